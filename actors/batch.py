@@ -1,0 +1,63 @@
+"""The rows of one split on their way through the stages."""
+
+from __future__ import annotations
+
+import pickle
+from dataclasses import dataclass, field
+
+import numpy as np
+import pyarrow as pa
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a row is a dead letter: the stage it died in, the error's class name and message."""
+
+    stage: str
+    error: str
+    message: str
+
+    @classmethod
+    def of(cls, stage: str, error: Exception) -> Failure:
+        return cls(stage, type(error).__name__, str(error)[:2000])
+
+
+@dataclass
+class Batch:
+    """All rows of one split, in input order; rows that fail stay, and are named in `failures`.
+
+    rows: one Arrow row per input row, so nothing can separate a row from its chunks.
+    failures: by row number in the split; the first failure of a row stands.
+    work: what the stages counted: chunks, tokens, padded_tokens, seconds per stage.
+    results: the task's result columns, as long as `rows`; null where a row failed.
+    """
+
+    rows: pa.Table
+    failures: dict[int, Failure] = field(default_factory=dict)
+    work: dict[str, float] = field(default_factory=dict)
+    results: pa.Table | None = None
+
+    def live(self) -> np.ndarray:
+        """Numbers of the rows that have not failed."""
+        alive = np.ones(self.rows.num_rows, dtype=bool)
+        alive[list(self.failures)] = False
+        return np.flatnonzero(alive)
+
+    def fail(self, stage: str, row: int, error: Exception) -> None:
+        self.failures.setdefault(row, Failure.of(stage, error))
+
+    def count(self, **amounts: float) -> None:
+        for name, amount in amounts.items():
+            self.work[name] = self.work.get(name, 0) + amount
+
+    def to_bytes(self) -> bytes:
+        """For the way between two Ray operators: one value, which no block boundary can cut."""
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_stream(sink, self.rows.schema) as writer:
+            writer.write_table(self.rows)
+        return pickle.dumps((sink.getvalue(), self.failures, self.work), protocol=5)
+
+    @classmethod
+    def from_bytes(cls, payload: bytes) -> Batch:
+        table, failures, work = pickle.loads(payload)
+        return cls(pa.ipc.open_stream(table).read_all(), failures, work)

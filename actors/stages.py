@@ -1,0 +1,157 @@
+"""The three functions over one split: expand, forward, regroup. No exception leaves them."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from .batch import Batch
+from .batching import micro_batches, padded_size
+from .isolate import isolate
+from .task import Task
+
+CHUNKS = "_pipemill_chunks"
+OUTPUTS = "_pipemill_outputs"
+
+
+@dataclass
+class Stages:
+    """A loaded task over the user's columns.
+
+    columns: the task's column names to the user's.
+    budget: the most padded tokens in a micro-batch.
+    """
+
+    task: Task
+    columns: Mapping[str, str]
+    budget: int
+    # Calls overlap, one on the host while another is on the device. One at a time in each:
+    # a fast tokenizer raises "Already borrowed" when two threads use it at once.
+    _host: threading.Lock = field(default_factory=threading.Lock, repr=False)
+    _device: threading.Lock = field(default_factory=threading.Lock, repr=False)
+
+    def process(self, batch: Batch) -> Batch:
+        """All three, in this process."""
+        return self.regroup(self.forward(self.expand(batch)))
+
+    def expand(self, batch: Batch) -> Batch:
+        """Adds each row's chunks: a list of structs inside the row."""
+        with self._host, _timed(batch, "expand"):
+            inputs = self._inputs(batch.rows)
+            for name in inputs.column_names:
+                error = ValueError(f"column {self.columns[name]!r} is null")
+                for row in np.flatnonzero(inputs[name].is_null().to_numpy()):
+                    batch.fail("expand", int(row), error)
+            pieces, failed = isolate(
+                batch.live(), lambda rows: _one_array(self.task.expand(inputs.take(rows)))
+            )
+            for row, exception in failed:
+                batch.fail("expand", row, exception)
+        batch.rows = batch.rows.append_column(CHUNKS, _scatter(pieces, batch.rows.num_rows))
+        return batch
+
+    def forward(self, batch: Batch) -> Batch:
+        """Replaces the chunks by their outputs, computed in micro-batches across all rows."""
+        live = batch.live()
+        lists = _one_array(batch.rows[CHUNKS]).take(pa.array(live))
+        batch.rows = batch.rows.drop_columns(CHUNKS)
+        outputs = pa.nulls(batch.rows.num_rows)
+        if len(live):
+            chunks, offsets = lists.flatten(), _offsets(lists)
+            with self._device, _timed(batch, "forward"):
+                pieces, failed = self._run(batch, chunks)
+            row_of_chunk = np.repeat(live, np.diff(offsets))
+            for chunk, error in failed:
+                batch.fail("forward", int(row_of_chunk[chunk]), error)
+            if pieces:
+                flat = _scatter(pieces, len(chunks))
+                lists = pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), flat)
+                outputs = _scatter([(live, lists)], batch.rows.num_rows)
+        batch.rows = batch.rows.append_column(OUTPUTS, outputs)
+        return batch
+
+    def regroup(self, batch: Batch) -> Batch:
+        """Turns the outputs into the task's result columns; rows that failed hold nulls."""
+        outputs = _one_array(batch.rows[OUTPUTS])
+        batch.rows = batch.rows.drop_columns(OUTPUTS)
+        with self._host, _timed(batch, "regroup"):
+            inputs, schema = self._inputs(batch.rows), self.task.results()
+            pieces, failed = isolate(
+                batch.live(),
+                lambda rows: _one_array(
+                    self.task.regroup(inputs.take(rows), outputs.take(pa.array(rows)))
+                    .cast(schema)
+                    .to_struct_array()
+                ),
+            )
+            for row, error in failed:
+                batch.fail("regroup", row, error)
+            structs = _scatter(pieces, batch.rows.num_rows, pa.struct(list(schema)))
+        columns = [pc.struct_field(structs, i) for i in range(len(schema))]
+        batch.results = pa.table(columns, schema=schema)
+        return batch
+
+    def _run(
+        self, batch: Batch, chunks: pa.StructArray
+    ) -> tuple[list[tuple[np.ndarray, pa.Array]], list[tuple[int, Exception]]]:
+        sizes = chunks.field("size").to_numpy(zero_copy_only=False)
+        cuts = micro_batches(sizes, self.budget, equal_sizes=self.task.equal_sizes)
+        done, failed = [], []
+        for cut in cuts:
+            pieces, errors = isolate(
+                cut, lambda some: _one_array(self.task.forward(chunks.take(pa.array(some))))
+            )
+            done += pieces
+            failed += errors
+        batch.count(
+            chunks=len(chunks),
+            micro_batches=len(cuts),
+            tokens=int(sizes.sum()),
+            padded_tokens=padded_size(sizes, cuts),
+        )
+        return done, failed
+
+    def _inputs(self, rows: pa.Table) -> pa.Table:
+        return pa.table({name: rows[column] for name, column in self.columns.items()})
+
+
+def _one_array(values: pa.Array | pa.ChunkedArray) -> pa.Array:
+    """A single array: two adjacent chunks of one column are no boundary that means anything."""
+    if isinstance(values, pa.ChunkedArray):
+        return pa.concat_arrays(values.chunks) if values.num_chunks else pa.array([], values.type)
+    return values
+
+
+def _offsets(lists: pa.ListArray) -> np.ndarray:
+    lengths = pc.list_value_length(lists).to_numpy(zero_copy_only=False)
+    return np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
+
+
+def _scatter(
+    pieces: list[tuple[np.ndarray, pa.Array]], length: int, type: pa.DataType | None = None
+) -> pa.Array:
+    """An array of `length` with each piece's values at its indices, and null elsewhere."""
+    for index, values in pieces:
+        if len(values) != len(index):
+            raise ValueError(f"{len(values)} values for {len(index)} items")
+    if not pieces:
+        return pa.nulls(length, type)
+    source = np.full(length, -1, dtype=np.int64)
+    at = np.concatenate([index for index, _ in pieces])
+    source[at] = np.arange(len(at))
+    values = pa.concat_arrays([values for _, values in pieces])
+    return values.take(pa.array(source, mask=source < 0))
+
+
+@contextmanager
+def _timed(batch: Batch, stage: str) -> Iterator[None]:
+    start = time.perf_counter()
+    yield
+    batch.count(**{f"{stage}_seconds": time.perf_counter() - start})

@@ -1,0 +1,1 @@
+"""What is started: the job, its plan, sources, sink and ledger, and the ways to start it."""

@@ -1,0 +1,133 @@
+"""feature-extraction: a text as one vector."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipemill.actors.task import Column
+
+from . import text_encoder
+
+_POOLINGS = ("mean", "cls", "last", "max", "none")
+
+
+class FeatureExtraction:
+    """The model's last hidden state for each text, pooled to one vector.
+
+    Adds `embedding`, a fixed-size list of float32; with `pooling: none` one list per token, as
+    `transformers.FeatureExtractionPipeline` returns them. `pooling` is "mean" over all tokens,
+    the first ("cls") or "last" token's vector, or the "max" of each dimension; `normalize`
+    scales the vector to length 1.
+
+    A text longer than the model is cut into windows of `max_length` tokens that overlap by
+    `stride` tokens; their vectors are pooled by their number of tokens ("max" by maximum, "last"
+    takes the last window, "none" puts one after the other). `truncation: true` keeps the first
+    window only.
+    """
+
+    name = "feature-extraction"
+    inputs = (Column(name="text", kind="text"),)
+    parameters: Mapping[str, Any] = {
+        "pooling": "mean",
+        "normalize": False,
+        "truncation": False,
+        "max_length": None,
+        "stride": 0,
+    }
+
+    def __init__(self, pipeline: Any, parameters: Mapping[str, Any]) -> None:
+        settings = {**self.parameters, **parameters}
+        self.pipeline = pipeline
+        self.pooling, self.normalize = settings["pooling"], settings["normalize"]
+        if self.pooling not in _POOLINGS:
+            raise ValueError(f"pooling is one of {', '.join(_POOLINGS)}, not {self.pooling!r}")
+        self.windows = not settings["truncation"]
+        self.stride = settings["stride"]
+        limits = [text_encoder.max_length(pipeline), settings["max_length"]]
+        self.limit = min((limit for limit in limits if limit), default=None)
+        self.equal_sizes = text_encoder.needs_equal_sizes(pipeline)
+        self.width = pipeline.model.config.get_text_config().hidden_size
+
+    def results(self) -> pa.Schema:
+        if self.pooling == "none":
+            return pa.schema([("embedding", pa.list_(pa.list_(pa.float32())))])
+        return pa.schema([("embedding", pa.list_(pa.float32(), self.width))])
+
+    def expand(self, rows: pa.Table) -> pa.ListArray:
+        texts = rows["text"].to_pylist()
+        options: dict[str, Any] = {"return_attention_mask": False}
+        if self.limit is not None:
+            options |= {"truncation": True, "max_length": self.limit}
+            if self.windows:
+                options |= {"stride": self.stride, "return_overflowing_tokens": True}
+        encoding = self.pipeline.tokenizer(texts, **options)
+        chunks = text_encoder.as_chunks(encoding)
+        row_of_chunk = encoding.get("overflow_to_sample_mapping", range(len(texts)))
+        return text_encoder.per_row(chunks, np.bincount(row_of_chunk, minlength=len(texts)))
+
+    def forward(self, chunks: pa.StructArray) -> pa.Array:
+        outputs, lengths = text_encoder.run(self.pipeline, chunks)
+        states = outputs[0]
+        if self.pooling == "none":
+            return _token_vectors(states, lengths)
+        pooled = text_encoder.vectors(_pool(states, lengths, self.pooling))
+        return pa.StructArray.from_arrays([pooled, pa.array(lengths)], names=["vector", "tokens"])
+
+    def regroup(self, rows: pa.Table, outputs: pa.ListArray) -> pa.Table:
+        counts = pc.list_value_length(outputs).to_numpy()
+        starts = np.cumsum(counts) - counts
+        chunks = outputs.flatten()
+        if self.pooling == "none":
+            tokens = np.concatenate([[0], np.cumsum(pc.list_value_length(chunks).to_numpy())])
+            offsets = pa.array(tokens[np.append(starts, len(chunks))], pa.int32())
+            return pa.table({"embedding": pa.ListArray.from_arrays(offsets, chunks.flatten())})
+        vectors = text_encoder.matrix(chunks.field("vector"))
+        pooled = self._join(vectors, chunks.field("tokens").to_numpy(), starts, counts)
+        if self.normalize:
+            pooled = pooled / np.maximum(np.linalg.norm(pooled, axis=1, keepdims=True), 1e-12)
+        values = pa.array(pooled.astype(np.float32, copy=False).ravel())
+        return pa.table({"embedding": pa.FixedSizeListArray.from_arrays(values, self.width)})
+
+    def _join(
+        self, vectors: np.ndarray, tokens: np.ndarray, starts: np.ndarray, counts: np.ndarray
+    ) -> np.ndarray:
+        """The vectors of a row's windows as one, shape (rows, width)."""
+        if len(counts) == len(vectors):  # every row is a single window
+            return vectors
+        if self.pooling == "max":
+            return np.maximum.reduceat(vectors, starts)
+        if self.pooling == "last":
+            return vectors[starts + counts - 1]
+        weights = tokens[:, None].astype(np.float32)
+        return np.add.reduceat(vectors * weights, starts) / np.add.reduceat(weights, starts)
+
+
+def _pool(states: Any, lengths: np.ndarray, pooling: str) -> Any:
+    """(chunks, tokens, width) hidden states to (chunks, width), padding left out."""
+    import torch
+
+    ends = torch.from_numpy(lengths).to(states.device)
+    if pooling == "cls":
+        return states[:, 0]
+    if pooling == "last":
+        return states[torch.arange(len(ends), device=states.device), ends - 1]
+    here = torch.arange(states.shape[1], device=states.device) < ends[:, None]
+    if pooling == "max":
+        return states.masked_fill(~here[..., None], -torch.inf).amax(dim=1)
+    return (states * here[..., None]).sum(dim=1) / ends[:, None]
+
+
+def _token_vectors(states: Any, lengths: np.ndarray) -> pa.ListArray:
+    """One list of vectors per chunk, as long as the chunk."""
+    array = states.float().cpu().numpy()
+    real = array[np.arange(array.shape[1]) < lengths[:, None]]
+    width = array.shape[2]
+    each = pa.array(np.arange(len(real) + 1) * width, pa.int32())
+    tokens = pa.ListArray.from_arrays(each, pa.array(real.ravel()))
+    offsets = pa.array(np.concatenate([[0], np.cumsum(lengths)]), pa.int32())
+    return pa.ListArray.from_arrays(offsets, tokens)

@@ -1,0 +1,102 @@
+"""text-classification, alias sentiment-analysis."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from pipemill.actors.task import Column
+
+from . import text_encoder
+
+_TOKENIZER = ("truncation", "max_length", "add_special_tokens")
+
+
+class TextClassification:
+    """A label for each text, or for each pair of texts.
+
+    Adds `label` and `score`; with `top_k` other than 1 the lists `labels` and `scores`, best
+    first (`top_k: null` gives all labels). `function_to_apply` is "softmax", "sigmoid" or "none";
+    without it the model's configuration decides, as in `transformers.TextClassificationPipeline`.
+    """
+
+    name = "text-classification"
+    inputs = (Column(name="text", kind="text"), Column(name="text_pair", kind="text", required=False))
+    parameters: Mapping[str, Any] = {
+        "top_k": 1,
+        "function_to_apply": None,
+        "truncation": False,
+        "max_length": None,
+        "add_special_tokens": True,
+    }
+
+    def __init__(self, pipeline: Any, parameters: Mapping[str, Any]) -> None:
+        self.pipeline = pipeline
+        self.top_k = parameters.get("top_k", 1)
+        self.tokenize = {name: parameters[name] for name in _TOKENIZER if name in parameters}
+        self.activation = _activation(pipeline.model.config, parameters.get("function_to_apply"))
+        self.limit = text_encoder.max_length(pipeline)
+        self.equal_sizes = text_encoder.needs_equal_sizes(pipeline)
+        labels = pipeline.model.config.id2label
+        self.labels = np.array([labels[i] for i in range(len(labels))], dtype=object)
+
+    def results(self) -> pa.Schema:
+        if self.top_k == 1:
+            return pa.schema([("label", pa.string()), ("score", pa.float32())])
+        return pa.schema(
+            [("labels", pa.list_(pa.string())), ("scores", pa.list_(pa.float32()))]
+        )
+
+    def expand(self, rows: pa.Table) -> pa.ListArray:
+        texts = [rows[name].to_pylist() for name in rows.column_names]
+        encoding = self.pipeline.tokenizer(*texts, return_attention_mask=False, **self.tokenize)
+        chunks = text_encoder.as_chunks(encoding)
+        text_encoder.check_length(chunks, self.limit, "set parameters.truncation to true")
+        return text_encoder.one_per_row(chunks)
+
+    def forward(self, chunks: pa.StructArray) -> pa.FixedSizeListArray:
+        outputs, _ = text_encoder.run(self.pipeline, chunks)
+        return text_encoder.vectors(outputs.logits)
+
+    def regroup(self, rows: pa.Table, outputs: pa.ListArray) -> pa.Table:
+        scores = self.activation(text_encoder.matrix(outputs.flatten()))
+        if self.top_k == 1:
+            best = scores.argmax(axis=1)
+            columns = [self.labels[best], scores[np.arange(len(best)), best]]
+            return pa.table(columns, schema=self.results())
+        best = np.argsort(-scores, axis=1, kind="stable")[:, : self.top_k]
+        offsets = pa.array(np.arange(len(best) + 1) * best.shape[1], pa.int32())
+        ranked = np.take_along_axis(scores, best, axis=1)
+        columns = [
+            pa.ListArray.from_arrays(offsets, pa.array(self.labels[best].ravel())),
+            pa.ListArray.from_arrays(offsets, pa.array(ranked.ravel())),
+        ]
+        return pa.table(columns, schema=self.results())
+
+
+def _activation(config: Any, name: str | None) -> Any:
+    """The function from logits to scores, shapes (rows, labels)."""
+    functions = {"softmax": softmax, "sigmoid": _sigmoid, "none": lambda logits: logits}
+    if name is None:
+        if config.problem_type == "regression":
+            name = "none"
+        elif config.problem_type == "multi_label_classification" or config.num_labels == 1:
+            name = "sigmoid"
+        else:
+            name = "softmax"
+    if name.lower() not in functions:
+        raise ValueError(f"function_to_apply is one of {', '.join(functions)}, not {name!r}")
+    return functions[name.lower()]
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """Over the last axis."""
+    shifted = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return shifted / shifted.sum(axis=-1, keepdims=True)
+
+
+def _sigmoid(logits: np.ndarray) -> np.ndarray:
+    return 1.0 / (1.0 + np.exp(-logits))

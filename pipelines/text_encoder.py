@@ -1,0 +1,104 @@
+"""Shared by the tasks whose model reads one text, or a pair, as one sequence of tokens."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+
+def as_chunks(encoding: Any) -> pa.StructArray:
+    """A tokenizer's output for several texts as chunks: `size`, and a list per model input."""
+    fields = {
+        name: encoding[name] for name in ("input_ids", "token_type_ids") if name in encoding
+    }
+    lengths = np.fromiter(map(len, fields["input_ids"]), dtype=np.int64)
+    offsets = pa.array(np.concatenate([[0], np.cumsum(lengths)]), pa.int32())
+    columns = {"size": pa.array(lengths)}
+    for name, lists in fields.items():
+        values = np.fromiter((i for ids in lists for i in ids), np.int32, int(lengths.sum()))
+        columns[name] = pa.ListArray.from_arrays(offsets, pa.array(values))
+    return pa.StructArray.from_arrays(list(columns.values()), names=list(columns))
+
+
+def one_per_row(chunks: pa.StructArray) -> pa.ListArray:
+    return per_row(chunks, np.ones(len(chunks), dtype=np.int64))
+
+
+def per_row(chunks: pa.StructArray, counts: np.ndarray) -> pa.ListArray:
+    """Consecutive chunks as one list per row."""
+    offsets = np.concatenate([[0], np.cumsum(counts)])
+    return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), chunks)
+
+
+def check_length(chunks: pa.StructArray, limit: int | None, advice: str) -> None:
+    """Raises for a chunk that is longer than the model: a GPU would fail without a word."""
+    longest = int(np.max(chunks.field("size").to_numpy(), initial=0))
+    if limit is not None and longest > limit:
+        raise ValueError(f"{longest} tokens are more than the model's {limit}: {advice}")
+
+
+def max_length(pipeline: Any) -> int | None:
+    """The most tokens, special ones included, that tokenizer and model take; None if unbounded."""
+    tokenizer, config = pipeline.tokenizer, pipeline.model.config
+    limits = [tokenizer.model_max_length]
+    positions = getattr(config, "max_position_embeddings", None)
+    # Models that only look at distances between tokens have no last position.
+    if positions and positions > 0 and getattr(config, "position_biased_input", True):
+        limits.append(positions - _reserved_positions(pipeline.model))
+    limit = min(limits)
+    return int(limit) if limit < 10**9 else None
+
+
+def _reserved_positions(model: Any) -> int:
+    """RoBERTa and its kin start counting after the padding index."""
+    for name, module in model.named_modules():
+        if name.endswith("position_embeddings") and getattr(module, "padding_idx", None):
+            return int(module.padding_idx) + 1
+    return 0
+
+
+def needs_equal_sizes(pipeline: Any) -> bool:
+    """Whether padding on the right would change this model's answers."""
+    return (
+        pipeline.tokenizer.pad_token_id is None
+        or pipeline.model.config.get_text_config().pad_token_id is None
+        or pipeline.tokenizer.padding_side == "left"
+        or "attention_mask" not in pipeline.tokenizer.model_input_names
+    )
+
+
+def run(pipeline: Any, chunks: pa.StructArray) -> tuple[Any, np.ndarray]:
+    """One padded forward pass. Returns the model's output and each chunk's length in tokens."""
+    import torch
+
+    lengths = chunks.field("size").to_numpy().copy()  # torch wants an array it may write to
+    here = np.arange(lengths.max(initial=0)) < lengths[:, None]
+    inputs = {}
+    for name in pipeline.tokenizer.model_input_names:
+        if name == "attention_mask":
+            grid = here.astype(np.int64)
+        elif name in {field.name for field in chunks.type}:
+            fill = pipeline.tokenizer.pad_token_id if name == "input_ids" else 0
+            grid = np.full(here.shape, fill or 0, dtype=np.int64)
+            grid[here] = chunks.field(name).flatten().to_numpy()
+        else:
+            continue
+        inputs[name] = torch.from_numpy(grid).to(pipeline.device, non_blocking=True)
+    if "use_cache" in inspect.signature(pipeline.model.forward).parameters:
+        inputs["use_cache"] = False
+    with torch.inference_mode(), pipeline.device_placement():
+        return pipeline.model(**inputs), lengths
+
+
+def vectors(tensor: Any) -> pa.FixedSizeListArray:
+    """A (chunks, width) tensor as one float32 list per chunk, without a Python list on the way."""
+    array = tensor.float().cpu().numpy()
+    return pa.FixedSizeListArray.from_arrays(pa.array(array.ravel()), array.shape[1])
+
+
+def matrix(vectors: pa.FixedSizeListArray) -> np.ndarray:
+    """The reverse: shape (chunks, width)."""
+    return vectors.flatten().to_numpy(zero_copy_only=False).reshape(len(vectors), -1)

@@ -1,0 +1,114 @@
+"""zero-shot-classification: which of a row's own labels fits its text."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipemill.actors.task import Column
+
+from . import text_encoder
+
+_TEMPLATE = "This example is {}."
+
+
+class ZeroShotClassification:
+    """Ranks labels by how far the text entails them; each (text, label) pair is a chunk.
+
+    Adds the lists `labels` and `scores`, best first. The labels, the template and `multi_label`
+    hold for all rows as parameters, or differ by row as columns. The text is cut to what the
+    model takes, the label never is, as in `transformers.ZeroShotClassificationPipeline`.
+    """
+
+    name = "zero-shot-classification"
+    inputs = (
+        Column(name="text", kind="text"),
+        Column(name="candidate_labels", kind="labels", parameter=True),
+        Column(name="hypothesis_template", kind="text", required=False, parameter=True),
+        Column(name="multi_label", kind="flag", required=False, parameter=True),
+    )
+    parameters: Mapping[str, Any] = {
+        "candidate_labels": None,
+        "hypothesis_template": _TEMPLATE,
+        "multi_label": False,
+    }
+
+    def __init__(self, pipeline: Any, parameters: Mapping[str, Any]) -> None:
+        self.pipeline = pipeline
+        self.defaults = {**self.parameters, **parameters}
+        self.limit = text_encoder.max_length(pipeline)
+        self.equal_sizes = text_encoder.needs_equal_sizes(pipeline)
+        entailment = pipeline.entailment_id
+        self.contrast = [-1 if entailment == 0 else 0, entailment]
+
+    def results(self) -> pa.Schema:
+        return pa.schema(
+            [("labels", pa.list_(pa.string())), ("scores", pa.list_(pa.float32()))]
+        )
+
+    def expand(self, rows: pa.Table) -> pa.ListArray:
+        texts, hypotheses = [], []
+        labels = self._labels(rows)
+        templates = self._values(rows, "hypothesis_template")
+        for text, own, template in zip(rows["text"].to_pylist(), labels, templates, strict=True):
+            if not own or not text:
+                raise ValueError("zero-shot needs a text that is not empty, and a label")
+            if template.format(own[0]) == template:
+                raise ValueError(f"hypothesis_template {template!r} has no {{}} for the label")
+            texts += [text] * len(own)
+            hypotheses += [template.format(label) for label in own]
+        chunks = text_encoder.as_chunks(self._tokenize(texts, hypotheses))
+        text_encoder.check_length(chunks, self.limit, "the label alone is longer than that")
+        return text_encoder.per_row(chunks, np.fromiter(map(len, labels), np.int64))
+
+    def forward(self, chunks: pa.StructArray) -> pa.FixedSizeListArray:
+        outputs, _ = text_encoder.run(self.pipeline, chunks)
+        return text_encoder.vectors(outputs.logits[:, self.contrast])
+
+    def regroup(self, rows: pa.Table, outputs: pa.ListArray) -> pa.Table:
+        counts = pc.list_value_length(outputs).to_numpy()
+        row = np.repeat(np.arange(len(counts)), counts)
+        logits = text_encoder.matrix(outputs.flatten())
+        alone = np.array(self._values(rows, "multi_label"), dtype=bool) | (counts == 1)
+        # Against contradiction for each label alone, or against the row's other labels.
+        pair = 1.0 / (1.0 + np.exp(logits[:, 0] - logits[:, 1]))
+        starts = np.cumsum(counts) - counts
+        shifted = np.exp(logits[:, 1] - np.maximum.reduceat(logits[:, 1], starts)[row])
+        scores = np.where(alone[row], pair, shifted / np.add.reduceat(shifted, starts)[row])
+        order = np.lexsort((-np.arange(len(row)), -scores, row))
+        labels = np.array([label for own in self._labels(rows) for label in own], dtype=object)
+        offsets = pa.array(np.append(starts, len(row)), pa.int32())
+        columns = [
+            pa.ListArray.from_arrays(offsets, pa.array(labels[order], pa.string())),
+            pa.ListArray.from_arrays(offsets, pa.array(scores[order], pa.float32())),
+        ]
+        return pa.table(columns, schema=self.results())
+
+    def _values(self, rows: pa.Table, name: str) -> list[Any]:
+        if name in rows.column_names:
+            return rows[name].to_pylist()
+        return [self.defaults[name]] * rows.num_rows
+
+    def _labels(self, rows: pa.Table) -> list[list[str]]:
+        return [
+            [part.strip() for part in own.split(",") if part.strip()]
+            if isinstance(own, str)
+            else own
+            for own in self._values(rows, "candidate_labels")
+        ]
+
+    def _tokenize(self, texts: list[str], hypotheses: list[str]) -> Any:
+        tokenizer = self.pipeline.tokenizer
+        try:
+            return tokenizer(
+                texts, hypotheses, truncation="only_first", return_attention_mask=False
+            )
+        except Exception as error:
+            if "too short" not in str(error):
+                raise
+            # The text can't be cut enough to make room for the label.
+            return tokenizer(texts, hypotheses, return_attention_mask=False)

@@ -1,0 +1,41 @@
+"""pipemill: dataset-scale inference with Hugging Face task pipelines on Ray.
+
+Importing this package imports neither torch, transformers nor ray: a driver, a submitter and
+``pipemill --help`` start at once. The heavy imports happen in the workers, which need them.
+"""
+
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+_here = Path(__file__).parent
+if not (_here / "pipelines").is_dir():
+    # A source checkout: the sub-packages are the folders beside this one.
+    __path__.append(str(_here.parent))
+
+if TYPE_CHECKING:
+    from pipemill.jobs.errors import ConfigError, RunError
+    from pipemill.jobs.job import Job
+    from pipemill.jobs.report import Report
+    from pipemill.jobs.run import run
+
+__version__ = "0.1.0"
+__all__ = ["ConfigError", "Job", "Report", "RunError", "run"]
+
+_HOME = {
+    "ConfigError": "pipemill.jobs.errors",
+    "Job": "pipemill.jobs.job",
+    "Report": "pipemill.jobs.report",
+    "RunError": "pipemill.jobs.errors",
+    "run": "pipemill.jobs.run",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(import_module(_HOME[name]), name)
+    raise AttributeError(f"module 'pipemill' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])
