@@ -1,0 +1,115 @@
+"""The command line: `pipemill run …`."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+from typing import Any
+
+from .config import assignment
+from .errors import ConfigError, RunError
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Returns the exit status: 0 every row accounted for, 1 failed (resumable), 2 the command or
+    the config is wrong, 130 interrupted (resumable)."""
+    options = _parser().parse_args(arguments)
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        return options.run(options)
+    except ConfigError as error:
+        return _complain(error, 2)
+    except RunError as error:
+        return _complain(error, 1)
+    except KeyboardInterrupt:
+        return _complain("interrupted; run again to resume", 130)
+
+
+def _run(options: argparse.Namespace) -> int:
+    from .preview import show
+    from .run import run
+
+    report = run(
+        options.config,
+        settings=options.set,
+        columns=_pairs(options.column),
+        **_sections(options),
+    )
+    print(report, file=sys.stderr)
+    show(report.output, file=sys.stderr)
+    print(report.to_json(), flush=True)
+    return 0
+
+
+def _sections(options: argparse.Namespace) -> dict[str, Any]:
+    sections: dict[str, Any] = {
+        name: getattr(options, name)
+        for name in ("task", "model", "input", "output")
+        if getattr(options, name) is not None
+    }
+    if isinstance(sections.get("input"), list) and len(sections["input"]) == 1:
+        sections["input"] = sections["input"][0]
+    if options.param:
+        sections["parameters"] = _pairs(options.param)
+    return sections
+
+
+def _pairs(assignments: list[str]) -> dict[str, Any]:
+    return dict(assignment(text) for text in assignments)
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def _complain(message: object, status: int) -> int:
+    print(f"pipemill: {message}", file=sys.stderr)
+    return status
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="pipemill",
+        description="Dataset-scale inference with Hugging Face task pipelines on Ray.",
+    )
+    verbs = parser.add_subparsers(required=True, metavar="VERB")
+    run = verbs.add_parser(
+        "run",
+        help="run a job, or finish one that was stopped",
+        description="Runs the job; run it again to resume. Nothing left to do is success.",
+    )
+    run.add_argument("config", nargs="?", help="a YAML file; flags override it")
+    run.add_argument("--task", help="such as text-classification")
+    run.add_argument("--model", help="a folder, or a name on the Hugging Face Hub")
+    run.add_argument(
+        "--input", action="append", help="a file, folder, glob or URL; may be given again"
+    )
+    run.add_argument("--output", help="a folder or URL")
+    run.add_argument(
+        "--column",
+        action="append",
+        default=[],
+        metavar="NAME=COLUMN",
+        help="the input column that the task reads as NAME",
+    )
+    run.add_argument(
+        "--param",
+        action="append",
+        default=[],
+        metavar="NAME=YAML",
+        help="a parameter of the pipeline, such as top_k=3",
+    )
+    run.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=YAML",
+        help="any key of the config, such as output.rows_per_part=300",
+    )
+    run.set_defaults(run=_run)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,92 @@
+"""Ray itself: start it or join it, and see what fits."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from .errors import ConfigError
+from .job import ActorsSection
+
+# What the read and write tasks of the staged placement hold. Unlike an actor's whole CPUs, or
+# Ray would fuse them into the actors' operator.
+TASK_CPUS = 0.25
+
+
+@contextmanager
+def ray_session() -> Iterator[None]:
+    """Ray for the time of a run: the one that is running or configured, else a local one."""
+    import ray
+
+    quiet = logging.getLogger("ray.data")
+    quiet.setLevel(logging.ERROR)
+    if ray.is_initialized():
+        yield
+        return
+    if "RAY_ADDRESS" not in os.environ:
+        # A local Ray's own notes about its inner life would cut through the progress bar.
+        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    ray.init(
+        log_to_driver=False, logging_level=logging.ERROR, configure_logging=True
+    )
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def pool_size(actors: ActorsSection, placement: str, splits: int) -> tuple[int, int]:
+    """How many actors to start with, and to grow to. Raises ConfigError if none can ever fit.
+
+    Ray waits without a word for what does not fit: an actor larger than any node, or read and
+    write tasks when actors hold every CPU. Both are settled here.
+    """
+    import ray
+
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    tasks = 2 * TASK_CPUS if placement == "staged" else 0
+    free = [dict(node) for node in nodes]
+    if tasks:
+        largest = max(free, key=lambda node: node.get("CPU", 0))
+        largest["CPU"] = largest.get("CPU", 0) - tasks
+    fit = sum(_count(node, actors) for node in free)
+    if fit == 0 and not _autoscales():
+        raise ConfigError(_nothing_fits(nodes, actors, tasks))
+    wanted = fit if actors.max == "auto" else actors.max
+    most = max(min(wanted, splits), 1)
+    if tasks and not _autoscales():
+        most = min(most, fit)  # more would take the tasks' CPUs
+    return max(min(fit, most), 1), most
+
+
+def _count(node: dict[str, float], actors: ActorsSection) -> int:
+    by_cpu = math.floor(node.get("CPU", 0) / actors.num_cpus + 1e-9)
+    by_gpu = math.floor(node.get("GPU", 0) / actors.num_gpus + 1e-9) if actors.num_gpus else by_cpu
+    return max(min(by_cpu, by_gpu), 0)
+
+
+def _nothing_fits(nodes: list[dict[str, float]], actors: ActorsSection, tasks: float) -> str:
+    cpus = max((node.get("CPU", 0) for node in nodes), default=0)
+    gpus = max((node.get("GPU", 0) for node in nodes), default=0)
+    if actors.num_gpus > gpus:
+        return (
+            f"an actor asks for {actors.num_gpus:g} GPU (actors.num_gpus), but the largest node "
+            f"of this Ray cluster has {gpus:g}: set actors.num_gpus to 0 for CPU"
+        )
+    extra = f" beside {tasks:g} for the read and write tasks" if tasks else ""
+    room = cpus - tasks
+    return (
+        f"an actor asks for {actors.num_cpus:g} CPU (actors.num_cpus){extra}, but the largest node "
+        f"of this Ray cluster has {cpus:g}: set actors.num_cpus to {max(room, 0.25):g} or less"
+        + (", or actors.placement to fused" if tasks else "")
+    )
+
+
+def _autoscales() -> bool:
+    """Whether nodes may still join: a cluster launched with an autoscaler."""
+    from ray.experimental.internal_kv import _internal_kv_get, _internal_kv_initialized
+
+    return bool(_internal_kv_initialized() and _internal_kv_get(b"__autoscaling_status"))

@@ -1,0 +1,158 @@
+"""From a YAML file, flags or keyword arguments to a Job, or to a message that says what is wrong."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, get_args
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from .errors import ConfigError, nearest
+from .job import Job
+
+
+def read_config(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """The mapping in a YAML file, with ${NAME} replaced from the environment."""
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"can't read the config {path}: {error.strerror}") from error
+    try:
+        data = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not YAML: {error}") from error
+    if not isinstance(data, dict):
+        raise ConfigError(f"{path} must hold keys such as task, model, input and output")
+    return _from_environment(data, str(path))
+
+
+def override(data: dict[str, Any], settings: Iterable[str]) -> dict[str, Any]:
+    """Applies KEY.KEY=VALUE settings, whose values are YAML."""
+    for setting in settings:
+        keys, value = assignment(setting)
+        place = data
+        *parents, last = keys.split(".")
+        for key in parents:
+            inner = place.get(key)
+            # `model: PATH` is short for `model: {path: PATH}`.
+            if isinstance(inner, str | list):
+                inner = {"path": inner}
+            place[key] = inner = dict(inner or {})
+            place = inner
+        place[last] = value
+    return data
+
+
+def assignment(text: str) -> tuple[str, Any]:
+    """NAME=VALUE, the value read as YAML."""
+    name, equals, value = text.partition("=")
+    if not (name and equals):
+        raise ConfigError(f"{text!r} is not of the form NAME=VALUE")
+    try:
+        return name, yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"the value of {name!r} is not YAML: {value!r}") from error
+
+
+def build_job(
+    config: str | os.PathLike[str] | Mapping[str, Any] | Job | None,
+    settings: Iterable[str],
+    columns: Mapping[str, str],
+    sections: Mapping[str, Any],
+) -> Job:
+    """One job from its config, the sections that override it, and the settings over both."""
+    if isinstance(config, Job):
+        if not (settings or columns or sections):
+            return config
+        data = config.model_dump()
+        for part in ("input", "output"):
+            data[part]["storage_options"] = getattr(config, part).storage_options
+        where = "the job"
+    elif config is None or isinstance(config, Mapping):
+        data, where = dict(config or {}), "the job"
+    else:
+        data, where = read_config(config), str(config)
+    data = _merge(data, sections)
+    if columns:
+        data = _merge(data, {"input": {"columns": dict(columns)}})
+    return make_job(override(data, settings), where)
+
+
+def _merge(base: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
+    """`more` over `base`, section by section; a path alone stands for a section."""
+    merged = dict(base)
+    for key, value in more.items():
+        if key in ("model", "input", "output"):
+            merged[key] = {**_section(merged.get(key)), **_section(value)}
+        elif isinstance(value, Mapping):
+            merged[key] = {**(merged.get(key) or {}), **value}
+        else:
+            merged[key] = value
+    return merged
+
+
+def make_job(data: Mapping[str, Any], where: str) -> Job:
+    """Checks every key. `where` names the source in messages: a file, or "the arguments"."""
+    try:
+        return Job.model_validate(data)
+    except ValidationError as error:
+        raise ConfigError("\n".join(_messages(error, where))) from None
+
+
+def _section(value: Any) -> dict[str, Any]:
+    if isinstance(value, str | list | os.PathLike):
+        return {"path": os.fspath(value) if isinstance(value, os.PathLike) else value}
+    return dict(value or {})
+
+
+def _messages(error: ValidationError, where: str) -> list[str]:
+    messages = []
+    for problem in error.errors():
+        *parents, last = (str(key) for key in problem["loc"])
+        # Of a union pydantic also names the branch it tried, which is no key.
+        keys = [key for key in parents if key in _all_keys()]
+        if problem["type"] == "extra_forbidden":
+            full = ".".join([*keys, last])
+            messages.append(f"unknown key {full!r} in {where}; {nearest(last, _keys(keys))}")
+            continue
+        full = ".".join([*keys, *([last] if last in _all_keys() else [])])
+        if problem["type"] == "missing":
+            messages.append(f"{full!r} is missing in {where}")
+        else:
+            reason = problem["msg"].removeprefix("Value error, ")
+            messages.append(f"{full!r} in {where}: {reason} (it is {problem['input']!r})")
+    return list(dict.fromkeys(messages))
+
+
+def _keys(parents: list[str]) -> list[str]:
+    model: type[BaseModel] = Job
+    for parent in parents:
+        annotation = model.model_fields[parent].annotation
+        options = [annotation, *get_args(annotation)]
+        model = next(o for o in options if isinstance(o, type) and issubclass(o, BaseModel))
+    return list(model.model_fields)
+
+
+def _all_keys() -> set[str]:
+    sections = [name for name in Job.model_fields if name != "task" and name != "parameters"]
+    return set(Job.model_fields).union(*(_keys([section]) for section in sections))
+
+
+def _from_environment(value: Any, where: str) -> Any:
+    if isinstance(value, dict):
+        return {key: _from_environment(inner, where) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_from_environment(inner, where) for inner in value]
+    if isinstance(value, str):
+        return re.sub(r"\$\{(\w+)\}", lambda match: _variable(match[1], where), value)
+    return value
+
+
+def _variable(name: str, where: str) -> str:
+    if name not in os.environ:
+        raise ConfigError(f"{where} uses ${{{name}}}, but no such environment variable is set")
+    return os.environ[name]

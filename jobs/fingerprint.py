@@ -1,0 +1,58 @@
+"""What decides a job's results, so that one output never holds those of two."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from .errors import ConfigError
+from .job import Job
+
+_BLOCK = 2**20
+
+
+def deciding(job: Job, task: str, weights: str) -> dict[str, Any]:
+    """By name, so that a difference can be named. `weights` is a digest of the model's files."""
+    return {
+        "task": task,
+        "model": weights,
+        "model.dtype": job.model.dtype,
+        "parameters": job.parameters,
+        "input.columns": job.input.columns,
+        "input.limit": job.input.limit,
+        "output.keep": job.output.keep,
+        "output.on_error": job.output.on_error,
+        "transformers": version("transformers"),
+        "torch": version("torch"),
+    }
+
+
+def fingerprint(parts: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def check_same(old: dict[str, Any], new: dict[str, Any], output: str) -> None:
+    """Raises ConfigError that names what changed."""
+    new = json.loads(json.dumps(new))
+    changed = [f"{name} ({old.get(name)!r} then, {new[name]!r} now)" for name in new if old.get(name) != new[name]]
+    if changed:
+        raise ConfigError(
+            f"{output} holds the results of another job: {'; '.join(changed)}. "
+            "Give this one another output, or run it as it was"
+        )
+
+
+def digest_folder(folder: Path) -> str:
+    """Of the names and bytes of all files in a model's folder, hidden ones left out."""
+    whole = hashlib.sha256()
+    for path in sorted(folder.rglob("*")):
+        inner = path.relative_to(folder)
+        if path.is_file() and not any(part.startswith(".") for part in inner.parts):
+            whole.update(f"{inner.as_posix()}\0{path.stat().st_size}\0".encode())
+            with open(path, "rb") as file:
+                while block := file.read(_BLOCK):
+                    whole.update(block)
+    return whole.hexdigest()[:16]

@@ -1,0 +1,116 @@
+"""Which files a job reads, and in what format."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from .errors import ConfigError
+from .storage import absolute, open_filesystem, url_of
+
+_SUFFIXES = {
+    ".parquet": "parquet",
+    ".pq": "parquet",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".json": "jsonl",
+}
+_COMPRESSIONS = (".gz", ".zst")
+
+
+@dataclass(frozen=True)
+class InputFile:
+    """size in bytes; version: what changes when the file does (an etag, or a time)."""
+
+    path: str
+    size: int
+    version: str
+
+
+def list_files(
+    paths: str | list[str], format: str, options: Mapping[str, Any], output: str
+) -> tuple[list[InputFile], str]:
+    """The input's files in order, each once, and their format.
+
+    Folders are read recursively, sorted by name; names that start with "." or "_", and whatever
+    lies in the output, are left out.
+    """
+    found: dict[str, InputFile] = {}
+    for path in [paths] if isinstance(paths, str) else paths:
+        for file in _expand(absolute(path), format, options, absolute(output)):
+            found.setdefault(file.path, file)
+    formats = {format_of(file.path) for file in found.values()} if format == "auto" else {format}
+    if len(formats) > 1:
+        raise ConfigError(
+            f"the input mixes formats ({', '.join(sorted(map(str, formats)))}): "
+            "name one in input.format, or a narrower input.path"
+        )
+    return list(found.values()), str(formats.pop())
+
+
+def format_of(path: str) -> str | None:
+    name = path.lower()
+    for suffix in _COMPRESSIONS:
+        name = name.removesuffix(suffix)
+    return next((kind for end, kind in _SUFFIXES.items() if name.endswith(end)), None)
+
+
+def compression_of(path: str) -> str | None:
+    """As fsspec names it."""
+    return {".gz": "gzip", ".zst": "zstd"}.get(path[path.rfind(".") :].lower())
+
+
+def _expand(
+    path: str, format: str, options: Mapping[str, Any], output: str
+) -> list[InputFile]:
+    filesystem, inner = open_filesystem(path, options)
+    try:
+        named = filesystem.isfile(inner)
+        entries = _entries(filesystem, inner)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"can't list the input {path}: {type(error).__name__}: {error}") from error
+    files = []
+    for entry in entries:
+        url = url_of(filesystem, entry["name"])
+        if url == output or url.startswith(output.rstrip("/") + "/"):
+            continue
+        if named or format != "auto" or format_of(url):
+            files.append(InputFile(url, int(entry["size"] or 0), _version(entry)))
+    if not files:
+        what = f"{len(entries)} files, none of them" if entries else "no file"
+        raise ConfigError(
+            f"no input at {path}: found {what} (looked for {', '.join(_SUFFIXES)}, plain or with "
+            f"{', '.join(_COMPRESSIONS)})"
+        )
+    if named and format == "auto" and format_of(files[0].path) is None:
+        raise ConfigError(
+            f"can't tell the format of {path} from its name: set input.format to parquet or jsonl"
+        )
+    return files
+
+
+def _entries(filesystem: Any, path: str) -> list[dict[str, Any]]:
+    if filesystem.isfile(path):
+        return [filesystem.info(path)]
+    if filesystem.isdir(path):
+        roots = [path]
+    elif any(character in path for character in "*?["):
+        roots = sorted(filesystem.glob(path))
+    else:
+        roots = []
+    entries: list[dict[str, Any]] = []
+    for root in roots:
+        found = filesystem.find(root, detail=True)
+        for name in sorted(found):
+            below = name[len(root) :].lstrip("/").split("/")
+            if not any(part.startswith((".", "_")) for part in below):
+                entries.append(found[name])
+    return entries
+
+
+def _version(entry: dict[str, Any]) -> str:
+    for key in ("ETag", "etag", "md5Hash", "mtime", "LastModified", "last_modified", "created"):
+        if entry.get(key):
+            return str(entry[key]).strip('"')
+    return ""

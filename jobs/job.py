@@ -1,0 +1,109 @@
+"""What a job is: one task, one model, one dataset, one output."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ModelSection(_Section):
+    """path: a folder or a Hub name. dtype: "auto" (as saved), "float32", "bfloat16", "float16"."""
+
+    path: str
+    revision: str | None = None
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    trust_remote_code: bool = False
+
+
+class InputSection(_Section):
+    """path: files, folders, globs or URLs. columns: the task's names to the data's.
+
+    limit: only so many rows, from the start. storage_options: for fsspec; never stored or shown.
+    """
+
+    path: str | list[str]
+    format: Literal["auto", "parquet", "jsonl"] = "auto"
+    columns: dict[str, str] = {}
+    limit: int | None = Field(default=None, ge=1)
+    storage_options: dict[str, Any] = Field(default={}, repr=False, exclude=True)
+
+
+class OutputSection(_Section):
+    """path: a folder or URL. keep: input columns to keep, or "all".
+
+    on_error: what becomes of a row that fails: a dead letter; a dead letter and a row with null
+        results ("null"); or the end of the run ("raise").
+    max_errors: a share (below 1) or a number of dead rows that stops the run; null for no limit.
+    """
+
+    path: str
+    keep: Literal["all"] | list[str] = "all"
+    rows_per_part: Literal["auto"] | int = "auto"
+    on_error: Literal["dead_letter", "null", "raise"] = "dead_letter"
+    max_errors: float | int | None = Field(default=0.05, ge=0)
+    storage_options: dict[str, Any] = Field(default={}, repr=False, exclude=True)
+
+    @field_validator("rows_per_part")
+    @classmethod
+    def _positive(cls, value: str | int) -> str | int:
+        if isinstance(value, int) and value < 1:
+            raise ValueError(f"must be at least 1, not {value}")
+        return value
+
+
+class BatchingSection(_Section):
+    """max_tokens: the most padded tokens in a micro-batch."""
+
+    max_tokens: Literal["auto"] | int = "auto"
+
+    @field_validator("max_tokens")
+    @classmethod
+    def _positive(cls, value: str | int) -> str | int:
+        if isinstance(value, int) and value < 1:
+            raise ValueError(f"must be at least 1, not {value}")
+        return value
+
+
+class ActorsSection(_Section):
+    """How many model replicas, and what each holds. max: "auto" for as many as fit.
+
+    placement: "fused" (one actor reads, computes and writes), "staged" (three Ray operators),
+        "local" (this process, without Ray), or "auto".
+    """
+
+    min: int = Field(default=1, ge=1)
+    max: Literal["auto"] | int = "auto"
+    num_gpus: float = Field(default=0, ge=0)
+    num_cpus: float = Field(default=1, gt=0)
+    placement: Literal["auto", "fused", "staged", "local"] = "auto"
+
+    @model_validator(mode="after")
+    def _ordered(self) -> ActorsSection:
+        if self.max != "auto" and self.max < self.min:
+            raise ValueError(f"max ({self.max}) is less than min ({self.min})")
+        return self
+
+
+class Job(_Section):
+    """A job; `model`, `input` and `output` may be given as a path alone.
+
+    parameters: the pipeline's own, with their names in transformers.
+    """
+
+    task: str
+    model: ModelSection
+    input: InputSection
+    output: OutputSection
+    parameters: dict[str, Any] = {}
+    batching: BatchingSection = BatchingSection()
+    actors: ActorsSection = ActorsSection()
+
+    @field_validator("model", "input", "output", mode="before")
+    @classmethod
+    def _path_alone(cls, value: Any) -> Any:
+        return {"path": value} if isinstance(value, str | list) else value

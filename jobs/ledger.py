@@ -1,0 +1,87 @@
+"""What is done: the names of the parts that exist. A part exists: its split is done."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from .errors import ConfigError
+from .plan import Plan, Split
+from .storage import open_filesystem, write_whole
+
+STATE = "_pipemill"
+DEAD_LETTERS = f"{STATE}/dead-letter"
+_JOB = f"{STATE}/job.json"
+_PLAN = f"{STATE}/plan.parquet"
+_THREADS = 16
+
+
+class Ledger:
+    """An output folder as the driver sees it."""
+
+    def __init__(self, path: str, options: Mapping[str, Any]) -> None:
+        self.path = path
+        self.filesystem, self.root = open_filesystem(path, options)
+
+    def parts(self) -> set[str]:
+        """Names of the parts that exist."""
+        try:
+            names = self.filesystem.ls(self.root, detail=False)
+        except FileNotFoundError:
+            return set()
+        names = [name.rsplit("/", 1)[-1] for name in names]
+        return {name for name in names if name.startswith("part-") and name.endswith(".parquet")}
+
+    def tally(self, splits: Iterable[Split]) -> tuple[int, int]:
+        """Rows that went into these splits' parts, and how many are dead, from the footers."""
+        with ThreadPoolExecutor(_THREADS) as threads:
+            footers = list(threads.map(self._footer, [split.part for split in splits]))
+        return sum(f["rows"] for f in footers), sum(f["dead"] for f in footers)
+
+    def read_plan(self) -> Plan | None:
+        data = self._read(_PLAN)
+        return None if data is None else Plan.from_bytes(data)
+
+    def write_plan(self, plan: Plan) -> None:
+        self._write(_PLAN, plan.to_bytes())
+
+    def read_job(self) -> dict[str, Any] | None:
+        data = self._read(_JOB)
+        return None if data is None else json.loads(data)
+
+    def write_job(self, record: Mapping[str, Any]) -> None:
+        self._write(_JOB, json.dumps(record, indent=2, default=str).encode())
+
+    def files(self) -> list[str]:
+        """Names of what lies in the folder itself."""
+        try:
+            names = self.filesystem.ls(self.root, detail=False)
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        return [name.rsplit("/", 1)[-1] for name in names if name.rstrip("/") != self.root]
+
+    def _footer(self, part: str) -> dict[str, Any]:
+        try:
+            with self.filesystem.open(f"{self.root}/{part}", "rb") as file:
+                return json.loads(pq.read_metadata(file).metadata[b"pipemill"])
+        except Exception as error:
+            raise ConfigError(
+                f"{self.path}/{part} is damaged or not pipemill's ({type(error).__name__}: {error}); "
+                "delete it and run again to have its rows once more"
+            ) from error
+
+    def _read(self, name: str) -> bytes | None:
+        try:
+            return self.filesystem.cat_file(f"{self.root}/{name}")
+        except FileNotFoundError:
+            return None
+
+    def _write(self, name: str, data: bytes) -> None:
+        try:
+            write_whole(self.filesystem, f"{self.root}/{name}", data)
+        except OSError as error:
+            raise ConfigError(f"can't write to the output {self.path}: {error}") from error

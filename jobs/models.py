@@ -1,0 +1,43 @@
+"""Find a model, or say where it was looked for, before anything is started."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from .errors import ConfigError
+from .fingerprint import digest_folder
+from .job import ModelSection
+
+
+def find_model(model: ModelSection) -> tuple[str, str | None, str]:
+    """The path and revision that a worker loads, and a digest of the weights."""
+    folder = Path(model.path).expanduser()
+    if folder.is_dir():
+        if not (folder / "config.json").is_file():
+            raise ConfigError(
+                f"{model.path} is no model: {folder / 'config.json'} is not there "
+                "(save it with save_pretrained)"
+            )
+        return str(folder.resolve()), None, digest_folder(folder)
+    if model.path.startswith((".", "/", "~")) or model.path.count("/") > 1:
+        raise ConfigError(f"no model at {model.path}: there is no folder {folder.resolve()}")
+    commit = _find_on_hub(model)
+    return model.path, commit, commit
+
+
+def _find_on_hub(model: ModelSection) -> str:
+    """The commit that the name stands for, from the local cache or the Hub."""
+    from huggingface_hub import constants, hf_hub_download
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        config = hf_hub_download(model.path, "config.json", revision=model.revision)
+    except (OSError, ValueError, HFValidationError) as error:
+        reason = str(error).strip().splitlines() or [""]
+        raise ConfigError(
+            f"no model {model.path!r}: no such folder in {os.getcwd()}, not in the cache "
+            f"({constants.HF_HUB_CACHE}), and not to be had from the Hub "
+            f"({type(error).__name__}: {reason[0]})"
+        ) from None
+    return Path(config).parent.name  # …/snapshots/COMMIT/config.json

@@ -1,0 +1,141 @@
+"""The three functions on their way: in one actor, over three Ray operators, or in this process."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pyarrow as pa
+
+from pipemill.actors.worker import (
+    ExpandWorker,
+    ForwardWorker,
+    FusedWorker,
+    RegroupWorker,
+    Sink,
+    Source,
+)
+from pipemill.pipelines.load import LoadTask
+
+from .cluster import TASK_CPUS, pool_size, ray_session
+from .job import ActorsSection
+from .plan import Split
+
+# Ray schedules every block; more of them than this cost more than they spread the work.
+_MOST_BLOCKS = 1000
+# Calls that overlap in an actor: one tokenizes or writes while another is on the device.
+_CALLS = 2
+
+Lines = Iterator[dict[str, Any]]
+
+
+def choose(placement: str, paths: list[str]) -> str:
+    """Where "auto" puts the stages: text tasks prepare so fast that one actor does it all."""
+    if any(path.startswith("memory://") for path in paths):
+        if placement in ("fused", "staged"):
+            from .errors import ConfigError
+
+            raise ConfigError(
+                f"memory:// lives in one process, and actors.placement: {placement} uses several; "
+                "use local"
+            )
+        return "local"
+    return "fused" if placement == "auto" else placement
+
+
+def run_splits(
+    placement: str,
+    splits: list[Split],
+    load: LoadTask,
+    source: Source,
+    sink: Sink,
+    actors: ActorsSection,
+) -> Lines:
+    """Processes the splits, and yields a line about each as it is done, in any order."""
+    table = pa.table({"split": [split.to_json() for split in splits]})
+    if placement == "local":
+        worker = FusedWorker(load, source, sink)
+        for i in range(len(table)):
+            yield from worker(table.slice(i, 1)).to_pylist()
+        return
+    with ray_session():
+        size = pool_size(actors, placement, len(splits))
+        build = _fused if placement == "fused" else _staged
+        yield from _lines(build(_dataset(table), load, source, sink, actors, size))
+
+
+def _dataset(table: pa.Table) -> Any:
+    """One row per split, in order, in not too many blocks."""
+    import ray
+    from ray.data import DataContext
+
+    context = DataContext.get_current()
+    context.enable_progress_bars = False
+    context.execution_options.preserve_order = False
+    # A split may take longer than Ray's default patience with a task that shows no progress.
+    context.execution_no_progress_timeout_s = 10**9
+    step = -(-len(table) // _MOST_BLOCKS)
+    return ray.data.from_arrow([table.slice(i, step) for i in range(0, len(table), step)])
+
+
+def _fused(
+    dataset: Any,
+    load: LoadTask,
+    source: Source,
+    sink: Sink,
+    actors: ActorsSection,
+    size: tuple[int, int],
+) -> Any:
+    return _map(
+        dataset,
+        FusedWorker,
+        fn_constructor_args=(load, source, sink),
+        compute=_pool(size, _CALLS),
+        num_cpus=actors.num_cpus,
+        num_gpus=actors.num_gpus or None,
+    )
+
+
+def _staged(
+    dataset: Any,
+    load: LoadTask,
+    source: Source,
+    sink: Sink,
+    actors: ActorsSection,
+    size: tuple[int, int],
+) -> Any:
+    light = dataclasses.replace(load, weights=False)
+    expanded = _map(dataset, ExpandWorker(light, source, sink), num_cpus=TASK_CPUS)
+    forwarded = _map(
+        expanded,
+        ForwardWorker,
+        fn_constructor_args=(load,),
+        compute=_pool(size, 1),
+        num_cpus=actors.num_cpus,
+        num_gpus=actors.num_gpus or None,
+    )
+    return _map(forwarded, RegroupWorker(light, sink), num_cpus=TASK_CPUS)
+
+
+def _map(dataset: Any, worker: Callable[..., Any], **options: Any) -> Any:
+    # A batch is one split: a call's work, and what is lost when it dies.
+    return dataset.map_batches(worker, batch_size=1, batch_format="pyarrow", **options)
+
+
+def _pool(size: tuple[int, int], calls: int) -> Any:
+    from ray.data import ActorPoolStrategy
+
+    return ActorPoolStrategy(
+        min_size=size[0],
+        max_size=size[1],
+        max_concurrent_calls_per_actor=calls,
+        max_tasks_in_flight_per_actor=2 * calls,
+        enable_true_multi_threading=calls > 1,
+    )
+
+
+def _lines(dataset: Any) -> Lines:
+    batches = dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
+    for batch in batches:
+        yield from batch.drop_columns(["payload"]).to_pylist()

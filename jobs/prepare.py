@@ -1,0 +1,145 @@
+"""Everything that is settled before a model loads or Ray starts. Raises ConfigError."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from importlib.metadata import version
+from typing import Any
+
+import pyarrow as pa
+
+import pipemill
+from pipemill.actors.model import Model
+from pipemill.pipelines.load import LoadTask
+from pipemill.pipelines.registry import find_task
+
+from .columns import kept_columns, resolve_columns
+from .errors import ConfigError, nearest
+from .fingerprint import check_same, deciding, fingerprint
+from .inputs import list_files
+from .job import Job
+from .ledger import STATE, Ledger
+from .models import find_model
+from .placement import choose
+from .plan import Plan
+from .sink import PartSink
+from .sources import Source, open_source
+from .storage import absolute
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """A job that can run: what to load, what to read, where to write, and what is planned."""
+
+    plan: Plan
+    ledger: Ledger
+    load: LoadTask
+    source: Source
+    sink: PartSink
+    placement: str
+
+
+def prepare(job: Job) -> Prepared:
+    kind = _find_task(job)
+    path, revision, weights = find_model(job.model)
+    ledger = Ledger(absolute(job.output.path), job.output.storage_options)
+    record = ledger.read_job()
+    if record is None:
+        _check_unused(ledger)
+    decides = deciding(job, kind.name, weights)
+    if record is not None:
+        check_same(record["decides"], decides, job.output.path)
+    plan = _planned(job, ledger)
+    columns = resolve_columns(
+        kind.name, kind.inputs, job.input.columns, job.parameters, plan.schema
+    )
+    keep = kept_columns(job.output.keep, plan.schema)
+    read = pa.schema([f for f in plan.schema if f.name in {*keep, *columns.values()}])
+    identity = fingerprint(decides)
+    ledger.write_plan(plan)
+    if record is None:
+        ledger.write_job(_record(job, decides, identity))
+    return Prepared(
+        plan=plan,
+        ledger=ledger,
+        load=LoadTask(
+            task=kind.name,
+            model=Model(
+                path=path,
+                revision=revision,
+                dtype=job.model.dtype,
+                trust_remote_code=job.model.trust_remote_code,
+                num_gpus=job.actors.num_gpus,
+                num_cpus=job.actors.num_cpus,
+            ),
+            columns=tuple(columns.items()),
+            parameters=json.dumps(job.parameters),
+            max_tokens=None if job.batching.max_tokens == "auto" else job.batching.max_tokens,
+        ),
+        source=open_source(plan.format, job.input.storage_options, read),
+        sink=PartSink(
+            path=ledger.path,
+            options=job.output.storage_options,
+            keep=keep,
+            on_error=job.output.on_error,
+            footer={"job": kind.name, "fingerprint": identity},
+        ),
+        placement=choose(job.actors.placement, [ledger.path, *(s.path for s in plan.splits[:1])]),
+    )
+
+
+def _find_task(job: Job) -> Any:
+    try:
+        kind = find_task(job.task)
+    except LookupError as error:
+        raise ConfigError(str(error.args[0])) from None
+    for name in job.parameters:
+        if name not in kind.parameters:
+            raise ConfigError(
+                f"{kind.name} has no parameter {name!r}; {nearest(name, kind.parameters)}"
+            )
+    return kind
+
+
+def _check_unused(ledger: Ledger) -> None:
+    foreign = [name for name in ledger.files() if name != STATE and not name.startswith(".")]
+    if foreign:
+        raise ConfigError(
+            f"the output {ledger.path} is not empty and was not written by pipemill "
+            f"(it holds {', '.join(sorted(foreign)[:3])}): name an empty or a new folder"
+        )
+
+
+def _planned(job: Job, ledger: Ledger) -> Plan:
+    """The stored plan, with splits for files that came since; or a new one."""
+    files, format = list_files(
+        job.input.path, job.input.format, job.input.storage_options, ledger.path
+    )
+    source = open_source(format, job.input.storage_options)
+    plan = ledger.read_plan()
+    if plan is None:
+        plan = Plan(format, source.inspect(files))
+        new = files
+    else:
+        new = [] if job.input.limit else plan.new_files(files)
+        if format != plan.format:
+            raise ConfigError(f"the input was {plan.format} when it was planned, and is {format} now")
+    if new:
+        size = job.output.rows_per_part
+        plan.add(new, source.cut(new, None if size == "auto" else size, job.input.limit))
+    return plan
+
+
+def _record(job: Job, decides: dict[str, Any], identity: str) -> dict[str, Any]:
+    return {
+        "job": job.model_dump(),
+        "decides": decides,
+        "fingerprint": identity,
+        "versions": {
+            "pipemill": pipemill.__version__,
+            **{name: version(name) for name in ("transformers", "torch", "ray", "pyarrow")},
+        },
+        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+    }

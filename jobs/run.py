@@ -1,0 +1,133 @@
+"""Run a job, or finish one that was stopped: `pipemill.run`, `python -m pipemill.jobs.run`."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+from .config import build_job
+from .errors import RunError
+from .job import Job
+from .placement import run_splits
+from .plan import Split, expected_rows
+from .prepare import Prepared, prepare
+from .progress import Progress
+from .report import Report
+
+# A share of dead rows among the first few says nothing.
+_ROWS_BEFORE_A_SHARE = 1000
+
+
+def run(
+    config: str | os.PathLike[str] | Mapping[str, Any] | Job | None = None,
+    *,
+    settings: list[str] | None = None,
+    columns: Mapping[str, str] | None = None,
+    **sections: Any,
+) -> Report:
+    """Runs a job to its end; called again, it does what is left.
+
+    config: a YAML file, a mapping or a `Job`; without it the sections say everything.
+    settings: "output.rows_per_part=300" and the like, over the config.
+    columns: short for `input.columns`: the task's column names to the data's.
+    sections: `task`, `model`, `input`, `output`, `parameters`, `batching`, `actors`, as in a
+        config; a path alone stands for `model`, `input` and `output`.
+
+    Raises ConfigError before a model loads or Ray starts, if the job as written can't run, and
+    RunError if it stopped with rows left; the same call then resumes it.
+    """
+    started = time.monotonic()
+    job = build_job(config, settings or [], columns or {}, sections)
+    prepared = prepare(job)
+    exist = prepared.ledger.parts()
+    done = [split for split in prepared.plan.splits if split.part in exist]
+    todo = [split for split in prepared.plan.splits if split.part not in exist]
+    before = Counter(dict(zip(("rows", "dead"), prepared.ledger.tally(done), strict=True)))
+    added = _work_off(job, prepared, todo) if todo else Counter()
+    return _report(prepared, before, added, time.monotonic() - started)
+
+
+def _work_off(job: Job, prepared: Prepared, todo: list[Split]) -> Counter[str]:
+    """Does these splits, and adds up what the workers counted."""
+    totals: Counter[str] = Counter()
+    split_of = {split.to_json(): split for split in todo}
+    troubles: list[str] = []
+    seen: list[Split] = []
+    total = lambda rows: expected_rows(todo, seen, rows)  # noqa: E731
+    lines = run_splits(
+        prepared.placement, todo, prepared.load, prepared.source, prepared.sink, job.actors
+    )
+    with Progress(prepared.load.task, total) as progress:
+        for line in lines:
+            split = split_of[line["split"]]
+            if line["error"] is not None:
+                troubles.append(f"{split.path} [{split.start}:{split.stop}]: {line['error']}")
+                if line["fatal"]:
+                    break
+                continue
+            if line["rows"] is None:  # written by a late worker of a run before this one
+                rows, dead = prepared.ledger.tally([split])
+                line |= {"rows": rows, "dead": dead}
+            seen.append(split)
+            totals.update({"splits": 1, "rows": line["rows"], "dead": line["dead"]})
+            totals.update(dict(line["work"] or []))
+            progress.add(line)
+            _check_errors(job, totals, line["first_failures"] or [])
+    if troubles:
+        more = f"\n… and {len(troubles) - 3} more" if len(troubles) > 3 else ""
+        raise RunError(
+            f"{len(troubles)} of {len(todo)} splits could not be done; the others are. "
+            f"Run again to try these once more:\n" + "\n".join(troubles[:3]) + more
+        )
+    if totals["splits"] < len(todo):
+        raise RunError(f"Ray gave back only {totals['splits']} of {len(todo)} splits; run again")
+    return totals
+
+
+def _check_errors(job: Job, totals: Counter[str], first: list[str]) -> None:
+    """Stops a job that is simply wrong."""
+    limit = job.output.max_errors
+    if limit is None:
+        return
+    share = 0 < limit < 1
+    allowed = limit * totals["rows"] if share else limit
+    if totals["dead"] > allowed and not (share and totals["rows"] < _ROWS_BEFORE_A_SHARE):
+        raise RunError(
+            f"{totals['dead']:,} of {totals['rows']:,} rows failed, more than output.max_errors "
+            f"({limit:g}) allows. The last ones:\n"
+            + "\n".join(first)
+            + "\nMend the cause, or raise output.max_errors; run again to resume"
+        )
+
+
+def _report(
+    prepared: Prepared, before: Counter[str], added: Counter[str], seconds: float
+) -> Report:
+    rows, dead = before["rows"] + added["rows"], before["dead"] + added["dead"]
+    padded = added["padded_tokens"]
+    return Report(
+        rows=rows,
+        done=rows - dead,
+        dead=dead,
+        seconds=round(seconds, 3),
+        rows_per_second=round(added["rows"] / seconds, 2),
+        output=prepared.ledger.path,
+        splits=len(prepared.plan.splits),
+        added={
+            "rows": added["rows"],
+            "done": added["rows"] - added["dead"],
+            "dead": added["dead"],
+            "splits": added["splits"],
+        },
+        padding=round(1 - added["tokens"] / padded, 4) if padded else None,
+    )
+
+
+if __name__ == "__main__":
+    from .cli import main
+
+    sys.exit(main(["run", *sys.argv[1:]]))

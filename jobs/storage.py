@@ -1,0 +1,70 @@
+"""Folders, local or on object stores, by their URL."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from fsspec import AbstractFileSystem
+from fsspec.core import url_to_fs
+from fsspec.implementations.local import LocalFileSystem
+
+from .errors import ConfigError
+
+
+def open_filesystem(url: str, options: Mapping[str, Any]) -> tuple[AbstractFileSystem, str]:
+    """The filesystem of a URL, and the path in it. Listings are never cached: others write too."""
+    try:
+        return url_to_fs(url, use_listings_cache=False, **options)
+    except ImportError as error:
+        raise ConfigError(f"can't open {url}: {error} (for s3:// that is `pip install s3fs`)") from None
+    except ValueError as error:
+        raise ConfigError(f"can't open {url}: {error}") from None
+
+
+def absolute(path: str) -> str:
+    """A local path from anywhere; a URL as it is."""
+    if "://" in path or "::" in path:
+        return path
+    return os.path.abspath(os.path.expanduser(path))
+
+
+def url_of(filesystem: AbstractFileSystem, path: str) -> str:
+    return path if isinstance(filesystem, LocalFileSystem) else filesystem.unstrip_protocol(path)
+
+
+def write_whole(filesystem: AbstractFileSystem, path: str, data: bytes) -> None:
+    """Writes a file that exists with all of its bytes, or not at all, whenever the power goes.
+
+    Locally: a temporary name in the same filesystem, fsync, rename. On an object store one PUT
+    (or one multipart upload), which does the same. Raises OSError.
+    """
+    if not isinstance(filesystem, LocalFileSystem):
+        filesystem.pipe_file(path, data)
+        return
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    # A dot: readers of the folder pass over it, should it be left behind.
+    temporary = target.parent / f".{target.name}.{uuid.uuid4().hex}.tmp"
+    try:
+        with open(temporary, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, target)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    _sync_folder(target.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    # The rename itself lasts only once the folder is on disk.
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
