@@ -45,12 +45,12 @@ class Stages:
         """Adds each row's chunks: a list of structs inside the row."""
         with self._host, _timed(batch, "expand"):
             inputs = self._inputs(batch.rows)
-            for name in inputs.column_names:
+            for name in (c.name for c in self.task.inputs if c.required and c.name in self.columns):
                 error = ValueError(f"column {self.columns[name]!r} is null")
                 for row in np.flatnonzero(inputs[name].is_null().to_numpy()):
                     batch.fail("expand", int(row), error)
             pieces, failed = isolate(
-                batch.live(), lambda rows: _one_array(self.task.expand(inputs.take(rows)))
+                batch.live(), lambda rows: _each(rows, self.task.expand(inputs.take(rows)))
             )
             for row, exception in failed:
                 batch.fail("expand", row, exception)
@@ -85,10 +85,11 @@ class Stages:
             inputs, schema = self._inputs(batch.rows), self.task.results()
             pieces, failed = isolate(
                 batch.live(),
-                lambda rows: _one_array(
+                lambda rows: _each(
+                    rows,
                     self.task.regroup(inputs.take(rows), outputs.take(pa.array(rows)))
                     .cast(schema)
-                    .to_struct_array()
+                    .to_struct_array(),
                 ),
             )
             for row, error in failed:
@@ -106,7 +107,7 @@ class Stages:
         done, failed = [], []
         for cut in cuts:
             pieces, errors = isolate(
-                cut, lambda some: _one_array(self.task.forward(chunks.take(pa.array(some))))
+                cut, lambda some: _each(some, self.task.forward(chunks.take(pa.array(some))))
             )
             done += pieces
             failed += errors
@@ -129,6 +130,13 @@ def _one_array(values: pa.Array | pa.ChunkedArray) -> pa.Array:
     return values
 
 
+def _each(items: np.ndarray, values: pa.Array | pa.ChunkedArray) -> pa.Array:
+    """One value per item, or an error: a missing one would shift the answers of all that follow."""
+    if len(values) != len(items):
+        raise ValueError(f"{len(values)} values for {len(items)} items")
+    return _one_array(values)
+
+
 def _offsets(lists: pa.ListArray) -> np.ndarray:
     lengths = pc.list_value_length(lists).to_numpy(zero_copy_only=False)
     return np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
@@ -138,9 +146,6 @@ def _scatter(
     pieces: list[tuple[np.ndarray, pa.Array]], length: int, type: pa.DataType | None = None
 ) -> pa.Array:
     """An array of `length` with each piece's values at its indices, and null elsewhere."""
-    for index, values in pieces:
-        if len(values) != len(index):
-            raise ValueError(f"{len(values)} values for {len(index)} items")
     if not pieces:
         return pa.nulls(length, type)
     source = np.full(length, -1, dtype=np.int64)

@@ -15,7 +15,7 @@ class Column:
 
     kind: "text" (a string), "labels" (a list of strings, or one string with commas) or
         "flag" (a boolean).
-    required: whether the job fails without it.
+    required: whether the job fails without it, and a row in which it is null.
     parameter: whether a parameter of the same name serves in its place, for all rows.
     """
 

@@ -20,22 +20,37 @@ TASK_CPUS = 0.25
 def ray_session() -> Iterator[None]:
     """Ray for the time of a run: the one that is running or configured, else a local one."""
     import ray
+    import ray.data
 
-    quiet = logging.getLogger("ray.data")
-    quiet.setLevel(logging.ERROR)
+    # After the import, which sets the level. What a user needs to know pipemill says itself.
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
     if ray.is_initialized():
         yield
         return
-    if "RAY_ADDRESS" not in os.environ:
-        # A local Ray's own notes about its inner life would cut through the progress bar.
+    if "RAY_ADDRESS" in os.environ:
+        ray.init(log_to_driver=False, logging_level=logging.ERROR)
+    else:
         os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-    ray.init(
-        log_to_driver=False, logging_level=logging.ERROR, configure_logging=True
-    )
+        with _silent_stderr():
+            ray.init(log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False)
     try:
         yield
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _silent_stderr() -> Iterator[None]:
+    """While a local Ray starts: its C++ side says on stderr which log level it was given."""
+    saved = os.dup(2)
+    nothing = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nothing, 2)
+        yield
+    finally:
+        os.dup2(saved, 2)
+        os.close(saved)
+        os.close(nothing)
 
 
 def pool_size(actors: ActorsSection, placement: str, splits: int) -> tuple[int, int]:

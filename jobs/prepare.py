@@ -51,14 +51,15 @@ def prepare(job: Job) -> Prepared:
     decides = deciding(job, kind.name, weights)
     if record is not None:
         check_same(record["decides"], decides, job.output.path)
-    plan = _planned(job, ledger)
+    plan, changed = _planned(job, ledger)
     columns = resolve_columns(
         kind.name, kind.inputs, job.input.columns, job.parameters, plan.schema
     )
     keep = kept_columns(job.output.keep, plan.schema)
     read = pa.schema([f for f in plan.schema if f.name in {*keep, *columns.values()}])
     identity = fingerprint(decides)
-    ledger.write_plan(plan)
+    if changed:
+        ledger.write_plan(plan)
     if record is None:
         ledger.write_job(_record(job, decides, identity))
     return Prepared(
@@ -112,13 +113,14 @@ def _check_unused(ledger: Ledger) -> None:
         )
 
 
-def _planned(job: Job, ledger: Ledger) -> Plan:
-    """The stored plan, with splits for files that came since; or a new one."""
+def _planned(job: Job, ledger: Ledger) -> tuple[Plan, bool]:
+    """The stored plan, with splits for files that came since, or a new one; whether to store it."""
     files, format = list_files(
         job.input.path, job.input.format, job.input.storage_options, ledger.path
     )
     source = open_source(format, job.input.storage_options)
     plan = ledger.read_plan()
+    changed = plan is None
     if plan is None:
         plan = Plan(format, source.inspect(files))
         new = files
@@ -129,7 +131,8 @@ def _planned(job: Job, ledger: Ledger) -> Plan:
     if new:
         size = job.output.rows_per_part
         plan.add(new, source.cut(new, None if size == "auto" else size, job.input.limit))
-    return plan
+        changed = True
+    return plan, changed
 
 
 def _record(job: Job, decides: dict[str, Any], identity: str) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipemill.actors.task import Column
 
@@ -51,11 +52,28 @@ class TextClassification:
         )
 
     def expand(self, rows: pa.Table) -> pa.ListArray:
-        texts = [rows[name].to_pylist() for name in rows.column_names]
-        encoding = self.pipeline.tokenizer(*texts, return_attention_mask=False, **self.tokenize)
-        chunks = text_encoder.as_chunks(encoding)
+        chunks = self._tokenized(rows)
         text_encoder.check_length(chunks, self.limit, "set parameters.truncation to true")
         return text_encoder.one_per_row(chunks)
+
+    def _tokenized(self, rows: pa.Table) -> pa.StructArray:
+        if "text_pair" not in rows.column_names:
+            return self._encode(rows["text"])
+        # A row whose second text is null or empty is a text alone, as it is to transformers.
+        paired = pc.fill_null(pc.not_equal(rows["text_pair"], ""), False)
+        both, alone = rows.filter(paired), rows.filter(pc.invert(paired))
+        pieces = [
+            self._encode(*columns)
+            for columns in ((both["text"], both["text_pair"]), (alone["text"],))
+            if len(columns[0])
+        ]
+        order = np.argsort(pc.sort_indices(paired, sort_keys=[("", "descending")]).to_numpy())
+        return pa.concat_arrays(pieces).take(pa.array(order))
+
+    def _encode(self, *texts: pa.ChunkedArray) -> pa.StructArray:
+        lists = [column.to_pylist() for column in texts]
+        encoding = self.pipeline.tokenizer(*lists, return_attention_mask=False, **self.tokenize)
+        return text_encoder.as_chunks(encoding)
 
     def forward(self, chunks: pa.StructArray) -> pa.FixedSizeListArray:
         outputs, _ = text_encoder.run(self.pipeline, chunks)

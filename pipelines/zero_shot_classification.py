@@ -89,9 +89,10 @@ class ZeroShotClassification:
         return pa.table(columns, schema=self.results())
 
     def _values(self, rows: pa.Table, name: str) -> list[Any]:
-        if name in rows.column_names:
-            return rows[name].to_pylist()
-        return [self.defaults[name]] * rows.num_rows
+        default = self.defaults[name]
+        if name not in rows.column_names:
+            return [default] * rows.num_rows
+        return [default if value is None else value for value in rows[name].to_pylist()]
 
     def _labels(self, rows: pa.Table) -> list[list[str]]:
         return [

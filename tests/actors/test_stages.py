@@ -1,0 +1,113 @@
+"""The stages around a task that fails on demand: whose row dies, where, and who is unharmed."""
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pytest
+
+from pipemill.actors.batch import Batch
+from pipemill.actors.stages import Stages
+from pipemill.actors.task import Column
+
+
+class Lengths:
+    """Chunks of up to three letters; the answer is the text, put together again, and its length.
+
+    A text with the name of a stage in it makes that stage raise.
+    """
+
+    name = "lengths"
+    inputs = (Column(name="text", kind="text"),)
+    parameters: dict = {}
+    equal_sizes = False
+
+    def __init__(self):
+        self.seen = []
+
+    def results(self):
+        return pa.schema([("again", pa.string()), ("length", pa.int32())])
+
+    def expand(self, rows):
+        self._fail(rows["text"].to_pylist(), "expand")
+        return pa.array(
+            [
+                [
+                    {"size": len(text[i : i + 3]), "letters": text[i : i + 3], "whole": text}
+                    for i in range(0, len(text), 3)
+                ]
+                for text in rows["text"].to_pylist()
+            ],
+            pa.list_(
+                pa.struct([("size", pa.int64()), ("letters", pa.string()), ("whole", pa.string())])
+            ),
+        )
+
+    def forward(self, chunks):
+        self._fail(chunks.field("whole").to_pylist(), "forward")
+        self.seen.append(len(chunks))
+        return pc.utf8_upper(chunks.field("letters"))
+
+    def regroup(self, rows, outputs):
+        self._fail(rows["text"].to_pylist(), "regroup")
+        again = ["".join(parts) for parts in outputs.to_pylist()]
+        return pa.table({"again": again, "length": [len(text) for text in again]})
+
+    def _fail(self, texts, stage):
+        if any(stage in text for text in texts):
+            raise KeyError(f"this is {stage}")
+
+
+def process(texts, budget=12, staged=False):
+    task = Lengths()
+    stages = Stages(task, {"text": "body"}, budget)
+    batch = Batch(pa.table({"n": range(len(texts)), "body": pa.array(texts, pa.string())}))
+    if not staged:
+        return stages.process(batch), task
+    for function in (stages.expand, stages.forward):
+        batch = Batch.from_bytes(function(batch).to_bytes())
+    return stages.regroup(batch), task
+
+
+TEXTS = [f"text number {i} {'x' * (i % 7)}" for i in range(40)]
+
+
+@pytest.mark.parametrize("staged", [False, True])
+@pytest.mark.parametrize("budget", [1, 5, 12, 10_000])
+def test_chunks_of_all_rows_are_regrouped_under_their_rows(staged, budget):
+    batch, task = process(TEXTS, budget, staged)
+    assert batch.results["again"].to_pylist() == [text.upper() for text in TEXTS]
+    assert batch.results["length"].to_pylist() == [len(text) for text in TEXTS]
+    assert batch.rows["n"].to_pylist() == list(range(40))
+    assert sum(task.seen) == batch.work["chunks"] == sum(-(-len(t) // 3) for t in TEXTS)
+
+
+@pytest.mark.parametrize("staged", [False, True])
+def test_a_row_that_raises_dies_alone_with_stage_error_and_message(staged):
+    texts = list(TEXTS)
+    texts[3], texts[17], texts[18], texts[39] = "expand", "forward, long", None, "regroup"
+    batch, _ = process(texts, 30, staged)
+    dead = {row: (f.stage, f.error) for row, f in batch.failures.items()}
+    assert dead == {
+        3: ("expand", "KeyError"),
+        17: ("forward", "KeyError"),
+        18: ("expand", "ValueError"),
+        39: ("regroup", "KeyError"),
+    }
+    assert "'body' is null" in batch.failures[18].message
+    assert "this is forward" in batch.failures[17].message
+    for row, text in enumerate(texts):
+        expected = None if row in dead else text.upper()
+        assert batch.results["again"][row].as_py() == expected
+
+
+def test_no_rows_and_only_dead_rows_keep_the_schema():
+    for texts in ([], [None, "expand"]):
+        batch, _ = process(texts)
+        assert batch.results.schema == Lengths().results()
+        assert batch.results.num_rows == len(texts)
+
+
+def test_wrong_number_of_answers_is_an_error_of_the_row_not_a_shift():
+    task = Lengths()
+    task.forward = lambda chunks: pa.array(["x"] * (len(chunks) - 1), pa.string())
+    batch = Stages(task, {"text": "t"}, 100).process(Batch(pa.table({"t": ["a", "b"]})))
+    assert {f.stage for f in batch.failures.values()} == {"forward"}

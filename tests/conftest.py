@@ -1,0 +1,55 @@
+"""Models and Ray, each made once for the whole session."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+# Nothing is downloaded, and nothing asks the Hub whether it might be.
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+
+from tests import tiny
+
+MODELS = {
+    "text-classification": ("ForSequenceClassification", ["a", "b", "c", "d"]),
+    "zero-shot-classification": (
+        "ForSequenceClassification",
+        ["contradiction", "neutral", "entailment"],
+    ),
+    "feature-extraction": ("Model", None),
+    "fill-mask": ("ForMaskedLM", None),
+    "token-classification": ("ForTokenClassification", ["O", "B-PER", "I-PER", "B-LOC", "I-LOC"]),
+}
+
+
+class Models:
+    """Folders of tiny models, by task; built when first asked for."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def __getitem__(self, task: str) -> str:
+        folder = self.root / task
+        if not folder.exists():
+            tiny.save(folder, *MODELS[task], max_length=128)
+        return str(folder)
+
+
+@pytest.fixture(scope="session")
+def models(tmp_path_factory) -> Models:
+    return Models(tmp_path_factory.mktemp("models"))
+
+
+@pytest.fixture(scope="session")
+def ray_session():
+    """A local Ray with two CPUs, which all tests that need one share."""
+    import logging
+
+    import ray
+
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+    yield
+    ray.shutdown()

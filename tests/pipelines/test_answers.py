@@ -1,0 +1,294 @@
+"""Every task's answers against plain `transformers.pipeline`, one row at a time.
+
+Rows of mixed length share micro-batches of every size, with the three functions in one process
+and staged: with weights only where the forward pass is.
+"""
+
+from __future__ import annotations
+
+import json
+from functools import lru_cache
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import transformers
+
+from pipemill.actors.batch import Batch
+from pipemill.actors.model import Model
+from pipemill.pipelines.load import LoadTask
+from tests import tiny
+
+TEXTS = [*tiny.texts(30, seed=5, longest=24), "", "  ", "naïve café – 日本語 🙂 \x00 tab\t", "Paris"]
+LABELS = ["river", "bread", "cold"]
+
+
+@lru_cache(maxsize=32)
+def _loaded(wanted):
+    return wanted()
+
+
+def load(models, task, parameters=None, columns=None, max_tokens=256, weights=True):
+    wanted = LoadTask(
+        task=task,
+        model=Model(path=models[task]),
+        columns=tuple((columns or {"text": "body"}).items()),
+        parameters=json.dumps(parameters or {}),
+        max_tokens=max_tokens,
+        weights=weights,
+    )
+    return _loaded(wanted)
+
+
+def answers(models, task, rows, parameters=None, columns=None, max_tokens=256):
+    """The results, after checking that the staged way gives the same."""
+    full = load(models, task, parameters, columns, max_tokens)
+    light = load(models, task, parameters, columns, max_tokens, weights=False)
+    batch = full.process(Batch(rows))
+    staged = light.expand(Batch(rows))
+    staged = full.forward(Batch.from_bytes(staged.to_bytes()))
+    staged = light.regroup(Batch.from_bytes(staged.to_bytes()))
+    assert staged.results.equals(batch.results)
+    assert staged.failures == batch.failures
+    return batch
+
+
+def plain(models, task, **parameters):
+    return _plain(task, models[task], json.dumps(parameters))
+
+
+@lru_cache(maxsize=32)
+def _plain(task, path, parameters):
+    return transformers.pipeline(task, model=path, device="cpu", **json.loads(parameters))
+
+
+def assert_same(got, expected):
+    """Equal up to 1e-5 in numbers, and exactly in everything else."""
+    if isinstance(expected, dict):
+        assert got.keys() == expected.keys()
+        for key in expected:
+            assert_same(got[key], expected[key])
+    elif isinstance(expected, list | tuple):
+        assert len(got) == len(expected)
+        for one, other in zip(got, expected, strict=True):
+            assert_same(one, other)
+    elif isinstance(expected, float | np.floating):
+        assert got == pytest.approx(float(expected), abs=1e-5)
+    else:
+        assert got == expected
+
+
+@pytest.mark.parametrize("max_tokens", [1, 60, 100_000])
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {},
+        {"top_k": 1},
+        {"top_k": 3},
+        {"top_k": None},
+        {"function_to_apply": "sigmoid", "top_k": 2},
+        {"function_to_apply": "none"},
+    ],
+)
+def test_text_classification(models, parameters, max_tokens):
+    batch = answers(
+        models, "text-classification", pa.table({"body": TEXTS}), parameters, None, max_tokens
+    )
+    truth = plain(models, "text-classification")
+    expected = []
+    for text in TEXTS:
+        ranked = truth(text, **parameters)
+        if parameters.get("top_k", 1) == 1:
+            expected.append({"label": ranked[0]["label"], "score": ranked[0]["score"]})
+        else:
+            ranked = ranked[0] if isinstance(ranked[0], list) else ranked
+            expected.append(
+                {"labels": [r["label"] for r in ranked], "scores": [r["score"] for r in ranked]}
+            )
+    assert_same(batch.results.to_pylist(), expected)
+    assert len({str(e) for e in expected}) > 20, "the answers must differ to show a swapped one"
+
+
+def test_text_classification_of_pairs(models):
+    others = [None, *TEXTS[::-1][1:]]
+    rows = pa.table({"body": TEXTS, "other": others})
+    columns = {"text": "body", "text_pair": "other"}
+    batch = answers(models, "text-classification", rows, {}, columns)
+    truth = plain(models, "text-classification")
+    pairs = [{"text": a, "text_pair": b} for a, b in zip(TEXTS, others, strict=True)]
+    assert_same(batch.results.to_pylist(), [truth(pair) for pair in pairs])
+
+
+def test_a_text_longer_than_the_model_is_a_dead_letter_unless_truncation_is_asked_for(models):
+    rows = pa.table({"body": ["short", tiny.sentence(200, 1)]})
+    batch = answers(models, "text-classification", rows)
+    assert list(batch.failures) == [1]
+    assert "parameters.truncation" in batch.failures[1].message
+    cut = answers(models, "text-classification", rows, {"truncation": True})
+    truth = plain(models, "text-classification")
+    expected = [truth(text, truncation=True)[0] for text in rows["body"].to_pylist()]
+    assert_same(cut.results.to_pylist(), expected)
+
+
+@pytest.mark.parametrize("max_tokens", [1, 100, 100_000])
+@pytest.mark.parametrize("multi_label", [False, True])
+def test_zero_shot_with_labels_as_a_parameter(models, multi_label, max_tokens):
+    parameters = {"candidate_labels": LABELS, "multi_label": multi_label}
+    rows = pa.table({"body": TEXTS})
+    batch = answers(models, "zero-shot-classification", rows, parameters, None, max_tokens)
+    truth = plain(models, "zero-shot-classification")
+    for row, text in enumerate(TEXTS):
+        if not text:
+            assert batch.failures[row].stage == "expand"  # transformers refuses it too
+            continue
+        expected = truth(text, **parameters)
+        expected.pop("sequence")
+        assert_same(batch.results.slice(row, 1).to_pylist()[0], expected)
+
+
+@pytest.mark.parametrize("as_text", [False, True])
+def test_zero_shot_with_labels_and_template_as_columns(models, as_text):
+    texts = [text for text in TEXTS if text]
+    labels = [LABELS[: 1 + i % 3] + ["town"] * (i % 2) for i in range(len(texts))]
+    templates = ["About {}.", "It is {} here"] * len(texts)
+    rows = pa.table(
+        {
+            "body": texts,
+            "tags": [", ".join(own) for own in labels] if as_text else labels,
+            "template": templates[: len(texts)],
+        }
+    )
+    columns = {"text": "body", "candidate_labels": "tags", "hypothesis_template": "template"}
+    batch = answers(models, "zero-shot-classification", rows, {}, columns)
+    truth = plain(models, "zero-shot-classification")
+    for row, text in enumerate(texts):
+        expected = truth(text, labels[row], hypothesis_template=templates[row])
+        expected.pop("sequence")
+        assert_same(batch.results.slice(row, 1).to_pylist()[0], expected)
+
+
+def test_zero_shot_cuts_the_text_and_not_the_label(models):
+    long = tiny.sentence(200, 3)
+    parameters = {"candidate_labels": LABELS}
+    batch = answers(models, "zero-shot-classification", pa.table({"body": [long]}), parameters)
+    expected = plain(models, "zero-shot-classification")(long, **parameters)
+    expected.pop("sequence")
+    assert_same(batch.results.to_pylist(), [expected])
+
+
+def test_zero_shot_rows_without_labels_or_with_a_bad_template_die_alone(models):
+    rows = pa.table(
+        {"body": ["one", "two", "three"], "tags": [["river"], [], ["bread"]],
+         "template": ["{}", "{}", "no place"]}
+    )
+    columns = {"text": "body", "candidate_labels": "tags", "hypothesis_template": "template"}
+    batch = answers(models, "zero-shot-classification", rows, {}, columns)
+    assert {row: f.stage for row, f in batch.failures.items()} == {1: "expand", 2: "expand"}
+    assert batch.results["labels"].to_pylist() == [["river"], None, None]
+
+
+def _token_vectors(models, text):
+    return np.array(plain(models, "feature-extraction")(text)[0])
+
+
+@pytest.mark.parametrize("max_tokens", [1, 60, 100_000])
+@pytest.mark.parametrize("normalize", [False, True])
+@pytest.mark.parametrize("pooling", ["mean", "cls", "last", "max", "none"])
+def test_feature_extraction(models, pooling, normalize, max_tokens):
+    if normalize and pooling == "none":
+        pytest.skip("tokens are not normalized")
+    parameters = {"pooling": pooling, "normalize": normalize}
+    batch = answers(
+        models, "feature-extraction", pa.table({"body": TEXTS}), parameters, None, max_tokens
+    )
+    pool = {
+        "mean": lambda v: v.mean(axis=0),
+        "cls": lambda v: v[0],
+        "last": lambda v: v[-1],
+        "max": lambda v: v.max(axis=0),
+        "none": lambda v: v,
+    }[pooling]
+    for text, got in zip(TEXTS, batch.results["embedding"].to_pylist(), strict=True):
+        expected = pool(_token_vectors(models, text))
+        if normalize:
+            expected = expected / np.linalg.norm(expected)
+        np.testing.assert_allclose(np.array(got), expected, atol=1e-5)
+
+
+def _windows(text, limit, stride):
+    """The windows of a long text, cut by hand: contents between the special tokens."""
+    words = tiny.tokenizer()
+    ids = words(text, add_special_tokens=False)["input_ids"]
+    room = limit - 2
+    starts = [0]
+    while starts[-1] + room < len(ids):
+        starts.append(starts[-1] + room - stride)
+    return [[words.cls_token_id, *ids[s : s + room], words.sep_token_id] for s in starts]
+
+
+@pytest.mark.parametrize("stride", [0, 7])
+@pytest.mark.parametrize("pooling", ["mean", "cls", "last", "max", "none"])
+def test_long_texts_are_windows_pooled_by_length(models, pooling, stride):
+    import torch
+
+    texts = ["short one", tiny.sentence(150, 8), tiny.sentence(20, 9), tiny.sentence(90, 10)]
+    parameters = {"pooling": pooling, "stride": stride, "max_length": 40}
+    batch = answers(models, "feature-extraction", pa.table({"body": texts}), parameters)
+    model = plain(models, "feature-extraction").model
+    assert batch.work["chunks"] > 10
+    for text, got in zip(texts, batch.results["embedding"].to_pylist(), strict=True):
+        states = [
+            model(input_ids=torch.tensor([window]))[0][0].detach().numpy()
+            for window in _windows(text, 40, stride)
+        ]
+        lengths = np.array([len(s) for s in states])
+        expected = {
+            "mean": lambda s=states: np.concatenate(s).mean(axis=0),
+            "cls": lambda s=states, n=lengths: np.average([v[0] for v in s], axis=0, weights=n),
+            "last": lambda s=states: s[-1][-1],
+            "max": lambda s=states: np.concatenate(s).max(axis=0),
+            "none": lambda s=states: np.concatenate(s),
+        }[pooling]()
+        np.testing.assert_allclose(np.array(got), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("max_tokens", [1, 100, 100_000])
+@pytest.mark.parametrize("parameters", [{}, {"top_k": 2}, {"targets": ["bread", "of"]}])
+def test_fill_mask(models, parameters, max_tokens):
+    texts = [f"{text} [MASK] of" for text in TEXTS] + ["no mask here"]
+    rows = pa.table({"body": texts})
+    batch = answers(models, "fill-mask", rows, parameters, None, max_tokens)
+    assert {row: f.stage for row, f in batch.failures.items()} == {len(TEXTS): "expand"}
+    truth = plain(models, "fill-mask")
+    expected = [truth(text, **parameters) for text in texts[:-1]]
+    assert_same(batch.results["predictions"].to_pylist()[:-1], expected)
+
+
+def test_fill_mask_with_several_masks(models):
+    texts = ["[MASK] river [MASK]", "one [MASK]"]
+    batch = answers(models, "fill-mask", pa.table({"body": texts}))
+    assert "several_masks" in batch.failures[0].message
+    assert batch.failures[0].stage == "regroup"
+    both = answers(models, "fill-mask", pa.table({"body": texts}), {"several_masks": True})
+    truth = plain(models, "fill-mask")
+    assert_same(both.results["predictions"].to_pylist(), [truth(texts[0]), [truth(texts[1])]])
+
+
+@pytest.mark.parametrize("max_tokens", [1, 100, 100_000])
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {},
+        {"ignore_labels": []},
+        {"aggregation_strategy": "simple"},
+        {"aggregation_strategy": "first"},
+        {"aggregation_strategy": "average", "stride": 8},
+    ],
+)
+def test_token_classification(models, parameters, max_tokens):
+    texts = [*TEXTS, tiny.sentence(120, 2)]
+    rows = pa.table({"body": texts})
+    batch = answers(models, "token-classification", rows, parameters, None, max_tokens)
+    truth = plain(models, "token-classification", **parameters)
+    for text, got in zip(texts, batch.results["entities"].to_pylist(), strict=True):
+        assert_same(got, truth(text))
