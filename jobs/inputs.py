@@ -68,7 +68,7 @@ def _expand(
     try:
         named = filesystem.isfile(inner)
         entries = _entries(filesystem, inner)
-    except (OSError, ValueError) as error:
+    except Exception as error:  # every filesystem has exceptions of its own
         raise ConfigError(f"can't list the input {path}: {type(error).__name__}: {error}") from error
     files = []
     for entry in entries:

@@ -79,9 +79,15 @@ class Ledger:
             return self.filesystem.cat_file(f"{self.root}/{name}")
         except FileNotFoundError:
             return None
+        except Exception as error:  # every filesystem has exceptions of its own
+            raise ConfigError(
+                f"can't read the output {self.path}: {type(error).__name__}: {error}"
+            ) from error
 
     def _write(self, name: str, data: bytes) -> None:
         try:
             write_whole(self.filesystem, f"{self.root}/{name}", data)
-        except OSError as error:
-            raise ConfigError(f"can't write to the output {self.path}: {error}") from error
+        except Exception as error:
+            raise ConfigError(
+                f"can't write to the output {self.path}: {type(error).__name__}: {error}"
+            ) from error

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import codecs
+import gzip
 import io
 import json
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import IO, Any
 
 import numpy as np
 import pyarrow as pa
-from fsspec.spec import AbstractBufferedFile
+from fsspec.implementations.local import LocalFileOpener
 
 from pipemill.actors.batch import Batch
 from pipemill.actors.isolate import isolate
@@ -36,7 +38,7 @@ class JsonlSource:
         for file in _spread(files, _SAMPLED_FILES):
             rows = [row for row in self._sample(file) if isinstance(row, dict)]
             if rows:
-                schemas.append(_infer(rows, file))
+                schemas.append(_infer(rows))
         if not schemas:
             raise ConfigError(f"no JSON object in the first lines of {files[0].path}")
         try:
@@ -89,9 +91,9 @@ class JsonlSource:
     def _open(self, path: str) -> IO[bytes]:
         filesystem, inner = open_filesystem(path, self.options)
         stream = filesystem.open(inner, "rb", compression=compression_of(path))
-        if isinstance(stream, AbstractBufferedFile):
-            return io.BufferedReader(stream, 2**20)  # its own readline is slow
-        return stream
+        # Remote files read lines slowly by themselves, and zstd streams not at all.
+        lines = isinstance(stream, LocalFileOpener | gzip.GzipFile)
+        return stream if lines else io.BufferedReader(stream, 2**20)
 
     def _sample(self, file: InputFile) -> Iterator[Any]:
         """The first rows, those that are JSON."""
@@ -146,7 +148,7 @@ def _lines(stream: IO[bytes], start: int, stop: int) -> Iterator[bytes]:
     """
     place = 0
     if start > 0:
-        stream.seek(start - 1)
+        _skip(stream, start - 1)
         place = start - 1 + len(stream.readline())
     while stop < 0 or place < stop:
         line = stream.readline()
@@ -155,6 +157,13 @@ def _lines(stream: IO[bytes], start: int, stop: int) -> Iterator[bytes]:
         if line.strip():
             yield line
         place += len(line)
+
+
+def _skip(stream: IO[bytes], count: int) -> None:
+    if stream.seekable():
+        stream.seek(count)
+    while not stream.seekable() and count > 0:
+        count -= len(stream.read(min(count, 2**20)))
 
 
 def _parse(line: bytes) -> dict[str, Any]:
@@ -177,17 +186,25 @@ def _in_place(
     return table.combine_chunks().take(pa.array(source, mask=source < 0))
 
 
-def _infer(rows: list[dict[str, Any]], file: InputFile) -> pa.Schema:
+def _infer(rows: list[dict[str, Any]]) -> pa.Schema:
     names = dict.fromkeys(name for row in rows for name in row)
-    fields = []
-    for name in names:
+    return pa.schema([(name, _type_of([row.get(name) for row in rows])) for name in names])
+
+
+def _type_of(values: list[Any]) -> pa.DataType:
+    """The type of a column. Values that do not fit the others will be dead letters when read."""
+    try:
+        return pa.array(values).type
+    except (pa.ArrowException, UnicodeError):
+        kinds = Counter(type(value) for value in values if value is not None)
+    for kind, _ in kinds.most_common():
         try:
-            fields.append(pa.field(name, pa.array([row.get(name) for row in rows]).type))
-        except (pa.ArrowException, UnicodeError) as error:
-            raise ConfigError(
-                f"column {name!r} of {file.path} holds values of different types: {error}"
-            ) from None
-    return pa.schema(fields)
+            return pa.array([value for value in values if type(value) is kind]).type
+        except UnicodeError:  # texts, one of which is none that can be encoded
+            break
+        except pa.ArrowException:
+            continue
+    return pa.string()
 
 
 def _never_null(field: pa.Field) -> pa.Field:

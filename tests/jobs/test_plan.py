@@ -1,0 +1,59 @@
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipemill.jobs.errors import ConfigError
+from pipemill.jobs.inputs import InputFile
+from pipemill.jobs.plan import Plan, expected_rows
+from pipemill.jobs.sources.ranges import Range, even_ranges, rows_per_split
+
+SCHEMA = pa.schema([("text", pa.string()), ("tags", pa.list_(pa.string()))])
+
+
+@settings(deadline=None)
+@given(st.lists(st.lists(st.none() | st.integers(1, 9), max_size=5), max_size=8))
+def test_a_plan_survives_being_stored(rows):
+    files = [InputFile(f"s3://b/{i}.parquet", 10 * i, f"v{i}") for i in range(len(rows))]
+    plan = Plan("parquet", SCHEMA)
+    plan.add(files, [[Range(j, j + 1, r) for j, r in enumerate(own)] for own in rows])
+    again = Plan.from_bytes(plan.to_bytes())
+    assert again == plan
+    assert [s.number for s in again.splits] == list(range(sum(map(len, rows))))
+    names = [s.part for s in again.splits]
+    assert names == sorted(names)
+    assert len(set(names)) == len(names)
+
+
+def test_new_files_become_new_splits_and_a_changed_one_is_named():
+    a, b = InputFile("a.parquet", 10, "1"), InputFile("b.parquet", 20, "1")
+    plan = Plan("parquet", SCHEMA)
+    plan.add([a], [[Range(0, 5, 5)]])
+    assert plan.new_files([a, b]) == [b]
+    assert plan.new_files([b]) == [b]
+    with pytest.raises(ConfigError, match=r"a\.parquet has changed"):
+        plan.new_files([InputFile("a.parquet", 10, "2")])
+
+
+@given(st.integers(0, 10_000), st.integers(1, 500))
+def test_even_ranges_cover_everything_once(length, step):
+    ranges = even_ranges(length, step)
+    assert [i for a, b in ranges for i in range(a, b)] == list(range(length))
+    assert all(0 < b - a <= step for a, b in ranges)
+
+
+def test_a_split_is_neither_tiny_nor_huge():
+    assert rows_per_split(100, 1000) == 512
+    assert rows_per_split(64_000, 1000) == 2000
+    assert rows_per_split(10**9, 1000) == 8192
+    assert rows_per_split(10**9, 2**20) == 64
+    assert rows_per_split(10, 10**12) == 1
+
+
+def test_rows_of_byte_ranges_are_estimated_from_those_seen():
+    plan = Plan("jsonl", SCHEMA)
+    plan.add([InputFile("a.jsonl", 400, "1")], [[Range(i, i + 100, None) for i in (0, 100, 200, 300)]])
+    assert expected_rows(plan.splits, [], 0) == 0
+    assert expected_rows(plan.splits, plan.splits[:1], 25) == 100
+    plan.add([InputFile("b.jsonl", 400, "1")], [[Range(0, 400, 7)]])
+    assert expected_rows(plan.splits, [plan.splits[0], plan.splits[-1]], 32) == 107

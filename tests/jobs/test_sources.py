@@ -1,0 +1,162 @@
+"""Splits hold every row once and in order, whatever the sizes, for every format."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import zstandard
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from pipemill.jobs.errors import ConfigError
+from pipemill.jobs.inputs import list_files
+from pipemill.jobs.plan import Plan
+from pipemill.jobs.sources import open_source
+
+LINES = st.lists(st.text(max_size=30), max_size=30)
+FOLDER = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+def plan(path, rows_per_part=None, limit=None):
+    files, format = list_files(str(path), "auto", {}, "/nowhere")
+    source = open_source(format, {})
+    made = Plan(format, source.inspect(files))
+    made.add(files, source.cut(files, rows_per_part, limit))
+    return made
+
+
+def read(made):
+    source = open_source(made.format, {}, made.schema)
+    return [source.read(json.loads(split.to_json())) for split in made.splits]
+
+
+def rows(batches):
+    return [row for batch in batches for row in batch.rows.to_pylist()]
+
+
+def write_jsonl(path: Path, lines: list[str]) -> None:
+    data = "".join(f"{line}\n" for line in lines).encode()
+    if path.suffix == ".gz":
+        data = gzip.compress(data)
+    if path.suffix == ".zst":
+        data = zstandard.compress(data)
+    path.write_bytes(data)
+
+
+@FOLDER
+@given(texts=LINES.filter(bool), size=st.integers(1, 70), cut=st.integers(7, 400), end=st.booleans())
+def test_byte_ranges_anywhere_in_a_line_hold_every_row_once(tmp_path, texts, size, cut, end):
+    wanted = [{"n": i, "t": text} for i, text in enumerate(texts)]
+    lines = [json.dumps(row, ensure_ascii=i % 2 == 0) for i, row in enumerate(wanted)]
+    file = tmp_path / "a.jsonl"
+    file.write_bytes("\n".join(lines).encode() + (b"\n\n" if end else b""))
+    made = plan(file)
+    assert made.splits
+    # The plan's own cuts, and cuts at any byte.
+    assert rows(read(made)) == wanted
+    source = open_source("jsonl", {}, made.schema)
+    length = file.stat().st_size
+    pieces = [
+        source.read({"path": str(file), "start": a, "stop": min(a + cut, length)})
+        for a in range(0, length, cut)
+    ]
+    assert rows(pieces) == wanted
+    # Exactly so many rows in each split, when that is asked for.
+    exact = read(plan(file, rows_per_part=size))
+    assert rows(exact) == wanted
+    assert all(b.rows.num_rows == size for b in exact[:-1])
+
+
+@FOLDER
+@given(
+    counts=st.lists(st.integers(0, 50), min_size=1, max_size=4).filter(sum),
+    group=st.integers(1, 30),
+    size=st.integers(1, 40),
+    limit=st.none() | st.integers(1, 120),
+)
+def test_row_ranges_of_parquet_hold_every_row_once(tmp_path, counts, group, size, limit):
+    for old in tmp_path.glob("*.parquet"):
+        old.unlink()
+    first = 0
+    for number, count in enumerate(counts):
+        table = pa.table({"n": pa.array(range(first, first + count), pa.int64())})
+        pq.write_table(table, tmp_path / f"{number}.parquet", row_group_size=group)
+        first += count
+    batches = read(plan(tmp_path, rows_per_part=size, limit=limit))
+    taken = min(first, limit or first)
+    assert [row["n"] for row in rows(batches)] == list(range(taken))
+    assert all(1 <= batch.rows.num_rows <= size for batch in batches)
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "jsonl.gz", "jsonl.zst", "ndjson", "json"])
+def test_plain_and_compressed_lines(tmp_path, suffix):
+    wanted = [{"n": i, "t": "é" * i} for i in range(50)]
+    write_jsonl(tmp_path / f"a.{suffix}", [json.dumps(row) for row in wanted])
+    assert rows(read(plan(tmp_path))) == wanted
+    batches = read(plan(tmp_path, rows_per_part=7, limit=45))
+    assert [b.rows.num_rows for b in batches] == [7] * 6 + [3]
+    assert rows(batches) == wanted[:45]
+
+
+def test_lines_that_are_no_rows_die_alone(tmp_path):
+    lines = [json.dumps({"n": i, "t": "x"}) for i in range(10)]
+    lines[2], lines[4], lines[6] = "{broken", "[1]", '{"n": 6, "t": {"deep": 1}}'
+    file = tmp_path / "a.jsonl"
+    write_jsonl(file, lines)
+    file.write_bytes(file.read_bytes() + b'{"n": 10, "t": "\xff"}\n{"n": 11, "t": "\\ud800"}\n')
+    (batch,) = read(plan(file))
+    assert sorted(batch.failures) == [2, 4, 6, 10, 11]
+    assert {f.stage for f in batch.failures.values()} == {"read"}
+    assert [row["n"] for row in batch.rows.to_pylist() if row["n"] is not None] == [
+        0, 1, 3, 5, 7, 8, 9,
+    ]  # fmt: skip
+
+
+def test_a_column_seen_in_some_rows_only_and_one_that_changes_type(tmp_path):
+    write_jsonl(tmp_path / "a.jsonl", ['{"a": 1}', '{"a": 2.5, "b": null}', '{"c": ["x"], "a": 3}'])
+    made = plan(tmp_path)
+    assert made.schema == pa.schema(
+        [("a", pa.float64()), ("b", pa.string()), ("c", pa.list_(pa.string()))]
+    )
+
+
+def test_what_is_listed(tmp_path):
+    for name in ("b.parquet", "a.parquet", "_c.parquet", ".d.parquet", "sub/e.parquet", "x.txt"):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        pq.write_table(pa.table({"n": [1]}), path)
+    found = list_files(str(tmp_path), "auto", {}, str(tmp_path / "sub"))[0]
+    assert [Path(file.path).name for file in found] == ["a.parquet", "b.parquet"]
+    everything = [str(tmp_path / "b.parquet"), str(tmp_path), str(tmp_path / "[ab].parquet")]
+    found = list_files(everything, "auto", {}, "/nowhere")[0]
+    assert [Path(f.path).name for f in found] == ["b.parquet", "a.parquet", "e.parquet"]
+
+
+def test_inputs_that_can_not_be_read_are_named(tmp_path):
+    (tmp_path / "a.parquet").write_bytes(b"PAR1 this is none")
+    with pytest.raises(ConfigError, match=r"can't read .*a\.parquet as Parquet"):
+        plan(tmp_path / "a.parquet")
+    with pytest.raises(ConfigError, match=r"no input at .*nothing\*: found no file"):
+        plan(tmp_path / "nothing*")
+    (tmp_path / "rows.dat").write_text("{}")
+    with pytest.raises(ConfigError, match="set input.format"):
+        plan(tmp_path / "rows.dat")
+    write_jsonl(tmp_path / "b.jsonl", ['{"a": 1}'])
+    with pytest.raises(ConfigError, match="mixes formats .jsonl, parquet."):
+        plan(tmp_path)
+    pq.write_table(pa.table({"n": [1]}), tmp_path / "c.parquet")
+    pq.write_table(pa.table({"m": [1]}), tmp_path / "d.parquet")
+    with pytest.raises(ConfigError, match=r"d\.parquet and .*c\.parquet have not the same columns"):
+        plan(tmp_path / "[cd].parquet")
+
+
+def test_parquet_files_whose_types_differ_are_read_as_one(tmp_path):
+    pq.write_table(pa.table({"n": pa.array([1], pa.int32())}), tmp_path / "a.parquet")
+    pq.write_table(pa.table({"n": pa.array([2], pa.int64())}), tmp_path / "b.parquet")
+    made = plan(tmp_path)
+    assert {batch.rows.schema for batch in read(made)} == {pa.schema([("n", pa.int64())])}

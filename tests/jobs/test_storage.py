@@ -1,0 +1,52 @@
+import os
+import subprocess
+import sys
+import time
+
+import fsspec
+import pytest
+
+from pipemill.jobs.errors import ConfigError
+from pipemill.jobs.storage import open_filesystem, write_whole
+
+
+def test_a_file_is_whole_or_not_there_when_its_writer_is_killed(tmp_path):
+    """A writer killed at a random moment, again and again."""
+    target = tmp_path / "out" / "part.parquet"
+    size = 4_000_000
+    code = f"""
+import sys
+from fsspec.implementations.local import LocalFileSystem
+from pipemill.jobs.storage import write_whole
+print("ready", flush=True)
+while True:
+    write_whole(LocalFileSystem(), {str(target)!r}, b"x" * {size})
+"""
+    for wait in (0.0, 0.003, 0.01, 0.02, 0.03):
+        writer = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+        assert writer.stdout is not None
+        writer.stdout.readline()
+        time.sleep(wait)
+        writer.kill()
+        writer.wait()
+        visible = [p for p in target.parent.glob("*") if not p.name.startswith(".")]
+        assert all(p == target and p.stat().st_size == size for p in visible)
+
+
+@pytest.mark.skipif(os.geteuid() == 0 and not os.path.exists("/dev/full"), reason="needs /dev/full")
+def test_a_failed_write_leaves_nothing_behind(tmp_path):
+    with pytest.raises(OSError):  # noqa: PT011  a folder stands where the file should go
+        (tmp_path / "part").mkdir()
+        write_whole(fsspec.filesystem("file"), str(tmp_path / "part"), b"x")
+    assert [p.name for p in tmp_path.iterdir()] == ["part"]
+
+
+def test_any_fsspec_url_is_written_and_read():
+    filesystem, path = open_filesystem("memory://bucket/out", {})
+    write_whole(filesystem, f"{path}/a", b"abc")
+    assert filesystem.cat_file(f"{path}/a") == b"abc"
+
+
+def test_an_unknown_protocol_is_named():
+    with pytest.raises(ConfigError, match=r"can't open nope://x.*nope"):
+        open_filesystem("nope://x", {})
