@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 import os
@@ -101,7 +102,17 @@ def _nothing_fits(nodes: list[dict[str, float]], actors: ActorsSection, tasks: f
 
 
 def _autoscales() -> bool:
-    """Whether nodes may still join: a cluster launched with an autoscaler."""
-    from ray.experimental.internal_kv import _internal_kv_get, _internal_kv_initialized
+    """Whether nodes may still join because an autoscaler adds them.
 
-    return bool(_internal_kv_initialized() and _internal_kv_get(b"__autoscaling_status"))
+    Every head node runs a monitor. Without a cluster to scale it names the nodes it sees
+    `node_ID`; with one, by the node types of the cluster's configuration.
+    """
+    from ray.autoscaler.v2.utils import is_autoscaler_v2
+    from ray.data._internal.cluster_autoscaler.util import is_autoscaling_enabled
+    from ray.experimental.internal_kv import _internal_kv_get
+
+    if is_autoscaling_enabled() or is_autoscaler_v2():
+        return True
+    status = json.loads(_internal_kv_get(b"__autoscaling_status") or b"{}")
+    types = status.get("autoscaler_report", {}).get("active_nodes", {})
+    return any(not name.startswith("node_") for name in types)

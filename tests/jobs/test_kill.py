@@ -1,0 +1,153 @@
+"""kill -9 of an actor, of the driver, of everything; then the same command: every row once."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import uuid
+
+import psutil
+import pyarrow as pa
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+import pytest
+
+import pipemill
+from tests import tiny
+
+ROWS = 3000
+PATIENCE_S = 120
+
+
+class Job:
+    """A run of the command line in a process of its own, and all processes that descend from it."""
+
+    def __init__(self, flags: list[str]) -> None:
+        self.mark = uuid.uuid4().hex
+        self.driver = subprocess.Popen(
+            [sys.executable, "-m", "pipemill.jobs.run", *flags],
+            env={**os.environ, "PIPEMILL_TEST_MARK": self.mark},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+
+    def processes(self) -> list[psutil.Process]:
+        """Ray's daemons leave the process group, but keep the environment."""
+        found = []
+        for process in psutil.process_iter():
+            try:
+                if process.environ().get("PIPEMILL_TEST_MARK") == self.mark:
+                    found.append(process)
+            except psutil.Error:
+                continue
+        return found
+
+    def actors(self) -> list[psutil.Process]:
+        return [p for p in self.processes() if "MapWorker" in " ".join(p.cmdline())]
+
+    def wait_for_parts(self, out, count: int) -> None:
+        until = time.monotonic() + PATIENCE_S
+        while len(list(out.glob("part-*"))) < count:
+            assert self.driver.poll() is None, "the run ended before it could be killed"
+            assert time.monotonic() < until, "no parts came"
+            time.sleep(0.02)
+
+    def kill_everything(self) -> None:
+        for process in self.processes():
+            try:
+                process.kill()
+            except psutil.Error:
+                continue
+        self.driver.wait()
+
+    def finish(self) -> dict:
+        out, _ = self.driver.communicate(timeout=PATIENCE_S)
+        assert self.driver.returncode == 0
+        return json.loads(out.splitlines()[-1])
+
+
+@pytest.fixture
+def wanted(models, tmp_path):
+    texts: list[str | None] = list(tiny.texts(ROWS, seed=2, longest=40))
+    texts[1234] = None
+    table = pa.table({"n": range(ROWS), "text": pa.array(texts)})
+    (tmp_path / "in").mkdir()
+    for i in range(3):
+        pq.write_table(table.slice(i * 1000, 1000), tmp_path / f"in/{i}.parquet")
+    # Micro-batches of almost nothing: slow enough to be killed in the middle.
+    return {
+        "task": "text-classification",
+        "model": models["text-classification"],
+        "input": str(tmp_path / "in"),
+        "output": str(tmp_path / "out"),
+        "parameters": {"truncation": True, "max_length": 120},
+        "batching": {"max_tokens": 1},
+    }
+
+
+def flags(wanted: dict) -> list[str]:
+    words = [w for key in ("task", "model", "input", "output") for w in (f"--{key}", wanted[key])]
+    params = [w for k, v in wanted["parameters"].items() for w in ("--param", f"{k}={v}")]
+    return [*words, *params, "--set", "batching.max_tokens=1", "--set", "output.rows_per_part=25"]
+
+
+def test_every_row_once_however_often_it_is_killed(wanted, tmp_path):
+    out = tmp_path / "out"
+    job = Job(flags(wanted))
+    try:
+        # An actor dies: Ray starts another, which does its splits again.
+        job.wait_for_parts(out, 3)
+        job.actors()[0].kill()
+        job.wait_for_parts(out, 12)
+        # The driver alone dies: its workers may go on a little while the next run begins.
+        job.driver.send_signal(signal.SIGKILL)
+        job.driver.wait()
+        second = Job(flags(wanted))
+        second.wait_for_parts(out, len(list(out.glob("part-*"))) + 10)
+        second.kill_everything()
+        job.kill_everything()
+        left = 120 - len(list(out.glob("part-*")))
+        assert left > 10, "nothing left to do for the last run: kill earlier"
+        last = Job(flags(wanted))
+        report = last.finish()
+    finally:
+        job.kill_everything()
+    assert (report["rows"], report["done"], report["dead"]) == (ROWS, ROWS - 1, 1)
+    assert report["added"]["splits"] <= left
+    table = ds.dataset(out).to_table()
+    assert table["n"].to_pylist() == [i for i in range(ROWS) if i != 1234]
+    letters = ds.dataset(out / "_pipemill/dead-letter").to_table().to_pylist()
+    assert [letter["n"] for letter in letters] == [1234]
+    untouched = pipemill.run(
+        {
+            **wanted,
+            "output": {"path": str(tmp_path / "again"), "rows_per_part": 25},
+            "actors": {"placement": "local"},
+        }
+    )
+    assert untouched.rows == ROWS
+    assert ds.dataset(tmp_path / "again").to_table().equals(table)
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_says_how_to_go_on(wanted, tmp_path, sent):
+    driver = subprocess.Popen(
+        [sys.executable, "-m", "pipemill.jobs.run", *flags(wanted), "--set", "actors.placement=local"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    until = time.monotonic() + PATIENCE_S
+    while not list((tmp_path / "out").glob("part-*")) and time.monotonic() < until:
+        time.sleep(0.02)
+    driver.send_signal(sent)
+    stdout, stderr = driver.communicate(timeout=60)
+    assert driver.returncode == 130
+    assert stdout == ""
+    assert "run again to resume" in stderr
+    assert "Traceback" not in stderr
