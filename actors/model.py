@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from .float32 import choose_matmul
+
 
 @dataclass(frozen=True, kw_only=True)
 class Model:
@@ -40,6 +42,7 @@ class Model:
         else:
             device = torch.device("cpu")
             torch.set_num_threads(max(int(self.num_cpus), 1))
+            choose_matmul()
         return transformers.pipeline(task, model=self.path, device=device, **self._options())
 
     def load_without_weights(self, task: str) -> Any:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
 import time
-import uuid
 
 import psutil
 import pyarrow as pa
@@ -18,6 +16,7 @@ import pytest
 
 import pipemill
 from tests import tiny
+from tests.processes import kill_marked, marked, marked_environment
 
 ROWS = 3000
 PATIENCE_S = 120
@@ -27,28 +26,17 @@ class Job:
     """A run of the command line in a process of its own, and all processes that descend from it."""
 
     def __init__(self, flags: list[str]) -> None:
-        self.mark = uuid.uuid4().hex
+        self.mark, environment = marked_environment()
         self.driver = subprocess.Popen(
             [sys.executable, "-m", "pipemill.jobs.run", *flags],
-            env={**os.environ, "PIPEMILL_TEST_MARK": self.mark},
+            env=environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,
         )
 
-    def processes(self) -> list[psutil.Process]:
-        """Ray's daemons leave the process group, but keep the environment."""
-        found = []
-        for process in psutil.process_iter():
-            try:
-                if process.environ().get("PIPEMILL_TEST_MARK") == self.mark:
-                    found.append(process)
-            except psutil.Error:
-                continue
-        return found
-
     def actors(self) -> list[psutil.Process]:
-        return [p for p in self.processes() if "MapWorker" in " ".join(p.cmdline())]
+        return [p for p in marked(self.mark) if "MapWorker" in " ".join(p.cmdline())]
 
     def wait_for_parts(self, out, count: int) -> None:
         until = time.monotonic() + PATIENCE_S
@@ -58,11 +46,7 @@ class Job:
             time.sleep(0.02)
 
     def kill_everything(self) -> None:
-        for process in self.processes():
-            try:
-                process.kill()
-            except psutil.Error:
-                continue
+        kill_marked(self.mark)
         self.driver.wait()
 
     def finish(self) -> dict:

@@ -1,0 +1,32 @@
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: install demo test check bench clean
+
+install: $(VENV)/.installed
+
+$(VENV)/.installed: pyproject.toml constraints.txt demo/requirements.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt --no-deps -r demo/requirements.txt
+	@touch $@
+
+# Real text through a real model; run it again, and nothing is left to do.
+demo: install
+	@$(BIN)/python -m demo.newsgroups
+
+test: install
+	$(BIN)/python -m pytest
+
+check: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy -p pipemill
+
+bench: install
+	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[benchmark]'
+	$(BIN)/python -m benchmarks.whole_run
+
+clean:
+	rm -rf .demo build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
