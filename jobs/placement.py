@@ -130,7 +130,8 @@ def _pool(size: tuple[int, int], calls: int) -> Any:
         min_size=size[0],
         max_size=size[1],
         max_concurrent_calls_per_actor=calls,
-        max_tasks_in_flight_per_actor=2 * calls,
+        # No more than run: a split that waits at a busy actor is missed by an idle one.
+        max_tasks_in_flight_per_actor=max(calls, 2),
         enable_true_multi_threading=calls > 1,
     )
 

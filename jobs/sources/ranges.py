@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 # A split is a few seconds to a minute of work: long enough to hide what scheduling and writing
 # cost, with rows enough to fill micro-batches of equal length; short enough to lose in a crash.
-_FEWEST_ROWS, _MOST_ROWS = 512, 8192
+_FEWEST_ROWS, _MOST_ROWS = 64, 8192
 _SPLITS = 32
 _MOST_BYTES = 64 * 2**20
 

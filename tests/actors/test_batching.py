@@ -19,12 +19,28 @@ def test_every_chunk_is_in_one_micro_batch_within_the_budget(sizes, budget, equa
             assert len(set(sizes[batch])) == 1
 
 
-@given(SIZES, st.integers(1, 3000))
-def test_no_two_neighbouring_micro_batches_would_fit_in_one(sizes, budget):
-    batches = micro_batches(sizes, budget)
-    for one, next_ in zip(batches, batches[1:], strict=False):
-        assert (len(one) + 1) * sizes[one].max() > budget
-        assert sizes[one].min() >= sizes[next_].max()
+def cost(sizes, batches, budget):
+    return padded_size(sizes, batches) + len(batches) * budget / 64
+
+
+@given(st.lists(st.integers(1, 40), max_size=9).map(np.array), st.integers(1, 120))
+def test_no_other_cuts_of_the_sorted_chunks_cost_less(sizes, budget):
+    sizes = sizes.astype(np.int64)
+    order = np.argsort(-sizes, kind="stable")
+    best = np.inf
+    for cuts in range(2 ** max(len(sizes) - 1, 0)):
+        at = [i + 1 for i in range(len(sizes) - 1) if cuts >> i & 1]
+        batches = np.split(order, at)
+        if all(len(b) <= 1 or len(b) * sizes[b].max() <= budget for b in batches):
+            best = min(best, cost(sizes, [b for b in batches if len(b)], budget))
+    assert cost(sizes, micro_batches(sizes, budget), budget) == pytest.approx(best)
+
+
+def test_natural_lengths_are_hardly_padded_even_in_a_small_split():
+    sizes = np.random.default_rng(0).lognormal(3.3, 0.9, 256).astype(np.int64).clip(3, 512)
+    batches = micro_batches(sizes, 2048)
+    assert padded_size(sizes, batches) < 1.08 * sizes.sum()
+    assert len(batches) < 50
 
 
 def test_chunks_of_many_rows_share_a_micro_batch_with_little_padding():

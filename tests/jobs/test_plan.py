@@ -43,7 +43,7 @@ def test_even_ranges_cover_everything_once(length, step):
 
 
 def test_a_split_is_neither_tiny_nor_huge():
-    assert rows_per_split(100, 1000) == 512
+    assert rows_per_split(100, 1000) == 64
     assert rows_per_split(64_000, 1000) == 2000
     assert rows_per_split(10**9, 1000) == 8192
     assert rows_per_split(10**9, 2**20) == 64
