@@ -9,9 +9,7 @@ import numpy as np
 _START = 1 / 64
 
 
-def micro_batches(
-    sizes: np.ndarray, budget: int, *, equal_sizes: bool = False
-) -> list[np.ndarray]:
+def micro_batches(sizes: np.ndarray, budget: int, *, equal_sizes: bool = False) -> list[np.ndarray]:
     """Cuts chunks into the micro-batches that cost least, padded to their longest chunk.
 
     Chunks are sorted by size, longest first: what does not fit in memory shows at once. Each

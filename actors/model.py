@@ -59,9 +59,7 @@ class Model:
         for auto_class in check_task(task)[1]["pt"]:
             try:
                 with torch.device("meta"):
-                    model = auto_class.from_config(
-                        config, trust_remote_code=self.trust_remote_code
-                    )
+                    model = auto_class.from_config(config, trust_remote_code=self.trust_remote_code)
             except ValueError as error:  # this class has no such architecture: the next may
                 reasons.append(str(error))
                 continue

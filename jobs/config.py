@@ -1,4 +1,4 @@
-"""From a YAML file, flags or keyword arguments to a Job, or to a message that says what is wrong."""
+"""From a YAML file, flags or keyword arguments to a Job, or to a message on what is wrong."""
 
 from __future__ import annotations
 

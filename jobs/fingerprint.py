@@ -37,7 +37,11 @@ def fingerprint(parts: dict[str, Any]) -> str:
 def check_same(old: dict[str, Any], new: dict[str, Any], output: str) -> None:
     """Raises ConfigError that names what changed."""
     new = json.loads(json.dumps(new))
-    changed = [f"{name} ({old.get(name)!r} then, {new[name]!r} now)" for name in new if old.get(name) != new[name]]
+    changed = [
+        f"{name} ({old.get(name)!r} then, {new[name]!r} now)"
+        for name in new
+        if old.get(name) != new[name]
+    ]
     if changed:
         raise ConfigError(
             f"{output} holds the results of another job: {'; '.join(changed)}. "

@@ -61,15 +61,15 @@ def compression_of(path: str) -> str | None:
     return {".gz": "gzip", ".zst": "zstd"}.get(path[path.rfind(".") :].lower())
 
 
-def _expand(
-    path: str, format: str, options: Mapping[str, Any], output: str
-) -> list[InputFile]:
+def _expand(path: str, format: str, options: Mapping[str, Any], output: str) -> list[InputFile]:
     filesystem, inner = open_filesystem(path, options)
     try:
         named = filesystem.isfile(inner)
         entries = _entries(filesystem, inner)
     except Exception as error:  # every filesystem has exceptions of its own
-        raise ConfigError(f"can't list the input {path}: {type(error).__name__}: {error}") from error
+        raise ConfigError(
+            f"can't list the input {path}: {type(error).__name__}: {error}"
+        ) from error
     files = []
     for entry in entries:
         url = url_of(filesystem, entry["name"])

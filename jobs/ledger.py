@@ -70,8 +70,8 @@ class Ledger:
                 return json.loads(pq.read_metadata(file).metadata[b"pipemill"])
         except Exception as error:
             raise ConfigError(
-                f"{self.path}/{part} is damaged or not pipemill's ({type(error).__name__}: {error}); "
-                "delete it and run again to have its rows once more"
+                f"{self.path}/{part} is damaged, or not pipemill's ({type(error).__name__}: "
+                f"{error}); delete it and run again to have its rows once more"
             ) from error
 
     def _read(self, name: str) -> bytes | None:

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pyarrow as pa
-
 from pipemill.actors.worker import (
     ExpandWorker,
     ForwardWorker,
@@ -19,6 +18,7 @@ from pipemill.actors.worker import (
 from pipemill.pipelines.load import LoadTask
 
 from .cluster import TASK_CPUS, pool_size, ray_session
+from .errors import ConfigError
 from .job import ActorsSection
 from .plan import Split
 
@@ -34,8 +34,6 @@ def choose(placement: str, paths: list[str]) -> str:
     """Where "auto" puts the stages: text tasks prepare so fast that one actor does it all."""
     if any(path.startswith("memory://") for path in paths):
         if placement in ("fused", "staged"):
-            from .errors import ConfigError
-
             raise ConfigError(
                 f"memory:// lives in one process, and actors.placement: {placement} uses several; "
                 "use local"

@@ -7,7 +7,6 @@ import io
 import json
 from collections import defaultdict
 from dataclasses import asdict, dataclass, field
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -48,7 +47,9 @@ class Split:
     def part(self) -> str:
         """The name of its one output file. The numbers sort like the input."""
         identity = f"{self.path}|{self.size}|{self.version}|{self.start}|{self.stop}"
-        return f"part-{self.number:08d}-{hashlib.sha256(identity.encode()).hexdigest()[:12]}.parquet"
+        return (
+            f"part-{self.number:08d}-{hashlib.sha256(identity.encode()).hexdigest()[:12]}.parquet"
+        )
 
     def to_json(self) -> str:
         return json.dumps({**asdict(self), "part": self.part})
@@ -67,7 +68,13 @@ class Plan:
             for r in own:
                 self.splits.append(
                     Split(
-                        len(self.splits), file.path, file.size, file.version, r.start, r.stop, r.rows
+                        len(self.splits),
+                        file.path,
+                        file.size,
+                        file.version,
+                        r.start,
+                        r.stop,
+                        r.rows,
                     )
                 )
 
@@ -78,9 +85,9 @@ class Plan:
             old = planned.get(file.path)
             if old and (old.size, old.version) != (file.size, file.version):
                 raise ConfigError(
-                    f"{file.path} has changed since this output was planned (then {old.size} bytes, "
-                    f"version {old.version}; now {file.size}, {file.version}). Its old results are "
-                    "kept as they are: put the old file back, or run the new one to another output"
+                    f"{file.path} has changed since this output was planned (then {old.size} "
+                    f"bytes, version {old.version}; now {file.size}, {file.version}). Its old "
+                    "results are kept as they are: put the old file back, or name another output"
                 )
         return [file for file in files if file.path not in planned]
 
@@ -90,7 +97,10 @@ class Plan:
             for name, value in asdict(split).items():
                 columns[name].append(value)
         table = pa.table(
-            {name: pa.array(columns[name], kind) for name, kind in zip(_COLUMNS.names, _COLUMNS.types, strict=True)}
+            {
+                name: pa.array(columns[name], kind)
+                for name, kind in zip(_COLUMNS.names, _COLUMNS.types, strict=True)
+            }
         )
         notes = {"format": self.format, "schema": self.schema.serialize().to_pybytes()}
         sink = io.BytesIO()

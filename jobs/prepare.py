@@ -9,11 +9,11 @@ from importlib.metadata import version
 from typing import Any
 
 import pyarrow as pa
-
-import pipemill
 from pipemill.actors.model import Model
 from pipemill.pipelines.load import LoadTask
 from pipemill.pipelines.registry import find_task
+
+import pipemill
 
 from .columns import kept_columns, resolve_columns
 from .errors import ConfigError, nearest
@@ -127,7 +127,9 @@ def _planned(job: Job, ledger: Ledger) -> tuple[Plan, bool]:
     else:
         new = [] if job.input.limit else plan.new_files(files)
         if format != plan.format:
-            raise ConfigError(f"the input was {plan.format} when it was planned, and is {format} now")
+            raise ConfigError(
+                f"the input was {plan.format} when it was planned, and is {format} now"
+            )
     if new:
         size = job.output.rows_per_part
         plan.add(new, source.cut(new, None if size == "auto" else size, job.input.limit))

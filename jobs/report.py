@@ -50,8 +50,11 @@ class Report:
         ]
         if self.added["splits"]:
             lines.append(
-                ("this run", f"{self.added['rows']:,} rows in {self.seconds:.1f} s, "
-                 f"{self.rows_per_second:.0f} rows/s")
+                (
+                    "this run",
+                    f"{self.added['rows']:,} rows in {self.seconds:.1f} s, "
+                    f"{self.rows_per_second:.0f} rows/s",
+                )
             )
         else:
             lines.append(("this run", f"nothing left to do ({self.seconds:.1f} s)"))

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
-
 from pipemill.actors.task import Column
 
 # A chunk's size where it holds no token ids: its numbers, in image patches of 16 x 16 x 3.
@@ -78,16 +77,16 @@ class AnyPipeline:
         if len(inputs) == 1:
             outputs = [self.pipeline.forward(inputs[0], **self.during)]
         else:
-            outputs = _unstack(
-                self.pipeline.forward(_stack(inputs), **self.during), len(inputs)
-            )
+            outputs = _unstack(self.pipeline.forward(_stack(inputs), **self.during), len(inputs))
         return pa.array([self._reduced(output) for output in outputs], pa.large_binary())
 
     def regroup(self, rows: pa.Table, outputs: pa.ListArray) -> pa.Table:
         records = []
         for payloads in outputs.to_pylist():
             answers = [pickle.loads(payload) for payload in payloads]
-            answer = self.pipeline.postprocess(answers, **self.after) if self.chunked else answers[0]
+            answer = (
+                self.pipeline.postprocess(answers, **self.after) if self.chunked else answers[0]
+            )
             if isinstance(answer, _Raised):
                 raise type(answer.error, (Exception,), {})(answer.message)
             records.append(self.declared.record(answer, self.parameters))

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-
 from pipemill.actors.task import Column
 
 from . import text_encoder
@@ -25,7 +24,10 @@ class TextClassification:
     """
 
     name = "text-classification"
-    inputs = (Column(name="text", kind="text"), Column(name="text_pair", kind="text", required=False))
+    inputs = (
+        Column(name="text", kind="text"),
+        Column(name="text_pair", kind="text", required=False),
+    )
     parameters: Mapping[str, Any] = {
         "top_k": 1,
         "function_to_apply": None,
@@ -47,9 +49,7 @@ class TextClassification:
     def results(self) -> pa.Schema:
         if self.top_k == 1:
             return pa.schema([("label", pa.string()), ("score", pa.float32())])
-        return pa.schema(
-            [("labels", pa.list_(pa.string())), ("scores", pa.list_(pa.float32()))]
-        )
+        return pa.schema([("labels", pa.list_(pa.string())), ("scores", pa.list_(pa.float32()))])
 
     def expand(self, rows: pa.Table) -> pa.ListArray:
         chunks = self._tokenized(rows)

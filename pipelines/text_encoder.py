@@ -11,9 +11,7 @@ import pyarrow as pa
 
 def as_chunks(encoding: Any) -> pa.StructArray:
     """A tokenizer's output for several texts as chunks: `size`, and a list per model input."""
-    fields = {
-        name: encoding[name] for name in ("input_ids", "token_type_ids") if name in encoding
-    }
+    fields = {name: encoding[name] for name in ("input_ids", "token_type_ids") if name in encoding}
     lengths = np.fromiter(map(len, fields["input_ids"]), dtype=np.int64)
     offsets = pa.array(np.concatenate([[0], np.cumsum(lengths)]), pa.int32())
     columns = {"size": pa.array(lengths)}

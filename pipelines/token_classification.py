@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import pyarrow as pa
-
 from pipemill.actors.task import Column
 
 from .any_pipeline import PipelineTask

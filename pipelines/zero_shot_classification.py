@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-
 from pipemill.actors.task import Column
 
 from . import text_encoder
@@ -46,9 +45,7 @@ class ZeroShotClassification:
         self.contrast = [-1 if entailment == 0 else 0, entailment]
 
     def results(self) -> pa.Schema:
-        return pa.schema(
-            [("labels", pa.list_(pa.string())), ("scores", pa.list_(pa.float32()))]
-        )
+        return pa.schema([("labels", pa.list_(pa.string())), ("scores", pa.list_(pa.float32()))])
 
     def expand(self, rows: pa.Table) -> pa.ListArray:
         texts, hypotheses = [], []

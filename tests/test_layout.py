@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 import yaml
+from pipemill.jobs.config import build_job
 
 import pipemill
-from pipemill.jobs.config import build_job
 
 ROOT = Path(__file__).parent.parent
 FOLDERS = ("actors", "pipelines", "jobs")  # each may import those before it
@@ -28,7 +28,15 @@ def _imports(path: Path) -> set[str]:
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             base = list(package[: len(package) - node.level + 1]) if node.level else []
-            names = [".".join(["pipemill", *base, *filter(None, [node.module])] if base else [node.module or ""])]
+            names = [
+                ".".join(
+                    ["pipemill", *base, *filter(None, [node.module])]
+                    if base
+                    else [node.module or ""]
+                )
+            ]
+        # By its bare name a folder would be a second copy of itself.
+        assert not {name.split(".")[0] for name in names} & set(FOLDERS), f"{path}: {names}"
         found |= {n.split(".")[1] for n in names if n.startswith("pipemill.")}
     return found & set(FOLDERS)
 

@@ -19,7 +19,9 @@ def test_first_run(tmp_path):
     resources = {"metadata": {"path": str(tmp_path)}}
     NotebookClient(notebook, timeout=240, resources=resources).execute()
     shown = [out for cell in notebook.cells if cell.cell_type == "code" for out in cell.outputs]
-    text = "\n".join(str(out.get("data", {}).get("text/html", "")) + out.get("text", "") for out in shown)
+    text = "\n".join(
+        str(out.get("data", {}).get("text/html", "")) + out.get("text", "") for out in shown
+    )
     assert "300 done, 0 dead" in text
     assert "Post " in text
     assert "of the same group for" in text

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 import pyarrow as pa
-
 from pipemill.actors.batch import Batch
 
 from ..inputs import InputFile
@@ -30,9 +29,7 @@ class Source(Protocol):
         """The rows of a split, with the schema of the plan."""
 
 
-def open_source(
-    format: str, options: Mapping[str, Any], schema: pa.Schema | None = None
-) -> Source:
+def open_source(format: str, options: Mapping[str, Any], schema: pa.Schema | None = None) -> Source:
     kinds: dict[str, type[ParquetSource] | type[JsonlSource]] = {
         "parquet": ParquetSource,
         "jsonl": JsonlSource,

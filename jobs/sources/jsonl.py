@@ -14,7 +14,6 @@ from typing import IO, Any
 import numpy as np
 import pyarrow as pa
 from fsspec.implementations.local import LocalFileOpener
-
 from pipemill.actors.batch import Batch
 from pipemill.actors.isolate import isolate
 
@@ -71,7 +70,8 @@ class JsonlSource:
     def read(self, split: dict[str, Any]) -> Batch:
         schema = self.schema
         assert schema is not None
-        rows, failed = [], []
+        rows: list[dict[str, Any]] = []
+        failed: list[tuple[int, Exception]] = []
         with self._open(split["path"]) as stream:
             for number, line in enumerate(_lines(stream, split["start"], split["stop"])):
                 try:
@@ -84,8 +84,8 @@ class JsonlSource:
             good, lambda some: pa.Table.from_pylist([rows[i] for i in some], schema=schema)
         )
         batch = Batch(_in_place(pieces, len(rows), schema))
-        for number, error in failed + mistyped:
-            batch.fail("read", number, error)
+        for number, reason in failed + mistyped:
+            batch.fail("read", number, reason)
         return batch
 
     def _open(self, path: str) -> IO[bytes]:
@@ -174,9 +174,7 @@ def _parse(line: bytes) -> dict[str, Any]:
     return row
 
 
-def _in_place(
-    pieces: list[tuple[np.ndarray, pa.Table]], count: int, schema: pa.Schema
-) -> pa.Table:
+def _in_place(pieces: list[tuple[np.ndarray, pa.Table]], count: int, schema: pa.Schema) -> pa.Table:
     """`count` rows: the pieces' at their numbers, nulls elsewhere."""
     source = np.full(count, -1, dtype=np.int64)
     numbers = [numbers for numbers, _ in pieces]

@@ -8,7 +8,6 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-
 from pipemill.actors.batch import Batch
 
 from ..errors import ConfigError
@@ -87,7 +86,8 @@ class ParquetSource:
 def _rows(parquet: pq.ParquetFile, start: int, stop: int, schema: pa.Schema) -> list[pa.Table]:
     """Rows `start` to `stop`, decoding only the row groups that hold them, a bit at a time."""
     tables = [schema.empty_table()]
-    groups, first, position = [], 0, 0
+    groups: list[int] = []
+    first, position = 0, 0
     for group in range(parquet.num_row_groups):
         count = parquet.metadata.row_group(group).num_rows
         if position < stop and position + count > start:

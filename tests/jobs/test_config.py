@@ -1,5 +1,4 @@
 import pytest
-
 from pipemill.jobs.config import build_job
 from pipemill.jobs.errors import ConfigError
 from pipemill.jobs.job import Job

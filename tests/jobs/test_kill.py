@@ -121,7 +121,14 @@ def test_every_row_once_however_often_it_is_killed(wanted, tmp_path):
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_run_says_how_to_go_on(wanted, tmp_path, sent):
     driver = subprocess.Popen(
-        [sys.executable, "-m", "pipemill.jobs.run", *flags(wanted), "--set", "actors.placement=local"],
+        [
+            sys.executable,
+            "-m",
+            "pipemill.jobs.run",
+            *flags(wanted),
+            "--set",
+            "actors.placement=local",
+        ],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

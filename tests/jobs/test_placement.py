@@ -13,7 +13,11 @@ from tests import tiny
 def test_every_placement_gives_the_same_answers_and_dead_letters(models, tmp_path, ray_session):
     texts = [f"{text} [MASK]" for text in tiny.texts(150, seed=4, longest=15)]
     lines = [json.dumps({"n": i, "text": text}) for i, text in enumerate(texts)]
-    lines[3], lines[77], lines[140] = "{", '{"n": 77, "text": null}', '{"n": 140, "text": "no mask"}'
+    lines[3], lines[77], lines[140] = (
+        "{",
+        '{"n": 77, "text": null}',
+        '{"n": 140, "text": "no mask"}',
+    )
     (tmp_path / "in.jsonl").write_text("\n".join(lines))
     tables, letters = {}, {}
     for placement in ("local", "fused", "staged"):

@@ -2,7 +2,6 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
 from pipemill.jobs.errors import ConfigError
 from pipemill.jobs.inputs import InputFile
 from pipemill.jobs.plan import Plan, expected_rows
@@ -52,7 +51,9 @@ def test_a_split_is_neither_tiny_nor_huge():
 
 def test_rows_of_byte_ranges_are_estimated_from_those_seen():
     plan = Plan("jsonl", SCHEMA)
-    plan.add([InputFile("a.jsonl", 400, "1")], [[Range(i, i + 100, None) for i in (0, 100, 200, 300)]])
+    plan.add(
+        [InputFile("a.jsonl", 400, "1")], [[Range(i, i + 100, None) for i in (0, 100, 200, 300)]]
+    )
     assert expected_rows(plan.splits, [], 0) == 0
     assert expected_rows(plan.splits, plan.splits[:1], 25) == 100
     plan.add([InputFile("b.jsonl", 400, "1")], [[Range(0, 400, 7)]])

@@ -10,9 +10,9 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
+from pipemill.jobs.cli import main
 
 import pipemill
-from pipemill.jobs.cli import main
 from tests import tiny
 
 TEXTS = tiny.texts(120, seed=11, longest=20)
@@ -191,7 +191,9 @@ def test_memory_and_other_fsspec_urls(models):
         ({"--output": "/proc/none/out"}, "can't write to the output /proc/none/out"),
     ],
 )
-def test_a_wrong_command_is_one_message_and_status_2(models, data, tmp_path, capsys, flags, message):
+def test_a_wrong_command_is_one_message_and_status_2(
+    models, data, tmp_path, capsys, flags, message
+):
     (tmp_path / "empty").mkdir()
     flags = {
         "--task": "text-classification",

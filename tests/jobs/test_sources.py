@@ -12,14 +12,15 @@ import pytest
 import zstandard
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-
 from pipemill.jobs.errors import ConfigError
 from pipemill.jobs.inputs import list_files
 from pipemill.jobs.plan import Plan
 from pipemill.jobs.sources import open_source
 
 LINES = st.lists(st.text(max_size=30), max_size=30)
-FOLDER = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+FOLDER = settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 
 
 def plan(path, rows_per_part=None, limit=None):
@@ -49,7 +50,9 @@ def write_jsonl(path: Path, lines: list[str]) -> None:
 
 
 @FOLDER
-@given(texts=LINES.filter(bool), size=st.integers(1, 70), cut=st.integers(7, 400), end=st.booleans())
+@given(
+    texts=LINES.filter(bool), size=st.integers(1, 70), cut=st.integers(7, 400), end=st.booleans()
+)
 def test_byte_ranges_anywhere_in_a_line_hold_every_row_once(tmp_path, texts, size, cut, end):
     wanted = [{"n": i, "t": text} for i, text in enumerate(texts)]
     lines = [json.dumps(row, ensure_ascii=i % 2 == 0) for i, row in enumerate(wanted)]

@@ -1,11 +1,9 @@
-import os
 import subprocess
 import sys
 import time
 
 import fsspec
 import pytest
-
 from pipemill.jobs.errors import ConfigError
 from pipemill.jobs.storage import open_filesystem, write_whole
 
@@ -33,10 +31,9 @@ while True:
         assert all(p == target and p.stat().st_size == size for p in visible)
 
 
-@pytest.mark.skipif(os.geteuid() == 0 and not os.path.exists("/dev/full"), reason="needs /dev/full")
 def test_a_failed_write_leaves_nothing_behind(tmp_path):
-    with pytest.raises(OSError):  # noqa: PT011  a folder stands where the file should go
-        (tmp_path / "part").mkdir()
+    (tmp_path / "part").mkdir()  # where the file should go
+    with pytest.raises(OSError):
         write_whole(fsspec.filesystem("file"), str(tmp_path / "part"), b"x")
     assert [p.name for p in tmp_path.iterdir()] == ["part"]
 

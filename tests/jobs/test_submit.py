@@ -1,4 +1,4 @@
-"""`ray job submit --working-dir . -- python -m pipemill.jobs.run …` on a local head with a token."""
+"""`ray job submit --working-dir . -- python -m pipemill.jobs.run …`, to a head with a token."""
 
 from __future__ import annotations
 

@@ -13,13 +13,19 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import transformers
-
 from pipemill.actors.batch import Batch
 from pipemill.actors.model import Model
 from pipemill.pipelines.load import LoadTask
+
 from tests import tiny
 
-TEXTS = [*tiny.texts(30, seed=5, longest=24), "", "  ", "naïve café – 日本語 🙂 \x00 tab\t", "Paris"]
+TEXTS = [
+    *tiny.texts(30, seed=5, longest=24),
+    "",
+    "  ",
+    "naïve café – 日本語 🙂 \x00 tab\t",
+    "Paris",
+]
 LABELS = ["river", "bread", "cold"]
 
 
@@ -178,8 +184,11 @@ def test_zero_shot_cuts_the_text_and_not_the_label(models):
 
 def test_zero_shot_rows_without_labels_or_with_a_bad_template_die_alone(models):
     rows = pa.table(
-        {"body": ["one", "two", "three"], "tags": [["river"], [], ["bread"]],
-         "template": ["{}", "{}", "no place"]}
+        {
+            "body": ["one", "two", "three"],
+            "tags": [["river"], [], ["bread"]],
+            "template": ["{}", "{}", "no place"],
+        }
     )
     columns = {"text": "body", "candidate_labels": "tags", "hypothesis_template": "template"}
     batch = answers(models, "zero-shot-classification", rows, {}, columns)
