@@ -62,7 +62,9 @@ def ray_recipe(model: str, rows: str, output: str, batch_size: int) -> list[tupl
     import ray
     from ray.data import ActorPoolStrategy
 
-    ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False, logging_level="error")
+    ray.init(
+        "local", num_cpus=4, include_dashboard=False, log_to_driver=False, logging_level="error"
+    )
     ray.data.DataContext.get_current().enable_progress_bars = False
     dataset = ray.data.read_parquet(rows).repartition(32)
     dataset.map_batches(

@@ -27,17 +27,14 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
+    from .config import build_job
     from .preview import show
     from .run import run
 
-    report = run(
-        options.config,
-        settings=options.set,
-        columns=_pairs(options.column),
-        **_sections(options),
-    )
+    job = build_job(options.config, options.set, _pairs(options.column), _sections(options))
+    report = run(job)
     print(report, file=sys.stderr)
-    show(report.output, file=sys.stderr)
+    show(report.output, job.output.storage_options, sys.stderr)
     print(report.to_json(), flush=True)
     return 0
 

@@ -6,6 +6,7 @@ import json
 import logging
 import math
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -28,16 +29,36 @@ def ray_session() -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    if "RAY_ADDRESS" in os.environ:
+    if os.environ.get("RAY_ADDRESS") or _running_here():
         ray.init(log_to_driver=False, logging_level=logging.ERROR)
     else:
         os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
         with _silent_stderr():
-            ray.init(log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False)
+            ray.init(
+                "local",
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                include_dashboard=False,
+            )
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def _running_here() -> bool:
+    """Whether a `ray start` on this machine left an address at which something answers.
+
+    A head that was killed leaves one too, and `ray.init` would wait for it for minutes.
+    """
+    from ray._private.utils import read_ray_address
+
+    host, _, port = (read_ray_address() or "").rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=2).close()
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 @contextmanager

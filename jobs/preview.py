@@ -11,9 +11,9 @@ from .ledger import Ledger
 _ROWS, _WIDTH = 3, 60
 
 
-def show(output: str, file: IO[str], options: dict[str, Any] | None = None) -> None:
+def show(output: str, options: dict[str, Any], file: IO[str]) -> None:
     """Prints the first rows of an output, one line per column; nothing if there are none."""
-    ledger = Ledger(output, options or {})
+    ledger = Ledger(output, options)
     for part in sorted(ledger.parts())[:1]:
         with ledger.filesystem.open(f"{ledger.root}/{part}", "rb") as opened:
             batch = next(pq.ParquetFile(opened).iter_batches(_ROWS), None)

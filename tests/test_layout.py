@@ -96,9 +96,8 @@ def test_ray_accepts_the_cluster_file():
     from ray.autoscaler._private.util import prepare_config, validate_config
 
     config = yaml.safe_load((ROOT / "cluster.yaml").read_text())
-    validate_config(config)
     prepared = prepare_config(config)
     validate_config(prepared)
     assert prepared["available_node_types"]["gpu_worker"]["resources"]["GPU"] == 1
     with pytest.raises(Exception, match="unknown|Additional"):
-        validate_config({**config, "nonsense": 1})
+        validate_config({**prepared, "nonsense": 1})

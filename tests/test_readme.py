@@ -27,6 +27,7 @@ def test_every_block_runs(tmp_path, monkeypatch, ray_session):
 
     monkeypatch.setattr(newsgroups, "POSTS", 40)
     monkeypatch.setattr(newsgroups, "LONG_POSTS", 2)
+    monkeypatch.setattr(newsgroups, "SHARDS", 1)
     newsgroups.prepare(tmp_path / ".demo")
     shutil.copytree(ROOT / "configs", tmp_path / "configs")
     environment = {

@@ -59,6 +59,7 @@ def main(folder: str, cases: dict[str, list[dict]]) -> None:
     pq.write_table(pa.table({"text": [f"row {i}" for i in range(200)]}), f"{folder}/in.parquet")
     for cpus, sections in cases.items():
         ray.init(
+            "local",
             num_cpus=int(cpus),
             include_dashboard=False,
             log_to_driver=False,

@@ -17,7 +17,6 @@ CASES = {
         ({"num_gpus": 1}, "set actors.num_gpus to 0"),
     ],
     2: [
-        ({"min": 2, "max": 2}, None),
         ({"placement": "staged", "min": 2, "max": 2}, None),
         ({"placement": "staged", "num_cpus": 0.25}, None),  # the share of the tasks themselves
     ],

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import secrets
+import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pyarrow as pa
@@ -32,9 +34,13 @@ def free_ports(count: int) -> list[int]:
 @pytest.fixture
 def head(tmp_path):
     """The address of a head node's job API, and the environment that holds its token."""
+    # Not Ray's usual folder, where the next `ray.init` would look for this head. Short: it holds
+    # sockets, whose paths may have 107 bytes.
+    folder = tempfile.mkdtemp(prefix="ray", dir="/tmp")
     (tmp_path / "token").write_text(secrets.token_hex(32))
     mark, environment = marked_environment()
     environment |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(tmp_path / "token")}
+    environment["RAY_TMPDIR"] = folder
     gcs, api, agent = free_ports(3)
     start = [RAY, "start", "--head", "--num-cpus=2", f"--port={gcs}", f"--dashboard-port={api}"]
     try:
@@ -45,6 +51,7 @@ def head(tmp_path):
         yield f"http://127.0.0.1:{api}", environment
     finally:
         kill_marked(mark)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def test_ray_job_submit_starts_the_same_job(head, models, tmp_path):
