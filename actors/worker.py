@@ -122,7 +122,7 @@ def _try(load: Load) -> tuple[Stages | None, str | None]:
     try:
         return load(), None
     except Exception as error:
-        return None, f"the model did not load: {type(error).__name__}: {error}"
+        return None, f"loading failed: {type(error).__name__}: {error}"
 
 
 def _write(sink: Sink, split: Split, batch: Batch) -> Line:

@@ -18,7 +18,7 @@ from pipemill.actors.worker import (
 from pipemill.pipelines.load import LoadTask
 
 from .cluster import TASK_CPUS, pool_size, ray_session
-from .errors import ConfigError
+from .errors import ConfigError, RunError
 from .job import ActorsSection
 from .plan import Split
 
@@ -135,6 +135,14 @@ def _pool(size: tuple[int, int], calls: int) -> Any:
 
 
 def _lines(dataset: Any) -> Lines:
+    from ray.exceptions import RayError
+
     batches = dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
-    for batch in batches:
-        yield from batch.drop_columns(["payload"]).to_pylist()
+    try:
+        for batch in batches:
+            yield from batch.drop_columns(["payload"]).to_pylist()
+    except RayError as error:
+        reason = str(error).strip().splitlines() or [""]
+        raise RunError(
+            f"Ray stopped the run ({type(error).__name__}: {reason[-1]}); run again to resume"
+        ) from error

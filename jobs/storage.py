@@ -19,11 +19,7 @@ def open_filesystem(url: str, options: Mapping[str, Any]) -> tuple[AbstractFileS
     """The filesystem of a URL, and the path in it. Listings are never cached: others write too."""
     try:
         return url_to_fs(url, use_listings_cache=False, **options)
-    except ImportError as error:
-        raise ConfigError(
-            f"can't open {url}: {error} (for s3:// that is `pip install s3fs`)"
-        ) from None
-    except ValueError as error:
+    except (ImportError, ValueError) as error:
         raise ConfigError(f"can't open {url}: {error}") from None
 
 

@@ -49,6 +49,7 @@ class FeatureExtraction:
         self.stride = settings["stride"]
         limits = [text_encoder.max_length(pipeline), settings["max_length"]]
         self.limit = min((limit for limit in limits if limit), default=None)
+        text_encoder.check_stride(pipeline, self.limit, self.stride)
         self.equal_sizes = text_encoder.needs_equal_sizes(pipeline)
         self.width = pipeline.model.config.get_text_config().hidden_size
 
@@ -60,12 +61,15 @@ class FeatureExtraction:
     def expand(self, rows: pa.Table) -> pa.ListArray:
         texts = rows["text"].to_pylist()
         options: dict[str, Any] = {"return_attention_mask": False}
-        if self.limit is not None:
+        # A slow tokenizer can't cut windows, and would truncate without a word.
+        cut = self.windows and self.pipeline.tokenizer.is_fast
+        if self.limit is not None and (cut or not self.windows):
             options |= {"truncation": True, "max_length": self.limit}
-            if self.windows:
+            if cut:
                 options |= {"stride": self.stride, "return_overflowing_tokens": True}
         encoding = self.pipeline.tokenizer(texts, **options)
         chunks = text_encoder.as_chunks(encoding)
+        text_encoder.check_length(chunks, self.limit, "set parameters.truncation to true")
         row_of_chunk = encoding.get("overflow_to_sample_mapping", range(len(texts)))
         return text_encoder.per_row(chunks, np.bincount(row_of_chunk, minlength=len(texts)))
 

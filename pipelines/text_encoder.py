@@ -38,6 +38,13 @@ def check_length(chunks: pa.StructArray, limit: int | None, advice: str) -> None
         raise ValueError(f"{longest} tokens are more than the model's {limit}: {advice}")
 
 
+def check_stride(pipeline: Any, limit: int | None, stride: int) -> None:
+    """Raises if windows that overlap by so many tokens would not advance."""
+    room = (limit or 10**9) - pipeline.tokenizer.num_special_tokens_to_add()
+    if not 0 <= stride < room:
+        raise ValueError(f"stride is at least 0 and less than a window's {room} tokens: {stride}")
+
+
 def max_length(pipeline: Any) -> int | None:
     """The most tokens, special ones included, that tokenizer and model take; None if unbounded."""
     tokenizer, config = pipeline.tokenizer, pipeline.model.config

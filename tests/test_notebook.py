@@ -22,6 +22,6 @@ def test_first_run(tmp_path):
     text = "\n".join(
         str(out.get("data", {}).get("text/html", "")) + out.get("text", "") for out in shown
     )
-    assert "300 done, 0 dead" in text
+    assert "150 done, 0 dead" in text
     assert "Post " in text
     assert "of the same group for" in text

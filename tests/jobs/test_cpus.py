@@ -17,11 +17,11 @@ CASES = {
         ({"num_gpus": 1}, "set actors.num_gpus to 0"),
     ],
     2: [
+        # As much as a task: Ray would fuse all three operators into the actors.
+        ({"placement": "staged", "num_cpus": 0.25}, None),
         ({"placement": "staged", "min": 2, "max": 2}, None),
-        ({"placement": "staged", "num_cpus": 0.25}, None),  # the share of the tasks themselves
     ],
     3: [
-        ({"min": 3, "max": 64, "num_cpus": 2}, None),
         ({"placement": "staged", "min": 3, "max": 64}, None),
     ],
 }

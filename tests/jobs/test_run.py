@@ -230,7 +230,7 @@ def test_a_model_that_does_not_load_ends_the_run_with_its_reason(models, data, t
     folder.mkdir()
     (folder / "config.json").write_text('{"model_type": "no-such-architecture"}')
     wanted = job(models, data, tmp_path / "out") | {"model": str(folder)}
-    with pytest.raises(pipemill.RunError, match="the model did not load.*no-such-architecture"):
+    with pytest.raises(pipemill.RunError, match="loading failed.*no-such-architecture"):
         pipemill.run(**wanted)
 
 
