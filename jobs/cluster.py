@@ -6,7 +6,9 @@ import json
 import logging
 import math
 import os
+import signal
 import socket
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -29,21 +31,32 @@ def ray_session() -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    if os.environ.get("RAY_ADDRESS") or _running_here():
-        ray.init(log_to_driver=False, logging_level=logging.ERROR)
-    else:
-        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-        with _silent_stderr():
-            ray.init(
-                "local",
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-                include_dashboard=False,
-            )
+    with _own_sigterm():
+        if os.environ.get("RAY_ADDRESS") or _running_here():
+            ray.init(log_to_driver=False, logging_level=logging.ERROR)
+        else:
+            _start_local()
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def _start_local() -> None:
+    import ray
+
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    with _silent_stderr():
+        ray.init("local", log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False)
+
+
+@contextmanager
+def _own_sigterm() -> Iterator[None]:
+    """Ray takes SIGTERM for itself and exits; whoever set a handler before it means to resume."""
+    handler = signal.getsignal(signal.SIGTERM)
+    yield
+    if callable(handler) and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, handler)
 
 
 def _running_here() -> bool:
