@@ -18,7 +18,7 @@ class Failure:
     message: str
 
     @classmethod
-    def of(cls, stage: str, error: Exception) -> Failure:
+    def of(cls, stage: str, error: BaseException) -> Failure:
         return cls(stage, type(error).__name__, str(error)[:2000])
 
 
@@ -43,7 +43,7 @@ class Batch:
         alive[list(self.failures)] = False
         return np.flatnonzero(alive)
 
-    def fail(self, stage: str, row: int, error: Exception) -> None:
+    def fail(self, stage: str, row: int, error: BaseException) -> None:
         self.failures.setdefault(row, Failure.of(stage, error))
 
     def count(self, **amounts: float) -> None:

@@ -101,7 +101,7 @@ class Stages:
 
     def _run(
         self, batch: Batch, chunks: pa.StructArray
-    ) -> tuple[list[tuple[np.ndarray, pa.Array]], list[tuple[int, Exception]]]:
+    ) -> tuple[list[tuple[np.ndarray, pa.Array]], list[tuple[int, BaseException]]]:
         sizes = chunks.field("size").to_numpy(zero_copy_only=False)
         cuts = micro_batches(sizes, self.budget, equal_sizes=self.task.equal_sizes)
         done, failed = [], []

@@ -37,6 +37,10 @@ class Task(Protocol):
     parameters: Mapping[str, Any]  # the names it takes, with their defaults
     equal_sizes: bool  # micro-batches of one size only, for models that must not see padding
 
+    @staticmethod
+    def check(parameters: Mapping[str, Any]) -> None:
+        """Raises ValueError for a value that can't be right; gets all parameters, with defaults."""
+
     def __init__(self, pipeline: Any, parameters: Mapping[str, Any]) -> None:
         """Takes a loaded `transformers.Pipeline` and the user's parameters."""
 

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import pyarrow as pa
 
 from .batch import Batch
+from .isolate import is_rows_fault
 from .stages import Stages
 
 Split = dict[str, Any]
@@ -153,7 +154,10 @@ def _each_split(table: pa.Table, process: Callable[[Split, bytes | None], Line])
         if row.get("error") is None:
             try:
                 line = process(json.loads(row["split"]), row.get("payload"))
-            except Exception as error:
-                line = {"error": f"{type(error).__name__}: {error}"}
+            except (KeyboardInterrupt, SystemExit):
+                raise
+            except BaseException as error:
+                fatal = not is_rows_fault(error)
+                line = {"error": f"{type(error).__name__}: {error}", "fatal": fatal}
         lines.append({**line, "split": row["split"]})
     return pa.Table.from_pylist(lines, schema=LINE)

@@ -21,6 +21,8 @@ def read_config(path: str | os.PathLike[str]) -> dict[str, Any]:
         text = Path(path).read_text(encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"can't read the config {path}: {error.strerror}") from error
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path} is not a config: it is not text") from None
     try:
         data = yaml.safe_load(text)
     except yaml.YAMLError as error:
@@ -38,10 +40,7 @@ def override(data: dict[str, Any], settings: Iterable[str]) -> dict[str, Any]:
         *parents, last = keys.split(".")
         for key in parents:
             inner = place.get(key)
-            # `model: PATH` is short for `model: {path: PATH}`.
-            if isinstance(inner, str | list):
-                inner = {"path": inner}
-            place[key] = inner = dict(inner or {})
+            place[key] = inner = _section(key, inner)
             place = inner
         place[last] = value
     return data
@@ -87,9 +86,9 @@ def _merge(base: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
     merged = dict(base)
     for key, value in more.items():
         if key in ("model", "input", "output"):
-            merged[key] = {**_section(merged.get(key)), **_section(value)}
+            merged[key] = _over(_section(key, merged.get(key)), _section(key, value))
         elif isinstance(value, Mapping):
-            merged[key] = {**(merged.get(key) or {}), **value}
+            merged[key] = _over(_section(key, merged.get(key)), value)
         else:
             merged[key] = value
     return merged
@@ -103,9 +102,17 @@ def make_job(data: Mapping[str, Any], where: str) -> Job:
         raise ConfigError("\n".join(_messages(error, where))) from None
 
 
-def _section(value: Any) -> dict[str, Any]:
-    if isinstance(value, str | list | os.PathLike):
+def _over(old: dict[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
+    """Columns are added to those there are; any other value replaces the old one."""
+    columns = {**(old.get("columns") or {}), **(new.get("columns") or {})}
+    return {**old, **new, **({"columns": columns} if columns else {})}
+
+
+def _section(key: str, value: Any) -> dict[str, Any]:
+    if key in ("model", "input", "output") and isinstance(value, str | list | os.PathLike):
         return {"path": os.fspath(value) if isinstance(value, os.PathLike) else value}
+    if value is not None and not isinstance(value, Mapping):
+        raise ConfigError(f"{key!r} must hold keys, not {value!r}")
     return dict(value or {})
 
 

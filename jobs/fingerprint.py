@@ -16,7 +16,7 @@ _BLOCK = 2**20
 
 def deciding(job: Job, task: str, weights: str) -> dict[str, Any]:
     """By name, so that a difference can be named. `weights` is a digest of the model's files."""
-    return {
+    decides = {
         "task": task,
         "model": weights,
         "model.dtype": job.model.dtype,
@@ -28,6 +28,7 @@ def deciding(job: Job, task: str, weights: str) -> dict[str, Any]:
         "transformers": version("transformers"),
         "torch": version("torch"),
     }
+    return json.loads(json.dumps(decides))  # as it will be read again
 
 
 def fingerprint(parts: dict[str, Any]) -> str:
@@ -36,7 +37,6 @@ def fingerprint(parts: dict[str, Any]) -> str:
 
 def check_same(old: dict[str, Any], new: dict[str, Any], output: str) -> None:
     """Raises ConfigError that names what changed."""
-    new = json.loads(json.dumps(new))
     changed = [
         f"{name} ({old.get(name)!r} then, {new[name]!r} now)"
         for name in new

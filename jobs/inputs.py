@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+
+from fsspec.implementations.local import LocalFileSystem
 
 from .errors import ConfigError
 from .storage import absolute, open_filesystem, url_of
@@ -29,16 +32,21 @@ class InputFile:
 
 
 def list_files(
-    paths: str | list[str], format: str, options: Mapping[str, Any], output: str
+    paths: str | list[str],
+    format: str,
+    options: Mapping[str, Any],
+    output: str,
+    output_options: Mapping[str, Any] | None = None,
 ) -> tuple[list[InputFile], str]:
     """The input's files in order, each once, and their format.
 
     Folders are read recursively, sorted by name; names that start with "." or "_", and whatever
     lies in the output, are left out.
     """
+    outside = _real(*open_filesystem(absolute(output), output_options or {}))
     found: dict[str, InputFile] = {}
     for path in [paths] if isinstance(paths, str) else paths:
-        for file in _expand(absolute(path), format, options, absolute(output)):
+        for file in _expand(absolute(path), format, options, outside):
             found.setdefault(file.path, file)
     formats = {format_of(file.path) for file in found.values()} if format == "auto" else {format}
     if len(formats) > 1:
@@ -73,7 +81,7 @@ def _expand(path: str, format: str, options: Mapping[str, Any], output: str) -> 
     files = []
     for entry in entries:
         url = url_of(filesystem, entry["name"])
-        if url == output or url.startswith(output.rstrip("/") + "/"):
+        if f"{_real(filesystem, entry['name'])}/".startswith(f"{output.rstrip('/')}/"):
             continue
         if named or format != "auto" or format_of(url):
             files.append(InputFile(url, int(entry["size"] or 0), _version(entry)))
@@ -101,12 +109,27 @@ def _entries(filesystem: Any, path: str) -> list[dict[str, Any]]:
         roots = []
     entries: list[dict[str, Any]] = []
     for root in roots:
-        found = filesystem.find(root, detail=True)
+        # Locally a folder without permission would be passed over in silence.
+        strict = {"on_error": "raise"} if isinstance(filesystem, LocalFileSystem) else {}
+        found = filesystem.find(root, detail=True, **strict)
         for name in sorted(found):
             below = name[len(root) :].lstrip("/").split("/")
             if not any(part.startswith((".", "_")) for part in below):
+                _check_link(found[name])
                 entries.append(found[name])
     return entries
+
+
+def _check_link(entry: dict[str, Any]) -> None:
+    if entry.get("islink") and os.path.isdir(entry["name"]):
+        raise OSError(f"{entry['name']} is a link to a folder: name that folder itself")
+
+
+def _real(filesystem: Any, path: str) -> str:
+    """One spelling for one place, however it was reached."""
+    if isinstance(filesystem, LocalFileSystem):
+        return os.path.realpath(path)
+    return filesystem.unstrip_protocol(path)
 
 
 def _version(entry: dict[str, Any]) -> str:

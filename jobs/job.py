@@ -26,7 +26,7 @@ class InputSection(_Section):
     limit: only so many rows, from the start. storage_options: for fsspec; never stored or shown.
     """
 
-    path: str | list[str]
+    path: str | list[str] = Field(min_length=1)
     format: Literal["auto", "parquet", "jsonl"] = "auto"
     columns: dict[str, str] = {}
     limit: int | None = Field(default=None, ge=1)

@@ -29,12 +29,7 @@ class Ledger:
 
     def parts(self) -> set[str]:
         """Names of the parts that exist."""
-        try:
-            names = self.filesystem.ls(self.root, detail=False)
-        except FileNotFoundError:
-            return set()
-        names = [name.rsplit("/", 1)[-1] for name in names]
-        return {name for name in names if name.startswith("part-") and name.endswith(".parquet")}
+        return {n for n in self.files() if n.startswith("part-") and n.endswith(".parquet")}
 
     def tally(self, splits: Iterable[Split]) -> tuple[int, int]:
         """Rows that went into these splits' parts, and how many are dead, from the footers."""
@@ -60,8 +55,12 @@ class Ledger:
         """Names of what lies in the folder itself."""
         try:
             names = self.filesystem.ls(self.root, detail=False)
-        except (FileNotFoundError, NotADirectoryError):
+        except FileNotFoundError:
             return []
+        except Exception as error:
+            raise ConfigError(
+                f"can't list the output {self.path}: {type(error).__name__}: {error}"
+            ) from error
         return [name.rsplit("/", 1)[-1] for name in names if name.rstrip("/") != self.root]
 
     def _footer(self, part: str) -> dict[str, Any]:

@@ -18,7 +18,7 @@ import pipemill
 from .columns import kept_columns, resolve_columns
 from .errors import ConfigError, nearest
 from .fingerprint import check_same, deciding, fingerprint
-from .inputs import list_files
+from .inputs import InputFile, list_files
 from .job import Job
 from .ledger import STATE, Ledger
 from .models import find_model
@@ -44,51 +44,65 @@ class Prepared:
 def prepare(job: Job) -> Prepared:
     kind = _find_task(job)
     path, revision, weights = find_model(job.model)
-    ledger = Ledger(absolute(job.output.path), job.output.storage_options)
-    record = ledger.read_job()
-    if record is None:
-        _check_unused(ledger)
     decides = deciding(job, kind.name, weights)
-    if record is not None:
-        check_same(record["decides"], decides, job.output.path)
-    plan, changed = _planned(job, ledger)
+    ledger = Ledger(absolute(job.output.path), job.output.storage_options)
+    known = _is_known(ledger, decides)
+    plan, changed = _planned(job, ledger, ledger.read_plan() if known else None)
     columns = resolve_columns(
         kind.name, kind.inputs, job.input.columns, job.parameters, plan.schema
     )
     keep = kept_columns(job.output.keep, plan.schema)
     read = pa.schema([f for f in plan.schema if f.name in {*keep, *columns.values()}])
-    identity = fingerprint(decides)
     if changed:
         ledger.write_plan(plan)
-    if record is None:
-        ledger.write_job(_record(job, decides, identity))
+    if not known:
+        ledger.write_job(_record(job, decides))
     return Prepared(
         plan=plan,
         ledger=ledger,
-        load=LoadTask(
-            task=kind.name,
-            model=Model(
-                path=path,
-                revision=revision,
-                dtype=job.model.dtype,
-                trust_remote_code=job.model.trust_remote_code,
-                num_gpus=job.actors.num_gpus,
-                num_cpus=job.actors.num_cpus,
-            ),
-            columns=tuple(columns.items()),
-            parameters=json.dumps(job.parameters),
-            max_tokens=None if job.batching.max_tokens == "auto" else job.batching.max_tokens,
-        ),
+        load=_load(job, kind.name, path, revision, columns),
         source=open_source(plan.format, job.input.storage_options, read),
         sink=PartSink(
             path=ledger.path,
             options=job.output.storage_options,
             keep=keep,
             on_error=job.output.on_error,
-            footer={"job": kind.name, "fingerprint": identity},
+            footer={"job": kind.name, "fingerprint": fingerprint(decides)},
         ),
         placement=choose(job.actors.placement, [ledger.path, *(s.path for s in plan.splits[:1])]),
     )
+
+
+def _load(
+    job: Job, task: str, path: str, revision: str | None, columns: dict[str, str]
+) -> LoadTask:
+    tokens = job.batching.max_tokens
+    return LoadTask(
+        task=task,
+        model=Model(
+            path=path,
+            revision=revision,
+            dtype=job.model.dtype,
+            trust_remote_code=job.model.trust_remote_code,
+            num_gpus=job.actors.num_gpus,
+            num_cpus=job.actors.num_cpus,
+        ),
+        columns=tuple(columns.items()),
+        parameters=json.dumps(job.parameters),
+        max_tokens=None if tokens == "auto" else tokens,
+    )
+
+
+def _is_known(ledger: Ledger, decides: dict[str, Any]) -> bool:
+    """Whether the output is this job's; ConfigError if it is another's, or not pipemill's."""
+    record = ledger.read_job()
+    if record is None:
+        _check_unused(ledger)
+        return False
+    # A job that has done nothing yet may be changed.
+    if record["decides"] != decides and ledger.parts():
+        check_same(record["decides"], decides, ledger.path)
+    return record["decides"] == decides
 
 
 def _find_task(job: Job) -> Any:
@@ -101,6 +115,11 @@ def _find_task(job: Job) -> Any:
             raise ConfigError(
                 f"{kind.name} has no parameter {name!r}; {nearest(name, kind.parameters)}"
             )
+    try:
+        json.dumps(job.parameters)
+        kind.check({**kind.parameters, **job.parameters})
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"parameters of {kind.name}: {error}") from None
     return kind
 
 
@@ -113,23 +132,31 @@ def _check_unused(ledger: Ledger) -> None:
         )
 
 
-def _planned(job: Job, ledger: Ledger) -> tuple[Plan, bool]:
+def _planned(job: Job, ledger: Ledger, plan: Plan | None) -> tuple[Plan, bool]:
     """The stored plan, with splits for files that came since, or a new one; whether to store it."""
     files, format = list_files(
-        job.input.path, job.input.format, job.input.storage_options, ledger.path
+        job.input.path,
+        job.input.format,
+        job.input.storage_options,
+        ledger.path,
+        job.output.storage_options,
     )
     source = open_source(format, job.input.storage_options)
-    plan = ledger.read_plan()
     changed = plan is None
     if plan is None:
         plan = Plan(format, source.inspect(files))
         new = files
     else:
-        new = [] if job.input.limit else plan.new_files(files)
+        new = plan.new_files(files)
         if format != plan.format:
             raise ConfigError(
                 f"the input was {plan.format} when it was planned, and is {format} now"
             )
+        if job.input.limit:
+            _check_still_there(plan, files)
+            new = []
+        elif new:
+            _check_columns(plan, source.inspect(new), new)
     if new:
         size = job.output.rows_per_part
         plan.add(new, source.cut(new, None if size == "auto" else size, job.input.limit))
@@ -137,11 +164,27 @@ def _planned(job: Job, ledger: Ledger) -> tuple[Plan, bool]:
     return plan, changed
 
 
-def _record(job: Job, decides: dict[str, Any], identity: str) -> dict[str, Any]:
+def _check_still_there(plan: Plan, files: list[InputFile]) -> None:
+    """With a limit new files add nothing, so another input would go unnoticed."""
+    gone = {split.path for split in plan.splits} - {file.path for file in files}
+    if gone:
+        raise ConfigError(f"{min(gone)}, which this output was planned for, is not in the input")
+
+
+def _check_columns(plan: Plan, schema: pa.Schema, new: list[InputFile]) -> None:
+    missing = set(plan.schema.names) - set(schema.names)
+    if missing and plan.format == "parquet":
+        raise ConfigError(
+            f"new input files ({new[0].path}, …) lack the columns {', '.join(sorted(missing))} "
+            "that this output was planned with: take them out of the input"
+        )
+
+
+def _record(job: Job, decides: dict[str, Any]) -> dict[str, Any]:
     return {
         "job": job.model_dump(),
         "decides": decides,
-        "fingerprint": identity,
+        "fingerprint": fingerprint(decides),
         "versions": {
             "pipemill": pipemill.__version__,
             **{name: version(name) for name in ("transformers", "torch", "ray", "pyarrow")},

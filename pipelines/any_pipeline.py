@@ -15,6 +15,8 @@ from typing import Any
 import pyarrow as pa
 from pipemill.actors.task import Column
 
+from . import text_encoder
+
 # A chunk's size where it holds no token ids: its numbers, in image patches of 16 x 16 x 3.
 _VALUES_PER_TOKEN = 768
 
@@ -35,6 +37,10 @@ class PipelineTask:
     record: Callable[[Any, Mapping[str, Any]], dict[str, Any]]
     ours: tuple[str, ...] = ()
 
+    @staticmethod
+    def check(parameters: Mapping[str, Any]) -> None:
+        """The pipeline itself checks its parameters, when it is loaded."""
+
     def __call__(self, pipeline: Any, parameters: Mapping[str, Any]) -> AnyPipeline:
         return AnyPipeline(self, pipeline, parameters)
 
@@ -51,6 +57,7 @@ class AnyPipeline:
 
         self.declared, self.pipeline, self.parameters = declared, pipeline, parameters
         self.name, self.inputs = declared.name, declared.inputs
+        self.limit = text_encoder.positions(pipeline.model)
         self.chunked = isinstance(pipeline, ChunkPipeline)
         # A copy: some pipelines write into the dictionaries they are given.
         theirs = {k: v for k, v in parameters.items() if k not in declared.ours}
@@ -96,6 +103,8 @@ class AnyPipeline:
         value = row[self.inputs[0].name] if len(row) == 1 else row
         inputs = self.pipeline.preprocess(value, **self.before)
         chunks = list(inputs) if self.chunked else [inputs]
+        for chunk in chunks:
+            text_encoder.check_tokens(_tokens(chunk), self.limit, "cut or shorten the text")
         return [{"size": _size(c), "inputs": pickle.dumps(c, protocol=5)} for c in chunks]
 
     def _reduced(self, output: Any) -> bytes:
@@ -120,9 +129,13 @@ class _Raised:
     message: str
 
 
+def _tokens(inputs: Mapping[str, Any]) -> int:
+    return int(inputs["input_ids"].numel()) if "input_ids" in inputs else 0
+
+
 def _size(inputs: Mapping[str, Any]) -> int:
     if "input_ids" in inputs:
-        return int(inputs["input_ids"].numel())
+        return _tokens(inputs)
     numbers = [value.numel() for value in inputs.values() if hasattr(value, "numel")]
     return max(max(numbers, default=1) // _VALUES_PER_TOKEN, 1)
 

@@ -39,12 +39,20 @@ class FeatureExtraction:
         "stride": 0,
     }
 
+    @staticmethod
+    def check(parameters: Mapping[str, Any]) -> None:
+        if parameters["pooling"] not in _POOLINGS:
+            known = ", ".join(_POOLINGS)
+            raise ValueError(f"pooling is one of {known}, not {parameters['pooling']!r}")
+        if not isinstance(parameters["stride"], int):
+            raise ValueError(f"stride is a number of tokens, not {parameters['stride']!r}")
+        if not isinstance(parameters["max_length"], int | None):
+            raise ValueError(f"max_length is a number or null, not {parameters['max_length']!r}")
+
     def __init__(self, pipeline: Any, parameters: Mapping[str, Any]) -> None:
         settings = {**self.parameters, **parameters}
         self.pipeline = pipeline
         self.pooling, self.normalize = settings["pooling"], settings["normalize"]
-        if self.pooling not in _POOLINGS:
-            raise ValueError(f"pooling is one of {', '.join(_POOLINGS)}, not {self.pooling!r}")
         self.windows = not settings["truncation"]
         self.stride = settings["stride"]
         limits = [text_encoder.max_length(pipeline), settings["max_length"]]

@@ -36,12 +36,24 @@ class TextClassification:
         "add_special_tokens": True,
     }
 
+    @staticmethod
+    def check(parameters: Mapping[str, Any]) -> None:
+        function = parameters["function_to_apply"]
+        if function is not None and str(function).lower() not in _ACTIVATIONS:
+            known = ", ".join(_ACTIVATIONS)
+            raise ValueError(f"function_to_apply is one of {known}, not {function!r}")
+        for name in ("top_k", "max_length"):
+            if not isinstance(parameters[name], int | None):
+                raise ValueError(f"{name} is a number or null, not {parameters[name]!r}")
+
     def __init__(self, pipeline: Any, parameters: Mapping[str, Any]) -> None:
         self.pipeline = pipeline
         self.top_k = parameters.get("top_k", 1)
         self.tokenize = {name: parameters[name] for name in _TOKENIZER if name in parameters}
         self.activation = _activation(pipeline.model.config, parameters.get("function_to_apply"))
-        self.limit = text_encoder.max_length(pipeline)
+        if self.tokenize.get("truncation") and self.tokenize.get("max_length") is None:
+            self.tokenize["max_length"] = text_encoder.max_length(pipeline)
+        self.limit = text_encoder.positions(pipeline.model)
         self.equal_sizes = text_encoder.needs_equal_sizes(pipeline)
         labels = pipeline.model.config.id2label
         self.labels = np.array([labels[i] for i in range(len(labels))], dtype=object)
@@ -97,7 +109,6 @@ class TextClassification:
 
 def _activation(config: Any, name: str | None) -> Any:
     """The function from logits to scores, shapes (rows, labels)."""
-    functions = {"softmax": softmax, "sigmoid": _sigmoid, "none": lambda logits: logits}
     if name is None:
         if config.problem_type == "regression":
             name = "none"
@@ -105,9 +116,7 @@ def _activation(config: Any, name: str | None) -> Any:
             name = "sigmoid"
         else:
             name = "softmax"
-    if name.lower() not in functions:
-        raise ValueError(f"function_to_apply is one of {', '.join(functions)}, not {name!r}")
-    return functions[name.lower()]
+    return _ACTIVATIONS[name.lower()]
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
@@ -118,3 +127,6 @@ def softmax(logits: np.ndarray) -> np.ndarray:
 
 def _sigmoid(logits: np.ndarray) -> np.ndarray:
     return 1.0 / (1.0 + np.exp(-logits))
+
+
+_ACTIVATIONS = {"softmax": softmax, "sigmoid": _sigmoid, "none": lambda logits: logits}

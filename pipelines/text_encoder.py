@@ -8,6 +8,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+_POSITIONS = ("position_embeddings", "embed_positions", "wpe")
+_UNBOUNDED = 10**9  # what tokenizers say that know no limit is larger
+
 
 def as_chunks(encoding: Any) -> pa.StructArray:
     """A tokenizer's output for several texts as chunks: `size`, and a list per model input."""
@@ -32,44 +35,54 @@ def per_row(chunks: pa.StructArray, counts: np.ndarray) -> pa.ListArray:
 
 
 def check_length(chunks: pa.StructArray, limit: int | None, advice: str) -> None:
-    """Raises for a chunk that is longer than the model: a GPU would fail without a word."""
-    longest = int(np.max(chunks.field("size").to_numpy(), initial=0))
-    if limit is not None and longest > limit:
-        raise ValueError(f"{longest} tokens are more than the model's {limit}: {advice}")
+    check_tokens(int(np.max(chunks.field("size").to_numpy(), initial=0)), limit, advice)
+
+
+def check_tokens(count: int, limit: int | None, advice: str) -> None:
+    """Raises where the model has no more positions: a GPU would take all rows down with this."""
+    if limit is not None and count > limit:
+        raise ValueError(f"{count} tokens are more than the model's {limit}: {advice}")
 
 
 def check_stride(pipeline: Any, limit: int | None, stride: int) -> None:
     """Raises if windows that overlap by so many tokens would not advance."""
-    room = (limit or 10**9) - pipeline.tokenizer.num_special_tokens_to_add()
+    room = (limit or _UNBOUNDED) - pipeline.tokenizer.num_special_tokens_to_add()
     if not 0 <= stride < room:
         raise ValueError(f"stride is at least 0 and less than a window's {room} tokens: {stride}")
 
 
 def max_length(pipeline: Any) -> int | None:
-    """The most tokens, special ones included, that tokenizer and model take; None if unbounded."""
-    tokenizer, config = pipeline.tokenizer, pipeline.model.config
-    limits = [tokenizer.model_max_length]
-    positions = getattr(config, "max_position_embeddings", None)
-    # Models that only look at distances between tokens have no last position.
-    if positions and positions > 0 and getattr(config, "position_biased_input", True):
-        limits.append(positions - _reserved_positions(pipeline.model))
-    limit = min(limits)
-    return int(limit) if limit < 10**9 else None
+    """The most tokens, special ones included, that a window or a cut text has; None for any."""
+    config = pipeline.model.config.get_text_config()
+    limits = [pipeline.tokenizer.model_max_length, positions(pipeline.model)]
+    if limits[0] >= _UNBOUNDED and limits[1] is None:
+        # No table of positions that could end, but this is what it was trained for.
+        limits.append(getattr(config, "max_position_embeddings", None))
+    limit = min(limit for limit in limits if limit and limit > 0)
+    return int(limit) if limit < _UNBOUNDED else None
 
 
-def _reserved_positions(model: Any) -> int:
-    """RoBERTa and its kin start counting after the padding index."""
+def positions(model: Any) -> int | None:
+    """How many tokens a model's table of positions has room for; None if it has no such table.
+
+    RoBERTa and its kin start counting after the padding index, BART and OPT at an offset.
+    """
     for name, module in model.named_modules():
-        if name.endswith("position_embeddings") and getattr(module, "padding_idx", None):
-            return int(module.padding_idx) + 1
-    return 0
+        if name.endswith(_POSITIONS) and hasattr(module, "num_embeddings"):
+            reserved = module.padding_idx + 1 if module.padding_idx else 0
+            return int(module.num_embeddings - reserved - getattr(module, "offset", 0))
+    return None
 
 
 def needs_equal_sizes(pipeline: Any) -> bool:
-    """Whether padding on the right would change this model's answers."""
+    """Whether padding on the right would change this model's answers.
+
+    Decoders with a classifier find a text's last token as the last that is not the *config's*
+    padding: it must be the tokenizer's.
+    """
     return (
         pipeline.tokenizer.pad_token_id is None
-        or pipeline.model.config.get_text_config().pad_token_id is None
+        or pipeline.tokenizer.pad_token_id != pipeline.model.config.get_text_config().pad_token_id
         or pipeline.tokenizer.padding_side == "left"
         or "attention_mask" not in pipeline.tokenizer.model_input_names
     )

@@ -36,10 +36,20 @@ class ZeroShotClassification:
         "multi_label": False,
     }
 
+    @staticmethod
+    def check(parameters: Mapping[str, Any]) -> None:
+        labels, template = parameters["candidate_labels"], parameters["hypothesis_template"]
+        several = labels if isinstance(labels, list) else [labels or ""]
+        if not several or not all(isinstance(label, str) for label in several):
+            raise ValueError(f"candidate_labels are texts (put them in quotes), not {labels!r}")
+        if not isinstance(template, str) or template.format("x") == template:
+            raise ValueError(f"hypothesis_template {template!r} has no {{}} for the label")
+
     def __init__(self, pipeline: Any, parameters: Mapping[str, Any]) -> None:
         self.pipeline = pipeline
         self.defaults = {**self.parameters, **parameters}
-        self.limit = text_encoder.max_length(pipeline)
+        self.max_length = text_encoder.max_length(pipeline)
+        self.limit = text_encoder.positions(pipeline.model)
         self.equal_sizes = text_encoder.needs_equal_sizes(pipeline)
         entailment = pipeline.entailment_id
         self.contrast = [-1 if entailment == 0 else 0, entailment]
@@ -103,7 +113,11 @@ class ZeroShotClassification:
         tokenizer = self.pipeline.tokenizer
         try:
             return tokenizer(
-                texts, hypotheses, truncation="only_first", return_attention_mask=False
+                texts,
+                hypotheses,
+                truncation="only_first" if self.max_length else False,
+                max_length=self.max_length,
+                return_attention_mask=False,
             )
         except Exception as error:
             if "too short" not in str(error):

@@ -6,7 +6,6 @@ import codecs
 import gzip
 import io
 import json
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import IO, Any
@@ -20,6 +19,7 @@ from pipemill.actors.isolate import isolate
 from ..errors import ConfigError
 from ..inputs import InputFile, compression_of
 from ..storage import open_filesystem
+from .json_schema import JSON_TEXT, as_text, infer_schema
 from .ranges import Range, even_ranges, rows_per_split
 
 _SAMPLED_FILES, _SAMPLED_ROWS = 16, 2000
@@ -37,14 +37,14 @@ class JsonlSource:
         for file in _spread(files, _SAMPLED_FILES):
             rows = [row for row in self._sample(file) if isinstance(row, dict)]
             if rows:
-                schemas.append(_infer(rows))
+                schemas.append(infer_schema(rows))
         if not schemas:
             raise ConfigError(f"no JSON object in the first lines of {files[0].path}")
         try:
             schema = pa.unify_schemas(schemas, promote_options="permissive")
         except pa.ArrowTypeError as error:
             raise ConfigError(f"the input's files differ in a column's type: {error}") from None
-        return pa.schema([_never_null(field) for field in schema])
+        return schema
 
     def cut(
         self, files: list[InputFile], rows_per_part: int | None, limit: int | None
@@ -71,12 +71,13 @@ class JsonlSource:
         schema = self.schema
         assert schema is not None
         rows: list[dict[str, Any]] = []
-        failed: list[tuple[int, Exception]] = []
+        failed: list[tuple[int, BaseException]] = []
+        json_columns = [field.name for field in schema if field.metadata == JSON_TEXT]
         with self._open(split["path"]) as stream:
             for number, line in enumerate(_lines(stream, split["start"], split["stop"])):
                 try:
-                    rows.append(_parse(line))
-                except ValueError as error:
+                    rows.append(as_text(_parse(line), json_columns))
+                except (ValueError, RecursionError) as error:
                     rows.append({})
                     failed.append((number, error))
         good = np.setdiff1d(np.arange(len(rows)), [number for number, _ in failed])
@@ -90,8 +91,14 @@ class JsonlSource:
 
     def _open(self, path: str) -> IO[bytes]:
         filesystem, inner = open_filesystem(path, self.options)
-        stream = filesystem.open(inner, "rb", compression=compression_of(path))
-        # Remote files read lines slowly by themselves, and zstd streams not at all.
+        compression = compression_of(path)
+        if compression == "zstd":
+            # Arrow's reader: unlike fsspec's it says when the file ends too early.
+            raw = pa.PythonFile(filesystem.open(inner, "rb"), mode="r")
+            stream = pa.CompressedInputStream(raw, "zstd")
+        else:
+            stream = filesystem.open(inner, "rb", compression=compression)
+        # Remote files read lines slowly by themselves, and Arrow's not at all.
         lines = isinstance(stream, LocalFileOpener | gzip.GzipFile)
         return stream if lines else io.BufferedReader(stream, 2**20)
 
@@ -102,7 +109,7 @@ class JsonlSource:
                 return
             try:
                 yield json.loads(line)
-            except ValueError:
+            except (ValueError, RecursionError):
                 continue
 
     def _numbered(self, file: InputFile) -> Iterator[tuple[int, bytes]]:
@@ -134,6 +141,8 @@ class JsonlSource:
             if count % step == 0:
                 starts.append(place)
             count, end = count + 1, place + len(line)
+        if not starts:
+            return []
         stops = [*starts[1:], end]
         return [
             Range(start, stop, min(step, count - i * step))
@@ -182,32 +191,6 @@ def _in_place(pieces: list[tuple[np.ndarray, pa.Table]], count: int, schema: pa.
         source[np.concatenate(numbers)] = np.arange(sum(map(len, numbers)))
     table = pa.concat_tables([schema.empty_table(), *(table for _, table in pieces)])
     return table.combine_chunks().take(pa.array(source, mask=source < 0))
-
-
-def _infer(rows: list[dict[str, Any]]) -> pa.Schema:
-    names = dict.fromkeys(name for row in rows for name in row)
-    return pa.schema([(name, _type_of([row.get(name) for row in rows])) for name in names])
-
-
-def _type_of(values: list[Any]) -> pa.DataType:
-    """The type of a column. Values that do not fit the others will be dead letters when read."""
-    try:
-        return pa.array(values).type
-    except (pa.ArrowException, UnicodeError):
-        kinds = Counter(type(value) for value in values if value is not None)
-    for kind, _ in kinds.most_common():
-        try:
-            return pa.array([value for value in values if type(value) is kind]).type
-        except UnicodeError:  # texts, one of which is none that can be encoded
-            break
-        except pa.ArrowException:
-            continue
-    return pa.string()
-
-
-def _never_null(field: pa.Field) -> pa.Field:
-    """A column that is null in all sampled rows may hold text later."""
-    return field.with_type(pa.string()) if pa.types.is_null(field.type) else field
 
 
 def _spread(files: list[InputFile], count: int) -> list[InputFile]:

@@ -41,7 +41,9 @@ class ParquetSource:
                 raise ConfigError(
                     f"{file.path} and {files[0].path} differ in a column's type: {error}"
                 ) from None
-        return schema
+        # Arrow takes rows out of no view column; the same values as text and bytes.
+        plain = {pa.string_view(): pa.string(), pa.binary_view(): pa.binary()}
+        return pa.schema([f.with_type(plain.get(f.type, f.type)) for f in schema])
 
     def cut(
         self, files: list[InputFile], rows_per_part: int | None, limit: int | None

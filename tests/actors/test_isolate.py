@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pipemill.actors.isolate import isolate
@@ -20,6 +21,22 @@ def test_exactly_the_items_that_raise_are_found(count, bad):
     assert good == [item for item in items if item not in bad]
     for index, result in pieces:
         assert (result == index * 2).all()
+
+
+def test_what_is_no_rows_fault_is_raised_and_a_tokenizers_panic_is_a_rows_fault():
+    class PanicException(BaseException):
+        """As Rust extensions raise it."""
+
+    def run(some):
+        if 3 in some:
+            raise error
+        return some
+
+    for error in (RuntimeError("CUDA error: device-side assert triggered"), KeyboardInterrupt()):
+        with pytest.raises(type(error)):
+            isolate(np.arange(8), run)
+    error = PanicException("attempt to subtract with overflow")
+    assert [item for item, _ in isolate(np.arange(8), run)[1]] == [3]
 
 
 def test_one_bad_item_among_many_costs_few_calls():

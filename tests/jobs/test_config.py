@@ -57,6 +57,7 @@ def test_a_yaml_file_takes_values_from_the_environment(tmp_path, monkeypatch):
         ({"actors": {"zzz": 1}}, "'actors.zzz'.*there are: min, max, num_gpus"),
         ({"output": None}, "'output'"),
         ({"output": {"path": "o", "rows_per_part": 0}}, "at least 1"),
+        ({"input": {"path": []}}, "'input.path'.*at least 1 item"),
         ({"actors": {"min": 4, "max": 2}}, "'actors' in the job: max .2. is less than min .4."),
         ({"model": {"path": "m", "dtype": "fp8"}}, "'model.dtype'.*float32"),
     ],
@@ -66,11 +67,35 @@ def test_a_wrong_key_or_value_is_named_with_the_right_one(change, message):
         job(config={**GOOD, **change})
 
 
+def test_columns_from_the_command_are_added_to_those_of_the_config():
+    config = {**GOOD, "input": {"path": "i", "columns": {"text": "body", "text_pair": "other"}}}
+    assert job(columns={"text": "title"}, config=config).input.columns == {
+        "text": "title",
+        "text_pair": "other",
+    }
+
+
+@pytest.mark.parametrize(
+    ("config", "more", "settings"),
+    [
+        ({"parameters": [1]}, {"parameters": {"top_k": 1}}, []),
+        ({"input": 5}, {"input": "x"}, []),
+        ({"input": {"path": "i", "limit": 3}}, {}, ["input.limit.x=3"]),
+    ],
+)
+def test_a_section_that_is_none_is_a_message(config, more, settings):
+    with pytest.raises(ConfigError, match="must hold keys, not"):
+        job(settings, config={**GOOD, **config}, **more)
+
+
 def test_a_missing_section_and_a_file_that_is_no_config(tmp_path):
     with pytest.raises(ConfigError, match="'model' is missing in the job"):
         job(config={k: v for k, v in GOOD.items() if k != "model"})
     with pytest.raises(ConfigError, match=r"can't read the config .*nope\.yaml: No such file"):
         job(config=tmp_path / "nope.yaml")
+    (tmp_path / "data.parquet").write_bytes(b"PAR1\xff\xfe")
+    with pytest.raises(ConfigError, match="data.parquet is not a config: it is not text"):
+        job(config=tmp_path / "data.parquet")
     file = tmp_path / "job.yaml"
     file.write_text("- a\n- b\n")
     with pytest.raises(ConfigError, match="must hold keys"):

@@ -150,6 +150,39 @@ def test_a_job_that_is_simply_wrong_stops_early(models, tmp_path):
     assert pipemill.run(**allowed).dead == 2000
 
 
+def test_under_a_limit_a_changed_file_and_another_input_are_noticed(models, data, tmp_path):
+    def limited(path):
+        return job(models, data, tmp_path / "out") | {"input": {"path": str(path), "limit": 60}}
+
+    assert pipemill.run(**limited(data / "a.parquet")).rows == 60
+    with pytest.raises(pipemill.ConfigError, match=r"a\.parquet, which .* is not in the input"):
+        pipemill.run(**limited(data / "b.parquet"))
+    pq.write_table(ROWS.slice(0, 71), data / "a.parquet")
+    with pytest.raises(pipemill.ConfigError, match=r"a\.parquet has changed"):
+        pipemill.run(**limited(data / "a.parquet"))
+
+
+def test_new_files_without_the_planned_columns_are_refused_and_not_planned(models, data, tmp_path):
+    pipemill.run(**job(models, data, tmp_path / "out"))
+    pq.write_table(pa.table({"other": ["x"]}), data / "c.parquet")
+    with pytest.raises(
+        pipemill.ConfigError, match=r"c\.parquet.* lack the columns body, id, label"
+    ):
+        pipemill.run(**job(models, data, tmp_path / "out"))
+    (data / "c.parquet").unlink()
+    assert pipemill.run(**job(models, data, tmp_path / "out")).rows == 120
+
+
+def test_a_job_that_has_done_nothing_yet_may_be_changed(models, data, tmp_path):
+    broken = tmp_path / "model"
+    broken.mkdir()
+    (broken / "config.json").write_text('{"model_type": "no-such-architecture"}')
+    with pytest.raises(pipemill.RunError, match="loading failed"):
+        pipemill.run(**(job(models, data, tmp_path / "out") | {"model": str(broken)}))
+    changed = job(models, data, tmp_path / "out", output={"rows_per_part": 60})
+    assert pipemill.run(**changed).added["splits"] == 3
+
+
 def test_keep_limit_and_columns_named_like_the_inputs(models, tmp_path):
     pq.write_table(ROWS.rename_columns(["id", "text", "label"]), tmp_path / "in.parquet")
     wanted = job(models, tmp_path / "in.parquet", tmp_path / "out", output={"keep": ["id"]})
@@ -185,6 +218,9 @@ def test_memory_and_other_fsspec_urls(models):
         ({"--column": "txt=body"}, "reads no column 'txt' (input.columns); did you mean 'text'"),
         ({"--column": "text=id"}, "column 'id' is int64, but text-classification reads text"),
         ({"--param": "topk=2"}, "no parameter 'topk'; did you mean 'top_k'"),
+        ({"--param": "function_to_apply=softmaxx"}, "function_to_apply is one of softmax, sig"),
+        ({"--param": "top_k=many"}, "top_k is a number or null, not 'many'"),
+        ({"--param": "max_length=2020-01-01"}, "not JSON serializable"),
         ({"--set": "output.rows_per_prt=3"}, "unknown key 'output.rows_per_prt'"),
         ({"--set": "output.keep=[boddy]"}, "output.keep names 'boddy'"),
         ({"--output": "DATA"}, "is not empty and was not written by pipemill"),

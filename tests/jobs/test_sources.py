@@ -106,14 +106,34 @@ def test_plain_and_compressed_lines(tmp_path, suffix):
     assert rows(batches) == wanted[:45]
 
 
+@pytest.mark.parametrize("suffix", ["jsonl.gz", "jsonl.zst"])
+def test_a_compressed_file_that_ends_too_early_is_an_error_not_fewer_rows(tmp_path, suffix):
+    file = tmp_path / f"a.{suffix}"
+    write_jsonl(file, [json.dumps({"n": i, "t": str(i * 7919)}) for i in range(20_000)])
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    with pytest.raises((EOFError, ConfigError), match=r"[Tt]runcated|end-of-stream"):
+        read(plan(file))
+    with pytest.raises(ConfigError, match=r"can't read .*a\.jsonl"):
+        plan(file, rows_per_part=1000)
+
+
+def test_limit_and_exact_parts_over_several_files_some_of_them_empty(tmp_path):
+    for number, count in enumerate([2, 0, 3, 4]):
+        write_jsonl(tmp_path / f"{number}.jsonl", [json.dumps({"n": i}) for i in range(count)])
+    for limit in range(1, 11):
+        assert len(rows(read(plan(tmp_path, limit=limit)))) == min(limit, 9)
+    assert len(rows(read(plan(tmp_path, rows_per_part=2)))) == 9
+
+
 def test_lines_that_are_no_rows_die_alone(tmp_path):
     lines = [json.dumps({"n": i, "t": "x"}) for i in range(10)]
     lines[2], lines[4], lines[6] = "{broken", "[1]", '{"n": 6, "t": {"deep": 1}}'
     file = tmp_path / "a.jsonl"
     write_jsonl(file, lines)
     file.write_bytes(file.read_bytes() + b'{"n": 10, "t": "\xff"}\n{"n": 11, "t": "\\ud800"}\n')
+    file.write_bytes(file.read_bytes() + b'{"n": 12, "t": ' + b"[" * 100_000 + b"\n")
     (batch,) = read(plan(file))
-    assert sorted(batch.failures) == [2, 4, 6, 10, 11]
+    assert sorted(batch.failures) == [2, 4, 6, 10, 11, 12]
     assert {f.stage for f in batch.failures.values()} == {"read"}
     assert [row["n"] for row in batch.rows.to_pylist() if row["n"] is not None] == [
         0, 1, 3, 5, 7, 8, 9,
@@ -126,6 +146,57 @@ def test_a_column_seen_in_some_rows_only_and_one_that_changes_type(tmp_path):
     assert made.schema == pa.schema(
         [("a", pa.float64()), ("b", pa.string()), ("c", pa.list_(pa.string()))]
     )
+
+
+def test_columns_whose_values_have_no_type_in_common_are_kept_as_json_text(tmp_path):
+    wanted = [
+        {"n": 0, "m": {"k": 1}, "e": {}, "l": [], "big": 2**64 - 1},
+        {"n": 1, "m": {"k": "x"}, "e": {}, "l": [], "big": 1},
+        {"n": 2, "m": None, "e": {"later": 1}, "l": ["later"], "big": 2},
+    ]
+    write_jsonl(tmp_path / "a.jsonl", [json.dumps(row) for row in wanted])
+    made = Plan.from_bytes(plan(tmp_path).to_bytes())
+    (batch,) = read(made)
+    assert not batch.failures
+    got = batch.rows.to_pylist()
+    assert [row["m"] for row in got] == ['{"k": 1}', '{"k": "x"}', None]
+    assert [row["l"] for row in got] == [[], [], ["later"]]
+    assert [json.loads(str(row["big"])) for row in got] == [2**64 - 1, 1, 2]
+    made = plan(tmp_path)
+    write_jsonl(tmp_path / "b.jsonl", ['{"e": {}}', '{"e": {}}'])
+    (empty,) = read(plan(tmp_path / "b.jsonl"))
+    assert empty.rows["e"].to_pylist() == ["{}", "{}"]
+
+
+def test_the_output_is_never_input_however_it_is_spelled(tmp_path):
+    for name in ("a.parquet", "out/part-1.parquet"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        pq.write_table(pa.table({"n": [1]}), tmp_path / name)
+    (tmp_path / "way").symlink_to(tmp_path / "out")
+    for spelled in (f"{tmp_path}/out", f"file://{tmp_path}/out", f"{tmp_path}/way", "out/"):
+        output = spelled if spelled != "out/" else f"{tmp_path}/x/../out/"
+        files = list_files(str(tmp_path / "*.parquet"), "auto", {}, output)[0]
+        assert [Path(f.path).name for f in files] == ["a.parquet"]
+        (tmp_path / "way").unlink(missing_ok=True)
+        files = list_files(str(tmp_path), "auto", {}, output.replace("way", "out"))[0]
+        assert [Path(f.path).name for f in files] == ["a.parquet"]
+
+
+def test_a_link_to_a_folder_is_not_passed_over(tmp_path):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "other").mkdir()
+    pq.write_table(pa.table({"n": [1]}), tmp_path / "in/a.parquet")
+    (tmp_path / "in/link").symlink_to(tmp_path / "other")
+    with pytest.raises(ConfigError, match="is a link to a folder"):
+        list_files(str(tmp_path / "in"), "auto", {}, "/nowhere")
+
+
+def test_view_columns_of_parquet_are_read_as_text(tmp_path):
+    views = pa.table({"t": pa.array(["a", None, "c"], pa.string_view())})
+    pq.write_table(views, tmp_path / "a.parquet")
+    (batch,) = read(plan(tmp_path))
+    assert batch.rows.schema == pa.schema([("t", pa.string())])
+    assert batch.rows["t"].to_pylist() == ["a", None, "c"]
 
 
 def test_what_is_listed(tmp_path):

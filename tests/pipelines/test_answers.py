@@ -273,6 +273,13 @@ def test_fill_mask(models, parameters, max_tokens):
     assert_same(batch.results["predictions"].to_pylist()[:-1], expected)
 
 
+def test_a_text_longer_than_the_table_of_positions_dies_before_the_device_sees_it(models):
+    rows = pa.table({"body": [f"{tiny.sentence(200, 1)} [MASK]", "one [MASK]"]})
+    batch = answers(models, "fill-mask", rows)
+    assert {row: f.stage for row, f in batch.failures.items()} == {0: "expand"}
+    assert "more than the model's 128" in batch.failures[0].message
+
+
 def test_fill_mask_with_several_masks(models):
     texts = ["[MASK] river [MASK]", "one [MASK]"]
     batch = answers(models, "fill-mask", pa.table({"body": texts}))

@@ -1,0 +1,61 @@
+"""The columns of JSON rows, by a sample of them."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from typing import Any
+
+import pyarrow as pa
+
+# Marks a column that is kept as JSON text: its values have no type in common.
+JSON_TEXT = {b"pipemill": b"json"}
+# What pa.array raises for values of different types, lone surrogates, and huge integers.
+_UNTYPED = (pa.ArrowException, UnicodeError, OverflowError)
+
+
+def infer_schema(rows: list[dict[str, Any]]) -> pa.Schema:
+    names = dict.fromkeys(name for row in rows for name in row)
+    return pa.schema([_field(name, [row.get(name) for row in rows]) for name in names])
+
+
+def _field(name: str, values: list[Any]) -> pa.Field:
+    """A column by its sampled values; those that do not fit will be dead letters when read."""
+    try:
+        kind = _settled(pa.array(values).type)
+    except _UNTYPED:
+        # Most of them decide, unless they differ inside: then they are kept as JSON text.
+        kinds = Counter(type(value) for value in values if value is not None)
+        most = kinds.most_common(1)[0][0]
+        if most is str:
+            return pa.field(name, pa.string())
+        try:
+            kind = _settled(pa.array([value for value in values if type(value) is most]).type)
+        except _UNTYPED:
+            kind = None
+    if kind is None:
+        return pa.field(name, pa.string(), metadata=JSON_TEXT)
+    return pa.field(name, kind)
+
+
+def _settled(kind: pa.DataType) -> pa.DataType | None:
+    """The type with text for what was always null; None if a struct in it has no fields."""
+    if pa.types.is_null(kind):
+        return pa.string()
+    if pa.types.is_list(kind):
+        inner = _settled(kind.value_type)
+        return None if inner is None else pa.list_(inner)
+    if pa.types.is_struct(kind):
+        inners = [_settled(field.type) for field in kind]
+        if not inners or None in inners:
+            return None
+        return pa.struct([(f.name, inner) for f, inner in zip(kind, inners, strict=True)])
+    return kind
+
+
+def as_text(row: dict[str, Any], columns: list[str]) -> dict[str, Any]:
+    """The row with the values of these columns as JSON."""
+    for name in columns:
+        if row.get(name) is not None:
+            row[name] = json.dumps(row[name], ensure_ascii=False)
+    return row
