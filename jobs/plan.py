@@ -116,15 +116,23 @@ class Plan:
         return cls(notes[b"format"].decode(), schema, splits)
 
 
-def expected_rows(splits: list[Split], seen: list[Split], rows_seen: int) -> int:
-    """Rows in these splits; for byte ranges estimated from those that have been seen."""
-    known = sum(split.rows for split in splits if split.rows is not None)
-    unknown = sum(_bytes(split) for split in splits if split.rows is None)
-    bytes_seen = sum(_bytes(split) for split in seen if split.rows is None)
-    if not (unknown and bytes_seen):
-        return known
-    rows_seen -= sum(split.rows for split in seen if split.rows is not None)
-    return known + round(rows_seen * unknown / bytes_seen)
+class RowEstimate:
+    """Rows in some splits; for byte ranges reckoned from those that have been seen."""
+
+    def __init__(self, splits: list[Split]) -> None:
+        self.known = sum(split.rows for split in splits if split.rows is not None)
+        self.unknown_bytes = sum(_bytes(split) for split in splits if split.rows is None)
+        self.rows_seen = self.bytes_seen = 0
+
+    def see(self, split: Split, rows: int) -> None:
+        if split.rows is None:
+            self.rows_seen += rows
+            self.bytes_seen += _bytes(split)
+
+    def total(self) -> int:
+        if not self.bytes_seen:
+            return self.known
+        return self.known + round(self.rows_seen * self.unknown_bytes / self.bytes_seen)
 
 
 def _bytes(split: Split) -> int:

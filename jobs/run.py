@@ -13,7 +13,7 @@ from .config import build_job
 from .errors import RunError
 from .job import Job
 from .placement import run_splits
-from .plan import Split, expected_rows
+from .plan import RowEstimate, Split
 from .prepare import Prepared, prepare
 from .progress import Progress
 from .report import Report
@@ -55,13 +55,12 @@ def _work_off(job: Job, prepared: Prepared, todo: list[Split]) -> Counter[str]:
     """Does these splits, and adds up what the workers counted."""
     totals: Counter[str] = Counter()
     split_of = {split.to_json(): split for split in todo}
+    estimate = RowEstimate(todo)
     troubles: list[str] = []
-    seen: list[Split] = []
-    total = lambda rows: expected_rows(todo, seen, rows)  # noqa: E731
     lines = run_splits(
         prepared.placement, todo, prepared.load, prepared.source, prepared.sink, job.actors
     )
-    with Progress(prepared.load.task, total) as progress:
+    with Progress(prepared.load.task, estimate.total()) as progress:
         for line in lines:
             split = split_of[line["split"]]
             if line["error"] is not None:
@@ -69,23 +68,25 @@ def _work_off(job: Job, prepared: Prepared, todo: list[Split]) -> Counter[str]:
                 if line["fatal"]:
                     break
                 continue
-            if line["rows"] is None:  # written by a late worker of a run before this one
+            rows, dead = line["rows"], line["dead"]
+            if rows is None:  # written by a late worker of a run before this one
                 rows, dead = prepared.ledger.tally([split])
-                line |= {"rows": rows, "dead": dead}
-            seen.append(split)
-            totals.update({"splits": 1, "rows": line["rows"], "dead": line["dead"]})
+            totals.update({"splits": 1, "rows": rows, "dead": dead})
             totals.update(dict(line["work"] or []))
-            progress.add(line)
+            estimate.see(split, rows)
+            progress.add(rows, dead, estimate.total())
             _check_errors(job, totals, line["first_failures"] or [])
-    if troubles:
-        more = f"\n… and {len(troubles) - 3} more" if len(troubles) > 3 else ""
-        raise RunError(
-            f"{len(troubles)} of {len(todo)} splits could not be done; the others are. "
-            f"Run again to try these once more:\n" + "\n".join(troubles[:3]) + more
-        )
-    if totals["splits"] < len(todo):
-        raise RunError(f"Ray gave back only {totals['splits']} of {len(todo)} splits; run again")
+    if troubles or totals["splits"] < len(todo):
+        raise RunError(_unfinished(len(todo), totals["splits"], troubles))
     return totals
+
+
+def _unfinished(splits: int, done: int, troubles: list[str]) -> str:
+    reasons = troubles[:3] or ["Ray gave no reason"]
+    if len(troubles) > 3:
+        reasons.append(f"… and {len(troubles) - 3} more")
+    left = f"{done} of {splits} splits are done; run again to do the others. What stopped them:"
+    return "\n".join([left, *reasons])
 
 
 def _check_errors(job: Job, totals: Counter[str], first: list[str]) -> None:

@@ -18,7 +18,6 @@ CASES = {
     ],
     2: [
         # As much as a task: Ray would fuse all three operators into the actors.
-        ({"placement": "staged", "num_cpus": 0.25}, None),
         ({"placement": "staged", "min": 2, "max": 2}, None),
     ],
     3: [

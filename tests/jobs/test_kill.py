@@ -120,7 +120,7 @@ def test_every_row_once_however_often_it_is_killed(wanted, tmp_path):
 
 def test_an_interrupted_run_says_how_to_go_on(wanted, tmp_path):
     driver = subprocess.Popen(
-        [sys.executable, "-m", "pipemill.jobs.run", *flags(wanted)],
+        [sys.executable, "-m", "pipemill.jobs.run", *flags(wanted), "--set", "actors.max=1"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -5,9 +5,13 @@ from __future__ import annotations
 import json
 
 import pyarrow.dataset as ds
+import pytest
 
 import pipemill
 from tests import tiny
+
+# One process runs all tests that share a Ray.
+pytestmark = pytest.mark.xdist_group("ray")
 
 
 def test_every_placement_gives_the_same_answers_and_dead_letters(models, tmp_path, ray_session):
@@ -27,7 +31,7 @@ def test_every_placement_gives_the_same_answers_and_dead_letters(models, tmp_pat
             model=models["fill-mask"],
             input=str(tmp_path / "in.jsonl"),
             output={"path": str(out), "rows_per_part": 20},
-            actors={"placement": placement},
+            actors={"placement": placement, "max": 1},  # more would load more models
         )
         assert (report.rows, report.done, report.dead) == (150, 147, 3)
         tables[placement] = ds.dataset(out).to_table()
@@ -42,9 +46,9 @@ def test_every_placement_gives_the_same_answers_and_dead_letters(models, tmp_pat
 def test_the_progress_bar_shows_rows_rate_time_left_and_dead_letters(capsys):
     from pipemill.jobs.progress import Progress
 
-    with Progress("ner", lambda rows: 100) as progress:
+    with Progress("ner", 100) as progress:
         progress.bar.mininterval = 0
-        progress.add({"rows": 40, "dead": 3})
+        progress.add(40, 3, 100)
         progress.bar.refresh()
     shown = capsys.readouterr().err
     assert "40/100" in shown

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pipemill.jobs.errors import ConfigError
 from pipemill.jobs.inputs import InputFile
-from pipemill.jobs.plan import Plan, expected_rows
+from pipemill.jobs.plan import Plan, RowEstimate
 from pipemill.jobs.sources.ranges import Range, even_ranges, rows_per_split
 
 SCHEMA = pa.schema([("text", pa.string()), ("tags", pa.list_(pa.string()))])
@@ -54,7 +54,9 @@ def test_rows_of_byte_ranges_are_estimated_from_those_seen():
     plan.add(
         [InputFile("a.jsonl", 400, "1")], [[Range(i, i + 100, None) for i in (0, 100, 200, 300)]]
     )
-    assert expected_rows(plan.splits, [], 0) == 0
-    assert expected_rows(plan.splits, plan.splits[:1], 25) == 100
     plan.add([InputFile("b.jsonl", 400, "1")], [[Range(0, 400, 7)]])
-    assert expected_rows(plan.splits, [plan.splits[0], plan.splits[-1]], 32) == 107
+    estimate = RowEstimate(plan.splits)
+    assert estimate.total() == 7
+    estimate.see(plan.splits[0], 25)
+    estimate.see(plan.splits[-1], 7)
+    assert estimate.total() == 107
