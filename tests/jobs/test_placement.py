@@ -31,7 +31,7 @@ def test_every_placement_gives_the_same_answers_and_dead_letters(models, tmp_pat
             model=models["fill-mask"],
             input=str(tmp_path / "in.jsonl"),
             output={"path": str(out), "rows_per_part": 20},
-            actors={"placement": placement, "max": 1},  # more would load more models
+            actors={"placement": placement, "max": 1},
         )
         assert (report.rows, report.done, report.dead) == (150, 147, 3)
         tables[placement] = ds.dataset(out).to_table()
