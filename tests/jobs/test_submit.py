@@ -61,7 +61,8 @@ def test_ray_job_submit_starts_the_same_job(head, models, tmp_path):
     pq.write_table(pa.table({"text": tiny.texts(60, longest=10)}), tmp_path / "in.parquet")
     job = [
         "--task", "text-classification", "--model", models["text-classification"],
-        "--input", str(tmp_path / "in.parquet"), "--output", str(tmp_path / "out"), "--set", "actors.max=1",
+        "--input", str(tmp_path / "in.parquet"), "--output", str(tmp_path / "out"),
+        "--set", "actors.max=1",
     ]  # fmt: skip
     submit = [RAY, "job", "submit", "--address", address, "--working-dir", str(ROOT), "--"]
     command = [*submit, "python", "-m", "pipemill.jobs.run", *job]
