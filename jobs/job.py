@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
+
+
+def _at_least_one(value: str | int) -> str | int:
+    if isinstance(value, int) and value < 1:
+        raise ValueError(f"must be at least 1, not {value}")
+    return value
+
+
+AutoOrCount = Annotated[Literal["auto"] | int, AfterValidator(_at_least_one)]
 
 
 class _Section(BaseModel):
@@ -43,30 +52,16 @@ class OutputSection(_Section):
 
     path: str
     keep: Literal["all"] | list[str] = "all"
-    rows_per_part: Literal["auto"] | int = "auto"
+    rows_per_part: AutoOrCount = "auto"
     on_error: Literal["dead_letter", "null", "raise"] = "dead_letter"
     max_errors: float | int | None = Field(default=0.05, ge=0)
     storage_options: dict[str, Any] = Field(default={}, repr=False, exclude=True)
-
-    @field_validator("rows_per_part")
-    @classmethod
-    def _positive(cls, value: str | int) -> str | int:
-        if isinstance(value, int) and value < 1:
-            raise ValueError(f"must be at least 1, not {value}")
-        return value
 
 
 class BatchingSection(_Section):
     """max_tokens: the most padded tokens in a micro-batch."""
 
-    max_tokens: Literal["auto"] | int = "auto"
-
-    @field_validator("max_tokens")
-    @classmethod
-    def _positive(cls, value: str | int) -> str | int:
-        if isinstance(value, int) and value < 1:
-            raise ValueError(f"must be at least 1, not {value}")
-        return value
+    max_tokens: AutoOrCount = "auto"
 
 
 class ActorsSection(_Section):

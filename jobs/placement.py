@@ -89,9 +89,7 @@ def _fused(
         dataset,
         FusedWorker,
         fn_constructor_args=(load, source, sink),
-        compute=_pool(size, _CALLS),
-        num_cpus=actors.num_cpus,
-        num_gpus=actors.num_gpus or None,
+        **_pool(actors, size, _CALLS),
     )
 
 
@@ -109,9 +107,7 @@ def _staged(
         expanded,
         ForwardWorker,
         fn_constructor_args=(load,),
-        compute=_pool(size, 1),
-        num_cpus=actors.num_cpus,
-        num_gpus=actors.num_gpus or None,
+        **_pool(actors, size, 1),
     )
     return _map(forwarded, RegroupWorker(light, sink), num_cpus=TASK_CPUS)
 
@@ -121,10 +117,11 @@ def _map(dataset: Any, worker: Callable[..., Any], **options: Any) -> Any:
     return dataset.map_batches(worker, batch_size=1, batch_format="pyarrow", **options)
 
 
-def _pool(size: tuple[int, int], calls: int) -> Any:
+def _pool(actors: ActorsSection, size: tuple[int, int], calls: int) -> dict[str, Any]:
+    """What an actor pool is told: its size, and what each actor holds."""
     from ray.data import ActorPoolStrategy
 
-    return ActorPoolStrategy(
+    strategy = ActorPoolStrategy(
         min_size=size[0],
         max_size=size[1],
         max_concurrent_calls_per_actor=calls,
@@ -132,6 +129,11 @@ def _pool(size: tuple[int, int], calls: int) -> Any:
         max_tasks_in_flight_per_actor=max(calls, 2),
         enable_true_multi_threading=calls > 1,
     )
+    return {
+        "compute": strategy,
+        "num_cpus": actors.num_cpus,
+        "num_gpus": actors.num_gpus or None,
+    }
 
 
 def _lines(dataset: Any) -> Lines:

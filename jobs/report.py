@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from html import escape
 from typing import Any
 
@@ -27,7 +27,6 @@ class Report:
     splits: int
     added: dict[str, int]
     padding: float | None = None
-    notes: list[str] = field(default_factory=list)
 
     def to_json(self) -> str:
         """One line."""
@@ -63,4 +62,4 @@ class Report:
         lines.append(("output", f"{self.output} ({self.splits:,} parts)"))
         if self.dead:
             lines.append(("dead letters", f"{self.output.rstrip('/')}/_pipemill/dead-letter/"))
-        return lines + [("note", note) for note in self.notes]
+        return lines
