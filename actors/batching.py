@@ -9,7 +9,9 @@ import numpy as np
 _START = 1 / 64
 
 
-def micro_batches(sizes: np.ndarray, budget: int, *, equal_sizes: bool = False) -> list[np.ndarray]:
+def micro_batches(
+    sizes: np.ndarray, budget: int, groups: np.ndarray | None = None
+) -> list[np.ndarray]:
     """Cuts chunks into the micro-batches that cost least, padded to their longest chunk.
 
     Chunks are sorted by size, longest first: what does not fit in memory shows at once. Each
@@ -18,17 +20,26 @@ def micro_batches(sizes: np.ndarray, budget: int, *, equal_sizes: bool = False) 
 
     sizes: tokens of each chunk, shape (chunks,).
     budget: the most padded tokens in a micro-batch, number of chunks times longest chunk.
-    equal_sizes: only chunks of one size share a micro-batch, so nothing is padded.
+    groups: only chunks of one group share a micro-batch; shape (chunks,), None for a single one.
     Returns indices into `sizes`; together they hold every chunk once.
     """
     if budget < 1:
         raise ValueError(f"budget must be at least 1 token, not {budget}")
+    if groups is None:
+        return _cut(sizes, budget)
+    _, group = np.unique(groups, return_inverse=True)
+    by_group = np.argsort(group, kind="stable")
+    ends = np.cumsum(np.bincount(group))
+    members = np.split(by_group, ends[:-1]) if len(ends) else []
+    batches = [own[cut] for own in members for cut in _cut(sizes[own], budget)]
+    return sorted(batches, key=lambda batch: -sizes[batch].max())
+
+
+def _cut(sizes: np.ndarray, budget: int) -> list[np.ndarray]:
+    """Of chunks that may all share a micro-batch."""
     order = np.argsort(-sizes, kind="stable")
     longest = np.maximum(sizes[order], 1)
     most = np.minimum(np.maximum(budget // longest, 1), len(order) - np.arange(len(order)))
-    if equal_sizes:
-        run_ends = np.searchsorted(-longest, -longest, side="right")
-        most = np.minimum(most, run_ends - np.arange(len(order)))
     start_cost = budget * _START
     # cheapest[i]: of all micro-batches from the i-th chunk on; taken[i]: chunks in the first.
     cheapest = np.zeros(len(order) + 1)

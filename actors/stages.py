@@ -103,7 +103,8 @@ class Stages:
         self, batch: Batch, chunks: pa.StructArray
     ) -> tuple[list[tuple[np.ndarray, pa.Array]], list[tuple[int, BaseException]]]:
         sizes = chunks.field("size").to_numpy(zero_copy_only=False)
-        cuts = micro_batches(sizes, self.budget, equal_sizes=self.task.equal_sizes)
+        groups = _field(chunks, "group")
+        cuts = micro_batches(sizes, self.budget, groups)
         done, failed = [], []
         for cut in cuts:
             pieces, errors = isolate(
@@ -135,6 +136,12 @@ def _each(items: np.ndarray, values: pa.Array | pa.ChunkedArray) -> pa.Array:
     if len(values) != len(items):
         raise ValueError(f"{len(values)} values for {len(items)} items")
     return _one_array(values)
+
+
+def _field(chunks: pa.StructArray, name: str) -> np.ndarray | None:
+    if chunks.type.get_field_index(name) < 0:
+        return None
+    return chunks.field(name).to_numpy(zero_copy_only=False)
 
 
 def _offsets(lists: pa.ListArray) -> np.ndarray:

@@ -35,7 +35,6 @@ class Task(Protocol):
     name: str
     inputs: tuple[Column, ...]
     parameters: Mapping[str, Any]  # the names it takes, with their defaults
-    equal_sizes: bool  # micro-batches of one size only, for models that must not see padding
 
     @staticmethod
     def check(parameters: Mapping[str, Any]) -> None:
@@ -48,7 +47,11 @@ class Task(Protocol):
         """The columns it adds, known from the model alone."""
 
     def expand(self, rows: pa.Table) -> pa.ListArray:
-        """Chunks per row: lists of structs with a field `size` (tokens, or their equivalent)."""
+        """Chunks per row: lists of structs with a field `size` (tokens, or their equivalent).
+
+        A field `group`, where there is one, is a number: only chunks of equal number share a
+        micro-batch.
+        """
 
     def forward(self, chunks: pa.StructArray) -> pa.Array:
         """One output per chunk of a micro-batch, computed on the device."""

@@ -48,8 +48,6 @@ class PipelineTask:
 class AnyPipeline:
     """A loaded pipeline behind the three functions of a task."""
 
-    equal_sizes = True
-
     def __init__(
         self, declared: PipelineTask, pipeline: Any, parameters: Mapping[str, Any]
     ) -> None:
@@ -76,7 +74,8 @@ class AnyPipeline:
 
     def expand(self, rows: pa.Table) -> pa.ListArray:
         lists = [self._chunks(row) for row in rows.to_pylist()]
-        kind = pa.list_(pa.struct([("size", pa.int64()), ("inputs", pa.large_binary())]))
+        fields = [("size", pa.int64()), ("group", pa.int64()), ("inputs", pa.large_binary())]
+        kind = pa.list_(pa.struct(fields))
         return pa.array(lists, type=kind)
 
     def forward(self, chunks: pa.StructArray) -> pa.Array:
@@ -105,7 +104,10 @@ class AnyPipeline:
         chunks = list(inputs) if self.chunked else [inputs]
         for chunk in chunks:
             text_encoder.check_tokens(_tokens(chunk), self.limit, "cut or shorten the text")
-        return [{"size": _size(c), "inputs": pickle.dumps(c, protocol=5)} for c in chunks]
+        return [
+            {"size": _size(c), "group": _size(c), "inputs": pickle.dumps(c, protocol=5)}
+            for c in chunks
+        ]
 
     def _reduced(self, output: Any) -> bytes:
         """What regroup needs of a forward pass.

@@ -76,7 +76,7 @@ class FeatureExtraction:
             if cut:
                 options |= {"stride": self.stride, "return_overflowing_tokens": True}
         encoding = self.pipeline.tokenizer(texts, **options)
-        chunks = text_encoder.as_chunks(encoding)
+        chunks = text_encoder.as_chunks(encoding, self.equal_sizes)
         text_encoder.check_length(chunks, self.limit, "set parameters.truncation to true")
         row_of_chunk = encoding.get("overflow_to_sample_mapping", range(len(texts)))
         return text_encoder.per_row(chunks, np.bincount(row_of_chunk, minlength=len(texts)))

@@ -85,7 +85,7 @@ class TextClassification:
     def _encode(self, *texts: pa.ChunkedArray) -> pa.StructArray:
         lists = [column.to_pylist() for column in texts]
         encoding = self.pipeline.tokenizer(*lists, return_attention_mask=False, **self.tokenize)
-        return text_encoder.as_chunks(encoding)
+        return text_encoder.as_chunks(encoding, self.equal_sizes)
 
     def forward(self, chunks: pa.StructArray) -> pa.FixedSizeListArray:
         outputs, _ = text_encoder.run(self.pipeline, chunks)

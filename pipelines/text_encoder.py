@@ -12,12 +12,17 @@ _POSITIONS = ("position_embeddings", "embed_positions", "wpe")
 _UNBOUNDED = 10**9  # what tokenizers say that know no limit is larger
 
 
-def as_chunks(encoding: Any) -> pa.StructArray:
-    """A tokenizer's output for several texts as chunks: `size`, and a list per model input."""
+def as_chunks(encoding: Any, equal_sizes: bool) -> pa.StructArray:
+    """A tokenizer's output for several texts as chunks: `size`, and a list per model input.
+
+    equal_sizes: chunks of different length must not share a micro-batch.
+    """
     fields = {name: encoding[name] for name in ("input_ids", "token_type_ids") if name in encoding}
     lengths = np.fromiter(map(len, fields["input_ids"]), dtype=np.int64)
     offsets = pa.array(np.concatenate([[0], np.cumsum(lengths)]), pa.int32())
     columns = {"size": pa.array(lengths)}
+    if equal_sizes:
+        columns["group"] = columns["size"]
     for name, lists in fields.items():
         values = np.fromiter((i for ids in lists for i in ids), np.int32, int(lengths.sum()))
         columns[name] = pa.ListArray.from_arrays(offsets, pa.array(values))

@@ -68,7 +68,7 @@ class ZeroShotClassification:
                 raise ValueError(f"hypothesis_template {template!r} has no {{}} for the label")
             texts += [text] * len(own)
             hypotheses += [template.format(label) for label in own]
-        chunks = text_encoder.as_chunks(self._tokenize(texts, hypotheses))
+        chunks = text_encoder.as_chunks(self._tokenize(texts, hypotheses), self.equal_sizes)
         text_encoder.check_length(chunks, self.limit, "the label alone is longer than that")
         return text_encoder.per_row(chunks, np.fromiter(map(len, labels), np.int64))
 

@@ -20,7 +20,6 @@ class Lengths:
     name = "lengths"
     inputs = (Column(name="text", kind="text"),)
     parameters: Mapping[str, Any] = MappingProxyType({})
-    equal_sizes = False
 
     def __init__(self):
         self.seen = []
