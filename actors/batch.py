@@ -28,7 +28,8 @@ class Batch:
 
     rows: one Arrow row per input row, so nothing can separate a row from its chunks.
     failures: by row number in the split; the first failure of a row stands.
-    work: what the stages counted: chunks, tokens, padded_tokens, seconds per stage.
+    work: what the stages counted: chunks, tokens, padded_tokens, seconds per stage, and
+        truncated_rows and lost_tokens, where rows were cut.
     results: the task's result columns, as long as `rows`; null where a row failed.
     """
 

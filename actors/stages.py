@@ -54,7 +54,9 @@ class Stages:
             )
             for row, exception in failed:
                 batch.fail("expand", row, exception)
-        batch.rows = batch.rows.append_column(CHUNKS, _scatter(pieces, batch.rows.num_rows))
+        lists = _scatter(pieces, batch.rows.num_rows)
+        batch.count(**_losses(lists))
+        batch.rows = batch.rows.append_column(CHUNKS, lists)
         return batch
 
     def forward(self, batch: Batch) -> Batch:
@@ -142,6 +144,15 @@ def _field(chunks: pa.StructArray, name: str) -> np.ndarray | None:
     if chunks.type.get_field_index(name) < 0:
         return None
     return chunks.field(name).to_numpy(zero_copy_only=False)
+
+
+def _losses(lists: pa.Array) -> dict[str, int]:
+    """How many rows were cut, and the tokens cut, where the chunks say it."""
+    lost = _field(lists.flatten(), "lost") if pa.types.is_list(lists.type) else None
+    if lost is None:
+        return {}
+    of_row = np.bincount(pc.list_parent_indices(lists).to_numpy(), weights=lost)
+    return {"truncated_rows": np.count_nonzero(of_row), "lost_tokens": int(of_row.sum())}
 
 
 def _offsets(lists: pa.ListArray) -> np.ndarray:

@@ -50,7 +50,8 @@ class Task(Protocol):
         """Chunks per row: lists of structs with a field `size` (tokens, or their equivalent).
 
         A field `group`, where there is one, is a number: only chunks of equal number share a
-        micro-batch.
+        micro-batch. A field `lost`, where there is one, counts tokens that were cut from the
+        row's text and that no chunk holds; a row has lost what its chunks say together.
         """
 
     def forward(self, chunks: pa.StructArray) -> pa.Array:

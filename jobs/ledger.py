@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -31,11 +32,18 @@ class Ledger:
         """Names of the parts that exist."""
         return {n for n in self.files() if n.startswith("part-") and n.endswith(".parquet")}
 
-    def tally(self, splits: Iterable[Split]) -> tuple[int, int]:
-        """Rows that went into these splits' parts, and how many are dead, from the footers."""
+    def tally(self, splits: Iterable[Split]) -> Counter[str]:
+        """What these splits' footers say together.
+
+        rows: those that went into the parts; dead: how many of them are dead letters.
+        truncated_rows, lost_tokens: rows whose text was cut, and the tokens cut.
+        """
         with ThreadPoolExecutor(_THREADS) as threads:
             footers = list(threads.map(self._footer, [split.part for split in splits]))
-        return sum(f["rows"] for f in footers), sum(f["dead"] for f in footers)
+        tally = Counter({name: sum(f[name] for f in footers) for name in ("rows", "dead")})
+        for name in ("truncated_rows", "lost_tokens"):  # older footers do not have them
+            tally[name] = sum(f.get(name, 0) for f in footers)
+        return tally
 
     def read_plan(self) -> Plan | None:
         data = self._read(_PLAN)

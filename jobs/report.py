@@ -16,6 +16,8 @@ class Report:
     seconds: this run's, start-up included; rows_per_second: rows this run added in that time.
     added: rows, done, dead and splits of this run.
     padding: share of the forward passes' tokens that was padding; None if nothing was computed.
+    truncated: `rows` of the whole output whose text was cut, and the `tokens` that they lost; None,
+        and left out of the JSON, if none was.
     """
 
     rows: int
@@ -27,10 +29,14 @@ class Report:
     splits: int
     added: dict[str, int]
     padding: float | None = None
+    truncated: dict[str, int] | None = None
 
     def to_json(self) -> str:
         """One line."""
-        return json.dumps(asdict(self))
+        fields = asdict(self)
+        if self.truncated is None:
+            del fields["truncated"]
+        return json.dumps(fields)
 
     def __str__(self) -> str:
         return "\n".join(f"{name:<14}{value}" for name, value in self._lines())
@@ -59,6 +65,9 @@ class Report:
             lines.append(("this run", f"nothing left to do ({self.seconds:.1f} s)"))
         if self.padding is not None:
             lines.append(("padding", f"{self.padding:.1%} of the tokens computed"))
+        if self.truncated is not None:
+            rows, tokens = self.truncated["rows"], self.truncated["tokens"]
+            lines.append(("truncated", f"{rows:,} rows lost {tokens:,} tokens of their texts"))
         lines.append(("output", f"{self.output} ({self.splits:,} parts)"))
         if self.dead:
             lines.append(("dead letters", f"{self.output.rstrip('/')}/_pipemill/dead-letter/"))

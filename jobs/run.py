@@ -46,7 +46,7 @@ def run(
     exist = prepared.ledger.parts()
     done = [split for split in prepared.plan.splits if split.part in exist]
     todo = [split for split in prepared.plan.splits if split.part not in exist]
-    before = Counter(dict(zip(("rows", "dead"), prepared.ledger.tally(done), strict=True)))
+    before = prepared.ledger.tally(done)
     added = _work_off(job, prepared, todo) if todo else Counter()
     return _report(prepared, before, added, time.monotonic() - started)
 
@@ -68,13 +68,13 @@ def _work_off(job: Job, prepared: Prepared, todo: list[Split]) -> Counter[str]:
                 if line["fatal"]:
                     break
                 continue
-            rows, dead = line["rows"], line["dead"]
-            if rows is None:  # written by a late worker of a run before this one
-                rows, dead = prepared.ledger.tally([split])
-            totals.update({"splits": 1, "rows": rows, "dead": dead})
-            totals.update(dict(line["work"] or []))
-            estimate.see(split, rows)
-            progress.add(rows, dead, estimate.total())
+            if line["rows"] is None:  # written by a late worker of a run before this one
+                counts = prepared.ledger.tally([split])
+            else:
+                counts = {"rows": line["rows"], "dead": line["dead"], **dict(line["work"])}
+            totals.update({"splits": 1, **counts})
+            estimate.see(split, counts["rows"])
+            progress.add(counts["rows"], counts["dead"], estimate.total())
             _check_errors(job, totals, line["first_failures"] or [])
     if troubles or totals["splits"] < len(todo):
         raise RunError(_unfinished(len(todo), totals["splits"], troubles))
@@ -108,8 +108,10 @@ def _check_errors(job: Job, totals: Counter[str], first: list[str]) -> None:
 def _report(
     prepared: Prepared, before: Counter[str], added: Counter[str], seconds: float
 ) -> Report:
-    rows, dead = before["rows"] + added["rows"], before["dead"] + added["dead"]
+    whole = before + added
+    rows, dead = whole["rows"], whole["dead"]
     padded = added["padded_tokens"]
+    truncated = {"rows": int(whole["truncated_rows"]), "tokens": int(whole["lost_tokens"])}
     return Report(
         rows=rows,
         done=rows - dead,
@@ -125,6 +127,7 @@ def _report(
             "splits": added["splits"],
         },
         padding=round(1 - added["tokens"] / padded, 4) if padded else None,
+        truncated=truncated if truncated["rows"] else None,
     )
 
 

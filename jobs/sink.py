@@ -57,6 +57,8 @@ class PartSink:
             "split": split["number"],
             "rows": batch.rows.num_rows,
             "dead": len(batch.failures),
+            "truncated_rows": int(batch.work.get("truncated_rows", 0)),
+            "lost_tokens": int(batch.work.get("lost_tokens", 0)),
         }
         write_whole(filesystem, f"{root}/{split['part']}", _parquet(part, footer))
 

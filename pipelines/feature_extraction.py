@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pipemill.actors.task import Column
 
-from . import text_encoder
+from . import text_encoder, windows
 
 _POOLINGS = ("mean", "cls", "last", "max", "none")
 
@@ -26,7 +26,7 @@ class FeatureExtraction:
     A text longer than the model is cut into windows of `max_length` tokens that overlap by
     `stride` tokens; their vectors are pooled by their number of tokens ("max" by maximum, "last"
     takes the last window, "none" puts one after the other). `truncation: true` keeps the first
-    window only.
+    window only, and the run counts the tokens lost.
     """
 
     name = "feature-extraction"
@@ -34,9 +34,7 @@ class FeatureExtraction:
     parameters: Mapping[str, Any] = {
         "pooling": "mean",
         "normalize": False,
-        "truncation": False,
-        "max_length": None,
-        "stride": 0,
+        **windows.PARAMETERS,
     }
 
     @staticmethod
@@ -44,21 +42,22 @@ class FeatureExtraction:
         if parameters["pooling"] not in _POOLINGS:
             known = ", ".join(_POOLINGS)
             raise ValueError(f"pooling is one of {known}, not {parameters['pooling']!r}")
-        if not isinstance(parameters["stride"], int):
-            raise ValueError(f"stride is a number of tokens, not {parameters['stride']!r}")
-        if not isinstance(parameters["max_length"], int | None):
-            raise ValueError(f"max_length is a number or null, not {parameters['max_length']!r}")
+        if not isinstance(parameters["normalize"], bool):
+            raise ValueError(f"normalize is true or false, not {parameters['normalize']!r}")
+        windows.check(parameters)
 
     def __init__(self, pipeline: Any, parameters: Mapping[str, Any]) -> None:
         settings = {**self.parameters, **parameters}
         self.pipeline = pipeline
         self.pooling, self.normalize = settings["pooling"], settings["normalize"]
-        self.windows = not settings["truncation"]
-        self.stride = settings["stride"]
         limits = [text_encoder.max_length(pipeline), settings["max_length"]]
-        self.limit = min((limit for limit in limits if limit), default=None)
-        text_encoder.check_stride(pipeline, self.limit, self.stride)
-        self.equal_sizes = text_encoder.needs_equal_sizes(pipeline)
+        self.cutter = windows.Cutter(
+            tokenizer=pipeline.tokenizer,
+            limit=min((limit for limit in limits if limit), default=None),
+            stride=settings["stride"],
+            truncation=settings["truncation"],
+            equal_sizes=text_encoder.needs_equal_sizes(pipeline),
+        )
         self.width = pipeline.model.config.get_text_config().hidden_size
 
     def results(self) -> pa.Schema:
@@ -67,19 +66,7 @@ class FeatureExtraction:
         return pa.schema([("embedding", pa.list_(pa.float32(), self.width))])
 
     def expand(self, rows: pa.Table) -> pa.ListArray:
-        texts = rows["text"].to_pylist()
-        options: dict[str, Any] = {"return_attention_mask": False}
-        # A slow tokenizer can't cut windows, and would truncate without a word.
-        cut = self.windows and self.pipeline.tokenizer.is_fast
-        if self.limit is not None and (cut or not self.windows):
-            options |= {"truncation": True, "max_length": self.limit}
-            if cut:
-                options |= {"stride": self.stride, "return_overflowing_tokens": True}
-        encoding = self.pipeline.tokenizer(texts, **options)
-        chunks = text_encoder.as_chunks(encoding, self.equal_sizes)
-        text_encoder.check_length(chunks, self.limit, "set parameters.truncation to true")
-        row_of_chunk = encoding.get("overflow_to_sample_mapping", range(len(texts)))
-        return text_encoder.per_row(chunks, np.bincount(row_of_chunk, minlength=len(texts)))
+        return self.cutter.chunks(rows["text"].to_pylist())
 
     def forward(self, chunks: pa.StructArray) -> pa.Array:
         outputs, lengths = text_encoder.run(self.pipeline, chunks)
@@ -87,35 +74,21 @@ class FeatureExtraction:
         if self.pooling == "none":
             return _token_vectors(states, lengths)
         pooled = text_encoder.vectors(_pool(states, lengths, self.pooling))
-        return pa.StructArray.from_arrays([pooled, pa.array(lengths)], names=["vector", "tokens"])
+        return windows.with_sizes(pooled, lengths)
 
     def regroup(self, rows: pa.Table, outputs: pa.ListArray) -> pa.Table:
-        counts = pc.list_value_length(outputs).to_numpy()
-        starts = np.cumsum(counts) - counts
-        chunks = outputs.flatten()
+        counts, chunks = pc.list_value_length(outputs).to_numpy(), outputs.flatten()
         if self.pooling == "none":
             tokens = np.concatenate([[0], np.cumsum(pc.list_value_length(chunks).to_numpy())])
-            offsets = pa.array(tokens[np.append(starts, len(chunks))], pa.int32())
+            offsets = pa.array(tokens[np.concatenate([[0], np.cumsum(counts)])], pa.int32())
             return pa.table({"embedding": pa.ListArray.from_arrays(offsets, chunks.flatten())})
         vectors = text_encoder.matrix(chunks.field("vector"))
-        pooled = self._join(vectors, chunks.field("tokens").to_numpy(), starts, counts)
+        rule = self.pooling if self.pooling in ("max", "last") else "mean"
+        pooled = windows.pool(vectors, chunks.field("tokens").to_numpy(), counts, rule)
         if self.normalize:
             pooled = pooled / np.maximum(np.linalg.norm(pooled, axis=1, keepdims=True), 1e-12)
         values = pa.array(pooled.astype(np.float32, copy=False).ravel())
         return pa.table({"embedding": pa.FixedSizeListArray.from_arrays(values, self.width)})
-
-    def _join(
-        self, vectors: np.ndarray, tokens: np.ndarray, starts: np.ndarray, counts: np.ndarray
-    ) -> np.ndarray:
-        """The vectors of a row's windows as one, shape (rows, width)."""
-        if len(counts) == len(vectors):  # every row is a single window
-            return vectors
-        if self.pooling == "max":
-            return np.maximum.reduceat(vectors, starts)
-        if self.pooling == "last":
-            return vectors[starts + counts - 1]
-        weights = tokens[:, None].astype(np.float32)
-        return np.add.reduceat(vectors * weights, starts) / np.add.reduceat(weights, starts)
 
 
 def _pool(states: Any, lengths: np.ndarray, pooling: str) -> Any:

@@ -10,9 +10,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pipemill.actors.task import Column
 
-from . import text_encoder
+from . import text_encoder, windows
 
-_TOKENIZER = ("truncation", "max_length", "add_special_tokens")
+_WINDOW_POOLINGS = ("mean", "max")
 
 
 class TextClassification:
@@ -21,6 +21,14 @@ class TextClassification:
     Adds `label` and `score`; with `top_k` other than 1 the lists `labels` and `scores`, best
     first (`top_k: null` gives all labels). `function_to_apply` is "softmax", "sigmoid" or "none";
     without it the model's configuration decides, as in `transformers.TextClassificationPipeline`.
+
+    A text longer than the model, or than `max_length`, is cut into windows of so many tokens that
+    overlap by `stride` tokens; of a pair only the first text is cut. `window_pooling` makes their
+    scores one: their "mean", weighted by the windows' tokens, or each label's largest ("max"), for
+    labels that hold if any passage shows them. It takes the scores, not the logits: so the
+    softmax ones still add up to 1, and one passage of extreme logits does not outvote all others.
+    `truncation: true` keeps the first window only, as in transformers, and the run counts the
+    tokens lost.
     """
 
     name = "text-classification"
@@ -31,9 +39,9 @@ class TextClassification:
     parameters: Mapping[str, Any] = {
         "top_k": 1,
         "function_to_apply": None,
-        "truncation": False,
-        "max_length": None,
         "add_special_tokens": True,
+        "window_pooling": "mean",
+        **windows.PARAMETERS,
     }
 
     @staticmethod
@@ -42,19 +50,28 @@ class TextClassification:
         if function is not None and str(function).lower() not in _ACTIVATIONS:
             known = ", ".join(_ACTIVATIONS)
             raise ValueError(f"function_to_apply is one of {known}, not {function!r}")
-        for name in ("top_k", "max_length"):
-            if not isinstance(parameters[name], int | None):
-                raise ValueError(f"{name} is a number or null, not {parameters[name]!r}")
+        if parameters["top_k"] is not None and not windows.is_count(parameters["top_k"]):
+            raise ValueError(f"top_k is a number or null, not {parameters['top_k']!r}")
+        if not isinstance(parameters["add_special_tokens"], bool):
+            raise ValueError("add_special_tokens is true or false")
+        if parameters["window_pooling"] not in _WINDOW_POOLINGS:
+            known = " or ".join(_WINDOW_POOLINGS)
+            raise ValueError(f"window_pooling is {known}, not {parameters['window_pooling']!r}")
+        windows.check(parameters)
 
     def __init__(self, pipeline: Any, parameters: Mapping[str, Any]) -> None:
+        settings = {**self.parameters, **parameters}
         self.pipeline = pipeline
-        self.top_k = parameters.get("top_k", 1)
-        self.tokenize = {name: parameters[name] for name in _TOKENIZER if name in parameters}
-        self.activation = _activation(pipeline.model.config, parameters.get("function_to_apply"))
-        if self.tokenize.get("truncation") and self.tokenize.get("max_length") is None:
-            self.tokenize["max_length"] = text_encoder.max_length(pipeline)
-        self.limit = text_encoder.positions(pipeline.model)
-        self.equal_sizes = text_encoder.needs_equal_sizes(pipeline)
+        self.top_k, self.window_pooling = settings["top_k"], settings["window_pooling"]
+        self.activation = _activation(pipeline.model.config, settings["function_to_apply"])
+        self.cutter = windows.Cutter(
+            tokenizer=pipeline.tokenizer,
+            limit=_limit(pipeline, settings),
+            stride=settings["stride"],
+            truncation=settings["truncation"],
+            equal_sizes=text_encoder.needs_equal_sizes(pipeline),
+            add_special_tokens=settings["add_special_tokens"],
+        )
         labels = pipeline.model.config.id2label
         self.labels = np.array([labels[i] for i in range(len(labels))], dtype=object)
 
@@ -64,35 +81,28 @@ class TextClassification:
         return pa.schema([("labels", pa.list_(pa.string())), ("scores", pa.list_(pa.float32()))])
 
     def expand(self, rows: pa.Table) -> pa.ListArray:
-        chunks = self._tokenized(rows)
-        text_encoder.check_length(chunks, self.limit, "set parameters.truncation to true")
-        return text_encoder.one_per_row(chunks)
-
-    def _tokenized(self, rows: pa.Table) -> pa.StructArray:
         if "text_pair" not in rows.column_names:
-            return self._encode(rows["text"])
+            return self.cutter.chunks(rows["text"].to_pylist())
         # A row whose second text is null or empty is a text alone, as it is to transformers.
         paired = pc.fill_null(pc.not_equal(rows["text_pair"], ""), False)
         both, alone = rows.filter(paired), rows.filter(pc.invert(paired))
         pieces = [
-            self._encode(*columns)
+            self.cutter.chunks(*(column.to_pylist() for column in columns))
             for columns in ((both["text"], both["text_pair"]), (alone["text"],))
             if len(columns[0])
         ]
         order = np.argsort(pc.sort_indices(paired, sort_keys=[("", "descending")]).to_numpy())
         return pa.concat_arrays(pieces).take(pa.array(order))
 
-    def _encode(self, *texts: pa.ChunkedArray) -> pa.StructArray:
-        lists = [column.to_pylist() for column in texts]
-        encoding = self.pipeline.tokenizer(*lists, return_attention_mask=False, **self.tokenize)
-        return text_encoder.as_chunks(encoding, self.equal_sizes)
-
-    def forward(self, chunks: pa.StructArray) -> pa.FixedSizeListArray:
-        outputs, _ = text_encoder.run(self.pipeline, chunks)
-        return text_encoder.vectors(outputs.logits)
+    def forward(self, chunks: pa.StructArray) -> pa.StructArray:
+        outputs, lengths = text_encoder.run(self.pipeline, chunks)
+        return windows.with_sizes(text_encoder.vectors(outputs.logits), lengths)
 
     def regroup(self, rows: pa.Table, outputs: pa.ListArray) -> pa.Table:
-        scores = self.activation(text_encoder.matrix(outputs.flatten()))
+        counts, chunks = pc.list_value_length(outputs).to_numpy(), outputs.flatten()
+        scores = self.activation(text_encoder.matrix(chunks.field("vector")))
+        tokens = chunks.field("tokens").to_numpy()
+        scores = windows.pool(scores, tokens, counts, self.window_pooling)
         if self.top_k == 1:
             best = scores.argmax(axis=1)
             columns = [self.labels[best], scores[np.arange(len(best)), best]]
@@ -105,6 +115,17 @@ class TextClassification:
             pa.ListArray.from_arrays(offsets, pa.array(ranked.ravel())),
         ]
         return pa.table(columns, schema=self.results())
+
+
+def _limit(pipeline: Any, settings: Mapping[str, Any]) -> int | None:
+    """The most tokens of a chunk.
+
+    Only what the model has no positions for is cut unasked: all else transformers answers whole.
+    """
+    limits = [text_encoder.positions(pipeline.model), settings["max_length"]]
+    if windows.truncates(settings["truncation"]) and settings["max_length"] is None:
+        limits.append(text_encoder.max_length(pipeline))
+    return min((limit for limit in limits if limit), default=None)
 
 
 def _activation(config: Any, name: str | None) -> Any:

@@ -12,10 +12,11 @@ _POSITIONS = ("position_embeddings", "embed_positions", "wpe")
 _UNBOUNDED = 10**9  # what tokenizers say that know no limit is larger
 
 
-def as_chunks(encoding: Any, equal_sizes: bool) -> pa.StructArray:
+def as_chunks(encoding: Any, equal_sizes: bool, lost: np.ndarray | None = None) -> pa.StructArray:
     """A tokenizer's output for several texts as chunks: `size`, and a list per model input.
 
     equal_sizes: chunks of different length must not share a micro-batch.
+    lost: tokens that were cut from each text, shape (chunks,).
     """
     fields = {name: encoding[name] for name in ("input_ids", "token_type_ids") if name in encoding}
     lengths = np.fromiter(map(len, fields["input_ids"]), dtype=np.int64)
@@ -23,14 +24,12 @@ def as_chunks(encoding: Any, equal_sizes: bool) -> pa.StructArray:
     columns = {"size": pa.array(lengths)}
     if equal_sizes:
         columns["group"] = columns["size"]
+    if lost is not None:
+        columns["lost"] = pa.array(lost, pa.int32())
     for name, lists in fields.items():
         values = np.fromiter((i for ids in lists for i in ids), np.int32, int(lengths.sum()))
         columns[name] = pa.ListArray.from_arrays(offsets, pa.array(values))
     return pa.StructArray.from_arrays(list(columns.values()), names=list(columns))
-
-
-def one_per_row(chunks: pa.StructArray) -> pa.ListArray:
-    return per_row(chunks, np.ones(len(chunks), dtype=np.int64))
 
 
 def per_row(chunks: pa.StructArray, counts: np.ndarray) -> pa.ListArray:
@@ -47,13 +46,6 @@ def check_tokens(count: int, limit: int | None, advice: str) -> None:
     """Raises where the model has no more positions: a GPU would take all rows down with this."""
     if limit is not None and count > limit:
         raise ValueError(f"{count} tokens are more than the model's {limit}: {advice}")
-
-
-def check_stride(pipeline: Any, limit: int | None, stride: int) -> None:
-    """Raises if windows that overlap by so many tokens would not advance."""
-    room = (limit or _UNBOUNDED) - pipeline.tokenizer.num_special_tokens_to_add()
-    if not 0 <= stride < room:
-        raise ValueError(f"stride is at least 0 and less than a window's {room} tokens: {stride}")
 
 
 def max_length(pipeline: Any) -> int | None:

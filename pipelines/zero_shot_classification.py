@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pipemill.actors.task import Column
 
-from . import text_encoder
+from . import text_encoder, windows
 
 _TEMPLATE = "This example is {}."
 
@@ -20,7 +20,8 @@ class ZeroShotClassification:
 
     Adds the lists `labels` and `scores`, best first. The labels, the template and `multi_label`
     hold for all rows as parameters, or differ by row as columns. The text is cut to what the
-    model takes, the label never is, as in `transformers.ZeroShotClassificationPipeline`.
+    model takes, the label never is, as in `transformers.ZeroShotClassificationPipeline`; the run
+    counts the tokens that this lost.
     """
 
     name = "zero-shot-classification"
@@ -68,9 +69,12 @@ class ZeroShotClassification:
                 raise ValueError(f"hypothesis_template {template!r} has no {{}} for the label")
             texts += [text] * len(own)
             hypotheses += [template.format(label) for label in own]
-        chunks = text_encoder.as_chunks(self._tokenize(texts, hypotheses), self.equal_sizes)
+        encoding = self._tokenize(texts, hypotheses)
+        counts = np.fromiter(map(len, labels), np.int64)
+        lost = self._lost(encoding, texts, hypotheses, np.cumsum(counts) - counts)
+        chunks = text_encoder.as_chunks(encoding, self.equal_sizes, lost)
         text_encoder.check_length(chunks, self.limit, "the label alone is longer than that")
-        return text_encoder.per_row(chunks, np.fromiter(map(len, labels), np.int64))
+        return text_encoder.per_row(chunks, counts)
 
     def forward(self, chunks: pa.StructArray) -> pa.FixedSizeListArray:
         outputs, _ = text_encoder.run(self.pipeline, chunks)
@@ -94,6 +98,17 @@ class ZeroShotClassification:
             pa.ListArray.from_arrays(offsets, pa.array(scores[order], pa.float32())),
         ]
         return pa.table(columns, schema=self.results())
+
+    def _lost(
+        self, encoding: Any, texts: list[str], hypotheses: list[str], starts: np.ndarray
+    ) -> np.ndarray:
+        """Tokens cut from each row's text for its longest label, said by the row's first chunk."""
+        lost = np.zeros(len(texts), dtype=np.int32)
+        if self.max_length is not None:
+            pairs = (texts, hypotheses)
+            of_pair = windows.lost_tokens(self.pipeline.tokenizer, encoding, pairs, self.max_length)
+            lost[starts] = np.maximum.reduceat(of_pair, starts)
+        return lost
 
     def _values(self, rows: pa.Table, name: str) -> list[Any]:
         default = self.defaults[name]

@@ -1,0 +1,171 @@
+"""Texts longer than the model: cut into windows or truncated, and the windows' vectors pooled."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from pipemill.actors.isolate import is_rows_fault
+
+from . import text_encoder
+
+# What tasks that use this take, beside parameters of their own.
+PARAMETERS: Mapping[str, Any] = {"truncation": False, "max_length": None, "stride": 0}
+
+_TRUNCATIONS = ("longest_first", "only_first", "only_second", "do_not_truncate")
+
+
+def check(parameters: Mapping[str, Any]) -> None:
+    """Raises ValueError for a value of `PARAMETERS` that can't be right."""
+    truncation = parameters["truncation"]
+    if not isinstance(truncation, bool | None) and truncation not in _TRUNCATIONS:
+        known = ", ".join(_TRUNCATIONS)
+        raise ValueError(f"truncation is true, false or one of {known}, not {truncation!r}")
+    if not is_count(parameters["stride"], least=0):
+        raise ValueError(f"stride is a number of tokens, not {parameters['stride']!r}")
+    if parameters["max_length"] is not None and not is_count(parameters["max_length"]):
+        raise ValueError(f"max_length is a number or null, not {parameters['max_length']!r}")
+
+
+def truncates(truncation: bool | str | None) -> bool:
+    """Whether that value asks for a cut text, rather than for windows."""
+    return truncation not in (None, False, "do_not_truncate")
+
+
+def is_count(value: Any, least: int = 1) -> bool:
+    """Whether it is an integer of at least that; true and false are none."""
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cutter:
+    """Makes texts, or pairs of them, into chunks of at most `limit` tokens.
+
+    A longer text becomes windows that overlap by `stride` tokens; of a pair only the first text
+    is cut, and every window is followed by the whole second. With `truncation` (True, or one of
+    a transformers tokenizer's names for it) the text is cut to a single chunk, as by that
+    tokenizer, and the chunk's field `lost` counts the tokens that are left out.
+
+    limit: in tokens, special ones included; None for any length.
+    equal_sizes: chunks of different length must not share a micro-batch.
+    """
+
+    tokenizer: Any
+    limit: int | None
+    stride: int = 0
+    truncation: bool | str | None = False
+    equal_sizes: bool = False
+    add_special_tokens: bool = True
+
+    def __post_init__(self) -> None:
+        if self.limit is None:
+            return
+        special = self.tokenizer.num_special_tokens_to_add() if self.add_special_tokens else 0
+        room = self.limit - special
+        if room < 1:
+            raise ValueError(
+                f"of {self.limit} tokens {special} special ones leave no room for a text"
+            )
+        if not self.truncates and self.stride >= room:
+            raise ValueError(f"stride {self.stride} is not less than a window's {room} tokens")
+
+    @property
+    def truncates(self) -> bool:
+        return truncates(self.truncation)
+
+    def chunks(self, *texts: list[str]) -> pa.ListArray:
+        """Chunks per text; `texts` are one list, or two of equal length: pairs.
+
+        Raises ValueError where a text needs windows that can't be cut.
+        """
+        encoding = self._encode(texts)
+        lost = self._lost(encoding, texts) if self.truncates else None
+        chunks = text_encoder.as_chunks(encoding, self.equal_sizes, lost)
+        # Only a slow tokenizer leaves any that are longer.
+        slow = f"{type(self.tokenizer).__name__} is not a fast tokenizer and can't cut windows"
+        text_encoder.check_length(chunks, self.limit, f"{slow}; set parameters.truncation to true")
+        row_of_chunk = np.array(encoding.get("overflow_to_sample_mapping", range(len(chunks))))
+        if self.tokenizer.truncation_side == "left" and len(chunks) > len(texts[0]):
+            # Such a tokenizer begins with a text's last window.
+            reading_order = np.lexsort((-np.arange(len(chunks)), row_of_chunk))
+            chunks = chunks.take(pa.array(reading_order))
+        return text_encoder.per_row(chunks, np.bincount(row_of_chunk, minlength=len(texts[0])))
+
+    def _encode(self, texts: Sequence[list[str]]) -> Any:
+        options: dict[str, Any] = {"add_special_tokens": self.add_special_tokens}
+        if self.limit is not None and self.truncates:
+            options |= {"truncation": self.truncation, "max_length": self.limit}
+        elif self.limit is not None and self.tokenizer.is_fast:
+            # A slow tokenizer can't cut windows, and would truncate without a word.
+            options |= {"truncation": "only_first", "max_length": self.limit}
+            options |= {"stride": self.stride, "return_overflowing_tokens": True}
+        try:
+            return self.tokenizer(*texts, return_attention_mask=False, **options)
+        except BaseException as error:  # a stride too large is a panic of the Rust code
+            if len(texts) == 1 or self.truncates or not is_rows_fault(error):
+                raise
+            raise ValueError(
+                f"the second text leaves too few of {self.limit} tokens to cut the first into "
+                f"windows that overlap by {self.stride}: shorten it, or set parameters.truncation "
+                "to true"
+            ) from error
+
+    def _lost(self, encoding: Any, texts: Sequence[list[str]]) -> np.ndarray:
+        if self.limit is None:
+            return np.zeros(len(texts[0]), dtype=np.int32)
+        return lost_tokens(self.tokenizer, encoding, texts, self.limit, self.add_special_tokens)
+
+
+def lost_tokens(
+    tokenizer: Any,
+    encoding: Any,
+    texts: Sequence[list[str]],
+    limit: int,
+    add_special_tokens: bool = True,
+) -> np.ndarray:
+    """How many tokens truncation to `limit` cut from each of `texts`, shape (texts,).
+
+    encoding: what the tokenizer made of the texts; one list, or two: pairs.
+    """
+    kept = np.fromiter(map(len, encoding["input_ids"]), np.int32)
+    lost = np.zeros(len(kept), dtype=np.int32)
+    full = np.flatnonzero(kept >= limit)
+    if len(texts) == 1 and encoding.is_fast:
+        special = tokenizer.num_special_tokens_to_add() if add_special_tokens else 0
+        for i in full:
+            lost[i] = sum(len(rest) - special for rest in encoding[int(i)].overflowing)
+    elif len(full):
+        # No tokenizer says it, so those that may have been cut are measured whole.
+        whole = tokenizer(
+            *[[column[i] for i in full] for column in texts],
+            add_special_tokens=add_special_tokens,
+            return_attention_mask=False,
+        )
+        lost[full] = np.fromiter(map(len, whole["input_ids"]), np.int32) - kept[full]
+    return lost
+
+
+def with_sizes(vectors: pa.FixedSizeListArray, sizes: np.ndarray) -> pa.StructArray:
+    """One output per chunk: its vector, and its number of tokens."""
+    return pa.StructArray.from_arrays([vectors, pa.array(sizes)], names=["vector", "tokens"])
+
+
+def pool(vectors: np.ndarray, tokens: np.ndarray, counts: np.ndarray, rule: str) -> np.ndarray:
+    """The vectors of each row's windows as one, shape (rows, width).
+
+    rule: "mean", weighted by the windows' tokens; "max" in each dimension; the "last" window's.
+    vectors: shape (windows, width), in the rows' order; tokens: shape (windows,).
+    counts: windows per row, shape (rows,), none of them 0.
+    """
+    if len(counts) == len(vectors):  # every row is a single window
+        return vectors
+    starts = np.cumsum(counts) - counts
+    if rule == "max":
+        return np.maximum.reduceat(vectors, starts)
+    if rule == "last":
+        return vectors[starts + counts - 1]
+    weights = tokens[:, None].astype(np.float32)
+    return np.add.reduceat(vectors * weights, starts) / np.add.reduceat(weights, starts)
