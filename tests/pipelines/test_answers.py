@@ -136,17 +136,6 @@ def test_text_classification_of_pairs(models):
     assert_same(batch.results.to_pylist(), [truth(pair) for pair in pairs])
 
 
-def test_a_text_longer_than_the_model_is_a_dead_letter_unless_truncation_is_asked_for(models):
-    rows = pa.table({"body": ["short", tiny.sentence(200, 1)]})
-    batch = answers(models, "text-classification", rows)
-    assert list(batch.failures) == [1]
-    assert "parameters.truncation" in batch.failures[1].message
-    cut = answers(models, "text-classification", rows, {"truncation": True})
-    truth = plain(models, "text-classification")
-    expected = [truth(text, truncation=True)[0] for text in rows["body"].to_pylist()]
-    assert_same(cut.results.to_pylist(), expected)
-
-
 @pytest.mark.parametrize("max_tokens", [1, 100, 100_000])
 @pytest.mark.parametrize("multi_label", [False, True])
 def test_zero_shot_with_labels_as_a_parameter(models, multi_label, max_tokens):

@@ -1,0 +1,303 @@
+"""Texts longer than the model: every window against the bare model, what is cut is counted.
+
+The windows are cut by hand here, from the tokens of the text alone.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pipemill.pipelines.feature_extraction import FeatureExtraction
+from pipemill.pipelines.text_classification import TextClassification
+from pipemill.pipelines.windows import Cutter
+
+from tests import tiny
+from tests.pipelines.test_answers import answers, assert_same, load, plain
+
+LIMIT = 128  # the positions of the tests' models
+WORDS = tiny.tokenizer(LIMIT)
+TEXTS = ["short one", *(tiny.sentence(n, n) for n in (150, 3, 90, 40, 300, 41)), "", "river"]
+PAIRS = {"text": "body", "text_pair": "other"}
+
+
+def ids(text):
+    return WORDS(text, add_special_tokens=False)["input_ids"]
+
+
+def windows(text, limit=LIMIT, stride=0, second=None):
+    """(input_ids, token_type_ids) of each window; `second` is whole in all of them."""
+    first = ids(text)
+    tail = [] if second is None else [*ids(second), WORDS.sep_token_id]
+    room = limit - 2 - len(tail)
+    starts = [0]
+    while starts[-1] + room < len(first):
+        starts.append(starts[-1] + room - stride)
+    heads = [[WORDS.cls_token_id, *first[s : s + room], WORDS.sep_token_id] for s in starts]
+    return [(head + tail, [0] * len(head) + [1] * len(tail)) for head in heads]
+
+
+def scores_of(models, cut, activation):
+    """Each window's scores from the bare model, shape (windows, labels)."""
+    import torch
+
+    model = plain(models, "text-classification").model
+    with torch.inference_mode():
+        logits = torch.cat(
+            [
+                model(input_ids=torch.tensor([own]), token_type_ids=torch.tensor([types])).logits
+                for own, types in cut
+            ]
+        )
+    return {"softmax": logits.softmax(-1), "sigmoid": logits.sigmoid(), "none": logits}[
+        activation
+    ].numpy()
+
+
+def pooled(models, cut, rule="mean", activation="softmax"):
+    scores = scores_of(models, cut, activation)
+    if rule == "max":
+        return scores.max(axis=0)
+    return np.average(scores, axis=0, weights=[len(own) for own, _ in cut])
+
+
+def by_label(models, row):
+    names = plain(models, "text-classification").model.config.id2label
+    scores = dict(zip(row["labels"], row["scores"], strict=True))
+    assert list(scores.values()) == sorted(scores.values(), reverse=True)
+    return [scores[names[i]] for i in range(len(names))]
+
+
+@pytest.mark.parametrize("max_tokens", [1, 100, 100_000])
+@pytest.mark.parametrize(
+    ("rule", "activation", "stride", "max_length"),
+    [
+        ("mean", "softmax", 0, None),
+        ("mean", "softmax", 7, 40),
+        ("mean", "none", 37, 40),
+        ("max", "softmax", 7, None),
+        ("max", "sigmoid", 0, 40),
+    ],
+)
+def test_long_texts_are_classified_by_windows(
+    models, rule, activation, stride, max_length, max_tokens
+):
+    parameters = {
+        "top_k": None,
+        "stride": stride,
+        "max_length": max_length,
+        "window_pooling": rule,
+        "function_to_apply": activation,
+    }
+    rows = pa.table({"body": TEXTS})
+    batch = answers(models, "text-classification", rows, parameters, None, max_tokens)
+    cuts = [windows(text, max_length or LIMIT, stride) for text in TEXTS]
+    expected = [pooled(models, cut, rule, activation) for cut in cuts]
+    got = [by_label(models, row) for row in batch.results.to_pylist()]
+    np.testing.assert_allclose(got, expected, atol=1e-5)
+    assert batch.work["chunks"] == sum(map(len, cuts)) > len(TEXTS)
+    assert "truncated_rows" not in batch.work, "nothing is lost"
+    other = [pooled(models, cut, {"mean": "max", "max": "mean"}[rule], activation) for cut in cuts]
+    assert not np.allclose(expected, other, atol=1e-3), "the rules must differ to show a wrong one"
+
+
+def test_what_transformers_answers_whole_is_never_cut(models):
+    texts = [tiny.sentence(n, 5) for n in (10, 40, 50)]
+    assert 100 < len(windows(texts[-1])[0][0]) <= LIMIT
+    batch = answers(models, "text-classification", pa.table({"body": texts}), {"stride": 5})
+    assert batch.work["chunks"] == len(texts)
+    truth = plain(models, "text-classification")
+    assert_same(batch.results.to_pylist(), [truth(text)[0] for text in texts])
+
+
+@pytest.mark.parametrize("stride", [0, 9])
+def test_of_a_pair_the_first_text_is_cut_and_the_second_is_in_every_window(models, stride):
+    seconds = [None, tiny.sentence(9, 1), "", tiny.sentence(4, 2), *(["a river"] * 5)]
+    rows = pa.table({"body": TEXTS, "other": seconds})
+    parameters = {"top_k": None, "stride": stride}
+    batch = answers(models, "text-classification", rows, parameters, PAIRS)
+    cuts = [
+        windows(text, LIMIT, stride, second or None)
+        for text, second in zip(TEXTS, seconds, strict=True)
+    ]
+    assert max(map(len, cuts)) > 5
+    got = [by_label(models, row) for row in batch.results.to_pylist()]
+    np.testing.assert_allclose(got, [pooled(models, cut) for cut in cuts], atol=1e-5)
+
+
+def test_a_second_text_that_leaves_no_room_is_a_dead_letter_with_the_reason(models, capfd):
+    # Room for 5 tokens of the first text, less than the stride; then for none at all.
+    seconds = ["the mill", " ".join(["river"] * 2), "", tiny.sentence(200, 4)]
+    while len(ids(seconds[1])) < LIMIT - 8:
+        seconds[1] += " x"
+    rows = pa.table({"body": [tiny.sentence(100, 1)] * 4, "other": seconds})
+    batch = answers(models, "text-classification", rows, {"stride": 9}, PAIRS)
+    assert {row: f.stage for row, f in batch.failures.items()} == {1: "expand", 3: "expand"}
+    for row in (1, 3):
+        assert "the second text leaves too few of 128 tokens" in batch.failures[row].message
+    short = pa.table({"body": ["x"], "other": [seconds[1]]})
+    fits = answers(models, "text-classification", short, {"stride": 9}, PAIRS)
+    truth = plain(models, "text-classification")
+    expected = truth({"text": "x", "text_pair": seconds[1]})
+    assert_same(fits.results.to_pylist(), [expected])
+
+
+@pytest.mark.parametrize("max_length", [None, 40])
+def test_truncation_is_that_of_transformers_and_is_counted(models, max_length):
+    options = {"truncation": True} | ({"max_length": max_length} if max_length else {})
+    rows = pa.table({"body": TEXTS})
+    batch = answers(models, "text-classification", rows, options)
+    truth = plain(models, "text-classification")
+    assert_same(batch.results.to_pylist(), [truth(text, **options)[0] for text in TEXTS])
+    excess = [max(len(ids(text)) + 2 - (max_length or LIMIT), 0) for text in TEXTS]
+    assert batch.work["truncated_rows"] == sum(e > 0 for e in excess) > 1
+    assert batch.work["lost_tokens"] == sum(excess)
+    vectors = answers(models, "feature-extraction", rows, {**options, "pooling": "none"})
+    truth = plain(models, "feature-extraction")
+    for text, got in zip(TEXTS, vectors.results["embedding"].to_pylist(), strict=True):
+        np.testing.assert_allclose(got, truth(text, tokenize_kwargs=options)[0], atol=1e-5)
+    assert vectors.work["lost_tokens"] == sum(excess)
+
+
+@pytest.mark.parametrize("truncation", [True, "only_first"])
+def test_truncated_pairs_are_counted(models, truncation):
+    seconds = [tiny.sentence(5 + i, i) for i in range(len(TEXTS))]
+    rows = pa.table({"body": TEXTS, "other": seconds})
+    batch = answers(models, "text-classification", rows, {"truncation": truncation}, PAIRS)
+    truth = plain(models, "text-classification")
+    pairs = [{"text": a, "text_pair": b} for a, b in zip(TEXTS, seconds, strict=True)]
+    assert_same(batch.results.to_pylist(), [truth(p, truncation=truncation) for p in pairs])
+    sizes = [len(ids(a)) + len(ids(b)) + 3 for a, b in zip(TEXTS, seconds, strict=True)]
+    assert batch.work["truncated_rows"] == sum(size > LIMIT for size in sizes)
+    assert batch.work["lost_tokens"] == sum(max(size - LIMIT, 0) for size in sizes)
+
+
+def test_zero_shot_counts_a_row_once_by_what_its_longest_label_cost(models):
+    labels = ["river", "bread and water of the town", "cold"]
+    rows = pa.table({"body": [text for text in TEXTS if text]})
+    batch = answers(models, "zero-shot-classification", rows, {"candidate_labels": labels})
+    longest = max(len(ids(f"This example is {label}.")) for label in labels)
+    excess = [max(len(ids(t)) + longest + 3 - LIMIT, 0) for t in rows["body"].to_pylist()]
+    assert batch.work["truncated_rows"] == sum(e > 0 for e in excess) > 1
+    assert batch.work["lost_tokens"] == sum(excess)
+
+
+def test_rows_that_die_beside_others_do_not_disturb_the_count(models):
+    rows = pa.table({"body": [None, tiny.sentence(150, 1), None, "short", tiny.sentence(90, 2)]})
+    batch = answers(models, "text-classification", rows, {"truncation": True})
+    excess = [len(ids(rows["body"][i].as_py())) + 2 - LIMIT for i in (1, 4)]
+    assert min(excess) > 0
+    assert (batch.work["truncated_rows"], batch.work["lost_tokens"]) == (2, sum(excess))
+
+
+class Slow:
+    """The same tokenizer as transformers' slow ones behave: it cuts, but has no windows."""
+
+    is_fast, truncation_side = False, "right"
+
+    def __init__(self, more=()):
+        self.more = more
+
+    def num_special_tokens_to_add(self):
+        return 2
+
+    def __call__(self, *texts, return_overflowing_tokens=False, **options):
+        assert not return_overflowing_tokens
+        encoding = WORDS(*texts, **options)
+        return SlowEncoding(input_ids=encoding["input_ids"])
+
+
+class SlowEncoding(dict):
+    is_fast = False
+
+
+def test_a_slow_tokenizer_truncates_but_cuts_no_windows():
+    long = tiny.sentence(90, 3)
+    with pytest.raises(ValueError, match=r"Slow is not a fast tokenizer.*parameters\.truncation"):
+        Cutter(tokenizer=Slow(), limit=50).chunks(["short", long])
+    assert len(Cutter(tokenizer=Slow(), limit=50).chunks(["short", "one"])) == 2
+    (_, (cut,)) = Cutter(tokenizer=Slow(), limit=50, truncation=True).chunks(["short", long])
+    assert cut["lost"].as_py() == len(ids(long)) + 2 - 50
+    assert cut["input_ids"].as_py() == windows(long, 50)[0][0]
+
+
+@given(
+    words=st.lists(st.sampled_from([*tiny.WORDS, "日本", "🙂", "xyzzy"]), max_size=60),
+    room=st.integers(1, 30),
+    share=st.floats(0, 0.99),
+    second=st.sampled_from([None, "river", "the old mill"]),
+    side=st.sampled_from(["left", "right"]),
+)
+@settings(max_examples=150, deadline=None)
+def test_windows_cover_every_token_and_overlap_by_the_stride(words, room, share, second, side):
+    stride, text = int(room * share), " ".join(words)
+    tail = 0 if second is None else len(ids(second)) + 1
+    cutter = Cutter(tokenizer=tiny_with(side), limit=room + 2 + tail, stride=stride)
+    chunks = cutter.chunks(*([text, "one"], *([] if second is None else [[second] * 2])))
+    assert len(chunks) == 2
+    bodies = []
+    for chunk in chunks[0].as_py():
+        assert chunk["size"] == len(chunk["input_ids"]) <= room + 2 + tail
+        bodies.append(chunk["input_ids"][1 : len(chunk["input_ids"]) - tail - 1])
+    again = bodies[0]
+    for before, body in zip(bodies, bodies[1:], strict=False):
+        assert stride == 0 or before[-stride:] == body[:stride]
+        assert len(body) > stride, "every window adds a token"
+        again = again + body[stride:]
+    assert again == ids(text)
+    if side == "right":
+        assert bodies == [own[1 : len(own) - tail - 1] for own, _ in
+                          windows(text, room + 2 + tail, stride, second)]  # fmt: skip
+
+
+def tiny_with(side, made={}):  # noqa: B006
+    if side not in made:
+        made[side] = tiny.tokenizer(LIMIT)
+        made[side].truncation_side = side
+    return made[side]
+
+
+@pytest.mark.parametrize("task", [TextClassification, FeatureExtraction])
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"stride": -1}, "stride is a number of tokens, not -1"),
+        ({"stride": True}, "stride is"),
+        ({"stride": "7"}, "stride is"),
+        ({"max_length": 0}, "max_length is a number or null, not 0"),
+        ({"max_length": True}, "max_length is"),
+        ({"truncation": "yes"}, "truncation is true, false or one of longest_first"),
+        ({"truncation": 1}, "truncation is"),
+        ({"truncation": []}, "truncation is"),
+    ],
+)
+def test_wrong_values_are_named(task, wrong, message):
+    task.check(dict(task.parameters))
+    with pytest.raises(ValueError, match=message):
+        task.check({**task.parameters, **wrong})
+
+
+@pytest.mark.parametrize(
+    ("task", "wrong"),
+    [
+        (TextClassification, {"window_pooling": "first"}),
+        (TextClassification, {"top_k": 0}),
+        (TextClassification, {"top_k": True}),
+        (TextClassification, {"add_special_tokens": "no"}),
+        (FeatureExtraction, {"normalize": "yes"}),
+    ],
+)
+def test_wrong_values_of_one_task_are_named(task, wrong):
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        task.check({**task.parameters, **wrong})
+
+
+@pytest.mark.parametrize("task", ["text-classification", "feature-extraction"])
+def test_windows_that_do_not_advance_are_refused_when_the_model_is_known(models, task):
+    with pytest.raises(ValueError, match="stride 38 is not less than a window's 38 tokens"):
+        load(models, task, {"stride": 38, "max_length": 40})
+    load(models, task, {"stride": 37, "max_length": 40})
+    with pytest.raises(ValueError, match="of 2 tokens 2 special ones leave no room"):
+        load(models, task, {"max_length": 2})
