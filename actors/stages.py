@@ -152,7 +152,7 @@ def _losses(lists: pa.Array) -> dict[str, int]:
     if lost is None:
         return {}
     of_row = np.bincount(pc.list_parent_indices(lists).to_numpy(), weights=lost)
-    return {"truncated_rows": np.count_nonzero(of_row), "lost_tokens": int(of_row.sum())}
+    return {"truncated_rows": int(np.count_nonzero(of_row)), "lost_tokens": int(of_row.sum())}
 
 
 def _offsets(lists: pa.ListArray) -> np.ndarray:

@@ -71,7 +71,8 @@ def _work_off(job: Job, prepared: Prepared, todo: list[Split]) -> Counter[str]:
             if line["rows"] is None:  # written by a late worker of a run before this one
                 counts = prepared.ledger.tally([split])
             else:
-                counts = {"rows": line["rows"], "dead": line["dead"], **dict(line["work"])}
+                work = dict(line["work"])
+                counts = Counter({"rows": line["rows"], "dead": line["dead"], **work})
             totals.update({"splits": 1, **counts})
             estimate.see(split, counts["rows"])
             progress.add(counts["rows"], counts["dead"], estimate.total())

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from pipemill.actors.isolate import is_rows_fault
 
 from . import text_encoder
 
@@ -63,12 +62,9 @@ class Cutter:
     def __post_init__(self) -> None:
         if self.limit is None:
             return
-        special = self.tokenizer.num_special_tokens_to_add() if self.add_special_tokens else 0
-        room = self.limit - special
+        room = self.limit - special_tokens(self.tokenizer, 1, self.add_special_tokens)
         if room < 1:
-            raise ValueError(
-                f"of {self.limit} tokens {special} special ones leave no room for a text"
-            )
+            raise ValueError(f"max_length {self.limit} leaves no room beside the special tokens")
         if not self.truncates and self.stride >= room:
             raise ValueError(f"stride {self.stride} is not less than a window's {room} tokens")
 
@@ -95,28 +91,48 @@ class Cutter:
         return text_encoder.per_row(chunks, np.bincount(row_of_chunk, minlength=len(texts[0])))
 
     def _encode(self, texts: Sequence[list[str]]) -> Any:
-        options: dict[str, Any] = {"add_special_tokens": self.add_special_tokens}
-        if self.limit is not None and self.truncates:
+        options = {"add_special_tokens": self.add_special_tokens, "return_attention_mask": False}
+        if self.limit is None:
+            return self.tokenizer(*texts, **options)
+        if self.truncates:
             options |= {"truncation": self.truncation, "max_length": self.limit}
-        elif self.limit is not None and self.tokenizer.is_fast:
-            # A slow tokenizer can't cut windows, and would truncate without a word.
-            options |= {"truncation": "only_first", "max_length": self.limit}
-            options |= {"stride": self.stride, "return_overflowing_tokens": True}
-        try:
-            return self.tokenizer(*texts, return_attention_mask=False, **options)
-        except BaseException as error:  # a stride too large is a panic of the Rust code
-            if len(texts) == 1 or self.truncates or not is_rows_fault(error):
-                raise
+            return self.tokenizer(*texts, **options)
+        # A slow tokenizer can't cut windows, and would truncate without a word.
+        if len(texts) == 2 or not self.tokenizer.is_fast:
+            whole = self.tokenizer(*texts, **options)
+            long = np.flatnonzero(_lengths(whole) > self.limit)
+            if not self.tokenizer.is_fast or not len(long):
+                return whole
+            self._check_room([texts[1][i] for i in long])
+        options |= {"truncation": "only_first", "max_length": self.limit}
+        options |= {"stride": self.stride, "return_overflowing_tokens": True}
+        return self.tokenizer(*texts, **options)
+
+    def _check_room(self, seconds: list[str]) -> None:
+        """Raises where a tokenizer would panic: a window beside that text would not advance."""
+        tokens = int(_lengths(self.tokenizer(seconds, add_special_tokens=False)).max())
+        special = special_tokens(self.tokenizer, 2, self.add_special_tokens)
+        room = max((self.limit or 0) - tokens - special, 0)
+        if room <= self.stride:
             raise ValueError(
-                f"the second text leaves too few of {self.limit} tokens to cut the first into "
-                f"windows that overlap by {self.stride}: shorten it, or set parameters.truncation "
+                f"the second text's {tokens} tokens leave {room} of {self.limit} to windows of the "
+                f"first, which overlap by {self.stride}: shorten it, or set parameters.truncation "
                 "to true"
-            ) from error
+            )
 
     def _lost(self, encoding: Any, texts: Sequence[list[str]]) -> np.ndarray:
         if self.limit is None:
             return np.zeros(len(texts[0]), dtype=np.int32)
         return lost_tokens(self.tokenizer, encoding, texts, self.limit, self.add_special_tokens)
+
+
+def special_tokens(tokenizer: Any, texts: int, added: bool = True) -> int:
+    """How many surround one text, or a pair."""
+    return tokenizer.num_special_tokens_to_add(pair=texts == 2) if added else 0
+
+
+def _lengths(encoding: Any) -> np.ndarray:
+    return np.fromiter(map(len, encoding["input_ids"]), np.int32)
 
 
 def lost_tokens(
@@ -130,11 +146,11 @@ def lost_tokens(
 
     encoding: what the tokenizer made of the texts; one list, or two: pairs.
     """
-    kept = np.fromiter(map(len, encoding["input_ids"]), np.int32)
+    kept = _lengths(encoding)
     lost = np.zeros(len(kept), dtype=np.int32)
     full = np.flatnonzero(kept >= limit)
     if len(texts) == 1 and encoding.is_fast:
-        special = tokenizer.num_special_tokens_to_add() if add_special_tokens else 0
+        special = special_tokens(tokenizer, 1, add_special_tokens)
         for i in full:
             lost[i] = sum(len(rest) - special for rest in encoding[int(i)].overflowing)
     elif len(full):
@@ -144,7 +160,7 @@ def lost_tokens(
             add_special_tokens=add_special_tokens,
             return_attention_mask=False,
         )
-        lost[full] = np.fromiter(map(len, whole["input_ids"]), np.int32) - kept[full]
+        lost[full] = _lengths(whole) - kept[full]
     return lost
 
 
