@@ -91,22 +91,22 @@ class Cutter:
         return text_encoder.per_row(chunks, np.bincount(row_of_chunk, minlength=len(texts[0])))
 
     def _encode(self, texts: Sequence[list[str]]) -> Any:
-        options = {"add_special_tokens": self.add_special_tokens, "return_attention_mask": False}
+        options: dict[str, Any] = {"add_special_tokens": self.add_special_tokens}
+        options["return_attention_mask"] = False
         if self.limit is None:
             return self.tokenizer(*texts, **options)
+        options["max_length"] = self.limit
         if self.truncates:
-            options |= {"truncation": self.truncation, "max_length": self.limit}
-            return self.tokenizer(*texts, **options)
+            return self.tokenizer(*texts, truncation=self.truncation, **options)
         # A slow tokenizer can't cut windows, and would truncate without a word.
         if len(texts) == 2 or not self.tokenizer.is_fast:
-            whole = self.tokenizer(*texts, **options)
+            whole = self.tokenizer(*texts, truncation=False, **options)
             long = np.flatnonzero(_lengths(whole) > self.limit)
             if not self.tokenizer.is_fast or not len(long):
                 return whole
             self._check_room([texts[1][i] for i in long])
-        options |= {"truncation": "only_first", "max_length": self.limit}
         options |= {"stride": self.stride, "return_overflowing_tokens": True}
-        return self.tokenizer(*texts, **options)
+        return self.tokenizer(*texts, truncation="only_first", **options)
 
     def _check_room(self, seconds: list[str]) -> None:
         """Raises where a tokenizer would panic: a window beside that text would not advance."""

@@ -8,8 +8,10 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 import pytest
+import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pipemill.actors.batch import Batch
 from pipemill.pipelines.feature_extraction import FeatureExtraction
 from pipemill.pipelines.text_classification import TextClassification
 from pipemill.pipelines.windows import Cutter
@@ -103,13 +105,20 @@ def test_long_texts_are_classified_by_windows(
     assert not np.allclose(expected, other, atol=1e-3), "the rules must differ to show a wrong one"
 
 
-def test_what_transformers_answers_whole_is_never_cut(models):
+def test_what_transformers_answers_whole_is_never_cut(tmp_path):
+    # The tokenizer names a smaller limit than the model has, and transformers only warns.
+    tiny.save(tmp_path, "ForSequenceClassification", ["a", "b", "c"], LIMIT)
+    tiny.tokenizer(64).save_pretrained(tmp_path)
+    models = {"text-classification": str(tmp_path)}
     texts = [tiny.sentence(n, 5) for n in (10, 40, 46)]
     assert [len(own) for ((own, _),) in map(windows, texts)][1:] == [113, LIMIT]
     batch = answers(models, "text-classification", pa.table({"body": texts}), {"stride": 5})
     assert batch.work["chunks"] == len(texts)
     truth = plain(models, "text-classification")
     assert_same(batch.results.to_pylist(), [truth(text)[0] for text in texts])
+    cut = answers(models, "text-classification", pa.table({"body": texts}), {"truncation": True})
+    assert_same(cut.results.to_pylist(), [truth(text, truncation=True)[0] for text in texts])
+    assert (cut.work["truncated_rows"], cut.work["lost_tokens"]) == (2, 113 + LIMIT - 2 * 64)
 
 
 @pytest.mark.parametrize("stride", [0, 9])
@@ -156,6 +165,8 @@ def test_truncation_is_that_of_transformers_and_is_counted(models, max_length):
     excess = [max(len(ids(text)) + 2 - (max_length or LIMIT), 0) for text in TEXTS]
     assert batch.work["truncated_rows"] == sum(e > 0 for e in excess) > 1
     assert batch.work["lost_tokens"] == sum(excess)
+    staged = load(models, "text-classification", options, weights=False).expand(Batch(rows))
+    assert Batch.from_bytes(staged.to_bytes()).work["lost_tokens"] == sum(excess)
     vectors = answers(models, "feature-extraction", rows, {**options, "pooling": "none"})
     truth = plain(models, "feature-extraction")
     for text, got in zip(TEXTS, vectors.results["embedding"].to_pylist(), strict=True):
@@ -194,35 +205,18 @@ def test_rows_that_die_beside_others_do_not_disturb_the_count(models):
     assert (batch.work["truncated_rows"], batch.work["lost_tokens"]) == (2, sum(excess))
 
 
-class Slow:
-    """The same tokenizer as transformers' slow ones behave: it cuts, but has no windows."""
-
-    is_fast, truncation_side = False, "right"
-
-    def __init__(self, more=()):
-        self.more = more
-
-    def num_special_tokens_to_add(self, pair=False):
-        return 3 if pair else 2
-
-    def __call__(self, *texts, return_overflowing_tokens=False, **options):
-        assert not return_overflowing_tokens
-        encoding = WORDS(*texts, **options)
-        return SlowEncoding(input_ids=encoding["input_ids"])
-
-
-class SlowEncoding(dict):
-    is_fast = False
-
-
 def test_a_slow_tokenizer_truncates_but_cuts_no_windows():
+    slow = transformers.CanineTokenizer()  # a token per character
     long = tiny.sentence(90, 3)
-    with pytest.raises(ValueError, match=r"Slow is not a fast tokenizer.*parameters\.truncation"):
-        Cutter(tokenizer=Slow(), limit=50).chunks(["short", long])
-    assert len(Cutter(tokenizer=Slow(), limit=50).chunks(["short", "one"])) == 2
-    (_, (cut,)) = Cutter(tokenizer=Slow(), limit=50, truncation=True).chunks(["short", long])
-    assert cut["lost"].as_py() == len(ids(long)) + 2 - 50
-    assert cut["input_ids"].as_py() == windows(long, 50)[0][0]
+    with pytest.raises(ValueError, match=r"CanineTokenizer is not a fast tokenizer.*truncation to"):
+        Cutter(tokenizer=slow, limit=50).chunks(["short", long])
+    assert len(Cutter(tokenizer=slow, limit=50).chunks(["short", "x" * 48])) == 2
+    cutter = Cutter(tokenizer=slow, limit=50, truncation=True)
+    (short,), (cut,) = cutter.chunks(["short", long]).to_pylist()
+    assert (short["lost"], cut["lost"]) == (0, len(long) + 2 - 50)
+    assert cut["input_ids"] == slow(long, truncation=True, max_length=50)["input_ids"]
+    ((pair,),) = cutter.chunks([long], ["x" * 9]).to_pylist()
+    assert pair["lost"] == len(long) + 9 + 3 - 50
 
 
 @given(
