@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any
 
 from .float32 import choose_matmul
@@ -14,6 +17,7 @@ class Model:
 
     path: a local folder or a name on the Hugging Face Hub.
     dtype: "auto" (as saved), "float32", "bfloat16" or "float16".
+    pipeline_class: "package.module:Class", a `transformers.Pipeline` of the user's.
     num_gpus: GPUs that the actor holds; 0 means CPU.
     num_cpus: CPUs that the actor holds; on CPU this is its number of intra-op threads.
     """
@@ -22,6 +26,7 @@ class Model:
     revision: str | None = None
     dtype: str = "auto"
     trust_remote_code: bool = False
+    pipeline_class: str | None = None
     num_gpus: float = 0
     num_cpus: float = 1
 
@@ -43,7 +48,7 @@ class Model:
             device = torch.device("cpu")
             torch.set_num_threads(max(int(self.num_cpus), 1))
             choose_matmul()
-        return transformers.pipeline(task, model=self.path, device=device, **self._options())
+        return transformers.pipeline(task, device=device, dtype=self.dtype, **self._source(task))
 
     def load_without_weights(self, task: str) -> Any:
         """The same pipeline on the meta device, for tokenizing and for shaping answers."""
@@ -52,28 +57,66 @@ class Model:
         from transformers.pipelines import check_task
 
         _quiet(transformers)
-        options = self._options()
-        remote = {k: options[k] for k in ("revision", "trust_remote_code")}
-        config = transformers.AutoConfig.from_pretrained(self.path, **remote)
+        source = self._source(task)
+        path = source.pop("model")
+        config = transformers.AutoConfig.from_pretrained(path, **source)
+        _, targets, _ = check_task(task)
         reasons = []
-        for auto_class in check_task(task)[1]["pt"]:
+        for auto_class in targets["pt"]:
             try:
                 with torch.device("meta"):
                     model = auto_class.from_config(config, trust_remote_code=self.trust_remote_code)
             except ValueError as error:  # this class has no such architecture: the next may
                 reasons.append(str(error))
                 continue
-            return transformers.pipeline(
-                task, model=model, tokenizer=self.path, device=model.device, **remote
-            )
-        raise ValueError(f"no model class of {task} fits {self.path}: {'; '.join(reasons)}")
+            parts = {part: path for part in _PARTS if _loads(targets["impl"], part)}
+            return transformers.pipeline(task, model=model, device=model.device, **parts, **source)
+        raise ValueError(f"no model class of {task} fits {path}: {'; '.join(reasons)}")
 
-    def _options(self) -> dict[str, Any]:
-        return {
+    def _source(self, task: str) -> dict[str, Any]:
+        source: dict[str, Any] = {
+            "model": self.path,
             "revision": self.revision,
-            "dtype": self.dtype,
             "trust_remote_code": self.trust_remote_code,
         }
+        if self.pipeline_class is not None:
+            source["pipeline_class"] = _imported(self.pipeline_class)
+            _make_known(task, source["pipeline_class"], self.path)
+        return source
+
+
+# What a pipeline may be made of beside its model.
+_PARTS = ("tokenizer", "image_processor", "video_processor", "feature_extractor", "processor")
+
+
+def _loads(pipeline_class: Any, part: str) -> bool:
+    """Whether that pipeline wants that part, or takes it where the model has one."""
+    if isinstance(pipeline_class, str):
+        module, _, name = pipeline_class.rpartition(".")
+        pipeline_class = getattr(import_module(module), name)
+    return getattr(pipeline_class, f"_load_{part}", None) is not False
+
+
+def _imported(name: str) -> Any:
+    """The class of "package.module:Class", which may lie in the folder a job is run in."""
+    module, _, attribute = name.partition(":")
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
+    return getattr(import_module(module), attribute)
+
+
+def _make_known(task: str, pipeline_class: Any, path: str) -> None:
+    """Tells transformers of a task that only the user's pipeline does: its model's own class."""
+    import transformers
+    from transformers.pipelines import PIPELINE_REGISTRY
+
+    try:
+        PIPELINE_REGISTRY.check_task(task)
+    except KeyError:
+        config = transformers.AutoConfig.from_pretrained(path)
+        names = config.architectures or ["AutoModel"]
+        model_classes = tuple(getattr(transformers, name) for name in names)
+        PIPELINE_REGISTRY.register_pipeline(task, pipeline_class, pt_model=model_classes)
 
 
 def _quiet(transformers: Any) -> None:

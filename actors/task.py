@@ -8,13 +8,38 @@ from typing import Any, Protocol
 
 import pyarrow as pa
 
+# What a column may hold: the kind's name, and what it is to a user.
+KINDS = {
+    "text": "text",
+    "labels": "a list of texts, or one text with commas between them",
+    "flag": "true or false",
+    "number": "a number",
+    "image": "an image: its bytes, or a path or URL",
+    "audio": "audio: its bytes, or a path or URL",
+    "video": "a video: its bytes, or a path or URL",
+    "messages": "a chat: a list of {role, content}, or that as JSON",
+    "table": "a table: a list of rows, a struct of columns, or that as JSON",
+    "words": "a list of texts",
+    "boxes": "a list of [x0, y0, x1, y1]",
+    "any": "anything",
+}
+
+_TYPES: Mapping[str, tuple[type, ...]] = {
+    "int": (int,),
+    "float": (float, int),
+    "bool": (bool,),
+    "str": (str,),
+    "list": (list, tuple),
+    "dict": (dict,),
+    "null": (type(None),),
+}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Column:
     """A column that a task reads.
 
-    kind: "text" (a string), "labels" (a list of strings, or one string with commas) or
-        "flag" (a boolean).
+    kind: one of `KINDS`.
     required: whether the job fails without it, and a row in which it is null.
     parameter: whether a parameter of the same name serves in its place, for all rows.
     """
@@ -23,6 +48,31 @@ class Column:
     kind: str
     required: bool = True
     parameter: bool = False
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A parameter that a task takes.
+
+    kind: names of types with "|" between them ("int|null"), or "any".
+    choices: the only values it may have, if it has only some.
+    """
+
+    default: Any
+    kind: str
+    choices: tuple[Any, ...] = ()
+
+    def check(self, name: str, value: Any) -> None:
+        """Raises ValueError for a value that can't be right."""
+        if self.choices and value not in self.choices:
+            known = ", ".join("null" if c is None else str(c) for c in self.choices)
+            raise ValueError(f"{name} is one of {known}, not {value!r}")
+        if self.kind == "any" or self.choices:
+            return
+        kinds = self.kind.split("|")
+        fits = isinstance(value, tuple(t for kind in kinds for t in _TYPES[kind]))
+        if not fits or (isinstance(value, bool) and "bool" not in kinds):
+            raise ValueError(f"{name} is {' or '.join(kinds)}, not {value!r}")
 
 
 class Task(Protocol):
@@ -34,17 +84,14 @@ class Task(Protocol):
 
     name: str
     inputs: tuple[Column, ...]
-    parameters: Mapping[str, Any]  # the names it takes, with their defaults
+    parameters: Mapping[str, Parameter]
 
     @staticmethod
     def check(parameters: Mapping[str, Any]) -> None:
-        """Raises ValueError for a value that can't be right; gets all parameters, with defaults."""
-
-    def __init__(self, pipeline: Any, parameters: Mapping[str, Any]) -> None:
-        """Takes a loaded `transformers.Pipeline` and the user's parameters."""
+        """Raises ValueError for values that don't go together; gets all, with defaults."""
 
     def results(self) -> pa.Schema:
-        """The columns it adds, known from the model alone."""
+        """The columns it adds, the same for every split."""
 
     def expand(self, rows: pa.Table) -> pa.ListArray:
         """Chunks per row: lists of structs with a field `size` (tokens, or their equivalent).
@@ -59,3 +106,25 @@ class Task(Protocol):
 
     def regroup(self, rows: pa.Table, outputs: pa.ListArray) -> pa.Table:
         """The result columns, one row per row, from the outputs of each row's chunks."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loaded:
+    """What a task is made of: a loaded pipeline, and what the job says about it.
+
+    pipeline: a `transformers.Pipeline`.
+    parameters: those that the user gave.
+    columns: names of the task's columns that the input has.
+    media: reads what a row names by path or URL (`pipelines/media`).
+    schema: the columns it adds, where the job declares or a sample has shown them.
+    """
+
+    pipeline: Any
+    parameters: Mapping[str, Any]
+    columns: tuple[str, ...] = ()
+    media: Any = None
+    schema: pa.Schema | None = None
+
+    def settings(self, known: Mapping[str, Parameter]) -> dict[str, Any]:
+        """The user's parameters over the defaults."""
+        return {**{name: p.default for name, p in known.items()}, **self.parameters}

@@ -1,126 +1,197 @@
-"""Any `transformers.Pipeline` as a task: its preprocess, _forward and postprocess.
+"""Any `transformers.Pipeline` behind the three functions: its preprocess, _forward, postprocess.
 
-A micro-batch holds chunks of equal shape only, so nothing is padded and any pipeline's answers
-are those of one row at a time, whatever it does with padding.
+Chunks share a forward pass only where their shapes are equal, so nothing is padded, and only
+where a first try gave the answers of one chunk at a time.
 """
 
 from __future__ import annotations
 
 import copy
+import json
 import pickle
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import pyarrow as pa
-from pipemill.actors.task import Column
+from pipemill.actors.task import Loaded
 
 from . import text_encoder
+from .declared import PipelineTask
+from .inferred import shaped
+from .row_values import labels_of, media_kinds, opened
+from .stacking import group_of, same, size_of, stack, unstack
 
-# A chunk's size where it holds no token ids: its numbers, in image patches of 16 x 16 x 3.
-_VALUES_PER_TOKEN = 768
-
-
-@dataclass(frozen=True, kw_only=True)
-class PipelineTask:
-    """A task declared as data; call it with a loaded pipeline to have it run.
-
-    results: from the pipeline and its parameters to the columns it adds.
-    record: from one row's answer, as `transformers.pipeline` returns it, to those columns.
-    ours: parameters that the two above read, and that transformers does not know.
-    """
-
-    name: str
-    inputs: tuple[Column, ...]
-    parameters: Mapping[str, Any]
-    results: Callable[[Any, Mapping[str, Any]], pa.Schema]
-    record: Callable[[Any, Mapping[str, Any]], dict[str, Any]]
-    ours: tuple[str, ...] = ()
-
-    @staticmethod
-    def check(parameters: Mapping[str, Any]) -> None:
-        """The pipeline itself checks its parameters, when it is loaded."""
-
-    def __call__(self, pipeline: Any, parameters: Mapping[str, Any]) -> AnyPipeline:
-        return AnyPipeline(self, pipeline, parameters)
+_CHUNK = pa.struct(
+    [
+        ("size", pa.int64()),
+        ("group", pa.int64()),
+        ("settings", pa.string()),  # what the row has of its own for the pipeline's parameters
+        ("inputs", pa.large_binary()),
+    ]
+)
+_TRIED = 4  # chunks of the first forward pass that are compared
 
 
 class AnyPipeline:
-    """A loaded pipeline behind the three functions of a task."""
+    """A declared task with its pipeline."""
 
-    def __init__(
-        self, declared: PipelineTask, pipeline: Any, parameters: Mapping[str, Any]
-    ) -> None:
+    def __init__(self, declared: PipelineTask, loaded: Loaded) -> None:
         from transformers.pipelines.base import ChunkPipeline
 
-        self.declared, self.pipeline, self.parameters = declared, pipeline, parameters
+        if kinds := media_kinds(declared.inputs):
+            from . import media
+
+            for kind in kinds:
+                media.require(kind)
+        self.declared, self.loaded, self.pipeline = declared, loaded, loaded.pipeline
         self.name, self.inputs = declared.name, declared.inputs
-        self.limit = text_encoder.positions(pipeline.model)
-        self.chunked = isinstance(pipeline, ChunkPipeline)
-        # A copy: some pipelines write into the dictionaries they are given.
-        theirs = {k: v for k, v in parameters.items() if k not in declared.ours}
-        own = pipeline._sanitize_parameters(**copy.deepcopy(theirs))
-        at_load = (
-            pipeline._preprocess_params,
-            pipeline._forward_params,
-            pipeline._postprocess_params,
-        )
-        self.before, self.during, self.after = (
-            {**a, **b} for a, b in zip(at_load, own, strict=True)
-        )
+        self.given = {**declared.defaults, **declared.given(loaded.parameters)}
+        for column in declared.inputs:
+            if column.kind == "labels" and self.given.get(column.name) is not None:
+                self.given[column.name] = labels_of(self.given[column.name])
+        self.own = declared.own_parameters()
+        self.kinds = {column.name: column.kind for column in declared.inputs}
+        self.limit = text_encoder.positions(loaded.pipeline.model)
+        self.chunked = isinstance(loaded.pipeline, ChunkPipeline)
+        self.stacks: bool | None = None if declared.stacks else False
+        self.sanitized = lru_cache(maxsize=64)(self._sanitized)
+        self.sanitized("{}")  # a wrong parameter is an error of loading, not of every row
 
     def results(self) -> pa.Schema:
-        return self.declared.results(self.pipeline, self.parameters)
+        if self.loaded.schema is not None:
+            return self.loaded.schema
+        if self.declared.results is None:
+            raise ValueError(f"the columns that {self.name} adds are not known yet")
+        return self.declared.results(self.loaded)
 
     def expand(self, rows: pa.Table) -> pa.ListArray:
-        lists = [self._chunks(row) for row in rows.to_pylist()]
-        fields = [("size", pa.int64()), ("group", pa.int64()), ("inputs", pa.large_binary())]
-        kind = pa.list_(pa.struct(fields))
-        return pa.array(lists, type=kind)
+        return pa.array([self._chunks(row) for row in rows.to_pylist()], pa.list_(_CHUNK))
 
     def forward(self, chunks: pa.StructArray) -> pa.Array:
-        inputs = [pickle.loads(chunk.as_buffer()) for chunk in chunks.field("inputs")]
-        if len(inputs) == 1:
-            outputs = [self.pipeline.forward(inputs[0], **self.during)]
-        else:
-            outputs = _unstack(self.pipeline.forward(_stack(inputs), **self.during), len(inputs))
-        return pa.array([self._reduced(output) for output in outputs], pa.large_binary())
+        settings = chunks.field("settings")[0].as_py()
+        inputs = [chunk.as_buffer() for chunk in chunks.field("inputs")]
+        return pa.array(
+            [pickle.dumps(o, 5) for o in self._outputs(inputs, settings)], pa.large_binary()
+        )
 
     def regroup(self, rows: pa.Table, outputs: pa.ListArray) -> pa.Table:
-        records = []
-        for payloads in outputs.to_pylist():
+        schema = self.results()
+        shape = self.declared.record if self.loaded.schema is None else self._as_schema
+        records = [
+            shape(answer, values)
+            for answer, values in zip(self.answers(rows, outputs), self._values(rows), strict=True)
+        ]
+        return pa.Table.from_pylist(records, schema=schema)
+
+    def answers(self, rows: pa.Table, outputs: pa.ListArray) -> list[Any]:
+        """What `transformers.pipeline` returns for each row. Raises what it raises."""
+        found = []
+        for payloads, values in zip(outputs.to_pylist(), self._values(rows), strict=True):
             answers = [pickle.loads(payload) for payload in payloads]
-            answer = (
-                self.pipeline.postprocess(answers, **self.after) if self.chunked else answers[0]
-            )
+            answer = answers[0]
+            if self.chunked:
+                _, _, after = self.sanitized(self._settings(values))
+                answer = self.pipeline.postprocess(answers, **after)
             if isinstance(answer, _Raised):
                 raise type(answer.error, (Exception,), {})(answer.message)
-            records.append(self.declared.record(answer, self.parameters))
-        return pa.Table.from_pylist(records, schema=self.results())
+            found.append(answer)
+        return found
+
+    def _as_schema(self, answer: Any, values: dict[str, Any]) -> dict[str, Any]:
+        return shaped(answer, self.results())
 
     def _chunks(self, row: dict[str, Any]) -> list[dict[str, Any]]:
-        value = row[self.inputs[0].name] if len(row) == 1 else row
-        inputs = self.pipeline.preprocess(value, **self.before)
-        chunks = list(inputs) if self.chunked else [inputs]
+        own = {k: v for k, v in row.items() if k in self.own and v is not None}
+        content = {k: v for k, v in row.items() if k not in self.own}
+        for name in self.declared.ours:
+            if content.get(name) is None and self.given.get(name) is not None:
+                content[name] = self.given[name]
+        with opened(content, self.kinds, self.pipeline, self.loaded.media) as values:
+            settings = self._settings(own)
+            before, _, _ = self.sanitized(settings)
+            inputs = self.pipeline.preprocess(
+                self.declared.prepare(values, self.pipeline), **_copied(before)
+            )
+            chunks = list(inputs) if self.chunked else [inputs]
         for chunk in chunks:
-            text_encoder.check_tokens(_tokens(chunk), self.limit, "cut or shorten the text")
+            tokens = int(chunk["input_ids"].shape[-1]) if "input_ids" in chunk else 0
+            text_encoder.check_tokens(tokens, self.limit, "cut or shorten the text")
         return [
-            {"size": _size(c), "group": _size(c), "inputs": pickle.dumps(c, protocol=5)}
-            for c in chunks
+            {
+                "size": size_of(chunk),
+                "group": group_of(chunk, settings),
+                "settings": settings,
+                "inputs": pickle.dumps(chunk, protocol=5),
+            }
+            for chunk in chunks
         ]
 
-    def _reduced(self, output: Any) -> bytes:
+    def _outputs(self, inputs: list[Any], settings: str) -> list[Any]:
+        if len(inputs) == 1 or self.stacks is False:
+            return [self._single(one, settings) for one in inputs]
+        if self.stacks:
+            return self._stacked(inputs, settings)
+        singles = [self._single(one, settings) for one in inputs[:_TRIED]]
+        try:
+            tried = self._stacked(inputs[:_TRIED], settings)
+            self.stacks = all(map(same, tried, singles))
+        except Exception:
+            self.stacks = False
+        return [*singles, *(self._outputs(inputs[_TRIED:], settings) if inputs[_TRIED:] else [])]
+
+    def _single(self, inputs: Any, settings: str) -> Any:
+        _, during, after = self.sanitized(settings)
+        output = self.pipeline.forward(pickle.loads(inputs), **_copied(during))
+        return self._reduced(output, after)
+
+    def _stacked(self, inputs: list[Any], settings: str) -> list[Any]:
+        _, during, after = self.sanitized(settings)
+        together = stack([pickle.loads(one) for one in inputs])
+        outputs = unstack(self.pipeline.forward(together, **_copied(during)), len(inputs))
+        return [self._reduced(output, after) for output in outputs]
+
+    def _reduced(self, output: Any, after: dict[str, Any]) -> Any:
         """What regroup needs of a forward pass.
 
         Where a row is one chunk its answer is made here: the logits of a vocabulary are a
         thousand times larger, and a split's worth of them would fill the memory.
         """
-        if not self.chunked:
-            try:
-                output = self.pipeline.postprocess(output, **self.after)
-            except Exception as error:  # belongs to regroup, which raises it
-                output = _Raised(type(error).__name__, str(error))
-        return pickle.dumps(output, protocol=5)
+        if self.chunked:
+            return output
+        try:
+            return self.pipeline.postprocess(output, **_copied(after))
+        except Exception as error:  # belongs to regroup, which raises it
+            return _Raised(type(error).__name__, str(error))
+
+    def _values(self, rows: pa.Table) -> list[dict[str, Any]]:
+        """Each row's columns, but for media, over the parameters."""
+        light = rows.drop_columns(
+            [n for n in rows.column_names if self.kinds[n] in ("image", "audio", "video")]
+        )
+        given = light.to_pylist() if light.num_columns else [{}] * rows.num_rows
+        return [{**self.given, **{k: v for k, v in g.items() if v is not None}} for g in given]
+
+    def _settings(self, values: dict[str, Any]) -> str:
+        """A row's own parameters, as a text that is equal where they are."""
+        own = {k: v for k, v in values.items() if k in self.own and k in self.loaded.columns}
+        for name, value in own.items():
+            if self.kinds[name] == "labels":
+                own[name] = labels_of(value)
+        return json.dumps(own, sort_keys=True)
+
+    def _sanitized(self, settings: str) -> tuple[dict[str, Any], ...]:
+        """Keywords of preprocess, _forward and postprocess."""
+        # Copies: some pipelines write into the dictionaries they are given.
+        given = copy.deepcopy({k: v for k, v in self.given.items() if k not in self.declared.ours})
+        pipeline = self.pipeline
+        wanted = pipeline._sanitize_parameters(**{**given, **json.loads(settings)})
+        loaded = (
+            pipeline._preprocess_params,
+            pipeline._forward_params,
+            pipeline._postprocess_params,
+        )
+        return tuple({**a, **b} for a, b in zip(loaded, wanted, strict=True))
 
 
 @dataclass(frozen=True)
@@ -131,42 +202,5 @@ class _Raised:
     message: str
 
 
-def _tokens(inputs: Mapping[str, Any]) -> int:
-    return int(inputs["input_ids"].numel()) if "input_ids" in inputs else 0
-
-
-def _size(inputs: Mapping[str, Any]) -> int:
-    if "input_ids" in inputs:
-        return _tokens(inputs)
-    numbers = [value.numel() for value in inputs.values() if hasattr(value, "numel")]
-    return max(max(numbers, default=1) // _VALUES_PER_TOKEN, 1)
-
-
-def _stack(inputs: list[Any]) -> dict[str, Any]:
-    """Inputs of equal shape as one: tensors joined on their first axis, the rest as lists."""
-    import torch
-
-    return {
-        name: torch.cat([one[name] for one in inputs])
-        if isinstance(value, torch.Tensor)
-        else [one[name] for one in inputs]
-        for name, value in inputs[0].items()
-    }
-
-
-def _unstack(outputs: Any, count: int) -> list[dict[str, Any]]:
-    """The reverse, for what `_forward` returned; the model's caches are left behind."""
-    import torch
-
-    singles: list[dict[str, Any]] = [{} for _ in range(count)]
-    for name, value in outputs.items():
-        if isinstance(value, torch.Tensor | list) and len(value) == count:
-            for i, single in enumerate(singles):
-                # A slice that is kept whole keeps its siblings alive: copy it.
-                single[name] = (
-                    value[i : i + 1].clone() if isinstance(value, torch.Tensor) else value[i]
-                )
-        elif value is None:
-            for single in singles:
-                single[name] = None
-    return singles
+def _copied(keywords: dict[str, Any]) -> dict[str, Any]:
+    return {k: dict(v) if isinstance(v, dict) else v for k, v in keywords.items()}

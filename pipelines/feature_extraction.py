@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from pipemill.actors.task import Column
+from pipemill.actors.task import Column, Loaded, Parameter
 
 from . import text_encoder, windows
 
@@ -31,23 +31,18 @@ class FeatureExtraction:
 
     name = "feature-extraction"
     inputs = (Column(name="text", kind="text"),)
-    parameters: Mapping[str, Any] = {
-        "pooling": "mean",
-        "normalize": False,
+    parameters: Mapping[str, Parameter] = {
+        "pooling": Parameter("mean", "str", _POOLINGS),
+        "normalize": Parameter(False, "bool"),
         **windows.PARAMETERS,
     }
 
     @staticmethod
     def check(parameters: Mapping[str, Any]) -> None:
-        if parameters["pooling"] not in _POOLINGS:
-            known = ", ".join(_POOLINGS)
-            raise ValueError(f"pooling is one of {known}, not {parameters['pooling']!r}")
-        if not isinstance(parameters["normalize"], bool):
-            raise ValueError(f"normalize is true or false, not {parameters['normalize']!r}")
         windows.check(parameters)
 
-    def __init__(self, pipeline: Any, parameters: Mapping[str, Any]) -> None:
-        settings = {**self.parameters, **parameters}
+    def __init__(self, loaded: Loaded) -> None:
+        settings, pipeline = loaded.settings(self.parameters), loaded.pipeline
         self.pipeline = pipeline
         self.pooling, self.normalize = settings["pooling"], settings["normalize"]
         limits = [text_encoder.max_length(pipeline), settings["max_length"]]

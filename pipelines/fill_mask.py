@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import pyarrow as pa
-from pipemill.actors.task import Column
+from pipemill.actors.task import Column, Loaded, Parameter
 
-from .any_pipeline import PipelineTask
+from .declared import PipelineTask, Values
 
 _PREDICTIONS = pa.list_(
     pa.struct(
@@ -22,14 +21,14 @@ _PREDICTIONS = pa.list_(
 )
 
 
-def _results(pipeline: Any, parameters: Mapping[str, Any]) -> pa.Schema:
-    several = parameters.get("several_masks", False)
+def _results(loaded: Loaded) -> pa.Schema:
+    several = loaded.parameters.get("several_masks", False)
     return pa.schema([("predictions", pa.list_(_PREDICTIONS) if several else _PREDICTIONS)])
 
 
-def _record(answer: Any, parameters: Mapping[str, Any]) -> dict[str, Any]:
+def _record(answer: Any, values: Values) -> Values:
     nested = bool(answer) and isinstance(answer[0], list)
-    if parameters.get("several_masks", False):
+    if values.get("several_masks", False):
         return {"predictions": answer if nested else [answer]}
     if nested:
         raise ValueError(
@@ -41,8 +40,17 @@ def _record(answer: Any, parameters: Mapping[str, Any]) -> dict[str, Any]:
 
 FILL_MASK = PipelineTask(
     name="fill-mask",
-    inputs=(Column(name="text", kind="text"),),
-    parameters={"top_k": 5, "targets": None, "tokenizer_kwargs": None, "several_masks": False},
+    inputs=(
+        Column(name="text", kind="text"),
+        Column(name="targets", kind="labels", required=False, parameter=True),
+        Column(name="top_k", kind="number", required=False, parameter=True),
+    ),
+    parameters={
+        "top_k": Parameter(5, "int"),
+        "targets": Parameter(None, "str|list|null"),
+        "tokenizer_kwargs": Parameter(None, "dict|null"),
+        "several_masks": Parameter(False, "bool"),
+    },
     results=_results,
     record=_record,
     ours=("several_masks",),

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
+import pyarrow as pa
 from pipemill.actors.model import Model
 from pipemill.actors.stages import Stages
+from pipemill.actors.task import Loaded
 
-from .registry import find_task
+from .media import MediaAccess
+from .registry import find_task, own_pipeline
+from .restored import restore_pipelines
 
 # The most padded tokens in a micro-batch where the job names none: on a CPU as many as its
 # caches hold, on a GPU enough to fill it.
@@ -24,6 +29,8 @@ class LoadTask:
     parameters: the task's parameters, as JSON, so that equal ones compare equal.
     max_tokens: the budget of a micro-batch; None for the device's default.
     weights: False for workers that only tokenize and shape answers.
+    own: whether the pipeline is the user's.
+    schema: the columns it adds, if they are declared or were seen in a sample.
     """
 
     task: str
@@ -32,10 +39,29 @@ class LoadTask:
     parameters: str = "{}"
     max_tokens: int | None = None
     weights: bool = True
+    own: bool = False
+    schema: bytes | None = None
+    media: MediaAccess = field(default_factory=MediaAccess)
 
     def __call__(self) -> Stages:
-        kind = find_task(self.task)
-        load = self.model.load if self.weights else self.model.load_without_weights
+        restore_pipelines()
+        kind = self.kind()
+        # A pipeline of which nothing is known may need its weights anywhere.
+        whole = self.weights or self.own
+        load = self.model.load if whole else self.model.load_without_weights
         pipeline = load(kind.name)
+        loaded = Loaded(
+            pipeline=pipeline,
+            parameters=json.loads(self.parameters),
+            columns=tuple(name for name, _ in self.columns),
+            media=self.media,
+            schema=None if self.schema is None else pa.ipc.read_schema(pa.py_buffer(self.schema)),
+        )
         budget = self.max_tokens or _DEFAULT_BUDGET.get(pipeline.device.type, _ACCELERATOR_BUDGET)
-        return Stages(kind(pipeline, json.loads(self.parameters)), dict(self.columns), budget)
+        return Stages(kind(loaded), dict(self.columns), budget)
+
+    def kind(self) -> Any:
+        """The task, not loaded."""
+        if self.own:
+            return own_pipeline(self.task, tuple(name for name, _ in self.columns))
+        return find_task(self.task)

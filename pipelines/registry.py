@@ -2,33 +2,95 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
 from difflib import get_close_matches
 from importlib import import_module
+from importlib.metadata import entry_points
 from typing import Any
 
+from pipemill.actors.task import KINDS, Column
+
 _TASKS = {
+    "any-to-any": "generation_tasks:ANY_TO_ANY",
+    "audio-classification": "label_tasks:AUDIO_CLASSIFICATION",
+    "automatic-speech-recognition": "speech_tasks:AUTOMATIC_SPEECH_RECOGNITION",
+    "conversational": "generation_tasks:CONVERSATIONAL",
+    "decision": "question_tasks:DECISION",
+    "depth-estimation": "image_tasks:DEPTH_ESTIMATION",
+    "document-question-answering": "question_tasks:DOCUMENT_QUESTION_ANSWERING",
     "feature-extraction": "feature_extraction:FeatureExtraction",
     "fill-mask": "fill_mask:FILL_MASK",
+    "image-classification": "label_tasks:IMAGE_CLASSIFICATION",
+    "image-feature-extraction": "image_feature_extraction:IMAGE_FEATURE_EXTRACTION",
+    "image-segmentation": "image_tasks:IMAGE_SEGMENTATION",
+    "image-text-to-text": "generation_tasks:IMAGE_TEXT_TO_TEXT",
+    "image-to-image": "image_tasks:IMAGE_TO_IMAGE",
+    "image-to-text": "generation_tasks:IMAGE_TO_TEXT",
+    "keypoint-matching": "image_tasks:KEYPOINT_MATCHING",
+    "mask-generation": "image_tasks:MASK_GENERATION",
+    "object-detection": "image_tasks:OBJECT_DETECTION",
+    "question-answering": "question_tasks:QUESTION_ANSWERING",
+    "summarization": "generation_tasks:SUMMARIZATION",
+    "table-question-answering": "question_tasks:TABLE_QUESTION_ANSWERING",
     "text-classification": "text_classification:TextClassification",
+    "text-generation": "generation_tasks:TEXT_GENERATION",
+    "text-to-audio": "speech_tasks:TEXT_TO_AUDIO",
+    "text2text-generation": "generation_tasks:TEXT2TEXT_GENERATION",
     "token-classification": "token_classification:TOKEN_CLASSIFICATION",
+    "translation": "generation_tasks:TRANSLATION",
+    "video-classification": "label_tasks:VIDEO_CLASSIFICATION",
+    "visual-question-answering": "question_tasks:VISUAL_QUESTION_ANSWERING",
+    "zero-shot-audio-classification": "label_tasks:ZERO_SHOT_AUDIO_CLASSIFICATION",
     "zero-shot-classification": "zero_shot_classification:ZeroShotClassification",
+    "zero-shot-image-classification": "label_tasks:ZERO_SHOT_IMAGE_CLASSIFICATION",
+    "zero-shot-object-detection": "image_tasks:ZERO_SHOT_OBJECT_DETECTION",
 }
-_ALIASES = {"ner": "token-classification", "sentiment-analysis": "text-classification"}
+ALIASES = {
+    "ner": "token-classification",
+    "sentiment-analysis": "text-classification",
+    "text-to-speech": "text-to-audio",
+    "vqa": "visual-question-answering",
+}
+# Where another package says which tasks it brings: name = "module:TASK" in its pyproject.toml.
+ENTRY_POINTS = "pipemill.tasks"
 
 
 def task_names() -> list[str]:
-    return sorted(_TASKS)
+    return sorted({*_TASKS, *(point.name for point in entry_points(group=ENTRY_POINTS))})
 
 
 def find_task(name: str) -> Any:
-    """The task of that name: `inputs` and `parameters`, and callable with a loaded pipeline.
+    """The task of that name: `inputs` and `parameters`, and callable with what was loaded.
 
     Raises LookupError with the nearest name.
     """
-    home = _TASKS.get(_ALIASES.get(name, name))
-    if home is None:
-        near = get_close_matches(name, [*_TASKS, *_ALIASES], n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(task_names())}"
-        raise LookupError(f"no task {name!r}; {hint}")
-    module, attribute = home.split(":")
-    return getattr(import_module(f"pipemill.pipelines.{module}"), attribute)
+    if home := _TASKS.get(ALIASES.get(name, name)):
+        module, attribute = home.split(":")
+        return getattr(import_module(f"pipemill.pipelines.{module}"), attribute)
+    if re.fullmatch(r"translation_\w+_to_\w+", name):
+        return replace(find_task("translation"), name=name)
+    for point in entry_points(group=ENTRY_POINTS):
+        if point.name == name:
+            return point.load()
+    if near := get_close_matches(name, [*task_names(), *ALIASES], n=1):
+        raise LookupError(f"no task {name!r}; did you mean {near[0]!r}?")
+    raise LookupError(f"no task {name!r}; there are {', '.join(task_names())}")
+
+
+def own_pipeline(name: str, columns: tuple[str, ...]) -> Any:
+    """A task whose pipeline the user brings, in a package or in the model's folder.
+
+    name: that of a task, whose columns it then reads; or any other, and `columns` are read.
+    """
+    from .declared import PipelineTask
+    from .plain_tasks import PLAIN
+
+    try:
+        known = find_task(name)
+    except LookupError:
+        inputs = tuple(
+            Column(name=own, kind=own if own in KINDS else "any", required=False) for own in columns
+        )
+        return PipelineTask(name=name, inputs=inputs, any_parameter=True)
+    return replace(PLAIN.get(known.name, known), any_parameter=True)

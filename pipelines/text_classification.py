@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from pipemill.actors.task import Column
+from pipemill.actors.task import Column, Loaded, Parameter
 
 from . import text_encoder, windows
 
@@ -35,12 +35,13 @@ class TextClassification:
     inputs = (
         Column(name="text", kind="text"),
         Column(name="text_pair", kind="text", required=False),
+        Column(name="top_k", kind="number", required=False, parameter=True),
     )
-    parameters: Mapping[str, Any] = {
-        "top_k": 1,
-        "function_to_apply": None,
-        "add_special_tokens": True,
-        "window_pooling": "mean",
+    parameters: Mapping[str, Parameter] = {
+        "top_k": Parameter(1, "int|null"),
+        "function_to_apply": Parameter(None, "str|null"),
+        "add_special_tokens": Parameter(True, "bool"),
+        "window_pooling": Parameter("mean", "str", _WINDOW_POOLINGS),
         **windows.PARAMETERS,
     }
 
@@ -52,16 +53,12 @@ class TextClassification:
             raise ValueError(f"function_to_apply is one of {known}, not {function!r}")
         if parameters["top_k"] is not None and not windows.is_count(parameters["top_k"]):
             raise ValueError(f"top_k is a number or null, not {parameters['top_k']!r}")
-        if not isinstance(parameters["add_special_tokens"], bool):
-            raise ValueError("add_special_tokens is true or false")
-        if parameters["window_pooling"] not in _WINDOW_POOLINGS:
-            known = " or ".join(_WINDOW_POOLINGS)
-            raise ValueError(f"window_pooling is {known}, not {parameters['window_pooling']!r}")
         windows.check(parameters)
 
-    def __init__(self, pipeline: Any, parameters: Mapping[str, Any]) -> None:
-        settings = {**self.parameters, **parameters}
+    def __init__(self, loaded: Loaded) -> None:
+        settings, pipeline = loaded.settings(self.parameters), loaded.pipeline
         self.pipeline = pipeline
+        self.ranks = settings["top_k"] != 1 or "top_k" in loaded.columns
         self.top_k, self.window_pooling = settings["top_k"], settings["window_pooling"]
         self.activation = _activation(pipeline.model.config, settings["function_to_apply"])
         self.cutter = windows.Cutter(
@@ -76,7 +73,7 @@ class TextClassification:
         self.labels = np.array([labels[i] for i in range(len(labels))], dtype=object)
 
     def results(self) -> pa.Schema:
-        if self.top_k == 1:
+        if not self.ranks:
             return pa.schema([("label", pa.string()), ("score", pa.float32())])
         return pa.schema([("labels", pa.list_(pa.string())), ("scores", pa.list_(pa.float32()))])
 
@@ -103,18 +100,26 @@ class TextClassification:
         scores = self.activation(text_encoder.matrix(chunks.field("vector")))
         tokens = chunks.field("tokens").to_numpy()
         scores = windows.pool(scores, tokens, counts, self.window_pooling)
-        if self.top_k == 1:
+        if not self.ranks:
             best = scores.argmax(axis=1)
             columns = [self.labels[best], scores[np.arange(len(best)), best]]
             return pa.table(columns, schema=self.results())
-        best = np.argsort(-scores, axis=1, kind="stable")[:, : self.top_k]
-        offsets = pa.array(np.arange(len(best) + 1) * best.shape[1], pa.int32())
+        best = np.argsort(-scores, axis=1, kind="stable")
+        wanted = np.arange(best.shape[1]) < self._top_k(rows)[:, None]
+        offsets = pa.array(np.append(0, wanted.sum(axis=1).cumsum()), pa.int32())
         ranked = np.take_along_axis(scores, best, axis=1)
         columns = [
-            pa.ListArray.from_arrays(offsets, pa.array(self.labels[best].ravel())),
-            pa.ListArray.from_arrays(offsets, pa.array(ranked.ravel())),
+            pa.ListArray.from_arrays(offsets, pa.array(self.labels[best][wanted], pa.string())),
+            pa.ListArray.from_arrays(offsets, pa.array(ranked[wanted])),
         ]
         return pa.table(columns, schema=self.results())
+
+    def _top_k(self, rows: pa.Table) -> np.ndarray:
+        """How many labels each row wants; its own number comes before the parameter's."""
+        default = len(self.labels) if self.top_k is None else self.top_k
+        if "top_k" not in rows.column_names:
+            return np.full(rows.num_rows, default)
+        return pc.fill_null(rows["top_k"].cast(pa.int64()), default).to_numpy()
 
 
 def _limit(pipeline: Any, settings: Mapping[str, Any]) -> int | None:

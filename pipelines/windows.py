@@ -8,11 +8,16 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from pipemill.actors.task import Parameter
 
 from . import text_encoder
 
 # What tasks that use this take, beside parameters of their own.
-PARAMETERS: Mapping[str, Any] = {"truncation": False, "max_length": None, "stride": 0}
+PARAMETERS: Mapping[str, Parameter] = {
+    "truncation": Parameter(False, "bool|str|null"),
+    "max_length": Parameter(None, "int|null"),
+    "stride": Parameter(0, "int"),
+}
 
 _TRUNCATIONS = ("longest_first", "only_first", "only_second", "do_not_truncate")
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from pipemill.actors.task import Column
+from pipemill.actors.task import Column, Loaded, Parameter
 
 from . import text_encoder, windows
 
@@ -31,10 +31,10 @@ class ZeroShotClassification:
         Column(name="hypothesis_template", kind="text", required=False, parameter=True),
         Column(name="multi_label", kind="flag", required=False, parameter=True),
     )
-    parameters: Mapping[str, Any] = {
-        "candidate_labels": None,
-        "hypothesis_template": _TEMPLATE,
-        "multi_label": False,
+    parameters: Mapping[str, Parameter] = {
+        "candidate_labels": Parameter(None, "str|list|null"),
+        "hypothesis_template": Parameter(_TEMPLATE, "str"),
+        "multi_label": Parameter(False, "bool"),
     }
 
     @staticmethod
@@ -46,9 +46,9 @@ class ZeroShotClassification:
         if not isinstance(template, str) or template.format("x") == template:
             raise ValueError(f"hypothesis_template {template!r} has no {{}} for the label")
 
-    def __init__(self, pipeline: Any, parameters: Mapping[str, Any]) -> None:
-        self.pipeline = pipeline
-        self.defaults = {**self.parameters, **parameters}
+    def __init__(self, loaded: Loaded) -> None:
+        self.pipeline = pipeline = loaded.pipeline
+        self.defaults = loaded.settings(self.parameters)
         self.max_length = text_encoder.max_length(pipeline)
         self.limit = text_encoder.positions(pipeline.model)
         self.equal_sizes = text_encoder.needs_equal_sizes(pipeline)

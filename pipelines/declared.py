@@ -1,0 +1,79 @@
+"""A task declared as data: what it reads, its parameters, and how an answer becomes columns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+from pipemill.actors.task import Column, Loaded, Parameter
+
+if TYPE_CHECKING:
+    from .any_pipeline import AnyPipeline
+
+Values = dict[str, Any]
+Record = Callable[[Any, Values], Values]
+
+
+def one_or_all(values: Values, pipeline: Any) -> Any:
+    """A task that reads one column gives its pipeline the value, others a dict by name."""
+    return next(iter(values.values())) if len(values) == 1 else values
+
+
+@dataclass(frozen=True, kw_only=True)
+class PipelineTask:
+    """Any transformers pipeline as a task; call it with what was loaded to have it run.
+
+    results: the columns it adds. None for a task whose answers' types only a sample shows: it
+        then adds the one column `result`.
+    record: from one row's answer, as `transformers.pipeline` returns it, and the row's values
+        (its columns over the parameters), to those columns.
+    prepare: from the row's values but for parameters, and the pipeline, to what that pipeline's
+        `preprocess` takes.
+    ours: parameters that the functions above read, and that transformers does not know.
+    defaults: parameters that pipemill gives where the user gave none.
+    given: from the user's parameters to those of the pipeline.
+    one_of: columns of which the input must have at least one.
+    stacks: whether chunks of equal shape may be tried in one forward pass.
+    expands_with_model: whether `preprocess` already needs the model's weights.
+    any_parameter: whether only the pipeline knows its parameters.
+    """
+
+    name: str
+    inputs: tuple[Column, ...]
+    parameters: Mapping[str, Parameter] = field(default_factory=dict)
+    results: Callable[[Loaded], pa.Schema] | None = None
+    record: Record = lambda answer, values: {"result": answer}
+    prepare: Callable[[Values, Any], Any] = one_or_all
+    ours: tuple[str, ...] = ()
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    given: Callable[[Mapping[str, Any]], dict[str, Any]] = dict
+    one_of: tuple[str, ...] = ()
+    stacks: bool = True
+    expands_with_model: bool = False
+    any_parameter: bool = False
+
+    @staticmethod
+    def check(parameters: Mapping[str, Any]) -> None:
+        """Each value alone is checked by its `Parameter`."""
+
+    def __call__(self, loaded: Loaded) -> AnyPipeline:
+        from .any_pipeline import AnyPipeline
+
+        return AnyPipeline(self, loaded)
+
+    def own_parameters(self) -> set[str]:
+        """Parameters that a column may give for each row, and that go to the pipeline."""
+        return {c.name for c in self.inputs if c.parameter} - set(self.ours)
+
+
+def fixed(**columns: pa.DataType) -> Callable[[Loaded], pa.Schema]:
+    """`results` of a task that always adds the same columns."""
+    schema = pa.schema(list(columns.items()))
+    return lambda loaded: schema
+
+
+def has(loaded: Loaded, name: str, default: Any = None) -> bool:
+    """Whether that parameter is set, by the job or for each row by a column."""
+    return name in loaded.columns or bool(loaded.parameters.get(name, default))

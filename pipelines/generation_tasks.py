@@ -1,0 +1,230 @@
+"""Tasks that generate text: from text, chats, images, or anything a model reads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pyarrow as pa
+from pipemill.actors.task import Column, Loaded, Parameter
+
+from .declared import PipelineTask, Values
+from .generation_parameters import GENERATION, ONLY_BY_DICT, one_level, several
+from .row_values import messages_of
+
+_CHAT = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
+_TEXT = Column(name="text", kind="text", required=False)
+_MESSAGES = Column(name="messages", kind="messages", required=False)
+_IMAGE = Column(name="image", kind="image", required=False)
+_SHAPE: Mapping[str, Parameter] = {
+    "return_full_text": Parameter(None, "bool|null"),
+    "clean_up_tokenization_spaces": Parameter(None, "bool|null"),
+    "stop_sequence": Parameter(None, "str|list|null"),
+    "continue_final_message": Parameter(None, "bool|null"),
+    "skip_special_tokens": Parameter(None, "bool|null"),
+    "tools": Parameter(None, "list|null"),
+}
+
+
+def texts(name: str) -> Callable[[Loaded], pa.Schema]:
+    """A column of one text, or of lists of them where a row has several."""
+
+    def results(loaded: Loaded) -> pa.Schema:
+        if several(loaded):
+            return pa.schema([(f"{name}s", pa.list_(pa.string()))])
+        return pa.schema([(name, pa.string())])
+
+    return results
+
+
+def texts_of(name: str) -> Callable[[Any, Values], Values]:
+    def record(answer: Any, values: Values) -> Values:
+        found = [reply(one[name]) for one in answer]
+        return {name: found[0], f"{name}s": found}
+
+    return record
+
+
+def reply(generated: Any) -> str:
+    """The text itself, or the last message of a chat."""
+    if isinstance(generated, str):
+        return generated
+    content = generated[-1].get("content")
+    if isinstance(content, list):
+        return "".join(part.get("text") or "" for part in content)
+    return content or ""
+
+
+def _chat_or_text(values: Values, pipeline: Any) -> Any:
+    from transformers.utils.chat_template_utils import Chat
+
+    if "messages" in values:
+        return Chat(values["messages"])
+    if "text" not in values:
+        raise ValueError("the row has neither a text nor messages")
+    return values["text"]
+
+
+def _generated(loaded: Loaded) -> pa.Schema:
+    schema = texts("generated_text")(loaded)
+    return schema.append(pa.field("messages", _CHAT)) if "messages" in loaded.columns else schema
+
+
+def _record(answer: Any, values: Values) -> Values:
+    record = texts_of("generated_text")(answer, values)
+    if values.get("messages") is not None:
+        whole = answer[0]["generated_text"]
+        if isinstance(whole, str):  # return_full_text: false
+            whole = _continued(messages_of(values["messages"]), whole)
+        record["messages"] = [{"role": m["role"], "content": reply([m])} for m in whole]
+    return record
+
+
+def _continued(messages: list[dict[str, Any]], text: str) -> list[dict[str, Any]]:
+    if messages[-1]["role"] == "assistant":  # it was given the beginning of its answer
+        return [*messages[:-1], {**messages[-1], "content": messages[-1]["content"] + text}]
+    return [*messages, {"role": "assistant", "content": text}]
+
+
+TEXT_GENERATION = PipelineTask(
+    name="text-generation",
+    inputs=(_TEXT, _MESSAGES),
+    one_of=("text", "messages"),
+    parameters={
+        **_SHAPE,
+        "prefix": Parameter(None, "str|null"),
+        "handle_long_generation": Parameter(None, "str|null", (None, "hole")),
+        "truncation": Parameter(None, "bool|str|null"),
+        "padding": Parameter(None, "bool|str|null"),
+        "add_special_tokens": Parameter(None, "bool|null"),
+        "tokenizer_encode_kwargs": Parameter(None, "dict|null"),
+        "documents": Parameter(None, "list|null"),
+        **GENERATION,
+    },
+    given=one_level,
+    results=_generated,
+    record=_record,
+    prepare=_chat_or_text,
+    stacks=False,
+)
+
+CONVERSATIONAL = PipelineTask(
+    name="conversational",
+    inputs=(Column(name="messages", kind="messages"),),
+    parameters=GENERATION,
+    given=one_level,
+    results=_generated,
+    record=lambda answer, values: _record([{"generated_text": answer}], values),
+    stacks=False,
+)
+
+
+def _seq2seq(name: str, column: str, **more: Parameter) -> PipelineTask:
+    """Of the tasks in which an encoder reads a text and a decoder writes one."""
+    return PipelineTask(
+        name=name,
+        inputs=(Column(name="text", kind="text"),),
+        parameters={
+            "truncation": Parameter(None, "bool|str|null"),
+            "clean_up_tokenization_spaces": Parameter(False, "bool"),
+            "stop_sequence": Parameter(None, "str|null"),
+            **more,
+            **GENERATION,
+        },
+        given=one_level,
+        results=texts(column),
+        record=texts_of(column),
+        stacks=False,
+    )
+
+
+TEXT2TEXT_GENERATION = _seq2seq("text2text-generation", "generated_text")
+SUMMARIZATION = _seq2seq("summarization", "summary_text")
+TRANSLATION = _seq2seq(
+    "translation",
+    "translation_text",
+    src_lang=Parameter(None, "str|null"),
+    tgt_lang=Parameter(None, "str|null"),
+)
+
+IMAGE_TO_TEXT = PipelineTask(
+    name="image-to-text",
+    inputs=(
+        Column(name="image", kind="image"),
+        Column(name="prompt", kind="text", required=False, parameter=True),
+    ),
+    parameters={"prompt": Parameter(None, "str|null"), **ONLY_BY_DICT},
+    results=texts("generated_text"),
+    record=texts_of("generated_text"),
+    stacks=False,
+)
+
+
+def _multimodal(values: Values, pipeline: Any) -> Any:
+    if "messages" in values:
+        return _chat_or_text(values, pipeline)
+    if "text" not in values:
+        raise ValueError("the row has neither a text nor messages")
+    if "image" not in values:
+        return values["text"]
+    return {"images": values["image"], "text": values["text"]}
+
+
+IMAGE_TEXT_TO_TEXT = PipelineTask(
+    name="image-text-to-text",
+    inputs=(_IMAGE, _TEXT, _MESSAGES),
+    one_of=("text", "messages"),
+    parameters={**_SHAPE, "processor_kwargs": Parameter(None, "dict|null"), **ONLY_BY_DICT},
+    results=texts("generated_text"),
+    record=texts_of("generated_text"),
+    prepare=_multimodal,
+    stacks=False,
+)
+
+
+def _anything(values: Values, pipeline: Any) -> Any:
+    if "messages" in values:
+        return _chat_or_text(values, pipeline)
+    plural = {"text": "text", "image": "images", "video": "videos", "audio": "audio"}
+    return {plural[name]: values.get(name) for name in plural}
+
+
+def _any_results(loaded: Loaded) -> pa.Schema:
+    mode = loaded.parameters.get("generation_mode") or "text"
+    if mode == "text":
+        return texts("generated_text")(loaded)
+    return pa.schema([(f"generated_{mode}", pa.binary())])
+
+
+def _any_record(answer: Any, values: Values) -> Values:
+    from .media import png
+
+    mode = values.get("generation_mode") or "text"
+    if mode == "text":
+        return texts_of("generated_text")(answer, values)
+    if mode == "audio":
+        raise ValueError("generated audio has no sampling rate in transformers' answer")
+    return {"generated_image": png(answer[0]["generated_image"])}
+
+
+ANY_TO_ANY = PipelineTask(
+    name="any-to-any",
+    inputs=(
+        _TEXT,
+        _MESSAGES,
+        _IMAGE,
+        Column(name="audio", kind="audio", required=False),
+        Column(name="video", kind="video", required=False),
+    ),
+    one_of=("text", "messages", "image"),
+    parameters={
+        **_SHAPE,
+        "processor_kwargs": Parameter(None, "dict|null"),
+        "generation_mode": Parameter(None, "str|null", (None, "text", "image")),
+        **ONLY_BY_DICT,
+    },
+    results=_any_results,
+    record=_any_record,
+    prepare=_anything,
+    stacks=False,
+)

@@ -1,0 +1,170 @@
+"""Tasks that find things in images: objects, segments, masks, depth, matching points."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pyarrow as pa
+from pipemill.actors.task import Column, Loaded, Parameter
+
+from .declared import PipelineTask, Values, fixed
+
+_IMAGE = Column(name="image", kind="image")
+_BOX = pa.struct([(side, pa.int32()) for side in ("xmin", "ymin", "xmax", "ymax")])
+_OBJECTS = fixed(
+    objects=pa.list_(pa.struct([("label", pa.string()), ("score", pa.float32()), ("box", _BOX)]))
+)
+_POINT = pa.struct([("x", pa.float32()), ("y", pa.float32())])
+_RLE = pa.struct([("size", pa.list_(pa.int32())), ("counts", pa.list_(pa.int32()))])
+
+
+def _objects(answer: Any, values: Values) -> Values:
+    return {"objects": answer}
+
+
+def _segments(answer: Any, values: Values) -> Values:
+    from .media import png
+
+    return {"segments": [{**segment, "mask": png(segment["mask"])} for segment in answer]}
+
+
+def _masks_results(loaded: Loaded) -> pa.Schema:
+    columns = [("masks", pa.list_(pa.binary())), ("scores", pa.list_(pa.float32()))]
+    if loaded.parameters.get("output_bboxes_mask"):
+        columns.append(("bounding_boxes", pa.list_(pa.list_(pa.float32()))))
+    if loaded.parameters.get("output_rle_mask"):
+        columns.append(("rle_mask", pa.list_(_RLE)))
+    return pa.schema(columns)
+
+
+def _masks(answer: Any, values: Values) -> Values:
+    import numpy as np
+
+    from .media import png
+
+    record = {
+        "masks": [png(np.asarray(mask, dtype=bool)) for mask in answer["masks"]],
+        "scores": answer["scores"].tolist(),
+    }
+    if "bounding_boxes" in answer:
+        record["bounding_boxes"] = [box.tolist() for box in answer["bounding_boxes"]]
+    if "rle_mask" in answer:
+        record["rle_mask"] = answer["rle_mask"]
+    return record
+
+
+def _depth(answer: Any, values: Values) -> Values:
+    from .media import png
+
+    return {
+        "predicted_depth": answer["predicted_depth"].float().tolist(),
+        "depth": png(answer["depth"]),
+    }
+
+
+OBJECT_DETECTION = PipelineTask(
+    name="object-detection",
+    inputs=(_IMAGE,),
+    parameters={"threshold": Parameter(0.5, "float")},
+    results=_OBJECTS,
+    record=_objects,
+)
+
+ZERO_SHOT_OBJECT_DETECTION = PipelineTask(
+    name="zero-shot-object-detection",
+    inputs=(
+        _IMAGE,
+        Column(name="candidate_labels", kind="labels", parameter=True),
+        Column(name="top_k", kind="number", required=False, parameter=True),
+    ),
+    parameters={
+        "candidate_labels": Parameter(None, "str|list|null"),
+        "threshold": Parameter(0.1, "float"),
+        "top_k": Parameter(None, "int|null"),
+    },
+    results=_OBJECTS,
+    record=_objects,
+    ours=("candidate_labels",),
+)
+
+IMAGE_SEGMENTATION = PipelineTask(
+    name="image-segmentation",
+    inputs=(_IMAGE,),
+    parameters={
+        "subtask": Parameter(None, "str|null", (None, "panoptic", "instance", "semantic")),
+        "threshold": Parameter(0.9, "float"),
+        "mask_threshold": Parameter(0.5, "float"),
+        "overlap_mask_area_threshold": Parameter(0.5, "float"),
+    },
+    results=fixed(
+        segments=pa.list_(
+            pa.struct([("label", pa.string()), ("score", pa.float32()), ("mask", pa.binary())])
+        )
+    ),
+    record=_segments,
+)
+
+MASK_GENERATION = PipelineTask(
+    name="mask-generation",
+    inputs=(_IMAGE,),
+    parameters={
+        "points_per_batch": Parameter(64, "int|null"),
+        "points_per_crop": Parameter(32, "int"),
+        "crops_n_layers": Parameter(0, "int"),
+        "crop_overlap_ratio": Parameter(512 / 1500, "float"),
+        "crop_n_points_downscale_factor": Parameter(1, "int"),
+        "pred_iou_thresh": Parameter(0.88, "float"),
+        "stability_score_thresh": Parameter(0.95, "float"),
+        "stability_score_offset": Parameter(1, "float"),
+        "mask_threshold": Parameter(0, "float"),
+        "max_hole_area": Parameter(None, "float|null"),
+        "max_sprinkle_area": Parameter(None, "float|null"),
+        "crops_nms_thresh": Parameter(0.7, "float"),
+        "output_rle_mask": Parameter(False, "bool"),
+        "output_bboxes_mask": Parameter(False, "bool"),
+    },
+    results=_masks_results,
+    record=_masks,
+    expands_with_model=True,
+    stacks=False,  # its _forward looks at the first chunk only
+)
+
+DEPTH_ESTIMATION = PipelineTask(
+    name="depth-estimation",
+    inputs=(_IMAGE,),
+    results=fixed(predicted_depth=pa.list_(pa.list_(pa.float32())), depth=pa.binary()),
+    record=_depth,
+)
+
+KEYPOINT_MATCHING = PipelineTask(
+    name="keypoint-matching",
+    inputs=(_IMAGE, Column(name="image_pair", kind="image")),
+    parameters={"threshold": Parameter(0.0, "float")},
+    results=fixed(
+        matches=pa.list_(
+            pa.struct(
+                [
+                    ("keypoint_image_0", _POINT),
+                    ("keypoint_image_1", _POINT),
+                    ("score", pa.float32()),
+                ]
+            )
+        )
+    ),
+    record=lambda answer, values: {"matches": answer},
+    prepare=lambda values, pipeline: [values["image"], values["image_pair"]],
+)
+
+
+def _pictures(answer: Any, values: Values) -> Values:
+    from .media import png
+
+    return {"image_out": png(answer)}
+
+
+IMAGE_TO_IMAGE = PipelineTask(
+    name="image-to-image",
+    inputs=(_IMAGE,),
+    results=fixed(image_out=pa.binary()),
+    record=_pictures,
+)

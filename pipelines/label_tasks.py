@@ -1,0 +1,74 @@
+"""Tasks that rank labels for an image, a video or audio."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pyarrow as pa
+from pipemill.actors.task import Column, Parameter
+
+from .declared import PipelineTask, Values, fixed
+
+_FUNCTION = Parameter(None, "str|null", (None, "softmax", "sigmoid", "none"))
+_TOP_K = Column(name="top_k", kind="number", required=False, parameter=True)
+_LABELS = Column(name="candidate_labels", kind="labels", parameter=True)
+_TEMPLATE = Column(name="hypothesis_template", kind="text", required=False, parameter=True)
+_RESULTS = fixed(labels=pa.list_(pa.string()), scores=pa.list_(pa.float32()))
+
+
+def ranked(answer: Any, values: Values) -> Values:
+    """From transformers' list of {label, score}, best first."""
+    return {"labels": [a["label"] for a in answer], "scores": [a["score"] for a in answer]}
+
+
+def _with_template(template: str) -> dict[str, Parameter]:
+    return {
+        "candidate_labels": Parameter(None, "str|list|null"),
+        "hypothesis_template": Parameter(template, "str"),
+    }
+
+
+AUDIO_CLASSIFICATION = PipelineTask(
+    name="audio-classification",
+    inputs=(Column(name="audio", kind="audio"), _TOP_K),
+    parameters={"top_k": Parameter(5, "int|null"), "function_to_apply": _FUNCTION},
+    results=_RESULTS,
+    record=ranked,
+)
+
+IMAGE_CLASSIFICATION = PipelineTask(
+    name="image-classification",
+    inputs=(Column(name="image", kind="image"), _TOP_K),
+    parameters={"top_k": Parameter(5, "int"), "function_to_apply": _FUNCTION},
+    results=_RESULTS,
+    record=ranked,
+)
+
+VIDEO_CLASSIFICATION = PipelineTask(
+    name="video-classification",
+    inputs=(Column(name="video", kind="video"), _TOP_K),
+    parameters={
+        "top_k": Parameter(5, "int"),
+        "num_frames": Parameter(None, "int|null"),
+        "frame_sampling_rate": Parameter(1, "int"),
+        "function_to_apply": _FUNCTION,
+    },
+    results=_RESULTS,
+    record=ranked,
+)
+
+ZERO_SHOT_AUDIO_CLASSIFICATION = PipelineTask(
+    name="zero-shot-audio-classification",
+    inputs=(Column(name="audio", kind="audio"), _LABELS, _TEMPLATE),
+    parameters=_with_template("This is a sound of {}."),
+    results=_RESULTS,
+    record=ranked,
+)
+
+ZERO_SHOT_IMAGE_CLASSIFICATION = PipelineTask(
+    name="zero-shot-image-classification",
+    inputs=(Column(name="image", kind="image"), _LABELS, _TEMPLATE),
+    parameters=_with_template("This is a photo of {}."),
+    results=_RESULTS,
+    record=ranked,
+)

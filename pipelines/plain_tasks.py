@@ -1,0 +1,54 @@
+"""The tasks that pipemill computes its own way, over a `transformers.Pipeline` as it is.
+
+Used where a job brings a pipeline of its own: what that one overrides is what it wants.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pyarrow as pa
+
+from .declared import PipelineTask, Values, fixed
+from .feature_extraction import FeatureExtraction
+from .text_classification import TextClassification
+from .zero_shot_classification import ZeroShotClassification
+
+
+def _ranked(answer: Any, values: Values) -> Values:
+    labels, scores = [a["label"] for a in answer], [float(a["score"]) for a in answer]
+    return {"label": labels[0], "score": scores[0], "labels": labels, "scores": scores}
+
+
+def _label_results(loaded: Any) -> pa.Schema:
+    if loaded.parameters.get("top_k", 1) == 1:
+        return pa.schema([("label", pa.string()), ("score", pa.float32())])
+    return pa.schema([("labels", pa.list_(pa.string())), ("scores", pa.list_(pa.float32()))])
+
+
+def _text_or_pair(values: Values, pipeline: Any) -> Any:
+    return values if "text_pair" in values else values["text"]
+
+
+PLAIN = {
+    "text-classification": PipelineTask(
+        name="text-classification",
+        inputs=TextClassification.inputs[:2],
+        results=_label_results,
+        record=_ranked,
+        prepare=_text_or_pair,
+        defaults={"_legacy": False},
+    ),
+    "zero-shot-classification": PipelineTask(
+        name="zero-shot-classification",
+        inputs=ZeroShotClassification.inputs,
+        results=fixed(labels=pa.list_(pa.string()), scores=pa.list_(pa.float32())),
+        record=lambda answer, values: answer,
+    ),
+    "feature-extraction": PipelineTask(
+        name="feature-extraction",
+        inputs=FeatureExtraction.inputs,
+        results=fixed(embedding=pa.list_(pa.list_(pa.float32()))),
+        record=lambda answer, values: {"embedding": answer[0]},
+    ),
+}

@@ -1,0 +1,99 @@
+"""From a column's values to what a transformers pipeline takes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+from pipemill.actors.task import Column
+
+_MEDIA = ("image", "audio", "video")
+
+
+def media_kinds(inputs: tuple[Column, ...]) -> list[str]:
+    """The kinds of media among a task's columns, for which libraries must be there."""
+    return sorted({column.kind for column in inputs} & set(_MEDIA))
+
+
+@contextmanager
+def opened(row: dict[str, Any], kinds: dict[str, str], pipeline: Any, media: Any) -> Iterator[dict]:
+    """The row's values, decoded by their kind; what is null is left out.
+
+    A video is a temporary file, which is there as long as the context.
+    """
+    with ExitStack() as files:
+        yield {
+            name: _value(value, kinds[name], pipeline, media, files)
+            for name, value in row.items()
+            if value is not None
+        }
+
+
+def _value(value: Any, kind: str, pipeline: Any, media: Any, files: ExitStack) -> Any:
+    if kind in _MEDIA:
+        return _decoded(value, kind, pipeline, media, files)
+    if kind == "labels":
+        return labels_of(value)
+    if kind == "messages":
+        return messages_of(value)
+    if kind == "table":
+        return _table_of(value)
+    return without_nulls(value)
+
+
+def _decoded(value: Any, kind: str, pipeline: Any, access: Any, files: ExitStack) -> Any:
+    from . import media
+
+    if kind == "audio" and isinstance(value, dict) and value.get("array") is not None:
+        return media.audio(value, _sampling_rate(pipeline))
+    data = access.fetch(value)
+    if kind == "image":
+        return media.image(data)
+    if kind == "audio":
+        return media.audio(data, _sampling_rate(pipeline))
+    path = files.enter_context(media.video_file(data))
+    media.check_video(path)
+    return path
+
+
+def _sampling_rate(pipeline: Any) -> int:
+    extractor = pipeline.feature_extractor or getattr(pipeline.processor, "feature_extractor", None)
+    return int(extractor.sampling_rate)
+
+
+def labels_of(value: Any) -> list[str]:
+    """A list of labels; one text is several labels with commas between them."""
+    if isinstance(value, str):
+        return [part.strip() for part in value.split(",") if part.strip()]
+    return list(value)
+
+
+def messages_of(value: Any) -> list[dict[str, Any]]:
+    """A chat. Raises ValueError if it is none."""
+    chat = json.loads(value) if isinstance(value, str) else without_nulls(value)
+    if not isinstance(chat, list) or not chat:
+        raise ValueError("messages are a list of {role, content}, with at least one of them")
+    for message in chat:
+        if not isinstance(message, dict) or "role" not in message:
+            raise ValueError(f"a message is {{role, content}}, not {message!r}")
+        message.setdefault("content", "")
+    return chat
+
+
+def _table_of(value: Any) -> Any:
+    """A data frame of texts, which is what table models read."""
+    import pandas as pd
+
+    table = pd.DataFrame(json.loads(value) if isinstance(value, str) else value)
+    return table.fillna("").astype(str).astype(object)
+
+
+def without_nulls(value: Any) -> Any:
+    """Arrow fills the fields that a struct has not with null: leave them out again."""
+    if isinstance(value, dict):
+        return {k: without_nulls(v) for k, v in value.items() if v is not None}
+    if isinstance(value, list):
+        return [without_nulls(v) for v in value]
+    return value
