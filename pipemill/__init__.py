@@ -18,15 +18,17 @@ if TYPE_CHECKING:
     from pipemill.jobs.job import Job
     from pipemill.jobs.report import Report
     from pipemill.jobs.run import run
+    from pipemill.pipelines.restored import restore_pipelines
 
 __version__ = "0.1.0"
-__all__ = ["ConfigError", "Job", "Report", "RunError", "run"]
+__all__ = ["ConfigError", "Job", "Report", "RunError", "restore_pipelines", "run"]
 
 _HOME = {
     "ConfigError": "pipemill.jobs.errors",
     "Job": "pipemill.jobs.job",
     "Report": "pipemill.jobs.report",
     "RunError": "pipemill.jobs.errors",
+    "restore_pipelines": "pipemill.pipelines.restored",
     "run": "pipemill.jobs.run",
 }
 

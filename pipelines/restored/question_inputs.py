@@ -1,0 +1,100 @@
+"""The ways in which a question and its context may be handed to question-answering."""
+
+from __future__ import annotations
+
+import types
+import warnings
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch.utils.data import Dataset
+
+_KEYS = ("question", "context")
+
+
+@dataclass(frozen=True)
+class Example:
+    """A question and the text that may hold its answer."""
+
+    question_text: str
+    context_text: str
+
+
+def as_example(item: Any) -> Any:
+    """An `Example` of a mapping, or of any object that has the attributes of one.
+
+    A mapping with lists of questions and contexts becomes a list of examples. Raises KeyError
+    where a key is missing, and ValueError where a value is None or empty.
+    """
+    if hasattr(item, "question_text") and hasattr(item, "context_text"):
+        return item
+    if not isinstance(item, Mapping):
+        raise ValueError(
+            f"{item!r} is neither a dictionary with question and context nor an example"
+        )
+    for key in _KEYS:
+        if key not in item:
+            raise KeyError(f"no {key!r} in {sorted(map(str, item))}; give question and context")
+        if item[key] is None:
+            raise ValueError(f"`{key}` cannot be None")
+        if item[key] == "":
+            raise ValueError(f"`{key}` cannot be empty")
+    question, context = item["question"], item["context"]
+    if isinstance(question, list):
+        return [as_example(pair) for pair in _pairs(question, context)]
+    return Example(question, context)
+
+
+def read_call(args: tuple[Any, ...], named: Mapping[str, Any]) -> Any:
+    """A list of examples from the arguments of a call; generators and datasets as they are.
+
+    Raises ValueError where the arguments are none of the known forms.
+    """
+    given = _given(args, named)
+    if isinstance(given, (types.GeneratorType, Dataset)):
+        return given
+    if isinstance(given, Mapping):
+        given = [given]
+    if not isinstance(given, Iterable):
+        raise ValueError(f"cannot read questions from {given!r}; give question= and context=")
+    return [as_example(_only_pair(item)) for item in given]
+
+
+def _given(args: tuple[Any, ...], named: Mapping[str, Any]) -> Any:
+    if len(args) == 1:
+        return args[0]
+    if len(args) == 2 and all(type(arg) is str for arg in args):
+        return _pairs(*args)
+    if args:
+        return list(args)
+    for old in ("X", "data"):
+        if old in named:
+            warnings.warn(f"{old}= is deprecated: give question= and context=", FutureWarning, 4)
+            return named[old]
+    if all(key in named for key in _KEYS):
+        return _pairs(named["question"], named["context"])
+    raise ValueError(f"no question= and context= among the arguments {sorted(named)}")
+
+
+def _pairs(question: Any, context: Any) -> list[dict[str, Any]]:
+    """One dictionary per question; several questions may share one context."""
+    if isinstance(question, list) and isinstance(context, str):
+        context = [context] * len(question)
+    elif isinstance(question, str) and isinstance(context, str):
+        question, context = [question], [context]
+    if not (isinstance(question, list) and isinstance(context, list)):
+        raise ValueError(
+            "question and context are two strings, two lists, or a list of questions and one "
+            f"context, not {type(question).__name__} and {type(context).__name__}"
+        )
+    if len(question) != len(context):
+        raise ValueError(f"there are {len(question)} questions, but {len(context)} contexts")
+    return [{"question": q, "context": c} for q, c in zip(question, context, strict=True)]
+
+
+def _only_pair(item: Any) -> Any:
+    unknown = set(item) - set(_KEYS) if isinstance(item, Mapping) else ()
+    if unknown:
+        raise TypeError(f"unexpected keys {sorted(map(str, unknown))} beside question and context")
+    return item
