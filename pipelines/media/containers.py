@@ -35,7 +35,8 @@ def open_container(source: bytes | str, kind: str) -> Iterator[Any]:
     except Exception as error:
         begin = _beginning(source)
         raise ValueError(
-            f"no {kind} in a format that is read; its bytes begin with {begin!r} ({_words(error)})"
+            f"no {kind} in a format that is read, or one cut off ({_words(error)}); "
+            f"its bytes begin with {begin!r}"
         ) from error
     with container:
         try:

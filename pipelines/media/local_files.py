@@ -27,10 +27,11 @@ def read(path: str) -> bytes:
         raise FileNotFoundError(f"no file {path!r}") from None
     except OSError as error:
         raise OSError(f"not readable ({error.strerror}): {path!r}") from None
-    with os.fdopen(handle, "rb") as file:
-        mode = os.fstat(file.fileno()).st_mode
-        if stat.S_ISDIR(mode):
-            raise IsADirectoryError(f"a folder, not a file: {path!r}")
-        if not stat.S_ISREG(mode):
-            raise OSError(f"a pipe or a device, not a file: {path!r}")
-        return file.read()
+    mode = os.fstat(handle).st_mode
+    if stat.S_ISREG(mode):
+        with os.fdopen(handle, "rb") as file:
+            return file.read()
+    os.close(handle)
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(f"a folder, not a file: {path!r}")
+    raise OSError(f"a pipe or a device, not a file: {path!r}")
