@@ -37,7 +37,7 @@ def audio(value: bytes | Mapping[str, Any], sampling_rate: int) -> np.ndarray:
         with open_container(value, "audio") as container:
             samples = _decoded(container, sampling_rate)
     if len(samples) == 0:
-        raise ValueError("the audio has no samples")
+        raise ValueError("the audio has no samples, or too few to be resampled")
     if not np.isfinite(samples).all():
         raise ValueError("the audio has samples that are not finite (NaN or infinite)")
     return samples
@@ -62,14 +62,14 @@ def _decoded(container: Any, sampling_rate: int) -> np.ndarray:
         for frame in frames:
             pieces += resampler.feed(frame)
     pieces += resampler.end()
-    if broken > packets / 10:
-        raise Unusable(f"the audio is broken: {broken} of {packets} packets do not decode")
     # The last frame of a codec may be shorter than the header counts it.
     if resampler.seconds < stated - max(0.1, stated / 100):
         raise Unusable(
             f"the audio breaks off: {resampler.seconds:.2f} s of {stated:.2f} s are there"
         )
-    return np.concatenate(pieces) if pieces else np.zeros(0, np.float32)
+    if broken > packets / 10:
+        raise Unusable(f"the audio is broken: {broken} of {packets} packets do not decode")
+    return _joined(pieces)
 
 
 class Resampler:
@@ -107,6 +107,10 @@ class Resampler:
 
 def _arrays(frames: list[Any]) -> Iterator[np.ndarray]:
     return (frame.to_ndarray()[0].astype(np.float32, copy=False) for frame in frames)
+
+
+def _joined(pieces: list[np.ndarray]) -> np.ndarray:
+    return np.concatenate(pieces) if pieces else np.zeros(0, np.float32)
 
 
 def _stated_seconds(container: Any, stream: Any) -> float:
@@ -151,4 +155,4 @@ def _from_array(value: Mapping[str, Any], sampling_rate: int) -> np.ndarray:
     frame = av.AudioFrame.from_ndarray(samples[None], format="flt", layout="mono")
     frame.sample_rate = rate
     resampler = Resampler(sampling_rate)
-    return np.concatenate([*resampler.feed(frame), *resampler.end()])
+    return _joined([*resampler.feed(frame), *resampler.end()])

@@ -58,7 +58,6 @@ LOSSLESS = {
     "wav 16 kHz mono": written("WAV", "PCM_16", 16000, 1),
     "wav 16 kHz stereo": written("WAV", "FLOAT", 16000, 2),
     "wav 6 channels": written("WAV", "PCM_16", 48000, 6),
-    "wav one sample": written("WAV", "PCM_16", 16000, 1, seconds=1 / 16000),
     "flac": written("FLAC", "PCM_16"),
     "flac 24": written("FLAC", "PCM_24", 48000, 1),
     "aiff": written("AIFF", "PCM_16"),
@@ -85,10 +84,12 @@ FILES = {**LOSSLESS, **LOSSY}
 def test_as_ffmpeg_reads_it(name, rate):
     from transformers.pipelines.audio_utils import ffmpeg_read
 
-    if name == "mp4 5.1":
-        pytest.skip("its index is at the end, where ffmpeg cannot go in a pipe")
-    expected, ours = ffmpeg_read(FILES[name], rate), audio(FILES[name], rate)
-    assert len(ours) > 0
+    ours = audio(FILES[name], rate)
+    try:
+        expected = ffmpeg_read(FILES[name], rate)
+    except ValueError:
+        assert name in ("mp4 5.1", "caf")  # it cannot go back in a pipe
+        return
     if name.startswith("mp3"):  # reading a pipe, it cannot cut the encoder's padding off the end
         expected = expected[: len(ours)]
         ours, expected = ours[:-300], expected[:-300]
@@ -100,7 +101,7 @@ def test_mono_of_the_right_length(name):
     samples = audio(FILES[name], 16000)
     assert samples.dtype == np.float32
     assert samples.ndim == 1
-    assert 6400 <= len(samples) <= 7300 or name == "wav one sample"
+    assert 6400 <= len(samples) <= 7300
 
 
 @pytest.mark.parametrize("kind", ["FLOAT", "PCM_16", "PCM_24", "PCM_U8"])
@@ -128,6 +129,10 @@ def test_a_tone_stays_a_tone_when_resampled():
         assert len(samples) == 16000
         expected = np.sin(2 * np.pi * 440 * np.arange(16000) / 16000)
         np.testing.assert_allclose(samples[200:-200], expected[200:-200], atol=2e-3)
+
+
+def test_one_sample_at_its_own_rate():
+    assert audio(wav([0.5], 16000), 16000).tolist() == [0.5]
 
 
 def test_arrays():
@@ -198,11 +203,14 @@ CUT = "^the audio breaks off: .* are there"
         (_silent_video(), r"^no audio stream in the file \(mov,mp4.*: video\)"),
         (written("WAV", "PCM_16", seconds=0), "^the audio has no samples"),
         *[(LOSSLESS[f"wav {kind}"][:-9000], CUT) for kind in ("PCM_16", "FLOAT")],
-        *[(FILES[name][: len(FILES[name]) // 2], CUT) for name in ("flac", "m4a", "webm", "caf")],
+        *[(FILES[name][: len(FILES[name]) // 2], CUT) for name in ("flac", "m4a", "webm")],
         (LOSSY["mp4 5.1"][:-200], "^(no audio|the audio is broken)"),
         *[(data, "^no audio in a format that is read") for data in PLAYLISTS.values()],
         ({"array": None, "sampling_rate": 16000}, "^the audio has no array"),
         ({"array": [], "sampling_rate": 16000}, "^the audio has no samples"),
+        # ffmpeg gives nothing, either.
+        ({"array": [0.5], "sampling_rate": 8000}, "^the audio has no samples, or too few"),
+        (wav([0.5], 8000), "^the audio has no samples, or too few"),
         ({"array": [0.1], "sampling_rate": 0}, "^the audio has a sampling rate of 0 Hz"),
         ({"array": [1, 2], "sampling_rate": 16000}, "^the audio's array holds int64"),
         ({"array": np.zeros((99, 2)), "sampling_rate": 16000}, r"array has shape \(99, 2\)"),
@@ -225,7 +233,7 @@ def test_a_file_with_nan_or_an_absurd_rate():
 
 
 def test_cut_where_no_length_is_stated_is_short():
-    for name in ("mp3", "vorbis", "adts"):
+    for name in ("mp3", "adts"):
         whole = audio(FILES[name], 16000)
         half = audio(FILES[name][: len(FILES[name]) * 2 // 3], 16000)
         assert 0.3 < len(half) / len(whole) < 0.8
