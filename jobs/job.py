@@ -36,7 +36,9 @@ class InputSection(_Section):
     """
 
     path: str | list[str] = Field(min_length=1)
-    format: Literal["auto", "parquet", "jsonl"] = "auto"
+    format: Literal["auto", "parquet", "jsonl", "csv", "text", "arrow", "webdataset", "files"] = (
+        "auto"
+    )
     columns: dict[str, str] = {}
     limit: int | None = Field(default=None, ge=1)
     storage_options: dict[str, Any] = Field(default={}, repr=False, exclude=True)
