@@ -13,6 +13,7 @@ from .files import FilesSource
 from .jsonl import JsonlSource
 from .parquet import ParquetSource
 from .ranges import Piece
+from .webdataset import WebDatasetSource
 
 
 class Source(Protocol):
@@ -34,6 +35,7 @@ _SOURCES: dict[str, Callable[[dict[str, Any], pa.Schema | None], Source]] = {
     "parquet": ParquetSource,
     "jsonl": JsonlSource,
     "files": FilesSource,
+    "webdataset": WebDatasetSource,
 }
 
 

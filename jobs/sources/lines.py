@@ -23,8 +23,8 @@ SAMPLED_FILES, SAMPLED_ROWS = 16, 2000
 # A smaller file that can't be cut just anywhere is one split; a larger one is read to find where.
 LARGE = 8 * 2**20
 
-# The lines of a file that are rows, each with the place where it starts.
-Rows = Iterable[tuple[int, bytes]]
+# The first byte of each row of a file, and the one behind its last.
+Places = Iterable[tuple[int, int]]
 
 
 @dataclass
@@ -49,7 +49,7 @@ class LineFiles:
         return stream if lines else io.BufferedReader(stream, 2**20)
 
     def rows(self, file: InputFile) -> Iterator[tuple[int, bytes]]:
-        """Every row of a file. Raises ConfigError."""
+        """Every row of a file, with the place where it starts. Raises ConfigError."""
         try:
             with self.open(file.path) as stream:
                 place = 0
@@ -59,6 +59,9 @@ class LineFiles:
                     place += len(line)
         except (OSError, EOFError) as error:
             raise ConfigError(f"can't read {file.path}: {error}") from None
+
+    def places(self, file: InputFile) -> Places:
+        return ((place, place + len(line)) for place, line in self.rows(file))
 
     def between(self, path: str, start: int, stop: int) -> Iterator[bytes]:
         """Rows that start within [start, stop); a stop of -1 is the end.
@@ -81,31 +84,35 @@ class LineFiles:
     def cut(
         self, files: list[InputFile], rows_per_part: int | None, limit: int | None
     ) -> list[Piece]:
-        return cut_by_reading(files, rows_per_part, limit, self.rows, anywhere=True)
+        return cut_by_reading(files, rows_per_part, limit, self.places, anywhere=True)
 
 
 def cut_by_reading(
     files: list[InputFile],
     rows_per_part: int | None,
     limit: int | None,
-    rows: Callable[[InputFile], Rows],
+    places: Callable[[InputFile], Places],
     *,
-    anywhere: bool,
+    anywhere: bool = False,
+    large: int = LARGE,
+    most_bytes: int | None = None,
 ) -> list[Piece]:
     """Byte ranges of files whose rows only reading tells, read no further than is needed.
 
     anywhere: whether a range of a plain file may start and end in the middle of a row.
+    large: from how many bytes on a file is read to find where to cut it, where it must be.
+    most_bytes: what no range of several rows is longer than, where a file is read.
     """
-    width = _bytes_per_row(rows(files[0]))
-    total = sum(file.size for file in files) / width
-    step = rows_per_part or rows_per_split(total, width)
+    widths = [stop - start for start, stop in islice(places(files[0]), SAMPLED_ROWS)]
+    width = max(sum(widths) / max(len(widths), 1), 1)
+    step = rows_per_part or rows_per_split(sum(file.size for file in files) / width, width)
+    most_bytes = None if rows_per_part else most_bytes
     left = limit
     pieces: list[Piece] = []
     for file in files:
         whole = compression_of(file.path) or not anywhere
-        if rows_per_part or limit is not None or (whole and file.size > LARGE):
-            places = ((place, place + len(row)) for place, row in rows(file))
-            found = counted_ranges(file, places, step, left)
+        if rows_per_part or limit is not None or (whole and file.size > large):
+            found = counted_ranges(file, places(file), step, left, most_bytes)
             left = None if left is None else left - sum(piece.rows or 0 for piece in found)
         elif whole:
             found = [Piece(file, 0, -1, None)] if file.size else []
@@ -138,8 +145,3 @@ def in_place(pieces: list[tuple[np.ndarray, pa.Table]], count: int, schema: pa.S
         source[np.concatenate(numbers)] = np.arange(sum(map(len, numbers)))
     table = pa.concat_tables([schema.empty_table(), *(table for _, table in pieces)])
     return table.combine_chunks().take(pa.array(source, mask=source < 0))
-
-
-def _bytes_per_row(rows: Rows) -> float:
-    widths = [len(row) for _, row in islice(rows, SAMPLED_ROWS)]
-    return max(sum(widths) / max(len(widths), 1), 1)
