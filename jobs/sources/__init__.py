@@ -9,6 +9,7 @@ import pyarrow as pa
 from pipemill.actors.batch import Batch
 
 from ..listing import InputFile
+from .arrow import ArrowSource
 from .files import FilesSource
 from .jsonl import JsonlSource
 from .parquet import ParquetSource
@@ -34,6 +35,7 @@ class Source(Protocol):
 _SOURCES: dict[str, Callable[[dict[str, Any], pa.Schema | None], Source]] = {
     "parquet": ParquetSource,
     "jsonl": JsonlSource,
+    "arrow": ArrowSource,
     "files": FilesSource,
     "webdataset": WebDatasetSource,
 }

@@ -1,4 +1,4 @@
-"""Samples in a tar: members that follow each other and have one key. Nothing is unpacked to disk."""
+"""Samples in a tar: members next to each other of one key. Nothing is unpacked to disk."""
 
 from __future__ import annotations
 
