@@ -28,6 +28,7 @@ from .plan import Plan
 from .sink import PartSink
 from .sources import Source, open_source
 from .storage import absolute
+from .stored_input import is_stored, with_stored_dataset
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +49,7 @@ def prepare(job: Job) -> Prepared:
     decides = deciding(job, kind.name, weights)
     ledger = Ledger(absolute(job.output.path), job.output.storage_options)
     known = _is_known(ledger, decides)
+    job = with_stored_dataset(job, ledger)
     plan, changed = _planned(job, ledger, ledger.read_plan() if known else None)
     columns = resolve_columns(
         kind.name, kind.inputs, job.input.columns, job.parameters, plan.schema
@@ -139,7 +141,7 @@ def _planned(job: Job, ledger: Ledger, plan: Plan | None) -> tuple[Plan, bool]:
         job.input.path,
         job.input.format,
         job.input.storage_options,
-        ledger.path,
+        None if is_stored(job.input.path, ledger) else ledger.path,
         job.output.storage_options,
     )
     source = open_source(format, job.input.storage_options)

@@ -15,7 +15,7 @@ from ..errors import ConfigError
 from ..listing import InputFile
 from ..storage import open_filesystem
 from .ranges import Piece, row_ranges
-from .schemas import common_schema
+from .schemas import common_schema, shaped
 
 _FILE_MARK = b"ARROW1"
 _STREAM_END = b"\xff\xff\xff\xff\0\0\0\0"
@@ -53,7 +53,7 @@ class ArrowSource:
             for batch in _batches(stream):
                 here = batch.slice(max(start - first, 0), max(stop - max(start, first), 0))
                 if here.num_rows and first + batch.num_rows > start:
-                    tables.append(_shaped(here, schema))
+                    tables.append(shaped(here, schema))
                 first += batch.num_rows
                 if first >= stop:
                     break
@@ -92,14 +92,3 @@ def _batches(stream: pa.NativeFile) -> Iterator[pa.RecordBatch]:
         stream.seek(max(stream.tell() - len(_STREAM_END), 0))
         if stream.read(len(_STREAM_END)) != _STREAM_END:
             raise EOFError("the stream was not finished: the mark of its end is missing")
-
-
-def _shaped(batch: pa.RecordBatch, schema: pa.Schema) -> pa.Table:
-    """The columns that are read, of their types in the plan."""
-    columns = []
-    for field in schema:
-        column = batch.column(field.name)
-        if isinstance(column, pa.ExtensionArray):
-            column = column.storage
-        columns.append(column.cast(field.type))
-    return pa.table(columns, schema=schema)

@@ -35,6 +35,17 @@ def plain(schema: pa.Schema) -> pa.Schema:
     return pa.schema([pa.field(field.name, _plain(field.type)) for field in schema])
 
 
+def shaped(rows: pa.RecordBatch | pa.Table, schema: pa.Schema) -> pa.Table:
+    """The schema's columns, of its types."""
+    columns = []
+    for field in schema:
+        column = rows.column(field.name)
+        if isinstance(column.type, pa.BaseExtensionType):
+            column = column.cast(column.type.storage_type)
+        columns.append(column.cast(field.type))
+    return pa.table(columns, schema=schema)
+
+
 def _plain(kind: pa.DataType) -> pa.DataType:
     # Arrow takes rows out of no view column; the same values as text and bytes.
     if kind in (pa.string_view(), pa.binary_view()):

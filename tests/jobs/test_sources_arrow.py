@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from pathlib import Path
 
 import pyarrow as pa
 import pytest
@@ -60,7 +61,7 @@ def test_a_saved_dataset_is_read_in_its_own_order(tmp_path):
     state["_data_files"].reverse()
     (tmp_path / "saved/state.json").write_text(json.dumps(state))
     (tmp_path / "saved/data-of-old.arrow").write_bytes(b"not listed")
-    assert [row["n"] for row in rows(read(plan(tmp_path / "saved")))][0] == 32
+    assert next(iter(rows(read(plan(tmp_path / "saved")))))["n"] == 32
     assert len(rows(read(plan(f"file://{tmp_path}/saved")))) == 100
 
 
@@ -75,7 +76,7 @@ def test_images_are_structs_of_bytes_and_path(tmp_path):
     made = plan(tmp_path / "saved")
     assert made.schema.field("image").type == pa.struct({"bytes": pa.binary(), "path": pa.string()})
     data = [row["image"]["bytes"] for row in rows(read(made))]
-    assert data == [open(path, "rb").read() for path in paths]
+    assert data == [Path(path).read_bytes() for path in paths]
 
 
 def test_arrays_of_datasets_are_plain_lists_here_and_on_a_worker(tmp_path):
