@@ -8,7 +8,9 @@ from typing import Any, Literal
 import pyarrow as pa
 from pipemill.actors.task import Column
 
+from . import media
 from .errors import ConfigError, nearest
+from .kinds import fits, wanted
 
 
 def resolve_columns(
@@ -28,7 +30,7 @@ def resolve_columns(
             raise ConfigError(
                 f"{column.name!r} is given twice: in parameters, and as a column in input.columns"
             )
-        own = mapping.get(column.name, column.name)
+        own = mapping.get(column.name) or _own_name(name, column, inputs, schema)
         if own in schema.names and column.name not in parameters:
             _check_type(name, column, schema.field(own))
             found[column.name] = own
@@ -48,8 +50,9 @@ def resolve_columns(
 
 
 def kept_columns(keep: Literal["all"] | list[str], schema: pa.Schema) -> list[str]:
+    """Of "all" those that hold whole files are left out: they would copy the dataset."""
     if keep == "all":
-        return list(schema.names)
+        return [field.name for field in schema if not media.holds_files(field)]
     for name in keep:
         if name not in schema.names:
             raise ConfigError(
@@ -75,26 +78,22 @@ def beside(rows: pa.Table, added: pa.Table) -> pa.Table:
 
 
 def _check_type(task: str, column: Column, field: pa.Field) -> None:
-    kind = field.type
-    fits = {
-        "text": _is_text(kind),
-        "labels": _is_text(kind) or (_is_list(kind) and _is_text(kind.value_type)),
-        "flag": pa.types.is_boolean(kind),
-    }[column.kind]
-    if not fits:
-        wanted = {"text": "text", "labels": "a list of texts", "flag": "true or false"}[column.kind]
+    if not fits(column.kind, field.type):
         raise ConfigError(
-            f"column {field.name!r} is {kind}, but {task} reads {wanted} as {column.name!r}"
+            f"column {field.name!r} is {field.type}, but {task} reads {wanted(column.kind)} "
+            f"as {column.name!r}"
         )
 
 
-def _is_list(kind: pa.DataType) -> bool:
-    return pa.types.is_list(kind) or pa.types.is_large_list(kind)
-
-
-def _is_text(kind: pa.DataType) -> bool:
-    if pa.types.is_dictionary(kind):
-        kind = kind.value_type
-    return (
-        pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
-    )
+def _own_name(name: str, column: Column, inputs: tuple[Column, ...], schema: pa.Schema) -> str:
+    """The user's column for one that no mapping names: of its own name, or the one of its kind."""
+    first = next(other for other in inputs if other.kind == column.kind)
+    if column.name in schema.names or column.kind not in media.KINDS or column != first:
+        return column.name
+    found = media.media_columns(column.kind, schema)
+    if len(found) > 1 and column.required:
+        raise ConfigError(
+            f"{name} reads one {column.kind}, and the input has several ({', '.join(found)}): "
+            f"name one with --column {column.name}=COLUMN (input.columns)"
+        )
+    return found[0] if found else column.name

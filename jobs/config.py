@@ -11,6 +11,7 @@ from typing import Any, get_args
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from .dataset_input import is_dataset
 from .errors import ConfigError, nearest
 from .job import Job
 
@@ -68,6 +69,7 @@ def build_job(
         if not (settings or columns or sections):
             return config
         data = config.model_dump()
+        data["input"]["path"] = config.input.path  # a dataset is only described in the dump
         for part in ("input", "output"):
             data[part]["storage_options"] = getattr(config, part).storage_options
         where = "the job"
@@ -109,6 +111,8 @@ def _over(old: dict[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _section(key: str, value: Any) -> dict[str, Any]:
+    if key == "input" and is_dataset(value):
+        return {"path": value}
     if key in ("model", "input", "output") and isinstance(value, str | list | os.PathLike):
         return {"path": os.fspath(value) if isinstance(value, os.PathLike) else value}
     if value is not None and not isinstance(value, Mapping):

@@ -8,6 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from . import dataset_input
 from .errors import ConfigError
 from .job import Job
 
@@ -23,6 +24,7 @@ def deciding(job: Job, task: str, weights: str) -> dict[str, Any]:
         "parameters": job.parameters,
         "input.columns": job.input.columns,
         "input.limit": job.input.limit,
+        "input.dataset": dataset_input.fingerprint(job.input.path),
         "output.keep": job.output.keep,
         "output.on_error": job.output.on_error,
         "transformers": version("transformers"),
@@ -38,9 +40,9 @@ def fingerprint(parts: dict[str, Any]) -> str:
 def check_same(old: dict[str, Any], new: dict[str, Any], output: str) -> None:
     """Raises ConfigError that names what changed."""
     changed = [
-        f"{name} ({old.get(name)!r} then, {new[name]!r} now)"
-        for name in new
-        if old.get(name) != new[name]
+        f"{name} ({old.get(name)!r} then, {new.get(name)!r} now)"
+        for name in {**old, **new}
+        if old.get(name) != new.get(name)
     ]
     if changed:
         raise ConfigError(

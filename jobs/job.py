@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    WrapValidator,
+    field_validator,
+    model_validator,
+)
+
+from . import dataset_input
 
 
 def _at_least_one(value: str | int) -> str | int:
@@ -14,6 +25,22 @@ def _at_least_one(value: str | int) -> str | int:
 
 
 AutoOrCount = Annotated[Literal["auto"] | int, AfterValidator(_at_least_one)]
+
+
+def _path_or_dataset(value: Any, paths: Any) -> Any:
+    if not dataset_input.is_dataset(value):
+        return paths(value)
+    dataset_input.check(value)
+    return value
+
+
+# Typed as the paths that it nearly always is.
+InputPath = Annotated[
+    str | list[str],
+    Field(min_length=1),
+    WrapValidator(_path_or_dataset),
+    PlainSerializer(dataset_input.described),
+]
 
 
 class _Section(BaseModel):
@@ -30,13 +57,16 @@ class ModelSection(_Section):
 
 
 class InputSection(_Section):
-    """path: files, folders, globs or URLs. columns: the task's names to the data's.
+    """path: files, folders, globs or URLs; in Python also a `datasets.Dataset`.
 
+    columns: the task's names to the data's.
     limit: only so many rows, from the start. storage_options: for fsspec; never stored or shown.
     """
 
-    path: str | list[str] = Field(min_length=1)
-    format: Literal["auto", "parquet", "jsonl"] = "auto"
+    path: InputPath
+    format: Literal["auto", "parquet", "jsonl", "csv", "text", "arrow", "webdataset", "files"] = (
+        "auto"
+    )
     columns: dict[str, str] = {}
     limit: int | None = Field(default=None, ge=1)
     storage_options: dict[str, Any] = Field(default={}, repr=False, exclude=True)
@@ -101,4 +131,5 @@ class Job(_Section):
     @field_validator("model", "input", "output", mode="before")
     @classmethod
     def _path_alone(cls, value: Any) -> Any:
-        return {"path": value} if isinstance(value, str | list) else value
+        alone = isinstance(value, str | list) or dataset_input.is_dataset(value)
+        return {"path": value} if alone else value

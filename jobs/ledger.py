@@ -18,6 +18,7 @@ STATE = "_pipemill"
 DEAD_LETTERS = f"{STATE}/dead-letter"
 _JOB = f"{STATE}/job.json"
 _PLAN = f"{STATE}/plan.parquet"
+STORED_INPUT = f"{STATE}/input"
 _THREADS = 16
 
 
@@ -46,18 +47,18 @@ class Ledger:
         return tally
 
     def read_plan(self) -> Plan | None:
-        data = self._read(_PLAN)
+        data = self.read(_PLAN)
         return None if data is None else Plan.from_bytes(data)
 
     def write_plan(self, plan: Plan) -> None:
-        self._write(_PLAN, plan.to_bytes())
+        self.write(_PLAN, plan.to_bytes())
 
     def read_job(self) -> dict[str, Any] | None:
-        data = self._read(_JOB)
+        data = self.read(_JOB)
         return None if data is None else json.loads(data)
 
     def write_job(self, record: Mapping[str, Any]) -> None:
-        self._write(_JOB, json.dumps(record, indent=2, default=str).encode())
+        self.write(_JOB, json.dumps(record, indent=2, default=str).encode())
 
     def files(self) -> list[str]:
         """Names of what lies in the folder itself."""
@@ -81,7 +82,8 @@ class Ledger:
                 f"{error}); delete it and run again to have its rows once more"
             ) from error
 
-    def _read(self, name: str) -> bytes | None:
+    def read(self, name: str) -> bytes | None:
+        """A file by its name in the folder; None if there is none."""
         try:
             return self.filesystem.cat_file(f"{self.root}/{name}")
         except FileNotFoundError:
@@ -91,7 +93,7 @@ class Ledger:
                 f"can't read the output {self.path}: {type(error).__name__}: {error}"
             ) from error
 
-    def _write(self, name: str, data: bytes) -> None:
+    def write(self, name: str, data: bytes) -> None:
         try:
             write_whole(self.filesystem, f"{self.root}/{name}", data)
         except Exception as error:

@@ -5,34 +5,37 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections import defaultdict
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from .errors import ConfigError
-from .inputs import InputFile
-from .sources.ranges import Range
+from .listing import InputFile
+from .sources.ranges import Piece
 
+_FILE = {"path": pa.string(), "size": pa.int64(), "version": pa.string()}
 _COLUMNS = pa.schema(
     [
         ("number", pa.int64()),
-        ("path", pa.string()),
-        ("size", pa.int64()),
-        ("version", pa.string()),
+        *_FILE.items(),
         ("start", pa.int64()),
         ("stop", pa.int64()),
         ("rows", pa.int64()),
+        ("bundle", pa.list_(pa.struct(list(_FILE.items())))),
     ]
 )
 
 
 @dataclass(frozen=True)
 class Split:
-    """A frozen piece of the input: rows (Parquet) or bytes (JSONL) `start` to `stop` of a file.
+    """A frozen piece of the input: rows or bytes `start` to `stop` of a file, or a bundle of files.
 
     rows: how many it holds; None where only reading tells.
+    bundle: the files of a bundle, a row each; then `path` is the first one's, `size` that of all
+        together, and `version` a digest of all.
     """
 
     number: int
@@ -42,6 +45,7 @@ class Split:
     start: int
     stop: int
     rows: int | None
+    bundle: tuple[InputFile, ...] = ()
 
     @property
     def part(self) -> str:
@@ -54,6 +58,9 @@ class Split:
     def to_json(self) -> str:
         return json.dumps({**asdict(self), "part": self.part})
 
+    def files(self) -> tuple[InputFile, ...]:
+        return self.bundle or (InputFile(self.path, self.size, self.version),)
+
 
 @dataclass
 class Plan:
@@ -63,27 +70,22 @@ class Plan:
     schema: pa.Schema
     splits: list[Split] = field(default_factory=list)
 
-    def add(self, files: list[InputFile], ranges: list[list[Range]]) -> None:
-        for file, own in zip(files, ranges, strict=True):
-            for r in own:
-                self.splits.append(
-                    Split(
-                        len(self.splits),
-                        file.path,
-                        file.size,
-                        file.version,
-                        r.start,
-                        r.stop,
-                        r.rows,
-                    )
-                )
+    def add(self, pieces: Iterable[Piece]) -> None:
+        for p in pieces:
+            own = (p.file.path, p.file.size, p.file.version, p.start, p.stop, p.rows, p.bundle)
+            self.splits.append(Split(len(self.splits), *own))
+
+    def files(self) -> Iterator[InputFile]:
+        """Those it has splits of; one of several splits comes several times."""
+        for split in self.splits:
+            yield from split.files()
 
     def new_files(self, files: list[InputFile]) -> list[InputFile]:
         """Files that no split is of. A planned file that changed is an error that names it."""
-        planned: dict[str, Split] = {split.path: split for split in self.splits}
+        planned = {file.path: file for file in self.files()}
         for file in files:
-            old = planned.get(file.path)
-            if old and (old.size, old.version) != (file.size, file.version):
+            old = planned.get(file.path, file)
+            if old != file:
                 raise ConfigError(
                     f"{file.path} has changed since this output was planned (then {old.size} "
                     f"bytes, version {old.version}; now {file.size}, {file.version}). Its old "
@@ -92,19 +94,18 @@ class Plan:
         return [file for file in files if file.path not in planned]
 
     def to_bytes(self) -> bytes:
-        columns = defaultdict(list)
-        for split in self.splits:
-            for name, value in asdict(split).items():
-                columns[name].append(value)
-        table = pa.table(
-            {
-                name: pa.array(columns[name], kind)
-                for name, kind in zip(_COLUMNS.names, _COLUMNS.types, strict=True)
-            }
-        )
+        bundles = [split.bundle for split in self.splits]
+        offsets = np.cumsum([0, *map(len, bundles)])
+        bundled = _files_array([file for bundle in bundles for file in bundle])
+        columns = [
+            pa.array([getattr(split, name) for split in self.splits], kind)
+            for name, kind in zip(_COLUMNS.names[:-1], _COLUMNS.types[:-1], strict=True)
+        ]
+        columns.append(pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), bundled))
         notes = {"format": self.format, "schema": self.schema.serialize().to_pybytes()}
+        table = pa.table(columns, schema=_COLUMNS.with_metadata(notes))
         sink = io.BytesIO()
-        pq.write_table(table.replace_schema_metadata(notes), sink)
+        pq.write_table(table, sink, compression="zstd")
         return sink.getvalue()
 
     @classmethod
@@ -112,8 +113,25 @@ class Plan:
         table = pq.read_table(io.BytesIO(data))
         notes = table.schema.metadata
         schema = pa.ipc.read_schema(pa.py_buffer(notes[b"schema"]))
-        splits = [Split(**row) for row in table.to_pylist()]
+        bundles = table["bundle"].combine_chunks()
+        paths, sizes, versions = (values.to_pylist() for values in bundles.flatten().flatten())
+        bundled = list(map(InputFile, paths, sizes, versions))
+        cuts = bundles.offsets.to_pylist()
+        splits = [
+            Split(**row, bundle=tuple(bundled[start:stop]))
+            for row, start, stop in zip(
+                table.drop_columns("bundle").to_pylist(), cuts, cuts[1:], strict=False
+            )
+        ]
         return cls(notes[b"format"].decode(), schema, splits)
+
+
+def _files_array(files: list[InputFile]) -> pa.StructArray:
+    # Column by column: a bundle of a million files is no million dictionaries.
+    columns = [
+        pa.array([getattr(file, name) for file in files], kind) for name, kind in _FILE.items()
+    ]
+    return pa.StructArray.from_arrays(columns, fields=[pa.field(*item) for item in _FILE.items()])
 
 
 class RowEstimate:

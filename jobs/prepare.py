@@ -18,15 +18,17 @@ import pipemill
 from .columns import kept_columns, resolve_columns
 from .errors import ConfigError, nearest
 from .fingerprint import check_same, deciding, fingerprint
-from .inputs import InputFile, list_files
+from .inputs import list_files
 from .job import Job
 from .ledger import STATE, Ledger
+from .listing import InputFile
 from .models import find_model
 from .placement import choose
 from .plan import Plan
 from .sink import PartSink
 from .sources import Source, open_source
 from .storage import absolute
+from .stored_input import is_stored, with_stored_dataset
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +49,7 @@ def prepare(job: Job) -> Prepared:
     decides = deciding(job, kind.name, weights)
     ledger = Ledger(absolute(job.output.path), job.output.storage_options)
     known = _is_known(ledger, decides)
+    job = with_stored_dataset(job, ledger)
     plan, changed = _planned(job, ledger, ledger.read_plan() if known else None)
     columns = resolve_columns(
         kind.name, kind.inputs, job.input.columns, job.parameters, plan.schema
@@ -138,7 +141,7 @@ def _planned(job: Job, ledger: Ledger, plan: Plan | None) -> tuple[Plan, bool]:
         job.input.path,
         job.input.format,
         job.input.storage_options,
-        ledger.path,
+        None if is_stored(job.input.path, ledger) else ledger.path,
         job.output.storage_options,
     )
     source = open_source(format, job.input.storage_options)
@@ -159,21 +162,21 @@ def _planned(job: Job, ledger: Ledger, plan: Plan | None) -> tuple[Plan, bool]:
             _check_columns(plan, source.inspect(new), new)
     if new:
         size = job.output.rows_per_part
-        plan.add(new, source.cut(new, None if size == "auto" else size, job.input.limit))
+        plan.add(source.cut(new, None if size == "auto" else size, job.input.limit))
         changed = True
     return plan, changed
 
 
 def _check_still_there(plan: Plan, files: list[InputFile]) -> None:
     """With a limit new files add nothing, so another input would go unnoticed."""
-    gone = {split.path for split in plan.splits} - {file.path for file in files}
+    gone = {file.path for file in plan.files()} - {file.path for file in files}
     if gone:
         raise ConfigError(f"{min(gone)}, which this output was planned for, is not in the input")
 
 
 def _check_columns(plan: Plan, schema: pa.Schema, new: list[InputFile]) -> None:
     missing = set(plan.schema.names) - set(schema.names)
-    if missing and plan.format == "parquet":
+    if missing and plan.format in ("parquet", "arrow", "csv"):
         raise ConfigError(
             f"new input files ({new[0].path}, …) lack the columns {', '.join(sorted(missing))} "
             "that this output was planned with: take them out of the input"

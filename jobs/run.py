@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import time
@@ -54,7 +55,7 @@ def run(
 def _work_off(job: Job, prepared: Prepared, todo: list[Split]) -> Counter[str]:
     """Does these splits, and adds up what the workers counted."""
     totals: Counter[str] = Counter()
-    split_of = {split.to_json(): split for split in todo}
+    split_of = {split.part: split for split in todo}
     estimate = RowEstimate(todo)
     troubles: list[str] = []
     lines = run_splits(
@@ -62,7 +63,7 @@ def _work_off(job: Job, prepared: Prepared, todo: list[Split]) -> Counter[str]:
     )
     with Progress(prepared.load.task, estimate.total()) as progress:
         for line in lines:
-            split = split_of[line["split"]]
+            split = split_of[json.loads(line["split"])["part"]]
             if line["error"] is not None:
                 troubles.append(f"{split.path} [{split.start}:{split.stop}]: {line['error']}")
                 if line["fatal"]:

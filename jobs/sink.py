@@ -14,6 +14,7 @@ from pipemill.actors.batch import Batch
 
 from .columns import beside
 from .ledger import DEAD_LETTERS
+from .media import holds_files
 from .storage import open_filesystem, write_whole
 
 
@@ -21,7 +22,8 @@ from .storage import open_filesystem, write_whole
 class PartSink:
     """An output folder as the workers see it.
 
-    keep: the input columns that go into the parts; dead letters keep all that were read.
+    keep: the input columns that go into the parts; dead letters keep all that were read, but
+        for whole files that are not kept.
     footer: what every part's footer says of the job.
     """
 
@@ -45,7 +47,7 @@ class PartSink:
         filesystem, root = open_filesystem(self.path, self.options)
         letters = f"{root}/{DEAD_LETTERS}/{split['part']}"
         if batch.failures:
-            write_whole(filesystem, letters, _parquet(_dead_letters(split, batch), {}))
+            write_whole(filesystem, letters, _parquet(self._dead_letters(split, batch), {}))
         elif filesystem.exists(letters):
             filesystem.rm_file(letters)  # of an attempt that died before it wrote the part
         assert batch.results is not None
@@ -62,21 +64,22 @@ class PartSink:
         }
         write_whole(filesystem, f"{root}/{split['part']}", _parquet(part, footer))
 
-
-def _dead_letters(split: dict[str, Any], batch: Batch) -> pa.Table:
-    numbers = np.array(sorted(batch.failures))
-    failures = [batch.failures[row] for row in numbers]
-    why = pa.table(
-        {
-            "split": pa.array([split["number"]] * len(numbers), pa.int64()),
-            "row": pa.array(numbers, pa.int64()),
-            "stage": [failure.stage for failure in failures],
-            "error": [failure.error for failure in failures],
-            "message": [failure.message for failure in failures],
-            "attempts": pa.array([1] * len(numbers), pa.int32()),
-        }
-    )
-    return beside(batch.rows.take(pa.array(numbers)), why)
+    def _dead_letters(self, split: dict[str, Any], batch: Batch) -> pa.Table:
+        numbers = np.array(sorted(batch.failures))
+        failures = [batch.failures[row] for row in numbers]
+        why = pa.table(
+            {
+                "split": pa.array([split["number"]] * len(numbers), pa.int64()),
+                "row": pa.array(numbers, pa.int64()),
+                "stage": [failure.stage for failure in failures],
+                "error": [failure.error for failure in failures],
+                "message": [failure.message for failure in failures],
+                "attempts": pa.array([1] * len(numbers), pa.int32()),
+            }
+        )
+        rows = batch.rows
+        told = [f.name for f in rows.schema if f.name in self.keep or not holds_files(f)]
+        return beside(rows.select(told).take(pa.array(numbers)), why)
 
 
 def _parquet(table: pa.Table, footer: dict[str, Any]) -> bytes:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import pyarrow as pa
 from pipemill.actors.batch import Batch
 
-from ..inputs import InputFile
+from ..listing import InputFile
+from .arrow import ArrowSource
+from .files import FilesSource
 from .jsonl import JsonlSource
 from .parquet import ParquetSource
-from .ranges import Range
+from .ranges import Piece
+from .webdataset import WebDatasetSource
 
 
 class Source(Protocol):
@@ -22,16 +25,21 @@ class Source(Protocol):
 
     def cut(
         self, files: list[InputFile], rows_per_part: int | None, limit: int | None
-    ) -> list[list[Range]]:
-        """The ranges of each file, none longer than a split should be."""
+    ) -> list[Piece]:
+        """The pieces of the files, in order, none longer than a split should be."""
 
     def read(self, split: dict[str, Any]) -> Batch:
         """The rows of a split, with the schema of the plan."""
 
 
+_SOURCES: dict[str, Callable[[dict[str, Any], pa.Schema | None], Source]] = {
+    "parquet": ParquetSource,
+    "jsonl": JsonlSource,
+    "arrow": ArrowSource,
+    "files": FilesSource,
+    "webdataset": WebDatasetSource,
+}
+
+
 def open_source(format: str, options: Mapping[str, Any], schema: pa.Schema | None = None) -> Source:
-    kinds: dict[str, type[ParquetSource] | type[JsonlSource]] = {
-        "parquet": ParquetSource,
-        "jsonl": JsonlSource,
-    }
-    return kinds[format](dict(options), schema)
+    return _SOURCES[format](dict(options), schema)

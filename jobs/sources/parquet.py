@@ -11,9 +11,10 @@ import pyarrow.parquet as pq
 from pipemill.actors.batch import Batch
 
 from ..errors import ConfigError
-from ..inputs import InputFile
+from ..listing import InputFile
 from ..storage import open_filesystem
-from .ranges import Range, even_ranges, rows_per_split
+from .ranges import Piece, row_ranges
+from .schemas import common_schema
 
 _THREADS = 16
 _READ_ROWS = 4096
@@ -26,40 +27,15 @@ class ParquetSource:
 
     def inspect(self, files: list[InputFile]) -> pa.Schema:
         footers = self._footers(files)
-        schema = footers[0].schema.to_arrow_schema().remove_metadata()
-        for file, footer in zip(files, footers, strict=True):
-            own = footer.schema.to_arrow_schema().remove_metadata()
-            if own.names != schema.names and set(own.names) != set(schema.names):
-                odd = set(own.names) ^ set(schema.names)
-                raise ConfigError(
-                    f"{file.path} and {files[0].path} have not the same columns: "
-                    f"{', '.join(sorted(odd))} is in one of them only"
-                )
-            try:
-                schema = pa.unify_schemas([schema, own], promote_options="permissive")
-            except pa.ArrowTypeError as error:
-                raise ConfigError(
-                    f"{file.path} and {files[0].path} differ in a column's type: {error}"
-                ) from None
-        # Arrow takes rows out of no view column; the same values as text and bytes.
-        plain = {pa.string_view(): pa.string(), pa.binary_view(): pa.binary()}
-        return pa.schema([f.with_type(plain.get(f.type, f.type)) for f in schema])
+        return common_schema(files, [footer.schema.to_arrow_schema() for footer in footers])
 
     def cut(
         self, files: list[InputFile], rows_per_part: int | None, limit: int | None
-    ) -> list[list[Range]]:
+    ) -> list[Piece]:
         footers = self._footers(files)
         counts = [footer.num_rows for footer in footers]
         size = sum(_uncompressed(footer) for footer in footers)
-        total = sum(counts)
-        step = rows_per_part or rows_per_split(total, size / max(total, 1))
-        left = total if limit is None else limit
-        ranges = []
-        for count in counts:
-            taken = min(count, left)
-            left -= taken
-            ranges.append([Range(a, b, b - a) for a, b in even_ranges(taken, step)])
-        return ranges
+        return list(row_ranges(files, counts, size, rows_per_part, limit))
 
     def read(self, split: dict[str, Any]) -> Batch:
         assert self.schema is not None

@@ -21,7 +21,7 @@ from pipemill.jobs.placement import run_splits
 from pipemill.jobs.plan import Plan
 from pipemill.jobs.sink import PartSink
 from pipemill.jobs.sources import open_source
-from pipemill.jobs.sources.ranges import Range
+from pipemill.jobs.sources.ranges import Piece
 
 from tests.lengths import Lengths
 
@@ -39,7 +39,7 @@ def run(folder: str, name: str, actors: dict) -> int:
     schema = pa.schema([("text", pa.string())])
     plan = Plan("parquet", schema)
     files = [file(folder)]
-    plan.add(files, [[Range(i, i + 10, 10) for i in range(0, 200, 10)]])
+    plan.add(Piece(files[0], i, i + 10, 10) for i in range(0, 200, 10))
     sink = PartSink(f"{folder}/{name}", {}, ["text"], "dead_letter", {})
     section = ActorsSection(**actors)
     placement = "fused" if section.placement == "auto" else section.placement

@@ -10,34 +10,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import zstandard
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pipemill.jobs.errors import ConfigError
 from pipemill.jobs.inputs import list_files
 from pipemill.jobs.plan import Plan
 from pipemill.jobs.sources import open_source
 
+from tests.jobs.splits import FOLDER, plan, read, rows
+
 LINES = st.lists(st.text(max_size=30), max_size=30)
-FOLDER = settings(
-    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
-
-
-def plan(path, rows_per_part=None, limit=None):
-    files, format = list_files(str(path), "auto", {}, "/nowhere")
-    source = open_source(format, {})
-    made = Plan(format, source.inspect(files))
-    made.add(files, source.cut(files, rows_per_part, limit))
-    return made
-
-
-def read(made):
-    source = open_source(made.format, {}, made.schema)
-    return [source.read(json.loads(split.to_json())) for split in made.splits]
-
-
-def rows(batches):
-    return [row for batch in batches for row in batch.rows.to_pylist()]
 
 
 def write_jsonl(path: Path, lines: list[str]) -> None:

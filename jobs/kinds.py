@@ -1,0 +1,96 @@
+"""Which types of column go with each kind of a task's input."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pyarrow as pa
+from pyarrow import types
+
+
+def fits(kind: str, type: pa.DataType) -> bool:
+    return _KINDS[kind][0](type)
+
+
+def wanted(kind: str) -> str:
+    """What a column of this kind holds, for messages."""
+    return _KINDS[kind][1]
+
+
+def _is_list(type: pa.DataType) -> bool:
+    return types.is_list(type) or types.is_large_list(type) or types.is_fixed_size_list(type)
+
+
+def _is_text(type: pa.DataType) -> bool:
+    if types.is_dictionary(type):
+        type = type.value_type
+    return types.is_string(type) or types.is_large_string(type) or types.is_string_view(type)
+
+
+def _is_binary(type: pa.DataType) -> bool:
+    return types.is_binary(type) or types.is_large_binary(type) or types.is_binary_view(type)
+
+
+def _is_number(type: pa.DataType) -> bool:
+    return types.is_integer(type) or types.is_floating(type) or types.is_decimal(type)
+
+
+def _is_labels(type: pa.DataType) -> bool:
+    return _is_text(type) or _is_words(type)
+
+
+def _is_words(type: pa.DataType) -> bool:
+    return _is_list(type) and _is_text(type.value_type)
+
+
+def _is_media(type: pa.DataType) -> bool:
+    """Encoded bytes, a path or URL; both in a struct, as datasets has them; or decoded audio."""
+    if not types.is_struct(type):
+        return _is_binary(type) or _is_text(type)
+    fields = {field.name: field.type for field in type}
+    if "bytes" in fields:
+        return _is_binary(fields["bytes"])
+    if "array" in fields and "sampling_rate" in fields:
+        array = fields["array"]
+        return _is_numbers(array) or (_is_list(array) and _is_numbers(array.value_type))
+    return "path" in fields and _is_text(fields["path"])
+
+
+def _is_numbers(type: pa.DataType) -> bool:
+    return _is_list(type) and _is_number(type.value_type)
+
+
+def _is_boxes(type: pa.DataType) -> bool:
+    return _is_list(type) and _is_numbers(type.value_type)
+
+
+def _is_messages(type: pa.DataType) -> bool:
+    if not _is_list(type):
+        return _is_text(type)
+    inner = type.value_type
+    return types.is_struct(inner) and {"role", "content"} <= {field.name for field in inner}
+
+
+def _is_table(type: pa.DataType) -> bool:
+    return types.is_struct(type) or _is_list(type) or types.is_map(type) or _is_text(type)
+
+
+_MEDIA = "{} (bytes, a path or URL, or a struct of bytes and path)"
+
+_KINDS: dict[str, tuple[Callable[[pa.DataType], bool], str]] = {
+    "text": (_is_text, "text"),
+    "labels": (_is_labels, "a list of texts"),
+    "flag": (types.is_boolean, "true or false"),
+    "number": (_is_number, "a number"),
+    "words": (_is_words, "a list of words"),
+    "boxes": (_is_boxes, "a list of boxes, each a list of numbers"),
+    "messages": (_is_messages, "a list of messages (structs of role and content), or that as JSON"),
+    "table": (_is_table, "a table (a struct or list), or that as JSON"),
+    "image": (_is_media, _MEDIA.format("an image")),
+    "audio": (
+        _is_media,
+        _MEDIA.format("audio") + ", or a struct of array and sampling_rate",
+    ),
+    "video": (_is_media, _MEDIA.format("a video")),
+    "any": (lambda type: True, "anything"),
+}

@@ -1,0 +1,126 @@
+"""Which files lie at a path: a file, a folder with all below it, or a glob, on any filesystem."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from fsspec.implementations.local import LocalFileSystem
+
+from .errors import ConfigError
+from .storage import absolute, open_filesystem, url_of
+
+
+@dataclass(frozen=True, slots=True)
+class InputFile:
+    """size in bytes; version: what changes when the file does (an etag, or a time)."""
+
+    path: str
+    size: int
+    version: str
+
+
+@dataclass(frozen=True)
+class Listing:
+    """named: the path was that of one file, not of a place where files were found.
+
+    left_out: how many files were passed over because they lie in the output.
+    """
+
+    path: str
+    files: list[InputFile]
+    named: bool
+    left_out: int = 0
+
+
+def output_place(output: str, options: Mapping[str, Any]) -> str:
+    """The output as `list_below` leaves it out."""
+    filesystem, path = open_filesystem(absolute(output), options)
+    return _real(filesystem, {"name": path, "islink": True}).rstrip("/")
+
+
+def list_below(path: str, options: Mapping[str, Any], output: str | None) -> Listing:
+    """Sorted by name; names that start with "." or "_", and what lies in `output`, left out."""
+    filesystem, inner = open_filesystem(path, options)
+    files, left_out = [], 0
+    try:
+        named = filesystem.isfile(inner)
+        for entry in _entries(filesystem, inner):
+            if output and f"{_real(filesystem, entry)}/".startswith(f"{output}/"):
+                left_out += 1
+            else:
+                files.append(_file(filesystem, entry))
+    except Exception as error:  # every filesystem has exceptions of its own
+        raise ConfigError(
+            f"can't list the input {path}: {type(error).__name__}: {error}"
+        ) from error
+    return Listing(path, files, named, left_out)
+
+
+def stat(path: str, options: Mapping[str, Any]) -> InputFile:
+    """One file by its path. Raises FileNotFoundError."""
+    filesystem, inner = open_filesystem(path, options)
+    return _file(filesystem, filesystem.info(inner))
+
+
+def _file(filesystem: Any, entry: dict[str, Any]) -> InputFile:
+    url = url_of(filesystem, entry["name"])
+    if not url.isascii():
+        try:
+            url.encode()
+        except UnicodeEncodeError:
+            raise OSError(f"the name {url!r} is not UTF-8: rename the file") from None
+    return InputFile(url, int(entry["size"] or 0), _version(entry))
+
+
+def _entries(filesystem: Any, path: str) -> Iterator[dict[str, Any]]:
+    if filesystem.isfile(path):
+        yield filesystem.info(path)
+        return
+    if filesystem.isdir(path):
+        roots = [path]
+    elif any(character in path for character in "*?["):
+        roots = sorted(filesystem.glob(path))
+    else:
+        roots = []
+    # Locally a folder without permission would be passed over in silence.
+    strict = {"on_error": "raise"} if isinstance(filesystem, LocalFileSystem) else {}
+    for root in roots:
+        found = filesystem.find(root, detail=True, **strict)
+        for name in sorted(found):
+            below = name[len(root) :].lstrip("/").split("/")
+            if not any(part.startswith((".", "_")) for part in below):
+                _check_link(found[name])
+                yield found[name]
+
+
+def _check_link(entry: dict[str, Any]) -> None:
+    if entry.get("islink") and os.path.isdir(entry["name"]):
+        raise OSError(f"{entry['name']} is a link to a folder: name that folder itself")
+
+
+def _real(filesystem: Any, entry: dict[str, Any]) -> str:
+    """One spelling for one place, however it was reached."""
+    name = entry["name"]
+    if not isinstance(filesystem, LocalFileSystem):
+        return filesystem.unstrip_protocol(name)
+    if entry.get("islink"):
+        return os.path.realpath(name)
+    folder, base = os.path.split(name)
+    return os.path.join(_real_folder(folder), base)
+
+
+# A folder may hold a million files.
+@lru_cache(maxsize=1024)
+def _real_folder(path: str) -> str:
+    return os.path.realpath(path)
+
+
+def _version(entry: dict[str, Any]) -> str:
+    for key in ("ETag", "etag", "md5Hash", "mtime", "LastModified", "last_modified", "created"):
+        if entry.get(key):
+            return str(entry[key]).strip('"')
+    return ""

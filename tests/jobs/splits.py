@@ -1,0 +1,32 @@
+"""Plans and reads inputs as a job does, without one."""
+
+from __future__ import annotations
+
+import json
+
+from hypothesis import HealthCheck, settings
+from pipemill.jobs.inputs import list_files
+from pipemill.jobs.plan import Plan
+from pipemill.jobs.sources import open_source
+
+FOLDER = settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+
+
+def plan(path, rows_per_part=None, limit=None, format="auto"):
+    paths = path if isinstance(path, list) else str(path)
+    files, format = list_files(paths, format, {}, "/nowhere")
+    source = open_source(format, {})
+    made = Plan(format, source.inspect(files))
+    made.add(source.cut(files, rows_per_part, limit))
+    return made
+
+
+def read(made):
+    source = open_source(made.format, {}, made.schema)
+    return [source.read(json.loads(split.to_json())) for split in made.splits]
+
+
+def rows(batches):
+    return [row for batch in batches for row in batch.rows.to_pylist()]

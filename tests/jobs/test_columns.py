@@ -1,0 +1,97 @@
+"""Which of the user's columns a task reads, and what is kept."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+import pytest
+from pipemill.actors.task import Column
+from pipemill.jobs.columns import kept_columns, resolve_columns
+from pipemill.jobs.errors import ConfigError
+from pipemill.jobs.media import files_column
+
+TEXT, BYTES, NUMBERS = pa.string(), pa.binary(), pa.list_(pa.float32())
+IMAGE = Column(name="image", kind="image")
+FITTING = {
+    "text": [TEXT, pa.large_string(), pa.dictionary(pa.int32(), TEXT)],
+    "labels": [TEXT, pa.list_(TEXT)],
+    "flag": [pa.bool_()],
+    "number": [pa.int8(), pa.uint64(), pa.float16(), pa.float64()],
+    "words": [pa.list_(TEXT), pa.large_list(pa.large_string())],
+    "boxes": [pa.list_(pa.list_(pa.int64())), pa.list_(pa.list_(pa.float32(), 4))],
+    "messages": [TEXT, pa.list_(pa.struct({"role": TEXT, "content": TEXT}))],
+    "table": [TEXT, pa.struct({"a": TEXT}), pa.list_(pa.struct({"a": TEXT}))],
+    "image": [BYTES, pa.large_binary(), TEXT, pa.struct({"bytes": BYTES, "path": TEXT})],
+    "audio": [
+        BYTES,
+        pa.struct({"path": TEXT, "bytes": pa.large_binary()}),
+        pa.struct({"array": NUMBERS, "sampling_rate": pa.int64()}),
+        pa.struct({"array": pa.list_(NUMBERS), "path": TEXT, "sampling_rate": pa.int64()}),
+    ],
+    "video": [pa.large_binary(), TEXT],
+    "any": [pa.null(), pa.map_(TEXT, TEXT), pa.int8()],
+}
+UNFIT = {
+    "text": [pa.int64(), BYTES],
+    "labels": [pa.int64(), pa.list_(pa.int64())],
+    "flag": [pa.int8()],
+    "number": [TEXT, pa.bool_()],
+    "words": [TEXT, pa.list_(pa.int64())],
+    "boxes": [NUMBERS, TEXT],
+    "messages": [pa.list_(TEXT), pa.struct({"role": TEXT, "content": TEXT})],
+    "table": [pa.int64()],
+    "image": [pa.int64(), pa.struct({"a": TEXT}), pa.list_(BYTES)],
+    "audio": [pa.struct({"array": TEXT, "sampling_rate": pa.int64()}), pa.struct({"array": TEXT})],
+    "video": [pa.struct({"bytes": TEXT})],
+}
+
+
+def resolve(columns, schema, mapping=None, parameters=None):
+    return resolve_columns("the-task", columns, mapping or {}, parameters or {}, schema)
+
+
+@pytest.mark.parametrize("kind", FITTING)
+def test_the_types_that_go_with_a_kind(kind):
+    column = Column(name="x", kind=kind)
+    for type in FITTING[kind]:
+        assert resolve((column,), pa.schema([("x", type)])) == {"x": "x"}
+    for type in UNFIT.get(kind, []):
+        with pytest.raises(ConfigError, match=r"column 'x' is .*, but the-task reads .* as 'x'"):
+            resolve((column,), pa.schema([("x", type)]))
+
+
+def test_a_media_input_finds_the_bytes_of_files_unless_told_otherwise():
+    schema = pa.schema([("path", TEXT), files_column("bytes")])
+    assert resolve((IMAGE,), schema) == {"image": "bytes"}
+    assert resolve((IMAGE,), schema, {"image": "path"}) == {"image": "path"}
+    assert resolve((IMAGE,), schema.append(pa.field("image", BYTES))) == {"image": "image"}
+    with pytest.raises(ConfigError, match="reads a column 'text', which the input has not"):
+        resolve((Column(name="text", kind="text"),), schema)
+    with pytest.raises(ConfigError, match=r"no column 'pth' .*did you mean 'path'"):
+        resolve((IMAGE,), schema, {"image": "pth"})
+
+
+def test_files_of_another_kind_and_a_second_image_are_not_taken_for_the_first():
+    schema = pa.schema([("path", TEXT), files_column("bytes", ["image"])])
+    pair = Column(name="image_pair", kind="image")
+    audio = Column(name="audio", kind="audio", required=False)
+    assert resolve((IMAGE, audio), schema) == {"image": "bytes"}
+    with pytest.raises(ConfigError, match="reads a column 'image_pair'"):
+        resolve((IMAGE, pair), schema)
+
+
+def test_a_media_input_finds_the_one_member_of_its_kind():
+    schema = pa.schema(
+        [("__key__", TEXT), files_column("jpg"), files_column("seg.png"), files_column("wav")]
+    )
+    assert resolve((Column(name="audio", kind="audio"),), schema) == {"audio": "wav"}
+    with pytest.raises(ConfigError, match=r"several \(jpg, seg\.png\): name one with --column"):
+        resolve((IMAGE,), schema)
+    assert resolve((IMAGE,), schema, {"image": "seg.png"}) == {"image": "seg.png"}
+    with pytest.raises(ConfigError, match="reads a column 'video'"):
+        resolve((Column(name="video", kind="video"),), schema)
+
+
+def test_whole_files_are_kept_only_by_name():
+    schema = pa.schema([("path", TEXT), files_column("bytes"), ("thumbnail", BYTES)])
+    assert kept_columns("all", schema) == ["path", "thumbnail"]
+    assert kept_columns(["bytes", "path"], schema) == ["path", "bytes"]

@@ -1,0 +1,140 @@
+"""Folders that `datasets` saved, and Arrow files and streams."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pipemill.jobs.errors import ConfigError
+from pipemill.jobs.inputs import list_files
+from pipemill.jobs.plan import Plan
+
+from tests.jobs.splits import FOLDER, plan, read, rows
+
+datasets = pytest.importorskip("datasets")
+
+
+def table(count, first=0):
+    return pa.table({"n": range(first, first + count), "t": [f"é {i}" for i in range(count)]})
+
+
+def write(path, content, batch, *, stream):
+    kind = pa.ipc.new_stream if stream else pa.ipc.new_file
+    with kind(str(path), content.schema) as writer:
+        writer.write_table(content, max_chunksize=batch)
+
+
+@FOLDER
+@given(
+    counts=st.lists(st.integers(0, 40), min_size=1, max_size=3).filter(sum),
+    batch=st.integers(1, 20),
+    size=st.integers(1, 30),
+    limit=st.none() | st.integers(1, 90),
+    stream=st.booleans(),
+)
+def test_row_ranges_hold_every_row_once(tmp_path, counts, batch, size, limit, stream):
+    for old in tmp_path.glob("*"):
+        old.unlink()
+    first = 0
+    for number, count in enumerate(counts):
+        write(tmp_path / f"{number}.arrow", table(count, first), batch, stream=stream)
+        first += count
+    made = Plan.from_bytes(plan(tmp_path, rows_per_part=size, limit=limit).to_bytes())
+    batches = read(made)
+    assert [row["n"] for row in rows(batches)] == list(range(min(first, limit or first)))
+    assert all(1 <= b.rows.num_rows <= size for b in batches)
+
+
+def test_a_saved_dataset_is_read_in_its_own_order(tmp_path):
+    saved = datasets.Dataset.from_dict({"n": list(range(100)), "t": ["x"] * 100})
+    saved.select(range(99, -1, -1)).save_to_disk(tmp_path / "saved", num_shards=3)
+    made = plan(tmp_path / "saved", rows_per_part=30)
+    assert made.format == "arrow"
+    assert [row["n"] for row in rows(read(made))] == list(range(99, -1, -1))
+    # The state's order counts, not that of the names.
+    state = json.loads((tmp_path / "saved/state.json").read_text())
+    state["_data_files"].reverse()
+    (tmp_path / "saved/state.json").write_text(json.dumps(state))
+    (tmp_path / "saved/data-of-old.arrow").write_bytes(b"not listed")
+    assert next(iter(rows(read(plan(tmp_path / "saved")))))["n"] == 32
+    assert len(rows(read(plan(f"file://{tmp_path}/saved")))) == 100
+
+
+def test_images_are_structs_of_bytes_and_path(tmp_path):
+    from PIL import Image
+
+    for i in range(3):
+        Image.new("RGB", (4, 4), (i * 50, 0, 0)).save(tmp_path / f"{i}.png")
+    paths = [str(tmp_path / f"{i}.png") for i in range(3)]
+    saved = datasets.Dataset.from_dict({"image": paths}).cast_column("image", datasets.Image())
+    saved.save_to_disk(tmp_path / "saved")
+    made = plan(tmp_path / "saved")
+    assert made.schema.field("image").type == pa.struct({"bytes": pa.binary(), "path": pa.string()})
+    data = [row["image"]["bytes"] for row in rows(read(made))]
+    assert data == [Path(path).read_bytes() for path in paths]
+
+
+def test_arrays_of_datasets_are_plain_lists_here_and_on_a_worker(tmp_path):
+    features = datasets.Features({"a": datasets.Array2D((2, 2), "float32")})
+    values = [[[1.0, 2.0], [3.0, 4.0]], [[5.0, 6.0], [7.0, 8.0]]]
+    datasets.Dataset.from_dict({"a": values}, features=features).save_to_disk(tmp_path / "saved")
+    made = plan(tmp_path / "saved")
+    assert made.schema.field("a").type == pa.list_(pa.list_(pa.float32()))
+    assert [row["a"] for row in rows(read(made))] == values
+
+
+def test_what_can_not_be_read_right_is_refused(tmp_path):
+    ones = datasets.Dataset.from_dict({"n": [1, 2]})
+    datasets.DatasetDict(train=ones, test=ones).save_to_disk(tmp_path / "dict")
+    with pytest.raises(ConfigError, match=r"splits of a dataset \(train, test\).*dict/train"):
+        plan(tmp_path / "dict")
+    assert len(rows(read(plan(tmp_path / "dict/test")))) == 2
+    state = tmp_path / "dict/train/state.json"
+    whole = json.loads(state.read_text())
+    state.write_text(json.dumps({**whole, "_indices_data_files": [{"filename": "i.arrow"}]}))
+    with pytest.raises(ConfigError, match="in an indices file"):
+        plan(tmp_path / "dict/train")
+    state.write_text(json.dumps({**whole, "_data_files": [{"filename": "gone.arrow"}]}))
+    with pytest.raises(ConfigError, match=r"gone\.arrow is missing, which"):
+        plan(tmp_path / "dict/train")
+
+
+def test_a_file_that_is_cut_off_is_an_error_not_fewer_rows(tmp_path):
+    for stream in (True, False):
+        write(tmp_path / "a.arrow", table(1000), 100, stream=stream)
+        whole = (tmp_path / "a.arrow").read_bytes()
+        made = plan(tmp_path, rows_per_part=100)
+        (tmp_path / "a.arrow").write_bytes(whole[: len(whole) // 2])
+        with pytest.raises(ConfigError, match=r"can't read .*a\.arrow as Arrow"):
+            plan(tmp_path)
+        with pytest.raises((ValueError, OSError)):
+            read(made)
+
+
+def test_columns_that_differ_and_streams_that_end_between_batches(tmp_path):
+    write(tmp_path / "a.arrow", table(3), 2, stream=True)
+    write(tmp_path / "b.arrow", pa.table({"m": [1]}), 2, stream=True)
+    with pytest.raises(ConfigError, match="have not the same columns"):
+        plan(tmp_path)
+    sink = io.BytesIO()
+    writer = pa.ipc.new_stream(sink, table(1).schema)
+    writer.write_table(table(10), max_chunksize=5)
+    (tmp_path / "b.arrow").write_bytes(sink.getvalue())  # never closed
+    with pytest.raises(ConfigError, match=r"b\.arrow.*end"):
+        plan(tmp_path)
+
+
+def test_new_files_and_changed_ones(tmp_path):
+    write(tmp_path / "a.arrow", table(3), 2, stream=True)
+    made = plan(tmp_path)
+    write(tmp_path / "b.arrow", table(3), 2, stream=True)
+    files = list_files(str(tmp_path), "auto", {}, None)[0]
+    assert [file.path for file in made.new_files(files)] == [str(tmp_path / "b.arrow")]
+    write(tmp_path / "a.arrow", table(4), 2, stream=True)
+    with pytest.raises(ConfigError, match=r"a\.arrow has changed"):
+        made.new_files(list_files(str(tmp_path), "auto", {}, None)[0])

@@ -1,0 +1,206 @@
+"""WebDataset shards: a row per key, whatever the tar holds, and never a row fewer."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import random
+import tarfile
+
+import pyarrow as pa
+import pytest
+import zstandard
+from hypothesis import given
+from hypothesis import strategies as st
+from pipemill.jobs.errors import ConfigError
+from pipemill.jobs.plan import Plan
+from pipemill.jobs.sources import open_source
+from pipemill.jobs.sources.tar import samples, split_name
+
+from tests.jobs.splits import FOLDER, plan, read, rows
+
+FORMATS = [tarfile.PAX_FORMAT, tarfile.GNU_FORMAT, tarfile.USTAR_FORMAT]
+
+
+def tar(members, format=tarfile.PAX_FORMAT) -> bytes:
+    """members: (name, bytes), or a TarInfo for what is no file."""
+    sink = io.BytesIO()
+    with tarfile.open(fileobj=sink, mode="w", format=format) as made:
+        for member in members:
+            info = member if isinstance(member, tarfile.TarInfo) else tarfile.TarInfo(member[0])
+            if not isinstance(member, tarfile.TarInfo):
+                info.size = len(member[1])
+                made.addfile(info, io.BytesIO(member[1]))
+            else:
+                made.addfile(info)
+    return sink.getvalue()
+
+
+def numbered(count, first=0):
+    """Samples of a jpg of `i` bytes, a caption and a class."""
+    for i in range(first, first + count):
+        yield f"{i:04}.jpg", bytes([i % 256]) * i
+        yield f"{i:04}.txt", f"é {i}".encode()
+        yield f"{i:04}.cls", str(i).encode()
+
+
+def expected(count, first=0):
+    return [
+        {"__key__": f"{i:04}", "cls": str(i), "jpg": bytes([i % 256]) * i, "txt": f"é {i}"}
+        for i in range(first, first + count)
+    ]
+
+
+def test_names_are_parted_at_the_first_dot_of_the_last_part():
+    assert split_name("a/b.c/cat.seg.PNG") == ("a/b.c/cat", "seg.png")
+    assert split_name("cat.jpg") == ("cat", "jpg")
+    assert split_name("/etc/passwd.txt") == ("/etc/passwd", "txt")
+    for odd in ("cat", "cat.", ".cat", "a/._cat.jpg", "a.b/cat", "", "__meta.x__"):
+        assert split_name(odd) is None
+
+
+@FOLDER
+@given(
+    counts=st.lists(st.integers(0, 30), min_size=1, max_size=3).filter(sum),
+    size=st.none() | st.integers(1, 20),
+    limit=st.none() | st.integers(1, 60),
+    format=st.sampled_from(FORMATS),
+    suffix=st.sampled_from(["tar", "tar.gz", "tgz", "tar.zst"]),
+)
+def test_every_sample_is_a_row_once_in_order(tmp_path, counts, size, limit, format, suffix):
+    for old in tmp_path.glob("*"):
+        old.unlink()
+    pack = {"tar": bytes, "tar.zst": zstandard.compress}.get(suffix, gzip.compress)
+    first = 0
+    for number, count in enumerate(counts):
+        (tmp_path / f"{number}.{suffix}").write_bytes(pack(tar(numbered(count, first), format)))
+        first += count
+    made = Plan.from_bytes(plan(tmp_path, rows_per_part=size, limit=limit).to_bytes())
+    batches = read(made)
+    assert rows(batches) == expected(min(first, limit or first))
+    assert not any(batch.failures for batch in batches)
+    if size:
+        assert all(1 <= batch.rows.num_rows <= size for batch in batches)
+
+
+def test_large_shards_are_cut_by_bytes_too(tmp_path, monkeypatch):
+    (tmp_path / "a.tar").write_bytes(tar(numbered(200)))
+    assert len(plan(tmp_path).splits) == 1
+    monkeypatch.setattr("pipemill.jobs.sources.webdataset.LARGE", 1000)
+    monkeypatch.setattr("pipemill.jobs.sources.webdataset.MOST_BYTES", 20_000)
+    made = plan(tmp_path)
+    assert len(made.splits) > 10
+    assert all(split.stop - split.start <= 20_000 for split in made.splits)
+    assert rows(read(made)) == expected(200)
+
+
+def test_types_and_members_that_some_samples_lack(tmp_path):
+    names = ["a.jpg", "a.json", "a.npy", "b.seg.png", "b.wav", "sub/b.mp4", "sub/b.en.txt"]
+    (tmp_path / "a.tar").write_bytes(tar((name, b"{}") for name in names))
+    made = plan(tmp_path)
+    assert made.schema.names == ["__key__", "en.txt", "jpg", "json", "mp4", "npy", "seg.png", "wav"]
+    kinds = {name: str(made.schema.field(name).type) for name in made.schema.names}
+    assert {n for n, kind in kinds.items() if kind == "string"} == {"__key__", "en.txt", "json"}
+    got = rows(read(made))
+    assert [row["__key__"] for row in got] == ["a", "b", "sub/b"]
+    assert [sorted(k for k, v in row.items() if v == b"{}" or v == "{}") for row in got] == [
+        ["jpg", "json", "npy"], ["seg.png", "wav"], ["en.txt", "mp4"],
+    ]  # fmt: skip
+    # Only what is asked for is read.
+    fields = [made.schema.field("__key__"), made.schema.field("wav")]
+    some = open_source("webdataset", {}, pa.schema(fields))
+    batch = some.read({"path": str(tmp_path / "a.tar"), "start": 0, "stop": -1})
+    assert batch.rows.schema.names == ["__key__", "wav"]
+
+
+def test_what_is_no_sample_harms_nothing(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    odd = []
+    for kind in (tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.FIFOTYPE):
+        info = tarfile.TarInfo("0000.png")
+        info.type, info.linkname = kind, "/etc/passwd"
+        odd.append(info)
+    folder = tarfile.TarInfo("sub.d")
+    folder.type = tarfile.DIRTYPE
+    long = "long/" * 60 + "name.jpg"
+    members = [
+        folder, *odd, *numbered(1), ("../up.jpg", b"up"), ("/abs.jpg", b"abs"),
+        ("README", b"?"), ("._0000.jpg", b"?"), (long, b"long"), ("x.jpg", b"1"), ("y.jpg", b"2"),
+        ("x.jpg", b"not adjacent"),
+    ]  # fmt: skip
+    (tmp_path / "a.tar").write_bytes(tar(members))
+    got = rows(read(plan(tmp_path / "a.tar", rows_per_part=2)))
+    keys = ["0000", "../up", "/abs", long[:-4], "x", "y", "x"]
+    assert [row["__key__"] for row in got] == keys
+    assert [row["jpg"] for row in got][1:] == [b"up", b"abs", b"long", b"1", b"2", b"not adjacent"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.tar"]
+
+
+def test_a_member_twice_and_text_that_is_none_die_alone(tmp_path):
+    members = [*numbered(2), ("d.txt", b"1"), ("d.TXT", b"2"), ("e.txt", b"\xff"), ("f.txt", b"f")]
+    (tmp_path / "a.tar").write_bytes(tar(members))
+    (batch,) = read(plan(tmp_path))
+    assert {row: failure.message for row, failure in batch.failures.items()} == {
+        2: "two members d.txt",
+        3: batch.failures[3].message,
+    }
+    assert "e.txt is not UTF-8" in batch.failures[3].message
+    assert batch.rows["__key__"].to_pylist() == ["0000", "0001", "d", "e", "f"]
+    assert batch.rows["txt"].to_pylist() == ["é 0", "é 1", None, None, "f"]
+
+
+@pytest.mark.parametrize("suffix", ["tar", "tar.gz"])
+@pytest.mark.parametrize("size", [None, 3])
+def test_a_shard_that_was_cut_off_ends_in_a_dead_letter(tmp_path, suffix, size):
+    whole = tar(numbered(20), tarfile.USTAR_FORMAT)
+    pack = gzip.compress if suffix == "tar.gz" else bytes
+    rng = random.Random(0)
+    end = max(i for i, byte in enumerate(whole) if byte)
+    for cut in [1, 100, 511, 512, 600, 1024, *rng.sample(range(end), 20), end // 512 * 512]:
+        data = pack(whole)
+        keep = cut if suffix == "tar" else 18 + cut * (len(data) - 30) // len(whole)
+        (tmp_path / f"a.{suffix}").write_bytes(data[:keep])
+        (tmp_path / f"b.{suffix}").write_bytes(pack(tar(numbered(1, 99))))
+        batches = read(plan(tmp_path, rows_per_part=size))
+        bad = [(batch, row) for batch in batches for row in batch.failures]
+        assert len(bad) == 1, cut
+        batch, row = bad[0]
+        assert "can't be read from byte" in batch.failures[row].message
+        good = [r for b in batches for i, r in enumerate(b.rows.to_pylist()) if i not in b.failures]
+        assert good == [*expected(len(good) - 1), *expected(1, 99)], "what lies before is read"
+        if suffix == "tar":
+            assert len(good) - 1 >= cut // 4000 - 1
+
+
+def test_damage_is_never_taken_for_the_end(tmp_path):
+    data = bytearray(tar(numbered(20), tarfile.USTAR_FORMAT))
+    place = bytes(data).index(b"0010.jpg")
+    data[place : place + 512] = b"?" * 512
+    (tmp_path / "a.tar").write_bytes(data)
+    (batch,) = read(plan(tmp_path))
+    # The sample before it may have had more members.
+    assert list(batch.failures) == [9]
+    assert batch.rows.num_rows == 10
+    # A tar behind another is read, too: other readers stop at the first one's end.
+    (tmp_path / "a.tar").write_bytes(tar(numbered(3)) + tar(numbered(4, 3)))
+    for size in (None, 2):
+        assert rows(read(plan(tmp_path, rows_per_part=size))) == expected(7)
+
+
+def test_headers_that_lie_cost_no_memory():
+    info = tarfile.TarInfo("a.jpg")
+    info.size = 2**45
+    for format in (tarfile.GNU_FORMAT, tarfile.PAX_FORMAT):
+        head = info.tobuf(format)
+        (sample,) = samples(io.BytesIO(head + b"x" * 1000), 0, -1, lambda extension: True)
+        assert "a.jpg is cut off" in str(sample.error)
+    chain = tarfile.TarInfo("././@LongLink")
+    chain.type, chain.size = tarfile.GNUTYPE_LONGNAME, 0
+    (sample,) = samples(io.BytesIO(chain.tobuf(tarfile.GNU_FORMAT) * 3000), 0, -1, bool)
+    assert sample.error
+
+
+def test_a_tar_without_samples_is_named(tmp_path):
+    (tmp_path / "a.tar").write_bytes(tar([("README", b"x")]))
+    with pytest.raises(ConfigError, match=r"no sample in .*a\.tar"):
+        plan(tmp_path)
