@@ -117,7 +117,9 @@ class ConversationalPipeline(GeneratingPipeline):
             if not conversations:
                 return []
             one = isinstance(conversations[0], dict)
-            inputs = _conversation(conversations) if one else list(map(_conversation, conversations))
+            inputs = (
+                _conversation(conversations) if one else list(map(_conversation, conversations))
+            )
         else:
             inputs = conversations
         answers = super().__call__(inputs, **kwargs)

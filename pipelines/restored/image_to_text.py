@@ -58,7 +58,9 @@ class ImageToTextPipeline(GeneratingPipeline):
             return []
         return super().__call__(inputs, **kwargs)
 
-    def preprocess(self, image: Any, prompt: str | None = None, timeout: float | None = None) -> Any:
+    def preprocess(
+        self, image: Any, prompt: str | None = None, timeout: float | None = None
+    ) -> Any:
         image = load_image(image, timeout=timeout)
         kind = self.model.config.model_type
         if prompt is not None and not isinstance(prompt, str):

@@ -14,9 +14,12 @@ HERE = Path(__file__).parent
 
 
 def write(
-    task: str, cases: list[dict[str, Any]], show: Callable[[Any], Any] = lambda answer: answer
+    task: str,
+    cases: list[dict[str, Any]],
+    show: Callable[[Any], Any] = lambda answer: answer,
+    by: str | None = None,
 ) -> None:
-    """Answer the cases and write them to `TASK.json`.
+    """Answer the cases and write them to `TASK.json`; `by` is the task asked, if it is another.
 
     A case has `model`, `input`, and perhaps `task` (where it differs from the file's), `made` and
     `called` (the pipeline's parameters, when it is made and when it is called) and `seed`. It gets
@@ -24,7 +27,7 @@ def write(
     """
     for case in cases:
         try:
-            case["answer"] = show(answer(task, case))
+            case["answer"] = show(answer(by or task, case))
         except Exception as error:
             case["error"] = type(error).__name__
     file = HERE / f"{task.replace('-', '_')}.json"
@@ -33,21 +36,27 @@ def write(
 
 
 def answer(task: str, case: dict[str, Any]) -> Any:
+    """What the installed transformers answers to a case."""
     torch.manual_seed(case.get("seed", 0))
+    folder = HERE / "models" / case["model"]
+    made = dict(case.get("made", {}))
+    if (folder / "preprocessor_config.json").exists():
+        made["image_processor"] = image_processor(folder)
     pipeline = transformers.pipeline(
-        case.get("task", task),
-        model=str(HERE / "models" / case["model"]),
-        device="cpu",
-        **case.get("made", {}),
+        case.get("task", task), model=str(folder), device="cpu", **made
     )
-    given = case["input"]
-    if task == "conversational":
-        given = json.loads(json.dumps(given))
-    return pipeline(with_images(given), **case.get("called", {}))
+    # A copy of the input: some pipelines write into it.
+    return pipeline(with_images(case["input"]), **case.get("called", {}))
+
+
+def image_processor(folder: Path) -> Any:
+    """The one that resizes with pillow: with torchvision, pixels differ a little."""
+    pillow = {"use_fast": False} if transformers.__version__ < "5" else {"backend": "pil"}
+    return transformers.AutoImageProcessor.from_pretrained(folder, **pillow)
 
 
 def with_images(given: Any) -> Any:
-    """The same input with the paths of the images that it names."""
+    """A copy of the input, with the paths of the images that it names."""
     if isinstance(given, list):
         return [with_images(item) for item in given]
     if isinstance(given, dict):

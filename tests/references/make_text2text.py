@@ -65,9 +65,7 @@ def generation() -> list[dict[str, Any]]:
         {"called": {"max_new_tokens": 20, "stop_sequence": "river stone"}},
         {"called": {**SHORT, "batch_size": 1}},
     ]
-    cases = [
-        {"model": model, "input": TEXTS, **case} for model in ("t5", "bart") for case in both
-    ]
+    cases = [{"model": model, "input": TEXTS, **case} for model in ("t5", "bart") for case in both]
     return [
         *cases,
         {"model": "t5", "input": TEXTS[0]},
