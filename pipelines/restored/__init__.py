@@ -8,43 +8,72 @@ __all__ = ["restore_pipelines"]
 
 # A task, where its pipeline is, and the classes that can load its model, first choice first.
 _TASKS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "conversational": (
+        "conversational:ConversationalPipeline",
+        ("AutoModelForSeq2SeqLM", "AutoModelForCausalLM"),
+    ),
+    "image-to-image": ("image_to_image:ImageToImagePipeline", ("AutoModelForImageToImage",)),
+    "image-to-text": ("image_to_text:ImageToTextPipeline", ("AutoModelForImageTextToText",)),
     "question-answering": (
         "question_answering:QuestionAnsweringPipeline",
         ("AutoModelForQuestionAnswering",),
     ),
+    "summarization": (
+        "text2text_generation:SummarizationPipeline",
+        ("AutoModelForSeq2SeqLM",),
+    ),
+    "text2text-generation": (
+        "text2text_generation:Text2TextGenerationPipeline",
+        ("AutoModelForSeq2SeqLM",),
+    ),
+    "translation": ("translation:TranslationPipeline", ("AutoModelForSeq2SeqLM",)),
+    "visual-question-answering": (
+        "visual_question_answering:VisualQuestionAnsweringPipeline",
+        ("AutoModelForVisualQuestionAnswering",),
+    ),
 }
+_ALIASES = {"vqa": "visual-question-answering"}
 
 
 def restore_pipelines() -> list[str]:
     """Register every restored task that the installed transformers lacks; returns their names.
 
-    Afterwards `transformers.pipeline("question-answering", model=…)` works as it did in
-    transformers 4.57. Calling it again does nothing and returns an empty list; a task that
-    transformers, or the user, has registered is left as it is.
+    Afterwards `transformers.pipeline("question-answering", model=…)`, `"translation_en_to_de"`, `"vqa"`
+    and the others work as they did in transformers 4.57. Calling it again does nothing and
+    returns an empty list; a task that transformers, or the user, has registered is left as it is.
     """
-    from transformers import pipelines
+    from transformers.pipelines import PIPELINE_REGISTRY
 
-    missing = [name for name in _TASKS if name not in pipelines.PIPELINE_REGISTRY.supported_tasks]
+    from . import task_names
+
+    missing = [name for name in _TASKS if name not in PIPELINE_REGISTRY.supported_tasks]
     for name in missing:
         _register(name)
+    for alias, name in _ALIASES.items():
+        if name in missing:
+            PIPELINE_REGISTRY.task_aliases.setdefault(alias, name)
+    task_names.release([*missing, *(a for a, name in _ALIASES.items() if name in missing)])
+    if "translation" in missing:
+        task_names.find_language_pairs(PIPELINE_REGISTRY)
     return missing
 
 
 def _register(name: str) -> None:
     import transformers
-    from transformers import pipelines
+    from transformers.pipelines import PIPELINE_REGISTRY
 
     home, models = _TASKS[name]
     module, attribute = home.split(":")
     kind = getattr(import_module(f"{__name__}.{module}"), attribute)
-    pipelines.PIPELINE_REGISTRY.register_pipeline(
+    PIPELINE_REGISTRY.register_pipeline(
         name,
         pipeline_class=kind,
         pt_model=tuple(getattr(transformers, model) for model in models),
-        default=getattr(kind, "default_model", None),
+        type="text",
     )
+    # Set here: `register_pipeline` has no form for a translation's defaults, one per language pair.
+    if (default := getattr(kind, "default_model", None)) is not None:
+        PIPELINE_REGISTRY.supported_tasks[name]["default"] = default
     # With this mark, `save_pretrained` would write the pipeline's code beside the weights, and the
     # folder could then be loaded with `trust_remote_code` only.
     del kind._registered_impl
-    # transformers asks this table first, and refuses what is in it.
-    getattr(pipelines, "REMOVED_TASKS", {}).pop(name, None)

@@ -1,0 +1,192 @@
+"""The next message of a conversation: conversational."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from transformers import GenerationConfig
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+    MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES,
+)
+
+from .generation import GeneratingPipeline
+
+Message = dict[str, str]
+
+
+class Conversation:
+    """Messages, each with a `role` and a `content`; a text is a first message of the user's."""
+
+    def __init__(self, messages: str | list[Message] | None = None) -> None:
+        if isinstance(messages, str):
+            messages = [{"role": "user", "content": messages}]
+        self.messages = [dict(message) for message in messages or ()]
+
+    def add_message(self, message: Message) -> None:
+        _check([message])
+        self.messages.append(message)
+
+    def add_user_input(self, text: str) -> None:
+        self.add_message({"role": "user", "content": text})
+
+    @property
+    def generated_responses(self) -> list[str]:
+        return [m["content"] for m in self.messages if m["role"] == "assistant"]
+
+    def __len__(self) -> int:
+        return len(self.messages)
+
+    def __iter__(self) -> Iterator[Message]:
+        return iter(self.messages)
+
+    def __getitem__(self, index: int) -> Message:
+        return self.messages[index]
+
+    def __repr__(self) -> str:
+        return f"Conversation({self.messages!r})"
+
+
+class ConversationalPipeline(GeneratingPipeline):
+    """A conversation to the same conversation with the assistant's reply as its last message.
+
+    The reply is that of text-generation for the same chat: sampled at temperature 0.7, with at
+    most 256 new tokens, unless the model's settings or the parameters of `generate` say otherwise.
+    A conversation that ends with the assistant's message has that message continued, unless
+    `continue_final_message` says otherwise.
+
+    Other parameters: `clean_up_tokenization_spaces` (True), `stop_sequence` (each of its tokens
+    ends the reply), `tokenizer_encode_kwargs` (for `apply_chat_template`).
+    Raises ValueError for messages without `role` and `content`.
+    """
+
+    _default_generation_config = GenerationConfig(
+        max_new_tokens=256, do_sample=True, temperature=0.7
+    )
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.check_model_type(
+            [
+                *MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values(),
+                *MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES.values(),
+            ]
+        )
+        if not self.model.config.is_encoder_decoder:
+            # In a batch, padding must not come between a conversation and its reply.
+            self.tokenizer.padding_side = "left"
+
+    def _sanitize_parameters(
+        self,
+        clean_up_tokenization_spaces: bool | None = None,
+        continue_final_message: bool | None = None,
+        stop_sequence: str | None = None,
+        tokenizer_encode_kwargs: dict[str, Any] | None = None,
+        **generate_kwargs: Any,
+    ) -> tuple[dict, dict, dict]:
+        if (generate_kwargs.get("num_return_sequences") or 1) > 1:
+            raise ValueError(
+                "num_return_sequences: a conversation goes on with one reply; "
+                "for several, use text-generation"
+            )
+        if stop_sequence is not None:
+            stop = self.tokenizer.encode(stop_sequence, add_special_tokens=False)
+            generate_kwargs["eos_token_id"] = stop
+        before = {
+            "continue_final_message": continue_final_message,
+            "tokenizer_encode_kwargs": tokenizer_encode_kwargs,
+        }
+        after = {
+            "continue_final_message": continue_final_message,
+            "clean_up_tokenization_spaces": clean_up_tokenization_spaces,
+        }
+        return (
+            {name: value for name, value in before.items() if value is not None},
+            {**generate_kwargs, **self.assistants()},
+            {name: value for name, value in after.items() if value is not None},
+        )
+
+    def __call__(self, conversations: Any, **kwargs: Any) -> Any:
+        """A `Conversation`, or a list of them for a list of several.
+
+        An object with `messages` gets its reply itself; of a list of messages, a new `Conversation`
+        is made.
+        """
+        if isinstance(conversations, list | tuple):
+            if not conversations:
+                return []
+            one = isinstance(conversations[0], dict)
+            inputs = (
+                _conversation(conversations) if one else list(map(_conversation, conversations))
+            )
+        else:
+            inputs = conversations
+        answers = super().__call__(inputs, **kwargs)
+        return answers[0] if isinstance(answers, list) and len(answers) == 1 else answers
+
+    def preprocess(
+        self,
+        conversation: Any,
+        continue_final_message: bool | None = None,
+        tokenizer_encode_kwargs: dict[str, Any] | None = None,
+    ) -> dict[str, Any]:
+        conversation = _conversation(conversation)
+        goes_on = _continues(conversation, continue_final_message)
+        encoded = self.tokenizer.apply_chat_template(
+            conversation.messages,
+            add_generation_prompt=not goes_on,
+            continue_final_message=goes_on,
+            return_dict=True,
+            return_tensors="pt",
+            **(tokenizer_encode_kwargs or {}),
+        )
+        return {**encoded, "conversation": conversation}
+
+    def _forward(self, model_inputs: dict[str, Any], **generate_kwargs: Any) -> dict[str, Any]:
+        inputs = dict(model_inputs)
+        conversation = inputs.pop("conversation")
+        inputs.pop("token_type_ids", None)
+        return {
+            "output_ids": self.generate(inputs, generate_kwargs),
+            "input_ids": inputs["input_ids"],
+            "conversation": conversation,
+        }
+
+    def postprocess(
+        self,
+        model_outputs: dict[str, Any],
+        continue_final_message: bool | None = None,
+        clean_up_tokenization_spaces: bool = True,
+    ) -> Any:
+        text = self.decode(model_outputs["output_ids"][0], clean_up_tokenization_spaces)
+        if not self.model.config.is_encoder_decoder:
+            # Cut as text, as 4.57 did: tokens decoded by themselves may lose their first space.
+            prompt = self.decode(model_outputs["input_ids"][0], clean_up_tokenization_spaces)
+            text = text[len(prompt) :]
+        conversation = model_outputs["conversation"]
+        if _continues(conversation, continue_final_message):
+            last = conversation.messages[-1]
+            conversation.messages[-1] = {**last, "content": last["content"] + text}
+        else:
+            conversation.messages.append({"role": "assistant", "content": text})
+        return conversation
+
+
+def _continues(conversation: Any, asked: bool | None) -> bool:
+    return conversation.messages[-1]["role"] == "assistant" if asked is None else asked
+
+
+def _conversation(given: Any) -> Any:
+    """The object with `messages` itself, or a new one for a list of messages."""
+    conversation = given if hasattr(given, "messages") else Conversation(given)
+    _check(conversation.messages)
+    return conversation
+
+
+def _check(messages: list[Message]) -> None:
+    if not messages:
+        raise ValueError("a conversation needs at least one message")
+    for message in messages:
+        if not {"role", "content"} <= set(message):
+            raise ValueError(f"a message needs a 'role' and a 'content', unlike {message!r}")

@@ -1,0 +1,129 @@
+"""What a restored pipeline generates with: the settings in transformers 4.57's order of preference.
+
+transformers 5 lets a model's own settings win over a pipeline's defaults. In 4.57 the pipeline's
+win, where they differ from the global ones: four beams and 256 new tokens, whatever
+`generation_config.json` says, but its `max_length` instead of the 256 if there is one. Settings
+for the task in an old `config.json` (`task_specific_params`) win over both, the caller's over all.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+from transformers import GenerationConfig, Pipeline
+
+_GLOBAL = GenerationConfig._get_default_generation_params()
+# What a model lends a `generation_config` of the caller's, where it was saved before 4.50.
+_TOKENS = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id")
+
+
+class GeneratingPipeline(Pipeline):
+    """A pipeline that calls `generate`; `generation_config` holds its settings.
+
+    Those of the call are added in `generate`; a `generation_config` in the call replaces it.
+    """
+
+    _pipeline_calls_generate = True
+    _load_processor = False
+    _load_image_processor = False
+    _load_feature_extractor = False
+    _load_tokenizer = True
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if not self.model.can_generate():
+            return
+        chosen = dict(self._generate_kwargs)
+        given = chosen.pop("generation_config", None)
+        specific = dict((_from_config(self.model, "task_specific_params") or {}).get(self.task, {}))
+        self.prefix = specific.pop("prefix", _from_config(self.model, "prefix"))
+        config = _with_defaults(self._default_generation_config, self.model, chosen)
+        config.update(**specific)
+        self.generation_config = given or config
+        if self.tokenizer is not None and self.generation_config.pad_token_id is None:
+            self.generation_config.pad_token_id = self.tokenizer.pad_token_id
+
+    def assistants(self) -> dict[str, Any]:
+        """The parameters of `generate` for the assistant model, if the pipeline was given one."""
+        parameters = {}
+        if getattr(self, "assistant_model", None) is not None:
+            parameters["assistant_model"] = self.assistant_model
+        if getattr(self, "assistant_tokenizer", None) is not None:
+            parameters["tokenizer"] = self.tokenizer
+            parameters["assistant_tokenizer"] = self.assistant_tokenizer
+        return parameters
+
+    def generate(self, inputs: Mapping[str, Any], parameters: Mapping[str, Any]) -> Any:
+        """The model's answer to `inputs`, with the call's `parameters` over the pipeline's."""
+        parameters = dict(parameters)
+        config = copy.deepcopy(parameters.pop("generation_config", None) or self.generation_config)
+        _fill(config, self.model)
+        # Settings may come with the inputs too, such as the token of the language to translate to.
+        others = config.update(**inputs, **parameters)
+        return self.model.generate(generation_config=config, **others)
+
+    def decode(self, token_ids: Any, clean_up: bool | None = None) -> str:
+        """Text without special tokens; `clean_up` takes spaces away before punctuation.
+
+        transformers 5 would do that for some kinds of tokenizers only.
+        """
+        text = self.tokenizer.decode(
+            token_ids, skip_special_tokens=True, clean_up_tokenization_spaces=False
+        )
+        if clean_up is None:
+            clean_up = self.tokenizer.clean_up_tokenization_spaces
+        return self.tokenizer.clean_up_tokenization(text) if clean_up else text
+
+
+def _with_defaults(
+    defaults: GenerationConfig, model: Any, chosen: Mapping[str, Any]
+) -> GenerationConfig:
+    """A pipeline's defaults, what they leave open from the model, and what the user chose."""
+    config = copy.deepcopy(defaults)
+    _lend(config, model.generation_config)
+    config.update(**chosen)
+    unset_length = _is_global("max_length", config.max_length)
+    if not unset_length and config.max_new_tokens == defaults.max_new_tokens:
+        config.max_new_tokens = None
+    return config
+
+
+def _fill(config: GenerationConfig, model: Any) -> None:
+    """Set what is open in `config`, as `generate` did in 4.57."""
+    own = model.generation_config
+    if not _saved_before_4_50(own):
+        _lend(config, own)
+        return
+    for key in _TOKENS:
+        if getattr(config, key) is None:
+            setattr(config, key, getattr(own, key))
+    for key, value in _GLOBAL.items():
+        # Left open, it would be taken from the model.
+        if getattr(config, key) is None and getattr(own, key) is not None:
+            setattr(config, key, value)
+
+
+def _lend(config: GenerationConfig, model_config: GenerationConfig) -> None:
+    for key, value in vars(model_config).items():
+        if key.startswith("_") or key == "transformers_version":
+            continue
+        if not _is_global(key, value) and _is_global(key, getattr(config, key, None)):
+            setattr(config, key, value)
+    if config.temperature == 0.0:
+        config.do_sample = False
+
+
+def _is_global(key: str, value: Any) -> bool:
+    """Whether nobody has set it. In 4.57 that was told by its value alone."""
+    return value is None or value == _GLOBAL.get(key)
+
+
+def _saved_before_4_50(config: GenerationConfig) -> bool:
+    version = getattr(config, "transformers_version", None)
+    return bool(version) and tuple(map(int, version.split(".")[:2])) < (4, 50)
+
+
+def _from_config(model: Any, name: str) -> Any:
+    return getattr(model.config, name, None)

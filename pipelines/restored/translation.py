@@ -1,0 +1,66 @@
+"""From one language to another: translation, and translation_xx_to_yy."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+from .text2text_generation import Text2TextGenerationPipeline
+
+_T5_BASE = {"model": ("google-t5/t5-base", "a9723ea")}
+
+
+class TranslationPipeline(Text2TextGenerationPipeline):
+    """A text to `{"translation_text": …}`; parameters as for text2text-generation, and these.
+
+    src_lang, tgt_lang: codes of the two languages, as the model's tokenizer knows them. Models of
+    one language pair need none. A task like `translation_en_to_de` names them too, and they win
+    over those given when the pipeline was made.
+    """
+
+    default_model = {("en", other): _T5_BASE for other in ("fr", "de", "ro")}
+    return_name = "translation"
+
+    def __init__(self, model: Any, *args: Any, task: str = "", **kwargs: Any) -> None:
+        super().__init__(model, *args, task=_pair_of_model(task, model), **kwargs)
+
+    def _sanitize_parameters(
+        self, src_lang: str | None = None, tgt_lang: str | None = None, **kwargs: Any
+    ) -> tuple[dict, dict, dict]:
+        before, forward, after = super()._sanitize_parameters(**kwargs)
+        if src_lang is None and tgt_lang is None:
+            words = self.task.split("_")
+            if len(words) == 4:
+                src_lang, tgt_lang = words[1], words[3]
+        languages = {"src_lang": src_lang, "tgt_lang": tgt_lang}
+        before.update({name: code for name, code in languages.items() if code is not None})
+        return before, forward, after
+
+    def preprocess(
+        self,
+        inputs: Any,
+        truncation: Any = False,
+        src_lang: str | None = None,
+        tgt_lang: str | None = None,
+        **_: Any,
+    ) -> Any:
+        build = getattr(self.tokenizer, "_build_translation_inputs", None)
+        if build is None:
+            return super().preprocess(inputs, truncation=truncation)
+        return build(
+            inputs, return_tensors="pt", truncation=truncation, src_lang=src_lang, tgt_lang=tgt_lang
+        )
+
+
+def _pair_of_model(task: str, model: Any) -> str:
+    """For a task without languages, the first language pair that the model has settings for."""
+    settings = getattr(model.config, "task_specific_params", None) or {}
+    pairs = [name for name in settings if name.startswith("translation")]
+    if task != "translation" or not pairs:
+        return task
+    warnings.warn(
+        f"the task names no languages (translation_XX_to_YY); taking {pairs[0]!r}, which the model"
+        " has settings for",
+        stacklevel=4,
+    )
+    return pairs[0]

@@ -1,0 +1,106 @@
+"""A question about a picture: visual-question-answering, also called vqa."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from PIL import Image
+from transformers import GenerationConfig
+from transformers.image_utils import load_image
+from transformers.models.auto.modeling_auto import MODEL_FOR_VISUAL_QUESTION_ANSWERING_MAPPING_NAMES
+from transformers.pipelines.pt_utils import KeyDataset
+
+from .generation import GeneratingPipeline
+
+
+class VisualQuestionAnsweringPipeline(GeneratingPipeline):
+    """`{"image": …, "question": …}` to answers, best first.
+
+    A model that classifies (ViLT) gives `{"score", "answer"}` for the `top_k` (5) best of its
+    labels; one that generates (BLIP) gives `{"answer"}`, with at most 256 new tokens unless its
+    settings or the pipeline's arguments say otherwise.
+    Parameters: `top_k`, `padding` and `truncation` of the question, `timeout` (seconds, for URLs).
+    Others are ignored.
+    """
+
+    default_model = {"model": ("dandelin/vilt-b32-finetuned-vqa", "d0a1f6a")}
+    _load_image_processor = True
+    _default_generation_config = GenerationConfig(max_new_tokens=256)
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.check_model_type(MODEL_FOR_VISUAL_QUESTION_ANSWERING_MAPPING_NAMES)
+
+    def _sanitize_parameters(
+        self,
+        top_k: int | None = None,
+        padding: Any = None,
+        truncation: Any = None,
+        timeout: float | None = None,
+        **_: Any,
+    ) -> tuple[dict, dict, dict]:
+        before = {"padding": padding, "truncation": truncation, "timeout": timeout}
+        return (
+            {name: value for name, value in before.items() if value is not None},
+            self.assistants(),
+            {} if top_k is None else {"top_k": top_k},
+        )
+
+    def __call__(self, image: Any, question: Any = None, **kwargs: Any) -> Any:
+        """A list of answers for one image and question; for several a list of those.
+
+        With several images and several questions, every question is asked about every image, in
+        the order of the questions. Without `question`, `image` is an input or a list of inputs.
+        """
+        images, one_image = _several(image, (Image.Image, str))
+        questions, one_question = _several(question, str)
+        inputs = image
+        if images is not None and questions is not None:
+            inputs = [{"image": i, "question": q} for q in questions for i in images]
+            if one_image and one_question:
+                (inputs,) = inputs
+        if isinstance(inputs, list) and not inputs:
+            return []
+        return super().__call__(inputs, **kwargs)
+
+    def preprocess(
+        self,
+        inputs: dict[str, Any],
+        padding: Any = False,
+        truncation: Any = False,
+        timeout: float | None = None,
+    ) -> Any:
+        image = load_image(inputs["image"], timeout=timeout)
+        encoded = self.tokenizer(
+            inputs["question"], return_tensors="pt", padding=padding, truncation=truncation
+        )
+        encoded.update(self.image_processor(images=image, return_tensors="pt").to(self.dtype))
+        return encoded
+
+    def _forward(self, model_inputs: Any, **generate_kwargs: Any) -> Any:
+        if self.model.can_generate():
+            return self.generate(model_inputs, generate_kwargs)
+        return self.model(**model_inputs)
+
+    def postprocess(self, model_outputs: Any, top_k: int = 5) -> list[dict[str, Any]]:
+        if self.model.can_generate():
+            return [{"answer": self.decode(ids).strip()} for ids in model_outputs]
+        labels = self.model.config.id2label
+        # A question may have several right answers, so each label has a probability of its own.
+        probabilities = model_outputs.logits.sigmoid()[0]
+        scores, ids = probabilities.topk(min(top_k, self.model.config.num_labels))
+        return [
+            {"score": score, "answer": labels[i]}
+            for score, i in zip(scores.tolist(), ids.tolist(), strict=True)
+        ]
+
+
+def _several(given: Any, kind: Any) -> tuple[Any, bool]:
+    """What was given as something to go over, or None if it is no `kind`; whether it was one."""
+    if isinstance(given, kind):
+        return [given], True
+    if isinstance(given, KeyDataset):
+        return given, False
+    if isinstance(given, list) and all(isinstance(item, kind) for item in given):
+        return given, False
+    return None, False

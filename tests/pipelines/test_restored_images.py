@@ -1,0 +1,155 @@
+"""Restored tasks about images, against the answers of transformers 4.57.6; the names of all."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+from pipemill.pipelines.restored import restore_pipelines
+
+from .restored_cases import REFERENCES, cases, check, check_rows_differ
+
+pytest.importorskip("PIL")
+
+MODEL_OF = {
+    "conversational": "llama",
+    "image-to-image": "swin2sr",
+    "image-to-text": "vit_gpt2",
+    "summarization": "bart",
+    "text2text-generation": "t5",
+    "translation": "mbart",
+    "translation_en_to_de": "t5",
+    "visual-question-answering": "vilt",
+    "vqa": "blip_vqa",
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _restored():
+    restore_pipelines()
+
+
+@pytest.mark.parametrize(
+    ("task", "case"), [*cases("image-to-text"), *cases("visual-question-answering")]
+)
+def test_answers_equal_those_of_4_57(task, case):
+    check(task, case, lambda answer: answer)
+
+
+@pytest.mark.parametrize(("task", "case"), cases("image-to-image"))
+def test_images_equal_those_of_4_57(task, case):
+    from PIL import Image
+
+    if "answer" in case:
+        case = {**case, "answer": _each(case["answer"], lambda name: _pixels(Image.open(name)))}
+    check(task, case, lambda answer: _each(answer, _pixels))
+
+
+def _pixels(image: Any) -> tuple:
+    return image.mode, image.size, image.tobytes()
+
+
+def _each(given: Any, change: Any) -> Any:
+    from tests.references import answers
+
+    if isinstance(given, list):
+        return [_each(item, change) for item in given]
+    return change(answers.with_images(given))
+
+
+@pytest.mark.parametrize("task", ["image-to-text", "visual-question-answering", "image-to-image"])
+def test_expected_answers_differ(task):
+    check_rows_differ(task)
+
+
+@pytest.mark.parametrize("task", MODEL_OF)
+def test_every_name_has_its_pipeline(task):
+    import transformers
+
+    pipe = transformers.pipeline(task, model=str(REFERENCES / "models" / MODEL_OF[task]))
+    assert type(pipe).__module__.startswith("pipemill.pipelines.restored.")
+    assert pipe.task == task or task == "translation"
+
+
+def test_restoring_again_does_nothing():
+    from transformers import pipelines
+
+    def state() -> tuple:
+        registry = pipelines.PIPELINE_REGISTRY
+        return (
+            registry.check_task,
+            pipelines._resolve_deprecated_task,
+            dict(registry.supported_tasks),
+        )
+
+    before = state()
+    assert restore_pipelines() == []
+    assert state() == before
+    assert set(MODEL_OF) - {"translation_en_to_de"} <= set(pipelines.get_supported_tasks())
+
+
+def test_names_that_are_none_are_refused():
+    import transformers
+
+    for name in ("translation_en", "translation_en_to_de_now", "translation_en_in_de"):
+        with pytest.raises(KeyError, match="translation_XX_to_YY"):
+            transformers.pipeline(name)
+    with pytest.raises(KeyError, match="Unknown task"):
+        transformers.pipeline("summarisation")
+
+
+def test_default_models_are_named_for_language_pairs():
+    from transformers.pipelines import check_task
+    from transformers.pipelines.base import get_default_model_and_revision
+
+    name, task, languages = check_task("translation_en_to_fr")
+    assert (name, languages) == ("translation", ("en", "fr"))
+    assert get_default_model_and_revision(task, languages)[0] == "google-t5/t5-base"
+    with pytest.raises(ValueError, match="default model"):
+        get_default_model_and_revision(task, ("de", "en"))
+    _, task, _ = check_task("image-to-text")
+    assert get_default_model_and_revision(task, None)[0] == "ydshieh/vit-gpt2-coco-en"
+
+
+def test_a_task_that_the_user_has_registered_is_left_alone():
+    code = (
+        "import transformers; from transformers.pipelines import PIPELINE_REGISTRY as registry\n"
+        "registry.register_pipeline('summarization', transformers.TextGenerationPipeline)\n"
+        "from pipemill.pipelines.restored import restore_pipelines\n"
+        "assert 'summarization' not in restore_pipelines()\n"
+        "found = registry.supported_tasks['summarization']['impl']\n"
+        "assert found is transformers.TextGenerationPipeline"
+    )
+    _python(code)
+
+
+def test_importing_the_table_imports_nothing_heavy():
+    told = _python(
+        "import sys, pipemill.pipelines.restored\n"
+        "print(sorted({'torch', 'transformers', 'PIL'} & set(sys.modules)))"
+    )
+    assert told.strip() == "[]"
+
+
+def test_a_saved_pipeline_is_a_model_and_no_code(tmp_path):
+    import transformers
+
+    folder = str(REFERENCES / "models" / "vit_gpt2")
+    transformers.pipeline("image-to-text", model=folder).save_pretrained(tmp_path)
+    assert not list(tmp_path.glob("*.py"))
+    again = transformers.pipeline("image-to-text", model=str(tmp_path), max_new_tokens=4)
+    image = str(REFERENCES / "images" / "wide.png")
+    assert again(image) == transformers.pipeline("image-to-text", folder)(image, max_new_tokens=4)
+
+
+def _python(code: str) -> str:
+    root = REFERENCES.parent.parent
+    run = [sys.executable, "-c", code]
+    done = subprocess.run(
+        run, cwd=root, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(root)}
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
