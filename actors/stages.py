@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -100,6 +101,18 @@ class Stages:
         columns = [pc.struct_field(structs, i) for i in range(len(schema))]
         batch.results = pa.table(columns, schema=schema)
         return batch
+
+    def answers(self, batch: Batch) -> list[Any]:
+        """What the rows' pipeline returns, of rows that do not fail; for tasks that can tell."""
+        batch = self.forward(self.expand(batch))
+        inputs, outputs = self._inputs(batch.rows), _one_array(batch.rows[OUTPUTS])
+        pieces, failed = isolate(
+            batch.live(),
+            lambda rows: self.task.answers(inputs.take(rows), outputs.take(pa.array(rows))),  # type: ignore[attr-defined]
+        )
+        for row, error in failed:
+            batch.fail("regroup", row, error)
+        return [answer for _, found in pieces for answer in found]
 
     def _run(
         self, batch: Batch, chunks: pa.StructArray

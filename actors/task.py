@@ -8,30 +8,19 @@ from typing import Any, Protocol
 
 import pyarrow as pa
 
-# What a column may hold: the kind's name, and what it is to a user.
-KINDS = {
-    "text": "text",
-    "labels": "a list of texts, or one text with commas between them",
-    "flag": "true or false",
-    "number": "a number",
-    "image": "an image: its bytes, or a path or URL",
-    "audio": "audio: its bytes, or a path or URL",
-    "video": "a video: its bytes, or a path or URL",
-    "messages": "a chat: a list of {role, content}, or that as JSON",
-    "table": "a table: a list of rows, a struct of columns, or that as JSON",
-    "words": "a list of texts",
-    "boxes": "a list of [x0, y0, x1, y1]",
-    "any": "anything",
-}
+# What a column may hold; `jobs/kinds.py` says in what types.
+KINDS = (
+    "text labels flag number image audio video messages table words boxes any".split()
+)  # fmt: skip
 
-_TYPES: Mapping[str, tuple[type, ...]] = {
-    "int": (int,),
-    "float": (float, int),
-    "bool": (bool,),
-    "str": (str,),
-    "list": (list, tuple),
-    "dict": (dict,),
-    "null": (type(None),),
+_TYPES: Mapping[str, tuple[tuple[type, ...], str]] = {
+    "int": ((int,), "a number"),
+    "float": ((float, int), "a number"),
+    "bool": ((bool,), "true or false"),
+    "str": ((str,), "a text"),
+    "list": ((list, tuple), "a list"),
+    "dict": ((dict,), "a mapping"),
+    "null": ((type(None),), "null"),
 }
 
 
@@ -70,9 +59,10 @@ class Parameter:
         if self.kind == "any" or self.choices:
             return
         kinds = self.kind.split("|")
-        fits = isinstance(value, tuple(t for kind in kinds for t in _TYPES[kind]))
+        fits = isinstance(value, tuple(t for kind in kinds for t in _TYPES[kind][0]))
         if not fits or (isinstance(value, bool) and "bool" not in kinds):
-            raise ValueError(f"{name} is {' or '.join(kinds)}, not {value!r}")
+            wanted = " or ".join(_TYPES[kind][1] for kind in kinds)
+            raise ValueError(f"{name} is {wanted}, not {value!r}")
 
 
 class Task(Protocol):

@@ -49,6 +49,16 @@ def resolve_columns(
     return found
 
 
+def check_one_of(task: Any, columns: Mapping[str, str]) -> None:
+    """Raises ConfigError if a task that reads one of several columns has none of them."""
+    names = getattr(task, "one_of", ())
+    if names and not set(names) & set(columns):
+        raise ConfigError(
+            f"{task.name} reads one of the columns {', '.join(names)}, and the input has none of "
+            f"them: name one with --column {names[0]}=COLUMN (input.columns)"
+        )
+
+
 def kept_columns(keep: Literal["all"] | list[str], schema: pa.Schema) -> list[str]:
     """Of "all" those that hold whole files are left out: they would copy the dataset."""
     if keep == "all":

@@ -149,7 +149,8 @@ def _keys(parents: list[str]) -> list[str]:
 
 
 def _all_keys() -> set[str]:
-    sections = [name for name in Job.model_fields if name != "task" and name != "parameters"]
+    plain = ("task", "parameters", "pipeline_class")
+    sections = [name for name in Job.model_fields if name not in plain]
     return set(Job.model_fields).union(*(_keys([section]) for section in sections))
 
 

@@ -27,6 +27,8 @@ def deciding(job: Job, task: str, weights: str) -> dict[str, Any]:
         "input.dataset": dataset_input.fingerprint(job.input.path),
         "output.keep": job.output.keep,
         "output.on_error": job.output.on_error,
+        **({"pipeline_class": job.pipeline_class} if job.pipeline_class else {}),
+        **({"output.schema": job.output.schema} if job.output.schema else {}),
         "transformers": version("transformers"),
         "torch": version("torch"),
     }

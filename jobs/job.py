@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -60,7 +61,10 @@ class InputSection(_Section):
     """path: files, folders, globs or URLs; in Python also a `datasets.Dataset`.
 
     columns: the task's names to the data's.
-    limit: only so many rows, from the start. storage_options: for fsspec; never stored or shown.
+    limit: only so many rows, from the start.
+    media_roots: folders and URLs below which paths and URLs in media columns are read; without
+        it, the folders that the input's files lie in.
+    storage_options: for fsspec; never stored or shown.
     """
 
     path: InputPath
@@ -69,7 +73,12 @@ class InputSection(_Section):
     )
     columns: dict[str, str] = {}
     limit: int | None = Field(default=None, ge=1)
+    media_roots: list[str] | None = None
     storage_options: dict[str, Any] = Field(default={}, repr=False, exclude=True)
+
+
+# pydantic has a method of that name, deprecated long ago; the key is too good a name to give up.
+warnings.filterwarnings("ignore", message='Field name "schema" in "OutputSection"')
 
 
 class OutputSection(_Section):
@@ -78,6 +87,8 @@ class OutputSection(_Section):
     on_error: what becomes of a row that fails: a dead letter; a dead letter and a row with null
         results ("null"); or the end of the run ("raise").
     max_errors: a share (below 1) or a number of dead rows that stops the run; null for no limit.
+    schema: the columns that a pipeline of the user's adds, name to Arrow type ("list<string>");
+        without it they are inferred from a sample.
     """
 
     path: str
@@ -85,6 +96,7 @@ class OutputSection(_Section):
     rows_per_part: AutoOrCount = "auto"
     on_error: Literal["dead_letter", "null", "raise"] = "dead_letter"
     max_errors: float | int | None = Field(default=0.05, ge=0)
+    schema: dict[str, str] | None = None  # type: ignore[assignment]
     storage_options: dict[str, Any] = Field(default={}, repr=False, exclude=True)
 
 
@@ -118,9 +130,12 @@ class Job(_Section):
     """A job; `model`, `input` and `output` may be given as a path alone.
 
     parameters: the pipeline's own, with their names in transformers.
+    pipeline_class: "package.module:Class", a subclass of `transformers.Pipeline` that does the
+        task instead of transformers' own.
     """
 
     task: str
+    pipeline_class: str | None = None
     model: ModelSection
     input: InputSection
     output: OutputSection

@@ -30,8 +30,13 @@ _CALLS = 2
 Lines = Iterator[dict[str, Any]]
 
 
-def choose(placement: str, paths: list[str]) -> str:
+def choose(placement: str, paths: list[str], task: Any) -> str:
     """Where "auto" puts the stages: text tasks prepare so fast that one actor does it all."""
+    if placement == "staged" and getattr(task, "expands_with_model", False):
+        raise ConfigError(
+            f"{task.name} needs its model's weights to expand a row, and actors.placement: staged "
+            "expands without them; use fused"
+        )
     if any(path.startswith("memory://") for path in paths):
         if placement in ("fused", "staged"):
             raise ConfigError(

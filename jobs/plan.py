@@ -64,11 +64,15 @@ class Split:
 
 @dataclass
 class Plan:
-    """schema: the input's columns, the same for every split."""
+    """schema: the input's columns, the same for every split.
+
+    results: the columns that are added, as a serialized schema, where a sample has shown them.
+    """
 
     format: str
     schema: pa.Schema
     splits: list[Split] = field(default_factory=list)
+    results: bytes | None = None
 
     def add(self, pieces: Iterable[Piece]) -> None:
         for p in pieces:
@@ -103,6 +107,8 @@ class Plan:
         ]
         columns.append(pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), bundled))
         notes = {"format": self.format, "schema": self.schema.serialize().to_pybytes()}
+        if self.results is not None:
+            notes["results"] = self.results
         table = pa.table(columns, schema=_COLUMNS.with_metadata(notes))
         sink = io.BytesIO()
         pq.write_table(table, sink, compression="zstd")
@@ -123,7 +129,7 @@ class Plan:
                 table.drop_columns("bundle").to_pylist(), cuts, cuts[1:], strict=False
             )
         ]
-        return cls(notes[b"format"].decode(), schema, splits)
+        return cls(notes[b"format"].decode(), schema, splits, notes.get(b"results"))
 
 
 def _files_array(files: list[InputFile]) -> pa.StructArray:

@@ -11,24 +11,27 @@ from typing import Any
 import pyarrow as pa
 from pipemill.actors.model import Model
 from pipemill.pipelines.load import LoadTask
-from pipemill.pipelines.registry import find_task
+from pipemill.pipelines.media import MediaAccess
 
 import pipemill
 
-from .columns import kept_columns, resolve_columns
-from .errors import ConfigError, nearest
+from .columns import check_one_of, kept_columns, resolve_columns
+from .errors import ConfigError
 from .fingerprint import check_same, deciding, fingerprint
 from .inputs import list_files
 from .job import Job
 from .ledger import STATE, Ledger
 from .listing import InputFile
+from .media_roots import media_roots
 from .models import find_model
 from .placement import choose
 from .plan import Plan
+from .schema_text import schema_from
 from .sink import PartSink
 from .sources import Source, open_source
 from .storage import absolute
 from .stored_input import is_stored, with_stored_dataset
+from .tasks import wanted_task, with_inputs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,21 +44,26 @@ class Prepared:
     source: Source
     sink: PartSink
     placement: str
+    asks_sample: bool  # the columns it adds are not known yet
 
 
 def prepare(job: Job) -> Prepared:
-    kind = _find_task(job)
     path, revision, weights = find_model(job.model)
+    kind, own = wanted_task(job, path)
     decides = deciding(job, kind.name, weights)
     ledger = Ledger(absolute(job.output.path), job.output.storage_options)
     known = _is_known(ledger, decides)
     job = with_stored_dataset(job, ledger)
     plan, changed = _planned(job, ledger, ledger.read_plan() if known else None)
+    kind = with_inputs(kind, plan.schema)
     columns = resolve_columns(
         kind.name, kind.inputs, job.input.columns, job.parameters, plan.schema
     )
+    check_one_of(kind, columns)
     keep = kept_columns(job.output.keep, plan.schema)
     read = pa.schema([f for f in plan.schema if f.name in {*keep, *columns.values()}])
+    if job.output.schema is not None:
+        plan.results = schema_from(job.output.schema).serialize().to_pybytes()
     if changed:
         ledger.write_plan(plan)
     if not known:
@@ -63,7 +71,7 @@ def prepare(job: Job) -> Prepared:
     return Prepared(
         plan=plan,
         ledger=ledger,
-        load=_load(job, kind.name, path, revision, columns),
+        load=_load(job, kind.name, path, revision, columns, own, plan.results),
         source=open_source(plan.format, job.input.storage_options, read),
         sink=PartSink(
             path=ledger.path,
@@ -72,12 +80,21 @@ def prepare(job: Job) -> Prepared:
             on_error=job.output.on_error,
             footer={"job": kind.name, "fingerprint": fingerprint(decides)},
         ),
-        placement=choose(job.actors.placement, [ledger.path, *(s.path for s in plan.splits[:1])]),
+        placement=choose(
+            job.actors.placement, [ledger.path, *(s.path for s in plan.splits[:1])], kind
+        ),
+        asks_sample=plan.results is None and (own or kind.results is None),
     )
 
 
 def _load(
-    job: Job, task: str, path: str, revision: str | None, columns: dict[str, str]
+    job: Job,
+    task: str,
+    path: str,
+    revision: str | None,
+    columns: dict[str, str],
+    own: bool,
+    results: bytes | None,
 ) -> LoadTask:
     tokens = job.batching.max_tokens
     return LoadTask(
@@ -87,12 +104,18 @@ def _load(
             revision=revision,
             dtype=job.model.dtype,
             trust_remote_code=job.model.trust_remote_code,
+            pipeline_class=job.pipeline_class,
             num_gpus=job.actors.num_gpus,
             num_cpus=job.actors.num_cpus,
         ),
         columns=tuple(columns.items()),
         parameters=json.dumps(job.parameters),
         max_tokens=None if tokens == "auto" else tokens,
+        own=own,
+        schema=results,
+        media=MediaAccess(
+            roots=media_roots(job.input), options=json.dumps(job.input.storage_options)
+        ),
     )
 
 
@@ -106,24 +129,6 @@ def _is_known(ledger: Ledger, decides: dict[str, Any]) -> bool:
     if record["decides"] != decides and ledger.parts():
         check_same(record["decides"], decides, ledger.path)
     return record["decides"] == decides
-
-
-def _find_task(job: Job) -> Any:
-    try:
-        kind = find_task(job.task)
-    except LookupError as error:
-        raise ConfigError(str(error.args[0])) from None
-    for name in job.parameters:
-        if name not in kind.parameters:
-            raise ConfigError(
-                f"{kind.name} has no parameter {name!r}; {nearest(name, kind.parameters)}"
-            )
-    try:
-        json.dumps(job.parameters)
-        kind.check({**kind.parameters, **job.parameters})
-    except (TypeError, ValueError) as error:
-        raise ConfigError(f"parameters of {kind.name}: {error}") from None
-    return kind
 
 
 def _check_unused(ledger: Ledger) -> None:

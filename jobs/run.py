@@ -8,8 +8,11 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import nullcontext
+from dataclasses import replace
 from typing import Any
 
+from .cluster import ray_session
 from .config import build_job
 from .errors import RunError
 from .job import Job
@@ -18,6 +21,7 @@ from .plan import RowEstimate, Split
 from .prepare import Prepared, prepare
 from .progress import Progress
 from .report import Report
+from .sample import sampled_schema
 
 # A share of dead rows among the first few says nothing.
 _ROWS_BEFORE_A_SHARE = 1000
@@ -35,8 +39,8 @@ def run(
     config: a YAML file, a mapping or a `Job`; without it the sections say everything.
     settings: "output.rows_per_part=300" and the like, over the config.
     columns: short for `input.columns`: the task's column names to the data's.
-    sections: `task`, `model`, `input`, `output`, `parameters`, `batching`, `actors`, as in a
-        config; a path alone stands for `model`, `input` and `output`.
+    sections: `task`, `model`, `input`, `output`, `parameters`, `batching`, `actors`,
+        `pipeline_class`, as in a config; a path alone stands for `model`, `input` and `output`.
 
     Raises ConfigError before a model loads or Ray starts, if the job as written can't run, and
     RunError if it stopped with rows left; the same call then resumes it.
@@ -48,8 +52,20 @@ def run(
     done = [split for split in prepared.plan.splits if split.part in exist]
     todo = [split for split in prepared.plan.splits if split.part not in exist]
     before = prepared.ledger.tally(done)
-    added = _work_off(job, prepared, todo) if todo else Counter()
+    added: Counter[str] = Counter()
+    with ray_session() if todo and prepared.placement != "local" else nullcontext():
+        if todo and prepared.asks_sample:
+            prepared = _with_schema(job, prepared, todo)
+        added = _work_off(job, prepared, todo) if todo else added
     return _report(prepared, before, added, time.monotonic() - started)
+
+
+def _with_schema(job: Job, prepared: Prepared, todo: list[Split]) -> Prepared:
+    """The columns that the task adds, asked of a sample once, and the same ever after."""
+    schema = sampled_schema(prepared.load, prepared.source, todo, prepared.placement, job.actors)
+    prepared.plan.results = schema
+    prepared.ledger.write_plan(prepared.plan)
+    return replace(prepared, load=replace(prepared.load, schema=schema))
 
 
 def _work_off(job: Job, prepared: Prepared, todo: list[Split]) -> Counter[str]:

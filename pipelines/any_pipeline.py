@@ -44,6 +44,7 @@ class AnyPipeline:
 
             for kind in kinds:
                 media.require(kind)
+            loaded.media.check()
         self.declared, self.loaded, self.pipeline = declared, loaded, loaded.pipeline
         self.name, self.inputs = declared.name, declared.inputs
         self.given = {**declared.defaults, **declared.given(loaded.parameters)}
@@ -60,7 +61,7 @@ class AnyPipeline:
 
     def results(self) -> pa.Schema:
         if self.loaded.schema is not None:
-            return self.loaded.schema
+            return self.loaded.schema.remove_metadata()
         if self.declared.results is None:
             raise ValueError(f"the columns that {self.name} adds are not known yet")
         return self.declared.results(self.loaded)
@@ -77,7 +78,10 @@ class AnyPipeline:
 
     def regroup(self, rows: pa.Table, outputs: pa.ListArray) -> pa.Table:
         schema = self.results()
-        shape = self.declared.record if self.loaded.schema is None else self._as_schema
+        seen = self.loaded.schema
+        # A sample may have shown that the answers fit the task's own columns.
+        own = seen is None or seen.metadata
+        shape = self.declared.record if own else self._as_schema
         records = [
             shape(answer, values)
             for answer, values in zip(self.answers(rows, outputs), self._values(rows), strict=True)
@@ -104,7 +108,7 @@ class AnyPipeline:
     def _chunks(self, row: dict[str, Any]) -> list[dict[str, Any]]:
         own = {k: v for k, v in row.items() if k in self.own and v is not None}
         content = {k: v for k, v in row.items() if k not in self.own}
-        for name in self.declared.ours:
+        for name in set(self.declared.ours) & set(self.kinds):
             if content.get(name) is None and self.given.get(name) is not None:
                 content[name] = self.given[name]
         with opened(content, self.kinds, self.pipeline, self.loaded.media) as values:

@@ -7,6 +7,8 @@ from dataclasses import replace
 from difflib import get_close_matches
 from importlib import import_module
 from importlib.metadata import entry_points
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 from pipemill.actors.task import KINDS, Column
@@ -76,6 +78,18 @@ def find_task(name: str) -> Any:
     if near := get_close_matches(name, [*task_names(), *ALIASES], n=1):
         raise LookupError(f"no task {name!r}; did you mean {near[0]!r}?")
     raise LookupError(f"no task {name!r}; there are {', '.join(task_names())}")
+
+
+def transformers_knows(name: str) -> bool:
+    """Whether the installed transformers has a task that is none of ours.
+
+    Its table is read as text: importing it would import torch, for every misspelt name.
+    """
+    spec = find_spec("transformers")
+    if spec is None or not spec.submodule_search_locations:
+        return False
+    table = Path(spec.submodule_search_locations[0]) / "pipelines/__init__.py"
+    return re.search(rf'^    "{re.escape(name)}": {{$', table.read_text(), re.M) is not None
 
 
 def own_pipeline(name: str, columns: tuple[str, ...]) -> Any:

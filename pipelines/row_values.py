@@ -59,7 +59,7 @@ def _decoded(value: Any, kind: str, pipeline: Any, access: Any, files: ExitStack
 
 
 def _sampling_rate(pipeline: Any) -> int:
-    extractor = pipeline.feature_extractor or getattr(pipeline.processor, "feature_extractor", None)
+    extractor = pipeline.feature_extractor or pipeline.processor.feature_extractor
     return int(extractor.sampling_rate)
 
 
