@@ -1,0 +1,24 @@
+"""Images, audio and video of rows: read under control, decoded as transformers decodes them.
+
+For workers. Pillow and PyAV are the optional extra `media`; importing this imports neither. What
+a row has wrong is a ValueError or an OSError; a missing library is `MissingLibrary`.
+"""
+
+from .audio import audio
+from .fetch import MediaAccess
+from .images import image
+from .libraries import MissingLibrary, require
+from .video import check_video, video_file
+from .written import png, wav
+
+__all__ = [
+    "MediaAccess",
+    "MissingLibrary",
+    "audio",
+    "check_video",
+    "image",
+    "png",
+    "require",
+    "video_file",
+    "wav",
+]

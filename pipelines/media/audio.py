@@ -1,0 +1,158 @@
+"""Sound as `transformers.pipelines.audio_utils.ffmpeg_read` gives it, without an ffmpeg program."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from .containers import Unusable, open_container
+from .libraries import require
+
+# Beyond these a header is broken, and a resampled second might be gigabytes.
+_LOWEST_RATE, _HIGHEST_RATE = 1000, 768_000
+_LONGEST_S = 24 * 3600
+# Formats whose header states the length; the others are read as far as they go.
+_STATED = ("wav", "w64", "flac", "mov", "caf", "aiff", "au", "matroska")
+_STREAMED_WAV = 0x7FFF0000  # a writer that did not know the size put about this, or more
+
+
+def audio(value: bytes | Mapping[str, Any], sampling_rate: int) -> np.ndarray:
+    """Mono samples, float32, shape (samples,), at `sampling_rate` Hz.
+
+    value: the bytes of a file that FFmpeg reads, the audio of a video included; or
+        {"array": floats of shape (samples,) or (channels, samples), "sampling_rate": Hz}.
+    The channels of a file are mixed as FFmpeg mixes them (two: 0.707 of each), those of an array
+    by their mean, each as transformers does. Packets that do not decode are left out, as FFmpeg
+    does, up to a tenth of them.
+    Raises ValueError for no audio in it, no samples, samples that are not finite, and a file that
+    ends before the length that it states. MP3, Ogg and ADTS state none: cut off, they are short.
+    """
+    require("audio")
+    if isinstance(value, Mapping):
+        samples = _from_array(value, sampling_rate)
+    else:
+        _check_wav(value)
+        with open_container(value, "audio") as container:
+            samples = _decoded(container, sampling_rate)
+    if len(samples) == 0:
+        raise ValueError("the audio has no samples, or too few to be resampled")
+    if not np.isfinite(samples).all():
+        raise ValueError("the audio has samples that are not finite (NaN or infinite)")
+    return samples
+
+
+def _decoded(container: Any, sampling_rate: int) -> np.ndarray:
+    stream = container.streams.best("audio")
+    if stream is None:
+        kinds = ", ".join(sorted({s.type for s in container.streams})) or "no stream"
+        raise Unusable(f"no audio stream in the file ({container.format.name}: {kinds})")
+    stated = _stated_seconds(container, stream)
+    resampler = Resampler(sampling_rate)
+    pieces: list[np.ndarray] = []
+    packets = broken = 0
+    for packet in container.demux(stream):
+        packets += 1
+        try:
+            frames = packet.decode()
+        except Exception:
+            broken += 1
+            continue
+        for frame in frames:
+            pieces += resampler.feed(frame)
+    pieces += resampler.end()
+    # The last frame of a codec may be shorter than the header counts it.
+    if resampler.seconds < stated - max(0.1, stated / 100):
+        raise Unusable(
+            f"the audio breaks off: {resampler.seconds:.2f} s of {stated:.2f} s are there"
+        )
+    if broken > packets / 10:
+        raise Unusable(f"the audio is broken: {broken} of {packets} packets do not decode")
+    return _joined(pieces)
+
+
+class Resampler:
+    """Frames of any rate and layout to mono float32, by libswresample.
+
+    seconds: how much came in.
+    """
+
+    def __init__(self, sampling_rate: int) -> None:
+        self.rate, self.seconds = sampling_rate, 0.0
+        self._current: Any = None
+        self._shape: tuple[str, str, int] | None = None
+
+    def feed(self, frame: Any) -> Iterator[np.ndarray]:
+        import av
+
+        if not _LOWEST_RATE <= frame.sample_rate <= _HIGHEST_RATE:
+            raise Unusable(f"the audio has a sampling rate of {frame.sample_rate} Hz")
+        self.seconds += frame.samples / frame.sample_rate
+        if self.seconds > _LONGEST_S:
+            raise Unusable(f"the audio is longer than {_LONGEST_S / 3600:g} hours")
+        shape = (frame.format.name, frame.layout.name, frame.sample_rate)
+        if shape != self._shape:  # at the first frame, and where a stream changes
+            yield from self.end()
+            self._shape = shape
+            self._current = av.AudioResampler(format="flt", layout="mono", rate=self.rate)
+        yield from _arrays(self._current.resample(frame))
+
+    def end(self) -> Iterator[np.ndarray]:
+        """What the filter still holds."""
+        if self._current is not None:
+            yield from _arrays(self._current.resample(None))
+            self._current = None
+
+
+def _arrays(frames: list[Any]) -> Iterator[np.ndarray]:
+    return (frame.to_ndarray()[0].astype(np.float32, copy=False) for frame in frames)
+
+
+def _joined(pieces: list[np.ndarray]) -> np.ndarray:
+    return np.concatenate(pieces) if pieces else np.zeros(0, np.float32)
+
+
+def _stated_seconds(container: Any, stream: Any) -> float:
+    """The length that the file says it has; 0 if it says none."""
+    if container.format.name.split(",")[0] not in _STATED:
+        return 0.0
+    if stream.duration:
+        return float(stream.duration * stream.time_base)
+    # Of the whole file, whose video may be longer.
+    alone = all(other.type == "audio" for other in container.streams)
+    return container.duration / 1e6 if alone and container.duration else 0.0
+
+
+def _check_wav(data: bytes) -> None:
+    """FFmpeg takes the length of a cut WAV from what is left of it."""
+    if data[:4] == b"RIFF" and data[8:12] == b"WAVE":
+        stated = int.from_bytes(data[4:8], "little")
+        if len(data) - 8 < stated < _STREAMED_WAV:
+            raise ValueError(f"the audio breaks off: {len(data)} of {stated + 8} bytes are there")
+
+
+def _from_array(value: Mapping[str, Any], sampling_rate: int) -> np.ndarray:
+    import av
+
+    if value.get("array") is None or value.get("sampling_rate") is None:
+        raise ValueError("the audio has no array and sampling_rate")
+    rate = int(value["sampling_rate"])
+    if not _LOWEST_RATE <= rate <= _HIGHEST_RATE:
+        raise ValueError(f"the audio has a sampling rate of {rate} Hz")
+    samples = np.asarray(value["array"])
+    if samples.dtype.kind != "f":
+        raise ValueError(f"the audio's array holds {samples.dtype}, not floats between -1 and 1")
+    if samples.ndim == 2 and 0 < samples.shape[0] <= 64:
+        samples = samples.mean(axis=0)
+    if samples.ndim != 1:
+        raise ValueError(
+            f"the audio's array has shape {samples.shape}, not (samples,) or (channels, samples)"
+        )
+    samples = samples.astype(np.float32)
+    if rate == sampling_rate or len(samples) == 0:
+        return samples
+    frame = av.AudioFrame.from_ndarray(samples[None], format="flt", layout="mono")
+    frame.sample_rate = rate
+    resampler = Resampler(sampling_rate)
+    return _joined([*resampler.feed(frame), *resampler.end()])

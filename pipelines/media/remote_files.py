@@ -1,0 +1,89 @@
+"""Files behind URLs, by fsspec; a web server cannot redirect to what the job does not allow."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from functools import lru_cache, partial
+from typing import Any
+
+from .libraries import MissingLibrary
+from .urls import Url
+
+_WEB = ("http", "https")
+
+
+class Redirected(PermissionError):
+    """A redirect that was not followed."""
+
+
+def read(url: Url, roots: tuple[str, ...], options: str) -> bytes:
+    """The bytes of a URL, which the caller has found to lie below one of the roots."""
+    name = str(url)
+    try:
+        # Its name in the file system: for all but the web, without the scheme.
+        files = filesystem(url, roots, options)
+        return files.cat_file(files._strip_protocol(name))
+    except (MissingLibrary, Redirected):
+        raise
+    except FileNotFoundError:
+        raise FileNotFoundError(f"no file at {name!r}") from None
+    except IsADirectoryError:
+        raise IsADirectoryError(f"a folder, not a file: {name!r}") from None
+    except Exception as error:
+        # Each store has exceptions of its own; botocore's and aiohttp's are no OSErrors.
+        reason = f"{type(error).__name__}: {error}"
+        raise OSError(f"not readable ({reason}): {name!r}") from error
+
+
+def filesystem(url: Url, roots: tuple[str, ...], options: str) -> Any:
+    """The file system that reads a URL. Raises MissingLibrary, or ValueError for the protocol."""
+    try:
+        return _filesystem(url.scheme, roots if url.scheme in _WEB else (), options)
+    except ImportError as error:
+        raise MissingLibrary(f"{url.scheme}:// in input.media_roots: {error}") from error
+
+
+# fsspec's own cache of file systems could hand out one that is guarded by other roots.
+@lru_cache(maxsize=32)
+def _filesystem(scheme: str, roots: tuple[str, ...], options: str) -> Any:
+    import fsspec
+
+    chosen = _options_for(scheme, json.loads(options))
+    if scheme not in _WEB:
+        # No listings are kept: a file may be written after a look at its folder.
+        return fsspec.filesystem(scheme, **{"use_listings_cache": False, **chosen})
+    chosen["get_client"] = partial(_guarded_client, roots)
+    return fsspec.filesystem(scheme, skip_instance_cache=True, **chosen)
+
+
+def _options_for(scheme: str, options: dict[str, Any]) -> dict[str, Any]:
+    from fsspec import available_protocols
+
+    protocols = set(available_protocols())
+    general = {key: value for key, value in options.items() if key not in protocols}
+    return {**({} if scheme in _WEB else general), **options.get(scheme, {})}
+
+
+async def _guarded_client(roots: Iterable[str], *, loop: Any = None, **arguments: Any) -> Any:
+    """A web client that follows a redirect only to what lies below one of the roots."""
+    import aiohttp
+    from yarl import URL
+
+    allowed = [Url.parse(root) for root in roots if root.lower().startswith(("http:", "https:"))]
+
+    async def check(session: Any, context: Any, params: Any) -> None:
+        headers = params.response.headers
+        location = headers.get("Location") or headers.get("URI") or ""
+        target = str(params.url.join(URL(location)))
+        if not any(Url.parse(target).is_below(root) for root in allowed):
+            params.response.close()
+            raise Redirected(
+                f"redirected out of input.media_roots: {str(params.url)!r} leads to {target!r}; "
+                "if that is to be read, add its URL to input.media_roots"
+            )
+
+    trace = aiohttp.TraceConfig()
+    trace.on_request_redirect.append(check)
+    traces = [*arguments.pop("trace_configs", []), trace]
+    return aiohttp.ClientSession(loop=loop, trace_configs=traces, **arguments)

@@ -1,0 +1,163 @@
+"""What a row names on a web server or in a store is read only from below the job's roots."""
+
+from __future__ import annotations
+
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import unquote
+
+import fsspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pipemill.pipelines.media import MediaAccess
+
+REFUSED = "not below any of input.media_roots.*add its folder or URL to input.media_roots"
+
+
+def test_stores_by_their_prefix():
+    files = fsspec.filesystem("memory")
+    for name in ("/bucket/pics/a#1?.jpg", "/bucket/pics/b.jpg", "/bucket/other/b.jpg"):
+        files.pipe_file(name, b"x" + name.encode())
+    access = MediaAccess(roots=("memory://bucket/pics",))
+    access.check()
+    assert access.fetch("memory://bucket/pics/b.jpg") == b"x/bucket/pics/b.jpg"
+    assert access.fetch("a#1?.jpg") == b"x/bucket/pics/a#1?.jpg"
+    with pytest.raises(FileNotFoundError, match="^no file at 'memory://bucket/pics/no.jpg'"):
+        access.fetch("memory://bucket/pics/no.jpg")
+    for name in (
+        "memory://bucket/other/b.jpg",
+        "memory://bucket/pics/../other/b.jpg",
+        "memory://bucket/picsother/b.jpg",
+        "../other/b.jpg",
+        "simplecache::memory://bucket/pics/b.jpg",
+        "memory://bucket/pics/x::memory://bucket/other/b.jpg",
+        "/bucket/pics/b.jpg",
+        "s3://bucket/pics/b.jpg",
+    ):
+        with pytest.raises(PermissionError, match=REFUSED):
+            access.fetch(name)
+
+
+class _Server:
+    """A web server on loopback that counts what is asked of it."""
+
+    def __init__(self, redirects: dict[str, str]) -> None:
+        asked = self.asked = []
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self):
+                asked.append(self.path)
+                location = redirects.get(self.path)
+                self.send_response(302 if location else 404 if "no.jpg" in self.path else 200)
+                if location:
+                    self.send_header("Location", location)
+                body = b"" if location else f"{self.path}|{self.headers.get('X-Key')}".encode()
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *arguments):
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}"
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+
+@pytest.fixture(scope="module")
+def web():
+    evil = _Server({})
+    redirects = {
+        "/pics/inside": "/pics/a.jpg",
+        "/pics/out": "/private/a.jpg",
+        "/pics/climb": "/pics/%2e%2e/private/a.jpg",
+        "/pics/evil": f"{evil.url}/pics/a.jpg",
+        "/pics/schemeless": f"{evil.url.removeprefix('http:')}/pics/a.jpg",
+        "/pics/twice": "/pics/evil",
+        "/pics/file": "file:///etc/passwd",
+    }
+    good = _Server(redirects)
+    yield good, evil
+    for each in (good, evil):
+        each.server.shutdown()
+        each.server.server_close()
+
+
+def test_web_below_its_prefix(web):
+    good, _ = web
+    access = MediaAccess(
+        roots=(f"{good.url}/pics/",), options='{"http": {"headers": {"X-Key": "k"}}}'
+    )
+    access.check()
+    assert access.fetch(f"{good.url}/pics/a.jpg?size=1#top") == b"/pics/a.jpg?size=1|k"
+    assert access.fetch(f"{good.url.upper()}/pics/a%2Fb.jpg") == b"/pics/a%2Fb.jpg|k"
+    assert access.fetch("a #%.jpg") == b"/pics/a%20%23%25.jpg|k"
+    assert access.fetch(f"{good.url}/pics/inside") == b"/pics/a.jpg|k"
+    with pytest.raises(FileNotFoundError, match=r"^no file at 'http://.*no.jpg'"):
+        access.fetch(f"{good.url}/pics/no.jpg")
+
+
+def test_keys_of_a_store_are_not_sent_to_the_web(web):
+    good, _ = web
+    access = MediaAccess(roots=(f"{good.url}/pics",), options='{"headers": {"X-Key": "secret"}}')
+    assert access.fetch("a.jpg") == b"/pics/a.jpg|None"
+
+
+@pytest.mark.parametrize("name", ["out", "climb", "evil", "schemeless", "twice", "file"])
+def test_redirects_out_of_the_root_are_not_followed(web, name):
+    good, evil = web
+    access = MediaAccess(roots=(f"{good.url}/pics",))
+    with pytest.raises(PermissionError, match=r"^redirected out of input.media_roots: .*leads to"):
+        access.fetch(f"{good.url}/pics/{name}")
+    assert not evil.asked
+    assert not [path for path in good.asked if not path.startswith("/pics/")]
+
+
+WEB_PIECES = st.sampled_from(
+    ".. . pics private a.jpg %2e%2e %252e%252e ..%2f %2F \..\ @ : ..;x ? # // pics/ "
+    "//EVIL @EVIL #@EVIL ?@EVIL \@EVIL".split()
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(WEB_PIECES, max_size=6), st.sampled_from(["/", "/pics/", "@EVIL/", "", ".EVIL/"]))
+def test_no_url_leaves_its_root(web, pieces, start):
+    good, evil = web
+    del good.asked[:]
+    name = good.url + start + "/".join(pieces)
+    name = name.replace("EVIL", evil.url.removeprefix("http://"))
+    try:
+        MediaAccess(roots=(f"{good.url}/pics",)).fetch(name)
+    except (OSError, ValueError):
+        assert not good.asked or good.asked[0].startswith("/pics/")
+    assert not evil.asked
+    for path in good.asked:
+        plain = unquote(unquote(path.split("?")[0])).replace("\\", "/")
+        assert plain.startswith("/pics/")
+        assert ".." not in plain.split("/")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "https://host.evil.com/pics/a.jpg",
+        "https://host@evil.com/pics/a.jpg",
+        "https://user@host/pics/a.jpg",
+        "https://host:444/pics/a.jpg",
+        "http://host/pics/a.jpg",
+        "https://host/picsx/a.jpg",
+        "https://host/PICS/a.jpg",
+        "https://host/pics",
+        "https://host\\@evil.com/pics/a.jpg",
+        "https://evil.com#@host/pics/a.jpg",
+        "https://evil.com?@host/pics/a.jpg",
+        "https:///pics/a.jpg",
+        "https://ｈost/pics/a.jpg",
+        "https://host/pics/..;/private",
+        "https://host/pics/%25252e%25252e/a.jpg",
+    ],
+)
+def test_other_hosts_are_refused_before_any_request(name):
+    with pytest.raises(PermissionError, match=REFUSED):
+        MediaAccess(roots=("https://host/pics",)).fetch(name)

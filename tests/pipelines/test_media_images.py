@@ -1,0 +1,251 @@
+"""Pictures against `transformers.image_utils.load_image`, and those where it is not right."""
+
+from __future__ import annotations
+
+import io
+import struct
+import warnings
+import zlib
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageSequence
+from pipemill.pipelines.media import image, png
+
+RNG = np.random.default_rng(0)
+RGB = Image.fromarray(RNG.integers(0, 256, (23, 37, 3), np.uint8))
+RGBA = Image.fromarray(RNG.integers(0, 256, (23, 37, 4), np.uint8))
+
+
+def saved(picture: Image.Image, format: str, **options) -> bytes:
+    sink = io.BytesIO()
+    picture.save(sink, format, **options)
+    return sink.getvalue()
+
+
+def oriented(turn: int, format: str = "JPEG") -> bytes:
+    exif = Image.Exif()
+    exif[0x0112] = turn
+    return saved(RGB, format, exif=exif)
+
+
+def frames(format: str, **options) -> bytes:
+    others = [Image.new("RGB", RGB.size, colour) for colour in ("red", "blue")]
+    return saved(RGB, format, save_all=True, append_images=others, **options)
+
+
+def loaded(data: bytes, path) -> Image.Image:
+    """What transformers makes of the same file."""
+    from transformers.image_utils import load_image
+
+    path.write_bytes(data)
+    return load_image(str(path))
+
+
+ORDINARY = {
+    **{f"{f} RGB": saved(RGB, f) for f in "PNG JPEG WEBP GIF TIFF BMP PPM AVIF TGA ICO".split()},
+    "grey": saved(RGB.convert("L"), "PNG"),
+    "grey JPEG": saved(RGB.convert("L"), "JPEG"),
+    "CMYK": saved(RGB.convert("CMYK"), "JPEG"),
+    "1 bit": saved(RGB.convert("1"), "PNG"),
+    "1 bit TIFF": saved(RGB.convert("1"), "TIFF", compression="group4"),
+    "RGBA": saved(RGBA, "PNG"),
+    "RGBA WebP": saved(RGBA, "WEBP", lossless=True),
+    "LA": saved(RGBA.convert("LA"), "PNG"),
+    "palette": saved(RGB.convert("P"), "PNG"),
+    "palette with transparency": saved(RGB.convert("P"), "PNG", transparency=3),
+    "palette with alphas": saved(RGB.convert("P"), "PNG", transparency=bytes(range(256))),
+    "YCbCr TIFF": saved(RGB.convert("YCbCr"), "TIFF"),
+    "progressive": saved(RGB, "JPEG", progressive=True),
+    "JPEG 2000": saved(RGB, "JPEG2000"),
+    "animated GIF": frames("GIF"),
+    "animated WebP": frames("WEBP", lossless=True),
+    "APNG": frames("PNG"),
+    "pages": frames("TIFF"),
+    "MPO": frames("MPO"),
+    **{f"turn {n}": oriented(n) for n in range(1, 9)},
+    **{f"turn 6 {f}": oriented(6, f) for f in ("PNG", "WEBP", "TIFF", "AVIF")},
+    "turn 0": oriented(0),
+}
+
+
+@pytest.mark.parametrize("name", ORDINARY)
+def test_as_transformers_loads_it(name, tmp_path):
+    expected = loaded(ORDINARY[name], tmp_path / "wrong.txt")
+    ours = image(ORDINARY[name])
+    assert ours.mode == "RGB"
+    assert ours.size == expected.size
+    np.testing.assert_array_equal(np.asarray(ours), np.asarray(expected))
+    assert len(np.unique(np.asarray(ours))) > 1
+
+
+def test_turned_pictures_stand_upright():
+    sizes = {image(oriented(n)).size for n in (1, 2, 3, 4)}
+    assert sizes == {(37, 23)}
+    assert {image(oriented(n)).size for n in (5, 6, 7, 8)} == {(23, 37)}
+
+
+def test_the_first_frame_of_animations():
+    for name in ("animated GIF", "animated WebP", "APNG", "pages"):
+        several = Image.open(io.BytesIO(ORDINARY[name]))
+        first, *others = [frame.convert("RGB") for frame in ImageSequence.Iterator(several)]
+        assert len(others) == 2
+        assert np.array_equal(np.asarray(image(ORDINARY[name])), np.asarray(first))
+
+
+def _png16(colour: int, values: np.ndarray, **chunks: bytes) -> bytes:
+    """A PNG of 16 bits, which Pillow writes for grey only."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return (
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        )
+
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+    head = struct.pack(">IIBBBBB", values.shape[1], values.shape[0], 16, colour, 0, 0, 0)
+    others = b"".join(chunk(kind.encode(), data) for kind, data in chunks.items())
+    body = others + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + body
+
+
+RAMP = np.array([[0, 100, 255, 256, 1000, 32768, 65535]], np.uint16)
+SHADES = [0, 0, 0, 1, 3, 128, 255]
+
+
+def _tiff16(**tags) -> bytes:
+    from PIL.TiffImagePlugin import ImageFileDirectory_v2
+
+    directory = ImageFileDirectory_v2()
+    for tag, value in tags.items():
+        directory[int(tag[1:])] = value
+    return saved(Image.fromarray(RAMP), "TIFF", tiffinfo=directory)
+
+
+DEEP = {
+    "PNG": saved(Image.fromarray(RAMP), "PNG"),
+    "PNG with a transparent value": _png16(0, RAMP, tRNS=b"\0\x05"),
+    "TIFF": saved(Image.fromarray(RAMP), "TIFF"),
+    "big-endian TIFF": saved(Image.fromarray(RAMP.astype(">u2")), "TIFF"),
+    "JPEG 2000": saved(Image.fromarray(RAMP), "JPEG2000"),
+    "PGM": saved(Image.fromarray(RAMP), "PPM"),
+    "ASCII PGM": b"P2 7 1 65535\n" + " ".join(map(str, RAMP[0])).encode(),
+}
+
+
+@pytest.mark.parametrize("name", DEEP)
+def test_sixteen_bits_of_grey_are_scaled(name, tmp_path):
+    pixels = np.asarray(image(DEEP[name]))
+    assert (pixels == pixels[..., :1]).all()
+    assert pixels[0, :, 0].tolist() == SHADES
+    # The reason why not as transformers: all but the three darkest would be white.
+    assert np.asarray(loaded(DEEP[name], tmp_path / "x"))[0, 3:, 0].tolist() == [255] * 4
+
+
+def test_sixteen_bits_of_colour_come_out_like_grey(tmp_path):
+    data = _png16(2, np.stack([RAMP] * 3, axis=-1))
+    assert np.asarray(image(data))[0, :, 0].tolist() == SHADES
+    assert np.array_equal(np.asarray(image(data)), np.asarray(loaded(data, tmp_path / "x")))
+
+
+def test_white_is_zero():
+    pixels = np.asarray(image(_tiff16(t262=0)))
+    assert pixels[0, :, 0].tolist() == [255 - shade for shade in SHADES]
+
+
+def test_pixels_of_32_bits():
+    small = Image.fromarray(np.array([[0, 7, 255]], np.int32))
+    assert np.asarray(image(saved(small, "TIFF")))[0, :, 0].tolist() == [0, 7, 255]
+    for array in (RAMP.astype(np.int32), RAMP / np.float32(65535), -RAMP.astype(np.float32)):
+        with pytest.raises(ValueError, match=r"^the image has 32-bit pixels from .* 8 or 16 bits"):
+            image(saved(Image.fromarray(array), "TIFF"))
+    with pytest.raises(ValueError, match="^the image has 32-bit pixels from nan"):
+        image(saved(Image.fromarray(np.full((1, 2), np.nan, np.float32)), "TIFF"))
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"", r"^the image is empty \(0 bytes\)"),
+        (b"<html>404", "^no image in a format.* its 9 bytes begin with b'<html>404'"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "^no image in a format"),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "^no image in a format"),
+        *[
+            (ORDINARY[f"{f} RGB"][:-200], "^the image is broken or cut off")
+            for f in ("PNG", "JPEG")
+        ],
+        (ORDINARY["PNG RGB"][:30], "^(the image is broken|no image)"),
+        (ORDINARY["TIFF RGB"][:-500], "^(the image is broken|no image)"),
+    ],
+)
+def test_what_is_no_whole_image_says_so(data, message):
+    with pytest.raises(ValueError, match=message):
+        image(data)
+
+
+def test_bombs_are_refused(monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 400)
+    for side in (21, 100):  # where Pillow warns, and where it raises
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with pytest.raises(ValueError, match="^the image is too large.*limit of (400|800)"):
+                image(saved(Image.new("1", (side, 20)), "PNG"))
+    assert image(saved(Image.new("1", (20, 20)), "PNG")).size == (20, 20)
+    huge = struct.pack(">IIBBBBB", 2**31 - 1, 2**31 - 1, 8, 2, 0, 0, 0)
+    data = ORDINARY["PNG RGB"]
+    head = struct.pack(">I", 13) + b"IHDR" + huge + struct.pack(">I", zlib.crc32(b"IHDR" + huge))
+    with pytest.raises(ValueError, match="^the image is too large"):
+        image(data[:8] + head + data[33:])
+
+
+def test_broken_exif_is_no_exif():
+    data = oriented(6)
+    at = data.index(b"Exif\0\0") + 6
+    assert image(data[:at] + b"XX*\0" + data[at + 4 :]).size == RGB.size
+
+
+@settings(max_examples=250, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.sampled_from(sorted(ORDINARY) + sorted(DEEP)), st.data())
+def test_broken_files_are_errors_of_the_row(name, draw):
+    data = bytearray({**ORDINARY, **DEEP}[name])
+    for _ in range(draw.draw(st.integers(1, 4))):
+        data[draw.draw(st.integers(0, len(data) - 1))] = draw.draw(st.integers(0, 255))
+    cut = draw.draw(st.sampled_from([len(data), draw.draw(st.integers(0, len(data)))]))
+    _only_errors_of_the_row(bytes(data[:cut]))
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.binary(max_size=300))
+def test_random_bytes_are_errors_of_the_row(data):
+    _only_errors_of_the_row(data)
+
+
+def _only_errors_of_the_row(data: bytes) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            assert image(data).mode == "RGB"
+        except (ValueError, OSError) as error:
+            assert str(error)  # noqa: PT017
+
+
+def test_png_round_trips():
+    mask = RNG.random((9, 14)) > 0.5
+    again = np.asarray(Image.open(io.BytesIO(png(mask))))
+    assert again.dtype == bool
+    assert np.array_equal(again, mask)
+    levels = RNG.integers(0, 256, (9, 14), np.uint8)
+    assert np.array_equal(np.asarray(Image.open(io.BytesIO(png(levels[::-1])))), levels[::-1])
+    assert np.array_equal(np.asarray(image(png(RGB))), np.asarray(RGB))
+    assert png(mask) == png(mask.copy())
+
+
+@pytest.mark.parametrize(
+    "picture",
+    [np.zeros((2, 2), np.float32), np.zeros(4, bool), np.zeros((0, 4), bool), RGB.convert("CMYK")],
+    ids=["float", "one axis", "empty", "CMYK"],
+)
+def test_what_png_cannot_hold(picture):
+    with pytest.raises(ValueError, match="^no PNG of"):
+        png(picture)
