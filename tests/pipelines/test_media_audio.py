@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import shutil
 import struct
+import sys
 import tempfile
 from pathlib import Path
 
@@ -79,8 +80,9 @@ FILES = {**LOSSLESS, **LOSSY}
 
 
 @pytest.mark.skipif(not shutil.which("ffmpeg"), reason="compares with the ffmpeg program")
-@pytest.mark.parametrize("rate", [16000, 48000])
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize(
+    ("name", "rate"), [*[(name, 16000) for name in FILES], ("flac", 48000), ("opus", 8000)]
+)
 def test_as_ffmpeg_reads_it(name, rate):
     from transformers.pipelines.audio_utils import ffmpeg_read
 
@@ -230,6 +232,38 @@ def test_a_file_with_nan_or_an_absurd_rate():
             audio(data[:-400] + struct.pack("<f", bad) + data[-396:], 16000)
     with pytest.raises(ValueError, match="^the audio has a sampling rate of 3 Hz"):
         audio(data[:24] + struct.pack("<I", 3) + data[28:], 16000)
+
+
+def test_a_rate_that_changes_in_the_middle():
+    lower = encoded("adts", "aac", 22050, 1)
+    lengths = [len(audio(data, 16000)) for data in (LOSSY["adts"], lower, LOSSY["adts"] + lower)]
+    assert abs(lengths[0] + lengths[1] - lengths[2]) <= 2
+    assert lengths[2] > 1.5 * lengths[0]
+
+
+def _with_broken_packets(every: int) -> bytes:
+    """AAC whose every so-manieth packet holds nonsense behind its header."""
+    data = bytearray(LOSSY["adts"])
+    at = number = 0
+    while at < len(data):
+        length = (data[at + 3] & 3) << 11 | data[at + 4] << 3 | data[at + 5] >> 5
+        if number % every == every - 1:
+            data[at + 7 : at + length] = b"\xff" * (length - 7)
+        at, number = at + length, number + 1
+    assert number > 15
+    return bytes(data)
+
+
+def test_a_broken_packet_is_left_out_but_not_many():
+    with pytest.raises(ValueError, match="^the audio is broken: .* packets do not decode"):
+        audio(_with_broken_packets(3), 16000)
+    assert len(audio(_with_broken_packets(12), 16000)) < len(audio(LOSSY["adts"], 16000))
+
+
+def test_a_file_longer_than_a_day(monkeypatch):
+    monkeypatch.setattr(sys.modules[audio.__module__], "_LONGEST_S", 0.3)
+    with pytest.raises(ValueError, match="^the audio is longer than"):
+        audio(LOSSLESS["flac"], 16000)
 
 
 def test_cut_where_no_length_is_stated_is_short():
