@@ -52,26 +52,40 @@ class Model:
 
     def load_without_weights(self, task: str) -> Any:
         """The same pipeline on the meta device, for tokenizing and for shaping answers."""
-        import torch
         import transformers
         from transformers.pipelines import check_task
 
         _quiet(transformers)
         source = self._source(task)
         path = source.pop("model")
-        config = transformers.AutoConfig.from_pretrained(path, **source)
         _, targets, _ = check_task(task)
+        model = self._empty(targets["pt"], transformers.AutoConfig.from_pretrained(path, **source))
+        parts = {part: path for part in _PARTS if _loads(targets["impl"], part)}
+        return transformers.pipeline(task, model=model, device=model.device, **parts, **source)
+
+    def _empty(self, auto_classes: tuple[Any, ...], config: Any) -> Any:
+        """The model without its weights, in the dtype it would have with them.
+
+        A worker that prepares pixels for it must give them that dtype, too.
+        """
+        import torch
+        import transformers
+
+        wanted = {} if self.dtype == "auto" else {"dtype": self.dtype}
         reasons = []
-        for auto_class in targets["pt"]:
+        for auto_class in auto_classes:
             try:
                 with torch.device("meta"):
-                    model = auto_class.from_config(config, trust_remote_code=self.trust_remote_code)
+                    return auto_class.from_config(
+                        config, trust_remote_code=self.trust_remote_code, **wanted
+                    )
             except ValueError as error:  # this class has no such architecture: the next may
                 reasons.append(str(error))
-                continue
-            parts = {part: path for part in _PARTS if _loads(targets["impl"], part)}
-            return transformers.pipeline(task, model=model, device=model.device, **parts, **source)
-        raise ValueError(f"no model class of {task} fits {path}: {'; '.join(reasons)}")
+        for name in config.architectures or ():
+            if own := getattr(transformers, name, None):
+                with torch.device("meta"):
+                    return own._from_config(config, **wanted)
+        raise ValueError(f"no model class fits {self.path}: {'; '.join(reasons)}")
 
     def _source(self, task: str) -> dict[str, Any]:
         source: dict[str, Any] = {

@@ -17,9 +17,10 @@ import pyarrow as pa
 from pipemill.actors.task import Loaded
 
 from . import text_encoder
+from .compact import compact, restored, scale_of
 from .declared import PipelineTask
 from .inferred import shaped
-from .row_values import labels_of, media_kinds, opened
+from .row_values import media_kinds, opened, plain_value
 from .stacking import group_of, same, size_of, stack, unstack
 
 _CHUNK = pa.struct(
@@ -48,11 +49,12 @@ class AnyPipeline:
         self.declared, self.loaded, self.pipeline = declared, loaded, loaded.pipeline
         self.name, self.inputs = declared.name, declared.inputs
         self.given = {**declared.defaults, **declared.given(loaded.parameters)}
-        for column in declared.inputs:
-            if column.kind == "labels" and self.given.get(column.name) is not None:
-                self.given[column.name] = labels_of(self.given[column.name])
         self.own = declared.own_parameters()
         self.kinds = {column.name: column.kind for column in declared.inputs}
+        for name in (c.name for c in declared.inputs if c.parameter):
+            if self.given.get(name) is not None:
+                self.given[name] = plain_value(self.given[name], self.kinds[name])
+        self.scale = scale_of(loaded.pipeline)
         self.limit = text_encoder.positions(loaded.pipeline.model)
         self.chunked = isinstance(loaded.pipeline, ChunkPipeline)
         self.stacks: bool | None = None if declared.stacks else False
@@ -118,6 +120,8 @@ class AnyPipeline:
                 self.declared.prepare(values, self.pipeline), **_copied(before)
             )
             chunks = list(inputs) if self.chunked else [inputs]
+        if not chunks:
+            raise ValueError(f"there is nothing for {self.name} to compute in this row")
         for chunk in chunks:
             tokens = int(chunk["input_ids"].shape[-1]) if "input_ids" in chunk else 0
             text_encoder.check_tokens(tokens, self.limit, "cut or shorten the text")
@@ -126,7 +130,7 @@ class AnyPipeline:
                 "size": size_of(chunk),
                 "group": group_of(chunk, settings),
                 "settings": settings,
-                "inputs": pickle.dumps(chunk, protocol=5),
+                "inputs": pickle.dumps(compact(chunk, self.scale), protocol=5),
             }
             for chunk in chunks
         ]
@@ -146,14 +150,17 @@ class AnyPipeline:
 
     def _single(self, inputs: Any, settings: str) -> Any:
         _, during, after = self.sanitized(settings)
-        output = self.pipeline.forward(pickle.loads(inputs), **_copied(during))
+        output = self.pipeline.forward(self._inputs(inputs), **_copied(during))
         return self._reduced(output, after)
 
     def _stacked(self, inputs: list[Any], settings: str) -> list[Any]:
         _, during, after = self.sanitized(settings)
-        together = stack([pickle.loads(one) for one in inputs])
+        together = stack([self._inputs(one) for one in inputs])
         outputs = unstack(self.pipeline.forward(together, **_copied(during)), len(inputs))
         return [self._reduced(output, after) for output in outputs]
+
+    def _inputs(self, pickled: Any) -> Any:
+        return restored(pickle.loads(pickled), self.pipeline.device)
 
     def _reduced(self, output: Any, after: dict[str, Any]) -> Any:
         """What regroup needs of a forward pass.
@@ -178,10 +185,11 @@ class AnyPipeline:
 
     def _settings(self, values: dict[str, Any]) -> str:
         """A row's own parameters, as a text that is equal where they are."""
-        own = {k: v for k, v in values.items() if k in self.own and k in self.loaded.columns}
-        for name, value in own.items():
-            if self.kinds[name] == "labels":
-                own[name] = labels_of(value)
+        own = {
+            name: plain_value(value, self.kinds[name])
+            for name, value in values.items()
+            if name in self.own and name in self.loaded.columns
+        }
         return json.dumps(own, sort_keys=True)
 
     def _sanitized(self, settings: str) -> tuple[dict[str, Any], ...]:

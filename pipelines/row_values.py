@@ -34,8 +34,16 @@ def opened(row: dict[str, Any], kinds: dict[str, str], pipeline: Any, media: Any
 def _value(value: Any, kind: str, pipeline: Any, media: Any, files: ExitStack) -> Any:
     if kind in _MEDIA:
         return _decoded(value, kind, pipeline, media, files)
+    return plain_value(value, kind)
+
+
+def plain_value(value: Any, kind: str) -> Any:
+    """A value of any kind but media."""
     if kind == "labels":
         return labels_of(value)
+    if kind == "number":
+        # A column of whole numbers with nulls in it is often one of floats.
+        return int(value) if value == int(value) else float(value)
     if kind == "messages":
         return messages_of(value)
     if kind == "table":
