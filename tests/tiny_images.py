@@ -78,7 +78,7 @@ def _detr(head: str) -> list[Any]:
         use_pretrained_backbone=False,
         backbone_config=_resnet(8, 8, 8, 12, out_features=[f"stage{i}" for i in (1, 2, 3, 4)]),
         d_model=32,  # with a heat map for each of 8 heads: 40, in groups of 8
-        num_queries=6,
+        num_queries=12,
         encoder_layers=1,
         decoder_layers=1,
         encoder_attention_heads=8,
@@ -88,8 +88,10 @@ def _detr(head: str) -> list[Any]:
         init_std=0.8,
         **labels(5),
     )
-    size = {"shortest_edge": 24, "longest_edge": 48}
-    return [getattr(t, f"Detr{head}")(config).eval(), t.DetrImageProcessorPil(size=size)]
+    model = getattr(t, f"Detr{head}")(config).eval()
+    if head == "ForSegmentation":
+        model.mask_head.output_conv.weight.data.mul_(50)
+    return [model, t.DetrImageProcessorPil(size={"shortest_edge": 24, "longest_edge": 48})]
 
 
 def _segformer() -> list[Any]:

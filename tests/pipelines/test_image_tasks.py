@@ -100,7 +100,7 @@ def test_image_feature_extraction_by_the_models_own_pooling(models, tmp_path, bu
     [
         ("", {}),
         ("", {"subtask": "semantic"}),
-        ("-detr", {"threshold": 0.3}),
+        ("-detr", {"threshold": 0.1}),
         ("-detr", {"threshold": 0.2, "mask_threshold": 0.3, "overlap_mask_area_threshold": 0.1}),
     ],
 )
