@@ -7,6 +7,7 @@ where a first try gave the answers of one chunk at a time.
 from __future__ import annotations
 
 import copy
+import importlib
 import json
 import pickle
 from dataclasses import dataclass
@@ -40,12 +41,7 @@ class AnyPipeline:
     def __init__(self, declared: PipelineTask, loaded: Loaded) -> None:
         from transformers.pipelines.base import ChunkPipeline
 
-        if kinds := media_kinds(declared.inputs):
-            from . import media
-
-            for kind in kinds:
-                media.require(kind)
-            loaded.media.check()
+        _check_libraries(declared, loaded)
         self.declared, self.loaded, self.pipeline = declared, loaded, loaded.pipeline
         self.name, self.inputs = declared.name, declared.inputs
         self.given = {**declared.defaults, **declared.given(loaded.parameters)}
@@ -212,6 +208,26 @@ class _Raised:
 
     error: str
     message: str
+
+
+def _check_libraries(declared: PipelineTask, loaded: Loaded) -> None:
+    """Raises MissingLibrary for what every row would miss, and what `MediaAccess.check` does."""
+    from . import media
+
+    kinds = media_kinds(declared.inputs)
+    for kind in kinds:
+        media.require(kind)
+    if kinds:
+        loaded.media.check()
+    for name in declared.libraries:
+        try:
+            importlib.import_module(name)
+        except Exception as error:  # torchvision without its operators is a RuntimeError
+            package = name.partition(".")[0]
+            raise media.MissingLibrary(
+                f"{declared.name} needs {package}, which cannot be imported here ({error}); on "
+                f"every machine of the cluster: pip install {package}"
+            ) from error
 
 
 def _copied(keywords: dict[str, Any]) -> dict[str, Any]:

@@ -38,6 +38,7 @@ class PipelineTask:
     stacks: whether chunks of equal shape may be tried in one forward pass.
     expands_with_model: whether `preprocess` already needs the model's weights.
     any_parameter: whether only the pipeline knows its parameters.
+    libraries: modules that its pipeline imports for a row; without them every row would fail.
     """
 
     name: str
@@ -53,6 +54,7 @@ class PipelineTask:
     stacks: bool = True
     expands_with_model: bool = False
     any_parameter: bool = False
+    libraries: tuple[str, ...] = ()
 
     @staticmethod
     def check(parameters: Mapping[str, Any]) -> None:

@@ -57,7 +57,8 @@ def _depth(answer: Any, values: Values) -> Values:
     from .media import png
 
     return {
-        "predicted_depth": answer["predicted_depth"].float().tolist(),
+        # Rows of an array: as Python's numbers they would take many times the memory.
+        "predicted_depth": list(answer["predicted_depth"].float().numpy()),
         "depth": png(answer["depth"]),
     }
 
@@ -125,6 +126,7 @@ MASK_GENERATION = PipelineTask(
     },
     results=_masks_results,
     record=_masks,
+    libraries=("torchvision.ops.boxes",),
     expands_with_model=True,
     stacks=False,  # its _forward looks at the first chunk only
 )
