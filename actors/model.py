@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
@@ -52,40 +53,31 @@ class Model:
 
     def load_without_weights(self, task: str) -> Any:
         """The same pipeline on the meta device, for tokenizing and for shaping answers."""
+        import torch
         import transformers
         from transformers.pipelines import check_task
 
         _quiet(transformers)
         source = self._source(task)
         path = source.pop("model")
+        config = transformers.AutoConfig.from_pretrained(path, **source)
         _, targets, _ = check_task(task)
-        model = self._empty(targets["pt"], transformers.AutoConfig.from_pretrained(path, **source))
-        parts = {part: path for part in _PARTS if _loads(targets["impl"], part)}
-        return transformers.pipeline(task, model=model, device=model.device, **parts, **source)
-
-    def _empty(self, auto_classes: tuple[Any, ...], config: Any) -> Any:
-        """The model without its weights, in the dtype it would have with them.
-
-        A worker that prepares pixels for it must give them that dtype, too.
-        """
-        import torch
-        import transformers
-
-        wanted = {} if self.dtype == "auto" else {"dtype": self.dtype}
+        # Inputs are cast to the type that the weights have where they are.
+        dtype = {} if self.dtype == "auto" else {"dtype": getattr(torch, self.dtype)}
         reasons = []
-        for auto_class in auto_classes:
+        for auto_class in targets["pt"]:
             try:
                 with torch.device("meta"):
-                    return auto_class.from_config(
-                        config, trust_remote_code=self.trust_remote_code, **wanted
+                    model = auto_class.from_config(
+                        config, trust_remote_code=self.trust_remote_code, **dtype
                     )
             except ValueError as error:  # this class has no such architecture: the next may
                 reasons.append(str(error))
-        for name in config.architectures or ():
-            if own := getattr(transformers, name, None):
-                with torch.device("meta"):
-                    return own._from_config(config, **wanted)
-        raise ValueError(f"no model class fits {self.path}: {'; '.join(reasons)}")
+                continue
+            _set_generation(model, path, self.revision)
+            parts = _parts(targets["impl"], path, source)
+            return transformers.pipeline(task, model=model, device=model.device, **parts, **source)
+        raise ValueError(f"no model class of {task} fits {path}: {'; '.join(reasons)}")
 
     def _source(self, task: str) -> dict[str, Any]:
         source: dict[str, Any] = {
@@ -99,16 +91,35 @@ class Model:
         return source
 
 
-# What a pipeline may be made of beside its model.
-_PARTS = ("tokenizer", "image_processor", "video_processor", "feature_extractor", "processor")
+# What a pipeline may be made of beside its model, from the model's folder.
+_PARTS = ("tokenizer", "image_processor", "video_processor", "processor")
 
 
-def _loads(pipeline_class: Any, part: str) -> bool:
-    """Whether that pipeline wants that part, or takes it where the model has one."""
+def _parts(pipeline_class: Any, path: str, source: dict[str, Any]) -> dict[str, Any]:
+    """Those that the pipeline wants, or takes where the model has them."""
+    import transformers
+
     if isinstance(pipeline_class, str):
         module, _, name = pipeline_class.rpartition(".")
         pipeline_class = getattr(import_module(module), name)
-    return getattr(pipeline_class, f"_load_{part}", None) is not False
+    wanted = {part: getattr(pipeline_class, f"_load_{part}", None) for part in _PARTS}
+    parts = {part: path for part in _PARTS if wanted[part] is not False}
+    if getattr(pipeline_class, "_load_feature_extractor", None):
+        # Given its path, transformers would look for a decoder by the name of a model it loads.
+        parts["feature_extractor"] = transformers.AutoFeatureExtractor.from_pretrained(
+            path, **source
+        )
+    return parts
+
+
+def _set_generation(model: Any, path: str, revision: str | None) -> None:
+    """What the folder says of generating, as it comes with the weights: pipelines read it too."""
+    from transformers import GenerationConfig
+
+    if not model.can_generate():
+        return
+    with suppress(OSError):  # it says nothing
+        model.generation_config = GenerationConfig.from_pretrained(path, revision=revision)
 
 
 def _imported(name: str) -> Any:

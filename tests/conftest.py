@@ -25,14 +25,8 @@ MODELS = {
 }
 
 
-REFERENCES = Path(__file__).parent / "references/models"
-KEPT = {
-    "image-to-image": "swin2sr",
-    "image-to-text": "vit_gpt2",
-    "image-to-text-blip": "blip_caption",
-    "visual-question-answering": "vilt",
-    "visual-question-answering-blip": "blip_vqa",
-}
+# Of other kinds than BERT: what writes such a model into a folder.
+BUILDERS = {**tiny_images.MODELS}
 
 
 class Models:
@@ -45,14 +39,11 @@ class Models:
         self.root = root
 
     def __getitem__(self, task: str) -> str:
-        if task in KEPT:
-            return str(REFERENCES / KEPT[task])
         folder = self.root / task
-        if not folder.exists():
-            if task in MODELS:
-                tiny.save(folder, *MODELS[task], max_length=128)
-            else:
-                tiny_images.build(task, folder)
+        if task in BUILDERS and not folder.exists():
+            BUILDERS[task](folder)
+        elif not folder.exists():
+            tiny.save(folder, *MODELS[task], max_length=128)
         return str(folder)
 
 

@@ -6,7 +6,9 @@ answer, and a swapped one goes unseen.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +22,6 @@ def labels(count: int) -> dict[str, Any]:
         "id2label": dict(enumerate(names)),
         "label2id": {name: i for i, name in enumerate(names)},
     }
-
-
-def build(name: str, folder: Path) -> None:
-    """Saves the model of that name, one of `BUILDERS`, with its processors."""
-    import torch
-
-    torch.manual_seed(5)  # with it, every model's answers differ
-    for part in BUILDERS[name]():
-        part.save_pretrained(folder)
 
 
 def _vit(head: str = "ForImageClassification") -> list[Any]:
@@ -191,11 +184,11 @@ def _keypoints() -> list[Any]:
     return [model, t.SuperGlueImageProcessorPil(size=size)]
 
 
-def _video() -> list[Any]:
+def _video(frames: int = 4) -> list[Any]:
     import transformers as t
 
     config = t.VideoMAEConfig(
-        **SMALL, image_size=16, patch_size=8, num_frames=4, tubelet_size=2, **labels(7)
+        **SMALL, image_size=16, patch_size=8, num_frames=frames, tubelet_size=2, **labels(7)
     )
     size = {"height": 16, "width": 16}
     model = t.VideoMAEForVideoClassification(config).eval()
@@ -203,7 +196,7 @@ def _video() -> list[Any]:
     return [model, processor]
 
 
-BUILDERS: dict[str, Callable[[], list[Any]]] = {
+PARTS: dict[str, Callable[[], list[Any]]] = {
     "depth-estimation": _depth,
     "document-question-answering": layoutlm,
     "document-question-answering-donut": donut,
@@ -217,6 +210,7 @@ BUILDERS: dict[str, Callable[[], list[Any]]] = {
     "object-detection": lambda: _detr("ForObjectDetection"),
     "object-detection-yolos": _yolos,
     "video-classification": _video,
+    "video-classification-16": lambda: _video(16),
     "zero-shot-image-classification": lambda: two_towers("CLIP", "CLIPImageProcessorPil", 16),
     "zero-shot-image-classification-siglip": lambda: two_towers(
         "Siglip", "SiglipImageProcessorPil", 16
@@ -224,4 +218,29 @@ BUILDERS: dict[str, Callable[[], list[Any]]] = {
     "zero-shot-object-detection": lambda: two_towers(
         "OwlViTForObjectDetection", "OwlViTImageProcessorPil", 32
     ),
+}
+# Kept with their weights, for the answers of transformers 4.57.6 beside them.
+_KEPT = {
+    "image-to-image": "swin2sr",
+    "image-to-text": "vit_gpt2",
+    "image-to-text-blip": "blip_caption",
+    "visual-question-answering": "vilt",
+    "visual-question-answering-blip": "blip_vqa",
+}
+
+
+def _save(name: str, folder: Path) -> None:
+    import torch
+
+    torch.manual_seed(5)  # with it, every model's answers differ
+    for part in PARTS[name]():
+        part.save_pretrained(folder)
+
+
+MODELS: dict[str, Callable[[Path], Any]] = {
+    **{name: partial(_save, name) for name in PARTS},
+    **{
+        name: partial(shutil.copytree, Path(__file__).parent / "references/models" / kept)
+        for name, kept in _KEPT.items()
+    },
 }

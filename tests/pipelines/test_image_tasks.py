@@ -23,7 +23,12 @@ def ranked(answer):
 @ways
 @pytest.mark.parametrize(
     "parameters",
-    [{}, {"top_k": 2}, {"top_k": 50, "function_to_apply": "sigmoid"}, {"function_to_apply": "none"}],
+    [
+        {},
+        {"top_k": 2},
+        {"top_k": 50, "function_to_apply": "sigmoid"},
+        {"function_to_apply": "none"},
+    ],
 )
 def test_image_classification(models, tmp_path, parameters, budget, form):
     model = models["image-classification"]
@@ -139,9 +144,7 @@ def test_depth_estimation(models, tmp_path, budget, form):
         depth = answer["predicted_depth"].numpy()
         assert depth.shape == (image.height, image.width)
         expected.append({"predicted_depth": depth, "depth": Near(answer["depth"])})
-    task = check(
-        "depth-estimation", model, files(), expected, tmp_path, budget=budget, form=form
-    )
+    task = check("depth-estimation", model, files(), expected, tmp_path, budget=budget, form=form)
     assert task.stacks is (None if budget == 1 else True)
 
 
@@ -181,6 +184,10 @@ def test_what_a_broken_image_is_told(models, tmp_path):
     )
     assert [f.error for f in batch.failures.values()] == ["PermissionError", "FileNotFoundError"]
     rows = pa.table({"image": column([b"", b"GIF8 and no more"], "bytes", tmp_path)})
-    (batch, _), _ = answers("image-classification", models["image-classification"], rows, {}, 9, tmp_path)
+    (batch, _), _ = answers(
+        "image-classification", models["image-classification"], rows, {}, 9, tmp_path
+    )
     assert "0 bytes" in batch.failures[0].message
-    assert "broken or cut off" in batch.failures[1].message or "no image" in batch.failures[1].message
+    assert (
+        "broken or cut off" in batch.failures[1].message or "no image" in batch.failures[1].message
+    )
