@@ -54,7 +54,7 @@ class Levels:
 def scale_of(pipeline: Any) -> Scale | None:
     """How the pipeline's image processor makes numbers of levels; None if it does not say."""
     names = ("image_processor", "video_processor", "feature_extractor")
-    parts = [getattr(pipeline, name, None) for name in names]
+    parts: list[Any] = [getattr(pipeline, name, None) for name in names]
     parts.append(getattr(getattr(pipeline, "processor", None), "image_processor", None))
     for part in parts:
         factor = getattr(part, "rescale_factor", None)

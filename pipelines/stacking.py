@@ -61,8 +61,8 @@ def _part(value: Any, i: int, count: int) -> Any:
         parts = {name: _part(inner, i, count) for name, inner in value.items()}
         return _like(value, {k: v for k, v in parts.items() if v is not _Absent})
     if isinstance(value, tuple):
-        parts = [_part(inner, i, count) for inner in value]
-        return tuple(v for v in parts if v is not _Absent)
+        several = [_part(inner, i, count) for inner in value]
+        return tuple(v for v in several if v is not _Absent)
     return None if value is None else _Absent
 
 
@@ -73,7 +73,8 @@ def _like(value: Any, items: dict[str, Any]) -> Any:
     if not isinstance(value, ModelOutput):
         return items
     # Not by its constructor: pipelines add items that are no fields of the class.
-    like = type(value).__new__(type(value))
+    kind: Any = type(value)
+    like = kind.__new__(kind)
     for name in getattr(value, "__dataclass_fields__", ()):
         object.__setattr__(like, name, None)
     for name, item in items.items():

@@ -25,8 +25,8 @@ def _pictures(folder: Path) -> str:
 
 def _clips(folder: Path) -> str:
     for i in range(3):
-        # 16 frames of which every fourth is taken
-        (folder / f"{i}.mp4").write_bytes(made_media.video(40 + 8 * i, 32, 62 + i, i))
+        # Long enough for 16 frames of which every fourth is taken.
+        (folder / f"{i}.mp4").write_bytes(made_media.video(40 + 8 * i, 32, 64 + i, i))
     return str(folder)
 
 
