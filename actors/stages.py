@@ -118,8 +118,8 @@ class Stages:
         self, batch: Batch, chunks: pa.StructArray
     ) -> tuple[list[tuple[np.ndarray, pa.Array]], list[tuple[int, BaseException]]]:
         sizes = chunks.field("size").to_numpy(zero_copy_only=False)
-        groups = _field(chunks, "group")
-        cuts = micro_batches(sizes, self.budget, groups)
+        padded = not self.task.packed
+        cuts = micro_batches(sizes, self.budget, _field(chunks, "group"), padded=padded)
         done, failed = [], []
         for cut in cuts:
             pieces, errors = isolate(
@@ -131,7 +131,8 @@ class Stages:
             chunks=len(chunks),
             micro_batches=len(cuts),
             tokens=int(sizes.sum()),
-            padded_tokens=padded_size(sizes, cuts),
+            padded_tokens=padded_size(sizes, cuts) if padded else int(sizes.sum()),
+            packed_tokens=0 if padded else int(sizes.sum()),
         )
         return done, failed
 

@@ -75,6 +75,7 @@ class Task(Protocol):
     name: str
     inputs: tuple[Column, ...]
     parameters: Mapping[str, Parameter]
+    packed: bool  # whether chunks of a micro-batch cost their tokens only, and no padding
 
     @staticmethod
     def check(parameters: Mapping[str, Any]) -> None:

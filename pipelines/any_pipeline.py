@@ -36,6 +36,8 @@ _TRIED = 4  # chunks of the first forward pass that are compared
 class AnyPipeline:
     """A declared task with its pipeline."""
 
+    packed = False
+
     def __init__(self, declared: PipelineTask, loaded: Loaded) -> None:
         from transformers.pipelines.base import ChunkPipeline
 

@@ -20,6 +20,7 @@ class Lengths:
     name = "lengths"
     inputs = (Column(name="text", kind="text"),)
     parameters: Mapping[str, Any] = MappingProxyType({})
+    packed = False
 
     def __init__(self):
         self.seen = []
