@@ -45,7 +45,7 @@ def _store(dataset: Any, ledger: Ledger) -> str:
         raise ConfigError("the dataset given as input has no rows")
     if ledger.read(f"{folder}/{_COMPLETE}") is None:
         count = 0
-        for count, shard in enumerate(_shards(dataset), 1):  # noqa: B007
+        for count, shard in enumerate(_shards(dataset), 1):
             sink = io.BytesIO()
             pq.write_table(shard, sink, row_group_size=_ROWS)
             ledger.write(f"{folder}/{count - 1:06}.parquet", sink.getvalue())
