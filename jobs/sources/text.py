@@ -48,6 +48,6 @@ class TextSource:
                 failed[number] = error
         table = pa.table({"text": pa.array(values, pa.string())})
         batch = Batch(table.select(self.schema.names))
-        for number, error in failed.items():
-            batch.fail("read", number, error)
+        for number, reason in failed.items():
+            batch.fail("read", number, reason)
         return batch

@@ -8,6 +8,8 @@ import random
 import tarfile
 
 import pyarrow as pa
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
 import pytest
 import zstandard
 from hypothesis import given
@@ -17,6 +19,7 @@ from pipemill.jobs.plan import Plan
 from pipemill.jobs.sources import open_source
 from pipemill.jobs.sources.tar import samples, split_name
 
+import pipemill
 from tests.jobs.splits import FOLDER, plan, read, rows
 
 FORMATS = [tarfile.PAX_FORMAT, tarfile.GNU_FORMAT, tarfile.USTAR_FORMAT]
@@ -204,3 +207,26 @@ def test_a_tar_without_samples_is_named(tmp_path):
     (tmp_path / "a.tar").write_bytes(tar([("README", b"x")]))
     with pytest.raises(ConfigError, match=r"no sample in .*a\.tar"):
         plan(tmp_path)
+
+
+def test_a_job_over_shards_of_which_one_was_cut_off(models, tmp_path):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/a.tar").write_bytes(tar(numbered(6), tarfile.USTAR_FORMAT)[:8000])
+    (tmp_path / "in/b.tar").write_bytes(tar(numbered(6, 6)))
+    report = pipemill.run(
+        task="text-classification",
+        model=models["text-classification"],
+        input=str(tmp_path / "in"),
+        output=str(tmp_path / "out"),
+        columns={"text": "txt"},
+        actors={"placement": "local"},
+    )
+    assert report.dead == 1
+    table = ds.dataset(tmp_path / "out").to_table()
+    assert table.schema.names == ["__key__", "cls", "txt", "label", "score"]
+    kept = [f"{i:04}" for i in range(report.rows - 7)] + [f"{i:04}" for i in range(6, 12)]
+    assert table["__key__"].to_pylist() == kept
+    (letters,) = (tmp_path / "out/_pipemill/dead-letter").iterdir()
+    (letter,) = pq.read_table(letters).to_pylist()
+    assert (letter["stage"], letter["__key__"]) == ("read", f"{report.rows - 7:04}")
+    assert "jpg" not in letter
