@@ -190,13 +190,23 @@ def test_damage_is_never_taken_for_the_end(tmp_path):
         assert rows(read(plan(tmp_path, rows_per_part=size))) == expected(7)
 
 
+class Frugal(io.BytesIO):
+    def read(self, count=-1):
+        assert 0 <= count <= 2**20
+        return super().read(count)
+
+
 def test_headers_that_lie_cost_no_memory():
     info = tarfile.TarInfo("a.jpg")
     info.size = 2**45
     for format in (tarfile.GNU_FORMAT, tarfile.PAX_FORMAT):
         head = info.tobuf(format)
-        (sample,) = samples(io.BytesIO(head + b"x" * 1000), 0, -1, lambda extension: True)
+        (sample,) = samples(Frugal(head + b"x" * 1000), 0, -1, lambda extension: True)
         assert "a.jpg is cut off" in str(sample.error)
+    for kind in (tarfile.XHDTYPE, tarfile.GNUTYPE_LONGNAME):
+        info.type = kind
+        (sample,) = samples(Frugal(info.tobuf(tarfile.GNU_FORMAT)), 0, -1, bool)
+        assert "a header of" in str(sample.error)
     chain = tarfile.TarInfo("././@LongLink")
     chain.type, chain.size = tarfile.GNUTYPE_LONGNAME, 0
     (sample,) = samples(io.BytesIO(chain.tobuf(tarfile.GNU_FORMAT) * 3000), 0, -1, bool)
