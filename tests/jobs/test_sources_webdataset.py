@@ -188,6 +188,13 @@ def test_damage_is_never_taken_for_the_end(tmp_path):
     (tmp_path / "a.tar").write_bytes(tar(numbered(3)) + tar(numbered(4, 3)))
     for size in (None, 2):
         assert rows(read(plan(tmp_path, rows_per_part=size))) == expected(7)
+    # What no tar is behind it is told, and blames no sample that is whole.
+    (tmp_path / "a.tar").write_bytes(tar(numbered(3)) + b"?" * 512)
+    for size in (None, 2, 3):
+        batches = read(plan(tmp_path, rows_per_part=size))
+        assert rows(batches)[:3] == expected(3)
+        assert rows(batches)[3]["__key__"] is None
+        assert [list(batch.failures) for batch in batches if batch.failures] == [[3 % (size or 9)]]
 
 
 class Frugal(io.BytesIO):
