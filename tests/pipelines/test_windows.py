@@ -287,8 +287,11 @@ def test_wrong_values_are_named(task, wrong, message):
     ],
 )
 def test_wrong_values_of_one_task_are_named(task, wrong):
-    with pytest.raises(ValueError, match=next(iter(wrong))):
-        task.check({**task.parameters, **wrong})
+    ((name, value),) = wrong.items()
+    defaults = {name: parameter.default for name, parameter in task.parameters.items()}
+    with pytest.raises(ValueError, match=name):
+        task.parameters[name].check(name, value)
+        task.check({**defaults, **wrong})
 
 
 @pytest.mark.parametrize("task", ["text-classification", "feature-extraction"])
