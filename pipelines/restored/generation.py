@@ -121,8 +121,8 @@ def _is_global(key: str, value: Any) -> bool:
 
 
 def _saved_before_4_50(config: GenerationConfig) -> bool:
-    version = getattr(config, "transformers_version", None)
-    return bool(version) and tuple(map(int, version.split(".")[:2])) < (4, 50)
+    version = getattr(config, "transformers_version", None) or "5.0"
+    return tuple(map(int, version.split(".")[:2])) < (4, 50)
 
 
 def _from_config(model: Any, name: str) -> Any:

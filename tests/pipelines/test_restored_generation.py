@@ -35,6 +35,7 @@ def _messages(answer: Any) -> Any:
     return [_messages(a) for a in answer] if isinstance(answer, list) else answer.messages
 
 
+@pytest.mark.filterwarnings("ignore:stop_sequence", "ignore:the task names no languages")
 @pytest.mark.parametrize(
     ("task", "case"),
     [*cases("text2text-generation"), *cases("summarization"), *cases("translation")],
