@@ -95,6 +95,17 @@ def test_a_batch_has_the_answers_of_its_rows(task, model):
     assert alone[0] != alone[1]
 
 
+def test_questions_are_padded_as_asked():
+    from tests.references import answers
+
+    pipe = answers.load("vqa", "vilt", {})
+    pair = answers.with_images({"image": "wide.png", "question": "red ?"})
+    lengths = [
+        pipe.preprocess(pair, padding=p)["input_ids"].shape[1] for p in (False, "max_length")
+    ]
+    assert lengths == [4, 32]
+
+
 @pytest.mark.parametrize("task", MODEL_OF)
 def test_every_name_has_its_pipeline(task):
     import transformers

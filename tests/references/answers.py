@@ -48,9 +48,12 @@ def load(task: str, model: str, made: dict[str, Any]) -> Any:
 
 
 def ask(pipeline: Any, case: dict[str, Any]) -> Any:
+    called = dict(case.get("called", {}))
+    if "generation_config" in called:
+        called["generation_config"] = transformers.GenerationConfig(**called["generation_config"])
     torch.manual_seed(case.get("seed", 0))
     # A copy of the input: some pipelines write into it.
-    return pipeline(with_images(case["input"]), **case.get("called", {}))
+    return pipeline(with_images(case["input"]), **called)
 
 
 def image_processor(folder: Path) -> Any:

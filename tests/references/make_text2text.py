@@ -75,6 +75,12 @@ def generation() -> list[dict[str, Any]]:
         {"model": "t5", "input": TEXTS[0], "called": {**SHORT, "num_return_sequences": 2}},
         {"model": "t5", "input": [TEXTS[:2]], "called": SHORT},
         {"model": "bart", "input": TEXTS, "called": {**SHORT, "do_sample": True}, "seed": 2},
+        *(
+            {"model": model, "input": TEXTS, "called": {"generation_config": SHORT, **called}}
+            for model in ("bart", "bart_old")
+            for called in ({}, {"num_beams": 3})
+        ),
+        {"model": "bart", "input": TEXTS, "called": {**SHORT, "stop_sequence": ".;"}},
         {"model": "t5", "input": []},
     ]
 
