@@ -55,6 +55,9 @@ class AnyPipeline:
                 self.given[column.name] = labels_of(self.given[column.name])
         self.own = declared.own_parameters()
         self.kinds = {column.name: column.kind for column in declared.inputs}
+        # What generates may draw lots, and what the user brings may do anything.
+        generates = getattr(loaded.pipeline, "_pipeline_calls_generate", False)
+        self.repeats = not (generates or declared.any_parameter)
         self.limit = text_encoder.positions(loaded.pipeline.model)
         self.chunked = isinstance(loaded.pipeline, ChunkPipeline)
         self.stacks: bool | None = None if declared.stacks else False

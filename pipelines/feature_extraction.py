@@ -31,6 +31,7 @@ class FeatureExtraction:
     """
 
     name = "feature-extraction"
+    repeats = True
     inputs = (Column(name="text", kind="text"),)
     parameters: Mapping[str, Parameter] = {
         "pooling": Parameter("mean", "str", _POOLINGS),

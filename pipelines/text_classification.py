@@ -33,6 +33,7 @@ class TextClassification:
     """
 
     name = "text-classification"
+    repeats = True
     inputs = (
         Column(name="text", kind="text"),
         Column(name="text_pair", kind="text", required=False),

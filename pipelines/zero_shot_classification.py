@@ -26,6 +26,7 @@ class ZeroShotClassification:
     """
 
     name = "zero-shot-classification"
+    repeats = True
     inputs = (
         Column(name="text", kind="text"),
         Column(name="candidate_labels", kind="labels", parameter=True),
