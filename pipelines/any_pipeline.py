@@ -38,6 +38,8 @@ _TRIED = 4  # chunks of the first forward pass that are compared
 class AnyPipeline:
     """A declared task with its pipeline."""
 
+    packed = False
+
     def __init__(self, declared: PipelineTask, loaded: Loaded) -> None:
         from transformers.pipelines.base import ChunkPipeline
 
@@ -51,6 +53,9 @@ class AnyPipeline:
             if self.given.get(name) is not None:
                 self.given[name] = plain_value(self.given[name], self.kinds[name])
         self.scale = scale_of(loaded.pipeline)
+        # What generates may draw lots, and what the user brings may do anything.
+        generates = getattr(loaded.pipeline, "_pipeline_calls_generate", False)
+        self.repeats = not (generates or declared.any_parameter)
         self.limit = text_encoder.positions(loaded.pipeline.model)
         self.chunked = isinstance(loaded.pipeline, ChunkPipeline)
         self.stacks: bool | None = None if declared.stacks else False
