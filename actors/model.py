@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
@@ -69,6 +70,7 @@ class Model:
             except ValueError as error:  # this class has no such architecture: the next may
                 reasons.append(str(error))
                 continue
+            _set_generation(model, path, self.revision)
             parts = {part: path for part in _PARTS if _loads(targets["impl"], part)}
             return transformers.pipeline(task, model=model, device=model.device, **parts, **source)
         raise ValueError(f"no model class of {task} fits {path}: {'; '.join(reasons)}")
@@ -95,6 +97,16 @@ def _loads(pipeline_class: Any, part: str) -> bool:
         module, _, name = pipeline_class.rpartition(".")
         pipeline_class = getattr(import_module(module), name)
     return getattr(pipeline_class, f"_load_{part}", None) is not False
+
+
+def _set_generation(model: Any, path: str, revision: str | None) -> None:
+    """What the folder says of generating, as it comes with the weights: pipelines read it too."""
+    from transformers import GenerationConfig
+
+    if not model.can_generate():
+        return
+    with suppress(OSError):  # it says nothing
+        model.generation_config = GenerationConfig.from_pretrained(path, revision=revision)
 
 
 def _imported(name: str) -> Any:

@@ -96,7 +96,7 @@ class AnyPipeline:
             answer = answers[0]
             if self.chunked:
                 _, _, after = self.sanitized(self._settings(values))
-                answer = self.pipeline.postprocess(answers, **after)
+                answer = self.pipeline.postprocess(answers, **_copied(after))
             if isinstance(answer, _Raised):
                 raise type(answer.error, (Exception,), {})(answer.message)
             found.append(answer)
@@ -108,10 +108,15 @@ class AnyPipeline:
     def _chunks(self, row: dict[str, Any]) -> list[dict[str, Any]]:
         own = {k: v for k, v in row.items() if k in self.own and v is not None}
         content = {k: v for k, v in row.items() if k not in self.own}
-        for name in set(self.declared.ours) & set(self.kinds):
-            if content.get(name) is None and self.given.get(name) is not None:
-                content[name] = self.given[name]
-        with opened(content, self.kinds, self.pipeline, self.loaded.media) as values:
+        # As they are: what is null in a parameter means something, in a column only that
+        # another row has it.
+        given = {
+            name: self.given[name]
+            for name in self.declared.ours
+            if name in self.kinds and self.given.get(name) is not None
+        }
+        with opened(content, self.kinds, self.pipeline, self.loaded.media) as found:
+            values = {**given, **found}
             settings = self._settings(own)
             before, _, _ = self.sanitized(settings)
             inputs = self.pipeline.preprocess(
