@@ -62,16 +62,20 @@ class Model:
         path = source.pop("model")
         config = transformers.AutoConfig.from_pretrained(path, **source)
         _, targets, _ = check_task(task)
+        # Inputs are cast to the type that the weights have where they are.
+        dtype = {} if self.dtype == "auto" else {"dtype": getattr(torch, self.dtype)}
         reasons = []
         for auto_class in targets["pt"]:
             try:
                 with torch.device("meta"):
-                    model = auto_class.from_config(config, trust_remote_code=self.trust_remote_code)
+                    model = auto_class.from_config(
+                        config, trust_remote_code=self.trust_remote_code, **dtype
+                    )
             except ValueError as error:  # this class has no such architecture: the next may
                 reasons.append(str(error))
                 continue
             _set_generation(model, path, self.revision)
-            parts = {part: path for part in _PARTS if _loads(targets["impl"], part)}
+            parts = _parts(targets["impl"], path, source)
             return transformers.pipeline(task, model=model, device=model.device, **parts, **source)
         raise ValueError(f"no model class of {task} fits {path}: {'; '.join(reasons)}")
 
@@ -87,16 +91,25 @@ class Model:
         return source
 
 
-# What a pipeline may be made of beside its model.
-_PARTS = ("tokenizer", "image_processor", "video_processor", "feature_extractor", "processor")
+# What a pipeline may be made of beside its model, from the model's folder.
+_PARTS = ("tokenizer", "image_processor", "video_processor", "processor")
 
 
-def _loads(pipeline_class: Any, part: str) -> bool:
-    """Whether that pipeline wants that part, or takes it where the model has one."""
+def _parts(pipeline_class: Any, path: str, source: dict[str, Any]) -> dict[str, Any]:
+    """Those that the pipeline wants, or takes where the model has them."""
+    import transformers
+
     if isinstance(pipeline_class, str):
         module, _, name = pipeline_class.rpartition(".")
         pipeline_class = getattr(import_module(module), name)
-    return getattr(pipeline_class, f"_load_{part}", None) is not False
+    wanted = {part: getattr(pipeline_class, f"_load_{part}", None) for part in _PARTS}
+    parts = {part: path for part in _PARTS if wanted[part] is not False}
+    if getattr(pipeline_class, "_load_feature_extractor", None):
+        # Given its path, transformers would look for a decoder by the name of a model it loads.
+        parts["feature_extractor"] = transformers.AutoFeatureExtractor.from_pretrained(
+            path, **source
+        )
+    return parts
 
 
 def _set_generation(model: Any, path: str, revision: str | None) -> None:

@@ -87,6 +87,67 @@ def ctc(folder: Path) -> None:
     Wav2Vec2FeatureExtractor(return_attention_mask=True).save_pretrained(folder)
 
 
+def whisper(folder: Path) -> None:
+    """Hears two seconds at a time; writes letters, and timestamps of 0.04 seconds."""
+    import torch
+    from transformers import (
+        GenerationConfig,
+        WhisperConfig,
+        WhisperFeatureExtractor,
+        WhisperForConditionalGeneration,
+        WhisperTokenizer,
+    )
+    from transformers.convert_slow_tokenizer import bytes_to_unicode
+
+    torch.manual_seed(5)
+    letters = {c: i for i, c in enumerate(bytes_to_unicode().values())}
+    words = WhisperTokenizer(vocab={**letters, "<|endoftext|>": 256}, merges=[])
+    names = "startoftranscript en de translate transcribe startoflm startofprev nospeech".split()
+    names += ["notimestamps", *(f"{i * 0.02:.2f}" for i in range(1501))]
+    words.add_tokens([f"<|{name}|>" for name in names], special_tokens=True)
+    ids = {name: words.convert_tokens_to_ids(f"<|{name}|>") for name in names}
+    config = WhisperConfig(
+        vocab_size=len(words),
+        num_mel_bins=16,
+        d_model=16,
+        encoder_layers=1,
+        decoder_layers=1,
+        encoder_attention_heads=2,
+        decoder_attention_heads=2,
+        encoder_ffn_dim=24,
+        decoder_ffn_dim=24,
+        max_source_positions=100,
+        max_target_positions=64,
+        init_std=0.8,
+        bos_token_id=256,
+        eos_token_id=256,
+        pad_token_id=256,
+        decoder_start_token_id=ids["startoftranscript"],
+    )
+    model = WhisperForConditionalGeneration(config).eval()
+    told = {
+        "bos_token_id": 256,
+        "eos_token_id": 256,
+        "pad_token_id": 256,
+        "decoder_start_token_id": ids["startoftranscript"],
+        "max_new_tokens": 16,
+        "num_beams": 1,
+        "is_multilingual": True,
+        "lang_to_id": {"<|en|>": ids["en"], "<|de|>": ids["de"]},
+        "task_to_id": {"translate": ids["translate"], "transcribe": ids["transcribe"]},
+        "no_timestamps_token_id": ids["notimestamps"],
+        "prev_sot_token_id": ids["startofprev"],
+        "max_initial_timestamp_index": 50,
+        "alignment_heads": [[0, 0], [0, 1]],
+        "language": "<|en|>",
+        "task": "transcribe",
+    }
+    model.generation_config = GenerationConfig(**told)
+    model.save_pretrained(folder)
+    words.save_pretrained(folder)
+    WhisperFeatureExtractor(feature_size=16, chunk_length=2).save_pretrained(folder)
+
+
 def clap(folder: Path) -> None:
     import torch
     from transformers import (
@@ -181,6 +242,7 @@ def vits(folder: Path) -> None:
 MODELS: dict[str, Callable[[Path], None]] = {
     "audio-classification": classifier,
     "automatic-speech-recognition": ctc,
+    "whisper": whisper,
     "zero-shot-audio-classification": clap,
     "text-to-audio": vits,
 }
