@@ -20,6 +20,7 @@ from . import text_encoder
 from .declared import PipelineTask
 from .inferred import shaped
 from .row_values import labels_of, media_kinds, opened
+from .seeds import seeded
 from .stacking import group_of, same, size_of, stack, unstack
 
 _CHUNK = pa.struct(
@@ -151,7 +152,8 @@ class AnyPipeline:
 
     def _single(self, inputs: Any, settings: str) -> Any:
         _, during, after = self.sanitized(settings)
-        output = self.pipeline.forward(pickle.loads(inputs), **_copied(during))
+        with seeded(inputs, self.pipeline.device):
+            output = self.pipeline.forward(pickle.loads(inputs), **_copied(during))
         return self._reduced(output, after)
 
     def _stacked(self, inputs: list[Any], settings: str) -> list[Any]:

@@ -189,7 +189,7 @@ def clap(folder: Path) -> None:
         initializer_range=0.7,
     )
     config = ClapConfig(text_config=text.to_dict(), audio_config=audio.to_dict(), projection_dim=32)
-    config.logit_scale_init_value = 300  # the scores differ more
+    config.logit_scale_init_value = 300.0  # the scores differ more
     model = ClapModel(config).eval()
     model.save_pretrained(folder)
     words.save_pretrained(folder)

@@ -76,6 +76,27 @@ def decoder(folder: Path) -> None:
     tokens.save_pretrained(folder)
 
 
+def gpt2(folder: Path) -> None:
+    import torch
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    torch.manual_seed(15)
+    tokens = words(64)
+    config = GPT2Config(
+        vocab_size=len(tokens),
+        n_positions=64,
+        n_embd=16,
+        n_layer=2,
+        n_head=2,
+        initializer_range=0.8,
+        bos_token_id=0,
+        pad_token_id=1,
+        eos_token_id=2,
+    )
+    GPT2LMHeadModel(config).eval().save_pretrained(folder)
+    tokens.save_pretrained(folder)
+
+
 def decider(folder: Path) -> None:
     """The decoder, with the tokens that label a question's options."""
     import torch

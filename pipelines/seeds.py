@@ -1,0 +1,23 @@
+"""Random numbers that a row gets again, whenever and beside whichever rows it is computed."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+
+@contextmanager
+def seeded(inputs: Any, device: Any) -> Iterator[None]:
+    """torch's random numbers by the inputs alone: text generation samples unless told not to.
+
+    A split that is written twice, by a run that was killed and the one after it, must hold the
+    same rows. The process's own random numbers go on afterwards as if nothing had been.
+    """
+    import torch
+
+    digest = hashlib.blake2b(memoryview(inputs), digest_size=7).digest()
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.manual_seed(int.from_bytes(digest, "big"))
+        yield
