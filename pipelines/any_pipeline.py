@@ -152,8 +152,9 @@ class AnyPipeline:
 
     def _single(self, inputs: Any, settings: str) -> Any:
         _, during, after = self.sanitized(settings)
-        with seeded(inputs, self.pipeline.device):
-            output = self.pipeline.forward(pickle.loads(inputs), **_copied(during))
+        chunk = pickle.loads(inputs)
+        with seeded(chunk, self.pipeline.device):
+            output = self.pipeline.forward(chunk, **_copied(during))
         return self._reduced(output, after)
 
     def _stacked(self, inputs: list[Any], settings: str) -> list[Any]:

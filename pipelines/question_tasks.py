@@ -158,10 +158,12 @@ TABLE_QUESTION_ANSWERING = PipelineTask(
 def _request(values: Values, pipeline: Any) -> Any:
     request = _from_json(values.get("request"))
     if request is None:
+        if "state" not in values:
+            raise ValueError("the row has neither a request nor a state")
         if values.get("questions") is None:
             raise ValueError("a state needs questions: a column, or parameters.questions")
         questions = _from_json(values["questions"])
-        request = {"state": values.get("state"), "questions": questions}
+        request = {"state": values["state"], "questions": questions}
     if isinstance(request, dict) and request.get("assets"):
         assets = {name: _asset(name, given) for name, given in request["assets"].items()}
         request = {**request, "assets": assets}

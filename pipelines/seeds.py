@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -17,7 +17,21 @@ def seeded(inputs: Any, device: Any) -> Iterator[None]:
     """
     import torch
 
-    digest = hashlib.blake2b(memoryview(inputs), digest_size=7).digest()
+    digest = hashlib.blake2b(digest_size=7)
+    _feed(digest, inputs)
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        torch.manual_seed(int.from_bytes(digest, "big"))
+        torch.manual_seed(int.from_bytes(digest.digest(), "big"))
         yield
+
+
+def _feed(digest: Any, value: Any) -> None:
+    """The numbers and texts in it; a pickled tensor has bytes that differ from run to run."""
+    if isinstance(value, Mapping):
+        value = [part for pair in value.items() for part in pair]
+    if isinstance(value, list | tuple):
+        for inner in value:
+            _feed(digest, inner)
+    elif hasattr(value, "detach"):
+        digest.update(value.detach().double().cpu().numpy().tobytes())
+    elif isinstance(value, str | int | float):
+        digest.update(repr(value).encode())

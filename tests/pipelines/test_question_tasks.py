@@ -44,14 +44,14 @@ def _same_spans(batch, cases, parameters):
                 assert {**one, "score": 0} == {**truth, "score": 0}
 
 
-@pytest.mark.parametrize(("model", "parameters", "cases"), _alone()[:12])
+@pytest.mark.parametrize(("model", "parameters", "cases"), _alone()[::4][:5])
 def test_answers_are_those_of_4_57(model, parameters, cases):
     columns = {
         "question": [TOLD["questions"][case["inputs"]["question"]] for case in cases],
         "context": [TOLD["contexts"][case["inputs"]["context"]] for case in cases],
     }
     folder = REFERENCES / "models" / f"question_answering_{model}"
-    batch = run("question-answering", folder, columns, parameters)
+    batch = run("question-answering", folder, columns, parameters, budgets=(1, 500))
     assert not batch.failures
     _same_spans(batch, cases, parameters)
     assert len({str(case["answers"]) for case in cases}) > 2
