@@ -188,8 +188,12 @@ IMAGE_TEXT_TO_TEXT = PipelineTask(
 
 
 def _anything(values: Values, pipeline: Any) -> Any:
+    # A class of its own: that of the other pipelines it does not know.
+    from transformers.pipelines.any_to_any import Chat
+
     if "messages" in values:
-        return _chat_or_text(values, pipeline)
+        fill_media(values["messages"], values)
+        return Chat(values["messages"])
     plural = {"text": "text", "image": "images", "video": "videos", "audio": "audio"}
     return {plural[name]: values.get(name) for name in plural}
 

@@ -33,10 +33,10 @@ def wav(seconds: float, seed: int, rate: int = RATE, channels: int = 1) -> bytes
 def sounds(longest_s: float = 2.0) -> list[bytes]:
     """Eight files from 0.1 seconds on; three of other rates, two of them stereo."""
     lengths = [0.1, 0.3, 1.0, 0.15, 0.7, 0.3, 0.5, 1.0]
-    shapes = [(RATE, 1), (8000, 1), (RATE, 1), (RATE, 2), (RATE, 1), (44_100, 2), (RATE, 1), (RATE, 1)]
+    shapes = {1: (8000, 1), 3: (RATE, 2), 5: (44_100, 2)}
     return [
-        wav(max(length * longest_s, 0.1), seed, rate, channels)
-        for seed, (length, (rate, channels)) in enumerate(zip(lengths, shapes, strict=True))
+        wav(max(length * longest_s, 0.1), seed, *shapes.get(seed, (RATE, 1)))
+        for seed, length in enumerate(lengths)
     ]
 
 

@@ -23,7 +23,9 @@ MEDIA_TEMPLATE = (
 )
 
 
-def words(max_length: int = 128, chat_template: str | None = None, special: list[str] = ()) -> Any:
+def words(
+    max_length: int = 128, chat_template: str | None = None, special: tuple[str, ...] = ()
+) -> Any:
     """A byte-level BPE tokenizer: no text is unknown to it."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
@@ -124,7 +126,7 @@ def llava(folder: Path) -> None:
     )
 
     torch.manual_seed(13)
-    tokens = words(256, special=["<media>"])
+    tokens = words(256, special=("<media>",))
     seen = CLIPVisionConfig(
         hidden_size=16,
         intermediate_size=24,
@@ -168,7 +170,7 @@ def listener(folder: Path) -> None:
     )
 
     torch.manual_seed(14)
-    special = ["<media>", "<|audio_bos|>", "<|audio_eos|>"]
+    special = ("<media>", "<|audio_bos|>", "<|audio_eos|>")
     tokens = words(512, special=special)
     heard = {
         "model_type": "qwen2_audio_encoder",

@@ -12,8 +12,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import transformers
-from pipemill.pipelines.media import audio
 from PIL import Image
+from pipemill.pipelines.media import audio
 
 import pipemill
 from tests import tiny, tiny_audio
@@ -79,9 +79,9 @@ def test_chats_with_images_in_every_form(models, tmp_path, parameters):
     address = f"data:image/png;base64,{base64.b64encode(PICTURES[3]).decode()}"
     chats = [
         chat(TEXTS[0], image="0.png"),
-        [{"role": "user", "content": [{"type": "image", "path": str(tmp_path / "0.png")}, *_text(1)]}],
-        [{"role": "user", "content": [{"type": "image", "base64": encoded}, *_text(2)]}],
-        [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": address}}, *_text(3)]}],
+        _said({"type": "image", "path": str(tmp_path / "0.png")}, 1),
+        _said({"type": "image", "base64": encoded}, 2),
+        _said({"type": "image_url", "image_url": {"url": address}}, 3),
         [{"role": "user", "content": _text(0)}],
     ]
     shown = [PICTURES[0], PICTURES[0], PICTURES[2], PICTURES[3]]
@@ -101,6 +101,10 @@ def test_chats_with_images_in_every_form(models, tmp_path, parameters):
 
 def _text(number):
     return [{"type": "text", "text": TEXTS[number]}]
+
+
+def _said(part, number):
+    return [{"role": "user", "content": [part, *_text(number)]}]
 
 
 def test_a_chat_as_structs_takes_the_image_beside_it(models):
@@ -133,11 +137,9 @@ def test_a_chat_reads_nothing_outside_the_roots(models, tmp_path, monkeypatch, k
     inside = tmp_path / "inside"
     inside.mkdir()
     named = [str(secret), "https://example.org/a.png", "../secret.png", f"file://{secret}"]
-    chats = [
-        [{"role": "user", "content": [{"type": "image", key: name}, *_text(0)]}] for name in named
-    ]
+    chats = [_said({"type": "image", key: name}, 0) for name in named]
     as_openai = {"type": "image_url", "image_url": {"url": "http://169.254.169.254/a.png"}}
-    chats.append([{"role": "user", "content": [as_openai, *_text(0)]}])
+    chats.append(_said(as_openai, 0))
     good = [{"role": "user", "content": _text(1)}]
     messages = [json.dumps(one) for one in [*chats, good]]
     batch = run(SEE, models[SEE], {"messages": messages}, GREEDY, roots=(str(inside),))
@@ -170,7 +172,6 @@ def test_chats_with_sound(models, tmp_path):
     chats = [json.dumps(chat(text, audio=f"{row}.wav")) for row, text in enumerate(TEXTS)]
     chats.append(json.dumps(chat(TEXTS[0], audio="/etc/hostname")))
     batch = run(HEAR, models[HEAR], {"messages": chats}, parameters, roots=(str(tmp_path),))
-    print(batch.failures)
     truth = plain(HEAR, models[HEAR])
     expected = [
         {"generated_text": truth(text=chat(t, audio=heard(s)), **parameters)[0]["generated_text"]}
@@ -204,7 +205,8 @@ def test_decisions_have_the_columns_that_a_sample_shows(models, tmp_path):
     expected = [truth({"state": s, "questions": QUESTIONS}) for s in states if s is not None]
     assert (report.rows, report.done, report.dead) == (5, 4, 1)
     for one, told in zip(got, expected, strict=True):
-        assert one["what"]["probabilities"] == pytest.approx(told["what"]["probabilities"], abs=1e-4)
+        for part in ("probabilities", "confidence"):
+            assert one["what"][part] == pytest.approx(told["what"][part], abs=1e-4)
         assert one["sad"]["noul"] == pytest.approx(told["sad"]["noul"], abs=1e-4)
         assert one["much"]["score"] == pytest.approx(told["much"]["score"], abs=1e-4)
         assert one["what"]["choice"] == told["what"]["choice"]
