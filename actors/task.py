@@ -75,6 +75,8 @@ class Task(Protocol):
     name: str
     inputs: tuple[Column, ...]
     parameters: Mapping[str, Parameter]
+    repeats: bool  # whether equal chunks always have equal outputs
+    packed: bool  # whether chunks of a micro-batch cost their tokens only, and no padding
 
     @staticmethod
     def check(parameters: Mapping[str, Any]) -> None:
