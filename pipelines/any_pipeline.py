@@ -22,6 +22,7 @@ from .compact import compact, restored, scale_of
 from .declared import PipelineTask
 from .inferred import shaped
 from .row_values import media_kinds, opened, plain_value
+from .seeds import seeded
 from .stacking import group_of, same, size_of, stack, unstack
 
 _CHUNK = pa.struct(
@@ -99,7 +100,7 @@ class AnyPipeline:
             answer = answers[0]
             if self.chunked:
                 _, _, after = self.sanitized(self._settings(values))
-                answer = self.pipeline.postprocess(answers, **after)
+                answer = self.pipeline.postprocess(answers, **_copied(after))
             if isinstance(answer, _Raised):
                 raise type(answer.error, (Exception,), {})(answer.message)
             found.append(answer)
@@ -111,10 +112,15 @@ class AnyPipeline:
     def _chunks(self, row: dict[str, Any]) -> list[dict[str, Any]]:
         own = {k: v for k, v in row.items() if k in self.own and v is not None}
         content = {k: v for k, v in row.items() if k not in self.own}
-        for name in set(self.declared.ours) & set(self.kinds):
-            if content.get(name) is None and self.given.get(name) is not None:
-                content[name] = self.given[name]
-        with opened(content, self.kinds, self.pipeline, self.loaded.media) as values:
+        # As they are: what is null in a parameter means something, in a column only that
+        # another row has it.
+        given = {
+            name: self.given[name]
+            for name in self.declared.ours
+            if name in self.kinds and self.given.get(name) is not None
+        }
+        with opened(content, self.kinds, self.pipeline, self.loaded.media) as found:
+            values = {**given, **found}
             settings = self._settings(own)
             before, _, _ = self.sanitized(settings)
             inputs = self.pipeline.preprocess(
@@ -151,7 +157,9 @@ class AnyPipeline:
 
     def _single(self, inputs: Any, settings: str) -> Any:
         _, during, after = self.sanitized(settings)
-        output = self.pipeline.forward(self._inputs(inputs), **_copied(during))
+        chunk = self._inputs(inputs)
+        with seeded(chunk, self.pipeline.device):
+            output = self.pipeline.forward(chunk, **_copied(during))
         return self._reduced(output, after)
 
     def _stacked(self, inputs: list[Any], settings: str) -> list[Any]:

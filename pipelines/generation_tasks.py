@@ -8,6 +8,7 @@ from typing import Any
 import pyarrow as pa
 from pipemill.actors.task import Column, Loaded, Parameter
 
+from .chat_media import fill_media
 from .declared import PipelineTask, Values
 from .generation_parameters import GENERATION, ONLY_BY_DICT, one_level, several
 from .row_values import messages_of
@@ -59,6 +60,8 @@ def _chat_or_text(values: Values, pipeline: Any) -> Any:
     from transformers.utils.chat_template_utils import Chat
 
     if "messages" in values:
+        if pipeline.processor is not None:
+            fill_media(values["messages"], values)
         return Chat(values["messages"])
     if "text" not in values:
         raise ValueError("the row has neither a text nor messages")
@@ -111,7 +114,13 @@ TEXT_GENERATION = PipelineTask(
 CONVERSATIONAL = PipelineTask(
     name="conversational",
     inputs=(Column(name="messages", kind="messages"),),
-    parameters=GENERATION,
+    parameters={
+        "clean_up_tokenization_spaces": Parameter(None, "bool|null"),
+        "continue_final_message": Parameter(None, "bool|null"),
+        "stop_sequence": Parameter(None, "str|null"),
+        "tokenizer_encode_kwargs": Parameter(None, "dict|null"),
+        **GENERATION,
+    },
     given=one_level,
     results=_generated,
     record=lambda answer, values: _record([{"generated_text": answer}], values),
@@ -161,12 +170,8 @@ IMAGE_TO_TEXT = PipelineTask(
 
 
 def _multimodal(values: Values, pipeline: Any) -> Any:
-    if "messages" in values:
+    if "messages" in values or "text" not in values or "image" not in values:
         return _chat_or_text(values, pipeline)
-    if "text" not in values:
-        raise ValueError("the row has neither a text nor messages")
-    if "image" not in values:
-        return values["text"]
     return {"images": values["image"], "text": values["text"]}
 
 
@@ -183,8 +188,12 @@ IMAGE_TEXT_TO_TEXT = PipelineTask(
 
 
 def _anything(values: Values, pipeline: Any) -> Any:
+    # A class of its own: that of the other pipelines it does not know.
+    from transformers.pipelines.any_to_any import Chat
+
     if "messages" in values:
-        return _chat_or_text(values, pipeline)
+        fill_media(values["messages"], values)
+        return Chat(values["messages"])
     plural = {"text": "text", "image": "images", "video": "videos", "audio": "audio"}
     return {plural[name]: values.get(name) for name in plural}
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import json
 from typing import Any
 
 import pyarrow as pa
@@ -154,11 +156,32 @@ TABLE_QUESTION_ANSWERING = PipelineTask(
 
 
 def _request(values: Values, pipeline: Any) -> Any:
-    if "request" in values:
-        return values["request"]
-    if "questions" not in values:
-        raise ValueError("a state needs questions: a column, or parameters.questions")
-    return {"state": values.get("state"), "questions": values["questions"]}
+    request = _from_json(values.get("request"))
+    if request is None:
+        if "state" not in values:
+            raise ValueError("the row has neither a request nor a state")
+        if values.get("questions") is None:
+            raise ValueError("a state needs questions: a column, or parameters.questions")
+        questions = _from_json(values["questions"])
+        request = {"state": values["state"], "questions": questions}
+    if isinstance(request, dict) and request.get("assets"):
+        assets = {name: _asset(name, given) for name, given in request["assets"].items()}
+        request = {**request, "assets": assets}
+    return request
+
+
+def _asset(name: str, given: Any) -> Any:
+    """The image itself: transformers would read a path or URL from anywhere."""
+    from .media import image, require
+
+    if not (isinstance(given, dict) and isinstance(given.get("data_base64"), str)):
+        raise ValueError(f"the asset {name!r} must hold its image: {{data_base64: …}}")
+    require("image")
+    return image(base64.b64decode(given["data_base64"], validate=True))
+
+
+def _from_json(value: Any) -> Any:
+    return json.loads(value) if isinstance(value, str) else value
 
 
 DECISION = PipelineTask(

@@ -11,7 +11,7 @@ import pytest
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
-from tests import tiny, tiny_images
+from tests import tiny, tiny_audio, tiny_generators, tiny_images, tiny_questions
 
 MODELS = {
     "text-classification": ("ForSequenceClassification", ["a", "b", "c", "d"]),
@@ -23,10 +23,13 @@ MODELS = {
     "fill-mask": ("ForMaskedLM", None),
     "token-classification": ("ForTokenClassification", ["O", "B-PER", "I-PER", "B-LOC", "I-LOC"]),
 }
-
-
 # Of other kinds than BERT: what writes such a model into a folder.
-BUILDERS = {**tiny_images.MODELS}
+BUILDERS = {
+    **tiny_audio.MODELS,
+    **tiny_generators.MODELS,
+    **tiny_images.MODELS,
+    **tiny_questions.MODELS,
+}
 
 
 class Models:
