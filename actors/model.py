@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
 from .float32 import choose_matmul
+from .own_class import imported, make_known
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,8 +58,9 @@ class Model:
         _quiet(transformers)
         source = self._source(task)
         path = source.pop("model")
-        config = transformers.AutoConfig.from_pretrained(path, **source)
+        config = transformers.AutoConfig.from_pretrained(path, **_hub(source))
         _, targets, _ = check_task(task)
+        own = source.get("pipeline_class", targets["impl"])
         reasons = []
         for auto_class in targets["pt"]:
             try:
@@ -69,7 +69,7 @@ class Model:
             except ValueError as error:  # this class has no such architecture: the next may
                 reasons.append(str(error))
                 continue
-            parts = {part: path for part in _PARTS if _loads(targets["impl"], part)}
+            parts = {part: path for part in _PARTS if _loads(own, part)}
             return transformers.pipeline(task, model=model, device=model.device, **parts, **source)
         raise ValueError(f"no model class of {task} fits {path}: {'; '.join(reasons)}")
 
@@ -80,13 +80,19 @@ class Model:
             "trust_remote_code": self.trust_remote_code,
         }
         if self.pipeline_class is not None:
-            source["pipeline_class"] = _imported(self.pipeline_class)
-            _make_known(task, source["pipeline_class"], self.path)
+            own = imported(self.pipeline_class)
+            make_known(task, own, source["model"], **_hub(source))
+            source["pipeline_class"] = own
         return source
 
 
 # What a pipeline may be made of beside its model.
 _PARTS = ("tokenizer", "image_processor", "video_processor", "feature_extractor", "processor")
+
+
+def _hub(source: dict[str, Any]) -> dict[str, Any]:
+    """Of a pipeline's source what a configuration is loaded by."""
+    return {name: source[name] for name in ("revision", "trust_remote_code")}
 
 
 def _loads(pipeline_class: Any, part: str) -> bool:
@@ -95,28 +101,6 @@ def _loads(pipeline_class: Any, part: str) -> bool:
         module, _, name = pipeline_class.rpartition(".")
         pipeline_class = getattr(import_module(module), name)
     return getattr(pipeline_class, f"_load_{part}", None) is not False
-
-
-def _imported(name: str) -> Any:
-    """The class of "package.module:Class", which may lie in the folder a job is run in."""
-    module, _, attribute = name.partition(":")
-    if os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())
-    return getattr(import_module(module), attribute)
-
-
-def _make_known(task: str, pipeline_class: Any, path: str) -> None:
-    """Tells transformers of a task that only the user's pipeline does: its model's own class."""
-    import transformers
-    from transformers.pipelines import PIPELINE_REGISTRY
-
-    try:
-        PIPELINE_REGISTRY.check_task(task)
-    except KeyError:
-        config = transformers.AutoConfig.from_pretrained(path)
-        names = config.architectures or ["AutoModel"]
-        model_classes = tuple(getattr(transformers, name) for name in names)
-        PIPELINE_REGISTRY.register_pipeline(task, pipeline_class, pt_model=model_classes)
 
 
 def _quiet(transformers: Any) -> None:

@@ -38,6 +38,10 @@ class Column:
     required: bool = True
     parameter: bool = False
 
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise ValueError(f"the kind of a column is one of {', '.join(KINDS)}, not {self.kind!r}")
+
 
 @dataclass(frozen=True)
 class Parameter:
@@ -75,6 +79,7 @@ class Task(Protocol):
     name: str
     inputs: tuple[Column, ...]
     parameters: Mapping[str, Parameter]
+    adds: str  # the columns it adds, for a reader
 
     @staticmethod
     def check(parameters: Mapping[str, Any]) -> None:

@@ -18,7 +18,7 @@ from pipemill.actors.task import Loaded
 
 from . import text_encoder
 from .declared import PipelineTask
-from .inferred import shaped
+from .inferred import COLUMNS_OF_SAMPLE, COLUMNS_OF_TASK, as_columns
 from .row_values import labels_of, media_kinds, opened
 from .stacking import group_of, same, size_of, stack, unstack
 
@@ -77,15 +77,12 @@ class AnyPipeline:
         )
 
     def regroup(self, rows: pa.Table, outputs: pa.ListArray) -> pa.Table:
-        schema = self.results()
-        seen = self.loaded.schema
-        # A sample may have shown that the answers fit the task's own columns.
-        own = seen is None or seen.metadata
-        shape = self.declared.record if own else self._as_schema
-        records = [
-            shape(answer, values)
-            for answer, values in zip(self.answers(rows, outputs), self._values(rows), strict=True)
-        ]
+        answers, schema, seen = self.answers(rows, outputs), self.results(), self.loaded.schema
+        columns = COLUMNS_OF_TASK if seen is None else (seen.metadata or {}).get(b"columns")
+        if columns != COLUMNS_OF_TASK:
+            return as_columns(answers, schema, sampled=columns == COLUMNS_OF_SAMPLE)
+        values = self._values(rows)
+        records = list(map(self.declared.record, answers, values))
         return pa.Table.from_pylist(records, schema=schema)
 
     def answers(self, rows: pa.Table, outputs: pa.ListArray) -> list[Any]:
@@ -101,9 +98,6 @@ class AnyPipeline:
                 raise type(answer.error, (Exception,), {})(answer.message)
             found.append(answer)
         return found
-
-    def _as_schema(self, answer: Any, values: dict[str, Any]) -> dict[str, Any]:
-        return shaped(answer, self.results())
 
     def _chunks(self, row: dict[str, Any]) -> list[dict[str, Any]]:
         own = {k: v for k, v in row.items() if k in self.own and v is not None}
