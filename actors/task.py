@@ -40,7 +40,9 @@ class Column:
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
-            raise ValueError(f"the kind of a column is one of {', '.join(KINDS)}, not {self.kind!r}")
+            raise ValueError(
+                f"the kind of a column is one of {', '.join(KINDS)}, not {self.kind!r}"
+            )
 
 
 @dataclass(frozen=True)

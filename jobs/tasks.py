@@ -6,7 +6,8 @@ import json
 from typing import Any
 
 import pyarrow as pa
-from pipemill.pipelines.registry import find_task, own_pipeline, transformers_knows
+from pipemill.pipelines.own_pipeline import own_pipeline
+from pipemill.pipelines.registry import find_task, transformers_knows
 
 from .errors import ConfigError, nearest
 from .job import Job

@@ -19,6 +19,7 @@ from pipemill.actors.task import Loaded
 from . import text_encoder
 from .declared import PipelineTask
 from .inferred import COLUMNS_OF_SAMPLE, COLUMNS_OF_TASK, as_columns
+from .own_pipeline import check_parameters, row_parameters
 from .row_values import labels_of, media_kinds, opened
 from .stacking import group_of, same, size_of, stack, unstack
 
@@ -51,7 +52,10 @@ class AnyPipeline:
         for column in declared.inputs:
             if column.kind == "labels" and self.given.get(column.name) is not None:
                 self.given[column.name] = labels_of(self.given[column.name])
-        self.own = declared.own_parameters()
+        self.own = declared.own_parameters() | row_parameters(declared, loaded.pipeline)
+        if declared.any_parameter:
+            asked = self.given.keys() - declared.ours
+            check_parameters({k: self.given[k] for k in asked}, self.own, self.pipeline)
         self.kinds = {column.name: column.kind for column in declared.inputs}
         self.limit = text_encoder.positions(loaded.pipeline.model)
         self.chunked = isinstance(loaded.pipeline, ChunkPipeline)

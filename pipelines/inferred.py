@@ -15,6 +15,7 @@ _NO_COLUMNS = {"sequence", "timestamp"}
 # by those of the sample.
 COLUMNS_OF_TASK, COLUMNS_OF_SAMPLE = b"task", b"sample"
 _DECLARE = "declare the columns in output.schema (with a new output) to have room for it"
+_CHANGE = "change output.schema (with a new output) to have room for it"
 
 
 def own_columns_fit(
@@ -51,14 +52,15 @@ def as_columns(answers: list[Any], schema: pa.Schema, sampled: bool) -> pa.Table
     of a declared schema the names are a choice, and more is left out.
     """
     records = [shaped(answer, schema) for answer in answers]
+    advice = _DECLARE if sampled else _CHANGE
     try:
         table = pa.Table.from_pylist(records, schema=schema)
     except (pa.ArrowException, TypeError, ValueError) as error:
-        raise ValueError(f"the answer does not fit {_told(schema)} ({error}); {_DECLARE}") from None
+        raise ValueError(f"the answer does not fit {_told(schema)} ({error}); {advice}") from None
     unseen = _names(records) - _field_names(schema) if sampled else set()
     if unseen:
         raise ValueError(
-            f"the answer has {', '.join(sorted(unseen))}, which {_told(schema)} has not; {_DECLARE}"
+            f"the answer has {', '.join(sorted(unseen))}, which {_told(schema)} has not; {advice}"
         )
     return table
 

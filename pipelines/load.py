@@ -12,7 +12,8 @@ from pipemill.actors.stages import Stages
 from pipemill.actors.task import Loaded
 
 from .media import MediaAccess
-from .registry import find_task, own_pipeline
+from .own_pipeline import own_pipeline
+from .registry import find_task
 from .restored import restore_pipelines
 
 # The most padded tokens in a micro-batch where the job names none: on a CPU as many as its

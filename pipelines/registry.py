@@ -11,8 +11,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from pipemill.actors.task import KINDS, Column
-
 _TASKS = {
     "any-to-any": "generation_tasks:ANY_TO_ANY",
     "audio-classification": "label_tasks:AUDIO_CLASSIFICATION",
@@ -86,6 +84,8 @@ def _of_package(point: EntryPoint) -> Any:
         task = point.load()
         if task.name != point.name:
             raise ValueError(f"it calls itself {task.name!r}")
+        if missing := {"inputs", "parameters", "results", "check"} - set(dir(task)):
+            raise ValueError(f"it has no {', '.join(sorted(missing))}")
     except Exception as error:
         raise LookupError(
             f"the task {point.name!r} of {point.value} (entry point {ENTRY_POINTS}) can't be "
@@ -114,28 +114,3 @@ def _text_of_transformers(file: str) -> str:
         return ""
     path = Path(spec.submodule_search_locations[0]) / file
     return path.read_text(encoding="utf-8") if path.is_file() else ""
-
-
-def own_pipeline(name: str, columns: tuple[str, ...]) -> Any:
-    """A task whose pipeline the user brings, in a package or in the model's folder.
-
-    name: that of a task, whose columns it then reads; or any other, and `columns` are read.
-    columns: those that the job names; what the task does not read is a parameter of the pipeline
-        that each row has of its own.
-    """
-    from .declared import PipelineTask
-    from .plain_tasks import PLAIN
-
-    try:
-        known = find_task(name)
-    except LookupError:
-        inputs = tuple(
-            Column(name=own, kind=own if own in KINDS else "any", required=False) for own in columns
-        )
-        return PipelineTask(name=name, inputs=inputs, any_parameter=True)
-    known = PLAIN.get(known.name, known)
-    if not isinstance(known, PipelineTask):
-        known = PipelineTask(name=name, inputs=known.inputs)
-    beside = set(columns) - {column.name for column in known.inputs}
-    more = (Column(name=own, kind="any", required=False, parameter=True) for own in sorted(beside))
-    return replace(known, inputs=(*known.inputs, *more), any_parameter=True)
