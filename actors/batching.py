@@ -10,7 +10,7 @@ _START = 1 / 64
 
 
 def micro_batches(
-    sizes: np.ndarray, budget: int, groups: np.ndarray | None = None
+    sizes: np.ndarray, budget: int, groups: np.ndarray | None = None, *, padded: bool = True
 ) -> list[np.ndarray]:
     """Cuts chunks into the micro-batches that cost least, padded to their longest chunk.
 
@@ -19,12 +19,15 @@ def micro_batches(
     sorted chunks finds the cheapest cuts. A chunk longer than the budget runs alone.
 
     sizes: tokens of each chunk, shape (chunks,).
-    budget: the most padded tokens in a micro-batch, number of chunks times longest chunk.
+    budget: the most tokens in a micro-batch, padding included: chunks times longest chunk.
     groups: only chunks of one group share a micro-batch; shape (chunks,), None for a single one.
+    padded: False where a micro-batch costs its tokens, however long each chunk is.
     Returns indices into `sizes`; together they hold every chunk once.
     """
     if budget < 1:
         raise ValueError(f"budget must be at least 1 token, not {budget}")
+    if not padded:
+        return _cut_stream(sizes, budget)
     if groups is None:
         return _cut(sizes, budget)
     _, group = np.unique(groups, return_inverse=True)
@@ -33,6 +36,19 @@ def micro_batches(
     members = np.split(by_group, ends[:-1]) if len(ends) else []
     batches = [own[cut] for own in members for cut in _cut(sizes[own], budget)]
     return sorted(batches, key=lambda batch: -sizes[batch].max())
+
+
+def _cut_stream(sizes: np.ndarray, budget: int) -> list[np.ndarray]:
+    """Of chunks that are not padded. Sorted all the same: attention likes equal lengths."""
+    order = np.argsort(-sizes, kind="stable")
+    ends = np.cumsum(sizes[order])
+    batches, at = [], 0
+    while at < len(order):
+        before = ends[at - 1] if at else 0
+        stop = max(int(np.searchsorted(ends, before + budget, side="right")), at + 1)
+        batches.append(order[at:stop])
+        at = stop
+    return batches
 
 
 def _cut(sizes: np.ndarray, budget: int) -> list[np.ndarray]:

@@ -82,6 +82,9 @@ class Task(Protocol):
     inputs: tuple[Column, ...]
     parameters: Mapping[str, Parameter]
     adds: str  # the columns it adds, for a reader
+    # The last two may be left out where they are false.
+    repeats: bool  # whether equal chunks always have equal outputs
+    packed: bool  # whether chunks of a micro-batch cost their tokens only, and no padding
 
     @staticmethod
     def check(parameters: Mapping[str, Any]) -> None:

@@ -31,7 +31,8 @@ def list_files(
     outside = output_place(output, output_options or {}) if output is not None else None
     found: dict[str, InputFile] = {}
     for path in map(absolute, [paths] if isinstance(paths, str) else paths):
-        saved = saved_files(path, options) if format in ("auto", "arrow") else None
+        folder = format in ("auto", "arrow") and format_of(path) is None
+        saved = saved_files(path, options) if folder else None
         if saved is None:
             saved = _chosen(list_below(path, options, outside), format)
         for file in saved:

@@ -6,7 +6,7 @@ import hashlib
 import io
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
@@ -56,7 +56,10 @@ class Split:
         )
 
     def to_json(self) -> str:
-        return json.dumps({**asdict(self), "part": self.part})
+        """What a worker is told of it."""
+        told = {name: getattr(self, name) for name in _COLUMNS.names}
+        told["bundle"] = [{"path": file.path, "size": file.size} for file in self.bundle]
+        return json.dumps({**told, "part": self.part})
 
     def files(self) -> tuple[InputFile, ...]:
         return self.bundle or (InputFile(self.path, self.size, self.version),)

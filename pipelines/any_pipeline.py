@@ -37,6 +37,8 @@ _TRIED = 4  # chunks of the first forward pass that are compared
 class AnyPipeline:
     """A declared task with its pipeline."""
 
+    packed = False
+
     def __init__(self, declared: PipelineTask, loaded: Loaded) -> None:
         from transformers.pipelines.base import ChunkPipeline
 
@@ -57,6 +59,9 @@ class AnyPipeline:
             asked = self.given.keys() - declared.ours
             check_parameters({k: self.given[k] for k in asked}, self.own, self.pipeline)
         self.kinds = {column.name: column.kind for column in declared.inputs}
+        # What generates may draw lots, and what the user brings may do anything.
+        generates = getattr(loaded.pipeline, "_pipeline_calls_generate", False)
+        self.repeats = not (generates or declared.any_parameter)
         self.limit = text_encoder.positions(loaded.pipeline.model)
         self.chunked = isinstance(loaded.pipeline, ChunkPipeline)
         self.stacks: bool | None = None if declared.stacks else False

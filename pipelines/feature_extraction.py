@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 from pipemill.actors.task import Column, Loaded, Parameter
 
 from . import text_encoder, windows
+from .encoder import Encoder
 
 _POOLINGS = ("mean", "cls", "last", "max", "none")
 
@@ -30,6 +31,7 @@ class FeatureExtraction:
     """
 
     name = "feature-extraction"
+    repeats = True
     inputs = (Column(name="text", kind="text"),)
     parameters: Mapping[str, Parameter] = {
         "pooling": Parameter("mean", "str", _POOLINGS),
@@ -43,7 +45,7 @@ class FeatureExtraction:
 
     def __init__(self, loaded: Loaded) -> None:
         settings, pipeline = loaded.settings(self.parameters), loaded.pipeline
-        self.pipeline = pipeline
+        self.encoder = Encoder(pipeline, whole=False)
         self.pooling, self.normalize = settings["pooling"], settings["normalize"]
         limits = [text_encoder.max_length(pipeline), settings["max_length"]]
         self.cutter = windows.Cutter(
@@ -55,6 +57,10 @@ class FeatureExtraction:
         )
         self.width = pipeline.model.config.get_text_config().hidden_size
 
+    @property
+    def packed(self) -> bool:
+        return self.encoder.packed
+
     def results(self) -> pa.Schema:
         if self.pooling == "none":
             return pa.schema([("embedding", pa.list_(pa.list_(pa.float32())))])
@@ -64,12 +70,12 @@ class FeatureExtraction:
         return self.cutter.chunks(rows["text"].to_pylist())
 
     def forward(self, chunks: pa.StructArray) -> pa.Array:
-        outputs, lengths = text_encoder.run(self.pipeline, chunks)
-        states = outputs[0]
+        states, lengths = self.encoder(chunks)
         if self.pooling == "none":
             return _token_vectors(states, lengths)
-        pooled = text_encoder.vectors(_pool(states, lengths, self.pooling))
-        return windows.with_sizes(pooled, lengths)
+        return windows.with_sizes(
+            text_encoder.vectors(_pool(states, lengths, self.pooling)), lengths
+        )
 
     def regroup(self, rows: pa.Table, outputs: pa.ListArray) -> pa.Table:
         counts, chunks = pc.list_value_length(outputs).to_numpy(), outputs.flatten()
@@ -87,26 +93,21 @@ class FeatureExtraction:
 
 
 def _pool(states: Any, lengths: np.ndarray, pooling: str) -> Any:
-    """(chunks, tokens, width) hidden states to (chunks, width), padding left out."""
+    """(tokens, width) hidden states of chunks of these lengths to (chunks, width)."""
     import torch
 
-    ends = torch.from_numpy(lengths).to(states.device)
-    if pooling == "cls":
-        return states[:, 0]
-    if pooling == "last":
-        return states[torch.arange(len(ends), device=states.device), ends - 1]
-    here = torch.arange(states.shape[1], device=states.device) < ends[:, None]
-    if pooling == "max":
-        return states.masked_fill(~here[..., None], -torch.inf).amax(dim=1)
-    return (states * here[..., None]).sum(dim=1) / ends[:, None]
+    ends = np.cumsum(lengths)
+    if pooling in ("cls", "last"):
+        place = ends - lengths if pooling == "cls" else ends - 1
+        return states[torch.from_numpy(place).to(states.device)]
+    each = torch.from_numpy(lengths).to(states.device)
+    return torch.segment_reduce(states.float(), pooling, lengths=each, axis=0)
 
 
 def _token_vectors(states: Any, lengths: np.ndarray) -> pa.ListArray:
     """One list of vectors per chunk, as long as the chunk."""
     array = states.float().cpu().numpy()
-    real = array[np.arange(array.shape[1]) < lengths[:, None]]
-    width = array.shape[2]
-    each = pa.array(np.arange(len(real) + 1) * width, pa.int32())
-    tokens = pa.ListArray.from_arrays(each, pa.array(real.ravel()))
+    each = pa.array(np.arange(len(array) + 1) * array.shape[1], pa.int32())
+    tokens = pa.ListArray.from_arrays(each, pa.array(array.ravel()))
     offsets = pa.array(np.concatenate([[0], np.cumsum(lengths)]), pa.int32())
     return pa.ListArray.from_arrays(offsets, tokens)

@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 from pipemill.actors.task import Column, Loaded, Parameter
 
 from . import text_encoder, windows
+from .encoder import Encoder
 
 _WINDOW_POOLINGS = ("mean", "max")
 
@@ -32,6 +33,7 @@ class TextClassification:
     """
 
     name = "text-classification"
+    repeats = True
     inputs = (
         Column(name="text", kind="text"),
         Column(name="text_pair", kind="text", required=False),
@@ -57,7 +59,7 @@ class TextClassification:
 
     def __init__(self, loaded: Loaded) -> None:
         settings, pipeline = loaded.settings(self.parameters), loaded.pipeline
-        self.pipeline = pipeline
+        self.encoder = Encoder(pipeline, whole=True)
         self.ranks = settings["top_k"] != 1 or "top_k" in loaded.columns
         self.top_k, self.window_pooling = settings["top_k"], settings["window_pooling"]
         self.activation = _activation(pipeline.model.config, settings["function_to_apply"])
@@ -71,6 +73,10 @@ class TextClassification:
         )
         labels = pipeline.model.config.id2label
         self.labels = np.array([labels[i] for i in range(len(labels))], dtype=object)
+
+    @property
+    def packed(self) -> bool:
+        return self.encoder.packed
 
     def results(self) -> pa.Schema:
         if not self.ranks:
@@ -92,8 +98,8 @@ class TextClassification:
         return pa.concat_arrays(pieces).take(pa.array(order))
 
     def forward(self, chunks: pa.StructArray) -> pa.StructArray:
-        outputs, lengths = text_encoder.run(self.pipeline, chunks)
-        return windows.with_sizes(text_encoder.vectors(outputs.logits), lengths)
+        logits, lengths = self.encoder(chunks)
+        return windows.with_sizes(text_encoder.vectors(logits), lengths)
 
     def regroup(self, rows: pa.Table, outputs: pa.ListArray) -> pa.Table:
         counts, chunks = pc.list_value_length(outputs).to_numpy(), outputs.flatten()

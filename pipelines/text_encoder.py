@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from typing import Any
 
 import numpy as np
@@ -83,29 +82,6 @@ def needs_equal_sizes(pipeline: Any) -> bool:
         or pipeline.tokenizer.padding_side == "left"
         or "attention_mask" not in pipeline.tokenizer.model_input_names
     )
-
-
-def run(pipeline: Any, chunks: pa.StructArray) -> tuple[Any, np.ndarray]:
-    """One padded forward pass. Returns the model's output and each chunk's length in tokens."""
-    import torch
-
-    lengths = chunks.field("size").to_numpy().copy()  # torch wants an array it may write to
-    here = np.arange(lengths.max(initial=0)) < lengths[:, None]
-    inputs = {}
-    for name in pipeline.tokenizer.model_input_names:
-        if name == "attention_mask":
-            grid = here.astype(np.int64)
-        elif name in {field.name for field in chunks.type}:
-            fill = pipeline.tokenizer.pad_token_id if name == "input_ids" else 0
-            grid = np.full(here.shape, fill or 0, dtype=np.int64)
-            grid[here] = chunks.field(name).flatten().to_numpy()
-        else:
-            continue
-        inputs[name] = torch.from_numpy(grid).to(pipeline.device, non_blocking=True)
-    if "use_cache" in inspect.signature(pipeline.model.forward).parameters:
-        inputs["use_cache"] = False
-    with torch.inference_mode(), pipeline.device_placement():
-        return pipeline.model(**inputs), lengths
 
 
 def vectors(tensor: Any) -> pa.FixedSizeListArray:

@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 from pipemill.actors.task import Column, Loaded, Parameter
 
 from . import text_encoder, windows
+from .encoder import Encoder
 
 _TEMPLATE = "This example is {}."
 
@@ -25,6 +26,7 @@ class ZeroShotClassification:
     """
 
     name = "zero-shot-classification"
+    repeats = True
     inputs = (
         Column(name="text", kind="text"),
         Column(name="candidate_labels", kind="labels", parameter=True),
@@ -48,12 +50,17 @@ class ZeroShotClassification:
 
     def __init__(self, loaded: Loaded) -> None:
         self.pipeline = pipeline = loaded.pipeline
+        self.encoder = Encoder(pipeline, whole=True)
         self.defaults = loaded.settings(self.parameters)
         self.max_length = text_encoder.max_length(pipeline)
         self.limit = text_encoder.positions(pipeline.model)
         self.equal_sizes = text_encoder.needs_equal_sizes(pipeline)
         entailment = pipeline.entailment_id
         self.contrast = [-1 if entailment == 0 else 0, entailment]
+
+    @property
+    def packed(self) -> bool:
+        return self.encoder.packed
 
     def results(self) -> pa.Schema:
         return pa.schema([("labels", pa.list_(pa.string())), ("scores", pa.list_(pa.float32()))])
@@ -77,8 +84,8 @@ class ZeroShotClassification:
         return text_encoder.per_row(chunks, counts)
 
     def forward(self, chunks: pa.StructArray) -> pa.FixedSizeListArray:
-        outputs, _ = text_encoder.run(self.pipeline, chunks)
-        return text_encoder.vectors(outputs.logits[:, self.contrast])
+        logits, _ = self.encoder(chunks)
+        return text_encoder.vectors(logits[:, self.contrast])
 
     def regroup(self, rows: pa.Table, outputs: pa.ListArray) -> pa.Table:
         counts = pc.list_value_length(outputs).to_numpy()

@@ -20,6 +20,8 @@ class Lengths:
     name = "lengths"
     inputs = (Column(name="text", kind="text"),)
     parameters: Mapping[str, Any] = MappingProxyType({})
+    packed = False
+    repeats = True
 
     def __init__(self):
         self.seen = []

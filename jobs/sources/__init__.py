@@ -10,10 +10,12 @@ from pipemill.actors.batch import Batch
 
 from ..listing import InputFile
 from .arrow import ArrowSource
+from .csv import CsvSource
 from .files import FilesSource
 from .jsonl import JsonlSource
 from .parquet import ParquetSource
 from .ranges import Piece
+from .text import TextSource
 from .webdataset import WebDatasetSource
 
 
@@ -36,6 +38,8 @@ _SOURCES: dict[str, Callable[[dict[str, Any], pa.Schema | None], Source]] = {
     "parquet": ParquetSource,
     "jsonl": JsonlSource,
     "arrow": ArrowSource,
+    "csv": CsvSource,
+    "text": TextSource,
     "files": FilesSource,
     "webdataset": WebDatasetSource,
 }

@@ -94,7 +94,7 @@ def cut_by_reading(
     places: Callable[[InputFile], Places],
     *,
     anywhere: bool = False,
-    large: int = LARGE,
+    large: int | None = None,
     most_bytes: int | None = None,
 ) -> list[Piece]:
     """Byte ranges of files whose rows only reading tells, read no further than is needed.
@@ -111,7 +111,7 @@ def cut_by_reading(
     pieces: list[Piece] = []
     for file in files:
         whole = compression_of(file.path) or not anywhere
-        if rows_per_part or limit is not None or (whole and file.size > large):
+        if rows_per_part or limit is not None or (whole and file.size > (large or LARGE)):
             found = counted_ranges(file, places(file), step, left, most_bytes)
             left = None if left is None else left - sum(piece.rows or 0 for piece in found)
         elif whole:

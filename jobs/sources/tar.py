@@ -130,16 +130,9 @@ class _Walk:
         return b"".join(parts)
 
     def seek(self, place: int) -> None:
-        if place > self.place:
-            # To the byte before it, which must be there.
-            if self.stream.seekable():
-                self.stream.seek(place - 1)
-            else:
-                skip(self.stream, place - 1 - self.place)
-            if not self.stream.read(1):
-                raise EOFError("the file ends in a member")
-        elif place < self.place:
-            self.stream.seek(place)
+        # Past the end of the file is no error yet: nothing can be read there.
+        if place != self.place:
+            skip(self.stream, place if self.stream.seekable() else place - self.place)
         self.place = place
 
     def take(self, count: int) -> bytes:

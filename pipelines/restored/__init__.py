@@ -38,9 +38,9 @@ _ALIASES = {"vqa": "visual-question-answering"}
 def restore_pipelines() -> list[str]:
     """Register every restored task that the installed transformers lacks; returns their names.
 
-    Afterwards `transformers.pipeline("question-answering", model=…)`, `"translation_en_to_de"`, `"vqa"`
-    and the others work as they did in transformers 4.57. Calling it again does nothing and
-    returns an empty list; a task that transformers, or the user, has registered is left as it is.
+    Afterwards `transformers.pipeline("question-answering", model=…)`, `"translation_en_to_de"`,
+    `"vqa"` and the others work as they did in transformers 4.57. Calling it again does nothing
+    and returns an empty list; a task that transformers, or the user, has registered stays as it is.
     """
     from transformers.pipelines import PIPELINE_REGISTRY
 

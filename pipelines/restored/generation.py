@@ -62,7 +62,11 @@ class GeneratingPipeline(Pipeline):
         _fill(config, self.model)
         # Settings may come with the inputs too, such as the token of the language to translate to.
         others = config.update(**inputs, **parameters)
-        return self.model.generate(generation_config=config, **others)
+        # transformers 5 takes all that is open in `config` from the model: here there is no more to
+        # take. A shallow copy, as the model may be generating in another thread.
+        model = copy.copy(self.model)
+        model.generation_config = config
+        return model.generate(generation_config=config, **others)
 
     def decode(self, token_ids: Any, clean_up: bool | None = None) -> str:
         """Text without special tokens; `clean_up` takes spaces away before punctuation.
@@ -99,10 +103,6 @@ def _fill(config: GenerationConfig, model: Any) -> None:
     for key in _TOKENS:
         if getattr(config, key) is None:
             setattr(config, key, getattr(own, key))
-    for key, value in _GLOBAL.items():
-        # Left open, it would be taken from the model.
-        if getattr(config, key) is None and getattr(own, key) is not None:
-            setattr(config, key, value)
 
 
 def _lend(config: GenerationConfig, model_config: GenerationConfig) -> None:
@@ -121,8 +121,8 @@ def _is_global(key: str, value: Any) -> bool:
 
 
 def _saved_before_4_50(config: GenerationConfig) -> bool:
-    version = getattr(config, "transformers_version", None)
-    return bool(version) and tuple(map(int, version.split(".")[:2])) < (4, 50)
+    version = getattr(config, "transformers_version", None) or "5.0"
+    return tuple(map(int, version.split(".")[:2])) < (4, 50)
 
 
 def _from_config(model: Any, name: str) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from PIL import Image
@@ -17,7 +17,7 @@ class ImageToImagePipeline(Pipeline):
     Parameters: `timeout` (seconds, for URLs). Others are ignored.
     """
 
-    default_model = {"model": ("caidas/swin2SR-classical-sr-x2-64", "cee1c92")}
+    default_model: ClassVar = {"model": ("caidas/swin2SR-classical-sr-x2-64", "cee1c92")}
     _load_processor = False
     _load_image_processor = True
     _load_feature_extractor = False

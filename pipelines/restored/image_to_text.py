@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from transformers import GenerationConfig
@@ -20,7 +20,7 @@ class ImageToTextPipeline(GeneratingPipeline):
     Raises ValueError for a `prompt` that is no text or that the model can't take.
     """
 
-    default_model = {"model": ("ydshieh/vit-gpt2-coco-en", "5bebf1e")}
+    default_model: ClassVar = {"model": ("ydshieh/vit-gpt2-coco-en", "5bebf1e")}
     _load_image_processor = True
     _default_generation_config = GenerationConfig(max_new_tokens=256)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 import warnings
-from typing import Any
+from typing import Any, ClassVar
 
 from transformers import GenerationConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES
@@ -29,7 +29,7 @@ class Text2TextGenerationPipeline(GeneratingPipeline):
     Raises TypeError for an input that is no text.
     """
 
-    default_model: Any = {"model": ("google-t5/t5-base", "a9723ea")}
+    default_model: ClassVar[dict[Any, Any]] = {"model": ("google-t5/t5-base", "a9723ea")}
     _default_generation_config = GenerationConfig(max_new_tokens=256, num_beams=4)
     return_name = "generated"
 
@@ -39,6 +39,7 @@ class Text2TextGenerationPipeline(GeneratingPipeline):
 
     def _sanitize_parameters(
         self,
+        *,
         return_tensors: bool | None = None,
         return_text: bool | None = None,
         return_type: ReturnType | None = None,
@@ -126,5 +127,5 @@ class Text2TextGenerationPipeline(GeneratingPipeline):
 class SummarizationPipeline(Text2TextGenerationPipeline):
     """A text to `{"summary_text": …}`; parameters as for text2text-generation."""
 
-    default_model = {"model": ("sshleifer/distilbart-cnn-12-6", "a4f8f3e")}
+    default_model: ClassVar = {"model": ("sshleifer/distilbart-cnn-12-6", "a4f8f3e")}
     return_name = "summary"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from typing import Any
+from typing import Any, ClassVar
 
 from .text2text_generation import Text2TextGenerationPipeline
 
@@ -18,14 +18,14 @@ class TranslationPipeline(Text2TextGenerationPipeline):
     over those given when the pipeline was made.
     """
 
-    default_model = {("en", other): _T5_BASE for other in ("fr", "de", "ro")}
+    default_model: ClassVar = {("en", other): _T5_BASE for other in ("fr", "de", "ro")}
     return_name = "translation"
 
     def __init__(self, model: Any, *args: Any, task: str = "", **kwargs: Any) -> None:
         super().__init__(model, *args, task=_pair_of_model(task, model), **kwargs)
 
     def _sanitize_parameters(
-        self, src_lang: str | None = None, tgt_lang: str | None = None, **kwargs: Any
+        self, *, src_lang: str | None = None, tgt_lang: str | None = None, **kwargs: Any
     ) -> tuple[dict, dict, dict]:
         before, forward, after = super()._sanitize_parameters(**kwargs)
         if src_lang is None and tgt_lang is None:

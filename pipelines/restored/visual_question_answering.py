@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from PIL import Image
 from transformers import GenerationConfig
@@ -23,7 +23,7 @@ class VisualQuestionAnsweringPipeline(GeneratingPipeline):
     Others are ignored.
     """
 
-    default_model = {"model": ("dandelin/vilt-b32-finetuned-vqa", "d0a1f6a")}
+    default_model: ClassVar = {"model": ("dandelin/vilt-b32-finetuned-vqa", "d0a1f6a")}
     _load_image_processor = True
     _default_generation_config = GenerationConfig(max_new_tokens=256)
 

@@ -96,9 +96,10 @@ def test_what_can_not_be_read_right_is_refused(tmp_path):
     assert len(rows(read(plan(tmp_path / "dict/test")))) == 2
     state = tmp_path / "dict/train/state.json"
     whole = json.loads(state.read_text())
-    state.write_text(json.dumps({**whole, "_indices_data_files": [{"filename": "i.arrow"}]}))
-    with pytest.raises(ConfigError, match="in an indices file"):
-        plan(tmp_path / "dict/train")
+    for key in ("_indices_data_files", "_indices_files"):
+        state.write_text(json.dumps({**whole, key: [{"filename": "i.arrow"}]}))
+        with pytest.raises(ConfigError, match="in an indices file"):
+            plan(tmp_path / "dict/train")
     state.write_text(json.dumps({**whole, "_data_files": [{"filename": "gone.arrow"}]}))
     with pytest.raises(ConfigError, match=r"gone\.arrow is missing, which"):
         plan(tmp_path / "dict/train")

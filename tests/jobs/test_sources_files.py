@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pipemill.jobs.config import build_job
 from pipemill.jobs.errors import ConfigError
 from pipemill.jobs.inputs import InputFile, list_files
 from pipemill.jobs.plan import Plan
@@ -82,8 +84,6 @@ def test_bytes_are_read_only_where_they_are_wanted(photos):
     made = plan(photos, rows_per_part=30)
     (photos / "a/003.jpg").unlink()
     source = open_source("files", {}, pa.schema([made.schema.field("path")]))
-    import json
-
     batch = source.read(json.loads(made.splits[0].to_json()))
     assert (batch.rows.num_rows, batch.rows.schema.names, batch.failures) == (30, ["path"], {})
 
@@ -158,13 +158,30 @@ def test_a_job_keeps_the_path_and_not_the_file(models, photos, tmp_path):
     assert pipemill.run(job("out")).added["rows"] == 0
     (photos / "b/0.gif").write_bytes(b"new")
     assert pipemill.run(job("out")).added == {"rows": 1, "done": 1, "dead": 0, "splits": 1}
-    prepared = prepare(job("kept", keep=["bytes"]))
+    prepared = prepare(job("kept", keep=["bytes", "path"]))
     pickle.dumps(prepared.source)  # it travels to workers
-    assert pipemill.run(job("kept", keep=["bytes"])).rows == 31
-    assert len(ds.dataset(tmp_path / "kept").to_table()["bytes"][5].as_py()) == 5
-    (photos / "a/000.jpg").unlink()
-    gone = job("letters", max_errors=None, keep=["path", "bytes"])
-    prepared = prepare(gone)
-    (photos / "a/001.PNG").unlink()
-    batch = prepared.source.read({"bundle": [{"path": str(photos / "a/001.PNG"), "size": 1}]})
-    assert list(batch.failures) == [0]
+    (photos / "a/004.PNG").unlink()  # after the plan was made
+    batch = prepared.source.read(json.loads(prepared.plan.splits[0].to_json()))
+    batch.results = pa.table({"label": ["x"] * 8})
+    prepared.sink.write({"number": 0, "part": "part-0.parquet", "path": "p"}, batch)
+    part = pq.read_table(tmp_path / "kept/part-0.parquet")
+    assert [len(data) for data in part["bytes"].to_pylist()] == [0, 1, 2, 3, 5, 6, 7]
+    prepared.sink.keep.remove("bytes")
+    prepared.sink.write({"number": 0, "part": "part-0.parquet", "path": "p"}, batch)
+    letters = pq.read_table(tmp_path / "kept/_pipemill/dead-letter/part-0.parquet")
+    assert letters.schema.names[:3] == ["path", "split", "row"]
+    assert letters["path"].to_pylist() == [str(photos / "a/004.PNG")]
+
+
+def test_files_in_other_filesystems_and_formats_that_there_are_not():
+    import fsspec
+
+    memory = fsspec.filesystem("memory")
+    for i in range(3):
+        memory.pipe_file(f"/pictures/{i}.png", bytes([i]))
+    got = rows(read(plan("memory://pictures")))
+    assert [row["bytes"] for row in got] == [b"\0", b"\1", b"\2"]
+    assert got[2]["path"] == "memory:///pictures/2.png"
+    wrong = {"task": "t", "model": "m", "output": "o", "input": {"path": "i", "format": "photos"}}
+    with pytest.raises(ConfigError, match=r"'input\.format'.*'parquet'.*'webdataset'.*'photos'"):
+        build_job(None, [], {}, wrong)

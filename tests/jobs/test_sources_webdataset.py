@@ -8,6 +8,8 @@ import random
 import tarfile
 
 import pyarrow as pa
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
 import pytest
 import zstandard
 from hypothesis import given
@@ -17,6 +19,7 @@ from pipemill.jobs.plan import Plan
 from pipemill.jobs.sources import open_source
 from pipemill.jobs.sources.tar import samples, split_name
 
+import pipemill
 from tests.jobs.splits import FOLDER, plan, read, rows
 
 FORMATS = [tarfile.PAX_FORMAT, tarfile.GNU_FORMAT, tarfile.USTAR_FORMAT]
@@ -185,6 +188,19 @@ def test_damage_is_never_taken_for_the_end(tmp_path):
     (tmp_path / "a.tar").write_bytes(tar(numbered(3)) + tar(numbered(4, 3)))
     for size in (None, 2):
         assert rows(read(plan(tmp_path, rows_per_part=size))) == expected(7)
+    # What no tar is behind it is told, and blames no sample that is whole.
+    (tmp_path / "a.tar").write_bytes(tar(numbered(3)) + b"?" * 512)
+    for size in (None, 2, 3):
+        batches = read(plan(tmp_path, rows_per_part=size))
+        assert rows(batches)[:3] == expected(3)
+        assert rows(batches)[3]["__key__"] is None
+        assert [list(batch.failures) for batch in batches if batch.failures] == [[3 % (size or 9)]]
+
+
+class Frugal(io.BytesIO):
+    def read(self, count=-1):
+        assert 0 <= count <= 2**20
+        return super().read(count)
 
 
 def test_headers_that_lie_cost_no_memory():
@@ -192,8 +208,12 @@ def test_headers_that_lie_cost_no_memory():
     info.size = 2**45
     for format in (tarfile.GNU_FORMAT, tarfile.PAX_FORMAT):
         head = info.tobuf(format)
-        (sample,) = samples(io.BytesIO(head + b"x" * 1000), 0, -1, lambda extension: True)
+        (sample,) = samples(Frugal(head + b"x" * 1000), 0, -1, lambda extension: True)
         assert "a.jpg is cut off" in str(sample.error)
+    for kind in (tarfile.XHDTYPE, tarfile.GNUTYPE_LONGNAME):
+        info.type = kind
+        (sample,) = samples(Frugal(info.tobuf(tarfile.GNU_FORMAT)), 0, -1, bool)
+        assert "a header of" in str(sample.error)
     chain = tarfile.TarInfo("././@LongLink")
     chain.type, chain.size = tarfile.GNUTYPE_LONGNAME, 0
     (sample,) = samples(io.BytesIO(chain.tobuf(tarfile.GNU_FORMAT) * 3000), 0, -1, bool)
@@ -204,3 +224,26 @@ def test_a_tar_without_samples_is_named(tmp_path):
     (tmp_path / "a.tar").write_bytes(tar([("README", b"x")]))
     with pytest.raises(ConfigError, match=r"no sample in .*a\.tar"):
         plan(tmp_path)
+
+
+def test_a_job_over_shards_of_which_one_was_cut_off(models, tmp_path):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/a.tar").write_bytes(tar(numbered(6), tarfile.USTAR_FORMAT)[:8000])
+    (tmp_path / "in/b.tar").write_bytes(tar(numbered(6, 6)))
+    report = pipemill.run(
+        task="text-classification",
+        model=models["text-classification"],
+        input=str(tmp_path / "in"),
+        output=str(tmp_path / "out"),
+        columns={"text": "txt"},
+        actors={"placement": "local"},
+    )
+    assert report.dead == 1
+    table = ds.dataset(tmp_path / "out").to_table()
+    assert table.schema.names == ["__key__", "cls", "txt", "label", "score"]
+    kept = [f"{i:04}" for i in range(report.rows - 7)] + [f"{i:04}" for i in range(6, 12)]
+    assert table["__key__"].to_pylist() == kept
+    (letters,) = (tmp_path / "out/_pipemill/dead-letter").iterdir()
+    (letter,) = pq.read_table(letters).to_pylist()
+    assert (letter["stage"], letter["__key__"]) == ("read", f"{report.rows - 7:04}")
+    assert "jpg" not in letter

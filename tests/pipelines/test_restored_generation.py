@@ -35,6 +35,7 @@ def _messages(answer: Any) -> Any:
     return [_messages(a) for a in answer] if isinstance(answer, list) else answer.messages
 
 
+@pytest.mark.filterwarnings("ignore:stop_sequence", "ignore:the task names no languages")
 @pytest.mark.parametrize(
     ("task", "case"),
     [*cases("text2text-generation"), *cases("summarization"), *cases("translation")],
@@ -71,6 +72,36 @@ def test_models_and_parameters_are_left_as_they_are():
     again = type(pipe)(pipe.model, pipe.tokenizer, task="summarization", max_new_tokens=6)
     assert again.prefix == pipe.prefix == "mill : "
     assert pipe.model.config.task_specific_params == before
+    pipe.model.generation_config.pad_token_id = None
+    again = type(pipe)(pipe.model, pipe.tokenizer, task="summarization")
+    assert again.generation_config.pad_token_id == pipe.tokenizer.pad_token_id == 0
+    assert pipe.model.generation_config.pad_token_id is None
+
+
+def test_a_temperature_of_zero_is_no_sampling():
+    from pipemill.pipelines.restored.generation import _lend
+    from transformers import GenerationConfig
+
+    config = GenerationConfig(temperature=0.0)
+    _lend(config, GenerationConfig(do_sample=True, top_k=7))
+    assert (config.do_sample, config.top_k) == (False, 7)
+
+
+def test_spaces_before_punctuation_go_for_any_tokenizer():
+    pipe = _pipeline("text2text-generation", "bart")
+    ids = pipe.tokenizer("rain , sun !").input_ids
+    assert pipe.decode(ids) == pipe.decode(ids, False) == "rain , sun !"
+    assert pipe.decode(ids, True) == "rain, sun!"
+    pipe.tokenizer.clean_up_tokenization_spaces = True
+    assert pipe.decode(ids) == "rain, sun!"
+
+
+def test_a_tokenizer_with_token_types():
+    pipe = _pipeline("text2text-generation", "t5", max_new_tokens=4)
+    expected = pipe("rain")
+    pipe.tokenizer.model_input_names = ["input_ids", "token_type_ids", "attention_mask"]
+    assert "token_type_ids" in pipe.tokenizer("rain")
+    assert pipe("rain") == expected
 
 
 def test_a_generation_config_in_the_call_replaces_the_pipelines():

@@ -37,16 +37,23 @@ def write(
 
 def answer(task: str, case: dict[str, Any]) -> Any:
     """What the installed transformers answers to a case."""
-    torch.manual_seed(case.get("seed", 0))
-    folder = HERE / "models" / case["model"]
-    made = dict(case.get("made", {}))
+    return ask(load(case.get("task", task), case["model"], case.get("made", {})), case)
+
+
+def load(task: str, model: str, made: dict[str, Any]) -> Any:
+    folder = HERE / "models" / model
     if (folder / "preprocessor_config.json").exists():
-        made["image_processor"] = image_processor(folder)
-    pipeline = transformers.pipeline(
-        case.get("task", task), model=str(folder), device="cpu", **made
-    )
+        made = {**made, "image_processor": image_processor(folder)}
+    return transformers.pipeline(task, model=str(folder), device="cpu", **made)
+
+
+def ask(pipeline: Any, case: dict[str, Any]) -> Any:
+    called = dict(case.get("called", {}))
+    if "generation_config" in called:
+        called["generation_config"] = transformers.GenerationConfig(**called["generation_config"])
+    torch.manual_seed(case.get("seed", 0))
     # A copy of the input: some pipelines write into it.
-    return pipeline(with_images(case["input"]), **case.get("called", {}))
+    return pipeline(with_images(case["input"]), **called)
 
 
 def image_processor(folder: Path) -> Any:

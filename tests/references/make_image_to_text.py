@@ -46,8 +46,21 @@ def models() -> None:
 
     pieces = tiny.tokenizer(32)
     pieces.model_input_names = ["input_ids", "attention_mask"]
-    blip = transformers.BlipForConditionalGeneration(blip_config(len(pieces)))
-    more_models.save("blip_caption", more_models.spread(blip, 0.8), pieces, blip_eyes())
+    config = blip_config(len(pieces))
+    torch.manual_seed(0)
+    blip = transformers.BlipForConditionalGeneration(config)
+    more_models.save("blip_caption", more_models.spread(blip, 0.5), pieces, blip_eyes())
+
+    settings["hidden_act"] = "gelu"
+    config = transformers.GitConfig(
+        vision_config={**settings, "image_size": 32, "patch_size": 8}, vocab_size=len(pieces),
+        max_position_embeddings=300, bos_token_id=2, eos_token_id=3, pad_token_id=0, **settings,
+    )  # fmt: skip
+    git = more_models.spread(transformers.GitForCausalLM(config), 0.5)
+    eyes = transformers.CLIPImageProcessor(
+        size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}
+    )
+    more_models.save("git", git, pieces, eyes)
 
 
 def blip_config(vocabulary: int) -> transformers.BlipConfig:
@@ -99,6 +112,9 @@ def captions() -> list[dict[str, Any]]:
         {"model": "blip_caption", "input": images[0]},
         {"model": "blip_caption", "input": images, "called": {**SHORT, "prompt": "the old mill"}},
         {"model": "blip_caption", "input": images[:2], "made": {"prompt": "red"}, "called": SHORT},
+        {"model": "git", "input": images, "called": SHORT},
+        {"model": "git", "input": images, "called": BEAMS},
+        {"model": "git", "input": images, "called": {**SHORT, "prompt": "the old mill"}},
         {"model": "vit_gpt2", "input": []},
     ]
 
