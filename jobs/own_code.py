@@ -49,7 +49,7 @@ def model_brings(job: Job, path: str) -> bool:
     own = (config.get("custom_pipelines") or {}).get(job.task)
     by_code = own is not None and job.pipeline_class is None
     if not job.model.trust_remote_code:
-        if by_code:
+        if own is not None and by_code:
             _refuse(job, f"does {job.task} by code of its own ({own.get('impl')})")
         classes = sorted((config.get("auto_map") or {}).items())
         if classes and not transformers_has_model(str(config.get("model_type"))):

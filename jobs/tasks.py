@@ -14,7 +14,7 @@ from .job import Job
 from .own_code import check_class, model_brings
 
 # A column that an unknown pipeline is given, where the user names none.
-_USUAL = ("inputs", "text", "image", "audio", "video", "messages")
+USUAL = ("inputs", "text", "image", "audio", "video", "messages")
 
 
 def wanted_task(job: Job, model: str) -> tuple[Any, bool]:
@@ -23,13 +23,14 @@ def wanted_task(job: Job, model: str) -> tuple[Any, bool]:
     if job.pipeline_class is not None:
         check_class(job.pipeline_class)
         own = True
+    kind: Any = None
     try:
         kind = None if own else find_task(job.task)
     except LookupError as error:
         if not transformers_knows(job.task):
             raise ConfigError(str(error.args[0])) from None
         own = True
-    kind = kind if not own else own_pipeline(job.task, tuple(job.input.columns))
+    kind = own_pipeline(job.task, tuple(job.input.columns)) if own else kind
     _check_parameters(job, kind)
     if job.output.schema is not None and not own and kind.results is not None:
         raise ConfigError(
@@ -43,7 +44,7 @@ def with_inputs(kind: Any, schema: pa.Schema) -> Any:
     """The task with the column that an unknown pipeline is given, if none was named."""
     if kind.inputs:
         return kind
-    usual = [name for name in _USUAL if name in schema.names]
+    usual = [name for name in USUAL if name in schema.names]
     names = usual[:1] or (schema.names if len(schema.names) == 1 else [])
     if not names:
         raise ConfigError(
