@@ -39,7 +39,7 @@ class Forward:
     def run(self) -> None:
         self.sizes = numbers(self.chunks, "size")
         self.groups = numbers(self.chunks, "group") if _has(self.chunks, "group") else None
-        left, copies = first_of_each(self.chunks) if self.task.repeats else _all(self.chunks)
+        left, copies = first_of_each(self.chunks) if self._is("repeats") else _all(self.chunks)
         self.work.update(chunks=len(self.chunks), repeated_chunks=len(self.chunks) - len(left))
         while len(left):
             left = self._pass(left)
@@ -48,7 +48,7 @@ class Forward:
 
     def _pass(self, left: np.ndarray) -> np.ndarray:
         """Runs micro-batches of one budget; returns the chunks for which another is tried."""
-        budget, padded = self.budget.tokens, not self.task.packed
+        budget, padded = self.budget.tokens, not self._is("packed")
         groups = None if self.groups is None else self.groups[left]
         cuts = micro_batches(self.sizes[left], budget, groups, padded=padded)
         for number, cut in enumerate(cuts):
@@ -70,6 +70,10 @@ class Forward:
             if self.budget.tokens != budget and number + 1 < len(cuts):
                 return left[np.concatenate(cuts[number + 1 :])]
         return left[:0]
+
+    def _is(self, name: str) -> bool:
+        """What a class of the user's need not say."""
+        return bool(getattr(self.task, name, False))
 
     def _micro_batch(self, some: np.ndarray) -> pa.Array:
         try:

@@ -51,7 +51,7 @@ class FusedWorker:
 
     def __init__(self, load: Load, source: Source, sink: Sink) -> None:
         self.source, self.sink = source, sink
-        self.stages, self.error = _try(load)
+        self.stages, self.error = load_or_reason(load)
 
     def __call__(self, table: pa.Table) -> pa.Table:
         return _each_split(table, self._process)
@@ -84,7 +84,7 @@ class ForwardWorker:
     """Second operator: one model replica, which only computes."""
 
     def __init__(self, load: Load) -> None:
-        self.stages, self.error = _try(load)
+        self.stages, self.error = load_or_reason(load)
 
     def __call__(self, table: pa.Table) -> pa.Table:
         return _each_split(table, self._process)
@@ -118,7 +118,7 @@ def _once(load: Load) -> Stages:
     return load()
 
 
-def _try(load: Load) -> tuple[Stages | None, str | None]:
+def load_or_reason(load: Load) -> tuple[Stages | None, str | None]:
     """An actor whose constructor raises is started again by Ray for ever: say it instead."""
     try:
         return load(), None

@@ -7,8 +7,13 @@ from typing import Any
 
 import pyarrow as pa
 from pipemill.actors.batch import Batch
-from pipemill.actors.worker import Source
-from pipemill.pipelines.inferred import own_columns_fit, schema_of
+from pipemill.actors.worker import Source, load_or_reason
+from pipemill.pipelines.inferred import (
+    COLUMNS_OF_SAMPLE,
+    COLUMNS_OF_TASK,
+    own_columns_fit,
+    schema_of,
+)
 from pipemill.pipelines.load import LoadTask
 
 from .errors import RunError
@@ -22,41 +27,65 @@ _SPLITS = 4
 def sampled_schema(
     load: LoadTask, source: Source, splits: list[Split], placement: str, actors: ActorsSection
 ) -> bytes:
-    """Computes a few rows as an actor would, and returns the schema of their answers."""
+    """Computes a few rows as an actor would, and returns the schema of their answers.
+
+    Raises RunError with the reason if that can't be done.
+    """
     few = [split.to_json() for split in splits[:_SPLITS]]
     if placement == "local":
-        return _schema_of(load, source, few)
-    import ray
+        schema, reason = _schema_of(load, source, few)
+    else:
+        import ray
 
-    remote = ray.remote(num_cpus=actors.num_cpus, num_gpus=actors.num_gpus, max_retries=0)
+        sample = ray.remote(_schema_of).options(
+            num_cpus=actors.num_cpus, num_gpus=actors.num_gpus, max_retries=0
+        )
+        try:
+            schema, reason = ray.get(sample.remote(load, source, few))
+        except ray.exceptions.RayError as error:
+            lines = str(error).strip().splitlines() or [""]
+            schema, reason = None, f"no sample could be computed: {lines[-1]}"
+    if schema is None:
+        raise RunError(str(reason))
+    return schema
+
+
+def _schema_of(
+    load: LoadTask, source: Source, splits: list[str]
+) -> tuple[bytes | None, str | None]:
+    """The schema, or why there is none: not every exception of a user's code survives its way."""
+    stages, reason = load_or_reason(load)
+    if stages is None:
+        return None, reason
     try:
-        return ray.get(remote(_schema_of).remote(load, source, few))
-    except ray.exceptions.RayTaskError as error:
-        raise RunError(f"no sample could be computed: {error.cause or error}") from None
+        answers, failed = _sample(stages, source, splits)
+        if not answers:
+            return None, f"of the first rows none could be computed; {'; '.join(failed[:3])}"
+        return _common(stages.task, answers).serialize().to_pybytes(), None
+    except Exception as error:
+        return None, f"the sample failed: {type(error).__name__}: {error}"
 
 
-def _schema_of(load: LoadTask, source: Source, splits: list[str]) -> bytes:
-    stages = load()
-    task: Any = stages.task
-    answers, reasons = [], []
+def _sample(stages: Any, source: Source, splits: list[str]) -> tuple[list[Any], list[str]]:
+    """The answers of the first rows, and why others have none."""
+    answers: list[Any] = []
+    reasons: list[str] = []
     for split in splits:
         batch = source.read(json.loads(split))
         few = Batch(batch.rows.slice(0, _ROWS))
         few.failures = {row: f for row, f in batch.failures.items() if row < _ROWS}
-        found = stages.answers(few)
-        answers += found
+        answers += stages.answers(few)
         reasons += [f"row {row}: {f.error}: {f.message}" for row, f in few.failures.items()]
         if len(answers) >= _ROWS:
             break
-    if not answers:
-        raise RunError(f"of the first rows none could be computed; {'; '.join(reasons[:3])}")
+    return answers, reasons
+
+
+def _common(task: Any, answers: list[Any]) -> pa.Schema:
+    """The task's own columns where they say all of every answer, else one of the answers' type."""
     declared = task.declared
     if declared.results is not None:
         own = declared.results(task.loaded)
-        if own_columns_fit(declared, answers, own):
-            return own.with_metadata({"columns": "the task's"}).serialize().to_pybytes()
-    return schema_of(answers).serialize().to_pybytes()
-
-
-def read_schema(data: bytes) -> pa.Schema:
-    return pa.ipc.read_schema(pa.py_buffer(data))
+        if own_columns_fit(declared, answers, own, task.given):
+            return own.with_metadata({b"columns": COLUMNS_OF_TASK})
+    return schema_of(answers).with_metadata({b"columns": COLUMNS_OF_SAMPLE})

@@ -20,7 +20,8 @@ from pipemill.actors.task import Loaded
 from . import text_encoder
 from .compact import compact, restored, scale_of
 from .declared import PipelineTask
-from .inferred import shaped
+from .inferred import COLUMNS_OF_SAMPLE, COLUMNS_OF_TASK, as_columns
+from .own_pipeline import check_parameters, row_parameters
 from .row_values import media_kinds, opened, plain_value
 from .seeds import seeded
 from .stacking import group_of, same, size_of, stack, unstack
@@ -48,7 +49,10 @@ class AnyPipeline:
         self.declared, self.loaded, self.pipeline = declared, loaded, loaded.pipeline
         self.name, self.inputs = declared.name, declared.inputs
         self.given = {**declared.defaults, **declared.given(loaded.parameters)}
-        self.own = declared.own_parameters()
+        self.own = declared.own_parameters() | row_parameters(declared, loaded.pipeline)
+        if declared.any_parameter:
+            asked = self.given.keys() - declared.ours
+            check_parameters({k: self.given[k] for k in asked}, self.own, self.pipeline)
         self.kinds = {column.name: column.kind for column in declared.inputs}
         for name in (c.name for c in declared.inputs if c.parameter):
             if self.given.get(name) is not None:
@@ -81,15 +85,12 @@ class AnyPipeline:
         )
 
     def regroup(self, rows: pa.Table, outputs: pa.ListArray) -> pa.Table:
-        schema = self.results()
-        seen = self.loaded.schema
-        # A sample may have shown that the answers fit the task's own columns.
-        own = seen is None or seen.metadata
-        shape = self.declared.record if own else self._as_schema
-        records = [
-            shape(answer, values)
-            for answer, values in zip(self.answers(rows, outputs), self._values(rows), strict=True)
-        ]
+        answers, schema, seen = self.answers(rows, outputs), self.results(), self.loaded.schema
+        columns = COLUMNS_OF_TASK if seen is None else (seen.metadata or {}).get(b"columns")
+        if columns != COLUMNS_OF_TASK:
+            return as_columns(answers, schema, sampled=columns == COLUMNS_OF_SAMPLE)
+        values = self._values(rows)
+        records = list(map(self.declared.record, answers, values))
         return pa.Table.from_pylist(records, schema=schema)
 
     def answers(self, rows: pa.Table, outputs: pa.ListArray) -> list[Any]:
@@ -105,9 +106,6 @@ class AnyPipeline:
                 raise type(answer.error, (Exception,), {})(answer.message)
             found.append(answer)
         return found
-
-    def _as_schema(self, answer: Any, values: dict[str, Any]) -> dict[str, Any]:
-        return shaped(answer, self.results())
 
     def _chunks(self, row: dict[str, Any]) -> list[dict[str, Any]]:
         own = {k: v for k, v in row.items() if k in self.own and v is not None}

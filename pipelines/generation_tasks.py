@@ -91,6 +91,8 @@ def _continued(messages: list[dict[str, Any]], text: str) -> list[dict[str, Any]
 
 TEXT_GENERATION = PipelineTask(
     name="text-generation",
+    adds="generated_text; of a chat also messages; with num_return_sequences above 1 "
+    "generated_texts: a list",
     inputs=(_TEXT, _MESSAGES),
     one_of=("text", "messages"),
     parameters={
@@ -113,6 +115,7 @@ TEXT_GENERATION = PipelineTask(
 
 CONVERSATIONAL = PipelineTask(
     name="conversational",
+    adds="generated_text, messages; with num_return_sequences above 1 generated_texts: a list",
     inputs=(Column(name="messages", kind="messages"),),
     parameters={
         "clean_up_tokenization_spaces": Parameter(None, "bool|null"),
@@ -132,9 +135,10 @@ def _seq2seq(name: str, column: str, **more: Parameter) -> PipelineTask:
     """Of the tasks in which an encoder reads a text and a decoder writes one."""
     return PipelineTask(
         name=name,
+        adds=f"{column}; with num_return_sequences above 1 {column}s: a list",
         inputs=(Column(name="text", kind="text"),),
         parameters={
-            "truncation": Parameter(None, "bool|str|null"),
+            "truncation": Parameter(False, "bool|str|null"),
             "clean_up_tokenization_spaces": Parameter(False, "bool"),
             "stop_sequence": Parameter(None, "str|null"),
             **more,
@@ -158,6 +162,7 @@ TRANSLATION = _seq2seq(
 
 IMAGE_TO_TEXT = PipelineTask(
     name="image-to-text",
+    adds="generated_text; with num_return_sequences above 1 generated_texts: a list",
     inputs=(
         Column(name="image", kind="image"),
         Column(name="prompt", kind="text", required=False, parameter=True),
@@ -177,6 +182,7 @@ def _multimodal(values: Values, pipeline: Any) -> Any:
 
 IMAGE_TEXT_TO_TEXT = PipelineTask(
     name="image-text-to-text",
+    adds="generated_text; with num_return_sequences above 1 generated_texts: a list",
     inputs=(_IMAGE, _TEXT, _MESSAGES),
     one_of=("text", "messages"),
     parameters={**_SHAPE, "processor_kwargs": Parameter(None, "dict|null"), **ONLY_BY_DICT},
@@ -218,6 +224,8 @@ def _any_record(answer: Any, values: Values) -> Values:
 
 ANY_TO_ANY = PipelineTask(
     name="any-to-any",
+    adds="generated_text; with num_return_sequences above 1 generated_texts: a list; "
+    "with generation_mode image generated_image: PNG",
     inputs=(
         _TEXT,
         _MESSAGES,

@@ -53,6 +53,7 @@ def _record(answer: Any, values: Values) -> Values:
 
 IMAGE_FEATURE_EXTRACTION = PipelineTask(
     name="image-feature-extraction",
+    adds="embedding: a fixed-size list of float32; with pooling none one for each patch",
     inputs=(Column(name="image", kind="image"),),
     parameters={
         "pool": Parameter(None, "bool|null"),

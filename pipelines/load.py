@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pyarrow as pa
@@ -13,7 +13,8 @@ from pipemill.actors.stages import Stages
 from pipemill.actors.task import Loaded
 
 from .media import MediaAccess
-from .registry import find_task, own_pipeline
+from .own_pipeline import own_pipeline
+from .registry import find_task
 from .restored import restore_pipelines
 
 # Tokens of a micro-batch, to be tried where the job names none, the likely best first: on a CPU
@@ -49,7 +50,10 @@ class LoadTask:
         kind = self.kind()
         # A pipeline of which nothing is known may need its weights anywhere.
         whole = self.weights or self.own
-        load = self.model.load if whole else self.model.load_without_weights
+        model = self.model
+        if model.pipeline_class is None and (own_class := getattr(kind, "pipeline_class", None)):
+            model = replace(model, pipeline_class=own_class)
+        load = model.load if whole else model.load_without_weights
         pipeline = load(kind.name)
         loaded = Loaded(
             pipeline=pipeline,

@@ -41,6 +41,7 @@ def _span_record(answer: Any, values: Values) -> Values:
 
 QUESTION_ANSWERING = PipelineTask(
     name="question-answering",
+    adds="answer, score, start, end; with top_k other than 1 answers: a list of structs of those",
     inputs=(_QUESTION, Column(name="context", kind="text"), _TOP_K),
     parameters={
         "question": Parameter(None, "str|null"),
@@ -52,7 +53,7 @@ QUESTION_ANSWERING = PipelineTask(
         "max_question_len": Parameter(64, "int"),
         "handle_impossible_answer": Parameter(False, "bool"),
         "align_to_words": Parameter(True, "bool"),
-        "padding": Parameter(None, "bool|str|null"),
+        "padding": Parameter("do_not_pad", "bool|str|null"),
     },
     results=_spans,
     record=_span_record,
@@ -71,6 +72,7 @@ def _document(values: Values, pipeline: Any) -> Values:
 
 DOCUMENT_QUESTION_ANSWERING = PipelineTask(
     name="document-question-answering",
+    adds="answer, score, start, end; with top_k other than 1 answers: a list of structs of those",
     inputs=(
         _IMAGE,
         _QUESTION,
@@ -111,12 +113,13 @@ def _choice_record(answer: Any, values: Values) -> Values:
 
 VISUAL_QUESTION_ANSWERING = PipelineTask(
     name="visual-question-answering",
+    adds="answers, scores: lists, best first; with top_k 1 answer, score",
     inputs=(_IMAGE, _QUESTION, _TOP_K),
     parameters={
         "question": Parameter(None, "str|null"),
         "top_k": Parameter(5, "int"),
-        "padding": Parameter(None, "bool|str|null"),
-        "truncation": Parameter(None, "bool|str|null"),
+        "padding": Parameter(False, "bool|str|null"),
+        "truncation": Parameter(False, "bool|str|null"),
     },
     results=_choices,
     record=_choice_record,
@@ -136,6 +139,7 @@ def _cells(answer: Any, values: Values) -> Values:
 
 TABLE_QUESTION_ANSWERING = PipelineTask(
     name="table-question-answering",
+    adds="answer, coordinates, cells, aggregator",
     inputs=(Column(name="query", kind="text", parameter=True), Column(name="table", kind="table")),
     parameters={
         "query": Parameter(None, "str|null"),

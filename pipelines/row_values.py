@@ -38,7 +38,10 @@ def opened(row: dict[str, Any], kinds: dict[str, str], pipeline: Any, media: Any
 def _value(value: Any, kind: str, pipeline: Any, media: Any, files: ExitStack) -> Any:
     if kind in _MEDIA:
         return _decoded(value, kind, pipeline, media, files)
-    return plain_value(value, kind)
+    value = plain_value(value, kind)
+    if kind == "messages" and pipeline.processor is not None:  # a tokenizer alone sees no media
+        open_media(value, lambda one, kind: _decoded(one, kind, pipeline, media, files))
+    return value
 
 
 def plain_value(value: Any, kind: str) -> Any:
@@ -49,10 +52,7 @@ def plain_value(value: Any, kind: str) -> Any:
         # A column of whole numbers with nulls in it is often one of floats.
         return int(value) if value == int(value) else float(value)
     if kind == "messages":
-        chat = messages_of(value)
-        if pipeline.processor is not None:  # a tokenizer alone sees no media
-            open_media(chat, lambda one, kind: _decoded(one, kind, pipeline, media, files))
-        return chat
+        return messages_of(value)
     if kind == "table":
         return _table_of(value)
     return without_nulls(value)

@@ -26,6 +26,7 @@ class ZeroShotClassification:
     """
 
     name = "zero-shot-classification"
+    adds = "labels, scores: lists, best first"
     repeats = True
     inputs = (
         Column(name="text", kind="text"),
