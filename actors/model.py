@@ -52,7 +52,6 @@ class Model:
 
     def load_without_weights(self, task: str) -> Any:
         """The same pipeline on the meta device, for tokenizing and for shaping answers."""
-        import torch
         import transformers
         from transformers.pipelines import check_task
 
@@ -62,22 +61,32 @@ class Model:
         config = transformers.AutoConfig.from_pretrained(path, **_hub(source))
         _, targets, _ = check_task(task)
         own = source.get("pipeline_class", targets["impl"])
+        model = self._empty(targets["pt"], config)
+        _set_generation(model, path, self.revision)
+        parts = _parts(own, path, source)
+        return transformers.pipeline(task, model=model, device=model.device, **parts, **source)
+
+    def _empty(self, auto_classes: tuple[Any, ...], config: Any) -> Any:
+        """The model on the meta device, of the class that it would have with its weights."""
+        import torch
+        import transformers
+
         # Inputs are cast to the type that the weights have where they are.
         dtype = {} if self.dtype == "auto" else {"dtype": getattr(torch, self.dtype)}
         reasons = []
-        for auto_class in targets["pt"]:
-            try:
-                with torch.device("meta"):
-                    model = auto_class.from_config(
+        with torch.device("meta"):
+            for auto_class in auto_classes:
+                try:
+                    return auto_class.from_config(
                         config, trust_remote_code=self.trust_remote_code, **dtype
                     )
-            except ValueError as error:  # this class has no such architecture: the next may
-                reasons.append(str(error))
-                continue
-            _set_generation(model, path, self.revision)
-            parts = _parts(own, path, source)
-            return transformers.pipeline(task, model=model, device=model.device, **parts, **source)
-        raise ValueError(f"no model class of {task} fits {path}: {'; '.join(reasons)}")
+                except ValueError as error:  # it has no such architecture: the next may
+                    reasons.append(str(error))
+            # Donut answers questions about documents, and is in none of the task's tables.
+            for name in config.architectures or ():
+                if own := getattr(transformers, name, None):
+                    return own._from_config(config, **dtype)
+        raise ValueError(f"no model class fits {self.path}: {'; '.join(reasons)}")
 
     def _source(self, task: str) -> dict[str, Any]:
         source: dict[str, Any] = {
