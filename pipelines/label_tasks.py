@@ -31,7 +31,7 @@ def _with_template(template: str) -> dict[str, Parameter]:
 AUDIO_CLASSIFICATION = PipelineTask(
     name="audio-classification",
     inputs=(Column(name="audio", kind="audio"), _TOP_K),
-    parameters={"top_k": Parameter(5, "int|null"), "function_to_apply": _FUNCTION},
+    parameters={"top_k": Parameter(None, "int|null"), "function_to_apply": _FUNCTION},
     results=_RESULTS,
     record=ranked,
 )
