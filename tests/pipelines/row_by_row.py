@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 from pipemill.actors.batch import Batch
+from pipemill.actors.budget import Budget
 from pipemill.actors.model import Model
 from pipemill.actors.stages import Stages
 from pipemill.pipelines.load import LoadTask
@@ -44,7 +45,7 @@ def run(
     expanded = light.expand(Batch(rows)).to_bytes()
     batches = []
     for budget in budgets:
-        whole = Stages(full.task, full.columns, budget)
+        whole = Stages(full.task, full.columns, Budget(budget))
         batches.append(whole.process(Batch(rows)))
         staged = whole.forward(Batch.from_bytes(expanded))
         batches.append(light.regroup(Batch.from_bytes(staged.to_bytes())))
