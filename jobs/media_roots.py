@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import os
 
+from pipemill.pipelines.media import MediaAccess
+
+from .errors import ConfigError
 from .job import InputSection
 from .storage import absolute
+
+
+def media_access(section: InputSection) -> MediaAccess:
+    """What the rows may name. Raises ConfigError for a root that is none."""
+    try:
+        return MediaAccess(roots=media_roots(section), options=json.dumps(section.storage_options))
+    except ValueError as error:
+        raise ConfigError(f"input.media_roots: {error}") from None
 
 
 def media_roots(section: InputSection) -> tuple[str, ...]:
@@ -13,13 +25,24 @@ def media_roots(section: InputSection) -> tuple[str, ...]:
     if section.media_roots is not None:
         return tuple(absolute(root) for root in section.media_roots)
     paths = section.path if isinstance(section.path, list) else [section.path]
-    return tuple(dict.fromkeys(_folder(path) for path in paths if isinstance(path, str)))
+    folders = [_folder(path) for path in paths if isinstance(path, str)]
+    return tuple(dict.fromkeys(filter(None, folders)))
 
 
-def _folder(path: str) -> str:
-    """Of a file the folder that holds it, of a glob the one above its first wildcard."""
+def _folder(path: str) -> str | None:
+    """Of a file the folder that holds it, of a glob the one above its first wildcard.
+
+    None where there is no such folder: inside archives ("zip://…::…"), or of all buckets.
+    """
     path = absolute(path)
-    fixed = path[: min((path.find(c) for c in "*?[" if c in path), default=len(path))]
-    if fixed == path and (path.endswith("/") or os.path.isdir(path)):
+    if "::" in path:
+        return None
+    scheme, mark, rest = path.rpartition("://")
+    fixed = rest[: min((rest.find(c) for c in "*?[" if c in rest), default=len(rest))]
+    if fixed == rest and (rest.endswith("/") or os.path.isdir(path)):
         return path
-    return fixed.rpartition("/")[0] or "/"
+    folder = fixed.rpartition("/")[0]
+    if not mark:
+        return folder or "/"
+    bucket = rest if fixed == rest else ""
+    return f"{scheme}://{folder or bucket}" if folder or bucket else None

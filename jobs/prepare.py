@@ -11,7 +11,6 @@ from typing import Any
 import pyarrow as pa
 from pipemill.actors.model import Model
 from pipemill.pipelines.load import LoadTask
-from pipemill.pipelines.media import MediaAccess
 
 import pipemill
 
@@ -22,7 +21,7 @@ from .inputs import list_files
 from .job import Job
 from .ledger import STATE, Ledger
 from .listing import InputFile
-from .media_roots import media_roots
+from .media_roots import media_access
 from .models import find_model
 from .placement import choose
 from .plan import Plan
@@ -113,9 +112,7 @@ def _load(
         max_tokens=None if tokens == "auto" else tokens,
         own=own,
         schema=results,
-        media=MediaAccess(
-            roots=media_roots(job.input), options=json.dumps(job.input.storage_options)
-        ),
+        media=media_access(job.input),
     )
 
 

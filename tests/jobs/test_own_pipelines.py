@@ -277,7 +277,7 @@ def test_the_command_finds_a_module_in_its_folder(models, data, tmp_path):
     )
     # As the installed command does, whose folder is not the current one.
     (tmp_path / "pipemill_command.py").write_text(
-        f"import sys\nsys.path.append({str(ROOT)!r})\n"
+        f"import sys\nsys.path.insert(0, {str(ROOT)!r})\n"
         "from pipemill.jobs.cli import main\nsys.exit(main())\n"
     )
     words = [sys.executable, str(tmp_path / "pipemill_command.py"), "run", "job.yaml"]

@@ -1,0 +1,65 @@
+"""Below which folders and URLs a row may name its media."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+from pipemill.jobs.errors import ConfigError
+from pipemill.jobs.job import InputSection
+from pipemill.jobs.media_roots import media_access, media_roots
+
+
+def roots(path, **more):
+    return media_roots(InputSection(path=path, **more))
+
+
+@pytest.mark.parametrize(
+    ("path", "root"),
+    [
+        ("TMP", "TMP"),
+        ("TMP/rows.parquet", "TMP"),
+        ("TMP/part-*.parquet", "TMP"),
+        ("TMP/pictures/*/*.jpg", "TMP/pictures"),
+        ("TMP/pic*/rows.parquet", "TMP"),
+        ("s3://bucket/a/rows.parquet", "s3://bucket/a"),
+        ("s3://bucket/a/", "s3://bucket/a/"),
+        ("s3://bucket/*.parquet", "s3://bucket"),
+        ("s3://bucket", "s3://bucket"),
+    ],
+)
+def test_without_a_word_they_are_the_folders_of_the_input(tmp_path, path, root):
+    here = str(tmp_path)
+    assert roots(path.replace("TMP", here)) == (root.replace("TMP", here),)
+
+
+@pytest.mark.parametrize("path", ["zip://a/*.parquet::/tmp/x.zip", "s3://*/x"])
+def test_there_may_be_none(path):
+    assert roots(path) == ()
+    assert media_access(InputSection(path=path)).roots == ()
+
+
+def test_several_inputs_and_named_roots(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert roots(["a.parquet", "b.parquet"]) == (str(tmp_path),)
+    named = roots("a.parquet", media_roots=["pictures", "https://host/pics/"])
+    assert named == (os.path.join(tmp_path, "pictures"), "https://host/pics/")
+    assert roots("a.parquet", media_roots=[]) == ()
+
+
+def test_rows_read_below_them_only(tmp_path):
+    from pipemill.pipelines.media.fetch import MediaAccess
+
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/inside.bin").write_bytes(b"inside")
+    (tmp_path / "outside.bin").write_bytes(b"outside")
+    access = media_access(InputSection(path=str(tmp_path / "in/rows.parquet")))
+    assert isinstance(access, MediaAccess)
+    assert access.fetch(str(tmp_path / "in/inside.bin")) == b"inside"
+    with pytest.raises(PermissionError, match="media_roots"):
+        access.fetch(str(tmp_path / "in/../outside.bin"))
+
+
+def test_a_root_that_is_none_is_a_message():
+    with pytest.raises(ConfigError, match=r"input\.media_roots"):
+        media_access(InputSection(path="rows.parquet", media_roots=["https://"]))
