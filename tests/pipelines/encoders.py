@@ -59,7 +59,8 @@ def _built(kind: str, head: str, settings: tuple):
 
     torch.manual_seed(0)
     words = tiny.tokenizer(LIMIT)
-    given = {**_SHAPE, "pad_token_id": 0, "num_labels": 3, **KINDS[kind], **dict(settings)}
+    given = {**_SHAPE, "pad_token_id": 0, "num_labels": 3, **KINDS[kind]}
+    given |= {name: dict(v) if isinstance(v, tuple) else v for name, v in settings}
     spread = {"initializer_range": 0.5, "init_std": 0.5, "initializer_factor": 1.0}
     special = dict.fromkeys(("bos_token_id", "eos_token_id", "cls_token_id", "sep_token_id"), 3)
     given = {"vocab_size": len(words), **spread, **special, **given}
