@@ -44,9 +44,9 @@ def _bytes_of(values: pa.Array) -> Iterator[bytes | memoryview]:
         ):
             numbers = inner.to_numpy()
             raw = memoryview(numbers.tobytes())
-            ends = np.cumsum(pc.list_value_length(values).to_numpy()) * numbers.dtype.itemsize
-            starts = np.concatenate([[0], ends[:-1]])
-            yield from (raw[a:b] for a, b in zip(starts, ends, strict=True))
+            widths = pc.list_value_length(values).to_numpy() * numbers.dtype.itemsize
+            ends = np.cumsum(widths)
+            yield from (raw[end - width : end] for end, width in zip(ends, widths, strict=True))
             return
     if values.null_count == 0 and (
         pa.types.is_binary(values.type) or pa.types.is_large_binary(values.type)

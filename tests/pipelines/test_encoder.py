@@ -148,12 +148,14 @@ def test_a_model_that_looks_beyond_the_sequence_for_one_kind_of_token_is_refused
     """ESM scales the embeddings of a text by its share of masks."""
     import transformers
 
-    config = dict(encoders._SHAPE, vocab_size=99, pad_token_id=0, mask_token_id=4)
-    config |= {"token_dropout": True, "initializer_range": 0.5, "position_embedding_type": "rotary"}
-    model = transformers.EsmModel(transformers.EsmConfig(**config)).eval()
-    pipeline = encoders.loaded("Bert")
-    pipeline.model = model
-    assert not Encoder(pipeline, whole=False).packed
+    config = dict(encoders._SHAPE, vocab_size=20_000, pad_token_id=0, mask_token_id=4)
+    config |= {"initializer_range": 0.5, "position_embedding_type": "rotary"}
+    for dropout in (True, False):
+        pipeline = encoders.loaded("Bert")
+        pipeline.tokenizer.add_tokens([f"word{i}" for i in range(9_000)])
+        esm = transformers.EsmConfig(**config, token_dropout=dropout)
+        pipeline.model = transformers.EsmModel(esm).eval()
+        assert Encoder(pipeline, whole=False).packed is not dropout
 
 
 def test_a_window_wider_than_the_usual_probe_is_tried(monkeypatch):
