@@ -9,7 +9,7 @@ import sys
 
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pipemill.actors.arrays import scatter
 from pipemill.actors.budget import Budget
@@ -59,7 +59,7 @@ def ran(task, budget, chunks):
 WORDS = st.tuples(st.integers(1, 30), st.integers(0, 9), st.integers(0, 2))
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 @given(
     words=st.lists(WORDS, max_size=40),
     budgets=st.lists(st.integers(1, 200), min_size=1, max_size=3, unique=True),
@@ -79,7 +79,9 @@ def test_every_chunk_has_its_own_answer_whatever_happens(
     forward, answers = ran(task, Budget(*budgets), chunks_of(sizes, says, groups))
     failed = dict(forward.failed)
     assert len(failed) == len(forward.failed), "no chunk fails twice"
-    alone = {say for call, says_ in enumerate(task.calls, 1) if call in trouble for say in says_[:1]}
+    alone = {
+        say for call, says_ in enumerate(task.calls, 1) if call in trouble for say in says_[:1]
+    }
     for i, (say, size) in enumerate(zip(says, sizes, strict=True)):
         if say in failing:
             assert isinstance(failed[i], KeyError | RuntimeError)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pipemill.actors.repeats import first_of_each
 
@@ -34,6 +34,7 @@ def chunk_lists(draw):
     return pa.array(draw(st.lists(rows, max_size=12)), type)
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(chunk_lists(), st.integers(0, 3))
 def test_exactly_equal_chunks_are_repeats(chunks, skipped):
     chunks = chunks.slice(min(skipped, len(chunks)))
