@@ -21,7 +21,7 @@ class Report:
         that ran in one stream, without padding.
     repeated: chunks not computed because an equal one of their split was.
     max_tokens: the budget that most splits had settled for; None if none had yet.
-    device_busy: share of the actors' time, from loaded to their last forward pass, in which one ran.
+    device_busy: share of the actors' time, from loaded to the last forward pass, in which one ran.
     truncated: `rows` of the whole output whose text was cut, and the `tokens` that they lost; None,
         and left out of the JSON, if none was.
     """

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 from contextlib import nullcontext
-from functools import lru_cache
+from functools import cache
 
 import numpy as np
 import pyarrow as pa
@@ -52,7 +52,7 @@ class Loaded:
         self.model, self.tokenizer, self.device = model, tokenizer, model.device
 
 
-@lru_cache(maxsize=None)
+@cache
 def _built(kind: str, head: str, settings: tuple):
     import torch
     import transformers
