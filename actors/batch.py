@@ -28,8 +28,10 @@ class Batch:
 
     rows: one Arrow row per input row, so nothing can separate a row from its chunks.
     failures: by row number in the split; the first failure of a row stands.
-    work: what the stages counted: chunks, tokens, padded_tokens, seconds per stage, and
-        truncated_rows and lost_tokens, where rows were cut.
+    work: what the stages counted, in amounts that add up over splits: chunks, repeated_chunks,
+        micro_batches, out_of_memory, tokens, padded_tokens, packed_tokens; truncated_rows and
+        lost_tokens, where rows were cut; seconds per stage; actor_seconds, of which the device was
+        busy for forward_seconds; budget_N: 1, if the budget is settled at N tokens.
     results: the task's result columns, as long as `rows`; null where a row failed.
     """
 

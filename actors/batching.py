@@ -41,7 +41,7 @@ def micro_batches(
 def _cut_stream(sizes: np.ndarray, budget: int) -> list[np.ndarray]:
     """Of chunks that are not padded. Sorted all the same: attention likes equal lengths."""
     order = np.argsort(-sizes, kind="stable")
-    ends = np.cumsum(sizes[order])
+    ends = np.cumsum(np.maximum(sizes[order], 1))
     batches, at = [], 0
     while at < len(order):
         before = ends[at - 1] if at else 0

@@ -22,6 +22,9 @@ class Budget:
         self._seconds: dict[int, float] = defaultdict(float)
         self._runs: dict[int, int] = defaultdict(int)
 
+    # The first micro-batch of all warms up: memory, kernels, caches. It is not measured.
+    _warm = False
+
     @property
     def settled(self) -> bool:
         """Whether nothing is tried any more."""
@@ -41,6 +44,9 @@ class Budget:
         """
         if self.settled:
             return
+        if not self._warm:
+            self._warm = True
+            return
         if cost >= _FULL * budget:
             self._tokens[budget] += tokens
             self._seconds[budget] += seconds
@@ -53,7 +59,7 @@ class Budget:
         most = max(tokens // 2, 1)
         self.candidates = [c for c in self.candidates if c <= most] or [most]
         if len(self.candidates) == 1 or (self._best or 0) > most:
-            self._best = self.candidates[-1]
+            self._best = max(self.candidates, key=self._rate)
 
     def _rate(self, candidate: int) -> float:
         seconds = self._seconds[candidate]

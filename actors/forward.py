@@ -52,23 +52,27 @@ class Forward:
         groups = None if self.groups is None else self.groups[left]
         cuts = micro_batches(self.sizes[left], budget, groups, padded=padded)
         for number, cut in enumerate(cuts):
+            rest = cuts[number:]
             tokens = int(self.sizes[left[cut]].sum())
             cost = padded_size(self.sizes[left], [cut]) if padded else tokens
             started = time.perf_counter()
+            fits = True
             try:
                 pieces, failed = isolate(left[cut], self._micro_batch)
             except OutOfMemory:
+                fits = False
+            if not fits:  # outside `except`: an exception in flight holds what did not fit
                 free()
                 self.budget.halve(cost)
                 self.work["out_of_memory"] += 1
-                return left[np.concatenate(cuts[number:])]
+                return left[np.concatenate(rest)]
             self.done += pieces
             self.failed += failed
             self.work.update(micro_batches=1, tokens=tokens, padded_tokens=cost)
             self.work["packed_tokens"] += 0 if padded else tokens
             self.budget.ran(budget, cost, tokens, time.perf_counter() - started)
-            if self.budget.tokens != budget and number + 1 < len(cuts):
-                return left[np.concatenate(cuts[number + 1 :])]
+            if self.budget.tokens != budget and len(rest) > 1:
+                return left[np.concatenate(rest[1:])]
         return left[:0]
 
     def _is(self, name: str) -> bool:

@@ -7,6 +7,8 @@ from typing import TypeVar
 
 import numpy as np
 
+from .memory import is_out_of_memory
+
 T = TypeVar("T")
 
 
@@ -27,6 +29,8 @@ def isolate(
         if not is_rows_fault(error):
             raise
         if len(items) == 1:
+            # Its traceback would keep all that the call held, tensors too, for as long as it lives.
+            error.__traceback__ = error.__cause__ = error.__context__ = None
             return [], [(int(items[0]), error)]
     middle = len(items) // 2
     left, left_failed = isolate(items[:middle], run)
@@ -43,4 +47,4 @@ def is_rows_fault(error: BaseException) -> bool:
     if type(error).__name__ == "PanicException":
         return True
     lost = "CUDA error" in str(error) or "device-side assert" in str(error)
-    return isinstance(error, Exception) and not lost
+    return isinstance(error, Exception) and (not lost or is_out_of_memory(error))

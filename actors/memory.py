@@ -5,7 +5,16 @@ from __future__ import annotations
 import gc
 import sys
 
-_SIGNS = ("not enough memory", "out of memory", "can't allocate memory", "ALLOC_FAILED")
+# Of torch on a GPU, of torch, oneDNN and C++ on a CPU, of cuBLAS; in lower case.
+_SIGNS = (
+    "out of memory",
+    "not enough memory",
+    "can't allocate memory",
+    "cannot allocate memory",
+    "could not create a memory object",
+    "bad_alloc",
+    "alloc_failed",
+)
 
 
 class OutOfMemory(BaseException):
@@ -14,7 +23,9 @@ class OutOfMemory(BaseException):
 
 def is_out_of_memory(error: BaseException) -> bool:
     """torch raises an error of its own on a GPU, and a plain RuntimeError on a CPU."""
-    return isinstance(error, MemoryError) or any(sign in str(error) for sign in _SIGNS)
+    if isinstance(error, RuntimeError):  # others may quote a row that speaks of memory
+        return any(sign in str(error).lower() for sign in _SIGNS)
+    return isinstance(error, MemoryError)
 
 
 def free() -> None:

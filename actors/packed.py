@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 _NAME = "pipemill_packed"
-_stream = threading.local()  # the lengths of the sequences of the forward pass that is running
+_stream = threading.local()  # .lengths: of the sequences of this thread's forward pass
 
 
 @contextmanager
@@ -57,6 +57,8 @@ def _attention(
     **others: Any,
 ) -> tuple[Any, None]:
     """query, key, value: shape (1, heads, tokens, width). Returns (1, tokens, heads, width)."""
+    if not hasattr(_stream, "lengths"):
+        raise RuntimeError("a model with exchanged attention was called outside stream_of()")
     for name in ("position_bias", "softcap", "s_aux"):
         if others.get(name) is not None:
             raise NotImplementedError(f"attention with {name} is not packed")

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import pickle
+from collections.abc import Iterator
+
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from .arrays import one_array
 
@@ -15,22 +20,37 @@ def first_of_each(chunks: pa.StructArray) -> tuple[np.ndarray, np.ndarray]:
     """
     names = [field.name for field in chunks.type if field.name != "lost"]
     columns = [_bytes_of(one_array(chunks.field(name))) for name in names]
-    seen: dict[tuple[bytes, ...], int] = {}
-    copies = [seen.setdefault(key, i) for i, key in enumerate(zip(*columns, strict=True))]
+    seen: dict[bytes, int] = {}
+    copies = [seen.setdefault(_digest(key), i) for i, key in enumerate(zip(*columns, strict=True))]
     firsts = np.fromiter(seen.values(), np.int64, len(seen))
     return firsts, np.array(copies, dtype=np.int64)
 
 
-def _bytes_of(values: pa.Array) -> list[bytes]:
+def _digest(values: tuple[bytes | memoryview, ...]) -> bytes:
+    """Short, so that images and audio are not kept twice."""
+    digest = hashlib.blake2b(digest_size=20)
+    for value in values:
+        digest.update(b"%d " % len(value))
+        digest.update(value)
+    return digest.digest()
+
+
+def _bytes_of(values: pa.Array) -> Iterator[bytes | memoryview]:
     """Of each value; equal bytes are equal values."""
-    if pa.types.is_list(values.type):
-        numbers = values.flatten().to_numpy()
-        raw, width = numbers.tobytes(), numbers.dtype.itemsize
-        ends = np.cumsum(values.value_lengths().to_numpy()) * width
-        starts = np.concatenate([[0], ends[:-1]])
-        return [raw[a:b] for a, b in zip(starts, ends, strict=True)]
-    if pa.types.is_integer(values.type):
-        return [b"%d" % number for number in values.to_pylist()]
-    return [
-        str(value).encode() if isinstance(value, str) else value for value in values.to_pylist()
-    ]
+    if values.null_count == 0 and pa.types.is_list(values.type):
+        inner = values.flatten()
+        if inner.null_count == 0 and (
+            pa.types.is_integer(inner.type) or pa.types.is_floating(inner.type)
+        ):
+            numbers = inner.to_numpy()
+            raw = memoryview(numbers.tobytes())
+            widths = pc.list_value_length(values).to_numpy() * numbers.dtype.itemsize
+            ends = np.cumsum(widths)
+            yield from (raw[end - width : end] for end, width in zip(ends, widths, strict=True))
+            return
+    if values.null_count == 0 and (
+        pa.types.is_binary(values.type) or pa.types.is_large_binary(values.type)
+    ):
+        yield from (memoryview(value.as_buffer()) for value in values)
+        return
+    yield from (pickle.dumps(value.as_py(), 5) for value in values)

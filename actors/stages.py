@@ -39,6 +39,7 @@ class Stages:
     # a fast tokenizer raises "Already borrowed" when two threads use it at once.
     _host: threading.Lock = field(default_factory=threading.Lock, repr=False)
     _device: threading.Lock = field(default_factory=threading.Lock, repr=False)
+    _since: float = field(default_factory=time.perf_counter, repr=False)
 
     def process(self, batch: Batch) -> Batch:
         """All three, in this process."""
@@ -70,9 +71,11 @@ class Stages:
         outputs = pa.nulls(batch.rows.num_rows)
         if len(live):
             chunks, offsets = lists.flatten(), offsets_of(lists)
-            with self._device, _timed(batch, "forward"):
-                forward = Forward(self.task, self.budget, chunks)
-                forward.run()
+            with self._device:
+                with _timed(batch, "forward"):
+                    forward = Forward(self.task, self.budget, chunks)
+                    forward.run()
+                self._count_actor(batch)
             batch.count(**forward.work)
             row_of_chunk = np.repeat(live, np.diff(offsets))
             for chunk, error in forward.failed:
@@ -83,6 +86,15 @@ class Stages:
                 outputs = scatter([(live, lists)], batch.rows.num_rows)
         batch.rows = batch.rows.append_column(OUTPUTS, outputs)
         return batch
+
+    def _count_actor(self, batch: Batch) -> None:
+        """What holds of the actor rather than of this split, in amounts that add up."""
+        now = time.perf_counter()
+        # From the end of one split's forward pass to the end of the next: calls overlap.
+        batch.count(actor_seconds=now - self._since)
+        self._since = now
+        if self.budget.settled:
+            batch.count(**{f"budget_{self.budget.tokens}": 1})
 
     def regroup(self, batch: Batch) -> Batch:
         """Turns the outputs into the task's result columns; rows that failed hold nulls."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from html import escape
 from typing import Any
@@ -15,7 +16,12 @@ class Report:
     rows: input rows accounted for; done: those with a result; dead: dead letters.
     seconds: this run's, start-up included; rows_per_second: rows this run added in that time.
     added: rows, done, dead and splits of this run.
-    padding: share of the forward passes' tokens that was padding; None if nothing was computed.
+    Of what this run computed, None if it computed nothing:
+    padding: share of the forward passes' tokens that was padding; packed: share of the real tokens
+        that ran in one stream, without padding.
+    repeated: chunks not computed because an equal one of their split was.
+    max_tokens: the budget that most splits had settled for; None if none had yet.
+    device_busy: share of the actors' time, from loaded to the last forward pass, in which one ran.
     truncated: `rows` of the whole output whose text was cut, and the `tokens` that they lost; None,
         and left out of the JSON, if none was.
     """
@@ -29,6 +35,10 @@ class Report:
     splits: int
     added: dict[str, int]
     padding: float | None = None
+    packed: float | None = None
+    repeated: int | None = None
+    max_tokens: int | None = None
+    device_busy: float | None = None
     truncated: dict[str, int] | None = None
 
     def to_json(self) -> str:
@@ -63,8 +73,7 @@ class Report:
             )
         else:
             lines.append(("this run", f"nothing left to do ({self.seconds:.1f} s)"))
-        if self.padding is not None:
-            lines.append(("padding", f"{self.padding:.1%} of the tokens computed"))
+        lines += self._computed()
         if self.truncated is not None:
             rows, tokens = self.truncated["rows"], self.truncated["tokens"]
             lines.append(("truncated", f"{rows:,} rows lost {tokens:,} tokens of their texts"))
@@ -72,3 +81,39 @@ class Report:
         if self.dead:
             lines.append(("dead letters", f"{self.output.rstrip('/')}/_pipemill/dead-letter/"))
         return lines
+
+    def _computed(self) -> list[tuple[str, str]]:
+        lines = []
+        if self.packed == 1:
+            lines.append(("padding", "none (packed)"))
+        elif self.padding is not None:
+            lines.append(("padding", f"{self.padding:.1%} of the tokens computed"))
+        if self.repeated:
+            lines.append(("repeats", f"{self.repeated:,} chunks computed once"))
+        if self.max_tokens is not None:
+            lines.append(("budget", f"{self.max_tokens:,} tokens a micro-batch"))
+        if self.device_busy is not None:
+            lines.append(("device busy", f"{100 * self.device_busy:.0f} %"))
+        return lines
+
+
+def computed(work: Mapping[str, float]) -> dict[str, Any]:
+    """The fields of a report that tell how a run computed, from what its splits counted.
+
+    work: as `Batch.work` names it, added up.
+    """
+    tokens, actors = work.get("tokens"), work.get("actor_seconds")
+    if not tokens or not actors:
+        return {}
+    budgets = {
+        int(name.removeprefix("budget_")): splits
+        for name, splits in work.items()
+        if name.startswith("budget_")
+    }
+    return {
+        "padding": round(1 - tokens / work["padded_tokens"], 4),
+        "packed": round(work["packed_tokens"] / tokens, 4),
+        "repeated": int(work["repeated_chunks"]),
+        "max_tokens": max(budgets, key=lambda tokens: budgets[tokens], default=None),
+        "device_busy": round(min(work["forward_seconds"] / actors, 1), 4),
+    }

@@ -20,7 +20,7 @@ from .placement import run_splits
 from .plan import RowEstimate, Split
 from .prepare import Prepared, prepare
 from .progress import Progress
-from .report import Report
+from .report import Report, computed
 from .sample import sampled_schema
 
 # A share of dead rows among the first few says nothing.
@@ -128,7 +128,6 @@ def _report(
 ) -> Report:
     whole = before + added
     rows, dead = whole["rows"], whole["dead"]
-    padded = added["padded_tokens"]
     truncated = {"rows": int(whole["truncated_rows"]), "tokens": int(whole["lost_tokens"])}
     return Report(
         rows=rows,
@@ -144,7 +143,7 @@ def _report(
             "dead": added["dead"],
             "splits": added["splits"],
         },
-        padding=round(1 - added["tokens"] / padded, 4) if padded else None,
+        **computed(added),
         truncated=truncated if truncated["rows"] else None,
     )
 

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import inspect
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from pipemill.actors.packed import exchange_attention, stream_of
 
+from . import text_encoder
+
 # Of the probe: sequences of one and of several lengths, one beyond any window of attention.
-_LENGTHS = (160, 31, 31, 9, 3)
-_CLOSE = {"float32": 2e-5, "float64": 2e-5, "bfloat16": 5e-2, "float16": 5e-3}
+_LENGTHS = (160, 31, 31, 9, 3, 1)
+_BEYOND_A_WINDOW = 32
+_WIDEST_WINDOW = 2048  # a probe of more would take too long
+# How far packed answers may be from the padded ones, as a share of how these differ among each
+# other: rounding, and nothing else.
+_CLOSE = {"float32": 1e-4, "float64": 1e-4, "bfloat16": 3e-2, "float16": 5e-3}
 
 
 class Encoder:
@@ -26,7 +32,9 @@ class Encoder:
 
     def __init__(self, pipeline: Any, whole: bool) -> None:
         self.pipeline, self.whole = pipeline, whole
-        self.first_position = 0
+        self._padding_index: int | None = None
+        self._lock = threading.Lock()
+        self._verdict: bool | None = None
 
     def __call__(self, chunks: pa.StructArray) -> tuple[Any, np.ndarray]:
         """The model's first output, and each chunk's length in tokens.
@@ -34,6 +42,8 @@ class Encoder:
         Of shape (chunks, width), or (tokens of all chunks, width): without padding.
         """
         lengths = chunks.field("size").to_numpy().copy()  # torch wants an array it may write to
+        if lengths.min(initial=1) < 1:
+            raise ValueError("the text has no tokens")
         columns = {
             name: chunks.field(name).flatten().to_numpy().astype(np.int64)
             for name in self.pipeline.tokenizer.model_input_names
@@ -42,43 +52,69 @@ class Encoder:
         run = self._packed if self.packed else self._padded
         return run(columns, lengths), lengths
 
-    @cached_property
+    @property
     def packed(self) -> bool:
-        """Whether the model's answers are the same without padding."""
-        if self.pipeline.device.type == "meta":
+        """Whether the model's answers are the same without padding; tried when first asked."""
+        with self._lock:
+            if self._verdict is None:
+                self._verdict = self._packs()
+            return self._verdict
+
+    def _packs(self) -> bool:
+        model = self.pipeline.model
+        if self.pipeline.device.type == "meta" or text_encoder.needs_own_length(model):
             return False
-        model, (columns, lengths) = self.pipeline.model, self._probe()
         close = _CLOSE.get(str(model.dtype).removeprefix("torch."), 0)
         try:
-            expected = self._padded(columns, lengths).float()
+            columns, lengths = self._probe()
+            expected = self._one_by_one(columns, lengths)
             usual = exchange_attention(model)
         except Exception:  # whatever this model does instead of attention as usual
             return False
-        # RoBERTa and its kin count positions from behind the padding's.
-        for first in (0, (self.pipeline.tokenizer.pad_token_id or 0) + 1):
-            self.first_position = first
+        table = text_encoder.position_table(model)
+        index = None if table is None else table.padding_idx
+        for self._padding_index in dict.fromkeys((index, None)):
             try:
                 got = self._packed(columns, lengths).float()
             except Exception:
                 continue
-            if (got - expected).abs().max() <= close * expected.abs().max().clamp(min=1):
+            if (got - expected).norm() <= close * (expected - expected.mean(dim=0)).norm():
                 return True
         model.set_attn_implementation(usual)
         return False
 
     def _probe(self) -> tuple[dict[str, np.ndarray], np.ndarray]:
         """Random tokens that mean nothing, in sequences of several lengths."""
-        from .text_encoder import positions
-
-        tokenizer = self.pipeline.tokenizer
-        longest = positions(self.pipeline.model) or max(_LENGTHS)
-        lengths = np.minimum(_LENGTHS, longest)
-        plain = np.setdiff1d(np.arange(len(tokenizer)), tokenizer.all_special_ids)
-        ids = np.random.default_rng(0).choice(plain if len(plain) else [0], int(lengths.sum()))
+        tokenizer, model = self.pipeline.tokenizer, self.pipeline.model
+        config, rng = model.config.get_text_config(), np.random.default_rng(0)
+        window = getattr(config, "sliding_window", None) or 0
+        if window > _WIDEST_WINDOW:
+            raise NotImplementedError(f"a window of {window} tokens is not tried")
+        lengths = np.array(_LENGTHS)
+        lengths[0] = max(lengths[0], window + _BEYOND_A_WINDOW)
+        lengths = np.minimum(lengths, text_encoder.positions(model) or lengths[0])
+        # A tokenizer may know more tokens than the model: on a GPU one such ends the process.
+        known = min(len(tokenizer), model.get_input_embeddings().num_embeddings)
+        ids = rng.integers(known, size=int(lengths.sum()))
+        # To some models the tokens of masks or padding are more than any other token.
+        special = [i for i in tokenizer.all_special_ids if i < known][: int(lengths[0]) // 4]
+        ids[1 : 1 + len(special)] = special
         columns = {"input_ids": ids}
         if "token_type_ids" in tokenizer.model_input_names:
-            columns["token_type_ids"] = np.zeros_like(ids)
+            types = getattr(config, "type_vocab_size", None) or 1
+            columns["token_type_ids"] = rng.integers(min(types, 2), size=len(ids))
         return columns, lengths
+
+    def _one_by_one(self, columns: dict[str, np.ndarray], lengths: np.ndarray) -> Any:
+        """Each sequence alone, as the model was made for."""
+        import torch
+
+        ends = np.cumsum(lengths)
+        answers = [
+            self._padded({name: v[end - n : end] for name, v in columns.items()}, np.array([n]))
+            for end, n in zip(ends, lengths, strict=True)
+        ]
+        return torch.cat(answers).float()
 
     def _padded(self, columns: dict[str, np.ndarray], lengths: np.ndarray) -> Any:
         import torch
@@ -97,12 +133,23 @@ class Encoder:
 
     def _packed(self, columns: dict[str, np.ndarray], lengths: np.ndarray) -> Any:
         starts = np.cumsum(lengths) - lengths
-        places = np.arange(int(lengths.sum())) - np.repeat(starts, lengths)
         inputs = {name: values[None] for name, values in columns.items()}
-        inputs["position_ids"] = (places + self.first_position)[None]
+        inputs["position_ids"] = self._positions(columns["input_ids"], starts, lengths)[None]
         with stream_of(lengths), self._first_tokens(starts):
             output = self._run(inputs)
         return output if self.whole else output[0]
+
+    def _positions(self, ids: np.ndarray, starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+        """Of each token in its sequence, shape (tokens,).
+
+        RoBERTa and its kin count from behind the padding's, and do not count the padding's token.
+        """
+        if self._padding_index is None:
+            return np.arange(len(ids)) - np.repeat(starts, lengths)
+        counts = ids != self._padding_index
+        before = np.concatenate([[0], np.cumsum(counts)])
+        within = before[1:] - np.repeat(before[starts], lengths)
+        return np.where(counts, within, 0) + self._padding_index
 
     @contextmanager
     def _first_tokens(self, starts: np.ndarray) -> Iterator[None]:

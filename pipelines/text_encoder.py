@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 _POSITIONS = ("position_embeddings", "embed_positions", "wpe")
+_ROPE_BY_LENGTH = ("dynamic", "longrope")
 _UNBOUNDED = 10**9  # what tokenizers say that know no limit is larger
 
 
@@ -63,16 +64,21 @@ def positions(model: Any) -> int | None:
 
     RoBERTa and its kin start counting after the padding index, BART and OPT at an offset.
     """
+    table = position_table(model)
+    if table is None:
+        return None
+    reserved = 0 if table.padding_idx is None else table.padding_idx + 1
+    return int(table.num_embeddings - reserved - getattr(table, "offset", 0))
+
+
+def position_table(model: Any) -> Any:
+    """The model's embedding of positions; None if it has none."""
     beside = _place_of_words(model)
     for name, module in model.named_modules():
-        if name.startswith(beside) and _is_table(name, module):
-            reserved = module.padding_idx + 1 if module.padding_idx else 0
-            return int(module.num_embeddings - reserved - getattr(module, "offset", 0))
+        table = name.endswith(_POSITIONS) and hasattr(module, "num_embeddings")
+        if table and name.startswith(beside):
+            return module
     return None
-
-
-def _is_table(name: str, module: Any) -> bool:
-    return name.endswith(_POSITIONS) and hasattr(module, "num_embeddings")
 
 
 def _place_of_words(model: Any) -> str:
@@ -83,6 +89,13 @@ def _place_of_words(model: Any) -> str:
         return ""
     name = next((name for name, module in model.named_modules() if module is words), "")
     return name.rpartition(".")[0]
+
+
+def needs_own_length(model: Any) -> bool:
+    """Whether the longest chunk of a micro-batch decides the positions of all: scaled rotary."""
+    rope = getattr(model.config.get_text_config(), "rope_parameters", None) or {}
+    kinds = [rope, *(inner for inner in rope.values() if isinstance(inner, dict))]
+    return any(kind.get("rope_type") in _ROPE_BY_LENGTH for kind in kinds)
 
 
 def needs_equal_sizes(pipeline: Any) -> bool:
@@ -96,6 +109,7 @@ def needs_equal_sizes(pipeline: Any) -> bool:
         or pipeline.tokenizer.pad_token_id != pipeline.model.config.get_text_config().pad_token_id
         or pipeline.tokenizer.padding_side == "left"
         or "attention_mask" not in pipeline.tokenizer.model_input_names
+        or needs_own_length(pipeline.model)
     )
 
 

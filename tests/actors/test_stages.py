@@ -1,5 +1,8 @@
 """The stages around a task that fails on demand: whose row dies, where, and who is unharmed."""
 
+import time
+from concurrent.futures import ThreadPoolExecutor
+
 import pyarrow as pa
 import pytest
 from pipemill.actors.batch import Batch
@@ -65,3 +68,24 @@ def test_wrong_number_of_answers_is_an_error_of_the_row_not_a_shift():
     task.forward = lambda chunks: pa.array(["x"] * (len(chunks) - 1), pa.string())
     batch = Stages(task, {"text": "t"}, Budget(100)).process(Batch(pa.table({"t": ["a", "b"]})))
     assert {f.stage for f in batch.failures.values()} == {"forward"}
+
+
+def test_overlapping_calls_count_the_actors_time_once():
+    task = Lengths()
+    forward, seconds = task.forward, 0.02
+
+    def slow(chunks):
+        time.sleep(seconds)
+        return forward(chunks)
+
+    task.forward = slow
+    started = time.perf_counter()
+    stages = Stages(task, {"text": "t"}, Budget(10**6))
+    batches = [Batch(pa.table({"t": [f"{i}", "b"]})) for i in range(8)]
+    with ThreadPoolExecutor(4) as calls:
+        list(calls.map(stages.process, batches))
+    wall = time.perf_counter() - started
+    actor = sum(batch.work["actor_seconds"] for batch in batches)
+    busy = sum(batch.work["forward_seconds"] for batch in batches)
+    assert 8 * seconds <= busy <= actor <= wall
+    assert sum(batch.work["budget_1000000"] for batch in batches) == 8

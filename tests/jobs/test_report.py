@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from pipemill.jobs.cli import main
+from pipemill.jobs.report import Report, computed
 
 import pipemill
 from tests import tiny
@@ -87,3 +88,50 @@ def test_footers_without_these_counts_are_read(wanted, tmp_path):
     report = pipemill.run(wanted)
     assert report.rows == 60
     assert report.truncated == {"rows": 4, "tokens": sum(EXCESS[15:])}
+
+
+def test_how_it_was_computed_is_in_every_form_of_the_report(wanted, tmp_path):
+    # A part is a split: each of the four has every text three times, and one of its own.
+    few = TEXTS[4:8]
+    texts = [text for i in range(4) for text in [*few, *few, *few, TEXTS[10 + i], "", ""]]
+    pq.write_table(pa.table({"text": texts}), tmp_path / "in.parquet")
+    batching = {"max_tokens": 700}
+    report = pipemill.run(wanted | {"batching": batching, "parameters": {}})
+    assert (report.packed, report.padding, report.max_tokens) == (1, 0, 700)
+    assert report.repeated == 4 * (8 + 1)
+    assert 0 < report.device_busy <= 1
+    said = json.loads(report.to_json())
+    for name in ("packed", "repeated", "max_tokens", "device_busy"):
+        assert said[name] == getattr(report, name)
+    lines = [
+        "padding       none (packed)",
+        "repeats       36 chunks computed once",
+        "budget        700 tokens a micro-batch",
+        f"device busy   {100 * report.device_busy:.0f} %",
+    ]
+    for line in lines:
+        assert line in str(report)
+        assert line[14:] in report._repr_html_()
+    nothing_left = pipemill.run(wanted | {"batching": batching, "parameters": {}})
+    assert nothing_left.packed is nothing_left.device_busy is nothing_left.repeated is None
+    assert "device busy" not in str(nothing_left)
+
+
+def test_what_splits_counted_adds_up_to_shares():
+    work = {"tokens": 60, "padded_tokens": 80, "packed_tokens": 15, "repeated_chunks": 7.0}
+    work |= {"budget_1024": 2, "budget_512": 3, "actor_seconds": 10.0, "forward_seconds": 9.25}
+    told = computed(work)
+    assert told == {
+        "padding": 0.25,
+        "packed": 0.25,
+        "repeated": 7,
+        "max_tokens": 512,
+        "device_busy": 0.925,
+    }
+    assert computed({}) == {}
+    assert computed({**work, "budget_512": 1})["max_tokens"] == 1024
+    padded = Report(
+        rows=1, done=1, dead=0, seconds=1, rows_per_second=1, output="", splits=1, **told,
+        added={"splits": 1, "rows": 1},
+    )  # fmt: skip
+    assert "padding       25.0% of the tokens" in str(padded)

@@ -1,0 +1,214 @@
+"""Packed or padded: the answers are those of each sequence alone, whatever shares its pass."""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from pipemill.actors import packed
+from pipemill.pipelines.encoder import Encoder
+
+from tests.pipelines import encoders
+from tests.pipelines.encoders import LIMIT
+
+TOKENS = ("Model", "ForTokenClassification", "ForMaskedLM")
+HEADS = (*TOKENS, "ForSequenceClassification")
+PACKED = [
+    (kind, head)
+    for kind in ("Bert", "Roberta", "XLMRoberta", "Camembert", "Electra", "DistilBert")
+    for head in HEADS
+]
+PACKED += [("ModernBert", head) for head in HEADS] + [("Albert", head) for head in TOKENS]
+PACKED += [("Qwen2", "Model"), ("Qwen2", "ForTokenClassification")]
+PADDED = [
+    ("MPNet", "Model", {}),
+    ("MPNet", "ForSequenceClassification", {}),
+    ("DebertaV2", "Model", {}),
+    ("DebertaV2", "ForSequenceClassification", {}),
+    ("T5", "ForSequenceClassification", {}),
+    ("Bart", "ForSequenceClassification", {}),
+    ("ModernBert", "ForSequenceClassification", {"classifier_pooling": "mean"}),
+    ("Qwen2", "ForSequenceClassification", {}),
+    ("Albert", "ForSequenceClassification", {}),
+]
+MIXES = (
+    st.lists(st.integers(1, LIMIT), min_size=1, max_size=8)
+    | st.lists(st.sampled_from([1, 5, 17]), min_size=5, max_size=12)
+    | st.lists(st.integers(1, 6), max_size=8).map(lambda short: [LIMIT, *short, 1])
+)
+few = settings(
+    max_examples=5,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+
+
+def farthest(got, expected) -> float:
+    """The largest difference, as a share of the largest answer."""
+    assert got.shape == expected.shape
+    return float(np.abs(got - expected).max() / np.abs(expected).max())
+
+
+def check(encoder, model, lengths, close=1e-5):
+    made = encoders.sequences(encoder.pipeline, lengths)
+    got, sizes = encoder(encoders.chunks(made))
+    expected = encoders.one_by_one(model, made, encoder.whole)
+    assert sizes.tolist() == lengths
+    assert farthest(got.float().numpy(), expected) < close
+    if encoder.whole and len(lengths) > 1:
+        assert np.ptp(expected, axis=0).max() > 0.1 * np.abs(expected).max(), "rows differ"
+
+
+@pytest.mark.parametrize(("kind", "head"), PACKED)
+def test_packed_answers_are_those_of_each_sequence_alone(kind, head):
+    encoder = encoders.encoder(encoders.loaded(kind, head))
+    usual = encoders.loaded(kind, head).model
+    assert encoder.packed
+
+    @few
+    @given(MIXES)
+    def holds(lengths):
+        check(encoder, usual, lengths)
+
+    holds()
+
+
+@pytest.mark.parametrize(("kind", "head", "other"), PADDED)
+def test_what_does_not_pack_is_padded_with_its_usual_attention(kind, head, other, caplog):
+    import transformers
+
+    pipeline = encoders.loaded(kind, head, **other)
+    before = pipeline.model.config._attn_implementation
+    encoder = encoders.encoder(pipeline)
+    assert not encoder.packed
+    configs = [m.config for m in pipeline.model.modules() if hasattr(m, "config")]
+    assert {config._attn_implementation for config in configs} == {before}
+    usual = encoders.loaded(kind, head, **other).model
+    transformers.utils.logging.enable_propagation()
+    caplog.clear()
+    for lengths in ([5, 5, 1, 40], [LIMIT, 3], [2], [1, 1, 2]):
+        check(encoder, usual, lengths)
+    assert not caplog.records, "nothing is said of every micro-batch"
+    transformers.utils.logging.disable_propagation()
+
+
+@pytest.mark.parametrize("kind", ["Bert", "ModernBert", "Qwen2"])
+def test_half_precision_packs_and_is_as_close_as_it_can_be(kind):
+    encoder = encoders.encoder(encoders.loaded(kind, dtype="bfloat16"))
+    assert encoder.packed
+    made = encoders.sequences(encoder.pipeline, [LIMIT, 17, 17, 4, 1])
+    expected = encoders.one_by_one(encoders.loaded(kind).model, made, encoder.whole)
+    got = encoder(encoders.chunks(made))[0].float().numpy()
+    plain = encoders.loaded(kind, dtype="bfloat16").model
+    usual = encoders.one_by_one(plain, made, encoder.whole)
+    assert np.linalg.norm(got - expected) < 1.2 * np.linalg.norm(usual - expected)
+
+
+def without(fields):
+    """Breaks the packed attention: these arguments are lost on the way."""
+
+    def broken(module, query, key, value, attention_mask, **others):
+        return usual(module, query, key, value, None, **{**others, **fields})
+
+    usual = packed._attention
+    return broken
+
+
+def whole_stream(*args, **others):
+    lengths = packed._stream.lengths
+    with packed.stream_of(np.array([lengths.sum()])):
+        answer = attention(*args, **others)
+    packed._stream.lengths = lengths  # stream_of has put it away
+    return answer
+
+
+attention = packed._attention
+
+
+@pytest.mark.parametrize(
+    ("kind", "broken"),
+    [
+        ("Bert", whole_stream),
+        ("Bert", without({"scaling": 0.3})),
+        ("ModernBert", without({"sliding_window": None})),
+        ("ModernBert", without({"sliding_window": encoders.WINDOW // 2})),
+        ("Qwen2", without({"is_causal": False})),
+    ],
+)
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_answers_that_are_a_little_wrong_are_refused(kind, broken, dtype, monkeypatch):
+    monkeypatch.setattr(packed, "_attention", broken)
+    encoder = encoders.encoder(encoders.loaded(kind, dtype=dtype))
+    assert not encoder.packed
+    if dtype == "float32":
+        check(encoder, encoders.loaded(kind).model, [5, 9, LIMIT])
+
+
+def test_a_model_that_looks_beyond_the_sequence_for_one_kind_of_token_is_refused():
+    """ESM scales the embeddings of a text by its share of masks."""
+    import transformers
+
+    config = dict(encoders._SHAPE, vocab_size=20_000, pad_token_id=0, mask_token_id=4)
+    config |= {"initializer_range": 0.5, "position_embedding_type": "rotary"}
+    for dropout in (True, False):
+        pipeline = encoders.loaded("Bert")
+        pipeline.tokenizer.add_tokens([f"word{i}" for i in range(9_000)])
+        esm = transformers.EsmConfig(**config, token_dropout=dropout)
+        pipeline.model = transformers.EsmModel(esm).eval()
+        assert Encoder(pipeline, whole=False).packed is not dropout
+
+
+def test_a_window_wider_than_the_usual_probe_is_tried(monkeypatch):
+    settings = {"local_attention": 400, "max_position_embeddings": 4096}
+    assert encoders.encoder(encoders.loaded("ModernBert", **settings)).packed
+    monkeypatch.setattr(packed, "_attention", without({"sliding_window": None}))
+    assert not encoders.encoder(encoders.loaded("ModernBert", **settings)).packed
+    settings["local_attention"] = 5000
+    assert not encoders.encoder(encoders.loaded("ModernBert", **settings)).packed
+
+
+def test_positions_that_depend_on_the_longest_text_are_not_packed():
+    rope = (("rope_type", "dynamic"), ("rope_theta", 1e4), ("factor", 2.0))
+    settings = {"rope_parameters": rope, "max_position_embeddings": 300}
+    encoder = encoders.encoder(encoders.loaded("Qwen2", **settings))
+    assert not encoder.packed
+
+
+@pytest.mark.parametrize("kind", ["Bert", "Roberta"])
+def test_tokens_and_positions_that_the_model_lacks_are_not_tried(kind):
+    # As after adding tokens to a tokenizer alone; and with fewer positions than the probe's.
+    positions = 12 + (kind == "Roberta")
+    pipeline = encoders.loaded(kind, vocab_size=50, max_position_embeddings=positions)
+    encoder = encoders.encoder(pipeline)
+    assert encoder.packed
+    usual = encoders.loaded(kind, vocab_size=50, max_position_embeddings=positions).model
+    check(encoder, usual, [12, 12, 3, 1])
+
+
+def test_a_chunk_without_tokens_is_an_error_not_its_neighbours_answer():
+    encoder = encoders.encoder(encoders.loaded("Bert", "ForSequenceClassification"))
+    made = encoders.sequences(encoder.pipeline, [3, 5])
+    made.insert(1, {name: values[:0] for name, values in made[0].items()})
+    with pytest.raises(ValueError, match="no tokens"):
+        encoder(encoders.chunks(made))
+
+
+def test_threads_that_ask_at_once_get_one_verdict():
+    encoder = encoders.encoder(encoders.loaded("Bert"))
+    verdicts, start = [], threading.Barrier(4)
+
+    def ask():
+        start.wait()
+        verdicts.append(encoder.packed)
+
+    threads = [threading.Thread(target=ask) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert verdicts == [True] * 4
+    check(encoder, encoders.loaded("Bert").model, [4, 7])
