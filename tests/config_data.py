@@ -1,7 +1,7 @@
 """For each file of `configs/` a tiny model and tiny data of the form that it expects.
 
-A config's name to the name of the model (`models[…]`) and what writes its input below a folder
-and returns its path.
+A config's name to a function of the session's models and a folder, which writes the input there
+and returns the paths of model and input.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from . import made_media, tiny
+from .config_data_text import CONFIG_DATA
+from .config_data_text import Data as Wanted
 
 Data = Callable[[Path], str]
 
@@ -59,19 +61,28 @@ def _pairs(folder: Path) -> str:
 
 
 IMAGES: dict[str, tuple[str, Data]] = {
-    "depth_estimation": ("depth-estimation", _pictures),
-    "document_question_answering": ("document-question-answering", _pages),
-    "image_classification": ("image-classification", _pictures),
-    "image_feature_extraction": ("image-feature-extraction", _pictures),
-    "image_segmentation": ("image-segmentation", _pictures),
-    "image_to_image": ("image-to-image", _pictures),
-    "image_to_text": ("image-to-text", _pictures),
-    "keypoint_matching": ("keypoint-matching", _pairs),
-    "mask_generation": ("mask-generation", _pictures),
-    "object_detection": ("object-detection", _pictures),
-    "video_classification": ("video-classification-16", _clips),
-    "visual_question_answering": ("visual-question-answering", _pictures),
-    "zero_shot_image_classification": ("zero-shot-image-classification", _pictures),
-    "zero_shot_object_detection": ("zero-shot-object-detection", _shelves),
+    "depth-estimation": ("depth-estimation", _pictures),
+    "document-question-answering": ("document-question-answering", _pages),
+    "image-classification": ("image-classification", _pictures),
+    "image-feature-extraction": ("image-feature-extraction", _pictures),
+    "image-segmentation": ("image-segmentation", _pictures),
+    "image-to-image": ("image-to-image", _pictures),
+    "image-to-text": ("image-to-text", _pictures),
+    "keypoint-matching": ("keypoint-matching", _pairs),
+    "mask-generation": ("mask-generation", _pictures),
+    "object-detection": ("object-detection", _pictures),
+    "video-classification": ("video-classification-16", _clips),
+    "visual-question-answering": ("visual-question-answering", _pictures),
+    "zero-shot-image-classification": ("zero-shot-image-classification", _pictures),
+    "zero-shot-object-detection": ("zero-shot-object-detection", _shelves),
 }
-CONFIGS: dict[str, tuple[str, Data]] = {**IMAGES}
+
+
+def _built(model: str, write: Data) -> Wanted:
+    return lambda models, folder: (models[model], write(folder))
+
+
+CONFIGS: dict[str, Wanted] = {
+    **CONFIG_DATA,
+    **{name: _built(model, write) for name, (model, write) in IMAGES.items()},
+}

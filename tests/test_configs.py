@@ -23,13 +23,13 @@ def test_every_config_has_data():
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_config_runs(models, tmp_path, monkeypatch, capsys, name):
-    if name == "mask_generation":
+    if name == "mask-generation":
         torchvision_stand_in.put_in(monkeypatch)
-    model, write = CONFIGS[name]
     (tmp_path / "data").mkdir()
+    model, rows = CONFIGS[name](models, tmp_path / "data")
     settings = {
-        "model.path": models[model],
-        "input.path": write(tmp_path / "data"),
+        "model.path": model,
+        "input.path": rows,
         "output.path": str(tmp_path / "out"),
         "actors.placement": "local",
     }
@@ -43,4 +43,4 @@ def test_config_runs(models, tmp_path, monkeypatch, capsys, name):
     assert table.num_rows == told["rows"] == told["done"] > 0
     head = config.read_text().splitlines()
     assert head[0].startswith("# "), "a config begins with what it does"
-    assert yaml.safe_load(config.read_text())["task"] == name.replace("_", "-")
+    assert yaml.safe_load(config.read_text())["task"] == name
