@@ -25,11 +25,13 @@ from .own_pipeline import check_parameters, row_parameters
 from .row_values import media_kinds, opened, plain_value
 from .seeds import seeded
 from .stacking import group_of, same, size_of, stack, unstack
+from .truncation import tokens_cut
 
 _CHUNK = pa.struct(
     [
         ("size", pa.int64()),
         ("group", pa.int64()),
+        ("lost", pa.int32()),  # tokens of the row's text that no chunk holds
         ("settings", pa.string()),  # what the row has of its own for the pipeline's parameters
         ("inputs", pa.large_binary()),
     ]
@@ -130,10 +132,12 @@ class AnyPipeline:
         for chunk in chunks:
             tokens = int(chunk["input_ids"].shape[-1]) if "input_ids" in chunk else 0
             text_encoder.check_tokens(tokens, self.limit, "cut or shorten the text")
+        lost = tokens_cut(self.pipeline.tokenizer, values.get(self.declared.cuts), chunks)
         return [
             {
                 "size": size_of(chunk),
                 "group": group_of(chunk, settings),
+                "lost": lost if chunk is chunks[0] else 0,
                 "settings": settings,
                 "inputs": pickle.dumps(compact(chunk, self.scale), protocol=5),
             }

@@ -36,6 +36,7 @@ class PipelineTask:
     given: from the user's parameters to those of the pipeline.
     one_of: columns of which the input must have at least one.
     stacks: whether chunks of equal shape may be tried in one forward pass.
+    cuts: a column of texts that the pipeline may truncate: what that costs is counted.
     expands_with_model: whether `preprocess` already needs the model's weights.
     any_parameter: whether only the pipeline knows its parameters.
     libraries: modules that its pipeline imports for a row; without them every row would fail.
@@ -53,6 +54,7 @@ class PipelineTask:
     defaults: Mapping[str, Any] = field(default_factory=dict)
     given: Callable[[Mapping[str, Any]], dict[str, Any]] = dict
     one_of: tuple[str, ...] = ()
+    cuts: str | None = None
     stacks: bool = True
     expands_with_model: bool = False
     any_parameter: bool = False

@@ -147,6 +147,7 @@ def _seq2seq(name: str, column: str, **more: Parameter) -> PipelineTask:
         given=one_level,
         results=texts(column),
         record=texts_of(column),
+        cuts="text",
         stacks=False,
     )
 

@@ -36,4 +36,5 @@ TOKEN_CLASSIFICATION = PipelineTask(
     },
     results=_results,
     record=_record,
+    cuts="text",
 )

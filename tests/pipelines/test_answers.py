@@ -305,3 +305,16 @@ def test_token_classification(models, parameters, max_tokens):
     batch = answers(models, "token-classification", rows, parameters, None, max_tokens)
     for text, got in zip(texts, batch.results["entities"].to_pylist(), strict=True):
         assert_same(got, truth_of(models, "token-classification", text, parameters))
+
+
+def test_what_token_classification_cuts_is_counted(models):
+    texts = [tiny.sentence(200, 2), "Paris", tiny.sentence(120, 2)]
+    batch = answers(models, "token-classification", pa.table({"body": texts}))
+    words = tiny.tokenizer()
+    lengths = [len(words(text)["input_ids"]) for text in texts]
+    assert lengths[0] > lengths[2] > 128 > lengths[1], "two of them are longer than the model"
+    assert batch.work["truncated_rows"] == 2
+    assert batch.work["lost_tokens"] == lengths[0] + lengths[2] - 2 * 128
+    stride = answers(models, "token-classification", pa.table({"body": texts}), {"stride": 8,
+                     "aggregation_strategy": "simple"})  # fmt: skip
+    assert stride.work["lost_tokens"] == 0

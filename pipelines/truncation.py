@@ -1,0 +1,16 @@
+"""How many tokens of a text a pipeline has cut off without a word."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+
+def tokens_cut(tokenizer: Any, text: Any, chunks: list[Mapping[str, Any]]) -> int:
+    """Of a text that one chunk holds as far as it goes; 0 where several do, which are windows."""
+    if not isinstance(text, str) or len(chunks) != 1 or "input_ids" not in chunks[0]:
+        return 0
+    kept = int(chunks[0]["input_ids"].shape[-1])
+    if kept < tokenizer.model_max_length:
+        return 0
+    return max(len(tokenizer(text, truncation=False)["input_ids"]) - kept, 0)
