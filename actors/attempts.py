@@ -49,7 +49,7 @@ class Attempts(Protocol):
 
 def any_suspects(names: list[str]) -> bool:
     """Whether some split may be a suspect."""
-    parts = Counter(name.split(".", 1)[0] for name in names if not name.startswith("loading."))
+    parts = Counter(name.split(".", 1)[0] for name in names if name.startswith("part-"))
     return max(parts.values(), default=0) >= DEATHS
 
 

@@ -68,9 +68,9 @@ class Isolation:
                 else:
                     killed[int(rows[0])] = died
         answered = {int(rows[0]) for rows, _ in done if len(rows) == 1}
-        for row, died in killed.items():
+        for row, last in killed.items():
             if row not in answered:
-                batch.failures[row] = Failure(died.stage, "WorkerDied", str(died))
+                batch.failures[row] = Failure(last.stage, "WorkerDied", str(last))
         dead = np.array(sorted(batch.failures), dtype=np.int64)
         if len(dead) or not done:  # no stage does anything with them but shape their columns
             done.append((dead, self._ask_about(steps, _take(batch, dead))))
