@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
 from .float32 import choose_matmul
+from .own_class import imported, make_known
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,17 +59,23 @@ class Model:
         _quiet(transformers)
         source = self._source(task)
         path = source.pop("model")
-        config = transformers.AutoConfig.from_pretrained(path, **source)
+        config = transformers.AutoConfig.from_pretrained(path, **_hub(source))
         _, targets, _ = check_task(task)
+        own = source.get("pipeline_class", targets["impl"])
+        # Inputs are cast to the type that the weights have where they are.
+        dtype = {} if self.dtype == "auto" else {"dtype": getattr(torch, self.dtype)}
         reasons = []
         for auto_class in targets["pt"]:
             try:
                 with torch.device("meta"):
-                    model = auto_class.from_config(config, trust_remote_code=self.trust_remote_code)
+                    model = auto_class.from_config(
+                        config, trust_remote_code=self.trust_remote_code, **dtype
+                    )
             except ValueError as error:  # this class has no such architecture: the next may
                 reasons.append(str(error))
                 continue
-            parts = {part: path for part in _PARTS if _loads(targets["impl"], part)}
+            _set_generation(model, path, self.revision)
+            parts = _parts(own, path, source)
             return transformers.pipeline(task, model=model, device=model.device, **parts, **source)
         raise ValueError(f"no model class of {task} fits {path}: {'; '.join(reasons)}")
 
@@ -80,43 +86,46 @@ class Model:
             "trust_remote_code": self.trust_remote_code,
         }
         if self.pipeline_class is not None:
-            source["pipeline_class"] = _imported(self.pipeline_class)
-            _make_known(task, source["pipeline_class"], self.path)
+            own = imported(self.pipeline_class)
+            make_known(task, own, source["model"], **_hub(source))
+            source["pipeline_class"] = own
         return source
 
 
-# What a pipeline may be made of beside its model.
-_PARTS = ("tokenizer", "image_processor", "video_processor", "feature_extractor", "processor")
+# What a pipeline may be made of beside its model, from the model's folder.
+_PARTS = ("tokenizer", "image_processor", "video_processor", "processor")
 
 
-def _loads(pipeline_class: Any, part: str) -> bool:
-    """Whether that pipeline wants that part, or takes it where the model has one."""
+def _hub(source: dict[str, Any]) -> dict[str, Any]:
+    """Of a pipeline's source what a configuration is loaded by."""
+    return {name: source[name] for name in ("revision", "trust_remote_code")}
+
+
+def _parts(pipeline_class: Any, path: str, source: dict[str, Any]) -> dict[str, Any]:
+    """Those that the pipeline wants, or takes where the model has them."""
+    import transformers
+
     if isinstance(pipeline_class, str):
         module, _, name = pipeline_class.rpartition(".")
         pipeline_class = getattr(import_module(module), name)
-    return getattr(pipeline_class, f"_load_{part}", None) is not False
+    wanted = {part: getattr(pipeline_class, f"_load_{part}", None) for part in _PARTS}
+    parts = {part: path for part in _PARTS if wanted[part] is not False}
+    if getattr(pipeline_class, "_load_feature_extractor", None):
+        # Given its path, transformers would look for a decoder by the name of a model it loads.
+        parts["feature_extractor"] = transformers.AutoFeatureExtractor.from_pretrained(
+            path, **_hub(source)
+        )
+    return parts
 
 
-def _imported(name: str) -> Any:
-    """The class of "package.module:Class", which may lie in the folder a job is run in."""
-    module, _, attribute = name.partition(":")
-    if os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())
-    return getattr(import_module(module), attribute)
+def _set_generation(model: Any, path: str, revision: str | None) -> None:
+    """What the folder says of generating, as it comes with the weights: pipelines read it too."""
+    from transformers import GenerationConfig
 
-
-def _make_known(task: str, pipeline_class: Any, path: str) -> None:
-    """Tells transformers of a task that only the user's pipeline does: its model's own class."""
-    import transformers
-    from transformers.pipelines import PIPELINE_REGISTRY
-
-    try:
-        PIPELINE_REGISTRY.check_task(task)
-    except KeyError:
-        config = transformers.AutoConfig.from_pretrained(path)
-        names = config.architectures or ["AutoModel"]
-        model_classes = tuple(getattr(transformers, name) for name in names)
-        PIPELINE_REGISTRY.register_pipeline(task, pipeline_class, pt_model=model_classes)
+    if not model.can_generate():
+        return
+    with suppress(OSError):  # it says nothing
+        model.generation_config = GenerationConfig.from_pretrained(path, revision=revision)
 
 
 def _quiet(transformers: Any) -> None:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import gc
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from .attempts import DEATHS_LOADING, AttemptError, Attempts, attempt
+from .memory import free
 from .stages import Stages
 
 
@@ -66,7 +65,7 @@ class Resident:
             self._waiting -= 1
             self._alone = True
             self._stages = None
-        _free_memory()
+        free()
         try:
             yield
         finally:
@@ -97,10 +96,3 @@ class Resident:
         self._attempts.end(self._deaths)
         self._deaths = []
         return stages
-
-
-def _free_memory() -> None:
-    gc.collect()
-    torch = sys.modules.get("torch")
-    if torch is not None and torch.cuda.is_initialized():
-        torch.cuda.empty_cache()

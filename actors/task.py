@@ -38,6 +38,12 @@ class Column:
     required: bool = True
     parameter: bool = False
 
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise ValueError(
+                f"the kind of a column is one of {', '.join(KINDS)}, not {self.kind!r}"
+            )
+
 
 @dataclass(frozen=True)
 class Parameter:
@@ -54,15 +60,22 @@ class Parameter:
     def check(self, name: str, value: Any) -> None:
         """Raises ValueError for a value that can't be right."""
         if self.choices and value not in self.choices:
-            known = ", ".join("null" if c is None else str(c) for c in self.choices)
-            raise ValueError(f"{name} is one of {known}, not {value!r}")
+            raise ValueError(f"{name} is {self.wanted()}, not {value!r}")
         if self.kind == "any" or self.choices:
             return
         kinds = self.kind.split("|")
         fits = isinstance(value, tuple(t for kind in kinds for t in _TYPES[kind][0]))
         if not fits or (isinstance(value, bool) and "bool" not in kinds):
-            wanted = " or ".join(_TYPES[kind][1] for kind in kinds)
-            raise ValueError(f"{name} is {wanted}, not {value!r}")
+            raise ValueError(f"{name} is {self.wanted()}, not {value!r}")
+
+    def wanted(self) -> str:
+        """What its values are, for messages."""
+        if self.choices:
+            names = ("null" if choice is None else str(choice) for choice in self.choices)
+            return f"one of {', '.join(names)}"
+        if self.kind == "any":
+            return "any value"
+        return " or ".join(_TYPES[kind][1] for kind in self.kind.split("|"))
 
 
 class Task(Protocol):
@@ -75,6 +88,9 @@ class Task(Protocol):
     name: str
     inputs: tuple[Column, ...]
     parameters: Mapping[str, Parameter]
+    adds: str  # the columns it adds, for a reader
+    # The last two may be left out where they are false.
+    repeats: bool  # whether equal chunks always have equal outputs
     packed: bool  # whether chunks of a micro-batch cost their tokens only, and no padding
 
     @staticmethod

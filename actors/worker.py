@@ -191,6 +191,14 @@ def _once(load: Load) -> Stages:
     return load()
 
 
+def load_or_reason(load: Load) -> tuple[Stages | None, str | None]:
+    """The loaded task, or why it can't be loaded."""
+    try:
+        return load(), None
+    except Exception as error:
+        return None, f"loading failed: {type(error).__name__}: {error}"
+
+
 def _write(sink: Sink, split: Split, batch: Batch) -> Line:
     try:
         sink.write(split, batch)

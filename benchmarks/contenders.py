@@ -1,8 +1,9 @@
 """One contender's whole run, in a process of its own: Parquet in, Parquet out.
 
-    python -m benchmarks.contenders NAME MODEL INPUT OUTPUT
+    python -m benchmarks.contenders WORK NAME MODEL INPUT OUTPUT
 
-Prints one JSON object: seconds since the process began, and rows/s from the first results on.
+WORK is "classification" or "embedding". Prints one JSON object: seconds since the process began,
+and rows/s from the first results on.
 """
 
 from __future__ import annotations
@@ -10,31 +11,68 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import psutil
+import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 STARTED = psutil.Process().create_time()
 WINDOW = 256  # rows per call of a loop
 
+Marks = list[tuple[float, int]]
 
-def pipeline_loop(model: str, rows: str, output: str, batch_size: int) -> list[tuple[float, int]]:
-    """What one writes first: load the pipeline, go through the rows, write the answers."""
+
+def loop(rows: str, output: str, answer: Callable[[list[str]], dict[str, Any]]) -> Marks:
+    """What one writes first: go through the rows, write the answers."""
+    table, marks, answers = ds.dataset(rows).to_table(), [], []
+    texts = table["text"].to_pylist()
+    for start in range(0, len(texts), WINDOW):
+        answers.append(pa.table(answer(texts[start : start + WINDOW])))
+        marks.append((time.time(), min(start + WINDOW, len(texts))))
+    Path(output).mkdir(parents=True)
+    for column in (found := pa.concat_tables(answers)).column_names:
+        table = table.append_column(column, found[column])
+    pq.write_table(table, f"{output}/all.parquet")
+    return marks
+
+
+def columns(answers: list[dict[str, Any]]) -> dict[str, Any]:
+    return {name: [answer[name] for answer in answers] for name in ("label", "score")}
+
+
+def classifier(model: str) -> Any:
     import transformers
 
-    pipe = transformers.pipeline("text-classification", model=model, device="cpu")
-    table = ds.dataset(rows).to_table()
-    texts, answers, marks = table["text"].to_pylist(), [], []
-    for start in range(0, len(texts), WINDOW):
-        answers += pipe(texts[start : start + WINDOW], batch_size=batch_size, truncation=True)
-        marks.append((time.time(), len(answers)))
-    for name in ("label", "score"):
-        table = table.append_column(name, [[answer[name] for answer in answers]])
+    return transformers.pipeline("text-classification", model=model, device="cpu")
+
+
+def pipeline_loop(model: str, rows: str, output: str, batch_size: int) -> Marks:
+    pipe = classifier(model)
+    return loop(
+        rows, output, lambda texts: columns(pipe(texts, batch_size=batch_size, truncation=True))
+    )
+
+
+def datasets_map(model: str, rows: str, output: str, batch_size: int) -> Marks:
+    import datasets
+
+    pipe, marks = classifier(model), []
+
+    def answer(batch: dict[str, Any]) -> dict[str, Any]:
+        found = columns(pipe(batch["text"], batch_size=batch_size, truncation=True))
+        marks.append((time.time(), len(batch["text"]) + (marks[-1][1] if marks else 0)))
+        return found
+
+    files = sorted(map(str, Path(rows).glob("*.parquet")))
+    dataset = datasets.load_dataset("parquet", data_files=files, split="train")
+    done = dataset.map(answer, batched=True, batch_size=WINDOW, load_from_cache_file=False)
     Path(output).mkdir(parents=True)
-    pq.write_table(table, f"{output}/all.parquet")
+    done.to_parquet(f"{output}/all.parquet")
     return marks
 
 
@@ -43,21 +81,16 @@ class Classifier:
 
     def __init__(self, model: str, batch_size: int) -> None:
         import torch
-        import transformers
 
         torch.set_num_threads(1)
-        self.pipe = transformers.pipeline("text-classification", model=model, device="cpu")
-        self.batch_size = batch_size
+        self.pipe, self.batch_size = classifier(model), batch_size
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         answers = self.pipe(list(batch["text"]), batch_size=self.batch_size, truncation=True)
-        batch["label"] = [answer["label"] for answer in answers]
-        batch["score"] = [answer["score"] for answer in answers]
-        batch["at"] = [time.time()] * len(answers)
-        return batch
+        return {**batch, **columns(answers), "at": [time.time()] * len(answers)}
 
 
-def ray_recipe(model: str, rows: str, output: str, batch_size: int) -> list[tuple[float, int]]:
+def ray_recipe(model: str, rows: str, output: str, batch_size: int) -> Marks:
     """Repartitioned, so that both actors work; Ray is told of more CPUs, so that it can read."""
     import ray
     from ray.data import ActorPoolStrategy
@@ -77,16 +110,51 @@ def ray_recipe(model: str, rows: str, output: str, batch_size: int) -> list[tupl
     return [(at, i + 1) for i, at in enumerate(times)]
 
 
-def pipemill_run(model: str, rows: str, output: str) -> list[tuple[float, int]]:
+def sentence_transformers(model: str, rows: str, output: str, medium: bool) -> Marks:
+    import sentence_transformers
+    import torch
+
+    if medium:
+        torch.set_float32_matmul_precision("medium")
+    encoder = sentence_transformers.SentenceTransformer(model, device="cpu")
+    vectors = partial(encoder.encode, show_progress_bar=False)
+    return loop(rows, output, lambda texts: {"embedding": list(vectors(texts))})
+
+
+def daft_embed_text(model: str, rows: str, output: str) -> Marks:
+    """Steady state can't be told from outside: the whole run counts."""
+    import daft
+    from daft.functions.ai import embed_text
+
+    frame = daft.read_parquet(f"{rows}/*.parquet")
+    text = daft.col("text")
+    frame = frame.with_column("embedding", embed_text(text, provider="transformers", model=model))
+    started = time.time()
+    frame.write_parquet(output)
+    return [(started, 0), (time.time(), ds.dataset(output).count_rows())]
+
+
+def daft_pipeline(model: str, rows: str, output: str) -> Marks:
+    import daft
+
+    @daft.udf(return_dtype=daft.DataType.string(), concurrency=1)
+    class Label:
+        def __init__(self) -> None:
+            self.pipe = classifier(model)
+
+        def __call__(self, texts: Any) -> list[str]:
+            return [a["label"] for a in self.pipe(texts.to_pylist(), truncation=True)]
+
+    frame = daft.read_parquet(f"{rows}/*.parquet")
+    started = time.time()
+    frame.with_column("label", Label(daft.col("text"))).write_parquet(output)
+    return [(started, 0), (time.time(), ds.dataset(output).count_rows())]
+
+
+def pipemill_run(model: str, rows: str, output: str, **job: Any) -> Marks:
     import pipemill
 
-    pipemill.run(
-        task="text-classification",
-        model=model,
-        input=rows,
-        output=output,
-        parameters={"truncation": True},
-    )
+    pipemill.run(model=model, input=rows, output=output, **job)
     parts = sorted(Path(output).glob("part-*"), key=lambda part: part.stat().st_mtime)
     marks, done = [], 0
     for part in parts:
@@ -95,16 +163,32 @@ def pipemill_run(model: str, rows: str, output: str) -> list[tuple[float, int]]:
     return marks
 
 
-CONTENDERS = {
-    "pipemill": pipemill_run,
-    "transformers, batch_size=1": lambda *a: pipeline_loop(*a, batch_size=1),
-    "transformers, batch_size=32": lambda *a: pipeline_loop(*a, batch_size=32),
-    "Ray's recipe, batch_size=1": lambda *a: ray_recipe(*a, batch_size=1),
+CONTENDERS: dict[str, dict[str, Callable[[str, str, str], Marks]]] = {
+    "classification": {
+        "pipemill": partial(
+            pipemill_run, task="text-classification", parameters={"truncation": True}
+        ),
+        "transformers, batch_size=1": partial(pipeline_loop, batch_size=1),
+        "transformers, batch_size=32": partial(pipeline_loop, batch_size=32),
+        "datasets.map, batch_size=1": partial(datasets_map, batch_size=1),
+        "Ray's recipe, batch_size=1": partial(ray_recipe, batch_size=1),
+        "Daft with the pipeline": daft_pipeline,
+    },
+    "embedding": {
+        "pipemill": partial(
+            pipemill_run,
+            task="feature-extraction",
+            parameters={"normalize": True, "truncation": True, "max_length": 256},
+        ),
+        "sentence-transformers": partial(sentence_transformers, medium=False),
+        'sentence-transformers, "medium"': partial(sentence_transformers, medium=True),
+        "Daft embed_text": daft_embed_text,
+    },
 }
 
 
-def main(name: str, model: str, rows: str, output: str) -> None:
-    marks = CONTENDERS[name](model, rows, output)
+def main(work: str, name: str, model: str, rows: str, output: str) -> None:
+    marks = CONTENDERS[work][name](model, rows, output)
     whole = time.time() - STARTED
     (first, before), (last, after) = marks[0], marks[-1]
     print(json.dumps({"whole_s": whole, "steady_rows_per_s": (after - before) / (last - first)}))

@@ -1,10 +1,10 @@
-"""Whole runs side by side: pipemill, a loop over transformers' pipeline, the recipe of Ray's docs.
+"""Whole runs side by side: pipemill, and what its users would otherwise pick.
 
-    python -m benchmarks.whole_run [--rows 8000] [--rounds 3]
+    python -m benchmarks.whole_run [--rows 8000] [--rounds 3] [--work classification]
 
-Each contender classifies the same texts of natural, log-normal length with the same model of 22
-million parameters (all-MiniLM-L6-v2 under a random head), in a fresh process, in turn. Prints the
-table of medians and saves it in benchmarks/results/.
+Each contender works on the same texts of natural, log-normal length with the same model of 22
+million parameters (all-MiniLM-L6-v2; for classification under a random head), in a fresh process,
+in turn. Prints the tables of medians and saves them in benchmarks/results/.
 """
 
 from __future__ import annotations
@@ -60,9 +60,11 @@ def write_model(folder: Path) -> None:
     transformers.AutoTokenizer.from_pretrained(source).save_pretrained(folder)
 
 
-def measure(name: str, model: Path, rows: Path, output: Path) -> dict[str, float]:
-    command = [sys.executable, "-m", "benchmarks.contenders", name, str(model), str(rows)]
-    done = subprocess.run([*command, str(output)], check=True, capture_output=True, text=True)
+def measure(work: str, name: str, model: Path, rows: Path, output: Path) -> dict[str, float]:
+    command = [sys.executable, "-m", "benchmarks.contenders", work, name, str(model), str(rows)]
+    done = subprocess.run([*command, str(output)], capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(f"{name} failed:\n{done.stderr[-2000:]}")
     return json.loads(done.stdout.splitlines()[-1])
 
 
@@ -70,34 +72,43 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--rows", type=int, default=8000)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--work", choices=list(CONTENDERS), action="append")
     options = parser.parse_args()
     newsgroups.prepare()
-    figures: dict[str, list[dict[str, float]]] = {name: [] for name in CONTENDERS}
-    with tempfile.TemporaryDirectory() as temporary:
-        root = Path(temporary)
-        write_model(root / "model")
-        lengths = write_rows(root / "rows", options.rows)
-        write_rows(root / "fewer", min(FEWER_ROWS.values()))
-        for round_ in range(options.rounds):
-            for name in CONTENDERS:
-                rows = root / ("fewer" if name in FEWER_ROWS else "rows")
-                output = root / "out"
-                figures[name].append(measure(name, root / "model", rows, output))
-                shutil.rmtree(output)
-                print(f"round {round_ + 1}: {name}: {figures[name][-1]}", file=sys.stderr)
-    text = table(figures, options.rows, lengths)
     results = Path("benchmarks/results")
     results.mkdir(exist_ok=True)
-    (results / "whole_run.md").write_text(text)
-    (results / "whole_run.json").write_text(json.dumps(figures, indent=1))
-    print(text)
+    with tempfile.TemporaryDirectory() as temporary:
+        root = Path(temporary)
+        write_model(root / "classification")
+        (root / "embedding").symlink_to((newsgroups.FOLDER / "model").resolve())
+        lengths = write_rows(root / "rows", options.rows)
+        write_rows(root / "fewer", min(FEWER_ROWS.values()))
+        for work in options.work or CONTENDERS:
+            figures = compare(work, root, options.rounds)
+            text = f"{work}: {table(figures, options.rows, lengths)}"
+            (results / f"{work}.md").write_text(text)
+            (results / f"{work}.json").write_text(json.dumps(figures, indent=1))
+            print(text)
+
+
+def compare(work: str, root: Path, rounds: int) -> dict[str, list[dict[str, float]]]:
+    """The figures of every contender, a round of all after another."""
+    figures: dict[str, list[dict[str, float]]] = {name: [] for name in CONTENDERS[work]}
+    for round_ in range(rounds):
+        for name in figures:
+            rows, output = root / ("fewer" if name in FEWER_ROWS else "rows"), root / "out"
+            figures[name].append(measure(work, name, root / work, rows, output))
+            shutil.rmtree(output)
+            print(f"round {round_ + 1}: {name}: {figures[name][-1]}", file=sys.stderr)
+    return figures
 
 
 def table(figures: dict[str, list[dict[str, float]]], rows: int, lengths: np.ndarray) -> str:
     steady = {n: statistics.median(f["steady_rows_per_s"] for f in fs) for n, fs in figures.items()}
     whole = {n: statistics.median(f["whole_s"] for f in fs) for n, fs in figures.items()}
     for name, fewer in FEWER_ROWS.items():
-        whole[name] += (rows - fewer) / steady[name]
+        if name in whole:
+            whole[name] += (rows - fewer) / steady[name]
     middle, high, top = np.percentile(lengths, [50, 90, 99]).astype(int)
     lines = [
         f"{rows:,} texts of {middle} words in the median, {high} at 90 %, {top} at 99 %; "

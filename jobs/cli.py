@@ -39,6 +39,13 @@ def _run(options: argparse.Namespace) -> int:
     return 0
 
 
+def _tasks(options: argparse.Namespace) -> int:
+    from .describe import all_tasks, one_task
+
+    print(one_task(options.name) if options.name else all_tasks(), flush=True)
+    return 0
+
+
 def _sections(options: argparse.Namespace) -> dict[str, Any]:
     sections: dict[str, Any] = {
         name: getattr(options, name)
@@ -105,6 +112,13 @@ def _parser() -> argparse.ArgumentParser:
         help="any key of the config, such as output.rows_per_part=300",
     )
     run.set_defaults(run=_run)
+    tasks = verbs.add_parser(
+        "tasks",
+        help="tasks, the columns they read and add, their parameters",
+        description="Lists the tasks; of one its columns, parameters and an example.",
+    )
+    tasks.add_argument("name", nargs="?", help="such as text-classification")
+    tasks.set_defaults(run=_tasks)
     return parser
 
 

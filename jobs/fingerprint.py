@@ -11,6 +11,7 @@ from typing import Any
 from . import dataset_input
 from .errors import ConfigError
 from .job import Job
+from .own_code import digest_class
 
 _BLOCK = 2**20
 
@@ -27,12 +28,19 @@ def deciding(job: Job, task: str, weights: str) -> dict[str, Any]:
         "input.dataset": dataset_input.fingerprint(job.input.path),
         "output.keep": job.output.keep,
         "output.on_error": job.output.on_error,
-        **({"pipeline_class": job.pipeline_class} if job.pipeline_class else {}),
+        **_own_class(job),
         **({"output.schema": job.output.schema} if job.output.schema else {}),
         "transformers": version("transformers"),
         "torch": version("torch"),
     }
     return json.loads(json.dumps(decides))  # as it will be read again
+
+
+def _own_class(job: Job) -> dict[str, Any]:
+    if job.pipeline_class is None:
+        return {}
+    code = digest_class(job.pipeline_class)
+    return {"pipeline_class": job.pipeline_class, "code of pipeline_class": code}
 
 
 def fingerprint(parts: dict[str, Any]) -> str:

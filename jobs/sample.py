@@ -8,8 +8,13 @@ from typing import Any
 import pyarrow as pa
 from pipemill.actors.attempts import Attempts, attempt
 from pipemill.actors.batch import Batch
-from pipemill.actors.worker import Source
-from pipemill.pipelines.inferred import own_columns_fit, schema_of
+from pipemill.actors.worker import Source, load_or_reason
+from pipemill.pipelines.inferred import (
+    COLUMNS_OF_SAMPLE,
+    COLUMNS_OF_TASK,
+    own_columns_fit,
+    schema_of,
+)
 from pipemill.pipelines.load import LoadTask
 
 from .errors import RunError
@@ -23,6 +28,14 @@ _SAMPLING = "sampling"
 # one of them, some.
 _WINDOWS = [(0, _ROWS), *((start, 8) for start in range(0, _ROWS, 8))]
 
+_DIED = (
+    "a sample shows which columns the task adds, but the process that computed it died, whichever "
+    "of the first rows it was given; declare the columns in output.schema"
+)
+
+# The schema, or why there is none.
+Found = tuple[bytes | None, str | None]
+
 
 def sampled_schema(
     load: LoadTask,
@@ -32,24 +45,26 @@ def sampled_schema(
     actors: ActorsSection,
     attempts: Attempts,
 ) -> bytes:
-    """Computes a few rows as an actor would, and returns the schema of their answers."""
+    """Computes a few rows as an actor would, and returns the schema of their answers.
+
+    Raises RunError with the reason if that can't be done.
+    """
     few = [split.to_json() for split in splits[:_SPLITS]]
     deaths = [name for name in attempts.names() if name.startswith(f"{_SAMPLING}.")]
-    windows = _WINDOWS[len(attempts.gone(deaths)) :]
-    for window in windows:
+    found: Found | None = None
+    for window in _WINDOWS[len(attempts.gone(deaths)) :]:
         with attempt(attempts, _SAMPLING):
             if placement == "local":
-                schema: bytes | None = _schema_of(load, source, few, window)
+                found = _schema_of(load, source, few, window)
             else:
-                schema = _schema_by_ray(load, source, few, window, actors)
-        if schema is not None:
-            attempts.end(deaths)
-            return schema
+                found = _schema_by_ray(load, source, few, window, actors)
+        if found is not None:
+            break
     attempts.end(deaths)
-    raise RunError(
-        "a sample shows which columns the task adds, but the process that computed it died, "
-        "whichever of the first rows it was given; declare the columns in output.schema"
-    )
+    schema, reason = found or (None, _DIED)
+    if schema is None:
+        raise RunError(str(reason))
+    return schema
 
 
 def _schema_by_ray(
@@ -58,44 +73,61 @@ def _schema_by_ray(
     splits: list[str],
     window: tuple[int, int],
     actors: ActorsSection,
-) -> bytes | None:
+) -> Found | None:
     """None if the process died."""
     import ray
 
-    remote = ray.remote(num_cpus=actors.num_cpus, num_gpus=actors.num_gpus, max_retries=0)
+    sample = ray.remote(_schema_of).options(
+        num_cpus=actors.num_cpus, num_gpus=actors.num_gpus, max_retries=0
+    )
     try:
-        return ray.get(remote(_schema_of).remote(load, source, splits, window))
-    except ray.exceptions.RayTaskError as error:
-        raise RunError(f"no sample could be computed: {error.cause or error}") from None
+        return ray.get(sample.remote(load, source, splits, window))
     except (ray.exceptions.WorkerCrashedError, ray.exceptions.OutOfMemoryError):
         return None
+    except ray.exceptions.RayError as error:
+        lines = str(error).strip().splitlines() or [""]
+        return None, f"no sample could be computed: {lines[-1]}"
 
 
-def _schema_of(load: LoadTask, source: Source, splits: list[str], window: tuple[int, int]) -> bytes:
-    stages = load()
-    task: Any = stages.task
+def _schema_of(load: LoadTask, source: Source, splits: list[str], window: tuple[int, int]) -> Found:
+    """The schema, or why there is none: not every exception of a user's code survives its way."""
+    stages, reason = load_or_reason(load)
+    if stages is None:
+        return None, reason
+    try:
+        answers, failed = _sample(stages, source, splits, window)
+        if not answers:
+            return None, f"of the first rows none could be computed; {'; '.join(failed[:3])}"
+        return _common(stages.task, answers).serialize().to_pybytes(), None
+    except Exception as error:
+        return None, f"the sample failed: {type(error).__name__}: {error}"
+
+
+def _sample(
+    stages: Any, source: Source, splits: list[str], window: tuple[int, int]
+) -> tuple[list[Any], list[str]]:
+    """The answers of the first rows, and why others have none."""
     start, count = window
-    answers, reasons = [], []
+    answers: list[Any] = []
+    reasons: list[str] = []
     for split in splits:
         batch = source.read(json.loads(split))
         few = Batch(batch.rows.slice(start, count))
         few.failures = {
-            row - start: why for row, why in batch.failures.items() if start <= row < start + count
+            row - start: f for row, f in batch.failures.items() if start <= row < start + count
         }
-        found = stages.answers(few)
-        answers += found
+        answers += stages.answers(few)
         reasons += [f"row {start + row}: {f.error}: {f.message}" for row, f in few.failures.items()]
         if len(answers) >= _ROWS:
             break
-    if not answers:
-        raise RunError(f"of the first rows none could be computed; {'; '.join(reasons[:3])}")
+    return answers, reasons
+
+
+def _common(task: Any, answers: list[Any]) -> pa.Schema:
+    """The task's own columns where they say all of every answer, else one of the answers' type."""
     declared = task.declared
     if declared.results is not None:
         own = declared.results(task.loaded)
-        if own_columns_fit(declared, answers, own):
-            return own.with_metadata({"columns": "the task's"}).serialize().to_pybytes()
-    return schema_of(answers).serialize().to_pybytes()
-
-
-def read_schema(data: bytes) -> pa.Schema:
-    return pa.ipc.read_schema(pa.py_buffer(data))
+        if own_columns_fit(declared, answers, own, task.given):
+            return own.with_metadata({b"columns": COLUMNS_OF_TASK})
+    return schema_of(answers).with_metadata({b"columns": COLUMNS_OF_SAMPLE})

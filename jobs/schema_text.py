@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 import pyarrow as pa
@@ -15,34 +16,41 @@ _EXAMPLES = (
 
 def schema_from(columns: Mapping[str, str]) -> pa.Schema:
     """Raises ConfigError for a type that is none."""
+    if not columns:
+        raise ConfigError("output.schema names no column")
     return pa.schema([(name, _parsed(text, name)) for name, text in columns.items()])
 
 
 def _parsed(text: str, name: str) -> pa.DataType:
     head, bracket, rest = text.strip().partition("<")
+    inner, closed, size = rest.rpartition(">")
     if not bracket:
         try:
             return pa.type_for_alias(head)
         except ValueError:
             raise _wrong(text, name) from None
-    if not rest.endswith(">"):
-        raise _wrong(text, name)
-    inner = rest[:-1]
-    if head == "list":
-        return pa.list_(_parsed(inner, name))
-    if head == "struct":
+    if head == "struct" and closed and not size:
         fields = [field.partition(":") for field in _split(inner)]
-        if not all(colon for _, colon, _ in fields):
-            raise _wrong(text, name)
-        return pa.struct([(field.strip(), _parsed(kind, name)) for field, _, kind in fields])
+        names = [field.strip() for field, _, _ in fields]
+        if all(names) and len(set(names)) == len(names):
+            return pa.struct([(field.strip(), _parsed(kind, name)) for field, _, kind in fields])
+    if head == "list" and closed and not size:
+        return pa.list_(_parsed(_item(inner), name))
+    if head == "fixed_size_list" and re.fullmatch(r"\[\d+\]", size):
+        return pa.list_(_parsed(_item(inner), name), int(size[1:-1]))
     raise _wrong(text, name)
 
 
+def _item(text: str) -> str:
+    """Without the name that Arrow shows before it: list<item: string>."""
+    return re.sub(r"^\s*(item|element)\s*:", "", text)
+
+
 def _split(text: str) -> list[str]:
-    """At commas that are in no brackets."""
+    """At commas that are in no brackets: timestamp[ms, UTC] has one."""
     pieces, depth = [""], 0
     for character in text:
-        depth += {"<": 1, ">": -1}.get(character, 0)
+        depth += {"<": 1, "[": 1, ">": -1, "]": -1}.get(character, 0)
         if character == "," and depth == 0:
             pieces.append("")
         else:

@@ -7,6 +7,7 @@ where a first try gave the answers of one chunk at a time.
 from __future__ import annotations
 
 import copy
+import importlib
 import json
 import pickle
 from dataclasses import dataclass
@@ -17,9 +18,12 @@ import pyarrow as pa
 from pipemill.actors.task import Loaded
 
 from . import text_encoder
+from .compact import compact, restored, scale_of
 from .declared import PipelineTask
-from .inferred import shaped
-from .row_values import labels_of, media_kinds, opened
+from .inferred import COLUMNS_OF_SAMPLE, COLUMNS_OF_TASK, as_columns
+from .own_pipeline import check_parameters, row_parameters
+from .row_values import media_kinds, opened, plain_value
+from .seeds import seeded
 from .stacking import group_of, same, size_of, stack, unstack
 
 _CHUNK = pa.struct(
@@ -41,20 +45,22 @@ class AnyPipeline:
     def __init__(self, declared: PipelineTask, loaded: Loaded) -> None:
         from transformers.pipelines.base import ChunkPipeline
 
-        if kinds := media_kinds(declared.inputs):
-            from . import media
-
-            for kind in kinds:
-                media.require(kind)
-            loaded.media.check()
+        _check_libraries(declared, loaded)
         self.declared, self.loaded, self.pipeline = declared, loaded, loaded.pipeline
         self.name, self.inputs = declared.name, declared.inputs
         self.given = {**declared.defaults, **declared.given(loaded.parameters)}
-        for column in declared.inputs:
-            if column.kind == "labels" and self.given.get(column.name) is not None:
-                self.given[column.name] = labels_of(self.given[column.name])
-        self.own = declared.own_parameters()
+        self.own = declared.own_parameters() | row_parameters(declared, loaded.pipeline)
+        if declared.any_parameter:
+            asked = self.given.keys() - declared.ours
+            check_parameters({k: self.given[k] for k in asked}, self.own, self.pipeline)
         self.kinds = {column.name: column.kind for column in declared.inputs}
+        for name in (c.name for c in declared.inputs if c.parameter):
+            if self.given.get(name) is not None:
+                self.given[name] = plain_value(self.given[name], self.kinds[name])
+        self.scale = scale_of(loaded.pipeline)
+        # What generates may draw lots, and what the user brings may do anything.
+        generates = getattr(loaded.pipeline, "_pipeline_calls_generate", False)
+        self.repeats = not (generates or declared.any_parameter)
         self.limit = text_encoder.positions(loaded.pipeline.model)
         self.chunked = isinstance(loaded.pipeline, ChunkPipeline)
         self.stacks: bool | None = None if declared.stacks else False
@@ -79,15 +85,12 @@ class AnyPipeline:
         )
 
     def regroup(self, rows: pa.Table, outputs: pa.ListArray) -> pa.Table:
-        schema = self.results()
-        seen = self.loaded.schema
-        # A sample may have shown that the answers fit the task's own columns.
-        own = seen is None or seen.metadata
-        shape = self.declared.record if own else self._as_schema
-        records = [
-            shape(answer, values)
-            for answer, values in zip(self.answers(rows, outputs), self._values(rows), strict=True)
-        ]
+        answers, schema, seen = self.answers(rows, outputs), self.results(), self.loaded.schema
+        columns = COLUMNS_OF_TASK if seen is None else (seen.metadata or {}).get(b"columns")
+        if columns != COLUMNS_OF_TASK:
+            return as_columns(answers, schema, sampled=columns == COLUMNS_OF_SAMPLE)
+        values = self._values(rows)
+        records = list(map(self.declared.record, answers, values))
         return pa.Table.from_pylist(records, schema=schema)
 
     def answers(self, rows: pa.Table, outputs: pa.ListArray) -> list[Any]:
@@ -98,28 +101,32 @@ class AnyPipeline:
             answer = answers[0]
             if self.chunked:
                 _, _, after = self.sanitized(self._settings(values))
-                answer = self.pipeline.postprocess(answers, **after)
+                answer = self.pipeline.postprocess(answers, **_copied(after))
             if isinstance(answer, _Raised):
                 raise type(answer.error, (Exception,), {})(answer.message)
             found.append(answer)
         return found
 
-    def _as_schema(self, answer: Any, values: dict[str, Any]) -> dict[str, Any]:
-        return shaped(answer, self.results())
-
     def _chunks(self, row: dict[str, Any]) -> list[dict[str, Any]]:
         own = {k: v for k, v in row.items() if k in self.own and v is not None}
         content = {k: v for k, v in row.items() if k not in self.own}
-        for name in set(self.declared.ours) & set(self.kinds):
-            if content.get(name) is None and self.given.get(name) is not None:
-                content[name] = self.given[name]
-        with opened(content, self.kinds, self.pipeline, self.loaded.media) as values:
+        # As they are: what is null in a parameter means something, in a column only that
+        # another row has it.
+        given = {
+            name: self.given[name]
+            for name in self.declared.ours
+            if name in self.kinds and self.given.get(name) is not None
+        }
+        with opened(content, self.kinds, self.pipeline, self.loaded.media) as found:
+            values = {**given, **found}
             settings = self._settings(own)
             before, _, _ = self.sanitized(settings)
             inputs = self.pipeline.preprocess(
                 self.declared.prepare(values, self.pipeline), **_copied(before)
             )
             chunks = list(inputs) if self.chunked else [inputs]
+        if not chunks:
+            raise ValueError(f"there is nothing for {self.name} to compute in this row")
         for chunk in chunks:
             tokens = int(chunk["input_ids"].shape[-1]) if "input_ids" in chunk else 0
             text_encoder.check_tokens(tokens, self.limit, "cut or shorten the text")
@@ -128,7 +135,7 @@ class AnyPipeline:
                 "size": size_of(chunk),
                 "group": group_of(chunk, settings),
                 "settings": settings,
-                "inputs": pickle.dumps(chunk, protocol=5),
+                "inputs": pickle.dumps(compact(chunk, self.scale), protocol=5),
             }
             for chunk in chunks
         ]
@@ -148,14 +155,19 @@ class AnyPipeline:
 
     def _single(self, inputs: Any, settings: str) -> Any:
         _, during, after = self.sanitized(settings)
-        output = self.pipeline.forward(pickle.loads(inputs), **_copied(during))
+        chunk = self._inputs(inputs)
+        with seeded(chunk, self.pipeline.device):
+            output = self.pipeline.forward(chunk, **_copied(during))
         return self._reduced(output, after)
 
     def _stacked(self, inputs: list[Any], settings: str) -> list[Any]:
         _, during, after = self.sanitized(settings)
-        together = stack([pickle.loads(one) for one in inputs])
+        together = stack([self._inputs(one) for one in inputs])
         outputs = unstack(self.pipeline.forward(together, **_copied(during)), len(inputs))
         return [self._reduced(output, after) for output in outputs]
+
+    def _inputs(self, pickled: Any) -> Any:
+        return restored(pickle.loads(pickled), self.pipeline.device)
 
     def _reduced(self, output: Any, after: dict[str, Any]) -> Any:
         """What regroup needs of a forward pass.
@@ -180,10 +192,11 @@ class AnyPipeline:
 
     def _settings(self, values: dict[str, Any]) -> str:
         """A row's own parameters, as a text that is equal where they are."""
-        own = {k: v for k, v in values.items() if k in self.own and k in self.loaded.columns}
-        for name, value in own.items():
-            if self.kinds[name] == "labels":
-                own[name] = labels_of(value)
+        own = {
+            name: plain_value(value, self.kinds[name])
+            for name, value in values.items()
+            if name in self.own and name in self.loaded.columns
+        }
         return json.dumps(own, sort_keys=True)
 
     def _sanitized(self, settings: str) -> tuple[dict[str, Any], ...]:
@@ -206,6 +219,26 @@ class _Raised:
 
     error: str
     message: str
+
+
+def _check_libraries(declared: PipelineTask, loaded: Loaded) -> None:
+    """Raises MissingLibrary for what every row would miss, and what `MediaAccess.check` does."""
+    from . import media
+
+    kinds = media_kinds(declared.inputs)
+    for kind in kinds:
+        media.require(kind)
+    if kinds:
+        loaded.media.check()
+    for name in declared.libraries:
+        try:
+            importlib.import_module(name)
+        except Exception as error:  # torchvision without its operators is a RuntimeError
+            package = name.partition(".")[0]
+            raise media.MissingLibrary(
+                f"{declared.name} needs {package}, which cannot be imported here ({error}); on "
+                f"every machine of the cluster: pip install {package}"
+            ) from error
 
 
 def _copied(keywords: dict[str, Any]) -> dict[str, Any]:

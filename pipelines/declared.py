@@ -38,6 +38,9 @@ class PipelineTask:
     stacks: whether chunks of equal shape may be tried in one forward pass.
     expands_with_model: whether `preprocess` already needs the model's weights.
     any_parameter: whether only the pipeline knows its parameters.
+    libraries: modules that its pipeline imports for a row; without them every row would fail.
+    pipeline_class: "package.module:Class", where transformers has no pipeline of that name.
+    adds: the columns it adds, for a reader.
     """
 
     name: str
@@ -53,6 +56,9 @@ class PipelineTask:
     stacks: bool = True
     expands_with_model: bool = False
     any_parameter: bool = False
+    libraries: tuple[str, ...] = ()
+    pipeline_class: str | None = None
+    adds: str = "result: the pipeline's answer, of a type inferred from a sample"
 
     @staticmethod
     def check(parameters: Mapping[str, Any]) -> None:

@@ -31,6 +31,8 @@ class FeatureExtraction:
     """
 
     name = "feature-extraction"
+    adds = "embedding: a fixed-size list of float32; with pooling none one for each token"
+    repeats = True
     inputs = (Column(name="text", kind="text"),)
     parameters: Mapping[str, Parameter] = {
         "pooling": Parameter("mean", "str", _POOLINGS),

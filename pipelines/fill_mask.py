@@ -40,6 +40,8 @@ def _record(answer: Any, values: Values) -> Values:
 
 FILL_MASK = PipelineTask(
     name="fill-mask",
+    adds="predictions: a list of structs of score, token, token_str, sequence; a list of "
+    "those with several_masks",
     inputs=(
         Column(name="text", kind="text"),
         Column(name="targets", kind="labels", required=False, parameter=True),

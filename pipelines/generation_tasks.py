@@ -8,6 +8,7 @@ from typing import Any
 import pyarrow as pa
 from pipemill.actors.task import Column, Loaded, Parameter
 
+from .chat_media import fill_media
 from .declared import PipelineTask, Values
 from .generation_parameters import GENERATION, ONLY_BY_DICT, one_level, several
 from .row_values import messages_of
@@ -59,6 +60,8 @@ def _chat_or_text(values: Values, pipeline: Any) -> Any:
     from transformers.utils.chat_template_utils import Chat
 
     if "messages" in values:
+        if pipeline.processor is not None:
+            fill_media(values["messages"], values)
         return Chat(values["messages"])
     if "text" not in values:
         raise ValueError("the row has neither a text nor messages")
@@ -88,6 +91,8 @@ def _continued(messages: list[dict[str, Any]], text: str) -> list[dict[str, Any]
 
 TEXT_GENERATION = PipelineTask(
     name="text-generation",
+    adds="generated_text; of a chat also messages; with num_return_sequences above 1 "
+    "generated_texts: a list",
     inputs=(_TEXT, _MESSAGES),
     one_of=("text", "messages"),
     parameters={
@@ -110,8 +115,15 @@ TEXT_GENERATION = PipelineTask(
 
 CONVERSATIONAL = PipelineTask(
     name="conversational",
+    adds="generated_text, messages; with num_return_sequences above 1 generated_texts: a list",
     inputs=(Column(name="messages", kind="messages"),),
-    parameters=GENERATION,
+    parameters={
+        "clean_up_tokenization_spaces": Parameter(None, "bool|null"),
+        "continue_final_message": Parameter(None, "bool|null"),
+        "stop_sequence": Parameter(None, "str|null"),
+        "tokenizer_encode_kwargs": Parameter(None, "dict|null"),
+        **GENERATION,
+    },
     given=one_level,
     results=_generated,
     record=lambda answer, values: _record([{"generated_text": answer}], values),
@@ -123,9 +135,10 @@ def _seq2seq(name: str, column: str, **more: Parameter) -> PipelineTask:
     """Of the tasks in which an encoder reads a text and a decoder writes one."""
     return PipelineTask(
         name=name,
+        adds=f"{column}; with num_return_sequences above 1 {column}s: a list",
         inputs=(Column(name="text", kind="text"),),
         parameters={
-            "truncation": Parameter(None, "bool|str|null"),
+            "truncation": Parameter(False, "bool|str|null"),
             "clean_up_tokenization_spaces": Parameter(False, "bool"),
             "stop_sequence": Parameter(None, "str|null"),
             **more,
@@ -149,6 +162,7 @@ TRANSLATION = _seq2seq(
 
 IMAGE_TO_TEXT = PipelineTask(
     name="image-to-text",
+    adds="generated_text; with num_return_sequences above 1 generated_texts: a list",
     inputs=(
         Column(name="image", kind="image"),
         Column(name="prompt", kind="text", required=False, parameter=True),
@@ -161,17 +175,14 @@ IMAGE_TO_TEXT = PipelineTask(
 
 
 def _multimodal(values: Values, pipeline: Any) -> Any:
-    if "messages" in values:
+    if "messages" in values or "text" not in values or "image" not in values:
         return _chat_or_text(values, pipeline)
-    if "text" not in values:
-        raise ValueError("the row has neither a text nor messages")
-    if "image" not in values:
-        return values["text"]
     return {"images": values["image"], "text": values["text"]}
 
 
 IMAGE_TEXT_TO_TEXT = PipelineTask(
     name="image-text-to-text",
+    adds="generated_text; with num_return_sequences above 1 generated_texts: a list",
     inputs=(_IMAGE, _TEXT, _MESSAGES),
     one_of=("text", "messages"),
     parameters={**_SHAPE, "processor_kwargs": Parameter(None, "dict|null"), **ONLY_BY_DICT},
@@ -183,8 +194,12 @@ IMAGE_TEXT_TO_TEXT = PipelineTask(
 
 
 def _anything(values: Values, pipeline: Any) -> Any:
+    # A class of its own: that of the other pipelines it does not know.
+    from transformers.pipelines.any_to_any import Chat
+
     if "messages" in values:
-        return _chat_or_text(values, pipeline)
+        fill_media(values["messages"], values)
+        return Chat(values["messages"])
     plural = {"text": "text", "image": "images", "video": "videos", "audio": "audio"}
     return {plural[name]: values.get(name) for name in plural}
 
@@ -209,6 +224,8 @@ def _any_record(answer: Any, values: Values) -> Values:
 
 ANY_TO_ANY = PipelineTask(
     name="any-to-any",
+    adds="generated_text; with num_return_sequences above 1 generated_texts: a list; "
+    "with generation_mode image generated_image: PNG",
     inputs=(
         _TEXT,
         _MESSAGES,

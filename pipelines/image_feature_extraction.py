@@ -38,7 +38,7 @@ def _record(answer: Any, values: Values) -> Values:
     if values.get("pool"):
         vector = states.reshape(-1)
     elif pooling == "none":
-        return {"embedding": states.tolist()}
+        return {"embedding": list(states)}
     else:
         vector = {
             "mean": lambda: states.mean(axis=0),
@@ -48,11 +48,12 @@ def _record(answer: Any, values: Values) -> Values:
         }[pooling]()
     if values.get("normalize"):
         vector = vector / max(float(np.linalg.norm(vector)), 1e-12)
-    return {"embedding": vector.tolist()}
+    return {"embedding": vector}
 
 
 IMAGE_FEATURE_EXTRACTION = PipelineTask(
     name="image-feature-extraction",
+    adds="embedding: a fixed-size list of float32; with pooling none one for each patch",
     inputs=(Column(name="image", kind="image"),),
     parameters={
         "pool": Parameter(None, "bool|null"),

@@ -57,13 +57,15 @@ def _depth(answer: Any, values: Values) -> Values:
     from .media import png
 
     return {
-        "predicted_depth": answer["predicted_depth"].float().tolist(),
+        # Rows of an array: as Python's numbers they would take many times the memory.
+        "predicted_depth": list(answer["predicted_depth"].float().numpy()),
         "depth": png(answer["depth"]),
     }
 
 
 OBJECT_DETECTION = PipelineTask(
     name="object-detection",
+    adds="objects: a list of structs of label, score, box (xmin, ymin, xmax, ymax)",
     inputs=(_IMAGE,),
     parameters={"threshold": Parameter(0.5, "float")},
     results=_OBJECTS,
@@ -72,6 +74,7 @@ OBJECT_DETECTION = PipelineTask(
 
 ZERO_SHOT_OBJECT_DETECTION = PipelineTask(
     name="zero-shot-object-detection",
+    adds="objects: a list of structs of label, score, box (xmin, ymin, xmax, ymax)",
     inputs=(
         _IMAGE,
         Column(name="candidate_labels", kind="labels", parameter=True),
@@ -89,6 +92,7 @@ ZERO_SHOT_OBJECT_DETECTION = PipelineTask(
 
 IMAGE_SEGMENTATION = PipelineTask(
     name="image-segmentation",
+    adds="segments: a list of structs of label, score, mask (PNG)",
     inputs=(_IMAGE,),
     parameters={
         "subtask": Parameter(None, "str|null", (None, "panoptic", "instance", "semantic")),
@@ -106,6 +110,7 @@ IMAGE_SEGMENTATION = PipelineTask(
 
 MASK_GENERATION = PipelineTask(
     name="mask-generation",
+    adds="masks: a list of PNGs; scores; bounding_boxes, rle_mask where output_… is true",
     inputs=(_IMAGE,),
     parameters={
         "points_per_batch": Parameter(64, "int|null"),
@@ -125,12 +130,14 @@ MASK_GENERATION = PipelineTask(
     },
     results=_masks_results,
     record=_masks,
+    libraries=("torchvision.ops.boxes",),
     expands_with_model=True,
     stacks=False,  # its _forward looks at the first chunk only
 )
 
 DEPTH_ESTIMATION = PipelineTask(
     name="depth-estimation",
+    adds="predicted_depth: a list of rows of float32; depth: PNG",
     inputs=(_IMAGE,),
     results=fixed(predicted_depth=pa.list_(pa.list_(pa.float32())), depth=pa.binary()),
     record=_depth,
@@ -138,6 +145,7 @@ DEPTH_ESTIMATION = PipelineTask(
 
 KEYPOINT_MATCHING = PipelineTask(
     name="keypoint-matching",
+    adds="matches: a list of structs of keypoint_image_0, keypoint_image_1 (x, y), score",
     inputs=(_IMAGE, Column(name="image_pair", kind="image")),
     parameters={"threshold": Parameter(0.0, "float")},
     results=fixed(
@@ -164,6 +172,7 @@ def _pictures(answer: Any, values: Values) -> Values:
 
 IMAGE_TO_IMAGE = PipelineTask(
     name="image-to-image",
+    adds="image_out: PNG",
     inputs=(_IMAGE,),
     results=fixed(image_out=pa.binary()),
     record=_pictures,

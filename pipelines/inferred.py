@@ -11,14 +11,24 @@ from .declared import PipelineTask, Values
 
 # In transformers' answers, but in no column of ours: it is the input, or two columns.
 _NO_COLUMNS = {"sequence", "timestamp"}
+# What a sample has shown, noted in the schema: the answers are said by the task's own columns, or
+# by those of the sample.
+COLUMNS_OF_TASK, COLUMNS_OF_SAMPLE = b"task", b"sample"
+_DECLARE = "declare the columns in output.schema (with a new output) to have room for it"
+_CHANGE = "change output.schema (with a new output) to have room for it"
 
 
-def own_columns_fit(task: PipelineTask, answers: list[Any], schema: pa.Schema) -> bool:
-    """Whether these answers are all said by the columns that the task adds by itself."""
+def own_columns_fit(
+    task: PipelineTask, answers: list[Any], schema: pa.Schema, given: Values
+) -> bool:
+    """Whether these answers are all said by the columns that the task adds by itself.
+
+    given: the parameters.
+    """
     known = _field_names(schema) | _NO_COLUMNS
     known |= {name.removesuffix("s") for name in known}
     try:
-        pa.Table.from_pylist([task.record(answer, {}) for answer in answers], schema=schema)
+        pa.Table.from_pylist([task.record(answer, given) for answer in answers], schema=schema)
     except Exception:
         return False
     return all(_names(answer) <= known for answer in answers)
@@ -33,6 +43,26 @@ def schema_of(answers: list[Any]) -> pa.Schema:
             f"the answers have no type in common ({error}): declare the columns in output.schema"
         ) from error
     return pa.schema([("result", _settled(kind))])
+
+
+def as_columns(answers: list[Any], schema: pa.Schema, sampled: bool) -> pa.Table:
+    """The answers as a table of that schema, declared or seen in a sample.
+
+    Raises ValueError for an answer that does not fit, or that holds more than the sample showed;
+    of a declared schema the names are a choice, and more is left out.
+    """
+    records = [shaped(answer, schema) for answer in answers]
+    advice = _DECLARE if sampled else _CHANGE
+    try:
+        table = pa.Table.from_pylist(records, schema=schema)
+    except (pa.ArrowException, TypeError, ValueError) as error:
+        raise ValueError(f"the answer does not fit {_told(schema)} ({error}); {advice}") from None
+    unseen = _names(records) - _field_names(schema) if sampled else set()
+    if unseen:
+        raise ValueError(
+            f"the answer has {', '.join(sorted(unseen))}, which {_told(schema)} has not; {advice}"
+        )
+    return table
 
 
 def shaped(answer: Any, schema: pa.Schema) -> Values:
@@ -75,6 +105,10 @@ def _settled(kind: pa.DataType) -> pa.DataType:
     if pa.types.is_struct(kind):
         return pa.struct([(field.name, _settled(field.type)) for field in kind])
     return kind
+
+
+def _told(schema: pa.Schema) -> str:
+    return ", ".join(f"{field.name}: {field.type}" for field in schema)
 
 
 def _names(value: Any) -> set[str]:

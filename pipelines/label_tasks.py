@@ -30,14 +30,16 @@ def _with_template(template: str) -> dict[str, Parameter]:
 
 AUDIO_CLASSIFICATION = PipelineTask(
     name="audio-classification",
+    adds="labels, scores: lists, best first",
     inputs=(Column(name="audio", kind="audio"), _TOP_K),
-    parameters={"top_k": Parameter(5, "int|null"), "function_to_apply": _FUNCTION},
+    parameters={"top_k": Parameter(None, "int|null"), "function_to_apply": _FUNCTION},
     results=_RESULTS,
     record=ranked,
 )
 
 IMAGE_CLASSIFICATION = PipelineTask(
     name="image-classification",
+    adds="labels, scores: lists, best first",
     inputs=(Column(name="image", kind="image"), _TOP_K),
     parameters={"top_k": Parameter(5, "int"), "function_to_apply": _FUNCTION},
     results=_RESULTS,
@@ -46,6 +48,7 @@ IMAGE_CLASSIFICATION = PipelineTask(
 
 VIDEO_CLASSIFICATION = PipelineTask(
     name="video-classification",
+    adds="labels, scores: lists, best first",
     inputs=(Column(name="video", kind="video"), _TOP_K),
     parameters={
         "top_k": Parameter(5, "int"),
@@ -59,6 +62,7 @@ VIDEO_CLASSIFICATION = PipelineTask(
 
 ZERO_SHOT_AUDIO_CLASSIFICATION = PipelineTask(
     name="zero-shot-audio-classification",
+    adds="labels, scores: lists, best first",
     inputs=(Column(name="audio", kind="audio"), _LABELS, _TEMPLATE),
     parameters=_with_template("This is a sound of {}."),
     results=_RESULTS,
@@ -67,6 +71,7 @@ ZERO_SHOT_AUDIO_CLASSIFICATION = PipelineTask(
 
 ZERO_SHOT_IMAGE_CLASSIFICATION = PipelineTask(
     name="zero-shot-image-classification",
+    adds="labels, scores: lists, best first",
     inputs=(Column(name="image", kind="image"), _LABELS, _TEMPLATE),
     parameters=_with_template("This is a photo of {}."),
     results=_RESULTS,

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pyarrow as pa
+from pipemill.actors.budget import Budget
 from pipemill.actors.model import Model
 from pipemill.actors.stages import Stages
 from pipemill.actors.task import Loaded
 
 from .media import MediaAccess
-from .registry import find_task, own_pipeline
+from .own_pipeline import own_pipeline
+from .registry import find_task
 from .restored import restore_pipelines
 
-# The most padded tokens in a micro-batch where the job names none: on a CPU as many as its
-# caches hold, on a GPU enough to fill it.
-_DEFAULT_BUDGET = {"cpu": 2048}
-_ACCELERATOR_BUDGET = 16384
+# Tokens of a micro-batch, to be tried where the job names none, the likely best first: on a CPU
+# as many as its caches hold, on a GPU enough to fill it.
+_ON_CPU = (2048, 4096, 1024)
+_ON_GPU = (16384, 32768, 65536)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +50,10 @@ class LoadTask:
         kind = self.kind()
         # A pipeline of which nothing is known may need its weights anywhere.
         whole = self.weights or self.own
-        load = self.model.load if whole else self.model.load_without_weights
+        model = self.model
+        if model.pipeline_class is None and (own_class := getattr(kind, "pipeline_class", None)):
+            model = replace(model, pipeline_class=own_class)
+        load = model.load if whole else model.load_without_weights
         pipeline = load(kind.name)
         loaded = Loaded(
             pipeline=pipeline,
@@ -57,7 +62,8 @@ class LoadTask:
             media=self.media,
             schema=None if self.schema is None else pa.ipc.read_schema(pa.py_buffer(self.schema)),
         )
-        budget = self.max_tokens or _DEFAULT_BUDGET.get(pipeline.device.type, _ACCELERATOR_BUDGET)
+        usual = _ON_CPU if pipeline.device.type in ("cpu", "meta") else _ON_GPU
+        budget = Budget(*([self.max_tokens] if self.max_tokens else usual))
         return Stages(kind(loaded), dict(self.columns), budget)
 
     def kind(self) -> Any:

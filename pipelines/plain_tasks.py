@@ -16,7 +16,10 @@ from .zero_shot_classification import ZeroShotClassification
 
 
 def _ranked(answer: Any, values: Values) -> Values:
-    labels, scores = [a["label"] for a in answer], [float(a["score"]) for a in answer]
+    answers = [answer] if isinstance(answer, dict) else answer
+    labels, scores = [a["label"] for a in answers], [float(a["score"]) for a in answers]
+    if values.get("top_k", 1) == 1 and len(answers) > 1:
+        raise ValueError(f"{len(answers)} labels for top_k 1")
     return {"label": labels[0], "score": scores[0], "labels": labels, "scores": scores}
 
 
@@ -37,7 +40,6 @@ PLAIN = {
         results=_label_results,
         record=_ranked,
         prepare=_text_or_pair,
-        defaults={"_legacy": False},
     ),
     "zero-shot-classification": PipelineTask(
         name="zero-shot-classification",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import json
 from typing import Any
 
 import pyarrow as pa
@@ -39,6 +41,7 @@ def _span_record(answer: Any, values: Values) -> Values:
 
 QUESTION_ANSWERING = PipelineTask(
     name="question-answering",
+    adds="answer, score, start, end; with top_k other than 1 answers: a list of structs of those",
     inputs=(_QUESTION, Column(name="context", kind="text"), _TOP_K),
     parameters={
         "question": Parameter(None, "str|null"),
@@ -50,7 +53,7 @@ QUESTION_ANSWERING = PipelineTask(
         "max_question_len": Parameter(64, "int"),
         "handle_impossible_answer": Parameter(False, "bool"),
         "align_to_words": Parameter(True, "bool"),
-        "padding": Parameter(None, "bool|str|null"),
+        "padding": Parameter("do_not_pad", "bool|str|null"),
     },
     results=_spans,
     record=_span_record,
@@ -69,6 +72,7 @@ def _document(values: Values, pipeline: Any) -> Values:
 
 DOCUMENT_QUESTION_ANSWERING = PipelineTask(
     name="document-question-answering",
+    adds="answer, score, start, end; with top_k other than 1 answers: a list of structs of those",
     inputs=(
         _IMAGE,
         _QUESTION,
@@ -109,12 +113,13 @@ def _choice_record(answer: Any, values: Values) -> Values:
 
 VISUAL_QUESTION_ANSWERING = PipelineTask(
     name="visual-question-answering",
+    adds="answers, scores: lists, best first; with top_k 1 answer, score",
     inputs=(_IMAGE, _QUESTION, _TOP_K),
     parameters={
         "question": Parameter(None, "str|null"),
         "top_k": Parameter(5, "int"),
-        "padding": Parameter(None, "bool|str|null"),
-        "truncation": Parameter(None, "bool|str|null"),
+        "padding": Parameter(False, "bool|str|null"),
+        "truncation": Parameter(False, "bool|str|null"),
     },
     results=_choices,
     record=_choice_record,
@@ -134,6 +139,7 @@ def _cells(answer: Any, values: Values) -> Values:
 
 TABLE_QUESTION_ANSWERING = PipelineTask(
     name="table-question-answering",
+    adds="answer, coordinates, cells, aggregator",
     inputs=(Column(name="query", kind="text", parameter=True), Column(name="table", kind="table")),
     parameters={
         "query": Parameter(None, "str|null"),
@@ -154,11 +160,32 @@ TABLE_QUESTION_ANSWERING = PipelineTask(
 
 
 def _request(values: Values, pipeline: Any) -> Any:
-    if "request" in values:
-        return values["request"]
-    if "questions" not in values:
-        raise ValueError("a state needs questions: a column, or parameters.questions")
-    return {"state": values.get("state"), "questions": values["questions"]}
+    request = _from_json(values.get("request"))
+    if request is None:
+        if "state" not in values:
+            raise ValueError("the row has neither a request nor a state")
+        if values.get("questions") is None:
+            raise ValueError("a state needs questions: a column, or parameters.questions")
+        questions = _from_json(values["questions"])
+        request = {"state": values["state"], "questions": questions}
+    if isinstance(request, dict) and request.get("assets"):
+        assets = {name: _asset(name, given) for name, given in request["assets"].items()}
+        request = {**request, "assets": assets}
+    return request
+
+
+def _asset(name: str, given: Any) -> Any:
+    """The image itself: transformers would read a path or URL from anywhere."""
+    from .media import image, require
+
+    if not (isinstance(given, dict) and isinstance(given.get("data_base64"), str)):
+        raise ValueError(f"the asset {name!r} must hold its image: {{data_base64: …}}")
+    require("image")
+    return image(base64.b64decode(given["data_base64"], validate=True))
+
+
+def _from_json(value: Any) -> Any:
+    return json.loads(value) if isinstance(value, str) else value
 
 
 DECISION = PipelineTask(

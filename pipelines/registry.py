@@ -6,12 +6,10 @@ import re
 from dataclasses import replace
 from difflib import get_close_matches
 from importlib import import_module
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
-
-from pipemill.actors.task import KINDS, Column
 
 _TASKS = {
     "any-to-any": "generation_tasks:ANY_TO_ANY",
@@ -74,37 +72,45 @@ def find_task(name: str) -> Any:
         return replace(find_task("translation"), name=name)
     for point in entry_points(group=ENTRY_POINTS):
         if point.name == name:
-            return point.load()
+            return _of_package(point)
     if near := get_close_matches(name, [*task_names(), *ALIASES], n=1):
         raise LookupError(f"no task {name!r}; did you mean {near[0]!r}?")
     raise LookupError(f"no task {name!r}; there are {', '.join(task_names())}")
 
 
-def transformers_knows(name: str) -> bool:
-    """Whether the installed transformers has a task that is none of ours.
+def _of_package(point: EntryPoint) -> Any:
+    """A task that another package brings. Raises LookupError if it can't be had."""
+    try:
+        task = point.load()
+        if task.name != point.name:
+            raise ValueError(f"it calls itself {task.name!r}")
+        if missing := {"inputs", "parameters", "results", "check"} - set(dir(task)):
+            raise ValueError(f"it has no {', '.join(sorted(missing))}")
+    except Exception as error:
+        raise LookupError(
+            f"the task {point.name!r} of {point.value} (entry point {ENTRY_POINTS}) can't be "
+            f"used: {type(error).__name__}: {error}"
+        ) from error
+    return task
 
-    Its table is read as text: importing it would import torch, for every misspelt name.
-    """
+
+def transformers_knows(name: str) -> bool:
+    """Whether the installed transformers has a task that is none of ours."""
+    table = _text_of_transformers("pipelines/__init__.py")
+    return re.search(rf'^    "{re.escape(name)}": {{$', table, re.M) is not None
+
+
+def transformers_has_model(model_type: str) -> bool:
+    """Whether the installed transformers has code for a kind of model, such as "bert"."""
+    table = _text_of_transformers("models/auto/auto_mappings.py")
+    table += _text_of_transformers("models/auto/configuration_auto.py")
+    return f'("{model_type}", ' in table
+
+
+def _text_of_transformers(file: str) -> str:
+    """One of its source files: importing it would import torch, for every misspelt name."""
     spec = find_spec("transformers")
     if spec is None or not spec.submodule_search_locations:
-        return False
-    table = Path(spec.submodule_search_locations[0]) / "pipelines/__init__.py"
-    return re.search(rf'^    "{re.escape(name)}": {{$', table.read_text(), re.M) is not None
-
-
-def own_pipeline(name: str, columns: tuple[str, ...]) -> Any:
-    """A task whose pipeline the user brings, in a package or in the model's folder.
-
-    name: that of a task, whose columns it then reads; or any other, and `columns` are read.
-    """
-    from .declared import PipelineTask
-    from .plain_tasks import PLAIN
-
-    try:
-        known = find_task(name)
-    except LookupError:
-        inputs = tuple(
-            Column(name=own, kind=own if own in KINDS else "any", required=False) for own in columns
-        )
-        return PipelineTask(name=name, inputs=inputs, any_parameter=True)
-    return replace(PLAIN.get(known.name, known), any_parameter=True)
+        return ""
+    path = Path(spec.submodule_search_locations[0]) / file
+    return path.read_text(encoding="utf-8") if path.is_file() else ""

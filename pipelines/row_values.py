@@ -9,6 +9,8 @@ from typing import Any
 
 from pipemill.actors.task import Column
 
+from .chat_media import leave_media, open_media
+
 _MEDIA = ("image", "audio", "video")
 
 
@@ -21,21 +23,34 @@ def media_kinds(inputs: tuple[Column, ...]) -> list[str]:
 def opened(row: dict[str, Any], kinds: dict[str, str], pipeline: Any, media: Any) -> Iterator[dict]:
     """The row's values, decoded by their kind; what is null is left out.
 
-    A video is a temporary file, which is there as long as the context.
+    What a chat shows, and a video, which is a temporary file, is there as long as the context.
     """
     with ExitStack() as files:
-        yield {
+        values = {
             name: _value(value, kinds[name], pipeline, media, files)
             for name, value in row.items()
             if value is not None
         }
+        yield values
+        leave_media(values.get("messages") or [])
 
 
 def _value(value: Any, kind: str, pipeline: Any, media: Any, files: ExitStack) -> Any:
     if kind in _MEDIA:
         return _decoded(value, kind, pipeline, media, files)
+    value = plain_value(value, kind)
+    if kind == "messages" and pipeline.processor is not None:  # a tokenizer alone sees no media
+        open_media(value, lambda one, kind: _decoded(one, kind, pipeline, media, files))
+    return value
+
+
+def plain_value(value: Any, kind: str) -> Any:
+    """A value of any kind but media."""
     if kind == "labels":
         return labels_of(value)
+    if kind == "number":
+        # A column of whole numbers with nulls in it is often one of floats.
+        return int(value) if value == int(value) else float(value)
     if kind == "messages":
         return messages_of(value)
     if kind == "table":
@@ -83,11 +98,28 @@ def messages_of(value: Any) -> list[dict[str, Any]]:
 
 
 def _table_of(value: Any) -> Any:
-    """A data frame of texts, which is what table models read."""
+    """A data frame of texts, which is what table models read; null is an empty text.
+
+    value: lists by column name, or the rows as structs, or either as JSON.
+    """
     import pandas as pd
 
-    table = pd.DataFrame(json.loads(value) if isinstance(value, str) else value)
-    return table.fillna("").astype(str).astype(object)
+    table = json.loads(value) if isinstance(value, str) else value
+    if isinstance(table, list) and all(isinstance(row, dict) for row in table):
+        names = dict.fromkeys(name for row in table for name in row)
+        table = {name: [row.get(name) for row in table] for name in names}
+    elif isinstance(table, list) and all(isinstance(pair, tuple) for pair in table):
+        table = dict(table)  # an Arrow map
+    if not isinstance(table, dict) or not all(isinstance(c, list) for c in table.values()):
+        raise ValueError("a table is a mapping of column names to lists, or a list of rows")
+    texts = {name: [_cell(cell) for cell in cells] for name, cells in table.items()}
+    # Of objects: pandas would make numbers of columns with a null, and texts a type of its own,
+    # in which a tokenizer can't put its cells.
+    return pd.DataFrame(texts, dtype=object)
+
+
+def _cell(value: Any) -> str:
+    return "" if value is None or value != value else str(value)
 
 
 def without_nulls(value: Any) -> Any:

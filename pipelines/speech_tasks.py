@@ -39,6 +39,7 @@ def _record(answer: Any, values: Values) -> Values:
 
 AUTOMATIC_SPEECH_RECOGNITION = PipelineTask(
     name="automatic-speech-recognition",
+    adds="text; with return_timestamps also chunks: a list of structs of text, start, end (s)",
     inputs=(Column(name="audio", kind="audio"),),
     parameters={
         "chunk_length_s": Parameter(0, "float"),
@@ -66,6 +67,7 @@ def _sound(answer: Any, values: Values) -> Values:
 
 TEXT_TO_AUDIO = PipelineTask(
     name="text-to-audio",
+    adds="audio: WAV; sampling_rate: Hz",
     inputs=(Column(name="text", kind="text"),),
     parameters={
         "preprocess_params": Parameter(None, "dict|null"),

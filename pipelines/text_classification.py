@@ -33,6 +33,8 @@ class TextClassification:
     """
 
     name = "text-classification"
+    adds = "label, score; with top_k other than 1 labels, scores: lists, best first"
+    repeats = True
     inputs = (
         Column(name="text", kind="text"),
         Column(name="text_pair", kind="text", required=False),

@@ -63,11 +63,26 @@ def positions(model: Any) -> int | None:
 
     RoBERTa and its kin start counting after the padding index, BART and OPT at an offset.
     """
+    beside = _place_of_words(model)
     for name, module in model.named_modules():
-        if name.endswith(_POSITIONS) and hasattr(module, "num_embeddings"):
+        if name.startswith(beside) and _is_table(name, module):
             reserved = module.padding_idx + 1 if module.padding_idx else 0
             return int(module.num_embeddings - reserved - getattr(module, "offset", 0))
     return None
+
+
+def _is_table(name: str, module: Any) -> bool:
+    return name.endswith(_POSITIONS) and hasattr(module, "num_embeddings")
+
+
+def _place_of_words(model: Any) -> str:
+    """The part of the model that holds its words: that which sees or hears has other positions."""
+    try:
+        words = model.get_input_embeddings()
+    except (AttributeError, NotImplementedError):
+        return ""
+    name = next((name for name, module in model.named_modules() if module is words), "")
+    return name.rpartition(".")[0]
 
 
 def needs_equal_sizes(pipeline: Any) -> bool:

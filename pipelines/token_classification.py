@@ -25,6 +25,7 @@ def _record(answer: Any, values: Values) -> Values:
 
 TOKEN_CLASSIFICATION = PipelineTask(
     name="token-classification",
+    adds="entities: a list of structs of entity (or entity_group), score, index, word, start, end",
     inputs=(Column(name="text", kind="text"),),
     parameters={
         "aggregation_strategy": Parameter(

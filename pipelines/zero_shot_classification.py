@@ -26,6 +26,8 @@ class ZeroShotClassification:
     """
 
     name = "zero-shot-classification"
+    adds = "labels, scores: lists, best first"
+    repeats = True
     inputs = (
         Column(name="text", kind="text"),
         Column(name="candidate_labels", kind="labels", parameter=True),

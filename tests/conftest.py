@@ -11,7 +11,7 @@ import pytest
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
-from tests import tiny
+from tests import tiny, tiny_audio, tiny_generators, tiny_images, tiny_questions
 
 MODELS = {
     "text-classification": ("ForSequenceClassification", ["a", "b", "c", "d"]),
@@ -23,17 +23,29 @@ MODELS = {
     "fill-mask": ("ForMaskedLM", None),
     "token-classification": ("ForTokenClassification", ["O", "B-PER", "I-PER", "B-LOC", "I-LOC"]),
 }
+# Of other kinds than BERT: what writes such a model into a folder.
+BUILDERS = {
+    **tiny_audio.MODELS,
+    **tiny_generators.MODELS,
+    **tiny_images.MODELS,
+    **tiny_questions.MODELS,
+}
 
 
 class Models:
-    """Folders of tiny models, by task; built when first asked for."""
+    """Folders of tiny models, by task; built when first asked for.
+
+    Where a task has several, the others are named by the task and what they are.
+    """
 
     def __init__(self, root: Path) -> None:
         self.root = root
 
     def __getitem__(self, task: str) -> str:
         folder = self.root / task
-        if not folder.exists():
+        if task in BUILDERS and not folder.exists():
+            BUILDERS[task](folder)
+        elif not folder.exists():
             tiny.save(folder, *MODELS[task], max_length=128)
         return str(folder)
 

@@ -8,6 +8,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipemill.actors.budget import Budget
 from pipemill.actors.stages import Stages
 
 from tests.lengths import Lengths
@@ -55,4 +56,4 @@ class LoadKillers:
     def __call__(self) -> Stages:
         if self.dies and self.weights:
             die(Path(self.deaths), "kill", "load")
-        return Stages(Killers(self.deaths), {"text": "text"}, 100)
+        return Stages(Killers(self.deaths), {"text": "text"}, Budget(100))

@@ -21,6 +21,7 @@ class Lengths:
     inputs = (Column(name="text", kind="text"),)
     parameters: Mapping[str, Any] = MappingProxyType({})
     packed = False
+    repeats = True
 
     def __init__(self):
         self.seen = []

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.parquet as pq
 import ray
+from pipemill.actors.budget import Budget
 from pipemill.actors.stages import Stages
 from pipemill.jobs.errors import ConfigError
 from pipemill.jobs.job import ActorsSection
@@ -31,7 +32,7 @@ class LoadLengths:
     weights: bool = True
 
     def __call__(self) -> Stages:
-        return Stages(Lengths(), {"text": "text"}, 100)
+        return Stages(Lengths(), {"text": "text"}, Budget(100))
 
 
 def run(folder: str, name: str, actors: dict) -> int:

@@ -78,7 +78,7 @@ def test_a_sample_is_of_other_rows_after_its_process_died(files, tmp_path, monke
 
     def schema_of(load, source, splits, window):
         asked.append(window)
-        return b"schema"
+        return b"schema", None
 
     monkeypatch.setattr(sample, "_schema_of", schema_of)
     split = SimpleNamespace(to_json=lambda: "{}")

@@ -220,7 +220,7 @@ def test_memory_and_other_fsspec_urls(models):
         ({"--param": "top_k=many"}, "top_k is a number or null, not 'many'"),
         ({"--param": "stride=-1"}, "stride is a number of tokens, not -1"),
         ({"--param": "window_pooling=median"}, "window_pooling is one of mean, max, not 'median'"),
-        ({"--param": "max_length=2020-01-01"}, "not JSON serializable"),
+        ({"--param": "max_length=2020-01-01"}, "max_length is a number or null, not datetime"),
         ({"--set": "output.rows_per_prt=3"}, "unknown key 'output.rows_per_prt'"),
         ({"--set": "output.keep=[boddy]"}, "output.keep names 'boddy'"),
         ({"--output": "DATA"}, "is not empty and was not written by pipemill"),

@@ -1,0 +1,105 @@
+"""All chunks of a split through the model, in micro-batches, whatever fails on the way."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+
+import numpy as np
+import pyarrow as pa
+
+from .arrays import each, numbers
+from .batching import micro_batches, padded_size
+from .budget import Budget
+from .isolate import isolate
+from .memory import OutOfMemory, free, is_out_of_memory
+from .repeats import first_of_each
+from .task import Task
+
+Pieces = list[tuple[np.ndarray, pa.Array]]
+Failed = list[tuple[int, BaseException]]
+
+
+@dataclass
+class Forward:
+    """One pass over the chunks of a split.
+
+    done: pieces of outputs, each with the numbers of its chunks; failed: chunks with their error.
+    work: what was counted.
+    """
+
+    task: Task
+    budget: Budget
+    chunks: pa.StructArray
+    done: Pieces = field(default_factory=list)
+    failed: Failed = field(default_factory=list)
+    work: Counter[str] = field(default_factory=Counter)
+
+    def run(self) -> None:
+        self.sizes = numbers(self.chunks, "size")
+        self.groups = numbers(self.chunks, "group") if _has(self.chunks, "group") else None
+        left, copies = first_of_each(self.chunks) if self._is("repeats") else _all(self.chunks)
+        self.work.update(chunks=len(self.chunks), repeated_chunks=len(self.chunks) - len(left))
+        while len(left):
+            left = self._pass(left)
+        if len(copies) != len(np.unique(copies)):
+            self._copy(copies)
+
+    def _pass(self, left: np.ndarray) -> np.ndarray:
+        """Runs micro-batches of one budget; returns the chunks for which another is tried."""
+        budget, padded = self.budget.tokens, not self._is("packed")
+        groups = None if self.groups is None else self.groups[left]
+        cuts = micro_batches(self.sizes[left], budget, groups, padded=padded)
+        for number, cut in enumerate(cuts):
+            tokens = int(self.sizes[left[cut]].sum())
+            cost = padded_size(self.sizes[left], [cut]) if padded else tokens
+            started = time.perf_counter()
+            try:
+                pieces, failed = isolate(left[cut], self._micro_batch)
+            except OutOfMemory:
+                free()
+                self.budget.halve(cost)
+                self.work["out_of_memory"] += 1
+                return left[np.concatenate(cuts[number:])]
+            self.done += pieces
+            self.failed += failed
+            self.work.update(micro_batches=1, tokens=tokens, padded_tokens=cost)
+            self.work["packed_tokens"] += 0 if padded else tokens
+            self.budget.ran(budget, cost, tokens, time.perf_counter() - started)
+            if self.budget.tokens != budget and number + 1 < len(cuts):
+                return left[np.concatenate(cuts[number + 1 :])]
+        return left[:0]
+
+    def _is(self, name: str) -> bool:
+        """What a class of the user's need not say."""
+        return bool(getattr(self.task, name, False))
+
+    def _micro_batch(self, some: np.ndarray) -> pa.Array:
+        try:
+            return each(some, self.task.forward(self.chunks.take(pa.array(some))))
+        except Exception as error:
+            # A single chunk that does not fit is that row's own trouble.
+            if len(some) > 1 and is_out_of_memory(error):
+                raise OutOfMemory from error
+            raise
+
+    def _copy(self, copies: np.ndarray) -> None:
+        """Gives equal chunks what the first of them got."""
+        places = {int(chunk): np.flatnonzero(copies == chunk) for chunk, _ in self.failed}
+        self.failed = [(int(i), error) for chunk, error in self.failed for i in places[chunk]]
+        for i, (index, values) in enumerate(self.done):
+            order = np.argsort(index)
+            spots = np.searchsorted(index[order], copies)
+            spots = np.minimum(spots, len(index) - 1)
+            mine = np.flatnonzero(index[order][spots] == copies)
+            self.done[i] = (mine, values.take(pa.array(order[spots[mine]])))
+
+
+def _has(chunks: pa.StructArray, name: str) -> bool:
+    return chunks.type.get_field_index(name) >= 0
+
+
+def _all(chunks: pa.StructArray) -> tuple[np.ndarray, np.ndarray]:
+    every = np.arange(len(chunks))
+    return every, every

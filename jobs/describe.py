@@ -1,0 +1,148 @@
+"""What the tasks read, add and take, told to a reader: `pipemill tasks`."""
+
+from __future__ import annotations
+
+import json
+import textwrap
+from typing import Any
+
+from pipemill.actors.task import Column, Parameter
+from pipemill.pipelines.own_pipeline import own_pipeline
+from pipemill.pipelines.registry import ALIASES, find_task, task_names, transformers_knows
+
+from .errors import ConfigError
+from .kinds import wanted
+from .tasks import USUAL
+
+_WIDTH = 100
+_MANY = 5  # parameters of one description share a paragraph
+
+
+def all_tasks() -> str:
+    """A line for each task: its name, the columns it reads, and those it adds."""
+    lines = [f"{_with_aliases(name):45}  {_reads(name)}" for name in task_names()]
+    return "\n".join(
+        [
+            *lines,
+            "",
+            "A column with ? is optional. More of one: pipemill tasks NAME. Other tasks that the",
+            "installed transformers knows run too, and add the column `result`.",
+        ]
+    )
+
+
+def one_task(name: str) -> str:
+    """Its columns, parameters and an example. Raises ConfigError with the nearest name."""
+    try:
+        kind = find_task(name)
+    except LookupError as error:
+        if not transformers_knows(name):
+            raise ConfigError(str(error.args[0])) from None
+        kind = own_pipeline(name, ())
+    sections = [
+        ("reads", _columns(kind)),
+        ("adds", _paragraph(getattr(kind, "adds", "what its results() says"))),
+        ("parameters", _parameters(kind)),
+        ("example", _command(kind)),
+        ("the same as a file, for pipemill run job.yaml", _yaml(kind)),
+    ]
+    told = [f"{title}\n{textwrap.indent(text, '  ')}" for title, text in sections]
+    return "\n\n".join([_with_aliases(kind.name), *told])
+
+
+def _with_aliases(name: str) -> str:
+    aliases = [alias for alias, own in ALIASES.items() if own == name]
+    aliases += ["translation_XX_to_YY"] if name == "translation" else []
+    return f"{name} ({', '.join(aliases)})" if aliases else name
+
+
+def _reads(name: str) -> str:
+    try:
+        kind = find_task(name)
+    except LookupError as error:  # of another package, broken
+        return str(error.args[0])
+    names = [c.name if c.required else f"{c.name}?" for c in kind.inputs]
+    return f"{', '.join(names)} -> {getattr(kind, 'adds', '')}"
+
+
+def _columns(kind: Any) -> str:
+    if not kind.inputs:
+        usual = ", ".join(USUAL)
+        return _paragraph(
+            "the columns that input.columns names; without it the first that is there of "
+            f"{usual}, or the only one"
+        )
+    lines = [_item(column.name, _told(column)) for column in kind.inputs]
+    if names := getattr(kind, "one_of", ()):
+        lines.append(f"at least one of {', '.join(names)}")
+    return "\n".join(lines)
+
+
+def _told(column: Column) -> str:
+    notes = [wanted(column.kind)]
+    if not column.required:
+        notes.append("optional")
+    if column.parameter:
+        notes.append(f"or parameters.{column.name} for all rows")
+    return "; ".join(notes)
+
+
+def _parameters(kind: Any) -> str:
+    if not kind.parameters:
+        return "those of its pipeline" if getattr(kind, "any_parameter", False) else "none"
+    alike: dict[str, list[str]] = {}
+    for name, parameter in kind.parameters.items():
+        alike.setdefault(_value(parameter), []).append(name)
+    lines, last = [], []
+    for told, names in alike.items():
+        if len(names) < _MANY:
+            lines += [_item(name, told) for name in names]
+        else:
+            last.append(_paragraph(f"{told}: {', '.join(names)}"))
+    return "\n".join(lines + last)
+
+
+def _value(parameter: Parameter) -> str:
+    return f"{parameter.wanted()}; {json.dumps(parameter.default)} unless given"
+
+
+def _example(kind: Any) -> tuple[list[str], dict[str, str]]:
+    """Columns, and parameters, without which a job of this task can't be."""
+    needed = [column for column in kind.inputs if column.required]
+    one_of = getattr(kind, "one_of", ())[:1]
+    columns = [c.name for c in needed if not c.parameter] + list(one_of)
+    given = {c.name: _sample(c) for c in needed if c.parameter}
+    return columns or [column.name for column in kind.inputs[:1]], given
+
+
+def _sample(column: Column) -> str:
+    return "[red, green]" if column.kind == "labels" else "what is this"
+
+
+def _command(kind: Any) -> str:
+    columns, given = _example(kind)
+    words = [f"pipemill run --task {kind.name} --model FOLDER-OR-HUB-NAME"]
+    words.append("--input 'data/*.parquet' --output answers/")
+    words += [f"--column {name}=COLUMN" for name in columns]
+    words += [f"--param '{name}={value}'" for name, value in given.items()]
+    return " \\\n    ".join([words[0], words[1], *([" ".join(words[2:])] if words[2:] else [])])
+
+
+def _yaml(kind: Any) -> str:
+    columns, given = _example(kind)
+    named = ", ".join(f"{name}: COLUMN" for name in columns)
+    lines = [f"task: {kind.name}", "model: FOLDER-OR-HUB-NAME"]
+    lines.append(f"input: {{path: 'data/*.parquet', columns: {{{named}}}}}")
+    lines.append("output: answers/")
+    if given:
+        inside = ", ".join(f"{name}: {value}" for name, value in given.items())
+        lines.append(f"parameters: {{{inside}}}")
+    return "\n".join(lines)
+
+
+def _item(name: str, told: str) -> str:
+    return textwrap.fill(f"{name:28}  {told}", _WIDTH - 2, subsequent_indent=" " * 30)
+
+
+def _paragraph(text: str) -> str:
+    return textwrap.fill(text, _WIDTH - 2, break_on_hyphens=False)

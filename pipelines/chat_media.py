@@ -1,0 +1,69 @@
+"""Images, audio and video inside the messages of a chat.
+
+A pipeline's processor would fetch what a message names from anywhere. Here it is read as the
+values of media columns are, and the processor is handed what was decoded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+_KINDS = ("image", "audio", "video")
+_SOURCES = ("url", "path", "base64")
+
+
+def open_media(chat: list[dict[str, Any]], decoded: Callable[[Any, str], Any]) -> None:
+    """Puts the decoded medium into every part of the chat that names or holds one.
+
+    decoded: from a value of a media column and its kind to what a processor takes.
+    """
+    for part in _parts(chat):
+        if part.get("type") == "image_url":  # as OpenAI's interface has it
+            named = part.pop("image_url", None)
+            part["type"] = "image"
+            part["url"] = named.get("url") if isinstance(named, Mapping) else named
+        kind = part.get("type")
+        if kind in _KINDS:
+            given = [part.pop(name, None) for name in (kind, *_SOURCES)]
+            given[-1] = given[-1] and f"data:;base64,{given[-1]}"
+            found = [value for value in given if value is not None]
+            if len(found) > 1:
+                raise ValueError(f"a message names one {kind} in {len(found)} ways: give one")
+            if found:
+                part[kind] = decoded(found[0], kind)
+
+
+def fill_media(chat: list[dict[str, Any]], values: Mapping[str, Any]) -> None:
+    """Puts the row's own image, audio and video where the chat has a place for it.
+
+    Raises ValueError for a place without a medium, and for a medium without a place.
+    """
+    left = {kind for kind in _KINDS if kind in values}
+    for part in _parts(chat):
+        kind = part.get("type")
+        if kind not in _KINDS or kind in part:
+            continue
+        if kind not in left:
+            raise ValueError(f"a message has a place for an {kind}, and the row has none for it")
+        part[kind] = values[kind]
+        left.remove(kind)
+    if left:
+        kind = min(left)
+        raise ValueError(
+            f"the row has both messages and an {kind}, but no message says where it belongs: "
+            f'{{"type": "{kind}"}} among its content'
+        )
+
+
+def leave_media(chat: list[dict[str, Any]]) -> None:
+    """Takes decoded media out again: what travels with the chunks is their tensors."""
+    for part in _parts(chat):
+        if part.get("type") in _KINDS:
+            part.pop(part["type"], None)
+
+
+def _parts(chat: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    for message in chat:
+        if isinstance(message.get("content"), list):
+            yield from (part for part in message["content"] if isinstance(part, dict))

@@ -1,0 +1,46 @@
+"""Every config is run for real: with a tiny model, on tiny data of the form it expects."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pyarrow.dataset as ds
+import pytest
+import yaml
+from pipemill.jobs.cli import main
+
+from . import torchvision_stand_in
+from .config_data import CONFIGS
+
+FOLDER = Path(__file__).parent.parent / "configs"
+NOT_RUN = {"newsgroups"}  # the demo's, which its own test runs
+
+
+def test_every_config_has_data():
+    assert {path.stem for path in FOLDER.rglob("*.yaml")} == set(CONFIGS) | NOT_RUN
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_config_runs(models, tmp_path, monkeypatch, capsys, name):
+    if name == "mask_generation":
+        torchvision_stand_in.put_in(monkeypatch)
+    model, write = CONFIGS[name]
+    (tmp_path / "data").mkdir()
+    settings = {
+        "model.path": models[model],
+        "input.path": write(tmp_path / "data"),
+        "output.path": str(tmp_path / "out"),
+        "actors.placement": "local",
+    }
+    flags = [flag for key, value in settings.items() for flag in ("--set", f"{key}={value}")]
+    config = FOLDER / f"{name}.yaml"
+    assert main(["run", str(config), *flags]) == 0
+    told = json.loads(capsys.readouterr().out.splitlines()[-1])
+    letters = list((tmp_path / "out/_pipemill/dead-letter").rglob("*.parquet"))
+    assert told["dead"] == 0, [ds.dataset(path).to_table().to_pylist() for path in letters]
+    table = ds.dataset(tmp_path / "out").to_table()
+    assert table.num_rows == told["rows"] == told["done"] > 0
+    head = config.read_text().splitlines()
+    assert head[0].startswith("# "), "a config begins with what it does"
+    assert yaml.safe_load(config.read_text())["task"] == name.replace("_", "-")
