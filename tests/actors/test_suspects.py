@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import signal
 from functools import partial
 
 import pyarrow as pa
 import pytest
 from pipemill.actors.batch import Batch, Failure
-from pipemill.actors.child import Child
+from pipemill.actors.budget import Budget
+from pipemill.actors.child import Child, ChildDied
+from pipemill.actors.stages import Stages
 from pipemill.actors.suspects import HopelessSplit, Isolation
 
 from tests.killers import LoadKillers
+from tests.lengths import Lengths
 
 STEPS = ("expand", "forward", "regroup")
 
@@ -69,3 +73,48 @@ def test_a_model_that_dies_while_it_loads_blames_no_row(tmp_path):
     with pytest.raises(RuntimeError, match="stage load died 3 times: .*signal 9"):
         isolated(tmp_path, ["text"], dies=True)
     assert deaths(tmp_path) == 3
+
+
+class Within:
+    """A child in this process, which is said to die of some rows, or the first few times."""
+
+    times: dict[str, int]
+
+    def __init__(self, times: dict[str, int]) -> None:
+        self.times = times
+        self.stages = Stages(Lengths(), {"text": "text"}, Budget(100))
+
+    def run(self, steps, batch):
+        for i in batch.live():
+            text = batch.rows["text"][int(i)].as_py()
+            if self.times.get(text, 0):
+                self.times[text] -= 1
+                raise ChildDied("forward", -signal.SIGKILL)
+        for step in steps:
+            batch = getattr(self.stages, step)(batch)
+        return batch
+
+    def close(self):
+        pass
+
+
+def test_a_row_that_survives_alone_is_not_blamed():
+    texts = [f"text {i}" for i in range(30)]
+    # With its neighbours; then once alone, as when another process takes the memory; always.
+    times = {"text 3": 1, "text 11": 2, "text 29": 99}
+    batch = Batch(pa.table({"text": texts}))
+    isolation = Isolation(lambda: Within(times))  # type: ignore[arg-type, return-value]
+    batch = isolation.run(STEPS, batch)
+    assert list(batch.failures) == [29]
+    expected = [text.upper() for text in texts[:29]]
+    assert batch.results["again"].to_pylist() == [*expected, None]
+    assert isolation.deaths == 1 + 2 + 3
+
+
+def test_many_rows_that_kill_give_the_split_up(monkeypatch):
+    monkeypatch.setattr("pipemill.actors.suspects._DEATHS", 20)
+    texts = [f"text {i}" for i in range(100)]
+    times = dict.fromkeys(texts[::4], 99)
+    isolation = Isolation(lambda: Within(times))  # type: ignore[arg-type, return-value]
+    with pytest.raises(RuntimeError, match="its rows killed 20 processes; the last: .*SIGKILL"):
+        isolation.run(STEPS, Batch(pa.table({"text": texts})))
