@@ -9,9 +9,13 @@ from typing import Any, Protocol
 
 import pyarrow as pa
 
+from .attempts import AttemptError, Attempts, any_suspects, tried
 from .batch import Batch
+from .child import Child
 from .isolate import is_rows_fault
+from .resident import LoadError, Resident
 from .stages import Stages
+from .suspects import HopelessSplit, Isolation
 
 Split = dict[str, Any]
 Line = dict[str, Any]
@@ -39,6 +43,8 @@ class Source(Protocol):
 class Sink(Protocol):
     def is_done(self, split: Split) -> bool: ...
 
+    def attempts(self) -> Attempts: ...
+
     def write(self, split: Split, batch: Batch) -> None:
         """Dead letters first, then the part: the part exists, the split is done."""
 
@@ -50,19 +56,29 @@ class FusedWorker:
     """One model replica: loads once, then reads, processes and writes whole splits."""
 
     def __init__(self, load: Load, source: Source, sink: Sink) -> None:
-        self.source, self.sink = source, sink
-        self.stages, self.error = load_or_reason(load)
+        self.load, self.source, self.sink = load, source, sink
+        self.model = _Model(load, sink.attempts())
 
     def __call__(self, table: pa.Table) -> pa.Table:
         return _each_split(table, self._process)
 
     def _process(self, split: Split, _: bytes | None) -> Line:
-        if self.stages is None:
-            return {"error": self.error, "fatal": True}
         # Ray may run a task again after its part was written.
         if self.sink.is_done(split):
             return {}
-        return _write(self.sink, split, self.stages.process(self.source.read(split)))
+        return self.model.tried(split, lambda: self._usual(split), lambda: self._isolated(split))
+
+    def _usual(self, split: Split) -> Line:
+        batch = self.source.read(split)
+        with self.model.resident.stages() as stages:
+            batch = stages.process(batch)
+        return _write(self.sink, split, batch)
+
+    def _isolated(self, split: Split) -> Line:
+        with self.model.resident.put_away(), _isolation(self.load, self.source) as isolation:
+            batch = isolation.read(split)
+            batch = isolation.run(("expand", "forward", "regroup"), batch)
+        return _write(self.sink, split, batch)
 
 
 class ExpandWorker:
@@ -77,24 +93,44 @@ class ExpandWorker:
     def _process(self, split: Split, _: bytes | None) -> Line:
         if self.sink.is_done(split):
             return {}
-        return {"payload": _once(self.load).expand(self.source.read(split)).to_bytes()}
+        attempts = self.sink.attempts()
+        # Listed for every split: Ray runs a task that died in any process, however old.
+        return tried(
+            attempts,
+            attempts.names(),
+            split["part"],
+            lambda: {"payload": _once(self.load).expand(self.source.read(split)).to_bytes()},
+            lambda: self._isolated(split),
+        )
+
+    def _isolated(self, split: Split) -> Line:
+        with _isolation(self.load, self.source) as isolation:
+            return {"payload": isolation.run(("expand",), isolation.read(split)).to_bytes()}
 
 
 class ForwardWorker:
     """Second operator: one model replica, which only computes."""
 
-    def __init__(self, load: Load) -> None:
-        self.stages, self.error = load_or_reason(load)
+    def __init__(self, load: Load, attempts: Attempts) -> None:
+        self.load = load
+        self.model = _Model(load, attempts)
 
     def __call__(self, table: pa.Table) -> pa.Table:
         return _each_split(table, self._process)
 
     def _process(self, split: Split, payload: bytes | None) -> Line:
-        if self.stages is None:
-            return {"error": self.error, "fatal": True}
         if payload is None:
             return {}
-        return {"payload": self.stages.forward(Batch.from_bytes(payload)).to_bytes()}
+        batch = Batch.from_bytes(payload)
+        return self.model.tried(split, lambda: self._usual(batch), lambda: self._isolated(batch))
+
+    def _usual(self, batch: Batch) -> Line:
+        with self.model.resident.stages() as stages:
+            return {"payload": stages.forward(batch).to_bytes()}
+
+    def _isolated(self, batch: Batch) -> Line:
+        with self.model.resident.put_away(), _isolation(self.load) as isolation:
+            return {"payload": isolation.run(("forward",), batch).to_bytes()}
 
 
 class RegroupWorker:
@@ -109,7 +145,44 @@ class RegroupWorker:
     def _process(self, split: Split, payload: bytes | None) -> Line:
         if payload is None:
             return {}
-        return _write(self.sink, split, _once(self.load).regroup(Batch.from_bytes(payload)))
+        attempts, batch = self.sink.attempts(), Batch.from_bytes(payload)
+        return tried(
+            attempts,
+            attempts.names(),
+            split["part"],
+            lambda: _write(self.sink, split, _once(self.load).regroup(batch)),
+            lambda: self._isolated(split, batch),
+        )
+
+    def _isolated(self, split: Split, batch: Batch) -> Line:
+        with _isolation(self.load) as isolation:
+            batch = isolation.run(("regroup",), batch)
+        return _write(self.sink, split, batch)
+
+
+class _Model:
+    """An actor's model, and what was tried before the actor started.
+
+    Ray does a split again in the actor that it killed, started afresh: one listing is enough.
+    """
+
+    def __init__(self, load: Load, attempts: Attempts) -> None:
+        self.attempts = attempts
+        try:
+            self.seen = attempts.names()
+        except Exception:  # Ray would start the actor again for ever; writing says what is wrong
+            self.seen = []
+        self.resident = Resident(load, attempts, self.seen)
+        # With suspects about the model waits for the first split that is none.
+        if not any_suspects(self.seen):
+            self.resident.load()
+
+    def tried(self, split: Split, usual: Callable[[], Line], isolated: Callable[[], Line]) -> Line:
+        return tried(self.attempts, self.seen, split["part"], usual, isolated)
+
+
+def _isolation(load: Load, source: Source | None = None) -> Isolation:
+    return Isolation(lambda: Child(load, source))
 
 
 @lru_cache(maxsize=1)
@@ -119,7 +192,7 @@ def _once(load: Load) -> Stages:
 
 
 def load_or_reason(load: Load) -> tuple[Stages | None, str | None]:
-    """An actor whose constructor raises is started again by Ray for ever: say it instead."""
+    """The loaded task, or why it can't be loaded."""
     try:
         return load(), None
     except Exception as error:
@@ -143,6 +216,14 @@ def _write(sink: Sink, split: Split, batch: Batch) -> Line:
     }
 
 
+# Of which the next split would die, too.
+_FATAL = (LoadError, AttemptError, HopelessSplit)
+
+
+def _said(error: BaseException) -> str:
+    return str(error) if isinstance(error, _FATAL) else f"{type(error).__name__}: {error}"
+
+
 def _each_split(table: pa.Table, process: Callable[[Split, bytes | None], Line]) -> pa.Table:
     """Processes the splits of a Ray batch. An exception becomes the split's `error`.
 
@@ -157,7 +238,7 @@ def _each_split(table: pa.Table, process: Callable[[Split, bytes | None], Line])
             except (KeyboardInterrupt, SystemExit):
                 raise
             except BaseException as error:
-                fatal = not is_rows_fault(error)
-                line = {"error": f"{type(error).__name__}: {error}", "fatal": fatal}
+                fatal = isinstance(error, _FATAL) or not is_rows_fault(error)
+                line = {"error": _said(error), "fatal": fatal}
         lines.append({**line, "split": row["split"]})
     return pa.Table.from_pylist(lines, schema=LINE)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import pyarrow as pa
@@ -56,6 +57,38 @@ def run_splits(
     actors: ActorsSection,
 ) -> Lines:
     """Processes the splits, and yields a line about each as it is done, in any order."""
+    with _attempts_of(sink):
+        yield from _run(placement, splits, load, source, sink, actors)
+
+
+@contextmanager
+def _attempts_of(sink: Sink) -> Iterator[None]:
+    """Attempts outlive processes that died; a run that ends by itself leaves none behind."""
+    try:
+        yield
+    except RunError:  # Ray died, and perhaps a row killed it
+        raise
+    except BaseException:
+        _clear(sink)
+        raise
+    _clear(sink)
+
+
+def _clear(sink: Sink) -> None:
+    # Files that are left cost a later run little; the error that ended this one must be seen.
+    with suppress(Exception):
+        attempts = sink.attempts()
+        attempts.end(attempts.names())
+
+
+def _run(
+    placement: str,
+    splits: list[Split],
+    load: LoadTask,
+    source: Source,
+    sink: Sink,
+    actors: ActorsSection,
+) -> Lines:
     table = pa.table({"split": [split.to_json() for split in splits]})
     if placement == "local":
         worker = FusedWorker(load, source, sink)
@@ -111,7 +144,7 @@ def _staged(
     forwarded = _map(
         expanded,
         ForwardWorker,
-        fn_constructor_args=(load,),
+        fn_constructor_args=(load, sink.attempts()),
         **_pool(actors, size, 1),
     )
     return _map(forwarded, RegroupWorker(light, sink), num_cpus=TASK_CPUS)

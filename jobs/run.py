@@ -62,7 +62,14 @@ def run(
 
 def _with_schema(job: Job, prepared: Prepared, todo: list[Split]) -> Prepared:
     """The columns that the task adds, asked of a sample once, and the same ever after."""
-    schema = sampled_schema(prepared.load, prepared.source, todo, prepared.placement, job.actors)
+    schema = sampled_schema(
+        prepared.load,
+        prepared.source,
+        todo,
+        prepared.placement,
+        job.actors,
+        prepared.sink.attempts(),
+    )
     prepared.plan.results = schema
     prepared.ledger.write_plan(prepared.plan)
     return replace(prepared, load=replace(prepared.load, schema=schema))

@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 import pyarrow as pa
+from pipemill.actors.attempts import Attempts, attempt
 from pipemill.actors.batch import Batch
 from pipemill.actors.worker import Source, load_or_reason
 from pipemill.pipelines.inferred import (
@@ -22,43 +23,79 @@ from .plan import Split
 
 _ROWS = 32
 _SPLITS = 4
+_SAMPLING = "sampling"
+# Which rows of a split are asked, first row and count: all at once, and where a process died of
+# one of them, some.
+_WINDOWS = [(0, _ROWS), *((start, 8) for start in range(0, _ROWS, 8))]
+
+_DIED = (
+    "a sample shows which columns the task adds, but the process that computed it died, whichever "
+    "of the first rows it was given; declare the columns in output.schema"
+)
+
+# The schema, or why there is none.
+Found = tuple[bytes | None, str | None]
 
 
 def sampled_schema(
-    load: LoadTask, source: Source, splits: list[Split], placement: str, actors: ActorsSection
+    load: LoadTask,
+    source: Source,
+    splits: list[Split],
+    placement: str,
+    actors: ActorsSection,
+    attempts: Attempts,
 ) -> bytes:
     """Computes a few rows as an actor would, and returns the schema of their answers.
 
     Raises RunError with the reason if that can't be done.
     """
     few = [split.to_json() for split in splits[:_SPLITS]]
-    if placement == "local":
-        schema, reason = _schema_of(load, source, few)
-    else:
-        import ray
-
-        sample = ray.remote(_schema_of).options(
-            num_cpus=actors.num_cpus, num_gpus=actors.num_gpus, max_retries=0
-        )
-        try:
-            schema, reason = ray.get(sample.remote(load, source, few))
-        except ray.exceptions.RayError as error:
-            lines = str(error).strip().splitlines() or [""]
-            schema, reason = None, f"no sample could be computed: {lines[-1]}"
+    deaths = [name for name in attempts.names() if name.startswith(f"{_SAMPLING}.")]
+    found: Found | None = None
+    for window in _WINDOWS[len(attempts.gone(deaths)) :]:
+        with attempt(attempts, _SAMPLING):
+            if placement == "local":
+                found = _schema_of(load, source, few, window)
+            else:
+                found = _schema_by_ray(load, source, few, window, actors)
+        if found is not None:
+            break
+    attempts.end(deaths)
+    schema, reason = found or (None, _DIED)
     if schema is None:
         raise RunError(str(reason))
     return schema
 
 
-def _schema_of(
-    load: LoadTask, source: Source, splits: list[str]
-) -> tuple[bytes | None, str | None]:
+def _schema_by_ray(
+    load: LoadTask,
+    source: Source,
+    splits: list[str],
+    window: tuple[int, int],
+    actors: ActorsSection,
+) -> Found | None:
+    """None if the process died."""
+    import ray
+
+    sample = ray.remote(_schema_of).options(
+        num_cpus=actors.num_cpus, num_gpus=actors.num_gpus, max_retries=0
+    )
+    try:
+        return ray.get(sample.remote(load, source, splits, window))
+    except (ray.exceptions.WorkerCrashedError, ray.exceptions.OutOfMemoryError):
+        return None
+    except ray.exceptions.RayError as error:
+        lines = str(error).strip().splitlines() or [""]
+        return None, f"no sample could be computed: {lines[-1]}"
+
+
+def _schema_of(load: LoadTask, source: Source, splits: list[str], window: tuple[int, int]) -> Found:
     """The schema, or why there is none: not every exception of a user's code survives its way."""
     stages, reason = load_or_reason(load)
     if stages is None:
         return None, reason
     try:
-        answers, failed = _sample(stages, source, splits)
+        answers, failed = _sample(stages, source, splits, window)
         if not answers:
             return None, f"of the first rows none could be computed; {'; '.join(failed[:3])}"
         return _common(stages.task, answers).serialize().to_pybytes(), None
@@ -66,16 +103,21 @@ def _schema_of(
         return None, f"the sample failed: {type(error).__name__}: {error}"
 
 
-def _sample(stages: Any, source: Source, splits: list[str]) -> tuple[list[Any], list[str]]:
+def _sample(
+    stages: Any, source: Source, splits: list[str], window: tuple[int, int]
+) -> tuple[list[Any], list[str]]:
     """The answers of the first rows, and why others have none."""
+    start, count = window
     answers: list[Any] = []
     reasons: list[str] = []
     for split in splits:
         batch = source.read(json.loads(split))
-        few = Batch(batch.rows.slice(0, _ROWS))
-        few.failures = {row: f for row, f in batch.failures.items() if row < _ROWS}
+        few = Batch(batch.rows.slice(start, count))
+        few.failures = {
+            row - start: f for row, f in batch.failures.items() if start <= row < start + count
+        }
         answers += stages.answers(few)
-        reasons += [f"row {row}: {f.error}: {f.message}" for row, f in few.failures.items()]
+        reasons += [f"row {start + row}: {f.error}: {f.message}" for row, f in few.failures.items()]
         if len(answers) >= _ROWS:
             break
     return answers, reasons

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 import json
-from dataclasses import dataclass
+import uuid
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pipemill.actors.batch import Batch
 
+from .attempts import AttemptFiles
 from .columns import beside
 from .ledger import DEAD_LETTERS
 from .media import holds_files
@@ -25,6 +27,7 @@ class PartSink:
     keep: the input columns that go into the parts; dead letters keep all that were read, but
         for whole files that are not kept.
     footer: what every part's footer says of the job.
+    run: of which run; one is made for each.
     """
 
     path: str
@@ -32,6 +35,10 @@ class PartSink:
     keep: list[str]
     on_error: str
     footer: dict[str, Any]
+    run: str = field(default_factory=lambda: uuid.uuid4().hex[:12])
+
+    def attempts(self) -> AttemptFiles:
+        return AttemptFiles(self.path, self.options, self.run)
 
     def is_done(self, split: dict[str, Any]) -> bool:
         filesystem, root = open_filesystem(self.path, self.options)

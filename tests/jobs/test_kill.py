@@ -19,7 +19,7 @@ from tests import tiny
 from tests.processes import kill_marked, marked, marked_environment
 
 ROWS = 2100
-PATIENCE_S = 120
+PATIENCE_S = 240
 
 
 class Job:

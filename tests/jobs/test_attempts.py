@@ -1,0 +1,96 @@
+"""What is written of who tries which split, and what is made of what is left."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import pytest
+from pipemill.actors.attempts import AttemptError, any_suspects, attempt, tried
+from pipemill.jobs import sample
+from pipemill.jobs.attempts import AttemptFiles
+from pipemill.jobs.errors import RunError
+
+PART = "part-00000000-0123456789ab.parquet"
+
+
+@pytest.fixture
+def files(tmp_path):
+    return AttemptFiles(str(tmp_path), {}, "run")
+
+
+def die(path, what: str = PART, times: int = 1) -> None:
+    """Processes that die within an attempt."""
+    code = (
+        "import os, sys; from pipemill.jobs.attempts import AttemptFiles\n"
+        "for _ in range(int(sys.argv[3])): AttemptFiles(sys.argv[1], {}, '').begin(sys.argv[2])"
+    )
+    subprocess.run([sys.executable, "-c", code, str(path), what, str(times)], check=True)
+
+
+def way(files) -> str:
+    """How a worker that starts now does the split."""
+    line = tried(files, files.names(), PART, lambda: {"as": "usual"}, lambda: {"as": "isolated"})
+    return line.get("as", line.get("error"))
+
+
+def test_an_attempt_is_there_while_it_lasts_and_after_its_process_died(files, tmp_path):
+    assert files.names() == []
+    with attempt(files, PART):
+        (name,) = files.names()
+        assert name.startswith(f"{PART}.")
+        assert files.gone([name]) == []
+    assert files.names() == []
+    with pytest.raises(ValueError), attempt(files, PART):
+        raise ValueError
+    assert files.names() == []
+    die(tmp_path)
+    (left,) = files.names()
+    assert files.gone([left, "no such"]) == [left]
+    files.end([left, "no such"])
+    assert files.names() == []
+
+
+def test_a_split_is_isolated_after_two_deaths_and_left_after_three_more(files, tmp_path):
+    die(tmp_path)
+    assert way(files) == "usual"
+    assert not any_suspects(files.names())
+    with attempt(files, PART):
+        assert way(files) == "usual"  # what lives is no death
+    die(tmp_path)
+    assert any_suspects(files.names())
+    die(tmp_path, f"{PART}.isolated", times=2)
+    assert way(files) == "isolated"
+    assert files.names() == []  # it is done, and the deaths are forgotten
+    die(tmp_path, f"{PART}.isolated", times=3)
+    assert "workers died 3 times" in way(files)
+
+
+def test_an_output_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "_pipemill").write_text("no folder")
+    with pytest.raises(AttemptError, match="_pipemill/attempts could not be written: "):
+        AttemptFiles(str(tmp_path), {}, "").begin(PART)
+
+
+def test_a_sample_is_of_other_rows_after_its_process_died(files, tmp_path, monkeypatch):
+    asked = []
+
+    def schema_of(load, source, splits, window):
+        asked.append(window)
+        return b"schema", None
+
+    monkeypatch.setattr(sample, "_schema_of", schema_of)
+    split = SimpleNamespace(to_json=lambda: "{}")
+
+    def ask():
+        return sample.sampled_schema(None, None, [split], "local", None, files)  # type: ignore[arg-type]
+
+    for deaths, window in [(0, (0, 32)), (1, (0, 8)), (3, (16, 8))]:
+        die(tmp_path, "sampling", deaths)
+        assert ask() == b"schema"
+        assert asked[-1] == window
+        assert files.names() == []
+    die(tmp_path, "sampling", 5)
+    with pytest.raises(RunError, match=r"whichever of the first rows.*output\.schema"):
+        ask()
