@@ -51,7 +51,7 @@ class Encoder:
         close = _CLOSE.get(str(model.dtype).removeprefix("torch."), 0)
         try:
             expected = self._padded(columns, lengths).float()
-            usual = exchange_attention(model)
+            self.usual = exchange_attention(model)
         except Exception:  # whatever this model does instead of attention as usual
             return False
         # RoBERTa and its kin count positions from behind the padding's.
@@ -63,8 +63,23 @@ class Encoder:
                 continue
             if (got - expected).abs().max() <= close * expected.abs().max().clamp(min=1):
                 return True
-        model.set_attn_implementation(usual)
+        model.set_attn_implementation(self.usual)
         return False
+
+    @contextmanager
+    def padding(self) -> Iterator[None]:
+        """Within it chunks are padded, and the model's attention is its usual one."""
+        packed, model = self.packed, self.pipeline.model
+        if packed:
+            exchanged = model.config._attn_implementation
+            model.set_attn_implementation(self.usual)
+        self.packed = False
+        try:
+            yield
+        finally:
+            self.packed = packed
+            if packed:
+                model.set_attn_implementation(exchanged)
 
     def _probe(self) -> tuple[dict[str, np.ndarray], np.ndarray]:
         """Random tokens that mean nothing, in sequences of several lengths."""
