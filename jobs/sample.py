@@ -7,6 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 from pipemill.actors.batch import Batch
+from pipemill.actors.stages import Stages
 from pipemill.actors.worker import Source
 from pipemill.pipelines.inferred import own_columns_fit, schema_of
 from pipemill.pipelines.load import LoadTask
@@ -36,7 +37,11 @@ def sampled_schema(
 
 
 def _schema_of(load: LoadTask, source: Source, splits: list[str]) -> bytes:
-    stages = load()
+    return schema_of_sample(load(), source, splits)
+
+
+def schema_of_sample(stages: Stages, source: Source, splits: list[str]) -> bytes:
+    """The same with a model that is loaded; the splits as workers are told of them."""
     task: Any = stages.task
     answers, reasons = [], []
     for split in splits:

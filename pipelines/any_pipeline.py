@@ -9,6 +9,8 @@ from __future__ import annotations
 import copy
 import json
 import pickle
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -107,21 +109,25 @@ class AnyPipeline:
             found.append(answer)
         return found
 
-    def _as_schema(self, answer: Any, values: dict[str, Any]) -> dict[str, Any]:
-        return shaped(answer, self.results())
-
-    def _chunks(self, row: dict[str, Any]) -> list[dict[str, Any]]:
-        own = {k: v for k, v in row.items() if k in self.own and v is not None}
+    @contextmanager
+    def opened_row(self, row: dict[str, Any]) -> Iterator[Any]:
+        """What the pipeline's `preprocess` takes for a row; files are there within it."""
         content = {k: v for k, v in row.items() if k not in self.own}
         for name in set(self.declared.ours) & set(self.kinds):
             if content.get(name) is None and self.given.get(name) is not None:
                 content[name] = self.given[name]
         with opened(content, self.kinds, self.pipeline, self.loaded.media) as values:
+            yield self.declared.prepare(values, self.pipeline)
+
+    def _as_schema(self, answer: Any, values: dict[str, Any]) -> dict[str, Any]:
+        return shaped(answer, self.results())
+
+    def _chunks(self, row: dict[str, Any]) -> list[dict[str, Any]]:
+        own = {k: v for k, v in row.items() if k in self.own and v is not None}
+        with self.opened_row(row) as prepared:
             settings = self._settings(own)
             before, _, _ = self.sanitized(settings)
-            inputs = self.pipeline.preprocess(
-                self.declared.prepare(values, self.pipeline), **_copied(before)
-            )
+            inputs = self.pipeline.preprocess(prepared, **_copied(before))
             chunks = list(inputs) if self.chunked else [inputs]
         for chunk in chunks:
             tokens = int(chunk["input_ids"].shape[-1]) if "input_ids" in chunk else 0
