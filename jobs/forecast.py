@@ -53,6 +53,7 @@ class Forecast:
     def to_json(self) -> str:
         """One line."""
         told = asdict(self)
+        told |= {k: round(v, 4) for k, v in told.items() if isinstance(v, float)}
         told["recommended"] = {"batching": {"max_tokens": self.max_tokens}}
         return json.dumps(told)
 

@@ -57,8 +57,8 @@ class Setting:
         return 1 - self.tokens / self.padded_tokens if self.padded_tokens else None
 
     def to_dict(self) -> dict[str, Any]:
-        padding = None if self.padding is None else round(self.padding, 4)
-        return {**asdict(self), "padding": padding}
+        told = {**asdict(self), "padding": self.padding}
+        return {k: round(v, 4) if isinstance(v, float) else v for k, v in told.items()}
 
 
 class Stopwatch:

@@ -25,7 +25,7 @@ _WARM_UP = 4  # rows
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
-    """rows: those that could be read and expanded; failed: how many could not.
+    """rows: the task's columns of those that could be read and expanded; failed: the others.
 
     chunks: of all these rows, in their order; counts: how many of each row.
     distinct: the numbers of those that a run computes: the first of equal ones.
@@ -79,13 +79,14 @@ def try_out(job: Job, rows: int) -> Trial:
     chunks, counts = lists.flatten(), pc.list_value_length(lists).to_numpy()
     repeats = stages.task.repeats
     rows_left = sampled.rows.take(live)
+    columns = {name: rows_left[own] for name, own in stages.columns.items()}
     return Trial(
         job=job,
         prepared=prepared,
         loaded=loaded,
         stages=stages,
         sampled=sampled,
-        rows=rows_left,
+        rows=pa.table(columns),
         failed=len(batch.failures) + sampled.unread,
         chunks=chunks,
         counts=counts,
