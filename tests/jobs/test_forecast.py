@@ -72,10 +72,10 @@ def test_what_can_be_counted_is_exact(models, data):
     distinct = {tuple(ids) for ids in cut(TEXTS, truncation=True, max_length=MOST)["input_ids"]}
     assert found.duplicates == pytest.approx(1 - len(distinct) / 70)
     assert len(distinct) <= 68
-    for (top, count), (next_top, _) in zip(found.lengths, found.lengths[1:], strict=False):
-        assert next_top == 2 * top
+    for top, count in found.lengths:
         assert count == np.count_nonzero((whole > top // 2) & (whole <= top))
     assert sum(count for _, count in found.lengths) == 70
+    assert found.lengths[-1][0] > MOST, "what was cut counts"
     assert found.rows_per_second > 0
     assert found.seconds == pytest.approx(70 / found.rows_per_second)
     assert found.gpu_hours is None

@@ -285,3 +285,11 @@ def test_the_command_line_imports_nothing_heavy_for_help():
     code = "import sys; from pipemill.jobs import cli; print('matplotlib' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+def test_what_was_run_is_reckoned_up_to_the_whole():
+    watch = measure.Stopwatch(np.array([30, 10]), LONG)
+    assert not watch.did(0)
+    assert watch.measured == 0.75
+    assert watch.seconds() == watch.elapsed / 0.75
+    assert measure.Stopwatch(np.array([1]), 0).did(0)
