@@ -7,8 +7,10 @@ import signal
 import sys
 from typing import Any
 
-from .config import assignment
+from . import looks
+from .config import assignment, build_job
 from .errors import ConfigError, RunError
+from .job import Job
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -27,11 +29,10 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from .config import build_job
     from .preview import show
     from .run import run
 
-    job = build_job(options.config, options.set, _pairs(options.column), _sections(options))
+    job = _job(options)
     report = run(job)
     print(report, file=sys.stderr)
     show(report.output, job.output.storage_options, sys.stderr)
@@ -44,6 +45,10 @@ def _tasks(options: argparse.Namespace) -> int:
 
     print(one_task(options.name) if options.name else all_tasks(), flush=True)
     return 0
+
+
+def _job(options: argparse.Namespace) -> Job:
+    return build_job(options.config, options.set, _pairs(options.column), _sections(options))
 
 
 def _sections(options: argparse.Namespace) -> dict[str, Any]:
@@ -83,35 +88,9 @@ def _parser() -> argparse.ArgumentParser:
         help="run a job, or finish one that was stopped",
         description="Runs the job; run it again to resume. Nothing left to do is success.",
     )
-    run.add_argument("config", nargs="?", help="a YAML file; flags override it")
-    run.add_argument("--task", help="such as text-classification")
-    run.add_argument("--model", help="a folder, or a name on the Hugging Face Hub")
-    run.add_argument(
-        "--input", action="append", help="a file, folder, glob or URL; may be given again"
-    )
-    run.add_argument("--output", help="a folder or URL")
-    run.add_argument(
-        "--column",
-        action="append",
-        default=[],
-        metavar="NAME=COLUMN",
-        help="the input column that the task reads as NAME",
-    )
-    run.add_argument(
-        "--param",
-        action="append",
-        default=[],
-        metavar="NAME=YAML",
-        help="a parameter of the pipeline, such as top_k=3",
-    )
-    run.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="KEY=YAML",
-        help="any key of the config, such as output.rows_per_part=300",
-    )
+    _job_flags(run)
     run.set_defaults(run=_run)
+    looks.add_verbs(verbs, _job_flags, _job)
     tasks = verbs.add_parser(
         "tasks",
         help="tasks, the columns they read and add, their parameters",
@@ -120,6 +99,37 @@ def _parser() -> argparse.ArgumentParser:
     tasks.add_argument("name", nargs="?", help="such as text-classification")
     tasks.set_defaults(run=_tasks)
     return parser
+
+
+def _job_flags(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("config", nargs="?", help="a YAML file; flags override it")
+    verb.add_argument("--task", help="such as text-classification")
+    verb.add_argument("--model", help="a folder, or a name on the Hugging Face Hub")
+    verb.add_argument(
+        "--input", action="append", help="a file, folder, glob or URL; may be given again"
+    )
+    verb.add_argument("--output", help="a folder or URL")
+    verb.add_argument(
+        "--column",
+        action="append",
+        default=[],
+        metavar="NAME=COLUMN",
+        help="the input column that the task reads as NAME",
+    )
+    verb.add_argument(
+        "--param",
+        action="append",
+        default=[],
+        metavar="NAME=YAML",
+        help="a parameter of the pipeline, such as top_k=3",
+    )
+    verb.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=YAML",
+        help="any key of the config, such as output.rows_per_part=300",
+    )
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from pipemill.pipelines.load import LoadTask
 import pipemill
 
 from .columns import check_one_of, kept_columns, resolve_columns
+from .dataset_input import is_dataset
 from .errors import ConfigError
 from .fingerprint import check_same, deciding, fingerprint
 from .inputs import list_files
@@ -22,7 +23,7 @@ from .job import Job
 from .ledger import STATE, Ledger
 from .listing import InputFile
 from .media_roots import media_access
-from .models import find_model
+from .models import find_model, locate_model
 from .placement import choose
 from .plan import Plan
 from .schema_text import schema_from
@@ -47,13 +48,34 @@ class Prepared:
 
 
 def prepare(job: Job) -> Prepared:
-    path, revision, weights = find_model(job.model)
-    kind, own = wanted_task(job, path)
+    path, _, weights = find_model(job.model)
+    kind, _ = wanted_task(job, path)
     decides = deciding(job, kind.name, weights)
     ledger = Ledger(absolute(job.output.path), job.output.storage_options)
     known = _is_known(ledger, decides)
     job = with_stored_dataset(job, ledger)
     plan, changed = _planned(job, ledger, ledger.read_plan() if known else None)
+    prepared = assemble(job, plan, ledger, decides)
+    if changed:
+        ledger.write_plan(plan)
+    if not known:
+        ledger.write_job(_record(job, decides))
+    return prepared
+
+
+def look(job: Job) -> Prepared:
+    """The job planned as if for an empty output; of the output nothing is read or written."""
+    if is_dataset(job.input.path):
+        raise ConfigError("a datasets.Dataset is read from a run's output: name its files instead")
+    ledger = Ledger(absolute(job.output.path), job.output.storage_options)
+    plan, _ = _planned(job, ledger, None)
+    return assemble(job, plan, ledger, {})
+
+
+def assemble(job: Job, plan: Plan, ledger: Ledger, decides: dict[str, Any]) -> Prepared:
+    """A job over its plan; writes nothing."""
+    path, revision = locate_model(job.model)
+    kind, own = wanted_task(job, path)
     kind = with_inputs(kind, plan.schema)
     columns = resolve_columns(
         kind.name, kind.inputs, job.input.columns, job.parameters, plan.schema
@@ -63,10 +85,6 @@ def prepare(job: Job) -> Prepared:
     read = pa.schema([f for f in plan.schema if f.name in {*keep, *columns.values()}])
     if job.output.schema is not None:
         plan.results = schema_from(job.output.schema).serialize().to_pybytes()
-    if changed:
-        ledger.write_plan(plan)
-    if not known:
-        ledger.write_job(_record(job, decides))
     return Prepared(
         plan=plan,
         ledger=ledger,

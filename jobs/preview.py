@@ -2,13 +2,69 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import dataclass, replace
 from typing import IO, Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
+from pipemill.actors.batch import Batch, Failure
 
+from .columns import beside
+from .errors import RunError
+from .few_rows import few_rows
+from .job import Job
 from .ledger import Ledger
+from .prepare import look
+from .sample import schema_of_sample
 
 _ROWS, _WIDTH = 3, 60
+
+
+@dataclass(frozen=True)
+class Preview:
+    """The first rows of a job, as its output would hold them, and those that failed by number."""
+
+    rows: pa.Table
+    failures: dict[int, Failure]
+
+    def to_json(self) -> str:
+        """One line: counts, and the columns with their types."""
+        count, dead = self.rows.num_rows, len(self.failures)
+        columns = {field.name: str(field.type) for field in self.rows.schema}
+        return json.dumps({"rows": count, "done": count - dead, "dead": dead, "columns": columns})
+
+    def __str__(self) -> str:
+        lines = []
+        for number, row in enumerate(self.rows.to_pylist()):
+            lines += _lines(number, row)
+            if (failure := self.failures.get(number)) is not None:
+                lines.append(f"  dead: {failure.stage}: {failure.error}: {failure.message}")
+        return "\n".join(lines)
+
+
+def preview(job: Job, rows: int) -> Preview:
+    """Computes the first rows of the input in this process. Writes nothing.
+
+    Raises ConfigError for a job that can't run, RunError if the model does not load.
+    """
+    prepared = look(job)
+    table = few_rows(prepared, rows, places=1).rows
+    try:
+        loaded = prepared.load.loaded()
+        if prepared.asks_sample:
+            few = prepared.plan.splits[:1]
+            stages = prepared.load.stages(loaded)
+            schema = schema_of_sample(stages, prepared.source, [s.to_json() for s in few])
+            loaded = replace(loaded, schema=pa.ipc.read_schema(pa.py_buffer(schema)))
+        stages = prepared.load.stages(loaded)
+    except RunError:
+        raise
+    except Exception as error:
+        raise RunError(f"loading failed: {type(error).__name__}: {error}") from error
+    batch = stages.process(Batch(table))
+    assert batch.results is not None
+    return Preview(beside(batch.rows.select(prepared.sink.keep), batch.results), batch.failures)
 
 
 def show(output: str, options: dict[str, Any], file: IO[str]) -> None:
@@ -18,9 +74,12 @@ def show(output: str, options: dict[str, Any], file: IO[str]) -> None:
         with ledger.filesystem.open(f"{ledger.root}/{part}", "rb") as opened:
             batch = next(pq.ParquetFile(opened).iter_batches(_ROWS), None)
         for number, row in enumerate(batch.to_pylist() if batch else []):
-            print(f"row {number}", file=file)
-            for name, value in row.items():
-                print(f"  {name:<12}{_short(value)}", file=file)
+            print("\n".join(_lines(number, row)), file=file)
+
+
+def _lines(number: int, row: dict[str, Any]) -> list[str]:
+    cells = [f"  {name:<12}{_short(value)}" for name, value in row.items()]
+    return [f"row {number}", *cells]
 
 
 def _short(value: Any) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 import pyarrow as pa
 from pipemill.actors.attempts import Attempts, attempt
 from pipemill.actors.batch import Batch
+from pipemill.actors.stages import Stages
 from pipemill.actors.worker import Source, load_or_reason
 from pipemill.pipelines.inferred import (
     COLUMNS_OF_SAMPLE,
@@ -95,16 +96,25 @@ def _schema_of(load: LoadTask, source: Source, splits: list[str], window: tuple[
     if stages is None:
         return None, reason
     try:
-        answers, failed = _sample(stages, source, splits, window)
-        if not answers:
-            return None, f"of the first rows none could be computed; {'; '.join(failed[:3])}"
-        return _common(stages.task, answers).serialize().to_pybytes(), None
+        return schema_of_sample(stages, source, splits, window), None
+    except RunError as error:
+        return None, str(error)
     except Exception as error:
         return None, f"the sample failed: {type(error).__name__}: {error}"
 
 
+def schema_of_sample(
+    stages: Stages, source: Source, splits: list[str], window: tuple[int, int] = _WINDOWS[0]
+) -> bytes:
+    """The schema of the answers of some rows; the splits as workers are told of them."""
+    answers, failed = _sample(stages, source, splits, window)
+    if not answers:
+        raise RunError(f"of the first rows none could be computed; {'; '.join(failed[:3])}")
+    return _common(stages.task, answers).serialize().to_pybytes()
+
+
 def _sample(
-    stages: Any, source: Source, splits: list[str], window: tuple[int, int]
+    stages: Stages, source: Source, splits: list[str], window: tuple[int, int]
 ) -> tuple[list[Any], list[str]]:
     """The answers of the first rows, and why others have none."""
     start, count = window

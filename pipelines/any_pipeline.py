@@ -10,6 +10,8 @@ import copy
 import importlib
 import json
 import pickle
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -109,8 +111,9 @@ class AnyPipeline:
             found.append(answer)
         return found
 
-    def _chunks(self, row: dict[str, Any]) -> list[dict[str, Any]]:
-        own = {k: v for k, v in row.items() if k in self.own and v is not None}
+    @contextmanager
+    def opened_row(self, row: dict[str, Any]) -> Iterator[Any]:
+        """What the pipeline's `preprocess` takes for a row; files are there within it."""
         content = {k: v for k, v in row.items() if k not in self.own}
         # As they are: what is null in a parameter means something, in a column only that
         # another row has it.
@@ -120,19 +123,21 @@ class AnyPipeline:
             if name in self.kinds and self.given.get(name) is not None
         }
         with opened(content, self.kinds, self.pipeline, self.loaded.media) as found:
-            values = {**given, **found}
+            yield self.declared.prepare({**given, **found}, self.pipeline)
+
+    def _chunks(self, row: dict[str, Any]) -> list[dict[str, Any]]:
+        own = {k: v for k, v in row.items() if k in self.own and v is not None}
+        with self.opened_row(row) as prepared:
             settings = self._settings(own)
             before, _, _ = self.sanitized(settings)
-            inputs = self.pipeline.preprocess(
-                self.declared.prepare(values, self.pipeline), **_copied(before)
-            )
+            inputs = self.pipeline.preprocess(prepared, **_copied(before))
             chunks = list(inputs) if self.chunked else [inputs]
         if not chunks:
             raise ValueError(f"there is nothing for {self.name} to compute in this row")
         for chunk in chunks:
             tokens = int(chunk["input_ids"].shape[-1]) if "input_ids" in chunk else 0
             text_encoder.check_tokens(tokens, self.limit, "cut or shorten the text")
-        lost = tokens_cut(self.pipeline.tokenizer, values.get(self.declared.cuts), chunks)
+        lost = tokens_cut(self.pipeline.tokenizer, row.get(self.declared.cuts or ""), chunks)
         return [
             {
                 "size": size_of(chunk),

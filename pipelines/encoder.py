@@ -68,7 +68,7 @@ class Encoder:
         try:
             columns, lengths = self._probe()
             expected = self._one_by_one(columns, lengths)
-            usual = exchange_attention(model)
+            self.usual = exchange_attention(model)
         except Exception:  # whatever this model does instead of attention as usual
             return False
         table = text_encoder.position_table(model)
@@ -80,8 +80,23 @@ class Encoder:
                 continue
             if (got - expected).norm() <= close * (expected - expected.mean(dim=0)).norm():
                 return True
-        model.set_attn_implementation(usual)
+        model.set_attn_implementation(self.usual)
         return False
+
+    @contextmanager
+    def padding(self) -> Iterator[None]:
+        """Within it chunks are padded, and the model's attention is its usual one."""
+        packed, model = self.packed, self.pipeline.model
+        if packed:
+            exchanged = model.config._attn_implementation
+            model.set_attn_implementation(self.usual)
+        self._verdict = False
+        try:
+            yield
+        finally:
+            self._verdict = packed
+            if packed:
+                model.set_attn_implementation(exchanged)
 
     def _probe(self) -> tuple[dict[str, np.ndarray], np.ndarray]:
         """Random tokens that mean nothing, in sequences of several lengths."""

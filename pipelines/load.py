@@ -46,25 +46,34 @@ class LoadTask:
     media: MediaAccess = field(default_factory=MediaAccess)
 
     def __call__(self) -> Stages:
+        return self.stages(self.loaded())
+
+    def loaded(self) -> Loaded:
+        """The pipeline, and what the job says about it."""
         restore_pipelines()
-        kind = self.kind()
         # A pipeline of which nothing is known may need its weights anywhere.
         whole = self.weights or self.own
-        model = self.model
+        kind, model = self.kind(), self.model
         if model.pipeline_class is None and (own_class := getattr(kind, "pipeline_class", None)):
             model = replace(model, pipeline_class=own_class)
         load = model.load if whole else model.load_without_weights
         pipeline = load(kind.name)
-        loaded = Loaded(
+        return Loaded(
             pipeline=pipeline,
             parameters=json.loads(self.parameters),
             columns=tuple(name for name, _ in self.columns),
             media=self.media,
             schema=None if self.schema is None else pa.ipc.read_schema(pa.py_buffer(self.schema)),
         )
-        usual = _ON_CPU if pipeline.device.type in ("cpu", "meta") else _ON_GPU
-        budget = Budget(*([self.max_tokens] if self.max_tokens else usual))
-        return Stages(kind(loaded), dict(self.columns), budget)
+
+    def stages(self, loaded: Loaded) -> Stages:
+        on_cpu = loaded.pipeline.device.type in ("cpu", "meta")
+        usual = _ON_CPU if on_cpu else _ON_GPU
+        return Stages(
+            self.kind()(loaded),
+            dict(self.columns),
+            Budget(*([self.max_tokens] if self.max_tokens else usual)),
+        )
 
     def kind(self) -> Any:
         """The task, not loaded."""

@@ -1,0 +1,75 @@
+"""A job's rows through `transformers.pipeline` as it is: rows in order, batches of one size."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from pipemill.actors.arrays import numbers, one_array
+from pipemill.actors.task import Loaded
+
+from . import text_encoder
+from .declared import PipelineTask
+from .plain_tasks import PLAIN
+
+# What pipemill adds to the parameters of transformers.
+_OURS = {
+    "text-classification": ("stride", "window_pooling"),
+    "feature-extraction": ("pooling", "normalize", "stride"),
+}
+
+
+class AsTransformers:
+    """What `transformers.pipeline(…, batch_size=n)` does with a list of these rows.
+
+    Texts longer than the model are cut, where pipemill would make windows of them: the pipeline
+    would raise. Raises ValueError where such a call is not possible.
+    """
+
+    def __init__(self, kind: Any, loaded: Loaded) -> None:
+        own = [c.name for c in kind.inputs if c.parameter and c.name in loaded.columns]
+        if own:
+            raise ValueError(f"one call has one {own[0]} for all rows")
+        declared = kind if isinstance(kind, PipelineTask) else PLAIN.get(kind.name)
+        if declared is None:
+            raise ValueError(f"{kind.name} is not compared")
+        parameters = _parameters(kind.name, loaded) if declared is not kind else loaded.parameters
+        self.any = declared(replace(loaded, parameters=parameters))
+        self.pipeline = loaded.pipeline
+
+    def sizes(self, rows: pa.Table) -> tuple[np.ndarray, np.ndarray]:
+        """Tokens of each chunk, and chunks of each row."""
+        lists = one_array(self.any.expand(rows))
+        return numbers(lists.flatten(), "size"), pc.list_value_length(lists).to_numpy()
+
+    def answers(self, rows: pa.Table, batch_size: int) -> Iterator[Any]:
+        """One by one, each batch computed when its first answer is asked for."""
+        return iter(
+            self.pipeline.get_iterator(
+                self._inputs(rows), 0, batch_size, *copy.deepcopy(self.any.sanitized("{}"))
+            )
+        )
+
+    def _inputs(self, rows: pa.Table) -> Iterator[Any]:
+        for row in rows.to_pylist():
+            with self.any.opened_row(row) as inputs:
+                yield inputs
+
+
+def _parameters(task: str, loaded: Loaded) -> dict[str, Any]:
+    """Those of a task that pipemill computes its own way."""
+    given: Mapping[str, Any] = loaded.parameters
+    kept = {k: v for k, v in given.items() if k not in _OURS.get(task, ())}
+    if task == "zero-shot-classification":
+        return kept
+    length = kept.pop("max_length", None) or text_encoder.max_length(loaded.pipeline)
+    cut = {"truncation": kept.pop("truncation", None) or True}
+    cut |= {"max_length": length} if length else {}
+    if task == "feature-extraction":
+        return {**kept, "tokenize_kwargs": cut, "return_tensors": True}
+    return {**kept, **cut}

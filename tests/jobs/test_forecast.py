@@ -1,0 +1,133 @@
+"""What `pipemill plan` says of a job, against counting by hand."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from pipemill.jobs import forecast
+from pipemill.jobs.cli import main
+from pipemill.jobs.config import build_job
+from pipemill.jobs.few_rows import few_rows
+from pipemill.jobs.prepare import look
+
+from tests import tiny
+
+TEXTS = tiny.texts(70, seed=9, longest=40)
+TEXTS[9] = TEXTS[50] = TEXTS[2]
+MOST = 24
+
+
+@pytest.fixture
+def data(tmp_path):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    rows = pa.table({"id": range(70), "body": TEXTS})
+    pq.write_table(rows.slice(0, 30), folder / "a.parquet")
+    pq.write_table(rows.slice(30), folder / "b.parquet")
+    return folder
+
+
+def job(models, data, **sections):
+    wanted = {
+        "task": "text-classification",
+        "model": models["text-classification"],
+        "input": str(data),
+        "output": {"path": str(data.parent / "out"), "rows_per_part": 10},
+        **sections,
+    }
+    return build_job(wanted, [], {"text": "body"}, {})
+
+
+def lengths(models) -> np.ndarray:
+    import transformers
+
+    tokenizer = transformers.AutoTokenizer.from_pretrained(models["text-classification"])
+    return np.array([len(ids) for ids in tokenizer(TEXTS)["input_ids"]])
+
+
+def test_what_can_be_counted_is_exact(models, data):
+    whole = lengths(models)
+    sizes = np.minimum(whole, MOST)
+    parameters = {"truncation": True, "max_length": MOST}
+    found = forecast.forecast(job(models, data, parameters=parameters), 1000, 0.01)
+    assert (found.rows, found.sampled, found.failed, found.chunks) == (70, 70, 0, 70)
+    assert found.tokens == sizes.sum()
+    assert found.truncated == {
+        "rows": np.count_nonzero(whole > MOST),
+        "tokens": (whole - sizes).sum(),
+    }
+    assert found.truncated["rows"] > 5
+    batches = [sizes[i : i + 32] for i in range(0, 70, 32)]
+    padded = sum(len(batch) * batch.max() for batch in batches)
+    assert found.padding["in batches of 32"] == round(1 - sizes.sum() / padded, 4) > 0.1
+    assert found.padding["sorted"] < 0.1
+    assert found.padding["packed"] == 0
+    import transformers
+
+    cut = transformers.AutoTokenizer.from_pretrained(models["text-classification"])
+    distinct = {tuple(ids) for ids in cut(TEXTS, truncation=True, max_length=MOST)["input_ids"]}
+    assert found.duplicates == pytest.approx(1 - len(distinct) / 70)
+    assert len(distinct) <= 68
+    for top, count in found.lengths:
+        assert count == np.count_nonzero((whole > top // 2) & (whole <= top))
+    assert sum(count for _, count in found.lengths) == 70
+    assert found.lengths[-1][0] > MOST, "what was cut counts"
+    assert found.rows_per_second > 0
+    assert found.seconds == pytest.approx(70 / found.rows_per_second)
+    assert found.gpu_hours is None
+
+
+def test_windows_are_chunks_and_lose_nothing(models, data):
+    found = forecast.forecast(job(models, data, parameters={"max_length": MOST}), 1000, 0.01)
+    assert found.chunks > 70
+    assert found.tokens >= lengths(models).sum()
+    assert found.truncated == {"rows": 0, "tokens": 0}
+
+
+def test_classes_double_from_the_shortest_to_the_longest():
+    assert forecast.histogram(np.array([3, 4, 5, 17])) == [(4, 2), (8, 1), (16, 0), (32, 1)]
+    assert forecast.histogram(np.array([1, 2, 2])) == [(1, 1), (2, 2)]
+
+
+def test_the_verb_ends_in_json_and_writes_nothing(models, data, tmp_path, capsys):
+    config = tmp_path / "job.yaml"
+    config.write_text(
+        f"task: text-classification\nmodel: {models['text-classification']}\n"
+        f"input: {{path: '{data}', columns: {{text: body}}}}\noutput: {tmp_path}/out\n"
+        "batching: {max_tokens: 300}\nactors: {max: 3}\n"
+    )
+    assert main(["plan", str(config), "--seconds", "0.01", "--rows", "20"]) == 0
+    out, err = capsys.readouterr()
+    told = json.loads(out.splitlines()[-1])
+    assert (told["rows"], told["sampled"]) == (70, 20)
+    assert told["recommended"] == {"batching": {"max_tokens": 300}}
+    assert "on one actor" in err
+    assert " on 3" in err
+    assert "█" in err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "job.yaml"]
+
+
+def test_rows_come_from_several_places_and_neighbours_stay_together(models, data):
+    prepared = look(job(models, data))
+    assert len(prepared.plan.splits) == 7
+    few = few_rows(prepared, 12)
+    bodies = few.rows["body"].to_pylist()
+    assert bodies == [TEXTS[i] for first in (0, 20, 40, 60) for i in range(first, first + 3)]
+    assert (few.whole, few.unread) == (70, 0)
+    assert few_rows(prepared, 3, places=1).rows["body"].to_pylist() == TEXTS[:3]
+    everything = few_rows(prepared, 1000).rows["body"].to_pylist()
+    assert sorted(everything) == sorted(TEXTS)
+
+
+def test_rows_that_cannot_be_read_are_counted(models, tmp_path):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    lines = [json.dumps({"body": text}) for text in TEXTS[:9]]
+    lines[4] = "{"
+    (folder / "a.jsonl").write_text("\n".join(lines) + "\n")
+    found = forecast.forecast(job(models, folder), 9, 0.01)
+    assert (found.rows, found.sampled, found.failed) == (9, 9, 1)

@@ -1,0 +1,84 @@
+"""A few rows in this process: the same as a run's, and nothing is written."""
+
+from __future__ import annotations
+
+import json
+
+import pyarrow as pa
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+import pytest
+import transformers
+from pipemill.jobs.cli import main
+from pipemill.jobs.config import build_job
+from pipemill.jobs.preview import preview
+
+import pipemill
+from tests import tiny
+
+TEXTS = tiny.texts(12, seed=21, longest=20)
+
+
+@pytest.fixture
+def data(tmp_path):
+    texts = [*TEXTS]
+    texts[1] = None
+    pq.write_table(pa.table({"id": range(12), "body": texts}), tmp_path / "in.parquet")
+    return tmp_path / "in.parquet"
+
+
+def job(models, data, **sections):
+    task = "text-classification"
+    wanted = {"task": task, "model": models[task], "input": str(data), **sections}
+    wanted |= {"output": {"path": str(data.parent / "out"), "on_error": "null"}}
+    return build_job(wanted, [], {"text": "body"}, {})
+
+
+def test_it_shows_what_a_run_writes(models, data):
+    wanted = job(models, data, actors={"placement": "local"})
+    found = preview(wanted, 5)
+    assert not (data.parent / "out").exists()
+    pipemill.run(wanted)
+    written = ds.dataset(data.parent / "out").to_table().slice(0, 5)
+    assert found.rows.drop_columns("score").equals(written.drop_columns("score"))
+    scores = [table["score"].drop_null().to_pylist() for table in (found.rows, written)]
+    assert scores[0] == pytest.approx(scores[1], abs=1e-5)
+    assert len(set(scores[0])) == 4
+    assert list(found.failures) == [1]
+
+
+def test_the_verb_shows_rows_and_failures_and_ends_in_json(models, data, tmp_path, capsys):
+    words = ["--task", "text-classification", "--model", models["text-classification"],
+             "--input", str(data), "--output", str(tmp_path / "out")]  # fmt: skip
+    assert main(["preview", *words, "--column", "text=body", "-n", "3"]) == 0
+    out, err = capsys.readouterr()
+    told = json.loads(out.splitlines()[-1])
+    assert (told["rows"], told["done"], told["dead"]) == (3, 2, 1)
+    assert list(told["columns"]) == ["id", "body", "label", "score"]
+    assert "row 2\n  id          2\n" in err
+    assert "dead: expand: ValueError: column 'body' is null" in err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.parquet"]
+
+
+class Shout(transformers.TextClassificationPipeline):
+    """Answers that only a sample shows."""
+
+    def postprocess(self, outputs, **parameters):
+        return {"loud": len(super().postprocess(outputs, **parameters)["label"]), "by": "Shout"}
+
+
+def test_columns_that_only_a_sample_shows(models, data):
+    own = {"pipeline_class": "tests.jobs.test_preview:Shout"}
+    found = preview(job(models, data, **own), 4)
+    assert found.rows.schema.names[:2] == ["id", "body"]
+    assert "Shout" in str(found)
+    assert list(found.failures) == [1]
+
+
+def test_a_model_that_does_not_load_says_why(models, data, tmp_path):
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "config.json").write_text('{"model_type": "no-such-architecture"}')
+    wanted = build_job(job(models, data), [], {}, {"model": str(folder)})
+    with pytest.raises(pipemill.RunError, match="loading failed.*no-such-architecture"):
+        preview(wanted, 1)
