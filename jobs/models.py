@@ -12,6 +12,12 @@ from .job import ModelSection
 
 def find_model(model: ModelSection) -> tuple[str, str | None, str]:
     """The path and revision that a worker loads, and a digest of the weights."""
+    path, commit = locate_model(model)
+    return path, commit, commit or digest_folder(Path(path))
+
+
+def locate_model(model: ModelSection) -> tuple[str, str | None]:
+    """The path and revision that a worker loads."""
     folder = Path(model.path).expanduser()
     if folder.is_dir():
         if not (folder / "config.json").is_file():
@@ -19,11 +25,10 @@ def find_model(model: ModelSection) -> tuple[str, str | None, str]:
                 f"{model.path} is no model: {folder / 'config.json'} is not there "
                 "(save it with save_pretrained)"
             )
-        return str(folder.resolve()), None, digest_folder(folder)
+        return str(folder.resolve()), None
     if model.path.startswith((".", "/", "~")) or model.path.count("/") > 1:
         raise ConfigError(f"no model at {model.path}: there is no folder {folder.resolve()}")
-    commit = _find_on_hub(model)
-    return model.path, commit, commit
+    return model.path, _find_on_hub(model)
 
 
 def _find_on_hub(model: ModelSection) -> str:

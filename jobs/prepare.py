@@ -20,6 +20,7 @@ from .errors import ConfigError
 from .fingerprint import check_same, deciding, fingerprint
 from .inputs import list_files
 from .job import Job
+from .lease import Lease
 from .ledger import STATE, Ledger
 from .listing import InputFile
 from .media_roots import media_roots
@@ -30,7 +31,7 @@ from .schema_text import schema_from
 from .sink import PartSink
 from .sources import Source, open_source
 from .storage import absolute
-from .stored_input import is_stored, with_stored_dataset
+from .stored_input import is_stored, needs_storing, with_stored_dataset
 from .tasks import wanted_task, with_inputs
 
 
@@ -47,14 +48,37 @@ class Prepared:
     asks_sample: bool  # the columns it adds are not known yet
 
 
-def prepare(job: Job) -> Prepared:
+def prepare(job: Job, lease: Lease | None = None) -> Prepared:
+    """lease: taken before anything is written, and where something is left to do."""
     path, revision, weights = find_model(job.model)
-    kind, own = wanted_task(job, path)
-    decides = deciding(job, kind.name, weights)
+    decides = deciding(job, wanted_task(job, path)[0].name, weights)
     ledger = Ledger(absolute(job.output.path), job.output.storage_options)
+    seen = ledger.state()
     known = _is_known(ledger, decides)
-    job = with_stored_dataset(job, ledger)
-    plan, changed = _planned(job, ledger, ledger.read_plan() if known else None)
+    if lease and needs_storing(job, ledger):
+        lease.take()
+    planned = with_stored_dataset(job, ledger)
+    plan, changed = _planned(planned, ledger, ledger.read_plan() if known else None)
+    prepared = assemble(planned, plan, ledger, decides, (path, revision))
+    exist = ledger.parts()
+    to_do = changed or not known or any(split.part not in exist for split in plan.splits)
+    if lease and to_do and lease.holder is None:
+        lease.take()
+        if ledger.state() != seen:  # another run came and went in between
+            return prepare(job, lease)
+    if changed:
+        ledger.write_plan(plan)
+    if not known:
+        ledger.write_job(_record(planned, decides))
+    return prepared
+
+
+def assemble(
+    job: Job, plan: Plan, ledger: Ledger, decides: dict[str, Any], model: tuple[str, str | None]
+) -> Prepared:
+    """A job over its plan; writes nothing. model: path and revision."""
+    path, revision = model
+    kind, own = wanted_task(job, path)
     kind = with_inputs(kind, plan.schema)
     columns = resolve_columns(
         kind.name, kind.inputs, job.input.columns, job.parameters, plan.schema
@@ -64,10 +88,6 @@ def prepare(job: Job) -> Prepared:
     read = pa.schema([f for f in plan.schema if f.name in {*keep, *columns.values()}])
     if job.output.schema is not None:
         plan.results = schema_from(job.output.schema).serialize().to_pybytes()
-    if changed:
-        ledger.write_plan(plan)
-    if not known:
-        ledger.write_job(_record(job, decides))
     return Prepared(
         plan=plan,
         ledger=ledger,

@@ -58,8 +58,8 @@ def test_the_output_is_a_plain_parquet_dataset_in_input_order(models, data, tmp_
     assert len(schemas) == 6 - 1
     assert all(schema.equals(schemas[0]) for schema in schemas)
     footer = json.loads(pq.read_metadata(parts(tmp_path / "out")[0]).metadata[b"pipemill"])
-    counts = {"rows", "dead", "truncated_rows", "lost_tokens"}
-    assert footer.keys() == {"job", "fingerprint", "split", *counts}
+    counts = {"rows", "dead", "dead_rows", "truncated_rows", "lost_tokens"}
+    assert footer.keys() == {"job", "fingerprint", "split", "digest", *counts}
     record = json.loads((tmp_path / "out/_pipemill/job.json").read_text())
     assert record["fingerprint"] == footer["fingerprint"]
     assert {"pipemill", "transformers", "torch", "ray"} <= record["versions"].keys()
@@ -220,7 +220,7 @@ def test_memory_and_other_fsspec_urls(models):
         ({"--param": "top_k=many"}, "top_k is a number or null, not 'many'"),
         ({"--param": "stride=-1"}, "stride is a number of tokens, not -1"),
         ({"--param": "window_pooling=median"}, "window_pooling is one of mean, max, not 'median'"),
-        ({"--param": "max_length=2020-01-01"}, "not JSON serializable"),
+        ({"--param": "max_length=2020-01-01"}, "max_length is a number or null, not datetime"),
         ({"--set": "output.rows_per_prt=3"}, "unknown key 'output.rows_per_prt'"),
         ({"--set": "output.keep=[boddy]"}, "output.keep names 'boddy'"),
         ({"--output": "DATA"}, "is not empty and was not written by pipemill"),
