@@ -1,4 +1,4 @@
-"""The command line: `pipemill run …`."""
+"""The command line: `pipemill run …` and the other verbs."""
 
 from __future__ import annotations
 
@@ -39,6 +39,37 @@ def _run(options: argparse.Namespace) -> int:
     return 0
 
 
+def _retry(options: argparse.Namespace) -> int:
+    from .config import build_job
+    from .retry import retry
+
+    job = build_job(options.config, options.set, _pairs(options.column), _sections(options))
+    report = retry(job)
+    print(report, file=sys.stderr)
+    print(report.to_json(), flush=True)
+    return 0
+
+
+def _status(options: argparse.Namespace) -> int:
+    from .status import status
+
+    found = status(options.output)
+    print(found, file=sys.stderr)
+    if options.splits:
+        print(found.table(), file=sys.stderr)
+    print(found.to_json(), flush=True)
+    return 0
+
+
+def _verify(options: argparse.Namespace) -> int:
+    from .verify import verify
+
+    found = verify(options.output, sample=options.sample)
+    print(found, file=sys.stderr)
+    print(found.to_json(), flush=True)
+    return 0 if found.ok else 1
+
+
 def _sections(options: argparse.Namespace) -> dict[str, Any]:
     sections: dict[str, Any] = {
         name: getattr(options, name)
@@ -76,36 +107,71 @@ def _parser() -> argparse.ArgumentParser:
         help="run a job, or finish one that was stopped",
         description="Runs the job; run it again to resume. Nothing left to do is success.",
     )
-    run.add_argument("config", nargs="?", help="a YAML file; flags override it")
-    run.add_argument("--task", help="such as text-classification")
-    run.add_argument("--model", help="a folder, or a name on the Hugging Face Hub")
-    run.add_argument(
+    _describe_job(run)
+    run.set_defaults(run=_run)
+    retry = verbs.add_parser(
+        "retry",
+        help="try the dead letters of a job again",
+        description="Computes only the dead letters again, and puts the answers in their places. "
+        "Parameters, model.dtype, batching and actors may differ from the run's.",
+    )
+    _describe_job(retry)
+    retry.set_defaults(run=_retry)
+    status = verbs.add_parser("status", help="how far an output is, and who writes to it")
+    status.add_argument("output", help="the folder or URL that a run writes to")
+    status.add_argument("--splits", action="store_true", help="a line for each split, too")
+    status.set_defaults(run=_status)
+    verify = verbs.add_parser(
+        "verify", help="whether an output holds every row exactly once, as it was written"
+    )
+    verify.add_argument("output", help="the folder or URL that a run wrote to")
+    verify.add_argument(
+        "--sample",
+        type=_count,
+        default=0,
+        metavar="N",
+        help="compute N rows again, one by one, by plain transformers",
+    )
+    verify.set_defaults(run=_verify)
+    return parser
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"a number of rows, not {text!r}")
+    return int(text)
+
+
+def _describe_job(verb: argparse.ArgumentParser) -> None:
+    """The flags that say which job it is."""
+    verb.add_argument("config", nargs="?", help="a YAML file; flags override it")
+    verb.add_argument("--task", help="such as text-classification")
+    verb.add_argument("--model", help="a folder, or a name on the Hugging Face Hub")
+    verb.add_argument(
         "--input", action="append", help="a file, folder, glob or URL; may be given again"
     )
-    run.add_argument("--output", help="a folder or URL")
-    run.add_argument(
+    verb.add_argument("--output", help="a folder or URL")
+    verb.add_argument(
         "--column",
         action="append",
         default=[],
         metavar="NAME=COLUMN",
         help="the input column that the task reads as NAME",
     )
-    run.add_argument(
+    verb.add_argument(
         "--param",
         action="append",
         default=[],
         metavar="NAME=YAML",
         help="a parameter of the pipeline, such as top_k=3",
     )
-    run.add_argument(
+    verb.add_argument(
         "--set",
         action="append",
         default=[],
         metavar="KEY=YAML",
         help="any key of the config, such as output.rows_per_part=300",
     )
-    run.set_defaults(run=_run)
-    return parser
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -55,6 +56,7 @@ class Lease:
         if self.holder is not None:
             return
         mine = this_process(self.verb)
+        _held.add(mine.id)
         try:
             while True:
                 number, holder, data = latest(self.filesystem, self.folder)
@@ -62,14 +64,14 @@ class Lease:
                     self._outlive(number, holder, data)
                 if self._claim(number + 1, mine):
                     break
-        except (ConfigError, RunError):
-            raise
-        except Exception as error:  # every filesystem has exceptions of its own
+        except BaseException as error:
+            _held.discard(mine.id)
+            if isinstance(error, RunError) or not isinstance(error, Exception):
+                raise
             raise ConfigError(
                 f"can't write to the output {self.path}: {type(error).__name__}: {error}"
             ) from error
         self.holder = mine
-        _held.add(mine.id)
         self._ended.clear()
         self._thread = threading.Thread(target=self._beat, daemon=True, name="pipemill-lease")
         self._thread.start()
@@ -181,10 +183,8 @@ def numbers(filesystem: Any, folder: str) -> list[int]:
 
 
 def _remove(filesystem: Any, path: str) -> None:
-    try:
+    with suppress(Exception):  # it counts for nothing
         filesystem.rm_file(path)
-    except Exception:
-        pass  # it counts for nothing
 
 
 def _say(text: str) -> None:

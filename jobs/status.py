@@ -50,7 +50,10 @@ class Status:
             ("output", self.output),
             ("task", self.task),
             ("rows", f"{self.rows:,} ({self.done:,} done, {self.dead:,} dead)"),
-            ("left", f"{about}{self.left:,} rows in {self.splits_left:,} of {self.splits:,} splits"),
+            (
+                "left",
+                f"{about}{self.left:,} rows in {self.splits_left:,} of {self.splits:,} splits",
+            ),
             ("held by", _in_words(self.lease)),
         ]
         return "\n".join(f"{name:<14}{value}" for name, value in lines)
