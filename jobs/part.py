@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 
 _KEY = b"pipemill"
 _BLOCK = 2**22
+_BLANK = "0" * 32  # in the place of the digest while it is taken
 _TAIL = 8  # behind the Parquet footer: its length, and PAR1
 
 
@@ -28,13 +29,15 @@ class Found:
 
 
 def encode(table: pa.Table, notes: dict[str, Any]) -> bytes:
-    """The file. Its footer holds the notes, and a digest over the data and them."""
+    """The file. Its footer holds the notes, and a digest of every byte but the digest's own."""
     sink = io.BytesIO()
     with pq.ParquetWriter(sink, table.schema) as writer:
         writer.write_table(table)
-        digest = _digest([sink.getbuffer()], notes)
-        writer.add_key_value_metadata({_KEY: json.dumps({**notes, "digest": digest})})
-    return sink.getvalue()
+        writer.add_key_value_metadata({_KEY: json.dumps({**notes, "digest": _BLANK})})
+    data = bytearray(sink.getbuffer())
+    place = data.rindex(_BLANK.encode())
+    data[place : place + len(_BLANK)] = _digest([data]).encode()
+    return bytes(data)
 
 
 def read_notes(file: Any) -> dict[str, Any]:
@@ -51,15 +54,22 @@ def examine(file: Any) -> tuple[Found, str | None]:
     schema = metadata.schema.to_arrow_schema().remove_metadata()
     try:
         notes = json.loads((metadata.metadata or {})[_KEY])
-        written = notes.pop("digest")
+        written = str(notes.pop("digest"))
     except (KeyError, ValueError, AttributeError):
         return Found({}, metadata.num_rows, schema), "it was not written by pipemill"
-    end = file.seek(0, 2) - _TAIL - metadata.serialized_size
+    end = file.seek(0, 2)
+    footer = end - _TAIL - metadata.serialized_size
     file.seek(0)
-    blocks = (file.read(min(_BLOCK, end - place)) for place in range(0, end, _BLOCK))
+    changed = _digest(_blocks(file, footer, written)) != written
     found = Found(notes, metadata.num_rows, schema)
-    changed = _digest(blocks, notes) != written
     return found, "it was changed after pipemill wrote it" if changed else None
+
+
+def _blocks(file: Any, footer: int, digest: str) -> Iterator[bytes]:
+    """The file as it was when its digest was taken; `footer` is where its footer begins."""
+    for place in range(0, footer, _BLOCK):
+        yield file.read(min(_BLOCK, footer - place))
+    yield file.read().replace(digest.encode(), _BLANK.encode())
 
 
 def to_ranges(numbers: Iterable[int]) -> list[list[int]]:
@@ -77,8 +87,8 @@ def from_ranges(ranges: list[list[int]]) -> np.ndarray:
     return np.concatenate([np.empty(0, np.int64), *(np.arange(a, b) for a, b in ranges)])
 
 
-def _digest(blocks: Iterable[Any], notes: dict[str, Any]) -> str:
-    whole = hashlib.sha256(json.dumps(notes, sort_keys=True).encode())
+def _digest(blocks: Iterable[Any]) -> str:
+    whole = hashlib.sha256()
     for block in blocks:
         whole.update(block)
-    return whole.hexdigest()[:32]
+    return whole.hexdigest()[: len(_BLANK)]

@@ -45,8 +45,9 @@ class Mending(PartSink):
             notes = read_notes(file)
             file.seek(0)
             part = pq.read_table(file)
-        others = {k: v for k, v in part.schema.metadata.items() if k != b"pipemill"}
-        part = part.replace_schema_metadata(others)
+        # Arrow may hand the footer's notes on as the schema's.
+        others = {k: v for k, v in (part.schema.metadata or {}).items() if k != b"pipemill"}
+        part = part.replace_schema_metadata(others or None)
         numbers = batch.rows[ROW].to_numpy()
         # A worker that is late finds rows answered that it tried, too.
         dead = np.intersect1d(from_ranges(notes["dead_rows"]), numbers)

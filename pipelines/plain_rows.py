@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from pipemill.actors.batch import Batch
 
 from .declared import PipelineTask
@@ -47,12 +48,12 @@ class PlainRows:
         """The result columns of a batch of one row, and whether plain transformers computed them.
 
         A row that was cut into windows has no answer in transformers: then pipemill computes it
-        alone. The columns are empty if the row fails.
+        alone. If the row fails, the one "column" is the error.
         """
         if self.own is not None and not self._one_pass(row):
             return _columns(self.own.process(row)), False
         found = _columns(self.plain.process(row))
-        if self.name == "feature-extraction" and self.own is not None and found:
+        if self.name == "feature-extraction" and self.own is not None and "embedding" in found:
             found["embedding"] = _pooled(found["embedding"], self.given)
         return found, True
 
@@ -64,7 +65,7 @@ class PlainRows:
         if "top_k" in self.columns:
             return False
         inputs = {name: row.rows[column] for name, column in self.own.columns.items()}
-        return len(self.own.task.expand(_table(inputs))[0]) == 1
+        return len(self.own.task.expand(pa.table(inputs))[0]) == 1
 
     def _parameters(self) -> dict[str, Any]:
         """Those of the job, as transformers takes them."""
@@ -81,15 +82,10 @@ class PlainRows:
         return given
 
 
-def _table(columns: dict[str, Any]) -> Any:
-    import pyarrow as pa
-
-    return pa.table(columns)
-
-
 def _columns(batch: Batch) -> dict[str, Any]:
-    if batch.failures or batch.results is None:
-        return {}
+    for failure in batch.failures.values():
+        return {failure.error: failure.message}
+    assert batch.results is not None
     return batch.results.to_pylist()[0]
 
 

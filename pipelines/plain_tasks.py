@@ -16,6 +16,8 @@ from .zero_shot_classification import ZeroShotClassification
 
 
 def _ranked(answer: Any, values: Values) -> Values:
+    # Without a top_k transformers returns a dict for one label, with one a list.
+    answer = [answer] if isinstance(answer, dict) else answer
     labels, scores = [a["label"] for a in answer], [float(a["score"]) for a in answer]
     return {"label": labels[0], "score": scores[0], "labels": labels, "scores": scores}
 
@@ -37,7 +39,6 @@ PLAIN = {
         results=_label_results,
         record=_ranked,
         prepare=_text_or_pair,
-        defaults={"_legacy": False},
     ),
     "zero-shot-classification": PipelineTask(
         name="zero-shot-classification",

@@ -11,6 +11,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import pyarrow as pa
@@ -24,7 +25,7 @@ from tests.lengths import Lengths
 
 
 class Light(Lengths):
-    parameters = {
+    parameters: Mapping[str, Parameter] = {
         "healed": Parameter(0, "int"),
         "cased": Parameter(False, "bool"),
     }
