@@ -44,8 +44,8 @@ def retry(
     """Computes the dead letters of an output again, and puts the answers among the others.
 
     The arguments are those of `run`, and describe the same job; its parameters, `model.dtype`,
-    `batching` and `actors` may be others. `added` in the report counts the rows that were tried.
-    A row that dies again stays a dead letter, its `attempts` raised by one.
+    `batching` and `actors` may be others. `added` in the report counts the rows that were tried;
+    one that dies again stays a dead letter, its `attempts` raised by one.
 
     Raises ConfigError before a model loads or Ray starts, if the job is another than the
     output's; RunError if it stopped (the same call then goes on), or if the run has rows left.
@@ -58,7 +58,7 @@ def retry(
         prepared, retries = _reopened(job, ledger, record, plan)
         exist = ledger.parts()
         done = [split for split in plan.splits if split.part in exist]
-        footers = ledger.footers(done)
+        footers, left = ledger.footers(done), len(plan.splits) - len(done)
         added: Counter[str] = Counter()
         if todo := [s for s, footer in zip(done, footers, strict=True) if footer["dead"]]:
             lease.take()
@@ -68,11 +68,10 @@ def retry(
             added = _mend(job, prepared, todo, sum(f["dead"] for f in footers), lease)
         _tidy(ledger, done, lease)
         report = _report(ledger, plan, done, added, time.monotonic() - started)
-    if left := len(plan.splits) - len(done):
+    if left:
         raise RunError(
             f"{added['rows']:,} dead letters were tried again, {added['done']:,} have an answer "
-            f"now. But {left} of {len(plan.splits)} splits have no part yet: do them with "
-            "`pipemill run`"
+            f"now. But {left} of {len(plan.splits)} splits have no part yet: do them with run"
         )
     return report
 

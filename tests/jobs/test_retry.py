@@ -124,7 +124,7 @@ def test_splits_without_a_part_are_left_to_run(tmp_path, capsys):
     config = tmp_path / "job.yaml"
     config.write_text(json.dumps({**wanted, "parameters": {"healed": 9}}))
     assert main(["retry", str(config)]) == 1
-    assert "1 of 6 splits have no part yet: do them with `pipemill run`" in capsys.readouterr().err
+    assert "1 of 6 splits have no part yet: do them with run" in capsys.readouterr().err
     pipemill.run(wanted)
     assert main(["retry", str(config)]) == 0
     told = json.loads(capsys.readouterr().out.splitlines()[-1])
