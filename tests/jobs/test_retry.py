@@ -150,7 +150,8 @@ def test_killed_before_any_of_its_writes_nothing_is_lost(tmp_path, monkeypatch, 
 
         def counted(do, left=left):
             def wrapped(*arguments):
-                left[0] -= 1
+                if "_pipemill/lease" not in str(arguments):
+                    left[0] -= 1
                 if left[0] < 0:
                     raise Killed
                 return do(*arguments)
