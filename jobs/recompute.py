@@ -15,7 +15,7 @@ from pipemill.actors.batch import Batch
 from pipemill.pipelines.plain_rows import PlainRows
 
 from .config import make_job
-from .errors import ConfigError
+from .errors import ConfigError, RunError
 from .ledger import Ledger
 from .models import find_model
 from .part import from_ranges
@@ -78,7 +78,7 @@ def recompute(
             by_settings[_settings(record, notes[split.number], row)].append(row)
         for settings, some in by_settings.items():
             if settings not in ways:
-                ways[settings] = PlainRows(_load(prepared, settings))
+                ways[settings] = _plain_rows(prepared, settings)
                 sampled.tolerance = max(sampled.tolerance, ways[settings].tolerance)
             _compare(prepared, ways[settings], split, notes[split.number], some, sampled)
     return sampled
@@ -120,10 +120,14 @@ def _settings(record: dict[str, Any], notes: Notes, row: int) -> str:
     return json.dumps(told, sort_keys=True)
 
 
-def _load(prepared: Prepared, settings: str) -> Any:
+def _plain_rows(prepared: Prepared, settings: str) -> PlainRows:
     told = json.loads(settings)
     model = replace(prepared.load.model, dtype=told["model.dtype"])
-    return replace(prepared.load, parameters=json.dumps(told["parameters"]), model=model)
+    load = replace(prepared.load, parameters=json.dumps(told["parameters"]), model=model)
+    try:
+        return PlainRows(load)
+    except Exception as error:  # of the model's own code, or of a library that is not there
+        raise RunError(f"loading failed: {type(error).__name__}: {error}") from error
 
 
 def _chosen(plan: Plan, notes: Mapping[int, Notes], count: int) -> list[tuple[Split, list[int]]]:
@@ -156,7 +160,7 @@ def _compare(
 ) -> None:
     """Computes these rows of a split, and counts how they compare with its part."""
     ledger, keep = prepared.ledger, prepared.sink.keep
-    batch = prepared.source.read(json.loads(split.to_json()))
+    batch = _read(prepared, split)
     with ledger.filesystem.open(f"{ledger.root}/{split.part}", "rb") as file:
         part = pq.read_table(file)
     places = rows
@@ -183,6 +187,16 @@ def _compare(
             sampled.findings.append(f"{where}: it says {shown}, again it is {expected!s:.300}")
         if np.isfinite(apart):
             sampled.difference = max(sampled.difference, apart)
+
+
+def _read(prepared: Prepared, split: Split) -> Batch:
+    try:
+        return prepared.source.read(json.loads(split.to_json()))
+    except Exception as error:  # of the filesystem, or of the format
+        raise ConfigError(
+            f"a sample needs the input, and {split.path} can't be read: "
+            f"{type(error).__name__}: {error}"
+        ) from error
 
 
 def distance(one: Any, other: Any) -> float:

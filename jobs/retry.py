@@ -47,8 +47,8 @@ def retry(
     `batching` and `actors` may be others. `added` in the report counts the rows that were tried;
     one that dies again stays a dead letter, its `attempts` raised by one.
 
-    Raises ConfigError before a model loads or Ray starts, if the job is another than the
-    output's; RunError if it stopped (the same call then goes on), or if the run has rows left.
+    Raises ConfigError, before a model loads or Ray starts, if the job is not the output's;
+    RunError if it stopped (the same call then goes on), or if the run has rows left.
     """
     started = time.monotonic()
     job = build_job(config, settings or [], columns or {}, sections)
@@ -61,17 +61,16 @@ def retry(
         footers, left = ledger.footers(done), len(plan.splits) - len(done)
         added: Counter[str] = Counter()
         if todo := [s for s, footer in zip(done, footers, strict=True) if footer["dead"]]:
-            lease.take()
             _check_unchanged(plan, todo, prepared)
-            if retries != record.get("retries", {}):
-                ledger.write_job({**record, "retries": retries})
+            lease.take()
+            _note(ledger, retries)
             added = _mend(job, prepared, todo, sum(f["dead"] for f in footers), lease)
         _tidy(ledger, done, lease)
         report = _report(ledger, plan, done, added, time.monotonic() - started)
     if left:
         raise RunError(
-            f"{added['rows']:,} dead letters were tried again, {added['done']:,} have an answer "
-            f"now. But {left} of {len(plan.splits)} splits have no part yet: do them with run"
+            f"{added['done']:,} of {added['rows']:,} dead letters have an answer now. But {left} "
+            f"of {len(plan.splits)} splits have no part yet: do them with run"
         )
     return report
 
@@ -79,17 +78,23 @@ def retry(
 def _reopened(
     job: Job, ledger: Ledger, record: dict[str, Any], plan: Plan
 ) -> tuple[Prepared, dict[str, Any]]:
-    """The job over the stored plan, and the settings of all retries so far, this one's too."""
+    """The job over the stored plan, and settings other than the job's, by their fingerprint."""
     path, revision, weights = find_model(job.model)
     decides = deciding(job, wanted_task(job, path)[0].name, weights)
     then = record["decides"]
     same = {**decides, **{name: then.get(name) for name in MAY_CHANGE}}
     check_same(then, same, ledger.path)
     prepared = assemble(with_stored_dataset(job, ledger), plan, ledger, decides, (path, revision))
-    retries = dict(record.get("retries", {}))
-    if decides != then:
-        retries[fingerprint(decides)] = {name: decides.get(name) for name in MAY_CHANGE}
-    return prepared, retries
+    own = {name: decides.get(name) for name in MAY_CHANGE}
+    return prepared, {fingerprint(decides): own} if decides != then else {}
+
+
+def _note(ledger: Ledger, retries: dict[str, Any]) -> None:
+    """Adds settings to those that job.json tells; the parts' footers name them by fingerprint."""
+    record = ledger.read_job() or {}
+    known = record.get("retries", {})
+    if retries.keys() - known.keys():
+        ledger.write_job({**record, "retries": {**known, **retries}})
 
 
 def _check_unchanged(plan: Plan, splits: list[Split], prepared: Prepared) -> None:

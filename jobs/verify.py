@@ -150,8 +150,8 @@ def _check_parts(
             continue
         part, changed = one
         wrong = [changed] if changed else _wrong(part, split, record)
-        if part.schema != usual and not changed:
-            wrong.append(f"its columns are {_columns(part.schema)}, those of others {usual}")
+        if usual and part.schema != usual and not changed:
+            wrong.append(f"its columns are {_columns(part.schema)}, others have {_columns(usual)}")
         if wrong:
             found.findings.append(f"{split.part}: {'; '.join(wrong)}; {_MEND}")
         else:

@@ -117,7 +117,10 @@ def letters_instead(out, name):
         (edit, "it was changed after pipemill wrote it"),
         (write_again, "it was not written by pipemill"),
         (as_another_split, "it is the part of split 0, under the name of 2's"),
-        (other_column, "its columns are n: int64, text: string, again: string, size: int32"),
+        (
+            other_column,
+            "its columns are n: int64, text: string, again: string, size: int32, others",
+        ),
         (a_row_less, "it holds 7 rows, not 8"),
         (letters_instead, "it holds dead letters"),
     ],
@@ -295,10 +298,13 @@ def test_a_sample_of_retried_rows_has_their_own_parameters(models, tmp_path):
     assert found.sample.transformers == 14
 
 
-def test_a_sample_needs_the_model_that_computed_the_output(models, tmp_path):
+def test_a_sample_needs_the_input_and_the_model_that_computed_the_output(models, tmp_path):
     shutil.copytree(models["text-classification"], tmp_path / "model")
     places = {"text-classification": str(tmp_path / "model")}
     sampled(places, tmp_path, "text-classification", tiny.texts(3, seed=3))
+    (tmp_path / "in.parquet").rename(tmp_path / "away")
+    with pytest.raises(pipemill.ConfigError, match=r"sample needs the input, and .*in\.parquet"):
+        pipemill.verify(str(tmp_path / "out"), sample=1)
     (tmp_path / "model/more").write_text("")
     with pytest.raises(pipemill.ConfigError, match="is not the one that computed"):
         pipemill.verify(str(tmp_path / "out"), sample=1)
