@@ -1,4 +1,4 @@
-"""The command line: `pipemill run …`."""
+"""The command line: `pipemill run …` and the other verbs."""
 
 from __future__ import annotations
 
@@ -47,6 +47,35 @@ def _tasks(options: argparse.Namespace) -> int:
     return 0
 
 
+def _retry(options: argparse.Namespace) -> int:
+    from .retry import retry
+
+    report = retry(_job(options))
+    print(report, file=sys.stderr)
+    print(report.to_json(), flush=True)
+    return 0
+
+
+def _status(options: argparse.Namespace) -> int:
+    from .status import status
+
+    found = status(options.output)
+    print(found, file=sys.stderr)
+    if options.splits:
+        print(found.table(), file=sys.stderr)
+    print(found.to_json(), flush=True)
+    return 0
+
+
+def _verify(options: argparse.Namespace) -> int:
+    from .verify import verify
+
+    found = verify(options.output, sample=options.sample)
+    print(found, file=sys.stderr)
+    print(found.to_json(), flush=True)
+    return 0 if found.ok else 1
+
+
 def _job(options: argparse.Namespace) -> Job:
     return build_job(options.config, options.set, _pairs(options.column), _sections(options))
 
@@ -90,6 +119,30 @@ def _parser() -> argparse.ArgumentParser:
     )
     _job_flags(run)
     run.set_defaults(run=_run)
+    retry = verbs.add_parser(
+        "retry",
+        help="try the dead letters of a job again",
+        description="Computes only the dead letters again, and puts the answers in their places. "
+        "Parameters, model.dtype, batching and actors may differ from the run's.",
+    )
+    _job_flags(retry)
+    retry.set_defaults(run=_retry)
+    status = verbs.add_parser("status", help="how far an output is, and who writes to it")
+    status.add_argument("output", help="the folder or URL that a run writes to")
+    status.add_argument("--splits", action="store_true", help="a line for each split, too")
+    status.set_defaults(run=_status)
+    verify = verbs.add_parser(
+        "verify", help="whether an output holds every row exactly once, as it was written"
+    )
+    verify.add_argument("output", help="the folder or URL that a run wrote to")
+    verify.add_argument(
+        "--sample",
+        type=_count,
+        default=0,
+        metavar="N",
+        help="compute N rows again, one by one, by plain transformers",
+    )
+    verify.set_defaults(run=_verify)
     looks.add_verbs(verbs, _job_flags, _job)
     tasks = verbs.add_parser(
         "tasks",
@@ -101,7 +154,14 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _count(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"a number of rows, not {text!r}")
+    return int(text)
+
+
 def _job_flags(verb: argparse.ArgumentParser) -> None:
+    """The flags that say which job it is."""
     verb.add_argument("config", nargs="?", help="a YAML file; flags override it")
     verb.add_argument("--task", help="such as text-classification")
     verb.add_argument("--model", help="a folder, or a name on the Hugging Face Hub")

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
-
-import pyarrow.parquet as pq
+from typing import Any, TypeVar
 
 from .errors import ConfigError
+from .part import read_notes
 from .plan import Plan, Split
 from .storage import open_filesystem, write_whole
 
@@ -20,6 +19,9 @@ _JOB = f"{STATE}/job.json"
 _PLAN = f"{STATE}/plan.parquet"
 STORED_INPUT = f"{STATE}/input"
 _THREADS = 16
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 class Ledger:
@@ -39,12 +41,24 @@ class Ledger:
         rows: those that went into the parts; dead: how many of them are dead letters.
         truncated_rows, lost_tokens: rows whose text was cut, and the tokens cut.
         """
-        with ThreadPoolExecutor(_THREADS) as threads:
-            footers = list(threads.map(self._footer, [split.part for split in splits]))
+        footers = self.footers(splits)
         tally = Counter({name: sum(f[name] for f in footers) for name in ("rows", "dead")})
         for name in ("truncated_rows", "lost_tokens"):  # older footers do not have them
             tally[name] = sum(f.get(name, 0) for f in footers)
         return tally
+
+    def footers(self, splits: Iterable[Split]) -> list[dict[str, Any]]:
+        """What the footer of each split's part says. Raises ConfigError that names a bad part."""
+        return self.each(self._footer, [split.part for split in splits])
+
+    def each(self, read: Callable[[T], R], items: Iterable[T]) -> list[R]:
+        """`read` of every item, many at a time: what counts is the way to the store and back."""
+        with ThreadPoolExecutor(_THREADS) as threads:
+            return list(threads.map(read, items))
+
+    def state(self) -> tuple[bytes | None, ...]:
+        """What a run finds when it begins, to be compared."""
+        return self.read(_JOB), self.read(_PLAN)
 
     def read_plan(self) -> Plan | None:
         data = self.read(_PLAN)
@@ -75,7 +89,7 @@ class Ledger:
     def _footer(self, part: str) -> dict[str, Any]:
         try:
             with self.filesystem.open(f"{self.root}/{part}", "rb") as file:
-                return json.loads(pq.read_metadata(file).metadata[b"pipemill"])
+                return read_notes(file)
         except Exception as error:
             raise ConfigError(
                 f"{self.path}/{part} is damaged, or not pipemill's ({type(error).__name__}: "

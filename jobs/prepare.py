@@ -20,6 +20,7 @@ from .errors import ConfigError
 from .fingerprint import check_same, deciding, fingerprint
 from .inputs import list_files
 from .job import Job
+from .lease import Lease
 from .ledger import STATE, Ledger
 from .listing import InputFile
 from .media_roots import media_access
@@ -30,7 +31,7 @@ from .schema_text import schema_from
 from .sink import PartSink
 from .sources import Source, open_source
 from .storage import absolute
-from .stored_input import is_stored, with_stored_dataset
+from .stored_input import is_stored, needs_storing, with_stored_dataset
 from .tasks import wanted_task, with_inputs
 
 
@@ -47,19 +48,28 @@ class Prepared:
     asks_sample: bool  # the columns it adds are not known yet
 
 
-def prepare(job: Job) -> Prepared:
-    path, _, weights = find_model(job.model)
-    kind, _ = wanted_task(job, path)
-    decides = deciding(job, kind.name, weights)
+def prepare(job: Job, lease: Lease | None = None) -> Prepared:
+    """lease: taken before anything is written, and where something is left to do."""
+    path, revision, weights = find_model(job.model)
+    decides = deciding(job, wanted_task(job, path)[0].name, weights)
     ledger = Ledger(absolute(job.output.path), job.output.storage_options)
+    seen = ledger.state()
     known = _is_known(ledger, decides)
-    job = with_stored_dataset(job, ledger)
-    plan, changed = _planned(job, ledger, ledger.read_plan() if known else None)
-    prepared = assemble(job, plan, ledger, decides)
+    if lease and needs_storing(job, ledger):
+        lease.take()
+    planned = with_stored_dataset(job, ledger)
+    plan, changed = _planned(planned, ledger, ledger.read_plan() if known else None)
+    prepared = assemble(planned, plan, ledger, decides, (path, revision))
+    exist = ledger.parts()
+    to_do = changed or not known or any(split.part not in exist for split in plan.splits)
+    if lease and to_do and lease.holder is None:
+        lease.take()
+        if ledger.state() != seen:  # another run came and went in between
+            return prepare(job, lease)
     if changed:
         ledger.write_plan(plan)
     if not known:
-        ledger.write_job(_record(job, decides))
+        ledger.write_job(_record(planned, decides))
     return prepared
 
 
@@ -69,12 +79,14 @@ def look(job: Job) -> Prepared:
         raise ConfigError("a datasets.Dataset is read from a run's output: name its files instead")
     ledger = Ledger(absolute(job.output.path), job.output.storage_options)
     plan, _ = _planned(job, ledger, None)
-    return assemble(job, plan, ledger, {})
+    return assemble(job, plan, ledger, {}, locate_model(job.model))
 
 
-def assemble(job: Job, plan: Plan, ledger: Ledger, decides: dict[str, Any]) -> Prepared:
-    """A job over its plan; writes nothing."""
-    path, revision = locate_model(job.model)
+def assemble(
+    job: Job, plan: Plan, ledger: Ledger, decides: dict[str, Any], model: tuple[str, str | None]
+) -> Prepared:
+    """A job over its plan; writes nothing. model: path and revision."""
+    path, revision = model
     kind, own = wanted_task(job, path)
     kind = with_inputs(kind, plan.schema)
     columns = resolve_columns(

@@ -16,12 +16,14 @@ from .cluster import ray_session
 from .config import build_job
 from .errors import RunError
 from .job import Job
+from .lease import Lease
 from .placement import run_splits
 from .plan import RowEstimate, Split
 from .prepare import Prepared, prepare
 from .progress import Progress
 from .report import Report, computed
 from .sample import sampled_schema
+from .storage import absolute
 
 # A share of dead rows among the first few says nothing.
 _ROWS_BEFORE_A_SHARE = 1000
@@ -47,7 +49,12 @@ def run(
     """
     started = time.monotonic()
     job = build_job(config, settings or [], columns or {}, sections)
-    prepared = prepare(job)
+    with Lease(absolute(job.output.path), job.output.storage_options) as lease:
+        return _run(job, lease, started)
+
+
+def _run(job: Job, lease: Lease, started: float) -> Report:
+    prepared = prepare(job, lease)
     exist = prepared.ledger.parts()
     done = [split for split in prepared.plan.splits if split.part in exist]
     todo = [split for split in prepared.plan.splits if split.part not in exist]
@@ -56,7 +63,7 @@ def run(
     with ray_session() if todo and prepared.placement != "local" else nullcontext():
         if todo and prepared.asks_sample:
             prepared = _with_schema(job, prepared, todo)
-        added = _work_off(job, prepared, todo) if todo else added
+        added = _work_off(job, prepared, todo, lease) if todo else added
     return _report(prepared, before, added, time.monotonic() - started)
 
 
@@ -75,7 +82,7 @@ def _with_schema(job: Job, prepared: Prepared, todo: list[Split]) -> Prepared:
     return replace(prepared, load=replace(prepared.load, schema=schema))
 
 
-def _work_off(job: Job, prepared: Prepared, todo: list[Split]) -> Counter[str]:
+def _work_off(job: Job, prepared: Prepared, todo: list[Split], lease: Lease) -> Counter[str]:
     """Does these splits, and adds up what the workers counted."""
     totals: Counter[str] = Counter()
     split_of = {split.part: split for split in todo}
@@ -85,7 +92,7 @@ def _work_off(job: Job, prepared: Prepared, todo: list[Split]) -> Counter[str]:
         prepared.placement, todo, prepared.load, prepared.source, prepared.sink, job.actors
     )
     with Progress(prepared.load.task, estimate.total()) as progress:
-        for line in lines:
+        for line in lease.watch(lines):
             split = split_of[json.loads(line["split"])["part"]]
             if line["error"] is not None:
                 troubles.append(f"{split.path} [{split.start}:{split.stop}]: {line['error']}")

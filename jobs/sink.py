@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import io
-import json
 import uuid
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from pipemill.actors.batch import Batch
 
 from .attempts import AttemptFiles
 from .columns import beside
 from .ledger import DEAD_LETTERS
 from .media import holds_files
+from .part import encode, to_ranges
 from .storage import open_filesystem, write_whole
 
 
@@ -54,45 +52,49 @@ class PartSink:
         filesystem, root = open_filesystem(self.path, self.options)
         letters = f"{root}/{DEAD_LETTERS}/{split['part']}"
         if batch.failures:
-            write_whole(filesystem, letters, _parquet(self._dead_letters(split, batch), {}))
+            write_whole(filesystem, letters, self.dead_letters(split["number"], batch))
         elif filesystem.exists(letters):
             filesystem.rm_file(letters)  # of an attempt that died before it wrote the part
         assert batch.results is not None
         part = beside(batch.rows.select(self.keep), batch.results)
         if self.on_error != "null":
             part = part.take(pa.array(batch.live()))
-        footer = {
+        notes = {
             **self.footer,
             "split": split["number"],
             "rows": batch.rows.num_rows,
             "dead": len(batch.failures),
+            "dead_rows": to_ranges(sorted(batch.failures)),
             "truncated_rows": int(batch.work.get("truncated_rows", 0)),
             "lost_tokens": int(batch.work.get("lost_tokens", 0)),
         }
-        write_whole(filesystem, f"{root}/{split['part']}", _parquet(part, footer))
+        write_whole(filesystem, f"{root}/{split['part']}", encode(part, notes))
 
-    def _dead_letters(self, split: dict[str, Any], batch: Batch) -> pa.Table:
-        numbers = np.array(sorted(batch.failures))
-        failures = [batch.failures[row] for row in numbers]
+    def dead_letters(
+        self,
+        split: int,
+        batch: Batch,
+        numbers: dict[int, int] | None = None,
+        attempts: dict[int, int] | None = None,
+    ) -> bytes:
+        """The file of them.
+
+        numbers: of the batch's rows in the split, where they are not all of it.
+        attempts: how often each row of the split, by its number, was tried; once without.
+        """
+        places = np.array(sorted(batch.failures))
+        failures = [batch.failures[place] for place in places]
+        rows = [int(place) if numbers is None else numbers[place] for place in places]
         why = pa.table(
             {
-                "split": pa.array([split["number"]] * len(numbers), pa.int64()),
-                "row": pa.array(numbers, pa.int64()),
+                "split": pa.array([split] * len(rows), pa.int64()),
+                "row": pa.array(rows, pa.int64()),
                 "stage": [failure.stage for failure in failures],
                 "error": [failure.error for failure in failures],
                 "message": [failure.message for failure in failures],
-                "attempts": pa.array([1] * len(numbers), pa.int32()),
+                "attempts": pa.array([(attempts or {}).get(row, 1) for row in rows], pa.int32()),
             }
         )
-        rows = batch.rows
-        told = [f.name for f in rows.schema if f.name in self.keep or not holds_files(f)]
-        return beside(rows.select(told).take(pa.array(numbers)), why)
-
-
-def _parquet(table: pa.Table, footer: dict[str, Any]) -> bytes:
-    sink = io.BytesIO()
-    with pq.ParquetWriter(sink, table.schema) as writer:
-        writer.write_table(table)
-        if footer:
-            writer.add_key_value_metadata({"pipemill": json.dumps(footer)})
-    return sink.getvalue()
+        told = [f.name for f in batch.rows.schema if f.name in self.keep or not holds_files(f)]
+        table = beside(batch.rows.select(told).take(pa.array(places)), why)
+        return encode(table, {"split": split})

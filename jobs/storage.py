@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,6 +14,9 @@ from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
 from .errors import ConfigError
+
+# After so long every one of several writers has written.
+_SETTLE_S = 1.0
 
 
 def open_filesystem(url: str, options: Mapping[str, Any]) -> tuple[AbstractFileSystem, str]:
@@ -57,6 +61,26 @@ def write_whole(filesystem: AbstractFileSystem, path: str, data: bytes) -> None:
         temporary.unlink(missing_ok=True)
         raise
     _sync_folder(target.parent)
+
+
+def create_whole(filesystem: AbstractFileSystem, path: str, data: bytes) -> None:
+    """Writes a file that is not there yet; of several that try, one succeeds.
+
+    A store without conditional writes lets several succeed, and the last one's file stays: wait a
+    moment, and read it again. Raises FileExistsError, OSError.
+    """
+    if isinstance(filesystem, LocalFileSystem):
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        with open(path, "xb") as file:
+            file.write(data)
+        return
+    try:
+        filesystem.pipe_file(path, data, mode="create")
+    except Exception as error:
+        if isinstance(error, FileExistsError) or filesystem.exists(path):
+            raise FileExistsError(path) from error
+        filesystem.pipe_file(path, data)
+        time.sleep(_SETTLE_S)
 
 
 def _sync_folder(folder: Path) -> None:

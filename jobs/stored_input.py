@@ -33,17 +33,23 @@ def with_stored_dataset(job: Job, ledger: Ledger) -> Job:
     return job.model_copy(update={"input": job.input.model_copy(update=stored)})
 
 
+def needs_storing(job: Job, ledger: Ledger) -> bool:
+    """Whether `with_stored_dataset` has something to write."""
+    return dataset_input.is_dataset(job.input.path) and not _is_complete(
+        _folder(job.input.path), ledger
+    )
+
+
 def is_stored(path: Any, ledger: Ledger) -> bool:
     return isinstance(path, str) and path.startswith(_place(ledger))
 
 
 def _store(dataset: Any, ledger: Ledger) -> str:
     """Writes it, unless it was written; the folder. Raises ConfigError."""
-    name = dataset_input.fingerprint(dataset)
-    folder = f"{STORED_INPUT}/{name}"
+    folder = _folder(dataset)
     if not len(dataset):
         raise ConfigError("the dataset given as input has no rows")
-    if ledger.read(f"{folder}/{_COMPLETE}") is None:
+    if not _is_complete(folder, ledger):
         count = 0
         for count, shard in enumerate(_shards(dataset), 1):
             sink = io.BytesIO()
@@ -51,7 +57,15 @@ def _store(dataset: Any, ledger: Ledger) -> str:
             ledger.write(f"{folder}/{count - 1:06}.parquet", sink.getvalue())
         record = {"rows": len(dataset), "files": count}
         ledger.write(f"{folder}/{_COMPLETE}", json.dumps(record).encode())
-    return f"{_place(ledger)}{name}"
+    return f"{ledger.path.rstrip('/')}/{folder}"
+
+
+def _folder(dataset: Any) -> str:
+    return f"{STORED_INPUT}/{dataset_input.fingerprint(dataset)}"
+
+
+def _is_complete(folder: str, ledger: Ledger) -> bool:
+    return ledger.read(f"{folder}/{_COMPLETE}") is not None
 
 
 def _place(ledger: Ledger) -> str:

@@ -16,6 +16,7 @@ from .zero_shot_classification import ZeroShotClassification
 
 
 def _ranked(answer: Any, values: Values) -> Values:
+    # Without a top_k transformers returns a dict for one label, with one a list.
     answers = [answer] if isinstance(answer, dict) else answer
     labels, scores = [a["label"] for a in answers], [float(a["score"]) for a in answers]
     if values.get("top_k", 1) == 1 and len(answers) > 1:

@@ -17,11 +17,24 @@ if TYPE_CHECKING:
     from pipemill.jobs.errors import ConfigError, RunError
     from pipemill.jobs.job import Job
     from pipemill.jobs.report import Report
+    from pipemill.jobs.retry import retry
     from pipemill.jobs.run import run
+    from pipemill.jobs.status import status
+    from pipemill.jobs.verify import verify
     from pipemill.pipelines.restored import restore_pipelines
 
 __version__ = "0.1.0"
-__all__ = ["ConfigError", "Job", "Report", "RunError", "restore_pipelines", "run"]
+__all__ = [
+    "ConfigError",
+    "Job",
+    "Report",
+    "RunError",
+    "restore_pipelines",
+    "retry",
+    "run",
+    "status",
+    "verify",
+]
 
 _HOME = {
     "ConfigError": "pipemill.jobs.errors",
@@ -29,7 +42,10 @@ _HOME = {
     "Report": "pipemill.jobs.report",
     "RunError": "pipemill.jobs.errors",
     "restore_pipelines": "pipemill.pipelines.restored",
+    "retry": "pipemill.jobs.retry",
     "run": "pipemill.jobs.run",
+    "status": "pipemill.jobs.status",
+    "verify": "pipemill.jobs.verify",
 }
 
 

@@ -26,16 +26,20 @@ def test_every_placement_gives_the_same_answers_and_dead_letters(models, tmp_pat
     tables, letters = {}, {}
     for placement in ("local", "fused", "staged"):
         out = tmp_path / placement
-        report = pipemill.run(
-            task="fill-mask",
-            model=models["fill-mask"],
-            input=str(tmp_path / "in.jsonl"),
-            output={"path": str(out), "rows_per_part": 20},
-            actors={"placement": placement, "max": 1},
-        )
+        wanted = {
+            "task": "fill-mask",
+            "model": models["fill-mask"],
+            "input": str(tmp_path / "in.jsonl"),
+            "output": {"path": str(out), "rows_per_part": 20},
+            "actors": {"placement": placement, "max": 1},
+        }
+        report = pipemill.run(wanted)
         assert (report.rows, report.done, report.dead) == (150, 147, 3)
+        tried = pipemill.retry(wanted)
+        assert tried.added == {"rows": 3, "done": 0, "dead": 3, "splits": 3}
         tables[placement] = ds.dataset(out).to_table()
         letters[placement] = ds.dataset(out / "_pipemill/dead-letter").to_table()
+    assert letters["local"]["attempts"].to_pylist() == [2, 2, 2]
     assert tables["fused"].equals(tables["local"])
     assert tables["staged"].equals(tables["local"])
     assert letters["fused"].equals(letters["local"])

@@ -58,8 +58,8 @@ def test_the_output_is_a_plain_parquet_dataset_in_input_order(models, data, tmp_
     assert len(schemas) == 6 - 1
     assert all(schema.equals(schemas[0]) for schema in schemas)
     footer = json.loads(pq.read_metadata(parts(tmp_path / "out")[0]).metadata[b"pipemill"])
-    counts = {"rows", "dead", "truncated_rows", "lost_tokens"}
-    assert footer.keys() == {"job", "fingerprint", "split", *counts}
+    counts = {"rows", "dead", "dead_rows", "truncated_rows", "lost_tokens"}
+    assert footer.keys() == {"job", "fingerprint", "split", "digest", *counts}
     record = json.loads((tmp_path / "out/_pipemill/job.json").read_text())
     assert record["fingerprint"] == footer["fingerprint"]
     assert {"pipemill", "transformers", "torch", "ray"} <= record["versions"].keys()

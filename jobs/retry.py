@@ -1,0 +1,171 @@
+"""`pipemill retry`: only the dead letters, whose answers then go where they belong."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections import Counter
+from collections.abc import Mapping
+from contextlib import nullcontext
+from typing import Any
+
+from .cluster import ray_session
+from .config import build_job
+from .errors import ConfigError, RunError
+from .fingerprint import check_same, deciding, fingerprint
+from .job import Job
+from .lease import Lease
+from .ledger import DEAD_LETTERS, Ledger
+from .listing import stat
+from .models import find_model
+from .placement import run_splits
+from .plan import Plan, Split
+from .prepare import Prepared, assemble
+from .progress import Progress
+from .report import Report
+from .retried import DeadRows, Mending
+from .status import open_output
+from .storage import absolute
+from .stored_input import with_stored_dataset
+from .tasks import wanted_task
+
+# What may be another for rows that died: with it they may live. It is written into the part.
+MAY_CHANGE = ("parameters", "model.dtype", "transformers", "torch")
+
+
+def retry(
+    config: str | os.PathLike[str] | Mapping[str, Any] | Job | None = None,
+    *,
+    settings: list[str] | None = None,
+    columns: Mapping[str, str] | None = None,
+    **sections: Any,
+) -> Report:
+    """Computes the dead letters of an output again, and puts the answers among the others.
+
+    The arguments are those of `run`, and describe the same job; its parameters, `model.dtype`,
+    `batching` and `actors` may be others. `added` in the report counts the rows that were tried;
+    one that dies again stays a dead letter, its `attempts` raised by one.
+
+    Raises ConfigError, before a model loads or Ray starts, if the job is not the output's;
+    RunError if it stopped (the same call then goes on), or if the run has rows left.
+    """
+    started = time.monotonic()
+    job = build_job(config, settings or [], columns or {}, sections)
+    options = job.output.storage_options
+    with Lease(absolute(job.output.path), options, "retry") as lease:
+        ledger, record, plan = open_output(job.output.path, options)
+        prepared, retries = _reopened(job, ledger, record, plan)
+        exist = ledger.parts()
+        done = [split for split in plan.splits if split.part in exist]
+        footers, left = ledger.footers(done), len(plan.splits) - len(done)
+        added: Counter[str] = Counter()
+        if todo := [s for s, footer in zip(done, footers, strict=True) if footer["dead"]]:
+            _check_unchanged(plan, todo, prepared)
+            lease.take()
+            _note(ledger, retries)
+            added = _mend(job, prepared, todo, sum(f["dead"] for f in footers), lease)
+        _tidy(ledger, done, lease)
+        report = _report(ledger, plan, done, added, time.monotonic() - started)
+    if left:
+        raise RunError(
+            f"{added['done']:,} of {added['rows']:,} dead letters have an answer now. But {left} "
+            f"of {len(plan.splits)} splits have no part yet: do them with run"
+        )
+    return report
+
+
+def _reopened(
+    job: Job, ledger: Ledger, record: dict[str, Any], plan: Plan
+) -> tuple[Prepared, dict[str, Any]]:
+    """The job over the stored plan, and settings other than the job's, by their fingerprint."""
+    path, revision, weights = find_model(job.model)
+    decides = deciding(job, wanted_task(job, path)[0].name, weights)
+    then = record["decides"]
+    same = {**decides, **{name: then.get(name) for name in MAY_CHANGE}}
+    check_same(then, same, ledger.path)
+    prepared = assemble(with_stored_dataset(job, ledger), plan, ledger, decides, (path, revision))
+    own = {name: decides.get(name) for name in MAY_CHANGE}
+    return prepared, {fingerprint(decides): own} if decides != then else {}
+
+
+def _note(ledger: Ledger, retries: dict[str, Any]) -> None:
+    """Adds settings to those that job.json tells; the parts' footers name them by fingerprint."""
+    record = ledger.read_job() or {}
+    known = record.get("retries", {})
+    if retries.keys() - known.keys():
+        ledger.write_job({**record, "retries": {**known, **retries}})
+
+
+def _check_unchanged(plan: Plan, splits: list[Split], prepared: Prepared) -> None:
+    """Raises ConfigError for a file that is not the one that was planned."""
+    options = prepared.source.options  # type: ignore[attr-defined]
+    for path in dict.fromkeys(file.path for split in splits for file in split.files()):
+        try:
+            plan.new_files([stat(path, options)])
+        except FileNotFoundError:
+            raise ConfigError(
+                f"{path} is not there any more: its dead letters can't be read again"
+            ) from None
+
+
+def _mend(
+    job: Job, prepared: Prepared, splits: list[Split], dead: int, lease: Lease
+) -> Counter[str]:
+    """Tries the dead rows of these splits, and counts them: rows, done, dead, splits."""
+    sink = Mending(**vars(prepared.sink))
+    source = DeadRows(prepared.source, sink)
+    totals: Counter[str] = Counter()
+    troubles: list[str] = []
+    with ray_session() if prepared.placement != "local" else nullcontext():
+        lines = run_splits(prepared.placement, splits, prepared.load, source, sink, job.actors)
+        with Progress(f"retry of {prepared.load.task}", dead) as progress:
+            for line in lease.watch(lines):
+                if line["error"] is not None:
+                    split = json.loads(line["split"])
+                    troubles.append(f"{split['path']} (split {split['number']}): {line['error']}")
+                    if line["fatal"]:
+                        break
+                    continue
+                rows, died = line["rows"] or 0, line["dead"] or 0
+                totals.update(rows=rows, dead=died, done=rows - died, splits=1)
+                progress.add(rows, died, dead)
+    if troubles or totals["splits"] < len(splits):
+        raise RunError(
+            f"the dead letters of {totals['splits']} of {len(splits)} splits were tried; retry "
+            "again to do the others. What stopped them:\n"
+            + "\n".join(troubles[:3] or ["Ray gave no reason"])
+        )
+    return totals
+
+
+def _tidy(ledger: Ledger, done: list[Split], lease: Lease) -> None:
+    """Removes dead letters that all have an answer: a retry was killed before it did."""
+    try:
+        names = ledger.filesystem.ls(f"{ledger.root}/{DEAD_LETTERS}", detail=False)
+    except FileNotFoundError:
+        return
+    there = {name.rsplit("/", 1)[-1] for name in names}
+    some = [split for split in done if split.part in there]
+    for split, footer in zip(some, ledger.footers(some), strict=True):
+        if not footer["dead"]:
+            lease.take()
+            ledger.filesystem.rm_file(f"{ledger.root}/{DEAD_LETTERS}/{split.part}")
+
+
+def _report(
+    ledger: Ledger, plan: Plan, done: list[Split], added: Counter[str], seconds: float
+) -> Report:
+    whole = ledger.tally(done)
+    cut = {"rows": int(whole["truncated_rows"]), "tokens": int(whole["lost_tokens"])}
+    return Report(
+        rows=whole["rows"],
+        done=whole["rows"] - whole["dead"],
+        dead=whole["dead"],
+        seconds=round(seconds, 3),
+        rows_per_second=round(added["rows"] / seconds, 2),
+        output=ledger.path,
+        splits=len(plan.splits),
+        added={name: added[name] for name in ("rows", "done", "dead", "splits")},
+        truncated=cut if cut["rows"] else None,
+    )

@@ -1,0 +1,249 @@
+"""`pipemill verify`: whether an output holds every input row exactly once, as it was written."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from .ledger import DEAD_LETTERS, STATE, Ledger
+from .part import Found, examine, from_ranges
+from .plan import Plan, Split
+from .recompute import Sampled, recompute
+from .status import open_output
+
+_SHOWN = 100
+
+
+@dataclass(kw_only=True)
+class Verification:
+    """What was found out about an output.
+
+    rows, done, dead: as the footers of the parts say.
+    findings: what is wrong, each with the file that it is about; none if all is well.
+    notes: what is no fault, but good to know.
+    sample: rows that were computed again; None if none were asked for.
+    """
+
+    output: str
+    rows: int = 0
+    done: int = 0
+    dead: int = 0
+    parts: int = 0
+    findings: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    sample: Sampled | None = None
+
+    @property
+    def ok(self) -> bool:
+        return not self.findings
+
+    def to_json(self) -> str:
+        """One line; of very many findings the first, and how many they are."""
+        told = {name: getattr(self, name) for name in ("output", "rows", "done", "dead", "parts")}
+        return json.dumps(
+            {
+                **told,
+                "ok": self.ok,
+                "problems": len(self.findings),
+                "findings": self.findings[:_SHOWN],
+                "notes": self.notes[:_SHOWN],
+                "sample": self.sample and self.sample.summary(),
+            }
+        )
+
+    def __str__(self) -> str:
+        lines = [
+            f"output        {self.output} ({self.parts:,} parts)",
+            f"rows          {self.rows:,} ({self.done:,} done, {self.dead:,} dead)",
+        ]
+        if self.sample is not None:
+            lines.append(f"sample        {self.sample}")
+        lines += [f"note          {note}" for note in self.notes[:_SHOWN]]
+        lines += [f"wrong         {finding}" for finding in self.findings[:_SHOWN]]
+        if len(self.findings) > _SHOWN:
+            lines.append(f"              … and {len(self.findings) - _SHOWN:,} more")
+        well = "every input row is there exactly once"
+        lines.append(f"result        {well if self.ok else f'{len(self.findings):,} problems'}")
+        return "\n".join(lines)
+
+
+def verify(
+    output: str,
+    *,
+    sample: int = 0,
+    storage_options: Mapping[str, Any] | None = None,
+    input_options: Mapping[str, Any] | None = None,
+) -> Verification:
+    """Reads every part of an output, and says what is wrong with it.
+
+    sample: so many rows, chosen by chance, are computed again, one at a time, by plain
+        transformers; the input and the model must then be where they were.
+    storage_options, input_options: for the filesystems of the output and of its input.
+
+    Raises ConfigError if there is no output, or no model for a sample.
+    """
+    ledger, record, plan = open_output(output, storage_options)
+    found = Verification(output=ledger.path)
+    files = _files(ledger)
+    found.findings += _foreign(files, plan)
+    there = [split for split in plan.splits if split.part in files]
+    found.findings += [
+        f"{split.part} is missing, the part of split {split.number} ({split.path} "
+        f"[{split.start}:{split.stop}]): run the job again"
+        for split in plan.splits
+        if split.part not in files
+    ]
+    good = _check_parts(ledger, record, there, found)
+    _check_letters(ledger, plan, good, found)
+    found.rows = sum(notes["rows"] for notes in good.values())
+    found.dead = sum(notes["dead"] for notes in good.values())
+    found.done, found.parts = found.rows - found.dead, len(there)
+    if sample:
+        found.sample = recompute(ledger, record, plan, good, sample, input_options or {})
+        found.findings += found.sample.findings
+        found.notes += found.sample.notes
+    return found
+
+
+def _files(ledger: Ledger) -> set[str]:
+    """Names, below the output, of all that readers take for its data."""
+    names = {name[len(ledger.root) :].lstrip("/") for name in ledger.filesystem.find(ledger.root)}
+    return {n for n in names if not any(piece[:1] in "._" for piece in n.split("/"))}
+
+
+def _foreign(files: set[str], plan: Plan) -> list[str]:
+    findings = []
+    of_number = {split.part[:13]: split for split in plan.splits}
+    for name in sorted(files - {split.part for split in plan.splits}):
+        split = of_number.get(name.rsplit("/", 1)[-1][:13])
+        what = f"a second part of split {split.number}" if split else "no part of this output"
+        findings.append(f"{name} is {what}, and readers take its rows too: remove it")
+    return findings
+
+
+def _check_parts(
+    ledger: Ledger, record: dict[str, Any], splits: list[Split], found: Verification
+) -> dict[int, dict[str, Any]]:
+    """The notes of the parts that say what they are, by split."""
+
+    def look(split: Split) -> tuple[Found, str | None] | Exception:
+        try:
+            with ledger.filesystem.open(f"{ledger.root}/{split.part}", "rb") as file:
+                return examine(file)
+        except Exception as error:  # of the filesystem, or of Parquet
+            return error
+
+    good = {}
+    looks = list(zip(splits, ledger.each(look, splits), strict=True))
+    schemas = Counter(one[0].schema for _, one in looks if not isinstance(one, Exception))
+    usual = schemas.most_common(1)[0][0] if schemas else None
+    for split, one in looks:
+        if isinstance(one, Exception):
+            reason = f"{type(one).__name__}: {one}"
+            found.findings.append(f"{split.part} is damaged ({reason}); {_MEND}")
+            continue
+        part, changed = one
+        wrong = [changed] if changed else _wrong(part, split, record)
+        if usual and part.schema != usual and not changed:
+            wrong.append(f"its columns are {_columns(part.schema)}, others have {_columns(usual)}")
+        if wrong:
+            found.findings.append(f"{split.part}: {'; '.join(wrong)}; {_MEND}")
+        else:
+            good[split.number] = part.notes
+    return good
+
+
+_MEND = "delete it and run the job again"
+
+
+def _wrong(part: Found, split: Split, record: dict[str, Any]) -> list[str]:
+    """What does not fit between a part's notes, its rows, and the plan."""
+    notes = part.notes
+    if "fingerprint" not in notes:
+        return ["it holds dead letters"]
+    if notes["split"] != split.number:
+        return [f"it is the part of split {notes['split']}, under the name of {split.number}'s"]
+    wrong = []
+    if notes["fingerprint"] != record["fingerprint"]:
+        wrong.append(f"it is of another job ({notes['job']}, {notes['fingerprint']})")
+    if split.rows is not None and notes["rows"] != split.rows:
+        wrong.append(f"it is of {notes['rows']} rows, and its split has {split.rows}")
+    if len(from_ranges(notes["dead_rows"])) != notes["dead"]:
+        wrong.append("its numbers of dead rows do not agree")
+    kept = record["job"]["output"]["on_error"] == "null"
+    expected = notes["rows"] - (0 if kept else notes["dead"])
+    if part.rows != expected:
+        wrong.append(f"it holds {part.rows} rows, not {expected}")
+    return wrong
+
+
+def _columns(schema: pa.Schema) -> str:
+    return ", ".join(f"{field.name}: {field.type}" for field in schema)
+
+
+def _check_letters(
+    ledger: Ledger, plan: Plan, good: dict[int, dict[str, Any]], found: Verification
+) -> None:
+    """Each dead row that a part speaks of has one letter.
+
+    A letter of a row that has an answer is left over from a retry that was killed between its two
+    writes: the part is right.
+    """
+    folder = f"{ledger.root}/{DEAD_LETTERS}"
+    try:
+        there = {name.rsplit("/", 1)[-1] for name in ledger.filesystem.ls(folder, detail=False)}
+    except FileNotFoundError:
+        there = set()
+    there = {name for name in there if not name.startswith(".")}
+    known = {split.part for split in plan.splits}
+    place = f"{STATE}/dead-letter/"
+    found.findings += [
+        f"{place}{name} is of no split of the plan: remove it" for name in sorted(there - known)
+    ]
+    checked = [split for split in plan.splits if split.number in good]
+    for split, (rows, wrong) in zip(
+        checked,
+        ledger.each(lambda split: _letters(ledger, split, split.part in there), checked),
+        strict=True,
+    ):
+        dead = set(from_ranges(good[split.number]["dead_rows"]).tolist())
+        if wrong is None and dead - set(rows):
+            wrong = f"lacks rows {_some(dead - set(rows))}, which {split.part} calls dead"
+        if wrong is None and len(rows) != len(set(rows)):
+            wrong = "has a row twice"
+        if wrong is not None:
+            found.findings.append(f"{place}{split.part} {wrong}; delete the part and run again")
+        elif set(rows) - dead:
+            found.notes.append(
+                f"{place}{split.part} still names rows {_some(set(rows) - dead)}, which have an "
+                "answer: a retry was stopped; retry again to tidy up"
+            )
+
+
+def _letters(ledger: Ledger, split: Split, there: bool) -> tuple[list[int], str | None]:
+    """The rows that a split's dead letters are of, and what is wrong with them."""
+    if not there:
+        return [], None
+    try:
+        with ledger.filesystem.open(f"{ledger.root}/{DEAD_LETTERS}/{split.part}", "rb") as file:
+            letters, changed = examine(file)
+            file.seek(0)
+            table = pq.read_table(file, columns=["split", "row"])
+    except Exception as error:
+        return [], f"is damaged ({type(error).__name__}: {error})"
+    if changed:
+        return [], f"is not as it should be: {changed}"
+    if letters.notes["split"] != split.number:
+        return [], f"is of split {letters.notes['split']}, not {split.number}"
+    return table["row"].to_pylist(), None
+
+
+def _some(rows: set[int]) -> str:
+    first = sorted(rows)[:5]
+    return ", ".join(map(str, first)) + (", …" if len(rows) > 5 else "")

@@ -1,0 +1,101 @@
+"""One row at a time through a plain `transformers.pipeline`: what a sample is held against."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from pipemill.actors.batch import Batch
+
+from .declared import PipelineTask
+from .load import LoadTask
+from .windows import truncates
+
+# What pipemill adds to transformers' parameters, or means otherwise.
+_OURS = ("window_pooling", "pooling", "normalize")
+_CUTTING = ("truncation", "max_length", "stride")
+
+
+class PlainRows:
+    """A loaded task twice: as pipemill computes it, and as transformers does.
+
+    tolerance: how far two right answers may be apart, in the weights' precision.
+    """
+
+    def __init__(self, load: LoadTask) -> None:
+        import torch
+
+        if load.model.num_gpus and not torch.cuda.is_available():
+            load = replace(load, model=replace(load.model, num_gpus=0))
+        self.name, self.columns = load.task, {name for name, _ in load.columns}
+        self.given: dict[str, Any] = json.loads(load.parameters)
+        # A declared task goes through its pipeline anyway.
+        self.declared = load.own or isinstance(load.kind(), PipelineTask)
+        self.own = None if self.declared else load()
+        plain = load
+        if not self.declared:
+            plain = replace(load, own=True, parameters=json.dumps(self._parameters()))
+        self.plain = plain()
+        task: Any = self.plain.task
+        task.stacks = False  # every chunk runs alone
+        exact = task.pipeline.model.dtype in (torch.float32, torch.float64)
+        self.tolerance = 1e-3 if exact else 5e-2
+
+    def answer(self, row: Batch) -> tuple[dict[str, Any], bool]:
+        """The result columns of a batch of one row, and whether plain transformers computed them.
+
+        A row that was cut into windows has no answer in transformers: then pipemill computes it
+        alone. If the row fails, the one "column" is the error.
+        """
+        if self.own is not None and not self._one_pass(row):
+            return _columns(self.own.process(row)), False
+        found = _columns(self.plain.process(row))
+        if self.name == "feature-extraction" and self.own is not None and "embedding" in found:
+            found["embedding"] = _pooled(found["embedding"], self.given)
+        return found, True
+
+    def _one_pass(self, row: Batch) -> bool:
+        """Whether transformers would compute that row as pipemill does."""
+        assert self.own is not None
+        if self.name == "zero-shot-classification":
+            return True
+        if "top_k" in self.columns:
+            return False
+        inputs = {name: row.rows[column] for name, column in self.own.columns.items()}
+        return len(self.own.task.expand(pa.table(inputs))[0]) == 1
+
+    def _parameters(self) -> dict[str, Any]:
+        """Those of the job, as transformers takes them."""
+        assert self.own is not None
+        given = {k: v for k, v in self.given.items() if k not in (*_OURS, *_CUTTING)}
+        if truncates(self.given.get("truncation")):
+            cutter: Any = self.own.task
+            cut = {
+                "truncation": self.given["truncation"],
+                "max_length": cutter.cutter.limit,
+            }
+            alone = self.name == "feature-extraction"
+            given |= {"tokenize_kwargs": cut} if alone else cut
+        return given
+
+
+def _columns(batch: Batch) -> dict[str, Any]:
+    for failure in batch.failures.values():
+        return {failure.error: failure.message}
+    assert batch.results is not None
+    return batch.results.to_pylist()[0]
+
+
+def _pooled(tokens: list[list[float]], given: dict[str, Any]) -> Any:
+    """Token vectors as the one vector of feature-extraction."""
+    vectors, pooling = np.array(tokens), given.get("pooling", "mean")
+    if pooling == "none":
+        return tokens
+    pool = {"mean": vectors.mean(0), "max": vectors.max(0), "cls": vectors[0], "last": vectors[-1]}
+    vector = pool[pooling]
+    if given.get("normalize"):
+        vector = vector / max(float(np.linalg.norm(vector)), 1e-12)
+    return vector.tolist()

@@ -1,0 +1,310 @@
+"""What verify finds in an output that was changed, and nothing in one that was not."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from pipemill.jobs.cli import main
+from pipemill.jobs.part import encode, examine, from_ranges, to_ranges
+from pipemill.jobs.recompute import distance
+
+import pipemill
+from tests import tiny
+from tests.jobs import light
+
+TEXTS = [f"text {i}" if i % 7 else "bad1" for i in range(45)]
+LETTERS = "_pipemill/dead-letter"
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """An output of five parts, and the name of each."""
+    with pytest.MonkeyPatch.context() as patch:
+        light.install(patch)
+        folder = tmp_path_factory.mktemp("whole")
+        pipemill.run(light.job(folder, TEXTS))
+        other = tmp_path_factory.mktemp("other")
+        pipemill.run({**light.job(folder, TEXTS, parameters={"healed": 1}), "output": {
+            "path": str(other / "out"), "rows_per_part": 10}})  # fmt: skip
+    return folder / "out", other / "out"
+
+
+@pytest.fixture
+def out(whole, tmp_path):
+    shutil.copytree(whole[0], tmp_path / "out")
+    return tmp_path / "out"
+
+
+def names(out):
+    return sorted(part.name for part in out.glob("part-*"))
+
+
+def problems(out) -> list[str]:
+    return pipemill.verify(str(out)).findings
+
+
+def test_an_output_that_nobody_touched_is_well(out, capsys):
+    assert main(["verify", str(out)]) == 0
+    stdout, stderr = capsys.readouterr()
+    told = json.loads(stdout)
+    assert (told["ok"], told["problems"], told["parts"]) == (True, 0, 5)
+    assert (told["rows"], told["dead"], told["done"]) == (45, 7, 38)
+    assert "every input row is there exactly once" in stderr
+
+
+def remove(out, name):
+    (out / name).unlink()
+
+
+def cut_off(out, name):
+    (out / name).write_bytes((out / name).read_bytes()[:-300])
+
+
+def empty(out, name):
+    (out / name).write_bytes(b"")
+
+
+def edit(out, name):
+    """As pyarrow and others do, who hand the footer's notes on."""
+    notes = pq.read_metadata(out / name).metadata
+    table = pq.read_table(out / name)
+    texts = ["another", *table["again"].to_pylist()[1:]]
+    table = table.set_column(2, "again", pa.array(texts))
+    pq.write_table(table.replace_schema_metadata({b"pipemill": notes[b"pipemill"]}), out / name)
+
+
+def write_again(out, name):
+    pq.write_table(pq.read_table(out / name).slice(1), out / name)
+
+
+def of_another_job(out, name, whole):
+    shutil.copy(whole[1] / name, out / name)
+
+
+def as_another_split(out, name):
+    shutil.copy(out / names(out)[0], out / name)
+
+
+def other_column(out, name):
+    notes = json.loads(pq.read_metadata(out / name).metadata[b"pipemill"])
+    notes.pop("digest")
+    table = pq.read_table(out / name).rename_columns(["n", "text", "again", "size"])
+    (out / name).write_bytes(encode(table, notes))
+
+
+def a_row_less(out, name):
+    notes = json.loads(pq.read_metadata(out / name).metadata[b"pipemill"])
+    notes.pop("digest")
+    (out / name).write_bytes(encode(pq.read_table(out / name).slice(1), notes))
+
+
+def letters_instead(out, name):
+    shutil.copy(out / LETTERS / names(out)[0], out / name)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (remove, "is missing, the part of split 2"),
+        (cut_off, "is damaged"),
+        (empty, "is damaged"),
+        (edit, "it was changed after pipemill wrote it"),
+        (write_again, "it was not written by pipemill"),
+        (as_another_split, "it is the part of split 0, under the name of 2's"),
+        (
+            other_column,
+            "its columns are n: int64, text: string, again: string, size: int32, others",
+        ),
+        (a_row_less, "it holds 7 rows, not 8"),
+        (letters_instead, "it holds dead letters"),
+    ],
+)
+def test_a_part_that_was_changed_is_named(out, damage, message):
+    name = names(out)[2]
+    damage(out, name)
+    (found,) = problems(out)
+    assert found.startswith(name)
+    assert message in found
+
+
+def test_a_part_of_another_job_is_named(out, whole):
+    of_another_job(out, names(out)[2], whole)
+    (found,) = problems(out)
+    assert "it is of another job (lengths, " in found
+
+
+def test_what_readers_would_take_for_more_rows_is_named(out, capsys):
+    part = names(out)[1]
+    shutil.copy(out / part, out / f"{part[:13]}-copy.parquet")
+    (out / "more").mkdir()
+    shutil.copy(out / part, out / "more" / part)
+    (out / "notes.txt").write_text("mine")
+    (out / f".{part}.123.tmp").write_bytes(b"of a killed writer")
+    assert main(["verify", str(out)]) == 1
+    told = json.loads(capsys.readouterr().out)
+    assert [finding.split(" is ")[0] for finding in told["findings"]] == [
+        f"more/{part}",
+        "notes.txt",
+        f"{part[:13]}-copy.parquet",
+    ]
+    assert "a second part of split 1, and readers take its rows too" in told["findings"][0]
+
+
+def letters_gone(out, name):
+    (out / LETTERS / name).unlink()
+
+
+def letters_edited(out, name):
+    table = pq.read_table(out / LETTERS / name)
+    pq.write_table(table, out / LETTERS / name)
+
+
+def letters_doubled(out, name):
+    table = pq.read_table(out / LETTERS / name)
+    split = pq.read_table(out / LETTERS / name)["split"][0].as_py()
+    (out / LETTERS / name).write_bytes(encode(pa.concat_tables([table, table]), {"split": split}))
+
+
+def letters_swapped(out, name):
+    shutil.copy(out / LETTERS / names(out)[0], out / LETTERS / name)
+
+
+def letters_foreign(out, name):
+    shutil.copy(out / LETTERS / name, out / LETTERS / "part-of-mine.parquet")
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (letters_gone, "lacks rows 3, which"),
+        (letters_edited, "it was not written by pipemill"),
+        (letters_doubled, "has a row twice"),
+        (letters_swapped, "is of split 0, not 2"),
+        (letters_foreign, "part-of-mine.parquet is of no split of the plan"),
+    ],
+)
+def test_dead_letters_that_do_not_fit_are_named(out, damage, message):
+    name = next(n for n in names(out) if n.startswith("part-00000002"))
+    damage(out, name)
+    (found,) = problems(out)
+    assert found.startswith(LETTERS)
+    assert message in found
+
+
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(place=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7), letters=st.booleans())
+def test_no_bit_of_a_part_or_of_its_letters_can_change_unseen(whole, place, bit, letters):
+    folder = whole[0] / LETTERS if letters else whole[0]
+    data = bytearray((folder / names(whole[0])[0]).read_bytes())
+    data[int(place * len(data))] ^= 1 << bit
+    try:
+        _, wrong = examine(pa.BufferReader(bytes(data)))
+    except Exception as error:
+        wrong = str(error)
+    assert wrong
+
+
+@given(st.sets(st.integers(0, 60)))
+def test_ranges_are_the_numbers(numbers):
+    ranges = to_ranges(sorted(numbers))
+    assert from_ranges(ranges).tolist() == sorted(numbers)
+    assert all(one[1] < other[0] for one, other in zip(ranges, ranges[1:], strict=False))
+
+
+def test_distance():
+    assert distance({"a": [1.0, 2.0]}, {"a": [1.0, 2.5]}) == pytest.approx(0.2)
+    assert distance(float("nan"), float("nan")) == 0
+    assert distance(0.5, float("nan")) == float("inf")
+    assert distance("a", "b") == distance([1.0], [1.0, 2.0]) == distance(None, 1.0) == float("inf")
+    assert distance(float("inf"), float("inf")) == distance(None, None) == 0
+
+
+LONG = tiny.sentence(200, 3)
+
+
+def sampled(models, tmp_path, task, texts, parameters=None, **more):
+    pq.write_table(pa.table({"n": range(len(texts)), "text": texts}), tmp_path / "in.parquet")
+    wanted = {
+        "task": task,
+        "model": models[task],
+        "input": str(tmp_path / "in.parquet"),
+        "output": {"path": str(tmp_path / "out"), "rows_per_part": 12, **more},
+        "parameters": parameters or {},
+        "actors": {"placement": "local"},
+    }
+    pipemill.run(wanted)
+    return wanted, pipemill.verify(str(tmp_path / "out"), sample=1000)
+
+
+@pytest.mark.parametrize(
+    ("task", "parameters", "windows"),
+    [
+        ("text-classification", {"top_k": 2}, 1),
+        ("text-classification", {"truncation": True, "max_length": 20}, 0),
+        ("zero-shot-classification", {"candidate_labels": ["river", "bread"]}, 0),
+        ("feature-extraction", {"normalize": True}, 1),
+        ("feature-extraction", {"pooling": "max", "truncation": True, "max_length": 20}, 0),
+        ("token-classification", {"aggregation_strategy": "simple"}, 0),
+    ],
+)
+def test_a_sample_again_by_plain_transformers(models, tmp_path, task, parameters, windows):
+    texts = [None, *tiny.texts(25, seed=3, longest=30), LONG]
+    _, found = sampled(models, tmp_path, task, texts, parameters)
+    assert (found.findings, found.dead) == ([], 1)
+    assert found.sample is not None
+    assert found.sample.rows == 26
+    assert (found.sample.transformers, found.sample.pipemill) == (26 - windows, windows)
+    assert found.sample.difference < 1e-4
+
+
+def test_a_sample_finds_answers_under_the_wrong_rows(models, tmp_path, capsys):
+    texts = tiny.texts(25, seed=3, longest=30)
+    _, found = sampled(models, tmp_path, "text-classification", texts)
+    assert found.findings == []
+    for part in (tmp_path / "out").glob("part-*"):
+        notes = json.loads(pq.read_metadata(part).metadata[b"pipemill"])
+        notes.pop("digest")
+        table = pq.read_table(part)
+        swapped = table.take(pa.array([1, 0, *range(2, len(table))]))
+        for name in ("n", "text"):
+            swapped = swapped.set_column(swapped.column_names.index(name), name, table[name])
+        part.write_bytes(encode(swapped, notes))
+    assert pipemill.verify(str(tmp_path / "out")).findings == []
+    assert main(["verify", str(tmp_path / "out"), "--sample", "25"]) == 1
+    told = json.loads(capsys.readouterr().out)
+    assert told["problems"] == 6
+    assert "row 0 of split 0" in told["findings"][0]
+    assert "again it is {'label': " in told["findings"][0]
+
+
+def test_a_sample_of_retried_rows_has_their_own_parameters(models, tmp_path):
+    texts = [f"{text} [MASK]" for text in tiny.texts(14, seed=3, longest=30)]
+    texts[5] = f"[MASK] {LONG}"
+    wanted, found = sampled(models, tmp_path, "fill-mask", texts)
+    assert (found.dead, found.findings) == (1, [])
+    cut = {"tokenizer_kwargs": {"truncation": True, "max_length": 60}}
+    assert pipemill.retry({**wanted, "parameters": cut}).dead == 0
+    found = pipemill.verify(str(tmp_path / "out"), sample=14)
+    assert found.findings == []
+    assert found.sample is not None
+    assert found.sample.transformers == 14
+
+
+def test_a_sample_needs_the_input_and_the_model_that_computed_the_output(models, tmp_path):
+    shutil.copytree(models["text-classification"], tmp_path / "model")
+    places = {"text-classification": str(tmp_path / "model")}
+    sampled(places, tmp_path, "text-classification", tiny.texts(3, seed=3))
+    (tmp_path / "in.parquet").rename(tmp_path / "away")
+    with pytest.raises(pipemill.ConfigError, match=r"sample needs the input, and .*in\.parquet"):
+        pipemill.verify(str(tmp_path / "out"), sample=1)
+    (tmp_path / "model/more").write_text("")
+    with pytest.raises(pipemill.ConfigError, match="is not the one that computed"):
+        pipemill.verify(str(tmp_path / "out"), sample=1)
