@@ -58,7 +58,8 @@ class AnyPipeline:
             asked = self.given.keys() - declared.ours
             check_parameters({k: self.given[k] for k in asked}, self.own, self.pipeline)
         self.kinds = {column.name: column.kind for column in declared.inputs}
-        for name in (c.name for c in declared.inputs if c.parameter):
+        # What is null in a parameter of any kind means something: it is taken as it is.
+        for name in (c.name for c in declared.inputs if c.parameter and c.kind != "any"):
             if self.given.get(name) is not None:
                 self.given[name] = plain_value(self.given[name], self.kinds[name])
         self.scale = scale_of(loaded.pipeline)

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pipemill.actors.budget import Budget
 from pipemill.actors.stages import Stages
 from pipemill.actors.task import Parameter
 from pipemill.pipelines import registry
@@ -54,7 +55,7 @@ class Light(Lengths):
 
 
 def _load(self):
-    return Stages(Light(json.loads(self.parameters)), dict(self.columns), 100)
+    return Stages(Light(json.loads(self.parameters)), dict(self.columns), Budget(100))
 
 
 def install(patch=None) -> None:
