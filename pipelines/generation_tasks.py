@@ -118,7 +118,7 @@ CONVERSATIONAL = PipelineTask(
     adds="generated_text, messages; with num_return_sequences above 1 generated_texts: a list",
     inputs=(Column(name="messages", kind="messages"),),
     parameters={
-        "clean_up_tokenization_spaces": Parameter(False, "bool"),
+        "clean_up_tokenization_spaces": Parameter(True, "bool"),
         "continue_final_message": Parameter(None, "bool|null"),
         "stop_sequence": Parameter(None, "str|null"),
         "tokenizer_encode_kwargs": Parameter(None, "dict|null"),
