@@ -119,6 +119,20 @@ def _parser() -> argparse.ArgumentParser:
     )
     _job_flags(run)
     run.set_defaults(run=_run)
+    _add_output_verbs(verbs)
+    looks.add_verbs(verbs, _job_flags, _job)
+    tasks = verbs.add_parser(
+        "tasks",
+        help="tasks, the columns they read and add, their parameters",
+        description="Lists the tasks; of one its columns, parameters and an example.",
+    )
+    tasks.add_argument("name", nargs="?", help="such as text-classification")
+    tasks.set_defaults(run=_tasks)
+    return parser
+
+
+def _add_output_verbs(verbs: Any) -> None:
+    """What is done with an output that a run has left."""
     retry = verbs.add_parser(
         "retry",
         help="try the dead letters of a job again",
@@ -143,15 +157,6 @@ def _parser() -> argparse.ArgumentParser:
         help="compute N rows again, one by one, by plain transformers",
     )
     verify.set_defaults(run=_verify)
-    looks.add_verbs(verbs, _job_flags, _job)
-    tasks = verbs.add_parser(
-        "tasks",
-        help="tasks, the columns they read and add, their parameters",
-        description="Lists the tasks; of one its columns, parameters and an example.",
-    )
-    tasks.add_argument("name", nargs="?", help="such as text-classification")
-    tasks.set_defaults(run=_tasks)
-    return parser
 
 
 def _count(text: str) -> int:

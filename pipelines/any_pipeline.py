@@ -7,7 +7,6 @@ where a first try gave the answers of one chunk at a time.
 from __future__ import annotations
 
 import copy
-import importlib
 import json
 import pickle
 from collections.abc import Iterator
@@ -23,8 +22,9 @@ from . import text_encoder
 from .compact import compact, restored, scale_of
 from .declared import PipelineTask
 from .inferred import COLUMNS_OF_SAMPLE, COLUMNS_OF_TASK, as_columns
+from .libraries import check_libraries
 from .own_pipeline import check_parameters, row_parameters
-from .row_values import media_kinds, opened, plain_value
+from .row_values import opened, plain_value
 from .seeds import seeded
 from .stacking import group_of, same, size_of, stack, unstack
 from .truncation import tokens_cut
@@ -49,7 +49,7 @@ class AnyPipeline:
     def __init__(self, declared: PipelineTask, loaded: Loaded) -> None:
         from transformers.pipelines.base import ChunkPipeline
 
-        _check_libraries(declared, loaded)
+        check_libraries(declared, loaded)
         self.declared, self.loaded, self.pipeline = declared, loaded, loaded.pipeline
         self.name, self.inputs = declared.name, declared.inputs
         self.given = {**declared.defaults, **declared.given(loaded.parameters)}
@@ -229,26 +229,6 @@ class _Raised:
 
     error: str
     message: str
-
-
-def _check_libraries(declared: PipelineTask, loaded: Loaded) -> None:
-    """Raises MissingLibrary for what every row would miss, and what `MediaAccess.check` does."""
-    from . import media
-
-    kinds = media_kinds(declared.inputs)
-    for kind in kinds:
-        media.require(kind)
-    if kinds:
-        loaded.media.check()
-    for name in declared.libraries:
-        try:
-            importlib.import_module(name)
-        except Exception as error:  # torchvision without its operators is a RuntimeError
-            package = name.partition(".")[0]
-            raise media.MissingLibrary(
-                f"{declared.name} needs {package}, which cannot be imported here ({error}); on "
-                f"every machine of the cluster: pip install {package}"
-            ) from error
 
 
 def _copied(keywords: dict[str, Any]) -> dict[str, Any]:
