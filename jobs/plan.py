@@ -7,6 +7,7 @@ import io
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -70,12 +71,14 @@ class Plan:
     """schema: the input's columns, the same for every split.
 
     results: the columns that are added, as a serialized schema, where a sample has shown them.
+    settled: parameters that some rows have settled; None before they were asked.
     """
 
     format: str
     schema: pa.Schema
     splits: list[Split] = field(default_factory=list)
     results: bytes | None = None
+    settled: dict[str, Any] | None = None
 
     def add(self, pieces: Iterable[Piece]) -> None:
         for p in pieces:
@@ -112,6 +115,8 @@ class Plan:
         notes = {"format": self.format, "schema": self.schema.serialize().to_pybytes()}
         if self.results is not None:
             notes["results"] = self.results
+        if self.settled is not None:
+            notes["settled"] = json.dumps(self.settled)
         table = pa.table(columns, schema=_COLUMNS.with_metadata(notes))
         sink = io.BytesIO()
         pq.write_table(table, sink, compression="zstd")
@@ -132,7 +137,8 @@ class Plan:
                 table.drop_columns("bundle").to_pylist(), cuts, cuts[1:], strict=False
             )
         ]
-        return cls(notes[b"format"].decode(), schema, splits, notes.get(b"results"))
+        settled = json.loads(notes.get(b"settled", b"null"))
+        return cls(notes[b"format"].decode(), schema, splits, notes.get(b"results"), settled)
 
 
 def _files_array(files: list[InputFile]) -> pa.StructArray:

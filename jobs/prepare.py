@@ -28,6 +28,7 @@ from .models import find_model, locate_model
 from .placement import choose
 from .plan import Plan
 from .schema_text import schema_from
+from .settle import settled_parameters
 from .sink import PartSink
 from .sources import Source, open_source
 from .storage import absolute
@@ -97,11 +98,14 @@ def assemble(
     read = pa.schema([f for f in plan.schema if f.name in {*keep, *columns.values()}])
     if job.output.schema is not None:
         plan.results = schema_from(job.output.schema).serialize().to_pybytes()
+    source = open_source(plan.format, job.input.storage_options, read)
+    if plan.settled is None:
+        plan.settled = settled_parameters(kind, job.parameters, path, source, plan.splits, columns)
     return Prepared(
         plan=plan,
         ledger=ledger,
-        load=_load(job, kind.name, path, revision, columns, own, plan.results),
-        source=open_source(plan.format, job.input.storage_options, read),
+        load=_load(job, kind.name, path, revision, columns, own, plan),
+        source=source,
         sink=PartSink(
             path=ledger.path,
             options=job.output.storage_options,
@@ -123,7 +127,7 @@ def _load(
     revision: str | None,
     columns: dict[str, str],
     own: bool,
-    results: bytes | None,
+    plan: Plan,
 ) -> LoadTask:
     tokens = job.batching.max_tokens
     return LoadTask(
@@ -138,10 +142,10 @@ def _load(
             num_cpus=job.actors.num_cpus,
         ),
         columns=tuple(columns.items()),
-        parameters=json.dumps(job.parameters),
+        parameters=json.dumps({**(plan.settled or {}), **job.parameters}),
         max_tokens=None if tokens == "auto" else tokens,
         own=own,
-        schema=results,
+        schema=plan.results,
         media=media_access(job.input),
     )
 

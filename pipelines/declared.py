@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -36,6 +37,8 @@ class PipelineTask:
     given: from the user's parameters to those of the pipeline.
     one_of: columns of which the input must have at least one.
     stacks: whether chunks of equal shape may be tried in one forward pass.
+    settle: from the user's parameters, some rows' values by column and the model's folder to
+        parameters that hold for all rows of the job.
     cuts: a column of texts that the pipeline may truncate: what that costs is counted.
     expands_with_model: whether `preprocess` already needs the model's weights.
     any_parameter: whether only the pipeline knows its parameters.
@@ -54,6 +57,7 @@ class PipelineTask:
     defaults: Mapping[str, Any] = field(default_factory=dict)
     given: Callable[[Mapping[str, Any]], dict[str, Any]] = dict
     one_of: tuple[str, ...] = ()
+    settle: Callable[[Mapping[str, Any], Mapping[str, list[Any]], Path], Values] | None = None
     cuts: str | None = None
     stacks: bool = True
     expands_with_model: bool = False

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -24,6 +27,26 @@ _PREDICTIONS = pa.list_(
 def _results(loaded: Loaded) -> pa.Schema:
     several = loaded.parameters.get("several_masks", False)
     return pa.schema([("predictions", pa.list_(_PREDICTIONS) if several else _PREDICTIONS)])
+
+
+def _settle(parameters: Mapping[str, Any], columns: Mapping[str, list[Any]], model: Path) -> Values:
+    """Whether a row has several masks: then `predictions` holds a list for each, in every row."""
+    mask = _mask_token(model)
+    if parameters.get("several_masks") is not None or mask is None:
+        return {}
+    return {"several_masks": any((text or "").count(mask) > 1 for text in columns["text"])}
+
+
+def _mask_token(model: Path) -> str | None:
+    """As the files of the model's folder name it; None where they do not."""
+    for name in ("tokenizer_config.json", "special_tokens_map.json"):
+        try:
+            token = json.loads((model / name).read_text(encoding="utf-8")).get("mask_token")
+        except (OSError, ValueError):
+            continue
+        if token:
+            return token["content"] if isinstance(token, dict) else token
+    return None
 
 
 def _record(answer: Any, values: Values) -> Values:
@@ -51,9 +74,10 @@ FILL_MASK = PipelineTask(
         "top_k": Parameter(5, "int"),
         "targets": Parameter(None, "str|list|null"),
         "tokenizer_kwargs": Parameter(None, "dict|null"),
-        "several_masks": Parameter(False, "bool"),
+        "several_masks": Parameter(None, "bool|null"),
     },
     results=_results,
     record=_record,
     ours=("several_masks",),
+    settle=_settle,
 )

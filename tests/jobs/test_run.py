@@ -302,3 +302,29 @@ def test_the_command_line_ends_in_one_json_object(models, data, tmp_path, capsys
     assert main(words) == 0
     again = json.loads(capsys.readouterr().out)
     assert (again["rows"], again["added"]["rows"]) == (120, 0)
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_some_rows_settle_whether_texts_have_several_masks(models, tmp_path, several):
+    texts = ["one [MASK] of", "[MASK] river [MASK]" if several else "a [MASK]", None]
+    pq.write_table(pa.table({"text": texts}), tmp_path / "in.parquet")
+    job = {
+        "task": "fill-mask",
+        "model": models["fill-mask"],
+        "input": str(tmp_path / "in.parquet"),
+        "output": {"path": str(tmp_path / "out"), "rows_per_part": 2},
+        "parameters": {"top_k": 2},
+        "actors": {"placement": "local"},
+    }
+    report = pipemill.run(job)
+    assert (report.done, report.dead) == (2, 1)
+    found = ds.dataset(tmp_path / "out").to_table()["predictions"].to_pylist()
+    if several:
+        assert [[len(mask) for mask in row] for row in found] == [[2], [2, 2]]
+    else:
+        assert [len(row) for row in found] == [2, 2]
+    # Of a split that is done again the rows alone would say otherwise: the plan remembers.
+    part = min((tmp_path / "out").glob("part-*"))
+    part.unlink()
+    assert pipemill.run(job).done == 2
+    assert ds.dataset(tmp_path / "out").to_table()["predictions"].to_pylist() == found
