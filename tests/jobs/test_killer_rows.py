@@ -85,8 +85,10 @@ def check_output(folder: Path, rows: int = ROWS) -> None:
 def test_they_are_found_and_the_others_answered(tmp_path, ray_session, placement):
     lines = run(tmp_path, placement)
     assert all(line["error"] is None for line in lines)
-    assert sum(line["rows"] for line in lines) == ROWS
-    assert sum(line["dead"] for line in lines) == len(KILLING)
+    # Without a number: the part was written when another split of that actor killed it.
+    told = [line for line in lines if line["rows"] is not None]
+    assert [line["rows"] for line in told] == [PER_SPLIT] * len(told)
+    assert len(lines) == ROWS // PER_SPLIT
     check_output(tmp_path)
     # Of workers two for a split (of each operator); in a process of their own two for a row, and
     # one more for a SIGKILL.
