@@ -12,6 +12,7 @@ import pyarrow as pa
 KINDS = (
     "text labels flag number image audio video messages table words boxes any".split()
 )  # fmt: skip
+MEDIA = ("image", "audio", "video")
 
 _TYPES: Mapping[str, tuple[tuple[type, ...], str]] = {
     "int": ((int,), "a number"),

@@ -9,8 +9,8 @@ import numpy as np
 import pyarrow as pa
 
 from .errors import RunError
-from .plan import RowEstimate
-from .prepare import Prepared
+from .plan import RowEstimate, Split
+from .sources import Source
 
 _PLACES = 4
 
@@ -28,9 +28,8 @@ class FewRows:
     whole: int
 
 
-def few_rows(prepared: Prepared, count: int, places: int = _PLACES) -> FewRows:
+def few_rows(source: Source, splits: list[Split], count: int, places: int = _PLACES) -> FewRows:
     """Raises RunError if no row can be read."""
-    splits = prepared.plan.splits
     estimate = RowEstimate(splits)
     tables: list[pa.Table] = []
     left, unread, reasons = count, 0, []
@@ -40,7 +39,11 @@ def few_rows(prepared: Prepared, count: int, places: int = _PLACES) -> FewRows:
     for turn, number in enumerate(order):
         if left <= 0:
             break
-        batch = prepared.source.read(json.loads(splits[number].to_json()))
+        try:
+            batch = source.read(json.loads(splits[number].to_json()))
+        except Exception as error:  # a file that cannot be read at all: another may
+            reasons.append(str(error))
+            continue
         estimate.see(splits[number], batch.rows.num_rows)
         take = min(-(-left // max(len(chosen) - turn, 1)), batch.rows.num_rows)
         live = batch.live()

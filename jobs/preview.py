@@ -49,7 +49,7 @@ def preview(job: Job, rows: int) -> Preview:
     Raises ConfigError for a job that can't run, RunError if the model does not load.
     """
     prepared = look(job)
-    table = few_rows(prepared, rows, places=1).rows
+    table = few_rows(prepared.source, prepared.plan.splits, rows, places=1).rows
     try:
         loaded = prepared.load.loaded()
         if prepared.asks_sample:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
-
+from .errors import RunError
+from .few_rows import few_rows
 from .plan import Split
 from .sources import Source
 
-_PLACES, _ROWS = 4, 200
+_ROWS = 800
 
 
 def settled_parameters(
@@ -24,19 +22,14 @@ def settled_parameters(
     splits: list[Split],
     columns: Mapping[str, str],
 ) -> dict[str, Any]:
-    """What rows of some splits say; nothing of a task that leaves nothing to them."""
-    settle = getattr(task, "settle", None)
-    if settle is None or not splits:
+    """What rows of some splits say of the parameters that the user left open."""
+    settle = getattr(task, "settle", {})
+    asked = {name: find for name, find in settle.items() if parameters.get(name) is None}
+    if not asked:
         return {}
-    tables = []
-    for place in np.unique(np.linspace(0, len(splits) - 1, _PLACES).astype(int)):
-        try:
-            batch = source.read(json.loads(splits[place].to_json()))
-        except Exception:  # what is wrong with it the run will say
-            continue
-        tables.append(batch.rows.slice(0, _ROWS))
-    if not tables:
+    try:
+        rows = few_rows(source, splits, _ROWS).rows
+    except RunError:  # the run will say what is wrong with them
         return {}
-    rows = pa.concat_tables(tables)
     values = {name: rows[column].to_pylist() for name, column in columns.items()}
-    return settle(parameters, values, Path(model))
+    return {name: find(values, Path(model)) for name, find in asked.items()}

@@ -64,7 +64,7 @@ class Trial:
 def try_out(job: Job, rows: int) -> Trial:
     """Reads so many rows and loads the model; the job's output is left alone."""
     prepared = look(job)
-    sampled = few_rows(prepared, rows)
+    sampled = few_rows(prepared.source, prepared.plan.splits, rows)
     try:
         loaded = prepared.load.loaded()
         stages = prepared.load.stages(loaded)

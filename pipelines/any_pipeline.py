@@ -1,7 +1,7 @@
 """Any `transformers.Pipeline` behind the three functions: its preprocess, _forward, postprocess.
 
-Chunks share a forward pass only where their shapes are equal, so nothing is padded, and only
-where a first try gave the answers of one chunk at a time.
+Chunks share a forward pass only where their shapes are equal, so nothing is padded, or where the
+model answers by token; and only where a first try gave the answers of one chunk at a time.
 """
 
 from __future__ import annotations
@@ -11,22 +11,22 @@ import json
 import pickle
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 import pyarrow as pa
-from pipemill.actors.task import Loaded
+from pipemill.actors.task import MEDIA, Loaded
 
 from . import text_encoder
-from .compact import compact, restored, scale_of
+from .compact import compact, scale_of
 from .declared import PipelineTask
 from .inferred import COLUMNS_OF_SAMPLE, COLUMNS_OF_TASK, as_columns
 from .libraries import check_libraries
 from .own_pipeline import check_parameters, row_parameters
+from .pipeline_forward import PipelineForward, Raised, copied
 from .row_values import opened, plain_value
-from .seeds import seeded
-from .stacking import group_of, same, size_of, stack, unstack
+from .stacking import group_of, size_of
+from .token_level import without_padding
 from .truncation import tokens_cut
 
 _CHUNK = pa.struct(
@@ -38,17 +38,12 @@ _CHUNK = pa.struct(
         ("inputs", pa.large_binary()),
     ]
 )
-_TRIED = 4  # chunks of the first forward pass that are compared
 
 
 class AnyPipeline:
     """A declared task with its pipeline."""
 
-    packed = False
-
     def __init__(self, declared: PipelineTask, loaded: Loaded) -> None:
-        from transformers.pipelines.base import ChunkPipeline
-
         check_libraries(declared, loaded)
         self.declared, self.loaded, self.pipeline = declared, loaded, loaded.pipeline
         self.name, self.inputs = declared.name, declared.inputs
@@ -67,10 +62,13 @@ class AnyPipeline:
         generates = getattr(loaded.pipeline, "_pipeline_calls_generate", False)
         self.repeats = not (generates or declared.any_parameter)
         self.limit = text_encoder.positions(loaded.pipeline.model)
-        self.chunked = isinstance(loaded.pipeline, ChunkPipeline)
-        self.stacks: bool | None = None if declared.stacks else False
         self.sanitized = lru_cache(maxsize=64)(self._sanitized)
         self.sanitized("{}")  # a wrong parameter is an error of loading, not of every row
+        self.forwards = PipelineForward(declared, loaded, self.sanitized)
+
+    @property
+    def packed(self) -> bool:
+        return self.forwards.packed
 
     def results(self) -> pa.Schema:
         if self.loaded.schema is not None:
@@ -83,11 +81,11 @@ class AnyPipeline:
         return pa.array([self._chunks(row) for row in rows.to_pylist()], pa.list_(_CHUNK))
 
     def forward(self, chunks: pa.StructArray) -> pa.Array:
-        settings = chunks.field("settings")[0].as_py()
         inputs = [chunk.as_buffer() for chunk in chunks.field("inputs")]
-        return pa.array(
-            [pickle.dumps(o, 5) for o in self._outputs(inputs, settings)], pa.large_binary()
+        outputs = self.forwards(
+            list(zip(inputs, chunks.field("settings").to_pylist(), strict=True))
         )
+        return pa.array([pickle.dumps(o, 5) for o in outputs], pa.large_binary())
 
     def regroup(self, rows: pa.Table, outputs: pa.ListArray) -> pa.Table:
         answers, schema, seen = self.answers(rows, outputs), self.results(), self.loaded.schema
@@ -104,10 +102,10 @@ class AnyPipeline:
         for payloads, values in zip(outputs.to_pylist(), self._values(rows), strict=True):
             answers = [pickle.loads(payload) for payload in payloads]
             answer = answers[0]
-            if self.chunked:
+            if self.forwards.chunked:
                 _, _, after = self.sanitized(self._settings(values))
-                answer = self.pipeline.postprocess(answers, **_copied(after))
-            if isinstance(answer, _Raised):
+                answer = self.pipeline.postprocess(answers, **copied(after))
+            if isinstance(answer, Raised):
                 raise type(answer.error, (Exception,), {})(answer.message)
             found.append(answer)
         return found
@@ -131,18 +129,21 @@ class AnyPipeline:
         with self.opened_row(row) as prepared:
             settings = self._settings(own)
             before, _, _ = self.sanitized(settings)
-            inputs = self.pipeline.preprocess(prepared, **_copied(before))
-            chunks = list(inputs) if self.chunked else [inputs]
+            inputs = self.pipeline.preprocess(prepared, **copied(before))
+            chunks = list(inputs) if self.forwards.chunked else [inputs]
+        if self.forwards.by_token is not None:
+            chunks = [without_padding(chunk) for chunk in chunks]
         if not chunks:
             raise ValueError(f"there is nothing for {self.name} to compute in this row")
         for chunk in chunks:
             tokens = int(chunk["input_ids"].shape[-1]) if "input_ids" in chunk else 0
             text_encoder.check_tokens(tokens, self.limit, "cut or shorten the text")
+        pads = self.forwards.by_token is not None and self.forwards.by_token.pads
         lost = tokens_cut(self.pipeline.tokenizer, row.get(self.declared.cuts or ""), chunks)
         return [
             {
                 "size": size_of(chunk),
-                "group": group_of(chunk, settings),
+                "group": group_of(chunk, settings, pads),
                 "lost": lost if chunk is chunks[0] else 0,
                 "settings": settings,
                 "inputs": pickle.dumps(compact(chunk, self.scale), protocol=5),
@@ -150,53 +151,9 @@ class AnyPipeline:
             for chunk in chunks
         ]
 
-    def _outputs(self, inputs: list[Any], settings: str) -> list[Any]:
-        if len(inputs) == 1 or self.stacks is False:
-            return [self._single(one, settings) for one in inputs]
-        if self.stacks:
-            return self._stacked(inputs, settings)
-        singles = [self._single(one, settings) for one in inputs[:_TRIED]]
-        try:
-            tried = self._stacked(inputs[:_TRIED], settings)
-            self.stacks = all(map(same, tried, singles))
-        except Exception:
-            self.stacks = False
-        return [*singles, *(self._outputs(inputs[_TRIED:], settings) if inputs[_TRIED:] else [])]
-
-    def _single(self, inputs: Any, settings: str) -> Any:
-        _, during, after = self.sanitized(settings)
-        chunk = self._inputs(inputs)
-        with seeded(chunk, self.pipeline.device):
-            output = self.pipeline.forward(chunk, **_copied(during))
-        return self._reduced(output, after)
-
-    def _stacked(self, inputs: list[Any], settings: str) -> list[Any]:
-        _, during, after = self.sanitized(settings)
-        together = stack([self._inputs(one) for one in inputs])
-        outputs = unstack(self.pipeline.forward(together, **_copied(during)), len(inputs))
-        return [self._reduced(output, after) for output in outputs]
-
-    def _inputs(self, pickled: Any) -> Any:
-        return restored(pickle.loads(pickled), self.pipeline.device)
-
-    def _reduced(self, output: Any, after: dict[str, Any]) -> Any:
-        """What regroup needs of a forward pass.
-
-        Where a row is one chunk its answer is made here: the logits of a vocabulary are a
-        thousand times larger, and a split's worth of them would fill the memory.
-        """
-        if self.chunked:
-            return output
-        try:
-            return self.pipeline.postprocess(output, **_copied(after))
-        except Exception as error:  # belongs to regroup, which raises it
-            return _Raised(type(error).__name__, str(error))
-
     def _values(self, rows: pa.Table) -> list[dict[str, Any]]:
         """Each row's columns, but for media, over the parameters."""
-        light = rows.drop_columns(
-            [n for n in rows.column_names if self.kinds[n] in ("image", "audio", "video")]
-        )
+        light = rows.drop_columns([n for n in rows.column_names if self.kinds[n] in MEDIA])
         given = light.to_pylist() if light.num_columns else [{}] * rows.num_rows
         return [{**self.given, **{k: v for k, v in g.items() if v is not None}} for g in given]
 
@@ -221,15 +178,3 @@ class AnyPipeline:
             pipeline._postprocess_params,
         )
         return tuple({**a, **b} for a, b in zip(loaded, wanted, strict=True))
-
-
-@dataclass(frozen=True)
-class _Raised:
-    """An exception by name: not every exception survives pickling."""
-
-    error: str
-    message: str
-
-
-def _copied(keywords: dict[str, Any]) -> dict[str, Any]:
-    return {k: dict(v) if isinstance(v, dict) else v for k, v in keywords.items()}

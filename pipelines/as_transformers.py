@@ -15,13 +15,7 @@ from pipemill.actors.task import Loaded
 
 from . import text_encoder
 from .declared import PipelineTask
-from .plain_tasks import PLAIN
-
-# What pipemill adds to the parameters of transformers.
-_OURS = {
-    "text-classification": ("stride", "window_pooling"),
-    "feature-extraction": ("pooling", "normalize", "stride"),
-}
+from .plain_tasks import PLAIN, plain_parameters
 
 
 class AsTransformers:
@@ -64,12 +58,11 @@ class AsTransformers:
 def _parameters(task: str, loaded: Loaded) -> dict[str, Any]:
     """Those of a task that pipemill computes its own way."""
     given: Mapping[str, Any] = loaded.parameters
-    kept = {k: v for k, v in given.items() if k not in _OURS.get(task, ())}
-    if task == "zero-shot-classification":
-        return kept
-    length = kept.pop("max_length", None) or text_encoder.max_length(loaded.pipeline)
-    cut = {"truncation": kept.pop("truncation", None) or True}
+    if task == "zero-shot-classification":  # cuts of itself
+        return plain_parameters(task, given, {})
+    length = given.get("max_length") or text_encoder.max_length(loaded.pipeline)
+    cut = {"truncation": given.get("truncation") or True}
     cut |= {"max_length": length} if length else {}
-    if task == "feature-extraction":
-        return {**kept, "tokenize_kwargs": cut, "return_tensors": True}
-    return {**kept, **cut}
+    parameters = plain_parameters(task, given, cut)
+    # Turning the vectors of all tokens into lists would be most of the time.
+    return {**parameters, "return_tensors": True} if task == "feature-extraction" else parameters

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-_KINDS = ("image", "audio", "video")
+from pipemill.actors.task import MEDIA
+
 _SOURCES = ("url", "path", "base64")
 
 
@@ -24,7 +25,7 @@ def open_media(chat: list[dict[str, Any]], decoded: Callable[[Any, str], Any]) -
             part["type"] = "image"
             part["url"] = named.get("url") if isinstance(named, Mapping) else named
         kind = part.get("type")
-        if kind in _KINDS:
+        if kind in MEDIA:
             given = [part.pop(name, None) for name in (kind, *_SOURCES)]
             given[-1] = given[-1] and f"data:;base64,{given[-1]}"
             found = [value for value in given if value is not None]
@@ -39,10 +40,10 @@ def fill_media(chat: list[dict[str, Any]], values: Mapping[str, Any]) -> None:
 
     Raises ValueError for a place without a medium, and for a medium without a place.
     """
-    left = {kind for kind in _KINDS if kind in values}
+    left = {kind for kind in MEDIA if kind in values}
     for part in _parts(chat):
         kind = part.get("type")
-        if kind not in _KINDS or kind in part:
+        if kind not in MEDIA or kind in part:
             continue
         if kind not in left:
             raise ValueError(f"a message has a place for an {kind}, and the row has none for it")
@@ -59,7 +60,7 @@ def fill_media(chat: list[dict[str, Any]], values: Mapping[str, Any]) -> None:
 def leave_media(chat: list[dict[str, Any]]) -> None:
     """Takes decoded media out again: what travels with the chunks is their tensors."""
     for part in _parts(chat):
-        if part.get("type") in _KINDS:
+        if part.get("type") in MEDIA:
             part.pop(part["type"], None)
 
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 Values = dict[str, Any]
 Record = Callable[[Any, Values], Values]
+Settle = Callable[[Mapping[str, list[Any]], Path], Any]
 
 
 def one_or_all(values: Values, pipeline: Any) -> Any:
@@ -36,9 +37,12 @@ class PipelineTask:
     defaults: parameters that pipemill gives where the user gave none.
     given: from the user's parameters to those of the pipeline.
     one_of: columns of which the input must have at least one.
-    stacks: whether chunks of equal shape may be tried in one forward pass.
-    settle: from the user's parameters, some rows' values by column and the model's folder to
-        parameters that hold for all rows of the job.
+    stacks: whether several chunks may be tried in one forward pass.
+    token_outputs: the model's outputs, where it is called once for a chunk, with what the tokenizer
+        made of it, and has one for every token.
+    reads: which of them the pipeline reads: "all" or those of the "masks".
+    settle: parameters that, where the user gave none, some rows settle for all rows of the job;
+        each with a function from those rows' values by column and the model's folder to its value.
     cuts: a column of texts that the pipeline may truncate: what that costs is counted.
     expands_with_model: whether `preprocess` already needs the model's weights.
     any_parameter: whether only the pipeline knows its parameters.
@@ -57,9 +61,11 @@ class PipelineTask:
     defaults: Mapping[str, Any] = field(default_factory=dict)
     given: Callable[[Mapping[str, Any]], dict[str, Any]] = dict
     one_of: tuple[str, ...] = ()
-    settle: Callable[[Mapping[str, Any], Mapping[str, list[Any]], Path], Values] | None = None
+    settle: Mapping[str, Settle] = field(default_factory=dict)
     cuts: str | None = None
     stacks: bool = True
+    token_outputs: tuple[str, ...] = ()
+    reads: str = "all"
     expands_with_model: bool = False
     any_parameter: bool = False
     libraries: tuple[str, ...] = ()
@@ -84,8 +90,3 @@ def fixed(**columns: pa.DataType) -> Callable[[Loaded], pa.Schema]:
     """`results` of a task that always adds the same columns."""
     schema = pa.schema(list(columns.items()))
     return lambda loaded: schema
-
-
-def has(loaded: Loaded, name: str, default: Any = None) -> bool:
-    """Whether that parameter is set, by the job or for each row by a column."""
-    return name in loaded.columns or bool(loaded.parameters.get(name, default))

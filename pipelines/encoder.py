@@ -13,11 +13,8 @@ import pyarrow as pa
 from pipemill.actors.packed import exchange_attention, stream_of
 
 from . import text_encoder
+from .packing_probe import probe
 
-# Of the probe: sequences of one and of several lengths, one beyond any window of attention.
-_LENGTHS = (160, 31, 31, 9, 3, 1)
-_BEYOND_A_WINDOW = 32
-_WIDEST_WINDOW = 2048  # a probe of more would take too long
 # How far packed answers may be from the padded ones, as a share of how these differ among each
 # other: rounding, and nothing else.
 _CLOSE = {"float32": 1e-4, "float64": 1e-4, "bfloat16": 3e-2, "float16": 5e-3}
@@ -26,31 +23,35 @@ _CLOSE = {"float32": 1e-4, "float64": 1e-4, "bfloat16": 3e-2, "float16": 5e-3}
 class Encoder:
     """Runs a pipeline's model. Packed and padded are compared once, on the model itself.
 
-    whole: whether the model has one output per chunk (a classifier's logits), rather than one
-        per token.
+    reads: which tokens the model's head reads, and has an output for: each chunk's "first" (a
+        classifier's), "all", or its "masks".
+    outputs: names of the model's outputs, which are stacked on the last axis; () for its first.
     """
 
-    def __init__(self, pipeline: Any, whole: bool) -> None:
-        self.pipeline, self.whole = pipeline, whole
+    def __init__(self, pipeline: Any, reads: str, outputs: tuple[str, ...] = ()) -> None:
+        self.pipeline, self.reads, self.outputs = pipeline, reads, outputs
         self._padding_index: int | None = None
         self._lock = threading.Lock()
         self._verdict: bool | None = None
 
     def __call__(self, chunks: pa.StructArray) -> tuple[Any, np.ndarray]:
-        """The model's first output, and each chunk's length in tokens.
+        """The model's output for each token that is read, and each chunk's length in tokens.
 
-        Of shape (chunks, width), or (tokens of all chunks, width): without padding.
+        Of shape (tokens read of all chunks, width): without padding.
         """
         lengths = chunks.field("size").to_numpy().copy()  # torch wants an array it may write to
-        if lengths.min(initial=1) < 1:
-            raise ValueError("the text has no tokens")
         columns = {
             name: chunks.field(name).flatten().to_numpy().astype(np.int64)
             for name in self.pipeline.tokenizer.model_input_names
             if chunks.type.get_field_index(name) >= 0
         }
-        run = self._packed if self.packed else self._padded
-        return run(columns, lengths), lengths
+        return self.run(columns, lengths), lengths
+
+    def run(self, columns: dict[str, np.ndarray], lengths: np.ndarray) -> Any:
+        """The same of chunks one after the other, each of `columns` of shape (tokens,)."""
+        if lengths.min(initial=1) < 1:
+            raise ValueError("the text has no tokens")
+        return (self._packed if self.packed else self._padded)(columns, lengths)
 
     @property
     def packed(self) -> bool:
@@ -66,7 +67,9 @@ class Encoder:
             return False
         close = _CLOSE.get(str(model.dtype).removeprefix("torch."), 0)
         try:
-            columns, lengths = self._probe()
+            columns, lengths = probe(self.pipeline)
+            if self.reads == "masks":
+                columns["input_ids"][::2] = self.pipeline.tokenizer.mask_token_id
             expected = self._one_by_one(columns, lengths)
             self.usual = exchange_attention(model)
         except Exception:  # whatever this model does instead of attention as usual
@@ -98,27 +101,11 @@ class Encoder:
             if packed:
                 model.set_attn_implementation(exchanged)
 
-    def _probe(self) -> tuple[dict[str, np.ndarray], np.ndarray]:
-        """Random tokens that mean nothing, in sequences of several lengths."""
-        tokenizer, model = self.pipeline.tokenizer, self.pipeline.model
-        config, rng = model.config.get_text_config(), np.random.default_rng(0)
-        window = getattr(config, "sliding_window", None) or 0
-        if window > _WIDEST_WINDOW:
-            raise NotImplementedError(f"a window of {window} tokens is not tried")
-        lengths = np.array(_LENGTHS)
-        lengths[0] = max(lengths[0], window + _BEYOND_A_WINDOW)
-        lengths = np.minimum(lengths, text_encoder.positions(model) or lengths[0])
-        # A tokenizer may know more tokens than the model: on a GPU one such ends the process.
-        known = min(len(tokenizer), model.get_input_embeddings().num_embeddings)
-        ids = rng.integers(known, size=int(lengths.sum()))
-        # To some models the tokens of masks or padding are more than any other token.
-        special = [i for i in tokenizer.all_special_ids if i < known][: int(lengths[0]) // 4]
-        ids[1 : 1 + len(special)] = special
-        columns = {"input_ids": ids}
-        if "token_type_ids" in tokenizer.model_input_names:
-            types = getattr(config, "type_vocab_size", None) or 1
-            columns["token_type_ids"] = rng.integers(min(types, 2), size=len(ids))
-        return columns, lengths
+    def unpack(self) -> None:
+        """Gives packing up for good."""
+        if self.packed:
+            self.pipeline.model.set_attn_implementation(self.usual)
+        self._verdict = False
 
     def _one_by_one(self, columns: dict[str, np.ndarray], lengths: np.ndarray) -> Any:
         """Each sequence alone, as the model was made for."""
@@ -144,15 +131,22 @@ class Encoder:
         if "attention_mask" in tokenizer.model_input_names:
             inputs["attention_mask"] = here.astype(np.int64)
         output = self._run(inputs)
-        return output if self.whole else output[torch.from_numpy(here).to(output.device)]
+        if self.reads == "first":
+            return output
+        if self.reads == "masks":
+            here &= inputs["input_ids"] == tokenizer.mask_token_id
+        return output[torch.from_numpy(here).to(output.device)]
 
     def _packed(self, columns: dict[str, np.ndarray], lengths: np.ndarray) -> Any:
         starts = np.cumsum(lengths) - lengths
         inputs = {name: values[None] for name, values in columns.items()}
         inputs["position_ids"] = self._positions(columns["input_ids"], starts, lengths)[None]
-        with stream_of(lengths), self._first_tokens(starts):
+        places = starts
+        if self.reads == "masks":
+            places = np.flatnonzero(columns["input_ids"] == self.pipeline.tokenizer.mask_token_id)
+        with stream_of(lengths), self._read_at(places):
             output = self._run(inputs)
-        return output if self.whole else output[0]
+        return output if self.reads == "first" else output[0]
 
     def _positions(self, ids: np.ndarray, starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
         """Of each token in its sequence, shape (tokens,).
@@ -167,21 +161,24 @@ class Encoder:
         return np.where(counts, within, 0) + self._padding_index
 
     @contextmanager
-    def _first_tokens(self, starts: np.ndarray) -> Iterator[None]:
-        """Within it a classifier's head, or a pooler, sees each chunk's first token alone.
+    def _read_at(self, places: np.ndarray) -> Iterator[None]:
+        """Within it the model's head sees these tokens of the stream, where it does not see all.
 
-        That is all that most of them look at, and of a stream they would see only the very first.
+        A classifier's, or a pooler, looks at the first token of what it is given, and of a stream
+        would see only the very first: it is given each chunk's own.
         """
-        if not self.whole:
+        if self.reads == "all":
             yield
             return
         import torch
 
         base = self.pipeline.model.base_model
-        first = torch.from_numpy(starts).to(self.pipeline.device)
+        index = torch.from_numpy(places).to(self.pipeline.device)
 
         def gathered(states: Any) -> Any:
-            return states[0, first][:, None]  # (chunks, 1, width)
+            states = states[0, index]
+            # Several rows of one token, or one row of several.
+            return states[:, None] if self.reads == "first" else states[None]
 
         def after(module: Any, args: Any, output: Any) -> Any:
             output[0 if isinstance(output, list) else "last_hidden_state"] = gathered(output[0])
@@ -209,4 +206,8 @@ class Encoder:
         if "use_cache" in inspect.signature(pipeline.model.forward).parameters:
             tensors["use_cache"] = False
         with torch.inference_mode(), pipeline.device_placement():
-            return pipeline.model(**tensors)[0]
+            found = pipeline.model(**tensors)
+            if not self.outputs:
+                return found[0]
+            several = [found[name] for name in self.outputs]
+            return torch.stack(several, dim=-1) if len(several) > 1 else several[0]

@@ -12,8 +12,7 @@ from pipemill.actors.task import Column, Loaded, Parameter
 
 from . import text_encoder, windows
 from .encoder import Encoder
-
-_POOLINGS = ("mean", "cls", "last", "max", "none")
+from .pooling import POOLINGS
 
 
 class FeatureExtraction:
@@ -35,7 +34,7 @@ class FeatureExtraction:
     repeats = True
     inputs = (Column(name="text", kind="text"),)
     parameters: Mapping[str, Parameter] = {
-        "pooling": Parameter("mean", "str", _POOLINGS),
+        "pooling": Parameter("mean", "str", POOLINGS),
         "normalize": Parameter(False, "bool"),
         **windows.PARAMETERS,
     }
@@ -46,7 +45,7 @@ class FeatureExtraction:
 
     def __init__(self, loaded: Loaded) -> None:
         settings, pipeline = loaded.settings(self.parameters), loaded.pipeline
-        self.encoder = Encoder(pipeline, whole=False)
+        self.encoder = Encoder(pipeline, reads="all")
         self.pooling, self.normalize = settings["pooling"], settings["normalize"]
         limits = [text_encoder.max_length(pipeline), settings["max_length"]]
         self.cutter = windows.Cutter(

@@ -29,12 +29,10 @@ def _results(loaded: Loaded) -> pa.Schema:
     return pa.schema([("predictions", pa.list_(_PREDICTIONS) if several else _PREDICTIONS)])
 
 
-def _settle(parameters: Mapping[str, Any], columns: Mapping[str, list[Any]], model: Path) -> Values:
+def _several_masks(columns: Mapping[str, list[Any]], model: Path) -> bool:
     """Whether a row has several masks: then `predictions` holds a list for each, in every row."""
     mask = _mask_token(model)
-    if parameters.get("several_masks") is not None or mask is None:
-        return {}
-    return {"several_masks": any((text or "").count(mask) > 1 for text in columns["text"])}
+    return mask is not None and any((text or "").count(mask) > 1 for text in columns["text"])
 
 
 def _mask_token(model: Path) -> str | None:
@@ -78,6 +76,8 @@ FILL_MASK = PipelineTask(
     },
     results=_results,
     record=_record,
+    token_outputs=("logits",),
+    reads="masks",
     ours=("several_masks",),
-    settle=_settle,
+    settle={"several_masks": _several_masks},
 )

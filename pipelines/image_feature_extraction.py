@@ -8,8 +8,7 @@ import pyarrow as pa
 from pipemill.actors.task import Column, Loaded, Parameter
 
 from .declared import PipelineTask, Values
-
-_POOLINGS = ("mean", "cls", "last", "max", "none")
+from .pooling import POOLINGS, pooled
 
 
 def _width(loaded: Loaded) -> int | None:
@@ -20,8 +19,8 @@ def _width(loaded: Loaded) -> int | None:
 
 
 def _results(loaded: Loaded) -> pa.Schema:
-    pooled = loaded.parameters.get("pool") or loaded.parameters.get("pooling", "mean") != "none"
-    if not pooled:
+    one = loaded.parameters.get("pool") or loaded.parameters.get("pooling", "mean") != "none"
+    if not one:
         return pa.schema([("embedding", pa.list_(pa.list_(pa.float32())))])
     width = _width(loaded)
     kind = pa.list_(pa.float32(), width) if width else pa.list_(pa.float32())
@@ -29,26 +28,15 @@ def _results(loaded: Loaded) -> pa.Schema:
 
 
 def _record(answer: Any, values: Values) -> Values:
-    import numpy as np
-
     states = answer[0].float().cpu().numpy()
     if states.ndim == 3:  # of a convolutional network: (width, height, columns)
         states = states.reshape(len(states), -1).T
-    pooling = values.get("pooling", "mean")
-    if values.get("pool"):
-        vector = states.reshape(-1)
-    elif pooling == "none":
-        return {"embedding": list(states)}
+    if values.get("pool"):  # the model's own pooling
+        pooling, states = "cls", states.reshape(1, -1)
     else:
-        vector = {
-            "mean": lambda: states.mean(axis=0),
-            "max": lambda: states.max(axis=0),
-            "cls": lambda: states[0],
-            "last": lambda: states[-1],
-        }[pooling]()
-    if values.get("normalize"):
-        vector = vector / max(float(np.linalg.norm(vector)), 1e-12)
-    return {"embedding": vector}
+        pooling = values.get("pooling", "mean")
+    vector = pooled(states, pooling, bool(values.get("normalize")))
+    return {"embedding": list(vector) if pooling == "none" else vector}
 
 
 IMAGE_FEATURE_EXTRACTION = PipelineTask(
@@ -57,7 +45,7 @@ IMAGE_FEATURE_EXTRACTION = PipelineTask(
     inputs=(Column(name="image", kind="image"),),
     parameters={
         "pool": Parameter(None, "bool|null"),
-        "pooling": Parameter("mean", "str", _POOLINGS),
+        "pooling": Parameter("mean", "str", POOLINGS),
         "normalize": Parameter(False, "bool"),
         "image_processor_kwargs": Parameter(None, "dict|null"),
     },

@@ -12,11 +12,9 @@ from pipemill.actors.batch import Batch
 
 from .declared import PipelineTask
 from .load import LoadTask
+from .plain_tasks import plain_parameters
+from .pooling import pooled
 from .windows import truncates
-
-# What pipemill adds to transformers' parameters, or means otherwise.
-_OURS = ("window_pooling", "pooling", "normalize")
-_CUTTING = ("truncation", "max_length", "stride")
 
 
 class PlainRows:
@@ -40,7 +38,7 @@ class PlainRows:
             plain = replace(load, own=True, parameters=json.dumps(self._parameters()))
         self.plain = plain()
         task: Any = self.plain.task
-        task.stacks = False  # every chunk runs alone
+        task.forwards.alone = True  # every chunk runs alone
         exact = task.pipeline.model.dtype in (torch.float32, torch.float64)
         self.tolerance = 1e-3 if exact else 5e-2
 
@@ -54,7 +52,7 @@ class PlainRows:
             return _columns(self.own.process(row)), False
         found = _columns(self.plain.process(row))
         if self.name == "feature-extraction" and self.own is not None and "embedding" in found:
-            found["embedding"] = _pooled(found["embedding"], self.given)
+            found["embedding"] = self._pooled(found["embedding"])
         return found, True
 
     def _one_pass(self, row: Batch) -> bool:
@@ -70,16 +68,19 @@ class PlainRows:
     def _parameters(self) -> dict[str, Any]:
         """Those of the job, as transformers takes them."""
         assert self.own is not None
-        given = {k: v for k, v in self.given.items() if k not in (*_OURS, *_CUTTING)}
+        cut: dict[str, Any] = {}
         if truncates(self.given.get("truncation")):
-            cutter: Any = self.own.task
-            cut = {
-                "truncation": self.given["truncation"],
-                "max_length": cutter.cutter.limit,
-            }
-            alone = self.name == "feature-extraction"
-            given |= {"tokenize_kwargs": cut} if alone else cut
-        return given
+            task: Any = self.own.task
+            cut = {"truncation": self.given["truncation"], "max_length": task.cutter.limit}
+        return plain_parameters(self.name, self.given, cut)
+
+    def _pooled(self, tokens: list[list[float]]) -> Any:
+        """Token vectors as the one vector of feature-extraction."""
+        given = self.given
+        pooling, normalize = given.get("pooling", "mean"), given.get("normalize", False)
+        return (
+            tokens if pooling == "none" else pooled(np.array(tokens), pooling, normalize).tolist()
+        )
 
 
 def _columns(batch: Batch) -> dict[str, Any]:
@@ -87,15 +88,3 @@ def _columns(batch: Batch) -> dict[str, Any]:
         return {failure.error: failure.message}
     assert batch.results is not None
     return batch.results.to_pylist()[0]
-
-
-def _pooled(tokens: list[list[float]], given: dict[str, Any]) -> Any:
-    """Token vectors as the one vector of feature-extraction."""
-    vectors, pooling = np.array(tokens), given.get("pooling", "mean")
-    if pooling == "none":
-        return tokens
-    pool = {"mean": vectors.mean(0), "max": vectors.max(0), "cls": vectors[0], "last": vectors[-1]}
-    vector = pool[pooling]
-    if given.get("normalize"):
-        vector = vector / max(float(np.linalg.norm(vector)), 1e-12)
-    return vector.tolist()

@@ -5,6 +5,7 @@ Used where a job brings a pipeline of its own: what that one overrides is what i
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import pyarrow as pa
@@ -32,6 +33,21 @@ def _label_results(loaded: Any) -> pa.Schema:
 
 def _text_or_pair(values: Values, pipeline: Any) -> Any:
     return values if "text_pair" in values else values["text"]
+
+
+# What pipemill adds to transformers' parameters, or means otherwise.
+_OURS = ("window_pooling", "pooling", "normalize", "truncation", "max_length", "stride")
+
+
+def plain_parameters(task: str, given: Mapping[str, Any], cut: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of a job of one of these tasks, as transformers takes them.
+
+    cut: the tokenizer's `truncation` and `max_length`, where texts are cut.
+    """
+    kept = {name: value for name, value in given.items() if name not in _OURS}
+    if task == "feature-extraction":
+        return {**kept, "tokenize_kwargs": dict(cut)} if cut else kept
+    return {**kept, **cut}
 
 
 PLAIN = {

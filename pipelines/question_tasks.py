@@ -58,6 +58,7 @@ QUESTION_ANSWERING = PipelineTask(
     results=_spans,
     record=_span_record,
     ours=("question",),
+    token_outputs=("start_logits", "end_logits"),
 )
 
 

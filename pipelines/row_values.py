@@ -7,16 +7,14 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-from pipemill.actors.task import Column
+from pipemill.actors.task import MEDIA, Column
 
 from .chat_media import leave_media, open_media
-
-_MEDIA = ("image", "audio", "video")
 
 
 def media_kinds(inputs: tuple[Column, ...]) -> list[str]:
     """The kinds of media among a task's columns, for which libraries must be there."""
-    return sorted({column.kind for column in inputs} & set(_MEDIA))
+    return sorted({column.kind for column in inputs} & set(MEDIA))
 
 
 @contextmanager
@@ -36,7 +34,7 @@ def opened(row: dict[str, Any], kinds: dict[str, str], pipeline: Any, media: Any
 
 
 def _value(value: Any, kind: str, pipeline: Any, media: Any, files: ExitStack) -> Any:
-    if kind in _MEDIA:
+    if kind in MEDIA:
         return _decoded(value, kind, pipeline, media, files)
     value = plain_value(value, kind)
     if kind == "messages" and pipeline.processor is not None:  # a tokenizer alone sees no media

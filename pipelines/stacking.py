@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Mapping
+from dataclasses import is_dataclass
 from typing import Any
 
 # A chunk's size where it holds no token ids: its numbers, in image patches of 16 x 16 x 3.
@@ -19,9 +20,12 @@ def size_of(inputs: Any) -> int:
     return max(max(_counts(inputs), default=1) // _VALUES_PER_TOKEN, 1)
 
 
-def group_of(inputs: Any, settings: str) -> int:
-    """A number that chunks have in common only if they might share a forward pass."""
-    text = repr((_shapes(inputs), settings)).encode()
+def group_of(inputs: Any, settings: str, pads: bool = False) -> int:
+    """A number that chunks have in common only if they might share a forward pass.
+
+    pads: whether chunks of unequal length may.
+    """
+    text = repr((sorted(inputs) if pads else _shapes(inputs), settings)).encode()
     return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big", signed=True)
 
 
@@ -87,6 +91,8 @@ def same(one: Any, other: Any) -> bool:
     import numpy as np
     import torch
 
+    if is_dataclass(one) and not isinstance(one, Mapping):
+        one, other = vars(one), vars(other)
     if isinstance(one, Mapping):
         return one.keys() == other.keys() and all(same(one[k], other[k]) for k in one)
     if isinstance(one, list | tuple):

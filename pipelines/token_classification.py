@@ -37,4 +37,5 @@ TOKEN_CLASSIFICATION = PipelineTask(
     results=_results,
     record=_record,
     cuts="text",
+    token_outputs=("logits",),
 )

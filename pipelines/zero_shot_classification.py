@@ -51,7 +51,7 @@ class ZeroShotClassification:
 
     def __init__(self, loaded: Loaded) -> None:
         self.pipeline = pipeline = loaded.pipeline
-        self.encoder = Encoder(pipeline, whole=True)
+        self.encoder = Encoder(pipeline, reads="first")
         self.defaults = loaded.settings(self.parameters)
         self.max_length = text_encoder.max_length(pipeline)
         self.limit = text_encoder.positions(pipeline.model)

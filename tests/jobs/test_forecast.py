@@ -114,12 +114,13 @@ def test_the_verb_ends_in_json_and_writes_nothing(models, data, tmp_path, capsys
 def test_rows_come_from_several_places_and_neighbours_stay_together(models, data):
     prepared = look(job(models, data))
     assert len(prepared.plan.splits) == 7
-    few = few_rows(prepared, 12)
+    few = few_rows(prepared.source, prepared.plan.splits, 12)
     bodies = few.rows["body"].to_pylist()
     assert bodies == [TEXTS[i] for first in (0, 20, 40, 60) for i in range(first, first + 3)]
     assert (few.whole, few.unread) == (70, 0)
-    assert few_rows(prepared, 3, places=1).rows["body"].to_pylist() == TEXTS[:3]
-    everything = few_rows(prepared, 1000).rows["body"].to_pylist()
+    first = few_rows(prepared.source, prepared.plan.splits, 3, places=1)
+    assert first.rows["body"].to_pylist() == TEXTS[:3]
+    everything = few_rows(prepared.source, prepared.plan.splits, 1000).rows["body"].to_pylist()
     assert sorted(everything) == sorted(TEXTS)
 
 

@@ -35,17 +35,16 @@ def test_every_placement_gives_the_same_answers_and_dead_letters(models, tmp_pat
         }
         report = pipemill.run(wanted)
         assert (report.rows, report.done, report.dead) == (150, 147, 3)
-        if placement != "staged":
+        if placement == "local":
             tried = pipemill.retry(wanted)
             assert tried.added == {"rows": 3, "done": 0, "dead": 3, "splits": 3}
         tables[placement] = ds.dataset(out).to_table()
         letters[placement] = ds.dataset(out / "_pipemill/dead-letter").to_table()
     assert letters["local"]["attempts"].to_pylist() == [2, 2, 2]
-    assert tables["fused"].equals(tables["local"])
-    assert tables["staged"].equals(tables["local"])
-    assert letters["fused"].equals(letters["local"])
-    once = letters["staged"].drop_columns("attempts")
-    assert once.equals(letters["local"].drop_columns("attempts"))
+    for placement in ("fused", "staged"):
+        assert tables[placement].equals(tables["local"])
+        once = letters[placement].drop_columns("attempts")
+        assert once.equals(letters["local"].drop_columns("attempts"))
     assert tables["local"]["n"].to_pylist() == [i for i in range(150) if i not in (3, 77, 140)]
 
 

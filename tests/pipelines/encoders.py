@@ -78,7 +78,8 @@ def loaded(kind: str, head: str = "Model", dtype: str = "float32", **settings) -
 
 
 def encoder(pipeline: Loaded) -> Encoder:
-    return Encoder(pipeline, whole=type(pipeline.model).__name__.endswith("SequenceClassification"))
+    whole = type(pipeline.model).__name__.endswith("SequenceClassification")
+    return Encoder(pipeline, reads="first" if whole else "all")
 
 
 def sequences(pipeline: Loaded, lengths: list[int], seed: int = 0) -> list[dict[str, np.ndarray]]:

@@ -1,0 +1,131 @@
+"""Chunks of one micro-batch through a pipeline's `_forward`: together where that is the same."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from pipemill.actors.task import Loaded
+
+from .compact import restored
+from .declared import PipelineTask
+from .seeds import seeded
+from .stacking import same, stack, unstack
+from .token_level import by_token
+
+_TRIED = 4  # chunks of the first micro-batch that are compared
+
+Keywords = dict[str, Any]
+Chunk = tuple[bytes, str]  # pickled inputs, and the row's own settings
+
+
+@dataclass(frozen=True)
+class Raised:
+    """An exception by name: not every exception survives pickling."""
+
+    error: str
+    message: str
+
+
+class PipelineForward:
+    """Runs chunks together only if a first try gave the answers of one at a time.
+
+    sanitized: from a row's settings to the keywords of preprocess, _forward and postprocess.
+    alone: whether every chunk runs alone; None before it was tried.
+    """
+
+    def __init__(
+        self,
+        declared: PipelineTask,
+        loaded: Loaded,
+        sanitized: Callable[[str], tuple[Keywords, ...]],
+    ) -> None:
+        from transformers.pipelines.base import ChunkPipeline
+
+        self.pipeline, self.sanitized = loaded.pipeline, sanitized
+        self.chunked = isinstance(loaded.pipeline, ChunkPipeline)
+        self.by_token = by_token(declared, loaded)
+        self.alone: bool | None = None if declared.stacks else True
+
+    @property
+    def packed(self) -> bool:
+        """Whether chunks of any length, and of any settings, may share a micro-batch."""
+        return self.by_token is not None and not self.alone and self.by_token.encoder.packed
+
+    def __call__(self, chunks: list[Chunk]) -> list[Any]:
+        """What regroup needs of each chunk."""
+        if self.alone is None and len(chunks) > 1:
+            return self._first(chunks)
+        return self._together(chunks) if self.alone is False else self._singly(chunks)
+
+    def _first(self, chunks: list[Chunk]) -> list[Any]:
+        some, rest = chunks[:_TRIED], chunks[_TRIED:]
+        singles = self._singly(some)
+        try:
+            self.alone = not all(map(same, self._together(some), singles))
+        except Exception:
+            self.alone = True
+        if self.alone and self.by_token is not None:
+            self.by_token.encoder.unpack()
+        return [*singles, *(self(rest) if rest else [])]
+
+    def _singly(self, chunks: list[Chunk]) -> list[Any]:
+        with self._usual_model():
+            return [self._single(*chunk) for chunk in chunks]
+
+    @contextmanager
+    def _usual_model(self) -> Iterator[None]:
+        if self.by_token is None:
+            yield
+            return
+        with self.by_token.encoder.padding():
+            yield
+
+    def _single(self, payload: bytes, settings: str) -> Any:
+        _, during, after = self.sanitized(settings)
+        inputs = self._inputs(payload)
+        with seeded(inputs, self.pipeline.device):
+            output = self.pipeline.forward(inputs, **copied(during))
+        return self._reduced(output, after)
+
+    def _together(self, chunks: list[Chunk]) -> list[Any]:
+        keywords = [self.sanitized(settings) for _, settings in chunks]
+        inputs = [self._inputs(payload) for payload, _ in chunks]
+        if self.by_token is not None:
+            outputs = self.by_token(
+                [
+                    (one, copied(during))
+                    for one, (_, during, _) in zip(inputs, keywords, strict=True)
+                ]
+            )
+        else:  # of equal settings: others are in other micro-batches
+            together = self.pipeline.forward(stack(inputs), **copied(keywords[0][1]))
+            outputs = unstack(together, len(chunks))
+        return [
+            self._reduced(output, after)
+            for output, (_, _, after) in zip(outputs, keywords, strict=True)
+        ]
+
+    def _inputs(self, payload: bytes) -> Any:
+        return restored(pickle.loads(payload), self.pipeline.device)
+
+    def _reduced(self, output: Any, after: Keywords) -> Any:
+        """What regroup needs of a forward pass.
+
+        Where a row is one chunk its answer is made here: the logits of a vocabulary are a
+        thousand times larger, and a split's worth of them would fill the memory.
+        """
+        if self.chunked:
+            return output
+        try:
+            return self.pipeline.postprocess(output, **copied(after))
+        except Exception as error:  # belongs to regroup, which raises it
+            return Raised(type(error).__name__, str(error))
+
+
+def copied(keywords: Keywords) -> Keywords:
+    """Some pipelines write into the dictionaries they are given."""
+    return {k: dict(v) if isinstance(v, dict) else v for k, v in keywords.items()}
