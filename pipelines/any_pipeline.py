@@ -128,7 +128,7 @@ class AnyPipeline:
         own = {k: v for k, v in row.items() if k in self.own and v is not None}
         with self.opened_row(row) as prepared:
             settings = self._settings(own)
-            before, _, _ = self.sanitized(settings)
+            before, during, _ = self.sanitized(settings)
             inputs = self.pipeline.preprocess(prepared, **copied(before))
             chunks = list(inputs) if self.forwards.chunked else [inputs]
         if self.forwards.by_token is not None:
@@ -143,7 +143,7 @@ class AnyPipeline:
         return [
             {
                 "size": size_of(chunk),
-                "group": group_of(chunk, settings, pads),
+                "group": group_of(chunk, settings if during else "", pads),
                 "lost": lost if chunk is chunks[0] else 0,
                 "settings": settings,
                 "inputs": pickle.dumps(compact(chunk, self.scale), protocol=5),

@@ -101,7 +101,7 @@ class PipelineForward:
                     for one, (_, during, _) in zip(inputs, keywords, strict=True)
                 ]
             )
-        else:  # of equal settings: others are in other micro-batches
+        else:  # of equal keywords: others are in other micro-batches
             together = self.pipeline.forward(stack(inputs), **copied(keywords[0][1]))
             outputs = unstack(together, len(chunks))
         return [

@@ -23,7 +23,7 @@ def size_of(inputs: Any) -> int:
 def group_of(inputs: Any, settings: str, pads: bool = False) -> int:
     """A number that chunks have in common only if they might share a forward pass.
 
-    pads: whether chunks of unequal length may.
+    settings: what the forward pass is told of the row. pads: whether chunks of unequal length may.
     """
     text = repr((sorted(inputs) if pads else _shapes(inputs), settings)).encode()
     return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big", signed=True)
