@@ -17,7 +17,7 @@ demo: install
 	@$(BIN)/python -m demo.newsgroups
 
 test: install
-	$(BIN)/python -m pytest -n 2 --dist loadgroup
+	$(BIN)/python -m pytest -n 3 --dist loadgroup
 
 check: install
 	$(BIN)/ruff check .

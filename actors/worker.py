@@ -15,6 +15,7 @@ from .child import Child
 from .isolate import is_rows_fault
 from .resident import LoadError, Resident
 from .stages import Stages
+from .store import StoreError
 from .suspects import HopelessSplit, Isolation
 
 Split = dict[str, Any]
@@ -217,7 +218,7 @@ def _write(sink: Sink, split: Split, batch: Batch) -> Line:
 
 
 # Of which the next split would die, too.
-_FATAL = (LoadError, AttemptError, HopelessSplit)
+_FATAL = (LoadError, AttemptError, HopelessSplit, StoreError)
 
 
 def _said(error: BaseException) -> str:

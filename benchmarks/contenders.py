@@ -2,8 +2,8 @@
 
     python -m benchmarks.contenders WORK NAME MODEL INPUT OUTPUT
 
-WORK is "classification" or "embedding". Prints one JSON object: seconds since the process began,
-and rows/s from the first results on.
+WORK is a key of `CONTENDERS`. Prints one JSON object: seconds since the process began, and rows/s
+from the first results on.
 """
 
 from __future__ import annotations
@@ -24,21 +24,28 @@ import pyarrow.parquet as pq
 STARTED = psutil.Process().create_time()
 WINDOW = 256  # rows per call of a loop
 
+LABELS = ["politics", "sports", "science", "religion", "computers"]
+
 Marks = list[tuple[float, int]]
 
 
-def loop(rows: str, output: str, answer: Callable[[list[str]], dict[str, Any]]) -> Marks:
+def loop(
+    rows: str, output: str, answer: Callable[[pa.Table], dict[str, Any]], window: int = WINDOW
+) -> Marks:
     """What one writes first: go through the rows, write the answers."""
     table, marks, answers = ds.dataset(rows).to_table(), [], []
-    texts = table["text"].to_pylist()
-    for start in range(0, len(texts), WINDOW):
-        answers.append(pa.table(answer(texts[start : start + WINDOW])))
-        marks.append((time.time(), min(start + WINDOW, len(texts))))
+    for start in range(0, len(table), window):
+        answers.append(pa.table(answer(table.slice(start, window))))
+        marks.append((time.time(), min(start + window, len(table))))
     Path(output).mkdir(parents=True)
     for column in (found := pa.concat_tables(answers)).column_names:
         table = table.append_column(column, found[column])
     pq.write_table(table, f"{output}/all.parquet")
     return marks
+
+
+def texts(table: pa.Table) -> list[str]:
+    return table["text"].to_pylist()
 
 
 def columns(answers: list[dict[str, Any]]) -> dict[str, Any]:
@@ -54,8 +61,38 @@ def classifier(model: str) -> Any:
 def pipeline_loop(model: str, rows: str, output: str, batch_size: int) -> Marks:
     pipe = classifier(model)
     return loop(
-        rows, output, lambda texts: columns(pipe(texts, batch_size=batch_size, truncation=True))
+        rows, output, lambda t: columns(pipe(texts(t), batch_size=batch_size, truncation=True))
     )
+
+
+def zero_shot_loop(model: str, rows: str, output: str, batch_size: int) -> Marks:
+    import transformers
+
+    pipe = transformers.pipeline("zero-shot-classification", model=model, device="cpu")
+
+    def answer(table: pa.Table) -> dict[str, Any]:
+        found = pipe(texts(table), candidate_labels=LABELS, batch_size=batch_size)
+        return {name: [a[name] for a in found] for name in ("labels", "scores")}
+
+    return loop(rows, output, answer, window=32)
+
+
+def question_loop(model: str, rows: str, output: str, batch_size: int) -> Marks:
+    """transformers 5 has no such pipeline: that of 4.57, or else what pipemill restores."""
+    import transformers
+
+    if not transformers.__version__.startswith("4."):
+        import pipemill
+
+        pipemill.restore_pipelines()
+    pipe = transformers.pipeline("question-answering", model=model, device="cpu")
+
+    def answer(table: pa.Table) -> dict[str, Any]:
+        found = pipe(table.select(["question", "context"]).to_pylist(), batch_size=batch_size)
+        found = found if isinstance(found, list) else [found]
+        return {name: [a[name] for a in found] for name in ("answer", "score")}
+
+    return loop(rows, output, answer, window=16)
 
 
 def datasets_map(model: str, rows: str, output: str, batch_size: int) -> Marks:
@@ -118,7 +155,7 @@ def sentence_transformers(model: str, rows: str, output: str, medium: bool) -> M
         torch.set_float32_matmul_precision("medium")
     encoder = sentence_transformers.SentenceTransformer(model, device="cpu")
     vectors = partial(encoder.encode, show_progress_bar=False)
-    return loop(rows, output, lambda texts: {"embedding": list(vectors(texts))})
+    return loop(rows, output, lambda table: {"embedding": list(vectors(texts(table)))})
 
 
 def daft_embed_text(model: str, rows: str, output: str) -> Marks:
@@ -154,7 +191,8 @@ def daft_pipeline(model: str, rows: str, output: str) -> Marks:
 def pipemill_run(model: str, rows: str, output: str, **job: Any) -> Marks:
     import pipemill
 
-    pipemill.run(model=model, input=rows, output=output, **job)
+    report = pipemill.run(model=model, input=rows, output=output, **job)
+    print(report, file=sys.stderr)
     parts = sorted(Path(output).glob("part-*"), key=lambda part: part.stat().st_mtime)
     marks, done = [], 0
     for part in parts:
@@ -163,11 +201,24 @@ def pipemill_run(model: str, rows: str, output: str, **job: Any) -> Marks:
     return marks
 
 
+CUT = {"truncation": True}
+EMBED = partial(
+    pipemill_run,
+    task="feature-extraction",
+    parameters={"normalize": True, "truncation": True, "max_length": 256},
+)
+CLASSIFY = partial(pipemill_run, task="text-classification", parameters=CUT)
+ANSWER = {
+    "pipemill": partial(pipemill_run, task="question-answering"),
+    **{
+        f"transformers, batch_size={size}": partial(question_loop, batch_size=size)
+        for size in (1, 8)
+    },
+}
+
 CONTENDERS: dict[str, dict[str, Callable[[str, str, str], Marks]]] = {
     "classification": {
-        "pipemill": partial(
-            pipemill_run, task="text-classification", parameters={"truncation": True}
-        ),
+        "pipemill": CLASSIFY,
         "transformers, batch_size=1": partial(pipeline_loop, batch_size=1),
         "transformers, batch_size=32": partial(pipeline_loop, batch_size=32),
         "datasets.map, batch_size=1": partial(datasets_map, batch_size=1),
@@ -175,15 +226,20 @@ CONTENDERS: dict[str, dict[str, Callable[[str, str, str], Marks]]] = {
         "Daft with the pipeline": daft_pipeline,
     },
     "embedding": {
-        "pipemill": partial(
-            pipemill_run,
-            task="feature-extraction",
-            parameters={"normalize": True, "truncation": True, "max_length": 256},
-        ),
+        "pipemill": EMBED,
         "sentence-transformers": partial(sentence_transformers, medium=False),
         'sentence-transformers, "medium"': partial(sentence_transformers, medium=True),
         "Daft embed_text": daft_embed_text,
     },
+    "zero-shot": {
+        "pipemill": partial(
+            pipemill_run, task="zero-shot-classification", parameters={"candidate_labels": LABELS}
+        ),
+        "transformers, batch_size=1": partial(zero_shot_loop, batch_size=1),
+        "transformers, batch_size=8": partial(zero_shot_loop, batch_size=8),
+    },
+    "long questions": ANSWER,
+    "short questions": ANSWER,
 }
 
 

@@ -3,8 +3,10 @@
     python -m benchmarks.whole_run [--rows 8000] [--rounds 3] [--work classification]
 
 Each contender works on the same texts of natural, log-normal length with the same model of 22
-million parameters (all-MiniLM-L6-v2; for classification under a random head), in a fresh process,
+million parameters (all-MiniLM-L6-v2; under a random head but for embeddings), in a fresh process,
 in turn. Prints the tables of medians and saves them in benchmarks/results/.
+
+--python-4: a Python that has transformers 4.57, which still answers questions by itself.
 """
 
 from __future__ import annotations
@@ -29,42 +31,76 @@ from demo import newsgroups
 from .contenders import CONTENDERS
 
 SHARDS = 4
+HEADS = {
+    "classification": ("SequenceClassification", {"num_labels": 4}),
+    "zero-shot": (
+        "SequenceClassification",
+        {"num_labels": 3, "id2label": {0: "contradiction", 1: "neutral", 2: "entailment"}},
+    ),
+    "long questions": ("QuestionAnswering", {}),
+    "short questions": ("QuestionAnswering", {}),
+}
+# Rows of these works are several forward passes, or long.
+ROWS_PER_ROW = {"zero-shot": 8, "long questions": 40, "short questions": 4}
 # A run of so many rows would take far longer than the others: fewer, and the rest is reckoned.
 FEWER_ROWS = {"transformers, batch_size=32": 1000}
 
 
-def write_rows(folder: Path, rows: int) -> np.ndarray:
-    """Real posts cut to log-normal lengths, as sharded Parquet; returns their lengths in words."""
+def write_rows(folder: Path, work: str, rows: int) -> np.ndarray:
+    """Real posts cut to log-normal lengths, as sharded Parquet; returns their lengths in words.
+
+    Of long questions the context is several posts, of which a model sees a window at a time.
+    """
     words = [post["text"].split() for post in newsgroups.posts()]
+    middle = {"long questions": 900, "short questions": 60}.get(work, 20)
     rng = np.random.default_rng(0)
-    lengths = rng.lognormal(np.log(20), 0.95, rows).astype(int).clip(2, 380)
+    lengths = rng.lognormal(np.log(middle), 0.95 if middle < 100 else 0.4, rows).astype(int)
+    lengths = lengths.clip(2, 3000 if middle > 100 else 380)
     texts = [
         " ".join((words[i % len(words)] * (1 + n // max(len(words[i % len(words)]), 1)))[:n])
         for i, n in enumerate(lengths)
     ]
-    table = pa.table({"id": range(rows), "text": texts})
+    columns = {"id": range(rows), "text": texts}
+    if "questions" in work:
+        asked = [" ".join(words[-i % len(words)][:8]) + "?" for i in range(rows)]
+        columns = {"id": range(rows), "question": asked, "context": texts}
+    table = pa.table(columns)
     folder.mkdir(parents=True)
     for i in range(SHARDS):
-        pq.write_table(table.slice(i * rows // SHARDS, rows // SHARDS), folder / f"{i}.parquet")
+        first, last = i * rows // SHARDS, (i + 1) * rows // SHARDS
+        pq.write_table(table.slice(first, last - first), folder / f"{i}.parquet")
     return lengths
 
 
-def write_model(folder: Path) -> None:
+def write_model(folder: Path, work: str) -> None:
+    """all-MiniLM-L6-v2 under a head of random weights, or as it is."""
     import torch
     import transformers
 
+    source = (newsgroups.FOLDER / "model").resolve()
+    if work not in HEADS:
+        folder.symlink_to(source)
+        return
     torch.manual_seed(0)
-    source = str(newsgroups.FOLDER / "model")
-    model = transformers.AutoModelForSequenceClassification.from_pretrained(source, num_labels=4)
+    head, settings = HEADS[work]
+    model = getattr(transformers, f"AutoModelFor{head}").from_pretrained(str(source), **settings)
     model.save_pretrained(folder)
-    transformers.AutoTokenizer.from_pretrained(source).save_pretrained(folder)
+    # As they are: transformers 4 does not read what 5 writes.
+    for file in source.glob("*tok*"):
+        shutil.copy(file, folder)
+    for name in ("vocab.txt", "special_tokens_map.json"):
+        if (source / name).exists():
+            shutil.copy(source / name, folder)
 
 
-def measure(work: str, name: str, model: Path, rows: Path, output: Path) -> dict[str, float]:
-    command = [sys.executable, "-m", "benchmarks.contenders", work, name, str(model), str(rows)]
+def measure(
+    python: str, work: str, name: str, model: Path, rows: Path, output: Path
+) -> dict[str, float]:
+    command = [python, "-m", "benchmarks.contenders", work, name, str(model), str(rows)]
     done = subprocess.run([*command, str(output)], capture_output=True, text=True)
     if done.returncode:
         raise SystemExit(f"{name} failed:\n{done.stderr[-2000:]}")
+    print(done.stderr[-400:] if name == "pipemill" else "", file=sys.stderr)
     return json.loads(done.stdout.splitlines()[-1])
 
 
@@ -73,31 +109,38 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=8000)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--work", choices=list(CONTENDERS), action="append")
+    parser.add_argument("--only", action="append", help="beside pipemill")
+    parser.add_argument("--python-4", default=sys.executable)
     options = parser.parse_args()
     newsgroups.prepare()
     results = Path("benchmarks/results")
     results.mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory() as temporary:
-        root = Path(temporary)
-        write_model(root / "classification")
-        (root / "embedding").symlink_to((newsgroups.FOLDER / "model").resolve())
-        lengths = write_rows(root / "rows", options.rows)
-        write_rows(root / "fewer", min(FEWER_ROWS.values()))
-        for work in options.work or CONTENDERS:
-            figures = compare(work, root, options.rounds)
-            text = f"{work}: {table(figures, options.rows, lengths)}"
-            (results / f"{work}.md").write_text(text)
-            (results / f"{work}.json").write_text(json.dumps(figures, indent=1))
-            print(text)
+    for work in options.work or CONTENDERS:
+        names = [n for n in CONTENDERS[work] if n in ["pipemill", *(options.only or [n])]]
+        rows = options.rows // ROWS_PER_ROW.get(work, 1)
+        with tempfile.TemporaryDirectory() as temporary:
+            root = Path(temporary)
+            write_model(root / "model", work)
+            lengths = write_rows(root / "rows", work, rows)
+            write_rows(root / "fewer", work, min(FEWER_ROWS.values()))
+            figures = compare(work, names, root, options.rounds, options.python_4)
+        text = f"{work}: {table(figures, rows, lengths)}"
+        (results / f"{work.replace(' ', '_')}.md").write_text(text)
+        (results / f"{work.replace(' ', '_')}.json").write_text(json.dumps(figures, indent=1))
+        print(text, flush=True)
 
 
-def compare(work: str, root: Path, rounds: int) -> dict[str, list[dict[str, float]]]:
+def compare(
+    work: str, names: list[str], root: Path, rounds: int, python_4: str
+) -> dict[str, list[dict[str, float]]]:
     """The figures of every contender, a round of all after another."""
-    figures: dict[str, list[dict[str, float]]] = {name: [] for name in CONTENDERS[work]}
+    figures: dict[str, list[dict[str, float]]] = {name: [] for name in names}
     for round_ in range(rounds):
         for name in figures:
             rows, output = root / ("fewer" if name in FEWER_ROWS else "rows"), root / "out"
-            figures[name].append(measure(work, name, root / work, rows, output))
+            old = "questions" in work and name.startswith("transformers")
+            python = python_4 if old else sys.executable
+            figures[name].append(measure(python, work, name, root / "model", rows, output))
             shutil.rmtree(output)
             print(f"round {round_ + 1}: {name}: {figures[name][-1]}", file=sys.stderr)
     return figures

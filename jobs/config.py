@@ -68,7 +68,7 @@ def build_job(
     if isinstance(config, Job):
         if not (settings or columns or sections):
             return config
-        data = config.model_dump()
+        data = config.model_dump(exclude_unset=True)
         data["input"]["path"] = config.input.path  # a dataset is only described in the dump
         for part in ("input", "output"):
             data[part]["storage_options"] = getattr(config, part).storage_options

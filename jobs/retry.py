@@ -61,7 +61,7 @@ def retry(
         footers, left = ledger.footers(done), len(plan.splits) - len(done)
         added: Counter[str] = Counter()
         if todo := [s for s, footer in zip(done, footers, strict=True) if footer["dead"]]:
-            _check_unchanged(plan, todo, prepared)
+            _check_unchanged(plan, todo, with_stored_dataset(job, ledger))
             lease.take()
             _note(ledger, retries)
             added = _mend(job, prepared, todo, sum(f["dead"] for f in footers), lease)
@@ -97,12 +97,11 @@ def _note(ledger: Ledger, retries: dict[str, Any]) -> None:
         ledger.write_job({**record, "retries": {**known, **retries}})
 
 
-def _check_unchanged(plan: Plan, splits: list[Split], prepared: Prepared) -> None:
+def _check_unchanged(plan: Plan, splits: list[Split], job: Job) -> None:
     """Raises ConfigError for a file that is not the one that was planned."""
-    options = prepared.source.options  # type: ignore[attr-defined]
     for path in dict.fromkeys(file.path for split in splits for file in split.files()):
         try:
-            plan.new_files([stat(path, options)])
+            plan.new_files([stat(path, job.input.storage_options)])
         except FileNotFoundError:
             raise ConfigError(
                 f"{path} is not there any more: its dead letters can't be read again"

@@ -25,7 +25,7 @@ from .report import Report, computed
 from .sample import sampled_schema
 from .storage import absolute
 
-# A share of dead rows among the first few says nothing.
+# A share of dead rows among the first few says little.
 _ROWS_BEFORE_A_SHARE = 1000
 
 
@@ -107,7 +107,7 @@ def _work_off(job: Job, prepared: Prepared, todo: list[Split], lease: Lease) -> 
             totals.update({"splits": 1, **counts})
             estimate.see(split, counts["rows"])
             progress.add(counts["rows"], counts["dead"], estimate.total())
-            _check_errors(job, totals, line["first_failures"] or [])
+            _check_errors(job, totals, line["first_failures"] or [], estimate.total())
     if troubles or totals["splits"] < len(todo):
         raise RunError(_unfinished(len(todo), totals["splits"], troubles))
     return totals
@@ -121,14 +121,17 @@ def _unfinished(splits: int, done: int, troubles: list[str]) -> str:
     return "\n".join([left, *reasons])
 
 
-def _check_errors(job: Job, totals: Counter[str], first: list[str]) -> None:
-    """Stops a job that is simply wrong."""
+def _check_errors(job: Job, totals: Counter[str], first: list[str], whole: int) -> None:
+    """Stops a job that is simply wrong. whole: rows that there are to do."""
     limit = job.output.max_errors
     if limit is None:
         return
     share = 0 < limit < 1
+    enough = _ROWS_BEFORE_A_SHARE
+    if "max_errors" in job.output.model_fields_set:  # a user means it of a small input, too
+        enough = min(enough, whole)
     allowed = limit * totals["rows"] if share else limit
-    if totals["dead"] > allowed and not (share and totals["rows"] < _ROWS_BEFORE_A_SHARE):
+    if totals["dead"] > allowed and not (share and totals["rows"] < enough):
         raise RunError(
             f"{totals['dead']:,} of {totals['rows']:,} rows failed, more than output.max_errors "
             f"({limit:g}) allows. The last ones:\n"

@@ -15,6 +15,7 @@ from .columns import beside
 from .ledger import DEAD_LETTERS
 from .media import holds_files
 from .part import encode, to_ranges
+from .patience import patiently
 from .storage import open_filesystem, write_whole
 
 
@@ -40,7 +41,8 @@ class PartSink:
 
     def is_done(self, split: dict[str, Any]) -> bool:
         filesystem, root = open_filesystem(self.path, self.options)
-        return filesystem.exists(f"{root}/{split['part']}")
+        part = f"{root}/{split['part']}"
+        return patiently(lambda: filesystem.exists(part), part)
 
     def write(self, split: dict[str, Any], batch: Batch) -> None:
         if batch.failures and self.on_error == "raise":
@@ -53,7 +55,7 @@ class PartSink:
         letters = f"{root}/{DEAD_LETTERS}/{split['part']}"
         if batch.failures:
             write_whole(filesystem, letters, self.dead_letters(split["number"], batch))
-        elif filesystem.exists(letters):
+        elif patiently(lambda: filesystem.exists(letters), letters):
             filesystem.rm_file(letters)  # of an attempt that died before it wrote the part
         assert batch.results is not None
         part = beside(batch.rows.select(self.keep), batch.results)

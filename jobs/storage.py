@@ -14,6 +14,7 @@ from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
 from .errors import ConfigError
+from .patience import patiently
 
 # After so long every one of several writers has written.
 _SETTLE_S = 1.0
@@ -42,10 +43,11 @@ def write_whole(filesystem: AbstractFileSystem, path: str, data: bytes) -> None:
     """Writes a file that exists with all of its bytes, or not at all, whenever the power goes.
 
     Locally: a temporary name in the same filesystem, fsync, rename. On an object store one PUT
-    (or one multipart upload), which does the same. Raises OSError.
+    (or one multipart upload), which does the same, tried again while the store is away.
+    Raises OSError, StoreError.
     """
     if not isinstance(filesystem, LocalFileSystem):
-        filesystem.pipe_file(path, data)
+        patiently(lambda: filesystem.pipe_file(path, data), path)
         return
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)

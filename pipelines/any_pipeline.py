@@ -20,6 +20,7 @@ from pipemill.actors.task import MEDIA, Loaded
 from . import text_encoder
 from .compact import compact, scale_of
 from .declared import PipelineTask
+from .encoder import Encoder
 from .inferred import COLUMNS_OF_SAMPLE, COLUMNS_OF_TASK, as_columns
 from .libraries import check_libraries
 from .own_pipeline import check_parameters, row_parameters
@@ -69,6 +70,11 @@ class AnyPipeline:
     @property
     def packed(self) -> bool:
         return self.forwards.packed
+
+    @property
+    def encoder(self) -> Encoder | None:
+        """What has exchanged the model's attention, if anything has."""
+        return None if self.forwards.by_token is None else self.forwards.by_token.encoder
 
     def results(self) -> pa.Schema:
         if self.loaded.schema is not None:

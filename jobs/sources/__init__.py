@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import pyarrow as pa
 from pipemill.actors.batch import Batch
 
 from ..listing import InputFile
+from ..patience import patiently
 from .arrow import ArrowSource
 from .csv import CsvSource
 from .files import FilesSource
@@ -31,7 +33,7 @@ class Source(Protocol):
         """The pieces of the files, in order, none longer than a split should be."""
 
     def read(self, split: dict[str, Any]) -> Batch:
-        """The rows of a split, with the schema of the plan."""
+        """The rows of a split, with the schema of the plan. Raises StoreError."""
 
 
 _SOURCES: dict[str, Callable[[dict[str, Any], pa.Schema | None], Source]] = {
@@ -45,5 +47,23 @@ _SOURCES: dict[str, Callable[[dict[str, Any], pa.Schema | None], Source]] = {
 }
 
 
+@dataclass(frozen=True)
+class _Patient:
+    """A source that reads again while its store is away."""
+
+    source: Source
+
+    def inspect(self, files: list[InputFile]) -> pa.Schema:
+        return self.source.inspect(files)
+
+    def cut(
+        self, files: list[InputFile], rows_per_part: int | None, limit: int | None
+    ) -> list[Piece]:
+        return self.source.cut(files, rows_per_part, limit)
+
+    def read(self, split: dict[str, Any]) -> Batch:
+        return patiently(lambda: self.source.read(split), split["path"])
+
+
 def open_source(format: str, options: Mapping[str, Any], schema: pa.Schema | None = None) -> Source:
-    return _SOURCES[format](dict(options), schema)
+    return _Patient(_SOURCES[format](dict(options), schema))

@@ -13,6 +13,7 @@ from pipemill.actors.batch import Batch
 
 from ..listing import InputFile
 from ..media import files_column, kind_of
+from ..patience import is_passing
 from ..storage import open_filesystem
 from .ranges import MOST_BYTES, Piece
 
@@ -70,6 +71,8 @@ class FilesSource:
                     f"{file['path']} has {len(data)} bytes; it had {file['size']} when planned"
                 )
         except Exception as error:  # every filesystem has exceptions of its own
+            if is_passing(error):  # the store's trouble, not the row's
+                raise
             return error
         return data
 

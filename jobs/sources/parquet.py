@@ -12,12 +12,17 @@ from pipemill.actors.batch import Batch
 
 from ..errors import ConfigError
 from ..listing import InputFile
+from ..patience import is_passing
 from ..storage import open_filesystem
 from .ranges import Piece, row_ranges
 from .schemas import common_schema
 
 _THREADS = 16
 _READ_ROWS = 4096
+
+Group = tuple[
+    int, int, int
+]  # a row group's number, and the first and last of its rows: [first, last)
 
 
 @dataclass
@@ -43,10 +48,19 @@ class ParquetSource:
         start, stop = split["start"], split["stop"]
         with filesystem.open(path, "rb") as file:
             parquet = pq.ParquetFile(file)
-            rows = pa.concat_tables(_rows(parquet, start, stop, self.schema))
+            groups = _groups(parquet.metadata, start, stop)
+            try:
+                rows, failed = _rows(parquet, groups, self.schema), dict[int, Exception]()
+            except (OSError, pa.ArrowException) as error:
+                if is_passing(error):
+                    raise
+                rows, failed = _readable(parquet, groups, self.schema)
         if rows.num_rows != stop - start:
             raise ValueError(f"{split['path']}: rows {start} to {stop} are not all there")
-        return Batch(rows.combine_chunks())
+        batch = Batch(rows.combine_chunks())
+        for row, reason in failed.items():
+            batch.fail("read", row, reason)
+        return batch
 
     def _footers(self, files: list[InputFile]) -> list[pq.FileMetaData]:
         with ThreadPoolExecutor(_THREADS) as threads:
@@ -61,27 +75,55 @@ class ParquetSource:
             raise ConfigError(f"can't read {file.path} as Parquet: {error}") from None
 
 
-def _rows(parquet: pq.ParquetFile, start: int, stop: int, schema: pa.Schema) -> list[pa.Table]:
-    """Rows `start` to `stop`, decoding only the row groups that hold them, a bit at a time."""
-    tables = [schema.empty_table()]
-    groups: list[int] = []
-    first, position = 0, 0
-    for group in range(parquet.num_row_groups):
-        count = parquet.metadata.row_group(group).num_rows
-        if position < stop and position + count > start:
-            first = position if not groups else first
-            groups.append(group)
+def _groups(footer: pq.FileMetaData, start: int, stop: int) -> list[Group]:
+    """The row groups that hold rows `start` to `stop`, and which of their rows those are."""
+    found, position = [], 0
+    for number in range(footer.num_row_groups):
+        count = footer.row_group(number).num_rows
+        first, last = max(start - position, 0), min(stop - position, count)
+        if first < last:
+            found.append((number, first, last))
         position += count
-    batches = parquet.iter_batches(_READ_ROWS, row_groups=groups, columns=schema.names)
-    for batch in batches:
-        here = batch.slice(max(start - first, 0), max(stop - max(start, first), 0))
+    return found
+
+
+def _rows(parquet: pq.ParquetFile, groups: list[Group], schema: pa.Schema) -> pa.Table:
+    """Rows of neighbouring row groups, a bit at a time, up to the last that is wanted."""
+    tables = [schema.empty_table()]
+    first = groups[0][1] if groups else 0
+    left = sum(last - first for _, first, last in groups)
+    numbers = [number for number, _, _ in groups]
+    for batch in parquet.iter_batches(_READ_ROWS, row_groups=numbers, columns=schema.names):
+        skipped = min(first, batch.num_rows)
+        here = batch.slice(skipped, left)
+        first -= skipped
+        left -= here.num_rows
         if here.num_rows:
             table = pa.Table.from_batches([here]).select(schema.names)
             tables.append(table.replace_schema_metadata().cast(schema))
-        first += batch.num_rows
-        if first >= stop:
+        if not left:
             break
-    return tables
+    return pa.concat_tables(tables)
+
+
+def _readable(
+    parquet: pq.ParquetFile, groups: list[Group], schema: pa.Schema
+) -> tuple[pa.Table, dict[int, Exception]]:
+    """The rows of the groups that can be decoded; those of others are null, with the reason."""
+    tables: list[pa.Table] = [schema.empty_table()]
+    failed: dict[int, Exception] = {}
+    at = 0
+    for number, first, last in groups:
+        try:
+            tables.append(_rows(parquet, [(number, first, last)], schema))
+        except (OSError, pa.ArrowException) as error:
+            tables.append(
+                pa.table([pa.nulls(last - first, f.type) for f in schema], names=schema.names)
+            )
+            reason = type(error)(f"row group {number} can't be decoded: {error}")
+            failed.update(dict.fromkeys(range(at, at + last - first), reason))
+        at += last - first
+    return pa.concat_tables([table.cast(schema) for table in tables]), failed
 
 
 def _uncompressed(footer: pq.FileMetaData) -> int:

@@ -1,4 +1,4 @@
-"""Jobs with many actors on a Ray of 1, 2 and 3 CPUs; what came of each as a line of JSON.
+"""Jobs with many actors on a Ray of 1 and of 2 CPUs; what came of each as a line of JSON.
 
 Run by test_cpus.py in a process of its own, because Ray starts once there for each size. The task
 is a light one: what may hang is Ray's scheduling, and three models to load would take minutes.

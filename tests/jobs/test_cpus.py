@@ -18,10 +18,7 @@ CASES = {
     ],
     2: [
         # As much as a task: Ray would fuse all three operators into the actors.
-        ({"placement": "staged", "min": 2, "max": 2}, None),
-    ],
-    3: [
-        ({"placement": "staged", "min": 3, "max": 64}, None),
+        ({"placement": "staged", "min": 2, "max": 64}, None),
     ],
 }
 

@@ -148,6 +148,17 @@ def test_a_job_that_is_simply_wrong_stops_early(models, tmp_path):
     assert pipemill.run(**allowed).dead == 2000
 
 
+def test_a_share_that_the_user_gave_holds_for_a_small_input_too(models, tmp_path):
+    rows = pa.table({"body": [None if i % 4 == 0 else "a" for i in range(100)]})
+    pq.write_table(rows, tmp_path / "in.parquet")
+    assert pipemill.run(**job(models, tmp_path / "in.parquet", tmp_path / "a")).dead == 25
+    own = job(models, tmp_path / "in.parquet", tmp_path / "b", output={"max_errors": 0.2})
+    with pytest.raises(pipemill.RunError, match=r"25 of 100 rows failed.*\(0\.2\) allows"):
+        pipemill.run(**own)
+    more = job(models, tmp_path / "in.parquet", tmp_path / "c", output={"max_errors": 0.3})
+    assert pipemill.run(**more).dead == 25
+
+
 def test_under_a_limit_a_changed_file_and_another_input_are_noticed(models, data, tmp_path):
     def limited(path):
         return job(models, data, tmp_path / "out") | {"input": {"path": str(path), "limit": 60}}

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import json
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -171,6 +173,33 @@ def test_a_link_to_a_folder_is_not_passed_over(tmp_path):
     (tmp_path / "in/link").symlink_to(tmp_path / "other")
     with pytest.raises(ConfigError, match="is a link to a folder"):
         list_files(str(tmp_path / "in"), "auto", {}, "/nowhere")
+
+
+def test_rows_that_cannot_be_decoded_are_dead_and_the_others_are_read(tmp_path):
+    path = tmp_path / "a.parquet"
+    texts = [hashlib.sha256(str(n).encode()).hexdigest() for n in range(40)]
+    pq.write_table(pa.table({"n": range(40), "text": texts}), path, row_group_size=10)
+    footer = pq.read_metadata(path)
+    data = bytearray(path.read_bytes())
+    for group in (1, 3):
+        start = footer.row_group(group).column(1).dictionary_page_offset
+        data[start : start + 40] = b"\xff" * 40
+    path.write_bytes(bytes(data))
+    made = plan(path, rows_per_part=15)
+    batches = read(made)
+    firsts = np.cumsum([0, *(batch.rows.num_rows for batch in batches)])
+    failed = [
+        int(first) + row
+        for first, batch in zip(firsts, batches, strict=False)
+        for row in sorted(batch.failures)
+    ]
+    assert failed == [*range(10, 20), *range(30, 40)]
+    assert {f.stage for batch in batches for f in batch.failures.values()} == {"read"}
+    assert "row group 1 can't be decoded" in batches[0].failures[12].message
+    found = rows(batches)
+    good = [*range(10), *range(20, 30)]
+    assert [found[n] for n in good] == [{"n": n, "text": texts[n]} for n in good]
+    assert found[12] == {"n": None, "text": None}
 
 
 def test_view_columns_of_parquet_are_read_as_text(tmp_path):

@@ -6,6 +6,7 @@ import json
 from functools import lru_cache
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from pipemill.actors.batch import Batch
@@ -56,18 +57,18 @@ def run(
     return batches[0]
 
 
-def assert_same(got: Any, expected: Any) -> None:
-    """Equal up to 1e-4 in numbers, and exactly in everything else."""
+def assert_same(got: Any, expected: Any, close: float = 1e-4) -> None:
+    """Equal up to `close` in numbers, and exactly in everything else."""
     if isinstance(expected, dict):
         assert got.keys() == expected.keys()
         for key in expected:
-            assert_same(got[key], expected[key])
+            assert_same(got[key], expected[key], close)
     elif isinstance(expected, list | tuple):
         assert len(got) == len(expected)
         for one, other in zip(got, expected, strict=True):
-            assert_same(one, other)
-    elif isinstance(expected, float):
-        assert got == pytest.approx(expected, abs=1e-4)
+            assert_same(one, other, close)
+    elif isinstance(expected, float | np.floating):
+        assert got == pytest.approx(float(expected), abs=close)
     else:
         assert got == expected
 

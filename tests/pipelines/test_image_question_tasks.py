@@ -65,7 +65,7 @@ def test_document_question_answering(models, tmp_path, parameters, budget, form)
         name, model, files(), expected, tmp_path, budget=budget, form=form,
         parameters=parameters, own=own,
     )  # fmt: skip
-    assert task.chunked
+    assert task.forwards.chunked
 
 
 @ways

@@ -1,0 +1,77 @@
+"""Stores that are away are asked again; what is wrong is said at once."""
+
+from __future__ import annotations
+
+import errno
+
+import pytest
+from pipemill.actors.store import StoreError
+from pipemill.jobs import patience
+from pipemill.jobs.patience import is_passing, patiently
+
+
+@pytest.fixture
+def waits(monkeypatch):
+    """How long was waited, without waiting."""
+    waited: list[float] = []
+    monkeypatch.setattr(patience.time, "sleep", waited.append)
+    return waited
+
+
+def failing(times: int, error: BaseException):
+    """A call that raises so often, and then returns how often it was made."""
+    calls = []
+
+    def call() -> int:
+        calls.append(1)
+        if len(calls) <= times:
+            raise error
+        return len(calls)
+
+    return call
+
+
+def test_a_store_that_comes_back_is_waited_for_longer_and_longer(waits):
+    assert patiently(failing(4, ConnectionResetError("gone")), "s3://b/a") == 5
+    assert len(waits) == 4
+    for waited, wanted in zip(waits, patience.WAITS_S, strict=False):
+        assert 0.8 * wanted <= waited <= 1.2 * wanted
+
+
+def test_one_that_stays_away_is_named_with_its_last_words(waits):
+    with pytest.raises(
+        StoreError, match=r"s3://b/a can't be reached, tried 7 times over 61 s: OSError: .*told"
+    ):
+        patiently(failing(99, OSError(errno.EIO, "told")), "s3://b/a")
+    assert len(waits) == len(patience.WAITS_S)
+
+
+def test_what_is_wrong_is_said_at_once(waits):
+    for error in (PermissionError("no"), FileNotFoundError("no"), ValueError("no")):
+        with pytest.raises(type(error)):
+            patiently(failing(1, error), "s3://b/a")
+    assert waits == []
+
+
+def test_the_errors_of_clients_are_known():
+    from botocore import exceptions as boto
+    from s3fs.errors import translate_boto_error
+
+    away = boto.EndpointConnectionError(endpoint_url="http://127.0.0.1:1")
+    assert is_passing(away)
+    assert is_passing(boto.ReadTimeoutError(endpoint_url="http://127.0.0.1:1"))
+    assert not is_passing(boto.NoCredentialsError())
+    for code, passing in {
+        "InternalError": True,
+        "ServiceUnavailable": True,
+        "SlowDown": True,
+        "503": True,
+        "RequestTimeout": True,
+        "AccessDenied": False,
+        "SignatureDoesNotMatch": False,
+        "NoSuchBucket": False,
+        "InvalidBucketName": False,
+    }.items():
+        answer = {"Error": {"Code": code, "Message": "said the server"}}
+        error = translate_boto_error(boto.ClientError(answer, "PutObject"))
+        assert is_passing(error) is passing, code
