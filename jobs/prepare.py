@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from importlib.metadata import version
 from typing import Any
@@ -14,6 +14,7 @@ from pipemill.pipelines.load import LoadTask
 
 import pipemill
 
+from .budgets import remembered
 from .columns import check_one_of, kept_columns, resolve_columns
 from .dataset_input import is_dataset
 from .errors import ConfigError
@@ -61,6 +62,8 @@ def prepare(job: Job, lease: Lease | None = None) -> Prepared:
     planned = with_stored_dataset(job, ledger)
     plan, changed = _planned(planned, ledger, ledger.read_plan() if known else None)
     prepared = assemble(planned, plan, ledger, decides, (path, revision))
+    if known and (tokens := remembered(planned, ledger)):
+        prepared = replace(prepared, load=replace(prepared.load, max_tokens=tokens))
     exist = ledger.parts()
     to_do = changed or not known or any(split.part not in exist for split in plan.splits)
     if lease and to_do and lease.holder is None:

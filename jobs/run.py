@@ -12,6 +12,7 @@ from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
+from .budgets import remember
 from .cluster import ray_session
 from .config import build_job
 from .errors import RunError
@@ -64,6 +65,8 @@ def _run(job: Job, lease: Lease, started: float) -> Report:
         if todo and prepared.asks_sample:
             prepared = _with_schema(job, prepared, todo)
         added = _work_off(job, prepared, todo, lease) if todo else added
+    if added:
+        remember(job, prepared.ledger, computed(added).get("max_tokens"))
     return _report(prepared, before, added, time.monotonic() - started)
 
 

@@ -144,7 +144,7 @@ class AnyPipeline:
         for chunk in chunks:
             tokens = int(chunk["input_ids"].shape[-1]) if "input_ids" in chunk else 0
             text_encoder.check_tokens(tokens, self.limit, "cut or shorten the text")
-        pads = self.forwards.by_token is not None and self.forwards.by_token.pads
+        pads = self.forwards.pads(during)
         lost = tokens_cut(self.pipeline.tokenizer, row.get(self.declared.cuts or ""), chunks)
         return [
             {

@@ -41,6 +41,7 @@ class PipelineTask:
     token_outputs: the model's outputs, where it is called once for a chunk, with what the tokenizer
         made of it, and has one for every token.
     reads: which of them the pipeline reads: "all" or those of the "masks".
+    written: of a task that writes text from text, the name of the ids that `_forward` returns.
     settle: parameters that, where the user gave none, some rows settle for all rows of the job;
         each with a function from those rows' values by column and the model's folder to its value.
     cuts: a column of texts that the pipeline may truncate: what that costs is counted.
@@ -66,6 +67,7 @@ class PipelineTask:
     stacks: bool = True
     token_outputs: tuple[str, ...] = ()
     reads: str = "all"
+    written: str | None = None
     expands_with_model: bool = False
     any_parameter: bool = False
     libraries: tuple[str, ...] = ()

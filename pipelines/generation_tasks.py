@@ -110,7 +110,7 @@ TEXT_GENERATION = PipelineTask(
     results=_generated,
     record=_record,
     prepare=_chat_or_text,
-    stacks=False,
+    written="generated_sequence",
 )
 
 CONVERSATIONAL = PipelineTask(
@@ -148,7 +148,7 @@ def _seq2seq(name: str, column: str, **more: Parameter) -> PipelineTask:
         results=texts(column),
         record=texts_of(column),
         cuts="text",
-        stacks=False,
+        written="output_ids",
     )
 
 

@@ -12,6 +12,7 @@ from pipemill.actors.task import Loaded
 
 from .compact import restored
 from .declared import PipelineTask
+from .generate_together import generating
 from .seeds import seeded
 from .stacking import same, stack, unstack
 from .token_level import by_token
@@ -48,6 +49,7 @@ class PipelineForward:
         self.pipeline, self.sanitized = loaded.pipeline, sanitized
         self.chunked = isinstance(loaded.pipeline, ChunkPipeline)
         self.by_token = by_token(declared, loaded)
+        self.generating = generating(declared, loaded)
         self.alone: bool | None = None if declared.stacks else True
 
     @property
@@ -55,8 +57,21 @@ class PipelineForward:
         """Whether chunks of any length, and of any settings, may share a micro-batch."""
         return self.by_token is not None and not self.alone and self.by_token.encoder.packed
 
+    def pads(self, during: Keywords) -> bool:
+        """Whether chunks of unequal length may share a micro-batch.
+
+        during: the keywords of `_forward`.
+        """
+        if self.by_token is not None:
+            return self.by_token.pads
+        return self.generating is not None and self.generating.pads(during)
+
     def __call__(self, chunks: list[Chunk]) -> list[Any]:
         """What regroup needs of each chunk."""
+        if self.generating is not None and self.generating.draws_lots(
+            self.sanitized(chunks[0][1])[1]
+        ):
+            return self._singly(chunks)
         if self.alone is None and len(chunks) > 1:
             return self._first(chunks)
         return self._together(chunks) if self.alone is False else self._singly(chunks)
@@ -65,12 +80,17 @@ class PipelineForward:
         some, rest = chunks[:_TRIED], chunks[_TRIED:]
         singles = self._singly(some)
         try:
-            self.alone = not all(map(same, self._together(some), singles))
+            together = self._together(some)
+            self.alone = not (self._rounds() or all(map(same, together, singles)))
         except Exception:
             self.alone = True
         if self.alone and self.by_token is not None:
             self.by_token.encoder.unpack()
         return [*singles, *(self(rest) if rest else [])]
+
+    def _rounds(self) -> bool:
+        """Whether a text may be another because of the micro-batch's size: in 16 bits, as ever."""
+        return self.generating is not None and self.pipeline.model.dtype.itemsize < 4
 
     def _singly(self, chunks: list[Chunk]) -> list[Any]:
         with self._usual_model():
@@ -102,8 +122,11 @@ class PipelineForward:
                 ]
             )
         else:  # of equal keywords: others are in other micro-batches
-            together = self.pipeline.forward(stack(inputs), **copied(keywords[0][1]))
+            join = stack if self.generating is None else self.generating.stacked
+            together = self.pipeline.forward(join(inputs), **copied(keywords[0][1]))
             outputs = unstack(together, len(chunks))
+            if self.generating is not None:
+                outputs = self.generating.unstacked(outputs, inputs)
         return [
             self._reduced(output, after)
             for output, (_, _, after) in zip(outputs, keywords, strict=True)

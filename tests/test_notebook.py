@@ -6,12 +6,18 @@ import shutil
 from pathlib import Path
 
 import nbformat
+import pytest
 from nbclient import NotebookClient
 
 ROOT = Path(__file__).parent.parent
 
 
-def test_first_run(tmp_path):
+# One process runs all tests that share a Ray.
+@pytest.mark.xdist_group("ray")
+def test_first_run(tmp_path, monkeypatch, ray_session):
+    import ray
+
+    monkeypatch.setenv("RAY_ADDRESS", ray.get_runtime_context().gcs_address)
     notebook = nbformat.read(ROOT / "notebooks/first_run.ipynb", as_version=4)
     # As if started in the project's folder, but leaving nothing in it.
     for name in ("demo", "configs"):

@@ -18,7 +18,7 @@ import pipemill
 from tests import tiny
 from tests.processes import kill_marked, marked, marked_environment
 
-ROWS = 1800
+ROWS = 1500
 PATIENCE_S = 240
 
 
@@ -62,7 +62,7 @@ def wanted(models, tmp_path):
     table = pa.table({"n": range(ROWS), "text": pa.array(texts)})
     (tmp_path / "in").mkdir()
     for i in range(3):
-        pq.write_table(table.slice(i * 600, 600), tmp_path / f"in/{i}.parquet")
+        pq.write_table(table.slice(i * 500, 500), tmp_path / f"in/{i}.parquet")
     # Micro-batches of almost nothing: slow enough to be killed in the middle.
     return {
         "task": "text-classification",

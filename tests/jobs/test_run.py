@@ -11,6 +11,7 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
 from pipemill.jobs.cli import main
+from pipemill.pipelines.load import LoadTask
 
 import pipemill
 from tests import tiny
@@ -146,6 +147,28 @@ def test_a_job_that_is_simply_wrong_stops_early(models, tmp_path):
         pipemill.run(**few)
     allowed = job(models, tmp_path / "in.parquet", tmp_path / "c", output={"max_errors": None})
     assert pipemill.run(**allowed).dead == 2000
+
+
+def test_a_measured_budget_is_kept_for_the_next_run(models, data, tmp_path, monkeypatch):
+    seen = []
+    stages = LoadTask.stages
+
+    def watched(self, loaded):
+        made = stages(self, loaded)
+        seen.append(made.budget.candidates)
+        return made
+
+    monkeypatch.setattr(LoadTask, "stages", watched)
+    monkeypatch.setattr("pipemill.pipelines.load._ON_CPU", (40, 20))
+    wanted = job(models, data, tmp_path / "out")
+    first = pipemill.run(**wanted)
+    assert first.max_tokens in (40, 20)
+    parts(tmp_path / "out")[2].unlink()
+    again = pipemill.run(**wanted)
+    assert (again.added["splits"], again.max_tokens) == (1, first.max_tokens)
+    parts(tmp_path / "out")[2].unlink()
+    pipemill.run(**{**wanted, "batching": {"max_tokens": 33}})
+    assert seen == [(40, 20), (first.max_tokens,), (33,)]
 
 
 def test_a_share_that_the_user_gave_holds_for_a_small_input_too(models, tmp_path):

@@ -23,7 +23,7 @@ from tests import tiny
 from . import row_by_row
 
 TEXTS = [
-    *tiny.texts(30, seed=5, longest=24),
+    *tiny.texts(16, seed=5, longest=24),
     "",
     "  ",
     "naïve café – 日本語 🙂 \x00 tab\t",
@@ -113,7 +113,7 @@ def test_text_classification(models, parameters, max_tokens):
                 {"labels": [r["label"] for r in ranked], "scores": [r["score"] for r in ranked]}
             )
     assert_same(batch.results.to_pylist(), expected)
-    assert len({str(e) for e in expected}) > 20, "the answers must differ to show a swapped one"
+    assert len({str(e) for e in expected}) > 12, "the answers must differ to show a swapped one"
 
 
 def test_text_classification_of_pairs(models):

@@ -13,7 +13,7 @@ from tests import tiny
 from . import encoders
 from .row_by_row import assert_rows, run
 
-PACKED = ("Bert", "Roberta", "Electra", "DistilBert", "ModernBert")
+PACKED = ("Bert", "Roberta", "DistilBert", "ModernBert")
 NOT_PACKED = ("MPNet", "DebertaV2")
 # Rows of very different length; one that no model can answer.
 TEXTS = [

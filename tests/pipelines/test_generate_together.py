@@ -1,0 +1,70 @@
+"""Texts written for several rows at once are those that each row gets alone."""
+
+from __future__ import annotations
+
+import pytest
+import transformers
+
+from tests import tiny
+
+from .restored_cases import REFERENCES
+from .row_by_row import run
+
+PROMPTS = [*tiny.texts(9, seed=2, longest=20), "Anna", "red red red red"]
+GREEDY = {"do_sample": False, "max_new_tokens": 9}
+
+
+def forward_passes(task, model, columns, parameters):
+    """Micro-batches when several rows are computed, and when nothing is left to be tried."""
+    run(task, model, columns, parameters, budgets=(100_000,))
+    return run(task, model, columns, parameters, budgets=(100_000,)).work["micro_batches"]
+
+
+@pytest.mark.parametrize(
+    ("more", "together"),
+    [
+        ({}, True),
+        ({"return_full_text": False}, True),
+        ({"num_beams": 3}, True),
+        ({"num_beams": 3, "num_return_sequences": 2}, True),
+        # Padding would count: only prompts of equal length are written on together.
+        ({"repetition_penalty": 1.5}, False),
+        ({"min_length": 30}, False),
+    ],
+)
+def test_a_decoder_goes_on_from_prompts_of_any_length(models, more, together):
+    parameters = {**GREEDY, **more}
+    model = models["text-generation"]
+    truth = transformers.pipeline("text-generation", model=model)
+    expected = [[one["generated_text"] for one in truth(p, **parameters)] for p in PROMPTS]
+    batch = run("text-generation", model, {"text": PROMPTS}, parameters)
+    several = parameters.get("num_return_sequences", 1) > 1
+    got = batch.results["generated_texts" if several else "generated_text"].to_pylist()
+    assert got == (expected if several else [texts[0] for texts in expected])
+    assert len({str(one) for one in expected}) > 6
+    passes = forward_passes("text-generation", model, {"text": PROMPTS}, parameters)
+    assert passes == 1 if together else passes > 1
+
+
+def test_what_is_sampled_is_written_alone(models):
+    parameters = {"do_sample": True, "max_new_tokens": 5}
+    one = run("text-generation", models["text-generation"], {"text": PROMPTS}, parameters)
+    other = run("text-generation", models["text-generation"], {"text": PROMPTS[::-1]}, parameters)
+    assert one.results.to_pylist() == other.results.to_pylist()[::-1]
+
+
+@pytest.mark.parametrize("kind", ["bart", "t5"])
+@pytest.mark.parametrize(
+    "parameters", [{"max_new_tokens": 12}, {"num_beams": 1, "max_new_tokens": 15, "min_length": 9}]
+)
+def test_an_encoder_and_a_decoder(kind, parameters):
+    import pipemill
+
+    pipemill.restore_pipelines()
+    model = str(REFERENCES / "models" / kind)
+    truth = transformers.pipeline("summarization", model=model)
+    expected = [truth(text, **parameters)[0]["summary_text"] for text in PROMPTS]
+    batch = run("summarization", model, {"text": PROMPTS}, parameters)
+    assert batch.results["summary_text"].to_pylist() == expected
+    assert len(set(expected)) > 6
+    assert forward_passes("summarization", model, {"text": PROMPTS}, parameters) == 1
