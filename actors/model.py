@@ -9,6 +9,7 @@ from typing import Any
 
 from .float32 import choose_matmul
 from .own_class import imported, make_known
+from .prepacked import prepack
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +27,7 @@ class Model:
     revision: str | None = None
     dtype: str = "auto"
     trust_remote_code: bool = False
+    use_safetensors: bool = True
     pipeline_class: str | None = None
     num_gpus: float = 0
     num_cpus: float = 1
@@ -48,7 +50,13 @@ class Model:
             device = torch.device("cpu")
             torch.set_num_threads(max(int(self.num_cpus), 1))
             choose_matmul()
-        return transformers.pipeline(task, device=device, dtype=self.dtype, **self._source(task))
+        source = self._source(task)
+        if self.use_safetensors:
+            source["model_kwargs"] = {"use_safetensors": True}
+        pipeline = transformers.pipeline(task, device=device, dtype=self.dtype, **source)
+        if device.type == "cpu":
+            prepack(pipeline.model)
+        return pipeline
 
     def load_without_weights(self, task: str) -> Any:
         """The same pipeline on the meta device, for tokenizing and for shaping answers."""

@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import json
 import sys
+import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -188,11 +190,29 @@ def daft_pipeline(model: str, rows: str, output: str) -> Marks:
     return [(started, 0), (time.time(), ds.dataset(output).count_rows())]
 
 
+class _Actors(threading.Thread):
+    """Watches what the actors of this process hold; `peak` is the most of one, in bytes."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self.peak = 0
+
+    def run(self) -> None:
+        while True:
+            for process in psutil.Process().children(recursive=True):
+                with suppress(psutil.Error):
+                    if "MapWorker" in " ".join(process.cmdline()):
+                        self.peak = max(self.peak, process.memory_info().rss)
+            time.sleep(1)
+
+
 def pipemill_run(model: str, rows: str, output: str, **job: Any) -> Marks:
     import pipemill
 
+    actors = _Actors()
+    actors.start()
     report = pipemill.run(model=model, input=rows, output=output, **job)
-    print(report, file=sys.stderr)
+    print(f"{report}\nan actor's most memory: {actors.peak // 2**20} MiB", file=sys.stderr)
     parts = sorted(Path(output).glob("part-*"), key=lambda part: part.stat().st_mtime)
     marks, done = [], 0
     for part in parts:

@@ -28,6 +28,7 @@ import pyarrow.parquet as pq
 
 from demo import newsgroups
 
+from .chart import draw
 from .contenders import CONTENDERS
 
 SHARDS = 4
@@ -124,9 +125,12 @@ def main() -> None:
             lengths = write_rows(root / "rows", work, rows)
             write_rows(root / "fewer", work, min(FEWER_ROWS.values()))
             figures = compare(work, names, root, options.rounds, options.python_4)
-        text = f"{work}: {table(figures, rows, lengths)}"
-        (results / f"{work.replace(' ', '_')}.md").write_text(text)
-        (results / f"{work.replace(' ', '_')}.json").write_text(json.dumps(figures, indent=1))
+        whole, steady = medians(figures, rows)
+        text = f"{work}: {table(whole, steady, rows, options.rounds, lengths)}"
+        file = results / work.replace(" ", "_")
+        file.with_suffix(".md").write_text(text)
+        file.with_suffix(".json").write_text(json.dumps(figures, indent=1))
+        draw(work, rows, whole, steady, file.with_suffix(".png"))
         print(text, flush=True)
 
 
@@ -146,22 +150,35 @@ def compare(
     return figures
 
 
-def table(figures: dict[str, list[dict[str, float]]], rows: int, lengths: np.ndarray) -> str:
+def medians(
+    figures: dict[str, list[dict[str, float]]], rows: int
+) -> tuple[dict[str, float], dict[str, float]]:
+    """Seconds of the whole run and steady rows/s of each contender."""
     steady = {n: statistics.median(f["steady_rows_per_s"] for f in fs) for n, fs in figures.items()}
     whole = {n: statistics.median(f["whole_s"] for f in fs) for n, fs in figures.items()}
     for name, fewer in FEWER_ROWS.items():
         if name in whole:
             whole[name] += (rows - fewer) / steady[name]
+    return whole, steady
+
+
+def table(
+    whole: dict[str, float],
+    steady: dict[str, float],
+    rows: int,
+    rounds: int,
+    lengths: np.ndarray,
+) -> str:
     middle, high, top = np.percentile(lengths, [50, 90, 99]).astype(int)
     lines = [
         f"{rows:,} texts of {middle} words in the median, {high} at 90 %, {top} at 99 %; "
-        f"medians of {len(figures['pipemill'])} rounds in turn; {os.cpu_count()} cores of "
+        f"medians of {rounds} rounds in turn; {os.cpu_count()} cores of "
         f"{processor()}, float32.",
         "",
         "| | whole run, s | pipemill is | steady, rows/s | pipemill is |",
         "| --- | ---: | ---: | ---: | ---: |",
     ]
-    for name in figures:
+    for name in whole:
         guess = "≈ " if name in FEWER_ROWS else ""
         lines.append(
             f"| {name} | {guess}{whole[name]:.0f} | {whole[name] / whole['pipemill']:.2f} x | "

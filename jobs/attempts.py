@@ -10,11 +10,13 @@ import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from pipemill.actors.attempts import AttemptError
 
+from .patience import patiently
 from .storage import open_filesystem, write_whole
 
 ATTEMPTS = "_pipemill/attempts"
@@ -35,7 +37,7 @@ class AttemptFiles:
     def names(self) -> list[str]:
         filesystem, root = self._open()
         try:
-            found = filesystem.ls(root, detail=False)
+            found = patiently(lambda: filesystem.ls(root, detail=False), root)
         except FileNotFoundError:
             return []
         names = (name.rstrip("/").rsplit("/", 1)[-1] for name in found)
@@ -61,9 +63,9 @@ class AttemptFiles:
 
     def end(self, names: Iterable[str]) -> None:
         filesystem, root = self._open()
-        for name in names:
+        for path in (f"{root}/{name}" for name in names):
             try:
-                filesystem.rm_file(f"{root}/{name}")
+                patiently(partial(filesystem.rm_file, path), path)
             except FileNotFoundError:
                 continue
 
@@ -72,7 +74,8 @@ class AttemptFiles:
         found = []
         for name in names:
             try:
-                who = json.loads(filesystem.cat_file(f"{root}/{name}"))
+                path = f"{root}/{name}"
+                who = json.loads(patiently(partial(filesystem.cat_file, path), path))
             except FileNotFoundError:  # it has ended since it was listed
                 continue
             if who["process"] is None or who["process"] != _identity(who["pid"]):

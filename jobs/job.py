@@ -49,12 +49,17 @@ class _Section(BaseModel):
 
 
 class ModelSection(_Section):
-    """path: a folder or a Hub name. dtype: "auto" (as saved), "float32", "bfloat16", "float16"."""
+    """path: a folder or a Hub name. dtype: "auto" (as saved), "float32", "bfloat16", "float16".
+
+    use_safetensors: whether only weights in safetensors are read, which can hold no code; without
+        it also pickled ones, as transformers does.
+    """
 
     path: str
     revision: str | None = None
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     trust_remote_code: bool = False
+    use_safetensors: bool = True
 
 
 class InputSection(_Section):

@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
-from .errors import ConfigError
+from .errors import ConfigError, RunError
 from .part import read_notes
+from .patience import answered
 from .plan import Plan, Split
 from .storage import open_filesystem, write_whole
 
@@ -77,9 +78,11 @@ class Ledger:
     def files(self) -> list[str]:
         """Names of what lies in the folder itself."""
         try:
-            names = self.filesystem.ls(self.root, detail=False)
+            names = answered(lambda: self.filesystem.ls(self.root, detail=False), self.path)
         except FileNotFoundError:
             return []
+        except RunError:
+            raise
         except Exception as error:
             raise ConfigError(
                 f"can't list the output {self.path}: {type(error).__name__}: {error}"
@@ -87,9 +90,14 @@ class Ledger:
         return [name.rsplit("/", 1)[-1] for name in names if name.rstrip("/") != self.root]
 
     def _footer(self, part: str) -> dict[str, Any]:
-        try:
+        def read() -> dict[str, Any]:
             with self.filesystem.open(f"{self.root}/{part}", "rb") as file:
                 return read_notes(file)
+
+        try:
+            return answered(read, f"{self.path}/{part}")
+        except RunError:
+            raise
         except Exception as error:
             raise ConfigError(
                 f"{self.path}/{part} is damaged, or not pipemill's ({type(error).__name__}: "
@@ -99,9 +107,11 @@ class Ledger:
     def read(self, name: str) -> bytes | None:
         """A file by its name in the folder; None if there is none."""
         try:
-            return self.filesystem.cat_file(f"{self.root}/{name}")
+            return answered(lambda: self.filesystem.cat_file(f"{self.root}/{name}"), self.path)
         except FileNotFoundError:
             return None
+        except RunError:
+            raise
         except Exception as error:  # every filesystem has exceptions of its own
             raise ConfigError(
                 f"can't read the output {self.path}: {type(error).__name__}: {error}"

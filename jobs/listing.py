@@ -10,7 +10,8 @@ from typing import Any
 
 from fsspec.implementations.local import LocalFileSystem
 
-from .errors import ConfigError
+from .errors import ConfigError, RunError
+from .patience import answered
 from .storage import absolute, open_filesystem, url_of
 
 
@@ -44,19 +45,25 @@ def output_place(output: str, options: Mapping[str, Any]) -> str:
 
 def list_below(path: str, options: Mapping[str, Any], output: str | None) -> Listing:
     """Sorted by name; names that start with "." or "_", and what lies in `output`, left out."""
-    filesystem, inner = open_filesystem(path, options)
-    files, left_out = [], 0
     try:
-        named = filesystem.isfile(inner)
-        for entry in _entries(filesystem, inner):
-            if output and f"{_real(filesystem, entry)}/".startswith(f"{output}/"):
-                left_out += 1
-            else:
-                files.append(_file(filesystem, entry))
+        return answered(lambda: _listed(path, options, output), path)
+    except (ConfigError, RunError):
+        raise
     except Exception as error:  # every filesystem has exceptions of its own
         raise ConfigError(
             f"can't list the input {path}: {type(error).__name__}: {error}"
         ) from error
+
+
+def _listed(path: str, options: Mapping[str, Any], output: str | None) -> Listing:
+    filesystem, inner = open_filesystem(path, options)
+    files, left_out = [], 0
+    named = filesystem.isfile(inner)
+    for entry in _entries(filesystem, inner):
+        if output and f"{_real(filesystem, entry)}/".startswith(f"{output}/"):
+            left_out += 1
+        else:
+            files.append(_file(filesystem, entry))
     return Listing(path, files, named, left_out)
 
 

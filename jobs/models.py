@@ -13,22 +13,42 @@ from .job import ModelSection
 def find_model(model: ModelSection) -> tuple[str, str | None, str]:
     """The path and revision that a worker loads, and a digest of the weights."""
     path, commit = locate_model(model)
-    return path, commit, commit or digest_folder(Path(path))
+    try:
+        return path, commit, commit or digest_folder(Path(path))
+    except OSError as error:
+        raise _unreadable(model, error) from None
 
 
 def locate_model(model: ModelSection) -> tuple[str, str | None]:
     """The path and revision that a worker loads."""
     folder = Path(model.path).expanduser()
     if folder.is_dir():
-        if not (folder / "config.json").is_file():
-            raise ConfigError(
-                f"{model.path} is no model: {folder / 'config.json'} is not there "
-                "(save it with save_pretrained)"
-            )
+        try:
+            _check_folder(model, folder)
+        except OSError as error:
+            raise _unreadable(model, error) from None
         return str(folder.resolve()), None
     if model.path.startswith((".", "/", "~")) or model.path.count("/") > 1:
         raise ConfigError(f"no model at {model.path}: there is no folder {folder.resolve()}")
     return model.path, _find_on_hub(model)
+
+
+def _unreadable(model: ModelSection, error: OSError) -> ConfigError:
+    return ConfigError(f"can't read the model {model.path}: {error}")
+
+
+def _check_folder(model: ModelSection, folder: Path) -> None:
+    if "config.json" not in os.listdir(folder):
+        raise ConfigError(
+            f"{model.path} is no model: {folder / 'config.json'} is not there "
+            "(save it with save_pretrained)"
+        )
+    pickled = sorted(file.name for file in folder.glob("*.bin") if file.name != "training_args.bin")
+    if model.use_safetensors and pickled and not any(folder.rglob("*.safetensors")):
+        raise ConfigError(
+            f"the weights in {folder} are pickled ({pickled[0]}), and a pickle may run code when "
+            "it is read: save them with save_pretrained, or set model.use_safetensors to false"
+        )
 
 
 def _find_on_hub(model: ModelSection) -> str:

@@ -140,6 +140,7 @@ def _load(
             revision=revision,
             dtype=job.model.dtype,
             trust_remote_code=job.model.trust_remote_code,
+            use_safetensors=job.model.use_safetensors,
             pipeline_class=job.pipeline_class,
             num_gpus=job.actors.num_gpus,
             num_cpus=job.actors.num_cpus,

@@ -24,6 +24,7 @@ from .encoder import Encoder
 from .inferred import COLUMNS_OF_SAMPLE, COLUMNS_OF_TASK, as_columns
 from .libraries import check_libraries
 from .own_pipeline import check_parameters, row_parameters
+from .pickled import pickled
 from .pipeline_forward import PipelineForward, Raised, copied
 from .row_values import opened, plain_value
 from .stacking import group_of, size_of
@@ -91,7 +92,7 @@ class AnyPipeline:
         outputs = self.forwards(
             list(zip(inputs, chunks.field("settings").to_pylist(), strict=True))
         )
-        return pa.array([pickle.dumps(o, 5) for o in outputs], pa.large_binary())
+        return pa.array(list(map(pickled, outputs)), pa.large_binary())
 
     def regroup(self, rows: pa.Table, outputs: pa.ListArray) -> pa.Table:
         answers, schema, seen = self.answers(rows, outputs), self.results(), self.loaded.schema
@@ -152,7 +153,7 @@ class AnyPipeline:
                 "group": group_of(chunk, settings if during else "", pads),
                 "lost": lost if chunk is chunks[0] else 0,
                 "settings": settings,
-                "inputs": pickle.dumps(compact(chunk, self.scale), protocol=5),
+                "inputs": pickled(compact(chunk, self.scale)),
             }
             for chunk in chunks
         ]

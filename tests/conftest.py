@@ -3,15 +3,32 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 # Nothing is downloaded, and nothing asks the Hub whether it might be.
 os.environ["HF_HUB_OFFLINE"] = "1"
+# Two processes of tests on two cores: threads of tiny models would only wait for each other.
+os.environ["OMP_NUM_THREADS"] = "1"
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 from tests import tiny, tiny_audio, tiny_generators, tiny_images, tiny_questions
+
+# There the same examples in every run: new ones are looked for where somebody is at hand.
+settings.register_profile("ci", derandomize=True)
+if os.environ.get("CI"):
+    settings.load_profile("ci")
+
+
+@pytest.fixture(autouse=True)
+def usual_matmul():
+    """What a model that was loaded before has chosen for this process is undone."""
+    if torch := sys.modules.get("torch"):
+        torch.set_float32_matmul_precision("highest")
+
 
 MODELS = {
     "text-classification": ("ForSequenceClassification", ["a", "b", "c", "d"]),

@@ -12,6 +12,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Callable
 from pathlib import Path
 
 BIN = Path(__file__).parent.parent / ".s3/bin"
@@ -114,7 +115,10 @@ class Server:
         }
 
     def start(self) -> None:
+        until = time.monotonic() + _PATIENCE_S
         for kind in _SERVERS:
+            if kind == "proxy":  # before the others are up it would say that no bucket exists
+                _wait_for(self._stores_listen, until)
             self.running.append(
                 subprocess.Popen(
                     [BIN / f"swift-{kind}-server", self.root / f"{kind}.conf"],
@@ -123,16 +127,16 @@ class Server:
                     stderr=subprocess.DEVNULL,
                 )
             )
-        until = time.monotonic() + _PATIENCE_S
-        while not self._answers():
-            assert time.monotonic() < until, "the S3 server did not start"
-            time.sleep(0.1)
+        _wait_for(self._answers, until)
 
     def stop(self) -> None:
-        for process in self.running:
+        for process in reversed(self.running):  # a proxy alone would say that no bucket exists
             process.kill()
             process.wait()
         self.running = []
+
+    def _stores_listen(self) -> bool:
+        return all(_listens(port) for kind, port in self.ports.items() if kind != "proxy")
 
     def _answers(self) -> bool:
         try:
@@ -153,6 +157,20 @@ class Server:
                 [BIN / "swift-ring-builder", f"{kind}.builder", *words],
                 cwd=self.root, check=True, capture_output=True,
             )  # fmt: skip
+
+
+def _wait_for(up: Callable[[], bool], until: float) -> None:
+    while not up():
+        assert time.monotonic() < until, "the S3 server did not start"
+        time.sleep(0.1)
+
+
+def _listens(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=5).close()
+    except OSError:
+        return False
+    return True
 
 
 def is_installed() -> bool:

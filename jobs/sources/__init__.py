@@ -10,7 +10,7 @@ import pyarrow as pa
 from pipemill.actors.batch import Batch
 
 from ..listing import InputFile
-from ..patience import patiently
+from ..patience import answered, patiently
 from .arrow import ArrowSource
 from .csv import CsvSource
 from .files import FilesSource
@@ -54,12 +54,12 @@ class _Patient:
     source: Source
 
     def inspect(self, files: list[InputFile]) -> pa.Schema:
-        return self.source.inspect(files)
+        return answered(lambda: self.source.inspect(files), "the input")
 
     def cut(
         self, files: list[InputFile], rows_per_part: int | None, limit: int | None
     ) -> list[Piece]:
-        return self.source.cut(files, rows_per_part, limit)
+        return answered(lambda: self.source.cut(files, rows_per_part, limit), "the input")
 
     def read(self, split: dict[str, Any]) -> Batch:
         return patiently(lambda: self.source.read(split), split["path"])

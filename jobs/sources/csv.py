@@ -59,7 +59,7 @@ class CsvSource:
         found = list(records(io.BytesIO(data), _delimiter(path)))
         torn = found.pop() if found and not found[-1].closed else None
         kept = data[: torn.start] if torn else data
-        rows, failed = parsed(kept, _names(header), _delimiter(path), len(found), self.schema)
+        rows, failed = parsed(kept, _names(header), _delimiter(path), found, self.schema)
         if torn:
             failed[len(found)] = ValueError(
                 f"a quote that opens in the row at byte {start + torn.start} is never closed"
@@ -104,11 +104,11 @@ class CsvSource:
         """Types of the columns, by the first rows."""
         with self._told(file) as (stream, header):
             data = stream.read(_INFERRED_BYTES)
-        found = list(islice(records(io.BytesIO(data), _delimiter(file.path)), SAMPLED_ROWS))
-        if found and (len(data) == _INFERRED_BYTES or not found[-1].closed):
-            found.pop()  # perhaps not whole
-        data = data[: found[-1].stop if found else 0]
-        return inferred(data, _names(header), _delimiter(file.path))
+            found = list(islice(records(io.BytesIO(data), _delimiter(file.path)), SAMPLED_ROWS))
+            if found and (len(data) == _INFERRED_BYTES or not found[-1].closed):
+                found.pop()  # perhaps not whole
+            data = data[: found[-1].stop if found else 0]
+            return inferred(data, _names(header), _delimiter(file.path), found)
 
 
 def _names(header: Record) -> list[str]:

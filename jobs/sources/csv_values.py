@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -10,29 +11,33 @@ import pyarrow.csv
 from pipemill.actors.isolate import isolate
 
 from .lines import in_place
+from .records import Record
 
 
-def inferred(data: bytes, names: list[str], delimiter: str) -> pa.Schema:
-    return _table(data, names, delimiter, pa.csv.ConvertOptions())[0].schema
+def inferred(data: bytes, names: list[str], delimiter: str, found: Sequence[Record]) -> pa.Schema:
+    """found: the records in `data`."""
+    data, _ = _of_width(data, len(names), found)
+    return _table(data, names, delimiter, pa.csv.ConvertOptions()).schema
 
 
 def parsed(
-    data: bytes, names: list[str], delimiter: str, count: int, schema: pa.Schema
+    data: bytes, names: list[str], delimiter: str, found: Sequence[Record], schema: pa.Schema
 ) -> tuple[pa.Table, dict[int, BaseException]]:
-    """`count` rows, with nulls for those that failed, and why they did."""
+    """A row for each record in `data`, with nulls for those that failed, and why they did."""
+    data, odd = _of_width(data, len(names), found)
     kinds = {field.name: field.type for field in schema}
     options = pa.csv.ConvertOptions(column_types=kinds, include_columns=schema.names)
     failed: dict[int, BaseException] = {}
     try:
-        table, odd = _table(data, names, delimiter, options)
+        table = _table(data, names, delimiter, options)
     except pa.ArrowInvalid:
         raw = pa.csv.ConvertOptions(
             column_types=dict.fromkeys(names, pa.binary()), include_columns=schema.names
         )
-        table, odd = _table(data, names, delimiter, raw)
-    rows = np.setdiff1d(np.arange(count), odd)
+        table = _table(data, names, delimiter, raw)
+    rows = np.setdiff1d(np.arange(len(found)), odd)
     if len(rows) != table.num_rows:
-        raise ValueError(f"{count} records are {table.num_rows + len(odd)} to Arrow")
+        raise ValueError(f"{len(rows)} records are {table.num_rows} to Arrow")
     for row in odd:
         failed[row] = ValueError(f"the row has not {len(names)} fields, as the header has")
     columns = []
@@ -43,9 +48,21 @@ def parsed(
             for i, error in wrong:
                 failed.setdefault(int(rows[i]), error)
         columns.append(values)
-    whole = in_place([(rows, pa.table(columns, schema=schema))], count, schema)
-    live = np.setdiff1d(np.arange(count), list(failed))
-    return in_place([(live, whole.take(pa.array(live)))], count, schema), failed
+    whole = in_place([(rows, pa.table(columns, schema=schema))], len(found), schema)
+    live = np.setdiff1d(np.arange(len(found)), list(failed))
+    return in_place([(live, whole.take(pa.array(live)))], len(found), schema), failed
+
+
+def _of_width(data: bytes, width: int, found: Sequence[Record]) -> tuple[bytes, list[int]]:
+    """The records that have so many fields, and the numbers of the others.
+
+    Arrow's own handler of such rows is not called for one that is not UTF-8.
+    """
+    odd = [i for i, record in enumerate(found) if len(record.fields) != width]
+    if not odd:
+        return data, odd
+    kept = (record for record in found if len(record.fields) == width)
+    return b"".join(data[record.start : record.stop] for record in kept), odd
 
 
 def _converted(
@@ -60,7 +77,7 @@ def _converted(
             b'"' + value.replace(b'"', b'""') + b'"\n'
             for value in values.take(pa.array(some)).to_pylist()
         )
-        return _table(b"".join(quoted), [field.name], ",", options)[0][0].combine_chunks()
+        return _table(b"".join(quoted), [field.name], ",", options)[0].combine_chunks()
 
     pieces, wrong = isolate(np.arange(len(values)), convert)
     kind = pa.schema([field])
@@ -70,20 +87,11 @@ def _converted(
 
 def _table(
     data: bytes, names: list[str], delimiter: str, convert: pa.csv.ConvertOptions
-) -> tuple[pa.Table, list[int]]:
-    """The records that have as many fields as there are names, and the numbers of the others."""
-    odd: list[int] = []
-
-    def skip(row: pa.csv.InvalidRow) -> str:
-        odd.append(row.number - 1)
-        return "skip"
-
+) -> pa.Table:
     if not data.strip():
-        return pa.table({name: pa.nulls(0) for name in names}), odd
+        return pa.table({name: pa.nulls(0) for name in names})
     read = pa.csv.ReadOptions(
         use_threads=False, column_names=names, block_size=min(len(data) + 1, 2**31 - 1)
     )
-    parse = pa.csv.ParseOptions(
-        delimiter=delimiter, newlines_in_values=True, invalid_row_handler=skip
-    )
-    return pa.csv.read_csv(io.BytesIO(data), read, parse, convert), odd
+    parse = pa.csv.ParseOptions(delimiter=delimiter, newlines_in_values=True)
+    return pa.csv.read_csv(io.BytesIO(data), read, parse, convert)

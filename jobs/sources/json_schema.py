@@ -15,8 +15,16 @@ _UNTYPED = (pa.ArrowException, UnicodeError, OverflowError)
 
 
 def infer_schema(rows: list[dict[str, Any]]) -> pa.Schema:
-    names = dict.fromkeys(name for row in rows for name in row)
+    names = dict.fromkeys(name for row in rows for name in row if _is_text(name))
     return pa.schema([_field(name, [row.get(name) for row in rows]) for name in names])
+
+
+def _is_text(name: str) -> bool:
+    """Whether a column can have this name: one with a lone surrogate can be written nowhere."""
+    try:
+        return bool(name.encode()) or not name
+    except UnicodeEncodeError:
+        return False
 
 
 def _field(name: str, values: list[Any]) -> pa.Field:

@@ -33,11 +33,11 @@ class JsonlSource:
     def inspect(self, files: list[InputFile]) -> pa.Schema:
         schemas = []
         for file in spread(files, SAMPLED_FILES):
-            rows = [row for row in self._sample(file) if isinstance(row, dict)]
-            if rows:
-                schemas.append(infer_schema(rows))
+            schema = infer_schema([row for row in self._sample(file) if isinstance(row, dict)])
+            if schema.names:
+                schemas.append(schema)
         if not schemas:
-            raise ConfigError(f"no JSON object in the first lines of {files[0].path}")
+            raise ConfigError(f"no JSON object with a key in the first lines of {files[0].path}")
         try:
             schema = pa.unify_schemas(schemas, promote_options="permissive")
         except pa.ArrowTypeError as error:

@@ -12,7 +12,7 @@ from pipemill.actors.batch import Batch
 
 from ..errors import ConfigError
 from ..listing import InputFile
-from ..patience import is_passing
+from ..patience import answered, is_passing
 from ..storage import open_filesystem
 from .ranges import Piece, row_ranges
 from .schemas import common_schema
@@ -31,21 +31,29 @@ class ParquetSource:
     schema: pa.Schema | None = None
 
     def inspect(self, files: list[InputFile]) -> pa.Schema:
-        footers = self._footers(files)
-        return common_schema(files, [footer.schema.to_arrow_schema() for footer in footers])
+        found = [
+            (file, footer)
+            for file, footer in zip(files, self._footers(files), strict=True)
+            if footer is not None
+        ]
+        return common_schema(
+            [file for file, _ in found], [footer.schema.to_arrow_schema() for _, footer in found]
+        )
 
     def cut(
         self, files: list[InputFile], rows_per_part: int | None, limit: int | None
     ) -> list[Piece]:
         footers = self._footers(files)
-        counts = [footer.num_rows for footer in footers]
-        size = sum(_uncompressed(footer) for footer in footers)
+        counts = [None if footer is None else footer.num_rows for footer in footers]
+        size = sum(_uncompressed(footer) for footer in footers if footer is not None)
         return list(row_ranges(files, counts, size, rows_per_part, limit))
 
     def read(self, split: dict[str, Any]) -> Batch:
         assert self.schema is not None
         filesystem, path = open_filesystem(split["path"], self.options)
         start, stop = split["start"], split["stop"]
+        if stop < 0:
+            return self._unreadable(split)
         with filesystem.open(path, "rb") as file:
             parquet = pq.ParquetFile(file)
             groups = _groups(parquet.metadata, start, stop)
@@ -62,17 +70,44 @@ class ParquetSource:
             batch.fail("read", row, reason)
         return batch
 
-    def _footers(self, files: list[InputFile]) -> list[pq.FileMetaData]:
-        with ThreadPoolExecutor(_THREADS) as threads:
-            return list(threads.map(self._footer, files))
+    def _unreadable(self, split: dict[str, Any]) -> Batch:
+        """One dead row for a whole file: how many it had nobody knows."""
+        assert self.schema is not None
+        reason = self._footer(InputFile(split["path"], split["size"], split["version"]))
+        if not isinstance(reason, ConfigError):
+            raise ValueError(
+                f"{split['path']} could not be read when it was planned, and can be now: "
+                "name another output"
+            )
+        batch = Batch(_nulls(self.schema, 1))
+        batch.fail("read", 0, reason)
+        return batch
 
-    def _footer(self, file: InputFile) -> pq.FileMetaData:
+    def _footers(self, files: list[InputFile]) -> list[pq.FileMetaData | None]:
+        """None for a file that is no Parquet. Raises ConfigError if all are none."""
+        with ThreadPoolExecutor(_THREADS) as threads:
+            found = list(threads.map(self._footer, files))
+        errors = [footer for footer in found if isinstance(footer, ConfigError)]
+        if errors and len(errors) == len(found):
+            raise errors[0]
+        return [None if isinstance(footer, ConfigError) else footer for footer in found]
+
+    def _footer(self, file: InputFile) -> pq.FileMetaData | ConfigError:
+        """Raises ConfigError where it is not the file that is to blame."""
         filesystem, path = open_filesystem(file.path, self.options)
-        try:
+
+        def read() -> pq.FileMetaData:
             with filesystem.open(path, "rb") as opened:
                 return pq.read_metadata(opened)
+
+        try:
+            # One by one: of many thousands some may fail in every round.
+            return answered(read, file.path)
         except (OSError, pa.ArrowException) as error:
-            raise ConfigError(f"can't read {file.path} as Parquet: {error}") from None
+            said = ConfigError(f"can't read {file.path} as Parquet: {error}")
+            if isinstance(error, PermissionError):
+                raise said from None
+            return said
 
 
 def _groups(footer: pq.FileMetaData, start: int, stop: int) -> list[Group]:
@@ -117,13 +152,15 @@ def _readable(
         try:
             tables.append(_rows(parquet, [(number, first, last)], schema))
         except (OSError, pa.ArrowException) as error:
-            tables.append(
-                pa.table([pa.nulls(last - first, f.type) for f in schema], names=schema.names)
-            )
+            tables.append(_nulls(schema, last - first))
             reason = type(error)(f"row group {number} can't be decoded: {error}")
             failed.update(dict.fromkeys(range(at, at + last - first), reason))
         at += last - first
     return pa.concat_tables([table.cast(schema) for table in tables]), failed
+
+
+def _nulls(schema: pa.Schema, rows: int) -> pa.Table:
+    return pa.table([pa.nulls(rows, field.type) for field in schema], names=schema.names)
 
 
 def _uncompressed(footer: pq.FileMetaData) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from ..listing import InputFile
@@ -45,16 +45,22 @@ def even_ranges(length: int, step: int) -> list[tuple[int, int]]:
 
 def row_ranges(
     files: list[InputFile],
-    counts: list[int],
+    counts: Sequence[int | None],
     size: int,
     rows_per_part: int | None,
     limit: int | None,
 ) -> Iterator[Piece]:
-    """Row ranges of files that hold so many rows each; `size` is all files' bytes, as in memory."""
-    total = sum(counts)
+    """Row ranges of files that hold so many rows each; `size` is all files' bytes, as in memory.
+
+    A file of which that is not known is one piece.
+    """
+    total = sum(count or 0 for count in counts)
     step = rows_per_part or rows_per_split(total, size / max(total, 1))
     left = total if limit is None else limit
     for file, count in zip(files, counts, strict=True):
+        if count is None:
+            yield Piece(file, 0, -1, None)
+            continue
         taken = min(count, left)
         left -= taken
         yield from (Piece(file, a, b, b - a) for a, b in even_ranges(taken, step))

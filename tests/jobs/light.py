@@ -87,12 +87,14 @@ def job(folder: Path, texts: list[str | None], rows_per_part: int = 10, **more) 
     }
 
 
-def start(verb: str, wanted: dict, folder: Path, slow: float = 0.0) -> subprocess.Popen[str]:
-    """The same as a process."""
+def start(
+    verb: str, wanted: dict, folder: Path, slow: float = 0.0, under: list[str] | None = None
+) -> subprocess.Popen[str]:
+    """The same as a process. under: a command that starts it."""
     config = folder / f"{verb}.yaml"
     config.write_text(json.dumps(wanted))
     return subprocess.Popen(
-        [sys.executable, "-m", "tests.jobs.light", verb, str(config)],
+        [*(under or []), sys.executable, "-m", "tests.jobs.light", verb, str(config)],
         env={**os.environ, "LIGHT_SLOW": str(slow)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

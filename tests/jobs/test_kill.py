@@ -17,6 +17,7 @@ import pytest
 import pipemill
 from tests import tiny
 from tests.processes import kill_marked, marked, marked_environment
+from tests.tables import same_rows
 
 ROWS = 1500
 PATIENCE_S = 240
@@ -115,7 +116,7 @@ def test_every_row_once_however_often_it_is_killed(wanted, tmp_path):
         }
     )
     assert untouched.rows == ROWS
-    assert ds.dataset(tmp_path / "again").to_table().equals(table)
+    assert same_rows(ds.dataset(tmp_path / "again").to_table(), table)
 
 
 def check_interrupted(job: Job) -> None:
@@ -123,6 +124,6 @@ def check_interrupted(job: Job) -> None:
     job.driver.send_signal(signal.SIGTERM)
     stdout, stderr = job.driver.communicate(timeout=60)
     assert job.driver.returncode == 130
-    assert stdout == ""
+    assert "{" not in stdout, "no report of a run that was not finished"
     assert "run again to resume" in stderr
     assert "Traceback" not in stderr

@@ -10,6 +10,7 @@ import signal
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -21,6 +22,7 @@ from pipemill.jobs.storage import open_filesystem, write_whole
 
 import pipemill
 from tests import s3_server
+from tests.failing_proxy import Proxy
 
 from . import light
 
@@ -156,12 +158,27 @@ def test_killed_at_any_moment_the_same_command_ends_with_every_row_once(bucket, 
     check_rows(bucket)
 
 
+@contextmanager
+def away_after_two_parts(bucket, server, then):
+    """Within it the server is stopped in the middle of the run."""
+    filesystem, root = open_filesystem(f"{bucket}/out", {})
+
+    def wait_and_stop():
+        while len(filesystem.glob(f"{root}/part-*")) < 2:
+            time.sleep(0.02)
+        server.stop()
+        then()
+
+    watcher = threading.Thread(target=wait_and_stop, daemon=True)
+    watcher.start()
+    yield
+    watcher.join()
+
+
 def test_a_server_that_is_away_for_a_moment_is_waited_for(server, bucket, tmp_path, monkeypatch):
     monkeypatch.setenv("LIGHT_SLOW", "0.02")
-    away = threading.Timer(1.5, lambda: (server.stop(), time.sleep(2), server.start()))
-    away.start()
-    report = pipemill.run(**job(bucket, tmp_path))
-    away.join()
+    with away_after_two_parts(bucket, server, lambda: (time.sleep(2), server.start())):
+        report = pipemill.run(**job(bucket, tmp_path))
     assert (report.rows, report.dead) == (ROWS, len(DEAD))
     check_rows(bucket)
 
@@ -170,17 +187,42 @@ def test_one_that_stays_away_ends_the_run_which_resumes(
     server, bucket, tmp_path, monkeypatch, impatient
 ):
     monkeypatch.setenv("LIGHT_SLOW", "0.02")
-    away = threading.Timer(1.5, server.stop)
-    away.start()
-    with pytest.raises(pipemill.RunError, match=r"run again to do the others") as error:
+    with (
+        away_after_two_parts(bucket, server, lambda: None),
+        pytest.raises(pipemill.RunError, match=r"run again to do the others") as error,
+    ):
         pipemill.run(**job(bucket, tmp_path))
-    away.join()
-    assert "can't be reached, tried 3 times" in str(error.value)
     server.start()
+    assert "can't be reached, tried 3 times" in str(error.value)
     monkeypatch.delenv("LIGHT_SLOW")
     before = len(rows_of(bucket))
     report = pipemill.run(**job(bucket, tmp_path))
     assert report.added["done"] == ROWS - len(DEAD) - before
+    check_rows(bucket)
+
+
+@pytest.mark.parametrize("status", [500, 503, 0])
+def test_a_server_that_fails_in_between_is_asked_again(server, bucket, tmp_path, impatient, status):
+    """Reads and writes alike, more often than the client tries by itself."""
+
+    def rule(method, path, times):
+        part = (
+            method == "PUT"
+            and "/out/part-" in path
+            and int(path.removesuffix(".parquet")[-1], 16) % 2
+        )
+        read = method == "GET" and "/in/" in path
+        return status if (part or read) and times < 2 else None
+
+    with Proxy(server.endpoint, rule) as proxy:
+        options = {"endpoint_url": proxy.endpoint}
+        options["config_kwargs"] = {"retries": {"mode": "standard", "total_max_attempts": 1}}
+        wanted = job(bucket, tmp_path)
+        wanted["input"] = {"path": wanted["input"], "storage_options": options}
+        wanted["output"]["storage_options"] = options
+        report = pipemill.run(**wanted)
+    assert (report.rows, report.dead) == (ROWS, len(DEAD))
+    assert proxy.failed >= 4
     check_rows(bucket)
 
 

@@ -202,6 +202,24 @@ def test_rows_that_cannot_be_decoded_are_dead_and_the_others_are_read(tmp_path):
     assert found[12] == {"n": None, "text": None}
 
 
+@pytest.mark.parametrize("kept", [0, 3, 400, -9])
+def test_a_file_that_is_no_parquet_is_one_dead_row_beside_others(tmp_path, kept):
+    whole = pa.table({"n": range(40), "text": ["a"] * 40})
+    for name in "abc":
+        pq.write_table(whole, tmp_path / f"{name}.parquet")
+    data = (tmp_path / "b.parquet").read_bytes()
+    (tmp_path / "b.parquet").write_bytes(data[:kept])
+    made = plan(tmp_path, rows_per_part=40)
+    assert [split.rows for split in made.splits] == [40, None, 40]
+    good, bad, other = read(made)
+    assert (good.rows, other.rows) == (whole, whole)
+    assert bad.rows.to_pylist() == [{"n": None, "text": None}]
+    assert "b.parquet as Parquet" in bad.failures[0].message
+    (tmp_path / "b.parquet").write_bytes(data)
+    with pytest.raises(ValueError, match="can be now"):
+        read(made)
+
+
 def test_view_columns_of_parquet_are_read_as_text(tmp_path):
     views = pa.table({"t": pa.array(["a", None, "c"], pa.string_view())})
     pq.write_table(views, tmp_path / "a.parquet")

@@ -48,16 +48,24 @@ def _flat(answers):
 
 
 def _assert_equal(got, expected, place):
-    """Spans of score 0 are in no order, so only that there are as many of them is compared."""
+    """Which spans of score 0 come along is left to numpy, whose choice among equals depends on
+    the processor: they are not compared, nor how many of them were the same words."""
     assert type(got) is type(expected), place
-    assert [type(answer) for answer in got] == [type(answer) for answer in expected], place
-    got, expected = _flat(got), _flat(expected)
+    if isinstance(got, list) and any(isinstance(answer, list) for answer in expected):
+        assert len(got) == len(expected), place
+        for answers, truths in zip(got, expected, strict=True):
+            _assert_equal(answers, truths, place)
+        return
+    zeros = [sum(answer["score"] <= 1e-9 for answer in _flat(some)) for some in (got, expected)]
+    assert bool(zeros[0]) == bool(zeros[1]), place
+    got, expected = (
+        [answer for answer in _flat(some) if answer["score"] > 1e-9] for some in (got, expected)
+    )
     assert len(got) == len(expected), place
     for answer, truth in zip(got, expected, strict=True):
         assert answer.keys() == truth.keys()
         assert answer["score"] == pytest.approx(truth["score"], rel=1e-4, abs=1e-5), place
-        if truth["score"] > 1e-9:
-            assert {**answer, "score": 0} == {**truth, "score": 0}, place
+        assert {**answer, "score": 0} == {**truth, "score": 0}, place
 
 
 @pytest.mark.parametrize("name", MODELS)

@@ -1,0 +1,88 @@
+"""Linear layers of a CPU's model with their weights in oneDNN's own order, if that is faster."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+# The original weights stay: others may read them. So the copies may not be more than this.
+_MOST_BYTES = 512 * 2**20
+_FEWEST_WEIGHTS = 2**16  # a smaller layer has nothing to gain
+_TOKENS = 512
+_TRIES = 5
+_WORTH = 0.97  # of the time of the usual product
+# Of the largest output; rounding gives some 1e-6 in float32.
+_CLOSE = {"float32": 1e-5, "bfloat16": 2e-2}
+
+
+def prepack(model: Any) -> int:
+    """Puts the weights of the model's linear layers into oneDNN's order; returns of how many.
+
+    torch reorders them in every call, or takes a product that needs no order. Whether it pays,
+    and gives the same, is measured on the layer with the most weights, in some milliseconds.
+    """
+    import torch
+
+    layers = _linears(model)
+    sizes = [layer.weight.nbytes for layer in layers]
+    if not layers or sum(sizes) > _MOST_BYTES or not torch.backends.mkldnn.is_available():
+        return 0
+    with torch.inference_mode():
+        try:
+            if not _pays(layers[sizes.index(max(sizes))]):
+                return 0
+            ready = [_prepacked(layer) for layer in layers]
+        except (RuntimeError, AttributeError):  # a CPU or a torch that has no such product
+            return 0
+    for layer, forward in zip(layers, ready, strict=True):
+        layer.forward = forward
+    return len(layers)
+
+
+def _linears(model: Any) -> list[Any]:
+    """Large layers that do what their class does: none of a subclass, or of another type."""
+    import torch
+
+    found = [module for module in model.modules() if type(module) is torch.nn.Linear]
+    return [
+        layer
+        for layer in found
+        if layer.weight.device.type == "cpu"
+        and layer.weight.numel() >= _FEWEST_WEIGHTS
+        and str(layer.weight.dtype).removeprefix("torch.") in _CLOSE
+        and "forward" not in vars(layer)
+    ]
+
+
+def _prepacked(layer: Any) -> Callable[[Any], Any]:
+    import torch
+
+    weight, bias, usual = layer.weight, layer.bias, layer.forward
+    packed = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), None)
+    product = torch.ops.mkldnn._linear_pointwise
+
+    def forward(input: Any) -> Any:
+        if input.dtype != weight.dtype or input.dim() < 2 or not input.numel():
+            return usual(input)
+        return product(input, packed, bias, "none", [], "")
+
+    return forward
+
+
+def _pays(layer: Any) -> bool:
+    import torch
+
+    inputs = torch.randn(_TOKENS, layer.in_features, dtype=layer.weight.dtype)
+    ways = (layer.forward, _prepacked(layer))
+    usual, packed = (way(inputs).float() for way in ways)
+    close = _CLOSE[str(layer.weight.dtype).removeprefix("torch.")]
+    if (usual - packed).abs().max() > close * usual.abs().max():
+        return False
+    seconds = [float("inf"), float("inf")]
+    for _ in range(_TRIES):  # in turn, and the least of each: the machine may be busy
+        for number, way in enumerate(ways):
+            start = time.perf_counter()
+            way(inputs)
+            seconds[number] = min(seconds[number], time.perf_counter() - start)
+    return seconds[1] < _WORTH * seconds[0]

@@ -1,0 +1,105 @@
+"""How near the work on a split comes to the model's own forward pass on the same tokens.
+
+    python -m benchmarks.limit [--rows 600] [--rounds 5] [--dtype bfloat16]
+
+In one process, on the same threads and with the same float32 kernel, in turn: the forward pass
+alone, on token streams that were prepared beforehand; pipemill's expand, forward and regroup; and
+`transformers.pipeline`, a row at a time. Prints medians and ratios.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.dataset as ds
+from pipemill.actors.arrays import numbers
+from pipemill.actors.batch import Batch
+from pipemill.actors.batching import micro_batches
+from pipemill.actors.model import Model
+from pipemill.actors.stages import CHUNKS
+from pipemill.pipelines.load import LoadTask
+
+from demo import newsgroups
+
+from .whole_run import write_model, write_rows
+
+BUDGET = 2048
+
+
+def prepared(stages, texts: list[str]) -> list[tuple[dict[str, np.ndarray], np.ndarray]]:
+    """Each micro-batch's columns and lengths."""
+    batch = stages.expand(Batch(pa.table({"text": texts})))
+    chunks = batch.rows[CHUNKS].combine_chunks().flatten()
+    sizes = numbers(chunks, "size")
+    streams = []
+    for cut in micro_batches(sizes, BUDGET, padded=False):
+        some = chunks.take(pa.array(cut))
+        names = [f.name for f in some.type if f.name in ("input_ids", "token_type_ids")]
+        columns = {name: some.field(name).flatten().to_numpy().astype(np.int64) for name in names}
+        streams.append((columns, sizes[cut].copy()))
+    return streams
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--rows", type=int, default=600)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--dtype", default="float32")
+    options = parser.parse_args()
+    newsgroups.prepare()
+    with tempfile.TemporaryDirectory() as folder:
+        write_model(Path(folder, "model"), "classification")
+        write_rows(Path(folder, "rows"), "classification", options.rows)
+        texts = ds.dataset(f"{folder}/rows").to_table()["text"].to_pylist()
+        load = LoadTask(
+            task="text-classification",
+            model=Model(path=f"{folder}/model", dtype=options.dtype, num_cpus=os.cpu_count() or 1),
+            columns=(("text", "text"),),
+            parameters='{"truncation": true}',
+            max_tokens=BUDGET,
+        )
+        loaded = load.loaded()
+        stages = load.stages(loaded)
+        compare(stages, loaded.pipeline, texts, options.rounds)
+
+
+def compare(stages, pipeline, texts: list[str], rounds: int) -> None:
+    encoder = stages.task.encoder
+    streams = prepared(stages, texts)
+    tokens = sum(int(lengths.sum()) for _, lengths in streams)
+    assert encoder.packed
+
+    def alone() -> None:
+        with encoder.padding():  # the model's usual attention
+            for text in texts:
+                pipeline(text, truncation=True)
+
+    ways: dict[str, Callable[[], object]] = {
+        "the forward pass alone": lambda: [encoder.run(*stream) for stream in streams],
+        "pipemill": lambda: stages.process(Batch(pa.table({"text": texts}))),
+        "transformers, batch_size=1": alone,
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    for round_ in range(rounds + 1):
+        for name, way in ways.items():
+            start = time.perf_counter()
+            way()
+            if round_:  # the first warms up
+                seconds[name].append(time.perf_counter() - start)
+    limit = statistics.median(seconds["the forward pass alone"])
+    print(f"{len(texts)} texts, {tokens:,} tokens\n\n| | s | of the limit |\n| --- | ---: | ---: |")
+    for name, taken in seconds.items():
+        middle = statistics.median(taken)
+        print(f"| {name} | {middle:.2f} | {limit / middle:.0%} |")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,171 @@
+"""A job under random kills: of its driver, its actors, Ray's raylet, and the S3 server below it.
+
+    python -m benchmarks.storm [--rows 100000] [--seconds 1800] [--seed 0]
+
+1 % of the rows are bad, and 5 end the process that reads them. Something dies every 5 to 25
+seconds; when the run has ended, the same command runs again, until it says that it is done. Then
+the output is verified, and every row looked for. Prints what was killed, and what came of it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from pathlib import Path
+
+import psutil
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tests import s3_server, tiny
+from tests.processes import kill_marked, marked, marked_environment
+
+KILLING, SHARDS = 5, 8
+VICTIMS = ("driver", "actor", "raylet", "s3")
+
+
+def texts(rows: int, rng: random.Random) -> list[str]:
+    made = tiny.texts(rows, seed=1, longest=20)
+    for n in rng.sample(range(rows), rows // 100):
+        made[n] = "bad"
+    for n in rng.sample([n for n in range(rows) if made[n] != "bad"], KILLING):
+        made[n] = "kill"
+    return made
+
+
+class Storm(threading.Thread):
+    """Kills something of the marked processes now and then, until `over` is set."""
+
+    def __init__(self, mark: str, server: s3_server.Server, rng: random.Random, end: float) -> None:
+        super().__init__(daemon=True)
+        self.mark, self.server, self.rng, self.end = mark, server, rng, end
+        self.killed: Counter[str] = Counter()
+        self.over = threading.Event()
+        self.peak = 0  # bytes of a driver
+
+    def run(self) -> None:
+        next_kill = time.monotonic() + 20
+        while not self.over.wait(0.5):
+            for process in self._named("pipemill.jobs.run"):
+                try:
+                    self.peak = max(self.peak, process.memory_info().rss)
+                except psutil.Error:
+                    continue
+            if next_kill < time.monotonic() < self.end:
+                self._kill(self.rng.choice(VICTIMS))
+                next_kill = time.monotonic() + self.rng.uniform(5, 25)
+
+    def _kill(self, victim: str) -> None:
+        if victim == "s3":
+            self.server.stop()
+            time.sleep(self.rng.uniform(0.5, 8))
+            self.server.start()
+            self.killed[victim] += 1
+            return
+        names = {"driver": "pipemill.jobs.run", "actor": "MapWorker", "raylet": "raylet/raylet"}
+        found = self._named(names[victim])
+        if found:
+            try:
+                self.rng.choice(found).kill()
+                self.killed[victim] += 1
+            except psutil.Error:
+                pass
+
+    def _named(self, name: str) -> list[psutil.Process]:
+        found = []
+        for process in marked(self.mark):
+            try:
+                if name in " ".join(process.cmdline()):
+                    found.append(process)
+            except psutil.Error:
+                continue
+        return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--rows", type=int, default=100_000)
+    parser.add_argument("--seconds", type=float, default=1800)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    rng = random.Random(options.seed)
+    with tempfile.TemporaryDirectory() as folder:
+        server = s3_server.Server(Path(folder, "s3"))
+        server.start()
+        os.environ.update(server.environment())
+        try:
+            told = weather(Path(folder), server, texts(options.rows, rng), rng, options.seconds)
+        finally:
+            server.stop()
+    print(json.dumps(told, indent=1))
+
+
+def weather(
+    folder: Path, server: s3_server.Server, rows: list[str], rng: random.Random, seconds: float
+) -> dict[str, object]:
+    from pipemill.jobs.storage import open_filesystem
+    from pipemill.jobs.verify import verify
+
+    model = tiny.save(folder / "model", "ForSequenceClassification", ["a", "b"])
+    filesystem, _ = open_filesystem("s3://", {})
+    filesystem.mkdir("storm")
+    for i in range(SHARDS):
+        first, last = i * len(rows) // SHARDS, (i + 1) * len(rows) // SHARDS
+        sink = io.BytesIO()
+        pq.write_table(pa.table({"n": range(first, last), "text": rows[first:last]}), sink)
+        filesystem.pipe_file(f"storm/in/{i}.parquet", sink.getvalue())
+    mark, environment = marked_environment()
+    command = [
+        sys.executable, "-m", "pipemill.jobs.run", "--task", "text-classification",
+        "--model", str(model), "--input", "s3://storm/in", "--output", "s3://storm/out",
+        "--set", "pipeline_class=benchmarks.storm_pipeline:StormPipeline",
+        "--set", "output.rows_per_part=500",
+        "--param", "truncation=true",
+    ]  # fmt: skip
+    started = time.monotonic()
+    storm = Storm(mark, server, rng, started + seconds)
+    storm.start()
+    ends: Counter[str] = Counter()
+    while True:
+        done = subprocess.run(command, env=environment, capture_output=True, text=True)
+        ends[str(done.returncode)] += 1
+        if done.returncode == 0:
+            break
+        if done.returncode > 0:
+            print(done.stderr[-600:], file=sys.stderr)
+        kill_marked(mark)
+    storm.over.set()
+    storm.join()
+    found = verify("s3://storm/out")
+    parts = sorted(p for p in filesystem.ls("storm/out", detail=False) if "/part-" in p)
+    answered = [
+        n
+        for part in parts
+        for n in pq.read_table(io.BytesIO(filesystem.cat_file(part)))["n"].to_pylist()
+    ]
+    wanted = [n for n, text in enumerate(rows) if text not in ("bad", "kill")]
+    report = json.loads(done.stdout.splitlines()[-1])
+    return {
+        "rows": report["rows"],
+        "done": report["done"],
+        "dead": report["dead"],
+        "answered rows are those that are good, each once and in order": answered == wanted,
+        "verify": found.ok,
+        "minutes": round((time.monotonic() - started) / 60, 1),
+        "killed": dict(storm.killed),
+        "runs by exit status": dict(ends),
+        "a driver's most memory, MiB": storm.peak // 2**20,
+    }
+
+
+if __name__ == "__main__":
+    main()
