@@ -16,12 +16,12 @@ from .own_code import digest_class
 _BLOCK = 2**20
 
 
-def deciding(job: Job, task: str, weights: str) -> dict[str, Any]:
+def deciding(job: Job, task: str, dtype: str, weights: str) -> dict[str, Any]:
     """By name, so that a difference can be named. `weights` is a digest of the model's files."""
     decides = {
         "task": task,
         "model": weights,
-        "model.dtype": job.model.dtype,
+        "model.dtype": dtype,
         "parameters": job.parameters,
         "input.columns": job.input.columns,
         "input.limit": job.input.limit,

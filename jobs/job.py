@@ -49,8 +49,9 @@ class _Section(BaseModel):
 
 
 class ModelSection(_Section):
-    """path: a folder or a Hub name. dtype: "auto" (as saved), "float32", "bfloat16", "float16".
+    """path: a folder or a Hub name.
 
+    dtype: "float32", "bfloat16", "float16", or "auto": on a CPU as saved, on a GPU bfloat16.
     use_safetensors: whether only weights in safetensors are read, which can hold no code; without
         it also pickled ones, as transformers does.
     """

@@ -34,7 +34,7 @@ from .sink import PartSink
 from .sources import Source, open_source
 from .storage import absolute
 from .stored_input import is_stored, needs_storing, with_stored_dataset
-from .tasks import wanted_task, with_inputs
+from .tasks import wanted_dtype, wanted_task, with_inputs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +53,8 @@ class Prepared:
 def prepare(job: Job, lease: Lease | None = None) -> Prepared:
     """lease: taken before anything is written, and where something is left to do."""
     path, revision, weights = find_model(job.model)
-    decides = deciding(job, wanted_task(job, path)[0].name, weights)
+    kind, own = wanted_task(job, path)
+    decides = deciding(job, kind.name, wanted_dtype(job, kind, own), weights)
     ledger = Ledger(absolute(job.output.path), job.output.storage_options)
     seen = ledger.state()
     known = _is_known(ledger, decides)
@@ -107,7 +108,7 @@ def assemble(
     return Prepared(
         plan=plan,
         ledger=ledger,
-        load=_load(job, kind.name, path, revision, columns, own, plan),
+        load=_load(job, kind, path, revision, columns, own, plan),
         source=source,
         sink=PartSink(
             path=ledger.path,
@@ -125,7 +126,7 @@ def assemble(
 
 def _load(
     job: Job,
-    task: str,
+    kind: Any,
     path: str,
     revision: str | None,
     columns: dict[str, str],
@@ -134,11 +135,11 @@ def _load(
 ) -> LoadTask:
     tokens = job.batching.max_tokens
     return LoadTask(
-        task=task,
+        task=kind.name,
         model=Model(
             path=path,
             revision=revision,
-            dtype=job.model.dtype,
+            dtype=wanted_dtype(job, kind, own),
             trust_remote_code=job.model.trust_remote_code,
             use_safetensors=job.model.use_safetensors,
             pipeline_class=job.pipeline_class,

@@ -28,7 +28,7 @@ from .retried import DeadRows, Mending
 from .status import open_output
 from .storage import absolute
 from .stored_input import with_stored_dataset
-from .tasks import wanted_task
+from .tasks import wanted_dtype, wanted_task
 
 # What may be another for rows that died: with it they may live. It is written into the part.
 MAY_CHANGE = ("parameters", "model.dtype", "transformers", "torch")
@@ -80,7 +80,8 @@ def _reopened(
 ) -> tuple[Prepared, dict[str, Any]]:
     """The job over the stored plan, and settings other than the job's, by their fingerprint."""
     path, revision, weights = find_model(job.model)
-    decides = deciding(job, wanted_task(job, path)[0].name, weights)
+    kind, is_own = wanted_task(job, path)
+    decides = deciding(job, kind.name, wanted_dtype(job, kind, is_own), weights)
     then = record["decides"]
     same = {**decides, **{name: then.get(name) for name in MAY_CHANGE}}
     check_same(then, same, ledger.path)

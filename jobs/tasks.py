@@ -40,6 +40,16 @@ def wanted_task(job: Job, model: str) -> tuple[Any, bool]:
     return kind, own
 
 
+def wanted_dtype(job: Job, kind: Any, own: bool) -> str:
+    """What the job says; where it says "auto", bfloat16 on a GPU, and on a CPU as saved.
+
+    A pipeline of the user's, and one that can't compute in bfloat16, is left as saved there, too.
+    """
+    if job.model.dtype != "auto" or not job.actors.num_gpus:
+        return job.model.dtype
+    return "auto" if own or getattr(kind, "wants_float32", False) else "bfloat16"
+
+
 def with_inputs(kind: Any, schema: pa.Schema) -> Any:
     """The task with the column that an unknown pipeline is given, if none was named."""
     if kind.inputs:

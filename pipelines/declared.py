@@ -47,6 +47,7 @@ class PipelineTask:
     cuts: a column of texts that the pipeline may truncate: what that costs is counted.
     expands_with_model: whether `preprocess` already needs the model's weights.
     any_parameter: whether only the pipeline knows its parameters.
+    wants_float32: whether its pipeline fails with a model in bfloat16.
     libraries: modules that its pipeline imports for a row; without them every row would fail.
     pipeline_class: "package.module:Class", where transformers has no pipeline of that name.
     adds: the columns it adds, for a reader.
@@ -70,6 +71,7 @@ class PipelineTask:
     written: str | None = None
     expands_with_model: bool = False
     any_parameter: bool = False
+    wants_float32: bool = False
     libraries: tuple[str, ...] = ()
     pipeline_class: str | None = None
     adds: str = "result: the pipeline's answer, of a type inferred from a sample"

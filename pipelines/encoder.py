@@ -200,7 +200,7 @@ class Encoder:
 
         pipeline = self.pipeline
         tensors: dict[str, Any] = {
-            name: torch.from_numpy(values).to(pipeline.device, non_blocking=True)
+            name: _moved(torch.from_numpy(values), pipeline.device)
             for name, values in inputs.items()
         }
         if "use_cache" in inspect.signature(pipeline.model.forward).parameters:
@@ -211,3 +211,8 @@ class Encoder:
                 return found[0]
             several = [found[name] for name in self.outputs]
             return torch.stack(several, dim=-1) if len(several) > 1 else several[0]
+
+
+def _moved(tensor: Any, device: Any) -> Any:
+    """On a GPU from pinned memory: only from there does the host not wait for the copy."""
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor

@@ -137,6 +137,7 @@ MASK_GENERATION = PipelineTask(
 
 DEPTH_ESTIMATION = PipelineTask(
     name="depth-estimation",
+    wants_float32=True,
     adds="predicted_depth: a list of rows of float32; depth: PNG",
     inputs=(_IMAGE,),
     results=fixed(predicted_depth=pa.list_(pa.list_(pa.float32())), depth=pa.binary()),

@@ -140,6 +140,7 @@ def _cells(answer: Any, values: Values) -> Values:
 
 TABLE_QUESTION_ANSWERING = PipelineTask(
     name="table-question-answering",
+    wants_float32=True,
     adds="answer, coordinates, cells, aggregator",
     inputs=(Column(name="query", kind="text", parameter=True), Column(name="table", kind="table")),
     parameters={
