@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
-from .float32 import choose_matmul
 from .own_class import imported, make_known
 from .prepacked import prepack
 
@@ -49,7 +48,6 @@ class Model:
         else:
             device = torch.device("cpu")
             torch.set_num_threads(max(int(self.num_cpus), 1))
-            choose_matmul()
         source = self._source(task)
         if self.use_safetensors:
             source["model_kwargs"] = {"use_safetensors": True}

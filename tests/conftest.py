@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 
 import pytest
@@ -21,13 +20,6 @@ from tests import tiny, tiny_audio, tiny_generators, tiny_images, tiny_questions
 settings.register_profile("ci", derandomize=True)
 if os.environ.get("CI"):
     settings.load_profile("ci")
-
-
-@pytest.fixture(autouse=True)
-def usual_matmul():
-    """What a model that was loaded before has chosen for this process is undone."""
-    if torch := sys.modules.get("torch"):
-        torch.set_float32_matmul_precision("highest")
 
 
 MODELS = {
