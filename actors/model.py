@@ -8,7 +8,6 @@ from importlib import import_module
 from typing import Any
 
 from .own_class import imported, make_known
-from .prepacked import prepack
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,10 +50,7 @@ class Model:
         source = self._source(task)
         if self.use_safetensors:
             source["model_kwargs"] = {"use_safetensors": True}
-        pipeline = transformers.pipeline(task, device=device, dtype=self.dtype, **source)
-        if device.type == "cpu":
-            prepack(pipeline.model)
-        return pipeline
+        return transformers.pipeline(task, device=device, dtype=self.dtype, **source)
 
     def load_without_weights(self, task: str) -> Any:
         """The same pipeline on the meta device, for tokenizing and for shaping answers."""

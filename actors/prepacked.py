@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 # The original weights stay: others may read them. So the copies may not be more than this.
@@ -16,28 +17,43 @@ _WORTH = 0.97  # of the time of the usual product
 _CLOSE = {"float32": 1e-5, "bfloat16": 2e-2}
 
 
-def prepack(model: Any) -> int:
-    """Puts the weights of the model's linear layers into oneDNN's order; returns of how many.
+@dataclass(frozen=True)
+class Prepacked:
+    """forwards: layers, each with what takes the place of its `forward`."""
+
+    forwards: list[tuple[Any, Callable[[Any], Any]]]
+
+    def use(self) -> None:
+        for layer, forward in self.forwards:
+            layer.forward = forward
+
+    def leave(self) -> None:
+        for layer, _ in self.forwards:
+            vars(layer).pop("forward", None)
+
+
+def prepack(model: Any) -> Prepacked:
+    """The model's large linear layers with their weights in oneDNN's order, not yet in use.
 
     torch reorders them in every call, or takes a product that needs no order. Whether it pays,
     and gives the same, is measured on the layer with the most weights, in some milliseconds.
+
+    For a model whose inputs have few shapes: for each new one oneDNN makes a kernel, which takes
+    some milliseconds and keeps memory from being given back.
     """
     import torch
 
     layers = _linears(model)
     sizes = [layer.weight.nbytes for layer in layers]
     if not layers or sum(sizes) > _MOST_BYTES or not torch.backends.mkldnn.is_available():
-        return 0
+        return Prepacked([])
     with torch.inference_mode():
         try:
             if not _pays(layers[sizes.index(max(sizes))]):
-                return 0
-            ready = [_prepacked(layer) for layer in layers]
+                return Prepacked([])
+            return Prepacked([(layer, _prepacked(layer)) for layer in layers])
         except (RuntimeError, AttributeError):  # a CPU or a torch that has no such product
-            return 0
-    for layer, forward in zip(layers, ready, strict=True):
-        layer.forward = forward
-    return len(layers)
+            return Prepacked([])
 
 
 def _linears(model: Any) -> list[Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import signal
 import sys
@@ -68,6 +69,15 @@ def _status(options: argparse.Namespace) -> int:
     if options.splits:
         print(found.table(), file=sys.stderr)
     print(found.to_json(), flush=True)
+    return 0
+
+
+def _page(options: argparse.Namespace) -> int:
+    from .page import report
+
+    path = report(options.output)
+    print(f"written: {path}", file=sys.stderr)
+    print(json.dumps({"output": options.output, "report": path}), flush=True)
     return 0
 
 
@@ -149,6 +159,9 @@ def _add_output_verbs(verbs: Any) -> None:
     status.add_argument("output", help="the folder or URL that a run writes to")
     status.add_argument("--splits", action="store_true", help="a line for each split, too")
     status.set_defaults(run=_status)
+    page = verbs.add_parser("report", help="one HTML page about an output, written into it")
+    page.add_argument("output", help="the folder or URL that a run writes to")
+    page.set_defaults(run=_page)
     verify = verbs.add_parser(
         "verify", help="whether an output holds every row exactly once, as it was written"
     )

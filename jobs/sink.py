@@ -69,6 +69,8 @@ class PartSink:
             "dead_rows": to_ranges(sorted(batch.failures)),
             "truncated_rows": int(batch.work.get("truncated_rows", 0)),
             "lost_tokens": int(batch.work.get("lost_tokens", 0)),
+            "tokens": int(batch.work.get("tokens", 0)),
+            "padded_tokens": int(batch.work.get("padded_tokens", 0)),
         }
         write_whole(filesystem, f"{root}/{split['part']}", encode(part, notes))
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from pipemill.actors.packed import exchange_attention, stream_of
+from pipemill.actors.prepacked import Prepacked, prepack
 
 from . import text_encoder
 from .packing_probe import probe
@@ -18,6 +19,9 @@ from .packing_probe import probe
 # How far packed answers may be from the padded ones, as a share of how these differ among each
 # other: rounding, and nothing else.
 _CLOSE = {"float32": 1e-4, "float64": 1e-4, "bfloat16": 3e-2, "float16": 5e-3}
+
+# Streams are of a multiple of so many tokens where each new length costs something.
+_STEP = 16
 
 
 class Encoder:
@@ -33,6 +37,7 @@ class Encoder:
         self._padding_index: int | None = None
         self._lock = threading.Lock()
         self._verdict: bool | None = None
+        self._linears = Prepacked([])
 
     def __call__(self, chunks: pa.StructArray) -> tuple[Any, np.ndarray]:
         """The model's output for each token that is read, and each chunk's length in tokens.
@@ -74,6 +79,8 @@ class Encoder:
             self.usual = exchange_attention(model)
         except Exception:  # whatever this model does instead of attention as usual
             return False
+        self._linears = prepack(model)
+        self._linears.use()
         table = text_encoder.position_table(model)
         index = None if table is None else table.padding_idx
         for self._padding_index in dict.fromkeys((index, None)):
@@ -83,16 +90,20 @@ class Encoder:
                 continue
             if (got - expected).norm() <= close * (expected - expected.mean(dim=0)).norm():
                 return True
-        model.set_attn_implementation(self.usual)
+        self._as_loaded()
         return False
+
+    def _as_loaded(self) -> None:
+        self.pipeline.model.set_attn_implementation(self.usual)
+        self._linears.leave()
 
     @contextmanager
     def padding(self) -> Iterator[None]:
-        """Within it chunks are padded, and the model's attention is its usual one."""
+        """Within it chunks are padded, and the model is as transformers loaded it."""
         packed, model = self.packed, self.pipeline.model
         if packed:
             exchanged = model.config._attn_implementation
-            model.set_attn_implementation(self.usual)
+            self._as_loaded()
         self._verdict = False
         try:
             yield
@@ -100,11 +111,12 @@ class Encoder:
             self._verdict = packed
             if packed:
                 model.set_attn_implementation(exchanged)
+                self._linears.use()
 
     def unpack(self) -> None:
         """Gives packing up for good."""
         if self.packed:
-            self.pipeline.model.set_attn_implementation(self.usual)
+            self._as_loaded()
         self._verdict = False
 
     def _one_by_one(self, columns: dict[str, np.ndarray], lengths: np.ndarray) -> Any:
@@ -138,15 +150,18 @@ class Encoder:
         return output[torch.from_numpy(here).to(output.device)]
 
     def _packed(self, columns: dict[str, np.ndarray], lengths: np.ndarray) -> Any:
+        tokens = int(lengths.sum())
+        places = np.cumsum(lengths) - lengths
+        if self.reads == "masks":
+            places = np.flatnonzero(columns["input_ids"] == self.pipeline.tokenizer.mask_token_id)
+        if self._linears.forwards:
+            columns, lengths = _rounded_up(columns, lengths)
         starts = np.cumsum(lengths) - lengths
         inputs = {name: values[None] for name, values in columns.items()}
         inputs["position_ids"] = self._positions(columns["input_ids"], starts, lengths)[None]
-        places = starts
-        if self.reads == "masks":
-            places = np.flatnonzero(columns["input_ids"] == self.pipeline.tokenizer.mask_token_id)
         with stream_of(lengths), self._read_at(places):
             output = self._run(inputs)
-        return output if self.reads == "first" else output[0]
+        return output if self.reads == "first" else output[0][:tokens]
 
     def _positions(self, ids: np.ndarray, starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
         """Of each token in its sequence, shape (tokens,).
@@ -211,6 +226,21 @@ class Encoder:
                 return found[0]
             several = [found[name] for name in self.outputs]
             return torch.stack(several, dim=-1) if len(several) > 1 else several[0]
+
+
+def _rounded_up(
+    columns: dict[str, np.ndarray], lengths: np.ndarray
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """The stream with a few tokens more that nobody reads, so that there are few lengths of it."""
+    missing, longest = int(-lengths.sum() % _STEP), int(lengths.max())
+    if not missing:
+        return columns, lengths
+    # None of them is longer than a sequence that the model takes.
+    more = [longest] * (missing // longest) + [missing % longest] * bool(missing % longest)
+    filled = {
+        name: np.append(values, np.repeat(values[:1], missing)) for name, values in columns.items()
+    }
+    return filled, np.append(lengths, more)
 
 
 def _moved(tensor: Any, device: Any) -> Any:

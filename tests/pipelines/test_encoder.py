@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from pipemill.actors import packed
+from pipemill.actors import packed, prepacked
 from pipemill.pipelines.encoder import Encoder
 
 from tests.pipelines import encoders
@@ -75,6 +75,31 @@ def test_packed_answers_are_those_of_each_sequence_alone(kind, head):
         check(encoder, usual, lengths)
 
     holds()
+
+
+@pytest.mark.parametrize("kind", ["Bert", "Roberta", "ModernBert"])
+@pytest.mark.parametrize("head", HEADS)
+def test_with_prepacked_linears_streams_have_few_lengths_and_the_same_answers(
+    monkeypatch, kind, head
+):
+    monkeypatch.setattr(prepacked, "_FEWEST_WEIGHTS", 1)
+    monkeypatch.setattr(prepacked, "_pays", lambda layer: True)
+    pipeline = encoders.loaded(kind, head)
+    encoder = encoders.encoder(pipeline)
+    assert encoder.packed
+    linears = [m for m in pipeline.model.modules() if "forward" in vars(m)]
+    assert linears
+    seen = set()
+    words = pipeline.model.get_input_embeddings()
+    words.register_forward_pre_hook(lambda module, given: seen.add(given[0].shape[1]))
+    usual = encoders.loaded(kind, head).model
+    for lengths in ([5, 5, 1, 40], [LIMIT, 3], [2], [1, 1, 2], [16], [3] * 11):
+        check(encoder, usual, lengths)
+    assert seen == {16, 48, 64, 112}
+    with encoder.padding():
+        assert not any("forward" in vars(layer) for layer in linears)
+    encoder.unpack()
+    assert not any("forward" in vars(layer) for layer in linears)
 
 
 @pytest.mark.parametrize(("kind", "head", "other"), PADDED)
