@@ -2,9 +2,10 @@
 
     python -m benchmarks.limit [--rows 600] [--rounds 5] [--dtype bfloat16]
 
-In one process, on the same threads and with the same float32 kernel, in turn: the forward pass
-alone, on token streams that were prepared beforehand; pipemill's expand, forward and regroup; and
-`transformers.pipeline`, a row at a time. Prints medians and ratios.
+In one process, on the same threads, in turn: the forward pass alone, on token streams that were
+prepared beforehand; pipemill's expand, forward and regroup; and `transformers.pipeline`, a row at
+a time, as it is and with the linear layers that pipemill has chosen, so that packing alone is the
+difference. Prints medians and ratios.
 """
 
 from __future__ import annotations
@@ -77,15 +78,19 @@ def compare(stages, pipeline, texts: list[str], rounds: int) -> None:
     tokens = sum(int(lengths.sum()) for _, lengths in streams)
     assert encoder.packed
 
-    def alone() -> None:
-        with encoder.padding():  # the model's usual attention
+    def alone(linears: bool) -> None:
+        with encoder.padding():  # the model as it was loaded
+            if linears:
+                encoder.linears.use()
             for text in texts:
                 pipeline(text, truncation=True)
+            encoder.linears.leave()
 
     ways: dict[str, Callable[[], object]] = {
         "the forward pass alone": lambda: [encoder.run(*stream) for stream in streams],
         "pipemill": lambda: stages.process(Batch(pa.table({"text": texts}))),
-        "transformers, batch_size=1": alone,
+        "transformers, batch_size=1": lambda: alone(False),
+        "transformers, batch_size=1, the same linears": lambda: alone(True),
     }
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     for round_ in range(rounds + 1):

@@ -1,6 +1,6 @@
 """Whole runs side by side: pipemill, and what its users would otherwise pick.
 
-    python -m benchmarks.whole_run [--rows 8000] [--rounds 3] [--work classification]
+    python -m benchmarks.whole_run [--rows 8000] [--rounds 3] [--work classification] [--posts]
 
 Each contender works on the same texts of natural, log-normal length with the same model of 22
 million parameters (all-MiniLM-L6-v2; under a random head but for embeddings), in a fresh process,
@@ -47,16 +47,19 @@ ROWS_PER_ROW = {"zero-shot": 8, "long questions": 40, "short questions": 4}
 FEWER_ROWS = {"transformers, batch_size=32": 1000}
 
 
-def write_rows(folder: Path, work: str, rows: int) -> np.ndarray:
+def write_rows(folder: Path, work: str, rows: int, whole: bool = False) -> np.ndarray:
     """Real posts cut to log-normal lengths, as sharded Parquet; returns their lengths in words.
 
     Of long questions the context is several posts, of which a model sees a window at a time.
+    whole: the posts as they are, instead.
     """
     words = [post["text"].split() for post in newsgroups.posts()]
     middle = {"long questions": 900, "short questions": 60}.get(work, 20)
     rng = np.random.default_rng(0)
     lengths = rng.lognormal(np.log(middle), 0.95 if middle < 100 else 0.4, rows).astype(int)
     lengths = lengths.clip(2, 3000 if middle > 100 else 380)
+    if whole:
+        lengths = np.array([len(words[i % len(words)]) for i in range(rows)])
     texts = [
         " ".join((words[i % len(words)] * (1 + n // max(len(words[i % len(words)]), 1)))[:n])
         for i, n in enumerate(lengths)
@@ -110,6 +113,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=8000)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--work", choices=list(CONTENDERS), action="append")
+    parser.add_argument("--posts", action="store_true", help="whole posts, not cut to any length")
     parser.add_argument("--only", action="append", help="beside pipemill")
     parser.add_argument("--python-4", default=sys.executable)
     options = parser.parse_args()
@@ -122,12 +126,12 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as temporary:
             root = Path(temporary)
             write_model(root / "model", work)
-            lengths = write_rows(root / "rows", work, rows)
-            write_rows(root / "fewer", work, min(FEWER_ROWS.values()))
+            lengths = write_rows(root / "rows", work, rows, options.posts)
+            write_rows(root / "fewer", work, min(FEWER_ROWS.values()), options.posts)
             figures = compare(work, names, root, options.rounds, options.python_4)
         whole, steady = medians(figures, rows)
         text = f"{work}: {table(whole, steady, rows, options.rounds, lengths)}"
-        file = results / work.replace(" ", "_")
+        file = results / (work + " of posts" * options.posts).replace(" ", "_")
         file.with_suffix(".md").write_text(text)
         file.with_suffix(".json").write_text(json.dumps(figures, indent=1))
         draw(work, rows, whole, steady, file.with_suffix(".png"))

@@ -60,6 +60,7 @@ def test_the_output_is_a_plain_parquet_dataset_in_input_order(models, data, tmp_
     assert all(schema.equals(schemas[0]) for schema in schemas)
     footer = json.loads(pq.read_metadata(parts(tmp_path / "out")[0]).metadata[b"pipemill"])
     counts = {"rows", "dead", "dead_rows", "truncated_rows", "lost_tokens"}
+    counts |= {"tokens", "padded_tokens"}
     assert footer.keys() == {"job", "fingerprint", "split", "digest", *counts}
     record = json.loads((tmp_path / "out/_pipemill/job.json").read_text())
     assert record["fingerprint"] == footer["fingerprint"]
