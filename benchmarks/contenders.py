@@ -206,12 +206,13 @@ class _Actors(threading.Thread):
             time.sleep(1)
 
 
-def pipemill_run(model: str, rows: str, output: str, **job: Any) -> Marks:
+def pipemill_run(model: str, rows: str, output: str, dtype: str = "float32", **job: Any) -> Marks:
     import pipemill
 
     actors = _Actors()
     actors.start()
-    report = pipemill.run(model=model, input=rows, output=output, **job)
+    weights = {"path": model, "dtype": dtype}
+    report = pipemill.run(model=weights, input=rows, output=output, **job)
     print(f"{report}\nan actor's most memory: {actors.peak // 2**20} MiB", file=sys.stderr)
     parts = sorted(Path(output).glob("part-*"), key=lambda part: part.stat().st_mtime)
     marks, done = [], 0
@@ -239,6 +240,7 @@ ANSWER = {
 CONTENDERS: dict[str, dict[str, Callable[[str, str, str], Marks]]] = {
     "classification": {
         "pipemill": CLASSIFY,
+        "pipemill, bfloat16": partial(CLASSIFY, dtype="bfloat16"),
         "transformers, batch_size=1": partial(pipeline_loop, batch_size=1),
         "transformers, batch_size=32": partial(pipeline_loop, batch_size=32),
         "datasets.map, batch_size=1": partial(datasets_map, batch_size=1),
@@ -247,6 +249,7 @@ CONTENDERS: dict[str, dict[str, Callable[[str, str, str], Marks]]] = {
     },
     "embedding": {
         "pipemill": EMBED,
+        "pipemill, bfloat16": partial(EMBED, dtype="bfloat16"),
         "sentence-transformers": partial(sentence_transformers, medium=False),
         'sentence-transformers, "medium"': partial(sentence_transformers, medium=True),
         "Daft embed_text": daft_embed_text,

@@ -31,6 +31,9 @@ from tests.processes import kill_marked, marked, marked_environment
 
 KILLING, SHARDS = 5, 8
 VICTIMS = ("driver", "actor", "raylet", "s3")
+# What their command lines hold.
+NAMES = {"driver": "pipemill.jobs.run", "actor": "MapWorker", "raylet": "raylet/raylet"}
+HUNG_S = 900  # a run that takes longer, under all this, is counted as one that hangs
 
 
 def texts(rows: int, rng: random.Random) -> list[str]:
@@ -50,19 +53,27 @@ class Storm(threading.Thread):
         self.mark, self.server, self.rng, self.end = mark, server, rng, end
         self.killed: Counter[str] = Counter()
         self.over = threading.Event()
-        self.peak = 0  # bytes of a driver
+        self.started = time.monotonic()
+        # MiB of the largest driver and of the largest actor, in every five minutes.
+        self.peaks: dict[str, dict[int, int]] = {"driver": {}, "actor": {}}
 
     def run(self) -> None:
         next_kill = time.monotonic() + 20
         while not self.over.wait(0.5):
-            for process in self._named("pipemill.jobs.run"):
-                try:
-                    self.peak = max(self.peak, process.memory_info().rss)
-                except psutil.Error:
-                    continue
+            self._weigh()
             if next_kill < time.monotonic() < self.end:
                 self._kill(self.rng.choice(VICTIMS))
                 next_kill = time.monotonic() + self.rng.uniform(5, 25)
+
+    def _weigh(self) -> None:
+        now = int((time.monotonic() - self.started) // 300)
+        for who, peaks in self.peaks.items():
+            for process in self._named(NAMES[who]):
+                try:
+                    size = process.memory_info().rss // 2**20
+                except psutil.Error:
+                    continue
+                peaks[now] = max(peaks.get(now, 0), size)
 
     def _kill(self, victim: str) -> None:
         if victim == "s3":
@@ -71,8 +82,7 @@ class Storm(threading.Thread):
             self.server.start()
             self.killed[victim] += 1
             return
-        names = {"driver": "pipemill.jobs.run", "actor": "MapWorker", "raylet": "raylet/raylet"}
-        found = self._named(names[victim])
+        found = self._named(NAMES[victim])
         if found:
             try:
                 self.rng.choice(found).kill()
@@ -136,7 +146,14 @@ def weather(
     storm.start()
     ends: Counter[str] = Counter()
     while True:
-        done = subprocess.run(command, env=environment, capture_output=True, text=True)
+        try:
+            done = subprocess.run(
+                command, env=environment, capture_output=True, text=True, timeout=HUNG_S
+            )
+        except subprocess.TimeoutExpired:
+            ends["hung"] += 1
+            kill_marked(mark)
+            continue
         ends[str(done.returncode)] += 1
         if done.returncode == 0:
             break
@@ -163,7 +180,9 @@ def weather(
         "minutes": round((time.monotonic() - started) / 60, 1),
         "killed": dict(storm.killed),
         "runs by exit status": dict(ends),
-        "a driver's most memory, MiB": storm.peak // 2**20,
+        "most memory in every 5 minutes, MiB": {
+            who: list(peaks.values()) for who, peaks in storm.peaks.items()
+        },
     }
 
 
