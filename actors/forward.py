@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -12,12 +13,12 @@ import pyarrow as pa
 from .arrays import each, numbers
 from .batching import micro_batches, padded_size
 from .budget import Budget
-from .isolate import isolate
+from .isolate import is_rows_fault, isolate
 from .memory import OutOfMemory, free, is_out_of_memory
 from .repeats import first_of_each
 from .task import Task
 
-Pieces = list[tuple[np.ndarray, pa.Array]]
+Pieces = list[tuple[np.ndarray, Any]]
 Failed = list[tuple[int, BaseException]]
 
 
@@ -35,6 +36,8 @@ class Forward:
     done: Pieces = field(default_factory=list)
     failed: Failed = field(default_factory=list)
     work: Counter[str] = field(default_factory=Counter)
+    # Whether each micro-batch is waited for, rather than all of them at the end.
+    waits: bool = False
 
     def run(self) -> None:
         self.sizes = numbers(self.chunks, "size")
@@ -43,6 +46,8 @@ class Forward:
         self.work.update(chunks=len(self.chunks), repeated_chunks=len(self.chunks) - len(left))
         while len(left):
             left = self._pass(left)
+            if not len(left):
+                left = self._arrived()
         if len(copies) != len(np.unique(copies)):
             self._copy(copies)
 
@@ -81,12 +86,30 @@ class Forward:
 
     def _micro_batch(self, some: np.ndarray) -> pa.Array:
         try:
-            return each(some, self.task.forward(self.chunks.take(pa.array(some))))
+            found = self.task.forward(self.chunks.take(pa.array(some)))
+            if not callable(found):
+                return each(some, found)
+            # Without waiting there is nothing to measure.
+            return each(some, found()) if self.waits or not self.budget.settled else found
         except Exception as error:
             # A single chunk that does not fit is that row's own trouble.
             if len(some) > 1 and is_out_of_memory(error):
                 raise OutOfMemory from error
             raise
+
+    def _arrived(self) -> np.ndarray:
+        """Waits for the outputs that are on their way from the device; returns the chunks of those
+        that fail now: they are run again, and waited for."""
+        pieces, self.done, again = self.done, [], []
+        for some, found in pieces:
+            try:
+                self.done.append((some, each(some, found()) if callable(found) else found))
+            except BaseException as error:
+                if not is_rows_fault(error):
+                    raise
+                again.append(some)
+        self.waits = bool(again)
+        return np.concatenate([*again, np.zeros(0, np.int64)])
 
     def _copy(self, copies: np.ndarray) -> None:
         """Gives equal chunks what the first of them got."""

@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from .on_host import on_device
+
 _NAME = "pipemill_packed"
 _stream = threading.local()  # .lengths: of the sequences of this thread's forward pass
 
@@ -91,12 +93,11 @@ def _by_length(streams: list[Any], scale: float | None, causal: bool, window: in
 
 def _varlen(streams: list[Any], scale: float | None, causal: bool, window: int | None) -> Any:
     """All sequences in one call, on a GPU. Untried: no GPU was at hand."""
-    import torch
     from torch.nn.attention.varlen import varlen_attn
 
     longest = int(_stream.lengths.max())
-    ends = torch.from_numpy(np.concatenate([[0], np.cumsum(_stream.lengths)]).astype(np.int32))
-    ends = ends.to(streams[0].device, non_blocking=True)
+    ends = np.concatenate([[0], np.cumsum(_stream.lengths)]).astype(np.int32)
+    ends = on_device(ends, streams[0].device)
     side = -1 if window is None else window - 1
     return varlen_attn(
         *(stream.contiguous() for stream in streams),

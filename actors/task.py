@@ -8,6 +8,8 @@ from typing import Any, Protocol
 
 import pyarrow as pa
 
+from .on_host import Outputs
+
 # What a column may hold; `jobs/kinds.py` says in what types.
 KINDS = (
     "text labels flag number image audio video messages table words boxes any".split()
@@ -109,8 +111,11 @@ class Task(Protocol):
         row's text and that no chunk holds; a row has lost what its chunks say together.
         """
 
-    def forward(self, chunks: pa.StructArray) -> pa.Array:
-        """One output per chunk of a micro-batch, computed on the device."""
+    def forward(self, chunks: pa.StructArray) -> Outputs:
+        """One output per chunk of a micro-batch, computed on the device.
+
+        Or a function that waits for them, if they are on their way from a GPU (`on_host`).
+        """
 
     def regroup(self, rows: pa.Table, outputs: pa.ListArray) -> pa.Table:
         """The result columns, one row per row, from the outputs of each row's chunks."""

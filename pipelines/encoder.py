@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from pipemill.actors.on_host import on_device
 from pipemill.actors.packed import exchange_attention, stream_of
 from pipemill.actors.prepacked import Prepacked, prepack
 
@@ -132,8 +133,6 @@ class Encoder:
         return torch.cat(answers).float()
 
     def _padded(self, columns: dict[str, np.ndarray], lengths: np.ndarray) -> Any:
-        import torch
-
         tokenizer = self.pipeline.tokenizer
         here = np.arange(lengths.max(initial=0)) < lengths[:, None]
         inputs = {}
@@ -148,7 +147,8 @@ class Encoder:
             return output
         if self.reads == "masks":
             here &= inputs["input_ids"] == tokenizer.mask_token_id
-        return output[torch.from_numpy(here).to(output.device)]
+        # Where they are, not whether: of a mask the host would ask the device how many.
+        return output.flatten(0, 1)[on_device(np.flatnonzero(here), output.device)]
 
     def _packed(self, columns: dict[str, np.ndarray], lengths: np.ndarray) -> Any:
         tokens = int(lengths.sum())
@@ -186,10 +186,8 @@ class Encoder:
         if self.reads == "all":
             yield
             return
-        import torch
-
         base = self.pipeline.model.base_model
-        index = torch.from_numpy(places).to(self.pipeline.device)
+        index = on_device(places, self.pipeline.device)
 
         def gathered(states: Any) -> Any:
             states = states[0, index]
@@ -216,8 +214,7 @@ class Encoder:
 
         pipeline = self.pipeline
         tensors: dict[str, Any] = {
-            name: _moved(torch.from_numpy(values), pipeline.device)
-            for name, values in inputs.items()
+            name: on_device(values, pipeline.device) for name, values in inputs.items()
         }
         if "use_cache" in inspect.signature(pipeline.model.forward).parameters:
             tensors["use_cache"] = False
@@ -242,8 +239,3 @@ def _rounded_up(
         name: np.append(values, np.repeat(values[:1], missing)) for name, values in columns.items()
     }
     return filled, np.append(lengths, more)
-
-
-def _moved(tensor: Any, device: Any) -> Any:
-    """On a GPU from pinned memory: only from there does the host not wait for the copy."""
-    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor

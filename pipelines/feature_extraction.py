@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from pipemill.actors.on_host import Outputs, on_device, on_host
 from pipemill.actors.task import Column, Loaded, Parameter
 
 from . import text_encoder, windows
@@ -69,13 +70,12 @@ class FeatureExtraction:
     def expand(self, rows: pa.Table) -> pa.ListArray:
         return self.cutter.chunks(rows["text"].to_pylist())
 
-    def forward(self, chunks: pa.StructArray) -> pa.Array:
+    def forward(self, chunks: pa.StructArray) -> Outputs:
         states, lengths = self.encoder(chunks)
         if self.pooling == "none":
-            return _token_vectors(states, lengths)
-        return windows.with_sizes(
-            text_encoder.vectors(_pool(states, lengths, self.pooling)), lengths
-        )
+            return on_host(states, lambda array: _token_vectors(array, lengths))
+        pooled = _pool(states, lengths, self.pooling)
+        return on_host(pooled, lambda array: windows.with_sizes(array, lengths))
 
     def regroup(self, rows: pa.Table, outputs: pa.ListArray) -> pa.Table:
         counts, chunks = pc.list_value_length(outputs).to_numpy(), outputs.flatten()
@@ -99,14 +99,14 @@ def _pool(states: Any, lengths: np.ndarray, pooling: str) -> Any:
     ends = np.cumsum(lengths)
     if pooling in ("cls", "last"):
         place = ends - lengths if pooling == "cls" else ends - 1
-        return states[torch.from_numpy(place).to(states.device)]
-    each = torch.from_numpy(lengths).to(states.device)
-    return torch.segment_reduce(states.float(), pooling, lengths=each, axis=0)
+        return states[on_device(place, states.device)]
+    each = on_device(lengths, states.device)
+    # unsafe: the lengths are right, and a look at them would wait for the device.
+    return torch.segment_reduce(states.float(), pooling, lengths=each, axis=0, unsafe=True)
 
 
-def _token_vectors(states: Any, lengths: np.ndarray) -> pa.ListArray:
-    """One list of vectors per chunk, as long as the chunk."""
-    array = states.float().cpu().numpy()
+def _token_vectors(array: np.ndarray, lengths: np.ndarray) -> pa.ListArray:
+    """Shape (tokens, width) as one list of vectors per chunk, as long as the chunk."""
     each = pa.array(np.arange(len(array) + 1) * array.shape[1], pa.int32())
     tokens = pa.ListArray.from_arrays(each, pa.array(array.ravel()))
     offsets = pa.array(np.concatenate([[0], np.cumsum(lengths)]), pa.int32())

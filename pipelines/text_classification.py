@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from pipemill.actors.on_host import Outputs, on_host
 from pipemill.actors.task import Column, Loaded, Parameter
 
 from . import text_encoder, windows
@@ -98,9 +99,9 @@ class TextClassification:
         order = np.argsort(pc.sort_indices(paired, sort_keys=[("", "descending")]).to_numpy())
         return pa.concat_arrays(pieces).take(pa.array(order))
 
-    def forward(self, chunks: pa.StructArray) -> pa.StructArray:
+    def forward(self, chunks: pa.StructArray) -> Outputs:
         logits, lengths = self.encoder(chunks)
-        return windows.with_sizes(text_encoder.vectors(logits), lengths)
+        return on_host(logits, lambda array: windows.with_sizes(array, lengths))
 
     def regroup(self, rows: pa.Table, outputs: pa.ListArray) -> pa.Table:
         counts, chunks = pc.list_value_length(outputs).to_numpy(), outputs.flatten()

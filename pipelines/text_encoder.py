@@ -113,9 +113,8 @@ def needs_equal_sizes(pipeline: Any) -> bool:
     )
 
 
-def vectors(tensor: Any) -> pa.FixedSizeListArray:
-    """A (chunks, width) tensor as one float32 list per chunk, without a Python list on the way."""
-    array = tensor.float().cpu().numpy()
+def vectors(array: np.ndarray) -> pa.FixedSizeListArray:
+    """Shape (chunks, width) as one float32 list per chunk, without a Python list on the way."""
     return pa.FixedSizeListArray.from_arrays(pa.array(array.ravel()), array.shape[1])
 
 

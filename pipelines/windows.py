@@ -169,9 +169,10 @@ def lost_tokens(
     return lost
 
 
-def with_sizes(vectors: pa.FixedSizeListArray, sizes: np.ndarray) -> pa.StructArray:
-    """One output per chunk: its vector, and its number of tokens."""
-    return pa.StructArray.from_arrays([vectors, pa.array(sizes)], names=["vector", "tokens"])
+def with_sizes(vectors: np.ndarray, sizes: np.ndarray) -> pa.StructArray:
+    """One output per chunk: its vector, of shape (chunks, width), and its number of tokens."""
+    columns = [text_encoder.vectors(vectors), pa.array(sizes)]
+    return pa.StructArray.from_arrays(columns, names=["vector", "tokens"])
 
 
 def pool(vectors: np.ndarray, tokens: np.ndarray, counts: np.ndarray, rule: str) -> np.ndarray:

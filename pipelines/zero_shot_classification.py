@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from pipemill.actors.on_host import Outputs, on_host
 from pipemill.actors.task import Column, Loaded, Parameter
 
 from . import text_encoder, windows
@@ -84,9 +85,9 @@ class ZeroShotClassification:
         text_encoder.check_length(chunks, self.limit, "the label alone is longer than that")
         return text_encoder.per_row(chunks, counts)
 
-    def forward(self, chunks: pa.StructArray) -> pa.FixedSizeListArray:
+    def forward(self, chunks: pa.StructArray) -> Outputs:
         logits, _ = self.encoder(chunks)
-        return text_encoder.vectors(logits[:, self.contrast])
+        return on_host(logits, lambda array: text_encoder.vectors(array[:, self.contrast]))
 
     def regroup(self, rows: pa.Table, outputs: pa.ListArray) -> pa.Table:
         counts = pc.list_value_length(outputs).to_numpy()

@@ -22,11 +22,12 @@ class Memory:
     """A task whose answer is what the chunk says; `room` tokens fit into its memory.
 
     bad: what chunks may say that fail. trouble: numbers of calls that fail for memory, whatever
-    they are asked.
+    they are asked. late: as from a GPU, answers and what is bad show only when they are waited for.
     """
 
-    def __init__(self, room=10**9, packed=False, repeats=True, bad=(), trouble=()):
-        self.room, self.packed, self.repeats = room, packed, repeats
+    def __init__(self, room=10**9, packed=False, repeats=True, bad=(), trouble=(), late=False):
+        self.room, self.packed, self.repeats, self.late = room, packed, repeats, late
+        self.arrived = 0
         self.bad, self.trouble = set(bad), set(trouble)
         self.calls = []
 
@@ -37,6 +38,10 @@ class Memory:
         cost = sizes.sum() if self.packed else len(sizes) * sizes.max()
         if len(self.calls) in self.trouble or cost > self.room:
             raise RuntimeError(FULL)
+        return (lambda: self.answers(says)) if self.late else self.answers(says)
+
+    def answers(self, says):
+        self.arrived += 1
         if self.bad & set(says):
             raise KeyError(f"{self.bad & set(says)}: out of memory, says the row")
         return pa.array([f"{word}!" for word in says])
@@ -68,14 +73,15 @@ WORDS = st.tuples(st.integers(1, 30), st.integers(0, 9), st.integers(0, 2))
     trouble=st.sets(st.integers(1, 20), max_size=4),
     packed=st.booleans(),
     repeats=st.booleans(),
+    late=st.booleans(),
 )
 def test_every_chunk_has_its_own_answer_whatever_happens(
-    words, budgets, room, bad, trouble, packed, repeats
+    words, budgets, room, bad, trouble, packed, repeats, late
 ):
     sizes, _, groups = ([word[i] for word in words] for i in range(3))
     says = [f"{number} in {size}, {group}" for size, number, group in words]
     failing = {say for say, word in zip(says, words, strict=True) if word[1] in bad}
-    task = Memory(room, packed, repeats, failing, trouble)
+    task = Memory(room, packed, repeats, failing, trouble, late)
     forward, answers = ran(task, Budget(*budgets), chunks_of(sizes, says, groups))
     failed = dict(forward.failed)
     assert len(failed) == len(forward.failed), "no chunk fails twice"
@@ -166,6 +172,23 @@ def test_what_did_not_fit_is_let_go_before_the_next_try():
     finally:
         gc.enable()
     assert [i for i, _ in forward.failed] == [3]
+
+
+def test_a_device_is_waited_for_only_when_it_has_all_micro_batches():
+    waited = []
+
+    class Device(Memory):
+        def answers(self, says):
+            waited.append(len(self.calls))
+            return super().answers(says)
+
+    task, chunks = Device(late=True), chunks_of([10] * 20)
+    _, answers = ran(task, Budget(50), chunks)
+    assert answers == [f"chunk {i}!" for i in range(20)]
+    assert waited == [4] * 4
+    measured, waited[:] = Device(late=True), []
+    ran(measured, Budget(50, 20), chunks)
+    assert waited[:3] == [1, 2, 3], "each micro-batch that is measured is waited for"
 
 
 def test_the_work_tells_tokens_padding_and_packing():
