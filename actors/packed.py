@@ -77,7 +77,7 @@ def _by_length(streams: list[Any], scale: float | None, causal: bool, window: in
 
     out = torch.empty_like(streams[0], memory_format=torch.contiguous_format)
     gqa = streams[0].shape[1] != streams[1].shape[1]
-    for start, count, length in _runs(_stream.lengths):
+    for start, count, length in runs(_stream.lengths):
         end = start + count * length
         parts = [s[start:end].unflatten(0, (count, length)).transpose(1, 2) for s in streams]
         done = torch.nn.functional.scaled_dot_product_attention(
@@ -121,7 +121,7 @@ def _near(length: int, window: int | None, causal: bool, device: Any) -> Any:
     return ((distance >= 0) if causal else (distance > -window)) & (distance < window)
 
 
-def _runs(lengths: np.ndarray) -> list[tuple[int, int, int]]:
+def runs(lengths: np.ndarray) -> list[tuple[int, int, int]]:
     """(first token, sequences, length) of each run of sequences of equal length."""
     cuts = np.flatnonzero(np.diff(lengths)) + 1
     firsts, counts = np.append(0, cuts), np.diff(np.append(np.append(0, cuts), len(lengths)))

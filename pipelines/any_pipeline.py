@@ -89,9 +89,8 @@ class AnyPipeline:
 
     def forward(self, chunks: pa.StructArray) -> pa.Array:
         inputs = [chunk.as_buffer() for chunk in chunks.field("inputs")]
-        outputs = self.forwards(
-            list(zip(inputs, chunks.field("settings").to_pylist(), strict=True))
-        )
+        several = list(zip(inputs, chunks.field("settings").to_pylist(), strict=True))
+        outputs = self.forwards(several, len(chunks.field("size").unique()) > 1)
         return pa.array(list(map(pickled, outputs)), pa.large_binary())
 
     def regroup(self, rows: pa.Table, outputs: pa.ListArray) -> pa.Table:
@@ -146,11 +145,13 @@ class AnyPipeline:
             tokens = int(chunk["input_ids"].shape[-1]) if "input_ids" in chunk else 0
             text_encoder.check_tokens(tokens, self.limit, "cut or shorten the text")
         pads = self.forwards.pads(during)
+        # What preprocess was told may be in lists, of which a pipeline reads the first for all.
+        apart = settings if during or self.forwards.by_token is None else ""
         lost = tokens_cut(self.pipeline.tokenizer, row.get(self.declared.cuts or ""), chunks)
         return [
             {
                 "size": size_of(chunk),
-                "group": group_of(chunk, settings if during else "", pads),
+                "group": group_of(chunk, apart, pads and not self.forwards.is_empty(chunk)),
                 "lost": lost if chunk is chunks[0] else 0,
                 "settings": settings,
                 "inputs": pickled(compact(chunk, self.scale)),

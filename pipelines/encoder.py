@@ -5,24 +5,22 @@ from __future__ import annotations
 import inspect
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from pipemill.actors.on_host import on_device
-from pipemill.actors.packed import exchange_attention, stream_of
+from pipemill.actors.packed import exchange_attention, runs, stream_of
 from pipemill.actors.prepacked import Prepacked, prepack
 
 from . import text_encoder
 from .packing_probe import probe
+from .token_stream import positions, read_at, rounded_up
 
 # How far packed answers may be from the padded ones, as a share of how these differ among each
 # other: rounding, and nothing else.
 _CLOSE = {"float32": 1e-4, "float64": 1e-4, "bfloat16": 3e-2, "float16": 5e-3}
-
-# Streams are of a multiple of so many tokens where each new length costs something.
-_STEP = 16
 
 
 class Encoder:
@@ -39,6 +37,7 @@ class Encoder:
         self._padding_index: int | None = None
         self._lock = threading.Lock()
         self._verdict: bool | None = None
+        self._pads: bool | None = None
         self.linears = Prepacked([])
 
     def __call__(self, chunks: pa.StructArray) -> tuple[Any, np.ndarray]:
@@ -58,7 +57,11 @@ class Encoder:
         """The same of chunks one after the other, each of `columns` of shape (tokens,)."""
         if lengths.min(initial=1) < 1:
             raise ValueError("the text has no tokens")
-        return (self._packed if self.packed else self._padded)(columns, lengths)
+        if self.packed:
+            return self._packed(columns, lengths)
+        if (lengths == lengths[0]).all() or self._padding_is_the_same():
+            return self._padded(columns, lengths)
+        return self._by_length(columns, lengths)
 
     @property
     def packed(self) -> bool:
@@ -72,12 +75,9 @@ class Encoder:
         model = self.pipeline.model
         if self.pipeline.device.type == "meta" or text_encoder.needs_own_length(model):
             return False
-        close = _CLOSE.get(str(model.dtype).removeprefix("torch."), 0)
         try:
-            columns, lengths = probe(self.pipeline)
-            if self.reads == "masks":
-                columns["input_ids"][::2] = self.pipeline.tokenizer.mask_token_id
-            expected = self._one_by_one(columns, lengths)
+            columns, lengths = self._probe()
+            expected = self._by_length(columns, lengths, together=False).float()
             self.usual = exchange_attention(model)
         except Exception:  # whatever this model does instead of attention as usual
             return False
@@ -90,10 +90,34 @@ class Encoder:
                 got = self._packed(columns, lengths).float()
             except Exception:
                 continue
-            if (got - expected).norm() <= close * (expected - expected.mean(dim=0)).norm():
+            if self._is_close(got, expected):
                 return True
         self._as_loaded()
         return False
+
+    def _probe(self) -> tuple[dict[str, np.ndarray], np.ndarray]:
+        columns, lengths = probe(self.pipeline)
+        if self.reads == "masks":
+            columns["input_ids"][::2] = self.pipeline.tokenizer.mask_token_id
+        return columns, lengths
+
+    def _is_close(self, got: Any, expected: Any) -> bool:
+        close = _CLOSE.get(str(self.pipeline.model.dtype).removeprefix("torch."), 0)
+        return bool((got - expected).norm() <= close * (expected - expected.mean(dim=0)).norm())
+
+    def _padding_is_the_same(self) -> bool:
+        """Whether the model's answers are the same with padding; tried when first asked.
+
+        MobileBERT looks at a token's neighbours, CANINE at a number of characters at a time.
+        """
+        if self._pads is None:
+            try:
+                columns, lengths = self._probe()
+                alone = self._by_length(columns, lengths, together=False).float()
+                self._pads = self._is_close(self._padded(columns, lengths).float(), alone)
+            except Exception:  # whatever it does not take of the probe: it is not known to pad
+                self._pads = False
+        return self._pads
 
     def _as_loaded(self) -> None:
         self.pipeline.model.set_attn_implementation(self.usual)
@@ -121,16 +145,19 @@ class Encoder:
             self._as_loaded()
         self._verdict = False
 
-    def _one_by_one(self, columns: dict[str, np.ndarray], lengths: np.ndarray) -> Any:
-        """Each sequence alone, as the model was made for."""
+    def _by_length(
+        self, columns: dict[str, np.ndarray], lengths: np.ndarray, together: bool = True
+    ) -> Any:
+        """Sequences of equal length at once, or each alone, as the model was made for."""
         import torch
 
-        ends = np.cumsum(lengths)
-        answers = [
-            self._padded({name: v[end - n : end] for name, v in columns.items()}, np.array([n]))
-            for end, n in zip(ends, lengths, strict=True)
-        ]
-        return torch.cat(answers).float()
+        answers = []
+        for start, count, length in runs(lengths):
+            each = count if together else 1
+            for first in range(start, start + count * length, each * length):
+                some = {name: v[first : first + each * length] for name, v in columns.items()}
+                answers.append(self._padded(some, np.full(each, length)))
+        return torch.cat(answers)
 
     def _padded(self, columns: dict[str, np.ndarray], lengths: np.ndarray) -> Any:
         tokenizer = self.pipeline.tokenizer
@@ -156,58 +183,19 @@ class Encoder:
         if self.reads == "masks":
             places = np.flatnonzero(columns["input_ids"] == self.pipeline.tokenizer.mask_token_id)
         if self.linears.forwards:
-            columns, lengths = _rounded_up(columns, lengths)
-        starts = np.cumsum(lengths) - lengths
+            columns, lengths = rounded_up(columns, lengths)
         inputs = {name: values[None] for name, values in columns.items()}
-        inputs["position_ids"] = self._positions(columns["input_ids"], starts, lengths)[None]
+        place = positions(columns["input_ids"], lengths, self._padding_index)
+        inputs["position_ids"] = place[None]
         with stream_of(lengths), self._read_at(places):
             output = self._run(inputs)
         return output if self.reads == "first" else output[0][:tokens]
 
-    def _positions(self, ids: np.ndarray, starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-        """Of each token in its sequence, shape (tokens,).
-
-        RoBERTa and its kin count from behind the padding's, and do not count the padding's token.
-        """
-        if self._padding_index is None:
-            return np.arange(len(ids)) - np.repeat(starts, lengths)
-        counts = ids != self._padding_index
-        before = np.concatenate([[0], np.cumsum(counts)])
-        within = before[1:] - np.repeat(before[starts], lengths)
-        return np.where(counts, within, 0) + self._padding_index
-
-    @contextmanager
-    def _read_at(self, places: np.ndarray) -> Iterator[None]:
-        """Within it the model's head sees these tokens of the stream, where it does not see all.
-
-        A classifier's, or a pooler, looks at the first token of what it is given, and of a stream
-        would see only the very first: it is given each chunk's own.
-        """
+    def _read_at(self, places: np.ndarray) -> AbstractContextManager[None]:
         if self.reads == "all":
-            yield
-            return
-        base = self.pipeline.model.base_model
+            return nullcontext()
         index = on_device(places, self.pipeline.device)
-
-        def gathered(states: Any) -> Any:
-            states = states[0, index]
-            # Several rows of one token, or one row of several.
-            return states[:, None] if self.reads == "first" else states[None]
-
-        def after(module: Any, args: Any, output: Any) -> Any:
-            output[0 if isinstance(output, list) else "last_hidden_state"] = gathered(output[0])
-            return output
-
-        hooks = [base.register_forward_hook(after)]
-        if (pooler := getattr(base, "pooler", None)) is not None:
-            hooks.append(
-                pooler.register_forward_pre_hook(lambda m, args: (gathered(args[0]), *args[1:]))
-            )
-        try:
-            yield
-        finally:
-            for hook in hooks:
-                hook.remove()
+        return read_at(self.pipeline.model, index, self.reads == "first")
 
     def _run(self, inputs: dict[str, np.ndarray]) -> Any:
         import torch
@@ -224,18 +212,3 @@ class Encoder:
                 return found[0]
             several = [found[name] for name in self.outputs]
             return torch.stack(several, dim=-1) if len(several) > 1 else several[0]
-
-
-def _rounded_up(
-    columns: dict[str, np.ndarray], lengths: np.ndarray
-) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """The stream with a few tokens more that nobody reads, so that there are few lengths of it."""
-    missing, longest = int(-lengths.sum() % _STEP), int(lengths.max())
-    if not missing:
-        return columns, lengths
-    # None of them is longer than a sequence that the model takes.
-    more = [longest] * (missing // longest) + [missing % longest] * bool(missing % longest)
-    filled = {
-        name: np.append(values, np.repeat(values[:1], missing)) for name, values in columns.items()
-    }
-    return filled, np.append(lengths, more)

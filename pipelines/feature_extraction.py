@@ -48,7 +48,7 @@ class FeatureExtraction:
         settings, pipeline = loaded.settings(self.parameters), loaded.pipeline
         self.encoder = Encoder(pipeline, reads="all")
         self.pooling, self.normalize = settings["pooling"], settings["normalize"]
-        limits = [text_encoder.max_length(pipeline), settings["max_length"]]
+        limits = [_longest(pipeline, settings["truncation"]), settings["max_length"]]
         self.cutter = windows.Cutter(
             tokenizer=pipeline.tokenizer,
             limit=min((limit for limit in limits if limit), default=None),
@@ -90,6 +90,17 @@ class FeatureExtraction:
             pooled = pooled / np.maximum(np.linalg.norm(pooled, axis=1, keepdims=True), 1e-12)
         values = pa.array(pooled.astype(np.float32, copy=False).ravel())
         return pa.table({"embedding": pa.FixedSizeListArray.from_arrays(values, self.width)})
+
+
+def _longest(pipeline: Any, truncation: bool | str | None) -> int | None:
+    """The most tokens that are one chunk: what the model has positions for, or, where it has no
+    table of them that could end, what it was trained for. Cut texts end where transformers' do."""
+    config = pipeline.model.config.get_text_config()
+    cut = text_encoder.max_length(pipeline)
+    if windows.truncates(truncation):
+        return cut
+    trained = getattr(config, "max_position_embeddings", None)
+    return text_encoder.positions(pipeline.model) or cut or trained
 
 
 def _pool(states: Any, lengths: np.ndarray, pooling: str) -> Any:

@@ -65,7 +65,7 @@ FILL_MASK = PipelineTask(
     "those with several_masks",
     inputs=(
         Column(name="text", kind="text"),
-        Column(name="targets", kind="labels", required=False, parameter=True),
+        Column(name="targets", kind="any", required=False, parameter=True),
         Column(name="top_k", kind="number", required=False, parameter=True),
     ),
     parameters={

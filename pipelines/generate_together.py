@@ -54,6 +54,10 @@ class Generating:
         minds = _MINDS_PROMPT if self.after_prompt else _MINDS_PADDING
         return all(settings.get(name) in _HARMLESS for name in minds)
 
+    @staticmethod
+    def has_no_prompt(inputs: Values) -> bool:
+        return not inputs[_IDS].shape[-1]
+
     def stacked(self, inputs: list[Values]) -> Values:
         """One input of several, each of one row: a decoder goes on at the right end."""
         import torch

@@ -9,6 +9,7 @@ import pyarrow as pa
 from pipemill.actors.task import Column, Loaded, Parameter
 
 from .chat_media import fill_media
+from .chat_text import continued, reply
 from .declared import PipelineTask, Values
 from .generation_parameters import GENERATION, ONLY_BY_DICT, one_level, several
 from .row_values import messages_of
@@ -46,16 +47,6 @@ def texts_of(name: str) -> Callable[[Any, Values], Values]:
     return record
 
 
-def reply(generated: Any) -> str:
-    """The text itself, or the last message of a chat."""
-    if isinstance(generated, str):
-        return generated
-    content = generated[-1].get("content")
-    if isinstance(content, list):
-        return "".join(part.get("text") or "" for part in content)
-    return content or ""
-
-
 def _chat_or_text(values: Values, pipeline: Any) -> Any:
     from transformers.utils.chat_template_utils import Chat
 
@@ -78,15 +69,11 @@ def _record(answer: Any, values: Values) -> Values:
     if values.get("messages") is not None:
         whole = answer[0]["generated_text"]
         if isinstance(whole, str):  # return_full_text: false
-            whole = _continued(messages_of(values["messages"]), whole)
+            whole = continued(
+                messages_of(values["messages"]), whole, values.get("continue_final_message")
+            )
         record["messages"] = [{"role": m["role"], "content": reply([m])} for m in whole]
     return record
-
-
-def _continued(messages: list[dict[str, Any]], text: str) -> list[dict[str, Any]]:
-    if messages[-1]["role"] == "assistant":  # it was given the beginning of its answer
-        return [*messages[:-1], {**messages[-1], "content": messages[-1]["content"] + text}]
-    return [*messages, {"role": "assistant", "content": text}]
 
 
 TEXT_GENERATION = PipelineTask(

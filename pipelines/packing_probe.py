@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import numpy as np
@@ -34,7 +35,7 @@ def probe(pipeline: Any) -> tuple[dict[str, np.ndarray], np.ndarray]:
     special = [i for i in tokenizer.all_special_ids if i < known][: int(lengths[0]) // 4]
     ids[1 : 1 + len(special)] = special
     columns = {"input_ids": ids}
-    if "token_type_ids" in tokenizer.model_input_names:
+    if "token_type_ids" in inspect.signature(model.forward).parameters:
         types = getattr(config, "type_vocab_size", None) or 1
         columns["token_type_ids"] = rng.integers(min(types, 2), size=len(ids))
     return columns, lengths

@@ -35,7 +35,8 @@ class PipelineForward:
     """Runs chunks together only if a first try gave the answers of one at a time.
 
     sanitized: from a row's settings to the keywords of preprocess, _forward and postprocess.
-    alone: whether every chunk runs alone; None before it was tried.
+    alone: whether every chunk runs alone, of equal length (False) and of others (True) in a
+        micro-batch; what is not there was not tried.
     """
 
     def __init__(
@@ -50,12 +51,14 @@ class PipelineForward:
         self.chunked = isinstance(loaded.pipeline, ChunkPipeline)
         self.by_token = by_token(declared, loaded)
         self.generating = generating(declared, loaded)
-        self.alone: bool | None = None if declared.stacks else True
+        self.alone: dict[bool, bool] = {} if declared.stacks else {False: True, True: True}
 
     @property
     def packed(self) -> bool:
         """Whether chunks of any length, and of any settings, may share a micro-batch."""
-        return self.by_token is not None and not self.alone and self.by_token.encoder.packed
+        return (
+            self.by_token is not None and not self.alone.get(False) and self.by_token.encoder.packed
+        )
 
     def pads(self, during: Keywords) -> bool:
         """Whether chunks of unequal length may share a micro-batch.
@@ -66,27 +69,36 @@ class PipelineForward:
             return self.by_token.pads
         return self.generating is not None and self.generating.pads(during)
 
-    def __call__(self, chunks: list[Chunk]) -> list[Any]:
-        """What regroup needs of each chunk."""
+    def is_empty(self, inputs: Any) -> bool:
+        """Whether a text is to be written without a prompt."""
+        return self.generating is not None and self.generating.has_no_prompt(inputs)
+
+    def __call__(self, chunks: list[Chunk], ragged: bool = False) -> list[Any]:
+        """What regroup needs of each chunk.
+
+        ragged: whether they are of unequal length.
+        """
+        ragged = ragged and self.generating is not None  # an encoder has tried it by itself
         if self.generating is not None and self.generating.draws_lots(
             self.sanitized(chunks[0][1])[1]
         ):
             return self._singly(chunks)
-        if self.alone is None and len(chunks) > 1:
-            return self._first(chunks)
-        return self._together(chunks) if self.alone is False else self._singly(chunks)
+        if ragged not in self.alone and len(chunks) > 1:
+            self._try(chunks, ragged)
+        return self._together(chunks) if self.alone.get(ragged) is False else self._singly(chunks)
 
-    def _first(self, chunks: list[Chunk]) -> list[Any]:
-        some, rest = chunks[:_TRIED], chunks[_TRIED:]
+    def _try(self, chunks: list[Chunk], ragged: bool) -> None:
+        # From the longest to the shortest: of the first ones all may be as long as can be.
+        last, steps = len(chunks) - 1, _TRIED - 1
+        some = [chunks[i] for i in sorted({step * last // steps for step in range(_TRIED)})]
         singles = self._singly(some)
         try:
             together = self._together(some)
-            self.alone = not (self._rounds() or all(map(same, together, singles)))
+            self.alone[ragged] = not (self._rounds() or all(map(same, together, singles)))
         except Exception:
-            self.alone = True
-        if self.alone and self.by_token is not None:
+            self.alone[ragged] = True
+        if self.alone[ragged] and self.by_token is not None:
             self.by_token.encoder.unpack()
-        return [*singles, *(self(rest) if rest else [])]
 
     def _rounds(self) -> bool:
         """Whether a text may be another because of the micro-batch's size: in 16 bits, as ever."""
@@ -121,6 +133,8 @@ class PipelineForward:
                     for one, (_, during, _) in zip(inputs, keywords, strict=True)
                 ]
             )
+        elif self.is_empty(inputs[0]):
+            return self._singly(chunks)  # transformers makes one text of them, however many
         else:  # of equal keywords: others are in other micro-batches
             join = stack if self.generating is None else self.generating.stacked
             together = self.pipeline.forward(join(inputs), **copied(keywords[0][1]))

@@ -38,7 +38,7 @@ class PlainRows:
             plain = replace(load, own=True, parameters=json.dumps(self._parameters()))
         self.plain = plain()
         task: Any = self.plain.task
-        task.forwards.alone = True  # every chunk runs alone
+        task.forwards.alone = {False: True, True: True}  # every chunk runs alone
         exact = task.pipeline.model.dtype in (torch.float32, torch.float64)
         self.tolerance = 1e-3 if exact else 5e-2
 

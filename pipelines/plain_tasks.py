@@ -36,7 +36,7 @@ def _text_or_pair(values: Values, pipeline: Any) -> Any:
 
 
 # What pipemill adds to transformers' parameters, or means otherwise.
-_OURS = ("window_pooling", "pooling", "normalize", "truncation", "max_length", "stride")
+_OURS = ("window_pooling", "pooling", "normalize", "truncation", "max_length", "stride", "padding")
 
 
 def plain_parameters(task: str, given: Mapping[str, Any], cut: Mapping[str, Any]) -> dict[str, Any]:

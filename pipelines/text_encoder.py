@@ -49,12 +49,8 @@ def check_tokens(count: int, limit: int | None, advice: str) -> None:
 
 
 def max_length(pipeline: Any) -> int | None:
-    """The most tokens, special ones included, that a window or a cut text has; None for any."""
-    config = pipeline.model.config.get_text_config()
+    """The most tokens, special ones included, that a cut text has; None for any."""
     limits = [pipeline.tokenizer.model_max_length, positions(pipeline.model)]
-    if limits[0] >= _UNBOUNDED and limits[1] is None:
-        # No table of positions that could end, but this is what it was trained for.
-        limits.append(getattr(config, "max_position_embeddings", None))
     limit = min(limit for limit in limits if limit and limit > 0)
     return int(limit) if limit < _UNBOUNDED else None
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import copy
 from typing import Any
 
 import numpy as np
@@ -40,17 +39,20 @@ class TokenLevel:
         """chunks: the inputs of `_forward`, each tensor of one row, and its keywords."""
         columns = {
             name: np.concatenate([inputs[name][0].numpy() for inputs, _ in chunks])
-            for name in self.pipeline.tokenizer.model_input_names
-            if name in chunks[0][0] and name != "attention_mask"
+            for name in ("input_ids", "token_type_ids")
+            if name in chunks[0][0]
         }
         lengths = np.array([inputs["input_ids"].shape[1] for inputs, _ in chunks])
         found, at, outputs = self.encoder.run(columns, lengths).cpu(), 0, []
+        # A copy: another thread may be at `postprocess`, and look at the model's configuration.
+        pipeline = copy.copy(self.pipeline)
         for inputs, keywords in chunks:
             read = self._is_read(inputs["input_ids"][0].numpy())
             share = found[at : at + np.count_nonzero(read)]
             at += len(share)
-            with self._answering(self._placed(share, read)):
-                outputs.append(self.pipeline._forward(inputs, **keywords))
+            answer = self._placed(share, read)
+            pipeline.model = lambda answer=answer, **inputs: answer
+            outputs.append(pipeline._forward(inputs, **keywords))
         return outputs
 
     def _is_read(self, ids: np.ndarray) -> np.ndarray:
@@ -72,15 +74,6 @@ class TokenLevel:
             whole[torch.from_numpy(read)] = share
         parts = whole.unbind(-1) if len(self.outputs) > 1 else [whole]
         return {name: part[None] for name, part in zip(self.outputs, parts, strict=True)}
-
-    @contextmanager
-    def _answering(self, outputs: dict[str, Any]) -> Iterator[None]:
-        model = self.pipeline.model
-        self.pipeline.model = lambda **inputs: outputs
-        try:
-            yield
-        finally:
-            self.pipeline.model = model
 
 
 def without_padding(inputs: Inputs) -> Inputs:

@@ -17,6 +17,7 @@ PARAMETERS: Mapping[str, Parameter] = {
     "truncation": Parameter(False, "bool|str|null"),
     "max_length": Parameter(None, "int|null"),
     "stride": Parameter(0, "int"),
+    "padding": Parameter(False, "bool|str|null"),  # changes no answer: what is padded is measured
 }
 
 _TRUNCATIONS = ("longest_first", "only_first", "only_second", "do_not_truncate")

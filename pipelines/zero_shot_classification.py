@@ -78,7 +78,7 @@ class ZeroShotClassification:
                 raise ValueError(f"hypothesis_template {template!r} has no {{}} for the label")
             texts += [text] * len(own)
             hypotheses += [template.format(label) for label in own]
-        encoding = self._tokenize(texts, hypotheses)
+        encoding = self._tokenize(texts, hypotheses, rows.num_rows)
         counts = np.fromiter(map(len, labels), np.int64)
         lost = self._lost(encoding, texts, hypotheses, np.cumsum(counts) - counts)
         chunks = text_encoder.as_chunks(encoding, self.equal_sizes, lost)
@@ -133,7 +133,7 @@ class ZeroShotClassification:
             for own in self._values(rows, "candidate_labels")
         ]
 
-    def _tokenize(self, texts: list[str], hypotheses: list[str]) -> Any:
+    def _tokenize(self, texts: list[str], hypotheses: list[str], rows: int) -> Any:
         tokenizer = self.pipeline.tokenizer
         try:
             return tokenizer(
@@ -144,7 +144,7 @@ class ZeroShotClassification:
                 return_attention_mask=False,
             )
         except Exception as error:
-            if "too short" not in str(error):
+            if "too short" not in str(error) or rows > 1:  # the others are tried without it
                 raise
             # The text can't be cut enough to make room for the label.
             return tokenizer(texts, hypotheses, return_attention_mask=False)

@@ -36,6 +36,11 @@ KINDS = {
     "Qwen2": {"num_key_value_heads": 2},
     "MPNet": {"max_position_embeddings": LIMIT + 1},
     "DebertaV2": {"relative_attention": True, "pos_att_type": ["c2p", "p2c"]},
+    "MobileBert": {
+        "embedding_size": 32,
+        "intra_bottleneck_size": 32,
+        "normalization_type": "layer_norm",
+    },
     "T5": {"d_model": 32, "d_kv": 8, "d_ff": 37, "num_layers": 2, "num_heads": 4, **_DECODER},
     "Bart": {"d_model": 32, "encoder_layers": 2, "decoder_layers": 2, "encoder_ffn_dim": 37}
     | {"decoder_ffn_dim": 37, "encoder_attention_heads": 4, "decoder_attention_heads": 4}

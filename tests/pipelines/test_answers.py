@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import json
+import shutil
 from functools import lru_cache, partial
 
 import numpy as np
@@ -47,6 +48,14 @@ def load(models, task, parameters=None, columns=None, max_tokens=256, weights=Tr
         weights=weights,
     )
     return _loaded(wanted)
+
+
+def told(model, folder, length):
+    """The model, its tokenizer told to cut at that length."""
+    shutil.copytree(model, folder / "told")
+    file = folder / "told" / "tokenizer_config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "model_max_length": length}))
+    return str(folder / "told")
 
 
 def answers(models, task, rows, parameters=None, columns=None, max_tokens=256):
@@ -171,6 +180,22 @@ def test_zero_shot_cuts_the_text_and_not_the_label(models):
     assert_same(batch.results.to_pylist(), [expected])
 
 
+def test_a_label_that_is_too_long_leaves_other_rows_cut(models, tmp_path):
+    """Beside it nothing can be cut; so it must be alone."""
+    here = told(models["zero-shot-classification"], tmp_path, 40)
+    long, endless = tiny.sentence(60, 3), tiny.sentence(300, 4)
+    rows = pa.table({"body": [long, "one", long], "tags": [["river"], [endless], ["bread", "of"]]})
+    columns = {"text": "body", "candidate_labels": "tags"}
+    models = {"zero-shot-classification": here}
+    batch = answers(models, "zero-shot-classification", rows, {}, columns)
+    assert {row: f.stage for row, f in batch.failures.items()} == {1: "expand"}
+    truth = plain(models, "zero-shot-classification")
+    for row, labels in ((0, ["river"]), (2, ["bread", "of"])):
+        expected = truth(long, candidate_labels=labels)
+        expected.pop("sequence")
+        assert_same(batch.results.to_pylist()[row], expected)
+
+
 def test_zero_shot_rows_without_labels_or_with_a_bad_template_die_alone(models):
     rows = pa.table(
         {
@@ -250,8 +275,22 @@ def test_long_texts_are_windows_pooled_by_length(models, pooling, stride):
         np.testing.assert_allclose(np.array(got), expected, atol=1e-5)
 
 
+def test_what_the_model_has_positions_for_is_one_window(models, tmp_path):
+    """The tokenizer may be told less, for training; transformers asks it only if it is to cut."""
+    here = told(models["feature-extraction"], tmp_path, 16)
+    here, rows = {"feature-extraction": here}, pa.table({"body": [tiny.sentence(40, 8)]})
+    got = answers(here, "feature-extraction", rows, {"pooling": "none"})
+    expected = plain(here, "feature-extraction")(rows["body"][0].as_py())[0]
+    assert len(expected) > 30
+    assert_same(got.results["embedding"].to_pylist(), [expected])
+    cut = answers(here, "feature-extraction", rows, {"pooling": "none", "truncation": True})
+    assert len(cut.results["embedding"][0]) == 16
+
+
 @pytest.mark.parametrize("max_tokens", [1, 100, 100_000])
-@pytest.mark.parametrize("parameters", [{}, {"top_k": 2}, {"targets": ["bread", "of"]}])
+@pytest.mark.parametrize(
+    "parameters", [{}, {"top_k": 2}, {"targets": ["bread", "of"]}, {"targets": "of"}]
+)
 def test_fill_mask(models, parameters, max_tokens):
     texts = [f"{text} [MASK] of" for text in TEXTS] + ["no mask here"]
     rows = pa.table({"body": texts})

@@ -223,3 +223,18 @@ def test_a_request_names_no_files(models):
     held = {"data_base64": base64.b64encode(PICTURES[1]).decode()}
     request = {"state": "i", "questions": QUESTIONS, "assets": {"i": held}}
     assert DECISION.prepare({"request": request}, None)["assets"]["i"].size == (40, 27)
+
+
+@pytest.mark.parametrize("goes_on", [None, True, False])
+def test_a_reply_alone_ends_the_chat_as_the_whole_one_does(models, goes_on):
+    from pipemill.pipelines.chat_text import continued
+
+    for last in ("user", "assistant"):
+        chat = [{"role": "user", "content": "a"}, {"role": last, "content": "b"}]
+        joined = goes_on is True or (goes_on is None and last == "assistant")
+        expected = [{"role": last, "content": "b c"}] if joined else [
+            {"role": last, "content": "b"}, {"role": "assistant", "content": " c"}
+        ]  # fmt: skip
+        assert continued(chat, " c", goes_on) == chat[:1] + expected
+    parts = [{"role": "assistant", "content": [{"type": "text", "text": "b"}]}]
+    assert continued(parts, " c", None) == [{"role": "assistant", "content": "b c"}]

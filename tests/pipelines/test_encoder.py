@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import threading
 
 import numpy as np
@@ -75,6 +76,23 @@ def test_packed_answers_are_those_of_each_sequence_alone(kind, head):
         check(encoder, usual, lengths)
 
     holds()
+
+
+@pytest.mark.parametrize("head", ["Model", "ForSequenceClassification"])
+def test_a_model_that_answers_otherwise_with_padding_gets_none(head):
+    """MobileBERT sees each token's neighbours, and behind a text's end what stands for padding."""
+    pipeline = encoders.loaded("MobileBert", head)
+    words = pipeline.model.get_input_embeddings().weight.data
+    words[0] = words[9]
+    usual, encoder = copy.deepcopy(pipeline.model), encoders.encoder(pipeline)
+    lengths = [40, 17, 17, 5, 1]
+    check(encoder, usual, lengths)
+    assert not encoder.packed
+    made = encoders.chunks(encoders.sequences(pipeline, lengths))
+    encoder._pads = True
+    padded, _ = encoder(made)
+    expected = encoders.one_by_one(usual, encoders.sequences(pipeline, lengths), head != "Model")
+    assert farthest(padded.numpy(), expected) > 1e-3, "it does not show here"
 
 
 @pytest.mark.parametrize("kind", ["Bert", "Roberta", "ModernBert"])

@@ -46,6 +46,36 @@ def test_a_decoder_goes_on_from_prompts_of_any_length(models, more, together):
     assert passes == 1 if together else passes > 1
 
 
+def test_a_text_without_a_prompt_begins_as_if_it_were_alone(models):
+    model, prompts = models["text-generation"], [PROMPTS[0], "", *PROMPTS[1:4], "", PROMPTS[4]]
+    truth = transformers.pipeline("text-generation", model=model)
+    assert not truth.tokenizer("")["input_ids"]
+    expected = [truth(prompt, **GREEDY)[0]["generated_text"] for prompt in prompts]
+    batch = run("text-generation", model, {"text": prompts}, GREEDY)
+    assert batch.results["generated_text"].to_pylist() == expected
+
+
+def test_prompts_of_unequal_length_are_tried_apart_from_equal_ones(models, monkeypatch):
+    """The first micro-batch may be of prompts as long as can be, which need no padding."""
+    from pipemill.pipelines.generate_together import Generating
+
+    broken = Generating.stacked
+
+    def wrong(self, inputs):
+        together = broken(self, inputs)
+        if len({one["input_ids"].shape[1] for one in inputs}) > 1:
+            together["input_ids"][:] = 5
+        return together
+
+    monkeypatch.setattr(Generating, "stacked", wrong)
+    model, prompts = models["text-generation"], ["red river " * 30] * 4 + PROMPTS
+    parameters = {**GREEDY, "max_new_tokens": 8}  # a task that nothing was tried on
+    truth = transformers.pipeline("text-generation", model=model)
+    expected = [truth(prompt, **parameters)[0]["generated_text"] for prompt in prompts]
+    batch = run("text-generation", model, {"text": prompts}, parameters, budgets=(260, 1_000_000))
+    assert batch.results["generated_text"].to_pylist() == expected
+
+
 def test_what_is_sampled_is_written_alone(models):
     parameters = {"do_sample": True, "max_new_tokens": 5}
     one = run("text-generation", models["text-generation"], {"text": PROMPTS}, parameters)

@@ -38,7 +38,7 @@ def test_image_classification(models, tmp_path, parameters, budget, form):
         "image-classification", model, files(), expected, tmp_path,
         budget=budget, form=form, parameters=parameters,
     )  # fmt: skip
-    assert task.forwards.alone is (None if budget == 1 else False)
+    assert task.forwards.alone.get(False) is (None if budget == 1 else False)
 
 
 @ways
@@ -145,7 +145,7 @@ def test_depth_estimation(models, tmp_path, budget, form):
         assert depth.shape == (image.height, image.width)
         expected.append({"predicted_depth": depth, "depth": Near(answer["depth"])})
     task = check("depth-estimation", model, files(), expected, tmp_path, budget=budget, form=form)
-    assert task.forwards.alone is (None if budget == 1 else False)
+    assert task.forwards.alone.get(False) is (None if budget == 1 else False)
 
 
 @ways

@@ -114,6 +114,29 @@ def test_question_answering(saved, kind, parameters):
     assert_rows(batch, expected)
 
 
+def test_other_threads_see_the_model_as_ever(saved, monkeypatch):
+    """A split is shaped by `postprocess` while another is on the device."""
+    import pyarrow as pa
+    import transformers
+    from pipemill.actors.task import Loaded
+    from pipemill.pipelines.token_classification import TOKEN_CLASSIFICATION
+
+    pipeline = transformers.pipeline("ner", model=saved("Bert", "ForTokenClassification"))
+    task = TOKEN_CLASSIFICATION(Loaded(pipeline=pipeline, columns=("text",), parameters={}))
+    model, usual, seen = pipeline.model, type(pipeline)._forward, []
+
+    def spied(self, *args, **keywords):
+        seen.append(pipeline.model is model)
+        return usual(self, *args, **keywords)
+
+    monkeypatch.setattr(type(pipeline), "_forward", spied)
+    chunks = task.expand(pa.table({"text": TEXTS[:5]})).flatten()
+    for _ in range(2):  # the first time some run alone
+        task.forward(chunks)
+    assert all(seen)
+    assert len(seen) > 5
+
+
 def test_a_pipeline_of_the_users_is_never_packed(saved):
     """It may call its model as it likes."""
     import transformers

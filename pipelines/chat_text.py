@@ -1,0 +1,25 @@
+"""What was written in a chat."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def reply(generated: Any) -> str:
+    """The text itself, or the last message of a chat."""
+    if isinstance(generated, str):
+        return generated
+    content = generated[-1].get("content")
+    if isinstance(content, list):
+        return "".join(part.get("text") or "" for part in content)
+    return content or ""
+
+
+def continued(
+    messages: list[dict[str, Any]], text: str, goes_on: bool | None
+) -> list[dict[str, Any]]:
+    """goes_on: whether the text ends the last message; null: if that is the assistant's."""
+    last = messages[-1]
+    if goes_on or (goes_on is None and last["role"] == "assistant"):
+        return [*messages[:-1], {**last, "content": reply([last]) + text}]
+    return [*messages, {"role": "assistant", "content": text}]
