@@ -91,7 +91,7 @@ def _verify(options: argparse.Namespace) -> int:
 
 
 def _job(options: argparse.Namespace) -> Job:
-    return build_job(options.config, options.set, _pairs(options.column), _sections(options))
+    return build_job(options.config, options.set, _columns(options.column), _sections(options))
 
 
 def _sections(options: argparse.Namespace) -> dict[str, Any]:
@@ -105,6 +105,17 @@ def _sections(options: argparse.Namespace) -> dict[str, Any]:
     if options.param:
         sections["parameters"] = _pairs(options.param)
     return sections
+
+
+def _columns(assignments: list[str]) -> dict[str, str]:
+    """As they are written: a column may be called `no`, or `2024`."""
+    columns = {}
+    for text in assignments:
+        name, equals, column = text.partition("=")
+        if not (name and equals):
+            raise ConfigError(f"--column {text!r} is not of the form NAME=COLUMN")
+        columns[name] = column
+    return columns
 
 
 def _pairs(assignments: list[str]) -> dict[str, Any]:

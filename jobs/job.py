@@ -102,6 +102,12 @@ class OutputSection(_Section):
     rows_per_part: AutoOrCount = "auto"
     on_error: Literal["dead_letter", "null", "raise"] = "dead_letter"
     max_errors: float | int | None = Field(default=0.05, ge=0)
+
+    @field_validator("on_error", mode="before")
+    @classmethod
+    def _null_is_a_name(cls, value: object) -> object:
+        return "null" if value is None else value  # as YAML reads `on_error: null`
+
     schema: dict[str, str] | None = None  # type: ignore[assignment]
     storage_options: dict[str, Any] = Field(default={}, repr=False, exclude=True)
 

@@ -129,10 +129,9 @@ class Lease:
     def _claim(self, number: int, mine: Holder) -> bool:
         """Creates the lease of that number; False if another was faster."""
         self._number = number
-        try:
+        # What exists may be ours: a store's answer can be lost on its way.
+        with suppress(FileExistsError):
             create_whole(self.filesystem, self._file(number), mine.to_bytes())
-        except FileExistsError:
-            return False
         # A store without conditional writes lets two create it, and a slow process may have
         # looked long ago: who is there now?
         found, holder, _ = latest(self.filesystem, self.folder)

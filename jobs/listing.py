@@ -83,14 +83,19 @@ def _file(filesystem: Any, entry: dict[str, Any]) -> InputFile:
     return InputFile(url, int(entry["size"] or 0), _version(entry))
 
 
+_WILD = "*?["
+
+
 def _entries(filesystem: Any, path: str) -> Iterator[dict[str, Any]]:
     if filesystem.isfile(path):
         yield filesystem.info(path)
         return
+    top = path
     if filesystem.isdir(path):
         roots = [path]
-    elif any(character in path for character in "*?["):
+    elif any(character in path for character in _WILD):
         roots = sorted(filesystem.glob(path))
+        top = path[: min(path.find(c) for c in _WILD if c in path)].rpartition("/")[0]
     else:
         roots = []
     # Locally a folder without permission would be passed over in silence.
@@ -98,7 +103,8 @@ def _entries(filesystem: Any, path: str) -> Iterator[dict[str, Any]]:
     for root in roots:
         found = filesystem.find(root, detail=True, **strict)
         for name in sorted(found):
-            below = name[len(root) :].lstrip("/").split("/")
+            # What a pattern matches may be hidden, too: it is below what the pattern begins with.
+            below = name[len(top if name.startswith(top) else root) :].lstrip("/").split("/")
             if not any(part.startswith((".", "_")) for part in below):
                 _check_link(found[name])
                 yield found[name]

@@ -16,6 +16,10 @@ def media_access(section: InputSection) -> MediaAccess:
     """What the rows may name. Raises ConfigError for a root that is none."""
     try:
         return MediaAccess(roots=media_roots(section), options=json.dumps(section.storage_options))
+    except TypeError:
+        # A credential as an object goes to no worker: media are fetched with those of the
+        # environment.
+        return MediaAccess(roots=media_roots(section), options="{}")
     except ValueError as error:
         raise ConfigError(f"input.media_roots: {error}") from None
 
@@ -37,6 +41,8 @@ def _folder(path: str) -> str | None:
     path = absolute(path)
     if "::" in path:
         return None
+    if os.path.isfile(path):  # its name may look like a glob
+        return os.path.dirname(path)
     scheme, mark, rest = path.rpartition("://")
     fixed = rest[: min((rest.find(c) for c in "*?[" if c in rest), default=len(rest))]
     if fixed == rest and (rest.endswith("/") or os.path.isdir(path)):

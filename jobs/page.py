@@ -89,7 +89,9 @@ def _over_time(ledger: Ledger, done: list[Split], found: Status) -> list[str]:
     entries = ledger.filesystem.ls(ledger.root, detail=True)
     written = {entry["name"].rsplit("/", 1)[-1]: _written(entry) for entry in entries}
     times = sorted(
-        (when, rows[split.part]) for split in done if (when := written.get(split.part)) is not None
+        (when, rows[split.part])
+        for split in done
+        if rows.get(split.part) is not None and (when := written.get(split.part)) is not None
     )
     if len(times) < 2:
         return []
@@ -122,7 +124,7 @@ def _labels(ledger: Ledger, done: list[Split]) -> list[str]:
     counts: Counter[str] = Counter()
     for table in ledger.each(lambda s: _read(ledger, s.part, ["label"]), _spread(done)):
         if table is not None:
-            counts.update(table["label"].to_pylist())
+            counts.update(map(str, table["label"].to_pylist()))
     if not counts:
         return []
     most = max(counts.values())
@@ -137,7 +139,9 @@ def _labels(ledger: Ledger, done: list[Split]) -> list[str]:
 def _errors(ledger: Ledger, done: list[Split], found: Status) -> list[str]:
     if not found.dead:
         return []
-    failed = [s for s, one in zip(done, _done(found), strict=True) if one["dead"]]
+    # By name: parts may have come since the one listing and the other.
+    dead = {one["part"]: one["dead"] for one in found.each}
+    failed = [split for split in done if dead.get(split.part)]
     counts: Counter[tuple[str, str]] = Counter()
     first: dict[tuple[str, str], str] = {}
     names = ["stage", "error", "message"]
@@ -151,10 +155,6 @@ def _errors(ledger: Ledger, done: list[Split], found: Status) -> list[str]:
     lines = [(n, *kind, _short(first[kind])) for kind, n in counts.most_common(_SHOWN)]
     head = [("rows", "stage", "error", "first message")]
     return [f"<h2>Dead letters{_of(failed, ' files')}</h2>", _table([*head, *lines])]
-
-
-def _done(found: Status) -> list[dict[str, Any]]:
-    return [one for one in found.each if one["dead"] is not None]
 
 
 def _read(ledger: Ledger, name: str, columns: list[str]) -> Any:

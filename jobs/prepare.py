@@ -52,6 +52,11 @@ class Prepared:
 
 def prepare(job: Job, lease: Lease | None = None) -> Prepared:
     """lease: taken before anything is written, and where something is left to do."""
+    if f"{absolute(job.output.path)}/".startswith(f"{absolute(job.model.path).rstrip('/')}/"):
+        raise ConfigError(
+            f"output.path {job.output.path} lies in the model's folder, of which every file "
+            "decides the results: name a folder elsewhere"
+        )
     path, revision, weights = find_model(job.model)
     kind, own = wanted_task(job, path)
     decides = deciding(job, kind.name, wanted_dtype(job, kind, own), weights)

@@ -73,8 +73,16 @@ def show(output: str, options: dict[str, Any], file: IO[str]) -> None:
     for part in sorted(ledger.parts())[:1]:
         with ledger.filesystem.open(f"{ledger.root}/{part}", "rb") as opened:
             batch = next(pq.ParquetFile(opened).iter_batches(_ROWS), None)
-        for number, row in enumerate(batch.to_pylist() if batch else []):
+        for number in range(batch.num_rows if batch else 0):
+            row = {name: _value(batch[name][number]) for name in batch.schema.names}
             print("\n".join(_lines(number, row)), file=file)
+
+
+def _value(scalar: Any) -> Any:
+    try:
+        return scalar.as_py()
+    except (OverflowError, ValueError):  # Python has no such time, or no such time zone
+        return f"({scalar.type})"
 
 
 def _lines(number: int, row: dict[str, Any]) -> list[str]:

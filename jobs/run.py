@@ -64,7 +64,9 @@ def _run(job: Job, lease: Lease, started: float) -> Report:
     with ray_session() if todo and prepared.placement != "local" else nullcontext():
         if todo and prepared.asks_sample:
             prepared = _with_schema(job, prepared, todo)
-        added = _work_off(job, prepared, todo, lease) if todo else added
+        added = _work_off(job, prepared, todo, lease, before) if todo else added
+    if not todo:
+        _check_errors(job, before, [], before["rows"])
     if added:
         remember(job, prepared.ledger, computed(added).get("max_tokens"))
     return _report(prepared, before, added, time.monotonic() - started)
@@ -85,8 +87,10 @@ def _with_schema(job: Job, prepared: Prepared, todo: list[Split]) -> Prepared:
     return replace(prepared, load=replace(prepared.load, schema=schema))
 
 
-def _work_off(job: Job, prepared: Prepared, todo: list[Split], lease: Lease) -> Counter[str]:
-    """Does these splits, and adds up what the workers counted."""
+def _work_off(
+    job: Job, prepared: Prepared, todo: list[Split], lease: Lease, before: Counter[str]
+) -> Counter[str]:
+    """Does these splits, and adds up what the workers counted. before: what earlier runs did."""
     totals: Counter[str] = Counter()
     split_of = {split.part: split for split in todo}
     estimate = RowEstimate(todo)
@@ -110,7 +114,8 @@ def _work_off(job: Job, prepared: Prepared, todo: list[Split], lease: Lease) -> 
             totals.update({"splits": 1, **counts})
             estimate.see(split, counts["rows"])
             progress.add(counts["rows"], counts["dead"], estimate.total())
-            _check_errors(job, totals, line["first_failures"] or [], estimate.total())
+            whole = before["rows"] + estimate.total()
+            _check_errors(job, before + totals, line["first_failures"] or [], whole)
     if troubles or totals["splits"] < len(todo):
         raise RunError(_unfinished(len(todo), totals["splits"], troubles))
     return totals
@@ -137,9 +142,9 @@ def _check_errors(job: Job, totals: Counter[str], first: list[str], whole: int) 
     if totals["dead"] > allowed and not (share and totals["rows"] < enough):
         raise RunError(
             f"{totals['dead']:,} of {totals['rows']:,} rows failed, more than output.max_errors "
-            f"({limit:g}) allows. The last ones:\n"
-            + "\n".join(first)
-            + "\nMend the cause, or raise output.max_errors; run again to resume"
+            f"({limit:g}) allows.\n"
+            + "\n".join(["The last ones:", *first, ""] if first else [])
+            + "Mend the cause, or raise output.max_errors; run again to resume"
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import io
+import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -86,7 +87,7 @@ class CsvSource:
         try:
             with self._open(file.path) as opened:
                 yield opened
-        except (OSError, EOFError, ValueError) as error:
+        except (OSError, EOFError, ValueError, zlib.error) as error:
             if isinstance(error, ConfigError):
                 raise
             raise ConfigError(f"can't read {file.path} as CSV: {error}") from None

@@ -15,8 +15,30 @@ _UNTYPED = (pa.ArrowException, UnicodeError, OverflowError)
 
 
 def infer_schema(rows: list[dict[str, Any]]) -> pa.Schema:
+    """As far as these rows tell: a column may be null in all of them."""
     names = dict.fromkeys(name for row in rows for name in row if _is_text(name))
     return pa.schema([_field(name, [row.get(name) for row in rows]) for name in names])
+
+
+def unified(schemas: list[pa.Schema]) -> pa.Schema:
+    """Of several samples. Raises ArrowTypeError where a column has types that can't be one."""
+    texts = {field.name for schema in schemas for field in schema if field.metadata == JSON_TEXT}
+    for i, schema in enumerate(schemas):
+        for place in [schema.get_field_index(name) for name in texts & set(schema.names)]:
+            schemas[i] = schemas[i].set(place, _json_text(schema.field(place).name))
+    whole = pa.unify_schemas(schemas, promote_options="permissive")
+    return pa.schema([_final(field) for field in whole])
+
+
+def _final(field: pa.Field) -> pa.Field:
+    if field.metadata == JSON_TEXT:
+        return field
+    kind = _settled(field.type)
+    return _json_text(field.name) if kind is None else pa.field(field.name, kind)
+
+
+def _json_text(name: str) -> pa.Field:
+    return pa.field(name, pa.string(), metadata=JSON_TEXT)
 
 
 def _is_text(name: str) -> bool:
@@ -30,7 +52,7 @@ def _is_text(name: str) -> bool:
 def _field(name: str, values: list[Any]) -> pa.Field:
     """A column by its sampled values; those that do not fit will be dead letters when read."""
     try:
-        kind = _settled(pa.array(values).type)
+        kind = pa.array(values).type
     except _UNTYPED:
         # Most of them decide, unless they differ inside: then they are kept as JSON text.
         kinds = Counter(type(value) for value in values if value is not None)
@@ -38,12 +60,10 @@ def _field(name: str, values: list[Any]) -> pa.Field:
         if most is str:
             return pa.field(name, pa.string())
         try:
-            kind = _settled(pa.array([value for value in values if type(value) is most]).type)
+            kind = pa.array([value for value in values if type(value) is most]).type
         except _UNTYPED:
-            kind = None
-    if kind is None:
-        return pa.field(name, pa.string(), metadata=JSON_TEXT)
-    return pa.field(name, kind)
+            return _json_text(name)
+    return pa.field(name, kind) if _settled(kind) else _json_text(name)
 
 
 def _settled(kind: pa.DataType) -> pa.DataType | None:

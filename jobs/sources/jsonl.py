@@ -16,7 +16,7 @@ from pipemill.actors.isolate import isolate
 
 from ..errors import ConfigError
 from ..listing import InputFile
-from .json_schema import JSON_TEXT, as_text, infer_schema
+from .json_schema import JSON_TEXT, as_text, infer_schema, unified
 from .lines import SAMPLED_FILES, SAMPLED_ROWS, LineFiles, in_place, spread
 from .ranges import Piece
 
@@ -39,10 +39,9 @@ class JsonlSource:
         if not schemas:
             raise ConfigError(f"no JSON object with a key in the first lines of {files[0].path}")
         try:
-            schema = pa.unify_schemas(schemas, promote_options="permissive")
+            return unified(schemas)
         except pa.ArrowTypeError as error:
             raise ConfigError(f"the input's files differ in a column's type: {error}") from None
-        return schema
 
     def cut(
         self, files: list[InputFile], rows_per_part: int | None, limit: int | None

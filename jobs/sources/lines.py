@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import zlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -57,7 +58,7 @@ class LineFiles:
                     if self.blank or line.strip():
                         yield place, line
                     place += len(line)
-        except (OSError, EOFError) as error:
+        except (OSError, EOFError, zlib.error) as error:
             raise ConfigError(f"can't read {file.path}: {error}") from None
 
     def places(self, file: InputFile) -> Places:
@@ -103,24 +104,36 @@ def cut_by_reading(
     large: from how many bytes on a file is read to find where to cut it, where it must be.
     most_bytes: what no range of several rows is longer than, where a file is read.
     """
-    widths = [stop - start for start, stop in islice(places(files[0]), SAMPLED_ROWS)]
-    width = max(sum(widths) / max(len(widths), 1), 1)
+    width = _width(files, places)
     step = rows_per_part or rows_per_split(sum(file.size for file in files) / width, width)
     most_bytes = None if rows_per_part else most_bytes
     left = limit
     pieces: list[Piece] = []
     for file in files:
-        whole = compression_of(file.path) or not anywhere
+        # A web server may not tell how long a file is.
+        unknown = (
+            not file.size and "://" in file.path and next(iter(places(file)), None) is not None
+        )
+        whole = compression_of(file.path) or not anywhere or unknown
         if rows_per_part or limit is not None or (whole and file.size > (large or LARGE)):
             found = counted_ranges(file, places(file), step, left, most_bytes)
             left = None if left is None else left - sum(piece.rows or 0 for piece in found)
         elif whole:
-            found = [Piece(file, 0, -1, None)] if file.size else []
+            found = [Piece(file, 0, -1, None)] if file.size or unknown else []
         else:
             cuts = even_ranges(file.size, max(int(step * width), 1))
             found = [Piece(file, start, stop, None) for start, stop in cuts]
         pieces += found
     return pieces
+
+
+def _width(files: list[InputFile], places: Callable[[InputFile], Places]) -> float:
+    """Bytes of a row, by the first rows of the first file that has any."""
+    for file in spread(files, SAMPLED_FILES):
+        widths = [stop - start for start, stop in islice(places(file), SAMPLED_ROWS)]
+        if widths:
+            return max(sum(widths) / len(widths), 1)
+    return 1
 
 
 def skip(stream: IO[bytes], count: int) -> None:
