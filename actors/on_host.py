@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
 
 # Outputs of a micro-batch; from a GPU a function that waits for them and gives them.
-Outputs = pa.Array | Callable[[], pa.Array]
+Outputs: TypeAlias = pa.Array | Callable[[], pa.Array]
 
 
 def on_host(tensor: Any, shaped: Callable[[np.ndarray], pa.Array]) -> Outputs:

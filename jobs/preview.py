@@ -73,7 +73,9 @@ def show(output: str, options: dict[str, Any], file: IO[str]) -> None:
     for part in sorted(ledger.parts())[:1]:
         with ledger.filesystem.open(f"{ledger.root}/{part}", "rb") as opened:
             batch = next(pq.ParquetFile(opened).iter_batches(_ROWS), None)
-        for number in range(batch.num_rows if batch else 0):
+        if batch is None:
+            continue
+        for number in range(batch.num_rows):
             row = {name: _value(batch[name][number]) for name in batch.schema.names}
             print("\n".join(_lines(number, row)), file=file)
 

@@ -37,7 +37,7 @@ class TokenLevel:
 
     def __call__(self, chunks: list[tuple[Inputs, Inputs]]) -> list[Any]:
         """chunks: the inputs of `_forward`, each tensor of one row, and its keywords."""
-        columns = {
+        columns: dict[str, np.ndarray] = {
             name: np.concatenate([inputs[name][0].numpy() for inputs, _ in chunks])
             for name in ("input_ids", "token_type_ids")
             if name in chunks[0][0]
