@@ -12,8 +12,8 @@ import transformers
 class StormPipeline(transformers.TextClassificationPipeline):
     def preprocess(self, inputs: Any, **keywords: Any) -> Any:
         text = inputs if isinstance(inputs, str) else inputs["text"]
-        if text.startswith("bad"):
+        if text == "bad":
             raise ValueError("this row is bad")
-        if text.startswith("kill"):
+        if text == "kill":
             os.kill(os.getpid(), signal.SIGKILL)
         return super().preprocess(inputs, **keywords)
