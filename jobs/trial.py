@@ -70,6 +70,7 @@ def try_out(job: Job, rows: int) -> Trial:
         stages = prepared.load.stages(loaded)
     except Exception as error:
         raise RunError(f"loading failed: {type(error).__name__}: {error}") from error
+    _try_padding(stages)
     batch = stages.expand(Batch(sampled.rows))
     live = pa.array(batch.live())
     if not len(live):
@@ -94,6 +95,14 @@ def try_out(job: Job, rows: int) -> Trial:
         lost=_lost(chunks, counts),
         host_seconds=batch.work["expand_seconds"] + _regrouping(stages, prepared, rows_left),
     )
+
+
+def _try_padding(stages: Stages) -> None:
+    """Now, and not while something is measured."""
+    encoder = getattr(stages.task, "encoder", None)
+    if encoder is not None:
+        with encoder.padding():
+            _ = encoder.pads
 
 
 def _lost(chunks: pa.StructArray, counts: np.ndarray) -> np.ndarray:

@@ -59,7 +59,7 @@ class Encoder:
             raise ValueError("the text has no tokens")
         if self.packed:
             return self._packed(columns, lengths)
-        if (lengths == lengths[0]).all() or self._padding_is_the_same():
+        if (lengths == lengths[0]).all() or self.pads:
             return self._padded(columns, lengths)
         return self._by_length(columns, lengths)
 
@@ -105,7 +105,8 @@ class Encoder:
         close = _CLOSE.get(str(self.pipeline.model.dtype).removeprefix("torch."), 0)
         return bool((got - expected).norm() <= close * (expected - expected.mean(dim=0)).norm())
 
-    def _padding_is_the_same(self) -> bool:
+    @property
+    def pads(self) -> bool:
         """Whether the model's answers are the same with padding; tried when first asked.
 
         MobileBERT looks at a token's neighbours, CANINE at a number of characters at a time.
