@@ -12,6 +12,8 @@ _SIGNS = (
     "can't allocate memory",
     "cannot allocate memory",
     "could not create a memory object",
+    "could not create a primitive",
+    "could not execute a primitive",
     "bad_alloc",
     "alloc_failed",
 )

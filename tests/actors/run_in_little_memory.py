@@ -46,6 +46,8 @@ def main() -> None:
 
     def embed(rows: list[str], budget: Budget) -> tuple[Batch, np.ndarray]:
         batch = Stages(task, {"text": "text"}, budget).process(Batch(pa.table({"text": rows})))
+        if batch.failures:
+            sys.exit(f"{len(batch.failures)} rows failed: {next(iter(batch.failures.values()))}")
         return batch, np.array(batch.results["embedding"].to_pylist())
 
     few = texts[::100]
