@@ -10,11 +10,9 @@ from __future__ import annotations
 
 import json
 import sys
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable
-from contextlib import suppress
 from functools import partial
 from itertools import accumulate
 from pathlib import Path
@@ -25,12 +23,13 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
+from .marks import Marks, of_two
+from .ours import pipemill_run
+
 STARTED = psutil.Process().create_time()
 WINDOW = 256  # rows per call of a loop
 
 LABELS = ["politics", "sports", "science", "religion", "computers"]
-
-Marks = list[tuple[float, int]]
 
 
 def loop(
@@ -46,12 +45,6 @@ def loop(
         table = table.append_column(column, found[column])
     pq.write_table(table, f"{output}/all.parquet")
     return marks
-
-
-def of_two(marks: Marks) -> Marks:
-    """Without the first batch of the other of two workers: it came with the first of all, and would
-    count as done in no time."""
-    return marks[1:]
 
 
 def texts(table: pa.Table) -> list[str]:
@@ -197,38 +190,6 @@ def daft_pipeline(model: str, rows: str, output: str) -> Marks:
     started = time.time()
     frame.with_column("label", Label(daft.col("text"))).write_parquet(output)
     return [(started, 0), (time.time(), ds.dataset(output).count_rows())]
-
-
-class _Actors(threading.Thread):
-    """Watches what the actors of this process hold; `peak` is the most of one, in bytes."""
-
-    def __init__(self) -> None:
-        super().__init__(daemon=True)
-        self.peak = 0
-
-    def run(self) -> None:
-        while True:
-            for process in psutil.Process().children(recursive=True):
-                with suppress(psutil.Error):
-                    if "MapWorker" in " ".join(process.cmdline()):
-                        self.peak = max(self.peak, process.memory_info().rss)
-            time.sleep(1)
-
-
-def pipemill_run(model: str, rows: str, output: str, dtype: str = "float32", **job: Any) -> Marks:
-    import pipemill
-
-    actors = _Actors()
-    actors.start()
-    weights = {"path": model, "dtype": dtype}
-    report = pipemill.run(model=weights, input=rows, output=output, **job)
-    print(f"{report}\nan actor's most memory: {actors.peak // 2**20} MiB", file=sys.stderr)
-    parts = sorted(Path(output).glob("part-*"), key=lambda part: part.stat().st_mtime)
-    marks, done = [], 0
-    for part in parts:
-        done += pq.read_metadata(part).num_rows
-        marks.append((part.stat().st_mtime, done))
-    return of_two(marks)
 
 
 CUT = {"truncation": True}

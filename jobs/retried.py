@@ -82,10 +82,8 @@ class Mending(PartSink):
         if self.on_error != "null":
             there = np.setdiff1d(there, dead)
         stays = ~np.isin(there, answered)  # a row of nulls gives its place up
-        new = pq.read_table(
-            pa.BufferReader(encode(new, {}))
-        )  # Parquet has no seconds, among others
-        new = new.replace_schema_metadata(None)
+        # As the part holds it: Parquet has no times in seconds, among others.
+        new = pq.read_table(pa.BufferReader(encode(new, {}))).replace_schema_metadata(None)
         _check_columns(part.schema, new.schema)
         whole = pa.concat_tables([part.filter(pa.array(stays)), new])
         order = np.argsort(np.concatenate([there[stays], answered]), kind="stable")
