@@ -60,16 +60,23 @@ class Parameter:
     kind: str
     choices: tuple[Any, ...] = ()
 
-    def check(self, name: str, value: Any) -> None:
-        """Raises ValueError for a value that can't be right."""
-        if self.choices and value not in self.choices:
-            raise ValueError(f"{name} is {self.wanted()}, not {value!r}")
-        if self.kind == "any" or self.choices:
-            return
+    def taken(self, name: str, value: Any) -> Any:
+        """The value as the task takes it. Raises ValueError for one that can't be right."""
+        for choice in self.choices:
+            if choice == value or (isinstance(value, str) and choice == value.lower()):
+                return choice
         kinds = self.kind.split("|")
+        if self.kind == "any":
+            return value
         fits = isinstance(value, tuple(t for kind in kinds for t in _TYPES[kind][0]))
-        if not fits or (isinstance(value, bool) and "bool" not in kinds):
+        if self.choices or not fits or (isinstance(value, bool) and "bool" not in kinds):
             raise ValueError(f"{name} is {self.wanted()}, not {value!r}")
+        return value
+
+    @property
+    def takes_null(self) -> bool:
+        """Whether null means something else than that nothing was given."""
+        return None in self.choices or self.kind == "any" or "null" in self.kind.split("|")
 
     def wanted(self) -> str:
         """What its values are, for messages."""

@@ -12,7 +12,7 @@ from pipemill.pipelines.registry import ALIASES, find_task, task_names, transfor
 
 from .errors import ConfigError
 from .kinds import wanted
-from .tasks import USUAL
+from .tasks import USUAL, inputs_of
 
 _WIDTH = 100
 _MANY = 5  # parameters of one description share a paragraph
@@ -72,14 +72,21 @@ def _columns(kind: Any) -> str:
             "the columns that input.columns names; without it the first that is there of "
             f"{usual}, or the only one"
         )
-    lines = [_item(column.name, _told(column)) for column in kind.inputs]
+    split = inputs_of(kind, {"is_split_into_words": "is_split_into_words" in kind.parameters})
+    lines = [
+        _item(column.name, _told(column, other))
+        for column, other in zip(kind.inputs, split, strict=True)
+    ]
     if names := getattr(kind, "one_of", ()):
         lines.append(f"at least one of {', '.join(names)}")
     return "\n".join(lines)
 
 
-def _told(column: Column) -> str:
+def _told(column: Column, split: Column) -> str:
+    """split: the column with is_split_into_words, if its task knows that."""
     notes = [wanted(column.kind)]
+    if split != column:
+        notes.append(f"{wanted(split.kind)} with is_split_into_words")
     if not column.required:
         notes.append("optional")
     if column.parameter:

@@ -34,7 +34,7 @@ from .sink import PartSink
 from .sources import Source, open_source
 from .storage import absolute
 from .stored_input import is_stored, needs_storing, with_stored_dataset
-from .tasks import wanted_dtype, wanted_task, with_inputs
+from .tasks import inputs_of, parameters_of, wanted_dtype, wanted_task, with_inputs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,12 +96,12 @@ def assemble(
     job: Job, plan: Plan, ledger: Ledger, decides: dict[str, Any], model: tuple[str, str | None]
 ) -> Prepared:
     """A job over its plan; writes nothing. model: path and revision."""
-    path, revision = model
+    path, _ = model
     kind, own = wanted_task(job, path)
     kind = with_inputs(kind, plan.schema)
-    columns = resolve_columns(
-        kind.name, kind.inputs, job.input.columns, job.parameters, plan.schema
-    )
+    parameters = parameters_of(job, kind)
+    inputs = inputs_of(kind, parameters)
+    columns = resolve_columns(kind.name, inputs, job.input.columns, parameters, plan.schema)
     check_one_of(kind, columns)
     keep = kept_columns(job.output.keep, plan.schema)
     read = pa.schema([f for f in plan.schema if f.name in {*keep, *columns.values()}])
@@ -109,11 +109,12 @@ def assemble(
         plan.results = schema_from(job.output.schema).serialize().to_pybytes()
     source = open_source(plan.format, job.input.storage_options, read)
     if plan.settled is None:
-        plan.settled = settled_parameters(kind, job.parameters, path, source, plan.splits, columns)
+        plan.settled = settled_parameters(kind, parameters, path, source, plan.splits, columns)
+    settled = {n: value for n, value in plan.settled.items() if parameters.get(n) is None}
     return Prepared(
         plan=plan,
         ledger=ledger,
-        load=_load(job, kind, path, revision, columns, own, plan),
+        load=_load(job, kind, model, columns, {**parameters, **settled}, own, plan),
         source=source,
         sink=PartSink(
             path=ledger.path,
@@ -132,9 +133,9 @@ def assemble(
 def _load(
     job: Job,
     kind: Any,
-    path: str,
-    revision: str | None,
+    model: tuple[str, str | None],
     columns: dict[str, str],
+    parameters: dict[str, Any],
     own: bool,
     plan: Plan,
 ) -> LoadTask:
@@ -142,8 +143,8 @@ def _load(
     return LoadTask(
         task=kind.name,
         model=Model(
-            path=path,
-            revision=revision,
+            path=model[0],
+            revision=model[1],
             dtype=wanted_dtype(job, kind, own),
             trust_remote_code=job.model.trust_remote_code,
             use_safetensors=job.model.use_safetensors,
@@ -152,7 +153,7 @@ def _load(
             num_cpus=job.actors.num_cpus,
         ),
         columns=tuple(columns.items()),
-        parameters=json.dumps({**(plan.settled or {}), **job.parameters}),
+        parameters=json.dumps(parameters),
         max_tokens=None if tokens == "auto" else tokens,
         own=own,
         schema=plan.results,

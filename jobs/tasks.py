@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
+from pipemill.actors.task import Column
 from pipemill.pipelines.own_pipeline import own_pipeline
 from pipemill.pipelines.registry import find_task, transformers_knows
 
@@ -64,19 +67,35 @@ def with_inputs(kind: Any, schema: pa.Schema) -> Any:
     return own_pipeline(kind.name, tuple(names))
 
 
-def _check_parameters(job: Job, kind: Any) -> None:
-    # A pipeline of the user's knows its parameters itself, and is asked when it is loaded.
-    checked = {} if getattr(kind, "any_parameter", False) else job.parameters
-    for name, value in checked.items():
+def parameters_of(job: Job, kind: Any) -> dict[str, Any]:
+    """The job's, as its task takes them; null, where it says nothing else, leaves the default."""
+    if getattr(kind, "any_parameter", False):
+        return job.parameters  # the user's pipeline knows its own, and is asked when it is loaded
+    taken = {}
+    for name, value in job.parameters.items():
         if name not in kind.parameters:
             hint = nearest(name, kind.parameters) if kind.parameters else "it takes none"
             raise ConfigError(f"{kind.name} has no parameter {name!r}; {hint}")
+        if value is None and not kind.parameters[name].takes_null:
+            continue
         try:
-            kind.parameters[name].check(name, value)
+            taken[name] = kind.parameters[name].taken(name, value)
         except ValueError as error:
             raise ConfigError(f"parameters of {kind.name}: {error}") from None
+    return taken
+
+
+def inputs_of(kind: Any, parameters: Mapping[str, Any]) -> tuple[Column, ...]:
+    """The task's columns; lists of words where the parameters say that texts are split already."""
+    if not parameters.get("is_split_into_words") or getattr(kind, "any_parameter", False):
+        return kind.inputs
+    return tuple(replace(c, kind="words") if c.kind == "text" else c for c in kind.inputs)
+
+
+def _check_parameters(job: Job, kind: Any) -> None:
+    given = parameters_of(job, kind)
     try:
-        json.dumps(job.parameters)
-        kind.check({**{name: p.default for name, p in kind.parameters.items()}, **job.parameters})
+        json.dumps(given)
+        kind.check({**{name: p.default for name, p in kind.parameters.items()}, **given})
     except (TypeError, ValueError) as error:
         raise ConfigError(f"parameters of {kind.name}: {error}") from None

@@ -60,8 +60,9 @@ def _parameters(task: str, loaded: Loaded) -> dict[str, Any]:
     given: Mapping[str, Any] = loaded.parameters
     if task == "zero-shot-classification":  # cuts of itself
         return plain_parameters(task, given, {})
-    length = given.get("max_length") or text_encoder.max_length(loaded.pipeline)
-    cut = {"truncation": given.get("truncation") or True}
+    asked = {**given, **(given.get("tokenize_kwargs") or {})}
+    length = asked.get("max_length") or text_encoder.max_length(loaded.pipeline)
+    cut = {"truncation": asked.get("truncation") or True}
     cut |= {"max_length": length} if length else {}
     parameters = plain_parameters(task, given, cut)
     # Turning the vectors of all tokens into lists would be most of the time.

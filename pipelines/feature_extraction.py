@@ -38,25 +38,24 @@ class FeatureExtraction:
         "pooling": Parameter("mean", "str", POOLINGS),
         "normalize": Parameter(False, "bool"),
         **windows.PARAMETERS,
+        "tokenize_kwargs": Parameter(None, "dict|null"),
+        "return_tensors": Parameter(None, "bool|null"),  # a column holds neither list nor tensor
     }
 
     @staticmethod
     def check(parameters: Mapping[str, Any]) -> None:
-        windows.check(parameters)
+        windows.check(with_tokenize_kwargs(parameters))
 
     def __init__(self, loaded: Loaded) -> None:
-        settings, pipeline = loaded.settings(self.parameters), loaded.pipeline
-        self.encoder = Encoder(pipeline, reads="all")
+        pipeline = loaded.pipeline
+        settings = with_tokenize_kwargs(loaded.settings(self.parameters))
+        shape = _output_shape(pipeline)
+        self.encoder = Encoder(pipeline, reads="all" if len(shape) == 3 else "first")
         self.pooling, self.normalize = settings["pooling"], settings["normalize"]
         limits = [_longest(pipeline, settings["truncation"]), settings["max_length"]]
-        self.cutter = windows.Cutter(
-            tokenizer=pipeline.tokenizer,
-            limit=min((limit for limit in limits if limit), default=None),
-            stride=settings["stride"],
-            truncation=settings["truncation"],
-            equal_sizes=text_encoder.needs_equal_sizes(pipeline),
-        )
-        self.width = pipeline.model.config.get_text_config().hidden_size
+        limit = min((limit for limit in limits if limit), default=None)
+        self.cutter = windows.Cutter.of(pipeline, limit, settings)
+        self.width = shape[-1]
 
     @property
     def packed(self) -> bool:
@@ -72,9 +71,10 @@ class FeatureExtraction:
 
     def forward(self, chunks: pa.StructArray) -> Outputs:
         states, lengths = self.encoder(chunks)
+        several = lengths if self.encoder.reads == "all" else np.ones_like(lengths)
         if self.pooling == "none":
-            return on_host(states, lambda array: _token_vectors(array, lengths))
-        pooled = _pool(states, lengths, self.pooling)
+            return on_host(states, lambda array: _token_vectors(array, several))
+        pooled = _pool(states, several, self.pooling)
         return on_host(pooled, lambda array: windows.with_sizes(array, lengths))
 
     def regroup(self, rows: pa.Table, outputs: pa.ListArray) -> pa.Table:
@@ -90,6 +90,39 @@ class FeatureExtraction:
             pooled = pooled / np.maximum(np.linalg.norm(pooled, axis=1, keepdims=True), 1e-12)
         values = pa.array(pooled.astype(np.float32, copy=False).ravel())
         return pa.table({"embedding": pa.FixedSizeListArray.from_arrays(values, self.width)})
+
+
+def with_tokenize_kwargs(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """All parameters, with the tokenizer's own beside them, as if they had been given so.
+
+    Raises ValueError for one that the texts can't be cut with, and one that was given twice.
+    """
+    inside = parameters.get("tokenize_kwargs") or {}
+    for name, value in inside.items():
+        known = windows.PARAMETERS.get(name)
+        if known is None:
+            names = ", ".join(windows.PARAMETERS)
+            raise ValueError(f"tokenize_kwargs takes {names}, not {name!r}")
+        known.taken(f"tokenize_kwargs: {name}", value)
+        if parameters.get(name, known.default) != known.default:
+            raise ValueError(f"{name} is given twice: beside tokenize_kwargs, and in it")
+    return {**parameters, **inside}
+
+
+def _output_shape(pipeline: Any) -> tuple[int, ...]:
+    """Of the model's output for one token: (1, 1, width), or (1, width) where it pools, like DPR.
+
+    OPT and Reformer put out vectors of another width than their configuration's.
+    """
+    import torch
+
+    model = pipeline.model
+    try:
+        token = torch.zeros((1, 1), dtype=torch.int64, device=pipeline.device)
+        with torch.inference_mode():
+            return tuple(model(input_ids=token)[0].shape)
+    except Exception:  # of one without weights, or that needs more than a token
+        return 1, 1, int(model.config.get_text_config().hidden_size)
 
 
 def _longest(pipeline: Any, truncation: bool | str | None) -> int | None:

@@ -14,7 +14,6 @@ from .declared import PipelineTask
 from .load import LoadTask
 from .plain_tasks import plain_parameters
 from .pooling import pooled
-from .windows import truncates
 
 
 class PlainRows:
@@ -69,9 +68,9 @@ class PlainRows:
         """Those of the job, as transformers takes them."""
         assert self.own is not None
         cut: dict[str, Any] = {}
-        if truncates(self.given.get("truncation")):
-            task: Any = self.own.task
-            cut = {"truncation": self.given["truncation"], "max_length": task.cutter.limit}
+        task: Any = self.own.task
+        if self.name != "zero-shot-classification" and task.cutter.truncates:
+            cut = {"truncation": task.cutter.truncation, "max_length": task.cutter.limit}
         return plain_parameters(self.name, self.given, cut)
 
     def _pooled(self, tokens: list[list[float]]) -> Any:

@@ -10,8 +10,9 @@ from typing import Any
 
 import pyarrow as pa
 
+from . import windows
 from .declared import PipelineTask, Values, fixed
-from .feature_extraction import FeatureExtraction
+from .feature_extraction import FeatureExtraction, with_tokenize_kwargs
 from .text_classification import TextClassification
 from .zero_shot_classification import ZeroShotClassification
 
@@ -31,12 +32,17 @@ def _label_results(loaded: Any) -> pa.Schema:
     return pa.schema([("labels", pa.list_(pa.string())), ("scores", pa.list_(pa.float32()))])
 
 
+def _vectors(answer: list[Any]) -> list[list[float]]:
+    """One for each token; of a model that pools, like DPR, it is one."""
+    return answer[0] if isinstance(answer[0][0], list) else answer
+
+
 def _text_or_pair(values: Values, pipeline: Any) -> Any:
     return values if "text_pair" in values else values["text"]
 
 
 # What pipemill adds to transformers' parameters, or means otherwise.
-_OURS = ("window_pooling", "pooling", "normalize", "truncation", "max_length", "stride", "padding")
+_OURS = {"window_pooling", "pooling", "normalize", "truncation", "max_length", "stride", "padding"}
 
 
 def plain_parameters(task: str, given: Mapping[str, Any], cut: Mapping[str, Any]) -> dict[str, Any]:
@@ -44,10 +50,11 @@ def plain_parameters(task: str, given: Mapping[str, Any], cut: Mapping[str, Any]
 
     cut: the tokenizer's `truncation` and `max_length`, where texts are cut.
     """
-    kept = {name: value for name, value in given.items() if name not in _OURS}
     if task == "feature-extraction":
-        return {**kept, "tokenize_kwargs": dict(cut)} if cut else kept
-    return {**kept, **cut}
+        flat = with_tokenize_kwargs(given)
+        kept = {n: v for n, v in flat.items() if n in windows.PARAMETERS.keys() - _OURS}
+        return {"tokenize_kwargs": {**kept, **cut}}
+    return {**{n: v for n, v in given.items() if n not in _OURS}, **cut}
 
 
 PLAIN = {
@@ -68,6 +75,6 @@ PLAIN = {
         name="feature-extraction",
         inputs=FeatureExtraction.inputs,
         results=fixed(embedding=pa.list_(pa.list_(pa.float32()))),
-        record=lambda answer, values: {"embedding": answer[0]},
+        record=lambda answer, values: {"embedding": _vectors(answer)},
     ),
 }

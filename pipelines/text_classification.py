@@ -44,7 +44,6 @@ class TextClassification:
     parameters: Mapping[str, Parameter] = {
         "top_k": Parameter(1, "int|null"),
         "function_to_apply": Parameter(None, "str|null"),
-        "add_special_tokens": Parameter(True, "bool"),
         "window_pooling": Parameter("mean", "str", _WINDOW_POOLINGS),
         **windows.PARAMETERS,
     }
@@ -55,8 +54,6 @@ class TextClassification:
         if function is not None and str(function).lower() not in _ACTIVATIONS:
             known = ", ".join(_ACTIVATIONS)
             raise ValueError(f"function_to_apply is one of {known}, not {function!r}")
-        if parameters["top_k"] is not None and not windows.is_count(parameters["top_k"]):
-            raise ValueError(f"top_k is a number or null, not {parameters['top_k']!r}")
         windows.check(parameters)
 
     def __init__(self, loaded: Loaded) -> None:
@@ -65,14 +62,7 @@ class TextClassification:
         self.ranks = settings["top_k"] != 1 or "top_k" in loaded.columns
         self.top_k, self.window_pooling = settings["top_k"], settings["window_pooling"]
         self.activation = _activation(pipeline.model.config, settings["function_to_apply"])
-        self.cutter = windows.Cutter(
-            tokenizer=pipeline.tokenizer,
-            limit=_limit(pipeline, settings),
-            stride=settings["stride"],
-            truncation=settings["truncation"],
-            equal_sizes=text_encoder.needs_equal_sizes(pipeline),
-            add_special_tokens=settings["add_special_tokens"],
-        )
+        self.cutter = windows.Cutter.of(pipeline, _limit(pipeline, settings), settings)
         labels = pipeline.model.config.id2label
         self.labels = np.array([labels[i] for i in range(len(labels))], dtype=object)
 
@@ -88,8 +78,9 @@ class TextClassification:
     def expand(self, rows: pa.Table) -> pa.ListArray:
         if "text_pair" not in rows.column_names:
             return self.cutter.chunks(rows["text"].to_pylist())
-        # A row whose second text is null or empty is a text alone, as it is to transformers.
-        paired = pc.fill_null(pc.not_equal(rows["text_pair"], ""), False)
+        paired = pc.is_valid(rows["text_pair"])
+        if self.cutter.tokenizer.is_fast:  # and takes an empty second text for none
+            paired = pc.fill_null(pc.not_equal(rows["text_pair"], ""), False)
         both, alone = rows.filter(paired), rows.filter(pc.invert(paired))
         pieces = [
             self.cutter.chunks(*(column.to_pylist() for column in columns))
@@ -125,9 +116,11 @@ class TextClassification:
     def _top_k(self, rows: pa.Table) -> np.ndarray:
         """How many labels each row wants; its own number comes before the parameter's."""
         default = len(self.labels) if self.top_k is None else self.top_k
-        if "top_k" not in rows.column_names:
-            return np.full(rows.num_rows, default)
-        return pc.fill_null(rows["top_k"].cast(pa.int64()), default).to_numpy()
+        wanted = np.full(rows.num_rows, default)
+        if "top_k" in rows.column_names:
+            wanted = pc.fill_null(rows["top_k"].cast(pa.int64()), default).to_numpy()
+        # A negative number leaves so many out, as it does in a slice.
+        return np.where(wanted < 0, len(self.labels) + wanted, wanted)
 
 
 def _limit(pipeline: Any, settings: Mapping[str, Any]) -> int | None:

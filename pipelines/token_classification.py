@@ -33,6 +33,8 @@ TOKEN_CLASSIFICATION = PipelineTask(
         ),
         "ignore_labels": Parameter(["O"], "list"),
         "stride": Parameter(None, "int|null"),
+        "is_split_into_words": Parameter(False, "bool"),  # the text is a list of words
+        "delimiter": Parameter(None, "str|null"),  # joins them: what start and end count in
     },
     results=_results,
     record=_record,

@@ -8,9 +8,10 @@ from typing import Any
 
 def tokens_cut(tokenizer: Any, text: Any, chunks: list[Mapping[str, Any]]) -> int:
     """Of a text that one chunk holds as far as it goes; 0 where several do, which are windows."""
-    if not isinstance(text, str) or len(chunks) != 1 or "input_ids" not in chunks[0]:
+    if not isinstance(text, str | list) or len(chunks) != 1 or "input_ids" not in chunks[0]:
         return 0
     kept = int(chunks[0]["input_ids"].shape[-1])
     if kept < tokenizer.model_max_length:
         return 0
-    return max(len(tokenizer(text, truncation=False)["input_ids"]) - kept, 0)
+    whole = tokenizer(text, truncation=False, is_split_into_words=isinstance(text, list))
+    return max(len(whole["input_ids"]) - kept, 0)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -17,9 +18,19 @@ PARAMETERS: Mapping[str, Parameter] = {
     "truncation": Parameter(False, "bool|str|null"),
     "max_length": Parameter(None, "int|null"),
     "stride": Parameter(0, "int"),
-    "padding": Parameter(False, "bool|str|null"),  # changes no answer: what is padded is measured
+    "add_special_tokens": Parameter(True, "bool"),
+    "return_token_type_ids": Parameter(None, "bool|null"),
+    "split_special_tokens": Parameter(None, "bool|null"),
+    # These change no answer: what is padded is measured.
+    "padding": Parameter(False, "bool|str|null"),
+    "padding_side": Parameter(None, "str|null"),
+    "pad_to_multiple_of": Parameter(None, "int|null"),
+    "return_attention_mask": Parameter(None, "bool|null"),
 }
+# Of these, what decides a text's tokens, and goes to the tokenizer as it is.
+_TOKENIZING = ("add_special_tokens", "return_token_type_ids", "split_special_tokens")
 
+NO_KEYWORDS: Mapping[str, Any] = MappingProxyType({})
 _TRUNCATIONS = ("longest_first", "only_first", "only_second", "do_not_truncate")
 
 
@@ -56,6 +67,7 @@ class Cutter:
 
     limit: in tokens, special ones included; None for any length.
     equal_sizes: chunks of different length must not share a micro-batch.
+    keywords: more of the tokenizer's.
     """
 
     tokenizer: Any
@@ -63,12 +75,24 @@ class Cutter:
     stride: int = 0
     truncation: bool | str | None = False
     equal_sizes: bool = False
-    add_special_tokens: bool = True
+    keywords: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, pipeline: Any, limit: int | None, settings: Mapping[str, Any]) -> Cutter:
+        """settings: values of `PARAMETERS`."""
+        return cls(
+            tokenizer=pipeline.tokenizer,
+            limit=limit,
+            stride=settings["stride"],
+            truncation=settings["truncation"],
+            equal_sizes=text_encoder.needs_equal_sizes(pipeline),
+            keywords={n: settings[n] for n in _TOKENIZING if settings[n] is not None},
+        )
 
     def __post_init__(self) -> None:
         if self.limit is None:
             return
-        room = self.limit - special_tokens(self.tokenizer, 1, self.add_special_tokens)
+        room = self.limit - self._special_tokens(1)
         if room < 1:
             raise ValueError(f"max_length {self.limit} leaves no room beside the special tokens")
         if not self.truncates and self.stride >= room:
@@ -97,8 +121,7 @@ class Cutter:
         return text_encoder.per_row(chunks, np.bincount(row_of_chunk, minlength=len(texts[0])))
 
     def _encode(self, texts: Sequence[list[str]]) -> Any:
-        options: dict[str, Any] = {"add_special_tokens": self.add_special_tokens}
-        options["return_attention_mask"] = False
+        options: dict[str, Any] = {**self.keywords, "return_attention_mask": False}
         if self.limit is None:
             return self.tokenizer(*texts, **options)
         options["max_length"] = self.limit
@@ -116,9 +139,9 @@ class Cutter:
 
     def _check_room(self, seconds: list[str]) -> None:
         """Raises where a tokenizer would panic: a window beside that text would not advance."""
-        tokens = int(_lengths(self.tokenizer(seconds, add_special_tokens=False)).max())
-        special = special_tokens(self.tokenizer, 2, self.add_special_tokens)
-        room = max((self.limit or 0) - tokens - special, 0)
+        keywords = {**self.keywords, "add_special_tokens": False}
+        tokens = int(_lengths(self.tokenizer(seconds, **keywords)).max())
+        room = max((self.limit or 0) - tokens - self._special_tokens(2), 0)
         if room <= self.stride:
             raise ValueError(
                 f"the second text's {tokens} tokens leave {room} of {self.limit} to windows of the "
@@ -129,11 +152,15 @@ class Cutter:
     def _lost(self, encoding: Any, texts: Sequence[list[str]]) -> np.ndarray:
         if self.limit is None:
             return np.zeros(len(texts[0]), dtype=np.int32)
-        return lost_tokens(self.tokenizer, encoding, texts, self.limit, self.add_special_tokens)
+        return lost_tokens(self.tokenizer, encoding, texts, self.limit, self.keywords)
+
+    def _special_tokens(self, texts: int) -> int:
+        return special_tokens(self.tokenizer, texts, self.keywords)
 
 
-def special_tokens(tokenizer: Any, texts: int, added: bool = True) -> int:
+def special_tokens(tokenizer: Any, texts: int, keywords: Mapping[str, Any] = NO_KEYWORDS) -> int:
     """How many surround one text, or a pair."""
+    added = keywords.get("add_special_tokens", True)
     return tokenizer.num_special_tokens_to_add(pair=texts == 2) if added else 0
 
 
@@ -146,25 +173,24 @@ def lost_tokens(
     encoding: Any,
     texts: Sequence[list[str]],
     limit: int,
-    add_special_tokens: bool = True,
+    keywords: Mapping[str, Any] = NO_KEYWORDS,
 ) -> np.ndarray:
     """How many tokens truncation to `limit` cut from each of `texts`, shape (texts,).
 
-    encoding: what the tokenizer made of the texts; one list, or two: pairs.
+    encoding: what the tokenizer, with these keywords, made of the texts; one list, or two: pairs.
     """
     kept = _lengths(encoding)
     lost = np.zeros(len(kept), dtype=np.int32)
     full = np.flatnonzero(kept >= limit)
     if len(texts) == 1 and encoding.is_fast:
-        special = special_tokens(tokenizer, 1, add_special_tokens)
+        special = special_tokens(tokenizer, 1, keywords)
         for i in full:
             lost[i] = sum(len(rest) - special for rest in encoding[int(i)].overflowing)
     elif len(full):
         # No tokenizer says it, so those that may have been cut are measured whole.
         whole = tokenizer(
             *[[column[i] for i in full] for column in texts],
-            add_special_tokens=add_special_tokens,
-            return_attention_mask=False,
+            **{**keywords, "return_attention_mask": False},
         )
         lost[full] = _lengths(whole) - kept[full]
     return lost
