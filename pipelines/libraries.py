@@ -18,7 +18,7 @@ def check_libraries(declared: PipelineTask, loaded: Loaded) -> None:
         media.require(kind)
     if kinds:
         loaded.media.check()
-    for name in declared.libraries:
+    for name in [*declared.libraries, *_video_decoder(loaded)]:
         try:
             importlib.import_module(name)
         except Exception as error:  # torchvision without its operators is a RuntimeError
@@ -27,3 +27,15 @@ def check_libraries(declared: PipelineTask, loaded: Loaded) -> None:
                 f"{declared.name} needs {package}, which cannot be imported here ({error}); on "
                 f"every machine of the cluster: pip install {package}"
             ) from error
+
+
+def _video_decoder(loaded: Loaded) -> list[str]:
+    """What a video processor of transformers, which is there with torchvision, decodes with.
+
+    Until 0.26 that was torchvision itself; without torchvision it is PyAV.
+    """
+    if "video" not in loaded.columns or getattr(loaded.pipeline, "video_processor", None) is None:
+        return []
+    from torchvision import io
+
+    return [] if hasattr(io, "read_video") else ["torchcodec"]

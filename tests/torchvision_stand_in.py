@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 import types
+from importlib.util import find_spec
 
 import numpy as np
 
@@ -30,9 +31,14 @@ def _overlap(one, other):
 
 
 def put_in(monkeypatch):
-    """Takes torchvision's place until the test ends; image processors stay those of pillow."""
+    """Takes torchvision's place until the test ends; image processors stay those of pillow.
+
+    Where torchvision is there, with a torch that fits it, nothing is put in its place.
+    """
     from transformers.utils import import_utils
 
+    if find_spec("torchvision") is not None:
+        return
     for name in ("torchvision", "torchvision.ops", "torchvision.ops.boxes"):
         monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
     sys.modules["torchvision.ops.boxes"].batched_nms = batched_nms

@@ -1,7 +1,7 @@
 """mask-generation against plain `transformers.pipeline`, row by row.
 
-It needs one function of torchvision, which has no wheel that fits torch for CPUs on PyPI: a
-stand-in takes its place. So the masks are compared under the stand-in's choice of them.
+It needs one function of torchvision, which has no wheel that fits torch for CPUs on PyPI: where
+torchvision is not installed a stand-in takes its place, on both sides.
 """
 
 from __future__ import annotations
