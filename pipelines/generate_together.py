@@ -77,26 +77,32 @@ class Generating:
             together[name] = torch.cat(rows)
         return together
 
-    def unstacked(self, outputs: list[Values], inputs: list[Values]) -> list[Values]:
+    def unstacked(
+        self, outputs: list[Values], inputs: list[Values], keywords: Values
+    ) -> list[Values]:
         """What each would have been alone."""
+        settings = self._settings(keywords)
         longest = max(one[_IDS].shape[1] for one in inputs)
         for output, one in zip(outputs, inputs, strict=True):
             padding = longest - one[_IDS].shape[1] if self.after_prompt else 0
-            output[self.written] = self._trimmed(output[self.written][..., padding:])
+            output[self.written] = self._trimmed(output[self.written][..., padding:], settings)
             if _IDS in output:
                 output[_IDS] = one[_IDS]
         return outputs
 
-    def _trimmed(self, written: Any) -> Any:
+    def _trimmed(self, written: Any, settings: Values) -> Any:
         """Without what fills a row up until the longest of the others ends."""
-        settings = self._settings({})
         ends, pad = settings.get("eos_token_id"), settings.get("pad_token_id")
         pad = self.pipeline.tokenizer.pad_token_id if pad is None else pad
-        real = (written[0] != pad).any(dim=0).nonzero()
-        length = int(real[-1]) + 1 if len(real) else 0
-        if pad in (ends if isinstance(ends, list) else [ends]):  # the first of them is the end
-            length = min(length + 1, written.shape[-1])
-        return written[..., :length]
+        ends = ends if isinstance(ends, list) else [ends]
+        lengths = []
+        for sequence in written[0]:
+            real = (sequence != pad).nonzero()
+            length = int(real[-1]) + 1 if len(real) else 0
+            if pad in ends and not (length and int(sequence[length - 1]) in ends):
+                length += 1  # the first of them is the end
+            lengths.append(length)
+        return written[..., : max(lengths)]
 
     def _settings(self, keywords: Values) -> Values:
         """What the call says, over what the pipeline or its model generates with."""

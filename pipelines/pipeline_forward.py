@@ -140,7 +140,7 @@ class PipelineForward:
             together = self.pipeline.forward(join(inputs), **copied(keywords[0][1]))
             outputs = unstack(together, len(chunks))
             if self.generating is not None:
-                outputs = self.generating.unstacked(outputs, inputs)
+                outputs = self.generating.unstacked(outputs, inputs, keywords[0][1])
         return [
             self._reduced(output, after)
             for output, (_, _, after) in zip(outputs, keywords, strict=True)

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import json
+
+import pyarrow as pa
 import pytest
 import transformers
+from pipemill.actors.batch import Batch
+from pipemill.actors.model import Model
+from pipemill.pipelines.load import LoadTask
 
 from tests import tiny
 
@@ -44,6 +50,34 @@ def test_a_decoder_goes_on_from_prompts_of_any_length(models, more, together):
     assert len({str(one) for one in expected}) > 6
     passes = forward_passes("text-generation", model, {"text": PROMPTS}, parameters)
     assert passes == 1 if together else passes > 1
+
+
+@pytest.mark.parametrize("pad_ends", [True, False])
+def test_what_fills_a_row_up_is_left_out_whichever_token_ended_it(models, pad_ends):
+    model = models["text-generation"]
+    truth = transformers.pipeline("text-generation", model=model)
+    ends = {
+        truth(prompt, return_tensors=True, **GREEDY)[0]["generated_token_ids"][-n]
+        for n, prompt in enumerate(PROMPTS[:3], start=3)
+    }
+    parameters = {
+        **GREEDY,
+        "skip_special_tokens": False,
+        "eos_token_id": [*ends, *([truth.tokenizer.pad_token_id] if pad_ends else [])],
+    }
+    expected = [truth(prompt, **parameters)[0]["generated_text"] for prompt in PROMPTS]
+    assert len({len(truth.tokenizer(text)["input_ids"]) for text in expected}) > 2
+    load = LoadTask(
+        task="text-generation",
+        model=Model(path=model),
+        columns=(("text", "text"),),
+        parameters=json.dumps(parameters),
+        max_tokens=1_000_000,
+    )
+    stages = load()
+    batch = stages.process(Batch(pa.table({"text": PROMPTS})))
+    assert batch.results["generated_text"].to_pylist() == expected
+    assert stages.task.forwards.alone == {True: False}, "they were written together"
 
 
 def test_a_text_without_a_prompt_begins_as_if_it_were_alone(models):
