@@ -117,12 +117,15 @@ def _output_shape(pipeline: Any) -> tuple[int, ...]:
     import torch
 
     model = pipeline.model
+    usual = 1, 1, int(model.config.get_text_config().hidden_size)
+    if text_encoder.needs_own_length(model):  # a short chunk might change it
+        return usual
     try:
         token = torch.zeros((1, 1), dtype=torch.int64, device=pipeline.device)
         with torch.inference_mode():
             return tuple(model(input_ids=token)[0].shape)
     except Exception:  # of one without weights, or that needs more than a token
-        return 1, 1, int(model.config.get_text_config().hidden_size)
+        return usual
 
 
 def _longest(pipeline: Any, truncation: bool | str | None) -> int | None:

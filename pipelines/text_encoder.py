@@ -88,8 +88,15 @@ def _place_of_words(model: Any) -> str:
 
 
 def needs_own_length(model: Any) -> bool:
-    """Whether the longest chunk of a micro-batch decides the positions of all: scaled rotary."""
-    rope = getattr(model.config.get_text_config(), "rope_parameters", None) or {}
+    """Whether the longest chunk of a micro-batch decides how all are computed.
+
+    Their positions, where rotary ones are scaled; the blocks of attention in BigBird, which a
+    short chunk alone turns off for good.
+    """
+    config = model.config.get_text_config()
+    if getattr(config, "attention_type", None) == "block_sparse":
+        return True
+    rope = getattr(config, "rope_parameters", None) or {}
     kinds = [rope, *(inner for inner in rope.values() if isinstance(inner, dict))]
     return any(kind.get("rope_type") in _ROPE_BY_LENGTH for kind in kinds)
 

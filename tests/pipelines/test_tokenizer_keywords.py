@@ -173,3 +173,36 @@ def test_a_models_own_width_is_that_of_the_vectors(tmp_path, kind, pooling):
         np.testing.assert_allclose(vector, expected, atol=1e-5)
         plain_row = PlainRows(load).answer(Batch(pa.table({"body": [text]})))
         np.testing.assert_allclose(plain_row[0]["embedding"], expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("max_tokens", [1, 300, 100_000])
+def test_a_model_whose_attention_minds_the_length_keeps_it(tmp_path, max_tokens):
+    """BigBird: in blocks, some of them by lot; a short text turns that off for good."""
+    words = tiny.tokenizer(128)
+    config = transformers.BigBirdConfig(
+        vocab_size=len(words), hidden_size=32, num_hidden_layers=2, num_attention_heads=4,
+        intermediate_size=37, block_size=4, num_random_blocks=1, max_position_embeddings=128,
+        initializer_range=0.5, pad_token_id=0, num_labels=4,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    model = transformers.BigBirdForSequenceClassification(config).eval()
+    model.save_pretrained(tmp_path)
+    words.save_pretrained(tmp_path)
+    texts = [tiny.sentence(14 + n, n) for n in range(12)]
+    lengths = [len(words(text)["input_ids"]) for text in texts]
+    assert 28 < min(lengths) < max(lengths) < 128, "blocks are used from 28 tokens on"
+    truth = transformers.pipeline("text-classification", str(tmp_path), top_k=None)
+    load = LoadTask(
+        task="text-classification",
+        model=Model(path=str(tmp_path)),
+        columns=(("text", "body"),),
+        parameters='{"top_k": null}',
+        max_tokens=max_tokens,
+    )
+    batch = load().process(Batch(pa.table({"body": texts})))
+    expected = [truth(text)[0] for text in texts]
+    wanted = [
+        {key: [one[key[:-1]] for one in row] for key in ("labels", "scores")} for row in expected
+    ]
+    assert_same(batch.results.to_pylist(), wanted)
+    assert truth.model.bert.attention_type == "block_sparse"
