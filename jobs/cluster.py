@@ -107,9 +107,12 @@ def pool_size(actors: ActorsSection, placement: str, splits: int) -> tuple[int, 
         raise ConfigError(_nothing_fits(nodes, actors, tasks))
     wanted = fit if actors.max == "auto" else actors.max
     most = max(min(wanted, splits), 1)
-    if tasks and not _autoscales():
-        most = min(most, fit)  # more would take the tasks' CPUs
-    return max(min(fit, most), 1), most
+    if not _autoscales():
+        if tasks:
+            most = min(most, fit)  # more would take the tasks' CPUs
+        return max(min(fit, most), 1), most
+    # What does not fit yet makes the cluster grow.
+    return max(min(fit, most), min(actors.min, most)), most
 
 
 def _count(node: dict[str, float], actors: ActorsSection) -> int:

@@ -119,8 +119,10 @@ class BatchingSection(_Section):
 
 
 class ActorsSection(_Section):
-    """How many model replicas, and what each holds. max: "auto" for as many as fit.
+    """How many model replicas, and what each holds.
 
+    min: so many are asked for at once, where a cluster grows; elsewhere as many start as fit.
+    max: "auto" for as many as fit.
     placement: "fused" (one actor reads, computes and writes), "staged" (three Ray operators),
         "local" (this process, without Ray), or "auto".
     """

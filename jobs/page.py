@@ -13,8 +13,9 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
+from .columns import kept_columns
 from .ledger import DEAD_LETTERS, STATE, Ledger
-from .plan import Split
+from .plan import Plan, Split
 from .status import Status, open_output, status
 from .storage import write_whole
 
@@ -45,7 +46,7 @@ def report(output: str, *, storage_options: Mapping[str, Any] | None = None) -> 
         f"<h1>{escape(found.task)}</h1>",
         _table(_facts(found, record, ledger, done)),
         *_over_time(ledger, done, found),
-        *_labels(ledger, done),
+        *_labels(ledger, done, _column_of_labels(record, plan)),
         *_errors(ledger, done, found),
     ]
     page = (
@@ -120,9 +121,15 @@ def _written(entry: dict[str, Any]) -> float | None:
     return float(when) if isinstance(when, int | float) else None
 
 
-def _labels(ledger: Ledger, done: list[Split]) -> list[str]:
+def _column_of_labels(record: dict[str, Any], plan: Plan) -> list[str]:
+    """The columns of a part that has labels of the task's: one of the input's is renamed."""
+    kept = kept_columns(record["job"]["output"]["keep"], plan.schema)
+    return ["label", "input_label"] if "label" in kept else ["label"]
+
+
+def _labels(ledger: Ledger, done: list[Split], columns: list[str]) -> list[str]:
     counts: Counter[str] = Counter()
-    for table in ledger.each(lambda s: _read(ledger, s.part, ["label"]), _spread(done)):
+    for table in ledger.each(lambda s: _read(ledger, s.part, columns), _spread(done)):
         if table is not None:
             counts.update(map(str, table["label"].to_pylist()))
     if not counts:

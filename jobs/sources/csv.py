@@ -61,6 +61,9 @@ class CsvSource:
         torn = found.pop() if found and not found[-1].closed else None
         kept = data[: torn.start] if torn else data
         rows, failed = parsed(kept, _names(header), _delimiter(path), found, self.schema)
+        for row, record in enumerate(found):
+            if record.broken:
+                failed[row] = ValueError(f"no CSV at byte {start + record.start}: {record.broken}")
         if torn:
             failed[len(found)] = ValueError(
                 f"a quote that opens in the row at byte {start + torn.start} is never closed"
@@ -80,6 +83,8 @@ class CsvSource:
             header = next(records(iter(stream.readline, b""), _delimiter(path)), None)
             if header is None:
                 raise ConfigError(f"{path} has no header line with the names of its columns")
+            if header.broken:
+                raise ConfigError(f"can't read {path} as CSV: its header: {header.broken}")
             yield stream, header
 
     @contextmanager

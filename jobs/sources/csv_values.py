@@ -88,7 +88,7 @@ def _converted(
 def _table(
     data: bytes, names: list[str], delimiter: str, convert: pa.csv.ConvertOptions
 ) -> pa.Table:
-    if not data.strip():
+    if not data.strip(b"\r\n"):
         return pa.table({name: pa.nulls(0) for name in names})
     read = pa.csv.ReadOptions(
         use_threads=False, column_names=names, block_size=min(len(data) + 1, 2**31 - 1)

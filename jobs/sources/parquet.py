@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pipemill.actors.batch import Batch
+from pipemill.actors.isolate import isolate
 
 from ..errors import ConfigError
 from ..listing import InputFile
 from ..patience import answered, is_passing
 from ..storage import open_filesystem
+from .lines import in_place
 from .ranges import Piece, row_ranges
 from .schemas import common_schema
 
@@ -58,7 +62,7 @@ class ParquetSource:
             parquet = pq.ParquetFile(file)
             groups = _groups(parquet.metadata, start, stop)
             try:
-                rows, failed = _rows(parquet, groups, self.schema), dict[int, Exception]()
+                rows, failed = _rows(parquet, groups, self.schema), dict[int, BaseException]()
             except (OSError, pa.ArrowException) as error:
                 if is_passing(error):
                     raise
@@ -123,42 +127,60 @@ def _groups(footer: pq.FileMetaData, start: int, stop: int) -> list[Group]:
 
 
 def _rows(parquet: pq.ParquetFile, groups: list[Group], schema: pa.Schema) -> pa.Table:
-    """Rows of neighbouring row groups, a bit at a time, up to the last that is wanted."""
-    tables = [schema.empty_table()]
+    """Rows of neighbouring row groups, in the types of the input."""
+    decoded = (table.cast(schema) for table in _decoded(parquet, groups, schema.names))
+    return pa.concat_tables([schema.empty_table(), *decoded])
+
+
+def _decoded(
+    parquet: pq.ParquetFile, groups: list[Group], columns: list[str]
+) -> Iterator[pa.Table]:
+    """A bit at a time, up to the last row that is wanted, in the types of the file."""
     first = groups[0][1] if groups else 0
     left = sum(last - first for _, first, last in groups)
     numbers = [number for number, _, _ in groups]
-    for batch in parquet.iter_batches(_READ_ROWS, row_groups=numbers, columns=schema.names):
+    for batch in parquet.iter_batches(_READ_ROWS, row_groups=numbers, columns=columns):
         skipped = min(first, batch.num_rows)
         here = batch.slice(skipped, left)
         first -= skipped
         left -= here.num_rows
         if here.num_rows:
-            table = pa.Table.from_batches([here]).select(schema.names)
-            tables.append(table.replace_schema_metadata().cast(schema))
+            table = pa.Table.from_batches([here]).select(columns)
+            yield table.replace_schema_metadata()
         if not left:
             break
-    return pa.concat_tables(tables)
 
 
 def _readable(
     parquet: pq.ParquetFile, groups: list[Group], schema: pa.Schema
-) -> tuple[pa.Table, dict[int, Exception]]:
-    """The rows of the groups that can be decoded; those of others are null, with the reason."""
+) -> tuple[pa.Table, dict[int, BaseException]]:
+    """The rows of the groups that can be decoded; those of others are null, with the reason.
+
+    So is a row with a value that the column's type, which is that of all files, does not hold.
+    """
     tables: list[pa.Table] = [schema.empty_table()]
-    failed: dict[int, Exception] = {}
+    failed: dict[int, BaseException] = {}
     at = 0
     for number, first, last in groups:
         try:
-            tables.append(_rows(parquet, [(number, first, last)], schema))
+            rows = pa.concat_tables(_decoded(parquet, [(number, first, last)], schema.names))
         except (OSError, pa.ArrowException) as error:
             if is_passing(error):
                 raise
             tables.append(_nulls(schema, last - first))
             reason = type(error)(f"row group {number} can't be decoded: {error}")
             failed.update(dict.fromkeys(range(at, at + last - first), reason))
+        else:
+            rows, wrong = _cast(rows, schema)
+            tables.append(rows)
+            failed.update({at + row: error for row, error in wrong})
         at += last - first
-    return pa.concat_tables([table.cast(schema) for table in tables]), failed
+    return pa.concat_tables(tables), failed
+
+
+def _cast(rows: pa.Table, schema: pa.Schema) -> tuple[pa.Table, list[tuple[int, BaseException]]]:
+    found, wrong = isolate(np.arange(rows.num_rows), lambda some: rows.take(some).cast(schema))
+    return in_place(found, rows.num_rows, schema), wrong
 
 
 def _nulls(schema: pa.Schema, rows: int) -> pa.Table:

@@ -12,19 +12,23 @@ _LONGEST_FIELD = 2**30
 
 @dataclass(frozen=True)
 class Record:
-    """start, stop: its bytes. closed: False for one in which the file ends within quotes."""
+    """start, stop: its bytes. closed: False for one in which the file ends within quotes.
+
+    broken: why it has no fields, where it is none.
+    """
 
     start: int
     stop: int
     fields: list[str]
     closed: bool = True
+    broken: str = ""
 
 
 def records(lines: Iterable[bytes], delimiter: str, start: int = 0) -> Iterator[Record]:
     """Those of lines of which the first starts at `start`; blank lines are none.
 
-    Fields are decoded as Latin-1, a character per byte. Raises ValueError for lines that end in
-    a bare carriage return.
+    Fields are decoded as Latin-1, a character per byte. One with a bare carriage return outside
+    of quotes is broken.
     """
     csv.field_size_limit(max(csv.field_size_limit(), _LONGEST_FIELD))
     feed = _Feed(lines, start)
@@ -36,7 +40,9 @@ def records(lines: Iterable[bytes], delimiter: str, start: int = 0) -> Iterator[
         except StopIteration:
             return
         except csv.Error as error:
-            raise ValueError(f"no CSV at byte {first}: {error}") from None
+            yield Record(first, feed.place, [], broken=str(error))
+            reader = csv.reader(feed, delimiter=delimiter)  # the old one is within that line
+            continue
         if feed.ended:
             # What was added is a record of its own, unless the file ended within quotes.
             if feed.place > first:

@@ -1,8 +1,10 @@
-"""Which Ray a run joins."""
+"""Which Ray a run joins, and with how many actors."""
 
 import socket
 
-from pipemill.jobs.cluster import _running_here
+import pytest
+from pipemill.jobs.cluster import _running_here, pool_size
+from pipemill.jobs.job import ActorsSection
 
 
 def test_the_address_of_a_dead_head_is_not_waited_for(monkeypatch, tmp_path):
@@ -12,3 +14,23 @@ def test_the_address_of_a_dead_head_is_not_waited_for(monkeypatch, tmp_path):
         (tmp_path / "at").write_text(f"127.0.0.1:{server.getsockname()[1]}")
         assert _running_here()
     assert not _running_here()
+
+
+@pytest.mark.parametrize(
+    ("grows", "given", "expected"),
+    [
+        (False, {}, (6, 6)),
+        (False, {"min": 8, "max": 9}, (6, 9)),
+        (False, {"max": 2}, (2, 2)),
+        (True, {"max": 40}, (6, 40)),
+        (True, {"min": 8, "max": 40}, (8, 40)),
+        (True, {"min": 60, "max": 90}, (50, 50)),  # no more than there are splits
+    ],
+)
+def test_where_a_cluster_grows_so_many_actors_are_asked_for_at_once(
+    monkeypatch, grows, given, expected
+):
+    nodes = [{"Alive": True, "Resources": {"CPU": 4.0}}, {"Alive": True, "Resources": {"CPU": 2.0}}]
+    monkeypatch.setattr("ray.nodes", lambda: nodes)
+    monkeypatch.setattr("pipemill.jobs.cluster._autoscales", lambda: grows)
+    assert pool_size(ActorsSection(**given), "fused", 50) == expected

@@ -65,6 +65,23 @@ def test_it_tells_of_rows_labels_and_errors_and_runs_no_code(out, capsys, monkey
     assert pipemill.verify(str(out)).ok, "the page is no part"
 
 
+@pytest.mark.parametrize("task", ["token-classification", "text-classification"])
+def test_labels_of_the_input_are_not_taken_for_the_tasks(models, tmp_path, task):
+    table = pa.table({"text": ["a river", "the mill"], "label": ["given", "given"]})
+    pq.write_table(table, tmp_path / "in.parquet")
+    pipemill.run(
+        task=task,
+        model=models[task],
+        input=str(tmp_path / "in.parquet"),
+        output=str(tmp_path / "out"),
+        actors={"placement": "local"},
+    )
+    assert main(["report", str(tmp_path / "out")]) == 0
+    page = Page(tmp_path / "out/_pipemill/report.html")
+    assert "given" not in page.seen
+    assert ("Labels" in page.seen) == (task == "text-classification")
+
+
 def test_messages_that_are_no_text_are_shown_as_what_they_can_be(out):
     letter = next((out / "_pipemill/dead-letter").iterdir())
     table = pq.read_table(letter)

@@ -263,3 +263,13 @@ def test_parquet_files_whose_types_differ_are_read_as_one(tmp_path):
     pq.write_table(pa.table({"n": pa.array([2], pa.int64())}), tmp_path / "b.parquet")
     made = plan(tmp_path)
     assert {batch.rows.schema for batch in read(made)} == {pa.schema([("n", pa.int64())])}
+
+
+def test_a_value_that_the_common_type_does_not_hold_costs_its_own_row(tmp_path):
+    large = 2**53 + 1
+    pq.write_table(pa.table({"n": [1, large, 3, 4]}), tmp_path / "a.parquet", row_group_size=3)
+    pq.write_table(pa.table({"n": [0.5]}), tmp_path / "b.parquet")
+    batches = read(plan(tmp_path))
+    assert [row["n"] for row in rows(batches)] == [1.0, None, 3.0, 4.0, 0.5]
+    (failure,) = [failure for batch in batches for failure in batch.failures.values()]
+    assert str(large) in failure.message

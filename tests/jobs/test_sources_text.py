@@ -120,6 +120,29 @@ def test_files_and_columns(tmp_path):
             plan(tmp_path / "d.csv")
 
 
+@pytest.mark.parametrize("size", [None, 7])
+@pytest.mark.parametrize("stray", [1, 2500])
+def test_a_stray_carriage_return_costs_its_own_row(tmp_path, stray, size):
+    lines = [f"{n},word {n}" for n in range(3000)]
+    lines[stray] = f"{stray},wo\rrd"
+    lines[stray + 1] = f'{stray + 1},"wo\rrd"'
+    data = "\r\n".join(["n,t", *lines]).encode()
+    (tmp_path / "a.csv").write_bytes(data)
+    batches = read(plan(tmp_path, rows_per_part=size))
+    wanted = [{"n": n, "t": f"word {n}"} for n in range(3000)]
+    wanted[stray] = {"n": None, "t": None}
+    wanted[stray + 1]["t"] = "wo\rrd"
+    assert rows(batches) == wanted
+    (failed,) = [failure for batch in batches for failure in batch.failures.values()]
+    assert f"no CSV at byte {data.index(lines[stray].encode())}" in failed.message
+
+
+def test_rows_of_empty_fields_are_rows(tmp_path):
+    (tmp_path / "a.tsv").write_text("a\tb\nx\ty\n\t\n\t\n\n\t\n")
+    made = plan(tmp_path, rows_per_part=1)
+    assert rows(read(made)) == [{"a": "x", "b": "y"}, *[{"a": "", "b": ""}] * 3]
+
+
 def test_large_csv_files_are_cut_between_records(tmp_path, monkeypatch):
     monkeypatch.setattr("pipemill.jobs.sources.lines.LARGE", 1000)
     wanted = [(str(i), f'a\n"{i}"\n') for i in range(500)]
