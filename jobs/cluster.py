@@ -12,7 +12,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from .errors import ConfigError
+from .errors import ConfigError, RunError
 from .job import ActorsSection
 
 # What the read and write tasks of the staged placement hold. Unlike an actor's whole CPUs, or
@@ -32,14 +32,41 @@ def ray_session() -> Iterator[None]:
         yield
         return
     with _own_sigterm():
-        if os.environ.get("RAY_ADDRESS") or _running_here():
-            ray.init(log_to_driver=False, logging_level=logging.ERROR)
-        else:
-            _start_local()
+        _start()
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def _start() -> None:
+    import ray
+
+    address = os.environ.get("RAY_ADDRESS", "")
+    _check_address(address)
+    try:
+        if address or _running_here():
+            ray.init(log_to_driver=False, logging_level=logging.ERROR)
+        else:
+            _start_local()
+    except Exception as error:  # Ray has no exception of its own for it
+        ray.shutdown()
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise RunError(f"Ray could not be started ({reason[0]}); run again to resume") from error
+
+
+def _check_address(address: str) -> None:
+    """Raises ConfigError where nothing listens: `ray.init` would wait for it for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not port.isdigit():
+        return  # none, or one that Ray looks up itself: "auto"
+    try:
+        socket.create_connection((host, int(port)), timeout=10).close()
+    except OSError as error:
+        raise ConfigError(
+            f"no Ray answers at {address} (RAY_ADDRESS: {error}): start a cluster there, or unset "
+            "it to run on this machine"
+        ) from None
 
 
 def _start_local() -> None:

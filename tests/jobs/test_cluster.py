@@ -3,7 +3,8 @@
 import socket
 
 import pytest
-from pipemill.jobs.cluster import _running_here, pool_size
+from pipemill.jobs.cluster import _running_here, _start, pool_size
+from pipemill.jobs.errors import ConfigError, RunError
 from pipemill.jobs.job import ActorsSection
 
 
@@ -34,3 +35,26 @@ def test_where_a_cluster_grows_so_many_actors_are_asked_for_at_once(
     monkeypatch.setattr("ray.nodes", lambda: nodes)
     monkeypatch.setattr("pipemill.jobs.cluster._autoscales", lambda: grows)
     assert pool_size(ActorsSection(**given), "fused", 50) == expected
+
+
+def test_a_ray_that_does_not_answer_is_named(monkeypatch):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    for address in (f"127.0.0.1:{port}", f"ray://127.0.0.1:{port}"):
+        monkeypatch.setenv("RAY_ADDRESS", address)
+        with pytest.raises(
+            ConfigError, match=rf"no Ray answers at {address} \(RAY_ADDRESS:.*unset"
+        ):
+            _start()
+
+
+def test_a_ray_that_does_not_start_is_a_message(monkeypatch):
+    """As where something kills its raylet meanwhile."""
+
+    def init(*args, **settings):
+        raise Exception("The current node timed out during startup.\nMore of it")
+
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr("ray.init", init)
+    with pytest.raises(RunError, match=r"could not be started \(The current .* startup\.\); run"):
+        _start()
