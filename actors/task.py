@@ -137,6 +137,7 @@ class Loaded:
     columns: names of the task's columns that the input has.
     media: reads what a row names by path or URL (`pipelines/media`).
     schema: the columns it adds, where the job declares or a sample has shown them.
+    compiles: whether the model is to be compiled by torch.
     """
 
     pipeline: Any
@@ -144,6 +145,7 @@ class Loaded:
     columns: tuple[str, ...] = ()
     media: Any = None
     schema: pa.Schema | None = None
+    compiles: bool = False
 
     def settings(self, known: Mapping[str, Parameter]) -> dict[str, Any]:
         """The user's parameters over the defaults."""

@@ -54,6 +54,7 @@ class ModelSection(_Section):
     dtype: "float32", "bfloat16", "float16", or "auto": on a CPU as saved, on a GPU bfloat16.
     use_safetensors: whether only weights in safetensors are read, which can hold no code; without
         it also pickled ones, as transformers does.
+    compile: whether `torch.compile` compiles it, for micro-batches padded to a few widths.
     """
 
     path: str
@@ -61,6 +62,7 @@ class ModelSection(_Section):
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     trust_remote_code: bool = False
     use_safetensors: bool = True
+    compile: bool = False
 
 
 class InputSection(_Section):

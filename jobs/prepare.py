@@ -156,6 +156,7 @@ def _load(
         parameters=json.dumps(parameters),
         max_tokens=None if tokens == "auto" else tokens,
         own=own,
+        compiles=job.model.compile,
         schema=plan.results,
         media=media_access(job.input),
     )

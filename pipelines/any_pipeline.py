@@ -67,6 +67,11 @@ class AnyPipeline:
         self.sanitized = lru_cache(maxsize=64)(self._sanitized)
         self.sanitized("{}")  # a wrong parameter is an error of loading, not of every row
         self.forwards = PipelineForward(declared, loaded, self.sanitized)
+        if loaded.compiles and self.forwards.by_token is None:
+            raise ValueError(
+                f"model.compile is for tasks whose model reads a text or labels it; {self.name} "
+                "is none: leave it out"
+            )
 
     @property
     def packed(self) -> bool:

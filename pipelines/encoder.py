@@ -15,6 +15,7 @@ from pipemill.actors.packed import exchange_attention, runs, stream_of
 from pipemill.actors.prepacked import Prepacked, prepack
 
 from . import text_encoder
+from .compiled import Compiled
 from .packing_probe import probe
 from .token_stream import positions, read_at, rounded_up
 
@@ -29,11 +30,15 @@ class Encoder:
     reads: which tokens the model's head reads, and has an output for: each chunk's "first" (a
         classifier's), "all", or its "masks".
     outputs: names of the model's outputs, which are stacked on the last axis; () for its first.
+    compiles: whether the model is compiled, and then padded to a few widths instead of packed.
     linears: layers of a packed model that have a faster product on this CPU.
     """
 
-    def __init__(self, pipeline: Any, reads: str, outputs: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, pipeline: Any, reads: str, outputs: tuple[str, ...] = (), compiles: bool = False
+    ) -> None:
         self.pipeline, self.reads, self.outputs = pipeline, reads, outputs
+        self.compiled = Compiled(pipeline.model) if compiles else None
         self._padding_index: int | None = None
         self._lock = threading.Lock()
         self._verdict: bool | None = None
@@ -59,6 +64,8 @@ class Encoder:
             raise ValueError("the text has no tokens")
         if self.packed:
             return self._packed(columns, lengths)
+        if self.compiled is not None and self.pads:
+            return self._padded(columns, lengths, self.compiled.width(int(lengths.max())))
         if (lengths == lengths[0]).all() or self.pads:
             return self._padded(columns, lengths)
         return self._by_length(columns, lengths)
@@ -73,7 +80,9 @@ class Encoder:
 
     def _packs(self) -> bool:
         model = self.pipeline.model
-        if self.pipeline.device.type == "meta" or text_encoder.needs_own_length(model):
+        if self.pipeline.device.type == "meta" or self.compiled is not None:
+            return False
+        if text_encoder.needs_own_length(model):
             return False
         try:
             columns, lengths = self._probe()
@@ -160,9 +169,12 @@ class Encoder:
                 answers.append(self._padded(some, np.full(each, length)))
         return torch.cat(answers)
 
-    def _padded(self, columns: dict[str, np.ndarray], lengths: np.ndarray) -> Any:
+    def _padded(
+        self, columns: dict[str, np.ndarray], lengths: np.ndarray, width: int | None = None
+    ) -> Any:
+        """width: to how many tokens, for the compiled model; None for the longest chunk's."""
         tokenizer = self.pipeline.tokenizer
-        here = np.arange(lengths.max(initial=0)) < lengths[:, None]
+        here = np.arange(width or lengths.max(initial=0)) < lengths[:, None]
         inputs = {}
         for name, values in columns.items():
             fill = tokenizer.pad_token_id if name == "input_ids" else 0
@@ -170,7 +182,7 @@ class Encoder:
             inputs[name][here] = values
         if "attention_mask" in tokenizer.model_input_names:
             inputs["attention_mask"] = here.astype(np.int64)
-        output = self._run(inputs)
+        output = self._run(inputs, compiled=width is not None)
         if self.reads == "first":
             return output
         if self.reads == "masks":
@@ -198,7 +210,7 @@ class Encoder:
         index = on_device(places, self.pipeline.device)
         return read_at(self.pipeline.model, index, self.reads == "first")
 
-    def _run(self, inputs: dict[str, np.ndarray]) -> Any:
+    def _run(self, inputs: dict[str, np.ndarray], compiled: bool = False) -> Any:
         import torch
 
         pipeline = self.pipeline
@@ -208,7 +220,8 @@ class Encoder:
         if "use_cache" in inspect.signature(pipeline.model.forward).parameters:
             tensors["use_cache"] = False
         with torch.inference_mode(), pipeline.device_placement():
-            found = pipeline.model(**tensors)
+            model = self.compiled if compiled and self.compiled else pipeline.model
+            found = model(**tensors)
             if not self.outputs:
                 return found[0]
             several = [found[name] for name in self.outputs]

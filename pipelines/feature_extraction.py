@@ -50,7 +50,9 @@ class FeatureExtraction:
         pipeline = loaded.pipeline
         settings = with_tokenize_kwargs(loaded.settings(self.parameters))
         shape = _output_shape(pipeline)
-        self.encoder = Encoder(pipeline, reads="all" if len(shape) == 3 else "first")
+        self.encoder = Encoder(
+            pipeline, reads="all" if len(shape) == 3 else "first", compiles=loaded.compiles
+        )
         self.pooling, self.normalize = settings["pooling"], settings["normalize"]
         limits = [_longest(pipeline, settings["truncation"]), settings["max_length"]]
         limit = min((limit for limit in limits if limit), default=None)

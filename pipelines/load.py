@@ -32,6 +32,7 @@ class LoadTask:
     max_tokens: the budget of a micro-batch; None for the device's default.
     weights: False for workers that only tokenize and shape answers.
     own: whether the pipeline is the user's.
+    compiles: whether the model is compiled by torch.
     schema: the columns it adds, if they are declared or were seen in a sample.
     """
 
@@ -42,6 +43,7 @@ class LoadTask:
     max_tokens: int | None = None
     weights: bool = True
     own: bool = False
+    compiles: bool = False
     schema: bytes | None = None
     media: MediaAccess = field(default_factory=MediaAccess)
 
@@ -63,12 +65,15 @@ class LoadTask:
             parameters=json.loads(self.parameters),
             columns=tuple(name for name, _ in self.columns),
             media=self.media,
+            compiles=self.compiles and whole,
             schema=None if self.schema is None else pa.ipc.read_schema(pa.py_buffer(self.schema)),
         )
 
     def stages(self, loaded: Loaded) -> Stages:
         on_cpu = loaded.pipeline.device.type in ("cpu", "meta")
-        usual = _ON_CPU if on_cpu else _ON_GPU
+        usual: tuple[int, ...] = _ON_CPU if on_cpu else _ON_GPU
+        if self.compiles:  # what takes time at first is the compiler
+            usual = usual[:1]
         return Stages(
             self.kind()(loaded),
             dict(self.columns),

@@ -27,6 +27,7 @@ class PlainRows:
 
         if load.model.num_gpus and not torch.cuda.is_available():
             load = replace(load, model=replace(load.model, num_gpus=0))
+        load = replace(load, compiles=False)
         self.name, self.columns = load.task, {name for name, _ in load.columns}
         self.given: dict[str, Any] = json.loads(load.parameters)
         # A declared task goes through its pipeline anyway.

@@ -58,7 +58,7 @@ class TextClassification:
 
     def __init__(self, loaded: Loaded) -> None:
         settings, pipeline = loaded.settings(self.parameters), loaded.pipeline
-        self.encoder = Encoder(pipeline, reads="first")
+        self.encoder = Encoder(pipeline, reads="first", compiles=loaded.compiles)
         self.ranks = settings["top_k"] != 1 or "top_k" in loaded.columns
         self.top_k, self.window_pooling = settings["top_k"], settings["window_pooling"]
         self.activation = _activation(pipeline.model.config, settings["function_to_apply"])

@@ -23,16 +23,20 @@ def by_token(declared: PipelineTask, loaded: Loaded) -> TokenLevel | None:
     known = type(loaded.pipeline).__module__.partition(".")[0] in _KNOWN
     if not declared.token_outputs or not known:
         return None
-    return TokenLevel(loaded.pipeline, declared.token_outputs, declared.reads)
+    return TokenLevel(
+        loaded.pipeline, declared.token_outputs, declared.reads, compiles=loaded.compiles
+    )
 
 
 class TokenLevel:
     """The model runs once, on all chunks' tokens; then `_forward` runs for each of them, its
     model answering with that chunk's share."""
 
-    def __init__(self, pipeline: Any, outputs: tuple[str, ...], reads: str) -> None:
+    def __init__(
+        self, pipeline: Any, outputs: tuple[str, ...], reads: str, compiles: bool = False
+    ) -> None:
         self.pipeline, self.outputs, self.reads = pipeline, outputs, reads
-        self.encoder = Encoder(pipeline, reads, outputs)
+        self.encoder = Encoder(pipeline, reads, outputs, compiles)
         self.pads = not text_encoder.needs_equal_sizes(pipeline)
 
     def __call__(self, chunks: list[tuple[Inputs, Inputs]]) -> list[Any]:

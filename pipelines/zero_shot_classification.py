@@ -52,7 +52,7 @@ class ZeroShotClassification:
 
     def __init__(self, loaded: Loaded) -> None:
         self.pipeline = pipeline = loaded.pipeline
-        self.encoder = Encoder(pipeline, reads="first")
+        self.encoder = Encoder(pipeline, reads="first", compiles=loaded.compiles)
         self.defaults = loaded.settings(self.parameters)
         self.max_length = text_encoder.max_length(pipeline)
         self.limit = text_encoder.positions(pipeline.model)
