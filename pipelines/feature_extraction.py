@@ -39,7 +39,7 @@ class FeatureExtraction:
         "normalize": Parameter(False, "bool"),
         **windows.PARAMETERS,
         "tokenize_kwargs": Parameter(None, "dict|null"),
-        "return_tensors": Parameter(None, "bool|null"),  # a column holds neither list nor tensor
+        "return_tensors": Parameter(False, "bool"),  # a column holds neither list nor tensor
     }
 
     @staticmethod
