@@ -140,11 +140,11 @@ class Encoder:
         if packed:
             exchanged = model.config._attn_implementation
             self._as_loaded()
-        self._verdict = False
+        self._verdict, compiled, self.compiled = False, self.compiled, None
         try:
             yield
         finally:
-            self._verdict = packed
+            self._verdict, self.compiled = packed, compiled
             if packed:
                 model.set_attn_implementation(exchanged)
                 self.linears.use()
