@@ -84,12 +84,16 @@ def prepare(job: Job, lease: Lease | None = None) -> Prepared:
 
 
 def look(job: Job) -> Prepared:
-    """The job planned as if for an empty output; of the output nothing is read or written."""
+    """The job planned as if for an empty output; of the output nothing is read or written.
+
+    The model is not compiled: for a few rows that would be most of the time.
+    """
     if is_dataset(job.input.path):
         raise ConfigError("a datasets.Dataset is read from a run's output: name its files instead")
     ledger = Ledger(absolute(job.output.path), job.output.storage_options)
     plan, _ = _planned(job, ledger, None)
-    return assemble(job, plan, ledger, {}, locate_model(job.model))
+    prepared = assemble(job, plan, ledger, {}, locate_model(job.model))
+    return replace(prepared, load=replace(prepared.load, compiles=False))
 
 
 def assemble(
