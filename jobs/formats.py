@@ -20,7 +20,7 @@ COMPRESSIONS = (".gz", ".zst")
 
 def format_of(path: str) -> str | None:
     """None where the name does not tell."""
-    name = path.lower()
+    name = member_of(path).lower()
     for end in COMPRESSIONS:
         if name.endswith(end):
             format = _FORMATS.get(_suffix(name.removesuffix(end)))
@@ -30,7 +30,13 @@ def format_of(path: str) -> str | None:
 
 def compression_of(path: str) -> str | None:
     """As fsspec names it."""
-    return {".gz": "gzip", ".tgz": "gzip", ".zst": "zstd"}.get(_suffix(path.lower()))
+    return {".gz": "gzip", ".tgz": "gzip", ".zst": "zstd"}.get(_suffix(member_of(path).lower()))
+
+
+def member_of(path: str) -> str:
+    """Of a file in another file (zip://member::s3://bucket/archive.zip) its own part."""
+    inside, _, container = path.partition("::")
+    return inside if container and "://" in inside else path
 
 
 def _suffix(name: str) -> str:

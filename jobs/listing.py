@@ -11,6 +11,7 @@ from typing import Any
 from fsspec.implementations.local import LocalFileSystem
 
 from .errors import ConfigError, RunError
+from .formats import member_of
 from .patience import answered
 from .storage import absolute, open_filesystem, url_of
 
@@ -63,18 +64,20 @@ def _listed(path: str, options: Mapping[str, Any], output: str | None) -> Listin
         if output and f"{_real(filesystem, entry)}/".startswith(f"{output}/"):
             left_out += 1
         else:
-            files.append(_file(filesystem, entry))
+            files.append(_file(filesystem, entry, path))
     return Listing(path, files, named, left_out)
 
 
 def stat(path: str, options: Mapping[str, Any]) -> InputFile:
     """One file by its path. Raises FileNotFoundError."""
     filesystem, inner = open_filesystem(path, options)
-    return _file(filesystem, filesystem.info(inner))
+    return _file(filesystem, filesystem.info(inner), path)
 
 
-def _file(filesystem: Any, entry: dict[str, Any]) -> InputFile:
+def _file(filesystem: Any, entry: dict[str, Any], listed: str) -> InputFile:
+    """listed: the path at which it was found."""
     url = url_of(filesystem, entry["name"])
+    url += listed.removeprefix(member_of(listed))
     if not url.isascii():
         try:
             url.encode()

@@ -14,8 +14,10 @@ from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
 from .errors import ConfigError
+from .formats import member_of
 from .patience import patiently
 
+_ARCHIVES: dict[tuple[str, str], AbstractFileSystem] = {}
 # After so long every one of several writers has written.
 _SETTLE_S = 1.0
 
@@ -23,9 +25,15 @@ _SETTLE_S = 1.0
 def open_filesystem(url: str, options: Mapping[str, Any]) -> tuple[AbstractFileSystem, str]:
     """The filesystem of a URL, and the path in it. Listings are never cached: others write too."""
     try:
-        return url_to_fs(url, use_listings_cache=False, **options)
+        filesystem, path = url_to_fs(url, use_listings_cache=False, **options)
     except (ImportError, ValueError) as error:
         raise ConfigError(f"can't open {url}: {error}") from None
+    member = member_of(url)
+    if member != url:
+        # An archive would be closed when its filesystem goes, while a file in it is read.
+        protocol = member.partition("://")[0]
+        filesystem = _ARCHIVES.setdefault((protocol, url.removeprefix(member)), filesystem)
+    return filesystem, path
 
 
 def absolute(path: str) -> str:

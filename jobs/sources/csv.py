@@ -16,7 +16,7 @@ import pyarrow as pa
 from pipemill.actors.batch import Batch
 
 from ..errors import ConfigError
-from ..formats import COMPRESSIONS
+from ..formats import COMPRESSIONS, member_of
 from ..listing import InputFile
 from .csv_values import inferred, parsed
 from .lines import SAMPLED_FILES, SAMPLED_ROWS, LineFiles, Places, cut_by_reading, skip, spread
@@ -125,7 +125,7 @@ def _names(header: Record) -> list[str]:
 
 
 def _delimiter(path: str) -> str:
-    name = path.lower()
+    name = member_of(path).lower()
     for end in COMPRESSIONS:
         name = name.removesuffix(end)
     return "\t" if name.endswith(".tsv") else ","

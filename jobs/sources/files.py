@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow as pa
 from pipemill.actors.batch import Batch
 
+from ..formats import member_of
 from ..listing import InputFile
 from ..media import files_column, kind_of
 from ..patience import is_passing
@@ -32,7 +33,7 @@ class FilesSource:
     schema: pa.Schema | None = None
 
     def inspect(self, files: list[InputFile]) -> pa.Schema:
-        kinds = {kind for file in files if (kind := kind_of(file.path))}
+        kinds = {kind for file in files if (kind := kind_of(member_of(file.path)))}
         return pa.schema([pa.field("path", pa.string()), files_column("bytes", kinds)])
 
     def cut(

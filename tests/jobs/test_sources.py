@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -273,3 +274,18 @@ def test_a_value_that_the_common_type_does_not_hold_costs_its_own_row(tmp_path):
     assert [row["n"] for row in rows(batches)] == [1.0, None, 3.0, 4.0, 0.5]
     (failure,) = [failure for batch in batches for failure in batch.failures.values()]
     assert str(large) in failure.message
+
+
+@pytest.mark.parametrize("path", ["zip://", "zip://b/*", "zip://b", "zip://b/1.jsonl.gz"])
+def test_files_in_an_archive_are_read_where_they_are(tmp_path, path):
+    texts = ["one", "two", "three"]
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        for n, text in enumerate(texts):
+            data = gzip.compress(json.dumps({"text": text}).encode())
+            archive.writestr(f"b/{n}.jsonl.gz", data)
+    made = plan(f"{path}::{tmp_path}/a.zip")
+    named = path.endswith(".gz")
+    assert [row["text"] for row in rows(read(made))] == (texts[1:2] if named else texts)
+    assert {file.path for file in made.files()} == {
+        f"zip://b/{n}.jsonl.gz::{tmp_path}/a.zip" for n in ([1] if named else range(3))
+    }
