@@ -84,25 +84,39 @@ class Generating:
         settings = self._settings(keywords)
         longest = max(one[_IDS].shape[1] for one in inputs)
         for output, one in zip(outputs, inputs, strict=True):
-            padding = longest - one[_IDS].shape[1] if self.after_prompt else 0
-            output[self.written] = self._trimmed(output[self.written][..., padding:], settings)
+            length = one[_IDS].shape[1]
+            padding = longest - length if self.after_prompt else 0
+            # A decoder beside an encoder begins with one token that says so.
+            begin = length if self.after_prompt else 1
+            output[self.written] = self._trimmed(
+                output[self.written][..., padding:], begin, settings
+            )
             if _IDS in output:
                 output[_IDS] = one[_IDS]
         return outputs
 
-    def _trimmed(self, written: Any, settings: Values) -> Any:
-        """Without what fills a row up until the longest of the others ends."""
-        ends, pad = settings.get("eos_token_id"), settings.get("pad_token_id")
-        pad = self.pipeline.tokenizer.pad_token_id if pad is None else pad
+    def _trimmed(self, written: Any, begin: int, settings: Values) -> Any:
+        """Without what fills a row up until the longest of the others ends.
+
+        That is what follows an end; by what it is it can't be told, for a text may hold it, too.
+
+        begin: where what was written begins.
+        """
+        ends = settings.get("eos_token_id")
         ends = ends if isinstance(ends, list) else [ends]
         lengths = []
-        for sequence in written[0]:
-            real = (sequence != pad).nonzero()
-            length = int(real[-1]) + 1 if len(real) else 0
-            if pad in ends and not (length and int(sequence[length - 1]) in ends):
-                length += 1  # the first of them is the end
-            lengths.append(length)
+        for sequence in written[0].tolist():
+            places = (i for i in range(begin, len(sequence)) if sequence[i] in ends)
+            end = next(places, None)
+            if end is None and settings.get("stop_strings"):  # it may have ended without a token
+                end = self._last_real(sequence, settings)
+            lengths.append(len(sequence) if end is None else end + 1)
         return written[..., : max(lengths)]
+
+    def _last_real(self, sequence: list[int], settings: Values) -> int:
+        pad = settings.get("pad_token_id")
+        pad = self.pipeline.tokenizer.pad_token_id if pad is None else pad
+        return max((i for i, token in enumerate(sequence) if token != pad), default=-1)
 
     def _settings(self, keywords: Values) -> Values:
         """What the call says, over what the pipeline or its model generates with."""

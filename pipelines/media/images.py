@@ -107,7 +107,10 @@ def _within_eight_bits(levels: np.ndarray) -> np.ndarray:
 
 
 def _upright(rgb: Image.Image, picture: Image.Image) -> Image.Image:
-    """`rgb` turned as the EXIF of `picture` says; broken EXIF says nothing."""
+    """`rgb` turned as the EXIF of `picture` says; broken EXIF says nothing.
+
+    It no longer says so itself: the pipelines of transformers would turn it once more.
+    """
     from PIL import Image
 
     try:
@@ -124,4 +127,6 @@ def _upright(rgb: Image.Image, picture: Image.Image) -> Image.Image:
         7: turn.TRANSVERSE,
         8: turn.ROTATE_90,
     }.get(orientation)
-    return rgb if method is None else rgb.transpose(method)
+    turned = rgb if method is None else rgb.transpose(method)
+    turned.info = {}
+    return turned

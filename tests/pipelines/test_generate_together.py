@@ -26,6 +26,21 @@ def forward_passes(task, model, columns, parameters):
     return run(task, model, columns, parameters, budgets=(100_000,)).work["micro_batches"]
 
 
+def written_together(task, model, parameters):
+    """Of all prompts, after checking that each micro-batch was one forward pass."""
+    load = LoadTask(
+        task=task,
+        model=Model(path=model),
+        columns=(("text", "text"),),
+        parameters=json.dumps(parameters),
+        max_tokens=1_000_000,
+    )
+    stages = load()
+    batch = stages.process(Batch(pa.table({"text": PROMPTS})))
+    assert stages.task.forwards.alone == {True: False}
+    return batch.results["generated_text"].to_pylist()
+
+
 @pytest.mark.parametrize(
     ("more", "together"),
     [
@@ -67,17 +82,7 @@ def test_what_fills_a_row_up_is_left_out_whichever_token_ended_it(models, pad_en
     }
     expected = [truth(prompt, **parameters)[0]["generated_text"] for prompt in PROMPTS]
     assert len({len(truth.tokenizer(text)["input_ids"]) for text in expected}) > 2
-    load = LoadTask(
-        task="text-generation",
-        model=Model(path=model),
-        columns=(("text", "text"),),
-        parameters=json.dumps(parameters),
-        max_tokens=1_000_000,
-    )
-    stages = load()
-    batch = stages.process(Batch(pa.table({"text": PROMPTS})))
-    assert batch.results["generated_text"].to_pylist() == expected
-    assert stages.task.forwards.alone == {True: False}, "they were written together"
+    assert written_together("text-generation", model, parameters) == expected
 
 
 def test_a_text_without_a_prompt_begins_as_if_it_were_alone(models):
@@ -132,3 +137,27 @@ def test_an_encoder_and_a_decoder(kind, parameters):
     assert batch.results["summary_text"].to_pylist() == expected
     assert len(set(expected)) > 6
     assert forward_passes("summarization", model, {"text": PROMPTS}, parameters) == 1
+
+
+@pytest.mark.parametrize("kind", ["bart", "t5"])
+@pytest.mark.parametrize("beams", [1, 3])
+def test_where_a_word_ends_a_text_what_follows_is_left_out_and_nothing_else(kind, beams):
+    """With beams transformers fills up with the end's token where the padding's is 0."""
+    import pipemill
+
+    pipemill.restore_pipelines()
+    model = str(REFERENCES / "models" / kind)
+    truth = transformers.pipeline("text2text-generation", model=model)
+    usual = {"max_new_tokens": 9, "num_beams": beams}
+    written = [truth(text, return_tensors=True, **usual)[0] for text in PROMPTS]
+    long = [ids for one in written if len(ids := one["generated_token_ids"].tolist()) > 6]
+    ends, last = [ids[3] for ids in long], long[-1][-1]
+    for more in (
+        {"eos_token_id": ends[0]},
+        {"eos_token_id": ends[:3]},
+        {"eos_token_id": ends[0], "pad_token_id": last},
+    ):
+        parameters = {**usual, **more}
+        expected = [truth(text, **parameters)[0]["generated_text"] for text in PROMPTS]
+        assert len(set(expected)) > 5
+        assert written_together("text2text-generation", model, parameters) == expected

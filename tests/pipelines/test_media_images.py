@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageSequence
 from pipemill.pipelines.media import image, png
+from transformers.image_utils import load_image
 
 RNG = np.random.default_rng(0)
 RGB = Image.fromarray(RNG.integers(0, 256, (23, 37, 3), np.uint8))
@@ -38,8 +39,6 @@ def frames(format: str, **options) -> bytes:
 
 def loaded(data: bytes, path) -> Image.Image:
     """What transformers makes of the same file."""
-    from transformers.image_utils import load_image
-
     path.write_bytes(data)
     return load_image(str(path))
 
@@ -79,6 +78,8 @@ def test_as_transformers_loads_it(name, tmp_path):
     assert ours.size == expected.size
     np.testing.assert_array_equal(np.asarray(ours), np.asarray(expected))
     assert len(np.unique(np.asarray(ours))) > 1
+    # A pipeline takes it for one that may have to be turned.
+    np.testing.assert_array_equal(np.asarray(load_image(ours)), np.asarray(expected))
 
 
 def test_turned_pictures_stand_upright():
