@@ -32,6 +32,8 @@ def resolve_columns(
             )
         own = mapping.get(column.name) or _own_name(name, column, inputs, schema)
         if own in schema.names and column.name not in parameters:
+            if not column.required and pa.types.is_null(schema.field(own).type):
+                continue  # it says nothing in any row
             _check_type(name, column, schema.field(own))
             found[column.name] = own
         elif column.name in mapping:

@@ -94,7 +94,8 @@ class OutputSection(_Section):
 
     on_error: what becomes of a row that fails: a dead letter; a dead letter and a row with null
         results ("null"); or the end of the run ("raise").
-    max_errors: a share (below 1) or a number of dead rows that stops the run; null for no limit.
+    max_errors: a share (below 1, or 1.0) or a number of dead rows that stops the run; null for no
+        limit.
     schema: the columns that a pipeline of the user's adds, name to Arrow type ("list<string>");
         without it they are inferred from a sample.
     """

@@ -134,7 +134,7 @@ def _check_errors(job: Job, totals: Counter[str], first: list[str], whole: int) 
     limit = job.output.max_errors
     if limit is None:
         return
-    share = 0 < limit < 1
+    share = isinstance(limit, float) and limit <= 1
     enough = _ROWS_BEFORE_A_SHARE
     if "max_errors" in job.output.model_fields_set:  # a user means it of a small input, too
         enough = min(enough, whole)

@@ -185,6 +185,8 @@ class Encoder:
         output = self._run(inputs, compiled=width is not None)
         if self.reads == "first":
             return output
+        if output.shape[:2] != here.shape:  # as of Perceiver, whatever the text's length
+            raise ValueError(f"the model has {tuple(output.shape[:2])} outputs for {here.shape}")
         if self.reads == "masks":
             here &= inputs["input_ids"] == tokenizer.mask_token_id
         # Where they are, not whether: of a mask the host would ask the device how many.

@@ -34,11 +34,15 @@ def own_pipeline(name: str, columns: tuple[str, ...]) -> PipelineTask:
 
 
 def row_parameters(declared: PipelineTask, pipeline: Any) -> set[str]:
-    """Columns, but the first, that are arguments by name of one of the pipeline's functions."""
+    """Columns that are arguments by name of one of the pipeline's functions.
+
+    Not the first of a known task, nor of those that would all be: it is what the pipeline reads.
+    """
     if not declared.any_parameter:
         return set()
-    named = {argument.name for argument in _arguments(pipeline)}
-    return named & {column.name for column in declared.inputs[1:]}
+    names = [column.name for column in declared.inputs]
+    own = {argument.name for argument in _arguments(pipeline)} & set(names)
+    return own - set(names[:1]) if declared.inputs[0].required or len(own) == len(names) else own
 
 
 def check_parameters(given: Mapping[str, Any], columns: set[str], pipeline: Any) -> None:

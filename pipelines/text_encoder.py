@@ -107,9 +107,10 @@ def needs_equal_sizes(pipeline: Any) -> bool:
     Decoders with a classifier find a text's last token as the last that is not the *config's*
     padding: it must be the tokenizer's.
     """
+    config = pipeline.model.config.get_text_config()
     return (
         pipeline.tokenizer.pad_token_id is None
-        or pipeline.tokenizer.pad_token_id != pipeline.model.config.get_text_config().pad_token_id
+        or pipeline.tokenizer.pad_token_id != getattr(config, "pad_token_id", None)
         or pipeline.tokenizer.padding_side == "left"
         or "attention_mask" not in pipeline.tokenizer.model_input_names
         or needs_own_length(pipeline.model)

@@ -98,6 +98,7 @@ class QuestionAnsweringPipeline(ChunkPipeline):
             if given.get(name, 1) < 1:
                 raise ValueError(f"{name} parameter should be >= 1 (got {given[name]})")
         before = {name: given[name] for name in _BEFORE if name in given}
+        self._stride(given.get("doc_stride"), given.get("max_seq_len"))
         return before, {}, {name: given[name] for name in _AFTER if name in given}
 
     def preprocess(
@@ -114,10 +115,7 @@ class QuestionAnsweringPipeline(ChunkPipeline):
         """
         example = as_example(example)
         question, context = example.question_text, example.context_text
-        length = min(self.tokenizer.model_max_length, 384) if max_seq_len is None else max_seq_len
-        stride = min(length // 2, 128) if doc_stride is None else doc_stride
-        if stride > length:
-            raise ValueError(f"`doc_stride` ({stride}) is larger than `max_seq_len` ({length})")
+        length, stride = self._stride(doc_stride, max_seq_len)
         windows = (
             fast_windows(self.tokenizer, question, context, padding, stride, length)
             if self.tokenizer.is_fast
@@ -130,6 +128,16 @@ class QuestionAnsweringPipeline(ChunkPipeline):
             tensors = {name: torch.tensor([inputs[name]]) for name in self._inputs}
             yield {**tensors, "is_last": upcoming is None, "window": window, "context": text}
             text = None
+
+    def _stride(self, doc_stride: int | None, max_seq_len: int | None) -> tuple[int, int]:
+        """The most tokens of a window, and how many of them two share. Raises ValueError."""
+        length = min(self.tokenizer.model_max_length, 384) if max_seq_len is None else max_seq_len
+        stride = min(length // 2, 128) if doc_stride is None else doc_stride
+        if stride > length:
+            raise ValueError(f"`doc_stride` ({stride}) is larger than `max_seq_len` ({length})")
+        if stride < 0:
+            raise ValueError(f"`doc_stride` is a number of tokens, not {stride}")
+        return length, stride
 
     def _forward(self, inputs: dict[str, Any]) -> dict[str, Any]:
         outputs = self.model(**{name: inputs[name] for name in self._inputs}, **self._options)

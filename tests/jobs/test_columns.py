@@ -79,6 +79,16 @@ def test_files_of_another_kind_and_a_second_image_are_not_taken_for_the_first():
         resolve((IMAGE, pair), schema)
 
 
+def test_an_optional_column_that_is_null_everywhere_is_none():
+    schema = pa.schema([("text", TEXT), ("text_pair", pa.null())])
+    text = Column(name="text", kind="text")
+    pair = Column(name="text_pair", kind="text", required=False)
+    assert resolve((text, pair), schema) == {"text": "text"}
+    assert resolve((text, pair), schema, {"text_pair": "text_pair"}) == {"text": "text"}
+    with pytest.raises(ConfigError, match="column 'text_pair' is null"):
+        resolve((text,), schema, {"text": "text_pair"})
+
+
 def test_a_media_input_finds_the_one_member_of_its_kind():
     schema = pa.schema(
         [("__key__", TEXT), files_column("jpg"), files_column("seg.png"), files_column("wav")]

@@ -131,6 +131,13 @@ def test_running_a_wrong_job_again_does_not_make_it_right(job, tmp_path):
     assert job(input=path, output={**output, "max_errors": 0.9}).dead == 2
 
 
+def test_all_rows_may_fail_or_one(job, tmp_path):
+    path = rows(tmp_path, pa.nulls(3, pa.string()))
+    assert job(input=path, output={"path": str(tmp_path / "a"), "max_errors": 1.0}).dead == 3
+    with pytest.raises(RunError, match="3 of 3 rows failed"):
+        job(input=path, output={"path": str(tmp_path / "b"), "max_errors": 1})
+
+
 def test_retry_of_times_that_parquet_keeps_otherwise(models, tmp_path):
     long = "[MASK] " + "word " * 400
     (tmp_path / "rows.csv").write_text(

@@ -79,10 +79,12 @@ def test_an_answer_of_another_shape_is_the_column_result(models, data, tmp_path,
         assert answer["logits"] == pytest.approx(right["logits"], abs=1e-4)
 
 
+@pytest.mark.parametrize("first", ["text", "second_text"])
 @pytest.mark.parametrize("task", ["text-classification", "pair-classification"])
-def test_a_column_can_be_a_parameter_of_each_row(models, data, tmp_path, task):
+def test_a_column_can_be_a_parameter_of_each_row(models, data, tmp_path, task, first):
     wanted = job(models, data, tmp_path / "out", "PairPipeline", task, output={"schema": LOGITS})
-    pipemill.run(**wanted, columns={"text": "text", "second_text": "other"})
+    columns = {"text": "text", "second_text": "other"}
+    pipemill.run(**wanted, columns=dict(sorted(columns.items(), key=lambda c: c[0] != first)))
     table = ds.dataset(tmp_path / "out").to_table()
     assert table.schema.field("logits").type == pa.list_(pa.float32())
     assert table.schema.names[-3:] == ["label", "score", "logits"]

@@ -152,6 +152,9 @@ def test_a_question_that_leaves_no_room_is_an_exception(pipes):
     for name in MODELS:
         with pytest.raises(ValueError, match="max_seq_len"):
             pipes[name](**STORY, max_seq_len=8, doc_stride=4)
+    for stride in (-1, 400):  # said of the call, not of each text
+        with pytest.raises(ValueError, match="`doc_stride`"):
+            pipes["bert"]._sanitize_parameters(doc_stride=stride)
     # What needs no second window may leave less room than the windows would share.
     short = pipes["bert"](**PAIR, max_seq_len=48, doc_stride=44)
     assert short == pipes["bert"](**PAIR)

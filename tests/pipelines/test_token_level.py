@@ -158,3 +158,22 @@ def assert_rows_equal(got, expected):
     assert_same(got, expected)
     assert len({json.dumps(row, default=str) for row in expected}) > 8
     assert np.isfinite([e["score"] for row in filter(None, got) for e in row["entities"]]).all()
+
+
+def test_a_model_with_other_outputs_than_tokens_answers_each_text_alone(tmp_path):
+    """Perceiver: as many as it has positions, whatever the text's length."""
+    import transformers
+
+    words = tiny.tokenizer(encoders.LIMIT)
+    config = transformers.PerceiverConfig(
+        vocab_size=len(words), max_position_embeddings=encoders.LIMIT, d_model=32, num_latents=8,
+        d_latents=32, num_blocks=1, num_self_attends_per_block=1, num_self_attention_heads=4,
+        num_cross_attention_heads=4, qk_channels=32, v_channels=32, initializer_range=0.5,
+    )  # fmt: skip
+    transformers.PerceiverForMaskedLM(config).eval().save_pretrained(tmp_path)
+    words.model_input_names = ["input_ids", "attention_mask"]
+    words.save_pretrained(tmp_path)
+    texts = [f"{tiny.sentence(1 + n % 3, n)} [MASK]" for n in range(20)]
+    truth = transformers.pipeline("fill-mask", str(tmp_path))
+    batch = run("fill-mask", tmp_path, {"text": texts}, budgets=(1_000_000, 1))
+    assert_rows(batch, [{"predictions": truth(text)} for text in texts])
