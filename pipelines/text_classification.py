@@ -114,7 +114,7 @@ class TextClassification:
         return pa.table(columns, schema=self.results())
 
     def _top_k(self, rows: pa.Table) -> np.ndarray:
-        """How many labels each row wants; its own number comes before the parameter's."""
+        """How many labels each row wants: its own number, where a column has one."""
         default = len(self.labels) if self.top_k is None else self.top_k
         wanted = np.full(rows.num_rows, default)
         if "top_k" in rows.column_names:

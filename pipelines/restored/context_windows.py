@@ -23,7 +23,8 @@ class Window:
     allowed: bool, the tokens over which the probabilities are taken.
     characters: [tokens, 2] the first character of each token and the one after its last.
     words: the same of the whole word, -1 where a token is in none; None where no word is known.
-    padded_left: on which side of the tokens padding is, if there is any.
+    padded_left: on which side of the tokens padding is, if there is any. There transformers 4.57
+        took characters from so many tokens before the answer: that is not repeated.
     """
 
     allowed: np.ndarray
