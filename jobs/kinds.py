@@ -48,7 +48,7 @@ def _is_media(type: pa.DataType) -> bool:
     if not types.is_struct(type):
         return _is_binary(type) or _is_text(type)
     fields = {field.name: field.type for field in type}
-    if "bytes" in fields:
+    if "bytes" in fields and not types.is_null(fields["bytes"]):
         return _is_binary(fields["bytes"])
     if "array" in fields and "sampling_rate" in fields:
         array = fields["array"]

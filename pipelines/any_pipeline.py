@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import json
 import pickle
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
@@ -147,7 +147,9 @@ class AnyPipeline:
         if not chunks:
             raise ValueError(f"there is nothing for {self.name} to compute in this row")
         for chunk in chunks:
-            tokens = int(chunk["input_ids"].shape[-1]) if "input_ids" in chunk else 0
+            # Null for GIT without a prompt.
+            ids = chunk.get("input_ids") if isinstance(chunk, Mapping) else None
+            tokens = 0 if ids is None else int(ids.shape[-1])
             text_encoder.check_tokens(tokens, self.limit, "cut or shorten the text")
         pads = self.forwards.pads(during)
         # What preprocess was told may be in lists, of which a pipeline reads the first for all.

@@ -15,7 +15,7 @@ _CLOSE = 1e-4
 
 def size_of(inputs: Any) -> int:
     """In tokens, or in what costs about as much as one."""
-    if isinstance(inputs, Mapping) and "input_ids" in inputs:
+    if isinstance(inputs, Mapping) and inputs.get("input_ids") is not None:
         return max(int(inputs["input_ids"].numel()), 1)
     return max(max(_counts(inputs), default=1) // _VALUES_PER_TOKEN, 1)
 

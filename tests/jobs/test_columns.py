@@ -20,7 +20,13 @@ FITTING = {
     "boxes": [pa.list_(pa.list_(pa.int64())), pa.list_(pa.list_(pa.float32(), 4))],
     "messages": [TEXT, pa.list_(pa.struct({"role": TEXT, "content": TEXT}))],
     "table": [TEXT, pa.struct({"a": TEXT}), pa.list_(pa.struct({"a": TEXT}))],
-    "image": [BYTES, pa.large_binary(), TEXT, pa.struct({"bytes": BYTES, "path": TEXT})],
+    "image": [
+        BYTES,
+        pa.large_binary(),
+        TEXT,
+        pa.struct({"bytes": BYTES, "path": TEXT}),
+        pa.struct({"bytes": pa.null(), "path": TEXT}),
+    ],
     "audio": [
         BYTES,
         pa.struct({"path": TEXT, "bytes": pa.large_binary()}),
