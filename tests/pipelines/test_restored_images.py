@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 from pipemill.pipelines.restored import restore_pipelines
 
 from .restored_cases import REFERENCES, cases, check, check_rows_differ
+from .row_by_row import assert_rows, run
 
 pytest.importorskip("PIL")
 
@@ -196,3 +198,15 @@ def _python(code: str) -> str:
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+def test_git_needs_no_prompt():
+    from tests.references import answers
+
+    pipe = answers.load("image-to-text", "git", {})
+    files = [answers.with_images(name) for name in ("square.png", "wide.png")]
+    expected = [pipe(file, max_new_tokens=6)[0] for file in files]
+    images = [Path(file).read_bytes() for file in files]
+    model = str(REFERENCES / "models" / "git")
+    batch = run("image-to-text", model, {"image": images}, {"max_new_tokens": 6})
+    assert_rows(batch, expected, different=2)
