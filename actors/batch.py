@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import pyarrow as pa
 
+from .said import said
+
 
 @dataclass(frozen=True)
 class Failure:
@@ -19,7 +21,7 @@ class Failure:
 
     @classmethod
     def of(cls, stage: str, error: BaseException) -> Failure:
-        return cls(stage, type(error).__name__, str(error)[:2000])
+        return cls(stage, type(error).__name__, said(error)[:2000])
 
 
 @dataclass

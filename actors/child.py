@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import IO, Any
 
 from .batch import Batch
+from .said import said
 
 
 class ChildDied(RuntimeError):
@@ -128,7 +129,7 @@ def _serve(requests: IO[bytes], replies: IO[bytes]) -> None:
                     batch = getattr(stages, step)(batch)
             _send(replies, ("batch", batch))
         except Exception as error:
-            _send(replies, ("error", f"{type(error).__name__}: {error}"))
+            _send(replies, ("error", f"{type(error).__name__}: {said(error)}"))
 
 
 if __name__ == "__main__":

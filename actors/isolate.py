@@ -8,6 +8,7 @@ from typing import TypeVar
 import numpy as np
 
 from .memory import is_out_of_memory
+from .said import said
 
 T = TypeVar("T")
 
@@ -46,5 +47,6 @@ def is_rows_fault(error: BaseException) -> bool:
     """
     if type(error).__name__ == "PanicException":
         return True
-    lost = "CUDA error" in str(error) or "device-side assert" in str(error)
+    message = said(error)
+    lost = "CUDA error" in message or "device-side assert" in message
     return isinstance(error, Exception) and (not lost or is_out_of_memory(error))

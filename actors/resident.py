@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 from .attempts import DEATHS_LOADING, AttemptError, Attempts, attempt
 from .memory import free
+from .said import said
 from .stages import Stages
 
 
@@ -80,7 +81,7 @@ class Resident:
             except AttemptError:
                 raise
             except Exception as error:
-                self._error = f"loading failed: {type(error).__name__}: {error}"
+                self._error = f"loading failed: {type(error).__name__}: {said(error)}"
         if self._stages is None:
             raise LoadError(self._error)
         return self._stages

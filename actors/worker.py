@@ -14,6 +14,7 @@ from .batch import Batch
 from .child import Child
 from .isolate import is_rows_fault
 from .resident import LoadError, Resident
+from .said import said
 from .stages import Stages
 from .store import StoreError
 from .suspects import HopelessSplit, Isolation
@@ -197,7 +198,7 @@ def load_or_reason(load: Load) -> tuple[Stages | None, str | None]:
     try:
         return load(), None
     except Exception as error:
-        return None, f"loading failed: {type(error).__name__}: {error}"
+        return None, f"loading failed: {type(error).__name__}: {said(error)}"
 
 
 def _write(sink: Sink, split: Split, batch: Batch) -> Line:
@@ -205,7 +206,7 @@ def _write(sink: Sink, split: Split, batch: Batch) -> Line:
         sink.write(split, batch)
     except Exception as error:
         return {
-            "error": f"the part could not be written: {type(error).__name__}: {error}",
+            "error": f"the part could not be written: {type(error).__name__}: {said(error)}",
             "fatal": True,
         }
     failures = [(row, batch.failures[row]) for row in sorted(batch.failures)[:3]]
@@ -222,7 +223,8 @@ _FATAL = (LoadError, AttemptError, HopelessSplit, StoreError)
 
 
 def _said(error: BaseException) -> str:
-    return str(error) if isinstance(error, _FATAL) else f"{type(error).__name__}: {error}"
+    message = said(error)
+    return message if isinstance(error, _FATAL) else f"{type(error).__name__}: {message}"
 
 
 def _each_split(table: pa.Table, process: Callable[[Split, bytes | None], Line]) -> pa.Table:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -28,7 +28,7 @@ _MOST_BLOCKS = 1000
 # Calls that overlap in an actor: one tokenizes or writes while another is on the device.
 _CALLS = 2
 
-Lines = Iterator[dict[str, Any]]
+Lines = Generator[dict[str, Any], None, None]
 
 
 def choose(placement: str, paths: list[str], task: Any) -> str:
@@ -177,7 +177,9 @@ def _pool(actors: ActorsSection, size: tuple[int, int], calls: int) -> dict[str,
 def _lines(dataset: Any) -> Lines:
     from ray.exceptions import RayError
 
-    batches = dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
+    batches = iter(
+        dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
+    )
     try:
         for batch in batches:
             yield from batch.drop_columns(["payload"]).to_pylist()
@@ -186,3 +188,6 @@ def _lines(dataset: Any) -> Lines:
         raise RunError(
             f"Ray stopped the run ({type(error).__name__}: {reason[-1]}); run again to resume"
         ) from error
+    finally:
+        if isinstance(batches, Generator):
+            batches.close()

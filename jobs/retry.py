@@ -7,7 +7,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Mapping
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from typing import Any
 
 from .cluster import ray_session
@@ -119,7 +119,7 @@ def _mend(
     troubles: list[str] = []
     with ray_session() if prepared.placement != "local" else nullcontext():
         lines = run_splits(prepared.placement, splits, prepared.load, source, sink, job.actors)
-        with Progress(f"retry of {prepared.load.task}", dead) as progress:
+        with closing(lines), Progress(f"retry of {prepared.load.task}", dead) as progress:
             for line in lease.watch(lines):
                 if line["error"] is not None:
                     split = json.loads(line["split"])

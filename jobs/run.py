@@ -8,7 +8,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Mapping
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -98,7 +98,8 @@ def _work_off(
     lines = run_splits(
         prepared.placement, todo, prepared.load, prepared.source, prepared.sink, job.actors
     )
-    with Progress(prepared.load.task, estimate.total()) as progress:
+    # Closed here, while Ray is there: what it has open would start another one.
+    with closing(lines), Progress(prepared.load.task, estimate.total()) as progress:
         for line in lease.watch(lines):
             split = split_of[json.loads(line["split"])["part"]]
             if line["error"] is not None:

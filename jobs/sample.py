@@ -8,6 +8,7 @@ from typing import Any
 import pyarrow as pa
 from pipemill.actors.attempts import Attempts, attempt
 from pipemill.actors.batch import Batch
+from pipemill.actors.said import said
 from pipemill.actors.stages import Stages
 from pipemill.actors.worker import Source, load_or_reason
 from pipemill.pipelines.inferred import (
@@ -100,7 +101,7 @@ def _schema_of(load: LoadTask, source: Source, splits: list[str], window: tuple[
     except RunError as error:
         return None, str(error)
     except Exception as error:
-        return None, f"the sample failed: {type(error).__name__}: {error}"
+        return None, f"the sample failed: {type(error).__name__}: {said(error)}"
 
 
 def schema_of_sample(

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from pipemill.actors.said import said
 from pipemill.actors.task import Loaded
 
 from .compact import restored
@@ -160,7 +161,7 @@ class PipelineForward:
         try:
             return self.pipeline.postprocess(output, **copied(after))
         except Exception as error:  # belongs to regroup, which raises it
-            return Raised(type(error).__name__, str(error))
+            return Raised(type(error).__name__, said(error))
 
 
 def copied(keywords: Keywords) -> Keywords:
