@@ -127,3 +127,21 @@ def check_interrupted(job: Job) -> None:
     assert "{" not in stdout, "no report of a run that was not finished"
     assert "run again to resume" in stderr
     assert "Traceback" not in stderr
+
+
+def test_a_run_that_stops_early_says_why_and_no_more(models, tmp_path):
+    """What it has open is closed while Ray is there: closed later, it starts another Ray."""
+    texts = [None if n % 3 else f"text {n}" for n in range(400)]
+    pq.write_table(pa.table({"text": texts}), tmp_path / "rows.parquet")
+    places = {
+        "--task": "text-classification", "--model": models["text-classification"],
+        "--input": str(tmp_path / "rows.parquet"), "--output": str(tmp_path / "out"),
+    }  # fmt: skip
+    more = ["--set", "output.rows_per_part=4", "--set", "output.max_errors=5"]
+    job = Job([*(word for pair in places.items() for word in pair), *more])
+    _, said = job.driver.communicate(timeout=PATIENCE_S)
+    assert job.driver.returncode == 1
+    assert "rows failed, more than output.max_errors (5) allows" in said
+    assert said.strip().splitlines()[-1].startswith("Mend the cause")
+    assert "Traceback" not in said
+    assert "local Ray" not in said
