@@ -63,14 +63,26 @@ class Ledger:
 
     def read_plan(self) -> Plan | None:
         data = self.read(_PLAN)
-        return None if data is None else Plan.from_bytes(data)
+        if data is None:
+            return None
+        try:
+            return Plan.from_bytes(data)
+        except Exception as error:  # whatever it holds instead
+            raise self._damaged(_PLAN, error) from None
 
     def write_plan(self, plan: Plan) -> None:
         self.write(_PLAN, plan.to_bytes())
 
     def read_job(self) -> dict[str, Any] | None:
         data = self.read(_JOB)
-        return None if data is None else json.loads(data)
+        if data is None:
+            return None
+        try:
+            record = json.loads(data)
+            _ = record["job"], record["decides"]
+        except (ValueError, TypeError, LookupError) as error:
+            raise self._damaged(_JOB, error) from None
+        return record
 
     def write_job(self, record: Mapping[str, Any]) -> None:
         self.write(_JOB, json.dumps(record, indent=2, default=str).encode())
@@ -88,6 +100,12 @@ class Ledger:
                 f"can't list the output {self.path}: {type(error).__name__}: {error}"
             ) from error
         return [name.rsplit("/", 1)[-1] for name in names if name.rstrip("/") != self.root]
+
+    def _damaged(self, name: str, error: Exception) -> ConfigError:
+        return ConfigError(
+            f"{self.path}/{name} is damaged ({type(error).__name__}: {error}): restore it, or name "
+            "another output"
+        )
 
     def _footer(self, part: str) -> dict[str, Any]:
         def read() -> dict[str, Any]:

@@ -11,6 +11,7 @@ from datetime import datetime, timezone
 from html import escape
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from .columns import kept_columns
@@ -165,13 +166,13 @@ def _errors(ledger: Ledger, done: list[Split], found: Status) -> list[str]:
 
 
 def _read(ledger: Ledger, name: str, columns: list[str]) -> Any:
-    """These columns of a file in the output; None if it is gone, or has others."""
+    """These columns of a file in the output; None if it is gone, damaged, or has others."""
     try:
         with ledger.filesystem.open(f"{ledger.root}/{name}", "rb") as file:
             parquet = pq.ParquetFile(file)
             if set(columns) <= set(parquet.schema_arrow.names):
                 return parquet.read(columns)
-    except FileNotFoundError:
+    except (FileNotFoundError, pa.ArrowException):
         pass
     return None
 

@@ -91,7 +91,11 @@ class Plan:
             yield from split.files()
 
     def new_files(self, files: list[InputFile]) -> list[InputFile]:
-        """Files that no split is of. A planned file that changed is an error that names it."""
+        """Files that no split is of.
+
+        A planned file that changed is an error that names it; so is one that is there no more
+        beside a new one of the same size and version: it has another name, and not other rows.
+        """
         planned = {file.path: file for file in self.files()}
         for file in files:
             old = planned.get(file.path, file)
@@ -101,7 +105,18 @@ class Plan:
                     f"bytes, version {old.version}; now {file.size}, {file.version}). Its old "
                     "results are kept as they are: put the old file back, or name another output"
                 )
-        return [file for file in files if file.path not in planned]
+        new = [file for file in files if file.path not in planned]
+        listed = {file.path for file in files}
+        gone = {(f.size, f.version): f.path for f in planned.values() if f.path not in listed}
+        for file in new if gone else []:
+            old_path = gone.get((file.size, file.version)) if file.version else None
+            if old_path is not None:
+                raise ConfigError(
+                    f"{file.path} seems to be {old_path}, which this output was planned for and "
+                    "which the input has no more: name the input by the path that it had, or name "
+                    "another output"
+                )
+        return new
 
     def to_bytes(self) -> bytes:
         bundles = [split.bundle for split in self.splits]

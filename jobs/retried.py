@@ -23,7 +23,7 @@ from .sources import Source
 from .storage import open_filesystem, write_whole
 
 # The number of each row in its split, on its way through the stages.
-ROW = "_pipemill_row"
+ROW = "_pipemill/row"
 
 
 @dataclass

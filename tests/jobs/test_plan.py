@@ -33,6 +33,10 @@ def test_new_files_become_new_splits_and_a_changed_one_is_named():
     assert plan.new_files([b]) == [b]
     with pytest.raises(ConfigError, match=r"a\.parquet has changed"):
         plan.new_files([InputFile("a.parquet", 10, "2")])
+    # By another path, as through a link: its rows would be there twice.
+    with pytest.raises(ConfigError, match=r"link/a\.parquet seems to be a\.parquet"):
+        plan.new_files([InputFile("link/a.parquet", 10, "1")])
+    assert plan.new_files([a, InputFile("copy.parquet", 10, "1")]), "both are there"
 
 
 @given(st.integers(0, 10_000), st.integers(1, 500))

@@ -85,3 +85,19 @@ def test_a_folder_that_is_no_output_is_a_wrong_command(tmp_path, verb, capsys):
     stdout, stderr = capsys.readouterr()
     assert stdout == ""
     assert "is no output of pipemill" in stderr
+
+
+@pytest.mark.parametrize("name", ["job.json", "plan.parquet"])
+@pytest.mark.parametrize("data", [b"", b"{}", b"[]", b"PAR1 and no more"])
+@pytest.mark.parametrize("verb", ["status", "verify", "report", "run"])
+def test_damaged_state_is_named_and_no_traceback(out, capsys, verb, name, data):
+    (out / "_pipemill" / name).write_bytes(data)
+    words = [verb, str(out)]
+    if verb == "run":
+        config = out.parent / "job.yaml"
+        config.write_text(json.dumps(light.job(out.parent, TEXTS)))
+        words = [verb, str(config)]
+    assert main(words) in (1, 2)
+    said = capsys.readouterr().err
+    assert f"{out}/_pipemill/{name} is damaged" in said
+    assert "restore it, or name another output" in said
