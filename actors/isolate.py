@@ -42,10 +42,11 @@ def isolate(
 def is_rows_fault(error: BaseException) -> bool:
     """Whether other rows may do better.
 
-    After a CUDA error (but memory) every call on that device fails: no row is to blame. A
-    tokenizer written in Rust panics with an exception of its own that is no `Exception`.
+    After a CUDA error (but memory) every call on that device fails: no row is to blame. What is
+    no `Exception` stops a process; but a tokenizer written in Rust panics with one of its own, and
+    code of the user's may raise those by which coroutines end.
     """
-    if type(error).__name__ == "PanicException":
+    if type(error).__name__ in ("PanicException", "GeneratorExit", "CancelledError"):
         return True
     message = said(error)
     lost = "CUDA error" in message or "device-side assert" in message

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import numpy as np
 import pytest
 from pipemill.actors.batch import Failure
@@ -21,6 +23,8 @@ class Mute(RuntimeError):
         (ValueError("plain"), "plain"),
         (ValueError("half a \ud800 character"), "half a ? character"),
         (Mute(), "(its message raises KeyError)"),
+        (GeneratorExit(), ""),
+        (asyncio.CancelledError("no more"), "no more"),
     ],
 )
 def test_it_is_a_text_that_a_file_holds(error, message):
