@@ -12,7 +12,7 @@ import sys
 import numpy as np
 import pyarrow as pa
 
-ROOM = 96 * 2**20  # what may be allocated beyond what the loaded model takes
+ROOM = 128 * 2**20  # what may be allocated beyond what the loaded model takes
 BUDGET = 2**17
 ROWS = 600
 
