@@ -177,9 +177,7 @@ def _pool(actors: ActorsSection, size: tuple[int, int], calls: int) -> dict[str,
 def _lines(dataset: Any) -> Lines:
     from ray.exceptions import RayError
 
-    batches = iter(
-        dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
-    )
+    batches = dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
     try:
         for batch in batches:
             yield from batch.drop_columns(["payload"]).to_pylist()
@@ -188,6 +186,3 @@ def _lines(dataset: Any) -> Lines:
         raise RunError(
             f"Ray stopped the run ({type(error).__name__}: {reason[-1]}); run again to resume"
         ) from error
-    finally:
-        if isinstance(batches, Generator):
-            batches.close()

@@ -106,9 +106,11 @@ class Plan:
                     "results are kept as they are: put the old file back, or name another output"
                 )
         new = [file for file in files if file.path not in planned]
+        if not new:
+            return []
         listed = {file.path for file in files}
         gone = {(f.size, f.version): f.path for f in planned.values() if f.path not in listed}
-        for file in new if gone else []:
+        for file in new:
             old_path = gone.get((file.size, file.version)) if file.version else None
             if old_path is not None:
                 raise ConfigError(

@@ -17,22 +17,24 @@ from .errors import ConfigError
 from .formats import member_of
 from .patience import patiently
 
-_ARCHIVES: dict[tuple[str, str], AbstractFileSystem] = {}
+# Opened once, and kept: an archive is closed when its filesystem goes, though a file in it is read.
+_ARCHIVES: dict[tuple[str, str, str], AbstractFileSystem] = {}
 # After so long every one of several writers has written.
 _SETTLE_S = 1.0
 
 
 def open_filesystem(url: str, options: Mapping[str, Any]) -> tuple[AbstractFileSystem, str]:
     """The filesystem of a URL, and the path in it. Listings are never cached: others write too."""
+    member = member_of(url)
+    archive = (member.partition("://")[0], url.removeprefix(member), str(options))
+    if archive in _ARCHIVES:
+        return _ARCHIVES[archive], _ARCHIVES[archive]._strip_protocol(member)
     try:
         filesystem, path = url_to_fs(url, use_listings_cache=False, **options)
     except (ImportError, ValueError) as error:
         raise ConfigError(f"can't open {url}: {error}") from None
-    member = member_of(url)
     if member != url:
-        # An archive would be closed when its filesystem goes, while a file in it is read.
-        protocol = member.partition("://")[0]
-        filesystem = _ARCHIVES.setdefault((protocol, url.removeprefix(member)), filesystem)
+        _ARCHIVES[archive] = filesystem
     return filesystem, path
 
 
