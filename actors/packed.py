@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,17 +17,30 @@ import numpy as np
 from .on_host import on_device
 
 _NAME = "pipemill_packed"
-_stream = threading.local()  # .lengths: of the sequences of this thread's forward pass
+_stream = threading.local()  # .lengths, .asked: of this thread's forward pass
+
+
+@dataclass
+class Asked:
+    """A layer that goes on with some tokens of the stream only.
+
+    places: of these, in order; keys, values: of all tokens, shape (1, tokens, width of all heads),
+    once the layer has made them.
+    """
+
+    places: np.ndarray
+    keys: Any = None
+    values: Any = None
 
 
 @contextmanager
-def stream_of(lengths: np.ndarray) -> Iterator[None]:
+def stream_of(lengths: np.ndarray, asked: Asked | None = None) -> Iterator[None]:
     """Within it a row of tokens is sequences of these lengths, one after the other."""
-    _stream.lengths = lengths
+    _stream.lengths, _stream.asked = lengths, asked
     try:
         yield
     finally:
-        del _stream.lengths
+        del _stream.lengths, _stream.asked
 
 
 def exchange_attention(model: Any) -> str:
@@ -65,9 +79,16 @@ def _attention(
         if others.get(name) is not None:
             raise NotImplementedError(f"attention with {name} is not packed")
     causal = getattr(module, "is_causal", False) if is_causal is None else is_causal
-    streams = [tensor[0].transpose(0, 1) for tensor in (query, key, value)]
+    places, streams = None, [tensor[0].transpose(0, 1) for tensor in (query, key, value)]
+    if (asked := _stream.asked) is not None and asked.keys is not None:
+        if causal or sliding_window is not None:
+            raise NotImplementedError("such attention needs every token's place")
+        places, heads = asked.places, key.shape[1]
+        streams[1:] = [t[0].unflatten(-1, (heads, -1)) for t in (asked.keys, asked.values)]
     if query.device.type == "cuda" and query.element_size() == 2:
-        return _varlen(streams, scaling, causal, sliding_window)[None], None
+        return _varlen(streams, places, scaling, causal, sliding_window)[None], None
+    if places is not None:
+        return _of_some(streams, places, scaling)[None], None
     return _by_length(streams, scaling, causal, sliding_window)[None], None
 
 
@@ -91,20 +112,50 @@ def _by_length(streams: list[Any], scale: float | None, causal: bool, window: in
     return out
 
 
-def _varlen(streams: list[Any], scale: float | None, causal: bool, window: int | None) -> Any:
+def _of_some(streams: list[Any], places: np.ndarray, scale: float | None) -> Any:
+    """The same where the queries are those of the tokens at these places only."""
+    import torch
+
+    query, *others = streams
+    out = torch.empty_like(query, memory_format=torch.contiguous_format)
+    gqa = query.shape[1] != others[0].shape[1]
+    for start, count, length in runs(_stream.lengths):
+        end = start + count * length
+        here = slice(*np.searchsorted(places, (start, end)))
+        if here.start == here.stop:
+            continue
+        whose = torch.from_numpy((places[here] - start) // length)
+        keys, values = (
+            stream[start:end].unflatten(0, (count, length))[whose].transpose(1, 2)
+            for stream in others
+        )
+        done = torch.nn.functional.scaled_dot_product_attention(
+            query[here, :, None], keys, values, scale=scale, enable_gqa=gqa
+        )
+        out[here] = done[:, :, 0]
+    return out
+
+
+def _varlen(
+    streams: list[Any],
+    places: np.ndarray | None,
+    scale: float | None,
+    causal: bool,
+    window: int | None,
+) -> Any:
     """All sequences in one call, on a GPU. Untried: no GPU was at hand."""
     from torch.nn.attention.varlen import varlen_attn
 
-    longest = int(_stream.lengths.max())
     ends = np.concatenate([[0], np.cumsum(_stream.lengths)]).astype(np.int32)
-    ends = on_device(ends, streams[0].device)
+    # Of the queries: as many in each sequence as tokens of it are asked for.
+    asking = ends if places is None else np.searchsorted(places, ends).astype(np.int32)
     side = -1 if window is None else window - 1
     return varlen_attn(
         *(stream.contiguous() for stream in streams),
-        ends,
-        ends,
-        longest,
-        longest,
+        on_device(asking, streams[0].device),
+        on_device(ends, streams[0].device),
+        int(np.diff(asking).max()),
+        int(np.diff(ends).max()),
         scale=scale,
         window_size=(side, 0 if causal else side),
         enable_gqa=streams[0].shape[1] != streams[1].shape[1],

@@ -6,16 +6,18 @@ import inspect
 import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from itertools import product
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from pipemill.actors.on_host import on_device
-from pipemill.actors.packed import exchange_attention, runs, stream_of
+from pipemill.actors.packed import Asked, exchange_attention, runs, stream_of
 from pipemill.actors.prepacked import Prepacked, prepack
 
 from . import text_encoder
 from .compiled import Compiled
+from .last_layer import LastLayer, last_layer
 from .packing_probe import probe
 from .token_stream import positions, read_at, rounded_up
 
@@ -40,6 +42,7 @@ class Encoder:
         self.pipeline, self.reads, self.outputs = pipeline, reads, outputs
         self.compiled = Compiled(pipeline.model) if compiles else None
         self._padding_index: int | None = None
+        self._last: LastLayer | None = None
         self._lock = threading.Lock()
         self._verdict: bool | None = None
         self._pads: bool | None = None
@@ -94,7 +97,9 @@ class Encoder:
         self.linears.use()
         table = text_encoder.position_table(model)
         index = None if table is None else table.padding_idx
-        for self._padding_index in dict.fromkeys((index, None)):
+        last = None if self.reads == "all" else last_layer(model)
+        ways = product(dict.fromkeys((index, None)), dict.fromkeys((last, None)))
+        for self._padding_index, self._last in ways:
             try:
                 got = self._packed(columns, lengths).float()
             except Exception:
@@ -184,7 +189,7 @@ class Encoder:
             inputs["attention_mask"] = here.astype(np.int64)
         output = self._run(inputs, compiled=width is not None)
         if self.reads == "first":
-            return output
+            return _firsts(output)
         if output.shape[:2] != here.shape:  # as of Perceiver, whatever the text's length
             raise ValueError(f"the model has {tuple(output.shape[:2])} outputs for {here.shape}")
         if self.reads == "masks":
@@ -202,15 +207,14 @@ class Encoder:
         inputs = {name: values[None] for name, values in columns.items()}
         place = positions(columns["input_ids"], lengths, self._padding_index)
         inputs["position_ids"] = place[None]
-        with stream_of(lengths), self._read_at(places):
+        with self._read_at(places) as asked, stream_of(lengths, asked):
             output = self._run(inputs)
-        return output if self.reads == "first" else output[0][:tokens]
+        return _firsts(output) if self.reads == "first" else output[0][:tokens]
 
-    def _read_at(self, places: np.ndarray) -> AbstractContextManager[None]:
+    def _read_at(self, places: np.ndarray) -> AbstractContextManager[Asked | None]:
         if self.reads == "all":
             return nullcontext()
-        index = on_device(places, self.pipeline.device)
-        return read_at(self.pipeline.model, index, self.reads == "first")
+        return read_at(self.pipeline.model, places, self.reads == "first", self._last)
 
     def _run(self, inputs: dict[str, np.ndarray], compiled: bool = False) -> Any:
         import torch
@@ -228,3 +232,8 @@ class Encoder:
                 return found[0]
             several = [found[name] for name in self.outputs]
             return torch.stack(several, dim=-1) if len(several) > 1 else several[0]
+
+
+def _firsts(output: Any) -> Any:
+    """A row for each chunk: a model without a head has one for each of its tokens."""
+    return output[:, 0] if output.dim() > 2 else output

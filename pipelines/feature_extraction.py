@@ -50,10 +50,9 @@ class FeatureExtraction:
         pipeline = loaded.pipeline
         settings = with_tokenize_kwargs(loaded.settings(self.parameters))
         shape = _output_shape(pipeline)
-        self.encoder = Encoder(
-            pipeline, reads="all" if len(shape) == 3 else "first", compiles=loaded.compiles
-        )
         self.pooling, self.normalize = settings["pooling"], settings["normalize"]
+        one = len(shape) < 3 or self.pooling == "cls"
+        self.encoder = Encoder(pipeline, reads="first" if one else "all", compiles=loaded.compiles)
         limits = [_longest(pipeline, settings["truncation"]), settings["max_length"]]
         limit = min((limit for limit in limits if limit), default=None)
         self.cutter = windows.Cutter.of(pipeline, limit, settings)

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import numpy as np
+from pipemill.actors.on_host import on_device
+from pipemill.actors.packed import Asked
+
+from .last_layer import LastLayer
 
 # Streams are of a multiple of so many tokens where each new length costs something.
 _STEP = 16
@@ -42,32 +46,31 @@ def positions(ids: np.ndarray, lengths: np.ndarray, padding_index: int | None) -
 
 
 @contextmanager
-def read_at(model: Any, index: Any, first: bool) -> Iterator[None]:
-    """Within it the model's head sees these tokens of the stream only.
+def read_at(
+    model: Any, places: np.ndarray, first: bool, last: LastLayer | None
+) -> Iterator[Asked | None]:
+    """Within it the model's head sees the tokens at these places of the stream only.
 
     A classifier's, or a pooler, looks at the first token of what it is given, and of a stream
     would see only the very first: it is given each chunk's own.
 
-    index: a tensor of places in the stream. first: whether each is the first of a chunk.
+    first: whether each is the first of a chunk. last: the layer that leaves the others out, where
+    the model has one. Yields what its attention must know.
     """
     base = model.base_model
 
-    def gathered(states: Any) -> Any:
-        states = states[0, index]
+    def gathered(module: Any, args: Any, output: Any) -> Any:
+        states = output[0][0, index]
         # Several rows of one token, or one row of several.
-        return states[:, None] if first else states[None]
-
-    def after(module: Any, args: Any, output: Any) -> Any:
-        output[0 if isinstance(output, list) else "last_hidden_state"] = gathered(output[0])
+        states = states[:, None] if first else states[None]
+        output[0 if isinstance(output, list) else "last_hidden_state"] = states
         return output
 
-    hooks = [base.register_forward_hook(after)]
-    if (pooler := getattr(base, "pooler", None)) is not None:
-        hooks.append(
-            pooler.register_forward_pre_hook(lambda m, args: (gathered(args[0]), *args[1:]))
-        )
-    try:
-        yield
-    finally:
-        for hook in hooks:
-            hook.remove()
+    # A pooler looks at the tokens before the base model returns them.
+    pools = getattr(base, "pooler", None) is not None
+    read = getattr(base, "encoder", base) if pools else base
+    with ExitStack() as hooks:
+        asked = hooks.enter_context(last.narrowed(places)) if last and len(places) else None
+        index = on_device(places if asked is None else np.arange(len(places)), model.device)
+        hooks.callback(read.register_forward_hook(gathered).remove)
+        yield asked

@@ -22,7 +22,7 @@ PACKED = [
     for kind in ("Bert", "Roberta", "XLMRoberta", "Camembert", "Electra", "DistilBert")
     for head in HEADS
 ]
-PACKED += [("ModernBert", head) for head in HEADS] + [("Albert", head) for head in TOKENS]
+PACKED += [(kind, head) for kind in ("ModernBert", "Albert") for head in HEADS]
 PACKED += [("Qwen2", "Model"), ("Qwen2", "ForTokenClassification")]
 PADDED = [
     ("MPNet", "Model", {}),
@@ -33,7 +33,6 @@ PADDED = [
     ("Bart", "ForSequenceClassification", {}),
     ("ModernBert", "ForSequenceClassification", {"classifier_pooling": "mean"}),
     ("Qwen2", "ForSequenceClassification", {}),
-    ("Albert", "ForSequenceClassification", {}),
 ]
 MIXES = (
     st.lists(st.integers(1, LIMIT), min_size=1, max_size=8)
@@ -76,6 +75,42 @@ def test_packed_answers_are_those_of_each_sequence_alone(kind, head):
         check(encoder, usual, lengths)
 
     holds()
+
+
+@pytest.mark.parametrize("head", ["Model", "ForSequenceClassification", "ForMaskedLM"])
+@pytest.mark.parametrize("kind", ["Bert", "Roberta", "Electra", "DistilBert", "Albert"])
+def test_the_last_layer_works_for_the_tokens_that_are_read(kind, head):
+    """Albert's is the same module as its first, which needs all tokens."""
+    pipeline, usual = encoders.loaded(kind, head), encoders.loaded(kind, head).model
+    masks = head == "ForMaskedLM"
+    encoder = Encoder(pipeline, reads="masks" if masks else "first")
+    seen, tokenizer = [], pipeline.tokenizer
+    assert encoder.packed
+    for module in pipeline.model.modules():
+        if type(module).__name__.endswith(("Layer", "TransformerBlock")):
+            module.register_forward_hook(lambda m, args, out: seen.append(out))
+    for lengths in ([40, 17, 17, 5, 1], [LIMIT] * 2, [1], [2] * 40):
+        made = encoders.sequences(pipeline, lengths)
+        for one in made:
+            one["input_ids"][one["input_ids"] == tokenizer.mask_token_id] = 5
+            one["input_ids"][1::2] = tokenizer.mask_token_id if masks else 6
+        got, _ = encoder(encoders.chunks(made))
+        expected = encoders.one_by_one(usual, made, whole=head == "ForSequenceClassification")
+        ids = np.concatenate([one["input_ids"] for one in made])
+        read = ids == tokenizer.mask_token_id
+        if not masks:
+            read[:] = False
+            read[np.cumsum(lengths) - lengths] = True
+        if len(expected) == len(ids):
+            expected = expected[read]
+        if len(expected):
+            assert farthest(got.numpy(), expected) < 3e-5
+        rows = [(out if hasattr(out, "shape") else out[0]).shape[1] for out in seen]
+        assert rows[0] == len(ids)
+        few = read.sum() + -read.sum() % 16 if read.any() else len(ids)
+        assert rows[-1] == (len(ids) if kind == "Albert" else few)
+        seen.clear()
+    assert not any(m._forward_pre_hooks for m in pipeline.model.modules())
 
 
 @pytest.mark.parametrize("head", ["Model", "ForSequenceClassification"])
