@@ -111,8 +111,9 @@ def _dataset(table: pa.Table) -> Any:
     context.execution_options.preserve_order = False
     # A split may take longer than Ray's default patience with a task that shows no progress.
     context.execution_no_progress_timeout_s = 10**9
-    step = -(-len(table) // _MOST_BLOCKS)
-    return ray.data.from_arrow([table.slice(i, step) for i in range(0, len(table), step)])
+    # `from_arrow` would run a task for each block: the workers that Ray starts first would each
+    # import its library for it, and are then no longer fit to become actors.
+    return ray.data.from_items(table.to_pylist(), override_num_blocks=min(len(table), _MOST_BLOCKS))
 
 
 def _fused(
