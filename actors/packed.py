@@ -124,7 +124,7 @@ def _of_some(streams: list[Any], places: np.ndarray, scale: float | None) -> Any
         here = slice(*np.searchsorted(places, (start, end)))
         if here.start == here.stop:
             continue
-        whose = torch.from_numpy((places[here] - start) // length)
+        whose = on_device((places[here] - start) // length, query.device)
         keys, values = (
             stream[start:end].unflatten(0, (count, length))[whose].transpose(1, 2)
             for stream in others

@@ -25,6 +25,15 @@ def _at_least_one(value: str | int) -> str | int:
     return value
 
 
+def _said(value: Any) -> Any:
+    paths = [value] if isinstance(value, str) else value
+    if not paths or not all(path.strip() for path in paths):
+        raise ValueError("names nothing")
+    return value
+
+
+# "" would be the current folder.
+Path = Annotated[str, AfterValidator(_said)]
 AutoOrCount = Annotated[Literal["auto"] | int, AfterValidator(_at_least_one)]
 
 
@@ -38,7 +47,7 @@ def _path_or_dataset(value: Any, paths: Any) -> Any:
 # Typed as the paths that it nearly always is.
 InputPath = Annotated[
     str | list[str],
-    Field(min_length=1),
+    AfterValidator(_said),
     WrapValidator(_path_or_dataset),
     PlainSerializer(dataset_input.described),
 ]
@@ -57,7 +66,7 @@ class ModelSection(_Section):
     compile: whether `torch.compile` compiles it, for micro-batches padded to a few widths.
     """
 
-    path: str
+    path: Path
     revision: str | None = None
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     trust_remote_code: bool = False
@@ -100,11 +109,18 @@ class OutputSection(_Section):
         without it they are inferred from a sample.
     """
 
-    path: str
+    path: Path
     keep: Literal["all"] | list[str] = "all"
     rows_per_part: AutoOrCount = "auto"
     on_error: Literal["dead_letter", "null", "raise"] = "dead_letter"
     max_errors: float | int | None = Field(default=0.05, ge=0)
+
+    @field_validator("max_errors", mode="before")
+    @classmethod
+    def _is_a_number(cls, value: object) -> object:
+        if isinstance(value, bool):  # which Python counts as 1 or 0
+            raise ValueError("must be a share or a number of rows, or null for no limit")
+        return value
 
     @field_validator("on_error", mode="before")
     @classmethod
