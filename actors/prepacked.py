@@ -10,6 +10,8 @@ from typing import Any
 # The original weights stay: others may read them. So the copies may not be more than this.
 _MOST_BYTES = 512 * 2**20
 _FEWEST_WEIGHTS = 2**16  # a smaller layer has nothing to gain
+# Nor has the head over a vocabulary, which is given few tokens; trying it would take gigabytes.
+_WIDEST = 2**15
 _TOKENS = 512
 _TRIES = 5
 _WORTH = 0.97  # of the time of the usual product
@@ -66,6 +68,7 @@ def _linears(model: Any) -> list[Any]:
         for layer in found
         if layer.weight.device.type == "cpu"
         and layer.weight.numel() >= _FEWEST_WEIGHTS
+        and layer.out_features <= _WIDEST
         and str(layer.weight.dtype).removeprefix("torch.") in _CLOSE
         and "forward" not in vars(layer)
     ]

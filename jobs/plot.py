@@ -11,14 +11,27 @@ from .measure import Setting
 _COLOURS = {"transformers": "#9aa0a6", "sorted": "#5b8def", "packed": "#1a9850"}
 
 
-def require_matplotlib(wanted: bool) -> str | None:
-    """What to say where matplotlib is missing; ConfigError if a plot was asked for."""
-    if find_spec("matplotlib") is not None:
+def check(path: str | None) -> str | None:
+    """What to say where matplotlib is missing. Raises ConfigError for a plot that was asked for
+    and can't be written there."""
+    if find_spec("matplotlib") is None:
+        message = "no plot without matplotlib: pip install 'pipemill[plot]'"
+        if path is not None:
+            raise ConfigError(message)
+        return message
+    if path is None:
         return None
-    message = "no plot without matplotlib: pip install 'pipemill[plot]'"
-    if wanted:
-        raise ConfigError(message)
-    return message
+    from matplotlib.figure import Figure
+
+    if not Path(path).absolute().parent.is_dir():
+        raise ConfigError(f"can't write the plot {path}: there is no folder of that name")
+    formats = Figure().canvas.get_supported_filetypes()
+    if Path(path).suffix[1:].lower() not in formats:
+        raise ConfigError(
+            f"can't write the plot {path}: its name must end in one of .png, .svg, "
+            f".pdf and the like ({', '.join(sorted(formats))})"
+        )
+    return None
 
 
 def draw(settings: list[Setting], path: str) -> str:

@@ -8,10 +8,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from .errors import ConfigError
 from .job import Job
 from .measure import Setting, measure_budget, measure_transformers
-from .plot import draw, require_matplotlib
+from .plot import check, draw
 from .trial import Trial, try_out
 
 BATCH_SIZES = [1, 8, 64, 256]
@@ -79,9 +78,7 @@ def tune(job: Job, rows: int, seconds: float, plot: str | None, note: Note) -> T
     note: is told what happens.
     Raises ConfigError for a job that can't run, RunError if no row could be computed.
     """
-    missing = require_matplotlib(plot is not None)
-    if plot is not None and not Path(plot).absolute().parent.is_dir():
-        raise ConfigError(f"can't write the plot {plot}: there is no folder of that name")
+    missing = check(plot)
     trial = try_out(job, rows)
     note(_introduction(trial, seconds))
     settings = []

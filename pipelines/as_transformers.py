@@ -26,12 +26,13 @@ class AsTransformers:
     """
 
     def __init__(self, kind: Any, loaded: Loaded) -> None:
-        own = [c.name for c in kind.inputs if c.parameter and c.name in loaded.columns]
-        if own:
-            raise ValueError(f"one call has one {own[0]} for all rows")
         declared = kind if isinstance(kind, PipelineTask) else PLAIN.get(kind.name)
         if declared is None:
             raise ValueError(f"{kind.name} is not compared")
+        # But for those that a row brings in its inputs, like a question.
+        of_call = [c.name for c in kind.inputs if c.parameter and c.name not in declared.ours]
+        if own := [name for name in of_call if name in loaded.columns]:
+            raise ValueError(f"one call has one {own[0]} for all rows")
         parameters = _parameters(kind.name, loaded) if declared is not kind else loaded.parameters
         self.any = declared(replace(loaded, parameters=parameters))
         self.pipeline = loaded.pipeline

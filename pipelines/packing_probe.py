@@ -22,7 +22,8 @@ def probe(pipeline: Any) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """
     tokenizer, model = pipeline.tokenizer, pipeline.model
     config, rng = model.config.get_text_config(), np.random.default_rng(0)
-    window = getattr(config, "sliding_window", None) or 0
+    names = ("sliding_window", "attention_chunk_size")
+    window = max(getattr(config, name, None) or 0 for name in names)
     if window > _WIDEST_WINDOW:
         raise NotImplementedError(f"a window of {window} tokens is not tried")
     lengths = np.array(_LENGTHS)

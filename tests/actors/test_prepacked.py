@@ -84,3 +84,11 @@ def test_another_type_of_input_is_refused_as_ever(takes):
     prepack(fast).use()
     with pytest.raises(RuntimeError, match="dtype"):
         fast[0](torch.randn(2, 256, dtype=torch.float64))
+
+
+def test_the_head_over_a_vocabulary_is_neither_tried_nor_prepacked(takes, monkeypatch):
+    """On so many tokens as are tried its outputs alone would be gigabytes."""
+    takes(2.0, 1.0)
+    monkeypatch.setattr(prepacked, "_WIDEST", 300)
+    fast = model()
+    assert [layer.out_features for layer, _ in prepack(fast).forwards] == [256]

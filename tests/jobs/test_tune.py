@@ -17,7 +17,7 @@ from pipemill.jobs.trial import try_out
 from pipemill.pipelines.as_transformers import AsTransformers
 
 import pipemill
-from tests import tiny
+from tests import references, tiny
 
 TEXTS = tiny.texts(40, seed=5, longest=40)
 TEXTS[7] = TEXTS[3]
@@ -190,6 +190,19 @@ def test_rows_with_parameters_of_their_own_are_no_call_of_transformers(models, d
     assert measure.measure_budget(trial, 512, False, LONG).tokens == trial.sizes.sum()
 
 
+def test_rows_with_questions_of_their_own_are_compared(tmp_path):
+    texts = [text for text in TEXTS if text.strip()][:8]
+    rows = pa.table({"question": [text[:12] for text in texts], "context": texts})
+    pq.write_table(rows, tmp_path / "in.parquet")
+    task = "question-answering"
+    model = Path(references.__file__).parent / "models" / "question_answering_bert"
+    sections = {"task": task, "model": str(model), "input": str(tmp_path / "in.parquet")}
+    trial = try_out(build_job({**sections, "output": str(tmp_path / "out")}, [], {}, {}), 8)
+    (setting,) = measure.measure_transformers(trial, [8], LONG)
+    assert setting.problem is None
+    assert setting.rows_per_second > 0
+
+
 def test_memory_that_runs_out_is_said(models, data, monkeypatch):
     trial = try_out(job(models, data), 8)
 
@@ -273,6 +286,10 @@ def test_wrong_flags_are_said_before_anything_is_loaded(models, data, tmp_path, 
     words = flags(models, data)
     assert main(["tune", *words, "--plot", str(tmp_path / "no/a.png")]) == 2
     assert "no folder" in capsys.readouterr().err
+    assert main(["tune", *words, "--plot", str(tmp_path / "a.txt")]) == 2
+    said = capsys.readouterr().err
+    assert "must end in one of .png" in said
+    assert "measured" not in said
     for wrong in (["--seconds", "0"], ["--rows", "none"]):
         with pytest.raises(SystemExit):
             main(["tune", *words, *wrong])

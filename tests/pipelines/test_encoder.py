@@ -249,6 +249,21 @@ def test_a_window_wider_than_the_usual_probe_is_tried(monkeypatch):
     assert not encoders.encoder(encoders.loaded("ModernBert", **settings)).packed
 
 
+def test_attention_within_pieces_of_the_text_is_not_packed():
+    """Llama 4's pieces are wider than the usual probe, and its attention is not told of them."""
+    import transformers
+
+    words = dict(encoders._SHAPE, vocab_size=200, max_position_embeddings=4096, num_local_experts=2)
+    words |= {"initializer_range": 0.5, "intermediate_size_mlp": 37, "num_key_value_heads": 2}
+    for pieces in (200, 5000):
+        pipeline = encoders.loaded("Bert")
+        config = transformers.Llama4TextConfig(**words, head_dim=8, attention_chunk_size=pieces)
+        pipeline.model = transformers.Llama4TextModel(config).eval()
+        encoder = Encoder(pipeline, reads="all")
+        assert not encoder.packed
+    check(encoder, pipeline.model, [300, 230, 5])
+
+
 def test_positions_that_depend_on_the_longest_text_are_not_packed():
     rope = (("rope_type", "dynamic"), ("rope_theta", 1e4), ("factor", 2.0))
     settings = {"rope_parameters": rope, "max_position_embeddings": 300}
