@@ -30,6 +30,9 @@ PARAMETERS: Mapping[str, Parameter] = {
 # Of these, what decides a text's tokens, and goes to the tokenizer as it is.
 _TOKENIZING = ("add_special_tokens", "return_token_type_ids", "split_special_tokens")
 
+# Of texts that are tokenized together: some hundred bytes are held for each token.
+_CHARACTERS = 2**20
+
 NO_KEYWORDS: Mapping[str, Any] = MappingProxyType({})
 _TRUNCATIONS = ("longest_first", "only_first", "only_second", "do_not_truncate")
 
@@ -107,6 +110,10 @@ class Cutter:
 
         Raises ValueError where a text needs windows that can't be cut.
         """
+        some = [self._chunks(*(column[part] for column in texts)) for part in _parts(texts)]
+        return pa.concat_arrays(some)
+
+    def _chunks(self, *texts: list[str]) -> pa.ListArray:
         encoding = self._encode(texts)
         lost = self._lost(encoding, texts) if self.truncates else None
         chunks = text_encoder.as_chunks(encoding, self.equal_sizes, lost)
@@ -156,6 +163,14 @@ class Cutter:
 
     def _special_tokens(self, texts: int) -> int:
         return special_tokens(self.tokenizer, texts, self.keywords)
+
+
+def _parts(texts: Sequence[list[str]]) -> list[slice]:
+    """Consecutive texts, or pairs, of so few characters that a tokenizer's output is no burden."""
+    ends = np.cumsum([sum(map(len, several)) for several in zip(*texts, strict=True)])
+    cuts = np.flatnonzero(np.diff(ends // _CHARACTERS)) + 1
+    edges = [0, *cuts.tolist(), len(ends)]
+    return [slice(a, b) for a, b in zip(edges, edges[1:], strict=False)]
 
 
 def special_tokens(tokenizer: Any, texts: int, keywords: Mapping[str, Any] = NO_KEYWORDS) -> int:

@@ -12,6 +12,7 @@ from pipemill.actors.on_host import Outputs, on_host
 from pipemill.actors.task import Column, Loaded, Parameter
 
 from . import text_encoder, windows
+from .beginnings import beginning
 from .encoder import Encoder
 
 _TEMPLATE = "This example is {}."
@@ -68,7 +69,7 @@ class ZeroShotClassification:
         return pa.schema([("labels", pa.list_(pa.string())), ("scores", pa.list_(pa.float32()))])
 
     def expand(self, rows: pa.Table) -> pa.ListArray:
-        texts, hypotheses = [], []
+        texts, hypotheses, beyond = [], [], []
         labels = self._labels(rows)
         templates = self._values(rows, "hypothesis_template")
         for text, own, template in zip(rows["text"].to_pylist(), labels, templates, strict=True):
@@ -76,11 +77,15 @@ class ZeroShotClassification:
                 raise ValueError("zero-shot needs a text that is not empty, and a label")
             if template.format(own[0]) == template:
                 raise ValueError(f"hypothesis_template {template!r} has no {{}} for the label")
+            text, more = beginning(self.pipeline.tokenizer, text, self.max_length)
+            beyond.append(more)
             texts += [text] * len(own)
             hypotheses += [template.format(label) for label in own]
         encoding = self._tokenize(texts, hypotheses, rows.num_rows)
         counts = np.fromiter(map(len, labels), np.int64)
-        lost = self._lost(encoding, texts, hypotheses, np.cumsum(counts) - counts)
+        starts = np.cumsum(counts) - counts
+        lost = self._lost(encoding, texts, hypotheses, starts)
+        lost[starts] += np.array(beyond, dtype=np.int32)
         chunks = text_encoder.as_chunks(encoding, self.equal_sizes, lost)
         text_encoder.check_length(chunks, self.limit, "the label alone is longer than that")
         return text_encoder.per_row(chunks, counts)

@@ -197,6 +197,39 @@ def test_zero_shot_counts_a_row_once_by_what_its_longest_label_cost(models):
     assert batch.work["lost_tokens"] == sum(excess)
 
 
+def test_zero_shot_reads_a_long_text_once_and_not_for_every_label(models, monkeypatch):
+    labels = ["river", "bread and water of the town", "cold"]
+    texts = [tiny.sentence(3000, 1), "short", " ".join(["🙂日本xyzzy"] * 900), "mill" * 5000]
+    rows = pa.table({"body": texts})
+    seen, usual = [], transformers.PreTrainedTokenizerBase.__call__
+
+    def noted(self, text, *others, **keywords):
+        seen.extend(map(len, [text] if isinstance(text, str) else text))
+        return usual(self, text, *others, **keywords)
+
+    monkeypatch.setattr(transformers.PreTrainedTokenizerBase, "__call__", noted)
+    batch = answers(models, "zero-shot-classification", rows, {"candidate_labels": labels})
+    # The last is a single token: of it nothing can be cut.
+    counts = [seen.count(len(text)) for text in texts]
+    assert counts[0] == counts[2] == counts[3] / (1 + len(labels)) > 0
+    monkeypatch.setattr("pipemill.pipelines.beginnings._CHARACTERS", 10**6)
+    whole = answers(models, "zero-shot-classification", rows, {"candidate_labels": labels})
+    assert batch.results == whole.results
+    assert batch.work["lost_tokens"] == whole.work["lost_tokens"] > 3000
+    assert batch.work["truncated_rows"] == whole.work["truncated_rows"] > 1
+
+
+def test_many_long_texts_are_tokenized_a_few_at_a_time(monkeypatch):
+    texts, seconds = ["", *TEXTS, "", *TEXTS], ["", *(["the mill"] * len(TEXTS))] * 2
+    given = [(Cutter(tokenizer=WORDS, limit=50, stride=9), [texts, seconds])]
+    given += [(Cutter(tokenizer=WORDS, limit=50, truncation=True), [texts])]
+    given += [(Cutter(tokenizer=tiny_with("left"), limit=50), [texts])]
+    together = [cutter.chunks(*columns) for cutter, columns in given]
+    for characters in (1, 300, 10**4):
+        monkeypatch.setattr("pipemill.pipelines.windows._CHARACTERS", characters)
+        assert [cutter.chunks(*columns) for cutter, columns in given] == together
+
+
 def test_rows_that_die_beside_others_do_not_disturb_the_count(models):
     rows = pa.table({"body": [None, tiny.sentence(150, 1), None, "short", tiny.sentence(90, 2)]})
     batch = answers(models, "text-classification", rows, {"truncation": True})
