@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import sys
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pyarrow as pa
 from pipemill.actors.budget import Budget
+from pipemill.actors.imports import importing
 from pipemill.actors.model import Model
 from pipemill.actors.stages import Stages
 from pipemill.actors.task import Loaded
@@ -52,7 +55,9 @@ class LoadTask:
 
     def loaded(self) -> Loaded:
         """The pipeline, and what the job says about it."""
-        restore_pipelines()
+        # In a process of the user's own they are there, beside much that is not to stay.
+        with nullcontext() if "transformers.pipelines" in sys.modules else importing():
+            restore_pipelines()
         # A pipeline of which nothing is known may need its weights anywhere.
         whole = self.weights or self.own
         kind, model = self.kind(), self.model
