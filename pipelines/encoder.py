@@ -19,7 +19,8 @@ from . import text_encoder
 from .compiled import Compiled
 from .last_layer import LastLayer, last_layer
 from .packing_probe import probe
-from .token_stream import positions, read_at, rounded_up
+from .padded import filled
+from .token_stream import read_at, spread, stream
 
 # How far packed answers may be from the padded ones, as a share of how these differ among each
 # other: rounding, and nothing else.
@@ -43,6 +44,7 @@ class Encoder:
         self.compiled = Compiled(pipeline.model) if compiles else None
         self._padding_index: int | None = None
         self._last: LastLayer | None = None
+        self._spreads = False
         self._lock = threading.Lock()
         self._verdict: bool | None = None
         self._pads: bool | None = None
@@ -97,9 +99,8 @@ class Encoder:
         self.linears.use()
         table = text_encoder.position_table(model)
         index = None if table is None else table.padding_idx
-        last = None if self.reads == "all" else last_layer(model)
-        ways = product(dict.fromkeys((index, None)), dict.fromkeys((last, None)))
-        for self._padding_index, self._last in ways:
+        ways = product(self._ways(), dict.fromkeys((index, None)))
+        for (self._last, self._spreads), self._padding_index in ways:
             try:
                 got = self._packed(columns, lengths).float()
             except Exception:
@@ -108,6 +109,16 @@ class Encoder:
                 return True
         self._as_loaded()
         return False
+
+    def _ways(self) -> Iterator[tuple[LastLayer | None, bool]]:
+        """How the head gets what it reads, the cheapest first: the last layer without the other
+        tokens; all layers with all; whole chunks, for a head that looks at all of their tokens."""
+        last = None if self.reads == "all" else last_layer(self.pipeline.model)
+        if last is not None:
+            yield last, False
+        yield None, False
+        if self.reads == "first":
+            yield None, True
 
     def _probe(self) -> tuple[dict[str, np.ndarray], np.ndarray]:
         columns, lengths = probe(self.pipeline)
@@ -178,51 +189,43 @@ class Encoder:
         self, columns: dict[str, np.ndarray], lengths: np.ndarray, width: int | None = None
     ) -> Any:
         """width: to how many tokens, for the compiled model; None for the longest chunk's."""
-        tokenizer = self.pipeline.tokenizer
-        here = np.arange(width or lengths.max(initial=0)) < lengths[:, None]
-        inputs = {}
-        for name, values in columns.items():
-            fill = tokenizer.pad_token_id if name == "input_ids" else 0
-            inputs[name] = np.full(here.shape, fill or 0, dtype=np.int64)
-            inputs[name][here] = values
-        if "attention_mask" in tokenizer.model_input_names:
-            inputs["attention_mask"] = here.astype(np.int64)
+        inputs, here = filled(columns, lengths, self.pipeline.tokenizer, width)
         output = self._run(inputs, compiled=width is not None)
         if self.reads == "first":
             return _firsts(output)
         if output.shape[:2] != here.shape:  # as of Perceiver, whatever the text's length
             raise ValueError(f"the model has {tuple(output.shape[:2])} outputs for {here.shape}")
         if self.reads == "masks":
-            here &= inputs["input_ids"] == tokenizer.mask_token_id
+            here &= inputs["input_ids"] == self.pipeline.tokenizer.mask_token_id
         # Where they are, not whether: of a mask the host would ask the device how many.
         return output.flatten(0, 1)[on_device(np.flatnonzero(here), output.device)]
 
     def _packed(self, columns: dict[str, np.ndarray], lengths: np.ndarray) -> Any:
-        tokens = int(lengths.sum())
+        rounds = bool(self.linears.forwards)
+        inputs, longer = stream(columns, lengths, self._padding_index, rounds)
+        if self._spreads:
+            padded, here = filled(columns, lengths, self.pipeline.tokenizer)
+            with spread(self.pipeline.model, self._tensors(inputs), here), stream_of(longer):
+                return _firsts(self._run(padded))
         places = np.cumsum(lengths) - lengths
         if self.reads == "masks":
             places = np.flatnonzero(columns["input_ids"] == self.pipeline.tokenizer.mask_token_id)
-        if self.linears.forwards:
-            columns, lengths = rounded_up(columns, lengths)
-        inputs = {name: values[None] for name, values in columns.items()}
-        place = positions(columns["input_ids"], lengths, self._padding_index)
-        inputs["position_ids"] = place[None]
-        with self._read_at(places) as asked, stream_of(lengths, asked):
+        with self._read_at(places) as asked, stream_of(longer, asked):
             output = self._run(inputs)
-        return _firsts(output) if self.reads == "first" else output[0][:tokens]
+        return _firsts(output) if self.reads == "first" else output[0][: lengths.sum()]
 
     def _read_at(self, places: np.ndarray) -> AbstractContextManager[Asked | None]:
         if self.reads == "all":
             return nullcontext()
         return read_at(self.pipeline.model, places, self.reads == "first", self._last)
 
+    def _tensors(self, inputs: dict[str, np.ndarray]) -> dict[str, Any]:
+        return {name: on_device(values, self.pipeline.device) for name, values in inputs.items()}
+
     def _run(self, inputs: dict[str, np.ndarray], compiled: bool = False) -> Any:
         import torch
 
-        pipeline = self.pipeline
-        tensors: dict[str, Any] = {
-            name: on_device(values, pipeline.device) for name, values in inputs.items()
-        }
+        pipeline, tensors = self.pipeline, self._tensors(inputs)
         if "use_cache" in inspect.signature(pipeline.model.forward).parameters:
             tensors["use_cache"] = False
         with torch.inference_mode(), pipeline.device_placement():

@@ -14,9 +14,24 @@ from .last_layer import LastLayer
 
 # Streams are of a multiple of so many tokens where each new length costs something.
 _STEP = 16
+# What a model is told of each token of its chunks.
+_OF_CHUNKS = ("input_ids", "attention_mask", "token_type_ids", "position_ids", "inputs_embeds")
 
 
-def rounded_up(
+def stream(
+    columns: dict[str, np.ndarray], lengths: np.ndarray, padding_index: int | None, rounds: bool
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """The model's inputs, each of shape (1, tokens), and the lengths of what is in them.
+
+    rounds: whether there are to be few lengths of it.
+    """
+    if rounds:
+        columns, lengths = _rounded_up(columns, lengths)
+    columns = {**columns, "position_ids": positions(columns["input_ids"], lengths, padding_index)}
+    return {name: values[None] for name, values in columns.items()}, lengths
+
+
+def _rounded_up(
     columns: dict[str, np.ndarray], lengths: np.ndarray
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """The stream with a few tokens more that nobody reads, so that there are few lengths of it."""
@@ -62,9 +77,7 @@ def read_at(
     def gathered(module: Any, args: Any, output: Any) -> Any:
         states = output[0][0, index]
         # Several rows of one token, or one row of several.
-        states = states[:, None] if first else states[None]
-        output[0 if isinstance(output, list) else "last_hidden_state"] = states
-        return output
+        return _replaced(output, states[:, None] if first else states[None])
 
     # A pooler looks at the tokens before the base model returns them.
     pools = getattr(base, "pooler", None) is not None
@@ -74,3 +87,43 @@ def read_at(
         index = on_device(places if asked is None else np.arange(len(places)), model.device)
         hooks.callback(read.register_forward_hook(gathered).remove)
         yield asked
+
+
+@contextmanager
+def spread(model: Any, inputs: dict[str, Any], here: np.ndarray) -> Iterator[None]:
+    """Within it the model is called with padded chunks, but its body gets the stream of their
+    tokens; its head, which looks at all of a chunk's, gets what became of them, padded again.
+
+    inputs: the stream, as tensors. here: which places of the padded chunks are tokens, shape
+    (chunks, width).
+    """
+    body = model
+    while body.base_model is not body:  # DPR's is a model in a model in a model
+        body = body.base_model
+    places = on_device(np.flatnonzero(here), model.device)
+
+    def before(module: Any, args: Any, kwargs: Any) -> Any:
+        others = {name: v for name, v in kwargs.items() if name not in _OF_CHUNKS}
+        return (), {**others, **inputs}
+
+    def after(module: Any, args: Any, output: Any) -> Any:
+        states = output[0][0, : len(places)]
+        filled = states.new_zeros((here.size, states.shape[-1]))
+        filled[places] = states
+        return _replaced(output, filled.unflatten(0, here.shape))
+
+    hooks = [
+        body.register_forward_pre_hook(before, with_kwargs=True),
+        body.register_forward_hook(after),
+    ]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _replaced(output: Any, states: Any) -> Any:
+    """A base model's output with other hidden states."""
+    output[0 if isinstance(output, list) else "last_hidden_state"] = states
+    return output

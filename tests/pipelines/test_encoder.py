@@ -31,8 +31,6 @@ PADDED = [
     ("DebertaV2", "ForSequenceClassification", {}),
     ("T5", "ForSequenceClassification", {}),
     ("Bart", "ForSequenceClassification", {}),
-    ("ModernBert", "ForSequenceClassification", {"classifier_pooling": "mean"}),
-    ("Qwen2", "ForSequenceClassification", {}),
 ]
 MIXES = (
     st.lists(st.integers(1, LIMIT), min_size=1, max_size=8)
@@ -111,6 +109,32 @@ def test_the_last_layer_works_for_the_tokens_that_are_read(kind, head):
         assert rows[-1] == (len(ids) if kind == "Albert" else few)
         seen.clear()
     assert not any(m._forward_pre_hooks for m in pipeline.model.modules())
+
+
+@pytest.mark.parametrize(
+    ("kind", "head", "more"),
+    [
+        ("ModernBert", "ForSequenceClassification", {"classifier_pooling": "mean"}),
+        ("EuroBert", "ForSequenceClassification", {"classifier_pooling": "late"}),
+        ("EuroBert", "ForSequenceClassification", {"classifier_pooling": "mean"}),
+        ("DPR", "QuestionEncoder", {"projection_dim": 0}),
+        ("Qwen2", "ForSequenceClassification", {}),
+    ],
+)
+def test_a_head_that_looks_at_all_tokens_gets_them_chunk_by_chunk(kind, head, more):
+    pipeline, usual = (encoders.loaded(kind, head, **more) for _ in range(2))
+    encoder = Encoder(pipeline, reads="first")
+    assert encoder.packed
+    seen = []
+    words = pipeline.model.get_input_embeddings()
+    words.register_forward_pre_hook(lambda module, given: seen.append(tuple(given[0].shape)))
+    for lengths in ([40, 17, 17, 5, 1], [LIMIT] * 2, [1], [2] * 40):
+        check(encoder, usual.model, lengths)
+    assert seen == [(1, 80), (1, 2 * LIMIT), (1, 1), (1, 80)]
+    hooks = [(m._forward_pre_hooks, m._forward_hooks) for m in pipeline.model.modules()]
+    assert not any(
+        before or after for (before, after) in hooks if before is not words._forward_pre_hooks
+    )
 
 
 @pytest.mark.parametrize("head", ["Model", "ForSequenceClassification"])
