@@ -14,7 +14,7 @@ from .arrays import each, numbers
 from .batching import micro_batches, padded_size
 from .budget import Budget
 from .isolate import is_rows_fault, isolate
-from .memory import OutOfMemory, free, is_out_of_memory
+from .memory import OutOfMemory, is_out_of_memory, make_room
 from .repeats import first_of_each
 from .task import Task
 
@@ -67,7 +67,7 @@ class Forward:
             except OutOfMemory:
                 fits = False
             if not fits:  # outside `except`: an exception in flight holds what did not fit
-                free()
+                make_room()
                 self.budget.halve(cost)
                 self.work["out_of_memory"] += 1
                 return left[np.concatenate(rest)]

@@ -22,7 +22,7 @@ _SIGNS = (
 )
 
 _MMAP_THRESHOLD = -3  # of mallopt(3): blocks of at least so many bytes are mapped one by one
-_LARGE = 2**18
+_LARGE = 2**18  # with 4 MiB rows that fit still died near the floor
 
 
 class OutOfMemory(BaseException):
@@ -37,20 +37,20 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def free() -> None:
-    """Gives back what the failed micro-batch held."""
+    """Gives back what nobody holds any more."""
     gc.collect()
-    _return_to_system()
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available():
         torch.cuda.empty_cache()
 
 
-def _return_to_system() -> None:
-    """Gives the system what was freed, now and from now on, where the C library keeps it.
+def make_room() -> None:
+    """Gives back what the failed micro-batch held: to the system, now and from now on.
 
     glibc keeps freed blocks of up to 32 MiB in its heaps, where they are in the way of larger ones;
-    then a model that had room for a thousand tokens finds none for one.
+    then a model that had room for a thousand tokens finds none for one. That costs a model of width 384 some 14 % of its speed.
     """
+    free()
     if sys.platform != "linux":
         return
     libc = ctypes.CDLL(None)

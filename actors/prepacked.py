@@ -12,6 +12,8 @@ _MOST_BYTES = 512 * 2**20
 _FEWEST_WEIGHTS = 2**16  # a smaller layer has nothing to gain
 # Nor has the head over a vocabulary, which is given few tokens; trying it would take gigabytes.
 _WIDEST = 2**15
+# For each new number of tokens oneDNN makes a kernel: with multiples of so many there are few.
+STEP = 16
 _TOKENS = 512
 _TRIES = 5
 _WORTH = 0.97  # of the time of the usual product

@@ -25,7 +25,7 @@ def _at_least_one(value: str | int) -> str | int:
     return value
 
 
-def _said(value: Any) -> Any:
+def _names_something(value: Any) -> Any:
     paths = [value] if isinstance(value, str) else value
     if not paths or not all(path.strip() for path in paths):
         raise ValueError("names nothing")
@@ -33,7 +33,7 @@ def _said(value: Any) -> Any:
 
 
 # "" would be the current folder.
-Path = Annotated[str, AfterValidator(_said)]
+PathOrUrl = Annotated[str, AfterValidator(_names_something)]
 AutoOrCount = Annotated[Literal["auto"] | int, AfterValidator(_at_least_one)]
 
 
@@ -47,7 +47,7 @@ def _path_or_dataset(value: Any, paths: Any) -> Any:
 # Typed as the paths that it nearly always is.
 InputPath = Annotated[
     str | list[str],
-    AfterValidator(_said),
+    AfterValidator(_names_something),
     WrapValidator(_path_or_dataset),
     PlainSerializer(dataset_input.described),
 ]
@@ -66,7 +66,7 @@ class ModelSection(_Section):
     compile: whether `torch.compile` compiles it, for micro-batches padded to a few widths.
     """
 
-    path: Path
+    path: PathOrUrl
     revision: str | None = None
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     trust_remote_code: bool = False
@@ -109,7 +109,7 @@ class OutputSection(_Section):
         without it they are inferred from a sample.
     """
 
-    path: Path
+    path: PathOrUrl
     keep: Literal["all"] | list[str] = "all"
     rows_per_part: AutoOrCount = "auto"
     on_error: Literal["dead_letter", "null", "raise"] = "dead_letter"

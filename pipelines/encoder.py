@@ -19,7 +19,7 @@ from . import text_encoder
 from .compiled import Compiled
 from .last_layer import LastLayer, last_layer
 from .packing_probe import probe
-from .padded import filled
+from .padded import filled, halves, is_mostly_padding
 from .token_stream import read_at, spread, stream
 
 # How far packed answers may be from the padded ones, as a share of how these differ among each
@@ -201,6 +201,10 @@ class Encoder:
         return output.flatten(0, 1)[on_device(np.flatnonzero(here), output.device)]
 
     def _packed(self, columns: dict[str, np.ndarray], lengths: np.ndarray) -> Any:
+        import torch
+
+        if self._spreads and is_mostly_padding(lengths):
+            return torch.cat([self._packed(*half) for half in halves(columns, lengths)])
         rounds = bool(self.linears.forwards)
         inputs, longer = stream(columns, lengths, self._padding_index, rounds)
         if self._spreads:

@@ -14,12 +14,11 @@ from typing import Any
 import numpy as np
 from pipemill.actors.on_host import on_device
 from pipemill.actors.packed import Asked
+from pipemill.actors.prepacked import STEP
 
 # How a layer calls the linear layers of its keys and of its values.
 _KEYS = ("key", "k_lin", "k_proj")
 _VALUES = ("value", "v_lin", "v_proj")
-# So many tokens at a time: where each new number of them costs something there are few.
-_STEP = 16
 
 
 @dataclass(frozen=True)
@@ -34,7 +33,7 @@ class LastLayer:
     def narrowed(self, places: np.ndarray) -> Iterator[Asked]:
         """Within it the layer gets and returns the tokens at these places of the stream, some of
         them again at the end, while its attention sees all."""
-        asked = Asked(np.append(places, np.repeat(places[-1:], -len(places) % _STEP)))
+        asked = Asked(np.append(places, np.repeat(places[-1:], -len(places) % STEP)))
         index = on_device(asked.places, self.key.weight.device)
         states: list[Any] = []
 

@@ -2,14 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
+# Places for each token.
+_MOST = 4
+
+Columns = dict[str, np.ndarray]
+
+
+def is_mostly_padding(lengths: np.ndarray) -> bool:
+    """Of chunks that were packed, whose budget counts no padding: beside one long chunk a thousand
+    short ones would be as long."""
+    return bool(len(lengths) * lengths.max() > _MOST * lengths.sum())
+
+
+def halves(columns: Columns, lengths: np.ndarray) -> Iterator[tuple[Columns, np.ndarray]]:
+    """The first half of the chunks, and the others."""
+    half = len(lengths) // 2
+    at = int(lengths[:half].sum())
+    yield {name: values[:at] for name, values in columns.items()}, lengths[:half]
+    yield {name: values[at:] for name, values in columns.items()}, lengths[half:]
+
 
 def filled(
-    columns: dict[str, np.ndarray], lengths: np.ndarray, tokenizer: Any, width: int | None = None
-) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    columns: Columns, lengths: np.ndarray, tokenizer: Any, width: int | None = None
+) -> tuple[Columns, np.ndarray]:
     """A model's inputs, and which of their places are tokens, each of shape (chunks, width).
 
     columns: of chunks one after the other, shape (tokens,); lengths: how long each is.

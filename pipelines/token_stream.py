@@ -9,11 +9,10 @@ from typing import Any
 import numpy as np
 from pipemill.actors.on_host import on_device
 from pipemill.actors.packed import Asked
+from pipemill.actors.prepacked import STEP
 
 from .last_layer import LastLayer
 
-# Streams are of a multiple of so many tokens where each new length costs something.
-_STEP = 16
 # What a model is told of each token of its chunks.
 _OF_CHUNKS = ("input_ids", "attention_mask", "token_type_ids", "position_ids", "inputs_embeds")
 
@@ -35,7 +34,7 @@ def _rounded_up(
     columns: dict[str, np.ndarray], lengths: np.ndarray
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """The stream with a few tokens more that nobody reads, so that there are few lengths of it."""
-    missing, longest = int(-lengths.sum() % _STEP), int(lengths.max())
+    missing, longest = int(-lengths.sum() % STEP), int(lengths.max())
     if not missing:
         return columns, lengths
     # None of them is longer than a sequence that the model takes.

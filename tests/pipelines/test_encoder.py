@@ -131,6 +131,14 @@ def test_a_head_that_looks_at_all_tokens_gets_them_chunk_by_chunk(kind, head, mo
     for lengths in ([40, 17, 17, 5, 1], [LIMIT] * 2, [1], [2] * 40):
         check(encoder, usual.model, lengths)
     assert seen == [(1, 80), (1, 2 * LIMIT), (1, 1), (1, 80)]
+    places = []
+    pipeline.model.register_forward_pre_hook(
+        lambda module, args, given: places.append(given["input_ids"].numel()), with_kwargs=True
+    )
+    check(encoder, usual.model, [LIMIT, *[1] * 200])
+    assert max(places) <= 4 * (LIMIT + 200)
+    assert len(places) < 10
+    pipeline.model._forward_pre_hooks.clear()
     hooks = [(m._forward_pre_hooks, m._forward_hooks) for m in pipeline.model.modules()]
     assert not any(
         before or after for (before, after) in hooks if before is not words._forward_pre_hooks
