@@ -22,7 +22,7 @@ _SIGNS = (
 )
 
 _MMAP_THRESHOLD = -3  # of mallopt(3): blocks of at least so many bytes are mapped one by one
-_LARGE = 2**18  # with 4 MiB rows that fit still died near the floor
+_LARGE = 2**18  # with 4 MiB rows that fit died nearer to the limit
 
 
 class OutOfMemory(BaseException):
@@ -48,7 +48,8 @@ def make_room() -> None:
     """Gives back what the failed micro-batch held: to the system, now and from now on.
 
     glibc keeps freed blocks of up to 32 MiB in its heaps, where they are in the way of larger ones;
-    then a model that had room for a thousand tokens finds none for one. That costs a model of width 384 some 14 % of its speed.
+    then a model that had room for a thousand tokens finds none for one. A model of width 384 pays
+    for it with some 14 % of its speed.
     """
     free()
     if sys.platform != "linux":
