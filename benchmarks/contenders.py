@@ -11,44 +11,24 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections import Counter
 from collections.abc import Callable
 from functools import partial
-from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pyarrow as pa
 import pyarrow.dataset as ds
-import pyarrow.parquet as pq
 
-from .marks import Marks, of_two
+from . import embedders
+from .loop import WINDOW, loop, texts
+from .marks import Marks
+from .on_ray import Classifier, Embedder, SentenceEmbedder, ray_recipe
 from .ours import pipemill_run
 
 STARTED = psutil.Process().create_time()
-WINDOW = 256  # rows per call of a loop
 
 LABELS = ["politics", "sports", "science", "religion", "computers"]
-
-
-def loop(
-    rows: str, output: str, answer: Callable[[pa.Table], dict[str, Any]], window: int = WINDOW
-) -> Marks:
-    """What one writes first: go through the rows, write the answers."""
-    table, marks, answers = ds.dataset(rows).to_table(), [], []
-    for start in range(0, len(table), window):
-        answers.append(pa.table(answer(table.slice(start, window))))
-        marks.append((time.time(), min(start + window, len(table))))
-    Path(output).mkdir(parents=True)
-    for column in (found := pa.concat_tables(answers)).column_names:
-        table = table.append_column(column, found[column])
-    pq.write_table(table, f"{output}/all.parquet")
-    return marks
-
-
-def texts(table: pa.Table) -> list[str]:
-    return table["text"].to_pylist()
 
 
 def columns(answers: list[dict[str, Any]]) -> dict[str, Any]:
@@ -116,65 +96,6 @@ def datasets_map(model: str, rows: str, output: str, batch_size: int) -> Marks:
     return marks
 
 
-class Classifier:
-    """The callable class of Ray's guide to batch inference with a Hugging Face pipeline."""
-
-    def __init__(self, model: str, batch_size: int) -> None:
-        import torch
-
-        torch.set_num_threads(1)
-        self.pipe, self.batch_size = classifier(model), batch_size
-
-    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        answers = self.pipe(list(batch["text"]), batch_size=self.batch_size, truncation=True)
-        return {**batch, **columns(answers), "at": [time.time()] * len(answers)}
-
-
-def ray_recipe(model: str, rows: str, output: str, batch_size: int) -> Marks:
-    """Repartitioned, so that both actors work; Ray is told of more CPUs, so that it can read."""
-    import ray
-    from ray.data import ActorPoolStrategy
-
-    ray.init(
-        "local", num_cpus=4, include_dashboard=False, log_to_driver=False, logging_level="error"
-    )
-    ray.data.DataContext.get_current().enable_progress_bars = False
-    dataset = ray.data.read_parquet(rows).repartition(32)
-    dataset.map_batches(
-        Classifier,
-        fn_constructor_args=(model, batch_size),
-        batch_size=WINDOW,
-        compute=ActorPoolStrategy(size=2),
-    ).write_parquet(output)
-    times = Counter(ds.dataset(output).to_table(columns=["at"])["at"].to_pylist())
-    at = sorted(times)
-    return of_two(list(zip(at, accumulate(times[moment] for moment in at), strict=True)))
-
-
-def sentence_transformers(model: str, rows: str, output: str, medium: bool) -> Marks:
-    import sentence_transformers
-    import torch
-
-    if medium:
-        torch.set_float32_matmul_precision("medium")
-    encoder = sentence_transformers.SentenceTransformer(model, device="cpu")
-    vectors = partial(encoder.encode, show_progress_bar=False)
-    return loop(rows, output, lambda table: {"embedding": list(vectors(texts(table)))})
-
-
-def daft_embed_text(model: str, rows: str, output: str) -> Marks:
-    """Steady state can't be told from outside: the whole run counts."""
-    import daft
-    from daft.functions.ai import embed_text
-
-    frame = daft.read_parquet(f"{rows}/*.parquet")
-    text = daft.col("text")
-    frame = frame.with_column("embedding", embed_text(text, provider="transformers", model=model))
-    started = time.time()
-    frame.write_parquet(output)
-    return [(started, 0), (time.time(), ds.dataset(output).count_rows())]
-
-
 def daft_pipeline(model: str, rows: str, output: str) -> Marks:
     import daft
 
@@ -196,7 +117,7 @@ CUT = {"truncation": True}
 EMBED = partial(
     pipemill_run,
     task="feature-extraction",
-    parameters={"normalize": True, "truncation": True, "max_length": 256},
+    parameters={"normalize": True, **embedders.CUT},
 )
 CLASSIFY = partial(pipemill_run, task="text-classification", parameters=CUT)
 ANSWER = {
@@ -214,15 +135,21 @@ CONTENDERS: dict[str, dict[str, Callable[[str, str, str], Marks]]] = {
         "transformers, batch_size=1": partial(pipeline_loop, batch_size=1),
         "transformers, batch_size=32": partial(pipeline_loop, batch_size=32),
         "datasets.map, batch_size=1": partial(datasets_map, batch_size=1),
-        "Ray's recipe, batch_size=1": partial(ray_recipe, batch_size=1),
+        "Ray's recipe, batch_size=1": partial(ray_recipe, actor=Classifier, batch_size=1),
         "Daft with the pipeline": daft_pipeline,
     },
     "embedding": {
         "pipemill": EMBED,
         "pipemill, bfloat16": partial(EMBED, dtype="bfloat16"),
-        "sentence-transformers": partial(sentence_transformers, medium=False),
-        'sentence-transformers, "medium"': partial(sentence_transformers, medium=True),
-        "Daft embed_text": daft_embed_text,
+        "transformers, batch_size=1": partial(embedders.pipeline_loop, batch_size=1),
+        "transformers, batch_size=32": partial(embedders.pipeline_loop, batch_size=32),
+        "sentence-transformers": partial(embedders.sentence_transformers, medium=False),
+        'sentence-transformers, "medium"': partial(embedders.sentence_transformers, medium=True),
+        "Ray's recipe, batch_size=1": partial(ray_recipe, actor=Embedder, batch_size=1),
+        "Ray's recipe, sentence-transformers": partial(
+            ray_recipe, actor=SentenceEmbedder, batch_size=32
+        ),
+        "Daft embed_text": embedders.daft_embed_text,
     },
     "zero-shot": {
         "pipemill": partial(
