@@ -27,8 +27,7 @@ from pipemill.pipelines.load import LoadTask
 
 from demo import newsgroups
 
-from . import embedders
-from .contenders import LABELS
+from .contenders import JOBS
 from .whole_run import write_model, write_rows
 
 # What torch calls its operations; the first that is found in a name counts.
@@ -39,13 +38,6 @@ KINDS = {
     "layer norm, embeddings, others": "",
 }
 ROWS = {"zero-shot": 64, "long questions": 24, "short questions": 128}
-TASKS: dict[str, tuple[str, dict[str, Any]]] = {
-    "classification": ("text-classification", {"truncation": True}),
-    "embedding": ("feature-extraction", {"normalize": True, **embedders.CUT}),
-    "zero-shot": ("zero-shot-classification", {"candidate_labels": LABELS}),
-    "long questions": ("question-answering", {}),
-    "short questions": ("question-answering", {}),
-}
 
 
 def peer(work: str, model: str, rows: pa.Table) -> tuple[str, Any, Callable[[], object]]:
@@ -59,8 +51,8 @@ def peer(work: str, model: str, rows: pa.Table) -> tuple[str, Any, Callable[[], 
         texts = rows["text"].to_pylist()
         return "sentence-transformers", encoder, lambda: encoder.encode(texts)
     size = 8 if work == "zero-shot" else 1
-    pipe = transformers.pipeline(TASKS[work][0], model=model, device="cpu")
-    settings = {**TASKS[work][1], "batch_size": size}
+    pipe = transformers.pipeline(JOBS[work]["task"], model=model, device="cpu")
+    settings = {**JOBS[work]["parameters"], "batch_size": size}
     columns = ["question", "context"] if "questions" in work else ["text"]
     given = rows.select(columns).to_pylist()
     if len(columns) == 1:
@@ -100,13 +92,12 @@ def parts(model: torch.nn.Module, run: Callable[[], object], rows: int) -> dict[
 
 
 def compare(work: str, folder: Path, rows: pa.Table) -> None:
-    task, parameters = TASKS[work]
     columns = ("question", "context") if "questions" in work else ("text",)
     load = LoadTask(
-        task=task,
+        task=JOBS[work]["task"],
         model=Model(path=str(folder / "model"), num_cpus=1),
         columns=tuple((name, name) for name in columns),
-        parameters=json.dumps(parameters),
+        parameters=json.dumps(JOBS[work]["parameters"]),
     )
     loaded = load.loaded()
     stages = load.stages(loaded)
@@ -127,12 +118,12 @@ def compare(work: str, folder: Path, rows: pa.Table) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--work", choices=list(TASKS), action="append")
+    parser.add_argument("--work", choices=list(JOBS), action="append")
     parser.add_argument("--rows", type=int)
     options = parser.parse_args()
     newsgroups.prepare()
     torch.set_num_threads(1)
-    for work in options.work or TASKS:
+    for work in options.work or JOBS:
         with tempfile.TemporaryDirectory() as folder:
             write_model(Path(folder, "model"), work)
             write_rows(Path(folder, "rows"), work, options.rows or ROWS.get(work, 256))

@@ -113,25 +113,33 @@ def daft_pipeline(model: str, rows: str, output: str) -> Marks:
     return [(started, 0), (time.time(), ds.dataset(output).count_rows())]
 
 
-CUT = {"truncation": True}
-EMBED = partial(
-    pipemill_run,
-    task="feature-extraction",
-    parameters={"normalize": True, **embedders.CUT},
-)
-CLASSIFY = partial(pipemill_run, task="text-classification", parameters=CUT)
-ANSWER = {
-    "pipemill": partial(pipemill_run, task="question-answering"),
-    **{
-        f"transformers, batch_size={size}": partial(question_loop, batch_size=size)
-        for size in (1, 8)
+# What pipemill is asked for.
+JOBS: dict[str, dict[str, Any]] = {
+    "classification": {"task": "text-classification", "parameters": {"truncation": True}},
+    "embedding": {
+        "task": "feature-extraction",
+        "parameters": {"normalize": True, **embedders.CUT},
     },
+    "zero-shot": {
+        "task": "zero-shot-classification",
+        "parameters": {"candidate_labels": LABELS},
+    },
+    "long questions": {"task": "question-answering", "parameters": {}},
+    "short questions": {"task": "question-answering", "parameters": {}},
 }
+QUESTIONS = {
+    f"transformers, batch_size={size}": partial(question_loop, batch_size=size) for size in (1, 8)
+}
+
+
+def ours(work: str, **settings: Any) -> Callable[[str, str, str], Marks]:
+    return partial(pipemill_run, **JOBS[work], **settings)
+
 
 CONTENDERS: dict[str, dict[str, Callable[[str, str, str], Marks]]] = {
     "classification": {
-        "pipemill": CLASSIFY,
-        "pipemill, bfloat16": partial(CLASSIFY, dtype="bfloat16"),
+        "pipemill": ours("classification"),
+        "pipemill, bfloat16": ours("classification", dtype="bfloat16"),
         "transformers, batch_size=1": partial(pipeline_loop, batch_size=1),
         "transformers, batch_size=32": partial(pipeline_loop, batch_size=32),
         "datasets.map, batch_size=1": partial(datasets_map, batch_size=1),
@@ -139,8 +147,8 @@ CONTENDERS: dict[str, dict[str, Callable[[str, str, str], Marks]]] = {
         "Daft with the pipeline": daft_pipeline,
     },
     "embedding": {
-        "pipemill": EMBED,
-        "pipemill, bfloat16": partial(EMBED, dtype="bfloat16"),
+        "pipemill": ours("embedding"),
+        "pipemill, bfloat16": ours("embedding", dtype="bfloat16"),
         "transformers, batch_size=1": partial(embedders.pipeline_loop, batch_size=1),
         "transformers, batch_size=32": partial(embedders.pipeline_loop, batch_size=32),
         "sentence-transformers": partial(embedders.sentence_transformers, medium=False),
@@ -152,14 +160,12 @@ CONTENDERS: dict[str, dict[str, Callable[[str, str, str], Marks]]] = {
         "Daft embed_text": embedders.daft_embed_text,
     },
     "zero-shot": {
-        "pipemill": partial(
-            pipemill_run, task="zero-shot-classification", parameters={"candidate_labels": LABELS}
-        ),
+        "pipemill": ours("zero-shot"),
         "transformers, batch_size=1": partial(zero_shot_loop, batch_size=1),
         "transformers, batch_size=8": partial(zero_shot_loop, batch_size=8),
     },
-    "long questions": ANSWER,
-    "short questions": ANSWER,
+    "long questions": {"pipemill": ours("long questions"), **QUESTIONS},
+    "short questions": {"pipemill": ours("short questions"), **QUESTIONS},
 }
 
 
