@@ -87,7 +87,8 @@ class Report:
         if self.packed == 1:
             lines.append(("padding", "none (packed)"))
         elif self.padding is not None:
-            lines.append(("padding", f"{self.padding:.1%} of the tokens computed"))
+            packed = f"{self.packed:.0%} packed" if self.packed else "not packed"
+            lines.append(("padding", f"{self.padding:.1%} of the tokens computed ({packed})"))
         if self.repeated:
             lines.append(("repeats", f"{self.repeated:,} chunks computed once"))
         if self.max_tokens is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -134,4 +134,5 @@ def test_what_splits_counted_adds_up_to_shares():
         rows=1, done=1, dead=0, seconds=1, rows_per_second=1, output="", splits=1, **told,
         added={"splits": 1, "rows": 1},
     )  # fmt: skip
-    assert "padding       25.0% of the tokens" in str(padded)
+    assert "padding       25.0% of the tokens computed (25% packed)" in str(padded)
+    assert "tokens computed (not packed)" in str(replace(padded, packed=0.0))
