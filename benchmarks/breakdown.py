@@ -41,7 +41,10 @@ ROWS = {"zero-shot": 64, "long questions": 24, "short questions": 128}
 
 
 def peer(work: str, model: str, rows: pa.Table) -> tuple[str, Any, Callable[[], object]]:
-    """The nearest one's name, its model, and a pass over all rows."""
+    """The nearest one's name, its model, and a pass over all rows.
+
+    Of questions it is transformers 4.57's pipeline as pipemill restores it.
+    """
     import transformers
 
     if work == "embedding":
