@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
+from .missing_weights import describe_missing, find_missing_weights, recorded_loading
 from .own_class import imported, make_known
 
 
@@ -16,6 +19,7 @@ class Model:
 
     path: a local folder or a name on the Hugging Face Hub.
     dtype: "auto" (as saved), "float32", "bfloat16" or "float16".
+    allow_missing: whether weights that the checkpoint lacks may be random numbers.
     pipeline_class: "package.module:Class", a `transformers.Pipeline` of the user's.
     num_gpus: GPUs that the actor holds; 0 means CPU.
     num_cpus: CPUs that the actor holds; on CPU this is its number of intra-op threads.
@@ -26,6 +30,7 @@ class Model:
     dtype: str = "auto"
     trust_remote_code: bool = False
     use_safetensors: bool = True
+    allow_missing: bool = False
     pipeline_class: str | None = None
     num_gpus: float = 0
     num_cpus: float = 1
@@ -50,7 +55,50 @@ class Model:
         source = self._source(task)
         if self.use_safetensors:
             source["model_kwargs"] = {"use_safetensors": True}
-        return transformers.pipeline(task, device=device, dtype=self.dtype, **source)
+        with recorded_loading() as loadings:
+            pipeline = transformers.pipeline(task, device=device, dtype=self.dtype, **source)
+        if not self.allow_missing:
+            self._check_complete(pipeline.model, loadings, task)
+        return pipeline
+
+    def _check_complete(self, model: Any, loadings: list[tuple[Any, Any]], task: str) -> None:
+        """Raise ValueError where transformers has filled weights with random numbers."""
+        for loaded, info in loadings:
+            if loaded is model and (
+                missing := find_missing_weights(model, info.missing_keys, task)
+            ):
+                reason = describe_missing(model, missing, info.unexpected_keys)
+                raise ValueError(f"{self.path}: {reason}")
+
+    def find_classes(self, task: str) -> tuple[tuple[Any, ...], Any]:
+        """Return the classes that may load the task's model, the first choice first, and the
+        class of its pipeline."""
+        from transformers.pipelines import check_task
+
+        own = self._source(task).get("pipeline_class")
+        _, targets, _ = check_task(task)
+        pipeline_class = own or targets["impl"]
+        if isinstance(pipeline_class, str):
+            module, _, name = pipeline_class.rpartition(".")
+            pipeline_class = getattr(import_module(module), name)
+        return tuple(targets["pt"] or ()), pipeline_class
+
+    def read_config(self) -> Any:
+        """Return the model's configuration. Raises ValueError for a model that is not known."""
+        import transformers
+
+        return transformers.AutoConfig.from_pretrained(
+            self.path, revision=self.revision, trust_remote_code=self.trust_remote_code
+        )
+
+    def local_folder(self) -> Path | None:
+        """Return where its files are on this machine; None for a Hub name that is not here."""
+        if os.path.isdir(self.path):
+            return Path(self.path)
+        from huggingface_hub import try_to_load_from_cache
+
+        found = try_to_load_from_cache(self.path, "config.json", revision=self.revision)
+        return Path(found).parent if isinstance(found, str) else None
 
     def load_without_weights(self, task: str) -> Any:
         """The same pipeline on the meta device, for tokenizing and for shaping answers."""

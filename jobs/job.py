@@ -63,6 +63,8 @@ class ModelSection(_Section):
     dtype: "float32", "bfloat16", "float16", or "auto": on a CPU as saved, on a GPU bfloat16.
     use_safetensors: whether only weights in safetensors are read, which can hold no code; without
         it also pickled ones, as transformers does.
+    allow_missing: whether weights that the checkpoint lacks may be random numbers, which differ in
+        every process; without it such a model is refused.
     compile: whether `torch.compile` compiles it, for micro-batches padded to a few widths.
     """
 
@@ -71,6 +73,7 @@ class ModelSection(_Section):
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     trust_remote_code: bool = False
     use_safetensors: bool = True
+    allow_missing: bool = False
     compile: bool = False
 
 

@@ -2,8 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import os
+import socket
+from collections.abc import Mapping
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies
+
+from pipemill.pipelines.checkpoint import (
+    CheckpointError,
+    check_files,
+    describe_adapter,
+    find_weights,
+    read_tensors,
+)
+from pipemill.pipelines.load import LoadTask
+from pipemill.pipelines.model_fit import FitCheck, find_misfit
 
 from .errors import ConfigError
 from .fingerprint import digest_folder
@@ -28,9 +46,32 @@ def locate_model(model: ModelSection) -> tuple[str, str | None]:
         except OSError as error:
             raise _unreadable(model, error) from None
         return str(folder.resolve()), None
+    if folder.is_file():
+        raise ConfigError(
+            f"model.path {model.path} is a file: name the folder that holds config.json and the "
+            "weights (or a name on the Hugging Face Hub)"
+        )
     if model.path.startswith((".", "/", "~")) or model.path.count("/") > 1:
         raise ConfigError(f"no model at {model.path}: there is no folder {folder.resolve()}")
     return model.path, _find_on_hub(model)
+
+
+def check_fit(load: LoadTask, here: bool) -> None:
+    """Raise ConfigError for a model that would answer its task at random, or not at all.
+
+    Args:
+        load: the task and the model, as workers load them.
+        here: whether this process computes, too, and so may import torch; else the check runs in
+            a process of its own, and a driver stays small.
+    """
+    if here:
+        misfit = find_misfit(load)
+    else:
+        with FitCheck(load) as check:
+            import_module("ray.data")  # takes as long, and is needed next
+            misfit = check.result()
+    if misfit is not None:
+        raise ConfigError(misfit)
 
 
 def _unreadable(model: ModelSection, error: OSError) -> ConfigError:
@@ -38,7 +79,10 @@ def _unreadable(model: ModelSection, error: OSError) -> ConfigError:
 
 
 def _check_folder(model: ModelSection, folder: Path) -> None:
-    if "config.json" not in os.listdir(folder):
+    names = os.listdir(folder)
+    if "config.json" not in names:
+        if "adapter_config.json" in names:
+            raise ConfigError(f"{model.path} is no model: {describe_adapter(folder)}")
         raise ConfigError(
             f"{model.path} is no model: {folder / 'config.json'} is not there "
             "(save it with save_pretrained)"
@@ -49,20 +93,117 @@ def _check_folder(model: ModelSection, folder: Path) -> None:
             f"the weights in {folder} are pickled ({pickled[0]}), and a pickle may run code when "
             "it is read: save them with save_pretrained, or set model.use_safetensors to false"
         )
+    try:
+        check_files(folder, (folder / name for name in names))
+        config = _read_config(folder)
+        # Code of the model's may keep its weights anywhere.
+        if not (model.trust_remote_code and config.get("auto_map")):
+            weights = find_weights(folder, config, pickled=not model.use_safetensors)
+            read_tensors(file for file in weights if file.suffix == ".safetensors")
+    except CheckpointError as error:
+        raise ConfigError(str(error)) from None
+    _check_quantization(model, config)
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ConfigError(f"{folder / 'config.json'} is not JSON: {error}") from None
+    if not isinstance(config, dict):
+        raise ConfigError(f"{folder / 'config.json'} holds no keys: it is not a model's")
+    return config
+
+
+# What transformers needs for weights that a library has quantized: modules by method.
+_QUANTIZERS: dict[str, tuple[str, ...]] = {
+    "aqlm": ("accelerate", "aqlm"),
+    "auto-round": ("auto_round",),
+    "awq": ("accelerate", "gptqmodel"),
+    "bitnet": ("accelerate",),
+    "bitsandbytes": ("accelerate", "bitsandbytes"),
+    "compressed-tensors": ("compressed_tensors",),
+    "eetq": ("accelerate", "kernels"),
+    "fbgemm_fp8": ("accelerate", "fbgemm_gpu"),
+    "fp8": ("accelerate",),
+    "gptq": ("optimum", "gptqmodel"),
+    "higgs": ("accelerate", "flute"),
+    "hqq": ("hqq",),
+    "mxfp4": ("accelerate",),
+    "quanto": ("accelerate", "optimum"),
+    "quark": ("quark",),
+    "spqr": ("accelerate", "spqr_quant"),
+    "torchao": ("torchao",),
+    "vptq": ("accelerate", "vptq"),
+}
+
+
+def _check_quantization(model: ModelSection, config: Mapping[str, Any]) -> None:
+    quantization = config.get("quantization_config")
+    if not isinstance(quantization, Mapping) or os.environ.get("RAY_ADDRESS"):
+        return  # the workers of another machine may have what this one lacks
+    method = str(quantization.get("quant_method") or _guess_method(quantization))
+    missing = [name for name in _QUANTIZERS.get(method, ()) if find_spec(name) is None]
+    if missing:
+        raise ConfigError(
+            f"the weights of {model.path} are quantized with {method} (config.json), and "
+            f"{' and '.join(missing)} can't be imported here: on every machine of the cluster, pip "
+            f"install {' '.join(missing)}; or name a checkpoint that is not quantized"
+        )
+
+
+def _guess_method(quantization: Mapping[str, Any]) -> str:
+    # Old bitsandbytes configurations name no method.
+    return "bitsandbytes" if quantization.keys() & {"load_in_4bit", "load_in_8bit"} else "unknown"
 
 
 def _find_on_hub(model: ModelSection) -> str:
-    """The commit that the name stands for, from the local cache or the Hub."""
+    """Return the commit that the name stands for, from the local cache or the Hub."""
     from huggingface_hub import constants, hf_hub_download
-    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.errors import (
+        HFValidationError,
+        RemoteEntryNotFoundError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
 
+    offline = constants.HF_HUB_OFFLINE
+    reachable = not offline and _is_reachable(constants.ENDPOINT)
     try:
-        config = hf_hub_download(model.path, "config.json", revision=model.revision)
-    except (OSError, ValueError, HFValidationError) as error:
-        reason = str(error).strip().splitlines() or [""]
-        raise ConfigError(
-            f"no model {model.path!r}: no such folder in {os.getcwd()}, not in the cache "
-            f"({constants.HF_HUB_CACHE}), and not to be had from the Hub "
-            f"({type(error).__name__}: {reason[0]})"
-        ) from None
-    return Path(config).parent.name  # …/snapshots/COMMIT/config.json
+        config = hf_hub_download(
+            model.path,
+            "config.json",
+            revision=model.revision,
+            local_files_only=not reachable,  # else the library tries for half a minute
+        )
+    except RevisionNotFoundError:
+        reason = f"the Hub's model has no revision {model.revision!r} (model.revision)"
+    except RemoteEntryNotFoundError:
+        reason = "the Hub's repository has no config.json: it is not a transformers model"
+    except RepositoryNotFoundError:
+        reason = "the Hub has no model of that name (for a private one, set HF_TOKEN)"
+    except HFValidationError as error:
+        reason = f"it is not a name on the Hub ({error})"
+    except (OSError, ValueError) as error:
+        reason = "HF_HUB_OFFLINE is set" if offline else f"{constants.ENDPOINT} can't be reached"
+        if reachable:
+            reason = f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"
+    else:
+        return Path(config).parent.name  # …/snapshots/COMMIT/config.json
+    raise ConfigError(
+        f"no model {model.path!r}: there is no such folder in {os.getcwd()}, it is not in the "
+        f"cache ({constants.HF_HUB_CACHE}), and {reason}"
+    )
+
+
+def _is_reachable(url: str) -> bool:
+    """Tell whether something listens at a URL; True where a proxy stands in between."""
+    if getproxies():
+        return True
+    parts = urlsplit(url)
+    port = parts.port or (80 if parts.scheme == "http" else 443)
+    try:
+        socket.create_connection((parts.hostname or "", port), timeout=5).close()
+    except OSError:
+        return False
+    return True

@@ -25,7 +25,7 @@ from .lease import Lease
 from .ledger import STATE, Ledger
 from .listing import InputFile
 from .media_roots import media_access
-from .models import find_model, locate_model
+from .models import check_fit, find_model, locate_model
 from .placement import choose
 from .plan import Plan
 from .schema_text import schema_from
@@ -63,6 +63,8 @@ def prepare(job: Job, lease: Lease | None = None) -> Prepared:
     ledger = Ledger(absolute(job.output.path), job.output.storage_options)
     seen = ledger.state()
     known = _is_known(ledger, decides)
+    if not (known and ledger.parts()):
+        _check_fit(job, kind, own, (path, revision))
     if lease and needs_storing(job, ledger):
         lease.take()
     planned = with_stored_dataset(job, ledger)
@@ -91,8 +93,10 @@ def look(job: Job) -> Prepared:
     if is_dataset(job.input.path):
         raise ConfigError("a datasets.Dataset is read from a run's output: name its files instead")
     ledger = Ledger(absolute(job.output.path), job.output.storage_options)
+    model = locate_model(job.model)
+    _check_fit(job, *wanted_task(job, model[0]), model, here=True)
     plan, _ = _planned(job, ledger, None)
-    prepared = assemble(job, plan, ledger, {}, locate_model(job.model))
+    prepared = assemble(job, plan, ledger, {}, model)
     return replace(prepared, load=replace(prepared.load, compiles=False))
 
 
@@ -134,6 +138,19 @@ def assemble(
     )
 
 
+def _check_fit(
+    job: Job, kind: Any, own: bool, model: tuple[str, str | None], here: bool = False
+) -> None:
+    """Raise ConfigError for a model that can't do the task. model: path and revision."""
+    load = LoadTask(
+        task=kind.name,
+        model=_model(job, kind, own, model),
+        columns=tuple(job.input.columns.items()),
+        own=own,
+    )
+    check_fit(load, here or job.actors.placement == "local")
+
+
 def _load(
     job: Job,
     kind: Any,
@@ -146,16 +163,7 @@ def _load(
     tokens = job.batching.max_tokens
     return LoadTask(
         task=kind.name,
-        model=Model(
-            path=model[0],
-            revision=model[1],
-            dtype=wanted_dtype(job, kind, own),
-            trust_remote_code=job.model.trust_remote_code,
-            use_safetensors=job.model.use_safetensors,
-            pipeline_class=job.pipeline_class,
-            num_gpus=job.actors.num_gpus,
-            num_cpus=job.actors.num_cpus,
-        ),
+        model=_model(job, kind, own, model),
         columns=tuple(columns.items()),
         parameters=json.dumps(parameters),
         max_tokens=None if tokens == "auto" else tokens,
@@ -163,6 +171,21 @@ def _load(
         compiles=job.model.compile,
         schema=plan.results,
         media=media_access(job.input),
+    )
+
+
+def _model(job: Job, kind: Any, own: bool, model: tuple[str, str | None]) -> Model:
+    path, revision = model
+    return Model(
+        path=path,
+        revision=revision,
+        dtype=wanted_dtype(job, kind, own),
+        trust_remote_code=job.model.trust_remote_code,
+        use_safetensors=job.model.use_safetensors,
+        allow_missing=job.model.allow_missing,
+        pipeline_class=job.pipeline_class,
+        num_gpus=job.actors.num_gpus,
+        num_cpus=job.actors.num_cpus,
     )
 
 

@@ -60,11 +60,9 @@ class LoadTask:
             restore_pipelines()
         # A pipeline of which nothing is known may need its weights anywhere.
         whole = self.weights or self.own
-        kind, model = self.kind(), self.model
-        if model.pipeline_class is None and (own_class := getattr(kind, "pipeline_class", None)):
-            model = replace(model, pipeline_class=own_class)
+        model = self.resolved_model()
         load = model.load if whole else model.load_without_weights
-        pipeline = load(kind.name)
+        pipeline = load(self.kind().name)
         return Loaded(
             pipeline=pipeline,
             parameters=json.loads(self.parameters),
@@ -84,6 +82,13 @@ class LoadTask:
             dict(self.columns),
             Budget(*([self.max_tokens] if self.max_tokens else usual)),
         )
+
+    def resolved_model(self) -> Model:
+        """Return the model with the pipeline class that the task brings, if it brings one."""
+        own_class = getattr(self.kind(), "pipeline_class", None)
+        if self.model.pipeline_class is None and own_class:
+            return replace(self.model, pipeline_class=own_class)
+        return self.model
 
     def kind(self) -> Any:
         """The task, not loaded."""

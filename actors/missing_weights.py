@@ -1,0 +1,94 @@
+"""Which weights a loaded model lacks: transformers fills them with random numbers."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+# Weights that no answer depends on, though checkpoints in wide use lack them.
+_UNUSED = re.compile(
+    r"(^|\.)masked_spec_embed$"  # masks speech while training: wav2vec 2.0 and its kin
+    r"|(^|\.)mask_token$|(^|\.)mask_emb$"  # masks patches or words while training
+    r"|(^|\.)num_batches_tracked$"
+    r"|(^|\.)position_ids$"
+    r"|^neck\.fusion_stage\.layers\.0\.residual_layer1\."  # DPT: the first layer adds nothing
+)
+_POOLER = re.compile(r"(^|\.)pooler\.")
+# Tasks that read the last hidden state, and not what the model pools from it.
+_UNPOOLED_TASKS = ("feature-extraction", "image-feature-extraction")
+
+
+def find_missing_weights(model: Any, missing: Iterable[str], task: str) -> list[str]:
+    """Return the missing weights that the task's answers depend on, those of its head first.
+
+    Args:
+        model: a `transformers.PreTrainedModel`; its weights may be on the meta device.
+        missing: the names that transformers reports as newly initialized.
+        task: the Hugging Face name of the task.
+    """
+    order = {name: place for place, name in enumerate(model.state_dict())}
+    base = f"{model.base_model_prefix}."
+    return sorted(
+        (name for name in missing if not _is_harmless(model, name, task)),
+        key=lambda name: (name.startswith(base), order.get(name, len(order))),
+    )
+
+
+def describe_missing(model: Any, missing: list[str], unexpected: Iterable[str]) -> str:
+    """Return a message: what the checkpoint lacks, what it has instead, what to do."""
+    names = ", ".join(missing[:4]) + (f", … ({len(missing)} in all)" if len(missing) > 4 else "")
+    beside = sorted(unexpected)
+    instead = (
+        f"; it has {', '.join(beside[:3])}{', …' if len(beside) > 3 else ''} instead"
+        if beside
+        else ""
+    )
+    return (
+        f"the checkpoint lacks weights of {type(model).__name__}: {names}{instead}. They would be "
+        "random numbers, and so would the answers: name a model that was trained for this task "
+        "(or set model.allow_missing to true if you mean it)"
+    )
+
+
+def _is_harmless(model: Any, name: str, task: str) -> bool:
+    if _UNUSED.search(name):
+        return True
+    if _POOLER.search(name):
+        composite = bool(getattr(model.config, "is_encoder_decoder", False))
+        return task in _UNPOOLED_TASKS or composite
+    # Positions that are computed, not learned: Pegasus and Marian do not save them.
+    try:
+        owner = model.get_submodule(name.rpartition(".")[0])
+    except AttributeError:
+        return False
+    return "Sinusoidal" in type(owner).__name__
+
+
+@contextmanager
+def recorded_loading() -> Iterator[list[tuple[Any, Any]]]:
+    """Collect each model that transformers loads inside the block, with its loading info.
+
+    `transformers.pipeline` loads a model without handing on what `output_loading_info` would
+    return; this takes it where transformers logs it. Where transformers has no such place, nothing
+    is collected.
+    """
+    from transformers import PreTrainedModel
+
+    found: list[tuple[Any, Any]] = []
+    usual = vars(PreTrainedModel).get("_finalize_model_loading")
+    if usual is None:
+        yield found
+        return
+
+    def finalize(model: Any, load_config: Any, loading_info: Any) -> Any:
+        info = usual.__func__(model, load_config, loading_info)
+        found.append((model, info))
+        return info
+
+    PreTrainedModel._finalize_model_loading = staticmethod(finalize)
+    try:
+        yield found
+    finally:
+        PreTrainedModel._finalize_model_loading = usual

@@ -1,0 +1,314 @@
+"""Check that a checkpoint fits its task before anything is started: no weights are read.
+
+transformers fills weights that a checkpoint lacks with random numbers, and makes a tokenizer of
+special tokens where it finds no vocabulary; both only log a line. Here transformers itself loads
+the model, with its renamings, ties and exceptions, from tensors that have a name, a type and a
+shape, and no memory (torch's FakeTensorMode). What this finds is certain; where anything else goes
+wrong on the way there is no verdict, and the worker's own loading says what is wrong.
+
+Run as a program it does the same in a process of its own, for drivers that import no torch.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from pipemill.actors.missing_weights import describe_missing, find_missing_weights
+
+from .checkpoint import Tensors, find_weights, read_tensors
+from .load import LoadTask
+from .restored import restore_pipelines
+
+# A vocabulary of fewer tokens than this share of the embedding table is another model's. Tables are
+# padded, and hold tokens for other media, but are not twice as large as their vocabulary.
+_LEAST_VOCABULARY = 0.5
+# A share of the vocabulary that may lie beyond the table: BART's <mask> does.
+_MOST_BEYOND = 0.01
+
+
+def find_misfit(load: LoadTask) -> str | None:
+    """Return why the model in a folder can't do the task, or None if nothing is known against it.
+
+    Args:
+        load: of a model in a local folder; its `model.allow_missing` leaves missing weights out.
+    """
+    import transformers
+
+    verbosity = transformers.utils.logging.get_verbosity()
+    bars = transformers.utils.logging.is_progress_bar_enabled()
+    try:
+        transformers.utils.logging.set_verbosity_error()
+        transformers.utils.logging.disable_progress_bar()
+        return _find_misfit(load)
+    except Exception:  # no verdict: other code than transformers' own, or a library is missing
+        return None
+    finally:
+        transformers.utils.logging.set_verbosity(verbosity)
+        if bars:
+            transformers.utils.logging.enable_progress_bar()
+
+
+class FitCheck:
+    """Runs `find_misfit` in a process of its own, from the start of the block to `result`."""
+
+    def __init__(self, load: LoadTask) -> None:
+        self._load = pickle.dumps(load)
+
+    def __enter__(self) -> FitCheck:
+        path = os.pathsep.join(folder or os.getcwd() for folder in sys.path)
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", __name__],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            # It looks at no weights, and should not wait for a GPU to wake up.
+            env={**os.environ, "PYTHONPATH": path, "CUDA_VISIBLE_DEVICES": ""},
+        )
+        assert self._process.stdin is not None
+        with suppress(BrokenPipeError):
+            self._process.stdin.write(self._load)
+            self._process.stdin.close()
+        self._process.stdin = None
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._process.kill()
+        self._process.wait()
+        assert self._process.stdout is not None
+        self._process.stdout.close()
+
+    def result(self) -> str | None:
+        """Wait for what `find_misfit` returns; None if the process died."""
+        try:
+            answer, _ = self._process.communicate()
+            return pickle.loads(answer)
+        except (OSError, EOFError, ValueError, pickle.UnpicklingError):
+            return None
+
+
+def _find_misfit(load: LoadTask) -> str | None:
+    restore_pipelines()
+    model, task = load.resolved_model(), load.kind().name
+    classes, pipeline_class = model.find_classes(task)
+    try:
+        config = model.read_config()
+    except ValueError as error:
+        # A module of the user's may make its own kind of model known while it is imported.
+        return None if load.own else f"{model.path}: {str(error).splitlines()[0]}"
+    folder = model.local_folder()
+    if folder is None:
+        return None
+    if _is_remote(config, model) or getattr(config, "quantization_config", None) is not None:
+        return None
+    model_class = next(filter(None, (_concrete(c, config) for c in classes)), None)
+    if model_class is None:
+        if load.own:
+            return None
+        return _other_kind(config, task, classes, folder, pipeline_class)
+    if not model.allow_missing and (reason := _find_other_head(config, model_class, task)):
+        return f"{folder} {reason}"
+    tensors = read_tensors(find_weights(folder, config.to_dict(), pickled=False))
+    loaded, info = _load_fake(model_class, config, tensors)
+    if not model.allow_missing:
+        missing = find_missing_weights(loaded, info["missing_keys"], task)
+        if missing:
+            return f"{folder}: {describe_missing(loaded, missing, info['unexpected_keys'])}"
+        if info["mismatched_keys"]:
+            return f"{folder}: {_describe_mismatch(loaded, info['mismatched_keys'])}"
+    if getattr(pipeline_class, "_load_tokenizer", False) and _reads_text(load):
+        return _find_tokenizer_misfit(folder, model, loaded)
+    return None
+
+
+def _reads_text(load: LoadTask) -> bool:
+    return any(column.kind in ("text", "messages") for column in load.kind().inputs)
+
+
+def _is_remote(config: Any, model: Any) -> bool:
+    return bool(model.trust_remote_code and getattr(config, "auto_map", None))
+
+
+def _concrete(model_class: Any, config: Any) -> Any:
+    """Return the class that an auto class makes of this configuration, or None."""
+    from transformers.models.auto.auto_factory import _get_model_class
+
+    mapping = getattr(model_class, "_model_mapping", None)
+    if mapping is None:
+        return model_class
+    return _get_model_class(config, mapping) if type(config) in mapping else None
+
+
+def _other_kind(
+    config: Any, task: str, classes: tuple[Any, ...], folder: Path, pipeline_class: Any
+) -> str | None:
+    """transformers would load the class that config.json names, whatever the task needs."""
+    named = ", ".join(config.architectures or ()) or f"a model of type {config.model_type}"
+    if (task, type(config).__name__) in _BEYOND_TABLES:
+        return None
+    wanted = " or ".join(c.__name__ for c in classes)
+    return (
+        f"{folder} holds {named} (model_type {config.model_type}), which can't do {task}: that "
+        f"needs a model that transformers' {wanted} can load"
+    )
+
+
+# Heads whose weights have the same names in many models, and another meaning.
+_CLASSIFIERS = (
+    "ForSequenceClassification",
+    "ForTokenClassification",
+    "ForMultipleChoice",
+    "ForAudioFrameClassification",
+    "ForImageClassification",
+    "ForVideoClassification",
+)
+
+
+def _find_other_head(config: Any, model_class: Any, task: str) -> str | None:
+    def head(name: str) -> str | None:
+        return next((end for end in _CLASSIFIERS if name.endswith(end)), None)
+
+    named, wanted = (config.architectures or [""])[0], model_class.__name__
+    if head(named) is None or head(wanted) is None or head(named) == head(wanted):
+        return None
+    return (
+        f"holds {named} (architectures in config.json), and {task} needs a {wanted}: name a model "
+        "that was trained for this task"
+    )
+
+
+# Pairs that work though the task's auto classes do not list them.
+_BEYOND_TABLES = {("document-question-answering", "VisionEncoderDecoderConfig")}
+
+
+def _load_fake(model_class: Any, config: Any, tensors: Tensors) -> tuple[Any, Mapping[str, Any]]:
+    import torch
+    from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
+
+    def load() -> tuple[Any, Mapping[str, Any]]:
+        return model_class.from_pretrained(
+            None,
+            config=config,
+            state_dict=weights,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
+        )
+
+    with _serial_loading():
+        with FakeTensorMode(allow_non_fake_inputs=True):
+            weights = {
+                name: torch.empty(shape, dtype=_torch_type(dtype))
+                for name, (dtype, shape) in tensors.items()
+            }
+            try:
+                return load()
+            except DataDependentOutputException:
+                pass  # the model's constructor computes with numbers
+        # Outside of the mode only the missing weights take memory.
+        return load()
+
+
+def _torch_type(name: str) -> Any:
+    import torch
+
+    return {
+        "F64": torch.float64,
+        "F32": torch.float32,
+        "F16": torch.float16,
+        "BF16": torch.bfloat16,
+        "F8_E4M3": torch.float8_e4m3fn,
+        "F8_E5M2": torch.float8_e5m2,
+        "I64": torch.int64,
+        "I32": torch.int32,
+        "I16": torch.int16,
+        "I8": torch.int8,
+        "U8": torch.uint8,
+        "BOOL": torch.bool,
+    }[name]
+
+
+@contextmanager
+def _serial_loading() -> Iterator[None]:
+    """Keep transformers from loading on several threads: a mode of torch holds in one only."""
+    name = "HF_DEACTIVATE_ASYNC_LOAD"
+    before = os.environ.get(name)
+    os.environ[name] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
+
+
+def _describe_mismatch(model: Any, mismatched: Any) -> str:
+    name, there, wanted = sorted(mismatched)[0]
+    more = f" (and {len(mismatched) - 1} more)" if len(mismatched) > 1 else ""
+    return (
+        f"the checkpoint's {name} has the shape {tuple(there)}, and {type(model).__name__} needs "
+        f"{tuple(wanted)} by config.json{more}: config.json and the weights are of two models"
+    )
+
+
+def _find_tokenizer_misfit(folder: Path, model: Any, loaded: Any) -> str | None:
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(
+        folder, trust_remote_code=model.trust_remote_code, local_files_only=True
+    )
+    try:
+        vocabulary = tokenizer.get_vocab()
+    except Exception:  # characters and bytes need none
+        return None
+    special = {*tokenizer.all_special_tokens, *tokenizer.get_added_vocab()}
+    regular = [number for token, number in vocabulary.items() if token not in special]
+    if not regular:
+        looked = ", ".join(dict.fromkeys(type(tokenizer).vocab_files_names.values()))
+        return (
+            f"{folder} holds no vocabulary for its tokenizer (looked for {looked}): every word "
+            "would be unknown. Copy the tokenizer's files there (tokenizer.save_pretrained)"
+        )
+    rows = _embedding_rows(loaded)
+    if rows is None:
+        return None
+    beyond = sum(number >= rows for number in regular)
+    if beyond > _MOST_BEYOND * len(regular):
+        return (
+            f"the tokenizer in {folder} has {len(vocabulary):,} tokens, and {beyond:,} of their "
+            f"ids are beyond the model's embedding table of {rows:,}: the tokenizer is of another "
+            "model"
+        )
+    if len(vocabulary) < _LEAST_VOCABULARY * rows:
+        return (
+            f"the tokenizer in {folder} has {len(vocabulary):,} tokens, and the model's embedding "
+            f"table has room for {rows:,}: the tokenizer is of another model"
+        )
+    return None
+
+
+def _embedding_rows(loaded: Any) -> int | None:
+    try:
+        table = loaded.get_input_embeddings()
+    except (AttributeError, NotImplementedError):
+        return None
+    return getattr(table, "num_embeddings", None)
+
+
+def _answer() -> None:
+    """Read a LoadTask from stdin, and write what `find_misfit` returns to stdout."""
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # what a model's code prints is no answer
+    load = pickle.load(sys.stdin.buffer)
+    pickle.dump(find_misfit(load), answers)
+    answers.close()
+
+
+if __name__ == "__main__":
+    _answer()
