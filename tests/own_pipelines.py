@@ -89,3 +89,8 @@ class Moody(FirstWord):
 
 class NoPipeline:
     pass
+
+
+class Unloadable(TextClassificationPipeline):
+    def __init__(self, *args, **kwargs):
+        raise ValueError("no such licence")

@@ -75,10 +75,8 @@ def test_columns_that_only_a_sample_shows(models, data):
     assert list(found.failures) == [1]
 
 
-def test_a_model_that_does_not_load_says_why(models, data, tmp_path):
-    folder = tmp_path / "model"
-    folder.mkdir()
-    (folder / "config.json").write_text('{"model_type": "no-such-architecture"}')
-    wanted = build_job(job(models, data), [], {}, {"model": str(folder)})
-    with pytest.raises(pipemill.RunError, match="loading failed.*no-such-architecture"):
+def test_a_model_that_does_not_load_says_why(models, data):
+    own = {"pipeline_class": "tests.own_pipelines:Unloadable"}
+    wanted = build_job(job(models, data, **own), [], {}, {})
+    with pytest.raises(pipemill.RunError, match="loading failed.*no such licence"):
         preview(wanted, 1)
