@@ -108,10 +108,12 @@ def _find_misfit(load: LoadTask) -> str | None:
     if _is_remote(config, model) or getattr(config, "quantization_config", None) is not None:
         return None
     model_class = next(filter(None, (_concrete(c, config) for c in classes)), None)
+    if model_class is None and not load.own:
+        model_class = _find_named_class(config, load, pipeline_class)
+        if model_class is None:
+            return f"{folder} {_describe_other_kind(config, task, classes)}"
     if model_class is None:
-        if load.own:
-            return None
-        return _other_kind(config, task, classes, folder, pipeline_class)
+        return None
     if not model.allow_missing and (reason := _find_other_head(config, model_class, task)):
         return f"{folder} {reason}"
     tensors = read_tensors(find_weights(folder, config.to_dict(), pickled=False))
@@ -145,17 +147,32 @@ def _concrete(model_class: Any, config: Any) -> Any:
     return _get_model_class(config, mapping) if type(config) in mapping else None
 
 
-def _other_kind(
-    config: Any, task: str, classes: tuple[Any, ...], folder: Path, pipeline_class: Any
-) -> str | None:
-    """transformers would load the class that config.json names, whatever the task needs."""
-    named = ", ".join(config.architectures or ()) or f"a model of type {config.model_type}"
-    if (task, type(config).__name__) in _BEYOND_TABLES:
+def _find_named_class(config: Any, load: LoadTask, pipeline_class: Any) -> Any:
+    """Return the class that config.json names, if the task's pipeline can work with it.
+
+    transformers takes it where no auto class of the task knows the model, whatever it is. What
+    generates from the right medium does work: T5 continues texts, and a LLaMA summarizes.
+    """
+    import transformers
+
+    named = getattr(transformers, (config.architectures or [""])[0], None)
+    if named is None:
         return None
+    if (load.kind().name, type(config).__name__) in _BEYOND_TABLES:
+        return named
+    if not (getattr(pipeline_class, "_pipeline_calls_generate", False) and named.can_generate()):
+        return None
+    kinds = {column.kind for column in load.kind().inputs}
+    medium = next((kind for kind in ("audio", "image") if kind in kinds), "text")
+    return named if named.main_input_name in _MAIN_INPUTS[medium] else None
+
+
+def _describe_other_kind(config: Any, task: str, classes: tuple[Any, ...]) -> str:
+    named = ", ".join(config.architectures or ()) or f"a model of type {config.model_type}"
     wanted = " or ".join(c.__name__ for c in classes)
     return (
-        f"{folder} holds {named} (model_type {config.model_type}), which can't do {task}: that "
-        f"needs a model that transformers' {wanted} can load"
+        f"holds {named} (model_type {config.model_type}), which can't do {task}: that needs a "
+        f"model that transformers' {wanted} can load"
     )
 
 
@@ -183,6 +200,12 @@ def _find_other_head(config: Any, model_class: Any, task: str) -> str | None:
     )
 
 
+# By the medium that a task reads, what a model of it calls its input.
+_MAIN_INPUTS = {
+    "text": ("input_ids",),
+    "image": ("pixel_values", "input_ids"),
+    "audio": ("input_features", "input_values"),
+}
 # Pairs that work though the task's auto classes do not list them.
 _BEYOND_TABLES = {("document-question-answering", "VisionEncoderDecoderConfig")}
 
@@ -200,7 +223,7 @@ def _load_fake(model_class: Any, config: Any, tensors: Tensors) -> tuple[Any, Ma
             ignore_mismatched_sizes=True,
         )
 
-    with _serial_loading():
+    with _serial_loading(), _equal_fakes():
         with FakeTensorMode(allow_non_fake_inputs=True):
             weights = {
                 name: torch.empty(shape, dtype=_torch_type(dtype))
@@ -231,6 +254,26 @@ def _torch_type(name: str) -> Any:
         "U8": torch.uint8,
         "BOOL": torch.bool,
     }[name]
+
+
+@contextmanager
+def _equal_fakes() -> Iterator[None]:
+    """Let tensors without values be equal: transformers compares tied ones that are saved twice."""
+    import torch
+    from torch._subclasses.fake_tensor import FakeTensor
+
+    usual = torch.equal
+
+    def equal(one: Any, other: Any) -> bool:
+        if isinstance(one, FakeTensor) or isinstance(other, FakeTensor):
+            return one.shape == other.shape
+        return usual(one, other)
+
+    torch.equal = equal
+    try:
+        yield
+    finally:
+        torch.equal = usual
 
 
 @contextmanager
