@@ -22,7 +22,7 @@ from typing import Any
 
 from pipemill.actors.missing_weights import describe_missing, find_missing_weights
 
-from .checkpoint import Tensors, find_weights, read_tensors
+from .checkpoint import CheckpointError, Tensors, find_weights, read_tensors
 from .load import LoadTask
 from .restored import restore_pipelines
 
@@ -102,30 +102,27 @@ def _find_misfit(load: LoadTask) -> str | None:
     except ValueError as error:
         # A module of the user's may make its own kind of model known while it is imported.
         return None if load.own else f"{model.path}: {str(error).splitlines()[0]}"
-    folder = model.local_folder()
-    if folder is None:
-        return None
     if _is_remote(config, model) or getattr(config, "quantization_config", None) is not None:
         return None
     model_class = next(filter(None, (_concrete(c, config) for c in classes)), None)
     if model_class is None and not load.own:
         model_class = _find_named_class(config, load, pipeline_class)
         if model_class is None:
-            return f"{folder} {_describe_other_kind(config, task, classes)}"
+            return f"{model.path} {_describe_other_kind(config, task, classes)}"
     if model_class is None:
         return None
     if not model.allow_missing and (reason := _find_other_head(config, model_class, task)):
-        return f"{folder} {reason}"
-    tensors = read_tensors(find_weights(folder, config.to_dict(), pickled=False))
+        return f"{model.path} {reason}"
+    tensors = _read_tensors(model, config)
     loaded, info = _load_fake(model_class, config, tensors)
     if not model.allow_missing:
         missing = find_missing_weights(loaded, info["missing_keys"], task)
         if missing:
-            return f"{folder}: {describe_missing(loaded, missing, info['unexpected_keys'])}"
+            return f"{model.path}: {describe_missing(loaded, missing, info['unexpected_keys'])}"
         if info["mismatched_keys"]:
-            return f"{folder}: {_describe_mismatch(loaded, info['mismatched_keys'])}"
+            return f"{model.path}: {_describe_mismatch(loaded, info['mismatched_keys'])}"
     if getattr(pipeline_class, "_load_tokenizer", False) and _reads_text(load):
-        return _find_tokenizer_misfit(folder, model, loaded)
+        return _find_tokenizer_misfit(model, loaded)
     return None
 
 
@@ -135,6 +132,41 @@ def _reads_text(load: LoadTask) -> bool:
 
 def _is_remote(config: Any, model: Any) -> bool:
     return bool(model.trust_remote_code and getattr(config, "auto_map", None))
+
+
+def _read_tensors(model: Any, config: Any) -> Tensors:
+    """Return what the weights' headers say, on this machine or on the Hub."""
+    folder = model.local_folder()
+    if folder is not None:
+        try:
+            files = find_weights(folder, config.to_dict(), pickled=not model.use_safetensors)
+            if files[0].suffix == ".safetensors":
+                return read_tensors(files)
+            return _read_pickled(files)
+        except CheckpointError:
+            if os.path.isdir(model.path):
+                raise
+    from huggingface_hub import get_safetensors_metadata
+
+    files = get_safetensors_metadata(model.path, revision=model.revision).files_metadata
+    return {
+        name: (str(tensor.dtype), tuple(tensor.shape))
+        for file in files.values()
+        for name, tensor in file.tensors.items()
+    }
+
+
+def _read_pickled(files: list[Path]) -> Tensors:
+    import torch
+
+    names = {_torch_type(name): name for name in _TYPES}
+    found: Tensors = {}
+    for file in files:
+        # On the meta device nothing but names and shapes is read; and no code is run.
+        weights = torch.load(file, map_location="meta", mmap=True, weights_only=True)
+        for name, tensor in weights.items():
+            found[name] = (names[tensor.dtype], tuple(tensor.shape))
+    return found
 
 
 def _concrete(model_class: Any, config: Any) -> Any:
@@ -237,23 +269,27 @@ def _load_fake(model_class: Any, config: Any, tensors: Tensors) -> tuple[Any, Ma
         return load()
 
 
+# torch's names of safetensors' types.
+_TYPES = {
+    "F64": "float64",
+    "F32": "float32",
+    "F16": "float16",
+    "BF16": "bfloat16",
+    "F8_E4M3": "float8_e4m3fn",
+    "F8_E5M2": "float8_e5m2",
+    "I64": "int64",
+    "I32": "int32",
+    "I16": "int16",
+    "I8": "int8",
+    "U8": "uint8",
+    "BOOL": "bool",
+}
+
+
 def _torch_type(name: str) -> Any:
     import torch
 
-    return {
-        "F64": torch.float64,
-        "F32": torch.float32,
-        "F16": torch.float16,
-        "BF16": torch.bfloat16,
-        "F8_E4M3": torch.float8_e4m3fn,
-        "F8_E5M2": torch.float8_e5m2,
-        "I64": torch.int64,
-        "I32": torch.int32,
-        "I16": torch.int16,
-        "I8": torch.int8,
-        "U8": torch.uint8,
-        "BOOL": torch.bool,
-    }[name]
+    return getattr(torch, _TYPES[name])
 
 
 @contextmanager
@@ -300,11 +336,12 @@ def _describe_mismatch(model: Any, mismatched: Any) -> str:
     )
 
 
-def _find_tokenizer_misfit(folder: Path, model: Any, loaded: Any) -> str | None:
+def _find_tokenizer_misfit(model: Any, loaded: Any) -> str | None:
     from transformers import AutoTokenizer
 
+    folder = model.path
     tokenizer = AutoTokenizer.from_pretrained(
-        folder, trust_remote_code=model.trust_remote_code, local_files_only=True
+        model.path, revision=model.revision, trust_remote_code=model.trust_remote_code
     )
     try:
         vocabulary = tokenizer.get_vocab()

@@ -20,6 +20,7 @@ from transformers import AutoModelForSequenceClassification
 
 import pipemill
 from tests import tiny
+from tests.hub_server import hub
 
 
 @pytest.fixture
@@ -304,6 +305,56 @@ def test_a_hub_name_without_a_network_is_said_at_once(tmp_path):
     assert "no model 'org/no-such-model'" in done.stderr
     assert len(done.stderr.splitlines()) == 1
     assert time.monotonic() - started < 20
+
+
+def test_pickled_weights_are_checked_too(models, tmp_path):
+    folder = Path(shutil.copytree(models["fill-mask"], tmp_path / "model"))
+    torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(pipemill.ConfigError, match=r"lacks weights.*classifier\.weight"):
+        run(tmp_path, folder, use_safetensors=False)
+
+
+def run_from_hub(repositories, names, tmp_path):
+    """Of each name the exit status, stderr, and which files were fetched."""
+    pq.write_table(pa.table({"text": ["a mill"]}), tmp_path / "in.parquet")
+    found = {}
+    with hub(repositories) as (url, asked):
+        env = {**os.environ, "HF_ENDPOINT": url, "HF_HOME": str(tmp_path / "hf")}
+        env["PYTHONPATH"] = str(Path(pipemill.__file__).parent.parent)
+        env.pop("HF_HUB_OFFLINE")
+        for name in names:
+            asked.clear()
+            arguments = (
+                f"run --task text-classification --input in.parquet --model {name} "
+                f"--output {name.replace('/', '-')} --set actors.placement=local"
+            )
+            done = subprocess.run(
+                [sys.executable, "-m", "pipemill.jobs.cli", *arguments.split()],
+                cwd=tmp_path,
+                env=env,
+                capture_output=True,
+                text=True,
+            )
+            found[name] = (done.returncode, done.stderr, list(asked))
+    return found
+
+
+def test_a_model_on_the_hub_is_checked_by_its_header(models, tmp_path):
+    repositories = {
+        "org/good": Path(models["text-classification"]),
+        "org/headless": Path(models["fill-mask"]),
+    }
+    found = run_from_hub(repositories, ["org/headless", "org/none", "org/good"], tmp_path)
+    status, stderr, asked = found["org/headless"]
+    assert status == 2
+    assert "pipemill: org/headless: the checkpoint lacks weights" in stderr
+    assert asked == ["config.json", "model.safetensors bytes=0-100000"]
+    status, stderr, asked = found["org/none"]
+    assert (status, asked) == (2, [])
+    assert "the Hub has no model of that name (for a private one, set HF_TOKEN)" in stderr
+    assert found["org/good"][0] == 0
+    assert ds.dataset(tmp_path / "org-good").count_rows() == 1
 
 
 def test_an_old_output_goes_on_without_another_look(folder, tmp_path):
