@@ -29,6 +29,9 @@ from .restored import restore_pipelines
 # A vocabulary of fewer tokens than this share of the embedding table is another model's. Tables are
 # padded, and hold tokens for other media, but are not twice as large as their vocabulary.
 _LEAST_VOCABULARY = 0.5
+# More weights than this take longer to compare than a run should wait, some milliseconds each; the
+# worker compares them anyway.
+_MOST_WEIGHTS = 10_000
 # A share of the vocabulary that may lie beyond the table: BART's <mask> does.
 _MOST_BEYOND = 0.01
 
@@ -114,6 +117,8 @@ def _find_misfit(load: LoadTask) -> str | None:
     if not model.allow_missing and (reason := _find_other_head(config, model_class, task)):
         return f"{model.path} {reason}"
     tensors = _read_tensors(model, config)
+    if len(tensors) > _MOST_WEIGHTS:
+        return None
     loaded, info = _load_fake(model_class, config, tensors)
     if not model.allow_missing:
         missing = find_missing_weights(loaded, info["missing_keys"], task)
