@@ -11,6 +11,7 @@ from pipemill.actors.task import Column
 from . import media
 from .errors import ConfigError, nearest
 from .kinds import fits, wanted
+from .sources.jsonl import holds_rest
 
 
 def resolve_columns(
@@ -71,7 +72,8 @@ def kept_columns(keep: Literal["all"] | list[str], schema: pa.Schema) -> list[st
                 f"output.keep names {name!r}, which the input has not; "
                 f"{nearest(name, schema.names)} (columns: {', '.join(schema.names)})"
             )
-    return [name for name in schema.names if name in keep]
+    # What the kept columns can't hold is kept with them.
+    return [field.name for field in schema if field.name in keep or (keep and holds_rest(field))]
 
 
 def beside(rows: pa.Table, added: pa.Table) -> pa.Table:

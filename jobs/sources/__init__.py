@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import pyarrow as pa
 from pipemill.actors.batch import Batch
 
+from ..errors import ConfigError
 from ..listing import InputFile
 from ..patience import answered, patiently
 from .arrow import ArrowSource
@@ -17,6 +18,7 @@ from .files import FilesSource
 from .jsonl import JsonlSource
 from .parquet import ParquetSource
 from .ranges import Piece
+from .reading import Reading
 from .text import TextSource
 from .webdataset import WebDatasetSource
 
@@ -36,12 +38,15 @@ class Source(Protocol):
         """The rows of a split, with the schema of the plan. Raises StoreError."""
 
 
-_SOURCES: dict[str, Callable[[dict[str, Any], pa.Schema | None], Source]] = {
-    "parquet": ParquetSource,
+# Of files of text, whose values have the types that are asked for.
+_TEXTS: dict[str, Callable[[dict[str, Any], pa.Schema | None, Reading], Source]] = {
     "jsonl": JsonlSource,
-    "arrow": ArrowSource,
     "csv": CsvSource,
     "text": TextSource,
+}
+_SOURCES: dict[str, Callable[[dict[str, Any], pa.Schema | None], Source]] = {
+    "parquet": ParquetSource,
+    "arrow": ArrowSource,
     "files": FilesSource,
     "webdataset": WebDatasetSource,
 }
@@ -65,5 +70,58 @@ class _Patient:
         return patiently(lambda: self.source.read(split), split["path"])
 
 
-def open_source(format: str, options: Mapping[str, Any], schema: pa.Schema | None = None) -> Source:
-    return _Patient(_SOURCES[format](dict(options), schema))
+@dataclass(frozen=True)
+class _Declared:
+    """A source of files that have types, read in those that `input.schema` declares."""
+
+    source: Source
+    reading: Reading
+
+    def inspect(self, files: list[InputFile]) -> pa.Schema:
+        found = self.source.inspect(files)
+        schema = self.reading.declare(found)
+        for old, new in zip(found, schema, strict=True):
+            try:
+                pa.array([], old.type).cast(new.type)
+            except (pa.ArrowNotImplementedError, pa.ArrowInvalid):
+                raise ConfigError(
+                    f"input.schema.{new.name}: the input's column is {old.type}, of which no "
+                    f"{new.type} can be made"
+                ) from None
+        return schema
+
+    def cut(
+        self, files: list[InputFile], rows_per_part: int | None, limit: int | None
+    ) -> list[Piece]:
+        return self.source.cut(files, rows_per_part, limit)
+
+    def read(self, split: dict[str, Any]) -> Batch:
+        return self.source.read(split)
+
+
+def open_source(
+    format: str,
+    options: Mapping[str, Any],
+    schema: pa.Schema | None = None,
+    reading: Reading | None = None,
+) -> Source:
+    """Open a format's files. Raises ConfigError for what the format can't be read with.
+
+    schema: the columns to read; None before they are known.
+    """
+    reading = reading or Reading()
+    if format in _TEXTS:
+        return _Patient(_TEXTS[format](dict(options), schema, reading))
+    if reading.encoding is not None:
+        raise ConfigError(
+            f"input.encoding is of {', '.join(_TEXTS)}; the input is {format}, which has none"
+        )
+    source = _SOURCES[format](dict(options), schema)
+    if not reading.types:
+        return _Patient(source)
+    if format not in ("parquet", "arrow"):
+        raise ConfigError(
+            f"input.schema is of {', '.join(_TEXTS)}, parquet and arrow; the columns of {format} "
+            "have the types that they have"
+        )
+    return _Patient(_Declared(source, reading))
