@@ -93,9 +93,11 @@ def beside(rows: pa.Table, added: pa.Table) -> pa.Table:
 
 def _check_type(task: str, column: Column, field: pa.Field) -> None:
     if not fits(column.kind, field.type):
+        plain = column.kind == "text" and not pa.types.is_nested(field.type)
+        hint = f"; input.schema: {{{field.name}: string}} reads it as text" if plain else ""
         raise ConfigError(
             f"column {field.name!r} is {field.type}, but {task} reads {wanted(column.kind)} "
-            f"as {column.name!r}"
+            f"as {column.name!r}{hint}"
         )
 
 

@@ -14,6 +14,7 @@ from ..listing import InputFile
 from ..patience import answered, patiently
 from .arrow import ArrowSource
 from .csv import CsvSource
+from .declared import DeclaredSource
 from .files import FilesSource
 from .jsonl import JsonlSource
 from .parquet import ParquetSource
@@ -70,35 +71,6 @@ class _Patient:
         return patiently(lambda: self.source.read(split), split["path"])
 
 
-@dataclass(frozen=True)
-class _Declared:
-    """A source of files that have types, read in those that `input.schema` declares."""
-
-    source: Source
-    reading: Reading
-
-    def inspect(self, files: list[InputFile]) -> pa.Schema:
-        found = self.source.inspect(files)
-        schema = self.reading.declare(found)
-        for old, new in zip(found, schema, strict=True):
-            try:
-                pa.array([], old.type).cast(new.type)
-            except (pa.ArrowNotImplementedError, pa.ArrowInvalid):
-                raise ConfigError(
-                    f"input.schema.{new.name}: the input's column is {old.type}, of which no "
-                    f"{new.type} can be made"
-                ) from None
-        return schema
-
-    def cut(
-        self, files: list[InputFile], rows_per_part: int | None, limit: int | None
-    ) -> list[Piece]:
-        return self.source.cut(files, rows_per_part, limit)
-
-    def read(self, split: dict[str, Any]) -> Batch:
-        return self.source.read(split)
-
-
 def open_source(
     format: str,
     options: Mapping[str, Any],
@@ -116,12 +88,11 @@ def open_source(
         raise ConfigError(
             f"input.encoding is of {', '.join(_TEXTS)}; the input is {format}, which has none"
         )
-    source = _SOURCES[format](dict(options), schema)
     if not reading.types:
-        return _Patient(source)
+        return _Patient(_SOURCES[format](dict(options), schema))
     if format not in ("parquet", "arrow"):
         raise ConfigError(
             f"input.schema is of {', '.join(_TEXTS)}, parquet and arrow; the columns of {format} "
             "have the types that they have"
         )
-    return _Patient(_Declared(source, reading))
+    return _Patient(DeclaredSource(_SOURCES[format], dict(options), schema, reading))

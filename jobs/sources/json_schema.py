@@ -16,6 +16,7 @@ from .json_values import EXACT, LongNumber
 JSON_TEXT = {b"pipemill": b"json"}
 # A struct of more fields is a mapping with keys of its own in each row.
 _MOST_FIELDS = 256
+_MOST_COLUMNS = 1000
 # What pa.array raises for values of different types, lone surrogates, and huge integers.
 _UNTYPED = (pa.ArrowException, UnicodeError, OverflowError, ValueError, TypeError)
 
@@ -28,13 +29,18 @@ _GROUPS = {bool: "bool", int: "number", float: "number", LongNumber: "number", s
 
 
 class SeenColumns:
-    """What types the values of each column are of, so far."""
+    """What types the values of each column are of, so far.
+
+    too_many: whether there were more columns than a table should have; the last are left out.
+    """
 
     def __init__(self) -> None:
         self._seen: dict[str, dict[str, tuple[int, pa.DataType]]] = {}
+        self.too_many = False
 
     def copy(self) -> SeenColumns:
         other = SeenColumns()
+        other.too_many = self.too_many
         other._seen = {name: dict(groups) for name, groups in self._seen.items()}
         return other
 
@@ -43,12 +49,19 @@ class SeenColumns:
 
     def add(self, rows: list[dict[str, Any]], any_long: bool) -> None:
         """any_long: whether there may be a `LongNumber` among the values."""
-        names = dict.fromkeys(name for row in rows for name in row)
-        for name in names:
-            if name in self._seen or _is_text(name):
-                groups = self._seen.setdefault(name, {})
-                given = [value for row in rows if (value := row.get(name)) is not None]
-                _add(groups, given, any_long)
+        found: dict[str, list[Any]] = {}
+        for row in rows:
+            for name, value in row.items():
+                found.setdefault(name, []).append(value)
+        for name, values in found.items():
+            if name not in self._seen:
+                if not _is_text(name):
+                    continue
+                if len(self._seen) == _MOST_COLUMNS:
+                    self.too_many = True
+                    continue
+            given = [value for value in values if value is not None]
+            _add(self._seen.setdefault(name, {}), given, any_long)
 
     def schema(self, kinds: Mapping[str, str]) -> pa.Schema:
         """The columns. kinds: of those that the task reads."""

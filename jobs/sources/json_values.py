@@ -17,24 +17,37 @@ from pyarrow import types
 EXACT = 2**53
 
 
-class LongNumber(float):
-    """A number that no float holds as it is written: of more than 17 digits, or too large.
+class SpelledNumber(float):
+    """A number whose text is not the one that Python would write.
 
     text: how it is written.
     """
 
     text: str
 
+    @classmethod
+    def of(cls, value: float, text: str) -> SpelledNumber:
+        made = cls(value)
+        made.text = text
+        return made
+
+
+class LongNumber(SpelledNumber):
+    """A number that no float holds as it is written: of more than 17 digits, or too large."""
+
 
 class Parser:
     """Parses the lines of a file, and notes what a plain parser loses.
 
-    found_long: whether there was a `LongNumber` so far.
+    spells: whether numbers keep their text, for columns that hold JSON.
+
+    found_long: whether there was a `LongNumber` so far; found_spelled: a `SpelledNumber`.
     repeated: keys that the last object parsed, or one within it, has twice with different values.
     """
 
-    def __init__(self) -> None:
-        self.found_long = False
+    def __init__(self, spells: bool = False) -> None:
+        self.spells = spells
+        self.found_long = self.found_spelled = False
         self.repeated: set[str] = set()
         self._decoder = json.JSONDecoder(parse_float=self._number, object_pairs_hook=self._object)
 
@@ -52,11 +65,12 @@ class Parser:
     def _number(self, text: str) -> float:
         value = float(text)
         if (len(text) <= 18 and value and math.isfinite(value)) or _is_exact(text, value):
-            return value
-        self.found_long = True
-        long = LongNumber(value)
-        long.text = text
-        return long
+            if not self.spells or repr(value) == text:
+                return value
+            self.found_spelled = True
+            return SpelledNumber.of(value, text)
+        self.found_long = self.found_spelled = True
+        return LongNumber.of(value, text)
 
 
 def _is_exact(text: str, value: float) -> bool:
@@ -67,37 +81,35 @@ def _is_exact(text: str, value: float) -> bool:
     return len(exact.as_tuple().digits) <= 17 or Decimal(repr(value)) == exact
 
 
-def json_text(value: Any, any_long: bool = True) -> str:
-    """A parsed value as JSON again."""
+def json_text(value: Any, any_spelled: bool = True) -> str:
+    """A parsed value as JSON again. any_spelled: whether a number in it may have its own text."""
+    if any_spelled and _has_spelled(value):
+        return _spelled(value)
+    text = json.dumps(value, ensure_ascii=False)
     try:
-        text = json.dumps(value, ensure_ascii=False, default=_no_json)
         text.encode()
     except UnicodeEncodeError:  # half a character, which only an escape can name
-        text = json.dumps(value)
-    return _with_long_numbers(value) if any_long and _has_long_number(value) else text
+        return json.dumps(value)
+    return text
 
 
-def _no_json(value: Any) -> Any:
-    raise TypeError(f"{type(value).__name__} is not of JSON")
-
-
-def _has_long_number(value: Any) -> bool:
+def _has_spelled(value: Any) -> bool:
     if isinstance(value, dict):
-        return any(map(_has_long_number, value.values()))
+        return any(map(_has_spelled, value.values()))
     if isinstance(value, list):
-        return any(map(_has_long_number, value))
-    return isinstance(value, LongNumber)
+        return any(map(_has_spelled, value))
+    return isinstance(value, SpelledNumber)
 
 
-def _with_long_numbers(value: Any) -> str:
-    if isinstance(value, LongNumber):
+def _spelled(value: Any) -> str:
+    if isinstance(value, SpelledNumber):
         return value.text
     if isinstance(value, dict):
-        pairs = (f"{json_text(name)}: {_with_long_numbers(v)}" for name, v in value.items())
+        pairs = (f"{json_text(name, False)}: {_spelled(v)}" for name, v in value.items())
         return f"{{{', '.join(pairs)}}}"
     if isinstance(value, list):
-        return f"[{', '.join(map(_with_long_numbers, value))}]"
-    return json_text(value)
+        return f"[{', '.join(map(_spelled, value))}]"
+    return json_text(value, False)
 
 
 def fitted(
@@ -213,7 +225,7 @@ def _exact(value: Any, kind: pa.DataType, rounds: bool) -> Any:
         if type(value) is bool:
             return value
     elif types.is_integer(kind):
-        if type(value) is int or (type(value) is float and value.is_integer()):
+        if type(value) is int or (_is_float(value) and value.is_integer()):
             return int(value)
     elif types.is_floating(kind):
         return _float(value, kind, rounds)
@@ -226,14 +238,14 @@ def _exact(value: Any, kind: pa.DataType, rounds: bool) -> Any:
     elif types.is_binary(kind) or types.is_large_binary(kind):
         if type(value) is str:
             return value.encode()
-    elif type(value) in (str, int, float, LongNumber):  # dates, times, decimals
-        text = value if type(value) is str else getattr(value, "text", json.dumps(value))
+    elif type(value) in (str, int) or isinstance(value, float):  # dates, times, decimals
+        text = value if type(value) is str else json_text(value)
         return pa.scalar(text).cast(kind)
     raise ValueError(value)
 
 
 def _float(value: Any, kind: pa.DataType, rounds: bool) -> float:
-    if type(value) is not int and type(value) is not float and not (rounds and _is_long(value)):
+    if type(value) is not int and not _is_float(value) and not (rounds and _is_long(value)):
         raise ValueError(value)
     narrow = float(pa.scalar(float(value), pa.float64()).cast(kind, safe=False).as_py())
     if type(value) is int and int(narrow) != value:
@@ -241,6 +253,10 @@ def _float(value: Any, kind: pa.DataType, rounds: bool) -> float:
     if math.isinf(narrow) and not math.isinf(value):
         raise ValueError(value)
     return float(value)
+
+
+def _is_float(value: Any) -> bool:
+    return isinstance(value, float) and type(value) is not LongNumber
 
 
 def _is_long(value: Any) -> bool:

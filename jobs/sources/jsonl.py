@@ -44,7 +44,13 @@ class JsonlSource:
 
     @property
     def files(self) -> LineFiles:
-        return LineFiles(self.options, blank=False, encoding=self.reading.encoding, documents=True)
+        return LineFiles(
+            self.options,
+            blank=False,
+            encoding=self.reading.encoding,
+            documents=True,
+            is_row=_is_object,
+        )
 
     def inspect(self, files: list[InputFile]) -> pa.Schema:
         bad: list[BadFile] = []
@@ -56,7 +62,7 @@ class JsonlSource:
             reason = f"no JSON object with a key in the first lines of {files[0].path}"
             raise ConfigError(str(bad[0]) if bad else reason)
         schema = self.reading.declare(seen.schema(self.reading.kinds))
-        if whole or all(map(self.reading.is_wanted, schema.names)):
+        if (whole and not seen.too_many) or all(map(self.reading.is_wanted, schema.names)):
             return schema
         name = "_misfits"
         while name in schema.names:
@@ -72,7 +78,7 @@ class JsonlSource:
         assert self.schema is not None
         whole = split["start"] == 0 and split["stop"] < 0
         rows = _Rows([], [], {}, Counter())
-        parser = Parser()
+        parser = Parser(spells=any(field.metadata in (JSON_TEXT, _REST) for field in self.schema))
         try:
             for line in self.files.between(split):
                 rows.add(parser, line.data, line.where, self.reading)
@@ -83,9 +89,9 @@ class JsonlSource:
         if whole and len(rows.rows) > 1 and len(rows.failed) == len(rows.rows):
             reason = ValueError(f"no line of it is a JSON object; {rows.failed[0]}")
             return bad_file_batch(self.schema, split["path"], "JSON", reason)
-        return self._batch(rows, parser.found_long)
+        return self._batch(rows, parser)
 
-    def _batch(self, rows: _Rows, any_long: bool) -> Batch:
+    def _batch(self, rows: _Rows, parser: Parser) -> Batch:
         schema = self.schema
         assert schema is not None
         rest = next((field.name for field in schema if holds_rest(field)), None)
@@ -96,10 +102,10 @@ class JsonlSource:
             if column.name == rest:
                 columns.append(pa.nulls(len(values), column.type))
             elif column.metadata == JSON_TEXT:
-                texts = [None if v is None else json_text(v, any_long) for v in values]
+                texts = [None if v is None else json_text(v, parser.found_spelled) for v in values]
                 columns.append(pa.array(texts, column.type))
             else:
-                array, wrong = self._fitted(column, values, any_long, rest is not None)
+                array, wrong = self._fitted(column, values, parser.found_long, rest is not None)
                 columns.append(array)
                 for i in wrong:
                     value = values[i]
@@ -174,6 +180,13 @@ class JsonlSource:
             except BadFile as error:
                 bad.append(error)
         return seen
+
+
+def _is_object(line: bytes) -> bool:
+    try:
+        return isinstance(Parser().parse(line), dict)
+    except (ValueError, RecursionError):
+        return False
 
 
 def _see(seen: SeenColumns, lines: list[bytes]) -> None:

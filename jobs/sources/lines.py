@@ -7,7 +7,7 @@ import io
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from typing import IO, Any
 
 import numpy as np
@@ -54,12 +54,14 @@ class LineFiles:
 
     encoding: of files without a mark that says another.
     documents: whether a file may hold a JSON array, or objects over several lines.
+    is_row: tells whether a line is what its file should hold.
     """
 
     options: dict[str, Any]
     blank: bool
     encoding: str | None = None
     documents: bool = False
+    is_row: Callable[[bytes], bool] | None = None
 
     def open(self, path: str) -> IO[bytes]:
         """The bytes of a file, decompressed."""
@@ -121,7 +123,16 @@ class LineFiles:
         if compression_of(path) is not None:
             return False
         with self.open_text(path) as stream:
-            return stream.seekable()
+            if not stream.seekable():
+                return False
+            self._check_rows(path, islice(stream, SAMPLED_ROWS))
+            return True
+
+    def _check_rows(self, path: str, lines: Iterable[bytes]) -> None:
+        """Raise BadFile where none of the first lines is what the file should hold."""
+        lines = [line for line in lines if line.strip()]
+        if lines and self.is_row is not None and not any(map(self.is_row, lines)):
+            raise BadFile(f"{path}: its first lines are not what it should hold")
 
     def rows(self, file: InputFile) -> Iterator[tuple[int, bytes]]:
         """Every row of a file, with the place where it starts. Raises ConfigError, BadFile."""
@@ -138,7 +149,10 @@ class LineFiles:
             raise ConfigError(f"can't read {file.path}: {error}") from None
 
     def places(self, file: InputFile) -> Places:
-        return ((place, place + len(line)) for place, line in self.rows(file))
+        rows = self.rows(file)
+        first = list(islice(rows, SAMPLED_ROWS))
+        self._check_rows(file.path, (line for _, line in first))
+        return ((place, place + len(line)) for place, line in chain(first, rows))
 
     def between(self, split: dict[str, Any]) -> Iterator[Line]:
         """Rows that start within the split; a stop of -1 is the end.

@@ -21,6 +21,7 @@ class Misfit(ValueError):
 def shown(value: Any) -> str:
     """A value, shortened: as JSON, or a field of CSV in quotes."""
     text = repr(value) if isinstance(value, bytes) else json.dumps(value, default=str)
+    text = getattr(value, "text", text)
     return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 1]}…"
 
 

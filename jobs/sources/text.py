@@ -29,7 +29,7 @@ class TextSource:
 
     @property
     def files(self) -> LineFiles:
-        return LineFiles(self.options, blank=True, encoding=self.reading.encoding)
+        return LineFiles(self.options, blank=True, encoding=self.reading.encoding, is_row=_is_text)
 
     def inspect(self, files: list[InputFile]) -> pa.Schema:
         bad: list[BadFile] = []
