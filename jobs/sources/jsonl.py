@@ -25,7 +25,7 @@ from .ranges import Piece
 from .reading import Reading
 
 # An input of so many bytes, decompressed, is read as a whole to know its types.
-SCANNED_BYTES = 128 * 2**20
+SCANNED_BYTES = 64 * 2**20
 # Marks the column that holds, as JSON, what does not go with the types of a sample.
 _REST = {b"pipemill": b"rest"}
 
