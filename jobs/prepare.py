@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from importlib.metadata import version
@@ -32,6 +33,7 @@ from .schema_text import schema_from
 from .settle import settled_parameters
 from .sink import PartSink
 from .sources import Source, open_source
+from .sources.bad_file import NothingToRead
 from .sources.reading import Reading
 from .storage import absolute
 from .stored_input import is_stored, needs_storing, with_stored_dataset
@@ -232,7 +234,9 @@ def _planned(job: Job, ledger: Ledger, plan: Plan | None, reading: Reading) -> t
             _check_still_there(plan, files)
             new = []
         elif new:
-            _check_columns(plan, source.inspect(new), new)
+            # Files without a row are never planned, and bad ones have no columns.
+            with suppress(NothingToRead):
+                _check_columns(plan, source.inspect(new), new)
     if new:
         size = job.output.rows_per_part
         plan.add(source.cut(new, None if size == "auto" else size, job.input.limit))

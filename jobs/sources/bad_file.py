@@ -8,9 +8,15 @@ import zlib
 import pyarrow as pa
 from pipemill.actors.batch import Batch
 
+from ..errors import ConfigError
+
 
 class BadFile(ValueError):
     """A file that can't be read as a whole."""
+
+
+class NothingToRead(ConfigError):
+    """None of the files has a row, or can be read."""
 
 
 # What such a file makes the readers of gzip and zstd raise.

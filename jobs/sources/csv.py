@@ -19,7 +19,7 @@ from pipemill.actors.batch import Batch
 from ..errors import ConfigError
 from ..formats import COMPRESSIONS, member_of
 from ..listing import InputFile
-from .bad_file import BAD_FILE, BadFile, bad_file_batch
+from .bad_file import BAD_FILE, BadFile, NothingToRead, bad_file_batch
 from .csv_values import inferred, parsed
 from .lines import SAMPLED_FILES, SAMPLED_ROWS, LineFiles, Places, cut_by_reading, skip, spread
 from .ranges import Piece
@@ -55,15 +55,15 @@ class CsvSource:
                 headers.append(_names(header))
         bad = [header for header in found if isinstance(header, BadFile)]
         if not good and bad:
-            raise ConfigError(str(bad[0]))
+            raise NothingToRead(str(bad[0]))
         if not good:
-            raise ConfigError(f"{files[0].path} has no header line with the names of its columns")
+            raise NothingToRead(f"{files[0].path} has no header line with the names of its columns")
         good, headers = self._alike(good, headers)
         names = [pa.schema([(name, pa.null()) for name in header]) for header in headers]
         common = common_schema(good, names)
         sampled = [self._inferred(file) for file in spread(good, SAMPLED_FILES)]
         if not any(isinstance(kinds, dict) for kinds in sampled):
-            raise ConfigError(str(sampled[0]))
+            raise NothingToRead(str(sampled[0]))
         kinds = [kinds for kinds in sampled if isinstance(kinds, dict)]
         fields = [pa.field(name, _common_type(name, kinds)) for name in common.names]
         return self.reading.declare(pa.schema(fields))

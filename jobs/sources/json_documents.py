@@ -30,7 +30,7 @@ def is_document(head: bytes, whole: bool) -> bool:
     if head.startswith(b"["):
         return bool(_ARRAY.match(head))
     first, newline, _ = head.partition(b"\n")
-    if not newline or not head.startswith(b"{") or not _GOES_ON.search(first):
+    if not newline or not head.startswith(b"{") or _is_json(first):
         return False
     text = head.decode("utf-8", "replace")
     try:
@@ -39,7 +39,15 @@ def is_document(head: bytes, whole: bool) -> bool:
     except RecursionError:
         return False
     except json.JSONDecodeError as error:
-        return not whole and _is_cut_off(error, len(text))
+        return not whole and bool(_GOES_ON.search(first)) and _is_cut_off(error, len(text))
+
+
+def _is_json(line: bytes) -> bool:
+    try:
+        json.loads(line)
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 def _is_cut_off(error: json.JSONDecodeError, length: int) -> bool:

@@ -14,9 +14,8 @@ import numpy as np
 import pyarrow as pa
 from pipemill.actors.batch import Batch
 
-from ..errors import ConfigError
 from ..listing import InputFile
-from .bad_file import BAD_FILE, BadFile, bad_file_batch
+from .bad_file import BAD_FILE, BadFile, NothingToRead, bad_file_batch
 from .json_schema import JSON_TEXT, SeenColumns
 from .json_values import Parser, fitted, json_text
 from .lines import SAMPLED_FILES, SAMPLED_ROWS, LineFiles, in_place, spread
@@ -60,7 +59,7 @@ class JsonlSource:
             seen = self._sample(files, bad)
         if not seen:
             reason = f"no JSON object with a key in the first lines of {files[0].path}"
-            raise ConfigError(str(bad[0]) if bad else reason)
+            raise NothingToRead(str(bad[0]) if bad else reason)
         schema = self.reading.declare(seen.schema(self.reading.kinds))
         if (whole and not seen.too_many) or all(map(self.reading.is_wanted, schema.names)):
             return schema

@@ -10,9 +10,8 @@ from typing import Any
 import pyarrow as pa
 from pipemill.actors.batch import Batch
 
-from ..errors import ConfigError
 from ..listing import InputFile
-from .bad_file import BAD_FILE, BadFile, bad_file_batch
+from .bad_file import BAD_FILE, BadFile, NothingToRead, bad_file_batch
 from .csv_values import from_text
 from .lines import SAMPLED_FILES, SAMPLED_ROWS, LineFiles, spread
 from .ranges import Piece
@@ -40,7 +39,7 @@ class TextSource:
                 break
             bad.append(error)
         else:
-            raise ConfigError(str(bad[0]))
+            raise NothingToRead(str(bad[0]))
         return self.reading.declare(pa.schema([("text", pa.string())]))
 
     def cut(

@@ -235,6 +235,20 @@ def test_json_that_is_no_document_is_a_bad_file(tmp_path):
     assert len(rows(read(plan([str(tmp_path / "a.json"), str(tmp_path / "empty.json")])))) == 2
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{\n  "text": "a"\n}',
+        '{ "n": 1\n, "text": "a"\n}\n',
+        '{"n": [\n1], "text": "a"}\r\n',
+        '\n\n{\r\n  "text": "a",\r\n  "l": "' + "x" * 200_000 + '"\r\n}',
+    ],
+)
+def test_one_object_over_several_lines_is_a_row(tmp_path, text):
+    (tmp_path / "a.json").write_text(text, newline="")
+    assert [row["text"] for row in rows(read(plan(tmp_path)))] == ["a"]
+
+
 def test_a_large_array_is_cut_into_splits(tmp_path, monkeypatch):
     monkeypatch.setattr(files_of_lines, "LARGE", 1000)
     wanted = [{"text": f"word {n}", "more": {"n": [n]}} for n in range(500)]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import gzip
 import json
+import pickle
 from datetime import date, datetime
 
 import pyarrow as pa
@@ -13,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pipemill.jobs.errors import ConfigError
-from pipemill.jobs.sources import jsonl
+from pipemill.jobs.sources import jsonl, open_source
 from pipemill.jobs.sources.reading import Reading
 
 import pipemill
@@ -338,6 +340,30 @@ def test_files_that_come_later_keep_the_types_that_were_planned(run, tmp_path):
         "column 'v' is 2.5, not a whole number (int64)"
     ]
     assert report.left_out == {"new": 1}
+
+
+@pytest.mark.parametrize("format", ["csv", "jsonl", "txt"])
+def test_files_without_rows_and_bad_ones_may_come_later(run, tmp_path, format):
+    good = {"csv": "text\na\n", "jsonl": lines({"text": "a"}), "txt": "a\n"}[format]
+    (tmp_path / "in").mkdir()
+    (tmp_path / f"in/a.{format}").write_text(good)
+    (tmp_path / f"in/b.{format}").write_text("")
+    (tmp_path / f"in/c.{format}.gz").write_bytes(gzip.compress(b""))
+    for _ in range(2):
+        report, *_ = run("in", None)
+        assert (report.rows, report.dead) == (1, 0)
+    (tmp_path / f"in/d.{format}.gz").write_text("<html>")
+    for _ in range(2):
+        report, _, dead = run("in", None)
+        assert (report.rows, report.dead) == (2, 1)
+    assert "Not a gzipped file" in dead[0]["message"]
+
+
+@pytest.mark.parametrize("format", ["csv", "jsonl", "text", "parquet", "arrow"])
+def test_sources_go_to_workers(format):
+    reading = Reading(kinds={"text": "text"}, types={"n": pa.int8()}, known=("text", "n"))
+    source = open_source(format, {}, pa.schema([("text", pa.string())]), reading)
+    assert pickle.loads(pickle.dumps(source)) == source
 
 
 def test_input_schema_is_checked_before_anything_costs(run, tmp_path):
