@@ -85,7 +85,9 @@ class Report:
         if self.left_out is not None:
             some = [f"{name!r} in {rows:,} rows" for name, rows in self.left_out.items()]
             more = f" and {len(some) - 5} other keys" if len(some) > 5 else ""
-            lines.append(("not kept", f"values of {', '.join(some[:5])}{more} (see README)"))
+            lines.append(
+                ("not kept", f"values of {', '.join(some[:5])}{more}, which no column holds")
+            )
         lines.append(("output", f"{self.output} ({self.splits:,} parts)"))
         if self.dead:
             lines.append(("dead letters", f"{self.output.rstrip('/')}/_pipemill/dead-letter/"))

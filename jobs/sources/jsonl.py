@@ -113,18 +113,7 @@ class JsonlSource:
                         rows.failed.setdefault(i, error)
                     else:
                         misfits.setdefault(i, {})[column.name] = value
-        known = {*schema.names, *self.reading.known}
-        for i, row in enumerate(rows.rows):
-            for name in row.keys() - known:
-                if rest is None:
-                    rows.left_out[name] += 1
-                else:
-                    misfits.setdefault(i, {})[name] = row[name]
-        table = pa.table(columns, schema=schema)
-        if rest is not None:
-            texts = [json_text(misfits[i]) if i in misfits else None for i in range(len(rows.rows))]
-            place = schema.get_field_index(rest)
-            table = table.set_column(place, schema.field(rest), pa.array(texts, pa.string()))
+        table = self._with_rest(pa.table(columns, schema=schema), rows, misfits, rest)
         live = np.setdiff1d(np.arange(len(rows.rows)), list(rows.failed))
         found = [(live, table.take(pa.array(live)))] if len(live) else []
         batch = Batch(in_place(found, len(rows.rows), schema))
@@ -132,6 +121,23 @@ class JsonlSource:
             batch.fail("read", number, reason)
         batch.leave_out(rows.left_out)
         return batch
+
+    def _with_rest(
+        self, table: pa.Table, rows: _Rows, misfits: dict[int, dict[str, Any]], rest: str | None
+    ) -> pa.Table:
+        """Put what no other column holds into the column for it, or count it as left out."""
+        known = {*table.column_names, *self.reading.known}
+        for i, row in enumerate(rows.rows):
+            for name in row.keys() - known:
+                if rest is None:
+                    rows.left_out[name] += 1
+                else:
+                    misfits.setdefault(i, {})[name] = row[name]
+        if rest is None:
+            return table
+        texts = [json_text(misfits[i]) if i in misfits else None for i in range(table.num_rows)]
+        place = table.schema.get_field_index(rest)
+        return table.set_column(place, table.schema.field(rest), pa.array(texts, pa.string()))
 
     def _fitted(
         self, column: pa.Field, values: list[Any], any_long: bool, has_rest: bool
