@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import pickle
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
 
 from .said import said
+
+# Before the name of a key, in what a batch counts.
+LEFT_OUT = "left_out_"
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,7 @@ class Batch:
         micro_batches, out_of_memory, tokens, padded_tokens, packed_tokens; truncated_rows and
         lost_tokens, where rows were cut; seconds per stage; actor_seconds, of which the device was
         busy for forward_seconds; budget_N: 1, if the budget is settled at N tokens.
+        left_out_NAME: rows with a value of that key which no column holds.
     results: the task's result columns, as long as `rows`; null where a row failed.
     """
 
@@ -54,6 +59,11 @@ class Batch:
     def count(self, **amounts: float) -> None:
         for name, amount in amounts.items():
             self.work[name] = self.work.get(name, 0) + amount
+
+    def leave_out(self, rows: Mapping[str, int]) -> None:
+        """Count rows with a value that no column holds, by the value's key."""
+        for name, count in rows.items():
+            self.count(**{LEFT_OUT + name.encode(errors="replace").decode(): count})
 
     def to_bytes(self) -> bytes:
         """For the way between two Ray operators: one value, which no block boundary can cut."""

@@ -11,6 +11,7 @@ from pipemill.actors.task import Column
 from . import media
 from .errors import ConfigError, nearest
 from .kinds import fits, wanted
+from .sources.jsonl import holds_rest
 
 
 def resolve_columns(
@@ -71,7 +72,8 @@ def kept_columns(keep: Literal["all"] | list[str], schema: pa.Schema) -> list[st
                 f"output.keep names {name!r}, which the input has not; "
                 f"{nearest(name, schema.names)} (columns: {', '.join(schema.names)})"
             )
-    return [name for name in schema.names if name in keep]
+    # What the kept columns can't hold is kept with them.
+    return [field.name for field in schema if field.name in keep or (keep and holds_rest(field))]
 
 
 def beside(rows: pa.Table, added: pa.Table) -> pa.Table:
@@ -91,9 +93,11 @@ def beside(rows: pa.Table, added: pa.Table) -> pa.Table:
 
 def _check_type(task: str, column: Column, field: pa.Field) -> None:
     if not fits(column.kind, field.type):
+        plain = column.kind == "text" and not pa.types.is_nested(field.type)
+        hint = f"; input.schema: {{{field.name}: string}} reads it as text" if plain else ""
         raise ConfigError(
             f"column {field.name!r} is {field.type}, but {task} reads {wanted(column.kind)} "
-            f"as {column.name!r}"
+            f"as {column.name!r}{hint}"
         )
 
 

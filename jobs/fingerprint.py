@@ -29,6 +29,8 @@ def deciding(job: Job, task: str, dtype: str, weights: str) -> dict[str, Any]:
         "output.keep": job.output.keep,
         "output.on_error": job.output.on_error,
         **_own_class(job),
+        **({"input.schema": job.input.schema} if job.input.schema else {}),
+        **({"input.encoding": job.input.encoding} if job.input.encoding else {}),
         **({"output.schema": job.output.schema} if job.output.schema else {}),
         "transformers": version("transformers"),
         "torch": version("torch"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import warnings
 from typing import Annotated, Any, Literal
 
@@ -77,11 +78,17 @@ class ModelSection(_Section):
     compile: bool = False
 
 
+# pydantic has a method of that name, deprecated long ago; the key is too good a name to give up.
+warnings.filterwarnings("ignore", message='Field name "schema" in "(In|Out)putSection"')
+
+
 class InputSection(_Section):
     """path: files, folders, globs or URLs; in Python also a `datasets.Dataset`.
 
     columns: the task's names to the data's.
     limit: only so many rows, from the start.
+    schema: the types of columns, name to Arrow type ("int64"), where the user knows better.
+    encoding: of CSV, JSON and text files that have no byte order mark; UTF-8 without it.
     media_roots: folders and URLs below which paths and URLs in media columns are read; without
         it, the folders that the input's files lie in.
     storage_options: for fsspec; never stored or shown.
@@ -93,12 +100,23 @@ class InputSection(_Section):
     )
     columns: dict[str, str] = {}
     limit: int | None = Field(default=None, ge=1)
+    schema: dict[str, str] | None = None  # type: ignore[assignment]
+    encoding: str | None = None
     media_roots: list[str] | None = None
     storage_options: dict[str, Any] = Field(default={}, repr=False, exclude=True)
 
-
-# pydantic has a method of that name, deprecated long ago; the key is too good a name to give up.
-warnings.filterwarnings("ignore", message='Field name "schema" in "OutputSection"')
+    @field_validator("encoding")
+    @classmethod
+    def _is_an_encoding(cls, value: str | None) -> str | None:
+        if value is None:
+            return value
+        try:
+            # Text is decoded a bit at a time; "hex" and the like make no text.
+            if isinstance(codecs.getincrementaldecoder(value)().decode(b""), str):
+                return value
+        except (LookupError, ValueError, TypeError):
+            pass
+        raise ValueError(f"no encoding of text is called {value!r}; there are utf-8, latin-1, …")
 
 
 class OutputSection(_Section):

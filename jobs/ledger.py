@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
+from pipemill.actors.batch import LEFT_OUT
+
 from .errors import ConfigError, RunError
 from .part import read_notes
 from .patience import answered
@@ -41,11 +43,15 @@ class Ledger:
 
         rows: those that went into the parts; dead: how many of them are dead letters.
         truncated_rows, lost_tokens: rows whose text was cut, and the tokens cut.
+        left_out_NAME: rows with a value of that key which no column holds.
         """
         footers = self.footers(splits)
         tally = Counter({name: sum(f[name] for f in footers) for name in ("rows", "dead")})
         for name in ("truncated_rows", "lost_tokens"):  # older footers do not have them
             tally[name] = sum(f.get(name, 0) for f in footers)
+        for footer in footers:
+            for name, rows in footer.get("left_out", {}).items():
+                tally[LEFT_OUT + name] += rows
         return tally
 
     def footers(self, splits: Iterable[Split]) -> list[dict[str, Any]]:

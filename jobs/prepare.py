@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from importlib.metadata import version
@@ -32,9 +33,18 @@ from .schema_text import schema_from
 from .settle import settled_parameters
 from .sink import PartSink
 from .sources import Source, open_source
+from .sources.bad_file import NothingToRead
+from .sources.reading import Reading
 from .storage import absolute
 from .stored_input import is_stored, needs_storing, with_stored_dataset
-from .tasks import inputs_of, parameters_of, wanted_dtype, wanted_task, with_inputs
+from .tasks import (
+    inputs_of,
+    parameters_of,
+    wanted_dtype,
+    wanted_kinds,
+    wanted_task,
+    with_inputs,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +78,8 @@ def prepare(job: Job, lease: Lease | None = None) -> Prepared:
     if lease and needs_storing(job, ledger):
         lease.take()
     planned = with_stored_dataset(job, ledger)
-    plan, changed = _planned(planned, ledger, ledger.read_plan() if known else None)
+    stored = ledger.read_plan() if known else None
+    plan, changed = _planned(planned, ledger, stored, _reading(planned, kind))
     prepared = assemble(planned, plan, ledger, decides, (path, revision))
     if known and (tokens := remembered(planned, ledger)):
         prepared = replace(prepared, load=replace(prepared.load, max_tokens=tokens))
@@ -94,8 +105,9 @@ def look(job: Job) -> Prepared:
         raise ConfigError("a datasets.Dataset is read from a run's output: name its files instead")
     ledger = Ledger(absolute(job.output.path), job.output.storage_options)
     model = locate_model(job.model)
-    _check_fit(job, *wanted_task(job, model[0]), model, here=True)
-    plan, _ = _planned(job, ledger, None)
+    kind, own = wanted_task(job, model[0])
+    _check_fit(job, kind, own, model, here=True)
+    plan, _ = _planned(job, ledger, None, _reading(job, kind))
     prepared = assemble(job, plan, ledger, {}, model)
     return replace(prepared, load=replace(prepared.load, compiles=False))
 
@@ -115,7 +127,8 @@ def assemble(
     read = pa.schema([f for f in plan.schema if f.name in {*keep, *columns.values()}])
     if job.output.schema is not None:
         plan.results = schema_from(job.output.schema).serialize().to_pybytes()
-    source = open_source(plan.format, job.input.storage_options, read)
+    reading = replace(_reading(job, kind), known=tuple(plan.schema.names))
+    source = open_source(plan.format, job.input.storage_options, read, reading)
     if plan.settled is None:
         plan.settled = settled_parameters(kind, parameters, path, source, plan.splits, columns)
     settled = {n: value for n, value in plan.settled.items() if parameters.get(n) is None}
@@ -210,7 +223,17 @@ def _check_unused(ledger: Ledger) -> None:
         )
 
 
-def _planned(job: Job, ledger: Ledger, plan: Plan | None) -> tuple[Plan, bool]:
+def _reading(job: Job, kind: Any) -> Reading:
+    """What the input's values are wanted as."""
+    types = schema_from(job.input.schema, "input.schema") if job.input.schema is not None else []
+    return Reading(
+        kinds=wanted_kinds(kind, parameters_of(job, kind), job.input.columns),
+        types={field.name: field.type for field in types},
+        encoding=job.input.encoding,
+    )
+
+
+def _planned(job: Job, ledger: Ledger, plan: Plan | None, reading: Reading) -> tuple[Plan, bool]:
     """The stored plan, with splits for files that came since, or a new one; whether to store it."""
     files, format = list_files(
         job.input.path,
@@ -219,7 +242,7 @@ def _planned(job: Job, ledger: Ledger, plan: Plan | None) -> tuple[Plan, bool]:
         None if is_stored(job.input.path, ledger) else ledger.path,
         job.output.storage_options,
     )
-    source = open_source(format, job.input.storage_options)
+    source = open_source(format, job.input.storage_options, reading=reading)
     changed = plan is None
     if plan is None:
         plan = Plan(format, source.inspect(files))
@@ -234,7 +257,9 @@ def _planned(job: Job, ledger: Ledger, plan: Plan | None) -> tuple[Plan, bool]:
             _check_still_there(plan, files)
             new = []
         elif new:
-            _check_columns(plan, source.inspect(new), new)
+            # Files without a row are never planned, and bad ones have no columns.
+            with suppress(NothingToRead):
+                _check_columns(plan, source.inspect(new), new)
     if new:
         size = job.output.rows_per_part
         plan.add(source.cut(new, None if size == "auto" else size, job.input.limit))

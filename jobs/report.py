@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass
 from html import escape
 from typing import Any
 
+from pipemill.actors.batch import LEFT_OUT
+
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
@@ -24,6 +26,7 @@ class Report:
     device_busy: share of the actors' time, from loaded to the last forward pass, in which one ran.
     truncated: `rows` of the whole output whose text was cut, and the `tokens` that they lost; None,
         and left out of the JSON, if none was.
+    left_out: rows of the whole output with a value that no column holds, by its key, alike.
     """
 
     rows: int
@@ -40,12 +43,14 @@ class Report:
     max_tokens: int | None = None
     device_busy: float | None = None
     truncated: dict[str, int] | None = None
+    left_out: dict[str, int] | None = None
 
     def to_json(self) -> str:
         """One line."""
         fields = asdict(self)
-        if self.truncated is None:
-            del fields["truncated"]
+        for name in ("truncated", "left_out"):
+            if fields[name] is None:
+                del fields[name]
         return json.dumps(fields)
 
     def __str__(self) -> str:
@@ -77,6 +82,12 @@ class Report:
         if self.truncated is not None:
             rows, tokens = self.truncated["rows"], self.truncated["tokens"]
             lines.append(("truncated", f"{rows:,} rows lost {tokens:,} tokens of their texts"))
+        if self.left_out is not None:
+            some = [f"{name!r} in {rows:,} rows" for name, rows in self.left_out.items()]
+            more = f" and {len(some) - 5} other keys" if len(some) > 5 else ""
+            lines.append(
+                ("not kept", f"values of {', '.join(some[:5])}{more}, which no column holds")
+            )
         lines.append(("output", f"{self.output} ({self.splits:,} parts)"))
         if self.dead:
             lines.append(("dead letters", f"{self.output.rstrip('/')}/_pipemill/dead-letter/"))
@@ -96,6 +107,12 @@ class Report:
         if self.device_busy is not None:
             lines.append(("device busy", f"{100 * self.device_busy:.0f} %"))
         return lines
+
+
+def left_out(work: Mapping[str, float]) -> dict[str, int] | None:
+    """The field `left_out` of what was counted, if anything was left out."""
+    names = [name for name in work if name.startswith(LEFT_OUT)]
+    return {name.removeprefix(LEFT_OUT): int(work[name]) for name in names} or None
 
 
 def computed(work: Mapping[str, float]) -> dict[str, Any]:

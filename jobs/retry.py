@@ -23,7 +23,7 @@ from .placement import run_splits
 from .plan import Plan, Split
 from .prepare import Prepared, assemble
 from .progress import Progress
-from .report import Report
+from .report import Report, left_out
 from .retried import DeadRows, Mending
 from .status import open_output
 from .storage import absolute
@@ -168,4 +168,5 @@ def _report(
         splits=len(plan.splits),
         added={name: added[name] for name in ("rows", "done", "dead", "splits")},
         truncated=cut if cut["rows"] else None,
+        left_out=left_out(whole),
     )

@@ -22,7 +22,7 @@ from .placement import run_splits
 from .plan import RowEstimate, Split
 from .prepare import Prepared, prepare
 from .progress import Progress
-from .report import Report, computed
+from .report import Report, computed, left_out
 from .sample import sampled_schema
 from .storage import absolute
 
@@ -171,6 +171,7 @@ def _report(
         },
         **computed(added),
         truncated=truncated if truncated["rows"] else None,
+        left_out=left_out(whole),
     )
 
 

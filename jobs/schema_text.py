@@ -14,14 +14,15 @@ _EXAMPLES = (
 )
 
 
-def schema_from(columns: Mapping[str, str]) -> pa.Schema:
-    """Raises ConfigError for a type that is none."""
+def schema_from(columns: Mapping[str, str], key: str = "output.schema") -> pa.Schema:
+    """Raises ConfigError for a type that is none. key: where the config says them."""
     if not columns:
-        raise ConfigError("output.schema names no column")
-    return pa.schema([(name, _parsed(text, name)) for name, text in columns.items()])
+        raise ConfigError(f"{key} names no column")
+    return pa.schema([(name, _parsed(text, f"{key}.{name}")) for name, text in columns.items()])
 
 
 def _parsed(text: str, name: str) -> pa.DataType:
+    """name: of the key that says it."""
     head, bracket, rest = text.strip().partition("<")
     inner, closed, size = rest.rpartition(">")
     if not bracket:
@@ -59,4 +60,4 @@ def _split(text: str) -> list[str]:
 
 
 def _wrong(text: str, name: str) -> ConfigError:
-    return ConfigError(f"output.schema.{name}: {text!r} is no type; there are {_EXAMPLES}, …")
+    return ConfigError(f"{name}: {text!r} is no type; there are {_EXAMPLES}, …")

@@ -16,6 +16,7 @@ from .ledger import DEAD_LETTERS
 from .media import holds_files
 from .part import encode, to_ranges
 from .patience import patiently
+from .report import left_out
 from .storage import open_filesystem, write_whole
 
 
@@ -69,6 +70,7 @@ class PartSink:
             "dead_rows": to_ranges(sorted(batch.failures)),
             "truncated_rows": int(batch.work.get("truncated_rows", 0)),
             "lost_tokens": int(batch.work.get("lost_tokens", 0)),
+            **({"left_out": keys} if (keys := left_out(batch.work)) else {}),
             "tokens": int(batch.work.get("tokens", 0)),
             "padded_tokens": int(batch.work.get("padded_tokens", 0)),
         }

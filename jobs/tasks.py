@@ -18,6 +18,8 @@ from .own_code import check_class, model_brings
 
 # A column that an unknown pipeline is given, where the user names none.
 USUAL = ("inputs", "text", "image", "audio", "video", "messages")
+# Of these a pipeline of the user's is given text, of whatever else what the values seem to be.
+_TEXTS = ("inputs", "text")
 
 
 def wanted_task(job: Job, model: str) -> tuple[Any, bool]:
@@ -90,6 +92,22 @@ def inputs_of(kind: Any, parameters: Mapping[str, Any]) -> tuple[Column, ...]:
     if not parameters.get("is_split_into_words") or getattr(kind, "any_parameter", False):
         return kind.inputs
     return tuple(replace(c, kind="words") if c.kind == "text" else c for c in kind.inputs)
+
+
+def wanted_kinds(
+    kind: Any, parameters: Mapping[str, Any], mapping: Mapping[str, str]
+) -> dict[str, str]:
+    """The columns that a task may read, each with the kind of its values."""
+    inputs = inputs_of(kind, parameters) or tuple(Column(name=n, kind="any") for n in USUAL)
+    return {
+        mapping.get(column.name, column.name): _kind(column)
+        for column in inputs
+        if column.name not in parameters
+    }
+
+
+def _kind(column: Column) -> str:
+    return "text" if column.kind == "any" and column.name in _TEXTS else column.kind
 
 
 def _check_parameters(job: Job, kind: Any) -> None:

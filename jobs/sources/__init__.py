@@ -9,14 +9,17 @@ from typing import Any, Protocol
 import pyarrow as pa
 from pipemill.actors.batch import Batch
 
+from ..errors import ConfigError
 from ..listing import InputFile
 from ..patience import answered, patiently
 from .arrow import ArrowSource
 from .csv import CsvSource
+from .declared import DeclaredSource
 from .files import FilesSource
 from .jsonl import JsonlSource
 from .parquet import ParquetSource
 from .ranges import Piece
+from .reading import Reading
 from .text import TextSource
 from .webdataset import WebDatasetSource
 
@@ -36,12 +39,15 @@ class Source(Protocol):
         """The rows of a split, with the schema of the plan. Raises StoreError."""
 
 
-_SOURCES: dict[str, Callable[[dict[str, Any], pa.Schema | None], Source]] = {
-    "parquet": ParquetSource,
+# Of files of text, whose values have the types that are asked for.
+_TEXTS: dict[str, Callable[[dict[str, Any], pa.Schema | None, Reading], Source]] = {
     "jsonl": JsonlSource,
-    "arrow": ArrowSource,
     "csv": CsvSource,
     "text": TextSource,
+}
+_SOURCES: dict[str, Callable[[dict[str, Any], pa.Schema | None], Source]] = {
+    "parquet": ParquetSource,
+    "arrow": ArrowSource,
     "files": FilesSource,
     "webdataset": WebDatasetSource,
 }
@@ -65,5 +71,28 @@ class _Patient:
         return patiently(lambda: self.source.read(split), split["path"])
 
 
-def open_source(format: str, options: Mapping[str, Any], schema: pa.Schema | None = None) -> Source:
-    return _Patient(_SOURCES[format](dict(options), schema))
+def open_source(
+    format: str,
+    options: Mapping[str, Any],
+    schema: pa.Schema | None = None,
+    reading: Reading | None = None,
+) -> Source:
+    """Open a format's files. Raises ConfigError for what the format can't be read with.
+
+    schema: the columns to read; None before they are known.
+    """
+    reading = reading or Reading()
+    if format in _TEXTS:
+        return _Patient(_TEXTS[format](dict(options), schema, reading))
+    if reading.encoding is not None:
+        raise ConfigError(
+            f"input.encoding is of {', '.join(_TEXTS)}; the input is {format}, which has none"
+        )
+    if not reading.types:
+        return _Patient(_SOURCES[format](dict(options), schema))
+    if format not in ("parquet", "arrow"):
+        raise ConfigError(
+            f"input.schema is of {', '.join(_TEXTS)}, parquet and arrow; the columns of {format} "
+            "have the types that they have"
+        )
+    return _Patient(DeclaredSource(_SOURCES[format], dict(options), schema, reading))

@@ -14,7 +14,7 @@ _LONGEST_FIELD = 2**30
 class Record:
     """start, stop: its bytes. closed: False for one in which the file ends within quotes.
 
-    broken: why it has no fields, where it is none.
+    broken: why it has no fields, where it is none. lines: those that were read up to its end.
     """
 
     start: int
@@ -22,6 +22,7 @@ class Record:
     fields: list[str]
     closed: bool = True
     broken: str = ""
+    lines: int = 1
 
 
 def records(lines: Iterable[bytes], delimiter: str, start: int = 0) -> Iterator[Record]:
@@ -40,7 +41,7 @@ def records(lines: Iterable[bytes], delimiter: str, start: int = 0) -> Iterator[
         except StopIteration:
             return
         except csv.Error as error:
-            yield Record(first, feed.place, [], broken=str(error))
+            yield Record(first, feed.place, [], True, str(error), feed.lines_read)
             reader = csv.reader(feed, delimiter=delimiter)  # the old one is within that line
             continue
         if feed.ended:
@@ -49,14 +50,14 @@ def records(lines: Iterable[bytes], delimiter: str, start: int = 0) -> Iterator[
                 yield Record(first, feed.place, fields, closed=False)
             return
         if fields:
-            yield Record(first, feed.place, fields)
+            yield Record(first, feed.place, fields, lines=feed.lines_read)
 
 
 class _Feed:
     """Lines as text, and one more to tell where the last record ends. place: bytes handed out."""
 
     def __init__(self, lines: Iterable[bytes], place: int) -> None:
-        self.lines, self.place, self.ended = iter(lines), place, False
+        self.lines, self.place, self.ended, self.lines_read = iter(lines), place, False, 0
 
     def __iter__(self) -> Iterator[str]:
         return self
@@ -69,4 +70,5 @@ class _Feed:
             self.ended = True
             return '"end"'
         self.place += len(line)
+        self.lines_read += 1
         return line.decode("latin-1")

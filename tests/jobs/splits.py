@@ -14,17 +14,17 @@ FOLDER = settings(
 )
 
 
-def plan(path, rows_per_part=None, limit=None, format="auto"):
+def plan(path, rows_per_part=None, limit=None, format="auto", reading=None):
     paths = path if isinstance(path, list) else str(path)
     files, format = list_files(paths, format, {}, "/nowhere")
-    source = open_source(format, {})
+    source = open_source(format, {}, reading=reading)
     made = Plan(format, source.inspect(files))
     made.add(source.cut(files, rows_per_part, limit))
     return made
 
 
-def read(made):
-    source = open_source(made.format, {}, made.schema)
+def read(made, reading=None):
+    source = open_source(made.format, {}, made.schema, reading)
     return [source.read(json.loads(split.to_json())) for split in made.splits]
 
 

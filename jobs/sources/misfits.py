@@ -1,0 +1,38 @@
+"""What is said of a value that a column can't hold."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pyarrow as pa
+from pyarrow import types
+
+_SHOWN = 80
+
+
+class Misfit(ValueError):
+    """A value of another type than its column's."""
+
+    def __init__(self, column: str, value: Any, kind: pa.DataType, where: str) -> None:
+        super().__init__(f"column {column!r} is {shown(value)}, not {wanted(kind)} ({where})")
+
+
+def shown(value: Any) -> str:
+    """A value, shortened: as JSON, or a field of CSV in quotes."""
+    text = repr(value) if isinstance(value, bytes) else json.dumps(value, default=str)
+    text = getattr(value, "text", text)
+    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 1]}…"
+
+
+def wanted(kind: pa.DataType) -> str:
+    """What a column of this type holds."""
+    if types.is_string(kind) or types.is_large_string(kind):
+        return "a text"
+    if types.is_boolean(kind):
+        return "true or false"
+    if types.is_integer(kind):
+        return f"a whole number ({kind})"
+    if types.is_floating(kind):
+        return f"a number that {kind} holds"
+    return f"a value of {kind}"
