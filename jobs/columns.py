@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import io
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, Literal
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 from pipemill.actors.task import Column
 
 from . import media
 from .errors import ConfigError, nearest
 from .kinds import fits, wanted
+from .partitions import is_partition_field
+from .sources.unify import conflict_of
 
 
 def resolve_columns(
@@ -72,6 +76,37 @@ def kept_columns(keep: Literal["all"] | list[str], schema: pa.Schema) -> list[st
                 f"{nearest(name, schema.names)} (columns: {', '.join(schema.names)})"
             )
     return [name for name in schema.names if name in keep]
+
+
+def read_columns(schema: pa.Schema, names: Collection[str]) -> pa.Schema:
+    """Return the columns of these names, and at least one that lies in the files."""
+    found = [field for field in schema if field.name in names]
+    if all(map(is_partition_field, found)):  # how many rows there are only the files tell
+        inside = [f for f in schema if not is_partition_field(f) and conflict_of(f) is None]
+        found = [*inside[:1], *found]
+    return pa.schema(found)
+
+
+def check_conflicts(schema: pa.Schema, read: Iterable[str], keep: Iterable[str]) -> None:
+    """Raise ConfigError for a column that is needed and whose types in the files can't be one."""
+    for field in schema:
+        why = conflict_of(field)
+        if why is not None and field.name in read:
+            raise ConfigError(why)
+        if why is not None and field.name in keep:
+            raise ConfigError(f"{why}, or name the columns to keep without it (output.keep)")
+
+
+def check_writable(schema: pa.Schema) -> None:
+    """Raise ConfigError for a column that Parquet has no type for."""
+    for field in schema:
+        try:
+            pq.write_table(pa.schema([field]).empty_table(), io.BytesIO())
+        except pa.ArrowException:
+            raise ConfigError(
+                f"column {field.name!r} is {field.type}, which Parquet can't hold: name the "
+                "columns to keep without it (output.keep)"
+            ) from None
 
 
 def beside(rows: pa.Table, added: pa.Table) -> pa.Table:

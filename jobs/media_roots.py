@@ -8,6 +8,7 @@ import os
 from pipemill.pipelines.media import MediaAccess
 
 from .errors import ConfigError
+from .formats import is_chain
 from .job import InputSection
 from .storage import absolute
 
@@ -39,7 +40,7 @@ def _folder(path: str) -> str | None:
     None where there is no such folder: inside archives ("zip://…::…"), or of all buckets.
     """
     path = absolute(path)
-    if "::" in path:
+    if is_chain(path) or ("::" in path and "://" in path):
         return None
     if os.path.isfile(path):  # its name may look like a glob
         return os.path.dirname(path)

@@ -15,7 +15,14 @@ from pipemill.pipelines.load import LoadTask
 import pipemill
 
 from .budgets import remembered
-from .columns import check_one_of, kept_columns, resolve_columns
+from .columns import (
+    check_conflicts,
+    check_one_of,
+    check_writable,
+    kept_columns,
+    read_columns,
+    resolve_columns,
+)
 from .dataset_input import is_dataset
 from .errors import ConfigError
 from .fingerprint import check_same, deciding, fingerprint
@@ -66,7 +73,8 @@ def prepare(job: Job, lease: Lease | None = None) -> Prepared:
     if lease and needs_storing(job, ledger):
         lease.take()
     planned = with_stored_dataset(job, ledger)
-    plan, changed = _planned(planned, ledger, ledger.read_plan() if known else None)
+    reads = {job.input.columns.get(c.name, c.name) for c in kind.inputs}
+    plan, changed = _planned(planned, ledger, ledger.read_plan() if known else None, reads)
     prepared = assemble(planned, plan, ledger, decides, (path, revision))
     if known and (tokens := remembered(planned, ledger)):
         prepared = replace(prepared, load=replace(prepared.load, max_tokens=tokens))
@@ -91,7 +99,7 @@ def look(job: Job) -> Prepared:
     if is_dataset(job.input.path):
         raise ConfigError("a datasets.Dataset is read from a run's output: name its files instead")
     ledger = Ledger(absolute(job.output.path), job.output.storage_options)
-    plan, _ = _planned(job, ledger, None)
+    plan, _ = _planned(job, ledger, None, set())
     prepared = assemble(job, plan, ledger, {}, locate_model(job.model))
     return replace(prepared, load=replace(prepared.load, compiles=False))
 
@@ -105,10 +113,13 @@ def assemble(
     kind = with_inputs(kind, plan.schema)
     parameters = parameters_of(job, kind)
     inputs = inputs_of(kind, parameters)
+    keep = kept_columns(job.output.keep, plan.schema)
+    named = {job.input.columns.get(c.name, c.name) for c in inputs if c.name not in parameters}
+    check_conflicts(plan.schema, named, keep)
     columns = resolve_columns(kind.name, inputs, job.input.columns, parameters, plan.schema)
     check_one_of(kind, columns)
-    keep = kept_columns(job.output.keep, plan.schema)
-    read = pa.schema([f for f in plan.schema if f.name in {*keep, *columns.values()}])
+    read = read_columns(plan.schema, {*keep, *columns.values()})
+    check_writable(read.empty_table().select(keep).schema)
     if job.output.schema is not None:
         plan.results = schema_from(job.output.schema).serialize().to_pybytes()
     source = open_source(plan.format, job.input.storage_options, read)
@@ -187,8 +198,11 @@ def _check_unused(ledger: Ledger) -> None:
         )
 
 
-def _planned(job: Job, ledger: Ledger, plan: Plan | None) -> tuple[Plan, bool]:
-    """The stored plan, with splits for files that came since, or a new one; whether to store it."""
+def _planned(job: Job, ledger: Ledger, plan: Plan | None, reads: set[str]) -> tuple[Plan, bool]:
+    """The stored plan, with splits for files that came since, or a new one; whether to store it.
+
+    reads: columns that files which came since must have.
+    """
     files, format = list_files(
         job.input.path,
         job.input.format,
@@ -211,7 +225,7 @@ def _planned(job: Job, ledger: Ledger, plan: Plan | None) -> tuple[Plan, bool]:
             _check_still_there(plan, files)
             new = []
         elif new:
-            _check_columns(plan, source.inspect(new), new)
+            _check_columns(plan, source.inspect(new), new, reads)
     if new:
         size = job.output.rows_per_part
         plan.add(source.cut(new, None if size == "auto" else size, job.input.limit))
@@ -226,8 +240,10 @@ def _check_still_there(plan: Plan, files: list[InputFile]) -> None:
         raise ConfigError(f"{min(gone)}, which this output was planned for, is not in the input")
 
 
-def _check_columns(plan: Plan, schema: pa.Schema, new: list[InputFile]) -> None:
+def _check_columns(plan: Plan, schema: pa.Schema, new: list[InputFile], reads: set[str]) -> None:
     missing = set(plan.schema.names) - set(schema.names)
+    if plan.format in ("parquet", "arrow"):  # other columns are null where they are missing
+        missing &= reads
     if missing and plan.format in ("parquet", "arrow", "csv"):
         raise ConfigError(
             f"new input files ({new[0].path}, …) lack the columns {', '.join(sorted(missing))} "

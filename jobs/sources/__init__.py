@@ -10,6 +10,7 @@ import pyarrow as pa
 from pipemill.actors.batch import Batch
 
 from ..listing import InputFile
+from ..partitions import is_partition_field, partition_fields, partition_values
 from ..patience import answered, patiently
 from .arrow import ArrowSource
 from .csv import CsvSource
@@ -48,13 +49,19 @@ _SOURCES: dict[str, Callable[[dict[str, Any], pa.Schema | None], Source]] = {
 
 
 @dataclass(frozen=True)
-class _Patient:
-    """A source that reads again while its store is away."""
+class _Reader:
+    """A source that reads again while its store is away, and adds what folders name.
+
+    schema: the columns to read, those that folders name last.
+    """
 
     source: Source
+    schema: pa.Schema | None
 
     def inspect(self, files: list[InputFile]) -> pa.Schema:
-        return answered(lambda: self.source.inspect(files), "the input")
+        schema = answered(lambda: self.source.inspect(files), "the input")
+        added = partition_fields([file.partitions for file in files], schema.names)
+        return pa.schema([*schema, *added], metadata=schema.metadata) if added else schema
 
     def cut(
         self, files: list[InputFile], rows_per_part: int | None, limit: int | None
@@ -62,8 +69,17 @@ class _Patient:
         return answered(lambda: self.source.cut(files, rows_per_part, limit), "the input")
 
     def read(self, split: dict[str, Any]) -> Batch:
-        return patiently(lambda: self.source.read(split), split["path"])
+        assert self.schema is not None
+        batch = patiently(lambda: self.source.read(split), split["path"])
+        for field in filter(is_partition_field, self.schema):
+            files = split.get("bundle") or [split]
+            values = partition_values(field, [file["path"] for file in files])
+            if len(files) == 1:
+                values = pa.repeat(values[0], batch.rows.num_rows)
+            batch.rows = batch.rows.append_column(field.name, values)
+        return batch
 
 
 def open_source(format: str, options: Mapping[str, Any], schema: pa.Schema | None = None) -> Source:
-    return _Patient(_SOURCES[format](dict(options), schema))
+    read = schema and pa.schema([f for f in schema if not is_partition_field(f)])
+    return _Reader(_SOURCES[format](dict(options), read), schema)
