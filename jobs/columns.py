@@ -68,7 +68,7 @@ def check_one_of(task: Any, columns: Mapping[str, str]) -> None:
 def kept_columns(keep: Literal["all"] | list[str], schema: pa.Schema) -> list[str]:
     """Of "all" those that hold whole files are left out: they would copy the dataset."""
     if keep == "all":
-        return [field.name for field in schema if not media.holds_files(field)]
+        return [f.name for f in schema if not media.holds_files(f) and not media.members_of(f)]
     for name in keep:
         if name not in schema.names:
             raise ConfigError(

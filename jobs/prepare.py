@@ -31,6 +31,7 @@ from .job import Job
 from .lease import Lease
 from .ledger import STATE, Ledger
 from .listing import InputFile
+from .media import merged_columns
 from .media_roots import media_access
 from .models import find_model, locate_model
 from .placement import choose
@@ -110,15 +111,19 @@ def assemble(
     """A job over its plan; writes nothing. model: path and revision."""
     path, _ = model
     kind, own = wanted_task(job, path)
-    kind = with_inputs(kind, plan.schema)
+    schema = plan.schema
+    if plan.format == "webdataset":
+        merged = merged_columns(schema, job.input.columns.values())
+        schema = pa.schema([*schema, *merged], metadata=schema.metadata)
+    kind = with_inputs(kind, schema)
     parameters = parameters_of(job, kind)
     inputs = inputs_of(kind, parameters)
-    keep = kept_columns(job.output.keep, plan.schema)
+    keep = kept_columns(job.output.keep, schema)
     named = {job.input.columns.get(c.name, c.name) for c in inputs if c.name not in parameters}
-    check_conflicts(plan.schema, named, keep)
-    columns = resolve_columns(kind.name, inputs, job.input.columns, parameters, plan.schema)
+    check_conflicts(schema, named, keep)
+    columns = resolve_columns(kind.name, inputs, job.input.columns, parameters, schema)
     check_one_of(kind, columns)
-    read = read_columns(plan.schema, {*keep, *columns.values()})
+    read = read_columns(schema, {*keep, *columns.values()})
     check_writable(read.empty_table().select(keep).schema)
     if job.output.schema is not None:
         plan.results = schema_from(job.output.schema).serialize().to_pybytes()
