@@ -55,6 +55,35 @@ def resolve_columns(
     return found
 
 
+def with_needed(
+    schema: pa.Schema,
+    task: Any,
+    inputs: tuple[Column, ...],
+    mapping: Mapping[str, str],
+    parameters: Mapping[str, Any],
+) -> pa.Schema:
+    """Add the columns that a task needs to those of files without a row, which tell none."""
+    needed = {column.name for column in inputs if column.required or column.name in mapping}
+    one_of = getattr(task, "one_of", ())
+    if one_of and not needed & set(one_of):
+        needed.add(one_of[0])
+    for column in inputs:
+        name = mapping.get(column.name, column.name)
+        if column.name in needed and column.name not in parameters and name not in schema.names:
+            kind = next(kind for kind in _USUAL_TYPES if fits(column.kind, kind))
+            schema = schema.append(pa.field(name, kind))
+    return schema
+
+
+_USUAL_TYPES = (
+    pa.string(),
+    pa.list_(pa.string()),
+    pa.float64(),
+    pa.bool_(),
+    pa.list_(pa.list_(pa.int64())),
+)
+
+
 def check_one_of(task: Any, columns: Mapping[str, str]) -> None:
     """Raises ConfigError if a task that reads one of several columns has none of them."""
     names = getattr(task, "one_of", ())

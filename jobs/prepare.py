@@ -22,6 +22,7 @@ from .columns import (
     kept_columns,
     read_columns,
     resolve_columns,
+    with_needed,
 )
 from .dataset_input import is_dataset
 from .errors import ConfigError
@@ -35,11 +36,11 @@ from .media import merged_columns
 from .media_roots import media_access
 from .models import find_model, locate_model
 from .placement import choose
-from .plan import Plan
+from .plan import NOTHING, Plan
 from .schema_text import schema_from
 from .settle import settled_parameters
 from .sink import PartSink
-from .sources import Source, open_source
+from .sources import Piece, Source, open_source
 from .storage import absolute
 from .stored_input import is_stored, needs_storing, with_stored_dataset
 from .tasks import inputs_of, parameters_of, wanted_dtype, wanted_task, with_inputs
@@ -77,6 +78,11 @@ def prepare(job: Job, lease: Lease | None = None) -> Prepared:
     reads = {job.input.columns.get(c.name, c.name) for c in kind.inputs}
     plan, changed = _planned(planned, ledger, ledger.read_plan() if known else None, reads)
     prepared = assemble(planned, plan, ledger, decides, (path, revision))
+    if plan.is_of_nothing and prepared.asks_sample:
+        raise ConfigError(
+            f"the input has no rows, and which columns {kind.name} adds only answers to rows show: "
+            "declare them in output.schema"
+        )
     if known and (tokens := remembered(planned, ledger)):
         prepared = replace(prepared, load=replace(prepared.load, max_tokens=tokens))
     exist = ledger.parts()
@@ -86,6 +92,8 @@ def prepare(job: Job, lease: Lease | None = None) -> Prepared:
         if ledger.state() != seen:  # another run came and went in between
             return prepare(job, lease)
     if changed:
+        if NOTHING.part in exist and not plan.is_of_nothing:
+            ledger.remove(NOTHING.part)
         ledger.write_plan(plan)
     if not known:
         ledger.write_job(_record(planned, decides))
@@ -118,6 +126,8 @@ def assemble(
     kind = with_inputs(kind, schema)
     parameters = parameters_of(job, kind)
     inputs = inputs_of(kind, parameters)
+    if plan.is_of_nothing and plan.format in ("jsonl", "webdataset"):
+        schema = with_needed(schema, kind, inputs, {**job.input.columns}, parameters)
     keep = kept_columns(job.output.keep, schema)
     named = {job.input.columns.get(c.name, c.name) for c in inputs if c.name not in parameters}
     check_conflicts(schema, named, keep)
@@ -216,26 +226,31 @@ def _planned(job: Job, ledger: Ledger, plan: Plan | None, reads: set[str]) -> tu
         job.output.storage_options,
     )
     source = open_source(format, job.input.storage_options)
-    changed = plan is None
-    if plan is None:
-        plan = Plan(format, source.inspect(files))
-        new = files
-    else:
-        new = plan.new_files(files)
-        if format != plan.format:
-            raise ConfigError(
-                f"the input was {plan.format} when it was planned, and is {format} now"
-            )
-        if job.input.limit:
-            _check_still_there(plan, files)
-            new = []
-        elif new:
-            _check_columns(plan, source.inspect(new), new, reads)
+    if plan is None or not plan.splits or plan.is_of_nothing:
+        # Of an input without rows nothing is settled, not even its columns.
+        made = Plan(format, source.inspect(files))
+        made.add(_cut(job, source, files))
+        if plan is not None and plan.splits and not made.splits:
+            return plan, False
+        made.splits = made.splits or [NOTHING]
+        return made, True
+    new = plan.new_files(files)
+    if format != plan.format:
+        raise ConfigError(f"the input was {plan.format} when it was planned, and is {format} now")
+    if job.input.limit:
+        _check_still_there(plan, files)
+        new = []
+    elif new:
+        _check_columns(plan, source.inspect(new), new, reads)
+    before = len(plan.splits)
     if new:
-        size = job.output.rows_per_part
-        plan.add(source.cut(new, None if size == "auto" else size, job.input.limit))
-        changed = True
-    return plan, changed
+        plan.add(_cut(job, source, new))
+    return plan, len(plan.splits) > before
+
+
+def _cut(job: Job, source: Source, files: list[InputFile]) -> list[Piece]:
+    size = job.output.rows_per_part
+    return source.cut(files, None if size == "auto" else size, job.input.limit)
 
 
 def _check_still_there(plan: Plan, files: list[InputFile]) -> None:

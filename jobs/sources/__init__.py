@@ -59,6 +59,8 @@ class _Reader:
     schema: pa.Schema | None
 
     def inspect(self, files: list[InputFile]) -> pa.Schema:
+        if isinstance(self.source, JsonlSource) and all(map(_is_empty, files)):
+            return pa.schema([])
         schema = answered(lambda: self.source.inspect(files), "the input")
         added = partition_fields([file.partitions for file in files], schema.names)
         return pa.schema([*schema, *added], metadata=schema.metadata) if added else schema
@@ -70,6 +72,8 @@ class _Reader:
 
     def read(self, split: dict[str, Any]) -> Batch:
         assert self.schema is not None
+        if not split["path"]:  # an input without rows
+            return Batch(self.schema.empty_table())
         batch = patiently(lambda: self.source.read(split), split["path"])
         for field in filter(is_partition_field, self.schema):
             files = split.get("bundle") or [split]
@@ -78,6 +82,11 @@ class _Reader:
                 values = pa.repeat(values[0], batch.rows.num_rows)
             batch.rows = batch.rows.append_column(field.name, values)
         return batch
+
+
+def _is_empty(file: InputFile) -> bool:
+    # A web server may not tell how long a file is.
+    return not file.size and not file.path.startswith("http")
 
 
 def open_source(format: str, options: Mapping[str, Any], schema: pa.Schema | None = None) -> Source:

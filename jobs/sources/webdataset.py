@@ -23,6 +23,8 @@ _TEXT = set(
 )
 # So many shards are splits enough, if they are not very large.
 _MANY, _VERY_LARGE = 64, 256 * 2**20
+# No tar without members is longer.
+_RECORD = 10240
 
 
 @dataclass
@@ -63,7 +65,7 @@ class WebDatasetSource:
         self, files: list[InputFile], rows_per_part: int | None, limit: int | None
     ) -> list[Piece]:
         return cut_by_reading(
-            files,
+            [file for file in files if file.size > _RECORD or not self._is_empty(file)],
             rows_per_part,
             limit,
             lambda file: ((sample.start, sample.stop) for sample in self._samples(file)),
@@ -95,8 +97,11 @@ class WebDatasetSource:
 
     def _is_empty(self, file: InputFile) -> bool:
         """Whether a file is a tar without members."""
-        with LineFiles(self.options, blank=False).open(file.path) as stream:
-            start = stream.read(1024)
+        try:
+            with LineFiles(self.options, blank=False).open(file.path) as stream:
+                start = stream.read(1024)
+        except (OSError, EOFError):
+            return False
         return bool(start) and not start.strip(b"\0")
 
     def _samples(self, file: InputFile) -> Iterator[Sample]:

@@ -82,8 +82,6 @@ def test_what_is_no_plain_dataset_is_refused(models, tmp_path):
         for given in (wrong, {"path": wrong}):
             with pytest.raises(pipemill.ConfigError, match=f"'input.path' in the job: .*{message}"):
                 pipemill.run(**job(models, given, tmp_path / "out"))
-    with pytest.raises(pipemill.ConfigError, match="has no rows"):
-        pipemill.run(**job(models, ones.select([]), tmp_path / "out"))
 
 
 def test_files_are_stored_as_they_are_and_never_decoded(tmp_path):
