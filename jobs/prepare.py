@@ -26,6 +26,7 @@ from .columns import (
 )
 from .dataset_input import is_dataset
 from .errors import ConfigError
+from .features import features_of
 from .fingerprint import check_same, deciding, fingerprint
 from .inputs import list_files
 from .job import Job
@@ -151,6 +152,7 @@ def assemble(
             options=job.output.storage_options,
             keep=keep,
             on_error=job.output.on_error,
+            features=features_of(plan.schema.metadata),
             footer={"job": kind.name, "fingerprint": fingerprint(decides)},
         ),
         placement=choose(

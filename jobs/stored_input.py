@@ -88,7 +88,8 @@ def _tables(dataset: Any) -> Iterator[pa.Table]:
 
     features = dataset.features
     refers = any(require_storage_embed(feature) for feature in features.values())
-    schema, first = plain(features.arrow_schema), 0
+    notes = features.arrow_schema.metadata
+    schema, first = plain(features.arrow_schema).with_metadata(notes), 0
     if not len(dataset):
         yield schema.empty_table()
     for rows in dataset.with_format("arrow").iter(_ROWS_WITH_FILES if refers else _ROWS):

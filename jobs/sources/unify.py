@@ -8,6 +8,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ..features import common_features, with_features
 from ..listing import InputFile
 from .schemas import map_types, plain
 
@@ -32,8 +33,9 @@ def unify_columns(
 
     A type is the one that holds the values of all files. Where the only common type would change a
     value (a large whole number as floating point), the column is text. Where no type is common,
-    `conflict_of` tells why.
+    `conflict_of` tells why. Its notes tell the features of `datasets` that the files agree on.
     """
+    features = common_features(schemas)
     of_schema = {schema: plain(schema) for schema in set(schemas)}  # many files, few schemas
     schemas = [of_schema[schema] for schema in schemas]
     first = {schema: file for file, schema in reversed(list(zip(files, schemas, strict=True)))}
@@ -56,7 +58,7 @@ def unify_columns(
     for name in mixed:
         if conflict_of(fields[name]) is None and _changes(fields[name], files, schemas, extremes):
             fields[name] = pa.field(name, pa.string())
-    return pa.schema(list(fields.values()))
+    return with_features(pa.schema(list(fields.values())), features)
 
 
 def extremes(column: pa.ChunkedArray) -> tuple[int, int] | None:
