@@ -36,6 +36,7 @@ from .listing import InputFile
 from .media import merged_columns
 from .media_roots import media_access
 from .models import find_model, locate_model
+from .partitions import is_partition_field, partition_values
 from .placement import choose
 from .plan import NOTHING, Plan
 from .schema_text import schema_from
@@ -263,7 +264,15 @@ def _check_still_there(plan: Plan, files: list[InputFile]) -> None:
 
 
 def _check_columns(plan: Plan, schema: pa.Schema, new: list[InputFile], reads: set[str]) -> None:
-    missing = set(plan.schema.names) - set(schema.names)
+    for field in filter(is_partition_field, plan.schema):
+        try:
+            partition_values(field, [file.path for file in new])
+        except ValueError as error:
+            raise ConfigError(
+                f"{error}: take it out of the input, or name another output"
+            ) from None
+    inside = {field.name for field in plan.schema if not is_partition_field(field)}
+    missing = inside - set(schema.names)
     if plan.format in ("parquet", "arrow"):  # other columns are null where they are missing
         missing &= reads
     if missing and plan.format in ("parquet", "arrow", "csv"):
