@@ -45,7 +45,7 @@ def member_of(path: str) -> str:
         return path
     cuts = [match.start() for match in re.finditer("::", path)]
     # A member's own name may hold "::"; the archive's begins like a path or a URL.
-    cut = next((cut for cut in cuts if _PLACE.match(path, cut + 2)), cuts[-1])
+    cut = next((cut for cut in cuts if _is_place(path[cut + 2 :])), cuts[-1])
     return path[:cut]
 
 
@@ -59,7 +59,8 @@ def is_chain(path: str) -> bool:
     return bool(joint) and re.fullmatch("[a-z0-9+.-]+", protocol) is not None and _joins(protocol)
 
 
-_PLACE = re.compile(r"[/~]|[A-Za-z][A-Za-z0-9+.-]*(://|::)")
+def _is_place(path: str) -> bool:
+    return bool(re.match(r"[/~]|[A-Za-z][A-Za-z0-9+.-]*://", path)) or is_chain(path)
 
 
 @lru_cache
@@ -70,7 +71,9 @@ def _joins(protocol: str) -> bool:
         return True
     except ValueError:
         return False
-    return bool({"fo", "target_protocol"} & inspect.signature(reader.__init__).parameters.keys())
+    makers = [vars(kind)["__init__"] for kind in reader.__mro__ if "__init__" in vars(kind)]
+    taken = {name for make in makers[:-1] for name in inspect.signature(make).parameters}
+    return bool({"fo", "target_protocol"} & taken)
 
 
 def _suffix(name: str) -> str:

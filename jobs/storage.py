@@ -32,14 +32,14 @@ def open_filesystem(url: str, options: Mapping[str, Any]) -> tuple[AbstractFileS
     # What fsspec is to open must have no "::" in a file's name.
     if not is_chain(url):
         plain = url.replace("::", ":")
-    elif "::" in member:
+    elif "::" in member and member != url:
         plain = f"{member.partition('://')[0]}://{url.removeprefix(member)}"
     else:
         plain = url
     try:
         filesystem, path = url_to_fs(plain, use_listings_cache=False, **options)
         if plain != url:
-            path = filesystem._strip_protocol(member)
+            path = filesystem._strip_protocol(member.replace("::", "\0")).replace("\0", "::")
     except (ImportError, ValueError) as error:
         raise ConfigError(f"can't open {url}: {error}") from None
     if member != url:
