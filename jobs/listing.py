@@ -12,7 +12,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from .errors import ConfigError, RunError
 from .foreign_tables import table_around, table_of_name
-from .formats import member_of
+from .formats import format_of, member_of
 from .partitions import Partitions, partitions_of
 from .patience import answered
 from .storage import absolute, open_filesystem, url_of
@@ -76,16 +76,18 @@ def _listed(path: str, options: Mapping[str, Any], output: str | None) -> Listin
         else:
             below = entry["name"].removeprefix(found.top).split("/")[:-1]
             files.append(_file(filesystem, entry, path, () if named else partitions_of(below)))
-    table = found.table or (files and not named and _table_around(filesystem, found))
-    return Listing(path, files, named, left_out, table or None)
+    table = found.table or (None if named else _table_around(filesystem, found))
+    return Listing(path, files, named, left_out, table)
 
 
 def _table_around(filesystem: Any, found: _Found) -> str | None:
     protocols = filesystem.protocol
     if "http" in ([protocols] if isinstance(protocols, str) else protocols):
         return None  # it has no folders
-    folders = {entry["name"].rpartition("/")[0] for entry in found.entries[:_LOOKED_AT]}
-    return table_around(filesystem, [found.top, *sorted(folders)])
+    names = [entry["name"] for entry in found.entries if format_of(entry["name"]) == "parquet"]
+    # All below a folder was seen; of a pattern the folders that it passes through were not.
+    parents = {name.rpartition("/")[0] for name in names[:_LOOKED_AT]} if found.is_pattern else ()
+    return table_around(filesystem, [found.top, *sorted(parents)]) if names else None
 
 
 def stat(path: str, options: Mapping[str, Any]) -> InputFile:
@@ -123,6 +125,7 @@ class _Found:
     top: str
     entries: list[dict[str, Any]]
     table: str | None = None
+    is_pattern: bool = False
 
 
 def _found(filesystem: Any, path: str) -> _Found:
@@ -134,7 +137,7 @@ def _found(filesystem: Any, path: str) -> _Found:
         top = path[: min(path.find(c) for c in _WILD if c in path)].rpartition("/")[0]
     else:
         roots = []
-    whole = _Found(top, [])
+    whole = _Found(top, [], is_pattern=top != path)
     # Locally a folder without permission would be passed over in silence.
     strict = {"on_error": "raise"} if isinstance(filesystem, LocalFileSystem) else {}
     for root in roots:

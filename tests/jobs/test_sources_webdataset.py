@@ -19,6 +19,7 @@ from pipemill.actors.task import Column
 from pipemill.jobs.columns import kept_columns, resolve_columns
 from pipemill.jobs.errors import ConfigError
 from pipemill.jobs.media import files_column, merged_columns
+from pipemill.jobs.page import _column_of_labels
 from pipemill.jobs.plan import Plan
 from pipemill.jobs.sources import open_source
 from pipemill.jobs.sources.tar import samples, split_name
@@ -298,6 +299,9 @@ def test_several_suffixes_of_a_kind_are_one_column(tmp_path):
     *_, column, kept = assembled(tmp_path)
     assert (column, kept) == ("image", ["__key__", "txt"])
     assert assembled(tmp_path, keep=["image"])[-1] == ["image"]
+    # The report asks a plan that does not know this column.
+    record = {"job": {"output": {"keep": ["image"]}}}
+    assert _column_of_labels(record, plan(tmp_path)) == ["label"]
     # What the user names is what is read.
     assert images(tmp_path, {"image": "jpg"})[0] == {"0": b"0.jpg", "1": None, "2": None, "3": None}
     assert images(tmp_path, {"image": "png;jpg"})[0] == {
