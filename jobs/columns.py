@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import io
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, Literal
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 from pipemill.actors.task import Column
 
 from . import media
 from .errors import ConfigError, nearest
 from .kinds import fits, wanted
+from .partitions import is_partition_field
 from .sources.jsonl import holds_rest
+from .sources.unify import conflict_of
 
 
 def resolve_columns(
@@ -52,6 +56,35 @@ def resolve_columns(
     return found
 
 
+def with_needed(
+    schema: pa.Schema,
+    task: Any,
+    inputs: tuple[Column, ...],
+    mapping: Mapping[str, str],
+    parameters: Mapping[str, Any],
+) -> pa.Schema:
+    """Add the columns that a task needs to those of files without a row, which tell none."""
+    needed = {column.name for column in inputs if column.required or column.name in mapping}
+    one_of = getattr(task, "one_of", ())
+    if one_of and not needed & set(one_of):
+        needed.add(one_of[0])
+    for column in inputs:
+        name = mapping.get(column.name, column.name)
+        if column.name in needed and column.name not in parameters and name not in schema.names:
+            kind = next(kind for kind in _USUAL_TYPES if fits(column.kind, kind))
+            schema = schema.append(pa.field(name, kind))
+    return schema
+
+
+_USUAL_TYPES = (
+    pa.string(),
+    pa.list_(pa.string()),
+    pa.float64(),
+    pa.bool_(),
+    pa.list_(pa.list_(pa.int64())),
+)
+
+
 def check_one_of(task: Any, columns: Mapping[str, str]) -> None:
     """Raises ConfigError if a task that reads one of several columns has none of them."""
     names = getattr(task, "one_of", ())
@@ -65,7 +98,7 @@ def check_one_of(task: Any, columns: Mapping[str, str]) -> None:
 def kept_columns(keep: Literal["all"] | list[str], schema: pa.Schema) -> list[str]:
     """Of "all" those that hold whole files are left out: they would copy the dataset."""
     if keep == "all":
-        return [field.name for field in schema if not media.holds_files(field)]
+        return [f.name for f in schema if not media.holds_files(f) and not media.members_of(f)]
     for name in keep:
         if name not in schema.names:
             raise ConfigError(
@@ -74,6 +107,37 @@ def kept_columns(keep: Literal["all"] | list[str], schema: pa.Schema) -> list[st
             )
     # What the kept columns can't hold is kept with them.
     return [field.name for field in schema if field.name in keep or (keep and holds_rest(field))]
+
+
+def read_columns(schema: pa.Schema, names: Collection[str]) -> pa.Schema:
+    """Return the columns of these names, and at least one that lies in the files."""
+    found = [field for field in schema if field.name in names]
+    if all(map(is_partition_field, found)):  # how many rows there are only the files tell
+        inside = [f for f in schema if not is_partition_field(f) and conflict_of(f) is None]
+        found = [*inside[:1], *found]
+    return pa.schema(found)
+
+
+def check_conflicts(schema: pa.Schema, read: Iterable[str], keep: Iterable[str]) -> None:
+    """Raise ConfigError for a column that is needed and whose types in the files can't be one."""
+    for field in schema:
+        why = conflict_of(field)
+        if why is not None and field.name in read:
+            raise ConfigError(why)
+        if why is not None and field.name in keep:
+            raise ConfigError(f"{why}, or name the columns to keep without it (output.keep)")
+
+
+def check_writable(schema: pa.Schema) -> None:
+    """Raise ConfigError for a column that Parquet has no type for."""
+    for field in schema:
+        try:
+            pq.write_table(pa.schema([field]).empty_table(), io.BytesIO())
+        except pa.ArrowException:
+            raise ConfigError(
+                f"column {field.name!r} is {field.type}, which Parquet can't hold: name the "
+                "columns to keep without it (output.keep)"
+            ) from None
 
 
 def beside(rows: pa.Table, added: pa.Table) -> pa.Table:

@@ -27,6 +27,12 @@ def check(value: Any) -> None:
         )
     if "Dataset" not in kinds:
         raise ValueError(f"a {type(value).__name__} is no datasets.Dataset")
+    if getattr(value, "_format_type", None) == "custom":
+        raise ValueError(
+            "the Dataset has a transform (set_transform, with_transform), which makes its rows "
+            "anew each time they are read: apply it once with dataset.map(…), or take it off with "
+            "dataset.with_format(None)"
+        )
 
 
 def fingerprint(value: Any) -> str | None:

@@ -55,6 +55,9 @@ def _chosen(listing: Listing, format: str) -> list[InputFile]:
         files = [file for file in files if format_of(file.path) in wanted]
     elif format not in ("auto", "files") and not listing.named:
         files = [file for file in files if format_of(file.path) == format] or files
+    refused = not files or any(format_of(file.path) == "parquet" for file in files)
+    if listing.table and format in ("auto", "parquet") and refused:
+        raise ConfigError(listing.table)
     if not files:
         count = len(listing.files) + listing.left_out
         what = f"{count} files, none of them" if count else "no file"

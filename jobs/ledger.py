@@ -141,6 +141,9 @@ class Ledger:
                 f"can't read the output {self.path}: {type(error).__name__}: {error}"
             ) from error
 
+    def remove(self, name: str) -> None:
+        self.filesystem.rm_file(f"{self.root}/{name}")
+
     def write(self, name: str, data: bytes) -> None:
         try:
             write_whole(self.filesystem, f"{self.root}/{name}", data)

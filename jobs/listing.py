@@ -3,26 +3,32 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
 from fsspec.implementations.local import LocalFileSystem
 
 from .errors import ConfigError, RunError
-from .formats import member_of
+from .foreign_tables import table_around, table_of_name
+from .formats import format_of, member_of
+from .partitions import Partitions, partitions_of
 from .patience import answered
 from .storage import absolute, open_filesystem, url_of
 
 
 @dataclass(frozen=True, slots=True)
 class InputFile:
-    """size in bytes; version: what changes when the file does (an etag, or a time)."""
+    """size in bytes; version: what changes when the file does (an etag, or a time).
+
+    partitions: what the folders name in which it lies, below the place that was listed.
+    """
 
     path: str
     size: int
     version: str
+    partitions: Partitions = field(default=(), compare=False)
 
 
 @dataclass(frozen=True)
@@ -30,12 +36,14 @@ class Listing:
     """named: the path was that of one file, not of a place where files were found.
 
     left_out: how many files were passed over because they lie in the output.
+    table: why the files are not the rows of a table, if they are part of one.
     """
 
     path: str
     files: list[InputFile]
     named: bool
     left_out: int = 0
+    table: str | None = None
 
 
 def output_place(output: str, options: Mapping[str, Any]) -> str:
@@ -60,12 +68,26 @@ def _listed(path: str, options: Mapping[str, Any], output: str | None) -> Listin
     filesystem, inner = open_filesystem(path, options)
     files, left_out = [], 0
     named = filesystem.isfile(inner)
-    for entry in _entries(filesystem, inner):
+    found = _Found(inner, []) if named else _found(filesystem, inner)
+    entries = [filesystem.info(inner)] if named else found.entries
+    for entry in entries:
         if output and f"{_real(filesystem, entry)}/".startswith(f"{output}/"):
             left_out += 1
         else:
-            files.append(_file(filesystem, entry, path))
-    return Listing(path, files, named, left_out)
+            below = entry["name"].removeprefix(found.top).split("/")[:-1]
+            files.append(_file(filesystem, entry, path, () if named else partitions_of(below)))
+    table = found.table or (None if named else _table_around(filesystem, found))
+    return Listing(path, files, named, left_out, table)
+
+
+def _table_around(filesystem: Any, found: _Found) -> str | None:
+    protocols = filesystem.protocol
+    if "http" in ([protocols] if isinstance(protocols, str) else protocols):
+        return None  # it has no folders
+    names = [entry["name"] for entry in found.entries if format_of(entry["name"]) == "parquet"]
+    # All below a folder was seen; of a pattern the folders that it passes through were not.
+    parents = {name.rpartition("/")[0] for name in names[:_LOOKED_AT]} if found.is_pattern else ()
+    return table_around(filesystem, [found.top, *sorted(parents)]) if names else None
 
 
 def stat(path: str, options: Mapping[str, Any]) -> InputFile:
@@ -74,7 +96,9 @@ def stat(path: str, options: Mapping[str, Any]) -> InputFile:
     return _file(filesystem, filesystem.info(inner), path)
 
 
-def _file(filesystem: Any, entry: dict[str, Any], listed: str) -> InputFile:
+def _file(
+    filesystem: Any, entry: dict[str, Any], listed: str, partitions: Partitions = ()
+) -> InputFile:
     """listed: the path at which it was found."""
     url = url_of(filesystem, entry["name"])
     url += listed.removeprefix(member_of(listed))
@@ -83,16 +107,28 @@ def _file(filesystem: Any, entry: dict[str, Any], listed: str) -> InputFile:
             url.encode()
         except UnicodeEncodeError:
             raise OSError(f"the name {url!r} is not UTF-8: rename the file") from None
-    return InputFile(url, int(entry["size"] or 0), _version(entry))
+    return InputFile(url, int(entry["size"] or 0), _version(entry), partitions)
 
 
 _WILD = "*?["
+# Files whose folders tell whether they belong to a table.
+_LOOKED_AT = 10_000
 
 
-def _entries(filesystem: Any, path: str) -> Iterator[dict[str, Any]]:
-    if filesystem.isfile(path):
-        yield filesystem.info(path)
-        return
+@dataclass
+class _Found:
+    """What lies at a folder or a pattern. top: the folder, or the one that a pattern begins with.
+
+    table: which table's log lies there, too.
+    """
+
+    top: str
+    entries: list[dict[str, Any]]
+    table: str | None = None
+    is_pattern: bool = False
+
+
+def _found(filesystem: Any, path: str) -> _Found:
     top = path
     if filesystem.isdir(path):
         roots = [path]
@@ -101,16 +137,19 @@ def _entries(filesystem: Any, path: str) -> Iterator[dict[str, Any]]:
         top = path[: min(path.find(c) for c in _WILD if c in path)].rpartition("/")[0]
     else:
         roots = []
+    whole = _Found(top, [], is_pattern=top != path)
     # Locally a folder without permission would be passed over in silence.
     strict = {"on_error": "raise"} if isinstance(filesystem, LocalFileSystem) else {}
     for root in roots:
         found = filesystem.find(root, detail=True, **strict)
         for name in sorted(found):
             # What a pattern matches may be hidden, too: it is below what the pattern begins with.
-            below = name[len(top if name.startswith(top) else root) :].lstrip("/").split("/")
-            if not any(part.startswith((".", "_")) for part in below):
+            below = name[len(top if name.startswith(top) else root) :].lstrip("/")
+            whole.table = whole.table or table_of_name(name)
+            if not any(part.startswith((".", "_")) for part in below.split("/")):
                 _check_link(found[name])
-                yield found[name]
+                whole.entries.append(found[name])
+    return whole
 
 
 def _check_link(entry: dict[str, Any]) -> None:

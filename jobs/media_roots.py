@@ -8,6 +8,7 @@ import os
 from pipemill.pipelines.media import MediaAccess
 
 from .errors import ConfigError
+from .formats import is_chain
 from .job import InputSection
 from .storage import absolute
 
@@ -39,7 +40,7 @@ def _folder(path: str) -> str | None:
     None where there is no such folder: inside archives ("zip://…::…"), or of all buckets.
     """
     path = absolute(path)
-    if "::" in path:
+    if is_chain(path):
         return None
     if os.path.isfile(path):  # its name may look like a glob
         return os.path.dirname(path)
@@ -50,5 +51,7 @@ def _folder(path: str) -> str | None:
     folder = fixed.rpartition("/")[0]
     if not mark:
         return folder or "/"
+    if "::" in folder:
+        return None  # which no root may have
     bucket = rest if fixed == rest else ""
     return f"{scheme}://{folder or bucket}" if folder or bucket else None

@@ -124,7 +124,8 @@ def _written(entry: dict[str, Any]) -> float | None:
 
 def _column_of_labels(record: dict[str, Any], plan: Plan) -> list[str]:
     """The columns of a part that has labels of the task's: one of the input's is renamed."""
-    kept = kept_columns(record["job"]["output"]["keep"], plan.schema)
+    keep = record["job"]["output"]["keep"]
+    kept = kept_columns(keep, plan.schema) if keep == "all" else keep
     return ["label", "input_label"] if "label" in kept else ["label"]
 
 

@@ -66,6 +66,10 @@ class Split:
         return self.bundle or (InputFile(self.path, self.size, self.version),)
 
 
+# The one split of an input without rows: its part tells readers the columns.
+NOTHING = Split(0, "", 0, "", 0, 0, 0)
+
+
 @dataclass
 class Plan:
     """schema: the input's columns, the same for every split.
@@ -85,10 +89,16 @@ class Plan:
             own = (p.file.path, p.file.size, p.file.version, p.start, p.stop, p.rows, p.bundle)
             self.splits.append(Split(len(self.splits), *own))
 
+    @property
+    def is_of_nothing(self) -> bool:
+        """Whether the input had no row when it was planned."""
+        return self.splits == [NOTHING]
+
     def files(self) -> Iterator[InputFile]:
         """Those it has splits of; one of several splits comes several times."""
         for split in self.splits:
-            yield from split.files()
+            if split != NOTHING:
+                yield from split.files()
 
     def new_files(self, files: list[InputFile]) -> list[InputFile]:
         """Files that no split is of.

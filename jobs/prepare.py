@@ -16,23 +16,34 @@ from pipemill.pipelines.load import LoadTask
 import pipemill
 
 from .budgets import remembered
-from .columns import check_one_of, kept_columns, resolve_columns
+from .columns import (
+    check_conflicts,
+    check_one_of,
+    check_writable,
+    kept_columns,
+    read_columns,
+    resolve_columns,
+    with_needed,
+)
 from .dataset_input import is_dataset
 from .errors import ConfigError
+from .features import features_of
 from .fingerprint import check_same, deciding, fingerprint
 from .inputs import list_files
 from .job import Job
 from .lease import Lease
 from .ledger import STATE, Ledger
 from .listing import InputFile
+from .media import merged_columns
 from .media_roots import media_access
 from .models import check_fit, find_model, locate_model
+from .partitions import is_partition_field, partition_values
 from .placement import choose
-from .plan import Plan
+from .plan import NOTHING, Plan
 from .schema_text import schema_from
 from .settle import settled_parameters
 from .sink import PartSink
-from .sources import Source, open_source
+from .sources import Piece, Source, open_source
 from .sources.bad_file import NothingToRead
 from .sources.reading import Reading
 from .storage import absolute
@@ -79,8 +90,14 @@ def prepare(job: Job, lease: Lease | None = None) -> Prepared:
         lease.take()
     planned = with_stored_dataset(job, ledger)
     stored = ledger.read_plan() if known else None
-    plan, changed = _planned(planned, ledger, stored, _reading(planned, kind))
+    reads = {job.input.columns.get(c.name, c.name) for c in kind.inputs}
+    plan, changed = _planned(planned, ledger, stored, reads, _reading(planned, kind))
     prepared = assemble(planned, plan, ledger, decides, (path, revision))
+    if plan.is_of_nothing and prepared.asks_sample:
+        raise ConfigError(
+            f"the input has no rows, and which columns {kind.name} adds only answers to rows show: "
+            "declare them in output.schema"
+        )
     if known and (tokens := remembered(planned, ledger)):
         prepared = replace(prepared, load=replace(prepared.load, max_tokens=tokens))
     exist = ledger.parts()
@@ -90,6 +107,8 @@ def prepare(job: Job, lease: Lease | None = None) -> Prepared:
         if ledger.state() != seen:  # another run came and went in between
             return prepare(job, lease)
     if changed:
+        if NOTHING.part in exist and not plan.is_of_nothing:
+            ledger.remove(NOTHING.part)
         ledger.write_plan(plan)
     if not known:
         ledger.write_job(_record(planned, decides))
@@ -107,7 +126,7 @@ def look(job: Job) -> Prepared:
     model = locate_model(job.model)
     kind, own = wanted_task(job, model[0])
     _check_fit(job, kind, own, model, here=True)
-    plan, _ = _planned(job, ledger, None, _reading(job, kind))
+    plan, _ = _planned(job, ledger, None, set(), _reading(job, kind))
     prepared = assemble(job, plan, ledger, {}, model)
     return replace(prepared, load=replace(prepared.load, compiles=False))
 
@@ -118,13 +137,22 @@ def assemble(
     """A job over its plan; writes nothing. model: path and revision."""
     path, _ = model
     kind, own = wanted_task(job, path)
-    kind = with_inputs(kind, plan.schema)
+    schema = plan.schema
+    if plan.format == "webdataset":
+        merged = merged_columns(schema, job.input.columns.values())
+        schema = pa.schema([*schema, *merged], metadata=schema.metadata)
+    kind = with_inputs(kind, schema)
     parameters = parameters_of(job, kind)
     inputs = inputs_of(kind, parameters)
-    columns = resolve_columns(kind.name, inputs, job.input.columns, parameters, plan.schema)
+    if plan.is_of_nothing and plan.format in ("jsonl", "webdataset"):
+        schema = with_needed(schema, kind, inputs, {**job.input.columns}, parameters)
+    keep = kept_columns(job.output.keep, schema)
+    named = {job.input.columns.get(c.name, c.name) for c in inputs if c.name not in parameters}
+    check_conflicts(schema, named, keep)
+    columns = resolve_columns(kind.name, inputs, job.input.columns, parameters, schema)
     check_one_of(kind, columns)
-    keep = kept_columns(job.output.keep, plan.schema)
-    read = pa.schema([f for f in plan.schema if f.name in {*keep, *columns.values()}])
+    read = read_columns(schema, {*keep, *columns.values()})
+    check_writable(read.empty_table().select(keep).schema)
     if job.output.schema is not None:
         plan.results = schema_from(job.output.schema).serialize().to_pybytes()
     reading = replace(_reading(job, kind), known=tuple(plan.schema.names))
@@ -142,6 +170,7 @@ def assemble(
             options=job.output.storage_options,
             keep=keep,
             on_error=job.output.on_error,
+            features=features_of(plan.schema.metadata),
             footer={"job": kind.name, "fingerprint": fingerprint(decides)},
         ),
         placement=choose(
@@ -233,8 +262,14 @@ def _reading(job: Job, kind: Any) -> Reading:
     )
 
 
-def _planned(job: Job, ledger: Ledger, plan: Plan | None, reading: Reading) -> tuple[Plan, bool]:
-    """The stored plan, with splits for files that came since, or a new one; whether to store it."""
+def _planned(
+    job: Job, ledger: Ledger, plan: Plan | None, reads: set[str], reading: Reading
+) -> tuple[Plan, bool]:
+    """The stored plan, with splits for files that came since, or a new one; whether to store it.
+
+    reads: columns that files which came since must have.
+    reading: what the input's values are wanted as.
+    """
     files, format = list_files(
         job.input.path,
         job.input.format,
@@ -243,28 +278,33 @@ def _planned(job: Job, ledger: Ledger, plan: Plan | None, reading: Reading) -> t
         job.output.storage_options,
     )
     source = open_source(format, job.input.storage_options, reading=reading)
-    changed = plan is None
-    if plan is None:
-        plan = Plan(format, source.inspect(files))
-        new = files
-    else:
-        new = plan.new_files(files)
-        if format != plan.format:
-            raise ConfigError(
-                f"the input was {plan.format} when it was planned, and is {format} now"
-            )
-        if job.input.limit:
-            _check_still_there(plan, files)
-            new = []
-        elif new:
-            # Files without a row are never planned, and bad ones have no columns.
-            with suppress(NothingToRead):
-                _check_columns(plan, source.inspect(new), new)
+    if plan is None or not plan.splits or plan.is_of_nothing:
+        # Of an input without rows nothing is settled, not even its columns.
+        made = Plan(format, source.inspect(files))
+        made.add(_cut(job, source, files))
+        if plan is not None and plan.splits and not made.splits:
+            return plan, False
+        made.splits = made.splits or [NOTHING]
+        return made, True
+    new = plan.new_files(files)
+    if format != plan.format:
+        raise ConfigError(f"the input was {plan.format} when it was planned, and is {format} now")
+    if job.input.limit:
+        _check_still_there(plan, files)
+        new = []
+    elif new:
+        # Files without a row are never planned, and bad ones have no columns.
+        with suppress(NothingToRead):
+            _check_columns(plan, source.inspect(new), new, reads)
+    before = len(plan.splits)
     if new:
-        size = job.output.rows_per_part
-        plan.add(source.cut(new, None if size == "auto" else size, job.input.limit))
-        changed = True
-    return plan, changed
+        plan.add(_cut(job, source, new))
+    return plan, len(plan.splits) > before
+
+
+def _cut(job: Job, source: Source, files: list[InputFile]) -> list[Piece]:
+    size = job.output.rows_per_part
+    return source.cut(files, None if size == "auto" else size, job.input.limit)
 
 
 def _check_still_there(plan: Plan, files: list[InputFile]) -> None:
@@ -274,8 +314,18 @@ def _check_still_there(plan: Plan, files: list[InputFile]) -> None:
         raise ConfigError(f"{min(gone)}, which this output was planned for, is not in the input")
 
 
-def _check_columns(plan: Plan, schema: pa.Schema, new: list[InputFile]) -> None:
-    missing = set(plan.schema.names) - set(schema.names)
+def _check_columns(plan: Plan, schema: pa.Schema, new: list[InputFile], reads: set[str]) -> None:
+    for field in filter(is_partition_field, plan.schema):
+        try:
+            partition_values(field, [file.path for file in new])
+        except ValueError as error:
+            raise ConfigError(
+                f"{error}: take it out of the input, or name another output"
+            ) from None
+    inside = {field.name for field in plan.schema if not is_partition_field(field)}
+    missing = inside - set(schema.names)
+    if plan.format in ("parquet", "arrow"):  # other columns are null where they are missing
+        missing &= reads
     if missing and plan.format in ("parquet", "arrow", "csv"):
         raise ConfigError(
             f"new input files ({new[0].path}, …) lack the columns {', '.join(sorted(missing))} "

@@ -12,6 +12,7 @@ from pipemill.actors.batch import Batch
 
 from .attempts import AttemptFiles
 from .columns import beside
+from .features import Features, describe
 from .ledger import DEAD_LETTERS
 from .media import holds_files
 from .part import encode, to_ranges
@@ -28,6 +29,7 @@ class PartSink:
         for whole files that are not kept.
     footer: what every part's footer says of the job.
     run: of which run; one is made for each.
+    features: of `datasets`, of the input columns that have any.
     """
 
     path: str
@@ -36,6 +38,7 @@ class PartSink:
     on_error: str
     footer: dict[str, Any]
     run: str = field(default_factory=lambda: uuid.uuid4().hex[:12])
+    features: Features = field(default_factory=dict)
 
     def attempts(self) -> AttemptFiles:
         return AttemptFiles(self.path, self.options, self.run)
@@ -60,6 +63,10 @@ class PartSink:
             filesystem.rm_file(letters)  # of an attempt that died before it wrote the part
         assert batch.results is not None
         part = beside(batch.rows.select(self.keep), batch.results)
+        if self.features:  # under the names that the part has
+            names = zip(self.keep, part.column_names, strict=False)
+            known = {new: self.features[old] for old, new in names if old in self.features}
+            part = part.replace_schema_metadata(describe(part.schema, known) if known else None)
         if self.on_error != "null":
             part = part.take(pa.array(batch.live()))
         notes = {

@@ -14,7 +14,7 @@ from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
 from .errors import ConfigError
-from .formats import member_of
+from .formats import is_chain, member_of
 from .patience import patiently
 
 # Opened once, and kept: an archive is closed when its filesystem goes, though a file in it is read.
@@ -29,8 +29,17 @@ def open_filesystem(url: str, options: Mapping[str, Any]) -> tuple[AbstractFileS
     archive = (member.partition("://")[0], url.removeprefix(member), str(options))
     if archive in _ARCHIVES:
         return _ARCHIVES[archive], _ARCHIVES[archive]._strip_protocol(member)
+    # What fsspec is to open must have no "::" in a file's name.
+    if not is_chain(url):
+        plain = url.replace("::", ":")
+    elif "::" in member and member != url:
+        plain = f"{member.partition('://')[0]}://{url.removeprefix(member)}"
+    else:
+        plain = url
     try:
-        filesystem, path = url_to_fs(url, use_listings_cache=False, **options)
+        filesystem, path = url_to_fs(plain, use_listings_cache=False, **options)
+        if plain != url:
+            path = filesystem._strip_protocol(member.replace("::", "\0")).replace("\0", "::")
     except (ImportError, ValueError) as error:
         raise ConfigError(f"can't open {url}: {error}") from None
     if member != url:
@@ -40,7 +49,7 @@ def open_filesystem(url: str, options: Mapping[str, Any]) -> tuple[AbstractFileS
 
 def absolute(path: str) -> str:
     """A local path from anywhere; a URL as it is."""
-    if "://" in path or "::" in path:
+    if "://" in path or is_chain(path):
         return path
     return os.path.abspath(os.path.expanduser(path))
 

@@ -47,8 +47,6 @@ def is_stored(path: Any, ledger: Ledger) -> bool:
 def _store(dataset: Any, ledger: Ledger) -> str:
     """Writes it, unless it was written; the folder. Raises ConfigError."""
     folder = _folder(dataset)
-    if not len(dataset):
-        raise ConfigError("the dataset given as input has no rows")
     if not _is_complete(folder, ledger):
         count = 0
         for count, shard in enumerate(_shards(dataset), 1):
@@ -90,7 +88,10 @@ def _tables(dataset: Any) -> Iterator[pa.Table]:
 
     features = dataset.features
     refers = any(require_storage_embed(feature) for feature in features.values())
-    schema, first = plain(features.arrow_schema), 0
+    notes = features.arrow_schema.metadata
+    schema, first = plain(features.arrow_schema).with_metadata(notes), 0
+    if not len(dataset):
+        yield schema.empty_table()
     for rows in dataset.with_format("arrow").iter(_ROWS_WITH_FILES if refers else _ROWS):
         table = table_cast(rows, features.arrow_schema)
         if refers:

@@ -11,6 +11,7 @@ from pipemill.actors.batch import Batch
 
 from ..errors import ConfigError
 from ..listing import InputFile
+from ..partitions import is_partition_field, partition_fields, partition_values
 from ..patience import answered, patiently
 from .arrow import ArrowSource
 from .csv import CsvSource
@@ -54,13 +55,21 @@ _SOURCES: dict[str, Callable[[dict[str, Any], pa.Schema | None], Source]] = {
 
 
 @dataclass(frozen=True)
-class _Patient:
-    """A source that reads again while its store is away."""
+class _Reader:
+    """A source that reads again while its store is away, and adds what folders name.
+
+    schema: the columns to read, those that folders name last.
+    """
 
     source: Source
+    schema: pa.Schema | None
 
     def inspect(self, files: list[InputFile]) -> pa.Schema:
-        return answered(lambda: self.source.inspect(files), "the input")
+        if isinstance(self.source, JsonlSource) and all(map(_is_empty, files)):
+            return pa.schema([])
+        schema = answered(lambda: self.source.inspect(files), "the input")
+        added = partition_fields([file.partitions for file in files], schema.names)
+        return pa.schema([*schema, *added], metadata=schema.metadata) if added else schema
 
     def cut(
         self, files: list[InputFile], rows_per_part: int | None, limit: int | None
@@ -68,7 +77,22 @@ class _Patient:
         return answered(lambda: self.source.cut(files, rows_per_part, limit), "the input")
 
     def read(self, split: dict[str, Any]) -> Batch:
-        return patiently(lambda: self.source.read(split), split["path"])
+        assert self.schema is not None
+        if not split["path"]:  # an input without rows
+            return Batch(self.schema.empty_table())
+        batch = patiently(lambda: self.source.read(split), split["path"])
+        for field in filter(is_partition_field, self.schema):
+            files = split.get("bundle") or [split]
+            values = partition_values(field, [file["path"] for file in files])
+            if len(files) == 1:
+                values = pa.repeat(values[0], batch.rows.num_rows)
+            batch.rows = batch.rows.append_column(field.name, values)
+        return batch
+
+
+def _is_empty(file: InputFile) -> bool:
+    # A web server may not tell how long a file is.
+    return not file.size and not file.path.startswith("http")
 
 
 def open_source(
@@ -82,17 +106,18 @@ def open_source(
     schema: the columns to read; None before they are known.
     """
     reading = reading or Reading()
+    read = schema and pa.schema([f for f in schema if not is_partition_field(f)])
     if format in _TEXTS:
-        return _Patient(_TEXTS[format](dict(options), schema, reading))
+        return _Reader(_TEXTS[format](dict(options), read, reading), schema)
     if reading.encoding is not None:
         raise ConfigError(
             f"input.encoding is of {', '.join(_TEXTS)}; the input is {format}, which has none"
         )
     if not reading.types:
-        return _Patient(_SOURCES[format](dict(options), schema))
+        return _Reader(_SOURCES[format](dict(options), read), schema)
     if format not in ("parquet", "arrow"):
         raise ConfigError(
             f"input.schema is of {', '.join(_TEXTS)}, parquet and arrow; the columns of {format} "
             "have the types that they have"
         )
-    return _Patient(DeclaredSource(_SOURCES[format], dict(options), schema, reading))
+    return _Reader(DeclaredSource(_SOURCES[format], dict(options), read, reading), schema)

@@ -212,6 +212,7 @@ def cut_by_reading(
     anywhere: Callable[[InputFile], bool] | None = None,
     large: int | None = None,
     most_bytes: int | None = None,
+    empty: bool = False,
 ) -> list[Piece]:
     """Byte ranges of files whose rows only reading tells, read no further than is needed.
 
@@ -220,6 +221,7 @@ def cut_by_reading(
     anywhere: tells whether a range of a plain file may start and end in the middle of a row.
     large: from how many bytes on a file is read to find where to cut it, where it must be.
     most_bytes: what no range of several rows is longer than, where a file is read.
+    empty: whether a file of 0 bytes is a piece, too: it is none of its format.
     """
     width = _width(files, places)
     step = rows_per_part or rows_per_split(sum(file.size for file in files) / width, width)
@@ -242,7 +244,7 @@ def cut_by_reading(
                 found = counted_ranges(file, places(file), step, left, most_bytes)
                 left = None if left is None else left - sum(piece.rows or 0 for piece in found)
             elif whole or len(cuts) == 1:
-                found = [Piece(file, 0, -1, None)] if file.size or unknown else []
+                found = [Piece(file, 0, -1, None)] if file.size or unknown or empty else []
             else:
                 found = [Piece(file, start, stop, None) for start, stop in cuts]
         except BAD_FILE:

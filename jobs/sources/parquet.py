@@ -7,19 +7,17 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pipemill.actors.batch import Batch
-from pipemill.actors.isolate import isolate
 
 from ..errors import ConfigError
 from ..listing import InputFile
 from ..patience import answered, is_passing
 from ..storage import open_filesystem
-from .lines import in_place
 from .ranges import Piece, row_ranges
-from .schemas import common_schema
+from .schemas import checked, fitted, null_rows, plain_column, shaped
+from .unify import extremes, unify_columns
 
 _THREADS = 16
 _READ_ROWS = 4096
@@ -35,13 +33,15 @@ class ParquetSource:
     schema: pa.Schema | None = None
 
     def inspect(self, files: list[InputFile]) -> pa.Schema:
-        found = [
-            (file, footer)
+        found = {
+            file: footer
             for file, footer in zip(files, self._footers(files), strict=True)
             if footer is not None
-        ]
-        return common_schema(
-            [file for file, _ in found], [footer.schema.to_arrow_schema() for _, footer in found]
+        }
+        return unify_columns(
+            list(found),
+            [footer.schema.to_arrow_schema() for footer in found.values()],
+            lambda file, name: _told_extremes(found[file], name) or self._extremes(file, name),
         )
 
     def cut(
@@ -83,7 +83,7 @@ class ParquetSource:
                 f"{split['path']} could not be read when it was planned, and can be now: "
                 "name another output"
             )
-        batch = Batch(_nulls(self.schema, 1))
+        batch = Batch(null_rows(self.schema, 1))
         batch.fail("read", 0, reason)
         return batch
 
@@ -102,16 +102,44 @@ class ParquetSource:
 
         def read() -> pq.FileMetaData:
             with filesystem.open(path, "rb") as opened:
-                return pq.read_metadata(opened)
+                footer = pq.read_metadata(opened)
+                checked(footer.schema.to_arrow_schema())
+                return footer
 
         try:
             # One by one: of many thousands some may fail in every round.
             return answered(read, file.path)
-        except (OSError, pa.ArrowException) as error:
+        except (OSError, ValueError, pa.ArrowException) as error:
             said = ConfigError(f"can't read {file.path} as Parquet: {error}")
             if isinstance(error, PermissionError):
                 raise said from None
             return said
+
+    def _extremes(self, file: InputFile, name: str) -> tuple[int, int] | None:
+        """By reading the column. None where that can't be done: its rows will say why."""
+        filesystem, path = open_filesystem(file.path, self.options)
+
+        def read() -> tuple[int, int] | None:
+            with filesystem.open(path, "rb") as opened:
+                column = pq.ParquetFile(opened).read(columns=[name]).column(name)
+                return extremes(plain_column(column))
+
+        try:
+            return answered(read, file.path)
+        except (OSError, ValueError, pa.ArrowException):
+            return None
+
+
+def _told_extremes(footer: pq.FileMetaData, name: str) -> tuple[int, int] | None:
+    """By the footer, if it tells them of all row groups as whole numbers."""
+    found: list[int] = []
+    for group in map(footer.row_group, range(footer.num_row_groups)):
+        columns = map(group.column, range(group.num_columns))
+        told = next((c.statistics for c in columns if c.path_in_schema == name), None)
+        if told is None or not told.has_min_max or not isinstance(told.min, int):
+            return None
+        found += [told.min, told.max]
+    return (min(found), max(found)) if found else None
 
 
 def _groups(footer: pq.FileMetaData, start: int, stop: int) -> list[Group]:
@@ -128,14 +156,19 @@ def _groups(footer: pq.FileMetaData, start: int, stop: int) -> list[Group]:
 
 def _rows(parquet: pq.ParquetFile, groups: list[Group], schema: pa.Schema) -> pa.Table:
     """Rows of neighbouring row groups, in the types of the input."""
-    decoded = (table.cast(schema) for table in _decoded(parquet, groups, schema.names))
+    decoded = (shaped(table, schema) for table in _decoded(parquet, groups, schema.names))
     return pa.concat_tables([schema.empty_table(), *decoded])
 
 
 def _decoded(
     parquet: pq.ParquetFile, groups: list[Group], columns: list[str]
 ) -> Iterator[pa.Table]:
-    """A bit at a time, up to the last row that is wanted, in the types of the file."""
+    """A bit at a time, up to the last row that is wanted, in the types of the file.
+
+    Of the columns those that the file has.
+    """
+    names = parquet.schema_arrow.names
+    columns = [name for name in columns if name in names]
     first = groups[0][1] if groups else 0
     left = sum(last - first for _, first, last in groups)
     numbers = [number for number, _, _ in groups]
@@ -167,24 +200,15 @@ def _readable(
         except (OSError, pa.ArrowException) as error:
             if is_passing(error):
                 raise
-            tables.append(_nulls(schema, last - first))
+            tables.append(null_rows(schema, last - first))
             reason = type(error)(f"row group {number} can't be decoded: {error}")
             failed.update(dict.fromkeys(range(at, at + last - first), reason))
         else:
-            rows, wrong = _cast(rows, schema)
+            rows, wrong = fitted(rows, schema)
             tables.append(rows)
             failed.update({at + row: error for row, error in wrong})
         at += last - first
     return pa.concat_tables(tables), failed
-
-
-def _cast(rows: pa.Table, schema: pa.Schema) -> tuple[pa.Table, list[tuple[int, BaseException]]]:
-    found, wrong = isolate(np.arange(rows.num_rows), lambda some: rows.take(some).cast(schema))
-    return in_place(found, rows.num_rows, schema), wrong
-
-
-def _nulls(schema: pa.Schema, rows: int) -> pa.Table:
-    return pa.table([pa.nulls(rows, field.type) for field in schema], names=schema.names)
 
 
 def _uncompressed(footer: pq.FileMetaData) -> int:

@@ -52,14 +52,16 @@ def row_ranges(
 ) -> Iterator[Piece]:
     """Row ranges of files that hold so many rows each; `size` is all files' bytes, as in memory.
 
-    A file of which that is not known is one piece.
+    A file of which that is not known is one piece, and one row.
     """
     total = sum(count or 0 for count in counts)
     step = rows_per_part or rows_per_split(total, size / max(total, 1))
     left = total if limit is None else limit
     for file, count in zip(files, counts, strict=True):
         if count is None:
-            yield Piece(file, 0, -1, None)
+            if limit is None or left:
+                yield Piece(file, 0, -1, None)
+            left -= limit is not None and left > 0
             continue
         taken = min(count, left)
         left -= taken

@@ -21,6 +21,7 @@ class Sample:
 
     members: by extension; those that were wanted with their bytes, the others with None.
     error: why it is none, or not whole.
+    torn: whether the tar can't be read on.
     """
 
     key: str
@@ -28,6 +29,7 @@ class Sample:
     stop: int
     members: dict[str, bytes | None] = field(default_factory=dict)
     error: Exception | None = None
+    torn: bool = False
 
 
 def samples(
@@ -63,7 +65,7 @@ def samples(
     except _UNREADABLE as error:
         reason = ValueError(f"the tar can't be read from byte {walk.next} on: {error}")
         now = now or Sample("", walk.next, walk.next)
-        now.error, now.stop = reason, max(now.stop, walk.next + 1)
+        now.error, now.torn, now.stop = reason, True, max(now.stop, walk.next + 1)
     if now is not None:
         yield now
 

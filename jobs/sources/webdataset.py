@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -12,7 +12,7 @@ from pipemill.actors.batch import Batch
 
 from ..errors import ConfigError
 from ..listing import InputFile
-from ..media import files_column
+from ..media import KINDS, member_column, members_of, takes_first
 from .lines import LARGE, SAMPLED_FILES, SAMPLED_ROWS, LineFiles, cut_by_reading, spread
 from .ranges import MOST_BYTES, Piece
 from .tar import Sample, samples
@@ -23,6 +23,8 @@ _TEXT = set(
 )
 # So many shards are splits enough, if they are not very large.
 _MANY, _VERY_LARGE = 64, 256 * 2**20
+# No tar without members is longer.
+_RECORD = 10240
 
 
 @dataclass
@@ -36,39 +38,54 @@ class WebDatasetSource:
     schema: pa.Schema | None = None
 
     def inspect(self, files: list[InputFile]) -> pa.Schema:
+        sampled = spread(files, SAMPLED_FILES)
         extensions: set[str] = set()
-        for file in spread(files, SAMPLED_FILES):
+        several: set[str] = set()
+        error: Exception | None = None
+        for file in [*sampled, *files]:
+            if extensions and file not in sampled:
+                break
             for sample in islice(self._samples(file), SAMPLED_ROWS):
-                extensions |= sample.members.keys() - {_KEY}
+                names = sample.members.keys() - {_KEY}
+                extensions |= names
+                several |= _of_one_kind(names)
+                error = error or (_placed(sample, file.path) if sample.torn else None)
         if not extensions:
-            raise ConfigError(
-                f"no sample in {files[0].path}: a WebDataset shard is a tar with members such as "
-                "0001.jpg and 0001.txt"
-            )
-        return pa.schema([pa.field(_KEY, pa.string()), *map(_column, sorted(extensions))])
+            if error is not None:
+                raise ConfigError(f"can't read {error}")
+            if not all(map(self._is_empty, files)):
+                raise ConfigError(
+                    f"no sample in {files[0].path}: a WebDataset shard is a tar with members such "
+                    "as 0001.jpg and 0001.txt"
+                )
+        columns = (_column(name, name not in several) for name in sorted(extensions))
+        return pa.schema([pa.field(_KEY, pa.string()), *columns])
 
     def cut(
         self, files: list[InputFile], rows_per_part: int | None, limit: int | None
     ) -> list[Piece]:
         return cut_by_reading(
-            files,
+            [file for file in files if file.size > _RECORD or not self._is_empty(file)],
             rows_per_part,
             limit,
             lambda file: ((sample.start, sample.stop) for sample in self._samples(file)),
             large=LARGE if len(files) < _MANY else _VERY_LARGE,
             most_bytes=MOST_BYTES,
+            empty=True,
         )
 
     def read(self, split: dict[str, Any]) -> Batch:
         schema = self.schema
         assert schema is not None
-        wanted = set(schema.names)
+        wanted = {name for field in schema for name in members_of(field) or [field.name]}
         columns: dict[str, list[Any]] = {name: [] for name in schema.names}
         failed: dict[int, Exception] = {}
         with LineFiles(self.options, blank=False).open(split["path"]) as stream:
             found = samples(stream, split["start"], split["stop"], wanted.__contains__)
             for number, sample in enumerate(found):
                 row, error = _row(sample, schema)
+                if sample.torn:
+                    error = _placed(sample, split["path"])
                 for name, values in columns.items():
                     values.append(row.get(name))
                 if error:
@@ -77,6 +94,15 @@ class WebDatasetSource:
         for number, error in failed.items():
             batch.fail("read", number, error)
         return batch
+
+    def _is_empty(self, file: InputFile) -> bool:
+        """Whether a file is a tar without members."""
+        try:
+            with LineFiles(self.options, blank=False).open(file.path) as stream:
+                start = stream.read(1024)
+        except (OSError, EOFError):
+            return False
+        return bool(start) and not start.strip(b"\0")
 
     def _samples(self, file: InputFile) -> Iterator[Sample]:
         """Those of a whole file, by its headers alone."""
@@ -87,24 +113,53 @@ class WebDatasetSource:
             raise ConfigError(f"can't read {file.path}: {error}") from None
 
 
-def _column(extension: str) -> pa.Field:
+def _placed(sample: Sample, path: str) -> Exception:
+    return ValueError(f"{path}: {sample.error}")
+
+
+def _of_one_kind(names: Collection[str]) -> set[str]:
+    """Extensions of a sample that are of the same kind of media."""
+    groups = [{name for name in names if name in ends} for ends in KINDS.values()]
+    return {name for group in groups if len(group) > 1 for name in group}
+
+
+def _column(extension: str, alone: bool) -> pa.Field:
     # What follows the last dot says what it is: cat.seg.png is a picture, cat.en.txt a text.
     if extension.rpartition(".")[2] in _TEXT:
         return pa.field(extension, pa.string())
-    return files_column(extension)
+    return member_column(extension, alone)
 
 
 def _row(sample: Sample, schema: pa.Schema) -> tuple[dict[str, Any], Exception | None]:
     """Its columns, and why it is none if it is not: then it has a key at most."""
-    error = sample.error
     row: dict[str, Any] = {_KEY: sample.key or None}
-    if error is None:
-        try:
-            for name, data in sample.members.items():
-                if name in schema.names and name != _KEY and data is not None:
-                    text = pa.types.is_string(schema.field(name).type)
-                    row[name] = data.decode() if text else data
-        except UnicodeDecodeError as wrong:
-            error = ValueError(f"{sample.key}.{name} is not UTF-8: {wrong}")
-            row = {_KEY: sample.key}
-    return row, error
+    if sample.error is not None:
+        return row, sample.error
+    try:
+        for field in schema:
+            if field.name != _KEY:
+                row[field.name] = _value(sample, field)
+    except ValueError as error:
+        return {_KEY: sample.key}, error
+    return row, None
+
+
+def _value(sample: Sample, field: pa.Field) -> str | bytes | None:
+    """Raises ValueError for text that is not UTF-8, and for several members where one is meant."""
+    ends = members_of(field) or (field.name,)
+    found = [end for end in ends if sample.members.get(end) is not None]
+    if not found:
+        return None
+    if len(found) > 1 and not takes_first(field):
+        raise ValueError(
+            f"sample {sample.key} has several members for {field.name!r} ({', '.join(found)}): "
+            f"name one with --column {field.name}={found[0]} (input.columns)"
+        )
+    data = sample.members[found[0]]
+    assert data is not None
+    if not pa.types.is_string(field.type):
+        return data
+    try:
+        return data.decode()
+    except UnicodeDecodeError as wrong:
+        raise ValueError(f"{sample.key}.{found[0]} is not UTF-8: {wrong}") from None

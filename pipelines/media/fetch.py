@@ -12,10 +12,14 @@ from typing import Any
 from urllib.parse import unquote, unquote_to_bytes
 
 from . import local_files, remote_files
+from .base64_text import media_in
+from .local_files import shown
 from .urls import Url, climbs
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+# Of URLs; those of paths are shorter.
+_LONGEST = 16384
 _LOCAL_SCHEMES = ("file", "local")
 
 
@@ -58,7 +62,8 @@ class MediaAccess:
                 raise FileNotFoundError(f"no folder {root!r}, named in input.media_roots, here")
 
     def fetch(self, value: Any) -> bytes:
-        """The bytes of a value: bytes, a path or URL, a `data:` URL, or {"bytes": …, "path": …}.
+        """The bytes of a value: bytes, a path or URL, a `data:` URL, the base64 text of an image
+        or audio file, or {"bytes": …, "path": …}.
 
         A relative path is looked for below each root in turn. Raises ValueError for what holds
         nothing, PermissionError for what is outside the roots, and other OSErrors for what
@@ -82,6 +87,13 @@ class MediaAccess:
     def _named(self, name: str) -> bytes:
         if name[:5].lower() == "data:":
             return _data_url(name)
+        if (data := media_in(name)) is not None:
+            return data
+        if len(name) > _LONGEST:
+            raise ValueError(
+                f"neither a path or URL nor the base64 of an image or audio file, in {len(name):,} "
+                f"characters: {shown(name)}"
+            )
         if _CONTROL.search(name):
             raise ValueError(f"no path or URL, for its control characters: {shown(name)}")
         if not _URL.match(name):
@@ -127,10 +139,6 @@ def refusal(name: str) -> PermissionError:
     )
 
 
-def shown(name: str) -> str:
-    return repr(name if len(name) <= 300 else name[:300] + "…")
-
-
 def _root(root: str) -> str:
     """A root in the form that values are compared with: an absolute path, or a URL."""
     if not root:
@@ -152,7 +160,9 @@ def _data_url(text: str) -> bytes:
         raise ValueError(f"a data: URL without a comma, and so without data: {shown(text)}")
     data = unquote_to_bytes(payload)
     if not header.lower().endswith(";base64"):
-        return data
+        # transformers takes base64 that is not marked as such, too.
+        encoded = media_in(payload)
+        return data if encoded is None else encoded
     data = b"".join(data.split()).rstrip(b"=")
     try:
         return base64.b64decode(data + b"=" * (-len(data) % 4), validate=True)

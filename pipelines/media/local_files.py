@@ -14,6 +14,11 @@ def real_path(path: str, folders: Iterable[str]) -> str | None:
     return real if below else None
 
 
+def shown(name: str) -> str:
+    """A name as messages have it: not the megabytes that a wrong one may be."""
+    return repr(name if len(name) <= 300 else name[:300] + "…")
+
+
 def _holds(folder: str, path: str) -> bool:
     return path == folder or path.startswith(folder.rstrip(os.sep) + os.sep)
 
@@ -24,14 +29,14 @@ def read(path: str) -> bytes:
         # Opening a pipe would wait for its writer; a link has been put here since it was looked at.
         handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
     except FileNotFoundError:
-        raise FileNotFoundError(f"no file {path!r}") from None
+        raise FileNotFoundError(f"no file {shown(path)}") from None
     except OSError as error:
-        raise OSError(f"not readable ({error.strerror}): {path!r}") from None
+        raise OSError(f"not readable ({error.strerror}): {shown(path)}") from None
     mode = os.fstat(handle).st_mode
     if stat.S_ISREG(mode):
         with os.fdopen(handle, "rb") as file:
             return file.read()
     os.close(handle)
     if stat.S_ISDIR(mode):
-        raise IsADirectoryError(f"a folder, not a file: {path!r}")
-    raise OSError(f"a pipe or a device, not a file: {path!r}")
+        raise IsADirectoryError(f"a folder, not a file: {shown(path)}")
+    raise OSError(f"a pipe or a device, not a file: {shown(path)}")

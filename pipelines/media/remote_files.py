@@ -8,6 +8,7 @@ from functools import lru_cache, partial
 from typing import Any
 
 from .libraries import MissingLibrary
+from .local_files import shown
 from .urls import Url
 
 _WEB = ("http", "https")
@@ -27,13 +28,13 @@ def read(url: Url, roots: tuple[str, ...], options: str) -> bytes:
     except (MissingLibrary, Redirected):
         raise
     except FileNotFoundError:
-        raise FileNotFoundError(f"no file at {name!r}") from None
+        raise FileNotFoundError(f"no file at {shown(name)}") from None
     except IsADirectoryError:
-        raise IsADirectoryError(f"a folder, not a file: {name!r}") from None
+        raise IsADirectoryError(f"a folder, not a file: {shown(name)}") from None
     except Exception as error:
         # Each store has exceptions of its own; botocore's and aiohttp's are no OSErrors.
         reason = f"{type(error).__name__}: {error}"
-        raise OSError(f"not readable ({reason}): {name!r}") from error
+        raise OSError(f"not readable ({reason}): {shown(name)}") from error
 
 
 def filesystem(url: Url, roots: tuple[str, ...], options: str) -> Any:

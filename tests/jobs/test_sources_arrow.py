@@ -117,11 +117,7 @@ def test_a_file_that_is_cut_off_is_an_error_not_fewer_rows(tmp_path):
             read(made)
 
 
-def test_columns_that_differ_and_streams_that_end_between_batches(tmp_path):
-    write(tmp_path / "a.arrow", table(3), 2, stream=True)
-    write(tmp_path / "b.arrow", pa.table({"m": [1]}), 2, stream=True)
-    with pytest.raises(ConfigError, match="have not the same columns"):
-        plan(tmp_path)
+def test_a_stream_that_ends_between_two_batches_is_not_whole(tmp_path):
     sink = io.BytesIO()
     writer = pa.ipc.new_stream(sink, table(1).schema)
     writer.write_table(table(10), max_chunksize=5)
@@ -139,3 +135,63 @@ def test_new_files_and_changed_ones(tmp_path):
     write(tmp_path / "a.arrow", table(4), 2, stream=True)
     with pytest.raises(ConfigError, match=r"a\.arrow has changed"):
         made.new_files(list_files(str(tmp_path), "auto", {}, None)[0])
+
+
+BAD = {"empty": b"", "html": b"<html><body>404</body></html>", "mark": b"ARROW1\0\0" + b"?" * 99}
+
+
+@pytest.mark.parametrize("bad", [*BAD, "half", "twice", "unfinished"])
+def test_a_file_that_is_no_arrow_is_one_dead_row_beside_others(tmp_path, bad):
+    for name in "abc":
+        write(tmp_path / f"{name}.arrow", table(40), 10, stream=name != "b")
+    data = (tmp_path / "b.arrow").read_bytes()
+    if bad == "twice":
+        twice = pa.Table.from_arrays([pa.array([1]), pa.array([2])], names=["n", "n"])
+        write(tmp_path / "b.arrow", twice, 1, stream=True)
+    elif bad == "unfinished":
+        (tmp_path / "b.arrow").write_bytes((tmp_path / "a.arrow").read_bytes()[:-8])
+    else:
+        (tmp_path / "b.arrow").write_bytes(BAD.get(bad, data[: len(data) // 2]))
+    made = plan(tmp_path, rows_per_part=40)
+    assert [split.rows for split in made.splits] == [40, None, 40]
+    good, wrong, other = read(made)
+    assert (good.rows, other.rows) == (table(40), table(40))
+    assert wrong.rows.to_pylist() == [{"n": None, "t": None}]
+    assert f"can't read {tmp_path}/b.arrow as Arrow" in wrong.failures[0].message
+    assert len(rows(read(plan(tmp_path, limit=41)))) == 41
+    assert len(read(plan(tmp_path, limit=40))) == 1
+    (tmp_path / "b.arrow").write_bytes(data)
+    with pytest.raises(ValueError, match="can be now"):
+        read(made)
+    for name in "abc":
+        (tmp_path / f"{name}.arrow").write_bytes(b"")
+    with pytest.raises(ConfigError, match=r"can't read .*a\.arrow as Arrow"):
+        plan(tmp_path)
+
+
+def test_rows_of_a_damaged_record_batch_die_and_the_others_are_read(tmp_path):
+    tables = [pa.table({"t": texts}) for texts in (["aaaa", "bbbb"], ["cccc", "dddd"])]
+    write(tmp_path / "a.arrow", pa.concat_tables(tables), 2, stream=True)
+    data = (tmp_path / "a.arrow").read_bytes()
+    place = data.index(b"ccccdddd")
+    (tmp_path / "a.arrow").write_bytes(data[:place] + b"\xff\xfe" + data[place + 2 :])
+    (batch,) = read(plan(tmp_path))
+    assert batch.rows["t"].to_pylist() == ["aaaa", "bbbb", None, None]
+    assert sorted(batch.failures) == [2, 3]
+    assert "record batch is damaged" in batch.failures[2].message
+
+
+def test_arrow_files_whose_columns_and_types_differ_are_read_as_one(tmp_path):
+    coded = pa.array(["x", "y"]).dictionary_encode()
+    write(tmp_path / "a.arrow", pa.table({"t": coded, "n": [1, 2**60]}), 1, stream=True)
+    more = pa.table({"m": [True], "t": ["z"], "n": [0.5]})
+    write(tmp_path / "b.arrow", more, 1, stream=False)
+    batches = read(plan(tmp_path))
+    assert {batch.rows.schema for batch in batches} == {
+        pa.schema([("t", pa.string()), ("n", pa.string()), ("m", pa.bool_())])
+    }
+    assert rows(batches) == [
+        {"t": "x", "n": "1", "m": None},
+        {"t": "y", "n": str(2**60), "m": None},
+        {"t": "z", "n": "0.5", "m": True},
+    ]

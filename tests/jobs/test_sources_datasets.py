@@ -82,8 +82,21 @@ def test_what_is_no_plain_dataset_is_refused(models, tmp_path):
         for given in (wrong, {"path": wrong}):
             with pytest.raises(pipemill.ConfigError, match=f"'input.path' in the job: .*{message}"):
                 pipemill.run(**job(models, given, tmp_path / "out"))
-    with pytest.raises(pipemill.ConfigError, match="has no rows"):
-        pipemill.run(**job(models, ones.select([]), tmp_path / "out"))
+
+
+def test_a_transform_is_refused_and_a_format_changes_no_value(models, tmp_path):
+    def louder(rows):
+        return {"text": [text.upper() for text in rows["text"]]}
+
+    made = text(3)
+    changed = text(3)
+    changed.set_transform(louder)
+    for given in (made.with_transform(louder), changed, made.with_transform(louder).select([1])):
+        with pytest.raises(pipemill.ConfigError, match=r"has a transform .*dataset\.map"):
+            pipemill.run(**job(models, given, tmp_path / "out"))
+    for kind in ("numpy", "torch", "pandas", "arrow"):
+        folder = stored(made.with_format(kind), tmp_path / kind)
+        assert [row["text"] for row in rows(read(plan(folder)))] == made["text"][:]
 
 
 def test_files_are_stored_as_they_are_and_never_decoded(tmp_path):

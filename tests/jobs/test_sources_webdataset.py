@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import json
 import random
 import tarfile
 
@@ -14,7 +15,11 @@ import pytest
 import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
+from pipemill.actors.task import Column
+from pipemill.jobs.columns import kept_columns, resolve_columns
 from pipemill.jobs.errors import ConfigError
+from pipemill.jobs.media import files_column, merged_columns
+from pipemill.jobs.page import _column_of_labels
 from pipemill.jobs.plan import Plan
 from pipemill.jobs.sources import open_source
 from pipemill.jobs.sources.tar import samples, split_name
@@ -247,3 +252,112 @@ def test_a_job_over_shards_of_which_one_was_cut_off(models, tmp_path):
     (letter,) = pq.read_table(letters).to_pylist()
     assert (letter["stage"], letter["__key__"]) == ("read", f"{report.rows - 7:04}")
     assert "jpg" not in letter
+
+
+class Sizes:
+    """A task of one image, or of one text: how long it is."""
+
+    name = "sizes"
+    inputs = (Column(name="image", kind="image"),)
+    results = staticmethod(lambda loaded: pa.schema([("size", pa.int64())]))
+
+
+def assembled(folder, mapping=None, keep="all"):
+    """The plan of a job over a folder of shards, its source, and the column that it reads."""
+    made = Plan.from_bytes(plan(folder).to_bytes())
+    merged = merged_columns(made.schema, (mapping or {}).values())
+    schema = pa.schema([*made.schema, *merged])
+    columns = resolve_columns("sizes", Sizes.inputs, mapping or {}, {}, schema)
+    kept = kept_columns(keep, schema)
+    read = pa.schema([f for f in schema if f.name in {*kept, *columns.values()}])
+    return made, open_source("webdataset", {}, read), columns["image"], kept
+
+
+def images(folder, mapping=None, keep="all"):
+    """The images that the task is given, and the messages of rows that die, by key."""
+    made, source, column, _ = assembled(folder, mapping, keep)
+    given, dead = {}, {}
+    for split in made.splits:
+        batch = source.read(json.loads(split.to_json()))
+        for number, row in enumerate(batch.rows.to_pylist()):
+            given[row["__key__"]] = row[column]
+            if number in batch.failures:
+                dead[row["__key__"]] = batch.failures[number].message
+    return given, dead
+
+
+def shard(path, *names):
+    path.write_bytes(tar((name, name.encode()) for name in names))
+
+
+def test_several_suffixes_of_a_kind_are_one_column(tmp_path):
+    shard(tmp_path / "a.tar", "0.jpg", "0.txt", "1.jpeg", "2.PNG", "3.txt")
+    assert images(tmp_path) == (
+        {"0": b"0.jpg", "1": b"1.jpeg", "2": b"2.PNG", "3": None},
+        {},
+    )
+    *_, column, kept = assembled(tmp_path)
+    assert (column, kept) == ("image", ["__key__", "txt"])
+    assert assembled(tmp_path, keep=["image"])[-1] == ["image"]
+    # The report asks a plan that does not know this column.
+    record = {"job": {"output": {"keep": ["image"]}}}
+    assert _column_of_labels(record, plan(tmp_path)) == ["label"]
+    # What the user names is what is read.
+    assert images(tmp_path, {"image": "jpg"})[0] == {"0": b"0.jpg", "1": None, "2": None, "3": None}
+    assert images(tmp_path, {"image": "png;jpg"})[0] == {
+        "0": b"0.jpg",
+        "1": None,
+        "2": b"2.PNG",
+        "3": None,
+    }
+
+
+def test_a_suffix_that_no_sampled_shard_has_is_read_too(tmp_path, monkeypatch):
+    monkeypatch.setattr("pipemill.jobs.sources.webdataset.SAMPLED_ROWS", 1)
+    shard(tmp_path / "a.tar", "0.jpg", "1.webp", "2.gif", "2.jpg")
+    given, dead = images(tmp_path)
+    assert given == {"0": b"0.jpg", "1": b"1.webp", "2": None}
+    assert "sample 2 has several members for 'image' (jpg, gif)" in dead["2"]
+    assert "--column image=jpg" in dead["2"]
+    assert images(tmp_path, {"image": "jpg;gif"})[1] == {}
+
+
+def test_two_images_of_one_sample_are_two_columns(tmp_path):
+    for names in (["0.jpg", "0.seg.png"], ["0.jpg", "0.png", "1.jpeg"]):
+        shard(tmp_path / "a.tar", *names)
+        with pytest.raises(ConfigError, match=r"the input has several \(jpg|jpeg"):
+            assembled(tmp_path)
+        assert images(tmp_path, {"image": "jpg"})[0]["0"] == b"0.jpg"
+    assert images(tmp_path, {"image": "png;jpg;jpeg"})[0] == {"0": b"0.png", "1": b"1.jpeg"}
+
+
+def test_an_older_plan_names_the_column_as_it_did(tmp_path):
+    shard(tmp_path / "a.tar", "0.jpg", "1.jpg")
+    made = plan(tmp_path)
+    place = made.schema.get_field_index("jpg")
+    old = made.schema.set(place, files_column("jpg"))
+    assert merged_columns(old, []) == []
+    assert resolve_columns("sizes", Sizes.inputs, {}, {}, old) == {"image": "jpg"}
+
+
+BAD = {
+    "empty": b"",
+    "html": b"<html><title>Sign in</title></html>" * 20,
+    "cut": gzip.compress(tar(numbered(3)))[:40],
+}
+
+
+@pytest.mark.parametrize("bad", BAD)
+@pytest.mark.parametrize("suffix", ["tar", "tar.gz", "tgz", "tar.zst"])
+@pytest.mark.parametrize("size", [None, 2])
+def test_a_shard_that_is_no_tar_is_one_dead_row_beside_others(tmp_path, bad, suffix, size):
+    (tmp_path / f"a.{suffix}").write_bytes(BAD[bad])
+    pack = {"tar": bytes, "tar.zst": zstandard.compress}.get(suffix, gzip.compress)
+    (tmp_path / f"b.{suffix}").write_bytes(pack(tar(numbered(3))))
+    batches = read(plan(tmp_path, rows_per_part=size))
+    assert sum(len(batch.failures) for batch in batches) == 1
+    assert f"{tmp_path}/a.{suffix}: the tar can't be read" in batches[0].failures[0].message
+    assert rows(batches)[1:] == expected(3)
+    (tmp_path / f"b.{suffix}").write_bytes(BAD[bad])
+    with pytest.raises(ConfigError, match=rf"can't read .*a\.{suffix}: the tar can't be read"):
+        plan(tmp_path, rows_per_part=size)

@@ -168,6 +168,60 @@ def test_broken_data_urls():
             MediaAccess().fetch(url)
 
 
+PNG = base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPhfDwAChwGA60e6kgAAAABJRU5ErkJg"
+    "gg=="
+)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        PNG,
+        b"\xff\xd8\xff\xe0" + bytes(range(256)),
+        b"GIF89a" + b"\1" * 50,
+        b"BM\1\2\3\4\0\0\0\0" + b"\1" * 50,
+        b"RIFF\1\2\3\4WEBPVP8 " + b"\1" * 50,
+        b"RIFF\1\2\3\4WAVEfmt " + b"\1" * 50,
+        b"II*\0" + b"\1" * 51,
+        b"fLaC" + b"\1" * 52,
+    ],
+)
+def test_base64_text_of_media_is_the_file(data):
+    text = base64.b64encode(data).decode()
+    access = MediaAccess()
+    lines = base64.encodebytes(data).decode()
+    for value in (text, text.rstrip("="), lines, f"data:image/png,{text}", {"path": text}):
+        assert access.fetch(value) == data
+
+
+def test_base64_text_is_read_as_transformers_reads_it():
+    from pipemill.pipelines.media import image
+    from transformers.image_utils import load_image
+
+    text = base64.b64encode(PNG).decode()
+    for value in (text, f"data:image/png;base64,{text}", base64.encodebytes(PNG).decode()):
+        assert image(MediaAccess().fetch(value)) == load_image(value)
+
+
+def test_a_name_is_no_base64_and_a_value_is_never_told_whole(tree):
+    access = MediaAccess(roots=(str(tree / "pics"),))
+    for name in ("iVBORw0KGgo", "/9j/4AAQ/pictures", "a" * 44, "iVBORw0KGgo" * 4 + "/a.jpg"):
+        with pytest.raises(OSError, match=r"^(no file|not below)"):
+            access.fetch(name)
+    text = base64.b64encode(PNG + b"\1" * 30_000).decode()
+    for value, message in [
+        (text[:20_000] + "*" + text[20_000:], "^base64 of an image or audio file that is broken"),
+        ("e" * 20_000, "^neither a path or URL nor the base64 .* in 20,000 characters"),
+        ("e" * 10_000, "^not readable .*too long"),
+        ("/" + "e" * 10_000, "^not below any"),
+        ("data:;base64," + "*" * 10_000, "^a data: URL that is not base64"),
+    ]:
+        with pytest.raises((OSError, ValueError), match=message) as caught:
+            access.fetch(value)
+        assert len(str(caught.value)) < 500
+
+
 def test_a_root_must_name_a_place():
     for root in ("", "https://", "s3://", "https://host/a/../b", "zip://a::s3://b/c"):
         with pytest.raises(ValueError, match=r"input\.media_roots"):

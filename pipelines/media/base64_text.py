@@ -1,0 +1,39 @@
+"""Media files as base64 text, which transformers takes in the place of a path."""
+
+from __future__ import annotations
+
+import base64
+import re
+
+from .local_files import shown
+
+# No file of media is shorter, and no name that is as long looks like one by chance.
+_SHORTEST, _HEAD = 32, 64
+_SIGNATURES = re.compile(
+    rb"\x89PNG\r\n\x1a\n|\xff\xd8\xff|GIF8[79]a|BM.{4}\0{4}|RIFF.{4}(WEBP|WAVE)|II\*\0|MM\0\*"
+    rb"|\0\0\1\0|\0\0\0\x0cjP  |.{4}ftypavi[fs]|P[1-6]\s|qoif|fLaC|OggS|ID3",
+    re.DOTALL,
+)
+
+
+def media_in(text: str) -> bytes | None:
+    """Return the bytes that a text encodes, if they begin like an image or audio file.
+
+    Raises ValueError if they do and the text is broken further on.
+    """
+    head = "".join(text[: 2 * _HEAD].split())[:_HEAD]
+    if len(head) < _SHORTEST or not _SIGNATURES.match(_decoded(head[: len(head) // 4 * 4]) or b""):
+        return None
+    whole = _decoded("".join(text.split()).rstrip("="))
+    if whole is None:
+        raise ValueError(
+            f"base64 of an image or audio file that is broken after its beginning: {shown(text)}"
+        )
+    return whole
+
+
+def _decoded(text: str) -> bytes | None:
+    try:
+        return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
+    except ValueError:
+        return None
