@@ -94,8 +94,12 @@ def inputs_of(kind: Any, parameters: Mapping[str, Any]) -> tuple[Column, ...]:
 
 def _check_parameters(job: Job, kind: Any) -> None:
     given = parameters_of(job, kind)
+    for name, value in given.items():
+        try:
+            json.dumps(value)
+        except (TypeError, ValueError) as error:
+            raise ConfigError(f"parameters of {kind.name}: {name}: {error}") from None
     try:
-        json.dumps(given)
         kind.check({**{name: p.default for name, p in kind.parameters.items()}, **given})
     except (TypeError, ValueError) as error:
         raise ConfigError(f"parameters of {kind.name}: {error}") from None

@@ -6,7 +6,6 @@ model answers by token; and only where a first try gave the answers of one chunk
 
 from __future__ import annotations
 
-import copy
 import json
 import pickle
 from collections.abc import Iterator, Mapping
@@ -29,6 +28,7 @@ from .pipeline_forward import PipelineForward, Raised, copied
 from .row_values import opened, plain_value
 from .stacking import group_of, size_of
 from .token_level import without_padding
+from .tried import check_tried, keywords_of
 from .truncation import tokens_cut
 
 _CHUNK = pa.struct(
@@ -65,7 +65,10 @@ class AnyPipeline:
         self.repeats = not (generates or declared.any_parameter)
         self.limit = text_encoder.positions(loaded.pipeline.model)
         self.sanitized = lru_cache(maxsize=64)(self._sanitized)
-        self.sanitized("{}")  # a wrong parameter is an error of loading, not of every row
+        # A wrong parameter is an error of loading, not of every row.
+        declared.check_loaded(self.given, loaded.pipeline)
+        check_tried(declared, loaded)
+        self.sanitized("{}")
         self.forwards = PipelineForward(declared, loaded, self.sanitized)
         if loaded.compiles and self.forwards.by_token is None:
             raise ValueError(
@@ -136,6 +139,7 @@ class AnyPipeline:
             yield self.declared.prepare({**given, **found}, self.pipeline)
 
     def _chunks(self, row: dict[str, Any]) -> list[dict[str, Any]]:
+        self._check_row(row)
         own = {k: v for k, v in row.items() if k in self.own and v is not None}
         with self.opened_row(row) as prepared:
             settings = self._settings(own)
@@ -166,6 +170,11 @@ class AnyPipeline:
             for chunk in chunks
         ]
 
+    def _check_row(self, row: dict[str, Any]) -> None:
+        named = [c.name for c in self.inputs if c.parameter and row.get(c.name) is not None]
+        if own := {name: plain_value(row[name], self.kinds[name]) for name in named}:
+            self.declared.check_row(own, self.given, self.pipeline)
+
     def _values(self, rows: pa.Table) -> list[dict[str, Any]]:
         """Each row's columns, but for media, over the parameters."""
         light = rows.drop_columns([n for n in rows.column_names if self.kinds[n] in MEDIA])
@@ -183,13 +192,5 @@ class AnyPipeline:
 
     def _sanitized(self, settings: str) -> tuple[dict[str, Any], ...]:
         """Keywords of preprocess, _forward and postprocess."""
-        # Copies: some pipelines write into the dictionaries they are given.
-        given = copy.deepcopy({k: v for k, v in self.given.items() if k not in self.declared.ours})
-        pipeline = self.pipeline
-        wanted = pipeline._sanitize_parameters(**{**given, **json.loads(settings)})
-        loaded = (
-            pipeline._preprocess_params,
-            pipeline._forward_params,
-            pipeline._postprocess_params,
-        )
-        return tuple({**a, **b} for a, b in zip(loaded, wanted, strict=True))
+        given = {**self.given, **json.loads(settings)}
+        return keywords_of(self.declared, self.pipeline, given)

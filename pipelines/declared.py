@@ -46,6 +46,11 @@ class PipelineTask:
         each with a function from those rows' values by column and the model's folder to its value.
     cuts: a column of texts that the pipeline may truncate: what that costs is counted.
     expands_with_model: whether `preprocess` already needs the model's weights.
+    checks: raises ValueError for values that don't go together; gets all, with defaults, of the job
+        and of every row that has its own.
+    suits: the same for values that the loaded pipeline can't take: its model, its tokenizer.
+    sample: from the pipeline and its parameters to a short input; where it fails with the user's
+        parameters only, they are wrong.
     any_parameter: whether only the pipeline knows its parameters.
     wants_float32: whether its pipeline fails with a model in bfloat16.
     libraries: modules that its pipeline imports for a row; without them every row would fail.
@@ -70,15 +75,38 @@ class PipelineTask:
     reads: str = "all"
     written: str | None = None
     expands_with_model: bool = False
+    checks: Callable[[Values], None] = lambda values: None
+    suits: Callable[[Values, Any], None] = lambda values, pipeline: None
+    sample: Callable[[Any, Values], Any] | None = None
     any_parameter: bool = False
     wants_float32: bool = False
     libraries: tuple[str, ...] = ()
     pipeline_class: str | None = None
     adds: str = "result: the pipeline's answer, of a type inferred from a sample"
 
-    @staticmethod
-    def check(parameters: Mapping[str, Any]) -> None:
+    def check(self, parameters: Mapping[str, Any]) -> None:
         """Each value alone is checked by its `Parameter`."""
+        self.checks(dict(parameters))
+
+    def check_loaded(self, given: Mapping[str, Any], pipeline: Any) -> None:
+        """Raises ValueError for parameters that the pipeline can't take."""
+        self.suits({**{name: p.default for name, p in self.parameters.items()}, **given}, pipeline)
+
+    def check_row(self, own: Values, given: Mapping[str, Any], pipeline: Any) -> None:
+        """Raises ValueError for parameters of a row's own; given: those of the job."""
+        try:
+            for name, value in own.items():
+                if name in self.parameters:
+                    self.parameters[name].taken(name, value)
+            values = {**{name: p.default for name, p in self.parameters.items()}, **given, **own}
+            self.checks(values)
+            self.suits(values, pipeline)
+        except ValueError as error:
+            names = ", ".join(f"{name}: null" for name in own)
+            raise ValueError(
+                f"{error}. The row's own value; for columns that mean something else, "
+                f"input.columns: {{{names}}}"
+            ) from None
 
     def __call__(self, loaded: Loaded) -> AnyPipeline:
         from .any_pipeline import AnyPipeline

@@ -11,20 +11,20 @@ import numpy as np
 import pyarrow as pa
 from pipemill.actors.task import Parameter
 
-from . import text_encoder
+from . import choices, text_encoder
 
 # What tasks that use this take, beside parameters of their own.
 PARAMETERS: Mapping[str, Parameter] = {
-    "truncation": Parameter(False, "bool|str|null"),
-    "max_length": Parameter(None, "int|null"),
-    "stride": Parameter(0, "int"),
+    "truncation": choices.truncation(False),
+    "max_length": choices.count(None, least=1),
+    "stride": choices.count(0),
     "add_special_tokens": Parameter(True, "bool"),
     "return_token_type_ids": Parameter(None, "bool|null"),
     "split_special_tokens": Parameter(None, "bool|null"),
     # These change no answer: what is padded is measured.
-    "padding": Parameter(False, "bool|str|null"),
-    "padding_side": Parameter(None, "str|null"),
-    "pad_to_multiple_of": Parameter(None, "int|null"),
+    "padding": choices.padding(False),
+    "padding_side": Parameter(None, "str|null", (None, "left", "right")),
+    "pad_to_multiple_of": choices.count(None, least=1),
     "return_attention_mask": Parameter(None, "bool|null"),
 }
 # Of these, what decides a text's tokens, and goes to the tokenizer as it is.
@@ -34,29 +34,23 @@ _TOKENIZING = ("add_special_tokens", "return_token_type_ids", "split_special_tok
 _CHARACTERS = 2**20
 
 NO_KEYWORDS: Mapping[str, Any] = MappingProxyType({})
-_TRUNCATIONS = ("longest_first", "only_first", "only_second", "do_not_truncate")
 
 
 def check(parameters: Mapping[str, Any]) -> None:
-    """Raises ValueError for a value of `PARAMETERS` that can't be right."""
-    truncation = parameters["truncation"]
-    if not isinstance(truncation, bool | None) and truncation not in _TRUNCATIONS:
-        known = ", ".join(_TRUNCATIONS)
-        raise ValueError(f"truncation is true, false or one of {known}, not {truncation!r}")
-    if not is_count(parameters["stride"], least=0):
-        raise ValueError(f"stride is a number of tokens, not {parameters['stride']!r}")
-    if parameters["max_length"] is not None and not is_count(parameters["max_length"]):
-        raise ValueError(f"max_length is a number or null, not {parameters['max_length']!r}")
+    """Raises ValueError for values of `PARAMETERS` that can't be right."""
+    for name, parameter in PARAMETERS.items():
+        if parameters.get(name, parameter.default) != parameter.default:
+            parameter.taken(name, parameters[name])
+    length, stride = parameters["max_length"], parameters["stride"]
+    if length is not None and stride >= length and not truncates(parameters["truncation"]):
+        raise ValueError(
+            f"stride ({stride}), which two windows share, must be less than max_length ({length})"
+        )
 
 
 def truncates(truncation: bool | str | None) -> bool:
     """Whether that value asks for a cut text, rather than for windows."""
     return truncation not in (None, False, "do_not_truncate")
-
-
-def is_count(value: Any, least: int = 1) -> bool:
-    """Whether it is an integer of at least that; true and false are none."""
-    return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
 
 @dataclass(frozen=True, kw_only=True)
