@@ -42,6 +42,9 @@ _CHUNK = pa.struct(
 )
 
 
+_AS_GIVEN = ("any", "record")
+
+
 class AnyPipeline:
     """A declared task with its pipeline."""
 
@@ -55,8 +58,8 @@ class AnyPipeline:
             asked = self.given.keys() - declared.ours
             check_parameters({k: self.given[k] for k in asked}, self.own, self.pipeline)
         self.kinds = {column.name: column.kind for column in declared.inputs}
-        # What is null in a parameter of any kind means something: it is taken as it is.
-        for name in (c.name for c in declared.inputs if c.parameter and c.kind != "any"):
+        # What is null inside such a parameter means something: it is taken as it is.
+        for name in (c.name for c in declared.inputs if c.parameter and c.kind not in _AS_GIVEN):
             if self.given.get(name) is not None:
                 self.given[name] = plain_value(self.given[name], self.kinds[name])
         self.scale = scale_of(loaded.pipeline)

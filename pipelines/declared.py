@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 from pipemill.actors.task import Column, Loaded, Parameter
 
+from .row_values import own_value_error
+
 if TYPE_CHECKING:
     from .any_pipeline import AnyPipeline
 
@@ -102,11 +104,7 @@ class PipelineTask:
             self.checks(values)
             self.suits(values, pipeline)
         except ValueError as error:
-            names = ", ".join(f"{name}: null" for name in own)
-            raise ValueError(
-                f"{error}. The row's own value; for columns that mean something else, "
-                f"input.columns: {{{names}}}"
-            ) from None
+            raise own_value_error(error, own) from None
 
     def __call__(self, loaded: Loaded) -> AnyPipeline:
         from .any_pipeline import AnyPipeline

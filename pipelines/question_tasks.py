@@ -10,6 +10,7 @@ from pipemill.actors.task import Column, Loaded, Parameter
 
 from . import choices
 from .declared import PipelineTask, Values, fixed
+from .row_values import read_json
 
 _IMAGE = Column(name="image", kind="image")
 _QUESTION = Column(name="question", kind="text", parameter=True)
@@ -191,7 +192,7 @@ TABLE_QUESTION_ANSWERING = PipelineTask(
 
 
 def _request(values: Values, pipeline: Any) -> Any:
-    request = values.get("request")
+    request = read_json(values.get("request"))
     if request is None:
         if "state" not in values:
             raise ValueError("the row has neither a request nor a state")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -56,7 +56,9 @@ def plain_value(value: Any, kind: str) -> Any:
     if kind == "texts":
         return value if isinstance(value, str) else [text for text in value if text is not None]
     if kind == "record":
-        return without_nulls(dict(value) if isinstance(value, list) else read_json(value))
+        if isinstance(value, str):
+            return read_json(value)
+        return without_nulls(dict(value) if isinstance(value, list) else value)
     if kind == "messages":
         return messages_of(value)
     if kind == "table":
@@ -136,7 +138,19 @@ def own_count(name: str, value: Any, default: int) -> int:
     """A row's own whole number. Raises ValueError, which names it, for any other."""
     if value is None:
         return default
-    return int(WHOLE_NUMBER.taken(name, plain_value(value, "number")))
+    try:
+        return int(WHOLE_NUMBER.taken(name, plain_value(value, "number")))
+    except ValueError as error:
+        raise own_value_error(error, [name]) from None
+
+
+def own_value_error(error: ValueError, names: Iterable[str]) -> ValueError:
+    """What a row says of its own values of parameters, and how to keep them from being read."""
+    columns = ", ".join(f"{name}: null" for name in names)
+    return ValueError(
+        f"{error}. The row's own value; for columns that mean something else, "
+        f"input.columns: {{{columns}}}"
+    )
 
 
 def without_nulls(value: Any) -> Any:

@@ -64,7 +64,7 @@ def _suits(values: Values, pipeline: Any) -> None:
 
 def _check_speech(values: Values, model: Any) -> None:
     """Raises ValueError for a language or task that Whisper does not know."""
-    languages = getattr(model.generation_config, "lang_to_id", None)
+    languages = getattr(getattr(model, "generation_config", None), "lang_to_id", None)
     language = (values["generate_kwargs"] or {}).get("language")
     if not (languages and isinstance(language, str)):
         return

@@ -15,6 +15,7 @@ from . import text_encoder, windows
 from .beginnings import beginning
 from .encoder import Encoder
 from .labels import CANDIDATES, Template, check_candidates, labels_of
+from .row_values import own_value_error
 
 _TEMPLATE = "This example is {}."
 
@@ -67,7 +68,7 @@ class ZeroShotClassification:
     def expand(self, rows: pa.Table) -> pa.ListArray:
         texts, hypotheses, beyond = [], [], []
         labels = self._labels(rows)
-        templates = map(Template, self._values(rows, "hypothesis_template"))
+        templates = self._templates(rows)
         for text, own, template in zip(rows["text"].to_pylist(), labels, templates, strict=True):
             if not text:
                 raise ValueError("zero-shot needs a text that is not empty")
@@ -117,6 +118,12 @@ class ZeroShotClassification:
             of_pair = windows.lost_tokens(self.pipeline.tokenizer, encoding, pairs, self.max_length)
             lost[starts] = np.maximum.reduceat(of_pair, starts)
         return lost
+
+    def _templates(self, rows: pa.Table) -> list[Template]:
+        try:
+            return list(map(Template, self._values(rows, "hypothesis_template")))
+        except ValueError as error:
+            raise own_value_error(error, ["hypothesis_template"]) from None
 
     def _values(self, rows: pa.Table, name: str) -> list[Any]:
         default = self.defaults[name]
