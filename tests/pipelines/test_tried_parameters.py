@@ -81,7 +81,8 @@ def test_values_of_a_row_that_can_not_be_right_name_the_column_and_the_way_out(m
     for row, wrong in ((2, "not -1"), (3, "(1000000)"), (4, "not 2.5"), (6, "not nan")):
         failure = batch.failures[row]
         assert failure.stage == "expand"
-        assert failure.message.startswith("top_k ") and wrong in failure.message
+        assert failure.message.startswith("top_k ")
+        assert wrong in failure.message
         assert "input.columns: {top_k: null}" in failure.message
     lengths = [
         len(found) for found in batch.results["predictions"].to_pylist() if found is not None
