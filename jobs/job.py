@@ -77,7 +77,7 @@ class ModelSection(_Section):
 class InputSection(_Section):
     """path: files, folders, globs or URLs; in Python also a `datasets.Dataset`.
 
-    columns: the task's names to the data's.
+    columns: the task's names to the data's; null for one that the task is not to read.
     limit: only so many rows, from the start.
     media_roots: folders and URLs below which paths and URLs in media columns are read; without
         it, the folders that the input's files lie in.
@@ -88,7 +88,7 @@ class InputSection(_Section):
     format: Literal["auto", "parquet", "jsonl", "csv", "text", "arrow", "webdataset", "files"] = (
         "auto"
     )
-    columns: dict[str, str] = {}
+    columns: dict[str, str | None] = {}
     limit: int | None = Field(default=None, ge=1)
     media_roots: list[str] | None = None
     storage_options: dict[str, Any] = Field(default={}, repr=False, exclude=True)

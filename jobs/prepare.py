@@ -15,7 +15,7 @@ from pipemill.pipelines.load import LoadTask
 import pipemill
 
 from .budgets import remembered
-from .columns import check_one_of, kept_columns, resolve_columns
+from .columns import check_one_of, kept_columns, notes_on_columns, resolve_columns
 from .dataset_input import is_dataset
 from .errors import ConfigError
 from .fingerprint import check_same, deciding, fingerprint
@@ -48,6 +48,7 @@ class Prepared:
     sink: PartSink
     placement: str
     asks_sample: bool  # the columns it adds are not known yet
+    notes: tuple[str, ...] = ()  # what a user may not expect of the columns
 
 
 def prepare(job: Job, lease: Lease | None = None) -> Prepared:
@@ -105,7 +106,8 @@ def assemble(
     kind = with_inputs(kind, plan.schema)
     parameters = parameters_of(job, kind)
     inputs = inputs_of(kind, parameters)
-    columns = resolve_columns(kind.name, inputs, job.input.columns, parameters, plan.schema)
+    named = kind.name, inputs, job.input.columns, parameters, plan.schema
+    columns = resolve_columns(*named)
     check_one_of(kind, columns)
     keep = kept_columns(job.output.keep, plan.schema)
     read = pa.schema([f for f in plan.schema if f.name in {*keep, *columns.values()}])
@@ -131,6 +133,7 @@ def assemble(
             job.actors.placement, [ledger.path, *(s.path for s in plan.splits[:1])], kind
         ),
         asks_sample=plan.results is None and (own or kind.results is None),
+        notes=notes_on_columns(*named),
     )
 
 

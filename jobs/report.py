@@ -24,6 +24,7 @@ class Report:
     device_busy: share of the actors' time, from loaded to the last forward pass, in which one ran.
     truncated: `rows` of the whole output whose text was cut, and the `tokens` that they lost; None,
         and left out of the JSON, if none was.
+    notes: on columns that have the name of a parameter; left out of the JSON if there are none.
     """
 
     rows: int
@@ -40,12 +41,15 @@ class Report:
     max_tokens: int | None = None
     device_busy: float | None = None
     truncated: dict[str, int] | None = None
+    notes: tuple[str, ...] = ()
 
     def to_json(self) -> str:
         """One line."""
         fields = asdict(self)
         if self.truncated is None:
             del fields["truncated"]
+        if not self.notes:
+            del fields["notes"]
         return json.dumps(fields)
 
     def __str__(self) -> str:
@@ -77,6 +81,7 @@ class Report:
         if self.truncated is not None:
             rows, tokens = self.truncated["rows"], self.truncated["tokens"]
             lines.append(("truncated", f"{rows:,} rows lost {tokens:,} tokens of their texts"))
+        lines += [("note", note) for note in self.notes]
         lines.append(("output", f"{self.output} ({self.splits:,} parts)"))
         if self.dead:
             lines.append(("dead letters", f"{self.output.rstrip('/')}/_pipemill/dead-letter/"))

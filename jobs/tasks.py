@@ -33,7 +33,7 @@ def wanted_task(job: Job, model: str) -> tuple[Any, bool]:
         if not transformers_knows(job.task):
             raise ConfigError(str(error.args[0])) from None
         own = True
-    kind = own_pipeline(job.task, tuple(job.input.columns)) if own else kind
+    kind = own_pipeline(job.task, _named_columns(job)) if own else kind
     _check_parameters(job, kind)
     if job.output.schema is not None and not own and kind.results is not None:
         raise ConfigError(
@@ -41,6 +41,10 @@ def wanted_task(job: Job, model: str) -> tuple[Any, bool]:
             f"{kind.name} knows its columns: pipemill tasks {kind.name}"
         )
     return kind, own
+
+
+def _named_columns(job: Job) -> tuple[str, ...]:
+    return tuple(name for name, column in job.input.columns.items() if column is not None)
 
 
 def wanted_dtype(job: Job, kind: Any, own: bool) -> str:

@@ -7,6 +7,7 @@ import json
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from pipemill.jobs.cli import main
 from pipemill.jobs.errors import ConfigError
 from pipemill.jobs.prepare import look
 from pipemill.jobs.tasks import wanted_task
@@ -244,3 +245,35 @@ def test_what_transformers_takes_is_taken(tmp_path, task, parameters):
     )
     kind, own = wanted_task(job, str(tmp_path))
     assert (kind.name, own) == (task, False)
+
+
+def test_columns_with_the_names_of_parameters_are_told_and_can_be_left_out(
+    models, tmp_path, capsys
+):
+    rows = {"text": ["a [MASK]", "[MASK] of"], "targets": [[1], [2]], "top_k": [3, -7]}
+    pq.write_table(pa.table(rows), tmp_path / "rows.parquet")
+    words = ["--task", "fill-mask", "--model", models["fill-mask"]]
+    words += ["--input", str(tmp_path / "rows.parquet"), "--set", "actors.placement=local"]
+    words += ["--set", "output.max_errors=null"]
+    assert main(["run", *words, "--output", str(tmp_path / "read")]) == 0
+    out, err = capsys.readouterr()
+    told = json.loads(out)
+    assert (told["done"], told["dead"]) == (1, 1)
+    assert [note.split(" is ")[0] for note in told["notes"]] == [
+        "column 'targets'",
+        "column 'top_k'",
+    ]
+    assert "--column top_k= (input.columns: {top_k: null})" in err
+    letters = pq.read_table(tmp_path / "read/_pipemill/dead-letter")
+    assert "top_k is a whole number of at least 0, not -7" in letters["message"][0].as_py()
+    words += ["--column", "top_k=", "--set", "input.columns.targets=null"]
+    assert main(["preview", *words, "--output", str(tmp_path / "left")]) == 0
+    assert "note:" not in capsys.readouterr().err
+    assert main(["run", *words, "--output", str(tmp_path / "left")]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["done"], "notes" in told) == (2, False)
+    table = pq.read_table(tmp_path / "left")
+    assert table["top_k"].to_pylist() == [3, -7]
+    assert [len(found) for found in table["predictions"].to_pylist()] == [5, 5]
+    # The same output again is the same job.
+    assert main(["run", *words, "--output", str(tmp_path / "left")]) == 0
