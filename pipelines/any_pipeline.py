@@ -17,6 +17,7 @@ import pyarrow as pa
 from pipemill.actors.task import MEDIA, Loaded
 
 from . import text_encoder
+from .chat_media import leave_media
 from .compact import compact, scale_of
 from .declared import PipelineTask
 from .encoder import Encoder
@@ -139,7 +140,10 @@ class AnyPipeline:
             if name in self.kinds and self.given.get(name) is not None
         }
         with opened(content, self.kinds, self.pipeline, self.loaded.media) as found:
-            yield self.declared.prepare({**given, **found}, self.pipeline)
+            prepared = self.declared.prepare({**given, **found}, self.pipeline)
+            yield prepared
+            # Of a chat that was made here, as of one that the row has.
+            leave_media(getattr(prepared, "messages", None) or [])
 
     def _chunks(self, row: dict[str, Any]) -> list[dict[str, Any]]:
         self._check_row(row)

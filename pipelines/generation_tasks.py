@@ -9,7 +9,7 @@ import pyarrow as pa
 from pipemill.actors.task import Column, Loaded, Parameter
 
 from . import choices
-from .chat_media import fill_media
+from .chat_media import chat_beside, fill_media
 from .chat_text import continued, reply
 from .declared import PipelineTask, Values
 from .generation_parameters import (
@@ -213,6 +213,8 @@ IMAGE_TO_TEXT = PipelineTask(
 def _multimodal(values: Values, pipeline: Any) -> Any:
     if "messages" in values or "text" not in values or "image" not in values:
         return _chat_or_text(values, pipeline)
+    if (chat := chat_beside(values, pipeline.processor)) is not None:
+        return _chat_or_text({"messages": chat}, pipeline)
     return {"images": values["image"], "text": values["text"]}
 
 
@@ -238,6 +240,8 @@ def _anything(values: Values, pipeline: Any) -> Any:
     if "messages" in values:
         fill_media(values["messages"], values)
         return Chat(values["messages"])
+    if (chat := chat_beside(values, pipeline.processor)) is not None:
+        return Chat(chat)
     plural = {"text": "text", "image": "images", "video": "videos", "audio": "audio"}
     return {plural[name]: values.get(name) for name in plural}
 
