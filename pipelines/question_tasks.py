@@ -87,6 +87,10 @@ QUESTION_ANSWERING = PipelineTask(
 
 def _document(values: Values, pipeline: Any) -> Values:
     inputs = {"image": values.get("image"), "question": values["question"]}
+    seen_only = pipeline.model_type.name == "VisionEncoderDecoder"  # Donut reads no words
+    if "image" not in values and (seen_only or "words" not in values):
+        instead = "" if seen_only else ", and neither words with their boxes"
+        raise ValueError(f"the row has no image{instead}")
     if "words" in values:
         if len(values["words"]) != len(values.get("boxes", [])):
             raise ValueError("words and boxes must be lists of one length")
@@ -98,7 +102,7 @@ DOCUMENT_QUESTION_ANSWERING = PipelineTask(
     name="document-question-answering",
     adds="answer, score, start, end; with top_k other than 1 answers: a list of structs of those",
     inputs=(
-        _IMAGE,
+        Column(name="image", kind="image", required=False),
         _QUESTION,
         Column(name="words", kind="words", required=False),
         Column(name="boxes", kind="boxes", required=False),
@@ -119,6 +123,7 @@ DOCUMENT_QUESTION_ANSWERING = PipelineTask(
     results=_spans,
     record=_span_record,
     prepare=_document,
+    one_of=("image", "words"),
     ours=("question",),
     checks=_windows_advance,
     suits=_windows_hold_tokens,
