@@ -64,9 +64,11 @@ class AnyPipeline:
             if self.given.get(name) is not None:
                 self.given[name] = plain_value(self.given[name], self.kinds[name])
         self.scale = scale_of(loaded.pipeline)
-        # What generates may draw lots, and what the user brings may do anything.
+        # What generates may draw lots, and what the user brings may do anything, unless it says so.
         generates = getattr(loaded.pipeline, "_pipeline_calls_generate", False)
-        self.repeats = not (generates or declared.any_parameter)
+        usual = not (generates or declared.any_parameter)
+        saying = (declared.repeats, getattr(loaded.pipeline, "repeats", None), usual)
+        self.repeats = bool(next(said for said in saying if said is not None))
         self.limit = text_encoder.positions(loaded.pipeline.model)
         self.sanitized = lru_cache(maxsize=64)(self._sanitized)
         # A wrong parameter is an error of loading, not of every row.

@@ -53,6 +53,8 @@ class PipelineTask:
     suits: the same for values that the loaded pipeline can't take: its model, its tokenizer.
     sample: from the pipeline and its parameters to a short input; where it fails with the user's
         parameters only, they are wrong.
+    repeats: whether equal inputs always have equal answers, and are computed once; None for what
+        the pipeline's class says (an attribute `repeats`), or else what its kind lets expect.
     any_parameter: whether only the pipeline knows its parameters.
     wants_float32: whether its pipeline fails with a model in bfloat16.
     libraries: modules that its pipeline imports for a row; without them every row would fail.
@@ -80,6 +82,7 @@ class PipelineTask:
     checks: Callable[[Values], None] = lambda values: None
     suits: Callable[[Values, Any], None] = lambda values, pipeline: None
     sample: Callable[[Any, Values], Any] | None = None
+    repeats: bool | None = None
     any_parameter: bool = False
     wants_float32: bool = False
     libraries: tuple[str, ...] = ()

@@ -89,3 +89,9 @@ class Moody(FirstWord):
 
 class NoPipeline:
     pass
+
+
+class Steady(FirstWord):
+    """Says that equal texts have equal answers."""
+
+    repeats = True
