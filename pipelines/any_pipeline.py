@@ -17,6 +17,7 @@ import pyarrow as pa
 from pipemill.actors.task import MEDIA, Loaded
 
 from . import text_encoder
+from .beginnings import beginning
 from .chat_media import leave_media
 from .compact import compact, scale_of
 from .declared import PipelineTask
@@ -153,6 +154,7 @@ class AnyPipeline:
         with self.opened_row(row) as prepared:
             settings = self._settings(own)
             before, during, _ = self.sanitized(settings)
+            prepared, beyond = self._beginning(prepared, before)
             inputs = self.pipeline.preprocess(prepared, **copied(before))
             chunks = list(inputs) if self.forwards.chunked else [inputs]
         if self.forwards.by_token is not None:
@@ -167,7 +169,8 @@ class AnyPipeline:
         pads = self.forwards.pads(during)
         # What preprocess was told may be in lists, of which a pipeline reads the first for all.
         apart = settings if during or self.forwards.by_token is None else ""
-        lost = tokens_cut(self.pipeline.tokenizer, row.get(self.declared.cuts or ""), chunks)
+        read = prepared if beyond else row.get(self.declared.cuts or "")
+        lost = tokens_cut(self.pipeline.tokenizer, read, chunks) + beyond
         return [
             {
                 "size": size_of(chunk),
@@ -178,6 +181,13 @@ class AnyPipeline:
             }
             for chunk in chunks
         ]
+
+    def _beginning(self, prepared: Any, before: dict[str, Any]) -> tuple[Any, int]:
+        """Of a long text that will be cut what is left of it, and the tokens of the rest."""
+        if not isinstance(prepared, str) or not self.declared.cut_by(before):
+            return prepared, 0
+        tokenizer = self.pipeline.tokenizer
+        return beginning(tokenizer, prepared, text_encoder.told_length(tokenizer))
 
     def _check_row(self, row: dict[str, Any]) -> None:
         named = [c.name for c in self.inputs if c.parameter and row.get(c.name) is not None]

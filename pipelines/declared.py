@@ -47,6 +47,7 @@ class PipelineTask:
     settle: parameters that, where the user gave none, some rows settle for all rows of the job;
         each with a function from those rows' values by column and the model's folder to its value.
     cuts: a column of texts that the pipeline may truncate: what that costs is counted.
+    cut_by: from the keywords of `preprocess`, whether it cuts that text to the tokenizer's length.
     expands_with_model: whether `preprocess` already needs the model's weights.
     checks: raises ValueError for values that don't go together; gets all, with defaults, of the job
         and of every row that has its own.
@@ -74,6 +75,7 @@ class PipelineTask:
     one_of: tuple[str, ...] = ()
     settle: Mapping[str, Settle] = field(default_factory=dict)
     cuts: str | None = None
+    cut_by: Callable[[Mapping[str, Any]], bool] = lambda before: False
     stacks: bool = True
     token_outputs: tuple[str, ...] = ()
     reads: str = "all"

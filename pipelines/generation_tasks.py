@@ -164,6 +164,7 @@ def _seq2seq(
         results=texts(column),
         record=texts_of(column),
         cuts="text",
+        cut_by=lambda before: before.get("truncation") in (True, "longest_first", "only_first"),
         written="output_ids",
         checks=check_generation,
         suits=suits,

@@ -55,6 +55,12 @@ def max_length(pipeline: Any) -> int | None:
     return int(limit) if limit < _UNBOUNDED else None
 
 
+def told_length(tokenizer: Any) -> int | None:
+    """What the tokenizer cuts texts to; None where it was told no length."""
+    limit = tokenizer.model_max_length
+    return int(limit) if limit and 0 < limit < _UNBOUNDED else None
+
+
 def positions(model: Any) -> int | None:
     """How many tokens a model's table of positions has room for; None if it has no such table.
 

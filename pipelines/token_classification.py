@@ -56,6 +56,7 @@ TOKEN_CLASSIFICATION = PipelineTask(
     results=_results,
     record=_record,
     cuts="text",
+    cut_by=lambda before: "tokenizer_params" not in before,  # those of windows
     token_outputs=("logits",),
     suits=_windows_advance,
     sample=lambda pipeline, given: ["a"] if given.get("is_split_into_words") else "a",

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 from pipemill.actors.task import Parameter
 
-from . import choices, text_encoder
+from . import choices, long_texts, text_encoder
 
 # What tasks that use this take, beside parameters of their own.
 PARAMETERS: Mapping[str, Parameter] = {
@@ -104,8 +104,36 @@ class Cutter:
 
         Raises ValueError where a text needs windows that can't be cut.
         """
-        some = [self._chunks(*(column[part] for column in texts)) for part in _parts(texts)]
+        some = []
+        for part in _parts(texts):
+            several = [column[part] for column in texts]
+            alone = len(several) == 1 and len(several[0]) == 1
+            long = self._long(several[0][0]) if alone else None
+            some.append(self._chunks(*several) if long is None else long)
         return pa.concat_arrays(some)
+
+    def _long(self, text: str) -> pa.ListArray | None:
+        """The chunks of a very long text, of which the tokenizer sees a piece at a time.
+
+        None where that is not needed, or can't be.
+        """
+        right = self.tokenizer.truncation_side == "right" and self.truncation != "only_second"
+        if self.limit is None or not right:
+            return None
+        tokens = long_texts.tokens_of(self.tokenizer, text, self.keywords)
+        if tokens is None:
+            return None
+        ids, room = tokens.ids, self.limit - self._special_tokens(1)
+        step = room if self.truncates else room - self.stride
+        last = 0 if self.truncates else max(len(ids) - room, 0)
+        starts = range(0, last + step, step) if last else (0,)
+        windows = [ids[start : start + room] for start in starts]
+        encoding = long_texts.surrounded(self.tokenizer, text, self.keywords, windows)
+        if encoding is None:
+            return None
+        lost = np.array([max(len(ids) - room, 0)], np.int32) if self.truncates else None
+        chunks = text_encoder.as_chunks(encoding, self.equal_sizes, lost)
+        return text_encoder.per_row(chunks, np.array([len(chunks)]))
 
     def _chunks(self, *texts: list[str]) -> pa.ListArray:
         encoding = self._encode(texts)
@@ -161,9 +189,11 @@ class Cutter:
 
 def _parts(texts: Sequence[list[str]]) -> list[slice]:
     """Consecutive texts, or pairs, of so few characters that a tokenizer's output is no burden."""
-    ends = np.cumsum([sum(map(len, several)) for several in zip(*texts, strict=True)])
+    sizes = np.array([sum(map(len, several)) for several in zip(*texts, strict=True)])
+    ends = np.cumsum(sizes)
     cuts = np.flatnonzero(np.diff(ends // _CHARACTERS)) + 1
-    edges = [0, *cuts.tolist(), len(ends)]
+    long = np.flatnonzero(sizes >= long_texts.LONG)  # each by itself
+    edges = sorted({0, *cuts.tolist(), *long.tolist(), *(long + 1).tolist(), len(ends)})
     return [slice(a, b) for a, b in zip(edges, edges[1:], strict=False)]
 
 
