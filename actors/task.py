@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -12,13 +13,14 @@ from .on_host import Outputs
 
 # What a column may hold; `jobs/kinds.py` says in what types.
 KINDS = (
-    "text labels flag number image audio video messages table words boxes any".split()
+    "text texts labels flag number image audio video messages table words boxes record any".split()
 )  # fmt: skip
 MEDIA = ("image", "audio", "video")
 
 _TYPES: Mapping[str, tuple[tuple[type, ...], str]] = {
-    "int": ((int,), "a number"),
+    "int": ((int,), "a whole number"),
     "float": ((float, int), "a number"),
+    "real": ((float, int), "a number"),  # taken as a float: transformers refuses an int here
     "bool": ((bool,), "true or false"),
     "str": ((str,), "a text"),
     "list": ((list, tuple), "a list"),
@@ -54,24 +56,85 @@ class Parameter:
 
     kind: names of types with "|" between them ("int|null"), or "any".
     choices: the only values it may have, if it has only some.
+    least, most: the smallest and the largest number that it may be.
+    above, below: numbers that it must be more or less than.
+    each: what the items of a list are; `count`: how many there must be.
+    filled: whether a text, a list or a mapping must hold something.
+    keys: what a mapping may hold, by name; `more`: whether it may hold other names, too.
     """
 
     default: Any
     kind: str
     choices: tuple[Any, ...] = ()
+    least: float | None = None
+    most: float | None = None
+    above: float | None = None
+    below: float | None = None
+    each: Parameter | None = None
+    count: int | None = None
+    filled: bool = False
+    keys: Mapping[str, Parameter] | None = None
+    more: bool = False
 
     def taken(self, name: str, value: Any) -> Any:
         """The value as the task takes it. Raises ValueError for one that can't be right."""
         for choice in self.choices:
-            if choice == value or (isinstance(value, str) and choice == value.lower()):
+            # 1 is equal to True, and is a number where a kind is named.
+            same = choice == value and (self.kind == "any" or _is_bool(choice) == _is_bool(value))
+            if same or (isinstance(value, str) and choice == value.lower()):
                 return choice
         kinds = self.kind.split("|")
-        if self.kind == "any":
+        if self.kind == "any" and not self.choices:
             return value
-        fits = isinstance(value, tuple(t for kind in kinds for t in _TYPES[kind][0]))
-        if self.choices or not fits or (isinstance(value, bool) and "bool" not in kinds):
-            raise ValueError(f"{name} is {self.wanted()}, not {value!r}")
+        fits = isinstance(value, tuple(t for k in kinds if k != "any" for t in _TYPES[k][0]))
+        if self.choices or not fits or (_is_bool(value) and "bool" not in kinds):
+            raise self._wrong(name, value)
+        if isinstance(value, int | float) and not _is_bool(value):
+            if not self._in_bounds(value):
+                raise self._wrong(name, value)
+            return float(value) if "real" in kinds else value
+        if isinstance(value, str | list | tuple | dict):
+            return self._held(name, value)
         return value
+
+    def _in_bounds(self, value: float) -> bool:
+        if isinstance(value, float) and not math.isfinite(value):
+            return False
+        return (
+            abs(value) < 2**63  # what holds it in tensors and columns
+            and (self.least is None or value >= self.least)
+            and (self.most is None or value <= self.most)
+            and (self.above is None or value > self.above)
+            and (self.below is None or value < self.below)
+        )
+
+    def _held(self, name: str, value: Any) -> Any:
+        """A text, list or mapping with what it holds checked."""
+        if self.filled and not value:
+            raise self._wrong(name, value)
+        if isinstance(value, list | tuple):
+            if self.count is not None and len(value) != self.count:
+                raise self._wrong(name, value)
+            if self.each is not None:
+                return [self.each.taken(f"{name}[{i}]", one) for i, one in enumerate(value)]
+        if isinstance(value, dict) and self.keys is not None:
+            return {key: self._of_key(name, key, one) for key, one in value.items()}
+        return value
+
+    def _of_key(self, name: str, key: Any, value: Any) -> Any:
+        known = (self.keys or {}).get(key)
+        if known is not None:
+            if value is None and not known.takes_null:
+                return value  # says nothing
+            return known.taken(f"{name}: {key}", value)
+        if self.more and isinstance(key, str):
+            return value
+        raise ValueError(f"{name} takes {', '.join(self.keys or {})}, not {key!r}")
+
+    def _wrong(self, name: str, value: Any) -> ValueError:
+        shown = repr(value)
+        shown = shown if len(shown) <= 100 else f"{shown[:100]}…"
+        return ValueError(f"{name} is {self.wanted()}, not {shown}")
 
     @property
     def takes_null(self) -> bool:
@@ -81,11 +144,42 @@ class Parameter:
     def wanted(self) -> str:
         """What its values are, for messages."""
         if self.choices:
-            names = ("null" if choice is None else str(choice) for choice in self.choices)
-            return f"one of {', '.join(names)}"
+            return f"one of {', '.join(map(_as_yaml, self.choices))}"
         if self.kind == "any":
             return "any value"
-        return " or ".join(_TYPES[kind][1] for kind in self.kind.split("|"))
+        return " or ".join(self._told(kind) for kind in self.kind.split("|"))
+
+    def _told(self, kind: str) -> str:
+        """One of its kinds, with what it must keep to."""
+        told = _TYPES[kind][1]
+        if kind in ("int", "float", "real"):
+            return f"{told} {self._bounds()}".strip()
+        if kind == "list" and self.count is not None:
+            told = f"a list of {self.count}"
+        if kind == "list" and self.each is not None:
+            told += f" (each {self.each.wanted()})"
+        if self.filled and kind in ("str", "list", "dict"):
+            told += " that is not empty"
+        return told
+
+    def _bounds(self) -> str:
+        if self.least is not None and self.most is not None:
+            return f"from {self.least:g} to {self.most:g}"
+        told = {
+            "of at least": self.least,
+            "above": self.above,
+            "of at most": self.most,
+            "below": self.below,
+        }
+        return " and ".join(f"{n} {bound:g}" for n, bound in told.items() if bound is not None)
+
+
+def _is_bool(value: Any) -> bool:
+    return isinstance(value, bool)
+
+
+def _as_yaml(value: Any) -> str:
+    return "null" if value is None else str(value).lower() if _is_bool(value) else str(value)
 
 
 class Task(Protocol):

@@ -107,14 +107,14 @@ def _sections(options: argparse.Namespace) -> dict[str, Any]:
     return sections
 
 
-def _columns(assignments: list[str]) -> dict[str, str]:
-    """As they are written: a column may be called `no`, or `2024`."""
-    columns = {}
+def _columns(assignments: list[str]) -> dict[str, str | None]:
+    """As they are written: a column may be called `no`, or `2024`; NAME= is one not to read."""
+    columns: dict[str, str | None] = {}
     for text in assignments:
         name, equals, column = text.partition("=")
         if not (name and equals):
             raise ConfigError(f"--column {text!r} is not of the form NAME=COLUMN")
-        columns[name] = column
+        columns[name] = column or None
     return columns
 
 
@@ -207,7 +207,7 @@ def _job_flags(verb: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="NAME=COLUMN",
-        help="the input column that the task reads as NAME",
+        help="the input column that the task reads as NAME; NAME= for none",
     )
     verb.add_argument(
         "--param",

@@ -21,46 +21,91 @@ from .sources.unify import conflict_of
 def resolve_columns(
     name: str,
     inputs: tuple[Column, ...],
-    mapping: Mapping[str, str],
+    mapping: Mapping[str, str | None],
     parameters: Mapping[str, Any],
     schema: pa.Schema,
 ) -> dict[str, str]:
-    """The task's columns to the user's. A column named like an input needs no mapping."""
+    """The task's columns to the user's. A column named like an input needs no mapping.
+
+    One that only has the name of a parameter is read where its type is right, and left alone
+    where it is not (`notes_on_columns`).
+    """
     for wrong in set(mapping) - {column.name for column in inputs}:
         hint = nearest(wrong, [column.name for column in inputs])
         raise ConfigError(f"{name} reads no column {wrong!r} (input.columns); {hint}")
     found = {}
     for column in inputs:
-        if column.name in mapping and column.name in parameters:
+        mapped = mapping.get(column.name)
+        if mapped is not None and column.name in parameters:
             raise ConfigError(
                 f"{column.name!r} is given twice: in parameters, and as a column in input.columns"
             )
-        own = mapping.get(column.name) or _own_name(name, column, inputs, schema)
-        if own in schema.names and column.name not in parameters:
-            if not column.required and pa.types.is_null(schema.field(own).type):
+        own = mapped or _own_name(name, column, inputs, schema)
+        left_out = column.name in mapping and mapped is None
+        if own in schema.names and column.name not in parameters and not left_out:
+            field = schema.field(own)
+            if not column.required and pa.types.is_null(field.type):
                 continue  # it says nothing in any row
-            _check_type(name, column, schema.field(own))
+            if mapped is None and _is_namesake(column, field):
+                continue
+            _check_type(name, column, field)
             found[column.name] = own
-        elif column.name in mapping:
+        elif mapped is not None:
             raise ConfigError(
                 f"no column {own!r} in the input (input.columns.{column.name}); "
                 f"{nearest(own, schema.names)} (columns: {', '.join(schema.names)})"
             )
         elif column.required and column.name not in parameters:
             instead = f", or set parameters.{column.name}" if column.parameter else ""
+            why = "input.columns leaves out" if left_out else "the input has not"
             raise ConfigError(
-                f"{name} reads a column {column.name!r}, which the input has not; "
+                f"{name} reads a column {column.name!r}, which {why}; "
                 f"columns: {', '.join(schema.names)}. "
                 f"Name one with --column {column.name}=COLUMN (input.columns){instead}"
             )
     return found
 
 
+def source_names(inputs: Iterable[Column], mapping: Mapping[str, str | None]) -> dict[str, str]:
+    """Return the input's column for each of a task's, without those that are left out."""
+    names = {column.name: mapping.get(column.name, column.name) for column in inputs}
+    return {name: own for name, own in names.items() if own is not None}
+
+
+def notes_on_columns(
+    name: str,
+    inputs: tuple[Column, ...],
+    mapping: Mapping[str, str | None],
+    parameters: Mapping[str, Any],
+    schema: pa.Schema,
+) -> tuple[str, ...]:
+    """What is said of columns that have the name of a parameter, and that nobody has mapped."""
+    notes = []
+    for column in inputs:
+        if not column.parameter or column.required or column.name not in schema.names:
+            continue
+        if column.name in mapping or column.name in parameters:
+            continue
+        field = schema.field(column.name)
+        if _is_namesake(column, field):
+            notes.append(
+                f"column {field.name!r} is {field.type} and is not read: {name} reads "
+                f"{wanted(column.kind)} as {column.name!r}"
+            )
+        elif not pa.types.is_null(field.type):
+            notes.append(
+                f"column {field.name!r} is read as the parameter {column.name} of each row; if it "
+                f"means something else: --column {column.name}= "
+                f"(input.columns: {{{column.name}: null}})"
+            )
+    return tuple(notes)
+
+
 def with_needed(
     schema: pa.Schema,
     task: Any,
     inputs: tuple[Column, ...],
-    mapping: Mapping[str, str],
+    mapping: Mapping[str, str | None],
     parameters: Mapping[str, Any],
 ) -> pa.Schema:
     """Add the columns that a task needs to those of files without a row, which tell none."""
@@ -70,6 +115,8 @@ def with_needed(
         needed.add(one_of[0])
     for column in inputs:
         name = mapping.get(column.name, column.name)
+        if name is None:
+            continue
         if column.name in needed and column.name not in parameters and name not in schema.names:
             kind = next(kind for kind in _USUAL_TYPES if fits(column.kind, kind))
             schema = schema.append(pa.field(name, kind))
@@ -161,8 +208,23 @@ def _check_type(task: str, column: Column, field: pa.Field) -> None:
         hint = f"; input.schema: {{{field.name}: string}} reads it as text" if plain else ""
         raise ConfigError(
             f"column {field.name!r} is {field.type}, but {task} reads {wanted(column.kind)} "
-            f"as {column.name!r}{hint}"
+            f"as {column.name!r}{hint}{_way_out(column)}"
         )
+
+
+def _way_out(column: Column) -> str:
+    if column.required and not column.parameter:
+        return ""
+    instead = f"; or set parameters.{column.name}" if column.parameter else ""
+    if column.required:
+        return instead
+    left = f"input.columns: {{{column.name}: null}}"
+    return f"; for one that means something else, --column {column.name}= ({left}){instead}"
+
+
+def _is_namesake(column: Column, field: pa.Field) -> bool:
+    """Whether it has only the name of a parameter: its type is not that of its values."""
+    return column.parameter and not column.required and not fits(column.kind, field.type)
 
 
 def _own_name(name: str, column: Column, inputs: tuple[Column, ...], schema: pa.Schema) -> str:

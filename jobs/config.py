@@ -61,7 +61,7 @@ def assignment(text: str) -> tuple[str, Any]:
 def build_job(
     config: str | os.PathLike[str] | Mapping[str, Any] | Job | None,
     settings: Iterable[str],
-    columns: Mapping[str, str],
+    columns: Mapping[str, str | None],
     sections: Mapping[str, Any],
 ) -> Job:
     """One job from its config, the sections that override it, and the settings over both."""

@@ -32,6 +32,7 @@ class Forecast:
     padding: the share of the computed tokens that is padding: in batches of 32 in the rows' order,
         in sorted micro-batches, and packed (None if the model can't be packed).
     duplicates: share of the sampled chunks that equal one before them.
+    notes: on columns that have the name of a parameter.
     rows_per_second: of one actor. seconds, gpu_hours: of the whole on one actor.
     """
 
@@ -49,11 +50,14 @@ class Forecast:
     gpu_hours: float | None
     max_tokens: int
     actors: int | None
+    notes: tuple[str, ...] = ()
 
     def to_json(self) -> str:
         """One line."""
         told = asdict(self)
         told |= {k: round(v, 4) for k, v in told.items() if isinstance(v, float)}
+        if not self.notes:
+            del told["notes"]
         told["recommended"] = {"batching": {"max_tokens": self.max_tokens}}
         return json.dumps(told)
 
@@ -82,6 +86,7 @@ class Forecast:
             ("speed", f"{self.rows_per_second:,.3g} rows/s"),
             ("the whole", f"{whole}, and the start"),
             ("recommended", f"batching: {{max_tokens: {self.max_tokens}}}"),
+            *(("note", note) for note in self.notes),
         ]
 
     def _bars(self) -> list[str]:
@@ -123,6 +128,7 @@ def forecast(job: Job, rows: int, seconds: float) -> Forecast:
         gpu_hours=whole / rate * gpus / 3600 if gpus else None,
         max_tokens=best,
         actors=None if most == "auto" or most == 1 else most,
+        notes=trial.prepared.notes,
     )
 
 

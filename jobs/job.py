@@ -85,7 +85,7 @@ warnings.filterwarnings("ignore", message='Field name "schema" in "(In|Out)putSe
 class InputSection(_Section):
     """path: files, folders, globs or URLs; in Python also a `datasets.Dataset`.
 
-    columns: the task's names to the data's.
+    columns: the task's names to the data's; null for one that the task is not to read.
     limit: only so many rows, from the start.
     schema: the types of columns, name to Arrow type ("int64"), where the user knows better.
     encoding: of CSV, JSON and text files that have no byte order mark; UTF-8 without it.
@@ -98,7 +98,7 @@ class InputSection(_Section):
     format: Literal["auto", "parquet", "jsonl", "csv", "text", "arrow", "webdataset", "files"] = (
         "auto"
     )
-    columns: dict[str, str] = {}
+    columns: dict[str, str | None] = {}
     limit: int | None = Field(default=None, ge=1)
     schema: dict[str, str] | None = None  # type: ignore[assignment]
     encoding: str | None = None

@@ -39,6 +39,10 @@ def _is_labels(type: pa.DataType) -> bool:
     return _is_text(type) or _is_words(type)
 
 
+def _is_record(type: pa.DataType) -> bool:
+    return types.is_struct(type) or types.is_map(type) or _is_text(type)
+
+
 def _is_words(type: pa.DataType) -> bool:
     return _is_list(type) and _is_text(type.value_type)
 
@@ -79,6 +83,7 @@ _MEDIA = "{} (bytes, a path or URL, or a struct of bytes and path)"
 
 _KINDS: dict[str, tuple[Callable[[pa.DataType], bool], str]] = {
     "text": (_is_text, "text"),
+    "texts": (_is_labels, "a text, or a list of texts"),
     "labels": (_is_labels, "a list of texts"),
     "flag": (types.is_boolean, "true or false"),
     "number": (_is_number, "a number"),
@@ -92,5 +97,6 @@ _KINDS: dict[str, tuple[Callable[[pa.DataType], bool], str]] = {
         _MEDIA.format("audio") + ", or a struct of array and sampling_rate",
     ),
     "video": (_is_media, _MEDIA.format("a video")),
+    "record": (_is_record, "a record (a struct or map), or that as JSON"),
     "any": (lambda type: True, "anything"),
 }

@@ -21,8 +21,10 @@ from .columns import (
     check_one_of,
     check_writable,
     kept_columns,
+    notes_on_columns,
     read_columns,
     resolve_columns,
+    source_names,
     with_needed,
 )
 from .dataset_input import is_dataset
@@ -69,6 +71,7 @@ class Prepared:
     sink: PartSink
     placement: str
     asks_sample: bool  # the columns it adds are not known yet
+    notes: tuple[str, ...] = ()  # what a user may not expect of the columns
 
 
 def prepare(job: Job, lease: Lease | None = None) -> Prepared:
@@ -90,7 +93,7 @@ def prepare(job: Job, lease: Lease | None = None) -> Prepared:
         lease.take()
     planned = with_stored_dataset(job, ledger)
     stored = ledger.read_plan() if known else None
-    reads = {job.input.columns.get(c.name, c.name) for c in kind.inputs}
+    reads = set(source_names(kind.inputs, job.input.columns).values())
     plan, changed = _planned(planned, ledger, stored, reads, _reading(planned, kind))
     prepared = assemble(planned, plan, ledger, decides, (path, revision))
     if plan.is_of_nothing and prepared.asks_sample:
@@ -139,17 +142,18 @@ def assemble(
     kind, own = wanted_task(job, path)
     schema = plan.schema
     if plan.format == "webdataset":
-        merged = merged_columns(schema, job.input.columns.values())
+        merged = merged_columns(schema, filter(None, job.input.columns.values()))
         schema = pa.schema([*schema, *merged], metadata=schema.metadata)
     kind = with_inputs(kind, schema)
     parameters = parameters_of(job, kind)
     inputs = inputs_of(kind, parameters)
     if plan.is_of_nothing and plan.format in ("jsonl", "webdataset"):
-        schema = with_needed(schema, kind, inputs, {**job.input.columns}, parameters)
+        schema = with_needed(schema, kind, inputs, job.input.columns, parameters)
     keep = kept_columns(job.output.keep, schema)
-    named = {job.input.columns.get(c.name, c.name) for c in inputs if c.name not in parameters}
-    check_conflicts(schema, named, keep)
-    columns = resolve_columns(kind.name, inputs, job.input.columns, parameters, schema)
+    names = source_names((c for c in inputs if c.name not in parameters), job.input.columns)
+    check_conflicts(schema, names.values(), keep)
+    named = kind.name, inputs, job.input.columns, parameters, schema
+    columns = resolve_columns(*named)
     check_one_of(kind, columns)
     read = read_columns(schema, {*keep, *columns.values()})
     check_writable(read.empty_table().select(keep).schema)
@@ -177,6 +181,7 @@ def assemble(
             job.actors.placement, [ledger.path, *(s.path for s in plan.splits[:1])], kind
         ),
         asks_sample=plan.results is None and (own or kind.results is None),
+        notes=notes_on_columns(*named),
     )
 
 
@@ -187,7 +192,7 @@ def _check_fit(
     load = LoadTask(
         task=kind.name,
         model=_model(job, kind, own, model),
-        columns=tuple(job.input.columns.items()),
+        columns=tuple((name, own) for name, own in job.input.columns.items() if own is not None),
         own=own,
     )
     check_fit(load, here or job.actors.placement == "local")

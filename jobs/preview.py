@@ -27,6 +27,7 @@ class Preview:
 
     rows: pa.Table
     failures: dict[int, Failure]
+    notes: tuple[str, ...] = ()
 
     def to_json(self) -> str:
         """One line: counts, and the columns with their types."""
@@ -40,7 +41,7 @@ class Preview:
             lines += _lines(number, row)
             if (failure := self.failures.get(number)) is not None:
                 lines.append(f"  dead: {failure.stage}: {failure.error}: {failure.message}")
-        return "\n".join(lines)
+        return "\n".join([*lines, *(f"note: {note}" for note in self.notes)])
 
 
 def preview(job: Job, rows: int) -> Preview:
@@ -64,7 +65,8 @@ def preview(job: Job, rows: int) -> Preview:
         raise RunError(f"loading failed: {type(error).__name__}: {error}") from error
     batch = stages.process(Batch(table))
     assert batch.results is not None
-    return Preview(beside(batch.rows.select(prepared.sink.keep), batch.results), batch.failures)
+    rows = beside(batch.rows.select(prepared.sink.keep), batch.results)
+    return Preview(rows, batch.failures, prepared.notes)
 
 
 def show(output: str, options: dict[str, Any], file: IO[str]) -> None:

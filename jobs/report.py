@@ -27,6 +27,7 @@ class Report:
     truncated: `rows` of the whole output whose text was cut, and the `tokens` that they lost; None,
         and left out of the JSON, if none was.
     left_out: rows of the whole output with a value that no column holds, by its key, alike.
+    notes: on columns that have the name of a parameter; left out of the JSON if there are none.
     """
 
     rows: int
@@ -44,6 +45,7 @@ class Report:
     device_busy: float | None = None
     truncated: dict[str, int] | None = None
     left_out: dict[str, int] | None = None
+    notes: tuple[str, ...] = ()
 
     def to_json(self) -> str:
         """One line."""
@@ -51,6 +53,8 @@ class Report:
         for name in ("truncated", "left_out"):
             if fields[name] is None:
                 del fields[name]
+        if not self.notes:
+            del fields["notes"]
         return json.dumps(fields)
 
     def __str__(self) -> str:
@@ -88,6 +92,7 @@ class Report:
             lines.append(
                 ("not kept", f"values of {', '.join(some[:5])}{more}, which no column holds")
             )
+        lines += [("note", note) for note in self.notes]
         lines.append(("output", f"{self.output} ({self.splits:,} parts)"))
         if self.dead:
             lines.append(("dead letters", f"{self.output.rstrip('/')}/_pipemill/dead-letter/"))

@@ -38,7 +38,7 @@ def retry(
     config: str | os.PathLike[str] | Mapping[str, Any] | Job | None = None,
     *,
     settings: list[str] | None = None,
-    columns: Mapping[str, str] | None = None,
+    columns: Mapping[str, str | None] | None = None,
     **sections: Any,
 ) -> Report:
     """Computes the dead letters of an output again, and puts the answers among the others.

@@ -34,7 +34,7 @@ def run(
     config: str | os.PathLike[str] | Mapping[str, Any] | Job | None = None,
     *,
     settings: list[str] | None = None,
-    columns: Mapping[str, str] | None = None,
+    columns: Mapping[str, str | None] | None = None,
     **sections: Any,
 ) -> Report:
     """Runs a job to its end; called again, it does what is left.
@@ -156,6 +156,7 @@ def _report(
     rows, dead = whole["rows"], whole["dead"]
     truncated = {"rows": int(whole["truncated_rows"]), "tokens": int(whole["lost_tokens"])}
     return Report(
+        notes=prepared.notes,
         rows=rows,
         done=rows - dead,
         dead=dead,

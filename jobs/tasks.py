@@ -12,6 +12,7 @@ from pipemill.actors.task import Column
 from pipemill.pipelines.own_pipeline import own_pipeline
 from pipemill.pipelines.registry import find_task, transformers_knows
 
+from .columns import source_names
 from .errors import ConfigError, nearest
 from .job import Job
 from .own_code import check_class, model_brings
@@ -35,7 +36,7 @@ def wanted_task(job: Job, model: str) -> tuple[Any, bool]:
         if not transformers_knows(job.task):
             raise ConfigError(str(error.args[0])) from None
         own = True
-    kind = own_pipeline(job.task, tuple(job.input.columns)) if own else kind
+    kind = own_pipeline(job.task, _named_columns(job)) if own else kind
     _check_parameters(job, kind)
     if job.output.schema is not None and not own and kind.results is not None:
         raise ConfigError(
@@ -43,6 +44,10 @@ def wanted_task(job: Job, model: str) -> tuple[Any, bool]:
             f"{kind.name} knows its columns: pipemill tasks {kind.name}"
         )
     return kind, own
+
+
+def _named_columns(job: Job) -> tuple[str, ...]:
+    return tuple(name for name, column in job.input.columns.items() if column is not None)
 
 
 def wanted_dtype(job: Job, kind: Any, own: bool) -> str:
@@ -95,15 +100,13 @@ def inputs_of(kind: Any, parameters: Mapping[str, Any]) -> tuple[Column, ...]:
 
 
 def wanted_kinds(
-    kind: Any, parameters: Mapping[str, Any], mapping: Mapping[str, str]
+    kind: Any, parameters: Mapping[str, Any], mapping: Mapping[str, str | None]
 ) -> dict[str, str]:
     """The columns that a task may read, each with the kind of its values."""
     inputs = inputs_of(kind, parameters) or tuple(Column(name=n, kind="any") for n in USUAL)
-    return {
-        mapping.get(column.name, column.name): _kind(column)
-        for column in inputs
-        if column.name not in parameters
-    }
+    read = {column.name: column for column in inputs if column.name not in parameters}
+    names = source_names(read.values(), mapping)
+    return {own: _kind(read[name]) for name, own in names.items()}
 
 
 def _kind(column: Column) -> str:
@@ -112,8 +115,12 @@ def _kind(column: Column) -> str:
 
 def _check_parameters(job: Job, kind: Any) -> None:
     given = parameters_of(job, kind)
+    for name, value in given.items():
+        try:
+            json.dumps(value)
+        except (TypeError, ValueError) as error:
+            raise ConfigError(f"parameters of {kind.name}: {name}: {error}") from None
     try:
-        json.dumps(given)
         kind.check({**{name: p.default for name, p in kind.parameters.items()}, **given})
     except (TypeError, ValueError) as error:
         raise ConfigError(f"parameters of {kind.name}: {error}") from None

@@ -6,7 +6,6 @@ model answers by token; and only where a first try gave the answers of one chunk
 
 from __future__ import annotations
 
-import copy
 import json
 import pickle
 from collections.abc import Iterator, Mapping
@@ -18,6 +17,8 @@ import pyarrow as pa
 from pipemill.actors.task import MEDIA, Loaded
 
 from . import text_encoder
+from .beginnings import beginning
+from .chat_media import leave_media
 from .compact import compact, scale_of
 from .declared import PipelineTask
 from .encoder import Encoder
@@ -29,6 +30,7 @@ from .pipeline_forward import PipelineForward, Raised, copied
 from .row_values import opened, plain_value
 from .stacking import group_of, size_of
 from .token_level import without_padding
+from .tried import check_tried, keywords_of
 from .truncation import tokens_cut
 
 _CHUNK = pa.struct(
@@ -40,6 +42,9 @@ _CHUNK = pa.struct(
         ("inputs", pa.large_binary()),
     ]
 )
+
+
+_AS_GIVEN = ("any", "record")
 
 
 class AnyPipeline:
@@ -55,17 +60,22 @@ class AnyPipeline:
             asked = self.given.keys() - declared.ours
             check_parameters({k: self.given[k] for k in asked}, self.own, self.pipeline)
         self.kinds = {column.name: column.kind for column in declared.inputs}
-        # What is null in a parameter of any kind means something: it is taken as it is.
-        for name in (c.name for c in declared.inputs if c.parameter and c.kind != "any"):
+        # What is null inside such a parameter means something: it is taken as it is.
+        for name in (c.name for c in declared.inputs if c.parameter and c.kind not in _AS_GIVEN):
             if self.given.get(name) is not None:
                 self.given[name] = plain_value(self.given[name], self.kinds[name])
         self.scale = scale_of(loaded.pipeline)
-        # What generates may draw lots, and what the user brings may do anything.
+        # What generates may draw lots, and what the user brings may do anything, unless it says so.
         generates = getattr(loaded.pipeline, "_pipeline_calls_generate", False)
-        self.repeats = not (generates or declared.any_parameter)
+        usual = not (generates or declared.any_parameter)
+        saying = (declared.repeats, getattr(loaded.pipeline, "repeats", None), usual)
+        self.repeats = bool(next(said for said in saying if said is not None))
         self.limit = text_encoder.positions(loaded.pipeline.model)
         self.sanitized = lru_cache(maxsize=64)(self._sanitized)
-        self.sanitized("{}")  # a wrong parameter is an error of loading, not of every row
+        # A wrong parameter is an error of loading, not of every row.
+        declared.check_loaded(self.given, loaded.pipeline)
+        check_tried(declared, loaded)
+        self.sanitized("{}")
         self.forwards = PipelineForward(declared, loaded, self.sanitized)
         if loaded.compiles and self.forwards.by_token is None:
             raise ValueError(
@@ -133,13 +143,18 @@ class AnyPipeline:
             if name in self.kinds and self.given.get(name) is not None
         }
         with opened(content, self.kinds, self.pipeline, self.loaded.media) as found:
-            yield self.declared.prepare({**given, **found}, self.pipeline)
+            prepared = self.declared.prepare({**given, **found}, self.pipeline)
+            yield prepared
+            # Of a chat that was made here, as of one that the row has.
+            leave_media(getattr(prepared, "messages", None) or [])
 
     def _chunks(self, row: dict[str, Any]) -> list[dict[str, Any]]:
+        self._check_row(row)
         own = {k: v for k, v in row.items() if k in self.own and v is not None}
         with self.opened_row(row) as prepared:
             settings = self._settings(own)
             before, during, _ = self.sanitized(settings)
+            prepared, beyond = self._beginning(prepared, before)
             inputs = self.pipeline.preprocess(prepared, **copied(before))
             chunks = list(inputs) if self.forwards.chunked else [inputs]
         if self.forwards.by_token is not None:
@@ -154,7 +169,8 @@ class AnyPipeline:
         pads = self.forwards.pads(during)
         # What preprocess was told may be in lists, of which a pipeline reads the first for all.
         apart = settings if during or self.forwards.by_token is None else ""
-        lost = tokens_cut(self.pipeline.tokenizer, row.get(self.declared.cuts or ""), chunks)
+        read = prepared if beyond else row.get(self.declared.cuts or "")
+        lost = tokens_cut(self.pipeline.tokenizer, read, chunks) + beyond
         return [
             {
                 "size": size_of(chunk),
@@ -165,6 +181,18 @@ class AnyPipeline:
             }
             for chunk in chunks
         ]
+
+    def _beginning(self, prepared: Any, before: dict[str, Any]) -> tuple[Any, int]:
+        """Of a long text that will be cut what is left of it, and the tokens of the rest."""
+        if not isinstance(prepared, str) or not self.declared.cut_by(before):
+            return prepared, 0
+        tokenizer = self.pipeline.tokenizer
+        return beginning(tokenizer, prepared, text_encoder.told_length(tokenizer))
+
+    def _check_row(self, row: dict[str, Any]) -> None:
+        named = [c.name for c in self.inputs if c.parameter and row.get(c.name) is not None]
+        if own := {name: plain_value(row[name], self.kinds[name]) for name in named}:
+            self.declared.check_row(own, self.given, self.pipeline)
 
     def _values(self, rows: pa.Table) -> list[dict[str, Any]]:
         """Each row's columns, but for media, over the parameters."""
@@ -183,13 +211,5 @@ class AnyPipeline:
 
     def _sanitized(self, settings: str) -> tuple[dict[str, Any], ...]:
         """Keywords of preprocess, _forward and postprocess."""
-        # Copies: some pipelines write into the dictionaries they are given.
-        given = copy.deepcopy({k: v for k, v in self.given.items() if k not in self.declared.ours})
-        pipeline = self.pipeline
-        wanted = pipeline._sanitize_parameters(**{**given, **json.loads(settings)})
-        loaded = (
-            pipeline._preprocess_params,
-            pipeline._forward_params,
-            pipeline._postprocess_params,
-        )
-        return tuple({**a, **b} for a, b in zip(loaded, wanted, strict=True))
+        given = {**self.given, **json.loads(settings)}
+        return keywords_of(self.declared, self.pipeline, given)

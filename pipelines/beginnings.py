@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from .long_texts import tokens_of
+
 # On average a token has fewer characters: shorter texts are hardly longer than what is read.
 _CHARACTERS = 16
 # Tokens left behind those that are read: a cut changes what is next to it.
@@ -23,12 +25,19 @@ def beginning(tokenizer: Any, text: str, limit: int | None) -> tuple[str, int]:
     if not tokenizer.is_fast or tokenizer.truncation_side != "right":
         return text, 0
     plain = {"add_special_tokens": False, "return_attention_mask": False, "truncation": False}
-    whole = tokenizer(text, return_offsets_mapping=True, **plain)
-    ids, kept = whole["input_ids"], limit + _MARGIN
+    tokens = tokens_of(tokenizer, text, {})
+    ids: Any
+    begins: Any
+    if tokens is None:
+        whole = tokenizer(text, return_offsets_mapping=True, **plain)
+        ids, begins = whole["input_ids"], [start for start, _ in whole["offset_mapping"]]
+    else:
+        ids, begins = tokens.ids, tokens.begins
+    kept = limit + _MARGIN
     if len(ids) <= kept:
         return text, 0
-    short = text[: whole["offset_mapping"][kept][0]]
+    short = text[: begins[kept]]
     again = tokenizer(short, **plain)["input_ids"]
-    if len(again) < limit or again[:limit] != ids[:limit]:
+    if len(again) < limit or list(again[:limit]) != list(ids[:limit]):
         return text, 0
     return short, len(ids) - len(again)

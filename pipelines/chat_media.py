@@ -57,6 +57,32 @@ def fill_media(chat: list[dict[str, Any]], values: Mapping[str, Any]) -> None:
         )
 
 
+def chat_beside(values: Mapping[str, Any], processor: Any) -> list[dict[str, Any]] | None:
+    """The row's media and text as one message of the user's, for a model that reads chats.
+
+    None where there is no such model, no medium, or no text; and where the text has the model's
+    own marks for its media: then it is the whole prompt.
+    """
+    media = [kind for kind in ("image", "video", "audio") if values.get(kind) is not None]
+    text = values.get("text")
+    if getattr(processor, "chat_template", None) is None or not media or text is None:
+        return None
+    if any(mark in text for kind in media for mark in _marks(processor, kind)):
+        return None
+    parts = [{"type": kind, kind: values[kind]} for kind in media]
+    return [{"role": "user", "content": [*parts, {"type": "text", "text": text}]}]
+
+
+def _marks(processor: Any, kind: str) -> list[str]:
+    """The tokens that stand for a medium in a prompt."""
+    first = f"bo{kind[0]}_token"  # "begin of image", as Gemma has it
+    names = {f"{kind}_token", first, *(n for n in vars(processor) if kind in n and "token" in n)}
+    owners = (processor, getattr(processor, "tokenizer", None))
+    found = [getattr(owner, name, None) for owner in owners for name in sorted(names)]
+    # Numbers of tokens are called so, too.
+    return [str(mark) for mark in found if str(mark).startswith(("<", "["))]
+
+
 def leave_media(chat: list[dict[str, Any]]) -> None:
     """Takes decoded media out again: what travels with the chunks is their tensors."""
     for part in _parts(chat):

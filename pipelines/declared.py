@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 from pipemill.actors.task import Column, Loaded, Parameter
 
+from .row_values import own_value_error
+
 if TYPE_CHECKING:
     from .any_pipeline import AnyPipeline
 
@@ -45,7 +47,15 @@ class PipelineTask:
     settle: parameters that, where the user gave none, some rows settle for all rows of the job;
         each with a function from those rows' values by column and the model's folder to its value.
     cuts: a column of texts that the pipeline may truncate: what that costs is counted.
+    cut_by: from the keywords of `preprocess`, whether it cuts that text to the tokenizer's length.
     expands_with_model: whether `preprocess` already needs the model's weights.
+    checks: raises ValueError for values that don't go together; gets all, with defaults, of the job
+        and of every row that has its own.
+    suits: the same for values that the loaded pipeline can't take: its model, its tokenizer.
+    sample: from the pipeline and its parameters to a short input; where it fails with the user's
+        parameters only, they are wrong.
+    repeats: whether equal inputs always have equal answers, and are computed once; None for what
+        the pipeline's class says (an attribute `repeats`), or else what its kind lets expect.
     any_parameter: whether only the pipeline knows its parameters.
     wants_float32: whether its pipeline fails with a model in bfloat16.
     libraries: modules that its pipeline imports for a row; without them every row would fail.
@@ -65,20 +75,41 @@ class PipelineTask:
     one_of: tuple[str, ...] = ()
     settle: Mapping[str, Settle] = field(default_factory=dict)
     cuts: str | None = None
+    cut_by: Callable[[Mapping[str, Any]], bool] = lambda before: False
     stacks: bool = True
     token_outputs: tuple[str, ...] = ()
     reads: str = "all"
     written: str | None = None
     expands_with_model: bool = False
+    checks: Callable[[Values], None] = lambda values: None
+    suits: Callable[[Values, Any], None] = lambda values, pipeline: None
+    sample: Callable[[Any, Values], Any] | None = None
+    repeats: bool | None = None
     any_parameter: bool = False
     wants_float32: bool = False
     libraries: tuple[str, ...] = ()
     pipeline_class: str | None = None
     adds: str = "result: the pipeline's answer, of a type inferred from a sample"
 
-    @staticmethod
-    def check(parameters: Mapping[str, Any]) -> None:
+    def check(self, parameters: Mapping[str, Any]) -> None:
         """Each value alone is checked by its `Parameter`."""
+        self.checks(dict(parameters))
+
+    def check_loaded(self, given: Mapping[str, Any], pipeline: Any) -> None:
+        """Raises ValueError for parameters that the pipeline can't take."""
+        self.suits({**{name: p.default for name, p in self.parameters.items()}, **given}, pipeline)
+
+    def check_row(self, own: Values, given: Mapping[str, Any], pipeline: Any) -> None:
+        """Raises ValueError for parameters of a row's own; given: those of the job."""
+        try:
+            for name, value in own.items():
+                if name in self.parameters:
+                    self.parameters[name].taken(name, value)
+            values = {**{name: p.default for name, p in self.parameters.items()}, **given, **own}
+            self.checks(values)
+            self.suits(values, pipeline)
+        except ValueError as error:
+            raise own_value_error(error, own) from None
 
     def __call__(self, loaded: Loaded) -> AnyPipeline:
         from .any_pipeline import AnyPipeline

@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 from pipemill.actors.task import Column, Loaded, Parameter
 
+from . import choices
 from .declared import PipelineTask, Values
 
 _PREDICTIONS = pa.list_(
@@ -59,18 +60,24 @@ def _record(answer: Any, values: Values) -> Values:
     return {"predictions": answer}
 
 
+def _candidates(values: Values, pipeline: Any) -> None:
+    size, top_k = pipeline.model.config.get_text_config().vocab_size, values["top_k"]
+    if values["targets"] is None and top_k > size:
+        raise ValueError(f"top_k ({top_k}) must be at most the {size} tokens of the model")
+
+
 FILL_MASK = PipelineTask(
     name="fill-mask",
     adds="predictions: a list of structs of score, token, token_str, sequence; a list of "
     "those with several_masks",
     inputs=(
         Column(name="text", kind="text"),
-        Column(name="targets", kind="any", required=False, parameter=True),
+        Column(name="targets", kind="texts", required=False, parameter=True),
         Column(name="top_k", kind="number", required=False, parameter=True),
     ),
     parameters={
-        "top_k": Parameter(5, "int"),
-        "targets": Parameter(None, "str|list|null"),
+        "top_k": choices.count(5),
+        "targets": choices.texts(None, "str|list|null"),
         "tokenizer_kwargs": Parameter(None, "dict|null"),
         "several_masks": Parameter(None, "bool|null"),
     },
@@ -79,5 +86,7 @@ FILL_MASK = PipelineTask(
     token_outputs=("logits",),
     reads="masks",
     ours=("several_masks",),
+    suits=_candidates,
+    sample=lambda pipeline, given: pipeline.tokenizer.mask_token,
     settle={"several_masks": _several_masks},
 )

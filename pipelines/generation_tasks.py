@@ -8,23 +8,33 @@ from typing import Any
 import pyarrow as pa
 from pipemill.actors.task import Column, Loaded, Parameter
 
-from .chat_media import fill_media
+from . import choices
+from .chat_media import chat_beside, fill_media
 from .chat_text import continued, reply
 from .declared import PipelineTask, Values
-from .generation_parameters import GENERATION, ONLY_BY_DICT, one_level, several
+from .generation_parameters import (
+    GENERATION,
+    ONLY_BY_DICT,
+    check_dict,
+    check_generation,
+    check_known,
+    one_level,
+    several,
+)
 from .row_values import messages_of
 
 _CHAT = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
 _TEXT = Column(name="text", kind="text", required=False)
 _MESSAGES = Column(name="messages", kind="messages", required=False)
 _IMAGE = Column(name="image", kind="image", required=False)
+_RECORD = Parameter(None, "dict")
 _SHAPE: Mapping[str, Parameter] = {
     "return_full_text": Parameter(None, "bool|null"),
     "clean_up_tokenization_spaces": Parameter(None, "bool|null"),
-    "stop_sequence": Parameter(None, "str|list|null"),
+    "stop_sequence": choices.texts(None, "str|list|null"),
     "continue_final_message": Parameter(None, "bool|null"),
     "skip_special_tokens": Parameter(None, "bool|null"),
-    "tools": Parameter(None, "list|null"),
+    "tools": Parameter(None, "list|null", each=_RECORD),
 }
 
 
@@ -86,11 +96,11 @@ TEXT_GENERATION = PipelineTask(
         **_SHAPE,
         "prefix": Parameter(None, "str|null"),
         "handle_long_generation": Parameter(None, "str|null", (None, "hole")),
-        "truncation": Parameter(None, "bool|str|null"),
-        "padding": Parameter(None, "bool|str|null"),
+        "truncation": choices.truncation(None),
+        "padding": choices.padding(None),
         "add_special_tokens": Parameter(None, "bool|null"),
         "tokenizer_encode_kwargs": Parameter(None, "dict|null"),
-        "documents": Parameter(None, "list|null"),
+        "documents": Parameter(None, "list|null", each=_RECORD),
         **GENERATION,
     },
     given=one_level,
@@ -98,7 +108,19 @@ TEXT_GENERATION = PipelineTask(
     record=_record,
     prepare=_chat_or_text,
     written="generated_sequence",
+    checks=check_generation,
+    sample=lambda pipeline, given: "a",
 )
+
+
+def _one_reply(values: Values) -> None:
+    check_generation(values)
+    if (one_level(values).get("num_return_sequences") or 1) > 1:
+        raise ValueError(
+            "num_return_sequences must be 1: a conversation goes on with one reply (for several, "
+            "use text-generation)"
+        )
+
 
 CONVERSATIONAL = PipelineTask(
     name="conversational",
@@ -107,7 +129,7 @@ CONVERSATIONAL = PipelineTask(
     parameters={
         "clean_up_tokenization_spaces": Parameter(True, "bool"),
         "continue_final_message": Parameter(None, "bool|null"),
-        "stop_sequence": Parameter(None, "str|null"),
+        "stop_sequence": choices.texts(None, "str|null"),
         "tokenizer_encode_kwargs": Parameter(None, "dict|null"),
         **GENERATION,
     },
@@ -115,19 +137,26 @@ CONVERSATIONAL = PipelineTask(
     results=_generated,
     record=lambda answer, values: _record([{"generated_text": answer}], values),
     stacks=False,
+    checks=_one_reply,
+    sample=lambda pipeline, given: [{"role": "user", "content": "a"}],
 )
 
 
-def _seq2seq(name: str, column: str, **more: Parameter) -> PipelineTask:
+def _seq2seq(
+    name: str,
+    column: str,
+    suits: Callable[[Values, Any], None] = lambda values, pipeline: None,
+    **more: Parameter,
+) -> PipelineTask:
     """Of the tasks in which an encoder reads a text and a decoder writes one."""
     return PipelineTask(
         name=name,
         adds=f"{column}; with num_return_sequences above 1 {column}s: a list",
         inputs=(Column(name="text", kind="text"),),
         parameters={
-            "truncation": Parameter(False, "bool|str|null"),
+            "truncation": choices.truncation(False),
             "clean_up_tokenization_spaces": Parameter(False, "bool"),
-            "stop_sequence": Parameter(None, "str|null"),
+            "stop_sequence": choices.texts(None, "str|null"),
             **more,
             **GENERATION,
         },
@@ -135,17 +164,35 @@ def _seq2seq(name: str, column: str, **more: Parameter) -> PipelineTask:
         results=texts(column),
         record=texts_of(column),
         cuts="text",
+        cut_by=lambda before: before.get("truncation") in (True, "longest_first", "only_first"),
         written="output_ids",
+        checks=check_generation,
+        suits=suits,
+        sample=lambda pipeline, given: "a",
     )
 
 
 TEXT2TEXT_GENERATION = _seq2seq("text2text-generation", "generated_text")
 SUMMARIZATION = _seq2seq("summarization", "summary_text")
+
+
+def _languages(values: Values, pipeline: Any) -> None:
+    pair = len(pipeline.task.split("_")) == 4
+    missing = [name for name in ("src_lang", "tgt_lang") if values[name] is None]
+    if missing and not pair and hasattr(pipeline.tokenizer, "_build_translation_inputs"):
+        raise ValueError(
+            f"{type(pipeline.tokenizer).__name__} asks for both src_lang and tgt_lang: set "
+            f"parameters.{' and parameters.'.join(missing)}, or name them in the task "
+            "(translation_XX_to_YY)"
+        )
+
+
 TRANSLATION = _seq2seq(
     "translation",
     "translation_text",
-    src_lang=Parameter(None, "str|null"),
-    tgt_lang=Parameter(None, "str|null"),
+    suits=_languages,
+    src_lang=choices.texts(None, "str|null"),
+    tgt_lang=choices.texts(None, "str|null"),
 )
 
 IMAGE_TO_TEXT = PipelineTask(
@@ -159,12 +206,16 @@ IMAGE_TO_TEXT = PipelineTask(
     results=texts("generated_text"),
     record=texts_of("generated_text"),
     stacks=False,
+    checks=check_dict,
+    suits=check_known,
 )
 
 
 def _multimodal(values: Values, pipeline: Any) -> Any:
     if "messages" in values or "text" not in values or "image" not in values:
         return _chat_or_text(values, pipeline)
+    if (chat := chat_beside(values, pipeline.processor)) is not None:
+        return _chat_or_text({"messages": chat}, pipeline)
     return {"images": values["image"], "text": values["text"]}
 
 
@@ -178,6 +229,8 @@ IMAGE_TEXT_TO_TEXT = PipelineTask(
     record=texts_of("generated_text"),
     prepare=_multimodal,
     stacks=False,
+    checks=check_dict,
+    suits=check_known,
 )
 
 
@@ -188,6 +241,8 @@ def _anything(values: Values, pipeline: Any) -> Any:
     if "messages" in values:
         fill_media(values["messages"], values)
         return Chat(values["messages"])
+    if (chat := chat_beside(values, pipeline.processor)) is not None:
+        return Chat(chat)
     plural = {"text": "text", "image": "images", "video": "videos", "audio": "audio"}
     return {plural[name]: values.get(name) for name in plural}
 
@@ -232,4 +287,6 @@ ANY_TO_ANY = PipelineTask(
     record=_any_record,
     prepare=_anything,
     stacks=False,
+    checks=check_dict,
+    suits=check_known,
 )

@@ -7,7 +7,9 @@ from typing import Any
 import pyarrow as pa
 from pipemill.actors.task import Column, Loaded, Parameter
 
+from . import choices
 from .declared import PipelineTask, Values, fixed
+from .labels import CANDIDATES, check_candidates
 
 _IMAGE = Column(name="image", kind="image")
 _BOX = pa.struct([(side, pa.int32()) for side in ("xmin", "ymin", "xmax", "ymax")])
@@ -67,7 +69,7 @@ OBJECT_DETECTION = PipelineTask(
     name="object-detection",
     adds="objects: a list of structs of label, score, box (xmin, ymin, xmax, ymax)",
     inputs=(_IMAGE,),
-    parameters={"threshold": Parameter(0.5, "float")},
+    parameters={"threshold": choices.share(0.5)},
     results=_OBJECTS,
     record=_objects,
 )
@@ -81,14 +83,24 @@ ZERO_SHOT_OBJECT_DETECTION = PipelineTask(
         Column(name="top_k", kind="number", required=False, parameter=True),
     ),
     parameters={
-        "candidate_labels": Parameter(None, "str|list|null"),
-        "threshold": Parameter(0.1, "float"),
+        "candidate_labels": CANDIDATES,
+        "threshold": choices.share(0.1),
         "top_k": Parameter(None, "int|null"),
     },
     results=_OBJECTS,
     record=_objects,
     ours=("candidate_labels",),
+    checks=check_candidates,
 )
+
+
+def _segments_so(values: Values, pipeline: Any) -> None:
+    kind = values["subtask"]
+    if kind and not hasattr(pipeline.image_processor, f"post_process_{kind}_segmentation"):
+        raise ValueError(
+            f"subtask is {kind}, which {type(pipeline.image_processor).__name__} can't do"
+        )
+
 
 IMAGE_SEGMENTATION = PipelineTask(
     name="image-segmentation",
@@ -96,9 +108,9 @@ IMAGE_SEGMENTATION = PipelineTask(
     inputs=(_IMAGE,),
     parameters={
         "subtask": Parameter(None, "str|null", (None, "panoptic", "instance", "semantic")),
-        "threshold": Parameter(0.9, "float"),
-        "mask_threshold": Parameter(0.5, "float"),
-        "overlap_mask_area_threshold": Parameter(0.5, "float"),
+        "threshold": choices.share(0.9),
+        "mask_threshold": choices.share(0.5),
+        "overlap_mask_area_threshold": choices.share(0.5),
     },
     results=fixed(
         segments=pa.list_(
@@ -106,24 +118,36 @@ IMAGE_SEGMENTATION = PipelineTask(
         )
     ),
     record=_segments,
+    suits=_segments_so,
 )
+
+
+def _points_in_crops(values: Values) -> None:
+    points, layers = values["points_per_crop"], values["crops_n_layers"]
+    factor = values["crop_n_points_downscale_factor"]
+    if factor > 1 and points < factor ** min(layers, 64):
+        raise ValueError(
+            f"points_per_crop ({points}) leaves the smallest crops no point: it must be at least "
+            f"crop_n_points_downscale_factor ({factor}) to the power of crops_n_layers ({layers})"
+        )
+
 
 MASK_GENERATION = PipelineTask(
     name="mask-generation",
     adds="masks: a list of PNGs; scores; bounding_boxes, rle_mask where output_… is true",
     inputs=(_IMAGE,),
     parameters={
-        "points_per_batch": Parameter(64, "int|null"),
-        "points_per_crop": Parameter(32, "int"),
-        "crops_n_layers": Parameter(0, "int"),
-        "crop_overlap_ratio": Parameter(512 / 1500, "float"),
-        "crop_n_points_downscale_factor": Parameter(1, "int"),
+        "points_per_batch": Parameter(64, "int|null", least=1),
+        "points_per_crop": choices.count(32, least=1),
+        "crops_n_layers": choices.count(0),
+        "crop_overlap_ratio": choices.share(512 / 1500),
+        "crop_n_points_downscale_factor": choices.count(1, least=1),
         "pred_iou_thresh": Parameter(0.88, "float"),
         "stability_score_thresh": Parameter(0.95, "float"),
         "stability_score_offset": Parameter(1, "float"),
         "mask_threshold": Parameter(0, "float"),
-        "max_hole_area": Parameter(None, "float|null"),
-        "max_sprinkle_area": Parameter(None, "float|null"),
+        "max_hole_area": Parameter(None, "float|null", least=0),
+        "max_sprinkle_area": Parameter(None, "float|null", least=0),
         "crops_nms_thresh": Parameter(0.7, "float"),
         "output_rle_mask": Parameter(False, "bool"),
         "output_bboxes_mask": Parameter(False, "bool"),
@@ -132,6 +156,7 @@ MASK_GENERATION = PipelineTask(
     record=_masks,
     libraries=("torchvision.ops.boxes",),
     expands_with_model=True,
+    checks=_points_in_crops,
     stacks=False,  # its _forward looks at the first chunk only
 )
 
@@ -148,7 +173,7 @@ KEYPOINT_MATCHING = PipelineTask(
     name="keypoint-matching",
     adds="matches: a list of structs of keypoint_image_0, keypoint_image_1 (x, y), score",
     inputs=(_IMAGE, Column(name="image_pair", kind="image")),
-    parameters={"threshold": Parameter(0.0, "float")},
+    parameters={"threshold": choices.share(0.0)},
     results=fixed(
         matches=pa.list_(
             pa.struct(

@@ -7,7 +7,9 @@ from typing import Any
 import pyarrow as pa
 from pipemill.actors.task import Column, Parameter
 
+from . import choices
 from .declared import PipelineTask, Values, fixed
+from .labels import CANDIDATES, check_candidates
 
 _FUNCTION = Parameter(None, "str|null", (None, "softmax", "sigmoid", "none"))
 _TOP_K = Column(name="top_k", kind="number", required=False, parameter=True)
@@ -23,7 +25,7 @@ def ranked(answer: Any, values: Values) -> Values:
 
 def _with_template(template: str) -> dict[str, Parameter]:
     return {
-        "candidate_labels": Parameter(None, "str|list|null"),
+        "candidate_labels": CANDIDATES,
         "hypothesis_template": Parameter(template, "str"),
     }
 
@@ -32,7 +34,7 @@ AUDIO_CLASSIFICATION = PipelineTask(
     name="audio-classification",
     adds="labels, scores: lists, best first",
     inputs=(Column(name="audio", kind="audio"), _TOP_K),
-    parameters={"top_k": Parameter(None, "int|null"), "function_to_apply": _FUNCTION},
+    parameters={"top_k": choices.count(None), "function_to_apply": _FUNCTION},
     results=_RESULTS,
     record=ranked,
 )
@@ -51,9 +53,9 @@ VIDEO_CLASSIFICATION = PipelineTask(
     adds="labels, scores: lists, best first",
     inputs=(Column(name="video", kind="video"), _TOP_K),
     parameters={
-        "top_k": Parameter(5, "int"),
-        "num_frames": Parameter(None, "int|null"),
-        "frame_sampling_rate": Parameter(1, "int"),
+        "top_k": choices.count(5),
+        "num_frames": choices.count(None, least=1),
+        "frame_sampling_rate": choices.count(1, least=1),
         "function_to_apply": _FUNCTION,
     },
     results=_RESULTS,
@@ -67,6 +69,7 @@ ZERO_SHOT_AUDIO_CLASSIFICATION = PipelineTask(
     parameters=_with_template("This is a sound of {}."),
     results=_RESULTS,
     record=ranked,
+    checks=check_candidates,
 )
 
 ZERO_SHOT_IMAGE_CLASSIFICATION = PipelineTask(
@@ -76,4 +79,5 @@ ZERO_SHOT_IMAGE_CLASSIFICATION = PipelineTask(
     parameters=_with_template("This is a photo of {}."),
     results=_RESULTS,
     record=ranked,
+    checks=check_candidates,
 )

@@ -28,6 +28,8 @@ def own_pipeline(name: str, columns: tuple[str, ...]) -> PipelineTask:
     known = PLAIN.get(known.name, known)
     if not isinstance(known, PipelineTask):
         known = PipelineTask(name=name, inputs=known.inputs)
+    # Its parameters may mean something else to the user's pipeline.
+    known = replace(known, parameters={}, checks=_anything, suits=_anything, sample=None)
     beside = set(columns) - {column.name for column in known.inputs}
     more = (Column(name=own, kind="any", required=False, parameter=True) for own in sorted(beside))
     return replace(known, inputs=(*known.inputs, *more), any_parameter=True)
@@ -90,6 +92,10 @@ def _has_effect(name: str, value: Any, pipeline: Any) -> bool:
         )
     except Exception:  # it has an opinion, which it will say itself
         return True
+
+
+def _anything(*_: Any) -> None:
+    """Find nothing wrong."""
 
 
 def _column(name: str) -> Column:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import base64
-import json
 from typing import Any
 
 import pyarrow as pa
 from pipemill.actors.task import Column, Loaded, Parameter
 
+from . import choices
 from .declared import PipelineTask, Values, fixed
+from .row_values import read_json
 
 _IMAGE = Column(name="image", kind="image")
 _QUESTION = Column(name="question", kind="text", parameter=True)
@@ -39,31 +40,57 @@ def _span_record(answer: Any, values: Values) -> Values:
     return {**(answers[0] if answers else {}), "answers": answers}
 
 
+def _windows_advance(values: Values) -> None:
+    length, stride = values["max_seq_len"], values["doc_stride"]
+    # The defaults are smaller where the windows are.
+    if length is not None and stride not in (None, 128) and stride >= length:
+        raise ValueError(
+            f"doc_stride ({stride}), which two windows share, must be less than max_seq_len "
+            f"({length}), the tokens of a window"
+        )
+
+
+def _windows_hold_tokens(values: Values, pipeline: Any) -> None:
+    special = pipeline.tokenizer.num_special_tokens_to_add(pair=True)
+    length = values["max_seq_len"]
+    if length is not None and length <= special:
+        raise ValueError(
+            f"max_seq_len ({length}) holds no more than the {special} special tokens of a window"
+        )
+
+
 QUESTION_ANSWERING = PipelineTask(
     name="question-answering",
     adds="answer, score, start, end; with top_k other than 1 answers: a list of structs of those",
     inputs=(_QUESTION, Column(name="context", kind="text"), _TOP_K),
     parameters={
         "question": Parameter(None, "str|null"),
-        "top_k": Parameter(1, "int"),
-        "topk": Parameter(None, "int|null"),
-        "doc_stride": Parameter(128, "int"),
-        "max_answer_len": Parameter(15, "int"),
-        "max_seq_len": Parameter(384, "int"),
-        "max_question_len": Parameter(64, "int"),
+        "top_k": choices.count(1, least=1),
+        "topk": choices.count(None, least=1),
+        "doc_stride": choices.count(128),
+        "max_answer_len": choices.count(15, least=1),
+        "max_seq_len": choices.count(384, least=1),
+        "max_question_len": choices.count(64, least=1),
         "handle_impossible_answer": Parameter(False, "bool"),
         "align_to_words": Parameter(True, "bool"),
-        "padding": Parameter("do_not_pad", "bool|str|null"),
+        "padding": choices.padding("do_not_pad"),
     },
     results=_spans,
     record=_span_record,
     ours=("question",),
     token_outputs=("start_logits", "end_logits"),
+    checks=_windows_advance,
+    suits=_windows_hold_tokens,
+    sample=lambda pipeline, given: {"question": "a", "context": "a"},
 )
 
 
 def _document(values: Values, pipeline: Any) -> Values:
     inputs = {"image": values.get("image"), "question": values["question"]}
+    seen_only = pipeline.model_type.name == "VisionEncoderDecoder"  # Donut reads no words
+    if "image" not in values and (seen_only or "words" not in values):
+        instead = "" if seen_only else ", and neither words with their boxes"
+        raise ValueError(f"the row has no image{instead}")
     if "words" in values:
         if len(values["words"]) != len(values.get("boxes", [])):
             raise ValueError("words and boxes must be lists of one length")
@@ -75,7 +102,7 @@ DOCUMENT_QUESTION_ANSWERING = PipelineTask(
     name="document-question-answering",
     adds="answer, score, start, end; with top_k other than 1 answers: a list of structs of those",
     inputs=(
-        _IMAGE,
+        Column(name="image", kind="image", required=False),
         _QUESTION,
         Column(name="words", kind="words", required=False),
         Column(name="boxes", kind="boxes", required=False),
@@ -83,20 +110,23 @@ DOCUMENT_QUESTION_ANSWERING = PipelineTask(
     ),
     parameters={
         "question": Parameter(None, "str|null"),
-        "top_k": Parameter(1, "int"),
-        "doc_stride": Parameter(None, "int|null"),
-        "max_answer_len": Parameter(15, "int"),
-        "max_seq_len": Parameter(None, "int|null"),
-        "max_question_len": Parameter(None, "int|null"),
+        "top_k": choices.count(1, least=1),
+        "doc_stride": choices.count(None),
+        "max_answer_len": choices.count(15, least=1),
+        "max_seq_len": choices.count(None, least=1),
+        "max_question_len": choices.count(None, least=1),
         "handle_impossible_answer": Parameter(False, "bool"),
-        "padding": Parameter("do_not_pad", "bool|str"),
+        "padding": choices.padding("do_not_pad", null=False),
         "lang": Parameter(None, "str|null"),
         "tesseract_config": Parameter("", "str"),
     },
     results=_spans,
     record=_span_record,
     prepare=_document,
+    one_of=("image", "words"),
     ours=("question",),
+    checks=_windows_advance,
+    suits=_windows_hold_tokens,
 )
 
 
@@ -109,7 +139,8 @@ def _choices(loaded: Loaded) -> pa.Schema:
 def _choice_record(answer: Any, values: Values) -> Values:
     answers = [one["answer"] for one in answer]
     scores = [one.get("score") for one in answer]
-    return {"answers": answers, "scores": scores, "answer": answers[0], "score": scores[0]}
+    best = {"answer": answers[0], "score": scores[0]} if answers else {}  # top_k is 0
+    return {"answers": answers, "scores": scores, **best}
 
 
 VISUAL_QUESTION_ANSWERING = PipelineTask(
@@ -118,15 +149,19 @@ VISUAL_QUESTION_ANSWERING = PipelineTask(
     inputs=(_IMAGE, _QUESTION, _TOP_K),
     parameters={
         "question": Parameter(None, "str|null"),
-        "top_k": Parameter(5, "int"),
-        "padding": Parameter(False, "bool|str|null"),
-        "truncation": Parameter(False, "bool|str|null"),
+        "top_k": choices.count(5),
+        "padding": choices.padding(False),
+        "truncation": choices.truncation(False),
     },
     results=_choices,
     record=_choice_record,
     ours=("question",),
     stacks=False,
 )
+
+
+# TAPAS drops rows of its table, other models cut the table as a text.
+_TRUNCATIONS = choices.truncation(None).choices
 
 
 def _cells(answer: Any, values: Values) -> Values:
@@ -146,8 +181,8 @@ TABLE_QUESTION_ANSWERING = PipelineTask(
     parameters={
         "query": Parameter(None, "str|null"),
         "sequential": Parameter(False, "bool"),
-        "padding": Parameter(True, "bool|str"),
-        "truncation": Parameter(None, "bool|str|null"),
+        "padding": choices.padding(True, null=False),
+        "truncation": Parameter(None, "bool|str|null", (*_TRUNCATIONS, "drop_rows_to_fit")),
     },
     results=fixed(
         answer=pa.string(),
@@ -162,14 +197,13 @@ TABLE_QUESTION_ANSWERING = PipelineTask(
 
 
 def _request(values: Values, pipeline: Any) -> Any:
-    request = _from_json(values.get("request"))
+    request = read_json(values.get("request"))
     if request is None:
         if "state" not in values:
             raise ValueError("the row has neither a request nor a state")
         if values.get("questions") is None:
             raise ValueError("a state needs questions: a column, or parameters.questions")
-        questions = _from_json(values["questions"])
-        request = {"state": values["state"], "questions": questions}
+        request = {"state": values["state"], "questions": values["questions"]}
     if isinstance(request, dict) and request.get("assets"):
         assets = {name: _asset(name, given) for name, given in request["assets"].items()}
         request = {**request, "assets": assets}
@@ -186,16 +220,12 @@ def _asset(name: str, given: Any) -> Any:
     return image(base64.b64decode(given["data_base64"], validate=True))
 
 
-def _from_json(value: Any) -> Any:
-    return json.loads(value) if isinstance(value, str) else value
-
-
 DECISION = PipelineTask(
     name="decision",
     inputs=(
-        Column(name="request", kind="any", required=False),
+        Column(name="request", kind="record", required=False),
         Column(name="state", kind="any", required=False),
-        Column(name="questions", kind="any", required=False, parameter=True),
+        Column(name="questions", kind="record", required=False, parameter=True),
     ),
     one_of=("request", "state"),
     parameters={"questions": Parameter(None, "dict|null")},

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import math
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-from pipemill.actors.task import MEDIA, Column
+from pipemill.actors.task import MEDIA, Column, Parameter
 
 from .chat_media import leave_media, open_media
+from .labels import labels_of
+
+WHOLE_NUMBER = Parameter(None, "int")
 
 
 def media_kinds(inputs: tuple[Column, ...]) -> list[str]:
@@ -48,7 +52,13 @@ def plain_value(value: Any, kind: str) -> Any:
         return labels_of(value)
     if kind == "number":
         # A column of whole numbers with nulls in it is often one of floats.
-        return int(value) if value == int(value) else float(value)
+        return int(value) if math.isfinite(value) and value == int(value) else float(value)
+    if kind == "texts":
+        return value if isinstance(value, str) else [text for text in value if text is not None]
+    if kind == "record":
+        if isinstance(value, str):
+            return read_json(value)
+        return without_nulls(dict(value) if isinstance(value, list) else value)
     if kind == "messages":
         return messages_of(value)
     if kind == "table":
@@ -76,16 +86,9 @@ def _sampling_rate(pipeline: Any) -> int:
     return int(extractor.sampling_rate)
 
 
-def labels_of(value: Any) -> list[str]:
-    """A list of labels; one text is several labels with commas between them."""
-    if isinstance(value, str):
-        return [part.strip() for part in value.split(",") if part.strip()]
-    return list(value)
-
-
 def messages_of(value: Any) -> list[dict[str, Any]]:
     """A chat. Raises ValueError if it is none."""
-    chat = json.loads(value) if isinstance(value, str) else without_nulls(value)
+    chat = read_json(value) if isinstance(value, str) else without_nulls(value)
     if not isinstance(chat, list) or not chat:
         raise ValueError("messages are a list of {role, content}, with at least one of them")
     for message in chat:
@@ -95,6 +98,17 @@ def messages_of(value: Any) -> list[dict[str, Any]]:
     return chat
 
 
+def read_json(value: Any) -> Any:
+    """What a text holds; any other value as it is. Raises ValueError for a text that is no JSON."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except ValueError as error:
+        shown = repr(value) if len(value) <= 60 else f"{value[:60]!r}…"
+        raise ValueError(f"{shown} is not JSON: {error}") from None
+
+
 def _table_of(value: Any) -> Any:
     """A data frame of texts, which is what table models read; null is an empty text.
 
@@ -102,7 +116,7 @@ def _table_of(value: Any) -> Any:
     """
     import pandas as pd
 
-    table = json.loads(value) if isinstance(value, str) else value
+    table = read_json(value)
     if isinstance(table, list) and all(isinstance(row, dict) for row in table):
         names = dict.fromkeys(name for row in table for name in row)
         table = {name: [row.get(name) for row in table] for name in names}
@@ -118,6 +132,25 @@ def _table_of(value: Any) -> Any:
 
 def _cell(value: Any) -> str:
     return "" if value is None or value != value else str(value)
+
+
+def own_count(name: str, value: Any, default: int) -> int:
+    """A row's own whole number. Raises ValueError, which names it, for any other."""
+    if value is None:
+        return default
+    try:
+        return int(WHOLE_NUMBER.taken(name, plain_value(value, "number")))
+    except ValueError as error:
+        raise own_value_error(error, [name]) from None
+
+
+def own_value_error(error: ValueError, names: Iterable[str]) -> ValueError:
+    """What a row says of its own values of parameters, and how to keep them from being read."""
+    columns = ", ".join(f"{name}: null" for name in names)
+    return ValueError(
+        f"{error}. The row's own value; for columns that mean something else, "
+        f"input.columns: {{{columns}}}"
+    )
 
 
 def without_nulls(value: Any) -> Any:

@@ -13,6 +13,7 @@ from pipemill.actors.task import Column, Loaded, Parameter
 
 from . import text_encoder, windows
 from .encoder import Encoder
+from .row_values import own_count
 
 _WINDOW_POOLINGS = ("mean", "max")
 
@@ -43,17 +44,13 @@ class TextClassification:
     )
     parameters: Mapping[str, Parameter] = {
         "top_k": Parameter(1, "int|null"),
-        "function_to_apply": Parameter(None, "str|null"),
+        "function_to_apply": Parameter(None, "str|null", (None, "softmax", "sigmoid", "none")),
         "window_pooling": Parameter("mean", "str", _WINDOW_POOLINGS),
         **windows.PARAMETERS,
     }
 
     @staticmethod
     def check(parameters: Mapping[str, Any]) -> None:
-        function = parameters["function_to_apply"]
-        if function is not None and str(function).lower() not in _ACTIVATIONS:
-            known = ", ".join(_ACTIVATIONS)
-            raise ValueError(f"function_to_apply is one of {known}, not {function!r}")
         windows.check(parameters)
 
     def __init__(self, loaded: Loaded) -> None:
@@ -76,6 +73,7 @@ class TextClassification:
         return pa.schema([("labels", pa.list_(pa.string())), ("scores", pa.list_(pa.float32()))])
 
     def expand(self, rows: pa.Table) -> pa.ListArray:
+        self._top_k(rows)  # a wrong one is found before anything is computed
         if "text_pair" not in rows.column_names:
             return self.cutter.chunks(rows["text"].to_pylist())
         paired = pc.is_valid(rows["text_pair"])
@@ -118,7 +116,8 @@ class TextClassification:
         default = len(self.labels) if self.top_k is None else self.top_k
         wanted = np.full(rows.num_rows, default)
         if "top_k" in rows.column_names:
-            wanted = pc.fill_null(rows["top_k"].cast(pa.int64()), default).to_numpy()
+            own = [own_count("top_k", count, default) for count in rows["top_k"].to_pylist()]
+            wanted = np.array(own, dtype=np.int64)
         # A negative number leaves so many out, as it does in a slice.
         return np.where(wanted < 0, len(self.labels) + wanted, wanted)
 

@@ -55,16 +55,34 @@ def max_length(pipeline: Any) -> int | None:
     return int(limit) if limit < _UNBOUNDED else None
 
 
+def told_length(tokenizer: Any) -> int | None:
+    """What the tokenizer cuts texts to; None where it was told no length."""
+    limit = tokenizer.model_max_length
+    return int(limit) if limit and 0 < limit < _UNBOUNDED else None
+
+
 def positions(model: Any) -> int | None:
     """How many tokens a model's table of positions has room for; None if it has no such table.
 
     RoBERTa and its kin start counting after the padding index, BART and OPT at an offset.
     """
     table = position_table(model)
-    if table is None:
+    if table is None or _is_endless(model, table):
         return None
     reserved = 0 if table.padding_idx is None else table.padding_idx + 1
     return int(table.num_embeddings - reserved - getattr(table, "offset", 0))
+
+
+def _is_endless(model: Any, table: Any) -> bool:
+    """Whether more tokens than the table has places are no error.
+
+    FSMT's grows. TAPAS counts anew in every cell, and takes the last place for all that follow;
+    so does ProphetNet.
+    """
+    if hasattr(table, "make_weight") or type(table).__name__ == "ProphetNetPositionalEmbeddings":
+        return True
+    config = model.config
+    return config.model_type == "tapas" and bool(config.reset_position_index_per_cell)
 
 
 def position_table(model: Any) -> Any:

@@ -7,6 +7,7 @@ from typing import Any
 import pyarrow as pa
 from pipemill.actors.task import Column, Loaded, Parameter
 
+from . import choices
 from .declared import PipelineTask, Values
 
 
@@ -23,6 +24,22 @@ def _record(answer: Any, values: Values) -> Values:
     return {"entities": [{**entity, "score": float(entity["score"])} for entity in answer]}
 
 
+def _windows_advance(values: Values, pipeline: Any) -> None:
+    stride, tokenizer = values["stride"], pipeline.tokenizer
+    room = tokenizer.model_max_length - tokenizer.num_special_tokens_to_add()
+    if stride is not None and stride >= room:
+        raise ValueError(
+            f"stride ({stride}), which two windows share, must be less than the {room} tokens of a "
+            "window (the tokenizer's model_max_length but for special ones)"
+        )
+    if values["is_split_into_words"] and not tokenizer.is_fast:
+        raise ValueError(f"is_split_into_words needs a fast tokenizer, not {_name(tokenizer)}")
+
+
+def _name(tokenizer: Any) -> str:
+    return type(tokenizer).__name__
+
+
 TOKEN_CLASSIFICATION = PipelineTask(
     name="token-classification",
     adds="entities: a list of structs of entity (or entity_group), score, index, word, start, end",
@@ -31,13 +48,16 @@ TOKEN_CLASSIFICATION = PipelineTask(
         "aggregation_strategy": Parameter(
             "none", "str", ("none", "simple", "first", "average", "max")
         ),
-        "ignore_labels": Parameter(["O"], "list"),
-        "stride": Parameter(None, "int|null"),
+        "ignore_labels": Parameter(["O"], "list", each=choices.TEXT),
+        "stride": choices.count(None),
         "is_split_into_words": Parameter(False, "bool"),  # the text is a list of words
         "delimiter": Parameter(None, "str|null"),  # joins them: what start and end count in
     },
     results=_results,
     record=_record,
     cuts="text",
+    cut_by=lambda before: "tokenizer_params" not in before,  # those of windows
     token_outputs=("logits",),
+    suits=_windows_advance,
+    sample=lambda pipeline, given: ["a"] if given.get("is_split_into_words") else "a",
 )

@@ -11,20 +11,20 @@ import numpy as np
 import pyarrow as pa
 from pipemill.actors.task import Parameter
 
-from . import text_encoder
+from . import choices, long_texts, text_encoder
 
 # What tasks that use this take, beside parameters of their own.
 PARAMETERS: Mapping[str, Parameter] = {
-    "truncation": Parameter(False, "bool|str|null"),
-    "max_length": Parameter(None, "int|null"),
-    "stride": Parameter(0, "int"),
+    "truncation": choices.truncation(False),
+    "max_length": choices.count(None, least=1),
+    "stride": choices.count(0),
     "add_special_tokens": Parameter(True, "bool"),
     "return_token_type_ids": Parameter(None, "bool|null"),
     "split_special_tokens": Parameter(None, "bool|null"),
     # These change no answer: what is padded is measured.
-    "padding": Parameter(False, "bool|str|null"),
-    "padding_side": Parameter(None, "str|null"),
-    "pad_to_multiple_of": Parameter(None, "int|null"),
+    "padding": choices.padding(False),
+    "padding_side": Parameter(None, "str|null", (None, "left", "right")),
+    "pad_to_multiple_of": choices.count(None, least=1),
     "return_attention_mask": Parameter(None, "bool|null"),
 }
 # Of these, what decides a text's tokens, and goes to the tokenizer as it is.
@@ -34,29 +34,23 @@ _TOKENIZING = ("add_special_tokens", "return_token_type_ids", "split_special_tok
 _CHARACTERS = 2**20
 
 NO_KEYWORDS: Mapping[str, Any] = MappingProxyType({})
-_TRUNCATIONS = ("longest_first", "only_first", "only_second", "do_not_truncate")
 
 
 def check(parameters: Mapping[str, Any]) -> None:
-    """Raises ValueError for a value of `PARAMETERS` that can't be right."""
-    truncation = parameters["truncation"]
-    if not isinstance(truncation, bool | None) and truncation not in _TRUNCATIONS:
-        known = ", ".join(_TRUNCATIONS)
-        raise ValueError(f"truncation is true, false or one of {known}, not {truncation!r}")
-    if not is_count(parameters["stride"], least=0):
-        raise ValueError(f"stride is a number of tokens, not {parameters['stride']!r}")
-    if parameters["max_length"] is not None and not is_count(parameters["max_length"]):
-        raise ValueError(f"max_length is a number or null, not {parameters['max_length']!r}")
+    """Raises ValueError for values of `PARAMETERS` that can't be right."""
+    for name, parameter in PARAMETERS.items():
+        if parameters.get(name, parameter.default) != parameter.default:
+            parameter.taken(name, parameters[name])
+    length, stride = parameters["max_length"], parameters["stride"]
+    if length is not None and stride >= length and not truncates(parameters["truncation"]):
+        raise ValueError(
+            f"stride ({stride}), which two windows share, must be less than max_length ({length})"
+        )
 
 
 def truncates(truncation: bool | str | None) -> bool:
     """Whether that value asks for a cut text, rather than for windows."""
     return truncation not in (None, False, "do_not_truncate")
-
-
-def is_count(value: Any, least: int = 1) -> bool:
-    """Whether it is an integer of at least that; true and false are none."""
-    return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,8 +104,36 @@ class Cutter:
 
         Raises ValueError where a text needs windows that can't be cut.
         """
-        some = [self._chunks(*(column[part] for column in texts)) for part in _parts(texts)]
+        some = []
+        for part in _parts(texts):
+            several = [column[part] for column in texts]
+            alone = len(several) == 1 and len(several[0]) == 1
+            long = self._long(several[0][0]) if alone else None
+            some.append(self._chunks(*several) if long is None else long)
         return pa.concat_arrays(some)
+
+    def _long(self, text: str) -> pa.ListArray | None:
+        """The chunks of a very long text, of which the tokenizer sees a piece at a time.
+
+        None where that is not needed, or can't be.
+        """
+        right = self.tokenizer.truncation_side == "right" and self.truncation != "only_second"
+        if self.limit is None or not right:
+            return None
+        tokens = long_texts.tokens_of(self.tokenizer, text, self.keywords)
+        if tokens is None:
+            return None
+        ids, room = tokens.ids, self.limit - self._special_tokens(1)
+        step = room if self.truncates else room - self.stride
+        last = 0 if self.truncates else max(len(ids) - room, 0)
+        starts = range(0, last + step, step) if last else (0,)
+        windows = [ids[start : start + room] for start in starts]
+        encoding = long_texts.surrounded(self.tokenizer, text, self.keywords, windows)
+        if encoding is None:
+            return None
+        lost = np.array([max(len(ids) - room, 0)], np.int32) if self.truncates else None
+        chunks = text_encoder.as_chunks(encoding, self.equal_sizes, lost)
+        return text_encoder.per_row(chunks, np.array([len(chunks)]))
 
     def _chunks(self, *texts: list[str]) -> pa.ListArray:
         encoding = self._encode(texts)
@@ -167,9 +189,11 @@ class Cutter:
 
 def _parts(texts: Sequence[list[str]]) -> list[slice]:
     """Consecutive texts, or pairs, of so few characters that a tokenizer's output is no burden."""
-    ends = np.cumsum([sum(map(len, several)) for several in zip(*texts, strict=True)])
+    sizes = np.array([sum(map(len, several)) for several in zip(*texts, strict=True)])
+    ends = np.cumsum(sizes)
     cuts = np.flatnonzero(np.diff(ends // _CHARACTERS)) + 1
-    edges = [0, *cuts.tolist(), len(ends)]
+    long = np.flatnonzero(sizes >= long_texts.LONG)  # each by itself
+    edges = sorted({0, *cuts.tolist(), *long.tolist(), *(long + 1).tolist(), len(ends)})
     return [slice(a, b) for a, b in zip(edges, edges[1:], strict=False)]
 
 

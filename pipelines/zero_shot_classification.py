@@ -14,6 +14,8 @@ from pipemill.actors.task import Column, Loaded, Parameter
 from . import text_encoder, windows
 from .beginnings import beginning
 from .encoder import Encoder
+from .labels import CANDIDATES, Template, check_candidates, labels_of
+from .row_values import own_value_error
 
 _TEMPLATE = "This example is {}."
 
@@ -37,19 +39,14 @@ class ZeroShotClassification:
         Column(name="multi_label", kind="flag", required=False, parameter=True),
     )
     parameters: Mapping[str, Parameter] = {
-        "candidate_labels": Parameter(None, "str|list|null"),
+        "candidate_labels": CANDIDATES,
         "hypothesis_template": Parameter(_TEMPLATE, "str"),
         "multi_label": Parameter(False, "bool"),
     }
 
     @staticmethod
     def check(parameters: Mapping[str, Any]) -> None:
-        labels, template = parameters["candidate_labels"], parameters["hypothesis_template"]
-        several = labels if isinstance(labels, list) else [labels or ""]
-        if not several or not all(isinstance(label, str) for label in several):
-            raise ValueError(f"candidate_labels are texts (put them in quotes), not {labels!r}")
-        if not isinstance(template, str) or template.format("x") == template:
-            raise ValueError(f"hypothesis_template {template!r} has no {{}} for the label")
+        check_candidates(parameters)
 
     def __init__(self, loaded: Loaded) -> None:
         self.pipeline = pipeline = loaded.pipeline
@@ -71,16 +68,14 @@ class ZeroShotClassification:
     def expand(self, rows: pa.Table) -> pa.ListArray:
         texts, hypotheses, beyond = [], [], []
         labels = self._labels(rows)
-        templates = self._values(rows, "hypothesis_template")
+        templates = self._templates(rows)
         for text, own, template in zip(rows["text"].to_pylist(), labels, templates, strict=True):
-            if not own or not text:
-                raise ValueError("zero-shot needs a text that is not empty, and a label")
-            if template.format(own[0]) == template:
-                raise ValueError(f"hypothesis_template {template!r} has no {{}} for the label")
+            if not text:
+                raise ValueError("zero-shot needs a text that is not empty")
             text, more = beginning(self.pipeline.tokenizer, text, self.max_length)
             beyond.append(more)
             texts += [text] * len(own)
-            hypotheses += [template.format(label) for label in own]
+            hypotheses += [template.with_label(label) for label in own]
         encoding = self._tokenize(texts, hypotheses, rows.num_rows)
         counts = np.fromiter(map(len, labels), np.int64)
         starts = np.cumsum(counts) - counts
@@ -124,6 +119,12 @@ class ZeroShotClassification:
             lost[starts] = np.maximum.reduceat(of_pair, starts)
         return lost
 
+    def _templates(self, rows: pa.Table) -> list[Template]:
+        try:
+            return list(map(Template, self._values(rows, "hypothesis_template")))
+        except ValueError as error:
+            raise own_value_error(error, ["hypothesis_template"]) from None
+
     def _values(self, rows: pa.Table, name: str) -> list[Any]:
         default = self.defaults[name]
         if name not in rows.column_names:
@@ -131,12 +132,7 @@ class ZeroShotClassification:
         return [default if value is None else value for value in rows[name].to_pylist()]
 
     def _labels(self, rows: pa.Table) -> list[list[str]]:
-        return [
-            [part.strip() for part in own.split(",") if part.strip()]
-            if isinstance(own, str)
-            else own
-            for own in self._values(rows, "candidate_labels")
-        ]
+        return list(map(labels_of, self._values(rows, "candidate_labels")))
 
     def _tokenize(self, texts: list[str], hypotheses: list[str], rows: int) -> Any:
         tokenizer = self.pipeline.tokenizer

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pyarrow as pa
 import pytest
 from pipemill.actors.task import Column
-from pipemill.jobs.columns import kept_columns, resolve_columns
+from pipemill.jobs.columns import kept_columns, notes_on_columns, resolve_columns
 from pipemill.jobs.errors import ConfigError
 from pipemill.jobs.media import files_column
 
@@ -14,6 +14,8 @@ IMAGE = Column(name="image", kind="image")
 FITTING = {
     "text": [TEXT, pa.large_string(), pa.dictionary(pa.int32(), TEXT)],
     "labels": [TEXT, pa.list_(TEXT)],
+    "texts": [TEXT, pa.list_(TEXT)],
+    "record": [TEXT, pa.struct({"a": TEXT}), pa.map_(TEXT, TEXT)],
     "flag": [pa.bool_()],
     "number": [pa.int8(), pa.uint64(), pa.float16(), pa.float64()],
     "words": [pa.list_(TEXT), pa.large_list(pa.large_string())],
@@ -39,6 +41,8 @@ FITTING = {
 UNFIT = {
     "text": [pa.int64(), BYTES],
     "labels": [pa.int64(), pa.list_(pa.int64())],
+    "texts": [pa.int64(), pa.list_(pa.int64()), pa.struct({"a": TEXT})],
+    "record": [pa.int64(), pa.list_(TEXT)],
     "flag": [pa.int8()],
     "number": [TEXT, pa.bool_()],
     "words": [TEXT, pa.list_(pa.int64())],
@@ -111,3 +115,40 @@ def test_whole_files_are_kept_only_by_name():
     schema = pa.schema([("path", TEXT), files_column("bytes"), ("thumbnail", BYTES)])
     assert kept_columns("all", schema) == ["path", "thumbnail"]
     assert kept_columns(["bytes", "path"], schema) == ["path", "bytes"]
+
+
+TARGETS = Column(name="targets", kind="texts", required=False, parameter=True)
+TOP_K = Column(name="top_k", kind="number", required=False, parameter=True)
+
+
+def test_a_column_that_has_only_the_name_of_a_parameter_is_left_alone():
+    inputs = (Column(name="text", kind="text"), TARGETS, TOP_K)
+    schema = pa.schema([("text", TEXT), ("targets", pa.list_(pa.int64())), ("top_k", pa.int32())])
+    assert resolve(inputs, schema) == {"text": "text", "top_k": "top_k"}
+    targets, top_k = notes_on_columns("the-task", inputs, {}, {}, schema)
+    assert targets == (
+        "column 'targets' is list<item: int64> and is not read: the-task reads a text, or a list "
+        "of texts as 'targets'"
+    )
+    assert "'top_k' is read as the parameter top_k of each row" in top_k
+    assert "--column top_k= (input.columns: {top_k: null})" in top_k
+    # What the job says itself is no surprise.
+    mapping, parameters = {"top_k": "top_k"}, {"targets": ["a"]}
+    assert notes_on_columns("the-task", inputs, mapping, parameters, schema) == ()
+    assert notes_on_columns("the-task", inputs, {"top_k": None}, parameters, schema) == ()
+
+
+def test_a_column_that_is_mapped_must_be_of_the_right_type_and_is_told_the_way_out():
+    inputs = (Column(name="text", kind="text"), TARGETS)
+    schema = pa.schema([("text", TEXT), ("targets", pa.int64())])
+    way = r"--column targets= \(input.columns: {targets: null}\); or set parameters.targets"
+    with pytest.raises(ConfigError, match=f"column 'targets' is int64.*{way}"):
+        resolve(inputs, schema, {"targets": "targets"})
+
+
+def test_a_column_may_be_left_out():
+    inputs = (Column(name="text", kind="text"), TOP_K)
+    schema = pa.schema([("text", TEXT), ("top_k", pa.int32())])
+    assert resolve(inputs, schema, {"top_k": None}) == {"text": "text"}
+    with pytest.raises(ConfigError, match="reads a column 'text', which input.columns leaves out"):
+        resolve(inputs, schema, {"text": None})

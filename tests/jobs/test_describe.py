@@ -89,8 +89,8 @@ def test_types_and_defaults_and_aliases():
     text = one_task("ner")
     assert text.startswith("token-classification (ner)\n")
     assert 'one of none, simple, first, average, max; "none" unless given' in text
-    assert 'ignore_labels                 a list; ["O"] unless given' in text
-    assert "stride                        a number or null; null unless given" in text
+    assert 'ignore_labels                 a list (each a text); ["O"] unless given' in text
+    assert "stride                        a whole number of at least 0 or null; null unless" in text
 
 
 def test_an_unknown_name_is_status_2_with_the_nearest(capsys):

@@ -118,6 +118,20 @@ def test_one_overridden_step_keeps_the_columns_of_the_task(models, data, tmp_pat
     assert plain != expected, "the override shows"
 
 
+@pytest.mark.parametrize(("name", "once"), [("FirstWord", False), ("Steady", True)])
+def test_equal_inputs_are_computed_once_where_the_pipeline_says_so(models, tmp_path, name, once):
+    texts = [*TEXTS[:10], *TEXTS[:10], *TEXTS[:5]]
+    rows = pa.table({"id": range(25), "text": texts, "other": texts})
+    pq.write_table(rows, tmp_path / "in.parquet")
+    report = pipemill.run(**job(models, tmp_path / "in.parquet", tmp_path / "out", name))
+    assert (report.done, bool(report.repeated)) == (25, once)
+    table = ds.dataset(tmp_path / "out").to_table()
+    expected = truth(models, name, [(text,) for text in texts])
+    assert table["label"].to_pylist() == [answer[0]["label"] for answer in expected]
+    scores = [answer[0]["score"] for answer in expected]
+    assert table["score"].to_pylist() == pytest.approx(scores, abs=1e-5)
+
+
 def test_chunks_of_a_row_come_together(models, data, tmp_path):
     pipemill.run(**job(models, data, tmp_path / "out", "Words", "score-words"))
     found = ds.dataset(tmp_path / "out").to_table()["result"].to_pylist()

@@ -6,6 +6,7 @@ import base64
 import copy
 import io
 import json
+import shutil
 from functools import lru_cache
 
 import numpy as np
@@ -13,6 +14,9 @@ import pyarrow as pa
 import pytest
 import transformers
 from PIL import Image
+from pipemill.actors.batch import Batch
+from pipemill.actors.model import Model
+from pipemill.pipelines.load import LoadTask
 from pipemill.pipelines.media import audio
 
 import pipemill
@@ -63,6 +67,54 @@ def test_images_with_texts_and_texts_alone(models):
     ]
     expected.append(truth(text="no picture", **GREEDY)[0]["generated_text"])
     assert_rows(batch, [*({"generated_text": one} for one in expected), "expand", "expand"], 6)
+
+
+@pytest.mark.parametrize("parameters", [GREEDY, {"max_new_tokens": 5}])
+def test_an_image_beside_a_text_is_a_message_for_a_model_that_reads_chats(models, parameters):
+    """But for a text that has the model's own mark for the image."""
+    batch = run(
+        SEE, models[SEE], {"image": [*PICTURES, None], "text": [*TEXTS, "none"]}, parameters
+    )
+    truth = plain(SEE, models[SEE])
+    expected = []
+    for data, text in zip(PICTURES, TEXTS, strict=True):
+        (told,) = truth(text=chat(text, image=opened(data)), **parameters)
+        written = told["generated_text"]
+        expected.append(written if isinstance(written, str) else written[-1]["content"])
+    expected.append(truth(text="none", **parameters)[0]["generated_text"])
+    assert_rows(batch, [{"generated_text": one} for one in expected])
+
+
+def test_nothing_but_numbers_of_an_image_travels_with_its_chunks(models):
+    load = LoadTask(
+        task=SEE, model=Model(path=models[SEE]), columns=(("image", "i"), ("text", "t")),
+        parameters=json.dumps(GREEDY),
+    )  # fmt: skip
+    batch = load().expand(Batch(pa.table({"i": PICTURES[:1], "t": TEXTS[:1]})))
+    assert b"PIL" not in batch.rows["_pipemill_chunks"][0].as_py()[0]["inputs"]
+
+
+def test_a_model_that_reads_no_chats_is_given_the_text_as_it_is(models, tmp_path):
+    shutil.copytree(models[SEE], tmp_path / "base")
+    for name in ("chat_template.jinja", "chat_template.json"):
+        (tmp_path / "base" / name).unlink(missing_ok=True)
+    base = str(tmp_path / "base")
+    assert plain(SEE, base).processor.chat_template is None
+    texts = ["<media> one", "no mark"]
+    batch = run(SEE, base, {"image": PICTURES[:2], "text": texts}, GREEDY)
+    (told,) = plain(SEE, base)(images=opened(PICTURES[0]), text=texts[0], **GREEDY)
+    assert_rows(batch, [{"generated_text": told["generated_text"]}, "expand"], 2)
+
+
+def test_sound_beside_a_text_is_a_message_too(models):
+    parameters = {"max_new_tokens": 6, "return_full_text": False}
+    batch = run(HEAR, models[HEAR], {"audio": SOUNDS, "text": TEXTS}, parameters)
+    truth = plain(HEAR, models[HEAR])
+    expected = [
+        {"generated_text": truth(text=chat(t, audio=heard(s)), **parameters)[0]["generated_text"]}
+        for t, s in zip(TEXTS, SOUNDS, strict=True)
+    ]
+    assert_rows(batch, expected)
 
 
 @pytest.mark.parametrize(

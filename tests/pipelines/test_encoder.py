@@ -7,9 +7,11 @@ import threading
 
 import numpy as np
 import pytest
+import transformers
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pipemill.actors import packed, prepacked
+from pipemill.pipelines import text_encoder
 from pipemill.pipelines.encoder import Encoder
 
 from tests.pipelines import encoders
@@ -337,3 +339,30 @@ def test_threads_that_ask_at_once_get_one_verdict():
         thread.join()
     assert verdicts == [True] * 4
     check(encoder, encoders.loaded("Bert").model, [4, 7])
+
+
+def _fsmt():
+    return transformers.FSMTConfig(
+        langs=["en", "de"], src_vocab_size=40, tgt_vocab_size=40, d_model=16, encoder_layers=1,
+        decoder_layers=1, encoder_attention_heads=2, decoder_attention_heads=2,
+        encoder_ffn_dim=16, decoder_ffn_dim=16, max_position_embeddings=12,
+    )  # fmt: skip
+
+
+def _prophetnet():
+    return transformers.ProphetNetConfig(
+        vocab_size=40, hidden_size=16, encoder_ffn_dim=16, decoder_ffn_dim=16,
+        num_encoder_layers=1, num_decoder_layers=1, num_encoder_attention_heads=2,
+        num_decoder_attention_heads=2, max_position_embeddings=12,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("config", [_fsmt, _prophetnet])
+def test_tables_of_positions_that_do_not_end_are_no_limit(config):
+    import torch
+
+    model = transformers.AutoModel.from_config(config()).eval()
+    assert text_encoder.position_table(model).num_embeddings < 30
+    with torch.inference_mode():  # longer than the table, and no error
+        model(input_ids=torch.full((1, 30), 5), decoder_input_ids=torch.full((1, 3), 5))
+    assert text_encoder.positions(model) is None

@@ -13,6 +13,7 @@ pytest.importorskip("PIL")
 from tests import tiny
 
 from .image_rows import WAYS, check, files, pictures, plain
+from .row_by_row import assert_rows, run
 
 ways = pytest.mark.parametrize(("budget", "form"), WAYS)
 QUESTIONS = [
@@ -93,6 +94,34 @@ def test_document_question_answering_with_one_question_and_a_top_k_for_each_row(
         name, model, files(), expected, tmp_path, budget=budget, form=form,
         parameters={"question": "who"}, own=own,
     )  # fmt: skip
+
+
+def test_documents_of_words_alone(models):
+    """Where the model reads no image, words with their boxes are enough."""
+    name = "document-question-answering"
+    documents = [_document(row) for row in range(4)]
+    columns = {
+        "question": QUESTIONS[:6],
+        "words": [*(words for words, _ in documents), None, ["one"]],
+        "boxes": [*(boxes for _, boxes in documents), None, None],
+    }
+    batch = run(name, models[name], columns)
+    expected = [
+        plain(name, models[name])(
+            image=None, question=question, word_boxes=list(zip(*document, strict=True))
+        )[0]
+        for question, document in zip(QUESTIONS, documents, strict=False)
+    ]
+    assert_rows(batch, [*expected, "expand", "expand"])
+    assert batch.failures[4].message == "the row has no image, and neither words with their boxes"
+    assert "words and boxes must be lists of one length" in batch.failures[5].message
+
+
+def test_a_model_that_sees_the_document_needs_its_image(models):
+    name = "document-question-answering"
+    columns = {"question": ["who"], "words": [["a"]], "boxes": [[[0, 0, 9, 9]]]}
+    batch = run(name, models[f"{name}-donut"], columns)
+    assert batch.failures[0].message == "the row has no image"
 
 
 @ways

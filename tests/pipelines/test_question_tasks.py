@@ -140,6 +140,17 @@ def test_tables_of_numbers_and_nulls_are_texts(models):
     assert_rows(batch, [_told(models[task], texts, QUERIES[2], sequential=True)], 1)
 
 
+def test_a_question_longer_than_the_models_positions_is_answered(models):
+    """They begin anew in every cell, and all that are too many are the last."""
+    task = "table-question-answering"
+    pipeline = oracle(models[task])
+    positions = pipeline.model.config.max_position_embeddings
+    queries = [QUERIES[0], tiny.sentence(positions + 40, 5)]
+    tables = [{name: cells[:2] for name, cells in TABLES[0].items()}] * 2
+    batch = run(task, models[task], {"query": queries, "table": tables})
+    assert_rows(batch, [_told(models[task], tables[0], query) for query in queries], 2)
+
+
 def test_tables_that_are_none_die_alone(models):
     task = "table-question-answering"
     tables = [json.dumps(TABLES[0]), "[1, 2]", '{"mill": []}', '{"a": ["1"], "b": ["1", "2"]}', "{"]

@@ -77,8 +77,8 @@ def test_wrong_ones_inside_are_named():
     usual = {name: parameter.default for name, parameter in FeatureExtraction.parameters.items()}
     for inside, message in [
         ({"return_offsets_mapping": True}, "takes .*, not 'return_offsets_mapping'"),
-        ({"stride": "a"}, "tokenize_kwargs: stride is a number"),
-        ({"truncation": "some"}, "truncation is true, false or one of"),
+        ({"stride": "a"}, "tokenize_kwargs: stride is a whole number"),
+        ({"truncation": "some"}, "truncation is one of null, true, false"),
     ]:
         with pytest.raises(ValueError, match=message):
             FeatureExtraction.check({**usual, "tokenize_kwargs": inside})

@@ -292,12 +292,12 @@ def tiny_with(side, made={}):  # noqa: B006
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"stride": -1}, "stride is a number of tokens, not -1"),
+        ({"stride": -1}, "stride is a whole number of at least 0, not -1"),
         ({"stride": True}, "stride is"),
         ({"stride": "7"}, "stride is"),
-        ({"max_length": 0}, "max_length is a number or null, not 0"),
+        ({"max_length": 0}, "max_length is a whole number of at least 1 or null, not 0"),
         ({"max_length": True}, "max_length is"),
-        ({"truncation": "yes"}, "truncation is true, false or one of longest_first"),
+        ({"truncation": "yes"}, "truncation is one of null, true, false, longest_first"),
         ({"truncation": 1}, "truncation is"),
         ({"truncation": []}, "truncation is"),
     ],
