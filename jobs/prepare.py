@@ -25,6 +25,7 @@ from .lease import Lease
 from .ledger import STATE, Ledger
 from .listing import InputFile
 from .media_roots import media_access
+from .model_says import model_says, root_of
 from .models import find_model, locate_model
 from .placement import choose
 from .plan import Plan
@@ -48,6 +49,7 @@ class Prepared:
     sink: PartSink
     placement: str
     asks_sample: bool  # the columns it adds are not known yet
+    pooling: str | None = None  # how vectors are made, in words
 
 
 def prepare(job: Job, lease: Lease | None = None) -> Prepared:
@@ -59,7 +61,8 @@ def prepare(job: Job, lease: Lease | None = None) -> Prepared:
         )
     path, revision, weights = find_model(job.model)
     kind, own = wanted_task(job, path)
-    decides = deciding(job, kind.name, wanted_dtype(job, kind, own), weights)
+    followed = model_says(job, kind, (path, revision)).followed.decides
+    decides = deciding(job, kind.name, wanted_dtype(job, kind, own), weights, followed)
     ledger = Ledger(absolute(job.output.path), job.output.storage_options)
     seen = ledger.state()
     known = _is_known(ledger, decides)
@@ -103,6 +106,7 @@ def assemble(
     path, _ = model
     kind, own = wanted_task(job, path)
     kind = with_inputs(kind, plan.schema)
+    says = model_says(job, kind, model, decides)
     parameters = parameters_of(job, kind)
     inputs = inputs_of(kind, parameters)
     columns = resolve_columns(kind.name, inputs, job.input.columns, parameters, plan.schema)
@@ -118,7 +122,11 @@ def assemble(
     return Prepared(
         plan=plan,
         ledger=ledger,
-        load=_load(job, kind, model, columns, {**parameters, **settled}, own, plan),
+        load=replace(
+            _load(job, kind, model, columns, {**parameters, **settled}, own, plan),
+            files=json.dumps(says.files),
+        ),
+        pooling=says.followed.pooling,
         source=source,
         sink=PartSink(
             path=ledger.path,
@@ -155,6 +163,7 @@ def _load(
             pipeline_class=job.pipeline_class,
             num_gpus=job.actors.num_gpus,
             num_cpus=job.actors.num_cpus,
+            root=root_of(job.model, model[0]),
         ),
         columns=tuple(columns.items()),
         parameters=json.dumps(parameters),

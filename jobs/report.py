@@ -24,6 +24,7 @@ class Report:
     device_busy: share of the actors' time, from loaded to the last forward pass, in which one ran.
     truncated: `rows` of the whole output whose text was cut, and the `tokens` that they lost; None,
         and left out of the JSON, if none was.
+    pooling: how vectors were made, in words; None, and left out, where none were.
     """
 
     rows: int
@@ -40,12 +41,14 @@ class Report:
     max_tokens: int | None = None
     device_busy: float | None = None
     truncated: dict[str, int] | None = None
+    pooling: str | None = None
 
     def to_json(self) -> str:
         """One line."""
         fields = asdict(self)
-        if self.truncated is None:
-            del fields["truncated"]
+        for name in ("truncated", "pooling"):
+            if fields[name] is None:
+                del fields[name]
         return json.dumps(fields)
 
     def __str__(self) -> str:
@@ -74,6 +77,8 @@ class Report:
         else:
             lines.append(("this run", f"nothing left to do ({self.seconds:.1f} s)"))
         lines += self._computed()
+        if self.pooling is not None:
+            lines.append(("pooling", self.pooling))
         if self.truncated is not None:
             rows, tokens = self.truncated["rows"], self.truncated["tokens"]
             lines.append(("truncated", f"{rows:,} rows lost {tokens:,} tokens of their texts"))

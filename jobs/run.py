@@ -171,6 +171,7 @@ def _report(
         },
         **computed(added),
         truncated=truncated if truncated["rows"] else None,
+        pooling=prepared.pooling,
     )
 
 
