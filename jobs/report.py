@@ -24,7 +24,7 @@ class Report:
     device_busy: share of the actors' time, from loaded to the last forward pass, in which one ran.
     truncated: `rows` of the whole output whose text was cut, and the `tokens` that they lost; None,
         and left out of the JSON, if none was.
-    pooling: how vectors were made, in words; None, and left out, where none were.
+    pooling: how vectors were made, in words; None where none were.
     """
 
     rows: int
@@ -46,9 +46,8 @@ class Report:
     def to_json(self) -> str:
         """One line."""
         fields = asdict(self)
-        for name in ("truncated", "pooling"):
-            if fields[name] is None:
-                del fields[name]
+        if self.truncated is None:
+            del fields["truncated"]
         return json.dumps(fields)
 
     def __str__(self) -> str:

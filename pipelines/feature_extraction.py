@@ -19,8 +19,8 @@ from .pooling import POOLINGS
 from .sentence_transformers_config import (
     EmbeddingRecipe,
     files_of_recipe,
-    limits_more,
     recipe_of,
+    shorter_limit,
 )
 
 
@@ -71,11 +71,13 @@ class FeatureExtraction:
         recipe = recipe_of(parameters, files)
         usual = recipe_of({**parameters, "prompt": "", "prompt_name": None}, {})
         same = replace(recipe, max_seq_length=None, as_sentence_transformers=False) == usual
-        differs = not same or limits_more(recipe, files)
+        limit = shorter_limit(recipe, files)
+        differs = not same or limit is not None
+        told = str(recipe) if limit is None else f"{recipe}; at most {limit} tokens at once"
         return Followed(
-            pooling=str(recipe),
+            pooling=told,
             weights=tuple(step.folder for step in recipe.steps if hasattr(step, "folder")),
-            decides={"pooling": str(recipe)} if differs else {},
+            decides={"pooling": told} if differs else {},
         )
 
     def __init__(self, loaded: Loaded) -> None:

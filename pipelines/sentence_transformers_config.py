@@ -164,8 +164,6 @@ class EmbeddingRecipe:
             yield "lower case"
         if self.tokenizing:
             yield ", ".join(f"{name} {value}" for name, value in self.tokenizing)
-        if self.max_seq_length is not None:
-            yield f"at most {self.max_seq_length} tokens at once"
 
     @property
     def excludes_prompt(self) -> bool:
@@ -243,21 +241,19 @@ def first_module(modules: Any) -> tuple[str, str]:
     return first
 
 
-def limits_more(recipe: EmbeddingRecipe, files: Mapping[str, Any]) -> bool:
-    """Whether the recipe's chunks are shorter than the model's table of positions."""
+def shorter_limit(recipe: EmbeddingRecipe, files: Mapping[str, Any]) -> int | None:
+    """The most tokens of a chunk, where the folder has it below what the model takes."""
     if not recipe.as_sentence_transformers:
-        return False
+        return None
     _, folder = first_module(files[MODULES])
     config = files.get(_inside(folder, "config.json"), {})
-    positions = config.get("max_position_embeddings")
-    limit = recipe.max_seq_length
-    if limit is None:
-        limit = files.get(_inside(folder, "tokenizer_config.json"), {}).get("model_max_length")
+    told = files.get(_inside(folder, "tokenizer_config.json"), {}).get("model_max_length")
+    limit, usual = recipe.max_seq_length or told, config.get("max_position_embeddings", told)
     if not isinstance(limit, int | float) or limit > _UNBOUNDED:
-        return False
+        return None
     # RoBERTa and its kin keep two rows of their table for themselves.
     reserved = 2 if config.get("pad_token_id") == 1 else 0
-    return positions is None or limit < positions - reserved
+    return int(limit) if usual is None or limit < usual - reserved else None
 
 
 def _plain(pooling: str) -> EmbeddingRecipe:
