@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +53,8 @@ def model_says(
     except ValueError as error:
         raise ConfigError(f"the model {job.model.path}: {error}") from None
     _check_weights(job, found, followed)
+    if followed.pooling is not None and MODULES not in files and _is_unknown(found):
+        followed = replace(followed, pooling=f"{followed.pooling}; no {MODULES} in the cache")
     return ModelSays(files=files, followed=followed)
 
 
@@ -77,6 +79,15 @@ def loaded_folder(folder: Path) -> Path:
             f"{kind}, which pipemill can't run"
         )
     return folder / inner
+
+
+def _is_unknown(model: Model) -> bool:
+    """Whether the model may have modules.json on the Hub, which could not be asked."""
+    if Path(model.path).is_dir():
+        return False
+    from huggingface_hub import try_to_load_from_cache
+
+    return try_to_load_from_cache(model.path, MODULES, revision=model.revision) is None
 
 
 def _reader(model: Model) -> Callable[[str], Any]:

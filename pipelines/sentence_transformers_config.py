@@ -188,8 +188,12 @@ def files_of_recipe(read: Callable[[str], Any]) -> dict[str, Any]:
     found: dict[str, Any] = {}
 
     def want(name: str) -> Any:
-        if (content := read(name)) is not None:
-            found[name] = content
+        content = read(name)
+        if content is None:
+            return None
+        if name != MODULES and not isinstance(content, dict):
+            raise ValueError(f"{name} is not a mapping")
+        found[name] = content
         return content
 
     want(SETTINGS)
@@ -247,13 +251,18 @@ def shorter_limit(recipe: EmbeddingRecipe, files: Mapping[str, Any]) -> int | No
         return None
     _, folder = first_module(files[MODULES])
     config = files.get(_inside(folder, "config.json"), {})
-    told = files.get(_inside(folder, "tokenizer_config.json"), {}).get("model_max_length")
-    limit, usual = recipe.max_seq_length or told, config.get("max_position_embeddings", told)
-    if not isinstance(limit, int | float) or limit > _UNBOUNDED:
-        return None
+    told = _length(files.get(_inside(folder, "tokenizer_config.json"), {}), "model_max_length")
+    usual = _length(config, "max_position_embeddings") or told
+    limit = recipe.max_seq_length or told
     # RoBERTa and its kin keep two rows of their table for themselves.
     reserved = 2 if config.get("pad_token_id") == 1 else 0
-    return int(limit) if usual is None or limit < usual - reserved else None
+    shorter = limit is not None and (usual is None or limit < usual - reserved)
+    return limit if shorter else None
+
+
+def _length(config: Mapping[str, Any], key: str) -> int | None:
+    length = config.get(key)
+    return length if isinstance(length, int) and 0 < length < _UNBOUNDED else None
 
 
 def _plain(pooling: str) -> EmbeddingRecipe:
@@ -305,18 +314,22 @@ def _recipe_of_folder(files: Mapping[str, Any]) -> EmbeddingRecipe:
     if kind != "Transformer":
         raise _not_followed(kind, folder)
     model_type = files.get(_inside(folder, "config.json"), {}).get("model_type")
-    if model_type in _WHOLE_HERE:
+    if str(model_type) in _WHOLE_HERE:
         raise ValueError(f"its vectors are those of the encoder of a {model_type}, {_UNKNOWN}")
     if len(modules) < 2:
         raise ValueError(f"{MODULES} names no Pooling after the Transformer, {_UNKNOWN}")
     if modules[1][0] != "Pooling":
         raise _not_followed(*modules[1])
-    config = _config(files, modules[1][1])
+    place = _inside(modules[1][1], "config.json")
+    if place not in files:
+        raise ValueError(f"there is no {place}, which says how the vectors are pooled")
+    config = files[place]
     poolings = _poolings(config)
     width = config.get("embedding_dimension", config.get("word_embedding_dimension"))
-    steps = list(_steps(modules[2:], files, width and width * len(poolings)))
+    width = None if width is None else _count(width, place) * len(poolings)
+    steps = list(_steps(modules[2:], files, width))
     if (beginning := _settings(files).get("truncate_dim")) is not None:
-        steps.append(Beginning(beginning))
+        steps.append(Beginning(_count(beginning, SETTINGS)))
     return EmbeddingRecipe(
         poolings=poolings,
         steps=tuple(steps),
@@ -330,9 +343,9 @@ def _poolings(config: Mapping[str, Any]) -> tuple[str, ...]:
     modes = config.get("pooling_mode")
     if modes is None:
         modes = [mode for key, mode in _OLD_POOLINGS.items() if config.get(key)] or ["mean"]
-    modes = [modes] if isinstance(modes, str) else modes
-    for mode in modes:
-        if mode not in POOLINGS:
+    modes = modes if isinstance(modes, list) else [modes]
+    for mode in modes or [None]:
+        if not isinstance(mode, str) or mode not in POOLINGS:
             raise ValueError(f"the module Pooling has the mode {mode!r}, {_UNKNOWN}")
     return tuple(POOLINGS[mode] for mode in modes)
 
@@ -354,9 +367,7 @@ def _steps(
                     f"the module Dense ({folder}) takes {config['in_features']} numbers, and the "
                     f"vectors before it have {width}"
                 )
-            width = config.get("out_features")
-            if not isinstance(width, int):
-                raise ValueError(f"{_inside(folder, 'config.json')} has no out_features")
+            width = _count(config.get("out_features"), _inside(folder, "config.json"))
             residual = bool(config.get("use_residual"))
             yield Dense(folder, width, _activation(folder, config), residual)
         else:
@@ -388,14 +399,15 @@ def _transformer(files: Mapping[str, Any], folder: str) -> dict[str, Any]:
     _check_modality(place, settings)
     for kind, allowed in _ALLOWED_ARGUMENTS.items():
         for key in (f"{kind}_args", f"{_OTHER_NAMES[kind]}_kwargs"):
-            given = settings.pop(key, None) or {}
+            given = _mapping(settings.pop(key, None), place, key)
             if kind == "tokenizer":
                 longest = given.get("model_max_length", longest)
             for name in given.keys() - allowed:
                 raise ValueError(f"{place} sets {key}: {name}, {_UNKNOWN}")
     tokenizing: dict[str, Any] = {}
-    processing = settings.pop("processing_kwargs", None) or {}
-    for name, value in {**processing.get("text", {}), **processing.get("common", {})}.items():
+    processing = _mapping(settings.pop("processing_kwargs", None), place, "processing_kwargs")
+    text, common = (_mapping(processing.get(name), place, name) for name in ("text", "common"))
+    for name, value in {**text, **common}.items():
         if name == "max_length":
             longest = value
         elif name in _TOKENIZING:
@@ -405,8 +417,8 @@ def _transformer(files: Mapping[str, Any], folder: str) -> dict[str, Any]:
     for name, value in settings.items():
         if value is not None and name not in _WITHOUT_EFFECT:
             raise ValueError(f"{place} sets {name}, {_UNKNOWN}")
-    if longest is not None and (not isinstance(longest, int) or longest < 1):
-        raise ValueError(f"{place} has the max_seq_length {longest!r}, which is no length")
+    if longest is not None:
+        longest = _count(longest, f"max_seq_length of {place}")
     return {
         "max_seq_length": longest if longest is None or longest < _UNBOUNDED else None,
         "lowercases": lowercases,
@@ -420,12 +432,12 @@ def _check_modality(place: str, settings: dict[str, Any]) -> None:
     if task != "feature-extraction":
         raise ValueError(f"{place} has the transformer_task {task}, {_UNKNOWN}")
     output = settings.pop("module_output_name", "token_embeddings")
-    modalities = settings.pop("modality_config", None)
-    if modalities is None:
+    if (modalities := settings.pop("modality_config", None)) is None:
         return
+    modalities = _mapping(modalities, place, "modality_config")
     if "message" in modalities:
         raise ValueError(f"{place} has texts written as chat messages, {_UNKNOWN}")
-    way = modalities.get("text") or {}
+    way = _mapping(modalities.get("text"), place, "text")
     name = way.get("method_output_name")
     name = name[0] if isinstance(name, list) and len(name) == 1 else name
     if output != "token_embeddings" or (way.get("method"), name) != (
@@ -440,14 +452,16 @@ def _prompt(parameters: Mapping[str, Any], files: Mapping[str, Any], follows: bo
     if parameters["prompt"] is not None:
         return parameters["prompt"]
     settings, name = _settings(files), parameters["prompt_name"]
-    prompts = settings.get("prompts") or {}
+    prompts = _mapping(settings.get("prompts"), SETTINGS, "prompts")
+    if any(not isinstance(prompt, str | None) for prompt in prompts.values()):
+        raise ValueError(f"{SETTINGS} has prompts that are no texts")
     if name is None:
         name = settings.get("default_prompt_name") if follows else None
         if name is None:
             return ""
-        if name not in prompts and name not in ("query", "document"):
+        if str(name) not in {*prompts, "query", "document"}:
             raise ValueError(f"{SETTINGS} has the default_prompt_name {name!r}, and no such prompt")
-        return prompts.get(name) or ""
+        return prompts.get(str(name)) or ""
     if name not in prompts:
         names = f"it has {', '.join(prompts)}" if prompts else "it has no prompts"
         raise ValueError(f"prompt_name {name!r} is not among the model's prompts: {names}")
@@ -455,10 +469,19 @@ def _prompt(parameters: Mapping[str, Any], files: Mapping[str, Any], follows: bo
 
 
 def _settings(files: Mapping[str, Any]) -> Mapping[str, Any]:
-    settings = files.get(SETTINGS, {})
-    if not isinstance(settings, dict):
-        raise ValueError(f"{SETTINGS} is not a mapping")
-    return settings
+    return files.get(SETTINGS, {})
+
+
+def _mapping(value: Any, place: str, name: str) -> dict[str, Any]:
+    if value is not None and not isinstance(value, dict):
+        raise ValueError(f"{name} in {place} is not a mapping")
+    return value or {}
+
+
+def _count(value: Any, place: str) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ValueError(f"{value!r} in {place} is not a number of 1 or more")
+    return value
 
 
 def _config(files: Mapping[str, Any], folder: str) -> Mapping[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from contextlib import suppress
 from dataclasses import replace
 from functools import cache
 
@@ -13,13 +14,17 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 import transformers
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from pipemill.actors.batch import Batch
 from pipemill.actors.budget import Budget
 from pipemill.actors.stages import Stages
 from pipemill.jobs.config import make_job
 from pipemill.jobs.errors import ConfigError
 from pipemill.jobs.prepare import look
+from pipemill.pipelines.feature_extraction import FeatureExtraction
 from pipemill.pipelines.plain_rows import PlainRows
+from pipemill.pipelines.sentence_transformers_config import files_of_recipe
 
 from tests import tiny
 from tests.references import sentence_folders
@@ -240,7 +245,8 @@ REFUSED = {
     "tokenizer_args: add_prefix_space": {
         "sentence_bert_config.json": {"tokenizer_args": {"add_prefix_space": True}}
     },
-    "the max_seq_length 'long'": {"sentence_bert_config.json": {"max_seq_length": "long"}},
+    "there is no 1_Pooling/config.json": {"1_Pooling/config.json": None},
+    "'long' in max_seq_length": {"sentence_bert_config.json": {"max_seq_length": "long"}},
     "modules.json is not a list of modules": {"modules.json": {"0": "Transformer"}},
     "outside of the model's folder": {
         "modules.json": [
@@ -310,3 +316,50 @@ def test_prompt_names_are_the_folders(folders, tmp_path):
 )
 def test_the_pooling_in_words(folders, tmp_path, name, parameters, told):
     assert loads(folders(name), ["a"], parameters, tmp_path).pooling == told
+
+
+FILES = {
+    "modules.json": modules("Transformer", "Pooling", "Dense", "Normalize"),
+    "config.json": {"model_type": "bert", "max_position_embeddings": 48, "pad_token_id": 0},
+    "tokenizer_config.json": {"model_max_length": 48},
+    "sentence_bert_config.json": {
+        "max_seq_length": 20,
+        "do_lower_case": False,
+        "modality_config": {
+            "text": {"method": "forward", "method_output_name": "last_hidden_state"}
+        },
+        "processing_kwargs": {"text": {"max_length": 12}},
+        "model_args": {},
+    },
+    "config_sentence_transformers.json": {
+        "prompts": {"query": "q "},
+        "default_prompt_name": "query",
+        "truncate_dim": 4,
+        "model_type": "SentenceTransformer",
+    },
+    "1_Pooling/config.json": POOLING,
+    "2_Dense/config.json": DENSE,
+    "3_Normalize/config.json": {"module_input_name": "sentence_embedding"},
+}
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda some: (
+        st.lists(some, max_size=2) | st.dictionaries(st.text(max_size=5), some, max_size=2)
+    ),
+    max_leaves=4,
+)
+DEFAULTS = {name: p.default for name, p in FeatureExtraction.parameters.items()}
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.data(), ANYTHING)
+def test_any_json_is_followed_or_an_error_that_says_why(data, value):
+    files = json.loads(json.dumps(FILES))
+    if data.draw(st.booleans()):
+        files[data.draw(st.sampled_from(list(FILES)))] = value
+    else:
+        name = data.draw(st.sampled_from([name for name in FILES if name != "modules.json"]))
+        files[name][data.draw(st.sampled_from(list(FILES[name])))] = value
+    with suppress(ValueError):
+        found = files_of_recipe(files.get)
+        assert FeatureExtraction.follow(DEFAULTS, found).pooling
