@@ -43,17 +43,17 @@ def model_says(
         return ModelSays()
     given = parameters_of(job, kind)
     parameters = {**{name: p.default for name, p in kind.parameters.items()}, **given}
-    if decides and not decides.keys() & UNSAID.keys():
-        return ModelSays(followed=kind.follow(parameters, {}))
     path, revision = model
+    found = Model(path=path, revision=revision, root=root_of(job.model, path))
+    files: Mapping[str, Any] = {}
     try:
-        found = Model(path=path, revision=revision, root=root_of(job.model, path))
-        files = kind.files(_reader(found))
+        if not decides or decides.keys() & UNSAID.keys():
+            files = kind.files(_reader(found))
         followed = kind.follow(parameters, files)
     except ValueError as error:
         raise ConfigError(f"the model {job.model.path}: {error}") from None
     _check_weights(job, found, followed)
-    if followed.pooling is not None and MODULES not in files and _is_unknown(found):
+    if parameters.get("pooling") == "auto" and MODULES not in files and _is_unknown(found):
         followed = replace(followed, pooling=f"{followed.pooling}; no {MODULES} in the cache")
     return ModelSays(files=files, followed=followed)
 

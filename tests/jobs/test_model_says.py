@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pyarrow as pa
@@ -131,3 +135,29 @@ def test_the_transformer_may_lie_in_a_lower_folder(job, tmp_path):
     pooling.write_text(pooling.read_text().replace('"pooling_mode_cls_token": false', ""))
     with pytest.raises(ConfigError, match="model"):
         pipemill.run(job("old_lower_folder"))
+
+
+def cached(home, name, folder):
+    """Put a folder into a cache of the Hub, as if downloaded."""
+    commit, place = "0" * 40, home / "hub" / f"models--{name.replace('/', '--')}"
+    (place / "refs").mkdir(parents=True)
+    (place / "refs/main").write_text(commit)
+    shutil.copytree(folder, place / "snapshots" / commit)
+
+
+def test_a_model_of_the_hub_is_followed_like_a_folder(job, tmp_path):
+    config = job("dense")
+    cached(tmp_path / "home", "some/dense", config["model"])
+    cached(tmp_path / "home", "some/plain", sentence_folders.BASES / "bert")
+    ran = {}
+    for name in ("dense", "plain"):
+        wanted = {**config, "model": f"some/{name}", "output": str(tmp_path / name)}
+        (tmp_path / "job.yaml").write_text(json.dumps(wanted))
+        command = [sys.executable, "-m", "pipemill.jobs.run", str(tmp_path / "job.yaml")]
+        environment = {**os.environ, "HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "1"}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+        ran[name] = json.loads(done.stdout.splitlines()[-1])["pooling"]
+    assert ran["dense"].endswith("Dense to 20, Tanh, normalized, Dense to 9, GELU")
+    assert ran["plain"] == "mean; no modules.json in the cache"
+    vectors = ds.dataset(tmp_path / "dense").to_table()["embedding"].to_pylist()
+    np.testing.assert_allclose(vectors, VECTORS["dense"][0]["vectors"], atol=1e-5)
