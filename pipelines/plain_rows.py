@@ -15,6 +15,7 @@ from .feature_extraction import prepare_tokenizer
 from .load import LoadTask
 from .plain_tasks import plain_parameters
 from .pooling import pooled_as
+from .text_classification import plain_function
 
 
 class PlainRows:
@@ -64,6 +65,8 @@ class PlainRows:
         assert self.own is not None
         if self.name == "zero-shot-classification":
             return True
+        if self.name == "text-classification" and self._function() is None:
+            return False
         if "top_k" in self.columns:
             return False
         inputs = {name: row.rows[column] for name, column in self.own.columns.items()}
@@ -73,17 +76,24 @@ class PlainRows:
         """Those of the job, as transformers takes them."""
         assert self.own is not None
         task: Any = self.own.task
+        given = self.given
+        if self.name == "text-classification" and task.function:
+            given = {**given, "function_to_apply": self._function()}
         cut: dict[str, Any] = {}
         if self.name == "feature-extraction":
             cut = dict(task.recipe.tokenizing)
         if self.name != "zero-shot-classification" and task.cutter.truncates:
             cut |= {"truncation": task.cutter.truncation, "max_length": task.cutter.limit}
-        return plain_parameters(self.name, self.given, cut)
+        return plain_parameters(self.name, given, cut)
 
     @property
     def _own_task(self) -> Any:
         assert self.own is not None
         return self.own.task
+
+    def _function(self) -> str | None:
+        """What transformers calls the function to apply; None for one that it does not have."""
+        return plain_function(self._own_task.function)
 
     def _prompted(self, row: Batch) -> Batch:
         """The row with the prompt before its text."""
