@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from .sentence_transformers_config import ACTIVATIONS, SETTINGS
+from .sentence_transformers_config import ACTIVATIONS, MODULES, SETTINGS, kinds_of_modules
 
 _CONFIG = "config.json"
 
@@ -13,7 +13,10 @@ _CONFIG = "config.json"
 def files_of_cross_encoder(read: Callable[[str], Any]) -> dict[str, Any]:
     """Read the JSON files of a model's folder that say how its logits become scores."""
     found = {name: read(name) for name in (_CONFIG, SETTINGS)}
-    return {name: content for name, content in found.items() if isinstance(content, dict)}
+    files = {name: content for name, content in found.items() if isinstance(content, dict)}
+    if files.get(SETTINGS, {}).get("model_type") == "CrossEncoder":
+        files[MODULES] = read(MODULES)
+    return files
 
 
 def activation_of(files: Mapping[str, Any]) -> str | None:
@@ -22,6 +25,12 @@ def activation_of(files: Mapping[str, Any]) -> str | None:
     None for any other model, and for one that names none: transformers' rule holds for these.
     Raises ValueError, naming it, for a function that can't be followed.
     """
+    for kind in kinds_of_modules(files.get(MODULES) or []):
+        if kind not in ("Transformer", "Dropout"):
+            raise ValueError(
+                f"it is a cross-encoder whose scores are made by the module {kind}, which pipemill "
+                "can't follow"
+            )
     config = files.get(_CONFIG, {})
     if _labels(config) != 1:
         return None

@@ -234,6 +234,11 @@ def recipe_of(parameters: Mapping[str, Any], files: Mapping[str, Any]) -> Embedd
     )
 
 
+def kinds_of_modules(modules: Any) -> list[str]:
+    """The kinds of all modules, in their order."""
+    return [kind for kind, _ in _modules(modules)]
+
+
 def first_module(modules: Any) -> tuple[str, str]:
     """The kind of the first module of modules.json, and its folder: "" for the model's own.
 

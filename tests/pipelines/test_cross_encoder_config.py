@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -120,6 +121,16 @@ def test_a_function_that_cannot_be_followed_is_refused_by_name(job):
         pipemill.run(config)
     config["parameters"] = {"function_to_apply": "none"}
     np.testing.assert_allclose(scores(pipemill.run(config)), logits(config)[:, 0], atol=1e-5)
+
+
+def test_scores_by_another_module_are_refused_by_name(job):
+    config = job({}, {"model_type": "CrossEncoder"})
+    own = "sentence_transformers.cross_encoder.modules.logit_score.LogitScore"
+    listed = [{"type": "sentence_transformers.models.Transformer", "path": ""}]
+    modules = json.dumps([*listed, {"type": own, "path": "1_LogitScore"}])
+    Path(config["model"], "modules.json").write_text(modules)
+    with pytest.raises(ConfigError, match="scores are made by the module LogitScore"):
+        pipemill.run(config)
 
 
 def test_an_older_output_of_another_function_is_refused(job, monkeypatch):
