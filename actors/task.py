@@ -92,6 +92,11 @@ class Parameter:
 class Task(Protocol):
     """One loaded task: three functions over the rows of a split.
 
+    A task that follows what a model's folder says has two static methods more. The driver calls
+    `files(read)`, which returns the JSON files that say it, by name (`read` gives a file's content,
+    or None), and `follow(parameters, files)`, which returns a `Followed` or raises ValueError;
+    `Loaded.files` brings the same files to the worker.
+
     Every function is free to raise: the caller finds the rows or chunks at fault and keeps the
     others. `rows` holds the task's own column names, without nulls in required columns.
     """
