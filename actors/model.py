@@ -18,6 +18,7 @@ class Model:
     """Which weights, and how to load them.
 
     path: a local folder or a name on the Hugging Face Hub.
+    root: the folder in which `path` lies, where the model has other parts beside it.
     dtype: "auto" (as saved), "float32", "bfloat16" or "float16".
     allow_missing: whether weights that the checkpoint lacks may be random numbers.
     pipeline_class: "package.module:Class", a `transformers.Pipeline` of the user's.
@@ -34,6 +35,20 @@ class Model:
     pipeline_class: str | None = None
     num_gpus: float = 0
     num_cpus: float = 1
+    root: str | None = None
+
+    def file(self, name: str) -> Path | None:
+        """The path of a file of the model; None if the model does not have it."""
+        folder = Path(self.root or self.path)
+        if folder.is_dir():
+            return folder / name if (folder / name).is_file() else None
+        from huggingface_hub import hf_hub_download
+        from huggingface_hub.errors import EntryNotFoundError
+
+        try:
+            return Path(hf_hub_download(self.path, name, revision=self.revision))
+        except EntryNotFoundError:
+            return None
 
     def load(self, task: str) -> Any:
         """The task's pipeline with its weights on the device that this process was given."""
@@ -56,6 +71,12 @@ class Model:
         if self.use_safetensors:
             source["model_kwargs"] = {"use_safetensors": True}
         with recorded_loading() as loadings:
+            if encoder := self.find_encoder(task):
+                options = {"use_safetensors": True} if self.use_safetensors else {}
+                source["tokenizer"] = self.path
+                source["model"] = encoder.from_pretrained(
+                    self.path, revision=self.revision, dtype=self.dtype, **options
+                )
             pipeline = transformers.pipeline(task, device=device, dtype=self.dtype, **source)
         if not self.allow_missing:
             self._check_complete(pipeline.model, loadings, task)
@@ -111,7 +132,8 @@ class Model:
         config = transformers.AutoConfig.from_pretrained(path, **_hub(source))
         _, targets, _ = check_task(task)
         own = source.get("pipeline_class", targets["impl"])
-        model = self._empty(targets["pt"], config)
+        encoder = self.find_encoder(task)
+        model = self._empty((encoder,) if encoder else targets["pt"], config)
         _set_generation(model, path, self.revision)
         parts = _parts(own, path, source)
         return transformers.pipeline(task, model=model, device=model.device, **parts, **source)
@@ -127,6 +149,8 @@ class Model:
         with torch.device("meta"):
             for auto_class in auto_classes:
                 try:
+                    if auto_class.__name__ in _ENCODERS.values():
+                        return auto_class._from_config(config, **dtype)
                     return auto_class.from_config(
                         config, trust_remote_code=self.trust_remote_code, **dtype
                     )
@@ -137,6 +161,21 @@ class Model:
                 if own := getattr(transformers, name, None):
                     return own._from_config(config, **dtype)
         raise ValueError(f"no model class fits {self.path}: {'; '.join(reasons)}")
+
+    def find_encoder(self, task: str) -> Any:
+        """The class of the encoder alone, where texts have no vectors without it; None elsewhere.
+
+        `AutoModel` takes the decoder, too, which wants a text of its own.
+        """
+        if task != "feature-extraction" or self.pipeline_class is not None:
+            return None
+        import transformers
+
+        config = transformers.AutoConfig.from_pretrained(
+            self.path, revision=self.revision, trust_remote_code=self.trust_remote_code
+        )
+        name = _ENCODERS.get(config.model_type)
+        return None if name is None else getattr(transformers, name)
 
     def _source(self, task: str) -> dict[str, Any]:
         source: dict[str, Any] = {
@@ -151,6 +190,14 @@ class Model:
         return source
 
 
+# Models of an encoder and a decoder, and the class that is the encoder alone.
+_ENCODERS = {
+    "t5": "T5EncoderModel",
+    "mt5": "MT5EncoderModel",
+    "umt5": "UMT5EncoderModel",
+    "longt5": "LongT5EncoderModel",
+    "switch_transformers": "SwitchTransformersEncoderModel",
+}
 # What a pipeline may be made of beside its model, from the model's folder.
 _PARTS = ("tokenizer", "image_processor", "video_processor", "processor")
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
 import pyarrow as pa
@@ -185,6 +186,11 @@ def _as_yaml(value: Any) -> str:
 class Task(Protocol):
     """One loaded task: three functions over the rows of a split.
 
+    A task that follows what a model's folder says has two static methods more. The driver calls
+    `files(read)`, which returns the JSON files that say it, by name (`read` gives a file's content,
+    or None), and `follow(parameters, files)`, which returns a `Followed` or raises ValueError;
+    `Loaded.files` brings the same files to the worker.
+
     Every function is free to raise: the caller finds the rows or chunks at fault and keeps the
     others. `rows` holds the task's own column names, without nulls in required columns.
     """
@@ -223,6 +229,21 @@ class Task(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Followed:
+    """What a task does because the model's folder says so.
+
+    pooling: how vectors are made, in words.
+    decides: what decides the results, by name; only what differs from what a task does whose
+        model's folder says nothing.
+    weights: folders inside the model's whose weights the task loads, too.
+    """
+
+    pooling: str | None = None
+    weights: tuple[str, ...] = ()
+    decides: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Loaded:
     """What a task is made of: a loaded pipeline, and what the job says about it.
 
@@ -232,6 +253,8 @@ class Loaded:
     media: reads what a row names by path or URL (`pipelines/media`).
     schema: the columns it adds, where the job declares or a sample has shown them.
     compiles: whether the model is to be compiled by torch.
+    files: JSON files of the model's folder that say how it is used, by name.
+    file: finds another file of that folder; None for one that it does not have.
     """
 
     pipeline: Any
@@ -240,6 +263,8 @@ class Loaded:
     media: Any = None
     schema: pa.Schema | None = None
     compiles: bool = False
+    files: Mapping[str, Any] = field(default_factory=dict)
+    file: Callable[[str], Path | None] = lambda name: None
 
     def settings(self, known: Mapping[str, Parameter]) -> dict[str, Any]:
         """The user's parameters over the defaults."""

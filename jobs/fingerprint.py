@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,17 @@ from .job import Job
 from .own_code import digest_class
 
 _BLOCK = 2**20
+# What the model's folder may decide, and what was computed where a fingerprint does not say it.
+UNSAID = {"pooling": "mean", "function_to_apply": "transformers' own"}
 
 
-def deciding(job: Job, task: str, dtype: str, weights: str) -> dict[str, Any]:
-    """By name, so that a difference can be named. `weights` is a digest of the model's files."""
+def deciding(
+    job: Job, task: str, dtype: str, weights: str, followed: Mapping[str, str]
+) -> dict[str, Any]:
+    """By name, so that a difference can be named. `weights` is a digest of the model's files.
+
+    followed: what decides the results because the model's folder says so.
+    """
     decides = {
         "task": task,
         "model": weights,
@@ -31,6 +39,7 @@ def deciding(job: Job, task: str, dtype: str, weights: str) -> dict[str, Any]:
         **_own_class(job),
         **({"input.schema": job.input.schema} if job.input.schema else {}),
         **({"input.encoding": job.input.encoding} if job.input.encoding else {}),
+        **followed,
         **({"output.schema": job.output.schema} if job.output.schema else {}),
         "transformers": version("transformers"),
         "torch": version("torch"),
@@ -52,7 +61,8 @@ def fingerprint(parts: dict[str, Any]) -> str:
 def check_same(old: dict[str, Any], new: dict[str, Any], output: str) -> None:
     """Raises ConfigError that names what changed."""
     changed = [
-        f"{name} ({old.get(name)!r} then, {new.get(name)!r} now)"
+        f"{name} ({old.get(name, UNSAID.get(name))!r} then, "
+        f"{new.get(name, UNSAID.get(name))!r} now)"
         for name in {**old, **new}
         if old.get(name) != new.get(name)
     ]

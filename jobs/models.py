@@ -26,13 +26,14 @@ from pipemill.pipelines.model_fit import FitCheck, find_misfit
 from .errors import ConfigError
 from .fingerprint import digest_folder
 from .job import ModelSection
+from .model_says import loaded_folder
 
 
 def find_model(model: ModelSection) -> tuple[str, str | None, str]:
     """The path and revision that a worker loads, and a digest of the weights."""
     path, commit = locate_model(model)
     try:
-        return path, commit, commit or digest_folder(Path(path))
+        return path, commit, commit or digest_folder(Path(model.path).expanduser())
     except OSError as error:
         raise _unreadable(model, error) from None
 
@@ -41,6 +42,7 @@ def locate_model(model: ModelSection) -> tuple[str, str | None]:
     """The path and revision that a worker loads."""
     folder = Path(model.path).expanduser()
     if folder.is_dir():
+        folder = loaded_folder(folder)
         try:
             _check_folder(model, folder)
         except OSError as error:

@@ -38,6 +38,7 @@ from .ledger import STATE, Ledger
 from .listing import InputFile
 from .media import merged_columns
 from .media_roots import media_access
+from .model_says import model_says, root_of
 from .models import check_fit, find_model, locate_model
 from .partitions import is_partition_field, partition_values
 from .placement import choose
@@ -72,6 +73,7 @@ class Prepared:
     placement: str
     asks_sample: bool  # the columns it adds are not known yet
     notes: tuple[str, ...] = ()  # what a user may not expect of the columns
+    pooling: str | None = None  # how vectors are made, in words
 
 
 def prepare(job: Job, lease: Lease | None = None) -> Prepared:
@@ -83,7 +85,8 @@ def prepare(job: Job, lease: Lease | None = None) -> Prepared:
         )
     path, revision, weights = find_model(job.model)
     kind, own = wanted_task(job, path)
-    decides = deciding(job, kind.name, wanted_dtype(job, kind, own), weights)
+    followed = model_says(job, kind, (path, revision)).followed.decides
+    decides = deciding(job, kind.name, wanted_dtype(job, kind, own), weights, followed)
     ledger = Ledger(absolute(job.output.path), job.output.storage_options)
     seen = ledger.state()
     known = _is_known(ledger, decides)
@@ -145,6 +148,7 @@ def assemble(
         merged = merged_columns(schema, filter(None, job.input.columns.values()))
         schema = pa.schema([*schema, *merged], metadata=schema.metadata)
     kind = with_inputs(kind, schema)
+    says = model_says(job, kind, model, decides)
     parameters = parameters_of(job, kind)
     inputs = inputs_of(kind, parameters)
     if plan.is_of_nothing and plan.format in ("jsonl", "webdataset"):
@@ -167,7 +171,11 @@ def assemble(
     return Prepared(
         plan=plan,
         ledger=ledger,
-        load=_load(job, kind, model, columns, {**parameters, **settled}, own, plan),
+        load=replace(
+            _load(job, kind, model, columns, {**parameters, **settled}, own, plan),
+            files=json.dumps(says.files),
+        ),
+        pooling=says.followed.pooling,
         source=source,
         sink=PartSink(
             path=ledger.path,
@@ -233,6 +241,7 @@ def _model(job: Job, kind: Any, own: bool, model: tuple[str, str | None]) -> Mod
         pipeline_class=job.pipeline_class,
         num_gpus=job.actors.num_gpus,
         num_cpus=job.actors.num_cpus,
+        root=root_of(job.model, path),
     )
 
 

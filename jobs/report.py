@@ -28,6 +28,7 @@ class Report:
         and left out of the JSON, if none was.
     left_out: rows of the whole output with a value that no column holds, by its key, alike.
     notes: on columns that have the name of a parameter; left out of the JSON if there are none.
+    pooling: how vectors were made, in words; None where none were.
     """
 
     rows: int
@@ -46,6 +47,7 @@ class Report:
     truncated: dict[str, int] | None = None
     left_out: dict[str, int] | None = None
     notes: tuple[str, ...] = ()
+    pooling: str | None = None
 
     def to_json(self) -> str:
         """One line."""
@@ -83,6 +85,8 @@ class Report:
         else:
             lines.append(("this run", f"nothing left to do ({self.seconds:.1f} s)"))
         lines += self._computed()
+        if self.pooling is not None:
+            lines.append(("pooling", self.pooling))
         if self.truncated is not None:
             rows, tokens = self.truncated["rows"], self.truncated["tokens"]
             lines.append(("truncated", f"{rows:,} rows lost {tokens:,} tokens of their texts"))

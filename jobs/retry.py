@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping
 from contextlib import closing, nullcontext
+from dataclasses import replace
 from typing import Any
 
 from .cluster import ray_session
@@ -18,6 +19,7 @@ from .job import Job
 from .lease import Lease
 from .ledger import DEAD_LETTERS, Ledger
 from .listing import stat
+from .model_says import model_says
 from .models import find_model
 from .placement import run_splits
 from .plan import Plan, Split
@@ -66,7 +68,8 @@ def retry(
             _note(ledger, retries)
             added = _mend(job, prepared, todo, sum(f["dead"] for f in footers), lease)
         _tidy(ledger, done, lease)
-        report = _report(ledger, plan, done, added, time.monotonic() - started)
+        seconds = time.monotonic() - started
+        report = replace(_report(ledger, plan, done, added, seconds), pooling=prepared.pooling)
     if left:
         raise RunError(
             f"{added['done']:,} of {added['rows']:,} dead letters have an answer now. But {left} "
@@ -81,7 +84,8 @@ def _reopened(
     """The job over the stored plan, and settings other than the job's, by their fingerprint."""
     path, revision, weights = find_model(job.model)
     kind, is_own = wanted_task(job, path)
-    decides = deciding(job, kind.name, wanted_dtype(job, kind, is_own), weights)
+    followed = model_says(job, kind, (path, revision)).followed.decides
+    decides = deciding(job, kind.name, wanted_dtype(job, kind, is_own), weights, followed)
     then = record["decides"]
     same = {**decides, **{name: then.get(name) for name in MAY_CHANGE}}
     check_same(then, same, ledger.path)

@@ -173,6 +173,7 @@ def _report(
         **computed(added),
         truncated=truncated if truncated["rows"] else None,
         left_out=left_out(whole),
+        pooling=prepared.pooling,
     )
 
 

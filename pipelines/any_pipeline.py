@@ -115,7 +115,11 @@ class AnyPipeline:
             return as_columns(answers, schema, sampled=columns == COLUMNS_OF_SAMPLE)
         values = self._values(rows)
         records = list(map(self.declared.record, answers, values))
-        return pa.Table.from_pylist(records, schema=schema)
+        try:
+            return pa.Table.from_pylist(records, schema=schema)
+        except pa.ArrowTypeError:  # a model may call its labels 0 and 1
+            texts = _numbers_as_text(records, pa.list_(pa.struct(list(schema))))
+            return pa.Table.from_pylist(texts, schema=schema)
 
     def answers(self, rows: pa.Table, outputs: pa.ListArray) -> list[Any]:
         """What `transformers.pipeline` returns for each row. Raises what it raises."""
@@ -213,3 +217,15 @@ class AnyPipeline:
         """Keywords of preprocess, _forward and postprocess."""
         given = {**self.given, **json.loads(settings)}
         return keywords_of(self.declared, self.pipeline, given)
+
+
+def _numbers_as_text(value: Any, kind: pa.DataType) -> Any:
+    """The value with text in place of numbers where `kind` has text."""
+    if pa.types.is_string(kind) and isinstance(value, int | float):
+        return str(value)
+    if pa.types.is_list(kind) and isinstance(value, list):
+        return [_numbers_as_text(item, kind.value_type) for item in value]
+    if pa.types.is_struct(kind) and isinstance(value, dict):
+        names = {field.name: field.type for field in kind}
+        return {k: _numbers_as_text(v, names[k]) if k in names else v for k, v in value.items()}
+    return value

@@ -16,6 +16,7 @@ from pipemill.actors.task import Loaded
 from . import text_encoder
 from .declared import PipelineTask
 from .plain_tasks import PLAIN, plain_parameters
+from .sentence_transformers_config import recipe_of
 
 
 class AsTransformers:
@@ -36,10 +37,13 @@ class AsTransformers:
         parameters = _parameters(kind.name, loaded) if declared is not kind else loaded.parameters
         self.any = declared(replace(loaded, parameters=parameters))
         self.pipeline = loaded.pipeline
+        self.prompt = ""
+        if kind.name == "feature-extraction":
+            self.prompt = recipe_of(loaded.settings(kind.parameters), loaded.files).prompt
 
     def sizes(self, rows: pa.Table) -> tuple[np.ndarray, np.ndarray]:
         """Tokens of each chunk, and chunks of each row."""
-        lists = one_array(self.any.expand(rows))
+        lists = one_array(self.any.expand(self._prompted(rows)))
         return numbers(lists.flatten(), "size"), pc.list_value_length(lists).to_numpy()
 
     def answers(self, rows: pa.Table, batch_size: int) -> Iterator[Any]:
@@ -50,8 +54,15 @@ class AsTransformers:
             )
         )
 
+    def _prompted(self, rows: pa.Table) -> pa.Table:
+        if not self.prompt:
+            return rows
+        text = [self.prompt + text for text in rows["text"].to_pylist()]
+        place = rows.column_names.index("text")
+        return rows.set_column(place, "text", pa.array(text, pa.string()))
+
     def _inputs(self, rows: pa.Table) -> Iterator[Any]:
-        for row in rows.to_pylist():
+        for row in self._prompted(rows).to_pylist():
             with self.any.opened_row(row) as inputs:
                 yield inputs
 

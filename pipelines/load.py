@@ -37,6 +37,7 @@ class LoadTask:
     own: whether the pipeline is the user's.
     compiles: whether the model is compiled by torch.
     schema: the columns it adds, if they are declared or were seen in a sample.
+    files: JSON files of the model's folder that say how it is used, by name, as JSON.
     """
 
     task: str
@@ -49,6 +50,7 @@ class LoadTask:
     compiles: bool = False
     schema: bytes | None = None
     media: MediaAccess = field(default_factory=MediaAccess)
+    files: str = "{}"
 
     def __call__(self) -> Stages:
         return self.stages(self.loaded())
@@ -70,6 +72,8 @@ class LoadTask:
             media=self.media,
             compiles=self.compiles and whole,
             schema=None if self.schema is None else pa.ipc.read_schema(pa.py_buffer(self.schema)),
+            files=json.loads(self.files),
+            file=self.model.file,
         )
 
     def stages(self, loaded: Loaded) -> Stages:

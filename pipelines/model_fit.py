@@ -105,6 +105,8 @@ def _find_misfit(load: LoadTask) -> str | None:
     except ValueError as error:
         # A module of the user's may make its own kind of model known while it is imported.
         return None if load.own else f"{model.path}: {str(error).splitlines()[0]}"
+    if encoder := model.find_encoder(task):
+        classes = (encoder,)
     if _is_remote(config, model) or getattr(config, "quantization_config", None) is not None:
         return None
     model_class = next(filter(None, (_concrete(c, config) for c in classes)), None)

@@ -11,9 +11,11 @@ import pyarrow as pa
 from pipemill.actors.batch import Batch
 
 from .declared import PipelineTask
+from .feature_extraction import prepare_tokenizer
 from .load import LoadTask
 from .plain_tasks import plain_parameters
-from .pooling import pooled
+from .pooling import pooled_as
+from .text_classification import plain_function
 
 
 class PlainRows:
@@ -39,6 +41,9 @@ class PlainRows:
         self.plain = plain()
         task: Any = self.plain.task
         task.forwards.alone = {False: True, True: True}  # every chunk runs alone
+        self.embeds = self.name == "feature-extraction" and self.own is not None
+        if self.embeds:
+            prepare_tokenizer(task.pipeline, self._own_task.recipe)
         exact = task.pipeline.model.dtype in (torch.float32, torch.float64)
         self.tolerance = 1e-3 if exact else 5e-2
 
@@ -50,8 +55,8 @@ class PlainRows:
         """
         if self.own is not None and not self._one_pass(row):
             return _columns(self.own.process(row)), False
-        found = _columns(self.plain.process(row))
-        if self.name == "feature-extraction" and self.own is not None and "embedding" in found:
+        found = _columns(self.plain.process(self._prompted(row) if self.embeds else row))
+        if self.embeds and "embedding" in found:
             found["embedding"] = self._pooled(found["embedding"])
         return found, True
 
@@ -60,6 +65,8 @@ class PlainRows:
         assert self.own is not None
         if self.name == "zero-shot-classification":
             return True
+        if self.name == "text-classification" and self._function() is None:
+            return False
         if "top_k" in self.columns:
             return False
         inputs = {name: row.rows[column] for name, column in self.own.columns.items()}
@@ -68,19 +75,42 @@ class PlainRows:
     def _parameters(self) -> dict[str, Any]:
         """Those of the job, as transformers takes them."""
         assert self.own is not None
-        cut: dict[str, Any] = {}
         task: Any = self.own.task
+        given = self.given
+        if self.name == "text-classification" and task.function:
+            given = {**given, "function_to_apply": self._function()}
+        cut: dict[str, Any] = {}
+        if self.name == "feature-extraction":
+            cut = dict(task.recipe.tokenizing)
         if self.name != "zero-shot-classification" and task.cutter.truncates:
-            cut = {"truncation": task.cutter.truncation, "max_length": task.cutter.limit}
-        return plain_parameters(self.name, self.given, cut)
+            cut |= {"truncation": task.cutter.truncation, "max_length": task.cutter.limit}
+        return plain_parameters(self.name, given, cut)
+
+    @property
+    def _own_task(self) -> Any:
+        assert self.own is not None
+        return self.own.task
+
+    def _function(self) -> str | None:
+        """What transformers calls the function to apply; None for one that it does not have."""
+        return plain_function(self._own_task.function)
+
+    def _prompted(self, row: Batch) -> Batch:
+        """The row with the prompt before its text."""
+        assert self.own is not None
+        column, rows = self.own.columns["text"], row.rows
+        text = [self._own_task.recipe.prompt + text for text in rows[column].to_pylist()]
+        place = rows.column_names.index(column)
+        return Batch(rows.set_column(place, column, pa.array(text, pa.string())))
 
     def _pooled(self, tokens: list[list[float]]) -> Any:
         """Token vectors as the one vector of feature-extraction."""
-        given = self.given
-        pooling, normalize = given.get("pooling", "mean"), given.get("normalize", False)
-        return (
-            tokens if pooling == "none" else pooled(np.array(tokens), pooling, normalize).tolist()
-        )
+        task = self._own_task
+        if task.each:
+            return tokens
+        vectors = np.array(tokens, dtype=np.float32)
+        vector = pooled_as(vectors, task.recipe.poolings, task.unpooled)
+        return task.head(vector[None].astype(np.float32))[0].tolist()
 
 
 def _columns(batch: Batch) -> dict[str, Any]:

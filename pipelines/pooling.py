@@ -7,6 +7,26 @@ from typing import Any
 POOLINGS = ("mean", "cls", "last", "max", "none")
 
 
+def pooled_as(vectors: Any, poolings: tuple[str, ...], unpooled: int = 0) -> Any:
+    """A numpy array of (tokens, width) by each pooling, one after the other: (poolings * width,).
+
+    unpooled: how many of the first tokens are left out.
+    """
+    import numpy as np
+
+    weights = np.arange(1, len(vectors) + 1)[unpooled:, None]
+    read = vectors[unpooled:]
+
+    def part(pooling: str) -> Any:
+        if pooling == "mean_sqrt_len_tokens":
+            return read.sum(axis=0) / np.sqrt(len(read))
+        if pooling == "weightedmean":
+            return (read * weights).sum(axis=0) / weights.sum()
+        return pooled(read, pooling)
+
+    return np.concatenate([part(pooling) for pooling in poolings])
+
+
 def pooled(vectors: Any, pooling: str, normalize: bool = False) -> Any:
     """A numpy array of (vectors, width) as one of (width,); as it is for `none`."""
     import numpy as np

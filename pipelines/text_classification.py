@@ -9,9 +9,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from pipemill.actors.on_host import Outputs, on_host
-from pipemill.actors.task import Column, Loaded, Parameter
+from pipemill.actors.task import Column, Followed, Loaded, Parameter
 
 from . import text_encoder, windows
+from .cross_encoder_config import (
+    activation_of,
+    check_labels,
+    files_of_cross_encoder,
+    usual_activation,
+)
 from .encoder import Encoder
 from .row_values import own_count
 
@@ -23,7 +29,9 @@ class TextClassification:
 
     Adds `label` and `score`; with `top_k` other than 1 the lists `labels` and `scores`, best
     first (`top_k: null` gives all labels). `function_to_apply` is "softmax", "sigmoid" or "none";
-    without it the model's configuration decides, as in `transformers.TextClassificationPipeline`.
+    without it the model's configuration decides, as in `transformers.TextClassificationPipeline`;
+    of a cross-encoder of one label the function that its folder names, as in
+    `sentence_transformers.CrossEncoder`.
 
     A text longer than the model, or than `max_length`, is cut into windows of so many tokens that
     overlap by `stride` tokens; of a pair only the first text is cut. `window_pooling` makes their
@@ -49,6 +57,18 @@ class TextClassification:
         **windows.PARAMETERS,
     }
 
+    files = staticmethod(files_of_cross_encoder)
+
+    @staticmethod
+    def follow(parameters: Mapping[str, Any], files: Mapping[str, Any]) -> Followed:
+        check_labels(files)
+        if parameters["function_to_apply"] is not None:
+            return Followed()
+        name = activation_of(files)
+        if name is None or name == usual_activation(files):
+            return Followed()
+        return Followed(decides={"function_to_apply": _NAMES.get(name, name)})
+
     @staticmethod
     def check(parameters: Mapping[str, Any]) -> None:
         windows.check(parameters)
@@ -58,10 +78,10 @@ class TextClassification:
         self.encoder = Encoder(pipeline, reads="first", compiles=loaded.compiles)
         self.ranks = settings["top_k"] != 1 or "top_k" in loaded.columns
         self.top_k, self.window_pooling = settings["top_k"], settings["window_pooling"]
-        self.activation = _activation(pipeline.model.config, settings["function_to_apply"])
+        self.function = settings["function_to_apply"] or activation_of(loaded.files)
+        self.activation = _activation(pipeline.model.config, self.function)
         self.cutter = windows.Cutter.of(pipeline, _limit(pipeline, settings), settings)
-        labels = pipeline.model.config.id2label
-        self.labels = np.array([labels[i] for i in range(len(labels))], dtype=object)
+        self.labels = np.array(_labels(pipeline.model.config), dtype=object)
 
     @property
     def packed(self) -> bool:
@@ -142,7 +162,30 @@ def _activation(config: Any, name: str | None) -> Any:
             name = "sigmoid"
         else:
             name = "softmax"
-    return _ACTIVATIONS[name.lower()]
+    name = _NAMES.get(name, name)
+    known = _ACTIVATIONS.get(name.lower())
+    return _function_of_torch(name) if known is None else known
+
+
+def plain_function(name: str | None) -> str | None:
+    """What transformers calls that function: "default" for None; None if it does not have it."""
+    if name is None:
+        return "default"
+    plain = _NAMES.get(name, name).lower()
+    return plain if plain in _ACTIVATIONS else None
+
+
+def _function_of_torch(name: str) -> Any:
+    """A function of `torch.nn` on numpy arrays."""
+    import torch
+
+    function = getattr(torch.nn, name)()
+    return lambda logits: function(torch.from_numpy(np.array(logits))).numpy()
+
+
+def _labels(config: Any) -> list[str]:
+    """The labels in the order of the logits."""
+    return [str(config.id2label[i]) for i in range(len(config.id2label))]
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
@@ -155,4 +198,6 @@ def _sigmoid(logits: np.ndarray) -> np.ndarray:
     return 1.0 / (1.0 + np.exp(-logits))
 
 
+# Of the functions that folders name by their name in `torch.nn`.
+_NAMES = {"Sigmoid": "sigmoid", "Identity": "none"}
 _ACTIVATIONS = {"softmax": softmax, "sigmoid": _sigmoid, "none": lambda logits: logits}

@@ -347,3 +347,27 @@ def test_what_token_classification_cuts_is_counted(models):
     stride = answers(models, "token-classification", pa.table({"body": texts}), {"stride": 8,
                      "aggregation_strategy": "simple"})  # fmt: skip
     assert stride.work["lost_tokens"] == 0
+
+
+def numbered(model, folder):
+    """The model with numbers for labels."""
+    shutil.copytree(model, folder / "numbered")
+    file = folder / "numbered" / "config.json"
+    config = json.loads(file.read_text())
+    config["id2label"] = {key: int(key) for key in config["id2label"]}
+    file.write_text(json.dumps(config))
+    return str(folder / "numbered")
+
+
+@pytest.mark.parametrize("task", ["text-classification", "token-classification"])
+def test_labels_that_are_numbers_are_text_in_the_columns(models, tmp_path, task):
+    here = {task: numbered(models[task], tmp_path)}
+    batch = answers(here, task, pa.table({"body": TEXTS}))
+    assert not batch.failures
+    for text, got in zip(TEXTS, batch.results.to_pylist(), strict=True):
+        expected = truth_of(here, task, text)
+        if task == "text-classification":
+            assert_same(got, {**expected[0], "label": str(expected[0]["label"])})
+        else:
+            named = [{**entity, "entity": str(entity["entity"])} for entity in expected]
+            assert_same(got["entities"], named)

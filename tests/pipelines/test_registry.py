@@ -15,7 +15,7 @@ from pipemill.pipelines.registry import ALIASES, find_task, task_names
 # Parameters of pipemill's own, that no transformers pipeline has.
 OURS = {
     "text-classification": {"window_pooling", "add_special_tokens", *windows.PARAMETERS},
-    "feature-extraction": {"pooling", "normalize", *windows.PARAMETERS},
+    "feature-extraction": {"pooling", "normalize", "prompt", "prompt_name", *windows.PARAMETERS},
 }
 # Where what is written in a signature is not what holds.
 OTHERWISE = {
