@@ -8,6 +8,7 @@ import math
 import os
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -84,6 +85,15 @@ def _own_sigterm() -> Iterator[None]:
     yield
     if callable(handler) and threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, handler)
+
+
+def joins_cluster() -> bool:
+    """Return whether a run goes to a Ray that is there already, with machines beside this one."""
+    ray = sys.modules.get("ray")
+    if ray is not None and ray.is_initialized():
+        here = socket.gethostname()
+        return any(node["NodeManagerHostname"] != here for node in ray.nodes() if node["Alive"])
+    return bool(os.environ.get("RAY_ADDRESS")) or _running_here()
 
 
 def _running_here() -> bool:

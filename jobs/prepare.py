@@ -28,6 +28,7 @@ from .media_roots import media_access
 from .models import find_model, locate_model
 from .placement import choose
 from .plan import Plan
+from .requirements import check_requirements
 from .schema_text import schema_from
 from .settle import settled_parameters
 from .sink import PartSink
@@ -57,10 +58,13 @@ def prepare(job: Job, lease: Lease | None = None) -> Prepared:
             f"output.path {job.output.path} lies in the model's folder, of which every file "
             "decides the results: name a folder elsewhere"
         )
+    located = locate_model(job.model)
+    ledger = Ledger(absolute(job.output.path), job.output.storage_options)
+    if ledger.read_job() is None:  # before all weights are read for their digest
+        check_requirements(job, located, job.input.columns, job.actors.placement)
     path, revision, weights = find_model(job.model)
     kind, own = wanted_task(job, path)
     decides = deciding(job, kind.name, wanted_dtype(job, kind, own), weights)
-    ledger = Ledger(absolute(job.output.path), job.output.storage_options)
     seen = ledger.state()
     known = _is_known(ledger, decides)
     if lease and needs_storing(job, ledger):
@@ -72,6 +76,8 @@ def prepare(job: Job, lease: Lease | None = None) -> Prepared:
         prepared = replace(prepared, load=replace(prepared.load, max_tokens=tokens))
     exist = ledger.parts()
     to_do = changed or not known or any(split.part not in exist for split in plan.splits)
+    if to_do:
+        check_requirements(job, located, dict(prepared.load.columns), prepared.placement)
     if lease and to_do and lease.holder is None:
         lease.take()
         if ledger.state() != seen:  # another run came and went in between
@@ -92,7 +98,9 @@ def look(job: Job) -> Prepared:
         raise ConfigError("a datasets.Dataset is read from a run's output: name its files instead")
     ledger = Ledger(absolute(job.output.path), job.output.storage_options)
     plan, _ = _planned(job, ledger, None)
-    prepared = assemble(job, plan, ledger, {}, locate_model(job.model))
+    model = locate_model(job.model)
+    prepared = assemble(job, plan, ledger, {}, model)
+    check_requirements(job, model, dict(prepared.load.columns), "local")
     return replace(prepared, load=replace(prepared.load, compiles=False))
 
 
