@@ -9,6 +9,7 @@ import os
 import signal
 import socket
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -101,6 +102,14 @@ def _running_here() -> bool:
 
     A head that was killed leaves one too, and `ray.init` would wait for it for minutes.
     """
+    folders = (
+        os.environ.get("RAY_TMPDIR"),
+        os.environ.get("TMPDIR"),
+        tempfile.gettempdir(),
+        "/tmp",
+    )
+    if not any(os.path.exists(f"{folder}/ray/ray_current_cluster") for folder in folders if folder):
+        return False  # said without importing Ray
     from ray._private.utils import read_ray_address
 
     host, _, port = (read_ray_address() or "").rpartition(":")

@@ -51,7 +51,10 @@ def missing_libraries(
     read = {*columns, *(c.name for c in kind.inputs if c.required and not c.parameter)}
     needs = list(_needs_of_columns(kind, read))
     if not own:  # of the user's pipeline only the columns are known
-        needs += [Need(m, f"for {kind.name}") for m in getattr(kind, "libraries", ())]
+        needs += [
+            Need(module.partition(".")[0], f"for {kind.name}")
+            for module in getattr(kind, "libraries", ())
+        ]
         needs += needs_of_model(kind.name, read, ModelFiles(*model))
     return [need for need in needs if not _is_there(need.module)]
 

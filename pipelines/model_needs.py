@@ -128,8 +128,6 @@ def _needs_of_settings(name: str, settings: Settings) -> set[str]:
     """Return what a tokenizer needs only as it is set."""
     if name == "BertJapaneseTokenizer":
         return _needs_of_japanese(settings)
-    if name == "Wav2Vec2PhonemeCTCTokenizer" and settings.get("do_phonemize", True):
-        return {"phonemizer"}
     if name == "VitsTokenizer" and settings.get("phonemize", True):
         return {"phonemizer"}
     return set()
