@@ -7,7 +7,9 @@ broken is found by the worker that imports it.
 from __future__ import annotations
 
 import shutil
+import sys
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from typing import Any
 
 from pipemill.pipelines.extras import how_to_install, is_installed, package_of
@@ -38,9 +40,18 @@ def check_requirements(
         columns: the task's columns that the job reads; those it can't do without always count.
         placement: where the job runs; what previews and verifies runs "local".
     """
-    missing = missing_libraries(job, model, columns)
-    if missing and (placement == "local" or not joins_cluster()):
+    lacking = missing_libraries(job, model, columns)
+    missing = [need for need in lacking if not need.instead]
+    if not lacking or (placement != "local" and joins_cluster()):
+        return
+    if missing:
         raise ConfigError(_message(job.task, missing))
+    _say_once(f"{_message(job.task, lacking)}. Without: {lacking[0].instead}")
+
+
+@lru_cache(maxsize=16)
+def _say_once(note: str) -> None:
+    print(f"pipemill: {note}", file=sys.stderr)
 
 
 def missing_libraries(

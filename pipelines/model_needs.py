@@ -32,10 +32,14 @@ _EVERY_PICTURE = ("__init__", "resize", "preprocess", "_preprocess")
 
 @dataclass(frozen=True)
 class Need:
-    """A module that is needed, and what for: "to …" or "for …"."""
+    """A module that is needed, and what for: "to …" or "for …".
+
+    instead: what transformers does without it; empty where it does nothing but raise.
+    """
 
     module: str
     reason: str
+    instead: str = ""
 
 
 def needs_of_model(task: str, columns: set[str], files: ModelFiles) -> Iterator[Need]:
@@ -170,6 +174,13 @@ def _needs_of_feature_extractor(config: Settings, files: ModelFiles) -> Iterator
     source = find_class(name, "feature_extraction", kind) if isinstance(name, str) else None
     for module in sorted(source.libraries() if source and "auto_map" not in settings else ()):
         yield Need(module, f"for the feature extractor {name}")
+    if str(settings.get("processor_class") or "").endswith("WithLM"):
+        for module in ("kenlm", "pyctcdecode"):
+            yield Need(
+                module,
+                "for the language model in the model's folder",
+                instead="the texts are decoded without it, and differ",
+            )
 
 
 def _needs_of_image_processor(

@@ -363,6 +363,23 @@ def test_a_cluster_that_runs_already_may_have_what_this_machine_lacks(tmp_path, 
         check_requirements(job, (str(folder), None), (), "local")
 
 
+def test_a_language_model_that_would_be_left_out_is_said_and_refuses_nothing(
+    models, tmp_path, capsys
+):
+    task = "automatic-speech-recognition"
+    folder = Path(shutil.copytree(models[task], tmp_path / "model"))
+    settings = json.loads((folder / "preprocessor_config.json").read_text())
+    settings["processor_class"] = "Wav2Vec2ProcessorWithLM"
+    (folder / "preprocessor_config.json").write_text(json.dumps(settings))
+    if is_installed("kenlm") and is_installed("pyctcdecode"):
+        pytest.skip("kenlm and pyctcdecode are installed here")
+    for _ in range(2):
+        check_requirements(job_of(task, folder), (str(folder), None), (), "local")
+    said = capsys.readouterr().err
+    assert said.count("for the language model in the model's folder") == 1
+    assert "pip install kenlm pyctcdecode. Without: the texts are decoded without it" in said
+
+
 def without(modules, *arguments, folder):
     """The command line in a process where these modules are not to be found."""
     done = subprocess.run(
