@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: install demo test check bench clean
+.PHONY: install demo test test-wheel check bench clean
 
 install: $(VENV)/.installed
 
@@ -24,6 +24,10 @@ demo: install
 
 test: install .s3/.installed
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
+
+# The wheel alone, where there is no checkout and none of its environment.
+test-wheel: install
+	bash tests/wheel/check.sh $(BIN)/python
 
 check: install
 	$(BIN)/ruff check .

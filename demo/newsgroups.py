@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import sys
 from importlib.metadata import distribution
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -69,7 +70,8 @@ def posts() -> list[dict[str, object]]:
     csv.field_size_limit(2**24)
     with open(path, encoding="utf-8", newline="") as file:
         lines = csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
-        rows = [line for line in lines if len(line) == 2][2:]  # after names and types
+        # A .tab file begins with three lines of names, types and roles.
+        rows = [line for line in islice(lines, 3, None) if len(line) == 2]
     usual = [i for i, row in enumerate(rows) if len(row[1]) <= USUAL_LENGTH]
     long = [i for i, row in enumerate(rows) if len(row[1]) > USUAL_LENGTH]
     chosen = sorted([*_spread(usual, POSTS - LONG_POSTS), *_spread(long, LONG_POSTS)])

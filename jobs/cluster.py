@@ -8,6 +8,8 @@ import math
 import os
 import signal
 import socket
+import sys
+import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -86,11 +88,28 @@ def _own_sigterm() -> Iterator[None]:
         signal.signal(signal.SIGTERM, handler)
 
 
+def joins_cluster() -> bool:
+    """Return whether a run goes to a Ray that is there already, with machines beside this one."""
+    ray = sys.modules.get("ray")
+    if ray is not None and ray.is_initialized():
+        here = socket.gethostname()
+        return any(node["NodeManagerHostname"] != here for node in ray.nodes() if node["Alive"])
+    return bool(os.environ.get("RAY_ADDRESS")) or _running_here()
+
+
 def _running_here() -> bool:
     """Whether a `ray start` on this machine left an address at which something answers.
 
     A head that was killed leaves one too, and `ray.init` would wait for it for minutes.
     """
+    folders = (
+        os.environ.get("RAY_TMPDIR"),
+        os.environ.get("TMPDIR"),
+        tempfile.gettempdir(),
+        "/tmp",
+    )
+    if not any(os.path.exists(f"{folder}/ray/ray_current_cluster") for folder in folders if folder):
+        return False  # said without importing Ray
     from ray._private.utils import read_ray_address
 
     host, _, port = (read_ray_address() or "").rpartition(":")

@@ -43,6 +43,7 @@ from .models import check_fit, find_model, locate_model
 from .partitions import is_partition_field, partition_values
 from .placement import choose
 from .plan import NOTHING, Plan
+from .requirements import check_requirements
 from .schema_text import schema_from
 from .settle import settled_parameters
 from .sink import PartSink
@@ -83,11 +84,14 @@ def prepare(job: Job, lease: Lease | None = None) -> Prepared:
             f"output.path {job.output.path} lies in the model's folder, of which every file "
             "decides the results: name a folder elsewhere"
         )
+    located = locate_model(job.model)
+    ledger = Ledger(absolute(job.output.path), job.output.storage_options)
+    if ledger.read_job() is None:  # before all weights are read for their digest
+        check_requirements(job, located, _mapped(job), job.actors.placement)
     path, revision, weights = find_model(job.model)
     kind, own = wanted_task(job, path)
     followed = model_says(job, kind, (path, revision)).followed.decides
     decides = deciding(job, kind.name, wanted_dtype(job, kind, own), weights, followed)
-    ledger = Ledger(absolute(job.output.path), job.output.storage_options)
     seen = ledger.state()
     known = _is_known(ledger, decides)
     if not (known and ledger.parts()):
@@ -108,6 +112,8 @@ def prepare(job: Job, lease: Lease | None = None) -> Prepared:
         prepared = replace(prepared, load=replace(prepared.load, max_tokens=tokens))
     exist = ledger.parts()
     to_do = changed or not known or any(split.part not in exist for split in plan.splits)
+    if to_do:
+        check_requirements(job, located, dict(prepared.load.columns), prepared.placement)
     if lease and to_do and lease.holder is None:
         lease.take()
         if ledger.state() != seen:  # another run came and went in between
@@ -130,10 +136,12 @@ def look(job: Job) -> Prepared:
         raise ConfigError("a datasets.Dataset is read from a run's output: name its files instead")
     ledger = Ledger(absolute(job.output.path), job.output.storage_options)
     model = locate_model(job.model)
+    check_requirements(job, model, _mapped(job), "local")
     kind, own = wanted_task(job, model[0])
     _check_fit(job, kind, own, model, here=True)
     plan, _ = _planned(job, ledger, None, set(), _reading(job, kind))
     prepared = assemble(job, plan, ledger, {}, model)
+    check_requirements(job, model, dict(prepared.load.columns), "local")
     return replace(prepared, load=replace(prepared.load, compiles=False))
 
 
@@ -200,10 +208,15 @@ def _check_fit(
     load = LoadTask(
         task=kind.name,
         model=_model(job, kind, own, model),
-        columns=tuple((name, own) for name, own in job.input.columns.items() if own is not None),
+        columns=tuple(_mapped(job).items()),
         own=own,
     )
     check_fit(load, here or job.actors.placement == "local")
+
+
+def _mapped(job: Job) -> dict[str, str]:
+    """Return the columns that the job names, without those that it leaves out."""
+    return {name: own for name, own in job.input.columns.items() if own is not None}
 
 
 def _load(

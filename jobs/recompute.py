@@ -21,6 +21,7 @@ from .models import find_model
 from .part import from_ranges
 from .plan import Plan, Split
 from .prepare import Prepared, assemble
+from .requirements import check_requirements
 
 Notes = dict[str, Any]
 
@@ -97,7 +98,9 @@ def _reopened(
             f"the model at {job.model.path} is not the one that computed {ledger.path}: its files "
             "have changed. Put the old ones back to compute a sample again"
         )
-    return assemble(job, plan, ledger, record["decides"], (path, revision))
+    prepared = assemble(job, plan, ledger, record["decides"], (path, revision))
+    check_requirements(job, (path, revision), dict(prepared.load.columns), "local")
+    return prepared
 
 
 def _other_versions(record: dict[str, Any]) -> list[str]:

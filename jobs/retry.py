@@ -26,6 +26,7 @@ from .plan import Plan, Split
 from .prepare import Prepared, assemble
 from .progress import Progress
 from .report import Report, left_out
+from .requirements import check_requirements
 from .retried import DeadRows, Mending
 from .status import open_output
 from .storage import absolute
@@ -64,6 +65,8 @@ def retry(
         added: Counter[str] = Counter()
         if todo := [s for s, footer in zip(done, footers, strict=True) if footer["dead"]]:
             _check_unchanged(plan, todo, with_stored_dataset(job, ledger))
+            model, columns = prepared.load.model, dict(prepared.load.columns)
+            check_requirements(job, (model.path, model.revision), columns, prepared.placement)
             lease.take()
             _note(ledger, retries)
             added = _mend(job, prepared, todo, sum(f["dead"] for f in footers), lease)

@@ -8,24 +8,24 @@ from pipemill.actors.task import Loaded
 
 from . import media
 from .declared import PipelineTask
+from .extras import how_to_install, package_of
 from .row_values import media_kinds
 
 
 def check_libraries(declared: PipelineTask, loaded: Loaded) -> None:
     """Raises MissingLibrary for what every row would miss, and what `MediaAccess.check` does."""
-    kinds = media_kinds(declared.inputs)
-    for kind in kinds:
+    read = tuple(c for c in declared.inputs if c.required or c.name in loaded.columns)
+    for kind in media_kinds(read):
         media.require(kind)
-    if kinds:
+    if media_kinds(declared.inputs):  # a chat may show some, too
         loaded.media.check()
     for name in [*declared.libraries, *_video_decoder(loaded)]:
         try:
             importlib.import_module(name)
         except Exception as error:  # torchvision without its operators is a RuntimeError
-            package = name.partition(".")[0]
             raise media.MissingLibrary(
-                f"{declared.name} needs {package}, which cannot be imported here ({error}); on "
-                f"every machine of the cluster: pip install {package}"
+                f"{declared.name} needs {package_of(name)}, which cannot be imported here "
+                f"({error}); on every machine of the cluster: {how_to_install([name])}"
             ) from error
 
 

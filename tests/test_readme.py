@@ -73,3 +73,11 @@ def test_the_commands_of_the_first_lines_are_there():
     makefile = (ROOT / "Makefile").read_text()
     for target in re.findall(r"`?make (\w+)", README + (ROOT / ".ci/run").read_text()):
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+
+
+def test_the_demo_reads_posts_and_no_header():
+    posts = newsgroups.posts()
+    assert len(posts) == newsgroups.POSTS
+    assert len({post["group"] for post in posts}) == 20
+    assert (posts[0]["id"], posts[0]["group"]) == (0, "alt.atheism")
+    assert posts[0]["text"].startswith("re about the bible quiz answers")

@@ -7,11 +7,12 @@ a row has wrong is a ValueError or an OSError; a missing library is `MissingLibr
 from .audio import audio
 from .fetch import MediaAccess
 from .images import image
-from .libraries import MissingLibrary, require
+from .libraries import NEEDED, MissingLibrary, require
 from .video import check_video, video_file
 from .written import png, wav
 
 __all__ = [
+    "NEEDED",
     "MediaAccess",
     "MissingLibrary",
     "audio",

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import importlib
 
-_NEEDED = {
+# The modules that decode a kind of media.
+NEEDED = {
     "image": {"PIL": "pillow"},
     "audio": {"av": "av"},
     # Frames become images in the pipelines of transformers.
@@ -22,7 +23,7 @@ def require(kind: str) -> None:
     A task's constructor calls this before it sees a row: raised in a row, an error would make a
     dead letter of each of them.
     """
-    for module, package in _NEEDED[kind].items():
+    for module, package in NEEDED[kind].items():
         try:
             importlib.import_module(module)
         except ImportError as error:

@@ -32,6 +32,8 @@ _TASKS: dict[str, tuple[str, tuple[str, ...]]] = {
         ("AutoModelForVisualQuestionAnswering",),
     ),
 }
+# The classes alone, as "module:Class": they are looked up without being imported.
+HOMES = {name: home for name, (home, _) in _TASKS.items()}
 _ALIASES = {"vqa": "visual-question-answering"}
 
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-from PIL import Image
 from transformers import Pipeline
 from transformers.image_utils import load_image
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TO_IMAGE_MAPPING_NAMES
+
+from .pillow import ImageProcessorFlag
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 
 class ImageToImagePipeline(Pipeline):
@@ -19,7 +23,7 @@ class ImageToImagePipeline(Pipeline):
 
     default_model: ClassVar = {"model": ("caidas/swin2SR-classical-sr-x2-64", "cee1c92")}
     _load_processor = False
-    _load_image_processor = True
+    _load_image_processor = ImageProcessorFlag()
     _load_feature_extractor = False
     _load_tokenizer = False
 
@@ -51,5 +55,7 @@ class ImageToImagePipeline(Pipeline):
 
 def _to_image(pixels: Any) -> Image.Image:
     """A PIL image of channels x height x width floats, of which 0 to 1 can be shown."""
+    from PIL import Image  # here: every task restores all pipelines, and most need no Pillow
+
     shown = pixels.detach().squeeze().float().cpu().clamp(0, 1).numpy()
     return Image.fromarray((np.moveaxis(shown, 0, -1) * 255.0).round().astype(np.uint8))

@@ -10,6 +10,7 @@ from transformers.image_utils import load_image
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 
 from .generation import GeneratingPipeline
+from .pillow import ImageProcessorFlag
 
 
 class ImageToTextPipeline(GeneratingPipeline):
@@ -21,7 +22,7 @@ class ImageToTextPipeline(GeneratingPipeline):
     """
 
     default_model: ClassVar = {"model": ("ydshieh/vit-gpt2-coco-en", "5bebf1e")}
-    _load_image_processor = True
+    _load_image_processor = ImageProcessorFlag()
     _default_generation_config = GenerationConfig(max_new_tokens=256)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:

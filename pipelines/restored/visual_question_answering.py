@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from PIL import Image
 from transformers import GenerationConfig
 from transformers.image_utils import load_image
 from transformers.models.auto.modeling_auto import MODEL_FOR_VISUAL_QUESTION_ANSWERING_MAPPING_NAMES
 from transformers.pipelines.pt_utils import KeyDataset
 
 from .generation import GeneratingPipeline
+from .pillow import ImageProcessorFlag
 
 
 class VisualQuestionAnsweringPipeline(GeneratingPipeline):
@@ -24,7 +24,7 @@ class VisualQuestionAnsweringPipeline(GeneratingPipeline):
     """
 
     default_model: ClassVar = {"model": ("dandelin/vilt-b32-finetuned-vqa", "d0a1f6a")}
-    _load_image_processor = True
+    _load_image_processor = ImageProcessorFlag()
     _default_generation_config = GenerationConfig(max_new_tokens=256)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -52,6 +52,8 @@ class VisualQuestionAnsweringPipeline(GeneratingPipeline):
         With several images and several questions, every question is asked about every image, in
         the order of the questions. Without `question`, `image` is an input or a list of inputs.
         """
+        from PIL import Image  # here: every task restores all pipelines, and most need no Pillow
+
         images, one_image = _several(image, (Image.Image, str))
         questions, one_question = _several(question, str)
         inputs = image

@@ -1,0 +1,264 @@
+"""What the source of transformers says about a class, read without importing it.
+
+Importing transformers to ask would import torch, which takes seconds; and a class whose library
+is missing can't be asked at all.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+# The names that transformers gives to libraries, where they are not those of the modules.
+_BACKENDS = {
+    "vision": "PIL",
+    "protobuf": "google.protobuf",
+    "mistral-common": "mistral_common",
+    "levenshtein": "Levenshtein",
+    "audio": "soundfile",
+    "sudachi": "sudachipy",
+}
+# Large classes that need nothing beyond transformers' dependencies: they are not read.
+_ROOTS = set(
+    "Pipeline ChunkPipeline PreTrainedModel PreTrainedTokenizerBase TokenizersBackend "
+    "PythonBackend ProcessorMixin BaseImageProcessor FeatureExtractionMixin "
+    "SequenceFeatureExtractor".split()
+)
+
+
+@dataclass(frozen=True, eq=False)
+class ClassSource:
+    """A class as it is written in a file."""
+
+    file: Path
+    node: ast.ClassDef
+
+    def value(self, name: str) -> Any:
+        """Return the constant that the class or a base of it assigns, or None.
+
+        Of what is no constant the text is returned.
+        """
+        for source in self.lineage():
+            for statement in source.node.body:
+                if name in _assigned(statement):
+                    return _constant(statement.value)  # type: ignore[attr-defined]
+        return None
+
+    def lineage(self) -> Iterator[ClassSource]:
+        """Yield the class, then its bases as far as they are in the same package."""
+        yield self
+        for base in self.node.bases:
+            if isinstance(base, ast.Name) and base.id not in _ROOTS:
+                found = _named(self.file, base.id)
+                if found is not None:
+                    yield from found.lineage()
+
+    def libraries(self, methods: Iterable[str] = ("__init__",)) -> set[str]:
+        """Return the modules without which the class can't be made, or these methods not run.
+
+        Only what is always asked for counts, not what stands under a condition.
+        """
+        found: set[str] = set()
+        for source in self.lineage():
+            found |= _decorated(source.node)
+            for method in _methods(source.node):
+                if method.name in methods:
+                    found |= _decorated(method) | _asked_for(method)
+        return found - {"torch"}
+
+    def made_of(self) -> Iterator[ClassSource]:
+        """Yield the class, and those of its file that are made when it is made."""
+        known = _classes(self.file)
+        seen, left = set(), [self.node.name]
+        while left:
+            name = left.pop()
+            if name in seen or name not in known:
+                continue
+            seen.add(name)
+            yield ClassSource(self.file, known[name])
+            parts = [m for m in _methods(known[name]) if m.name == "__init__"]
+            nodes = [n for part in [*known[name].bases, *parts] for n in ast.walk(part)]
+            left += [n.id for n in nodes if isinstance(n, ast.Name)]
+
+
+def transformers_folder() -> Path | None:
+    """Return where transformers is installed."""
+    spec = find_spec("transformers")
+    if spec is None or not spec.submodule_search_locations:
+        return None
+    return Path(spec.submodule_search_locations[0])
+
+
+def find_class(name: str, kind: str, model_type: str = "") -> ClassSource | None:
+    """Return a class of a model's code in transformers.
+
+    Args:
+        name: such as "MarianTokenizer".
+        kind: what its file's name begins with: "tokenization", "image_processing", …
+        model_type: where to look first.
+    """
+    root = transformers_folder()
+    if root is None:
+        return None
+    own = root / "models" / module_of(model_type)
+    files = sorted(own.glob(f"{kind}_*.py")) if model_type else []
+    for file in [*files, *sorted((root / "models").glob(f"*/{kind}_*.py"))]:
+        if f"\nclass {name}(" in file.read_text(encoding="utf-8"):
+            return class_in(file, name)
+    return None
+
+
+def class_in(file: Path, name: str) -> ClassSource | None:
+    """Return a class of a file, or None if the file or the class is not there."""
+    node = _classes(file).get(name) if file.is_file() else None
+    return None if node is None else ClassSource(file, node)
+
+
+def arguments_of(source: ClassSource) -> set[str]:
+    """Return the names of the arguments that a class is made of."""
+    for one in source.lineage():
+        for method in _methods(one.node):
+            if method.name == "__init__":
+                return {a.arg for a in [*method.args.args, *method.args.kwonlyargs]}
+    return set()
+
+
+def module_of(model_type: str) -> str:
+    """Return the folder of transformers/models in which a kind of model is."""
+    table = dict(mapping("auto_mappings", "SPECIAL_MODEL_TYPE_TO_MODULE_NAME"))
+    return str(table.get(model_type, model_type)).replace("-", "_")
+
+
+def mapping(file: str, name: str) -> dict[str, Any]:
+    """Return a table of transformers/models/auto, such as TOKENIZER_MAPPING_NAMES."""
+    root = transformers_folder()
+    path = root / "models" / "auto" / f"{file}.py" if root else None
+    if path is None or not path.is_file():
+        return {}
+    found: dict[str, Any] = {}
+    for node in ast.walk(_tree(path)):
+        if isinstance(node, ast.Assign | ast.AnnAssign) and name in _assigned(node):
+            found |= _pairs(node.value)
+    return found
+
+
+def names_in(file: str, name: str) -> set[str]:
+    """Return a set of names of transformers/models/auto."""
+    root = transformers_folder()
+    path = root / "models" / "auto" / f"{file}.py" if root else None
+    if path is None or not path.is_file():
+        return set()
+    assigned = [n for n in _tree(path).body if name in _assigned(n)]
+    return {x for n in assigned for x in _literal(n.value) or ()}  # type: ignore[attr-defined]
+
+
+def _pairs(node: ast.expr | None) -> dict[str, Any]:
+    """Return what OrderedDict([(key, value), …]) holds; of a choice, what is there with all."""
+    entries = node.args[0].elts if _is_table(node) else []  # type: ignore[union-attr]
+    pairs: dict[str, Any] = {}
+    for entry in entries:
+        if isinstance(entry, ast.Tuple) and len(entry.elts) == 2:
+            key, value = entry.elts
+            value = value.body if isinstance(value, ast.IfExp) else value
+            pairs[_literal(key)] = _literal(value)
+    return pairs
+
+
+def _is_table(node: ast.expr | None) -> bool:
+    return isinstance(node, ast.Call) and bool(node.args) and isinstance(node.args[0], ast.List)
+
+
+def _literal(node: ast.expr) -> Any:
+    try:
+        return ast.literal_eval(node)
+    except ValueError:
+        return None
+
+
+@lru_cache(maxsize=64)
+def _tree(file: Path) -> ast.Module:
+    return ast.parse(file.read_bytes())
+
+
+def _classes(file: Path) -> dict[str, ast.ClassDef]:
+    return {node.name: node for node in _tree(file).body if isinstance(node, ast.ClassDef)}
+
+
+def _named(file: Path, name: str) -> ClassSource | None:
+    """Return the class that a name stands for in a file: one of its own, or imported into it."""
+    if name in _classes(file):
+        return class_in(file, name)
+    for node in _tree(file).body:
+        if not (isinstance(node, ast.ImportFrom) and node.level and node.module):
+            continue
+        if name in {alias.asname or alias.name for alias in node.names}:
+            folder = file.parents[node.level - 1]
+            return class_in(folder / f"{node.module.replace('.', '/')}.py", name)
+    return None
+
+
+def _assigned(statement: ast.stmt) -> set[str]:
+    targets: list[ast.expr] = []
+    if isinstance(statement, ast.Assign):
+        targets = statement.targets
+    elif isinstance(statement, ast.AnnAssign):
+        targets = [statement.target]
+    return {target.id for target in targets if isinstance(target, ast.Name)}
+
+
+def _constant(value: ast.expr | None) -> Any:
+    if value is None or isinstance(value, ast.Constant):
+        return value and value.value
+    found = _literal(value)
+    return ast.unparse(value) if found is None else found
+
+
+def _methods(node: ast.ClassDef) -> Iterator[ast.FunctionDef]:
+    return (child for child in node.body if isinstance(child, ast.FunctionDef))
+
+
+def _decorated(node: ast.ClassDef | ast.FunctionDef) -> set[str]:
+    """Return the libraries of `@requires(backends=…)`."""
+    found: set[str] = set()
+    for decorator in node.decorator_list:
+        if isinstance(decorator, ast.Call) and getattr(decorator.func, "id", "") == "requires":
+            found |= {n for k in decorator.keywords for n in _names(k.value)}
+    return found
+
+
+def _asked_for(method: ast.FunctionDef) -> set[str]:
+    """Return the libraries that a method asks for in any case, or imports in any case."""
+    found: set[str] = set()
+    for statement in method.body:
+        call = statement.value if isinstance(statement, ast.Expr) else None
+        if isinstance(call, ast.Call) and getattr(call.func, "id", "") == "requires_backends":
+            found |= _names(call.args[1])
+        elif isinstance(statement, ast.Try) and _raises(statement):
+            found |= {name for line in statement.body for name in _imported(line)}
+        else:
+            found |= _imported(statement)
+    return found
+
+
+def _raises(statement: ast.Try) -> bool:
+    return any(isinstance(n, ast.Raise) for h in statement.handlers for n in ast.walk(h))
+
+
+def _imported(statement: ast.stmt) -> set[str]:
+    names: list[str] = []
+    if isinstance(statement, ast.Import):
+        names = [alias.name for alias in statement.names]
+    elif isinstance(statement, ast.ImportFrom) and not statement.level and statement.module:
+        names = [statement.module]
+    return {name.partition(".")[0] for name in names} - {"transformers"}
+
+
+def _names(node: ast.expr) -> set[str]:
+    value = _literal(node)
+    names = [value] if isinstance(value, str) else value or []
+    return {_BACKENDS.get(name, name) for name in names if isinstance(name, str)}

@@ -1,0 +1,61 @@
+"""Which package brings a library, and which extra of pipemill brings the package."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Iterable
+
+# The extras of pyproject.toml that tasks and models need, by the modules that they bring.
+EXTRAS: dict[str, tuple[str, ...]] = {
+    "media": ("PIL", "av"),
+    "tokenizers": ("google.protobuf", "sacremoses", "sentencepiece", "tiktoken"),
+    "japanese": ("fugashi", "ipadic", "sudachipy", "unidic_lite"),
+    "vision": ("pytesseract", "scipy", "timm", "torchvision"),
+    "speech": ("g2p_en", "phonemizer", "torchaudio"),
+}
+# Where the two have different names.
+_PACKAGES = {
+    "PIL": "pillow",
+    "bs4": "beautifulsoup4",
+    "cv2": "opencv-python-headless",
+    "faiss": "faiss-cpu",
+    "g2p_en": "g2p-en",
+    "google.protobuf": "protobuf",
+    "mistral_common": "mistral-common",
+    "pretty_midi": "pretty-midi",
+    "unidic_lite": "unidic-lite",
+}
+
+
+def package_of(module: str) -> str:
+    """Return the name under which pip knows a module."""
+    return _PACKAGES.get(module, module.partition(".")[0])
+
+
+def is_installed(module: str) -> bool:
+    """Return whether a module could be imported, without importing it.
+
+    One that is there but broken counts as installed: only the worker, which imports it, finds out.
+    """
+    name = module if module in _PACKAGES else module.partition(".")[0]
+    if name in sys.modules:
+        return sys.modules[name] is not None
+    try:
+        return importlib.util.find_spec(name) is not None
+    except (ImportError, ValueError):
+        return False
+
+
+def how_to_install(modules: Iterable[str]) -> str:
+    """Return the pip command that brings the modules: by extras where pipemill has them."""
+    wanted = sorted(set(modules))
+    extras = sorted({extra for module in wanted if (extra := _extra_with(module))})
+    rest = [package_of(module) for module in wanted if not _extra_with(module)]
+    parts = ([f"'pipemill[{','.join(extras)}]'"] if extras else []) + rest
+    return f"pip install {' '.join(parts)}"
+
+
+def _extra_with(module: str) -> str | None:
+    name = module if module in _PACKAGES else module.partition(".")[0]
+    return next((extra for extra, modules in EXTRAS.items() if name in modules), None)

@@ -1,0 +1,119 @@
+"""What pyproject.toml declares, against what the code imports and tells users to install."""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+from importlib.metadata import packages_distributions
+from pathlib import Path
+
+from pipemill.pipelines.extras import EXTRAS, how_to_install, is_installed, package_of
+from pipemill.pipelines.media import NEEDED
+from pipemill.pipelines.registry import find_task, task_names
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+ROOT = Path(__file__).parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+INSTALLED = packages_distributions()
+FOLDERS = ("pipemill", "jobs", "pipelines", "actors")
+
+
+def normal(name):
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def declared(requirements):
+    """The names of requirements, with those of the extras of pipemill that they ask for."""
+    names = set()
+    for requirement in requirements:
+        name, extras = re.fullmatch(r"([\w.-]+)(?:\[([\w,]+)\])?.*", requirement).groups()
+        if name == "pipemill":
+            for extra in extras.split(","):
+                names |= declared(PROJECT["optional-dependencies"][extra])
+        else:
+            names.add(normal(name))
+    return names
+
+
+def imported(source):
+    """The top-level modules that a file imports anywhere in it, lazily too."""
+    names = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            names.add(node.module.partition(".")[0])
+    return names - sys.stdlib_module_names - {"pipemill"}
+
+
+def packages(module):
+    return {normal(name) for name in [*INSTALLED.get(module, []), package_of(module)]}
+
+
+def test_what_is_imported_is_declared():
+    brought = declared(PROJECT["dependencies"])
+    for extra in ("media", "plot", "vision"):
+        brought |= declared(PROJECT["optional-dependencies"][extra])
+    files = [file for folder in FOLDERS for file in sorted((ROOT / folder).rglob("*.py"))]
+    assert len(files) > 150
+    missing = {
+        f"{module} ({file.relative_to(ROOT)})"
+        for file in files
+        for module in imported(file.read_text())
+        if not packages(module) & brought
+    }
+    assert not missing
+
+
+def test_the_check_of_imports_sees_lazy_ones():
+    source = "def f():\n    import torch.nn\n    from PIL import Image\n    from . import here\n"
+    assert imported(source) == {"torch", "PIL"}
+
+
+def test_only_extras_bring_what_an_extra_names():
+    brought = declared(PROJECT["dependencies"])
+    for extra, modules in EXTRAS.items():
+        names = declared(PROJECT["optional-dependencies"][extra])
+        assert {normal(package_of(module)) for module in modules} <= names
+        # Those of transformers alone may be there for a dependency's sake.
+        assert not names & brought - {"protobuf"}
+    assert declared(PROJECT["optional-dependencies"]["all"]) == set().union(
+        *(declared(PROJECT["optional-dependencies"][extra]) for extra in EXTRAS)
+    )
+
+
+def test_developers_get_no_torchvision():
+    """It would bring another torch than the one that the tests run with."""
+    assert not declared(PROJECT["optional-dependencies"]["dev"]) & {"torchvision", "torchaudio"}
+
+
+def test_every_library_that_a_task_names_is_in_an_extra():
+    named = {m for modules in NEEDED.values() for m in modules}
+    for task in task_names():
+        named |= set(getattr(find_task(task), "libraries", ()))
+    assert "torchvision.ops.boxes" in named
+    for module in named:
+        assert how_to_install([module]).startswith("pip install 'pipemill["), module
+
+
+def test_how_to_install_joins_extras_and_names_what_has_none():
+    assert how_to_install(["PIL"]) == "pip install 'pipemill[media]'"
+    assert how_to_install(["timm", "PIL", "av"]) == "pip install 'pipemill[media,vision]'"
+    assert how_to_install(["natten", "g2p_en", "bs4"]) == (
+        "pip install 'pipemill[speech]' beautifulsoup4 natten"
+    )
+
+
+def test_what_is_installed_is_known_without_importing_it():
+    assert is_installed("json")
+    assert is_installed("google.protobuf")
+    assert not is_installed("no_such_module")
+    assert not is_installed("no_such_module.inside")
+    assert "antigravity" not in sys.modules
+    assert is_installed("antigravity")  # opens a browser when it is imported
+    assert "antigravity" not in sys.modules

@@ -1,0 +1,15 @@
+#!/usr/bin/env bash
+# Builds the wheel, installs it alone into a new virtual environment outside the checkout, and uses it there.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+python=${1:-.venv/bin/python}
+
+folder=$(mktemp -d)
+trap 'rm -rf "$folder"' EXIT
+"$python" -m hatchling build -t wheel -d "$folder" >"$folder/build.log" 2>&1 || { cat "$folder/build.log"; exit 1; }
+"$python" -m venv "$folder/venv"
+"$folder/venv/bin/pip" install -q --disable-pip-version-check -c constraints.txt "$folder"/*.whl
+cp tests/wheel/check.py "$folder/"
+cd "$folder"
+# Nothing of the checkout's: neither its folder nor its environment.
+env -u PYTHONPATH -u VIRTUAL_ENV venv/bin/python -I check.py
