@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import math
@@ -9,20 +10,42 @@ import os
 import signal
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from .errors import ConfigError, RunError
 from .job import ActorsSection
+from .supervisor import report_ray
 
 # What the read and write tasks of the staged placement hold. Unlike an actor's whole CPUs, or
 # Ray would fuse them into the actors' operator.
 TASK_CPUS = 0.25
 
 
+# A Ray that pipemill started or joined, and whether it is shut down later than its session.
+_ours = False
+_later = False
+# So long a shutdown waits for Ray's threads in this process.
+_THREADS_S = 30.0
+
+
+@contextmanager
+def ray_until_end() -> Iterator[None]:
+    """Leave Ray up when a session within this block ends; shut it down at the end of the block."""
+    global _later
+    _later = True
+    try:
+        yield
+    finally:
+        _later = False
+        _shut_down()
+
+
 @contextmanager
 def ray_session() -> Iterator[None]:
     """Ray for the time of a run: the one that is running or configured, else a local one."""
+    global _ours
     import ray
     import ray.data
 
@@ -31,12 +54,46 @@ def ray_session() -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    with _own_sigterm():
-        _start()
+    report_ray()
+    _ours = True
     try:
+        with _own_sigterm():
+            _start()
         yield
     finally:
+        if not _later:
+            _shut_down()
+
+
+def _shut_down() -> None:
+    """Shut down the Ray that a session started.
+
+    A thread that touches Ray meanwhile ends the whole process: `_Exit(1)`, from C++. So wait for
+    those that Ray Data has, and let no garbage collection in another thread free an object of Ray.
+    """
+    global _ours
+    if not _ours:
+        return
+    _ours = False
+    import ray
+
+    until = time.monotonic() + _THREADS_S
+    for thread in threading.enumerate():
+        if _is_of_ray_data(thread):
+            thread.join(max(until - time.monotonic(), 0))
+    gc.collect()
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
         ray.shutdown()
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def _is_of_ray_data(thread: threading.Thread) -> bool:
+    work = getattr(thread, "_target", None) or type(thread)
+    return (getattr(work, "__module__", None) or "").startswith("ray.data.")
 
 
 def _start() -> None:
@@ -81,9 +138,16 @@ def _start_local() -> None:
 def _own_sigterm() -> Iterator[None]:
     """Ray takes SIGTERM for itself and exits; whoever set a handler before it means to resume."""
     handler = signal.getsignal(signal.SIGTERM)
-    yield
-    if callable(handler) and threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, handler)
+    own = callable(handler) and threading.current_thread() is threading.main_thread()
+    try:
+        yield
+    except SystemExit:
+        if not own:
+            raise
+        raise KeyboardInterrupt from None
+    finally:
+        if own:
+            signal.signal(signal.SIGTERM, handler)
 
 
 def _running_here() -> bool:

@@ -176,14 +176,19 @@ def _pool(actors: ActorsSection, size: tuple[int, int], calls: int) -> dict[str,
 
 
 def _lines(dataset: Any) -> Lines:
+    import ray
     from ray.exceptions import RayError
 
-    batches = dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
+    # `iter_batches` reads in a thread, which may still use Ray when that is shut down.
+    bundles = dataset.iter_internal_ref_bundles()
     try:
-        for batch in batches:
-            yield from batch.drop_columns(["payload"]).to_pylist()
+        for bundle in bundles:
+            for entry in bundle.blocks:
+                yield from ray.get(entry.ref).drop_columns(["payload"]).to_pylist()
     except RayError as error:
         reason = str(error).strip().splitlines() or [""]
         raise RunError(
             f"Ray stopped the run ({type(error).__name__}: {reason[-1]}); run again to resume"
         ) from error
+    finally:
+        del bundles  # which ends the execution

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # before the imports: an interrupt of these is a traceback
+    import sys
+
+    from .cli import command
+
+    sys.exit(command(["run", *sys.argv[1:]]))
+
 import json
 import os
-import sys
 import time
 from collections import Counter
 from collections.abc import Mapping
@@ -172,9 +178,3 @@ def _report(
         **computed(added),
         truncated=truncated if truncated["rows"] else None,
     )
-
-
-if __name__ == "__main__":
-    from .cli import main
-
-    sys.exit(main(["run", *sys.argv[1:]]))
