@@ -9,19 +9,27 @@ import math
 import os
 import signal
 import socket
+import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from .errors import ConfigError, RunError
 from .job import ActorsSection
+from .progress import say, waiting
+from .storage import absolute
 from .supervisor import report_ray
 
 # What the read and write tasks of the staged placement hold. Unlike an actor's whole CPUs, or
 # Ray would fuse them into the actors' operator.
 TASK_CPUS = 0.25
 
+
+# The folder of the copies that Ray makes of working directories (`ray job submit --working-dir`).
+_WORKING_COPY = "/runtime_resources/working_dir_files/"
 
 # A Ray that pipemill started or joined, and whether it is shut down later than its session.
 _ours = False
@@ -43,26 +51,34 @@ def ray_until_end() -> Iterator[None]:
 
 
 @contextmanager
-def ray_session() -> Iterator[None]:
-    """Ray for the time of a run: the one that is running or configured, else a local one."""
-    global _ours
-    import ray
-    import ray.data
+def ray_session(cluster: str = "auto") -> Iterator[None]:
+    """Ray for the time of a run: the one that is running or configured, else a local one.
 
-    # After the import, which sets the level. What a user needs to know pipemill says itself.
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
-    if ray.is_initialized():
+    cluster: "local" for one of this run, whatever else is running.
+    """
+    global _ours
+    if _is_connected():
+        if cluster == "local" and not _ours:
+            raise ConfigError(
+                "actors.cluster is local, but this process is connected to a Ray already: call "
+                "ray.shutdown() first, or leave actors.cluster out"
+            )
         yield
         return
     report_ray()
     _ours = True
     try:
         with _own_sigterm():
-            _start()
+            _start(cluster)
         yield
     finally:
         if not _later:
             _shut_down()
+
+
+def _is_connected() -> bool:
+    ray = sys.modules.get("ray")
+    return ray is not None and ray.is_initialized()
 
 
 def _shut_down() -> None:
@@ -96,20 +112,67 @@ def _is_of_ray_data(thread: threading.Thread) -> bool:
     return (getattr(work, "__module__", None) or "").startswith("ray.data.")
 
 
-def _start() -> None:
+def _start(cluster: str) -> None:
+    address = "" if cluster == "local" else os.environ.get("RAY_ADDRESS", "")
+    _check_address(address)
+    joins = cluster != "local" and bool(address or _running_here())
+    with waiting("joining Ray" if joins else "starting Ray"):
+        import ray
+        import ray.data
+
+        # After the import, which sets the level. What a user needs to know pipemill says itself.
+        logging.getLogger("ray.data").setLevel(logging.CRITICAL)
+        # Ray's C++ side in this process.
+        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+        try:
+            if joins:
+                ray.init(log_to_driver=False, logging_level=logging.CRITICAL)
+            else:
+                _start_local()
+        except BaseException as error:
+            ray.shutdown()
+            if not isinstance(error, Exception):
+                raise
+            # Ray has no exception of its own for it.
+            reason = str(error).strip().splitlines() or [type(error).__name__]
+            raise RunError(
+                f"Ray could not be started ({reason[0]}); run again to resume"
+            ) from error
+    if joins:
+        say(f"Ray: joined {_address(address)}, {_size()}")
+
+
+def _address(given: str) -> str:
+    """Return HOST:PORT of the head that was joined."""
     import ray
 
-    address = os.environ.get("RAY_ADDRESS", "")
-    _check_address(address)
-    try:
-        if address or _running_here():
-            ray.init(log_to_driver=False, logging_level=logging.ERROR)
-        else:
-            _start_local()
-    except Exception as error:  # Ray has no exception of its own for it
-        ray.shutdown()
-        reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise RunError(f"Ray could not be started ({reason[0]}); run again to resume") from error
+    if given.startswith("ray://"):
+        return given.removeprefix("ray://")
+    return ray.get_runtime_context().gcs_address
+
+
+def _size() -> str:
+    import ray
+
+    total = ray.cluster_resources()
+    counts = [(total.get("CPU", 0), "CPU"), (total.get("GPU", 0), "GPU")]
+    return ", ".join(
+        f"{count:g} {name}{'' if count == 1 else 's'}"
+        for count, name in counts
+        if count or name == "CPU"
+    )
+
+
+def check_output_lasts(path: str) -> None:
+    """Raise ConfigError for an output in the copy of the working directory that Ray makes for a
+    job, and deletes after it."""
+    copy = os.path.realpath(absolute(path)) if "://" not in path else path
+    if _WORKING_COPY in f"{copy}/":
+        raise ConfigError(
+            f"output.path {path} is {absolute(path)}, in the copy of the working directory that "
+            "Ray made for this job and deletes after it: name an absolute path, or a URL that "
+            "every node can reach"
+        )
 
 
 def _check_address(address: str) -> None:
@@ -129,9 +192,10 @@ def _check_address(address: str) -> None:
 def _start_local() -> None:
     import ray
 
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     with _silent_stderr():
-        ray.init("local", log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False)
+        ray.init(
+            "local", log_to_driver=False, logging_level=logging.CRITICAL, include_dashboard=False
+        )
 
 
 @contextmanager
@@ -155,14 +219,26 @@ def _running_here() -> bool:
 
     A head that was killed leaves one too, and `ray.init` would wait for it for minutes.
     """
-    from ray._private.utils import read_ray_address
-
-    host, _, port = (read_ray_address() or "").rpartition(":")
+    host, _, port = _address_file().rpartition(":")
     try:
         socket.create_connection((host, int(port)), timeout=2).close()
     except (OSError, ValueError):
         return False
     return True
+
+
+def _address_file() -> str:
+    """Return what the file says in which `ray start` leaves the address; Ray need not be imported.
+
+    Ray looks for it in the same place.
+    """
+    on_linux = os.environ.get("TMPDIR", "/tmp") if sys.platform.startswith("linux") else None
+    default = "/tmp" if sys.platform == "darwin" else tempfile.gettempdir()
+    folder = os.environ.get("RAY_TMPDIR", on_linux or default)
+    try:
+        return Path(folder, "ray", "ray_current_cluster").read_text().strip()
+    except OSError:
+        return ""
 
 
 @contextmanager
@@ -227,6 +303,18 @@ def _nothing_fits(nodes: list[dict[str, float]], actors: ActorsSection, tasks: f
         f"of this Ray cluster has {cpus:g}: set actors.num_cpus to {max(room, 0.25):g} or less"
         + (", or actors.placement to fused" if tasks else "")
     )
+
+
+def in_use(actors: ActorsSection) -> str | None:
+    """Return what others hold, so that not even one actor can start now."""
+    import ray
+
+    total, free = ray.cluster_resources(), ray.available_resources()
+    for name, needs in (("CPU", actors.num_cpus), ("GPU", actors.num_gpus)):
+        have, left = total.get(name, 0), free.get(name, 0)
+        if left < needs <= have:
+            return f"waits for {name}s ({have - left:g} of {have:g} in use)"
+    return None
 
 
 def _autoscales() -> bool:

@@ -8,20 +8,24 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 import pyarrow as pa
+from pipemill.actors.credentials import Credentials, WithCredentials
 from pipemill.actors.worker import (
     ExpandWorker,
     ForwardWorker,
     FusedWorker,
+    Load,
     RegroupWorker,
     Sink,
     Source,
 )
 from pipemill.pipelines.load import LoadTask
 
-from .cluster import TASK_CPUS, pool_size, ray_session
+from .cluster import TASK_CPUS, in_use, pool_size, ray_session
 from .errors import ConfigError, RunError
 from .job import ActorsSection
 from .plan import Split
+from .sink import PartSink
+from .stage import Stage
 
 # Ray schedules every block; more of them than this cost more than they spread the work.
 _MOST_BLOCKS = 1000
@@ -61,6 +65,14 @@ def run_splits(
         yield from _run(placement, splits, load, source, sink, actors)
 
 
+def stage_of(placement: str, load: LoadTask, sink: PartSink, actors: ActorsSection) -> Stage:
+    """Return what a run waits for until its first rows are done."""
+    first = "loading the model"
+    if placement != "local":
+        first = in_use(actors) or "starting workers"
+    return Stage(sink.attempts(), first, measures=load.max_tokens is None)
+
+
 @contextmanager
 def _attempts_of(sink: Sink) -> Iterator[None]:
     """Attempts outlive processes that died; a run that ends by itself leaves none behind."""
@@ -95,7 +107,7 @@ def _run(
         for i in range(len(table)):
             yield from worker(table.slice(i, 1)).to_pylist()
         return
-    with ray_session():
+    with ray_session(actors.cluster):
         size = pool_size(actors, placement, len(splits))
         build = _fused if placement == "fused" else _staged
         yield from _lines(build(_dataset(table), load, source, sink, actors, size))
@@ -127,7 +139,7 @@ def _fused(
     return _map(
         dataset,
         FusedWorker,
-        fn_constructor_args=(load, source, sink),
+        fn_constructor_args=(with_credentials(load, actors), source, sink),
         **_pool(actors, size, _CALLS),
     )
 
@@ -140,15 +152,22 @@ def _staged(
     actors: ActorsSection,
     size: tuple[int, int],
 ) -> Any:
-    light = dataclasses.replace(load, weights=False)
+    light = with_credentials(dataclasses.replace(load, weights=False), actors)
     expanded = _map(dataset, ExpandWorker(light, source, sink), num_cpus=TASK_CPUS)
     forwarded = _map(
         expanded,
         ForwardWorker,
-        fn_constructor_args=(load, sink.attempts()),
+        fn_constructor_args=(with_credentials(load, actors), sink.attempts()),
         **_pool(actors, size, 1),
     )
     return _map(forwarded, RegroupWorker(light, sink), num_cpus=TASK_CPUS)
+
+
+def with_credentials(load: Load, actors: ActorsSection) -> Load:
+    """Return what a worker of Ray loads with: with the driver's credentials, unless told not to."""
+    if not actors.pass_credentials:
+        return load
+    return WithCredentials(load, Credentials.of_environment())
 
 
 def _map(dataset: Any, worker: Callable[..., Any], **options: Any) -> Any:

@@ -19,7 +19,7 @@ from .lease import Lease
 from .ledger import DEAD_LETTERS, Ledger
 from .listing import stat
 from .models import find_model
-from .placement import run_splits
+from .placement import run_splits, stage_of
 from .plan import Plan, Split
 from .prepare import Prepared, assemble
 from .progress import Progress
@@ -117,9 +117,11 @@ def _mend(
     source = DeadRows(prepared.source, sink)
     totals: Counter[str] = Counter()
     troubles: list[str] = []
-    with ray_session() if prepared.placement != "local" else nullcontext():
+    with ray_session(job.actors.cluster) if prepared.placement != "local" else nullcontext():
         lines = run_splits(prepared.placement, splits, prepared.load, source, sink, job.actors)
-        with closing(lines), Progress(f"retry of {prepared.load.task}", dead) as progress:
+        stage = stage_of(prepared.placement, prepared.load, sink, job.actors)
+        label = f"retry of {prepared.load.task}"
+        with closing(lines), Progress(label, dead, stage=stage) as progress:
             for line in lease.watch(lines):
                 if line["error"] is not None:
                     split = json.loads(line["split"])
