@@ -21,7 +21,7 @@ from .errors import ConfigError, RunError
 from .job import ActorsSection
 from .progress import say, waiting
 from .storage import absolute
-from .supervisor import report_ray
+from .supervisor import check_interrupts, report_ray
 
 # What the read and write tasks of the staged placement hold. Unlike an actor's whole CPUs, or
 # Ray would fuse them into the actors' operator.
@@ -91,8 +91,9 @@ def _shut_down() -> None:
     if not _ours:
         return
     _ours = False
-    import ray
-
+    ray = sys.modules.get("ray")
+    if ray is None:  # interrupted while it was imported
+        return
     until = time.monotonic() + _THREADS_S
     for thread in threading.enumerate():
         if _is_of_ray_data(thread):
@@ -112,10 +113,22 @@ def _is_of_ray_data(thread: threading.Thread) -> bool:
     return (getattr(work, "__module__", None) or "").startswith("ray.data.")
 
 
+def joins_ray(cluster: str) -> bool:
+    """Whether a session uses a Ray that is running, instead of starting one."""
+    return _is_connected() or (
+        cluster != "local" and bool(_configured_address() or _running_here())
+    )
+
+
+def _configured_address() -> str:
+    address = os.environ.get("RAY_ADDRESS", "")
+    return "" if address == "local" else address
+
+
 def _start(cluster: str) -> None:
-    address = "" if cluster == "local" else os.environ.get("RAY_ADDRESS", "")
+    address = "" if cluster == "local" else _configured_address()
     _check_address(address)
-    joins = cluster != "local" and bool(address or _running_here())
+    joins = joins_ray(cluster)
     with waiting("joining Ray" if joins else "starting Ray"):
         import ray
         import ray.data
@@ -138,6 +151,7 @@ def _start(cluster: str) -> None:
             raise RunError(
                 f"Ray could not be started ({reason[0]}); run again to resume"
             ) from error
+    check_interrupts()
     if joins:
         say(f"Ray: joined {_address(address)}, {_size()}")
 
@@ -219,26 +233,19 @@ def _running_here() -> bool:
 
     A head that was killed leaves one too, and `ray.init` would wait for it for minutes.
     """
-    host, _, port = _address_file().rpartition(":")
     try:
+        host, _, port = _address_file().read_text().strip().rpartition(":")
         socket.create_connection((host, int(port)), timeout=2).close()
     except (OSError, ValueError):
         return False
     return True
 
 
-def _address_file() -> str:
-    """Return what the file says in which `ray start` leaves the address; Ray need not be imported.
-
-    Ray looks for it in the same place.
-    """
+def _address_file() -> Path:
+    """Return where `ray start` leaves the address of the head; Ray need not be imported."""
     on_linux = os.environ.get("TMPDIR", "/tmp") if sys.platform.startswith("linux") else None
     default = "/tmp" if sys.platform == "darwin" else tempfile.gettempdir()
-    folder = os.environ.get("RAY_TMPDIR", on_linux or default)
-    try:
-        return Path(folder, "ray", "ray_current_cluster").read_text().strip()
-    except OSError:
-        return ""
+    return Path(os.environ.get("RAY_TMPDIR", on_linux or default), "ray", "ray_current_cluster")
 
 
 @contextmanager

@@ -26,11 +26,15 @@ from .job import ActorsSection
 from .plan import Split
 from .sink import PartSink
 from .stage import Stage
+from .without_ray import is_small, work_without_ray
 
 # Ray schedules every block; more of them than this cost more than they spread the work.
 _MOST_BLOCKS = 1000
 # Calls that overlap in an actor: one tokenizes or writes while another is on the device.
 _CALLS = 2
+
+# One worker process, without Ray; what `placed` takes for small inputs.
+SINGLE = "single"
 
 Lines = Generator[dict[str, Any], None, None]
 
@@ -52,6 +56,16 @@ def choose(placement: str, paths: list[str], task: Any) -> str:
     return "fused" if placement == "auto" else placement
 
 
+def placed(placement: str, actors: ActorsSection, splits: list[Split]) -> str:
+    """Return where these splits are done, of which "fused" or "staged" was chosen for all."""
+    return SINGLE if placement == "fused" and is_small(actors, splits) else placement
+
+
+def uses_ray(placement: str) -> bool:
+    """Whether Ray is needed from the start."""
+    return placement not in ("local", SINGLE)
+
+
 def run_splits(
     placement: str,
     splits: list[Split],
@@ -68,7 +82,7 @@ def run_splits(
 def stage_of(placement: str, load: LoadTask, sink: PartSink, actors: ActorsSection) -> Stage:
     """Return what a run waits for until its first rows are done."""
     first = "loading the model"
-    if placement != "local":
+    if uses_ray(placement):
         first = in_use(actors) or "starting workers"
     return Stage(sink.attempts(), first, measures=load.max_tokens is None)
 
@@ -101,16 +115,25 @@ def _run(
     sink: Sink,
     actors: ActorsSection,
 ) -> Lines:
-    table = pa.table({"split": [split.to_json() for split in splits]})
+    table = _table(splits)
     if placement == "local":
         worker = FusedWorker(load, source, sink)
         for i in range(len(table)):
             yield from worker(table.slice(i, 1)).to_pylist()
         return
+    if placement == SINGLE:
+        splits = yield from work_without_ray(splits, load, source, sink, actors)
+        if not splits:
+            return
+        placement, table = "fused", _table(splits)
     with ray_session(actors.cluster):
         size = pool_size(actors, placement, len(splits))
         build = _fused if placement == "fused" else _staged
         yield from _lines(build(_dataset(table), load, source, sink, actors, size))
+
+
+def _table(splits: list[Split]) -> pa.Table:
+    return pa.table({"split": [split.to_json() for split in splits]})
 
 
 def _dataset(table: pa.Table) -> Any:

@@ -14,6 +14,8 @@ from contextlib import contextmanager
 
 from tqdm import tqdm
 
+from .supervisor import check_interrupts
+
 # What is waited for is looked up this often.
 _LOOK_S = 1.0
 # In a log file the bar is a line now and then; on a terminal it moves.
@@ -110,6 +112,7 @@ class Progress:
 
     def add(self, rows: int, dead: int, total: int) -> None:
         """Counts a finished split, after which so many rows are expected in all."""
+        check_interrupts()
         self.rows += rows
         self.dead += dead
         if self.bar is None:

@@ -24,7 +24,7 @@ from .config import build_job
 from .errors import RunError
 from .job import Job
 from .lease import Lease
-from .placement import run_splits, stage_of
+from .placement import placed, run_splits, stage_of, uses_ray
 from .plan import RowEstimate, Split
 from .prepare import Prepared, prepare
 from .progress import Progress, waiting
@@ -68,7 +68,10 @@ def _run(job: Job, lease: Lease, started: float) -> Report:
     todo = [split for split in prepared.plan.splits if split.part not in exist]
     before = prepared.ledger.tally(done)
     added: Counter[str] = Counter()
-    with_ray = todo and prepared.placement != "local"
+    if not prepared.asks_sample:
+        place = placed(prepared.placement, job.actors, todo)
+        prepared = replace(prepared, placement=place)
+    with_ray = todo and uses_ray(prepared.placement)
     with ray_session(job.actors.cluster) if with_ray else nullcontext():
         if todo and prepared.asks_sample:
             prepared = _with_schema(job, prepared, todo)

@@ -24,6 +24,8 @@ _LAST_INTERRUPT = 3
 
 # The pipe to the parent, in the child.
 _parent: int | None = None
+# Whether this process was interrupted.
+_interrupted = False
 
 
 def supervised(work: Callable[[], int]) -> int:
@@ -48,10 +50,14 @@ def supervised(work: Callable[[], int]) -> int:
 
 def handle_interrupts() -> None:
     """Raise KeyboardInterrupt in this process on SIGINT and SIGTERM."""
+    global _interrupted
     last = -_ONE_INTERRUPT_S
+    _interrupted = False
 
     def interrupt(*_: object) -> None:
+        global _interrupted
         nonlocal last
+        _interrupted = True
         before, last = last, time.monotonic()
         if last - before >= _ONE_INTERRUPT_S:
             _silence_other_exceptions()
@@ -60,6 +66,12 @@ def handle_interrupts() -> None:
     for number in _SIGNALS:
         if signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, interrupt)
+
+
+def check_interrupts() -> None:
+    """Raise KeyboardInterrupt if one was lost: raised in a destructor or a callback it is."""
+    if _interrupted:
+        raise KeyboardInterrupt
 
 
 def report_status(status: int) -> None:
