@@ -13,7 +13,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -34,6 +34,8 @@ _WORKING_COPY = "/runtime_resources/working_dir_files/"
 # A Ray that pipemill started or joined, and whether it is shut down later than its session.
 _ours = False
 _later = False
+# Ray's function for the messages of its raylets, while it is replaced.
+_print_to_stdstream: Callable[..., None] | None = None
 # So long a shutdown waits for Ray's threads in this process.
 _THREADS_S = 30.0
 
@@ -104,6 +106,7 @@ def _shut_down() -> None:
     try:
         ray.shutdown()
     finally:
+        _set_raylet_messages(shown=True)
         if enabled:
             gc.enable()
 
@@ -135,6 +138,7 @@ def _start(cluster: str) -> None:
 
         # After the import, which sets the level. What a user needs to know pipemill says itself.
         logging.getLogger("ray.data").setLevel(logging.CRITICAL)
+        _set_raylet_messages(shown=False)
         # Ray's C++ side in this process.
         os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
         try:
@@ -154,6 +158,21 @@ def _start(cluster: str) -> None:
     check_interrupts()
     if joins:
         say(f"Ray: joined {_address(address)}, {_size()}")
+
+
+def _set_raylet_messages(*, shown: bool) -> None:
+    """Keep off the terminal what Ray tells every driver about dead workers and retries; it has no
+    setting for that. A row that kills becomes a dead letter, which pipemill says."""
+    from ray._private import worker
+
+    if hasattr(worker, "print_to_stdstream"):
+        global _print_to_stdstream
+        _print_to_stdstream = _print_to_stdstream or worker.print_to_stdstream
+        worker.print_to_stdstream = _print_to_stdstream if shown else _print_nothing
+
+
+def _print_nothing(*_: object, **__: object) -> None:
+    return
 
 
 def _address(given: str) -> str:

@@ -117,6 +117,7 @@ class _Worker:
         self._threads = str(max(math.floor(actors.num_cpus), 1))
         self._process: subprocess.Popen[bytes] | None = None
         self._log: IO[bytes] | None = None
+        self._error: str | None = None
         self.started = self.load_s = 0.0
 
     def __enter__(self) -> _Worker:
@@ -128,8 +129,10 @@ class _Worker:
     def do(self, split: Split) -> list[Line]:
         """Return the line about the split."""
         while True:
-            if self._process is None and (error := self._start()):
-                return [_failed(split, error)]
+            if self._process is None and self._error is None:
+                self._error = self._start()
+            if self._error is not None:
+                return [_failed(split, self._error)]
             try:
                 return self._ask(json.loads(split.to_json()))
             except (OSError, EOFError, pickle.UnpicklingError):

@@ -167,6 +167,7 @@ WAYS = {
     "taken_over": Way(1, "taken over by", environment=SLOW, change=take_over),
     "part_blocked": Way(1, "the part could not be written", environment=SLOW, change=block_writing),
     "worker_killed": Way(1, "was killed by signal 9", environment=SLOW, change=kill_worker),
+    "actor_killed": Way(0, "", environment=SLOW, change=kill("ray::MapWorker")),
     "raylet_killed": Way(1, "raylet or the head", environment=SLOW, change=kill("raylet")),
     "head_killed": Way(1, "raylet or the head", environment=SLOW, change=kill("gcs_server")),
 }
@@ -191,13 +192,15 @@ def take(name: str) -> str:
         wrong.append(f"{stderr.count('pipemill: ')} messages")
     if (way.status == 0) != stdout.rstrip().endswith("}"):
         wrong.append("JSON line" if way.status else "no JSON line")
-    wrong += [f"says {noise}" for noise in NOISE if noise in stderr]
+    wrong += [f"says {noise}" for noise in NOISE if noise in stdout + stderr]
     if wrong:
         print(f"--- {name}: {', '.join(wrong)}\n{stdout}{stderr}---", file=sys.stderr, flush=True)
     return ", ".join(wrong)
 
 
 def main(times: int, names: list[str]) -> int:
+    # A shell's background commands ignore it, and so would all that they start.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     failed = 0
     for name in names or WAYS:
         started = time.monotonic()
