@@ -12,13 +12,13 @@ import os
 import signal
 import sys
 import threading
-import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
-# Two signals within this time are one interrupt: Ctrl-C reaches the child from the terminal, too.
-_ONE_INTERRUPT_S = 0.5
+# What the parent forwards an interrupt as. Ctrl-C reaches the child from the terminal, too.
+_FORWARDED = signal.SIGUSR1
 # At this interrupt the child is killed.
 _LAST_INTERRUPT = 3
 
@@ -51,19 +51,22 @@ def supervised(work: Callable[[], int]) -> int:
 def handle_interrupts() -> None:
     """Raise KeyboardInterrupt in this process on SIGINT and SIGTERM."""
     global _interrupted
-    last = -_ONE_INTERRUPT_S
     _interrupted = False
+    arrived: Counter[int] = Counter()
+    raised = 0
 
-    def interrupt(*_: object) -> None:
+    def interrupt(number: int, _: object) -> None:
         global _interrupted
-        nonlocal last
+        nonlocal raised
         _interrupted = True
-        before, last = last, time.monotonic()
-        if last - before >= _ONE_INTERRUPT_S:
+        arrived[number] += 1
+        # The same interrupt may arrive directly and forwarded.
+        if arrived[number] > raised:
+            raised += 1
             _silence_other_exceptions()
             raise KeyboardInterrupt
 
-    for number in _SIGNALS:
+    for number in (*_SIGNALS, _FORWARDED):
         if signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, interrupt)
 
@@ -78,7 +81,7 @@ def report_status(status: int) -> None:
     """Tell the parent that everything is written, and the exit status. No interrupt counts after
     that."""
     if _parent is not None:
-        for number in _SIGNALS:
+        for number in (*_SIGNALS, _FORWARDED):
             signal.signal(number, signal.SIG_IGN)
     _report(f"status {status}")
 
@@ -103,7 +106,7 @@ def _silence_other_exceptions() -> None:
 @contextmanager
 def _blocked_signals() -> Iterator[None]:
     """Hold signals back until both processes have their handlers."""
-    old = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    old = signal.pthread_sigmask(signal.SIG_BLOCK, (*_SIGNALS, _FORWARDED))
     try:
         yield
     finally:
@@ -150,7 +153,7 @@ class _Supervisor:
         self.interrupts += 1
         last = self.interrupts >= _LAST_INTERRUPT
         with suppress(ProcessLookupError):
-            os.kill(self.child, signal.SIGKILL if last else signal.SIGTERM)
+            os.kill(self.child, signal.SIGKILL if last else _FORWARDED)
 
     def _reports(self) -> list[str]:
         try:
