@@ -149,7 +149,10 @@ sys.exit(cli.command(["run", "job.yaml"]))
 def test_everything_is_written_before_ray_shuts_down(way, status, stdout, stderr):
     """Which may end the process, without flushing what it holds."""
     code = CLI.replace("{way}", way)
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    buffered = {name: v for name, v in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=buffered, capture_output=True, text=True, timeout=60
+    )
     assert (done.returncode, done.stdout, done.stderr) == (status, stdout, stderr)
 
 
