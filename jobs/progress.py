@@ -44,9 +44,11 @@ class Wait:
         if not sys.stderr.isatty():
             say(f"{self._label}{text}")
             return
-        if self._line is None:
-            self._line = tqdm(bar_format="{desc} [{elapsed}]", file=sys.stderr, leave=False)
-        self._line.set_description_str(f"{self._label}{text}")
+        if self._line is not None:
+            self._line.set_description_str(f"{self._label}{text} ")
+            return
+        self._line = tqdm(bar_format="{desc}[{elapsed}]", file=sys.stderr, leave=False, delay=1e-9)
+        self._line.set_description_str(f"{self._label}{text} ")
 
     def end(self) -> None:
         if self._line is not None:
