@@ -20,7 +20,7 @@ class ChildDied(RuntimeError):
 
     def __init__(self, stage: str, status: int) -> None:
         self.stage, self.status = stage, status
-        super().__init__(_how(status))
+        super().__init__(ended_how(status))
 
 
 class ChildError(RuntimeError):
@@ -92,7 +92,8 @@ class Child:
             return
 
 
-def _how(status: int) -> str:
+def ended_how(status: int) -> str:
+    """Say how a process ended, of this exit status as `subprocess` gives it."""
     if status >= 0:
         return f"its process ended with exit status {status}"
     try:

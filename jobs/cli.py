@@ -5,32 +5,78 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import signal
 import sys
-from typing import Any
+import traceback
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
 
-from . import looks
-from .config import assignment, build_job
+# Little before the command has its handlers: an interrupt while Python imports is a traceback.
 from .errors import ConfigError, RunError
-from .job import Job
+from .supervisor import handle_interrupts, report_status, supervised
+
+if TYPE_CHECKING:
+    from .job import Job
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Returns the exit status: 0 every row accounted for, 1 failed (resumable), 2 the command or
-    the config is wrong, 130 interrupted (resumable)."""
-    options = _parser().parse_args(arguments)
-    signal.signal(signal.SIGTERM, _interrupt)
+    the config is wrong, 130 interrupted (resumable).
+
+    Without arguments it is the command itself, and works in a supervised process.
+    """
+    if arguments is None:
+        return command(sys.argv[1:])
+    handle_interrupts()
+    return _run_verb(arguments)
+
+
+def command(arguments: list[str]) -> int:
+    """Run the command line in a supervised process."""
+    return supervised(lambda: _report_verb(arguments))
+
+
+def _report_verb(arguments: list[str]) -> int:
+    """Run a verb, and report its status when everything is written: before Ray shuts down, which
+    may end the process."""
+    status = 130
     try:
-        return options.run(options)
+        from .cluster import ray_until_end
+
+        # No exception of a shutdown changes what was done.
+        with suppress(Exception), ray_until_end():
+            status = _status_of(arguments)
+            report_status(status)
+    except KeyboardInterrupt:  # one of several, at any moment
+        status = _complain(_INTERRUPTED, 130)
+        report_status(status)
+    return status
+
+
+def _status_of(arguments: list[str]) -> int:
+    try:
+        return _run_verb(arguments)
+    except SystemExit as end:  # argparse has said what is wrong
+        return end.code if isinstance(end.code, int) else 1
+    except Exception:  # a fault of pipemill
+        traceback.print_exc()
+        return 1
+
+
+def _run_verb(arguments: list[str]) -> int:
+    try:
+        options = _parser().parse_args(arguments)
+        status = options.run(options)
+        sys.stdout.flush()
     except ConfigError as error:
         return _complain(error, 2)
     except RunError as error:
         return _complain(error, 1)
     except KeyboardInterrupt:
-        return _complain("interrupted; run again to resume", 130)
+        return _complain(_INTERRUPTED, 130)
     except BrokenPipeError:  # whoever was reading, `head` perhaps, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    return status
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -91,6 +137,8 @@ def _verify(options: argparse.Namespace) -> int:
 
 
 def _job(options: argparse.Namespace) -> Job:
+    from .config import build_job
+
     return build_job(options.config, options.set, _columns(options.column), _sections(options))
 
 
@@ -119,19 +167,22 @@ def _columns(assignments: list[str]) -> dict[str, str | None]:
 
 
 def _pairs(assignments: list[str]) -> dict[str, Any]:
+    from .config import assignment
+
     return dict(assignment(text) for text in assignments)
 
 
-def _interrupt(*_: object) -> None:
-    raise KeyboardInterrupt
+_INTERRUPTED = "interrupted; run again to resume"
 
 
 def _complain(message: object, status: int) -> int:
-    print(f"pipemill: {message}", file=sys.stderr)
+    print(f"pipemill: {message}", file=sys.stderr, flush=True)
     return status
 
 
 def _parser() -> argparse.ArgumentParser:
+    from . import looks
+
     parser = argparse.ArgumentParser(
         prog="pipemill",
         description="Dataset-scale inference with Hugging Face task pipelines on Ray.",

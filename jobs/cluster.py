@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import math
@@ -11,50 +12,200 @@ import socket
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from .errors import ConfigError, RunError
 from .job import ActorsSection
+from .progress import say, waiting
+from .storage import absolute
+from .supervisor import check_interrupts, report_ray
 
 # What the read and write tasks of the staged placement hold. Unlike an actor's whole CPUs, or
 # Ray would fuse them into the actors' operator.
 TASK_CPUS = 0.25
 
 
-@contextmanager
-def ray_session() -> Iterator[None]:
-    """Ray for the time of a run: the one that is running or configured, else a local one."""
-    import ray
-    import ray.data
+# The folder of the copies that Ray makes of working directories (`ray job submit --working-dir`).
+_WORKING_COPY = "/runtime_resources/working_dir_files/"
 
-    # After the import, which sets the level. What a user needs to know pipemill says itself.
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
-    if ray.is_initialized():
-        yield
-        return
-    with _own_sigterm():
-        _start()
+# A Ray that pipemill started or joined, and whether it is shut down later than its session.
+_ours = False
+_later = False
+# Ray's function for the messages of its raylets, while it is replaced.
+_print_to_stdstream: Callable[..., None] | None = None
+# So long a shutdown waits for Ray's threads in this process.
+_THREADS_S = 30.0
+
+
+@contextmanager
+def ray_until_end() -> Iterator[None]:
+    """Leave Ray up when a session within this block ends; shut it down at the end of the block."""
+    global _later
+    _later = True
     try:
         yield
     finally:
+        _later = False
+        _shut_down()
+
+
+@contextmanager
+def ray_session(cluster: str = "auto") -> Iterator[None]:
+    """Ray for the time of a run: the one that is running or configured, else a local one.
+
+    cluster: "local" for one of this run, whatever else is running.
+    """
+    global _ours
+    if _is_connected():
+        if cluster == "local" and not _ours:
+            raise ConfigError(
+                "actors.cluster is local, but this process is connected to a Ray already: call "
+                "ray.shutdown() first, or leave actors.cluster out"
+            )
+        yield
+        return
+    report_ray()
+    _ours = True
+    try:
+        with _own_sigterm():
+            _start(cluster)
+        yield
+    finally:
+        if not _later:
+            _shut_down()
+
+
+def _is_connected() -> bool:
+    ray = sys.modules.get("ray")
+    return ray is not None and ray.is_initialized()
+
+
+def _shut_down() -> None:
+    """Shut down the Ray that a session started.
+
+    A thread that touches Ray meanwhile ends the whole process: `_Exit(1)`, from C++. So wait for
+    those that Ray Data has, and let no garbage collection in another thread free an object of Ray.
+    """
+    global _ours
+    if not _ours:
+        return
+    _ours = False
+    ray = sys.modules.get("ray")
+    if ray is None:  # interrupted while it was imported
+        return
+    until = time.monotonic() + _THREADS_S
+    for thread in threading.enumerate():
+        if _is_of_ray_data(thread):
+            thread.join(max(until - time.monotonic(), 0))
+    gc.collect()
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
         ray.shutdown()
+    finally:
+        _set_raylet_messages(shown=True)
+        if enabled:
+            gc.enable()
 
 
-def _start() -> None:
+def _is_of_ray_data(thread: threading.Thread) -> bool:
+    work = getattr(thread, "_target", None) or type(thread)
+    return (getattr(work, "__module__", None) or "").startswith("ray.data.")
+
+
+def joins_ray(cluster: str) -> bool:
+    """Whether a session uses a Ray that is running, instead of starting one."""
+    return _is_connected() or (
+        cluster != "local" and bool(_configured_address() or _running_here())
+    )
+
+
+def _configured_address() -> str:
+    address = os.environ.get("RAY_ADDRESS", "")
+    return "" if address == "local" else address
+
+
+def _start(cluster: str) -> None:
+    address = "" if cluster == "local" else _configured_address()
+    _check_address(address)
+    joins = joins_ray(cluster)
+    with waiting("joining Ray" if joins else "starting Ray"):
+        import ray
+        import ray.data
+
+        # After the import, which sets the level. What a user needs to know pipemill says itself.
+        logging.getLogger("ray.data").setLevel(logging.CRITICAL)
+        _set_raylet_messages(shown=False)
+        # Ray's C++ side in this process.
+        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+        try:
+            if joins:
+                ray.init(log_to_driver=False, logging_level=logging.CRITICAL)
+            else:
+                _start_local()
+        except BaseException as error:
+            ray.shutdown()
+            if not isinstance(error, Exception):
+                raise
+            # Ray has no exception of its own for it.
+            reason = str(error).strip().splitlines() or [type(error).__name__]
+            raise RunError(
+                f"Ray could not be started ({reason[0]}); run again to resume"
+            ) from error
+    check_interrupts()
+    if joins:
+        say(f"Ray: joined {_address(address)}, {_size()}")
+
+
+def _set_raylet_messages(*, shown: bool) -> None:
+    """Keep off the terminal what Ray tells every driver about dead workers and retries; it has no
+    setting for that. A row that kills becomes a dead letter, which pipemill says."""
+    from ray._private import worker
+
+    if hasattr(worker, "print_to_stdstream"):
+        global _print_to_stdstream
+        _print_to_stdstream = _print_to_stdstream or worker.print_to_stdstream
+        worker.print_to_stdstream = _print_to_stdstream if shown else _print_nothing
+
+
+def _print_nothing(*_: object, **__: object) -> None:
+    return
+
+
+def _address(given: str) -> str:
+    """Return HOST:PORT of the head that was joined."""
     import ray
 
-    address = os.environ.get("RAY_ADDRESS", "")
-    _check_address(address)
-    try:
-        if address or _running_here():
-            ray.init(log_to_driver=False, logging_level=logging.ERROR)
-        else:
-            _start_local()
-    except Exception as error:  # Ray has no exception of its own for it
-        ray.shutdown()
-        reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise RunError(f"Ray could not be started ({reason[0]}); run again to resume") from error
+    if given.startswith("ray://"):
+        return given.removeprefix("ray://")
+    return ray.get_runtime_context().gcs_address
+
+
+def _size() -> str:
+    import ray
+
+    total = ray.cluster_resources()
+    counts = [(total.get("CPU", 0), "CPU"), (total.get("GPU", 0), "GPU")]
+    return ", ".join(
+        f"{count:g} {name}{'' if count == 1 else 's'}"
+        for count, name in counts
+        if count or name == "CPU"
+    )
+
+
+def check_output_lasts(path: str) -> None:
+    """Raise ConfigError for an output in the copy of the working directory that Ray makes for a
+    job, and deletes after it."""
+    copy = os.path.realpath(absolute(path)) if "://" not in path else path
+    if _WORKING_COPY in f"{copy}/":
+        raise ConfigError(
+            f"output.path {path} is {absolute(path)}, in the copy of the working directory that "
+            "Ray made for this job and deletes after it: name an absolute path, or a URL that "
+            "every node can reach"
+        )
 
 
 def _check_address(address: str) -> None:
@@ -74,27 +225,35 @@ def _check_address(address: str) -> None:
 def _start_local() -> None:
     import ray
 
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     with _silent_stderr():
-        ray.init("local", log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False)
+        ray.init(
+            "local", log_to_driver=False, logging_level=logging.CRITICAL, include_dashboard=False
+        )
 
 
 @contextmanager
 def _own_sigterm() -> Iterator[None]:
     """Ray takes SIGTERM for itself and exits; whoever set a handler before it means to resume."""
     handler = signal.getsignal(signal.SIGTERM)
-    yield
-    if callable(handler) and threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, handler)
+    own = callable(handler) and threading.current_thread() is threading.main_thread()
+    try:
+        yield
+    except SystemExit:
+        if not own:
+            raise
+        raise KeyboardInterrupt from None
+    finally:
+        if own:
+            signal.signal(signal.SIGTERM, handler)
 
 
-def joins_cluster() -> bool:
-    """Return whether a run goes to a Ray that is there already, with machines beside this one."""
-    ray = sys.modules.get("ray")
-    if ray is not None and ray.is_initialized():
-        here = socket.gethostname()
-        return any(node["NodeManagerHostname"] != here for node in ray.nodes() if node["Alive"])
-    return bool(os.environ.get("RAY_ADDRESS")) or _running_here()
+def joins_other_machines(cluster: str) -> bool:
+    """Return whether a session uses a Ray that may have machines beside this one."""
+    if not _is_connected():
+        return joins_ray(cluster)
+    here = socket.gethostname()
+    nodes = sys.modules["ray"].nodes()
+    return any(node["NodeManagerHostname"] != here for node in nodes if node["Alive"])
 
 
 def _running_here() -> bool:
@@ -102,22 +261,19 @@ def _running_here() -> bool:
 
     A head that was killed leaves one too, and `ray.init` would wait for it for minutes.
     """
-    folders = (
-        os.environ.get("RAY_TMPDIR"),
-        os.environ.get("TMPDIR"),
-        tempfile.gettempdir(),
-        "/tmp",
-    )
-    if not any(os.path.exists(f"{folder}/ray/ray_current_cluster") for folder in folders if folder):
-        return False  # said without importing Ray
-    from ray._private.utils import read_ray_address
-
-    host, _, port = (read_ray_address() or "").rpartition(":")
     try:
+        host, _, port = _address_file().read_text().strip().rpartition(":")
         socket.create_connection((host, int(port)), timeout=2).close()
     except (OSError, ValueError):
         return False
     return True
+
+
+def _address_file() -> Path:
+    """Return where `ray start` leaves the address of the head; Ray need not be imported."""
+    on_linux = os.environ.get("TMPDIR", "/tmp") if sys.platform.startswith("linux") else None
+    default = "/tmp" if sys.platform == "darwin" else tempfile.gettempdir()
+    return Path(os.environ.get("RAY_TMPDIR", on_linux or default), "ray", "ray_current_cluster")
 
 
 @contextmanager
@@ -182,6 +338,18 @@ def _nothing_fits(nodes: list[dict[str, float]], actors: ActorsSection, tasks: f
         f"of this Ray cluster has {cpus:g}: set actors.num_cpus to {max(room, 0.25):g} or less"
         + (", or actors.placement to fused" if tasks else "")
     )
+
+
+def in_use(actors: ActorsSection) -> str | None:
+    """Return what others hold, so that not even one actor can start now."""
+    import ray
+
+    total, free = ray.cluster_resources(), ray.available_resources()
+    for name, needs in (("CPU", actors.num_cpus), ("GPU", actors.num_gpus)):
+        have, left = total.get(name, 0), free.get(name, 0)
+        if left < needs <= have:
+            return f"waits for {name}s ({have - left:g} of {have:g} in use)"
+    return None
 
 
 def _autoscales() -> bool:

@@ -165,6 +165,10 @@ class ActorsSection(_Section):
     max: "auto" for as many as fit.
     placement: "fused" (one actor reads, computes and writes), "staged" (three Ray operators),
         "local" (this process, without Ray), or "auto".
+    cluster: "auto" joins the Ray that runs or that RAY_ADDRESS names; "local" starts one for this
+        run on this machine.
+    pass_credentials: whether workers get the credentials (AWS_…, HF_TOKEN, …) that the driver's
+        environment has and theirs lacks.
     """
 
     min: int = Field(default=1, ge=1)
@@ -172,6 +176,8 @@ class ActorsSection(_Section):
     num_gpus: float = Field(default=0, ge=0)
     num_cpus: float = Field(default=1, gt=0)
     placement: Literal["auto", "fused", "staged", "local"] = "auto"
+    cluster: Literal["auto", "local"] = "auto"
+    pass_credentials: bool = True
 
     @model_validator(mode="after")
     def _ordered(self) -> ActorsSection:

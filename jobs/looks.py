@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from .job import Job
+if TYPE_CHECKING:
+    from .job import Job
 
 _SECONDS = 10.0
 

@@ -8,25 +8,33 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 import pyarrow as pa
+from pipemill.actors.credentials import Credentials, WithCredentials
 from pipemill.actors.worker import (
     ExpandWorker,
     ForwardWorker,
     FusedWorker,
+    Load,
     RegroupWorker,
     Sink,
     Source,
 )
 from pipemill.pipelines.load import LoadTask
 
-from .cluster import TASK_CPUS, pool_size, ray_session
+from .cluster import TASK_CPUS, in_use, pool_size, ray_session
 from .errors import ConfigError, RunError
 from .job import ActorsSection
 from .plan import Split
+from .sink import PartSink
+from .stage import Stage
+from .without_ray import is_small, work_without_ray
 
 # Ray schedules every block; more of them than this cost more than they spread the work.
 _MOST_BLOCKS = 1000
 # Calls that overlap in an actor: one tokenizes or writes while another is on the device.
 _CALLS = 2
+
+# One worker process, without Ray; what `placed` takes for small inputs.
+SINGLE = "single"
 
 Lines = Generator[dict[str, Any], None, None]
 
@@ -48,6 +56,16 @@ def choose(placement: str, paths: list[str], task: Any) -> str:
     return "fused" if placement == "auto" else placement
 
 
+def placed(placement: str, actors: ActorsSection, splits: list[Split]) -> str:
+    """Return where these splits are done, of which "fused" or "staged" was chosen for all."""
+    return SINGLE if placement == "fused" and is_small(actors, splits) else placement
+
+
+def uses_ray(placement: str) -> bool:
+    """Whether Ray is needed from the start."""
+    return placement not in ("local", SINGLE)
+
+
 def run_splits(
     placement: str,
     splits: list[Split],
@@ -59,6 +77,14 @@ def run_splits(
     """Processes the splits, and yields a line about each as it is done, in any order."""
     with _attempts_of(sink):
         yield from _run(placement, splits, load, source, sink, actors)
+
+
+def stage_of(placement: str, load: LoadTask, sink: PartSink, actors: ActorsSection) -> Stage:
+    """Return what a run waits for until its first rows are done."""
+    first = "loading the model"
+    if uses_ray(placement):
+        first = in_use(actors) or "starting workers"
+    return Stage(sink.attempts(), first, measures=load.max_tokens is None)
 
 
 @contextmanager
@@ -89,16 +115,25 @@ def _run(
     sink: Sink,
     actors: ActorsSection,
 ) -> Lines:
-    table = pa.table({"split": [split.to_json() for split in splits]})
+    table = _table(splits)
     if placement == "local":
         worker = FusedWorker(load, source, sink)
         for i in range(len(table)):
             yield from worker(table.slice(i, 1)).to_pylist()
         return
-    with ray_session():
+    if placement == SINGLE:
+        splits = yield from work_without_ray(splits, load, source, sink, actors)
+        if not splits:
+            return
+        placement, table = "fused", _table(splits)
+    with ray_session(actors.cluster):
         size = pool_size(actors, placement, len(splits))
         build = _fused if placement == "fused" else _staged
         yield from _lines(build(_dataset(table), load, source, sink, actors, size))
+
+
+def _table(splits: list[Split]) -> pa.Table:
+    return pa.table({"split": [split.to_json() for split in splits]})
 
 
 def _dataset(table: pa.Table) -> Any:
@@ -127,7 +162,7 @@ def _fused(
     return _map(
         dataset,
         FusedWorker,
-        fn_constructor_args=(load, source, sink),
+        fn_constructor_args=(with_credentials(load, actors), source, sink),
         **_pool(actors, size, _CALLS),
     )
 
@@ -140,15 +175,22 @@ def _staged(
     actors: ActorsSection,
     size: tuple[int, int],
 ) -> Any:
-    light = dataclasses.replace(load, weights=False)
+    light = with_credentials(dataclasses.replace(load, weights=False), actors)
     expanded = _map(dataset, ExpandWorker(light, source, sink), num_cpus=TASK_CPUS)
     forwarded = _map(
         expanded,
         ForwardWorker,
-        fn_constructor_args=(load, sink.attempts()),
+        fn_constructor_args=(with_credentials(load, actors), sink.attempts()),
         **_pool(actors, size, 1),
     )
     return _map(forwarded, RegroupWorker(light, sink), num_cpus=TASK_CPUS)
+
+
+def with_credentials(load: Load, actors: ActorsSection) -> Load:
+    """Return what a worker of Ray loads with: with the driver's credentials, unless told not to."""
+    if not actors.pass_credentials:
+        return load
+    return WithCredentials(load, Credentials.of_environment())
 
 
 def _map(dataset: Any, worker: Callable[..., Any], **options: Any) -> Any:
@@ -176,14 +218,19 @@ def _pool(actors: ActorsSection, size: tuple[int, int], calls: int) -> dict[str,
 
 
 def _lines(dataset: Any) -> Lines:
+    import ray
     from ray.exceptions import RayError
 
-    batches = dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
+    # `iter_batches` reads in a thread, which may still use Ray when that is shut down.
+    bundles = dataset.iter_internal_ref_bundles()
     try:
-        for batch in batches:
-            yield from batch.drop_columns(["payload"]).to_pylist()
+        for bundle in bundles:
+            for entry in bundle.blocks:
+                yield from ray.get(entry.ref).drop_columns(["payload"]).to_pylist()
     except RayError as error:
         reason = str(error).strip().splitlines() or [""]
         raise RunError(
             f"Ray stopped the run ({type(error).__name__}: {reason[-1]}); run again to resume"
         ) from error
+    finally:
+        del bundles  # which ends the execution

@@ -17,7 +17,7 @@ from pipemill.pipelines.media import NEEDED
 from pipemill.pipelines.model_files import ModelFiles
 from pipemill.pipelines.model_needs import Need, needs_of_model
 
-from .cluster import joins_cluster
+from .cluster import joins_other_machines
 from .errors import ConfigError
 from .job import Job
 from .tasks import wanted_task
@@ -42,7 +42,7 @@ def check_requirements(
     """
     lacking = missing_libraries(job, model, columns)
     missing = [need for need in lacking if not need.instead]
-    if not lacking or (placement != "local" and joins_cluster()):
+    if not lacking or (placement != "local" and joins_other_machines(job.actors.cluster)):
         return
     if missing:
         raise ConfigError(_message(job.task, missing))

@@ -21,7 +21,7 @@ from .ledger import DEAD_LETTERS, Ledger
 from .listing import stat
 from .model_says import model_says
 from .models import find_model
-from .placement import run_splits
+from .placement import placed, run_splits, stage_of, uses_ray
 from .plan import Plan, Split
 from .prepare import Prepared, assemble
 from .progress import Progress
@@ -124,9 +124,12 @@ def _mend(
     source = DeadRows(prepared.source, sink)
     totals: Counter[str] = Counter()
     troubles: list[str] = []
-    with ray_session() if prepared.placement != "local" else nullcontext():
-        lines = run_splits(prepared.placement, splits, prepared.load, source, sink, job.actors)
-        with closing(lines), Progress(f"retry of {prepared.load.task}", dead) as progress:
+    placement = placed(prepared.placement, job.actors, splits)
+    with ray_session(job.actors.cluster) if uses_ray(placement) else nullcontext():
+        lines = run_splits(placement, splits, prepared.load, source, sink, job.actors)
+        stage = stage_of(placement, prepared.load, sink, job.actors)
+        label = f"retry of {prepared.load.task}"
+        with closing(lines), Progress(label, dead, stage=stage) as progress:
             for line in lease.watch(lines):
                 if line["error"] is not None:
                     split = json.loads(line["split"])

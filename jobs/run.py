@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # before the imports: an interrupt of these is a traceback
+    import sys
+
+    from .cli import command
+
+    sys.exit(command(["run", *sys.argv[1:]]))
+
 import json
 import os
-import sys
 import time
 from collections import Counter
 from collections.abc import Mapping
@@ -13,15 +19,15 @@ from dataclasses import replace
 from typing import Any
 
 from .budgets import remember
-from .cluster import ray_session
+from .cluster import check_output_lasts, ray_session
 from .config import build_job
 from .errors import RunError
 from .job import Job
 from .lease import Lease
-from .placement import run_splits
+from .placement import placed, run_splits, stage_of, uses_ray
 from .plan import RowEstimate, Split
 from .prepare import Prepared, prepare
-from .progress import Progress
+from .progress import Progress, waiting
 from .report import Report, computed, left_out
 from .sample import sampled_schema
 from .storage import absolute
@@ -50,6 +56,7 @@ def run(
     """
     started = time.monotonic()
     job = build_job(config, settings or [], columns or {}, sections)
+    check_output_lasts(job.output.path)
     with Lease(absolute(job.output.path), job.output.storage_options) as lease:
         return _run(job, lease, started)
 
@@ -61,7 +68,11 @@ def _run(job: Job, lease: Lease, started: float) -> Report:
     todo = [split for split in prepared.plan.splits if split.part not in exist]
     before = prepared.ledger.tally(done)
     added: Counter[str] = Counter()
-    with ray_session() if todo and prepared.placement != "local" else nullcontext():
+    if not prepared.asks_sample:
+        place = placed(prepared.placement, job.actors, todo)
+        prepared = replace(prepared, placement=place)
+    with_ray = todo and uses_ray(prepared.placement)
+    with ray_session(job.actors.cluster) if with_ray else nullcontext():
         if todo and prepared.asks_sample:
             prepared = _with_schema(job, prepared, todo)
         added = _work_off(job, prepared, todo, lease, before) if todo else added
@@ -74,14 +85,15 @@ def _run(job: Job, lease: Lease, started: float) -> Report:
 
 def _with_schema(job: Job, prepared: Prepared, todo: list[Split]) -> Prepared:
     """The columns that the task adds, asked of a sample once, and the same ever after."""
-    schema = sampled_schema(
-        prepared.load,
-        prepared.source,
-        todo,
-        prepared.placement,
-        job.actors,
-        prepared.sink.attempts(),
-    )
+    with waiting("computing a sample for the result columns"):
+        schema = sampled_schema(
+            prepared.load,
+            prepared.source,
+            todo,
+            prepared.placement,
+            job.actors,
+            prepared.sink.attempts(),
+        )
     prepared.plan.results = schema
     prepared.ledger.write_plan(prepared.plan)
     return replace(prepared, load=replace(prepared.load, schema=schema))
@@ -99,7 +111,11 @@ def _work_off(
         prepared.placement, todo, prepared.load, prepared.source, prepared.sink, job.actors
     )
     # Closed here, while Ray is there: what it has open would start another one.
-    with closing(lines), Progress(prepared.load.task, estimate.total()) as progress:
+    stage = stage_of(prepared.placement, prepared.load, prepared.sink, job.actors)
+    with (
+        closing(lines),
+        Progress(prepared.load.task, estimate.total(), before, stage) as progress,
+    ):
         for line in lease.watch(lines):
             split = split_of[json.loads(line["split"])["part"]]
             if line["error"] is not None:
@@ -175,9 +191,3 @@ def _report(
         left_out=left_out(whole),
         pooling=prepared.pooling,
     )
-
-
-if __name__ == "__main__":
-    from .cli import main
-
-    sys.exit(main(["run", *sys.argv[1:]]))

@@ -10,7 +10,7 @@ from pipemill.actors.attempts import Attempts, attempt
 from pipemill.actors.batch import Batch
 from pipemill.actors.said import said
 from pipemill.actors.stages import Stages
-from pipemill.actors.worker import Source, load_or_reason
+from pipemill.actors.worker import Load, Source, load_or_reason
 from pipemill.pipelines.inferred import (
     COLUMNS_OF_SAMPLE,
     COLUMNS_OF_TASK,
@@ -21,6 +21,7 @@ from pipemill.pipelines.load import LoadTask
 
 from .errors import RunError
 from .job import ActorsSection
+from .placement import with_credentials
 from .plan import Split
 
 _ROWS = 32
@@ -83,7 +84,7 @@ def _schema_by_ray(
         num_cpus=actors.num_cpus, num_gpus=actors.num_gpus, max_retries=0
     )
     try:
-        return ray.get(sample.remote(load, source, splits, window))
+        return ray.get(sample.remote(with_credentials(load, actors), source, splits, window))
     except (ray.exceptions.WorkerCrashedError, ray.exceptions.OutOfMemoryError):
         return None
     except ray.exceptions.RayError as error:
@@ -91,7 +92,7 @@ def _schema_by_ray(
         return None, f"no sample could be computed: {lines[-1]}"
 
 
-def _schema_of(load: LoadTask, source: Source, splits: list[str], window: tuple[int, int]) -> Found:
+def _schema_of(load: Load, source: Source, splits: list[str], window: tuple[int, int]) -> Found:
     """The schema, or why there is none: not every exception of a user's code survives its way."""
     stages, reason = load_or_reason(load)
     if stages is None:

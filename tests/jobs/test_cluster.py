@@ -3,18 +3,31 @@
 import socket
 
 import pytest
-from pipemill.jobs.cluster import _running_here, _start, pool_size
+from pipemill.jobs.cluster import _address_file, _running_here, _start, pool_size
 from pipemill.jobs.errors import ConfigError, RunError
 from pipemill.jobs.job import ActorsSection
+from ray._private.utils import get_ray_address_file
 
 
 def test_the_address_of_a_dead_head_is_not_waited_for(monkeypatch, tmp_path):
-    monkeypatch.setattr("ray._private.utils.get_ray_address_file", lambda _: str(tmp_path / "at"))
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    assert get_ray_address_file(None) == str(tmp_path / "ray/ray_current_cluster")
     assert not _running_here()
+    (tmp_path / "ray").mkdir()
     with socket.create_server(("127.0.0.1", 0)) as server:
-        (tmp_path / "at").write_text(f"127.0.0.1:{server.getsockname()[1]}")
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        (tmp_path / "ray/ray_current_cluster").write_text(address)
         assert _running_here()
     assert not _running_here()
+
+
+@pytest.mark.parametrize("names", [(), ("TMPDIR",), ("TMPDIR", "RAY_TMPDIR")])
+def test_the_address_is_where_ray_looks_for_it(monkeypatch, tmp_path, names):
+    for name in ("TMPDIR", "RAY_TMPDIR"):
+        monkeypatch.delenv(name, raising=False)
+    for name in names:
+        monkeypatch.setenv(name, str(tmp_path / name))
+    assert str(_address_file()) == get_ray_address_file(None)
 
 
 @pytest.mark.parametrize(
@@ -45,7 +58,7 @@ def test_a_ray_that_does_not_answer_is_named(monkeypatch):
         with pytest.raises(
             ConfigError, match=rf"no Ray answers at {address} \(RAY_ADDRESS:.*unset"
         ):
-            _start()
+            _start("auto")
 
 
 def test_a_ray_that_does_not_start_is_a_message(monkeypatch):
@@ -57,4 +70,4 @@ def test_a_ray_that_does_not_start_is_a_message(monkeypatch):
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.setattr("ray.init", init)
     with pytest.raises(RunError, match=r"could not be started \(The current .* startup\.\); run"):
-        _start()
+        _start("auto")

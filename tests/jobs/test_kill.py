@@ -78,7 +78,8 @@ def wanted(models, tmp_path):
 def flags(wanted: dict) -> list[str]:
     words = [w for key in ("task", "model", "input", "output") for w in (f"--{key}", wanted[key])]
     params = [w for k, v in wanted["parameters"].items() for w in ("--param", f"{k}={v}")]
-    return [*words, *params, "--set", "batching.max_tokens=1", "--set", "output.rows_per_part=25"]
+    more = ["batching.max_tokens=1", "output.rows_per_part=25", "actors.placement=fused"]
+    return [*words, *params, *(word for setting in more for word in ("--set", setting))]
 
 
 def test_every_row_once_however_often_it_is_killed(wanted, tmp_path):
@@ -137,8 +138,9 @@ def test_a_run_that_stops_early_says_why_and_no_more(models, tmp_path):
         "--task": "text-classification", "--model": models["text-classification"],
         "--input": str(tmp_path / "rows.parquet"), "--output": str(tmp_path / "out"),
     }  # fmt: skip
-    more = ["--set", "output.rows_per_part=4", "--set", "output.max_errors=5"]
-    job = Job([*(word for pair in places.items() for word in pair), *more])
+    more = ["output.rows_per_part=4", "output.max_errors=5", "actors.placement=fused"]
+    settings = [word for setting in more for word in ("--set", setting)]
+    job = Job([*(word for pair in places.items() for word in pair), *settings])
     _, said = job.driver.communicate(timeout=PATIENCE_S)
     assert job.driver.returncode == 1
     assert "rows failed, more than output.max_errors (5) allows" in said

@@ -81,7 +81,7 @@ def check_output(folder: Path, rows: int = ROWS) -> None:
     assert attempts(folder) == []
 
 
-@pytest.mark.parametrize("placement", ["fused", "staged"])
+@pytest.mark.parametrize("placement", ["fused", "staged", "single"])
 def test_they_are_found_and_the_others_answered(tmp_path, ray_session, placement):
     lines = run(tmp_path, placement)
     assert all(line["error"] is None for line in lines)
@@ -92,12 +92,13 @@ def test_they_are_found_and_the_others_answered(tmp_path, ray_session, placement
     check_output(tmp_path)
     # Of workers two for a split (of each operator); in a process of their own two for a row, and
     # one more for a SIGKILL; and once more where another split killed the actor meanwhile.
-    operators = 1 if placement == "fused" else 3
+    operators = 3 if placement == "staged" else 1
     assert len(deaths(tmp_path)) <= 2 * 3 * operators + 2 * (2 * len(KILLING) + 1)
 
 
-def test_a_model_that_kills_every_process_at_load_ends_the_run(tmp_path, ray_session):
-    lines = run(tmp_path, "fused", dies=True)
+@pytest.mark.parametrize("placement", ["fused", "single"])
+def test_a_model_that_kills_every_process_at_load_ends_the_run(tmp_path, ray_session, placement):
+    lines = run(tmp_path, placement, dies=True)
     assert "died 3 times in a row while it loaded" in lines[0]["error"]
     assert lines[0]["fatal"]
     assert len(deaths(tmp_path)) == 3

@@ -53,7 +53,6 @@ def test_the_progress_bar_shows_rows_rate_time_left_and_dead_letters(capsys):
     from pipemill.jobs.progress import Progress
 
     with Progress("ner", 100) as progress:
-        progress.bar.mininterval = 0
         progress.add(40, 3, 100)
         progress.bar.refresh()
     shown = capsys.readouterr().err

@@ -74,3 +74,9 @@ def test_ray_job_submit_starts_the_same_job(head, models, tmp_path):
     (line,) = [line for line in done.stdout.splitlines() if line.startswith('{"rows"')]
     assert json.loads(line)["done"] == 60
     assert ds.dataset(tmp_path / "out").to_table().num_rows == 60
+    # There the job's folder is a copy, which Ray deletes.
+    relative = ["out" if word == str(tmp_path / "out") else word for word in command]
+    done = subprocess.run(relative, env=environment, capture_output=True, text=True, timeout=240)
+    assert done.returncode != 0
+    assert "pipemill: output.path out is " in done.stdout + done.stderr
+    assert "deletes after it: name an absolute path, or a URL" in done.stdout + done.stderr

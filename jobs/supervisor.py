@@ -1,0 +1,182 @@
+"""Run a command in a child process, so that no end of it goes unexplained.
+
+Ray ends a driver from C++ (`_Exit(1)`, not a word) when its raylet or the head of its cluster dies,
+and when any thread still uses a Ray that is shutting down. The kernel does so when memory runs
+out. Only another process can tell the user. The child reports its exit status after it has
+written everything; the parent explains every other end, and forwards interrupts.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+# What the parent forwards an interrupt as. Ctrl-C reaches the child from the terminal, too.
+_FORWARDED = signal.SIGUSR1
+# At this interrupt the child is killed.
+_LAST_INTERRUPT = 3
+
+# The pipe to the parent, in the child.
+_parent: int | None = None
+# Whether this process was interrupted.
+_interrupted = False
+
+
+def supervised(work: Callable[[], int]) -> int:
+    """Return the exit status of `work`, which a child process does. In it, return as well.
+
+    `work` calls `report_status` when everything is written.
+    """
+    if not hasattr(os, "fork"):
+        return work()
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    alive, reports = os.pipe(), os.pipe()
+    with _blocked_signals():
+        child = os.fork()
+        if child == 0:
+            _become_child(alive, reports)
+        else:
+            supervisor = _Supervisor(child, reports[0])
+            os.close(reports[1])
+    return work() if child == 0 else supervisor.wait()
+
+
+def handle_interrupts() -> None:
+    """Raise KeyboardInterrupt in this process on SIGINT and SIGTERM."""
+    global _interrupted
+    _interrupted = False
+    arrived: Counter[int] = Counter()
+    raised = 0
+
+    def interrupt(number: int, _: object) -> None:
+        global _interrupted
+        nonlocal raised
+        _interrupted = True
+        arrived[number] += 1
+        # The same interrupt may arrive directly and forwarded.
+        if arrived[number] > raised:
+            raised += 1
+            _silence_other_exceptions()
+            raise KeyboardInterrupt
+
+    for number in (*_SIGNALS, _FORWARDED):
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, interrupt)
+
+
+def check_interrupts() -> None:
+    """Raise KeyboardInterrupt if one was lost: raised in a destructor or a callback it is."""
+    if _interrupted:
+        raise KeyboardInterrupt
+
+
+def report_status(status: int) -> None:
+    """Tell the parent that everything is written, and the exit status. No interrupt counts after
+    that."""
+    if _parent is not None:
+        for number in (*_SIGNALS, _FORWARDED):
+            signal.signal(number, signal.SIG_IGN)
+    _report(f"status {status}")
+
+
+def report_ray() -> None:
+    """Tell the parent that Ray runs in this process, and may end it."""
+    _report("ray")
+
+
+def _report(what: str) -> None:
+    if _parent is not None:
+        with suppress(OSError):
+            os.write(_parent, f"{what}\n".encode())
+
+
+def _silence_other_exceptions() -> None:
+    """Keep what an interrupt breaks in threads and destructors off the terminal."""
+    sys.unraisablehook = lambda _: None
+    threading.excepthook = lambda _: None
+
+
+@contextmanager
+def _blocked_signals() -> Iterator[None]:
+    """Hold signals back until both processes have their handlers."""
+    old = signal.pthread_sigmask(signal.SIG_BLOCK, (*_SIGNALS, _FORWARDED))
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, old)
+
+
+def _become_child(alive: tuple[int, int], reports: tuple[int, int]) -> None:
+    global _parent
+    os.close(alive[1])
+    os.close(reports[0])
+    _parent = reports[1]
+    handle_interrupts()
+    threading.Thread(target=_die_with_parent, args=(alive[0],), daemon=True).start()
+
+
+def _die_with_parent(alive: int) -> None:
+    os.read(alive, 1)  # returns when the parent's end is closed
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+class _Supervisor:
+    def __init__(self, child: int, reports: int) -> None:
+        self.child, self.reports = child, reports
+        self.interrupts = 0
+        os.set_blocking(reports, False)
+        for number in _SIGNALS:
+            if signal.getsignal(number) != signal.SIG_IGN:
+                signal.signal(number, self._forward)
+
+    def wait(self) -> int:
+        """Return the exit status of the child, after a message if it ended without one."""
+        _, ended = os.waitpid(self.child, 0)
+        for number in _SIGNALS:
+            signal.signal(number, signal.SIG_IGN)
+        reports = self._reports()
+        told = [line.split()[1] for line in reports if line.startswith("status ")]
+        if told:
+            return int(told[-1])
+        if self.interrupts:
+            return _explain("interrupted; run again to resume", 130)
+        return _explain(_reason(os.waitstatus_to_exitcode(ended), "ray" in reports), 1)
+
+    def _forward(self, *_: object) -> None:
+        self.interrupts += 1
+        last = self.interrupts >= _LAST_INTERRUPT
+        with suppress(ProcessLookupError):
+            os.kill(self.child, signal.SIGKILL if last else _FORWARDED)
+
+    def _reports(self) -> list[str]:
+        try:
+            return os.read(self.reports, 65536).decode().splitlines()
+        except BlockingIOError:
+            return []
+
+
+def _reason(status: int, with_ray: bool) -> str:
+    if status >= 0:
+        ended = f"the process ended with status {status} without a reason"
+        if with_ray:
+            ended = "Ray ended the process: its raylet or the head of its cluster died"
+        return f"{ended}; run again to resume"
+    try:
+        name = signal.Signals(-status).name
+    except ValueError:
+        name = "unknown"
+    memory = " (out of memory?)" if -status == signal.SIGKILL else ""
+    return f"the process was killed by signal {-status}, {name}{memory}; run again to resume"
+
+
+def _explain(reason: str, status: int) -> int:
+    # A bar may stand in the line.
+    print(f"\npipemill: {reason}", file=sys.stderr, flush=True)
+    return status
