@@ -25,6 +25,7 @@ from tests import s3_server
 from tests.failing_proxy import Proxy
 
 from . import light
+from .test_odd_names import check_names
 
 pytestmark = [
     pytest.mark.xdist_group("s3"),
@@ -103,6 +104,18 @@ def test_a_job_is_run_resumed_verified_and_tells_no_secret(bucket, tmp_path, cap
     assert s3_server.SECRET not in told
     assert s3_server.SECRET.encode() not in stored
     assert s3_server.KEY.encode() not in stored
+
+
+def test_odd_names_of_objects_and_tables_of_other_formats(bucket, tmp_path):
+    for suffix in ("parquet", "jsonl", "png", "tar"):
+        check_names(f"{bucket}/{suffix}", suffix)
+    filesystem, root = open_filesystem(f"{bucket}/table", {})
+    filesystem.pipe_file(f"{root}/_delta_log/0.json", b"{}")
+    filesystem.pipe_file(f"{root}/day=1/a.parquet", b"?")
+    for path in ("table", "table/day=1", "table/*/a.parquet"):
+        wanted = {**job(bucket, tmp_path), "input": f"{bucket}/{path}"}
+        with pytest.raises(pipemill.ConfigError, match="/table is a Delta Lake table"):
+            pipemill.run(**wanted)
 
 
 def test_options_in_python_take_the_place_of_the_environment(bucket, tmp_path, monkeypatch):
