@@ -15,10 +15,11 @@ from pipemill.actors.model import Model
 from pipemill.actors.stages import Stages
 from pipemill.actors.task import Loaded
 
-from .media import MediaAccess
+from .media import MediaAccess, require
 from .own_pipeline import own_pipeline
 from .registry import find_task
 from .restored import restore_pipelines
+from .row_values import media_kinds
 
 # Tokens of a micro-batch, to be tried where the job names none, the likely best first: on a CPU
 # as many as its caches hold, on a GPU enough to fill it.
@@ -63,6 +64,9 @@ class LoadTask:
         kind, model = self.kind(), self.model
         if model.pipeline_class is None and (own_class := getattr(kind, "pipeline_class", None)):
             model = replace(model, pipeline_class=own_class)
+        read = tuple(c for c in kind.inputs if c.name in dict(self.columns))
+        for media_kind in media_kinds(read):
+            require(media_kind)  # before transformers says so in its own way
         load = model.load if whole else model.load_without_weights
         pipeline = load(kind.name)
         return Loaded(
