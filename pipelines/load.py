@@ -15,10 +15,11 @@ from pipemill.actors.model import Model
 from pipemill.actors.stages import Stages
 from pipemill.actors.task import Loaded
 
-from .media import MediaAccess
+from .media import MediaAccess, require
 from .own_pipeline import own_pipeline
 from .registry import find_task
 from .restored import restore_pipelines
+from .row_values import media_kinds
 
 # Tokens of a micro-batch, to be tried where the job names none, the likely best first: on a CPU
 # as many as its caches hold, on a GPU enough to fill it.
@@ -62,9 +63,12 @@ class LoadTask:
             restore_pipelines()
         # A pipeline of which nothing is known may need its weights anywhere.
         whole = self.weights or self.own
-        model = self.resolved_model()
+        kind, model = self.kind(), self.resolved_model()
+        read = tuple(c for c in kind.inputs if c.name in dict(self.columns))
+        for media_kind in media_kinds(read):
+            require(media_kind)  # before transformers says so in its own way
         load = model.load if whole else model.load_without_weights
-        pipeline = load(self.kind().name)
+        pipeline = load(kind.name)
         return Loaded(
             pipeline=pipeline,
             parameters=json.loads(self.parameters),

@@ -482,5 +482,25 @@ for task, model in (("vqa", {str(vilt)!r}), ("image-to-image", {str(vilt.parent 
     assert "pip install pillow" in done.stdout
 
 
+def test_a_worker_that_lacks_it_names_the_extra_too(models):
+    code = f"""
+from tests.without import hide
+hide(["PIL", "av"])
+from pipemill.actors.model import Model
+from pipemill.pipelines.load import LoadTask
+model = Model(path={models["image-classification"]!r})
+try:
+    LoadTask(task="image-classification", model=model, columns=(("image", "picture"),))()
+except ImportError as error:
+    print(type(error).__name__, error)
+"""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environment
+    )
+    assert "MissingLibrary pillow is needed for columns of kind 'image'" in done.stdout, done.stderr
+    assert "pip install 'pipemill[media]'" in done.stdout
+
+
 def test_media_are_what_the_extra_brings():
     assert {m for modules in NEEDED.values() for m in modules} == {"PIL", "av"}
