@@ -17,7 +17,6 @@ import pyarrow as pa
 from pipemill.actors.task import MEDIA, Loaded
 
 from . import text_encoder
-from .beginnings import beginning
 from .chat_media import leave_media
 from .compact import compact, scale_of
 from .declared import PipelineTask
@@ -158,7 +157,9 @@ class AnyPipeline:
         with self.opened_row(row) as prepared:
             settings = self._settings(own)
             before, during, _ = self.sanitized(settings)
-            prepared, beyond = self._beginning(prepared, before)
+            beyond = 0
+            if isinstance(prepared, str):
+                prepared, beyond = self.declared.shorten(prepared, self.pipeline, before)
             inputs = self.pipeline.preprocess(prepared, **copied(before))
             chunks = list(inputs) if self.forwards.chunked else [inputs]
         if self.forwards.by_token is not None:
@@ -185,13 +186,6 @@ class AnyPipeline:
             }
             for chunk in chunks
         ]
-
-    def _beginning(self, prepared: Any, before: dict[str, Any]) -> tuple[Any, int]:
-        """Of a long text that will be cut what is left of it, and the tokens of the rest."""
-        if not isinstance(prepared, str) or not self.declared.cut_by(before):
-            return prepared, 0
-        tokenizer = self.pipeline.tokenizer
-        return beginning(tokenizer, prepared, text_encoder.told_length(tokenizer))
 
     def _check_row(self, row: dict[str, Any]) -> None:
         named = [c.name for c in self.inputs if c.parameter and row.get(c.name) is not None]

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
-from .long_texts import tokens_of
+from . import text_encoder
+from .long_texts import all_tokens
 
 # On average a token has fewer characters: shorter texts are hardly longer than what is read.
 _CHARACTERS = 16
 # Tokens left behind those that are read: a cut changes what is next to it.
 _MARGIN = 64
+
+
+def beginning_told(text: str, pipeline: Any) -> tuple[str, int]:
+    """The same for a text that the pipeline cuts to the length which its tokenizer was told."""
+    return beginning(pipeline.tokenizer, text, text_encoder.told_length(pipeline.tokenizer))
 
 
 def beginning(tokenizer: Any, text: str, limit: int | None) -> tuple[str, int]:
@@ -25,14 +31,8 @@ def beginning(tokenizer: Any, text: str, limit: int | None) -> tuple[str, int]:
     if not tokenizer.is_fast or tokenizer.truncation_side != "right":
         return text, 0
     plain = {"add_special_tokens": False, "return_attention_mask": False, "truncation": False}
-    tokens = tokens_of(tokenizer, text, {})
-    ids: Any
-    begins: Any
-    if tokens is None:
-        whole = tokenizer(text, return_offsets_mapping=True, **plain)
-        ids, begins = whole["input_ids"], [start for start, _ in whole["offset_mapping"]]
-    else:
-        ids, begins = tokens.ids, tokens.begins
+    tokens = all_tokens(tokenizer, text)
+    ids, begins = tokens.ids, tokens.begins
     kept = limit + _MARGIN
     if len(ids) <= kept:
         return text, 0

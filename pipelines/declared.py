@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 Values = dict[str, Any]
 Record = Callable[[Any, Values], Values]
+Shorten = Callable[[str, Any, Mapping[str, Any]], tuple[str, int]]
 Settle = Callable[[Mapping[str, list[Any]], Path], Any]
 
 
@@ -47,7 +48,8 @@ class PipelineTask:
     settle: parameters that, where the user gave none, some rows settle for all rows of the job;
         each with a function from those rows' values by column and the model's folder to its value.
     cuts: a column of texts that the pipeline may truncate: what that costs is counted.
-    cut_by: from the keywords of `preprocess`, whether it cuts that text to the tokenizer's length.
+    shorten: from a row's text, the pipeline and the keywords of its `preprocess` to the part of the
+        text that is read, and how many tokens it has less.
     expands_with_model: whether `preprocess` already needs the model's weights.
     checks: raises ValueError for values that don't go together; gets all, with defaults, of the job
         and of every row that has its own.
@@ -75,7 +77,7 @@ class PipelineTask:
     one_of: tuple[str, ...] = ()
     settle: Mapping[str, Settle] = field(default_factory=dict)
     cuts: str | None = None
-    cut_by: Callable[[Mapping[str, Any]], bool] = lambda before: False
+    shorten: Shorten = lambda text, pipeline, before: (text, 0)
     stacks: bool = True
     token_outputs: tuple[str, ...] = ()
     reads: str = "all"

@@ -7,11 +7,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 from pipemill.actors.task import Column, Loaded, Parameter
 
-from . import choices
+from . import choices, text_encoder
 from .declared import PipelineTask, Values
+from .long_texts import all_tokens
 
 _PREDICTIONS = pa.list_(
     pa.struct(
@@ -23,6 +25,9 @@ _PREDICTIONS = pa.list_(
         ]
     )
 )
+
+
+_WORD = 64  # the most characters that are given up to begin and end with whole words
 
 
 def _results(loaded: Loaded) -> pa.Schema:
@@ -66,6 +71,48 @@ def _candidates(values: Values, pipeline: Any) -> None:
         raise ValueError(f"top_k ({top_k}) must be at most the {size} tokens of the model")
 
 
+def _around_masks(text: str, pipeline: Any, before: Mapping[str, Any]) -> tuple[str, int]:
+    """Of a text that is longer than the model what surrounds its masks, whole words.
+
+    Not where the user says how a text is tokenized, and perhaps cut.
+    """
+    tokenizer, limit = pipeline.tokenizer, text_encoder.positions(pipeline.model)
+    fast = limit is not None and tokenizer.is_fast and "tokenizer_kwargs" not in before
+    if not fast or len(text) < limit - tokenizer.num_special_tokens_to_add():
+        return text, 0
+    tokens = all_tokens(tokenizer, text)
+    room = limit - tokenizer.num_special_tokens_to_add()
+    masks = np.flatnonzero(tokens.ids == tokenizer.mask_token_id)
+    while len(tokens.ids) > room and len(masks) and masks[-1] - masks[0] < room > 0:
+        part = _window(text, tokens.begins, int(masks[0]), int(masks[-1]), room)
+        own = all_tokens(tokenizer, part).ids
+        whole = np.count_nonzero(own == tokenizer.mask_token_id) == len(masks)
+        if whole and len(own) + tokenizer.num_special_tokens_to_add() <= limit:
+            return part, len(tokens.ids) - len(own)
+        room -= max(len(own) + tokenizer.num_special_tokens_to_add() - limit, 1)
+    return text, 0
+
+
+def _window(text: str, begins: np.ndarray, first: int, last: int, room: int) -> str:
+    """A part of the text, of so many tokens, with the masks in its middle."""
+    start = min(max(first - (room - (last - first + 1)) // 2, 0), len(begins) - room)
+    stop = start + room
+    begin = int(begins[start])
+    end = int(begins[stop]) if stop < len(begins) else len(text)
+    # A part of a word may be another token than it is in the word; not all scripts have spaces.
+    mask_ends = int(begins[last + 1]) if last + 1 < len(begins) else len(text)
+    left = range(begin, min(begin + _WORD, int(begins[first])))
+    right = range(end, max(end - _WORD, mask_ends), -1)
+    begin = begin and next((i for i in left if _is_gap(text, i)), begin)
+    end = end if end == len(text) else next((i for i in right if _is_gap(text, i)), end)
+    return text[begin:end]
+
+
+def _is_gap(text: str, place: int) -> bool:
+    """Whether a word ends or begins there."""
+    return text[place - 1].isspace() or text[place].isspace()
+
+
 FILL_MASK = PipelineTask(
     name="fill-mask",
     adds="predictions: a list of structs of score, token, token_str, sequence; a list of "
@@ -87,6 +134,7 @@ FILL_MASK = PipelineTask(
     reads="masks",
     ours=("several_masks",),
     suits=_candidates,
+    shorten=_around_masks,
     sample=lambda pipeline, given: pipeline.tokenizer.mask_token,
     settle={"several_masks": _several_masks},
 )

@@ -9,6 +9,7 @@ import pyarrow as pa
 from pipemill.actors.task import Column, Loaded, Parameter
 
 from . import choices
+from .beginnings import beginning_told
 from .chat_media import chat_beside, fill_media
 from .chat_text import continued, reply
 from .declared import PipelineTask, Values
@@ -142,6 +143,11 @@ CONVERSATIONAL = PipelineTask(
 )
 
 
+def _shortened(text: str, pipeline: Any, before: Mapping[str, Any]) -> tuple[str, int]:
+    cuts = before.get("truncation") in (True, "longest_first", "only_first")
+    return beginning_told(text, pipeline) if cuts else (text, 0)
+
+
 def _seq2seq(
     name: str,
     column: str,
@@ -164,7 +170,7 @@ def _seq2seq(
         results=texts(column),
         record=texts_of(column),
         cuts="text",
-        cut_by=lambda before: before.get("truncation") in (True, "longest_first", "only_first"),
+        shorten=_shortened,
         written="output_ids",
         checks=check_generation,
         suits=suits,

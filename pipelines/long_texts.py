@@ -54,6 +54,17 @@ def tokens_of(tokenizer: Any, text: str, keywords: Mapping[str, Any]) -> Tokens 
     return Tokens(ids, begins)
 
 
+def all_tokens(tokenizer: Any, text: str) -> Tokens:
+    """The tokens of any text; for a tokenizer that knows characters."""
+    if (found := tokens_of(tokenizer, text, {})) is not None:
+        return found
+    encoding = tokenizer(
+        text, add_special_tokens=False, truncation=False, return_offsets_mapping=True
+    )
+    begins = np.array(encoding["offset_mapping"], dtype=np.int64).reshape(-1, 2)[:, 0]
+    return Tokens(np.array(encoding["input_ids"], dtype=np.int32), begins)
+
+
 def _same(left: Tokens, right: Tokens, cut: int) -> bool:
     near = SHARED // 2
     one, other = _between(left, cut - near, cut + near), _between(right, cut - near, cut + near)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import pyarrow as pa
 from pipemill.actors.task import Column, Loaded, Parameter
 
 from . import choices
+from .beginnings import beginning_told
 from .declared import PipelineTask, Values
 
 
@@ -36,6 +38,11 @@ def _windows_advance(values: Values, pipeline: Any) -> None:
         raise ValueError(f"is_split_into_words needs a fast tokenizer, not {_name(tokenizer)}")
 
 
+def _shortened(text: str, pipeline: Any, before: Mapping[str, Any]) -> tuple[str, int]:
+    """All but what is cut off, unless the text becomes windows."""
+    return (text, 0) if "tokenizer_params" in before else beginning_told(text, pipeline)
+
+
 def _name(tokenizer: Any) -> str:
     return type(tokenizer).__name__
 
@@ -56,7 +63,7 @@ TOKEN_CLASSIFICATION = PipelineTask(
     results=_results,
     record=_record,
     cuts="text",
-    cut_by=lambda before: "tokenizer_params" not in before,  # those of windows
+    shorten=_shortened,
     token_outputs=("logits",),
     suits=_windows_advance,
     sample=lambda pipeline, given: ["a"] if given.get("is_split_into_words") else "a",

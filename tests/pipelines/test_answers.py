@@ -17,6 +17,7 @@ import pytest
 import transformers
 from pipemill.actors.batch import Batch
 from pipemill.actors.model import Model
+from pipemill.pipelines.fill_mask import FILL_MASK
 from pipemill.pipelines.load import LoadTask
 
 from tests import tiny
@@ -301,10 +302,37 @@ def test_fill_mask(models, parameters, max_tokens):
 
 
 def test_a_text_longer_than_the_table_of_positions_dies_before_the_device_sees_it(models):
-    rows = pa.table({"body": [f"{tiny.sentence(200, 1)} [MASK]", "one [MASK]"]})
-    batch = answers(models, "fill-mask", rows)
+    """Where there is no window around all masks."""
+    rows = pa.table({"body": [f"[MASK] {tiny.sentence(200, 1)} [MASK]", "one [MASK]"]})
+    batch = answers(models, "fill-mask", rows, {"several_masks": True})
     assert {row: f.stage for row, f in batch.failures.items()} == {0: "expand"}
     assert "more than the model's 128" in batch.failures[0].message
+
+
+def test_of_a_long_text_a_mask_is_filled_by_what_is_around_it(models):
+    before, after = tiny.sentence(200, 1), tiny.sentence(170, 2)
+    texts = ["a [MASK]", f"{before} [MASK] {after}", f"[MASK] {before}", f"{after} is [MASK]"]
+    texts.append(f"{before} {tiny.sentence(3, 4)} [MASK] by the [MASK] {after}")
+    batch = answers(models, "fill-mask", pa.table({"body": texts}), {"several_masks": True})
+    assert not batch.failures
+    truth, lost = plain(models, "fill-mask"), 0
+    words = truth.tokenizer
+    for text, found in zip(texts, batch.results["predictions"].to_pylist(), strict=True):
+        part, fewer = FILL_MASK.shorten(text, truth, {})
+        assert part in text
+        assert part.count("[MASK]") == text.count("[MASK]")
+        assert part == text or 120 < len(words(part)["input_ids"]) <= 128
+        assert fewer == len(words(text)["input_ids"]) - len(words(part)["input_ids"])
+        lost += fewer
+        expected = truth(part)
+        assert_same(found, expected if isinstance(expected[0], list) else [expected])
+    assert batch.work["lost_tokens"] == lost
+    assert batch.work["truncated_rows"] == 4
+    cut = {"tokenizer_kwargs": {"truncation": True}, "several_masks": True}
+    batch = answers(models, "fill-mask", pa.table({"body": texts}), cut)
+    assert set(batch.failures) == {1, 3, 4}, "the mask is cut off, as the user wants it"
+    expected = truth(texts[2], tokenizer_kwargs={"truncation": True})
+    assert_same(batch.results["predictions"].to_pylist()[2], [expected])
 
 
 def test_fill_mask_with_several_masks(models):

@@ -107,13 +107,13 @@ def test_windows_are_those_of_the_whole(pieces, monkeypatch, kind, more):
     assert found.to_pylist() == expected.to_pylist()
 
 
-def test_the_beginning_of_a_text_is_found_in_pieces(pieces):
+def test_the_beginning_of_a_text_is_found_in_pieces(pieces, monkeypatch):
     tokenizer = tiny.tokenizer(40)
     text = text_of(900, 5)
     found = beginnings.beginning(tokenizer, text, 40)
     assert found[1] > 100
     assert found[0] != text
-    long_texts.LONG = 10**9
+    monkeypatch.setattr(long_texts, "LONG", 10**9)
     assert beginnings.beginning(tokenizer, text, 40) == found
 
 
