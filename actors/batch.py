@@ -24,6 +24,10 @@ class Failure:
         return cls(stage, type(error).__name__, said(error)[:2000])
 
 
+class RowError(RuntimeError):
+    """A row failed, and the job says that this ends the run."""
+
+
 @dataclass
 class Batch:
     """All rows of one split, in input order; rows that fail stay, and are named in `failures`.
@@ -32,8 +36,9 @@ class Batch:
     failures: by row number in the split; the first failure of a row stands.
     work: what the stages counted, in amounts that add up over splits: chunks, repeated_chunks,
         micro_batches, out_of_memory, tokens, padded_tokens, packed_tokens; truncated_rows and
-        lost_tokens, where rows were cut; seconds per stage; actor_seconds, of which the device was
-        busy for forward_seconds; budget_N: 1, if the budget is settled at N tokens.
+        lost_tokens, where rows were cut; nan_rows and null_answers, where there are such; seconds
+        per stage; actor_seconds, of which the device was busy for forward_seconds; budget_N: 1, if
+        the budget is settled at N tokens.
     results: the task's result columns, as long as `rows`; null where a row failed.
     """
 

@@ -7,12 +7,17 @@ import json
 import os
 import signal
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from pipemill import __version__
 
 from . import looks
 from .config import assignment, build_job
-from .errors import ConfigError, RunError
+from .errors import ConfigError, RunError, resumable
 from .job import Job
+
+if TYPE_CHECKING:
+    from .report import Report
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -25,9 +30,11 @@ def main(arguments: list[str] | None = None) -> int:
     except ConfigError as error:
         return _complain(error, 2)
     except RunError as error:
+        if error.report is not None:
+            _tell(error.report)
         return _complain(error, 1)
-    except KeyboardInterrupt:
-        return _complain("interrupted; run again to resume", 130)
+    except KeyboardInterrupt as error:
+        return _complain(str(error) or "interrupted", 130)
     except BrokenPipeError:  # whoever was reading, `head` perhaps, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
@@ -37,12 +44,18 @@ def _run(options: argparse.Namespace) -> int:
     from .preview import show
     from .run import run
 
-    job = _job(options)
-    report = run(job)
-    print(report, file=sys.stderr)
-    show(report.output, job.output.storage_options, sys.stderr)
-    print(report.to_json(), flush=True)
+    with resumable():
+        job = _job(options)
+        report = run(job)
+        print(report, file=sys.stderr)
+        show(report.output, job.output.storage_options, sys.stderr)
+        print(report.to_json(), flush=True)
     return 0
+
+
+def _tell(report: Report) -> None:
+    print(report, file=sys.stderr)
+    print(report.to_json(), flush=True)
 
 
 def _tasks(options: argparse.Namespace) -> int:
@@ -55,9 +68,8 @@ def _tasks(options: argparse.Namespace) -> int:
 def _retry(options: argparse.Namespace) -> int:
     from .retry import retry
 
-    report = retry(_job(options))
-    print(report, file=sys.stderr)
-    print(report.to_json(), flush=True)
+    with resumable():
+        _tell(retry(_job(options)))
     return 0
 
 
@@ -90,8 +102,9 @@ def _verify(options: argparse.Namespace) -> int:
     return 0 if found.ok else 1
 
 
-def _job(options: argparse.Namespace) -> Job:
-    return build_job(options.config, options.set, _columns(options.column), _sections(options))
+def _job(options: argparse.Namespace, needs_output: bool = True) -> Job:
+    columns, sections = _columns(options.column), _sections(options)
+    return build_job(options.config, options.set, columns, sections, needs_output)
 
 
 def _sections(options: argparse.Namespace) -> dict[str, Any]:
@@ -136,6 +149,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="pipemill",
         description="Dataset-scale inference with Hugging Face task pipelines on Ray.",
     )
+    parser.add_argument("--version", action="version", version=f"pipemill {__version__}")
     verbs = parser.add_subparsers(required=True, metavar="VERB")
     run = verbs.add_parser(
         "run",
@@ -145,7 +159,7 @@ def _parser() -> argparse.ArgumentParser:
     _job_flags(run)
     run.set_defaults(run=_run)
     _add_output_verbs(verbs)
-    looks.add_verbs(verbs, _job_flags, _job)
+    looks.add_verbs(verbs, _job_flags, lambda options: _job(options, needs_output=False))
     tasks = verbs.add_parser(
         "tasks",
         help="tasks, the columns they read and add, their parameters",

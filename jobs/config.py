@@ -15,6 +15,9 @@ from .dataset_input import is_dataset
 from .errors import ConfigError, nearest
 from .job import Job
 
+# A place in the current folder, so that what belongs beside the output goes there.
+NO_OUTPUT = ".pipemill-no-output"
+
 
 def read_config(path: str | os.PathLike[str]) -> dict[str, Any]:
     """The mapping in a YAML file, with ${NAME} replaced from the environment."""
@@ -63,8 +66,12 @@ def build_job(
     settings: Iterable[str],
     columns: Mapping[str, str],
     sections: Mapping[str, Any],
+    needs_output: bool = True,
 ) -> Job:
-    """One job from its config, the sections that override it, and the settings over both."""
+    """One job from its config, the sections that override it, and the settings over both.
+
+    needs_output: False for what leaves the output alone; without one it stands for `NO_OUTPUT`.
+    """
     if isinstance(config, Job):
         if not (settings or columns or sections):
             return config
@@ -80,7 +87,10 @@ def build_job(
     data = _merge(data, sections)
     if columns:
         data = _merge(data, {"input": {"columns": dict(columns)}})
-    return make_job(override(data, settings), where)
+    data = override(data, settings)
+    if not needs_output:
+        data["output"] = {"path": NO_OUTPUT, **_section("output", data.get("output"))}
+    return make_job(data, where)
 
 
 def _merge(base: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:

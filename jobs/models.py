@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from .errors import ConfigError
+from pipemill.actors.loading import LoadError
+
+from .errors import ConfigError, ModelError, RunError
 from .fingerprint import digest_folder
 from .job import ModelSection
 
@@ -31,6 +33,18 @@ def locate_model(model: ModelSection) -> tuple[str, str | None]:
     if model.path.startswith((".", "/", "~")) or model.path.count("/") > 1:
         raise ConfigError(f"no model at {model.path}: there is no folder {folder.resolve()}")
     return model.path, _find_on_hub(model)
+
+
+def not_loaded(error: Exception, path: str) -> RunError:
+    """What to raise for a model that did not load: whether another try may help decides."""
+    why = LoadError.of(error)
+    if why.for_good:
+        return never_loads(path, str(why))
+    return RunError(f"{why}; run again when that has passed")
+
+
+def never_loads(path: str, why: str) -> ModelError:
+    return ModelError(f"{why} (the model is {path})")
 
 
 def _unreadable(model: ModelSection, error: OSError) -> ConfigError:

@@ -80,5 +80,5 @@ def test_a_model_that_does_not_load_says_why(models, data, tmp_path):
     folder.mkdir()
     (folder / "config.json").write_text('{"model_type": "no-such-architecture"}')
     wanted = build_job(job(models, data), [], {}, {"model": str(folder)})
-    with pytest.raises(pipemill.RunError, match="loading failed.*no-such-architecture"):
+    with pytest.raises(pipemill.ConfigError, match="loading failed.*no-such-architecture"):
         preview(wanted, 1)

@@ -210,7 +210,7 @@ def test_a_job_that_has_done_nothing_yet_may_be_changed(models, data, tmp_path):
     broken = tmp_path / "model"
     broken.mkdir()
     (broken / "config.json").write_text('{"model_type": "no-such-architecture"}')
-    with pytest.raises(pipemill.RunError, match="loading failed"):
+    with pytest.raises(pipemill.ConfigError, match="loading failed"):
         pipemill.run(**(job(models, data, tmp_path / "out") | {"model": str(broken)}))
     changed = job(models, data, tmp_path / "out", output={"rows_per_part": 60})
     assert pipemill.run(**changed).added["splits"] == 3
@@ -301,7 +301,7 @@ def test_a_model_that_does_not_load_ends_the_run_with_its_reason(models, data, t
     folder.mkdir()
     (folder / "config.json").write_text('{"model_type": "no-such-architecture"}')
     wanted = job(models, data, tmp_path / "out") | {"model": str(folder)}
-    with pytest.raises(pipemill.RunError, match="loading failed.*no-such-architecture"):
+    with pytest.raises(pipemill.ConfigError, match="loading failed.*no-such-architecture"):
         pipemill.run(**wanted)
 
 
