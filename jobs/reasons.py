@@ -88,7 +88,7 @@ def in_words(reason: Mapping[str, Any]) -> str:
     message = " ".join(str(reason["message"]).split())
     return (
         f"{reason['count']:,} × {reason['stage']}: {reason['error']}: {message} "
-        f"({_place(reason['example'])})"
+        f"({place_of(reason)})"
     )
 
 
@@ -102,7 +102,9 @@ def lines_of(dead_letters: list[dict[str, Any]], kinds: int, read: int, dead: in
     return lines
 
 
-def _place(example: Mapping[str, Any]) -> str:
+def place_of(reason: Mapping[str, Any]) -> str:
+    """The file and the row of its example."""
+    example = reason["example"]
     if example["row"] is None:
         return f"{example['input']}, row {example['split_row']} of split {example['split']}"
     return f"{example['input']}, row {example['row']}"

@@ -32,14 +32,14 @@ def check_at_the_end(output: OutputSection, report: Report) -> None:
     """Raises RunError, which holds the report, if too many rows are dead, or all of them."""
     rows, dead = report.rows, report.dead
     wrong = check_on_the_way(output, rows, dead, whole=rows)
-    advice = "correct the cause and retry the dead letters (pipemill retry)"
+    advice = "Correct the cause, then `pipemill retry`; another input needs another output"
     if rows and dead == rows and output.max_errors is not None:
         wrong = "the only row failed" if rows == 1 else f"all {rows:,} rows failed"
     elif wrong:
-        advice += ", or raise output.max_errors"
+        advice += ". Or raise output.max_errors"
     if wrong:
-        why = f". Mostly {in_words(report.dead_letters[0])}" if report.dead_letters else ""
-        raise RunError(f"{wrong}{why}: {advice}", report)
+        why = f" ({in_words(report.dead_letters[0])})" if report.dead_letters else ""
+        raise RunError(f"{wrong}{why}. {advice}", report)
 
 
 def stopped(wrong: str, reasons: Reasons, dead: int) -> RunError:
