@@ -13,7 +13,7 @@ from pipemill import __version__
 
 from . import looks
 from .config import assignment, build_job
-from .errors import ConfigError, RunError, resumable
+from .errors import ConfigError, RunError, told_if_interrupted
 from .job import Job
 
 if TYPE_CHECKING:
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Returns the exit status: 0 every row accounted for, 1 failed (resumable), 2 the command or
-    the config is wrong, 130 interrupted (resumable)."""
+    """Returns the exit status: 0 every row accounted for, 1 failed, 2 the command, the config or
+    the model is wrong, 130 interrupted."""
     options = _parser().parse_args(arguments)
     signal.signal(signal.SIGTERM, _interrupt)
     try:
@@ -41,10 +41,10 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from .preview import show
-    from .run import run
+    with told_if_interrupted():
+        from .preview import show
+        from .run import run
 
-    with resumable():
         job = _job(options)
         report = run(job)
         print(report, file=sys.stderr)
@@ -66,9 +66,9 @@ def _tasks(options: argparse.Namespace) -> int:
 
 
 def _retry(options: argparse.Namespace) -> int:
-    from .retry import retry
+    with told_if_interrupted():
+        from .retry import retry
 
-    with resumable():
         _tell(retry(_job(options)))
     return 0
 

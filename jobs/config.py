@@ -116,8 +116,12 @@ def build_job(
         where = "the job"
     elif config is None or isinstance(config, Mapping):
         data, where = dict(config or {}), "the job"
-    else:
+    elif isinstance(config, str | os.PathLike):
         data, where = read_config(config), str(config)
+    else:
+        raise ConfigError(f"a job is a YAML file, a mapping or a pipemill.Job, not {config!r}")
+    if not isinstance(columns, Mapping):
+        raise ConfigError(f"columns must map names to columns, not {columns!r}")
     data = _merge(data, sections)
     if columns:
         data = _merge(data, {"input": {"columns": dict(columns)}})

@@ -39,18 +39,18 @@ class ModelError(ConfigError, RunError):
 
 
 class RunInterrupted(_Said, KeyboardInterrupt):
-    """The user stopped a run that another call resumes. Exit status 130."""
+    """The user stopped it. Exit status 130."""
 
 
 @contextmanager
-def resumable() -> Iterator[None]:
-    """Within it an interrupt says that the same call goes on from there."""
+def told_if_interrupted(message: str = "interrupted; run again to resume") -> Iterator[None]:
+    """Within it an interrupt says this."""
     try:
         yield
     except KeyboardInterrupt as error:
         if type(error) is not KeyboardInterrupt:  # it says more already
             raise
-        raise RunInterrupted("interrupted; run again to resume") from None
+        raise RunInterrupted(message) from None
 
 
 def nearest(name: str, names: Iterable[str]) -> str:

@@ -14,7 +14,7 @@ from pipemill.actors.worker import MODEL
 
 from .cluster import ray_session
 from .config import build_job
-from .errors import ConfigError, RunError, resumable
+from .errors import ConfigError, RunError, told_if_interrupted
 from .fingerprint import check_same, deciding, fingerprint
 from .job import Job
 from .lease import Lease
@@ -58,7 +58,7 @@ def retry(
     started = time.monotonic()
     job = build_job(config, settings or [], columns or {}, sections)
     options = job.output.storage_options
-    with resumable(), Lease(absolute(job.output.path), options, "retry") as lease:
+    with told_if_interrupted(), Lease(absolute(job.output.path), options, "retry") as lease:
         ledger, record, plan = open_output(job.output.path, options)
         prepared, retries = _reopened(job, ledger, record, plan)
         exist = ledger.parts()

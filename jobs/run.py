@@ -17,7 +17,7 @@ from pipemill.actors.worker import MODEL
 from .budgets import remember
 from .cluster import ray_session
 from .config import build_job
-from .errors import RunError, resumable
+from .errors import RunError, told_if_interrupted
 from .job import Job
 from .lease import Lease
 from .models import never_loads
@@ -54,7 +54,8 @@ def run(
     """
     started = time.monotonic()
     job = build_job(config, settings or [], columns or {}, sections)
-    with resumable(), Lease(absolute(job.output.path), job.output.storage_options) as lease:
+    path, options = absolute(job.output.path), job.output.storage_options
+    with told_if_interrupted(), Lease(path, options) as lease:
         return _run(job, lease, started)
 
 
