@@ -29,7 +29,7 @@ _VALUES = [
     (re.compile(rf"(?<![\w'\"])(?<!column )(?<!columns )(?<!parameter )(?:{_QUOTED})"), "'…'"),
     (re.compile(r"(?:[\w.+-]+:/)?(?<!\w)(?:[\w.~-]*/)+[^\s,;:()]+"), "PATH"),
     (re.compile(r"0x[0-9a-fA-F]+|[+-]?\d+(?:[.,_]\d+)*(?:e[+-]?\d+)?"), "N"),
-    (re.compile(r"(N|'…'|PATH)(?:, (?:N|'…'|PATH))+"), r"\1, …"),
+    (re.compile(r"(N|'…'|PATH)(?:, (?:N|'…'|PATH))+"), r"\1"),
 ]
 
 
