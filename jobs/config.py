@@ -25,7 +25,7 @@ def read_config(path: str | os.PathLike[str]) -> dict[str, Any]:
     try:
         text = Path(path).read_text(encoding="utf-8")
     except OSError as error:
-        raise ConfigError(f"can't read the config {path}: {error.strerror}") from error
+        raise ConfigError(f"can't read the config {path}: {error.strerror}") from None
     except UnicodeDecodeError:
         raise ConfigError(f"{path} is not a config: it is not text") from None
     except ValueError as error:
