@@ -207,3 +207,26 @@ def test_without_a_verb_the_command_tells_its_usage(capsys):
         main(["--version"])
     assert exit.value.code == 0
     assert capsys.readouterr().out == f"pipemill {pipemill.__version__}\n"
+
+
+def test_read_and_write_tasks_that_cannot_load_say_it_like_actors(tmp_path):
+    from pipemill.actors.batch import Batch
+    from pipemill.actors.worker import LINE, MODEL, ExpandWorker, RegroupWorker
+    from pipemill.jobs.sink import PartSink
+
+    def load():
+        raise ValueError("no tokenizer")
+
+    class Source:
+        def read(self, split):
+            return Batch(pa.table({"text": ["a"]}))
+
+    sink = PartSink(str(tmp_path / "out"), {}, [], "dead_letter", {})
+    split = json.dumps({"part": "part-0.parquet", "path": "x", "number": 0})
+    payload = Batch(pa.table({"text": ["a"]})).to_bytes()
+    line = pa.Table.from_pylist([{"split": split, "payload": payload}], schema=LINE)
+    for worker in (ExpandWorker(load, Source(), sink), RegroupWorker(load, sink)):
+        (told,) = worker(line).to_pylist()
+        assert (told["cause"], told["fatal"]) == (MODEL, True)
+        assert told["error"] == "loading failed: ValueError: no tokenizer"
+    assert not list((tmp_path / "out").glob("part-*"))
