@@ -28,6 +28,10 @@ class Failure:
         return cls(stage, type(error).__name__, said(error)[:2000])
 
 
+class RowError(RuntimeError):
+    """A row failed, and the job says that this ends the run."""
+
+
 @dataclass
 class Batch:
     """All rows of one split, in input order; rows that fail stay, and are named in `failures`.
@@ -36,9 +40,10 @@ class Batch:
     failures: by row number in the split; the first failure of a row stands.
     work: what the stages counted, in amounts that add up over splits: chunks, repeated_chunks,
         micro_batches, out_of_memory, tokens, padded_tokens, packed_tokens; truncated_rows and
-        lost_tokens, where rows were cut; seconds per stage; actor_seconds, of which the device was
-        busy for forward_seconds; budget_N: 1, if the budget is settled at N tokens.
-        left_out_NAME: rows with a value of that key which no column holds.
+        lost_tokens, where rows were cut; nan_rows and null_answers, where there are such; seconds
+        per stage; actor_seconds, of which the device was busy for forward_seconds; budget_N: 1, if
+        the budget is settled at N tokens; left_out_NAME: rows with a value of that key which no
+        column holds.
     results: the task's result columns, as long as `rows`; null where a row failed.
     """
 

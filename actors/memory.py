@@ -9,7 +9,7 @@ import sys
 from .said import said
 
 # Of torch on a GPU, of torch, oneDNN and C++ on a CPU, of cuBLAS; in lower case.
-_SIGNS = (
+SIGNS = (
     "out of memory",
     "not enough memory",
     "can't allocate memory",
@@ -32,7 +32,7 @@ class OutOfMemory(BaseException):
 def is_out_of_memory(error: BaseException) -> bool:
     """torch raises an error of its own on a GPU, and a plain RuntimeError on a CPU."""
     if isinstance(error, RuntimeError):  # others may quote a row that speaks of memory
-        return any(sign in said(error).lower() for sign in _SIGNS)
+        return any(sign in said(error).lower() for sign in SIGNS)
     return isinstance(error, MemoryError)
 
 

@@ -7,13 +7,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from .attempts import DEATHS_LOADING, AttemptError, Attempts, attempt
+from .loading import LoadError
 from .memory import free
-from .said import said
 from .stages import Stages
-
-
-class LoadError(RuntimeError):
-    """The task can't be loaded here, now or later."""
 
 
 class Resident:
@@ -29,7 +25,7 @@ class Resident:
         self._deaths = [name for name in seen if name.startswith(f"{self._loader}.")]
         self._turn = threading.Condition()
         self._stages: Stages | None = None
-        self._error: str | None = None
+        self._error: LoadError | None = None
         self._users = self._waiting = 0
         self._alone = False
 
@@ -81,16 +77,17 @@ class Resident:
             except AttemptError:
                 raise
             except Exception as error:
-                self._error = f"loading failed: {type(error).__name__}: {said(error)}"
-        if self._stages is None:
-            raise LoadError(self._error)
+                self._error = LoadError.of(error)
+        if self._error is not None:
+            raise LoadError(str(self._error), for_good=self._error.for_good)
+        assert self._stages is not None
         return self._stages
 
     def _load_unless_it_kills(self) -> Stages:
         if len(self._deaths) >= DEATHS_LOADING:
-            raise RuntimeError(
-                f"the process died {len(self._deaths)} times in a row while it loaded the model "
-                "(out of memory?)"
+            raise LoadError(
+                f"loading failed: the process died {len(self._deaths)} times in a row while it "
+                "loaded the model (out of memory?)"
             )
         with attempt(self._attempts, self._loader):
             stages = self._load()

@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 from .arrays import each, numbers, offsets_of, one_array, scatter
 from .batch import Batch
 from .budget import Budget
+from .empty_answers import count_empty
 from .forward import Forward
 from .isolate import isolate
 from .task import Task
@@ -116,6 +117,7 @@ class Stages:
             structs = scatter(pieces, batch.rows.num_rows, pa.struct(list(schema)))
         columns = [pc.struct_field(structs, i) for i in range(len(schema))]
         batch.results = pa.table(columns, schema=schema)
+        batch.count(**count_empty(batch.results, batch.live()))
         return batch
 
     def answers(self, batch: Batch) -> list[Any]:

@@ -10,10 +10,11 @@ from typing import Any, Protocol
 import pyarrow as pa
 
 from .attempts import AttemptError, Attempts, any_suspects, tried
-from .batch import Batch
+from .batch import Batch, RowError
 from .child import Child
 from .isolate import is_rows_fault
-from .resident import LoadError, Resident
+from .loading import LoadError
+from .resident import Resident
 from .said import said
 from .stages import Stages
 from .store import StoreError
@@ -21,6 +22,9 @@ from .suspects import HopelessSplit, Isolation
 
 Split = dict[str, Any]
 Line = dict[str, Any]
+
+# What stops a run for good: the model can't be loaded, or a row failed where none may.
+MODEL, ROW = "model", "row"
 
 # What travels between the operators, and at the end to the driver: one row per split.
 LINE = pa.schema(
@@ -32,6 +36,7 @@ LINE = pa.schema(
         ("first_failures", pa.list_(pa.string())),
         ("error", pa.string()),  # why the split could not be done
         ("fatal", pa.bool_()),  # the next split would fail alike
+        ("cause", pa.string()),  # MODEL or ROW, where running again would not help
         ("payload", pa.large_binary()),
     ]
 )
@@ -190,20 +195,22 @@ def _isolation(load: Load, source: Source | None = None) -> Isolation:
 @lru_cache(maxsize=1)
 def _once(load: Load) -> Stages:
     """Ray tasks have no constructor: what they load stays in their process."""
-    return load()
+    return loaded(load)
 
 
-def load_or_reason(load: Load) -> tuple[Stages | None, str | None]:
-    """The loaded task, or why it can't be loaded."""
+def loaded(load: Load) -> Stages:
+    """The loaded task. Raises LoadError."""
     try:
-        return load(), None
+        return load()
     except Exception as error:
-        return None, f"loading failed: {type(error).__name__}: {said(error)}"
+        raise LoadError.of(error) from None
 
 
 def _write(sink: Sink, split: Split, batch: Batch) -> Line:
     try:
         sink.write(split, batch)
+    except RowError as error:
+        return {"error": said(error), "fatal": True, "cause": ROW}
     except Exception as error:
         return {
             "error": f"the part could not be written: {type(error).__name__}: {said(error)}",
@@ -242,6 +249,7 @@ def _each_split(table: pa.Table, process: Callable[[Split, bytes | None], Line])
                 raise
             except BaseException as error:
                 fatal = isinstance(error, _FATAL) or not is_rows_fault(error)
-                line = {"error": _said(error), "fatal": fatal}
+                cause = MODEL if isinstance(error, LoadError) and error.for_good else None
+                line = {"error": _said(error), "fatal": fatal, "cause": cause}
         lines.append({**line, "split": row["split"]})
     return pa.Table.from_pylist(lines, schema=LINE)

@@ -11,16 +11,17 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 # Little before the command has its handlers: an interrupt while Python imports is a traceback.
-from .errors import ConfigError, RunError
+from .errors import ConfigError, RunError, told_if_interrupted
 from .supervisor import handle_interrupts, report_status, supervised
 
 if TYPE_CHECKING:
     from .job import Job
+    from .report import Report
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Returns the exit status: 0 every row accounted for, 1 failed (resumable), 2 the command or
-    the config is wrong, 130 interrupted (resumable).
+    """Returns the exit status: 0 every row accounted for, 1 failed, 2 the command, the config or
+    the model is wrong, 130 interrupted.
 
     Without arguments it is the command itself, and works in a supervised process.
     """
@@ -47,7 +48,7 @@ def _report_verb(arguments: list[str]) -> int:
             status = _status_of(arguments)
             report_status(status)
     except KeyboardInterrupt:  # one of several, at any moment
-        status = _complain(_INTERRUPTED, 130)
+        status = _complain(_interrupted(arguments), 130)
         report_status(status)
     return status
 
@@ -70,9 +71,11 @@ def _run_verb(arguments: list[str]) -> int:
     except ConfigError as error:
         return _complain(error, 2)
     except RunError as error:
+        if error.report is not None:
+            _tell(error.report)
         return _complain(error, 1)
-    except KeyboardInterrupt:
-        return _complain(_INTERRUPTED, 130)
+    except KeyboardInterrupt as error:
+        return _complain(str(error) or _interrupted(arguments), 130)
     except BrokenPipeError:  # whoever was reading, `head` perhaps, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
@@ -80,15 +83,21 @@ def _run_verb(arguments: list[str]) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from .preview import show
-    from .run import run
+    with told_if_interrupted():
+        from .preview import show
+        from .run import run
 
-    job = _job(options)
-    report = run(job)
-    print(report, file=sys.stderr)
-    show(report.output, job.output.storage_options, sys.stderr)
-    print(report.to_json(), flush=True)
+        job = _job(options)
+        report = run(job)
+        print(report, file=sys.stderr)
+        show(report.output, job.output.storage_options, sys.stderr)
+        print(report.to_json(), flush=True)
     return 0
+
+
+def _tell(report: Report) -> None:
+    print(report, file=sys.stderr)
+    print(report.to_json(), flush=True)
 
 
 def _tasks(options: argparse.Namespace) -> int:
@@ -99,11 +108,10 @@ def _tasks(options: argparse.Namespace) -> int:
 
 
 def _retry(options: argparse.Namespace) -> int:
-    from .retry import retry
+    with told_if_interrupted():
+        from .retry import retry
 
-    report = retry(_job(options))
-    print(report, file=sys.stderr)
-    print(report.to_json(), flush=True)
+        _tell(retry(_job(options)))
     return 0
 
 
@@ -136,10 +144,11 @@ def _verify(options: argparse.Namespace) -> int:
     return 0 if found.ok else 1
 
 
-def _job(options: argparse.Namespace) -> Job:
+def _job(options: argparse.Namespace, needs_output: bool = True) -> Job:
     from .config import build_job
 
-    return build_job(options.config, options.set, _columns(options.column), _sections(options))
+    columns, sections = _columns(options.column), _sections(options)
+    return build_job(options.config, options.set, columns, sections, needs_output)
 
 
 def _sections(options: argparse.Namespace) -> dict[str, Any]:
@@ -172,7 +181,9 @@ def _pairs(assignments: list[str]) -> dict[str, Any]:
     return dict(assignment(text) for text in assignments)
 
 
-_INTERRUPTED = "interrupted; run again to resume"
+def _interrupted(arguments: list[str]) -> str:
+    resumes = arguments[:1] in (["run"], ["retry"])
+    return "interrupted; run again to resume" if resumes else "interrupted"
 
 
 def _complain(message: object, status: int) -> int:
@@ -181,12 +192,15 @@ def _complain(message: object, status: int) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
+    from pipemill import __version__
+
     from . import looks
 
     parser = argparse.ArgumentParser(
         prog="pipemill",
         description="Dataset-scale inference with Hugging Face task pipelines on Ray.",
     )
+    parser.add_argument("--version", action="version", version=f"pipemill {__version__}")
     verbs = parser.add_subparsers(required=True, metavar="VERB")
     run = verbs.add_parser(
         "run",
@@ -196,7 +210,7 @@ def _parser() -> argparse.ArgumentParser:
     _job_flags(run)
     run.set_defaults(run=_run)
     _add_output_verbs(verbs)
-    looks.add_verbs(verbs, _job_flags, _job)
+    looks.add_verbs(verbs, _job_flags, lambda options: _job(options, needs_output=False))
     tasks = verbs.add_parser(
         "tasks",
         help="tasks, the columns they read and add, their parameters",

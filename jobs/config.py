@@ -15,19 +15,22 @@ from .dataset_input import is_dataset
 from .errors import ConfigError, nearest
 from .job import Job
 
+# A place in the current folder, so that what belongs beside the output goes there.
+NO_OUTPUT = ".pipemill-no-output"
+_LONGEST = 200  # characters of a value in a message
+
 
 def read_config(path: str | os.PathLike[str]) -> dict[str, Any]:
     """The mapping in a YAML file, with ${NAME} replaced from the environment."""
     try:
         text = Path(path).read_text(encoding="utf-8")
     except OSError as error:
-        raise ConfigError(f"can't read the config {path}: {error.strerror}") from error
+        raise ConfigError(f"can't read the config {path}: {error.strerror}") from None
     except UnicodeDecodeError:
         raise ConfigError(f"{path} is not a config: it is not text") from None
-    try:
-        data = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is not YAML: {error}") from error
+    except ValueError as error:
+        raise ConfigError(f"can't read the config {str(path)!r}: {error}") from None
+    data = _loaded(text, f"{path} is not YAML")
     if not isinstance(data, dict):
         raise ConfigError(f"{path} must hold keys such as task, model, input and output")
     return _from_environment(data, str(path))
@@ -52,10 +55,44 @@ def assignment(text: str) -> tuple[str, Any]:
     name, equals, value = text.partition("=")
     if not (name and equals):
         raise ConfigError(f"{text!r} is not of the form NAME=VALUE")
+    return name, _loaded(value, f"the value of {name!r} is not YAML: {value!r}")
+
+
+class _Loader(yaml.SafeLoader):
+    """Refuses a key that is there twice, of which YAML itself would take the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[tuple[str, str]] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value != "<<":
+                if (key.tag, key.value) in seen:
+                    problem = f"the key {key.value!r} is there twice"
+                    raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
+                seen.add((key.tag, key.value))
+        return super().construct_mapping(node, deep)
+
+
+def _loaded(text: str, problem: str) -> Any:
+    """What a YAML text holds. Raises ConfigError in one line."""
     try:
-        return name, yaml.safe_load(value)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"the value of {name!r} is not YAML: {value!r}") from error
+        data = yaml.load(text, _Loader)
+        _walk(data)
+    except RecursionError:
+        raise ConfigError(f"{problem}: it is nested too deeply, or holds itself") from None
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        place = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        raise ConfigError(f"{problem} ({error.problem or error.context}{place})") from None
+    except Exception as error:  # a date or a number that there is not
+        raise ConfigError(f"{problem} ({' '.join(str(error).split())})") from None
+    return data
+
+
+def _walk(value: Any) -> None:
+    """Raises RecursionError for what holds itself."""
+    if isinstance(value, dict | list):
+        for inner in value.values() if isinstance(value, dict) else value:
+            _walk(inner)
 
 
 def build_job(
@@ -63,8 +100,12 @@ def build_job(
     settings: Iterable[str],
     columns: Mapping[str, str | None],
     sections: Mapping[str, Any],
+    needs_output: bool = True,
 ) -> Job:
-    """One job from its config, the sections that override it, and the settings over both."""
+    """One job from its config, the sections that override it, and the settings over both.
+
+    needs_output: False for what leaves the output alone; without one it stands for `NO_OUTPUT`.
+    """
     if isinstance(config, Job):
         if not (settings or columns or sections):
             return config
@@ -75,12 +116,19 @@ def build_job(
         where = "the job"
     elif config is None or isinstance(config, Mapping):
         data, where = dict(config or {}), "the job"
-    else:
+    elif isinstance(config, str | os.PathLike):
         data, where = read_config(config), str(config)
+    else:
+        raise ConfigError(f"a job is a YAML file, a mapping or a pipemill.Job, not {config!r}")
+    if not isinstance(columns, Mapping):
+        raise ConfigError(f"columns must map names to columns, not {columns!r}")
     data = _merge(data, sections)
     if columns:
         data = _merge(data, {"input": {"columns": dict(columns)}})
-    return make_job(override(data, settings), where)
+    data = override(data, settings)
+    if not needs_output:
+        data["output"] = {"path": NO_OUTPUT, **_section("output", data.get("output"))}
+    return make_job(data, where)
 
 
 def _merge(base: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
@@ -121,22 +169,47 @@ def _section(key: str, value: Any) -> dict[str, Any]:
 
 
 def _messages(error: ValidationError, where: str) -> list[str]:
-    messages = []
+    """One for each key: of a union, pydantic tells what each of its branches would take."""
+    messages: dict[str, str] = {}
+    missing: list[str] = []
+    wanted: dict[str, list[str]] = {}
     for problem in error.errors():
-        *parents, last = (str(key) for key in problem["loc"])
+        *parents, last = problem["loc"]
         # Of a union pydantic also names the branch it tried, which is no key.
-        keys = [key for key in parents if key in _all_keys()]
-        if problem["type"] == "extra_forbidden":
-            full = ".".join([*keys, last])
-            messages.append(f"unknown key {full!r} in {where}; {nearest(last, _keys(keys))}")
+        keys = [str(key) for key in parents if key in _all_keys()]
+        if problem["type"] == "invalid_key" or last == "[key]":
+            key = parents[-1] if last == "[key]" else last
+            inside = f" of {'.'.join(keys)!r}" if keys else ""
+            messages[f"{keys}{key}"] = (
+                f"the key {key!r}{inside} in {where} is not a text: put it in quotes"
+            )
             continue
-        full = ".".join([*keys, *([last] if last in _all_keys() else [])])
+        if problem["type"] == "extra_forbidden":
+            full = ".".join([*keys, str(last)])
+            hint = nearest(str(last), _keys(keys))
+            messages[full] = f"unknown key {full!r} in {where}; {hint}"
+            continue
+        full = ".".join([*keys, *([str(last)] if last in _all_keys() else [])])
         if problem["type"] == "missing":
-            messages.append(f"{full!r} is missing in {where}")
-        else:
-            reason = problem["msg"].removeprefix("Value error, ")
-            messages.append(f"{full!r} in {where}: {reason} (it is {problem['input']!r})")
-    return list(dict.fromkeys(messages))
+            missing.append(repr(full))
+            continue
+        reason = problem["msg"].removeprefix("Value error, ")
+        reasons = wanted.setdefault(full, [])
+        if reasons:
+            reason = reason.removeprefix("Input should be ")
+        if reason not in reasons:
+            reasons.append(reason)
+        given = _short(problem["input"])
+        messages[full] = f"{full!r} in {where}: {', or '.join(reasons)} (it is {given})"
+    if missing:
+        are = "is" if len(missing) == 1 else "are"
+        return [f"{', '.join(missing)} {are} missing in {where}", *messages.values()]
+    return list(messages.values())
+
+
+def _short(value: Any) -> str:
+    shown = repr(value)
+    return shown if len(shown) <= _LONGEST else f"{shown[:_LONGEST]}…"
 
 
 def _keys(parents: list[str]) -> list[str]:

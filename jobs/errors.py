@@ -1,17 +1,56 @@
-"""The two ways a job ends without a report."""
+"""The ways a job ends without success. In a notebook each shows itself as its message alone."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .report import Report
 
 
-class ConfigError(ValueError):
-    """The job as written can't run; said before a model loads or Ray starts. Exit status 2."""
+class _Said:
+    """An exception whose message says all that a user needs."""
+
+    def _render_traceback_(self) -> list[str]:
+        """What IPython shows instead of a traceback."""
+        return [f"{type(self).__name__}: {self}"]
 
 
-class RunError(RuntimeError):
-    """The job stopped before every row was accounted for; run it again to resume. Exit status 1."""
+class ConfigError(_Said, ValueError):
+    """The job as written can't run; said before rows are computed. Exit status 2."""
+
+
+class RunError(_Said, RuntimeError):
+    """The job ended without success. Exit status 1.
+
+    report: what the output holds, if every row is accounted for; else None, and rows are left.
+    """
+
+    def __init__(self, message: str, report: Report | None = None) -> None:
+        super().__init__(message)
+        self.report = report
+
+
+class ModelError(ConfigError, RunError):
+    """The model can't be loaded as the job names it, which only loading shows. Exit status 2."""
+
+
+class RunInterrupted(_Said, KeyboardInterrupt):
+    """The user stopped it. Exit status 130."""
+
+
+@contextmanager
+def told_if_interrupted(message: str = "interrupted; run again to resume") -> Iterator[None]:
+    """Within it an interrupt says this."""
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        if type(error) is not KeyboardInterrupt:  # it says more already
+            raise
+        raise RunInterrupted(message) from None
 
 
 def nearest(name: str, names: Iterable[str]) -> str:

@@ -58,11 +58,15 @@ def fingerprint(parts: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def check_same(old: dict[str, Any], new: dict[str, Any], output: str) -> None:
-    """Raises ConfigError that names what changed."""
+def check_same(record: dict[str, Any], new: dict[str, Any], job: Job, output: str) -> None:
+    """Raises ConfigError that names what changed.
+
+    record: of the output's job; what decides its results is held against `new`.
+    """
+    old = record["decides"]
+    then, now = _named(old, record["job"]), _named(new, job.model_dump())
     changed = [
-        f"{name} ({old.get(name, UNSAID.get(name))!r} then, "
-        f"{new.get(name, UNSAID.get(name))!r} now)"
+        f"{name} ({then.get(name, UNSAID.get(name))} then, {now.get(name, UNSAID.get(name))} now)"
         for name in {**old, **new}
         if old.get(name) != new.get(name)
     ]
@@ -71,6 +75,19 @@ def check_same(old: dict[str, Any], new: dict[str, Any], output: str) -> None:
             f"{output} holds the results of another job: {'; '.join(changed)}. "
             "Give this one another output, or run it as it was"
         )
+
+
+def _named(decides: dict[str, Any], job: dict[str, Any]) -> dict[str, str]:
+    """Each thing as a user knows it: what is only a digest, beside its path."""
+    shown = {name: repr(value) for name, value in decides.items()}
+    paths = {
+        "model": (job.get("model") or {}).get("path"),
+        "code of pipeline_class": job.get("pipeline_class"),
+    }
+    for name, path in paths.items():
+        if path and decides.get(name) is not None:
+            shown[name] = f"{path}, digest {decides[name]}"
+    return shown
 
 
 def digest_folder(folder: Path) -> str:

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     PlainSerializer,
@@ -18,6 +19,14 @@ from pydantic import (
 )
 
 from . import dataset_input
+
+
+def _no_flag(value: Any) -> Any:
+    if isinstance(value, bool):  # which Python counts as 1 or 0
+        raise ValueError("must be a number")
+    if isinstance(value, int) and value >= 2**63:
+        raise ValueError("is too large")
+    return value
 
 
 def _at_least_one(value: str | int) -> str | int:
@@ -35,7 +44,11 @@ def _names_something(value: Any) -> Any:
 
 # "" would be the current folder.
 PathOrUrl = Annotated[str, AfterValidator(_names_something)]
-AutoOrCount = Annotated[Literal["auto"] | int, AfterValidator(_at_least_one)]
+AutoOrCount = Annotated[
+    Literal["auto"] | int, AfterValidator(_at_least_one), BeforeValidator(_no_flag)
+]
+Count = Annotated[int, BeforeValidator(_no_flag)]
+Number = Annotated[float, BeforeValidator(_no_flag)]
 
 
 def _path_or_dataset(value: Any, paths: Any) -> Any:
@@ -99,7 +112,7 @@ class InputSection(_Section):
         "auto"
     )
     columns: dict[str, str | None] = {}
-    limit: int | None = Field(default=None, ge=1)
+    limit: Annotated[int | None, BeforeValidator(_no_flag)] = Field(default=None, ge=1)
     schema: dict[str, str] | None = None  # type: ignore[assignment]
     encoding: str | None = None
     media_roots: list[str] | None = None
@@ -171,10 +184,10 @@ class ActorsSection(_Section):
         environment has and theirs lacks.
     """
 
-    min: int = Field(default=1, ge=1)
-    max: Literal["auto"] | int = "auto"
-    num_gpus: float = Field(default=0, ge=0)
-    num_cpus: float = Field(default=1, gt=0)
+    min: Count = Field(default=1, ge=1)
+    max: AutoOrCount = "auto"
+    num_gpus: Number = Field(default=0, ge=0, allow_inf_nan=False)
+    num_cpus: Number = Field(default=1, gt=0, allow_inf_nan=False)
     placement: Literal["auto", "fused", "staged", "local"] = "auto"
     cluster: Literal["auto", "local"] = "auto"
     pass_credentials: bool = True

@@ -38,16 +38,22 @@ class Ledger:
         """Names of the parts that exist."""
         return {n for n in self.files() if n.startswith("part-") and n.endswith(".parquet")}
 
+    def dead_letter_files(self) -> set[str]:
+        """Names of the files of dead letters: those of the parts that they belong to."""
+        return set(self.files(DEAD_LETTERS))
+
     def tally(self, splits: Iterable[Split]) -> Counter[str]:
         """What these splits' footers say together.
 
         rows: those that went into the parts; dead: how many of them are dead letters.
         truncated_rows, lost_tokens: rows whose text was cut, and the tokens cut.
         left_out_NAME: rows with a value of that key which no column holds.
+        nan_rows, null_answers: rows done whose numbers are NaN or infinite, or who have no answer.
         """
         footers = self.footers(splits)
         tally = Counter({name: sum(f[name] for f in footers) for name in ("rows", "dead")})
-        for name in ("truncated_rows", "lost_tokens"):  # older footers do not have them
+        # Older footers do not have them.
+        for name in ("truncated_rows", "lost_tokens", "nan_rows", "null_answers"):
             tally[name] = sum(f.get(name, 0) for f in footers)
         for footer in footers:
             for name, rows in footer.get("left_out", {}).items():
@@ -93,10 +99,11 @@ class Ledger:
     def write_job(self, record: Mapping[str, Any]) -> None:
         self.write(_JOB, json.dumps(record, indent=2, default=str).encode())
 
-    def files(self) -> list[str]:
-        """Names of what lies in the folder itself."""
+    def files(self, inner: str = "") -> list[str]:
+        """Names of what lies in the folder itself, or in one inside it."""
+        folder = f"{self.root}/{inner}".rstrip("/")
         try:
-            names = answered(lambda: self.filesystem.ls(self.root, detail=False), self.path)
+            names = answered(lambda: self.filesystem.ls(folder, detail=False), self.path)
         except FileNotFoundError:
             return []
         except RunError:
@@ -105,7 +112,7 @@ class Ledger:
             raise ConfigError(
                 f"can't list the output {self.path}: {type(error).__name__}: {error}"
             ) from error
-        return [name.rsplit("/", 1)[-1] for name in names if name.rstrip("/") != self.root]
+        return [name.rsplit("/", 1)[-1] for name in names if name.rstrip("/") != folder]
 
     def _damaged(self, name: str, error: Exception) -> ConfigError:
         return ConfigError(

@@ -24,7 +24,9 @@ def add_verbs(
         help="measure which batches are fastest for this model on these rows",
         description="Measures batch sizes and budgets on some rows; writes a plot, nothing else.",
     )
-    tune.add_argument("--plot", metavar="PATH", help="its file (tune.png beside the output)")
+    tune.add_argument(
+        "--plot", metavar="PATH", help="its file (tune.png beside the output, or here)"
+    )
     plan = verbs.add_parser(
         "plan",
         help="what a job will be: rows, lengths, losses, padding, time",
@@ -69,7 +71,9 @@ def _plan(job: Job, options: argparse.Namespace) -> int:
 def _preview(job: Job, options: argparse.Namespace) -> int:
     from .preview import preview
 
-    return _tell(preview(job, options.rows))
+    found = preview(job, options.rows)
+    _tell(found)
+    return 1 if found.all_failed else 0
 
 
 def _tell(found: Any) -> int:

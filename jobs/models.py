@@ -13,6 +13,7 @@ from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
+from pipemill.actors.loading import LoadError
 from pipemill.pipelines.checkpoint import (
     CheckpointError,
     check_files,
@@ -23,7 +24,7 @@ from pipemill.pipelines.checkpoint import (
 from pipemill.pipelines.load import LoadTask
 from pipemill.pipelines.model_fit import FitCheck, find_misfit
 
-from .errors import ConfigError
+from .errors import ConfigError, ModelError, RunError
 from .fingerprint import digest_folder
 from .job import ModelSection
 from .model_says import loaded_folder
@@ -74,6 +75,18 @@ def check_fit(load: LoadTask, here: bool) -> None:
             misfit = check.result()
     if misfit is not None:
         raise ConfigError(misfit)
+
+
+def not_loaded(error: Exception, path: str) -> RunError:
+    """What to raise for a model that did not load: whether another try may help decides."""
+    why = LoadError.of(error)
+    if why.for_good:
+        return never_loads(path, str(why))
+    return RunError(f"{why}; run again when that has passed")
+
+
+def never_loads(path: str, why: str) -> ModelError:
+    return ModelError(f"{why} (the model is {path})")
 
 
 def _unreadable(model: ModelSection, error: OSError) -> ConfigError:

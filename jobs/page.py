@@ -13,15 +13,17 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pipemill.actors.empty_answers import EMPTY
 
 from .columns import kept_columns
-from .ledger import DEAD_LETTERS, STATE, Ledger
+from .ledger import STATE, Ledger
 from .plan import Plan, Split
+from .reasons import place_of, reasons_of
 from .status import Status, open_output, status
 from .storage import write_whole
 
 PAGE = f"{STATE}/report.html"
-_FILES = 200  # of parts and of dead letters so many are read, from the first to the last
+_FILES = 200  # of parts so many are read, from the first to the last
 _SHOWN = 20  # labels and kinds of errors, the most frequent ones
 _LONGEST = 300  # characters of a message
 _STYLE = (
@@ -48,7 +50,7 @@ def report(output: str, *, storage_options: Mapping[str, Any] | None = None) -> 
         _table(_facts(found, record, ledger, done)),
         *_over_time(ledger, done, found),
         *_labels(ledger, done, _column_of_labels(record, plan)),
-        *_errors(ledger, done, found),
+        *_errors(ledger, plan, found),
     ]
     page = (
         f"<!doctype html><html lang='en'><meta charset='utf-8'><title>{escape(found.task)}: "
@@ -62,7 +64,7 @@ def report(output: str, *, storage_options: Mapping[str, Any] | None = None) -> 
 def _facts(
     found: Status, record: dict[str, Any], ledger: Ledger, done: list[Split]
 ) -> list[tuple[object, ...]]:
-    names = ("tokens", "padded_tokens", "truncated_rows", "lost_tokens")
+    names = ("tokens", "padded_tokens", "truncated_rows", "lost_tokens", *EMPTY)
     footers = ledger.footers(done)
     tally = {name: sum(footer.get(name, 0) for footer in footers) for name in names}
     versions = record.get("versions", {})
@@ -82,6 +84,10 @@ def _facts(
     if tally["truncated_rows"]:
         lost = f"{tally['truncated_rows']:,} rows lost {tally['lost_tokens']:,} tokens"
         facts.append(("truncated", lost))
+    if tally["nan_rows"]:
+        facts.append(("not finite", f"{tally['nan_rows']:,} rows have NaN or infinite numbers"))
+    if tally["null_answers"]:
+        facts.append(("no answer", f"{tally['null_answers']:,} rows are done with a null answer"))
     return facts
 
 
@@ -145,25 +151,18 @@ def _labels(ledger: Ledger, done: list[Split], columns: list[str]) -> list[str]:
     return [f"<h2>Labels{_of(done, ' parts')}</h2><table>{bars}</table>"]
 
 
-def _errors(ledger: Ledger, done: list[Split], found: Status) -> list[str]:
+def _errors(ledger: Ledger, plan: Plan, found: Status) -> list[str]:
     if not found.dead:
         return []
-    # By name: parts may have come since the one listing and the other.
-    dead = {one["part"]: one["dead"] for one in found.each}
-    failed = [split for split in done if dead.get(split.part)]
-    counts: Counter[tuple[str, str]] = Counter()
-    first: dict[tuple[str, str], str] = {}
-    names = ["stage", "error", "message"]
-    for table in ledger.each(
-        lambda s: _read(ledger, f"{DEAD_LETTERS}/{s.part}", names), _spread(failed)
-    ):
-        for letter in [] if table is None else table.to_pylist():
-            kind = (letter["stage"], letter["error"])
-            counts[kind] += 1
-            first.setdefault(kind, letter["message"])
-    lines = [(n, *kind, _short(first[kind])) for kind, n in counts.most_common(_SHOWN)]
-    head = [("rows", "stage", "error", "first message")]
-    return [f"<h2>Dead letters{_of(failed, ' files')}</h2>", _table([*head, *lines])]
+    reasons = reasons_of(ledger, plan, _SHOWN)
+    lines: list[tuple[object, ...]] = [("rows", "stage", "error", "first message", "of which row")]
+    for one in reasons.dead_letters:
+        lines.append((one["count"], one["stage"], one["error"], one["message"], place_of(one)))
+    if reasons.kinds > _SHOWN:
+        lines.append(("", "", "", f"… and {reasons.kinds - _SHOWN:,} more kinds"))
+    some = reasons.read < found.dead
+    of = f" ({reasons.read:,} of the {found.dead:,})" if some else ""
+    return [f"<h2>Dead letters{of}</h2>", _table(lines)]
 
 
 def _read(ledger: Ledger, name: str, columns: list[str]) -> Any:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 import numpy as np
@@ -76,6 +78,7 @@ class Plan:
 
     results: the columns that are added, as a serialized schema, where a sample has shown them.
     settled: parameters that some rows have settled; None before they were asked.
+    unnamed: files it has splits of that the input no longer names; not stored.
     """
 
     format: str
@@ -83,6 +86,7 @@ class Plan:
     splits: list[Split] = field(default_factory=list)
     results: bytes | None = None
     settled: dict[str, Any] | None = None
+    unnamed: list[str] = field(default_factory=list)
 
     def add(self, pieces: Iterable[Piece]) -> None:
         for p in pieces:
@@ -111,8 +115,8 @@ class Plan:
             old = planned.get(file.path, file)
             if old != file:
                 raise ConfigError(
-                    f"{file.path} has changed since this output was planned (then {old.size} "
-                    f"bytes, version {old.version}; now {file.size}, {file.version}). Its old "
+                    f"{file.path} has changed since this output was planned "
+                    f"(then {_bytes_and_date(old)}; now {_bytes_and_date(file)}). Its old "
                     "results are kept as they are: put the old file back, or name another output"
                 )
         new = [file for file in files if file.path not in planned]
@@ -174,6 +178,15 @@ def _files_array(files: list[InputFile]) -> pa.StructArray:
         pa.array([getattr(file, name) for file in files], kind) for name, kind in _FILE.items()
     ]
     return pa.StructArray.from_arrays(columns, fields=[pa.field(*item) for item in _FILE.items()])
+
+
+def _bytes_and_date(file: InputFile) -> str:
+    """What tells one version of a file from another: its time on a disk, an etag on a store."""
+    said = f"{file.size:,} bytes"
+    if re.fullmatch(r"\d{9,10}(\.\d*)?", file.version):
+        when = datetime.fromtimestamp(float(file.version)).astimezone()
+        return f"{said}, of {when.isoformat(' ', 'milliseconds')}"
+    return f"{said}, version {file.version}" if file.version else said
 
 
 class RowEstimate:

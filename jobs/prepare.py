@@ -93,7 +93,7 @@ def prepare(job: Job, lease: Lease | None = None) -> Prepared:
     followed = model_says(job, kind, (path, revision)).followed.decides
     decides = deciding(job, kind.name, wanted_dtype(job, kind, own), weights, followed)
     seen = ledger.state()
-    known = _is_known(ledger, decides)
+    known = _is_known(job, ledger, decides)
     if not (known and ledger.parts()):
         _check_fit(job, kind, own, (path, revision))
     if lease and needs_storing(job, ledger):
@@ -258,7 +258,7 @@ def _model(job: Job, kind: Any, own: bool, model: tuple[str, str | None]) -> Mod
     )
 
 
-def _is_known(ledger: Ledger, decides: dict[str, Any]) -> bool:
+def _is_known(job: Job, ledger: Ledger, decides: dict[str, Any]) -> bool:
     """Whether the output is this job's; ConfigError if it is another's, or not pipemill's."""
     record = ledger.read_job()
     if record is None:
@@ -266,7 +266,7 @@ def _is_known(ledger: Ledger, decides: dict[str, Any]) -> bool:
         return False
     # A job that has done nothing yet may be changed.
     if record["decides"] != decides and ledger.parts():
-        check_same(record["decides"], decides, ledger.path)
+        check_same(record, decides, job, ledger.path)
     return record["decides"] == decides
 
 
@@ -305,6 +305,8 @@ def _planned(
         job.output.storage_options,
     )
     source = open_source(format, job.input.storage_options, reading=reading)
+    if plan is not None and _is_of_another_input(job, ledger, plan, files):
+        plan = None  # nothing was done of it yet
     if plan is None or not plan.splits or plan.is_of_nothing:
         # Of an input without rows nothing is settled, not even its columns.
         made = Plan(format, source.inspect(files))
@@ -339,6 +341,37 @@ def _check_still_there(plan: Plan, files: list[InputFile]) -> None:
     gone = {file.path for file in plan.files()} - {file.path for file in files}
     if gone:
         raise ConfigError(f"{min(gone)}, which this output was planned for, is not in the input")
+
+
+def _is_of_another_input(job: Job, ledger: Ledger, plan: Plan, files: list[InputFile]) -> bool:
+    """Whether the input names none of the planned files, and nothing is done of them yet.
+
+    Raises ConfigError for another input than the one that an output holds rows of. The same folder
+    or pattern may hold other files by and by: then the report tells of the old ones.
+    """
+    listed = {file.path for file in files}
+    planned = list(dict.fromkeys(file.path for file in plan.files()))
+    plan.unnamed = [path for path in planned if path not in listed]
+    if not planned or len(plan.unnamed) < len(planned):
+        return False
+    if not ledger.parts():
+        return True
+    then = ((ledger.read_job() or {}).get("job", {}).get("input") or {}).get("path")
+    if job.input.limit is None and _paths(then) != _paths(job.input.path):
+        plan.new_files(files)  # which tells of a file that only has another name
+        raise ConfigError(
+            f"{ledger.path} holds rows of another input ({_some(planned)}), and none of its files "
+            "is in this one: name another output, or name the old files too to add these to them"
+        )
+    return False
+
+
+def _paths(given: Any) -> set[str]:
+    return {absolute(path) for path in ([given] if isinstance(given, str) else given or [])}
+
+
+def _some(paths: list[str]) -> str:
+    return f"{paths[0]} and {len(paths) - 1:,} more files" if len(paths) > 1 else paths[0]
 
 
 def _check_columns(plan: Plan, schema: pa.Schema, new: list[InputFile], reads: set[str]) -> None:

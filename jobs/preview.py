@@ -9,13 +9,16 @@ from typing import IO, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pipemill.actors.batch import Batch, Failure
+from pipemill.actors.said import said
+from pipemill.actors.stages import Stages
 
 from .columns import beside
 from .errors import RunError
 from .few_rows import few_rows
 from .job import Job
 from .ledger import Ledger
-from .prepare import look
+from .models import not_loaded
+from .prepare import Prepared, look
 from .sample import schema_of_sample
 
 _ROWS, _WIDTH = 3, 60
@@ -28,6 +31,10 @@ class Preview:
     rows: pa.Table
     failures: dict[int, Failure]
     notes: tuple[str, ...] = ()
+
+    @property
+    def all_failed(self) -> bool:
+        return bool(self.failures) and len(self.failures) == self.rows.num_rows
 
     def to_json(self) -> str:
         """One line: counts, and the columns with their types."""
@@ -47,26 +54,33 @@ class Preview:
 def preview(job: Job, rows: int) -> Preview:
     """Computes the first rows of the input in this process. Writes nothing.
 
-    Raises ConfigError for a job that can't run, RunError if the model does not load.
+    Raises ConfigError for a job that can't run, RunError if no sample of rows shows its columns.
     """
     prepared = look(job)
     table = few_rows(prepared.source, prepared.plan.splits, rows, places=1).rows
     try:
         loaded = prepared.load.loaded()
-        if prepared.asks_sample:
-            few = prepared.plan.splits[:1]
-            stages = prepared.load.stages(loaded)
-            schema = schema_of_sample(stages, prepared.source, [s.to_json() for s in few])
-            loaded = replace(loaded, schema=pa.ipc.read_schema(pa.py_buffer(schema)))
         stages = prepared.load.stages(loaded)
-    except RunError:
-        raise
     except Exception as error:
-        raise RunError(f"loading failed: {type(error).__name__}: {error}") from error
+        raise not_loaded(error, job.model.path) from error
+    if prepared.asks_sample:
+        schema = _sampled(prepared, stages)
+        stages = prepared.load.stages(replace(loaded, schema=schema))
     batch = stages.process(Batch(table))
     assert batch.results is not None
     rows = beside(batch.rows.select(prepared.sink.keep), batch.results)
     return Preview(rows, batch.failures, prepared.notes)
+
+
+def _sampled(prepared: Prepared, stages: Stages) -> pa.Schema:
+    few = [split.to_json() for split in prepared.plan.splits[:1]]
+    try:
+        schema = schema_of_sample(stages, prepared.source, few)
+    except RunError:
+        raise
+    except Exception as error:  # of code of the user's
+        raise RunError(f"the sample failed: {type(error).__name__}: {said(error)}") from error
+    return pa.ipc.read_schema(pa.py_buffer(schema))
 
 
 def show(output: str, options: dict[str, Any], file: IO[str]) -> None:

@@ -15,9 +15,9 @@ from pipemill.actors.batch import Batch
 from pipemill.pipelines.plain_rows import PlainRows
 
 from .config import make_job
-from .errors import ConfigError, RunError
+from .errors import ConfigError
 from .ledger import Ledger
-from .models import find_model
+from .models import find_model, not_loaded
 from .part import from_ranges
 from .plan import Plan, Split
 from .prepare import Prepared, assemble
@@ -130,7 +130,7 @@ def _plain_rows(prepared: Prepared, settings: str) -> PlainRows:
     try:
         return PlainRows(load)
     except Exception as error:  # of the model's own code, or of a library that is not there
-        raise RunError(f"loading failed: {type(error).__name__}: {error}") from error
+        raise not_loaded(error, model.path) from error
 
 
 def _chosen(plan: Plan, notes: Mapping[int, Notes], count: int) -> list[tuple[Split, list[int]]]:

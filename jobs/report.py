@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from html import escape
 from typing import Any
 
 from pipemill.actors.batch import LEFT_OUT
+
+from .ledger import Ledger
+from .plan import Plan
+from .reasons import Reasons, lines_of
+
+_FILES = 5  # that are named
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,11 +30,19 @@ class Report:
     repeated: chunks not computed because an equal one of their split was.
     max_tokens: the budget that most splits had settled for; None if none had yet.
     device_busy: share of the actors' time, from loaded to the last forward pass, in which one ran.
-    truncated: `rows` of the whole output whose text was cut, and the `tokens` that they lost; None,
-        and left out of the JSON, if none was.
-    left_out: rows of the whole output with a value that no column holds, by its key, alike.
     notes: on columns that have the name of a parameter; left out of the JSON if there are none.
     pooling: how vectors were made, in words; None where none were.
+    Of the whole output:
+    truncated: `rows` whose text was cut, and the `tokens` that they lost; None, and left out of the
+        JSON, if none was.
+    nan_rows: rows done whose answer holds a number that is NaN or infinite.
+    null_answers: rows done whose answer is null.
+    dead_letters: why rows are dead, the most frequent kinds first: each with its stage, error,
+        count, and the message of one row, which `example` tells.
+    dead_kinds: how many kinds there are; dead_read: how many dead letters were read for that.
+    unnamed_input: `rows` of files that the input no longer names, the first of these `files`, and
+        how many they are (`count`); None if there are none.
+    left_out: rows with a value that no column holds, by its key; left out of the JSON if none has.
     """
 
     rows: int
@@ -48,6 +62,12 @@ class Report:
     left_out: dict[str, int] | None = None
     notes: tuple[str, ...] = ()
     pooling: str | None = None
+    nan_rows: int = 0
+    null_answers: int = 0
+    dead_letters: list[dict[str, Any]] = field(default_factory=list)
+    dead_kinds: int = 0
+    dead_read: int = 0
+    unnamed_input: dict[str, Any] | None = None
 
     def to_json(self) -> str:
         """One line."""
@@ -97,9 +117,17 @@ class Report:
                 ("not kept", f"values of {', '.join(some[:5])}{more}, which no column holds")
             )
         lines += [("note", note) for note in self.notes]
+        if self.nan_rows:
+            lines.append(("not finite", f"{self.nan_rows:,} rows have NaN or infinite numbers"))
+        if self.null_answers:
+            lines.append(("no answer", f"{self.null_answers:,} rows are done with a null answer"))
+        if self.unnamed_input is not None:
+            lines.append(("input", _unnamed_in_words(self.unnamed_input)))
         lines.append(("output", f"{self.output} ({self.splits:,} parts)"))
         if self.dead:
             lines.append(("dead letters", f"{self.output.rstrip('/')}/_pipemill/dead-letter/"))
+            told = lines_of(self.dead_letters, self.dead_kinds, self.dead_read, self.dead)
+            lines += [("", line) for line in told]
         return lines
 
     def _computed(self) -> list[tuple[str, str]]:
@@ -122,6 +150,44 @@ def left_out(work: Mapping[str, float]) -> dict[str, int] | None:
     """The field `left_out` of what was counted, if anything was left out."""
     names = [name for name in work if name.startswith(LEFT_OUT)]
     return {name.removeprefix(LEFT_OUT): int(work[name]) for name in names} or None
+
+
+def counted(whole: Mapping[str, int], reasons: Reasons) -> dict[str, Any]:
+    """The fields of a report that are counted over the whole output, from its footers together."""
+    truncated = {"rows": int(whole["truncated_rows"]), "tokens": int(whole["lost_tokens"])}
+    return {
+        "rows": whole["rows"],
+        "done": whole["rows"] - whole["dead"],
+        "dead": whole["dead"],
+        "truncated": truncated if truncated["rows"] else None,
+        "left_out": left_out(whole),
+        "nan_rows": int(whole["nan_rows"]),
+        "null_answers": int(whole["null_answers"]),
+        "dead_letters": reasons.dead_letters,
+        "dead_kinds": reasons.kinds,
+        "dead_read": reasons.read,
+    }
+
+
+def unnamed_rows(ledger: Ledger, plan: Plan) -> dict[str, Any] | None:
+    """What the output holds of files that the input no longer names."""
+    paths = set(plan.unnamed)
+    splits = [split for split in plan.splits if paths & {file.path for file in split.files()}]
+    if not splits:
+        return None
+    exist = ledger.parts()
+    done = [split for split in splits if split.part in exist]
+    rows = sum(
+        sum(file.path in paths for file in split.bundle) if split.bundle else footer["rows"]
+        for split, footer in zip(done, ledger.footers(done), strict=True)
+    )
+    return {"rows": rows, "files": plan.unnamed[:_FILES], "count": len(plan.unnamed)}
+
+
+def _unnamed_in_words(unnamed: Mapping[str, Any]) -> str:
+    files, more = unnamed["files"], unnamed["count"] - 1
+    which = f"{files[0]} and {more:,} more files" if more else files[0]
+    return f"{unnamed['rows']:,} rows are of {which}, which the input no longer names"
 
 
 def computed(work: Mapping[str, float]) -> dict[str, Any]:

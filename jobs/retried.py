@@ -98,8 +98,8 @@ class Mending(PartSink):
             "dead": len(left),
             "dead_rows": to_ranges(left),
             **{
-                name: notes[name] + int(batch.work.get(name, 0))
-                for name in ("truncated_rows", "lost_tokens")
+                name: notes.get(name, 0) + int(batch.work.get(name, 0))
+                for name in ("truncated_rows", "lost_tokens", "nan_rows", "null_answers")
             },
             **({"retried": retried} if retried else {}),
         }

@@ -11,27 +11,31 @@ from contextlib import closing, nullcontext
 from dataclasses import replace
 from typing import Any
 
+from pipemill.actors.worker import MODEL
+
 from .cluster import ray_session
 from .config import build_job
-from .errors import ConfigError, RunError
+from .errors import ConfigError, RunError, told_if_interrupted
 from .fingerprint import check_same, deciding, fingerprint
 from .job import Job
 from .lease import Lease
 from .ledger import DEAD_LETTERS, Ledger
 from .listing import stat
 from .model_says import model_says
-from .models import find_model
+from .models import find_model, never_loads
 from .placement import placed, run_splits, stage_of, uses_ray
 from .plan import Plan, Split
 from .prepare import Prepared, assemble
 from .progress import Progress
-from .report import Report, left_out
+from .reasons import NO_REASONS, reasons_of
+from .report import Report, counted
 from .requirements import check_requirements
 from .retried import DeadRows, Mending
 from .status import open_output
 from .storage import absolute
 from .stored_input import with_stored_dataset
 from .tasks import wanted_dtype, wanted_task
+from .verdict import check_at_the_end
 
 # What may be another for rows that died: with it they may live. It is written into the part.
 MAY_CHANGE = ("parameters", "model.dtype", "transformers", "torch")
@@ -51,12 +55,13 @@ def retry(
     one that dies again stays a dead letter, its `attempts` raised by one.
 
     Raises ConfigError, before a model loads or Ray starts, if the job is not the output's;
-    RunError if it stopped (the same call then goes on), or if the run has rows left.
+    or once its model shows that it can't load; RunError if it stopped (the same call then goes
+    on), if the run has rows left, or if too many rows are still dead (its `report` says why).
     """
     started = time.monotonic()
     job = build_job(config, settings or [], columns or {}, sections)
     options = job.output.storage_options
-    with Lease(absolute(job.output.path), options, "retry") as lease:
+    with told_if_interrupted(), Lease(absolute(job.output.path), options, "retry") as lease:
         ledger, record, plan = open_output(job.output.path, options)
         prepared, retries = _reopened(job, ledger, record, plan)
         exist = ledger.parts()
@@ -78,6 +83,7 @@ def retry(
             f"{added['done']:,} of {added['rows']:,} dead letters have an answer now. But {left} "
             f"of {len(plan.splits)} splits have no part yet: do them with run"
         )
+    check_at_the_end(job.output, report)
     return report
 
 
@@ -91,7 +97,7 @@ def _reopened(
     decides = deciding(job, kind.name, wanted_dtype(job, kind, is_own), weights, followed)
     then = record["decides"]
     same = {**decides, **{name: then.get(name) for name in MAY_CHANGE}}
-    check_same(then, same, ledger.path)
+    check_same(record, same, job, ledger.path)
     prepared = assemble(with_stored_dataset(job, ledger), plan, ledger, decides, (path, revision))
     own = {name: decides.get(name) for name in MAY_CHANGE}
     return prepared, {fingerprint(decides): own} if decides != then else {}
@@ -133,6 +139,8 @@ def _mend(
             for line in lease.watch(lines):
                 if line["error"] is not None:
                     split = json.loads(line["split"])
+                    if line.get("cause") == MODEL:
+                        raise never_loads(job.model.path, line["error"])
                     troubles.append(f"{split['path']} (split {split['number']}): {line['error']}")
                     if line["fatal"]:
                         break
@@ -167,16 +175,11 @@ def _report(
     ledger: Ledger, plan: Plan, done: list[Split], added: Counter[str], seconds: float
 ) -> Report:
     whole = ledger.tally(done)
-    cut = {"rows": int(whole["truncated_rows"]), "tokens": int(whole["lost_tokens"])}
     return Report(
-        rows=whole["rows"],
-        done=whole["rows"] - whole["dead"],
-        dead=whole["dead"],
         seconds=round(seconds, 3),
         rows_per_second=round(added["rows"] / seconds, 2),
         output=ledger.path,
         splits=len(plan.splits),
         added={name: added[name] for name in ("rows", "done", "dead", "splits")},
-        truncated=cut if cut["rows"] else None,
-        left_out=left_out(whole),
+        **counted(whole, reasons_of(ledger, plan) if whole["dead"] else NO_REASONS),
     )

@@ -18,22 +18,24 @@ from contextlib import closing, nullcontext
 from dataclasses import replace
 from typing import Any
 
+from pipemill.actors.worker import MODEL
+
 from .budgets import remember
 from .cluster import check_output_lasts, ray_session
 from .config import build_job
-from .errors import RunError
+from .errors import RunError, told_if_interrupted
 from .job import Job
 from .lease import Lease
+from .models import never_loads
 from .placement import placed, run_splits, stage_of, uses_ray
 from .plan import RowEstimate, Split
 from .prepare import Prepared, prepare
 from .progress import Progress, waiting
-from .report import Report, computed, left_out
+from .reasons import NO_REASONS, reasons_of
+from .report import Report, computed, counted, unnamed_rows
 from .sample import sampled_schema
 from .storage import absolute
-
-# A share of dead rows among the first few says little.
-_ROWS_BEFORE_A_SHARE = 1000
+from .verdict import check_at_the_end, check_on_the_way, stopped
 
 
 def run(
@@ -51,13 +53,16 @@ def run(
     sections: `task`, `model`, `input`, `output`, `parameters`, `batching`, `actors`,
         `pipeline_class`, as in a config; a path alone stands for `model`, `input` and `output`.
 
-    Raises ConfigError before a model loads or Ray starts, if the job as written can't run, and
-    RunError if it stopped with rows left; the same call then resumes it.
+    Raises ConfigError before a model loads or Ray starts, if the job as written can't run, or
+    once the model shows that it can't load; RunError if it stopped with rows left (the same call
+    then resumes it), or if every row or more than `output.max_errors` failed (its `report` says
+    why); RunInterrupted, a KeyboardInterrupt, if it was interrupted.
     """
     started = time.monotonic()
     job = build_job(config, settings or [], columns or {}, sections)
     check_output_lasts(job.output.path)
-    with Lease(absolute(job.output.path), job.output.storage_options) as lease:
+    path, options = absolute(job.output.path), job.output.storage_options
+    with told_if_interrupted(), Lease(path, options) as lease:
         return _run(job, lease, started)
 
 
@@ -76,11 +81,11 @@ def _run(job: Job, lease: Lease, started: float) -> Report:
         if todo and prepared.asks_sample:
             prepared = _with_schema(job, prepared, todo)
         added = _work_off(job, prepared, todo, lease, before) if todo else added
-    if not todo:
-        _check_errors(job, before, [], before["rows"])
     if added:
         remember(job, prepared.ledger, computed(added).get("max_tokens"))
-    return _report(prepared, before, added, time.monotonic() - started)
+    report = _report(prepared, before, added, time.monotonic() - started)
+    check_at_the_end(job.output, report)
+    return report
 
 
 def _with_schema(job: Job, prepared: Prepared, todo: list[Split]) -> Prepared:
@@ -119,6 +124,8 @@ def _work_off(
         for line in lease.watch(lines):
             split = split_of[json.loads(line["split"])["part"]]
             if line["error"] is not None:
+                if line.get("cause") is not None:
+                    raise _ended(job, line)
                 troubles.append(f"{split.path} [{split.start}:{split.stop}]: {line['error']}")
                 if line["fatal"]:
                     break
@@ -131,8 +138,8 @@ def _work_off(
             totals.update({"splits": 1, **counts})
             estimate.see(split, counts["rows"])
             progress.add(counts["rows"], counts["dead"], estimate.total())
-            whole = before["rows"] + estimate.total()
-            _check_errors(job, before + totals, line["first_failures"] or [], whole)
+            if totals["splits"] < len(todo):
+                _check_dead(job, prepared, before + totals, before["rows"] + estimate.total())
     if troubles or totals["splits"] < len(todo):
         raise RunError(_unfinished(len(todo), totals["splits"], troubles))
     return totals
@@ -146,40 +153,30 @@ def _unfinished(splits: int, done: int, troubles: list[str]) -> str:
     return "\n".join([left, *reasons])
 
 
-def _check_errors(job: Job, totals: Counter[str], first: list[str], whole: int) -> None:
+def _ended(job: Job, line: Mapping[str, Any]) -> RunError:
+    """What to raise where running again would not help."""
+    if line["cause"] == MODEL:
+        return never_loads(job.model.path, line["error"])
+    return RunError(f"{line['error']}. Correct that row, or set output.on_error to dead_letter")
+
+
+def _check_dead(job: Job, prepared: Prepared, totals: Counter[str], whole: int) -> None:
     """Stops a job that is simply wrong. whole: rows that there are to do."""
-    limit = job.output.max_errors
-    if limit is None:
-        return
-    share = isinstance(limit, float) and limit <= 1
-    enough = _ROWS_BEFORE_A_SHARE
-    if "max_errors" in job.output.model_fields_set:  # a user means it of a small input, too
-        enough = min(enough, whole)
-    allowed = limit * totals["rows"] if share else limit
-    if totals["dead"] > allowed and not (share and totals["rows"] < enough):
-        raise RunError(
-            f"{totals['dead']:,} of {totals['rows']:,} rows failed, more than output.max_errors "
-            f"({limit:g}) allows.\n"
-            + "\n".join(["The last ones:", *first, ""] if first else [])
-            + "Mend the cause, or raise output.max_errors; run again to resume"
-        )
+    wrong = check_on_the_way(job.output, totals["rows"], totals["dead"], whole)
+    if wrong:
+        raise stopped(wrong, reasons_of(prepared.ledger, prepared.plan), totals["dead"])
 
 
 def _report(
     prepared: Prepared, before: Counter[str], added: Counter[str], seconds: float
 ) -> Report:
-    whole = before + added
-    rows, dead = whole["rows"], whole["dead"]
-    truncated = {"rows": int(whole["truncated_rows"]), "tokens": int(whole["lost_tokens"])}
+    whole, plan, ledger = before + added, prepared.plan, prepared.ledger
     return Report(
         notes=prepared.notes,
-        rows=rows,
-        done=rows - dead,
-        dead=dead,
         seconds=round(seconds, 3),
         rows_per_second=round(added["rows"] / seconds, 2),
-        output=prepared.ledger.path,
-        splits=len(prepared.plan.splits),
+        output=ledger.path,
+        splits=len(plan.splits),
         added={
             "rows": added["rows"],
             "done": added["rows"] - added["dead"],
@@ -187,7 +184,7 @@ def _report(
             "splits": added["splits"],
         },
         **computed(added),
-        truncated=truncated if truncated["rows"] else None,
-        left_out=left_out(whole),
+        **counted(whole, reasons_of(ledger, plan) if whole["dead"] else NO_REASONS),
+        unnamed_input=unnamed_rows(ledger, plan),
         pooling=prepared.pooling,
     )

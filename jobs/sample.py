@@ -8,9 +8,10 @@ from typing import Any
 import pyarrow as pa
 from pipemill.actors.attempts import Attempts, attempt
 from pipemill.actors.batch import Batch
+from pipemill.actors.loading import LoadError
 from pipemill.actors.said import said
 from pipemill.actors.stages import Stages
-from pipemill.actors.worker import Load, Source, load_or_reason
+from pipemill.actors.worker import Load, Source, loaded
 from pipemill.pipelines.inferred import (
     COLUMNS_OF_SAMPLE,
     COLUMNS_OF_TASK,
@@ -21,6 +22,7 @@ from pipemill.pipelines.load import LoadTask
 
 from .errors import RunError
 from .job import ActorsSection
+from .models import not_loaded
 from .placement import with_credentials
 from .plan import Split
 
@@ -37,7 +39,7 @@ _DIED = (
 )
 
 # The schema, or why there is none.
-Found = tuple[bytes | None, str | None]
+Found = tuple[bytes | None, str | LoadError | None]
 
 
 def sampled_schema(
@@ -50,7 +52,7 @@ def sampled_schema(
 ) -> bytes:
     """Computes a few rows as an actor would, and returns the schema of their answers.
 
-    Raises RunError with the reason if that can't be done.
+    Raises RunError with the reason if that can't be done, ConfigError if the model can't load.
     """
     few = [split.to_json() for split in splits[:_SPLITS]]
     deaths = [name for name in attempts.names() if name.startswith(f"{_SAMPLING}.")]
@@ -65,6 +67,8 @@ def sampled_schema(
             break
     attempts.end(deaths)
     schema, reason = found or (None, _DIED)
+    if isinstance(reason, LoadError):
+        raise not_loaded(reason, load.model.path)
     if schema is None:
         raise RunError(str(reason))
     return schema
@@ -94,11 +98,10 @@ def _schema_by_ray(
 
 def _schema_of(load: Load, source: Source, splits: list[str], window: tuple[int, int]) -> Found:
     """The schema, or why there is none: not every exception of a user's code survives its way."""
-    stages, reason = load_or_reason(load)
-    if stages is None:
-        return None, reason
     try:
-        return schema_of_sample(stages, source, splits, window), None
+        return schema_of_sample(loaded(load), source, splits, window), None
+    except LoadError as error:
+        return None, error.with_traceback(None)
     except RunError as error:
         return None, str(error)
     except Exception as error:

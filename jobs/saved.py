@@ -19,7 +19,10 @@ def saved_files(folder: str, options: Mapping[str, Any]) -> list[InputFile] | No
     Raises ConfigError for a folder of several splits, which it names, and for one that can't be
     read right.
     """
-    filesystem, inner = open_filesystem(folder, options)
+    try:
+        filesystem, inner = open_filesystem(folder, options)
+    except FileNotFoundError:  # an archive that is not there, as a listing will say
+        return None
     inner = inner.rstrip("/")
     splits = _json(filesystem, f"{inner}/{_SPLITS}")
     if splits is not None:

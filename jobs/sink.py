@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from pipemill.actors.batch import Batch
+from pipemill.actors.batch import Batch, RowError
+from pipemill.actors.empty_answers import EMPTY
 
 from .attempts import AttemptFiles
 from .columns import beside
@@ -51,7 +52,7 @@ class PartSink:
     def write(self, split: dict[str, Any], batch: Batch) -> None:
         if batch.failures and self.on_error == "raise":
             row, first = min(batch.failures.items())
-            raise RuntimeError(
+            raise RowError(
                 f"row {row} of {split['path']} failed (output.on_error is raise): "
                 f"{first.stage}: {first.error}: {first.message}"
             )
@@ -80,6 +81,7 @@ class PartSink:
             **({"left_out": keys} if (keys := left_out(batch.work)) else {}),
             "tokens": int(batch.work.get("tokens", 0)),
             "padded_tokens": int(batch.work.get("padded_tokens", 0)),
+            **{name: int(batch.work[name]) for name in EMPTY if name in batch.work},
         }
         write_whole(filesystem, f"{root}/{split['part']}", encode(part, notes))
 

@@ -11,6 +11,7 @@ from .errors import ConfigError
 from .lease import latest
 from .ledger import STATE, Ledger
 from .plan import Plan, RowEstimate, Split
+from .reasons import NO_REASONS, lines_of, reasons_of
 from .storage import absolute
 
 
@@ -23,6 +24,7 @@ class Status:
     splits, splits_left: all that are planned, and those without a part.
     lease: the run that holds the output, None if none does; its `alive` is None where only time
         would tell, because it is on another machine.
+    dead_letters, dead_kinds, dead_read: why rows are dead, as in `Report`.
     each: per split its number, part, path, rows, and dead; None where it is not done.
     """
 
@@ -36,6 +38,9 @@ class Status:
     splits: int
     splits_left: int
     lease: dict[str, Any] | None
+    dead_letters: list[dict[str, Any]] = field(default_factory=list)
+    dead_kinds: int = 0
+    dead_read: int = 0
     each: list[dict[str, Any]] = field(repr=False)
 
     def to_json(self) -> str:
@@ -56,6 +61,9 @@ class Status:
             ),
             ("held by", _in_words(self.lease)),
         ]
+        told = lines_of(self.dead_letters, self.dead_kinds, self.dead_read, self.dead)
+        names = ["dead letters", *[""] * len(told)]
+        lines += list(zip(names, told, strict=False))
         return "\n".join(f"{name:<14}{value}" for name, value in lines)
 
     def table(self) -> str:
@@ -79,6 +87,7 @@ def status(output: str, *, storage_options: Mapping[str, Any] | None = None) -> 
         estimate.see(split, footers[split.number]["rows"])
     rows = sum(footer["rows"] for footer in footers.values())
     dead = sum(footer["dead"] for footer in footers.values())
+    reasons = reasons_of(ledger, plan) if dead else NO_REASONS
     return Status(
         output=ledger.path,
         task=record["job"]["task"],
@@ -90,6 +99,9 @@ def status(output: str, *, storage_options: Mapping[str, Any] | None = None) -> 
         splits=len(plan.splits),
         splits_left=len(left),
         lease=_lease(ledger),
+        dead_letters=reasons.dead_letters,
+        dead_kinds=reasons.kinds,
+        dead_read=reasons.read,
         each=[_line(split, footers.get(split.number)) for split in plan.splits],
     )
 

@@ -18,6 +18,7 @@ from pipemill.actors.task import Loaded
 from .errors import RunError
 from .few_rows import FewRows, few_rows
 from .job import Job
+from .models import not_loaded
 from .prepare import Prepared, look
 
 _WARM_UP = 4  # rows
@@ -69,7 +70,7 @@ def try_out(job: Job, rows: int) -> Trial:
         loaded = prepared.load.loaded()
         stages = prepared.load.stages(loaded)
     except Exception as error:
-        raise RunError(f"loading failed: {type(error).__name__}: {error}") from error
+        raise not_loaded(error, job.model.path) from error
     _try_padding(stages)
     batch = stages.expand(Batch(sampled.rows))
     live = pa.array(batch.live())

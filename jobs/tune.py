@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from .errors import ConfigError
 from .job import Job
 from .measure import Setting, measure_budget, measure_transformers
 from .plot import check, draw
@@ -91,6 +92,7 @@ def tune(job: Job, rows: int, seconds: float, plot: str | None, note: Note) -> T
             note(f"measured {settings[-1].name}")
     if missing:
         note(missing)
+    drawn = None if missing else _drawn(settings, plot, trial, note)
     return Tuning(
         task=trial.prepared.load.task,
         model=job.model.path,
@@ -99,8 +101,19 @@ def tune(job: Job, rows: int, seconds: float, plot: str | None, note: Note) -> T
         seconds=seconds,
         settings=settings,
         max_tokens=best_budget(settings),
-        plot=None if missing else draw(settings, plot or _beside(trial.prepared.ledger.path)),
+        plot=drawn,
     )
+
+
+def _drawn(settings: list[Setting], plot: str | None, trial: Trial, note: Note) -> str | None:
+    """The plot's file. One that nobody asked for is not worth what was measured."""
+    try:
+        return draw(settings, plot or _beside(trial.prepared.ledger.path))
+    except ConfigError as error:
+        if plot is not None:
+            raise
+        note(str(error))
+        return None
 
 
 def budgets(trial: Trial) -> list[int]:

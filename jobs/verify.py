@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from .errors import told_if_interrupted
 from .ledger import DEAD_LETTERS, STATE, Ledger
 from .part import Found, examine, from_ranges
 from .plan import Plan, Split
@@ -88,6 +89,16 @@ def verify(
 
     Raises ConfigError if there is no output, or no model for a sample.
     """
+    with told_if_interrupted("interrupted"):
+        return _verified(output, sample, storage_options or {}, input_options or {})
+
+
+def _verified(
+    output: str,
+    sample: int,
+    storage_options: Mapping[str, Any],
+    input_options: Mapping[str, Any],
+) -> Verification:
     ledger, record, plan = open_output(output, storage_options)
     found = Verification(output=ledger.path)
     files = _files(ledger)
@@ -105,7 +116,7 @@ def verify(
     found.dead = sum(notes["dead"] for notes in good.values())
     found.done, found.parts = found.rows - found.dead, len(there)
     if sample:
-        found.sample = recompute(ledger, record, plan, good, sample, input_options or {})
+        found.sample = recompute(ledger, record, plan, good, sample, input_options)
         found.findings += found.sample.findings
         found.notes += found.sample.notes
     return found

@@ -14,7 +14,7 @@ if not (_here / "pipelines").is_dir():
     __path__.append(str(_here.parent))
 
 if TYPE_CHECKING:
-    from pipemill.jobs.errors import ConfigError, RunError
+    from pipemill.jobs.errors import ConfigError, ModelError, RunError, RunInterrupted
     from pipemill.jobs.job import Job
     from pipemill.jobs.report import Report
     from pipemill.jobs.retry import retry
@@ -27,8 +27,10 @@ __version__ = "0.1.0"
 __all__ = [
     "ConfigError",
     "Job",
+    "ModelError",
     "Report",
     "RunError",
+    "RunInterrupted",
     "restore_pipelines",
     "retry",
     "run",
@@ -39,8 +41,10 @@ __all__ = [
 _HOME = {
     "ConfigError": "pipemill.jobs.errors",
     "Job": "pipemill.jobs.job",
+    "ModelError": "pipemill.jobs.errors",
     "Report": "pipemill.jobs.report",
     "RunError": "pipemill.jobs.errors",
+    "RunInterrupted": "pipemill.jobs.errors",
     "restore_pipelines": "pipemill.pipelines.restored",
     "retry": "pipemill.jobs.retry",
     "run": "pipemill.jobs.run",

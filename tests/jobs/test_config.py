@@ -116,3 +116,100 @@ def test_secrets_are_neither_shown_nor_stored():
     assert "hunter2" not in repr(made)
     assert "hunter2" not in str(made.model_dump())
     assert build_job(made, ["parameters.top_k=2"], {}, {}).input.storage_options
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "must hold keys such as task"),
+        ("- a", "must hold keys such as task"),
+        ("task: [", "line 1, column 8"),
+        (
+            "task: ner\ntask: text-classification\n",
+            "the key 'task' is there twice, line 2, column 1",
+        ),
+        ("a: {b: 1, b: 2}", "the key 'b' is there twice"),
+        ("a: &a {b: *a}", "nested too deeply, or holds itself"),
+        ("[" * 500, "nested too deeply, or holds itself"),
+        ("a: 2020-99-99", "month must be in 1..12"),
+        ("a: !!int x", "invalid literal"),
+        ("a: !!timestamp x", "is not YAML"),
+        ("a: !nope x", "could not determine a constructor"),
+        ("{[]: 1}", "unhashable key"),
+        ("1: 2", "the key 1 in .* is not a text: put it in quotes"),
+        ("\0", "is not YAML"),
+    ],
+)
+def test_a_file_that_is_no_config_is_one_line_that_says_where(tmp_path, text, message):
+    file = tmp_path / "job.yaml"
+    file.write_text(text)
+    with pytest.raises(ConfigError, match=message) as error:
+        job(config=file)
+    lines = str(error.value).splitlines()
+    assert all("job.yaml" in line for line in lines)
+    assert len(lines) == (2 if text == "1: 2" else 1)
+
+
+def test_what_can_not_be_read_is_no_config(tmp_path):
+    for path, message in [(tmp_path, "Is a directory"), ("a\0b", "embedded null byte")]:
+        with pytest.raises(ConfigError, match=f"can't read the config.*{message}"):
+            job(config=path)
+    for wrong in (5, ["a"], object()):
+        with pytest.raises(ConfigError, match=r"a YAML file, a mapping or a pipemill\.Job"):
+            job(config=wrong)
+    with pytest.raises(ConfigError, match="columns must map"):
+        job(columns="text=body")
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("input.limit=true", "'input.limit' in the job: must be a number .it is True."),
+        ("input.limit=-1", "'input.limit'.*greater than or equal to 1"),
+        ("input.limit=99999999999999999999", "'input.limit'.*too large"),
+        ("input.path=5", r"'input.path' in the job: .*string, or a valid list \(it is 5\)"),
+        ("output.keep=x", r"'output.keep' in the job: .*'all', or a valid list \(it is 'x'\)"),
+        ("output.rows_per_part=true", "'output.rows_per_part'.*must be a number"),
+        ("output.rows_per_part=.inf", "'output.rows_per_part'.*finite number"),
+        ("output.max_errors=.nan", "'output.max_errors'.*greater than or equal to 0"),
+        ("output.max_errors=yes", "'output.max_errors'.*a share or a number"),
+        ("batching.max_tokens=false", "'batching.max_tokens'.*must be a number"),
+        ("actors.min=true", "'actors.min'.*must be a number"),
+        ("actors.max=0", "'actors.max'.*at least 1"),
+        ("actors.num_cpus=.inf", "'actors.num_cpus'.*finite"),
+        ("actors.num_gpus=.nan", "'actors.num_gpus'.*finite"),
+        ("actors.num_cpus=true", "'actors.num_cpus'.*must be a number"),
+        ("input.columns={1: a}", "the key 1 of 'input.columns' in the job is not a text"),
+        ("task=[a]", "'task' in the job: .*string"),
+        ("output.path=2020-99-99", "the value of 'output.path' is not YAML: '2020-99-99'"),
+    ],
+)
+def test_a_wrong_value_is_one_line_that_names_its_key(setting, message):
+    with pytest.raises(ConfigError, match=message) as error:
+        job([setting])
+    assert len(str(error.value).splitlines()) == 1
+
+
+def test_what_is_missing_is_one_line():
+    with pytest.raises(ConfigError) as error:
+        build_job({"task": "ner"}, [], {}, {})
+    assert str(error.value) == "'model', 'input', 'output' are missing in the job"
+
+
+def test_a_long_value_is_cut_in_its_message():
+    with pytest.raises(ConfigError) as error:
+        job(config={**GOOD, "task": ["x" * 10_000]})
+    assert len(str(error.value)) < 400
+
+
+def test_without_an_output_what_leaves_it_alone_needs_none(tmp_path):
+    rest = {name: value for name, value in GOOD.items() if name != "output"}
+    with pytest.raises(ConfigError, match="'output' is missing"):
+        build_job(rest, [], {}, {})
+    assert build_job(rest, [], {}, {}, needs_output=False).output.max_errors == 0.05
+    keeps = build_job({**rest, "output": {"keep": ["a"]}}, [], {}, {}, needs_output=False)
+    assert keeps.output.keep == ["a"]
+    named = build_job(GOOD, ["output.path=p"], {}, {}, needs_output=False)
+    assert named.output.path == "p"
+    with pytest.raises(ConfigError, match="unknown key 'output.kep'"):
+        build_job({**rest, "output": {"kep": 1}}, [], {}, {}, needs_output=False)

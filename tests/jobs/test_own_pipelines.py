@@ -204,10 +204,10 @@ def test_other_code_is_another_job(models, data, tmp_path, monkeypatch):
         ("pipeline_class=nothing.at.all:Words", 2, "no module 'nothing.at.all'"),
         ("pipeline_class=Words", 2, "is package.module:Class, not 'Words'"),
         (f"pipeline_class={HERE}:Wrods", 2, "no 'Wrods'; did you mean 'Words'"),
-        (f"pipeline_class={HERE}:NoPipeline", 1, "no subclass of transformers.Pipeline"),
+        (f"pipeline_class={HERE}:NoPipeline", 2, "no subclass of transformers.Pipeline"),
         ("output.schema={label: strng}", 2, "output.schema.label: 'strng' is no type"),
-        ("input.columns={scond_text: other}", 1, "no parameter 'scond_text' (input.columns)"),
-        ("parameters={scond_text: a}", 1, "PairPipeline knows no parameter 'scond_text' (param"),
+        ("input.columns={scond_text: other}", 2, "no parameter 'scond_text' (input.columns)"),
+        ("parameters={scond_text: a}", 2, "PairPipeline knows no parameter 'scond_text' (param"),
     ],
 )
 def test_a_wrong_class_is_one_message(models, data, tmp_path, capsys, setting, status, message):

@@ -78,5 +78,34 @@ def test_columns_that_only_a_sample_shows(models, data):
 def test_a_model_that_does_not_load_says_why(models, data):
     own = {"pipeline_class": "tests.own_pipelines:Unloadable"}
     wanted = build_job(job(models, data, **own), [], {}, {})
-    with pytest.raises(pipemill.RunError, match="loading failed.*no such licence"):
+    with pytest.raises(pipemill.ConfigError, match="loading failed.*no such licence"):
         preview(wanted, 1)
+
+
+@pytest.mark.parametrize("from_file", [True, False])
+@pytest.mark.parametrize("verb", ["preview", "plan", "tune"])
+def test_no_look_needs_an_output(models, data, tmp_path, capsys, monkeypatch, verb, from_file):
+    """And none is made: only the plot of `tune`, in the folder that the command is run in."""
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    model = models["text-classification"]
+    words = ["--task", "text-classification", "--model", model, "--input", str(data)]
+    if from_file:
+        config = f"task: text-classification\nmodel: {model}\ninput: {data}\n"
+        (tmp_path / "job.yaml").write_text(config)
+        words = [str(tmp_path / "job.yaml")]
+    seconds = [] if verb == "preview" else ["--seconds", "0.01"]
+    assert main([verb, *words, "--column", "text=body", "--rows", "4", *seconds]) == 0
+    told = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert told["rows"] >= 3
+    assert [path.name for path in here.iterdir()] == (["tune.png"] if verb == "tune" else [])
+
+
+def test_rows_that_all_fail_are_no_success(models, tmp_path, capsys):
+    pq.write_table(pa.table({"text": pa.array([None, None], pa.string())}), tmp_path / "in.parquet")
+    words = ["--task", "text-classification", "--model", models["text-classification"]]
+    assert main(["preview", *words, "--input", str(tmp_path / "in.parquet")]) == 1
+    out, err = capsys.readouterr()
+    assert json.loads(out)["dead"] == 2
+    assert "column 'text' is null" in err

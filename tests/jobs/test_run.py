@@ -208,7 +208,7 @@ def test_new_files_without_the_planned_columns_are_refused_and_not_planned(model
 
 def test_a_job_that_has_done_nothing_yet_may_be_changed(models, data, tmp_path):
     broken = {"pipeline_class": "tests.own_pipelines:Unloadable"}
-    with pytest.raises(pipemill.RunError, match="no such licence"):
+    with pytest.raises(pipemill.ConfigError, match="no such licence"):
         pipemill.run(**(job(models, data, tmp_path / "out") | broken))
     changed = job(models, data, tmp_path / "out", output={"rows_per_part": 60})
     assert pipemill.run(**changed).added["splits"] == 3
@@ -303,7 +303,7 @@ def test_zero_shot_needs_labels_from_a_parameter_or_a_column(models, data, tmp_p
 def test_a_model_that_does_not_load_ends_the_run_with_its_reason(models, data, tmp_path):
     wanted = job(models, data, tmp_path / "out")
     wanted |= {"pipeline_class": "tests.own_pipelines:Unloadable"}
-    with pytest.raises(pipemill.RunError, match="no such licence"):
+    with pytest.raises(pipemill.ConfigError, match="no such licence"):
         pipemill.run(**wanted)
 
 

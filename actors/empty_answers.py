@@ -1,0 +1,74 @@
+"""Answers that count as done and yet say nothing: nulls, and numbers that are NaN or infinite."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from .arrays import one_array
+
+# What is counted; where there is none of it, nothing is said.
+EMPTY = ("nan_rows", "null_answers")
+# Of tasks that answer a question: an empty list of answers is no answer, too.
+_ANSWERS = "answers"
+
+
+def count_empty(results: pa.Table, live: np.ndarray) -> dict[str, int]:
+    """How many of the live rows hold such a number (`nan_rows`) or have no answer (`null_answers`,
+    by the first column); only what there is."""
+    if not len(live) or not results.num_columns:
+        return {}
+    odd = np.zeros(results.num_rows, dtype=bool)
+    for column in results.columns:
+        if _holds_floats(column.type):
+            odd |= _not_finite(one_array(column))
+    counts = {
+        "nan_rows": int(np.count_nonzero(odd[live])),
+        "null_answers": int(np.count_nonzero(_missing(results)[live])),
+    }
+    return {name: count for name, count in counts.items() if count}
+
+
+def _missing(results: pa.Table) -> np.ndarray:
+    first, name = one_array(results.column(0)), results.column_names[0]
+    missing = first.is_null()
+    if name == _ANSWERS and pa.types.is_list(first.type):
+        missing = pc.or_(missing, pc.equal(pc.fill_null(pc.list_value_length(first), 0), 0))
+    return missing.to_numpy(zero_copy_only=False)
+
+
+def _holds_floats(kind: pa.DataType) -> bool:
+    if isinstance(kind, pa.BaseExtensionType):
+        return _holds_floats(kind.storage_type)
+    if pa.types.is_struct(kind):
+        return any(_holds_floats(field.type) for field in kind)
+    return _holds_floats(kind.value_type) if _is_list(kind) else pa.types.is_floating(kind)
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    return (
+        pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+    )
+
+
+def _not_finite(array: pa.Array) -> np.ndarray:
+    """Which values are NaN or infinite, or hold such a number somewhere in them; no nulls are."""
+    kind = array.type
+    odd = np.zeros(len(array), dtype=bool)
+    if isinstance(kind, pa.BaseExtensionType):
+        return _not_finite(array.storage)
+    if pa.types.is_struct(kind):
+        for field, values in zip(kind, array.flatten(), strict=True):
+            if _holds_floats(field.type):
+                odd |= _not_finite(values)
+    elif _is_list(kind):
+        inner = _not_finite(array.flatten())
+        if inner.any():
+            odd[pc.list_parent_indices(array).to_numpy()[inner]] = True
+    elif pa.types.is_floating(kind):
+        # Arrow's nulls become NaN in numpy.
+        odd = ~np.isfinite(array.to_numpy(zero_copy_only=False))
+        if array.null_count:
+            odd &= array.is_valid().to_numpy(zero_copy_only=False)
+    return odd

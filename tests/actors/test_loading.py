@@ -1,0 +1,117 @@
+"""Models that can't be loaded, as transformers says it: in one line, and whether it lasts."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import shutil
+import socket
+
+import pytest
+from pipemill.actors.loading import LoadError, in_one_line, is_for_good
+from pipemill.actors.model import Model
+from pipemill.actors.store import StoreError
+
+
+def failure(folder, task="text-classification"):
+    with pytest.raises(Exception) as error:
+        Model(path=str(folder)).load(task)
+    return error.value
+
+
+@pytest.fixture
+def copy(models, tmp_path):
+    return shutil.copytree(models["text-classification"], tmp_path / "copy")
+
+
+def change(folder, **keys):
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, **keys}))
+
+
+def weights(folder):
+    return folder / "model.safetensors"
+
+
+BROKEN = {
+    "no weights": (lambda f: weights(f).unlink(), "OSError: Error no file named model.safetensors"),
+    "cut off": (lambda f: weights(f).write_bytes(weights(f).read_bytes()[:999]), "SafetensorError"),
+    "a pointer": (lambda f: weights(f).write_text("version https://git-lfs"), "SafetensorError"),
+    "other shapes": (lambda f: change(f, hidden_size=64), "RuntimeError: You set"),
+    "no architecture": (lambda f: change(f, model_type="nope"), "ValueError: The checkpoint you"),
+    "a wrong type": (lambda f: change(f, hidden_size="x"), "StrictDataclassFieldValidationError"),
+}
+
+
+@pytest.mark.parametrize("how", BROKEN)
+def test_a_broken_folder_is_one_line_and_lasts(copy, how):
+    breaks, message = BROKEN[how]
+    breaks(copy)
+    error = failure(copy)
+    line = in_one_line(error)
+    assert message in line
+    assert "\n" not in line
+    assert "Traceback" not in line
+    assert is_for_good(error)
+
+
+def test_what_passes_is_told_from_what_lasts(monkeypatch):
+    import huggingface_hub
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda _: None)
+    with socket.create_server(("127.0.0.1", 0)) as server:  # a Hub that hangs up
+        port = server.getsockname()[1]
+    hub = f"http://127.0.0.1:{port}"
+    with pytest.raises(OSError) as away:
+        huggingface_hub.hf_hub_download("a/b", "x", endpoint=hub, etag_timeout=1)
+    assert not is_for_good(away.value)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(OSError) as offline:
+        huggingface_hub.hf_hub_download("a/b", "x")
+    assert is_for_good(offline.value), "as long as nothing may be downloaded"
+
+
+@pytest.mark.parametrize(
+    ("error", "lasts"),
+    [
+        (MemoryError(), False),
+        (RuntimeError("CUDA out of memory. Tried to allocate 2 GiB"), False),
+        (RuntimeError("CUDA error: unspecified launch failure"), False),
+        (StoreError("s3://b can't be reached"), False),
+        (OSError(28, os.strerror(28)), False),
+        (TimeoutError("timed out"), False),
+        (PermissionError(13, "Permission denied", "config.json"), True),
+        (FileNotFoundError(2, "No such file", "config.json"), True),
+        (RuntimeError("actors.num_gpus is 1, but torch finds no GPU on this worker"), True),
+        (ModuleNotFoundError("No module named 'timm'"), True),
+        (TypeError("an unexpected keyword"), True),
+    ],
+)
+def test_which_errors_last(error, lasts):
+    assert is_for_good(error) is lasts
+    outer = ValueError("it can't be loaded")
+    outer.__cause__ = error
+    assert is_for_good(outer) is lasts
+
+
+def test_what_transformers_quotes_counts_too():
+    quoted = (
+        "Could not load model x with any of the following classes: (…). See the errors:\n\n"
+        "while loading with AutoModel, an error is thrown:\nTraceback (most recent call last):\n"
+        '  File "a.py", line 1, in f\n    g()\n    ^^^\n  File "b.py", line 2, in g\n'
+        "{}\n\nDuring handling of the above exception, another exception occurred:\n"
+    )
+    memory = ValueError(quoted.format("RuntimeError: not enough memory: you tried to allocate"))
+    assert in_one_line(memory) == "RuntimeError: not enough memory: you tried to allocate"
+    assert not is_for_good(memory)
+    missing = ValueError(quoted.format("OSError: no file named model.safetensors"))
+    assert in_one_line(missing) == "OSError: no file named model.safetensors"
+    assert is_for_good(missing)
+
+
+def test_it_survives_the_way_from_a_worker():
+    for lasts in (True, False):
+        there = pickle.loads(pickle.dumps(LoadError("why", for_good=lasts)))
+        assert (str(there), there.for_good) == ("why", lasts)
