@@ -5,6 +5,7 @@ So are files of one JSON array, or of objects over several lines: they are read 
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from dataclasses import dataclass, field
 from itertools import islice
@@ -246,7 +247,10 @@ def _parsed(parser: Parser, line: bytes, where: str) -> dict[str, Any]:
     except RecursionError:
         raise ValueError(f"{where} is no JSON that can be read: nested too deeply") from None
     except ValueError as error:
-        raise ValueError(f"{where} is no JSON: {error}") from None
+        message = f"{where} is no JSON"
+        if isinstance(error, json.JSONDecodeError):  # which says where in the line
+            raise json.JSONDecodeError(f"{message}: {error.msg}", error.doc, error.pos) from None
+        raise ValueError(f"{message}: {error}") from None
     if not isinstance(row, dict):
         raise ValueError(f"{where} must be a JSON object, not {line[:80]!r}")
     return row

@@ -13,6 +13,7 @@ from pipemill.actors.batch import Batch
 from ..errors import ConfigError
 from ..listing import InputFile
 from ..media import KINDS, member_column, members_of, takes_first
+from .bad_file import BAD_FILE
 from .lines import LARGE, SAMPLED_FILES, SAMPLED_ROWS, LineFiles, cut_by_reading, spread
 from .ranges import MOST_BYTES, Piece
 from .tar import Sample, samples
@@ -100,7 +101,7 @@ class WebDatasetSource:
         try:
             with LineFiles(self.options, blank=False).open(file.path) as stream:
                 start = stream.read(1024)
-        except (OSError, EOFError):
+        except (OSError, *BAD_FILE):
             return False
         return bool(start) and not start.strip(b"\0")
 
@@ -109,7 +110,7 @@ class WebDatasetSource:
         try:
             with LineFiles(self.options, blank=False).open(file.path) as stream:
                 yield from samples(stream, 0, -1, lambda extension: False)
-        except (OSError, EOFError) as error:
+        except (OSError, *BAD_FILE) as error:
             raise ConfigError(f"can't read {file.path}: {error}") from None
 
 

@@ -198,9 +198,7 @@ def test_under_a_limit_a_changed_file_and_another_input_are_noticed(models, data
 def test_new_files_without_the_planned_columns_are_refused_and_not_planned(models, data, tmp_path):
     pipemill.run(**job(models, data, tmp_path / "out"))
     pq.write_table(pa.table({"other": ["x"]}), data / "c.parquet")
-    with pytest.raises(
-        pipemill.ConfigError, match=r"c\.parquet.* lack the columns body, id, label"
-    ):
+    with pytest.raises(pipemill.ConfigError, match=r"c\.parquet.* lack the columns body that"):
         pipemill.run(**job(models, data, tmp_path / "out"))
     (data / "c.parquet").unlink()
     assert pipemill.run(**job(models, data, tmp_path / "out")).rows == 120
