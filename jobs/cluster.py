@@ -94,7 +94,12 @@ def joins_cluster() -> bool:
     if ray is not None and ray.is_initialized():
         here = socket.gethostname()
         return any(node["NodeManagerHostname"] != here for node in ray.nodes() if node["Alive"])
-    return bool(os.environ.get("RAY_ADDRESS")) or _running_here()
+    if os.environ.get("RAY_ADDRESS"):
+        return True
+    # Where `ray start` leaves its address; without that file Ray needn't be imported to ask.
+    folders = (*map(os.environ.get, ("RAY_TMPDIR", "TMPDIR")), tempfile.gettempdir(), "/tmp")
+    left = (f"{folder}/ray/ray_current_cluster" for folder in folders if folder)
+    return any(map(os.path.exists, left)) and _running_here()
 
 
 def _running_here() -> bool:
@@ -102,14 +107,6 @@ def _running_here() -> bool:
 
     A head that was killed leaves one too, and `ray.init` would wait for it for minutes.
     """
-    folders = (
-        os.environ.get("RAY_TMPDIR"),
-        os.environ.get("TMPDIR"),
-        tempfile.gettempdir(),
-        "/tmp",
-    )
-    if not any(os.path.exists(f"{folder}/ray/ray_current_cluster") for folder in folders if folder):
-        return False  # said without importing Ray
     from ray._private.utils import read_ray_address
 
     host, _, port = (read_ray_address() or "").rpartition(":")

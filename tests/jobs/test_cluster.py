@@ -3,7 +3,7 @@
 import socket
 
 import pytest
-from pipemill.jobs.cluster import _running_here, _start, pool_size
+from pipemill.jobs.cluster import _running_here, _start, joins_cluster, pool_size
 from pipemill.jobs.errors import ConfigError, RunError
 from pipemill.jobs.job import ActorsSection
 
@@ -15,6 +15,19 @@ def test_the_address_of_a_dead_head_is_not_waited_for(monkeypatch, tmp_path):
         (tmp_path / "at").write_text(f"127.0.0.1:{server.getsockname()[1]}")
         assert _running_here()
     assert not _running_here()
+
+
+def test_a_ray_that_was_started_here_is_joined(monkeypatch, tmp_path):
+    monkeypatch.setattr("ray.is_initialized", lambda: False)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    assert not joins_cluster()
+    (tmp_path / "ray").mkdir()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        (tmp_path / "ray/ray_current_cluster").write_text(address)
+        assert joins_cluster()
+    assert not joins_cluster()  # its head was killed
 
 
 @pytest.mark.parametrize(
