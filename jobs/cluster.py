@@ -97,8 +97,9 @@ def joins_cluster() -> bool:
     if os.environ.get("RAY_ADDRESS"):
         return True
     # Where `ray start` leaves its address; without that file Ray needn't be imported to ask.
-    folders = (*map(os.environ.get, ("RAY_TMPDIR", "TMPDIR")), tempfile.gettempdir(), "/tmp")
-    left = (f"{folder}/ray/ray_current_cluster" for folder in folders if folder)
+    named = os.environ.get("RAY_TMPDIR")
+    folders = [named] if named else [tempfile.gettempdir(), "/tmp"]
+    left = [f"{folder}/ray/ray_current_cluster" for folder in folders]
     return any(map(os.path.exists, left)) and _running_here()
 
 
