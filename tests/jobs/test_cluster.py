@@ -3,7 +3,13 @@
 import socket
 
 import pytest
-from pipemill.jobs.cluster import _address_file, _running_here, _start, pool_size
+from pipemill.jobs.cluster import (
+    _address_file,
+    _running_here,
+    _start,
+    joins_other_machines,
+    pool_size,
+)
 from pipemill.jobs.errors import ConfigError, RunError
 from pipemill.jobs.job import ActorsSection
 from ray._private.utils import get_ray_address_file
@@ -28,6 +34,19 @@ def test_the_address_is_where_ray_looks_for_it(monkeypatch, tmp_path, names):
     for name in names:
         monkeypatch.setenv(name, str(tmp_path / name))
     assert str(_address_file()) == get_ray_address_file(None)
+
+
+def test_a_ray_that_was_started_here_is_joined(monkeypatch, tmp_path):
+    monkeypatch.setattr("pipemill.jobs.cluster._is_connected", lambda: False)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    assert not joins_other_machines("auto")
+    (tmp_path / "ray").mkdir()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        (tmp_path / "ray/ray_current_cluster").write_text(address)
+        assert joins_other_machines("auto")
+    assert not joins_other_machines("auto")  # its head was killed
 
 
 @pytest.mark.parametrize(

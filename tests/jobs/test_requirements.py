@@ -387,7 +387,8 @@ def without(modules, *arguments, folder):
         capture_output=True,
         text=True,
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        # A Ray of other tests is not to be joined.
+        env={**os.environ, "PYTHONPATH": str(ROOT), "RAY_TMPDIR": str(folder)},
     )
     return done.returncode, done.stdout, done.stderr
 
