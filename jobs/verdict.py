@@ -45,5 +45,5 @@ def check_at_the_end(output: OutputSection, report: Report) -> None:
 def stopped(wrong: str, reasons: Reasons, dead: int) -> RunError:
     """The end of a run that has rows left."""
     lines = lines_of(reasons.dead_letters, reasons.kinds, reasons.read, dead)
-    advice = "Correct the cause, or raise output.max_errors; run again to resume"
+    advice = "Mend the cause, or raise output.max_errors; run again to resume"
     return RunError("\n".join([f"{wrong}.", *lines, advice]))
