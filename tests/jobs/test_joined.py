@@ -159,9 +159,9 @@ def test_a_job_may_want_a_ray_of_this_machine(head, tmp_path):
 
 def test_a_python_that_has_a_ray_can_start_no_other(monkeypatch):
     monkeypatch.setattr("pipemill.jobs.cluster._is_connected", lambda: True)
-    with pytest.raises(ConfigError, match=r"actors.cluster is local, but .*ray.shutdown\(\)"):
-        with ray_session("local"):
-            pass
+    refused = pytest.raises(ConfigError, match=r"actors.cluster is local, but .*ray.shutdown\(\)")
+    with refused, ray_session("local"):
+        pass
     with ray_session("auto"):
         pass
 
