@@ -13,6 +13,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from .supervisor import command_pid
+
 
 @dataclass(frozen=True, kw_only=True)
 class Holder:
@@ -66,7 +68,7 @@ class Holder:
 
 
 def this_process(verb: str) -> Holder:
-    pid = os.getpid()
+    pid = command_pid()
     return Holder(
         id=uuid.uuid4().hex,
         verb=verb,

@@ -8,7 +8,6 @@ number than its own, and stops. No clocks are compared: a lease is alive if its 
 
 from __future__ import annotations
 
-import os
 import sys
 import threading
 import time
@@ -21,6 +20,7 @@ from .errors import ConfigError, RunError
 from .holder import Holder, now, this_process
 from .ledger import STATE
 from .storage import create_whole, open_filesystem, write_whole
+from .supervisor import command_pid
 
 BEAT_S = 3.0
 EXPIRY_S = 15.0  # of beats that did not come
@@ -107,7 +107,7 @@ class Lease:
     def _outlive(self, number: int, holder: Holder | None, data: bytes) -> None:
         """Returns when that lease is one of a dead holder. Raises RunError if its holder lives."""
         lives = holder.lives() if holder else None
-        if lives and holder and holder.pid == os.getpid():
+        if lives and holder and holder.pid == command_pid():
             lives = holder.id in _held
         if lives is False:
             return

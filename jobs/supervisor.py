@@ -77,6 +77,11 @@ def check_interrupts() -> None:
         raise KeyboardInterrupt
 
 
+def command_pid() -> int:
+    """Return the process id that a user knows the command by: the parent's, in a child."""
+    return os.getpid() if _parent is None else os.getppid()
+
+
 def report_status(status: int) -> None:
     """Tell the parent that everything is written, and the exit status. No interrupt counts after
     that."""
