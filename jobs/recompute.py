@@ -22,6 +22,7 @@ from .part import from_ranges
 from .plan import Plan, Split
 from .prepare import Prepared, assemble
 from .requirements import check_requirements
+from .tasks import taken_parameters
 
 Notes = dict[str, Any]
 
@@ -126,7 +127,10 @@ def _settings(record: dict[str, Any], notes: Notes, row: int) -> str:
 def _plain_rows(prepared: Prepared, settings: str) -> PlainRows:
     told = json.loads(settings)
     model = replace(prepared.load.model, dtype=told["model.dtype"])
-    load = replace(prepared.load, parameters=json.dumps(told["parameters"]), model=model)
+    given = taken_parameters(told["parameters"], prepared.load.kind())
+    settled = prepared.plan.settled or {}
+    parameters = {**given, **{n: v for n, v in settled.items() if given.get(n) is None}}
+    load = replace(prepared.load, parameters=json.dumps(parameters), model=model)
     try:
         return PlainRows(load)
     except Exception as error:  # of the model's own code, or of a library that is not there

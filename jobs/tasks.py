@@ -75,11 +75,16 @@ def with_inputs(kind: Any, schema: pa.Schema) -> Any:
 
 
 def parameters_of(job: Job, kind: Any) -> dict[str, Any]:
-    """The job's, as its task takes them; null, where it says nothing else, leaves the default."""
+    """The job's, as its task takes them."""
+    return taken_parameters(job.parameters, kind)
+
+
+def taken_parameters(given: dict[str, Any], kind: Any) -> dict[str, Any]:
+    """As the task takes them; null, where it says nothing else, leaves the default."""
     if getattr(kind, "any_parameter", False):
-        return job.parameters  # the user's pipeline knows its own, and is asked when it is loaded
+        return given  # the user's pipeline knows its own, and is asked when it is loaded
     taken = {}
-    for name, value in job.parameters.items():
+    for name, value in given.items():
         if name not in kind.parameters:
             hint = nearest(name, kind.parameters) if kind.parameters else "it takes none"
             raise ConfigError(f"{kind.name} has no parameter {name!r}; {hint}")

@@ -139,7 +139,7 @@ def test_all_rows_may_fail_or_one(job, tmp_path):
 
 
 def test_retry_of_times_that_parquet_keeps_otherwise(models, tmp_path):
-    long = "[MASK] " + "word " * 400
+    long = "[MASK] " + "word " * 400 + "[MASK]"  # too far apart for one window
     (tmp_path / "rows.csv").write_text(
         f"text,at\na [MASK],2020-01-01 10:00:00\n{long},2021-01-01 10:00:00\n"
     )
