@@ -86,7 +86,7 @@ def not_loaded(error: Exception, path: str) -> RunError:
 
 
 def never_loads(path: str, why: str) -> ModelError:
-    return ModelError(f"{why} (the model is {path})")
+    return ModelError(why if path in why else f"{why} (the model is {path})")
 
 
 def _unreadable(model: ModelSection, error: OSError) -> ConfigError:

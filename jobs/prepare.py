@@ -60,6 +60,7 @@ from .tasks import (
     wanted_task,
     with_inputs,
 )
+from .without_ray import is_small
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,9 +95,9 @@ def prepare(job: Job, lease: Lease | None = None) -> Prepared:
     decides = deciding(job, kind.name, wanted_dtype(job, kind, own), weights, followed)
     seen = ledger.state()
     known = _is_known(job, ledger, decides)
-    if not (known and ledger.parts()):
+    stores = lease is not None and needs_storing(job, ledger)
+    if lease and stores:
         _check_fit(job, kind, own, (path, revision))
-    if lease and needs_storing(job, ledger):
         lease.take()
     planned = with_stored_dataset(job, ledger)
     stored = ledger.read_plan() if known else None
@@ -114,6 +115,12 @@ def prepare(job: Job, lease: Lease | None = None) -> Prepared:
     to_do = changed or not known or any(split.part not in exist for split in plan.splits)
     if to_do:
         check_requirements(job, located, dict(prepared.load.columns), prepared.placement)
+    if to_do and not exist and not stores:  # what has parts was checked when it began
+        if not prepared.asks_sample and is_small(job.actors, plan.splits):
+            # Its one process is started at once, and imports torch anyway.
+            prepared = replace(prepared, load=replace(prepared.load, checks_fit=True))
+        else:
+            _check_fit(job, kind, own, (path, revision))
     if lease and to_do and lease.holder is None:
         lease.take()
         if ledger.state() != seen:  # another run came and went in between

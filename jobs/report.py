@@ -99,7 +99,7 @@ class Report:
                 (
                     "this run",
                     f"{self.added['rows']:,} rows in {self.seconds:.1f} s, "
-                    f"{self.rows_per_second:.0f} rows/s",
+                    f"{_rate(self.rows_per_second)} rows/s",
                 )
             )
         else:
@@ -144,6 +144,10 @@ class Report:
         if self.device_busy is not None:
             lines.append(("device busy", f"{100 * self.device_busy:.0f} %"))
         return lines
+
+
+def _rate(rows_per_second: float) -> str:
+    return f"{rows_per_second:,.0f}" if rows_per_second >= 10 else f"{rows_per_second:.2g}"
 
 
 def left_out(work: Mapping[str, float]) -> dict[str, int] | None:

@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow as pa
 from pipemill.actors.budget import Budget
 from pipemill.actors.imports import importing
+from pipemill.actors.loading import LoadError
 from pipemill.actors.model import Model
 from pipemill.actors.stages import Stages
 from pipemill.actors.task import Loaded
@@ -37,6 +38,7 @@ class LoadTask:
     weights: False for workers that only tokenize and shape answers.
     own: whether the pipeline is the user's.
     compiles: whether the model is compiled by torch.
+    checks_fit: whether the worker finds out if the model can do the task, where no driver has.
     schema: the columns it adds, if they are declared or were seen in a sample.
     files: JSON files of the model's folder that say how it is used, by name, as JSON.
     """
@@ -49,6 +51,7 @@ class LoadTask:
     weights: bool = True
     own: bool = False
     compiles: bool = False
+    checks_fit: bool = False
     schema: bytes | None = None
     media: MediaAccess = field(default_factory=MediaAccess)
     files: str = "{}"
@@ -67,6 +70,8 @@ class LoadTask:
         read = tuple(c for c in kind.inputs if c.name in dict(self.columns))
         for media_kind in media_kinds(read):
             require(media_kind)  # before transformers says so in its own way
+        if self.checks_fit:
+            self._check_fit()
         load = model.load if whole else model.load_without_weights
         pipeline = load(kind.name)
         return Loaded(
@@ -79,6 +84,13 @@ class LoadTask:
             files=json.loads(self.files),
             file=self.model.file,
         )
+
+    def _check_fit(self) -> None:
+        from .model_fit import find_misfit  # which takes a LoadTask
+
+        misfit = find_misfit(self)
+        if misfit is not None:
+            raise LoadError(misfit, for_good=True)
 
     def stages(self, loaded: Loaded) -> Stages:
         on_cpu = loaded.pipeline.device.type in ("cpu", "meta")
