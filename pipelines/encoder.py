@@ -49,6 +49,7 @@ class Encoder:
         self._verdict: bool | None = None
         self._pads: bool | None = None
         self.linears = Prepacked([])
+        self._rows = text_encoder.embedding_rows(pipeline.model)
 
     def __call__(self, chunks: pa.StructArray) -> tuple[Any, np.ndarray]:
         """The model's output for each token that is read, and each chunk's length in tokens.
@@ -67,6 +68,7 @@ class Encoder:
         """The same of chunks one after the other, each of `columns` of shape (tokens,)."""
         if lengths.min(initial=1) < 1:
             raise ValueError("the text has no tokens")
+        text_encoder.check_ids(columns.get("input_ids", lengths[:0]), self._rows)
         if self.packed:
             return self._packed(columns, lengths)
         if self.compiled is not None and self.pads:

@@ -25,6 +25,7 @@ from pipemill.actors.missing_weights import describe_missing, find_missing_weigh
 from .checkpoint import CheckpointError, Tensors, find_weights, read_tensors
 from .load import LoadTask
 from .restored import restore_pipelines
+from .text_encoder import embedding_rows
 
 # A vocabulary of fewer tokens than this share of the embedding table is another model's. Tables are
 # padded, and hold tokens for other media, but are not twice as large as their vocabulary.
@@ -362,7 +363,7 @@ def _find_tokenizer_misfit(model: Any, loaded: Any) -> str | None:
             f"{folder} holds no vocabulary for its tokenizer (looked for {looked}): every word "
             "would be unknown. Copy the tokenizer's files there (tokenizer.save_pretrained)"
         )
-    rows = _embedding_rows(loaded)
+    rows = embedding_rows(loaded)
     if rows is None:
         return None
     beyond = sum(number >= rows for number in regular)
@@ -378,14 +379,6 @@ def _find_tokenizer_misfit(model: Any, loaded: Any) -> str | None:
             f"table has room for {rows:,}: the tokenizer is of another model"
         )
     return None
-
-
-def _embedding_rows(loaded: Any) -> int | None:
-    try:
-        table = loaded.get_input_embeddings()
-    except (AttributeError, NotImplementedError):
-        return None
-    return getattr(table, "num_embeddings", None)
 
 
 def _answer() -> None:

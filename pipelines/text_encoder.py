@@ -48,6 +48,24 @@ def check_tokens(count: int, limit: int | None, advice: str) -> None:
         raise ValueError(f"{count} tokens are more than the model's {limit}: {advice}")
 
 
+def embedding_rows(model: Any) -> int | None:
+    """Return how many tokens a model's embedding table holds; None if it has no such table."""
+    try:
+        table = model.get_input_embeddings()
+    except (AttributeError, NotImplementedError):
+        return None
+    return getattr(table, "num_embeddings", None)
+
+
+def check_ids(ids: np.ndarray, rows: int | None) -> None:
+    """Raise ValueError for ids beyond the table: on a GPU they would take all rows down."""
+    if rows is not None and len(ids) and int(ids.max()) >= rows:
+        raise ValueError(
+            f"the text has the token id {int(ids.max())}, beyond the model's embedding table of "
+            f"{rows}: the tokenizer and the model do not belong together"
+        )
+
+
 def max_length(pipeline: Any) -> int | None:
     """The most tokens, special ones included, that a cut text has; None for any."""
     limits = [pipeline.tokenizer.model_max_length, positions(pipeline.model)]

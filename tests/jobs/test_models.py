@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForSequenceClassification
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 import pipemill
 from tests import tiny
@@ -362,3 +362,15 @@ def test_an_old_output_goes_on_without_another_look(folder, tmp_path):
     assert run(tmp_path, folder).done == 2
     assert ds.dataset(tmp_path / "out").count_rows() == 2
     assert run(tmp_path, folder).added["splits"] == 0
+
+
+def test_a_row_with_a_token_that_the_model_does_not_know_is_a_dead_letter(folder, tmp_path):
+    """BART's <mask> is such a token: all other rows are answered."""
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.add_tokens(["zebra"])
+    tokenizer.save_pretrained(folder)
+    texts = pa.table({"text": ["a mill", "the zebra river", "wheat"]})
+    pq.write_table(texts, tmp_path / "in.parquet")
+    report = run(tmp_path, folder)
+    assert (report.done, report.dead) == (2, 1)
+    assert "beyond the model's embedding table" in report.dead_letters[0]["message"]
