@@ -66,7 +66,7 @@ def check_same(record: dict[str, Any], new: dict[str, Any], job: Job, output: st
     old = record["decides"]
     then, now = _named(old, record["job"]), _named(new, job.model_dump())
     changed = [
-        f"{name} ({then.get(name, UNSAID.get(name))} then, {now.get(name, UNSAID.get(name))} now)"
+        f"{name} ({then.get(name, repr(UNSAID.get(name)))} then, {now.get(name, repr(UNSAID.get(name)))} now)"
         for name in {**old, **new}
         if old.get(name) != new.get(name)
     ]
