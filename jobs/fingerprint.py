@@ -64,9 +64,11 @@ def check_same(record: dict[str, Any], new: dict[str, Any], job: Job, output: st
     record: of the output's job; what decides its results is held against `new`.
     """
     old = record["decides"]
-    then, now = _named(old, record["job"]), _named(new, job.model_dump())
+    unsaid = {name: repr(value) for name, value in UNSAID.items()}
+    then = {**unsaid, **_named(old, record["job"])}
+    now = {**unsaid, **_named(new, job.model_dump())}
     changed = [
-        f"{name} ({then.get(name, repr(UNSAID.get(name)))} then, {now.get(name, repr(UNSAID.get(name)))} now)"
+        f"{name} ({then.get(name)} then, {now.get(name)} now)"
         for name in {**old, **new}
         if old.get(name) != new.get(name)
     ]
