@@ -56,7 +56,7 @@ class Run:
             list(way.texts),
             PER_PART,
             output=way.output,
-            actors={"placement": "fused", **way.actors},
+            actors={"placement": "fused", "cluster": "local", **way.actors},
         )
         (folder / "job.yaml").write_text(json.dumps(wanted))
         self.mark, environment = marked_environment()
