@@ -142,10 +142,11 @@ def _start(cluster: str) -> None:
         # Ray's C++ side in this process.
         os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
         try:
-            if joins:
-                ray.init(log_to_driver=False, logging_level=logging.CRITICAL)
-            else:
-                _start_local()
+            with _silent_stderr():
+                if joins:
+                    ray.init(log_to_driver=False, logging_level=logging.CRITICAL)
+                else:
+                    _start_local()
         except BaseException as error:
             ray.shutdown()
             if not isinstance(error, Exception):
@@ -225,10 +226,7 @@ def _check_address(address: str) -> None:
 def _start_local() -> None:
     import ray
 
-    with _silent_stderr():
-        ray.init(
-            "local", log_to_driver=False, logging_level=logging.CRITICAL, include_dashboard=False
-        )
+    ray.init("local", log_to_driver=False, logging_level=logging.CRITICAL, include_dashboard=False)
 
 
 @contextmanager
@@ -278,7 +276,7 @@ def _address_file() -> Path:
 
 @contextmanager
 def _silent_stderr() -> Iterator[None]:
-    """While a local Ray starts: its C++ side says on stderr which log level it was given."""
+    """While Ray starts: its C++ side says on stderr which log level it was given."""
     saved = os.dup(2)
     nothing = os.open(os.devnull, os.O_WRONLY)
     try:

@@ -56,7 +56,7 @@ class Run:
             list(way.texts),
             PER_PART,
             output=way.output,
-            actors={"placement": "fused", **way.actors},
+            actors={"placement": "fused", "cluster": "local", **way.actors},
         )
         (folder / "job.yaml").write_text(json.dumps(wanted))
         self.mark, environment = marked_environment()
@@ -165,7 +165,7 @@ WAYS = {
         130, INTERRUPTED, environment=SLOW, change=interrupt(signal.SIGTERM, group=False)
     ),
     "taken_over": Way(1, "taken over by", environment=SLOW, change=take_over),
-    "part_blocked": Way(1, "the part could not be written", environment=SLOW, change=block_writing),
+    "part_blocked": Way(2, "is damaged, or not pipemill's", environment=SLOW, change=block_writing),
     "worker_killed": Way(1, "was killed by signal 9", environment=SLOW, change=kill_worker),
     "actor_killed": Way(0, "", environment=SLOW, change=kill("ray::MapWorker")),
     "raylet_killed": Way(1, "raylet or the head", environment=SLOW, change=kill("raylet")),
