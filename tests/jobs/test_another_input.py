@@ -7,6 +7,7 @@ import os
 import shutil
 import time
 from datetime import datetime
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -123,8 +124,7 @@ def test_a_changed_file_is_told_with_sizes_and_dates(tmp_path, t):
 def test_another_model_is_told_by_its_path_beside_the_digest(tmp_path, t):
     pipemill.run(job(tmp_path, t))
     record = json.loads((tmp_path / "out/_pipemill/job.json").read_text())
-    other = tmp_path / "other"
-    other.mkdir()
+    other = Path(shutil.copytree(tmp_path / "model", tmp_path / "other"))
     (other / "config.json").write_text('{"a": 1}')
     with pytest.raises(pipemill.ConfigError) as error:
         pipemill.run({**job(tmp_path, t), "model": str(other)})
