@@ -28,6 +28,12 @@ def folder(models, tmp_path):
     return Path(shutil.copytree(models["text-classification"], tmp_path / "model"))
 
 
+PARAMETERS = {
+    "question-answering": {"question": "who?"},
+    "zero-shot-classification": {"candidate_labels": ["a", "b"]},
+}
+
+
 def run(tmp_path, model, task="text-classification", column="text", **more):
     if not (tmp_path / "in.parquet").exists():
         pq.write_table(pa.table({column: ["a mill", "the red river"]}), tmp_path / "in.parquet")
@@ -37,7 +43,7 @@ def run(tmp_path, model, task="text-classification", column="text", **more):
         input=str(tmp_path / "in.parquet"),
         output=str(tmp_path / "out"),
         actors={"placement": "local"},
-        parameters={"question": "who?"} if task == "question-answering" else {},
+        parameters=PARAMETERS.get(task, {}),
     )
 
 
