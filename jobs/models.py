@@ -43,8 +43,8 @@ def locate_model(model: ModelSection) -> tuple[str, str | None]:
     """The path and revision that a worker loads."""
     folder = Path(model.path).expanduser()
     if folder.is_dir():
-        folder = loaded_folder(folder)
         try:
+            folder = loaded_folder(folder)
             _check_folder(model, folder)
         except OSError as error:
             raise _unreadable(model, error) from None

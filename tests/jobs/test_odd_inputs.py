@@ -133,8 +133,10 @@ def test_running_a_wrong_job_again_does_not_make_it_right(job, tmp_path):
 
 def test_all_rows_may_fail_or_one(job, tmp_path):
     path = rows(tmp_path, pa.nulls(3, pa.string()))
-    assert job(input=path, output={"path": str(tmp_path / "a"), "max_errors": 1.0}).dead == 3
-    with pytest.raises(RunError, match="3 of 3 rows failed"):
+    assert job(input=path, output={"path": str(tmp_path / "a"), "max_errors": None}).dead == 3
+    with pytest.raises(RunError, match="all 3 rows failed"):
+        job(input=path, output={"path": str(tmp_path / "c"), "max_errors": 1.0})
+    with pytest.raises(RunError, match="all 3 rows failed"):
         job(input=path, output={"path": str(tmp_path / "b"), "max_errors": 1})
 
 

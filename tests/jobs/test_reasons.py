@@ -130,9 +130,9 @@ def test_lines_of_a_file_and_files_of_a_bundle_are_named(tmp_path, monkeypatch):
     wanted = light.job(tmp_path, [], output={"rows_per_part": 100})
     report = pipemill.run({**wanted, "input": str(tmp_path / "in.jsonl")})
     assert report.splits > 1
-    places = {one["message"][:4]: one["example"] for one in report.dead_letters}
-    assert (places["Expe"]["input"], places["Expe"]["row"]) == (str(tmp_path / "in.jsonl"), 3)
-    last = places["bad7"]
+    places = {one["error"]: one["example"] for one in report.dead_letters}
+    first, last = places["JSONDecodeError"], places["ValueError"]
+    assert (first["input"], first["row"]) == (str(tmp_path / "in.jsonl"), 3)
     assert last["row"] in (390, None)  # where only reading tells, its split and its row there
     place = "row 390" if last["row"] else f"row {last['split_row']} of split {last['split']}"
     assert f"in.jsonl, {place})" in str(report)
