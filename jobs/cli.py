@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 # Little before the command has its handlers: an interrupt while Python imports is a traceback.
 from .errors import ConfigError, RunError, told_if_interrupted
-from .supervisor import handle_interrupts, report_status, supervised
+from .supervisor import delayed_interrupts, handle_interrupts, report_status, supervised
 
 if TYPE_CHECKING:
     from .job import Job
@@ -84,8 +84,9 @@ def _run_verb(arguments: list[str]) -> int:
 
 def _run(options: argparse.Namespace) -> int:
     with told_if_interrupted():
-        from .preview import show
-        from .run import run
+        with delayed_interrupts():
+            from .preview import show
+            from .run import run
 
         job = _job(options)
         report = run(job)
@@ -109,7 +110,8 @@ def _tasks(options: argparse.Namespace) -> int:
 
 def _retry(options: argparse.Namespace) -> int:
     with told_if_interrupted():
-        from .retry import retry
+        with delayed_interrupts():
+            from .retry import retry
 
         _tell(retry(_job(options)))
     return 0
@@ -145,7 +147,8 @@ def _verify(options: argparse.Namespace) -> int:
 
 
 def _job(options: argparse.Namespace, needs_output: bool = True) -> Job:
-    from .config import build_job
+    with delayed_interrupts():
+        from .config import build_job
 
     columns, sections = _columns(options.column), _sections(options)
     return build_job(options.config, options.set, columns, sections, needs_output)
@@ -176,7 +179,8 @@ def _columns(assignments: list[str]) -> dict[str, str | None]:
 
 
 def _pairs(assignments: list[str]) -> dict[str, Any]:
-    from .config import assignment
+    with delayed_interrupts():
+        from .config import assignment
 
     return dict(assignment(text) for text in assignments)
 

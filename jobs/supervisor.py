@@ -26,6 +26,8 @@ _LAST_INTERRUPT = 3
 _parent: int | None = None
 # Whether this process was interrupted.
 _interrupted = False
+# Whether interrupts are only noted.
+_delays = False
 
 
 def supervised(work: Callable[[], int]) -> int:
@@ -61,7 +63,7 @@ def handle_interrupts() -> None:
         _interrupted = True
         arrived[number] += 1
         # The same interrupt may arrive directly and forwarded.
-        if arrived[number] > raised:
+        if arrived[number] > raised and not _delays:
             raised += 1
             _silence_other_exceptions()
             raise KeyboardInterrupt
@@ -69,6 +71,18 @@ def handle_interrupts() -> None:
     for number in (*_SIGNALS, _FORWARDED):
         if signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, interrupt)
+
+
+@contextmanager
+def delayed_interrupts() -> Iterator[None]:
+    """Let an interrupt wait for the end of the block: an import in Rust would panic on stderr."""
+    global _delays
+    _delays = True
+    try:
+        yield
+    finally:
+        _delays = False
+        check_interrupts()
 
 
 def check_interrupts() -> None:
