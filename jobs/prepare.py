@@ -43,7 +43,7 @@ from .models import check_fit, find_model, locate_model
 from .partitions import is_partition_field, partition_values
 from .placement import choose
 from .plan import NOTHING, Plan
-from .requirements import check_requirements
+from .requirements import check_early_requirements, check_requirements
 from .schema_text import schema_from
 from .settle import settled_parameters
 from .sink import PartSink
@@ -88,7 +88,7 @@ def prepare(job: Job, lease: Lease | None = None) -> Prepared:
     located = locate_model(job.model)
     ledger = Ledger(absolute(job.output.path), job.output.storage_options)
     if ledger.read_job() is None:  # before all weights are read for their digest
-        check_requirements(job, located, _mapped(job), job.actors.placement)
+        check_early_requirements(job, located, job.actors.placement)
     path, revision, weights = find_model(job.model)
     kind, own = wanted_task(job, path)
     followed = model_says(job, kind, (path, revision)).followed.decides
@@ -143,7 +143,7 @@ def look(job: Job) -> Prepared:
         raise ConfigError("a datasets.Dataset is read from a run's output: name its files instead")
     ledger = Ledger(absolute(job.output.path), job.output.storage_options)
     model = locate_model(job.model)
-    check_requirements(job, model, _mapped(job), "local")
+    check_early_requirements(job, model, "local")
     kind, own = wanted_task(job, model[0])
     _check_fit(job, kind, own, model, here=True)
     plan, _ = _planned(job, ledger, None, set(), _reading(job, kind))

@@ -49,6 +49,17 @@ def check_requirements(
     _say_once(f"{_message(job.task, lacking)}. Without: {lacking[0].instead}")
 
 
+def check_early_requirements(job: Job, model: tuple[str, str | None], placement: str) -> None:
+    """Raise ConfigError for what a job needs whatever columns its input turns out to have.
+
+    A column that is no medium needs no library, and may make one needless: each counts as there.
+    """
+    kind, _ = wanted_task(job, model[0])
+    named = [name for name, own in job.input.columns.items() if own is not None]
+    perhaps = [column.name for column in kind.inputs if column.kind not in NEEDED]
+    check_requirements(job, model, [*named, *perhaps], placement)
+
+
 @lru_cache(maxsize=16)
 def _say_once(note: str) -> None:
     print(f"pipemill: {note}", file=sys.stderr)
