@@ -360,6 +360,8 @@ def test_a_cluster_that_runs_already_may_have_what_this_machine_lacks(tmp_path, 
     task, contents, *_ = CASES["a classifier of timm"]
     folder = files(tmp_path / "model", **contents)
     job = job_of(task, folder)
+    # Other tests of this process may have a Ray, which a run would use.
+    monkeypatch.setattr("pipemill.jobs.cluster._is_connected", lambda: False)
     monkeypatch.setenv("RAY_ADDRESS", "ray://head:10001")
     check_requirements(job, (str(folder), None), (), "fused")
     with pytest.raises(pipemill.ConfigError, match="timm"):
