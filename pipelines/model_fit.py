@@ -3,7 +3,7 @@
 transformers fills weights that a checkpoint lacks with random numbers, and makes a tokenizer of
 special tokens where it finds no vocabulary; both only log a line. Here transformers itself loads
 the model, with its renamings, ties and exceptions, from tensors that have a name, a type and a
-shape, and no memory (torch's FakeTensorMode). What this finds is certain; where anything else goes
+shape, and no values (torch's meta device). What this finds is certain; where anything else goes
 wrong on the way there is no verdict, and the worker's own loading says what is wrong.
 
 Run as a program it does the same in a process of its own, for drivers that import no torch.
@@ -30,9 +30,6 @@ from .text_encoder import embedding_rows
 # A vocabulary of fewer tokens than this share of the embedding table is another model's. Tables are
 # padded, and hold tokens for other media, but are not twice as large as their vocabulary.
 _LEAST_VOCABULARY = 0.5
-# More weights than this take longer to compare than a run should wait, some milliseconds each; the
-# worker compares them anyway.
-_MOST_WEIGHTS = 10_000
 # A share of the vocabulary that may lie beyond the table: BART's <mask> does.
 _MOST_BEYOND = 0.01
 
@@ -120,9 +117,7 @@ def _find_misfit(load: LoadTask) -> str | None:
     if not model.allow_missing and (reason := _find_other_head(config, model_class, task)):
         return f"{model.path} {reason}"
     tensors = _read_tensors(model, config)
-    if len(tensors) > _MOST_WEIGHTS:
-        return None
-    loaded, info = _load_fake(model_class, config, tensors)
+    loaded, info = _load_without_values(model_class, config, tensors)
     if not model.allow_missing:
         missing = find_missing_weights(loaded, info["missing_keys"], task)
         if missing:
@@ -250,11 +245,16 @@ _MAIN_INPUTS = {
 _BEYOND_TABLES = {("document-question-answering", "VisionEncoderDecoderConfig")}
 
 
-def _load_fake(model_class: Any, config: Any, tensors: Tensors) -> tuple[Any, Mapping[str, Any]]:
+def _load_without_values(
+    model_class: Any, config: Any, tensors: Tensors
+) -> tuple[Any, Mapping[str, Any]]:
     import torch
-    from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
-    def load() -> tuple[Any, Mapping[str, Any]]:
+    weights = {
+        name: torch.empty(shape, dtype=_torch_type(dtype), device="meta")
+        for name, (dtype, shape) in tensors.items()
+    }
+    with _values_left_out():
         return model_class.from_pretrained(
             None,
             config=config,
@@ -262,19 +262,6 @@ def _load_fake(model_class: Any, config: Any, tensors: Tensors) -> tuple[Any, Ma
             output_loading_info=True,
             ignore_mismatched_sizes=True,
         )
-
-    with _serial_loading(), _equal_fakes():
-        with FakeTensorMode(allow_non_fake_inputs=True):
-            weights = {
-                name: torch.empty(shape, dtype=_torch_type(dtype))
-                for name, (dtype, shape) in tensors.items()
-            }
-            try:
-                return load()
-            except DataDependentOutputException:
-                pass  # the model's constructor computes with numbers
-        # Outside of the mode only the missing weights take memory.
-        return load()
 
 
 # torch's names of safetensors' types.
@@ -301,38 +288,33 @@ def _torch_type(name: str) -> Any:
 
 
 @contextmanager
-def _equal_fakes() -> Iterator[None]:
-    """Let tensors without values be equal: transformers compares tied ones that are saved twice."""
+def _values_left_out() -> Iterator[None]:
+    """Keep transformers from asking for values while it loads tensors that have none.
+
+    Raise KeyError where this transformers has no such steps: then there is no verdict.
+    """
     import torch
-    from torch._subclasses.fake_tensor import FakeTensor
+    from transformers import PreTrainedModel, core_model_loading
 
     usual = torch.equal
 
-    def equal(one: Any, other: Any) -> bool:
-        if isinstance(one, FakeTensor) or isinstance(other, FakeTensor):
-            return one.shape == other.shape
-        return usual(one, other)
+    def equal(one: Any, other: Any) -> bool:  # of tied weights that are saved twice
+        return one.shape == other.shape if one.is_meta or other.is_meta else usual(one, other)
 
-    torch.equal = equal
+    steps: list[tuple[Any, str, Any]] = [
+        (core_model_loading, "_materialize_copy", lambda tensor, *_, **__: tensor[...]),
+        (PreTrainedModel, "_move_missing_keys_from_meta_to_device", lambda *_: None),
+        (PreTrainedModel, "_initialize_missing_keys", lambda *_: None),
+        (torch, "equal", equal),
+    ]
+    before = [(owner, name, vars(owner)[name]) for owner, name, _ in steps]
     try:
+        for owner, name, step in steps:
+            setattr(owner, name, step)
         yield
     finally:
-        torch.equal = usual
-
-
-@contextmanager
-def _serial_loading() -> Iterator[None]:
-    """Keep transformers from loading on several threads: a mode of torch holds in one only."""
-    name = "HF_DEACTIVATE_ASYNC_LOAD"
-    before = os.environ.get(name)
-    os.environ[name] = "1"
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ[name]
-        else:
-            os.environ[name] = before
+        for owner, name, step in before:
+            setattr(owner, name, step)
 
 
 def _describe_mismatch(model: Any, mismatched: Any) -> str:
