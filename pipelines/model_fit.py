@@ -16,10 +16,11 @@ import pickle
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
+from pipemill.actors.imports import importing
 from pipemill.actors.missing_weights import describe_missing, find_missing_weights
 
 from .checkpoint import CheckpointError, Tensors, find_weights, read_tensors
@@ -95,7 +96,9 @@ class FitCheck:
 
 
 def _find_misfit(load: LoadTask) -> str | None:
-    restore_pipelines()
+    # In a process of the user's own they are there, beside much that is not to stay.
+    with nullcontext() if "transformers.pipelines" in sys.modules else importing():
+        restore_pipelines()
     model, task = load.resolved_model(), load.kind().name
     classes, pipeline_class = model.find_classes(task)
     try:
