@@ -56,7 +56,7 @@ def ray_until_end() -> Iterator[None]:
 def ray_session(cluster: str = "auto") -> Iterator[None]:
     """Ray for the time of a run: the one that is running or configured, else a local one.
 
-    cluster: "local" for one of this run, whatever else is running.
+    cluster: "local" starts one for this run, even if another is running.
     """
     global _ours
     if _is_connected():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 from collections.abc import Mapping
@@ -28,13 +27,19 @@ from .errors import ConfigError, ModelError, RunError
 from .fingerprint import digest_folder
 from .job import ModelSection
 from .model_says import loaded_folder
+from .own_code import read_config
 
 
 def find_model(model: ModelSection) -> tuple[str, str | None, str]:
     """The path and revision that a worker loads, and a digest of the weights."""
     path, commit = locate_model(model)
+    return path, commit, digest_model(model, commit)
+
+
+def digest_model(model: ModelSection, commit: str | None) -> str:
+    """Return what changes when the model's files do: on the Hub, the commit."""
     try:
-        return path, commit, commit or digest_folder(Path(model.path).expanduser())
+        return commit or digest_folder(Path(model.path).expanduser())
     except OSError as error:
         raise _unreadable(model, error) from None
 
@@ -110,7 +115,7 @@ def _check_folder(model: ModelSection, folder: Path) -> None:
         )
     try:
         check_files(folder, (folder / name for name in names))
-        config = _read_config(folder)
+        config = read_config(str(folder), None)
         # Code of the model's may keep its weights anywhere.
         if not (model.trust_remote_code and config.get("auto_map")):
             weights = find_weights(folder, config, pickled=not model.use_safetensors)
@@ -118,16 +123,6 @@ def _check_folder(model: ModelSection, folder: Path) -> None:
     except CheckpointError as error:
         raise ConfigError(str(error)) from None
     _check_quantization(model, config)
-
-
-def _read_config(folder: Path) -> dict[str, Any]:
-    try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ConfigError(f"{folder / 'config.json'} is not JSON: {error}") from None
-    if not isinstance(config, dict):
-        raise ConfigError(f"{folder / 'config.json'} holds no keys: it is not a model's")
-    return config
 
 
 # What transformers needs for weights that a library has quantized: modules by method.

@@ -45,7 +45,7 @@ def model_brings(job: Job, path: str) -> bool:
 
     Raises ConfigError if the folder's code is needed and model.trust_remote_code is off.
     """
-    config = _config(path, job.model.revision)
+    config = read_config(path, job.model.revision)
     own = (config.get("custom_pipelines") or {}).get(job.task)
     by_code = own is not None and job.pipeline_class is None
     if not job.model.trust_remote_code:
@@ -64,8 +64,11 @@ def _refuse(job: Job, what: str) -> None:
     )
 
 
-def _config(path: str, revision: str | None) -> dict[str, Any]:
-    """The model's config.json, of a folder or of the local cache of the Hub."""
+def read_config(path: str, revision: str | None) -> dict[str, Any]:
+    """Return the model's config.json, of a folder or of the local cache of the Hub.
+
+    Raise ConfigError for one that is not a JSON object.
+    """
     file = Path(path) / "config.json"
     if not Path(path).is_dir():
         from huggingface_hub import try_to_load_from_cache
@@ -78,7 +81,9 @@ def _config(path: str, revision: str | None) -> dict[str, Any]:
         config = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ConfigError(f"{file} is not JSON: {error}") from None
-    return config if isinstance(config, dict) else {}
+    if not isinstance(config, dict):
+        raise ConfigError(f"{file} holds no keys: it is not a model's")
+    return config
 
 
 def _source(name: str) -> Path | None:

@@ -39,7 +39,7 @@ from .listing import InputFile
 from .media import merged_columns
 from .media_roots import media_access
 from .model_says import model_says, root_of
-from .models import check_fit, find_model, locate_model
+from .models import check_fit, digest_model, locate_model
 from .partitions import is_partition_field, partition_values
 from .placement import choose
 from .plan import NOTHING, Plan
@@ -89,7 +89,8 @@ def prepare(job: Job, lease: Lease | None = None) -> Prepared:
     ledger = Ledger(absolute(job.output.path), job.output.storage_options)
     if ledger.read_job() is None:  # before all weights are read for their digest
         check_early_requirements(job, located, job.actors.placement)
-    path, revision, weights = find_model(job.model)
+    path, revision = located
+    weights = digest_model(job.model, revision)
     kind, own = wanted_task(job, path)
     followed = model_says(job, kind, (path, revision)).followed.decides
     decides = deciding(job, kind.name, wanted_dtype(job, kind, own), weights, followed)

@@ -50,7 +50,7 @@ def check_requirements(
 
 
 def check_early_requirements(job: Job, model: tuple[str, str | None], placement: str) -> None:
-    """Raise ConfigError for what a job needs whatever columns its input turns out to have.
+    """Raise ConfigError for libraries that a job needs regardless of its input's columns.
 
     A column that is no medium needs no library, and may make one needless: each counts as there.
     """

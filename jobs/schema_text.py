@@ -15,7 +15,7 @@ _EXAMPLES = (
 
 
 def schema_from(columns: Mapping[str, str], key: str = "output.schema") -> pa.Schema:
-    """Raises ConfigError for a type that is none. key: where the config says them."""
+    """Raises ConfigError for an unknown type. key: where the config says them."""
     if not columns:
         raise ConfigError(f"{key} names no column")
     return pa.schema([(name, _parsed(text, f"{key}.{name}")) for name, text in columns.items()])

@@ -58,7 +58,7 @@ def fill_media(chat: list[dict[str, Any]], values: Mapping[str, Any]) -> None:
 
 
 def chat_beside(values: Mapping[str, Any], processor: Any) -> list[dict[str, Any]] | None:
-    """The row's media and text as one message of the user's, for a model that reads chats.
+    """The row's media and text as one user message, for a model that reads chats.
 
     None where there is no such model, no medium, or no text; and where the text has the model's
     own marks for its media: then it is the whole prompt.

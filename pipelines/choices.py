@@ -32,5 +32,5 @@ def count(default: int | None, least: int = 0) -> Parameter:
 
 
 def texts(default: Any, kind: str = "list") -> Parameter:
-    """A list of texts, or whatever else kind says; not an empty one."""
+    """A list of texts (or what `kind` names), which must not be empty."""
     return Parameter(default, kind, each=TEXT, filled=True)

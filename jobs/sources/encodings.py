@@ -7,6 +7,7 @@ import io
 from typing import IO, Any
 
 from .bad_file import BadFile
+from .pulled_stream import PulledStream
 
 HEAD = 2**16
 _READ = 2**18
@@ -50,32 +51,22 @@ def check_is_text(head: bytes) -> None:
         raise BadFile("it is binary, not text")
 
 
-class DecodedStream(io.RawIOBase):
+class DecodedStream(PulledStream):
     """The text of a stream in some encoding, as UTF-8. It can't be seeked in."""
 
     def __init__(self, stream: IO[bytes] | io.RawIOBase, encoding: str) -> None:
-        self._stream = stream
+        super().__init__(stream)
         self._decoder = codecs.getincrementaldecoder(encoding)(errors="pipemill")
-        self._left = b""
         self._ended = False
 
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        while not self._left and not self._ended:
+    def _next_piece(self) -> bytes:
+        piece = b""
+        while not piece and not self._ended:
             data = self._stream.read(_READ) or b""
             self._ended = not data
             text = self._decoder.decode(data, final=self._ended)
-            self._left = text.encode("utf-8", "surrogateescape")
-        count = min(len(buffer), len(self._left))
-        buffer[:count] = self._left[:count]
-        self._left = self._left[count:]
-        return count
-
-    def close(self) -> None:
-        self._stream.close()
-        super().close()
+            piece = text.encode("utf-8", "surrogateescape")
+        return piece
 
 
 class RejoinedStream(io.RawIOBase):

@@ -7,9 +7,10 @@ import io
 import json
 import re
 from collections.abc import Iterator
-from typing import IO, Any
+from typing import IO
 
 from .bad_file import BadFile
+from .pulled_stream import PulledStream
 
 _READ = 2**18
 # An element that has not ended after so much text has lost its end.
@@ -55,28 +56,15 @@ def _is_cut_off(error: json.JSONDecodeError, length: int) -> bool:
     return error.pos > length - 12 or error.msg.startswith("Unterminated string")
 
 
-class DocumentStream(io.RawIOBase):
+class DocumentStream(PulledStream):
     """Such a file as JSON Lines. Raises BadFile where it is no JSON. It can't be seeked in."""
 
     def __init__(self, stream: IO[bytes] | io.RawIOBase) -> None:
-        self._stream = stream
+        super().__init__(stream)
         self._lines = self._objects()
-        self._left = b""
 
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        if not self._left:
-            self._left = next(self._lines, b"")
-        count = min(len(buffer), len(self._left))
-        buffer[:count] = self._left[:count]
-        self._left = self._left[count:]
-        return count
-
-    def close(self) -> None:
-        self._stream.close()
-        super().close()
+    def _next_piece(self) -> bytes:
+        return next(self._lines, b"")
 
     def _objects(self) -> Iterator[bytes]:
         decoder = json.JSONDecoder()

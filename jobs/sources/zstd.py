@@ -2,42 +2,36 @@
 
 from __future__ import annotations
 
-import io
 from typing import IO, Any
 
 import zstandard
 
 from .bad_file import BadFile
+from .pulled_stream import PulledStream
 
 _READ = 2**18
 # 2 GiB, the largest that the format's own tool writes. Most readers refuse more than 128 MiB.
 _LARGEST_WINDOW = 2**31
 
 
-class ZstdStream(io.RawIOBase):
+class ZstdStream(PulledStream):
     """The decompressed bytes of one frame or several. Raises EOFError, BadFile."""
 
     def __init__(self, stream: IO[bytes]) -> None:
-        self._stream = stream
+        super().__init__(stream)
         self._frame: Any = None
-        self._input = self._left = b""
+        self._input = b""
 
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        while not self._left:
+    def _next_piece(self) -> bytes:
+        while True:
             if not self._input:
                 self._input = self._stream.read(_READ)
             if not self._input:
                 if self._frame is not None:
                     raise EOFError("the file is cut off: its last zstd frame does not end")
-                return 0
-            self._left = self._decompressed()
-        count = min(len(buffer), len(self._left))
-        buffer[:count] = self._left[:count]
-        self._left = self._left[count:]
-        return count
+                return b""
+            if piece := self._decompressed():
+                return piece
 
     def _decompressed(self) -> bytes:
         if self._frame is None:
@@ -51,7 +45,3 @@ class ZstdStream(io.RawIOBase):
         if self._frame.eof:
             self._frame = None
         return data
-
-    def close(self) -> None:
-        self._stream.close()
-        super().close()

@@ -1,0 +1,36 @@
+"""A stream of bytes that are made one piece at a time."""
+
+from __future__ import annotations
+
+import io
+from typing import IO, Any
+
+
+class PulledStream(io.RawIOBase):
+    """Bytes made from another stream's; a subclass says how.
+
+    source: the stream that is read; it is closed with this one.
+    """
+
+    def __init__(self, source: IO[bytes] | io.RawIOBase) -> None:
+        self._stream: Any = source
+        self._left = b""
+
+    def _next_piece(self) -> bytes:
+        """Return the next bytes; none at the end."""
+        raise NotImplementedError
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        if not self._left:
+            self._left = self._next_piece()
+        count = min(len(buffer), len(self._left))
+        buffer[:count] = self._left[:count]
+        self._left = self._left[count:]
+        return count
+
+    def close(self) -> None:
+        self._stream.close()
+        super().close()
