@@ -64,6 +64,7 @@ class Model:
                     "finds no GPU on this worker"
                 )
             device = torch.device("cuda:0")
+            _leave_room_for_others(torch, self.num_gpus)
         else:
             device = torch.device("cpu")
             torch.set_num_threads(max(int(self.num_cpus), 1))
@@ -198,6 +199,8 @@ _ENCODERS = {
     "longt5": "LongT5EncoderModel",
     "switch_transformers": "SwitchTransformersEncoderModel",
 }
+# What CUDA itself holds for a process, which torch does not count.
+_CONTEXT_BYTES = 600 * 2**20
 # What a pipeline may be made of beside its model, from the model's folder.
 _PARTS = ("tokenizer", "image_processor", "video_processor", "processor")
 
@@ -232,6 +235,14 @@ def _set_generation(model: Any, path: str, revision: str | None) -> None:
         return
     with suppress(OSError):  # it says nothing
         model.generation_config = GenerationConfig.from_pretrained(path, revision=revision)
+
+
+def _leave_room_for_others(torch: Any, share: float) -> None:
+    """Keep this process to its share of the GPU's memory: others hold the rest."""
+    if share < 1:
+        total = torch.cuda.get_device_properties(0).total_memory
+        mine = share - _CONTEXT_BYTES / total
+        torch.cuda.set_per_process_memory_fraction(max(mine, share / 2))
 
 
 def _quiet(transformers: Any) -> None:

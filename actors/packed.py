@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 
 from .on_host import on_device
+from .varlen_kernels import Kernel, Sequences
 
 _NAME = "pipemill_packed"
-_stream = threading.local()  # .lengths, .asked: of this thread's forward pass
+_stream = threading.local()  # .lengths, .asked, .kernel, .starts: of this thread's forward pass
 
 
 @dataclass
@@ -34,13 +35,19 @@ class Asked:
 
 
 @contextmanager
-def stream_of(lengths: np.ndarray, asked: Asked | None = None) -> Iterator[None]:
-    """Within it a row of tokens is sequences of these lengths, one after the other."""
-    _stream.lengths, _stream.asked = lengths, asked
+def stream_of(
+    lengths: np.ndarray, asked: Asked | None = None, kernel: Kernel | None = None
+) -> Iterator[None]:
+    """Within it a row of tokens is sequences of these lengths, one after the other.
+
+    kernel: what computes the attention of all of them at once; None for one dense attention for
+        each length.
+    """
+    _stream.lengths, _stream.asked, _stream.kernel, _stream.starts = lengths, asked, kernel, {}
     try:
         yield
     finally:
-        del _stream.lengths, _stream.asked
+        del _stream.lengths, _stream.asked, _stream.kernel, _stream.starts
 
 
 def exchange_attention(model: Any) -> str:
@@ -85,8 +92,9 @@ def _attention(
             raise NotImplementedError("such attention needs every token's place")
         places, heads = asked.places, key.shape[1]
         streams[1:] = [t[0].unflatten(-1, (heads, -1)) for t in (asked.keys, asked.values)]
-    if query.device.type == "cuda" and query.element_size() == 2:
-        return _varlen(streams, places, scaling, causal, sliding_window)[None], None
+    if _stream.kernel is not None:
+        sequences = _sequences(streams, places, scaling, causal, sliding_window)
+        return _stream.kernel(sequences)[None], None
     if places is not None:
         return _of_some(streams, places, scaling)[None], None
     return _by_length(streams, scaling, causal, sliding_window)[None], None
@@ -136,30 +144,44 @@ def _of_some(streams: list[Any], places: np.ndarray, scale: float | None) -> Any
     return out
 
 
-def _varlen(
+def _sequences(
     streams: list[Any],
     places: np.ndarray | None,
     scale: float | None,
     causal: bool,
     window: int | None,
-) -> Any:
-    """All sequences in one call, on a GPU. Untried: no GPU was at hand."""
-    from torch.nn.attention.varlen import varlen_attn
-
-    ends = np.concatenate([[0], np.cumsum(_stream.lengths)]).astype(np.int32)
-    # Of the queries: as many in each sequence as tokens of it are asked for.
-    asking = ends if places is None else np.searchsorted(places, ends).astype(np.int32)
-    side = -1 if window is None else window - 1
-    return varlen_attn(
-        *(stream.contiguous() for stream in streams),
-        on_device(asking, streams[0].device),
-        on_device(ends, streams[0].device),
-        int(np.diff(asking).max()),
-        int(np.diff(ends).max()),
+) -> Sequences:
+    query, key, value = (stream.contiguous() for stream in streams)
+    key_starts, longest_key = _starts(None, key.device)
+    query_starts, longest_query = _starts(places, key.device)
+    return Sequences(
+        query=query,
+        key=key,
+        value=value,
+        query_starts=query_starts,
+        key_starts=key_starts,
+        longest_query=longest_query,
+        longest_key=longest_key,
         scale=scale,
-        window_size=(side, 0 if causal else side),
-        enable_gqa=streams[0].shape[1] != streams[1].shape[1],
+        causal=causal,
+        window=window,
     )
+
+
+def _starts(places: np.ndarray | None, device: Any) -> tuple[Any, int]:
+    """Where the sequences start, on the device, and the longest. Made once for all layers.
+
+    places: count the tokens at these places only.
+    """
+    known: dict[bool, tuple[Any, int]] = _stream.starts
+    all_tokens = places is None
+    if all_tokens not in known:
+        starts = np.append(0, np.cumsum(_stream.lengths))
+        if places is not None:
+            starts = np.searchsorted(places, starts)
+        longest = int(np.diff(starts).max())
+        known[all_tokens] = on_device(starts.astype(np.int32), device), longest
+    return known[all_tokens]
 
 
 def _near(length: int, window: int | None, causal: bool, device: Any) -> Any:

@@ -26,4 +26,4 @@ def remember(job: Job, ledger: Ledger, tokens: int | None) -> None:
 
 
 def _device(job: Job) -> str:
-    return "gpu" if job.actors.num_gpus else "cpu"
+    return "gpu" if job.actors.gpus_each else "cpu"

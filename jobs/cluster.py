@@ -317,16 +317,18 @@ def pool_size(actors: ActorsSection, placement: str, splits: int) -> tuple[int, 
 
 def _count(node: dict[str, float], actors: ActorsSection) -> int:
     by_cpu = math.floor(node.get("CPU", 0) / actors.num_cpus + 1e-9)
-    by_gpu = math.floor(node.get("GPU", 0) / actors.num_gpus + 1e-9) if actors.num_gpus else by_cpu
+    if not actors.gpus_each:
+        return max(by_cpu, 0)
+    by_gpu = math.floor(node.get("GPU", 0) / actors.gpus_each + 1e-9)
     return max(min(by_cpu, by_gpu), 0)
 
 
 def _nothing_fits(nodes: list[dict[str, float]], actors: ActorsSection, tasks: float) -> str:
     cpus = max((node.get("CPU", 0) for node in nodes), default=0)
     gpus = max((node.get("GPU", 0) for node in nodes), default=0)
-    if actors.num_gpus > gpus:
+    if actors.gpus_each > gpus:
         return (
-            f"an actor asks for {actors.num_gpus:g} GPU (actors.num_gpus), but the largest node "
+            f"an actor asks for {actors.gpus_each:g} GPU (actors.num_gpus), but the largest node "
             f"of this Ray cluster has {gpus:g}: set actors.num_gpus to 0 for CPU"
         )
     extra = f" beside {tasks:g} for the read and write tasks" if tasks else ""
@@ -343,7 +345,7 @@ def in_use(actors: ActorsSection) -> str | None:
     import ray
 
     total, free = ray.cluster_resources(), ray.available_resources()
-    for name, needs in (("CPU", actors.num_cpus), ("GPU", actors.num_gpus)):
+    for name, needs in (("CPU", actors.num_cpus), ("GPU", actors.gpus_each)):
         have, left = total.get(name, 0), free.get(name, 0)
         if left < needs <= have:
             return f"waits for {name}s ({have - left:g} of {have:g} in use)"

@@ -111,7 +111,8 @@ def forecast(job: Job, rows: int, seconds: float) -> Forecast:
         raise RunError(f"no row could be computed: {settings[0].problem}")
     rate = next(s.rows_per_second for s in settings if s.size == best) or 0.0
     whole = trial.sampled.whole
-    gpus, most = job.actors.num_gpus, job.actors.max
+    actors = trial.prepared.job.actors
+    gpus, most = actors.gpus_each, actors.max
     lost, sizes = trial.lost, trial.sizes
     return Forecast(
         rows=whole,

@@ -49,6 +49,7 @@ AutoOrCount = Annotated[
 ]
 Count = Annotated[int, BeforeValidator(_no_flag)]
 Number = Annotated[float, BeforeValidator(_no_flag)]
+FiniteCount = Annotated[Number, Field(ge=0, allow_inf_nan=False)]
 
 
 def _path_or_dataset(value: Any, paths: Any) -> Any:
@@ -176,6 +177,10 @@ class ActorsSection(_Section):
 
     min: so many are asked for at once, where a cluster grows; elsewhere as many start as fit.
     max: "auto" for as many as fit.
+    num_gpus: GPUs of each actor, or a share of one; "gpu" divides each GPU among `per_gpu` actors;
+        "cpu" is 0; "auto" is "gpu" where the cluster or this machine has GPUs, else "cpu".
+    per_gpu: actors that share a GPU; "auto" for as many as the model, the GPU's memory and the CPUs
+        suggest.
     placement: "fused" (one actor reads, computes and writes), "staged" (three Ray operators),
         "local" (this process, without Ray), or "auto".
     cluster: "auto" joins the Ray that runs or that RAY_ADDRESS names; "local" starts one for this
@@ -186,7 +191,8 @@ class ActorsSection(_Section):
 
     min: Count = Field(default=1, ge=1)
     max: AutoOrCount = "auto"
-    num_gpus: Number = Field(default=0, ge=0, allow_inf_nan=False)
+    num_gpus: Literal["auto", "gpu", "cpu"] | FiniteCount = "auto"
+    per_gpu: AutoOrCount = "auto"
     num_cpus: Number = Field(default=1, gt=0, allow_inf_nan=False)
     placement: Literal["auto", "fused", "staged", "local"] = "auto"
     cluster: Literal["auto", "local"] = "auto"
@@ -196,7 +202,19 @@ class ActorsSection(_Section):
     def _ordered(self) -> ActorsSection:
         if self.max != "auto" and self.max < self.min:
             raise ValueError(f"max ({self.max}) is less than min ({self.min})")
+        if self.per_gpu != "auto" and self.num_gpus not in ("auto", "gpu"):
+            raise ValueError(
+                f"per_gpu ({self.per_gpu}) divides GPUs where num_gpus is auto or gpu, and "
+                f"num_gpus is {self.num_gpus}: leave out one of the two"
+            )
         return self
+
+    @property
+    def gpus_each(self) -> float:
+        """GPUs of each actor, once the device is chosen (`choose_device`)."""
+        if isinstance(self.num_gpus, str):
+            raise TypeError("the device is not chosen yet")
+        return self.num_gpus
 
 
 class Job(_Section):

@@ -213,7 +213,7 @@ def _pool(actors: ActorsSection, size: tuple[int, int], calls: int) -> dict[str,
     return {
         "compute": strategy,
         "num_cpus": actors.num_cpus,
-        "num_gpus": actors.num_gpus or None,
+        "num_gpus": actors.gpus_each or None,
     }
 
 

@@ -28,6 +28,7 @@ from .columns import (
     with_needed,
 )
 from .dataset_input import is_dataset
+from .devices import choose_device
 from .errors import ConfigError
 from .features import features_of
 from .fingerprint import check_same, deciding, fingerprint
@@ -67,6 +68,7 @@ from .without_ray import is_small
 class Prepared:
     """A job that can run: what to load, what to read, where to write, and what is planned."""
 
+    job: Job  # with the device that was chosen
     plan: Plan
     ledger: Ledger
     load: LoadTask
@@ -87,13 +89,16 @@ def prepare(job: Job, lease: Lease | None = None) -> Prepared:
         )
     located = locate_model(job.model)
     ledger = Ledger(absolute(job.output.path), job.output.storage_options)
-    if ledger.read_job() is None:  # before all weights are read for their digest
+    record = ledger.read_job()
+    if record is None:  # before all weights are read for their digest
         check_early_requirements(job, located, job.actors.placement)
+    job = choose_device(job, located)
     path, revision = located
     weights = digest_model(job.model, revision)
     kind, own = wanted_task(job, path)
     followed = model_says(job, kind, (path, revision)).followed.decides
-    decides = deciding(job, kind.name, wanted_dtype(job, kind, own), weights, followed)
+    dtype = wanted_dtype(job, kind, own, record if ledger.parts() else None)
+    decides = deciding(job, kind.name, dtype, weights, followed)
     seen = ledger.state()
     known = _is_known(job, ledger, decides)
     stores = lease is not None and needs_storing(job, ledger)
@@ -145,6 +150,7 @@ def look(job: Job) -> Prepared:
     ledger = Ledger(absolute(job.output.path), job.output.storage_options)
     model = locate_model(job.model)
     check_early_requirements(job, model, "local")
+    job = choose_device(job, model, here=True)
     kind, own = wanted_task(job, model[0])
     _check_fit(job, kind, own, model, here=True)
     plan, _ = _planned(job, ledger, None, set(), _reading(job, kind))
@@ -185,10 +191,11 @@ def assemble(
         plan.settled = settled_parameters(kind, parameters, path, source, plan.splits, columns)
     settled = {n: value for n, value in plan.settled.items() if parameters.get(n) is None}
     return Prepared(
+        job=job,
         plan=plan,
         ledger=ledger,
         load=replace(
-            _load(job, kind, model, columns, {**parameters, **settled}, own, plan),
+            _load(job, kind, model, columns, {**parameters, **settled}, own, plan, decides),
             files=json.dumps(says.files),
         ),
         pooling=says.followed.pooling,
@@ -215,7 +222,7 @@ def _check_fit(
     """Raise ConfigError for a model that can't do the task. model: path and revision."""
     load = LoadTask(
         task=kind.name,
-        model=_model(job, kind, own, model),
+        model=_model(job, model, wanted_dtype(job, kind, own)),
         columns=tuple(_mapped(job).items()),
         own=own,
     )
@@ -235,11 +242,12 @@ def _load(
     parameters: dict[str, Any],
     own: bool,
     plan: Plan,
+    decides: dict[str, Any],
 ) -> LoadTask:
     tokens = job.batching.max_tokens
     return LoadTask(
         task=kind.name,
-        model=_model(job, kind, own, model),
+        model=_model(job, model, decides.get("model.dtype") or wanted_dtype(job, kind, own)),
         columns=tuple(columns.items()),
         parameters=json.dumps(parameters),
         max_tokens=None if tokens == "auto" else tokens,
@@ -250,17 +258,17 @@ def _load(
     )
 
 
-def _model(job: Job, kind: Any, own: bool, model: tuple[str, str | None]) -> Model:
+def _model(job: Job, model: tuple[str, str | None], dtype: str) -> Model:
     path, revision = model
     return Model(
         path=path,
         revision=revision,
-        dtype=wanted_dtype(job, kind, own),
+        dtype=dtype,
         trust_remote_code=job.model.trust_remote_code,
         use_safetensors=job.model.use_safetensors,
         allow_missing=job.model.allow_missing,
         pipeline_class=job.pipeline_class,
-        num_gpus=job.actors.num_gpus,
+        num_gpus=job.actors.gpus_each,
         num_cpus=job.actors.num_cpus,
         root=root_of(job.model, path),
     )

@@ -15,6 +15,7 @@ from pipemill.actors.batch import Batch
 from pipemill.pipelines.plain_rows import PlainRows
 
 from .config import make_job
+from .devices import choose_device
 from .errors import ConfigError
 from .ledger import Ledger
 from .models import find_model, not_loaded
@@ -99,6 +100,7 @@ def _reopened(
             f"the model at {job.model.path} is not the one that computed {ledger.path}: its files "
             "have changed. Put the old ones back to compute a sample again"
         )
+    job = choose_device(job, (path, revision), here=True)
     prepared = assemble(job, plan, ledger, record["decides"], (path, revision))
     check_requirements(job, (path, revision), dict(prepared.load.columns), "local")
     return prepared

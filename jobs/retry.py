@@ -15,6 +15,7 @@ from pipemill.actors.worker import MODEL
 
 from .cluster import ray_session
 from .config import build_job
+from .devices import choose_device
 from .errors import ConfigError, RunError, told_if_interrupted
 from .fingerprint import check_same, deciding, fingerprint
 from .job import Job
@@ -64,6 +65,7 @@ def retry(
     with told_if_interrupted(), Lease(absolute(job.output.path), options, "retry") as lease:
         ledger, record, plan = open_output(job.output.path, options)
         prepared, retries = _reopened(job, ledger, record, plan)
+        job = prepared.job
         exist = ledger.parts()
         done = [split for split in plan.splits if split.part in exist]
         footers, left = ledger.footers(done), len(plan.splits) - len(done)
@@ -92,9 +94,10 @@ def _reopened(
 ) -> tuple[Prepared, dict[str, Any]]:
     """The job over the stored plan, and settings other than the job's, by their fingerprint."""
     path, revision, weights = find_model(job.model)
+    job = choose_device(job, (path, revision))
     kind, is_own = wanted_task(job, path)
     followed = model_says(job, kind, (path, revision)).followed.decides
-    decides = deciding(job, kind.name, wanted_dtype(job, kind, is_own), weights, followed)
+    decides = deciding(job, kind.name, wanted_dtype(job, kind, is_own, record), weights, followed)
     then = record["decides"]
     same = {**decides, **{name: then.get(name) for name in MAY_CHANGE}}
     check_same(record, same, job, ledger.path)

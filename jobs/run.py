@@ -68,6 +68,7 @@ def run(
 
 def _run(job: Job, lease: Lease, started: float) -> Report:
     prepared = prepare(job, lease)
+    job = prepared.job
     exist = prepared.ledger.parts()
     done = [split for split in prepared.plan.splits if split.part in exist]
     todo = [split for split in prepared.plan.splits if split.part not in exist]

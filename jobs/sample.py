@@ -85,7 +85,7 @@ def _schema_by_ray(
     import ray
 
     sample = ray.remote(_schema_of).options(
-        num_cpus=actors.num_cpus, num_gpus=actors.num_gpus, max_retries=0
+        num_cpus=actors.num_cpus, num_gpus=actors.gpus_each, max_retries=0
     )
     try:
         return ray.get(sample.remote(with_credentials(load, actors), source, splits, window))

@@ -50,13 +50,21 @@ def _named_columns(job: Job) -> tuple[str, ...]:
     return tuple(name for name, column in job.input.columns.items() if column is not None)
 
 
-def wanted_dtype(job: Job, kind: Any, own: bool) -> str:
+def wanted_dtype(job: Job, kind: Any, own: bool, record: Mapping[str, Any] | None = None) -> str:
     """What the job says; where it says "auto", bfloat16 on a GPU, and on a CPU as saved.
 
     A pipeline of the user's, and one that can't compute in bfloat16, is left as saved there, too.
+
+    record: of an output that has parts: what was chosen for these holds, whatever the device is
+        now.
     """
-    if job.model.dtype != "auto" or not job.actors.num_gpus:
+    if job.model.dtype != "auto":
         return job.model.dtype
+    then = None if record is None else record["decides"].get("model.dtype")
+    if then in ("auto", "bfloat16"):
+        return str(then)
+    if not job.actors.gpus_each:
+        return "auto"
     return "auto" if own or getattr(kind, "wants_float32", False) else "bfloat16"
 
 

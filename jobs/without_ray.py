@@ -22,6 +22,7 @@ from pipemill.actors.worker import Sink, Source
 from pipemill.pipelines.load import LoadTask
 
 from .cluster import joins_ray
+from .gpus import find_gpus
 from .job import ActorsSection
 from .plan import RowEstimate, Split
 
@@ -39,8 +40,10 @@ Line = dict[str, Any]
 
 def is_small(actors: ActorsSection, splits: list[Split]) -> bool:
     """Whether the splits may be done sooner by one process than by Ray, which would be started."""
-    if actors.placement != "auto" or actors.num_gpus or actors.min > 1:
+    if actors.placement != "auto" or actors.min > 1:
         return False
+    if actors.gpus_each and actors.gpus_each > len(find_gpus()):
+        return False  # what is wrong Ray's cluster shows
     estimate, size = RowEstimate(splits), sum(file.size for file in _files(splits))
     if estimate.known > _MOST_ROWS or size > _MOST_BYTES:
         return False

@@ -14,6 +14,7 @@ import pyarrow as pa
 from pipemill.actors.on_host import on_device
 from pipemill.actors.packed import Asked, exchange_attention, runs, stream_of
 from pipemill.actors.prepacked import Prepacked, prepack
+from pipemill.actors.varlen_kernels import Kernel, find_kernels
 
 from . import text_encoder
 from .compiled import Compiled
@@ -34,6 +35,7 @@ class Encoder:
         classifier's), "all", or its "masks".
     outputs: names of the model's outputs, which are stacked on the last axis; () for its first.
     compiles: whether the model is compiled, and then padded to a few widths instead of packed.
+    kernel: what computes a packed model's attention on a GPU; None elsewhere, and where none does.
     linears: layers of a packed model that have a faster product on this CPU.
     """
 
@@ -45,6 +47,7 @@ class Encoder:
         self._padding_index: int | None = None
         self._last: LastLayer | None = None
         self._spreads = False
+        self.kernel: Kernel | None = None
         self._lock = threading.Lock()
         self._verdict: bool | None = None
         self._pads: bool | None = None
@@ -101,8 +104,9 @@ class Encoder:
         self.linears.use()
         table = text_encoder.position_table(model)
         index = None if table is None else table.padding_idx
-        ways = product(self._ways(), dict.fromkeys((index, None)))
-        for (self._last, self._spreads), self._padding_index in ways:
+        kernels = (*find_kernels(model), None)
+        ways = product(kernels, self._ways(), dict.fromkeys((index, None)))
+        for self.kernel, (self._last, self._spreads), self._padding_index in ways:
             try:
                 got = self._packed(columns, lengths).float()
             except Exception:
@@ -211,12 +215,16 @@ class Encoder:
         inputs, longer = stream(columns, lengths, self._padding_index, rounds)
         if self._spreads:
             padded, here = filled(columns, lengths, self.pipeline.tokenizer)
-            with spread(self.pipeline.model, self._tensors(inputs), here), stream_of(longer):
+            tensors = self._tensors(inputs)
+            with (
+                spread(self.pipeline.model, tensors, here),
+                stream_of(longer, kernel=self.kernel),
+            ):
                 return _firsts(self._run(padded))
         places = np.cumsum(lengths) - lengths
         if self.reads == "masks":
             places = np.flatnonzero(columns["input_ids"] == self.pipeline.tokenizer.mask_token_id)
-        with self._read_at(places) as asked, stream_of(longer, asked):
+        with self._read_at(places) as asked, stream_of(longer, asked, self.kernel):
             output = self._run(inputs)
         return _firsts(output) if self.reads == "first" else output[0][: lengths.sum()]
 

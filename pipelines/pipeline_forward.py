@@ -15,7 +15,7 @@ from .compact import restored
 from .declared import PipelineTask
 from .generate_together import generating
 from .seeds import seeded
-from .stacking import same, stack, unstack
+from .stacking import in_float32, same, stack, unstack
 from .token_level import by_token
 
 _TRIED = 4  # chunks of the first micro-batch that are compared
@@ -156,6 +156,7 @@ class PipelineForward:
         Where a row is one chunk its answer is made here: the logits of a vocabulary are a
         thousand times larger, and a split's worth of them would fill the memory.
         """
+        output = in_float32(output)
         if self.chunked:
             return output
         try:

@@ -86,6 +86,23 @@ def _like(value: Any, items: dict[str, Any]) -> Any:
     return like
 
 
+def in_float32(output: Any) -> Any:
+    """Return what `_forward` returned, with numbers of 16 bits as float32.
+
+    Pipelines shape their answers by numpy, which has no bfloat16.
+    """
+    import torch
+
+    if isinstance(output, torch.Tensor):
+        short = output.is_floating_point() and output.dtype.itemsize == 2
+        return output.float() if short else output
+    if isinstance(output, Mapping):
+        return _like(output, {name: in_float32(inner) for name, inner in output.items()})
+    if isinstance(output, list):
+        return [in_float32(inner) for inner in output]
+    return tuple(map(in_float32, output)) if type(output) is tuple else output
+
+
 def same(one: Any, other: Any) -> bool:
     """Whether two answers are equal, but for the last digits of their numbers."""
     import numpy as np

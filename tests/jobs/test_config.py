@@ -177,7 +177,7 @@ def test_what_can_not_be_read_is_no_config(tmp_path):
         ("actors.min=true", "'actors.min'.*must be a number"),
         ("actors.max=0", "'actors.max'.*at least 1"),
         ("actors.num_cpus=.inf", "'actors.num_cpus'.*finite"),
-        ("actors.num_gpus=.nan", "'actors.num_gpus'.*finite"),
+        ("actors.num_gpus=.nan", "'actors.num_gpus'.*'auto', 'gpu' or 'cpu'.*it is nan"),
         ("actors.num_cpus=true", "'actors.num_cpus'.*must be a number"),
         ("input.columns={1: a}", "the key 1 of 'input.columns' in the job is not a text"),
         ("task=[a]", "'task' in the job: .*string"),

@@ -1,0 +1,153 @@
+"""On which device actors compute, and how many of them share a GPU."""
+
+from __future__ import annotations
+
+import pytest
+from pipemill.jobs import devices, gpus
+from pipemill.jobs.devices import Machine, choose_device, machines_of_ray, share_gpus
+from pipemill.jobs.errors import ConfigError
+from pipemill.jobs.job import ActorsSection, Job
+from pipemill.jobs.tasks import wanted_dtype
+from pipemill.pipelines.registry import find_task
+
+GIB = 2**30
+H100 = Machine(cpus=16, gpus=1, gpu_memory=79 * GIB)
+T4 = Machine(cpus=4, gpus=1, gpu_memory=15 * GIB)
+A100S = Machine(cpus=96, gpus=8, gpu_memory=40 * GIB)
+SMALL, BASE, LARGE, HUGE = 133 * 2**20, 440 * 2**20, 1340 * 2**20, 15 * GIB
+
+
+@pytest.mark.parametrize(
+    ("machines", "weights", "actors", "per_gpu", "num_cpus"),
+    [
+        ([H100], SMALL, {}, 8, 1),
+        ([H100], BASE, {}, 4, 1),
+        ([H100], LARGE, {}, 2, 1),
+        ([H100], HUGE, {}, 1, 1),
+        ([H100], None, {}, 1, 1),
+        ([T4], SMALL, {}, 4, 1),  # as many as it has CPUs
+        ([T4], BASE, {}, 4, 1),
+        ([T4], 6 * GIB, {}, 1, 1),
+        ([A100S], SMALL, {}, 8, 1),
+        ([A100S], SMALL, {"num_cpus": 4}, 3, 4),
+        ([Machine(cpus=2, gpus=4, gpu_memory=22 * GIB)], SMALL, {}, 1, 0.5),
+        ([H100, T4], SMALL, {}, 4, 1),  # what fits on all of them
+        ([H100], SMALL, {"max": 3}, 3, 1),
+        ([A100S], SMALL, {"max": 8}, 1, 1),
+        ([A100S], SMALL, {"max": 9}, 2, 1),
+        ([H100], HUGE, {"per_gpu": 5}, 5, 1),
+        ([T4], SMALL, {"per_gpu": 8}, 8, 0.5),
+    ],
+)
+def test_small_models_share_a_gpu(machines, weights, actors, per_gpu, num_cpus):
+    share = share_gpus(machines, ActorsSection(**actors), weights)
+    assert (share.per_gpu, share.num_cpus) == (per_gpu, num_cpus)
+    # So that Ray, too, finds room for so many, and for no more.
+    assert int(1 / share.num_gpus + 1e-9) == per_gpu
+    assert share.num_gpus * per_gpu <= 1
+
+
+@pytest.mark.parametrize("per_gpu", range(1, 40))
+def test_every_number_of_actors_fits_on_a_gpu(per_gpu):
+    share = share_gpus([H100], ActorsSection(per_gpu=per_gpu), None)
+    assert int(1 / share.num_gpus + 1e-9) == per_gpu
+    assert share.num_gpus * per_gpu <= 1
+
+
+def test_a_cluster_names_its_gpus():
+    nodes = [
+        {"CPU": 8.0, "memory": 1e9},
+        {"CPU": 12.0, "GPU": 1.0, "accelerator_type:T4": 1.0},
+        {"CPU": 192.0, "GPU": 8.0, "accelerator_type:A100-80G": 1.0},
+        {"CPU": 16.0, "GPU": 2.0},
+    ]
+    found = machines_of_ray(nodes)
+    assert [(m.cpus, m.gpus, m.gpu_memory // GIB, m.gpu_name) for m in found] == [
+        (8, 0, 15, "GPU"),
+        (12, 1, 15, "T4"),
+        (192, 8, 40, "A100-80G"),
+        (16, 2, 15, "GPU"),
+    ]
+
+
+def job(folder, **actors) -> Job:
+    return Job(task="ner", model=str(folder), input="i", output="o", actors=actors)
+
+
+@pytest.fixture
+def model(tmp_path):
+    (tmp_path / "model.safetensors").write_bytes(bytes(1000))
+    return str(tmp_path), None
+
+
+@pytest.fixture
+def one_gpu(monkeypatch):
+    monkeypatch.setattr(devices, "find_gpus", lambda: [("NVIDIA X", 80 * GIB)])
+    monkeypatch.setattr(devices.os, "sched_getaffinity", lambda pid: set(range(16)))
+
+
+def test_gpus_are_used_where_there_are_any(one_gpu, model, tmp_path, capsys):
+    chosen = choose_device(job(tmp_path), model).actors
+    assert (chosen.num_gpus, chosen.num_cpus) == (0.125, 1)
+    assert "device: NVIDIA X, 8 actors on each" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("how", [{"here": True}, {"placement": "local"}])
+def test_a_process_alone_has_the_whole_gpu(one_gpu, model, tmp_path, how):
+    here, actors = how.pop("here", False), how
+    assert choose_device(job(tmp_path, **actors), model, here=here).actors.num_gpus == 1
+
+
+def test_cpus_are_used_where_there_is_no_gpu(monkeypatch, model, tmp_path, capsys):
+    monkeypatch.setattr(devices, "find_gpus", list)
+    assert choose_device(job(tmp_path), model).actors.num_gpus == 0
+    assert "device: CPU, no GPU found" in capsys.readouterr().err
+    with pytest.raises(ConfigError, match=r"num_gpus is gpu, but this machine has no GPU"):
+        choose_device(job(tmp_path, num_gpus="gpu"), model)
+
+
+def test_cpus_can_be_forced(one_gpu, model, tmp_path):
+    assert choose_device(job(tmp_path, num_gpus="cpu"), model).actors.num_gpus == 0
+
+
+@pytest.mark.parametrize("number", [0, 1, 0.25, 2])
+def test_numbers_are_left_as_they_are(one_gpu, model, tmp_path, number, capsys):
+    given = job(tmp_path, num_gpus=number)
+    assert choose_device(given, model) is given
+    assert not capsys.readouterr().err
+
+
+def test_a_number_of_gpus_is_not_divided_again(tmp_path):
+    with pytest.raises(ValueError, match=r"per_gpu \(4\) divides GPUs where num_gpus is auto"):
+        job(tmp_path, num_gpus=1, per_gpu=4)
+
+
+@pytest.mark.parametrize(
+    ("visible", "found"),
+    [
+        (None, ["a", "b"]),
+        ("", []),
+        ("-1", []),
+        ("1", ["b"]),
+        ("GPU-5f", ["a"]),
+        ("1,0", ["b", "a"]),
+    ],
+)
+def test_only_visible_gpus_count(monkeypatch, visible, found):
+    monkeypatch.setattr(gpus, "_torch_has_cuda", lambda: True)
+    monkeypatch.setattr(gpus, "_gpus_of_driver", lambda: [("a", 1), ("b", 2)])
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert [name for name, _ in gpus.find_gpus()] == found
+
+
+@pytest.mark.parametrize(
+    ("then", "num_gpus", "now"),
+    [("auto", 1, "auto"), ("bfloat16", 0, "bfloat16"), ("float32", 1, "bfloat16")],
+)
+def test_an_output_keeps_the_numbers_it_began_with(tmp_path, then, num_gpus, now):
+    """A spot cluster may come back without GPUs."""
+    begun = {"decides": {"model.dtype": then}}
+    kind = find_task("text-classification")
+    assert wanted_dtype(job(tmp_path, num_gpus=num_gpus), kind, False, begun) == now
