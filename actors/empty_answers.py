@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from .arrays import one_array
+from .arrow_arrays import one_array
 
 # What is counted; where there is none of it, nothing is said.
 EMPTY = ("nan_rows", "null_answers")

@@ -10,9 +10,9 @@ from typing import Any, Protocol
 
 import pyarrow as pa
 
-from .on_host import Outputs
+from .device_transfer import Outputs
 
-# What a column may hold; `jobs/kinds.py` says in what types.
+# What a column may hold; `actors/columns.py` says in what types.
 KINDS = (
     "text texts labels flag number image audio video messages table words boxes record any".split()
 )  # fmt: skip

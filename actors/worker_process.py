@@ -1,4 +1,4 @@
-"""One worker in a process of its own, without Ray: `jobs/without_ray.py` starts and asks it."""
+"""One worker in its own process, without Ray; `jobs/execution/single_process.py` starts it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import IO, Any
 
 import pyarrow as pa
 
-from .worker import FusedWorker
+from .workers import FusedWorker
 
 
 def _serve(requests: IO[bytes], replies: IO[bytes]) -> None:

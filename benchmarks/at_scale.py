@@ -20,11 +20,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pyarrow as pa
-from pipemill.jobs.ledger import STATE, Ledger
-from pipemill.jobs.listing import InputFile
-from pipemill.jobs.part import encode
-from pipemill.jobs.plan import Plan
-from pipemill.jobs.sources.ranges import row_ranges
+from pipemill.actors.output.part_file import encode
+from pipemill.actors.sources.split_size import row_ranges
+from pipemill.actors.storage.listing import InputFile
+from pipemill.jobs.output.ledger import STATE, Ledger
+from pipemill.jobs.output.split_plan import Plan
 from pipemill.jobs.status import status
 
 ROWS_PER_FILE = 10_000

@@ -22,8 +22,8 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import torch
 from pipemill.actors.batch import Batch
-from pipemill.actors.model import Model
-from pipemill.pipelines.load import LoadTask
+from pipemill.pipelines.loading.model import Model
+from pipemill.pipelines.loading.task_loader import LoadTask
 
 from demo import newsgroups
 

@@ -127,12 +127,12 @@ def peak() -> float | None:
 def alone(name: str, task: str, model: str, texts: list[str]) -> dict[str, Any]:
     """The forward pass on prepared streams, for several budgets, and the stages one by one."""
     import torch
-    from pipemill.actors.arrays import numbers
+    from pipemill.actors.arrow_arrays import numbers
     from pipemill.actors.batch import Batch
-    from pipemill.actors.batching import micro_batches
-    from pipemill.actors.model import Model
-    from pipemill.actors.stages import CHUNKS
-    from pipemill.pipelines.load import LoadTask
+    from pipemill.actors.compute.micro_batches import micro_batches
+    from pipemill.actors.compute.stages import CHUNKS
+    from pipemill.pipelines.loading.model import Model
+    from pipemill.pipelines.loading.task_loader import LoadTask
 
     on_gpu = torch.cuda.is_available()
     load = LoadTask(

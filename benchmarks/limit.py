@@ -21,12 +21,12 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.dataset as ds
-from pipemill.actors.arrays import numbers
+from pipemill.actors.arrow_arrays import numbers
 from pipemill.actors.batch import Batch
-from pipemill.actors.batching import micro_batches
-from pipemill.actors.model import Model
-from pipemill.actors.stages import CHUNKS
-from pipemill.pipelines.load import LoadTask
+from pipemill.actors.compute.micro_batches import micro_batches
+from pipemill.actors.compute.stages import CHUNKS
+from pipemill.pipelines.loading.model import Model
+from pipemill.pipelines.loading.task_loader import LoadTask
 
 from demo import newsgroups
 

@@ -122,7 +122,7 @@ def main() -> None:
 def weather(
     folder: Path, server: s3_server.Server, rows: list[str], rng: random.Random, seconds: float
 ) -> dict[str, object]:
-    from pipemill.jobs.storage import open_filesystem
+    from pipemill.actors.storage.filesystem import open_filesystem
     from pipemill.jobs.verify import verify
 
     model = tiny.save(folder / "model", "ForSequenceClassification", ["a", "b"])

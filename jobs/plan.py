@@ -1,212 +1,172 @@
-"""The splits of a job: fixed once, stored in the output, read again by every later run."""
+"""What a job will be: its rows, their lengths, what is lost, and how long it will take."""
 
 from __future__ import annotations
 
-import hashlib
-import io
 import json
-import re
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
-from datetime import datetime
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
+from pipemill.actors.arrow_arrays import numbers
+from pipemill.actors.compute.deduplicate import first_of_each
+from pipemill.actors.compute.micro_batches import micro_batches, padded_size
 
-from .errors import ConfigError
-from .listing import InputFile
-from .sources.ranges import Piece
+from pipemill.errors import RunError
 
-_FILE = {"path": pa.string(), "size": pa.int64(), "version": pa.string()}
-_COLUMNS = pa.schema(
-    [
-        ("number", pa.int64()),
-        *_FILE.items(),
-        ("start", pa.int64()),
-        ("stop", pa.int64()),
-        ("rows", pa.int64()),
-        ("bundle", pa.list_(pa.struct(list(_FILE.items())))),
-    ]
-)
+from .config.job import Job
+from .measuring.benchmark import measure_budget
+from .measuring.trial import Trial, try_out
+from .tune import best_budget, budgets
+
+_BATCH = 32  # rows of a batch, as one writes it without further thought
+_BAR = 40  # characters
 
 
-@dataclass(frozen=True)
-class Split:
-    """A frozen piece of the input: rows or bytes `start` to `stop` of a file, or a bundle of files.
+@dataclass(frozen=True, kw_only=True)
+class Forecast:
+    """Of a job, from a sample of its rows.
 
-    rows: how many it holds; None where only reading tells.
-    bundle: the files of a bundle, a row each; then `path` is the first one's, `size` that of all
-        together, and `version` a digest of all.
+    rows: of the whole input, as far as is known. sampled, failed: rows that were read, and those
+        of them that will be dead letters.
+    lengths: (most tokens, rows) of each class of rows, by their tokens before any cut.
+    truncated: sampled rows that are cut, and the tokens that they lose.
+    padding: the share of the computed tokens that is padding: in batches of 32 in the rows' order,
+        in sorted micro-batches, and packed (None if the model can't be packed).
+    duplicates: share of the sampled chunks that equal one before them.
+    notes: on columns that have the name of a parameter.
+    rows_per_second: of one actor. seconds, gpu_hours: of the whole on one actor.
     """
 
-    number: int
-    path: str
-    size: int
-    version: str
-    start: int
-    stop: int
-    rows: int | None
-    bundle: tuple[InputFile, ...] = ()
-
-    @property
-    def part(self) -> str:
-        """The name of its one output file. The numbers sort like the input."""
-        identity = f"{self.path}|{self.size}|{self.version}|{self.start}|{self.stop}"
-        return (
-            f"part-{self.number:08d}-{hashlib.sha256(identity.encode()).hexdigest()[:12]}.parquet"
-        )
+    rows: int
+    sampled: int
+    failed: int
+    chunks: int
+    tokens: int
+    lengths: list[tuple[int, int]]
+    truncated: dict[str, int]
+    padding: dict[str, float | None]
+    duplicates: float
+    rows_per_second: float
+    seconds: float
+    gpu_hours: float | None
+    max_tokens: int
+    actors: int | None
+    notes: tuple[str, ...] = ()
 
     def to_json(self) -> str:
-        """What a worker is told of it."""
-        told = {name: getattr(self, name) for name in _COLUMNS.names}
-        told["bundle"] = [{"path": file.path, "size": file.size} for file in self.bundle]
-        return json.dumps({**told, "part": self.part})
+        """One line."""
+        told = asdict(self)
+        told |= {k: round(v, 4) for k, v in told.items() if isinstance(v, float)}
+        if not self.notes:
+            del told["notes"]
+        told["recommended"] = {"batching": {"max_tokens": self.max_tokens}}
+        return json.dumps(told)
 
-    def files(self) -> tuple[InputFile, ...]:
-        return self.bundle or (InputFile(self.path, self.size, self.version),)
+    def __str__(self) -> str:
+        lines = [f"{name:<14}{value}" for name, value in self._lines()]
+        return "\n".join([*lines, "", "tokens of a row", *self._bars()])
+
+    def _lines(self) -> list[tuple[str, str]]:
+        cut, lost = self.truncated["rows"], self.truncated["tokens"]
+        padding = [
+            f"{'-' if share is None else f'{share:.1%}'} {name}"
+            for name, share in self.padding.items()
+        ]
+        whole = f"{_duration(self.seconds)} on one actor"
+        if self.actors:
+            whole += f", {_duration(self.seconds / self.actors)} on {self.actors}"
+        if self.gpu_hours is not None:
+            whole += f", {self.gpu_hours:,.2f} GPU-hours"
+        return [
+            ("rows", f"{self.rows:,} in all; what follows is of {self.sampled:,} of them"),
+            ("dead", f"{self.failed:,}"),
+            ("chunks", f"{self.chunks:,} of {self.tokens:,} tokens"),
+            ("truncated", f"{cut:,} rows lose {lost:,} tokens"),
+            ("duplicates", f"{self.duplicates:.1%} of the chunks (of all rows it may be more)"),
+            ("padding", ", ".join(padding)),
+            ("speed", f"{self.rows_per_second:,.3g} rows/s"),
+            ("the whole", f"{whole}, and the start"),
+            ("recommended", f"batching: {{max_tokens: {self.max_tokens}}}"),
+            *(("note", note) for note in self.notes),
+        ]
+
+    def _bars(self) -> list[str]:
+        most = max(count for _, count in self.lengths)
+        return [
+            f"{f'up to {top:,}':>16} {count:>7,} {'█' * -(-count * _BAR // most)}"
+            for top, count in self.lengths
+        ]
 
 
-# The one split of an input without rows: its part tells readers the columns.
-NOTHING = Split(0, "", 0, "", 0, 0, 0)
+def forecast(job: Job, rows: int, seconds: float) -> Forecast:
+    """Computes some of so many rows: for each of a few budgets at most `seconds`. Writes nothing.
 
-
-@dataclass
-class Plan:
-    """schema: the input's columns, the same for every split.
-
-    results: the columns that are added, as a serialized schema, where a sample has shown them.
-    settled: parameters that some rows have settled; None before they were asked.
-    unnamed: files it has splits of that the input no longer names; not stored.
+    Raises ConfigError for a job that can't run, RunError if no row could be computed.
     """
-
-    format: str
-    schema: pa.Schema
-    splits: list[Split] = field(default_factory=list)
-    results: bytes | None = None
-    settled: dict[str, Any] | None = None
-    unnamed: list[str] = field(default_factory=list)
-
-    def add(self, pieces: Iterable[Piece]) -> None:
-        for p in pieces:
-            own = (p.file.path, p.file.size, p.file.version, p.start, p.stop, p.rows, p.bundle)
-            self.splits.append(Split(len(self.splits), *own))
-
-    @property
-    def is_of_nothing(self) -> bool:
-        """Whether the input had no row when it was planned."""
-        return self.splits == [NOTHING]
-
-    def files(self) -> Iterator[InputFile]:
-        """Those it has splits of; one of several splits comes several times."""
-        for split in self.splits:
-            if split != NOTHING:
-                yield from split.files()
-
-    def new_files(self, files: list[InputFile]) -> list[InputFile]:
-        """Files that no split is of.
-
-        A planned file that changed is an error that names it; so is one that is there no more
-        beside a new one of the same size and version: it has another name, and not other rows.
-        """
-        planned = {file.path: file for file in self.files()}
-        for file in files:
-            old = planned.get(file.path, file)
-            if old != file:
-                raise ConfigError(
-                    f"{file.path} has changed since this output was planned "
-                    f"(then {_bytes_and_date(old)}; now {_bytes_and_date(file)}). Its old "
-                    "results are kept as they are: put the old file back, or name another output"
-                )
-        new = [file for file in files if file.path not in planned]
-        if not new:
-            return []
-        listed = {file.path for file in files}
-        gone = {(f.size, f.version): f.path for f in planned.values() if f.path not in listed}
-        for file in new:
-            old_path = gone.get((file.size, file.version)) if file.version else None
-            if old_path is not None:
-                raise ConfigError(
-                    f"{file.path} seems to be {old_path}, which this output was planned for and "
-                    "which the input has no more: name the input by the path that it had, or name "
-                    "another output"
-                )
-        return new
-
-    def to_bytes(self) -> bytes:
-        bundles = [split.bundle for split in self.splits]
-        offsets = np.cumsum([0, *map(len, bundles)])
-        bundled = _files_array([file for bundle in bundles for file in bundle])
-        columns = [
-            pa.array([getattr(split, name) for split in self.splits], kind)
-            for name, kind in zip(_COLUMNS.names[:-1], _COLUMNS.types[:-1], strict=True)
-        ]
-        columns.append(pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), bundled))
-        notes = {"format": self.format, "schema": self.schema.serialize().to_pybytes()}
-        if self.results is not None:
-            notes["results"] = self.results
-        if self.settled is not None:
-            notes["settled"] = json.dumps(self.settled)
-        table = pa.table(columns, schema=_COLUMNS.with_metadata(notes))
-        sink = io.BytesIO()
-        pq.write_table(table, sink, compression="zstd")
-        return sink.getvalue()
-
-    @classmethod
-    def from_bytes(cls, data: bytes) -> Plan:
-        table = pq.read_table(io.BytesIO(data))
-        notes = table.schema.metadata
-        schema = pa.ipc.read_schema(pa.py_buffer(notes[b"schema"]))
-        bundles = table["bundle"].combine_chunks()
-        paths, sizes, versions = (values.to_pylist() for values in bundles.flatten().flatten())
-        bundled = list(map(InputFile, paths, sizes, versions))
-        cuts = bundles.offsets.to_pylist()
-        splits = [
-            Split(**row, bundle=tuple(bundled[start:stop]))
-            for row, start, stop in zip(
-                table.drop_columns("bundle").to_pylist(), cuts, cuts[1:], strict=False
-            )
-        ]
-        settled = json.loads(notes.get(b"settled", b"null"))
-        return cls(notes[b"format"].decode(), schema, splits, notes.get(b"results"), settled)
+    trial = try_out(job, rows)
+    fixed = job.batching.max_tokens
+    tried = budgets(trial) if fixed == "auto" else [fixed]
+    settings = [measure_budget(trial, budget, trial.packs, seconds) for budget in tried]
+    best = best_budget(settings)
+    if best is None:
+        raise RunError(f"no row could be computed: {settings[0].problem}")
+    rate = next(s.rows_per_second for s in settings if s.size == best) or 0.0
+    whole = trial.sampled.whole
+    actors = trial.prepared.job.actors
+    gpus, most = actors.gpus_each, actors.max
+    lost, sizes = trial.lost, trial.sizes
+    return Forecast(
+        rows=whole,
+        sampled=trial.rows.num_rows + trial.failed,
+        failed=trial.failed,
+        chunks=len(sizes),
+        tokens=int(sizes.sum()),
+        lengths=histogram(tokens_of_rows(trial)),
+        truncated={"rows": int(np.count_nonzero(lost)), "tokens": int(lost.sum())},
+        padding=_padding(trial, best),
+        duplicates=1 - len(first_of_each(trial.chunks)[0]) / len(sizes),
+        rows_per_second=rate,
+        seconds=whole / rate,
+        gpu_hours=whole / rate * gpus / 3600 if gpus else None,
+        max_tokens=best,
+        actors=None if most == "auto" or most == 1 else most,
+        notes=trial.prepared.notes,
+    )
 
 
-def _files_array(files: list[InputFile]) -> pa.StructArray:
-    # Column by column: a bundle of a million files is no million dictionaries.
-    columns = [
-        pa.array([getattr(file, name) for file in files], kind) for name, kind in _FILE.items()
-    ]
-    return pa.StructArray.from_arrays(columns, fields=[pa.field(*item) for item in _FILE.items()])
+def tokens_of_rows(trial: Trial) -> np.ndarray:
+    """Of all chunks of a row, and what was cut from it."""
+    row = np.repeat(np.arange(len(trial.counts)), trial.counts)
+    computed = np.bincount(row, weights=trial.sizes, minlength=len(trial.counts))
+    return computed.astype(np.int64) + trial.lost
 
 
-def _bytes_and_date(file: InputFile) -> str:
-    """What tells one version of a file from another: its time on a disk, an etag on a store."""
-    said = f"{file.size:,} bytes"
-    if re.fullmatch(r"\d{9,10}(\.\d*)?", file.version):
-        when = datetime.fromtimestamp(float(file.version)).astimezone()
-        return f"{said}, of {when.isoformat(' ', 'milliseconds')}"
-    return f"{said}, version {file.version}" if file.version else said
+def histogram(tokens: np.ndarray) -> list[tuple[int, int]]:
+    """(most tokens, rows), the classes doubling from the shortest row's to the longest's."""
+    classes = np.ceil(np.log2(np.maximum(tokens, 1))).astype(int)
+    counts = np.bincount(classes)
+    return [(2**k, int(counts[k])) for k in range(int(classes.min()), len(counts))]
 
 
-class RowEstimate:
-    """Rows in some splits; for byte ranges reckoned from those that have been seen."""
-
-    def __init__(self, splits: list[Split]) -> None:
-        self.known = sum(split.rows for split in splits if split.rows is not None)
-        self.unknown_bytes = sum(_bytes(split) for split in splits if split.rows is None)
-        self.rows_seen = self.bytes_seen = 0
-
-    def see(self, split: Split, rows: int) -> None:
-        if split.rows is None:
-            self.rows_seen += rows
-            self.bytes_seen += _bytes(split)
-
-    def total(self) -> int:
-        if not self.bytes_seen:
-            return self.known
-        return self.known + round(self.rows_seen * self.unknown_bytes / self.bytes_seen)
+def _padding(trial: Trial, budget: int) -> dict[str, Any]:
+    """Counted, of the chunks as they are computed."""
+    sizes = trial.sizes
+    in_order = [np.arange(i, min(i + _BATCH, len(sizes))) for i in range(0, len(sizes), _BATCH)]
+    chunks = trial.chunks
+    groups = numbers(chunks, "group") if chunks.type.get_field_index("group") >= 0 else None
+    ways = {
+        f"in batches of {_BATCH}": padded_size(sizes, in_order),
+        "sorted": padded_size(sizes, micro_batches(sizes, budget, groups)),
+    }
+    shares: dict[str, Any] = {
+        name: round(1 - int(sizes.sum()) / padded, 4) for name, padded in ways.items()
+    }
+    return {**shares, "packed": 0.0 if trial.packs else None}
 
 
-def _bytes(split: Split) -> int:
-    return split.size if split.stop < 0 else split.stop - split.start
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:,.1f} h"

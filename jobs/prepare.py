@@ -10,13 +10,32 @@ from importlib.metadata import version
 from typing import Any
 
 import pyarrow as pa
-from pipemill.actors.model import Model
-from pipemill.pipelines.load import LoadTask
+from pipemill.actors.output.part_writer import PartSink
+from pipemill.actors.sources import Piece, Source, open_source
+from pipemill.actors.sources.bad_file import NothingToRead
+from pipemill.actors.sources.reading import Reading
+from pipemill.actors.sources.schemas.hf_features import features_of
+from pipemill.actors.storage.filesystem import absolute
+from pipemill.actors.storage.listing import InputFile
+from pipemill.actors.storage.media_files import merged_columns
+from pipemill.actors.storage.partitions import is_partition_field, partition_values
+from pipemill.pipelines.loading.model import Model
+from pipemill.pipelines.loading.task_loader import LoadTask
 
 import pipemill
+from pipemill.errors import ConfigError
 
-from .budgets import remembered
-from .columns import (
+from .config.arrow_types import schema_from
+from .config.hf_dataset import is_dataset
+from .config.job import Job
+from .execution.devices import choose_device
+from .execution.placement import choose
+from .execution.single_process import is_small
+from .output.job_record import remembered
+from .output.lease import Lease
+from .output.ledger import STATE, Ledger
+from .output.split_plan import NOTHING, Plan
+from .planning.columns import (
     check_conflicts,
     check_one_of,
     check_writable,
@@ -27,33 +46,14 @@ from .columns import (
     source_names,
     with_needed,
 )
-from .dataset_input import is_dataset
-from .devices import choose_device
-from .errors import ConfigError
-from .features import features_of
-from .fingerprint import check_same, deciding, fingerprint
-from .inputs import list_files
-from .job import Job
-from .lease import Lease
-from .ledger import STATE, Ledger
-from .listing import InputFile
-from .media import merged_columns
-from .media_roots import media_access
-from .model_says import model_says, root_of
-from .models import check_fit, digest_model, locate_model
-from .partitions import is_partition_field, partition_values
-from .placement import choose
-from .plan import NOTHING, Plan
-from .requirements import check_early_requirements, check_requirements
-from .schema_text import schema_from
-from .settle import settled_parameters
-from .sink import PartSink
-from .sources import Piece, Source, open_source
-from .sources.bad_file import NothingToRead
-from .sources.reading import Reading
-from .storage import absolute
-from .stored_input import is_stored, needs_storing, with_stored_dataset
-from .tasks import (
+from .planning.find_inputs import list_files
+from .planning.find_model import check_fit, digest_model, locate_model
+from .planning.fingerprint import check_same, deciding, fingerprint
+from .planning.infer_parameters import settled_parameters
+from .planning.media_roots import media_access
+from .planning.model_conventions import model_says, root_of
+from .planning.requirements import check_early_requirements, check_requirements
+from .planning.resolve_task import (
     inputs_of,
     parameters_of,
     wanted_dtype,
@@ -61,7 +61,7 @@ from .tasks import (
     wanted_task,
     with_inputs,
 )
-from .without_ray import is_small
+from .planning.stored_dataset import is_stored, needs_storing, with_stored_dataset
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,17 +9,18 @@ from typing import IO, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pipemill.actors.batch import Batch, Failure
+from pipemill.actors.compute.stages import Stages
 from pipemill.actors.said import said
-from pipemill.actors.stages import Stages
 
-from .columns import beside
-from .errors import RunError
-from .few_rows import few_rows
-from .job import Job
-from .ledger import Ledger
-from .models import not_loaded
+from pipemill.errors import RunError
+
+from .config.job import Job
+from .output.ledger import Ledger
+from .planning.columns import beside
+from .planning.find_model import not_loaded
+from .planning.infer_columns import schema_of_sample
+from .planning.sample_rows import few_rows
 from .prepare import Prepared, look
-from .sample import schema_of_sample
 
 _ROWS, _WIDTH = 3, 60
 

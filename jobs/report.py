@@ -1,216 +1,197 @@
-"""What a run says when it is done."""
+"""`pipemill report`: what became of a job as one HTML page, from its output alone.
+
+The page is whole in itself, and runs no code: whatever rows and models say is escaped.
+"""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from datetime import datetime, timezone
 from html import escape
 from typing import Any
 
-from pipemill.actors.batch import LEFT_OUT
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pipemill.actors.empty_answers import EMPTY
+from pipemill.actors.storage.filesystem import write_whole
 
-from .ledger import Ledger
-from .plan import Plan
-from .reasons import Reasons, lines_of
+from .output.dead_letter_reasons import place_of, reasons_of
+from .output.ledger import STATE, Ledger
+from .output.split_plan import Plan, Split
+from .planning.columns import kept_columns
+from .status import Status, open_output, status
 
-_FILES = 5  # that are named
+PAGE = f"{STATE}/report.html"
+_FILES = 200  # of parts so many are read, from the first to the last
+_SHOWN = 20  # labels and kinds of errors, the most frequent ones
+_LONGEST = 300  # characters of a message
+_STYLE = (
+    "body{font:15px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem}"
+    "table{border-collapse:collapse}td,th{text-align:left;padding:.15rem 1rem .15rem 0;"
+    "vertical-align:top;overflow-wrap:anywhere}.bar{background:#1a9850;height:.8rem}"
+    "svg{border:1px solid #ccc;width:100%}"
+)
+
+Rows = Iterable[tuple[object, ...]]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Report:
-    """Counts over the whole output, and beside them what this run added.
+def report(output: str, *, storage_options: Mapping[str, Any] | None = None) -> str:
+    """Writes the page into the output, and returns its path.
 
-    rows: input rows accounted for; done: those with a result; dead: dead letters.
-    seconds: this run's, start-up included; rows_per_second: rows this run added in that time.
-    added: rows, done, dead and splits of this run.
-    Of what this run computed, None if it computed nothing:
-    padding: share of the forward passes' tokens that was padding; packed: share of the real tokens
-        that ran in one stream, without padding.
-    repeated: chunks not computed because an equal one of their split was.
-    max_tokens: the budget that most splits had settled for; None if none had yet.
-    device_busy: share of the actors' time, from loaded to the last forward pass, in which one ran.
-    notes: on columns that have the name of a parameter; left out of the JSON if there are none.
-    pooling: how vectors were made, in words; None where none were.
-    Of the whole output:
-    truncated: `rows` whose text was cut, and the `tokens` that they lost; None, and left out of the
-        JSON, if none was.
-    nan_rows: rows done whose answer holds a number that is NaN or infinite.
-    null_answers: rows done whose answer is null.
-    dead_letters: why rows are dead, the most frequent kinds first: each with its stage, error,
-        count, and the message of one row, which `example` tells.
-    dead_kinds: how many kinds there are; dead_read: how many dead letters were read for that.
-    unnamed_input: `rows` of files that the input no longer names, the first of these `files`, and
-        how many they are (`count`); None if there are none.
-    left_out: rows with a value that no column holds, by its key; left out of the JSON if none has.
+    Raises ConfigError if the output is none of pipemill's.
     """
-
-    rows: int
-    done: int
-    dead: int
-    seconds: float
-    rows_per_second: float
-    output: str
-    splits: int
-    added: dict[str, int]
-    padding: float | None = None
-    packed: float | None = None
-    repeated: int | None = None
-    max_tokens: int | None = None
-    device_busy: float | None = None
-    truncated: dict[str, int] | None = None
-    left_out: dict[str, int] | None = None
-    notes: tuple[str, ...] = ()
-    pooling: str | None = None
-    nan_rows: int = 0
-    null_answers: int = 0
-    dead_letters: list[dict[str, Any]] = field(default_factory=list)
-    dead_kinds: int = 0
-    dead_read: int = 0
-    unnamed_input: dict[str, Any] | None = None
-
-    def to_json(self) -> str:
-        """One line."""
-        fields = asdict(self)
-        for name in ("truncated", "left_out"):
-            if fields[name] is None:
-                del fields[name]
-        if not self.notes:
-            del fields["notes"]
-        return json.dumps(fields)
-
-    def __str__(self) -> str:
-        return "\n".join(f"{name:<14}{value}" for name, value in self._lines())
-
-    def _repr_html_(self) -> str:
-        rows = "".join(
-            f"<tr><th style='text-align:left'>{escape(name)}</th>"
-            f"<td style='text-align:left'>{escape(value)}</td></tr>"
-            for name, value in self._lines()
-        )
-        return f"<table>{rows}</table>"
-
-    def _lines(self) -> list[tuple[str, str]]:
-        lines: list[tuple[str, Any]] = [
-            ("rows", f"{self.rows:,} ({self.done:,} done, {self.dead:,} dead)"),
-        ]
-        if self.added["splits"]:
-            lines.append(
-                (
-                    "this run",
-                    f"{self.added['rows']:,} rows in {self.seconds:.1f} s, "
-                    f"{_rate(self.rows_per_second)} rows/s",
-                )
-            )
-        else:
-            lines.append(("this run", f"nothing left to do ({self.seconds:.1f} s)"))
-        lines += self._computed()
-        if self.pooling is not None:
-            lines.append(("pooling", self.pooling))
-        if self.truncated is not None:
-            rows, tokens = self.truncated["rows"], self.truncated["tokens"]
-            lines.append(("truncated", f"{rows:,} rows lost {tokens:,} tokens of their texts"))
-        if self.left_out is not None:
-            some = [f"{name!r} in {rows:,} rows" for name, rows in self.left_out.items()]
-            more = f" and {len(some) - 5} other keys" if len(some) > 5 else ""
-            lines.append(
-                ("not kept", f"values of {', '.join(some[:5])}{more}, which no column holds")
-            )
-        lines += [("note", note) for note in self.notes]
-        if self.nan_rows:
-            lines.append(("not finite", f"{self.nan_rows:,} rows have NaN or infinite numbers"))
-        if self.null_answers:
-            lines.append(("no answer", f"{self.null_answers:,} rows are done with a null answer"))
-        if self.unnamed_input is not None:
-            lines.append(("input", _unnamed_in_words(self.unnamed_input)))
-        lines.append(("output", f"{self.output} ({self.splits:,} parts)"))
-        if self.dead:
-            lines.append(("dead letters", f"{self.output.rstrip('/')}/_pipemill/dead-letter/"))
-            told = lines_of(self.dead_letters, self.dead_kinds, self.dead_read, self.dead)
-            lines += [("", line) for line in told]
-        return lines
-
-    def _computed(self) -> list[tuple[str, str]]:
-        lines = []
-        if self.packed == 1:
-            lines.append(("padding", "none (packed)"))
-        elif self.padding is not None:
-            packed = f"{self.packed:.0%} packed" if self.packed else "not packed"
-            lines.append(("padding", f"{self.padding:.1%} of the tokens computed ({packed})"))
-        if self.repeated:
-            lines.append(("repeats", f"{self.repeated:,} chunks computed once"))
-        if self.max_tokens is not None:
-            lines.append(("budget", f"{self.max_tokens:,} tokens a micro-batch"))
-        if self.device_busy is not None:
-            lines.append(("device busy", f"{100 * self.device_busy:.0f} %"))
-        return lines
-
-
-def _rate(rows_per_second: float) -> str:
-    return f"{rows_per_second:,.0f}" if rows_per_second >= 10 else f"{rows_per_second:.2g}"
-
-
-def left_out(work: Mapping[str, float]) -> dict[str, int] | None:
-    """The field `left_out` of what was counted, if anything was left out."""
-    names = [name for name in work if name.startswith(LEFT_OUT)]
-    return {name.removeprefix(LEFT_OUT): int(work[name]) for name in names} or None
-
-
-def counted(whole: Mapping[str, int], reasons: Reasons) -> dict[str, Any]:
-    """The fields of a report that are counted over the whole output, from its footers together."""
-    truncated = {"rows": int(whole["truncated_rows"]), "tokens": int(whole["lost_tokens"])}
-    return {
-        "rows": whole["rows"],
-        "done": whole["rows"] - whole["dead"],
-        "dead": whole["dead"],
-        "truncated": truncated if truncated["rows"] else None,
-        "left_out": left_out(whole),
-        "nan_rows": int(whole["nan_rows"]),
-        "null_answers": int(whole["null_answers"]),
-        "dead_letters": reasons.dead_letters,
-        "dead_kinds": reasons.kinds,
-        "dead_read": reasons.read,
-    }
-
-
-def unnamed_rows(ledger: Ledger, plan: Plan) -> dict[str, Any] | None:
-    """What the output holds of files that the input no longer names."""
-    paths = set(plan.unnamed)
-    splits = [split for split in plan.splits if paths & {file.path for file in split.files()}]
-    if not splits:
-        return None
+    ledger, record, plan = open_output(output, storage_options)
+    found = status(output, storage_options=storage_options)
     exist = ledger.parts()
-    done = [split for split in splits if split.part in exist]
-    rows = sum(
-        sum(file.path in paths for file in split.bundle) if split.bundle else footer["rows"]
-        for split, footer in zip(done, ledger.footers(done), strict=True)
+    done = [split for split in plan.splits if split.part in exist]
+    body = [
+        f"<h1>{escape(found.task)}</h1>",
+        _table(_facts(found, record, ledger, done)),
+        *_over_time(ledger, done, found),
+        *_labels(ledger, done, _column_of_labels(record, plan)),
+        *_errors(ledger, plan, found),
+    ]
+    page = (
+        f"<!doctype html><html lang='en'><meta charset='utf-8'><title>{escape(found.task)}: "
+        f"{escape(found.output)}</title><style>{_STYLE}</style>{''.join(body)}</html>"
     )
-    return {"rows": rows, "files": plan.unnamed[:_FILES], "count": len(plan.unnamed)}
+    # A lone surrogate in a message is no UTF-8.
+    write_whole(ledger.filesystem, f"{ledger.root}/{PAGE}", page.encode(errors="replace"))
+    return f"{found.output.rstrip('/')}/{PAGE}"
 
 
-def _unnamed_in_words(unnamed: Mapping[str, Any]) -> str:
-    files, more = unnamed["files"], unnamed["count"] - 1
-    which = f"{files[0]} and {more:,} more files" if more else files[0]
-    return f"{unnamed['rows']:,} rows are of {which}, which the input no longer names"
+def _facts(
+    found: Status, record: dict[str, Any], ledger: Ledger, done: list[Split]
+) -> list[tuple[object, ...]]:
+    names = ("tokens", "padded_tokens", "truncated_rows", "lost_tokens", *EMPTY)
+    footers = ledger.footers(done)
+    tally = {name: sum(footer.get(name, 0) for footer in footers) for name in names}
+    versions = record.get("versions", {})
+    about = "about " if found.left_is_estimate else ""
+    facts: list[tuple[object, ...]] = [
+        ("output", found.output),
+        ("model", record["job"]["model"]["path"]),
+        ("begun", record.get("created", "")),
+        ("rows", f"{found.rows:,}: {found.done:,} done, {found.dead:,} dead"),
+        ("left", f"{about}{found.left:,} rows, {found.splits_left:,} of {found.splits:,} splits"),
+        ("versions", ", ".join(f"{name} {version}" for name, version in versions.items())),
+        ("fingerprint", record.get("fingerprint", "")),
+    ]
+    if tally["padded_tokens"]:
+        padding = 1 - tally["tokens"] / tally["padded_tokens"]
+        facts.append(("tokens", f"{tally['tokens']:,}, and {padding:.1%} padding"))
+    if tally["truncated_rows"]:
+        lost = f"{tally['truncated_rows']:,} rows lost {tally['lost_tokens']:,} tokens"
+        facts.append(("truncated", lost))
+    if tally["nan_rows"]:
+        facts.append(("not finite", f"{tally['nan_rows']:,} rows have NaN or infinite numbers"))
+    if tally["null_answers"]:
+        facts.append(("no answer", f"{tally['null_answers']:,} rows are done with a null answer"))
+    return facts
 
 
-def computed(work: Mapping[str, float]) -> dict[str, Any]:
-    """The fields of a report that tell how a run computed, from what its splits counted.
+def _over_time(ledger: Ledger, done: list[Split], found: Status) -> list[str]:
+    """Rows by the time at which their part was written."""
+    rows = {one["part"]: one["rows"] for one in found.each}
+    entries = ledger.filesystem.ls(ledger.root, detail=True)
+    written = {entry["name"].rsplit("/", 1)[-1]: _written(entry) for entry in entries}
+    times = sorted(
+        (when, rows[split.part])
+        for split in done
+        if rows.get(split.part) is not None and (when := written.get(split.part)) is not None
+    )
+    if len(times) < 2:
+        return []
+    first, last = times[0][0], times[-1][0]
+    width, total, sofar = max(last - first, 1e-9), sum(n for _, n in times) or 1, 0
+    points = []
+    for time, count in times:
+        sofar += count
+        points.append(f"{1000 * (time - first) / width:.1f},{200 - 195 * sofar / total:.1f}")
+    ends = [
+        datetime.fromtimestamp(t, timezone.utc).isoformat(" ", "seconds") for t in (first, last)
+    ]
+    return [
+        "<h2>Rows over time</h2>",
+        "<svg viewBox='0 0 1000 205' preserveAspectRatio='none' height='205'><polyline fill='none' "
+        f"stroke='#1a9850' stroke-width='2' points='{' '.join(points)}'/></svg>",
+        f"<p>{total:,} rows from {escape(ends[0])} to {escape(ends[1])}: "
+        f"{total / width:,.1f} rows/s between the first and the last part.</p>",
+    ]
 
-    work: as `Batch.work` names it, added up.
-    """
-    tokens, actors = work.get("tokens"), work.get("actor_seconds")
-    if not tokens or not actors:
-        return {}
-    budgets = {
-        int(name.removeprefix("budget_")): splits
-        for name, splits in work.items()
-        if name.startswith("budget_")
-    }
-    return {
-        "padding": round(1 - tokens / work["padded_tokens"], 4),
-        "packed": round(work["packed_tokens"] / tokens, 4),
-        "repeated": int(work["repeated_chunks"]),
-        "max_tokens": max(budgets, key=lambda tokens: budgets[tokens], default=None),
-        "device_busy": round(min(work["forward_seconds"] / actors, 1), 4),
-    }
+
+def _written(entry: dict[str, Any]) -> float | None:
+    when = entry.get("mtime") or entry.get("LastModified") or entry.get("created")
+    if isinstance(when, datetime):
+        return when.timestamp()
+    return float(when) if isinstance(when, int | float) else None
+
+
+def _column_of_labels(record: dict[str, Any], plan: Plan) -> list[str]:
+    """The columns of a part that has labels of the task's: one of the input's is renamed."""
+    keep = record["job"]["output"]["keep"]
+    kept = kept_columns(keep, plan.schema) if keep == "all" else keep
+    return ["label", "input_label"] if "label" in kept else ["label"]
+
+
+def _labels(ledger: Ledger, done: list[Split], columns: list[str]) -> list[str]:
+    counts: Counter[str] = Counter()
+    for table in ledger.each(lambda s: _read(ledger, s.part, columns), _spread(done)):
+        if table is not None:
+            counts.update(map(str, table["label"].to_pylist()))
+    if not counts:
+        return []
+    most = max(counts.values())
+    bars = "".join(
+        f"<tr><td>{escape(_short(label))}</td><td>{count:,}</td><td style='width:20rem'>"
+        f"<div class='bar' style='width:{100 * count / most:.1f}%'></div></td></tr>"
+        for label, count in counts.most_common(_SHOWN)
+    )
+    return [f"<h2>Labels{_of(done, ' parts')}</h2><table>{bars}</table>"]
+
+
+def _errors(ledger: Ledger, plan: Plan, found: Status) -> list[str]:
+    if not found.dead:
+        return []
+    reasons = reasons_of(ledger, plan, _SHOWN)
+    lines: list[tuple[object, ...]] = [("rows", "stage", "error", "first message", "of which row")]
+    for one in reasons.dead_letters:
+        lines.append((one["count"], one["stage"], one["error"], one["message"], place_of(one)))
+    if reasons.kinds > _SHOWN:
+        lines.append(("", "", "", f"… and {reasons.kinds - _SHOWN:,} more kinds"))
+    some = reasons.read < found.dead
+    of = f" ({reasons.read:,} of the {found.dead:,})" if some else ""
+    return [f"<h2>Dead letters{of}</h2>", _table(lines)]
+
+
+def _read(ledger: Ledger, name: str, columns: list[str]) -> Any:
+    """These columns of a file in the output; None if it is gone, damaged, or has others."""
+    try:
+        with ledger.filesystem.open(f"{ledger.root}/{name}", "rb") as file:
+            parquet = pq.ParquetFile(file)
+            if set(columns) <= set(parquet.schema_arrow.names):
+                return parquet.read(columns)
+    except (FileNotFoundError, pa.ArrowException):
+        pass
+    return None
+
+
+def _spread(splits: list[Split]) -> list[Split]:
+    step = max(-(-len(splits) // _FILES), 1)
+    return splits[::step]
+
+
+def _of(splits: list[Split], what: str) -> str:
+    read = len(_spread(splits))
+    return "" if read == len(splits) else f" in {read:,} of {len(splits):,}{what}"
+
+
+def _table(rows: Rows) -> str:
+    cells = ("".join(f"<td>{escape(str(cell))}</td>" for cell in row) for row in rows)
+    return f"<table>{''.join(f'<tr>{line}</tr>' for line in cells)}</table>"
+
+
+def _short(text: object) -> str:
+    shown = str(text)
+    return shown if len(shown) <= _LONGEST else f"{shown[:_LONGEST]}…"

@@ -11,32 +11,33 @@ from contextlib import closing, nullcontext
 from dataclasses import replace
 from typing import Any
 
-from pipemill.actors.worker import MODEL
+from pipemill.actors.output.part_rewriter import DeadRows, Mending
+from pipemill.actors.storage.filesystem import absolute
+from pipemill.actors.storage.listing import stat
+from pipemill.actors.workers import MODEL
 
-from .cluster import ray_session
-from .config import build_job
-from .devices import choose_device
-from .errors import ConfigError, RunError, told_if_interrupted
-from .fingerprint import check_same, deciding, fingerprint
-from .job import Job
-from .lease import Lease
-from .ledger import DEAD_LETTERS, Ledger
-from .listing import stat
-from .model_says import model_says
-from .models import find_model, never_loads
-from .placement import placed, run_splits, stage_of, uses_ray
-from .plan import Plan, Split
+from pipemill.errors import ConfigError, RunError, told_if_interrupted
+
+from .config.job import Job
+from .config.load import build_job
+from .execution.devices import choose_device
+from .execution.placement import placed, run_splits, stage_of, uses_ray
+from .execution.progress import Progress
+from .execution.ray_cluster import ray_session
+from .output.dead_letter_reasons import NO_REASONS, reasons_of
+from .output.error_limit import check_at_the_end
+from .output.lease import Lease
+from .output.ledger import DEAD_LETTERS, Ledger
+from .output.run_report import Report, counted
+from .output.split_plan import Plan, Split
+from .planning.find_model import find_model, never_loads
+from .planning.fingerprint import check_same, deciding, fingerprint
+from .planning.model_conventions import model_says
+from .planning.requirements import check_requirements
+from .planning.resolve_task import wanted_dtype, wanted_task
+from .planning.stored_dataset import with_stored_dataset
 from .prepare import Prepared, assemble
-from .progress import Progress
-from .reasons import NO_REASONS, reasons_of
-from .report import Report, counted
-from .requirements import check_requirements
-from .retried import DeadRows, Mending
 from .status import open_output
-from .storage import absolute
-from .stored_input import with_stored_dataset
-from .tasks import wanted_dtype, wanted_task
-from .verdict import check_at_the_end
 
 # What may be another for rows that died: with it they may live. It is written into the part.
 MAY_CHANGE = ("parameters", "model.dtype", "transformers", "torch")

@@ -5,7 +5,7 @@ from __future__ import annotations
 if __name__ == "__main__":  # before the imports: an interrupt of these is a traceback
     import sys
 
-    from .cli import command
+    from .cli.app import command
 
     sys.exit(command(["run", *sys.argv[1:]]))
 
@@ -18,24 +18,25 @@ from contextlib import closing, nullcontext
 from dataclasses import replace
 from typing import Any
 
-from pipemill.actors.worker import MODEL
+from pipemill.actors.storage.filesystem import absolute
+from pipemill.actors.workers import MODEL
 
-from .budgets import remember
-from .cluster import check_output_lasts, ray_session
-from .config import build_job
-from .errors import RunError, told_if_interrupted
-from .job import Job
-from .lease import Lease
-from .models import never_loads
-from .placement import placed, run_splits, stage_of, uses_ray
-from .plan import RowEstimate, Split
+from pipemill.errors import RunError, told_if_interrupted
+
+from .config.job import Job
+from .config.load import build_job
+from .execution.placement import placed, run_splits, stage_of, uses_ray
+from .execution.progress import Progress, waiting
+from .execution.ray_cluster import check_output_lasts, ray_session
+from .output.dead_letter_reasons import NO_REASONS, reasons_of
+from .output.error_limit import check_at_the_end, check_on_the_way, stopped
+from .output.job_record import remember
+from .output.lease import Lease
+from .output.run_report import Report, computed, counted, unnamed_rows
+from .output.split_plan import RowEstimate, Split
+from .planning.find_model import never_loads
+from .planning.infer_columns import sampled_schema
 from .prepare import Prepared, prepare
-from .progress import Progress, waiting
-from .reasons import NO_REASONS, reasons_of
-from .report import Report, computed, counted, unnamed_rows
-from .sample import sampled_schema
-from .storage import absolute
-from .verdict import check_at_the_end, check_on_the_way, stopped
 
 
 def run(

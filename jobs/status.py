@@ -7,12 +7,14 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from .errors import ConfigError
-from .lease import latest
-from .ledger import STATE, Ledger
-from .plan import Plan, RowEstimate, Split
-from .reasons import NO_REASONS, lines_of, reasons_of
-from .storage import absolute
+from pipemill.actors.storage.filesystem import absolute
+
+from pipemill.errors import ConfigError
+
+from .output.dead_letter_reasons import NO_REASONS, lines_of, reasons_of
+from .output.lease import latest
+from .output.ledger import STATE, Ledger
+from .output.split_plan import Plan, RowEstimate, Split
 
 
 @dataclass(frozen=True, kw_only=True)

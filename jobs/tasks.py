@@ -1,139 +1,156 @@
-"""Which task a job names, and whether the pipeline that does it is the user's own."""
+"""What the tasks read, add and take, told to a reader: `pipemill tasks`."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import replace
+import textwrap
 from typing import Any
 
-import pyarrow as pa
-from pipemill.actors.task import Column
-from pipemill.pipelines.own_pipeline import own_pipeline
-from pipemill.pipelines.registry import find_task, transformers_knows
+from pipemill.actors.columns import wanted
+from pipemill.actors.task import Column, Parameter
+from pipemill.pipelines.registry import ALIASES, find_task, task_names, transformers_knows
+from pipemill.pipelines.user_pipeline import own_pipeline
 
-from .columns import source_names
-from .errors import ConfigError, nearest
-from .job import Job
-from .own_code import check_class, model_brings
+from pipemill.errors import ConfigError
 
-# A column that an unknown pipeline is given, where the user names none.
-USUAL = ("inputs", "text", "image", "audio", "video", "messages")
-# Of these a pipeline of the user's is given text, of whatever else what the values seem to be.
-_TEXTS = ("inputs", "text")
+from .planning.resolve_task import USUAL, inputs_of
+
+_WIDTH = 100
+_MANY = 5  # parameters of one description share a paragraph
 
 
-def wanted_task(job: Job, model: str) -> tuple[Any, bool]:
-    """The task, and whether its pipeline is the user's: a class, or code in the model's folder."""
-    own = model_brings(job, model)
-    if job.pipeline_class is not None:
-        check_class(job.pipeline_class)
-        own = True
-    kind: Any = None
+def all_tasks() -> str:
+    """A line for each task: its name, the columns it reads, and those it adds."""
+    lines = [f"{_with_aliases(name):45}  {_reads(name)}" for name in task_names()]
+    return "\n".join(
+        [
+            *lines,
+            "",
+            "A column with ? is optional. More of one: pipemill tasks NAME. Other tasks that the",
+            "installed transformers knows run too, and add the column `result`.",
+        ]
+    )
+
+
+def one_task(name: str) -> str:
+    """Its columns, parameters and an example. Raises ConfigError with the nearest name."""
     try:
-        kind = None if own else find_task(job.task)
+        kind = find_task(name)
     except LookupError as error:
-        if not transformers_knows(job.task):
+        if not transformers_knows(name):
             raise ConfigError(str(error.args[0])) from None
-        own = True
-    kind = own_pipeline(job.task, _named_columns(job)) if own else kind
-    _check_parameters(job, kind)
-    if job.output.schema is not None and not own and kind.results is not None:
-        raise ConfigError(
-            f"output.schema declares the columns of a pipeline of your own (pipeline_class); "
-            f"{kind.name} knows its columns: pipemill tasks {kind.name}"
-        )
-    return kind, own
+        kind = own_pipeline(name, ())
+    sections = [
+        ("reads", _columns(kind)),
+        ("adds", _paragraph(getattr(kind, "adds", "what its results() says"))),
+        ("parameters", _parameters(kind)),
+        ("example", _command(kind)),
+        ("the same as a file, for pipemill run job.yaml", _yaml(kind)),
+    ]
+    told = [f"{title}\n{textwrap.indent(text, '  ')}" for title, text in sections]
+    return "\n\n".join([_with_aliases(kind.name), *told])
 
 
-def _named_columns(job: Job) -> tuple[str, ...]:
-    return tuple(name for name, column in job.input.columns.items() if column is not None)
+def _with_aliases(name: str) -> str:
+    aliases = [alias for alias, own in ALIASES.items() if own == name]
+    aliases += ["translation_XX_to_YY"] if name == "translation" else []
+    return f"{name} ({', '.join(aliases)})" if aliases else name
 
 
-def wanted_dtype(job: Job, kind: Any, own: bool, record: Mapping[str, Any] | None = None) -> str:
-    """What the job says; where it says "auto", bfloat16 on a GPU, and on a CPU as saved.
-
-    A pipeline of the user's, and one that can't compute in bfloat16, is left as saved there, too.
-
-    record: of an output that has parts: what was chosen for these holds, whatever the device is
-        now.
-    """
-    if job.model.dtype != "auto":
-        return job.model.dtype
-    then = None if record is None else record["decides"].get("model.dtype")
-    if then in ("auto", "bfloat16"):
-        return str(then)
-    if not job.actors.gpus_each:
-        return "auto"
-    return "auto" if own or getattr(kind, "wants_float32", False) else "bfloat16"
-
-
-def with_inputs(kind: Any, schema: pa.Schema) -> Any:
-    """The task with the column that an unknown pipeline is given, if none was named."""
-    if kind.inputs:
-        return kind
-    usual = [name for name in USUAL if name in schema.names]
-    names = usual[:1] or (schema.names if len(schema.names) == 1 else [])
-    if not names:
-        raise ConfigError(
-            f"which column goes into the pipeline of {kind.name}? Name it with --column "
-            f"NAME=COLUMN (input.columns); columns: {', '.join(schema.names)}"
-        )
-    return own_pipeline(kind.name, tuple(names))
-
-
-def parameters_of(job: Job, kind: Any) -> dict[str, Any]:
-    """The job's, as its task takes them."""
-    return taken_parameters(job.parameters, kind)
-
-
-def taken_parameters(given: dict[str, Any], kind: Any) -> dict[str, Any]:
-    """As the task takes them; null, where it says nothing else, leaves the default."""
-    if getattr(kind, "any_parameter", False):
-        return given  # the user's pipeline knows its own, and is asked when it is loaded
-    taken = {}
-    for name, value in given.items():
-        if name not in kind.parameters:
-            hint = nearest(name, kind.parameters) if kind.parameters else "it takes none"
-            raise ConfigError(f"{kind.name} has no parameter {name!r}; {hint}")
-        if value is None and not kind.parameters[name].takes_null:
-            continue
-        try:
-            taken[name] = kind.parameters[name].taken(name, value)
-        except ValueError as error:
-            raise ConfigError(f"parameters of {kind.name}: {error}") from None
-    return taken
-
-
-def inputs_of(kind: Any, parameters: Mapping[str, Any]) -> tuple[Column, ...]:
-    """The task's columns; lists of words where the parameters say that texts are split already."""
-    if not parameters.get("is_split_into_words") or getattr(kind, "any_parameter", False):
-        return kind.inputs
-    return tuple(replace(c, kind="words") if c.kind == "text" else c for c in kind.inputs)
-
-
-def wanted_kinds(
-    kind: Any, parameters: Mapping[str, Any], mapping: Mapping[str, str | None]
-) -> dict[str, str]:
-    """The columns that a task may read, each with the kind of its values."""
-    inputs = inputs_of(kind, parameters) or tuple(Column(name=n, kind="any") for n in USUAL)
-    read = {column.name: column for column in inputs if column.name not in parameters}
-    names = source_names(read.values(), mapping)
-    return {own: _kind(read[name]) for name, own in names.items()}
-
-
-def _kind(column: Column) -> str:
-    return "text" if column.kind == "any" and column.name in _TEXTS else column.kind
-
-
-def _check_parameters(job: Job, kind: Any) -> None:
-    given = parameters_of(job, kind)
-    for name, value in given.items():
-        try:
-            json.dumps(value)
-        except (TypeError, ValueError) as error:
-            raise ConfigError(f"parameters of {kind.name}: {name}: {error}") from None
+def _reads(name: str) -> str:
     try:
-        kind.check({**{name: p.default for name, p in kind.parameters.items()}, **given})
-    except (TypeError, ValueError) as error:
-        raise ConfigError(f"parameters of {kind.name}: {error}") from None
+        kind = find_task(name)
+    except LookupError as error:  # of another package, broken
+        return str(error.args[0])
+    names = [c.name if c.required else f"{c.name}?" for c in kind.inputs]
+    return f"{', '.join(names)} -> {getattr(kind, 'adds', '')}"
+
+
+def _columns(kind: Any) -> str:
+    if not kind.inputs:
+        usual = ", ".join(USUAL)
+        return _paragraph(
+            "the columns that input.columns names; without it the first that is there of "
+            f"{usual}, or the only one"
+        )
+    split = inputs_of(kind, {"is_split_into_words": "is_split_into_words" in kind.parameters})
+    lines = [
+        _item(column.name, _told(column, other))
+        for column, other in zip(kind.inputs, split, strict=True)
+    ]
+    if names := getattr(kind, "one_of", ()):
+        lines.append(f"at least one of {', '.join(names)}")
+    return "\n".join(lines)
+
+
+def _told(column: Column, split: Column) -> str:
+    """split: the column with is_split_into_words, if its task knows that."""
+    notes = [wanted(column.kind)]
+    if split != column:
+        notes.append(f"{wanted(split.kind)} with is_split_into_words")
+    if not column.required:
+        notes.append("optional")
+    if column.parameter:
+        notes.append(f"or parameters.{column.name} for all rows")
+    return "; ".join(notes)
+
+
+def _parameters(kind: Any) -> str:
+    if not kind.parameters:
+        return "those of its pipeline" if getattr(kind, "any_parameter", False) else "none"
+    alike: dict[str, list[str]] = {}
+    for name, parameter in kind.parameters.items():
+        alike.setdefault(_value(parameter), []).append(name)
+    lines, last = [], []
+    for told, names in alike.items():
+        if len(names) < _MANY:
+            lines += [_item(name, told) for name in names]
+        else:
+            last.append(_paragraph(f"{told}: {', '.join(names)}"))
+    return "\n".join(lines + last)
+
+
+def _value(parameter: Parameter) -> str:
+    return f"{parameter.wanted()}; {json.dumps(parameter.default)} unless given"
+
+
+def _example(kind: Any) -> tuple[list[str], dict[str, str]]:
+    """Columns, and parameters, without which a job of this task can't be."""
+    needed = [column for column in kind.inputs if column.required]
+    one_of = getattr(kind, "one_of", ())[:1]
+    columns = [c.name for c in needed if not c.parameter] + list(one_of)
+    given = {c.name: _sample(c) for c in needed if c.parameter}
+    return columns or [column.name for column in kind.inputs[:1]], given
+
+
+def _sample(column: Column) -> str:
+    return "[red, green]" if column.kind == "labels" else "what is this"
+
+
+def _command(kind: Any) -> str:
+    columns, given = _example(kind)
+    words = [f"pipemill run --task {kind.name} --model FOLDER-OR-HUB-NAME"]
+    words.append("--input 'data/*.parquet' --output answers/")
+    words += [f"--column {name}=COLUMN" for name in columns]
+    words += [f"--param '{name}={value}'" for name, value in given.items()]
+    return " \\\n    ".join([words[0], words[1], *([" ".join(words[2:])] if words[2:] else [])])
+
+
+def _yaml(kind: Any) -> str:
+    columns, given = _example(kind)
+    named = ", ".join(f"{name}: COLUMN" for name in columns)
+    lines = [f"task: {kind.name}", "model: FOLDER-OR-HUB-NAME"]
+    lines.append(f"input: {{path: 'data/*.parquet', columns: {{{named}}}}}")
+    lines.append("output: answers/")
+    if given:
+        inside = ", ".join(f"{name}: {value}" for name, value in given.items())
+        lines.append(f"parameters: {{{inside}}}")
+    return "\n".join(lines)
+
+
+def _item(name: str, told: str) -> str:
+    return textwrap.fill(f"{name:28}  {told}", _WIDTH - 2, subsequent_indent=" " * 30)
+
+
+def _paragraph(text: str) -> str:
+    return textwrap.fill(text, _WIDTH - 2, break_on_hyphens=False)

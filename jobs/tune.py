@@ -8,11 +8,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from .errors import ConfigError
-from .job import Job
-from .measure import Setting, measure_budget, measure_transformers
-from .plot import check, draw
-from .trial import Trial, try_out
+from pipemill.errors import ConfigError
+
+from .config.job import Job
+from .measuring.benchmark import Setting, measure_budget, measure_transformers
+from .measuring.plot import check, draw
+from .measuring.trial import Trial, try_out
 
 BATCH_SIZES = [1, 8, 64, 256]
 _ON_CPU = [512, 1024, 2048, 4096, 8192]

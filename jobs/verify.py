@@ -10,12 +10,13 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pipemill.actors.output.part_file import Found, examine, from_ranges
 
-from .errors import told_if_interrupted
-from .ledger import DEAD_LETTERS, STATE, Ledger
-from .part import Found, examine, from_ranges
-from .plan import Plan, Split
-from .recompute import Sampled, recompute
+from pipemill.errors import told_if_interrupted
+
+from .measuring.verify_sample import Sampled, recompute
+from .output.ledger import DEAD_LETTERS, STATE, Ledger
+from .output.split_plan import Plan, Split
 from .status import open_output
 
 _SHOWN = 100

@@ -14,9 +14,9 @@ if not (_here / "pipelines").is_dir():
     __path__.append(str(_here.parent))
 
 if TYPE_CHECKING:
-    from pipemill.jobs.errors import ConfigError, ModelError, RunError, RunInterrupted
-    from pipemill.jobs.job import Job
-    from pipemill.jobs.report import Report
+    from pipemill.errors import ConfigError, ModelError, RunError, RunInterrupted
+    from pipemill.jobs.config.job import Job
+    from pipemill.jobs.output.run_report import Report
     from pipemill.jobs.retry import retry
     from pipemill.jobs.run import run
     from pipemill.jobs.status import status
@@ -39,12 +39,12 @@ __all__ = [
 ]
 
 _HOME = {
-    "ConfigError": "pipemill.jobs.errors",
-    "Job": "pipemill.jobs.job",
-    "ModelError": "pipemill.jobs.errors",
-    "Report": "pipemill.jobs.report",
-    "RunError": "pipemill.jobs.errors",
-    "RunInterrupted": "pipemill.jobs.errors",
+    "ConfigError": "pipemill.errors",
+    "Job": "pipemill.jobs.config.job",
+    "ModelError": "pipemill.errors",
+    "Report": "pipemill.jobs.output.run_report",
+    "RunError": "pipemill.errors",
+    "RunInterrupted": "pipemill.errors",
     "restore_pipelines": "pipemill.pipelines.restored",
     "retry": "pipemill.jobs.retry",
     "run": "pipemill.jobs.run",

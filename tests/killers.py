@@ -8,8 +8,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipemill.actors.budget import Budget
-from pipemill.actors.stages import Stages
+from pipemill.actors.compute.stages import Stages
+from pipemill.actors.compute.token_budget import Budget
 
 from tests.lengths import Lengths
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow.dataset as ds
 import pytest
 import yaml
-from pipemill.jobs.cli import main
+from pipemill.jobs.cli.app import main
 
 from . import torchvision_stand_in
 from .config_data import CONFIGS

@@ -8,7 +8,7 @@ import sys
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
-from pipemill.pipelines.extras import EXTRAS, how_to_install, is_installed, package_of
+from pipemill.pipelines.loading.extras import EXTRAS, how_to_install, is_installed, package_of
 from pipemill.pipelines.media import NEEDED
 from pipemill.pipelines.registry import find_task, task_names
 

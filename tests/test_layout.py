@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from pipemill.jobs.config import build_job
+from pipemill.jobs.config.load import build_job
 
 import pipemill
 
@@ -51,7 +51,7 @@ def test_imports_go_one_way(folder):
 
 
 def test_the_check_of_imports_can_fail():
-    assert _imports(ROOT / "jobs/placement.py") == {"actors", "pipelines", "jobs"}
+    assert _imports(ROOT / "jobs/execution/placement.py") == {"actors", "pipelines", "jobs"}
 
 
 def test_public_names_are_there_and_import_nothing_heavy():
@@ -59,7 +59,7 @@ def test_public_names_are_there_and_import_nothing_heavy():
     for name in pipemill.__all__:
         assert getattr(pipemill, name).__name__ == name
     code = (
-        "import sys, pipemill, pipemill.jobs.cli, pipemill.jobs.prepare\n"
+        "import sys, pipemill, pipemill.jobs.cli.app, pipemill.jobs.prepare\n"
         "from pipemill.pipelines.registry import find_task, task_names\n"
         "[find_task(name) for name in task_names()]\n"
         "print(sorted({'torch', 'transformers', 'ray'} & set(sys.modules)))"

@@ -59,7 +59,7 @@ def test_every_block_runs(tmp_path, monkeypatch, ray_session):
 
 def test_the_configuration_shown_is_the_default():
     import yaml
-    from pipemill.jobs.job import Job
+    from pipemill.jobs.config.job import Job
 
     ((_, text),) = blocks("yaml")
     shown = yaml.safe_load(text)

@@ -27,9 +27,9 @@ def hide(names):
 
 def main() -> int:
     hide(sys.argv[1].split(","))
-    from pipemill.jobs import cli
+    from pipemill.jobs.cli import app
 
-    status = cli.main(sys.argv[2:])
+    status = app.main(sys.argv[2:])
     heavy = sorted({"torch", "transformers", "ray"} & set(sys.modules))
     print(f"imported: {heavy}", file=sys.stderr)
     return status

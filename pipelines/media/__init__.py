@@ -4,12 +4,12 @@ For workers. Pillow and PyAV are the optional extra `media`; importing this impo
 a row has wrong is a ValueError or an OSError; a missing library is `MissingLibrary`.
 """
 
+from .access import MediaAccess
 from .audio import audio
-from .fetch import MediaAccess
+from .encode import png, wav
 from .images import image
-from .libraries import NEEDED, MissingLibrary, require
+from .requirements import NEEDED, MissingLibrary, require
 from .video import check_video, video_file
-from .written import png, wav
 
 __all__ = [
     "NEEDED",

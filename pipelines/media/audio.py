@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from .containers import Unusable, open_container
-from .libraries import require
+from .av_container import Unusable, open_container
+from .requirements import require
 
 # Beyond these a header is broken, and a resampled second might be gigabytes.
 _LOWEST_RATE, _HIGHEST_RATE = 1000, 768_000

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .libraries import require
+from .requirements import require
 
 if TYPE_CHECKING:
     from PIL import Image

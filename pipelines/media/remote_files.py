@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from functools import lru_cache, partial
 from typing import Any
 
-from .libraries import MissingLibrary
 from .local_files import shown
+from .requirements import MissingLibrary
 from .urls import Url
 
 _WEB = ("http", "https")

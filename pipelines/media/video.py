@@ -6,8 +6,8 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from .containers import Unusable, open_container
-from .libraries import require
+from .av_container import Unusable, open_container
+from .requirements import require
 
 
 @contextmanager

@@ -46,7 +46,7 @@ def restore_pipelines() -> list[str]:
     """
     from transformers.pipelines import PIPELINE_REGISTRY
 
-    from . import task_names
+    from . import registration
 
     missing = [name for name in _TASKS if name not in PIPELINE_REGISTRY.supported_tasks]
     for name in missing:
@@ -54,9 +54,9 @@ def restore_pipelines() -> list[str]:
     for alias, name in _ALIASES.items():
         if name in missing:
             PIPELINE_REGISTRY.task_aliases.setdefault(alias, name)
-    task_names.release([*missing, *(a for a, name in _ALIASES.items() if name in missing)])
+    registration.release([*missing, *(a for a, name in _ALIASES.items() if name in missing)])
     if "translation" in missing:
-        task_names.find_language_pairs(PIPELINE_REGISTRY)
+        registration.find_language_pairs(PIPELINE_REGISTRY)
     return missing
 
 

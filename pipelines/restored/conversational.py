@@ -11,7 +11,7 @@ from transformers.models.auto.modeling_auto import (
     MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES,
 )
 
-from .generation import GeneratingPipeline
+from .generation_config import GeneratingPipeline
 
 Message = dict[str, str]
 

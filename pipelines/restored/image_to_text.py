@@ -9,7 +9,7 @@ from transformers import GenerationConfig
 from transformers.image_utils import load_image
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 
-from .generation import GeneratingPipeline
+from .generation_config import GeneratingPipeline
 from .pillow import ImageProcessorFlag
 
 

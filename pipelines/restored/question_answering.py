@@ -14,8 +14,8 @@ from transformers.pipelines.base import ChunkPipeline
 
 from .answer_spans import best_spans, probabilities
 from .context_windows import Window, fast_windows, slow_windows
-from .question_inputs import as_example, read_call
-from .token_types import input_names
+from .question_arguments import as_example, read_call
+from .token_type_ids import input_names
 
 _SPACE = re.compile("[ \t\r\n\u202f]+")
 _BEFORE = ("padding", "doc_stride", "max_question_len", "max_seq_len")

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from transformers import GenerationConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES
 
-from .generation import GeneratingPipeline
+from .generation_config import GeneratingPipeline
 
 
 class ReturnType(enum.Enum):

@@ -9,7 +9,7 @@ from transformers.image_utils import load_image
 from transformers.models.auto.modeling_auto import MODEL_FOR_VISUAL_QUESTION_ANSWERING_MAPPING_NAMES
 from transformers.pipelines.pt_utils import KeyDataset
 
-from .generation import GeneratingPipeline
+from .generation_config import GeneratingPipeline
 from .pillow import ImageProcessorFlag
 
 

@@ -21,10 +21,10 @@ def main() -> None:
     import torch
     import transformers
     from pipemill.actors.batch import Batch
-    from pipemill.actors.budget import Budget
-    from pipemill.actors.stages import Stages
+    from pipemill.actors.compute.stages import Stages
+    from pipemill.actors.compute.token_budget import Budget
     from pipemill.actors.task import Loaded
-    from pipemill.pipelines.feature_extraction import FeatureExtraction
+    from pipemill.pipelines.tasks.feature_extraction import FeatureExtraction
 
     from tests import tiny
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pipemill.actors.batching import micro_batches, padded_size
+from pipemill.actors.compute.micro_batches import micro_batches, padded_size
 
 SIZES = st.lists(st.integers(1, 600), max_size=300).map(lambda s: np.array(s, dtype=np.int64))
 

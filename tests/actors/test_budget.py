@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from pipemill.actors.budget import Budget
+from pipemill.actors.compute.token_budget import Budget
 
 CANDIDATES = (2048, 4096, 1024)
 

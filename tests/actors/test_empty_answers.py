@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pipemill.actors.empty_answers import count_empty
-from pipemill.jobs.cli import main
+from pipemill.jobs.cli.app import main
 
 import pipemill
 from tests import tiny

@@ -11,9 +11,9 @@ import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from pipemill.actors.arrays import scatter
-from pipemill.actors.budget import Budget
-from pipemill.actors.forward import Forward
+from pipemill.actors.arrow_arrays import scatter
+from pipemill.actors.compute.forward_pass import Forward
+from pipemill.actors.compute.token_budget import Budget
 
 FULL = "[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"
 
@@ -203,8 +203,8 @@ def test_the_work_tells_tokens_padding_and_packing():
 
 
 def test_memory_is_meant_by_errors_of_memory_only():
-    from pipemill.actors.isolate import is_rows_fault
-    from pipemill.actors.memory import is_out_of_memory
+    from pipemill.actors.faults.bisect import is_rows_fault
+    from pipemill.actors.faults.out_of_memory import is_out_of_memory
 
     errors = [RuntimeError(FULL), MemoryError(), RuntimeError("CUDA error: out of memory")]
     errors += [RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB.")]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 
 import pytest
-from pipemill.actors.imports import importing
+from pipemill.pipelines.loading.fast_imports import importing
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pipemill.actors.isolate import isolate
+from pipemill.actors.faults.bisect import isolate
 
 
 @given(st.integers(0, 200), st.sets(st.integers(0, 199), max_size=20))

@@ -9,9 +9,9 @@ import shutil
 import socket
 
 import pytest
-from pipemill.actors.loading import LoadError, in_one_line, is_for_good
-from pipemill.actors.model import Model
+from pipemill.actors.faults.load_errors import LoadError, in_one_line, is_for_good
 from pipemill.actors.store import StoreError
+from pipemill.pipelines.loading.model import Model
 
 
 def failure(folder, task="text-classification"):

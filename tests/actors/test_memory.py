@@ -10,7 +10,7 @@ import pytest
 _CODE = """
 import sys
 from pathlib import Path
-from pipemill.actors.memory import make_room
+from pipemill.actors.faults.out_of_memory import make_room
 
 def mapped():
     lines = Path("/proc/self/status").read_text().splitlines()

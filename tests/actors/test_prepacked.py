@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from pipemill.actors import prepacked
-from pipemill.actors.prepacked import prepack
+from pipemill.pipelines.engines import onednn_linear
+from pipemill.pipelines.engines.onednn_linear import prepack
 
 
 class Doubled(torch.nn.Linear):
@@ -31,7 +31,7 @@ def takes(monkeypatch):
 
     def set_(usual, packed):
         times = iter([0.0, usual, usual, usual + packed] * 10**3)
-        monkeypatch.setattr(prepacked.time, "perf_counter", lambda: next(times))
+        monkeypatch.setattr(onednn_linear.time, "perf_counter", lambda: next(times))
 
     return set_
 
@@ -57,13 +57,13 @@ def test_large_layers_are_prepacked_and_answer_the_same(takes, dtype, close):
 
 def test_a_product_that_differs_is_not_used(takes, monkeypatch):
     takes(2.0, 1.0)
-    made = prepacked._prepacked
+    made = onednn_linear._prepacked
 
     def odd(layer):
         product = made(layer)
         return lambda inputs: product(inputs) * 1.001
 
-    monkeypatch.setattr(prepacked, "_prepacked", odd)
+    monkeypatch.setattr(onednn_linear, "_prepacked", odd)
     assert prepack(model()).forwards == []
 
 
@@ -74,7 +74,7 @@ def test_one_that_is_not_faster_is_not_used(takes):
 
 def test_a_large_model_is_not_held_twice(takes, monkeypatch):
     takes(2.0, 1.0)
-    monkeypatch.setattr(prepacked, "_MOST_BYTES", 2**19)
+    monkeypatch.setattr(onednn_linear, "_MOST_BYTES", 2**19)
     assert prepack(model()).forwards == []
 
 
@@ -89,6 +89,6 @@ def test_another_type_of_input_is_refused_as_ever(takes):
 def test_the_head_over_a_vocabulary_is_neither_tried_nor_prepacked(takes, monkeypatch):
     """On so many tokens as are tried its outputs alone would be gigabytes."""
     takes(2.0, 1.0)
-    monkeypatch.setattr(prepacked, "_WIDEST", 300)
+    monkeypatch.setattr(onednn_linear, "_WIDEST", 300)
     fast = model()
     assert [layer.out_features for layer, _ in prepack(fast).forwards] == [256]

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from pipemill.actors.repeats import first_of_each
+from pipemill.actors.compute.deduplicate import first_of_each
 
 TYPES = {
     "ids": (pa.list_(pa.int32()), st.lists(st.integers(0, 2), max_size=3)),

@@ -7,8 +7,8 @@ import asyncio
 import numpy as np
 import pytest
 from pipemill.actors.batch import Failure
-from pipemill.actors.isolate import isolate
-from pipemill.actors.memory import is_out_of_memory
+from pipemill.actors.faults.bisect import isolate
+from pipemill.actors.faults.out_of_memory import is_out_of_memory
 from pipemill.actors.said import said
 
 

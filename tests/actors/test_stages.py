@@ -6,8 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pyarrow as pa
 import pytest
 from pipemill.actors.batch import Batch
-from pipemill.actors.budget import Budget
-from pipemill.actors.stages import Stages
+from pipemill.actors.compute.stages import Stages
+from pipemill.actors.compute.token_budget import Budget
 
 from tests.lengths import Lengths
 

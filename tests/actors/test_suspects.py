@@ -8,10 +8,10 @@ from functools import partial
 import pyarrow as pa
 import pytest
 from pipemill.actors.batch import Batch, Failure
-from pipemill.actors.budget import Budget
-from pipemill.actors.child import Child, ChildDied
-from pipemill.actors.stages import Stages
-from pipemill.actors.suspects import HopelessSplit, Isolation
+from pipemill.actors.compute.stages import Stages
+from pipemill.actors.compute.token_budget import Budget
+from pipemill.actors.faults.isolated_process import Child, ChildDied
+from pipemill.actors.faults.poison_rows import HopelessSplit, Isolation
 
 from tests.killers import LoadKillers
 from tests.lengths import Lengths
@@ -63,7 +63,7 @@ def test_a_split_without_rows_and_one_of_killing_rows_only_keep_the_schema(tmp_p
 
 
 def test_a_split_of_which_every_row_kills_is_given_up(tmp_path, monkeypatch):
-    monkeypatch.setattr("pipemill.actors.suspects._DEATHS_WITHOUT_AN_ANSWER", 4)
+    monkeypatch.setattr("pipemill.actors.faults.poison_rows._DEATHS_WITHOUT_AN_ANSWER", 4)
     with pytest.raises(HopelessSplit, match="forward kills its process, whatever the row"):
         isolated(tmp_path, ["exit in forward"] * 100)
     assert deaths(tmp_path) == 4
@@ -112,7 +112,7 @@ def test_a_row_that_survives_alone_is_not_blamed():
 
 
 def test_many_rows_that_kill_give_the_split_up(monkeypatch):
-    monkeypatch.setattr("pipemill.actors.suspects._DEATHS", 20)
+    monkeypatch.setattr("pipemill.actors.faults.poison_rows._DEATHS", 20)
     texts = [f"text {i}" for i in range(100)]
     times = dict.fromkeys(texts[::4], 99)
     isolation = Isolation(lambda: Within(times))  # type: ignore[arg-type, return-value]

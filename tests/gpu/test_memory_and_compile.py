@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
-from pipemill.jobs.cli import main
+from pipemill.jobs.cli.app import main
 
 from tests import tiny
 
@@ -69,9 +69,9 @@ def test_a_compiled_model_gives_the_same_answers(models, rows, tmp_path, capsys)
 
 def test_a_packed_model_uses_a_kernel_for_sequences_of_any_length(models):
     import torch
-    from pipemill.actors.model import Model
-    from pipemill.actors.varlen_kernels import memory_efficient, torch_varlen
-    from pipemill.pipelines.encoder import Encoder
+    from pipemill.pipelines.engines.attention_kernels import memory_efficient, torch_varlen
+    from pipemill.pipelines.engines.encoder import Encoder
+    from pipemill.pipelines.loading.model import Model
 
     for dtype, kernel in (("float32", memory_efficient), ("bfloat16", torch_varlen)):
         model = Model(path=models["text-classification"], dtype=dtype, num_gpus=1)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.dataset as ds
 import pytest
-from pipemill.jobs.cli import main
+from pipemill.jobs.cli.app import main
 
 from tests.config_data import CONFIGS
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from pipemill.jobs.holder import this_process
+from pipemill.jobs.output.lease_owner import this_process
 
 from tests.jobs import light
 from tests.processes import kill_marked, marked, marked_environment
@@ -136,7 +136,7 @@ def block_writing(run: Run) -> None:
     """A folder where a part belongs."""
     run.wait_for_parts()
     plan = run.out / "_pipemill/plan.parquet"
-    from pipemill.jobs.plan import Plan
+    from pipemill.jobs.output.split_plan import Plan
 
     for split in Plan.from_bytes(plan.read_bytes()).splits[-20:]:
         (run.out / split.part / "in the way").mkdir(parents=True, exist_ok=True)

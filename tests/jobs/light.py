@@ -17,12 +17,12 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pipemill.actors.budget import Budget
-from pipemill.actors.stages import Stages
+from pipemill.actors.compute.stages import Stages
+from pipemill.actors.compute.token_budget import Budget
 from pipemill.actors.task import Parameter
 from pipemill.jobs import prepare
 from pipemill.pipelines import registry
-from pipemill.pipelines.load import LoadTask
+from pipemill.pipelines.loading.task_loader import LoadTask
 
 from tests.lengths import Lengths
 
@@ -112,7 +112,7 @@ def start(
 
 
 if __name__ == "__main__":
-    from pipemill.jobs.cli import main
+    from pipemill.jobs.cli.app import main
 
     install()
     sys.exit(main())

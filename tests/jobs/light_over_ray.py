@@ -10,7 +10,7 @@ import os
 import sys
 from typing import Any
 
-from pipemill.jobs import cli
+from pipemill.jobs.cli import app
 
 
 def load(self: Any) -> Any:
@@ -24,7 +24,7 @@ def load(self: Any) -> Any:
 def install() -> None:
     """Let jobs load a task that workers import from here."""
     from pipemill.jobs import prepare
-    from pipemill.pipelines.load import LoadTask
+    from pipemill.pipelines.loading.task_loader import LoadTask
 
     from tests.jobs import light, light_over_ray
 
@@ -43,11 +43,11 @@ def __getattr__(name: str) -> Any:  # in a worker, which unpickles it by name
 
 
 if __name__ == "__main__":
-    run = cli._run
+    run = app._run
 
     def run_light(options: Any) -> int:
         install()
         return run(options)
 
-    cli._run = run_light
-    sys.exit(cli.main())
+    app._run = run_light
+    sys.exit(app.main())

@@ -14,16 +14,16 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.parquet as pq
 import ray
-from pipemill.actors.budget import Budget
-from pipemill.actors.stages import Stages
-from pipemill.jobs.errors import ConfigError
-from pipemill.jobs.job import ActorsSection
-from pipemill.jobs.placement import run_splits
-from pipemill.jobs.plan import Plan
-from pipemill.jobs.sink import PartSink
-from pipemill.jobs.sources import open_source
-from pipemill.jobs.sources.ranges import Piece
+from pipemill.actors.compute.stages import Stages
+from pipemill.actors.compute.token_budget import Budget
+from pipemill.actors.output.part_writer import PartSink
+from pipemill.actors.sources import open_source
+from pipemill.actors.sources.split_size import Piece
+from pipemill.jobs.config.job import ActorsSection
+from pipemill.jobs.execution.placement import run_splits
+from pipemill.jobs.output.split_plan import Plan
 
+from pipemill.errors import ConfigError
 from tests.lengths import Lengths
 
 
@@ -51,7 +51,7 @@ def run(folder: str, name: str, actors: dict) -> int:
 
 
 def file(folder: str):
-    from pipemill.jobs.inputs import list_files
+    from pipemill.jobs.planning.find_inputs import list_files
 
     return list_files(f"{folder}/in.parquet", "auto", {}, "/nowhere")[0][0]
 

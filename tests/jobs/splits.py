@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 
 from hypothesis import HealthCheck, settings
-from pipemill.jobs.inputs import list_files
-from pipemill.jobs.plan import Plan
-from pipemill.jobs.sources import open_source
+from pipemill.actors.sources import open_source
+from pipemill.jobs.output.split_plan import Plan
+from pipemill.jobs.planning.find_inputs import list_files
 
 FOLDER = settings(
     max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]

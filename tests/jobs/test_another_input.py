@@ -12,7 +12,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from pipemill.jobs.cli import main
+from pipemill.jobs.cli.app import main
 
 import pipemill
 from tests.jobs import light
@@ -85,7 +85,9 @@ def test_a_folder_that_holds_other_files_by_and_by_is_no_other_input(tmp_path, t
 
 def test_an_output_of_which_nothing_is_done_may_have_another_input(tmp_path, t, u, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr("pipemill.pipelines.load.LoadTask.__call__", lambda self: 1 / 0)
+        patch.setattr(
+            "pipemill.pipelines.loading.task_loader.LoadTask.__call__", lambda self: 1 / 0
+        )
         with pytest.raises(pipemill.ConfigError):
             pipemill.run(job(tmp_path, t))
     assert pipemill.run(job(tmp_path, u)).rows == 25

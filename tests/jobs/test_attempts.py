@@ -7,10 +7,11 @@ import sys
 from types import SimpleNamespace
 
 import pytest
-from pipemill.actors.attempts import AttemptError, any_suspects, attempt, tried
-from pipemill.jobs import sample
-from pipemill.jobs.attempts import AttemptFiles
-from pipemill.jobs.errors import RunError
+from pipemill.actors.faults.attempt_files import AttemptFiles
+from pipemill.actors.faults.attempts import AttemptError, any_suspects, attempt, tried
+from pipemill.jobs.planning import infer_columns
+
+from pipemill.errors import RunError
 
 PART = "part-00000000-0123456789ab.parquet"
 
@@ -23,7 +24,7 @@ def files(tmp_path):
 def die(path, what: str = PART, times: int = 1) -> None:
     """Processes that die within an attempt."""
     code = (
-        "import os, sys; from pipemill.jobs.attempts import AttemptFiles\n"
+        "import os, sys; from pipemill.actors.faults.attempt_files import AttemptFiles\n"
         "for _ in range(int(sys.argv[3])): AttemptFiles(sys.argv[1], {}, '').begin(sys.argv[2])"
     )
     subprocess.run([sys.executable, "-c", code, str(path), what, str(times)], check=True)
@@ -80,11 +81,11 @@ def test_a_sample_is_of_other_rows_after_its_process_died(files, tmp_path, monke
         asked.append(window)
         return b"schema", None
 
-    monkeypatch.setattr(sample, "_schema_of", schema_of)
+    monkeypatch.setattr(infer_columns, "_schema_of", schema_of)
     split = SimpleNamespace(to_json=lambda: "{}")
 
     def ask():
-        return sample.sampled_schema(None, None, [split], "local", None, files)  # type: ignore[arg-type]
+        return infer_columns.sampled_schema(None, None, [split], "local", None, files)  # type: ignore[arg-type]
 
     for deaths, window in [(0, (0, 32)), (1, (0, 8)), (3, (16, 8))]:
         die(tmp_path, "sampling", deaths)

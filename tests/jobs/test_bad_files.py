@@ -11,10 +11,10 @@ import pytest
 import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
-from pipemill.jobs.errors import ConfigError
-from pipemill.jobs.sources import lines as files_of_lines
-from pipemill.jobs.sources.reading import Reading
+from pipemill.actors.sources.reading import Reading
+from pipemill.actors.sources.streams import line_files as files_of_lines
 
+from pipemill.errors import ConfigError
 from tests.jobs.splits import FOLDER, plan, read, rows
 
 FORMATS = {
@@ -139,7 +139,7 @@ def test_an_encoding_that_is_named(tmp_path, monkeypatch, format, encoding):
     write(tmp_path, f"a.{format}", data.encode(encoding))
     write(tmp_path, f"b.{format}", codecs.BOM_UTF8 + FORMATS[format]("ü").encode())
     monkeypatch.setattr(files_of_lines, "LARGE", 100)
-    monkeypatch.setattr("pipemill.jobs.sources.ranges._FEWEST_ROWS", 7)
+    monkeypatch.setattr("pipemill.actors.sources.split_size._FEWEST_ROWS", 7)
     reading = Reading(encoding=encoding)
     made = plan(tmp_path, reading=reading)
     assert len(made.splits) > 5
@@ -185,7 +185,7 @@ def test_json_documents_are_rows(
     tmp_path, values, indent, inner, layout, encoding, packed, read_size
 ):
     """Of any layout, read in bits of any size."""
-    import pipemill.jobs.sources.json_documents as documents
+    import pipemill.actors.sources.parsing.json_documents as documents
 
     for old in tmp_path.glob("*"):
         old.unlink()
@@ -270,7 +270,7 @@ def test_rows_added_while_a_job_runs_are_not_of_the_input(tmp_path):
 def test_ranges_of_files_on_a_store(encoding, monkeypatch):
     import fsspec
 
-    monkeypatch.setattr("pipemill.jobs.sources.ranges._FEWEST_ROWS", 7)
+    monkeypatch.setattr("pipemill.actors.sources.split_size._FEWEST_ROWS", 7)
     store = fsspec.filesystem("memory")
     texts = [f"{n} é" for n in range(300)]
     try:

@@ -3,16 +3,17 @@
 import socket
 
 import pytest
-from pipemill.jobs.cluster import (
+from pipemill.jobs.config.job import ActorsSection
+from pipemill.jobs.execution.ray_cluster import (
     _address_file,
     _running_here,
     _start,
     joins_other_machines,
     pool_size,
 )
-from pipemill.jobs.errors import ConfigError, RunError
-from pipemill.jobs.job import ActorsSection
 from ray._private.utils import get_ray_address_file
+
+from pipemill.errors import ConfigError, RunError
 
 
 def test_the_address_of_a_dead_head_is_not_waited_for(monkeypatch, tmp_path):
@@ -37,7 +38,7 @@ def test_the_address_is_where_ray_looks_for_it(monkeypatch, tmp_path, names):
 
 
 def test_a_ray_that_was_started_here_is_joined(monkeypatch, tmp_path):
-    monkeypatch.setattr("pipemill.jobs.cluster._is_connected", lambda: False)
+    monkeypatch.setattr("pipemill.jobs.execution.ray_cluster._is_connected", lambda: False)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
     assert not joins_other_machines("auto")
@@ -65,7 +66,7 @@ def test_where_a_cluster_grows_so_many_actors_are_asked_for_at_once(
 ):
     nodes = [{"Alive": True, "Resources": {"CPU": 4.0}}, {"Alive": True, "Resources": {"CPU": 2.0}}]
     monkeypatch.setattr("ray.nodes", lambda: nodes)
-    monkeypatch.setattr("pipemill.jobs.cluster._autoscales", lambda: grows)
+    monkeypatch.setattr("pipemill.jobs.execution.ray_cluster._autoscales", lambda: grows)
     assert pool_size(ActorsSection(**given), "fused", 50) == expected
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pyarrow as pa
 import pytest
+from pipemill.actors.storage.media_files import files_column
 from pipemill.actors.task import Column
-from pipemill.jobs.columns import kept_columns, notes_on_columns, resolve_columns
-from pipemill.jobs.errors import ConfigError
-from pipemill.jobs.media import files_column
+from pipemill.jobs.planning.columns import kept_columns, notes_on_columns, resolve_columns
+
+from pipemill.errors import ConfigError
 
 TEXT, BYTES, NUMBERS = pa.string(), pa.binary(), pa.list_(pa.float32())
 IMAGE = Column(name="image", kind="image")

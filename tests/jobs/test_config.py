@@ -1,7 +1,8 @@
 import pytest
-from pipemill.jobs.config import build_job
-from pipemill.jobs.errors import ConfigError
-from pipemill.jobs.job import Job
+from pipemill.jobs.config.job import Job
+from pipemill.jobs.config.load import build_job
+
+from pipemill.errors import ConfigError
 
 GOOD = {"task": "text-classification", "model": "m", "input": "i", "output": "o"}
 

@@ -11,10 +11,10 @@ import pyarrow as pa
 import pytest
 import yaml
 from pipemill.actors.task import Loaded
-from pipemill.jobs.cli import main
-from pipemill.jobs.config import build_job
-from pipemill.jobs.describe import all_tasks, one_task
-from pipemill.pipelines.declared import PipelineTask
+from pipemill.jobs.cli.app import main
+from pipemill.jobs.config.load import build_job
+from pipemill.jobs.tasks import all_tasks, one_task
+from pipemill.pipelines.pipeline_task import PipelineTask
 from pipemill.pipelines.registry import ALIASES, find_task, task_names
 
 # Parameters that change the columns.
@@ -102,7 +102,8 @@ def test_an_unknown_name_is_status_2_with_the_nearest(capsys):
 
 def test_nothing_heavy_is_imported():
     code = (
-        "import sys\nfrom pipemill.jobs.cli import main\nmain(['tasks'])\nmain(['tasks', 'ner'])\n"
+        "import sys\nfrom pipemill.jobs.cli.app import main\n"
+        "main(['tasks'])\nmain(['tasks', 'ner'])\n"
         "print({'torch', 'transformers', 'ray', 'PIL', 'av'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import pytest
-from pipemill.jobs import devices, gpus
-from pipemill.jobs.devices import Machine, choose_device, machines_of_ray, share_gpus
-from pipemill.jobs.errors import ConfigError
-from pipemill.jobs.job import ActorsSection, Job
-from pipemill.jobs.tasks import wanted_dtype
+from pipemill.jobs.config.job import ActorsSection, Job
+from pipemill.jobs.execution import devices, gpus
+from pipemill.jobs.execution.devices import Machine, choose_device, machines_of_ray, share_gpus
+from pipemill.jobs.planning.resolve_task import wanted_dtype
 from pipemill.pipelines.registry import find_task
+
+from pipemill.errors import ConfigError
 
 GIB = 2**30
 H100 = Machine(cpus=16, gpus=1, gpu_memory=79 * GIB)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from pipemill.jobs.job import Job
-from pipemill.jobs.tasks import wanted_dtype
+from pipemill.jobs.config.job import Job
+from pipemill.jobs.planning.resolve_task import wanted_dtype
 from pipemill.pipelines.registry import find_task
 
 

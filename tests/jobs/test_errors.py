@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 from jupyter_client.manager import start_new_kernel
-from pipemill.jobs.errors import told_if_interrupted
 
 import pipemill
+from pipemill.errors import told_if_interrupted
 from tests.jobs import light
 
 ROOT = Path(__file__).parent.parent.parent

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
-from pipemill.jobs.features import common_features, describe
+from pipemill.actors.sources.schemas.hf_features import common_features, describe
 
 import pipemill
 
@@ -84,7 +84,7 @@ def test_features_survive_a_run_and_a_retry(rows, tmp_path, form):
 
 
 def test_parts_of_an_older_plan_have_no_features_and_are_right(rows, tmp_path):
-    from pipemill.jobs.ledger import Ledger
+    from pipemill.jobs.output.ledger import Ledger
 
     source = given("parquet", rows, tmp_path)
     run(tmp_path, source, rows_per_part=1)

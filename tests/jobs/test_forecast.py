@@ -8,10 +8,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from pipemill.jobs import forecast
-from pipemill.jobs.cli import main
-from pipemill.jobs.config import build_job
-from pipemill.jobs.few_rows import few_rows
+from pipemill.jobs import plan
+from pipemill.jobs.cli.app import main
+from pipemill.jobs.config.load import build_job
+from pipemill.jobs.planning.sample_rows import few_rows
 from pipemill.jobs.prepare import look
 
 from tests import tiny
@@ -53,7 +53,7 @@ def test_what_can_be_counted_is_exact(models, data):
     whole = lengths(models)
     sizes = np.minimum(whole, MOST)
     parameters = {"truncation": True, "max_length": MOST}
-    found = forecast.forecast(job(models, data, parameters=parameters), 1000, 0.01)
+    found = plan.forecast(job(models, data, parameters=parameters), 1000, 0.01)
     assert (found.rows, found.sampled, found.failed, found.chunks) == (70, 70, 0, 70)
     assert found.tokens == sizes.sum()
     assert found.truncated == {
@@ -82,15 +82,15 @@ def test_what_can_be_counted_is_exact(models, data):
 
 
 def test_windows_are_chunks_and_lose_nothing(models, data):
-    found = forecast.forecast(job(models, data, parameters={"max_length": MOST}), 1000, 0.01)
+    found = plan.forecast(job(models, data, parameters={"max_length": MOST}), 1000, 0.01)
     assert found.chunks > 70
     assert found.tokens >= lengths(models).sum()
     assert found.truncated == {"rows": 0, "tokens": 0}
 
 
 def test_classes_double_from_the_shortest_to_the_longest():
-    assert forecast.histogram(np.array([3, 4, 5, 17])) == [(4, 2), (8, 1), (16, 0), (32, 1)]
-    assert forecast.histogram(np.array([1, 2, 2])) == [(1, 1), (2, 2)]
+    assert plan.histogram(np.array([3, 4, 5, 17])) == [(4, 2), (8, 1), (16, 0), (32, 1)]
+    assert plan.histogram(np.array([1, 2, 2])) == [(1, 1), (2, 2)]
 
 
 def test_the_verb_ends_in_json_and_writes_nothing(models, data, tmp_path, capsys):
@@ -130,5 +130,5 @@ def test_rows_that_cannot_be_read_are_counted(models, tmp_path):
     lines = [json.dumps({"body": text}) for text in TEXTS[:9]]
     lines[4] = "{"
     (folder / "a.jsonl").write_text("\n".join(lines) + "\n")
-    found = forecast.forecast(job(models, folder), 9, 0.01)
+    found = plan.forecast(job(models, folder), 9, 0.01)
     assert (found.rows, found.sampled, found.failed) == (9, 9, 1)

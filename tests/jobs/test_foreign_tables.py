@@ -6,8 +6,9 @@ import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from pipemill.jobs.errors import ConfigError
-from pipemill.jobs.inputs import list_files
+from pipemill.jobs.planning.find_inputs import list_files
+
+from pipemill.errors import ConfigError
 
 LOGS = {
     "Delta Lake": "_delta_log/00000000000000000000.json",

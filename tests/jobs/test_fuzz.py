@@ -6,9 +6,10 @@ import json
 
 import hypothesis.strategies as st
 from hypothesis import example, given, settings
-from pipemill.jobs.config import make_job
-from pipemill.jobs.errors import ConfigError
-from pipemill.jobs.job import Job
+from pipemill.jobs.config.job import Job
+from pipemill.jobs.config.load import make_job
+
+from pipemill.errors import ConfigError
 
 from .splits import FOLDER, plan, read, rows
 

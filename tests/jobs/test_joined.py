@@ -16,10 +16,10 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
-from pipemill.jobs.cluster import check_output_lasts, ray_session
-from pipemill.jobs.errors import ConfigError
-from pipemill.jobs.storage import open_filesystem
+from pipemill.actors.storage.filesystem import open_filesystem
+from pipemill.jobs.execution.ray_cluster import check_output_lasts, ray_session
 
+from pipemill.errors import ConfigError
 from tests import s3_server
 from tests.processes import MARK, kill_marked, marked_environment
 
@@ -159,7 +159,7 @@ def test_a_job_may_want_a_ray_of_this_machine(head, tmp_path):
 
 
 def test_a_python_that_has_a_ray_can_start_no_other(monkeypatch):
-    monkeypatch.setattr("pipemill.jobs.cluster._is_connected", lambda: True)
+    monkeypatch.setattr("pipemill.jobs.execution.ray_cluster._is_connected", lambda: True)
     refused = pytest.raises(ConfigError, match=r"actors.cluster is local, but .*ray.shutdown\(\)")
     with refused, ray_session("local"):
         pass

@@ -11,13 +11,13 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
-from pipemill.jobs.inputs import list_files
-from pipemill.jobs.job import ActorsSection
-from pipemill.jobs.placement import run_splits
-from pipemill.jobs.plan import Plan
-from pipemill.jobs.sink import PartSink
-from pipemill.jobs.sources import open_source
-from pipemill.jobs.sources.ranges import Piece
+from pipemill.actors.output.part_writer import PartSink
+from pipemill.actors.sources import open_source
+from pipemill.actors.sources.split_size import Piece
+from pipemill.jobs.config.job import ActorsSection
+from pipemill.jobs.execution.placement import run_splits
+from pipemill.jobs.output.split_plan import Plan
+from pipemill.jobs.planning.find_inputs import list_files
 
 from tests.killers import LoadKillers
 

@@ -12,8 +12,8 @@ import time
 import psutil
 import pyarrow as pa
 import pyarrow.dataset as ds
-from pipemill.actors.worker import FusedWorker
-from pipemill.jobs.config import build_job
+from pipemill.actors.workers import FusedWorker
+from pipemill.jobs.config.load import build_job
 from pipemill.jobs.prepare import prepare
 
 import pipemill

@@ -12,9 +12,9 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
-from pipemill.jobs import lease as leases
-from pipemill.jobs.holder import Holder, this_process
-from pipemill.jobs.lease import Lease
+from pipemill.jobs.output import lease as leases
+from pipemill.jobs.output.lease import Lease
+from pipemill.jobs.output.lease_owner import Holder, this_process
 
 import pipemill
 from tests.jobs import light
@@ -238,7 +238,7 @@ def test_a_store_that_knows_no_conditional_write_still_has_one_holder(monkeypatc
         plain(self, path, value)
 
     monkeypatch.setattr(MemoryFileSystem, "pipe_file", without)
-    monkeypatch.setattr("pipemill.jobs.storage._SETTLE_S", 0.3)
+    monkeypatch.setattr("pipemill.actors.storage.filesystem._SETTLE_S", 0.3)
     one, two = Lease("memory://unconditional", {}), Lease("memory://unconditional", {})
     outcomes = []
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 
 import pytest
-from pipemill.jobs.errors import ConfigError
-from pipemill.jobs.job import InputSection
-from pipemill.jobs.media_roots import media_access, media_roots
+from pipemill.jobs.config.job import InputSection
+from pipemill.jobs.planning.media_roots import media_access, media_roots
+
+from pipemill.errors import ConfigError
 
 
 def roots(path, **more):
@@ -48,7 +49,7 @@ def test_several_inputs_and_named_roots(tmp_path, monkeypatch):
 
 
 def test_rows_read_below_them_only(tmp_path):
-    from pipemill.pipelines.media.fetch import MediaAccess
+    from pipemill.pipelines.media.access import MediaAccess
 
     (tmp_path / "in").mkdir()
     (tmp_path / "in/inside.bin").write_bytes(b"inside")

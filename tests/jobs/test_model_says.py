@@ -14,10 +14,10 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
 from pipemill.jobs import prepare
-from pipemill.jobs.errors import ConfigError
-from pipemill.jobs.model_says import ModelSays
+from pipemill.jobs.planning.model_conventions import ModelSays
 
 import pipemill
+from pipemill.errors import ConfigError
 from tests.references import sentence_folders
 
 VECTORS = json.loads(sentence_folders.VECTORS.read_text())
@@ -76,7 +76,7 @@ def test_a_run_follows_the_folder_and_says_so(job, capsys):
 
 
 def test_the_command_line_says_what_is_wrong_with_the_folder(job, tmp_path, capsys):
-    from pipemill.jobs.cli import main
+    from pipemill.jobs.cli.app import main
 
     config = job("cls")
     config["model"] = str(tmp_path / "model")

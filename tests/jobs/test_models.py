@@ -284,7 +284,7 @@ def test_the_driver_of_a_run_on_ray_says_the_same_without_torch(models, tmp_path
 
 def test_a_worker_refuses_random_weights_by_itself(models):
     """Of a Hub's model the driver may not have the files."""
-    from pipemill.actors.model import Model
+    from pipemill.pipelines.loading.model import Model
 
     with pytest.raises(ValueError, match=r"lacks weights of BertForSequenceClassification: class"):
         Model(path=models["fill-mask"]).load("text-classification")
@@ -297,7 +297,7 @@ def test_a_hub_name_without_a_network_is_said_at_once(tmp_path):
     arguments = "run --task text-classification --input in.parquet --output out --model".split()
     started = time.monotonic()
     done = subprocess.run(
-        [sys.executable, "-m", "pipemill.jobs.cli", *arguments, "org/no-such-model"],
+        [sys.executable, "-m", "pipemill.jobs.cli.app", *arguments, "org/no-such-model"],
         cwd=tmp_path,
         env={
             **{k: v for k, v in os.environ.items() if k != "HF_HUB_OFFLINE"},
@@ -336,7 +336,7 @@ def run_from_hub(repositories, names, tmp_path):
                 f"--output {name.replace('/', '-')} --set actors.placement=local"
             )
             done = subprocess.run(
-                [sys.executable, "-m", "pipemill.jobs.cli", *arguments.split()],
+                [sys.executable, "-m", "pipemill.jobs.cli.app", *arguments.split()],
                 cwd=tmp_path,
                 env=env,
                 capture_output=True,

@@ -9,8 +9,8 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
-from pipemill.jobs.cli import main
-from pipemill.jobs.listing import list_below
+from pipemill.actors.storage.listing import list_below
+from pipemill.jobs.cli.app import main
 
 import pipemill
 
@@ -87,7 +87,7 @@ def test_rows_that_come_later_are_planned_anew(tmp_path):
 def test_an_old_output_without_a_split_gets_its_empty_part(tmp_path, monkeypatch):
     parquet(tmp_path / "a.parquet")
     run(tmp_path, str(tmp_path / "a.parquet"))
-    from pipemill.jobs.ledger import Ledger
+    from pipemill.jobs.output.ledger import Ledger
 
     ledger = Ledger(str(tmp_path / "out"), {})
     plan = ledger.read_plan()

@@ -12,11 +12,11 @@ import threading
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from pipemill.jobs.errors import ConfigError, RunError
-from pipemill.jobs.listing import list_below
-from pipemill.jobs.sources.jsonl import JsonlSource
+from pipemill.actors.sources.jsonl import JsonlSource
+from pipemill.actors.storage.listing import list_below
 
 import pipemill
+from pipemill.errors import ConfigError, RunError
 
 
 def below(path):
@@ -177,7 +177,7 @@ def test_the_output_is_not_in_the_models_folder(job, models, tmp_path):
 
 
 def test_a_column_is_named_as_it_is_written(models, tmp_path, capsys):
-    from pipemill.jobs.cli import main
+    from pipemill.jobs.cli.app import main
 
     for name in ("Question #1", "no", "2024", "a: b", "x=y"):
         pq.write_table(pa.table({name: ["a"]}), tmp_path / "rows.parquet")
@@ -190,8 +190,8 @@ def test_a_column_is_named_as_it_is_written(models, tmp_path, capsys):
 def test_a_credential_that_is_an_object_stops_no_text_task(job, tmp_path):
     path = rows(tmp_path, ["a"])
     assert job(input={"path": path, "storage_options": {"auto_mkdir": True}}).done == 1
-    from pipemill.jobs.job import InputSection
-    from pipemill.jobs.media_roots import media_access
+    from pipemill.jobs.config.job import InputSection
+    from pipemill.jobs.planning.media_roots import media_access
 
     section = InputSection(path=path, storage_options={"credential": object()})
     assert media_access(section).roots == (str(tmp_path),)
@@ -202,7 +202,7 @@ def test_a_credential_that_is_an_object_stops_no_text_task(job, tmp_path):
 
 
 def test_a_lease_whose_answer_was_lost_is_ours(tmp_path, monkeypatch):
-    from pipemill.jobs import lease as leases
+    from pipemill.jobs.output import lease as leases
 
     usual = leases.create_whole
 

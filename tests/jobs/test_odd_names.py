@@ -7,10 +7,10 @@ import zipfile
 
 import fsspec
 import pytest
-from pipemill.jobs.formats import format_of, is_chain, member_of
-from pipemill.jobs.job import InputSection
-from pipemill.jobs.media_roots import media_roots
-from pipemill.jobs.storage import absolute
+from pipemill.actors.storage.file_formats import format_of, is_chain, member_of
+from pipemill.actors.storage.filesystem import absolute
+from pipemill.jobs.config.job import InputSection
+from pipemill.jobs.planning.media_roots import media_roots
 
 import pipemill
 from tests.jobs.splits import plan, read, rows

@@ -14,8 +14,8 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
 import transformers
-from pipemill.jobs.cli import main
-from pipemill.jobs.plan import Plan
+from pipemill.jobs.cli.app import main
+from pipemill.jobs.output.split_plan import Plan
 
 import pipemill
 from tests import own_pipelines, tiny
@@ -294,7 +294,7 @@ def test_the_command_finds_a_module_in_its_folder(models, data, tmp_path):
     # As the installed command does, whose folder is not the current one.
     (tmp_path / "pipemill_command.py").write_text(
         f"import sys\nsys.path.insert(0, {str(ROOT)!r})\n"
-        "from pipemill.jobs.cli import main\nsys.exit(main())\n"
+        "from pipemill.jobs.cli.app import main\nsys.exit(main())\n"
     )
     words = [sys.executable, str(tmp_path / "pipemill_command.py"), "run", "job.yaml"]
     done = subprocess.run(words, cwd=folder, capture_output=True, text=True)

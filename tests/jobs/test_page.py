@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from pipemill.jobs.cli import main
+from pipemill.jobs.cli.app import main
 
 import pipemill
 from tests import tiny

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
-from pipemill.jobs.plan import Plan
+from pipemill.jobs.output.split_plan import Plan
 
 import pipemill
 from tests.jobs.splits import plan, read, rows
@@ -129,7 +129,7 @@ def test_an_output_that_was_planned_without_folders_goes_on_without(tmp_path, mo
     write(tmp_path / "in", "parquet", "lang=en", "lang=de")
     job = {**light.job(tmp_path, []), "input": str(tmp_path / "in")}
     pipemill.run(job)
-    from pipemill.jobs.ledger import Ledger
+    from pipemill.jobs.output.ledger import Ledger
 
     ledger = Ledger(str(tmp_path / "out"), {})
     old = ledger.read_plan()

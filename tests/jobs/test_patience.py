@@ -5,16 +5,16 @@ from __future__ import annotations
 import errno
 
 import pytest
+from pipemill.actors.storage import backoff
+from pipemill.actors.storage.backoff import is_passing, patiently
 from pipemill.actors.store import StoreError
-from pipemill.jobs import patience
-from pipemill.jobs.patience import is_passing, patiently
 
 
 @pytest.fixture
 def waits(monkeypatch):
     """How long was waited, without waiting."""
     waited: list[float] = []
-    monkeypatch.setattr(patience.time, "sleep", waited.append)
+    monkeypatch.setattr(backoff.time, "sleep", waited.append)
     return waited
 
 
@@ -34,7 +34,7 @@ def failing(times: int, error: BaseException):
 def test_a_store_that_comes_back_is_waited_for_longer_and_longer(waits):
     assert patiently(failing(4, ConnectionResetError("gone")), "s3://b/a") == 5
     assert len(waits) == 4
-    for waited, wanted in zip(waits, patience.WAITS_S, strict=False):
+    for waited, wanted in zip(waits, backoff.WAITS_S, strict=False):
         assert 0.8 * wanted <= waited <= 1.2 * wanted
 
 
@@ -43,7 +43,7 @@ def test_one_that_stays_away_is_named_with_its_last_words(waits):
         StoreError, match=r"s3://b/a can't be reached, tried 7 times over 61 s: OSError: .*told"
     ):
         patiently(failing(99, OSError(errno.EIO, "told")), "s3://b/a")
-    assert len(waits) == len(patience.WAITS_S)
+    assert len(waits) == len(backoff.WAITS_S)
 
 
 def test_what_is_wrong_is_said_at_once(waits):

@@ -50,7 +50,7 @@ def test_every_placement_gives_the_same_answers_and_dead_letters(models, tmp_pat
 
 
 def test_the_progress_bar_shows_rows_rate_time_left_and_dead_letters(capsys):
-    from pipemill.jobs.progress import Progress
+    from pipemill.jobs.execution.progress import Progress
 
     with Progress("ner", 100) as progress:
         progress.add(40, 3, 100)

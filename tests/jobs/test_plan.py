@@ -2,10 +2,11 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pipemill.jobs.errors import ConfigError
-from pipemill.jobs.inputs import InputFile
-from pipemill.jobs.plan import Plan, RowEstimate
-from pipemill.jobs.sources.ranges import Piece, even_ranges, rows_per_split
+from pipemill.actors.sources.split_size import Piece, even_ranges, rows_per_split
+from pipemill.jobs.output.split_plan import Plan, RowEstimate
+from pipemill.jobs.planning.find_inputs import InputFile
+
+from pipemill.errors import ConfigError
 
 SCHEMA = pa.schema([("text", pa.string()), ("tags", pa.list_(pa.string()))])
 

@@ -12,7 +12,7 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
 import transformers
-from pipemill.jobs.cli import main
+from pipemill.jobs.cli.app import main
 from pipemill.pipelines import registry
 
 import pipemill
@@ -25,7 +25,7 @@ TEXTS = tiny.texts(30, seed=31, longest=12)
 PACKAGE = '''
 import pyarrow as pa
 from pipemill.actors.task import Column, Loaded, Parameter
-from pipemill.pipelines.declared import PipelineTask, fixed
+from pipemill.pipelines.pipeline_task import PipelineTask, fixed
 
 PAIRS = PipelineTask(
     name="pair-classification",

@@ -9,8 +9,8 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
 import transformers
-from pipemill.jobs.cli import main
-from pipemill.jobs.config import build_job
+from pipemill.jobs.cli.app import main
+from pipemill.jobs.config.load import build_job
 from pipemill.jobs.preview import preview
 
 import pipemill

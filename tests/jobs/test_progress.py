@@ -6,10 +6,10 @@ import sys
 import time
 
 import pytest
-from pipemill.jobs import stage as stages
-from pipemill.jobs.attempts import AttemptFiles
-from pipemill.jobs.progress import Progress, waiting
-from pipemill.jobs.stage import Stage
+from pipemill.actors.faults.attempt_files import AttemptFiles
+from pipemill.jobs.execution import startup as stages
+from pipemill.jobs.execution.progress import Progress, waiting
+from pipemill.jobs.execution.startup import Stage
 
 
 def last(said: str) -> str:

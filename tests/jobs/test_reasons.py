@@ -7,10 +7,10 @@ import json
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from pipemill.jobs import reasons
-from pipemill.jobs.cli import main
-from pipemill.jobs.reasons import kind_of
-from pipemill.jobs.report import Report
+from pipemill.jobs.cli.app import main
+from pipemill.jobs.output import dead_letter_reasons
+from pipemill.jobs.output.dead_letter_reasons import kind_of
+from pipemill.jobs.output.run_report import Report
 
 import pipemill
 from tests.jobs import light
@@ -107,11 +107,11 @@ def test_many_kinds_and_very_many_letters_say_that_some_are_left_out(tmp_path, m
     assert (len(report.dead_letters), report.dead_kinds) == (10, 12)
     assert "… and 2 more kinds" in str(report)
     assert "of the 12 dead letters" not in str(report)
-    monkeypatch.setattr(reasons, "_FILES", 2)
+    monkeypatch.setattr(dead_letter_reasons, "_FILES", 2)
     some = pipemill.run(wanted)
     assert (some.dead, some.dead_read) == (12, 6)
     assert "(of 6 of the 12 dead letters)" in str(some)
-    monkeypatch.setattr(reasons, "_MESSAGES", 4)
+    monkeypatch.setattr(dead_letter_reasons, "_MESSAGES", 4)
     assert pipemill.run(wanted).dead_read == 4
 
 

@@ -8,8 +8,8 @@ from dataclasses import asdict, replace
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from pipemill.jobs.cli import main
-from pipemill.jobs.report import Report, computed
+from pipemill.jobs.cli.app import main
+from pipemill.jobs.output.run_report import Report, computed
 
 import pipemill
 from tests import tiny

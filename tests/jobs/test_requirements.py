@@ -13,9 +13,9 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from pipemill.jobs.config import build_job
-from pipemill.jobs.requirements import check_requirements, missing_libraries
-from pipemill.pipelines.extras import is_installed
+from pipemill.jobs.config.load import build_job
+from pipemill.jobs.planning.requirements import check_requirements, missing_libraries
+from pipemill.pipelines.loading.extras import is_installed
 from pipemill.pipelines.media import NEEDED
 
 import pipemill
@@ -361,7 +361,7 @@ def test_a_cluster_that_runs_already_may_have_what_this_machine_lacks(tmp_path, 
     folder = files(tmp_path / "model", **contents)
     job = job_of(task, folder)
     # Other tests of this process may have a Ray, which a run would use.
-    monkeypatch.setattr("pipemill.jobs.cluster._is_connected", lambda: False)
+    monkeypatch.setattr("pipemill.jobs.execution.ray_cluster._is_connected", lambda: False)
     monkeypatch.setenv("RAY_ADDRESS", "ray://head:10001")
     check_requirements(job, (str(folder), None), (), "fused")
     with pytest.raises(pipemill.ConfigError, match="timm"):
@@ -492,8 +492,8 @@ def test_a_worker_that_lacks_it_names_the_extra_too(models):
     code = f"""
 from tests.without import hide
 hide(["PIL", "av"])
-from pipemill.actors.model import Model
-from pipemill.pipelines.load import LoadTask
+from pipemill.pipelines.loading.model import Model
+from pipemill.pipelines.loading.task_loader import LoadTask
 model = Model(path={models["image-classification"]!r})
 try:
     LoadTask(task="image-classification", model=model, columns=(("image", "picture"),))()

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from pipemill.jobs.cli import main
+from pipemill.jobs.cli.app import main
 
 import pipemill
 from tests.jobs import light
@@ -139,12 +139,12 @@ class Killed(KeyboardInterrupt):
 def test_killed_before_any_of_its_writes_nothing_is_lost(tmp_path, monkeypatch, on_error):
     """Between the part and its letters, between two splits, everywhere."""
     from fsspec.implementations.local import LocalFileSystem
-    from pipemill.jobs import retried
+    from pipemill.actors.output import part_rewriter
 
     wanted = light.job(tmp_path, TEXTS, output={"on_error": on_error})
     pipemill.run(wanted)
     expected = truth(tmp_path, TEXTS, output={"on_error": on_error}, parameters={"healed": 2})
-    write, remove, notes = retried.write_whole, LocalFileSystem.rm_file, []
+    write, remove, notes = part_rewriter.write_whole, LocalFileSystem.rm_file, []
     for calls in range(40):
         left = [calls]
 
@@ -159,7 +159,7 @@ def test_killed_before_any_of_its_writes_nothing_is_lost(tmp_path, monkeypatch, 
             return wrapped
 
         with monkeypatch.context() as patch:
-            patch.setattr(retried, "write_whole", counted(write))
+            patch.setattr(part_rewriter, "write_whole", counted(write))
             patch.setattr(LocalFileSystem, "rm_file", counted(remove))
             try:
                 pipemill.retry({**wanted, "parameters": {"healed": 2}})

@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
-from pipemill.jobs.cli import main
-from pipemill.pipelines.load import LoadTask
+from pipemill.jobs.cli.app import main
+from pipemill.pipelines.loading.task_loader import LoadTask
 
 import pipemill
 from tests import tiny
@@ -160,7 +160,7 @@ def test_a_measured_budget_is_kept_for_the_next_run(models, data, tmp_path, monk
         return made
 
     monkeypatch.setattr(LoadTask, "stages", watched)
-    monkeypatch.setattr("pipemill.pipelines.load._ON_CPU", (40, 20))
+    monkeypatch.setattr("pipemill.pipelines.loading.task_loader._ON_CPU", (40, 20))
     wanted = job(models, data, tmp_path / "out")
     first = pipemill.run(**wanted)
     assert first.max_tokens in (40, 20)
@@ -313,7 +313,7 @@ def test_a_full_disk_ends_the_run_and_names_the_place(models, data, tmp_path, mo
 
     wanted = job(models, data, tmp_path / "out")
     with monkeypatch.context() as patch:
-        patch.setattr("pipemill.jobs.sink.write_whole", full)
+        patch.setattr("pipemill.actors.output.part_writer.write_whole", full)
         with pytest.raises(pipemill.RunError, match=r"could not be written.*No space left"):
             pipemill.run(**wanted)
     assert pipemill.run(**wanted).done == 120

@@ -15,10 +15,10 @@ from contextlib import contextmanager
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from pipemill.jobs import patience
-from pipemill.jobs.cli import main
-from pipemill.jobs.ledger import Ledger
-from pipemill.jobs.storage import open_filesystem, write_whole
+from pipemill.actors.storage import backoff
+from pipemill.actors.storage.filesystem import open_filesystem, write_whole
+from pipemill.jobs.cli.app import main
+from pipemill.jobs.output.ledger import Ledger
 
 import pipemill
 from tests import s3_server
@@ -66,7 +66,7 @@ def bucket(server, monkeypatch, request):
 
 @pytest.fixture
 def impatient(monkeypatch):
-    monkeypatch.setattr(patience, "WAITS_S", (0.05, 0.1))
+    monkeypatch.setattr(backoff, "WAITS_S", (0.05, 0.1))
 
 
 def job(bucket, tmp_path, **more):

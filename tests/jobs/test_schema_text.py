@@ -6,8 +6,9 @@ import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pipemill.jobs.errors import ConfigError
-from pipemill.jobs.schema_text import schema_from
+from pipemill.jobs.config.arrow_types import schema_from
+
+from pipemill.errors import ConfigError
 
 
 @pytest.mark.parametrize(

@@ -15,12 +15,12 @@ import pytest
 import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
-from pipemill.jobs.errors import ConfigError
-from pipemill.jobs.inputs import list_files
-from pipemill.jobs.plan import Plan
-from pipemill.jobs.sources import open_source
-from pipemill.jobs.sources.reading import Reading
+from pipemill.actors.sources import open_source
+from pipemill.actors.sources.reading import Reading
+from pipemill.jobs.output.split_plan import Plan
+from pipemill.jobs.planning.find_inputs import list_files
 
+from pipemill.errors import ConfigError
 from tests.jobs.splits import FOLDER, plan, read, rows
 
 LINES = st.lists(st.text(max_size=30), max_size=30)

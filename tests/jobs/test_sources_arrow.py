@@ -10,10 +10,10 @@ import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pipemill.jobs.errors import ConfigError
-from pipemill.jobs.inputs import list_files
-from pipemill.jobs.plan import Plan
+from pipemill.jobs.output.split_plan import Plan
+from pipemill.jobs.planning.find_inputs import list_files
 
+from pipemill.errors import ConfigError
 from tests.jobs.splits import FOLDER, plan, read, rows
 
 datasets = pytest.importorskip("datasets")

@@ -12,14 +12,14 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pipemill.jobs.config import build_job
-from pipemill.jobs.errors import ConfigError
-from pipemill.jobs.inputs import InputFile, list_files
-from pipemill.jobs.plan import Plan
+from pipemill.actors.sources import open_source
+from pipemill.jobs.config.load import build_job
+from pipemill.jobs.output.split_plan import Plan
+from pipemill.jobs.planning.find_inputs import InputFile, list_files
 from pipemill.jobs.prepare import prepare
-from pipemill.jobs.sources import open_source
 
 import pipemill
+from pipemill.errors import ConfigError
 from tests.jobs.splits import plan, read, rows
 
 

@@ -12,12 +12,12 @@ import pytest
 import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
-from pipemill.jobs.errors import ConfigError
-from pipemill.jobs.inputs import list_files
-from pipemill.jobs.plan import Plan
-from pipemill.jobs.sources import open_source
-from pipemill.jobs.sources.reading import Reading
+from pipemill.actors.sources import open_source
+from pipemill.actors.sources.reading import Reading
+from pipemill.jobs.output.split_plan import Plan
+from pipemill.jobs.planning.find_inputs import list_files
 
+from pipemill.errors import ConfigError
 from tests.jobs.splits import FOLDER, plan, read, rows
 
 PACK = {"": bytes, ".gz": gzip.compress, ".zst": zstandard.compress}
@@ -150,7 +150,7 @@ def test_rows_of_empty_fields_are_rows(tmp_path):
 
 
 def test_large_csv_files_are_cut_between_records(tmp_path, monkeypatch):
-    monkeypatch.setattr("pipemill.jobs.sources.lines.LARGE", 1000)
+    monkeypatch.setattr("pipemill.actors.sources.streams.line_files.LARGE", 1000)
     wanted = [(str(i), f'a\n"{i}"\n') for i in range(500)]
     (tmp_path / "a.csv").write_bytes(written([("n", "t"), *wanted]))
     made = plan(tmp_path)

@@ -8,10 +8,10 @@ import decimal
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from pipemill.jobs.columns import check_conflicts, check_writable
-from pipemill.jobs.errors import ConfigError
-from pipemill.jobs.sources.unify import conflict_of
+from pipemill.actors.sources.schemas.unify import conflict_of
+from pipemill.jobs.planning.columns import check_conflicts, check_writable
 
+from pipemill.errors import ConfigError
 from tests.jobs.splits import plan, read, rows
 
 

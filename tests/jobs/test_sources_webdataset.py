@@ -15,16 +15,16 @@ import pytest
 import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
+from pipemill.actors.sources import open_source
+from pipemill.actors.sources.parsing.tar_samples import samples, split_name
+from pipemill.actors.storage.media_files import files_column, merged_columns
 from pipemill.actors.task import Column
-from pipemill.jobs.columns import kept_columns, resolve_columns
-from pipemill.jobs.errors import ConfigError
-from pipemill.jobs.media import files_column, merged_columns
-from pipemill.jobs.page import _column_of_labels
-from pipemill.jobs.plan import Plan
-from pipemill.jobs.sources import open_source
-from pipemill.jobs.sources.tar import samples, split_name
+from pipemill.jobs.output.split_plan import Plan
+from pipemill.jobs.planning.columns import kept_columns, resolve_columns
+from pipemill.jobs.report import _column_of_labels
 
 import pipemill
+from pipemill.errors import ConfigError
 from tests.jobs.splits import FOLDER, plan, read, rows
 
 FORMATS = [tarfile.PAX_FORMAT, tarfile.GNU_FORMAT, tarfile.USTAR_FORMAT]
@@ -94,8 +94,8 @@ def test_every_sample_is_a_row_once_in_order(tmp_path, counts, size, limit, form
 def test_large_shards_are_cut_by_bytes_too(tmp_path, monkeypatch):
     (tmp_path / "a.tar").write_bytes(tar(numbered(200)))
     assert len(plan(tmp_path).splits) == 1
-    monkeypatch.setattr("pipemill.jobs.sources.webdataset.LARGE", 1000)
-    monkeypatch.setattr("pipemill.jobs.sources.webdataset.MOST_BYTES", 20_000)
+    monkeypatch.setattr("pipemill.actors.sources.webdataset.LARGE", 1000)
+    monkeypatch.setattr("pipemill.actors.sources.webdataset.MOST_BYTES", 20_000)
     made = plan(tmp_path)
     assert len(made.splits) > 10
     assert all(split.stop - split.start <= 20_000 for split in made.splits)
@@ -313,7 +313,7 @@ def test_several_suffixes_of_a_kind_are_one_column(tmp_path):
 
 
 def test_a_suffix_that_no_sampled_shard_has_is_read_too(tmp_path, monkeypatch):
-    monkeypatch.setattr("pipemill.jobs.sources.webdataset.SAMPLED_ROWS", 1)
+    monkeypatch.setattr("pipemill.actors.sources.webdataset.SAMPLED_ROWS", 1)
     shard(tmp_path / "a.tar", "0.jpg", "1.webp", "2.gif", "2.jpg")
     given, dead = images(tmp_path)
     assert given == {"0": b"0.jpg", "1": b"1.webp", "2": None}

@@ -7,9 +7,9 @@ import shutil
 from dataclasses import replace
 
 import pytest
-from pipemill.jobs.cli import main
-from pipemill.jobs.holder import this_process
-from pipemill.jobs.lease import Lease
+from pipemill.jobs.cli.app import main
+from pipemill.jobs.output.lease import Lease
+from pipemill.jobs.output.lease_owner import this_process
 
 import pipemill
 from tests.jobs import light

@@ -4,8 +4,9 @@ import time
 
 import fsspec
 import pytest
-from pipemill.jobs.errors import ConfigError
-from pipemill.jobs.storage import open_filesystem, write_whole
+from pipemill.actors.storage.filesystem import open_filesystem, write_whole
+
+from pipemill.errors import ConfigError
 
 
 def test_a_file_is_whole_or_not_there_when_its_writer_is_killed(tmp_path):
@@ -15,7 +16,7 @@ def test_a_file_is_whole_or_not_there_when_its_writer_is_killed(tmp_path):
     code = f"""
 import sys
 from fsspec.implementations.local import LocalFileSystem
-from pipemill.jobs.storage import write_whole
+from pipemill.actors.storage.filesystem import write_whole
 print("ready", flush=True)
 while True:
     write_whole(LocalFileSystem(), {str(target)!r}, b"x" * {size})

@@ -13,7 +13,7 @@ import pytest
 
 START = """
 import os, signal, sys, time
-from pipemill.jobs.supervisor import *
+from pipemill.jobs.execution.supervisor import *
 from pipemill.jobs import supervisor
 def ready():
     print(os.getpid(), flush=True)
@@ -127,7 +127,7 @@ def test_it_does_not_outlive_its_parent():
 CLI = """
 import os, sys
 from pipemill.jobs import cli, cluster
-from pipemill.jobs.errors import RunError
+from pipemill.errors import RunError
 def run(options):
     cluster._ours = True
     {way}

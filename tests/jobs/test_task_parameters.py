@@ -7,13 +7,13 @@ import json
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from pipemill.jobs.cli import main
-from pipemill.jobs.errors import ConfigError
+from pipemill.jobs.cli.app import main
+from pipemill.jobs.planning.resolve_task import wanted_task
 from pipemill.jobs.prepare import look
-from pipemill.jobs.tasks import wanted_task
-from pipemill.pipelines.labels import Template
+from pipemill.pipelines.tasks.candidate_labels import Template
 
 import pipemill
+from pipemill.errors import ConfigError
 
 
 @pytest.fixture

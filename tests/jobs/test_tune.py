@@ -10,11 +10,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from pipemill.jobs import measure, tune
-from pipemill.jobs.cli import main
-from pipemill.jobs.config import build_job
-from pipemill.jobs.trial import try_out
-from pipemill.pipelines.as_transformers import AsTransformers
+from pipemill.jobs import tune
+from pipemill.jobs.cli.app import main
+from pipemill.jobs.config.load import build_job
+from pipemill.jobs.measuring import benchmark
+from pipemill.jobs.measuring.trial import try_out
+from pipemill.pipelines.reference.in_batches import AsTransformers
 
 import pipemill
 from tests import references, tiny
@@ -73,7 +74,7 @@ def test_transformers_gets_the_rows_in_order_in_batches_of_that_size(models, dat
     sizes = lengths(models["text-classification"])
     for batch_size in (1, 8, 64):
         seen.clear()
-        (setting,) = measure.measure_transformers(trial, [batch_size], LONG)
+        (setting,) = benchmark.measure_transformers(trial, [batch_size], LONG)
         assert seen == [
             (len(cut), cut.max())
             for cut in (sizes[i : i + batch_size] for i in range(0, 40, batch_size))
@@ -123,7 +124,7 @@ def test_sorted_and_packed_cost_what_the_model_is_given(models, data, seen):
     sizes = np.delete(lengths(models["text-classification"]), 7)  # the same as another row
     for packed in (False, True):
         seen.clear()
-        setting = measure.measure_budget(trial, 128, packed, LONG)
+        setting = benchmark.measure_budget(trial, 128, packed, LONG)
         assert setting.how == ("packed" if packed else "sorted")
         assert setting.tokens == sizes.sum()
         assert setting.padded_tokens == sum(rows * width for rows, width in seen)
@@ -152,9 +153,9 @@ def test_padded_answers_within_the_context_and_packed_ones_without(models, data)
 def test_a_setting_that_is_stopped_is_reckoned(models, data):
     trial = try_out(job(models, data), 100)
     sizes = lengths(models["text-classification"])
-    (plain,) = measure.measure_transformers(trial, [8], 1e-9)
+    (plain,) = benchmark.measure_transformers(trial, [8], 1e-9)
     assert plain.measured == sizes[:8].max() * 8 / padded(sizes, 8)
-    ours = measure.measure_budget(trial, 64, False, 1e-9)
+    ours = benchmark.measure_budget(trial, 64, False, 1e-9)
     assert 0 < ours.measured < 0.5
     assert plain.rows_per_second > 0 < ours.rows_per_second
     (line,) = tune.table([plain])[1:]
@@ -171,7 +172,7 @@ def test_a_batch_that_would_take_too_long_is_not_begun(models, data, monkeypatch
         return answers(self, rows, batch_size)
 
     monkeypatch.setattr(AsTransformers, "answers", noted)
-    first, second = measure.measure_transformers(trial, [1, 64], 1e-9)
+    first, second = benchmark.measure_transformers(trial, [1, 64], 1e-9)
     assert begun == [1]
     assert (first.measured > 0, second.measured) == (True, 0)
     # The same pace for each token, padding included.
@@ -184,10 +185,10 @@ def test_rows_with_parameters_of_their_own_are_no_call_of_transformers(models, d
     wanted = job(models, data, "zero-shot-classification")
     wanted = build_job(wanted, [], {"text": "body", "candidate_labels": "labels"}, {})
     trial = try_out(wanted, 8)
-    (setting,) = measure.measure_transformers(trial, [8], LONG)
+    (setting,) = benchmark.measure_transformers(trial, [8], LONG)
     assert (setting.rows_per_second, setting.tokens) == (None, 0)
     assert "candidate_labels" in setting.problem
-    assert measure.measure_budget(trial, 512, False, LONG).tokens == trial.sizes.sum()
+    assert benchmark.measure_budget(trial, 512, False, LONG).tokens == trial.sizes.sum()
 
 
 def test_rows_with_questions_of_their_own_are_compared(tmp_path):
@@ -198,7 +199,7 @@ def test_rows_with_questions_of_their_own_are_compared(tmp_path):
     model = Path(references.__file__).parent / "models" / "question_answering_bert"
     sections = {"task": task, "model": str(model), "input": str(tmp_path / "in.parquet")}
     trial = try_out(build_job({**sections, "output": str(tmp_path / "out")}, [], {}, {}), 8)
-    (setting,) = measure.measure_transformers(trial, [8], LONG)
+    (setting,) = benchmark.measure_transformers(trial, [8], LONG)
     assert setting.problem is None
     assert setting.rows_per_second > 0
 
@@ -210,13 +211,13 @@ def test_memory_that_runs_out_is_said(models, data, monkeypatch):
         raise MemoryError
 
     monkeypatch.setattr(trial.stages.task, "forward", full)
-    setting = measure.measure_budget(trial, 512, True, LONG)
+    setting = benchmark.measure_budget(trial, 512, True, LONG)
     assert (setting.problem, setting.seconds) == ("out of memory", None)
 
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="Linux measures it")
 def test_peak_memory_is_what_was_taken_and_given_back():
-    from pipemill.jobs.peak_memory import PeakMemory
+    from pipemill.jobs.measuring.peak_memory import PeakMemory
 
     with PeakMemory(None) as large:
         np.ones(2**26 // 8).sum()
@@ -229,7 +230,7 @@ def test_peak_memory_is_what_was_taken_and_given_back():
 
 
 def ran(how, size, rate, problem=None):
-    return measure.Setting(how=how, size=size, rows_per_second=rate, problem=problem)
+    return benchmark.Setting(how=how, size=size, rows_per_second=rate, problem=problem)
 
 
 def test_the_smallest_of_the_fastest_budgets_is_recommended():
@@ -272,7 +273,7 @@ def test_the_output_of_another_job_is_neither_in_the_way_nor_touched(models, dat
 
 
 def test_without_matplotlib_a_plot_names_the_extra(models, data, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("pipemill.jobs.plot.find_spec", lambda name: None)
+    monkeypatch.setattr("pipemill.jobs.measuring.plot.find_spec", lambda name: None)
     words = [*flags(models, data), "--seconds", "0.01", "--rows", "4"]
     assert main(["tune", *words, "--plot", str(tmp_path / "a.png")]) == 2
     assert "pipemill[plot]" in capsys.readouterr().err
@@ -305,8 +306,8 @@ def test_the_command_line_imports_nothing_heavy_for_help():
 
 
 def test_what_was_run_is_reckoned_up_to_the_whole():
-    watch = measure.Stopwatch(np.array([30, 10]), LONG)
+    watch = benchmark.Stopwatch(np.array([30, 10]), LONG)
     assert not watch.did(0)
     assert watch.measured == 0.75
     assert watch.seconds() == watch.elapsed / 0.75
-    assert measure.Stopwatch(np.array([1]), 0).did(0)
+    assert benchmark.Stopwatch(np.array([1]), 0).did(0)

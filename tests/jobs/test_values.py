@@ -14,11 +14,11 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pipemill.jobs.errors import ConfigError
-from pipemill.jobs.sources import jsonl, open_source
-from pipemill.jobs.sources.reading import Reading
+from pipemill.actors.sources import jsonl, open_source
+from pipemill.actors.sources.reading import Reading
 
 import pipemill
+from pipemill.errors import ConfigError
 from tests.jobs import light
 from tests.jobs.splits import FOLDER, plan, read, rows
 

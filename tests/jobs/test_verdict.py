@@ -7,9 +7,9 @@ import json
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from pipemill.actors.loading import LoadError
-from pipemill.jobs.cli import main
-from pipemill.pipelines.load import LoadTask
+from pipemill.actors.faults.load_errors import LoadError
+from pipemill.jobs.cli.app import main
+from pipemill.pipelines.loading.task_loader import LoadTask
 
 import pipemill
 from tests.jobs import light
@@ -211,8 +211,8 @@ def test_without_a_verb_the_command_tells_its_usage(capsys):
 
 def test_read_and_write_tasks_that_cannot_load_say_it_like_actors(tmp_path):
     from pipemill.actors.batch import Batch
-    from pipemill.actors.worker import LINE, MODEL, ExpandWorker, RegroupWorker
-    from pipemill.jobs.sink import PartSink
+    from pipemill.actors.output.part_writer import PartSink
+    from pipemill.actors.workers import LINE, MODEL, ExpandWorker, RegroupWorker
 
     def load():
         raise ValueError("no tokenizer")

@@ -10,9 +10,9 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from pipemill.jobs.cli import main
-from pipemill.jobs.part import encode, examine, from_ranges, to_ranges
-from pipemill.jobs.recompute import distance
+from pipemill.actors.output.part_file import encode, examine, from_ranges, to_ranges
+from pipemill.jobs.cli.app import main
+from pipemill.jobs.measuring.verify_sample import distance
 
 import pipemill
 from tests import tiny

@@ -10,7 +10,7 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
 import torch
-from pipemill.actors.model import Model
+from pipemill.pipelines.loading.model import Model
 from safetensors.torch import load_file
 
 import pipemill

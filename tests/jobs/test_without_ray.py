@@ -14,14 +14,14 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
-from pipemill.jobs import without_ray
-from pipemill.jobs.inputs import list_files
-from pipemill.jobs.job import ActorsSection
-from pipemill.jobs.plan import Plan, Split
-from pipemill.jobs.sink import PartSink
-from pipemill.jobs.sources import open_source
-from pipemill.jobs.sources.ranges import Piece
-from pipemill.jobs.without_ray import is_small, work_without_ray
+from pipemill.actors.output.part_writer import PartSink
+from pipemill.actors.sources import open_source
+from pipemill.actors.sources.split_size import Piece
+from pipemill.jobs.config.job import ActorsSection
+from pipemill.jobs.execution import single_process
+from pipemill.jobs.execution.single_process import is_small, work_without_ray
+from pipemill.jobs.output.split_plan import Plan, Split
+from pipemill.jobs.planning.find_inputs import list_files
 
 import pipemill
 from tests import tiny
@@ -36,7 +36,7 @@ def alone(monkeypatch, tmp_path):
     """No Ray that could be joined."""
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.setenv("RAY_TMPDIR", str(tmp_path / "ray"))
-    monkeypatch.setattr("pipemill.jobs.cluster._is_connected", lambda: False)
+    monkeypatch.setattr("pipemill.jobs.execution.ray_cluster._is_connected", lambda: False)
 
 
 def split(rows: int | None, size: int = 1000) -> Split:
@@ -72,7 +72,7 @@ def test_a_ray_that_runs_is_used_unless_the_job_wants_its_own(alone, monkeypatch
     monkeypatch.setenv("RAY_ADDRESS", address)
     assert not is_small(ActorsSection(), [split(40)])
     assert is_small(ActorsSection(cluster="local"), [split(40)])
-    monkeypatch.setattr("pipemill.jobs.cluster._is_connected", lambda: True)
+    monkeypatch.setattr("pipemill.jobs.execution.ray_cluster._is_connected", lambda: True)
     assert not is_small(ActorsSection(cluster="local"), [split(40)])
 
 
@@ -90,14 +90,14 @@ def test_a_ray_that_runs_is_used_unless_the_job_wants_its_own(alone, monkeypatch
 )
 def test_when_ray_is_sooner(monkeypatch, remaining, load_s, splits, actors, ray):
     monkeypatch.setattr("os.cpu_count", lambda: 4)
-    assert without_ray._ray_is_sooner(remaining, load_s, splits, ActorsSection(**actors)) == ray
+    assert single_process._ray_is_sooner(remaining, load_s, splits, ActorsSection(**actors)) == ray
 
 
 def test_what_takes_longer_is_left_to_ray(monkeypatch, tmp_path):
     """Every split takes 0.4 s, and Ray costs nothing here."""
     monkeypatch.setattr("os.cpu_count", lambda: 8)
-    monkeypatch.setattr(without_ray, "_WATCHED_S", 1.0)
-    monkeypatch.setattr(without_ray, "_RAY_S", -10.0)
+    monkeypatch.setattr(single_process, "_WATCHED_S", 1.0)
+    monkeypatch.setattr(single_process, "_RAY_S", -10.0)
     schema = pa.schema([("n", pa.int64()), ("text", pa.string())])
     rows = pa.table({"n": range(100), "text": [f"row {n}" for n in range(100)]}, schema)
     pq.write_table(rows, tmp_path / "in.parquet")

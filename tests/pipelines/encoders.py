@@ -9,7 +9,7 @@ from functools import cache
 
 import numpy as np
 import pyarrow as pa
-from pipemill.pipelines.encoder import Encoder
+from pipemill.pipelines.engines.encoder import Encoder
 
 from tests import tiny
 

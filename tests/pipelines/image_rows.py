@@ -14,8 +14,8 @@ import pytest
 import transformers
 from PIL import Image
 from pipemill.actors.batch import Batch
-from pipemill.actors.model import Model
-from pipemill.pipelines.load import LoadTask
+from pipemill.pipelines.loading.model import Model
+from pipemill.pipelines.loading.task_loader import LoadTask
 from pipemill.pipelines.media import MediaAccess
 from pipemill.pipelines.registry import find_task
 from pipemill.pipelines.restored import restore_pipelines

@@ -10,10 +10,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from pipemill.actors.batch import Batch
-from pipemill.actors.budget import Budget
-from pipemill.actors.model import Model
-from pipemill.actors.stages import Stages
-from pipemill.pipelines.load import LoadTask
+from pipemill.actors.compute.stages import Stages
+from pipemill.actors.compute.token_budget import Budget
+from pipemill.pipelines.loading.model import Model
+from pipemill.pipelines.loading.task_loader import LoadTask
 from pipemill.pipelines.media import MediaAccess
 
 BUDGETS = (1, 80, 1_000_000)

@@ -16,9 +16,9 @@ import pyarrow as pa
 import pytest
 import transformers
 from pipemill.actors.batch import Batch
-from pipemill.actors.model import Model
-from pipemill.pipelines.fill_mask import FILL_MASK
-from pipemill.pipelines.load import LoadTask
+from pipemill.pipelines.loading.model import Model
+from pipemill.pipelines.loading.task_loader import LoadTask
+from pipemill.pipelines.tasks.fill_mask import FILL_MASK
 
 from tests import tiny
 

@@ -15,8 +15,8 @@ import pytest
 import transformers
 from PIL import Image
 from pipemill.actors.batch import Batch
-from pipemill.actors.model import Model
-from pipemill.pipelines.load import LoadTask
+from pipemill.pipelines.loading.model import Model
+from pipemill.pipelines.loading.task_loader import LoadTask
 from pipemill.pipelines.media import audio
 
 import pipemill
@@ -266,7 +266,7 @@ def test_decisions_have_the_columns_that_a_sample_shows(models, tmp_path):
 
 
 def test_a_request_names_no_files(models):
-    from pipemill.pipelines.question_tasks import DECISION
+    from pipemill.pipelines.tasks.question_answering import DECISION
 
     for asset in ("/etc/passwd", "http://a/b.png", {"path": "/a"}, {"data_base64": "/etc/passwd"}):
         request = json.dumps({"state": "i", "questions": QUESTIONS, "assets": {"i": asset}})
@@ -279,7 +279,7 @@ def test_a_request_names_no_files(models):
 
 @pytest.mark.parametrize("goes_on", [None, True, False])
 def test_a_reply_alone_ends_the_chat_as_the_whole_one_does(models, goes_on):
-    from pipemill.pipelines.chat_text import continued
+    from pipemill.pipelines.adapter.chat_text import continued
 
     for last in ("user", "assistant"):
         chat = [{"role": "user", "content": "a"}, {"role": last, "content": "b"}]

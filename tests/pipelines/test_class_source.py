@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
-from pipemill.pipelines.class_source import (
+from pipemill.pipelines.loading.class_source import (
     arguments_of,
     class_in,
     find_class,
@@ -15,7 +15,7 @@ from pipemill.pipelines.class_source import (
     names_in,
     transformers_folder,
 )
-from pipemill.pipelines.extras import is_installed
+from pipemill.pipelines.loading.extras import is_installed
 
 KINDS = ("tokenization", "feature_extraction", "processing")
 MODULES = {"vision": "PIL", "protobuf": "google.protobuf", "mistral-common": "mistral_common"}

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from pipemill.pipelines.compact import Levels, Scale, compact, restored, scale_of
+from pipemill.pipelines.adapter.chunk_encoding import Levels, Scale, compact, restored, scale_of
 
 pytest.importorskip("PIL")
 
@@ -85,8 +85,8 @@ def test_images_of_a_nested_chunk():
 
 def test_chunks_of_a_task_carry_levels(models):
     import pyarrow as pa
-    from pipemill.actors.model import Model
-    from pipemill.pipelines.load import LoadTask
+    from pipemill.pipelines.loading.model import Model
+    from pipemill.pipelines.loading.task_loader import LoadTask
 
     load = LoadTask(
         task="object-detection",

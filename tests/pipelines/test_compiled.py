@@ -12,9 +12,9 @@ import pyarrow as pa
 import pytest
 import torch
 from pipemill.actors.batch import Batch
-from pipemill.actors.model import Model
-from pipemill.pipelines.compiled import Compiled
-from pipemill.pipelines.load import LoadTask
+from pipemill.pipelines.engines.compiled import Compiled
+from pipemill.pipelines.loading.model import Model
+from pipemill.pipelines.loading.task_loader import LoadTask
 
 from tests import tiny
 from tests.pipelines import encoders

@@ -13,11 +13,11 @@ import pytest
 import torch
 import transformers
 from pipemill.jobs import prepare
-from pipemill.jobs.errors import ConfigError
-from pipemill.jobs.model_says import ModelSays
+from pipemill.jobs.planning.model_conventions import ModelSays
 from pipemill.jobs.prepare import look
 
 import pipemill
+from pipemill.errors import ConfigError
 from tests import tiny
 
 TEXTS, OTHERS = tiny.texts(6, seed=1, longest=7), tiny.texts(6, seed=2, longest=7)
@@ -158,6 +158,6 @@ def test_labels_that_are_numbers_are_written_as_text(job):
 
 
 def prepared_job(config):
-    from pipemill.jobs.config import make_job
+    from pipemill.jobs.config.load import make_job
 
     return make_job(config, "test")

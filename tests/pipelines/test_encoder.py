@@ -10,9 +10,9 @@ import pytest
 import transformers
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from pipemill.actors import packed, prepacked
-from pipemill.pipelines import text_encoder
-from pipemill.pipelines.encoder import Encoder
+from pipemill.pipelines.engines import onednn_linear, varlen_attention
+from pipemill.pipelines.engines.encoder import Encoder
+from pipemill.pipelines.text import token_chunks
 
 from tests.pipelines import encoders
 from tests.pipelines.encoders import LIMIT
@@ -169,8 +169,8 @@ def test_a_model_that_answers_otherwise_with_padding_gets_none(head):
 def test_with_prepacked_linears_streams_have_few_lengths_and_the_same_answers(
     monkeypatch, kind, head
 ):
-    monkeypatch.setattr(prepacked, "_FEWEST_WEIGHTS", 1)
-    monkeypatch.setattr(prepacked, "_pays", lambda layer: True)
+    monkeypatch.setattr(onednn_linear, "_FEWEST_WEIGHTS", 1)
+    monkeypatch.setattr(onednn_linear, "_pays", lambda layer: True)
     pipeline = encoders.loaded(kind, head)
     encoder = encoders.encoder(pipeline)
     assert encoder.packed
@@ -226,19 +226,19 @@ def without(fields):
     def broken(module, query, key, value, attention_mask, **others):
         return usual(module, query, key, value, None, **{**others, **fields})
 
-    usual = packed._attention
+    usual = varlen_attention._attention
     return broken
 
 
 def whole_stream(*args, **others):
-    lengths = packed._stream.lengths
-    with packed.stream_of(np.array([lengths.sum()])):
+    lengths = varlen_attention._stream.lengths
+    with varlen_attention.stream_of(np.array([lengths.sum()])):
         answer = attention(*args, **others)
-    packed._stream.lengths = lengths  # stream_of has put it away
+    varlen_attention._stream.lengths = lengths  # stream_of has put it away
     return answer
 
 
-attention = packed._attention
+attention = varlen_attention._attention
 
 
 @pytest.mark.parametrize(
@@ -253,7 +253,7 @@ attention = packed._attention
 )
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_answers_that_are_a_little_wrong_are_refused(kind, broken, dtype, monkeypatch):
-    monkeypatch.setattr(packed, "_attention", broken)
+    monkeypatch.setattr(varlen_attention, "_attention", broken)
     encoder = encoders.encoder(encoders.loaded(kind, dtype=dtype))
     assert not encoder.packed
     if dtype == "float32":
@@ -277,7 +277,7 @@ def test_a_model_that_looks_beyond_the_sequence_for_one_kind_of_token_is_refused
 def test_a_window_wider_than_the_usual_probe_is_tried(monkeypatch):
     settings = {"local_attention": 400, "max_position_embeddings": 4096}
     assert encoders.encoder(encoders.loaded("ModernBert", **settings)).packed
-    monkeypatch.setattr(packed, "_attention", without({"sliding_window": None}))
+    monkeypatch.setattr(varlen_attention, "_attention", without({"sliding_window": None}))
     assert not encoders.encoder(encoders.loaded("ModernBert", **settings)).packed
     settings["local_attention"] = 5000
     assert not encoders.encoder(encoders.loaded("ModernBert", **settings)).packed
@@ -362,7 +362,7 @@ def test_tables_of_positions_that_do_not_end_are_no_limit(config):
     import torch
 
     model = transformers.AutoModel.from_config(config()).eval()
-    assert text_encoder.position_table(model).num_embeddings < 30
+    assert token_chunks.position_table(model).num_embeddings < 30
     with torch.inference_mode():  # longer than the table, and no error
         model(input_ids=torch.full((1, 30), 5), decoder_input_ids=torch.full((1, 3), 5))
-    assert text_encoder.positions(model) is None
+    assert token_chunks.positions(model) is None

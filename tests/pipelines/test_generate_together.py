@@ -8,8 +8,8 @@ import pyarrow as pa
 import pytest
 import transformers
 from pipemill.actors.batch import Batch
-from pipemill.actors.model import Model
-from pipemill.pipelines.load import LoadTask
+from pipemill.pipelines.loading.model import Model
+from pipemill.pipelines.loading.task_loader import LoadTask
 
 from tests import tiny
 
@@ -96,7 +96,7 @@ def test_a_text_without_a_prompt_begins_as_if_it_were_alone(models):
 
 def test_prompts_of_unequal_length_are_tried_apart_from_equal_ones(models, monkeypatch):
     """The first micro-batch may be of prompts as long as can be, which need no padding."""
-    from pipemill.pipelines.generate_together import Generating
+    from pipemill.pipelines.engines.batched_generation import Generating
 
     broken = Generating.stacked
 

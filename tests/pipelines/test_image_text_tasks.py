@@ -10,9 +10,9 @@ from functools import lru_cache
 import pyarrow as pa
 import pytest
 from pipemill.actors.task import Loaded
-from pipemill.pipelines.label_tasks import VIDEO_CLASSIFICATION
-from pipemill.pipelines.libraries import check_libraries
+from pipemill.pipelines.adapter.requirements import check_libraries
 from pipemill.pipelines.media import MediaAccess, MissingLibrary
+from pipemill.pipelines.tasks.media_classification import VIDEO_CLASSIFICATION
 
 pytest.importorskip("PIL")
 

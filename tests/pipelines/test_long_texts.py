@@ -7,7 +7,7 @@ import random
 import numpy as np
 import pyarrow as pa
 import pytest
-from pipemill.pipelines import beginnings, long_texts, windows
+from pipemill.pipelines.text import long_texts, prefixes, windows
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
@@ -110,11 +110,11 @@ def test_windows_are_those_of_the_whole(pieces, monkeypatch, kind, more):
 def test_the_beginning_of_a_text_is_found_in_pieces(pieces, monkeypatch):
     tokenizer = tiny.tokenizer(40)
     text = text_of(900, 5)
-    found = beginnings.beginning(tokenizer, text, 40)
+    found = prefixes.beginning(tokenizer, text, 40)
     assert found[1] > 100
     assert found[0] != text
     monkeypatch.setattr(long_texts, "LONG", 10**9)
-    assert beginnings.beginning(tokenizer, text, 40) == found
+    assert prefixes.beginning(tokenizer, text, 40) == found
 
 
 @pytest.mark.parametrize("task", ["text-classification", "token-classification"])
@@ -123,7 +123,7 @@ def test_answers_are_those_of_the_whole(pieces, models, task, monkeypatch):
     found = answers(models, task, texts)
     lost = found.work.get("lost_tokens", 0)
     monkeypatch.setattr(long_texts, "LONG", 10**9)
-    monkeypatch.setattr(beginnings, "_CHARACTERS", 10**9)
+    monkeypatch.setattr(prefixes, "_CHARACTERS", 10**9)
     whole = answers(models, task, texts)
     assert found.results.equals(whole.results)
     assert lost == whole.work.get("lost_tokens", 0)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pipemill.pipelines.model_files import ModelFiles
+from pipemill.pipelines.loading.model_files import ModelFiles
 
 
 def test_a_folder(tmp_path):

@@ -7,7 +7,7 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from pipemill.pipelines.pickled import pickled
+from pipemill.pipelines.adapter.pickled_chunks import pickled
 
 
 @pytest.mark.parametrize(

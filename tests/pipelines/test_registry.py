@@ -8,9 +8,10 @@ import subprocess
 import sys
 
 import pytest
-from pipemill.pipelines import own_pipeline, registry, restored, windows
-from pipemill.pipelines.generation_parameters import GENERATION
+from pipemill.pipelines import registry, restored, user_pipeline
 from pipemill.pipelines.registry import ALIASES, find_task, task_names
+from pipemill.pipelines.tasks.generation_parameters import GENERATION
+from pipemill.pipelines.text import windows
 
 # Parameters of pipemill's own, that no transformers pipeline has.
 OURS = {
@@ -97,7 +98,7 @@ def their_parameters(name):
 @pytest.mark.parametrize("name", task_names())
 def test_the_pipeline_knows_every_parameter(name):
     kind = pipeline_class(name)
-    known = set(arguments(kind)) | own_pipeline._names_read(kind)
+    known = set(arguments(kind)) | user_pipeline._names_read(kind)
     assert set(their_parameters(name)) <= known
 
 

@@ -79,7 +79,7 @@ def test_models_and_parameters_are_left_as_they_are():
 
 
 def test_a_temperature_of_zero_is_no_sampling():
-    from pipemill.pipelines.restored.generation import _lend
+    from pipemill.pipelines.restored.generation_config import _lend
     from transformers import GenerationConfig
 
     config = GenerationConfig(temperature=0.0)

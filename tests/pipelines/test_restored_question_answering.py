@@ -190,7 +190,7 @@ def test_the_span_search_is_that_over_all_spans():
 
 def test_models_get_the_token_types_that_they_had(pipes):
     import transformers
-    from pipemill.pipelines.restored.token_types import input_names
+    from pipemill.pipelines.restored.token_type_ids import input_names
 
     with_types = {name for name in MODELS if "token_type_ids" in pipes[name]._inputs}
     assert with_types == {"bert", "xlnet", "japanese"}

@@ -17,15 +17,15 @@ import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pipemill.actors.batch import Batch
-from pipemill.actors.budget import Budget
-from pipemill.actors.stages import Stages
-from pipemill.jobs.config import make_job
-from pipemill.jobs.errors import ConfigError
+from pipemill.actors.compute.stages import Stages
+from pipemill.actors.compute.token_budget import Budget
+from pipemill.jobs.config.load import make_job
 from pipemill.jobs.prepare import look
-from pipemill.pipelines.feature_extraction import FeatureExtraction
-from pipemill.pipelines.plain_rows import PlainRows
-from pipemill.pipelines.sentence_transformers_config import files_of_recipe
+from pipemill.pipelines.reference.row_by_row import PlainRows
+from pipemill.pipelines.tasks.feature_extraction import FeatureExtraction
+from pipemill.pipelines.text.sentence_transformers_config import files_of_recipe
 
+from pipemill.errors import ConfigError
 from tests import tiny
 from tests.references import sentence_folders
 

@@ -119,7 +119,7 @@ def test_other_threads_see_the_model_as_ever(saved, monkeypatch):
     import pyarrow as pa
     import transformers
     from pipemill.actors.task import Loaded
-    from pipemill.pipelines.token_classification import TOKEN_CLASSIFICATION
+    from pipemill.pipelines.tasks.token_classification import TOKEN_CLASSIFICATION
 
     pipeline = transformers.pipeline("ner", model=saved("Bert", "ForTokenClassification"))
     task = TOKEN_CLASSIFICATION(Loaded(pipeline=pipeline, columns=("text",), parameters={}))
@@ -141,7 +141,7 @@ def test_a_pipeline_of_the_users_is_never_packed(saved):
     """It may call its model as it likes."""
     import transformers
     from pipemill.actors.task import Loaded
-    from pipemill.pipelines.token_classification import TOKEN_CLASSIFICATION
+    from pipemill.pipelines.tasks.token_classification import TOKEN_CLASSIFICATION
 
     class Own(transformers.TokenClassificationPipeline):
         pass

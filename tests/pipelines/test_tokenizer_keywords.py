@@ -11,10 +11,10 @@ import pytest
 import torch
 import transformers
 from pipemill.actors.batch import Batch
-from pipemill.actors.model import Model
-from pipemill.pipelines.feature_extraction import FeatureExtraction
-from pipemill.pipelines.load import LoadTask
-from pipemill.pipelines.plain_rows import PlainRows
+from pipemill.pipelines.loading.model import Model
+from pipemill.pipelines.loading.task_loader import LoadTask
+from pipemill.pipelines.reference.row_by_row import PlainRows
+from pipemill.pipelines.tasks.feature_extraction import FeatureExtraction
 
 from tests import tiny
 from tests.pipelines.test_answers import TEXTS, answers, assert_same, plain, truth_of

@@ -6,8 +6,8 @@ import json
 
 import pytest
 import transformers
-from pipemill.actors.model import Model
-from pipemill.pipelines.load import LoadTask
+from pipemill.pipelines.loading.model import Model
+from pipemill.pipelines.loading.task_loader import LoadTask
 from pipemill.pipelines.registry import find_task
 
 from tests import tiny

@@ -12,9 +12,9 @@ import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pipemill.actors.batch import Batch
-from pipemill.pipelines.feature_extraction import FeatureExtraction
-from pipemill.pipelines.text_classification import TextClassification
-from pipemill.pipelines.windows import Cutter
+from pipemill.pipelines.tasks.feature_extraction import FeatureExtraction
+from pipemill.pipelines.tasks.text_classification import TextClassification
+from pipemill.pipelines.text.windows import Cutter
 
 from tests import tiny
 from tests.pipelines.test_answers import answers, assert_same, load, plain
@@ -212,7 +212,7 @@ def test_zero_shot_reads_a_long_text_once_and_not_for_every_label(models, monkey
     # The last is a single token: of it nothing can be cut.
     counts = [seen.count(len(text)) for text in texts]
     assert counts[0] == counts[2] == counts[3] / (1 + len(labels)) > 0
-    monkeypatch.setattr("pipemill.pipelines.beginnings._CHARACTERS", 10**6)
+    monkeypatch.setattr("pipemill.pipelines.text.prefixes._CHARACTERS", 10**6)
     whole = answers(models, "zero-shot-classification", rows, {"candidate_labels": labels})
     assert batch.results == whole.results
     assert batch.work["lost_tokens"] == whole.work["lost_tokens"] > 3000
@@ -226,7 +226,7 @@ def test_many_long_texts_are_tokenized_a_few_at_a_time(monkeypatch):
     given += [(Cutter(tokenizer=tiny_with("left"), limit=50), [texts])]
     together = [cutter.chunks(*columns) for cutter, columns in given]
     for characters in (1, 300, 10**4):
-        monkeypatch.setattr("pipemill.pipelines.windows._CHARACTERS", characters)
+        monkeypatch.setattr("pipemill.pipelines.text.windows._CHARACTERS", characters)
         assert [cutter.chunks(*columns) for cutter, columns in given] == together
 
 

@@ -1,0 +1,1 @@
+"""Run the chunks of a split through the model."""

@@ -1,0 +1,1 @@
+"""Handle rows that raise, run out of memory, or kill the process."""

@@ -1,0 +1,104 @@
+"""`_pipemill/attempts/` in the output: a file for each split that a process is at work on."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import sys
+import uuid
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from ..storage.backoff import patiently
+from ..storage.filesystem import open_filesystem, write_whole
+from .attempts import AttemptError
+
+ATTEMPTS = "_pipemill/attempts"
+
+
+@dataclass(frozen=True)
+class AttemptFiles:
+    """Costs a PUT and a DELETE per attempt, and a LIST per process (of the staged placement's
+    read and write tasks per split); reads a file only of a split that is suspected.
+
+    run: of which run the loading of models is counted.
+    """
+
+    path: str
+    options: Mapping[str, Any]
+    run: str
+
+    def names(self) -> list[str]:
+        filesystem, root = self._open()
+        try:
+            found = patiently(lambda: filesystem.ls(root, detail=False), root)
+        except FileNotFoundError:
+            return []
+        names = (name.rstrip("/").rsplit("/", 1)[-1] for name in found)
+        # With a dot begin those that are being written.
+        return sorted(name for name in names if not name.startswith("."))
+
+    def begin(self, what: str) -> str:
+        filesystem, root = self._open()
+        name = f"{what}.{uuid.uuid4().hex[:12]}"
+        who = {
+            "process": _identity(os.getpid()),
+            "pid": os.getpid(),
+            "host": socket.gethostname(),
+            "since": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        }
+        try:
+            write_whole(filesystem, f"{root}/{name}", json.dumps(who).encode())
+        except Exception as error:  # every filesystem has exceptions of its own
+            raise AttemptError(
+                f"{self.path}/{ATTEMPTS} could not be written: {type(error).__name__}: {error}"
+            ) from error
+        return name
+
+    def end(self, names: Iterable[str]) -> None:
+        filesystem, root = self._open()
+        for path in (f"{root}/{name}" for name in names):
+            try:
+                patiently(partial(filesystem.rm_file, path), path)
+            except FileNotFoundError:
+                continue
+
+    def gone(self, names: Iterable[str]) -> list[str]:
+        filesystem, root = self._open()
+        found = []
+        for name in names:
+            try:
+                path = f"{root}/{name}"
+                who = json.loads(patiently(partial(filesystem.cat_file, path), path))
+            except FileNotFoundError:  # it has ended since it was listed
+                continue
+            if who["process"] is None or who["process"] != _identity(who["pid"]):
+                found.append(name)
+        return found
+
+    def loader(self) -> str:
+        ray = sys.modules.get("ray")
+        actor = ray.get_runtime_context().get_actor_id() if ray and ray.is_initialized() else None
+        return f"loading.{self.run}.{actor or os.getpid()}"
+
+    def _open(self) -> tuple[Any, str]:
+        filesystem, root = open_filesystem(self.path, self.options)
+        return filesystem, f"{root}/{ATTEMPTS}"
+
+
+def _identity(pid: int) -> str | None:
+    """Of a process that runs on this machine: no other ever has the same. None if there is none.
+
+    A number alone is given again: after a restart a container's first process is 1 once more.
+    """
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        state, *rest = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return None if state == "Z" else f"{boot}/{pid}/{rest[18]}"

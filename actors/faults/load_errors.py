@@ -1,0 +1,86 @@
+"""Why a model can't be loaded: in one line, and whether another try may succeed."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from ..said import said
+from ..store import StoreError
+from .out_of_memory import SIGNS, is_out_of_memory
+
+# In the place of errors that lasts: no file, no permission, not the right kind of file.
+_LASTING = (FileNotFoundError, PermissionError, NotADirectoryError, IsADirectoryError)
+# Of requests, httpx, aiohttp, urllib3 and botocore, which need not be installed.
+_NETWORK = {
+    "TimeoutError", "ConnectionError", "TransportError", "HTTPClientError", "ClientConnectionError",
+}  # fmt: skip
+_OFFLINE = "OfflineModeIsEnabled"  # which huggingface_hub counts among connection errors
+# What transformers quotes as text, of an error that it no longer holds.
+_QUOTED = re.compile(r"CUDA error|\b(MemoryError|OutOfMemoryError|\w*(Connect|Timeout)\w*Error)\b")
+_FIRST_ERROR = re.compile(r"^Traceback \(most recent call last\):\n(?:[ \t].*\n|\n)*(\S.*)", re.M)
+
+
+class LoadError(RuntimeError):
+    """The task can't be loaded here.
+
+    for_good: another run would fail alike; what the job names must change.
+    """
+
+    def __init__(self, message: str, *, for_good: bool = False) -> None:
+        super().__init__(message)
+        self.for_good = for_good
+
+    @classmethod
+    def of(cls, error: BaseException) -> LoadError:
+        if isinstance(error, LoadError):
+            return error
+        return cls(f"loading failed: {in_one_line(error)}", for_good=is_for_good(error))
+
+
+def is_for_good(error: BaseException) -> bool:
+    """Whether loading would fail alike at any other time.
+
+    It may succeed once memory is free, a store or the Hub answers, or on another GPU.
+    """
+    causes = list(_chain(error))
+    offline = any(type(cause).__name__ == _OFFLINE for cause in causes)
+    return not any(_passes(cause, offline) for cause in causes)
+
+
+def _passes(error: BaseException, offline: bool) -> bool:
+    if isinstance(error, StoreError) or is_out_of_memory(error):
+        return True
+    message = said(error)
+    if "CUDA error" in message:
+        return True
+    if "Traceback (most recent call last)" in message:
+        memory = any(sign in message.lower() for sign in SIGNS)
+        if memory or (_QUOTED.search(message) and _OFFLINE not in message):
+            return True
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    if isinstance(status, int):
+        return status >= 500 or status == 429
+    if not offline and _NETWORK & {kind.__name__ for kind in type(error).__mro__}:
+        return True
+    return isinstance(error, OSError) and bool(error.errno) and not isinstance(error, _LASTING)
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """The error, and those that led to it."""
+    seen: set[int] = set()
+    link: BaseException | None = error
+    while link is not None and id(link) not in seen:
+        seen.add(id(link))
+        yield link
+        link = link.__cause__ or (None if link.__suppress_context__ else link.__context__)
+
+
+def in_one_line(error: BaseException) -> str:
+    """Its class and message. Of a message that quotes tracebacks, the first error in them."""
+    message = said(error)
+    quoted = _FIRST_ERROR.search(message)
+    if quoted is not None:
+        return " ".join(quoted[1].split())
+    paragraph = re.split(r"\n\s*\n", message.strip())[0]
+    return f"{type(error).__name__}: {' '.join(paragraph.split())}"

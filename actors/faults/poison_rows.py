@@ -1,0 +1,132 @@
+"""Find the rows of a split that kill their process; answer the others."""
+
+from __future__ import annotations
+
+import math
+import signal
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from ..batch import Batch, Failure
+from .isolated_process import Child, ChildDied
+
+# Tries of what no row is at fault for: a process that dies while it starts, loads or reads.
+_TRIES = 3
+# Deaths after which a split is given up: nothing of it was answered, or a great many rows kill.
+_DEATHS_WITHOUT_AN_ANSWER = 16
+_DEATHS = 200
+
+
+class Isolation:
+    """A process for a suspect split, and another one each time it dies.
+
+    A split is cut into as many pieces as each has rows; the rows of a piece that dies are tried
+    one by one. So a row that kills costs two deaths, and two times of loading the model.
+
+    start: starts a fresh process.
+    """
+
+    def __init__(self, start: Callable[[], Child]) -> None:
+        self._start = start
+        self._child: Child | None = None
+        self.deaths = self.answers = 0
+
+    def __enter__(self) -> Isolation:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._child is not None:
+            self._child.close()
+            self._child = None
+
+    def read(self, split: dict[str, Any]) -> Batch:
+        return self._ask(lambda child: child.read(split))
+
+    def run(self, steps: tuple[str, ...], batch: Batch) -> Batch:
+        """What the steps make of the batch; rows that kill are failures named "WorkerDied"."""
+        live = batch.live()
+        pieces = np.array_split(live, math.ceil(math.sqrt(len(live)))) if len(live) else []
+        queue, done = deque(pieces), []
+        killed: dict[int, ChildDied] = {}
+        while queue:
+            rows = queue.popleft()
+            try:
+                done.append((rows, self._ask_about(steps, _take(batch, rows))))
+                self.answers += 1
+            except ChildDied as died:
+                self._count_death(died)
+                if len(rows) > 1:
+                    queue.extend(np.array_split(rows, len(rows)))
+                elif died.status == -signal.SIGKILL and int(rows[0]) not in killed:
+                    # Also what the OOM killer does when another process took the memory.
+                    killed[int(rows[0])] = died
+                    queue.append(rows)
+                else:
+                    killed[int(rows[0])] = died
+        answered = {int(rows[0]) for rows, _ in done if len(rows) == 1}
+        for row, last in killed.items():
+            if row not in answered:
+                batch.failures[row] = Failure(last.stage, "WorkerDied", str(last))
+        dead = np.array(sorted(batch.failures), dtype=np.int64)
+        if len(dead) or not done:  # no stage does anything with them but shape their columns
+            done.append((dead, self._ask_about(steps, _take(batch, dead))))
+        return _joined(batch, done)
+
+    def _ask_about(self, steps: tuple[str, ...], batch: Batch) -> Batch:
+        return self._ask(lambda child: child.run(steps, batch))
+
+    def _ask(self, ask: Callable[[Child], Batch]) -> Batch:
+        """Asks the child that runs, or a fresh one; raises ChildDied of a stage that rows have."""
+        for tries in range(1, _TRIES + 1):
+            self._child = self._child or self._start()
+            try:
+                return ask(self._child)
+            except ChildDied as died:
+                self.__exit__()
+                if died.stage not in ("start", "load", "read"):
+                    raise
+                if tries == _TRIES:
+                    raise RuntimeError(
+                        f"its workers died, and in a process of its own stage {died.stage} died "
+                        f"{tries} times: {died}"
+                    ) from None
+        raise AssertionError
+
+    def _count_death(self, died: ChildDied) -> None:
+        self.deaths += 1
+        if self.deaths >= _DEATHS_WITHOUT_AN_ANSWER and not self.answers:
+            raise HopelessSplit(f"{died.stage} kills its process, whatever the row: {died}")
+        if self.deaths >= _DEATHS:
+            raise RuntimeError(f"its rows killed {self.deaths} processes; the last: {died}")
+
+
+class HopelessSplit(RuntimeError):
+    """Nothing of a split could be computed; another would fare no better."""
+
+
+def _take(batch: Batch, rows: np.ndarray) -> Batch:
+    place = {int(row): i for i, row in enumerate(rows)}
+    failures = {place[row]: why for row, why in batch.failures.items() if row in place}
+    return Batch(batch.rows.take(pa.array(rows, pa.int64())), failures)
+
+
+def _joined(batch: Batch, pieces: list[tuple[np.ndarray, Batch]]) -> Batch:
+    """The pieces in the order of the rows, with the failures under their numbers."""
+    order = pa.array(np.argsort(np.concatenate([rows for rows, _ in pieces]), kind="stable"))
+    joined = Batch(_in_order([piece.rows for _, piece in pieces], order))
+    joined.count(**batch.work)
+    for rows, piece in pieces:
+        joined.failures.update({int(rows[i]): why for i, why in piece.failures.items()})
+        joined.count(**piece.work)
+    results = [piece.results for _, piece in pieces if piece.results is not None]
+    joined.results = _in_order(results, order) if results else None
+    return joined
+
+
+def _in_order(tables: list[pa.Table], order: pa.Array) -> pa.Table:
+    # A piece without a row that lives has columns of the type null.
+    return pa.concat_tables(tables, promote_options="default").take(order).combine_chunks()

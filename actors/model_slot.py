@@ -1,0 +1,96 @@
+"""The model that an actor holds, and how it makes room for another process on its device."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from .compute.stages import Stages
+from .faults.attempts import DEATHS_LOADING, AttemptError, Attempts, attempt
+from .faults.load_errors import LoadError
+from .faults.out_of_memory import free
+
+
+class Resident:
+    """A task loaded once, used by several calls at a time, or put away while one has the device.
+
+    load: loads it.
+    seen: names of attempts that were listed before.
+    """
+
+    def __init__(self, load: Callable[[], Stages], attempts: Attempts, seen: list[str]) -> None:
+        self._load, self._attempts = load, attempts
+        self._loader = attempts.loader()
+        self._deaths = [name for name in seen if name.startswith(f"{self._loader}.")]
+        self._turn = threading.Condition()
+        self._stages: Stages | None = None
+        self._error: LoadError | None = None
+        self._users = self._waiting = 0
+        self._alone = False
+
+    def load(self) -> None:
+        """Loads it now. What goes wrong is said when it is used: an actor whose constructor
+        raises is started again by Ray for ever."""
+        try:
+            with self.stages():
+                pass
+        except (LoadError, AttemptError):
+            pass
+
+    @contextmanager
+    def stages(self) -> Iterator[Stages]:
+        """The loaded task, shared with other calls. Raises LoadError."""
+        with self._turn:
+            self._turn.wait_for(lambda: not self._alone and not self._waiting)
+            stages = self._loaded()
+            self._users += 1
+        try:
+            yield stages
+        finally:
+            with self._turn:
+                self._users -= 1
+                self._turn.notify_all()
+
+    @contextmanager
+    def put_away(self) -> Iterator[None]:
+        """Waits for the calls that use it, and frees what it holds: two models at once may be
+        more than the memory has, and then innocent rows would seem to kill."""
+        with self._turn:
+            self._waiting += 1
+            self._turn.wait_for(lambda: not self._alone and not self._users)
+            self._waiting -= 1
+            self._alone = True
+            self._stages = None
+        free()
+        try:
+            yield
+        finally:
+            with self._turn:
+                self._alone = False
+                self._turn.notify_all()
+
+    def _loaded(self) -> Stages:
+        if self._error is None and self._stages is None:
+            try:
+                self._stages = self._load_unless_it_kills()
+            except AttemptError:
+                raise
+            except Exception as error:
+                self._error = LoadError.of(error)
+        if self._error is not None:
+            raise LoadError(str(self._error), for_good=self._error.for_good)
+        assert self._stages is not None
+        return self._stages
+
+    def _load_unless_it_kills(self) -> Stages:
+        if len(self._deaths) >= DEATHS_LOADING:
+            raise LoadError(
+                f"loading failed: the process died {len(self._deaths)} times in a row while it "
+                "loaded the model (out of memory?)"
+            )
+        with attempt(self._attempts, self._loader):
+            stages = self._load()
+        self._attempts.end(self._deaths)
+        self._deaths = []
+        return stages

@@ -1,0 +1,1 @@
+"""Write parts and dead letters."""

@@ -1,0 +1,242 @@
+"""CSV and TSV with a header line: splits are byte ranges that start and end with a record."""
+
+from __future__ import annotations
+
+import codecs
+import io
+import zlib
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import IO, Any
+
+import pyarrow as pa
+
+from pipemill.errors import ConfigError
+
+from ..batch import Batch
+from ..storage.file_formats import COMPRESSIONS, member_of
+from ..storage.listing import InputFile
+from .bad_file import BAD_FILE, BadFile, NothingToRead, bad_file_batch
+from .parsing.csv_records import Record, records
+from .parsing.csv_values import inferred, parsed
+from .reading import Reading
+from .schemas.file_schemas import common_schema
+from .split_size import Piece
+from .streams.line_files import (
+    SAMPLED_FILES,
+    SAMPLED_ROWS,
+    LineFiles,
+    Places,
+    cut_by_reading,
+    skip,
+    spread,
+)
+
+_THREADS = 16
+_INFERRED_BYTES = 4 * 2**20
+# What a server sends instead of a file that it does not give.
+_PAGES = ("<!doctype", "<html", "<?xml")
+
+
+@dataclass
+class CsvSource:
+    """Columns are text, but those that the task reads as something else, or the user declares.
+
+    odd: files that have another file's header, and are bad ones.
+    """
+
+    options: dict[str, Any]
+    schema: pa.Schema | None = None
+    reading: Reading = field(default_factory=Reading)
+    odd: set[str] = field(default_factory=set)
+
+    def inspect(self, files: list[InputFile]) -> pa.Schema:
+        with ThreadPoolExecutor(_THREADS) as threads:
+            found = list(threads.map(self._header, files))
+        good, headers = [], []
+        for file, header in zip(files, found, strict=True):
+            if isinstance(header, Record):
+                good.append(file)
+                headers.append(_names(header))
+        bad = [header for header in found if isinstance(header, BadFile)]
+        if not good and bad:
+            raise NothingToRead(str(bad[0]))
+        if not good:
+            raise NothingToRead(f"{files[0].path} has no header line with the names of its columns")
+        good, headers = self._alike(good, headers)
+        names = [pa.schema([(name, pa.null()) for name in header]) for header in headers]
+        common = common_schema(good, names)
+        sampled = [self._inferred(file) for file in spread(good, SAMPLED_FILES)]
+        if not any(isinstance(kinds, dict) for kinds in sampled):
+            raise NothingToRead(str(sampled[0]))
+        kinds = [kinds for kinds in sampled if isinstance(kinds, dict)]
+        fields = [pa.field(name, _common_type(name, kinds)) for name in common.names]
+        return self.reading.declare(pa.schema(fields))
+
+    def cut(
+        self, files: list[InputFile], rows_per_part: int | None, limit: int | None
+    ) -> list[Piece]:
+        return cut_by_reading(files, rows_per_part, limit, self._places)
+
+    def read(self, split: dict[str, Any]) -> Batch:
+        assert self.schema is not None
+        try:
+            return self._read(split, self.schema)
+        except BAD_FILE as error:
+            if split["start"] > 0 or split["stop"] >= 0:
+                raise
+            return bad_file_batch(self.schema, split["path"], "CSV", error)
+
+    def _read(self, split: dict[str, Any], schema: pa.Schema) -> Batch:
+        path, start, stop = split["path"], split["start"], split["stop"]
+        with self._open(path, start) as (stream, header):
+            if header is None:
+                return Batch(schema.empty_table())
+            names = _names(header)
+            if lacking := [name for name in schema.names if name not in names]:
+                raise BadFile(
+                    f"its header ({', '.join(names)[:200]}) lacks {', '.join(lacking)}, which "
+                    "other files have"
+                )
+            start = max(start, header.stop)
+            lines = skip(stream, start if stream.seekable() else start - header.stop)
+            counted = start == header.stop or not stream.seekable()
+            data = stream.read(stop - start if stop >= 0 else -1)
+        if stop >= 0 and len(data) != stop - start:
+            raise ValueError(f"{path}: bytes {start} to {stop} are not all there")
+        lines += header.lines + 1
+
+        def where(record: Record) -> str:
+            if counted:
+                return f"line {lines + data[: record.start].count(_NEWLINE)} of {path}"
+            return f"byte {start + record.start} of {path}"
+
+        found = list(records(io.BytesIO(data), _delimiter(path)))
+        torn = found.pop() if found and not found[-1].closed else None
+        kept = data[: torn.start] if torn else data
+        rows, failed = parsed(kept, names, _delimiter(path), found, schema, self.reading, where)
+        for row, record in enumerate(found):
+            if record.broken:
+                failed[row] = ValueError(
+                    f"no CSV at byte {start + record.start}: {record.broken} ({where(record)})"
+                )
+        if torn:
+            failed[len(found)] = ValueError(
+                f"a quote that opens in the row at byte {start + torn.start} is never closed "
+                f"({where(torn)})"
+            )
+            nothing = [pa.nulls(1, field.type) for field in schema]
+            rows = pa.concat_tables([rows, pa.table(nothing, schema=schema)])
+        batch = Batch(rows.combine_chunks())
+        for row, error in failed.items():
+            batch.fail("read", row, error)
+        return batch
+
+    def _alike(
+        self, files: list[InputFile], headers: list[list[str]]
+    ) -> tuple[list[InputFile], list[list[str]]]:
+        """Without files whose headers share no name with that of most: those are bad ones.
+
+        One that shares some is of another table, which the user should know before a run.
+        """
+        usual, count = Counter(frozenset(header) for header in headers).most_common(1)[0]
+        if count * 2 <= len(files):
+            return files, headers
+        strange = [usual.isdisjoint(header) for header in headers]
+        self.odd = {file.path for file, odd in zip(files, strange, strict=True) if odd}
+        kept = [i for i, odd in enumerate(strange) if not odd]
+        return [files[i] for i in kept], [headers[i] for i in kept]
+
+    @contextmanager
+    def _open(self, path: str, start: int = 0) -> Iterator[tuple[IO[bytes], Record | None]]:
+        """A stream of a file's bytes behind its header, and the header; None if it is empty."""
+        files = LineFiles(self.options, blank=True, encoding=self.reading.encoding)
+        with files.open_text(path, start) as stream:
+            # Not iterated over, which would read ahead.
+            header = next(records(iter(stream.readline, b""), _delimiter(path)), None)
+            if header is not None and header.broken:
+                raise BadFile(f"its header: {header.broken}")
+            if header is not None and not header.closed:
+                raise BadFile("its header has a quote that is never closed")
+            if header is not None and _is_no_header(header):
+                raise BadFile(f"its first line is no header: {', '.join(_names(header))[:80]!r}")
+            yield stream, header
+
+    @contextmanager
+    def _told(self, file: InputFile) -> Iterator[tuple[IO[bytes], Record | None]]:
+        """Raises BadFile that names the file, and ConfigError where it is not to blame."""
+        try:
+            with self._open(file.path) as opened:
+                yield opened
+        except BAD_FILE as error:
+            raise BadFile(f"can't read {file.path} as CSV: {error}") from None
+        except (OSError, ValueError, zlib.error) as error:
+            if isinstance(error, ConfigError):
+                raise
+            raise ConfigError(f"can't read {file.path} as CSV: {error}") from None
+
+    def _header(self, file: InputFile) -> Record | BadFile | None:
+        try:
+            with self._told(file) as (_, header):
+                return header
+        except BadFile as error:
+            return error
+
+    def _places(self, file: InputFile) -> Places:
+        if file.path in self.odd:
+            raise BadFile(file.path)
+        with self._told(file) as (stream, header):
+            if header is not None:
+                for record in records(stream, _delimiter(file.path), header.stop):
+                    yield record.start, record.stop
+
+    def _inferred(self, file: InputFile) -> dict[str, pa.DataType] | BadFile:
+        """Types of the columns that the task reads, by the first rows."""
+        try:
+            with self._told(file) as (stream, header):
+                assert header is not None
+                data = stream.read(_INFERRED_BYTES)
+        except BadFile as error:
+            return error
+        found = list(islice(records(io.BytesIO(data), _delimiter(file.path)), SAMPLED_ROWS))
+        if found and (len(data) == _INFERRED_BYTES or not found[-1].closed):
+            found.pop()  # perhaps not whole
+        data = data[: found[-1].stop if found else 0]
+        kinds = dict(self.reading.kinds)
+        return inferred(data, _names(header), _delimiter(file.path), found, kinds)
+
+
+_NEWLINE = b"\n"
+
+
+def _is_no_header(header: Record) -> bool:
+    """Whether the first line is that of an error page, or of no text."""
+    first = header.fields[0].removeprefix(codecs.BOM_UTF8.decode("latin-1")).lstrip().lower()
+    controls = (c for field in header.fields for c in field if c < " " and c not in "\t\r\n")
+    return first.startswith(_PAGES) or any(controls)
+
+
+def _names(header: Record) -> list[str]:
+    # An odd byte in a name is kept as what it can be.
+    texts = [field.encode("latin-1") for field in header.fields]
+    texts[0] = texts[0].removeprefix(codecs.BOM_UTF8).removeprefix(b'"').removesuffix(b'"')
+    return [text.decode(errors="replace") for text in texts]
+
+
+def _delimiter(path: str) -> str:
+    name = member_of(path).lower()
+    for end in COMPRESSIONS:
+        name = name.removesuffix(end)
+    return "\t" if name.endswith(".tsv") else ","
+
+
+def _common_type(name: str, sampled: list[dict[str, pa.DataType]]) -> pa.DataType:
+    """Of a column in several files; text where one has text."""
+    kinds = {kinds.get(name, pa.string()) for kinds in sampled}
+    if kinds == {pa.int64(), pa.float64()}:
+        return pa.float64()
+    return kinds.pop() if len(kinds) == 1 else pa.string()

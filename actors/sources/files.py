@@ -1,0 +1,102 @@
+"""Whole files, such as images and recordings: a row each; splits are bundles of them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from ..batch import Batch
+from ..storage.backoff import is_passing
+from ..storage.file_formats import member_of
+from ..storage.filesystem import open_filesystem
+from ..storage.listing import InputFile
+from ..storage.media_files import files_column, kind_of
+from .split_size import MOST_BYTES, Piece
+
+_FEWEST_FILES, _MOST_FILES = 64, 1024
+# A few large files are spread over as many splits as there are many small ones.
+_FEWEST_BYTES = 4 * 2**20
+_SPLITS = 32
+_THREADS = 16
+
+
+@dataclass
+class FilesSource:
+    """Columns: path, as listed, and bytes."""
+
+    options: dict[str, Any]
+    schema: pa.Schema | None = None
+
+    def inspect(self, files: list[InputFile]) -> pa.Schema:
+        kinds = {kind for file in files if (kind := kind_of(member_of(file.path)))}
+        return pa.schema([pa.field("path", pa.string()), files_column("bytes", kinds)])
+
+    def cut(
+        self, files: list[InputFile], rows_per_part: int | None, limit: int | None
+    ) -> list[Piece]:
+        files = files[:limit]
+        if rows_per_part:
+            return [_piece(bundle) for bundle in _bundles(files, rows_per_part, None)]
+        count = min(max(len(files) // _SPLITS, _FEWEST_FILES), _MOST_FILES)
+        size = sum(file.size for file in files) // _SPLITS
+        most = min(max(size, _FEWEST_BYTES), MOST_BYTES)
+        return [_piece(bundle) for bundle in _bundles(files, count, most)]
+
+    def read(self, split: dict[str, Any]) -> Batch:
+        assert self.schema is not None
+        files = split["bundle"]
+        rows: dict[str, list[Any]] = {"path": [file["path"] for file in files]}
+        failed: dict[int, Exception] = {}
+        if "bytes" in self.schema.names:
+            with ThreadPoolExecutor(_THREADS) as threads:
+                found = list(threads.map(self._bytes, files))
+            rows["bytes"] = [value if isinstance(value, bytes) else None for value in found]
+            failed = {i: value for i, value in enumerate(found) if isinstance(value, Exception)}
+        batch = Batch(pa.table({f.name: rows[f.name] for f in self.schema}, schema=self.schema))
+        for row, error in failed.items():
+            batch.fail("read", row, error)
+        return batch
+
+    def _bytes(self, file: dict[str, Any]) -> bytes | Exception:
+        try:
+            filesystem, path = open_filesystem(file["path"], self.options)
+            data = filesystem.cat_file(path)
+            # A server need not tell the size of what it lists.
+            if file["size"] and len(data) != file["size"]:
+                raise OSError(
+                    f"{file['path']} has {len(data)} bytes; it had {file['size']} when planned"
+                )
+        except Exception as error:  # every filesystem has exceptions of its own
+            if is_passing(error):  # the store's trouble, not the row's
+                raise
+            return error
+        return data
+
+
+def _bundles(
+    files: list[InputFile], count: int, most_bytes: int | None
+) -> Iterator[list[InputFile]]:
+    """Neighbours, at most `count` together; more than one only within `most_bytes`."""
+    bundle: list[InputFile] = []
+    size = 0
+    for file in files:
+        if bundle and (len(bundle) == count or (most_bytes and size + file.size > most_bytes)):
+            yield bundle
+            bundle, size = [], 0
+        bundle.append(file)
+        size += file.size
+    if bundle:
+        yield bundle
+
+
+def _piece(bundle: list[InputFile]) -> Piece:
+    digest = hashlib.sha256()
+    for file in bundle:
+        digest.update(f"{file.path}|{file.size}|{file.version}\n".encode())
+    together = InputFile(bundle[0].path, sum(file.size for file in bundle), digest.hexdigest()[:16])
+    return Piece(together, 0, len(bundle), len(bundle), tuple(bundle))

@@ -1,0 +1,1 @@
+"""Parse records: CSV, JSON, tar."""

@@ -1,0 +1,264 @@
+"""From JSON to columns: each value of its column's type, and none narrowed."""
+
+from __future__ import annotations
+
+import codecs
+import json
+import math
+from decimal import Decimal
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from pyarrow import types
+
+from ...faults.bisect import isolate
+
+# The largest whole number below which a float holds all of them.
+EXACT = 2**53
+
+
+class SpelledNumber(float):
+    """A number whose text is not the one that Python would write.
+
+    text: how it is written.
+    """
+
+    text: str
+
+    @classmethod
+    def of(cls, value: float, text: str) -> SpelledNumber:
+        made = cls(value)
+        made.text = text
+        return made
+
+
+class LongNumber(SpelledNumber):
+    """A number that no float holds as it is written: of more than 17 digits, or too large."""
+
+
+class Parser:
+    """Parses the lines of a file, and notes what a plain parser loses.
+
+    spells: whether numbers keep their text, for columns that hold JSON.
+
+    found_long: whether there was a `LongNumber` so far; found_spelled: a `SpelledNumber`.
+    repeated: keys that the last object parsed, or one within it, has twice with different values.
+    """
+
+    def __init__(self, spells: bool = False) -> None:
+        self.spells = spells
+        self.found_long = self.found_spelled = False
+        self.repeated: set[str] = set()
+        self._decoder = json.JSONDecoder(parse_float=self._number, object_pairs_hook=self._object)
+
+    def parse(self, line: bytes) -> Any:
+        """Raises ValueError, which UnicodeDecodeError and JSONDecodeError are."""
+        self.repeated = set()
+        return self._decoder.decode(line.removeprefix(codecs.BOM_UTF8).decode("utf-8"))
+
+    def _object(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        made = dict(pairs)
+        if len(made) < len(pairs):
+            self.repeated |= {name for name, value in pairs if made[name] != value}
+        return made
+
+    def _number(self, text: str) -> float:
+        value = float(text)
+        if (len(text) <= 18 and value and math.isfinite(value)) or _is_exact(text, value):
+            if not self.spells or repr(value) == text:
+                return value
+            self.found_spelled = True
+            return SpelledNumber.of(value, text)
+        self.found_long = self.found_spelled = True
+        return LongNumber.of(value, text)
+
+
+def _is_exact(text: str, value: float) -> bool:
+    """Whether the number, which is long, zero or infinite, says what its text says."""
+    exact = Decimal(text)
+    if not math.isfinite(value) or bool(value) != bool(exact):
+        return False
+    return len(exact.as_tuple().digits) <= 17 or Decimal(repr(value)) == exact
+
+
+def json_text(value: Any, any_spelled: bool = True) -> str:
+    """A parsed value as JSON again. any_spelled: whether a number in it may have its own text."""
+    if any_spelled and _has_spelled(value):
+        return _spelled(value)
+    text = json.dumps(value, ensure_ascii=False)
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # half a character, which only an escape can name
+        return json.dumps(value)
+    return text
+
+
+def _has_spelled(value: Any) -> bool:
+    if isinstance(value, dict):
+        return any(map(_has_spelled, value.values()))
+    if isinstance(value, list):
+        return any(map(_has_spelled, value))
+    return isinstance(value, SpelledNumber)
+
+
+def _spelled(value: Any) -> str:
+    if isinstance(value, SpelledNumber):
+        return value.text
+    if isinstance(value, dict):
+        pairs = (f"{json_text(name, False)}: {_spelled(v)}" for name, v in value.items())
+        return f"{{{', '.join(pairs)}}}"
+    if isinstance(value, list):
+        return f"[{', '.join(map(_spelled, value))}]"
+    return json_text(value, False)
+
+
+def fitted(
+    values: list[Any],
+    kind: pa.DataType,
+    *,
+    as_text: bool = False,
+    any_long: bool = True,
+    rounds: bool = False,
+) -> tuple[pa.Array, list[int]]:
+    """The values as this type, with null for those that it does not hold, and which those are.
+
+    as_text: whether a column of text takes any value, as JSON where it is no text.
+    any_long: whether there may be a `LongNumber` among them.
+    rounds: whether a float takes a number of more digits than it has.
+    """
+    if _is_text(kind):
+        return _texts(values, kind, as_text)
+    quick = None if any_long else _quick(values, kind)
+    if quick is not None:
+        return quick, []
+    made: list[Any] = []
+    misfits: list[int] = []
+    for i, value in enumerate(values):
+        try:
+            made.append(_exact(value, kind, rounds))
+        except (ValueError, TypeError, OverflowError, pa.ArrowException):
+            made.append(None)
+            misfits.append(i)
+    # What the rules above let pass and Arrow refuses is a misfit, too.
+    pieces, refused = isolate(
+        np.arange(len(made)), lambda some: pa.array([made[i] for i in some], kind)
+    )
+    if not refused:
+        return pa.concat_arrays([pa.array([], kind), *(array for _, array in pieces)]), misfits
+    for i, _ in refused:
+        made[i] = None
+    return pa.array(made, kind), sorted({*misfits, *(i for i, _ in refused)})
+
+
+def is_nested(kind: pa.DataType) -> bool:
+    return types.is_struct(kind) or _is_list(kind)
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    return types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind)
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return types.is_string(kind) or types.is_large_string(kind)
+
+
+def _texts(values: list[Any], kind: pa.DataType, as_text: bool) -> tuple[pa.Array, list[int]]:
+    try:
+        if all(type(value) is str or value is None for value in values):
+            return pa.array(values, kind), []
+    except UnicodeEncodeError:
+        pass
+    made: list[str | None] = []
+    misfits: list[int] = []
+    for i, value in enumerate(values):
+        if value is None or (type(value) is str and _is_whole(value)):
+            made.append(value)
+        elif as_text:
+            made.append(json_text(value))
+        else:
+            made.append(None)
+            misfits.append(i)
+    return pa.array(made, kind), misfits
+
+
+def _is_whole(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _quick(values: list[Any], kind: pa.DataType) -> pa.Array | None:
+    """All of them at once, where Arrow sees the type that they shall have."""
+    if types.is_fixed_size_list(kind):
+        return None
+    try:
+        seen = pa.array(values)
+        if seen.type == kind:
+            return seen
+        return pa.array(values, kind) if _holds(kind, seen.type) else None
+    except (pa.ArrowException, ValueError, TypeError, OverflowError):
+        return None
+
+
+def _holds(kind: pa.DataType, seen: pa.DataType) -> bool:
+    """Whether all values of the type that was seen are values of this one."""
+    if types.is_null(seen) or seen == kind:
+        return True
+    if types.is_list(seen) and types.is_list(kind):
+        return _holds(kind.value_type, seen.value_type)
+    if types.is_struct(seen) and types.is_struct(kind):
+        fields = {field.name: field.type for field in kind}
+        return all(f.name in fields and _holds(fields[f.name], f.type) for f in seen)
+    return False
+
+
+def _exact(value: Any, kind: pa.DataType, rounds: bool) -> Any:
+    """The value as `pa.array` takes it for this type. Raises ValueError if it does not fit."""
+    if value is None:
+        return None
+    if _is_text(kind):
+        if type(value) is str and _is_whole(value):
+            return value
+    elif types.is_boolean(kind):
+        if type(value) is bool:
+            return value
+    elif types.is_integer(kind):
+        if type(value) is int or (_is_float(value) and value.is_integer()):
+            return int(value)
+    elif types.is_floating(kind):
+        return _float(value, kind, rounds)
+    elif types.is_struct(kind):
+        if type(value) is dict and value.keys() <= {field.name for field in kind}:
+            return {f.name: _exact(value.get(f.name), f.type, rounds) for f in kind}
+    elif _is_list(kind):
+        if type(value) is list:
+            return [_exact(item, kind.value_type, rounds) for item in value]
+    elif types.is_binary(kind) or types.is_large_binary(kind):
+        if type(value) is str:
+            return value.encode()
+    elif type(value) in (str, int) or isinstance(value, float):  # dates, times, decimals
+        text = value if type(value) is str else json_text(value)
+        return pa.scalar(text).cast(kind)
+    raise ValueError(value)
+
+
+def _float(value: Any, kind: pa.DataType, rounds: bool) -> float:
+    if type(value) is not int and not _is_float(value) and not (rounds and _is_long(value)):
+        raise ValueError(value)
+    narrow = float(pa.scalar(float(value), pa.float64()).cast(kind, safe=False).as_py())
+    if type(value) is int and int(narrow) != value:
+        raise ValueError(value)
+    if math.isinf(narrow) and not math.isinf(value):
+        raise ValueError(value)
+    return float(value)
+
+
+def _is_float(value: Any) -> bool:
+    return isinstance(value, float) and type(value) is not LongNumber
+
+
+def _is_long(value: Any) -> bool:
+    return type(value) is LongNumber and math.isfinite(value)

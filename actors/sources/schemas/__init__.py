@@ -1,0 +1,1 @@
+"""Find the columns of files, and their types."""

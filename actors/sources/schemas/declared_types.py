@@ -1,0 +1,90 @@
+"""Files that say their types themselves, read in those that `input.schema` declares."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import pyarrow as pa
+
+from pipemill.errors import ConfigError
+
+from ...batch import Batch
+from ...faults.bisect import isolate
+from ...storage.listing import InputFile
+from ..parsing.misfits import Misfit
+from ..reading import Reading
+from ..split_size import Piece
+from ..streams.line_files import in_place
+
+
+class _Source(Protocol):
+    def inspect(self, files: list[InputFile]) -> pa.Schema: ...
+
+    def cut(
+        self, files: list[InputFile], rows_per_part: int | None, limit: int | None
+    ) -> list[Piece]: ...
+
+    def read(self, split: dict[str, Any]) -> Batch: ...
+
+
+@dataclass(frozen=True)
+class DeclaredSource:
+    """kind: the source of the files' format."""
+
+    kind: Callable[[dict[str, Any], pa.Schema | None], _Source]
+    options: dict[str, Any]
+    schema: pa.Schema | None
+    reading: Reading
+
+    def inspect(self, files: list[InputFile]) -> pa.Schema:
+        found = self._open(None).inspect(files)
+        schema = self.reading.declare(found)
+        for old, new in zip(found, schema, strict=True):
+            try:
+                pa.array([], old.type).cast(new.type)
+            except (pa.ArrowNotImplementedError, pa.ArrowInvalid):
+                raise ConfigError(
+                    f"input.schema.{new.name}: the input's column is {old.type}, of which no "
+                    f"{new.type} can be made"
+                ) from None
+        return schema
+
+    def cut(
+        self, files: list[InputFile], rows_per_part: int | None, limit: int | None
+    ) -> list[Piece]:
+        return self._open(None).cut(files, rows_per_part, limit)
+
+    def read(self, split: dict[str, Any]) -> Batch:
+        assert self.schema is not None
+        if split["stop"] < 0:  # a bad file
+            return self._open(self.schema).read(split)
+        file = InputFile(split["path"], split["size"], split["version"])
+        own = self._open(None).inspect([file])
+        fields = [
+            own.field(field.name) if field.name in self.reading.types else field
+            for field in self.schema
+        ]
+        batch = self._open(pa.schema(fields)).read(split)
+        for place, field in enumerate(self.schema):
+            if field.name in self.reading.types:
+                column = self._cast(batch, field, split)
+                batch.rows = batch.rows.set_column(place, field, column)
+        return batch
+
+    def _open(self, schema: pa.Schema | None) -> _Source:
+        return self.kind(self.options, schema)
+
+    def _cast(self, batch: Batch, field: pa.Field, split: dict[str, Any]) -> pa.Array:
+        values = batch.rows[field.name].combine_chunks()
+        kind = pa.schema([field])
+        found, wrong = isolate(
+            np.arange(len(values)),
+            lambda some: pa.table([values.take(pa.array(some)).cast(field.type)], schema=kind),
+        )
+        for row, _ in wrong:
+            where = f"row {split['start'] + row + 1} of {split['path']}"
+            batch.fail("read", row, Misfit(field.name, values[row].as_py(), field.type, where))
+        return in_place(found, len(values), kind)[0]

@@ -1,0 +1,1 @@
+"""Read streams of bytes: lines, encodings, compression."""

@@ -1,0 +1,116 @@
+"""Plain text: a row per line, blank ones too; splits are byte ranges."""
+
+from __future__ import annotations
+
+import codecs
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any
+
+import pyarrow as pa
+
+from ..batch import Batch
+from ..storage.listing import InputFile
+from .bad_file import BAD_FILE, BadFile, NothingToRead, bad_file_batch
+from .parsing.csv_values import from_text
+from .reading import Reading
+from .split_size import Piece
+from .streams.line_files import SAMPLED_FILES, SAMPLED_ROWS, LineFiles, spread
+
+
+@dataclass
+class TextSource:
+    """One column, text: the line without its end."""
+
+    options: dict[str, Any]
+    schema: pa.Schema | None = None
+    reading: Reading = field(default_factory=Reading)
+
+    @property
+    def files(self) -> LineFiles:
+        return LineFiles(self.options, blank=True, encoding=self.reading.encoding, is_row=_is_text)
+
+    def inspect(self, files: list[InputFile]) -> pa.Schema:
+        bad: list[BadFile] = []
+        # Where one can be read the others may be what they are.
+        for file in [*spread(files, SAMPLED_FILES), *files]:
+            error = self._reason(file)
+            if error is None:
+                break
+            bad.append(error)
+        else:
+            raise NothingToRead(str(bad[0]))
+        return self.reading.declare(pa.schema([("text", pa.string())]))
+
+    def cut(
+        self, files: list[InputFile], rows_per_part: int | None, limit: int | None
+    ) -> list[Piece]:
+        return self.files.cut(files, rows_per_part, limit)
+
+    def read(self, split: dict[str, Any]) -> Batch:
+        assert self.schema is not None
+        whole = split["start"] == 0 and split["stop"] < 0
+        values: list[bytes] = []
+        wheres: list[str] = []
+        try:
+            for number, line in enumerate(self.files.between(split)):
+                values.append(_content(line.data, number == 0 and split["start"] == 0))
+                wheres.append(line.where)
+        except BAD_FILE as error:
+            if not whole:
+                raise
+            return bad_file_batch(self.schema, split["path"], "text", error)
+        column = pa.field("text", self.schema.field("text").type if self.schema.names else "string")
+        array, wrong = _texts(values, wheres, column)
+        if whole and len(values) > 1 and len(wrong) == len(values):
+            reason = ValueError(f"no line of it is text; {wrong[0]}")
+            return bad_file_batch(self.schema, split["path"], "text", reason)
+        batch = Batch(pa.table([array], names=["text"]).select(self.schema.names))
+        for row, failure in wrong.items():
+            batch.fail("read", row, failure)
+        return batch
+
+    def _reason(self, file: InputFile) -> BadFile | None:
+        """Why a file is a bad one, as far as its first lines tell."""
+        try:
+            lines = [line for _, line in islice(self.files.rows(file), SAMPLED_ROWS)]
+        except BadFile as error:
+            return error
+        if len(lines) > 1 and not any(map(_is_text, lines)):
+            return BadFile(
+                f"can't read {file.path} as text: no line of it is UTF-8: name its encoding in "
+                "input.encoding"
+            )
+        return None
+
+
+def _content(line: bytes, first: bool) -> bytes:
+    line = line.removeprefix(codecs.BOM_UTF8) if first else line
+    return line.removesuffix(b"\n").removesuffix(b"\r")
+
+
+def _is_text(line: bytes) -> bool:
+    try:
+        line.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _texts(
+    values: list[bytes], wheres: list[str], column: pa.Field
+) -> tuple[pa.Array, dict[int, BaseException]]:
+    """The lines as a column, with null for those that it can't hold, and why."""
+    if column.type != pa.string():
+        array, wrong = from_text(pa.array(values, pa.binary()), column, wheres.__getitem__)
+        return array, dict(wrong)
+    texts: list[str | None] = []
+    failed: dict[int, BaseException] = {}
+    for row, value in enumerate(values):
+        try:
+            texts.append(value.decode())
+        except UnicodeDecodeError as error:
+            texts.append(None)
+            error.reason += f" ({wheres[row]}): name another encoding in input.encoding"
+            failed[row] = error
+    return pa.array(texts, pa.string()), failed

@@ -1,0 +1,174 @@
+"""WebDataset shards: tars in which the members of one key, next to each other, are a row."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import pyarrow as pa
+
+from pipemill.errors import ConfigError
+
+from ..batch import Batch
+from ..storage.listing import InputFile
+from ..storage.media_files import KINDS, member_column, members_of, takes_first
+from .bad_file import BAD_FILE
+from .parsing.tar_samples import Sample, samples
+from .split_size import MOST_BYTES, Piece
+from .streams.line_files import (
+    LARGE,
+    SAMPLED_FILES,
+    SAMPLED_ROWS,
+    LineFiles,
+    cut_by_reading,
+    spread,
+)
+
+_KEY = "__key__"
+_TEXT = set(
+    "txt text cls cls2 caption transcript id index json jsonl csv tsv html md xml yaml yml".split()
+)
+# So many shards are splits enough, if they are not very large.
+_MANY, _VERY_LARGE = 64, 256 * 2**20
+# No tar without members is longer.
+_RECORD = 10240
+
+
+@dataclass
+class WebDatasetSource:
+    """Columns: __key__, and one per extension: text, or the bytes of the member.
+
+    An extension that none of the sampled shards has is left out.
+    """
+
+    options: dict[str, Any]
+    schema: pa.Schema | None = None
+
+    def inspect(self, files: list[InputFile]) -> pa.Schema:
+        sampled = spread(files, SAMPLED_FILES)
+        extensions: set[str] = set()
+        several: set[str] = set()
+        error: Exception | None = None
+        for file in [*sampled, *files]:
+            if extensions and file not in sampled:
+                break
+            for sample in islice(self._samples(file), SAMPLED_ROWS):
+                names = sample.members.keys() - {_KEY}
+                extensions |= names
+                several |= _of_one_kind(names)
+                error = error or (_placed(sample, file.path) if sample.torn else None)
+        if not extensions:
+            if error is not None:
+                raise ConfigError(f"can't read {error}")
+            if not all(map(self._is_empty, files)):
+                raise ConfigError(
+                    f"no sample in {files[0].path}: a WebDataset shard is a tar with members such "
+                    "as 0001.jpg and 0001.txt"
+                )
+        columns = (_column(name, name not in several) for name in sorted(extensions))
+        return pa.schema([pa.field(_KEY, pa.string()), *columns])
+
+    def cut(
+        self, files: list[InputFile], rows_per_part: int | None, limit: int | None
+    ) -> list[Piece]:
+        return cut_by_reading(
+            [file for file in files if file.size > _RECORD or not self._is_empty(file)],
+            rows_per_part,
+            limit,
+            lambda file: ((sample.start, sample.stop) for sample in self._samples(file)),
+            large=LARGE if len(files) < _MANY else _VERY_LARGE,
+            most_bytes=MOST_BYTES,
+            empty=True,
+        )
+
+    def read(self, split: dict[str, Any]) -> Batch:
+        schema = self.schema
+        assert schema is not None
+        wanted = {name for field in schema for name in members_of(field) or [field.name]}
+        columns: dict[str, list[Any]] = {name: [] for name in schema.names}
+        failed: dict[int, Exception] = {}
+        with LineFiles(self.options, blank=False).open(split["path"]) as stream:
+            found = samples(stream, split["start"], split["stop"], wanted.__contains__)
+            for number, sample in enumerate(found):
+                row, error = _row(sample, schema)
+                if sample.torn:
+                    error = _placed(sample, split["path"])
+                for name, values in columns.items():
+                    values.append(row.get(name))
+                if error:
+                    failed[number] = error
+        batch = Batch(pa.table(columns, schema=schema))
+        for number, error in failed.items():
+            batch.fail("read", number, error)
+        return batch
+
+    def _is_empty(self, file: InputFile) -> bool:
+        """Whether a file is a tar without members."""
+        try:
+            with LineFiles(self.options, blank=False).open(file.path) as stream:
+                start = stream.read(1024)
+        except (OSError, *BAD_FILE):
+            return False
+        return bool(start) and not start.strip(b"\0")
+
+    def _samples(self, file: InputFile) -> Iterator[Sample]:
+        """Those of a whole file, by its headers alone."""
+        try:
+            with LineFiles(self.options, blank=False).open(file.path) as stream:
+                yield from samples(stream, 0, -1, lambda extension: False)
+        except (OSError, *BAD_FILE) as error:
+            raise ConfigError(f"can't read {file.path}: {error}") from None
+
+
+def _placed(sample: Sample, path: str) -> Exception:
+    return ValueError(f"{path}: {sample.error}")
+
+
+def _of_one_kind(names: Collection[str]) -> set[str]:
+    """Extensions of a sample that are of the same kind of media."""
+    groups = [{name for name in names if name in ends} for ends in KINDS.values()]
+    return {name for group in groups if len(group) > 1 for name in group}
+
+
+def _column(extension: str, alone: bool) -> pa.Field:
+    # What follows the last dot says what it is: cat.seg.png is a picture, cat.en.txt a text.
+    if extension.rpartition(".")[2] in _TEXT:
+        return pa.field(extension, pa.string())
+    return member_column(extension, alone)
+
+
+def _row(sample: Sample, schema: pa.Schema) -> tuple[dict[str, Any], Exception | None]:
+    """Its columns, and why it is none if it is not: then it has a key at most."""
+    row: dict[str, Any] = {_KEY: sample.key or None}
+    if sample.error is not None:
+        return row, sample.error
+    try:
+        for field in schema:
+            if field.name != _KEY:
+                row[field.name] = _value(sample, field)
+    except ValueError as error:
+        return {_KEY: sample.key}, error
+    return row, None
+
+
+def _value(sample: Sample, field: pa.Field) -> str | bytes | None:
+    """Raises ValueError for text that is not UTF-8, and for several members where one is meant."""
+    ends = members_of(field) or (field.name,)
+    found = [end for end in ends if sample.members.get(end) is not None]
+    if not found:
+        return None
+    if len(found) > 1 and not takes_first(field):
+        raise ValueError(
+            f"sample {sample.key} has several members for {field.name!r} ({', '.join(found)}): "
+            f"name one with --column {field.name}={found[0]} (input.columns)"
+        )
+    data = sample.members[found[0]]
+    assert data is not None
+    if not pa.types.is_string(field.type):
+        return data
+    try:
+        return data.decode()
+    except UnicodeDecodeError as wrong:
+        raise ValueError(f"{sample.key}.{found[0]} is not UTF-8: {wrong}") from None

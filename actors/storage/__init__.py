@@ -1,0 +1,1 @@
+"""Read and write files on any fsspec filesystem."""

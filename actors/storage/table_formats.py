@@ -1,0 +1,69 @@
+"""Folders of table formats whose Parquet files are not their rows: Delta Lake, Iceberg, Hudi."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Any
+
+from .backoff import is_passing
+from .partitions import is_partition
+
+_MARKS = {
+    "_delta_log": "a Delta Lake table",
+    ".hoodie": "an Apache Hudi table",
+    "metadata": "an Apache Iceberg table",
+    "_versions": "a Lance dataset",
+}
+_BY_NAME = re.compile(
+    r"(^|/)(_delta_log(?=/)|\.hoodie(?=/)|metadata(?=/[^/]+\.metadata\.json$)"
+    r"|_versions(?=/[^/]+\.manifest$))"
+)
+# A pattern may match files in very many folders.
+_MOST_FOLDERS = 64
+
+
+def table_of_name(name: str) -> str | None:
+    """Tell which table a file belongs to, if its name is that of the table's log."""
+    found = _BY_NAME.search(name)
+    return _told(name[: found.start(2)].rstrip("/"), found[2]) if found else None
+
+
+def table_around(filesystem: Any, folders: Iterable[str]) -> str | None:
+    """Tell which table one of the folders is, or is a part of."""
+    tops: dict[str, None] = {}
+    for folder in folders:
+        # Below a table lie its partitions, and Iceberg's data.
+        while is_partition(base := folder.rstrip("/").rpartition("/")[2]):
+            folder = folder.rstrip("/").rpartition("/")[0]
+        tops.setdefault(folder.rstrip("/"))
+        if base == "data":
+            tops.setdefault(folder.rstrip("/").rpartition("/")[0])
+    for top in list(tops)[:_MOST_FOLDERS]:
+        for mark in _MARKS:
+            if _is_marked(filesystem, top, mark):
+                return _told(top, mark)
+    return None
+
+
+def _is_marked(filesystem: Any, folder: str, mark: str) -> bool:
+    place = f"{folder}/{mark}"
+    try:
+        if not filesystem.isdir(place):
+            return False
+        names = filesystem.ls(place, detail=False) if mark in ("metadata", "_versions") else []
+    except Exception as error:  # what may not be looked at stops nobody
+        if is_passing(error):
+            raise
+        return False
+    return mark in ("_delta_log", ".hoodie") or any(
+        _BY_NAME.search(f"{mark}/{name.rpartition('/')[2]}") for name in names
+    )
+
+
+def _told(folder: str, mark: str) -> str:
+    return (
+        f"{folder} is {_MARKS[mark]} (it holds {mark}): its files also hold rows that were "
+        "replaced or deleted. Export its rows to Parquet with a reader of such tables, and name "
+        "those files"
+    )

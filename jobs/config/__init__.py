@@ -1,0 +1,1 @@
+"""From YAML, flags and keywords to a job."""

@@ -1,0 +1,1 @@
+"""Run splits: on Ray, in one worker process, or in this process."""

@@ -1,0 +1,125 @@
+"""A job's model and some of its rows in this process, ready to be measured. No Ray."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from pipemill.actors.arrow_arrays import numbers, one_array
+from pipemill.actors.batch import Batch
+from pipemill.actors.compute.deduplicate import first_of_each
+from pipemill.actors.compute.stages import CHUNKS, Stages
+from pipemill.actors.task import Loaded
+
+from pipemill.errors import RunError
+
+from ..config.job import Job
+from ..planning.find_model import not_loaded
+from ..planning.sample_rows import FewRows, few_rows
+from ..prepare import Prepared, look
+
+_WARM_UP = 4  # rows
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """rows: the task's columns of those that could be read and expanded; failed: the others.
+
+    chunks: of all these rows, in their order; counts: how many of each row.
+    distinct: the numbers of those that a run computes: the first of equal ones.
+    lost: the tokens cut from each row's text.
+    host_seconds: what expanding and regrouping all rows takes.
+    """
+
+    job: Job
+    prepared: Prepared
+    loaded: Loaded
+    stages: Stages
+    sampled: FewRows
+    rows: pa.Table
+    failed: int
+    chunks: pa.StructArray
+    counts: np.ndarray
+    distinct: np.ndarray
+    lost: np.ndarray
+    host_seconds: float
+
+    @property
+    def sizes(self) -> np.ndarray:
+        """Tokens of each chunk."""
+        return numbers(self.chunks, "size")
+
+    @property
+    def packs(self) -> bool:
+        return self.stages.task.packed
+
+    def padding(self) -> AbstractContextManager[Any]:
+        """Within it the model is as transformers loaded it, and chunks are padded."""
+        encoder = getattr(self.stages.task, "encoder", None)
+        return nullcontext() if encoder is None else encoder.padding()
+
+
+def try_out(job: Job, rows: int) -> Trial:
+    """Reads so many rows and loads the model; the job's output is left alone."""
+    prepared = look(job)
+    sampled = few_rows(prepared.source, prepared.plan.splits, rows)
+    try:
+        loaded = prepared.load.loaded()
+        stages = prepared.load.stages(loaded)
+    except Exception as error:
+        raise not_loaded(error, job.model.path) from error
+    _try_padding(stages)
+    batch = stages.expand(Batch(sampled.rows))
+    live = pa.array(batch.live())
+    if not len(live):
+        first = next(iter(batch.failures.values()))
+        raise RunError(f"none of the rows could be expanded: {first.error}: {first.message}")
+    lists = one_array(batch.rows[CHUNKS]).take(live)
+    chunks, counts = lists.flatten(), pc.list_value_length(lists).to_numpy()
+    repeats = stages.task.repeats
+    rows_left = sampled.rows.take(live)
+    columns = {name: rows_left[own] for name, own in stages.columns.items()}
+    return Trial(
+        job=job,
+        prepared=prepared,
+        loaded=loaded,
+        stages=stages,
+        sampled=sampled,
+        rows=pa.table(columns),
+        failed=len(batch.failures) + sampled.unread,
+        chunks=chunks,
+        counts=counts,
+        distinct=first_of_each(chunks)[0] if repeats else np.arange(len(chunks)),
+        lost=_lost(chunks, counts),
+        host_seconds=batch.work["expand_seconds"] + _regrouping(stages, prepared, rows_left),
+    )
+
+
+def _try_padding(stages: Stages) -> None:
+    """Now, and not while something is measured."""
+    encoder = getattr(stages.task, "encoder", None)
+    if encoder is not None:
+        with encoder.padding():
+            _ = encoder.pads
+
+
+def _lost(chunks: pa.StructArray, counts: np.ndarray) -> np.ndarray:
+    if chunks.type.get_field_index("lost") < 0:
+        return np.zeros(len(counts), dtype=np.int64)
+    row = np.repeat(np.arange(len(counts)), counts)
+    lost = np.bincount(row, weights=numbers(chunks, "lost"), minlength=len(counts))
+    return lost.astype(np.int64)
+
+
+def _regrouping(stages: Stages, prepared: Prepared, rows: pa.Table) -> float:
+    """Seconds for all rows, reckoned from a few; computing them also warms everything up."""
+    few, seconds = rows.slice(0, _WARM_UP), 0.0
+    for _ in range(2):  # what is done for the first time takes longer
+        batch = stages.forward(stages.expand(Batch(few)))
+        if not prepared.asks_sample:
+            seconds = stages.regroup(batch).work["regroup_seconds"]
+    return seconds * rows.num_rows / few.num_rows

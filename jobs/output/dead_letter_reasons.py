@@ -1,0 +1,159 @@
+"""Why rows are dead letters: by reason, each with a count and one example."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pipemill.actors.output.part_file import from_ranges
+
+from .ledger import DEAD_LETTERS, Ledger
+from .split_plan import Plan, Split
+
+_FILES = 500  # of very many files of dead letters so many are read, from the first to the last
+_MESSAGES = 100_000  # different ones that are looked at: a second or two
+_SHOWN = 10
+_WHY = ["stage", "error", "message"]
+_LONGEST = 300  # characters of a message
+
+# What differs between messages of the same kind: values in quotes (but for a column's name),
+# paths, numbers, lists of those.
+_QUOTED = r"""b?'(?:[^'\\]|\\.)*'(?!\w)|b?"(?:[^"\\]|\\.)*"(?!\w)"""
+_VALUES = [
+    (re.compile(rf"(?<![\w'\"])(?<!column )(?<!columns )(?<!parameter )(?:{_QUOTED})"), "'…'"),
+    (re.compile(r"(?:[\w.+-]+:/)?(?<!\w)(?:[\w.~-]*/)+[^\s,;:()]+"), "PATH"),
+    (re.compile(r"0x[0-9a-fA-F]+|[+-]?\d+(?:[.,_]\d+)*(?:e[+-]?\d+)?"), "N"),
+    (re.compile(r"(N|'…'|PATH)(?:, (?:N|'…'|PATH))+"), r"\1"),
+]
+
+
+@dataclass(frozen=True)
+class Reasons:
+    """Kinds of dead letters, the most frequent first, as a report tells them.
+
+    dead_letters: of each kind its stage, error, count, the message of one letter, and where that
+        row is (`example`): the input file, its row there if that is known, its split and row.
+    kinds: how many there are; those beyond the first ones are not in the list.
+    read: how many dead letters these counts are of.
+    """
+
+    dead_letters: list[dict[str, Any]]
+    kinds: int
+    read: int
+
+
+NO_REASONS = Reasons([], 0, 0)
+
+
+def reasons_of(ledger: Ledger, plan: Plan, most: int = _SHOWN) -> Reasons:
+    """Reads the dead letters of an output: all, or of very many files a sample of them."""
+    names = ledger.dead_letter_files()
+    parts = ledger.parts() if names else set()
+    failed = [split for split in plan.splits if split.part in names and split.part in parts]
+    read = failed[:: max(-(-len(failed) // _FILES), 1)]
+    counts: Counter[tuple[str, str, str]] = Counter()
+    first: dict[tuple[str, str, str], tuple[Split, dict[str, Any]]] = {}
+    footers = ledger.footers(read)
+    messages = ledger.each(
+        lambda item: _messages(ledger, *item), list(zip(read, footers, strict=True))
+    )
+    left = _MESSAGES
+    for split, letters in zip(read, messages, strict=True):
+        for letter in letters[: max(left, 0)]:
+            kind = (letter["stage"], letter["error"], kind_of(letter["message"]))
+            counts[kind] += letter["count"]
+            first.setdefault(kind, (split, letter))
+        left -= len(letters)
+    firsts = _first_rows(plan.splits, {split.number for split, _ in first.values()})
+    told = [_reason(*first[kind], count, firsts) for kind, count in counts.most_common(most)]
+    return Reasons(told, len(counts), counts.total())
+
+
+def kind_of(message: str) -> str:
+    """The message without the values in it."""
+    kind = message[: 2 * _LONGEST]
+    for values, instead in _VALUES:
+        kind = values.sub(instead, kind)
+    return kind[:_LONGEST]
+
+
+def in_words(reason: Mapping[str, Any]) -> str:
+    """One line: how many, why, and where one of them is."""
+    message = " ".join(str(reason["message"]).split())
+    return (
+        f"{reason['count']:,} × {reason['stage']}: {reason['error']}: {message} "
+        f"({place_of(reason)})"
+    )
+
+
+def lines_of(dead_letters: list[dict[str, Any]], kinds: int, read: int, dead: int) -> list[str]:
+    """The reasons, and what they leave out."""
+    lines = [in_words(reason) for reason in dead_letters]
+    if kinds > len(dead_letters):
+        lines.append(f"… and {kinds - len(dead_letters):,} more kinds")
+    if read < dead:
+        lines.append(f"(of {read:,} of the {dead:,} dead letters)")
+    return lines
+
+
+def place_of(reason: Mapping[str, Any]) -> str:
+    """The file and the row of its example."""
+    example = reason["example"]
+    if example["row"] is None:
+        return f"{example['input']}, row {example['split_row']} of split {example['split']}"
+    return f"{example['input']}, row {example['row']}"
+
+
+def _reason(
+    split: Split, letter: dict[str, Any], count: int, firsts: Mapping[int, int | None]
+) -> dict[str, Any]:
+    row, start = letter["row"], firsts[split.number]
+    path = split.bundle[row].path if split.bundle else split.path
+    place = None if start is None else start + row
+    return {
+        "stage": letter["stage"],
+        "error": letter["error"],
+        "message": letter["message"][:_LONGEST],
+        "count": count,
+        "example": {
+            "input": path,
+            "row": 0 if split.bundle else place,
+            "split": split.number,
+            "split_row": row,
+        },
+    }
+
+
+def _first_rows(splits: Iterable[Split], wanted: set[int]) -> dict[int, int | None]:
+    """The row of its file that each of these splits begins with, where the plan tells it."""
+    firsts: dict[int, int | None] = {}
+    path = ""
+    rows: int | None = None
+    for split in splits:
+        if split.path != path:
+            path, rows = split.path, 0
+        if split.number in wanted:
+            firsts[split.number] = rows
+        rows = None if rows is None or split.rows is None else rows + split.rows
+    return firsts
+
+
+def _messages(ledger: Ledger, split: Split, footer: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The different messages of a split's dead letters, with how many rows have each, and the
+    first of those; none if the file is gone or damaged."""
+    try:
+        with ledger.filesystem.open(f"{ledger.root}/{DEAD_LETTERS}/{split.part}", "rb") as file:
+            table = pq.read_table(file, columns=["row", *_WHY])
+    except (OSError, KeyError, pa.ArrowException):
+        return []
+    # A retry that was killed left letters of rows that have an answer.
+    dead = np.isin(table["row"].to_numpy(), from_ranges(footer["dead_rows"]))
+    rows = table.filter(pa.array(dead))
+    grouped = rows.group_by(_WHY, use_threads=False).aggregate([("row", "min"), ("row", "count")])
+    return grouped.rename_columns([*_WHY, "row", "count"]).to_pylist()

@@ -1,0 +1,50 @@
+"""Whether more rows of a job are dead than it allows."""
+
+from __future__ import annotations
+
+from pipemill.errors import RunError
+
+from ..config.job import OutputSection
+from .dead_letter_reasons import Reasons, in_words, lines_of
+from .run_report import Report
+
+# A share of dead rows among the first few says little.
+_ROWS_BEFORE_A_SHARE = 1000
+
+
+def check_on_the_way(output: OutputSection, rows: int, dead: int, whole: int) -> str | None:
+    """What is wrong with so many dead rows while others are left; None if they are allowed.
+
+    whole: rows that there are to do.
+    """
+    limit = output.max_errors
+    if limit is None:
+        return None
+    share = isinstance(limit, float) and limit <= 1
+    enough = _ROWS_BEFORE_A_SHARE
+    if "max_errors" in output.model_fields_set:  # a user means it of a small input, too
+        enough = min(enough, whole)
+    if dead <= (limit * rows if share else limit) or (share and rows < enough):
+        return None
+    return f"{dead:,} of {rows:,} rows failed, more than output.max_errors ({limit:g}) allows"
+
+
+def check_at_the_end(output: OutputSection, report: Report) -> None:
+    """Raises RunError, which holds the report, if too many rows are dead, or all of them."""
+    rows, dead = report.rows, report.dead
+    wrong = check_on_the_way(output, rows, dead, whole=rows)
+    advice = "Correct the cause, then `pipemill retry`; another input needs another output"
+    if rows and dead == rows and output.max_errors is not None:
+        wrong = "the only row failed" if rows == 1 else f"all {rows:,} rows failed"
+    elif wrong:
+        advice += ". Or raise output.max_errors"
+    if wrong:
+        why = f" ({in_words(report.dead_letters[0])})" if report.dead_letters else ""
+        raise RunError(f"{wrong}{why}. {advice}", report)
+
+
+def stopped(wrong: str, reasons: Reasons, dead: int) -> RunError:
+    """The end of a run that has rows left."""
+    lines = lines_of(reasons.dead_letters, reasons.kinds, reasons.read, dead)
+    advice = "Mend the cause, or raise output.max_errors; run again to resume"
+    return RunError("\n".join([f"{wrong}.", *lines, advice]))

@@ -1,0 +1,216 @@
+"""What a run says when it is done."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from html import escape
+from typing import Any
+
+from pipemill.actors.batch import LEFT_OUT
+
+from .dead_letter_reasons import Reasons, lines_of
+from .ledger import Ledger
+from .split_plan import Plan
+
+_FILES = 5  # that are named
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """Counts over the whole output, and beside them what this run added.
+
+    rows: input rows accounted for; done: those with a result; dead: dead letters.
+    seconds: this run's, start-up included; rows_per_second: rows this run added in that time.
+    added: rows, done, dead and splits of this run.
+    Of what this run computed, None if it computed nothing:
+    padding: share of the forward passes' tokens that was padding; packed: share of the real tokens
+        that ran in one stream, without padding.
+    repeated: chunks not computed because an equal one of their split was.
+    max_tokens: the budget that most splits had settled for; None if none had yet.
+    device_busy: share of the actors' time, from loaded to the last forward pass, in which one ran.
+    notes: on columns that have the name of a parameter; left out of the JSON if there are none.
+    pooling: how vectors were made, in words; None where none were.
+    Of the whole output:
+    truncated: `rows` whose text was cut, and the `tokens` that they lost; None, and left out of the
+        JSON, if none was.
+    nan_rows: rows done whose answer holds a number that is NaN or infinite.
+    null_answers: rows done whose answer is null.
+    dead_letters: why rows are dead, the most frequent kinds first: each with its stage, error,
+        count, and the message of one row, which `example` tells.
+    dead_kinds: how many kinds there are; dead_read: how many dead letters were read for that.
+    unnamed_input: `rows` of files that the input no longer names, the first of these `files`, and
+        how many they are (`count`); None if there are none.
+    left_out: rows with a value that no column holds, by its key; left out of the JSON if none has.
+    """
+
+    rows: int
+    done: int
+    dead: int
+    seconds: float
+    rows_per_second: float
+    output: str
+    splits: int
+    added: dict[str, int]
+    padding: float | None = None
+    packed: float | None = None
+    repeated: int | None = None
+    max_tokens: int | None = None
+    device_busy: float | None = None
+    truncated: dict[str, int] | None = None
+    left_out: dict[str, int] | None = None
+    notes: tuple[str, ...] = ()
+    pooling: str | None = None
+    nan_rows: int = 0
+    null_answers: int = 0
+    dead_letters: list[dict[str, Any]] = field(default_factory=list)
+    dead_kinds: int = 0
+    dead_read: int = 0
+    unnamed_input: dict[str, Any] | None = None
+
+    def to_json(self) -> str:
+        """One line."""
+        fields = asdict(self)
+        for name in ("truncated", "left_out"):
+            if fields[name] is None:
+                del fields[name]
+        if not self.notes:
+            del fields["notes"]
+        return json.dumps(fields)
+
+    def __str__(self) -> str:
+        return "\n".join(f"{name:<14}{value}" for name, value in self._lines())
+
+    def _repr_html_(self) -> str:
+        rows = "".join(
+            f"<tr><th style='text-align:left'>{escape(name)}</th>"
+            f"<td style='text-align:left'>{escape(value)}</td></tr>"
+            for name, value in self._lines()
+        )
+        return f"<table>{rows}</table>"
+
+    def _lines(self) -> list[tuple[str, str]]:
+        lines: list[tuple[str, Any]] = [
+            ("rows", f"{self.rows:,} ({self.done:,} done, {self.dead:,} dead)"),
+        ]
+        if self.added["splits"]:
+            lines.append(
+                (
+                    "this run",
+                    f"{self.added['rows']:,} rows in {self.seconds:.1f} s, "
+                    f"{_rate(self.rows_per_second)} rows/s",
+                )
+            )
+        else:
+            lines.append(("this run", f"nothing left to do ({self.seconds:.1f} s)"))
+        lines += self._computed()
+        if self.pooling is not None:
+            lines.append(("pooling", self.pooling))
+        if self.truncated is not None:
+            rows, tokens = self.truncated["rows"], self.truncated["tokens"]
+            lines.append(("truncated", f"{rows:,} rows lost {tokens:,} tokens of their texts"))
+        if self.left_out is not None:
+            some = [f"{name!r} in {rows:,} rows" for name, rows in self.left_out.items()]
+            more = f" and {len(some) - 5} other keys" if len(some) > 5 else ""
+            lines.append(
+                ("not kept", f"values of {', '.join(some[:5])}{more}, which no column holds")
+            )
+        lines += [("note", note) for note in self.notes]
+        if self.nan_rows:
+            lines.append(("not finite", f"{self.nan_rows:,} rows have NaN or infinite numbers"))
+        if self.null_answers:
+            lines.append(("no answer", f"{self.null_answers:,} rows are done with a null answer"))
+        if self.unnamed_input is not None:
+            lines.append(("input", _unnamed_in_words(self.unnamed_input)))
+        lines.append(("output", f"{self.output} ({self.splits:,} parts)"))
+        if self.dead:
+            lines.append(("dead letters", f"{self.output.rstrip('/')}/_pipemill/dead-letter/"))
+            told = lines_of(self.dead_letters, self.dead_kinds, self.dead_read, self.dead)
+            lines += [("", line) for line in told]
+        return lines
+
+    def _computed(self) -> list[tuple[str, str]]:
+        lines = []
+        if self.packed == 1:
+            lines.append(("padding", "none (packed)"))
+        elif self.padding is not None:
+            packed = f"{self.packed:.0%} packed" if self.packed else "not packed"
+            lines.append(("padding", f"{self.padding:.1%} of the tokens computed ({packed})"))
+        if self.repeated:
+            lines.append(("repeats", f"{self.repeated:,} chunks computed once"))
+        if self.max_tokens is not None:
+            lines.append(("budget", f"{self.max_tokens:,} tokens a micro-batch"))
+        if self.device_busy is not None:
+            lines.append(("device busy", f"{100 * self.device_busy:.0f} %"))
+        return lines
+
+
+def _rate(rows_per_second: float) -> str:
+    return f"{rows_per_second:,.0f}" if rows_per_second >= 10 else f"{rows_per_second:.2g}"
+
+
+def left_out(work: Mapping[str, float]) -> dict[str, int] | None:
+    """The field `left_out` of what was counted, if anything was left out."""
+    names = [name for name in work if name.startswith(LEFT_OUT)]
+    return {name.removeprefix(LEFT_OUT): int(work[name]) for name in names} or None
+
+
+def counted(whole: Mapping[str, int], reasons: Reasons) -> dict[str, Any]:
+    """The fields of a report that are counted over the whole output, from its footers together."""
+    truncated = {"rows": int(whole["truncated_rows"]), "tokens": int(whole["lost_tokens"])}
+    return {
+        "rows": whole["rows"],
+        "done": whole["rows"] - whole["dead"],
+        "dead": whole["dead"],
+        "truncated": truncated if truncated["rows"] else None,
+        "left_out": left_out(whole),
+        "nan_rows": int(whole["nan_rows"]),
+        "null_answers": int(whole["null_answers"]),
+        "dead_letters": reasons.dead_letters,
+        "dead_kinds": reasons.kinds,
+        "dead_read": reasons.read,
+    }
+
+
+def unnamed_rows(ledger: Ledger, plan: Plan) -> dict[str, Any] | None:
+    """What the output holds of files that the input no longer names."""
+    paths = set(plan.unnamed)
+    splits = [split for split in plan.splits if paths & {file.path for file in split.files()}]
+    if not splits:
+        return None
+    exist = ledger.parts()
+    done = [split for split in splits if split.part in exist]
+    rows = sum(
+        sum(file.path in paths for file in split.bundle) if split.bundle else footer["rows"]
+        for split, footer in zip(done, ledger.footers(done), strict=True)
+    )
+    return {"rows": rows, "files": plan.unnamed[:_FILES], "count": len(plan.unnamed)}
+
+
+def _unnamed_in_words(unnamed: Mapping[str, Any]) -> str:
+    files, more = unnamed["files"], unnamed["count"] - 1
+    which = f"{files[0]} and {more:,} more files" if more else files[0]
+    return f"{unnamed['rows']:,} rows are of {which}, which the input no longer names"
+
+
+def computed(work: Mapping[str, float]) -> dict[str, Any]:
+    """The fields of a report that tell how a run computed, from what its splits counted.
+
+    work: as `Batch.work` names it, added up.
+    """
+    tokens, actors = work.get("tokens"), work.get("actor_seconds")
+    if not tokens or not actors:
+        return {}
+    budgets = {
+        int(name.removeprefix("budget_")): splits
+        for name, splits in work.items()
+        if name.startswith("budget_")
+    }
+    return {
+        "padding": round(1 - tokens / work["padded_tokens"], 4),
+        "packed": round(work["packed_tokens"] / tokens, 4),
+        "repeated": int(work["repeated_chunks"]),
+        "max_tokens": max(budgets, key=lambda tokens: budgets[tokens], default=None),
+        "device_busy": round(min(work["forward_seconds"] / actors, 1), 4),
+    }

@@ -1,0 +1,212 @@
+"""The splits of a job: fixed once, stored in the output, read again by every later run."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pipemill.actors.sources.split_size import Piece
+from pipemill.actors.storage.listing import InputFile
+
+from pipemill.errors import ConfigError
+
+_FILE = {"path": pa.string(), "size": pa.int64(), "version": pa.string()}
+_COLUMNS = pa.schema(
+    [
+        ("number", pa.int64()),
+        *_FILE.items(),
+        ("start", pa.int64()),
+        ("stop", pa.int64()),
+        ("rows", pa.int64()),
+        ("bundle", pa.list_(pa.struct(list(_FILE.items())))),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Split:
+    """A frozen piece of the input: rows or bytes `start` to `stop` of a file, or a bundle of files.
+
+    rows: how many it holds; None where only reading tells.
+    bundle: the files of a bundle, a row each; then `path` is the first one's, `size` that of all
+        together, and `version` a digest of all.
+    """
+
+    number: int
+    path: str
+    size: int
+    version: str
+    start: int
+    stop: int
+    rows: int | None
+    bundle: tuple[InputFile, ...] = ()
+
+    @property
+    def part(self) -> str:
+        """The name of its one output file. The numbers sort like the input."""
+        identity = f"{self.path}|{self.size}|{self.version}|{self.start}|{self.stop}"
+        return (
+            f"part-{self.number:08d}-{hashlib.sha256(identity.encode()).hexdigest()[:12]}.parquet"
+        )
+
+    def to_json(self) -> str:
+        """What a worker is told of it."""
+        told = {name: getattr(self, name) for name in _COLUMNS.names}
+        told["bundle"] = [{"path": file.path, "size": file.size} for file in self.bundle]
+        return json.dumps({**told, "part": self.part})
+
+    def files(self) -> tuple[InputFile, ...]:
+        return self.bundle or (InputFile(self.path, self.size, self.version),)
+
+
+# The one split of an input without rows: its part tells readers the columns.
+NOTHING = Split(0, "", 0, "", 0, 0, 0)
+
+
+@dataclass
+class Plan:
+    """schema: the input's columns, the same for every split.
+
+    results: the columns that are added, as a serialized schema, where a sample has shown them.
+    settled: parameters that some rows have settled; None before they were asked.
+    unnamed: files it has splits of that the input no longer names; not stored.
+    """
+
+    format: str
+    schema: pa.Schema
+    splits: list[Split] = field(default_factory=list)
+    results: bytes | None = None
+    settled: dict[str, Any] | None = None
+    unnamed: list[str] = field(default_factory=list)
+
+    def add(self, pieces: Iterable[Piece]) -> None:
+        for p in pieces:
+            own = (p.file.path, p.file.size, p.file.version, p.start, p.stop, p.rows, p.bundle)
+            self.splits.append(Split(len(self.splits), *own))
+
+    @property
+    def is_of_nothing(self) -> bool:
+        """Whether the input had no row when it was planned."""
+        return self.splits == [NOTHING]
+
+    def files(self) -> Iterator[InputFile]:
+        """Those it has splits of; one of several splits comes several times."""
+        for split in self.splits:
+            if split != NOTHING:
+                yield from split.files()
+
+    def new_files(self, files: list[InputFile]) -> list[InputFile]:
+        """Files that no split is of.
+
+        A planned file that changed is an error that names it; so is one that is there no more
+        beside a new one of the same size and version: it has another name, and not other rows.
+        """
+        planned = {file.path: file for file in self.files()}
+        for file in files:
+            old = planned.get(file.path, file)
+            if old != file:
+                raise ConfigError(
+                    f"{file.path} has changed since this output was planned "
+                    f"(then {_bytes_and_date(old)}; now {_bytes_and_date(file)}). Its old "
+                    "results are kept as they are: put the old file back, or name another output"
+                )
+        new = [file for file in files if file.path not in planned]
+        if not new:
+            return []
+        listed = {file.path for file in files}
+        gone = {(f.size, f.version): f.path for f in planned.values() if f.path not in listed}
+        for file in new:
+            old_path = gone.get((file.size, file.version)) if file.version else None
+            if old_path is not None:
+                raise ConfigError(
+                    f"{file.path} seems to be {old_path}, which this output was planned for and "
+                    "which the input has no more: name the input by the path that it had, or name "
+                    "another output"
+                )
+        return new
+
+    def to_bytes(self) -> bytes:
+        bundles = [split.bundle for split in self.splits]
+        offsets = np.cumsum([0, *map(len, bundles)])
+        bundled = _files_array([file for bundle in bundles for file in bundle])
+        columns = [
+            pa.array([getattr(split, name) for split in self.splits], kind)
+            for name, kind in zip(_COLUMNS.names[:-1], _COLUMNS.types[:-1], strict=True)
+        ]
+        columns.append(pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), bundled))
+        notes = {"format": self.format, "schema": self.schema.serialize().to_pybytes()}
+        if self.results is not None:
+            notes["results"] = self.results
+        if self.settled is not None:
+            notes["settled"] = json.dumps(self.settled)
+        table = pa.table(columns, schema=_COLUMNS.with_metadata(notes))
+        sink = io.BytesIO()
+        pq.write_table(table, sink, compression="zstd")
+        return sink.getvalue()
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Plan:
+        table = pq.read_table(io.BytesIO(data))
+        notes = table.schema.metadata
+        schema = pa.ipc.read_schema(pa.py_buffer(notes[b"schema"]))
+        bundles = table["bundle"].combine_chunks()
+        paths, sizes, versions = (values.to_pylist() for values in bundles.flatten().flatten())
+        bundled = list(map(InputFile, paths, sizes, versions))
+        cuts = bundles.offsets.to_pylist()
+        splits = [
+            Split(**row, bundle=tuple(bundled[start:stop]))
+            for row, start, stop in zip(
+                table.drop_columns("bundle").to_pylist(), cuts, cuts[1:], strict=False
+            )
+        ]
+        settled = json.loads(notes.get(b"settled", b"null"))
+        return cls(notes[b"format"].decode(), schema, splits, notes.get(b"results"), settled)
+
+
+def _files_array(files: list[InputFile]) -> pa.StructArray:
+    # Column by column: a bundle of a million files is no million dictionaries.
+    columns = [
+        pa.array([getattr(file, name) for file in files], kind) for name, kind in _FILE.items()
+    ]
+    return pa.StructArray.from_arrays(columns, fields=[pa.field(*item) for item in _FILE.items()])
+
+
+def _bytes_and_date(file: InputFile) -> str:
+    """What tells one version of a file from another: its time on a disk, an etag on a store."""
+    said = f"{file.size:,} bytes"
+    if re.fullmatch(r"\d{9,10}(\.\d*)?", file.version):
+        when = datetime.fromtimestamp(float(file.version)).astimezone()
+        return f"{said}, of {when.isoformat(' ', 'milliseconds')}"
+    return f"{said}, version {file.version}" if file.version else said
+
+
+class RowEstimate:
+    """Rows in some splits; for byte ranges reckoned from those that have been seen."""
+
+    def __init__(self, splits: list[Split]) -> None:
+        self.known = sum(split.rows for split in splits if split.rows is not None)
+        self.unknown_bytes = sum(_bytes(split) for split in splits if split.rows is None)
+        self.rows_seen = self.bytes_seen = 0
+
+    def see(self, split: Split, rows: int) -> None:
+        if split.rows is None:
+            self.rows_seen += rows
+            self.bytes_seen += _bytes(split)
+
+    def total(self) -> int:
+        if not self.bytes_seen:
+            return self.known
+        return self.known + round(self.rows_seen * self.unknown_bytes / self.bytes_seen)
+
+
+def _bytes(split: Split) -> int:
+    return split.size if split.stop < 0 else split.stop - split.start

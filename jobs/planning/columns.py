@@ -1,0 +1,245 @@
+"""Which of the user's columns a task reads, and which are read and kept at all."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any, Literal
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pipemill.actors.columns import fits, wanted
+from pipemill.actors.sources.jsonl import holds_rest
+from pipemill.actors.sources.schemas.unify import conflict_of
+from pipemill.actors.storage import media_files
+from pipemill.actors.storage.partitions import is_partition_field
+from pipemill.actors.task import Column
+
+from pipemill.errors import ConfigError, nearest
+
+
+def resolve_columns(
+    name: str,
+    inputs: tuple[Column, ...],
+    mapping: Mapping[str, str | None],
+    parameters: Mapping[str, Any],
+    schema: pa.Schema,
+) -> dict[str, str]:
+    """The task's columns to the user's. A column named like an input needs no mapping.
+
+    One that only has the name of a parameter is read where its type is right, and left alone
+    where it is not (`notes_on_columns`).
+    """
+    for wrong in set(mapping) - {column.name for column in inputs}:
+        hint = nearest(wrong, [column.name for column in inputs])
+        raise ConfigError(f"{name} reads no column {wrong!r} (input.columns); {hint}")
+    found = {}
+    for column in inputs:
+        mapped = mapping.get(column.name)
+        if mapped is not None and column.name in parameters:
+            raise ConfigError(
+                f"{column.name!r} is given twice: in parameters, and as a column in input.columns"
+            )
+        own = mapped or _own_name(name, column, inputs, schema)
+        left_out = column.name in mapping and mapped is None
+        if own in schema.names and column.name not in parameters and not left_out:
+            field = schema.field(own)
+            if not column.required and pa.types.is_null(field.type):
+                continue  # it says nothing in any row
+            if mapped is None and _is_namesake(column, field):
+                continue
+            _check_type(name, column, field)
+            found[column.name] = own
+        elif mapped is not None:
+            raise ConfigError(
+                f"no column {own!r} in the input (input.columns.{column.name}); "
+                f"{nearest(own, schema.names)} (columns: {', '.join(schema.names)})"
+            )
+        elif column.required and column.name not in parameters:
+            instead = f", or set parameters.{column.name}" if column.parameter else ""
+            why = "input.columns leaves out" if left_out else "the input has not"
+            raise ConfigError(
+                f"{name} reads a column {column.name!r}, which {why}; "
+                f"columns: {', '.join(schema.names)}. "
+                f"Name one with --column {column.name}=COLUMN (input.columns){instead}"
+            )
+    return found
+
+
+def source_names(inputs: Iterable[Column], mapping: Mapping[str, str | None]) -> dict[str, str]:
+    """Return the input's column for each of a task's, without those that are left out."""
+    names = {column.name: mapping.get(column.name, column.name) for column in inputs}
+    return {name: own for name, own in names.items() if own is not None}
+
+
+def notes_on_columns(
+    name: str,
+    inputs: tuple[Column, ...],
+    mapping: Mapping[str, str | None],
+    parameters: Mapping[str, Any],
+    schema: pa.Schema,
+) -> tuple[str, ...]:
+    """What is said of columns that have the name of a parameter, and that nobody has mapped."""
+    notes = []
+    for column in inputs:
+        if not column.parameter or column.required or column.name not in schema.names:
+            continue
+        if column.name in mapping or column.name in parameters:
+            continue
+        field = schema.field(column.name)
+        if _is_namesake(column, field):
+            notes.append(
+                f"column {field.name!r} is {field.type} and is not read: {name} reads "
+                f"{wanted(column.kind)} as {column.name!r}"
+            )
+        elif not pa.types.is_null(field.type):
+            notes.append(
+                f"column {field.name!r} is read as the parameter {column.name} of each row; if it "
+                f"means something else: --column {column.name}= "
+                f"(input.columns: {{{column.name}: null}})"
+            )
+    return tuple(notes)
+
+
+def with_needed(
+    schema: pa.Schema,
+    task: Any,
+    inputs: tuple[Column, ...],
+    mapping: Mapping[str, str | None],
+    parameters: Mapping[str, Any],
+) -> pa.Schema:
+    """Add the columns that a task needs to those of files without a row, which tell none."""
+    needed = {column.name for column in inputs if column.required or column.name in mapping}
+    one_of = getattr(task, "one_of", ())
+    if one_of and not needed & set(one_of):
+        needed.add(one_of[0])
+    for column in inputs:
+        name = mapping.get(column.name, column.name)
+        if name is None:
+            continue
+        if column.name in needed and column.name not in parameters and name not in schema.names:
+            kind = next(kind for kind in _USUAL_TYPES if fits(column.kind, kind))
+            schema = schema.append(pa.field(name, kind))
+    return schema
+
+
+_USUAL_TYPES = (
+    pa.string(),
+    pa.list_(pa.string()),
+    pa.float64(),
+    pa.bool_(),
+    pa.list_(pa.list_(pa.int64())),
+)
+
+
+def check_one_of(task: Any, columns: Mapping[str, str]) -> None:
+    """Raises ConfigError if a task that reads one of several columns has none of them."""
+    names = getattr(task, "one_of", ())
+    if names and not set(names) & set(columns):
+        raise ConfigError(
+            f"{task.name} reads one of the columns {', '.join(names)}, and the input has none of "
+            f"them: name one with --column {names[0]}=COLUMN (input.columns)"
+        )
+
+
+def kept_columns(keep: Literal["all"] | list[str], schema: pa.Schema) -> list[str]:
+    """Of "all" those that hold whole files are left out: they would copy the dataset."""
+    if keep == "all":
+        return [
+            f.name
+            for f in schema
+            if not media_files.holds_files(f) and not media_files.members_of(f)
+        ]
+    for name in keep:
+        if name not in schema.names:
+            raise ConfigError(
+                f"output.keep names {name!r}, which the input has not; "
+                f"{nearest(name, schema.names)} (columns: {', '.join(schema.names)})"
+            )
+    # What the kept columns can't hold is kept with them.
+    return [field.name for field in schema if field.name in keep or (keep and holds_rest(field))]
+
+
+def read_columns(schema: pa.Schema, names: Collection[str]) -> pa.Schema:
+    """Return the columns of these names, and at least one that lies in the files."""
+    found = [field for field in schema if field.name in names]
+    if all(map(is_partition_field, found)):  # how many rows there are only the files tell
+        inside = [f for f in schema if not is_partition_field(f) and conflict_of(f) is None]
+        found = [*inside[:1], *found]
+    return pa.schema(found)
+
+
+def check_conflicts(schema: pa.Schema, read: Iterable[str], keep: Iterable[str]) -> None:
+    """Raise ConfigError for a column that is needed and whose types in the files can't be one."""
+    for field in schema:
+        why = conflict_of(field)
+        if why is not None and field.name in read:
+            raise ConfigError(why)
+        if why is not None and field.name in keep:
+            raise ConfigError(f"{why}, or name the columns to keep without it (output.keep)")
+
+
+def check_writable(schema: pa.Schema) -> None:
+    """Raise ConfigError for a column that Parquet has no type for."""
+    for field in schema:
+        try:
+            pq.write_table(pa.schema([field]).empty_table(), io.BytesIO())
+        except pa.ArrowException:
+            raise ConfigError(
+                f"column {field.name!r} is {field.type}, which Parquet can't hold: name the "
+                "columns to keep without it (output.keep)"
+            ) from None
+
+
+def beside(rows: pa.Table, added: pa.Table) -> pa.Table:
+    """Input columns, then added ones; an input column of an added one's name is `input_NAME`."""
+    taken = set(added.column_names)
+    names = []
+    for name in rows.column_names:
+        while name in taken:
+            name = f"input_{name}"
+        taken.add(name)
+        names.append(name)
+    joined = rows.rename_columns(names)
+    for field, column in zip(added.schema, added.columns, strict=True):
+        joined = joined.append_column(field, column)
+    return joined
+
+
+def _check_type(task: str, column: Column, field: pa.Field) -> None:
+    if not fits(column.kind, field.type):
+        plain = column.kind == "text" and not pa.types.is_nested(field.type)
+        hint = f"; input.schema: {{{field.name}: string}} reads it as text" if plain else ""
+        raise ConfigError(
+            f"column {field.name!r} is {field.type}, but {task} reads {wanted(column.kind)} "
+            f"as {column.name!r}{hint}{_way_out(column)}"
+        )
+
+
+def _way_out(column: Column) -> str:
+    if column.required and not column.parameter:
+        return ""
+    instead = f"; or set parameters.{column.name}" if column.parameter else ""
+    if column.required:
+        return instead
+    left = f"input.columns: {{{column.name}: null}}"
+    return f"; for one that means something else, --column {column.name}= ({left}){instead}"
+
+
+def _is_namesake(column: Column, field: pa.Field) -> bool:
+    """Whether it has only the name of a parameter: its type is not that of its values."""
+    return column.parameter and not column.required and not fits(column.kind, field.type)
+
+
+def _own_name(name: str, column: Column, inputs: tuple[Column, ...], schema: pa.Schema) -> str:
+    """The user's column for one that no mapping names: of its own name, or the one of its kind."""
+    first = next(other for other in inputs if other.kind == column.kind)
+    if column.name in schema.names or column.kind not in media_files.KINDS or column != first:
+        return column.name
+    found = media_files.media_columns(column.kind, schema)
+    if len(found) > 1 and column.required:
+        raise ConfigError(
+            f"{name} reads one {column.kind}, and the input has several ({', '.join(found)}): "
+            f"name one with --column {column.name}=COLUMN (input.columns)"
+        )
+    return found[0] if found else column.name

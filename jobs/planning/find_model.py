@@ -1,0 +1,220 @@
+"""Find a model, or say where it was looked for, before anything is started."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Mapping
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies
+
+from pipemill.actors.faults.load_errors import LoadError
+from pipemill.pipelines.loading.checkpoint import (
+    CheckpointError,
+    check_files,
+    describe_adapter,
+    find_weights,
+    read_tensors,
+)
+from pipemill.pipelines.loading.model_fit import FitCheck, find_misfit
+from pipemill.pipelines.loading.task_loader import LoadTask
+
+from pipemill.errors import ConfigError, ModelError, RunError
+
+from ..config.job import ModelSection
+from .fingerprint import digest_folder
+from .model_conventions import loaded_folder
+from .user_code import read_config
+
+
+def find_model(model: ModelSection) -> tuple[str, str | None, str]:
+    """The path and revision that a worker loads, and a digest of the weights."""
+    path, commit = locate_model(model)
+    return path, commit, digest_model(model, commit)
+
+
+def digest_model(model: ModelSection, commit: str | None) -> str:
+    """Return what changes when the model's files do: on the Hub, the commit."""
+    try:
+        return commit or digest_folder(Path(model.path).expanduser())
+    except OSError as error:
+        raise _unreadable(model, error) from None
+
+
+def locate_model(model: ModelSection) -> tuple[str, str | None]:
+    """The path and revision that a worker loads."""
+    folder = Path(model.path).expanduser()
+    if folder.is_dir():
+        try:
+            folder = loaded_folder(folder)
+            _check_folder(model, folder)
+        except OSError as error:
+            raise _unreadable(model, error) from None
+        return str(folder.resolve()), None
+    if folder.is_file():
+        raise ConfigError(
+            f"model.path {model.path} is a file: name the folder that holds config.json and the "
+            "weights (or a name on the Hugging Face Hub)"
+        )
+    if model.path.startswith((".", "/", "~")) or model.path.count("/") > 1:
+        raise ConfigError(f"no model at {model.path}: there is no folder {folder.resolve()}")
+    return model.path, _find_on_hub(model)
+
+
+def check_fit(load: LoadTask, here: bool) -> None:
+    """Raise ConfigError for a model that would answer its task at random, or not at all.
+
+    Args:
+        load: the task and the model, as workers load them.
+        here: whether this process computes, too, and so may import torch; else the check runs in
+            a process of its own, and a driver stays small.
+    """
+    if here:
+        misfit = find_misfit(load)
+    else:
+        with FitCheck(load) as check:
+            import_module("ray.data")  # takes as long, and is needed next
+            misfit = check.result()
+    if misfit is not None:
+        raise ConfigError(misfit)
+
+
+def not_loaded(error: Exception, path: str) -> RunError:
+    """What to raise for a model that did not load: whether another try may help decides."""
+    why = LoadError.of(error)
+    if why.for_good:
+        return never_loads(path, str(why))
+    return RunError(f"{why}; run again when that has passed")
+
+
+def never_loads(path: str, why: str) -> ModelError:
+    return ModelError(why if path in why else f"{why} (the model is {path})")
+
+
+def _unreadable(model: ModelSection, error: OSError) -> ConfigError:
+    return ConfigError(f"can't read the model {model.path}: {error}")
+
+
+def _check_folder(model: ModelSection, folder: Path) -> None:
+    names = os.listdir(folder)
+    if "config.json" not in names:
+        if "adapter_config.json" in names:
+            raise ConfigError(f"{model.path} is no model: {describe_adapter(folder)}")
+        raise ConfigError(
+            f"{model.path} is no model: {folder / 'config.json'} is not there "
+            "(save it with save_pretrained)"
+        )
+    pickled = sorted(file.name for file in folder.glob("*.bin") if file.name != "training_args.bin")
+    if model.use_safetensors and pickled and not any(folder.rglob("*.safetensors")):
+        raise ConfigError(
+            f"the weights in {folder} are pickled ({pickled[0]}), and a pickle may run code when "
+            "it is read: save them with save_pretrained, or set model.use_safetensors to false"
+        )
+    try:
+        check_files(folder, (folder / name for name in names))
+        config = read_config(str(folder), None)
+        # Code of the model's may keep its weights anywhere.
+        if not (model.trust_remote_code and config.get("auto_map")):
+            weights = find_weights(folder, config, pickled=not model.use_safetensors)
+            read_tensors(file for file in weights if file.suffix == ".safetensors")
+    except CheckpointError as error:
+        raise ConfigError(str(error)) from None
+    _check_quantization(model, config)
+
+
+# What transformers needs for weights that a library has quantized: modules by method.
+_QUANTIZERS: dict[str, tuple[str, ...]] = {
+    "aqlm": ("accelerate", "aqlm"),
+    "auto-round": ("auto_round",),
+    "awq": ("accelerate", "gptqmodel"),
+    "bitnet": ("accelerate",),
+    "bitsandbytes": ("accelerate", "bitsandbytes"),
+    "compressed-tensors": ("compressed_tensors",),
+    "eetq": ("accelerate", "kernels"),
+    "fbgemm_fp8": ("accelerate", "fbgemm_gpu"),
+    "fp8": ("accelerate",),
+    "gptq": ("optimum", "gptqmodel"),
+    "higgs": ("accelerate", "flute"),
+    "hqq": ("hqq",),
+    "mxfp4": ("accelerate",),
+    "quanto": ("accelerate", "optimum"),
+    "quark": ("quark",),
+    "spqr": ("accelerate", "spqr_quant"),
+    "torchao": ("torchao",),
+    "vptq": ("accelerate", "vptq"),
+}
+
+
+def _check_quantization(model: ModelSection, config: Mapping[str, Any]) -> None:
+    quantization = config.get("quantization_config")
+    if not isinstance(quantization, Mapping) or os.environ.get("RAY_ADDRESS"):
+        return  # the workers of another machine may have what this one lacks
+    method = str(quantization.get("quant_method") or _guess_method(quantization))
+    missing = [name for name in _QUANTIZERS.get(method, ()) if find_spec(name) is None]
+    if missing:
+        raise ConfigError(
+            f"the weights of {model.path} are quantized with {method} (config.json), and "
+            f"{' and '.join(missing)} can't be imported here: on every machine of the cluster, pip "
+            f"install {' '.join(missing)}; or name a checkpoint that is not quantized"
+        )
+
+
+def _guess_method(quantization: Mapping[str, Any]) -> str:
+    # Old bitsandbytes configurations name no method.
+    return "bitsandbytes" if quantization.keys() & {"load_in_4bit", "load_in_8bit"} else "unknown"
+
+
+def _find_on_hub(model: ModelSection) -> str:
+    """Return the commit that the name stands for, from the local cache or the Hub."""
+    from huggingface_hub import constants, hf_hub_download
+    from huggingface_hub.errors import (
+        HFValidationError,
+        RemoteEntryNotFoundError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    offline = constants.HF_HUB_OFFLINE
+    reachable = not offline and _is_reachable(constants.ENDPOINT)
+    try:
+        config = hf_hub_download(
+            model.path,
+            "config.json",
+            revision=model.revision,
+            local_files_only=not reachable,  # else the library tries for half a minute
+        )
+    except RevisionNotFoundError:
+        reason = f"the Hub's model has no revision {model.revision!r} (model.revision)"
+    except RemoteEntryNotFoundError:
+        reason = "the Hub's repository has no config.json: it is not a transformers model"
+    except RepositoryNotFoundError:
+        reason = "the Hub has no model of that name (for a private one, set HF_TOKEN)"
+    except HFValidationError as error:
+        reason = f"it is not a name on the Hub ({error})"
+    except (OSError, ValueError) as error:
+        reason = "HF_HUB_OFFLINE is set" if offline else f"{constants.ENDPOINT} can't be reached"
+        if reachable:
+            reason = f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"
+    else:
+        return Path(config).parent.name  # …/snapshots/COMMIT/config.json
+    raise ConfigError(
+        f"no model {model.path!r}: there is no such folder in {os.getcwd()}, it is not in the "
+        f"cache ({constants.HF_HUB_CACHE}), and {reason}"
+    )
+
+
+def _is_reachable(url: str) -> bool:
+    """Tell whether something listens at a URL; True where a proxy stands in between."""
+    if getproxies():
+        return True
+    parts = urlsplit(url)
+    port = parts.port or (80 if parts.scheme == "http" else 443)
+    try:
+        socket.create_connection((parts.hostname or "", port), timeout=5).close()
+    except OSError:
+        return False
+    return True

@@ -1,0 +1,37 @@
+"""Parameters that a task settles by a few rows, once, for all the others."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pipemill.actors.sources import Source
+
+from pipemill.errors import RunError
+
+from ..output.split_plan import Split
+from .sample_rows import few_rows
+
+_ROWS = 800
+
+
+def settled_parameters(
+    task: Any,
+    parameters: Mapping[str, Any],
+    model: str,
+    source: Source,
+    splits: list[Split],
+    columns: Mapping[str, str],
+) -> dict[str, Any]:
+    """What rows of some splits say of the parameters that the user left open."""
+    settle = getattr(task, "settle", {})
+    asked = {name: find for name, find in settle.items() if parameters.get(name) is None}
+    if not asked:
+        return {}
+    try:
+        rows = few_rows(source, splits, _ROWS).rows
+    except RunError:  # the run will say what is wrong with them
+        return {}
+    values = {name: rows[column].to_pylist() for name, column in columns.items()}
+    return {name: find(values, Path(model)) for name, find in asked.items()}

@@ -1,0 +1,128 @@
+"""What a model's folder says about how the model is used, read before anything is started."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from pipemill.actors.task import Followed
+from pipemill.pipelines.loading.model import Model
+from pipemill.pipelines.text.embedding_head import WEIGHTS
+from pipemill.pipelines.text.sentence_transformers_config import MODULES, first_module
+
+from pipemill.errors import ConfigError
+
+from ..config.job import Job, ModelSection
+from .fingerprint import UNSAID
+from .resolve_task import parameters_of
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSays:
+    """files: the JSON files that say it, by name. followed: what the task does of it."""
+
+    files: Mapping[str, Any] = field(default_factory=dict)
+    followed: Followed = field(default_factory=Followed)
+
+
+def model_says(
+    job: Job,
+    kind: Any,
+    model: tuple[str, str | None],
+    decides: Mapping[str, Any] | None = None,
+) -> ModelSays:
+    """Read what the model's folder says, and settle what of it the job's task follows.
+
+    model: path and revision. decides: of an output that may be older than this reading; then it
+    holds whether its results followed the folder.
+    Raises ConfigError for what can't be followed.
+    """
+    if not hasattr(kind, "follow"):
+        return ModelSays()
+    given = parameters_of(job, kind)
+    parameters = {**{name: p.default for name, p in kind.parameters.items()}, **given}
+    path, revision = model
+    found = Model(path=path, revision=revision, root=root_of(job.model, path))
+    files: Mapping[str, Any] = {}
+    try:
+        if not decides or decides.keys() & UNSAID.keys():
+            files = kind.files(_reader(found))
+        followed = kind.follow(parameters, files)
+    except ValueError as error:
+        raise ConfigError(f"the model {job.model.path}: {error}") from None
+    _check_weights(job, found, followed)
+    if parameters.get("pooling") == "auto" and MODULES not in files and _is_unknown(found):
+        followed = replace(followed, pooling=f"{followed.pooling}; no {MODULES} in the cache")
+    return ModelSays(files=files, followed=followed)
+
+
+def root_of(model: ModelSection, path: str) -> str | None:
+    """The folder that holds modules.json, where that is not the one that is loaded."""
+    folder = Path(model.path).expanduser().resolve()
+    return str(folder) if folder.is_dir() and str(folder) != path else None
+
+
+def loaded_folder(folder: Path) -> Path:
+    """Find the folder with the transformer's config.json: in one of sentence-transformers perhaps
+    a lower one. Raises ConfigError, naming it, where modules.json begins with another module."""
+    if (folder / "config.json").exists() or not (folder / MODULES).exists():
+        return folder
+    try:
+        kind, inner = first_module(_read_json(folder / MODULES))
+    except ValueError as error:
+        raise ConfigError(f"the model {folder}: {error}") from None
+    if kind != "Transformer":
+        raise ConfigError(
+            f"the model {folder} is no model of transformers: {MODULES} begins with the module "
+            f"{kind}, which pipemill can't run"
+        )
+    return folder / inner
+
+
+def _is_unknown(model: Model) -> bool:
+    """Whether the model may have modules.json on the Hub, which could not be asked."""
+    if Path(model.path).is_dir():
+        return False
+    from huggingface_hub import try_to_load_from_cache
+
+    return try_to_load_from_cache(model.path, MODULES, revision=model.revision) is None
+
+
+def _reader(model: Model) -> Callable[[str], Any]:
+    def read(name: str) -> Any:
+        file = model.file(name)
+        return None if file is None else _read_json(file)
+
+    return read
+
+
+def _read_json(file: Path) -> Any:
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"can't read {file}: {error}") from None
+    except ValueError as error:
+        raise ConfigError(f"{file} is not JSON: {error}") from None
+
+
+def _check_weights(job: Job, model: Model, followed: Followed) -> None:
+    """Raises ConfigError for a module without weights, or with pickles that are not allowed."""
+    for folder in followed.weights:
+        safe, pickled = (model.file(f"{folder}/{name}") for name in WEIGHTS)
+        if safe is not None:
+            continue
+        if pickled is None:
+            raise ConfigError(
+                f"the model {job.model.path}: the module {folder} has no weights: there is no "
+                f"{folder}/{WEIGHTS[0]}"
+            )
+        if job.model.use_safetensors:
+            raise ConfigError(
+                f"the model {job.model.path}: the weights of the module {folder} are pickled "
+                f"({folder}/{WEIGHTS[1]}), and a pickle may run code when it is read: save them "
+                "with save_pretrained of sentence-transformers, or set model.use_safetensors to "
+                "false"
+            )

@@ -1,0 +1,140 @@
+"""Which task a job names, and whether the pipeline that does it is the user's own."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import pyarrow as pa
+from pipemill.actors.task import Column
+from pipemill.pipelines.registry import find_task, transformers_knows
+from pipemill.pipelines.user_pipeline import own_pipeline
+
+from pipemill.errors import ConfigError, nearest
+
+from ..config.job import Job
+from .columns import source_names
+from .user_code import check_class, model_brings
+
+# A column that an unknown pipeline is given, where the user names none.
+USUAL = ("inputs", "text", "image", "audio", "video", "messages")
+# Of these a pipeline of the user's is given text, of whatever else what the values seem to be.
+_TEXTS = ("inputs", "text")
+
+
+def wanted_task(job: Job, model: str) -> tuple[Any, bool]:
+    """The task, and whether its pipeline is the user's: a class, or code in the model's folder."""
+    own = model_brings(job, model)
+    if job.pipeline_class is not None:
+        check_class(job.pipeline_class)
+        own = True
+    kind: Any = None
+    try:
+        kind = None if own else find_task(job.task)
+    except LookupError as error:
+        if not transformers_knows(job.task):
+            raise ConfigError(str(error.args[0])) from None
+        own = True
+    kind = own_pipeline(job.task, _named_columns(job)) if own else kind
+    _check_parameters(job, kind)
+    if job.output.schema is not None and not own and kind.results is not None:
+        raise ConfigError(
+            f"output.schema declares the columns of a pipeline of your own (pipeline_class); "
+            f"{kind.name} knows its columns: pipemill tasks {kind.name}"
+        )
+    return kind, own
+
+
+def _named_columns(job: Job) -> tuple[str, ...]:
+    return tuple(name for name, column in job.input.columns.items() if column is not None)
+
+
+def wanted_dtype(job: Job, kind: Any, own: bool, record: Mapping[str, Any] | None = None) -> str:
+    """What the job says; where it says "auto", bfloat16 on a GPU, and on a CPU as saved.
+
+    A pipeline of the user's, and one that can't compute in bfloat16, is left as saved there, too.
+
+    record: of an output that has parts: what was chosen for these holds, whatever the device is
+        now.
+    """
+    if job.model.dtype != "auto":
+        return job.model.dtype
+    then = None if record is None else record["decides"].get("model.dtype")
+    if then in ("auto", "bfloat16"):
+        return str(then)
+    if not job.actors.gpus_each:
+        return "auto"
+    return "auto" if own or getattr(kind, "wants_float32", False) else "bfloat16"
+
+
+def with_inputs(kind: Any, schema: pa.Schema) -> Any:
+    """The task with the column that an unknown pipeline is given, if none was named."""
+    if kind.inputs:
+        return kind
+    usual = [name for name in USUAL if name in schema.names]
+    names = usual[:1] or (schema.names if len(schema.names) == 1 else [])
+    if not names:
+        raise ConfigError(
+            f"which column goes into the pipeline of {kind.name}? Name it with --column "
+            f"NAME=COLUMN (input.columns); columns: {', '.join(schema.names)}"
+        )
+    return own_pipeline(kind.name, tuple(names))
+
+
+def parameters_of(job: Job, kind: Any) -> dict[str, Any]:
+    """The job's, as its task takes them."""
+    return taken_parameters(job.parameters, kind)
+
+
+def taken_parameters(given: dict[str, Any], kind: Any) -> dict[str, Any]:
+    """As the task takes them; null, where it says nothing else, leaves the default."""
+    if getattr(kind, "any_parameter", False):
+        return given  # the user's pipeline knows its own, and is asked when it is loaded
+    taken = {}
+    for name, value in given.items():
+        if name not in kind.parameters:
+            hint = nearest(name, kind.parameters) if kind.parameters else "it takes none"
+            raise ConfigError(f"{kind.name} has no parameter {name!r}; {hint}")
+        if value is None and not kind.parameters[name].takes_null:
+            continue
+        try:
+            taken[name] = kind.parameters[name].taken(name, value)
+        except ValueError as error:
+            raise ConfigError(f"parameters of {kind.name}: {error}") from None
+    return taken
+
+
+def inputs_of(kind: Any, parameters: Mapping[str, Any]) -> tuple[Column, ...]:
+    """The task's columns; lists of words where the parameters say that texts are split already."""
+    if not parameters.get("is_split_into_words") or getattr(kind, "any_parameter", False):
+        return kind.inputs
+    return tuple(replace(c, kind="words") if c.kind == "text" else c for c in kind.inputs)
+
+
+def wanted_kinds(
+    kind: Any, parameters: Mapping[str, Any], mapping: Mapping[str, str | None]
+) -> dict[str, str]:
+    """The columns that a task may read, each with the kind of its values."""
+    inputs = inputs_of(kind, parameters) or tuple(Column(name=n, kind="any") for n in USUAL)
+    read = {column.name: column for column in inputs if column.name not in parameters}
+    names = source_names(read.values(), mapping)
+    return {own: _kind(read[name]) for name, own in names.items()}
+
+
+def _kind(column: Column) -> str:
+    return "text" if column.kind == "any" and column.name in _TEXTS else column.kind
+
+
+def _check_parameters(job: Job, kind: Any) -> None:
+    given = parameters_of(job, kind)
+    for name, value in given.items():
+        try:
+            json.dumps(value)
+        except (TypeError, ValueError) as error:
+            raise ConfigError(f"parameters of {kind.name}: {name}: {error}") from None
+    try:
+        kind.check({**{name: p.default for name, p in kind.parameters.items()}, **given})
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"parameters of {kind.name}: {error}") from None

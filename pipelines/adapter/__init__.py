@@ -1,0 +1,1 @@
+"""Put any transformers.Pipeline behind preprocess, forward and postprocess."""

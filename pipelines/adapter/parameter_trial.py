@@ -1,0 +1,92 @@
+"""The user's parameters, tried when a model is loaded: what fails for every row is said once."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from pipemill.actors.faults.out_of_memory import is_out_of_memory
+from pipemill.actors.said import said
+from pipemill.actors.task import Loaded
+
+from ..pipeline_task import PipelineTask
+from .row_seed import seeded
+
+Keywords = dict[str, Any]
+# What decides how much is written: of a short input one token is enough.
+_LENGTHS = ("min_new_tokens", "min_length", "max_length", "max_time")
+
+
+def keywords_of(
+    declared: PipelineTask, pipeline: Any, given: Mapping[str, Any]
+) -> tuple[Keywords, ...]:
+    """Keywords of preprocess, _forward and postprocess, for parameters as the pipeline takes them.
+
+    Raises what the pipeline raises.
+    """
+    # Copies: some pipelines write into the dictionaries they are given.
+    copies = copy.deepcopy({k: v for k, v in given.items() if k not in declared.ours})
+    wanted = pipeline._sanitize_parameters(**copies)
+    loaded = pipeline._preprocess_params, pipeline._forward_params, pipeline._postprocess_params
+    return tuple({**a, **b} for a, b in zip(loaded, wanted, strict=True))
+
+
+def check_tried(declared: PipelineTask, loaded: Loaded) -> None:
+    """Raises ValueError for parameters that fail for every row.
+
+    Those that the pipeline refuses, or with which it fails on a short input; if without them it
+    does not.
+    """
+    parameters = {n: v for n, v in loaded.parameters.items() if n not in declared.ours}
+    if declared.any_parameter or not parameters:
+        return
+    for attempt in (_take, _run) if declared.sample is not None else (_take,):
+        error = _failure(attempt, declared, loaded.pipeline, parameters)
+        if error is not None and _failure(attempt, declared, loaded.pipeline, {}) is None:
+            alone = {
+                name: value
+                for name, value in parameters.items()
+                if _failure(attempt, declared, loaded.pipeline, {name: value}) is not None
+            }
+            wrong = ", ".join(f"{name}: {value!r}" for name, value in (alone or parameters).items())
+            raise ValueError(
+                f"parameters of {declared.name}: {type(loaded.pipeline.model).__name__} can't do "
+                f"with {wrong} ({type(error).__name__}: {said(error)})"
+            )
+
+
+def _failure(
+    attempt: Callable[[PipelineTask, Any, Keywords], None],
+    declared: PipelineTask,
+    pipeline: Any,
+    parameters: Mapping[str, Any],
+) -> BaseException | None:
+    try:
+        attempt(declared, pipeline, {**declared.defaults, **declared.given(parameters)})
+    except BaseException as error:
+        if isinstance(error, KeyboardInterrupt | SystemExit) or is_out_of_memory(error):
+            raise
+        return error
+    return None
+
+
+def _take(declared: PipelineTask, pipeline: Any, given: Keywords) -> None:
+    keywords_of(declared, pipeline, given)
+
+
+def _run(declared: PipelineTask, pipeline: Any, given: Keywords) -> None:
+    from transformers.pipelines.base import ChunkPipeline
+
+    assert declared.sample is not None
+    before, during, after = keywords_of(declared, pipeline, given)
+    chunked = isinstance(pipeline, ChunkPipeline)
+    made = pipeline.preprocess(declared.sample(pipeline, given), **before)
+    if pipeline.device.type == "meta":
+        list(made) if chunked else made
+        return
+    if declared.written is not None or getattr(pipeline, "_pipeline_calls_generate", False):
+        during = {n: v for n, v in during.items() if n not in _LENGTHS} | {"max_new_tokens": 1}
+    with seeded([], pipeline.device):
+        outputs = [pipeline.forward(one, **during) for one in (made if chunked else [made])]
+    pipeline.postprocess(outputs if chunked else outputs[0], **after)

@@ -1,0 +1,41 @@
+"""What a task needs that pipemill does not install: said when it is loaded, not by every row."""
+
+from __future__ import annotations
+
+import importlib
+
+from pipemill.actors.task import Loaded
+
+from .. import media
+from ..loading.extras import how_to_install, package_of
+from ..pipeline_task import PipelineTask
+from .row_values import media_kinds
+
+
+def check_libraries(declared: PipelineTask, loaded: Loaded) -> None:
+    """Raises MissingLibrary for what every row would miss, and what `MediaAccess.check` does."""
+    read = tuple(c for c in declared.inputs if c.required or c.name in loaded.columns)
+    for kind in media_kinds(read):
+        media.require(kind)
+    if media_kinds(declared.inputs):  # a chat may show some, too
+        loaded.media.check()
+    for name in [*declared.libraries, *_video_decoder(loaded)]:
+        try:
+            importlib.import_module(name)
+        except Exception as error:  # torchvision without its operators is a RuntimeError
+            raise media.MissingLibrary(
+                f"{declared.name} needs {package_of(name)}, which cannot be imported here "
+                f"({error}); on every machine of the cluster: {how_to_install([name])}"
+            ) from error
+
+
+def _video_decoder(loaded: Loaded) -> list[str]:
+    """What a video processor of transformers, which is there with torchvision, decodes with.
+
+    Until 0.26 that was torchvision itself; without torchvision it is PyAV.
+    """
+    if "video" not in loaded.columns or getattr(loaded.pipeline, "video_processor", None) is None:
+        return []
+    from torchvision import io
+
+    return [] if hasattr(io, "read_video") else ["torchcodec"]

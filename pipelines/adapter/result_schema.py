@@ -1,0 +1,125 @@
+"""The columns of a task whose answers only a sample shows, or that the job declares."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pyarrow as pa
+
+from ..pipeline_task import PipelineTask, Values
+
+# In transformers' answers, but in no column of ours: it is the input, or two columns.
+_NO_COLUMNS = {"sequence", "timestamp"}
+# What a sample has shown, noted in the schema: the answers are said by the task's own columns, or
+# by those of the sample.
+COLUMNS_OF_TASK, COLUMNS_OF_SAMPLE = b"task", b"sample"
+_DECLARE = "declare the columns in output.schema (with a new output) to have room for it"
+_CHANGE = "change output.schema (with a new output) to have room for it"
+
+
+def own_columns_fit(
+    task: PipelineTask, answers: list[Any], schema: pa.Schema, given: Values
+) -> bool:
+    """Whether these answers are all said by the columns that the task adds by itself.
+
+    given: the parameters.
+    """
+    known = _field_names(schema) | _NO_COLUMNS
+    known |= {name.removesuffix("s") for name in known}
+    try:
+        pa.Table.from_pylist([task.record(answer, given) for answer in answers], schema=schema)
+    except Exception:
+        return False
+    return all(_names(answer) <= known for answer in answers)
+
+
+def schema_of(answers: list[Any]) -> pa.Schema:
+    """One column `result` of the type that fits all. Raises ValueError if none does."""
+    try:
+        kind = pa.array([plain(answer) for answer in answers]).type
+    except (pa.ArrowException, TypeError) as error:
+        raise ValueError(
+            f"the answers have no type in common ({error}): declare the columns in output.schema"
+        ) from error
+    return pa.schema([("result", _settled(kind))])
+
+
+def as_columns(answers: list[Any], schema: pa.Schema, sampled: bool) -> pa.Table:
+    """The answers as a table of that schema, declared or seen in a sample.
+
+    Raises ValueError for an answer that does not fit, or that holds more than the sample showed;
+    of a declared schema the names are a choice, and more is left out.
+    """
+    records = [shaped(answer, schema) for answer in answers]
+    advice = _DECLARE if sampled else _CHANGE
+    try:
+        table = pa.Table.from_pylist(records, schema=schema)
+    except (pa.ArrowException, TypeError, ValueError) as error:
+        raise ValueError(f"the answer does not fit {_told(schema)} ({error}); {advice}") from None
+    unseen = _names(records) - _field_names(schema) if sampled else set()
+    if unseen:
+        raise ValueError(
+            f"the answer has {', '.join(sorted(unseen))}, which {_told(schema)} has not; {advice}"
+        )
+    return table
+
+
+def shaped(answer: Any, schema: pa.Schema) -> Values:
+    """The answer under the names of a schema. Raises ValueError if it has not those."""
+    value = plain(answer)
+    if isinstance(value, list) and len(value) == 1 and isinstance(value[0], dict):
+        value = value[0] if schema.names != ["result"] else value
+    if isinstance(value, dict) and set(schema.names) & set(value):
+        return {name: value.get(name) for name in schema.names}
+    if len(schema) == 1:
+        return {schema.names[0]: value}
+    raise ValueError(f"the answer has none of the columns {', '.join(schema.names)}: {value!r}")
+
+
+def plain(value: Any) -> Any:
+    """What Arrow can hold: arrays and tensors as lists, pictures as PNG."""
+    if isinstance(value, Mapping):
+        return {str(name): plain(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple | set):
+        return [plain(inner) for inner in value]
+    if hasattr(value, "detach"):
+        return (
+            value.detach().float().cpu().tolist() if value.is_floating_point() else value.tolist()
+        )
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    if hasattr(value, "getbands"):
+        from ..media import png
+
+        return png(value)
+    return value
+
+
+def _settled(kind: pa.DataType) -> pa.DataType:
+    """The type with text for what was always null."""
+    if pa.types.is_null(kind):
+        return pa.string()
+    if pa.types.is_list(kind):
+        return pa.list_(_settled(kind.value_type))
+    if pa.types.is_struct(kind):
+        return pa.struct([(field.name, _settled(field.type)) for field in kind])
+    return kind
+
+
+def _told(schema: pa.Schema) -> str:
+    return ", ".join(f"{field.name}: {field.type}" for field in schema)
+
+
+def _names(value: Any) -> set[str]:
+    if isinstance(value, Mapping):
+        return set(value).union(*(_names(inner) for inner in value.values()))
+    if isinstance(value, list | tuple):
+        return set().union(*(_names(inner) for inner in value))
+    return set()
+
+
+def _field_names(kind: Any) -> set[str]:
+    if isinstance(kind, pa.Schema) or pa.types.is_struct(kind):
+        return {field.name for field in kind}.union(*(_field_names(f.type) for f in kind))
+    return _field_names(kind.value_type) if pa.types.is_list(kind) else set()

@@ -1,0 +1,1 @@
+"""Compute one micro-batch with a model."""

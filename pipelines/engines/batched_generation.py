@@ -1,0 +1,131 @@
+"""Texts of several rows written at once: prompts are padded, and the padding taken out again."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pipemill.actors.task import Loaded
+
+from ..pipeline_task import PipelineTask
+
+# Settings that only one row at a time may have, or that look at the tokens of the prompt: those of
+# a padded one would be others.
+_MINDS_PADDING = (
+    "encoder_repetition_penalty", "encoder_no_repeat_ngram_size", "prompt_lookup_num_tokens",
+    "assistant_model", "logits_processor", "stopping_criteria", "prefix_allowed_tokens_fn",
+    "guidance_scale", "watermarking_config",
+)  # fmt: skip
+# The same of a decoder, to which its prompt is the beginning of what it writes.
+_MINDS_PROMPT = (
+    *_MINDS_PADDING, "max_length", "min_length", "repetition_penalty", "no_repeat_ngram_size",
+    "penalty_alpha", "sequence_bias", "constraints",
+)  # fmt: skip
+_HARMLESS = (None, False, 0, 1)
+_IDS, _MASK = "input_ids", "attention_mask"
+
+Values = dict[str, Any]
+
+
+def generating(declared: PipelineTask, loaded: Loaded) -> Generating | None:
+    """None for a task that writes no text from text, and for a tokenizer that can't pad."""
+    tokenizer = loaded.pipeline.tokenizer
+    if declared.written is None or tokenizer is None or tokenizer.pad_token_id is None:
+        return None
+    return Generating(loaded.pipeline, declared.written)
+
+
+class Generating:
+    """written: the name under which `_forward` returns token ids, of shape (rows, sequences,
+    tokens); a decoder's begin with the prompt."""
+
+    def __init__(self, pipeline: Any, written: str) -> None:
+        self.pipeline, self.written = pipeline, written
+        self.after_prompt = not pipeline.model.config.is_encoder_decoder
+
+    def draws_lots(self, keywords: Values) -> bool:
+        """Whether what is written is sampled: then each row has random numbers of its own."""
+        return bool(self._settings(keywords).get("do_sample"))
+
+    def pads(self, keywords: Values) -> bool:
+        """Whether prompts of unequal length may be written on together."""
+        settings = self._settings(keywords)
+        if settings.get("max_new_tokens") is not None:
+            settings["max_length"] = None  # counts for nothing beside it
+        minds = _MINDS_PROMPT if self.after_prompt else _MINDS_PADDING
+        return all(settings.get(name) in _HARMLESS for name in minds)
+
+    @staticmethod
+    def has_no_prompt(inputs: Values) -> bool:
+        return not inputs[_IDS].shape[-1]
+
+    def stacked(self, inputs: list[Values]) -> Values:
+        """One input of several, each of one row: a decoder goes on at the right end."""
+        import torch
+
+        longest = max(one[_IDS].shape[1] for one in inputs)
+        fill = {_IDS: self.pipeline.tokenizer.pad_token_id, _MASK: 0}
+        together: Values = {}
+        for name, value in inputs[0].items():
+            if not isinstance(value, torch.Tensor):
+                together[name] = [one[name] for one in inputs]
+                continue
+            rows = []
+            for one in inputs:
+                missing = longest - one[name].shape[1]
+                side = (missing, 0) if self.after_prompt else (0, missing)
+                rows.append(torch.nn.functional.pad(one[name], side, value=fill.get(name, 0)))
+            together[name] = torch.cat(rows)
+        return together
+
+    def unstacked(
+        self, outputs: list[Values], inputs: list[Values], keywords: Values
+    ) -> list[Values]:
+        """What each would have been alone."""
+        settings = self._settings(keywords)
+        longest = max(one[_IDS].shape[1] for one in inputs)
+        for output, one in zip(outputs, inputs, strict=True):
+            length = one[_IDS].shape[1]
+            padding = longest - length if self.after_prompt else 0
+            # A decoder beside an encoder begins with one token that says so.
+            begin = length if self.after_prompt else 1
+            output[self.written] = self._trimmed(
+                output[self.written][..., padding:], begin, settings
+            )
+            if _IDS in output:
+                output[_IDS] = one[_IDS]
+        return outputs
+
+    def _trimmed(self, written: Any, begin: int, settings: Values) -> Any:
+        """Without what fills a row up until the longest of the others ends.
+
+        That is what follows an end; by what it is it can't be told, for a text may hold it, too.
+
+        begin: where what was written begins.
+        """
+        ends = settings.get("eos_token_id")
+        ends = ends if isinstance(ends, list) else [ends]
+        lengths = []
+        for sequence in written[0].tolist():
+            places = (i for i in range(begin, len(sequence)) if sequence[i] in ends)
+            end = next(places, None)
+            if end is None and settings.get("stop_strings"):  # it may have ended without a token
+                end = self._last_real(sequence, settings)
+            lengths.append(len(sequence) if end is None else end + 1)
+        return written[..., : max(lengths)]
+
+    def _last_real(self, sequence: list[int], settings: Values) -> int:
+        pad = settings.get("pad_token_id")
+        pad = self.pipeline.tokenizer.pad_token_id if pad is None else pad
+        return max((i for i, token in enumerate(sequence) if token != pad), default=-1)
+
+    def _settings(self, keywords: Values) -> Values:
+        """What the call says, over what the pipeline or its model generates with."""
+        restored = getattr(self.pipeline, "generation_config", None)
+        if restored is None:
+            given = self.pipeline._get_set_generation_params(dict(keywords))
+            usual = {**self.pipeline._generation_defaults, **given}
+            if "max_length" in given:  # a default of the pipeline's gives way to it
+                usual["max_new_tokens"] = given.get("max_new_tokens")
+        else:
+            usual = dict(vars(keywords.get("generation_config") or restored))
+        return {**usual, **keywords}

@@ -1,0 +1,205 @@
+"""Sequences of any length in one forward pass without padding: one stream of tokens.
+
+transformers lets a model's attention be exchanged (`AttentionInterface`). Ours keeps the
+sequences of the stream apart; everything else in an encoder works token by token.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from pipemill.actors.device_transfer import on_device
+
+from .attention_kernels import Kernel, Sequences
+
+_NAME = "pipemill_packed"
+_stream = threading.local()  # .lengths, .asked, .kernel, .starts: of this thread's forward pass
+
+
+@dataclass
+class Asked:
+    """A layer that goes on with some tokens of the stream only.
+
+    places: of these, in order; keys, values: of all tokens, shape (1, tokens, width of all heads),
+    once the layer has made them.
+    """
+
+    places: np.ndarray
+    keys: Any = None
+    values: Any = None
+
+
+@contextmanager
+def stream_of(
+    lengths: np.ndarray, asked: Asked | None = None, kernel: Kernel | None = None
+) -> Iterator[None]:
+    """Within it a row of tokens is sequences of these lengths, one after the other.
+
+    kernel: what computes the attention of all of them at once; None for one dense attention for
+        each length.
+    """
+    _stream.lengths, _stream.asked, _stream.kernel, _stream.starts = lengths, asked, kernel, {}
+    try:
+        yield
+    finally:
+        del _stream.lengths, _stream.asked, _stream.kernel, _stream.starts
+
+
+def exchange_attention(model: Any) -> str:
+    """Gives the model an attention that packs; returns the name of the one it had.
+
+    Raises NotImplementedError for a model whose code has an attention of its own.
+    """
+    from transformers import AttentionInterface, AttentionMaskInterface
+
+    if not model._can_set_attn_implementation():
+        raise NotImplementedError(f"{type(model).__name__} has an attention of its own")
+    AttentionInterface.register(_NAME, _attention)
+    # Who may see whom follows from the lengths: no mask is made.
+    AttentionMaskInterface.register(_NAME, lambda *args, **kwargs: None)
+    usual = model.config._attn_implementation
+    model.set_attn_implementation(_NAME)
+    return usual
+
+
+def _attention(
+    module: Any,
+    query: Any,
+    key: Any,
+    value: Any,
+    attention_mask: Any,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    is_causal: bool | None = None,
+    sliding_window: int | None = None,
+    **others: Any,
+) -> tuple[Any, None]:
+    """query, key, value: shape (1, heads, tokens, width). Returns (1, tokens, heads, width)."""
+    if not hasattr(_stream, "lengths"):
+        raise RuntimeError("a model with exchanged attention was called outside stream_of()")
+    for name in ("position_bias", "softcap", "s_aux"):
+        if others.get(name) is not None:
+            raise NotImplementedError(f"attention with {name} is not packed")
+    causal = getattr(module, "is_causal", False) if is_causal is None else is_causal
+    places, streams = None, [tensor[0].transpose(0, 1) for tensor in (query, key, value)]
+    if (asked := _stream.asked) is not None and asked.keys is not None:
+        if causal or sliding_window is not None:
+            raise NotImplementedError("such attention needs every token's place")
+        places, heads = asked.places, key.shape[1]
+        streams[1:] = [t[0].unflatten(-1, (heads, -1)) for t in (asked.keys, asked.values)]
+    if _stream.kernel is not None:
+        sequences = _sequences(streams, places, scaling, causal, sliding_window)
+        return _stream.kernel(sequences)[None], None
+    if places is not None:
+        return _of_some(streams, places, scaling)[None], None
+    return _by_length(streams, scaling, causal, sliding_window)[None], None
+
+
+def _by_length(streams: list[Any], scale: float | None, causal: bool, window: int | None) -> Any:
+    """One dense attention for each run of sequences of equal length."""
+    import torch
+
+    out = torch.empty_like(streams[0], memory_format=torch.contiguous_format)
+    gqa = streams[0].shape[1] != streams[1].shape[1]
+    for start, count, length in runs(_stream.lengths):
+        end = start + count * length
+        parts = [s[start:end].unflatten(0, (count, length)).transpose(1, 2) for s in streams]
+        done = torch.nn.functional.scaled_dot_product_attention(
+            *parts,
+            attn_mask=_near(length, window, causal, out.device),
+            is_causal=causal and window is None,
+            scale=scale,
+            enable_gqa=gqa,
+        )
+        out[start:end] = done.transpose(1, 2).flatten(0, 1)
+    return out
+
+
+def _of_some(streams: list[Any], places: np.ndarray, scale: float | None) -> Any:
+    """The same where the queries are those of the tokens at these places only."""
+    import torch
+
+    query, *others = streams
+    out = torch.empty_like(query, memory_format=torch.contiguous_format)
+    gqa = query.shape[1] != others[0].shape[1]
+    for start, count, length in runs(_stream.lengths):
+        end = start + count * length
+        here = slice(*np.searchsorted(places, (start, end)))
+        if here.start == here.stop:
+            continue
+        whose = on_device((places[here] - start) // length, query.device)
+        keys, values = (
+            stream[start:end].unflatten(0, (count, length))[whose].transpose(1, 2)
+            for stream in others
+        )
+        done = torch.nn.functional.scaled_dot_product_attention(
+            query[here, :, None], keys, values, scale=scale, enable_gqa=gqa
+        )
+        out[here] = done[:, :, 0]
+    return out
+
+
+def _sequences(
+    streams: list[Any],
+    places: np.ndarray | None,
+    scale: float | None,
+    causal: bool,
+    window: int | None,
+) -> Sequences:
+    query, key, value = (stream.contiguous() for stream in streams)
+    key_starts, longest_key = _starts(None, key.device)
+    query_starts, longest_query = _starts(places, key.device)
+    return Sequences(
+        query=query,
+        key=key,
+        value=value,
+        query_starts=query_starts,
+        key_starts=key_starts,
+        longest_query=longest_query,
+        longest_key=longest_key,
+        scale=scale,
+        causal=causal,
+        window=window,
+    )
+
+
+def _starts(places: np.ndarray | None, device: Any) -> tuple[Any, int]:
+    """Where the sequences start, on the device, and the longest. Made once for all layers.
+
+    places: count the tokens at these places only.
+    """
+    known: dict[bool, tuple[Any, int]] = _stream.starts
+    all_tokens = places is None
+    if all_tokens not in known:
+        starts = np.append(0, np.cumsum(_stream.lengths))
+        if places is not None:
+            starts = np.searchsorted(places, starts)
+        longest = int(np.diff(starts).max())
+        known[all_tokens] = on_device(starts.astype(np.int32), device), longest
+    return known[all_tokens]
+
+
+def _near(length: int, window: int | None, causal: bool, device: Any) -> Any:
+    """The mask of attention to the nearest tokens only; None where that is all of them."""
+    import torch
+
+    if window is None or (length <= window and not causal):
+        return None
+    distance = torch.arange(length, device=device)[:, None] - torch.arange(length, device=device)
+    return ((distance >= 0) if causal else (distance > -window)) & (distance < window)
+
+
+def runs(lengths: np.ndarray) -> list[tuple[int, int, int]]:
+    """(first token, sequences, length) of each run of sequences of equal length."""
+    cuts = np.flatnonzero(np.diff(lengths)) + 1
+    firsts, counts = np.append(0, cuts), np.diff(np.append(np.append(0, cuts), len(lengths)))
+    starts = np.append(0, np.cumsum(lengths))[firsts]
+    return [
+        (int(start), int(count), int(lengths[first]))
+        for start, count, first in zip(starts, counts, firsts, strict=True)
+    ]

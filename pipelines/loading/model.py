@@ -1,0 +1,251 @@
+"""Load a model once: a `transformers.Pipeline` on the worker's device."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from .missing_weights import describe_missing, find_missing_weights, recorded_loading
+from .user_class import imported, make_known
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    """Which weights, and how to load them.
+
+    path: a local folder or a name on the Hugging Face Hub.
+    root: the folder in which `path` lies, where the model has other parts beside it.
+    dtype: "auto" (as saved), "float32", "bfloat16" or "float16".
+    allow_missing: whether weights that the checkpoint lacks may be random numbers.
+    pipeline_class: "package.module:Class", a `transformers.Pipeline` of the user's.
+    num_gpus: GPUs that the actor holds; 0 means CPU.
+    num_cpus: CPUs that the actor holds; on CPU this is its number of intra-op threads.
+    """
+
+    path: str
+    revision: str | None = None
+    dtype: str = "auto"
+    trust_remote_code: bool = False
+    use_safetensors: bool = True
+    allow_missing: bool = False
+    pipeline_class: str | None = None
+    num_gpus: float = 0
+    num_cpus: float = 1
+    root: str | None = None
+
+    def file(self, name: str) -> Path | None:
+        """The path of a file of the model; None if the model does not have it."""
+        folder = Path(self.root or self.path)
+        if folder.is_dir():
+            return folder / name if (folder / name).is_file() else None
+        from huggingface_hub import hf_hub_download
+        from huggingface_hub.errors import EntryNotFoundError
+
+        try:
+            return Path(hf_hub_download(self.path, name, revision=self.revision))
+        except EntryNotFoundError:
+            return None
+
+    def load(self, task: str) -> Any:
+        """The task's pipeline with its weights on the device that this process was given."""
+        import torch
+        import transformers
+
+        _quiet(transformers)
+        if self.num_gpus:
+            # Ray shows an actor only the GPUs it holds, so its own is always the first.
+            if not torch.cuda.is_available():
+                raise RuntimeError(
+                    f"actors.num_gpus is {self.num_gpus:g}, but torch {torch.__version__} "
+                    "finds no GPU on this worker"
+                )
+            device = torch.device("cuda:0")
+            _leave_room_for_others(torch, self.num_gpus)
+        else:
+            device = torch.device("cpu")
+            torch.set_num_threads(max(int(self.num_cpus), 1))
+        source = self._source(task)
+        if self.use_safetensors:
+            source["model_kwargs"] = {"use_safetensors": True}
+        with recorded_loading() as loadings:
+            if encoder := self.find_encoder(task):
+                options = {"use_safetensors": True} if self.use_safetensors else {}
+                source["tokenizer"] = self.path
+                source["model"] = encoder.from_pretrained(
+                    self.path, revision=self.revision, dtype=self.dtype, **options
+                )
+            pipeline = transformers.pipeline(task, device=device, dtype=self.dtype, **source)
+        if not self.allow_missing:
+            self._check_complete(pipeline.model, loadings, task)
+        return pipeline
+
+    def _check_complete(self, model: Any, loadings: list[tuple[Any, Any]], task: str) -> None:
+        """Raise ValueError where transformers has filled weights with random numbers."""
+        for loaded, info in loadings:
+            if loaded is model and (
+                missing := find_missing_weights(model, info.missing_keys, task)
+            ):
+                reason = describe_missing(model, missing, info.unexpected_keys)
+                raise ValueError(f"{self.path}: {reason}")
+
+    def find_classes(self, task: str) -> tuple[tuple[Any, ...], Any]:
+        """Return the classes that may load the task's model, the first choice first, and the
+        class of its pipeline."""
+        from transformers.pipelines import check_task
+
+        own = self._source(task).get("pipeline_class")
+        _, targets, _ = check_task(task)
+        pipeline_class = own or targets["impl"]
+        if isinstance(pipeline_class, str):
+            module, _, name = pipeline_class.rpartition(".")
+            pipeline_class = getattr(import_module(module), name)
+        return tuple(targets["pt"] or ()), pipeline_class
+
+    def read_config(self) -> Any:
+        """Return the model's configuration. Raises ValueError for a model that is not known."""
+        import transformers
+
+        return transformers.AutoConfig.from_pretrained(
+            self.path, revision=self.revision, trust_remote_code=self.trust_remote_code
+        )
+
+    def local_folder(self) -> Path | None:
+        """Return where its files are on this machine; None for a Hub name that is not here."""
+        if os.path.isdir(self.path):
+            return Path(self.path)
+        from huggingface_hub import try_to_load_from_cache
+
+        found = try_to_load_from_cache(self.path, "config.json", revision=self.revision)
+        return Path(found).parent if isinstance(found, str) else None
+
+    def load_without_weights(self, task: str) -> Any:
+        """The same pipeline on the meta device, for tokenizing and for shaping answers."""
+        import transformers
+        from transformers.pipelines import check_task
+
+        _quiet(transformers)
+        source = self._source(task)
+        path = source.pop("model")
+        config = transformers.AutoConfig.from_pretrained(path, **_hub(source))
+        _, targets, _ = check_task(task)
+        own = source.get("pipeline_class", targets["impl"])
+        encoder = self.find_encoder(task)
+        model = self._empty((encoder,) if encoder else targets["pt"], config)
+        _set_generation(model, path, self.revision)
+        parts = _parts(own, path, source)
+        return transformers.pipeline(task, model=model, device=model.device, **parts, **source)
+
+    def _empty(self, auto_classes: tuple[Any, ...], config: Any) -> Any:
+        """The model on the meta device, of the class that it would have with its weights."""
+        import torch
+        import transformers
+
+        # Inputs are cast to the type that the weights have where they are.
+        dtype = {} if self.dtype == "auto" else {"dtype": getattr(torch, self.dtype)}
+        reasons = []
+        with torch.device("meta"):
+            for auto_class in auto_classes:
+                try:
+                    if auto_class.__name__ in _ENCODERS.values():
+                        return auto_class._from_config(config, **dtype)
+                    return auto_class.from_config(
+                        config, trust_remote_code=self.trust_remote_code, **dtype
+                    )
+                except ValueError as error:  # it has no such architecture: the next may
+                    reasons.append(str(error))
+            # Donut answers questions about documents, and is in none of the task's tables.
+            for name in config.architectures or ():
+                if own := getattr(transformers, name, None):
+                    return own._from_config(config, **dtype)
+        raise ValueError(f"no model class fits {self.path}: {'; '.join(reasons)}")
+
+    def find_encoder(self, task: str) -> Any:
+        """The class of the encoder alone, where texts have no vectors without it; None elsewhere.
+
+        `AutoModel` takes the decoder, too, which wants a text of its own.
+        """
+        if task != "feature-extraction" or self.pipeline_class is not None:
+            return None
+        import transformers
+
+        config = transformers.AutoConfig.from_pretrained(
+            self.path, revision=self.revision, trust_remote_code=self.trust_remote_code
+        )
+        name = _ENCODERS.get(config.model_type)
+        return None if name is None else getattr(transformers, name)
+
+    def _source(self, task: str) -> dict[str, Any]:
+        source: dict[str, Any] = {
+            "model": self.path,
+            "revision": self.revision,
+            "trust_remote_code": self.trust_remote_code,
+        }
+        if self.pipeline_class is not None:
+            own = imported(self.pipeline_class)
+            make_known(task, own, source["model"], **_hub(source))
+            source["pipeline_class"] = own
+        return source
+
+
+# Models of an encoder and a decoder, and the class that is the encoder alone.
+_ENCODERS = {
+    "t5": "T5EncoderModel",
+    "mt5": "MT5EncoderModel",
+    "umt5": "UMT5EncoderModel",
+    "longt5": "LongT5EncoderModel",
+    "switch_transformers": "SwitchTransformersEncoderModel",
+}
+# What CUDA itself holds for a process, which torch does not count.
+_CONTEXT_BYTES = 600 * 2**20
+# What a pipeline may be made of beside its model, from the model's folder.
+_PARTS = ("tokenizer", "image_processor", "video_processor", "processor")
+
+
+def _hub(source: dict[str, Any]) -> dict[str, Any]:
+    """Of a pipeline's source what a configuration is loaded by."""
+    return {name: source[name] for name in ("revision", "trust_remote_code")}
+
+
+def _parts(pipeline_class: Any, path: str, source: dict[str, Any]) -> dict[str, Any]:
+    """Those that the pipeline wants, or takes where the model has them."""
+    import transformers
+
+    if isinstance(pipeline_class, str):
+        module, _, name = pipeline_class.rpartition(".")
+        pipeline_class = getattr(import_module(module), name)
+    wanted = {part: getattr(pipeline_class, f"_load_{part}", None) for part in _PARTS}
+    parts = {part: path for part in _PARTS if wanted[part] is not False}
+    if getattr(pipeline_class, "_load_feature_extractor", None):
+        # Given its path, transformers would look for a decoder by the name of a model it loads.
+        parts["feature_extractor"] = transformers.AutoFeatureExtractor.from_pretrained(
+            path, **_hub(source)
+        )
+    return parts
+
+
+def _set_generation(model: Any, path: str, revision: str | None) -> None:
+    """What the folder says of generating, as it comes with the weights: pipelines read it too."""
+    from transformers import GenerationConfig
+
+    if not model.can_generate():
+        return
+    with suppress(OSError):  # it says nothing
+        model.generation_config = GenerationConfig.from_pretrained(path, revision=revision)
+
+
+def _leave_room_for_others(torch: Any, share: float) -> None:
+    """Keep this process to its share of the GPU's memory: others hold the rest."""
+    if share < 1:
+        total = torch.cuda.get_device_properties(0).total_memory
+        mine = share - _CONTEXT_BYTES / total
+        torch.cuda.set_per_process_memory_fraction(max(mine, share / 2))
+
+
+def _quiet(transformers: Any) -> None:
+    # A worker's stderr is read by nobody; weight-loading bars only fill the logs.
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()

@@ -1,0 +1,1 @@
+"""Compute with plain transformers, to compare."""

@@ -1,0 +1,1 @@
+"""One file for each task or family: columns, parameters, and how an answer becomes columns."""

@@ -1,0 +1,149 @@
+"""Speech to text, and text to speech."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pyarrow as pa
+from pipemill.actors.task import Column, Loaded, Parameter
+
+from ..pipeline_task import PipelineTask, Values, fixed
+from .generation_parameters import GENERATION, check_generation, check_known
+
+
+def _timestamps(loaded: Loaded) -> bool:
+    of_model = getattr(loaded.pipeline.model, "generation_config", None)
+    return bool(
+        loaded.parameters.get("return_timestamps") or getattr(of_model, "return_timestamps", False)
+    )
+
+
+def _results(loaded: Loaded) -> pa.Schema:
+    language = loaded.parameters.get("return_language")
+    columns = [("text", pa.string())]
+    if _timestamps(loaded) or language:
+        place = [("text", pa.string()), ("start", pa.float64()), ("end", pa.float64())]
+        extra = [("language", pa.string())] if language else []
+        columns.append(("chunks", pa.list_(pa.struct(place + extra))))
+    return pa.schema(columns)
+
+
+def _record(answer: Any, values: Values) -> Values:
+    chunks = []
+    for chunk in answer.get("chunks", []):
+        start, end = chunk.get("timestamp") or (None, None)
+        language = chunk.get("language")
+        chunks.append({"text": chunk["text"], "start": start, "end": end, "language": language})
+    return {"text": answer["text"], "chunks": chunks}
+
+
+def _check(values: Values) -> None:
+    check_generation(values)
+    chunk, (left, right) = values["chunk_length_s"], _strides(values)
+    if chunk and left + right >= chunk:
+        raise ValueError(
+            f"stride_length_s ({values['stride_length_s']}) leaves nothing of a chunk: the strides "
+            f"of both sides, {left:g} and {right:g}, must together be less than chunk_length_s "
+            f"({chunk:g})"
+        )
+
+
+def _strides(values: Values) -> tuple[float, float]:
+    """Seconds on the left and right of a chunk that it shares with the ones beside it."""
+    stride = values["stride_length_s"]
+    if stride is None:
+        stride = (values["chunk_length_s"] or 0) / 6
+    return (stride, stride) if isinstance(stride, int | float) else tuple(stride)
+
+
+def _suits(values: Values, pipeline: Any) -> None:
+    check_known(values, pipeline)
+    _check_speech(values, pipeline.model)
+    _chunks_advance(values, pipeline)
+
+
+def _check_speech(values: Values, model: Any) -> None:
+    """Raises ValueError for a language or task that Whisper does not know."""
+    languages = getattr(getattr(model, "generation_config", None), "lang_to_id", None)
+    language = (values["generate_kwargs"] or {}).get("language")
+    if not (languages and isinstance(language, str)):
+        return
+    from transformers.models.whisper.tokenization_whisper import TO_LANGUAGE_CODE
+
+    code = TO_LANGUAGE_CODE.get(language.lower(), language.lower())
+    if f"<|{code}|>" not in languages and code not in languages:
+        known = ", ".join(sorted(name.strip("<|>") for name in languages))
+        raise ValueError(f"generate_kwargs: language is one of {known}, not {language!r}")
+
+
+def _chunks_advance(values: Values, pipeline: Any) -> None:
+    """Where lengths are rounded to what the model makes one output of."""
+    seconds = values["chunk_length_s"]
+    if not seconds:
+        return
+    rate, step = pipeline.feature_extractor.sampling_rate, pipeline._align_to
+    chunk, left, right = (round(s * rate / step) for s in (seconds, *_strides(values)))
+    if chunk - left - right < 1:
+        raise ValueError(
+            f"stride_length_s ({values['stride_length_s']}) leaves nothing of a chunk of "
+            f"chunk_length_s ({seconds:g}): the model hears in steps of {step / rate:g} s"
+        )
+
+
+_SECONDS = Parameter(0, "float", least=0)
+
+AUTOMATIC_SPEECH_RECOGNITION = PipelineTask(
+    name="automatic-speech-recognition",
+    adds="text; with return_timestamps also chunks: a list of structs of text, start, end (s)",
+    inputs=(Column(name="audio", kind="audio"),),
+    parameters={
+        "chunk_length_s": _SECONDS,
+        "stride_length_s": Parameter(None, "float|list|null", least=0, each=_SECONDS, count=2),
+        "return_timestamps": Parameter(None, "any", (None, False, True, "word", "char")),
+        "return_language": Parameter(None, "bool|null"),
+        "ignore_warning": Parameter(None, "bool|null"),
+        "decoder_kwargs": Parameter(None, "dict|null"),
+        **GENERATION,
+    },
+    results=_results,
+    record=_record,
+    stacks=False,
+    checks=_check,
+    suits=_suits,
+)
+
+
+def _sound(answer: Any, values: Values) -> Values:
+    from ..media import wav
+
+    return {
+        "audio": wav(answer["audio"], int(answer["sampling_rate"])),
+        "sampling_rate": int(answer["sampling_rate"]),
+    }
+
+
+def _generates(values: Values, pipeline: Any) -> None:
+    check_known(values, pipeline)
+    if values["generate_kwargs"] and not pipeline.model.can_generate():
+        raise ValueError(
+            f"generate_kwargs is for models that generate; {type(pipeline.model).__name__} does "
+            "not: leave it out (forward_params goes to its forward pass)"
+        )
+
+
+TEXT_TO_AUDIO = PipelineTask(
+    name="text-to-audio",
+    adds="audio: WAV; sampling_rate: Hz",
+    inputs=(Column(name="text", kind="text"),),
+    parameters={
+        "preprocess_params": Parameter(None, "dict|null"),
+        "forward_params": Parameter(None, "dict|null"),
+        "generate_kwargs": GENERATION["generate_kwargs"],
+        "processor_kwargs": Parameter(None, "dict|null"),
+    },
+    results=fixed(audio=pa.binary(), sampling_rate=pa.int32()),
+    record=_sound,
+    stacks=False,
+    checks=check_generation,
+    suits=_generates,
+)

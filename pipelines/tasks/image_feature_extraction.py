@@ -1,0 +1,56 @@
+"""image-feature-extraction: an image as one vector, or as one for each of its patches."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pyarrow as pa
+from pipemill.actors.task import Column, Loaded, Parameter
+
+from ..pipeline_task import PipelineTask, Values
+from ..text.pooling import POOLINGS, pooled
+
+
+def _width(loaded: Loaded) -> int | None:
+    """Of the model's vectors; None where its configuration does not say."""
+    config = loaded.pipeline.model.config
+    width = getattr(config, "hidden_size", None)
+    return width or (getattr(config, "hidden_sizes", None) or [None])[-1]
+
+
+def _results(loaded: Loaded) -> pa.Schema:
+    one = loaded.parameters.get("pool") or loaded.parameters.get("pooling", "mean") != "none"
+    if not one:
+        return pa.schema([("embedding", pa.list_(pa.list_(pa.float32())))])
+    width = _width(loaded)
+    kind = pa.list_(pa.float32(), width) if width else pa.list_(pa.float32())
+    return pa.schema([("embedding", kind)])
+
+
+def _record(answer: Any, values: Values) -> Values:
+    states = answer[0].float().cpu().numpy()
+    if states.ndim == 3:  # of a convolutional network: (width, height, columns)
+        states = states.reshape(len(states), -1).T
+    if values.get("pool"):  # the model's own pooling
+        pooling, states = "cls", states.reshape(1, -1)
+    else:
+        pooling = values.get("pooling", "mean")
+    vector = pooled(states, pooling, bool(values.get("normalize")))
+    return {"embedding": list(vector) if pooling == "none" else vector}
+
+
+IMAGE_FEATURE_EXTRACTION = PipelineTask(
+    name="image-feature-extraction",
+    adds="embedding: a fixed-size list of float32; with pooling none one for each patch",
+    inputs=(Column(name="image", kind="image"),),
+    parameters={
+        "pool": Parameter(None, "bool|null"),
+        "pooling": Parameter("mean", "str", POOLINGS),
+        "normalize": Parameter(False, "bool"),
+        "image_processor_kwargs": Parameter(None, "dict|null"),
+    },
+    results=_results,
+    record=_record,
+    ours=("pooling", "normalize"),
+    defaults={"return_tensors": True},
+)

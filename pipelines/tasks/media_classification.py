@@ -1,0 +1,83 @@
+"""Tasks that rank labels for an image, a video or audio."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pyarrow as pa
+from pipemill.actors.task import Column, Parameter
+
+from ..pipeline_task import PipelineTask, Values, fixed
+from . import shared_parameters
+from .candidate_labels import CANDIDATES, check_candidates
+
+_FUNCTION = Parameter(None, "str|null", (None, "softmax", "sigmoid", "none"))
+_TOP_K = Column(name="top_k", kind="number", required=False, parameter=True)
+_LABELS = Column(name="candidate_labels", kind="labels", parameter=True)
+_TEMPLATE = Column(name="hypothesis_template", kind="text", required=False, parameter=True)
+_RESULTS = fixed(labels=pa.list_(pa.string()), scores=pa.list_(pa.float32()))
+
+
+def ranked(answer: Any, values: Values) -> Values:
+    """From transformers' list of {label, score}, best first."""
+    return {"labels": [a["label"] for a in answer], "scores": [a["score"] for a in answer]}
+
+
+def _with_template(template: str) -> dict[str, Parameter]:
+    return {
+        "candidate_labels": CANDIDATES,
+        "hypothesis_template": Parameter(template, "str"),
+    }
+
+
+AUDIO_CLASSIFICATION = PipelineTask(
+    name="audio-classification",
+    adds="labels, scores: lists, best first",
+    inputs=(Column(name="audio", kind="audio"), _TOP_K),
+    parameters={"top_k": shared_parameters.count(None), "function_to_apply": _FUNCTION},
+    results=_RESULTS,
+    record=ranked,
+)
+
+IMAGE_CLASSIFICATION = PipelineTask(
+    name="image-classification",
+    adds="labels, scores: lists, best first",
+    inputs=(Column(name="image", kind="image"), _TOP_K),
+    parameters={"top_k": Parameter(5, "int"), "function_to_apply": _FUNCTION},
+    results=_RESULTS,
+    record=ranked,
+)
+
+VIDEO_CLASSIFICATION = PipelineTask(
+    name="video-classification",
+    adds="labels, scores: lists, best first",
+    inputs=(Column(name="video", kind="video"), _TOP_K),
+    parameters={
+        "top_k": shared_parameters.count(5),
+        "num_frames": shared_parameters.count(None, least=1),
+        "frame_sampling_rate": shared_parameters.count(1, least=1),
+        "function_to_apply": _FUNCTION,
+    },
+    results=_RESULTS,
+    record=ranked,
+)
+
+ZERO_SHOT_AUDIO_CLASSIFICATION = PipelineTask(
+    name="zero-shot-audio-classification",
+    adds="labels, scores: lists, best first",
+    inputs=(Column(name="audio", kind="audio"), _LABELS, _TEMPLATE),
+    parameters=_with_template("This is a sound of {}."),
+    results=_RESULTS,
+    record=ranked,
+    checks=check_candidates,
+)
+
+ZERO_SHOT_IMAGE_CLASSIFICATION = PipelineTask(
+    name="zero-shot-image-classification",
+    adds="labels, scores: lists, best first",
+    inputs=(Column(name="image", kind="image"), _LABELS, _TEMPLATE),
+    parameters=_with_template("This is a photo of {}."),
+    results=_RESULTS,
+    record=ranked,
+    checks=check_candidates,
+)

@@ -1,0 +1,80 @@
+"""The tasks that pipemill computes its own way, over a `transformers.Pipeline` as it is.
+
+Used where a job brings a pipeline of its own: what that one overrides is what it wants.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pyarrow as pa
+
+from ..pipeline_task import PipelineTask, Values, fixed
+from ..text import windows
+from .feature_extraction import FeatureExtraction, with_tokenize_kwargs
+from .text_classification import TextClassification
+from .zero_shot_classification import ZeroShotClassification
+
+
+def _ranked(answer: Any, values: Values) -> Values:
+    # Without a top_k transformers returns a dict for one label, with one a list.
+    answers = [answer] if isinstance(answer, dict) else answer
+    labels, scores = [a["label"] for a in answers], [float(a["score"]) for a in answers]
+    if values.get("top_k", 1) == 1 and len(answers) > 1:
+        raise ValueError(f"{len(answers)} labels for top_k 1")
+    return {"label": labels[0], "score": scores[0], "labels": labels, "scores": scores}
+
+
+def _label_results(loaded: Any) -> pa.Schema:
+    if loaded.parameters.get("top_k", 1) == 1:
+        return pa.schema([("label", pa.string()), ("score", pa.float32())])
+    return pa.schema([("labels", pa.list_(pa.string())), ("scores", pa.list_(pa.float32()))])
+
+
+def _vectors(answer: list[Any]) -> list[list[float]]:
+    """One for each token; of a model that pools, like DPR, it is one."""
+    return answer[0] if isinstance(answer[0][0], list) else answer
+
+
+def _text_or_pair(values: Values, pipeline: Any) -> Any:
+    return values if "text_pair" in values else values["text"]
+
+
+# What pipemill adds to transformers' parameters, or means otherwise.
+_OURS = {"window_pooling", "pooling", "normalize", "truncation", "max_length", "stride", "padding"}
+
+
+def plain_parameters(task: str, given: Mapping[str, Any], cut: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of a job of one of these tasks, as transformers takes them.
+
+    cut: the tokenizer's `truncation` and `max_length`, where texts are cut.
+    """
+    if task == "feature-extraction":
+        flat = with_tokenize_kwargs(given)
+        kept = {n: v for n, v in flat.items() if n in windows.PARAMETERS.keys() - _OURS}
+        return {"tokenize_kwargs": {**kept, **cut}}
+    return {**{n: v for n, v in given.items() if n not in _OURS}, **cut}
+
+
+PLAIN = {
+    "text-classification": PipelineTask(
+        name="text-classification",
+        inputs=TextClassification.inputs[:2],
+        results=_label_results,
+        record=_ranked,
+        prepare=_text_or_pair,
+    ),
+    "zero-shot-classification": PipelineTask(
+        name="zero-shot-classification",
+        inputs=ZeroShotClassification.inputs,
+        results=fixed(labels=pa.list_(pa.string()), scores=pa.list_(pa.float32())),
+        record=lambda answer, values: answer,
+    ),
+    "feature-extraction": PipelineTask(
+        name="feature-extraction",
+        inputs=FeatureExtraction.inputs,
+        results=fixed(embedding=pa.list_(pa.list_(pa.float32()))),
+        record=lambda answer, values: {"embedding": _vectors(answer)},
+    ),
+}

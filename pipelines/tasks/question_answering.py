@@ -1,0 +1,235 @@
+"""Tasks that answer a question about a text, a table, an image or a document, or decide one."""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+import pyarrow as pa
+from pipemill.actors.task import Column, Loaded, Parameter
+
+from ..adapter.row_values import read_json
+from ..pipeline_task import PipelineTask, Values, fixed
+from . import shared_parameters
+
+_IMAGE = Column(name="image", kind="image")
+_QUESTION = Column(name="question", kind="text", parameter=True)
+_TOP_K = Column(name="top_k", kind="number", required=False, parameter=True)
+_SPAN = [
+    ("answer", pa.string()),
+    ("score", pa.float32()),
+    ("start", pa.int32()),
+    ("end", pa.int32()),
+]
+
+
+def _ranks(loaded: Loaded, default: int) -> bool:
+    """Whether a row has a list of answers."""
+    top_k = loaded.parameters.get("top_k", loaded.parameters.get("topk", default))
+    return "top_k" in loaded.columns or top_k != 1
+
+
+def _spans(loaded: Loaded) -> pa.Schema:
+    if _ranks(loaded, 1):
+        return pa.schema([("answers", pa.list_(pa.struct(_SPAN)))])
+    return pa.schema(_SPAN)
+
+
+def _span_record(answer: Any, values: Values) -> Values:
+    answers = answer if isinstance(answer, list) else [answer]
+    return {**(answers[0] if answers else {}), "answers": answers}
+
+
+def _windows_advance(values: Values) -> None:
+    length, stride = values["max_seq_len"], values["doc_stride"]
+    # The defaults are smaller where the windows are.
+    if length is not None and stride not in (None, 128) and stride >= length:
+        raise ValueError(
+            f"doc_stride ({stride}), which two windows share, must be less than max_seq_len "
+            f"({length}), the tokens of a window"
+        )
+
+
+def _windows_hold_tokens(values: Values, pipeline: Any) -> None:
+    special = pipeline.tokenizer.num_special_tokens_to_add(pair=True)
+    length = values["max_seq_len"]
+    if length is not None and length <= special:
+        raise ValueError(
+            f"max_seq_len ({length}) holds no more than the {special} special tokens of a window"
+        )
+
+
+QUESTION_ANSWERING = PipelineTask(
+    name="question-answering",
+    adds="answer, score, start, end; with top_k other than 1 answers: a list of structs of those",
+    inputs=(_QUESTION, Column(name="context", kind="text"), _TOP_K),
+    parameters={
+        "question": Parameter(None, "str|null"),
+        "top_k": shared_parameters.count(1, least=1),
+        "topk": shared_parameters.count(None, least=1),
+        "doc_stride": shared_parameters.count(128),
+        "max_answer_len": shared_parameters.count(15, least=1),
+        "max_seq_len": shared_parameters.count(384, least=1),
+        "max_question_len": shared_parameters.count(64, least=1),
+        "handle_impossible_answer": Parameter(False, "bool"),
+        "align_to_words": Parameter(True, "bool"),
+        "padding": shared_parameters.padding("do_not_pad"),
+    },
+    results=_spans,
+    record=_span_record,
+    ours=("question",),
+    token_outputs=("start_logits", "end_logits"),
+    checks=_windows_advance,
+    suits=_windows_hold_tokens,
+    sample=lambda pipeline, given: {"question": "a", "context": "a"},
+)
+
+
+def _document(values: Values, pipeline: Any) -> Values:
+    inputs = {"image": values.get("image"), "question": values["question"]}
+    seen_only = pipeline.model_type.name == "VisionEncoderDecoder"  # Donut reads no words
+    if "image" not in values and (seen_only or "words" not in values):
+        instead = "" if seen_only else ", and neither words with their boxes"
+        raise ValueError(f"the row has no image{instead}")
+    if "words" in values:
+        if len(values["words"]) != len(values.get("boxes", [])):
+            raise ValueError("words and boxes must be lists of one length")
+        inputs["word_boxes"] = list(zip(values["words"], values["boxes"], strict=True))
+    return inputs
+
+
+DOCUMENT_QUESTION_ANSWERING = PipelineTask(
+    name="document-question-answering",
+    adds="answer, score, start, end; with top_k other than 1 answers: a list of structs of those",
+    inputs=(
+        Column(name="image", kind="image", required=False),
+        _QUESTION,
+        Column(name="words", kind="words", required=False),
+        Column(name="boxes", kind="boxes", required=False),
+        _TOP_K,
+    ),
+    parameters={
+        "question": Parameter(None, "str|null"),
+        "top_k": shared_parameters.count(1, least=1),
+        "doc_stride": shared_parameters.count(None),
+        "max_answer_len": shared_parameters.count(15, least=1),
+        "max_seq_len": shared_parameters.count(None, least=1),
+        "max_question_len": shared_parameters.count(None, least=1),
+        "handle_impossible_answer": Parameter(False, "bool"),
+        "padding": shared_parameters.padding("do_not_pad", null=False),
+        "lang": Parameter(None, "str|null"),
+        "tesseract_config": Parameter("", "str"),
+    },
+    results=_spans,
+    record=_span_record,
+    prepare=_document,
+    one_of=("image", "words"),
+    ours=("question",),
+    checks=_windows_advance,
+    suits=_windows_hold_tokens,
+)
+
+
+def _choices(loaded: Loaded) -> pa.Schema:
+    if _ranks(loaded, 5):
+        return pa.schema([("answers", pa.list_(pa.string())), ("scores", pa.list_(pa.float32()))])
+    return pa.schema([("answer", pa.string()), ("score", pa.float32())])
+
+
+def _choice_record(answer: Any, values: Values) -> Values:
+    answers = [one["answer"] for one in answer]
+    scores = [one.get("score") for one in answer]
+    best = {"answer": answers[0], "score": scores[0]} if answers else {}  # top_k is 0
+    return {"answers": answers, "scores": scores, **best}
+
+
+VISUAL_QUESTION_ANSWERING = PipelineTask(
+    name="visual-question-answering",
+    adds="answers, scores: lists, best first; with top_k 1 answer, score",
+    inputs=(_IMAGE, _QUESTION, _TOP_K),
+    parameters={
+        "question": Parameter(None, "str|null"),
+        "top_k": shared_parameters.count(5),
+        "padding": shared_parameters.padding(False),
+        "truncation": shared_parameters.truncation(False),
+    },
+    results=_choices,
+    record=_choice_record,
+    ours=("question",),
+    stacks=False,
+)
+
+
+# TAPAS drops rows of its table, other models cut the table as a text.
+_TRUNCATIONS = shared_parameters.truncation(None).choices
+
+
+def _cells(answer: Any, values: Values) -> Values:
+    return {
+        "answer": answer["answer"],
+        "coordinates": answer.get("coordinates"),
+        "cells": answer.get("cells"),
+        "aggregator": answer.get("aggregator"),
+    }
+
+
+TABLE_QUESTION_ANSWERING = PipelineTask(
+    name="table-question-answering",
+    wants_float32=True,
+    adds="answer, coordinates, cells, aggregator",
+    inputs=(Column(name="query", kind="text", parameter=True), Column(name="table", kind="table")),
+    parameters={
+        "query": Parameter(None, "str|null"),
+        "sequential": Parameter(False, "bool"),
+        "padding": shared_parameters.padding(True, null=False),
+        "truncation": Parameter(None, "bool|str|null", (*_TRUNCATIONS, "drop_rows_to_fit")),
+    },
+    results=fixed(
+        answer=pa.string(),
+        coordinates=pa.list_(pa.list_(pa.int32())),
+        cells=pa.list_(pa.string()),
+        aggregator=pa.string(),
+    ),
+    record=_cells,
+    ours=("query",),
+    stacks=False,
+)
+
+
+def _request(values: Values, pipeline: Any) -> Any:
+    request = read_json(values.get("request"))
+    if request is None:
+        if "state" not in values:
+            raise ValueError("the row has neither a request nor a state")
+        if values.get("questions") is None:
+            raise ValueError("a state needs questions: a column, or parameters.questions")
+        request = {"state": values["state"], "questions": values["questions"]}
+    if isinstance(request, dict) and request.get("assets"):
+        assets = {name: _asset(name, given) for name, given in request["assets"].items()}
+        request = {**request, "assets": assets}
+    return request
+
+
+def _asset(name: str, given: Any) -> Any:
+    """The image itself: transformers would read a path or URL from anywhere."""
+    from ..media import image, require
+
+    if not (isinstance(given, dict) and isinstance(given.get("data_base64"), str)):
+        raise ValueError(f"the asset {name!r} must hold its image: {{data_base64: …}}")
+    require("image")
+    return image(base64.b64decode(given["data_base64"], validate=True))
+
+
+DECISION = PipelineTask(
+    name="decision",
+    inputs=(
+        Column(name="request", kind="record", required=False),
+        Column(name="state", kind="any", required=False),
+        Column(name="questions", kind="record", required=False, parameter=True),
+    ),
+    one_of=("request", "state"),
+    parameters={"questions": Parameter(None, "dict|null")},
+    prepare=_request,
+    ours=("questions",),
+    stacks=False,
+)

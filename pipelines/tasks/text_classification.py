@@ -1,0 +1,203 @@
+"""text-classification, alias sentiment-analysis."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from pipemill.actors.device_transfer import Outputs, on_host
+from pipemill.actors.task import Column, Followed, Loaded, Parameter
+
+from ..adapter.row_values import own_count
+from ..engines.encoder import Encoder
+from ..text import token_chunks, windows
+from ..text.cross_encoder_config import (
+    activation_of,
+    check_labels,
+    files_of_cross_encoder,
+    usual_activation,
+)
+
+_WINDOW_POOLINGS = ("mean", "max")
+
+
+class TextClassification:
+    """A label for each text, or for each pair of texts.
+
+    Adds `label` and `score`; with `top_k` other than 1 the lists `labels` and `scores`, best
+    first (`top_k: null` gives all labels). `function_to_apply` is "softmax", "sigmoid" or "none";
+    without it the model's configuration decides, as in `transformers.TextClassificationPipeline`;
+    of a cross-encoder of one label the function that its folder names, as in
+    `sentence_transformers.CrossEncoder`.
+
+    A text longer than the model, or than `max_length`, is cut into windows of so many tokens that
+    overlap by `stride` tokens; of a pair only the first text is cut. `window_pooling` makes their
+    scores one: their "mean", weighted by the windows' tokens, or each label's largest ("max"), for
+    labels that hold if any passage shows them. It takes the scores, not the logits: so the
+    softmax ones still add up to 1, and one passage of extreme logits does not outvote all others.
+    `truncation: true` keeps the first window only, as in transformers, and the run counts the
+    tokens lost.
+    """
+
+    name = "text-classification"
+    adds = "label, score; with top_k other than 1 labels, scores: lists, best first"
+    repeats = True
+    inputs = (
+        Column(name="text", kind="text"),
+        Column(name="text_pair", kind="text", required=False),
+        Column(name="top_k", kind="number", required=False, parameter=True),
+    )
+    parameters: Mapping[str, Parameter] = {
+        "top_k": Parameter(1, "int|null"),
+        "function_to_apply": Parameter(None, "str|null", (None, "softmax", "sigmoid", "none")),
+        "window_pooling": Parameter("mean", "str", _WINDOW_POOLINGS),
+        **windows.PARAMETERS,
+    }
+
+    files = staticmethod(files_of_cross_encoder)
+
+    @staticmethod
+    def follow(parameters: Mapping[str, Any], files: Mapping[str, Any]) -> Followed:
+        check_labels(files)
+        if parameters["function_to_apply"] is not None:
+            return Followed()
+        name = activation_of(files)
+        if name is None or name == usual_activation(files):
+            return Followed()
+        return Followed(decides={"function_to_apply": _NAMES.get(name, name)})
+
+    @staticmethod
+    def check(parameters: Mapping[str, Any]) -> None:
+        windows.check(parameters)
+
+    def __init__(self, loaded: Loaded) -> None:
+        settings, pipeline = loaded.settings(self.parameters), loaded.pipeline
+        self.encoder = Encoder(pipeline, reads="first", compiles=loaded.compiles)
+        self.ranks = settings["top_k"] != 1 or "top_k" in loaded.columns
+        self.top_k, self.window_pooling = settings["top_k"], settings["window_pooling"]
+        self.function = settings["function_to_apply"] or activation_of(loaded.files)
+        self.activation = _activation(pipeline.model.config, self.function)
+        self.cutter = windows.Cutter.of(pipeline, _limit(pipeline, settings), settings)
+        self.labels = np.array(_labels(pipeline.model.config), dtype=object)
+
+    @property
+    def packed(self) -> bool:
+        return self.encoder.packed
+
+    def results(self) -> pa.Schema:
+        if not self.ranks:
+            return pa.schema([("label", pa.string()), ("score", pa.float32())])
+        return pa.schema([("labels", pa.list_(pa.string())), ("scores", pa.list_(pa.float32()))])
+
+    def expand(self, rows: pa.Table) -> pa.ListArray:
+        self._top_k(rows)  # a wrong one is found before anything is computed
+        if "text_pair" not in rows.column_names:
+            return self.cutter.chunks(rows["text"].to_pylist())
+        paired = pc.is_valid(rows["text_pair"])
+        if self.cutter.tokenizer.is_fast:  # and takes an empty second text for none
+            paired = pc.fill_null(pc.not_equal(rows["text_pair"], ""), False)
+        both, alone = rows.filter(paired), rows.filter(pc.invert(paired))
+        pieces = [
+            self.cutter.chunks(*(column.to_pylist() for column in columns))
+            for columns in ((both["text"], both["text_pair"]), (alone["text"],))
+            if len(columns[0])
+        ]
+        order = np.argsort(pc.sort_indices(paired, sort_keys=[("", "descending")]).to_numpy())
+        return pa.concat_arrays(pieces).take(pa.array(order))
+
+    def forward(self, chunks: pa.StructArray) -> Outputs:
+        logits, lengths = self.encoder(chunks)
+        return on_host(logits, lambda array: windows.with_sizes(array, lengths))
+
+    def regroup(self, rows: pa.Table, outputs: pa.ListArray) -> pa.Table:
+        counts, chunks = pc.list_value_length(outputs).to_numpy(), outputs.flatten()
+        scores = self.activation(token_chunks.matrix(chunks.field("vector")))
+        tokens = chunks.field("tokens").to_numpy()
+        scores = windows.pool(scores, tokens, counts, self.window_pooling)
+        if not self.ranks:
+            best = scores.argmax(axis=1)
+            columns = [self.labels[best], scores[np.arange(len(best)), best]]
+            return pa.table(columns, schema=self.results())
+        best = np.argsort(-scores, axis=1, kind="stable")
+        wanted = np.arange(best.shape[1]) < self._top_k(rows)[:, None]
+        offsets = pa.array(np.append(0, wanted.sum(axis=1).cumsum()), pa.int32())
+        ranked = np.take_along_axis(scores, best, axis=1)
+        columns = [
+            pa.ListArray.from_arrays(offsets, pa.array(self.labels[best][wanted], pa.string())),
+            pa.ListArray.from_arrays(offsets, pa.array(ranked[wanted])),
+        ]
+        return pa.table(columns, schema=self.results())
+
+    def _top_k(self, rows: pa.Table) -> np.ndarray:
+        """How many labels each row wants: its own number, where a column has one."""
+        default = len(self.labels) if self.top_k is None else self.top_k
+        wanted = np.full(rows.num_rows, default)
+        if "top_k" in rows.column_names:
+            own = [own_count("top_k", count, default) for count in rows["top_k"].to_pylist()]
+            wanted = np.array(own, dtype=np.int64)
+        # A negative number leaves so many out, as it does in a slice.
+        return np.where(wanted < 0, len(self.labels) + wanted, wanted)
+
+
+def _limit(pipeline: Any, settings: Mapping[str, Any]) -> int | None:
+    """The most tokens of a chunk.
+
+    Only what the model has no positions for is cut unasked: all else transformers answers whole.
+    """
+    limits = [token_chunks.positions(pipeline.model), settings["max_length"]]
+    if windows.truncates(settings["truncation"]) and settings["max_length"] is None:
+        limits.append(token_chunks.max_length(pipeline))
+    return min((limit for limit in limits if limit), default=None)
+
+
+def _activation(config: Any, name: str | None) -> Any:
+    """The function from logits to scores, shapes (rows, labels)."""
+    if name is None:
+        if config.problem_type == "regression":
+            name = "none"
+        elif config.problem_type == "multi_label_classification" or config.num_labels == 1:
+            name = "sigmoid"
+        else:
+            name = "softmax"
+    name = _NAMES.get(name, name)
+    known = _ACTIVATIONS.get(name.lower())
+    return _function_of_torch(name) if known is None else known
+
+
+def plain_function(name: str | None) -> str | None:
+    """What transformers calls that function: "default" for None; None if it does not have it."""
+    if name is None:
+        return "default"
+    plain = _NAMES.get(name, name).lower()
+    return plain if plain in _ACTIVATIONS else None
+
+
+def _function_of_torch(name: str) -> Any:
+    """A function of `torch.nn` on numpy arrays."""
+    import torch
+
+    function = getattr(torch.nn, name)()
+    return lambda logits: function(torch.from_numpy(np.array(logits))).numpy()
+
+
+def _labels(config: Any) -> list[str]:
+    """The labels in the order of the logits."""
+    return [str(config.id2label[i]) for i in range(len(config.id2label))]
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """Over the last axis."""
+    shifted = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return shifted / shifted.sum(axis=-1, keepdims=True)
+
+
+def _sigmoid(logits: np.ndarray) -> np.ndarray:
+    return 1.0 / (1.0 + np.exp(-logits))
+
+
+# Of the functions that folders name by their name in `torch.nn`.
+_NAMES = {"Sigmoid": "sigmoid", "Identity": "none"}
+_ACTIVATIONS = {"softmax": softmax, "sigmoid": _sigmoid, "none": lambda logits: logits}

@@ -1,0 +1,70 @@
+"""token-classification, alias ner, declared over the transformers pipeline."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pyarrow as pa
+from pipemill.actors.task import Column, Loaded, Parameter
+
+from ..pipeline_task import PipelineTask, Values
+from ..text.prefixes import beginning_told
+from . import shared_parameters
+
+
+def _results(loaded: Loaded) -> pa.Schema:
+    place = [("word", pa.string()), ("start", pa.int32()), ("end", pa.int32())]
+    if loaded.parameters.get("aggregation_strategy", "none") == "none":
+        head = [("entity", pa.string()), ("score", pa.float32()), ("index", pa.int32())]
+    else:
+        head = [("entity_group", pa.string()), ("score", pa.float32())]
+    return pa.schema([("entities", pa.list_(pa.struct(head + place)))])
+
+
+def _record(answer: Any, values: Values) -> Values:
+    return {"entities": [{**entity, "score": float(entity["score"])} for entity in answer]}
+
+
+def _windows_advance(values: Values, pipeline: Any) -> None:
+    stride, tokenizer = values["stride"], pipeline.tokenizer
+    room = tokenizer.model_max_length - tokenizer.num_special_tokens_to_add()
+    if stride is not None and stride >= room:
+        raise ValueError(
+            f"stride ({stride}), which two windows share, must be less than the {room} tokens of a "
+            "window (the tokenizer's model_max_length but for special ones)"
+        )
+    if values["is_split_into_words"] and not tokenizer.is_fast:
+        raise ValueError(f"is_split_into_words needs a fast tokenizer, not {_name(tokenizer)}")
+
+
+def _shortened(text: str, pipeline: Any, before: Mapping[str, Any]) -> tuple[str, int]:
+    """All but what is cut off, unless the text becomes windows."""
+    return (text, 0) if "tokenizer_params" in before else beginning_told(text, pipeline)
+
+
+def _name(tokenizer: Any) -> str:
+    return type(tokenizer).__name__
+
+
+TOKEN_CLASSIFICATION = PipelineTask(
+    name="token-classification",
+    adds="entities: a list of structs of entity (or entity_group), score, index, word, start, end",
+    inputs=(Column(name="text", kind="text"),),
+    parameters={
+        "aggregation_strategy": Parameter(
+            "none", "str", ("none", "simple", "first", "average", "max")
+        ),
+        "ignore_labels": Parameter(["O"], "list", each=shared_parameters.TEXT),
+        "stride": shared_parameters.count(None),
+        "is_split_into_words": Parameter(False, "bool"),  # the text is a list of words
+        "delimiter": Parameter(None, "str|null"),  # joins them: what start and end count in
+    },
+    results=_results,
+    record=_record,
+    cuts="text",
+    shorten=_shortened,
+    token_outputs=("logits",),
+    suits=_windows_advance,
+    sample=lambda pipeline, given: ["a"] if given.get("is_split_into_words") else "a",
+)

@@ -1,0 +1,205 @@
+"""Tasks that find things in images: objects, segments, masks, depth, matching points."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pyarrow as pa
+from pipemill.actors.task import Column, Loaded, Parameter
+
+from ..pipeline_task import PipelineTask, Values, fixed
+from . import shared_parameters
+from .candidate_labels import CANDIDATES, check_candidates
+
+_IMAGE = Column(name="image", kind="image")
+_BOX = pa.struct([(side, pa.int32()) for side in ("xmin", "ymin", "xmax", "ymax")])
+_OBJECTS = fixed(
+    objects=pa.list_(pa.struct([("label", pa.string()), ("score", pa.float32()), ("box", _BOX)]))
+)
+_POINT = pa.struct([("x", pa.float32()), ("y", pa.float32())])
+_RLE = pa.struct([("size", pa.list_(pa.int32())), ("counts", pa.list_(pa.int32()))])
+
+
+def _objects(answer: Any, values: Values) -> Values:
+    return {"objects": answer}
+
+
+def _segments(answer: Any, values: Values) -> Values:
+    from ..media import png
+
+    return {"segments": [{**segment, "mask": png(segment["mask"])} for segment in answer]}
+
+
+def _masks_results(loaded: Loaded) -> pa.Schema:
+    columns = [("masks", pa.list_(pa.binary())), ("scores", pa.list_(pa.float32()))]
+    if loaded.parameters.get("output_bboxes_mask"):
+        columns.append(("bounding_boxes", pa.list_(pa.list_(pa.float32()))))
+    if loaded.parameters.get("output_rle_mask"):
+        columns.append(("rle_mask", pa.list_(_RLE)))
+    return pa.schema(columns)
+
+
+def _masks(answer: Any, values: Values) -> Values:
+    import numpy as np
+
+    from ..media import png
+
+    record = {
+        "masks": [png(np.asarray(mask, dtype=bool)) for mask in answer["masks"]],
+        "scores": answer["scores"].tolist(),
+    }
+    if "bounding_boxes" in answer:
+        record["bounding_boxes"] = [box.tolist() for box in answer["bounding_boxes"]]
+    if "rle_mask" in answer:
+        record["rle_mask"] = answer["rle_mask"]
+    return record
+
+
+def _depth(answer: Any, values: Values) -> Values:
+    from ..media import png
+
+    return {
+        # Rows of an array: as Python's numbers they would take many times the memory.
+        "predicted_depth": list(answer["predicted_depth"].float().numpy()),
+        "depth": png(answer["depth"]),
+    }
+
+
+OBJECT_DETECTION = PipelineTask(
+    name="object-detection",
+    adds="objects: a list of structs of label, score, box (xmin, ymin, xmax, ymax)",
+    inputs=(_IMAGE,),
+    parameters={"threshold": shared_parameters.share(0.5)},
+    results=_OBJECTS,
+    record=_objects,
+)
+
+ZERO_SHOT_OBJECT_DETECTION = PipelineTask(
+    name="zero-shot-object-detection",
+    adds="objects: a list of structs of label, score, box (xmin, ymin, xmax, ymax)",
+    inputs=(
+        _IMAGE,
+        Column(name="candidate_labels", kind="labels", parameter=True),
+        Column(name="top_k", kind="number", required=False, parameter=True),
+    ),
+    parameters={
+        "candidate_labels": CANDIDATES,
+        "threshold": shared_parameters.share(0.1),
+        "top_k": Parameter(None, "int|null"),
+    },
+    results=_OBJECTS,
+    record=_objects,
+    ours=("candidate_labels",),
+    checks=check_candidates,
+)
+
+
+def _segments_so(values: Values, pipeline: Any) -> None:
+    kind = values["subtask"]
+    if kind and not hasattr(pipeline.image_processor, f"post_process_{kind}_segmentation"):
+        raise ValueError(
+            f"subtask is {kind}, which {type(pipeline.image_processor).__name__} can't do"
+        )
+
+
+IMAGE_SEGMENTATION = PipelineTask(
+    name="image-segmentation",
+    adds="segments: a list of structs of label, score, mask (PNG)",
+    inputs=(_IMAGE,),
+    parameters={
+        "subtask": Parameter(None, "str|null", (None, "panoptic", "instance", "semantic")),
+        "threshold": shared_parameters.share(0.9),
+        "mask_threshold": shared_parameters.share(0.5),
+        "overlap_mask_area_threshold": shared_parameters.share(0.5),
+    },
+    results=fixed(
+        segments=pa.list_(
+            pa.struct([("label", pa.string()), ("score", pa.float32()), ("mask", pa.binary())])
+        )
+    ),
+    record=_segments,
+    suits=_segments_so,
+)
+
+
+def _points_in_crops(values: Values) -> None:
+    points, layers = values["points_per_crop"], values["crops_n_layers"]
+    factor = values["crop_n_points_downscale_factor"]
+    if factor > 1 and points < factor ** min(layers, 64):
+        raise ValueError(
+            f"points_per_crop ({points}) leaves the smallest crops no point: it must be at least "
+            f"crop_n_points_downscale_factor ({factor}) to the power of crops_n_layers ({layers})"
+        )
+
+
+MASK_GENERATION = PipelineTask(
+    name="mask-generation",
+    adds="masks: a list of PNGs; scores; bounding_boxes, rle_mask where output_… is true",
+    inputs=(_IMAGE,),
+    parameters={
+        "points_per_batch": Parameter(64, "int|null", least=1),
+        "points_per_crop": shared_parameters.count(32, least=1),
+        "crops_n_layers": shared_parameters.count(0),
+        "crop_overlap_ratio": shared_parameters.share(512 / 1500),
+        "crop_n_points_downscale_factor": shared_parameters.count(1, least=1),
+        "pred_iou_thresh": Parameter(0.88, "float"),
+        "stability_score_thresh": Parameter(0.95, "float"),
+        "stability_score_offset": Parameter(1, "float"),
+        "mask_threshold": Parameter(0, "float"),
+        "max_hole_area": Parameter(None, "float|null", least=0),
+        "max_sprinkle_area": Parameter(None, "float|null", least=0),
+        "crops_nms_thresh": Parameter(0.7, "float"),
+        "output_rle_mask": Parameter(False, "bool"),
+        "output_bboxes_mask": Parameter(False, "bool"),
+    },
+    results=_masks_results,
+    record=_masks,
+    libraries=("torchvision.ops.boxes",),
+    expands_with_model=True,
+    checks=_points_in_crops,
+    stacks=False,  # its _forward looks at the first chunk only
+)
+
+DEPTH_ESTIMATION = PipelineTask(
+    name="depth-estimation",
+    wants_float32=True,
+    adds="predicted_depth: a list of rows of float32; depth: PNG",
+    inputs=(_IMAGE,),
+    results=fixed(predicted_depth=pa.list_(pa.list_(pa.float32())), depth=pa.binary()),
+    record=_depth,
+)
+
+KEYPOINT_MATCHING = PipelineTask(
+    name="keypoint-matching",
+    adds="matches: a list of structs of keypoint_image_0, keypoint_image_1 (x, y), score",
+    inputs=(_IMAGE, Column(name="image_pair", kind="image")),
+    parameters={"threshold": shared_parameters.share(0.0)},
+    results=fixed(
+        matches=pa.list_(
+            pa.struct(
+                [
+                    ("keypoint_image_0", _POINT),
+                    ("keypoint_image_1", _POINT),
+                    ("score", pa.float32()),
+                ]
+            )
+        )
+    ),
+    record=lambda answer, values: {"matches": answer},
+    prepare=lambda values, pipeline: [values["image"], values["image_pair"]],
+)
+
+
+def _pictures(answer: Any, values: Values) -> Values:
+    from ..media import png
+
+    return {"image_out": png(answer)}
+
+
+IMAGE_TO_IMAGE = PipelineTask(
+    name="image-to-image",
+    adds="image_out: PNG",
+    inputs=(_IMAGE,),
+    results=fixed(image_out=pa.binary()),
+    record=_pictures,
+)

@@ -1,0 +1,60 @@
+"""The ways a job ends without success. In a notebook each shows itself as its message alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from difflib import get_close_matches
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pipemill.jobs.output.run_report import Report
+
+
+class _Said:
+    """An exception whose message says all that a user needs."""
+
+    def _render_traceback_(self) -> list[str]:
+        """What IPython shows instead of a traceback."""
+        return [f"{type(self).__name__}: {self}"]
+
+
+class ConfigError(_Said, ValueError):
+    """The job as written can't run; said before rows are computed. Exit status 2."""
+
+
+class RunError(_Said, RuntimeError):
+    """The job ended without success. Exit status 1.
+
+    report: what the output holds, if every row is accounted for; else None, and rows are left.
+    """
+
+    def __init__(self, message: str, report: Report | None = None) -> None:
+        super().__init__(message)
+        self.report = report
+
+
+class ModelError(ConfigError, RunError):
+    """The model can't be loaded as the job names it, which only loading shows. Exit status 2."""
+
+
+class RunInterrupted(_Said, KeyboardInterrupt):
+    """The user stopped it. Exit status 130."""
+
+
+@contextmanager
+def told_if_interrupted(message: str = "interrupted; run again to resume") -> Iterator[None]:
+    """Within it an interrupt says this."""
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        if type(error) is not KeyboardInterrupt:  # it says more already
+            raise
+        raise RunInterrupted(message) from None
+
+
+def nearest(name: str, names: Iterable[str]) -> str:
+    """A hint to end an error message with: the nearest right name, or all of them."""
+    names = list(names)
+    near = get_close_matches(name, names, n=1, cutoff=0.5)
+    return f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(names)}"
