@@ -81,3 +81,9 @@ class Batch:
     def from_bytes(cls, payload: bytes) -> Batch:
         table, failures, work = pickle.loads(payload)
         return cls(pa.ipc.open_stream(table).read_all(), failures, work)
+
+
+def left_out(work: Mapping[str, float]) -> dict[str, int] | None:
+    """The field `left_out` of what was counted, if anything was left out."""
+    names = [name for name in work if name.startswith(LEFT_OUT)]
+    return {name.removeprefix(LEFT_OUT): int(work[name]) for name in names} or None

@@ -10,6 +10,7 @@ from importlib.metadata import version
 from typing import Any
 
 import pyarrow as pa
+from pipemill.actors.output.layout import STATE
 from pipemill.actors.output.part_writer import PartSink
 from pipemill.actors.sources import Piece, Source, open_source
 from pipemill.actors.sources.bad_file import NothingToRead
@@ -33,7 +34,7 @@ from .execution.placement import choose
 from .execution.single_process import is_small
 from .output.job_record import remembered
 from .output.lease import Lease
-from .output.ledger import STATE, Ledger
+from .output.ledger import Ledger
 from .output.split_plan import NOTHING, Plan
 from .planning.columns import (
     check_conflicts,

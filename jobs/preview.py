@@ -10,13 +10,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pipemill.actors.batch import Batch, Failure
 from pipemill.actors.compute.stages import Stages
+from pipemill.actors.output.part_file import append_columns
 from pipemill.actors.said import said
 
 from pipemill.errors import RunError
 
 from .config.job import Job
 from .output.ledger import Ledger
-from .planning.columns import beside
 from .planning.find_model import not_loaded
 from .planning.infer_columns import schema_of_sample
 from .planning.sample_rows import few_rows
@@ -69,7 +69,7 @@ def preview(job: Job, rows: int) -> Preview:
         stages = prepared.load.stages(replace(loaded, schema=schema))
     batch = stages.process(Batch(table))
     assert batch.results is not None
-    rows = beside(batch.rows.select(prepared.sink.keep), batch.results)
+    rows = append_columns(batch.rows.select(prepared.sink.keep), batch.results)
     return Preview(rows, batch.failures, prepared.notes)
 
 

@@ -14,15 +14,15 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pipemill.actors.empty_answers import EMPTY
+from pipemill.actors.output.layout import REPORT
 from pipemill.actors.storage.filesystem import write_whole
 
 from .output.dead_letter_reasons import place_of, reasons_of
-from .output.ledger import STATE, Ledger
+from .output.ledger import Ledger
 from .output.split_plan import Plan, Split
 from .planning.columns import kept_columns
 from .status import Status, open_output, status
 
-PAGE = f"{STATE}/report.html"
 _FILES = 200  # of parts so many are read, from the first to the last
 _SHOWN = 20  # labels and kinds of errors, the most frequent ones
 _LONGEST = 300  # characters of a message
@@ -57,8 +57,8 @@ def report(output: str, *, storage_options: Mapping[str, Any] | None = None) -> 
         f"{escape(found.output)}</title><style>{_STYLE}</style>{''.join(body)}</html>"
     )
     # A lone surrogate in a message is no UTF-8.
-    write_whole(ledger.filesystem, f"{ledger.root}/{PAGE}", page.encode(errors="replace"))
-    return f"{found.output.rstrip('/')}/{PAGE}"
+    write_whole(ledger.filesystem, f"{ledger.root}/{REPORT}", page.encode(errors="replace"))
+    return f"{found.output.rstrip('/')}/{REPORT}"
 
 
 def _facts(

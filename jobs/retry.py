@@ -11,6 +11,7 @@ from contextlib import closing, nullcontext
 from dataclasses import replace
 from typing import Any
 
+from pipemill.actors.output.layout import DEAD_LETTERS
 from pipemill.actors.output.part_rewriter import DeadRows, Mending
 from pipemill.actors.storage.filesystem import absolute
 from pipemill.actors.storage.listing import stat
@@ -27,7 +28,7 @@ from .execution.ray_cluster import ray_session
 from .output.dead_letter_reasons import NO_REASONS, reasons_of
 from .output.error_limit import check_at_the_end
 from .output.lease import Lease
-from .output.ledger import DEAD_LETTERS, Ledger
+from .output.ledger import Ledger
 from .output.run_report import Report, counted
 from .output.split_plan import Plan, Split
 from .planning.find_model import find_model, never_loads

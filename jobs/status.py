@@ -7,13 +7,14 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from pipemill.actors.output.layout import JOB, LEASE, PLAN
 from pipemill.actors.storage.filesystem import absolute
 
 from pipemill.errors import ConfigError
 
 from .output.dead_letter_reasons import NO_REASONS, lines_of, reasons_of
 from .output.lease import latest
-from .output.ledger import STATE, Ledger
+from .output.ledger import Ledger
 from .output.split_plan import Plan, RowEstimate, Split
 
 
@@ -116,7 +117,7 @@ def open_output(
     record, plan = ledger.read_job(), ledger.read_plan()
     if record is None or plan is None:
         raise ConfigError(
-            f"{output} is no output of pipemill: {STATE}/job.json and {STATE}/plan.parquet are not "
+            f"{output} is no output of pipemill: {JOB} and {PLAN} are not "
             "there. Name the folder that a run wrote to"
         )
     return ledger, record, plan
@@ -134,7 +135,7 @@ def _line(split: Split, footer: dict[str, Any] | None) -> dict[str, Any]:
 
 
 def _lease(ledger: Ledger) -> dict[str, Any] | None:
-    number, holder, _ = latest(ledger.filesystem, f"{ledger.root}/{STATE}/lease")
+    number, holder, _ = latest(ledger.filesystem, f"{ledger.root}/{LEASE}")
     if not number or holder is None or holder.released:
         return None
     lives = holder.lives()

@@ -10,12 +10,13 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pipemill.actors.output.layout import DEAD_LETTERS, STATE
 from pipemill.actors.output.part_file import Found, examine, from_ranges
 
 from pipemill.errors import told_if_interrupted
 
 from .measuring.verify_sample import Sampled, recompute
-from .output.ledger import DEAD_LETTERS, STATE, Ledger
+from .output.ledger import Ledger
 from .output.split_plan import Plan, Split
 from .status import open_output
 

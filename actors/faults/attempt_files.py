@@ -14,11 +14,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from ..output.layout import ATTEMPTS
 from ..storage.backoff import patiently
 from ..storage.filesystem import open_filesystem, write_whole
 from .attempts import AttemptError
-
-ATTEMPTS = "_pipemill/attempts"
 
 
 @dataclass(frozen=True)

@@ -92,3 +92,21 @@ def _digest(blocks: Iterable[Any]) -> str:
     for block in blocks:
         whole.update(block)
     return whole.hexdigest()[: len(_BLANK)]
+
+
+def append_columns(rows: pa.Table, added: pa.Table) -> pa.Table:
+    """Return the input's columns and the added ones.
+
+    An input column with the name of an added one becomes `input_NAME`.
+    """
+    taken = set(added.column_names)
+    names = []
+    for name in rows.column_names:
+        while name in taken:
+            name = f"input_{name}"
+        taken.add(name)
+        names.append(name)
+    joined = rows.rename_columns(names)
+    for field, column in zip(added.schema, added.columns, strict=True):
+        joined = joined.append_column(field, column)
+    return joined

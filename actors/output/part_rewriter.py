@@ -13,13 +13,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pipemill.jobs.output.ledger import DEAD_LETTERS
-from pipemill.jobs.planning.columns import beside
 
 from ..batch import Batch
 from ..sources import Source
 from ..storage.filesystem import open_filesystem, write_whole
-from .part_file import encode, from_ranges, read_notes, to_ranges
+from .layout import DEAD_LETTERS
+from .part_file import append_columns, encode, from_ranges, read_notes, to_ranges
 from .part_writer import PartSink
 
 # The number of each row in its split, on its way through the stages.
@@ -75,7 +74,7 @@ class Mending(PartSink):
     ) -> tuple[pa.Table, dict[str, Any]]:
         """The part with the answers of the batch's rows `live`, and what its footer says then."""
         assert batch.results is not None
-        new = beside(batch.rows.select(self.keep), batch.results).take(pa.array(live))
+        new = append_columns(batch.rows.select(self.keep), batch.results).take(pa.array(live))
         answered = batch.rows[ROW].to_numpy()[live]
         dead = from_ranges(notes["dead_rows"])
         there = np.arange(notes["rows"])

@@ -8,18 +8,16 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from pipemill.jobs.output.ledger import DEAD_LETTERS
-from pipemill.jobs.output.run_report import left_out
-from pipemill.jobs.planning.columns import beside
 
-from ..batch import Batch, RowError
+from ..batch import Batch, RowError, left_out
 from ..empty_answers import EMPTY
 from ..faults.attempt_files import AttemptFiles
 from ..sources.schemas.hf_features import Features, describe
 from ..storage.backoff import patiently
 from ..storage.filesystem import open_filesystem, write_whole
 from ..storage.media_files import holds_files
-from .part_file import encode, to_ranges
+from .layout import DEAD_LETTERS
+from .part_file import append_columns, encode, to_ranges
 
 
 @dataclass
@@ -63,7 +61,7 @@ class PartSink:
         elif patiently(lambda: filesystem.exists(letters), letters):
             filesystem.rm_file(letters)  # of an attempt that died before it wrote the part
         assert batch.results is not None
-        part = beside(batch.rows.select(self.keep), batch.results)
+        part = append_columns(batch.rows.select(self.keep), batch.results)
         if self.features:  # under the names that the part has
             names = zip(self.keep, part.column_names, strict=False)
             known = {new: self.features[old] for old, new in names if old in self.features}
@@ -111,5 +109,5 @@ class PartSink:
             }
         )
         told = [f.name for f in batch.rows.schema if f.name in self.keep or not holds_files(f)]
-        table = beside(batch.rows.select(told).take(pa.array(places)), why)
+        table = append_columns(batch.rows.select(told).take(pa.array(places)), why)
         return encode(table, {"split": split})

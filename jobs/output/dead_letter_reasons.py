@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pipemill.actors.output.layout import DEAD_LETTERS
 from pipemill.actors.output.part_file import from_ranges
 
-from .ledger import DEAD_LETTERS, Ledger
+from .ledger import Ledger
 from .split_plan import Plan, Split
 
 _FILES = 500  # of very many files of dead letters so many are read, from the first to the last

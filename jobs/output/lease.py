@@ -16,13 +16,13 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any, TypeVar
 
+from pipemill.actors.output.layout import LEASE
 from pipemill.actors.storage.filesystem import create_whole, open_filesystem, write_whole
 
 from pipemill.errors import ConfigError, RunError
 
 from ..execution.supervisor import command_pid
 from .lease_owner import Holder, now, this_process
-from .ledger import STATE
 
 BEAT_S = 3.0
 EXPIRY_S = 15.0  # of beats that did not come
@@ -40,7 +40,7 @@ class Lease:
     def __init__(self, path: str, options: Mapping[str, Any], verb: str = "run") -> None:
         self.path, self.verb = path, verb
         self.filesystem, root = open_filesystem(path, options)
-        self.folder = f"{root}/{STATE}/lease"
+        self.folder = f"{root}/{LEASE}"
         self.holder: Holder | None = None
         self.lost: str | None = None
         self._number = 0

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from pipemill.actors.batch import LEFT_OUT
+from pipemill.actors.output.layout import DEAD_LETTERS, JOB, PLAN
 from pipemill.actors.output.part_file import read_notes
 from pipemill.actors.storage.backoff import answered
 from pipemill.actors.storage.filesystem import open_filesystem, write_whole
@@ -17,11 +18,6 @@ from pipemill.errors import ConfigError, RunError
 
 from .split_plan import Plan, Split
 
-STATE = "_pipemill"
-DEAD_LETTERS = f"{STATE}/dead-letter"
-_JOB = f"{STATE}/job.json"
-_PLAN = f"{STATE}/plan.parquet"
-STORED_INPUT = f"{STATE}/input"
 _THREADS = 16
 
 T = TypeVar("T")
@@ -72,33 +68,33 @@ class Ledger:
 
     def state(self) -> tuple[bytes | None, ...]:
         """What a run finds when it begins, to be compared."""
-        return self.read(_JOB), self.read(_PLAN)
+        return self.read(JOB), self.read(PLAN)
 
     def read_plan(self) -> Plan | None:
-        data = self.read(_PLAN)
+        data = self.read(PLAN)
         if data is None:
             return None
         try:
             return Plan.from_bytes(data)
         except Exception as error:  # whatever it holds instead
-            raise self._damaged(_PLAN, error) from None
+            raise self._damaged(PLAN, error) from None
 
     def write_plan(self, plan: Plan) -> None:
-        self.write(_PLAN, plan.to_bytes())
+        self.write(PLAN, plan.to_bytes())
 
     def read_job(self) -> dict[str, Any] | None:
-        data = self.read(_JOB)
+        data = self.read(JOB)
         if data is None:
             return None
         try:
             record = json.loads(data)
             _ = record["job"], record["decides"]
         except (ValueError, TypeError, LookupError) as error:
-            raise self._damaged(_JOB, error) from None
+            raise self._damaged(JOB, error) from None
         return record
 
     def write_job(self, record: Mapping[str, Any]) -> None:
-        self.write(_JOB, json.dumps(record, indent=2, default=str).encode())
+        self.write(JOB, json.dumps(record, indent=2, default=str).encode())
 
     def files(self, inner: str = "") -> list[str]:
         """Names of what lies in the folder itself, or in one inside it."""

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from html import escape
 from typing import Any
 
-from pipemill.actors.batch import LEFT_OUT
+from pipemill.actors.batch import left_out
 
 from .dead_letter_reasons import Reasons, lines_of
 from .ledger import Ledger
@@ -148,12 +148,6 @@ class Report:
 
 def _rate(rows_per_second: float) -> str:
     return f"{rows_per_second:,.0f}" if rows_per_second >= 10 else f"{rows_per_second:.2g}"
-
-
-def left_out(work: Mapping[str, float]) -> dict[str, int] | None:
-    """The field `left_out` of what was counted, if anything was left out."""
-    names = [name for name in work if name.startswith(LEFT_OUT)]
-    return {name.removeprefix(LEFT_OUT): int(work[name]) for name in names} or None
 
 
 def counted(whole: Mapping[str, int], reasons: Reasons) -> dict[str, Any]:

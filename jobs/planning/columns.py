@@ -191,21 +191,6 @@ def check_writable(schema: pa.Schema) -> None:
             ) from None
 
 
-def beside(rows: pa.Table, added: pa.Table) -> pa.Table:
-    """Input columns, then added ones; an input column of an added one's name is `input_NAME`."""
-    taken = set(added.column_names)
-    names = []
-    for name in rows.column_names:
-        while name in taken:
-            name = f"input_{name}"
-        taken.add(name)
-        names.append(name)
-    joined = rows.rename_columns(names)
-    for field, column in zip(added.schema, added.columns, strict=True):
-        joined = joined.append_column(field, column)
-    return joined
-
-
 def _check_type(task: str, column: Column, field: pa.Field) -> None:
     if not fits(column.kind, field.type):
         plain = column.kind == "text" and not pa.types.is_nested(field.type)

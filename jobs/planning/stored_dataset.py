@@ -9,13 +9,14 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pipemill.actors.output.layout import STORED_INPUT
 from pipemill.actors.sources.schemas.file_schemas import plain, shaped
 
 from pipemill.errors import ConfigError
 
 from ..config import hf_dataset
 from ..config.job import Job
-from ..output.ledger import STORED_INPUT, Ledger
+from ..output.ledger import Ledger
 
 _ROWS, _ROWS_WITH_FILES = 1000, 50
 _SHARD_BYTES = 128 * 2**20
