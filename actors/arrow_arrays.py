@@ -7,21 +7,21 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 
-def one_array(values: pa.Array | pa.ChunkedArray) -> pa.Array:
+def combine_chunks(values: pa.Array | pa.ChunkedArray) -> pa.Array:
     """A single array: two adjacent chunks of one column are no boundary that means anything."""
     if isinstance(values, pa.ChunkedArray):
         return pa.concat_arrays(values.chunks) if values.num_chunks else pa.array([], values.type)
     return values
 
 
-def each(items: np.ndarray, values: pa.Array | pa.ChunkedArray) -> pa.Array:
+def check_length(items: np.ndarray, values: pa.Array | pa.ChunkedArray) -> pa.Array:
     """One value per item, or an error: a missing one would shift the answers of all that follow."""
     if len(values) != len(items):
         raise ValueError(f"{len(values)} values for {len(items)} items")
-    return one_array(values)
+    return combine_chunks(values)
 
 
-def numbers(chunks: pa.StructArray, name: str) -> np.ndarray:
+def field_values(chunks: pa.StructArray, name: str) -> np.ndarray:
     """That field of each chunk."""
     return chunks.field(name).to_numpy(zero_copy_only=False)
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pyarrow as pa
 
-from .said import said
+from pipemill.errors import error_message
 
 # Before the name of a key, in what a batch counts.
 LEFT_OUT = "left_out_"
@@ -25,7 +25,7 @@ class Failure:
 
     @classmethod
     def of(cls, stage: str, error: BaseException) -> Failure:
-        return cls(stage, type(error).__name__, said(error)[:2000])
+        return cls(stage, type(error).__name__, error_message(error)[:2000])
 
 
 class RowError(RuntimeError):
@@ -52,23 +52,23 @@ class Batch:
     work: dict[str, float] = field(default_factory=dict)
     results: pa.Table | None = None
 
-    def live(self) -> np.ndarray:
+    def ok_rows(self) -> np.ndarray:
         """Numbers of the rows that have not failed."""
         alive = np.ones(self.rows.num_rows, dtype=bool)
         alive[list(self.failures)] = False
         return np.flatnonzero(alive)
 
-    def fail(self, stage: str, row: int, error: BaseException) -> None:
+    def add_failure(self, stage: str, row: int, error: BaseException) -> None:
         self.failures.setdefault(row, Failure.of(stage, error))
 
-    def count(self, **amounts: float) -> None:
+    def add_stats(self, **amounts: float) -> None:
         for name, amount in amounts.items():
             self.work[name] = self.work.get(name, 0) + amount
 
     def leave_out(self, rows: Mapping[str, int]) -> None:
         """Count rows with a value that no column holds, by the value's key."""
         for name, count in rows.items():
-            self.count(**{LEFT_OUT + name.encode(errors="replace").decode(): count})
+            self.add_stats(**{LEFT_OUT + name.encode(errors="replace").decode(): count})
 
     def to_bytes(self) -> bytes:
         """For the way between two Ray operators: one value, which no block boundary can cut."""

@@ -8,11 +8,11 @@ import pyarrow as pa
 from pyarrow import types
 
 
-def fits(kind: str, type: pa.DataType) -> bool:
+def matches(kind: str, type: pa.DataType) -> bool:
     return _KINDS[kind][0](type)
 
 
-def wanted(kind: str) -> str:
+def describe(kind: str) -> str:
     """What a column of this kind holds, for messages."""
     return _KINDS[kind][1]
 

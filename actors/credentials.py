@@ -41,7 +41,7 @@ class Credentials:
         return f"Credentials({', '.join(name for name, _ in self.variables)})"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _taken_over, (self.variables,)
+        return _set_credentials, (self.variables,)
 
 
 @dataclass(frozen=True)
@@ -55,12 +55,12 @@ class WithCredentials:
         return self.load()
 
 
-def _taken_over(variables: tuple[tuple[str, str], ...]) -> Credentials:
-    os.environ.update(lacking(dict(variables), os.environ))
+def _set_credentials(variables: tuple[tuple[str, str], ...]) -> Credentials:
+    os.environ.update(missing_credentials(dict(variables), os.environ))
     return Credentials(variables)
 
 
-def lacking(given: Mapping[str, str], there: Mapping[str, str]) -> dict[str, str]:
+def missing_credentials(given: Mapping[str, str], there: Mapping[str, str]) -> dict[str, str]:
     """Return what an environment lacks of the given variables."""
     known = [names for names in _IDENTITIES if any(name.startswith(names) for name in there)]
     return {

@@ -12,7 +12,7 @@ import pyarrow as pa
 Outputs: TypeAlias = pa.Array | Callable[[], pa.Array]
 
 
-def on_host(tensor: Any, shaped: Callable[[np.ndarray], pa.Array]) -> Outputs:
+def to_host_async(tensor: Any, shaped: Callable[[np.ndarray], pa.Array]) -> Outputs:
     """`shaped` of the tensor as a float32 array.
 
     A GPU (untried: none was at hand) copies into pinned memory in its own time, and goes on with
@@ -35,7 +35,7 @@ def on_host(tensor: Any, shaped: Callable[[np.ndarray], pa.Array]) -> Outputs:
     return arrived
 
 
-def on_device(array: np.ndarray, device: Any) -> Any:
+def to_device(array: np.ndarray, device: Any) -> Any:
     """A tensor of it; to a GPU from pinned memory: only from there does the host not wait."""
     import torch
 

@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from .arrow_arrays import one_array
+from .arrow_arrays import combine_chunks
 
 # What is counted; where there is none of it, nothing is said.
 EMPTY = ("nan_rows", "null_answers")
@@ -22,7 +22,7 @@ def count_empty(results: pa.Table, live: np.ndarray) -> dict[str, int]:
     odd = np.zeros(results.num_rows, dtype=bool)
     for column in results.columns:
         if _holds_floats(column.type):
-            odd |= _not_finite(one_array(column))
+            odd |= _not_finite(combine_chunks(column))
     counts = {
         "nan_rows": int(np.count_nonzero(odd[live])),
         "null_answers": int(np.count_nonzero(_missing(results)[live])),
@@ -31,7 +31,7 @@ def count_empty(results: pa.Table, live: np.ndarray) -> dict[str, int]:
 
 
 def _missing(results: pa.Table) -> np.ndarray:
-    first, name = one_array(results.column(0)), results.column_names[0]
+    first, name = combine_chunks(results.column(0)), results.column_names[0]
     missing = first.is_null()
     if name == _ANSWERS and pa.types.is_list(first.type):
         missing = pc.or_(missing, pc.equal(pc.fill_null(pc.list_value_length(first), 0), 0))

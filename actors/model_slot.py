@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from .compute.stages import Stages
-from .faults.attempts import DEATHS_LOADING, AttemptError, Attempts, attempt
+from .faults.attempts import DEATHS_LOADING, AttemptError, Attempts, track_attempt
 from .faults.load_errors import LoadError
-from .faults.out_of_memory import free
+from .faults.out_of_memory import empty_caches
 
 
-class Resident:
+class ModelSlot:
     """A task loaded once, used by several calls at a time, or put away while one has the device.
 
     load: loads it.
@@ -53,7 +53,7 @@ class Resident:
                 self._turn.notify_all()
 
     @contextmanager
-    def put_away(self) -> Iterator[None]:
+    def unloaded(self) -> Iterator[None]:
         """Waits for the calls that use it, and frees what it holds: two models at once may be
         more than the memory has, and then innocent rows would seem to kill."""
         with self._turn:
@@ -62,7 +62,7 @@ class Resident:
             self._waiting -= 1
             self._alone = True
             self._stages = None
-        free()
+        empty_caches()
         try:
             yield
         finally:
@@ -89,7 +89,7 @@ class Resident:
                 f"loading failed: the process died {len(self._deaths)} times in a row while it "
                 "loaded the model (out of memory?)"
             )
-        with attempt(self._attempts, self._loader):
+        with track_attempt(self._attempts, self._loader):
             stages = self._load()
         self._attempts.end(self._deaths)
         self._deaths = []

@@ -77,7 +77,7 @@ class Parameter:
     keys: Mapping[str, Parameter] | None = None
     more: bool = False
 
-    def taken(self, name: str, value: Any) -> Any:
+    def validate(self, name: str, value: Any) -> Any:
         """The value as the task takes it. Raises ValueError for one that can't be right."""
         for choice in self.choices:
             # 1 is equal to True, and is a number where a kind is named.
@@ -117,7 +117,7 @@ class Parameter:
             if self.count is not None and len(value) != self.count:
                 raise self._wrong(name, value)
             if self.each is not None:
-                return [self.each.taken(f"{name}[{i}]", one) for i, one in enumerate(value)]
+                return [self.each.validate(f"{name}[{i}]", one) for i, one in enumerate(value)]
         if isinstance(value, dict) and self.keys is not None:
             return {key: self._of_key(name, key, one) for key, one in value.items()}
         return value
@@ -125,9 +125,9 @@ class Parameter:
     def _of_key(self, name: str, key: Any, value: Any) -> Any:
         known = (self.keys or {}).get(key)
         if known is not None:
-            if value is None and not known.takes_null:
+            if value is None and not known.nullable:
                 return value  # says nothing
-            return known.taken(f"{name}: {key}", value)
+            return known.validate(f"{name}: {key}", value)
         if self.more and isinstance(key, str):
             return value
         raise ValueError(f"{name} takes {', '.join(self.keys or {})}, not {key!r}")
@@ -138,7 +138,7 @@ class Parameter:
         return ValueError(f"{name} is {self.wanted()}, not {shown}")
 
     @property
-    def takes_null(self) -> bool:
+    def nullable(self) -> bool:
         """Whether null means something else than that nothing was given."""
         return None in self.choices or self.kind == "any" or "null" in self.kind.split("|")
 

@@ -9,25 +9,25 @@ from typing import Any, Protocol
 
 import pyarrow as pa
 
+from pipemill.errors import StoreError, error_message
+
 from .batch import Batch, RowError
 from .compute.stages import Stages
-from .faults.attempts import AttemptError, Attempts, any_suspects, tried
-from .faults.bisect import is_rows_fault
-from .faults.isolated_process import Child
+from .faults.attempts import AttemptError, Attempts, has_suspects, run_attempt
+from .faults.bisect import is_row_error
+from .faults.isolated_process import IsolatedProcess
 from .faults.load_errors import LoadError
-from .faults.poison_rows import HopelessSplit, Isolation
-from .model_slot import Resident
-from .said import said
-from .store import StoreError
+from .faults.poison_rows import CrashIsolator, UnprocessableSplit
+from .model_slot import ModelSlot
 
 Split = dict[str, Any]
-Line = dict[str, Any]
+SplitResult = dict[str, Any]
 
 # What stops a run for good: the model can't be loaded, or a row failed where none may.
 MODEL, ROW = "model", "row"
 
 # What travels between the operators, and at the end to the driver: one row per split.
-LINE = pa.schema(
+SPLIT_RESULT_SCHEMA = pa.schema(
     [
         ("split", pa.string()),
         ("rows", pa.int64()),  # null for a split that was done already
@@ -67,22 +67,25 @@ class FusedWorker:
         self.model = _Model(load, sink.attempts())
 
     def __call__(self, table: pa.Table) -> pa.Table:
-        return _each_split(table, self._process)
+        return process_splits(table, self._process)
 
-    def _process(self, split: Split, _: bytes | None) -> Line:
+    def _process(self, split: Split, _: bytes | None) -> SplitResult:
         # Ray may run a task again after its part was written.
         if self.sink.is_done(split):
             return {}
         return self.model.tried(split, lambda: self._usual(split), lambda: self._isolated(split))
 
-    def _usual(self, split: Split) -> Line:
+    def _usual(self, split: Split) -> SplitResult:
         batch = self.source.read(split)
         with self.model.resident.stages() as stages:
             batch = stages.process(batch)
         return _write(self.sink, split, batch)
 
-    def _isolated(self, split: Split) -> Line:
-        with self.model.resident.put_away(), _isolation(self.load, self.source) as isolation:
+    def _isolated(self, split: Split) -> SplitResult:
+        with (
+            self.model.resident.unloaded(),
+            _isolate_in_process(self.load, self.source) as isolation,
+        ):
             batch = isolation.read(split)
             batch = isolation.run(("expand", "forward", "regroup"), batch)
         return _write(self.sink, split, batch)
@@ -95,23 +98,23 @@ class ExpandWorker:
         self.load, self.source, self.sink = load, source, sink
 
     def __call__(self, table: pa.Table) -> pa.Table:
-        return _each_split(table, self._process)
+        return process_splits(table, self._process)
 
-    def _process(self, split: Split, _: bytes | None) -> Line:
+    def _process(self, split: Split, _: bytes | None) -> SplitResult:
         if self.sink.is_done(split):
             return {}
         attempts = self.sink.attempts()
         # Listed for every split: Ray runs a task that died in any process, however old.
-        return tried(
+        return run_attempt(
             attempts,
             attempts.names(),
             split["part"],
-            lambda: {"payload": _once(self.load).expand(self.source.read(split)).to_bytes()},
+            lambda: {"payload": _load_once(self.load).expand(self.source.read(split)).to_bytes()},
             lambda: self._isolated(split),
         )
 
-    def _isolated(self, split: Split) -> Line:
-        with _isolation(self.load, self.source) as isolation:
+    def _isolated(self, split: Split) -> SplitResult:
+        with _isolate_in_process(self.load, self.source) as isolation:
             return {"payload": isolation.run(("expand",), isolation.read(split)).to_bytes()}
 
 
@@ -123,20 +126,20 @@ class ForwardWorker:
         self.model = _Model(load, attempts)
 
     def __call__(self, table: pa.Table) -> pa.Table:
-        return _each_split(table, self._process)
+        return process_splits(table, self._process)
 
-    def _process(self, split: Split, payload: bytes | None) -> Line:
+    def _process(self, split: Split, payload: bytes | None) -> SplitResult:
         if payload is None:
             return {}
         batch = Batch.from_bytes(payload)
         return self.model.tried(split, lambda: self._usual(batch), lambda: self._isolated(batch))
 
-    def _usual(self, batch: Batch) -> Line:
+    def _usual(self, batch: Batch) -> SplitResult:
         with self.model.resident.stages() as stages:
             return {"payload": stages.forward(batch).to_bytes()}
 
-    def _isolated(self, batch: Batch) -> Line:
-        with self.model.resident.put_away(), _isolation(self.load) as isolation:
+    def _isolated(self, batch: Batch) -> SplitResult:
+        with self.model.resident.unloaded(), _isolate_in_process(self.load) as isolation:
             return {"payload": isolation.run(("forward",), batch).to_bytes()}
 
 
@@ -147,22 +150,22 @@ class RegroupWorker:
         self.load, self.sink = load, sink
 
     def __call__(self, table: pa.Table) -> pa.Table:
-        return _each_split(table, self._process)
+        return process_splits(table, self._process)
 
-    def _process(self, split: Split, payload: bytes | None) -> Line:
+    def _process(self, split: Split, payload: bytes | None) -> SplitResult:
         if payload is None:
             return {}
         attempts, batch = self.sink.attempts(), Batch.from_bytes(payload)
-        return tried(
+        return run_attempt(
             attempts,
             attempts.names(),
             split["part"],
-            lambda: _write(self.sink, split, _once(self.load).regroup(batch)),
+            lambda: _write(self.sink, split, _load_once(self.load).regroup(batch)),
             lambda: self._isolated(split, batch),
         )
 
-    def _isolated(self, split: Split, batch: Batch) -> Line:
-        with _isolation(self.load) as isolation:
+    def _isolated(self, split: Split, batch: Batch) -> SplitResult:
+        with _isolate_in_process(self.load) as isolation:
             batch = isolation.run(("regroup",), batch)
         return _write(self.sink, split, batch)
 
@@ -179,26 +182,28 @@ class _Model:
             self.seen = attempts.names()
         except Exception:  # Ray would start the actor again for ever; writing says what is wrong
             self.seen = []
-        self.resident = Resident(load, attempts, self.seen)
+        self.resident = ModelSlot(load, attempts, self.seen)
         # With suspects about the model waits for the first split that is none.
-        if not any_suspects(self.seen):
+        if not has_suspects(self.seen):
             self.resident.load()
 
-    def tried(self, split: Split, usual: Callable[[], Line], isolated: Callable[[], Line]) -> Line:
-        return tried(self.attempts, self.seen, split["part"], usual, isolated)
+    def tried(
+        self, split: Split, usual: Callable[[], SplitResult], isolated: Callable[[], SplitResult]
+    ) -> SplitResult:
+        return run_attempt(self.attempts, self.seen, split["part"], usual, isolated)
 
 
-def _isolation(load: Load, source: Source | None = None) -> Isolation:
-    return Isolation(lambda: Child(load, source))
+def _isolate_in_process(load: Load, source: Source | None = None) -> CrashIsolator:
+    return CrashIsolator(lambda: IsolatedProcess(load, source))
 
 
 @lru_cache(maxsize=1)
-def _once(load: Load) -> Stages:
+def _load_once(load: Load) -> Stages:
     """Ray tasks have no constructor: what they load stays in their process."""
-    return loaded(load)
+    return load_stages(load)
 
 
-def loaded(load: Load) -> Stages:
+def load_stages(load: Load) -> Stages:
     """The loaded task. Raises LoadError."""
     try:
         return load()
@@ -206,14 +211,15 @@ def loaded(load: Load) -> Stages:
         raise LoadError.of(error) from None
 
 
-def _write(sink: Sink, split: Split, batch: Batch) -> Line:
+def _write(sink: Sink, split: Split, batch: Batch) -> SplitResult:
     try:
         sink.write(split, batch)
     except RowError as error:
-        return {"error": said(error), "fatal": True, "cause": ROW}
+        return {"error": error_message(error), "fatal": True, "cause": ROW}
     except Exception as error:
+        reason = f"{type(error).__name__}: {error_message(error)}"
         return {
-            "error": f"the part could not be written: {type(error).__name__}: {said(error)}",
+            "error": f"the part could not be written: {reason}",
             "fatal": True,
         }
     failures = [(row, batch.failures[row]) for row in sorted(batch.failures)[:3]]
@@ -226,30 +232,32 @@ def _write(sink: Sink, split: Split, batch: Batch) -> Line:
 
 
 # Of which the next split would die, too.
-_FATAL = (LoadError, AttemptError, HopelessSplit, StoreError)
+_FATAL = (LoadError, AttemptError, UnprocessableSplit, StoreError)
 
 
-def _said(error: BaseException) -> str:
-    message = said(error)
+def _describe_error(error: BaseException) -> str:
+    message = error_message(error)
     return message if isinstance(error, _FATAL) else f"{type(error).__name__}: {message}"
 
 
-def _each_split(table: pa.Table, process: Callable[[Split, bytes | None], Line]) -> pa.Table:
+def process_splits(
+    table: pa.Table, process: Callable[[Split, bytes | None], SplitResult]
+) -> pa.Table:
     """Processes the splits of a Ray batch. An exception becomes the split's `error`.
 
     None may reach Ray, whose answers are to lose the block, stop the job, or retry for ever.
     """
     lines = []
     for row in table.to_pylist():
-        line: Line = row
+        line: SplitResult = row
         if row.get("error") is None:
             try:
                 line = process(json.loads(row["split"]), row.get("payload"))
             except (KeyboardInterrupt, SystemExit):
                 raise
             except BaseException as error:
-                fatal = isinstance(error, _FATAL) or not is_rows_fault(error)
+                fatal = isinstance(error, _FATAL) or not is_row_error(error)
                 cause = MODEL if isinstance(error, LoadError) and error.for_good else None
-                line = {"error": _said(error), "fatal": fatal, "cause": cause}
+                line = {"error": _describe_error(error), "fatal": fatal, "cause": cause}
         lines.append({**line, "split": row["split"]})
-    return pa.Table.from_pylist(lines, schema=LINE)
+    return pa.Table.from_pylist(lines, schema=SPLIT_RESULT_SCHEMA)

@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pyarrow as pa
-from pipemill.actors.output.part_file import encode
+from pipemill.actors.output.part_file import encode_part
 from pipemill.actors.sources.split_size import row_ranges
 from pipemill.actors.storage.listing import InputFile
 from pipemill.jobs.output.ledger import STATE, Ledger
@@ -72,7 +72,7 @@ def ledger(parts: int, folder: str) -> Seconds:
     book.write_job({"job": {"task": "text-classification"}, "decides": {}})
     for split in made.splits[:-10]:
         table = pa.table({"text": ["a"], "label": ["b"]})
-        data = encode(table, {"split": split.number, "rows": 100, "dead": 0, "dead_rows": []})
+        data = encode_part(table, {"split": split.number, "rows": 100, "dead": 0, "dead_rows": []})
         Path(folder, split.part).write_bytes(data)
     with timed(seconds, "list"):
         exist = book.parts()

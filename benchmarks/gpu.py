@@ -127,7 +127,7 @@ def peak() -> float | None:
 def alone(name: str, task: str, model: str, texts: list[str]) -> dict[str, Any]:
     """The forward pass on prepared streams, for several budgets, and the stages one by one."""
     import torch
-    from pipemill.actors.arrow_arrays import numbers
+    from pipemill.actors.arrow_arrays import field_values
     from pipemill.actors.batch import Batch
     from pipemill.actors.compute.micro_batches import micro_batches
     from pipemill.actors.compute.stages import CHUNKS
@@ -154,7 +154,7 @@ def alone(name: str, task: str, model: str, texts: list[str]) -> dict[str, Any]:
     batch = stages.expand(Batch(pa.table({"text": texts})))
     told["expand_s"] = round(time.perf_counter() - began, 3)
     chunks = batch.rows[CHUNKS].combine_chunks().flatten()
-    sizes = numbers(chunks, "size")
+    sizes = field_values(chunks, "size")
     tokens = int(sizes.sum())
     told |= {"rows": len(texts), "tokens": tokens}
     told["expand_tokens_per_s"] = round(tokens / told["expand_s"])

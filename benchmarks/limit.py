@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.dataset as ds
-from pipemill.actors.arrow_arrays import numbers
+from pipemill.actors.arrow_arrays import field_values
 from pipemill.actors.batch import Batch
 from pipemill.actors.compute.micro_batches import micro_batches
 from pipemill.actors.compute.stages import CHUNKS
@@ -39,7 +39,7 @@ def prepared(stages, texts: list[str]) -> list[tuple[dict[str, np.ndarray], np.n
     """Each micro-batch's columns and lengths."""
     batch = stages.expand(Batch(pa.table({"text": texts})))
     chunks = batch.rows[CHUNKS].combine_chunks().flatten()
-    sizes = numbers(chunks, "size")
+    sizes = field_values(chunks, "size")
     streams = []
     for cut in micro_batches(sizes, BUDGET, padded=False):
         some = chunks.take(pa.array(cut))

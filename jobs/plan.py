@@ -7,15 +7,15 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from pipemill.actors.arrow_arrays import numbers
-from pipemill.actors.compute.deduplicate import first_of_each
+from pipemill.actors.arrow_arrays import field_values
+from pipemill.actors.compute.deduplicate import deduplicate_chunks
 from pipemill.actors.compute.micro_batches import micro_batches, padded_size
 
 from pipemill.errors import RunError
 
 from .config.job import Job
 from .measuring.benchmark import measure_budget
-from .measuring.trial import Trial, try_out
+from .measuring.trial import Trial, start_trial
 from .tune import best_budget, budgets
 
 _BATCH = 32  # rows of a batch, as one writes it without further thought
@@ -23,7 +23,7 @@ _BAR = 40  # characters
 
 
 @dataclass(frozen=True, kw_only=True)
-class Forecast:
+class JobEstimate:
     """Of a job, from a sample of its rows.
 
     rows: of the whole input, as far as is known. sampled, failed: rows that were read, and those
@@ -98,12 +98,12 @@ class Forecast:
         ]
 
 
-def forecast(job: Job, rows: int, seconds: float) -> Forecast:
+def estimate(job: Job, rows: int, seconds: float) -> JobEstimate:
     """Computes some of so many rows: for each of a few budgets at most `seconds`. Writes nothing.
 
     Raises ConfigError for a job that can't run, RunError if no row could be computed.
     """
-    trial = try_out(job, rows)
+    trial = start_trial(job, rows)
     fixed = job.batching.max_tokens
     tried = budgets(trial) if fixed == "auto" else [fixed]
     settings = [measure_budget(trial, budget, trial.packs, seconds) for budget in tried]
@@ -115,7 +115,7 @@ def forecast(job: Job, rows: int, seconds: float) -> Forecast:
     actors = trial.prepared.job.actors
     gpus, most = actors.gpus_each, actors.max
     lost, sizes = trial.lost, trial.sizes
-    return Forecast(
+    return JobEstimate(
         rows=whole,
         sampled=trial.rows.num_rows + trial.failed,
         failed=trial.failed,
@@ -124,7 +124,7 @@ def forecast(job: Job, rows: int, seconds: float) -> Forecast:
         lengths=histogram(tokens_of_rows(trial)),
         truncated={"rows": int(np.count_nonzero(lost)), "tokens": int(lost.sum())},
         padding=_padding(trial, best),
-        duplicates=1 - len(first_of_each(trial.chunks)[0]) / len(sizes),
+        duplicates=1 - len(deduplicate_chunks(trial.chunks)[0]) / len(sizes),
         rows_per_second=rate,
         seconds=whole / rate,
         gpu_hours=whole / rate * gpus / 3600 if gpus else None,
@@ -153,7 +153,7 @@ def _padding(trial: Trial, budget: int) -> dict[str, Any]:
     sizes = trial.sizes
     in_order = [np.arange(i, min(i + _BATCH, len(sizes))) for i in range(0, len(sizes), _BATCH)]
     chunks = trial.chunks
-    groups = numbers(chunks, "group") if chunks.type.get_field_index("group") >= 0 else None
+    groups = field_values(chunks, "group") if chunks.type.get_field_index("group") >= 0 else None
     ways = {
         f"in batches of {_BATCH}": padded_size(sizes, in_order),
         "sorted": padded_size(sizes, micro_batches(sizes, budget, groups)),

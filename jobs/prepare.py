@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 from pipemill.actors.output.layout import STATE
 from pipemill.actors.output.part_writer import PartSink
-from pipemill.actors.sources import Piece, Source, open_source
+from pipemill.actors.sources import Source, SplitRange, open_source
 from pipemill.actors.sources.bad_file import NothingToRead
 from pipemill.actors.sources.reading import Reading
 from pipemill.actors.sources.schemas.hf_features import features_of
@@ -30,9 +30,9 @@ from .config.arrow_types import schema_from
 from .config.hf_dataset import is_dataset
 from .config.job import Job
 from .execution.devices import choose_device
-from .execution.placement import choose
+from .execution.placement import choose_placement
 from .execution.single_process import is_small
-from .output.job_record import remembered
+from .output.job_record import load_token_budget
 from .output.lease import Lease
 from .output.ledger import Ledger
 from .output.split_plan import NOTHING, Plan
@@ -48,25 +48,25 @@ from .planning.columns import (
     with_needed,
 )
 from .planning.find_inputs import list_files
-from .planning.find_model import check_fit, digest_model, locate_model
-from .planning.fingerprint import check_same, deciding, fingerprint
-from .planning.infer_parameters import settled_parameters
+from .planning.find_model import check_fit, digest_model, resolve_model_path
+from .planning.fingerprint import check_fingerprint, fingerprint, fingerprint_fields
+from .planning.infer_parameters import infer_parameters
 from .planning.media_roots import media_access
-from .planning.model_conventions import model_says, root_of
+from .planning.model_conventions import read_conventions, root_of
 from .planning.requirements import check_early_requirements, check_requirements
 from .planning.resolve_task import (
+    choose_dtype,
+    column_kinds,
     inputs_of,
     parameters_of,
-    wanted_dtype,
-    wanted_kinds,
-    wanted_task,
+    resolve_task,
     with_inputs,
 )
 from .planning.stored_dataset import is_stored, needs_storing, with_stored_dataset
 
 
 @dataclass(frozen=True, kw_only=True)
-class Prepared:
+class PreparedJob:
     """A job that can run: what to load, what to read, where to write, and what is planned."""
 
     job: Job  # with the device that was chosen
@@ -81,14 +81,14 @@ class Prepared:
     pooling: str | None = None  # how vectors are made, in words
 
 
-def prepare(job: Job, lease: Lease | None = None) -> Prepared:
+def prepare(job: Job, lease: Lease | None = None) -> PreparedJob:
     """lease: taken before anything is written, and where something is left to do."""
     if f"{absolute(job.output.path)}/".startswith(f"{absolute(job.model.path).rstrip('/')}/"):
         raise ConfigError(
             f"output.path {job.output.path} lies in the model's folder, of which every file "
             "decides the results: name a folder elsewhere"
         )
-    located = locate_model(job.model)
+    located = resolve_model_path(job.model)
     ledger = Ledger(absolute(job.output.path), job.output.storage_options)
     record = ledger.read_job()
     if record is None:  # before all weights are read for their digest
@@ -96,10 +96,10 @@ def prepare(job: Job, lease: Lease | None = None) -> Prepared:
     job = choose_device(job, located)
     path, revision = located
     weights = digest_model(job.model, revision)
-    kind, own = wanted_task(job, path)
-    followed = model_says(job, kind, (path, revision)).followed.decides
-    dtype = wanted_dtype(job, kind, own, record if ledger.parts() else None)
-    decides = deciding(job, kind.name, dtype, weights, followed)
+    kind, own = resolve_task(job, path)
+    followed = read_conventions(job, kind, (path, revision)).followed.decides
+    dtype = choose_dtype(job, kind, own, record if ledger.parts() else None)
+    decides = fingerprint_fields(job, kind.name, dtype, weights, followed)
     seen = ledger.state()
     known = _is_known(job, ledger, decides)
     stores = lease is not None and needs_storing(job, ledger)
@@ -110,13 +110,13 @@ def prepare(job: Job, lease: Lease | None = None) -> Prepared:
     stored = ledger.read_plan() if known else None
     reads = set(source_names(kind.inputs, job.input.columns).values())
     plan, changed = _planned(planned, ledger, stored, reads, _reading(planned, kind))
-    prepared = assemble(planned, plan, ledger, decides, (path, revision))
+    prepared = build_prepared_job(planned, plan, ledger, decides, (path, revision))
     if plan.is_of_nothing and prepared.asks_sample:
         raise ConfigError(
             f"the input has no rows, and which columns {kind.name} adds only answers to rows show: "
             "declare them in output.schema"
         )
-    if known and (tokens := remembered(planned, ledger)):
+    if known and (tokens := load_token_budget(planned, ledger)):
         prepared = replace(prepared, load=replace(prepared.load, max_tokens=tokens))
     exist = ledger.parts()
     to_do = changed or not known or any(split.part not in exist for split in plan.splits)
@@ -141,7 +141,7 @@ def prepare(job: Job, lease: Lease | None = None) -> Prepared:
     return prepared
 
 
-def look(job: Job) -> Prepared:
+def prepare_without_output(job: Job) -> PreparedJob:
     """The job planned as if for an empty output; of the output nothing is read or written.
 
     The model is not compiled: for a few rows that would be most of the time.
@@ -149,29 +149,29 @@ def look(job: Job) -> Prepared:
     if is_dataset(job.input.path):
         raise ConfigError("a datasets.Dataset is read from a run's output: name its files instead")
     ledger = Ledger(absolute(job.output.path), job.output.storage_options)
-    model = locate_model(job.model)
+    model = resolve_model_path(job.model)
     check_early_requirements(job, model, "local")
     job = choose_device(job, model, here=True)
-    kind, own = wanted_task(job, model[0])
+    kind, own = resolve_task(job, model[0])
     _check_fit(job, kind, own, model, here=True)
     plan, _ = _planned(job, ledger, None, set(), _reading(job, kind))
-    prepared = assemble(job, plan, ledger, {}, model)
+    prepared = build_prepared_job(job, plan, ledger, {}, model)
     check_requirements(job, model, dict(prepared.load.columns), "local")
     return replace(prepared, load=replace(prepared.load, compiles=False))
 
 
-def assemble(
+def build_prepared_job(
     job: Job, plan: Plan, ledger: Ledger, decides: dict[str, Any], model: tuple[str, str | None]
-) -> Prepared:
+) -> PreparedJob:
     """A job over its plan; writes nothing. model: path and revision."""
     path, _ = model
-    kind, own = wanted_task(job, path)
+    kind, own = resolve_task(job, path)
     schema = plan.schema
     if plan.format == "webdataset":
         merged = merged_columns(schema, filter(None, job.input.columns.values()))
         schema = pa.schema([*schema, *merged], metadata=schema.metadata)
     kind = with_inputs(kind, schema)
-    says = model_says(job, kind, model, decides)
+    says = read_conventions(job, kind, model, decides)
     parameters = parameters_of(job, kind)
     inputs = inputs_of(kind, parameters)
     if plan.is_of_nothing and plan.format in ("jsonl", "webdataset"):
@@ -189,9 +189,9 @@ def assemble(
     reading = replace(_reading(job, kind), known=tuple(plan.schema.names))
     source = open_source(plan.format, job.input.storage_options, read, reading)
     if plan.settled is None:
-        plan.settled = settled_parameters(kind, parameters, path, source, plan.splits, columns)
+        plan.settled = infer_parameters(kind, parameters, path, source, plan.splits, columns)
     settled = {n: value for n, value in plan.settled.items() if parameters.get(n) is None}
-    return Prepared(
+    return PreparedJob(
         job=job,
         plan=plan,
         ledger=ledger,
@@ -209,7 +209,7 @@ def assemble(
             features=features_of(plan.schema.metadata),
             footer={"job": kind.name, "fingerprint": fingerprint(decides)},
         ),
-        placement=choose(
+        placement=choose_placement(
             job.actors.placement, [ledger.path, *(s.path for s in plan.splits[:1])], kind
         ),
         asks_sample=plan.results is None and (own or kind.results is None),
@@ -223,7 +223,7 @@ def _check_fit(
     """Raise ConfigError for a model that can't do the task. model: path and revision."""
     load = LoadTask(
         task=kind.name,
-        model=_model(job, model, wanted_dtype(job, kind, own)),
+        model=_model(job, model, choose_dtype(job, kind, own)),
         columns=tuple(_mapped(job).items()),
         own=own,
     )
@@ -248,7 +248,7 @@ def _load(
     tokens = job.batching.max_tokens
     return LoadTask(
         task=kind.name,
-        model=_model(job, model, decides.get("model.dtype") or wanted_dtype(job, kind, own)),
+        model=_model(job, model, decides.get("model.dtype") or choose_dtype(job, kind, own)),
         columns=tuple(columns.items()),
         parameters=json.dumps(parameters),
         max_tokens=None if tokens == "auto" else tokens,
@@ -283,7 +283,7 @@ def _is_known(job: Job, ledger: Ledger, decides: dict[str, Any]) -> bool:
         return False
     # A job that has done nothing yet may be changed.
     if record["decides"] != decides and ledger.parts():
-        check_same(record, decides, job, ledger.path)
+        check_fingerprint(record, decides, job, ledger.path)
     return record["decides"] == decides
 
 
@@ -300,7 +300,7 @@ def _reading(job: Job, kind: Any) -> Reading:
     """What the input's values are wanted as."""
     types = schema_from(job.input.schema, "input.schema") if job.input.schema is not None else []
     return Reading(
-        kinds=wanted_kinds(kind, parameters_of(job, kind), job.input.columns),
+        kinds=column_kinds(kind, parameters_of(job, kind), job.input.columns),
         types={field.name: field.type for field in types},
         encoding=job.input.encoding,
     )
@@ -348,7 +348,7 @@ def _planned(
     return plan, len(plan.splits) > before
 
 
-def _cut(job: Job, source: Source, files: list[InputFile]) -> list[Piece]:
+def _cut(job: Job, source: Source, files: list[InputFile]) -> list[SplitRange]:
     size = job.output.rows_per_part
     return source.cut(files, None if size == "auto" else size, job.input.limit)
 

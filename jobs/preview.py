@@ -11,16 +11,15 @@ import pyarrow.parquet as pq
 from pipemill.actors.batch import Batch, Failure
 from pipemill.actors.compute.stages import Stages
 from pipemill.actors.output.part_file import append_columns
-from pipemill.actors.said import said
 
-from pipemill.errors import RunError
+from pipemill.errors import RunError, error_message
 
 from .config.job import Job
 from .output.ledger import Ledger
-from .planning.find_model import not_loaded
+from .planning.find_model import load_failure
 from .planning.infer_columns import schema_of_sample
-from .planning.sample_rows import few_rows
-from .prepare import Prepared, look
+from .planning.sample_rows import sample_rows
+from .prepare import PreparedJob, prepare_without_output
 
 _ROWS, _WIDTH = 3, 60
 
@@ -57,13 +56,13 @@ def preview(job: Job, rows: int) -> Preview:
 
     Raises ConfigError for a job that can't run, RunError if no sample of rows shows its columns.
     """
-    prepared = look(job)
-    table = few_rows(prepared.source, prepared.plan.splits, rows, places=1).rows
+    prepared = prepare_without_output(job)
+    table = sample_rows(prepared.source, prepared.plan.splits, rows, places=1).rows
     try:
         loaded = prepared.load.loaded()
         stages = prepared.load.stages(loaded)
     except Exception as error:
-        raise not_loaded(error, job.model.path) from error
+        raise load_failure(error, job.model.path) from error
     if prepared.asks_sample:
         schema = _sampled(prepared, stages)
         stages = prepared.load.stages(replace(loaded, schema=schema))
@@ -73,14 +72,16 @@ def preview(job: Job, rows: int) -> Preview:
     return Preview(rows, batch.failures, prepared.notes)
 
 
-def _sampled(prepared: Prepared, stages: Stages) -> pa.Schema:
+def _sampled(prepared: PreparedJob, stages: Stages) -> pa.Schema:
     few = [split.to_json() for split in prepared.plan.splits[:1]]
     try:
         schema = schema_of_sample(stages, prepared.source, few)
     except RunError:
         raise
     except Exception as error:  # of code of the user's
-        raise RunError(f"the sample failed: {type(error).__name__}: {said(error)}") from error
+        raise RunError(
+            f"the sample failed: {type(error).__name__}: {error_message(error)}"
+        ) from error
     return pa.ipc.read_schema(pa.py_buffer(schema))
 
 

@@ -15,9 +15,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pipemill.actors.empty_answers import EMPTY
 from pipemill.actors.output.layout import REPORT
-from pipemill.actors.storage.filesystem import write_whole
+from pipemill.actors.storage.filesystem import write_atomic
 
-from .output.dead_letter_reasons import place_of, reasons_of
+from .output.dead_letter_reasons import collect_reasons, place_of
 from .output.ledger import Ledger
 from .output.split_plan import Plan, Split
 from .planning.columns import kept_columns
@@ -36,7 +36,7 @@ _STYLE = (
 Rows = Iterable[tuple[object, ...]]
 
 
-def report(output: str, *, storage_options: Mapping[str, Any] | None = None) -> str:
+def write_report(output: str, *, storage_options: Mapping[str, Any] | None = None) -> str:
     """Writes the page into the output, and returns its path.
 
     Raises ConfigError if the output is none of pipemill's.
@@ -57,7 +57,7 @@ def report(output: str, *, storage_options: Mapping[str, Any] | None = None) -> 
         f"{escape(found.output)}</title><style>{_STYLE}</style>{''.join(body)}</html>"
     )
     # A lone surrogate in a message is no UTF-8.
-    write_whole(ledger.filesystem, f"{ledger.root}/{REPORT}", page.encode(errors="replace"))
+    write_atomic(ledger.filesystem, f"{ledger.root}/{REPORT}", page.encode(errors="replace"))
     return f"{found.output.rstrip('/')}/{REPORT}"
 
 
@@ -154,7 +154,7 @@ def _labels(ledger: Ledger, done: list[Split], columns: list[str]) -> list[str]:
 def _errors(ledger: Ledger, plan: Plan, found: Status) -> list[str]:
     if not found.dead:
         return []
-    reasons = reasons_of(ledger, plan, _SHOWN)
+    reasons = collect_reasons(ledger, plan, _SHOWN)
     lines: list[tuple[object, ...]] = [("rows", "stage", "error", "first message", "of which row")]
     for one in reasons.dead_letters:
         lines.append((one["count"], one["stage"], one["error"], one["message"], place_of(one)))

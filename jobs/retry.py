@@ -12,32 +12,32 @@ from dataclasses import replace
 from typing import Any
 
 from pipemill.actors.output.layout import DEAD_LETTERS
-from pipemill.actors.output.part_rewriter import DeadRows, Mending
+from pipemill.actors.output.part_rewriter import DeadRowSource, PartRewriter
 from pipemill.actors.storage.filesystem import absolute
 from pipemill.actors.storage.listing import stat
 from pipemill.actors.workers import MODEL
 
-from pipemill.errors import ConfigError, RunError, told_if_interrupted
+from pipemill.errors import ConfigError, RunError, explain_interrupt
 
 from .config.job import Job
 from .config.load import build_job
 from .execution.devices import choose_device
-from .execution.placement import placed, run_splits, stage_of, uses_ray
+from .execution.placement import resolve_placement, run_splits, stage_of, uses_ray
 from .execution.progress import Progress
 from .execution.ray_cluster import ray_session
-from .output.dead_letter_reasons import NO_REASONS, reasons_of
+from .output.dead_letter_reasons import NO_REASONS, collect_reasons
 from .output.error_limit import check_at_the_end
 from .output.lease import Lease
 from .output.ledger import Ledger
-from .output.run_report import Report, counted
+from .output.run_report import Report, count_output
 from .output.split_plan import Plan, Split
-from .planning.find_model import find_model, never_loads
-from .planning.fingerprint import check_same, deciding, fingerprint
-from .planning.model_conventions import model_says
+from .planning.find_model import permanent_load_error, resolve_model
+from .planning.fingerprint import check_fingerprint, fingerprint, fingerprint_fields
+from .planning.model_conventions import read_conventions
 from .planning.requirements import check_requirements
-from .planning.resolve_task import wanted_dtype, wanted_task
+from .planning.resolve_task import choose_dtype, resolve_task
 from .planning.stored_dataset import with_stored_dataset
-from .prepare import Prepared, assemble
+from .prepare import PreparedJob, build_prepared_job
 from .status import open_output
 
 # What may be another for rows that died: with it they may live. It is written into the part.
@@ -64,7 +64,7 @@ def retry(
     started = time.monotonic()
     job = build_job(config, settings or [], columns or {}, sections)
     options = job.output.storage_options
-    with told_if_interrupted(), Lease(absolute(job.output.path), options, "retry") as lease:
+    with explain_interrupt(), Lease(absolute(job.output.path), options, "retry") as lease:
         ledger, record, plan = open_output(job.output.path, options)
         prepared, retries = _reopened(job, ledger, record, plan)
         job = prepared.job
@@ -93,17 +93,21 @@ def retry(
 
 def _reopened(
     job: Job, ledger: Ledger, record: dict[str, Any], plan: Plan
-) -> tuple[Prepared, dict[str, Any]]:
+) -> tuple[PreparedJob, dict[str, Any]]:
     """The job over the stored plan, and settings other than the job's, by their fingerprint."""
-    path, revision, weights = find_model(job.model)
+    path, revision, weights = resolve_model(job.model)
     job = choose_device(job, (path, revision))
-    kind, is_own = wanted_task(job, path)
-    followed = model_says(job, kind, (path, revision)).followed.decides
-    decides = deciding(job, kind.name, wanted_dtype(job, kind, is_own, record), weights, followed)
+    kind, is_own = resolve_task(job, path)
+    followed = read_conventions(job, kind, (path, revision)).followed.decides
+    decides = fingerprint_fields(
+        job, kind.name, choose_dtype(job, kind, is_own, record), weights, followed
+    )
     then = record["decides"]
     same = {**decides, **{name: then.get(name) for name in MAY_CHANGE}}
-    check_same(record, same, job, ledger.path)
-    prepared = assemble(with_stored_dataset(job, ledger), plan, ledger, decides, (path, revision))
+    check_fingerprint(record, same, job, ledger.path)
+    prepared = build_prepared_job(
+        with_stored_dataset(job, ledger), plan, ledger, decides, (path, revision)
+    )
     own = {name: decides.get(name) for name in MAY_CHANGE}
     return prepared, {fingerprint(decides): own} if decides != then else {}
 
@@ -128,14 +132,14 @@ def _check_unchanged(plan: Plan, splits: list[Split], job: Job) -> None:
 
 
 def _mend(
-    job: Job, prepared: Prepared, splits: list[Split], dead: int, lease: Lease
+    job: Job, prepared: PreparedJob, splits: list[Split], dead: int, lease: Lease
 ) -> Counter[str]:
     """Tries the dead rows of these splits, and counts them: rows, done, dead, splits."""
-    sink = Mending(**vars(prepared.sink))
-    source = DeadRows(prepared.source, sink)
+    sink = PartRewriter(**vars(prepared.sink))
+    source = DeadRowSource(prepared.source, sink)
     totals: Counter[str] = Counter()
     troubles: list[str] = []
-    placement = placed(prepared.placement, job.actors, splits)
+    placement = resolve_placement(prepared.placement, job.actors, splits)
     with ray_session(job.actors.cluster) if uses_ray(placement) else nullcontext():
         lines = run_splits(placement, splits, prepared.load, source, sink, job.actors)
         stage = stage_of(placement, prepared.load, sink, job.actors)
@@ -145,7 +149,7 @@ def _mend(
                 if line["error"] is not None:
                     split = json.loads(line["split"])
                     if line.get("cause") == MODEL:
-                        raise never_loads(job.model.path, line["error"])
+                        raise permanent_load_error(job.model.path, line["error"])
                     troubles.append(f"{split['path']} (split {split['number']}): {line['error']}")
                     if line["fatal"]:
                         break
@@ -186,5 +190,5 @@ def _report(
         output=ledger.path,
         splits=len(plan.splits),
         added={name: added[name] for name in ("rows", "done", "dead", "splits")},
-        **counted(whole, reasons_of(ledger, plan) if whole["dead"] else NO_REASONS),
+        **count_output(whole, collect_reasons(ledger, plan) if whole["dead"] else NO_REASONS),
     )

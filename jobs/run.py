@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 if __name__ == "__main__":  # before the imports: an interrupt of these is a traceback
+    import runpy
     import sys
 
-    from .cli.app import command
-
-    sys.exit(command(["run", *sys.argv[1:]]))
+    sys.argv.insert(1, "run")
+    runpy.run_module("pipemill", run_name="__main__")
 
 import json
 import os
@@ -21,22 +21,22 @@ from typing import Any
 from pipemill.actors.storage.filesystem import absolute
 from pipemill.actors.workers import MODEL
 
-from pipemill.errors import RunError, told_if_interrupted
+from pipemill.errors import RunError, explain_interrupt
 
 from .config.job import Job
 from .config.load import build_job
-from .execution.placement import placed, run_splits, stage_of, uses_ray
+from .execution.placement import resolve_placement, run_splits, stage_of, uses_ray
 from .execution.progress import Progress, waiting
 from .execution.ray_cluster import check_output_lasts, ray_session
-from .output.dead_letter_reasons import NO_REASONS, reasons_of
-from .output.error_limit import check_at_the_end, check_on_the_way, stopped
-from .output.job_record import remember
+from .output.dead_letter_reasons import NO_REASONS, collect_reasons
+from .output.error_limit import check_at_the_end, check_on_the_way, error_limit_reached
+from .output.job_record import save_token_budget
 from .output.lease import Lease
-from .output.run_report import Report, computed, counted, unnamed_rows
+from .output.run_report import Report, compute_metrics, count_output, unnamed_rows
 from .output.split_plan import RowEstimate, Split
-from .planning.find_model import never_loads
-from .planning.infer_columns import sampled_schema
-from .prepare import Prepared, prepare
+from .planning.find_model import permanent_load_error
+from .planning.infer_columns import infer_columns
+from .prepare import PreparedJob, prepare
 
 
 def run(
@@ -63,7 +63,7 @@ def run(
     job = build_job(config, settings or [], columns or {}, sections)
     check_output_lasts(job.output.path)
     path, options = absolute(job.output.path), job.output.storage_options
-    with told_if_interrupted(), Lease(path, options) as lease:
+    with explain_interrupt(), Lease(path, options) as lease:
         return _run(job, lease, started)
 
 
@@ -76,7 +76,7 @@ def _run(job: Job, lease: Lease, started: float) -> Report:
     before = prepared.ledger.tally(done)
     added: Counter[str] = Counter()
     if not prepared.asks_sample:
-        place = placed(prepared.placement, job.actors, todo)
+        place = resolve_placement(prepared.placement, job.actors, todo)
         prepared = replace(prepared, placement=place)
     with_ray = todo and uses_ray(prepared.placement)
     with ray_session(job.actors.cluster) if with_ray else nullcontext():
@@ -84,16 +84,16 @@ def _run(job: Job, lease: Lease, started: float) -> Report:
             prepared = _with_schema(job, prepared, todo)
         added = _work_off(job, prepared, todo, lease, before) if todo else added
     if added:
-        remember(job, prepared.ledger, computed(added).get("max_tokens"))
+        save_token_budget(job, prepared.ledger, compute_metrics(added).get("max_tokens"))
     report = _report(prepared, before, added, time.monotonic() - started)
     check_at_the_end(job.output, report)
     return report
 
 
-def _with_schema(job: Job, prepared: Prepared, todo: list[Split]) -> Prepared:
+def _with_schema(job: Job, prepared: PreparedJob, todo: list[Split]) -> PreparedJob:
     """The columns that the task adds, asked of a sample once, and the same ever after."""
     with waiting("computing a sample for the result columns"):
-        schema = sampled_schema(
+        schema = infer_columns(
             prepared.load,
             prepared.source,
             todo,
@@ -107,7 +107,7 @@ def _with_schema(job: Job, prepared: Prepared, todo: list[Split]) -> Prepared:
 
 
 def _work_off(
-    job: Job, prepared: Prepared, todo: list[Split], lease: Lease, before: Counter[str]
+    job: Job, prepared: PreparedJob, todo: list[Split], lease: Lease, before: Counter[str]
 ) -> Counter[str]:
     """Does these splits, and adds up what the workers counted. before: what earlier runs did."""
     totals: Counter[str] = Counter()
@@ -158,19 +158,21 @@ def _unfinished(splits: int, done: int, troubles: list[str]) -> str:
 def _ended(job: Job, line: Mapping[str, Any]) -> RunError:
     """What to raise where running again would not help."""
     if line["cause"] == MODEL:
-        return never_loads(job.model.path, line["error"])
+        return permanent_load_error(job.model.path, line["error"])
     return RunError(f"{line['error']}. Correct that row, or set output.on_error to dead_letter")
 
 
-def _check_dead(job: Job, prepared: Prepared, totals: Counter[str], whole: int) -> None:
+def _check_dead(job: Job, prepared: PreparedJob, totals: Counter[str], whole: int) -> None:
     """Stops a job that is simply wrong. whole: rows that there are to do."""
     wrong = check_on_the_way(job.output, totals["rows"], totals["dead"], whole)
     if wrong:
-        raise stopped(wrong, reasons_of(prepared.ledger, prepared.plan), totals["dead"])
+        raise error_limit_reached(
+            wrong, collect_reasons(prepared.ledger, prepared.plan), totals["dead"]
+        )
 
 
 def _report(
-    prepared: Prepared, before: Counter[str], added: Counter[str], seconds: float
+    prepared: PreparedJob, before: Counter[str], added: Counter[str], seconds: float
 ) -> Report:
     whole, plan, ledger = before + added, prepared.plan, prepared.ledger
     return Report(
@@ -185,8 +187,8 @@ def _report(
             "dead": added["dead"],
             "splits": added["splits"],
         },
-        **computed(added),
-        **counted(whole, reasons_of(ledger, plan) if whole["dead"] else NO_REASONS),
+        **compute_metrics(added),
+        **count_output(whole, collect_reasons(ledger, plan) if whole["dead"] else NO_REASONS),
         unnamed_input=unnamed_rows(ledger, plan),
         pooling=prepared.pooling,
     )

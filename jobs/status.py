@@ -12,7 +12,7 @@ from pipemill.actors.storage.filesystem import absolute
 
 from pipemill.errors import ConfigError
 
-from .output.dead_letter_reasons import NO_REASONS, lines_of, reasons_of
+from .output.dead_letter_reasons import NO_REASONS, collect_reasons, format_reasons
 from .output.lease import latest
 from .output.ledger import Ledger
 from .output.split_plan import Plan, RowEstimate, Split
@@ -64,7 +64,7 @@ class Status:
             ),
             ("held by", _in_words(self.lease)),
         ]
-        told = lines_of(self.dead_letters, self.dead_kinds, self.dead_read, self.dead)
+        told = format_reasons(self.dead_letters, self.dead_kinds, self.dead_read, self.dead)
         names = ["dead letters", *[""] * len(told)]
         lines += list(zip(names, told, strict=False))
         return "\n".join(f"{name:<14}{value}" for name, value in lines)
@@ -90,7 +90,7 @@ def status(output: str, *, storage_options: Mapping[str, Any] | None = None) -> 
         estimate.see(split, footers[split.number]["rows"])
     rows = sum(footer["rows"] for footer in footers.values())
     dead = sum(footer["dead"] for footer in footers.values())
-    reasons = reasons_of(ledger, plan) if dead else NO_REASONS
+    reasons = collect_reasons(ledger, plan) if dead else NO_REASONS
     return Status(
         output=ledger.path,
         task=record["job"]["task"],

@@ -6,10 +6,10 @@ import json
 import textwrap
 from typing import Any
 
-from pipemill.actors.columns import wanted
+from pipemill.actors.columns import describe
 from pipemill.actors.task import Column, Parameter
-from pipemill.pipelines.registry import ALIASES, find_task, task_names, transformers_knows
-from pipemill.pipelines.user_pipeline import own_pipeline
+from pipemill.pipelines.registry import ALIASES, find_task, is_transformers_task, task_names
+from pipemill.pipelines.user_pipeline import user_pipeline_task
 
 from pipemill.errors import ConfigError
 
@@ -37,9 +37,9 @@ def one_task(name: str) -> str:
     try:
         kind = find_task(name)
     except LookupError as error:
-        if not transformers_knows(name):
+        if not is_transformers_task(name):
             raise ConfigError(str(error.args[0])) from None
-        kind = own_pipeline(name, ())
+        kind = user_pipeline_task(name, ())
     sections = [
         ("reads", _columns(kind)),
         ("adds", _paragraph(getattr(kind, "adds", "what its results() says"))),
@@ -85,9 +85,9 @@ def _columns(kind: Any) -> str:
 
 def _told(column: Column, split: Column) -> str:
     """split: the column with is_split_into_words, if its task knows that."""
-    notes = [wanted(column.kind)]
+    notes = [describe(column.kind)]
     if split != column:
-        notes.append(f"{wanted(split.kind)} with is_split_into_words")
+        notes.append(f"{describe(split.kind)} with is_split_into_words")
     if not column.required:
         notes.append("optional")
     if column.parameter:

@@ -11,9 +11,9 @@ from pathlib import Path
 from pipemill.errors import ConfigError
 
 from .config.job import Job
-from .measuring.benchmark import Setting, measure_budget, measure_transformers
+from .measuring.benchmark import Measurement, measure_budget, measure_transformers
 from .measuring.plot import check, draw
-from .measuring.trial import Trial, try_out
+from .measuring.trial import Trial, start_trial
 
 BATCH_SIZES = [1, 8, 64, 256]
 _ON_CPU = [512, 1024, 2048, 4096, 8192]
@@ -36,7 +36,7 @@ class Tuning:
     rows: int
     failed: int
     seconds: float
-    settings: list[Setting]
+    settings: list[Measurement]
     max_tokens: int | None
     plot: str | None
 
@@ -81,7 +81,7 @@ def tune(job: Job, rows: int, seconds: float, plot: str | None, note: Note) -> T
     Raises ConfigError for a job that can't run, RunError if no row could be computed.
     """
     missing = check(plot)
-    trial = try_out(job, rows)
+    trial = start_trial(job, rows)
     note(_introduction(trial, seconds))
     settings = []
     for setting in measure_transformers(trial, BATCH_SIZES, seconds):
@@ -106,7 +106,7 @@ def tune(job: Job, rows: int, seconds: float, plot: str | None, note: Note) -> T
     )
 
 
-def _drawn(settings: list[Setting], plot: str | None, trial: Trial, note: Note) -> str | None:
+def _drawn(settings: list[Measurement], plot: str | None, trial: Trial, note: Note) -> str | None:
     """The plot's file. One that nobody asked for is not worth what was measured."""
     try:
         return draw(settings, plot or _beside(trial.prepared.ledger.path))
@@ -126,7 +126,7 @@ def budgets(trial: Trial) -> list[int]:
     return every[: enough + 1]
 
 
-def best_budget(settings: list[Setting]) -> int | None:
+def best_budget(settings: list[Measurement]) -> int | None:
     """The smallest of the fastest, in the way that a run would compute; None if none ran."""
     how = "packed" if any(s.how == "packed" for s in settings) else "sorted"
     ran = {s.size: s.rows_per_second for s in settings if s.how == how and s.rows_per_second}
@@ -134,13 +134,13 @@ def best_budget(settings: list[Setting]) -> int | None:
     return min((size for size, rate in ran.items() if rate >= most * (1 - _NOISE)), default=None)
 
 
-def table(settings: list[Setting]) -> list[str]:
+def table(settings: list[Measurement]) -> list[str]:
     """One line per setting, for a terminal."""
     head = f"{'':<32}{'rows/s':>10}{'tokens/s':>12}{'padding':>9}{'memory':>11}"
     return [head, *(f"{s.name:<32}{_cells(s)}" for s in settings)]
 
 
-def _cells(setting: Setting) -> str:
+def _cells(setting: Measurement) -> str:
     if setting.rows_per_second is None:
         return f"  {setting.problem}"
     about = "≈" if setting.measured < 1 else ""

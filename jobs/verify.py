@@ -11,11 +11,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pipemill.actors.output.layout import DEAD_LETTERS, STATE
-from pipemill.actors.output.part_file import Found, examine, from_ranges
+from pipemill.actors.output.part_file import PartInfo, check_part, from_ranges
 
-from pipemill.errors import told_if_interrupted
+from pipemill.errors import explain_interrupt
 
-from .measuring.verify_sample import Sampled, recompute
+from .measuring.verify_sample import SampleCheck, verify_sample
 from .output.ledger import Ledger
 from .output.split_plan import Plan, Split
 from .status import open_output
@@ -40,7 +40,7 @@ class Verification:
     parts: int = 0
     findings: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    sample: Sampled | None = None
+    sample: SampleCheck | None = None
 
     @property
     def ok(self) -> bool:
@@ -91,7 +91,7 @@ def verify(
 
     Raises ConfigError if there is no output, or no model for a sample.
     """
-    with told_if_interrupted("interrupted"):
+    with explain_interrupt("interrupted"):
         return _verified(output, sample, storage_options or {}, input_options or {})
 
 
@@ -118,7 +118,7 @@ def _verified(
     found.dead = sum(notes["dead"] for notes in good.values())
     found.done, found.parts = found.rows - found.dead, len(there)
     if sample:
-        found.sample = recompute(ledger, record, plan, good, sample, input_options)
+        found.sample = verify_sample(ledger, record, plan, good, sample, input_options)
         found.findings += found.sample.findings
         found.notes += found.sample.notes
     return found
@@ -145,10 +145,10 @@ def _check_parts(
 ) -> dict[int, dict[str, Any]]:
     """The notes of the parts that say what they are, by split."""
 
-    def look(split: Split) -> tuple[Found, str | None] | Exception:
+    def look(split: Split) -> tuple[PartInfo, str | None] | Exception:
         try:
             with ledger.filesystem.open(f"{ledger.root}/{split.part}", "rb") as file:
-                return examine(file)
+                return check_part(file)
         except Exception as error:  # of the filesystem, or of Parquet
             return error
 
@@ -175,7 +175,7 @@ def _check_parts(
 _MEND = "delete it and run the job again"
 
 
-def _wrong(part: Found, split: Split, record: dict[str, Any]) -> list[str]:
+def _wrong(part: PartInfo, split: Split, record: dict[str, Any]) -> list[str]:
     """What does not fit between a part's notes, its rows, and the plan."""
     notes = part.notes
     if "fingerprint" not in notes:
@@ -245,7 +245,7 @@ def _letters(ledger: Ledger, split: Split, there: bool) -> tuple[list[int], str 
         return [], None
     try:
         with ledger.filesystem.open(f"{ledger.root}/{DEAD_LETTERS}/{split.part}", "rb") as file:
-            letters, changed = examine(file)
+            letters, changed = check_part(file)
             file.seek(0)
             table = pq.read_table(file, columns=["split", "row"])
     except Exception as error:

@@ -13,7 +13,7 @@ from pipemill.actors.task import Column, Loaded, Parameter
 from .adapter.row_values import own_value_error
 
 if TYPE_CHECKING:
-    from .adapter.pipeline_adapter import AnyPipeline
+    from .adapter.pipeline_adapter import PipelineAdapter
 
 Values = dict[str, Any]
 Record = Callable[[Any, Values], Values]
@@ -106,17 +106,17 @@ class PipelineTask:
         try:
             for name, value in own.items():
                 if name in self.parameters:
-                    self.parameters[name].taken(name, value)
+                    self.parameters[name].validate(name, value)
             values = {**{name: p.default for name, p in self.parameters.items()}, **given, **own}
             self.checks(values)
             self.suits(values, pipeline)
         except ValueError as error:
             raise own_value_error(error, own) from None
 
-    def __call__(self, loaded: Loaded) -> AnyPipeline:
-        from .adapter.pipeline_adapter import AnyPipeline
+    def __call__(self, loaded: Loaded) -> PipelineAdapter:
+        from .adapter.pipeline_adapter import PipelineAdapter
 
-        return AnyPipeline(self, loaded)
+        return PipelineAdapter(self, loaded)
 
     def own_parameters(self) -> set[str]:
         """Parameters that a column may give for each row, and that go to the pipeline."""

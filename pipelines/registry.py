@@ -94,7 +94,7 @@ def _of_package(point: EntryPoint) -> Any:
     return task
 
 
-def transformers_knows(name: str) -> bool:
+def is_transformers_task(name: str) -> bool:
     """Whether the installed transformers has a task that is none of ours."""
     table = _text_of_transformers("pipelines/__init__.py")
     return re.search(rf'^    "{re.escape(name)}": {{$', table, re.M) is not None

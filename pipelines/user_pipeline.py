@@ -11,10 +11,10 @@ from pipemill.actors.task import KINDS, Column
 
 from .pipeline_task import PipelineTask
 from .registry import find_task
-from .tasks.plain import PLAIN
+from .tasks.plain import PLAIN_TASKS
 
 
-def own_pipeline(name: str, columns: tuple[str, ...]) -> PipelineTask:
+def user_pipeline_task(name: str, columns: tuple[str, ...]) -> PipelineTask:
     """The task of that name, done by a pipeline of which nothing is known.
 
     name: that of a task, whose columns it then reads; or any other, and `columns` are read.
@@ -25,7 +25,7 @@ def own_pipeline(name: str, columns: tuple[str, ...]) -> PipelineTask:
         known = find_task(name)
     except LookupError:
         return PipelineTask(name=name, inputs=tuple(map(_column, columns)), any_parameter=True)
-    known = PLAIN.get(known.name, known)
+    known = PLAIN_TASKS.get(known.name, known)
     if not isinstance(known, PipelineTask):
         known = PipelineTask(name=name, inputs=known.inputs)
     # Its parameters may mean something else to the user's pipeline.

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from pipemill.jobs.output.run_report import Report
 
 
-class _Said:
+class _OneLineInNotebooks:
     """An exception whose message says all that a user needs."""
 
     def _render_traceback_(self) -> list[str]:
@@ -19,11 +19,11 @@ class _Said:
         return [f"{type(self).__name__}: {self}"]
 
 
-class ConfigError(_Said, ValueError):
+class ConfigError(_OneLineInNotebooks, ValueError):
     """The job as written can't run; said before rows are computed. Exit status 2."""
 
 
-class RunError(_Said, RuntimeError):
+class RunError(_OneLineInNotebooks, RuntimeError):
     """The job ended without success. Exit status 1.
 
     report: what the output holds, if every row is accounted for; else None, and rows are left.
@@ -38,12 +38,17 @@ class ModelError(ConfigError, RunError):
     """The model can't be loaded as the job names it, which only loading shows. Exit status 2."""
 
 
-class RunInterrupted(_Said, KeyboardInterrupt):
+class RunInterrupted(_OneLineInNotebooks, KeyboardInterrupt):
     """The user stopped it. Exit status 130."""
 
 
+class StoreError(RuntimeError):
+    """The store of a job's input or output did not answer, however often it was asked: the next
+    split would fail alike."""
+
+
 @contextmanager
-def told_if_interrupted(message: str = "interrupted; run again to resume") -> Iterator[None]:
+def explain_interrupt(message: str = "interrupted; run again to resume") -> Iterator[None]:
     """Within it an interrupt says this."""
     try:
         yield
@@ -53,8 +58,20 @@ def told_if_interrupted(message: str = "interrupted; run again to resume") -> It
         raise RunInterrupted(message) from None
 
 
-def nearest(name: str, names: Iterable[str]) -> str:
+def did_you_mean(name: str, names: Iterable[str]) -> str:
     """A hint to end an error message with: the nearest right name, or all of them."""
     names = list(names)
     near = get_close_matches(name, names, n=1, cutoff=0.5)
     return f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(names)}"
+
+
+def error_message(error: BaseException) -> str:
+    """Return an exception's message as valid UTF-8.
+
+    `str(error)` may itself raise, or hold a lone surrogate.
+    """
+    try:
+        message = str(error)
+    except Exception as other:
+        message = f"(its message raises {type(other).__name__})"
+    return message.encode(errors="replace").decode()

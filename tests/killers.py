@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipemill.actors.compute.stages import Stages
-from pipemill.actors.compute.token_budget import Budget
+from pipemill.actors.compute.token_budget import TokenBudget
 
 from tests.lengths import Lengths
 
@@ -56,4 +56,4 @@ class LoadKillers:
     def __call__(self) -> Stages:
         if self.dies and self.weights:
             die(Path(self.deaths), "kill", "load")
-        return Stages(Killers(self.deaths), {"text": "text"}, Budget(100))
+        return Stages(Killers(self.deaths), {"text": "text"}, TokenBudget(100))

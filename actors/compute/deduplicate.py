@@ -10,16 +10,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ..arrow_arrays import one_array
+from ..arrow_arrays import combine_chunks
 
 
-def first_of_each(chunks: pa.StructArray) -> tuple[np.ndarray, np.ndarray]:
+def deduplicate_chunks(chunks: pa.StructArray) -> tuple[np.ndarray, np.ndarray]:
     """The first of each set of equal chunks, and for every chunk the first that equals it.
 
     The field `lost` says nothing of what is computed. Returns shapes (distinct,) and (chunks,).
     """
     names = [field.name for field in chunks.type if field.name != "lost"]
-    columns = [_bytes_of(one_array(chunks.field(name))) for name in names]
+    columns = [_bytes_of(combine_chunks(chunks.field(name))) for name in names]
     seen: dict[bytes, int] = {}
     copies = [seen.setdefault(_digest(key), i) for i, key in enumerate(zip(*columns, strict=True))]
     firsts = np.fromiter(seen.values(), np.int64, len(seen))

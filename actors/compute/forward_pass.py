@@ -10,20 +10,20 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from ..arrow_arrays import each, numbers
-from ..faults.bisect import is_rows_fault, isolate
-from ..faults.out_of_memory import OutOfMemory, is_out_of_memory, make_room
+from ..arrow_arrays import check_length, field_values
+from ..faults.bisect import bisect_failures, is_row_error
+from ..faults.out_of_memory import OutOfMemory, is_out_of_memory, release_memory
 from ..task import Task
-from .deduplicate import first_of_each
+from .deduplicate import deduplicate_chunks
 from .micro_batches import micro_batches, padded_size
-from .token_budget import Budget
+from .token_budget import TokenBudget
 
 Pieces = list[tuple[np.ndarray, Any]]
 Failed = list[tuple[int, BaseException]]
 
 
 @dataclass
-class Forward:
+class ForwardPass:
     """One pass over the chunks of a split.
 
     done: pieces of outputs, each with the numbers of its chunks; failed: chunks with their error.
@@ -31,7 +31,7 @@ class Forward:
     """
 
     task: Task
-    budget: Budget
+    budget: TokenBudget
     chunks: pa.StructArray
     done: Pieces = field(default_factory=list)
     failed: Failed = field(default_factory=list)
@@ -40,9 +40,9 @@ class Forward:
     waits: bool = False
 
     def run(self) -> None:
-        self.sizes = numbers(self.chunks, "size")
-        self.groups = numbers(self.chunks, "group") if _has(self.chunks, "group") else None
-        left, copies = first_of_each(self.chunks) if self._is("repeats") else _all(self.chunks)
+        self.sizes = field_values(self.chunks, "size")
+        self.groups = field_values(self.chunks, "group") if _has(self.chunks, "group") else None
+        left, copies = deduplicate_chunks(self.chunks) if self._is("repeats") else _all(self.chunks)
         self.work.update(chunks=len(self.chunks), repeated_chunks=len(self.chunks) - len(left))
         while len(left):
             left = self._pass(left)
@@ -63,11 +63,11 @@ class Forward:
             started = time.perf_counter()
             fits = True
             try:
-                pieces, failed = isolate(left[cut], self._micro_batch)
+                pieces, failed = bisect_failures(left[cut], self._micro_batch)
             except OutOfMemory:
                 fits = False
             if not fits:  # outside `except`: an exception in flight holds what did not fit
-                make_room()
+                release_memory()
                 self.budget.halve(cost)
                 self.work["out_of_memory"] += 1
                 return left[np.concatenate(rest)]
@@ -88,9 +88,9 @@ class Forward:
         try:
             found = self.task.forward(self.chunks.take(pa.array(some)))
             if not callable(found):
-                return each(some, found)
+                return check_length(some, found)
             # Without waiting there is nothing to measure.
-            return each(some, found()) if self.waits or not self.budget.settled else found
+            return check_length(some, found()) if self.waits or not self.budget.settled else found
         except Exception as error:
             # A single chunk that does not fit is that row's own trouble.
             if len(some) > 1 and is_out_of_memory(error):
@@ -103,9 +103,9 @@ class Forward:
         pieces, self.done, again = self.done, [], []
         for some, found in pieces:
             try:
-                self.done.append((some, each(some, found()) if callable(found) else found))
+                self.done.append((some, check_length(some, found()) if callable(found) else found))
             except BaseException as error:
-                if not is_rows_fault(error):
+                if not is_row_error(error):
                     raise
                 again.append(some)
         self.waits = bool(again)

@@ -9,7 +9,7 @@ _ROUNDS = 2  # micro-batches of each candidate
 _FULL = 0.5  # a micro-batch with less than this share of its budget says nothing about it
 
 
-class Budget:
+class TokenBudget:
     """The most tokens in a micro-batch of one model on one device.
 
     candidates: what is tried, the likely best first; a single one is not measured.

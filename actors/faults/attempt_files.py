@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from ..output.layout import ATTEMPTS
-from ..storage.backoff import patiently
-from ..storage.filesystem import open_filesystem, write_whole
+from ..storage.backoff import retry_with_backoff
+from ..storage.filesystem import open_filesystem, write_atomic
 from .attempts import AttemptError
 
 
@@ -35,7 +35,7 @@ class AttemptFiles:
     def names(self) -> list[str]:
         filesystem, root = self._open()
         try:
-            found = patiently(lambda: filesystem.ls(root, detail=False), root)
+            found = retry_with_backoff(lambda: filesystem.ls(root, detail=False), root)
         except FileNotFoundError:
             return []
         names = (name.rstrip("/").rsplit("/", 1)[-1] for name in found)
@@ -52,7 +52,7 @@ class AttemptFiles:
             "since": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         }
         try:
-            write_whole(filesystem, f"{root}/{name}", json.dumps(who).encode())
+            write_atomic(filesystem, f"{root}/{name}", json.dumps(who).encode())
         except Exception as error:  # every filesystem has exceptions of its own
             raise AttemptError(
                 f"{self.path}/{ATTEMPTS} could not be written: {type(error).__name__}: {error}"
@@ -63,7 +63,7 @@ class AttemptFiles:
         filesystem, root = self._open()
         for path in (f"{root}/{name}" for name in names):
             try:
-                patiently(partial(filesystem.rm_file, path), path)
+                retry_with_backoff(partial(filesystem.rm_file, path), path)
             except FileNotFoundError:
                 continue
 
@@ -73,7 +73,7 @@ class AttemptFiles:
         for name in names:
             try:
                 path = f"{root}/{name}"
-                who = json.loads(patiently(partial(filesystem.cat_file, path), path))
+                who = json.loads(retry_with_backoff(partial(filesystem.cat_file, path), path))
             except FileNotFoundError:  # it has ended since it was listed
                 continue
             if who["process"] is None or who["process"] != _identity(who["pid"]):

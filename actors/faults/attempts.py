@@ -47,14 +47,14 @@ class Attempts(Protocol):
         """What an actor's loading is called: the same when Ray starts the actor again."""
 
 
-def any_suspects(names: list[str]) -> bool:
+def has_suspects(names: list[str]) -> bool:
     """Whether some split may be a suspect."""
     parts = Counter(name.split(".", 1)[0] for name in names if name.startswith("part-"))
     return max(parts.values(), default=0) >= DEATHS
 
 
 @contextmanager
-def attempt(attempts: Attempts, what: str) -> Iterator[None]:
+def track_attempt(attempts: Attempts, what: str) -> Iterator[None]:
     """Stays written down if the process dies within, or is told to exit."""
     name = attempts.begin(what)
     try:
@@ -67,7 +67,7 @@ def attempt(attempts: Attempts, what: str) -> Iterator[None]:
     attempts.end([name])
 
 
-def tried(
+def run_attempt(
     attempts: Attempts,
     seen: list[str],
     part: str,
@@ -82,14 +82,14 @@ def tried(
     if len(deaths) >= DEATHS:
         deaths = attempts.gone(deaths)
     if len(deaths) < DEATHS:
-        with attempt(attempts, part):
+        with track_attempt(attempts, part):
             return usual()
     alone = sum(name.startswith(f"{part}.{_ISOLATED}.") for name in deaths)
     if alone >= DEATHS_ISOLATED:
         return {
             "error": f"its workers died {len(deaths)} times, and no row could be found at fault"
         }
-    with attempt(attempts, f"{part}.{_ISOLATED}"):
+    with track_attempt(attempts, f"{part}.{_ISOLATED}"):
         line = isolated()
     attempts.end(deaths)
     return line

@@ -7,39 +7,40 @@ from typing import TypeVar
 
 import numpy as np
 
-from ..said import said
+from pipemill.errors import error_message
+
 from .out_of_memory import is_out_of_memory
 
 T = TypeVar("T")
 
 
-def isolate(
+def bisect_failures(
     items: np.ndarray, run: Callable[[np.ndarray], T]
 ) -> tuple[list[tuple[np.ndarray, T]], list[tuple[int, BaseException]]]:
     """Runs `run(items)`; where it raises, halves the items until those at fault stand alone.
 
     Returns the pieces that succeeded, as (items, result) in the order of the items, and the
     single items that failed, each with its exception. One bad item among n costs about log2(n)
-    more calls, over at most 2n more items. Raises what is no row's fault (`is_rows_fault`).
+    more calls, over at most 2n more items. Raises what is no row's fault (`is_row_error`).
     """
     if len(items) == 0:
         return [], []
     try:
         return [(items, run(items))], []
     except BaseException as error:
-        if not is_rows_fault(error):
+        if not is_row_error(error):
             raise
         if len(items) == 1:
             # Its traceback would keep all that the call held, tensors too, for as long as it lives.
             error.__traceback__ = error.__cause__ = error.__context__ = None
             return [], [(int(items[0]), error)]
     middle = len(items) // 2
-    left, left_failed = isolate(items[:middle], run)
-    right, right_failed = isolate(items[middle:], run)
+    left, left_failed = bisect_failures(items[:middle], run)
+    right, right_failed = bisect_failures(items[middle:], run)
     return left + right, left_failed + right_failed
 
 
-def is_rows_fault(error: BaseException) -> bool:
+def is_row_error(error: BaseException) -> bool:
     """Whether other rows may do better.
 
     After a CUDA error (but memory) every call on that device fails: no row is to blame. What is
@@ -48,6 +49,6 @@ def is_rows_fault(error: BaseException) -> bool:
     """
     if type(error).__name__ in ("PanicException", "GeneratorExit", "CancelledError"):
         return True
-    message = said(error)
+    message = error_message(error)
     lost = "CUDA error" in message or "device-side assert" in message
     return isinstance(error, Exception) and (not lost or is_out_of_memory(error))

@@ -11,23 +11,24 @@ import threading
 from collections.abc import Callable
 from typing import IO, Any
 
+from pipemill.errors import error_message
+
 from ..batch import Batch
-from ..said import said
 
 
-class ChildDied(RuntimeError):
+class ProcessDied(RuntimeError):
     """The process died. stage: what it was at; status: as `subprocess` gives it."""
 
     def __init__(self, stage: str, status: int) -> None:
         self.stage, self.status = stage, status
-        super().__init__(ended_how(status))
+        super().__init__(describe_exit(status))
 
 
-class ChildError(RuntimeError):
+class ProcessError(RuntimeError):
     """An exception in the process that is no row's fault."""
 
 
-class Child:
+class IsolatedProcess:
     """A process of its own with a task of its own, loaded when first needed.
 
     load: loads the task; both it and `source` are pickled.
@@ -77,11 +78,11 @@ class Child:
                 if kind == "stage":
                     stage = value
                 elif kind == "error":
-                    raise ChildError(value)
+                    raise ProcessError(value)
                 else:
                     return value
         except (OSError, EOFError, pickle.UnpicklingError):
-            raise ChildDied(stage, self._process.wait()) from None
+            raise ProcessDied(stage, self._process.wait()) from None
 
     def _bury(self) -> None:
         """Whatever the process has started would keep its pipe open, and the reader waiting."""
@@ -92,7 +93,7 @@ class Child:
             return
 
 
-def ended_how(status: int) -> str:
+def describe_exit(status: int) -> str:
     """Say how a process ended, of this exit status as `subprocess` gives it."""
     if status >= 0:
         return f"its process ended with exit status {status}"
@@ -130,7 +131,7 @@ def _serve(requests: IO[bytes], replies: IO[bytes]) -> None:
                     batch = getattr(stages, step)(batch)
             _send(replies, ("batch", batch))
         except Exception as error:
-            _send(replies, ("error", f"{type(error).__name__}: {said(error)}"))
+            _send(replies, ("error", f"{type(error).__name__}: {error_message(error)}"))
 
 
 if __name__ == "__main__":

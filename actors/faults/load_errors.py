@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from ..said import said
-from ..store import StoreError
+from pipemill.errors import StoreError, error_message
+
 from .out_of_memory import SIGNS, is_out_of_memory
 
 # In the place of errors that lasts: no file, no permission, not the right kind of file.
@@ -35,23 +35,23 @@ class LoadError(RuntimeError):
     def of(cls, error: BaseException) -> LoadError:
         if isinstance(error, LoadError):
             return error
-        return cls(f"loading failed: {in_one_line(error)}", for_good=is_for_good(error))
+        return cls(f"loading failed: {join_lines(error)}", for_good=is_permanent(error))
 
 
-def is_for_good(error: BaseException) -> bool:
+def is_permanent(error: BaseException) -> bool:
     """Whether loading would fail alike at any other time.
 
     It may succeed once memory is free, a store or the Hub answers, or on another GPU.
     """
     causes = list(_chain(error))
     offline = any(type(cause).__name__ == _OFFLINE for cause in causes)
-    return not any(_passes(cause, offline) for cause in causes)
+    return not any(_is_transient(cause, offline) for cause in causes)
 
 
-def _passes(error: BaseException, offline: bool) -> bool:
+def _is_transient(error: BaseException, offline: bool) -> bool:
     if isinstance(error, StoreError) or is_out_of_memory(error):
         return True
-    message = said(error)
+    message = error_message(error)
     if "CUDA error" in message:
         return True
     if "Traceback (most recent call last)" in message:
@@ -76,9 +76,9 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
         link = link.__cause__ or (None if link.__suppress_context__ else link.__context__)
 
 
-def in_one_line(error: BaseException) -> str:
+def join_lines(error: BaseException) -> str:
     """Its class and message. Of a message that quotes tracebacks, the first error in them."""
-    message = said(error)
+    message = error_message(error)
     quoted = _FIRST_ERROR.search(message)
     if quoted is not None:
         return " ".join(quoted[1].split())

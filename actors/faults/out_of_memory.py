@@ -6,7 +6,7 @@ import ctypes
 import gc
 import sys
 
-from ..said import said
+from pipemill.errors import error_message
 
 # Of torch on a GPU, of torch, oneDNN and C++ on a CPU, of cuBLAS; in lower case.
 SIGNS = (
@@ -32,11 +32,11 @@ class OutOfMemory(BaseException):
 def is_out_of_memory(error: BaseException) -> bool:
     """torch raises an error of its own on a GPU, and a plain RuntimeError on a CPU."""
     if isinstance(error, RuntimeError):  # others may quote a row that speaks of memory
-        return any(sign in said(error).lower() for sign in SIGNS)
+        return any(sign in error_message(error).lower() for sign in SIGNS)
     return isinstance(error, MemoryError)
 
 
-def free() -> None:
+def empty_caches() -> None:
     """Gives back what nobody holds any more."""
     gc.collect()
     torch = sys.modules.get("torch")
@@ -44,14 +44,14 @@ def free() -> None:
         torch.cuda.empty_cache()
 
 
-def make_room() -> None:
+def release_memory() -> None:
     """Gives back what the failed micro-batch held: to the system, now and from now on.
 
     glibc keeps freed blocks of up to 32 MiB in its heaps, where they are in the way of larger ones;
     then a model that had room for a thousand tokens finds none for one. A model of width 384 pays
     for it with some 14 % of its speed.
     """
-    free()
+    empty_caches()
     if sys.platform != "linux":
         return
     libc = ctypes.CDLL(None)

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from ..batch import Batch, Failure
-from .isolated_process import Child, ChildDied
+from .isolated_process import IsolatedProcess, ProcessDied
 
 # Tries of what no row is at fault for: a process that dies while it starts, loads or reads.
 _TRIES = 3
@@ -21,7 +21,7 @@ _DEATHS_WITHOUT_AN_ANSWER = 16
 _DEATHS = 200
 
 
-class Isolation:
+class CrashIsolator:
     """A process for a suspect split, and another one each time it dies.
 
     A split is cut into as many pieces as each has rows; the rows of a piece that dies are tried
@@ -30,12 +30,12 @@ class Isolation:
     start: starts a fresh process.
     """
 
-    def __init__(self, start: Callable[[], Child]) -> None:
+    def __init__(self, start: Callable[[], IsolatedProcess]) -> None:
         self._start = start
-        self._child: Child | None = None
+        self._child: IsolatedProcess | None = None
         self.deaths = self.answers = 0
 
-    def __enter__(self) -> Isolation:
+    def __enter__(self) -> CrashIsolator:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -48,16 +48,16 @@ class Isolation:
 
     def run(self, steps: tuple[str, ...], batch: Batch) -> Batch:
         """What the steps make of the batch; rows that kill are failures named "WorkerDied"."""
-        live = batch.live()
+        live = batch.ok_rows()
         pieces = np.array_split(live, math.ceil(math.sqrt(len(live)))) if len(live) else []
         queue, done = deque(pieces), []
-        killed: dict[int, ChildDied] = {}
+        killed: dict[int, ProcessDied] = {}
         while queue:
             rows = queue.popleft()
             try:
                 done.append((rows, self._ask_about(steps, _take(batch, rows))))
                 self.answers += 1
-            except ChildDied as died:
+            except ProcessDied as died:
                 self._count_death(died)
                 if len(rows) > 1:
                     queue.extend(np.array_split(rows, len(rows)))
@@ -74,18 +74,18 @@ class Isolation:
         dead = np.array(sorted(batch.failures), dtype=np.int64)
         if len(dead) or not done:  # no stage does anything with them but shape their columns
             done.append((dead, self._ask_about(steps, _take(batch, dead))))
-        return _joined(batch, done)
+        return _join_batches(batch, done)
 
     def _ask_about(self, steps: tuple[str, ...], batch: Batch) -> Batch:
         return self._ask(lambda child: child.run(steps, batch))
 
-    def _ask(self, ask: Callable[[Child], Batch]) -> Batch:
+    def _ask(self, ask: Callable[[IsolatedProcess], Batch]) -> Batch:
         """Asks the child that runs, or a fresh one; raises ChildDied of a stage that rows have."""
         for tries in range(1, _TRIES + 1):
             self._child = self._child or self._start()
             try:
                 return ask(self._child)
-            except ChildDied as died:
+            except ProcessDied as died:
                 self.__exit__()
                 if died.stage not in ("start", "load", "read"):
                     raise
@@ -96,15 +96,15 @@ class Isolation:
                     ) from None
         raise AssertionError
 
-    def _count_death(self, died: ChildDied) -> None:
+    def _count_death(self, died: ProcessDied) -> None:
         self.deaths += 1
         if self.deaths >= _DEATHS_WITHOUT_AN_ANSWER and not self.answers:
-            raise HopelessSplit(f"{died.stage} kills its process, whatever the row: {died}")
+            raise UnprocessableSplit(f"{died.stage} kills its process, whatever the row: {died}")
         if self.deaths >= _DEATHS:
             raise RuntimeError(f"its rows killed {self.deaths} processes; the last: {died}")
 
 
-class HopelessSplit(RuntimeError):
+class UnprocessableSplit(RuntimeError):
     """Nothing of a split could be computed; another would fare no better."""
 
 
@@ -114,19 +114,19 @@ def _take(batch: Batch, rows: np.ndarray) -> Batch:
     return Batch(batch.rows.take(pa.array(rows, pa.int64())), failures)
 
 
-def _joined(batch: Batch, pieces: list[tuple[np.ndarray, Batch]]) -> Batch:
+def _join_batches(batch: Batch, pieces: list[tuple[np.ndarray, Batch]]) -> Batch:
     """The pieces in the order of the rows, with the failures under their numbers."""
     order = pa.array(np.argsort(np.concatenate([rows for rows, _ in pieces]), kind="stable"))
-    joined = Batch(_in_order([piece.rows for _, piece in pieces], order))
-    joined.count(**batch.work)
+    joined = Batch(_sort_rows([piece.rows for _, piece in pieces], order))
+    joined.add_stats(**batch.work)
     for rows, piece in pieces:
         joined.failures.update({int(rows[i]): why for i, why in piece.failures.items()})
-        joined.count(**piece.work)
+        joined.add_stats(**piece.work)
     results = [piece.results for _, piece in pieces if piece.results is not None]
-    joined.results = _in_order(results, order) if results else None
+    joined.results = _sort_rows(results, order) if results else None
     return joined
 
 
-def _in_order(tables: list[pa.Table], order: pa.Array) -> pa.Table:
+def _sort_rows(tables: list[pa.Table], order: pa.Array) -> pa.Table:
     # A piece without a row that lives has columns of the type null.
     return pa.concat_tables(tables, promote_options="default").take(order).combine_chunks()

@@ -20,7 +20,7 @@ _TAIL = 8  # behind the Parquet footer: its length, and PAR1
 
 
 @dataclass(frozen=True)
-class Found:
+class PartInfo:
     """A part that was read. notes: what its footer says; {} for a file of another program's."""
 
     notes: dict[str, Any]
@@ -28,7 +28,7 @@ class Found:
     schema: pa.Schema
 
 
-def encode(table: pa.Table, notes: dict[str, Any]) -> bytes:
+def encode_part(table: pa.Table, notes: dict[str, Any]) -> bytes:
     """The file. Its footer holds the notes, and a digest of every byte but the digest's own."""
     sink = io.BytesIO()
     with pq.ParquetWriter(sink, table.schema) as writer:
@@ -40,12 +40,12 @@ def encode(table: pa.Table, notes: dict[str, Any]) -> bytes:
     return bytes(data)
 
 
-def read_notes(file: Any) -> dict[str, Any]:
+def read_footer(file: Any) -> dict[str, Any]:
     """What the footer of an opened part says. Raises an exception if it is none."""
     return json.loads(pq.read_metadata(file).metadata[_KEY])
 
 
-def examine(file: Any) -> tuple[Found, str | None]:
+def check_part(file: Any) -> tuple[PartInfo, str | None]:
     """An opened part, read to its end, and what is wrong with it: None if it is as it was written.
 
     Raises an exception for what is no whole Parquet file.
@@ -56,12 +56,12 @@ def examine(file: Any) -> tuple[Found, str | None]:
         notes = json.loads((metadata.metadata or {})[_KEY])
         written = str(notes.pop("digest"))
     except (KeyError, ValueError, AttributeError):
-        return Found({}, metadata.num_rows, schema), "it was not written by pipemill"
+        return PartInfo({}, metadata.num_rows, schema), "it was not written by pipemill"
     end = file.seek(0, 2)
     footer = end - _TAIL - metadata.serialized_size
     file.seek(0)
     changed = _digest(_blocks(file, footer, written)) != written
-    found = Found(notes, metadata.num_rows, schema)
+    found = PartInfo(notes, metadata.num_rows, schema)
     return found, "it was changed after pipemill wrote it" if changed else None
 
 

@@ -16,9 +16,9 @@ import pyarrow.parquet as pq
 
 from ..batch import Batch
 from ..sources import Source
-from ..storage.filesystem import open_filesystem, write_whole
+from ..storage.filesystem import open_filesystem, write_atomic
 from .layout import DEAD_LETTERS
-from .part_file import append_columns, encode, from_ranges, read_notes, to_ranges
+from .part_file import append_columns, encode_part, from_ranges, read_footer, to_ranges
 from .part_writer import PartSink
 
 # The number of each row in its split, on its way through the stages.
@@ -26,7 +26,7 @@ ROW = "_pipemill/row"
 
 
 @dataclass
-class Mending(PartSink):
+class PartRewriter(PartSink):
     """The output, for answers to rows that were dead letters."""
 
     def is_done(self, split: dict[str, Any]) -> bool:
@@ -35,13 +35,13 @@ class Mending(PartSink):
     def notes(self, split: dict[str, Any]) -> dict[str, Any]:
         filesystem, root = open_filesystem(self.path, self.options)
         with filesystem.open(f"{root}/{split['part']}", "rb") as file:
-            return read_notes(file)
+            return read_footer(file)
 
     def write(self, split: dict[str, Any], batch: Batch) -> None:
         filesystem, root = open_filesystem(self.path, self.options)
         name, letters = f"{root}/{split['part']}", f"{root}/{DEAD_LETTERS}/{split['part']}"
         with filesystem.open(name, "rb") as file:
-            notes = read_notes(file)
+            notes = read_footer(file)
             file.seek(0)
             part = pq.read_table(file)
         # Arrow may hand the footer's notes on as the schema's.
@@ -50,12 +50,12 @@ class Mending(PartSink):
         numbers = batch.rows[ROW].to_numpy()
         # A worker that is late finds rows answered that it tried, too.
         dead = np.intersect1d(from_ranges(notes["dead_rows"]), numbers)
-        live = batch.live()
+        live = batch.ok_rows()
         live = live[np.isin(numbers[live], dead)]
         if len(live):
             notes.pop("digest")
             part, notes = self._mended(part, notes, batch, live)
-            write_whole(filesystem, name, encode(part, notes))
+            write_atomic(filesystem, name, encode_part(part, notes))
         attempts = _attempts(filesystem, letters)
         batch.failures = {
             place: failure for place, failure in batch.failures.items() if numbers[place] in dead
@@ -65,7 +65,7 @@ class Mending(PartSink):
             of_place = {place: int(numbers[place]) for place in batch.failures}
             batch.rows = batch.rows.drop_columns(ROW)
             data = self.dead_letters(split["number"], batch, of_place, tried)
-            write_whole(filesystem, letters, data)
+            write_atomic(filesystem, letters, data)
         elif filesystem.exists(letters):
             filesystem.rm_file(letters)
 
@@ -82,7 +82,7 @@ class Mending(PartSink):
             there = np.setdiff1d(there, dead)
         stays = ~np.isin(there, answered)  # a row of nulls gives its place up
         # As the part holds it: Parquet has no times in seconds, among others.
-        new = pq.read_table(pa.BufferReader(encode(new, {}))).replace_schema_metadata(None)
+        new = pq.read_table(pa.BufferReader(encode_part(new, {}))).replace_schema_metadata(None)
         _check_columns(part.schema, new.schema)
         whole = pa.concat_tables([part.filter(pa.array(stays)), new])
         order = np.argsort(np.concatenate([there[stays], answered]), kind="stable")
@@ -105,11 +105,11 @@ class Mending(PartSink):
 
 
 @dataclass
-class DeadRows:
+class DeadRowSource:
     """Reads of a split the rows that are dead, with their numbers in the split."""
 
     source: Source
-    sink: Mending
+    sink: PartRewriter
 
     def read(self, split: dict[str, Any]) -> Batch:
         notes = self.sink.notes(split)

@@ -13,11 +13,11 @@ from ..batch import Batch, RowError, left_out
 from ..empty_answers import EMPTY
 from ..faults.attempt_files import AttemptFiles
 from ..sources.schemas.hf_features import Features, describe
-from ..storage.backoff import patiently
-from ..storage.filesystem import open_filesystem, write_whole
+from ..storage.backoff import retry_with_backoff
+from ..storage.filesystem import open_filesystem, write_atomic
 from ..storage.media_files import holds_files
 from .layout import DEAD_LETTERS
-from .part_file import append_columns, encode, to_ranges
+from .part_file import append_columns, encode_part, to_ranges
 
 
 @dataclass
@@ -45,7 +45,7 @@ class PartSink:
     def is_done(self, split: dict[str, Any]) -> bool:
         filesystem, root = open_filesystem(self.path, self.options)
         part = f"{root}/{split['part']}"
-        return patiently(lambda: filesystem.exists(part), part)
+        return retry_with_backoff(lambda: filesystem.exists(part), part)
 
     def write(self, split: dict[str, Any], batch: Batch) -> None:
         if batch.failures and self.on_error == "raise":
@@ -57,8 +57,8 @@ class PartSink:
         filesystem, root = open_filesystem(self.path, self.options)
         letters = f"{root}/{DEAD_LETTERS}/{split['part']}"
         if batch.failures:
-            write_whole(filesystem, letters, self.dead_letters(split["number"], batch))
-        elif patiently(lambda: filesystem.exists(letters), letters):
+            write_atomic(filesystem, letters, self.dead_letters(split["number"], batch))
+        elif retry_with_backoff(lambda: filesystem.exists(letters), letters):
             filesystem.rm_file(letters)  # of an attempt that died before it wrote the part
         assert batch.results is not None
         part = append_columns(batch.rows.select(self.keep), batch.results)
@@ -67,7 +67,7 @@ class PartSink:
             known = {new: self.features[old] for old, new in names if old in self.features}
             part = part.replace_schema_metadata(describe(part.schema, known) if known else None)
         if self.on_error != "null":
-            part = part.take(pa.array(batch.live()))
+            part = part.take(pa.array(batch.ok_rows()))
         notes = {
             **self.footer,
             "split": split["number"],
@@ -81,7 +81,7 @@ class PartSink:
             "padded_tokens": int(batch.work.get("padded_tokens", 0)),
             **{name: int(batch.work[name]) for name in EMPTY if name in batch.work},
         }
-        write_whole(filesystem, f"{root}/{split['part']}", encode(part, notes))
+        write_atomic(filesystem, f"{root}/{split['part']}", encode_part(part, notes))
 
     def dead_letters(
         self,
@@ -110,4 +110,4 @@ class PartSink:
         )
         told = [f.name for f in batch.rows.schema if f.name in self.keep or not holds_files(f)]
         table = append_columns(batch.rows.select(told).take(pa.array(places)), why)
-        return encode(table, {"split": split})
+        return encode_part(table, {"split": split})

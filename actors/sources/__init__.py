@@ -11,7 +11,7 @@ import pyarrow as pa
 from pipemill.errors import ConfigError
 
 from ..batch import Batch
-from ..storage.backoff import answered, patiently
+from ..storage.backoff import retry_on_driver, retry_with_backoff
 from ..storage.listing import InputFile
 from ..storage.partitions import is_partition_field, partition_fields, partition_values
 from .arrow import ArrowSource
@@ -21,7 +21,7 @@ from .jsonl import JsonlSource
 from .parquet import ParquetSource
 from .reading import Reading
 from .schemas.declared_types import DeclaredSource
-from .split_size import Piece
+from .split_size import SplitRange
 from .text import TextSource
 from .webdataset import WebDatasetSource
 
@@ -34,7 +34,7 @@ class Source(Protocol):
 
     def cut(
         self, files: list[InputFile], rows_per_part: int | None, limit: int | None
-    ) -> list[Piece]:
+    ) -> list[SplitRange]:
         """The pieces of the files, in order, none longer than a split should be."""
 
     def read(self, split: dict[str, Any]) -> Batch:
@@ -68,20 +68,20 @@ class _Reader:
     def inspect(self, files: list[InputFile]) -> pa.Schema:
         if isinstance(self.source, JsonlSource) and all(map(_is_empty, files)):
             return pa.schema([])
-        schema = answered(lambda: self.source.inspect(files), "the input")
+        schema = retry_on_driver(lambda: self.source.inspect(files), "the input")
         added = partition_fields([file.partitions for file in files], schema.names)
         return pa.schema([*schema, *added], metadata=schema.metadata) if added else schema
 
     def cut(
         self, files: list[InputFile], rows_per_part: int | None, limit: int | None
-    ) -> list[Piece]:
-        return answered(lambda: self.source.cut(files, rows_per_part, limit), "the input")
+    ) -> list[SplitRange]:
+        return retry_on_driver(lambda: self.source.cut(files, rows_per_part, limit), "the input")
 
     def read(self, split: dict[str, Any]) -> Batch:
         assert self.schema is not None
         if not split["path"]:  # an input without rows
             return Batch(self.schema.empty_table())
-        batch = patiently(lambda: self.source.read(split), split["path"])
+        batch = retry_with_backoff(lambda: self.source.read(split), split["path"])
         for field in filter(is_partition_field, self.schema):
             files = split.get("bundle") or [split]
             values = partition_values(field, [file["path"] for file in files])

@@ -12,12 +12,12 @@ from fsspec.implementations.local import LocalFileSystem
 from pipemill.errors import ConfigError
 
 from ..batch import Batch
-from ..storage.backoff import answered
+from ..storage.backoff import retry_on_driver
 from ..storage.filesystem import open_filesystem
 from ..storage.listing import InputFile
 from .schemas.file_schemas import checked, fitted, null_rows, plain_column
 from .schemas.unify import extremes, unify_columns
-from .split_size import Piece, row_ranges
+from .split_size import SplitRange, row_ranges
 
 _FILE_MARK = b"ARROW1"
 _STREAM_END = b"\xff\xff\xff\xff\0\0\0\0"
@@ -36,8 +36,8 @@ class ArrowSource:
 
     def cut(
         self, files: list[InputFile], rows_per_part: int | None, limit: int | None
-    ) -> list[Piece]:
-        found = self._each(files, _size)
+    ) -> list[SplitRange]:
+        found = self._each(files, _row_group_size)
         counts = [found[file][0] if file in found else None for file in files]
         size = sum(bytes for _, bytes in found.values())
         return list(row_ranges(files, counts, size, rows_per_part, limit))
@@ -50,7 +50,7 @@ class ArrowSource:
         rows, failed = self._rows(split, schema)
         batch = Batch(rows.combine_chunks())
         for row, reason in failed.items():
-            batch.fail("read", row, reason)
+            batch.add_failure("read", row, reason)
         return batch
 
     def _rows(
@@ -64,7 +64,7 @@ class ArrowSource:
             for batch in _batches(stream):
                 here = batch.slice(max(start - first, 0), max(stop - max(start, first), 0))
                 if here.num_rows and first + batch.num_rows > start:
-                    table, wrong = _fitted(here, schema)
+                    table, wrong = _cast_table(here, schema)
                     at = max(first - start, 0)
                     failed.update({at + row: error for row, error in wrong})
                     tables.append(table)
@@ -79,14 +79,14 @@ class ArrowSource:
     def _unreadable(self, split: dict[str, Any], schema: pa.Schema) -> Batch:
         """One dead row for a whole file: how many it had nobody knows."""
         file = InputFile(split["path"], split["size"], split["version"])
-        reason = self._told(file, _size)
+        reason = self._told(file, _row_group_size)
         if not isinstance(reason, ConfigError):
             raise ValueError(
                 f"{split['path']} could not be read when it was planned, and can be now: "
                 "name another output"
             )
         batch = Batch(null_rows(schema, 1))
-        batch.fail("read", 0, reason)
+        batch.add_failure("read", 0, reason)
         return batch
 
     def _extremes(self, file: InputFile, name: str) -> tuple[int, int] | None:
@@ -121,7 +121,7 @@ class ArrowSource:
                 return look(stream)
 
         try:
-            return answered(read, file.path)
+            return retry_on_driver(read, file.path)
         except (OSError, EOFError, ValueError, pa.ArrowException) as error:
             said = ConfigError(f"can't read {file.path} as Arrow: {error}")
             if isinstance(error, PermissionError):
@@ -135,7 +135,7 @@ def _reader(stream: pa.NativeFile) -> Any:
     return pa.ipc.open_file(stream) if mark == _FILE_MARK else pa.ipc.open_stream(stream)
 
 
-def _fitted(
+def _cast_table(
     rows: pa.RecordBatch, schema: pa.Schema
 ) -> tuple[pa.Table, list[tuple[int, BaseException]]]:
     """As `fitted`, of rows that may be damaged: Arrow takes them as they lie in the file."""
@@ -151,7 +151,7 @@ def _schema(stream: pa.NativeFile) -> pa.Schema:
     return checked(_reader(stream).schema)
 
 
-def _size(stream: pa.NativeFile) -> tuple[int, int]:
+def _row_group_size(stream: pa.NativeFile) -> tuple[int, int]:
     """Rows and bytes of a file."""
     _schema(stream)
     stream.seek(0)

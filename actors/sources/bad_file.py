@@ -27,5 +27,5 @@ BAD_FILE = (BadFile, gzip.BadGzipFile, EOFError, zlib.error)
 def bad_file_batch(schema: pa.Schema, path: str, format: str, error: BaseException) -> Batch:
     """Make the one dead row for a whole file: nobody knows how many it has."""
     batch = Batch(pa.table([pa.nulls(1, field.type) for field in schema], schema=schema))
-    batch.fail("read", 0, BadFile(f"can't read {path} as {format}: {error}"))
+    batch.add_failure("read", 0, BadFile(f"can't read {path} as {format}: {error}"))
     return batch

@@ -21,11 +21,11 @@ from ..batch import Batch
 from ..storage.file_formats import COMPRESSIONS, member_of
 from ..storage.listing import InputFile
 from .bad_file import BAD_FILE, BadFile, NothingToRead, bad_file_batch
-from .parsing.csv_records import Record, records
-from .parsing.csv_values import inferred, parsed
+from .parsing.csv_records import Record, find_records
+from .parsing.csv_values import infer_types, parse_columns
 from .reading import Reading
 from .schemas.file_schemas import common_schema
-from .split_size import Piece
+from .split_size import SplitRange
 from .streams.line_files import (
     SAMPLED_FILES,
     SAMPLED_ROWS,
@@ -61,7 +61,7 @@ class CsvSource:
         for file, header in zip(files, found, strict=True):
             if isinstance(header, Record):
                 good.append(file)
-                headers.append(_names(header))
+                headers.append(_column_names(header))
         bad = [header for header in found if isinstance(header, BadFile)]
         if not good and bad:
             raise NothingToRead(str(bad[0]))
@@ -79,7 +79,7 @@ class CsvSource:
 
     def cut(
         self, files: list[InputFile], rows_per_part: int | None, limit: int | None
-    ) -> list[Piece]:
+    ) -> list[SplitRange]:
         return cut_by_reading(files, rows_per_part, limit, self._places)
 
     def read(self, split: dict[str, Any]) -> Batch:
@@ -96,7 +96,7 @@ class CsvSource:
         with self._open(path, start) as (stream, header):
             if header is None:
                 return Batch(schema.empty_table())
-            names = _names(header)
+            names = _column_names(header)
             if lacking := [name for name in schema.names if name not in names]:
                 raise BadFile(
                     f"its header ({', '.join(names)[:200]}) lacks {', '.join(lacking)}, which "
@@ -115,10 +115,12 @@ class CsvSource:
                 return f"line {lines + data[: record.start].count(_NEWLINE)} of {path}"
             return f"byte {start + record.start} of {path}"
 
-        found = list(records(io.BytesIO(data), _delimiter(path)))
+        found = list(find_records(io.BytesIO(data), _find_delimiter(path)))
         torn = found.pop() if found and not found[-1].closed else None
         kept = data[: torn.start] if torn else data
-        rows, failed = parsed(kept, names, _delimiter(path), found, schema, self.reading, where)
+        rows, failed = parse_columns(
+            kept, names, _find_delimiter(path), found, schema, self.reading, where
+        )
         for row, record in enumerate(found):
             if record.broken:
                 failed[row] = ValueError(
@@ -133,7 +135,7 @@ class CsvSource:
             rows = pa.concat_tables([rows, pa.table(nothing, schema=schema)])
         batch = Batch(rows.combine_chunks())
         for row, error in failed.items():
-            batch.fail("read", row, error)
+            batch.add_failure("read", row, error)
         return batch
 
     def _alike(
@@ -157,13 +159,15 @@ class CsvSource:
         files = LineFiles(self.options, blank=True, encoding=self.reading.encoding)
         with files.open_text(path, start) as stream:
             # Not iterated over, which would read ahead.
-            header = next(records(iter(stream.readline, b""), _delimiter(path)), None)
+            header = next(find_records(iter(stream.readline, b""), _find_delimiter(path)), None)
             if header is not None and header.broken:
                 raise BadFile(f"its header: {header.broken}")
             if header is not None and not header.closed:
                 raise BadFile("its header has a quote that is never closed")
             if header is not None and _is_no_header(header):
-                raise BadFile(f"its first line is no header: {', '.join(_names(header))[:80]!r}")
+                raise BadFile(
+                    f"its first line is no header: {', '.join(_column_names(header))[:80]!r}"
+                )
             yield stream, header
 
     @contextmanager
@@ -191,7 +195,7 @@ class CsvSource:
             raise BadFile(file.path)
         with self._told(file) as (stream, header):
             if header is not None:
-                for record in records(stream, _delimiter(file.path), header.stop):
+                for record in find_records(stream, _find_delimiter(file.path), header.stop):
                     yield record.start, record.stop
 
     def _inferred(self, file: InputFile) -> dict[str, pa.DataType] | BadFile:
@@ -202,12 +206,14 @@ class CsvSource:
                 data = stream.read(_INFERRED_BYTES)
         except BadFile as error:
             return error
-        found = list(islice(records(io.BytesIO(data), _delimiter(file.path)), SAMPLED_ROWS))
+        found = list(
+            islice(find_records(io.BytesIO(data), _find_delimiter(file.path)), SAMPLED_ROWS)
+        )
         if found and (len(data) == _INFERRED_BYTES or not found[-1].closed):
             found.pop()  # perhaps not whole
         data = data[: found[-1].stop if found else 0]
         kinds = dict(self.reading.kinds)
-        return inferred(data, _names(header), _delimiter(file.path), found, kinds)
+        return infer_types(data, _column_names(header), _find_delimiter(file.path), found, kinds)
 
 
 _NEWLINE = b"\n"
@@ -220,14 +226,14 @@ def _is_no_header(header: Record) -> bool:
     return first.startswith(_PAGES) or any(controls)
 
 
-def _names(header: Record) -> list[str]:
+def _column_names(header: Record) -> list[str]:
     # An odd byte in a name is kept as what it can be.
     texts = [field.encode("latin-1") for field in header.fields]
     texts[0] = texts[0].removeprefix(codecs.BOM_UTF8).removeprefix(b'"').removesuffix(b'"')
     return [text.decode(errors="replace") for text in texts]
 
 
-def _delimiter(path: str) -> str:
+def _find_delimiter(path: str) -> str:
     name = member_of(path).lower()
     for end in COMPRESSIONS:
         name = name.removesuffix(end)

@@ -11,12 +11,12 @@ from typing import Any
 import pyarrow as pa
 
 from ..batch import Batch
-from ..storage.backoff import is_passing
+from ..storage.backoff import is_transient
 from ..storage.file_formats import member_of
 from ..storage.filesystem import open_filesystem
 from ..storage.listing import InputFile
 from ..storage.media_files import files_column, kind_of
-from .split_size import MOST_BYTES, Piece
+from .split_size import MOST_BYTES, SplitRange
 
 _FEWEST_FILES, _MOST_FILES = 64, 1024
 # A few large files are spread over as many splits as there are many small ones.
@@ -38,14 +38,14 @@ class FilesSource:
 
     def cut(
         self, files: list[InputFile], rows_per_part: int | None, limit: int | None
-    ) -> list[Piece]:
+    ) -> list[SplitRange]:
         files = files[:limit]
         if rows_per_part:
-            return [_piece(bundle) for bundle in _bundles(files, rows_per_part, None)]
+            return [_split_range(bundle) for bundle in _bundle_files(files, rows_per_part, None)]
         count = min(max(len(files) // _SPLITS, _FEWEST_FILES), _MOST_FILES)
         size = sum(file.size for file in files) // _SPLITS
         most = min(max(size, _FEWEST_BYTES), MOST_BYTES)
-        return [_piece(bundle) for bundle in _bundles(files, count, most)]
+        return [_split_range(bundle) for bundle in _bundle_files(files, count, most)]
 
     def read(self, split: dict[str, Any]) -> Batch:
         assert self.schema is not None
@@ -59,7 +59,7 @@ class FilesSource:
             failed = {i: value for i, value in enumerate(found) if isinstance(value, Exception)}
         batch = Batch(pa.table({f.name: rows[f.name] for f in self.schema}, schema=self.schema))
         for row, error in failed.items():
-            batch.fail("read", row, error)
+            batch.add_failure("read", row, error)
         return batch
 
     def _bytes(self, file: dict[str, Any]) -> bytes | Exception:
@@ -72,13 +72,13 @@ class FilesSource:
                     f"{file['path']} has {len(data)} bytes; it had {file['size']} when planned"
                 )
         except Exception as error:  # every filesystem has exceptions of its own
-            if is_passing(error):  # the store's trouble, not the row's
+            if is_transient(error):  # the store's trouble, not the row's
                 raise
             return error
         return data
 
 
-def _bundles(
+def _bundle_files(
     files: list[InputFile], count: int, most_bytes: int | None
 ) -> Iterator[list[InputFile]]:
     """Neighbours, at most `count` together; more than one only within `most_bytes`."""
@@ -94,9 +94,9 @@ def _bundles(
         yield bundle
 
 
-def _piece(bundle: list[InputFile]) -> Piece:
+def _split_range(bundle: list[InputFile]) -> SplitRange:
     digest = hashlib.sha256()
     for file in bundle:
         digest.update(f"{file.path}|{file.size}|{file.version}\n".encode())
     together = InputFile(bundle[0].path, sum(file.size for file in bundle), digest.hexdigest()[:16])
-    return Piece(together, 0, len(bundle), len(bundle), tuple(bundle))
+    return SplitRange(together, 0, len(bundle), len(bundle), tuple(bundle))

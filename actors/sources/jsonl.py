@@ -17,11 +17,11 @@ import pyarrow as pa
 from ..batch import Batch
 from ..storage.listing import InputFile
 from .bad_file import BAD_FILE, BadFile, NothingToRead, bad_file_batch
-from .parsing.json_values import Parser, fitted, json_text
+from .parsing.json_values import Parser, fit_value, json_text
 from .parsing.misfits import Misfit
 from .reading import Reading
 from .schemas.json_schema import JSON_TEXT, SeenColumns
-from .split_size import Piece
+from .split_size import SplitRange
 from .streams.line_files import SAMPLED_FILES, SAMPLED_ROWS, LineFiles, in_place, spread
 
 # An input of so many bytes, decompressed, is read as a whole to know its types.
@@ -71,7 +71,7 @@ class JsonlSource:
 
     def cut(
         self, files: list[InputFile], rows_per_part: int | None, limit: int | None
-    ) -> list[Piece]:
+    ) -> list[SplitRange]:
         return self.files.cut(files, rows_per_part, limit)
 
     def read(self, split: dict[str, Any]) -> Batch:
@@ -119,7 +119,7 @@ class JsonlSource:
         found = [(live, table.take(pa.array(live)))] if len(live) else []
         batch = Batch(in_place(found, len(rows.rows), schema))
         for number, reason in rows.failed.items():
-            batch.fail("read", number, reason)
+            batch.add_failure("read", number, reason)
         batch.leave_out(rows.left_out)
         return batch
 
@@ -144,7 +144,7 @@ class JsonlSource:
         self, column: pa.Field, values: list[Any], any_long: bool, has_rest: bool
     ) -> tuple[pa.Array, list[int]]:
         declared = column.name in self.reading.types
-        return fitted(
+        return fit_value(
             values,
             column.type,
             # Text that the task reads is text; elsewhere the JSON of a value says what it was.
@@ -167,7 +167,7 @@ class JsonlSource:
                     if left < 0:
                         bad.clear()
                         return None
-                    _see(seen, some)
+                    _observe(seen, some)
             except BadFile as error:
                 bad.append(error)
                 seen = before
@@ -182,7 +182,7 @@ class JsonlSource:
             if file.path not in paths and seen:
                 break
             try:
-                _see(seen, [line for _, line in islice(self.files.rows(file), SAMPLED_ROWS)])
+                _observe(seen, [line for _, line in islice(self.files.rows(file), SAMPLED_ROWS)])
             except BadFile as error:
                 bad.append(error)
         return seen
@@ -195,7 +195,7 @@ def _is_object(line: bytes) -> bool:
         return False
 
 
-def _see(seen: SeenColumns, lines: list[bytes]) -> None:
+def _observe(seen: SeenColumns, lines: list[bytes]) -> None:
     """Note what is in those lines that are JSON objects."""
     parser, found = Parser(), []
     for line in lines:
@@ -223,7 +223,7 @@ class _Rows:
     def add(self, parser: Parser, line: bytes, where: str, reading: Reading) -> None:
         row: Any = {}
         try:
-            row = _parsed(parser, line, where)
+            row = _parse_lines(parser, line, where)
         except (ValueError, RecursionError) as error:
             self.failed[len(self.rows)] = error
         else:
@@ -237,7 +237,7 @@ class _Rows:
         self.wheres.append(where)
 
 
-def _parsed(parser: Parser, line: bytes, where: str) -> dict[str, Any]:
+def _parse_lines(parser: Parser, line: bytes, where: str) -> dict[str, Any]:
     try:
         row = parser.parse(line)
     except UnicodeDecodeError as error:

@@ -13,12 +13,12 @@ import pyarrow.parquet as pq
 from pipemill.errors import ConfigError
 
 from ..batch import Batch
-from ..storage.backoff import answered, is_passing
+from ..storage.backoff import is_transient, retry_on_driver
 from ..storage.filesystem import open_filesystem
 from ..storage.listing import InputFile
 from .schemas.file_schemas import checked, fitted, null_rows, plain_column, shaped
 from .schemas.unify import extremes, unify_columns
-from .split_size import Piece, row_ranges
+from .split_size import SplitRange, row_ranges
 
 _THREADS = 16
 _READ_ROWS = 4096
@@ -42,12 +42,12 @@ class ParquetSource:
         return unify_columns(
             list(found),
             [footer.schema.to_arrow_schema() for footer in found.values()],
-            lambda file, name: _told_extremes(found[file], name) or self._extremes(file, name),
+            lambda file, name: _read_extremes(found[file], name) or self._extremes(file, name),
         )
 
     def cut(
         self, files: list[InputFile], rows_per_part: int | None, limit: int | None
-    ) -> list[Piece]:
+    ) -> list[SplitRange]:
         footers = self._footers(files)
         counts = [None if footer is None else footer.num_rows for footer in footers]
         size = sum(_uncompressed(footer) for footer in footers if footer is not None)
@@ -65,14 +65,14 @@ class ParquetSource:
             try:
                 rows, failed = _rows(parquet, groups, self.schema), dict[int, BaseException]()
             except (OSError, pa.ArrowException) as error:
-                if is_passing(error):
+                if is_transient(error):
                     raise
                 rows, failed = _readable(parquet, groups, self.schema)
         if rows.num_rows != stop - start:
             raise ValueError(f"{split['path']}: rows {start} to {stop} are not all there")
         batch = Batch(rows.combine_chunks())
         for row, reason in failed.items():
-            batch.fail("read", row, reason)
+            batch.add_failure("read", row, reason)
         return batch
 
     def _unreadable(self, split: dict[str, Any]) -> Batch:
@@ -85,7 +85,7 @@ class ParquetSource:
                 "name another output"
             )
         batch = Batch(null_rows(self.schema, 1))
-        batch.fail("read", 0, reason)
+        batch.add_failure("read", 0, reason)
         return batch
 
     def _footers(self, files: list[InputFile]) -> list[pq.FileMetaData | None]:
@@ -109,7 +109,7 @@ class ParquetSource:
 
         try:
             # One by one: of many thousands some may fail in every round.
-            return answered(read, file.path)
+            return retry_on_driver(read, file.path)
         except (OSError, ValueError, pa.ArrowException) as error:
             said = ConfigError(f"can't read {file.path} as Parquet: {error}")
             if isinstance(error, PermissionError):
@@ -126,12 +126,12 @@ class ParquetSource:
                 return extremes(plain_column(column))
 
         try:
-            return answered(read, file.path)
+            return retry_on_driver(read, file.path)
         except (OSError, ValueError, pa.ArrowException):
             return None
 
 
-def _told_extremes(footer: pq.FileMetaData, name: str) -> tuple[int, int] | None:
+def _read_extremes(footer: pq.FileMetaData, name: str) -> tuple[int, int] | None:
     """By the footer, if it tells them of all row groups as whole numbers."""
     found: list[int] = []
     for group in map(footer.row_group, range(footer.num_row_groups)):
@@ -157,13 +157,11 @@ def _groups(footer: pq.FileMetaData, start: int, stop: int) -> list[Group]:
 
 def _rows(parquet: pq.ParquetFile, groups: list[Group], schema: pa.Schema) -> pa.Table:
     """Rows of neighbouring row groups, in the types of the input."""
-    decoded = (shaped(table, schema) for table in _decoded(parquet, groups, schema.names))
+    decoded = (shaped(table, schema) for table in _decode(parquet, groups, schema.names))
     return pa.concat_tables([schema.empty_table(), *decoded])
 
 
-def _decoded(
-    parquet: pq.ParquetFile, groups: list[Group], columns: list[str]
-) -> Iterator[pa.Table]:
+def _decode(parquet: pq.ParquetFile, groups: list[Group], columns: list[str]) -> Iterator[pa.Table]:
     """A bit at a time, up to the last row that is wanted, in the types of the file.
 
     Of the columns those that the file has.
@@ -197,9 +195,9 @@ def _readable(
     at = 0
     for number, first, last in groups:
         try:
-            rows = pa.concat_tables(_decoded(parquet, [(number, first, last)], schema.names))
+            rows = pa.concat_tables(_decode(parquet, [(number, first, last)], schema.names))
         except (OSError, pa.ArrowException) as error:
-            if is_passing(error):
+            if is_transient(error):
                 raise
             tables.append(null_rows(schema, last - first))
             reason = type(error)(f"row group {number} can't be decoded: {error}")

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import pyarrow as pa
 
-from pipemill.errors import ConfigError, nearest
+from pipemill.errors import ConfigError, did_you_mean
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Reading:
             if name not in schema.names:
                 raise ConfigError(
                     f"input.schema names {name!r}, which the input has not; "
-                    f"{nearest(name, schema.names)} (columns: {', '.join(schema.names)})"
+                    f"{did_you_mean(name, schema.names)} (columns: {', '.join(schema.names)})"
                 )
             schema = schema.set(schema.get_field_index(name), pa.field(name, kind))
         return schema

@@ -15,7 +15,7 @@ MOST_BYTES = 64 * 2**20
 
 
 @dataclass(frozen=True)
-class Piece:
+class SplitRange:
     """What becomes a split: rows or bytes from `start` up to `stop` of a file, or a bundle.
 
     file: the file, or what stands for a bundle's files together. A stop of -1 is the end.
@@ -49,7 +49,7 @@ def row_ranges(
     size: int,
     rows_per_part: int | None,
     limit: int | None,
-) -> Iterator[Piece]:
+) -> Iterator[SplitRange]:
     """Row ranges of files that hold so many rows each; `size` is all files' bytes, as in memory.
 
     A file of which that is not known is one piece, and one row.
@@ -60,12 +60,12 @@ def row_ranges(
     for file, count in zip(files, counts, strict=True):
         if count is None:
             if limit is None or left:
-                yield Piece(file, 0, -1, None)
+                yield SplitRange(file, 0, -1, None)
             left -= limit is not None and left > 0
             continue
         taken = min(count, left)
         left -= taken
-        yield from (Piece(file, a, b, b - a) for a, b in even_ranges(taken, step))
+        yield from (SplitRange(file, a, b, b - a) for a, b in even_ranges(taken, step))
 
 
 def counted_ranges(
@@ -74,21 +74,21 @@ def counted_ranges(
     step: int,
     limit: int | None,
     most_bytes: int | None = None,
-) -> list[Piece]:
+) -> list[SplitRange]:
     """Byte ranges of exactly `step` rows (fewer, where those are more than `most_bytes`).
 
     places: the first byte of each row, and the one behind its last, in order.
     """
-    pieces: list[Piece] = []
+    pieces: list[SplitRange] = []
     start, end, count = 0, 0, 0
     for number, (first, behind) in enumerate(places):
         if number == limit:
             break
         if count == step or (most_bytes and count and behind - start > most_bytes):
-            pieces.append(Piece(file, start, first, count))
+            pieces.append(SplitRange(file, start, first, count))
             count = 0
         start = start if count else first
         count, end = count + 1, behind
     if count:
-        pieces.append(Piece(file, start, end, count))
+        pieces.append(SplitRange(file, start, end, count))
     return pieces

@@ -14,7 +14,7 @@ from ..storage.listing import InputFile
 from .bad_file import BAD_FILE, BadFile, NothingToRead, bad_file_batch
 from .parsing.csv_values import from_text
 from .reading import Reading
-from .split_size import Piece
+from .split_size import SplitRange
 from .streams.line_files import SAMPLED_FILES, SAMPLED_ROWS, LineFiles, spread
 
 
@@ -44,7 +44,7 @@ class TextSource:
 
     def cut(
         self, files: list[InputFile], rows_per_part: int | None, limit: int | None
-    ) -> list[Piece]:
+    ) -> list[SplitRange]:
         return self.files.cut(files, rows_per_part, limit)
 
     def read(self, split: dict[str, Any]) -> Batch:
@@ -54,7 +54,7 @@ class TextSource:
         wheres: list[str] = []
         try:
             for number, line in enumerate(self.files.between(split)):
-                values.append(_content(line.data, number == 0 and split["start"] == 0))
+                values.append(_read_content(line.data, number == 0 and split["start"] == 0))
                 wheres.append(line.where)
         except BAD_FILE as error:
             if not whole:
@@ -67,7 +67,7 @@ class TextSource:
             return bad_file_batch(self.schema, split["path"], "text", reason)
         batch = Batch(pa.table([array], names=["text"]).select(self.schema.names))
         for row, failure in wrong.items():
-            batch.fail("read", row, failure)
+            batch.add_failure("read", row, failure)
         return batch
 
     def _reason(self, file: InputFile) -> BadFile | None:
@@ -84,7 +84,7 @@ class TextSource:
         return None
 
 
-def _content(line: bytes, first: bool) -> bytes:
+def _read_content(line: bytes, first: bool) -> bytes:
     line = line.removeprefix(codecs.BOM_UTF8) if first else line
     return line.removesuffix(b"\n").removesuffix(b"\r")
 

@@ -16,7 +16,7 @@ from ..storage.listing import InputFile
 from ..storage.media_files import KINDS, member_column, members_of, takes_first
 from .bad_file import BAD_FILE
 from .parsing.tar_samples import Sample, samples
-from .split_size import MOST_BYTES, Piece
+from .split_size import MOST_BYTES, SplitRange
 from .streams.line_files import (
     LARGE,
     SAMPLED_FILES,
@@ -58,7 +58,7 @@ class WebDatasetSource:
                 names = sample.members.keys() - {_KEY}
                 extensions |= names
                 several |= _of_one_kind(names)
-                error = error or (_placed(sample, file.path) if sample.torn else None)
+                error = error or (_scatter_rows(sample, file.path) if sample.torn else None)
         if not extensions:
             if error is not None:
                 raise ConfigError(f"can't read {error}")
@@ -72,7 +72,7 @@ class WebDatasetSource:
 
     def cut(
         self, files: list[InputFile], rows_per_part: int | None, limit: int | None
-    ) -> list[Piece]:
+    ) -> list[SplitRange]:
         return cut_by_reading(
             [file for file in files if file.size > _RECORD or not self._is_empty(file)],
             rows_per_part,
@@ -94,14 +94,14 @@ class WebDatasetSource:
             for number, sample in enumerate(found):
                 row, error = _row(sample, schema)
                 if sample.torn:
-                    error = _placed(sample, split["path"])
+                    error = _scatter_rows(sample, split["path"])
                 for name, values in columns.items():
                     values.append(row.get(name))
                 if error:
                     failed[number] = error
         batch = Batch(pa.table(columns, schema=schema))
         for number, error in failed.items():
-            batch.fail("read", number, error)
+            batch.add_failure("read", number, error)
         return batch
 
     def _is_empty(self, file: InputFile) -> bool:
@@ -122,7 +122,7 @@ class WebDatasetSource:
             raise ConfigError(f"can't read {file.path}: {error}") from None
 
 
-def _placed(sample: Sample, path: str) -> Exception:
+def _scatter_rows(sample: Sample, path: str) -> Exception:
     return ValueError(f"{path}: {sample.error}")
 
 

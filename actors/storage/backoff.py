@@ -8,9 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from pipemill.errors import ConfigError, RunError
-
-from ..store import StoreError
+from pipemill.errors import ConfigError, RunError, StoreError
 
 # Beside what a store's client does by itself. Together a minute: a server is back by then, or
 # somebody has to look after it.
@@ -35,28 +33,28 @@ _NAMES = {
 T = TypeVar("T")
 
 
-def is_passing(error: BaseException) -> bool:
+def is_transient(error: BaseException) -> bool:
     """Whether the same call may well succeed a little later.
 
     That is so of the network's troubles and of a server's (500, 503), not of what is missing,
     forbidden or wrong.
     """
     if isinstance(error, ConfigError):  # which says it of what was raised below it
-        return error.__context__ is not None and is_passing(error.__context__)
+        return error.__context__ is not None and is_transient(error.__context__)
     if isinstance(error, OSError) and error.errno in _ERRNOS:
         return True
     return bool(_NAMES & {kind.__name__ for kind in type(error).__mro__})
 
 
-def answered(call: Callable[[], T], what: str) -> T:
+def retry_on_driver(call: Callable[[], T], what: str) -> T:
     """The result of a driver's call. Raises RunError if the store stays away."""
     try:
-        return patiently(call, what, WAITS_S[:_WATCHED])
+        return retry_with_backoff(call, what, WAITS_S[:_WATCHED])
     except StoreError as error:
         raise RunError(f"{error}; run again to resume") from error
 
 
-def patiently(call: Callable[[], T], what: str, waits: Sequence[float] | None = None) -> T:
+def retry_with_backoff(call: Callable[[], T], what: str, waits: Sequence[float] | None = None) -> T:
     """Its result. Raises StoreError if the store stays away, and whatever else the call raises.
 
     what: the file or folder, for the message.
@@ -66,13 +64,13 @@ def patiently(call: Callable[[], T], what: str, waits: Sequence[float] | None = 
         try:
             return call()
         except Exception as error:
-            if not is_passing(error):
+            if not is_transient(error):
                 raise
         time.sleep(wait * random.uniform(0.8, 1.2))  # not all workers at once
     try:
         return call()
     except Exception as error:
-        if not is_passing(error):
+        if not is_transient(error):
             raise
         raise StoreError(
             f"{what} can't be reached, tried {len(waits) + 1} times over "

@@ -15,7 +15,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from pipemill.errors import ConfigError
 
-from .backoff import patiently
+from .backoff import retry_with_backoff
 from .file_formats import is_chain, member_of
 
 # Opened once, and kept: an archive is closed when its filesystem goes, though a file in it is read.
@@ -59,7 +59,7 @@ def url_of(filesystem: AbstractFileSystem, path: str) -> str:
     return path if isinstance(filesystem, LocalFileSystem) else filesystem.unstrip_protocol(path)
 
 
-def write_whole(filesystem: AbstractFileSystem, path: str, data: bytes) -> None:
+def write_atomic(filesystem: AbstractFileSystem, path: str, data: bytes) -> None:
     """Writes a file that exists with all of its bytes, or not at all, whenever the power goes.
 
     Locally: a temporary name in the same filesystem, fsync, rename. On an object store one PUT
@@ -67,7 +67,7 @@ def write_whole(filesystem: AbstractFileSystem, path: str, data: bytes) -> None:
     Raises OSError, StoreError.
     """
     if not isinstance(filesystem, LocalFileSystem):
-        patiently(lambda: filesystem.pipe_file(path, data), path)
+        retry_with_backoff(lambda: filesystem.pipe_file(path, data), path)
         return
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -85,7 +85,7 @@ def write_whole(filesystem: AbstractFileSystem, path: str, data: bytes) -> None:
     _sync_folder(target.parent)
 
 
-def create_whole(filesystem: AbstractFileSystem, path: str, data: bytes) -> None:
+def create_exclusive(filesystem: AbstractFileSystem, path: str, data: bytes) -> None:
     """Writes a file that is not there yet; of several that try, one succeeds.
 
     A store without conditional writes lets several succeed, and the last one's file stays: wait a

@@ -12,7 +12,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from pipemill.errors import ConfigError, RunError
 
-from .backoff import answered
+from .backoff import retry_on_driver
 from .file_formats import format_of, member_of
 from .filesystem import absolute, open_filesystem, url_of
 from .partitions import Partitions, partitions_of
@@ -56,7 +56,7 @@ def output_place(output: str, options: Mapping[str, Any]) -> str:
 def list_below(path: str, options: Mapping[str, Any], output: str | None) -> Listing:
     """Sorted by name; names that start with "." or "_", and what lies in `output`, left out."""
     try:
-        return answered(lambda: _listed(path, options, output), path)
+        return retry_on_driver(lambda: _listed(path, options, output), path)
     except (ConfigError, RunError):
         raise
     except Exception as error:  # every filesystem has exceptions of its own

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-from .backoff import is_passing
+from .backoff import is_transient
 from .partitions import is_partition
 
 _MARKS = {
@@ -26,7 +26,7 @@ _MOST_FOLDERS = 64
 def table_of_name(name: str) -> str | None:
     """Tell which table a file belongs to, if its name is that of the table's log."""
     found = _BY_NAME.search(name)
-    return _told(name[: found.start(2)].rstrip("/"), found[2]) if found else None
+    return _describe_table(name[: found.start(2)].rstrip("/"), found[2]) if found else None
 
 
 def table_around(filesystem: Any, folders: Iterable[str]) -> str | None:
@@ -42,7 +42,7 @@ def table_around(filesystem: Any, folders: Iterable[str]) -> str | None:
     for top in list(tops)[:_MOST_FOLDERS]:
         for mark in _MARKS:
             if _is_marked(filesystem, top, mark):
-                return _told(top, mark)
+                return _describe_table(top, mark)
     return None
 
 
@@ -53,7 +53,7 @@ def _is_marked(filesystem: Any, folder: str, mark: str) -> bool:
             return False
         names = filesystem.ls(place, detail=False) if mark in ("metadata", "_versions") else []
     except Exception as error:  # what may not be looked at stops nobody
-        if is_passing(error):
+        if is_transient(error):
             raise
         return False
     return mark in ("_delta_log", ".hoodie") or any(
@@ -61,7 +61,7 @@ def _is_marked(filesystem: Any, folder: str, mark: str) -> bool:
     )
 
 
-def _told(folder: str, mark: str) -> str:
+def _describe_table(folder: str, mark: str) -> str:
     return (
         f"{folder} is {_MARKS[mark]} (it holds {mark}): its files also hold rows that were "
         "replaced or deleted. Export its rows to Parquet with a reader of such tables, and name "

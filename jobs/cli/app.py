@@ -11,7 +11,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 # Little before the command has its handlers: an interrupt while Python imports is a traceback.
-from pipemill.errors import ConfigError, RunError, told_if_interrupted
+from pipemill.errors import ConfigError, RunError, explain_interrupt
 
 from ..execution.supervisor import delayed_interrupts, handle_interrupts, report_status, supervised
 
@@ -49,7 +49,7 @@ def _report_verb(arguments: list[str]) -> int:
             status = _status_of(arguments)
             report_status(status)
     except KeyboardInterrupt:  # one of several, at any moment
-        status = _complain(_interrupted(arguments), 130)
+        status = _print_error(_interrupted(arguments), 130)
         report_status(status)
     return status
 
@@ -70,13 +70,13 @@ def _run_verb(arguments: list[str]) -> int:
         status = options.run(options)
         sys.stdout.flush()
     except ConfigError as error:
-        return _complain(error, 2)
+        return _print_error(error, 2)
     except RunError as error:
         if error.report is not None:
-            _tell(error.report)
-        return _complain(error, 1)
+            _print_result(error.report)
+        return _print_error(error, 1)
     except KeyboardInterrupt as error:
-        return _complain(str(error) or _interrupted(arguments), 130)
+        return _print_error(str(error) or _interrupted(arguments), 130)
     except BrokenPipeError:  # whoever was reading, `head` perhaps, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
@@ -84,7 +84,7 @@ def _run_verb(arguments: list[str]) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    with told_if_interrupted():
+    with explain_interrupt():
         with delayed_interrupts():
             from ..preview import show
             from ..run import run
@@ -97,7 +97,7 @@ def _run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _tell(report: Report) -> None:
+def _print_result(report: Report) -> None:
     print(report, file=sys.stderr)
     print(report.to_json(), flush=True)
 
@@ -110,11 +110,11 @@ def _tasks(options: argparse.Namespace) -> int:
 
 
 def _retry(options: argparse.Namespace) -> int:
-    with told_if_interrupted():
+    with explain_interrupt():
         with delayed_interrupts():
             from ..retry import retry
 
-        _tell(retry(_job(options)))
+        _print_result(retry(_job(options)))
     return 0
 
 
@@ -130,9 +130,9 @@ def _status(options: argparse.Namespace) -> int:
 
 
 def _page(options: argparse.Namespace) -> int:
-    from ..report import report
+    from ..report import write_report
 
-    path = report(options.output)
+    path = write_report(options.output)
     print(f"written: {path}", file=sys.stderr)
     print(json.dumps({"output": options.output, "report": path}), flush=True)
     return 0
@@ -191,7 +191,7 @@ def _interrupted(arguments: list[str]) -> str:
     return "interrupted; run again to resume" if resumes else "interrupted"
 
 
-def _complain(message: object, status: int) -> int:
+def _print_error(message: object, status: int) -> int:
     print(f"pipemill: {message}", file=sys.stderr, flush=True)
     return status
 
@@ -215,7 +215,9 @@ def _parser() -> argparse.ArgumentParser:
     _job_flags(run)
     run.set_defaults(run=_run)
     _add_output_verbs(verbs)
-    inspection.add_verbs(verbs, _job_flags, lambda options: _job(options, needs_output=False))
+    inspection.add_inspection_commands(
+        verbs, _job_flags, lambda options: _job(options, needs_output=False)
+    )
     tasks = verbs.add_parser(
         "tasks",
         help="tasks, the columns they read and add, their parameters",

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 _SECONDS = 10.0
 
 
-def add_verbs(
+def add_inspection_commands(
     verbs: Any,
     add_job_flags: Callable[[argparse.ArgumentParser], None],
     job_of: Callable[[argparse.Namespace], Job],
@@ -63,9 +63,9 @@ def _tune(job: Job, options: argparse.Namespace) -> int:
 
 
 def _plan(job: Job, options: argparse.Namespace) -> int:
-    from ..plan import forecast
+    from ..plan import estimate
 
-    return _tell(forecast(job, options.rows, options.seconds))
+    return _tell(estimate(job, options.rows, options.seconds))
 
 
 def _preview(job: Job, options: argparse.Namespace) -> int:

@@ -211,10 +211,8 @@ class ActorsSection(_Section):
 
     @property
     def gpus_each(self) -> float:
-        """GPUs of each actor, once the device is chosen (`choose_device`)."""
-        if isinstance(self.num_gpus, str):
-            raise TypeError("the device is not chosen yet")
-        return self.num_gpus
+        """GPUs of each actor; 0 until a device is chosen (`choose_device`)."""
+        return 0 if isinstance(self.num_gpus, str) else self.num_gpus
 
 
 class Job(_Section):

@@ -11,7 +11,7 @@ from typing import Any, get_args
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from pipemill.errors import ConfigError, nearest
+from pipemill.errors import ConfigError, did_you_mean
 
 from .hf_dataset import is_dataset
 from .job import Job
@@ -187,7 +187,7 @@ def _messages(error: ValidationError, where: str) -> list[str]:
             continue
         if problem["type"] == "extra_forbidden":
             full = ".".join([*keys, str(last)])
-            hint = nearest(str(last), _keys(keys))
+            hint = did_you_mean(str(last), _keys(keys))
             messages[full] = f"unknown key {full!r} in {where}; {hint}"
             continue
         full = ".".join([*keys, *([str(last)] if last in _all_keys() else [])])

@@ -15,7 +15,7 @@ from pipemill.errors import ConfigError
 
 from ..config.job import ActorsSection, Job
 from .gpus import find_gpus, why_no_gpu
-from .progress import say
+from .progress import log
 from .ray_cluster import joins_ray, ray_session
 
 _GIB = 2**30
@@ -72,15 +72,15 @@ def choose_device(job: Job, model: tuple[str, str | None], *, here: bool = False
                 f"actors.num_gpus is gpu, but {where} has no GPU that torch can use"
                 f"{'' if joins else why_no_gpu()}: leave it out to use the CPUs"
             )
-        say(f"device: CPU{'' if actors.num_gpus == 'cpu' else ', no GPU found' + why_no_gpu()}")
+        log(f"device: CPU{'' if actors.num_gpus == 'cpu' else ', no GPU found' + why_no_gpu()}")
         return _with_actors(job, num_gpus=0)
     count = int(sum(machine.gpus for machine in with_gpus))
     told = f"{count} × {with_gpus[0].gpu_name}" if count > 1 else with_gpus[0].gpu_name
     if alone:
-        say(f"device: {with_gpus[0].gpu_name}")
+        log(f"device: {with_gpus[0].gpu_name}")
         return _with_actors(job, num_gpus=1)
     share = share_gpus(with_gpus, actors, _weight_bytes(*model))
-    say(f"device: {told}, {share.per_gpu} actor{'s' * (share.per_gpu > 1)} on each")
+    log(f"device: {told}, {share.per_gpu} actor{'s' * (share.per_gpu > 1)} on each")
     return _with_actors(job, num_gpus=share.num_gpus, num_cpus=share.num_cpus)
 
 

@@ -27,20 +27,20 @@ from ..config.job import ActorsSection
 from ..output.split_plan import Split
 from .ray_cluster import TASK_CPUS, in_use, pool_size, ray_session
 from .single_process import is_small, work_without_ray
-from .startup import Stage
+from .startup import StartupStage
 
 # Ray schedules every block; more of them than this cost more than they spread the work.
 _MOST_BLOCKS = 1000
 # Calls that overlap in an actor: one tokenizes or writes while another is on the device.
 _CALLS = 2
 
-# One worker process, without Ray; what `placed` takes for small inputs.
+# One worker process, without Ray; what `resolve_placement` takes for small inputs.
 SINGLE = "single"
 
 Lines = Generator[dict[str, Any], None, None]
 
 
-def choose(placement: str, paths: list[str], task: Any) -> str:
+def choose_placement(placement: str, paths: list[str], task: Any) -> str:
     """Where "auto" puts the stages: text tasks prepare so fast that one actor does it all."""
     if placement == "staged" and getattr(task, "expands_with_model", False):
         raise ConfigError(
@@ -57,7 +57,7 @@ def choose(placement: str, paths: list[str], task: Any) -> str:
     return "fused" if placement == "auto" else placement
 
 
-def placed(placement: str, actors: ActorsSection, splits: list[Split]) -> str:
+def resolve_placement(placement: str, actors: ActorsSection, splits: list[Split]) -> str:
     """Return where these splits are done, of which "fused" or "staged" was chosen for all."""
     return SINGLE if placement == "fused" and is_small(actors, splits) else placement
 
@@ -80,12 +80,12 @@ def run_splits(
         yield from _run(placement, splits, load, source, sink, actors)
 
 
-def stage_of(placement: str, load: LoadTask, sink: PartSink, actors: ActorsSection) -> Stage:
+def stage_of(placement: str, load: LoadTask, sink: PartSink, actors: ActorsSection) -> StartupStage:
     """Return what a run waits for until its first rows are done."""
     first = "loading the model"
     if uses_ray(placement):
         first = in_use(actors) or "starting workers"
-    return Stage(sink.attempts(), first, measures=load.max_tokens is None)
+    return StartupStage(sink.attempts(), first, measures=load.max_tokens is None)
 
 
 @contextmanager

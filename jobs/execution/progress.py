@@ -22,7 +22,7 @@ _LOOK_S = 1.0
 _PAUSE_S = {True: 0.2, False: 10.0}
 
 
-def say(text: str) -> None:
+def log(text: str) -> None:
     """Write a line."""
     tqdm.write(text, file=sys.stderr)
     sys.stderr.flush()
@@ -42,7 +42,7 @@ class Wait:
             return
         self._text = text
         if not sys.stderr.isatty():
-            say(f"{self._label}{text}")
+            log(f"{self._label}{text}")
             return
         if self._line is not None:
             self._line.set_description_str(f"{self._label}{text} ")

@@ -22,7 +22,7 @@ from pipemill.actors.storage.filesystem import absolute
 from pipemill.errors import ConfigError, RunError
 
 from ..config.job import ActorsSection
-from .progress import say, waiting
+from .progress import log, waiting
 from .supervisor import check_interrupts, report_ray
 
 # What the read and write tasks of the staged placement hold. Unlike an actor's whole CPUs, or
@@ -160,7 +160,7 @@ def _start(cluster: str) -> None:
             ) from error
     check_interrupts()
     if joins:
-        say(f"Ray: joined {_address(address)}, {_size()}")
+        log(f"Ray: joined {_address(address)}, {_size()}")
 
 
 def _set_raylet_messages(*, shown: bool) -> None:

@@ -17,7 +17,7 @@ from contextlib import suppress
 from typing import IO, Any
 
 from pipemill.actors.faults.attempts import DEATHS_LOADING
-from pipemill.actors.faults.isolated_process import ended_how
+from pipemill.actors.faults.isolated_process import describe_exit
 from pipemill.actors.workers import Sink, Source
 from pipemill.pipelines.loading.task_loader import LoadTask
 
@@ -155,7 +155,7 @@ class _Worker:
                 status, last = self._stop(), self._last_line()
         return (
             f"loading failed: the process died {DEATHS_LOADING} times in a row while it loaded the "
-            f"model (out of memory?); the last time {ended_how(status)}{last}"
+            f"model (out of memory?); the last time {describe_exit(status)}{last}"
         )
 
     def _launch(self) -> None:

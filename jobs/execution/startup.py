@@ -12,7 +12,7 @@ _LOOK_S = 2.0
 
 
 @dataclass
-class Stage:
+class StartupStage:
     """Tell by the attempts that workers write down in the output.
 
     first: what is waited for before any worker has begun.

@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from pipemill.actors.arrow_arrays import numbers
-from pipemill.actors.compute.forward_pass import Forward
+from pipemill.actors.arrow_arrays import field_values
+from pipemill.actors.compute.forward_pass import ForwardPass
 from pipemill.actors.compute.micro_batches import micro_batches, padded_size
-from pipemill.actors.compute.token_budget import Budget
+from pipemill.actors.compute.token_budget import TokenBudget
 from pipemill.actors.faults.out_of_memory import is_out_of_memory
-from pipemill.pipelines.reference.in_batches import AsTransformers
+from pipemill.pipelines.reference.in_batches import PlainBatches
 
 from .peak_memory import PeakMemory
 from .trial import Trial
@@ -25,7 +25,7 @@ _HOPELESS = 2
 
 
 @dataclass(frozen=True, kw_only=True)
-class Setting:
+class Measurement:
     """A way to cut the rows into batches, and what it costs.
 
     how: "transformers" (rows in order, `size` a batch), "sorted" (micro-batches of equal lengths,
@@ -82,14 +82,14 @@ class Stopwatch:
         return self.elapsed / self.measured
 
 
-def measure_budget(trial: Trial, budget: int, packed: bool, seconds: float) -> Setting:
+def measure_budget(trial: Trial, budget: int, packed: bool, seconds: float) -> Measurement:
     """Micro-batches of `budget` tokens, as a run would cut them, for at most `seconds`."""
     chunks = trial.chunks.take(pa.array(trial.distinct))
-    sizes = numbers(chunks, "size")
-    groups = numbers(chunks, "group") if chunks.type.get_field_index("group") >= 0 else None
+    sizes = field_values(chunks, "size")
+    groups = field_values(chunks, "group") if chunks.type.get_field_index("group") >= 0 else None
     cuts = micro_batches(sizes, budget, groups, padded=not packed)
     costs = np.array([sizes[c].sum() if packed else padded_size(sizes, [c]) for c in cuts])
-    setting = Setting(
+    setting = Measurement(
         how="packed" if packed else "sorted",
         size=budget,
         tokens=int(sizes.sum()),
@@ -98,8 +98,8 @@ def measure_budget(trial: Trial, budget: int, packed: bool, seconds: float) -> S
     with nullcontext() if packed else trial.padding(), _peak(trial) as peak:
         watch = Stopwatch(costs, seconds)
         for number in _spread(len(cuts)):
-            forward = Forward(
-                trial.stages.task, Budget(budget), chunks.take(pa.array(cuts[number]))
+            forward = ForwardPass(
+                trial.stages.task, TokenBudget(budget), chunks.take(pa.array(cuts[number]))
             )
             forward.run()
             if forward.work["out_of_memory"]:
@@ -112,15 +112,15 @@ def measure_budget(trial: Trial, budget: int, packed: bool, seconds: float) -> S
     return _rated(trial, setting, seconds, measured=watch.measured, memory_bytes=peak.bytes)
 
 
-def measure_transformers(trial: Trial, sizes: list[int], seconds: float) -> Iterator[Setting]:
+def measure_transformers(trial: Trial, sizes: list[int], seconds: float) -> Iterator[Measurement]:
     """`transformers.pipeline` with each of these batch sizes, for at most `seconds` each."""
     with trial.padding():
         try:
-            plain = AsTransformers(trial.prepared.load.kind(), trial.loaded)
+            plain = PlainBatches(trial.prepared.load.kind(), trial.loaded)
             tokens, counts = plain.sizes(trial.rows)
         except Exception as error:
             for size in sizes:
-                yield Setting(how="transformers", size=size, problem=_said(error))
+                yield Measurement(how="transformers", size=size, problem=_said(error))
             return
         pace = 0.0  # seconds per padded token, of the last size that ran
         for size in sizes:
@@ -132,16 +132,16 @@ def measure_transformers(trial: Trial, sizes: list[int], seconds: float) -> Iter
 
 def _batches(
     trial: Trial,
-    plain: AsTransformers,
+    plain: PlainBatches,
     chunks: tuple[np.ndarray, np.ndarray],
     size: int,
     seconds: float,
     pace: float,
-) -> Setting:
+) -> Measurement:
     tokens, counts = chunks
     cuts = [np.arange(i, min(i + size, len(tokens))) for i in range(0, len(tokens), size)]
     costs = np.array([padded_size(tokens, [cut]) for cut in cuts])
-    setting = Setting(
+    setting = Measurement(
         how="transformers", size=size, tokens=int(tokens.sum()), padded_tokens=int(costs.sum())
     )
     if costs[0] * pace > _HOPELESS * seconds:
@@ -167,7 +167,7 @@ def _batches(
     return _rated(trial, setting, watch.seconds(), measured=watch.measured, memory_bytes=peak.bytes)
 
 
-def _rated(trial: Trial, setting: Setting, seconds: float, **more: Any) -> Setting:
+def _rated(trial: Trial, setting: Measurement, seconds: float, **more: Any) -> Measurement:
     """With the rates that follow from the seconds for all rows."""
     return replace(
         setting,

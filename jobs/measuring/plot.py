@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pipemill.errors import ConfigError
 
-from .benchmark import Setting
+from .benchmark import Measurement
 
 _COLOURS = {"transformers": "#9aa0a6", "sorted": "#5b8def", "packed": "#1a9850"}
 
@@ -35,7 +35,7 @@ def check(path: str | None) -> str | None:
     return None
 
 
-def draw(settings: list[Setting], path: str) -> str:
+def draw(settings: list[Measurement], path: str) -> str:
     """Rows per second and peak memory of each setting, as bars; returns the file's path.
 
     The file's suffix says its format. Raises ConfigError if it can't be written.

@@ -9,18 +9,18 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from pipemill.actors.arrow_arrays import numbers, one_array
+from pipemill.actors.arrow_arrays import combine_chunks, field_values
 from pipemill.actors.batch import Batch
-from pipemill.actors.compute.deduplicate import first_of_each
+from pipemill.actors.compute.deduplicate import deduplicate_chunks
 from pipemill.actors.compute.stages import CHUNKS, Stages
 from pipemill.actors.task import Loaded
 
 from pipemill.errors import RunError
 
 from ..config.job import Job
-from ..planning.find_model import not_loaded
-from ..planning.sample_rows import FewRows, few_rows
-from ..prepare import Prepared, look
+from ..planning.find_model import load_failure
+from ..planning.sample_rows import RowSample, sample_rows
+from ..prepare import PreparedJob, prepare_without_output
 
 _WARM_UP = 4  # rows
 
@@ -36,10 +36,10 @@ class Trial:
     """
 
     job: Job
-    prepared: Prepared
+    prepared: PreparedJob
     loaded: Loaded
     stages: Stages
-    sampled: FewRows
+    sampled: RowSample
     rows: pa.Table
     failed: int
     chunks: pa.StructArray
@@ -51,7 +51,7 @@ class Trial:
     @property
     def sizes(self) -> np.ndarray:
         """Tokens of each chunk."""
-        return numbers(self.chunks, "size")
+        return field_values(self.chunks, "size")
 
     @property
     def packs(self) -> bool:
@@ -63,22 +63,22 @@ class Trial:
         return nullcontext() if encoder is None else encoder.padding()
 
 
-def try_out(job: Job, rows: int) -> Trial:
+def start_trial(job: Job, rows: int) -> Trial:
     """Reads so many rows and loads the model; the job's output is left alone."""
-    prepared = look(job)
-    sampled = few_rows(prepared.source, prepared.plan.splits, rows)
+    prepared = prepare_without_output(job)
+    sampled = sample_rows(prepared.source, prepared.plan.splits, rows)
     try:
         loaded = prepared.load.loaded()
         stages = prepared.load.stages(loaded)
     except Exception as error:
-        raise not_loaded(error, job.model.path) from error
+        raise load_failure(error, job.model.path) from error
     _try_padding(stages)
     batch = stages.expand(Batch(sampled.rows))
-    live = pa.array(batch.live())
+    live = pa.array(batch.ok_rows())
     if not len(live):
         first = next(iter(batch.failures.values()))
         raise RunError(f"none of the rows could be expanded: {first.error}: {first.message}")
-    lists = one_array(batch.rows[CHUNKS]).take(live)
+    lists = combine_chunks(batch.rows[CHUNKS]).take(live)
     chunks, counts = lists.flatten(), pc.list_value_length(lists).to_numpy()
     repeats = stages.task.repeats
     rows_left = sampled.rows.take(live)
@@ -93,7 +93,7 @@ def try_out(job: Job, rows: int) -> Trial:
         failed=len(batch.failures) + sampled.unread,
         chunks=chunks,
         counts=counts,
-        distinct=first_of_each(chunks)[0] if repeats else np.arange(len(chunks)),
+        distinct=deduplicate_chunks(chunks)[0] if repeats else np.arange(len(chunks)),
         lost=_lost(chunks, counts),
         host_seconds=batch.work["expand_seconds"] + _regrouping(stages, prepared, rows_left),
     )
@@ -111,11 +111,11 @@ def _lost(chunks: pa.StructArray, counts: np.ndarray) -> np.ndarray:
     if chunks.type.get_field_index("lost") < 0:
         return np.zeros(len(counts), dtype=np.int64)
     row = np.repeat(np.arange(len(counts)), counts)
-    lost = np.bincount(row, weights=numbers(chunks, "lost"), minlength=len(counts))
+    lost = np.bincount(row, weights=field_values(chunks, "lost"), minlength=len(counts))
     return lost.astype(np.int64)
 
 
-def _regrouping(stages: Stages, prepared: Prepared, rows: pa.Table) -> float:
+def _regrouping(stages: Stages, prepared: PreparedJob, rows: pa.Table) -> float:
     """Seconds for all rows, reckoned from a few; computing them also warms everything up."""
     few, seconds = rows.slice(0, _WARM_UP), 0.0
     for _ in range(2):  # what is done for the first time takes longer

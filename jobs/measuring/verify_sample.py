@@ -21,16 +21,16 @@ from ..config.load import make_job
 from ..execution.devices import choose_device
 from ..output.ledger import Ledger
 from ..output.split_plan import Plan, Split
-from ..planning.find_model import find_model, not_loaded
+from ..planning.find_model import load_failure, resolve_model
 from ..planning.requirements import check_requirements
-from ..planning.resolve_task import taken_parameters
-from ..prepare import Prepared, assemble
+from ..planning.resolve_task import validate_parameters
+from ..prepare import PreparedJob, build_prepared_job
 
 Notes = dict[str, Any]
 
 
 @dataclass
-class Sampled:
+class SampleCheck:
     """Rows that were computed again.
 
     transformers: how many of them by plain transformers; pipemill: by pipemill itself, in this
@@ -60,21 +60,21 @@ class Sampled:
         )
 
 
-def recompute(
+def verify_sample(
     ledger: Ledger,
     record: dict[str, Any],
     plan: Plan,
     notes: Mapping[int, Notes],
     count: int,
     options: Mapping[str, Any],
-) -> Sampled:
+) -> SampleCheck:
     """Compares so many rows, chosen by chance among those with a result.
 
     record: the output's job.json. notes: of the parts, by split. options: for the input's
     filesystem. Raises ConfigError if the model is not the one that computed the output.
     """
     prepared = _reopened(ledger, record, plan, options)
-    sampled = Sampled(notes=_other_versions(record))
+    sampled = SampleCheck(notes=_other_versions(record))
     ways: dict[str, PlainRows] = {}
     for split, rows in _chosen(plan, notes, count):
         by_settings = defaultdict(list)
@@ -90,19 +90,19 @@ def recompute(
 
 def _reopened(
     ledger: Ledger, record: dict[str, Any], plan: Plan, options: Mapping[str, Any]
-) -> Prepared:
+) -> PreparedJob:
     job = make_job(record["job"], f"{ledger.path}'s job.json")
     job = job.model_copy(
         update={"input": job.input.model_copy(update={"storage_options": dict(options)})}
     )
-    path, revision, weights = find_model(job.model)
+    path, revision, weights = resolve_model(job.model)
     if weights != record["decides"]["model"]:
         raise ConfigError(
             f"the model at {job.model.path} is not the one that computed {ledger.path}: its files "
             "have changed. Put the old ones back to compute a sample again"
         )
     job = choose_device(job, (path, revision), here=True)
-    prepared = assemble(job, plan, ledger, record["decides"], (path, revision))
+    prepared = build_prepared_job(job, plan, ledger, record["decides"], (path, revision))
     check_requirements(job, (path, revision), dict(prepared.load.columns), "local")
     return prepared
 
@@ -127,17 +127,17 @@ def _settings(record: dict[str, Any], notes: Notes, row: int) -> str:
     return json.dumps(told, sort_keys=True)
 
 
-def _plain_rows(prepared: Prepared, settings: str) -> PlainRows:
+def _plain_rows(prepared: PreparedJob, settings: str) -> PlainRows:
     told = json.loads(settings)
     model = replace(prepared.load.model, dtype=told["model.dtype"])
-    given = taken_parameters(told["parameters"], prepared.load.kind())
+    given = validate_parameters(told["parameters"], prepared.load.kind())
     settled = prepared.plan.settled or {}
     parameters = {**given, **{n: v for n, v in settled.items() if given.get(n) is None}}
     load = replace(prepared.load, parameters=json.dumps(parameters), model=model)
     try:
         return PlainRows(load)
     except Exception as error:  # of the model's own code, or of a library that is not there
-        raise not_loaded(error, model.path) from error
+        raise load_failure(error, model.path) from error
 
 
 def _chosen(plan: Plan, notes: Mapping[int, Notes], count: int) -> list[tuple[Split, list[int]]]:
@@ -161,12 +161,12 @@ def _live(notes: Notes) -> np.ndarray:
 
 
 def _compare(
-    prepared: Prepared,
+    prepared: PreparedJob,
     plain: PlainRows,
     split: Split,
     notes: Notes,
     rows: list[int],
-    sampled: Sampled,
+    sampled: SampleCheck,
 ) -> None:
     """Computes these rows of a split, and counts how they compare with its part."""
     ledger, keep = prepared.ledger, prepared.sink.keep
@@ -184,13 +184,13 @@ def _compare(
             continue
         got = list(part.slice(place, 1).to_pylist()[0].values())
         source = list(batch.rows.select(keep).slice(row, 1).to_pylist()[0].values())
-        if distance(got[: len(keep)], source) > 0:
+        if max_difference(got[: len(keep)], source) > 0:
             sampled.findings.append(f"{where}: its input columns are not those of the input")
             continue
         expected, by_transformers = plain.answer(Batch(batch.rows.slice(row, 1)))
         sampled.transformers += by_transformers
         sampled.pipemill += not by_transformers
-        apart = distance(got[len(keep) :], list(expected.values()))
+        apart = max_difference(got[len(keep) :], list(expected.values()))
         if apart > plain.tolerance:
             names = part.column_names[len(keep) :]
             shown = f"{dict(zip(names, got[len(keep) :], strict=True))!s:.300}"
@@ -199,7 +199,7 @@ def _compare(
             sampled.difference = max(sampled.difference, apart)
 
 
-def _read(prepared: Prepared, split: Split) -> Batch:
+def _read(prepared: PreparedJob, split: Split) -> Batch:
     try:
         return prepared.source.read(json.loads(split.to_json()))
     except Exception as error:  # of the filesystem, or of the format
@@ -209,15 +209,15 @@ def _read(prepared: Prepared, split: Split) -> Batch:
         ) from error
 
 
-def distance(one: Any, other: Any) -> float:
+def max_difference(one: Any, other: Any) -> float:
     """The largest difference of two values' numbers, relative above 1; infinite if others differ.
 
     Two values that are not numbers (NaN) are equal.
     """
     if isinstance(one, dict) and isinstance(other, dict) and one.keys() == other.keys():
-        return max((distance(one[name], other[name]) for name in one), default=0.0)
+        return max((max_difference(one[name], other[name]) for name in one), default=0.0)
     if isinstance(one, list) and isinstance(other, list) and len(one) == len(other):
-        return max((distance(a, b) for a, b in zip(one, other, strict=True)), default=0.0)
+        return max((max_difference(a, b) for a, b in zip(one, other, strict=True)), default=0.0)
     if isinstance(one, float) and isinstance(other, float | int):
         if one == other or (one != one and other != other):
             return 0.0

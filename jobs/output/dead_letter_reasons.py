@@ -52,7 +52,7 @@ class Reasons:
 NO_REASONS = Reasons([], 0, 0)
 
 
-def reasons_of(ledger: Ledger, plan: Plan, most: int = _SHOWN) -> Reasons:
+def collect_reasons(ledger: Ledger, plan: Plan, most: int = _SHOWN) -> Reasons:
     """Reads the dead letters of an output: all, or of very many files a sample of them."""
     names = ledger.dead_letter_files()
     parts = ledger.parts() if names else set()
@@ -93,7 +93,9 @@ def in_words(reason: Mapping[str, Any]) -> str:
     )
 
 
-def lines_of(dead_letters: list[dict[str, Any]], kinds: int, read: int, dead: int) -> list[str]:
+def format_reasons(
+    dead_letters: list[dict[str, Any]], kinds: int, read: int, dead: int
+) -> list[str]:
     """The reasons, and what they leave out."""
     lines = [in_words(reason) for reason in dead_letters]
     if kinds > len(dead_letters):

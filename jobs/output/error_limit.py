@@ -5,7 +5,7 @@ from __future__ import annotations
 from pipemill.errors import RunError
 
 from ..config.job import OutputSection
-from .dead_letter_reasons import Reasons, in_words, lines_of
+from .dead_letter_reasons import Reasons, format_reasons, in_words
 from .run_report import Report
 
 # A share of dead rows among the first few says little.
@@ -43,8 +43,8 @@ def check_at_the_end(output: OutputSection, report: Report) -> None:
         raise RunError(f"{wrong}{why}. {advice}", report)
 
 
-def stopped(wrong: str, reasons: Reasons, dead: int) -> RunError:
+def error_limit_reached(wrong: str, reasons: Reasons, dead: int) -> RunError:
     """The end of a run that has rows left."""
-    lines = lines_of(reasons.dead_letters, reasons.kinds, reasons.read, dead)
+    lines = format_reasons(reasons.dead_letters, reasons.kinds, reasons.read, dead)
     advice = "Mend the cause, or raise output.max_errors; run again to resume"
     return RunError("\n".join([f"{wrong}.", *lines, advice]))

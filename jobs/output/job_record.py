@@ -8,14 +8,14 @@ from .ledger import Ledger
 _KEY = "max_tokens"
 
 
-def remembered(job: Job, ledger: Ledger) -> int | None:
+def load_token_budget(job: Job, ledger: Ledger) -> int | None:
     """Tokens of a micro-batch, for a job that leaves them open; None if nothing is known."""
     if job.batching.max_tokens != "auto":
         return None
     return ((ledger.read_job() or {}).get(_KEY) or {}).get(_device(job))
 
 
-def remember(job: Job, ledger: Ledger, tokens: int | None) -> None:
+def save_token_budget(job: Job, ledger: Ledger, tokens: int | None) -> None:
     """tokens: what most splits of a run had settled for; None if none had."""
     record = ledger.read_job()
     if job.batching.max_tokens != "auto" or tokens is None or record is None:

@@ -17,12 +17,12 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from pipemill.actors.output.layout import LEASE
-from pipemill.actors.storage.filesystem import create_whole, open_filesystem, write_whole
+from pipemill.actors.storage.filesystem import create_exclusive, open_filesystem, write_atomic
 
 from pipemill.errors import ConfigError, RunError
 
 from ..execution.supervisor import command_pid
-from .lease_owner import Holder, now, this_process
+from .lease_owner import LeaseOwner, current_owner, now
 
 BEAT_S = 3.0
 EXPIRY_S = 15.0  # of beats that did not come
@@ -41,7 +41,7 @@ class Lease:
         self.path, self.verb = path, verb
         self.filesystem, root = open_filesystem(path, options)
         self.folder = f"{root}/{LEASE}"
-        self.holder: Holder | None = None
+        self.holder: LeaseOwner | None = None
         self.lost: str | None = None
         self._number = 0
         self._ended = threading.Event()
@@ -57,7 +57,7 @@ class Lease:
         """Takes it, unless it is held already. Raises RunError that says who else holds it."""
         if self.holder is not None:
             return
-        mine = this_process(self.verb)
+        mine = current_owner(self.verb)
         _held.add(mine.id)
         try:
             while True:
@@ -106,7 +106,7 @@ class Lease:
         _held.discard(self.holder.id)
         self.holder = None
 
-    def _outlive(self, number: int, holder: Holder | None, data: bytes) -> None:
+    def _outlive(self, number: int, holder: LeaseOwner | None, data: bytes) -> None:
         """Returns when that lease is one of a dead holder. Raises RunError if its holder lives."""
         lives = holder.lives() if holder else None
         if lives and holder and holder.pid == command_pid():
@@ -128,12 +128,12 @@ class Lease:
                 "run again; or name another output"
             )
 
-    def _claim(self, number: int, mine: Holder) -> bool:
+    def _claim(self, number: int, mine: LeaseOwner) -> bool:
         """Creates the lease of that number; False if another was faster."""
         self._number = number
         # What exists may be ours: a store's answer can be lost on its way.
         with suppress(FileExistsError):
-            create_whole(self.filesystem, self._file(number), mine.to_bytes())
+            create_exclusive(self.filesystem, self._file(number), mine.to_bytes())
         # A store without conditional writes lets two create it, and a slow process may have
         # looked long ago: who is there now?
         found, holder, _ = latest(self.filesystem, self.folder)
@@ -157,21 +157,21 @@ class Lease:
             except Exception:
                 continue  # the next beat may do better, and four may fail
 
-    def _write(self, holder: Holder) -> None:
-        write_whole(self.filesystem, self._file(self._number), holder.to_bytes())
+    def _write(self, holder: LeaseOwner) -> None:
+        write_atomic(self.filesystem, self._file(self._number), holder.to_bytes())
 
     def _file(self, number: int) -> str:
         return f"{self.folder}/{number:08d}.json"
 
 
-def latest(filesystem: Any, folder: str) -> tuple[int, Holder | None, bytes]:
+def latest(filesystem: Any, folder: str) -> tuple[int, LeaseOwner | None, bytes]:
     """The lease that counts: its number (0: there is none), holder and bytes."""
     while found := max(numbers(filesystem, folder), default=0):
         try:
             data = filesystem.cat_file(f"{folder}/{found:08d}.json")
         except FileNotFoundError:
             continue  # removed by who took it over
-        return found, Holder.from_bytes(data), data
+        return found, LeaseOwner.from_bytes(data), data
     return 0, None, b""
 
 

@@ -17,7 +17,7 @@ from ..execution.supervisor import command_pid
 
 
 @dataclass(frozen=True, kw_only=True)
-class Holder:
+class LeaseOwner:
     """A process that has the right to write to an output.
 
     id: random, so that no two are equal. machine: equal where process numbers mean the same.
@@ -41,7 +41,7 @@ class Holder:
         return json.dumps(asdict(self), indent=2).encode()
 
     @classmethod
-    def from_bytes(cls, data: bytes) -> Holder | None:
+    def from_bytes(cls, data: bytes) -> LeaseOwner | None:
         """None for what was only half written when its writer was killed."""
         try:
             return cls(**json.loads(data))
@@ -67,9 +67,9 @@ class Holder:
         return {name: getattr(self, name) for name in names}
 
 
-def this_process(verb: str) -> Holder:
+def current_owner(verb: str) -> LeaseOwner:
     pid = command_pid()
-    return Holder(
+    return LeaseOwner(
         id=uuid.uuid4().hex,
         verb=verb,
         user=_user(),

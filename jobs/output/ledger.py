@@ -10,9 +10,9 @@ from typing import Any, TypeVar
 
 from pipemill.actors.batch import LEFT_OUT
 from pipemill.actors.output.layout import DEAD_LETTERS, JOB, PLAN
-from pipemill.actors.output.part_file import read_notes
-from pipemill.actors.storage.backoff import answered
-from pipemill.actors.storage.filesystem import open_filesystem, write_whole
+from pipemill.actors.output.part_file import read_footer
+from pipemill.actors.storage.backoff import retry_on_driver
+from pipemill.actors.storage.filesystem import open_filesystem, write_atomic
 
 from pipemill.errors import ConfigError, RunError
 
@@ -100,7 +100,7 @@ class Ledger:
         """Names of what lies in the folder itself, or in one inside it."""
         folder = f"{self.root}/{inner}".rstrip("/")
         try:
-            names = answered(lambda: self.filesystem.ls(folder, detail=False), self.path)
+            names = retry_on_driver(lambda: self.filesystem.ls(folder, detail=False), self.path)
         except FileNotFoundError:
             return []
         except RunError:
@@ -120,10 +120,10 @@ class Ledger:
     def _footer(self, part: str) -> dict[str, Any]:
         def read() -> dict[str, Any]:
             with self.filesystem.open(f"{self.root}/{part}", "rb") as file:
-                return read_notes(file)
+                return read_footer(file)
 
         try:
-            return answered(read, f"{self.path}/{part}")
+            return retry_on_driver(read, f"{self.path}/{part}")
         except RunError:
             raise
         except Exception as error:
@@ -135,7 +135,9 @@ class Ledger:
     def read(self, name: str) -> bytes | None:
         """A file by its name in the folder; None if there is none."""
         try:
-            return answered(lambda: self.filesystem.cat_file(f"{self.root}/{name}"), self.path)
+            return retry_on_driver(
+                lambda: self.filesystem.cat_file(f"{self.root}/{name}"), self.path
+            )
         except FileNotFoundError:
             return None
         except RunError:
@@ -150,7 +152,7 @@ class Ledger:
 
     def write(self, name: str, data: bytes) -> None:
         try:
-            write_whole(self.filesystem, f"{self.root}/{name}", data)
+            write_atomic(self.filesystem, f"{self.root}/{name}", data)
         except Exception as error:
             raise ConfigError(
                 f"can't write to the output {self.path}: {type(error).__name__}: {error}"

@@ -10,7 +10,7 @@ from typing import Any
 
 from pipemill.actors.batch import left_out
 
-from .dead_letter_reasons import Reasons, lines_of
+from .dead_letter_reasons import Reasons, format_reasons
 from .ledger import Ledger
 from .split_plan import Plan
 
@@ -126,7 +126,7 @@ class Report:
         lines.append(("output", f"{self.output} ({self.splits:,} parts)"))
         if self.dead:
             lines.append(("dead letters", f"{self.output.rstrip('/')}/_pipemill/dead-letter/"))
-            told = lines_of(self.dead_letters, self.dead_kinds, self.dead_read, self.dead)
+            told = format_reasons(self.dead_letters, self.dead_kinds, self.dead_read, self.dead)
             lines += [("", line) for line in told]
         return lines
 
@@ -150,7 +150,7 @@ def _rate(rows_per_second: float) -> str:
     return f"{rows_per_second:,.0f}" if rows_per_second >= 10 else f"{rows_per_second:.2g}"
 
 
-def counted(whole: Mapping[str, int], reasons: Reasons) -> dict[str, Any]:
+def count_output(whole: Mapping[str, int], reasons: Reasons) -> dict[str, Any]:
     """The fields of a report that are counted over the whole output, from its footers together."""
     truncated = {"rows": int(whole["truncated_rows"]), "tokens": int(whole["lost_tokens"])}
     return {
@@ -188,7 +188,7 @@ def _unnamed_in_words(unnamed: Mapping[str, Any]) -> str:
     return f"{unnamed['rows']:,} rows are of {which}, which the input no longer names"
 
 
-def computed(work: Mapping[str, float]) -> dict[str, Any]:
+def compute_metrics(work: Mapping[str, float]) -> dict[str, Any]:
     """The fields of a report that tell how a run computed, from what its splits counted.
 
     work: as `Batch.work` names it, added up.

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pipemill.actors.sources.split_size import Piece
+from pipemill.actors.sources.split_size import SplitRange
 from pipemill.actors.storage.listing import InputFile
 
 from pipemill.errors import ConfigError
@@ -88,7 +88,7 @@ class Plan:
     settled: dict[str, Any] | None = None
     unnamed: list[str] = field(default_factory=list)
 
-    def add(self, pieces: Iterable[Piece]) -> None:
+    def add(self, pieces: Iterable[SplitRange]) -> None:
         for p in pieces:
             own = (p.file.path, p.file.size, p.file.version, p.start, p.stop, p.rows, p.bundle)
             self.splits.append(Split(len(self.splits), *own))

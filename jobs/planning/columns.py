@@ -8,14 +8,14 @@ from typing import Any, Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pipemill.actors.columns import fits, wanted
+from pipemill.actors.columns import describe, matches
 from pipemill.actors.sources.jsonl import holds_rest
 from pipemill.actors.sources.schemas.unify import conflict_of
 from pipemill.actors.storage import media_files
 from pipemill.actors.storage.partitions import is_partition_field
 from pipemill.actors.task import Column
 
-from pipemill.errors import ConfigError, nearest
+from pipemill.errors import ConfigError, did_you_mean
 
 
 def resolve_columns(
@@ -31,7 +31,7 @@ def resolve_columns(
     where it is not (`notes_on_columns`).
     """
     for wrong in set(mapping) - {column.name for column in inputs}:
-        hint = nearest(wrong, [column.name for column in inputs])
+        hint = did_you_mean(wrong, [column.name for column in inputs])
         raise ConfigError(f"{name} reads no column {wrong!r} (input.columns); {hint}")
     found = {}
     for column in inputs:
@@ -53,7 +53,7 @@ def resolve_columns(
         elif mapped is not None:
             raise ConfigError(
                 f"no column {own!r} in the input (input.columns.{column.name}); "
-                f"{nearest(own, schema.names)} (columns: {', '.join(schema.names)})"
+                f"{did_you_mean(own, schema.names)} (columns: {', '.join(schema.names)})"
             )
         elif column.required and column.name not in parameters:
             instead = f", or set parameters.{column.name}" if column.parameter else ""
@@ -90,7 +90,7 @@ def notes_on_columns(
         if _is_namesake(column, field):
             notes.append(
                 f"column {field.name!r} is {field.type} and is not read: {name} reads "
-                f"{wanted(column.kind)} as {column.name!r}"
+                f"{describe(column.kind)} as {column.name!r}"
             )
         elif not pa.types.is_null(field.type):
             notes.append(
@@ -118,7 +118,7 @@ def with_needed(
         if name is None:
             continue
         if column.name in needed and column.name not in parameters and name not in schema.names:
-            kind = next(kind for kind in _USUAL_TYPES if fits(column.kind, kind))
+            kind = next(kind for kind in _USUAL_TYPES if matches(column.kind, kind))
             schema = schema.append(pa.field(name, kind))
     return schema
 
@@ -154,7 +154,7 @@ def kept_columns(keep: Literal["all"] | list[str], schema: pa.Schema) -> list[st
         if name not in schema.names:
             raise ConfigError(
                 f"output.keep names {name!r}, which the input has not; "
-                f"{nearest(name, schema.names)} (columns: {', '.join(schema.names)})"
+                f"{did_you_mean(name, schema.names)} (columns: {', '.join(schema.names)})"
             )
     # What the kept columns can't hold is kept with them.
     return [field.name for field in schema if field.name in keep or (keep and holds_rest(field))]
@@ -192,11 +192,11 @@ def check_writable(schema: pa.Schema) -> None:
 
 
 def _check_type(task: str, column: Column, field: pa.Field) -> None:
-    if not fits(column.kind, field.type):
+    if not matches(column.kind, field.type):
         plain = column.kind == "text" and not pa.types.is_nested(field.type)
         hint = f"; input.schema: {{{field.name}: string}} reads it as text" if plain else ""
         raise ConfigError(
-            f"column {field.name!r} is {field.type}, but {task} reads {wanted(column.kind)} "
+            f"column {field.name!r} is {field.type}, but {task} reads {describe(column.kind)} "
             f"as {column.name!r}{hint}{_way_out(column)}"
         )
 
@@ -213,7 +213,7 @@ def _way_out(column: Column) -> str:
 
 def _is_namesake(column: Column, field: pa.Field) -> bool:
     """Whether it has only the name of a parameter: its type is not that of its values."""
-    return column.parameter and not column.required and not fits(column.kind, field.type)
+    return column.parameter and not column.required and not matches(column.kind, field.type)
 
 
 def _own_name(name: str, column: Column, inputs: tuple[Column, ...], schema: pa.Schema) -> str:

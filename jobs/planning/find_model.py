@@ -31,9 +31,9 @@ from .model_conventions import loaded_folder
 from .user_code import read_config
 
 
-def find_model(model: ModelSection) -> tuple[str, str | None, str]:
+def resolve_model(model: ModelSection) -> tuple[str, str | None, str]:
     """The path and revision that a worker loads, and a digest of the weights."""
-    path, commit = locate_model(model)
+    path, commit = resolve_model_path(model)
     return path, commit, digest_model(model, commit)
 
 
@@ -45,7 +45,7 @@ def digest_model(model: ModelSection, commit: str | None) -> str:
         raise _unreadable(model, error) from None
 
 
-def locate_model(model: ModelSection) -> tuple[str, str | None]:
+def resolve_model_path(model: ModelSection) -> tuple[str, str | None]:
     """The path and revision that a worker loads."""
     folder = Path(model.path).expanduser()
     if folder.is_dir():
@@ -83,15 +83,15 @@ def check_fit(load: LoadTask, here: bool) -> None:
         raise ConfigError(misfit)
 
 
-def not_loaded(error: Exception, path: str) -> RunError:
+def load_failure(error: Exception, path: str) -> RunError:
     """What to raise for a model that did not load: whether another try may help decides."""
     why = LoadError.of(error)
     if why.for_good:
-        return never_loads(path, str(why))
+        return permanent_load_error(path, str(why))
     return RunError(f"{why}; run again when that has passed")
 
 
-def never_loads(path: str, why: str) -> ModelError:
+def permanent_load_error(path: str, why: str) -> ModelError:
     return ModelError(why if path in why else f"{why} (the model is {path})")
 
 

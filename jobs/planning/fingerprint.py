@@ -20,7 +20,7 @@ _BLOCK = 2**20
 UNSAID = {"pooling": "mean", "function_to_apply": "transformers' own"}
 
 
-def deciding(
+def fingerprint_fields(
     job: Job, task: str, dtype: str, weights: str, followed: Mapping[str, str]
 ) -> dict[str, Any]:
     """By name, so that a difference can be named. `weights` is a digest of the model's files.
@@ -59,7 +59,7 @@ def fingerprint(parts: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def check_same(record: dict[str, Any], new: dict[str, Any], job: Job, output: str) -> None:
+def check_fingerprint(record: dict[str, Any], new: dict[str, Any], job: Job, output: str) -> None:
     """Raises ConfigError that names what changed.
 
     record: of the output's job; what decides its results is held against `new`.

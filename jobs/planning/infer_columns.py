@@ -8,10 +8,9 @@ from typing import Any
 import pyarrow as pa
 from pipemill.actors.batch import Batch
 from pipemill.actors.compute.stages import Stages
-from pipemill.actors.faults.attempts import Attempts, attempt
+from pipemill.actors.faults.attempts import Attempts, track_attempt
 from pipemill.actors.faults.load_errors import LoadError
-from pipemill.actors.said import said
-from pipemill.actors.workers import Load, Source, loaded
+from pipemill.actors.workers import Load, Source, load_stages
 from pipemill.pipelines.adapter.result_schema import (
     COLUMNS_OF_SAMPLE,
     COLUMNS_OF_TASK,
@@ -20,12 +19,12 @@ from pipemill.pipelines.adapter.result_schema import (
 )
 from pipemill.pipelines.loading.task_loader import LoadTask
 
-from pipemill.errors import RunError
+from pipemill.errors import RunError, error_message
 
 from ..config.job import ActorsSection
 from ..execution.placement import with_credentials
 from ..output.split_plan import Split
-from .find_model import not_loaded
+from .find_model import load_failure
 
 _ROWS = 32
 _SPLITS = 4
@@ -43,7 +42,7 @@ _DIED = (
 Found = tuple[bytes | None, str | LoadError | None]
 
 
-def sampled_schema(
+def infer_columns(
     load: LoadTask,
     source: Source,
     splits: list[Split],
@@ -59,7 +58,7 @@ def sampled_schema(
     deaths = [name for name in attempts.names() if name.startswith(f"{_SAMPLING}.")]
     found: Found | None = None
     for window in _WINDOWS[len(attempts.gone(deaths)) :]:
-        with attempt(attempts, _SAMPLING):
+        with track_attempt(attempts, _SAMPLING):
             if placement == "local":
                 found = _schema_of(load, source, few, window)
             else:
@@ -69,7 +68,7 @@ def sampled_schema(
     attempts.end(deaths)
     schema, reason = found or (None, _DIED)
     if isinstance(reason, LoadError):
-        raise not_loaded(reason, load.model.path)
+        raise load_failure(reason, load.model.path)
     if schema is None:
         raise RunError(str(reason))
     return schema
@@ -100,13 +99,13 @@ def _schema_by_ray(
 def _schema_of(load: Load, source: Source, splits: list[str], window: tuple[int, int]) -> Found:
     """The schema, or why there is none: not every exception of a user's code survives its way."""
     try:
-        return schema_of_sample(loaded(load), source, splits, window), None
+        return schema_of_sample(load_stages(load), source, splits, window), None
     except LoadError as error:
         return None, error.with_traceback(None)
     except RunError as error:
         return None, str(error)
     except Exception as error:
-        return None, f"the sample failed: {type(error).__name__}: {said(error)}"
+        return None, f"the sample failed: {type(error).__name__}: {error_message(error)}"
 
 
 def schema_of_sample(

@@ -11,12 +11,12 @@ from pipemill.actors.sources import Source
 from pipemill.errors import RunError
 
 from ..output.split_plan import Split
-from .sample_rows import few_rows
+from .sample_rows import sample_rows
 
 _ROWS = 800
 
 
-def settled_parameters(
+def infer_parameters(
     task: Any,
     parameters: Mapping[str, Any],
     model: str,
@@ -30,7 +30,7 @@ def settled_parameters(
     if not asked:
         return {}
     try:
-        rows = few_rows(source, splits, _ROWS).rows
+        rows = sample_rows(source, splits, _ROWS).rows
     except RunError:  # the run will say what is wrong with them
         return {}
     values = {name: rows[column].to_pylist() for name, column in columns.items()}

@@ -28,7 +28,7 @@ class ModelSays:
     followed: Followed = field(default_factory=Followed)
 
 
-def model_says(
+def read_conventions(
     job: Job,
     kind: Any,
     model: tuple[str, str | None],

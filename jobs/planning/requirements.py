@@ -21,7 +21,7 @@ from pipemill.errors import ConfigError
 
 from ..config.job import Job
 from ..execution.ray_cluster import joins_other_machines
-from .resolve_task import wanted_task
+from .resolve_task import resolve_task
 
 # Programs, not modules, with Debian's packages of them.
 _PROGRAMS = {"tesseract": "tesseract-ocr"}
@@ -55,7 +55,7 @@ def check_early_requirements(job: Job, model: tuple[str, str | None], placement:
 
     A column that is no medium needs no library, and may make one needless: each counts as there.
     """
-    kind, _ = wanted_task(job, model[0])
+    kind, _ = resolve_task(job, model[0])
     named = [name for name, own in job.input.columns.items() if own is not None]
     perhaps = [column.name for column in kind.inputs if column.kind not in NEEDED]
     check_requirements(job, model, [*named, *perhaps], placement)
@@ -70,7 +70,7 @@ def missing_libraries(
     job: Job, model: tuple[str, str | None], columns: Iterable[str]
 ) -> list[Need]:
     """Return what a job needs and this machine does not have."""
-    kind, own = wanted_task(job, model[0])
+    kind, own = resolve_task(job, model[0])
     read = {*columns, *(c.name for c in kind.inputs if c.required and not c.parameter)}
     needs = list(_needs_of_columns(kind, read))
     if not own:  # of the user's pipeline only the columns are known

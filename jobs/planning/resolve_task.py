@@ -9,14 +9,14 @@ from typing import Any
 
 import pyarrow as pa
 from pipemill.actors.task import Column
-from pipemill.pipelines.registry import find_task, transformers_knows
-from pipemill.pipelines.user_pipeline import own_pipeline
+from pipemill.pipelines.registry import find_task, is_transformers_task
+from pipemill.pipelines.user_pipeline import user_pipeline_task
 
-from pipemill.errors import ConfigError, nearest
+from pipemill.errors import ConfigError, did_you_mean
 
 from ..config.job import Job
 from .columns import source_names
-from .user_code import check_class, model_brings
+from .user_code import check_class, has_remote_pipeline
 
 # A column that an unknown pipeline is given, where the user names none.
 USUAL = ("inputs", "text", "image", "audio", "video", "messages")
@@ -24,9 +24,9 @@ USUAL = ("inputs", "text", "image", "audio", "video", "messages")
 _TEXTS = ("inputs", "text")
 
 
-def wanted_task(job: Job, model: str) -> tuple[Any, bool]:
+def resolve_task(job: Job, model: str) -> tuple[Any, bool]:
     """The task, and whether its pipeline is the user's: a class, or code in the model's folder."""
-    own = model_brings(job, model)
+    own = has_remote_pipeline(job, model)
     if job.pipeline_class is not None:
         check_class(job.pipeline_class)
         own = True
@@ -34,10 +34,10 @@ def wanted_task(job: Job, model: str) -> tuple[Any, bool]:
     try:
         kind = None if own else find_task(job.task)
     except LookupError as error:
-        if not transformers_knows(job.task):
+        if not is_transformers_task(job.task):
             raise ConfigError(str(error.args[0])) from None
         own = True
-    kind = own_pipeline(job.task, _named_columns(job)) if own else kind
+    kind = user_pipeline_task(job.task, _named_columns(job)) if own else kind
     _check_parameters(job, kind)
     if job.output.schema is not None and not own and kind.results is not None:
         raise ConfigError(
@@ -51,7 +51,7 @@ def _named_columns(job: Job) -> tuple[str, ...]:
     return tuple(name for name, column in job.input.columns.items() if column is not None)
 
 
-def wanted_dtype(job: Job, kind: Any, own: bool, record: Mapping[str, Any] | None = None) -> str:
+def choose_dtype(job: Job, kind: Any, own: bool, record: Mapping[str, Any] | None = None) -> str:
     """What the job says; where it says "auto", bfloat16 on a GPU, and on a CPU as saved.
 
     A pipeline of the user's, and one that can't compute in bfloat16, is left as saved there, too.
@@ -80,27 +80,27 @@ def with_inputs(kind: Any, schema: pa.Schema) -> Any:
             f"which column goes into the pipeline of {kind.name}? Name it with --column "
             f"NAME=COLUMN (input.columns); columns: {', '.join(schema.names)}"
         )
-    return own_pipeline(kind.name, tuple(names))
+    return user_pipeline_task(kind.name, tuple(names))
 
 
 def parameters_of(job: Job, kind: Any) -> dict[str, Any]:
     """The job's, as its task takes them."""
-    return taken_parameters(job.parameters, kind)
+    return validate_parameters(job.parameters, kind)
 
 
-def taken_parameters(given: dict[str, Any], kind: Any) -> dict[str, Any]:
+def validate_parameters(given: dict[str, Any], kind: Any) -> dict[str, Any]:
     """As the task takes them; null, where it says nothing else, leaves the default."""
     if getattr(kind, "any_parameter", False):
         return given  # the user's pipeline knows its own, and is asked when it is loaded
     taken = {}
     for name, value in given.items():
         if name not in kind.parameters:
-            hint = nearest(name, kind.parameters) if kind.parameters else "it takes none"
+            hint = did_you_mean(name, kind.parameters) if kind.parameters else "it takes none"
             raise ConfigError(f"{kind.name} has no parameter {name!r}; {hint}")
-        if value is None and not kind.parameters[name].takes_null:
+        if value is None and not kind.parameters[name].nullable:
             continue
         try:
-            taken[name] = kind.parameters[name].taken(name, value)
+            taken[name] = kind.parameters[name].validate(name, value)
         except ValueError as error:
             raise ConfigError(f"parameters of {kind.name}: {error}") from None
     return taken
@@ -113,7 +113,7 @@ def inputs_of(kind: Any, parameters: Mapping[str, Any]) -> tuple[Column, ...]:
     return tuple(replace(c, kind="words") if c.kind == "text" else c for c in kind.inputs)
 
 
-def wanted_kinds(
+def column_kinds(
     kind: Any, parameters: Mapping[str, Any], mapping: Mapping[str, str | None]
 ) -> dict[str, str]:
     """The columns that a task may read, each with the kind of its values."""

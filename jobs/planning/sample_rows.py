@@ -17,7 +17,7 @@ _PLACES = 4
 
 
 @dataclass(frozen=True)
-class FewRows:
+class RowSample:
     """rows: as many as were wanted, or all there are; neighbours in the input are neighbours here.
 
     unread: rows among them that the source could not read, and that are left out.
@@ -29,7 +29,9 @@ class FewRows:
     whole: int
 
 
-def few_rows(source: Source, splits: list[Split], count: int, places: int = _PLACES) -> FewRows:
+def sample_rows(
+    source: Source, splits: list[Split], count: int, places: int = _PLACES
+) -> RowSample:
     """Raises RunError if no row can be read."""
     estimate = RowEstimate(splits)
     tables: list[pa.Table] = []
@@ -47,7 +49,7 @@ def few_rows(source: Source, splits: list[Split], count: int, places: int = _PLA
             continue
         estimate.see(splits[number], batch.rows.num_rows)
         take = min(-(-left // max(len(chosen) - turn, 1)), batch.rows.num_rows)
-        live = batch.live()
+        live = batch.ok_rows()
         tables.append(batch.rows.take(pa.array(live[live < take])))
         unread += take - tables[-1].num_rows
         reasons += [failure.message for row, failure in batch.failures.items() if row < take]
@@ -56,4 +58,4 @@ def few_rows(source: Source, splits: list[Split], count: int, places: int = _PLA
     if rows is None or not rows.num_rows:
         why = f": {reasons[0]}" if reasons else ": it has none"
         raise RunError(f"of the input's first rows none could be read{why}")
-    return FewRows(rows.combine_chunks(), unread, estimate.total())
+    return RowSample(rows.combine_chunks(), unread, estimate.total())

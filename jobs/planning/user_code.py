@@ -17,7 +17,7 @@ from typing import Any
 
 from pipemill.pipelines.registry import transformers_has_model
 
-from pipemill.errors import ConfigError, nearest
+from pipemill.errors import ConfigError, did_you_mean
 
 from ..config.job import Job
 
@@ -30,9 +30,8 @@ def check_class(name: str) -> None:
     source = _source(name)
     names = None if source is None else _names_in(source)
     if names is not None and attribute not in names:
-        raise ConfigError(
-            f"pipeline_class {name!r}: {source} has no {attribute!r}; {nearest(attribute, names)}"
-        )
+        hint = did_you_mean(attribute, names)
+        raise ConfigError(f"pipeline_class {name!r}: {source} has no {attribute!r}; {hint}")
 
 
 def digest_class(name: str) -> str | None:
@@ -41,7 +40,7 @@ def digest_class(name: str) -> str | None:
     return None if source is None else hashlib.sha256(source.read_bytes()).hexdigest()[:16]
 
 
-def model_brings(job: Job, path: str) -> bool:
+def has_remote_pipeline(job: Job, path: str) -> bool:
     """Whether the model's folder has a pipeline of its own for the job's task.
 
     Raises ConfigError if the folder's code is needed and model.trust_remote_code is off.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 
-def reply(generated: Any) -> str:
+def message_text(generated: Any) -> str:
     """The text itself, or the last message of a chat."""
     if isinstance(generated, str):
         return generated
@@ -15,11 +15,11 @@ def reply(generated: Any) -> str:
     return content or ""
 
 
-def continued(
+def append_reply(
     messages: list[dict[str, Any]], text: str, goes_on: bool | None
 ) -> list[dict[str, Any]]:
     """goes_on: whether the text ends the last message; null: if that is the assistant's."""
     last = messages[-1]
     if goes_on or (goes_on is None and last["role"] == "assistant"):
-        return [*messages[:-1], {**last, "content": reply([last]) + text}]
+        return [*messages[:-1], {**last, "content": message_text([last]) + text}]
     return [*messages, {"role": "assistant", "content": text}]

@@ -28,7 +28,7 @@ class Scale:
 
 
 @dataclass(frozen=True)
-class Levels:
+class PixelLevels:
     """A float tensor of shape (…, channels, height, width).
 
     codes: its levels, of the same shape. palette: their numbers, shape (channels, 256).
@@ -68,14 +68,14 @@ def scale_of(pipeline: Any) -> Scale | None:
     return None
 
 
-def compact(chunk: Any, scale: Scale | None) -> Any:
-    """A copy of the chunk in which images are `Levels`, where that loses nothing."""
+def quantize_images(chunk: Any, scale: Scale | None) -> Any:
+    """A copy of the chunk in which images are `PixelLevels`, where that loses nothing."""
     return chunk if scale is None else _each(chunk, lambda value: _levels(value, scale))
 
 
-def restored(chunk: Any, device: Any) -> Any:
+def dequantize(chunk: Any, device: Any) -> Any:
     """The chunk as it was, its images on the device."""
-    return _each(chunk, lambda v: v.tensor(device) if isinstance(v, Levels) else v)
+    return _each(chunk, lambda v: v.tensor(device) if isinstance(v, PixelLevels) else v)
 
 
 def _each(value: Any, change: Any) -> Any:
@@ -88,7 +88,7 @@ def _each(value: Any, change: Any) -> Any:
 
 
 def _levels(value: Any, scale: Scale) -> Any:
-    """The value as `Levels` if they give it back exactly; else the value."""
+    """The value as `PixelLevels` if they give it back exactly; else the value."""
     import torch
 
     kinds = (torch.float32, torch.bfloat16, torch.float16)
@@ -109,4 +109,4 @@ def _levels(value: Any, scale: Scale) -> Any:
         if not np.array_equal(palette[c][levels], exact):
             return value
         codes[..., c, :, :] = levels
-    return Levels(codes, palette, str(value.dtype).removeprefix("torch."))
+    return PixelLevels(codes, palette, str(value.dtype).removeprefix("torch."))

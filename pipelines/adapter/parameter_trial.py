@@ -7,11 +7,12 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from pipemill.actors.faults.out_of_memory import is_out_of_memory
-from pipemill.actors.said import said
 from pipemill.actors.task import Loaded
 
+from pipemill.errors import error_message
+
 from ..pipeline_task import PipelineTask
-from .row_seed import seeded
+from .row_seed import seed_row
 
 Keywords = dict[str, Any]
 # What decides how much is written: of a short input one token is enough.
@@ -52,7 +53,7 @@ def check_tried(declared: PipelineTask, loaded: Loaded) -> None:
             wrong = ", ".join(f"{name}: {value!r}" for name, value in (alone or parameters).items())
             raise ValueError(
                 f"parameters of {declared.name}: {type(loaded.pipeline.model).__name__} can't do "
-                f"with {wrong} ({type(error).__name__}: {said(error)})"
+                f"with {wrong} ({type(error).__name__}: {error_message(error)})"
             )
 
 
@@ -87,6 +88,6 @@ def _run(declared: PipelineTask, pipeline: Any, given: Keywords) -> None:
         return
     if declared.written is not None or getattr(pipeline, "_pipeline_calls_generate", False):
         during = {n: v for n, v in during.items() if n not in _LENGTHS} | {"max_new_tokens": 1}
-    with seeded([], pipeline.device):
+    with seed_row([], pipeline.device):
         outputs = [pipeline.forward(one, **during) for one in (made if chunked else [made])]
     pipeline.postprocess(outputs if chunked else outputs[0], **after)

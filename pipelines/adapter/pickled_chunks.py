@@ -7,7 +7,7 @@ import pickle
 from typing import Any
 
 
-def pickled(value: Any) -> bytes:
+def pickle_chunk(value: Any) -> bytes:
     """To be read by `pickle.loads`. Tensors take the room of their own numbers only."""
     into = io.BytesIO()
     _Pickler(into, protocol=5).dump(value)

@@ -20,17 +20,17 @@ from ..engines.encoder import Encoder
 from ..engines.token_outputs import without_padding
 from ..pipeline_task import PipelineTask
 from ..text import token_chunks
-from ..text.truncation import tokens_cut
+from ..text.truncation import count_truncated_tokens
 from ..user_pipeline import check_parameters, row_parameters
 from .chat_media import leave_media
-from .chunk_encoding import compact, scale_of
+from .chunk_encoding import quantize_images, scale_of
 from .parameter_trial import check_tried, keywords_of
-from .pickled_chunks import pickled
-from .pipeline_forward import PipelineForward, Raised, copied
+from .pickled_chunks import pickle_chunk
+from .pipeline_forward import DeferredError, PipelineForward, copy_kwargs
 from .requirements import check_libraries
 from .result_schema import COLUMNS_OF_SAMPLE, COLUMNS_OF_TASK, as_columns
-from .row_values import opened, plain_value
-from .stacking import group_of, size_of
+from .row_values import open_row, plain_value
+from .stacking import batch_group, chunk_size
 
 _CHUNK = pa.struct(
     [
@@ -46,7 +46,7 @@ _CHUNK = pa.struct(
 _AS_GIVEN = ("any", "record")
 
 
-class AnyPipeline:
+class PipelineAdapter:
     """A declared task with its pipeline."""
 
     def __init__(self, declared: PipelineTask, loaded: Loaded) -> None:
@@ -105,7 +105,7 @@ class AnyPipeline:
         inputs = [chunk.as_buffer() for chunk in chunks.field("inputs")]
         several = list(zip(inputs, chunks.field("settings").to_pylist(), strict=True))
         outputs = self.forwards(several, len(chunks.field("size").unique()) > 1)
-        return pa.array(list(map(pickled, outputs)), pa.large_binary())
+        return pa.array(list(map(pickle_chunk, outputs)), pa.large_binary())
 
     def regroup(self, rows: pa.Table, outputs: pa.ListArray) -> pa.Table:
         answers, schema, seen = self.answers(rows, outputs), self.results(), self.loaded.schema
@@ -128,8 +128,8 @@ class AnyPipeline:
             answer = answers[0]
             if self.forwards.chunked:
                 _, _, after = self.sanitized(self._settings(values))
-                answer = self.pipeline.postprocess(answers, **copied(after))
-            if isinstance(answer, Raised):
+                answer = self.pipeline.postprocess(answers, **copy_kwargs(after))
+            if isinstance(answer, DeferredError):
                 raise type(answer.error, (Exception,), {})(answer.message)
             found.append(answer)
         return found
@@ -145,7 +145,7 @@ class AnyPipeline:
             for name in self.declared.ours
             if name in self.kinds and self.given.get(name) is not None
         }
-        with opened(content, self.kinds, self.pipeline, self.loaded.media) as found:
+        with open_row(content, self.kinds, self.pipeline, self.loaded.media) as found:
             prepared = self.declared.prepare({**given, **found}, self.pipeline)
             yield prepared
             # Of a chat that was made here, as of one that the row has.
@@ -160,7 +160,7 @@ class AnyPipeline:
             beyond = 0
             if isinstance(prepared, str):
                 prepared, beyond = self.declared.shorten(prepared, self.pipeline, before)
-            inputs = self.pipeline.preprocess(prepared, **copied(before))
+            inputs = self.pipeline.preprocess(prepared, **copy_kwargs(before))
             chunks = list(inputs) if self.forwards.chunked else [inputs]
         if self.forwards.by_token is not None:
             chunks = [without_padding(chunk) for chunk in chunks]
@@ -175,14 +175,14 @@ class AnyPipeline:
         # What preprocess was told may be in lists, of which a pipeline reads the first for all.
         apart = settings if during or self.forwards.by_token is None else ""
         read = prepared if beyond else row.get(self.declared.cuts or "")
-        lost = tokens_cut(self.pipeline.tokenizer, read, chunks) + beyond
+        lost = count_truncated_tokens(self.pipeline.tokenizer, read, chunks) + beyond
         return [
             {
-                "size": size_of(chunk),
-                "group": group_of(chunk, apart, pads and not self.forwards.is_empty(chunk)),
+                "size": chunk_size(chunk),
+                "group": batch_group(chunk, apart, pads and not self.forwards.is_empty(chunk)),
                 "lost": lost if chunk is chunks[0] else 0,
                 "settings": settings,
-                "inputs": pickled(compact(chunk, self.scale)),
+                "inputs": pickle_chunk(quantize_images(chunk, self.scale)),
             }
             for chunk in chunks
         ]

@@ -8,15 +8,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from pipemill.actors.said import said
 from pipemill.actors.task import Loaded
 
-from ..engines.batched_generation import generating
-from ..engines.token_outputs import by_token
+from pipemill.errors import error_message
+
+from ..engines.batched_generation import make_batched_generation
+from ..engines.token_outputs import make_token_outputs
 from ..pipeline_task import PipelineTask
-from .chunk_encoding import restored
-from .row_seed import seeded
-from .stacking import in_float32, same, stack, unstack
+from .chunk_encoding import dequantize
+from .row_seed import seed_row
+from .stacking import answers_equal, stack, to_float32, unstack
 
 _TRIED = 4  # chunks of the first micro-batch that are compared
 
@@ -25,7 +26,7 @@ Chunk = tuple[bytes, str]  # pickled inputs, and the row's own settings
 
 
 @dataclass(frozen=True)
-class Raised:
+class DeferredError:
     """An exception by name: not every exception survives pickling."""
 
     error: str
@@ -50,8 +51,8 @@ class PipelineForward:
 
         self.pipeline, self.sanitized = loaded.pipeline, sanitized
         self.chunked = isinstance(loaded.pipeline, ChunkPipeline)
-        self.by_token = by_token(declared, loaded)
-        self.generating = generating(declared, loaded)
+        self.by_token = make_token_outputs(declared, loaded)
+        self.generating = make_batched_generation(declared, loaded)
         self.alone: dict[bool, bool] = {} if declared.stacks else {False: True, True: True}
 
     @property
@@ -95,7 +96,7 @@ class PipelineForward:
         singles = self._singly(some)
         try:
             together = self._together(some)
-            self.alone[ragged] = not (self._rounds() or all(map(same, together, singles)))
+            self.alone[ragged] = not (self._rounds() or all(map(answers_equal, together, singles)))
         except Exception:
             self.alone[ragged] = True
         if self.alone[ragged] and self.by_token is not None:
@@ -120,8 +121,8 @@ class PipelineForward:
     def _single(self, payload: bytes, settings: str) -> Any:
         _, during, after = self.sanitized(settings)
         inputs = self._inputs(payload)
-        with seeded(inputs, self.pipeline.device):
-            output = self.pipeline.forward(inputs, **copied(during))
+        with seed_row(inputs, self.pipeline.device):
+            output = self.pipeline.forward(inputs, **copy_kwargs(during))
         return self._reduced(output, after)
 
     def _together(self, chunks: list[Chunk]) -> list[Any]:
@@ -130,7 +131,7 @@ class PipelineForward:
         if self.by_token is not None:
             outputs = self.by_token(
                 [
-                    (one, copied(during))
+                    (one, copy_kwargs(during))
                     for one, (_, during, _) in zip(inputs, keywords, strict=True)
                 ]
             )
@@ -138,7 +139,7 @@ class PipelineForward:
             return self._singly(chunks)  # transformers makes one text of them, however many
         else:  # of equal keywords: others are in other micro-batches
             join = stack if self.generating is None else self.generating.stacked
-            together = self.pipeline.forward(join(inputs), **copied(keywords[0][1]))
+            together = self.pipeline.forward(join(inputs), **copy_kwargs(keywords[0][1]))
             outputs = unstack(together, len(chunks))
             if self.generating is not None:
                 outputs = self.generating.unstacked(outputs, inputs, keywords[0][1])
@@ -148,7 +149,7 @@ class PipelineForward:
         ]
 
     def _inputs(self, payload: bytes) -> Any:
-        return restored(pickle.loads(payload), self.pipeline.device)
+        return dequantize(pickle.loads(payload), self.pipeline.device)
 
     def _reduced(self, output: Any, after: Keywords) -> Any:
         """What regroup needs of a forward pass.
@@ -156,15 +157,15 @@ class PipelineForward:
         Where a row is one chunk its answer is made here: the logits of a vocabulary are a
         thousand times larger, and a split's worth of them would fill the memory.
         """
-        output = in_float32(output)
+        output = to_float32(output)
         if self.chunked:
             return output
         try:
-            return self.pipeline.postprocess(output, **copied(after))
+            return self.pipeline.postprocess(output, **copy_kwargs(after))
         except Exception as error:  # belongs to regroup, which raises it
-            return Raised(type(error).__name__, said(error))
+            return DeferredError(type(error).__name__, error_message(error))
 
 
-def copied(keywords: Keywords) -> Keywords:
+def copy_kwargs(keywords: Keywords) -> Keywords:
     """Some pipelines write into the dictionaries they are given."""
     return {k: dict(v) if isinstance(v, dict) else v for k, v in keywords.items()}

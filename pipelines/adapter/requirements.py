@@ -16,7 +16,7 @@ def check_libraries(declared: PipelineTask, loaded: Loaded) -> None:
     """Raises MissingLibrary for what every row would miss, and what `MediaAccess.check` does."""
     read = tuple(c for c in declared.inputs if c.required or c.name in loaded.columns)
     for kind in media_kinds(read):
-        media.require(kind)
+        media.require_media_library(kind)
     if media_kinds(declared.inputs):  # a chat may show some, too
         loaded.media.check()
     for name in [*declared.libraries, *_video_decoder(loaded)]:

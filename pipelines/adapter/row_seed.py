@@ -9,7 +9,7 @@ from typing import Any
 
 
 @contextmanager
-def seeded(inputs: Any, device: Any) -> Iterator[None]:
+def seed_row(inputs: Any, device: Any) -> Iterator[None]:
     """torch's random numbers by the inputs alone: text generation samples unless told not to.
 
     A split that is written twice, by a run that was killed and the one after it, must hold the

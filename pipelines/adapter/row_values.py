@@ -22,7 +22,9 @@ def media_kinds(inputs: tuple[Column, ...]) -> list[str]:
 
 
 @contextmanager
-def opened(row: dict[str, Any], kinds: dict[str, str], pipeline: Any, media: Any) -> Iterator[dict]:
+def open_row(
+    row: dict[str, Any], kinds: dict[str, str], pipeline: Any, media: Any
+) -> Iterator[dict]:
     """The row's values, decoded by their kind; what is null is left out.
 
     What a chat shows, and a video, which is a temporary file, is there as long as the context.
@@ -139,7 +141,7 @@ def own_count(name: str, value: Any, default: int) -> int:
     if value is None:
         return default
     try:
-        return int(WHOLE_NUMBER.taken(name, plain_value(value, "number")))
+        return int(WHOLE_NUMBER.validate(name, plain_value(value, "number")))
     except ValueError as error:
         raise own_value_error(error, [name]) from None
 

@@ -13,14 +13,14 @@ _VALUES_PER_TOKEN = 768
 _CLOSE = 1e-4
 
 
-def size_of(inputs: Any) -> int:
+def chunk_size(inputs: Any) -> int:
     """In tokens, or in what costs about as much as one."""
     if isinstance(inputs, Mapping) and inputs.get("input_ids") is not None:
         return max(int(inputs["input_ids"].numel()), 1)
     return max(max(_counts(inputs), default=1) // _VALUES_PER_TOKEN, 1)
 
 
-def group_of(inputs: Any, settings: str, pads: bool = False) -> int:
+def batch_group(inputs: Any, settings: str, pads: bool = False) -> int:
     """A number that chunks have in common only if they might share a forward pass.
 
     settings: what the forward pass is told of the row. pads: whether chunks of unequal length may.
@@ -86,7 +86,7 @@ def _like(value: Any, items: dict[str, Any]) -> Any:
     return like
 
 
-def in_float32(output: Any) -> Any:
+def to_float32(output: Any) -> Any:
     """Return what `_forward` returned, with numbers of 16 bits as float32.
 
     Pipelines shape their answers by numpy, which has no bfloat16.
@@ -97,13 +97,13 @@ def in_float32(output: Any) -> Any:
         short = output.is_floating_point() and output.dtype.itemsize == 2
         return output.float() if short else output
     if isinstance(output, Mapping):
-        return _like(output, {name: in_float32(inner) for name, inner in output.items()})
+        return _like(output, {name: to_float32(inner) for name, inner in output.items()})
     if isinstance(output, list):
-        return [in_float32(inner) for inner in output]
-    return tuple(map(in_float32, output)) if type(output) is tuple else output
+        return [to_float32(inner) for inner in output]
+    return tuple(map(to_float32, output)) if type(output) is tuple else output
 
 
-def same(one: Any, other: Any) -> bool:
+def answers_equal(one: Any, other: Any) -> bool:
     """Whether two answers are equal, but for the last digits of their numbers."""
     import numpy as np
     import torch
@@ -111,9 +111,9 @@ def same(one: Any, other: Any) -> bool:
     if is_dataclass(one) and not isinstance(one, Mapping):
         one, other = vars(one), vars(other)
     if isinstance(one, Mapping):
-        return one.keys() == other.keys() and all(same(one[k], other[k]) for k in one)
+        return one.keys() == other.keys() and all(answers_equal(one[k], other[k]) for k in one)
     if isinstance(one, list | tuple):
-        return len(one) == len(other) and all(map(same, one, other))
+        return len(one) == len(other) and all(map(answers_equal, one, other))
     if isinstance(one, torch.Tensor):
         one, other = one.float().cpu().numpy(), other.float().cpu().numpy()
     if isinstance(one, np.ndarray):

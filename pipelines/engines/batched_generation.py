@@ -26,15 +26,15 @@ _IDS, _MASK = "input_ids", "attention_mask"
 Values = dict[str, Any]
 
 
-def generating(declared: PipelineTask, loaded: Loaded) -> Generating | None:
+def make_batched_generation(declared: PipelineTask, loaded: Loaded) -> BatchedGeneration | None:
     """None for a task that writes no text from text, and for a tokenizer that can't pad."""
     tokenizer = loaded.pipeline.tokenizer
     if declared.written is None or tokenizer is None or tokenizer.pad_token_id is None:
         return None
-    return Generating(loaded.pipeline, declared.written)
+    return BatchedGeneration(loaded.pipeline, declared.written)
 
 
-class Generating:
+class BatchedGeneration:
     """written: the name under which `_forward` returns token ids, of shape (rows, sequences,
     tokens); a decoder's begin with the prompt."""
 

@@ -11,17 +11,17 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from pipemill.actors.device_transfer import on_device
+from pipemill.actors.device_transfer import to_device
 
 from ..text import token_chunks
 from .attention_kernels import Kernel, find_kernels
 from .compiled import Compiled
-from .hidden_states import LastLayer, last_layer
-from .onednn_linear import Prepacked, prepack
-from .packing_probe import probe
-from .padded import filled, halves, is_mostly_padding
-from .token_stream import read_at, spread, stream
-from .varlen_attention import Asked, exchange_attention, runs, stream_of
+from .hidden_states import LastLayer, find_last_layer
+from .onednn_linear import PrepackedLinears, prepack_linears
+from .packing_probe import make_probe
+from .padded import is_mostly_padding, pad, split_in_half
+from .token_stream import packed_inputs, select_tokens, unpack_hidden_states
+from .varlen_attention import SelectedTokens, install_packed_attention, packed_lengths, runs
 
 # How far packed answers may be from the padded ones, as a share of how these differ among each
 # other: rounding, and nothing else.
@@ -51,7 +51,7 @@ class Encoder:
         self._lock = threading.Lock()
         self._verdict: bool | None = None
         self._pads: bool | None = None
-        self.linears = Prepacked([])
+        self.linears = PrepackedLinears([])
         self._rows = token_chunks.embedding_rows(pipeline.model)
 
     def __call__(self, chunks: pa.StructArray) -> tuple[Any, np.ndarray]:
@@ -97,10 +97,10 @@ class Encoder:
         try:
             columns, lengths = self._probe()
             expected = self._by_length(columns, lengths, together=False).float()
-            self.usual = exchange_attention(model)
+            self.usual = install_packed_attention(model)
         except Exception:  # whatever this model does instead of attention as usual
             return False
-        self.linears = prepack(model)
+        self.linears = prepack_linears(model)
         self.linears.use()
         table = token_chunks.position_table(model)
         index = None if table is None else table.padding_idx
@@ -119,7 +119,7 @@ class Encoder:
     def _ways(self) -> Iterator[tuple[LastLayer | None, bool]]:
         """How the head gets what it reads, the cheapest first: the last layer without the other
         tokens; all layers with all; whole chunks, for a head that looks at all of their tokens."""
-        last = None if self.reads == "all" else last_layer(self.pipeline.model)
+        last = None if self.reads == "all" else find_last_layer(self.pipeline.model)
         if last is not None:
             yield last, False
         yield None, False
@@ -127,7 +127,7 @@ class Encoder:
             yield None, True
 
     def _probe(self) -> tuple[dict[str, np.ndarray], np.ndarray]:
-        columns, lengths = probe(self.pipeline)
+        columns, lengths = make_probe(self.pipeline)
         if self.reads == "masks":
             columns["input_ids"][::2] = self.pipeline.tokenizer.mask_token_id
         return columns, lengths
@@ -195,7 +195,7 @@ class Encoder:
         self, columns: dict[str, np.ndarray], lengths: np.ndarray, width: int | None = None
     ) -> Any:
         """width: to how many tokens, for the compiled model; None for the longest chunk's."""
-        inputs, here = filled(columns, lengths, self.pipeline.tokenizer, width)
+        inputs, here = pad(columns, lengths, self.pipeline.tokenizer, width)
         output = self._run(inputs, compiled=width is not None)
         if self.reads == "first":
             return _firsts(output)
@@ -204,37 +204,37 @@ class Encoder:
         if self.reads == "masks":
             here &= inputs["input_ids"] == self.pipeline.tokenizer.mask_token_id
         # Where they are, not whether: of a mask the host would ask the device how many.
-        return output.flatten(0, 1)[on_device(np.flatnonzero(here), output.device)]
+        return output.flatten(0, 1)[to_device(np.flatnonzero(here), output.device)]
 
     def _packed(self, columns: dict[str, np.ndarray], lengths: np.ndarray) -> Any:
         import torch
 
         if self._spreads and is_mostly_padding(lengths):
-            return torch.cat([self._packed(*half) for half in halves(columns, lengths)])
+            return torch.cat([self._packed(*half) for half in split_in_half(columns, lengths)])
         rounds = bool(self.linears.forwards)
-        inputs, longer = stream(columns, lengths, self._padding_index, rounds)
+        inputs, longer = packed_inputs(columns, lengths, self._padding_index, rounds)
         if self._spreads:
-            padded, here = filled(columns, lengths, self.pipeline.tokenizer)
+            padded, here = pad(columns, lengths, self.pipeline.tokenizer)
             tensors = self._tensors(inputs)
             with (
-                spread(self.pipeline.model, tensors, here),
-                stream_of(longer, kernel=self.kernel),
+                unpack_hidden_states(self.pipeline.model, tensors, here),
+                packed_lengths(longer, kernel=self.kernel),
             ):
                 return _firsts(self._run(padded))
         places = np.cumsum(lengths) - lengths
         if self.reads == "masks":
             places = np.flatnonzero(columns["input_ids"] == self.pipeline.tokenizer.mask_token_id)
-        with self._read_at(places) as asked, stream_of(longer, asked, self.kernel):
+        with self._read_at(places) as asked, packed_lengths(longer, asked, self.kernel):
             output = self._run(inputs)
         return _firsts(output) if self.reads == "first" else output[0][: lengths.sum()]
 
-    def _read_at(self, places: np.ndarray) -> AbstractContextManager[Asked | None]:
+    def _read_at(self, places: np.ndarray) -> AbstractContextManager[SelectedTokens | None]:
         if self.reads == "all":
             return nullcontext()
-        return read_at(self.pipeline.model, places, self.reads == "first", self._last)
+        return select_tokens(self.pipeline.model, places, self.reads == "first", self._last)
 
     def _tensors(self, inputs: dict[str, np.ndarray]) -> dict[str, Any]:
-        return {name: on_device(values, self.pipeline.device) for name, values in inputs.items()}
+        return {name: to_device(values, self.pipeline.device) for name, values in inputs.items()}
 
     def _run(self, inputs: dict[str, np.ndarray], compiled: bool = False) -> Any:
         import torch

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from pipemill.actors.device_transfer import on_device
+from pipemill.actors.device_transfer import to_device
 
 from .onednn_linear import STEP
-from .varlen_attention import Asked
+from .varlen_attention import SelectedTokens
 
 # How a layer calls the linear layers of its keys and of its values.
 _KEYS = ("key", "k_lin", "k_proj")
@@ -31,11 +31,11 @@ class LastLayer:
     value: Any
 
     @contextmanager
-    def narrowed(self, places: np.ndarray) -> Iterator[Asked]:
+    def narrowed(self, places: np.ndarray) -> Iterator[SelectedTokens]:
         """Within it the layer gets and returns the tokens at these places of the stream, some of
         them again at the end, while its attention sees all."""
-        asked = Asked(np.append(places, np.repeat(places[-1:], -len(places) % STEP)))
-        index = on_device(asked.places, self.key.weight.device)
+        asked = SelectedTokens(np.append(places, np.repeat(places[-1:], -len(places) % STEP)))
+        index = to_device(asked.places, self.key.weight.device)
         states: list[Any] = []
 
         def before(module: Any, args: Any, kwargs: Any) -> Any:
@@ -66,7 +66,7 @@ class LastLayer:
                 hook.remove()
 
 
-def last_layer(model: Any) -> LastLayer | None:
+def find_last_layer(model: Any) -> LastLayer | None:
     """Of the longest stack of layers; None if none is found whose keys and values have a name.
 
     Whether it works that way must be tried: layers may share their weights, or turn their keys.

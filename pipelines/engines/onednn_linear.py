@@ -22,7 +22,7 @@ _CLOSE = {"float32": 1e-5, "bfloat16": 2e-2}
 
 
 @dataclass(frozen=True)
-class Prepacked:
+class PrepackedLinears:
     """forwards: layers, each with what takes the place of its `forward`."""
 
     forwards: list[tuple[Any, Callable[[Any], Any]]]
@@ -36,7 +36,7 @@ class Prepacked:
             vars(layer).pop("forward", None)
 
 
-def prepack(model: Any) -> Prepacked:
+def prepack_linears(model: Any) -> PrepackedLinears:
     """The model's large linear layers with their weights in oneDNN's order, not yet in use.
 
     torch reorders them in every call, or takes a product that needs no order. Whether it pays,
@@ -50,14 +50,14 @@ def prepack(model: Any) -> Prepacked:
     layers = _linears(model)
     sizes = [layer.weight.nbytes for layer in layers]
     if not layers or sum(sizes) > _MOST_BYTES or not torch.backends.mkldnn.is_available():
-        return Prepacked([])
+        return PrepackedLinears([])
     with torch.inference_mode():
         try:
             if not _pays(layers[sizes.index(max(sizes))]):
-                return Prepacked([])
-            return Prepacked([(layer, _prepacked(layer)) for layer in layers])
+                return PrepackedLinears([])
+            return PrepackedLinears([(layer, _prepacked(layer)) for layer in layers])
         except (RuntimeError, AttributeError):  # a CPU or a torch that has no such product
-            return Prepacked([])
+            return PrepackedLinears([])
 
 
 def _linears(model: Any) -> list[Any]:

@@ -15,7 +15,7 @@ _BEYOND_A_WINDOW = 32
 _WIDEST_WINDOW = 2048  # a probe of more would take too long
 
 
-def probe(pipeline: Any) -> tuple[dict[str, np.ndarray], np.ndarray]:
+def make_probe(pipeline: Any) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """Random tokens that mean nothing: the model's inputs, of shape (tokens,), and the lengths.
 
     Raises NotImplementedError for a model whose attention has too wide a window.

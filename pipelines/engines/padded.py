@@ -19,7 +19,7 @@ def is_mostly_padding(lengths: np.ndarray) -> bool:
     return bool(len(lengths) * lengths.max() > _MOST * lengths.sum())
 
 
-def halves(columns: Columns, lengths: np.ndarray) -> Iterator[tuple[Columns, np.ndarray]]:
+def split_in_half(columns: Columns, lengths: np.ndarray) -> Iterator[tuple[Columns, np.ndarray]]:
     """The first half of the chunks, and the others."""
     half = len(lengths) // 2
     at = int(lengths[:half].sum())
@@ -27,7 +27,7 @@ def halves(columns: Columns, lengths: np.ndarray) -> Iterator[tuple[Columns, np.
     yield {name: values[at:] for name, values in columns.items()}, lengths[half:]
 
 
-def filled(
+def pad(
     columns: Columns, lengths: np.ndarray, tokenizer: Any, width: int | None = None
 ) -> tuple[Columns, np.ndarray]:
     """A model's inputs, and which of their places are tokens, each of shape (chunks, width).

@@ -18,17 +18,17 @@ _KNOWN = ("transformers", "pipemill")
 Inputs = dict[str, Any]
 
 
-def by_token(declared: PipelineTask, loaded: Loaded) -> TokenLevel | None:
+def make_token_outputs(declared: PipelineTask, loaded: Loaded) -> TokenOutputs | None:
     """None for a task whose model answers otherwise, and for a pipeline of the user's."""
     known = type(loaded.pipeline).__module__.partition(".")[0] in _KNOWN
     if not declared.token_outputs or not known:
         return None
-    return TokenLevel(
+    return TokenOutputs(
         loaded.pipeline, declared.token_outputs, declared.reads, compiles=loaded.compiles
     )
 
 
-class TokenLevel:
+class TokenOutputs:
     """The model runs once, on all chunks' tokens; then `_forward` runs for each of them, its
     model answering with that chunk's share."""
 

@@ -7,17 +7,17 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import numpy as np
-from pipemill.actors.device_transfer import on_device
+from pipemill.actors.device_transfer import to_device
 
 from .hidden_states import LastLayer
 from .onednn_linear import STEP
-from .varlen_attention import Asked
+from .varlen_attention import SelectedTokens
 
 # What a model is told of each token of its chunks.
 _OF_CHUNKS = ("input_ids", "attention_mask", "token_type_ids", "position_ids", "inputs_embeds")
 
 
-def stream(
+def packed_inputs(
     columns: dict[str, np.ndarray], lengths: np.ndarray, padding_index: int | None, rounds: bool
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """The model's inputs, each of shape (1, tokens), and the lengths of what is in them.
@@ -60,9 +60,9 @@ def positions(ids: np.ndarray, lengths: np.ndarray, padding_index: int | None) -
 
 
 @contextmanager
-def read_at(
+def select_tokens(
     model: Any, places: np.ndarray, first: bool, last: LastLayer | None
-) -> Iterator[Asked | None]:
+) -> Iterator[SelectedTokens | None]:
     """Within it the model's head sees the tokens at these places of the stream only.
 
     A classifier's, or a pooler, looks at the first token of what it is given, and of a stream
@@ -83,13 +83,13 @@ def read_at(
     read = getattr(base, "encoder", base) if pools else base
     with ExitStack() as hooks:
         asked = hooks.enter_context(last.narrowed(places)) if last and len(places) else None
-        index = on_device(places if asked is None else np.arange(len(places)), model.device)
+        index = to_device(places if asked is None else np.arange(len(places)), model.device)
         hooks.callback(read.register_forward_hook(gathered).remove)
         yield asked
 
 
 @contextmanager
-def spread(model: Any, inputs: dict[str, Any], here: np.ndarray) -> Iterator[None]:
+def unpack_hidden_states(model: Any, inputs: dict[str, Any], here: np.ndarray) -> Iterator[None]:
     """Within it the model is called with padded chunks, but its body gets the stream of their
     tokens; its head, which looks at all of a chunk's, gets what became of them, padded again.
 
@@ -99,7 +99,7 @@ def spread(model: Any, inputs: dict[str, Any], here: np.ndarray) -> Iterator[Non
     body = model
     while body.base_model is not body:  # DPR's is a model in a model in a model
         body = body.base_model
-    places = on_device(np.flatnonzero(here), model.device)
+    places = to_device(np.flatnonzero(here), model.device)
 
     def before(module: Any, args: Any, kwargs: Any) -> Any:
         others = {name: v for name, v in kwargs.items() if name not in _OF_CHUNKS}

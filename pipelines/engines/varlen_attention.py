@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from pipemill.actors.device_transfer import on_device
+from pipemill.actors.device_transfer import to_device
 
 from .attention_kernels import Kernel, Sequences
 
@@ -22,7 +22,7 @@ _stream = threading.local()  # .lengths, .asked, .kernel, .starts: of this threa
 
 
 @dataclass
-class Asked:
+class SelectedTokens:
     """A layer that goes on with some tokens of the stream only.
 
     places: of these, in order; keys, values: of all tokens, shape (1, tokens, width of all heads),
@@ -35,8 +35,8 @@ class Asked:
 
 
 @contextmanager
-def stream_of(
-    lengths: np.ndarray, asked: Asked | None = None, kernel: Kernel | None = None
+def packed_lengths(
+    lengths: np.ndarray, asked: SelectedTokens | None = None, kernel: Kernel | None = None
 ) -> Iterator[None]:
     """Within it a row of tokens is sequences of these lengths, one after the other.
 
@@ -50,7 +50,7 @@ def stream_of(
         del _stream.lengths, _stream.asked, _stream.kernel, _stream.starts
 
 
-def exchange_attention(model: Any) -> str:
+def install_packed_attention(model: Any) -> str:
     """Gives the model an attention that packs; returns the name of the one it had.
 
     Raises NotImplementedError for a model whose code has an attention of its own.
@@ -132,7 +132,7 @@ def _of_some(streams: list[Any], places: np.ndarray, scale: float | None) -> Any
         here = slice(*np.searchsorted(places, (start, end)))
         if here.start == here.stop:
             continue
-        whose = on_device((places[here] - start) // length, query.device)
+        whose = to_device((places[here] - start) // length, query.device)
         keys, values = (
             stream[start:end].unflatten(0, (count, length))[whose].transpose(1, 2)
             for stream in others
@@ -180,7 +180,7 @@ def _starts(places: np.ndarray | None, device: Any) -> tuple[Any, int]:
         if places is not None:
             starts = np.searchsorted(places, starts)
         longest = int(np.diff(starts).max())
-        known[all_tokens] = on_device(starts.astype(np.int32), device), longest
+        known[all_tokens] = to_device(starts.astype(np.int32), device), longest
     return known[all_tokens]
 
 

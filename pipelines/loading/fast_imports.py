@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def importing() -> Iterator[None]:
+def gc_paused() -> Iterator[None]:
     """Within it no garbage is looked for, and what is there at its end is never looked through.
 
     torch and transformers make a million objects that stay; to go through them again and again is

@@ -67,7 +67,7 @@ def _is_harmless(model: Any, name: str, task: str) -> bool:
 
 
 @contextmanager
-def recorded_loading() -> Iterator[list[tuple[Any, Any]]]:
+def record_loading() -> Iterator[list[tuple[Any, Any]]]:
     """Collect each model that transformers loads inside the block, with its loading info.
 
     `transformers.pipeline` loads a model without handing on what `output_loading_info` would

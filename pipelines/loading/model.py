@@ -9,8 +9,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from .missing_weights import describe_missing, find_missing_weights, recorded_loading
-from .user_class import imported, make_known
+from .missing_weights import describe_missing, find_missing_weights, record_loading
+from .user_class import import_pipeline_class, register_pipeline_class
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +71,7 @@ class Model:
         source = self._source(task)
         if self.use_safetensors:
             source["model_kwargs"] = {"use_safetensors": True}
-        with recorded_loading() as loadings:
+        with record_loading() as loadings:
             if encoder := self.find_encoder(task):
                 options = {"use_safetensors": True} if self.use_safetensors else {}
                 source["tokenizer"] = self.path
@@ -185,8 +185,8 @@ class Model:
             "trust_remote_code": self.trust_remote_code,
         }
         if self.pipeline_class is not None:
-            own = imported(self.pipeline_class)
-            make_known(task, own, source["model"], **_hub(source))
+            own = import_pipeline_class(self.pipeline_class)
+            register_pipeline_class(task, own, source["model"], **_hub(source))
             source["pipeline_class"] = own
         return source
 

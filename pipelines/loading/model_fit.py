@@ -23,7 +23,7 @@ from typing import Any
 from ..restored import restore_pipelines
 from ..text.token_chunks import embedding_rows
 from .checkpoint import CheckpointError, Tensors, find_weights, read_tensors
-from .fast_imports import importing
+from .fast_imports import gc_paused
 from .missing_weights import describe_missing, find_missing_weights
 from .task_loader import LoadTask
 
@@ -96,7 +96,7 @@ class FitCheck:
 
 def _find_misfit(load: LoadTask) -> str | None:
     # In a process of the user's own they are there, beside much that is not to stay.
-    with nullcontext() if "transformers.pipelines" in sys.modules else importing():
+    with nullcontext() if "transformers.pipelines" in sys.modules else gc_paused():
         restore_pipelines()
     model, task = load.resolved_model(), load.kind().name
     classes, pipeline_class = model.find_classes(task)

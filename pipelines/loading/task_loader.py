@@ -10,16 +10,16 @@ from typing import Any
 
 import pyarrow as pa
 from pipemill.actors.compute.stages import Stages
-from pipemill.actors.compute.token_budget import Budget
+from pipemill.actors.compute.token_budget import TokenBudget
 from pipemill.actors.faults.load_errors import LoadError
 from pipemill.actors.task import Loaded
 
 from ..adapter.row_values import media_kinds
-from ..media import MediaAccess, require
+from ..media import MediaAccess, require_media_library
 from ..registry import find_task
 from ..restored import restore_pipelines
-from ..user_pipeline import own_pipeline
-from .fast_imports import importing
+from ..user_pipeline import user_pipeline_task
+from .fast_imports import gc_paused
 from .model import Model
 
 # Tokens of a micro-batch, to be tried where the job names none, the likely best first: on a CPU
@@ -62,14 +62,14 @@ class LoadTask:
     def loaded(self) -> Loaded:
         """The pipeline, and what the job says about it."""
         # In a process of the user's own they are there, beside much that is not to stay.
-        with nullcontext() if "transformers.pipelines" in sys.modules else importing():
+        with nullcontext() if "transformers.pipelines" in sys.modules else gc_paused():
             restore_pipelines()
         # A pipeline of which nothing is known may need its weights anywhere.
         whole = self.weights or self.own
         kind, model = self.kind(), self.resolved_model()
         read = tuple(c for c in kind.inputs if c.name in dict(self.columns))
         for media_kind in media_kinds(read):
-            require(media_kind)  # before transformers says so in its own way
+            require_media_library(media_kind)  # before transformers says so in its own way
         if self.checks_fit:
             self._check_fit()
         load = model.load if whole else model.load_without_weights
@@ -100,7 +100,7 @@ class LoadTask:
         return Stages(
             self.kind()(loaded),
             dict(self.columns),
-            Budget(*([self.max_tokens] if self.max_tokens else usual)),
+            TokenBudget(*([self.max_tokens] if self.max_tokens else usual)),
         )
 
     def resolved_model(self) -> Model:
@@ -113,5 +113,5 @@ class LoadTask:
     def kind(self) -> Any:
         """The task, not loaded."""
         if self.own:
-            return own_pipeline(self.task, tuple(name for name, _ in self.columns))
+            return user_pipeline_task(self.task, tuple(name for name, _ in self.columns))
         return find_task(self.task)

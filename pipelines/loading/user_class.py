@@ -8,7 +8,7 @@ from importlib import import_module
 from typing import Any
 
 
-def imported(name: str) -> Any:
+def import_pipeline_class(name: str) -> Any:
     """The class of "package.module:Class", which may lie in the folder a job is run in.
 
     Raises ImportError or TypeError that name what is wrong.
@@ -31,7 +31,7 @@ def imported(name: str) -> Any:
     return found
 
 
-def make_known(task: str, pipeline_class: Any, path: str, **source: Any) -> None:
+def register_pipeline_class(task: str, pipeline_class: Any, path: str, **source: Any) -> None:
     """Tells transformers of a task that only the user's pipeline does.
 
     Its model is loaded by the class that the model's configuration names.

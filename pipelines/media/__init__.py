@@ -8,7 +8,7 @@ from .access import MediaAccess
 from .audio import audio
 from .encode import png, wav
 from .images import image
-from .requirements import NEEDED, MissingLibrary, require
+from .requirements import NEEDED, MissingLibrary, require_media_library
 from .video import check_video, video_file
 
 __all__ = [
@@ -19,7 +19,7 @@ __all__ = [
     "check_video",
     "image",
     "png",
-    "require",
+    "require_media_library",
     "video_file",
     "wav",
 ]

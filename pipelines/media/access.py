@@ -14,7 +14,7 @@ from urllib.parse import unquote, unquote_to_bytes
 from . import local_files, remote_files
 from .base64_text import media_in
 from .local_files import shown
-from .urls import Url, climbs
+from .urls import Url, escapes_root
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
@@ -109,12 +109,12 @@ class MediaAccess:
         folders = [root for root in self.roots if not _URL.match(root)]
         real = local_files.real_path(path, folders) if os.path.isabs(path) else None
         if real is None:
-            raise refusal(path)
+            raise outside_roots_error(path)
         return local_files.read(real)
 
     def _relative(self, path: str) -> bytes:
         if not self.roots:
-            raise refusal(path)
+            raise outside_roots_error(path)
         for root in self.roots:
             try:
                 if _URL.match(root):
@@ -128,11 +128,11 @@ class MediaAccess:
         url = Url.parse(name)
         roots = [Url.parse(root) for root in self.roots if _URL.match(root)]
         if "::" in name or not any(url.is_below(root) for root in roots):
-            raise refusal(name)
+            raise outside_roots_error(name)
         return remote_files.read(url, self.roots, self.options)
 
 
-def refusal(name: str) -> PermissionError:
+def outside_roots_error(name: str) -> PermissionError:
     return PermissionError(
         f"not below any of input.media_roots: {shown(name)}; "
         "if it is to be read, add its folder or URL to input.media_roots"
@@ -149,7 +149,7 @@ def _root(root: str) -> str:
     if scheme.lower() in _LOCAL_SCHEMES:
         return os.path.abspath(rest)
     url = Url.parse(root)
-    if "::" in root or climbs(url.path) or not (url.place or url.path.strip("/")):
+    if "::" in root or escapes_root(url.path) or not (url.place or url.path.strip("/")):
         raise ValueError(f"input.media_roots: {root!r} names no folder of one host or bucket")
     return root
 

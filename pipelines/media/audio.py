@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from .av_container import Unusable, open_container
-from .requirements import require
+from .requirements import require_media_library
 
 # Beyond these a header is broken, and a resampled second might be gigabytes.
 _LOWEST_RATE, _HIGHEST_RATE = 1000, 768_000
@@ -29,7 +29,7 @@ def audio(value: bytes | Mapping[str, Any], sampling_rate: int) -> np.ndarray:
     Raises ValueError for no audio in it, no samples, samples that are not finite, and a file that
     ends before the length that it states. MP3, Ogg and ADTS state none: cut off, they are short.
     """
-    require("audio")
+    require_media_library("audio")
     if isinstance(value, Mapping):
         samples = _from_array(value, sampling_rate)
     else:

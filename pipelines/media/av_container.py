@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from .requirements import require
+from .requirements import require_media_library
 
 # What FFmpeg may take a file for. Among the others are lists of other files and addresses
 # (concat, hls, dash, sdp), which it would open or listen to.
@@ -23,7 +23,7 @@ def open_container(source: bytes | str, kind: str) -> Iterator[Any]:
 
     All that PyAV raises within becomes a ValueError.
     """
-    require(kind)
+    require_media_library(kind)
     import av
 
     file = source if isinstance(source, str) else io.BytesIO(source)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .requirements import require
+from .requirements import require_media_library
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -23,7 +23,7 @@ def png(picture: np.ndarray | Image.Image) -> bytes:
     A bool mask becomes a PNG of 1 bit, which `numpy.asarray(Image.open(…))` reads as bool again.
     Raises ValueError for other arrays, and for a picture whose mode PNG does not have (F, CMYK).
     """
-    require("image")
+    require_media_library("image")
     from PIL import Image
 
     if not isinstance(picture, Image.Image):

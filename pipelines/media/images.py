@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .requirements import require
+from .requirements import require_media_library
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -25,7 +25,7 @@ def image(data: bytes) -> Image.Image:
     Raises ValueError for what is no image, is cut off, has more pixels than Pillow's limit
     (`PIL.Image.MAX_IMAGE_PIXELS`), or has 32-bit pixels without a known range.
     """
-    require("image")
+    require_media_library("image")
     from PIL import Image
 
     if not data:

@@ -17,7 +17,7 @@ class MissingLibrary(ImportError):
     """A library that this worker lacks: no row is to blame, and no other row would do better."""
 
 
-def require(kind: str) -> None:
+def require_media_library(kind: str) -> None:
     """Raises MissingLibrary unless media of a kind ("image", "audio", "video") can be decoded.
 
     A task's constructor calls this before it sees a row: raised in a row, an error would make a

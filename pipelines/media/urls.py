@@ -51,10 +51,10 @@ class Url:
     def is_below(self, root: Url) -> bool:
         folder = root.path.rstrip("/") + "/"
         same = (self.scheme, self.place) == (root.scheme, root.place)
-        return same and self.path.startswith(folder) and not climbs(self.path)
+        return same and self.path.startswith(folder) and not escapes_root(self.path)
 
 
-def climbs(path: str) -> bool:
+def escapes_root(path: str) -> bool:
     """Whether a server might leave the folder: `.` or `..` as a step, encoded however often.
 
     Some servers take a backslash for a slash, and cut a step at its first semicolon.

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from .av_container import Unusable, open_container
-from .requirements import require
+from .requirements import require_media_library
 
 
 @contextmanager
@@ -30,7 +30,7 @@ def check_video(path: str) -> None:
     To be called before anything else opens the file: a list of other files or addresses, which
     FFmpeg would open, is refused here.
     """
-    require("video")
+    require_media_library("video")
     from av.stream import Disposition
 
     with open_container(path, "video") as container:

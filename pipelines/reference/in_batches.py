@@ -10,16 +10,16 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from pipemill.actors.arrow_arrays import numbers, one_array
+from pipemill.actors.arrow_arrays import combine_chunks, field_values
 from pipemill.actors.task import Loaded
 
 from ..pipeline_task import PipelineTask
-from ..tasks.plain import PLAIN, plain_parameters
+from ..tasks.plain import PLAIN_TASKS, plain_parameters
 from ..text import token_chunks
 from ..text.sentence_transformers_config import recipe_of
 
 
-class AsTransformers:
+class PlainBatches:
     """What `transformers.pipeline(…, batch_size=n)` does with a list of these rows.
 
     Texts longer than the model are cut, where pipemill would make windows of them: the pipeline
@@ -27,7 +27,7 @@ class AsTransformers:
     """
 
     def __init__(self, kind: Any, loaded: Loaded) -> None:
-        declared = kind if isinstance(kind, PipelineTask) else PLAIN.get(kind.name)
+        declared = kind if isinstance(kind, PipelineTask) else PLAIN_TASKS.get(kind.name)
         if declared is None:
             raise ValueError(f"{kind.name} is not compared")
         # But for those that a row brings in its inputs, like a question.
@@ -43,8 +43,8 @@ class AsTransformers:
 
     def sizes(self, rows: pa.Table) -> tuple[np.ndarray, np.ndarray]:
         """Tokens of each chunk, and chunks of each row."""
-        lists = one_array(self.any.expand(self._prompted(rows)))
-        return numbers(lists.flatten(), "size"), pc.list_value_length(lists).to_numpy()
+        lists = combine_chunks(self.any.expand(self._prompted(rows)))
+        return field_values(lists.flatten(), "size"), pc.list_value_length(lists).to_numpy()
 
     def answers(self, rows: pa.Table, batch_size: int) -> Iterator[Any]:
         """One by one, each batch computed when its first answer is asked for."""

@@ -15,7 +15,7 @@ from ..pipeline_task import PipelineTask
 from ..tasks.feature_extraction import prepare_tokenizer
 from ..tasks.plain import plain_parameters
 from ..tasks.text_classification import plain_function
-from ..text.pooling import pooled_as
+from ..text.pooling import pool_vectors
 
 
 class PlainRows:
@@ -109,7 +109,7 @@ class PlainRows:
         if task.each:
             return tokens
         vectors = np.array(tokens, dtype=np.float32)
-        vector = pooled_as(vectors, task.recipe.poolings, task.unpooled)
+        vector = pool_vectors(vectors, task.recipe.poolings, task.unpooled)
         return task.head(vector[None].astype(np.float32))[0].tolist()
 
 

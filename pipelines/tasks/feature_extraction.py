@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from pipemill.actors.device_transfer import Outputs, on_device, on_host
+from pipemill.actors.device_transfer import Outputs, to_device, to_host_async
 from pipemill.actors.task import Column, Followed, Loaded, Parameter
 
 from ..engines.encoder import Encoder
@@ -94,7 +94,7 @@ class FeatureExtraction:
         )
         longest = _longest(pipeline, recipe, settings["truncation"])
         limit = min((n for n in (longest, settings["max_length"]) if n), default=None)
-        self.cutter = windows.Cutter.of(pipeline, limit, settings)
+        self.cutter = windows.WindowTokenizer.of(pipeline, limit, settings)
         self.unpooled = _prompt_tokens(self.cutter, recipe) if recipe.excludes_prompt else 0
         self.head = EmbeddingHead(recipe, loaded.file)
         self.width = recipe.width(shape[-1])
@@ -117,13 +117,13 @@ class FeatureExtraction:
         states, lengths = self.encoder(chunks)
         several = lengths if self.encoder.reads == "all" else np.ones_like(lengths)
         if self.each:
-            return on_host(states, lambda array: _token_vectors(array, several))
+            return to_host_async(states, lambda array: _token_vectors(array, several))
         unpooled = np.zeros_like(several)
         if self.unpooled and self.encoder.reads == "all":
             unpooled = np.minimum(chunks.field("unpooled").to_numpy(), several)
         pooled = pool_stream(states, several, self.recipe.poolings, unpooled)
         sizes = np.maximum(lengths - unpooled, 1)
-        return on_host(pooled, lambda array: windows.with_sizes(array, sizes))
+        return to_host_async(pooled, lambda array: windows.vectors_with_counts(array, sizes))
 
     def regroup(self, rows: pa.Table, outputs: pa.ListArray) -> pa.Table:
         counts, chunks = pc.list_value_length(outputs).to_numpy(), outputs.flatten()
@@ -190,7 +190,7 @@ def with_tokenize_kwargs(parameters: Mapping[str, Any]) -> dict[str, Any]:
         if known is None:
             names = ", ".join(windows.PARAMETERS)
             raise ValueError(f"tokenize_kwargs takes {names}, not {name!r}")
-        known.taken(f"tokenize_kwargs: {name}", value)
+        known.validate(f"tokenize_kwargs: {name}", value)
         if parameters.get(name, known.default) != known.default:
             raise ValueError(f"{name} is given twice: beside tokenize_kwargs, and in it")
     return {**parameters, **inside}
@@ -227,7 +227,7 @@ def _longest(pipeline: Any, recipe: EmbeddingRecipe, truncation: bool | str | No
     return token_chunks.positions(pipeline.model) or cut or trained
 
 
-def _prompt_tokens(cutter: windows.Cutter, recipe: EmbeddingRecipe) -> int:
+def _prompt_tokens(cutter: windows.WindowTokenizer, recipe: EmbeddingRecipe) -> int:
     """How many tokens of a text are its prompt's, as sentence-transformers counts them."""
     tokenizer = cutter.tokenizer
     cut = {"truncation": True, "max_length": cutter.limit} if cutter.limit else {}
@@ -265,16 +265,16 @@ def _pool(states: Any, lengths: np.ndarray, pooling: str, unpooled: np.ndarray) 
     ends = np.cumsum(lengths)
     starts = ends - lengths
     if pooling == "last":
-        return states[on_device(ends - 1, states.device)]
+        return states[to_device(ends - 1, states.device)]
     if pooling == "cls":
         first = starts + np.where(unpooled < lengths, unpooled, 0)
-        return states[on_device(first, states.device)]
+        return states[to_device(first, states.device)]
     positions = np.arange(len(states)) - np.repeat(starts, lengths)
     if unpooled.any():
         read = np.flatnonzero(positions >= np.repeat(unpooled, lengths))
-        states, positions = states[on_device(read, states.device)], positions[read]
+        states, positions = states[to_device(read, states.device)], positions[read]
         lengths = lengths - unpooled
-    each = on_device(lengths, states.device)
+    each = to_device(lengths, states.device)
     if pooling in ("mean", "max") and lengths.all():
         # unsafe: the lengths are right, and a look at them would wait for the device.
         return torch.segment_reduce(states.float(), pooling, lengths=each, axis=0, unsafe=True)
@@ -282,7 +282,7 @@ def _pool(states: Any, lengths: np.ndarray, pooling: str, unpooled: np.ndarray) 
         reduced = torch.segment_reduce(states.float(), "max", lengths=each, axis=0, unsafe=True)
         return torch.where(each[:, None] > 0, reduced, -torch.inf)
     weights = positions + 1.0 if pooling == "weightedmean" else np.ones(len(positions))
-    share = on_device(weights.astype(np.float32), states.device)[:, None]
+    share = to_device(weights.astype(np.float32), states.device)[:, None]
     sums = torch.segment_reduce(states.float() * share, "sum", lengths=each, axis=0, unsafe=True)
     total = torch.segment_reduce(share, "sum", lengths=each, axis=0, unsafe=True).clamp(min=1e-9)
     return sums / (total.sqrt() if pooling == "mean_sqrt_len_tokens" else total)

@@ -90,7 +90,9 @@ ONLY_BY_DICT: Mapping[str, Parameter] = {"max_new_tokens": _count(1), "generate_
 
 def check_generation(parameters: Mapping[str, Any]) -> None:
     """Raises ValueError for parameters of `generate` that contradict each other."""
-    of = one_level({n: v for n, v in parameters.items() if n in GENERATION and v is not None})
+    of = flatten_generate_kwargs(
+        {n: v for n, v in parameters.items() if n in GENERATION and v is not None}
+    )
     for unit in ("new_tokens", "length"):
         least, most = of.get(f"min_{unit}"), of.get(f"max_{unit}")
         if least is not None and most is not None and least > most:
@@ -123,7 +125,7 @@ def check_known(parameters: Mapping[str, Any], pipeline: Any) -> None:
     from transformers import GenerationConfig
     from transformers.generation import GenerationMixin
 
-    model, given = pipeline.model, one_level(parameters)
+    model, given = pipeline.model, flatten_generate_kwargs(parameters)
     size = getattr(model.config.get_text_config(decoder=True), "vocab_size", None)
     for name in _INDEXING:
         ids = given.get(name)
@@ -147,14 +149,14 @@ def check_known(parameters: Mapping[str, Any], pipeline: Any) -> None:
         ) from None
 
 
-def several(loaded: Loaded) -> bool:
+def returns_several(loaded: Loaded) -> bool:
     """Whether more than one sequence is generated for each row."""
     by_dict = loaded.parameters.get("generate_kwargs") or {}
     count = loaded.parameters.get("num_return_sequences", by_dict.get("num_return_sequences"))
     return (count or 1) > 1
 
 
-def one_level(parameters: Mapping[str, Any]) -> dict[str, Any]:
+def flatten_generate_kwargs(parameters: Mapping[str, Any]) -> dict[str, Any]:
     """For pipelines that take parameters of `generate` beside their own, and no dict of them."""
     given = dict(parameters)
     return {**(given.pop("generate_kwargs", None) or {}), **given}

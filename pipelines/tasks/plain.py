@@ -57,7 +57,7 @@ def plain_parameters(task: str, given: Mapping[str, Any], cut: Mapping[str, Any]
     return {**{n: v for n, v in given.items() if n not in _OURS}, **cut}
 
 
-PLAIN = {
+PLAIN_TASKS = {
     "text-classification": PipelineTask(
         name="text-classification",
         inputs=TextClassification.inputs[:2],

@@ -212,11 +212,11 @@ def _request(values: Values, pipeline: Any) -> Any:
 
 def _asset(name: str, given: Any) -> Any:
     """The image itself: transformers would read a path or URL from anywhere."""
-    from ..media import image, require
+    from ..media import image, require_media_library
 
     if not (isinstance(given, dict) and isinstance(given.get("data_base64"), str)):
         raise ValueError(f"the asset {name!r} must hold its image: {{data_base64: …}}")
-    require("image")
+    require_media_library("image")
     return image(base64.b64decode(given["data_base64"], validate=True))
 
 

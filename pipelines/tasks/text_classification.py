@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from pipemill.actors.device_transfer import Outputs, on_host
+from pipemill.actors.device_transfer import Outputs, to_host_async
 from pipemill.actors.task import Column, Followed, Loaded, Parameter
 
 from ..adapter.row_values import own_count
@@ -80,7 +80,7 @@ class TextClassification:
         self.top_k, self.window_pooling = settings["top_k"], settings["window_pooling"]
         self.function = settings["function_to_apply"] or activation_of(loaded.files)
         self.activation = _activation(pipeline.model.config, self.function)
-        self.cutter = windows.Cutter.of(pipeline, _limit(pipeline, settings), settings)
+        self.cutter = windows.WindowTokenizer.of(pipeline, _limit(pipeline, settings), settings)
         self.labels = np.array(_labels(pipeline.model.config), dtype=object)
 
     @property
@@ -110,7 +110,7 @@ class TextClassification:
 
     def forward(self, chunks: pa.StructArray) -> Outputs:
         logits, lengths = self.encoder(chunks)
-        return on_host(logits, lambda array: windows.with_sizes(array, lengths))
+        return to_host_async(logits, lambda array: windows.vectors_with_counts(array, lengths))
 
     def regroup(self, rows: pa.Table, outputs: pa.ListArray) -> pa.Table:
         counts, chunks = pc.list_value_length(outputs).to_numpy(), outputs.flatten()

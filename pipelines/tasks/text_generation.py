@@ -9,7 +9,7 @@ import pyarrow as pa
 from pipemill.actors.task import Column, Loaded, Parameter
 
 from ..adapter.chat_media import chat_beside, fill_media
-from ..adapter.chat_text import continued, reply
+from ..adapter.chat_text import append_reply, message_text
 from ..adapter.row_values import messages_of
 from ..pipeline_task import PipelineTask, Values
 from ..text.prefixes import beginning_told
@@ -20,8 +20,8 @@ from .generation_parameters import (
     check_dict,
     check_generation,
     check_known,
-    one_level,
-    several,
+    flatten_generate_kwargs,
+    returns_several,
 )
 
 _CHAT = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
@@ -43,7 +43,7 @@ def texts(name: str) -> Callable[[Loaded], pa.Schema]:
     """A column of one text, or of lists of them where a row has several."""
 
     def results(loaded: Loaded) -> pa.Schema:
-        if several(loaded):
+        if returns_several(loaded):
             return pa.schema([(f"{name}s", pa.list_(pa.string()))])
         return pa.schema([(name, pa.string())])
 
@@ -52,7 +52,7 @@ def texts(name: str) -> Callable[[Loaded], pa.Schema]:
 
 def texts_of(name: str) -> Callable[[Any, Values], Values]:
     def record(answer: Any, values: Values) -> Values:
-        found = [reply(one[name]) for one in answer]
+        found = [message_text(one[name]) for one in answer]
         return {name: found[0], f"{name}s": found}
 
     return record
@@ -80,10 +80,10 @@ def _record(answer: Any, values: Values) -> Values:
     if values.get("messages") is not None:
         whole = answer[0]["generated_text"]
         if isinstance(whole, str):  # return_full_text: false
-            whole = continued(
+            whole = append_reply(
                 messages_of(values["messages"]), whole, values.get("continue_final_message")
             )
-        record["messages"] = [{"role": m["role"], "content": reply([m])} for m in whole]
+        record["messages"] = [{"role": m["role"], "content": message_text([m])} for m in whole]
     return record
 
 
@@ -104,7 +104,7 @@ TEXT_GENERATION = PipelineTask(
         "documents": Parameter(None, "list|null", each=_RECORD),
         **GENERATION,
     },
-    given=one_level,
+    given=flatten_generate_kwargs,
     results=_generated,
     record=_record,
     prepare=_chat_or_text,
@@ -116,7 +116,7 @@ TEXT_GENERATION = PipelineTask(
 
 def _one_reply(values: Values) -> None:
     check_generation(values)
-    if (one_level(values).get("num_return_sequences") or 1) > 1:
+    if (flatten_generate_kwargs(values).get("num_return_sequences") or 1) > 1:
         raise ValueError(
             "num_return_sequences must be 1: a conversation goes on with one reply (for several, "
             "use text-generation)"
@@ -134,7 +134,7 @@ CONVERSATIONAL = PipelineTask(
         "tokenizer_encode_kwargs": Parameter(None, "dict|null"),
         **GENERATION,
     },
-    given=one_level,
+    given=flatten_generate_kwargs,
     results=_generated,
     record=lambda answer, values: _record([{"generated_text": answer}], values),
     stacks=False,
@@ -166,7 +166,7 @@ def _seq2seq(
             **more,
             **GENERATION,
         },
-        given=one_level,
+        given=flatten_generate_kwargs,
         results=texts(column),
         record=texts_of(column),
         cuts="text",

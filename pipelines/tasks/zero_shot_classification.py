@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from pipemill.actors.device_transfer import Outputs, on_host
+from pipemill.actors.device_transfer import Outputs, to_host_async
 from pipemill.actors.task import Column, Loaded, Parameter
 
 from ..adapter.row_values import own_value_error
 from ..engines.encoder import Encoder
 from ..text import token_chunks, windows
-from ..text.prefixes import beginning
+from ..text.prefixes import truncate_to_prefix
 from .candidate_labels import CANDIDATES, Template, check_candidates, labels_of
 
 _TEMPLATE = "This example is {}."
@@ -72,7 +72,7 @@ class ZeroShotClassification:
         for text, own, template in zip(rows["text"].to_pylist(), labels, templates, strict=True):
             if not text:
                 raise ValueError("zero-shot needs a text that is not empty")
-            text, more = beginning(self.pipeline.tokenizer, text, self.max_length)
+            text, more = truncate_to_prefix(self.pipeline.tokenizer, text, self.max_length)
             beyond.append(more)
             texts += [text] * len(own)
             hypotheses += [template.with_label(label) for label in own]
@@ -87,7 +87,7 @@ class ZeroShotClassification:
 
     def forward(self, chunks: pa.StructArray) -> Outputs:
         logits, _ = self.encoder(chunks)
-        return on_host(logits, lambda array: token_chunks.vectors(array[:, self.contrast]))
+        return to_host_async(logits, lambda array: token_chunks.vectors(array[:, self.contrast]))
 
     def regroup(self, rows: pa.Table, outputs: pa.ListArray) -> pa.Table:
         counts = pc.list_value_length(outputs).to_numpy()

@@ -7,7 +7,7 @@ from typing import Any
 POOLINGS = ("mean", "cls", "last", "max", "none")
 
 
-def pooled_as(vectors: Any, poolings: tuple[str, ...], unpooled: int = 0) -> Any:
+def pool_vectors(vectors: Any, poolings: tuple[str, ...], unpooled: int = 0) -> Any:
     """A numpy array of (tokens, width) by each pooling, one after the other: (poolings * width,).
 
     unpooled: how many of the first tokens are left out.

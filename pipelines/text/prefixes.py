@@ -15,10 +15,12 @@ _MARGIN = 64
 
 def beginning_told(text: str, pipeline: Any) -> tuple[str, int]:
     """The same for a text that the pipeline cuts to the length which its tokenizer was told."""
-    return beginning(pipeline.tokenizer, text, token_chunks.told_length(pipeline.tokenizer))
+    return truncate_to_prefix(
+        pipeline.tokenizer, text, token_chunks.told_length(pipeline.tokenizer)
+    )
 
 
-def beginning(tokenizer: Any, text: str, limit: int | None) -> tuple[str, int]:
+def truncate_to_prefix(tokenizer: Any, text: str, limit: int | None) -> tuple[str, int]:
     """A beginning of the text with the same first `limit` tokens, and how many it has less.
 
     The whole text where it is short, or where that can't be said: a tokenizer's output for a

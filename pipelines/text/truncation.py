@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 
-def tokens_cut(tokenizer: Any, text: Any, chunks: list[Mapping[str, Any]]) -> int:
+def count_truncated_tokens(tokenizer: Any, text: Any, chunks: list[Mapping[str, Any]]) -> int:
     """Of a text that one chunk holds as far as it goes; 0 where several do, which are windows."""
     if not isinstance(text, str | list) or len(chunks) != 1 or "input_ids" not in chunks[0]:
         return 0

@@ -41,7 +41,7 @@ def check(parameters: Mapping[str, Any]) -> None:
     """Raises ValueError for values of `PARAMETERS` that can't be right."""
     for name, parameter in PARAMETERS.items():
         if parameters.get(name, parameter.default) != parameter.default:
-            parameter.taken(name, parameters[name])
+            parameter.validate(name, parameters[name])
     length, stride = parameters["max_length"], parameters["stride"]
     if length is not None and stride >= length and not truncates(parameters["truncation"]):
         raise ValueError(
@@ -55,7 +55,7 @@ def truncates(truncation: bool | str | None) -> bool:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cutter:
+class WindowTokenizer:
     """Makes texts, or pairs of them, into chunks of at most `limit` tokens.
 
     A longer text becomes windows that overlap by `stride` tokens; of a pair only the first text
@@ -76,7 +76,7 @@ class Cutter:
     keywords: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, pipeline: Any, limit: int | None, settings: Mapping[str, Any]) -> Cutter:
+    def of(cls, pipeline: Any, limit: int | None, settings: Mapping[str, Any]) -> WindowTokenizer:
         """settings: values of `PARAMETERS`."""
         return cls(
             tokenizer=pipeline.tokenizer,
@@ -236,7 +236,7 @@ def lost_tokens(
     return lost
 
 
-def with_sizes(vectors: np.ndarray, sizes: np.ndarray) -> pa.StructArray:
+def vectors_with_counts(vectors: np.ndarray, sizes: np.ndarray) -> pa.StructArray:
     """One output per chunk: its vector, of shape (chunks, width), and its number of tokens."""
     columns = [token_chunks.vectors(vectors), pa.array(sizes)]
     return pa.StructArray.from_arrays(columns, names=["vector", "tokens"])

@@ -22,7 +22,7 @@ def main() -> None:
     import transformers
     from pipemill.actors.batch import Batch
     from pipemill.actors.compute.stages import Stages
-    from pipemill.actors.compute.token_budget import Budget
+    from pipemill.actors.compute.token_budget import TokenBudget
     from pipemill.actors.task import Loaded
     from pipemill.pipelines.tasks.feature_extraction import FeatureExtraction
 
@@ -44,16 +44,16 @@ def main() -> None:
     pipeline = transformers.pipeline("feature-extraction", model=model, tokenizer=words)
     task = FeatureExtraction(Loaded(pipeline=pipeline, parameters={}))
 
-    def embed(rows: list[str], budget: Budget) -> tuple[Batch, np.ndarray]:
+    def embed(rows: list[str], budget: TokenBudget) -> tuple[Batch, np.ndarray]:
         batch = Stages(task, {"text": "text"}, budget).process(Batch(pa.table({"text": rows})))
         if batch.failures:
             sys.exit(f"{len(batch.failures)} rows failed: {next(iter(batch.failures.values()))}")
         return batch, np.array(batch.results["embedding"].to_pylist())
 
     few = texts[::100]
-    alone = embed(few, Budget(1))[1]
+    alone = embed(few, TokenBudget(1))[1]
     resource.setrlimit(resource.RLIMIT_AS, (_size() + ROOM, resource.RLIM_INFINITY))
-    budget = Budget(BUDGET)
+    budget = TokenBudget(BUDGET)
     batch, answers = embed(texts, budget)
     json.dump(
         {

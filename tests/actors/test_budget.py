@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from pipemill.actors.compute.token_budget import Budget
+from pipemill.actors.compute.token_budget import TokenBudget
 
 CANDIDATES = (2048, 4096, 1024)
 
 
-def settle(budget: Budget, rate, fill: float = 1.0) -> int:
+def settle(budget: TokenBudget, rate, fill: float = 1.0) -> int:
     """Runs micro-batches until nothing is tried any more; returns how many it took."""
     for count in range(100):
         if budget.settled:
@@ -22,27 +22,27 @@ def settle(budget: Budget, rate, fill: float = 1.0) -> int:
 
 @pytest.mark.parametrize("best", CANDIDATES)
 def test_the_fastest_of_the_candidates_is_found_in_a_few_micro_batches(best):
-    budget = Budget(*CANDIDATES)
+    budget = TokenBudget(*CANDIDATES)
     assert budget.tokens == 2048, "the likely best comes first"
     assert settle(budget, lambda tokens: 100.0 + (tokens == best)) <= 7
     assert budget.tokens == best
 
 
 def test_the_first_micro_batch_warms_up_and_is_not_measured():
-    budget = Budget(*CANDIDATES)
+    budget = TokenBudget(*CANDIDATES)
     budget.ran(2048, 2048, 2048, 1000.0)
     settle(budget, lambda tokens: 100.0 + (tokens == 2048))
     assert budget.tokens == 2048
 
 
 def test_micro_batches_that_are_not_filled_settle_for_the_likely_best():
-    budget = Budget(*CANDIDATES)
+    budget = TokenBudget(*CANDIDATES)
     settle(budget, lambda tokens: tokens, fill=0.1)
     assert budget.tokens == 2048
 
 
 def test_the_users_number_is_not_measured():
-    budget = Budget(700)
+    budget = TokenBudget(700)
     assert (budget.settled, budget.tokens) == (True, 700)
     budget.ran(700, 700, 700, 1.0)
     assert budget.tokens == 700
@@ -51,7 +51,7 @@ def test_the_users_number_is_not_measured():
 
 
 def test_a_settled_budget_that_no_longer_fits_gives_way_to_the_best_that_does():
-    budget = Budget(1024, 512, 4096, 2048)
+    budget = TokenBudget(1024, 512, 4096, 2048)
     settle(budget, {4096: 9.0, 2048: 5.0, 1024: 7.0, 512: 6.0}.get)
     assert budget.tokens == 4096
     budget.halve(4096)
@@ -64,7 +64,7 @@ def test_a_settled_budget_that_no_longer_fits_gives_way_to_the_best_that_does():
     st.lists(st.tuples(st.booleans(), st.integers(1, 9), st.integers(1, 9)), max_size=30),
 )
 def test_whatever_happens_what_did_not_fit_is_never_tried_again(candidates, events):
-    budget, least = Budget(*candidates), max(candidates)
+    budget, least = TokenBudget(*candidates), max(candidates)
     for fits, fill, seconds in events:
         now = budget.tokens
         assert 1 <= now <= least

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pipemill.actors.arrow_arrays import scatter
-from pipemill.actors.compute.forward_pass import Forward
-from pipemill.actors.compute.token_budget import Budget
+from pipemill.actors.compute.forward_pass import ForwardPass
+from pipemill.actors.compute.token_budget import TokenBudget
 
 FULL = "[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"
 
@@ -56,7 +56,7 @@ def chunks_of(sizes, says=None, groups=None):
 
 def ran(task, budget, chunks):
     """The forward pass, and its outputs: null for a chunk that failed."""
-    forward = Forward(task, budget, chunks)
+    forward = ForwardPass(task, budget, chunks)
     forward.run()
     return forward, scatter(forward.done, len(chunks), pa.string()).to_pylist()
 
@@ -82,7 +82,7 @@ def test_every_chunk_has_its_own_answer_whatever_happens(
     says = [f"{number} in {size}, {group}" for size, number, group in words]
     failing = {say for say, word in zip(says, words, strict=True) if word[1] in bad}
     task = Memory(room, packed, repeats, failing, trouble, late)
-    forward, answers = ran(task, Budget(*budgets), chunks_of(sizes, says, groups))
+    forward, answers = ran(task, TokenBudget(*budgets), chunks_of(sizes, says, groups))
     failed = dict(forward.failed)
     assert len(failed) == len(forward.failed), "no chunk fails twice"
     alone = {
@@ -108,7 +108,7 @@ def test_every_chunk_has_its_own_answer_whatever_happens(
 
 @pytest.mark.parametrize("packed", [False, True])
 def test_memory_that_ends_halves_the_budget_and_the_next_split_knows(packed):
-    task, budget = Memory(room=100, packed=packed), Budget(1000)
+    task, budget = Memory(room=100, packed=packed), TokenBudget(1000)
     chunks = chunks_of([10] * 300)
     forward, answers = ran(task, budget, chunks)
     assert answers == [f"chunk {i}!" for i in range(300)]
@@ -124,28 +124,28 @@ def test_one_chunk_that_never_fits_is_its_rows_trouble_alone(packed):
     task = Memory(room=100, packed=packed)
     sizes = [10] * 20
     sizes[7] = 101
-    forward, answers = ran(task, Budget(5000), chunks_of(sizes))
+    forward, answers = ran(task, TokenBudget(5000), chunks_of(sizes))
     assert [(i, str(error)) for i, error in forward.failed] == [(7, FULL)]
     assert answers == [None if i == 7 else f"chunk {i}!" for i in range(20)]
 
 
 def test_a_failing_chunk_fails_with_all_its_equals_and_nobody_else():
     says = ["good", "bad", "good", "other", "bad", "bad"]
-    forward, answers = ran(Memory(bad=["bad"]), Budget(100), chunks_of([5] * 6, says))
+    forward, answers = ran(Memory(bad=["bad"]), TokenBudget(100), chunks_of([5] * 6, says))
     assert sorted(i for i, _ in forward.failed) == [1, 4, 5]
     assert answers == ["good!", None, "good!", "other!", None, None]
 
 
 def test_what_draws_lots_is_never_computed_once_for_several():
     task = Memory(repeats=False)
-    ran(task, Budget(100), chunks_of([5] * 6, ["same"] * 6))
+    ran(task, TokenBudget(100), chunks_of([5] * 6, ["same"] * 6))
     assert sum(map(len, task.calls)) == 6
 
 
 def test_chunks_of_no_size_end_too():
     for packed in (False, True):
         task = Memory(room=-1, packed=packed)
-        forward, _ = ran(task, Budget(100), chunks_of([0] * 5))
+        forward, _ = ran(task, TokenBudget(100), chunks_of([0] * 5))
         assert len(forward.failed) == 5
 
 
@@ -168,7 +168,7 @@ def test_what_did_not_fit_is_let_go_before_the_next_try():
     gc.disable()
     try:
         task = Leaky(room=40, bad=["chunk 3"])
-        forward, _ = ran(task, Budget(100), chunks_of([10] * 12))
+        forward, _ = ran(task, TokenBudget(100), chunks_of([10] * 12))
     finally:
         gc.enable()
     assert [i for i, _ in forward.failed] == [3]
@@ -183,27 +183,27 @@ def test_a_device_is_waited_for_only_when_it_has_all_micro_batches():
             return super().answers(says)
 
     task, chunks = Device(late=True), chunks_of([10] * 20)
-    _, answers = ran(task, Budget(50), chunks)
+    _, answers = ran(task, TokenBudget(50), chunks)
     assert answers == [f"chunk {i}!" for i in range(20)]
     assert waited == [4] * 4
     measured, waited[:] = Device(late=True), []
-    ran(measured, Budget(50, 20), chunks)
+    ran(measured, TokenBudget(50, 20), chunks)
     assert waited[:3] == [1, 2, 3], "each micro-batch that is measured is waited for"
 
 
 def test_the_work_tells_tokens_padding_and_packing():
     sizes = [10, 9, 3, 1]
-    padded, _ = ran(Memory(), Budget(640), chunks_of(sizes))
+    padded, _ = ran(Memory(), TokenBudget(640), chunks_of(sizes))
     assert padded.work["tokens"] == 23
     assert padded.work["padded_tokens"] == 26
     assert padded.work["packed_tokens"] == 0
-    packed, _ = ran(Memory(packed=True), Budget(40), chunks_of(sizes))
+    packed, _ = ran(Memory(packed=True), TokenBudget(40), chunks_of(sizes))
     assert packed.work["tokens"] == packed.work["padded_tokens"] == 23
     assert packed.work["packed_tokens"] == 23
 
 
 def test_memory_is_meant_by_errors_of_memory_only():
-    from pipemill.actors.faults.bisect import is_rows_fault
+    from pipemill.actors.faults.bisect import is_row_error
     from pipemill.actors.faults.out_of_memory import is_out_of_memory
 
     errors = [RuntimeError(FULL), MemoryError(), RuntimeError("CUDA error: out of memory")]
@@ -212,9 +212,9 @@ def test_memory_is_meant_by_errors_of_memory_only():
     errors += [RuntimeError("could not create a primitive")]  # of oneDNN, which says no more
     for error in errors:
         assert is_out_of_memory(error)
-        assert is_rows_fault(error)
+        assert is_row_error(error)
     assert not is_out_of_memory(ValueError("a text about running out of memory"))
-    assert not is_rows_fault(RuntimeError("CUDA error: an illegal memory access"))
+    assert not is_row_error(RuntimeError("CUDA error: an illegal memory access"))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits the address space as Linux does")

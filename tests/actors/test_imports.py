@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 
 import pytest
-from pipemill.pipelines.loading.fast_imports import importing
+from pipemill.pipelines.loading.fast_imports import gc_paused
 
 
 @pytest.fixture
@@ -17,7 +17,7 @@ def frozen():
 
 def test_what_is_imported_is_not_looked_through(frozen):
     before = frozen()
-    with importing():
+    with gc_paused():
         assert not gc.isenabled()
         made = [[] for _ in range(10**4)]
     assert gc.isenabled()
@@ -27,7 +27,7 @@ def test_what_is_imported_is_not_looked_through(frozen):
 def test_who_looks_for_no_garbage_still_does_not(frozen):
     gc.disable()
     before = frozen()
-    with pytest.raises(ImportError), importing():
+    with pytest.raises(ImportError), gc_paused():
         raise ImportError("no such library")
     assert not gc.isenabled()
     assert frozen() == before

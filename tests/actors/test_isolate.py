@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pipemill.actors.faults.bisect import isolate
+from pipemill.actors.faults.bisect import bisect_failures
 
 
 @given(st.integers(0, 200), st.sets(st.integers(0, 199), max_size=20))
@@ -14,7 +14,7 @@ def test_exactly_the_items_that_raise_are_found(count, bad):
             raise ValueError(f"{len(some)} items")
         return some * 2
 
-    pieces, failed = isolate(items, run)
+    pieces, failed = bisect_failures(items, run)
     assert sorted(item for item, _ in failed) == sorted(bad & set(items.tolist()))
     assert all(str(error) == "1 items" for _, error in failed)
     good = [item for index, _ in pieces for item in index.tolist()]
@@ -34,9 +34,9 @@ def test_what_is_no_rows_fault_is_raised_and_a_tokenizers_panic_is_a_rows_fault(
 
     for error in (RuntimeError("CUDA error: device-side assert triggered"), KeyboardInterrupt()):
         with pytest.raises(type(error)):
-            isolate(np.arange(8), run)
+            bisect_failures(np.arange(8), run)
     error = PanicException("attempt to subtract with overflow")
-    assert [item for item, _ in isolate(np.arange(8), run)[1]] == [3]
+    assert [item for item, _ in bisect_failures(np.arange(8), run)[1]] == [3]
 
 
 def test_one_bad_item_among_many_costs_few_calls():
@@ -47,5 +47,5 @@ def test_one_bad_item_among_many_costs_few_calls():
         if 700 in some:
             raise ValueError
 
-    isolate(np.arange(1024), run)
+    bisect_failures(np.arange(1024), run)
     assert len(calls) <= 2 * 10 + 1

@@ -9,9 +9,10 @@ import shutil
 import socket
 
 import pytest
-from pipemill.actors.faults.load_errors import LoadError, in_one_line, is_for_good
-from pipemill.actors.store import StoreError
+from pipemill.actors.faults.load_errors import LoadError, is_permanent, join_lines
 from pipemill.pipelines.loading.model import Model
+
+from pipemill.errors import StoreError
 
 
 def failure(folder, task="text-classification"):
@@ -49,11 +50,11 @@ def test_a_broken_folder_is_one_line_and_lasts(copy, how):
     breaks, message = BROKEN[how]
     breaks(copy)
     error = failure(copy)
-    line = in_one_line(error)
+    line = join_lines(error)
     assert message in line
     assert "\n" not in line
     assert "Traceback" not in line
-    assert is_for_good(error)
+    assert is_permanent(error)
 
 
 def test_what_passes_is_told_from_what_lasts(monkeypatch):
@@ -66,11 +67,11 @@ def test_what_passes_is_told_from_what_lasts(monkeypatch):
     hub = f"http://127.0.0.1:{port}"
     with pytest.raises(OSError) as away:
         huggingface_hub.hf_hub_download("a/b", "x", endpoint=hub, etag_timeout=1)
-    assert not is_for_good(away.value)
+    assert not is_permanent(away.value)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(OSError) as offline:
         huggingface_hub.hf_hub_download("a/b", "x")
-    assert is_for_good(offline.value), "as long as nothing may be downloaded"
+    assert is_permanent(offline.value), "as long as nothing may be downloaded"
 
 
 @pytest.mark.parametrize(
@@ -90,10 +91,10 @@ def test_what_passes_is_told_from_what_lasts(monkeypatch):
     ],
 )
 def test_which_errors_last(error, lasts):
-    assert is_for_good(error) is lasts
+    assert is_permanent(error) is lasts
     outer = ValueError("it can't be loaded")
     outer.__cause__ = error
-    assert is_for_good(outer) is lasts
+    assert is_permanent(outer) is lasts
 
 
 def test_what_transformers_quotes_counts_too():
@@ -104,11 +105,11 @@ def test_what_transformers_quotes_counts_too():
         "{}\n\nDuring handling of the above exception, another exception occurred:\n"
     )
     memory = ValueError(quoted.format("RuntimeError: not enough memory: you tried to allocate"))
-    assert in_one_line(memory) == "RuntimeError: not enough memory: you tried to allocate"
-    assert not is_for_good(memory)
+    assert join_lines(memory) == "RuntimeError: not enough memory: you tried to allocate"
+    assert not is_permanent(memory)
     missing = ValueError(quoted.format("OSError: no file named model.safetensors"))
-    assert in_one_line(missing) == "OSError: no file named model.safetensors"
-    assert is_for_good(missing)
+    assert join_lines(missing) == "OSError: no file named model.safetensors"
+    assert is_permanent(missing)
 
 
 def test_it_survives_the_way_from_a_worker():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from pipemill.pipelines.engines import onednn_linear
-from pipemill.pipelines.engines.onednn_linear import prepack
+from pipemill.pipelines.engines.onednn_linear import prepack_linears
 
 
 class Doubled(torch.nn.Linear):
@@ -40,7 +40,7 @@ def takes(monkeypatch):
 def test_large_layers_are_prepacked_and_answer_the_same(takes, dtype, close):
     takes(2.0, 1.0)
     usual, fast = model(dtype), model(dtype)
-    linears = prepack(fast)
+    linears = prepack_linears(fast)
     assert len(linears.forwards) == 2, "neither the subclass nor the small one"
     assert not any("forward" in vars(layer) for layer in fast)
     linears.use()
@@ -64,24 +64,24 @@ def test_a_product_that_differs_is_not_used(takes, monkeypatch):
         return lambda inputs: product(inputs) * 1.001
 
     monkeypatch.setattr(onednn_linear, "_prepacked", odd)
-    assert prepack(model()).forwards == []
+    assert prepack_linears(model()).forwards == []
 
 
 def test_one_that_is_not_faster_is_not_used(takes):
     takes(1.0, 1.0)
-    assert prepack(model()).forwards == []
+    assert prepack_linears(model()).forwards == []
 
 
 def test_a_large_model_is_not_held_twice(takes, monkeypatch):
     takes(2.0, 1.0)
     monkeypatch.setattr(onednn_linear, "_MOST_BYTES", 2**19)
-    assert prepack(model()).forwards == []
+    assert prepack_linears(model()).forwards == []
 
 
 def test_another_type_of_input_is_refused_as_ever(takes):
     takes(2.0, 1.0)
     fast = model()
-    prepack(fast).use()
+    prepack_linears(fast).use()
     with pytest.raises(RuntimeError, match="dtype"):
         fast[0](torch.randn(2, 256, dtype=torch.float64))
 
@@ -91,4 +91,4 @@ def test_the_head_over_a_vocabulary_is_neither_tried_nor_prepacked(takes, monkey
     takes(2.0, 1.0)
     monkeypatch.setattr(onednn_linear, "_WIDEST", 300)
     fast = model()
-    assert [layer.out_features for layer, _ in prepack(fast).forwards] == [256]
+    assert [layer.out_features for layer, _ in prepack_linears(fast).forwards] == [256]

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from pipemill.actors.compute.deduplicate import first_of_each
+from pipemill.actors.compute.deduplicate import deduplicate_chunks
 
 TYPES = {
     "ids": (pa.list_(pa.int32()), st.lists(st.integers(0, 2), max_size=3)),
@@ -38,7 +38,7 @@ def chunk_lists(draw):
 @given(chunk_lists(), st.integers(0, 3))
 def test_exactly_equal_chunks_are_repeats(chunks, skipped):
     chunks = chunks.slice(min(skipped, len(chunks)))
-    firsts, copies = first_of_each(chunks)
+    firsts, copies = deduplicate_chunks(chunks)
     rows = [repr(row) for row in chunks.to_pylist()]
     assert copies.tolist() == [rows.index(row) for row in rows]
     assert firsts.tolist() == sorted({rows.index(row) for row in rows})
@@ -47,9 +47,9 @@ def test_exactly_equal_chunks_are_repeats(chunks, skipped):
 
 def test_what_was_cut_does_not_matter_and_zeros_of_two_signs_do():
     chunks = pa.array([{"size": 2, "lost": 0}, {"size": 2, "lost": 9}, {"size": 1, "lost": 0}])
-    assert first_of_each(chunks)[1].tolist() == [0, 0, 2]
+    assert deduplicate_chunks(chunks)[1].tolist() == [0, 0, 2]
     zeros = pa.array([{"x": 0.0, "l": [0.0]}, {"x": -0.0, "l": [0.0]}, {"x": 0.0, "l": [-0.0]}])
-    assert first_of_each(zeros)[1].tolist() == [0, 1, 2]
+    assert deduplicate_chunks(zeros)[1].tolist() == [0, 1, 2]
 
 
 @pytest.mark.parametrize(
@@ -61,4 +61,4 @@ def test_what_was_cut_does_not_matter_and_zeros_of_two_signs_do():
     ],
 )
 def test_values_do_not_run_into_each_other(pair):
-    assert first_of_each(pa.array(pair))[1].tolist() == [0, 1]
+    assert deduplicate_chunks(pa.array(pair))[1].tolist() == [0, 1]

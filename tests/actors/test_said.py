@@ -7,9 +7,10 @@ import asyncio
 import numpy as np
 import pytest
 from pipemill.actors.batch import Failure
-from pipemill.actors.faults.bisect import isolate
+from pipemill.actors.faults.bisect import bisect_failures
 from pipemill.actors.faults.out_of_memory import is_out_of_memory
-from pipemill.actors.said import said
+
+from pipemill.errors import error_message
 
 
 class Mute(RuntimeError):
@@ -28,7 +29,7 @@ class Mute(RuntimeError):
     ],
 )
 def test_it_is_a_text_that_a_file_holds(error, message):
-    assert said(error) == Failure.of("forward", error).message == message
+    assert error_message(error) == Failure.of("forward", error).message == message
     assert not is_out_of_memory(error)
 
     def run(items):
@@ -36,6 +37,6 @@ def test_it_is_a_text_that_a_file_holds(error, message):
             raise error
         return items
 
-    pieces, failed = isolate(np.arange(5), run)
+    pieces, failed = bisect_failures(np.arange(5), run)
     assert [row for row, _ in failed] == [2]
     assert sum(len(items) for items, _ in pieces) == 4

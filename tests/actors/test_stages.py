@@ -7,14 +7,14 @@ import pyarrow as pa
 import pytest
 from pipemill.actors.batch import Batch
 from pipemill.actors.compute.stages import Stages
-from pipemill.actors.compute.token_budget import Budget
+from pipemill.actors.compute.token_budget import TokenBudget
 
 from tests.lengths import Lengths
 
 
 def process(texts, budget=12, staged=False):
     task = Lengths()
-    stages = Stages(task, {"text": "body"}, Budget(budget))
+    stages = Stages(task, {"text": "body"}, TokenBudget(budget))
     batch = Batch(pa.table({"n": range(len(texts)), "body": pa.array(texts, pa.string())}))
     if not staged:
         return stages.process(batch), task
@@ -66,7 +66,9 @@ def test_no_rows_and_only_dead_rows_keep_the_schema():
 def test_wrong_number_of_answers_is_an_error_of_the_row_not_a_shift():
     task = Lengths()
     task.forward = lambda chunks: pa.array(["x"] * (len(chunks) - 1), pa.string())
-    batch = Stages(task, {"text": "t"}, Budget(100)).process(Batch(pa.table({"t": ["a", "b"]})))
+    batch = Stages(task, {"text": "t"}, TokenBudget(100)).process(
+        Batch(pa.table({"t": ["a", "b"]}))
+    )
     assert {f.stage for f in batch.failures.values()} == {"forward"}
 
 
@@ -80,7 +82,7 @@ def test_overlapping_calls_count_the_actors_time_once():
 
     task.forward = slow
     started = time.perf_counter()
-    stages = Stages(task, {"text": "t"}, Budget(10**6))
+    stages = Stages(task, {"text": "t"}, TokenBudget(10**6))
     batches = [Batch(pa.table({"t": [f"{i}", "b"]})) for i in range(8)]
     with ThreadPoolExecutor(4) as calls:
         list(calls.map(stages.process, batches))

@@ -9,9 +9,9 @@ import pyarrow as pa
 import pytest
 from pipemill.actors.batch import Batch, Failure
 from pipemill.actors.compute.stages import Stages
-from pipemill.actors.compute.token_budget import Budget
-from pipemill.actors.faults.isolated_process import Child, ChildDied
-from pipemill.actors.faults.poison_rows import HopelessSplit, Isolation
+from pipemill.actors.compute.token_budget import TokenBudget
+from pipemill.actors.faults.isolated_process import IsolatedProcess, ProcessDied
+from pipemill.actors.faults.poison_rows import CrashIsolator, UnprocessableSplit
 
 from tests.killers import LoadKillers
 from tests.lengths import Lengths
@@ -22,7 +22,7 @@ STEPS = ("expand", "forward", "regroup")
 def isolated(folder, texts, steps=(STEPS,), failures=(), dies=False):
     batch = Batch(pa.table({"n": range(len(texts)), "text": pa.array(texts, pa.string())}))
     batch.failures = dict(failures)
-    with Isolation(partial(Child, LoadKillers(str(folder), dies))) as isolation:
+    with CrashIsolator(partial(IsolatedProcess, LoadKillers(str(folder), dies))) as isolation:
         for some in steps:
             batch = isolation.run(some, batch)
     return batch
@@ -64,7 +64,7 @@ def test_a_split_without_rows_and_one_of_killing_rows_only_keep_the_schema(tmp_p
 
 def test_a_split_of_which_every_row_kills_is_given_up(tmp_path, monkeypatch):
     monkeypatch.setattr("pipemill.actors.faults.poison_rows._DEATHS_WITHOUT_AN_ANSWER", 4)
-    with pytest.raises(HopelessSplit, match="forward kills its process, whatever the row"):
+    with pytest.raises(UnprocessableSplit, match="forward kills its process, whatever the row"):
         isolated(tmp_path, ["exit in forward"] * 100)
     assert deaths(tmp_path) == 4
 
@@ -82,14 +82,14 @@ class Within:
 
     def __init__(self, times: dict[str, int]) -> None:
         self.times = times
-        self.stages = Stages(Lengths(), {"text": "text"}, Budget(100))
+        self.stages = Stages(Lengths(), {"text": "text"}, TokenBudget(100))
 
     def run(self, steps, batch):
-        for i in batch.live():
+        for i in batch.ok_rows():
             text = batch.rows["text"][int(i)].as_py()
             if self.times.get(text, 0):
                 self.times[text] -= 1
-                raise ChildDied("forward", -signal.SIGKILL)
+                raise ProcessDied("forward", -signal.SIGKILL)
         for step in steps:
             batch = getattr(self.stages, step)(batch)
         return batch
@@ -103,7 +103,7 @@ def test_a_row_that_survives_alone_is_not_blamed():
     # With its neighbours; then once alone, as when another process takes the memory; always.
     times = {"text 3": 1, "text 11": 2, "text 29": 99}
     batch = Batch(pa.table({"text": texts}))
-    isolation = Isolation(lambda: Within(times))  # type: ignore[arg-type, return-value]
+    isolation = CrashIsolator(lambda: Within(times))  # type: ignore[arg-type, return-value]
     batch = isolation.run(STEPS, batch)
     assert list(batch.failures) == [29]
     expected = [text.upper() for text in texts[:29]]
@@ -115,6 +115,6 @@ def test_many_rows_that_kill_give_the_split_up(monkeypatch):
     monkeypatch.setattr("pipemill.actors.faults.poison_rows._DEATHS", 20)
     texts = [f"text {i}" for i in range(100)]
     times = dict.fromkeys(texts[::4], 99)
-    isolation = Isolation(lambda: Within(times))  # type: ignore[arg-type, return-value]
+    isolation = CrashIsolator(lambda: Within(times))  # type: ignore[arg-type, return-value]
     with pytest.raises(RuntimeError, match="its rows killed 20 processes; the last: .*SIGKILL"):
         isolation.run(STEPS, Batch(pa.table({"text": texts})))

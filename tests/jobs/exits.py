@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from pipemill.jobs.output.lease_owner import this_process
+from pipemill.jobs.output.lease_owner import current_owner
 
 from tests.jobs import light
 from tests.processes import kill_marked, marked, marked_environment
@@ -128,7 +128,7 @@ def take_over(run: Run) -> None:
     run.wait_for_parts()
     lease = max((run.out / "_pipemill/lease").glob("*.json"))
     number = int(lease.stem) + 1
-    holder = replace(this_process("run"), pid=1, host="elsewhere")
+    holder = replace(current_owner("run"), pid=1, host="elsewhere")
     (lease.parent / f"{number:08d}.json").write_bytes(holder.to_bytes())
 
 

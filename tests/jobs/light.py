@@ -18,7 +18,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pipemill.actors.compute.stages import Stages
-from pipemill.actors.compute.token_budget import Budget
+from pipemill.actors.compute.token_budget import TokenBudget
 from pipemill.actors.task import Parameter
 from pipemill.jobs import prepare
 from pipemill.pipelines import registry
@@ -57,7 +57,7 @@ class Light(Lengths):
 
 
 def _load(self):
-    return Stages(Light(json.loads(self.parameters)), dict(self.columns), Budget(100))
+    return Stages(Light(json.loads(self.parameters)), dict(self.columns), TokenBudget(100))
 
 
 def _no_model(load, here):

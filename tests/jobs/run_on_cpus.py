@@ -15,10 +15,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import ray
 from pipemill.actors.compute.stages import Stages
-from pipemill.actors.compute.token_budget import Budget
+from pipemill.actors.compute.token_budget import TokenBudget
 from pipemill.actors.output.part_writer import PartSink
 from pipemill.actors.sources import open_source
-from pipemill.actors.sources.split_size import Piece
+from pipemill.actors.sources.split_size import SplitRange
 from pipemill.jobs.config.job import ActorsSection
 from pipemill.jobs.execution.placement import run_splits
 from pipemill.jobs.output.split_plan import Plan
@@ -32,7 +32,7 @@ class LoadLengths:
     weights: bool = True
 
     def __call__(self) -> Stages:
-        return Stages(Lengths(), {"text": "text"}, Budget(100))
+        return Stages(Lengths(), {"text": "text"}, TokenBudget(100))
 
 
 def run(folder: str, name: str, actors: dict) -> int:
@@ -40,7 +40,7 @@ def run(folder: str, name: str, actors: dict) -> int:
     schema = pa.schema([("text", pa.string())])
     plan = Plan("parquet", schema)
     files = [file(folder)]
-    plan.add(Piece(files[0], i, i + 10, 10) for i in range(0, 200, 10))
+    plan.add(SplitRange(files[0], i, i + 10, 10) for i in range(0, 200, 10))
     sink = PartSink(f"{folder}/{name}", {}, ["text"], "dead_letter", {})
     section = ActorsSection(**actors)
     placement = "fused" if section.placement == "auto" else section.placement

@@ -15,10 +15,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import ray
 from pipemill.actors.compute.stages import Stages
-from pipemill.actors.compute.token_budget import Budget
+from pipemill.actors.compute.token_budget import TokenBudget
 from pipemill.actors.output.part_writer import PartSink
 from pipemill.actors.sources import open_source
-from pipemill.actors.sources.split_size import Piece
+from pipemill.actors.sources.split_size import SplitRange
 from pipemill.jobs.config.job import ActorsSection
 from pipemill.jobs.execution.placement import run_splits
 from pipemill.jobs.output.split_plan import Plan
@@ -42,7 +42,7 @@ class LoadSlow:
     weights: bool = True
 
     def __call__(self) -> Stages:
-        return Stages(SlowLengths(), {"text": "text"}, Budget(100))
+        return Stages(SlowLengths(), {"text": "text"}, TokenBudget(100))
 
 
 def lines(folder: str):
@@ -50,7 +50,7 @@ def lines(folder: str):
     pq.write_table(pa.table({"n": range(ROWS), "text": texts}, SCHEMA), f"{folder}/in.parquet")
     plan = Plan("parquet", SCHEMA)
     file = list_files(f"{folder}/in.parquet", "auto", {}, "/nowhere")[0][0]
-    plan.add(Piece(file, i, i + PER_SPLIT, PER_SPLIT) for i in range(0, ROWS, PER_SPLIT))
+    plan.add(SplitRange(file, i, i + PER_SPLIT, PER_SPLIT) for i in range(0, ROWS, PER_SPLIT))
     sink = PartSink(f"{folder}/out", {}, ["n", "text"], "dead_letter", {})
     source = open_source("parquet", {}, SCHEMA)
     yield from run_splits("fused", plan.splits, LoadSlow(), source, sink, ActorsSection(max=6))

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 from pipemill.actors.faults.attempt_files import AttemptFiles
-from pipemill.actors.faults.attempts import AttemptError, any_suspects, attempt, tried
+from pipemill.actors.faults.attempts import AttemptError, has_suspects, run_attempt, track_attempt
 from pipemill.jobs.planning import infer_columns
 
 from pipemill.errors import RunError
@@ -32,18 +32,20 @@ def die(path, what: str = PART, times: int = 1) -> None:
 
 def way(files) -> str:
     """How a worker that starts now does the split."""
-    line = tried(files, files.names(), PART, lambda: {"as": "usual"}, lambda: {"as": "isolated"})
+    line = run_attempt(
+        files, files.names(), PART, lambda: {"as": "usual"}, lambda: {"as": "isolated"}
+    )
     return line.get("as", line.get("error"))
 
 
 def test_an_attempt_is_there_while_it_lasts_and_after_its_process_died(files, tmp_path):
     assert files.names() == []
-    with attempt(files, PART):
+    with track_attempt(files, PART):
         (name,) = files.names()
         assert name.startswith(f"{PART}.")
         assert files.gone([name]) == []
     assert files.names() == []
-    with pytest.raises(ValueError), attempt(files, PART):
+    with pytest.raises(ValueError), track_attempt(files, PART):
         raise ValueError
     assert files.names() == []
     die(tmp_path)
@@ -56,11 +58,11 @@ def test_an_attempt_is_there_while_it_lasts_and_after_its_process_died(files, tm
 def test_a_split_is_isolated_after_two_deaths_and_left_after_three_more(files, tmp_path):
     die(tmp_path)
     assert way(files) == "usual"
-    assert not any_suspects(files.names())
-    with attempt(files, PART):
+    assert not has_suspects(files.names())
+    with track_attempt(files, PART):
         assert way(files) == "usual"  # what lives is no death
     die(tmp_path)
-    assert any_suspects(files.names())
+    assert has_suspects(files.names())
     die(tmp_path, f"{PART}.isolated", times=2)
     assert way(files) == "isolated"
     assert files.names() == []  # it is done, and the deaths are forgotten
@@ -85,7 +87,7 @@ def test_a_sample_is_of_other_rows_after_its_process_died(files, tmp_path, monke
     split = SimpleNamespace(to_json=lambda: "{}")
 
     def ask():
-        return infer_columns.sampled_schema(None, None, [split], "local", None, files)  # type: ignore[arg-type]
+        return infer_columns.infer_columns(None, None, [split], "local", None, files)  # type: ignore[arg-type]
 
     for deaths, window in [(0, (0, 32)), (1, (0, 8)), (3, (16, 8))]:
         die(tmp_path, "sampling", deaths)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from pipemill.jobs.config.job import Job
-from pipemill.jobs.planning.resolve_task import wanted_dtype
+from pipemill.jobs.planning.resolve_task import choose_dtype
 from pipemill.pipelines.registry import find_task
 
 
@@ -26,4 +26,4 @@ def job(num_gpus, dtype="auto"):
     ],
 )
 def test_on_a_gpu_it_is_bfloat16_where_that_works(task, num_gpus, dtype, own, wanted):
-    assert wanted_dtype(job(num_gpus, dtype), find_task(task), own) == wanted
+    assert choose_dtype(job(num_gpus, dtype), find_task(task), own) == wanted

@@ -12,7 +12,7 @@ import pytest
 from jupyter_client.manager import start_new_kernel
 
 import pipemill
-from pipemill.errors import told_if_interrupted
+from pipemill.errors import explain_interrupt
 from tests.jobs import light
 
 ROOT = Path(__file__).parent.parent.parent
@@ -101,10 +101,10 @@ def test_an_interrupt_that_says_more_is_left_as_it_is():
     class Other(KeyboardInterrupt):
         pass
 
-    with pytest.raises(Other), told_if_interrupted():
+    with pytest.raises(Other), explain_interrupt():
         raise Other
     with pytest.raises(pipemill.RunInterrupted, match="run again to resume"):  # noqa: SIM117
-        with told_if_interrupted():
+        with explain_interrupt():
             raise KeyboardInterrupt
     assert issubclass(pipemill.RunInterrupted, KeyboardInterrupt)
     assert issubclass(pipemill.ModelError, pipemill.ConfigError)

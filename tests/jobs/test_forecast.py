@@ -11,8 +11,8 @@ import pytest
 from pipemill.jobs import plan
 from pipemill.jobs.cli.app import main
 from pipemill.jobs.config.load import build_job
-from pipemill.jobs.planning.sample_rows import few_rows
-from pipemill.jobs.prepare import look
+from pipemill.jobs.planning.sample_rows import sample_rows
+from pipemill.jobs.prepare import prepare_without_output
 
 from tests import tiny
 
@@ -53,7 +53,7 @@ def test_what_can_be_counted_is_exact(models, data):
     whole = lengths(models)
     sizes = np.minimum(whole, MOST)
     parameters = {"truncation": True, "max_length": MOST}
-    found = plan.forecast(job(models, data, parameters=parameters), 1000, 0.01)
+    found = plan.estimate(job(models, data, parameters=parameters), 1000, 0.01)
     assert (found.rows, found.sampled, found.failed, found.chunks) == (70, 70, 0, 70)
     assert found.tokens == sizes.sum()
     assert found.truncated == {
@@ -82,7 +82,7 @@ def test_what_can_be_counted_is_exact(models, data):
 
 
 def test_windows_are_chunks_and_lose_nothing(models, data):
-    found = plan.forecast(job(models, data, parameters={"max_length": MOST}), 1000, 0.01)
+    found = plan.estimate(job(models, data, parameters={"max_length": MOST}), 1000, 0.01)
     assert found.chunks > 70
     assert found.tokens >= lengths(models).sum()
     assert found.truncated == {"rows": 0, "tokens": 0}
@@ -112,15 +112,15 @@ def test_the_verb_ends_in_json_and_writes_nothing(models, data, tmp_path, capsys
 
 
 def test_rows_come_from_several_places_and_neighbours_stay_together(models, data):
-    prepared = look(job(models, data))
+    prepared = prepare_without_output(job(models, data))
     assert len(prepared.plan.splits) == 7
-    few = few_rows(prepared.source, prepared.plan.splits, 12)
+    few = sample_rows(prepared.source, prepared.plan.splits, 12)
     bodies = few.rows["body"].to_pylist()
     assert bodies == [TEXTS[i] for first in (0, 20, 40, 60) for i in range(first, first + 3)]
     assert (few.whole, few.unread) == (70, 0)
-    first = few_rows(prepared.source, prepared.plan.splits, 3, places=1)
+    first = sample_rows(prepared.source, prepared.plan.splits, 3, places=1)
     assert first.rows["body"].to_pylist() == TEXTS[:3]
-    everything = few_rows(prepared.source, prepared.plan.splits, 1000).rows["body"].to_pylist()
+    everything = sample_rows(prepared.source, prepared.plan.splits, 1000).rows["body"].to_pylist()
     assert sorted(everything) == sorted(TEXTS)
 
 
@@ -130,5 +130,5 @@ def test_rows_that_cannot_be_read_are_counted(models, tmp_path):
     lines = [json.dumps({"body": text}) for text in TEXTS[:9]]
     lines[4] = "{"
     (folder / "a.jsonl").write_text("\n".join(lines) + "\n")
-    found = plan.forecast(job(models, folder), 9, 0.01)
+    found = plan.estimate(job(models, folder), 9, 0.01)
     assert (found.rows, found.sampled, found.failed) == (9, 9, 1)

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from pipemill.actors.output.part_writer import PartSink
 from pipemill.actors.sources import open_source
-from pipemill.actors.sources.split_size import Piece
+from pipemill.actors.sources.split_size import SplitRange
 from pipemill.jobs.config.job import ActorsSection
 from pipemill.jobs.execution.placement import run_splits
 from pipemill.jobs.output.split_plan import Plan
@@ -45,7 +45,7 @@ def run(folder: Path, placement: str, *, dies: bool = False, rows: int = ROWS) -
     plan = Plan("parquet", SCHEMA)
     file = list_files(str(source), "auto", {}, "/nowhere")[0][0]
     cuts = range(0, rows, PER_SPLIT)
-    plan.add(Piece(file, i, i + PER_SPLIT, PER_SPLIT) for i in cuts)
+    plan.add(SplitRange(file, i, i + PER_SPLIT, PER_SPLIT) for i in cuts)
     lines = run_splits(
         placement,
         plan.splits,

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from pipemill.jobs.output import lease as leases
 from pipemill.jobs.output.lease import Lease
-from pipemill.jobs.output.lease_owner import Holder, this_process
+from pipemill.jobs.output.lease_owner import LeaseOwner, current_owner
 
 import pipemill
 from tests.jobs import light
@@ -34,9 +34,9 @@ def file(out, number=1):
     return out / f"_pipemill/lease/{number:08d}.json"
 
 
-def elsewhere(out, **changes) -> Holder:
+def elsewhere(out, **changes) -> LeaseOwner:
     """A lease of a process on another machine."""
-    holder = replace(this_process("run"), machine="another", host="node7", **changes)
+    holder = replace(current_owner("run"), machine="another", host="node7", **changes)
     file(out).parent.mkdir(parents=True, exist_ok=True)
     file(out).write_bytes(holder.to_bytes())
     return holder
@@ -185,7 +185,7 @@ def test_a_holder_that_slept_stops_when_another_has_taken_over(tmp_path, monkeyp
     def take_over():
         while not list((tmp_path / "out").glob("part-*")):
             time.sleep(0.01)
-        other = replace(this_process("run"), host="node7")
+        other = replace(current_owner("run"), host="node7")
         file(tmp_path / "out", 2).write_bytes(other.to_bytes())
 
     thread = threading.Thread(target=take_over)
@@ -260,7 +260,7 @@ def test_a_store_that_knows_no_conditional_write_still_has_one_holder(monkeypatc
 
 
 def test_a_process_number_that_was_given_again_is_not_the_holder(tmp_path):
-    holder = replace(this_process("run"), pid=1, born="not that of init")
+    holder = replace(current_owner("run"), pid=1, born="not that of init")
     file(tmp_path / "out").parent.mkdir(parents=True)
     file(tmp_path / "out").write_bytes(holder.to_bytes())
     assert pipemill.run(light.job(tmp_path, TEXTS)).rows == 100

@@ -6,8 +6,9 @@ import errno
 
 import pytest
 from pipemill.actors.storage import backoff
-from pipemill.actors.storage.backoff import is_passing, patiently
-from pipemill.actors.store import StoreError
+from pipemill.actors.storage.backoff import is_transient, retry_with_backoff
+
+from pipemill.errors import StoreError
 
 
 @pytest.fixture
@@ -32,7 +33,7 @@ def failing(times: int, error: BaseException):
 
 
 def test_a_store_that_comes_back_is_waited_for_longer_and_longer(waits):
-    assert patiently(failing(4, ConnectionResetError("gone")), "s3://b/a") == 5
+    assert retry_with_backoff(failing(4, ConnectionResetError("gone")), "s3://b/a") == 5
     assert len(waits) == 4
     for waited, wanted in zip(waits, backoff.WAITS_S, strict=False):
         assert 0.8 * wanted <= waited <= 1.2 * wanted
@@ -42,14 +43,14 @@ def test_one_that_stays_away_is_named_with_its_last_words(waits):
     with pytest.raises(
         StoreError, match=r"s3://b/a can't be reached, tried 7 times over 61 s: OSError: .*told"
     ):
-        patiently(failing(99, OSError(errno.EIO, "told")), "s3://b/a")
+        retry_with_backoff(failing(99, OSError(errno.EIO, "told")), "s3://b/a")
     assert len(waits) == len(backoff.WAITS_S)
 
 
 def test_what_is_wrong_is_said_at_once(waits):
     for error in (PermissionError("no"), FileNotFoundError("no"), ValueError("no")):
         with pytest.raises(type(error)):
-            patiently(failing(1, error), "s3://b/a")
+            retry_with_backoff(failing(1, error), "s3://b/a")
     assert waits == []
 
 
@@ -58,9 +59,9 @@ def test_the_errors_of_clients_are_known():
     from s3fs.errors import translate_boto_error
 
     away = boto.EndpointConnectionError(endpoint_url="http://127.0.0.1:1")
-    assert is_passing(away)
-    assert is_passing(boto.ReadTimeoutError(endpoint_url="http://127.0.0.1:1"))
-    assert not is_passing(boto.NoCredentialsError())
+    assert is_transient(away)
+    assert is_transient(boto.ReadTimeoutError(endpoint_url="http://127.0.0.1:1"))
+    assert not is_transient(boto.NoCredentialsError())
     for code, passing in {
         "InternalError": True,
         "ServiceUnavailable": True,
@@ -74,4 +75,4 @@ def test_the_errors_of_clients_are_known():
     }.items():
         answer = {"Error": {"Code": code, "Message": "said the server"}}
         error = translate_boto_error(boto.ClientError(answer, "PutObject"))
-        assert is_passing(error) is passing, code
+        assert is_transient(error) is passing, code

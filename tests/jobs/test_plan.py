@@ -2,7 +2,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pipemill.actors.sources.split_size import Piece, even_ranges, rows_per_split
+from pipemill.actors.sources.split_size import SplitRange, even_ranges, rows_per_split
 from pipemill.jobs.output.split_plan import Plan, RowEstimate
 from pipemill.jobs.planning.find_inputs import InputFile
 
@@ -17,7 +17,7 @@ def test_a_plan_survives_being_stored(rows):
     files = [InputFile(f"s3://b/{i}.parquet", 10 * i, f"v{i}") for i in range(len(rows))]
     plan = Plan("parquet", SCHEMA)
     for file, own in zip(files, rows, strict=True):
-        plan.add(Piece(file, j, j + 1, r, tuple(files[: r or 0])) for j, r in enumerate(own))
+        plan.add(SplitRange(file, j, j + 1, r, tuple(files[: r or 0])) for j, r in enumerate(own))
     again = Plan.from_bytes(plan.to_bytes())
     assert again == plan
     assert [s.number for s in again.splits] == list(range(sum(map(len, rows))))
@@ -29,7 +29,7 @@ def test_a_plan_survives_being_stored(rows):
 def test_new_files_become_new_splits_and_a_changed_one_is_named():
     a, b = InputFile("a.parquet", 10, "1"), InputFile("b.parquet", 20, "1")
     plan = Plan("parquet", SCHEMA)
-    plan.add([Piece(a, 0, 5, 5)])
+    plan.add([SplitRange(a, 0, 5, 5)])
     assert plan.new_files([a, b]) == [b]
     assert plan.new_files([b]) == [b]
     with pytest.raises(ConfigError, match=r"a\.parquet has changed"):
@@ -58,8 +58,8 @@ def test_a_split_is_neither_tiny_nor_huge():
 def test_rows_of_byte_ranges_are_estimated_from_those_seen():
     plan = Plan("jsonl", SCHEMA)
     file = InputFile("a.jsonl", 400, "1")
-    plan.add(Piece(file, i, i + 100, None) for i in (0, 100, 200, 300))
-    plan.add([Piece(InputFile("b.jsonl", 400, "1"), 0, 400, 7)])
+    plan.add(SplitRange(file, i, i + 100, None) for i in (0, 100, 200, 300))
+    plan.add([SplitRange(InputFile("b.jsonl", 400, "1"), 0, 400, 7)])
     estimate = RowEstimate(plan.splits)
     assert estimate.total() == 7
     estimate.see(plan.splits[0], 25)

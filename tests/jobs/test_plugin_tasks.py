@@ -175,7 +175,7 @@ def test_a_task_that_only_transformers_knows(models, wanted, tmp_path, monkeypat
     """One that a later transformers brings; here one of today that pipemill is made to forget."""
     forgotten = {n: home for n, home in registry._TASKS.items() if n != "token-classification"}
     monkeypatch.setattr(registry, "_TASKS", forgotten)
-    assert registry.transformers_knows("token-classification")
+    assert registry.is_transformers_task("token-classification")
     wanted["model"] = models["token-classification"]
     report = pipemill.run(
         task="token-classification", parameters={"aggregation_strategy": "simple"}, **wanted

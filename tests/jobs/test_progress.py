@@ -9,7 +9,7 @@ import pytest
 from pipemill.actors.faults.attempt_files import AttemptFiles
 from pipemill.jobs.execution import startup as stages
 from pipemill.jobs.execution.progress import Progress, waiting
-from pipemill.jobs.execution.startup import Stage
+from pipemill.jobs.execution.startup import StartupStage
 
 
 def last(said: str) -> str:
@@ -76,7 +76,7 @@ def test_the_stage_is_what_workers_have_begun(tmp_path, monkeypatch, measures, c
     monkeypatch.setattr(stages, "_LOOK_S", 0.0)
     attempts = AttemptFiles(str(tmp_path), {}, "thisrun")
     attempts.begin("part-00000000-0123.parquet")  # of a process that died
-    stage = Stage(attempts, "waits for CPUs (2 of 2 in use)", measures)
+    stage = StartupStage(attempts, "waits for CPUs (2 of 2 in use)", measures)
     assert stage() == ("waits for CPUs (2 of 2 in use)", False)
     AttemptFiles(str(tmp_path), {}, "another").begin("loading.another.1")
     assert stage() == ("waits for CPUs (2 of 2 in use)", False)

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from pipemill.jobs.cli.app import main
-from pipemill.jobs.output.run_report import Report, computed
+from pipemill.jobs.output.run_report import Report, compute_metrics
 
 import pipemill
 from tests import tiny
@@ -122,7 +122,7 @@ def test_how_it_was_computed_is_in_every_form_of_the_report(wanted, tmp_path):
 def test_what_splits_counted_adds_up_to_shares():
     work = {"tokens": 60, "padded_tokens": 80, "packed_tokens": 15, "repeated_chunks": 7.0}
     work |= {"budget_1024": 2, "budget_512": 3, "actor_seconds": 10.0, "forward_seconds": 9.25}
-    told = computed(work)
+    told = compute_metrics(work)
     assert told == {
         "padding": 0.25,
         "packed": 0.25,
@@ -130,8 +130,8 @@ def test_what_splits_counted_adds_up_to_shares():
         "max_tokens": 512,
         "device_busy": 0.925,
     }
-    assert computed({}) == {}
-    assert computed({**work, "budget_512": 1})["max_tokens"] == 1024
+    assert compute_metrics({}) == {}
+    assert compute_metrics({**work, "budget_512": 1})["max_tokens"] == 1024
     padded = Report(
         rows=1, done=1, dead=0, seconds=1, rows_per_second=1, output="", splits=1, **told,
         added={"splits": 1, "rows": 1},

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from pipemill.actors.storage import backoff
-from pipemill.actors.storage.filesystem import open_filesystem, write_whole
+from pipemill.actors.storage.filesystem import open_filesystem, write_atomic
 from pipemill.jobs.cli.app import main
 from pipemill.jobs.output.ledger import Ledger
 
@@ -251,7 +251,7 @@ def test_1500_parts_are_listed(bucket, tmp_path):
 def test_a_large_part_is_uploaded_in_pieces_and_whole(bucket):
     filesystem, root = open_filesystem(f"{bucket}/large", {})
     data = os.urandom(120 * 2**20)
-    write_whole(filesystem, f"{root}/part", data)
+    write_atomic(filesystem, f"{root}/part", data)
     read = filesystem.cat_file(f"{root}/part")
     assert hashlib.sha256(read).digest() == hashlib.sha256(data).digest()
     assert json.dumps(filesystem.info(f"{root}/part")["ETag"]).count("-") == 1, "one piece only"

@@ -4,7 +4,7 @@ import time
 
 import fsspec
 import pytest
-from pipemill.actors.storage.filesystem import open_filesystem, write_whole
+from pipemill.actors.storage.filesystem import open_filesystem, write_atomic
 
 from pipemill.errors import ConfigError
 
@@ -35,13 +35,13 @@ while True:
 def test_a_failed_write_leaves_nothing_behind(tmp_path):
     (tmp_path / "part").mkdir()  # where the file should go
     with pytest.raises(OSError):
-        write_whole(fsspec.filesystem("file"), str(tmp_path / "part"), b"x")
+        write_atomic(fsspec.filesystem("file"), str(tmp_path / "part"), b"x")
     assert [p.name for p in tmp_path.iterdir()] == ["part"]
 
 
 def test_any_fsspec_url_is_written_and_read():
     filesystem, path = open_filesystem("memory://bucket/out", {})
-    write_whole(filesystem, f"{path}/a", b"abc")
+    write_atomic(filesystem, f"{path}/a", b"abc")
     assert filesystem.cat_file(f"{path}/a") == b"abc"
 
 

@@ -8,8 +8,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from pipemill.jobs.cli.app import main
-from pipemill.jobs.planning.resolve_task import wanted_task
-from pipemill.jobs.prepare import look
+from pipemill.jobs.planning.resolve_task import resolve_task
+from pipemill.jobs.prepare import prepare_without_output
 from pipemill.pipelines.tasks.candidate_labels import Template
 
 import pipemill
@@ -32,7 +32,7 @@ def planned(models, tmp_path):
             output=str(tmp_path / "out"),
             parameters=parameters,
         )
-        return look(job).load
+        return prepare_without_output(job).load
 
     return plan
 
@@ -192,7 +192,7 @@ def refuse(task, parameters, folder, message):
         task=task, model=str(folder), input="in", output="out", parameters=parameters
     )
     with pytest.raises(ConfigError, match=message):
-        wanted_task(job, str(folder))
+        resolve_task(job, str(folder))
 
 
 @pytest.mark.parametrize(("task", "parameters", "message"), WRONG)
@@ -246,7 +246,7 @@ def test_what_transformers_takes_is_taken(tmp_path, task, parameters):
     job = pipemill.Job(
         task=task, model=str(tmp_path), input="in", output="out", parameters=parameters
     )
-    kind, own = wanted_task(job, str(tmp_path))
+    kind, own = resolve_task(job, str(tmp_path))
     assert (kind.name, own) == (task, False)
 
 

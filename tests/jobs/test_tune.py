@@ -14,8 +14,8 @@ from pipemill.jobs import tune
 from pipemill.jobs.cli.app import main
 from pipemill.jobs.config.load import build_job
 from pipemill.jobs.measuring import benchmark
-from pipemill.jobs.measuring.trial import try_out
-from pipemill.pipelines.reference.in_batches import AsTransformers
+from pipemill.jobs.measuring.trial import start_trial
+from pipemill.pipelines.reference.in_batches import PlainBatches
 
 import pipemill
 from tests import references, tiny
@@ -70,7 +70,7 @@ def seen(monkeypatch):
 
 
 def test_transformers_gets_the_rows_in_order_in_batches_of_that_size(models, data, seen):
-    trial = try_out(job(models, data), 100)
+    trial = start_trial(job(models, data), 100)
     sizes = lengths(models["text-classification"])
     for batch_size in (1, 8, 64):
         seen.clear()
@@ -101,14 +101,14 @@ def test_its_answers_are_those_of_transformers(models, data, task, parameters):
     import torch
     import transformers
 
-    trial = try_out(job(models, data, task, parameters=parameters), 12)
+    trial = start_trial(job(models, data, task, parameters=parameters), 12)
     pipe = transformers.pipeline(task, model=models[task], device="cpu")
     ours = {"stride", "window_pooling", "normalize"}
     given = {k: v for k, v in parameters.items() if k not in ours}
     if task == "feature-extraction":
         given["return_tensors"] = True
     with trial.padding():
-        plain = AsTransformers(trial.prepared.load.kind(), trial.loaded)
+        plain = PlainBatches(trial.prepared.load.kind(), trial.loaded)
         got = list(plain.answers(trial.rows, 1))
     expected = [pipe(text, **given) for text in trial.rows["text"].to_pylist()]
     assert len({str(answer) for answer in expected}) > 6
@@ -119,7 +119,7 @@ def test_its_answers_are_those_of_transformers(models, data, task, parameters):
 
 
 def test_sorted_and_packed_cost_what_the_model_is_given(models, data, seen):
-    trial = try_out(job(models, data), 100)
+    trial = start_trial(job(models, data), 100)
     assert trial.packs
     sizes = np.delete(lengths(models["text-classification"]), 7)  # the same as another row
     for packed in (False, True):
@@ -138,7 +138,7 @@ def test_sorted_and_packed_cost_what_the_model_is_given(models, data, seen):
 
 
 def test_padded_answers_within_the_context_and_packed_ones_without(models, data):
-    trial = try_out(job(models, data), 8)
+    trial = start_trial(job(models, data), 8)
     model = trial.loaded.pipeline.model
     few = trial.chunks.slice(0, 5)
     packed = trial.stages.task.forward(few)
@@ -151,7 +151,7 @@ def test_padded_answers_within_the_context_and_packed_ones_without(models, data)
 
 
 def test_a_setting_that_is_stopped_is_reckoned(models, data):
-    trial = try_out(job(models, data), 100)
+    trial = start_trial(job(models, data), 100)
     sizes = lengths(models["text-classification"])
     (plain,) = benchmark.measure_transformers(trial, [8], 1e-9)
     assert plain.measured == sizes[:8].max() * 8 / padded(sizes, 8)
@@ -163,15 +163,15 @@ def test_a_setting_that_is_stopped_is_reckoned(models, data):
 
 
 def test_a_batch_that_would_take_too_long_is_not_begun(models, data, monkeypatch):
-    trial = try_out(job(models, data), 100)
+    trial = start_trial(job(models, data), 100)
     begun = []
-    answers = AsTransformers.answers
+    answers = PlainBatches.answers
 
     def noted(self, rows, batch_size):
         begun.append(batch_size)
         return answers(self, rows, batch_size)
 
-    monkeypatch.setattr(AsTransformers, "answers", noted)
+    monkeypatch.setattr(PlainBatches, "answers", noted)
     first, second = benchmark.measure_transformers(trial, [1, 64], 1e-9)
     assert begun == [1]
     assert (first.measured > 0, second.measured) == (True, 0)
@@ -184,7 +184,7 @@ def test_a_batch_that_would_take_too_long_is_not_begun(models, data, monkeypatch
 def test_rows_with_parameters_of_their_own_are_no_call_of_transformers(models, data):
     wanted = job(models, data, "zero-shot-classification")
     wanted = build_job(wanted, [], {"text": "body", "candidate_labels": "labels"}, {})
-    trial = try_out(wanted, 8)
+    trial = start_trial(wanted, 8)
     (setting,) = benchmark.measure_transformers(trial, [8], LONG)
     assert (setting.rows_per_second, setting.tokens) == (None, 0)
     assert "candidate_labels" in setting.problem
@@ -198,14 +198,14 @@ def test_rows_with_questions_of_their_own_are_compared(tmp_path):
     task = "question-answering"
     model = Path(references.__file__).parent / "models" / "question_answering_bert"
     sections = {"task": task, "model": str(model), "input": str(tmp_path / "in.parquet")}
-    trial = try_out(build_job({**sections, "output": str(tmp_path / "out")}, [], {}, {}), 8)
+    trial = start_trial(build_job({**sections, "output": str(tmp_path / "out")}, [], {}, {}), 8)
     (setting,) = benchmark.measure_transformers(trial, [8], LONG)
     assert setting.problem is None
     assert setting.rows_per_second > 0
 
 
 def test_memory_that_runs_out_is_said(models, data, monkeypatch):
-    trial = try_out(job(models, data), 8)
+    trial = start_trial(job(models, data), 8)
 
     def full(chunks):
         raise MemoryError
@@ -230,7 +230,7 @@ def test_peak_memory_is_what_was_taken_and_given_back():
 
 
 def ran(how, size, rate, problem=None):
-    return benchmark.Setting(how=how, size=size, rows_per_second=rate, problem=problem)
+    return benchmark.Measurement(how=how, size=size, rows_per_second=rate, problem=problem)
 
 
 def test_the_smallest_of_the_fastest_budgets_is_recommended():

@@ -212,7 +212,7 @@ def test_without_a_verb_the_command_tells_its_usage(capsys):
 def test_read_and_write_tasks_that_cannot_load_say_it_like_actors(tmp_path):
     from pipemill.actors.batch import Batch
     from pipemill.actors.output.part_writer import PartSink
-    from pipemill.actors.workers import LINE, MODEL, ExpandWorker, RegroupWorker
+    from pipemill.actors.workers import MODEL, SPLIT_RESULT_SCHEMA, ExpandWorker, RegroupWorker
 
     def load():
         raise ValueError("no tokenizer")
@@ -224,7 +224,7 @@ def test_read_and_write_tasks_that_cannot_load_say_it_like_actors(tmp_path):
     sink = PartSink(str(tmp_path / "out"), {}, [], "dead_letter", {})
     split = json.dumps({"part": "part-0.parquet", "path": "x", "number": 0})
     payload = Batch(pa.table({"text": ["a"]})).to_bytes()
-    line = pa.Table.from_pylist([{"split": split, "payload": payload}], schema=LINE)
+    line = pa.Table.from_pylist([{"split": split, "payload": payload}], schema=SPLIT_RESULT_SCHEMA)
     for worker in (ExpandWorker(load, Source(), sink), RegroupWorker(load, sink)):
         (told,) = worker(line).to_pylist()
         assert (told["cause"], told["fatal"]) == (MODEL, True)

@@ -10,9 +10,9 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from pipemill.actors.output.part_file import encode, examine, from_ranges, to_ranges
+from pipemill.actors.output.part_file import check_part, encode_part, from_ranges, to_ranges
 from pipemill.jobs.cli.app import main
-from pipemill.jobs.measuring.verify_sample import distance
+from pipemill.jobs.measuring.verify_sample import max_difference
 
 import pipemill
 from tests import tiny
@@ -95,13 +95,13 @@ def other_column(out, name):
     notes = json.loads(pq.read_metadata(out / name).metadata[b"pipemill"])
     notes.pop("digest")
     table = pq.read_table(out / name).rename_columns(["n", "text", "again", "size"])
-    (out / name).write_bytes(encode(table, notes))
+    (out / name).write_bytes(encode_part(table, notes))
 
 
 def a_row_less(out, name):
     notes = json.loads(pq.read_metadata(out / name).metadata[b"pipemill"])
     notes.pop("digest")
-    (out / name).write_bytes(encode(pq.read_table(out / name).slice(1), notes))
+    (out / name).write_bytes(encode_part(pq.read_table(out / name).slice(1), notes))
 
 
 def letters_instead(out, name):
@@ -168,7 +168,9 @@ def letters_edited(out, name):
 def letters_doubled(out, name):
     table = pq.read_table(out / LETTERS / name)
     split = pq.read_table(out / LETTERS / name)["split"][0].as_py()
-    (out / LETTERS / name).write_bytes(encode(pa.concat_tables([table, table]), {"split": split}))
+    (out / LETTERS / name).write_bytes(
+        encode_part(pa.concat_tables([table, table]), {"split": split})
+    )
 
 
 def letters_swapped(out, name):
@@ -206,7 +208,7 @@ def test_no_bit_of_a_part_or_of_its_letters_can_change_unseen(whole, place, bit,
     data = bytearray((folder / names(whole[0])[0]).read_bytes())
     data[int(place * len(data))] ^= 1 << bit
     try:
-        _, wrong = examine(pa.BufferReader(bytes(data)))
+        _, wrong = check_part(pa.BufferReader(bytes(data)))
     except Exception as error:
         wrong = str(error)
     assert wrong
@@ -220,11 +222,16 @@ def test_ranges_are_the_numbers(numbers):
 
 
 def test_distance():
-    assert distance({"a": [1.0, 2.0]}, {"a": [1.0, 2.5]}) == pytest.approx(0.2)
-    assert distance(float("nan"), float("nan")) == 0
-    assert distance(0.5, float("nan")) == float("inf")
-    assert distance("a", "b") == distance([1.0], [1.0, 2.0]) == distance(None, 1.0) == float("inf")
-    assert distance(float("inf"), float("inf")) == distance(None, None) == 0
+    assert max_difference({"a": [1.0, 2.0]}, {"a": [1.0, 2.5]}) == pytest.approx(0.2)
+    assert max_difference(float("nan"), float("nan")) == 0
+    assert max_difference(0.5, float("nan")) == float("inf")
+    assert (
+        max_difference("a", "b")
+        == max_difference([1.0], [1.0, 2.0])
+        == max_difference(None, 1.0)
+        == float("inf")
+    )
+    assert max_difference(float("inf"), float("inf")) == max_difference(None, None) == 0
 
 
 LONG = tiny.sentence(200, 3)
@@ -276,7 +283,7 @@ def test_a_sample_finds_answers_under_the_wrong_rows(models, tmp_path, capsys):
         swapped = table.take(pa.array([1, 0, *range(2, len(table))]))
         for name in ("n", "text"):
             swapped = swapped.set_column(swapped.column_names.index(name), name, table[name])
-        part.write_bytes(encode(swapped, notes))
+        part.write_bytes(encode_part(swapped, notes))
     assert pipemill.verify(str(tmp_path / "out")).findings == []
     assert main(["verify", str(tmp_path / "out"), "--sample", "25"]) == 1
     told = json.loads(capsys.readouterr().out)

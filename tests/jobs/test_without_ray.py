@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 from pipemill.actors.output.part_writer import PartSink
 from pipemill.actors.sources import open_source
-from pipemill.actors.sources.split_size import Piece
+from pipemill.actors.sources.split_size import SplitRange
 from pipemill.jobs.config.job import ActorsSection
 from pipemill.jobs.execution import single_process
 from pipemill.jobs.execution.single_process import is_small, work_without_ray
@@ -103,7 +103,7 @@ def test_what_takes_longer_is_left_to_ray(monkeypatch, tmp_path):
     pq.write_table(rows, tmp_path / "in.parquet")
     file = list_files(str(tmp_path / "in.parquet"), "auto", {}, "/nowhere")[0][0]
     plan = Plan("parquet", schema)
-    plan.add(Piece(file, i, i + 5, 5) for i in range(0, 100, 5))
+    plan.add(SplitRange(file, i, i + 5, 5) for i in range(0, 100, 5))
     sink = PartSink(str(tmp_path / "out"), {}, ["n", "text"], "dead_letter", {})
     work = work_without_ray(
         plan.splits, LoadSlow(), open_source("parquet", {}, schema), sink, ActorsSection()

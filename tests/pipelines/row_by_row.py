@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 from pipemill.actors.batch import Batch
 from pipemill.actors.compute.stages import Stages
-from pipemill.actors.compute.token_budget import Budget
+from pipemill.actors.compute.token_budget import TokenBudget
 from pipemill.pipelines.loading.model import Model
 from pipemill.pipelines.loading.task_loader import LoadTask
 from pipemill.pipelines.media import MediaAccess
@@ -46,7 +46,7 @@ def run(
     expanded = light.expand(Batch(rows)).to_bytes()
     batches = []
     for budget in budgets:
-        whole = Stages(full.task, full.columns, Budget(budget))
+        whole = Stages(full.task, full.columns, TokenBudget(budget))
         batches.append(whole.process(Batch(rows)))
         staged = whole.forward(Batch.from_bytes(expanded))
         batches.append(light.regroup(Batch.from_bytes(staged.to_bytes())))

@@ -279,7 +279,7 @@ def test_a_request_names_no_files(models):
 
 @pytest.mark.parametrize("goes_on", [None, True, False])
 def test_a_reply_alone_ends_the_chat_as_the_whole_one_does(models, goes_on):
-    from pipemill.pipelines.adapter.chat_text import continued
+    from pipemill.pipelines.adapter.chat_text import append_reply
 
     for last in ("user", "assistant"):
         chat = [{"role": "user", "content": "a"}, {"role": last, "content": "b"}]
@@ -287,6 +287,6 @@ def test_a_reply_alone_ends_the_chat_as_the_whole_one_does(models, goes_on):
         expected = [{"role": last, "content": "b c"}] if joined else [
             {"role": last, "content": "b"}, {"role": "assistant", "content": " c"}
         ]  # fmt: skip
-        assert continued(chat, " c", goes_on) == chat[:1] + expected
+        assert append_reply(chat, " c", goes_on) == chat[:1] + expected
     parts = [{"role": "assistant", "content": [{"type": "text", "text": "b"}]}]
-    assert continued(parts, " c", None) == [{"role": "assistant", "content": "b c"}]
+    assert append_reply(parts, " c", None) == [{"role": "assistant", "content": "b c"}]

@@ -7,7 +7,13 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from pipemill.pipelines.adapter.chunk_encoding import Levels, Scale, compact, restored, scale_of
+from pipemill.pipelines.adapter.chunk_encoding import (
+    PixelLevels,
+    Scale,
+    dequantize,
+    quantize_images,
+    scale_of,
+)
 
 pytest.importorskip("PIL")
 
@@ -36,10 +42,10 @@ def _processed(name, settings, dtype=torch.float32):
 @pytest.mark.parametrize(("name", "settings"), PROCESSORS)
 def test_a_chunk_is_smaller_and_the_same(name, settings, dtype):
     processor, chunk = _processed(name, settings, dtype)
-    small = compact(chunk, scale_of(SimpleNamespace(image_processor=processor)))
-    assert isinstance(small["pixel_values"], Levels)
+    small = quantize_images(chunk, scale_of(SimpleNamespace(image_processor=processor)))
+    assert isinstance(small["pixel_values"], PixelLevels)
     assert type(small) is type(chunk)
-    again = restored(pickle.loads(pickle.dumps(small, 5)), torch.device("cpu"))
+    again = dequantize(pickle.loads(pickle.dumps(small, 5)), torch.device("cpu"))
     assert type(again) is type(chunk)
     assert again.keys() == chunk.keys()
     for key, value in chunk.items():
@@ -67,9 +73,9 @@ def test_what_is_not_made_of_levels_stays_as_it_is():
         "small": pixels[..., :8, :8],
         "text": ["a", "b"],
     }
-    same = compact(other, scale)
+    same = quantize_images(other, scale)
     assert all(same[name] is value for name, value in other.items())
-    assert compact(chunk, None) is chunk
+    assert quantize_images(chunk, None) is chunk
     assert scale_of(SimpleNamespace(image_processor=None)) is None
     assert scale_of(SimpleNamespace(image_processor=SimpleNamespace(rescale_factor=None))) is None
 
@@ -77,9 +83,9 @@ def test_what_is_not_made_of_levels_stays_as_it_is():
 def test_images_of_a_nested_chunk():
     _, chunk = _processed("ViTImageProcessorPil", {})
     scale = Scale(1 / 255, (0.5,) * 3, (0.5,) * 3)
-    small = compact({"model_inputs": chunk, "sizes": [(1, 2)]}, scale)
-    assert isinstance(small["model_inputs"]["pixel_values"], Levels)
-    again = restored(small, "cpu")
+    small = quantize_images({"model_inputs": chunk, "sizes": [(1, 2)]}, scale)
+    assert isinstance(small["model_inputs"]["pixel_values"], PixelLevels)
+    again = dequantize(small, "cpu")
     assert torch.equal(again["model_inputs"]["pixel_values"], chunk["pixel_values"])
 
 
@@ -96,4 +102,4 @@ def test_chunks_of_a_task_carry_levels(models):
     )
     rows = pa.table({"image": [made_media.png(made_media.picture(400, 200, i)) for i in (1, 2)]})
     for row in load().task.expand(rows).to_pylist():
-        assert isinstance(pickle.loads(row[0]["inputs"])["pixel_values"], Levels)
+        assert isinstance(pickle.loads(row[0]["inputs"])["pixel_values"], PixelLevels)

@@ -14,7 +14,7 @@ import torch
 import transformers
 from pipemill.jobs import prepare
 from pipemill.jobs.planning.model_conventions import ModelSays
-from pipemill.jobs.prepare import look
+from pipemill.jobs.prepare import prepare_without_output
 
 import pipemill
 from pipemill.errors import ConfigError
@@ -146,7 +146,9 @@ def test_an_older_output_of_another_function_is_refused(job, monkeypatch):
 
 def test_a_label_without_a_name_is_refused(job):
     with pytest.raises(ConfigError, match=r"id2label .* has 2 labels, and none for 1"):
-        look(prepared_job(job({"id2label": {"0": "a", "2": "b"}}, labels=("a", "b"))))
+        prepare_without_output(
+            prepared_job(job({"id2label": {"0": "a", "2": "b"}}, labels=("a", "b")))
+        )
 
 
 def test_labels_that_are_numbers_are_written_as_text(job):

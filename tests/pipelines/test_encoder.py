@@ -232,7 +232,7 @@ def without(fields):
 
 def whole_stream(*args, **others):
     lengths = varlen_attention._stream.lengths
-    with varlen_attention.stream_of(np.array([lengths.sum()])):
+    with varlen_attention.packed_lengths(np.array([lengths.sum()])):
         answer = attention(*args, **others)
     varlen_attention._stream.lengths = lengths  # stream_of has put it away
     return answer

@@ -96,9 +96,9 @@ def test_a_text_without_a_prompt_begins_as_if_it_were_alone(models):
 
 def test_prompts_of_unequal_length_are_tried_apart_from_equal_ones(models, monkeypatch):
     """The first micro-batch may be of prompts as long as can be, which need no padding."""
-    from pipemill.pipelines.engines.batched_generation import Generating
+    from pipemill.pipelines.engines.batched_generation import BatchedGeneration
 
-    broken = Generating.stacked
+    broken = BatchedGeneration.stacked
 
     def wrong(self, inputs):
         together = broken(self, inputs)
@@ -106,7 +106,7 @@ def test_prompts_of_unequal_length_are_tried_apart_from_equal_ones(models, monke
             together["input_ids"][:] = 5
         return together
 
-    monkeypatch.setattr(Generating, "stacked", wrong)
+    monkeypatch.setattr(BatchedGeneration, "stacked", wrong)
     model, prompts = models["text-generation"], ["red river " * 30] * 4 + PROMPTS
     parameters = {**GREEDY, "max_new_tokens": 8}  # a task that nothing was tried on
     truth = transformers.pipeline("text-generation", model=model)

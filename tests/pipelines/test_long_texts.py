@@ -92,7 +92,7 @@ def test_pieces_that_do_not_fit_together_are_not_taken(pieces):
 )
 def test_windows_are_those_of_the_whole(pieces, monkeypatch, kind, more):
     tokenizer = TOKENIZERS[kind]()
-    cutter = windows.Cutter(tokenizer=tokenizer, limit=24, **more)
+    cutter = windows.WindowTokenizer(tokenizer=tokenizer, limit=24, **more)
     # The second as long as some windows, and no token more.
     texts = ["short", text_of(300, 3), text_of(130, 1), "", text_of(200, 2)]
     calls = []
@@ -110,11 +110,11 @@ def test_windows_are_those_of_the_whole(pieces, monkeypatch, kind, more):
 def test_the_beginning_of_a_text_is_found_in_pieces(pieces, monkeypatch):
     tokenizer = tiny.tokenizer(40)
     text = text_of(900, 5)
-    found = prefixes.beginning(tokenizer, text, 40)
+    found = prefixes.truncate_to_prefix(tokenizer, text, 40)
     assert found[1] > 100
     assert found[0] != text
     monkeypatch.setattr(long_texts, "LONG", 10**9)
-    assert prefixes.beginning(tokenizer, text, 40) == found
+    assert prefixes.truncate_to_prefix(tokenizer, text, 40) == found
 
 
 @pytest.mark.parametrize("task", ["text-classification", "token-classification"])
@@ -143,7 +143,7 @@ def test_a_tokenizer_never_sees_a_long_text_whole(models, monkeypatch):
         return encode(self, text, *args, **kwargs)
 
     monkeypatch.setattr(type(tokenizer), "_encode_plus", seen)
-    chunks = windows.Cutter(tokenizer=tokenizer, limit=40).chunks([text])
+    chunks = windows.WindowTokenizer(tokenizer=tokenizer, limit=40).chunks([text])
     assert 0 < longest <= long_texts.PIECE + 2 * long_texts.SHARED
     sizes = np.array([chunk["size"] for chunk in chunks.to_pylist()[0]])
     assert (sizes[:-1] == 40).all()

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from pipemill.pipelines.media import MediaAccess, MissingLibrary, require
+from pipemill.pipelines.media import MediaAccess, MissingLibrary, require_media_library
 
 REFUSED = "not below any of input.media_roots.*add its folder or URL to input.media_roots"
 
@@ -251,14 +251,14 @@ def test_relative_roots_are_meant_where_they_are_named(tree, monkeypatch):
 
 def test_a_missing_library_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "av", None)
-    require("image")
+    require_media_library("image")
     with pytest.raises(
         MissingLibrary, match=r"^av is needed.*'audio'.*pip install 'pipemill\[media\]'"
     ):
-        require("audio")
+        require_media_library("audio")
     monkeypatch.setitem(sys.modules, "PIL", None)
     with pytest.raises(MissingLibrary, match="^pillow is needed"):
-        require("image")
+        require_media_library("image")
 
 
 def test_importing_media_imports_no_library():

@@ -7,7 +7,7 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from pipemill.pipelines.adapter.pickled_chunks import pickled
+from pipemill.pipelines.adapter.pickled_chunks import pickle_chunk
 
 
 @pytest.mark.parametrize(
@@ -16,7 +16,7 @@ from pipemill.pipelines.adapter.pickled_chunks import pickled
 def test_a_part_of_a_tensor_does_not_bring_the_rest_along(dtype):
     whole = torch.arange(100_000).reshape(100, 1000).to(dtype)
     chunk = {"ids": whole[3:4], "more": [whole.T[5], (whole[0, 7],)], "text": "a"}
-    data = pickled(chunk)
+    data = pickle_chunk(chunk)
     assert len(data) < 30_000
     back = pickle.loads(data)
     assert torch.equal(back["ids"], whole[3:4])
@@ -28,12 +28,12 @@ def test_a_part_of_a_tensor_does_not_bring_the_rest_along(dtype):
 
 
 def test_equal_chunks_are_equal_bytes():
-    one, other = (pickled({"ids": torch.arange(10)[2:5]}) for _ in range(2))
+    one, other = (pickle_chunk({"ids": torch.arange(10)[2:5]}) for _ in range(2))
     assert one == other
 
 
 def test_other_values_are_pickled_as_ever():
     value = {"array": np.arange(3), "grad": torch.nn.Parameter(torch.ones(2))}
-    back = pickle.loads(pickled(value))
+    back = pickle.loads(pickle_chunk(value))
     assert np.array_equal(back["array"], value["array"])
     assert isinstance(back["grad"], torch.nn.Parameter)

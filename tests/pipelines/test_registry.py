@@ -51,9 +51,9 @@ def test_every_task_of_transformers_and_every_restored_one_is_there(theirs):
 
 def test_the_tasks_of_transformers_are_known_without_importing_it(theirs):
     tasks, _ = theirs
-    assert all(map(registry.transformers_knows, tasks))
+    assert all(map(registry.is_transformers_task, tasks))
     for name in ("question-answering", "text-clasification", "pt", "impl"):
-        assert not registry.transformers_knows(name)
+        assert not registry.is_transformers_task(name)
     assert registry.transformers_has_model("bert")
     assert not registry.transformers_has_model("bert-of-mine")
 

@@ -18,9 +18,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pipemill.actors.batch import Batch
 from pipemill.actors.compute.stages import Stages
-from pipemill.actors.compute.token_budget import Budget
+from pipemill.actors.compute.token_budget import TokenBudget
 from pipemill.jobs.config.load import make_job
-from pipemill.jobs.prepare import look
+from pipemill.jobs.prepare import prepare_without_output
 from pipemill.pipelines.reference.row_by_row import PlainRows
 from pipemill.pipelines.tasks.feature_extraction import FeatureExtraction
 from pipemill.pipelines.text.sentence_transformers_config import files_of_recipe
@@ -51,7 +51,7 @@ def loads(folder, texts, parameters, tmp_path, weights=True, **model):
         },
         "test",
     )
-    return look(job)
+    return prepare_without_output(job)
 
 
 def parameters_of(case):
@@ -76,7 +76,7 @@ def test_vectors_are_those_of_encode(folders, tmp_path, name, number):
     rows = pa.table({"text": case["texts"]})
     expected = np.array(case["vectors"])
     for budget in (1, 60, 100_000):
-        stages = Stages(full.task, full.columns, Budget(budget))
+        stages = Stages(full.task, full.columns, TokenBudget(budget))
         got = stages.process(Batch(rows))
         np.testing.assert_allclose(vectors_of(got), expected, atol=1e-5)
     staged = stages.forward(Batch.from_bytes(light.expand(Batch(rows)).to_bytes()))

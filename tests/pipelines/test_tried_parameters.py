@@ -71,7 +71,7 @@ def test_what_the_model_can_not_do_is_said_when_it_is_loaded(models, task, param
 def test_what_it_can_do_is_not_refused(models, task, parameters):
     """Whole numbers too, where `generate` wants a float: transformers refuses those."""
     known = find_task(task).parameters
-    load(models, task, {name: known[name].taken(name, v) for name, v in parameters.items()})
+    load(models, task, {name: known[name].validate(name, v) for name, v in parameters.items()})
 
 
 def test_values_of_a_row_that_can_not_be_right_name_the_column_and_the_way_out(models):

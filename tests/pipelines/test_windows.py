@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from pipemill.actors.batch import Batch
 from pipemill.pipelines.tasks.feature_extraction import FeatureExtraction
 from pipemill.pipelines.tasks.text_classification import TextClassification
-from pipemill.pipelines.text.windows import Cutter
+from pipemill.pipelines.text.windows import WindowTokenizer
 
 from tests import tiny
 from tests.pipelines.test_answers import answers, assert_same, load, plain
@@ -221,9 +221,9 @@ def test_zero_shot_reads_a_long_text_once_and_not_for_every_label(models, monkey
 
 def test_many_long_texts_are_tokenized_a_few_at_a_time(monkeypatch):
     texts, seconds = ["", *TEXTS, "", *TEXTS], ["", *(["the mill"] * len(TEXTS))] * 2
-    given = [(Cutter(tokenizer=WORDS, limit=50, stride=9), [texts, seconds])]
-    given += [(Cutter(tokenizer=WORDS, limit=50, truncation=True), [texts])]
-    given += [(Cutter(tokenizer=tiny_with("left"), limit=50), [texts])]
+    given = [(WindowTokenizer(tokenizer=WORDS, limit=50, stride=9), [texts, seconds])]
+    given += [(WindowTokenizer(tokenizer=WORDS, limit=50, truncation=True), [texts])]
+    given += [(WindowTokenizer(tokenizer=tiny_with("left"), limit=50), [texts])]
     together = [cutter.chunks(*columns) for cutter, columns in given]
     for characters in (1, 300, 10**4):
         monkeypatch.setattr("pipemill.pipelines.text.windows._CHARACTERS", characters)
@@ -242,9 +242,9 @@ def test_a_slow_tokenizer_truncates_but_cuts_no_windows():
     slow = transformers.CanineTokenizer()  # a token per character
     long = tiny.sentence(90, 3)
     with pytest.raises(ValueError, match=r"CanineTokenizer is not a fast tokenizer.*truncation to"):
-        Cutter(tokenizer=slow, limit=50).chunks(["short", long])
-    assert len(Cutter(tokenizer=slow, limit=50).chunks(["short", "x" * 48])) == 2
-    cutter = Cutter(tokenizer=slow, limit=50, truncation=True)
+        WindowTokenizer(tokenizer=slow, limit=50).chunks(["short", long])
+    assert len(WindowTokenizer(tokenizer=slow, limit=50).chunks(["short", "x" * 48])) == 2
+    cutter = WindowTokenizer(tokenizer=slow, limit=50, truncation=True)
     (short,), (cut,) = cutter.chunks(["short", long]).to_pylist()
     assert (short["lost"], cut["lost"]) == (0, len(long) + 2 - 50)
     assert cut["input_ids"] == slow(long, truncation=True, max_length=50)["input_ids"]
@@ -263,7 +263,7 @@ def test_a_slow_tokenizer_truncates_but_cuts_no_windows():
 def test_windows_cover_every_token_and_overlap_by_the_stride(words, room, share, second, side):
     stride, text = int(room * share), " ".join(words)
     tail = 0 if second is None else len(ids(second)) + 1
-    cutter = Cutter(tokenizer=tiny_with(side), limit=room + 2 + tail, stride=stride)
+    cutter = WindowTokenizer(tokenizer=tiny_with(side), limit=room + 2 + tail, stride=stride)
     chunks = cutter.chunks(*([text, "one"], *([] if second is None else [[second] * 2])))
     assert len(chunks) == 2
     bodies = []
@@ -324,7 +324,7 @@ def test_wrong_values_of_one_task_are_named(task, wrong):
     defaults = {name: parameter.default for name, parameter in task.parameters.items()}
 
     def check():
-        task.parameters[name].taken(name, value)
+        task.parameters[name].validate(name, value)
         task.check({**defaults, **wrong})
 
     with pytest.raises(ValueError, match=name):

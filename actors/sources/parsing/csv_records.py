@@ -25,7 +25,7 @@ class Record:
     lines: int = 1
 
 
-def records(lines: Iterable[bytes], delimiter: str, start: int = 0) -> Iterator[Record]:
+def find_records(lines: Iterable[bytes], delimiter: str, start: int = 0) -> Iterator[Record]:
     """Those of lines of which the first starts at `start`; blank lines are none.
 
     Fields are decoded as Latin-1, a character per byte. One with a bare carriage return outside

@@ -14,11 +14,11 @@ import pyarrow.compute as pc
 import pyarrow.csv
 from pyarrow import types
 
-from ...faults.bisect import isolate
+from ...faults.bisect import bisect_failures
 from ..reading import Reading
 from ..streams.line_files import in_place
 from .csv_records import Record
-from .json_values import Parser, fitted, is_nested
+from .json_values import Parser, fit_value, is_nested
 from .misfits import Misfit
 
 # What stands for no value in a column that is not of text. Not "nan", which is a number.
@@ -30,7 +30,7 @@ _PLAIN_NUMBER = r"^-?(0|[1-9]\d{0,14})(\.\d{1,12})?([eE][+-]?\d{1,2})?$"
 Wrong = list[tuple[int, BaseException]]
 
 
-def inferred(
+def infer_types(
     data: bytes, names: list[str], delimiter: str, found: Sequence[Record], kinds: dict[str, str]
 ) -> dict[str, pa.DataType]:
     """The types of those columns that the task reads as something else than text.
@@ -65,7 +65,7 @@ def _kind(values: pa.Array, kind: str) -> pa.DataType:
     return pa.string()
 
 
-def parsed(
+def parse_columns(
     data: bytes,
     names: list[str],
     delimiter: str,
@@ -101,7 +101,7 @@ def parsed(
     for field in schema:
         values = table[field.name].combine_chunks()
         if field.name in strict or values.type != field.type:
-            convert = from_text if field.name in strict else _converted
+            convert = from_text if field.name in strict else _convert
             values, wrong = convert(values, field, lambda i: where(found[int(rows[i])]))
             for i, error in wrong:
                 failed.setdefault(int(rows[i]), error)
@@ -140,25 +140,23 @@ def from_text(
     if _is_binary(field.type):
         return values.cast(field.type), []
     if _is_text(field.type):
-        return _converted(values, field, where)
+        return _convert(values, field, where)
     nothing = pc.is_in(values, pa.array(_NULLS).cast(pa.binary()))
     given = np.flatnonzero(~nothing.to_numpy(zero_copy_only=False))
     texts, place = values.take(pa.array(given)), lambda i: where(int(given[i]))
     if is_nested(field.type):
         made, wrong = _from_json(texts, field, place)
     else:
-        made, wrong = _converted(texts, field, place, null_values=[])
+        made, wrong = _convert(texts, field, place, null_values=[])
         if types.is_floating(field.type):
-            wrong += _narrowed(texts, made, field, place)
+            wrong += _narrow(texts, made, field, place)
     wrong = [(int(given[i]), error) for i, error in wrong]
     kind = pa.schema([field])
     whole = in_place([(given, pa.table([made], schema=kind))], len(values), kind)
     return whole[0].combine_chunks(), wrong
 
 
-def _narrowed(
-    texts: pa.Array, made: pa.Array, field: pa.Field, where: Callable[[int], str]
-) -> Wrong:
+def _narrow(texts: pa.Array, made: pa.Array, field: pa.Field, where: Callable[[int], str]) -> Wrong:
     """Whole numbers that no float of this width is, and numbers that are too large for it."""
     wrong: Wrong = []
     for i, (text, value) in enumerate(zip(texts.to_pylist(), made.to_pylist(), strict=True)):
@@ -185,12 +183,12 @@ def _from_json(
             found.append(None)
             shown = text.decode(errors="replace")
             wrong.append((i, Misfit(field.name, shown, field.type, where(i))))
-    made, misfits = fitted(found, field.type, rounds=True)
+    made, misfits = fit_value(found, field.type, rounds=True)
     wrong += [(i, Misfit(field.name, found[i], field.type, where(i))) for i in misfits]
     return made, wrong
 
 
-def _converted(
+def _convert(
     values: pa.Array, field: pa.Field, where: Callable[[int], str], **options: Any
 ) -> tuple[pa.Array, Wrong]:
     """Bytes as values of the field's type, and those that are none."""
@@ -204,14 +202,14 @@ def _converted(
         )
         return _table(b"".join(quoted), [field.name], ",", conversion)[0].combine_chunks()
 
-    pieces, bad = isolate(np.arange(len(values)), convert)
+    pieces, bad = bisect_failures(np.arange(len(values)), convert)
     kind = pa.schema([field])
     done = [(numbers, pa.table([array], schema=kind)) for numbers, array in pieces]
     whole = in_place(done, len(values), kind)[0].combine_chunks()
-    return whole, [(i, _reason(values[i].as_py(), field, where(i))) for i, _ in bad]
+    return whole, [(i, _explain(values[i].as_py(), field, where(i))) for i, _ in bad]
 
 
-def _reason(value: bytes, field: pa.Field, where: str) -> BaseException:
+def _explain(value: bytes, field: pa.Field, where: str) -> BaseException:
     try:
         return Misfit(field.name, value.decode(), field.type, where)
     except UnicodeDecodeError:

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 from pyarrow import types
 
-from ...faults.bisect import isolate
+from ...faults.bisect import bisect_failures
 
 # The largest whole number below which a float holds all of them.
 EXACT = 2**53
@@ -85,7 +85,7 @@ def _is_exact(text: str, value: float) -> bool:
 def json_text(value: Any, any_spelled: bool = True) -> str:
     """A parsed value as JSON again. any_spelled: whether a number in it may have its own text."""
     if any_spelled and _has_spelled(value):
-        return _spelled(value)
+        return _spell_numbers(value)
     text = json.dumps(value, ensure_ascii=False)
     try:
         text.encode()
@@ -102,18 +102,18 @@ def _has_spelled(value: Any) -> bool:
     return isinstance(value, SpelledNumber)
 
 
-def _spelled(value: Any) -> str:
+def _spell_numbers(value: Any) -> str:
     if isinstance(value, SpelledNumber):
         return value.text
     if isinstance(value, dict):
-        pairs = (f"{json_text(name, False)}: {_spelled(v)}" for name, v in value.items())
+        pairs = (f"{json_text(name, False)}: {_spell_numbers(v)}" for name, v in value.items())
         return f"{{{', '.join(pairs)}}}"
     if isinstance(value, list):
-        return f"[{', '.join(map(_spelled, value))}]"
+        return f"[{', '.join(map(_spell_numbers, value))}]"
     return json_text(value, False)
 
 
-def fitted(
+def fit_value(
     values: list[Any],
     kind: pa.DataType,
     *,
@@ -141,7 +141,7 @@ def fitted(
             made.append(None)
             misfits.append(i)
     # What the rules above let pass and Arrow refuses is a misfit, too.
-    pieces, refused = isolate(
+    pieces, refused = bisect_failures(
         np.arange(len(made)), lambda some: pa.array([made[i] for i in some], kind)
     )
     if not refused:

@@ -12,11 +12,11 @@ import pyarrow as pa
 from pipemill.errors import ConfigError
 
 from ...batch import Batch
-from ...faults.bisect import isolate
+from ...faults.bisect import bisect_failures
 from ...storage.listing import InputFile
 from ..parsing.misfits import Misfit
 from ..reading import Reading
-from ..split_size import Piece
+from ..split_size import SplitRange
 from ..streams.line_files import in_place
 
 
@@ -25,7 +25,7 @@ class _Source(Protocol):
 
     def cut(
         self, files: list[InputFile], rows_per_part: int | None, limit: int | None
-    ) -> list[Piece]: ...
+    ) -> list[SplitRange]: ...
 
     def read(self, split: dict[str, Any]) -> Batch: ...
 
@@ -54,7 +54,7 @@ class DeclaredSource:
 
     def cut(
         self, files: list[InputFile], rows_per_part: int | None, limit: int | None
-    ) -> list[Piece]:
+    ) -> list[SplitRange]:
         return self._open(None).cut(files, rows_per_part, limit)
 
     def read(self, split: dict[str, Any]) -> Batch:
@@ -80,11 +80,13 @@ class DeclaredSource:
     def _cast(self, batch: Batch, field: pa.Field, split: dict[str, Any]) -> pa.Array:
         values = batch.rows[field.name].combine_chunks()
         kind = pa.schema([field])
-        found, wrong = isolate(
+        found, wrong = bisect_failures(
             np.arange(len(values)),
             lambda some: pa.table([values.take(pa.array(some)).cast(field.type)], schema=kind),
         )
         for row, _ in wrong:
             where = f"row {split['start'] + row + 1} of {split['path']}"
-            batch.fail("read", row, Misfit(field.name, values[row].as_py(), field.type, where))
+            batch.add_failure(
+                "read", row, Misfit(field.name, values[row].as_py(), field.type, where)
+            )
         return in_place(found, len(values), kind)[0]

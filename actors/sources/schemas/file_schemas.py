@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 
 from pipemill.errors import ConfigError
 
-from ...faults.bisect import isolate
+from ...faults.bisect import bisect_failures
 from ...storage.listing import InputFile
 from ..streams.line_files import in_place
 
@@ -69,7 +69,7 @@ def fitted(
         table = rows if isinstance(rows, pa.Table) else pa.Table.from_batches([rows])
         names = [name for name in schema.names if name in table.schema.names]
         table = pa.table({name: plain_column(table[name]) for name in names})
-        found, wrong = isolate(
+        found, wrong = bisect_failures(
             np.arange(rows.num_rows), lambda some: shaped(table.take(some), schema)
         )
         return in_place(found, rows.num_rows, schema), wrong

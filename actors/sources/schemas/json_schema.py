@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import types
 
-from ...columns import fits
+from ...columns import matches
 from ..parsing.json_values import EXACT, LongNumber
 
 # Marks a column that is kept as JSON text: its values have no type in common.
@@ -87,7 +87,7 @@ def _field(name: str, groups: dict[str, tuple[int, pa.DataType]], read_as: str |
     """A column by all that was seen; where values differ, those that the task reads decide."""
     settled = {group: _settled(kind) for group, (_, kind) in groups.items()}
     if read_as is not None and len(settled) > 1:
-        good = [g for g, kind in settled.items() if kind is not None and fits(read_as, kind)]
+        good = [g for g, kind in settled.items() if kind is not None and matches(read_as, kind)]
         chosen = max(good or settled, key=lambda group: groups[group][0])
         settled = {chosen: settled[chosen]}
     if not settled:

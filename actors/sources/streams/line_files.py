@@ -21,7 +21,7 @@ from ...storage.filesystem import open_filesystem
 from ...storage.listing import InputFile
 from ..bad_file import BAD_FILE, BadFile
 from ..parsing.json_documents import DocumentStream, is_document
-from ..split_size import Piece, counted_ranges, even_ranges, rows_per_split
+from ..split_size import SplitRange, counted_ranges, even_ranges, rows_per_split
 from .encodings import (
     HEAD,
     DecodedStream,
@@ -183,7 +183,7 @@ class LineFiles:
 
     def cut(
         self, files: list[InputFile], rows_per_part: int | None, limit: int | None
-    ) -> list[Piece]:
+    ) -> list[SplitRange]:
         return cut_by_reading(
             files,
             rows_per_part,
@@ -214,7 +214,7 @@ def cut_by_reading(
     large: int | None = None,
     most_bytes: int | None = None,
     empty: bool = False,
-) -> list[Piece]:
+) -> list[SplitRange]:
     """Byte ranges of files whose rows only reading tells, read no further than is needed.
 
     A file that turns out to be a bad one is one piece.
@@ -228,7 +228,7 @@ def cut_by_reading(
     step = rows_per_part or rows_per_split(sum(file.size for file in files) / width, width)
     most_bytes = None if rows_per_part else most_bytes
     left = limit
-    pieces: list[Piece] = []
+    pieces: list[SplitRange] = []
     for file in files:
         try:
             # A web server may not tell how long a file is.
@@ -245,11 +245,11 @@ def cut_by_reading(
                 found = counted_ranges(file, places(file), step, left, most_bytes)
                 left = None if left is None else left - sum(piece.rows or 0 for piece in found)
             elif whole or len(cuts) == 1:
-                found = [Piece(file, 0, -1, None)] if file.size or unknown or empty else []
+                found = [SplitRange(file, 0, -1, None)] if file.size or unknown or empty else []
             else:
-                found = [Piece(file, start, stop, None) for start, stop in cuts]
+                found = [SplitRange(file, start, stop, None) for start, stop in cuts]
         except BAD_FILE:
-            found = [Piece(file, 0, -1, None)]
+            found = [SplitRange(file, 0, -1, None)]
         pieces += found
     return pieces
 
