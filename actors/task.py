@@ -221,7 +221,7 @@ class Task(Protocol):
     def forward(self, chunks: pa.StructArray) -> Outputs:
         """One output per chunk of a micro-batch, computed on the device.
 
-        Or a function that waits for them, if they are on their way from a GPU (`on_host`).
+        Or a function that waits for them, if they are on their way from a GPU (`to_host_async`).
         """
 
     def regroup(self, rows: pa.Table, outputs: pa.ListArray) -> pa.Table:

@@ -73,12 +73,12 @@ def choose_device(job: Job, model: tuple[str, str | None], *, here: bool = False
                 f"{'' if joins else why_no_gpu()}: leave it out to use the CPUs"
             )
         log(f"device: CPU{'' if actors.num_gpus == 'cpu' else ', no GPU found' + why_no_gpu()}")
-        return _with_actors(job, num_gpus=0)
+        return _with_actors(job, num_gpus=0.0)
     count = int(sum(machine.gpus for machine in with_gpus))
     told = f"{count} × {with_gpus[0].gpu_name}" if count > 1 else with_gpus[0].gpu_name
     if alone:
         log(f"device: {with_gpus[0].gpu_name}")
-        return _with_actors(job, num_gpus=1)
+        return _with_actors(job, num_gpus=1.0)
     share = share_gpus(with_gpus, actors, _weight_bytes(*model))
     log(f"device: {told}, {share.per_gpu} actor{'s' * (share.per_gpu > 1)} on each")
     return _with_actors(job, num_gpus=share.num_gpus, num_cpus=share.num_cpus)
@@ -108,8 +108,8 @@ def share_gpus(machines: list[Machine], actors: ActorsSection, weights: int | No
     cpus = min(machine.cpus / (machine.gpus * per_gpu) for machine in machines)
     return Share(
         per_gpu=per_gpu,
-        num_gpus=1 if per_gpu == 1 else _floor(1 / per_gpu, 4),
-        num_cpus=min(actors.num_cpus, max(_floor(cpus, 2), 0.01)),
+        num_gpus=1.0 if per_gpu == 1 else _floor(1 / per_gpu, 4),
+        num_cpus=min(float(actors.num_cpus), max(_floor(cpus, 2), 0.01)),
     )
 
 

@@ -10,7 +10,7 @@ import pytest
 _CODE = """
 import sys
 from pathlib import Path
-from pipemill.actors.faults.out_of_memory import make_room
+from pipemill.actors.faults.out_of_memory import release_memory
 
 def mapped():
     lines = Path("/proc/self/status").read_text().splitlines()
@@ -26,7 +26,7 @@ def leave_holes():
 
 bytearray(30 << 20)  # from then on glibc keeps what is smaller
 if "room" in sys.argv:
-    make_room()
+    release_memory()
 before = mapped()
 pins = leave_holes()
 print(mapped() - before)

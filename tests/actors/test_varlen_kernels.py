@@ -179,8 +179,8 @@ def test_the_starts_of_sequences_are_made_once_for_all_layers(models, monkeypatc
     made = []
     from pipemill.pipelines.engines import varlen_attention
 
-    real = varlen_attention.on_device
-    monkeypatch.setattr(varlen_attention, "on_device", lambda *args: made.append(1) or real(*args))
+    real = varlen_attention.to_device
+    monkeypatch.setattr(varlen_attention, "to_device", lambda *args: made.append(1) or real(*args))
     monkeypatch.setattr(encoders, "find_kernels", lambda model: [own_kernel])
     encoder = Encoder(Model(path=models["fill-mask"]).load("fill-mask"), reads="all")
     assert encoder.packed

@@ -50,7 +50,7 @@ def old_output(monkeypatch):
 
     def run(job):
         with monkeypatch.context() as patched:
-            patched.setattr(prepare, "model_says", lambda *args: ModelSays())
+            patched.setattr(prepare, "read_conventions", lambda *args: ModelSays())
             pipemill.run(job)
 
     return run

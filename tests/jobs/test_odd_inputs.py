@@ -204,12 +204,12 @@ def test_a_credential_that_is_an_object_stops_no_text_task(job, tmp_path):
 def test_a_lease_whose_answer_was_lost_is_ours(tmp_path, monkeypatch):
     from pipemill.jobs.output import lease as leases
 
-    usual = leases.create_whole
+    usual = leases.create_exclusive
 
     def lost(filesystem, path, data):
         usual(filesystem, path, data)
         raise FileExistsError(path)
 
-    monkeypatch.setattr(leases, "create_whole", lost)
+    monkeypatch.setattr(leases, "create_exclusive", lost)
     with leases.Lease(str(tmp_path / "out"), {}) as lease:
         lease.take()

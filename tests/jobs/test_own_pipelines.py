@@ -177,7 +177,7 @@ def test_a_second_run_asks_no_sample(models, data, tmp_path, monkeypatch):
     def never(*_):
         raise AssertionError("it is known already")
 
-    monkeypatch.setattr("pipemill.jobs.run.sampled_schema", never)
+    monkeypatch.setattr("pipemill.jobs.run.infer_columns", never)
     assert pipemill.run(**wanted).added["rows"] == 0
     next(iter((tmp_path / "out").glob("part-*1-*.parquet"))).unlink()
     assert pipemill.run(**wanted).added["rows"] == 20

@@ -144,7 +144,7 @@ def test_killed_before_any_of_its_writes_nothing_is_lost(tmp_path, monkeypatch, 
     wanted = light.job(tmp_path, TEXTS, output={"on_error": on_error})
     pipemill.run(wanted)
     expected = truth(tmp_path, TEXTS, output={"on_error": on_error}, parameters={"healed": 2})
-    write, remove, notes = part_rewriter.write_whole, LocalFileSystem.rm_file, []
+    write, remove, notes = part_rewriter.write_atomic, LocalFileSystem.rm_file, []
     for calls in range(40):
         left = [calls]
 
@@ -159,7 +159,7 @@ def test_killed_before_any_of_its_writes_nothing_is_lost(tmp_path, monkeypatch, 
             return wrapped
 
         with monkeypatch.context() as patch:
-            patch.setattr(part_rewriter, "write_whole", counted(write))
+            patch.setattr(part_rewriter, "write_atomic", counted(write))
             patch.setattr(LocalFileSystem, "rm_file", counted(remove))
             try:
                 pipemill.retry({**wanted, "parameters": {"healed": 2}})

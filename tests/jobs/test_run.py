@@ -313,7 +313,7 @@ def test_a_full_disk_ends_the_run_and_names_the_place(models, data, tmp_path, mo
 
     wanted = job(models, data, tmp_path / "out")
     with monkeypatch.context() as patch:
-        patch.setattr("pipemill.actors.output.part_writer.write_whole", full)
+        patch.setattr("pipemill.actors.output.part_writer.write_atomic", full)
         with pytest.raises(pipemill.RunError, match=r"could not be written.*No space left"):
             pipemill.run(**wanted)
     assert pipemill.run(**wanted).done == 120

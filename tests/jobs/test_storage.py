@@ -16,10 +16,10 @@ def test_a_file_is_whole_or_not_there_when_its_writer_is_killed(tmp_path):
     code = f"""
 import sys
 from fsspec.implementations.local import LocalFileSystem
-from pipemill.actors.storage.filesystem import write_whole
+from pipemill.actors.storage.filesystem import write_atomic
 print("ready", flush=True)
 while True:
-    write_whole(LocalFileSystem(), {str(target)!r}, b"x" * {size})
+    write_atomic(LocalFileSystem(), {str(target)!r}, b"x" * {size})
 """
     for wait in (0.0, 0.003, 0.01, 0.02, 0.03):
         writer = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
