@@ -26,8 +26,8 @@ import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tests import s3_server, tiny
-from tests.processes import kill_marked, marked, marked_environment
+from tests.support import s3_server, tiny
+from tests.support.processes import kill_marked, marked, marked_environment
 
 KILLING, SHARDS = 5, 8
 VICTIMS = ("driver", "actor", "raylet", "s3")

@@ -14,7 +14,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
-from tests import tiny, tiny_audio, tiny_generators, tiny_images, tiny_questions
+from tests.support import tiny, tiny_audio, tiny_generators, tiny_images, tiny_questions
 
 # There the same examples in every run: new ones are looked for where somebody is at hand.
 settings.register_profile("ci", derandomize=True)

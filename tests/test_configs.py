@@ -10,8 +10,8 @@ import pytest
 import yaml
 from pipemill.jobs.cli.app import main
 
-from . import torchvision_stand_in
-from .config_data import CONFIGS
+from tests.support import torchvision_stand_in
+from tests.support.config_data import CONFIGS
 
 FOLDER = Path(__file__).parent.parent / "configs"
 NOT_RUN = {"newsgroups"}  # the demo's, which its own test runs

@@ -16,7 +16,7 @@ from pipemill.actors.empty_answers import count_empty
 from pipemill.jobs.cli.app import main
 
 import pipemill
-from tests import tiny
+from tests.support import tiny
 
 REFERENCES = Path(__file__).parent.parent / "references"
 FLOATS = st.one_of(st.none(), st.floats(width=16), st.just(math.nan))

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from pipemill.jobs.cli.app import main
 
-from tests import tiny
+from tests.support import tiny
 
 CONFIG = Path(__file__).parent.parent.parent / "configs/text-classification.yaml"
 

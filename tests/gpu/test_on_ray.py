@@ -16,7 +16,7 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
 
-from tests import tiny
+from tests.support import tiny
 
 ROWS = 2000
 CONFIG = Path(__file__).parent.parent.parent / "configs/text-classification.yaml"

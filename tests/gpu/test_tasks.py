@@ -11,9 +11,8 @@ import pyarrow.dataset as ds
 import pytest
 from pipemill.jobs.cli.app import main
 
-from tests.config_data import CONFIGS
-
-from .differences import compare
+from tests.gpu.differences import compare
+from tests.support.config_data import CONFIGS
 
 FOLDER = Path(__file__).parent.parent.parent / "configs"
 AUDIO = ("any-to-any", "audio-classification", "automatic-speech-recognition")

@@ -1,67 +1,134 @@
+"""What `pipemill plan` says of a job, against counting by hand."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from pipemill.actors.sources.split_size import SplitRange, even_ranges, rows_per_split
-from pipemill.jobs.output.split_plan import Plan, RowEstimate
-from pipemill.jobs.planning.find_inputs import InputFile
+from pipemill.jobs import plan
+from pipemill.jobs.cli.app import main
+from pipemill.jobs.config.load import build_job
+from pipemill.jobs.planning.sample_rows import sample_rows
+from pipemill.jobs.prepare import prepare_without_output
 
-from pipemill.errors import ConfigError
+from tests.support import tiny
 
-SCHEMA = pa.schema([("text", pa.string()), ("tags", pa.list_(pa.string()))])
-
-
-@settings(deadline=None)
-@given(st.lists(st.lists(st.none() | st.integers(1, 9), max_size=5), max_size=8))
-def test_a_plan_survives_being_stored(rows):
-    files = [InputFile(f"s3://b/{i}.parquet", 10 * i, f"v{i}") for i in range(len(rows))]
-    plan = Plan("parquet", SCHEMA)
-    for file, own in zip(files, rows, strict=True):
-        plan.add(SplitRange(file, j, j + 1, r, tuple(files[: r or 0])) for j, r in enumerate(own))
-    again = Plan.from_bytes(plan.to_bytes())
-    assert again == plan
-    assert [s.number for s in again.splits] == list(range(sum(map(len, rows))))
-    names = [s.part for s in again.splits]
-    assert names == sorted(names)
-    assert len(set(names)) == len(names)
+TEXTS = tiny.texts(70, seed=9, longest=40)
+TEXTS[9] = TEXTS[50] = TEXTS[2]
+MOST = 24
 
 
-def test_new_files_become_new_splits_and_a_changed_one_is_named():
-    a, b = InputFile("a.parquet", 10, "1"), InputFile("b.parquet", 20, "1")
-    plan = Plan("parquet", SCHEMA)
-    plan.add([SplitRange(a, 0, 5, 5)])
-    assert plan.new_files([a, b]) == [b]
-    assert plan.new_files([b]) == [b]
-    with pytest.raises(ConfigError, match=r"a\.parquet has changed"):
-        plan.new_files([InputFile("a.parquet", 10, "2")])
-    # By another path, as through a link: its rows would be there twice.
-    with pytest.raises(ConfigError, match=r"link/a\.parquet seems to be a\.parquet"):
-        plan.new_files([InputFile("link/a.parquet", 10, "1")])
-    assert plan.new_files([a, InputFile("copy.parquet", 10, "1")]), "both are there"
+@pytest.fixture
+def data(tmp_path):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    rows = pa.table({"id": range(70), "body": TEXTS})
+    pq.write_table(rows.slice(0, 30), folder / "a.parquet")
+    pq.write_table(rows.slice(30), folder / "b.parquet")
+    return folder
 
 
-@given(st.integers(0, 10_000), st.integers(1, 500))
-def test_even_ranges_cover_everything_once(length, step):
-    ranges = even_ranges(length, step)
-    assert [i for a, b in ranges for i in range(a, b)] == list(range(length))
-    assert all(0 < b - a <= step for a, b in ranges)
+def job(models, data, **sections):
+    wanted = {
+        "task": "text-classification",
+        "model": models["text-classification"],
+        "input": str(data),
+        "output": {"path": str(data.parent / "out"), "rows_per_part": 10},
+        **sections,
+    }
+    return build_job(wanted, [], {"text": "body"}, {})
 
 
-def test_a_split_is_neither_tiny_nor_huge():
-    assert rows_per_split(100, 1000) == 64
-    assert rows_per_split(64_000, 1000) == 2000
-    assert rows_per_split(10**9, 1000) == 8192
-    assert rows_per_split(10**9, 2**20) == 64
-    assert rows_per_split(10, 10**12) == 1
+def lengths(models) -> np.ndarray:
+    import transformers
+
+    tokenizer = transformers.AutoTokenizer.from_pretrained(models["text-classification"])
+    return np.array([len(ids) for ids in tokenizer(TEXTS)["input_ids"]])
 
 
-def test_rows_of_byte_ranges_are_estimated_from_those_seen():
-    plan = Plan("jsonl", SCHEMA)
-    file = InputFile("a.jsonl", 400, "1")
-    plan.add(SplitRange(file, i, i + 100, None) for i in (0, 100, 200, 300))
-    plan.add([SplitRange(InputFile("b.jsonl", 400, "1"), 0, 400, 7)])
-    estimate = RowEstimate(plan.splits)
-    assert estimate.total() == 7
-    estimate.see(plan.splits[0], 25)
-    estimate.see(plan.splits[-1], 7)
-    assert estimate.total() == 107
+def test_what_can_be_counted_is_exact(models, data):
+    whole = lengths(models)
+    sizes = np.minimum(whole, MOST)
+    parameters = {"truncation": True, "max_length": MOST}
+    found = plan.estimate(job(models, data, parameters=parameters), 1000, 0.01)
+    assert (found.rows, found.sampled, found.failed, found.chunks) == (70, 70, 0, 70)
+    assert found.tokens == sizes.sum()
+    assert found.truncated == {
+        "rows": np.count_nonzero(whole > MOST),
+        "tokens": (whole - sizes).sum(),
+    }
+    assert found.truncated["rows"] > 5
+    batches = [sizes[i : i + 32] for i in range(0, 70, 32)]
+    padded = sum(len(batch) * batch.max() for batch in batches)
+    assert found.padding["in batches of 32"] == round(1 - sizes.sum() / padded, 4) > 0.1
+    assert found.padding["sorted"] < 0.1
+    assert found.padding["packed"] == 0
+    import transformers
+
+    cut = transformers.AutoTokenizer.from_pretrained(models["text-classification"])
+    distinct = {tuple(ids) for ids in cut(TEXTS, truncation=True, max_length=MOST)["input_ids"]}
+    assert found.duplicates == pytest.approx(1 - len(distinct) / 70)
+    assert len(distinct) <= 68
+    for top, count in found.lengths:
+        assert count == np.count_nonzero((whole > top // 2) & (whole <= top))
+    assert sum(count for _, count in found.lengths) == 70
+    assert found.lengths[-1][0] > MOST, "what was cut counts"
+    assert found.rows_per_second > 0
+    assert found.seconds == pytest.approx(70 / found.rows_per_second)
+    assert found.gpu_hours is None
+
+
+def test_windows_are_chunks_and_lose_nothing(models, data):
+    found = plan.estimate(job(models, data, parameters={"max_length": MOST}), 1000, 0.01)
+    assert found.chunks > 70
+    assert found.tokens >= lengths(models).sum()
+    assert found.truncated == {"rows": 0, "tokens": 0}
+
+
+def test_classes_double_from_the_shortest_to_the_longest():
+    assert plan.histogram(np.array([3, 4, 5, 17])) == [(4, 2), (8, 1), (16, 0), (32, 1)]
+    assert plan.histogram(np.array([1, 2, 2])) == [(1, 1), (2, 2)]
+
+
+def test_the_verb_ends_in_json_and_writes_nothing(models, data, tmp_path, capsys):
+    config = tmp_path / "job.yaml"
+    config.write_text(
+        f"task: text-classification\nmodel: {models['text-classification']}\n"
+        f"input: {{path: '{data}', columns: {{text: body}}}}\noutput: {tmp_path}/out\n"
+        "batching: {max_tokens: 300}\nactors: {max: 3}\n"
+    )
+    assert main(["plan", str(config), "--seconds", "0.01", "--rows", "20"]) == 0
+    out, err = capsys.readouterr()
+    told = json.loads(out.splitlines()[-1])
+    assert (told["rows"], told["sampled"]) == (70, 20)
+    assert told["recommended"] == {"batching": {"max_tokens": 300}}
+    assert "on one actor" in err
+    assert " on 3" in err
+    assert "█" in err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "job.yaml"]
+
+
+def test_rows_come_from_several_places_and_neighbours_stay_together(models, data):
+    prepared = prepare_without_output(job(models, data))
+    assert len(prepared.plan.splits) == 7
+    few = sample_rows(prepared.source, prepared.plan.splits, 12)
+    bodies = few.rows["body"].to_pylist()
+    assert bodies == [TEXTS[i] for first in (0, 20, 40, 60) for i in range(first, first + 3)]
+    assert (few.whole, few.unread) == (70, 0)
+    first = sample_rows(prepared.source, prepared.plan.splits, 3, places=1)
+    assert first.rows["body"].to_pylist() == TEXTS[:3]
+    everything = sample_rows(prepared.source, prepared.plan.splits, 1000).rows["body"].to_pylist()
+    assert sorted(everything) == sorted(TEXTS)
+
+
+def test_rows_that_cannot_be_read_are_counted(models, tmp_path):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    lines = [json.dumps({"body": text}) for text in TEXTS[:9]]
+    lines[4] = "{"
+    (folder / "a.jsonl").write_text("\n".join(lines) + "\n")
+    found = plan.estimate(job(models, folder), 9, 0.01)
+    assert (found.rows, found.sampled, found.failed) == (9, 9, 1)

@@ -14,7 +14,7 @@ from pipemill.jobs.config.load import build_job
 from pipemill.jobs.preview import preview
 
 import pipemill
-from tests import tiny
+from tests.support import tiny
 
 TEXTS = tiny.texts(12, seed=21, longest=20)
 
@@ -76,7 +76,7 @@ def test_columns_that_only_a_sample_shows(models, data):
 
 
 def test_a_model_that_does_not_load_says_why(models, data):
-    own = {"pipeline_class": "tests.own_pipelines:Unloadable"}
+    own = {"pipeline_class": "tests.support.own_pipelines:Unloadable"}
     wanted = build_job(job(models, data, **own), [], {}, {})
     with pytest.raises(pipemill.ConfigError, match="loading failed.*no such licence"):
         preview(wanted, 1)

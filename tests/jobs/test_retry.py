@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from pipemill.jobs.cli.app import main
 
 import pipemill
-from tests.jobs import light
+from tests.support import light
 
 
 @pytest.fixture(autouse=True)

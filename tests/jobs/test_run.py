@@ -14,7 +14,7 @@ from pipemill.jobs.cli.app import main
 from pipemill.pipelines.loading.task_loader import LoadTask
 
 import pipemill
-from tests import tiny
+from tests.support import tiny
 
 TEXTS = tiny.texts(120, seed=11, longest=20)
 ROWS = pa.table({"id": range(120), "body": TEXTS, "label": [f"old {i}" for i in range(120)]})
@@ -205,7 +205,7 @@ def test_new_files_without_the_planned_columns_are_refused_and_not_planned(model
 
 
 def test_a_job_that_has_done_nothing_yet_may_be_changed(models, data, tmp_path):
-    broken = {"pipeline_class": "tests.own_pipelines:Unloadable"}
+    broken = {"pipeline_class": "tests.support.own_pipelines:Unloadable"}
     with pytest.raises(pipemill.ConfigError, match="no such licence"):
         pipemill.run(**(job(models, data, tmp_path / "out") | broken))
     changed = job(models, data, tmp_path / "out", output={"rows_per_part": 60})
@@ -300,7 +300,7 @@ def test_zero_shot_needs_labels_from_a_parameter_or_a_column(models, data, tmp_p
 
 def test_a_model_that_does_not_load_ends_the_run_with_its_reason(models, data, tmp_path):
     wanted = job(models, data, tmp_path / "out")
-    wanted |= {"pipeline_class": "tests.own_pipelines:Unloadable"}
+    wanted |= {"pipeline_class": "tests.support.own_pipelines:Unloadable"}
     with pytest.raises(pipemill.ConfigError, match="no such licence"):
         pipemill.run(**wanted)
 

@@ -12,7 +12,7 @@ from pipemill.jobs.output.lease import Lease
 from pipemill.jobs.output.lease_owner import current_owner
 
 import pipemill
-from tests.jobs import light
+from tests.support import light
 
 TEXTS = [f"text {i}" if i % 7 else "bad1" for i in range(45)]
 DEAD = sum(text == "bad1" for text in TEXTS)

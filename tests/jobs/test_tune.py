@@ -18,7 +18,8 @@ from pipemill.jobs.measuring.trial import start_trial
 from pipemill.pipelines.reference.in_batches import PlainBatches
 
 import pipemill
-from tests import references, tiny
+from tests import references
+from tests.support import tiny
 
 TEXTS = tiny.texts(40, seed=5, longest=40)
 TEXTS[7] = TEXTS[3]

@@ -15,8 +15,7 @@ from pipemill.jobs.cli.app import main
 from pipemill.jobs.measuring.verify_sample import max_difference
 
 import pipemill
-from tests import tiny
-from tests.jobs import light
+from tests.support import light, tiny
 
 TEXTS = [f"text {i}" if i % 7 else "bad1" for i in range(45)]
 LETTERS = "_pipemill/dead-letter"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from . import answers, more_models
+from tests.references import answers, more_models
 
 GREEDY = {"do_sample": False, "max_new_tokens": 16}
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 import transformers
 
-from . import answers, more_models, pictures
+from tests.references import answers, more_models, pictures
 
 
 def make() -> None:

@@ -7,9 +7,8 @@ from typing import Any
 import torch
 import transformers
 
-from tests import tiny
-
-from . import answers, more_models, pictures
+from tests.references import answers, more_models, pictures
+from tests.support import tiny
 
 SHORT = {"max_new_tokens": 8}
 BEAMS = {"generate_kwargs": {"num_beams": 3, "max_new_tokens": 7}}

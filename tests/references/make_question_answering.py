@@ -7,8 +7,8 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from . import tiny_models
-from .question_texts import CONTEXTS, QUESTIONS, WORDS
+from tests.references import tiny_models
+from tests.references.question_texts import CONTEXTS, QUESTIONS, WORDS
 
 TEXTS = [*CONTEXTS.values(), *QUESTIONS.values()]
 POSITIONS = 96

@@ -19,9 +19,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from tests import tiny
-
-from .sentence_folders import BASES, FOLDERS, VECTORS, build
+from tests.references.sentence_folders import BASES, FOLDERS, VECTORS, build
+from tests.support import tiny
 
 TEXTS = [*tiny.texts(6, seed=3, longest=14), "", "Paris [MASK] LONDON?"]
 LONG = [tiny.sentence(n, n) for n in (40, 70, 25)]

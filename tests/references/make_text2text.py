@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests import tiny
-
-from . import answers, more_models
+from tests.references import answers, more_models
+from tests.support import tiny
 
 TEXTS = [
     "the mill by the river",

@@ -7,10 +7,9 @@ from typing import Any
 import torch
 import transformers
 
-from tests import tiny
-
-from . import answers, more_models, pictures
-from .make_image_to_text import blip_config, blip_eyes
+from tests.references import answers, more_models, pictures
+from tests.references.make_image_to_text import blip_config, blip_eyes
+from tests.support import tiny
 
 QUESTIONS = ["the mill ?", "a red stone wheel or a blue cart ?", "日本 ?", tiny.sentence(40, 9)]
 LABELS = ["yes", "no", "red", "two", "a mill", "grün"]

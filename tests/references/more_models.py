@@ -15,7 +15,7 @@ import transformers
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
-from tests import tiny
+from tests.support import tiny
 
 HERE = Path(__file__).parent
 MODELS = HERE / "models"

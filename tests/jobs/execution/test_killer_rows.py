@@ -1,0 +1,119 @@
+"""Rows that kill their worker: on Ray, and in the user's own process."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+import pytest
+from pipemill.actors.output.part_writer import PartSink
+from pipemill.actors.sources import open_source
+from pipemill.actors.sources.split_size import SplitRange
+from pipemill.jobs.config.job import ActorsSection
+from pipemill.jobs.execution.placement import run_splits
+from pipemill.jobs.output.split_plan import Plan
+from pipemill.jobs.planning.find_inputs import list_files
+
+from tests.support.killers import LoadKillers
+
+# One process runs all tests that share a Ray.
+pytestmark = pytest.mark.xdist_group("ray")
+
+ROWS, PER_SPLIT = 300, 50
+KILLING = {
+    3: "segfault in forward",
+    49: "exit in expand",
+    60: "kill in forward",
+    75: "segfault in regroup",
+    299: "leave in expand",
+}
+SCHEMA = pa.schema([("n", pa.int64()), ("text", pa.string())])
+
+
+def run(folder: Path, placement: str, *, dies: bool = False, rows: int = ROWS) -> list[dict]:
+    """The lines about the splits; the same call again does what is left."""
+    source = folder / "in.parquet"
+    if not source.exists():
+        (folder / "deaths").mkdir()
+        texts = [KILLING.get(n, f"text {n}") for n in range(ROWS)]
+        pq.write_table(pa.table({"n": range(ROWS), "text": texts}, schema=SCHEMA), source)
+    plan = Plan("parquet", SCHEMA)
+    file = list_files(str(source), "auto", {}, "/nowhere")[0][0]
+    cuts = range(0, rows, PER_SPLIT)
+    plan.add(SplitRange(file, i, i + PER_SPLIT, PER_SPLIT) for i in cuts)
+    lines = run_splits(
+        placement,
+        plan.splits,
+        LoadKillers(str(folder / "deaths"), dies),
+        open_source("parquet", {}, SCHEMA),
+        PartSink(str(folder / "out"), {}, ["n", "text"], "dead_letter", {}),
+        ActorsSection(num_cpus=0.5, max=1 if dies else 2),
+    )
+    return list(lines)
+
+
+def deaths(folder: Path) -> list[str]:
+    return [file.name.partition(".")[2] for file in (folder / "deaths").iterdir()]
+
+
+def attempts(folder: Path) -> list[str]:
+    return sorted(file.name for file in (folder / "out/_pipemill/attempts").iterdir())
+
+
+def check_output(folder: Path, rows: int = ROWS) -> None:
+    table = ds.dataset(folder / "out").to_table()
+    assert table["n"].to_pylist() == [n for n in range(rows) if n not in KILLING]
+    assert table["again"].to_pylist() == [text.upper() for text in table["text"].to_pylist()]
+    letters = ds.dataset(folder / "out/_pipemill/dead-letter").to_table().to_pylist()
+    assert {letter["n"]: letter["stage"] for letter in letters} == {
+        n: text.split(" in ")[1] for n, text in KILLING.items() if n < rows
+    }
+    assert {letter["error"] for letter in letters} == {"WorkerDied"}
+    said = {letter["n"]: letter["message"] for letter in letters}
+    assert "signal 11 (SIGSEGV)" in said[3]
+    assert "exit status 3" in said[49]
+    assert "signal 9 (SIGKILL)" in said[60]
+    assert attempts(folder) == []
+
+
+@pytest.mark.parametrize("placement", ["fused", "staged", "single"])
+def test_they_are_found_and_the_others_answered(tmp_path, ray_session, placement):
+    lines = run(tmp_path, placement)
+    assert all(line["error"] is None for line in lines)
+    # Without a number: the part was written when another split of that actor killed it.
+    told = [line for line in lines if line["rows"] is not None]
+    assert [line["rows"] for line in told] == [PER_SPLIT] * len(told)
+    assert len(lines) == ROWS // PER_SPLIT
+    check_output(tmp_path)
+    # Of workers two for a split (of each operator); in a process of their own two for a row, and
+    # one more for a SIGKILL; and once more where another split killed the actor meanwhile.
+    operators = 3 if placement == "staged" else 1
+    assert len(deaths(tmp_path)) <= 2 * 3 * operators + 2 * (2 * len(KILLING) + 1)
+
+
+@pytest.mark.parametrize("placement", ["fused", "single"])
+def test_a_model_that_kills_every_process_at_load_ends_the_run(tmp_path, ray_session, placement):
+    lines = run(tmp_path, placement, dies=True)
+    assert "died 3 times in a row while it loaded" in lines[0]["error"]
+    assert lines[0]["fatal"]
+    assert len(deaths(tmp_path)) == 3
+    assert attempts(tmp_path) == []
+
+
+def test_in_the_users_own_process_the_run_after_the_second_death_finds_them(tmp_path):
+    code = (
+        "import sys, pathlib; from tests.jobs.test_killer_rows import PER_SPLIT, run\n"
+        "print(len(run(pathlib.Path(sys.argv[1]), 'local', rows=2 * PER_SPLIT)))"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    for status in (3, 3, -signal.SIGKILL, -signal.SIGKILL):  # two for each of the splits
+        assert subprocess.run(command, capture_output=True).returncode == status
+        assert attempts(tmp_path)
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.stdout == "2\n"
+    check_output(tmp_path, rows=2 * PER_SPLIT)

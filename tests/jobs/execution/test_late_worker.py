@@ -1,0 +1,78 @@
+"""A worker that outlives its driver, and writes when another run has long done its split."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import psutil
+import pyarrow as pa
+import pyarrow.dataset as ds
+from pipemill.actors.workers import FusedWorker
+from pipemill.jobs.config.load import build_job
+from pipemill.jobs.prepare import prepare
+
+import pipemill
+from tests.support import light
+
+TEXTS = [f"text {n}" if n != 3 else "bad1" for n in range(30)]
+PATIENCE_S = 60
+
+
+def test_what_it_writes_late_is_what_was_there(tmp_path, monkeypatch):
+    light.install(monkeypatch)
+    wanted = light.job(tmp_path, TEXTS)
+    (tmp_path / "late.json").write_text(json.dumps(wanted))
+    worker = subprocess.Popen(
+        [
+            sys.executable,
+            "-m",
+            "tests.jobs.execution.test_late_worker",
+            str(tmp_path / "late.json"),
+        ],
+        env={**os.environ, "LIGHT_SLOW": "0.2"},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert worker.stdout is not None
+        part = tmp_path / "out" / worker.stdout.readline().strip()
+        time.sleep(0.5)  # of the two seconds that its split takes
+        worker.send_signal(signal.SIGSTOP)
+        until = time.monotonic() + PATIENCE_S
+        while psutil.Process(worker.pid).status() != psutil.STATUS_STOPPED:
+            assert time.monotonic() < until
+            time.sleep(0.01)
+        assert not part.exists()
+        assert pipemill.run(wanted).rows == len(TEXTS)
+        before, written = ds.dataset(tmp_path / "out").to_table(), part.stat().st_mtime_ns
+        worker.send_signal(signal.SIGCONT)
+        assert worker.wait(PATIENCE_S) == 0
+    finally:
+        worker.kill()
+        worker.communicate()
+    assert part.stat().st_mtime_ns > written, "it wrote its part once more"
+    assert ds.dataset(tmp_path / "out").to_table().equals(before)
+    assert before["n"].to_pylist() == [n for n in range(len(TEXTS)) if n != 3]
+    assert pipemill.verify(str(tmp_path / "out")).ok
+    assert pipemill.run(wanted).added["splits"] == 0
+
+
+def main(config: str) -> None:
+    """The worker: the first split of a job, as an actor would do it, with no driver over it."""
+    light.install()
+    with open(config) as file:
+        prepared = prepare(build_job(json.load(file), [], {}, {}))
+    split = prepared.plan.splits[0]
+    worker = FusedWorker(prepared.load, prepared.source, prepared.sink)
+    print(split.part, flush=True)
+    (line,) = worker(pa.table({"split": [split.to_json()]})).to_pylist()
+    assert line["error"] is None, line
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

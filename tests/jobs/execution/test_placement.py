@@ -1,0 +1,62 @@
+"""The same job in one process, in one actor, and over three Ray operators."""
+
+from __future__ import annotations
+
+import json
+
+import pyarrow.dataset as ds
+import pytest
+
+import pipemill
+from tests.support import tiny
+from tests.support.tables import same_rows
+
+# One process runs all tests that share a Ray.
+pytestmark = pytest.mark.xdist_group("ray")
+
+
+def test_every_placement_gives_the_same_answers_and_dead_letters(models, tmp_path, ray_session):
+    texts = [f"{text} [MASK]" for text in tiny.texts(150, seed=4, longest=15)]
+    lines = [json.dumps({"n": i, "text": text}) for i, text in enumerate(texts)]
+    lines[3], lines[77], lines[140] = (
+        "{",
+        '{"n": 77, "text": null}',
+        '{"n": 140, "text": "no mask"}',
+    )
+    (tmp_path / "in.jsonl").write_text("\n".join(lines))
+    tables, letters = {}, {}
+    for placement in ("local", "fused", "staged"):
+        out = tmp_path / placement
+        wanted = {
+            "task": "fill-mask",
+            "model": models["fill-mask"],
+            "input": str(tmp_path / "in.jsonl"),
+            "output": {"path": str(out), "rows_per_part": 20},
+            "actors": {"placement": placement, "max": 1},
+        }
+        report = pipemill.run(wanted)
+        assert (report.rows, report.done, report.dead) == (150, 147, 3)
+        if placement == "local":
+            tried = pipemill.retry(wanted)
+            assert tried.added == {"rows": 3, "done": 0, "dead": 3, "splits": 3}
+        tables[placement] = ds.dataset(out).to_table()
+        letters[placement] = ds.dataset(out / "_pipemill/dead-letter").to_table()
+    assert letters["local"]["attempts"].to_pylist() == [2, 2, 2]
+    for placement in ("fused", "staged"):
+        assert same_rows(tables[placement], tables["local"])
+        once = letters[placement].drop_columns("attempts")
+        assert once.equals(letters["local"].drop_columns("attempts"))
+    assert tables["local"]["n"].to_pylist() == [i for i in range(150) if i not in (3, 77, 140)]
+
+
+def test_the_progress_bar_shows_rows_rate_time_left_and_dead_letters(capsys):
+    from pipemill.jobs.execution.progress import Progress
+
+    with Progress("ner", 100) as progress:
+        progress.add(40, 3, 100)
+        progress.bar.refresh()
+    shown = capsys.readouterr().err
+    assert "40/100" in shown
+    assert "3 dead letters" in shown
+    assert "rows/s" in shown
+    assert "<" in shown  # elapsed<left

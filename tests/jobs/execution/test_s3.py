@@ -1,0 +1,255 @@
+"""Inputs and outputs on a real S3 server, which is slow, away, or says no."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import signal
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from pipemill.actors.storage import backoff
+from pipemill.actors.storage.filesystem import open_filesystem, write_atomic
+from pipemill.jobs.cli.app import main
+from pipemill.jobs.output.ledger import Ledger
+
+import pipemill
+from tests.actors.storage.test_file_names import check_names
+from tests.support import light, s3_server
+from tests.support.failing_proxy import Proxy
+
+pytestmark = [
+    pytest.mark.xdist_group("s3"),
+    pytest.mark.skipif(not s3_server.is_installed(), reason="`make test` installs the server"),
+]
+ROWS = 120
+TEXTS = [f"text {n}" if n % 40 else None for n in range(ROWS)]
+DEAD = [n for n in range(ROWS) if TEXTS[n] is None]
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    server = s3_server.Server(tmp_path_factory.mktemp("s3"))
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def bucket(server, monkeypatch, request):
+    """The URL of a new bucket that holds the input."""
+    for name, value in server.environment().items():
+        monkeypatch.setenv(name, value)
+    # The client's own patience comes on top of pipemill's.
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    name = "b" + hashlib.sha256(request.node.name.encode()).hexdigest()[:20]
+    filesystem, _ = open_filesystem("s3://", {})
+    filesystem.mkdir(name)
+    half = ROWS // 2
+    for i, first in enumerate((0, half)):
+        table = pa.table({"n": range(first, first + half), "text": TEXTS[first : first + half]})
+        sink = io.BytesIO()
+        pq.write_table(table, sink, row_group_size=20)
+        filesystem.pipe_file(f"{name}/in/{i}.parquet", sink.getvalue())
+    light.install(monkeypatch)
+    return f"s3://{name}"
+
+
+@pytest.fixture
+def impatient(monkeypatch):
+    monkeypatch.setattr(backoff, "WAITS_S", (0.05, 0.1))
+
+
+def job(bucket, tmp_path, **more):
+    wanted = light.job(tmp_path, [], **more)
+    wanted["input"], wanted["output"]["path"] = f"{bucket}/in", f"{bucket}/out"
+    return wanted
+
+
+def rows_of(bucket) -> list[int]:
+    filesystem, root = open_filesystem(f"{bucket}/out", {})
+    parts = sorted(name for name in filesystem.ls(root, detail=False) if "/part-" in name)
+    return [
+        n
+        for part in parts
+        for n in pq.read_table(io.BytesIO(filesystem.cat_file(part)))["n"].to_pylist()
+    ]
+
+
+def check_rows(bucket):
+    assert rows_of(bucket) == [n for n in range(ROWS) if n not in DEAD]
+
+
+def test_a_job_is_run_resumed_verified_and_tells_no_secret(bucket, tmp_path, capfd):
+    report = pipemill.run(**job(bucket, tmp_path))
+    assert (report.rows, report.dead) == (ROWS, len(DEAD))
+    check_rows(bucket)
+    filesystem, root = open_filesystem(f"{bucket}/out", {})
+    filesystem.rm_file(sorted(filesystem.glob(f"{root}/part-*"))[3])
+    assert pipemill.run(**job(bucket, tmp_path)).added["splits"] == 1
+    check_rows(bucket)
+    assert main(["status", f"{bucket}/out"]) == 0
+    assert main(["verify", f"{bucket}/out"]) == 0
+    told = "".join(capfd.readouterr())
+    stored = b"".join(filesystem.cat_file(path) for path in filesystem.find(root))
+    assert s3_server.SECRET not in told
+    assert s3_server.SECRET.encode() not in stored
+    assert s3_server.KEY.encode() not in stored
+
+
+def test_odd_names_of_objects_and_tables_of_other_formats(bucket, tmp_path):
+    for suffix in ("parquet", "jsonl", "png", "tar"):
+        check_names(f"{bucket}/{suffix}", suffix)
+    filesystem, root = open_filesystem(f"{bucket}/table", {})
+    filesystem.pipe_file(f"{root}/_delta_log/0.json", b"{}")
+    filesystem.pipe_file(f"{root}/day=1/a.parquet", b"?")
+    for path in ("table", "table/day=1", "table/*/a.parquet"):
+        wanted = {**job(bucket, tmp_path), "input": f"{bucket}/{path}"}
+        with pytest.raises(pipemill.ConfigError, match="/table is a Delta Lake table"):
+            pipemill.run(**wanted)
+
+
+def test_options_in_python_take_the_place_of_the_environment(bucket, tmp_path, monkeypatch):
+    options = {
+        "key": s3_server.KEY,
+        "secret": s3_server.SECRET,
+        "endpoint_url": os.environ["AWS_ENDPOINT_URL"],
+    }
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_ENDPOINT_URL"):
+        monkeypatch.delenv(name)
+    wanted = job(bucket, tmp_path)
+    wanted["input"] = {"path": wanted["input"], "storage_options": options}
+    wanted["output"]["storage_options"] = options
+    report = pipemill.run(**wanted)
+    assert report.rows == ROWS
+    filesystem, root = open_filesystem(f"{bucket}/out", options)
+    stored = b"".join(filesystem.cat_file(path) for path in filesystem.find(root))
+    assert s3_server.SECRET.encode() not in stored
+    assert s3_server.SECRET not in repr(pipemill.Job(**{**wanted, "model": {"path": "m"}}))
+
+
+def test_what_the_server_refuses_is_said_without_the_secret(bucket, tmp_path):
+    missing = job("s3://nobucket-nobucket", tmp_path)
+    with pytest.raises(pipemill.ConfigError, match=r"nobucket-nobucket"):
+        pipemill.run(**missing)
+    gone = job(bucket, tmp_path)
+    gone["output"]["path"] = "s3://nobucket-nobucket/out"
+    with pytest.raises(pipemill.ConfigError, match=r"can't write to the output s3://nobucket"):
+        pipemill.run(**gone)
+    wrong = job(bucket, tmp_path)
+    options = {"key": s3_server.KEY, "secret": "wrong-but-secret"}
+    wrong["input"] = {"path": wrong["input"], "storage_options": options}
+    with pytest.raises(pipemill.ConfigError, match=r"signature|Forbidden|denied") as error:
+        pipemill.run(**wrong)
+    assert "wrong-but-secret" not in str(error.value)
+    assert bucket in str(error.value)
+
+
+def test_killed_at_any_moment_the_same_command_ends_with_every_row_once(bucket, tmp_path):
+    wanted = job(bucket, tmp_path, rows_per_part=6)
+    for wait in (2, 5):
+        run = light.start("run", wanted, tmp_path, slow=0.02)
+        filesystem, root = open_filesystem(f"{bucket}/out", {})
+        until = time.monotonic() + 60
+        while len(filesystem.glob(f"{root}/part-*")) < wait:
+            assert run.poll() is None, run.communicate()
+            assert time.monotonic() < until
+        run.send_signal(signal.SIGKILL)
+        run.communicate()
+    assert 0 < len(rows_of(bucket)) < ROWS - len(DEAD)
+    report = pipemill.run(**wanted)
+    assert (report.rows, report.dead) == (ROWS, len(DEAD))
+    check_rows(bucket)
+
+
+@contextmanager
+def away_after_two_parts(bucket, server, then):
+    """Within it the server is stopped in the middle of the run."""
+    filesystem, root = open_filesystem(f"{bucket}/out", {})
+
+    def wait_and_stop():
+        while len(filesystem.glob(f"{root}/part-*")) < 2:
+            time.sleep(0.02)
+        server.stop()
+        then()
+
+    watcher = threading.Thread(target=wait_and_stop, daemon=True)
+    watcher.start()
+    yield
+    watcher.join()
+
+
+def test_a_server_that_is_away_for_a_moment_is_waited_for(server, bucket, tmp_path, monkeypatch):
+    monkeypatch.setenv("LIGHT_SLOW", "0.02")
+    with away_after_two_parts(bucket, server, lambda: (time.sleep(2), server.start())):
+        report = pipemill.run(**job(bucket, tmp_path))
+    assert (report.rows, report.dead) == (ROWS, len(DEAD))
+    check_rows(bucket)
+
+
+def test_one_that_stays_away_ends_the_run_which_resumes(
+    server, bucket, tmp_path, monkeypatch, impatient
+):
+    monkeypatch.setenv("LIGHT_SLOW", "0.02")
+    with (
+        away_after_two_parts(bucket, server, lambda: None),
+        pytest.raises(pipemill.RunError, match=r"run again to do the others") as error,
+    ):
+        pipemill.run(**job(bucket, tmp_path))
+    server.start()
+    assert "can't be reached, tried 3 times" in str(error.value)
+    monkeypatch.delenv("LIGHT_SLOW")
+    before = len(rows_of(bucket))
+    report = pipemill.run(**job(bucket, tmp_path))
+    assert report.added["done"] == ROWS - len(DEAD) - before
+    check_rows(bucket)
+
+
+@pytest.mark.parametrize("status", [500, 503, 0])
+def test_a_server_that_fails_in_between_is_asked_again(server, bucket, tmp_path, impatient, status):
+    """Reads and writes alike, more often than the client tries by itself."""
+
+    def rule(method, path, times):
+        part = (
+            method == "PUT"
+            and "/out/part-" in path
+            and int(path.removesuffix(".parquet")[-1], 16) % 2
+        )
+        read = method == "GET" and "/in/" in path
+        return status if (part or read) and times < 2 else None
+
+    with Proxy(server.endpoint, rule) as proxy:
+        options = {"endpoint_url": proxy.endpoint}
+        options["config_kwargs"] = {"retries": {"mode": "standard", "total_max_attempts": 1}}
+        wanted = job(bucket, tmp_path)
+        wanted["input"] = {"path": wanted["input"], "storage_options": options}
+        wanted["output"]["storage_options"] = options
+        report = pipemill.run(**wanted)
+    assert (report.rows, report.dead) == (ROWS, len(DEAD))
+    assert proxy.failed >= 4
+    check_rows(bucket)
+
+
+def test_1500_parts_are_listed(bucket, tmp_path):
+    """More than one page of a listing holds."""
+    filesystem, root = open_filesystem(f"{bucket}/many", {})
+    names = [f"part-{n:08d}-aaaaaaaaaaaa.parquet" for n in range(1500)]
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(lambda name: filesystem.pipe_file(f"{root}/{name}", b"x"), names))
+    assert Ledger(f"{bucket}/many", {}).parts() == set(names)
+
+
+def test_a_large_part_is_uploaded_in_pieces_and_whole(bucket):
+    filesystem, root = open_filesystem(f"{bucket}/large", {})
+    data = os.urandom(120 * 2**20)
+    write_atomic(filesystem, f"{root}/part", data)
+    read = filesystem.cat_file(f"{root}/part")
+    assert hashlib.sha256(read).digest() == hashlib.sha256(data).digest()
+    assert json.dumps(filesystem.info(f"{root}/part")["ETag"]).count("-") == 1, "one piece only"

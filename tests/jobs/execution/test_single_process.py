@@ -1,0 +1,194 @@
+"""Small inputs are done by one process, without Ray."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import pyarrow as pa
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+import pytest
+from pipemill.actors.output.part_writer import PartSink
+from pipemill.actors.sources import open_source
+from pipemill.actors.sources.split_size import SplitRange
+from pipemill.jobs.config.job import ActorsSection
+from pipemill.jobs.execution import single_process
+from pipemill.jobs.execution.single_process import is_small, work_without_ray
+from pipemill.jobs.output.split_plan import Plan, Split
+from pipemill.jobs.planning.find_inputs import list_files
+
+import pipemill
+from tests.support import tiny
+from tests.support.processes import kill_marked, marked, marked_environment
+from tests.support.run_on_raylets import LoadSlow
+from tests.support.tables import same_rows
+
+
+@pytest.fixture
+def alone(monkeypatch, tmp_path):
+    """No Ray that could be joined."""
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path / "ray"))
+    monkeypatch.setattr("pipemill.jobs.execution.ray_cluster._is_connected", lambda: False)
+
+
+def split(rows: int | None, size: int = 1000) -> Split:
+    return Split(0, "in.jsonl", size, "v", 0, size if rows is None else rows, rows)
+
+
+@pytest.mark.parametrize(
+    ("splits", "actors", "small"),
+    [
+        ([split(40)], {}, True),
+        ([split(None)], {}, True),
+        ([split(40)], {"max": 4, "num_cpus": 2}, True),
+        ([split(40)], {"placement": "fused"}, False),
+        ([split(40)], {"num_gpus": 0.5}, False),
+        ([split(40)], {"min": 2}, False),
+        ([split(600)] * 2, {}, False),
+        ([split(40, 2**30)], {}, False),
+        ([split(None, 2**22)], {}, False),
+    ],
+)
+def test_what_is_small(alone, splits, actors, small):
+    assert is_small(ActorsSection(**actors), splits) == small
+
+
+def test_a_ray_that_runs_is_used_unless_the_job_wants_its_own(alone, monkeypatch, tmp_path):
+    (tmp_path / "ray/ray").mkdir(parents=True)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        (tmp_path / "ray/ray/ray_current_cluster").write_text(address)
+        assert not is_small(ActorsSection(), [split(40)])
+        assert is_small(ActorsSection(cluster="local"), [split(40)])
+    assert is_small(ActorsSection(), [split(40)])
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    assert not is_small(ActorsSection(), [split(40)])
+    assert is_small(ActorsSection(cluster="local"), [split(40)])
+    monkeypatch.setattr("pipemill.jobs.execution.ray_cluster._is_connected", lambda: True)
+    assert not is_small(ActorsSection(cluster="local"), [split(40)])
+
+
+@pytest.mark.parametrize(
+    ("remaining", "load_s", "splits", "actors", "ray"),
+    [
+        (10, 2, 9, {}, False),
+        (20, 2, 9, {}, True),  # 8 + 2 + 20 / 4 s with Ray
+        (20, 9, 9, {}, False),
+        (1000, 2, 1, {}, False),
+        (1000, 2, 9, {"max": 1}, False),
+        (1000, 2, 9, {"num_cpus": 4}, False),
+        (1000, 2, 9, {"num_cpus": 2}, True),
+    ],
+)
+def test_when_ray_is_sooner(monkeypatch, remaining, load_s, splits, actors, ray):
+    monkeypatch.setattr("os.cpu_count", lambda: 4)
+    assert single_process._ray_is_sooner(remaining, load_s, splits, ActorsSection(**actors)) == ray
+
+
+def test_what_takes_longer_is_left_to_ray(monkeypatch, tmp_path):
+    """Every split takes 0.4 s, and Ray costs nothing here."""
+    monkeypatch.setattr("os.cpu_count", lambda: 8)
+    monkeypatch.setattr(single_process, "_WATCHED_S", 1.0)
+    monkeypatch.setattr(single_process, "_RAY_S", -10.0)
+    schema = pa.schema([("n", pa.int64()), ("text", pa.string())])
+    rows = pa.table({"n": range(100), "text": [f"row {n}" for n in range(100)]}, schema)
+    pq.write_table(rows, tmp_path / "in.parquet")
+    file = list_files(str(tmp_path / "in.parquet"), "auto", {}, "/nowhere")[0][0]
+    plan = Plan("parquet", schema)
+    plan.add(SplitRange(file, i, i + 5, 5) for i in range(0, 100, 5))
+    sink = PartSink(str(tmp_path / "out"), {}, ["n", "text"], "dead_letter", {})
+    work = work_without_ray(
+        plan.splits, LoadSlow(), open_source("parquet", {}, schema), sink, ActorsSection()
+    )
+    lines = []
+    try:
+        while True:
+            lines.append(next(work))
+    except StopIteration as end:
+        left = end.value
+    assert 1 <= len(lines) < 10  # for a second, or more where the machine is busy
+    assert [json.loads(line["split"])["number"] for line in lines] == list(range(len(lines)))
+    assert left == plan.splits[len(lines) :]
+    table = ds.dataset(tmp_path / "out").to_table()
+    assert table["n"].to_pylist() == list(range(5 * len(lines)))
+
+
+def start(folder, model: str, name: str, *settings: str):
+    """The command, without a Ray that could be joined."""
+    mark, environment = marked_environment()
+    environment.pop("RAY_ADDRESS", None)
+    (folder / "ray").mkdir(exist_ok=True)
+    more = ["output.rows_per_part=10", *settings]
+    process = subprocess.Popen(
+        [
+            sys.executable, "-m", "pipemill.jobs.run", "--task", "text-classification",
+            "--model", model, "--input", str(folder / "in.parquet"),
+            "--output", str(folder / name), *(w for setting in more for w in ("--set", setting)),
+        ],
+        env={**environment, "RAY_TMPDIR": str(folder / "ray")},
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    return mark, process
+
+
+def test_forty_rows_need_no_ray_and_get_the_same_answers(models, tmp_path):
+    texts = [*tiny.texts(39, seed=3, longest=30), None]
+    pq.write_table(pa.table({"n": range(40), "text": texts}), tmp_path / "in.parquet")
+    model = models["text-classification"]
+    _, process = start(tmp_path, model, "out")
+    stdout, stderr = process.communicate(timeout=120)
+    assert process.returncode == 0, stderr
+    report = json.loads(stdout.splitlines()[-1])
+    assert (report["done"], report["dead"], report["splits"]) == (39, 1, 4)
+    assert "loading the model" in stderr
+    assert "starting Ray" not in stderr
+    assert os.listdir(tmp_path / "ray") == []
+    assert os.listdir(tmp_path / "out/_pipemill/attempts") == []
+    pipemill.run(
+        task="text-classification",
+        model=model,
+        input=str(tmp_path / "in.parquet"),
+        output={"path": str(tmp_path / "again"), "rows_per_part": 10},
+        actors={"placement": "local"},
+    )
+    table = ds.dataset(tmp_path / "out").to_table()
+    assert table["n"].to_pylist() == list(range(39))
+    assert same_rows(ds.dataset(tmp_path / "again").to_table(), table)
+
+
+def test_it_is_interrupted_like_any_run_and_goes_on(models, tmp_path):
+    texts = tiny.texts(400, seed=3, longest=60)
+    pq.write_table(pa.table({"n": range(400), "text": texts}), tmp_path / "in.parquet")
+    slowly = "batching.max_tokens=1"
+    mark, process = start(tmp_path, models["text-classification"], "out", slowly)
+    try:
+        until = time.monotonic() + 120
+        while len(list((tmp_path / "out").glob("part-*"))) < 2:
+            assert process.poll() is None
+            assert time.monotonic() < until
+            time.sleep(0.02)
+        process.send_signal(signal.SIGINT)
+        stdout, stderr = process.communicate(timeout=60)
+        assert process.returncode == 130
+        assert "{" not in stdout
+        assert stderr.strip().splitlines()[-1] == "pipemill: interrupted; run again to resume"
+        assert "Traceback" not in stderr
+        assert marked(mark) == []
+    finally:
+        kill_marked(mark)
+    assert os.listdir(tmp_path / "out/_pipemill/attempts") == []
+    done = len(list((tmp_path / "out").glob("part-*")))
+    assert done < 40
+    _, process = start(tmp_path, models["text-classification"], "out", slowly)
+    stdout, stderr = process.communicate(timeout=120)
+    report = json.loads(stdout.splitlines()[-1])
+    assert (report["rows"], report["added"]["splits"]) == (400, 40 - done)
+    assert f"{10 * done}/400" in stderr or "400/400" in stderr
+    assert ds.dataset(tmp_path / "out").to_table()["n"].to_pylist() == list(range(400))

@@ -1,0 +1,383 @@
+"""A model that can't be loaded, or does not fit the task, is refused before a run begins."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+import pipemill
+from tests.support import tiny
+from tests.support.hub_server import hub
+
+
+@pytest.fixture
+def folder(models, tmp_path):
+    return Path(shutil.copytree(models["text-classification"], tmp_path / "model"))
+
+
+PARAMETERS = {
+    "question-answering": {"question": "who?"},
+    "zero-shot-classification": {"candidate_labels": ["a", "b"]},
+}
+
+
+def run(tmp_path, model, task="text-classification", column="text", **more):
+    if not (tmp_path / "in.parquet").exists():
+        pq.write_table(pa.table({column: ["a mill", "the red river"]}), tmp_path / "in.parquet")
+    return pipemill.run(
+        task=task,
+        model={"path": str(model), **more},
+        input=str(tmp_path / "in.parquet"),
+        output=str(tmp_path / "out"),
+        actors={"placement": "local"},
+        parameters=PARAMETERS.get(task, {}),
+    )
+
+
+def cut_off(folder):
+    file = folder / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-100])
+
+
+def cut_in_header(folder):
+    file = folder / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:60])
+
+
+def no_weights(folder):
+    (folder / "model.safetensors").unlink()
+
+
+def only_onnx(folder):
+    no_weights(folder)
+    (folder / "onnx").mkdir()
+    (folder / "onnx/model.onnx").write_bytes(b"x")
+
+
+def pointer(folder):
+    (folder / "model.safetensors").write_text(
+        "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 440449768\n"
+    )
+
+
+def pointer_for_words(folder):
+    (folder / "tokenizer.json").write_text(
+        "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 466062\n"
+    )
+
+
+def sharded(folder):
+    model = AutoModelForSequenceClassification.from_pretrained(folder)
+    no_weights(folder)
+    model.save_pretrained(folder, max_shard_size="40KB")
+    assert len(list(folder.glob("model-*.safetensors"))) > 1
+
+
+def missing_shard(folder):
+    sharded(folder)
+    min(folder.glob("model-*.safetensors")).unlink()
+
+
+def broken_index(folder):
+    sharded(folder)
+    (folder / "model.safetensors.index.json").write_text('{"metadata": {}}')
+
+
+def web_page(folder):
+    (folder / "model.safetensors").write_text("<!DOCTYPE html><title>404</title>" * 100)
+
+
+def broken_config(folder):
+    (folder / "config.json").write_text('{"model_type": "bert",')
+
+
+def listed_config(folder):
+    (folder / "config.json").write_text("[1, 2]")
+
+
+def adapter(folder):
+    (folder / "config.json").unlink()
+    (folder / "adapter_config.json").write_text('{"base_model_name_or_path": "org/base"}')
+
+
+def quantized(folder):
+    config = json.loads((folder / "config.json").read_text())
+    config["quantization_config"] = {"quant_method": "awq", "bits": 4}
+    (folder / "config.json").write_text(json.dumps(config))
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (cut_off, r"model\.safetensors is cut off: it has [\d,]+ bytes, and its header says"),
+        (cut_in_header, r"model\.safetensors \(60 bytes\) is not a safetensors file, or is cut"),
+        (web_page, r"model\.safetensors .*is not a safetensors file"),
+        (no_weights, r"model holds no weights \(looked for model\.safetensors.*it has config\.js"),
+        (only_onnx, r"no weights.*only onnx/model\.onnx \(ONNX\), which pipemill can't run"),
+        (pointer, r"model\.safetensors is a Git LFS pointer.*git lfs pull"),
+        (pointer_for_words, r"tokenizer\.json is a Git LFS pointer.*git lfs pull"),
+        (missing_shard, r"1 of \d+ weight files that .*index\.json lists are missing \(model-0"),
+        (broken_index, r"index\.json is not an index of shards"),
+        (broken_config, r"config\.json is not JSON"),
+        (listed_config, r"config\.json holds no keys"),
+        (adapter, r"it is a PEFT adapter of org/base, not a model: merge the two"),
+        (quantized, r"quantized with awq.*accelerate and gptqmodel can't be imported here.*pip in"),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_files_that_cannot_be_loaded_are_named(folder, tmp_path, damage, said):
+    damage(folder)
+    with pytest.raises(pipemill.ConfigError, match=said):
+        run(tmp_path, folder)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_file_in_place_of_the_folder_is_named(folder, tmp_path):
+    with pytest.raises(
+        pipemill.ConfigError, match=r"model\.safetensors is a file: name the folder"
+    ):
+        run(tmp_path, folder / "model.safetensors")
+
+
+def test_shards_are_read(folder, models, tmp_path):
+    sharded(folder)
+    assert run(tmp_path, folder).done == 2
+
+
+@pytest.mark.parametrize(
+    ("task", "model", "lacks"),
+    [
+        ("text-classification", "fill-mask", r"classifier\.weight"),
+        ("text-classification", "feature-extraction", r"classifier\.weight"),
+        ("token-classification", "feature-extraction", r"classifier\.weight"),
+        ("question-answering", "text-classification", r"qa_outputs\.weight"),
+        ("fill-mask", "feature-extraction", r"cls\.predictions"),
+        ("zero-shot-classification", "feature-extraction", r"classifier\.weight"),
+    ],
+)
+def test_a_model_without_the_tasks_head_is_refused(models, tmp_path, task, model, lacks):
+    column = "context" if task == "question-answering" else "text"
+    message = rf"lacks weights of Bert\w+: {lacks}.*model\.allow_missing"
+    with pytest.raises(pipemill.ConfigError, match=message):
+        run(tmp_path, models[model], task, column)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_head_of_the_same_names_for_another_task_is_refused(models, tmp_path):
+    message = r"BertForSequenceClassification.*token-classification needs a BertForTokenClassif"
+    with pytest.raises(pipemill.ConfigError, match=message):
+        run(tmp_path, models["text-classification"], "token-classification")
+
+
+def rename(folder, change):
+    weights = load_file(folder / "model.safetensors")
+    save_file({change(k): v for k, v in weights.items() if change(k)}, folder / "model.safetensors")
+
+
+def test_weights_under_another_prefix_are_refused(folder, tmp_path):
+    rename(folder, lambda name: f"module.{name}")
+    with pytest.raises(pipemill.ConfigError, match=r"lacks weights .*it has module\.bert\."):
+        run(tmp_path, folder)
+
+
+def test_one_missing_layer_is_refused(folder, tmp_path):
+    rename(folder, lambda name: None if "layer.1.attention.self.query.weight" in name else name)
+    with pytest.raises(pipemill.ConfigError, match=r"layer\.1\.attention\.self\.query\.weight"):
+        run(tmp_path, folder)
+
+
+def test_missing_weights_are_random_numbers_if_that_is_meant(models, tmp_path):
+    report = run(tmp_path, models["feature-extraction"], allow_missing=True)
+    assert report.done == 2
+
+
+def test_a_config_of_another_size_is_refused(folder, tmp_path):
+    config = json.loads((folder / "config.json").read_text())
+    labels = {str(i): f"label{i}" for i in range(7)}
+    config |= {"id2label": labels, "label2id": {v: int(k) for k, v in labels.items()}}
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(pipemill.ConfigError, match=r"classifier.* has the shape \(4.*needs \(7"):
+        run(tmp_path, folder)
+
+
+def test_a_model_that_the_task_has_no_class_for_is_refused(models, tmp_path):
+    with pytest.raises(
+        pipemill.ConfigError,
+        match=r"holds ViT\w+ \(model_type vit\), which can't do text-classification",
+    ):
+        run(tmp_path, models["image-classification"])
+
+
+def test_a_kind_of_model_that_transformers_does_not_know_is_refused(folder, tmp_path):
+    (folder / "config.json").write_text('{"model_type": "no-such-architecture"}')
+    with pytest.raises(pipemill.ConfigError, match="no-such-architecture"):
+        run(tmp_path, folder)
+
+
+def test_a_folder_without_a_vocabulary_is_refused(folder, tmp_path):
+    for file in folder.iterdir():
+        if file.name not in ("config.json", "model.safetensors"):
+            file.unlink()
+    with pytest.raises(
+        pipemill.ConfigError, match=r"no vocabulary for its tokenizer \(looked for .*tokenizer\.js"
+    ):
+        run(tmp_path, folder)
+
+
+def with_words(folder, count):
+    """A tokenizer of so many words beside the special tokens."""
+    words = tiny.tokenizer()
+    state = json.loads(words.backend_tokenizer.to_str())
+    kept = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *(f"word{i}" for i in range(count))]
+    state["model"]["vocab"] = {token: i for i, token in enumerate(kept)}
+    path = folder / "tokenizer.json"
+    path.write_text(json.dumps(state))
+
+
+def test_a_vocabulary_of_another_model_is_refused(folder, tmp_path):
+    with_words(folder, 4)
+    with pytest.raises(
+        pipemill.ConfigError, match=r"has 9 tokens, and the model's embedding table"
+    ):
+        run(tmp_path, folder)
+    with_words(folder, 1000)
+    with pytest.raises(
+        pipemill.ConfigError, match=r"of their ids are beyond the model's embedding"
+    ):
+        run(tmp_path, folder)
+
+
+def test_vectors_need_no_pooler(models, tmp_path):
+    """A masked-language model has none, and no vector is made of it."""
+    assert run(tmp_path, models["fill-mask"], "feature-extraction").done == 2
+
+
+def test_the_driver_of_a_run_on_ray_says_the_same_without_torch(models, tmp_path):
+    pq.write_table(pa.table({"text": ["a mill"]}), tmp_path / "in.parquet")
+    code = (
+        "import sys, pipemill\n"
+        "try:\n"
+        f"    pipemill.run(task='text-classification', model={models['fill-mask']!r},"
+        f" input={str(tmp_path / 'in.parquet')!r}, output={str(tmp_path / 'out')!r},"
+        " actors={'placement': 'fused'})\n"
+        "except pipemill.ConfigError as error:\n"
+        "    import ray\n"
+        "    print(error, ray.is_initialized(), 'torch' in sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "classifier.weight" in done.stdout
+    assert done.stdout.endswith("False False\n")
+
+
+def test_a_worker_refuses_random_weights_by_itself(models):
+    """Of a Hub's model the driver may not have the files."""
+    from pipemill.pipelines.loading.model import Model
+
+    with pytest.raises(ValueError, match=r"lacks weights of BertForSequenceClassification: class"):
+        Model(path=models["fill-mask"]).load("text-classification")
+    loaded = Model(path=models["fill-mask"], allow_missing=True).load("text-classification")
+    assert loaded.model.classifier.weight.shape == torch.Size([2, 32])
+
+
+def test_a_hub_name_without_a_network_is_said_at_once(tmp_path):
+    pq.write_table(pa.table({"text": ["a mill"]}), tmp_path / "in.parquet")
+    arguments = "run --task text-classification --input in.parquet --output out --model".split()
+    started = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-m", "pipemill.jobs.cli.app", *arguments, "org/no-such-model"],
+        cwd=tmp_path,
+        env={
+            **{k: v for k, v in os.environ.items() if k != "HF_HUB_OFFLINE"},
+            "HF_ENDPOINT": "http://127.0.0.1:9",
+            "PYTHONPATH": str(Path(pipemill.__file__).parent.parent),
+        },
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2
+    assert "no model 'org/no-such-model'" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert time.monotonic() - started < 20
+
+
+def test_pickled_weights_are_checked_too(models, tmp_path):
+    folder = Path(shutil.copytree(models["fill-mask"], tmp_path / "model"))
+    torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(pipemill.ConfigError, match=r"lacks weights.*classifier\.weight"):
+        run(tmp_path, folder, use_safetensors=False)
+
+
+def run_from_hub(repositories, names, tmp_path):
+    """Of each name the exit status, stderr, and which files were fetched."""
+    pq.write_table(pa.table({"text": ["a mill"]}), tmp_path / "in.parquet")
+    found = {}
+    with hub(repositories) as (url, asked):
+        env = {**os.environ, "HF_ENDPOINT": url, "HF_HOME": str(tmp_path / "hf")}
+        env["PYTHONPATH"] = str(Path(pipemill.__file__).parent.parent)
+        env.pop("HF_HUB_OFFLINE")
+        for name in names:
+            asked.clear()
+            arguments = (
+                f"run --task text-classification --input in.parquet --model {name} "
+                f"--output {name.replace('/', '-')} --set actors.placement=local"
+            )
+            done = subprocess.run(
+                [sys.executable, "-m", "pipemill.jobs.cli.app", *arguments.split()],
+                cwd=tmp_path,
+                env=env,
+                capture_output=True,
+                text=True,
+            )
+            found[name] = (done.returncode, done.stderr, list(asked))
+    return found
+
+
+def test_a_model_on_the_hub_is_checked_by_its_header(models, tmp_path):
+    repositories = {
+        "org/good": Path(models["text-classification"]),
+        "org/headless": Path(models["fill-mask"]),
+    }
+    found = run_from_hub(repositories, ["org/headless", "org/none", "org/good"], tmp_path)
+    status, stderr, asked = found["org/headless"]
+    assert status == 2
+    assert "pipemill: org/headless: the checkpoint lacks weights" in stderr
+    assert "config.json" in asked
+    assert [a for a in asked if "safetensors" in a] == ["model.safetensors bytes=0-100000"]
+    status, stderr, asked = found["org/none"]
+    assert (status, asked) == (2, [])
+    assert "the Hub has no model of that name (for a private one, set HF_TOKEN)" in stderr
+    assert found["org/good"][0] == 0
+    assert ds.dataset(tmp_path / "org-good").count_rows() == 1
+
+
+def test_an_old_output_goes_on_without_another_look(folder, tmp_path):
+    """What has parts was checked when it began."""
+    assert run(tmp_path, folder).done == 2
+    assert ds.dataset(tmp_path / "out").count_rows() == 2
+    assert run(tmp_path, folder).added["splits"] == 0
+
+
+def test_a_row_with_a_token_that_the_model_does_not_know_is_a_dead_letter(folder, tmp_path):
+    """BART's <mask> is such a token: all other rows are answered."""
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.add_tokens(["zebra"])
+    tokenizer.save_pretrained(folder)
+    texts = pa.table({"text": ["a mill", "the zebra river", "wheat"]})
+    pq.write_table(texts, tmp_path / "in.parquet")
+    report = run(tmp_path, folder)
+    assert (report.done, report.dead) == (2, 1)
+    assert "beyond the model's embedding table" in report.dead_letters[0]["message"]

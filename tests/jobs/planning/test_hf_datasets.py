@@ -1,0 +1,146 @@
+"""Objects of the `datasets` library given as the input."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+import pytest
+from pipemill.jobs.config.load import build_job
+from pipemill.jobs.output.ledger import Ledger
+from pipemill.jobs.planning.stored_dataset import with_stored_dataset
+
+import pipemill
+from tests.support import tiny
+from tests.support.splits import plan, read, rows
+
+datasets = pytest.importorskip("datasets")
+
+
+def text(count=60):
+    return datasets.Dataset.from_dict({"id": list(range(count)), "text": tiny.texts(count, 3, 20)})
+
+
+def job(models, dataset, output, **more):
+    return {
+        "task": "text-classification",
+        "model": models["text-classification"],
+        "input": dataset,
+        "output": {"path": str(output), "rows_per_part": 16},
+        "actors": {"placement": "local"},
+        **more,
+    }
+
+
+def stored(dataset, output):
+    """The Parquet files that a dataset becomes."""
+    made = build_job(None, [], {}, {"task": "t", "model": "m", "input": dataset, "output": "o"})
+    return with_stored_dataset(made, Ledger(str(output), {})).input.path
+
+
+def test_a_dataset_is_input_in_its_own_order_and_resumes(models, tmp_path):
+    chosen = text().shuffle(seed=1).filter(lambda row: row["id"] % 2 == 0).select(range(25))
+    report = pipemill.run(**job(models, chosen, tmp_path / "out"))
+    assert (report.rows, report.splits) == (25, 2)
+    table = ds.dataset(tmp_path / "out").to_table()
+    assert table["id"].to_pylist() == chosen["id"][:]
+    assert table["text"].to_pylist() == chosen["text"][:]
+    record = json.loads((tmp_path / "out/_pipemill/job.json").read_text())
+    assert chosen._fingerprint in record["job"]["input"]["path"]
+    assert record["decides"]["input.dataset"] == chosen._fingerprint
+    kept = {p: p.stat().st_mtime_ns for p in tmp_path.glob("out/_pipemill/input/*/*")}
+    min((tmp_path / "out").glob("part-*")).unlink()
+    again = {**job(models, None, tmp_path / "out"), "input": {"path": chosen}}
+    assert pipemill.run(again).added["rows"] == 12
+    assert {p: p.stat().st_mtime_ns for p in tmp_path.glob("out/_pipemill/input/*/*")} == kept
+
+
+def test_another_dataset_is_refused_and_so_are_files_in_its_place(models, tmp_path):
+    pipemill.run(**job(models, text(), tmp_path / "out"))
+    with pytest.raises(pipemill.ConfigError, match=r"input\.dataset \('.*' then, '.*' now\)"):
+        pipemill.run(**job(models, text(61), tmp_path / "out"))
+    pq.write_table(text().data.table, tmp_path / "in.parquet")
+    with pytest.raises(pipemill.ConfigError, match=r"input\.dataset \('.*' then, None now\)"):
+        pipemill.run(**job(models, str(tmp_path / "in.parquet"), tmp_path / "out"))
+
+
+def test_settings_and_a_ready_job_keep_the_dataset(models, tmp_path):
+    made = pipemill.Job(**job(models, text(), tmp_path / "out"))
+    assert pipemill.run(made, settings=["input.limit=7"]).rows == 7
+
+
+def test_what_is_no_plain_dataset_is_refused(models, tmp_path):
+    ones = text(5)
+    for wrong, message in [
+        (datasets.DatasetDict(train=ones, test=ones), r"several splits \(train, test\).*'train'"),
+        (ones.to_iterable_dataset(), "IterableDataset has no fixed rows"),
+        (ones["text"], "a Column is no datasets.Dataset"),
+    ]:
+        for given in (wrong, {"path": wrong}):
+            with pytest.raises(pipemill.ConfigError, match=f"'input.path' in the job: .*{message}"):
+                pipemill.run(**job(models, given, tmp_path / "out"))
+
+
+def test_a_transform_is_refused_and_a_format_changes_no_value(models, tmp_path):
+    def louder(rows):
+        return {"text": [text.upper() for text in rows["text"]]}
+
+    made = text(3)
+    changed = text(3)
+    changed.set_transform(louder)
+    for given in (made.with_transform(louder), changed, made.with_transform(louder).select([1])):
+        with pytest.raises(pipemill.ConfigError, match=r"has a transform .*dataset\.map"):
+            pipemill.run(**job(models, given, tmp_path / "out"))
+    for kind in ("numpy", "torch", "pandas", "arrow"):
+        folder = stored(made.with_format(kind), tmp_path / kind)
+        assert [row["text"] for row in rows(read(plan(folder)))] == made["text"][:]
+
+
+def test_files_are_stored_as_they_are_and_never_decoded(tmp_path):
+    from PIL import Image
+
+    paths = []
+    for i in range(120):
+        paths.append(str(tmp_path / f"{i}.png"))
+        Image.new("RGB", (4, 4), (i, 0, 0)).save(paths[-1])
+    (tmp_path / "7.png").write_bytes(b"no picture")
+    made = datasets.Dataset.from_dict({"image": paths, "n": range(120)})
+    made = made.cast_column("image", datasets.Image()).select(range(119, -1, -1))
+    folder = stored(made, tmp_path / "out")
+    got = rows(read(plan(folder)))
+    assert [row["n"] for row in got] == list(range(119, -1, -1))
+    for row in got:
+        with open(tmp_path / f"{row['n']}.png", "rb") as file:
+            assert row["image"]["bytes"] == file.read()
+    (tmp_path / "3.png").unlink()
+    with pytest.raises(pipemill.ConfigError, match=r"rows 100 to 120 .*FileNotFoundError.*3\.png"):
+        stored(made, tmp_path / "other")
+
+
+def test_an_interrupted_store_is_written_again_and_shards_are_small(tmp_path, monkeypatch):
+    monkeypatch.setattr("pipemill.jobs.planning.stored_dataset._SHARD_BYTES", 1000)
+    monkeypatch.setattr("pipemill.jobs.planning.stored_dataset._ROWS", 10)
+    made = text().with_format("numpy", columns=["id"])
+    folder = stored(made, tmp_path / "out")
+    files = sorted((tmp_path / "out").glob("_pipemill/input/*/*.parquet"))
+    assert len(files) > 2
+    (tmp_path / folder / "_complete.json").unlink()
+    files[1].write_bytes(b"half")
+    assert stored(made, tmp_path / "out") == folder
+    got = rows(read(plan(folder)))
+    assert [row["id"] for row in got] == list(range(60))
+    assert [row["text"] for row in got] == text()["text"][:]
+
+
+def test_without_a_dataset_the_library_is_not_imported(tmp_path):
+    code = (
+        "import sys, pipemill\n"
+        "from pipemill.jobs import config, prepare\n"
+        "config.build_job(None, [], {}, dict(task='t', model='m', input='i', output='o'))\n"
+        "print('datasets' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"

@@ -1,0 +1,203 @@
+"""Tasks that write, one row at a time against plain `transformers.pipeline`.
+
+The tasks that transformers 5 removed are compared with the answers of 4.57.6 (tests/references).
+"""
+
+from __future__ import annotations
+
+import json
+from functools import lru_cache
+
+import pyarrow as pa
+import pytest
+import transformers
+
+from tests.support import tiny
+from tests.support.restored_cases import REFERENCES
+from tests.support.row_by_row import assert_rows, run
+
+TEXTS = [tiny.sentence(words, words) for words in (1, 9, 3, 9, 30)] + ["日本 ! \x00", "mill"]
+CHATS = [
+    [{"role": "user", "content": "the mill ?"}],
+    [
+        {"role": "system", "content": "be quick"},
+        {"role": "user", "content": tiny.sentence(20, 1)},
+        {"role": "assistant", "content": "it is ."},
+        {"role": "user", "content": "and Anna ?"},
+    ],
+    [{"role": "user", "content": "is it warm ?"}, {"role": "assistant", "content": "the bread"}],
+]
+SHORT = {"max_new_tokens": 6, "do_sample": False}
+
+
+@lru_cache(maxsize=4)
+def plain(task, model):
+    return transformers.pipeline(task, model=model, device="cpu")
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {"do_sample": False},
+        {**SHORT, "return_full_text": False},
+        {"generate_kwargs": {**SHORT, "num_beams": 2}},
+        {**SHORT, "max_new_tokens": 12, "stop_sequence": "r"},
+        {**SHORT, "prefix": "to Berlin : ", "handle_long_generation": "hole"},
+    ],
+)
+def test_text_generation(models, parameters):
+    task = "text-generation"
+    truth = plain(task, models[task])
+    given = {**parameters, **parameters.get("generate_kwargs", {})}
+    given.pop("generate_kwargs", None)
+    expected = [{"generated_text": truth(t, **given)[0]["generated_text"]} for t in TEXTS]
+    assert_rows(run(task, models[task], {"text": TEXTS}, parameters), expected, 6)
+
+
+def test_what_is_sampled_is_the_same_in_every_run_and_every_micro_batch(models):
+    import torch
+
+    def sampled(**parameters):
+        return run("text-generation", models["text-generation"], {"text": TEXTS}, parameters)
+
+    batch = sampled(max_new_tokens=6)
+    before = torch.random.get_rng_state()
+    again = sampled(max_new_tokens=6)
+    assert torch.equal(before, torch.random.get_rng_state()), "the process has its own numbers"
+    assert batch.results.equals(again.results)
+    assert not batch.results.equals(sampled(**SHORT).results)
+    found = [one["generated_text"] for one in batch.results.to_pylist()]
+    assert len(set(found)) == len(set(TEXTS))
+
+
+def test_several_sequences_of_a_text(models):
+    task, parameters = "text-generation", {**SHORT, "num_beams": 3, "num_return_sequences": 2}
+    truth = plain(task, models[task])
+    batch = run(task, models[task], {"text": TEXTS}, parameters)
+    expected = [
+        {"generated_texts": [one["generated_text"] for one in truth(t, **parameters)]}
+        for t in TEXTS
+    ]
+    assert all(len(set(one["generated_texts"])) == 2 for one in expected)
+    assert_rows(batch, expected, 6)
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+@pytest.mark.parametrize("parameters", [SHORT, {**SHORT, "return_full_text": False}])
+def test_chats(models, parameters, as_json):
+    task = "text-generation"
+    truth = plain(task, models[task])
+    chats = [json.dumps(chat) for chat in CHATS] if as_json else CHATS
+    batch = run(task, models[task], {"messages": chats}, parameters)
+    expected = []
+    for chat in CHATS:
+        whole = truth(chat, **SHORT)[0]["generated_text"]
+        expected.append({"generated_text": whole[-1]["content"], "messages": whole})
+        if not parameters.get("return_full_text", True):
+            expected[-1]["generated_text"] = truth(chat, **parameters)[0]["generated_text"]
+    assert_rows(batch, expected)
+
+
+def test_chats_and_texts_in_one_input_and_rows_with_neither(models):
+    task = "text-generation"
+    truth = plain(task, models[task])
+    bad = [{"role": "user", "content": None}]
+    chats = [None, json.dumps(CHATS[0]), None, json.dumps(bad), "no chat"]
+    columns = {"text": [TEXTS[0], None, None, None, None], "messages": chats}
+    batch = run(task, models[task], columns, SHORT)
+    chat = truth(CHATS[0], **SHORT)[0]["generated_text"]
+    empty = truth([{"role": "user", "content": None}], **SHORT)[0]["generated_text"]
+    text = truth(TEXTS[0], **SHORT)[0]["generated_text"]
+    assert_rows(
+        batch,
+        [
+            {"generated_text": text, "messages": None},
+            {"generated_text": chat[-1]["content"], "messages": chat},
+            "expand",
+            {
+                "generated_text": empty[-1]["content"],
+                "messages": [{"role": "user", "content": ""}, empty[-1]],
+            },
+            "expand",
+        ],
+    )
+
+
+def test_a_prompt_longer_than_the_model_reads_dies_alone(models):
+    """GPT-2 has a table of positions; a llama would go on."""
+    from tests.support import tiny_generators
+
+    folder = models.root / "gpt2"
+    tiny_generators.gpt2(folder)
+    texts = [TEXTS[0], tiny.sentence(200, 5), TEXTS[2]]
+    batch = run("text-generation", str(folder), {"text": texts}, SHORT)
+    truth = plain("text-generation", str(folder))
+    expected = [{"generated_text": truth(t, **SHORT)[0]["generated_text"]} for t in texts[::2]]
+    assert_rows(batch, [expected[0], "expand", expected[1]])
+
+
+def references(task, column):
+    """Cases of several rows, made without parameters of loading, that were answered with text."""
+    told = json.loads((REFERENCES / f"{task.replace('-', '_')}.json").read_text())
+    for number, case in enumerate(told):
+        rows, called = case["input"], case.get("called", {})
+        if task == "text2text-generation" and case["model"] != "t5":
+            continue  # that the pipelines themselves are right is tested elsewhere
+        if isinstance(rows, list) and len(rows) > 1 and not {"made", "error", "seed"} & set(case):
+            known = not {"return_tensors", "return_text", "batch_size"} & set(called)
+            if known and not isinstance(rows[0], list) and "generated_token_ids" not in str(case):
+                yield pytest.param(task, column, case, id=f"{task}-{case['model']}-{number}")
+
+
+@pytest.mark.parametrize(
+    ("task", "column", "case"),
+    [
+        *references("text2text-generation", "generated_text"),
+        *references("summarization", "summary_text"),
+        *references("translation", "translation_text"),
+    ],
+)
+def test_removed_tasks_answer_as_4_57(task, column, case):
+    expected = [one if isinstance(one, list) else [one] for one in case["answer"]]
+    texts = [[found[column] for found in one] for one in expected]
+    several = case["called"].get("num_return_sequences", 1) > 1 if "called" in case else False
+    batch = run(
+        case.get("task", task),
+        REFERENCES / "models" / case["model"],
+        {"text": case["input"]},
+        case.get("called"),
+        budgets=(1, 1_000_000),
+    )
+    rows = [{f"{column}s": one} if several else {column: one[0]} for one in texts]
+    assert_rows(batch, rows, 2)
+
+
+def _conversations():
+    told = json.loads((REFERENCES / "conversational.json").read_text())
+    for number, case in enumerate(told):
+        plain = not {"made", "error", "seed"} & set(case) and "batch_size" not in case["called"]
+        if plain and isinstance(case["input"][0], list):
+            yield pytest.param(case, id=f"conversational-{number}")
+
+
+@pytest.mark.parametrize("case", _conversations())
+def test_conversations_go_on_as_in_4_57(case):
+    folder = REFERENCES / "models" / case["model"]
+    batch = run("conversational", folder, {"messages": case["input"]}, case["called"])
+    rows = [{"generated_text": chat[-1]["content"], "messages": chat} for chat in case["answer"]]
+    assert_rows(batch, rows)
+
+
+def test_sizes_are_tokens(models):
+    """What a budget limits: each chunk is as large as its prompt."""
+    batch = run("text-generation", models["text-generation"], {"text": TEXTS}, SHORT)
+    words = transformers.AutoTokenizer.from_pretrained(models["text-generation"])
+    assert batch.work["tokens"] == sum(len(words(t)["input_ids"]) for t in TEXTS)
+
+
+def test_columns_are_those_that_are_promised(models):
+    batch = run("text-generation", models["text-generation"], {"messages": CHATS}, SHORT)
+    message = pa.struct([("role", pa.string()), ("content", pa.string())])
+    assert batch.results.schema == pa.schema(
+        [("generated_text", pa.string()), ("messages", pa.list_(message))]
+    )

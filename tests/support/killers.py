@@ -1,0 +1,59 @@
+"""A task without a model whose rows kill their process on demand."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipemill.actors.compute.stages import Stages
+from pipemill.actors.compute.token_budget import TokenBudget
+
+from tests.support.lengths import Lengths
+
+WAYS = {
+    "segfault": lambda: os.kill(os.getpid(), signal.SIGSEGV),
+    "exit": lambda: os._exit(3),
+    "kill": lambda: os.kill(os.getpid(), signal.SIGKILL),
+    "leave": lambda: os._exit(0),
+    "sysexit": lambda: sys.exit(5),
+}
+
+
+class Killers(Lengths):
+    """A text such as "segfault in forward" does that to its process; every death is noted.
+
+    deaths: a folder, where each process that is about to die leaves a file.
+    """
+
+    def __init__(self, deaths: str) -> None:
+        super().__init__()
+        self.deaths = Path(deaths)
+
+    def _fail(self, texts, stage):
+        for text in texts:
+            way, _, where = text.partition(" in ")
+            if where == stage and way in WAYS:
+                die(self.deaths, way, stage)
+        super()._fail(texts, stage)
+
+
+def die(deaths: Path, way: str, stage: str) -> None:
+    (deaths / f"{os.getpid()}.{stage}").write_text(way)
+    WAYS[way]()
+
+
+@dataclass(frozen=True)
+class LoadKillers:
+    """deaths: a folder. dies: whether a process that loads it dies."""
+
+    deaths: str
+    dies: bool = False
+    weights: bool = True
+
+    def __call__(self) -> Stages:
+        if self.dies and self.weights:
+            die(Path(self.deaths), "kill", "load")
+        return Stages(Killers(self.deaths), {"text": "text"}, TokenBudget(100))

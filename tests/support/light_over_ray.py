@@ -1,0 +1,53 @@
+"""The command line with the task `lengths` of `light`, which workers of Ray know, too.
+
+Its imports are those of the real command: tests interrupt it while it starts. LIGHT_FAILS in the
+environment makes loading fail.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any
+
+from pipemill.jobs.cli import app
+
+
+def load(self: Any) -> Any:
+    from tests.support import light
+
+    if os.environ.get("LIGHT_FAILS"):
+        raise OSError("no such weights")
+    return light._load(self)
+
+
+def install() -> None:
+    """Let jobs load a task that workers import from here."""
+    from pipemill.jobs import prepare
+    from pipemill.pipelines.loading.task_loader import LoadTask
+
+    from tests.support import light, light_over_ray
+
+    light.install()
+    task = type("LightTask", (LoadTask,), {"__call__": light_over_ray.load})
+    task.__module__ = light_over_ray.__name__
+    light_over_ray.LightTask = task
+    prepare.LoadTask = task
+
+
+def __getattr__(name: str) -> Any:  # in a worker, which unpickles it by name
+    if name != "LightTask":
+        raise AttributeError(name)
+    install()
+    return globals()["LightTask"]
+
+
+if __name__ == "__main__":
+    run = app._run
+
+    def run_light(options: Any) -> int:
+        install()
+        return run(options)
+
+    app._run = run_light
+    sys.exit(app.main())

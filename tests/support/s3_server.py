@@ -1,0 +1,191 @@
+"""A real S3 server on loopback: OpenStack Swift with its s3api, one replica in one folder.
+
+`make test` installs it beside the project (`.s3/`): its libraries are no business of pipemill's.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+
+BIN = Path(__file__).parent.parent.parent / ".s3/bin"
+KEY, SECRET = "test:tester", "verysecret-0451"
+_PATIENCE_S = 60
+_SERVERS = ("account", "container", "object", "proxy")
+
+_STORAGE = """
+[DEFAULT]
+devices = {root}/devices
+mount_check = false
+bind_ip = 127.0.0.1
+bind_port = {port}
+workers = 0
+user = {user}
+swift_dir = {root}
+log_level = CRITICAL
+fallocate_reserve = 0
+disable_fallocate = true
+[pipeline:main]
+pipeline = {kind}-server
+[app:{kind}-server]
+use = egg:swift#{kind}
+"""
+_PROXY = """
+[DEFAULT]
+bind_ip = 127.0.0.1
+bind_port = {port}
+workers = 0
+user = {user}
+swift_dir = {root}
+log_level = CRITICAL
+[pipeline:main]
+pipeline = catch_errors cache listing_formats bulk s3api tempauth copy slo dlo symlink versioned_writes proxy-server
+[app:proxy-server]
+use = egg:swift#proxy
+allow_account_management = true
+account_autocreate = true
+[filter:s3api]
+use = egg:swift#s3api
+location = us-east-1
+dns_compliant_bucket_names = true
+check_bucket_owner = false
+min_segment_size = 5242880
+allow_no_owner = true
+[filter:tempauth]
+use = egg:swift#tempauth
+user_test_tester = {secret} .admin
+[filter:cache]
+use = egg:swift#memcache
+memcache_servers = 127.0.0.1:{memcached}
+[filter:catch_errors]
+use = egg:swift#catch_errors
+[filter:listing_formats]
+use = egg:swift#listing_formats
+[filter:bulk]
+use = egg:swift#bulk
+[filter:slo]
+use = egg:swift#slo
+min_segment_size = 1
+[filter:dlo]
+use = egg:swift#dlo
+[filter:symlink]
+use = egg:swift#symlink
+[filter:copy]
+use = egg:swift#copy
+[filter:versioned_writes]
+use = egg:swift#versioned_writes
+allow_object_versioning = true
+"""  # noqa: E501
+
+
+class Server:
+    """It is up after `start`, away after `stop`, and keeps what it holds."""
+
+    def __init__(self, root: Path) -> None:
+        self.root, self.running = root, []
+        (root / "devices/d1").mkdir(parents=True)
+        (root / "swift.conf").write_text(
+            "[swift-hash]\nswift_hash_path_suffix = a\nswift_hash_path_prefix = b\n"
+            "[swift-constraints]\nmax_file_size = 5368709122\n"
+        )
+        *ports, memcached = _free_ports(5)
+        self.ports = dict(zip(_SERVERS, ports, strict=True))
+        said = {"root": root, "user": _user(), "secret": SECRET, "memcached": memcached}
+        for kind, port in self.ports.items():
+            text = _PROXY if kind == "proxy" else _STORAGE
+            (root / f"{kind}.conf").write_text(text.format(kind=kind, port=port, **said))
+            if kind != "proxy":
+                self._ring(kind, port)
+        self.endpoint = f"http://127.0.0.1:{self.ports['proxy']}"
+
+    def environment(self) -> dict[str, str]:
+        """What clients find it by."""
+        return {
+            "AWS_ACCESS_KEY_ID": KEY,
+            "AWS_SECRET_ACCESS_KEY": SECRET,
+            "AWS_ENDPOINT_URL": self.endpoint,
+            "AWS_DEFAULT_REGION": "us-east-1",
+        }
+
+    def start(self) -> None:
+        until = time.monotonic() + _PATIENCE_S
+        for kind in _SERVERS:
+            if kind == "proxy":  # before the others are up it would say that no bucket exists
+                _wait_for(self._stores_listen, until)
+            self.running.append(
+                subprocess.Popen(
+                    [BIN / f"swift-{kind}-server", self.root / f"{kind}.conf"],
+                    env={**os.environ, "HOME": str(self.root)},
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.DEVNULL,
+                )
+            )
+        _wait_for(self._answers, until)
+
+    def stop(self) -> None:
+        for process in reversed(self.running):  # a proxy alone would say that no bucket exists
+            process.kill()
+            process.wait()
+        self.running = []
+
+    def _stores_listen(self) -> bool:
+        return all(_listens(port) for kind, port in self.ports.items() if kind != "proxy")
+
+    def _answers(self) -> bool:
+        try:
+            urllib.request.urlopen(self.endpoint, timeout=5).close()
+        except urllib.error.HTTPError as error:
+            return error.code < 500
+        except OSError:
+            return False
+        return True
+
+    def _ring(self, kind: str, port: int) -> None:
+        for words in (
+            ["create", "6", "1", "0"],
+            ["add", f"r1z1-127.0.0.1:{port}/d1", "1"],
+            ["rebalance"],
+        ):
+            subprocess.run(
+                [BIN / "swift-ring-builder", f"{kind}.builder", *words],
+                cwd=self.root, check=True, capture_output=True,
+            )  # fmt: skip
+
+
+def _wait_for(up: Callable[[], bool], until: float) -> None:
+    while not up():
+        assert time.monotonic() < until, "the S3 server did not start"
+        time.sleep(0.1)
+
+
+def _listens(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=5).close()
+    except OSError:
+        return False
+    return True
+
+
+def is_installed() -> bool:
+    return sys.platform == "linux" and (BIN / "swift-proxy-server").exists()
+
+
+def _user() -> str:
+    import getpass
+
+    return getpass.getuser()
+
+
+def _free_ports(count: int) -> list[int]:
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [s.getsockname()[1] for s in sockets]
+    for s in sockets:
+        s.close()
+    return ports
