@@ -153,14 +153,34 @@ def _start(cluster: str) -> None:
             ray.shutdown()
             if not isinstance(error, Exception):
                 raise
-            # Ray has no exception of its own for it.
-            reason = str(error).strip().splitlines() or [type(error).__name__]
-            raise RunError(
-                f"Ray could not be started ({reason[0]}); run again to resume"
-            ) from error
+            raise _not_there(error, joins) from error
     check_interrupts()
     if joins:
         log(f"Ray: joined {_address(address)}, {_size()}")
+
+
+def _not_there(error: Exception, joins: bool) -> Exception:
+    """Return what to raise for a Ray that did not start, or that could not be joined."""
+    text = str(error).strip() or type(error).__name__
+    reason = text.splitlines()[0]
+    if not joins:
+        # Ray has no exception of its own for it.
+        return RunError(f"Ray could not be started ({reason}); run again to resume")
+    where = f"the Ray at {_configured_address() or _address_file().read_text().strip()}"
+    local = "or set actors.cluster to local for a Ray of this run's own"
+    if text.startswith("Version mismatch"):
+        return ConfigError(
+            f"{where} could not be joined ({' '.join(text.split())}): use the same versions as "
+            f"there, {local}"
+        )
+    # Something listens there, and Ray gives up after some seconds: for the token, mostly.
+    if isinstance(error, ConnectionError) or type(error).__name__ == "AuthenticationError":
+        return ConfigError(
+            f"{where} could not be joined ({reason.partition('. ')[0].rstrip('.')}): if it asks "
+            "for a token, as Ray 2.60 does, set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH as on "
+            f"its head, {local}"
+        )
+    return RunError(f"{where} could not be joined ({reason}); run again to resume")
 
 
 def _set_raylet_messages(*, shown: bool) -> None:

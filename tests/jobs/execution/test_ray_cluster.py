@@ -91,3 +91,38 @@ def test_a_ray_that_does_not_start_is_a_message(monkeypatch):
     monkeypatch.setattr("ray.init", init)
     with pytest.raises(RunError, match=r"could not be started \(The current .* startup\.\); run"):
         _start("auto")
+
+
+@pytest.mark.parametrize(
+    ("error", "expected", "message"),
+    [
+        (
+            ConnectionError("Failed to connect to Ray cluster at 127.0.0.1"),
+            ConfigError,
+            r"the Ray at HERE could not be joined \(Failed .*\): .* RAY_AUTH_MODE=token and "
+            "RAY_AUTH_TOKEN_PATH .*actors.cluster to local",
+        ),
+        (
+            RuntimeError(
+                "Version mismatch: The cluster was started with:\n    Ray: 2.50.0\n"
+                "    Python: 3.11.7\nThis process on node was started with:\n    Ray: 2.60.0\n"
+                "    Python: 3.11.7\n"
+            ),
+            ConfigError,
+            r"Ray at HERE could not be joined \(Version mismatch: .* with: Ray: 2.50.0 Python: "
+            r"3.11.7 This .* Ray: 2.60.0 Python: 3.11.7\): .*actors.cluster to local",
+        ),
+        (ValueError("no idea\nof it"), RunError, r"at HERE could not be joined \(no idea\); run"),
+    ],
+)
+def test_a_ray_that_is_not_joined_is_named(monkeypatch, error, expected, message):
+    def init(*args, **settings):
+        raise error
+
+    monkeypatch.setattr("ray.init", init)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        here = f"127.0.0.1:{server.getsockname()[1]}"
+        monkeypatch.setenv("RAY_ADDRESS", here)
+        with pytest.raises(expected, match=message.replace("HERE", here)) as raised:
+            _start("auto")
+    assert type(raised.value) is expected
