@@ -411,8 +411,13 @@ def _check_columns(plan: Plan, schema: pa.Schema, new: list[InputFile], reads: s
 
 
 def _record(job: Job, decides: dict[str, Any]) -> dict[str, Any]:
+    said = job.model_dump()
+    # A relative path is another one in another folder.
+    given = said["input"]["path"]
+    named = absolute(given) if isinstance(given, str) else [absolute(path) for path in given]
+    said["input"]["path"] = named
     return {
-        "job": job.model_dump(),
+        "job": said,
         "decides": decides,
         "fingerprint": fingerprint(decides),
         "versions": {

@@ -27,7 +27,7 @@ from .config.job import Job
 from .config.load import build_job
 from .execution.placement import resolve_placement, run_splits, stage_of, uses_ray
 from .execution.progress import Progress, waiting
-from .execution.ray_cluster import check_output_lasts, ray_session
+from .execution.ray_cluster import check_input_stays, check_output_lasts, ray_session
 from .output.dead_letter_reasons import NO_REASONS, collect_reasons
 from .output.error_limit import check_at_the_end, check_on_the_way, error_limit_reached
 from .output.job_record import save_token_budget
@@ -62,6 +62,7 @@ def run(
     started = time.monotonic()
     job = build_job(config, settings or [], columns or {}, sections)
     check_output_lasts(job.output.path)
+    check_input_stays(job.input.path)
     path, options = absolute(job.output.path), job.output.storage_options
     with explain_interrupt(), Lease(path, options) as lease:
         return _run(job, lease, started)

@@ -222,13 +222,34 @@ def _size() -> str:
 def check_output_lasts(path: str) -> None:
     """Raise ConfigError for an output in the copy of the working directory that Ray makes for a
     job, and deletes after it."""
-    copy = os.path.realpath(absolute(path)) if "://" not in path else path
-    if _WORKING_COPY in f"{copy}/":
+    if _is_in_copy(path):
         raise ConfigError(
             f"output.path {path} is {absolute(path)}, in the copy of the working directory that "
             "Ray made for this job and deletes after it: name an absolute path, or a URL that "
             "every node can reach"
         )
+
+
+def check_input_stays(given: object) -> None:
+    """Raise ConfigError for an input in such a copy.
+
+    After a change in the working directory the next job's copy has another place, so that the same
+    file would be taken for a new one, and its rows would be in the output twice.
+    """
+    paths = [given] if isinstance(given, str) else given if isinstance(given, list) else []
+    for path in paths:
+        if _is_in_copy(path):
+            raise ConfigError(
+                f"input.path {path} is {absolute(path)}, in the copy of the working directory "
+                "that Ray made for this job; the next job's copy may lie elsewhere and could not "
+                "go on with this one's output: name an absolute path, or a URL that every node "
+                "can reach"
+            )
+
+
+def _is_in_copy(path: str) -> bool:
+    copy = os.path.realpath(absolute(path)) if "://" not in path else path
+    return _WORKING_COPY in f"{copy}/"
 
 
 def _check_address(address: str) -> None:

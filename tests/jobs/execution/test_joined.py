@@ -17,7 +17,7 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
 from pipemill.actors.storage.filesystem import open_filesystem
-from pipemill.jobs.execution.ray_cluster import check_output_lasts, ray_session
+from pipemill.jobs.execution.ray_cluster import check_input_stays, check_output_lasts, ray_session
 
 from pipemill.errors import ConfigError
 from tests.jobs.execution.test_submit import RAY, free_ports
@@ -178,3 +178,15 @@ def test_an_output_in_a_copy_that_ray_deletes_is_refused(monkeypatch, tmp_path):
         check_output_lasts(path)
     monkeypatch.chdir(tmp_path)
     check_output_lasts("out")
+
+
+def test_an_input_in_a_copy_whose_place_changes_is_refused(monkeypatch, tmp_path):
+    (tmp_path / COPY / "data").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / COPY)
+    for given in ("data", "./data/*.parquet", ["/data/a.parquet", "in.csv"]):
+        with pytest.raises(ConfigError, match="input.path .*: name an absolute path, or a URL"):
+            check_input_stays(given)
+    for given in ("/data/in", ["s3://bucket/in", "/data"], "hf://datasets/a/b", object()):
+        check_input_stays(given)
+    monkeypatch.chdir(tmp_path)
+    check_input_stays("data")

@@ -83,6 +83,22 @@ def test_a_folder_that_holds_other_files_by_and_by_is_no_other_input(tmp_path, t
     assert glob.unnamed_input["rows"] == 40
 
 
+def test_a_relative_name_is_another_input_in_another_folder(tmp_path, t, u, monkeypatch):
+    for folder, path in (("first", t), ("second", u)):
+        (tmp_path / folder).mkdir()
+        shutil.move(path, tmp_path / folder / "in.parquet")
+    (tmp_path / "in.parquet").unlink(missing_ok=True)
+    monkeypatch.chdir(tmp_path / "first")
+    assert pipemill.run(job(tmp_path, "in.parquet")).rows == 40
+    monkeypatch.chdir(tmp_path / "second")
+    with pytest.raises(pipemill.ConfigError, match="holds rows of another input"):
+        pipemill.run(job(tmp_path, "in.parquet"))
+    with pytest.raises(pipemill.ConfigError, match="holds rows of another input"):
+        pipemill.run(job(tmp_path, ["in.parquet"]))
+    monkeypatch.chdir(tmp_path / "first")
+    assert pipemill.run(job(tmp_path, "in.parquet")).rows == 40
+
+
 def test_an_output_of_which_nothing_is_done_may_have_another_input(tmp_path, t, u, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(
