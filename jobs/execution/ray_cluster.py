@@ -134,6 +134,8 @@ def _start(cluster: str) -> None:
     address = "" if cluster == "local" else _configured_address()
     _check_address(address)
     joins = joins_ray(cluster)
+    # Ray Data's statistics of use are gathered in a thread that never ends, as `_shut_down` wants.
+    os.environ.setdefault("RAY_DATA_USAGE_DISABLED", "1")
     with waiting("joining Ray" if joins else "starting Ray"):
         import ray
         import ray.data

@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import pyarrow as pa
@@ -142,6 +143,20 @@ def test_a_run_that_waits_for_cpus_says_so(head, tmp_path):
     stdout, stderr = driver.communicate(timeout=240)
     assert driver.returncode == 0, stderr
     assert json.loads(stdout.splitlines()[-1])["done"] == ROWS
+
+
+def test_a_run_ends_when_it_is_done(head, tmp_path):
+    """Ray Data's own statistics, which only a cluster has on, run in a thread that never ends."""
+    _, _, environment = head
+    driver = start(on_files(tmp_path), tmp_path, {**environment, "RAY_USAGE_STATS_ENABLED": "1"})
+    for line in driver.stderr:
+        if line.startswith("output "):  # the last that is said before Ray shuts down
+            break
+    told = time.monotonic()
+    stdout, stderr = driver.communicate(timeout=240)
+    assert driver.returncode == 0, stderr
+    assert json.loads(stdout.splitlines()[-1])["done"] == ROWS
+    assert time.monotonic() - told < 15
 
 
 def test_a_job_may_want_a_ray_of_this_machine(head, tmp_path):
