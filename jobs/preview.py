@@ -106,7 +106,9 @@ def _value(scalar: Any) -> Any:
 
 
 def _lines(number: int, row: dict[str, Any]) -> list[str]:
-    cells = [f"  {name:<12}{_short(value)}" for name, value in row.items()]
+    # Very long names do not move the values of the others further.
+    width = min(max(12, *(len(name) + 2 for name in row)), 32)
+    cells = [f"  {name + '  ':<{width}}{_short(value)}" for name, value in row.items()]
     return [f"row {number}", *cells]
 
 

@@ -6,6 +6,8 @@ broken is found by the worker that imports it.
 
 from __future__ import annotations
 
+import ctypes.util
+import os
 import shutil
 import sys
 from collections.abc import Iterable, Iterator
@@ -24,7 +26,7 @@ from ..execution.ray_cluster import joins_other_machines
 from .resolve_task import resolve_task
 
 # Programs, not modules, with Debian's packages of them.
-_PROGRAMS = {"tesseract": "tesseract-ocr"}
+_PROGRAMS = {"tesseract": "tesseract-ocr", "espeak-ng": "espeak-ng"}
 
 
 def check_requirements(
@@ -90,6 +92,9 @@ def _needs_of_columns(kind: Any, read: set[str]) -> Iterator[Need]:
 
 
 def _is_there(module: str) -> bool:
+    if module == "espeak-ng":  # its library is what phonemizer looks for, in this order
+        named = os.environ.get("PHONEMIZER_ESPEAK_LIBRARY")
+        return bool(named or any(map(ctypes.util.find_library, ("espeak-ng", "espeak"))))
     return shutil.which(module) is not None if module in _PROGRAMS else is_installed(module)
 
 

@@ -133,7 +133,7 @@ def _needs_of_settings(name: str, settings: Settings) -> set[str]:
     if name == "BertJapaneseTokenizer":
         return _needs_of_japanese(settings)
     if name == "VitsTokenizer" and settings.get("phonemize", True):
-        return {"phonemizer"}
+        return {"phonemizer", "espeak-ng"}
     return set()
 
 

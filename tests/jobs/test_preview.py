@@ -109,3 +109,15 @@ def test_rows_that_all_fail_are_no_success(models, tmp_path, capsys):
     out, err = capsys.readouterr()
     assert json.loads(out)["dead"] == 2
     assert "column 'text' is null" in err
+
+
+def test_long_names_stand_apart_from_their_values():
+    from pipemill.jobs.preview import _lines
+
+    lines = _lines(0, {"text": "a b", "translation_text": "c d", "n" * 60: 1})
+    assert lines[1:] == [
+        f"  {'text':<32}a b",
+        f"  {'translation_text':<32}c d",
+        f"  {'n' * 60}  1",
+    ]
+    assert _lines(0, {"text": "a", "label": "b"})[1:] == [f"  {'text':<12}a", f"  {'label':<12}b"]

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from pipemill.jobs.config.load import build_job
-from pipemill.jobs.planning.requirements import check_requirements, missing_libraries
+from pipemill.jobs.planning.requirements import _is_there, check_requirements, missing_libraries
 from pipemill.pipelines.loading.extras import is_installed
 from pipemill.pipelines.media import NEEDED
 
@@ -151,7 +151,7 @@ CASES = {
             "tokenizer_config__json": {"tokenizer_class": "VitsTokenizer"},
             "vocab__json": {"a": 0, "<unk>": 1, "<pad>": 2},
         },
-        {"phonemizer"},
+        {"phonemizer", "espeak-ng"},
         lambda folder: tokenizer(folder)("a text"),
     ),
     "phonemes that are only spelt": (
@@ -295,7 +295,7 @@ def test_what_transformers_can_not_load_is_named_beforehand(name, tmp_path, capl
 
     task, contents, expected, load = CASES[name]
     folder = files(tmp_path / "model", **contents)
-    if found := {module for module in expected if is_installed(module)}:
+    if found := {module for module in expected if _is_there(module)}:
         pytest.skip(f"{', '.join(found)} is installed here")
     assert missing(task, folder) == expected
     if not expected:
@@ -334,6 +334,22 @@ def test_several_reasons_several_extras_and_what_has_none(tmp_path):
     natten = files(tmp_path / "natten", **contents)
     with pytest.raises(pipemill.ConfigError, match="pip install natten$"):
         check_requirements(job_of(task, natten), (str(natten), None), (), "local")
+
+
+def test_the_library_that_phonemizer_speaks_by_is_named(tmp_path, monkeypatch):
+    task, contents, *_ = CASES["phonemes"]
+    folder = files(tmp_path / "model", **contents)
+    monkeypatch.delenv("PHONEMIZER_ESPEAK_LIBRARY", raising=False)
+    monkeypatch.setattr("ctypes.util.find_library", lambda name: None)
+    with pytest.raises(pipemill.ConfigError) as raised:
+        check_requirements(job_of(task, folder), (str(folder), None), (), "local")
+    assert "the program espeak-ng" in str(raised.value)
+    assert str(raised.value).endswith("apt-get install espeak-ng")
+    monkeypatch.setattr("ctypes.util.find_library", lambda name: f"lib{name}.so.1")
+    assert "espeak-ng" not in missing(task, folder)
+    monkeypatch.setattr("ctypes.util.find_library", lambda name: None)
+    monkeypatch.setenv("PHONEMIZER_ESPEAK_LIBRARY", "/opt/libespeak-ng.so")
+    assert "espeak-ng" not in missing(task, folder)
 
 
 @pytest.mark.parametrize("task", sorted({*conftest.MODELS, *conftest.BUILDERS}))
