@@ -127,7 +127,9 @@ def _floor(number: float, digits: int) -> float:
 
 
 def _with_actors(job: Job, **changes: float) -> Job:
-    return job.model_copy(update={"actors": job.actors.model_copy(update=changes)})
+    # Of whole numbers pydantic would warn when the job is stored: the fields are of floats.
+    numbers = {name: float(value) for name, value in changes.items()}
+    return job.model_copy(update={"actors": job.actors.model_copy(update=numbers)})
 
 
 def find_machines(cluster: str, *, joins: bool) -> list[Machine]:

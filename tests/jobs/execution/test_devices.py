@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import pytest
 from pipemill.jobs.config.job import ActorsSection, Job
 from pipemill.jobs.execution import devices, gpus
@@ -105,6 +107,15 @@ def test_cpus_are_used_where_there_is_no_gpu(monkeypatch, model, tmp_path, capsy
     assert "device: CPU, no GPU found" in capsys.readouterr().err
     with pytest.raises(ConfigError, match=r"num_gpus is gpu, but this machine has no GPU"):
         choose_device(job(tmp_path, num_gpus="gpu"), model)
+
+
+def test_a_job_with_its_numbers_is_stored_without_a_warning(monkeypatch, one_gpu, model, tmp_path):
+    """Pydantic warns, on the terminal, of a value that is not exactly of a field's type."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        choose_device(job(tmp_path), model).model_dump()
+        choose_device(job(tmp_path, placement="local"), model).model_dump()
+        choose_device(job(tmp_path, num_gpus="cpu"), model).model_dump()
 
 
 def test_cpus_can_be_forced(one_gpu, model, tmp_path):
