@@ -23,8 +23,9 @@ from .model_slot import ModelSlot
 Split = dict[str, Any]
 SplitResult = dict[str, Any]
 
-# What stops a run for good: the model can't be loaded, or a row failed where none may.
-MODEL, ROW = "model", "row"
+# What stops a run for good: the model can't be loaded, a row failed where none may, or a library
+# is missing that a row needs.
+MODEL, ROW, LIBRARY = "model", "row", "library"
 
 # What travels between the operators, and at the end to the driver: one row per split.
 SPLIT_RESULT_SCHEMA = pa.schema(
@@ -36,7 +37,7 @@ SPLIT_RESULT_SCHEMA = pa.schema(
         ("first_failures", pa.list_(pa.string())),
         ("error", pa.string()),  # why the split could not be done
         ("fatal", pa.bool_()),  # the next split would fail alike
-        ("cause", pa.string()),  # MODEL or ROW, where running again would not help
+        ("cause", pa.string()),  # one of the above, where running again would not help
         ("payload", pa.large_binary()),
     ]
 )
@@ -237,7 +238,15 @@ _FATAL = (LoadError, AttemptError, UnprocessableSplit, StoreError)
 
 def _describe_error(error: BaseException) -> str:
     message = error_message(error)
-    return message if isinstance(error, _FATAL) else f"{type(error).__name__}: {message}"
+    plain = isinstance(error, _FATAL) or _cause(error) == LIBRARY
+    return message if plain else f"{type(error).__name__}: {message}"
+
+
+def _cause(error: BaseException) -> str | None:
+    """Return why no other run would do better, if so."""
+    if isinstance(error, LoadError) and error.for_good:
+        return MODEL
+    return LIBRARY if getattr(error, "no_rows_fault", False) else None
 
 
 def process_splits(
@@ -257,7 +266,6 @@ def process_splits(
                 raise
             except BaseException as error:
                 fatal = isinstance(error, _FATAL) or not is_row_error(error)
-                cause = MODEL if isinstance(error, LoadError) and error.for_good else None
-                line = {"error": _describe_error(error), "fatal": fatal, "cause": cause}
+                line = {"error": _describe_error(error), "fatal": fatal, "cause": _cause(error)}
         lines.append({**line, "split": row["split"]})
     return pa.Table.from_pylist(lines, schema=SPLIT_RESULT_SCHEMA)

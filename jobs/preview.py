@@ -12,7 +12,7 @@ from pipemill.actors.batch import Batch, Failure
 from pipemill.actors.compute.stages import Stages
 from pipemill.actors.output.part_file import append_columns
 
-from pipemill.errors import RunError, error_message
+from pipemill.errors import RunError, error_message, explain_missing_library
 
 from .config.job import Job
 from .output.ledger import Ledger
@@ -66,7 +66,8 @@ def preview(job: Job, rows: int) -> Preview:
     if prepared.asks_sample:
         schema = _sampled(prepared, stages)
         stages = prepared.load.stages(replace(loaded, schema=schema))
-    batch = stages.process(Batch(table))
+    with explain_missing_library():
+        batch = stages.process(Batch(table))
     assert batch.results is not None
     rows = append_columns(batch.rows.select(prepared.sink.keep), batch.results)
     return Preview(rows, batch.failures, prepared.notes)

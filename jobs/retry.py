@@ -15,7 +15,7 @@ from pipemill.actors.output.layout import DEAD_LETTERS
 from pipemill.actors.output.part_rewriter import DeadRowSource, PartRewriter
 from pipemill.actors.storage.filesystem import absolute
 from pipemill.actors.storage.listing import stat
-from pipemill.actors.workers import MODEL
+from pipemill.actors.workers import LIBRARY, MODEL
 
 from pipemill.errors import ConfigError, RunError, explain_interrupt
 
@@ -150,6 +150,8 @@ def _mend(
                     split = json.loads(line["split"])
                     if line.get("cause") == MODEL:
                         raise permanent_load_error(job.model.path, line["error"])
+                    if line.get("cause") == LIBRARY:
+                        raise ConfigError(line["error"])
                     troubles.append(f"{split['path']} (split {split['number']}): {line['error']}")
                     if line["fatal"]:
                         break

@@ -19,9 +19,9 @@ from dataclasses import replace
 from typing import Any
 
 from pipemill.actors.storage.filesystem import absolute
-from pipemill.actors.workers import MODEL
+from pipemill.actors.workers import LIBRARY, MODEL
 
-from pipemill.errors import RunError, explain_interrupt
+from pipemill.errors import ConfigError, RunError, explain_interrupt
 
 from .config.job import Job
 from .config.load import build_job
@@ -156,8 +156,10 @@ def _unfinished(splits: int, done: int, troubles: list[str]) -> str:
     return "\n".join([left, *reasons])
 
 
-def _ended(job: Job, line: Mapping[str, Any]) -> RunError:
+def _ended(job: Job, line: Mapping[str, Any]) -> RunError | ConfigError:
     """What to raise where running again would not help."""
+    if line["cause"] == LIBRARY:
+        return ConfigError(line["error"])
     if line["cause"] == MODEL:
         return permanent_load_error(job.model.path, line["error"])
     return RunError(f"{line['error']}. Correct that row, or set output.on_error to dead_letter")

@@ -58,6 +58,17 @@ def explain_interrupt(message: str = "interrupted; run again to resume") -> Iter
         raise RunInterrupted(message) from None
 
 
+@contextmanager
+def explain_missing_library() -> Iterator[None]:
+    """Within it a library that only a row shows to be missing is a ConfigError."""
+    try:
+        yield
+    except ImportError as error:
+        if not getattr(error, "no_rows_fault", False):
+            raise
+        raise ConfigError(str(error)) from None
+
+
 def did_you_mean(name: str, names: Iterable[str]) -> str:
     """A hint to end an error message with: the nearest right name, or all of them."""
     names = list(names)

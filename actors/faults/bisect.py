@@ -43,12 +43,15 @@ def bisect_failures(
 def is_row_error(error: BaseException) -> bool:
     """Whether other rows may do better.
 
-    After a CUDA error (but memory) every call on that device fails: no row is to blame. What is
-    no `Exception` stops a process; but a tokenizer written in Rust panics with one of its own, and
+    After a CUDA error (but memory) every call on that device fails: no row is to blame. Nor is one
+    to blame for a library that is not installed, whose error says so. What is no `Exception`
+    stops a process; but a tokenizer written in Rust panics with one of its own, and
     code of the user's may raise those by which coroutines end.
     """
     if type(error).__name__ in ("PanicException", "GeneratorExit", "CancelledError"):
         return True
+    if getattr(error, "no_rows_fault", False):
+        return False
     message = error_message(error)
     lost = "CUDA error" in message or "device-side assert" in message
     return isinstance(error, Exception) and (not lost or is_out_of_memory(error))

@@ -15,7 +15,7 @@ from pipemill.actors.compute.deduplicate import deduplicate_chunks
 from pipemill.actors.compute.stages import CHUNKS, Stages
 from pipemill.actors.task import Loaded
 
-from pipemill.errors import RunError
+from pipemill.errors import RunError, explain_missing_library
 
 from ..config.job import Job
 from ..planning.find_model import load_failure
@@ -73,7 +73,8 @@ def start_trial(job: Job, rows: int) -> Trial:
     except Exception as error:
         raise load_failure(error, job.model.path) from error
     _try_padding(stages)
-    batch = stages.expand(Batch(sampled.rows))
+    with explain_missing_library():
+        batch = stages.expand(Batch(sampled.rows))
     live = pa.array(batch.ok_rows())
     if not len(live):
         first = next(iter(batch.failures.values()))

@@ -15,7 +15,7 @@ from pipemill.actors.batch import Batch
 from pipemill.actors.output.part_file import from_ranges
 from pipemill.pipelines.reference.row_by_row import PlainRows
 
-from pipemill.errors import ConfigError
+from pipemill.errors import ConfigError, explain_missing_library
 
 from ..config.load import make_job
 from ..execution.devices import choose_device
@@ -187,7 +187,8 @@ def _compare(
         if max_difference(got[: len(keep)], source) > 0:
             sampled.findings.append(f"{where}: its input columns are not those of the input")
             continue
-        expected, by_transformers = plain.answer(Batch(batch.rows.slice(row, 1)))
+        with explain_missing_library():
+            expected, by_transformers = plain.answer(Batch(batch.rows.slice(row, 1)))
         sampled.transformers += by_transformers
         sampled.pipemill += not by_transformers
         apart = max_difference(got[len(keep) :], list(expected.values()))

@@ -16,6 +16,8 @@ NEEDED = {
 class MissingLibrary(ImportError):
     """A library that this worker lacks: no row is to blame, and no other row would do better."""
 
+    no_rows_fault = True
+
 
 def require_media_library(kind: str) -> None:
     """Raises MissingLibrary unless media of a kind ("image", "audio", "video") can be decoded.

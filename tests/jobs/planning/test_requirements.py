@@ -478,6 +478,27 @@ def test_media_columns_that_a_job_does_not_read_need_nothing(models, tmp_path):
     assert "av to read the column 'audio'" in err
 
 
+def test_sound_in_a_chat_without_its_library_ends_the_run_and_is_no_rows_fault(models, tmp_path):
+    chats = [
+        [{"role": "user", "content": "no sound"}],
+        [{"role": "user", "content": [{"type": "audio", "base64": "UklGRg=="}]}],
+    ]
+    table = pa.table({"messages": [json.dumps(chat) for chat in chats]})
+    pq.write_table(table, tmp_path / "in.parquet")
+    arguments = [
+        "--task", "any-to-any", "--model", models["any-to-any"], "--input", "in.parquet",
+    ]  # fmt: skip
+    local = ["--output", "a", "--set", "actors.placement=local"]
+    for verb in (["run", *arguments, *local], ["preview", *arguments], ["plan", *arguments]):
+        status, _, err = without(("av",), *verb, folder=tmp_path)
+        assert status == 2, err
+        assert "pipemill: av is needed" in err
+        assert "pip install 'pipemill[media]'" in err
+        assert "Traceback" not in err
+    status, _, err = without(("no_such",), "run", *arguments, *local, folder=tmp_path)
+    assert "2 rows" in err, "with the library the same output goes on"
+
+
 def test_restored_pipelines_are_there_without_pillow_and_say_that_they_need_it():
     vilt = ROOT / "tests/references/models/vilt"
     bert = ROOT / "tests/references/models/question_answering_bert"
