@@ -42,7 +42,7 @@ def run(folder: str, name: str, actors: dict) -> int:
     files = [file(folder)]
     plan.add(SplitRange(files[0], i, i + 10, 10) for i in range(0, 200, 10))
     sink = PartSink(f"{folder}/{name}", {}, ["text"], "dead_letter", {})
-    section = ActorsSection(**actors)
+    section = ActorsSection(**{"num_gpus": 0, **actors})
     placement = "fused" if section.placement == "auto" else section.placement
     lines = run_splits(
         placement, plan.splits, LoadLengths(), open_source("parquet", {}, schema), sink, section

@@ -53,7 +53,9 @@ def lines(folder: str):
     plan.add(SplitRange(file, i, i + PER_SPLIT, PER_SPLIT) for i in range(0, ROWS, PER_SPLIT))
     sink = PartSink(f"{folder}/out", {}, ["n", "text"], "dead_letter", {})
     source = open_source("parquet", {}, SCHEMA)
-    yield from run_splits("fused", plan.splits, LoadSlow(), source, sink, ActorsSection(max=6))
+    yield from run_splits(
+        "fused", plan.splits, LoadSlow(), source, sink, ActorsSection(num_gpus=0, max=6)
+    )
 
 
 def main(folder: str) -> None:

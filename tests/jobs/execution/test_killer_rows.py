@@ -52,7 +52,7 @@ def run(folder: Path, placement: str, *, dies: bool = False, rows: int = ROWS) -
         LoadKillers(str(folder / "deaths"), dies),
         open_source("parquet", {}, SCHEMA),
         PartSink(str(folder / "out"), {}, ["n", "text"], "dead_letter", {}),
-        ActorsSection(num_cpus=0.5, max=1 if dies else 2),
+        ActorsSection(num_gpus=0, num_cpus=0.5, max=1 if dies else 2),
     )
     return list(lines)
 

@@ -67,7 +67,7 @@ def test_where_a_cluster_grows_so_many_actors_are_asked_for_at_once(
     nodes = [{"Alive": True, "Resources": {"CPU": 4.0}}, {"Alive": True, "Resources": {"CPU": 2.0}}]
     monkeypatch.setattr("ray.nodes", lambda: nodes)
     monkeypatch.setattr("pipemill.jobs.execution.ray_cluster._autoscales", lambda: grows)
-    assert pool_size(ActorsSection(**given), "fused", 50) == expected
+    assert pool_size(ActorsSection(num_gpus=0, **given), "fused", 50) == expected
 
 
 def test_a_ray_that_does_not_answer_is_named(monkeypatch):

@@ -57,7 +57,7 @@ def split(rows: int | None, size: int = 1000) -> Split:
     ],
 )
 def test_what_is_small(alone, splits, actors, small):
-    assert is_small(ActorsSection(**actors), splits) == small
+    assert is_small(ActorsSection(**{"num_gpus": 0, **actors}), splits) == small
 
 
 def test_a_ray_that_runs_is_used_unless_the_job_wants_its_own(alone, monkeypatch, tmp_path):
@@ -65,14 +65,14 @@ def test_a_ray_that_runs_is_used_unless_the_job_wants_its_own(alone, monkeypatch
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = f"127.0.0.1:{server.getsockname()[1]}"
         (tmp_path / "ray/ray/ray_current_cluster").write_text(address)
-        assert not is_small(ActorsSection(), [split(40)])
-        assert is_small(ActorsSection(cluster="local"), [split(40)])
-    assert is_small(ActorsSection(), [split(40)])
+        assert not is_small(ActorsSection(num_gpus=0), [split(40)])
+        assert is_small(ActorsSection(num_gpus=0, cluster="local"), [split(40)])
+    assert is_small(ActorsSection(num_gpus=0), [split(40)])
     monkeypatch.setenv("RAY_ADDRESS", address)
-    assert not is_small(ActorsSection(), [split(40)])
-    assert is_small(ActorsSection(cluster="local"), [split(40)])
+    assert not is_small(ActorsSection(num_gpus=0), [split(40)])
+    assert is_small(ActorsSection(num_gpus=0, cluster="local"), [split(40)])
     monkeypatch.setattr("pipemill.jobs.execution.ray_cluster._is_connected", lambda: True)
-    assert not is_small(ActorsSection(cluster="local"), [split(40)])
+    assert not is_small(ActorsSection(num_gpus=0, cluster="local"), [split(40)])
 
 
 @pytest.mark.parametrize(
