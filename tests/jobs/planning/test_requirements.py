@@ -503,7 +503,7 @@ def test_restored_pipelines_are_there_without_pillow_and_say_that_they_need_it()
     vilt = ROOT / "tests/references/models/vilt"
     bert = ROOT / "tests/references/models/question_answering_bert"
     code = f"""
-from tests.without import hide
+from tests.support.without import hide
 hide(["PIL", "av"])
 import pipemill, transformers
 print(sorted(pipemill.restore_pipelines()))
@@ -528,7 +528,7 @@ for task, model in (("vqa", {str(vilt)!r}), ("image-to-image", {str(vilt.parent 
 
 def test_a_worker_that_lacks_it_names_the_extra_too(models):
     code = f"""
-from tests.without import hide
+from tests.support.without import hide
 hide(["PIL", "av"])
 from pipemill.pipelines.loading.model import Model
 from pipemill.pipelines.loading.task_loader import LoadTask
