@@ -12,8 +12,8 @@ from typing import Any
 from urllib.parse import unquote, unquote_to_bytes
 
 from . import local_files, remote_files
-from .base64_text import media_in
-from .local_files import shown
+from .base64_text import decode_media
+from .local_files import shorten_name
 from .urls import Url, escapes_root
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
@@ -41,7 +41,7 @@ class MediaAccess:
     def __post_init__(self) -> None:
         if isinstance(self.roots, str):
             raise ValueError(f"input.media_roots is a text, {self.roots!r}; give a list")
-        object.__setattr__(self, "roots", tuple(_root(root) for root in self.roots))
+        object.__setattr__(self, "roots", tuple(_normalize_root(root) for root in self.roots))
         try:
             valid = isinstance(json.loads(self.options), dict)
         except ValueError:
@@ -57,7 +57,7 @@ class MediaAccess:
         """
         for root in self.roots:
             if _URL.match(root):
-                remote_files.filesystem(Url.parse(root), self.roots, self.options)
+                remote_files.open_filesystem(Url.parse(root), self.roots, self.options)
             elif not os.path.exists(root):
                 raise FileNotFoundError(f"no folder {root!r}, named in input.media_roots, here")
 
@@ -75,7 +75,7 @@ class MediaAccess:
         if isinstance(value, bytes | bytearray | memoryview):
             data, name = bytes(value), "the value"
         elif isinstance(value, str) and value:
-            data, name = self._named(value), shown(value)
+            data, name = self._named(value), shorten_name(value)
         else:
             raise ValueError(
                 f"the value is neither bytes nor a path or URL, but {type(value).__name__}"
@@ -86,16 +86,16 @@ class MediaAccess:
 
     def _named(self, name: str) -> bytes:
         if name[:5].lower() == "data:":
-            return _data_url(name)
-        if (data := media_in(name)) is not None:
+            return _decode_data_url(name)
+        if (data := decode_media(name)) is not None:
             return data
         if len(name) > _LONGEST:
             raise ValueError(
                 f"neither a path or URL nor the base64 of an image or audio file, in {len(name):,} "
-                f"characters: {shown(name)}"
+                f"characters: {shorten_name(name)}"
             )
         if _CONTROL.search(name):
-            raise ValueError(f"no path or URL, for its control characters: {shown(name)}")
+            raise ValueError(f"no path or URL, for its control characters: {shorten_name(name)}")
         if not _URL.match(name):
             return self._absolute(name) if os.path.isabs(name) else self._relative(name)
         scheme, rest = name.split("://", 1)
@@ -107,7 +107,7 @@ class MediaAccess:
 
     def _absolute(self, path: str) -> bytes:
         folders = [root for root in self.roots if not _URL.match(root)]
-        real = local_files.real_path(path, folders) if os.path.isabs(path) else None
+        real = local_files.resolve_path(path, folders) if os.path.isabs(path) else None
         if real is None:
             raise outside_roots_error(path)
         return local_files.read(real)
@@ -122,7 +122,7 @@ class MediaAccess:
                 return self._absolute(os.path.join(root, path))
             except FileNotFoundError:
                 continue
-        raise FileNotFoundError(f"no file {shown(path)} below any of input.media_roots")
+        raise FileNotFoundError(f"no file {shorten_name(path)} below any of input.media_roots")
 
     def _url(self, name: str) -> bytes:
         url = Url.parse(name)
@@ -134,12 +134,12 @@ class MediaAccess:
 
 def outside_roots_error(name: str) -> PermissionError:
     return PermissionError(
-        f"not below any of input.media_roots: {shown(name)}; "
+        f"not below any of input.media_roots: {shorten_name(name)}; "
         "if it is to be read, add its folder or URL to input.media_roots"
     )
 
 
-def _root(root: str) -> str:
+def _normalize_root(root: str) -> str:
     """A root in the form that values are compared with: an absolute path, or a URL."""
     if not root:
         raise ValueError("input.media_roots has an empty text; give a folder or a URL")
@@ -154,17 +154,19 @@ def _root(root: str) -> str:
     return root
 
 
-def _data_url(text: str) -> bytes:
+def _decode_data_url(text: str) -> bytes:
     header, comma, payload = text.partition(",")
     if not comma:
-        raise ValueError(f"a data: URL without a comma, and so without data: {shown(text)}")
+        raise ValueError(f"a data: URL without a comma, and so without data: {shorten_name(text)}")
     data = unquote_to_bytes(payload)
     if not header.lower().endswith(";base64"):
         # transformers takes base64 that is not marked as such, too.
-        encoded = media_in(payload)
+        encoded = decode_media(payload)
         return data if encoded is None else encoded
     data = b"".join(data.split()).rstrip(b"=")
     try:
         return base64.b64decode(data + b"=" * (-len(data) % 4), validate=True)
     except ValueError as error:
-        raise ValueError(f"a data: URL that is not base64 ({error}): {shown(text)}") from None
+        raise ValueError(
+            f"a data: URL that is not base64 ({error}): {shorten_name(text)}"
+        ) from None

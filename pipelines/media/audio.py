@@ -31,11 +31,11 @@ def audio(value: bytes | Mapping[str, Any], sampling_rate: int) -> np.ndarray:
     """
     require_media_library("audio")
     if isinstance(value, Mapping):
-        samples = _from_array(value, sampling_rate)
+        samples = _convert_array(value, sampling_rate)
     else:
-        _check_wav(value)
+        _check_wav_length(value)
         with open_container(value, "audio") as container:
-            samples = _decoded(container, sampling_rate)
+            samples = _decode(container, sampling_rate)
     if len(samples) == 0:
         raise ValueError("the audio has no samples, or too few to be resampled")
     if not np.isfinite(samples).all():
@@ -43,12 +43,12 @@ def audio(value: bytes | Mapping[str, Any], sampling_rate: int) -> np.ndarray:
     return samples
 
 
-def _decoded(container: Any, sampling_rate: int) -> np.ndarray:
+def _decode(container: Any, sampling_rate: int) -> np.ndarray:
     stream = container.streams.best("audio")
     if stream is None:
         kinds = ", ".join(sorted({s.type for s in container.streams})) or "no stream"
         raise Unusable(f"no audio stream in the file ({container.format.name}: {kinds})")
-    stated = _stated_seconds(container, stream)
+    stated = _read_stated_seconds(container, stream)
     resampler = Resampler(sampling_rate)
     pieces: list[np.ndarray] = []
     packets = broken = 0
@@ -69,7 +69,7 @@ def _decoded(container: Any, sampling_rate: int) -> np.ndarray:
         )
     if broken > packets / 10:
         raise Unusable(f"the audio is broken: {broken} of {packets} packets do not decode")
-    return _joined(pieces)
+    return _join(pieces)
 
 
 class Resampler:
@@ -96,24 +96,24 @@ class Resampler:
             yield from self.end()
             self._shape = shape
             self._current = av.AudioResampler(format="flt", layout="mono", rate=self.rate)
-        yield from _arrays(self._current.resample(frame))
+        yield from _to_arrays(self._current.resample(frame))
 
     def end(self) -> Iterator[np.ndarray]:
         """What the filter still holds."""
         if self._current is not None:
-            yield from _arrays(self._current.resample(None))
+            yield from _to_arrays(self._current.resample(None))
             self._current = None
 
 
-def _arrays(frames: list[Any]) -> Iterator[np.ndarray]:
+def _to_arrays(frames: list[Any]) -> Iterator[np.ndarray]:
     return (frame.to_ndarray()[0].astype(np.float32, copy=False) for frame in frames)
 
 
-def _joined(pieces: list[np.ndarray]) -> np.ndarray:
+def _join(pieces: list[np.ndarray]) -> np.ndarray:
     return np.concatenate(pieces) if pieces else np.zeros(0, np.float32)
 
 
-def _stated_seconds(container: Any, stream: Any) -> float:
+def _read_stated_seconds(container: Any, stream: Any) -> float:
     """The length that the file says it has; 0 if it says none."""
     if container.format.name.split(",")[0] not in _STATED:
         return 0.0
@@ -124,7 +124,7 @@ def _stated_seconds(container: Any, stream: Any) -> float:
     return container.duration / 1e6 if alone and container.duration else 0.0
 
 
-def _check_wav(data: bytes) -> None:
+def _check_wav_length(data: bytes) -> None:
     """FFmpeg takes the length of a cut WAV from what is left of it."""
     if data[:4] == b"RIFF" and data[8:12] == b"WAVE":
         stated = int.from_bytes(data[4:8], "little")
@@ -132,7 +132,7 @@ def _check_wav(data: bytes) -> None:
             raise ValueError(f"the audio breaks off: {len(data)} of {stated + 8} bytes are there")
 
 
-def _from_array(value: Mapping[str, Any], sampling_rate: int) -> np.ndarray:
+def _convert_array(value: Mapping[str, Any], sampling_rate: int) -> np.ndarray:
     import av
 
     if value.get("array") is None or value.get("sampling_rate") is None:
@@ -155,4 +155,4 @@ def _from_array(value: Mapping[str, Any], sampling_rate: int) -> np.ndarray:
     frame = av.AudioFrame.from_ndarray(samples[None], format="flt", layout="mono")
     frame.sample_rate = rate
     resampler = Resampler(sampling_rate)
-    return _joined([*resampler.feed(frame), *resampler.end()])
+    return _join([*resampler.feed(frame), *resampler.end()])

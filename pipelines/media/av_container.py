@@ -33,9 +33,9 @@ def open_container(source: bytes | str, kind: str) -> Iterator[Any]:
         options = {"format_whitelist": ",".join(_FORMATS)}
         container = av.open(file, options=options, metadata_errors="replace")
     except Exception as error:
-        begin = _beginning(source)
+        begin = _read_beginning(source)
         raise ValueError(
-            f"no {kind} in a format that is read, or one cut off ({_words(error)}); "
+            f"no {kind} in a format that is read, or one cut off ({_describe_error(error)}); "
             f"its bytes begin with {begin!r}"
         ) from error
     with container:
@@ -44,19 +44,21 @@ def open_container(source: bytes | str, kind: str) -> Iterator[Any]:
         except Unusable as error:
             raise ValueError(str(error)) from None
         except Exception as error:
-            raise ValueError(f"the {kind} is broken or cut off ({_words(error)})") from error
+            raise ValueError(
+                f"the {kind} is broken or cut off ({_describe_error(error)})"
+            ) from error
 
 
 class Unusable(Exception):
     """A file with something wrong that has been put into words."""
 
 
-def _beginning(source: bytes | str) -> bytes:
+def _read_beginning(source: bytes | str) -> bytes:
     if isinstance(source, bytes):
         return source[:24]
     with open(source, "rb") as file:
         return file.read(24)
 
 
-def _words(error: Exception) -> str:
+def _describe_error(error: Exception) -> str:
     return str(getattr(error, "strerror", None) or error or type(error).__name__)

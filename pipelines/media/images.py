@@ -31,11 +31,11 @@ def image(data: bytes) -> Image.Image:
     if not data:
         raise ValueError("the image is empty (0 bytes)")
     try:
-        picture = _opened(data)
+        picture = _open(data)
         _check_size(picture)
         picture.load()
         _check_size(picture)  # icons say their size only here
-        return _upright(_as_rgb(picture), picture)
+        return _turn_upright(_convert_to_rgb(picture), picture)
     except Image.DecompressionBombError as error:
         raise ValueError(f"the image is too large: {error}") from None
     except _Unusable as error:
@@ -50,7 +50,7 @@ class _Unusable(Exception):
     """An image with something wrong that has been put into words."""
 
 
-def _opened(data: bytes) -> Image.Image:
+def _open(data: bytes) -> Image.Image:
     import io
 
     from PIL import Image, UnidentifiedImageError
@@ -76,7 +76,7 @@ def _check_size(picture: Image.Image) -> None:
         )
 
 
-def _as_rgb(picture: Image.Image) -> Image.Image:
+def _convert_to_rgb(picture: Image.Image) -> Image.Image:
     from PIL import Image
 
     if picture.mode.startswith("I;16"):
@@ -88,13 +88,13 @@ def _as_rgb(picture: Image.Image) -> Image.Image:
     elif picture.mode == "I" and picture.format == "PPM":
         levels = np.asarray(picture) >> 8
     elif picture.mode in ("I", "F"):
-        levels = _within_eight_bits(np.asarray(picture))
+        levels = _check_eight_bits(np.asarray(picture))
     else:
         return picture.convert("RGB")
     return Image.fromarray(levels.astype(np.uint8)).convert("RGB")
 
 
-def _within_eight_bits(levels: np.ndarray) -> np.ndarray:
+def _check_eight_bits(levels: np.ndarray) -> np.ndarray:
     """Pixels of 32 bits that are plainly 0 to 255; what other numbers mean, no file says."""
     low, high = float(levels.min()), float(levels.max())
     # Floats up to 1 may be a picture in the scale 0 to 1: load_image would make it black.
@@ -106,7 +106,7 @@ def _within_eight_bits(levels: np.ndarray) -> np.ndarray:
     return levels
 
 
-def _upright(rgb: Image.Image, picture: Image.Image) -> Image.Image:
+def _turn_upright(rgb: Image.Image, picture: Image.Image) -> Image.Image:
     """`rgb` turned as the EXIF of `picture` says; broken EXIF says nothing.
 
     It no longer says so itself: the pipelines of transformers would turn it once more.

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from functools import lru_cache, partial
 from typing import Any
 
-from .local_files import shown
+from .local_files import shorten_name
 from .requirements import MissingLibrary
 from .urls import Url
 
@@ -23,42 +23,42 @@ def read(url: Url, roots: tuple[str, ...], options: str) -> bytes:
     name = str(url)
     try:
         # Its name in the file system: for all but the web, without the scheme.
-        files = filesystem(url, roots, options)
+        files = open_filesystem(url, roots, options)
         return files.cat_file(files._strip_protocol(name))
     except (MissingLibrary, Redirected):
         raise
     except FileNotFoundError:
-        raise FileNotFoundError(f"no file at {shown(name)}") from None
+        raise FileNotFoundError(f"no file at {shorten_name(name)}") from None
     except IsADirectoryError:
-        raise IsADirectoryError(f"a folder, not a file: {shown(name)}") from None
+        raise IsADirectoryError(f"a folder, not a file: {shorten_name(name)}") from None
     except Exception as error:
         # Each store has exceptions of its own; botocore's and aiohttp's are no OSErrors.
         reason = f"{type(error).__name__}: {error}"
-        raise OSError(f"not readable ({reason}): {shown(name)}") from error
+        raise OSError(f"not readable ({reason}): {shorten_name(name)}") from error
 
 
-def filesystem(url: Url, roots: tuple[str, ...], options: str) -> Any:
+def open_filesystem(url: Url, roots: tuple[str, ...], options: str) -> Any:
     """The file system that reads a URL. Raises MissingLibrary, or ValueError for the protocol."""
     try:
-        return _filesystem(url.scheme, roots if url.scheme in _WEB else (), options)
+        return _open_filesystem(url.scheme, roots if url.scheme in _WEB else (), options)
     except ImportError as error:
         raise MissingLibrary(f"{url.scheme}:// in input.media_roots: {error}") from error
 
 
 # fsspec's own cache of file systems could hand out one that is guarded by other roots.
 @lru_cache(maxsize=32)
-def _filesystem(scheme: str, roots: tuple[str, ...], options: str) -> Any:
+def _open_filesystem(scheme: str, roots: tuple[str, ...], options: str) -> Any:
     import fsspec
 
-    chosen = _options_for(scheme, json.loads(options))
+    chosen = _select_options(scheme, json.loads(options))
     if scheme not in _WEB:
         # No listings are kept: a file may be written after a look at its folder.
         return fsspec.filesystem(scheme, **{"use_listings_cache": False, **chosen})
-    chosen["get_client"] = partial(_guarded_client, roots)
+    chosen["get_client"] = partial(_make_guarded_client, roots)
     return fsspec.filesystem(scheme, skip_instance_cache=True, **chosen)
 
 
-def _options_for(scheme: str, options: dict[str, Any]) -> dict[str, Any]:
+def _select_options(scheme: str, options: dict[str, Any]) -> dict[str, Any]:
     from fsspec import available_protocols
 
     protocols = set(available_protocols())
@@ -66,7 +66,7 @@ def _options_for(scheme: str, options: dict[str, Any]) -> dict[str, Any]:
     return {**({} if scheme in _WEB else general), **options.get(scheme, {})}
 
 
-async def _guarded_client(roots: Iterable[str], *, loop: Any = None, **arguments: Any) -> Any:
+async def _make_guarded_client(roots: Iterable[str], *, loop: Any = None, **arguments: Any) -> Any:
     """A web client that follows a redirect only to what lies below one of the roots."""
     import aiohttp
     from yarl import URL

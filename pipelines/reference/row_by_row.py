@@ -13,9 +13,9 @@ from pipemill.actors.batch import Batch
 from ..loading.task_loader import LoadTask
 from ..pipeline_task import PipelineTask
 from ..tasks.feature_extraction import prepare_tokenizer
-from ..tasks.plain import plain_parameters
-from ..tasks.text_classification import plain_function
-from ..text.pooling import pool_vectors
+from ..tasks.plain import to_plain_parameters
+from ..tasks.text_classification import to_plain_function
+from ..text.pooling import pool_and_concatenate
 
 
 class PlainRows:
@@ -84,7 +84,7 @@ class PlainRows:
             cut = dict(task.recipe.tokenizing)
         if self.name != "zero-shot-classification" and task.cutter.truncates:
             cut |= {"truncation": task.cutter.truncation, "max_length": task.cutter.limit}
-        return plain_parameters(self.name, given, cut)
+        return to_plain_parameters(self.name, given, cut)
 
     @property
     def _own_task(self) -> Any:
@@ -93,7 +93,7 @@ class PlainRows:
 
     def _function(self) -> str | None:
         """What transformers calls the function to apply; None for one that it does not have."""
-        return plain_function(self._own_task.function)
+        return to_plain_function(self._own_task.function)
 
     def _prompted(self, row: Batch) -> Batch:
         """The row with the prompt before its text."""
@@ -109,7 +109,7 @@ class PlainRows:
         if task.each:
             return tokens
         vectors = np.array(tokens, dtype=np.float32)
-        vector = pool_vectors(vectors, task.recipe.poolings, task.unpooled)
+        vector = pool_and_concatenate(vectors, task.recipe.poolings, task.unpooled)
         return task.head(vector[None].astype(np.float32))[0].tolist()
 
 

@@ -54,7 +54,7 @@ def restore_pipelines() -> list[str]:
     for alias, name in _ALIASES.items():
         if name in missing:
             PIPELINE_REGISTRY.task_aliases.setdefault(alias, name)
-    registration.release([*missing, *(a for a, name in _ALIASES.items() if name in missing)])
+    registration.allow_tasks([*missing, *(a for a, name in _ALIASES.items() if name in missing)])
     if "translation" in missing:
         registration.find_language_pairs(PIPELINE_REGISTRY)
     return missing

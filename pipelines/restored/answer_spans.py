@@ -8,14 +8,14 @@ import numpy as np
 _NEVER = np.float32(-10_000)
 
 
-def probabilities(logits: np.ndarray, allowed: np.ndarray) -> np.ndarray:
+def compute_probabilities(logits: np.ndarray, allowed: np.ndarray) -> np.ndarray:
     """Softmax of float32 `logits` [tokens] over the tokens that are `allowed`."""
     kept = np.where(allowed, logits, _NEVER)
     raised = np.exp(kept - kept.max())
     return raised / raised.sum()
 
 
-def best_spans(
+def find_best_spans(
     start: np.ndarray, end: np.ndarray, allowed: np.ndarray, count: int, longest: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The `count` most probable spans of at most `longest` tokens, best first.
@@ -24,12 +24,12 @@ def best_spans(
     Returns the first tokens, the last tokens (included) and the probabilities. There are fewer
     than `count` where spans at tokens that are not `allowed` were among the best.
     """
-    firsts, lasts, scores = _few_best(start, end, count, longest)
+    firsts, lasts, scores = _find_candidates(start, end, count, longest)
     inside = allowed[firsts] & allowed[lasts]
     return firsts[inside], lasts[inside], scores[inside]
 
 
-def _few_best(
+def _find_candidates(
     start: np.ndarray, end: np.ndarray, count: int, longest: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     tokens, width = len(start), min(longest, len(start))
@@ -38,7 +38,7 @@ def _few_best(
     padded = np.concatenate([end, np.zeros(width - 1, end.dtype)])
     band = start[:, None] * np.lib.stride_tricks.sliding_window_view(padded, width)
     if np.count_nonzero(band) >= count:
-        order = _largest(band.ravel(), count)
+        order = _find_largest(band.ravel(), count)
         firsts, lengths = np.divmod(order, width)
         return firsts, firsts + lengths, band.ravel()[order]
     # Fewer possible spans than asked for. The rest have probability 0, and which of them come
@@ -46,12 +46,12 @@ def _few_best(
     # so it was in transformers 4.57, whose answers then end with some of score 0.
     square = np.triu(start[:, None] * end[None, :])
     flat = np.tril(square, longest - 1).ravel()
-    order = _largest(flat, count)
+    order = _find_largest(flat, count)
     firsts, lasts = np.divmod(order, tokens)
     return firsts, lasts, flat[order]
 
 
-def _largest(values: np.ndarray, count: int) -> np.ndarray:
+def _find_largest(values: np.ndarray, count: int) -> np.ndarray:
     """The indices of the `count` largest values, the largest first."""
     if count == 1:
         return np.array([values.argmax()])

@@ -50,7 +50,7 @@ class Window:
         return np.where(known, word_begin, begin), np.where(known, word_end, end)
 
 
-def fast_windows(
+def make_fast_windows(
     tokenizer: Any, question: str, context: str, padding: Any, stride: int, length: int
 ) -> Iterator[tuple[Inputs, Window]]:
     """The tokenizer's outputs and the window, where it knows characters.
@@ -75,11 +75,11 @@ def fast_windows(
         return_overflowing_tokens=True,
     )
     for i, encoding in enumerate(encoded.encodings):
-        window = _fast_window(encoding, tokenizer.cls_token_id, question_first)
+        window = _make_fast_window(encoding, tokenizer.cls_token_id, question_first)
         yield {name: values[i] for name, values in encoded.items()}, window
 
 
-def _fast_window(encoding: Any, cls: int | None, question_first: bool) -> Window:
+def _make_fast_window(encoding: Any, cls: int | None, question_first: bool) -> Window:
     real = np.array(encoding.attention_mask, dtype=bool)
     allowed = np.ones(len(real), dtype=bool)
     # Where the context comes first, transformers 4.57 searched the question, too.
@@ -96,7 +96,7 @@ def _fast_window(encoding: Any, cls: int | None, question_first: bool) -> Window
     return Window(allowed[real], characters[real], words[real], not question_first)
 
 
-def slow_windows(
+def make_slow_windows(
     tokenizer: Any, question: str, context: str, step: int, length: int, longest_question: int
 ) -> Iterator[tuple[Inputs, Window]]:
     """The tokenizer's outputs and the window, where it knows no characters: answers are words.
@@ -112,15 +112,15 @@ def slow_windows(
     room = length - len(asked) - tokenizer.num_special_tokens_to_add(pair=True)
     if room < 1:
         raise ValueError(f"with the question, `max_seq_len` ({length}) leaves no room")
-    ids, characters = _tokens_of_words(tokenizer, context)
+    ids, characters = _tokenize_words(tokenizer, context)
     for begin in range(0, max(len(ids), 1), step):
         part = slice(begin, begin + room)
-        yield _slow_window(tokenizer, asked, ids[part], characters[part])
+        yield _make_slow_window(tokenizer, asked, ids[part], characters[part])
         if begin + room >= len(ids):
             return
 
 
-def _tokens_of_words(tokenizer: Any, context: str) -> tuple[list[int], np.ndarray]:
+def _tokenize_words(tokenizer: Any, context: str) -> tuple[list[int], np.ndarray]:
     """The token ids of a text's words, and [tokens, 2] the characters of each token's word."""
     words = list(_WORD.finditer(context))
     ends = [word.start() - 1 for word in words[1:]] + [len(context) - 1]
@@ -133,7 +133,7 @@ def _tokens_of_words(tokenizer: Any, context: str) -> tuple[list[int], np.ndarra
     return ids, np.array(places, dtype=np.int64).reshape(-1, 2)
 
 
-def _slow_window(
+def _make_slow_window(
     tokenizer: Any, asked: list[int], part: list[int], places: np.ndarray
 ) -> tuple[Inputs, Window]:
     question_first = tokenizer.padding_side == "right"

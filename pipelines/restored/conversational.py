@@ -25,7 +25,7 @@ class Conversation:
         self.messages = [dict(message) for message in messages or ()]
 
     def add_message(self, message: Message) -> None:
-        _check([message])
+        _check_messages([message])
         self.messages.append(message)
 
     def add_user_input(self, text: str) -> None:
@@ -118,7 +118,9 @@ class ConversationalPipeline(GeneratingPipeline):
                 return []
             one = isinstance(conversations[0], dict)
             inputs = (
-                _conversation(conversations) if one else list(map(_conversation, conversations))
+                _to_conversation(conversations)
+                if one
+                else list(map(_to_conversation, conversations))
             )
         else:
             inputs = conversations
@@ -131,8 +133,8 @@ class ConversationalPipeline(GeneratingPipeline):
         continue_final_message: bool | None = None,
         tokenizer_encode_kwargs: dict[str, Any] | None = None,
     ) -> dict[str, Any]:
-        conversation = _conversation(conversation)
-        goes_on = _continues(conversation, continue_final_message)
+        conversation = _to_conversation(conversation)
+        goes_on = _continues_last_message(conversation, continue_final_message)
         encoded = self.tokenizer.apply_chat_template(
             conversation.messages,
             add_generation_prompt=not goes_on,
@@ -165,7 +167,7 @@ class ConversationalPipeline(GeneratingPipeline):
             prompt = self.decode(model_outputs["input_ids"][0], clean_up_tokenization_spaces)
             text = text[len(prompt) :]
         conversation = model_outputs["conversation"]
-        if _continues(conversation, continue_final_message):
+        if _continues_last_message(conversation, continue_final_message):
             last = conversation.messages[-1]
             conversation.messages[-1] = {**last, "content": last["content"] + text}
         else:
@@ -173,18 +175,18 @@ class ConversationalPipeline(GeneratingPipeline):
         return conversation
 
 
-def _continues(conversation: Any, asked: bool | None) -> bool:
+def _continues_last_message(conversation: Any, asked: bool | None) -> bool:
     return conversation.messages[-1]["role"] == "assistant" if asked is None else asked
 
 
-def _conversation(given: Any) -> Any:
+def _to_conversation(given: Any) -> Any:
     """The object with `messages` itself, or a new one for a list of messages."""
     conversation = given if hasattr(given, "messages") else Conversation(given)
-    _check(conversation.messages)
+    _check_messages(conversation.messages)
     return conversation
 
 
-def _check(messages: list[Message]) -> None:
+def _check_messages(messages: list[Message]) -> None:
     if not messages:
         raise ValueError("a conversation needs at least one message")
     for message in messages:

@@ -37,9 +37,11 @@ class GeneratingPipeline(Pipeline):
             return
         chosen = dict(self._generate_kwargs)
         given = chosen.pop("generation_config", None)
-        specific = dict((_from_config(self.model, "task_specific_params") or {}).get(self.task, {}))
-        self.prefix = specific.pop("prefix", _from_config(self.model, "prefix"))
-        config = _with_defaults(self._default_generation_config, self.model, chosen)
+        specific = dict(
+            (_get_config_value(self.model, "task_specific_params") or {}).get(self.task, {})
+        )
+        self.prefix = specific.pop("prefix", _get_config_value(self.model, "prefix"))
+        config = _merge_defaults(self._default_generation_config, self.model, chosen)
         config.update(**specific)
         self.generation_config = given or config
         if self.tokenizer is not None and self.generation_config.pad_token_id is None:
@@ -59,7 +61,7 @@ class GeneratingPipeline(Pipeline):
         """The model's answer to `inputs`, with the call's `parameters` over the pipeline's."""
         parameters = dict(parameters)
         config = copy.deepcopy(parameters.pop("generation_config", None) or self.generation_config)
-        _fill(config, self.model)
+        _fill_unset(config, self.model)
         # Settings may come with the inputs too, such as the token of the language to translate to.
         others = config.update(**inputs, **parameters)
         # transformers 5 takes all that is open in `config` from the model: here there is no more to
@@ -81,41 +83,41 @@ class GeneratingPipeline(Pipeline):
         return self.tokenizer.clean_up_tokenization(text) if clean_up else text
 
 
-def _with_defaults(
+def _merge_defaults(
     defaults: GenerationConfig, model: Any, chosen: Mapping[str, Any]
 ) -> GenerationConfig:
     """A pipeline's defaults, what they leave open from the model, and what the user chose."""
     config = copy.deepcopy(defaults)
-    _lend(config, model.generation_config)
+    _copy_unset(config, model.generation_config)
     config.update(**chosen)
-    unset_length = _is_global("max_length", config.max_length)
+    unset_length = _is_unset("max_length", config.max_length)
     if not unset_length and config.max_new_tokens == defaults.max_new_tokens:
         config.max_new_tokens = None
     return config
 
 
-def _fill(config: GenerationConfig, model: Any) -> None:
+def _fill_unset(config: GenerationConfig, model: Any) -> None:
     """Set what is open in `config`, as `generate` did in 4.57."""
     own = model.generation_config
     if not _saved_before_4_50(own):
-        _lend(config, own)
+        _copy_unset(config, own)
         return
     for key in _TOKENS:
         if getattr(config, key) is None:
             setattr(config, key, getattr(own, key))
 
 
-def _lend(config: GenerationConfig, model_config: GenerationConfig) -> None:
+def _copy_unset(config: GenerationConfig, model_config: GenerationConfig) -> None:
     for key, value in vars(model_config).items():
         if key.startswith("_") or key == "transformers_version":
             continue
-        if not _is_global(key, value) and _is_global(key, getattr(config, key, None)):
+        if not _is_unset(key, value) and _is_unset(key, getattr(config, key, None)):
             setattr(config, key, value)
     if config.temperature == 0.0:
         config.do_sample = False
 
 
-def _is_global(key: str, value: Any) -> bool:
+def _is_unset(key: str, value: Any) -> bool:
     """Whether nobody has set it. In 4.57 that was told by its value alone."""
     return value is None or value == _GLOBAL.get(key)
 
@@ -125,5 +127,5 @@ def _saved_before_4_50(config: GenerationConfig) -> bool:
     return tuple(map(int, version.split(".")[:2])) < (4, 50)
 
 
-def _from_config(model: Any, name: str) -> Any:
+def _get_config_value(model: Any, name: str) -> Any:
     return getattr(model.config, name, None)

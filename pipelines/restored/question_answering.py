@@ -12,10 +12,10 @@ import torch
 from transformers.models.auto.modeling_auto import MODEL_FOR_QUESTION_ANSWERING_MAPPING_NAMES
 from transformers.pipelines.base import ChunkPipeline
 
-from .answer_spans import best_spans, probabilities
-from .context_windows import Window, fast_windows, slow_windows
-from .question_arguments import as_example, read_call
-from .token_type_ids import input_names
+from .answer_spans import compute_probabilities, find_best_spans
+from .context_windows import Window, make_fast_windows, make_slow_windows
+from .question_arguments import read_call, to_example
+from .token_type_ids import list_input_names
 
 _SPACE = re.compile("[ \t\r\n\u202f]+")
 _BEFORE = ("padding", "doc_stride", "max_question_len", "max_seq_len")
@@ -47,7 +47,7 @@ class QuestionAnsweringPipeline(ChunkPipeline):
     def __init__(self, *args: Any, **named: Any) -> None:
         super().__init__(*args, **named)
         self.check_model_type(MODEL_FOR_QUESTION_ANSWERING_MAPPING_NAMES)
-        self._inputs = input_names(self.tokenizer, self.model)
+        self._inputs = list_input_names(self.tokenizer, self.model)
         # A cache of keys and values would be kept for nothing.
         takes_cache = "use_cache" in inspect.signature(self.model.forward).parameters
         self._options = {"use_cache": False} if takes_cache else {}
@@ -55,7 +55,7 @@ class QuestionAnsweringPipeline(ChunkPipeline):
     @staticmethod
     def create_sample(question: Any, context: Any) -> Any:
         """An example, or a list of them where lists are given, as a call takes them."""
-        return as_example({"question": question, "context": context})
+        return to_example({"question": question, "context": context})
 
     def __call__(self, *args: Any, **named: Any) -> Any:
         """Answer questions.
@@ -113,13 +113,15 @@ class QuestionAnsweringPipeline(ChunkPipeline):
 
         The first alone carries the context's text: a long one would be copied for each window.
         """
-        example = as_example(example)
+        example = to_example(example)
         question, context = example.question_text, example.context_text
         length, stride = self._stride(doc_stride, max_seq_len)
         windows = (
-            fast_windows(self.tokenizer, question, context, padding, stride, length)
+            make_fast_windows(self.tokenizer, question, context, padding, stride, length)
             if self.tokenizer.is_fast
-            else slow_windows(self.tokenizer, question, context, stride, length, max_question_len)
+            else make_slow_windows(
+                self.tokenizer, question, context, stride, length, max_question_len
+            )
         )
         upcoming = next(windows, None)
         text: str | None = context
@@ -163,22 +165,24 @@ class QuestionAnsweringPipeline(ChunkPipeline):
         nothing = 1_000_000.0
         for output in windows:
             window: Window = output["window"]
-            start = probabilities(window.unpadded(output["start"]), window.allowed)
-            end = probabilities(window.unpadded(output["end"]), window.allowed)
+            start = compute_probabilities(window.unpadded(output["start"]), window.allowed)
+            end = compute_probabilities(window.unpadded(output["end"]), window.allowed)
             nothing = min(nothing, float(start[0] * end[0]))
             start[0] = end[0] = 0
-            firsts, lasts, scores = best_spans(start, end, window.allowed, count, max_answer_len)
+            firsts, lasts, scores = find_best_spans(
+                start, end, window.allowed, count, max_answer_len
+            )
             begins, ends = window.locate(firsts, lasts, align_to_words)
-            answers += _answers(context, begins, ends, scores, self.tokenizer.is_fast)
+            answers += _to_answers(context, begins, ends, scores, self.tokenizer.is_fast)
         if self.tokenizer.is_fast:
-            answers = _merged(answers)
+            answers = _merge_answers(answers)
         if handle_impossible_answer:
             answers.append({"score": nothing, "start": 0, "end": 0, "answer": ""})
         answers = sorted(answers, key=lambda answer: answer["score"], reverse=True)[:top_k]
         return answers[0] if len(answers) == 1 else answers
 
 
-def _answers(
+def _to_answers(
     context: str, begins: Any, ends: Any, scores: Any, characters: bool
 ) -> list[dict[str, Any]]:
     """Spans as dictionaries; without `characters`, they end at the last of their characters."""
@@ -194,7 +198,7 @@ def _answers(
     return found
 
 
-def _merged(answers: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _merge_answers(answers: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Answers of the same words, whatever their case, as one: the first, with all their scores."""
     merged: dict[str, dict[str, Any]] = {}
     for answer in answers:

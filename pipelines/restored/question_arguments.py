@@ -21,7 +21,7 @@ class Example:
     context_text: str
 
 
-def as_example(item: Any) -> Any:
+def to_example(item: Any) -> Any:
     """An `Example` of a mapping, or of any object that has the attributes of one.
 
     A mapping with lists of questions and contexts becomes a list of examples. Raises KeyError
@@ -42,7 +42,7 @@ def as_example(item: Any) -> Any:
             raise ValueError(f"`{key}` cannot be empty")
     question, context = item["question"], item["context"]
     if isinstance(question, list):
-        return [as_example(pair) for pair in _pairs(question, context)]
+        return [to_example(pair) for pair in _pair_up(question, context)]
     return Example(question, context)
 
 
@@ -51,21 +51,21 @@ def read_call(args: tuple[Any, ...], named: Mapping[str, Any]) -> Any:
 
     Raises ValueError where the arguments are none of the known forms.
     """
-    given = _given(args, named)
+    given = _select_argument(args, named)
     if isinstance(given, (types.GeneratorType, Dataset)):
         return given
     if isinstance(given, Mapping):
         given = [given]
     if not isinstance(given, Iterable):
         raise ValueError(f"cannot read questions from {given!r}; give question= and context=")
-    return [as_example(_only_pair(item)) for item in given]
+    return [to_example(_check_keys(item)) for item in given]
 
 
-def _given(args: tuple[Any, ...], named: Mapping[str, Any]) -> Any:
+def _select_argument(args: tuple[Any, ...], named: Mapping[str, Any]) -> Any:
     if len(args) == 1:
         return args[0]
     if len(args) == 2 and all(type(arg) is str for arg in args):
-        return _pairs(*args)
+        return _pair_up(*args)
     if args:
         return list(args)
     for old in ("X", "data"):
@@ -73,11 +73,11 @@ def _given(args: tuple[Any, ...], named: Mapping[str, Any]) -> Any:
             warnings.warn(f"{old}= is deprecated: give question= and context=", FutureWarning, 4)
             return named[old]
     if all(key in named for key in _KEYS):
-        return _pairs(named["question"], named["context"])
+        return _pair_up(named["question"], named["context"])
     raise ValueError(f"no question= and context= among the arguments {sorted(named)}")
 
 
-def _pairs(question: Any, context: Any) -> list[dict[str, Any]]:
+def _pair_up(question: Any, context: Any) -> list[dict[str, Any]]:
     """One dictionary per question; several questions may share one context."""
     if isinstance(question, list) and isinstance(context, str):
         context = [context] * len(question)
@@ -93,7 +93,7 @@ def _pairs(question: Any, context: Any) -> list[dict[str, Any]]:
     return [{"question": q, "context": c} for q, c in zip(question, context, strict=True)]
 
 
-def _only_pair(item: Any) -> Any:
+def _check_keys(item: Any) -> Any:
     unknown = set(item) - set(_KEYS) if isinstance(item, Mapping) else ()
     if unknown:
         raise TypeError(f"unexpected keys {sorted(map(str, unknown))} beside question and context")

@@ -12,7 +12,7 @@ from functools import wraps
 from typing import Any
 
 
-def release(names: Iterable[str]) -> None:
+def allow_tasks(names: Iterable[str]) -> None:
     """Have transformers refuse or rename none of these tasks."""
     from transformers import pipelines
 

@@ -12,7 +12,7 @@ _TYPES = "token_type_ids"
 _HAD_TYPES = {"AlbertTokenizer", "RemBertTokenizer", "SplinterTokenizer"}
 
 
-def input_names(tokenizer: Any, model: Any) -> list[str]:
+def list_input_names(tokenizer: Any, model: Any) -> list[str]:
     """The names of the tokenizer's outputs that the model is called with.
 
     transformers 5 no longer gives token types by default: ALBERT, XLNet, Japanese BERT and others
@@ -22,12 +22,12 @@ def input_names(tokenizer: Any, model: Any) -> list[str]:
     names = [name for name in tokenizer.model_input_names if name != _TYPES]
     if _TYPES not in inspect.signature(model.forward).parameters:
         return names
-    if _TYPES in tokenizer.model_input_names or _lost_types(tokenizer):
+    if _TYPES in tokenizer.model_input_names or _had_token_types(tokenizer):
         names.append(_TYPES)
     return names
 
 
-def _lost_types(tokenizer: Any) -> bool:
+def _had_token_types(tokenizer: Any) -> bool:
     if "model_input_names" in tokenizer.init_kwargs:  # the folder's own word
         return False
     kind = type(tokenizer)

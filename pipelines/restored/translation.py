@@ -22,7 +22,7 @@ class TranslationPipeline(Text2TextGenerationPipeline):
     return_name = "translation"
 
     def __init__(self, model: Any, *args: Any, task: str = "", **kwargs: Any) -> None:
-        super().__init__(model, *args, task=_pair_of_model(task, model), **kwargs)
+        super().__init__(model, *args, task=_find_language_pair(task, model), **kwargs)
 
     def _sanitize_parameters(
         self, *, src_lang: str | None = None, tgt_lang: str | None = None, **kwargs: Any
@@ -52,7 +52,7 @@ class TranslationPipeline(Text2TextGenerationPipeline):
         )
 
 
-def _pair_of_model(task: str, model: Any) -> str:
+def _find_language_pair(task: str, model: Any) -> str:
     """For a task without languages, the first language pair that the model has settings for."""
     settings = getattr(model.config, "task_specific_params", None) or {}
     pairs = [name for name in settings if name.startswith("translation")]

@@ -54,8 +54,8 @@ class VisualQuestionAnsweringPipeline(GeneratingPipeline):
         """
         from PIL import Image  # here: every task restores all pipelines, and most need no Pillow
 
-        images, one_image = _several(image, (Image.Image, str))
-        questions, one_question = _several(question, str)
+        images, one_image = _to_list(image, (Image.Image, str))
+        questions, one_question = _to_list(question, str)
         inputs = image
         if images is not None and questions is not None:
             inputs = [{"image": i, "question": q} for q in questions for i in images]
@@ -97,7 +97,7 @@ class VisualQuestionAnsweringPipeline(GeneratingPipeline):
         ]
 
 
-def _several(given: Any, kind: Any) -> tuple[Any, bool]:
+def _to_list(given: Any, kind: Any) -> tuple[Any, bool]:
     """What was given as something to go over, or None if it is no `kind`; whether it was one."""
     if isinstance(given, kind):
         return [given], True

@@ -9,10 +9,10 @@ from typing import Any
 from pipemill.actors.task import Parameter
 
 # Of the tasks that rank labels of the user's.
-CANDIDATES = Parameter(None, "str|list|null", each=Parameter(None, "str|null"), filled=True)
+CANDIDATE_LABELS = Parameter(None, "str|list|null", each=Parameter(None, "str|null"), filled=True)
 
 
-def labels_of(value: Any) -> list[str]:
+def parse_labels(value: Any) -> list[str]:
     """A list of labels, without nulls; one text is several labels with commas between them.
 
     Raises ValueError if no label is left.
@@ -26,7 +26,7 @@ def labels_of(value: Any) -> list[str]:
     return labels
 
 
-class Template:
+class HypothesisTemplate:
     """A text in which one {} stands for the label.
 
     Raises ValueError for any other placeholder: `str.format` would follow names into objects, and
@@ -35,8 +35,8 @@ class Template:
 
     def __init__(self, text: Any) -> None:
         wrong = ValueError(
-            f"hypothesis_template {_shown(text)} must hold {{}} once, where the label goes, and no "
-            "other placeholder ({{ and }} are braces)"
+            f"hypothesis_template {_shorten(text)} must hold {{}} once, where the label goes, and "
+            "no other placeholder ({{ and }} are braces)"
         )
         if not isinstance(text, str):
             raise wrong
@@ -54,14 +54,14 @@ class Template:
         return f"{self._before}{label}{self._after}"
 
 
-def check_candidates(parameters: Mapping[str, Any]) -> None:
+def check_candidate_labels(parameters: Mapping[str, Any]) -> None:
     """Raises ValueError for labels or a template, where they are given, that can't be right."""
     if parameters.get("candidate_labels") is not None:
-        labels_of(parameters["candidate_labels"])
+        parse_labels(parameters["candidate_labels"])
     if parameters.get("hypothesis_template") is not None:
-        Template(parameters["hypothesis_template"])
+        HypothesisTemplate(parameters["hypothesis_template"])
 
 
-def _shown(value: Any) -> str:
+def _shorten(value: Any) -> str:
     told = repr(value)
     return told if len(told) <= 100 else f"{told[:100]}…"

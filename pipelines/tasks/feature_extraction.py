@@ -13,14 +13,14 @@ from pipemill.actors.device_transfer import Outputs, to_device, to_host_async
 from pipemill.actors.task import Column, Followed, Loaded, Parameter
 
 from ..engines.encoder import Encoder
-from ..text import token_chunks, windows
+from ..text import model_limits, token_chunks, windows
 from ..text.embedding_head import EmbeddingHead
-from ..text.pooling import POOLINGS
+from ..text.pooling import POOLINGS, pair_vectors_with_counts, pool_windows
 from ..text.sentence_transformers_config import (
     EmbeddingRecipe,
-    files_of_recipe,
-    recipe_of,
-    shorter_limit,
+    build_recipe,
+    find_shorter_limit,
+    read_recipe_files,
 )
 
 
@@ -58,20 +58,20 @@ class FeatureExtraction:
         "tokenize_kwargs": Parameter(None, "dict|null"),
         "return_tensors": Parameter(False, "bool"),  # a column holds neither list nor tensor
     }
-    files = staticmethod(files_of_recipe)
+    files = staticmethod(read_recipe_files)
 
     @staticmethod
     def check(parameters: Mapping[str, Any]) -> None:
-        windows.check(with_tokenize_kwargs(parameters))
+        windows.check_parameters(merge_tokenize_kwargs(parameters))
         if parameters["prompt"] is not None and parameters["prompt_name"] is not None:
             raise ValueError("prompt and prompt_name are both given: give one of them")
 
     @staticmethod
     def follow(parameters: Mapping[str, Any], files: Mapping[str, Any]) -> Followed:
-        recipe = recipe_of(parameters, files)
-        usual = recipe_of({**parameters, "prompt": "", "prompt_name": None}, {})
+        recipe = build_recipe(parameters, files)
+        usual = build_recipe({**parameters, "prompt": "", "prompt_name": None}, {})
         same = replace(recipe, max_seq_length=None, as_sentence_transformers=False) == usual
-        limit = shorter_limit(recipe, files)
+        limit = find_shorter_limit(recipe, files)
         differs = not same or limit is not None
         told = str(recipe) if limit is None else f"{recipe}; at most {limit} tokens at once"
         return Followed(
@@ -82,20 +82,20 @@ class FeatureExtraction:
 
     def __init__(self, loaded: Loaded) -> None:
         pipeline = loaded.pipeline
-        settings = with_tokenize_kwargs(loaded.settings(self.parameters))
-        self.recipe = recipe = recipe_of(settings, loaded.files)
+        settings = merge_tokenize_kwargs(loaded.settings(self.parameters))
+        self.recipe = recipe = build_recipe(settings, loaded.files)
         prepare_tokenizer(pipeline, recipe)
         settings |= recipe.tokenizing
-        shape = _output_shape(pipeline)
+        shape = _find_output_shape(pipeline)
         self.each = recipe.poolings == ("none",)
         one = recipe.poolings == ("cls",) and not recipe.excludes_prompt
         self.encoder = Encoder(
             pipeline, reads="first" if one or len(shape) < 3 else "all", compiles=loaded.compiles
         )
-        longest = _longest(pipeline, recipe, settings["truncation"])
+        longest = _find_chunk_limit(pipeline, recipe, settings["truncation"])
         limit = min((n for n in (longest, settings["max_length"]) if n), default=None)
-        self.cutter = windows.WindowTokenizer.of(pipeline, limit, settings)
-        self.unpooled = _prompt_tokens(self.cutter, recipe) if recipe.excludes_prompt else 0
+        self.cutter = windows.WindowTokenizer.from_settings(pipeline, limit, settings)
+        self.unpooled = _count_prompt_tokens(self.cutter, recipe) if recipe.excludes_prompt else 0
         self.head = EmbeddingHead(recipe, loaded.file)
         self.width = recipe.width(shape[-1])
 
@@ -110,20 +110,20 @@ class FeatureExtraction:
 
     def expand(self, rows: pa.Table) -> pa.ListArray:
         prompt = self.recipe.prompt
-        chunks = self.cutter.chunks([prompt + text for text in rows["text"].to_pylist()])
-        return _with_unpooled(chunks, self.unpooled) if self.unpooled else chunks
+        chunks = self.cutter.make_chunks([prompt + text for text in rows["text"].to_pylist()])
+        return _append_unpooled(chunks, self.unpooled) if self.unpooled else chunks
 
     def forward(self, chunks: pa.StructArray) -> Outputs:
         states, lengths = self.encoder(chunks)
         several = lengths if self.encoder.reads == "all" else np.ones_like(lengths)
         if self.each:
-            return to_host_async(states, lambda array: _token_vectors(array, several))
+            return to_host_async(states, lambda array: _list_token_vectors(array, several))
         unpooled = np.zeros_like(several)
         if self.unpooled and self.encoder.reads == "all":
             unpooled = np.minimum(chunks.field("unpooled").to_numpy(), several)
         pooled = pool_stream(states, several, self.recipe.poolings, unpooled)
         sizes = np.maximum(lengths - unpooled, 1)
-        return to_host_async(pooled, lambda array: windows.vectors_with_counts(array, sizes))
+        return to_host_async(pooled, lambda array: pair_vectors_with_counts(array, sizes))
 
     def regroup(self, rows: pa.Table, outputs: pa.ListArray) -> pa.Table:
         counts, chunks = pc.list_value_length(outputs).to_numpy(), outputs.flatten()
@@ -131,7 +131,7 @@ class FeatureExtraction:
             tokens = np.concatenate([[0], np.cumsum(pc.list_value_length(chunks).to_numpy())])
             offsets = pa.array(tokens[np.concatenate([[0], np.cumsum(counts)])], pa.int32())
             return pa.table({"embedding": pa.ListArray.from_arrays(offsets, chunks.flatten())})
-        vectors = token_chunks.matrix(chunks.field("vector"))
+        vectors = token_chunks.to_matrix(chunks.field("vector"))
         pooled = self._of_windows(vectors, chunks.field("tokens").to_numpy(), counts)
         pooled = self.head(pooled).astype(np.float32, copy=False)
         values = pa.array(pooled.ravel())
@@ -142,7 +142,7 @@ class FeatureExtraction:
         parts = np.split(vectors, len(self.recipe.poolings), axis=1)
         rules = (p if p in ("max", "last") else "mean" for p in self.recipe.poolings)
         pooled = [
-            windows.pool(part, tokens, counts, rule)
+            pool_windows(part, tokens, counts, rule)
             for part, rule in zip(parts, rules, strict=True)
         ]
         return pooled[0] if len(pooled) == 1 else np.concatenate(pooled, axis=1)
@@ -179,7 +179,7 @@ def _lowercase(tokenizer: Any) -> None:
         backend.normalizer = normalizers.Sequence([normalizers.Lowercase(), *several])
 
 
-def with_tokenize_kwargs(parameters: Mapping[str, Any]) -> dict[str, Any]:
+def merge_tokenize_kwargs(parameters: Mapping[str, Any]) -> dict[str, Any]:
     """All parameters, with the tokenizer's own beside them, as if they had been given so.
 
     Raises ValueError for one that the texts can't be cut with, and one that was given twice.
@@ -196,7 +196,7 @@ def with_tokenize_kwargs(parameters: Mapping[str, Any]) -> dict[str, Any]:
     return {**parameters, **inside}
 
 
-def _output_shape(pipeline: Any) -> tuple[int, ...]:
+def _find_output_shape(pipeline: Any) -> tuple[int, ...]:
     """Of the model's output for one token: (1, 1, width), or (1, width) where it pools, like DPR.
 
     OPT and Reformer put out vectors of another width than their configuration's.
@@ -205,7 +205,7 @@ def _output_shape(pipeline: Any) -> tuple[int, ...]:
 
     model = pipeline.model
     usual = 1, 1, int(model.config.get_text_config().hidden_size)
-    if token_chunks.needs_own_length(model):  # a short chunk might change it
+    if model_limits.needs_own_length(model):  # a short chunk might change it
         return usual
     try:
         token = torch.zeros((1, 1), dtype=torch.int64, device=pipeline.device)
@@ -215,19 +215,21 @@ def _output_shape(pipeline: Any) -> tuple[int, ...]:
         return usual
 
 
-def _longest(pipeline: Any, recipe: EmbeddingRecipe, truncation: bool | str | None) -> int | None:
+def _find_chunk_limit(
+    pipeline: Any, recipe: EmbeddingRecipe, truncation: bool | str | None
+) -> int | None:
     """The most tokens that are one chunk: what the model has positions for, or, where it has no
     table of them that could end, what it was trained for. Cut texts end where transformers' do,
     and both kinds where sentence-transformers' do, where its folder is followed."""
     config = pipeline.model.config.get_text_config()
-    cut = token_chunks.max_length(pipeline)
+    cut = model_limits.find_max_length(pipeline)
     if windows.truncates(truncation) or (recipe.as_sentence_transformers and cut):
         return cut
     trained = getattr(config, "max_position_embeddings", None)
-    return token_chunks.positions(pipeline.model) or cut or trained
+    return model_limits.count_positions(pipeline.model) or cut or trained
 
 
-def _prompt_tokens(cutter: windows.WindowTokenizer, recipe: EmbeddingRecipe) -> int:
+def _count_prompt_tokens(cutter: windows.WindowTokenizer, recipe: EmbeddingRecipe) -> int:
     """How many tokens of a text are its prompt's, as sentence-transformers counts them."""
     tokenizer = cutter.tokenizer
     cut = {"truncation": True, "max_length": cutter.limit} if cutter.limit else {}
@@ -235,7 +237,7 @@ def _prompt_tokens(cutter: windows.WindowTokenizer, recipe: EmbeddingRecipe) -> 
     return len(ids) - (ids[-1:] != [] and ids[-1] in tokenizer.all_special_ids)
 
 
-def _with_unpooled(chunks: pa.ListArray, tokens: int) -> pa.ListArray:
+def _append_unpooled(chunks: pa.ListArray, tokens: int) -> pa.ListArray:
     """The chunks with how many of their first tokens no pooling reads: the prompt's."""
     values, offsets = chunks.flatten(), chunks.offsets
     unpooled = np.zeros(len(values), dtype=np.int64)
@@ -288,7 +290,7 @@ def _pool(states: Any, lengths: np.ndarray, pooling: str, unpooled: np.ndarray) 
     return sums / (total.sqrt() if pooling == "mean_sqrt_len_tokens" else total)
 
 
-def _token_vectors(array: np.ndarray, lengths: np.ndarray) -> pa.ListArray:
+def _list_token_vectors(array: np.ndarray, lengths: np.ndarray) -> pa.ListArray:
     """Shape (tokens, width) as one list of vectors per chunk, as long as the chunk."""
     each = pa.array(np.arange(len(array) + 1) * array.shape[1], pa.int32())
     tokens = pa.ListArray.from_arrays(each, pa.array(array.ravel()))

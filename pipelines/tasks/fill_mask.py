@@ -12,8 +12,8 @@ import pyarrow as pa
 from pipemill.actors.task import Column, Loaded, Parameter
 
 from ..pipeline_task import PipelineTask, Values
-from ..text import token_chunks
-from ..text.long_texts import all_tokens
+from ..text import model_limits
+from ..text.long_texts import tokenize
 from . import shared_parameters
 
 _PREDICTIONS = pa.list_(
@@ -31,18 +31,18 @@ _PREDICTIONS = pa.list_(
 _WORD = 64  # the most characters that are given up to begin and end with whole words
 
 
-def _results(loaded: Loaded) -> pa.Schema:
+def _make_schema(loaded: Loaded) -> pa.Schema:
     several = loaded.parameters.get("several_masks", False)
     return pa.schema([("predictions", pa.list_(_PREDICTIONS) if several else _PREDICTIONS)])
 
 
-def _several_masks(columns: Mapping[str, list[Any]], model: Path) -> bool:
+def _has_several_masks(columns: Mapping[str, list[Any]], model: Path) -> bool:
     """Whether a row has several masks: then `predictions` holds a list for each, in every row."""
-    mask = _mask_token(model)
+    mask = _read_mask_token(model)
     return mask is not None and any((text or "").count(mask) > 1 for text in columns["text"])
 
 
-def _mask_token(model: Path) -> str | None:
+def _read_mask_token(model: Path) -> str | None:
     """As the files of the model's folder name it; None where they do not."""
     for name in ("tokenizer_config.json", "special_tokens_map.json"):
         try:
@@ -54,7 +54,7 @@ def _mask_token(model: Path) -> str | None:
     return None
 
 
-def _record(answer: Any, values: Values) -> Values:
+def _to_predictions(answer: Any, values: Values) -> Values:
     nested = bool(answer) and isinstance(answer[0], list)
     if values.get("several_masks", False):
         return {"predictions": answer if nested else [answer]}
@@ -66,27 +66,27 @@ def _record(answer: Any, values: Values) -> Values:
     return {"predictions": answer}
 
 
-def _candidates(values: Values, pipeline: Any) -> None:
+def _check_top_k(values: Values, pipeline: Any) -> None:
     size, top_k = pipeline.model.config.get_text_config().vocab_size, values["top_k"]
     if values["targets"] is None and top_k > size:
         raise ValueError(f"top_k ({top_k}) must be at most the {size} tokens of the model")
 
 
-def _around_masks(text: str, pipeline: Any, before: Mapping[str, Any]) -> tuple[str, int]:
+def _shorten_around_masks(text: str, pipeline: Any, before: Mapping[str, Any]) -> tuple[str, int]:
     """Of a text that is longer than the model what surrounds its masks, whole words.
 
     Not where the user says how a text is tokenized, and perhaps cut.
     """
-    tokenizer, limit = pipeline.tokenizer, token_chunks.positions(pipeline.model)
+    tokenizer, limit = pipeline.tokenizer, model_limits.count_positions(pipeline.model)
     fast = limit is not None and tokenizer.is_fast and "tokenizer_kwargs" not in before
     if not fast or len(text) < limit - tokenizer.num_special_tokens_to_add():
         return text, 0
-    tokens = all_tokens(tokenizer, text)
+    tokens = tokenize(tokenizer, text)
     room = limit - tokenizer.num_special_tokens_to_add()
     masks = np.flatnonzero(tokens.ids == tokenizer.mask_token_id)
     while len(tokens.ids) > room and len(masks) and masks[-1] - masks[0] < room > 0:
-        part = _window(text, tokens.begins, int(masks[0]), int(masks[-1]), room)
-        own = all_tokens(tokenizer, part).ids
+        part = _cut_window(text, tokens.begins, int(masks[0]), int(masks[-1]), room)
+        own = tokenize(tokenizer, part).ids
         whole = np.count_nonzero(own == tokenizer.mask_token_id) == len(masks)
         if whole and len(own) + tokenizer.num_special_tokens_to_add() <= limit:
             return part, len(tokens.ids) - len(own)
@@ -94,7 +94,7 @@ def _around_masks(text: str, pipeline: Any, before: Mapping[str, Any]) -> tuple[
     return text, 0
 
 
-def _window(text: str, begins: np.ndarray, first: int, last: int, room: int) -> str:
+def _cut_window(text: str, begins: np.ndarray, first: int, last: int, room: int) -> str:
     """A part of the text, of so many tokens, with the masks in its middle."""
     start = min(max(first - (room - (last - first + 1)) // 2, 0), len(begins) - room)
     stop = start + room
@@ -129,13 +129,13 @@ FILL_MASK = PipelineTask(
         "tokenizer_kwargs": Parameter(None, "dict|null"),
         "several_masks": Parameter(None, "bool|null"),
     },
-    results=_results,
-    record=_record,
+    results=_make_schema,
+    record=_to_predictions,
     token_outputs=("logits",),
     reads="masks",
     ours=("several_masks",),
-    suits=_candidates,
-    shorten=_around_masks,
+    suits=_check_top_k,
+    shorten=_shorten_around_masks,
     sample=lambda pipeline, given: pipeline.tokenizer.mask_token,
-    settle={"several_masks": _several_masks},
+    settle={"several_masks": _has_several_masks},
 )

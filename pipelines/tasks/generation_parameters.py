@@ -108,7 +108,7 @@ def check_generation(parameters: Mapping[str, Any]) -> None:
         )
 
 
-def check_dict(parameters: Mapping[str, Any]) -> None:
+def check_generate_kwargs(parameters: Mapping[str, Any]) -> None:
     """The same for tasks that take these parameters in a mapping only."""
     inside = parameters.get("generate_kwargs") or {}
     if parameters.get("max_new_tokens") is not None and "max_new_tokens" in inside:
@@ -120,7 +120,7 @@ def check_dict(parameters: Mapping[str, Any]) -> None:
 _INDEXING = ("forced_bos_token_id", "forced_eos_token_id", "decoder_start_token_id")
 
 
-def check_known(parameters: Mapping[str, Any], pipeline: Any) -> None:
+def check_against_model(parameters: Mapping[str, Any], pipeline: Any) -> None:
     """Raises ValueError for what this model's `generate` does not know, where it says so."""
     from transformers import GenerationConfig
     from transformers.generation import GenerationMixin

@@ -21,7 +21,7 @@ def truncation(default: Any) -> Parameter:
     return Parameter(default, "bool|str|null", (None, *_TRUNCATION))
 
 
-def share(default: float) -> Parameter:
+def fraction(default: float) -> Parameter:
     """A number from 0 to 1, as probabilities and parts of areas are."""
     return Parameter(default, "float", least=0, most=1)
 

@@ -13,13 +13,14 @@ from pipemill.actors.task import Column, Followed, Loaded, Parameter
 
 from ..adapter.row_values import own_count
 from ..engines.encoder import Encoder
-from ..text import token_chunks, windows
+from ..text import model_limits, token_chunks, windows
 from ..text.cross_encoder_config import (
-    activation_of,
     check_labels,
-    files_of_cross_encoder,
-    usual_activation,
+    find_activation,
+    find_default_activation,
+    read_cross_encoder_files,
 )
+from ..text.pooling import pair_vectors_with_counts, pool_windows
 
 _WINDOW_POOLINGS = ("mean", "max")
 
@@ -57,31 +58,33 @@ class TextClassification:
         **windows.PARAMETERS,
     }
 
-    files = staticmethod(files_of_cross_encoder)
+    files = staticmethod(read_cross_encoder_files)
 
     @staticmethod
     def follow(parameters: Mapping[str, Any], files: Mapping[str, Any]) -> Followed:
         check_labels(files)
         if parameters["function_to_apply"] is not None:
             return Followed()
-        name = activation_of(files)
-        if name is None or name == usual_activation(files):
+        name = find_activation(files)
+        if name is None or name == find_default_activation(files):
             return Followed()
         return Followed(decides={"function_to_apply": _NAMES.get(name, name)})
 
     @staticmethod
     def check(parameters: Mapping[str, Any]) -> None:
-        windows.check(parameters)
+        windows.check_parameters(parameters)
 
     def __init__(self, loaded: Loaded) -> None:
         settings, pipeline = loaded.settings(self.parameters), loaded.pipeline
         self.encoder = Encoder(pipeline, reads="first", compiles=loaded.compiles)
         self.ranks = settings["top_k"] != 1 or "top_k" in loaded.columns
         self.top_k, self.window_pooling = settings["top_k"], settings["window_pooling"]
-        self.function = settings["function_to_apply"] or activation_of(loaded.files)
-        self.activation = _activation(pipeline.model.config, self.function)
-        self.cutter = windows.WindowTokenizer.of(pipeline, _limit(pipeline, settings), settings)
-        self.labels = np.array(_labels(pipeline.model.config), dtype=object)
+        self.function = settings["function_to_apply"] or find_activation(loaded.files)
+        self.activation = _find_activation(pipeline.model.config, self.function)
+        self.cutter = windows.WindowTokenizer.from_settings(
+            pipeline, _find_chunk_limit(pipeline, settings), settings
+        )
+        self.labels = np.array(_list_labels(pipeline.model.config), dtype=object)
 
     @property
     def packed(self) -> bool:
@@ -95,13 +98,13 @@ class TextClassification:
     def expand(self, rows: pa.Table) -> pa.ListArray:
         self._top_k(rows)  # a wrong one is found before anything is computed
         if "text_pair" not in rows.column_names:
-            return self.cutter.chunks(rows["text"].to_pylist())
+            return self.cutter.make_chunks(rows["text"].to_pylist())
         paired = pc.is_valid(rows["text_pair"])
         if self.cutter.tokenizer.is_fast:  # and takes an empty second text for none
             paired = pc.fill_null(pc.not_equal(rows["text_pair"], ""), False)
         both, alone = rows.filter(paired), rows.filter(pc.invert(paired))
         pieces = [
-            self.cutter.chunks(*(column.to_pylist() for column in columns))
+            self.cutter.make_chunks(*(column.to_pylist() for column in columns))
             for columns in ((both["text"], both["text_pair"]), (alone["text"],))
             if len(columns[0])
         ]
@@ -110,13 +113,13 @@ class TextClassification:
 
     def forward(self, chunks: pa.StructArray) -> Outputs:
         logits, lengths = self.encoder(chunks)
-        return to_host_async(logits, lambda array: windows.vectors_with_counts(array, lengths))
+        return to_host_async(logits, lambda array: pair_vectors_with_counts(array, lengths))
 
     def regroup(self, rows: pa.Table, outputs: pa.ListArray) -> pa.Table:
         counts, chunks = pc.list_value_length(outputs).to_numpy(), outputs.flatten()
-        scores = self.activation(token_chunks.matrix(chunks.field("vector")))
+        scores = self.activation(token_chunks.to_matrix(chunks.field("vector")))
         tokens = chunks.field("tokens").to_numpy()
-        scores = windows.pool(scores, tokens, counts, self.window_pooling)
+        scores = pool_windows(scores, tokens, counts, self.window_pooling)
         if not self.ranks:
             best = scores.argmax(axis=1)
             columns = [self.labels[best], scores[np.arange(len(best)), best]]
@@ -142,18 +145,18 @@ class TextClassification:
         return np.where(wanted < 0, len(self.labels) + wanted, wanted)
 
 
-def _limit(pipeline: Any, settings: Mapping[str, Any]) -> int | None:
+def _find_chunk_limit(pipeline: Any, settings: Mapping[str, Any]) -> int | None:
     """The most tokens of a chunk.
 
     Only what the model has no positions for is cut unasked: all else transformers answers whole.
     """
-    limits = [token_chunks.positions(pipeline.model), settings["max_length"]]
+    limits = [model_limits.count_positions(pipeline.model), settings["max_length"]]
     if windows.truncates(settings["truncation"]) and settings["max_length"] is None:
-        limits.append(token_chunks.max_length(pipeline))
+        limits.append(model_limits.find_max_length(pipeline))
     return min((limit for limit in limits if limit), default=None)
 
 
-def _activation(config: Any, name: str | None) -> Any:
+def _find_activation(config: Any, name: str | None) -> Any:
     """The function from logits to scores, shapes (rows, labels)."""
     if name is None:
         if config.problem_type == "regression":
@@ -164,10 +167,10 @@ def _activation(config: Any, name: str | None) -> Any:
             name = "softmax"
     name = _NAMES.get(name, name)
     known = _ACTIVATIONS.get(name.lower())
-    return _function_of_torch(name) if known is None else known
+    return _wrap_torch_function(name) if known is None else known
 
 
-def plain_function(name: str | None) -> str | None:
+def to_plain_function(name: str | None) -> str | None:
     """What transformers calls that function: "default" for None; None if it does not have it."""
     if name is None:
         return "default"
@@ -175,7 +178,7 @@ def plain_function(name: str | None) -> str | None:
     return plain if plain in _ACTIVATIONS else None
 
 
-def _function_of_torch(name: str) -> Any:
+def _wrap_torch_function(name: str) -> Any:
     """A function of `torch.nn` on numpy arrays."""
     import torch
 
@@ -183,7 +186,7 @@ def _function_of_torch(name: str) -> Any:
     return lambda logits: function(torch.from_numpy(np.array(logits))).numpy()
 
 
-def _labels(config: Any) -> list[str]:
+def _list_labels(config: Any) -> list[str]:
     """The labels in the order of the logits."""
     return [str(config.id2label[i]) for i in range(len(config.id2label))]
 

@@ -9,11 +9,11 @@ import pyarrow as pa
 from pipemill.actors.task import Column, Loaded, Parameter
 
 from ..pipeline_task import PipelineTask, Values
-from ..text.prefixes import beginning_told
+from ..text.truncation import truncate_like_tokenizer
 from . import shared_parameters
 
 
-def _results(loaded: Loaded) -> pa.Schema:
+def _make_schema(loaded: Loaded) -> pa.Schema:
     place = [("word", pa.string()), ("start", pa.int32()), ("end", pa.int32())]
     if loaded.parameters.get("aggregation_strategy", "none") == "none":
         head = [("entity", pa.string()), ("score", pa.float32()), ("index", pa.int32())]
@@ -22,11 +22,11 @@ def _results(loaded: Loaded) -> pa.Schema:
     return pa.schema([("entities", pa.list_(pa.struct(head + place)))])
 
 
-def _record(answer: Any, values: Values) -> Values:
+def _to_entities(answer: Any, values: Values) -> Values:
     return {"entities": [{**entity, "score": float(entity["score"])} for entity in answer]}
 
 
-def _windows_advance(values: Values, pipeline: Any) -> None:
+def _check_windows_advance(values: Values, pipeline: Any) -> None:
     stride, tokenizer = values["stride"], pipeline.tokenizer
     room = tokenizer.model_max_length - tokenizer.num_special_tokens_to_add()
     if stride is not None and stride >= room:
@@ -38,9 +38,9 @@ def _windows_advance(values: Values, pipeline: Any) -> None:
         raise ValueError(f"is_split_into_words needs a fast tokenizer, not {_name(tokenizer)}")
 
 
-def _shortened(text: str, pipeline: Any, before: Mapping[str, Any]) -> tuple[str, int]:
+def _shorten(text: str, pipeline: Any, before: Mapping[str, Any]) -> tuple[str, int]:
     """All but what is cut off, unless the text becomes windows."""
-    return (text, 0) if "tokenizer_params" in before else beginning_told(text, pipeline)
+    return (text, 0) if "tokenizer_params" in before else truncate_like_tokenizer(text, pipeline)
 
 
 def _name(tokenizer: Any) -> str:
@@ -60,11 +60,11 @@ TOKEN_CLASSIFICATION = PipelineTask(
         "is_split_into_words": Parameter(False, "bool"),  # the text is a list of words
         "delimiter": Parameter(None, "str|null"),  # joins them: what start and end count in
     },
-    results=_results,
-    record=_record,
+    results=_make_schema,
+    record=_to_entities,
     cuts="text",
-    shorten=_shortened,
+    shorten=_shorten,
     token_outputs=("logits",),
-    suits=_windows_advance,
+    suits=_check_windows_advance,
     sample=lambda pipeline, given: ["a"] if given.get("is_split_into_words") else "a",
 )

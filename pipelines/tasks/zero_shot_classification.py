@@ -13,9 +13,14 @@ from pipemill.actors.task import Column, Loaded, Parameter
 
 from ..adapter.row_values import own_value_error
 from ..engines.encoder import Encoder
-from ..text import token_chunks, windows
-from ..text.prefixes import truncate_to_prefix
-from .candidate_labels import CANDIDATES, Template, check_candidates, labels_of
+from ..text import model_limits, token_chunks
+from ..text.truncation import count_truncated_in_batch, truncate_to_prefix
+from .candidate_labels import (
+    CANDIDATE_LABELS,
+    HypothesisTemplate,
+    check_candidate_labels,
+    parse_labels,
+)
 
 _TEMPLATE = "This example is {}."
 
@@ -39,22 +44,22 @@ class ZeroShotClassification:
         Column(name="multi_label", kind="flag", required=False, parameter=True),
     )
     parameters: Mapping[str, Parameter] = {
-        "candidate_labels": CANDIDATES,
+        "candidate_labels": CANDIDATE_LABELS,
         "hypothesis_template": Parameter(_TEMPLATE, "str"),
         "multi_label": Parameter(False, "bool"),
     }
 
     @staticmethod
     def check(parameters: Mapping[str, Any]) -> None:
-        check_candidates(parameters)
+        check_candidate_labels(parameters)
 
     def __init__(self, loaded: Loaded) -> None:
         self.pipeline = pipeline = loaded.pipeline
         self.encoder = Encoder(pipeline, reads="first", compiles=loaded.compiles)
         self.defaults = loaded.settings(self.parameters)
-        self.max_length = token_chunks.max_length(pipeline)
-        self.limit = token_chunks.positions(pipeline.model)
-        self.equal_sizes = token_chunks.needs_equal_sizes(pipeline)
+        self.max_length = model_limits.find_max_length(pipeline)
+        self.limit = model_limits.count_positions(pipeline.model)
+        self.equal_sizes = model_limits.needs_equal_sizes(pipeline)
         entailment = pipeline.entailment_id
         self.contrast = [-1 if entailment == 0 else 0, entailment]
 
@@ -81,18 +86,20 @@ class ZeroShotClassification:
         starts = np.cumsum(counts) - counts
         lost = self._lost(encoding, texts, hypotheses, starts)
         lost[starts] += np.array(beyond, dtype=np.int32)
-        chunks = token_chunks.as_chunks(encoding, self.equal_sizes, lost)
-        token_chunks.check_length(chunks, self.limit, "the label alone is longer than that")
-        return token_chunks.per_row(chunks, counts)
+        chunks = token_chunks.build_chunks(encoding, self.equal_sizes, lost)
+        token_chunks.check_chunk_sizes(chunks, self.limit, "the label alone is longer than that")
+        return token_chunks.group_by_row(chunks, counts)
 
     def forward(self, chunks: pa.StructArray) -> Outputs:
         logits, _ = self.encoder(chunks)
-        return to_host_async(logits, lambda array: token_chunks.vectors(array[:, self.contrast]))
+        return to_host_async(
+            logits, lambda array: token_chunks.to_vector_array(array[:, self.contrast])
+        )
 
     def regroup(self, rows: pa.Table, outputs: pa.ListArray) -> pa.Table:
         counts = pc.list_value_length(outputs).to_numpy()
         row = np.repeat(np.arange(len(counts)), counts)
-        logits = token_chunks.matrix(outputs.flatten())
+        logits = token_chunks.to_matrix(outputs.flatten())
         alone = np.array(self._values(rows, "multi_label"), dtype=bool) | (counts == 1)
         # Against contradiction for each label alone, or against the row's other labels.
         pair = 1.0 / (1.0 + np.exp(logits[:, 0] - logits[:, 1]))
@@ -115,13 +122,15 @@ class ZeroShotClassification:
         lost = np.zeros(len(texts), dtype=np.int32)
         if self.max_length is not None:
             pairs = (texts, hypotheses)
-            of_pair = windows.lost_tokens(self.pipeline.tokenizer, encoding, pairs, self.max_length)
+            of_pair = count_truncated_in_batch(
+                self.pipeline.tokenizer, encoding, pairs, self.max_length
+            )
             lost[starts] = np.maximum.reduceat(of_pair, starts)
         return lost
 
-    def _templates(self, rows: pa.Table) -> list[Template]:
+    def _templates(self, rows: pa.Table) -> list[HypothesisTemplate]:
         try:
-            return list(map(Template, self._values(rows, "hypothesis_template")))
+            return list(map(HypothesisTemplate, self._values(rows, "hypothesis_template")))
         except ValueError as error:
             raise own_value_error(error, ["hypothesis_template"]) from None
 
@@ -132,7 +141,7 @@ class ZeroShotClassification:
         return [default if value is None else value for value in rows[name].to_pylist()]
 
     def _labels(self, rows: pa.Table) -> list[list[str]]:
-        return list(map(labels_of, self._values(rows, "candidate_labels")))
+        return list(map(parse_labels, self._values(rows, "candidate_labels")))
 
     def _tokenize(self, texts: list[str], hypotheses: list[str], rows: int) -> Any:
         tokenizer = self.pipeline.tokenizer

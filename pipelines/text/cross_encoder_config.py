@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from .sentence_transformers_config import ACTIVATIONS, MODULES, SETTINGS, kinds_of_modules
+from .sentence_transformers_config import ACTIVATIONS, MODULES, SETTINGS, list_module_types
 
 _CONFIG = "config.json"
 
 
-def files_of_cross_encoder(read: Callable[[str], Any]) -> dict[str, Any]:
+def read_cross_encoder_files(read: Callable[[str], Any]) -> dict[str, Any]:
     """Read the JSON files of a model's folder that say how its logits become scores."""
     found = {name: read(name) for name in (_CONFIG, SETTINGS)}
     files = {name: content for name, content in found.items() if isinstance(content, dict)}
@@ -19,22 +19,22 @@ def files_of_cross_encoder(read: Callable[[str], Any]) -> dict[str, Any]:
     return files
 
 
-def activation_of(files: Mapping[str, Any]) -> str | None:
+def find_activation(files: Mapping[str, Any]) -> str | None:
     """The name in `torch.nn` of the function that a cross-encoder of one label names.
 
     None for any other model, and for one that names none: transformers' rule holds for these.
     Raises ValueError, naming it, for a function that can't be followed.
     """
-    for kind in kinds_of_modules(files.get(MODULES) or []):
+    for kind in list_module_types(files.get(MODULES) or []):
         if kind not in ("Transformer", "Dropout"):
             raise ValueError(
                 f"it is a cross-encoder whose scores are made by the module {kind}, which pipemill "
                 "can't follow"
             )
     config = files.get(_CONFIG, {})
-    if _labels(config) != 1:
+    if _count_labels(config) != 1:
         return None
-    path = _named(config, files.get(SETTINGS, {}))
+    path = _find_activation_path(config, files.get(SETTINGS, {}))
     if path is None:
         return None
     name = str(path).rpartition(".")[2]
@@ -46,7 +46,7 @@ def activation_of(files: Mapping[str, Any]) -> str | None:
     return name
 
 
-def usual_activation(files: Mapping[str, Any]) -> str:
+def find_default_activation(files: Mapping[str, Any]) -> str:
     """The function that transformers applies to the logits of a model of one label."""
     regression = files.get(_CONFIG, {}).get("problem_type") == "regression"
     return "Identity" if regression else "Sigmoid"
@@ -65,13 +65,13 @@ def check_labels(files: Mapping[str, Any]) -> None:
             )
 
 
-def _labels(config: Mapping[str, Any]) -> int:
+def _count_labels(config: Mapping[str, Any]) -> int:
     names = config.get("id2label")
     count = config.get("num_labels", 2)
     return len(names) if isinstance(names, dict) else count
 
 
-def _named(config: Mapping[str, Any], settings: Mapping[str, Any]) -> Any:
+def _find_activation_path(config: Mapping[str, Any], settings: Mapping[str, Any]) -> Any:
     """As the newest version of sentence-transformers looks for it."""
     if settings.get("model_type") == "CrossEncoder" and settings.get("activation_fn") is not None:
         return settings["activation_fn"]

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from .sentence_transformers_config import Beginning, Dense, EmbeddingRecipe, LayerNorm, Normalize
+from .sentence_transformers_config import Dense, EmbeddingRecipe, LayerNorm, Normalize, Truncate
 
 # Where the weights of such a module may lie; the second is a pickle.
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
@@ -18,7 +18,7 @@ class EmbeddingHead:
     """Applies a recipe's steps to pooled vectors, on the CPU: windows are pooled there, too."""
 
     def __init__(self, recipe: EmbeddingRecipe, find: Callable[[str], Path | None]) -> None:
-        self.steps = list(_loaded(recipe, find))
+        self.steps = list(_load_steps(recipe, find))
 
     def __call__(self, vectors: np.ndarray) -> np.ndarray:
         """Shape (rows, width) in, (rows, width of the recipe) out."""
@@ -27,30 +27,30 @@ class EmbeddingHead:
         return vectors
 
 
-def _loaded(
+def _load_steps(
     recipe: EmbeddingRecipe, find: Callable[[str], Path | None]
 ) -> Iterator[Callable[[np.ndarray], np.ndarray]]:
     for step in recipe.steps:
         if isinstance(step, Normalize):
-            yield normalized
-        elif isinstance(step, Beginning):
-            yield _beginning(step.width)
+            yield normalize
+        elif isinstance(step, Truncate):
+            yield _make_truncation(step.width)
         elif isinstance(step, LayerNorm):
-            yield _layer_norm(_weights(step.folder, find))
+            yield _make_layer_norm(_load_weights(step.folder, find))
         elif isinstance(step, Dense):
-            yield _dense(step, _weights(step.folder, find))
+            yield _make_dense(step, _load_weights(step.folder, find))
 
 
-def normalized(vectors: np.ndarray) -> np.ndarray:
+def normalize(vectors: np.ndarray) -> np.ndarray:
     """The vectors scaled to length 1."""
     return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
 
 
-def _beginning(width: int) -> Callable[[np.ndarray], np.ndarray]:
+def _make_truncation(width: int) -> Callable[[np.ndarray], np.ndarray]:
     return lambda vectors: vectors[:, :width]
 
 
-def _weights(folder: str, find: Callable[[str], Path | None]) -> dict[str, Any]:
+def _load_weights(folder: str, find: Callable[[str], Path | None]) -> dict[str, Any]:
     """The module's tensors, by name. The job is asked beforehand whether it allows a pickle."""
     import torch
     from safetensors.torch import load_file
@@ -65,7 +65,7 @@ def _weights(folder: str, find: Callable[[str], Path | None]) -> dict[str, Any]:
     raise ValueError(f"the module {folder} has no weights: there is no {folder}/{WEIGHTS[0]}")
 
 
-def _dense(step: Dense, weights: dict[str, Any]) -> Callable[[np.ndarray], np.ndarray]:
+def _make_dense(step: Dense, weights: dict[str, Any]) -> Callable[[np.ndarray], np.ndarray]:
     import torch
 
     activation = getattr(torch.nn, step.activation)()
@@ -85,7 +85,7 @@ def _dense(step: Dense, weights: dict[str, Any]) -> Callable[[np.ndarray], np.nd
     return apply
 
 
-def _layer_norm(weights: dict[str, Any]) -> Callable[[np.ndarray], np.ndarray]:
+def _make_layer_norm(weights: dict[str, Any]) -> Callable[[np.ndarray], np.ndarray]:
     import torch
 
     scale, shift = weights["norm.weight"], weights["norm.bias"]

@@ -41,7 +41,7 @@ ACTIVATIONS = frozenset(
     "ReLU ReLU6 SELU SiLU Sigmoid Softplus Softshrink Softsign Tanh Tanhshrink".split()
 )
 # Encoder-decoders of which sentence-transformers takes the encoder, and pipemill the whole model.
-_WHOLE_HERE = frozenset(
+_ENCODER_DECODERS = frozenset(
     "blenderbot blenderbot-small m2m_100 marian moonshine pegasus pegasus_x prophetnet t5gemma "
     "t5gemma2 t5gemma2_text udop whisper".split()
 )
@@ -118,7 +118,7 @@ class Normalize:
 
 
 @dataclass(frozen=True)
-class Beginning:
+class Truncate:
     """Keeps the first numbers of a vector."""
 
     width: int
@@ -127,7 +127,7 @@ class Beginning:
         return f"the first {self.width} numbers"
 
 
-Step = Dense | LayerNorm | Normalize | Beginning
+Step = Dense | LayerNorm | Normalize | Truncate
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,12 +175,12 @@ class EmbeddingRecipe:
         for step in self.steps:
             if isinstance(step, Dense):
                 width = step.width
-            elif isinstance(step, Beginning):
+            elif isinstance(step, Truncate):
                 width = min(width, step.width)
         return width
 
 
-def files_of_recipe(read: Callable[[str], Any]) -> dict[str, Any]:
+def read_recipe_files(read: Callable[[str], Any]) -> dict[str, Any]:
     """Read the JSON files of a model's folder that say how its vectors are made.
 
     read: gives the content of a file, and None for one that the model does not have.
@@ -198,24 +198,24 @@ def files_of_recipe(read: Callable[[str], Any]) -> dict[str, Any]:
 
     want(SETTINGS)
     modules = want(MODULES)
-    for kind, folder in _modules(modules) if modules is not None else ():
+    for kind, folder in _iterate_modules(modules) if modules is not None else ():
         if kind == "Transformer":
-            want(_inside(folder, "config.json"))
-            want(_inside(folder, "tokenizer_config.json"))
-            any(want(_inside(folder, name)) for name in _TRANSFORMER_SETTINGS)
+            want(_join_path(folder, "config.json"))
+            want(_join_path(folder, "tokenizer_config.json"))
+            any(want(_join_path(folder, name)) for name in _TRANSFORMER_SETTINGS)
         else:
-            want(_inside(folder, "config.json"))
+            want(_join_path(folder, "config.json"))
     return found
 
 
-def recipe_of(parameters: Mapping[str, Any], files: Mapping[str, Any]) -> EmbeddingRecipe:
+def build_recipe(parameters: Mapping[str, Any], files: Mapping[str, Any]) -> EmbeddingRecipe:
     """What feature-extraction computes with these parameters and this folder.
 
-    parameters: all of feature-extraction's. files: as `files_of_recipe` returns them.
+    parameters: all of feature-extraction's. files: as `read_recipe_files` returns them.
     Raises ValueError, naming the module, for a folder that can't be followed.
     """
-    follows = parameters["pooling"] == "auto" and _is_followed(files)
-    recipe = _recipe_of_folder(files) if follows else _plain(parameters["pooling"])
+    follows = parameters["pooling"] == "auto" and _is_sentence_transformer(files)
+    recipe = _build_folder_recipe(files) if follows else _make_default_recipe(parameters["pooling"])
     steps = list(recipe.steps)
     if parameters["normalize"] is False:
         while steps and isinstance(steps[-1], Normalize):
@@ -225,7 +225,7 @@ def recipe_of(parameters: Mapping[str, Any], files: Mapping[str, Any]) -> Embedd
     return EmbeddingRecipe(
         poolings=recipe.poolings,
         steps=tuple(steps),
-        prompt=_prompt(parameters, files, follows),
+        prompt=_choose_prompt(parameters, files, follows),
         pools_prompt=recipe.pools_prompt,
         as_sentence_transformers=recipe.as_sentence_transformers,
         max_seq_length=recipe.max_seq_length,
@@ -234,30 +234,32 @@ def recipe_of(parameters: Mapping[str, Any], files: Mapping[str, Any]) -> Embedd
     )
 
 
-def kinds_of_modules(modules: Any) -> list[str]:
+def list_module_types(modules: Any) -> list[str]:
     """The kinds of all modules, in their order."""
-    return [kind for kind, _ in _modules(modules)]
+    return [kind for kind, _ in _iterate_modules(modules)]
 
 
-def first_module(modules: Any) -> tuple[str, str]:
+def find_first_module(modules: Any) -> tuple[str, str]:
     """The kind of the first module of modules.json, and its folder: "" for the model's own.
 
     Raises ValueError where the file is not what sentence-transformers writes.
     """
-    first = next(_modules(modules), None)
+    first = next(_iterate_modules(modules), None)
     if first is None:
         raise ValueError(f"{MODULES} names no modules")
     return first
 
 
-def shorter_limit(recipe: EmbeddingRecipe, files: Mapping[str, Any]) -> int | None:
+def find_shorter_limit(recipe: EmbeddingRecipe, files: Mapping[str, Any]) -> int | None:
     """The most tokens of a chunk, where the folder has it below what the model takes."""
     if not recipe.as_sentence_transformers:
         return None
-    _, folder = first_module(files[MODULES])
-    config = files.get(_inside(folder, "config.json"), {})
-    told = _length(files.get(_inside(folder, "tokenizer_config.json"), {}), "model_max_length")
-    usual = _length(config, "max_position_embeddings") or told
+    _, folder = find_first_module(files[MODULES])
+    config = files.get(_join_path(folder, "config.json"), {})
+    told = _read_length(
+        files.get(_join_path(folder, "tokenizer_config.json"), {}), "model_max_length"
+    )
+    usual = _read_length(config, "max_position_embeddings") or told
     limit = recipe.max_seq_length or told
     # RoBERTa and its kin keep two rows of their table for themselves.
     reserved = 2 if config.get("pad_token_id") == 1 else 0
@@ -265,23 +267,23 @@ def shorter_limit(recipe: EmbeddingRecipe, files: Mapping[str, Any]) -> int | No
     return limit if shorter else None
 
 
-def _length(config: Mapping[str, Any], key: str) -> int | None:
+def _read_length(config: Mapping[str, Any], key: str) -> int | None:
     length = config.get(key)
     return length if isinstance(length, int) and 0 < length < _UNBOUNDED else None
 
 
-def _plain(pooling: str) -> EmbeddingRecipe:
+def _make_default_recipe(pooling: str) -> EmbeddingRecipe:
     return EmbeddingRecipe(poolings=("mean" if pooling == "auto" else pooling,))
 
 
-def _is_followed(files: Mapping[str, Any]) -> bool:
+def _is_sentence_transformer(files: Mapping[str, Any]) -> bool:
     """Whether the folder is a SentenceTransformer. Raises ValueError for another kind of model.
 
     A CrossEncoder has no vectors of its own: sentence-transformers takes the mean, too.
     """
     if MODULES not in files:
         return False
-    kind = _settings(files).get("model_type", "SentenceTransformer")
+    kind = _get_settings(files).get("model_type", "SentenceTransformer")
     if kind not in ("SentenceTransformer", "CrossEncoder"):
         raise ValueError(f"{SETTINGS} says that the model is a {kind}, {_UNKNOWN}")
     return kind == "SentenceTransformer"
@@ -293,12 +295,12 @@ _UNKNOWN = (
 )
 
 
-def _not_followed(kind: str, folder: str) -> ValueError:
+def _unsupported_module(kind: str, folder: str) -> ValueError:
     where = f" ({folder})" if folder else ""
     return ValueError(f"{MODULES} names the module {kind}{where}, {_UNKNOWN}")
 
 
-def _modules(modules: Any) -> Iterator[tuple[str, str]]:
+def _iterate_modules(modules: Any) -> Iterator[tuple[str, str]]:
     """The kind and the folder of each module; the kind of foreign code is its whole name."""
     if not isinstance(modules, list) or not all(isinstance(module, dict) for module in modules):
         raise ValueError(f"{MODULES} is not a list of modules")
@@ -313,38 +315,40 @@ def _modules(modules: Any) -> Iterator[tuple[str, str]]:
         yield name.rpartition(".")[2] if own else name, folder
 
 
-def _recipe_of_folder(files: Mapping[str, Any]) -> EmbeddingRecipe:
-    modules = [(kind, folder) for kind, folder in _modules(files[MODULES]) if kind != "Dropout"]
-    kind, folder = first_module(files[MODULES])
+def _build_folder_recipe(files: Mapping[str, Any]) -> EmbeddingRecipe:
+    modules = [
+        (kind, folder) for kind, folder in _iterate_modules(files[MODULES]) if kind != "Dropout"
+    ]
+    kind, folder = find_first_module(files[MODULES])
     if kind != "Transformer":
-        raise _not_followed(kind, folder)
-    model_type = files.get(_inside(folder, "config.json"), {}).get("model_type")
-    if str(model_type) in _WHOLE_HERE:
+        raise _unsupported_module(kind, folder)
+    model_type = files.get(_join_path(folder, "config.json"), {}).get("model_type")
+    if str(model_type) in _ENCODER_DECODERS:
         raise ValueError(f"its vectors are those of the encoder of a {model_type}, {_UNKNOWN}")
     if len(modules) < 2:
         raise ValueError(f"{MODULES} names no Pooling after the Transformer, {_UNKNOWN}")
     if modules[1][0] != "Pooling":
-        raise _not_followed(*modules[1])
-    place = _inside(modules[1][1], "config.json")
+        raise _unsupported_module(*modules[1])
+    place = _join_path(modules[1][1], "config.json")
     if place not in files:
         raise ValueError(f"there is no {place}, which says how the vectors are pooled")
     config = files[place]
-    poolings = _poolings(config)
+    poolings = _read_poolings(config)
     width = config.get("embedding_dimension", config.get("word_embedding_dimension"))
-    width = None if width is None else _count(width, place) * len(poolings)
-    steps = list(_steps(modules[2:], files, width))
-    if (beginning := _settings(files).get("truncate_dim")) is not None:
-        steps.append(Beginning(_count(beginning, SETTINGS)))
+    width = None if width is None else _check_count(width, place) * len(poolings)
+    steps = list(_read_steps(modules[2:], files, width))
+    if (beginning := _get_settings(files).get("truncate_dim")) is not None:
+        steps.append(Truncate(_check_count(beginning, SETTINGS)))
     return EmbeddingRecipe(
         poolings=poolings,
         steps=tuple(steps),
         pools_prompt=config.get("include_prompt", True),
         as_sentence_transformers=True,
-        **_transformer(files, folder),
+        **_read_transformer_settings(files, folder),
     )
 
 
-def _poolings(config: Mapping[str, Any]) -> tuple[str, ...]:
+def _read_poolings(config: Mapping[str, Any]) -> tuple[str, ...]:
     modes = config.get("pooling_mode")
     if modes is None:
         modes = [mode for key, mode in _OLD_POOLINGS.items() if config.get(key)] or ["mean"]
@@ -355,11 +359,11 @@ def _poolings(config: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(POOLINGS[mode] for mode in modes)
 
 
-def _steps(
+def _read_steps(
     modules: list[tuple[str, str]], files: Mapping[str, Any], width: int | None
 ) -> Iterator[Step]:
     for kind, folder in modules:
-        config = _config(files, folder)
+        config = _get_module_config(files, folder)
         if kind in ("Dense", "Normalize"):
             _check_names(kind, folder, config)
         if kind == "Normalize":
@@ -372,11 +376,11 @@ def _steps(
                     f"the module Dense ({folder}) takes {config['in_features']} numbers, and the "
                     f"vectors before it have {width}"
                 )
-            width = _count(config.get("out_features"), _inside(folder, "config.json"))
+            width = _check_count(config.get("out_features"), _join_path(folder, "config.json"))
             residual = bool(config.get("use_residual"))
-            yield Dense(folder, width, _activation(folder, config), residual)
+            yield Dense(folder, width, _read_activation(folder, config), residual)
         else:
-            raise _not_followed(kind, folder)
+            raise _unsupported_module(kind, folder)
 
 
 def _check_names(kind: str, folder: str, config: Mapping[str, Any]) -> None:
@@ -386,7 +390,7 @@ def _check_names(kind: str, folder: str, config: Mapping[str, Any]) -> None:
             raise ValueError(f"the module {kind} ({folder}) has the {key} {name!r}, {_UNKNOWN}")
 
 
-def _activation(folder: str, config: Mapping[str, Any]) -> str:
+def _read_activation(folder: str, config: Mapping[str, Any]) -> str:
     path = config.get("activation_function", "torch.nn.modules.activation.Tanh")
     name = str(path).rpartition(".")[2]
     if not str(path).startswith("torch.nn.") or name not in ACTIVATIONS:
@@ -394,9 +398,9 @@ def _activation(folder: str, config: Mapping[str, Any]) -> str:
     return name
 
 
-def _transformer(files: Mapping[str, Any], folder: str) -> dict[str, Any]:
+def _read_transformer_settings(files: Mapping[str, Any], folder: str) -> dict[str, Any]:
     """What the settings of the first module say, as fields of a recipe."""
-    places = (_inside(folder, name) for name in _TRANSFORMER_SETTINGS)
+    places = (_join_path(folder, name) for name in _TRANSFORMER_SETTINGS)
     place = next((place for place in places if place in files), "")
     settings = dict(files.get(place, {}))
     longest = settings.pop("max_seq_length", None)
@@ -404,14 +408,16 @@ def _transformer(files: Mapping[str, Any], folder: str) -> dict[str, Any]:
     _check_modality(place, settings)
     for kind, allowed in _ALLOWED_ARGUMENTS.items():
         for key in (f"{kind}_args", f"{_OTHER_NAMES[kind]}_kwargs"):
-            given = _mapping(settings.pop(key, None), place, key)
+            given = _check_mapping(settings.pop(key, None), place, key)
             if kind == "tokenizer":
                 longest = given.get("model_max_length", longest)
             for name in given.keys() - allowed:
                 raise ValueError(f"{place} sets {key}: {name}, {_UNKNOWN}")
     tokenizing: dict[str, Any] = {}
-    processing = _mapping(settings.pop("processing_kwargs", None), place, "processing_kwargs")
-    text, common = (_mapping(processing.get(name), place, name) for name in ("text", "common"))
+    processing = _check_mapping(settings.pop("processing_kwargs", None), place, "processing_kwargs")
+    text, common = (
+        _check_mapping(processing.get(name), place, name) for name in ("text", "common")
+    )
     for name, value in {**text, **common}.items():
         if name == "max_length":
             longest = value
@@ -423,7 +429,7 @@ def _transformer(files: Mapping[str, Any], folder: str) -> dict[str, Any]:
         if value is not None and name not in _WITHOUT_EFFECT:
             raise ValueError(f"{place} sets {name}, {_UNKNOWN}")
     if longest is not None:
-        longest = _count(longest, f"max_seq_length of {place}")
+        longest = _check_count(longest, f"max_seq_length of {place}")
     return {
         "max_seq_length": longest if longest is None or longest < _UNBOUNDED else None,
         "lowercases": lowercases,
@@ -439,10 +445,10 @@ def _check_modality(place: str, settings: dict[str, Any]) -> None:
     output = settings.pop("module_output_name", "token_embeddings")
     if (modalities := settings.pop("modality_config", None)) is None:
         return
-    modalities = _mapping(modalities, place, "modality_config")
+    modalities = _check_mapping(modalities, place, "modality_config")
     if "message" in modalities:
         raise ValueError(f"{place} has texts written as chat messages, {_UNKNOWN}")
-    way = _mapping(modalities.get("text"), place, "text")
+    way = _check_mapping(modalities.get("text"), place, "text")
     name = way.get("method_output_name")
     name = name[0] if isinstance(name, list) and len(name) == 1 else name
     if output != "token_embeddings" or (way.get("method"), name) != (
@@ -452,12 +458,12 @@ def _check_modality(place: str, settings: dict[str, Any]) -> None:
         raise ValueError(f"{place} takes {name} of {way.get('method')} as {output}, {_UNKNOWN}")
 
 
-def _prompt(parameters: Mapping[str, Any], files: Mapping[str, Any], follows: bool) -> str:
+def _choose_prompt(parameters: Mapping[str, Any], files: Mapping[str, Any], follows: bool) -> str:
     """The job's prompt, or the one it names, or the folder's default."""
     if parameters["prompt"] is not None:
         return parameters["prompt"]
-    settings, name = _settings(files), parameters["prompt_name"]
-    prompts = _mapping(settings.get("prompts"), SETTINGS, "prompts")
+    settings, name = _get_settings(files), parameters["prompt_name"]
+    prompts = _check_mapping(settings.get("prompts"), SETTINGS, "prompts")
     if any(not isinstance(prompt, str | None) for prompt in prompts.values()):
         raise ValueError(f"{SETTINGS} has prompts that are no texts")
     if name is None:
@@ -473,25 +479,25 @@ def _prompt(parameters: Mapping[str, Any], files: Mapping[str, Any], follows: bo
     return prompts[name] or ""
 
 
-def _settings(files: Mapping[str, Any]) -> Mapping[str, Any]:
+def _get_settings(files: Mapping[str, Any]) -> Mapping[str, Any]:
     return files.get(SETTINGS, {})
 
 
-def _mapping(value: Any, place: str, name: str) -> dict[str, Any]:
+def _check_mapping(value: Any, place: str, name: str) -> dict[str, Any]:
     if value is not None and not isinstance(value, dict):
         raise ValueError(f"{name} in {place} is not a mapping")
     return value or {}
 
 
-def _count(value: Any, place: str) -> int:
+def _check_count(value: Any, place: str) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise ValueError(f"{value!r} in {place} is not a number of 1 or more")
     return value
 
 
-def _config(files: Mapping[str, Any], folder: str) -> Mapping[str, Any]:
-    return files.get(_inside(folder, "config.json"), {}) if folder else {}
+def _get_module_config(files: Mapping[str, Any], folder: str) -> Mapping[str, Any]:
+    return files.get(_join_path(folder, "config.json"), {}) if folder else {}
 
 
-def _inside(folder: str, name: str) -> str:
+def _join_path(folder: str, name: str) -> str:
     return f"{folder}/{name}" if folder else name
