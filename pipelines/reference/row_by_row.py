@@ -82,8 +82,11 @@ class PlainRows:
         cut: dict[str, Any] = {}
         if self.name == "feature-extraction":
             cut = dict(task.recipe.tokenizing)
-        if self.name != "zero-shot-classification" and task.cutter.truncates:
-            cut |= {"truncation": task.cutter.truncation, "max_length": task.cutter.limit}
+        if self.name != "zero-shot-classification" and task.window_tokenizer.truncates:
+            cut |= {
+                "truncation": task.window_tokenizer.truncation,
+                "max_length": task.window_tokenizer.limit,
+            }
         return to_plain_parameters(self.name, given, cut)
 
     @property
@@ -106,7 +109,7 @@ class PlainRows:
     def _pooled(self, tokens: list[list[float]]) -> Any:
         """Token vectors as the one vector of feature-extraction."""
         task = self._own_task
-        if task.each:
+        if task.per_token:
             return tokens
         vectors = np.array(tokens, dtype=np.float32)
         vector = pool_and_concatenate(vectors, task.recipe.poolings, task.unpooled)

@@ -12,9 +12,9 @@ from .generation_parameters import GENERATION, check_against_model, check_genera
 
 
 def _returns_timestamps(loaded: Loaded) -> bool:
-    of_model = getattr(loaded.pipeline.model, "generation_config", None)
+    config = getattr(loaded.pipeline.model, "generation_config", None)
     return bool(
-        loaded.parameters.get("return_timestamps") or getattr(of_model, "return_timestamps", False)
+        loaded.parameters.get("return_timestamps") or getattr(config, "return_timestamps", False)
     )
 
 
@@ -22,9 +22,9 @@ def _make_transcript_schema(loaded: Loaded) -> pa.Schema:
     language = loaded.parameters.get("return_language")
     columns = [("text", pa.string())]
     if _returns_timestamps(loaded) or language:
-        place = [("text", pa.string()), ("start", pa.float64()), ("end", pa.float64())]
-        extra = [("language", pa.string())] if language else []
-        columns.append(("chunks", pa.list_(pa.struct(place + extra))))
+        fields = [("text", pa.string()), ("start", pa.float64()), ("end", pa.float64())]
+        fields += [("language", pa.string())] if language else []
+        columns.append(("chunks", pa.list_(pa.struct(fields))))
     return pa.schema(columns)
 
 
@@ -43,13 +43,13 @@ def _check_parameters(values: Values) -> None:
     if chunk and left + right >= chunk:
         raise ValueError(
             f"stride_length_s ({values['stride_length_s']}) leaves nothing of a chunk: the strides "
-            f"of both sides, {left:g} and {right:g}, must together be less than chunk_length_s "
-            f"({chunk:g})"
+            f"on the left and right, {left:g} s and {right:g} s, must together be less than "
+            f"chunk_length_s ({chunk:g})"
         )
 
 
 def _resolve_strides(values: Values) -> tuple[float, float]:
-    """Seconds on the left and right of a chunk that it shares with the ones beside it."""
+    """Return the seconds at the left and right of a chunk that its neighbours share."""
     stride = values["stride_length_s"]
     if stride is None:
         stride = (values["chunk_length_s"] or 0) / 6
@@ -63,7 +63,7 @@ def _check_against_pipeline(values: Values, pipeline: Any) -> None:
 
 
 def _check_language(values: Values, model: Any) -> None:
-    """Raises ValueError for a language or task that Whisper does not know."""
+    """Raise ValueError for a language that Whisper does not know."""
     languages = getattr(getattr(model, "generation_config", None), "lang_to_id", None)
     language = (values["generate_kwargs"] or {}).get("language")
     if not (languages and isinstance(language, str)):
@@ -73,11 +73,14 @@ def _check_language(values: Values, model: Any) -> None:
     code = TO_LANGUAGE_CODE.get(language.lower(), language.lower())
     if f"<|{code}|>" not in languages and code not in languages:
         known = ", ".join(sorted(name.strip("<|>") for name in languages))
-        raise ValueError(f"generate_kwargs: language is one of {known}, not {language!r}")
+        raise ValueError(f"generate_kwargs: language must be one of {known}, not {language!r}")
 
 
 def _check_chunks_advance(values: Values, pipeline: Any) -> None:
-    """Where lengths are rounded to what the model makes one output of."""
+    """Raise ValueError for strides that leave nothing of a chunk once lengths are rounded.
+
+    They are rounded to the length of audio that the model makes one output of.
+    """
     seconds = values["chunk_length_s"]
     if not seconds:
         return
@@ -86,7 +89,8 @@ def _check_chunks_advance(values: Values, pipeline: Any) -> None:
     if chunk - left - right < 1:
         raise ValueError(
             f"stride_length_s ({values['stride_length_s']}) leaves nothing of a chunk of "
-            f"chunk_length_s ({seconds:g}): the model hears in steps of {step / rate:g} s"
+            f"chunk_length_s ({seconds:g}): the model rounds both to steps of {step / rate:g} s; "
+            "make the stride smaller or the chunk longer"
         )
 
 
@@ -126,8 +130,8 @@ def _check_generates(values: Values, pipeline: Any) -> None:
     check_against_model(values, pipeline)
     if values["generate_kwargs"] and not pipeline.model.can_generate():
         raise ValueError(
-            f"generate_kwargs is for models that generate; {type(pipeline.model).__name__} does "
-            "not: leave it out (forward_params goes to its forward pass)"
+            f"generate_kwargs is for models that generate, and {type(pipeline.model).__name__} "
+            "does not: leave it out (forward_params goes to its forward pass)"
         )
 
 

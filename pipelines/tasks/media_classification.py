@@ -19,7 +19,7 @@ _RESULTS = fixed(labels=pa.list_(pa.string()), scores=pa.list_(pa.float32()))
 
 
 def to_ranked_labels(answer: Any, values: Values) -> Values:
-    """From transformers' list of {label, score}, best first."""
+    """Convert transformers' list of {label, score}, best first, to two columns."""
     return {"labels": [a["label"] for a in answer], "scores": [a["score"] for a in answer]}
 
 

@@ -65,7 +65,7 @@ IMAGE_TEXT_TO_TEXT = PipelineTask(
 
 
 def _prepare_any(values: Values, pipeline: Any) -> Any:
-    # A class of its own: that of the other pipelines it does not know.
+    # This pipeline has another class `Chat` than the other pipelines.
     from transformers.pipelines.any_to_any import Chat
 
     if "messages" in values:
@@ -91,7 +91,10 @@ def _to_any_record(answer: Any, values: Values) -> Values:
     if mode == "text":
         return make_text_record("generated_text")(answer, values)
     if mode == "audio":
-        raise ValueError("generated audio has no sampling rate in transformers' answer")
+        raise ValueError(
+            "transformers returns generated audio without its sampling rate: set "
+            "parameters.generation_mode to text or image"
+        )
     return {"generated_image": png(answer[0]["generated_image"])}
 
 

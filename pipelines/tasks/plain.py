@@ -1,6 +1,6 @@
-"""The tasks that pipemill computes its own way, over a `transformers.Pipeline` as it is.
+"""The text tasks with an engine of pipemill's, declared over a plain `transformers.Pipeline`.
 
-Used where a job brings a pipeline of its own: what that one overrides is what it wants.
+A job with a user's pipeline takes these, so that what that pipeline overrides has its effect.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from .zero_shot_classification import ZeroShotClassification
 
 
 def _to_ranked_labels(answer: Any, values: Values) -> Values:
-    # Without a top_k transformers returns a dict for one label, with one a list.
+    # Without top_k, transformers returns a dict for one label; with top_k a list.
     answers = [answer] if isinstance(answer, dict) else answer
     labels, scores = [a["label"] for a in answers], [float(a["score"]) for a in answers]
     if values.get("top_k", 1) == 1 and len(answers) > 1:
-        raise ValueError(f"{len(answers)} labels for top_k 1")
+        raise ValueError(f"the pipeline returned {len(answers)} labels for top_k 1")
     return {"label": labels[0], "score": scores[0], "labels": labels, "scores": scores}
 
 
@@ -33,7 +33,7 @@ def _make_label_schema(loaded: Any) -> pa.Schema:
 
 
 def _unwrap_vectors(answer: list[Any]) -> list[list[float]]:
-    """One for each token; of a model that pools, like DPR, it is one."""
+    """Return one vector per token; a model that pools, like DPR, has one in all."""
     return answer[0] if isinstance(answer[0][0], list) else answer
 
 
@@ -41,16 +41,19 @@ def _prepare_text_or_pair(values: Values, pipeline: Any) -> Any:
     return values if "text_pair" in values else values["text"]
 
 
-# What pipemill adds to transformers' parameters, or means otherwise.
+# Parameters that pipemill adds to transformers', or gives another meaning.
 _OURS = {"window_pooling", "pooling", "normalize", "truncation", "max_length", "stride", "padding"}
 
 
 def to_plain_parameters(
     task: str, given: Mapping[str, Any], cut: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Those of a job of one of these tasks, as transformers takes them.
+    """Convert the parameters of one of these tasks to those that transformers takes.
 
-    cut: the tokenizer's `truncation` and `max_length`, where texts are cut.
+    Args:
+        task: the task's name.
+        given: the parameters of the job.
+        cut: the tokenizer's `truncation` and `max_length`, where texts are truncated.
     """
     if task == "feature-extraction":
         flat = merge_tokenize_kwargs(given)

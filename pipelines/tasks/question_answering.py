@@ -1,4 +1,4 @@
-"""Tasks that answer a question about a text, a table, an image or a document, or decide one."""
+"""Tasks that answer a question about a text, a table, an image or a document."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _SPAN = [
 
 
 def _returns_list(loaded: Loaded, default: int) -> bool:
-    """Whether a row has a list of answers."""
+    """Return whether a row has a list of answers."""
     top_k = loaded.parameters.get("top_k", loaded.parameters.get("topk", default))
     return "top_k" in loaded.columns or top_k != 1
 
@@ -40,7 +40,7 @@ def _to_spans(answer: Any, values: Values) -> Values:
 
 def _check_windows_advance(values: Values) -> None:
     length, stride = values["max_seq_len"], values["doc_stride"]
-    # The defaults are smaller where the windows are.
+    # A default stride is made smaller to fit shorter windows.
     if length is not None and stride not in (None, 128) and stride >= length:
         raise ValueError(
             f"doc_stride ({stride}), which two windows share, must be less than max_seq_len "
@@ -53,7 +53,7 @@ def _check_windows_hold_tokens(values: Values, pipeline: Any) -> None:
     length = values["max_seq_len"]
     if length is not None and length <= special:
         raise ValueError(
-            f"max_seq_len ({length}) holds no more than the {special} special tokens of a window"
+            f"max_seq_len ({length}) must be more than the {special} special tokens of a window"
         )
 
 
@@ -84,14 +84,18 @@ QUESTION_ANSWERING = PipelineTask(
 
 
 def _prepare_document(values: Values, pipeline: Any) -> Values:
+    """Return the image, question and words of a row as the pipeline takes them."""
     inputs = {"image": values.get("image"), "question": values["question"]}
-    seen_only = pipeline.model_type.name == "VisionEncoderDecoder"  # Donut reads no words
-    if "image" not in values and (seen_only or "words" not in values):
-        instead = "" if seen_only else ", and neither words with their boxes"
+    needs_image = pipeline.model_type.name == "VisionEncoderDecoder"  # Donut reads no words
+    if "image" not in values and (needs_image or "words" not in values):
+        instead = "" if needs_image else ", and no words with their boxes"
         raise ValueError(f"the row has no image{instead}")
     if "words" in values:
         if len(values["words"]) != len(values.get("boxes", [])):
-            raise ValueError("words and boxes must be lists of one length")
+            raise ValueError(
+                "words and boxes must be lists of one length: "
+                f"they have {len(values['words'])} and {len(values.get('boxes', []))} items"
+            )
         inputs["word_boxes"] = list(zip(values["words"], values["boxes"], strict=True))
     return inputs
 
@@ -135,9 +139,9 @@ def _make_choice_schema(loaded: Loaded) -> pa.Schema:
 
 
 def _to_choices(answer: Any, values: Values) -> Values:
-    answers = [one["answer"] for one in answer]
-    scores = [one.get("score") for one in answer]
-    best = {"answer": answers[0], "score": scores[0]} if answers else {}  # top_k is 0
+    answers = [choice["answer"] for choice in answer]
+    scores = [choice.get("score") for choice in answer]
+    best = {"answer": answers[0], "score": scores[0]} if answers else {}  # none if top_k is 0
     return {"answers": answers, "scores": scores, **best}
 
 
@@ -158,7 +162,7 @@ VISUAL_QUESTION_ANSWERING = PipelineTask(
 )
 
 
-# TAPAS drops rows of its table, other models cut the table as a text.
+# TAPAS drops rows of its table; other models truncate the table as a text.
 _TRUNCATIONS = shared_parameters.truncation(None).choices
 
 

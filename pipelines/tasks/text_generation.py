@@ -37,7 +37,10 @@ CHAT_PARAMETERS: Mapping[str, Parameter] = {
 
 
 def make_text_schema(name: str) -> Callable[[Loaded], pa.Schema]:
-    """A column of one text, or of lists of them where a row has several."""
+    """Make the `results` of a task with one text per row, in the column `name`.
+
+    If `num_return_sequences` is above 1, the column is a list of texts, and its name gets an "s".
+    """
 
     def results(loaded: Loaded) -> pa.Schema:
         if returns_several(loaded):
@@ -48,14 +51,21 @@ def make_text_schema(name: str) -> Callable[[Loaded], pa.Schema]:
 
 
 def make_text_record(name: str) -> Callable[[Any, Values], Values]:
+    """Make the `record` that goes with `make_text_schema`."""
+
     def record(answer: Any, values: Values) -> Values:
-        found = [message_text(one[name]) for one in answer]
-        return {name: found[0], f"{name}s": found}
+        texts = [message_text(sequence[name]) for sequence in answer]
+        return {name: texts[0], f"{name}s": texts}
 
     return record
 
 
 def prepare_chat_or_text(values: Values, pipeline: Any) -> Any:
+    """Return a row's chat, with the row's media in it, or its text.
+
+    Raises:
+        ValueError: for a row with neither.
+    """
     from transformers.utils.chat_template_utils import Chat
 
     if "messages" in values:
@@ -75,12 +85,12 @@ def _make_chat_schema(loaded: Loaded) -> pa.Schema:
 def _to_chat_record(answer: Any, values: Values) -> Values:
     record = make_text_record("generated_text")(answer, values)
     if values.get("messages") is not None:
-        whole = answer[0]["generated_text"]
-        if isinstance(whole, str):  # return_full_text: false
-            whole = append_reply(
-                messages_of(values["messages"]), whole, values.get("continue_final_message")
+        chat = answer[0]["generated_text"]
+        if isinstance(chat, str):  # return_full_text: false
+            chat = append_reply(
+                messages_of(values["messages"]), chat, values.get("continue_final_message")
             )
-        record["messages"] = [{"role": m["role"], "content": message_text([m])} for m in whole]
+        record["messages"] = [{"role": m["role"], "content": message_text([m])} for m in chat]
     return record
 
 
@@ -115,8 +125,8 @@ def _check_one_reply(values: Values) -> None:
     check_generation(values)
     if (flatten_generate_kwargs(values).get("num_return_sequences") or 1) > 1:
         raise ValueError(
-            "num_return_sequences must be 1: a conversation goes on with one reply (for several, "
-            "use text-generation)"
+            "num_return_sequences must be 1: a conversation continues with one reply (for several, "
+            "use the task text-generation)"
         )
 
 
@@ -151,7 +161,14 @@ def _make_seq2seq_task(
     suits: Callable[[Values, Any], None] = lambda values, pipeline: None,
     **more: Parameter,
 ) -> PipelineTask:
-    """Of the tasks in which an encoder reads a text and a decoder writes one."""
+    """Make a task in which an encoder reads a text and a decoder writes one.
+
+    Args:
+        name: the task's name.
+        column: the result column.
+        suits: as in `PipelineTask`.
+        more: parameters beside those that all of these tasks have.
+    """
     return PipelineTask(
         name=name,
         adds=f"{column}; with num_return_sequences above 1 {column}s: a list",
@@ -184,7 +201,7 @@ def _check_languages(values: Values, pipeline: Any) -> None:
     missing = [name for name in ("src_lang", "tgt_lang") if values[name] is None]
     if missing and not pair and hasattr(pipeline.tokenizer, "_build_translation_inputs"):
         raise ValueError(
-            f"{type(pipeline.tokenizer).__name__} asks for both src_lang and tgt_lang: set "
+            f"{type(pipeline.tokenizer).__name__} needs both src_lang and tgt_lang: set "
             f"parameters.{' and parameters.'.join(missing)}, or name them in the task "
             "(translation_XX_to_YY)"
         )

@@ -59,7 +59,7 @@ def _to_depth(answer: Any, values: Values) -> Values:
     from ..media import png
 
     return {
-        # Rows of an array: as Python's numbers they would take many times the memory.
+        # A list of arrays: Python's numbers would take many times the memory.
         "predicted_depth": list(answer["predicted_depth"].float().numpy()),
         "depth": png(answer["depth"]),
     }
@@ -95,10 +95,11 @@ ZERO_SHOT_OBJECT_DETECTION = PipelineTask(
 
 
 def _check_subtask(values: Values, pipeline: Any) -> None:
-    kind = values["subtask"]
-    if kind and not hasattr(pipeline.image_processor, f"post_process_{kind}_segmentation"):
+    subtask, processor = values["subtask"], pipeline.image_processor
+    if subtask and not hasattr(processor, f"post_process_{subtask}_segmentation"):
         raise ValueError(
-            f"subtask is {kind}, which {type(pipeline.image_processor).__name__} can't do"
+            f"subtask is {subtask}, which {type(processor).__name__} can't do: choose another one, "
+            "or leave it out"
         )
 
 
@@ -127,8 +128,9 @@ def _check_points_per_crop(values: Values) -> None:
     factor = values["crop_n_points_downscale_factor"]
     if factor > 1 and points < factor ** min(layers, 64):
         raise ValueError(
-            f"points_per_crop ({points}) leaves the smallest crops no point: it must be at least "
-            f"crop_n_points_downscale_factor ({factor}) to the power of crops_n_layers ({layers})"
+            f"points_per_crop ({points}) leaves the smallest crops without points: it must be "
+            f"at least crop_n_points_downscale_factor ({factor}) to the power of crops_n_layers "
+            f"({layers})"
         )
 
 
@@ -157,7 +159,7 @@ MASK_GENERATION = PipelineTask(
     libraries=("torchvision.ops.boxes",),
     expands_with_model=True,
     checks=_check_points_per_crop,
-    stacks=False,  # its _forward looks at the first chunk only
+    stacks=False,  # its _forward reads the first chunk only
 )
 
 DEPTH_ESTIMATION = PipelineTask(
