@@ -1,4 +1,4 @@
-"""Media files as base64 text, which transformers takes in the place of a path."""
+"""Media files as base64 text, which transformers takes in place of a path."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 
 from .local_files import shorten_name
 
-# No file of media is shorter, and no name that is as long looks like one by chance.
+# Base64 characters. No media file is shorter, and no path of that length looks like one by chance.
 _SHORTEST, _HEAD = 32, 64
 _SIGNATURES = re.compile(
     rb"\x89PNG\r\n\x1a\n|\xff\xd8\xff|GIF8[79]a|BM.{4}\0{4}|RIFF.{4}(WEBP|WAVE)|II\*\0|MM\0\*"
@@ -17,9 +17,10 @@ _SIGNATURES = re.compile(
 
 
 def decode_media(text: str) -> bytes | None:
-    """Return the bytes that a text encodes, if they begin like an image or audio file.
+    """Return the bytes that a text encodes, if they begin like an image or audio file; else None.
 
-    Raises ValueError if they do and the text is broken further on.
+    Raises:
+        ValueError: for such a text that is broken after its beginning.
     """
     head = "".join(text[: 2 * _HEAD].split())[:_HEAD]
     if len(head) < _SHORTEST or not _SIGNATURES.match(_decode(head[: len(head) // 4 * 4]) or b""):
