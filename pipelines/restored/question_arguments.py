@@ -1,4 +1,4 @@
-"""The ways in which a question and its context may be handed to question-answering."""
+"""Read the arguments of a call of question-answering, which take several forms."""
 
 from __future__ import annotations
 
@@ -22,10 +22,13 @@ class Example:
 
 
 def to_example(item: Any) -> Any:
-    """An `Example` of a mapping, or of any object that has the attributes of one.
+    """Convert a mapping to an `Example`; return an object with an example's attributes as it is.
 
-    A mapping with lists of questions and contexts becomes a list of examples. Raises KeyError
-    where a key is missing, and ValueError where a value is None or empty.
+    A mapping with lists of questions and contexts becomes a list of examples.
+
+    Raises:
+        KeyError: if a key is missing.
+        ValueError: if a value is None or empty.
     """
     if hasattr(item, "question_text") and hasattr(item, "context_text"):
         return item
@@ -47,18 +50,19 @@ def to_example(item: Any) -> Any:
 
 
 def read_call(args: tuple[Any, ...], named: Mapping[str, Any]) -> Any:
-    """A list of examples from the arguments of a call; generators and datasets as they are.
+    """Return the examples of a call as a list; generators and datasets as they are.
 
-    Raises ValueError where the arguments are none of the known forms.
+    Raises:
+        ValueError: for arguments that have no known form.
     """
-    given = _select_argument(args, named)
-    if isinstance(given, (types.GeneratorType, Dataset)):
-        return given
-    if isinstance(given, Mapping):
-        given = [given]
-    if not isinstance(given, Iterable):
-        raise ValueError(f"cannot read questions from {given!r}; give question= and context=")
-    return [to_example(_check_keys(item)) for item in given]
+    inputs = _select_argument(args, named)
+    if isinstance(inputs, (types.GeneratorType, Dataset)):
+        return inputs
+    if isinstance(inputs, Mapping):
+        inputs = [inputs]
+    if not isinstance(inputs, Iterable):
+        raise ValueError(f"cannot read questions from {inputs!r}; give question= and context=")
+    return [to_example(_check_keys(item)) for item in inputs]
 
 
 def _select_argument(args: tuple[Any, ...], named: Mapping[str, Any]) -> Any:
@@ -78,23 +82,27 @@ def _select_argument(args: tuple[Any, ...], named: Mapping[str, Any]) -> Any:
 
 
 def _pair_up(question: Any, context: Any) -> list[dict[str, Any]]:
-    """One dictionary per question; several questions may share one context."""
+    """Return one dictionary per question; several questions may share one context."""
     if isinstance(question, list) and isinstance(context, str):
         context = [context] * len(question)
     elif isinstance(question, str) and isinstance(context, str):
         question, context = [question], [context]
     if not (isinstance(question, list) and isinstance(context, list)):
         raise ValueError(
-            "question and context are two strings, two lists, or a list of questions and one "
+            "question and context must be two strings, two lists, or a list of questions and one "
             f"context, not {type(question).__name__} and {type(context).__name__}"
         )
     if len(question) != len(context):
-        raise ValueError(f"there are {len(question)} questions, but {len(context)} contexts")
+        raise ValueError(
+            f"there are {len(question)} questions, but {len(context)} contexts: give one for each"
+        )
     return [{"question": q, "context": c} for q, c in zip(question, context, strict=True)]
 
 
 def _check_keys(item: Any) -> Any:
     unknown = set(item) - set(_KEYS) if isinstance(item, Mapping) else ()
     if unknown:
-        raise TypeError(f"unexpected keys {sorted(map(str, unknown))} beside question and context")
+        raise TypeError(
+            f"unexpected keys {sorted(map(str, unknown))}: give question and context alone"
+        )
     return item
