@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 _TASKS = {
-    "any-to-any": "tasks.text_generation:ANY_TO_ANY",
+    "any-to-any": "tasks.multimodal_generation:ANY_TO_ANY",
     "audio-classification": "tasks.media_classification:AUDIO_CLASSIFICATION",
     "automatic-speech-recognition": "tasks.audio:AUTOMATIC_SPEECH_RECOGNITION",
     "conversational": "tasks.text_generation:CONVERSATIONAL",
-    "decision": "tasks.question_answering:DECISION",
+    "decision": "tasks.decision:DECISION",
     "depth-estimation": "tasks.vision:DEPTH_ESTIMATION",
     "document-question-answering": "tasks.question_answering:DOCUMENT_QUESTION_ANSWERING",
     "feature-extraction": "tasks.feature_extraction:FeatureExtraction",
@@ -24,9 +24,9 @@ _TASKS = {
     "image-classification": "tasks.media_classification:IMAGE_CLASSIFICATION",
     "image-feature-extraction": "tasks.image_feature_extraction:IMAGE_FEATURE_EXTRACTION",
     "image-segmentation": "tasks.vision:IMAGE_SEGMENTATION",
-    "image-text-to-text": "tasks.text_generation:IMAGE_TEXT_TO_TEXT",
+    "image-text-to-text": "tasks.multimodal_generation:IMAGE_TEXT_TO_TEXT",
     "image-to-image": "tasks.vision:IMAGE_TO_IMAGE",
-    "image-to-text": "tasks.text_generation:IMAGE_TO_TEXT",
+    "image-to-text": "tasks.multimodal_generation:IMAGE_TO_TEXT",
     "keypoint-matching": "tasks.vision:KEYPOINT_MATCHING",
     "mask-generation": "tasks.vision:MASK_GENERATION",
     "object-detection": "tasks.vision:OBJECT_DETECTION",

@@ -11,7 +11,7 @@ from typing import Any
 from pipemill.actors.task import Followed
 from pipemill.pipelines.loading.model import Model
 from pipemill.pipelines.text.embedding_head import WEIGHTS
-from pipemill.pipelines.text.sentence_transformers_config import MODULES, first_module
+from pipemill.pipelines.text.sentence_transformers_config import MODULES, find_first_module
 
 from pipemill.errors import ConfigError
 
@@ -71,7 +71,7 @@ def loaded_folder(folder: Path) -> Path:
     if (folder / "config.json").exists() or not (folder / MODULES).exists():
         return folder
     try:
-        kind, inner = first_module(_read_json(folder / MODULES))
+        kind, inner = find_first_module(_read_json(folder / MODULES))
     except ValueError as error:
         raise ConfigError(f"the model {folder}: {error}") from None
     if kind != "Transformer":

@@ -19,7 +19,7 @@ from pipemill.actors.task import MEDIA, Loaded
 from ..engines.encoder import Encoder
 from ..engines.token_outputs import without_padding
 from ..pipeline_task import PipelineTask
-from ..text import token_chunks
+from ..text import model_limits
 from ..text.truncation import count_truncated_tokens
 from ..user_pipeline import check_parameters, row_parameters
 from .chat_media import leave_media
@@ -69,7 +69,7 @@ class PipelineAdapter:
         usual = not (generates or declared.any_parameter)
         saying = (declared.repeats, getattr(loaded.pipeline, "repeats", None), usual)
         self.repeats = bool(next(said for said in saying if said is not None))
-        self.limit = token_chunks.positions(loaded.pipeline.model)
+        self.limit = model_limits.count_positions(loaded.pipeline.model)
         self.sanitized = lru_cache(maxsize=64)(self._sanitized)
         # A wrong parameter is an error of loading, not of every row.
         declared.check_loaded(self.given, loaded.pipeline)
@@ -170,7 +170,7 @@ class PipelineAdapter:
             # Null for GIT without a prompt.
             ids = chunk.get("input_ids") if isinstance(chunk, Mapping) else None
             tokens = 0 if ids is None else int(ids.shape[-1])
-            token_chunks.check_tokens(tokens, self.limit, "cut or shorten the text")
+            model_limits.check_token_count(tokens, self.limit, "cut or shorten the text")
         pads = self.forwards.pads(during)
         # What preprocess was told may be in lists, of which a pipeline reads the first for all.
         apart = settings if during or self.forwards.by_token is None else ""

@@ -10,7 +10,7 @@ from typing import Any
 
 from pipemill.actors.task import MEDIA, Column, Parameter
 
-from ..tasks.candidate_labels import labels_of
+from ..tasks.candidate_labels import parse_labels
 from .chat_media import leave_media, open_media
 
 WHOLE_NUMBER = Parameter(None, "int")
@@ -51,7 +51,7 @@ def _value(value: Any, kind: str, pipeline: Any, media: Any, files: ExitStack) -
 def plain_value(value: Any, kind: str) -> Any:
     """A value of any kind but media."""
     if kind == "labels":
-        return labels_of(value)
+        return parse_labels(value)
     if kind == "number":
         # A column of whole numbers with nulls in it is often one of floats.
         return int(value) if math.isfinite(value) and value == int(value) else float(value)

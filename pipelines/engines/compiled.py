@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..text import token_chunks
+from ..text import model_limits
 
 # Multiples of so many tokens, up to so many of them; beyond, powers of two.
 _STEP, _STEPS = 64, 8
@@ -16,7 +16,7 @@ class Compiled:
     def __init__(self, model: Any) -> None:
         import torch
 
-        self.limit = token_chunks.positions(model)
+        self.limit = model_limits.count_positions(model)
         self.model = torch.compile(model, dynamic=False)
 
     def width(self, longest: int) -> int:

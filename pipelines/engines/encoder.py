@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 from pipemill.actors.device_transfer import to_device
 
-from ..text import token_chunks
+from ..text import model_limits
 from .attention_kernels import Kernel, find_kernels
 from .compiled import Compiled
 from .hidden_states import LastLayer, find_last_layer
@@ -52,7 +52,7 @@ class Encoder:
         self._verdict: bool | None = None
         self._pads: bool | None = None
         self.linears = PrepackedLinears([])
-        self._rows = token_chunks.embedding_rows(pipeline.model)
+        self._rows = model_limits.count_embedding_rows(pipeline.model)
 
     def __call__(self, chunks: pa.StructArray) -> tuple[Any, np.ndarray]:
         """The model's output for each token that is read, and each chunk's length in tokens.
@@ -71,7 +71,7 @@ class Encoder:
         """The same of chunks one after the other, each of `columns` of shape (tokens,)."""
         if lengths.min(initial=1) < 1:
             raise ValueError("the text has no tokens")
-        token_chunks.check_ids(columns.get("input_ids", lengths[:0]), self._rows)
+        model_limits.check_token_ids(columns.get("input_ids", lengths[:0]), self._rows)
         if self.packed:
             return self._packed(columns, lengths)
         if self.compiled is not None and self.pads:
@@ -92,7 +92,7 @@ class Encoder:
         model = self.pipeline.model
         if self.pipeline.device.type == "meta" or self.compiled is not None:
             return False
-        if token_chunks.needs_own_length(model):
+        if model_limits.needs_own_length(model):
             return False
         try:
             columns, lengths = self._probe()
@@ -102,7 +102,7 @@ class Encoder:
             return False
         self.linears = prepack_linears(model)
         self.linears.use()
-        table = token_chunks.position_table(model)
+        table = model_limits.find_position_table(model)
         index = None if table is None else table.padding_idx
         kernels = (*find_kernels(model), None)
         ways = product(kernels, self._ways(), dict.fromkeys((index, None)))

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..text import token_chunks
+from ..text import model_limits
 
 # Of one and of several lengths, one beyond any window of attention.
 _LENGTHS = (160, 31, 31, 9, 3, 1)
@@ -28,7 +28,7 @@ def make_probe(pipeline: Any) -> tuple[dict[str, np.ndarray], np.ndarray]:
         raise NotImplementedError(f"a window of {window} tokens is not tried")
     lengths = np.array(_LENGTHS)
     lengths[0] = max(lengths[0], window + _BEYOND_A_WINDOW)
-    lengths = np.minimum(lengths, token_chunks.positions(model) or lengths[0])
+    lengths = np.minimum(lengths, model_limits.count_positions(model) or lengths[0])
     # A tokenizer may know more tokens than the model: on a GPU one such ends the process.
     known = min(len(tokenizer), model.get_input_embeddings().num_embeddings)
     ids = rng.integers(known, size=int(lengths.sum()))

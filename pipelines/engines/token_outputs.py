@@ -9,7 +9,7 @@ import numpy as np
 from pipemill.actors.task import Loaded
 
 from ..pipeline_task import PipelineTask
-from ..text import token_chunks
+from ..text import model_limits
 from .encoder import Encoder
 
 # Whose `_forward` calls the model once, with what the tokenizer made, and nothing more.
@@ -37,7 +37,7 @@ class TokenOutputs:
     ) -> None:
         self.pipeline, self.outputs, self.reads = pipeline, outputs, reads
         self.encoder = Encoder(pipeline, reads, outputs, compiles)
-        self.pads = not token_chunks.needs_equal_sizes(pipeline)
+        self.pads = not model_limits.needs_equal_sizes(pipeline)
 
     def __call__(self, chunks: list[tuple[Inputs, Inputs]]) -> list[Any]:
         """chunks: the inputs of `_forward`, each tensor of one row, and its keywords."""

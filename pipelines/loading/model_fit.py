@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from ..restored import restore_pipelines
-from ..text.token_chunks import embedding_rows
+from ..text.model_limits import count_embedding_rows
 from .checkpoint import CheckpointError, Tensors, find_weights, read_tensors
 from .fast_imports import gc_paused
 from .missing_weights import describe_missing, find_missing_weights
@@ -347,7 +347,7 @@ def _find_tokenizer_misfit(model: Any, loaded: Any) -> str | None:
             f"{folder} holds no vocabulary for its tokenizer (looked for {looked}): every word "
             "would be unknown. Copy the tokenizer's files there (tokenizer.save_pretrained)"
         )
-    rows = embedding_rows(loaded)
+    rows = count_embedding_rows(loaded)
     if rows is None:
         return None
     beyond = sum(number >= rows for number in regular)

@@ -1,7 +1,7 @@
 """Images, audio and video of rows: read under control, decoded as transformers decodes them.
 
-For workers. Pillow and PyAV are the optional extra `media`; importing this imports neither. What
-a row has wrong is a ValueError or an OSError; a missing library is `MissingLibrary`.
+Workers use this. Pillow and PyAV are the optional extra `media`; importing this imports neither.
+A row that can't be read raises ValueError or OSError, a missing library `MissingLibrary`.
 """
 
 from .access import MediaAccess

@@ -1,4 +1,4 @@
-"""Sound as `transformers.pipelines.audio_utils.ffmpeg_read` gives it, without an ffmpeg program."""
+"""Audio, decoded as transformers' `ffmpeg_read` decodes it, without an ffmpeg program."""
 
 from __future__ import annotations
 
@@ -10,45 +10,54 @@ import numpy as np
 from .av_container import Unusable, open_container
 from .requirements import require_media_library
 
-# Beyond these a header is broken, and a resampled second might be gigabytes.
+# Hz. A header with another rate is broken, and a resampled second might take gigabytes.
 _LOWEST_RATE, _HIGHEST_RATE = 1000, 768_000
 _LONGEST_S = 24 * 3600
-# Formats whose header states the length; the others are read as far as they go.
+# Formats whose header states the length. The others are read to their end, wherever that is.
 _STATED = ("wav", "w64", "flac", "mov", "caf", "aiff", "au", "matroska")
-_STREAMED_WAV = 0x7FFF0000  # a writer that did not know the size put about this, or more
+_STREAMED_WAV = 0x7FFF0000  # writers that do not know the size state about this, or more
 
 
 def audio(value: bytes | Mapping[str, Any], sampling_rate: int) -> np.ndarray:
-    """Mono samples, float32, shape (samples,), at `sampling_rate` Hz.
+    """Decode audio to mono samples.
 
-    value: the bytes of a file that FFmpeg reads, the audio of a video included; or
-        {"array": floats of shape (samples,) or (channels, samples), "sampling_rate": Hz}.
     The channels of a file are mixed as FFmpeg mixes them (two: 0.707 of each), those of an array
-    by their mean, each as transformers does. Packets that do not decode are left out, as FFmpeg
-    does, up to a tenth of them.
-    Raises ValueError for no audio in it, no samples, samples that are not finite, and a file that
-    ends before the length that it states. MP3, Ogg and ADTS state none: cut off, they are short.
+    by their mean, as transformers does. Packets that do not decode are left out, as FFmpeg does,
+    up to a tenth of them.
+
+    Args:
+        value: the bytes of a file that FFmpeg reads, which may be a video; or
+            {"array": floats of shape (samples,) or (channels, samples), "sampling_rate": Hz}.
+        sampling_rate: Hz of the samples to return.
+
+    Returns:
+        float32, shape (samples,).
+
+    Raises:
+        ValueError: for a file without audio, for no samples or samples that are not finite, and
+            for a file that ends before the length that it states. MP3, Ogg and ADTS files state no
+            length: cut off, they give fewer samples.
     """
     require_media_library("audio")
     if isinstance(value, Mapping):
-        samples = _from_array(value, sampling_rate)
+        samples = _convert_array(value, sampling_rate)
     else:
-        _check_wav(value)
+        _check_wav_length(value)
         with open_container(value, "audio") as container:
-            samples = _decoded(container, sampling_rate)
+            samples = _decode(container, sampling_rate)
     if len(samples) == 0:
-        raise ValueError("the audio has no samples, or too few to be resampled")
+        raise ValueError("the audio has no samples, or too few to resample")
     if not np.isfinite(samples).all():
         raise ValueError("the audio has samples that are not finite (NaN or infinite)")
     return samples
 
 
-def _decoded(container: Any, sampling_rate: int) -> np.ndarray:
+def _decode(container: Any, sampling_rate: int) -> np.ndarray:
     stream = container.streams.best("audio")
     if stream is None:
-        kinds = ", ".join(sorted({s.type for s in container.streams})) or "no stream"
-        raise Unusable(f"no audio stream in the file ({container.format.name}: {kinds})")
-    stated = _stated_seconds(container, stream)
+        streams = ", ".join(sorted({s.type for s in container.streams})) or "no stream"
+        raise Unusable(f"no audio stream in the file ({container.format.name}: {streams})")
+    stated = _read_stated_seconds(container, stream)
     resampler = Resampler(sampling_rate)
     pieces: list[np.ndarray] = []
     packets = broken = 0
@@ -62,20 +71,20 @@ def _decoded(container: Any, sampling_rate: int) -> np.ndarray:
         for frame in frames:
             pieces += resampler.feed(frame)
     pieces += resampler.end()
-    # The last frame of a codec may be shorter than the header counts it.
+    # A codec's last frame may be shorter than the header states.
     if resampler.seconds < stated - max(0.1, stated / 100):
-        raise Unusable(
-            f"the audio breaks off: {resampler.seconds:.2f} s of {stated:.2f} s are there"
-        )
+        raise Unusable(f"the audio is cut off: it has {resampler.seconds:.2f} s of {stated:.2f} s")
     if broken > packets / 10:
         raise Unusable(f"the audio is broken: {broken} of {packets} packets do not decode")
-    return _joined(pieces)
+    return _join(pieces)
 
 
 class Resampler:
-    """Frames of any rate and layout to mono float32, by libswresample.
+    """Converts frames of any rate and layout to mono float32, by libswresample.
 
-    seconds: how much came in.
+    Attributes:
+        rate: Hz of the samples that come out.
+        seconds: length of the frames that came in.
     """
 
     def __init__(self, sampling_rate: int) -> None:
@@ -84,10 +93,11 @@ class Resampler:
         self._shape: tuple[str, str, int] | None = None
 
     def feed(self, frame: Any) -> Iterator[np.ndarray]:
+        """Convert a frame, and yield the samples that are ready, shape (samples,)."""
         import av
 
         if not _LOWEST_RATE <= frame.sample_rate <= _HIGHEST_RATE:
-            raise Unusable(f"the audio has a sampling rate of {frame.sample_rate} Hz")
+            raise Unusable(_describe_rate(frame.sample_rate))
         self.seconds += frame.samples / frame.sample_rate
         if self.seconds > _LONGEST_S:
             raise Unusable(f"the audio is longer than {_LONGEST_S / 3600:g} hours")
@@ -96,58 +106,59 @@ class Resampler:
             yield from self.end()
             self._shape = shape
             self._current = av.AudioResampler(format="flt", layout="mono", rate=self.rate)
-        yield from _arrays(self._current.resample(frame))
+        yield from _to_arrays(self._current.resample(frame))
 
     def end(self) -> Iterator[np.ndarray]:
-        """What the filter still holds."""
+        """Yield the samples that the filter still holds."""
         if self._current is not None:
-            yield from _arrays(self._current.resample(None))
+            yield from _to_arrays(self._current.resample(None))
             self._current = None
 
 
-def _arrays(frames: list[Any]) -> Iterator[np.ndarray]:
+def _to_arrays(frames: list[Any]) -> Iterator[np.ndarray]:
     return (frame.to_ndarray()[0].astype(np.float32, copy=False) for frame in frames)
 
 
-def _joined(pieces: list[np.ndarray]) -> np.ndarray:
+def _join(pieces: list[np.ndarray]) -> np.ndarray:
     return np.concatenate(pieces) if pieces else np.zeros(0, np.float32)
 
 
-def _stated_seconds(container: Any, stream: Any) -> float:
-    """The length that the file says it has; 0 if it says none."""
+def _read_stated_seconds(container: Any, stream: Any) -> float:
+    """Return the length in seconds that the file states; 0 if it states none."""
     if container.format.name.split(",")[0] not in _STATED:
         return 0.0
     if stream.duration:
         return float(stream.duration * stream.time_base)
-    # Of the whole file, whose video may be longer.
+    # The container's length counts video, which may be longer.
     alone = all(other.type == "audio" for other in container.streams)
     return container.duration / 1e6 if alone and container.duration else 0.0
 
 
-def _check_wav(data: bytes) -> None:
-    """FFmpeg takes the length of a cut WAV from what is left of it."""
+def _check_wav_length(data: bytes) -> None:
+    """Raise ValueError for a WAV that is cut off: FFmpeg would take it for a shorter one."""
     if data[:4] == b"RIFF" and data[8:12] == b"WAVE":
         stated = int.from_bytes(data[4:8], "little")
         if len(data) - 8 < stated < _STREAMED_WAV:
-            raise ValueError(f"the audio breaks off: {len(data)} of {stated + 8} bytes are there")
+            raise ValueError(f"the audio is cut off: it has {len(data)} of {stated + 8} bytes")
 
 
-def _from_array(value: Mapping[str, Any], sampling_rate: int) -> np.ndarray:
+def _convert_array(value: Mapping[str, Any], sampling_rate: int) -> np.ndarray:
     import av
 
     if value.get("array") is None or value.get("sampling_rate") is None:
-        raise ValueError("the audio has no array and sampling_rate")
+        raise ValueError("the audio is a mapping without array and sampling_rate: it needs both")
     rate = int(value["sampling_rate"])
     if not _LOWEST_RATE <= rate <= _HIGHEST_RATE:
-        raise ValueError(f"the audio has a sampling rate of {rate} Hz")
+        raise ValueError(_describe_rate(rate))
     samples = np.asarray(value["array"])
     if samples.dtype.kind != "f":
-        raise ValueError(f"the audio's array holds {samples.dtype}, not floats between -1 and 1")
+        raise ValueError(f"the audio's array must hold floats from -1 to 1, not {samples.dtype}")
     if samples.ndim == 2 and 0 < samples.shape[0] <= 64:
         samples = samples.mean(axis=0)
     if samples.ndim != 1:
         raise ValueError(
-            f"the audio's array has shape {samples.shape}, not (samples,) or (channels, samples)"
+            "the audio's array must have shape (samples,) or (channels, samples), not "
+            f"{samples.shape}"
         )
     samples = samples.astype(np.float32)
     if rate == sampling_rate or len(samples) == 0:
@@ -155,4 +166,11 @@ def _from_array(value: Mapping[str, Any], sampling_rate: int) -> np.ndarray:
     frame = av.AudioFrame.from_ndarray(samples[None], format="flt", layout="mono")
     frame.sample_rate = rate
     resampler = Resampler(sampling_rate)
-    return _joined([*resampler.feed(frame), *resampler.end()])
+    return _join([*resampler.feed(frame), *resampler.end()])
+
+
+def _describe_rate(rate: int) -> str:
+    return (
+        f"the audio has a sampling rate of {rate} Hz, which is not from {_LOWEST_RATE} to "
+        f"{_HIGHEST_RATE}"
+    )

@@ -1,4 +1,4 @@
-"""Opening a file of audio or video whose bytes nobody vouches for."""
+"""Open files of audio or video that may hold anything."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 
 from .requirements import require_media_library
 
-# What FFmpeg may take a file for. Among the others are lists of other files and addresses
-# (concat, hls, dash, sdp), which it would open or listen to.
+# The formats that FFmpeg may take a file for. Others, such as concat, hls, dash and sdp, are lists
+# of files and addresses, which it would open or listen to.
 _FORMATS = (
     "wav w64 aiff au caf flac ogg mp3 mov matroska aac ac3 eac3 amr amrnb amrwb wv ape tta voc asf "
     "avi flv mpeg mpegts mpegvideo m4v h264 hevc av1 obu ivf dv mxf nut rm gif apng"
@@ -19,9 +19,13 @@ _FORMATS = (
 
 @contextmanager
 def open_container(source: bytes | str, kind: str) -> Iterator[Any]:
-    """A PyAV container of bytes or of a file, for reading. kind: "audio" or "video".
+    """Open a PyAV container for reading.
 
-    All that PyAV raises within becomes a ValueError.
+    Every error of PyAV inside the block becomes a ValueError.
+
+    Args:
+        source: the file's bytes, or its path.
+        kind: "audio" or "video", for messages.
     """
     require_media_library(kind)
     import av
@@ -33,10 +37,10 @@ def open_container(source: bytes | str, kind: str) -> Iterator[Any]:
         options = {"format_whitelist": ",".join(_FORMATS)}
         container = av.open(file, options=options, metadata_errors="replace")
     except Exception as error:
-        begin = _beginning(source)
+        head = _read_beginning(source)
         raise ValueError(
-            f"no {kind} in a format that is read, or one cut off ({_words(error)}); "
-            f"its bytes begin with {begin!r}"
+            f"the {kind} is in a format that pipemill does not read, or cut off "
+            f"({_describe_error(error)}); its bytes begin with {head!r}"
         ) from error
     with container:
         try:
@@ -44,19 +48,21 @@ def open_container(source: bytes | str, kind: str) -> Iterator[Any]:
         except Unusable as error:
             raise ValueError(str(error)) from None
         except Exception as error:
-            raise ValueError(f"the {kind} is broken or cut off ({_words(error)})") from error
+            raise ValueError(
+                f"the {kind} is broken or cut off ({_describe_error(error)})"
+            ) from error
 
 
 class Unusable(Exception):
-    """A file with something wrong that has been put into words."""
+    """A file that can't be used, for the reason in the message."""
 
 
-def _beginning(source: bytes | str) -> bytes:
+def _read_beginning(source: bytes | str) -> bytes:
     if isinstance(source, bytes):
         return source[:24]
     with open(source, "rb") as file:
         return file.read(24)
 
 
-def _words(error: Exception) -> str:
+def _describe_error(error: Exception) -> str:
     return str(getattr(error, "strerror", None) or error or type(error).__name__)

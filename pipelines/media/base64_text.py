@@ -1,13 +1,13 @@
-"""Media files as base64 text, which transformers takes in the place of a path."""
+"""Media files as base64 text, which transformers takes in place of a path."""
 
 from __future__ import annotations
 
 import base64
 import re
 
-from .local_files import shown
+from .local_files import shorten_name
 
-# No file of media is shorter, and no name that is as long looks like one by chance.
+# Base64 characters. No media file is shorter, and no path of that length looks like one by chance.
 _SHORTEST, _HEAD = 32, 64
 _SIGNATURES = re.compile(
     rb"\x89PNG\r\n\x1a\n|\xff\xd8\xff|GIF8[79]a|BM.{4}\0{4}|RIFF.{4}(WEBP|WAVE)|II\*\0|MM\0\*"
@@ -16,23 +16,25 @@ _SIGNATURES = re.compile(
 )
 
 
-def media_in(text: str) -> bytes | None:
-    """Return the bytes that a text encodes, if they begin like an image or audio file.
+def decode_media(text: str) -> bytes | None:
+    """Return the bytes that a text encodes, if they begin like an image or audio file; else None.
 
-    Raises ValueError if they do and the text is broken further on.
+    Raises:
+        ValueError: for such a text that is broken after its beginning.
     """
     head = "".join(text[: 2 * _HEAD].split())[:_HEAD]
-    if len(head) < _SHORTEST or not _SIGNATURES.match(_decoded(head[: len(head) // 4 * 4]) or b""):
+    if len(head) < _SHORTEST or not _SIGNATURES.match(_decode(head[: len(head) // 4 * 4]) or b""):
         return None
-    whole = _decoded("".join(text.split()).rstrip("="))
+    whole = _decode("".join(text.split()).rstrip("="))
     if whole is None:
         raise ValueError(
-            f"base64 of an image or audio file that is broken after its beginning: {shown(text)}"
+            "the base64 text of an image or audio file is broken after its beginning: "
+            f"{shorten_name(text)}"
         )
     return whole
 
 
-def _decoded(text: str) -> bytes | None:
+def _decode(text: str) -> bytes | None:
     try:
         return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
     except ValueError:

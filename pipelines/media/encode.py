@@ -1,4 +1,4 @@
-"""Pictures, masks and sound as the bytes of a result column: PNG and WAV."""
+"""Encode pictures, masks and audio as the bytes of a result column: PNG and WAV."""
 
 from __future__ import annotations
 
@@ -18,10 +18,16 @@ _LARGEST_WAV = 2**32 - 1
 
 
 def png(picture: np.ndarray | Image.Image) -> bytes:
-    """A PNG file of a picture, or of a mask of shape (height, width), bool or uint8.
+    """Encode a picture or a mask as a PNG file.
 
     A bool mask becomes a PNG of 1 bit, which `numpy.asarray(Image.open(…))` reads as bool again.
-    Raises ValueError for other arrays, and for a picture whose mode PNG does not have (F, CMYK).
+
+    Args:
+        picture: a PIL image, a mask of shape (height, width), bool or uint8, or colours of shape
+            (height, width, 3 or 4), uint8.
+
+    Raises:
+        ValueError: for other arrays, and for a picture with a mode that PNG lacks (F, CMYK).
     """
     require_media_library("image")
     from PIL import Image
@@ -31,8 +37,8 @@ def png(picture: np.ndarray | Image.Image) -> bytes:
         colour = array.ndim == 3 and array.shape[2] in (3, 4) and array.dtype == np.uint8
         if not colour and (array.ndim != 2 or array.dtype not in (np.bool_, np.uint8)):
             raise ValueError(
-                f"no PNG of an array of {array.dtype} and shape {array.shape}; "
-                "bool or uint8 and (height, width) are needed"
+                f"no PNG of an array of {array.dtype} and shape {array.shape}: it must be bool or "
+                "uint8, and (height, width)"
             )
         if array.size == 0:
             raise ValueError(f"no PNG of an array without pixels, of shape {array.shape}")
@@ -46,15 +52,22 @@ def png(picture: np.ndarray | Image.Image) -> bytes:
 
 
 def wav(samples: np.ndarray, sampling_rate: int) -> bytes:
-    """A WAV file of float32 samples, shape (samples,) or (channels, samples).
+    """Encode samples as a WAV file of float32.
 
     Equal samples give equal bytes. (libsndfile would write the time of day into the header.)
-    Raises ValueError for other shapes, no samples, samples that are not finite, or over 4 GiB.
+
+    Args:
+        samples: shape (samples,) or (channels, samples).
+        sampling_rate: Hz.
+
+    Raises:
+        ValueError: for other shapes, no samples, samples that are not finite, or over 4 GiB.
     """
     samples = np.atleast_2d(np.asarray(samples, dtype="<f4"))
     if samples.ndim != 2 or samples.size == 0 or len(samples) > 64:
         raise ValueError(
-            f"no WAV of an array of shape {samples.shape}; (samples,) or (channels, samples)"
+            f"no WAV of an array of shape {samples.shape}: it must be (samples,) or (channels, "
+            "samples)"
         )
     if not np.isfinite(samples).all():
         raise ValueError("no WAV of samples that are not finite (NaN or infinite)")
@@ -65,7 +78,7 @@ def wav(samples: np.ndarray, sampling_rate: int) -> bytes:
     )
     head = b"WAVE" + _chunk(b"fmt ", format) + _chunk(b"fact", struct.pack("<I", length))
     if len(head) + 8 + samples.nbytes > _LARGEST_WAV:
-        raise ValueError(f"no WAV of {samples.nbytes} bytes: it ends at 4 GiB")
+        raise ValueError(f"no WAV of {samples.nbytes} bytes: the format ends at 4 GiB")
     return _chunk(b"RIFF", head + _chunk(b"data", samples.T.tobytes()))
 
 

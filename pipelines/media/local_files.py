@@ -1,4 +1,4 @@
-"""Local files, read only if they lie below given folders after every link is followed."""
+"""Read local files that lie below given folders after every link is followed."""
 
 from __future__ import annotations
 
@@ -7,36 +7,44 @@ import stat
 from collections.abc import Iterable
 
 
-def real_path(path: str, folders: Iterable[str]) -> str | None:
-    """The path with every link followed; None if that is not below one of the folders."""
+def resolve_path(path: str, folders: Iterable[str]) -> str | None:
+    """Return the path with every link followed; None if it does not lie below a folder."""
     real = os.path.realpath(path)
-    below = any(_holds(os.path.realpath(folder), real) for folder in folders)
+    below = any(_contains(os.path.realpath(folder), real) for folder in folders)
     return real if below else None
 
 
-def shown(name: str) -> str:
-    """A name as messages have it: not the megabytes that a wrong one may be."""
+def shorten_name(name: str) -> str:
+    """Return a name for a message, quoted: a wrong one may have megabytes."""
     return repr(name if len(name) <= 300 else name[:300] + "…")
 
 
-def _holds(folder: str, path: str) -> bool:
+def _contains(folder: str, path: str) -> bool:
     return path == folder or path.startswith(folder.rstrip(os.sep) + os.sep)
 
 
 def read(path: str) -> bytes:
-    """The bytes of a regular file, by its real path. A pipe or a device may never end: an error."""
+    """Return the bytes of a regular file.
+
+    Args:
+        path: the path with every link followed.
+
+    Raises:
+        OSError: for a file that can't be read, a folder, and a pipe or a device, which may never
+            end.
+    """
     try:
-        # Opening a pipe would wait for its writer; a link has been put here since it was looked at.
+        # To open a pipe would wait for its writer. A link was put here after the path was resolved.
         handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
     except FileNotFoundError:
-        raise FileNotFoundError(f"no file {shown(path)}") from None
+        raise FileNotFoundError(f"no file {shorten_name(path)}") from None
     except OSError as error:
-        raise OSError(f"not readable ({error.strerror}): {shown(path)}") from None
+        raise OSError(f"can't read {shorten_name(path)}: {error.strerror}") from None
     mode = os.fstat(handle).st_mode
     if stat.S_ISREG(mode):
         with os.fdopen(handle, "rb") as file:
             return file.read()
     os.close(handle)
     if stat.S_ISDIR(mode):
-        raise IsADirectoryError(f"a folder, not a file: {shown(path)}")
-    raise OSError(f"a pipe or a device, not a file: {shown(path)}")
+        raise IsADirectoryError(f"{shorten_name(path)} is a folder, not a file")
+    raise OSError(f"{shorten_name(path)} is a pipe or a device, not a file")

@@ -1,4 +1,4 @@
-"""Files behind URLs, by fsspec; a web server cannot redirect to what the job does not allow."""
+"""Read files behind URLs by fsspec; a web server can't redirect to what the job does not allow."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from functools import lru_cache, partial
 from typing import Any
 
-from .local_files import shown
+from .local_files import shorten_name
 from .requirements import MissingLibrary
 from .urls import Url
 
@@ -19,46 +19,61 @@ class Redirected(PermissionError):
 
 
 def read(url: Url, roots: tuple[str, ...], options: str) -> bytes:
-    """The bytes of a URL, which the caller has found to lie below one of the roots."""
+    """Return the bytes behind a URL.
+
+    Args:
+        url: a URL below one of the roots; the caller has checked that.
+        roots: the roots of the job.
+        options: as in `MediaAccess`.
+
+    Raises:
+        OSError: for a file that can't be read.
+        MissingLibrary: if the library of the protocol is not installed.
+    """
     name = str(url)
     try:
-        # Its name in the file system: for all but the web, without the scheme.
-        files = filesystem(url, roots, options)
+        # Its name in the file system, which has no scheme except on the web.
+        files = open_filesystem(url, roots, options)
         return files.cat_file(files._strip_protocol(name))
     except (MissingLibrary, Redirected):
         raise
     except FileNotFoundError:
-        raise FileNotFoundError(f"no file at {shown(name)}") from None
+        raise FileNotFoundError(f"no file at {shorten_name(name)}") from None
     except IsADirectoryError:
-        raise IsADirectoryError(f"a folder, not a file: {shown(name)}") from None
+        raise IsADirectoryError(f"{shorten_name(name)} is a folder, not a file") from None
     except Exception as error:
-        # Each store has exceptions of its own; botocore's and aiohttp's are no OSErrors.
+        # Each store raises other exceptions; botocore's and aiohttp's are not OSErrors.
         reason = f"{type(error).__name__}: {error}"
-        raise OSError(f"not readable ({reason}): {shown(name)}") from error
+        raise OSError(f"can't read {shorten_name(name)} ({reason})") from error
 
 
-def filesystem(url: Url, roots: tuple[str, ...], options: str) -> Any:
-    """The file system that reads a URL. Raises MissingLibrary, or ValueError for the protocol."""
+def open_filesystem(url: Url, roots: tuple[str, ...], options: str) -> Any:
+    """Return the file system that reads a URL.
+
+    Raises:
+        MissingLibrary: if the library of the protocol is not installed.
+        ValueError: for a protocol that fsspec does not know.
+    """
     try:
-        return _filesystem(url.scheme, roots if url.scheme in _WEB else (), options)
+        return _open_filesystem(url.scheme, roots if url.scheme in _WEB else (), options)
     except ImportError as error:
         raise MissingLibrary(f"{url.scheme}:// in input.media_roots: {error}") from error
 
 
-# fsspec's own cache of file systems could hand out one that is guarded by other roots.
+# fsspec's cache of file systems could return one that is guarded by other roots.
 @lru_cache(maxsize=32)
-def _filesystem(scheme: str, roots: tuple[str, ...], options: str) -> Any:
+def _open_filesystem(scheme: str, roots: tuple[str, ...], options: str) -> Any:
     import fsspec
 
-    chosen = _options_for(scheme, json.loads(options))
+    selected = _select_options(scheme, json.loads(options))
     if scheme not in _WEB:
-        # No listings are kept: a file may be written after a look at its folder.
-        return fsspec.filesystem(scheme, **{"use_listings_cache": False, **chosen})
-    chosen["get_client"] = partial(_guarded_client, roots)
-    return fsspec.filesystem(scheme, skip_instance_cache=True, **chosen)
+        # Without cached listings: a file may be written after its folder is listed.
+        return fsspec.filesystem(scheme, **{"use_listings_cache": False, **selected})
+    selected["get_client"] = partial(_make_guarded_client, roots)
+    return fsspec.filesystem(scheme, skip_instance_cache=True, **selected)
 
 
-def _options_for(scheme: str, options: dict[str, Any]) -> dict[str, Any]:
+def _select_options(scheme: str, options: dict[str, Any]) -> dict[str, Any]:
     from fsspec import available_protocols
 
     protocols = set(available_protocols())
@@ -66,8 +81,8 @@ def _options_for(scheme: str, options: dict[str, Any]) -> dict[str, Any]:
     return {**({} if scheme in _WEB else general), **options.get(scheme, {})}
 
 
-async def _guarded_client(roots: Iterable[str], *, loop: Any = None, **arguments: Any) -> Any:
-    """A web client that follows a redirect only to what lies below one of the roots."""
+async def _make_guarded_client(roots: Iterable[str], *, loop: Any = None, **arguments: Any) -> Any:
+    """Make a web client that follows a redirect only to URLs below one of the roots."""
     import aiohttp
     from yarl import URL
 
@@ -81,7 +96,7 @@ async def _guarded_client(roots: Iterable[str], *, loop: Any = None, **arguments
             params.response.close()
             raise Redirected(
                 f"redirected out of input.media_roots: {str(params.url)!r} leads to {target!r}; "
-                "if that is to be read, add its URL to input.media_roots"
+                "to read it, add its URL to input.media_roots"
             )
 
     trace = aiohttp.TraceConfig()

@@ -1,10 +1,10 @@
-"""The libraries that decode media, and what is said where one is missing."""
+"""The libraries that decode media."""
 
 from __future__ import annotations
 
 import importlib
 
-# The modules that decode a kind of media.
+# The modules that decode each kind of media column, with their packages.
 NEEDED = {
     "image": {"PIL": "pillow"},
     "audio": {"av": "av"},
@@ -14,16 +14,19 @@ NEEDED = {
 
 
 class MissingLibrary(ImportError):
-    """A library that this worker lacks: no row is to blame, and no other row would do better."""
+    """A library is not installed on this worker: every row would fail, and no row is at fault."""
 
     no_rows_fault = True
 
 
 def require_media_library(kind: str) -> None:
-    """Raises MissingLibrary unless media of a kind ("image", "audio", "video") can be decoded.
+    """Check that media columns of a kind ("image", "audio", "video") can be decoded here.
 
-    A task's constructor calls this before it sees a row: raised in a row, an error would make a
-    dead letter of each of them.
+    A task's constructor calls this before the first row: an error in a row would make a dead
+    letter of every row.
+
+    Raises:
+        MissingLibrary: if a library is not installed, or fails to import.
     """
     for module, package in NEEDED[kind].items():
         try:

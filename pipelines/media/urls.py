@@ -1,4 +1,4 @@
-"""Whether one URL lies below another, however it is written."""
+"""Decide whether one URL lies below another, however they are written."""
 
 from __future__ import annotations
 
@@ -13,49 +13,55 @@ _LONGEST = 16384
 
 @dataclass(frozen=True)
 class Url:
-    """A URL in three pieces that, joined, are the URL again.
+    """A URL in pieces that, joined, are the URL again.
 
-    place: host and port, or bucket, with user and password if it has them: two places are the
-        same only if all of that is. path: up to the query. query: the rest, without a fragment.
+    Attributes:
+        scheme: in lower case.
+        host: host and port, or bucket, with user and password if it has them. Two hosts are the
+            same only if all of that is.
+        path: the part up to the query.
+        query: the rest, without a fragment.
     """
 
     scheme: str
-    place: str
+    host: str
     path: str
     query: str = ""
 
     @classmethod
     def parse(cls, text: str) -> Url:
+        """Parse a text with a scheme before "://"."""
         scheme, rest = text.split("://", 1)
         scheme = scheme.lower()
         if scheme not in _WEB:
-            # In an object's name, ? and # are letters like others.
-            place, slash, path = rest.partition("/")
-            return cls(scheme, place, slash + path)
-        found = re.fullmatch(r"([^/?#]*)([^?#]*)(\?[^#]*)?(#.*)?", rest, re.DOTALL)
-        assert found  # each piece may be empty
-        place, path, query = found[1], found[2], found[3]
-        place = place.lower().removesuffix(_DEFAULT_PORTS[scheme])
-        return cls(scheme, place, path, query or "")
+            # In an object's name, ? and # are characters like others.
+            host, slash, path = rest.partition("/")
+            return cls(scheme, host, slash + path)
+        match = re.fullmatch(r"([^/?#]*)([^?#]*)(\?[^#]*)?(#.*)?", rest, re.DOTALL)
+        assert match  # each piece may be empty
+        host, path, query = match[1], match[2], match[3]
+        host = host.lower().removesuffix(_DEFAULT_PORTS[scheme])
+        return cls(scheme, host, path, query or "")
 
     def __str__(self) -> str:
-        return f"{self.scheme}://{self.place}{self.path}{self.query}"
+        return f"{self.scheme}://{self.host}{self.path}{self.query}"
 
     def join(self, path: str) -> Url:
-        """The URL of a relative path below this one."""
+        """Return the URL of a relative path below this one."""
         plain = "/".join(part for part in path.split("/") if part != ".")
         if self.scheme in _WEB:
             plain = quote(plain)
-        return Url(self.scheme, self.place, f"{self.path.rstrip('/')}/{plain}")
+        return Url(self.scheme, self.host, f"{self.path.rstrip('/')}/{plain}")
 
     def is_below(self, root: Url) -> bool:
+        """Return whether this URL lies below a root, however a server may read it."""
         folder = root.path.rstrip("/") + "/"
-        same = (self.scheme, self.place) == (root.scheme, root.place)
+        same = (self.scheme, self.host) == (root.scheme, root.host)
         return same and self.path.startswith(folder) and not escapes_root(self.path)
 
 
 def escapes_root(path: str) -> bool:
-    """Whether a server might leave the folder: `.` or `..` as a step, encoded however often.
+    """Return whether a server might leave the folder: by `.` or `..`, encoded any number of times.
 
     Some servers take a backslash for a slash, and cut a step at its first semicolon.
     """

@@ -1,4 +1,4 @@
-"""Videos as files, which is how the pipelines of transformers take them."""
+"""Videos as files, because the pipelines of transformers take paths."""
 
 from __future__ import annotations
 
@@ -12,9 +12,12 @@ from .requirements import require_media_library
 
 @contextmanager
 def video_file(data: bytes) -> Iterator[str]:
-    """The path of a temporary file with these bytes, which is gone when the block ends.
+    """Write bytes to a temporary file for the time of a block, and yield its path.
 
-    Raises ValueError for no bytes. Nothing is decoded: see `check_video`.
+    Nothing is decoded: see `check_video`.
+
+    Raises:
+        ValueError: for no bytes.
     """
     if not data:
         raise ValueError("the video is empty (0 bytes)")
@@ -25,20 +28,20 @@ def video_file(data: bytes) -> Iterator[str]:
 
 
 def check_video(path: str) -> None:
-    """Raises ValueError unless FFmpeg reads the file as a video and its first frame decodes.
+    """Raise ValueError unless FFmpeg reads the file as a video and its first frame decodes.
 
-    To be called before anything else opens the file: a list of other files or addresses, which
-    FFmpeg would open, is refused here.
+    Call this before anything else opens the file: it refuses lists of files or addresses, which
+    FFmpeg would open.
     """
     require_media_library("video")
     from av.stream import Disposition
 
     with open_container(path, "video") as container:
-        # A cover in a music file is a video stream, too.
+        # The cover of a music file is a video stream, too.
         cover = Disposition.attached_pic
         streams = [s for s in container.streams.video if not s.disposition & cover]
         if not streams:
-            kinds = ", ".join(sorted({s.type for s in container.streams})) or "no stream"
-            raise Unusable(f"no video stream in the file ({container.format.name}: {kinds})")
+            types = ", ".join(sorted({s.type for s in container.streams})) or "no stream"
+            raise Unusable(f"no video stream in the file ({container.format.name}: {types})")
         if next(container.decode(streams[0]), None) is None:
             raise Unusable("the video has no frames")

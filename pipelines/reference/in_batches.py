@@ -14,9 +14,9 @@ from pipemill.actors.arrow_arrays import combine_chunks, field_values
 from pipemill.actors.task import Loaded
 
 from ..pipeline_task import PipelineTask
-from ..tasks.plain import PLAIN_TASKS, plain_parameters
-from ..text import token_chunks
-from ..text.sentence_transformers_config import recipe_of
+from ..tasks.plain import PLAIN_TASKS, to_plain_parameters
+from ..text import model_limits
+from ..text.sentence_transformers_config import build_recipe
 
 
 class PlainBatches:
@@ -39,7 +39,7 @@ class PlainBatches:
         self.pipeline = loaded.pipeline
         self.prompt = ""
         if kind.name == "feature-extraction":
-            self.prompt = recipe_of(loaded.settings(kind.parameters), loaded.files).prompt
+            self.prompt = build_recipe(loaded.settings(kind.parameters), loaded.files).prompt
 
     def sizes(self, rows: pa.Table) -> tuple[np.ndarray, np.ndarray]:
         """Tokens of each chunk, and chunks of each row."""
@@ -71,11 +71,11 @@ def _parameters(task: str, loaded: Loaded) -> dict[str, Any]:
     """Those of a task that pipemill computes its own way."""
     given: Mapping[str, Any] = loaded.parameters
     if task == "zero-shot-classification":  # cuts of itself
-        return plain_parameters(task, given, {})
+        return to_plain_parameters(task, given, {})
     asked = {**given, **(given.get("tokenize_kwargs") or {})}
-    length = asked.get("max_length") or token_chunks.max_length(loaded.pipeline)
+    length = asked.get("max_length") or model_limits.find_max_length(loaded.pipeline)
     cut = {"truncation": asked.get("truncation") or True}
     cut |= {"max_length": length} if length else {}
-    parameters = plain_parameters(task, given, cut)
+    parameters = to_plain_parameters(task, given, cut)
     # Turning the vectors of all tokens into lists would be most of the time.
     return {**parameters, "return_tensors": True} if task == "feature-extraction" else parameters

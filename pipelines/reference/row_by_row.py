@@ -13,9 +13,9 @@ from pipemill.actors.batch import Batch
 from ..loading.task_loader import LoadTask
 from ..pipeline_task import PipelineTask
 from ..tasks.feature_extraction import prepare_tokenizer
-from ..tasks.plain import plain_parameters
-from ..tasks.text_classification import plain_function
-from ..text.pooling import pool_vectors
+from ..tasks.plain import to_plain_parameters
+from ..tasks.text_classification import to_plain_function
+from ..text.pooling import pool_and_concatenate
 
 
 class PlainRows:
@@ -82,9 +82,12 @@ class PlainRows:
         cut: dict[str, Any] = {}
         if self.name == "feature-extraction":
             cut = dict(task.recipe.tokenizing)
-        if self.name != "zero-shot-classification" and task.cutter.truncates:
-            cut |= {"truncation": task.cutter.truncation, "max_length": task.cutter.limit}
-        return plain_parameters(self.name, given, cut)
+        if self.name != "zero-shot-classification" and task.window_tokenizer.truncates:
+            cut |= {
+                "truncation": task.window_tokenizer.truncation,
+                "max_length": task.window_tokenizer.limit,
+            }
+        return to_plain_parameters(self.name, given, cut)
 
     @property
     def _own_task(self) -> Any:
@@ -93,7 +96,7 @@ class PlainRows:
 
     def _function(self) -> str | None:
         """What transformers calls the function to apply; None for one that it does not have."""
-        return plain_function(self._own_task.function)
+        return to_plain_function(self._own_task.function)
 
     def _prompted(self, row: Batch) -> Batch:
         """The row with the prompt before its text."""
@@ -106,10 +109,10 @@ class PlainRows:
     def _pooled(self, tokens: list[list[float]]) -> Any:
         """Token vectors as the one vector of feature-extraction."""
         task = self._own_task
-        if task.each:
+        if task.per_token:
             return tokens
         vectors = np.array(tokens, dtype=np.float32)
-        vector = pool_vectors(vectors, task.recipe.poolings, task.unpooled)
+        vector = pool_and_concatenate(vectors, task.recipe.poolings, task.unpooled)
         return task.head(vector[None].astype(np.float32))[0].tolist()
 
 

@@ -1,4 +1,4 @@
-"""The tasks that transformers 5 removed, as pipelines that `transformers.pipeline` finds again."""
+"""Tasks that transformers 5 removed, restored as pipelines that `transformers.pipeline` finds."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from importlib import import_module
 
 __all__ = ["restore_pipelines"]
 
-# A task, where its pipeline is, and the classes that can load its model, first choice first.
+# Each task with the place of its pipeline, and the classes that can load its model, best first.
 _TASKS: dict[str, tuple[str, tuple[str, ...]]] = {
     "conversational": (
         "conversational:ConversationalPipeline",
@@ -32,17 +32,20 @@ _TASKS: dict[str, tuple[str, tuple[str, ...]]] = {
         ("AutoModelForVisualQuestionAnswering",),
     ),
 }
-# The classes alone, as "module:Class": they are looked up without being imported.
+# The pipelines' classes as "module:Class", to look them up without an import.
 HOMES = {name: home for name, (home, _) in _TASKS.items()}
 _ALIASES = {"vqa": "visual-question-answering"}
 
 
 def restore_pipelines() -> list[str]:
-    """Register every restored task that the installed transformers lacks; returns their names.
+    """Register every restored task that the installed transformers lacks.
 
     Afterwards `transformers.pipeline("question-answering", model=…)`, `"translation_en_to_de"`,
-    `"vqa"` and the others work as they did in transformers 4.57. Calling it again does nothing
-    and returns an empty list; a task that transformers, or the user, has registered stays as it is.
+    `"vqa"` and the others work as they did in transformers 4.57. A task that transformers, or the
+    user, has registered stays as it is.
+
+    Returns:
+        The names of the tasks that were registered: an empty list at the second call.
     """
     from transformers.pipelines import PIPELINE_REGISTRY
 
@@ -54,7 +57,7 @@ def restore_pipelines() -> list[str]:
     for alias, name in _ALIASES.items():
         if name in missing:
             PIPELINE_REGISTRY.task_aliases.setdefault(alias, name)
-    registration.release([*missing, *(a for a, name in _ALIASES.items() if name in missing)])
+    registration.allow_tasks([*missing, *(a for a, name in _ALIASES.items() if name in missing)])
     if "translation" in missing:
         registration.find_language_pairs(PIPELINE_REGISTRY)
     return missing
@@ -66,16 +69,16 @@ def _register(name: str) -> None:
 
     home, models = _TASKS[name]
     module, attribute = home.split(":")
-    kind = getattr(import_module(f"{__name__}.{module}"), attribute)
+    pipeline_class = getattr(import_module(f"{__name__}.{module}"), attribute)
     PIPELINE_REGISTRY.register_pipeline(
         name,
-        pipeline_class=kind,
+        pipeline_class=pipeline_class,
         pt_model=tuple(getattr(transformers, model) for model in models),
         type="text",
     )
-    # Set here: `register_pipeline` has no form for a translation's defaults, one per language pair.
-    if (default := getattr(kind, "default_model", None)) is not None:
+    # Set here, because `register_pipeline` takes no defaults per language pair, as translation has.
+    if (default := getattr(pipeline_class, "default_model", None)) is not None:
         PIPELINE_REGISTRY.supported_tasks[name]["default"] = default
-    # With this mark, `save_pretrained` would write the pipeline's code beside the weights, and the
-    # folder could then be loaded with `trust_remote_code` only.
-    del kind._registered_impl
+    # With this mark, `save_pretrained` would write the pipeline's code into the model's folder, and
+    # the folder could then be loaded with `trust_remote_code` only.
+    del pipeline_class._registered_impl

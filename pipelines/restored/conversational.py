@@ -1,4 +1,4 @@
-"""The next message of a conversation: conversational."""
+"""conversational: the next message of a conversation."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Message = dict[str, str]
 
 
 class Conversation:
-    """Messages, each with a `role` and a `content`; a text is a first message of the user's."""
+    """Messages, each with a `role` and a `content`; a text becomes the user's first message."""
 
     def __init__(self, messages: str | list[Message] | None = None) -> None:
         if isinstance(messages, str):
@@ -25,14 +25,17 @@ class Conversation:
         self.messages = [dict(message) for message in messages or ()]
 
     def add_message(self, message: Message) -> None:
-        _check([message])
+        """Add a message. Raise ValueError for one without `role` and `content`."""
+        _check_messages([message])
         self.messages.append(message)
 
     def add_user_input(self, text: str) -> None:
+        """Add a message of the user."""
         self.add_message({"role": "user", "content": text})
 
     @property
     def generated_responses(self) -> list[str]:
+        """The texts of the assistant's messages."""
         return [m["content"] for m in self.messages if m["role"] == "assistant"]
 
     def __len__(self) -> int:
@@ -49,16 +52,16 @@ class Conversation:
 
 
 class ConversationalPipeline(GeneratingPipeline):
-    """A conversation to the same conversation with the assistant's reply as its last message.
+    """Adds the assistant's reply to a conversation, as its last message.
 
     The reply is that of text-generation for the same chat: sampled at temperature 0.7, with at
     most 256 new tokens, unless the model's settings or the parameters of `generate` say otherwise.
-    A conversation that ends with the assistant's message has that message continued, unless
+    If a conversation ends with the assistant's message, that message is continued, unless
     `continue_final_message` says otherwise.
 
     Other parameters: `clean_up_tokenization_spaces` (True), `stop_sequence` (each of its tokens
     ends the reply), `tokenizer_encode_kwargs` (for `apply_chat_template`).
-    Raises ValueError for messages without `role` and `content`.
+    Messages without `role` and `content` raise ValueError.
     """
 
     _default_generation_config = GenerationConfig(
@@ -87,7 +90,7 @@ class ConversationalPipeline(GeneratingPipeline):
     ) -> tuple[dict, dict, dict]:
         if (generate_kwargs.get("num_return_sequences") or 1) > 1:
             raise ValueError(
-                "num_return_sequences: a conversation goes on with one reply; "
+                "num_return_sequences must be 1: a conversation continues with one reply; "
                 "for several, use text-generation"
             )
         if stop_sequence is not None:
@@ -108,17 +111,19 @@ class ConversationalPipeline(GeneratingPipeline):
         )
 
     def __call__(self, conversations: Any, **kwargs: Any) -> Any:
-        """A `Conversation`, or a list of them for a list of several.
+        """Return the conversation with its reply, or a list of them for several.
 
-        An object with `messages` gets its reply itself; of a list of messages, a new `Conversation`
-        is made.
+        An object with `messages` is extended in place. A list of messages becomes a new
+        `Conversation`.
         """
         if isinstance(conversations, list | tuple):
             if not conversations:
                 return []
             one = isinstance(conversations[0], dict)
             inputs = (
-                _conversation(conversations) if one else list(map(_conversation, conversations))
+                _to_conversation(conversations)
+                if one
+                else list(map(_to_conversation, conversations))
             )
         else:
             inputs = conversations
@@ -131,12 +136,12 @@ class ConversationalPipeline(GeneratingPipeline):
         continue_final_message: bool | None = None,
         tokenizer_encode_kwargs: dict[str, Any] | None = None,
     ) -> dict[str, Any]:
-        conversation = _conversation(conversation)
-        goes_on = _continues(conversation, continue_final_message)
+        conversation = _to_conversation(conversation)
+        continues = _continues_last_message(conversation, continue_final_message)
         encoded = self.tokenizer.apply_chat_template(
             conversation.messages,
-            add_generation_prompt=not goes_on,
-            continue_final_message=goes_on,
+            add_generation_prompt=not continues,
+            continue_final_message=continues,
             return_dict=True,
             return_tensors="pt",
             **(tokenizer_encode_kwargs or {}),
@@ -161,11 +166,11 @@ class ConversationalPipeline(GeneratingPipeline):
     ) -> Any:
         text = self.decode(model_outputs["output_ids"][0], clean_up_tokenization_spaces)
         if not self.model.config.is_encoder_decoder:
-            # Cut as text, as 4.57 did: tokens decoded by themselves may lose their first space.
+            # Cut as text, as in 4.57: new tokens decoded alone may lose their first space.
             prompt = self.decode(model_outputs["input_ids"][0], clean_up_tokenization_spaces)
             text = text[len(prompt) :]
         conversation = model_outputs["conversation"]
-        if _continues(conversation, continue_final_message):
+        if _continues_last_message(conversation, continue_final_message):
             last = conversation.messages[-1]
             conversation.messages[-1] = {**last, "content": last["content"] + text}
         else:
@@ -173,20 +178,20 @@ class ConversationalPipeline(GeneratingPipeline):
         return conversation
 
 
-def _continues(conversation: Any, asked: bool | None) -> bool:
-    return conversation.messages[-1]["role"] == "assistant" if asked is None else asked
+def _continues_last_message(conversation: Any, wanted: bool | None) -> bool:
+    return conversation.messages[-1]["role"] == "assistant" if wanted is None else wanted
 
 
-def _conversation(given: Any) -> Any:
-    """The object with `messages` itself, or a new one for a list of messages."""
-    conversation = given if hasattr(given, "messages") else Conversation(given)
-    _check(conversation.messages)
+def _to_conversation(messages: Any) -> Any:
+    """Return an object with `messages` as it is, or a `Conversation` of a list of messages."""
+    conversation = messages if hasattr(messages, "messages") else Conversation(messages)
+    _check_messages(conversation.messages)
     return conversation
 
 
-def _check(messages: list[Message]) -> None:
+def _check_messages(messages: list[Message]) -> None:
     if not messages:
         raise ValueError("a conversation needs at least one message")
     for message in messages:
         if not {"role", "content"} <= set(message):
-            raise ValueError(f"a message needs a 'role' and a 'content', unlike {message!r}")
+            raise ValueError(f"a message needs a 'role' and a 'content'; this one is {message!r}")

@@ -1,9 +1,9 @@
-"""What a restored pipeline generates with: the settings in transformers 4.57's order of preference.
+"""The generation settings of restored pipelines, in transformers 4.57's order of preference.
 
-transformers 5 lets a model's own settings win over a pipeline's defaults. In 4.57 the pipeline's
-win, where they differ from the global ones: four beams and 256 new tokens, whatever
-`generation_config.json` says, but its `max_length` instead of the 256 if there is one. Settings
-for the task in an old `config.json` (`task_specific_params`) win over both, the caller's over all.
+In transformers 5 a model's settings win over a pipeline's defaults. In 4.57 the pipeline's win if
+they differ from the global ones: four beams and 256 new tokens, even if `generation_config.json`
+has other values. Only its `max_length`, if there is one, replaces the 256 new tokens. Settings for
+the task in an old `config.json` (`task_specific_params`) win over both, the caller's over all.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from typing import Any
 from transformers import GenerationConfig, Pipeline
 
 _GLOBAL = GenerationConfig._get_default_generation_params()
-# What a model lends a `generation_config` of the caller's, where it was saved before 4.50.
+# If a model was saved before 4.50, a caller's `generation_config` gets only these from it.
 _TOKENS = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id")
 
 
 class GeneratingPipeline(Pipeline):
     """A pipeline that calls `generate`; `generation_config` holds its settings.
 
-    Those of the call are added in `generate`; a `generation_config` in the call replaces it.
+    `generate` adds the settings of the call; a `generation_config` in the call replaces it.
     """
 
     _pipeline_calls_generate = True
@@ -35,18 +35,20 @@ class GeneratingPipeline(Pipeline):
         super().__init__(*args, **kwargs)
         if not self.model.can_generate():
             return
-        chosen = dict(self._generate_kwargs)
-        given = chosen.pop("generation_config", None)
-        specific = dict((_from_config(self.model, "task_specific_params") or {}).get(self.task, {}))
-        self.prefix = specific.pop("prefix", _from_config(self.model, "prefix"))
-        config = _with_defaults(self._default_generation_config, self.model, chosen)
+        parameters = dict(self._generate_kwargs)
+        callers_config = parameters.pop("generation_config", None)
+        specific = dict(
+            (_get_config_value(self.model, "task_specific_params") or {}).get(self.task, {})
+        )
+        self.prefix = specific.pop("prefix", _get_config_value(self.model, "prefix"))
+        config = _merge_defaults(self._default_generation_config, self.model, parameters)
         config.update(**specific)
-        self.generation_config = given or config
+        self.generation_config = callers_config or config
         if self.tokenizer is not None and self.generation_config.pad_token_id is None:
             self.generation_config.pad_token_id = self.tokenizer.pad_token_id
 
     def assistants(self) -> dict[str, Any]:
-        """The parameters of `generate` for the assistant model, if the pipeline was given one."""
+        """Return the parameters of `generate` for the assistant model, if the pipeline has one."""
         parameters = {}
         if getattr(self, "assistant_model", None) is not None:
             parameters["assistant_model"] = self.assistant_model
@@ -56,22 +58,23 @@ class GeneratingPipeline(Pipeline):
         return parameters
 
     def generate(self, inputs: Mapping[str, Any], parameters: Mapping[str, Any]) -> Any:
-        """The model's answer to `inputs`, with the call's `parameters` over the pipeline's."""
+        """Generate from `inputs`, with the call's `parameters` over the pipeline's."""
         parameters = dict(parameters)
         config = copy.deepcopy(parameters.pop("generation_config", None) or self.generation_config)
-        _fill(config, self.model)
-        # Settings may come with the inputs too, such as the token of the language to translate to.
+        _fill_unset(config, self.model)
+        # The inputs may hold settings, too, such as the token of the language to translate to.
         others = config.update(**inputs, **parameters)
-        # transformers 5 takes all that is open in `config` from the model: here there is no more to
-        # take. A shallow copy, as the model may be generating in another thread.
+        # transformers 5 fills what is unset in `config` from the model's settings: give the model
+        # the same ones. A shallow copy, because the model may be generating in another thread.
         model = copy.copy(self.model)
         model.generation_config = config
         return model.generate(generation_config=config, **others)
 
     def decode(self, token_ids: Any, clean_up: bool | None = None) -> str:
-        """Text without special tokens; `clean_up` takes spaces away before punctuation.
+        """Return the text without special tokens.
 
-        transformers 5 would do that for some kinds of tokenizers only.
+        With `clean_up`, spaces before punctuation are removed. transformers 5 would do that for
+        some tokenizers only. None leaves it to the tokenizer's settings.
         """
         text = self.tokenizer.decode(
             token_ids, skip_special_tokens=True, clean_up_tokenization_spaces=False
@@ -81,42 +84,42 @@ class GeneratingPipeline(Pipeline):
         return self.tokenizer.clean_up_tokenization(text) if clean_up else text
 
 
-def _with_defaults(
-    defaults: GenerationConfig, model: Any, chosen: Mapping[str, Any]
+def _merge_defaults(
+    defaults: GenerationConfig, model: Any, parameters: Mapping[str, Any]
 ) -> GenerationConfig:
-    """A pipeline's defaults, what they leave open from the model, and what the user chose."""
+    """Merge a pipeline's defaults, the model's settings where those are unset, and parameters."""
     config = copy.deepcopy(defaults)
-    _lend(config, model.generation_config)
-    config.update(**chosen)
-    unset_length = _is_global("max_length", config.max_length)
+    _copy_unset(config, model.generation_config)
+    config.update(**parameters)
+    unset_length = _is_unset("max_length", config.max_length)
     if not unset_length and config.max_new_tokens == defaults.max_new_tokens:
         config.max_new_tokens = None
     return config
 
 
-def _fill(config: GenerationConfig, model: Any) -> None:
-    """Set what is open in `config`, as `generate` did in 4.57."""
-    own = model.generation_config
-    if not _saved_before_4_50(own):
-        _lend(config, own)
+def _fill_unset(config: GenerationConfig, model: Any) -> None:
+    """Fill what is unset in `config` from the model's settings, as `generate` did in 4.57."""
+    model_config = model.generation_config
+    if not _saved_before_4_50(model_config):
+        _copy_unset(config, model_config)
         return
     for key in _TOKENS:
         if getattr(config, key) is None:
-            setattr(config, key, getattr(own, key))
+            setattr(config, key, getattr(model_config, key))
 
 
-def _lend(config: GenerationConfig, model_config: GenerationConfig) -> None:
+def _copy_unset(config: GenerationConfig, model_config: GenerationConfig) -> None:
     for key, value in vars(model_config).items():
         if key.startswith("_") or key == "transformers_version":
             continue
-        if not _is_global(key, value) and _is_global(key, getattr(config, key, None)):
+        if not _is_unset(key, value) and _is_unset(key, getattr(config, key, None)):
             setattr(config, key, value)
     if config.temperature == 0.0:
         config.do_sample = False
 
 
-def _is_global(key: str, value: Any) -> bool:
-    """Whether nobody has set it. In 4.57 that was told by its value alone."""
+def _is_unset(key: str, value: Any) -> bool:
+    """Return whether a setting is unset. 4.57 concluded that from its value alone."""
     return value is None or value == _GLOBAL.get(key)
 
 
@@ -125,5 +128,5 @@ def _saved_before_4_50(config: GenerationConfig) -> bool:
     return tuple(map(int, version.split(".")[:2])) < (4, 50)
 
 
-def _from_config(model: Any, name: str) -> Any:
+def _get_config_value(model: Any, name: str) -> Any:
     return getattr(model.config, name, None)

@@ -1,4 +1,4 @@
-"""A picture out of a picture, a larger one for example: image-to-image."""
+"""image-to-image: a picture from a picture, for example a larger one."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class ImageToImagePipeline(Pipeline):
-    """An image (PIL, path or URL) to a PIL image; a list of them to a list.
+    """Turns an image (PIL, path or URL) into a PIL image, and a list of images into a list.
 
     Parameters: `timeout` (seconds, for URLs). Others are ignored.
     """
@@ -33,7 +33,7 @@ class ImageToImagePipeline(Pipeline):
 
     def _sanitize_parameters(self, **kwargs: Any) -> tuple[dict, dict, dict]:
         if kwargs.get("head_mask") is not None:
-            raise ValueError("head_mask: models of transformers 5 take none; leave it out")
+            raise ValueError("models of transformers 5 do not take head_mask: leave it out")
         return {"timeout": kwargs["timeout"]} if "timeout" in kwargs else {}, {}, {}
 
     def __call__(self, images: Any, **kwargs: Any) -> Any:
@@ -54,8 +54,8 @@ class ImageToImagePipeline(Pipeline):
 
 
 def _to_image(pixels: Any) -> Image.Image:
-    """A PIL image of channels x height x width floats, of which 0 to 1 can be shown."""
-    from PIL import Image  # here: every task restores all pipelines, and most need no Pillow
+    """Convert floats of shape (channels, height, width) to a PIL image; 0 is black, 1 is white."""
+    from PIL import Image  # here, because every task restores all pipelines, and few need Pillow
 
     shown = pixels.detach().squeeze().float().cpu().clamp(0, 1).numpy()
     return Image.fromarray((np.moveaxis(shown, 0, -1) * 255.0).round().astype(np.uint8))

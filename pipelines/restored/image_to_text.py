@@ -1,4 +1,4 @@
-"""A picture's caption: image-to-text."""
+"""image-to-text: a picture's caption."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from .pillow import ImageProcessorFlag
 
 
 class ImageToTextPipeline(GeneratingPipeline):
-    """An image (PIL, path or URL) to `{"generated_text": …}`.
+    """Turns an image (PIL, path or URL) into `{"generated_text": …}`.
 
     Parameters: `max_new_tokens` (256), `generate_kwargs` (a dictionary for `generate`), `prompt`
     (the beginning of the caption, for models that take one), `timeout` (seconds, for URLs).
-    Raises ValueError for a `prompt` that is no text or that the model can't take.
+    A `prompt` that is not a text, or that the model can't take, raises ValueError.
     """
 
     default_model: ClassVar = {"model": ("ydshieh/vit-gpt2-coco-en", "5bebf1e")}
@@ -40,7 +40,8 @@ class ImageToTextPipeline(GeneratingPipeline):
         if max_new_tokens is not None:
             if "max_new_tokens" in generate_kwargs:
                 raise ValueError(
-                    "`max_new_tokens` is given twice: as an argument and inside `generate_kwargs`"
+                    "`max_new_tokens` is given twice, as an argument and inside `generate_kwargs`: "
+                    "leave one out"
                 )
             generate_kwargs["max_new_tokens"] = max_new_tokens
         before = {"prompt": prompt, "timeout": timeout}
@@ -51,7 +52,7 @@ class ImageToTextPipeline(GeneratingPipeline):
         )
 
     def __call__(self, inputs: Any = None, **kwargs: Any) -> Any:
-        """A list of one record for an image; for a list of images a list of those."""
+        """Return a list of one record for an image, and a list of those for several images."""
         inputs = kwargs.pop("images", inputs)
         if inputs is None:
             raise ValueError("Cannot call the image-to-text pipeline without an inputs argument!")
@@ -63,16 +64,19 @@ class ImageToTextPipeline(GeneratingPipeline):
         self, image: Any, prompt: str | None = None, timeout: float | None = None
     ) -> Any:
         image = load_image(image, timeout=timeout)
-        kind = self.model.config.model_type
+        model_type = self.model.config.model_type
         if prompt is not None and not isinstance(prompt, str):
             raise ValueError(f"`prompt` must be one text, not {prompt!r}")
-        if prompt is not None and kind == "vision-encoder-decoder":
-            raise ValueError(f"Model type {kind} does not support conditional text generation")
-        header = {"header_text": prompt} if prompt is not None and kind == "pix2struct" else {}
+        if prompt is not None and model_type == "vision-encoder-decoder":
+            raise ValueError(
+                f"models of the type {model_type} do not take a `prompt`: leave it out"
+            )
+        is_pix2struct = model_type == "pix2struct"
+        header = {"header_text": prompt} if prompt is not None and is_pix2struct else {}
         inputs = self.image_processor(images=image, return_tensors="pt", **header).to(self.dtype)
-        if kind == "git":
+        if model_type == "git":
             inputs["input_ids"] = None if prompt is None else self._git_prompt(prompt)
-        elif prompt is not None and kind != "pix2struct":
+        elif prompt is not None and not is_pix2struct:
             inputs.update(self.tokenizer(prompt, return_tensors="pt"))
         return inputs
 
@@ -83,7 +87,7 @@ class ImageToTextPipeline(GeneratingPipeline):
 
     def _forward(self, model_inputs: Any, **generate_kwargs: Any) -> Any:
         inputs = dict(model_inputs)
-        # A batch of GIT's images comes with a list of None.
+        # For a batch of images, GIT's `input_ids` are a list of None.
         if isinstance(inputs.get("input_ids"), list):
             inputs["input_ids"] = None
         return self.generate(inputs, generate_kwargs)

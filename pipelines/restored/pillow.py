@@ -1,4 +1,4 @@
-"""What the pipelines for pictures say where Pillow is missing."""
+"""A clear error of the pipelines for pictures if Pillow is not installed."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from transformers.utils import requires_backends
 
 
 class ImageProcessorFlag:
-    """`_load_image_processor` of a pipeline that needs one: true, or an ImportError without Pillow.
+    """`_load_image_processor` of a pipeline: true, or an ImportError without Pillow.
 
-    transformers asks for it before it looks for an image processor; without Pillow that fails with
-    a list of classes that could not be imported.
+    transformers reads it before it looks for an image processor. Without Pillow that search fails
+    with a list of classes that could not be imported.
     """
 
-    def __get__(self, pipeline: object, kind: type) -> bool:
-        requires_backends(kind, "vision")
+    def __get__(self, pipeline: object, pipeline_class: type) -> bool:
+        requires_backends(pipeline_class, "vision")
         return True

@@ -1,4 +1,4 @@
-"""The ways in which a question and its context may be handed to question-answering."""
+"""Read the arguments of a call of question-answering, which take several forms."""
 
 from __future__ import annotations
 
@@ -21,11 +21,14 @@ class Example:
     context_text: str
 
 
-def as_example(item: Any) -> Any:
-    """An `Example` of a mapping, or of any object that has the attributes of one.
+def to_example(item: Any) -> Any:
+    """Convert a mapping to an `Example`; return an object with an example's attributes as it is.
 
-    A mapping with lists of questions and contexts becomes a list of examples. Raises KeyError
-    where a key is missing, and ValueError where a value is None or empty.
+    A mapping with lists of questions and contexts becomes a list of examples.
+
+    Raises:
+        KeyError: if a key is missing.
+        ValueError: if a value is None or empty.
     """
     if hasattr(item, "question_text") and hasattr(item, "context_text"):
         return item
@@ -42,30 +45,31 @@ def as_example(item: Any) -> Any:
             raise ValueError(f"`{key}` cannot be empty")
     question, context = item["question"], item["context"]
     if isinstance(question, list):
-        return [as_example(pair) for pair in _pairs(question, context)]
+        return [to_example(pair) for pair in _pair_up(question, context)]
     return Example(question, context)
 
 
 def read_call(args: tuple[Any, ...], named: Mapping[str, Any]) -> Any:
-    """A list of examples from the arguments of a call; generators and datasets as they are.
+    """Return the examples of a call as a list; generators and datasets as they are.
 
-    Raises ValueError where the arguments are none of the known forms.
+    Raises:
+        ValueError: for arguments that have no known form.
     """
-    given = _given(args, named)
-    if isinstance(given, (types.GeneratorType, Dataset)):
-        return given
-    if isinstance(given, Mapping):
-        given = [given]
-    if not isinstance(given, Iterable):
-        raise ValueError(f"cannot read questions from {given!r}; give question= and context=")
-    return [as_example(_only_pair(item)) for item in given]
+    inputs = _select_argument(args, named)
+    if isinstance(inputs, (types.GeneratorType, Dataset)):
+        return inputs
+    if isinstance(inputs, Mapping):
+        inputs = [inputs]
+    if not isinstance(inputs, Iterable):
+        raise ValueError(f"cannot read questions from {inputs!r}; give question= and context=")
+    return [to_example(_check_keys(item)) for item in inputs]
 
 
-def _given(args: tuple[Any, ...], named: Mapping[str, Any]) -> Any:
+def _select_argument(args: tuple[Any, ...], named: Mapping[str, Any]) -> Any:
     if len(args) == 1:
         return args[0]
     if len(args) == 2 and all(type(arg) is str for arg in args):
-        return _pairs(*args)
+        return _pair_up(*args)
     if args:
         return list(args)
     for old in ("X", "data"):
@@ -73,28 +77,32 @@ def _given(args: tuple[Any, ...], named: Mapping[str, Any]) -> Any:
             warnings.warn(f"{old}= is deprecated: give question= and context=", FutureWarning, 4)
             return named[old]
     if all(key in named for key in _KEYS):
-        return _pairs(named["question"], named["context"])
+        return _pair_up(named["question"], named["context"])
     raise ValueError(f"no question= and context= among the arguments {sorted(named)}")
 
 
-def _pairs(question: Any, context: Any) -> list[dict[str, Any]]:
-    """One dictionary per question; several questions may share one context."""
+def _pair_up(question: Any, context: Any) -> list[dict[str, Any]]:
+    """Return one dictionary per question; several questions may share one context."""
     if isinstance(question, list) and isinstance(context, str):
         context = [context] * len(question)
     elif isinstance(question, str) and isinstance(context, str):
         question, context = [question], [context]
     if not (isinstance(question, list) and isinstance(context, list)):
         raise ValueError(
-            "question and context are two strings, two lists, or a list of questions and one "
+            "question and context must be two strings, two lists, or a list of questions and one "
             f"context, not {type(question).__name__} and {type(context).__name__}"
         )
     if len(question) != len(context):
-        raise ValueError(f"there are {len(question)} questions, but {len(context)} contexts")
+        raise ValueError(
+            f"there are {len(question)} questions, but {len(context)} contexts: give one for each"
+        )
     return [{"question": q, "context": c} for q, c in zip(question, context, strict=True)]
 
 
-def _only_pair(item: Any) -> Any:
+def _check_keys(item: Any) -> Any:
     unknown = set(item) - set(_KEYS) if isinstance(item, Mapping) else ()
     if unknown:
-        raise TypeError(f"unexpected keys {sorted(map(str, unknown))} beside question and context")
+        raise TypeError(
+            f"unexpected keys {sorted(map(str, unknown))}: give question and context alone"
+        )
     return item

@@ -1,8 +1,8 @@
-"""How `transformers.pipeline` comes from a restored task's name to its pipeline.
+"""Make `transformers.pipeline` find the pipeline of a restored task by its name.
 
 transformers 5 looks a name up in three places before its registry: a table of removed tasks, which
 it refuses; a function that turns `image-to-text` into another task; and the registry's
-`check_task`, which knows no language pairs any more.
+`check_task`, which no longer knows language pairs.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from functools import wraps
 from typing import Any
 
 
-def release(names: Iterable[str]) -> None:
-    """Have transformers refuse or rename none of these tasks."""
+def allow_tasks(names: Iterable[str]) -> None:
+    """Make transformers neither refuse nor rename these tasks."""
     from transformers import pipelines
 
     names = frozenset(names)
@@ -31,7 +31,7 @@ def release(names: Iterable[str]) -> None:
 
 
 def find_language_pairs(registry: Any) -> None:
-    """Have `registry.check_task` find `translation` under names like `translation_en_to_de`."""
+    """Make `registry.check_task` find `translation` by names like `translation_en_to_de`."""
     check = registry.check_task
 
     @wraps(check)

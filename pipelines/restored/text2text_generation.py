@@ -1,4 +1,4 @@
-"""Text in, text out, through an encoder and a decoder: text2text-generation and summarization."""
+"""text2text-generation and summarization: a text from a text, by an encoder and a decoder."""
 
 from __future__ import annotations
 
@@ -13,20 +13,22 @@ from .generation_config import GeneratingPipeline
 
 
 class ReturnType(enum.Enum):
+    """What a pipeline returns: token ids or text."""
+
     TENSORS = 0
     TEXT = 1
 
 
 class Text2TextGenerationPipeline(GeneratingPipeline):
-    """A text to `{"generated_text": …}`, one for each of `num_return_sequences`.
+    """Turns a text into `{"generated_text": …}`, one for each of `num_return_sequences`.
 
     Parameters: `return_tensors` for token ids (`generated_token_ids`) instead of the text,
     `return_type` for either, `clean_up_tokenization_spaces` (False), `truncation` to the model's
     length, `stop_sequence` (its first token ends the text), and those of `generate`, of which
     `max_new_tokens` is 256 and `num_beams` 4, unless given.
 
-    `max_length` counts only where `max_new_tokens` is None or the model's own settings have one.
-    Raises TypeError for an input that is no text.
+    `max_length` counts only if `max_new_tokens` is None or the model's settings have a
+    `max_length`. An input that is not a text raises TypeError.
     """
 
     default_model: ClassVar[dict[Any, Any]] = {"model": ("google-t5/t5-base", "a9723ea")}
@@ -48,7 +50,7 @@ class Text2TextGenerationPipeline(GeneratingPipeline):
         stop_sequence: str | None = None,
         **generate_kwargs: Any,
     ) -> tuple[dict, dict, dict]:
-        # `return_text` is part of the signature, and has never had an effect.
+        # `return_text` is part of the signature, but never had an effect.
         if return_type is None and return_tensors is not None:
             return_type = ReturnType.TENSORS if return_tensors else ReturnType.TEXT
         if not (return_type is None or isinstance(return_type, ReturnType)):
@@ -69,16 +71,16 @@ class Text2TextGenerationPipeline(GeneratingPipeline):
         first, *others = self.tokenizer.encode(stop_sequence, add_special_tokens=False)
         if others:
             warnings.warn(
-                f"stop_sequence {stop_sequence!r} is {1 + len(others)} tokens long; the text ends"
+                f"stop_sequence {stop_sequence!r} has {1 + len(others)} tokens; the text ends"
                 " at the first of them",
                 stacklevel=4,
             )
         return first
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """One list of records for a text; for a list of texts a list of those.
+        """Return a list of records for a text, and a list of those for a list of texts.
 
-        Lists of a single record are unwrapped for a list of texts, but not for one text.
+        For a list of texts, lists of a single record are unwrapped; for one text they are not.
         """
         texts = args[0] if args else None
         if isinstance(texts, list) and not texts:
@@ -91,8 +93,8 @@ class Text2TextGenerationPipeline(GeneratingPipeline):
 
     def preprocess(self, inputs: Any, truncation: Any = False, **_: Any) -> Any:
         prefix = self.prefix or ""
-        several = isinstance(inputs, list)
-        if several:
+        is_list = isinstance(inputs, list)
+        if is_list:
             if self.tokenizer.pad_token_id is None:
                 raise ValueError("a list of texts needs a tokenizer with a pad_token_id")
             texts: Any = [prefix + text for text in inputs]
@@ -100,7 +102,7 @@ class Text2TextGenerationPipeline(GeneratingPipeline):
             texts = prefix + inputs
         else:
             raise TypeError(f"the input must be a text or a list of texts, not {inputs!r}")
-        encoded = self.tokenizer(texts, padding=several, truncation=truncation, return_tensors="pt")
+        encoded = self.tokenizer(texts, padding=is_list, truncation=truncation, return_tensors="pt")
         encoded.pop("token_type_ids", None)  # `generate` refuses it
         return encoded
 
@@ -125,7 +127,7 @@ class Text2TextGenerationPipeline(GeneratingPipeline):
 
 
 class SummarizationPipeline(Text2TextGenerationPipeline):
-    """A text to `{"summary_text": …}`; parameters as for text2text-generation."""
+    """Turns a text into `{"summary_text": …}`; parameters as for text2text-generation."""
 
     default_model: ClassVar = {"model": ("sshleifer/distilbart-cnn-12-6", "a4f8f3e")}
     return_name = "summary"

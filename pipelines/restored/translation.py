@@ -1,4 +1,4 @@
-"""From one language to another: translation, and translation_xx_to_yy."""
+"""translation and translation_xx_to_yy: a text in another language."""
 
 from __future__ import annotations
 
@@ -11,18 +11,19 @@ _T5_BASE = {"model": ("google-t5/t5-base", "a9723ea")}
 
 
 class TranslationPipeline(Text2TextGenerationPipeline):
-    """A text to `{"translation_text": …}`; parameters as for text2text-generation, and these.
+    """Turns a text into `{"translation_text": …}`.
 
-    src_lang, tgt_lang: codes of the two languages, as the model's tokenizer knows them. Models of
-    one language pair need none. A task like `translation_en_to_de` names them too, and they win
-    over those given when the pipeline was made.
+    It takes the parameters of text2text-generation, and `src_lang` and `tgt_lang`: the codes of
+    the two languages in the model's tokenizer. Models for one language pair need no codes. A task
+    like `translation_en_to_de` names them, too; its codes win over those given when the pipeline
+    was made.
     """
 
     default_model: ClassVar = {("en", other): _T5_BASE for other in ("fr", "de", "ro")}
     return_name = "translation"
 
     def __init__(self, model: Any, *args: Any, task: str = "", **kwargs: Any) -> None:
-        super().__init__(model, *args, task=_pair_of_model(task, model), **kwargs)
+        super().__init__(model, *args, task=_find_language_pair(task, model), **kwargs)
 
     def _sanitize_parameters(
         self, *, src_lang: str | None = None, tgt_lang: str | None = None, **kwargs: Any
@@ -52,15 +53,15 @@ class TranslationPipeline(Text2TextGenerationPipeline):
         )
 
 
-def _pair_of_model(task: str, model: Any) -> str:
-    """For a task without languages, the first language pair that the model has settings for."""
+def _find_language_pair(task: str, model: Any) -> str:
+    """Return the task; if it names no languages, the first pair that the model has settings for."""
     settings = getattr(model.config, "task_specific_params", None) or {}
     pairs = [name for name in settings if name.startswith("translation")]
     if task != "translation" or not pairs:
         return task
     warnings.warn(
-        f"the task names no languages (translation_XX_to_YY); taking {pairs[0]!r}, which the model"
-        " has settings for",
+        f"the task names no languages (translation_XX_to_YY); it becomes {pairs[0]!r}, which the"
+        " model has settings for",
         stacklevel=4,
     )
     return pairs[0]

@@ -1,4 +1,4 @@
-"""A question about a picture: visual-question-answering, also called vqa."""
+"""visual-question-answering (alias vqa): the answer to a question about a picture."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .pillow import ImageProcessorFlag
 
 
 class VisualQuestionAnsweringPipeline(GeneratingPipeline):
-    """`{"image": …, "question": …}` to answers, best first.
+    """Turns `{"image": …, "question": …}` into answers, best first.
 
     A model that classifies (ViLT) gives `{"score", "answer"}` for the `top_k` (5) best of its
     labels; one that generates (BLIP) gives `{"answer"}`, with at most 256 new tokens unless its
@@ -47,15 +47,17 @@ class VisualQuestionAnsweringPipeline(GeneratingPipeline):
         )
 
     def __call__(self, image: Any, question: Any = None, **kwargs: Any) -> Any:
-        """A list of answers for one image and question; for several a list of those.
+        """Return a list of answers for one image and question, and a list of those for several.
 
         With several images and several questions, every question is asked about every image, in
         the order of the questions. Without `question`, `image` is an input or a list of inputs.
         """
-        from PIL import Image  # here: every task restores all pipelines, and most need no Pillow
+        from PIL import (
+            Image,
+        )  # here, because every task restores all pipelines, and few need Pillow
 
-        images, one_image = _several(image, (Image.Image, str))
-        questions, one_question = _several(question, str)
+        images, one_image = _to_list(image, (Image.Image, str))
+        questions, one_question = _to_list(question, str)
         inputs = image
         if images is not None and questions is not None:
             inputs = [{"image": i, "question": q} for q in questions for i in images]
@@ -88,7 +90,7 @@ class VisualQuestionAnsweringPipeline(GeneratingPipeline):
         if self.model.can_generate():
             return [{"answer": self.decode(ids).strip()} for ids in model_outputs]
         labels = self.model.config.id2label
-        # A question may have several right answers, so each label has a probability of its own.
+        # A question may have several right answers, so each label has a separate probability.
         probabilities = model_outputs.logits.sigmoid()[0]
         scores, ids = probabilities.topk(min(top_k, self.model.config.num_labels))
         return [
@@ -97,12 +99,15 @@ class VisualQuestionAnsweringPipeline(GeneratingPipeline):
         ]
 
 
-def _several(given: Any, kind: Any) -> tuple[Any, bool]:
-    """What was given as something to go over, or None if it is no `kind`; whether it was one."""
-    if isinstance(given, kind):
-        return [given], True
-    if isinstance(given, KeyDataset):
-        return given, False
-    if isinstance(given, list) and all(isinstance(item, kind) for item in given):
-        return given, False
+def _to_list(value: Any, types: Any) -> tuple[Any, bool]:
+    """Return a value of these types as a list, and whether it was a single one.
+
+    A list of them, or a dataset, is returned as it is; None for anything else.
+    """
+    if isinstance(value, types):
+        return [value], True
+    if isinstance(value, KeyDataset):
+        return value, False
+    if isinstance(value, list) and all(isinstance(item, types) for item in value):
+        return value, False
     return None, False

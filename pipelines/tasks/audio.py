@@ -8,27 +8,27 @@ import pyarrow as pa
 from pipemill.actors.task import Column, Loaded, Parameter
 
 from ..pipeline_task import PipelineTask, Values, fixed
-from .generation_parameters import GENERATION, check_generation, check_known
+from .generation_parameters import GENERATION, check_against_model, check_generation
 
 
-def _timestamps(loaded: Loaded) -> bool:
-    of_model = getattr(loaded.pipeline.model, "generation_config", None)
+def _returns_timestamps(loaded: Loaded) -> bool:
+    config = getattr(loaded.pipeline.model, "generation_config", None)
     return bool(
-        loaded.parameters.get("return_timestamps") or getattr(of_model, "return_timestamps", False)
+        loaded.parameters.get("return_timestamps") or getattr(config, "return_timestamps", False)
     )
 
 
-def _results(loaded: Loaded) -> pa.Schema:
+def _make_transcript_schema(loaded: Loaded) -> pa.Schema:
     language = loaded.parameters.get("return_language")
     columns = [("text", pa.string())]
-    if _timestamps(loaded) or language:
-        place = [("text", pa.string()), ("start", pa.float64()), ("end", pa.float64())]
-        extra = [("language", pa.string())] if language else []
-        columns.append(("chunks", pa.list_(pa.struct(place + extra))))
+    if _returns_timestamps(loaded) or language:
+        fields = [("text", pa.string()), ("start", pa.float64()), ("end", pa.float64())]
+        fields += [("language", pa.string())] if language else []
+        columns.append(("chunks", pa.list_(pa.struct(fields))))
     return pa.schema(columns)
 
 
-def _record(answer: Any, values: Values) -> Values:
+def _to_transcript(answer: Any, values: Values) -> Values:
     chunks = []
     for chunk in answer.get("chunks", []):
         start, end = chunk.get("timestamp") or (None, None)
@@ -37,33 +37,33 @@ def _record(answer: Any, values: Values) -> Values:
     return {"text": answer["text"], "chunks": chunks}
 
 
-def _check(values: Values) -> None:
+def _check_parameters(values: Values) -> None:
     check_generation(values)
-    chunk, (left, right) = values["chunk_length_s"], _strides(values)
+    chunk, (left, right) = values["chunk_length_s"], _resolve_strides(values)
     if chunk and left + right >= chunk:
         raise ValueError(
             f"stride_length_s ({values['stride_length_s']}) leaves nothing of a chunk: the strides "
-            f"of both sides, {left:g} and {right:g}, must together be less than chunk_length_s "
-            f"({chunk:g})"
+            f"on the left and right, {left:g} s and {right:g} s, must together be less than "
+            f"chunk_length_s ({chunk:g})"
         )
 
 
-def _strides(values: Values) -> tuple[float, float]:
-    """Seconds on the left and right of a chunk that it shares with the ones beside it."""
+def _resolve_strides(values: Values) -> tuple[float, float]:
+    """Return the seconds at the left and right of a chunk that its neighbours share."""
     stride = values["stride_length_s"]
     if stride is None:
         stride = (values["chunk_length_s"] or 0) / 6
     return (stride, stride) if isinstance(stride, int | float) else tuple(stride)
 
 
-def _suits(values: Values, pipeline: Any) -> None:
-    check_known(values, pipeline)
-    _check_speech(values, pipeline.model)
-    _chunks_advance(values, pipeline)
+def _check_against_pipeline(values: Values, pipeline: Any) -> None:
+    check_against_model(values, pipeline)
+    _check_language(values, pipeline.model)
+    _check_chunks_advance(values, pipeline)
 
 
-def _check_speech(values: Values, model: Any) -> None:
-    """Raises ValueError for a language or task that Whisper does not know."""
+def _check_language(values: Values, model: Any) -> None:
+    """Raise ValueError for a language that Whisper does not know."""
     languages = getattr(getattr(model, "generation_config", None), "lang_to_id", None)
     language = (values["generate_kwargs"] or {}).get("language")
     if not (languages and isinstance(language, str)):
@@ -73,20 +73,24 @@ def _check_speech(values: Values, model: Any) -> None:
     code = TO_LANGUAGE_CODE.get(language.lower(), language.lower())
     if f"<|{code}|>" not in languages and code not in languages:
         known = ", ".join(sorted(name.strip("<|>") for name in languages))
-        raise ValueError(f"generate_kwargs: language is one of {known}, not {language!r}")
+        raise ValueError(f"generate_kwargs: language must be one of {known}, not {language!r}")
 
 
-def _chunks_advance(values: Values, pipeline: Any) -> None:
-    """Where lengths are rounded to what the model makes one output of."""
+def _check_chunks_advance(values: Values, pipeline: Any) -> None:
+    """Raise ValueError for strides that leave nothing of a chunk once lengths are rounded.
+
+    They are rounded to the length of audio that the model makes one output of.
+    """
     seconds = values["chunk_length_s"]
     if not seconds:
         return
     rate, step = pipeline.feature_extractor.sampling_rate, pipeline._align_to
-    chunk, left, right = (round(s * rate / step) for s in (seconds, *_strides(values)))
+    chunk, left, right = (round(s * rate / step) for s in (seconds, *_resolve_strides(values)))
     if chunk - left - right < 1:
         raise ValueError(
             f"stride_length_s ({values['stride_length_s']}) leaves nothing of a chunk of "
-            f"chunk_length_s ({seconds:g}): the model hears in steps of {step / rate:g} s"
+            f"chunk_length_s ({seconds:g}): the model rounds both to steps of {step / rate:g} s; "
+            "make the stride smaller or the chunk longer"
         )
 
 
@@ -105,15 +109,15 @@ AUTOMATIC_SPEECH_RECOGNITION = PipelineTask(
         "decoder_kwargs": Parameter(None, "dict|null"),
         **GENERATION,
     },
-    results=_results,
-    record=_record,
+    results=_make_transcript_schema,
+    record=_to_transcript,
     stacks=False,
-    checks=_check,
-    suits=_suits,
+    checks=_check_parameters,
+    suits=_check_against_pipeline,
 )
 
 
-def _sound(answer: Any, values: Values) -> Values:
+def _to_wav_record(answer: Any, values: Values) -> Values:
     from ..media import wav
 
     return {
@@ -122,12 +126,12 @@ def _sound(answer: Any, values: Values) -> Values:
     }
 
 
-def _generates(values: Values, pipeline: Any) -> None:
-    check_known(values, pipeline)
+def _check_generates(values: Values, pipeline: Any) -> None:
+    check_against_model(values, pipeline)
     if values["generate_kwargs"] and not pipeline.model.can_generate():
         raise ValueError(
-            f"generate_kwargs is for models that generate; {type(pipeline.model).__name__} does "
-            "not: leave it out (forward_params goes to its forward pass)"
+            f"generate_kwargs is for models that generate, and {type(pipeline.model).__name__} "
+            "does not: leave it out (forward_params goes to its forward pass)"
         )
 
 
@@ -142,8 +146,8 @@ TEXT_TO_AUDIO = PipelineTask(
         "processor_kwargs": Parameter(None, "dict|null"),
     },
     results=fixed(audio=pa.binary(), sampling_rate=pa.int32()),
-    record=_sound,
+    record=_to_wav_record,
     stacks=False,
     checks=check_generation,
-    suits=_generates,
+    suits=_check_generates,
 )

@@ -1,4 +1,4 @@
-"""Candidate labels, and the template that makes a hypothesis of each."""
+"""Candidate labels, and the template that turns each into a hypothesis."""
 
 from __future__ import annotations
 
@@ -8,35 +8,40 @@ from typing import Any
 
 from pipemill.actors.task import Parameter
 
-# Of the tasks that rank labels of the user's.
-CANDIDATES = Parameter(None, "str|list|null", each=Parameter(None, "str|null"), filled=True)
+# The parameter of tasks that rank labels which the user gives.
+CANDIDATE_LABELS = Parameter(None, "str|list|null", each=Parameter(None, "str|null"), filled=True)
 
 
-def labels_of(value: Any) -> list[str]:
-    """A list of labels, without nulls; one text is several labels with commas between them.
+def parse_labels(value: Any) -> list[str]:
+    """Return the labels of a value.
 
-    Raises ValueError if no label is left.
+    Args:
+        value: a list of labels, or one text with commas between them. Nulls are left out.
+
+    Raises:
+        ValueError: if no label is left.
     """
     if isinstance(value, str):
         labels = [part.strip() for part in value.split(",") if part.strip()]
     else:
         labels = [label for label in value if label is not None]
     if not labels:
-        raise ValueError(f"candidate_labels {value!r} holds no label")
+        raise ValueError(f"candidate_labels {value!r} holds no label: give at least one")
     return labels
 
 
-class Template:
+class HypothesisTemplate:
     """A text in which one {} stands for the label.
 
-    Raises ValueError for any other placeholder: `str.format` would follow names into objects, and
-    fill gigabytes for a width. As there, {{ and }} are braces.
+    As in `str.format`, {{ and }} are braces. No other placeholder is allowed: `str.format` would
+    follow names into objects, and fill gigabytes for a width.
     """
 
     def __init__(self, text: Any) -> None:
+        """Parse a template. Raise ValueError for one without {}, or with other placeholders."""
         wrong = ValueError(
-            f"hypothesis_template {_shown(text)} must hold {{}} once, where the label goes, and no "
-            "other placeholder ({{ and }} are braces)"
+            f"hypothesis_template {_shorten(text)} must hold {{}} once, where the label goes, and "
+            "no other placeholder ({{ and }} are braces)"
         )
         if not isinstance(text, str):
             raise wrong
@@ -44,24 +49,26 @@ class Template:
             parts = list(Formatter().parse(text))
         except ValueError:
             raise wrong from None
-        places = [i for i, (_, name, *_) in enumerate(parts) if name is not None]
-        if len(places) != 1 or parts[places[0]][1:] != ("", "", None):
+        placeholders = [i for i, (_, name, *_) in enumerate(parts) if name is not None]
+        if len(placeholders) != 1 or parts[placeholders[0]][1:] != ("", "", None):
             raise wrong
-        self._before = "".join(literal for literal, *_ in parts[: places[0] + 1])
-        self._after = "".join(literal for literal, *_ in parts[places[0] + 1 :])
+        after = placeholders[0] + 1
+        self._before = "".join(literal for literal, *_ in parts[:after])
+        self._after = "".join(literal for literal, *_ in parts[after:])
 
-    def with_label(self, label: str) -> str:
+    def fill(self, label: str) -> str:
+        """Return the hypothesis for a label."""
         return f"{self._before}{label}{self._after}"
 
 
-def check_candidates(parameters: Mapping[str, Any]) -> None:
-    """Raises ValueError for labels or a template, where they are given, that can't be right."""
+def check_candidate_labels(parameters: Mapping[str, Any]) -> None:
+    """Raise ValueError for labels or a template that are given and can't be right."""
     if parameters.get("candidate_labels") is not None:
-        labels_of(parameters["candidate_labels"])
+        parse_labels(parameters["candidate_labels"])
     if parameters.get("hypothesis_template") is not None:
-        Template(parameters["hypothesis_template"])
+        HypothesisTemplate(parameters["hypothesis_template"])
 
 
-def _shown(value: Any) -> str:
-    told = repr(value)
-    return told if len(told) <= 100 else f"{told[:100]}…"
+def _shorten(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 100 else f"{text[:100]}…"

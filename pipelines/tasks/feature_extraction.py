@@ -1,4 +1,4 @@
-"""feature-extraction: a text as one vector."""
+"""feature-extraction: one vector for a text, or one for each of its tokens."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from pipemill.actors.device_transfer import Outputs, to_device, to_host_async
 from pipemill.actors.task import Column, Followed, Loaded, Parameter
 
 from ..engines.encoder import Encoder
-from ..text import token_chunks, windows
+from ..text import model_limits, token_chunks, windows
 from ..text.embedding_head import EmbeddingHead
-from ..text.pooling import POOLINGS
+from ..text.embedding_recipe import EmbeddingRecipe
+from ..text.pooling import POOLINGS, pair_vectors_with_counts, pool_windows
 from ..text.sentence_transformers_config import (
-    EmbeddingRecipe,
-    files_of_recipe,
-    recipe_of,
-    shorter_limit,
+    build_recipe,
+    find_shorter_limit,
+    read_recipe_files,
 )
 
 
@@ -30,19 +30,19 @@ class FeatureExtraction:
     Adds `embedding`, a fixed-size list of float32; with `pooling: none` one list per token, as
     `transformers.FeatureExtractionPipeline` returns them.
 
-    `pooling: auto` does what the model's folder says: where sentence-transformers wrote it, the
-    vector is that of `SentenceTransformer.encode`, with the folder's default prompt; of any other
+    `pooling: auto` does what the model's folder says. If sentence-transformers wrote it, the
+    vector is that of `SentenceTransformer.encode`, with the folder's default prompt. For any other
     model it is the mean. `pooling` may also be "mean" over all tokens, the first ("cls") or "last"
-    token's vector, or the "max" of each dimension: then nothing else of the folder is followed.
-    `normalize` scales the vector to length 1; false leaves a folder's own scaling out. `prompt` is
-    put before every text; `prompt_name` is one of the folder's.
+    token's vector, or the "max" of each dimension: then nothing else in the folder is followed.
+    `normalize` scales the vector to length 1; false leaves out the scaling that a folder asks for.
+    `prompt` is put before every text; `prompt_name` names a prompt of the folder.
 
-    A text longer than the model is cut into windows of `max_length` tokens that overlap by
-    `stride` tokens; a folder's `max_seq_length` is the most that one has. Their pooled vectors
-    become one by their number of tokens ("max" by maximum, "last" takes the last window, "none"
-    puts one after the other), before what follows the pooling (Dense, Normalize). The first window
-    begins with the prompt. `truncation: true` keeps the first window only, as `encode` does, and
-    the run counts the tokens lost.
+    A text longer than the model is cut into windows of `max_length` tokens, or of the folder's
+    `max_seq_length` if that is less. They overlap by `stride` tokens. Their vectors are pooled to
+    one, weighted by tokens ("max" takes the maximum, "last" the last window, "none" concatenates
+    them), before the steps after the pooling (Dense, Normalize). The first window begins with the
+    prompt. `truncation: true` keeps the first window only, as `encode` does, and the run counts
+    the tokens lost.
     """
 
     name = "feature-extraction"
@@ -58,44 +58,48 @@ class FeatureExtraction:
         "tokenize_kwargs": Parameter(None, "dict|null"),
         "return_tensors": Parameter(False, "bool"),  # a column holds neither list nor tensor
     }
-    files = staticmethod(files_of_recipe)
+    files = staticmethod(read_recipe_files)
 
     @staticmethod
     def check(parameters: Mapping[str, Any]) -> None:
-        windows.check(with_tokenize_kwargs(parameters))
+        windows.check_parameters(merge_tokenize_kwargs(parameters))
         if parameters["prompt"] is not None and parameters["prompt_name"] is not None:
-            raise ValueError("prompt and prompt_name are both given: give one of them")
+            raise ValueError("prompt and prompt_name are both given: leave one out")
 
     @staticmethod
     def follow(parameters: Mapping[str, Any], files: Mapping[str, Any]) -> Followed:
-        recipe = recipe_of(parameters, files)
-        usual = recipe_of({**parameters, "prompt": "", "prompt_name": None}, {})
-        same = replace(recipe, max_seq_length=None, as_sentence_transformers=False) == usual
-        limit = shorter_limit(recipe, files)
+        recipe = build_recipe(parameters, files)
+        default = build_recipe({**parameters, "prompt": "", "prompt_name": None}, {})
+        same = replace(recipe, max_seq_length=None, as_sentence_transformers=False) == default
+        limit = find_shorter_limit(recipe, files)
         differs = not same or limit is not None
-        told = str(recipe) if limit is None else f"{recipe}; at most {limit} tokens at once"
+        text = str(recipe) if limit is None else f"{recipe}; at most {limit} tokens at once"
         return Followed(
-            pooling=told,
+            pooling=text,
             weights=tuple(step.folder for step in recipe.steps if hasattr(step, "folder")),
-            decides={"pooling": told} if differs else {},
+            decides={"pooling": text} if differs else {},
         )
 
     def __init__(self, loaded: Loaded) -> None:
         pipeline = loaded.pipeline
-        settings = with_tokenize_kwargs(loaded.settings(self.parameters))
-        self.recipe = recipe = recipe_of(settings, loaded.files)
+        settings = merge_tokenize_kwargs(loaded.settings(self.parameters))
+        self.recipe = recipe = build_recipe(settings, loaded.files)
         prepare_tokenizer(pipeline, recipe)
         settings |= recipe.tokenizing
-        shape = _output_shape(pipeline)
-        self.each = recipe.poolings == ("none",)
-        one = recipe.poolings == ("cls",) and not recipe.excludes_prompt
+        shape = _find_output_shape(pipeline)
+        self.per_token = recipe.poolings == ("none",)
+        first_only = recipe.poolings == ("cls",) and not recipe.excludes_prompt
         self.encoder = Encoder(
-            pipeline, reads="first" if one or len(shape) < 3 else "all", compiles=loaded.compiles
+            pipeline,
+            reads="first" if first_only or len(shape) < 3 else "all",
+            compiles=loaded.compiles,
         )
-        longest = _longest(pipeline, recipe, settings["truncation"])
+        longest = _find_chunk_limit(pipeline, recipe, settings["truncation"])
         limit = min((n for n in (longest, settings["max_length"]) if n), default=None)
-        self.cutter = windows.WindowTokenizer.of(pipeline, limit, settings)
-        self.unpooled = _prompt_tokens(self.cutter, recipe) if recipe.excludes_prompt else 0
+        self.window_tokenizer = windows.WindowTokenizer.from_settings(pipeline, limit, settings)
+        self.unpooled = (
+            _count_prompt_tokens(self.window_tokenizer, recipe) if recipe.excludes_prompt else 0
+        )
         self.head = EmbeddingHead(recipe, loaded.file)
         self.width = recipe.width(shape[-1])
 
@@ -104,59 +108,64 @@ class FeatureExtraction:
         return self.encoder.packed
 
     def results(self) -> pa.Schema:
-        if self.each:
+        if self.per_token:
             return pa.schema([("embedding", pa.list_(pa.list_(pa.float32())))])
         return pa.schema([("embedding", pa.list_(pa.float32(), self.width))])
 
     def expand(self, rows: pa.Table) -> pa.ListArray:
         prompt = self.recipe.prompt
-        chunks = self.cutter.chunks([prompt + text for text in rows["text"].to_pylist()])
-        return _with_unpooled(chunks, self.unpooled) if self.unpooled else chunks
+        chunks = self.window_tokenizer.make_chunks(
+            [prompt + text for text in rows["text"].to_pylist()]
+        )
+        return _append_unpooled(chunks, self.unpooled) if self.unpooled else chunks
 
     def forward(self, chunks: pa.StructArray) -> Outputs:
         states, lengths = self.encoder(chunks)
-        several = lengths if self.encoder.reads == "all" else np.ones_like(lengths)
-        if self.each:
-            return to_host_async(states, lambda array: _token_vectors(array, several))
-        unpooled = np.zeros_like(several)
+        counts = lengths if self.encoder.reads == "all" else np.ones_like(lengths)
+        if self.per_token:
+            return to_host_async(states, lambda array: _list_token_vectors(array, counts))
+        unpooled = np.zeros_like(counts)
         if self.unpooled and self.encoder.reads == "all":
-            unpooled = np.minimum(chunks.field("unpooled").to_numpy(), several)
-        pooled = pool_stream(states, several, self.recipe.poolings, unpooled)
+            unpooled = np.minimum(chunks.field("unpooled").to_numpy(), counts)
+        pooled = pool_stream(states, counts, self.recipe.poolings, unpooled)
         sizes = np.maximum(lengths - unpooled, 1)
-        return to_host_async(pooled, lambda array: windows.vectors_with_counts(array, sizes))
+        return to_host_async(pooled, lambda array: pair_vectors_with_counts(array, sizes))
 
     def regroup(self, rows: pa.Table, outputs: pa.ListArray) -> pa.Table:
         counts, chunks = pc.list_value_length(outputs).to_numpy(), outputs.flatten()
-        if self.each:
+        if self.per_token:
             tokens = np.concatenate([[0], np.cumsum(pc.list_value_length(chunks).to_numpy())])
             offsets = pa.array(tokens[np.concatenate([[0], np.cumsum(counts)])], pa.int32())
             return pa.table({"embedding": pa.ListArray.from_arrays(offsets, chunks.flatten())})
-        vectors = token_chunks.matrix(chunks.field("vector"))
-        pooled = self._of_windows(vectors, chunks.field("tokens").to_numpy(), counts)
+        vectors = token_chunks.to_matrix(chunks.field("vector"))
+        pooled = self._pool_windows(vectors, chunks.field("tokens").to_numpy(), counts)
         pooled = self.head(pooled).astype(np.float32, copy=False)
         values = pa.array(pooled.ravel())
         return pa.table({"embedding": pa.FixedSizeListArray.from_arrays(values, self.width)})
 
-    def _of_windows(self, vectors: np.ndarray, tokens: np.ndarray, counts: np.ndarray) -> Any:
-        """The windows' vectors as one for each row, each pooling's part by its own rule."""
+    def _pool_windows(self, vectors: np.ndarray, tokens: np.ndarray, counts: np.ndarray) -> Any:
+        """Pool the windows' vectors to one for each row.
+
+        A vector has one part for each pooling of the recipe, and each part has its rule.
+        """
         parts = np.split(vectors, len(self.recipe.poolings), axis=1)
         rules = (p if p in ("max", "last") else "mean" for p in self.recipe.poolings)
         pooled = [
-            windows.pool(part, tokens, counts, rule)
+            pool_windows(part, tokens, counts, rule)
             for part, rule in zip(parts, rules, strict=True)
         ]
         return pooled[0] if len(pooled) == 1 else np.concatenate(pooled, axis=1)
 
 
 def prepare_tokenizer(pipeline: Any, recipe: EmbeddingRecipe) -> None:
-    """Have the pipeline's tokenizer treat texts as sentence-transformers has it do."""
+    """Make the pipeline's tokenizer treat texts as sentence-transformers makes it do."""
     if not recipe.as_sentence_transformers:
         return
     tokenizer, longest = pipeline.tokenizer, recipe.max_seq_length
     if longest is None:
         positions = getattr(pipeline.model.config, "max_position_embeddings", -1)
-        known = [tokenizer.model_max_length, *([positions] if positions != -1 else [])]
-        longest = min(known)
+        limits = [tokenizer.model_max_length, *([positions] if positions != -1 else [])]
+        longest = min(limits)
     tokenizer.model_max_length = longest
     if recipe.lowercases:
         _lowercase(tokenizer)
@@ -167,96 +176,118 @@ def _lowercase(tokenizer: Any) -> None:
 
     if not tokenizer.is_fast:
         raise ValueError(
-            f"the folder wants lower-case texts (do_lower_case), and {type(tokenizer).__name__} is "
-            "not a fast tokenizer: lower-case them, and set parameters.pooling"
+            "the model's folder asks for lower-case texts (do_lower_case), which needs a fast "
+            f"tokenizer, and {type(tokenizer).__name__} is not one: make the texts lower case, and "
+            "set parameters.pooling"
         )
     backend = tokenizer.backend_tokenizer
-    there: Any = backend.normalizer
-    several: list[Any] = [] if there is None else [there]
-    if type(there).__name__ == "Sequence":
-        several = list(there)
-    if not any(isinstance(one, normalizers.Lowercase) for one in several):
-        backend.normalizer = normalizers.Sequence([normalizers.Lowercase(), *several])
+    current: Any = backend.normalizer
+    steps: list[Any] = [] if current is None else [current]
+    if type(current).__name__ == "Sequence":
+        steps = list(current)
+    if not any(isinstance(step, normalizers.Lowercase) for step in steps):
+        backend.normalizer = normalizers.Sequence([normalizers.Lowercase(), *steps])
 
 
-def with_tokenize_kwargs(parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """All parameters, with the tokenizer's own beside them, as if they had been given so.
+def merge_tokenize_kwargs(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the parameters with those in `tokenize_kwargs` among them.
 
-    Raises ValueError for one that the texts can't be cut with, and one that was given twice.
+    Raises:
+        ValueError: for a name in `tokenize_kwargs` that is unknown, or that is given outside, too.
     """
-    inside = parameters.get("tokenize_kwargs") or {}
-    for name, value in inside.items():
+    inner = parameters.get("tokenize_kwargs") or {}
+    for name, value in inner.items():
         known = windows.PARAMETERS.get(name)
         if known is None:
             names = ", ".join(windows.PARAMETERS)
             raise ValueError(f"tokenize_kwargs takes {names}, not {name!r}")
         known.validate(f"tokenize_kwargs: {name}", value)
         if parameters.get(name, known.default) != known.default:
-            raise ValueError(f"{name} is given twice: beside tokenize_kwargs, and in it")
-    return {**parameters, **inside}
+            raise ValueError(
+                f"{name} is given twice, in tokenize_kwargs and outside it: leave one out"
+            )
+    return {**parameters, **inner}
 
 
-def _output_shape(pipeline: Any) -> tuple[int, ...]:
-    """Of the model's output for one token: (1, 1, width), or (1, width) where it pools, like DPR.
+def _find_output_shape(pipeline: Any) -> tuple[int, ...]:
+    """Return the shape of the model's output for one token.
 
-    OPT and Reformer put out vectors of another width than their configuration's.
+    It is (1, 1, width), or (1, width) for a model that pools, like DPR. OPT and Reformer put out
+    vectors of another width than their configuration's, so the model is run once.
     """
     import torch
 
     model = pipeline.model
-    usual = 1, 1, int(model.config.get_text_config().hidden_size)
-    if token_chunks.needs_own_length(model):  # a short chunk might change it
-        return usual
+    default = 1, 1, int(model.config.get_text_config().hidden_size)
+    if model_limits.needs_own_length(model):  # a short chunk might change the model
+        return default
     try:
         token = torch.zeros((1, 1), dtype=torch.int64, device=pipeline.device)
         with torch.inference_mode():
             return tuple(model(input_ids=token)[0].shape)
-    except Exception:  # of one without weights, or that needs more than a token
-        return usual
+    except Exception:  # a model without weights, or one that needs more than a token
+        return default
 
 
-def _longest(pipeline: Any, recipe: EmbeddingRecipe, truncation: bool | str | None) -> int | None:
-    """The most tokens that are one chunk: what the model has positions for, or, where it has no
-    table of them that could end, what it was trained for. Cut texts end where transformers' do,
-    and both kinds where sentence-transformers' do, where its folder is followed."""
+def _find_chunk_limit(
+    pipeline: Any, recipe: EmbeddingRecipe, truncation: bool | str | None
+) -> int | None:
+    """Return the most tokens of a chunk; None for any number.
+
+    A truncated text ends where transformers truncates it. A window has as many tokens as the model
+    has positions for, or, without a table of positions, as it was trained for. Where the folder of
+    sentence-transformers is followed, both have its limit.
+    """
     config = pipeline.model.config.get_text_config()
-    cut = token_chunks.max_length(pipeline)
-    if windows.truncates(truncation) or (recipe.as_sentence_transformers and cut):
-        return cut
+    max_length = model_limits.find_max_length(pipeline)
+    if windows.truncates(truncation) or (recipe.as_sentence_transformers and max_length):
+        return max_length
     trained = getattr(config, "max_position_embeddings", None)
-    return token_chunks.positions(pipeline.model) or cut or trained
+    return model_limits.count_positions(pipeline.model) or max_length or trained
 
 
-def _prompt_tokens(cutter: windows.WindowTokenizer, recipe: EmbeddingRecipe) -> int:
-    """How many tokens of a text are its prompt's, as sentence-transformers counts them."""
-    tokenizer = cutter.tokenizer
-    cut = {"truncation": True, "max_length": cutter.limit} if cutter.limit else {}
-    ids = tokenizer(recipe.prompt, **cutter.keywords, **cut)["input_ids"]
+def _count_prompt_tokens(window_tokenizer: windows.WindowTokenizer, recipe: EmbeddingRecipe) -> int:
+    """Count the prompt's tokens at the beginning of a text, as sentence-transformers does."""
+    tokenizer = window_tokenizer.tokenizer
+    limits = (
+        {"truncation": True, "max_length": window_tokenizer.limit} if window_tokenizer.limit else {}
+    )
+    ids = tokenizer(recipe.prompt, **window_tokenizer.keywords, **limits)["input_ids"]
     return len(ids) - (ids[-1:] != [] and ids[-1] in tokenizer.all_special_ids)
 
 
-def _with_unpooled(chunks: pa.ListArray, tokens: int) -> pa.ListArray:
-    """The chunks with how many of their first tokens no pooling reads: the prompt's."""
+def _append_unpooled(chunks: pa.ListArray, tokens: int) -> pa.ListArray:
+    """Append the field `unpooled` to chunks: how many of their first tokens are not pooled.
+
+    These are the prompt's, in the first chunk of each row.
+    """
     values, offsets = chunks.flatten(), chunks.offsets
     unpooled = np.zeros(len(values), dtype=np.int64)
     unpooled[offsets.to_numpy()[:-1] - offsets[0].as_py()] = tokens
     names = [field.name for field in values.type]
     columns = [*(values.field(name) for name in names), pa.array(unpooled)]
-    some = pa.StructArray.from_arrays(columns, names=[*names, "unpooled"])
-    return pa.ListArray.from_arrays(pc.subtract(offsets, offsets[0]), some)
+    extended = pa.StructArray.from_arrays(columns, names=[*names, "unpooled"])
+    return pa.ListArray.from_arrays(pc.subtract(offsets, offsets[0]), extended)
 
 
 def pool_stream(
     states: Any, lengths: np.ndarray, poolings: tuple[str, ...], unpooled: np.ndarray
 ) -> Any:
-    """(tokens, width) hidden states of chunks of these lengths to (chunks, width).
+    """Pool the hidden states of several chunks, on the device.
 
-    unpooled: how many of each chunk's first tokens are left out, shape (chunks,).
+    Args:
+        states: the chunks' states, one chunk after the other, shape (tokens, width).
+        lengths: tokens of each chunk, shape (chunks,).
+        poolings: as in `EmbeddingRecipe.poolings`; their vectors are concatenated.
+        unpooled: how many of each chunk's first tokens are left out, shape (chunks,).
+
+    Returns:
+        Shape (chunks, width * poolings).
     """
     import torch
 
     pooled = [_pool(states, lengths, pooling, unpooled) for pooling in poolings]
-    return pooled[0] if len(pooled) == 1 else torch.cat([one.float() for one in pooled], dim=1)
+    return pooled[0] if len(pooled) == 1 else torch.cat([part.float() for part in pooled], dim=1)
 
 
 def _pool(states: Any, lengths: np.ndarray, pooling: str, unpooled: np.ndarray) -> Any:
@@ -274,23 +305,23 @@ def _pool(states: Any, lengths: np.ndarray, pooling: str, unpooled: np.ndarray) 
         read = np.flatnonzero(positions >= np.repeat(unpooled, lengths))
         states, positions = states[to_device(read, states.device)], positions[read]
         lengths = lengths - unpooled
-    each = to_device(lengths, states.device)
+    counts = to_device(lengths, states.device)
     if pooling in ("mean", "max") and lengths.all():
-        # unsafe: the lengths are right, and a look at them would wait for the device.
-        return torch.segment_reduce(states.float(), pooling, lengths=each, axis=0, unsafe=True)
+        # unsafe: the lengths are right, and to check them would wait for the device.
+        return torch.segment_reduce(states.float(), pooling, lengths=counts, axis=0, unsafe=True)
     if pooling == "max":
-        reduced = torch.segment_reduce(states.float(), "max", lengths=each, axis=0, unsafe=True)
-        return torch.where(each[:, None] > 0, reduced, -torch.inf)
+        reduced = torch.segment_reduce(states.float(), "max", lengths=counts, axis=0, unsafe=True)
+        return torch.where(counts[:, None] > 0, reduced, -torch.inf)
     weights = positions + 1.0 if pooling == "weightedmean" else np.ones(len(positions))
-    share = to_device(weights.astype(np.float32), states.device)[:, None]
-    sums = torch.segment_reduce(states.float() * share, "sum", lengths=each, axis=0, unsafe=True)
-    total = torch.segment_reduce(share, "sum", lengths=each, axis=0, unsafe=True).clamp(min=1e-9)
+    scale = to_device(weights.astype(np.float32), states.device)[:, None]
+    sums = torch.segment_reduce(states.float() * scale, "sum", lengths=counts, axis=0, unsafe=True)
+    total = torch.segment_reduce(scale, "sum", lengths=counts, axis=0, unsafe=True).clamp(min=1e-9)
     return sums / (total.sqrt() if pooling == "mean_sqrt_len_tokens" else total)
 
 
-def _token_vectors(array: np.ndarray, lengths: np.ndarray) -> pa.ListArray:
-    """Shape (tokens, width) as one list of vectors per chunk, as long as the chunk."""
-    each = pa.array(np.arange(len(array) + 1) * array.shape[1], pa.int32())
-    tokens = pa.ListArray.from_arrays(each, pa.array(array.ravel()))
+def _list_token_vectors(array: np.ndarray, lengths: np.ndarray) -> pa.ListArray:
+    """Convert shape (tokens, width) to one list of vectors per chunk, as long as the chunk."""
+    ends = pa.array(np.arange(len(array) + 1) * array.shape[1], pa.int32())
+    tokens = pa.ListArray.from_arrays(ends, pa.array(array.ravel()))
     offsets = pa.array(np.concatenate([[0], np.cumsum(lengths)]), pa.int32())
     return pa.ListArray.from_arrays(offsets, tokens)

@@ -1,4 +1,4 @@
-"""What `generate` of transformers takes, by name: known here without importing it."""
+"""Parameters of transformers' `generate`, by name, without importing it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,8 @@ def _real(
 _FLAG, _TOKEN = Parameter(None, "bool|null"), Parameter(None, "int|null", least=0)
 _TOKENS = Parameter(None, "int|list|null", least=0, each=_ID, filled=True)
 
-# Of `transformers.GenerationConfig`, what a job may want to set. Null leaves it to the model.
+# The fields of `transformers.GenerationConfig` that a job may want to set. Null leaves a field to
+# the model.
 _NAMED: Mapping[str, Parameter] = {
     "max_new_tokens": _count(1),
     "min_new_tokens": _count(0),
@@ -44,7 +45,7 @@ _NAMED: Mapping[str, Parameter] = {
     "do_sample": _FLAG,
     "num_beams": _count(1),
     "use_cache": _FLAG,
-    "temperature": _real(least=0),  # 0 where nothing is sampled
+    "temperature": _real(least=0),  # 0 if nothing is sampled
     "top_k": _count(0),
     "top_p": _real(least=0, most=1),
     "min_p": _real(least=0, most=1),
@@ -81,7 +82,7 @@ _NAMED: Mapping[str, Parameter] = {
     "prompt_lookup_num_tokens": _count(1),
     "cache_implementation": Parameter(None, "str|null", (*_CACHES, *_OLD_CACHES)),
 }
-# A model may take more: what it does not know it says when it is loaded.
+# A model may take more parameters. Those it does not know are found when it is loaded.
 _DICT = Parameter(None, "dict|null", keys=_NAMED, more=True)
 
 GENERATION: Mapping[str, Parameter] = {"generate_kwargs": _DICT, **_NAMED}
@@ -89,30 +90,32 @@ ONLY_BY_DICT: Mapping[str, Parameter] = {"max_new_tokens": _count(1), "generate_
 
 
 def check_generation(parameters: Mapping[str, Any]) -> None:
-    """Raises ValueError for parameters of `generate` that contradict each other."""
-    of = flatten_generate_kwargs(
+    """Raise ValueError for parameters of `generate` that contradict each other."""
+    values = flatten_generate_kwargs(
         {n: v for n, v in parameters.items() if n in GENERATION and v is not None}
     )
     for unit in ("new_tokens", "length"):
-        least, most = of.get(f"min_{unit}"), of.get(f"max_{unit}")
+        least, most = values.get(f"min_{unit}"), values.get(f"max_{unit}")
         if least is not None and most is not None and least > most:
             raise ValueError(f"min_{unit} ({least}) must be at most max_{unit} ({most})")
-    samples, beams = of.get("do_sample"), of.get("num_beams")
-    if samples and of.get("temperature") == 0:
+    samples, beams = values.get("do_sample"), values.get("num_beams")
+    if samples and values.get("temperature") == 0:
         raise ValueError("temperature must be above 0 with do_sample: true; it is 0")
-    several = of.get("num_return_sequences") or 1
-    if beams is not None and several > max(beams, 1) and (beams > 1 or samples is False):
+    sequences = values.get("num_return_sequences") or 1
+    if beams is not None and sequences > max(beams, 1) and (beams > 1 or samples is False):
         raise ValueError(
-            f"num_return_sequences ({several}) must be at most num_beams ({beams})"
+            f"num_return_sequences ({sequences}) must be at most num_beams ({beams})"
             + ("" if beams > 1 else ", or do_sample must be true")
         )
 
 
-def check_dict(parameters: Mapping[str, Any]) -> None:
-    """The same for tasks that take these parameters in a mapping only."""
-    inside = parameters.get("generate_kwargs") or {}
-    if parameters.get("max_new_tokens") is not None and "max_new_tokens" in inside:
-        raise ValueError("max_new_tokens is given twice: beside generate_kwargs, and in it")
+def check_generate_kwargs(parameters: Mapping[str, Any]) -> None:
+    """Raise ValueError as `check_generation` does, for tasks that take only `generate_kwargs`."""
+    inner = parameters.get("generate_kwargs") or {}
+    if parameters.get("max_new_tokens") is not None and "max_new_tokens" in inner:
+        raise ValueError(
+            "max_new_tokens is given twice, in generate_kwargs and outside it: leave one out"
+        )
     check_generation(parameters)
 
 
@@ -120,43 +123,51 @@ def check_dict(parameters: Mapping[str, Any]) -> None:
 _INDEXING = ("forced_bos_token_id", "forced_eos_token_id", "decoder_start_token_id")
 
 
-def check_known(parameters: Mapping[str, Any], pipeline: Any) -> None:
-    """Raises ValueError for what this model's `generate` does not know, where it says so."""
+def check_against_model(parameters: Mapping[str, Any], pipeline: Any) -> None:
+    """Raise ValueError for parameters that this model's `generate` does not know.
+
+    A `generate` that a model's class defines itself is not asked.
+    """
     from transformers import GenerationConfig
     from transformers.generation import GenerationMixin
 
-    model, given = pipeline.model, flatten_generate_kwargs(parameters)
+    model, values = pipeline.model, flatten_generate_kwargs(parameters)
     size = getattr(model.config.get_text_config(decoder=True), "vocab_size", None)
     for name in _INDEXING:
-        ids = given.get(name)
-        for one in ids if isinstance(ids, list) else [ids]:
-            if one is not None and size is not None and one >= size:
-                raise ValueError(f"{name} ({one}) must be less than the model's {size} tokens")
-    asked = {n: v for n, v in (parameters.get("generate_kwargs") or {}).items() if v is not None}
-    own = type(model).__dict__.get("generate") or getattr(type(model), "generate", None)
-    whisper = "Whisper" in type(model).__name__  # hands on what it does not know
-    if not asked or not model.can_generate():
+        ids = values.get(name)
+        for token_id in ids if isinstance(ids, list) else [ids]:
+            if token_id is not None and size is not None and token_id >= size:
+                raise ValueError(f"{name} ({token_id}) must be less than the model's {size} tokens")
+    inner = {n: v for n, v in (parameters.get("generate_kwargs") or {}).items() if v is not None}
+    generate = type(model).__dict__.get("generate") or getattr(type(model), "generate", None)
+    # Whisper has its own, which passes on the parameters that it does not know.
+    is_whisper = "Whisper" in type(model).__name__
+    if not inner or not model.can_generate():
         return
-    if own is not GenerationMixin.generate and not whisper:
+    if generate is not GenerationMixin.generate and not is_whisper:
         return
-    names = {*vars(GenerationConfig()), *inspect.signature(model.generate).parameters}
-    rest = {name: value for name, value in asked.items() if name not in names}
+    known = {*vars(GenerationConfig()), *inspect.signature(model.generate).parameters}
+    others = {name: value for name, value in inner.items() if name not in known}
     try:
-        model._validate_model_kwargs(dict(rest))
+        model._validate_model_kwargs(dict(others))
     except ValueError:
         raise ValueError(
-            f"generate_kwargs: {type(model).__name__} does not know {', '.join(rest)}"
+            f"generate_kwargs: {type(model).__name__} does not know {', '.join(others)}; leave "
+            "that out"
         ) from None
 
 
 def returns_several(loaded: Loaded) -> bool:
-    """Whether more than one sequence is generated for each row."""
-    by_dict = loaded.parameters.get("generate_kwargs") or {}
-    count = loaded.parameters.get("num_return_sequences", by_dict.get("num_return_sequences"))
+    """Return whether more than one sequence is generated for each row."""
+    inner = loaded.parameters.get("generate_kwargs") or {}
+    count = loaded.parameters.get("num_return_sequences", inner.get("num_return_sequences"))
     return (count or 1) > 1
 
 
 def flatten_generate_kwargs(parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """For pipelines that take parameters of `generate` beside their own, and no dict of them."""
-    given = dict(parameters)
-    return {**(given.pop("generate_kwargs", None) or {}), **given}
+    """Move what `generate_kwargs` holds to the other parameters, which win over it.
+
+    Some pipelines take the parameters of `generate` among their own, and no `generate_kwargs`.
+    """
+    others = dict(parameters)
+    return {**(others.pop("generate_kwargs", None) or {}), **others}

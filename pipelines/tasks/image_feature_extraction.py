@@ -1,4 +1,4 @@
-"""image-feature-extraction: an image as one vector, or as one for each of its patches."""
+"""image-feature-extraction: one vector for an image, or one for each of its patches."""
 
 from __future__ import annotations
 
@@ -8,34 +8,34 @@ import pyarrow as pa
 from pipemill.actors.task import Column, Loaded, Parameter
 
 from ..pipeline_task import PipelineTask, Values
-from ..text.pooling import POOLINGS, pooled
+from ..text.pooling import POOLINGS, pool
 
 
-def _width(loaded: Loaded) -> int | None:
-    """Of the model's vectors; None where its configuration does not say."""
+def _find_width(loaded: Loaded) -> int | None:
+    """Return the width of the model's vectors; None if its configuration does not say."""
     config = loaded.pipeline.model.config
     width = getattr(config, "hidden_size", None)
     return width or (getattr(config, "hidden_sizes", None) or [None])[-1]
 
 
-def _results(loaded: Loaded) -> pa.Schema:
-    one = loaded.parameters.get("pool") or loaded.parameters.get("pooling", "mean") != "none"
-    if not one:
+def _make_schema(loaded: Loaded) -> pa.Schema:
+    pools = loaded.parameters.get("pool") or loaded.parameters.get("pooling", "mean") != "none"
+    if not pools:
         return pa.schema([("embedding", pa.list_(pa.list_(pa.float32())))])
-    width = _width(loaded)
-    kind = pa.list_(pa.float32(), width) if width else pa.list_(pa.float32())
-    return pa.schema([("embedding", kind)])
+    width = _find_width(loaded)
+    vector = pa.list_(pa.float32(), width) if width else pa.list_(pa.float32())
+    return pa.schema([("embedding", vector)])
 
 
-def _record(answer: Any, values: Values) -> Values:
+def _to_embedding(answer: Any, values: Values) -> Values:
     states = answer[0].float().cpu().numpy()
-    if states.ndim == 3:  # of a convolutional network: (width, height, columns)
+    if states.ndim == 3:  # a convolutional network's: (width, height, columns)
         states = states.reshape(len(states), -1).T
     if values.get("pool"):  # the model's own pooling
         pooling, states = "cls", states.reshape(1, -1)
     else:
         pooling = values.get("pooling", "mean")
-    vector = pooled(states, pooling, bool(values.get("normalize")))
+    vector = pool(states, pooling, bool(values.get("normalize")))
     return {"embedding": list(vector) if pooling == "none" else vector}
 
 
@@ -49,8 +49,8 @@ IMAGE_FEATURE_EXTRACTION = PipelineTask(
         "normalize": Parameter(False, "bool"),
         "image_processor_kwargs": Parameter(None, "dict|null"),
     },
-    results=_results,
-    record=_record,
+    results=_make_schema,
+    record=_to_embedding,
     ours=("pooling", "normalize"),
     defaults={"return_tensors": True},
 )

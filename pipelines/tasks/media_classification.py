@@ -9,7 +9,7 @@ from pipemill.actors.task import Column, Parameter
 
 from ..pipeline_task import PipelineTask, Values, fixed
 from . import shared_parameters
-from .candidate_labels import CANDIDATES, check_candidates
+from .candidate_labels import CANDIDATE_LABELS, check_candidate_labels
 
 _FUNCTION = Parameter(None, "str|null", (None, "softmax", "sigmoid", "none"))
 _TOP_K = Column(name="top_k", kind="number", required=False, parameter=True)
@@ -18,14 +18,14 @@ _TEMPLATE = Column(name="hypothesis_template", kind="text", required=False, para
 _RESULTS = fixed(labels=pa.list_(pa.string()), scores=pa.list_(pa.float32()))
 
 
-def ranked(answer: Any, values: Values) -> Values:
-    """From transformers' list of {label, score}, best first."""
+def to_ranked_labels(answer: Any, values: Values) -> Values:
+    """Convert transformers' list of {label, score}, best first, to two columns."""
     return {"labels": [a["label"] for a in answer], "scores": [a["score"] for a in answer]}
 
 
-def _with_template(template: str) -> dict[str, Parameter]:
+def _make_parameters(template: str) -> dict[str, Parameter]:
     return {
-        "candidate_labels": CANDIDATES,
+        "candidate_labels": CANDIDATE_LABELS,
         "hypothesis_template": Parameter(template, "str"),
     }
 
@@ -36,7 +36,7 @@ AUDIO_CLASSIFICATION = PipelineTask(
     inputs=(Column(name="audio", kind="audio"), _TOP_K),
     parameters={"top_k": shared_parameters.count(None), "function_to_apply": _FUNCTION},
     results=_RESULTS,
-    record=ranked,
+    record=to_ranked_labels,
 )
 
 IMAGE_CLASSIFICATION = PipelineTask(
@@ -45,7 +45,7 @@ IMAGE_CLASSIFICATION = PipelineTask(
     inputs=(Column(name="image", kind="image"), _TOP_K),
     parameters={"top_k": Parameter(5, "int"), "function_to_apply": _FUNCTION},
     results=_RESULTS,
-    record=ranked,
+    record=to_ranked_labels,
 )
 
 VIDEO_CLASSIFICATION = PipelineTask(
@@ -59,25 +59,25 @@ VIDEO_CLASSIFICATION = PipelineTask(
         "function_to_apply": _FUNCTION,
     },
     results=_RESULTS,
-    record=ranked,
+    record=to_ranked_labels,
 )
 
 ZERO_SHOT_AUDIO_CLASSIFICATION = PipelineTask(
     name="zero-shot-audio-classification",
     adds="labels, scores: lists, best first",
     inputs=(Column(name="audio", kind="audio"), _LABELS, _TEMPLATE),
-    parameters=_with_template("This is a sound of {}."),
+    parameters=_make_parameters("This is a sound of {}."),
     results=_RESULTS,
-    record=ranked,
-    checks=check_candidates,
+    record=to_ranked_labels,
+    checks=check_candidate_labels,
 )
 
 ZERO_SHOT_IMAGE_CLASSIFICATION = PipelineTask(
     name="zero-shot-image-classification",
     adds="labels, scores: lists, best first",
     inputs=(Column(name="image", kind="image"), _LABELS, _TEMPLATE),
-    parameters=_with_template("This is a photo of {}."),
+    parameters=_make_parameters("This is a photo of {}."),
     results=_RESULTS,
-    record=ranked,
-    checks=check_candidates,
+    record=to_ranked_labels,
+    checks=check_candidate_labels,
 )

@@ -1,6 +1,6 @@
-"""The tasks that pipemill computes its own way, over a `transformers.Pipeline` as it is.
+"""The text tasks with an engine of pipemill's, declared over a plain `transformers.Pipeline`.
 
-Used where a job brings a pipeline of its own: what that one overrides is what it wants.
+A job with a user's pipeline takes these, so that what that pipeline overrides has its effect.
 """
 
 from __future__ import annotations
@@ -12,46 +12,51 @@ import pyarrow as pa
 
 from ..pipeline_task import PipelineTask, Values, fixed
 from ..text import windows
-from .feature_extraction import FeatureExtraction, with_tokenize_kwargs
+from .feature_extraction import FeatureExtraction, merge_tokenize_kwargs
 from .text_classification import TextClassification
 from .zero_shot_classification import ZeroShotClassification
 
 
-def _ranked(answer: Any, values: Values) -> Values:
-    # Without a top_k transformers returns a dict for one label, with one a list.
+def _to_ranked_labels(answer: Any, values: Values) -> Values:
+    # Without top_k, transformers returns a dict for one label; with top_k a list.
     answers = [answer] if isinstance(answer, dict) else answer
     labels, scores = [a["label"] for a in answers], [float(a["score"]) for a in answers]
     if values.get("top_k", 1) == 1 and len(answers) > 1:
-        raise ValueError(f"{len(answers)} labels for top_k 1")
+        raise ValueError(f"the pipeline returned {len(answers)} labels for top_k 1")
     return {"label": labels[0], "score": scores[0], "labels": labels, "scores": scores}
 
 
-def _label_results(loaded: Any) -> pa.Schema:
+def _make_label_schema(loaded: Any) -> pa.Schema:
     if loaded.parameters.get("top_k", 1) == 1:
         return pa.schema([("label", pa.string()), ("score", pa.float32())])
     return pa.schema([("labels", pa.list_(pa.string())), ("scores", pa.list_(pa.float32()))])
 
 
-def _vectors(answer: list[Any]) -> list[list[float]]:
-    """One for each token; of a model that pools, like DPR, it is one."""
+def _unwrap_vectors(answer: list[Any]) -> list[list[float]]:
+    """Return one vector per token; a model that pools, like DPR, has one in all."""
     return answer[0] if isinstance(answer[0][0], list) else answer
 
 
-def _text_or_pair(values: Values, pipeline: Any) -> Any:
+def _prepare_text_or_pair(values: Values, pipeline: Any) -> Any:
     return values if "text_pair" in values else values["text"]
 
 
-# What pipemill adds to transformers' parameters, or means otherwise.
+# Parameters that pipemill adds to transformers', or gives another meaning.
 _OURS = {"window_pooling", "pooling", "normalize", "truncation", "max_length", "stride", "padding"}
 
 
-def plain_parameters(task: str, given: Mapping[str, Any], cut: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of a job of one of these tasks, as transformers takes them.
+def to_plain_parameters(
+    task: str, given: Mapping[str, Any], cut: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Convert the parameters of one of these tasks to those that transformers takes.
 
-    cut: the tokenizer's `truncation` and `max_length`, where texts are cut.
+    Args:
+        task: the task's name.
+        given: the parameters of the job.
+        cut: the tokenizer's `truncation` and `max_length`, where texts are truncated.
     """
     if task == "feature-extraction":
-        flat = with_tokenize_kwargs(given)
+        flat = merge_tokenize_kwargs(given)
         kept = {n: v for n, v in flat.items() if n in windows.PARAMETERS.keys() - _OURS}
         return {"tokenize_kwargs": {**kept, **cut}}
     return {**{n: v for n, v in given.items() if n not in _OURS}, **cut}
@@ -61,9 +66,9 @@ PLAIN_TASKS = {
     "text-classification": PipelineTask(
         name="text-classification",
         inputs=TextClassification.inputs[:2],
-        results=_label_results,
-        record=_ranked,
-        prepare=_text_or_pair,
+        results=_make_label_schema,
+        record=_to_ranked_labels,
+        prepare=_prepare_text_or_pair,
     ),
     "zero-shot-classification": PipelineTask(
         name="zero-shot-classification",
@@ -75,6 +80,6 @@ PLAIN_TASKS = {
         name="feature-extraction",
         inputs=FeatureExtraction.inputs,
         results=fixed(embedding=pa.list_(pa.list_(pa.float32()))),
-        record=lambda answer, values: {"embedding": _vectors(answer)},
+        record=lambda answer, values: {"embedding": _unwrap_vectors(answer)},
     ),
 }

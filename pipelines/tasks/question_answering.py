@@ -1,14 +1,12 @@
-"""Tasks that answer a question about a text, a table, an image or a document, or decide one."""
+"""Tasks that answer a question about a text, a table, an image or a document."""
 
 from __future__ import annotations
 
-import base64
 from typing import Any
 
 import pyarrow as pa
 from pipemill.actors.task import Column, Loaded, Parameter
 
-from ..adapter.row_values import read_json
 from ..pipeline_task import PipelineTask, Values, fixed
 from . import shared_parameters
 
@@ -23,26 +21,26 @@ _SPAN = [
 ]
 
 
-def _ranks(loaded: Loaded, default: int) -> bool:
-    """Whether a row has a list of answers."""
+def _returns_list(loaded: Loaded, default: int) -> bool:
+    """Return whether a row has a list of answers."""
     top_k = loaded.parameters.get("top_k", loaded.parameters.get("topk", default))
     return "top_k" in loaded.columns or top_k != 1
 
 
-def _spans(loaded: Loaded) -> pa.Schema:
-    if _ranks(loaded, 1):
+def _make_span_schema(loaded: Loaded) -> pa.Schema:
+    if _returns_list(loaded, 1):
         return pa.schema([("answers", pa.list_(pa.struct(_SPAN)))])
     return pa.schema(_SPAN)
 
 
-def _span_record(answer: Any, values: Values) -> Values:
+def _to_spans(answer: Any, values: Values) -> Values:
     answers = answer if isinstance(answer, list) else [answer]
     return {**(answers[0] if answers else {}), "answers": answers}
 
 
-def _windows_advance(values: Values) -> None:
+def _check_windows_advance(values: Values) -> None:
     length, stride = values["max_seq_len"], values["doc_stride"]
-    # The defaults are smaller where the windows are.
+    # A default stride is made smaller to fit shorter windows.
     if length is not None and stride not in (None, 128) and stride >= length:
         raise ValueError(
             f"doc_stride ({stride}), which two windows share, must be less than max_seq_len "
@@ -50,12 +48,12 @@ def _windows_advance(values: Values) -> None:
         )
 
 
-def _windows_hold_tokens(values: Values, pipeline: Any) -> None:
+def _check_windows_hold_tokens(values: Values, pipeline: Any) -> None:
     special = pipeline.tokenizer.num_special_tokens_to_add(pair=True)
     length = values["max_seq_len"]
     if length is not None and length <= special:
         raise ValueError(
-            f"max_seq_len ({length}) holds no more than the {special} special tokens of a window"
+            f"max_seq_len ({length}) must be more than the {special} special tokens of a window"
         )
 
 
@@ -75,25 +73,29 @@ QUESTION_ANSWERING = PipelineTask(
         "align_to_words": Parameter(True, "bool"),
         "padding": shared_parameters.padding("do_not_pad"),
     },
-    results=_spans,
-    record=_span_record,
+    results=_make_span_schema,
+    record=_to_spans,
     ours=("question",),
     token_outputs=("start_logits", "end_logits"),
-    checks=_windows_advance,
-    suits=_windows_hold_tokens,
+    checks=_check_windows_advance,
+    suits=_check_windows_hold_tokens,
     sample=lambda pipeline, given: {"question": "a", "context": "a"},
 )
 
 
-def _document(values: Values, pipeline: Any) -> Values:
+def _prepare_document(values: Values, pipeline: Any) -> Values:
+    """Return the image, question and words of a row as the pipeline takes them."""
     inputs = {"image": values.get("image"), "question": values["question"]}
-    seen_only = pipeline.model_type.name == "VisionEncoderDecoder"  # Donut reads no words
-    if "image" not in values and (seen_only or "words" not in values):
-        instead = "" if seen_only else ", and neither words with their boxes"
+    needs_image = pipeline.model_type.name == "VisionEncoderDecoder"  # Donut reads no words
+    if "image" not in values and (needs_image or "words" not in values):
+        instead = "" if needs_image else ", and no words with their boxes"
         raise ValueError(f"the row has no image{instead}")
     if "words" in values:
         if len(values["words"]) != len(values.get("boxes", [])):
-            raise ValueError("words and boxes must be lists of one length")
+            raise ValueError(
+                "words and boxes must be lists of one length: "
+                f"they have {len(values['words'])} and {len(values.get('boxes', []))} items"
+            )
         inputs["word_boxes"] = list(zip(values["words"], values["boxes"], strict=True))
     return inputs
 
@@ -120,26 +122,26 @@ DOCUMENT_QUESTION_ANSWERING = PipelineTask(
         "lang": Parameter(None, "str|null"),
         "tesseract_config": Parameter("", "str"),
     },
-    results=_spans,
-    record=_span_record,
-    prepare=_document,
+    results=_make_span_schema,
+    record=_to_spans,
+    prepare=_prepare_document,
     one_of=("image", "words"),
     ours=("question",),
-    checks=_windows_advance,
-    suits=_windows_hold_tokens,
+    checks=_check_windows_advance,
+    suits=_check_windows_hold_tokens,
 )
 
 
-def _choices(loaded: Loaded) -> pa.Schema:
-    if _ranks(loaded, 5):
+def _make_choice_schema(loaded: Loaded) -> pa.Schema:
+    if _returns_list(loaded, 5):
         return pa.schema([("answers", pa.list_(pa.string())), ("scores", pa.list_(pa.float32()))])
     return pa.schema([("answer", pa.string()), ("score", pa.float32())])
 
 
-def _choice_record(answer: Any, values: Values) -> Values:
-    answers = [one["answer"] for one in answer]
-    scores = [one.get("score") for one in answer]
-    best = {"answer": answers[0], "score": scores[0]} if answers else {}  # top_k is 0
+def _to_choices(answer: Any, values: Values) -> Values:
+    answers = [choice["answer"] for choice in answer]
+    scores = [choice.get("score") for choice in answer]
+    best = {"answer": answers[0], "score": scores[0]} if answers else {}  # none if top_k is 0
     return {"answers": answers, "scores": scores, **best}
 
 
@@ -153,18 +155,18 @@ VISUAL_QUESTION_ANSWERING = PipelineTask(
         "padding": shared_parameters.padding(False),
         "truncation": shared_parameters.truncation(False),
     },
-    results=_choices,
-    record=_choice_record,
+    results=_make_choice_schema,
+    record=_to_choices,
     ours=("question",),
     stacks=False,
 )
 
 
-# TAPAS drops rows of its table, other models cut the table as a text.
+# TAPAS drops rows of its table; other models truncate the table as a text.
 _TRUNCATIONS = shared_parameters.truncation(None).choices
 
 
-def _cells(answer: Any, values: Values) -> Values:
+def _to_cells(answer: Any, values: Values) -> Values:
     return {
         "answer": answer["answer"],
         "coordinates": answer.get("coordinates"),
@@ -190,46 +192,7 @@ TABLE_QUESTION_ANSWERING = PipelineTask(
         cells=pa.list_(pa.string()),
         aggregator=pa.string(),
     ),
-    record=_cells,
+    record=_to_cells,
     ours=("query",),
-    stacks=False,
-)
-
-
-def _request(values: Values, pipeline: Any) -> Any:
-    request = read_json(values.get("request"))
-    if request is None:
-        if "state" not in values:
-            raise ValueError("the row has neither a request nor a state")
-        if values.get("questions") is None:
-            raise ValueError("a state needs questions: a column, or parameters.questions")
-        request = {"state": values["state"], "questions": values["questions"]}
-    if isinstance(request, dict) and request.get("assets"):
-        assets = {name: _asset(name, given) for name, given in request["assets"].items()}
-        request = {**request, "assets": assets}
-    return request
-
-
-def _asset(name: str, given: Any) -> Any:
-    """The image itself: transformers would read a path or URL from anywhere."""
-    from ..media import image, require_media_library
-
-    if not (isinstance(given, dict) and isinstance(given.get("data_base64"), str)):
-        raise ValueError(f"the asset {name!r} must hold its image: {{data_base64: …}}")
-    require_media_library("image")
-    return image(base64.b64decode(given["data_base64"], validate=True))
-
-
-DECISION = PipelineTask(
-    name="decision",
-    inputs=(
-        Column(name="request", kind="record", required=False),
-        Column(name="state", kind="any", required=False),
-        Column(name="questions", kind="record", required=False, parameter=True),
-    ),
-    one_of=("request", "state"),
-    parameters={"questions": Parameter(None, "dict|null")},
-    prepare=_request,
-    ours=("questions",),
     stacks=False,
 )

@@ -1,4 +1,4 @@
-"""Parameters that several tasks take alike."""
+"""Parameters that several tasks have in common."""
 
 from __future__ import annotations
 
@@ -12,25 +12,31 @@ TEXT = Parameter(None, "str")
 
 
 def padding(default: Any, null: bool = True) -> Parameter:
-    """How a tokenizer pads; null: whether null means something."""
+    """Return a parameter for how a tokenizer pads. null: whether it may be null."""
     return Parameter(default, "bool|str|null", (None, *_PADDING) if null else _PADDING)
 
 
 def truncation(default: Any) -> Parameter:
-    """How a tokenizer truncates."""
+    """Return a parameter for how a tokenizer truncates."""
     return Parameter(default, "bool|str|null", (None, *_TRUNCATION))
 
 
-def share(default: float) -> Parameter:
-    """A number from 0 to 1, as probabilities and parts of areas are."""
+def fraction(default: float) -> Parameter:
+    """Return a parameter for a number from 0 to 1, such as a probability or a part of an area."""
     return Parameter(default, "float", least=0, most=1)
 
 
 def count(default: int | None, least: int = 0) -> Parameter:
-    """A whole number, of at least that; or null, where that is the default."""
+    """Return a parameter for a whole number of at least `least`.
+
+    It may be null if that is the default.
+    """
     return Parameter(default, "int|null" if default is None else "int", least=least)
 
 
-def texts(default: Any, kind: str = "list") -> Parameter:
-    """A list of texts (or what `kind` names), which must not be empty."""
-    return Parameter(default, kind, each=TEXT, filled=True)
+def texts(default: Any, types: str = "list") -> Parameter:
+    """Return a parameter for a list of texts, which must not be empty.
+
+    types: names of the types that it takes, as in `Parameter.kind`.
+    """
+    return Parameter(default, types, each=TEXT, filled=True)

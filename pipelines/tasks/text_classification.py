@@ -1,4 +1,4 @@
-"""text-classification, alias sentiment-analysis."""
+"""text-classification (alias sentiment-analysis): a label for each text or pair of texts."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ from pipemill.actors.task import Column, Followed, Loaded, Parameter
 
 from ..adapter.row_values import own_count
 from ..engines.encoder import Encoder
-from ..text import token_chunks, windows
+from ..text import model_limits, token_chunks, windows
 from ..text.cross_encoder_config import (
-    activation_of,
     check_labels,
-    files_of_cross_encoder,
-    usual_activation,
+    find_activation,
+    find_default_activation,
+    read_cross_encoder_files,
 )
+from ..text.pooling import pair_vectors_with_counts, pool_windows
 
 _WINDOW_POOLINGS = ("mean", "max")
 
@@ -28,18 +29,18 @@ class TextClassification:
     """A label for each text, or for each pair of texts.
 
     Adds `label` and `score`; with `top_k` other than 1 the lists `labels` and `scores`, best
-    first (`top_k: null` gives all labels). `function_to_apply` is "softmax", "sigmoid" or "none";
-    without it the model's configuration decides, as in `transformers.TextClassificationPipeline`;
-    of a cross-encoder of one label the function that its folder names, as in
+    first (`top_k: null` gives all labels). `function_to_apply` is "softmax", "sigmoid" or "none".
+    Without it the model's configuration decides, as in `transformers.TextClassificationPipeline`.
+    A cross-encoder with one label gets the function that its folder names, as in
     `sentence_transformers.CrossEncoder`.
 
-    A text longer than the model, or than `max_length`, is cut into windows of so many tokens that
-    overlap by `stride` tokens; of a pair only the first text is cut. `window_pooling` makes their
-    scores one: their "mean", weighted by the windows' tokens, or each label's largest ("max"), for
-    labels that hold if any passage shows them. It takes the scores, not the logits: so the
-    softmax ones still add up to 1, and one passage of extreme logits does not outvote all others.
-    `truncation: true` keeps the first window only, as in transformers, and the run counts the
-    tokens lost.
+    A text longer than the model, or than `max_length`, is cut into windows of that many tokens.
+    They overlap by `stride` tokens; of a pair only the first text is cut. `window_pooling` pools
+    the windows' scores: to their "mean", weighted by the windows' tokens, or to each label's
+    largest ("max"), for labels that hold if any passage shows them. It pools scores, not logits,
+    so that softmax scores still add up to 1, and one passage of extreme logits does not outvote
+    all others. `truncation: true` keeps the first window only, as in transformers, and the run
+    counts the tokens lost.
     """
 
     name = "text-classification"
@@ -57,31 +58,33 @@ class TextClassification:
         **windows.PARAMETERS,
     }
 
-    files = staticmethod(files_of_cross_encoder)
+    files = staticmethod(read_cross_encoder_files)
 
     @staticmethod
     def follow(parameters: Mapping[str, Any], files: Mapping[str, Any]) -> Followed:
         check_labels(files)
         if parameters["function_to_apply"] is not None:
             return Followed()
-        name = activation_of(files)
-        if name is None or name == usual_activation(files):
+        name = find_activation(files)
+        if name is None or name == find_default_activation(files):
             return Followed()
         return Followed(decides={"function_to_apply": _NAMES.get(name, name)})
 
     @staticmethod
     def check(parameters: Mapping[str, Any]) -> None:
-        windows.check(parameters)
+        windows.check_parameters(parameters)
 
     def __init__(self, loaded: Loaded) -> None:
         settings, pipeline = loaded.settings(self.parameters), loaded.pipeline
         self.encoder = Encoder(pipeline, reads="first", compiles=loaded.compiles)
         self.ranks = settings["top_k"] != 1 or "top_k" in loaded.columns
         self.top_k, self.window_pooling = settings["top_k"], settings["window_pooling"]
-        self.function = settings["function_to_apply"] or activation_of(loaded.files)
-        self.activation = _activation(pipeline.model.config, self.function)
-        self.cutter = windows.WindowTokenizer.of(pipeline, _limit(pipeline, settings), settings)
-        self.labels = np.array(_labels(pipeline.model.config), dtype=object)
+        self.function = settings["function_to_apply"] or find_activation(loaded.files)
+        self.activation = _find_activation(pipeline.model.config, self.function)
+        self.window_tokenizer = windows.WindowTokenizer.from_settings(
+            pipeline, _find_chunk_limit(pipeline, settings), settings
+        )
+        self.labels = np.array(_list_labels(pipeline.model.config), dtype=object)
 
     @property
     def packed(self) -> bool:
@@ -93,68 +96,74 @@ class TextClassification:
         return pa.schema([("labels", pa.list_(pa.string())), ("scores", pa.list_(pa.float32()))])
 
     def expand(self, rows: pa.Table) -> pa.ListArray:
-        self._top_k(rows)  # a wrong one is found before anything is computed
+        self._read_top_k(rows)  # to find a wrong one before anything is computed
         if "text_pair" not in rows.column_names:
-            return self.cutter.chunks(rows["text"].to_pylist())
+            return self.window_tokenizer.make_chunks(rows["text"].to_pylist())
         paired = pc.is_valid(rows["text_pair"])
-        if self.cutter.tokenizer.is_fast:  # and takes an empty second text for none
+        if (
+            self.window_tokenizer.tokenizer.is_fast
+        ):  # it treats an empty second text as no second text
             paired = pc.fill_null(pc.not_equal(rows["text_pair"], ""), False)
-        both, alone = rows.filter(paired), rows.filter(pc.invert(paired))
-        pieces = [
-            self.cutter.chunks(*(column.to_pylist() for column in columns))
-            for columns in ((both["text"], both["text_pair"]), (alone["text"],))
+        pairs, singles = rows.filter(paired), rows.filter(pc.invert(paired))
+        lists = [
+            self.window_tokenizer.make_chunks(*(column.to_pylist() for column in columns))
+            for columns in ((pairs["text"], pairs["text_pair"]), (singles["text"],))
             if len(columns[0])
         ]
         order = np.argsort(pc.sort_indices(paired, sort_keys=[("", "descending")]).to_numpy())
-        return pa.concat_arrays(pieces).take(pa.array(order))
+        return pa.concat_arrays(lists).take(pa.array(order))
 
     def forward(self, chunks: pa.StructArray) -> Outputs:
         logits, lengths = self.encoder(chunks)
-        return to_host_async(logits, lambda array: windows.vectors_with_counts(array, lengths))
+        return to_host_async(logits, lambda array: pair_vectors_with_counts(array, lengths))
 
     def regroup(self, rows: pa.Table, outputs: pa.ListArray) -> pa.Table:
         counts, chunks = pc.list_value_length(outputs).to_numpy(), outputs.flatten()
-        scores = self.activation(token_chunks.matrix(chunks.field("vector")))
+        scores = self.activation(token_chunks.to_matrix(chunks.field("vector")))
         tokens = chunks.field("tokens").to_numpy()
-        scores = windows.pool(scores, tokens, counts, self.window_pooling)
+        scores = pool_windows(scores, tokens, counts, self.window_pooling)
         if not self.ranks:
             best = scores.argmax(axis=1)
             columns = [self.labels[best], scores[np.arange(len(best)), best]]
             return pa.table(columns, schema=self.results())
         best = np.argsort(-scores, axis=1, kind="stable")
-        wanted = np.arange(best.shape[1]) < self._top_k(rows)[:, None]
-        offsets = pa.array(np.append(0, wanted.sum(axis=1).cumsum()), pa.int32())
+        kept = np.arange(best.shape[1]) < self._read_top_k(rows)[:, None]
+        offsets = pa.array(np.append(0, kept.sum(axis=1).cumsum()), pa.int32())
         ranked = np.take_along_axis(scores, best, axis=1)
         columns = [
-            pa.ListArray.from_arrays(offsets, pa.array(self.labels[best][wanted], pa.string())),
-            pa.ListArray.from_arrays(offsets, pa.array(ranked[wanted])),
+            pa.ListArray.from_arrays(offsets, pa.array(self.labels[best][kept], pa.string())),
+            pa.ListArray.from_arrays(offsets, pa.array(ranked[kept])),
         ]
         return pa.table(columns, schema=self.results())
 
-    def _top_k(self, rows: pa.Table) -> np.ndarray:
-        """How many labels each row wants: its own number, where a column has one."""
+    def _read_top_k(self, rows: pa.Table) -> np.ndarray:
+        """Return how many labels each row gets, shape (rows,).
+
+        A row's value in the column `top_k` wins over the parameter.
+        """
         default = len(self.labels) if self.top_k is None else self.top_k
-        wanted = np.full(rows.num_rows, default)
+        counts = np.full(rows.num_rows, default)
         if "top_k" in rows.column_names:
-            own = [own_count("top_k", count, default) for count in rows["top_k"].to_pylist()]
-            wanted = np.array(own, dtype=np.int64)
-        # A negative number leaves so many out, as it does in a slice.
-        return np.where(wanted < 0, len(self.labels) + wanted, wanted)
+            values = [own_count("top_k", value, default) for value in rows["top_k"].to_pylist()]
+            counts = np.array(values, dtype=np.int64)
+        # A negative number leaves out that many labels, as in a slice.
+        return np.where(counts < 0, len(self.labels) + counts, counts)
 
 
-def _limit(pipeline: Any, settings: Mapping[str, Any]) -> int | None:
-    """The most tokens of a chunk.
+def _find_chunk_limit(pipeline: Any, settings: Mapping[str, Any]) -> int | None:
+    """Return the most tokens of a chunk; None for any number.
 
-    Only what the model has no positions for is cut unasked: all else transformers answers whole.
+    Unless a job asks for it, only texts that the model has no positions for are cut: transformers
+    answers all others whole.
     """
-    limits = [token_chunks.positions(pipeline.model), settings["max_length"]]
+    limits = [model_limits.count_positions(pipeline.model), settings["max_length"]]
     if windows.truncates(settings["truncation"]) and settings["max_length"] is None:
-        limits.append(token_chunks.max_length(pipeline))
+        limits.append(model_limits.find_max_length(pipeline))
     return min((limit for limit in limits if limit), default=None)
 
 
-def _activation(config: Any, name: str | None) -> Any:
-    """The function from logits to scores, shapes (rows, labels)."""
+def _find_activation(config: Any, name: str | None) -> Any:
+    """Return the function from logits to scores, both of shape (rows, labels)."""
     if name is None:
         if config.problem_type == "regression":
             name = "none"
@@ -163,33 +172,33 @@ def _activation(config: Any, name: str | None) -> Any:
         else:
             name = "softmax"
     name = _NAMES.get(name, name)
-    known = _ACTIVATIONS.get(name.lower())
-    return _function_of_torch(name) if known is None else known
+    function = _ACTIVATIONS.get(name.lower())
+    return _wrap_torch_function(name) if function is None else function
 
 
-def plain_function(name: str | None) -> str | None:
-    """What transformers calls that function: "default" for None; None if it does not have it."""
+def to_plain_function(name: str | None) -> str | None:
+    """Return transformers' name of a function; "default" for None, None if it does not have it."""
     if name is None:
         return "default"
     plain = _NAMES.get(name, name).lower()
     return plain if plain in _ACTIVATIONS else None
 
 
-def _function_of_torch(name: str) -> Any:
-    """A function of `torch.nn` on numpy arrays."""
+def _wrap_torch_function(name: str) -> Any:
+    """Return a function of `torch.nn` that takes and returns numpy arrays."""
     import torch
 
     function = getattr(torch.nn, name)()
     return lambda logits: function(torch.from_numpy(np.array(logits))).numpy()
 
 
-def _labels(config: Any) -> list[str]:
-    """The labels in the order of the logits."""
+def _list_labels(config: Any) -> list[str]:
+    """Return the labels in the order of the logits."""
     return [str(config.id2label[i]) for i in range(len(config.id2label))]
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
-    """Over the last axis."""
+    """Compute the softmax over the last axis."""
     shifted = np.exp(logits - logits.max(axis=-1, keepdims=True))
     return shifted / shifted.sum(axis=-1, keepdims=True)
 
@@ -198,6 +207,6 @@ def _sigmoid(logits: np.ndarray) -> np.ndarray:
     return 1.0 / (1.0 + np.exp(-logits))
 
 
-# Of the functions that folders name by their name in `torch.nn`.
+# Folders of cross-encoders name functions as `torch.nn` does.
 _NAMES = {"Sigmoid": "sigmoid", "Identity": "none"}
 _ACTIVATIONS = {"softmax": softmax, "sigmoid": _sigmoid, "none": lambda logits: logits}

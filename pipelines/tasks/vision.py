@@ -9,7 +9,7 @@ from pipemill.actors.task import Column, Loaded, Parameter
 
 from ..pipeline_task import PipelineTask, Values, fixed
 from . import shared_parameters
-from .candidate_labels import CANDIDATES, check_candidates
+from .candidate_labels import CANDIDATE_LABELS, check_candidate_labels
 
 _IMAGE = Column(name="image", kind="image")
 _BOX = pa.struct([(side, pa.int32()) for side in ("xmin", "ymin", "xmax", "ymax")])
@@ -20,17 +20,17 @@ _POINT = pa.struct([("x", pa.float32()), ("y", pa.float32())])
 _RLE = pa.struct([("size", pa.list_(pa.int32())), ("counts", pa.list_(pa.int32()))])
 
 
-def _objects(answer: Any, values: Values) -> Values:
+def _to_objects(answer: Any, values: Values) -> Values:
     return {"objects": answer}
 
 
-def _segments(answer: Any, values: Values) -> Values:
+def _to_segments(answer: Any, values: Values) -> Values:
     from ..media import png
 
     return {"segments": [{**segment, "mask": png(segment["mask"])} for segment in answer]}
 
 
-def _masks_results(loaded: Loaded) -> pa.Schema:
+def _make_mask_schema(loaded: Loaded) -> pa.Schema:
     columns = [("masks", pa.list_(pa.binary())), ("scores", pa.list_(pa.float32()))]
     if loaded.parameters.get("output_bboxes_mask"):
         columns.append(("bounding_boxes", pa.list_(pa.list_(pa.float32()))))
@@ -39,7 +39,7 @@ def _masks_results(loaded: Loaded) -> pa.Schema:
     return pa.schema(columns)
 
 
-def _masks(answer: Any, values: Values) -> Values:
+def _to_masks(answer: Any, values: Values) -> Values:
     import numpy as np
 
     from ..media import png
@@ -55,11 +55,11 @@ def _masks(answer: Any, values: Values) -> Values:
     return record
 
 
-def _depth(answer: Any, values: Values) -> Values:
+def _to_depth(answer: Any, values: Values) -> Values:
     from ..media import png
 
     return {
-        # Rows of an array: as Python's numbers they would take many times the memory.
+        # A list of arrays: Python's numbers would take many times the memory.
         "predicted_depth": list(answer["predicted_depth"].float().numpy()),
         "depth": png(answer["depth"]),
     }
@@ -69,9 +69,9 @@ OBJECT_DETECTION = PipelineTask(
     name="object-detection",
     adds="objects: a list of structs of label, score, box (xmin, ymin, xmax, ymax)",
     inputs=(_IMAGE,),
-    parameters={"threshold": shared_parameters.share(0.5)},
+    parameters={"threshold": shared_parameters.fraction(0.5)},
     results=_OBJECTS,
-    record=_objects,
+    record=_to_objects,
 )
 
 ZERO_SHOT_OBJECT_DETECTION = PipelineTask(
@@ -83,22 +83,23 @@ ZERO_SHOT_OBJECT_DETECTION = PipelineTask(
         Column(name="top_k", kind="number", required=False, parameter=True),
     ),
     parameters={
-        "candidate_labels": CANDIDATES,
-        "threshold": shared_parameters.share(0.1),
+        "candidate_labels": CANDIDATE_LABELS,
+        "threshold": shared_parameters.fraction(0.1),
         "top_k": Parameter(None, "int|null"),
     },
     results=_OBJECTS,
-    record=_objects,
+    record=_to_objects,
     ours=("candidate_labels",),
-    checks=check_candidates,
+    checks=check_candidate_labels,
 )
 
 
-def _segments_so(values: Values, pipeline: Any) -> None:
-    kind = values["subtask"]
-    if kind and not hasattr(pipeline.image_processor, f"post_process_{kind}_segmentation"):
+def _check_subtask(values: Values, pipeline: Any) -> None:
+    subtask, processor = values["subtask"], pipeline.image_processor
+    if subtask and not hasattr(processor, f"post_process_{subtask}_segmentation"):
         raise ValueError(
-            f"subtask is {kind}, which {type(pipeline.image_processor).__name__} can't do"
+            f"subtask is {subtask}, which {type(processor).__name__} can't do: choose another one, "
+            "or leave it out"
         )
 
 
@@ -108,27 +109,28 @@ IMAGE_SEGMENTATION = PipelineTask(
     inputs=(_IMAGE,),
     parameters={
         "subtask": Parameter(None, "str|null", (None, "panoptic", "instance", "semantic")),
-        "threshold": shared_parameters.share(0.9),
-        "mask_threshold": shared_parameters.share(0.5),
-        "overlap_mask_area_threshold": shared_parameters.share(0.5),
+        "threshold": shared_parameters.fraction(0.9),
+        "mask_threshold": shared_parameters.fraction(0.5),
+        "overlap_mask_area_threshold": shared_parameters.fraction(0.5),
     },
     results=fixed(
         segments=pa.list_(
             pa.struct([("label", pa.string()), ("score", pa.float32()), ("mask", pa.binary())])
         )
     ),
-    record=_segments,
-    suits=_segments_so,
+    record=_to_segments,
+    suits=_check_subtask,
 )
 
 
-def _points_in_crops(values: Values) -> None:
+def _check_points_per_crop(values: Values) -> None:
     points, layers = values["points_per_crop"], values["crops_n_layers"]
     factor = values["crop_n_points_downscale_factor"]
     if factor > 1 and points < factor ** min(layers, 64):
         raise ValueError(
-            f"points_per_crop ({points}) leaves the smallest crops no point: it must be at least "
-            f"crop_n_points_downscale_factor ({factor}) to the power of crops_n_layers ({layers})"
+            f"points_per_crop ({points}) leaves the smallest crops without points: it must be "
+            f"at least crop_n_points_downscale_factor ({factor}) to the power of crops_n_layers "
+            f"({layers})"
         )
 
 
@@ -140,7 +142,7 @@ MASK_GENERATION = PipelineTask(
         "points_per_batch": Parameter(64, "int|null", least=1),
         "points_per_crop": shared_parameters.count(32, least=1),
         "crops_n_layers": shared_parameters.count(0),
-        "crop_overlap_ratio": shared_parameters.share(512 / 1500),
+        "crop_overlap_ratio": shared_parameters.fraction(512 / 1500),
         "crop_n_points_downscale_factor": shared_parameters.count(1, least=1),
         "pred_iou_thresh": Parameter(0.88, "float"),
         "stability_score_thresh": Parameter(0.95, "float"),
@@ -152,12 +154,12 @@ MASK_GENERATION = PipelineTask(
         "output_rle_mask": Parameter(False, "bool"),
         "output_bboxes_mask": Parameter(False, "bool"),
     },
-    results=_masks_results,
-    record=_masks,
+    results=_make_mask_schema,
+    record=_to_masks,
     libraries=("torchvision.ops.boxes",),
     expands_with_model=True,
-    checks=_points_in_crops,
-    stacks=False,  # its _forward looks at the first chunk only
+    checks=_check_points_per_crop,
+    stacks=False,  # its _forward reads the first chunk only
 )
 
 DEPTH_ESTIMATION = PipelineTask(
@@ -166,14 +168,14 @@ DEPTH_ESTIMATION = PipelineTask(
     adds="predicted_depth: a list of rows of float32; depth: PNG",
     inputs=(_IMAGE,),
     results=fixed(predicted_depth=pa.list_(pa.list_(pa.float32())), depth=pa.binary()),
-    record=_depth,
+    record=_to_depth,
 )
 
 KEYPOINT_MATCHING = PipelineTask(
     name="keypoint-matching",
     adds="matches: a list of structs of keypoint_image_0, keypoint_image_1 (x, y), score",
     inputs=(_IMAGE, Column(name="image_pair", kind="image")),
-    parameters={"threshold": shared_parameters.share(0.0)},
+    parameters={"threshold": shared_parameters.fraction(0.0)},
     results=fixed(
         matches=pa.list_(
             pa.struct(
@@ -190,7 +192,7 @@ KEYPOINT_MATCHING = PipelineTask(
 )
 
 
-def _pictures(answer: Any, values: Values) -> Values:
+def _to_picture(answer: Any, values: Values) -> Values:
     from ..media import png
 
     return {"image_out": png(answer)}
@@ -201,5 +203,5 @@ IMAGE_TO_IMAGE = PipelineTask(
     adds="image_out: PNG",
     inputs=(_IMAGE,),
     results=fixed(image_out=pa.binary()),
-    record=_pictures,
+    record=_to_picture,
 )

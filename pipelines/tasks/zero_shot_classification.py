@@ -1,4 +1,4 @@
-"""zero-shot-classification: which of a row's own labels fits its text."""
+"""zero-shot-classification: labels that the job or the row gives, ranked for each text."""
 
 from __future__ import annotations
 
@@ -13,20 +13,25 @@ from pipemill.actors.task import Column, Loaded, Parameter
 
 from ..adapter.row_values import own_value_error
 from ..engines.encoder import Encoder
-from ..text import token_chunks, windows
-from ..text.prefixes import truncate_to_prefix
-from .candidate_labels import CANDIDATES, Template, check_candidates, labels_of
+from ..text import model_limits, token_chunks
+from ..text.truncation import count_truncated_in_batch, truncate_to_prefix
+from .candidate_labels import (
+    CANDIDATE_LABELS,
+    HypothesisTemplate,
+    check_candidate_labels,
+    parse_labels,
+)
 
 _TEMPLATE = "This example is {}."
 
 
 class ZeroShotClassification:
-    """Ranks labels by how far the text entails them; each (text, label) pair is a chunk.
+    """Labels ranked by how far a text entails them; each (text, label) pair is a chunk.
 
     Adds the lists `labels` and `scores`, best first. The labels, the template and `multi_label`
-    hold for all rows as parameters, or differ by row as columns. The text is cut to what the
-    model takes, the label never is, as in `transformers.ZeroShotClassificationPipeline`; the run
-    counts the tokens that this lost.
+    are parameters for all rows, or columns that differ by row. As in
+    `transformers.ZeroShotClassificationPipeline`, a text is truncated to what the model takes, a
+    label never. The run counts the tokens lost.
     """
 
     name = "zero-shot-classification"
@@ -39,22 +44,22 @@ class ZeroShotClassification:
         Column(name="multi_label", kind="flag", required=False, parameter=True),
     )
     parameters: Mapping[str, Parameter] = {
-        "candidate_labels": CANDIDATES,
+        "candidate_labels": CANDIDATE_LABELS,
         "hypothesis_template": Parameter(_TEMPLATE, "str"),
         "multi_label": Parameter(False, "bool"),
     }
 
     @staticmethod
     def check(parameters: Mapping[str, Any]) -> None:
-        check_candidates(parameters)
+        check_candidate_labels(parameters)
 
     def __init__(self, loaded: Loaded) -> None:
         self.pipeline = pipeline = loaded.pipeline
         self.encoder = Encoder(pipeline, reads="first", compiles=loaded.compiles)
         self.defaults = loaded.settings(self.parameters)
-        self.max_length = token_chunks.max_length(pipeline)
-        self.limit = token_chunks.positions(pipeline.model)
-        self.equal_sizes = token_chunks.needs_equal_sizes(pipeline)
+        self.max_length = model_limits.find_max_length(pipeline)
+        self.limit = model_limits.count_positions(pipeline.model)
+        self.equal_sizes = model_limits.needs_equal_sizes(pipeline)
         entailment = pipeline.entailment_id
         self.contrast = [-1 if entailment == 0 else 0, entailment]
 
@@ -66,41 +71,45 @@ class ZeroShotClassification:
         return pa.schema([("labels", pa.list_(pa.string())), ("scores", pa.list_(pa.float32()))])
 
     def expand(self, rows: pa.Table) -> pa.ListArray:
-        texts, hypotheses, beyond = [], [], []
-        labels = self._labels(rows)
-        templates = self._templates(rows)
-        for text, own, template in zip(rows["text"].to_pylist(), labels, templates, strict=True):
+        texts, hypotheses, truncated = [], [], []
+        labels = self._read_labels(rows)
+        templates = self._read_templates(rows)
+        row_texts = rows["text"].to_pylist()
+        for text, row_labels, template in zip(row_texts, labels, templates, strict=True):
             if not text:
-                raise ValueError("zero-shot needs a text that is not empty")
-            text, more = truncate_to_prefix(self.pipeline.tokenizer, text, self.max_length)
-            beyond.append(more)
-            texts += [text] * len(own)
-            hypotheses += [template.with_label(label) for label in own]
+                raise ValueError("the text is empty: zero-shot-classification needs one")
+            text, count = truncate_to_prefix(self.pipeline.tokenizer, text, self.max_length)
+            truncated.append(count)
+            texts += [text] * len(row_labels)
+            hypotheses += [template.fill(label) for label in row_labels]
         encoding = self._tokenize(texts, hypotheses, rows.num_rows)
         counts = np.fromiter(map(len, labels), np.int64)
         starts = np.cumsum(counts) - counts
-        lost = self._lost(encoding, texts, hypotheses, starts)
-        lost[starts] += np.array(beyond, dtype=np.int32)
-        chunks = token_chunks.as_chunks(encoding, self.equal_sizes, lost)
-        token_chunks.check_length(chunks, self.limit, "the label alone is longer than that")
-        return token_chunks.per_row(chunks, counts)
+        lost = self._count_truncated(encoding, texts, hypotheses, starts)
+        lost[starts] += np.array(truncated, dtype=np.int32)
+        chunks = token_chunks.build_chunks(encoding, self.equal_sizes, lost)
+        token_chunks.check_chunk_sizes(chunks, self.limit, "the label alone is longer than that")
+        return token_chunks.group_by_row(chunks, counts)
 
     def forward(self, chunks: pa.StructArray) -> Outputs:
         logits, _ = self.encoder(chunks)
-        return to_host_async(logits, lambda array: token_chunks.vectors(array[:, self.contrast]))
+        return to_host_async(
+            logits, lambda array: token_chunks.to_vector_array(array[:, self.contrast])
+        )
 
     def regroup(self, rows: pa.Table, outputs: pa.ListArray) -> pa.Table:
         counts = pc.list_value_length(outputs).to_numpy()
         row = np.repeat(np.arange(len(counts)), counts)
-        logits = token_chunks.matrix(outputs.flatten())
-        alone = np.array(self._values(rows, "multi_label"), dtype=bool) | (counts == 1)
-        # Against contradiction for each label alone, or against the row's other labels.
+        logits = token_chunks.to_matrix(outputs.flatten())
+        alone = np.array(self._read_values(rows, "multi_label"), dtype=bool) | (counts == 1)
+        # Entailment against contradiction for each label alone, or against the row's other labels.
         pair = 1.0 / (1.0 + np.exp(logits[:, 0] - logits[:, 1]))
         starts = np.cumsum(counts) - counts
         shifted = np.exp(logits[:, 1] - np.maximum.reduceat(logits[:, 1], starts)[row])
         scores = np.where(alone[row], pair, shifted / np.add.reduceat(shifted, starts)[row])
         order = np.lexsort((-np.arange(len(row)), -scores, row))
-        labels = np.array([label for own in self._labels(rows) for label in own], dtype=object)
+        row_labels = self._read_labels(rows)
+        labels = np.array([label for several in row_labels for label in several], dtype=object)
         offsets = pa.array(np.append(starts, len(row)), pa.int32())
         columns = [
             pa.ListArray.from_arrays(offsets, pa.array(labels[order], pa.string())),
@@ -108,31 +117,43 @@ class ZeroShotClassification:
         ]
         return pa.table(columns, schema=self.results())
 
-    def _lost(
+    def _count_truncated(
         self, encoding: Any, texts: list[str], hypotheses: list[str], starts: np.ndarray
     ) -> np.ndarray:
-        """Tokens cut from each row's text for its longest label, said by the row's first chunk."""
+        """Count the tokens that were cut from each row's text for its longest label.
+
+        Args:
+            encoding: the tokenizer's output, one entry per chunk.
+            texts: the text of each chunk.
+            hypotheses: the hypothesis of each chunk.
+            starts: the first chunk of each row, shape (rows,).
+
+        Returns:
+            Tokens, shape (chunks,): the row's number at its first chunk, 0 at the others.
+        """
         lost = np.zeros(len(texts), dtype=np.int32)
         if self.max_length is not None:
-            pairs = (texts, hypotheses)
-            of_pair = windows.lost_tokens(self.pipeline.tokenizer, encoding, pairs, self.max_length)
-            lost[starts] = np.maximum.reduceat(of_pair, starts)
+            counts = count_truncated_in_batch(
+                self.pipeline.tokenizer, encoding, (texts, hypotheses), self.max_length
+            )
+            lost[starts] = np.maximum.reduceat(counts, starts)
         return lost
 
-    def _templates(self, rows: pa.Table) -> list[Template]:
+    def _read_templates(self, rows: pa.Table) -> list[HypothesisTemplate]:
         try:
-            return list(map(Template, self._values(rows, "hypothesis_template")))
+            return list(map(HypothesisTemplate, self._read_values(rows, "hypothesis_template")))
         except ValueError as error:
             raise own_value_error(error, ["hypothesis_template"]) from None
 
-    def _values(self, rows: pa.Table, name: str) -> list[Any]:
+    def _read_values(self, rows: pa.Table, name: str) -> list[Any]:
+        """Return each row's value of a parameter, or the job's where the row has none."""
         default = self.defaults[name]
         if name not in rows.column_names:
             return [default] * rows.num_rows
         return [default if value is None else value for value in rows[name].to_pylist()]
 
-    def _labels(self, rows: pa.Table) -> list[list[str]]:
-        return list(map(labels_of, self._values(rows, "candidate_labels")))
+    def _read_labels(self, rows: pa.Table) -> list[list[str]]:
+        return list(map(parse_labels, self._read_values(rows, "candidate_labels")))
 
     def _tokenize(self, texts: list[str], hypotheses: list[str], rows: int) -> Any:
         tokenizer = self.pipeline.tokenizer
@@ -145,7 +166,7 @@ class ZeroShotClassification:
                 return_attention_mask=False,
             )
         except Exception as error:
-            if "too short" not in str(error) or rows > 1:  # the others are tried without it
+            if "too short" not in str(error) or rows > 1:  # the caller tries each row alone
                 raise
-            # The text can't be cut enough to make room for the label.
+            # Even an empty text leaves too little room for the label: `check_chunk_sizes` says so.
             return tokenizer(texts, hypotheses, return_attention_mask=False)

@@ -1,40 +1,54 @@
-"""The score of a cross-encoder: what its folder says of the function from logits to scores."""
+"""The function from a cross-encoder's logits to its scores, as the model's folder names it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from .sentence_transformers_config import ACTIVATIONS, MODULES, SETTINGS, kinds_of_modules
+from .sentence_transformers_config import ACTIVATIONS, MODULES, SETTINGS, list_module_types
 
 _CONFIG = "config.json"
 
 
-def files_of_cross_encoder(read: Callable[[str], Any]) -> dict[str, Any]:
-    """Read the JSON files of a model's folder that say how its logits become scores."""
-    found = {name: read(name) for name in (_CONFIG, SETTINGS)}
-    files = {name: content for name, content in found.items() if isinstance(content, dict)}
+def read_cross_encoder_files(read: Callable[[str], Any]) -> dict[str, Any]:
+    """Read the JSON files of a model's folder that say how its logits become scores.
+
+    Args:
+        read: returns the content of a file; None for one that the model does not have.
+
+    Returns:
+        The files' contents, by name.
+    """
+    contents = {name: read(name) for name in (_CONFIG, SETTINGS)}
+    files = {name: content for name, content in contents.items() if isinstance(content, dict)}
     if files.get(SETTINGS, {}).get("model_type") == "CrossEncoder":
         files[MODULES] = read(MODULES)
     return files
 
 
-def activation_of(files: Mapping[str, Any]) -> str | None:
-    """The name in `torch.nn` of the function that a cross-encoder of one label names.
+def find_activation(files: Mapping[str, Any]) -> str | None:
+    """Find the function that a cross-encoder with one label names.
 
-    None for any other model, and for one that names none: transformers' rule holds for these.
-    Raises ValueError, naming it, for a function that can't be followed.
+    Args:
+        files: as `read_cross_encoder_files` returns them.
+
+    Returns:
+        Its name in `torch.nn`. None for any other model, and for one that names no function:
+        transformers' rule holds for these.
+
+    Raises:
+        ValueError: for a function that pipemill can't apply.
     """
-    for kind in kinds_of_modules(files.get(MODULES) or []):
-        if kind not in ("Transformer", "Dropout"):
+    for module in list_module_types(files.get(MODULES) or []):
+        if module not in ("Transformer", "Dropout"):
             raise ValueError(
-                f"it is a cross-encoder whose scores are made by the module {kind}, which pipemill "
-                "can't follow"
+                f"it is a cross-encoder whose scores are made by the module {module}, which "
+                "pipemill can't follow"
             )
     config = files.get(_CONFIG, {})
-    if _labels(config) != 1:
+    if _count_labels(config) != 1:
         return None
-    path = _named(config, files.get(SETTINGS, {}))
+    path = _find_activation_path(config, files.get(SETTINGS, {}))
     if path is None:
         return None
     name = str(path).rpartition(".")[2]
@@ -46,36 +60,36 @@ def activation_of(files: Mapping[str, Any]) -> str | None:
     return name
 
 
-def usual_activation(files: Mapping[str, Any]) -> str:
-    """The function that transformers applies to the logits of a model of one label."""
+def find_default_activation(files: Mapping[str, Any]) -> str:
+    """Return the function that transformers applies to the logits of a model with one label."""
     regression = files.get(_CONFIG, {}).get("problem_type") == "regression"
     return "Identity" if regression else "Sigmoid"
 
 
 def check_labels(files: Mapping[str, Any]) -> None:
-    """Raises ValueError where a label has no name: the labels are numbered from 0 on."""
+    """Raise ValueError if the names of the labels are not numbered from 0 on."""
     names = files.get(_CONFIG, {}).get("id2label")
     if not isinstance(names, dict):
         return
     for number in range(len(names)):
         if str(number) not in names:
             raise ValueError(
-                f"the id2label of its config.json has {len(names)} labels, and none for "
-                f"{number}: number them from 0 on"
+                f"id2label in its config.json has {len(names)} labels, but not number {number}: "
+                "number them from 0 on"
             )
 
 
-def _labels(config: Mapping[str, Any]) -> int:
+def _count_labels(config: Mapping[str, Any]) -> int:
     names = config.get("id2label")
     count = config.get("num_labels", 2)
     return len(names) if isinstance(names, dict) else count
 
 
-def _named(config: Mapping[str, Any], settings: Mapping[str, Any]) -> Any:
-    """As the newest version of sentence-transformers looks for it."""
+def _find_activation_path(config: Mapping[str, Any], settings: Mapping[str, Any]) -> Any:
+    """Return what names the function; looked for as sentence-transformers' newest version does."""
     if settings.get("model_type") == "CrossEncoder" and settings.get("activation_fn") is not None:
         return settings["activation_fn"]
-    own = config.get("sentence_transformers")
-    if isinstance(own, dict) and own.get("activation_fn") is not None:
-        return own["activation_fn"]
+    section = config.get("sentence_transformers")
+    if isinstance(section, dict) and section.get("activation_fn") is not None:
+        return section["activation_fn"]
     return config.get("sbert_ce_default_activation_function")

@@ -1,4 +1,4 @@
-"""What a folder of sentence-transformers does to a vector after pooling: Dense, LayerNorm, …"""
+"""The steps of a sentence-transformers folder after pooling: Dense, LayerNorm, Normalize, …"""
 
 from __future__ import annotations
 
@@ -8,50 +8,59 @@ from typing import Any
 
 import numpy as np
 
-from .sentence_transformers_config import Beginning, Dense, EmbeddingRecipe, LayerNorm, Normalize
+from .embedding_recipe import Dense, EmbeddingRecipe, LayerNorm, Normalize, Truncate
 
-# Where the weights of such a module may lie; the second is a pickle.
+# The files that may hold a module's weights; the second is a pickle.
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 
 
 class EmbeddingHead:
-    """Applies a recipe's steps to pooled vectors, on the CPU: windows are pooled there, too."""
+    """A recipe's steps over pooled vectors, on the CPU, where windows are pooled, too."""
 
     def __init__(self, recipe: EmbeddingRecipe, find: Callable[[str], Path | None]) -> None:
-        self.steps = list(_loaded(recipe, find))
+        """Load the steps' weights.
+
+        Args:
+            recipe: the recipe to follow.
+            find: finds a file of the model's folder; None for one that it does not have.
+        """
+        self.steps = list(_load_steps(recipe, find))
 
     def __call__(self, vectors: np.ndarray) -> np.ndarray:
-        """Shape (rows, width) in, (rows, width of the recipe) out."""
+        """Apply the steps to shape (rows, width), and return shape (rows, width of the recipe)."""
         for step in self.steps:
             vectors = step(vectors)
         return vectors
 
 
-def _loaded(
+def _load_steps(
     recipe: EmbeddingRecipe, find: Callable[[str], Path | None]
 ) -> Iterator[Callable[[np.ndarray], np.ndarray]]:
     for step in recipe.steps:
         if isinstance(step, Normalize):
-            yield normalized
-        elif isinstance(step, Beginning):
-            yield _beginning(step.width)
+            yield normalize
+        elif isinstance(step, Truncate):
+            yield _make_truncation(step.width)
         elif isinstance(step, LayerNorm):
-            yield _layer_norm(_weights(step.folder, find))
+            yield _make_layer_norm(_load_weights(step.folder, find))
         elif isinstance(step, Dense):
-            yield _dense(step, _weights(step.folder, find))
+            yield _make_dense(step, _load_weights(step.folder, find))
 
 
-def normalized(vectors: np.ndarray) -> np.ndarray:
-    """The vectors scaled to length 1."""
+def normalize(vectors: np.ndarray) -> np.ndarray:
+    """Scale each vector to length 1, shape (rows, width)."""
     return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
 
 
-def _beginning(width: int) -> Callable[[np.ndarray], np.ndarray]:
+def _make_truncation(width: int) -> Callable[[np.ndarray], np.ndarray]:
     return lambda vectors: vectors[:, :width]
 
 
-def _weights(folder: str, find: Callable[[str], Path | None]) -> dict[str, Any]:
-    """The module's tensors, by name. The job is asked beforehand whether it allows a pickle."""
+def _load_weights(folder: str, find: Callable[[str], Path | None]) -> dict[str, Any]:
+    """Load a module's tensors, by name.
+
+    The driver has already checked whether the job allows a pickle.
+    """
     import torch
     from safetensors.torch import load_file
 
@@ -62,37 +71,40 @@ def _weights(folder: str, find: Callable[[str], Path | None]) -> dict[str, Any]:
         if file is not None:
             tensors = torch.load(file, map_location="cpu", weights_only=True)
             return {key: value.float() for key, value in tensors.items()}
-    raise ValueError(f"the module {folder} has no weights: there is no {folder}/{WEIGHTS[0]}")
+    raise ValueError(
+        f"the module {folder} has no weights: the model's folder needs {folder}/{WEIGHTS[0]}"
+    )
 
 
-def _dense(step: Dense, weights: dict[str, Any]) -> Callable[[np.ndarray], np.ndarray]:
+def _make_dense(step: Dense, weights: dict[str, Any]) -> Callable[[np.ndarray], np.ndarray]:
     import torch
 
     activation = getattr(torch.nn, step.activation)()
 
     def apply(vectors: np.ndarray) -> np.ndarray:
         with torch.inference_mode():
-            given = torch.from_numpy(np.array(vectors, dtype=np.float32))
-            out = torch.nn.functional.linear(
-                given, weights["linear.weight"], weights.get("linear.bias")
+            inputs = torch.from_numpy(np.array(vectors, dtype=np.float32))
+            outputs = torch.nn.functional.linear(
+                inputs, weights["linear.weight"], weights.get("linear.bias")
             )
-            out = activation(out)
+            outputs = activation(outputs)
             if step.residual:
                 side = weights.get("residual.weight")
-                out = out + (given if side is None else torch.nn.functional.linear(given, side))
-            return out.numpy()
+                skip = inputs if side is None else torch.nn.functional.linear(inputs, side)
+                outputs = outputs + skip
+            return outputs.numpy()
 
     return apply
 
 
-def _layer_norm(weights: dict[str, Any]) -> Callable[[np.ndarray], np.ndarray]:
+def _make_layer_norm(weights: dict[str, Any]) -> Callable[[np.ndarray], np.ndarray]:
     import torch
 
     scale, shift = weights["norm.weight"], weights["norm.bias"]
 
     def apply(vectors: np.ndarray) -> np.ndarray:
         with torch.inference_mode():
-            given = torch.from_numpy(np.array(vectors, dtype=np.float32))
-            return torch.nn.functional.layer_norm(given, scale.shape, scale, shift).numpy()
+            inputs = torch.from_numpy(np.array(vectors, dtype=np.float32))
+            return torch.nn.functional.layer_norm(inputs, scale.shape, scale, shift).numpy()
 
     return apply

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-# Characters of a piece, and of what it shares with the one before it on each side of the cut.
+# Characters of a piece, and of what it shares with the previous piece on each side of the cut.
 PIECE, SHARED = 2**17, 2**11
 # Shorter texts are tokenized at once.
 LONG = 2**18
@@ -16,58 +16,73 @@ LONG = 2**18
 
 @dataclass(frozen=True)
 class Tokens:
-    """A text's tokens without special ones: their ids, and the character where each begins."""
+    """A text's tokens without special ones.
+
+    Attributes:
+        ids: token ids, shape (tokens,).
+        begins: the character where each token begins, shape (tokens,).
+    """
 
     ids: np.ndarray
     begins: np.ndarray
 
 
-def tokens_of(tokenizer: Any, text: str, keywords: Mapping[str, Any]) -> Tokens | None:
-    """The tokens of a long text; None for a short one, and where its pieces do not fit together.
+def tokenize_in_pieces(tokenizer: Any, text: str, keywords: Mapping[str, Any]) -> Tokens | None:
+    """Tokenize a long text piece by piece.
 
-    They do where two of them have the same tokens around the cut, as tokenizers give that look
-    at a word, or at a few characters, at a time.
+    Two neighbouring pieces fit together if they have the same tokens around the cut. They do with
+    tokenizers that look at a word, or at a few characters, at a time.
 
-    keywords: the tokenizer's.
+    Args:
+        tokenizer: the model's.
+        text: any text.
+        keywords: keywords for the tokenizer.
+
+    Returns:
+        The tokens. None for a short text, a slow tokenizer, or pieces that do not fit together.
     """
     if len(text) < LONG or not tokenizer.is_fast:
         return None
     options = {**keywords, "add_special_tokens": False, "return_attention_mask": False}
     options |= {"return_token_type_ids": False, "truncation": False, "padding": False}
-    done: list[Tokens] = []
+    parts: list[Tokens] = []
     left: Tokens | None = None
     for cut in range(0, len(text), PIECE):
         start = max(cut - SHARED, 0)
         piece = text[start : cut + PIECE + SHARED]
         encoding = tokenizer(piece, return_offsets_mapping=True, **options)
         ids = np.array(encoding["input_ids"], dtype=np.int32)
-        begins = np.array(encoding["offset_mapping"], dtype=np.int64).reshape(-1, 2)[:, 0] + start
-        right = Tokens(ids, begins)
+        right = Tokens(ids, _read_begins(encoding) + start)
         if left is not None:
-            if not _same(left, right, cut):
+            if not _agree_around_cut(left, right, cut):
                 return None
-            done.append(_between(left, cut - PIECE, cut))
+            parts.append(_slice_tokens(left, cut - PIECE, cut))
         left = right
     assert left is not None
-    done.append(_between(left, cut, len(text)))
-    ids, begins = (np.concatenate([getattr(one, n) for one in done]) for n in ("ids", "begins"))
-    return Tokens(ids, begins)
+    parts.append(_slice_tokens(left, cut, len(text)))
+    return Tokens(
+        np.concatenate([part.ids for part in parts]), np.concatenate([p.begins for p in parts])
+    )
 
 
-def all_tokens(tokenizer: Any, text: str) -> Tokens:
-    """The tokens of any text; for a tokenizer that knows characters."""
-    if (found := tokens_of(tokenizer, text, {})) is not None:
-        return found
+def tokenize(tokenizer: Any, text: str) -> Tokens:
+    """Tokenize a text of any length with a fast tokenizer."""
+    if (tokens := tokenize_in_pieces(tokenizer, text, {})) is not None:
+        return tokens
     encoding = tokenizer(
         text, add_special_tokens=False, truncation=False, return_offsets_mapping=True
     )
-    begins = np.array(encoding["offset_mapping"], dtype=np.int64).reshape(-1, 2)[:, 0]
-    return Tokens(np.array(encoding["input_ids"], dtype=np.int32), begins)
+    return Tokens(np.array(encoding["input_ids"], dtype=np.int32), _read_begins(encoding))
 
 
-def _same(left: Tokens, right: Tokens, cut: int) -> bool:
+def _read_begins(encoding: Any) -> np.ndarray:
+    return np.array(encoding["offset_mapping"], dtype=np.int64).reshape(-1, 2)[:, 0]
+
+
+def _agree_around_cut(left: Tokens, right: Tokens, cut: int) -> bool:
     near = SHARED // 2
-    one, other = _between(left, cut - near, cut + near), _between(right, cut - near, cut + near)
+    one = _slice_tokens(left, cut - near, cut + near)
+    other = _slice_tokens(right, cut - near, cut + near)
     return (
         len(one.ids) > 0
         and np.array_equal(one.ids, other.ids)
@@ -75,26 +90,34 @@ def _same(left: Tokens, right: Tokens, cut: int) -> bool:
     )
 
 
-def _between(tokens: Tokens, start: int, stop: int) -> Tokens:
+def _slice_tokens(tokens: Tokens, start: int, stop: int) -> Tokens:
+    """Return the tokens that begin at characters from `start` up to `stop`."""
     inside = (tokens.begins >= start) & (tokens.begins < stop)
     return Tokens(tokens.ids[inside], tokens.begins[inside])
 
 
-def surrounded(
+def add_special_tokens(
     tokenizer: Any, text: str, keywords: Mapping[str, Any], windows: list[np.ndarray]
 ) -> dict[str, list[np.ndarray]] | None:
-    """What the tokenizer makes of these ids, each in its special tokens: `input_ids`, and perhaps
-    `token_type_ids`. None where it does something else with them.
+    """Add the tokenizer's special tokens before and after the ids of each window.
 
-    text: any that is not empty.
+    Args:
+        tokenizer: the model's.
+        text: any text that is not empty; it shows where the special tokens stand.
+        keywords: keywords for the tokenizer.
+        windows: token ids of each window.
+
+    Returns:
+        `input_ids`, and `token_type_ids` if the tokenizer makes them: one array per window. None
+        if the tokenizer does anything else than surround a text.
     """
-    names = {**keywords, "return_attention_mask": False, "return_special_tokens_mask": True}
-    short = tokenizer(text[:200], truncation=False, **names)
+    options = {**keywords, "return_attention_mask": False, "return_special_tokens_mask": True}
+    short = tokenizer(text[:200], truncation=False, **options)
     special = np.array(short["special_tokens_mask"], dtype=bool)
     content = np.flatnonzero(~special)
     if not len(content) or len(content) != content[-1] - content[0] + 1:
         return None
-    found: dict[str, list[np.ndarray]] = {}
+    inputs: dict[str, list[np.ndarray]] = {}
     for name in ("input_ids", "token_type_ids"):
         if name in short:
             values = np.array(short[name], dtype=np.int32)
@@ -103,6 +126,6 @@ def surrounded(
             if name == "token_type_ids":
                 if np.ptp(values[content]):
                     return None
-                inner = [np.full(len(one), values[content[0]], np.int32) for one in windows]
-            found[name] = [np.concatenate([before, one, after]) for one in inner]
-    return found
+                inner = [np.full(len(ids), values[content[0]], np.int32) for ids in windows]
+            inputs[name] = [np.concatenate([before, part, after]) for part in inner]
+    return inputs

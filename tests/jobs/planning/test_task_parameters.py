@@ -10,7 +10,7 @@ import pytest
 from pipemill.jobs.cli.app import main
 from pipemill.jobs.planning.resolve_task import resolve_task
 from pipemill.jobs.prepare import prepare_without_output
-from pipemill.pipelines.tasks.candidate_labels import Template
+from pipemill.pipelines.tasks.candidate_labels import HypothesisTemplate
 
 import pipemill
 from pipemill.errors import ConfigError
@@ -211,7 +211,7 @@ def test_a_template_holds_one_place_for_the_label_and_nothing_else(tmp_path, kin
 
 @pytest.mark.parametrize("template", ["{}", "a {{b}} {} c", "{}}}", "}}{{ {}"])
 def test_a_template_is_filled_as_by_transformers(template):
-    assert Template(template).with_label("{x} %s") == template.format("{x} %s")
+    assert HypothesisTemplate(template).with_label("{x} %s") == template.format("{x} %s")
 
 
 # Odd, but taken by transformers.

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pipemill.pipelines.engines import onednn_linear, varlen_attention
 from pipemill.pipelines.engines.encoder import Encoder
-from pipemill.pipelines.text import token_chunks
+from pipemill.pipelines.text import model_limits
 
 from tests.support import encoders
 from tests.support.encoders import LIMIT
@@ -362,7 +362,7 @@ def test_tables_of_positions_that_do_not_end_are_no_limit(config):
     import torch
 
     model = transformers.AutoModel.from_config(config()).eval()
-    assert token_chunks.position_table(model).num_embeddings < 30
+    assert model_limits.find_position_table(model).num_embeddings < 30
     with torch.inference_mode():  # longer than the table, and no error
         model(input_ids=torch.full((1, 30), 5), decoder_input_ids=torch.full((1, 3), 5))
-    assert token_chunks.positions(model) is None
+    assert model_limits.count_positions(model) is None

@@ -99,14 +99,20 @@ def test_the_file_is_gone_afterwards():
     ("data", "message"),
     [
         (b"", r"^the video is empty \(0 bytes\)"),
-        (b"<html>", "^no video in a format that is read.* begin with b'<html>'"),
+        (b"<html>", "^the video is in a format that pipemill does not read.* begin with b'<html>'"),
         (wav(np.zeros(800), 16000), r"^no video stream in the file \(wav: audio\)"),
         (_song_with_cover(), r"^no video stream in the file \(mp3: audio, video\)"),
-        (VIDEOS["mp4"][:-300], "^no video in a format that is read"),
+        (VIDEOS["mp4"][:-300], "^the video is in a format that pipemill does not read"),
         (VIDEOS["mkv"][:400], "^(no video|the video)"),
         (_without_frames(), "^the video has no frames"),
-        (b"ffconcat version 1.0\nfile 'a.mp4'\n", "^no video in a format that is read"),
-        (b"v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nt=0 0\nm=video 5004 RTP/AVP 31\n", "^no video"),
+        (
+            b"ffconcat version 1.0\nfile 'a.mp4'\n",
+            "^the video is in a format that pipemill does not read",
+        ),
+        (
+            b"v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nt=0 0\nm=video 5004 RTP/AVP 31\n",
+            "^the video is in a format",
+        ),
     ],
 )
 def test_what_is_no_video_says_so(data, message):
@@ -120,7 +126,7 @@ def test_a_list_of_files_is_refused_where_ffmpeg_would_open_them(tmp_path):
     listing.write_text("ffconcat version 1.0\nfile 'private.mp4'\n")
     with av.open(str(listing)) as container:
         assert next(container.decode(video=0)).width == 48
-    with pytest.raises(ValueError, match="^no video in a format that is read"):
+    with pytest.raises(ValueError, match="^the video is in a format that pipemill does not read"):
         check_video(str(listing))
 
 

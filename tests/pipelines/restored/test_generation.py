@@ -79,11 +79,11 @@ def test_models_and_parameters_are_left_as_they_are():
 
 
 def test_a_temperature_of_zero_is_no_sampling():
-    from pipemill.pipelines.restored.generation_config import _lend
+    from pipemill.pipelines.restored.generation_config import _copy_unset
     from transformers import GenerationConfig
 
     config = GenerationConfig(temperature=0.0)
-    _lend(config, GenerationConfig(do_sample=True, top_k=7))
+    _copy_unset(config, GenerationConfig(do_sample=True, top_k=7))
     assert (config.do_sample, config.top_k) == (False, 7)
 
 

@@ -174,7 +174,7 @@ def test_chunks_are_rows_for_a_batch(pipes):
 
 
 def test_the_span_search_is_that_over_all_spans():
-    from pipemill.pipelines.restored.answer_spans import best_spans
+    from pipemill.pipelines.restored.answer_spans import find_best_spans
 
     random = np.random.default_rng(0)
     for tokens, count, longest in [(5, 3, 2), (30, 12, 15), (30, 1, 4), (60, 200, 7), (8, 5, 50)]:
@@ -184,24 +184,24 @@ def test_the_span_search_is_that_over_all_spans():
             ((start[i] * end[j], i, j) for i in range(tokens) for j in range(tokens)
              if i <= j < i + longest), reverse=True)[:count]  # fmt: skip
         expected = [span for span in every if allowed[span[1]] and allowed[span[2]]]
-        firsts, lasts, scores = best_spans(start, end, allowed, count, longest)
+        firsts, lasts, scores = find_best_spans(start, end, allowed, count, longest)
         assert list(zip(scores, firsts, lasts, strict=True)) == expected
 
 
 def test_models_get_the_token_types_that_they_had(pipes):
     import transformers
-    from pipemill.pipelines.restored.token_type_ids import input_names
+    from pipemill.pipelines.restored.token_type_ids import list_input_names
 
     with_types = {name for name in MODELS if "token_type_ids" in pipes[name]._inputs}
     assert with_types == {"bert", "xlnet", "japanese"}
     config = transformers.DistilBertConfig(dim=8, n_heads=1, n_layers=1, hidden_dim=8)
     distilbert = transformers.DistilBertForQuestionAnswering(config)
-    names = input_names(pipes["bert"].tokenizer, distilbert)
+    names = list_input_names(pipes["bert"].tokenizer, distilbert)
     assert names == ["input_ids", "attention_mask"]
     pieces = ["<pad>", "<unk>", "[CLS]", "[SEP]", "[MASK]"]
     albert = transformers.AlbertTokenizer(vocab=[(piece, 0.0) for piece in pieces])
     assert "token_type_ids" not in albert.model_input_names
-    assert "token_type_ids" in input_names(albert, pipes["bert"].model)
+    assert "token_type_ids" in list_input_names(albert, pipes["bert"].model)
 
 
 def test_restoring_again_does_nothing(pipes, monkeypatch):

@@ -265,7 +265,7 @@ def test_decisions_have_the_columns_that_a_sample_shows(models, tmp_path):
 
 
 def test_a_request_names_no_files(models):
-    from pipemill.pipelines.tasks.question_answering import DECISION
+    from pipemill.pipelines.tasks.decision import DECISION
 
     for asset in ("/etc/passwd", "http://a/b.png", {"path": "/a"}, {"data_base64": "/etc/passwd"}):
         request = json.dumps({"state": "i", "questions": QUESTIONS, "assets": {"i": asset}})

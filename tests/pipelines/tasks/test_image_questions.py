@@ -112,7 +112,7 @@ def test_documents_of_words_alone(models):
         for question, document in zip(QUESTIONS, documents, strict=False)
     ]
     assert_rows(batch, [*expected, "expand", "expand"])
-    assert batch.failures[4].message == "the row has no image, and neither words with their boxes"
+    assert batch.failures[4].message == "the row has no image, and no words with their boxes"
     assert "words and boxes must be lists of one length" in batch.failures[5].message
 
 

@@ -136,7 +136,7 @@ def test_scores_by_another_module_are_refused_by_name(job):
 def test_an_older_output_of_another_function_is_refused(job, monkeypatch):
     config = job(*NAMED["identity"])
     with monkeypatch.context() as patched:
-        patched.setattr(prepare, "model_says", lambda *args: ModelSays())
+        patched.setattr(prepare, "read_conventions", lambda *args: ModelSays())
         pipemill.run(config)
     named = r"function_to_apply \(\"transformers' own\" then, 'none' now\)"
     with pytest.raises(ConfigError, match=named):

@@ -7,7 +7,7 @@ import random
 import numpy as np
 import pyarrow as pa
 import pytest
-from pipemill.pipelines.text import long_texts, prefixes, windows
+from pipemill.pipelines.text import long_texts, truncation, windows
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
@@ -71,7 +71,7 @@ def test_the_tokens_are_those_of_the_whole(pieces, kind):
     tokenizer = TOKENIZERS[kind]()
     for seed in range(6):
         text = text_of(500, seed)
-        found = long_texts.tokens_of(tokenizer, text, {})
+        found = long_texts.tokenize_in_pieces(tokenizer, text, {})
         whole = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
         assert found is not None
         assert found.ids.tolist() == whole["input_ids"]
@@ -80,9 +80,9 @@ def test_the_tokens_are_those_of_the_whole(pieces, kind):
 
 def test_pieces_that_do_not_fit_together_are_not_taken(pieces):
     tokenizer = tiny.tokenizer(40)
-    assert long_texts.tokens_of(tokenizer, "a" * 3000, {}) is None  # one unknown word
-    assert long_texts.tokens_of(tokenizer, " " * 3000, {}) is None
-    assert long_texts.tokens_of(tokenizer, "short", {}) is None
+    assert long_texts.tokenize_in_pieces(tokenizer, "a" * 3000, {}) is None  # one unknown word
+    assert long_texts.tokenize_in_pieces(tokenizer, " " * 3000, {}) is None
+    assert long_texts.tokenize_in_pieces(tokenizer, "short", {}) is None
 
 
 @pytest.mark.parametrize("kind", TOKENIZERS)
@@ -95,25 +95,25 @@ def test_windows_are_those_of_the_whole(pieces, monkeypatch, kind, more):
     # The second as long as some windows, and no token more.
     texts = ["short", text_of(300, 3), text_of(130, 1), "", text_of(200, 2)]
     calls = []
-    surrounded = long_texts.surrounded
+    surrounded = long_texts.add_special_tokens
     monkeypatch.setattr(
-        long_texts, "surrounded", lambda *given: calls.append(given) or surrounded(*given)
+        long_texts, "add_special_tokens", lambda *given: calls.append(given) or surrounded(*given)
     )
-    found = cutter.chunks(texts)
+    found = cutter.make_chunks(texts)
     assert len(calls) == 3, "no text was tokenized in pieces"
     monkeypatch.setattr(long_texts, "LONG", 10**9)
-    expected = cutter.chunks(texts)
+    expected = cutter.make_chunks(texts)
     assert found.to_pylist() == expected.to_pylist()
 
 
 def test_the_beginning_of_a_text_is_found_in_pieces(pieces, monkeypatch):
     tokenizer = tiny.tokenizer(40)
     text = text_of(900, 5)
-    found = prefixes.truncate_to_prefix(tokenizer, text, 40)
+    found = truncation.truncate_to_prefix(tokenizer, text, 40)
     assert found[1] > 100
     assert found[0] != text
     monkeypatch.setattr(long_texts, "LONG", 10**9)
-    assert prefixes.truncate_to_prefix(tokenizer, text, 40) == found
+    assert truncation.truncate_to_prefix(tokenizer, text, 40) == found
 
 
 @pytest.mark.parametrize("task", ["text-classification", "token-classification"])
@@ -122,7 +122,7 @@ def test_answers_are_those_of_the_whole(pieces, models, task, monkeypatch):
     found = answers(models, task, texts)
     lost = found.work.get("lost_tokens", 0)
     monkeypatch.setattr(long_texts, "LONG", 10**9)
-    monkeypatch.setattr(prefixes, "_CHARACTERS", 10**9)
+    monkeypatch.setattr(truncation, "_MAX_CHARACTERS_PER_TOKEN", 10**9)
     whole = answers(models, task, texts)
     assert found.results.equals(whole.results)
     assert lost == whole.work.get("lost_tokens", 0)
@@ -142,7 +142,7 @@ def test_a_tokenizer_never_sees_a_long_text_whole(models, monkeypatch):
         return encode(self, text, *args, **kwargs)
 
     monkeypatch.setattr(type(tokenizer), "_encode_plus", seen)
-    chunks = windows.WindowTokenizer(tokenizer=tokenizer, limit=40).chunks([text])
+    chunks = windows.WindowTokenizer(tokenizer=tokenizer, limit=40).make_chunks([text])
     assert 0 < longest <= long_texts.PIECE + 2 * long_texts.SHARED
     sizes = np.array([chunk["size"] for chunk in chunks.to_pylist()[0]])
     assert (sizes[:-1] == 40).all()

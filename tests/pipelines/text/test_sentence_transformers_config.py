@@ -23,7 +23,7 @@ from pipemill.jobs.config.load import make_job
 from pipemill.jobs.prepare import prepare_without_output
 from pipemill.pipelines.reference.row_by_row import PlainRows
 from pipemill.pipelines.tasks.feature_extraction import FeatureExtraction
-from pipemill.pipelines.text.sentence_transformers_config import files_of_recipe
+from pipemill.pipelines.text.sentence_transformers_config import read_recipe_files
 
 from pipemill.errors import ConfigError
 from tests.references import sentence_folders
@@ -359,5 +359,5 @@ def test_any_json_is_followed_or_an_error_that_says_why(data, value):
         name = data.draw(st.sampled_from([name for name in FILES if name != "modules.json"]))
         files[name][data.draw(st.sampled_from(list(FILES[name])))] = value
     with suppress(ValueError):
-        found = files_of_recipe(files.get)
+        found = read_recipe_files(files.get)
         assert FeatureExtraction.follow(DEFAULTS, found).pooling

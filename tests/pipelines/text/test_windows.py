@@ -212,7 +212,7 @@ def test_zero_shot_reads_a_long_text_once_and_not_for_every_label(models, monkey
     # The last is a single token: of it nothing can be cut.
     counts = [seen.count(len(text)) for text in texts]
     assert counts[0] == counts[2] == counts[3] / (1 + len(labels)) > 0
-    monkeypatch.setattr("pipemill.pipelines.text.prefixes._CHARACTERS", 10**6)
+    monkeypatch.setattr("pipemill.pipelines.text.truncation._MAX_CHARACTERS_PER_TOKEN", 10**6)
     whole = answers(models, "zero-shot-classification", rows, {"candidate_labels": labels})
     assert batch.results == whole.results
     assert batch.work["lost_tokens"] == whole.work["lost_tokens"] > 3000
@@ -224,10 +224,10 @@ def test_many_long_texts_are_tokenized_a_few_at_a_time(monkeypatch):
     given = [(WindowTokenizer(tokenizer=WORDS, limit=50, stride=9), [texts, seconds])]
     given += [(WindowTokenizer(tokenizer=WORDS, limit=50, truncation=True), [texts])]
     given += [(WindowTokenizer(tokenizer=tiny_with("left"), limit=50), [texts])]
-    together = [cutter.chunks(*columns) for cutter, columns in given]
+    together = [cutter.make_chunks(*columns) for cutter, columns in given]
     for characters in (1, 300, 10**4):
         monkeypatch.setattr("pipemill.pipelines.text.windows._CHARACTERS", characters)
-        assert [cutter.chunks(*columns) for cutter, columns in given] == together
+        assert [cutter.make_chunks(*columns) for cutter, columns in given] == together
 
 
 def test_rows_that_die_beside_others_do_not_disturb_the_count(models):
@@ -242,13 +242,13 @@ def test_a_slow_tokenizer_truncates_but_cuts_no_windows():
     slow = transformers.CanineTokenizer()  # a token per character
     long = tiny.sentence(90, 3)
     with pytest.raises(ValueError, match=r"CanineTokenizer is not a fast tokenizer.*truncation to"):
-        WindowTokenizer(tokenizer=slow, limit=50).chunks(["short", long])
-    assert len(WindowTokenizer(tokenizer=slow, limit=50).chunks(["short", "x" * 48])) == 2
+        WindowTokenizer(tokenizer=slow, limit=50).make_chunks(["short", long])
+    assert len(WindowTokenizer(tokenizer=slow, limit=50).make_chunks(["short", "x" * 48])) == 2
     cutter = WindowTokenizer(tokenizer=slow, limit=50, truncation=True)
-    (short,), (cut,) = cutter.chunks(["short", long]).to_pylist()
+    (short,), (cut,) = cutter.make_chunks(["short", long]).to_pylist()
     assert (short["lost"], cut["lost"]) == (0, len(long) + 2 - 50)
     assert cut["input_ids"] == slow(long, truncation=True, max_length=50)["input_ids"]
-    ((pair,),) = cutter.chunks([long], ["x" * 9]).to_pylist()
+    ((pair,),) = cutter.make_chunks([long], ["x" * 9]).to_pylist()
     assert pair["lost"] == len(long) + 9 + 3 - 50
 
 
@@ -264,7 +264,7 @@ def test_windows_cover_every_token_and_overlap_by_the_stride(words, room, share,
     stride, text = int(room * share), " ".join(words)
     tail = 0 if second is None else len(ids(second)) + 1
     cutter = WindowTokenizer(tokenizer=tiny_with(side), limit=room + 2 + tail, stride=stride)
-    chunks = cutter.chunks(*([text, "one"], *([] if second is None else [[second] * 2])))
+    chunks = cutter.make_chunks(*([text, "one"], *([] if second is None else [[second] * 2])))
     assert len(chunks) == 2
     bodies = []
     for chunk in chunks[0].as_py():
@@ -333,8 +333,8 @@ def test_wrong_values_of_one_task_are_named(task, wrong):
 
 @pytest.mark.parametrize("task", ["text-classification", "feature-extraction"])
 def test_windows_that_do_not_advance_are_refused_when_the_model_is_known(models, task):
-    with pytest.raises(ValueError, match="stride 38 is not less than a window's 38 tokens"):
+    with pytest.raises(ValueError, match=r"stride \(38\) must be less than a window's 38 tokens"):
         load(models, task, {"stride": 38, "max_length": 40})
     load(models, task, {"stride": 37, "max_length": 40})
-    with pytest.raises(ValueError, match="max_length 2 leaves no room beside the special"):
+    with pytest.raises(ValueError, match=r"max_length \(2\) must be more than the special tokens"):
         load(models, task, {"max_length": 2})

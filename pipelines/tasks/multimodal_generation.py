@@ -1,0 +1,125 @@
+"""Tasks that generate text from images, or from anything that a model reads."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pyarrow as pa
+from pipemill.actors.task import Column, Loaded, Parameter
+
+from ..adapter.chat_media import chat_beside, fill_media
+from ..pipeline_task import PipelineTask, Values
+from .generation_parameters import ONLY_BY_DICT, check_against_model, check_generate_kwargs
+from .text_generation import (
+    CHAT_PARAMETERS,
+    MESSAGES,
+    TEXT,
+    make_text_record,
+    make_text_schema,
+    prepare_chat_or_text,
+)
+
+_IMAGE = Column(name="image", kind="image", required=False)
+
+IMAGE_TO_TEXT = PipelineTask(
+    name="image-to-text",
+    adds="generated_text; with num_return_sequences above 1 generated_texts: a list",
+    inputs=(
+        Column(name="image", kind="image"),
+        Column(name="prompt", kind="text", required=False, parameter=True),
+    ),
+    parameters={"prompt": Parameter(None, "str|null"), **ONLY_BY_DICT},
+    results=make_text_schema("generated_text"),
+    record=make_text_record("generated_text"),
+    stacks=False,
+    checks=check_generate_kwargs,
+    suits=check_against_model,
+)
+
+
+def _prepare_image_and_text(values: Values, pipeline: Any) -> Any:
+    if "messages" in values or "text" not in values or "image" not in values:
+        return prepare_chat_or_text(values, pipeline)
+    if (chat := chat_beside(values, pipeline.processor)) is not None:
+        return prepare_chat_or_text({"messages": chat}, pipeline)
+    return {"images": values["image"], "text": values["text"]}
+
+
+IMAGE_TEXT_TO_TEXT = PipelineTask(
+    name="image-text-to-text",
+    adds="generated_text; with num_return_sequences above 1 generated_texts: a list",
+    inputs=(_IMAGE, TEXT, MESSAGES),
+    one_of=("text", "messages"),
+    parameters={
+        **CHAT_PARAMETERS,
+        "processor_kwargs": Parameter(None, "dict|null"),
+        **ONLY_BY_DICT,
+    },
+    results=make_text_schema("generated_text"),
+    record=make_text_record("generated_text"),
+    prepare=_prepare_image_and_text,
+    stacks=False,
+    checks=check_generate_kwargs,
+    suits=check_against_model,
+)
+
+
+def _prepare_any(values: Values, pipeline: Any) -> Any:
+    # This pipeline has another class `Chat` than the other pipelines.
+    from transformers.pipelines.any_to_any import Chat
+
+    if "messages" in values:
+        fill_media(values["messages"], values)
+        return Chat(values["messages"])
+    if (chat := chat_beside(values, pipeline.processor)) is not None:
+        return Chat(chat)
+    plural = {"text": "text", "image": "images", "video": "videos", "audio": "audio"}
+    return {plural[name]: values.get(name) for name in plural}
+
+
+def _make_any_schema(loaded: Loaded) -> pa.Schema:
+    mode = loaded.parameters.get("generation_mode") or "text"
+    if mode == "text":
+        return make_text_schema("generated_text")(loaded)
+    return pa.schema([(f"generated_{mode}", pa.binary())])
+
+
+def _to_any_record(answer: Any, values: Values) -> Values:
+    from ..media import png
+
+    mode = values.get("generation_mode") or "text"
+    if mode == "text":
+        return make_text_record("generated_text")(answer, values)
+    if mode == "audio":
+        raise ValueError(
+            "transformers returns generated audio without its sampling rate: set "
+            "parameters.generation_mode to text or image"
+        )
+    return {"generated_image": png(answer[0]["generated_image"])}
+
+
+ANY_TO_ANY = PipelineTask(
+    name="any-to-any",
+    adds="generated_text; with num_return_sequences above 1 generated_texts: a list; "
+    "with generation_mode image generated_image: PNG",
+    inputs=(
+        TEXT,
+        MESSAGES,
+        _IMAGE,
+        Column(name="audio", kind="audio", required=False),
+        Column(name="video", kind="video", required=False),
+    ),
+    one_of=("text", "messages", "image"),
+    parameters={
+        **CHAT_PARAMETERS,
+        "processor_kwargs": Parameter(None, "dict|null"),
+        "generation_mode": Parameter(None, "str|null", (None, "text", "image")),
+        **ONLY_BY_DICT,
+    },
+    results=_make_any_schema,
+    record=_to_any_record,
+    prepare=_prepare_any,
+    stacks=False,
+    checks=check_generate_kwargs,
+    suits=check_against_model,
+)
