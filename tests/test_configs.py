@@ -9,6 +9,8 @@ import pyarrow.dataset as ds
 import pytest
 import yaml
 from pipemill.jobs.cli.app import main
+from pipemill.jobs.config.load import build_job
+from pipemill.pipelines.registry import find_task
 
 from tests.support import torchvision_stand_in
 from tests.support.config_data import CONFIGS
@@ -19,6 +21,12 @@ NOT_RUN = {"newsgroups"}  # the demo's, which its own test runs
 
 def test_every_config_has_data():
     assert {path.stem for path in FOLDER.rglob("*.yaml")} == set(CONFIGS) | NOT_RUN
+
+
+@pytest.mark.parametrize("name", NOT_RUN)
+def test_the_demos_config_is_a_job(name):
+    job = build_job(FOLDER / f"{name}.yaml", [], {}, {})
+    assert set(job.parameters) <= set(find_task(job.task).parameters)
 
 
 @pytest.mark.parametrize("name", CONFIGS)

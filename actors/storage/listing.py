@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from functools import lru_cache
 from typing import Any
 
@@ -177,6 +178,8 @@ def _real_folder(path: str) -> str:
 
 def _version(entry: dict[str, Any]) -> str:
     for key in ("ETag", "etag", "md5Hash", "mtime", "LastModified", "last_modified", "created"):
-        if entry.get(key):
-            return str(entry[key]).strip('"')
+        if value := entry.get(key):
+            # fsspec's memory lists a number where `info` has a date.
+            dated = key == "created" and isinstance(value, datetime)
+            return str(value.timestamp() if dated else value).strip('"')
     return ""

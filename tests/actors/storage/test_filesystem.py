@@ -5,6 +5,7 @@ import time
 import fsspec
 import pytest
 from pipemill.actors.storage.filesystem import open_filesystem, write_atomic
+from pipemill.actors.storage.listing import list_below, stat
 
 from pipemill.errors import ConfigError
 
@@ -48,3 +49,14 @@ def test_any_fsspec_url_is_written_and_read():
 def test_an_unknown_protocol_is_named():
     with pytest.raises(ConfigError, match=r"can't open nope://x.*nope"):
         open_filesystem("nope://x", {})
+
+
+@pytest.mark.parametrize("place", ["memory://of-one-file", "{tmp_path}"])
+def test_a_file_has_one_version_however_it_is_found(tmp_path, place):
+    folder = place.format(tmp_path=tmp_path)
+    with fsspec.open(f"{folder}/rows.jsonl", "w") as file:
+        file.write("{}")
+    (listed,) = list_below(folder, {}, None).files
+    assert listed.version
+    assert stat(listed.path, {}) == listed
+    assert list_below(f"{folder}/rows.jsonl", {}, None).files == [listed]
