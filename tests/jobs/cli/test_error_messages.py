@@ -59,7 +59,7 @@ def test_an_interrupt_is_one_line_and_the_next_cell_goes_on(kernel, tmp_path):
     wanted = light.job(tmp_path, [f"text {i}" for i in range(60)])
     (tmp_path / "job.yaml").write_text(json.dumps(wanted))
     slow = "import os; os.environ['LIGHT_SLOW'] = '{}'\n"
-    run = f"from tests.jobs import light; light.install(); pipemill.run('{tmp_path}/job.yaml')"
+    run = f"from tests.support import light; light.install(); pipemill.run('{tmp_path}/job.yaml')"
     outputs(client, client.execute("import pipemill, pipemill.jobs.run"))
     message = client.execute(slow.format(0.1) + run)
     deadline = time.monotonic() + 60
@@ -81,7 +81,7 @@ def test_a_failed_run_is_its_message(kernel, tmp_path):
     _, client = kernel
     wanted = light.job(tmp_path, ["bad3", "bad4"], output={"max_errors": 1.0})
     (tmp_path / "job.yaml").write_text(json.dumps(wanted))
-    run = f"from tests.jobs import light; light.install(); pipemill.run('{tmp_path}/job.yaml')"
+    run = f"from tests.support import light; light.install(); pipemill.run('{tmp_path}/job.yaml')"
     lines, name = traceback_of(outputs(client, client.execute("import pipemill; " + run)))
     assert (name, len(lines)) == ("RunError", 1)
     assert lines[0].startswith("RunError: all 2 rows failed (2 × regroup: ValueError: bad3 is not")
