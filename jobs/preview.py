@@ -74,7 +74,7 @@ def preview(job: Job, rows: int) -> Preview:
 
 
 def _sampled(prepared: PreparedJob, stages: Stages) -> pa.Schema:
-    few = [split.to_json() for split in prepared.plan.splits[:1]]
+    few = prepared.plan.splits[:1]
     try:
         schema = schema_of_sample(stages, prepared.source, few)
     except RunError:

@@ -15,11 +15,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pipemill.actors.empty_answers import EMPTY
 from pipemill.actors.output.layout import REPORT
+from pipemill.actors.split import Split
 from pipemill.actors.storage.filesystem import write_atomic
 
 from .output.dead_letter_reasons import collect_reasons, place_of
 from .output.ledger import Ledger
-from .output.split_plan import Plan, Split
+from .output.split_plan import Plan
 from .planning.columns import kept_columns
 from .status import Status, open_output, status
 

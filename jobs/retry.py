@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections import Counter
@@ -13,9 +12,9 @@ from typing import Any
 
 from pipemill.actors.output.layout import DEAD_LETTERS
 from pipemill.actors.output.part_rewriter import DeadRowSource, PartRewriter
+from pipemill.actors.split import Split
 from pipemill.actors.storage.filesystem import absolute
 from pipemill.actors.storage.listing import stat
-from pipemill.actors.workers import LIBRARY, MODEL
 
 from pipemill.errors import ConfigError, RunError, explain_interrupt
 
@@ -30,7 +29,7 @@ from .output.error_limit import check_at_the_end
 from .output.lease import Lease
 from .output.ledger import Ledger
 from .output.run_report import Report, count_output
-from .output.split_plan import Plan, Split
+from .output.split_plan import Plan
 from .planning.find_model import permanent_load_error, resolve_model
 from .planning.fingerprint import check_fingerprint, fingerprint, fingerprint_fields
 from .planning.model_conventions import read_conventions
@@ -145,18 +144,18 @@ def _mend(
         stage = stage_of(placement, prepared.load, sink, job.actors)
         label = f"retry of {prepared.load.task}"
         with closing(lines), Progress(label, dead, stage=stage) as progress:
-            for line in lease.watch(lines):
-                if line["error"] is not None:
-                    split = json.loads(line["split"])
-                    if line.get("cause") == MODEL:
-                        raise permanent_load_error(job.model.path, line["error"])
-                    if line.get("cause") == LIBRARY:
-                        raise ConfigError(line["error"])
-                    troubles.append(f"{split['path']} (split {split['number']}): {line['error']}")
-                    if line["fatal"]:
+            for result in lease.watch(lines):
+                if result.error is not None:
+                    split = result.split
+                    if result.cause == "model":
+                        raise permanent_load_error(job.model.path, result.error)
+                    if result.cause == "library":
+                        raise ConfigError(result.error)
+                    troubles.append(f"{split.path} (split {split.number}): {result.error}")
+                    if result.fatal:
                         break
                     continue
-                rows, died = line["rows"] or 0, line["dead"] or 0
+                rows, died = result.rows or 0, result.dead or 0
                 totals.update(rows=rows, dead=died, done=rows - died, splits=1)
                 progress.add(rows, died, dead)
     if troubles or totals["splits"] < len(splits):

@@ -9,7 +9,6 @@ if __name__ == "__main__":  # before the imports: an interrupt of these is a tra
     sys.argv.insert(1, "run")
     runpy.run_module("pipemill", run_name="__main__")
 
-import json
 import os
 import time
 from collections import Counter
@@ -18,8 +17,9 @@ from contextlib import closing, nullcontext
 from dataclasses import replace
 from typing import Any
 
+from pipemill.actors.split import Split
+from pipemill.actors.split_result import SplitResult
 from pipemill.actors.storage.filesystem import absolute
-from pipemill.actors.workers import LIBRARY, MODEL
 
 from pipemill.errors import ConfigError, RunError, explain_interrupt
 
@@ -33,7 +33,7 @@ from .output.error_limit import check_at_the_end, check_on_the_way, error_limit_
 from .output.job_record import save_token_budget
 from .output.lease import Lease
 from .output.run_report import Report, compute_metrics, count_output, unnamed_rows
-from .output.split_plan import RowEstimate, Split
+from .output.split_plan import RowEstimate
 from .planning.find_model import permanent_load_error
 from .planning.infer_columns import infer_columns
 from .prepare import PreparedJob, prepare
@@ -112,7 +112,6 @@ def _work_off(
 ) -> Counter[str]:
     """Does these splits, and adds up what the workers counted. before: what earlier runs did."""
     totals: Counter[str] = Counter()
-    split_of = {split.part: split for split in todo}
     estimate = RowEstimate(todo)
     troubles: list[str] = []
     lines = run_splits(
@@ -124,20 +123,19 @@ def _work_off(
         closing(lines),
         Progress(prepared.load.task, estimate.total(), before, stage) as progress,
     ):
-        for line in lease.watch(lines):
-            split = split_of[json.loads(line["split"])["part"]]
-            if line["error"] is not None:
-                if line.get("cause") is not None:
-                    raise _ended(job, line)
-                troubles.append(f"{split.path} [{split.start}:{split.stop}]: {line['error']}")
-                if line["fatal"]:
+        for result in lease.watch(lines):
+            split = result.split
+            if result.error is not None:
+                if result.cause is not None:
+                    raise _ended(job, result)
+                troubles.append(f"{split.path} [{split.start}:{split.stop}]: {result.error}")
+                if result.fatal:
                     break
                 continue
-            if line["rows"] is None:  # written by a late worker of a run before this one
+            if result.rows is None:  # written by a late worker of a run before this one
                 counts = prepared.ledger.tally([split])
             else:
-                work = dict(line["work"])
-                counts = Counter({"rows": line["rows"], "dead": line["dead"], **work})
+                counts = Counter({"rows": result.rows, "dead": result.dead, **result.work})
             totals.update({"splits": 1, **counts})
             estimate.see(split, counts["rows"])
             progress.add(counts["rows"], counts["dead"], estimate.total())
@@ -156,13 +154,13 @@ def _unfinished(splits: int, done: int, troubles: list[str]) -> str:
     return "\n".join([left, *reasons])
 
 
-def _ended(job: Job, line: Mapping[str, Any]) -> RunError | ConfigError:
-    """What to raise where running again would not help."""
-    if line["cause"] == LIBRARY:
-        return ConfigError(line["error"])
-    if line["cause"] == MODEL:
-        return permanent_load_error(job.model.path, line["error"])
-    return RunError(f"{line['error']}. Correct that row, or set output.on_error to dead_letter")
+def _ended(job: Job, result: SplitResult) -> RunError | ConfigError:
+    """Return what to raise where running again would not help."""
+    if result.cause == "library":
+        return ConfigError(str(result.error))
+    if result.cause == "model":
+        return permanent_load_error(job.model.path, str(result.error))
+    return RunError(f"{result.error}. Correct that row, or set output.on_error to dead_letter")
 
 
 def _check_dead(job: Job, prepared: PreparedJob, totals: Counter[str], whole: int) -> None:

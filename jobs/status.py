@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from pipemill.actors.output.layout import JOB, LEASE, PLAN
+from pipemill.actors.split import Split
 from pipemill.actors.storage.filesystem import absolute
 
 from pipemill.errors import ConfigError
@@ -15,7 +16,7 @@ from pipemill.errors import ConfigError
 from .output.dead_letter_reasons import NO_REASONS, collect_reasons, format_reasons
 from .output.lease import latest
 from .output.ledger import Ledger
-from .output.split_plan import Plan, RowEstimate, Split
+from .output.split_plan import Plan, RowEstimate
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,12 +12,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pipemill.actors.output.layout import DEAD_LETTERS, STATE
 from pipemill.actors.output.part_file import PartInfo, check_part, from_ranges
+from pipemill.actors.split import Split
 
 from pipemill.errors import explain_interrupt
 
 from .measuring.verify_sample import SampleCheck, verify_sample
 from .output.ledger import Ledger
-from .output.split_plan import Plan, Split
+from .output.split_plan import Plan
 from .status import open_output
 
 _SHOWN = 100

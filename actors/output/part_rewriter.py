@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 
 from ..batch import Batch
 from ..sources import Source
+from ..split import Split
 from ..storage.filesystem import open_filesystem, write_atomic
 from .layout import DEAD_LETTERS
 from .part_file import append_columns, encode_part, from_ranges, read_footer, to_ranges
@@ -29,17 +30,17 @@ ROW = "_pipemill/row"
 class PartRewriter(PartSink):
     """The output, for answers to rows that were dead letters."""
 
-    def is_done(self, split: dict[str, Any]) -> bool:
+    def is_done(self, split: Split) -> bool:
         return not self.notes(split)["dead"]
 
-    def notes(self, split: dict[str, Any]) -> dict[str, Any]:
+    def notes(self, split: Split) -> dict[str, Any]:
         filesystem, root = open_filesystem(self.path, self.options)
-        with filesystem.open(f"{root}/{split['part']}", "rb") as file:
+        with filesystem.open(f"{root}/{split.part}", "rb") as file:
             return read_footer(file)
 
-    def write(self, split: dict[str, Any], batch: Batch) -> None:
+    def write(self, split: Split, batch: Batch) -> None:
         filesystem, root = open_filesystem(self.path, self.options)
-        name, letters = f"{root}/{split['part']}", f"{root}/{DEAD_LETTERS}/{split['part']}"
+        name, letters = f"{root}/{split.part}", f"{root}/{DEAD_LETTERS}/{split.part}"
         with filesystem.open(name, "rb") as file:
             notes = read_footer(file)
             file.seek(0)
@@ -64,7 +65,7 @@ class PartRewriter(PartSink):
             tried = {int(row): attempts.get(int(row), 1) + 1 for row in numbers}
             of_place = {place: int(numbers[place]) for place in batch.failures}
             batch.rows = batch.rows.drop_columns(ROW)
-            data = self.dead_letters(split["number"], batch, of_place, tried)
+            data = self.dead_letters(split.number, batch, of_place, tried)
             write_atomic(filesystem, letters, data)
         elif filesystem.exists(letters):
             filesystem.rm_file(letters)
@@ -111,7 +112,7 @@ class DeadRowSource:
     source: Source
     sink: PartRewriter
 
-    def read(self, split: dict[str, Any]) -> Batch:
+    def read(self, split: Split) -> Batch:
         notes = self.sink.notes(split)
         numbers = from_ranges(notes["dead_rows"])
         whole = self.source.read(split)

@@ -13,6 +13,7 @@ from ..batch import Batch, RowError, left_out
 from ..empty_answers import EMPTY
 from ..faults.attempt_files import AttemptFiles
 from ..sources.schemas.hf_features import Features, describe
+from ..split import Split
 from ..storage.backoff import retry_with_backoff
 from ..storage.filesystem import open_filesystem, write_atomic
 from ..storage.media_files import holds_files
@@ -42,22 +43,22 @@ class PartSink:
     def attempts(self) -> AttemptFiles:
         return AttemptFiles(self.path, self.options, self.run)
 
-    def is_done(self, split: dict[str, Any]) -> bool:
+    def is_done(self, split: Split) -> bool:
         filesystem, root = open_filesystem(self.path, self.options)
-        part = f"{root}/{split['part']}"
+        part = f"{root}/{split.part}"
         return retry_with_backoff(lambda: filesystem.exists(part), part)
 
-    def write(self, split: dict[str, Any], batch: Batch) -> None:
+    def write(self, split: Split, batch: Batch) -> None:
         if batch.failures and self.on_error == "raise":
             row, first = min(batch.failures.items())
             raise RowError(
-                f"row {row} of {split['path']} failed (output.on_error is raise): "
+                f"row {row} of {split.path} failed (output.on_error is raise): "
                 f"{first.stage}: {first.error}: {first.message}"
             )
         filesystem, root = open_filesystem(self.path, self.options)
-        letters = f"{root}/{DEAD_LETTERS}/{split['part']}"
+        letters = f"{root}/{DEAD_LETTERS}/{split.part}"
         if batch.failures:
-            write_atomic(filesystem, letters, self.dead_letters(split["number"], batch))
+            write_atomic(filesystem, letters, self.dead_letters(split.number, batch))
         elif retry_with_backoff(lambda: filesystem.exists(letters), letters):
             filesystem.rm_file(letters)  # of an attempt that died before it wrote the part
         assert batch.results is not None
@@ -70,7 +71,7 @@ class PartSink:
             part = part.take(pa.array(batch.ok_rows()))
         notes = {
             **self.footer,
-            "split": split["number"],
+            "split": split.number,
             "rows": batch.rows.num_rows,
             "dead": len(batch.failures),
             "dead_rows": to_ranges(sorted(batch.failures)),
@@ -81,7 +82,7 @@ class PartSink:
             "padded_tokens": int(batch.work.get("padded_tokens", 0)),
             **{name: int(batch.work[name]) for name in EMPTY if name in batch.work},
         }
-        write_atomic(filesystem, f"{root}/{split['part']}", encode_part(part, notes))
+        write_atomic(filesystem, f"{root}/{split.part}", encode_part(part, notes))
 
     def dead_letters(
         self,

@@ -11,6 +11,7 @@ import pyarrow as pa
 from pipemill.errors import ConfigError
 
 from ..batch import Batch
+from ..split import Split
 from ..storage.backoff import retry_on_driver, retry_with_backoff
 from ..storage.listing import InputFile
 from ..storage.partitions import is_partition_field, partition_fields, partition_values
@@ -37,7 +38,7 @@ class Source(Protocol):
     ) -> list[SplitRange]:
         """The pieces of the files, in order, none longer than a split should be."""
 
-    def read(self, split: dict[str, Any]) -> Batch:
+    def read(self, split: Split) -> Batch:
         """The rows of a split, with the schema of the plan. Raises StoreError."""
 
 
@@ -77,14 +78,14 @@ class _Reader:
     ) -> list[SplitRange]:
         return retry_on_driver(lambda: self.source.cut(files, rows_per_part, limit), "the input")
 
-    def read(self, split: dict[str, Any]) -> Batch:
+    def read(self, split: Split) -> Batch:
         assert self.schema is not None
-        if not split["path"]:  # an input without rows
+        if not split.path:  # an input without rows
             return Batch(self.schema.empty_table())
-        batch = retry_with_backoff(lambda: self.source.read(split), split["path"])
+        batch = retry_with_backoff(lambda: self.source.read(split), split.path)
         for field in filter(is_partition_field, self.schema):
-            files = split.get("bundle") or [split]
-            values = partition_values(field, [file["path"] for file in files])
+            files = split.files()
+            values = partition_values(field, [file.path for file in files])
             if len(files) == 1:
                 values = pa.repeat(values[0], batch.rows.num_rows)
             batch.rows = batch.rows.append_column(field.name, values)

@@ -12,6 +12,7 @@ from fsspec.implementations.local import LocalFileSystem
 from pipemill.errors import ConfigError
 
 from ..batch import Batch
+from ..split import Split
 from ..storage.backoff import retry_on_driver
 from ..storage.filesystem import open_filesystem
 from ..storage.listing import InputFile
@@ -42,10 +43,10 @@ class ArrowSource:
         size = sum(bytes for _, bytes in found.values())
         return list(row_ranges(files, counts, size, rows_per_part, limit))
 
-    def read(self, split: dict[str, Any]) -> Batch:
+    def read(self, split: Split) -> Batch:
         schema = self.schema
         assert schema is not None
-        if split["stop"] < 0:
+        if split.stop < 0:
             return self._unreadable(split, schema)
         rows, failed = self._rows(split, schema)
         batch = Batch(rows.combine_chunks())
@@ -53,14 +54,12 @@ class ArrowSource:
             batch.add_failure("read", row, reason)
         return batch
 
-    def _rows(
-        self, split: dict[str, Any], schema: pa.Schema
-    ) -> tuple[pa.Table, dict[int, BaseException]]:
+    def _rows(self, split: Split, schema: pa.Schema) -> tuple[pa.Table, dict[int, BaseException]]:
         """The rows of a split; those that can't be read are null, with the reason."""
-        start, stop = split["start"], split["stop"]
+        start, stop = split.start, split.stop
         tables, failed = [schema.empty_table()], dict[int, BaseException]()
         first = 0
-        with self._open(split["path"]) as stream:
+        with self._open(split.path) as stream:
             for batch in _batches(stream):
                 here = batch.slice(max(start - first, 0), max(stop - max(start, first), 0))
                 if here.num_rows and first + batch.num_rows > start:
@@ -73,16 +72,16 @@ class ArrowSource:
                     break
             rows = pa.concat_tables(tables)
             if rows.num_rows != stop - start:
-                raise ValueError(f"{split['path']}: rows {start} to {stop} are not all there")
+                raise ValueError(f"{split.path}: rows {start} to {stop} are not all there")
             return rows, failed
 
-    def _unreadable(self, split: dict[str, Any], schema: pa.Schema) -> Batch:
+    def _unreadable(self, split: Split, schema: pa.Schema) -> Batch:
         """One dead row for a whole file: how many it had nobody knows."""
-        file = InputFile(split["path"], split["size"], split["version"])
+        file = split.file
         reason = self._told(file, _row_group_size)
         if not isinstance(reason, ConfigError):
             raise ValueError(
-                f"{split['path']} could not be read when it was planned, and can be now: "
+                f"{split.path} could not be read when it was planned, and can be now: "
                 "name another output"
             )
         batch = Batch(null_rows(schema, 1))

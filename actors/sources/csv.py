@@ -18,6 +18,7 @@ import pyarrow as pa
 from pipemill.errors import ConfigError
 
 from ..batch import Batch
+from ..split import Split
 from ..storage.file_formats import COMPRESSIONS, member_of
 from ..storage.listing import InputFile
 from .bad_file import BAD_FILE, BadFile, NothingToRead, bad_file_batch
@@ -82,17 +83,17 @@ class CsvSource:
     ) -> list[SplitRange]:
         return cut_by_reading(files, rows_per_part, limit, self._places)
 
-    def read(self, split: dict[str, Any]) -> Batch:
+    def read(self, split: Split) -> Batch:
         assert self.schema is not None
         try:
             return self._read(split, self.schema)
         except BAD_FILE as error:
-            if split["start"] > 0 or split["stop"] >= 0:
+            if split.start > 0 or split.stop >= 0:
                 raise
-            return bad_file_batch(self.schema, split["path"], "CSV", error)
+            return bad_file_batch(self.schema, split.path, "CSV", error)
 
-    def _read(self, split: dict[str, Any], schema: pa.Schema) -> Batch:
-        path, start, stop = split["path"], split["start"], split["stop"]
+    def _read(self, split: Split, schema: pa.Schema) -> Batch:
+        path, start, stop = split.path, split.start, split.stop
         with self._open(path, start) as (stream, header):
             if header is None:
                 return Batch(schema.empty_table())

@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow as pa
 
 from ..batch import Batch
+from ..split import Split
 from ..storage.backoff import is_transient
 from ..storage.file_formats import member_of
 from ..storage.filesystem import open_filesystem
@@ -47,10 +48,10 @@ class FilesSource:
         most = min(max(size, _FEWEST_BYTES), MOST_BYTES)
         return [_split_range(bundle) for bundle in _bundle_files(files, count, most)]
 
-    def read(self, split: dict[str, Any]) -> Batch:
+    def read(self, split: Split) -> Batch:
         assert self.schema is not None
-        files = split["bundle"]
-        rows: dict[str, list[Any]] = {"path": [file["path"] for file in files]}
+        files = split.bundle
+        rows: dict[str, list[Any]] = {"path": [file.path for file in files]}
         failed: dict[int, Exception] = {}
         if "bytes" in self.schema.names:
             with ThreadPoolExecutor(_THREADS) as threads:
@@ -62,15 +63,13 @@ class FilesSource:
             batch.add_failure("read", row, error)
         return batch
 
-    def _bytes(self, file: dict[str, Any]) -> bytes | Exception:
+    def _bytes(self, file: InputFile) -> bytes | Exception:
         try:
-            filesystem, path = open_filesystem(file["path"], self.options)
+            filesystem, path = open_filesystem(file.path, self.options)
             data = filesystem.cat_file(path)
             # A server need not tell the size of what it lists.
-            if file["size"] and len(data) != file["size"]:
-                raise OSError(
-                    f"{file['path']} has {len(data)} bytes; it had {file['size']} when planned"
-                )
+            if file.size and len(data) != file.size:
+                raise OSError(f"{file.path} has {len(data)} bytes; it had {file.size} when planned")
         except Exception as error:  # every filesystem has exceptions of its own
             if is_transient(error):  # the store's trouble, not the row's
                 raise

@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from ..batch import Batch
+from ..split import Split
 from ..storage.listing import InputFile
 from .bad_file import BAD_FILE, BadFile, NothingToRead, bad_file_batch
 from .parsing.json_values import Parser, fit_value, json_text
@@ -74,9 +75,9 @@ class JsonlSource:
     ) -> list[SplitRange]:
         return self.files.cut(files, rows_per_part, limit)
 
-    def read(self, split: dict[str, Any]) -> Batch:
+    def read(self, split: Split) -> Batch:
         assert self.schema is not None
-        whole = split["start"] == 0 and split["stop"] < 0
+        whole = split.start == 0 and split.stop < 0
         rows = _Rows([], [], {}, Counter())
         parser = Parser(spells=any(field.metadata in (JSON_TEXT, _REST) for field in self.schema))
         try:
@@ -85,10 +86,10 @@ class JsonlSource:
         except BAD_FILE as error:
             if not whole:
                 raise
-            return bad_file_batch(self.schema, split["path"], "JSON", error)
+            return bad_file_batch(self.schema, split.path, "JSON", error)
         if whole and len(rows.rows) > 1 and len(rows.failed) == len(rows.rows):
             reason = ValueError(f"no line of it is a JSON object; {rows.failed[0]}")
-            return bad_file_batch(self.schema, split["path"], "JSON", reason)
+            return bad_file_batch(self.schema, split.path, "JSON", reason)
         return self._batch(rows, parser)
 
     def _batch(self, rows: _Rows, parser: Parser) -> Batch:

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from pipemill.errors import ConfigError
 
 from ..batch import Batch
+from ..split import Split
 from ..storage.backoff import is_transient, retry_on_driver
 from ..storage.filesystem import open_filesystem
 from ..storage.listing import InputFile
@@ -53,10 +54,10 @@ class ParquetSource:
         size = sum(_uncompressed(footer) for footer in footers if footer is not None)
         return list(row_ranges(files, counts, size, rows_per_part, limit))
 
-    def read(self, split: dict[str, Any]) -> Batch:
+    def read(self, split: Split) -> Batch:
         assert self.schema is not None
-        filesystem, path = open_filesystem(split["path"], self.options)
-        start, stop = split["start"], split["stop"]
+        filesystem, path = open_filesystem(split.path, self.options)
+        start, stop = split.start, split.stop
         if stop < 0:
             return self._unreadable(split)
         with filesystem.open(path, "rb") as file:
@@ -69,19 +70,19 @@ class ParquetSource:
                     raise
                 rows, failed = _readable(parquet, groups, self.schema)
         if rows.num_rows != stop - start:
-            raise ValueError(f"{split['path']}: rows {start} to {stop} are not all there")
+            raise ValueError(f"{split.path}: rows {start} to {stop} are not all there")
         batch = Batch(rows.combine_chunks())
         for row, reason in failed.items():
             batch.add_failure("read", row, reason)
         return batch
 
-    def _unreadable(self, split: dict[str, Any]) -> Batch:
+    def _unreadable(self, split: Split) -> Batch:
         """One dead row for a whole file: how many it had nobody knows."""
         assert self.schema is not None
-        reason = self._footer(InputFile(split["path"], split["size"], split["version"]))
+        reason = self._footer(split.file)
         if not isinstance(reason, ConfigError):
             raise ValueError(
-                f"{split['path']} could not be read when it was planned, and can be now: "
+                f"{split.path} could not be read when it was planned, and can be now: "
                 "name another output"
             )
         batch = Batch(null_rows(self.schema, 1))

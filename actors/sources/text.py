@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from ..batch import Batch
+from ..split import Split
 from ..storage.listing import InputFile
 from .bad_file import BAD_FILE, BadFile, NothingToRead, bad_file_batch
 from .parsing.csv_values import from_text
@@ -47,24 +48,24 @@ class TextSource:
     ) -> list[SplitRange]:
         return self.files.cut(files, rows_per_part, limit)
 
-    def read(self, split: dict[str, Any]) -> Batch:
+    def read(self, split: Split) -> Batch:
         assert self.schema is not None
-        whole = split["start"] == 0 and split["stop"] < 0
+        whole = split.start == 0 and split.stop < 0
         values: list[bytes] = []
         wheres: list[str] = []
         try:
             for number, line in enumerate(self.files.between(split)):
-                values.append(_read_content(line.data, number == 0 and split["start"] == 0))
+                values.append(_read_content(line.data, number == 0 and split.start == 0))
                 wheres.append(line.where)
         except BAD_FILE as error:
             if not whole:
                 raise
-            return bad_file_batch(self.schema, split["path"], "text", error)
+            return bad_file_batch(self.schema, split.path, "text", error)
         column = pa.field("text", self.schema.field("text").type if self.schema.names else "string")
         array, wrong = _texts(values, wheres, column)
         if whole and len(values) > 1 and len(wrong) == len(values):
             reason = ValueError(f"no line of it is text; {wrong[0]}")
-            return bad_file_batch(self.schema, split["path"], "text", reason)
+            return bad_file_batch(self.schema, split.path, "text", reason)
         batch = Batch(pa.table([array], names=["text"]).select(self.schema.names))
         for row, failure in wrong.items():
             batch.add_failure("read", row, failure)

@@ -12,6 +12,7 @@ import pyarrow as pa
 from pipemill.errors import ConfigError
 
 from ..batch import Batch
+from ..split import Split
 from ..storage.listing import InputFile
 from ..storage.media_files import KINDS, member_column, members_of, takes_first
 from .bad_file import BAD_FILE
@@ -83,18 +84,18 @@ class WebDatasetSource:
             empty=True,
         )
 
-    def read(self, split: dict[str, Any]) -> Batch:
+    def read(self, split: Split) -> Batch:
         schema = self.schema
         assert schema is not None
         wanted = {name for field in schema for name in members_of(field) or [field.name]}
         columns: dict[str, list[Any]] = {name: [] for name in schema.names}
         failed: dict[int, Exception] = {}
-        with LineFiles(self.options, blank=False).open(split["path"]) as stream:
-            found = samples(stream, split["start"], split["stop"], wanted.__contains__)
+        with LineFiles(self.options, blank=False).open(split.path) as stream:
+            found = samples(stream, split.start, split.stop, wanted.__contains__)
             for number, sample in enumerate(found):
                 row, error = _row(sample, schema)
                 if sample.torn:
-                    error = _scatter_rows(sample, split["path"])
+                    error = _scatter_rows(sample, split.path)
                 for name, values in columns.items():
                     values.append(row.get(name))
                 if error:

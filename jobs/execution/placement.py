@@ -1,15 +1,16 @@
-"""The three functions on their way: in one actor, over three Ray operators, or in this process."""
+"""Where splits are processed: in one actor, over three Ray operators, or in this process."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager, suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pyarrow as pa
 from pipemill.actors.credentials import Credentials, WithCredentials
 from pipemill.actors.output.part_writer import PartSink
+from pipemill.actors.split import Split, SplitReader
+from pipemill.actors.split_result import SplitResult, results_from_table
 from pipemill.actors.workers import (
     ExpandWorker,
     ForwardWorker,
@@ -17,17 +18,18 @@ from pipemill.actors.workers import (
     Load,
     RegroupWorker,
     Sink,
-    Source,
 )
 from pipemill.pipelines.loading.task_loader import LoadTask
 
 from pipemill.errors import ConfigError, RunError
 
 from ..config.job import ActorsSection
-from ..output.split_plan import Split
 from .ray_cluster import TASK_CPUS, in_use, pool_size, ray_session
 from .single_process import is_small, work_without_ray
 from .startup import StartupStage
+
+if TYPE_CHECKING:
+    from ray.data import Dataset
 
 # Ray schedules every block; more of them than this cost more than they spread the work.
 _MOST_BLOCKS = 1000
@@ -37,7 +39,7 @@ _CALLS = 2
 # One worker process, without Ray; what `resolve_placement` takes for small inputs.
 SINGLE = "single"
 
-Lines = Generator[dict[str, Any], None, None]
+Results = Generator[SplitResult, None, None]
 
 
 def choose_placement(placement: str, paths: list[str], task: Any) -> str:
@@ -71,11 +73,11 @@ def run_splits(
     placement: str,
     splits: list[Split],
     load: LoadTask,
-    source: Source,
+    source: SplitReader,
     sink: Sink,
     actors: ActorsSection,
-) -> Lines:
-    """Processes the splits, and yields a line about each as it is done, in any order."""
+) -> Results:
+    """Process splits, and yield the result of each as it comes, in any order."""
     with _attempts_of(sink):
         yield from _run(placement, splits, load, source, sink, actors)
 
@@ -112,32 +114,26 @@ def _run(
     placement: str,
     splits: list[Split],
     load: LoadTask,
-    source: Source,
+    source: SplitReader,
     sink: Sink,
     actors: ActorsSection,
-) -> Lines:
-    table = _table(splits)
+) -> Results:
     if placement == "local":
         worker = FusedWorker(load, source, sink)
-        for i in range(len(table)):
-            yield from worker(table.slice(i, 1)).to_pylist()
+        yield from map(worker.process, splits)
         return
     if placement == SINGLE:
         splits = yield from work_without_ray(splits, load, source, sink, actors)
         if not splits:
             return
-        placement, table = "fused", _table(splits)
+        placement = "fused"
     with ray_session(actors.cluster):
         size = pool_size(actors, placement, len(splits))
         build = _fused if placement == "fused" else _staged
-        yield from _lines(build(_dataset(table), load, source, sink, actors, size))
+        yield from _results(build(_dataset(splits), load, source, sink, actors, size))
 
 
-def _table(splits: list[Split]) -> pa.Table:
-    return pa.table({"split": [split.to_json() for split in splits]})
-
-
-def _dataset(table: pa.Table) -> Any:
+def _dataset(splits: list[Split]) -> Dataset:
     """One row per split, in order, in not too many blocks."""
     import ray
     from ray.data import DataContext
@@ -149,17 +145,18 @@ def _dataset(table: pa.Table) -> Any:
     context.execution_no_progress_timeout_s = 10**9
     # `from_arrow` would run a task for each block: the workers that Ray starts first would each
     # import its library for it, and are then no longer fit to become actors.
-    return ray.data.from_items(table.to_pylist(), override_num_blocks=min(len(table), _MOST_BLOCKS))
+    rows = [{"split": split.to_json()} for split in splits]
+    return ray.data.from_items(rows, override_num_blocks=min(len(rows), _MOST_BLOCKS))
 
 
 def _fused(
-    dataset: Any,
+    dataset: Dataset,
     load: LoadTask,
-    source: Source,
+    source: SplitReader,
     sink: Sink,
     actors: ActorsSection,
     size: tuple[int, int],
-) -> Any:
+) -> Dataset:
     return _map(
         dataset,
         FusedWorker,
@@ -169,13 +166,13 @@ def _fused(
 
 
 def _staged(
-    dataset: Any,
+    dataset: Dataset,
     load: LoadTask,
-    source: Source,
+    source: SplitReader,
     sink: Sink,
     actors: ActorsSection,
     size: tuple[int, int],
-) -> Any:
+) -> Dataset:
     light = with_credentials(dataclasses.replace(load, weights=False), actors)
     expanded = _map(dataset, ExpandWorker(light, source, sink), num_cpus=TASK_CPUS)
     forwarded = _map(
@@ -194,7 +191,7 @@ def with_credentials(load: Load, actors: ActorsSection) -> Load:
     return WithCredentials(load, Credentials.of_environment())
 
 
-def _map(dataset: Any, worker: Callable[..., Any], **options: Any) -> Any:
+def _map(dataset: Dataset, worker: Callable[..., Any], **options: Any) -> Dataset:
     # A batch is one split: a call's work, and what is lost when it dies.
     return dataset.map_batches(worker, batch_size=1, batch_format="pyarrow", **options)
 
@@ -218,7 +215,7 @@ def _pool(actors: ActorsSection, size: tuple[int, int], calls: int) -> dict[str,
     }
 
 
-def _lines(dataset: Any) -> Lines:
+def _results(dataset: Dataset) -> Results:
     import ray
     from ray.exceptions import RayError
 
@@ -227,7 +224,7 @@ def _lines(dataset: Any) -> Lines:
     try:
         for bundle in bundles:
             for entry in bundle.blocks:
-                yield from ray.get(entry.ref).drop_columns(["payload"]).to_pylist()
+                yield from results_from_table(ray.get(entry.ref).drop_columns(["payload"]))
     except RayError as error:
         reason = str(error).strip().splitlines() or [""]
         raise RunError(

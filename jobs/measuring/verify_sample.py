@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow.parquet as pq
 from pipemill.actors.batch import Batch
 from pipemill.actors.output.part_file import from_ranges
+from pipemill.actors.split import Split
 from pipemill.pipelines.reference.row_by_row import PlainRows
 
 from pipemill.errors import ConfigError, explain_missing_library
@@ -20,7 +21,7 @@ from pipemill.errors import ConfigError, explain_missing_library
 from ..config.load import make_job
 from ..execution.devices import choose_device
 from ..output.ledger import Ledger
-from ..output.split_plan import Plan, Split
+from ..output.split_plan import Plan
 from ..planning.find_model import load_failure, resolve_model
 from ..planning.requirements import check_requirements
 from ..planning.resolve_task import validate_parameters
@@ -202,7 +203,7 @@ def _compare(
 
 def _read(prepared: PreparedJob, split: Split) -> Batch:
     try:
-        return prepared.source.read(json.loads(split.to_json()))
+        return prepared.source.read(split)
     except Exception as error:  # of the filesystem, or of the format
         raise ConfigError(
             f"a sample needs the input, and {split.path} can't be read: "

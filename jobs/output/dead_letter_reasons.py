@@ -13,9 +13,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pipemill.actors.output.layout import DEAD_LETTERS
 from pipemill.actors.output.part_file import from_ranges
+from pipemill.actors.split import Split
 
 from .ledger import Ledger
-from .split_plan import Plan, Split
+from .split_plan import Plan
 
 _FILES = 500  # of very many files of dead letters so many are read, from the first to the last
 _MESSAGES = 100_000  # different ones that are looked at: a second or two

@@ -11,12 +11,13 @@ from typing import Any, TypeVar
 from pipemill.actors.batch import LEFT_OUT
 from pipemill.actors.output.layout import DEAD_LETTERS, JOB, PLAN
 from pipemill.actors.output.part_file import read_footer
+from pipemill.actors.split import Split
 from pipemill.actors.storage.backoff import retry_on_driver
 from pipemill.actors.storage.filesystem import open_filesystem, write_atomic
 
 from pipemill.errors import ConfigError, RunError
 
-from .split_plan import Plan, Split
+from .split_plan import Plan
 
 _THREADS = 16
 

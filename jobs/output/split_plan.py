@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import re
@@ -15,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pipemill.actors.sources.split_size import SplitRange
+from pipemill.actors.split import Split
 from pipemill.actors.storage.listing import InputFile
 
 from pipemill.errors import ConfigError
@@ -30,42 +30,6 @@ _COLUMNS = pa.schema(
         ("bundle", pa.list_(pa.struct(list(_FILE.items())))),
     ]
 )
-
-
-@dataclass(frozen=True)
-class Split:
-    """A frozen piece of the input: rows or bytes `start` to `stop` of a file, or a bundle of files.
-
-    rows: how many it holds; None where only reading tells.
-    bundle: the files of a bundle, a row each; then `path` is the first one's, `size` that of all
-        together, and `version` a digest of all.
-    """
-
-    number: int
-    path: str
-    size: int
-    version: str
-    start: int
-    stop: int
-    rows: int | None
-    bundle: tuple[InputFile, ...] = ()
-
-    @property
-    def part(self) -> str:
-        """The name of its one output file. The numbers sort like the input."""
-        identity = f"{self.path}|{self.size}|{self.version}|{self.start}|{self.stop}"
-        return (
-            f"part-{self.number:08d}-{hashlib.sha256(identity.encode()).hexdigest()[:12]}.parquet"
-        )
-
-    def to_json(self) -> str:
-        """What a worker is told of it."""
-        told = {name: getattr(self, name) for name in _COLUMNS.names}
-        told["bundle"] = [{"path": file.path, "size": file.size} for file in self.bundle]
-        return json.dumps({**told, "part": self.part})
-
-    def files(self) -> tuple[InputFile, ...]:
-        return self.bundle or (InputFile(self.path, self.size, self.version),)
 
 
 # The one split of an input without rows: its part tells readers the columns.
@@ -165,7 +129,7 @@ class Plan:
         splits = [
             Split(**row, bundle=tuple(bundled[start:stop]))
             for row, start, stop in zip(
-                table.drop_columns("bundle").to_pylist(), cuts, cuts[1:], strict=False
+                table.select(_COLUMNS.names[:-1]).to_pylist(), cuts, cuts[1:], strict=False
             )
         ]
         settled = json.loads(notes.get(b"settled", b"null"))

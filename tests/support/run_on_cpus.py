@@ -47,7 +47,7 @@ def run(folder: str, name: str, actors: dict) -> int:
     lines = run_splits(
         placement, plan.splits, LoadLengths(), open_source("parquet", {}, schema), sink, section
     )
-    return sum(line["rows"] for line in lines)
+    return sum(line.rows for line in lines)
 
 
 def file(folder: str):

@@ -66,7 +66,7 @@ def main(folder: str) -> None:
     died = False
     errors, nodes = [], set()
     for number, line in enumerate(lines(folder)):
-        errors += [line["error"]] if line["error"] else []
+        errors += [line.error] if line.error else []
         nodes |= {node["NodeID"] for node in ray.nodes() if node["Alive"]}
         if number == 12 and not died:
             died = True

@@ -13,6 +13,7 @@ from pipemill.errors import ConfigError
 
 from ...batch import Batch
 from ...faults.bisect import bisect_failures
+from ...split import Split
 from ...storage.listing import InputFile
 from ..parsing.misfits import Misfit
 from ..reading import Reading
@@ -27,7 +28,7 @@ class _Source(Protocol):
         self, files: list[InputFile], rows_per_part: int | None, limit: int | None
     ) -> list[SplitRange]: ...
 
-    def read(self, split: dict[str, Any]) -> Batch: ...
+    def read(self, split: Split) -> Batch: ...
 
 
 @dataclass(frozen=True)
@@ -57,11 +58,11 @@ class DeclaredSource:
     ) -> list[SplitRange]:
         return self._open(None).cut(files, rows_per_part, limit)
 
-    def read(self, split: dict[str, Any]) -> Batch:
+    def read(self, split: Split) -> Batch:
         assert self.schema is not None
-        if split["stop"] < 0:  # a bad file
+        if split.stop < 0:  # a bad file
             return self._open(self.schema).read(split)
-        file = InputFile(split["path"], split["size"], split["version"])
+        file = split.file
         own = self._open(None).inspect([file])
         fields = [
             own.field(field.name) if field.name in self.reading.types else field
@@ -77,7 +78,7 @@ class DeclaredSource:
     def _open(self, schema: pa.Schema | None) -> _Source:
         return self.kind(self.options, schema)
 
-    def _cast(self, batch: Batch, field: pa.Field, split: dict[str, Any]) -> pa.Array:
+    def _cast(self, batch: Batch, field: pa.Field, split: Split) -> pa.Array:
         values = batch.rows[field.name].combine_chunks()
         kind = pa.schema([field])
         found, wrong = bisect_failures(
@@ -85,7 +86,7 @@ class DeclaredSource:
             lambda some: pa.table([values.take(pa.array(some)).cast(field.type)], schema=kind),
         )
         for row, _ in wrong:
-            where = f"row {split['start'] + row + 1} of {split['path']}"
+            where = f"row {split.start + row + 1} of {split.path}"
             batch.add_failure(
                 "read", row, Misfit(field.name, values[row].as_py(), field.type, where)
             )

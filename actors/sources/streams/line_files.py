@@ -16,6 +16,7 @@ from fsspec.implementations.local import LocalFileOpener, LocalFileSystem
 
 from pipemill.errors import ConfigError
 
+from ...split import Split
 from ...storage.file_formats import compression_of
 from ...storage.filesystem import open_filesystem
 from ...storage.listing import InputFile
@@ -155,16 +156,16 @@ class LineFiles:
         self._check_rows(file.path, (line for _, line in first))
         return ((place, place + len(line)) for place, line in chain(first, rows))
 
-    def between(self, split: dict[str, Any]) -> Iterator[Line]:
+    def between(self, split: Split) -> Iterator[Line]:
         """Rows that start within the split; a stop of -1 is the end.
 
         The line that a range begins in the middle of belongs to the range before it.
         """
-        path, start, stop = split["path"], split["start"], split["stop"]
+        path, start, stop = split.path, split.start, split.stop
         with self.open_text(path, start) as stream:
             place, number = 0, 0
-            if stop < 0 and stream.seekable() and split.get("size"):
-                stop = split["size"]  # what was added since it was planned is not of the input
+            if stop < 0 and stream.seekable() and split.size:
+                stop = split.size  # what was added since it was planned is not of the input
             if start > 0:
                 number = skip(stream, start - 1)
                 line = stream.readline()

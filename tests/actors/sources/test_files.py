@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import pickle
 from pathlib import Path
 
@@ -84,7 +83,7 @@ def test_bytes_are_read_only_where_they_are_wanted(photos):
     made = plan(photos, rows_per_part=30)
     (photos / "a/003.jpg").unlink()
     source = open_source("files", {}, pa.schema([made.schema.field("path")]))
-    batch = source.read(json.loads(made.splits[0].to_json()))
+    batch = source.read(made.splits[0])
     assert (batch.rows.num_rows, batch.rows.schema.names, batch.failures) == (30, ["path"], {})
 
 
@@ -161,14 +160,15 @@ def test_a_job_keeps_the_path_and_not_the_file(models, photos, tmp_path):
     prepared = prepare(job("kept", keep=["bytes", "path"]))
     pickle.dumps(prepared.source)  # it travels to workers
     (photos / "a/004.PNG").unlink()  # after the plan was made
-    batch = prepared.source.read(json.loads(prepared.plan.splits[0].to_json()))
+    split = prepared.plan.splits[0]
+    batch = prepared.source.read(split)
     batch.results = pa.table({"label": ["x"] * 8})
-    prepared.sink.write({"number": 0, "part": "part-0.parquet", "path": "p"}, batch)
-    part = pq.read_table(tmp_path / "kept/part-0.parquet")
+    prepared.sink.write(split, batch)
+    part = pq.read_table(tmp_path / "kept" / split.part)
     assert [len(data) for data in part["bytes"].to_pylist()] == [0, 1, 2, 3, 5, 6, 7]
     prepared.sink.keep.remove("bytes")
-    prepared.sink.write({"number": 0, "part": "part-0.parquet", "path": "p"}, batch)
-    letters = pq.read_table(tmp_path / "kept/_pipemill/dead-letter/part-0.parquet")
+    prepared.sink.write(split, batch)
+    letters = pq.read_table(tmp_path / "kept/_pipemill/dead-letter" / split.part)
     assert letters.schema.names[:3] == ["path", "split", "row"]
     assert letters["path"].to_pylist() == [str(photos / "a/004.PNG")]
 

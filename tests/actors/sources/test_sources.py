@@ -21,7 +21,7 @@ from pipemill.jobs.output.split_plan import Plan
 from pipemill.jobs.planning.find_inputs import list_files
 
 from pipemill.errors import ConfigError
-from tests.support.splits import FOLDER, plan, read, rows
+from tests.support.splits import FOLDER, plan, read, rows, split_of
 
 LINES = st.lists(st.text(max_size=30), max_size=30)
 
@@ -51,8 +51,7 @@ def test_byte_ranges_anywhere_in_a_line_hold_every_row_once(tmp_path, texts, siz
     source = open_source("jsonl", {}, made.schema)
     length = file.stat().st_size
     pieces = [
-        source.read({"path": str(file), "start": a, "stop": min(a + cut, length)})
-        for a in range(0, length, cut)
+        source.read(split_of(str(file), a, min(a + cut, length))) for a in range(0, length, cut)
     ]
     assert rows(pieces) == wanted
     # Exactly so many rows in each split, when that is asked for.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import io
-import json
 import random
 import tarfile
 
@@ -25,7 +24,7 @@ from pipemill.jobs.report import _column_of_labels
 
 import pipemill
 from pipemill.errors import ConfigError
-from tests.support.splits import FOLDER, plan, read, rows
+from tests.support.splits import FOLDER, plan, read, rows, split_of
 
 FORMATS = [tarfile.PAX_FORMAT, tarfile.GNU_FORMAT, tarfile.USTAR_FORMAT]
 
@@ -117,7 +116,7 @@ def test_types_and_members_that_some_samples_lack(tmp_path):
     # Only what is asked for is read.
     fields = [made.schema.field("__key__"), made.schema.field("wav")]
     some = open_source("webdataset", {}, pa.schema(fields))
-    batch = some.read({"path": str(tmp_path / "a.tar"), "start": 0, "stop": -1})
+    batch = some.read(split_of(str(tmp_path / "a.tar"), 0, -1))
     assert batch.rows.schema.names == ["__key__", "wav"]
 
 
@@ -278,7 +277,7 @@ def images(folder, mapping=None, keep="all"):
     made, source, column, _ = assembled(folder, mapping, keep)
     given, dead = {}, {}
     for split in made.splits:
-        batch = source.read(json.loads(split.to_json()))
+        batch = source.read(split)
         for number, row in enumerate(batch.rows.to_pylist()):
             given[row["__key__"]] = row[column]
             if number in batch.failures:

@@ -14,6 +14,7 @@ import pytest
 from pipemill.actors.output.part_writer import PartSink
 from pipemill.actors.sources import open_source
 from pipemill.actors.sources.split_size import SplitRange
+from pipemill.actors.split_result import SplitResult
 from pipemill.jobs.config.job import ActorsSection
 from pipemill.jobs.execution.placement import run_splits
 from pipemill.jobs.output.split_plan import Plan
@@ -35,8 +36,8 @@ KILLING = {
 SCHEMA = pa.schema([("n", pa.int64()), ("text", pa.string())])
 
 
-def run(folder: Path, placement: str, *, dies: bool = False, rows: int = ROWS) -> list[dict]:
-    """The lines about the splits; the same call again does what is left."""
+def run(folder: Path, placement: str, *, dies: bool = False, rows: int = ROWS) -> list[SplitResult]:
+    """The results of the splits; the same call again does what is left."""
     source = folder / "in.parquet"
     if not source.exists():
         (folder / "deaths").mkdir()
@@ -84,10 +85,10 @@ def check_output(folder: Path, rows: int = ROWS) -> None:
 @pytest.mark.parametrize("placement", ["fused", "staged", "single"])
 def test_they_are_found_and_the_others_answered(tmp_path, ray_session, placement):
     lines = run(tmp_path, placement)
-    assert all(line["error"] is None for line in lines)
+    assert all(line.error is None for line in lines)
     # Without a number: the part was written when another split of that actor killed it.
-    told = [line for line in lines if line["rows"] is not None]
-    assert [line["rows"] for line in told] == [PER_SPLIT] * len(told)
+    told = [line for line in lines if line.rows is not None]
+    assert [line.rows for line in told] == [PER_SPLIT] * len(told)
     assert len(lines) == ROWS // PER_SPLIT
     check_output(tmp_path)
     # Of workers two for a split (of each operator); in a process of their own two for a row, and
@@ -99,8 +100,8 @@ def test_they_are_found_and_the_others_answered(tmp_path, ray_session, placement
 @pytest.mark.parametrize("placement", ["fused", "single"])
 def test_a_model_that_kills_every_process_at_load_ends_the_run(tmp_path, ray_session, placement):
     lines = run(tmp_path, placement, dies=True)
-    assert "died 3 times in a row while it loaded" in lines[0]["error"]
-    assert lines[0]["fatal"]
+    assert "died 3 times in a row while it loaded" in lines[0].error
+    assert lines[0].fatal
     assert len(deaths(tmp_path)) == 3
     assert attempts(tmp_path) == []
 

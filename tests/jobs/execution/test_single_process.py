@@ -17,10 +17,11 @@ import pytest
 from pipemill.actors.output.part_writer import PartSink
 from pipemill.actors.sources import open_source
 from pipemill.actors.sources.split_size import SplitRange
+from pipemill.actors.split import Split
 from pipemill.jobs.config.job import ActorsSection
 from pipemill.jobs.execution import single_process
 from pipemill.jobs.execution.single_process import is_small, work_without_ray
-from pipemill.jobs.output.split_plan import Plan, Split
+from pipemill.jobs.output.split_plan import Plan
 from pipemill.jobs.planning.find_inputs import list_files
 
 import pipemill
@@ -114,7 +115,7 @@ def test_what_takes_longer_is_left_to_ray(monkeypatch, tmp_path):
     except StopIteration as end:
         left = end.value
     assert 1 <= len(lines) < 10  # for a second, or more where the machine is busy
-    assert [json.loads(line["split"])["number"] for line in lines] == list(range(len(lines)))
+    assert [line.split.number for line in lines] == list(range(len(lines)))
     assert left == plan.splits[len(lines) :]
     table = ds.dataset(tmp_path / "out").to_table()
     assert table["n"].to_pylist() == list(range(5 * len(lines)))
