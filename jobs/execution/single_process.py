@@ -20,16 +20,15 @@ from pipemill.actors.child_process import (
     start_python,
 )
 from pipemill.actors.faults.attempts import DEATHS_LOADING
-from pipemill.actors.split import Split, SplitReader
+from pipemill.actors.split import Split
 from pipemill.actors.split_result import SplitResult
 from pipemill.actors.storage.listing import InputFile
-from pipemill.actors.workers import Sink
-from pipemill.pipelines.loading.task_loader import LoadTask
 
 from ..config.job import ActorsSection
 from ..output.split_plan import RowEstimate
 from .gpus import find_gpus
 from .ray_cluster import joins_ray
+from .split_work import SplitWork
 
 # Limits of a small input. How long its rows take, the first ones show.
 _MOST_ROWS = 1000
@@ -60,11 +59,11 @@ def _files(splits: list[Split]) -> set[InputFile]:
 
 
 def work_without_ray(
-    splits: list[Split], load: LoadTask, source: SplitReader, sink: Sink, actors: ActorsSection
+    work: SplitWork, splits: list[Split]
 ) -> Generator[SplitResult, None, list[Split]]:
     """Yield the result of each split; return the splits that several Ray actors would do faster."""
     estimate, pace = RowEstimate(splits), _Pace()
-    with _WorkerProcess(load, source, sink, actors) as worker:
+    with _WorkerProcess(work) as worker:
         for number, split in enumerate(splits):
             result = worker.process(split)
             yield result
@@ -72,7 +71,7 @@ def work_without_ray(
             pace.count(result.rows or 0, worker.started)
             left = splits[number + 1 :]
             remaining = pace.seconds_for(estimate.total() - pace.rows)
-            if remaining and _ray_is_sooner(remaining, worker.load_s, len(left), actors):
+            if remaining and _ray_is_sooner(remaining, worker.load_s, len(left), work.actors):
                 return left
     return []
 
@@ -117,11 +116,9 @@ class _WorkerProcess:
     the rows that kill, as with Ray.
     """
 
-    def __init__(
-        self, load: LoadTask, source: SplitReader, sink: Sink, actors: ActorsSection
-    ) -> None:
-        self._worker = (load, source, sink)
-        self._threads = str(max(math.floor(actors.num_cpus), 1))
+    def __init__(self, work: SplitWork) -> None:
+        self._worker = (work.load, work.source, work.sink)
+        self._threads = str(max(math.floor(work.actors.num_cpus), 1))
         self._process: subprocess.Popen[bytes] | None = None
         self._log: IO[bytes] | None = None
         self._error: str | None = None

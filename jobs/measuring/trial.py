@@ -19,8 +19,9 @@ from pipemill.errors import RunError, explain_missing_library
 
 from ..config.job import Job
 from ..planning.find_model import load_failure
+from ..planning.prepared_job import PreparedJob
 from ..planning.sample_rows import RowSample, sample_rows
-from ..prepare import PreparedJob, prepare_without_output
+from ..prepare import prepare_without_output
 
 _WARM_UP = 4  # rows
 

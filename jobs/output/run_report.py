@@ -176,7 +176,7 @@ def unnamed_rows(ledger: Ledger, plan: Plan) -> dict[str, Any] | None:
     exist = ledger.parts()
     done = [split for split in splits if split.part in exist]
     rows = sum(
-        sum(file.path in paths for file in split.bundle) if split.bundle else footer["rows"]
+        sum(file.path in paths for file in split.bundle) if split.bundle else footer.rows
         for split, footer in zip(done, ledger.footers(done), strict=True)
     )
     return {"rows": rows, "files": plan.unnamed[:_FILES], "count": len(plan.unnamed)}

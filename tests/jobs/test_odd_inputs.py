@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from pipemill.actors.sources.jsonl import JsonlSource
 from pipemill.actors.storage.listing import list_below
+from pipemill.actors.storage.store import Store
 
 import pipemill
 from pipemill.errors import ConfigError, RunError
@@ -211,5 +212,5 @@ def test_a_lease_whose_answer_was_lost_is_ours(tmp_path, monkeypatch):
         raise FileExistsError(path)
 
     monkeypatch.setattr(leases, "create_exclusive", lost)
-    with leases.Lease(str(tmp_path / "out"), {}) as lease:
-        lease.take()
+    with leases.Lease(Store(str(tmp_path / "out"))) as lease:
+        lease.acquire()

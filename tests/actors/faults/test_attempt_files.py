@@ -14,6 +14,7 @@ from pipemill.actors.faults.attempts import (
     run_attempt,
     track_attempt,
 )
+from pipemill.actors.storage.store import Store
 from pipemill.jobs.planning import infer_columns
 
 from pipemill.errors import RunError
@@ -23,14 +24,15 @@ PART = "part-00000000-0123456789ab.parquet"
 
 @pytest.fixture
 def files(tmp_path):
-    return AttemptFiles(str(tmp_path), {}, "run")
+    return AttemptFiles(Store(str(tmp_path)), "run")
 
 
 def die(path, what: str = PART, times: int = 1) -> None:
     """Processes that die within an attempt."""
     code = (
-        "import os, sys; from pipemill.actors.faults.attempt_files import AttemptFiles\n"
-        "for _ in range(int(sys.argv[3])): AttemptFiles(sys.argv[1], {}, '').begin(sys.argv[2])"
+        "import sys; from pipemill.actors.faults.attempt_files import AttemptFiles\n"
+        "from pipemill.actors.storage.store import Store\n"
+        "for _ in range(int(sys.argv[3])): AttemptFiles(Store(sys.argv[1]), '').begin(sys.argv[2])"
     )
     subprocess.run([sys.executable, "-c", code, str(path), what, str(times)], check=True)
 
@@ -78,7 +80,7 @@ def test_a_split_is_isolated_after_two_deaths_and_left_after_three_more(files, t
 def test_an_output_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "_pipemill").write_text("no folder")
     with pytest.raises(AttemptError, match="_pipemill/attempts could not be written: "):
-        AttemptFiles(str(tmp_path), {}, "").begin(PART)
+        AttemptFiles(Store(str(tmp_path)), "").begin(PART)
 
 
 def test_a_sample_is_of_other_rows_after_its_process_died(files, tmp_path, monkeypatch):

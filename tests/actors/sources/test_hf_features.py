@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 from pipemill.actors.sources.schemas.hf_features import common_features, describe
+from pipemill.actors.storage.store import Store
 
 import pipemill
 from tests.support import light
@@ -87,7 +88,7 @@ def test_parts_of_an_older_plan_have_no_features_and_are_right(rows, tmp_path):
 
     source = given("parquet", rows, tmp_path)
     run(tmp_path, source, rows_per_part=1)
-    ledger = Ledger(str(tmp_path / "out"), {})
+    ledger = Ledger(Store(str(tmp_path / "out")))
     plan = ledger.read_plan()
     plan.schema = plan.schema.remove_metadata()
     ledger.write_plan(plan)

@@ -15,8 +15,10 @@ from pipemill.actors.output.part_writer import PartSink
 from pipemill.actors.sources import open_source
 from pipemill.actors.sources.split_size import SplitRange
 from pipemill.actors.split_result import SplitResult
+from pipemill.actors.storage.store import Store
 from pipemill.jobs.config.job import ActorsSection
 from pipemill.jobs.execution.placement import run_splits
+from pipemill.jobs.execution.split_work import SplitWork
 from pipemill.jobs.output.split_plan import Plan
 from pipemill.jobs.planning.find_inputs import list_files
 
@@ -47,15 +49,14 @@ def run(folder: Path, placement: str, *, dies: bool = False, rows: int = ROWS) -
     file = list_files(str(source), "auto", {}, "/nowhere")[0][0]
     cuts = range(0, rows, PER_SPLIT)
     plan.add(SplitRange(file, i, i + PER_SPLIT, PER_SPLIT) for i in cuts)
-    lines = run_splits(
-        placement,
-        plan.splits,
-        LoadKillers(str(folder / "deaths"), dies),
-        open_source("parquet", {}, SCHEMA),
-        PartSink(str(folder / "out"), {}, ["n", "text"], "dead_letter", {}),
-        ActorsSection(num_gpus=0, num_cpus=0.5, max=1 if dies else 2),
+    work = SplitWork(
+        placement=placement,
+        load=LoadKillers(str(folder / "deaths"), dies),
+        source=open_source("parquet", {}, SCHEMA),
+        sink=PartSink(Store(str(folder / "out")), ["n", "text"], "dead_letter"),
+        actors=ActorsSection(num_gpus=0, num_cpus=0.5, max=1 if dies else 2),
     )
-    return list(lines)
+    return list(run_splits(work, plan.splits))
 
 
 def deaths(folder: Path) -> list[str]:

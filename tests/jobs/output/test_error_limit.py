@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from pipemill.actors.faults.load_errors import LoadError
+from pipemill.actors.storage.store import Store
 from pipemill.jobs.cli.app import main
 from pipemill.pipelines.loading.task_loader import LoadTask
 
@@ -223,7 +224,7 @@ def test_read_and_write_tasks_that_cannot_load_say_it_like_actors(tmp_path):
         def read(self, split):
             return Batch(pa.table({"text": ["a"]}))
 
-    sink = PartSink(str(tmp_path / "out"), {}, [], "dead_letter", {})
+    sink = PartSink(Store(str(tmp_path / "out")), [], "dead_letter")
     payload = Batch(pa.table({"text": ["a"]})).to_bytes()
     line = results_to_table([SplitResult(split=Split(0, "x", 1, "", 0, 1), payload=payload)])
     for worker in (ExpandWorker(load, Source(), sink), RegroupWorker(load, sink)):

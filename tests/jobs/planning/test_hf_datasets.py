@@ -9,6 +9,7 @@ import sys
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
+from pipemill.actors.storage.store import Store
 from pipemill.jobs.config.load import build_job
 from pipemill.jobs.output.ledger import Ledger
 from pipemill.jobs.planning.stored_dataset import with_stored_dataset
@@ -38,7 +39,7 @@ def job(models, dataset, output, **more):
 def stored(dataset, output):
     """The Parquet files that a dataset becomes."""
     made = build_job(None, [], {}, {"task": "t", "model": "m", "input": dataset, "output": "o"})
-    return with_stored_dataset(made, Ledger(str(output), {})).input.path
+    return with_stored_dataset(made, Ledger(Store(str(output)))).input.path
 
 
 def test_a_dataset_is_input_in_its_own_order_and_resumes(models, tmp_path):
