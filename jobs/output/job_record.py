@@ -88,7 +88,7 @@ class JobRecord:
 
     def with_retry(self, fingerprint: str, settings: Mapping[str, Any]) -> JobRecord:
         """Add the settings of a retry that differ from those of the job."""
-        return replace(self, retries={fingerprint: settings, **self.retries})
+        return replace(self, retries={**self.retries, fingerprint: settings})
 
     def to_json(self) -> bytes:
         fields = dict(vars(self))
