@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from .batch import Batch
-from .storage.listing import InputFile
+from .storage.input_file import InputFile
 
 # What identifies a file. Workers derive its partitions from the path.
 _FILE = ("path", "size", "version")

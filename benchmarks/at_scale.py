@@ -22,8 +22,8 @@ from pathlib import Path
 import pyarrow as pa
 from pipemill.actors.output.part_file import encode_part
 from pipemill.actors.output.part_footer import PartFooter
-from pipemill.actors.sources.split_size import row_ranges
-from pipemill.actors.storage.listing import InputFile
+from pipemill.actors.sources.split_ranges import row_ranges
+from pipemill.actors.storage.input_file import InputFile
 from pipemill.actors.storage.store import Store
 from pipemill.jobs.output.job_record import JobRecord
 from pipemill.jobs.output.ledger import STATE, Ledger

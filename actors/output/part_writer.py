@@ -13,8 +13,8 @@ import pyarrow as pa
 from ..batch import Batch, RowError, left_out
 from ..faults.attempt_files import AttemptFiles
 from ..sources.schemas.hf_features import Features, describe
+from ..sources.schemas.media_columns import holds_files
 from ..split import Split
-from ..storage.media_files import holds_files
 from ..storage.store import Store
 from .layout import DEAD_LETTERS
 from .part_file import append_columns, encode_part, to_ranges

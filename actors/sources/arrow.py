@@ -15,10 +15,11 @@ from ..batch import Batch
 from ..split import Split
 from ..storage.backoff import retry_on_driver
 from ..storage.filesystem import open_filesystem
-from ..storage.listing import InputFile
+from ..storage.input_file import InputFile
+from .base import FileSource
 from .schemas.file_schemas import checked, fitted, null_rows, plain_column
 from .schemas.unify import extremes, unify_columns
-from .split_size import SplitRange, row_ranges
+from .split_ranges import SplitRange, row_ranges
 
 _FILE_MARK = b"ARROW1"
 _STREAM_END = b"\xff\xff\xff\xff\0\0\0\0"
@@ -27,15 +28,19 @@ T = TypeVar("T")
 
 
 @dataclass
-class ArrowSource:
-    options: dict[str, Any]
-    schema: pa.Schema | None = None
+class ArrowSource(FileSource):
+    """Splits are row ranges."""
 
-    def inspect(self, files: list[InputFile]) -> pa.Schema:
+    name = "arrow"
+    suffixes = (".arrow",)
+    values = "typed"
+    missing_columns = "unread"
+
+    def infer_schema(self, files: list[InputFile]) -> pa.Schema:
         found = self._each(files, _schema)
         return unify_columns(list(found), list(found.values()), self._extremes)
 
-    def cut(
+    def plan_splits(
         self, files: list[InputFile], rows_per_part: int | None, limit: int | None
     ) -> list[SplitRange]:
         found = self._each(files, _row_group_size)

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import IO, Any
+from typing import IO
 
 import pyarrow as pa
 
@@ -19,23 +19,23 @@ from pipemill.errors import ConfigError
 
 from ..batch import Batch
 from ..split import Split
-from ..storage.file_formats import COMPRESSIONS, member_of
-from ..storage.listing import InputFile
+from ..storage.file_names import COMPRESSIONS, member_of
+from ..storage.input_file import InputFile
 from .bad_file import BAD_FILE, BadFile, NothingToRead, bad_file_batch
-from .parsing.csv_records import Record, find_records
-from .parsing.csv_values import infer_types, parse_columns
-from .reading import Reading
-from .schemas.file_schemas import common_schema
-from .split_size import SplitRange
-from .streams.line_files import (
+from .base import FileSource
+from .byte_ranges import (
     SAMPLED_FILES,
     SAMPLED_ROWS,
-    LineFiles,
-    Places,
-    cut_by_reading,
-    skip,
-    spread,
+    ByteRangePlanner,
+    RowOffsets,
+    sample_evenly,
 )
+from .parsing.csv_records import Record, find_records
+from .parsing.csv_values import infer_types, parse_columns
+from .schemas.file_schemas import common_schema
+from .split_ranges import SplitRange
+from .streams.line_files import LineFiles
+from .streams.read_bytes import skip_bytes
 
 _THREADS = 16
 _INFERRED_BYTES = 4 * 2**20
@@ -44,18 +44,21 @@ _PAGES = ("<!doctype", "<html", "<?xml")
 
 
 @dataclass
-class CsvSource:
+class CsvSource(FileSource):
     """Columns are text, but those that the task reads as something else, or the user declares.
 
     odd: files that have another file's header, and are bad ones.
     """
 
-    options: dict[str, Any]
-    schema: pa.Schema | None = None
-    reading: Reading = field(default_factory=Reading)
+    name = "csv"
+    suffixes = (".csv", ".tsv")
+    compressible = True
+    values = "text"
+    missing_columns = "none"
+
     odd: set[str] = field(default_factory=set)
 
-    def inspect(self, files: list[InputFile]) -> pa.Schema:
+    def infer_schema(self, files: list[InputFile]) -> pa.Schema:
         with ThreadPoolExecutor(_THREADS) as threads:
             found = list(threads.map(self._header, files))
         good, headers = [], []
@@ -71,17 +74,18 @@ class CsvSource:
         good, headers = self._alike(good, headers)
         names = [pa.schema([(name, pa.null()) for name in header]) for header in headers]
         common = common_schema(good, names)
-        sampled = [self._inferred(file) for file in spread(good, SAMPLED_FILES)]
+        sampled = [self._inferred(file) for file in sample_evenly(good, SAMPLED_FILES)]
         if not any(isinstance(kinds, dict) for kinds in sampled):
             raise NothingToRead(str(sampled[0]))
         kinds = [kinds for kinds in sampled if isinstance(kinds, dict)]
         fields = [pa.field(name, _common_type(name, kinds)) for name in common.names]
         return self.reading.declare(pa.schema(fields))
 
-    def cut(
+    def plan_splits(
         self, files: list[InputFile], rows_per_part: int | None, limit: int | None
     ) -> list[SplitRange]:
-        return cut_by_reading(files, rows_per_part, limit, self._places)
+        planner = ByteRangePlanner(row_offsets=self._row_offsets)
+        return planner.plan(files, rows_per_part, limit)
 
     def read(self, split: Split) -> Batch:
         assert self.schema is not None
@@ -104,7 +108,7 @@ class CsvSource:
                     "other files have"
                 )
             start = max(start, header.stop)
-            lines = skip(stream, start if stream.seekable() else start - header.stop)
+            lines = skip_bytes(stream, start if stream.seekable() else start - header.stop)
             counted = start == header.stop or not stream.seekable()
             data = stream.read(stop - start if stop >= 0 else -1)
         if stop >= 0 and len(data) != stop - start:
@@ -191,7 +195,7 @@ class CsvSource:
         except BadFile as error:
             return error
 
-    def _places(self, file: InputFile) -> Places:
+    def _row_offsets(self, file: InputFile) -> RowOffsets:
         if file.path in self.odd:
             raise BadFile(file.path)
         with self._told(file) as (stream, header):

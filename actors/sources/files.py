@@ -13,11 +13,12 @@ import pyarrow as pa
 from ..batch import Batch
 from ..split import Split
 from ..storage.backoff import is_transient
-from ..storage.file_formats import member_of
+from ..storage.file_names import member_of
 from ..storage.filesystem import open_filesystem
-from ..storage.listing import InputFile
-from ..storage.media_files import files_column, kind_of
-from .split_size import MOST_BYTES, SplitRange
+from ..storage.input_file import InputFile
+from .base import FileSource
+from .schemas.media_columns import MEDIA_SUFFIXES, files_column, media_kind
+from .split_ranges import MOST_BYTES, SplitRange
 
 _FEWEST_FILES, _MOST_FILES = 64, 1024
 # A few large files are spread over as many splits as there are many small ones.
@@ -27,17 +28,19 @@ _THREADS = 16
 
 
 @dataclass
-class FilesSource:
+class FilesSource(FileSource):
     """Columns: path, as listed, and bytes."""
 
-    options: dict[str, Any]
-    schema: pa.Schema | None = None
+    name = "files"
+    suffixes = MEDIA_SUFFIXES
+    is_companion = True
+    takes_any_file = True
 
-    def inspect(self, files: list[InputFile]) -> pa.Schema:
-        kinds = {kind for file in files if (kind := kind_of(member_of(file.path)))}
+    def infer_schema(self, files: list[InputFile]) -> pa.Schema:
+        kinds = {kind for file in files if (kind := media_kind(member_of(file.path)))}
         return pa.schema([pa.field("path", pa.string()), files_column("bytes", kinds)])
 
-    def cut(
+    def plan_splits(
         self, files: list[InputFile], rows_per_part: int | None, limit: int | None
     ) -> list[SplitRange]:
         files = files[:limit]

@@ -7,23 +7,26 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from ..arrow_arrays import scatter_rows
 from ..batch import Batch
 from ..split import Split
-from ..storage.listing import InputFile
+from ..storage.input_file import InputFile
 from .bad_file import BAD_FILE, BadFile, NothingToRead, bad_file_batch
+from .base import FileSource
+from .byte_ranges import SAMPLED_FILES, SAMPLED_ROWS, sample_evenly
 from .parsing.json_values import Parser, fit_value, json_text
 from .parsing.misfits import Misfit
 from .reading import Reading
 from .schemas.json_schema import JSON_TEXT, SeenColumns
-from .split_size import SplitRange
-from .streams.line_files import SAMPLED_FILES, SAMPLED_ROWS, LineFiles, in_place, spread
+from .split_ranges import SplitRange
+from .streams.line_files import LineFiles
 
 # An input of so many bytes, decompressed, is read as a whole to know its types.
 SCANNED_BYTES = 64 * 2**20
@@ -36,12 +39,14 @@ def holds_rest(column: pa.Field) -> bool:
 
 
 @dataclass
-class JsonlSource:
+class JsonlSource(FileSource):
     """Types are those of all rows, or of a sample of a large input."""
 
-    options: dict[str, Any]
-    schema: pa.Schema | None = None
-    reading: Reading = field(default_factory=Reading)
+    name = "jsonl"
+    suffixes = (".jsonl", ".ndjson", ".json")
+    compressible = True
+    values = "text"
+    columns_from_rows = True
 
     @property
     def files(self) -> LineFiles:
@@ -53,7 +58,9 @@ class JsonlSource:
             is_row=_is_object,
         )
 
-    def inspect(self, files: list[InputFile]) -> pa.Schema:
+    def infer_schema(self, files: list[InputFile]) -> pa.Schema:
+        if all(map(_is_empty, files)):
+            return pa.schema([])
         bad: list[BadFile] = []
         seen = self._scan(files, bad)
         whole = seen is not None
@@ -70,10 +77,10 @@ class JsonlSource:
             name = f"_{name}"
         return schema.append(pa.field(name, pa.string(), metadata=_REST))
 
-    def cut(
+    def plan_splits(
         self, files: list[InputFile], rows_per_part: int | None, limit: int | None
     ) -> list[SplitRange]:
-        return self.files.cut(files, rows_per_part, limit)
+        return self.files.plan_splits(files, rows_per_part, limit)
 
     def read(self, split: Split) -> Batch:
         assert self.schema is not None
@@ -118,7 +125,7 @@ class JsonlSource:
         table = self._with_rest(pa.table(columns, schema=schema), rows, misfits, rest)
         live = np.setdiff1d(np.arange(len(rows.rows)), list(rows.failed))
         found = [(live, table.take(pa.array(live)))] if len(live) else []
-        batch = Batch(in_place(found, len(rows.rows), schema))
+        batch = Batch(scatter_rows(found, len(rows.rows), schema))
         for number, reason in rows.failed.items():
             batch.add_failure("read", number, reason)
         batch.leave_out(rows.left_out)
@@ -177,7 +184,7 @@ class JsonlSource:
     def _sample(self, files: list[InputFile], bad: list[BadFile]) -> SeenColumns:
         """What the columns of the first rows of some files are."""
         seen = SeenColumns()
-        some = spread(files, SAMPLED_FILES)
+        some = sample_evenly(files, SAMPLED_FILES)
         paths = {file.path for file in some}
         for file in [*some, *(file for file in files if file.path not in paths)]:
             if file.path not in paths and seen:
@@ -187,6 +194,11 @@ class JsonlSource:
             except BadFile as error:
                 bad.append(error)
         return seen
+
+
+def _is_empty(file: InputFile) -> bool:
+    # Some web servers do not say how long a file is.
+    return not file.size and not file.path.startswith("http")
 
 
 def _is_object(line: bytes) -> bool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -16,10 +15,11 @@ from ..batch import Batch
 from ..split import Split
 from ..storage.backoff import is_transient, retry_on_driver
 from ..storage.filesystem import open_filesystem
-from ..storage.listing import InputFile
+from ..storage.input_file import InputFile
+from .base import FileSource
 from .schemas.file_schemas import checked, fitted, null_rows, plain_column, shaped
 from .schemas.unify import extremes, unify_columns
-from .split_size import SplitRange, row_ranges
+from .split_ranges import SplitRange, row_ranges
 
 _THREADS = 16
 _READ_ROWS = 4096
@@ -30,11 +30,15 @@ Group = tuple[
 
 
 @dataclass
-class ParquetSource:
-    options: dict[str, Any]
-    schema: pa.Schema | None = None
+class ParquetSource(FileSource):
+    """Splits are row ranges."""
 
-    def inspect(self, files: list[InputFile]) -> pa.Schema:
+    name = "parquet"
+    suffixes = (".parquet", ".pq")
+    values = "typed"
+    missing_columns = "unread"
+
+    def infer_schema(self, files: list[InputFile]) -> pa.Schema:
         found = {
             file: footer
             for file, footer in zip(files, self._footers(files), strict=True)
@@ -46,7 +50,7 @@ class ParquetSource:
             lambda file, name: _read_extremes(found[file], name) or self._extremes(file, name),
         )
 
-    def cut(
+    def plan_splits(
         self, files: list[InputFile], rows_per_part: int | None, limit: int | None
     ) -> list[SplitRange]:
         footers = self._footers(files)

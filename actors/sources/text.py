@@ -3,38 +3,40 @@
 from __future__ import annotations
 
 import codecs
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import islice
-from typing import Any
 
 import pyarrow as pa
 
 from ..batch import Batch
 from ..split import Split
-from ..storage.listing import InputFile
+from ..storage.input_file import InputFile
 from .bad_file import BAD_FILE, BadFile, NothingToRead, bad_file_batch
+from .base import FileSource
+from .byte_ranges import SAMPLED_FILES, SAMPLED_ROWS, sample_evenly
 from .parsing.csv_values import from_text
-from .reading import Reading
-from .split_size import SplitRange
-from .streams.line_files import SAMPLED_FILES, SAMPLED_ROWS, LineFiles, spread
+from .split_ranges import SplitRange
+from .streams.line_files import LineFiles
 
 
 @dataclass
-class TextSource:
+class TextSource(FileSource):
     """One column, text: the line without its end."""
 
-    options: dict[str, Any]
-    schema: pa.Schema | None = None
-    reading: Reading = field(default_factory=Reading)
+    name = "text"
+    suffixes = (".txt",)
+    compressible = True
+    values = "text"
+    is_companion = True
 
     @property
     def files(self) -> LineFiles:
         return LineFiles(self.options, blank=True, encoding=self.reading.encoding, is_row=_is_text)
 
-    def inspect(self, files: list[InputFile]) -> pa.Schema:
+    def infer_schema(self, files: list[InputFile]) -> pa.Schema:
         bad: list[BadFile] = []
         # Where one can be read the others may be what they are.
-        for file in [*spread(files, SAMPLED_FILES), *files]:
+        for file in [*sample_evenly(files, SAMPLED_FILES), *files]:
             error = self._reason(file)
             if error is None:
                 break
@@ -43,10 +45,10 @@ class TextSource:
             raise NothingToRead(str(bad[0]))
         return self.reading.declare(pa.schema([("text", pa.string())]))
 
-    def cut(
+    def plan_splits(
         self, files: list[InputFile], rows_per_part: int | None, limit: int | None
     ) -> list[SplitRange]:
-        return self.files.cut(files, rows_per_part, limit)
+        return self.files.plan_splits(files, rows_per_part, limit)
 
     def read(self, split: Split) -> Batch:
         assert self.schema is not None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -13,19 +13,26 @@ from pipemill.errors import ConfigError
 
 from ..batch import Batch
 from ..split import Split
-from ..storage.listing import InputFile
-from ..storage.media_files import KINDS, member_column, members_of, takes_first
+from ..storage.input_file import InputFile
 from .bad_file import BAD_FILE
-from .parsing.tar_samples import Sample, samples
-from .split_size import MOST_BYTES, SplitRange
-from .streams.line_files import (
-    LARGE,
+from .base import FileSource
+from .byte_ranges import (
+    LARGE_FILE,
     SAMPLED_FILES,
     SAMPLED_ROWS,
-    LineFiles,
-    cut_by_reading,
-    spread,
+    ByteRangePlanner,
+    sample_evenly,
 )
+from .parsing.tar_samples import Sample, samples
+from .schemas.media_columns import (
+    MEDIA_KINDS,
+    member_column,
+    members_of,
+    merged_columns,
+    takes_first,
+)
+from .split_ranges import MOST_BYTES, SplitRange
+from .streams.line_files import LineFiles
 
 _KEY = "__key__"
 _TEXT = set(
@@ -38,17 +45,23 @@ _RECORD = 10240
 
 
 @dataclass
-class WebDatasetSource:
+class WebDatasetSource(FileSource):
     """Columns: __key__, and one per extension: text, or the bytes of the member.
 
     An extension that none of the sampled shards has is left out.
     """
 
-    options: dict[str, Any]
-    schema: pa.Schema | None = None
+    name = "webdataset"
+    suffixes = (".tar", ".tgz")
+    compressible = True
+    columns_from_rows = True
 
-    def inspect(self, files: list[InputFile]) -> pa.Schema:
-        sampled = spread(files, SAMPLED_FILES)
+    @classmethod
+    def combine_columns(cls, schema: pa.Schema, names: Iterable[str]) -> list[pa.Field]:
+        return merged_columns(schema, names)
+
+    def infer_schema(self, files: list[InputFile]) -> pa.Schema:
+        sampled = sample_evenly(files, SAMPLED_FILES)
         extensions: set[str] = set()
         several: set[str] = set()
         error: Exception | None = None
@@ -71,18 +84,19 @@ class WebDatasetSource:
         columns = (_column(name, name not in several) for name in sorted(extensions))
         return pa.schema([pa.field(_KEY, pa.string()), *columns])
 
-    def cut(
+    def plan_splits(
         self, files: list[InputFile], rows_per_part: int | None, limit: int | None
     ) -> list[SplitRange]:
-        return cut_by_reading(
-            [file for file in files if file.size > _RECORD or not self._is_empty(file)],
-            rows_per_part,
-            limit,
-            lambda file: ((sample.start, sample.stop) for sample in self._samples(file)),
-            large=LARGE if len(files) < _MANY else _VERY_LARGE,
+        planner = ByteRangePlanner(
+            row_offsets=lambda file: (
+                (sample.start, sample.stop) for sample in self._samples(file)
+            ),
+            large_file=LARGE_FILE if len(files) < _MANY else _VERY_LARGE,
             most_bytes=MOST_BYTES,
-            empty=True,
+            keeps_empty=True,
         )
+        files = [file for file in files if file.size > _RECORD or not self._is_empty(file)]
+        return planner.plan(files, rows_per_part, limit)
 
     def read(self, split: Split) -> Batch:
         schema = self.schema
@@ -129,7 +143,7 @@ def _scatter_rows(sample: Sample, path: str) -> Exception:
 
 def _of_one_kind(names: Collection[str]) -> set[str]:
     """Extensions of a sample that are of the same kind of media."""
-    groups = [{name for name in names if name in ends} for ends in KINDS.values()]
+    groups = [{name for name in names if name in ends} for ends in MEDIA_KINDS.values()]
     return {name for group in groups if len(group) > 1 for name in group}
 
 

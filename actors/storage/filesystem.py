@@ -16,7 +16,7 @@ from fsspec.implementations.local import LocalFileSystem
 from pipemill.errors import ConfigError
 
 from .backoff import retry_with_backoff
-from .file_formats import is_chain, member_of
+from .file_names import is_chain, member_of
 
 # Opened once, and kept: an archive is closed when its filesystem goes, though a file in it is read.
 _ARCHIVES: dict[tuple[str, str, str], AbstractFileSystem] = {}

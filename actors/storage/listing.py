@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
 from typing import Any
@@ -14,23 +14,11 @@ from fsspec.implementations.local import LocalFileSystem
 from pipemill.errors import ConfigError, RunError
 
 from .backoff import retry_on_driver
-from .file_formats import format_of, member_of
+from .file_names import member_of
 from .filesystem import absolute, open_filesystem, url_of
-from .partitions import Partitions, partitions_of
-from .table_formats import table_around, table_of_name
-
-
-@dataclass(frozen=True, slots=True)
-class InputFile:
-    """size in bytes; version: what changes when the file does (an etag, or a time).
-
-    partitions: what the folders name in which it lies, below the place that was listed.
-    """
-
-    path: str
-    size: int
-    version: str
-    partitions: Partitions = field(default=(), compare=False)
+from .input_file import InputFile, Partitions
+from .partitions import partitions_of
+from .table_formats import is_table_data, table_around, table_of_name
 
 
 @dataclass(frozen=True)
@@ -48,7 +36,7 @@ class Listing:
     table: str | None = None
 
 
-def output_place(output: str, options: Mapping[str, Any]) -> str:
+def output_location(output: str, options: Mapping[str, Any]) -> str:
     """The output as `list_below` leaves it out."""
     filesystem, path = open_filesystem(absolute(output), options)
     return _real(filesystem, {"name": path, "islink": True}).rstrip("/")
@@ -86,7 +74,7 @@ def _table_around(filesystem: Any, found: _Found) -> str | None:
     protocols = filesystem.protocol
     if "http" in ([protocols] if isinstance(protocols, str) else protocols):
         return None  # it has no folders
-    names = [entry["name"] for entry in found.entries if format_of(entry["name"]) == "parquet"]
+    names = [entry["name"] for entry in found.entries if is_table_data(entry["name"])]
     # All below a folder was seen; of a pattern the folders that it passes through were not.
     parents = {name.rpartition("/")[0] for name in names[:_LOOKED_AT]} if found.is_pattern else ()
     return table_around(filesystem, [found.top, *sorted(parents)]) if names else None

@@ -8,14 +8,13 @@ from urllib.parse import unquote
 
 import pyarrow as pa
 
-from .file_formats import member_of
+from .file_names import member_of
+from .input_file import Partitions
 
 _FOLDER = re.compile(r"([^=/]+)=([^/]*)")
 _NULL = "__HIVE_DEFAULT_PARTITION__"
 _WHOLE = re.compile(r"0|-?[1-9][0-9]{0,17}")
 _MARK = {b"pipemill": b"partition"}
-
-Partitions = tuple[tuple[str, str], ...]
 
 
 def is_partition(folder: str) -> bool:

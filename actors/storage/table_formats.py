@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from .backoff import is_transient
+from .file_names import member_of, suffix_of
 from .partitions import is_partition
 
 _MARKS = {
@@ -19,8 +20,15 @@ _BY_NAME = re.compile(
     r"(^|/)(_delta_log(?=/)|\.hoodie(?=/)|metadata(?=/[^/]+\.metadata\.json$)"
     r"|_versions(?=/[^/]+\.manifest$))"
 )
+# The files that hold the rows of these tables.
+_DATA = (".parquet", ".pq")
 # A pattern may match files in very many folders.
 _MOST_FOLDERS = 64
+
+
+def is_table_data(name: str) -> bool:
+    """Tell whether a file may hold rows of such a table, by its name."""
+    return suffix_of(member_of(name)) in _DATA
 
 
 def table_of_name(name: str) -> str | None:

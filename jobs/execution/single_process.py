@@ -22,7 +22,7 @@ from pipemill.actors.child_process import (
 from pipemill.actors.faults.attempts import DEATHS_LOADING
 from pipemill.actors.split import Split
 from pipemill.actors.split_result import SplitResult
-from pipemill.actors.storage.listing import InputFile
+from pipemill.actors.storage.input_file import InputFile
 
 from ..config.job import ActorsSection
 from ..output.split_plan import RowEstimate

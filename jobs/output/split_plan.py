@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pipemill.actors.sources.split_size import SplitRange
+from pipemill.actors.sources.split_ranges import SplitRange
 from pipemill.actors.split import Split
-from pipemill.actors.storage.listing import InputFile
+from pipemill.actors.storage.input_file import InputFile
 
 from pipemill.errors import ConfigError
 

@@ -6,11 +6,14 @@ from contextlib import suppress
 from typing import Any
 
 import pyarrow as pa
-from pipemill.actors.sources import Source, SplitRange, open_source
 from pipemill.actors.sources.bad_file import NothingToRead
+from pipemill.actors.sources.base import Source
+from pipemill.actors.sources.open_source import open_source
 from pipemill.actors.sources.reading import Reading
+from pipemill.actors.sources.registry import find_source
+from pipemill.actors.sources.split_ranges import SplitRange
 from pipemill.actors.storage.filesystem import absolute
-from pipemill.actors.storage.listing import InputFile
+from pipemill.actors.storage.input_file import InputFile
 from pipemill.actors.storage.partitions import is_partition_field, partition_values
 
 from pipemill.errors import ConfigError
@@ -71,7 +74,7 @@ def reading_of(job: Job, task: ResolvedTask) -> Reading:
 def _new_plan(
     job: Job, source: Source, files: list[InputFile], format: str, stored: Plan | None
 ) -> tuple[Plan, bool]:
-    plan = Plan(format, source.inspect(files))
+    plan = Plan(format, source.infer_schema(files))
     plan.add(_cut(job, source, files))
     if stored is not None and stored.splits and not plan.splits:
         return stored, False
@@ -93,14 +96,14 @@ def _extended_plan(
         # Files without a row are never planned, and bad ones have no columns.
         with suppress(NothingToRead):
             reads = set(source_names(task.spec.inputs, job.input.columns).values())
-            _check_columns(plan, source.inspect(new), new, reads)
+            _check_columns(plan, source.infer_schema(new), new, reads)
         plan.add(_cut(job, source, new))
     return plan, len(plan.splits) > before
 
 
 def _cut(job: Job, source: Source, files: list[InputFile]) -> list[SplitRange]:
     size = job.output.rows_per_part
-    return source.cut(files, None if size == "auto" else size, job.input.limit)
+    return source.plan_splits(files, None if size == "auto" else size, job.input.limit)
 
 
 def _check_still_there(plan: Plan, files: list[InputFile]) -> None:
@@ -160,9 +163,10 @@ def _check_columns(plan: Plan, schema: pa.Schema, new: list[InputFile], reads: s
             ) from None
     inside = {field.name for field in plan.schema if not is_partition_field(field)}
     missing = inside - set(schema.names)
-    if plan.format in ("parquet", "arrow"):  # other columns are null where they are missing
+    allowed = find_source(plan.format).missing_columns
+    if allowed == "unread":
         missing &= reads
-    if missing and plan.format in ("parquet", "arrow", "csv"):
+    if missing and allowed != "any":
         raise ConfigError(
             f"new input files ({new[0].path}, …) lack the columns {', '.join(sorted(missing))} "
             "that this output was planned with: take them out of the input"

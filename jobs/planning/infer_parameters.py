@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pipemill.actors.sources import Source
+from pipemill.actors.sources.base import Source
 from pipemill.actors.split import Split
 
 from pipemill.errors import RunError

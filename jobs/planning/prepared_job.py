@@ -9,9 +9,10 @@ from typing import Any
 
 import pyarrow as pa
 from pipemill.actors.output.part_writer import PartSink
-from pipemill.actors.sources import Source, open_source
+from pipemill.actors.sources.base import Source
+from pipemill.actors.sources.open_source import open_source
+from pipemill.actors.sources.registry import find_source
 from pipemill.actors.sources.schemas.hf_features import features_of
-from pipemill.actors.storage.media_files import merged_columns
 from pipemill.pipelines.loading.model import Model
 from pipemill.pipelines.loading.task_loader import LoadTask
 
@@ -91,7 +92,7 @@ def build_prepared_job(
     conventions = task.conventions_for(job, decides)
     parameters = parameters_of(job, task.spec)
     inputs = inputs_of(task.spec, parameters)
-    if plan.is_of_nothing and plan.format in ("jsonl", "webdataset"):
+    if plan.is_of_nothing and find_source(plan.format).columns_from_rows:
         schema = with_needed(schema, task.spec, inputs, job.input.columns, parameters)
     keep = kept_columns(job.output.keep, schema)
     names = source_names((c for c in inputs if c.name not in parameters), job.input.columns)
@@ -172,9 +173,7 @@ def build_load_task(
 
 
 def _input_schema(job: Job, plan: Plan) -> pa.Schema:
-    """Return the columns of the input, with those that a WebDataset makes on demand."""
-    schema = plan.schema
-    if plan.format != "webdataset":
-        return schema
-    merged = merged_columns(schema, filter(None, job.input.columns.values()))
-    return pa.schema([*schema, *merged], metadata=schema.metadata)
+    """Return the columns of the input, with those that its format makes on demand."""
+    schema, names = plan.schema, filter(None, job.input.columns.values())
+    combined = find_source(plan.format).combine_columns(schema, names)
+    return pa.schema([*schema, *combined], metadata=schema.metadata)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
-from pipemill.actors.sources import Source
+from pipemill.actors.sources.base import Source
 from pipemill.actors.split import Split
 
 from pipemill.errors import RunError

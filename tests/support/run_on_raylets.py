@@ -17,8 +17,8 @@ import ray
 from pipemill.actors.compute.stages import Stages
 from pipemill.actors.compute.token_budget import TokenBudget
 from pipemill.actors.output.part_writer import PartSink
-from pipemill.actors.sources import open_source
-from pipemill.actors.sources.split_size import SplitRange
+from pipemill.actors.sources.open_source import open_source
+from pipemill.actors.sources.split_ranges import SplitRange
 from pipemill.actors.storage.store import Store
 from pipemill.jobs.config.job import ActorsSection
 from pipemill.jobs.execution.placement import run_splits

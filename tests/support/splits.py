@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hypothesis import HealthCheck, settings
-from pipemill.actors.sources import open_source
+from pipemill.actors.sources.open_source import open_source
 from pipemill.actors.split import Split
 from pipemill.jobs.output.split_plan import Plan
 from pipemill.jobs.planning.find_inputs import list_files
@@ -17,8 +17,8 @@ def plan(path, rows_per_part=None, limit=None, format="auto", reading=None):
     paths = path if isinstance(path, list) else str(path)
     files, format = list_files(paths, format, {}, "/nowhere")
     source = open_source(format, {}, reading=reading)
-    made = Plan(format, source.inspect(files))
-    made.add(source.cut(files, rows_per_part, limit))
+    made = Plan(format, source.infer_schema(files))
+    made.add(source.plan_splits(files, rows_per_part, limit))
     return made
 
 

@@ -14,9 +14,9 @@ import pyarrow.compute as pc
 import pyarrow.csv
 from pyarrow import types
 
+from ...arrow_arrays import scatter_rows
 from ...faults.bisect import bisect_failures
 from ..reading import Reading
-from ..streams.line_files import in_place
 from .csv_records import Record
 from .json_values import Parser, fit_value, is_nested
 from .misfits import Misfit
@@ -106,9 +106,9 @@ def parse_columns(
             for i, error in wrong:
                 failed.setdefault(int(rows[i]), error)
         columns.append(values)
-    whole = in_place([(rows, pa.table(columns, schema=schema))], len(found), schema)
+    whole = scatter_rows([(rows, pa.table(columns, schema=schema))], len(found), schema)
     live = np.setdiff1d(np.arange(len(found)), list(failed))
-    return in_place([(live, whole.take(pa.array(live)))], len(found), schema), failed
+    return scatter_rows([(live, whole.take(pa.array(live)))], len(found), schema), failed
 
 
 def _is_text(kind: pa.DataType) -> bool:
@@ -152,7 +152,7 @@ def from_text(
             wrong += _narrow(texts, made, field, place)
     wrong = [(int(given[i]), error) for i, error in wrong]
     kind = pa.schema([field])
-    whole = in_place([(given, pa.table([made], schema=kind))], len(values), kind)
+    whole = scatter_rows([(given, pa.table([made], schema=kind))], len(values), kind)
     return whole[0].combine_chunks(), wrong
 
 
@@ -205,7 +205,7 @@ def _convert(
     pieces, bad = bisect_failures(np.arange(len(values)), convert)
     kind = pa.schema([field])
     done = [(numbers, pa.table([array], schema=kind)) for numbers, array in pieces]
-    whole = in_place(done, len(values), kind)[0].combine_chunks()
+    whole = scatter_rows(done, len(values), kind)[0].combine_chunks()
     return whole, [(i, _explain(values[i].as_py(), field, where(i))) for i, _ in bad]
 
 

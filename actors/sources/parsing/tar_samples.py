@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import IO, Any
 
-from ..streams.line_files import skip
+from ..streams.read_bytes import skip_bytes
 
 _READ = 2**20
 # What a file that ends too early, or is none, makes the readers of tar, gzip and zstd raise.
@@ -40,7 +40,7 @@ def samples(
     Where the tar can't be read on (it was cut off, or is damaged) the sample at that place is the
     last one, with an error: whether it has all its members can't be known, nor what followed.
     """
-    skip(stream, start)
+    skip_bytes(stream, start)
     walk = _Walk(stream, start)
     now: Sample | None = None
     try:
@@ -134,7 +134,7 @@ class _Walk:
     def seek(self, place: int) -> None:
         # Past the end of the file is no error yet: nothing can be read there.
         if place != self.place:
-            skip(self.stream, place if self.stream.seekable() else place - self.place)
+            skip_bytes(self.stream, place if self.stream.seekable() else place - self.place)
         self.place = place
 
     def take(self, count: int) -> bytes:

@@ -10,9 +10,9 @@ import pyarrow.compute as pc
 
 from pipemill.errors import ConfigError
 
+from ...arrow_arrays import scatter_rows
 from ...faults.bisect import bisect_failures
-from ...storage.listing import InputFile
-from ..streams.line_files import in_place
+from ...storage.input_file import InputFile
 
 
 def common_schema(files: list[InputFile], schemas: list[pa.Schema]) -> pa.Schema:
@@ -72,7 +72,7 @@ def fitted(
         found, wrong = bisect_failures(
             np.arange(rows.num_rows), lambda some: shaped(table.take(some), schema)
         )
-        return in_place(found, rows.num_rows, schema), wrong
+        return scatter_rows(found, rows.num_rows, schema), wrong
 
 
 def _column(rows: pa.RecordBatch | pa.Table, field: pa.Field) -> pa.Array | pa.ChunkedArray:

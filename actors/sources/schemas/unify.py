@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ...storage.listing import InputFile
+from ...storage.input_file import InputFile
 from .file_schemas import map_types, plain
 from .hf_features import common_features, with_features
 

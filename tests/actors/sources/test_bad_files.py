@@ -11,8 +11,8 @@ import pytest
 import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
+from pipemill.actors.sources import byte_ranges
 from pipemill.actors.sources.reading import Reading
-from pipemill.actors.sources.streams import line_files as files_of_lines
 
 from pipemill.errors import ConfigError
 from tests.support.splits import FOLDER, plan, read, rows
@@ -138,8 +138,8 @@ def test_an_encoding_that_is_named(tmp_path, monkeypatch, format, encoding):
         data = data.encode().decode("unicode_escape")
     write(tmp_path, f"a.{format}", data.encode(encoding))
     write(tmp_path, f"b.{format}", codecs.BOM_UTF8 + FORMATS[format]("ü").encode())
-    monkeypatch.setattr(files_of_lines, "LARGE", 100)
-    monkeypatch.setattr("pipemill.actors.sources.split_size._FEWEST_ROWS", 7)
+    monkeypatch.setattr(byte_ranges, "LARGE_FILE", 100)
+    monkeypatch.setattr("pipemill.actors.sources.split_ranges._FEWEST_ROWS", 7)
     reading = Reading(encoding=encoding)
     made = plan(tmp_path, reading=reading)
     assert len(made.splits) > 5
@@ -250,7 +250,7 @@ def test_one_object_over_several_lines_is_a_row(tmp_path, text):
 
 
 def test_a_large_array_is_cut_into_splits(tmp_path, monkeypatch):
-    monkeypatch.setattr(files_of_lines, "LARGE", 1000)
+    monkeypatch.setattr(byte_ranges, "LARGE_FILE", 1000)
     wanted = [{"text": f"word {n}", "more": {"n": [n]}} for n in range(500)]
     write(tmp_path, "a.json", json.dumps(wanted, indent=1))
     made = plan(tmp_path)
@@ -270,7 +270,7 @@ def test_rows_added_while_a_job_runs_are_not_of_the_input(tmp_path):
 def test_ranges_of_files_on_a_store(encoding, monkeypatch):
     import fsspec
 
-    monkeypatch.setattr("pipemill.actors.sources.split_size._FEWEST_ROWS", 7)
+    monkeypatch.setattr("pipemill.actors.sources.split_ranges._FEWEST_ROWS", 7)
     store = fsspec.filesystem("memory")
     texts = [f"{n} é" for n in range(300)]
     try:

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pipemill.actors.sources import open_source
+from pipemill.actors.sources.open_source import open_source
 from pipemill.jobs.config.load import build_job
 from pipemill.jobs.output.split_plan import Plan
 from pipemill.jobs.planning.find_inputs import InputFile, list_files
@@ -41,8 +41,8 @@ def photos(tmp_path):
 def test_bundles_hold_every_file_once_in_order(sizes, step, limit):
     files = [InputFile(f"{i}.jpg", size, "1") for i, size in enumerate(sizes)]
     source = open_source("files", {})
-    made = Plan("files", source.inspect(files))
-    made.add(source.cut(files, step, limit))
+    made = Plan("files", source.infer_schema(files))
+    made.add(source.plan_splits(files, step, limit))
     assert list(made.files()) == files[:limit]
     assert Plan.from_bytes(made.to_bytes()) == made
     for split in made.splits:
@@ -53,7 +53,7 @@ def test_bundles_hold_every_file_once_in_order(sizes, step, limit):
 
 
 def test_a_million_files_are_a_thousand_splits_and_few_large_ones_many():
-    cut = open_source("files", {}).cut
+    cut = open_source("files", {}).plan_splits
     small = [InputFile(f"{i:07}.jpg", 20_000, "1") for i in range(100_000)]
     pieces = cut(small, None, None)
     assert 30 <= len(pieces) <= 200
@@ -106,7 +106,7 @@ def test_new_files_are_new_bundles_and_a_changed_one_is_named(photos):
     files = list_files(str(photos), "auto", {}, None)[0]
     new = made.new_files(files)
     assert [Path(file.path).name for file in new] == ["a-new.jpg"]
-    made.add(open_source("files", {}).cut(new, None, None))
+    made.add(open_source("files", {}).plan_splits(new, None, None))
     assert [split.part for split in made.splits][:-1] == before
     assert rows(read(made))[-1]["bytes"] == b"new"
     (photos / "b/020.jpeg").write_bytes(b"?")
@@ -183,5 +183,5 @@ def test_files_in_other_filesystems_and_formats_that_there_are_not():
     assert [row["bytes"] for row in got] == [b"\0", b"\1", b"\2"]
     assert got[2]["path"] == "memory:///pictures/2.png"
     wrong = {"task": "t", "model": "m", "output": "o", "input": {"path": "i", "format": "photos"}}
-    with pytest.raises(ConfigError, match=r"'input\.format'.*'parquet'.*'webdataset'.*'photos'"):
+    with pytest.raises(ConfigError, match=r"'input\.format'.*: parquet.*, webdataset, .*'photos'"):
         build_job(None, [], {}, wrong)

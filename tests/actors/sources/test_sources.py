@@ -15,7 +15,7 @@ import pytest
 import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
-from pipemill.actors.sources import open_source
+from pipemill.actors.sources.open_source import open_source
 from pipemill.actors.sources.reading import Reading
 from pipemill.jobs.output.split_plan import Plan
 from pipemill.jobs.planning.find_inputs import list_files

@@ -12,7 +12,7 @@ import pytest
 import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
-from pipemill.actors.sources import open_source
+from pipemill.actors.sources.open_source import open_source
 from pipemill.actors.sources.reading import Reading
 from pipemill.jobs.output.split_plan import Plan
 from pipemill.jobs.planning.find_inputs import list_files
@@ -148,7 +148,7 @@ def test_rows_of_empty_fields_are_rows(tmp_path):
 
 
 def test_large_csv_files_are_cut_between_records(tmp_path, monkeypatch):
-    monkeypatch.setattr("pipemill.actors.sources.streams.line_files.LARGE", 1000)
+    monkeypatch.setattr("pipemill.actors.sources.byte_ranges.LARGE_FILE", 1000)
     wanted = [(str(i), f'a\n"{i}"\n') for i in range(500)]
     (tmp_path / "a.csv").write_bytes(written([("n", "t"), *wanted]))
     made = plan(tmp_path)

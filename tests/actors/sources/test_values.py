@@ -14,7 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pipemill.actors.sources import jsonl, open_source
+from pipemill.actors.sources import jsonl
+from pipemill.actors.sources.open_source import open_source
 from pipemill.actors.sources.reading import Reading
 
 import pipemill
@@ -382,11 +383,13 @@ def test_input_schema_is_checked_before_anything_costs(run, tmp_path):
         with pytest.raises(ConfigError, match="no encoding of text"):
             run("a.jsonl", data, {"encoding": encoding})
     pq.write_table(pa.table({"text": ["a"], "l": [[1]]}), tmp_path / "b.parquet")
-    with pytest.raises(ConfigError, match="input.encoding is of jsonl, csv, text; the input is p"):
+    with pytest.raises(
+        ConfigError, match="encoding applies to jsonl, csv and text; the input is p"
+    ):
         run("b.parquet", None, {"encoding": "latin-1"})
     with pytest.raises(ConfigError, match=r"schema.l: the input's column is list.* no int64 can"):
         run("b.parquet", None, {"schema": {"l": "int64"}})
-    with pytest.raises(ConfigError, match="input.schema is of .*; the columns of files have"):
+    with pytest.raises(ConfigError, match="input.schema applies to .*; the types of files columns"):
         run("b.parquet", None, {"schema": {"path": "string"}, "format": "files"})
 
 

@@ -14,9 +14,9 @@ import pytest
 import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
-from pipemill.actors.sources import open_source
+from pipemill.actors.sources.open_source import open_source
 from pipemill.actors.sources.parsing.tar_samples import samples, split_name
-from pipemill.actors.storage.media_files import files_column, merged_columns
+from pipemill.actors.sources.schemas.media_columns import files_column, merged_columns
 from pipemill.actors.task import Column
 from pipemill.jobs.output.split_plan import Plan
 from pipemill.jobs.planning.columns import kept_columns, resolve_columns
@@ -93,7 +93,7 @@ def test_every_sample_is_a_row_once_in_order(tmp_path, counts, size, limit, form
 def test_large_shards_are_cut_by_bytes_too(tmp_path, monkeypatch):
     (tmp_path / "a.tar").write_bytes(tar(numbered(200)))
     assert len(plan(tmp_path).splits) == 1
-    monkeypatch.setattr("pipemill.actors.sources.webdataset.LARGE", 1000)
+    monkeypatch.setattr("pipemill.actors.sources.webdataset.LARGE_FILE", 1000)
     monkeypatch.setattr("pipemill.actors.sources.webdataset.MOST_BYTES", 20_000)
     made = plan(tmp_path)
     assert len(made.splits) > 10

@@ -15,8 +15,8 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
 from pipemill.actors.output.part_writer import PartSink
-from pipemill.actors.sources import open_source
-from pipemill.actors.sources.split_size import SplitRange
+from pipemill.actors.sources.open_source import open_source
+from pipemill.actors.sources.split_ranges import SplitRange
 from pipemill.actors.split import Split
 from pipemill.actors.storage.store import Store
 from pipemill.jobs.config.job import ActorsSection

@@ -2,7 +2,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pipemill.actors.sources.split_size import SplitRange, even_ranges, rows_per_split
+from pipemill.actors.sources.split_ranges import SplitRange, even_ranges, rows_per_split
 from pipemill.jobs.output.split_plan import Plan, RowEstimate
 from pipemill.jobs.planning.find_inputs import InputFile
 

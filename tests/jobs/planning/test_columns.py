@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 import pytest
-from pipemill.actors.storage.media_files import files_column
+from pipemill.actors.sources.schemas.media_columns import files_column
 from pipemill.actors.task import Column
 from pipemill.jobs.planning.columns import kept_columns, notes_on_columns, resolve_columns
 

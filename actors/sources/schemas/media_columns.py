@@ -6,21 +6,21 @@ from collections.abc import Iterable
 
 import pyarrow as pa
 
-KINDS = {
+MEDIA_KINDS = {
     "image": ("jpg", "jpeg", "png", "gif", "bmp", "tif", "tiff", "webp"),
     "audio": ("wav", "mp3", "flac", "ogg", "opus", "m4a", "aac"),
     "video": ("mp4", "mov", "avi", "mkv", "webm", "m4v"),
 }
-SUFFIXES = tuple(f".{end}" for ends in KINDS.values() for end in ends)
+MEDIA_SUFFIXES = tuple(f".{end}" for ends in MEDIA_KINDS.values() for end in ends)
 # Marks a column that holds whole files: to keep it would copy the dataset into the output.
 _WHOLE_FILES = {b"pipemill": b"files"}
 _ALONE, _MEMBERS, _SEVERAL = b"alone", b"members", b"several"
 
 
-def kind_of(name: str) -> str | None:
+def media_kind(name: str) -> str | None:
     """ "image", "audio" or "video" by what follows the last dot, in any case."""
     end = name.rpartition(".")[2].lower()
-    return next((kind for kind, ends in KINDS.items() if end in ends), None)
+    return next((kind for kind, ends in MEDIA_KINDS.items() if end in ends), None)
 
 
 def files_column(name: str, kinds: Iterable[str] = ()) -> pa.Field:
@@ -46,8 +46,8 @@ def merged_columns(schema: pa.Schema, named: Iterable[str]) -> list[pa.Field]:
     user calls by several extensions ("jpg;png"), of which a sample's first one is taken.
     """
     merged = []
-    for kind, ends in KINDS.items():
-        found = [f for f in schema if holds_files(f) and kind_of(f.name) == kind]
+    for kind, ends in MEDIA_KINDS.items():
+        found = [f for f in schema if holds_files(f) and media_kind(f.name) == kind]
         alone = [f.name in ends and _ALONE in f.metadata for f in found]
         if found and all(alone) and not {kind, "bytes"} & set(schema.names):
             field = files_column(kind, [kind])
@@ -79,11 +79,11 @@ def _of_members(field: pa.Field, ends: Iterable[str], several: bool) -> pa.Field
     return field.with_metadata(notes)
 
 
-def media_columns(kind: str, schema: pa.Schema) -> list[str]:
+def find_media_columns(kind: str, schema: pa.Schema) -> list[str]:
     """The columns in which a task's input of this kind is looked for when the user names none."""
     if "bytes" in schema.names:
         notes = schema.field("bytes").metadata or {}
         kinds = notes.get(b"kinds", b"").decode()
         return ["bytes"] if kind in kinds.split(",") or not kinds else []
     merged = [f.name for f in schema if members_of(f) and f.name == kind]
-    return merged or [f.name for f in schema if holds_files(f) and kind_of(f.name) == kind]
+    return merged or [f.name for f in schema if holds_files(f) and media_kind(f.name) == kind]
