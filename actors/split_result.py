@@ -34,7 +34,7 @@ class SplitResult:
     Attributes:
         rows, dead: rows of the split, and how many of them are dead letters. None if the part
             was there already.
-        work: what was counted and measured, as in `Batch.work`.
+        work: what was counted and measured, as in `Batch.stats`.
         first_failures: a line about each of the first rows that failed.
         error: why the split could not be processed; None if it was.
         fatal: whether the next split would fail in the same way.

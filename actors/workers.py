@@ -215,7 +215,7 @@ def _write(sink: Sink, split: Split, batch: Batch) -> SplitResult:
         split=split,
         rows=batch.rows.num_rows,
         dead=len(batch.failures),
-        work=batch.work,
+        work=batch.stats,
         first_failures=tuple(
             f"row {row}, {f.stage}: {f.error}: {f.message}" for row, f in failures
         ),

@@ -28,7 +28,7 @@ class AttemptFiles:
 
     Attributes:
         store: the output.
-        run: whose loading of models is counted.
+        run: the run within which deaths while loading a model count.
     """
 
     store: Store
@@ -45,14 +45,14 @@ class AttemptFiles:
 
     def begin(self, what: str) -> str:
         name = f"{what}.{uuid.uuid4().hex[:12]}"
-        who = {
+        owner = {
             "process": _identity(os.getpid()),
             "pid": os.getpid(),
             "host": socket.gethostname(),
             "since": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         }
         try:
-            self.store.write(f"{ATTEMPTS}/{name}", json.dumps(who).encode())
+            self.store.write(f"{ATTEMPTS}/{name}", json.dumps(owner).encode())
         except Exception as error:  # filesystems raise various exceptions
             folder = f"{self.store.path}/{ATTEMPTS}"
             raise AttemptError(
@@ -68,19 +68,19 @@ class AttemptFiles:
             except FileNotFoundError:
                 continue
 
-    def gone(self, names: Iterable[str]) -> list[str]:
-        found = []
+    def dead_attempts(self, names: Iterable[str]) -> list[str]:
+        dead = []
         for name in names:
             try:
                 path = f"{ATTEMPTS}/{name}"
-                who = json.loads(retry_with_backoff(partial(self.store.read, path), path))
-            except FileNotFoundError:  # it has ended since it was listed
+                owner = json.loads(retry_with_backoff(partial(self.store.read, path), path))
+            except FileNotFoundError:  # ended since it was listed
                 continue
-            if who["process"] is None or who["process"] != _identity(who["pid"]):
-                found.append(name)
-        return found
+            if owner["process"] is None or owner["process"] != _identity(owner["pid"]):
+                dead.append(name)
+        return dead
 
-    def loader(self) -> str:
+    def loader_key(self) -> str:
         ray = sys.modules.get("ray")
         actor = ray.get_runtime_context().get_actor_id() if ray and ray.is_initialized() else None
         return f"loading.{self.run}.{actor or os.getpid()}"

@@ -46,10 +46,10 @@ class Attempts(Protocol):
     def end(self, names: Iterable[str]) -> None:
         """Remove attempts; some may be gone already."""
 
-    def gone(self, names: Iterable[str]) -> list[str]:
+    def dead_attempts(self, names: Iterable[str]) -> list[str]:
         """Return those whose process no longer runs, as far as this machine can tell."""
 
-    def loader(self) -> str:
+    def loader_key(self) -> str:
         """Name the loading of an actor: the same when Ray starts the actor again."""
 
 
@@ -90,7 +90,7 @@ def run_attempt(
     """
     deaths = [name for name in seen if name.startswith(f"{part}.")]
     if len(deaths) >= DEATHS:
-        deaths = attempts.gone(deaths)
+        deaths = attempts.dead_attempts(deaths)
     if len(deaths) < DEATHS:
         with track_attempt(attempts, part):
             return usual()

@@ -119,10 +119,10 @@ def _join_batches(batch: Batch, pieces: list[tuple[np.ndarray, Batch]]) -> Batch
     """Return the pieces in the order of the rows, with the failures under their row numbers."""
     order = pa.array(np.argsort(np.concatenate([rows for rows, _ in pieces]), kind="stable"))
     joined = Batch(_sort_rows([piece.rows for _, piece in pieces], order))
-    joined.add_stats(**batch.work)
+    joined.add_stats(**batch.stats)
     for rows, piece in pieces:
         joined.failures.update({int(rows[i]): why for i, why in piece.failures.items()})
-        joined.add_stats(**piece.work)
+        joined.add_stats(**piece.stats)
     results = [piece.results for _, piece in pieces if piece.results is not None]
     joined.results = _sort_rows(results, order) if results else None
     return joined

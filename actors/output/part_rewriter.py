@@ -102,7 +102,9 @@ class PartRewriter(PartSink):
     def _update_footer(self, footer: PartFooter, batch: Batch, answered: np.ndarray) -> PartFooter:
         """Return the footer of the part once the rows `answered` are in it."""
         left = np.setdiff1d(from_ranges(footer.dead_rows), answered)
-        counts = {name: getattr(footer, name) + int(batch.work.get(name, 0)) for name in ROW_COUNTS}
+        counts = {
+            name: getattr(footer, name) + int(batch.stats.get(name, 0)) for name in ROW_COUNTS
+        }
         return replace(
             footer,
             dead=len(left),

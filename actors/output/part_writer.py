@@ -76,7 +76,7 @@ class PartSink:
 
     def _footer(self, split: Split, batch: Batch) -> PartFooter:
         names = (*ROW_COUNTS, *TOKEN_COUNTS)
-        counts: dict[str, Any] = {name: int(batch.work.get(name, 0)) for name in names}
+        counts: dict[str, Any] = {name: int(batch.stats.get(name, 0)) for name in names}
         return PartFooter(
             job=self.job,
             fingerprint=self.fingerprint,
@@ -84,7 +84,7 @@ class PartSink:
             rows=batch.rows.num_rows,
             dead=len(batch.failures),
             dead_rows=to_ranges(sorted(batch.failures)),
-            left_out=left_out(batch.work) or {},
+            left_out=left_out(batch.stats) or {},
             **counts,
         )
 

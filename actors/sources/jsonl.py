@@ -128,7 +128,7 @@ class JsonlSource(FileSource):
         batch = Batch(scatter_rows(found, len(rows.rows), schema))
         for number, reason in rows.failed.items():
             batch.add_failure("read", number, reason)
-        batch.leave_out(rows.left_out)
+        batch.count_left_out(rows.left_out)
         return batch
 
     def _with_rest(

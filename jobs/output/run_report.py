@@ -191,7 +191,7 @@ def _unnamed_in_words(unnamed: Mapping[str, Any]) -> str:
 def compute_metrics(work: Mapping[str, float]) -> dict[str, Any]:
     """The fields of a report that tell how a run computed, from what its splits counted.
 
-    work: as `Batch.work` names it, added up.
+    work: as `Batch.stats` names it, added up.
     """
     tokens, actors = work.get("tokens"), work.get("actor_seconds")
     if not tokens or not actors:

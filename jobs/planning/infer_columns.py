@@ -56,7 +56,7 @@ def infer_columns(
     few = splits[:_SPLITS]
     deaths = [name for name in attempts.names() if name.startswith(f"{_SAMPLING}.")]
     found: Found | None = None
-    for window in _WINDOWS[len(attempts.gone(deaths)) :]:
+    for window in _WINDOWS[len(attempts.dead_attempts(deaths)) :]:
         with track_attempt(attempts, _SAMPLING):
             if placement == "local":
                 found = _schema_of(load, source, few, window)

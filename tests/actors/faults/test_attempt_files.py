@@ -50,14 +50,14 @@ def test_an_attempt_is_there_while_it_lasts_and_after_its_process_died(files, tm
     with track_attempt(files, PART):
         (name,) = files.names()
         assert name.startswith(f"{PART}.")
-        assert files.gone([name]) == []
+        assert files.dead_attempts([name]) == []
     assert files.names() == []
     with pytest.raises(ValueError), track_attempt(files, PART):
         raise ValueError
     assert files.names() == []
     die(tmp_path)
     (left,) = files.names()
-    assert files.gone([left, "no such"]) == [left]
+    assert files.dead_attempts([left, "no such"]) == [left]
     files.end([left, "no such"])
     assert files.names() == []
 

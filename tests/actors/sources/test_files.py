@@ -183,5 +183,5 @@ def test_files_in_other_filesystems_and_formats_that_there_are_not():
     assert [row["bytes"] for row in got] == [b"\0", b"\1", b"\2"]
     assert got[2]["path"] == "memory:///pictures/2.png"
     wrong = {"task": "t", "model": "m", "output": "o", "input": {"path": "i", "format": "photos"}}
-    with pytest.raises(ConfigError, match=r"'input\.format'.*: parquet.*, webdataset, .*'photos'"):
+    with pytest.raises(ConfigError, match=r"'input\.format'.*parquet.*, webdataset, .*'photos'"):
         build_job(None, [], {}, wrong)
