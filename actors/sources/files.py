@@ -1,4 +1,4 @@
-"""Whole files, such as images and recordings: a row each; splits are bundles of them."""
+"""Read whole files, such as images and recordings, a row each. Splits are bundles of them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .schemas.media_columns import MEDIA_SUFFIXES, files_column, media_kind
 from .split_ranges import MOST_BYTES, SplitRange
 
 _FEWEST_FILES, _MOST_FILES = 64, 1024
-# A few large files are spread over as many splits as there are many small ones.
+# A few large files make as many splits as many small ones do.
 _FEWEST_BYTES = 4 * 2**20
 _SPLITS = 32
 _THREADS = 16
@@ -58,23 +58,25 @@ class FilesSource(FileSource):
         failed: dict[int, Exception] = {}
         if "bytes" in self.schema.names:
             with ThreadPoolExecutor(_THREADS) as threads:
-                found = list(threads.map(self._bytes, files))
-            rows["bytes"] = [value if isinstance(value, bytes) else None for value in found]
-            failed = {i: value for i, value in enumerate(found) if isinstance(value, Exception)}
+                contents = list(threads.map(self._read_file, files))
+            rows["bytes"] = [value if isinstance(value, bytes) else None for value in contents]
+            failed = {i: value for i, value in enumerate(contents) if isinstance(value, Exception)}
         batch = Batch(pa.table({f.name: rows[f.name] for f in self.schema}, schema=self.schema))
         for row, error in failed.items():
             batch.add_failure("read", row, error)
         return batch
 
-    def _bytes(self, file: InputFile) -> bytes | Exception:
+    def _read_file(self, file: InputFile) -> bytes | Exception:
         try:
             filesystem, path = open_filesystem(file.path, self.options)
             data = filesystem.cat_file(path)
-            # A server need not tell the size of what it lists.
+            # Some servers do not say how long a file is.
             if file.size and len(data) != file.size:
-                raise OSError(f"{file.path} has {len(data)} bytes; it had {file.size} when planned")
-        except Exception as error:  # every filesystem has exceptions of its own
-            if is_transient(error):  # the store's trouble, not the row's
+                raise OSError(
+                    f"{file.path} has {len(data)} bytes, but had {file.size} when planned"
+                )
+        except Exception as error:  # filesystems raise exceptions of many classes
+            if is_transient(error):  # the store is at fault, not the row
                 raise
             return error
         return data
@@ -83,7 +85,7 @@ class FilesSource(FileSource):
 def _bundle_files(
     files: list[InputFile], count: int, most_bytes: int | None
 ) -> Iterator[list[InputFile]]:
-    """Neighbours, at most `count` together; more than one only within `most_bytes`."""
+    """Bundle neighbours: at most `count`, and more than one only up to `most_bytes`."""
     bundle: list[InputFile] = []
     size = 0
     for file in files:

@@ -1,4 +1,4 @@
-"""Plain text: a row per line, blank ones too; splits are byte ranges."""
+"""Read plain text, a row per line, blank ones too. Splits are byte ranges."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .streams.line_files import LineFiles
 
 @dataclass
 class TextSource(FileSource):
-    """One column, text: the line without its end."""
+    """One column, text: a line without its end."""
 
     name = "text"
     suffixes = (".txt",)
@@ -35,9 +35,9 @@ class TextSource(FileSource):
 
     def infer_schema(self, files: list[InputFile]) -> pa.Schema:
         bad: list[BadFile] = []
-        # Where one can be read the others may be what they are.
+        # One readable file is enough; a bad file costs one dead letter.
         for file in [*sample_evenly(files, SAMPLED_FILES), *files]:
-            error = self._reason(file)
+            error = self._find_fault(file)
             if error is None:
                 break
             bad.append(error)
@@ -52,37 +52,37 @@ class TextSource(FileSource):
 
     def read(self, split: Split) -> Batch:
         assert self.schema is not None
-        whole = split.start == 0 and split.stop < 0
+        is_whole_file = split.start == 0 and split.stop < 0
         values: list[bytes] = []
         wheres: list[str] = []
         try:
-            for number, line in enumerate(self.files.between(split)):
+            for number, line in enumerate(self.files.read_split(split)):
                 values.append(_read_content(line.data, number == 0 and split.start == 0))
                 wheres.append(line.where)
         except BAD_FILE as error:
-            if not whole:
+            if not is_whole_file:
                 raise
             return bad_file_batch(self.schema, split.path, "text", error)
         column = pa.field("text", self.schema.field("text").type if self.schema.names else "string")
-        array, wrong = _texts(values, wheres, column)
-        if whole and len(values) > 1 and len(wrong) == len(values):
-            reason = ValueError(f"no line of it is text; {wrong[0]}")
+        array, wrong = _to_column(values, wheres, column)
+        if is_whole_file and len(values) > 1 and len(wrong) == len(values):
+            reason = ValueError(f"none of its lines is text; {wrong[0]}")
             return bad_file_batch(self.schema, split.path, "text", reason)
         batch = Batch(pa.table([array], names=["text"]).select(self.schema.names))
         for row, failure in wrong.items():
             batch.add_failure("read", row, failure)
         return batch
 
-    def _reason(self, file: InputFile) -> BadFile | None:
-        """Why a file is a bad one, as far as its first lines tell."""
+    def _find_fault(self, file: InputFile) -> BadFile | None:
+        """Return why a file is bad, as far as its first lines tell."""
         try:
             lines = [line for _, line in islice(self.files.rows(file), SAMPLED_ROWS)]
         except BadFile as error:
             return error
         if len(lines) > 1 and not any(map(_is_text, lines)):
             return BadFile(
-                f"can't read {file.path} as text: no line of it is UTF-8: name its encoding in "
-                "input.encoding"
+                f"can't read {file.path} as text: none of its first lines is UTF-8. Name its "
+                "encoding in input.encoding"
             )
         return None
 
@@ -100,10 +100,10 @@ def _is_text(line: bytes) -> bool:
     return True
 
 
-def _texts(
+def _to_column(
     values: list[bytes], wheres: list[str], column: pa.Field
 ) -> tuple[pa.Array, dict[int, BaseException]]:
-    """The lines as a column, with null for those that it can't hold, and why."""
+    """Return the lines as a column, with null and an error for those that don't fit."""
     if column.type != pa.string():
         array, wrong = from_text(pa.array(values, pa.binary()), column, wheres.__getitem__)
         return array, dict(wrong)

@@ -1,4 +1,4 @@
-"""WebDataset shards: tars in which the members of one key, next to each other, are a row."""
+"""Read WebDataset shards: tars in which adjacent members with the same key are a row."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from .byte_ranges import (
     ByteRangePlanner,
     sample_evenly,
 )
-from .parsing.tar_samples import Sample, samples
+from .parsing.tar_samples import Sample, read_samples
 from .schemas.media_columns import (
     MEDIA_KINDS,
     member_column,
@@ -38,9 +38,9 @@ _KEY = "__key__"
 _TEXT = set(
     "txt text cls cls2 caption transcript id index json jsonl csv tsv html md xml yaml yml".split()
 )
-# So many shards are splits enough, if they are not very large.
+# From this many shards on, each is a split, unless it is very large.
 _MANY, _VERY_LARGE = 64, 256 * 2**20
-# No tar without members is longer.
+# A tar without members is not longer than this.
 _RECORD = 10240
 
 
@@ -71,8 +71,8 @@ class WebDatasetSource(FileSource):
             for sample in islice(self._samples(file), SAMPLED_ROWS):
                 names = sample.members.keys() - {_KEY}
                 extensions |= names
-                several |= _of_one_kind(names)
-                error = error or (_scatter_rows(sample, file.path) if sample.torn else None)
+                several |= _same_kind(names)
+                error = error or (_located_error(sample, file.path) if sample.torn else None)
         if not extensions:
             if error is not None:
                 raise ConfigError(f"can't read {error}")
@@ -101,15 +101,15 @@ class WebDatasetSource(FileSource):
     def read(self, split: Split) -> Batch:
         schema = self.schema
         assert schema is not None
-        wanted = {name for field in schema for name in members_of(field) or [field.name]}
+        extensions = {name for field in schema for name in members_of(field) or [field.name]}
         columns: dict[str, list[Any]] = {name: [] for name in schema.names}
         failed: dict[int, Exception] = {}
         with LineFiles(self.options, blank=False).open(split.path) as stream:
-            found = samples(stream, split.start, split.stop, wanted.__contains__)
+            found = read_samples(stream, split.start, split.stop, extensions.__contains__)
             for number, sample in enumerate(found):
-                row, error = _row(sample, schema)
+                row, error = _to_row(sample, schema)
                 if sample.torn:
-                    error = _scatter_rows(sample, split.path)
+                    error = _located_error(sample, split.path)
                 for name, values in columns.items():
                     values.append(row.get(name))
                 if error:
@@ -120,7 +120,7 @@ class WebDatasetSource(FileSource):
         return batch
 
     def _is_empty(self, file: InputFile) -> bool:
-        """Whether a file is a tar without members."""
+        """Tell whether a file is a tar without members."""
         try:
             with LineFiles(self.options, blank=False).open(file.path) as stream:
                 start = stream.read(1024)
@@ -129,33 +129,33 @@ class WebDatasetSource(FileSource):
         return bool(start) and not start.strip(b"\0")
 
     def _samples(self, file: InputFile) -> Iterator[Sample]:
-        """Those of a whole file, by its headers alone."""
+        """Yield the samples of a file without their bytes."""
         try:
             with LineFiles(self.options, blank=False).open(file.path) as stream:
-                yield from samples(stream, 0, -1, lambda extension: False)
+                yield from read_samples(stream, 0, -1, lambda extension: False)
         except (OSError, *BAD_FILE) as error:
             raise ConfigError(f"can't read {file.path}: {error}") from None
 
 
-def _scatter_rows(sample: Sample, path: str) -> Exception:
+def _located_error(sample: Sample, path: str) -> Exception:
     return ValueError(f"{path}: {sample.error}")
 
 
-def _of_one_kind(names: Collection[str]) -> set[str]:
-    """Extensions of a sample that are of the same kind of media."""
+def _same_kind(names: Collection[str]) -> set[str]:
+    """Return the extensions of a sample that share their kind of media with another one."""
     groups = [{name for name in names if name in ends} for ends in MEDIA_KINDS.values()]
     return {name for group in groups if len(group) > 1 for name in group}
 
 
 def _column(extension: str, alone: bool) -> pa.Field:
-    # What follows the last dot says what it is: cat.seg.png is a picture, cat.en.txt a text.
+    # The last suffix tells the type: cat.seg.png is a picture, cat.en.txt a text.
     if extension.rpartition(".")[2] in _TEXT:
         return pa.field(extension, pa.string())
     return member_column(extension, alone)
 
 
-def _row(sample: Sample, schema: pa.Schema) -> tuple[dict[str, Any], Exception | None]:
-    """Its columns, and why it is none if it is not: then it has a key at most."""
+def _to_row(sample: Sample, schema: pa.Schema) -> tuple[dict[str, Any], Exception | None]:
+    """Return the columns of a sample, and its error; then it has a key at most."""
     row: dict[str, Any] = {_KEY: sample.key or None}
     if sample.error is not None:
         return row, sample.error
@@ -169,21 +169,24 @@ def _row(sample: Sample, schema: pa.Schema) -> tuple[dict[str, Any], Exception |
 
 
 def _value(sample: Sample, field: pa.Field) -> str | bytes | None:
-    """Raises ValueError for text that is not UTF-8, and for several members where one is meant."""
+    """Return a sample's value for a column.
+
+    Raises ValueError for text that is not UTF-8, and for several members of a column of one.
+    """
     ends = members_of(field) or (field.name,)
-    found = [end for end in ends if sample.members.get(end) is not None]
-    if not found:
+    present = [end for end in ends if sample.members.get(end) is not None]
+    if not present:
         return None
-    if len(found) > 1 and not takes_first(field):
+    if len(present) > 1 and not takes_first(field):
         raise ValueError(
-            f"sample {sample.key} has several members for {field.name!r} ({', '.join(found)}): "
-            f"name one with --column {field.name}={found[0]} (input.columns)"
+            f"sample {sample.key} has several members for {field.name!r} ({', '.join(present)}): "
+            f"name one with --column {field.name}={present[0]} (input.columns)"
         )
-    data = sample.members[found[0]]
+    data = sample.members[present[0]]
     assert data is not None
     if not pa.types.is_string(field.type):
         return data
     try:
         return data.decode()
-    except UnicodeDecodeError as wrong:
-        raise ValueError(f"{sample.key}.{found[0]} is not UTF-8: {wrong}") from None
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{sample.key}.{present[0]} is not UTF-8: {error}") from None

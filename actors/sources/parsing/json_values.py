@@ -1,4 +1,4 @@
-"""From JSON to columns: each value of its column's type, and none narrowed."""
+"""Turn parsed JSON into columns without loss. A value that does not fit is a misfit."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from pyarrow import types
 
 from ...faults.bisect import bisect_failures
 
-# The largest whole number below which a float holds all of them.
+# A float holds all whole numbers up to this one.
 EXACT = 2**53
 
 
 class SpelledNumber(float):
-    """A number whose text is not the one that Python would write.
+    """A number that is not written as Python would write it.
 
     text: how it is written.
     """
@@ -28,22 +28,22 @@ class SpelledNumber(float):
 
     @classmethod
     def of(cls, value: float, text: str) -> SpelledNumber:
-        made = cls(value)
-        made.text = text
-        return made
+        number = cls(value)
+        number.text = text
+        return number
 
 
 class LongNumber(SpelledNumber):
-    """A number that no float holds as it is written: of more than 17 digits, or too large."""
+    """A number that a float can't hold: it has more than 17 digits, or is too large."""
 
 
 class Parser:
-    """Parses the lines of a file, and notes what a plain parser loses.
+    """Parses the lines of a file, and notes what json.loads would lose.
 
     spells: whether numbers keep their text, for columns that hold JSON.
 
-    found_long: whether there was a `LongNumber` so far; found_spelled: a `SpelledNumber`.
-    repeated: keys that the last object parsed, or one within it, has twice with different values.
+    found_long, found_spelled: whether there was a `LongNumber`, a `SpelledNumber` so far.
+    repeated: keys that the last parsed line has twice in an object, with different values.
     """
 
     def __init__(self, spells: bool = False) -> None:
@@ -53,15 +53,15 @@ class Parser:
         self._decoder = json.JSONDecoder(parse_float=self._number, object_pairs_hook=self._object)
 
     def parse(self, line: bytes) -> Any:
-        """Raises ValueError, which UnicodeDecodeError and JSONDecodeError are."""
+        """Parse a line. Raises ValueError, such as UnicodeDecodeError and JSONDecodeError."""
         self.repeated = set()
         return self._decoder.decode(line.removeprefix(codecs.BOM_UTF8).decode("utf-8"))
 
     def _object(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        made = dict(pairs)
-        if len(made) < len(pairs):
-            self.repeated |= {name for name, value in pairs if made[name] != value}
-        return made
+        row = dict(pairs)
+        if len(row) < len(pairs):
+            self.repeated |= {name for name, value in pairs if row[name] != value}
+        return row
 
     def _number(self, text: str) -> float:
         value = float(text)
@@ -75,7 +75,7 @@ class Parser:
 
 
 def _is_exact(text: str, value: float) -> bool:
-    """Whether the number, which is long, zero or infinite, says what its text says."""
+    """Tell whether a number, which is long, zero or infinite, equals its text."""
     exact = Decimal(text)
     if not math.isfinite(value) or bool(value) != bool(exact):
         return False
@@ -83,13 +83,16 @@ def _is_exact(text: str, value: float) -> bool:
 
 
 def json_text(value: Any, any_spelled: bool = True) -> str:
-    """A parsed value as JSON again. any_spelled: whether a number in it may have its own text."""
+    """Return a parsed value as JSON.
+
+    any_spelled: whether it may hold a `SpelledNumber`.
+    """
     if any_spelled and _has_spelled(value):
         return _spell_numbers(value)
     text = json.dumps(value, ensure_ascii=False)
     try:
         text.encode()
-    except UnicodeEncodeError:  # half a character, which only an escape can name
+    except UnicodeEncodeError:  # a lone surrogate, which only an escape can write
         return json.dumps(value)
     return text
 
@@ -121,37 +124,38 @@ def fit_value(
     any_long: bool = True,
     rounds: bool = False,
 ) -> tuple[pa.Array, list[int]]:
-    """The values as this type, with null for those that it does not hold, and which those are.
+    """Return the values as an array, null for misfits, and the numbers of the misfits.
 
-    as_text: whether a column of text takes any value, as JSON where it is no text.
-    any_long: whether there may be a `LongNumber` among them.
-    rounds: whether a float takes a number of more digits than it has.
+    as_text: whether a column of text takes other values as JSON.
+    any_long: whether there may be a `LongNumber` among the values.
+    rounds: whether a float may round a number with more digits than it holds.
     """
     if _is_text(kind):
         return _texts(values, kind, as_text)
-    quick = None if any_long else _quick(values, kind)
+    quick = None if any_long else _convert_at_once(values, kind)
     if quick is not None:
         return quick, []
-    made: list[Any] = []
+    converted: list[Any] = []
     misfits: list[int] = []
     for i, value in enumerate(values):
         try:
-            made.append(_exact(value, kind, rounds))
+            converted.append(_exact(value, kind, rounds))
         except (ValueError, TypeError, OverflowError, pa.ArrowException):
-            made.append(None)
+            converted.append(None)
             misfits.append(i)
-    # What the rules above let pass and Arrow refuses is a misfit, too.
+    # A value that Arrow refuses is a misfit, too.
     pieces, refused = bisect_failures(
-        np.arange(len(made)), lambda some: pa.array([made[i] for i in some], kind)
+        np.arange(len(converted)), lambda rows: pa.array([converted[i] for i in rows], kind)
     )
     if not refused:
         return pa.concat_arrays([pa.array([], kind), *(array for _, array in pieces)]), misfits
     for i, _ in refused:
-        made[i] = None
-    return pa.array(made, kind), sorted({*misfits, *(i for i, _ in refused)})
+        converted[i] = None
+    return pa.array(converted, kind), sorted({*misfits, *(i for i, _ in refused)})
 
 
 def is_nested(kind: pa.DataType) -> bool:
+    """Tell whether a type is a struct or a list."""
     return types.is_struct(kind) or _is_list(kind)
 
 
@@ -169,20 +173,20 @@ def _texts(values: list[Any], kind: pa.DataType, as_text: bool) -> tuple[pa.Arra
             return pa.array(values, kind), []
     except UnicodeEncodeError:
         pass
-    made: list[str | None] = []
+    texts: list[str | None] = []
     misfits: list[int] = []
     for i, value in enumerate(values):
-        if value is None or (type(value) is str and _is_whole(value)):
-            made.append(value)
+        if value is None or (type(value) is str and _is_valid_text(value)):
+            texts.append(value)
         elif as_text:
-            made.append(json_text(value))
+            texts.append(json_text(value))
         else:
-            made.append(None)
+            texts.append(None)
             misfits.append(i)
-    return pa.array(made, kind), misfits
+    return pa.array(texts, kind), misfits
 
 
-def _is_whole(text: str) -> bool:
+def _is_valid_text(text: str) -> bool:
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -190,8 +194,8 @@ def _is_whole(text: str) -> bool:
     return True
 
 
-def _quick(values: list[Any], kind: pa.DataType) -> pa.Array | None:
-    """All of them at once, where Arrow sees the type that they shall have."""
+def _convert_at_once(values: list[Any], kind: pa.DataType) -> pa.Array | None:
+    """Convert all values at once, or return None if Arrow sees a type that does not fit."""
     if types.is_fixed_size_list(kind):
         return None
     try:
@@ -204,7 +208,7 @@ def _quick(values: list[Any], kind: pa.DataType) -> pa.Array | None:
 
 
 def _holds(kind: pa.DataType, seen: pa.DataType) -> bool:
-    """Whether all values of the type that was seen are values of this one."""
+    """Tell whether all values of the type `seen` are values of the type `kind`."""
     if types.is_null(seen) or seen == kind:
         return True
     if types.is_list(seen) and types.is_list(kind):
@@ -216,11 +220,11 @@ def _holds(kind: pa.DataType, seen: pa.DataType) -> bool:
 
 
 def _exact(value: Any, kind: pa.DataType, rounds: bool) -> Any:
-    """The value as `pa.array` takes it for this type. Raises ValueError if it does not fit."""
+    """Return a value as `pa.array` takes it for a type. Raises ValueError for a misfit."""
     if value is None:
         return None
     if _is_text(kind):
-        if type(value) is str and _is_whole(value):
+        if type(value) is str and _is_valid_text(value):
             return value
     elif types.is_boolean(kind):
         if type(value) is bool:

@@ -1,4 +1,4 @@
-"""Files that say their types themselves, read in those that `input.schema` declares."""
+"""Cast files that have types to those that `input.schema` declares."""
 
 from __future__ import annotations
 
@@ -34,15 +34,15 @@ class DeclaredSource:
     reading: Reading
 
     def infer_schema(self, files: list[InputFile]) -> pa.Schema:
-        found = self._open(None).infer_schema(files)
-        schema = self.reading.declare(found)
-        for old, new in zip(found, schema, strict=True):
+        inferred = self._open(None).infer_schema(files)
+        schema = self.reading.declare(inferred)
+        for old, new in zip(inferred, schema, strict=True):
             try:
                 pa.array([], old.type).cast(new.type)
             except (pa.ArrowNotImplementedError, pa.ArrowInvalid):
                 raise ConfigError(
-                    f"input.schema.{new.name}: the input's column is {old.type}, of which no "
-                    f"{new.type} can be made"
+                    f"input.schema.{new.name}: the input's column is {old.type}, which can't be "
+                    f"cast to {new.type}"
                 ) from None
         return schema
 
@@ -56,16 +56,16 @@ class DeclaredSource:
         if split.stop < 0:  # a bad file
             return self._open(self.schema).read(split)
         file = split.file
-        own = self._open(None).infer_schema([file])
+        inferred = self._open(None).infer_schema([file])
         fields = [
-            own.field(field.name) if field.name in self.reading.types else field
+            inferred.field(field.name) if field.name in self.reading.types else field
             for field in self.schema
         ]
         batch = self._open(pa.schema(fields)).read(split)
-        for place, field in enumerate(self.schema):
+        for index, field in enumerate(self.schema):
             if field.name in self.reading.types:
                 column = self._cast(batch, field, split)
-                batch.rows = batch.rows.set_column(place, field, column)
+                batch.rows = batch.rows.set_column(index, field, column)
         return batch
 
     def _open(self, schema: pa.Schema | None) -> FileSource:
@@ -74,7 +74,7 @@ class DeclaredSource:
     def _cast(self, batch: Batch, field: pa.Field, split: Split) -> pa.Array:
         values = batch.rows[field.name].combine_chunks()
         kind = pa.schema([field])
-        found, wrong = bisect_failures(
+        pieces, wrong = bisect_failures(
             np.arange(len(values)),
             lambda some: pa.table([values.take(pa.array(some)).cast(field.type)], schema=kind),
         )
@@ -83,4 +83,4 @@ class DeclaredSource:
             batch.add_failure(
                 "read", row, Misfit(field.name, values[row].as_py(), field.type, where)
             )
-        return scatter_rows(found, len(values), kind)[0]
+        return scatter_rows(pieces, len(values), kind)[0]

@@ -1,4 +1,4 @@
-"""Which names are those of images, audio and video, and which columns hold them."""
+"""Tell images, audio and video by their suffix, and mark the columns that hold them."""
 
 from __future__ import annotations
 
@@ -12,44 +12,48 @@ MEDIA_KINDS = {
     "video": ("mp4", "mov", "avi", "mkv", "webm", "m4v"),
 }
 MEDIA_SUFFIXES = tuple(f".{end}" for ends in MEDIA_KINDS.values() for end in ends)
-# Marks a column that holds whole files: to keep it would copy the dataset into the output.
+# Marks a column of whole files, since keeping it would copy the dataset into the output.
 _WHOLE_FILES = {b"pipemill": b"files"}
 _ALONE, _MEMBERS, _SEVERAL = b"alone", b"members", b"several"
 
 
 def media_kind(name: str) -> str | None:
-    """ "image", "audio" or "video" by what follows the last dot, in any case."""
+    """Return "image", "audio" or "video" by a name's last suffix in any case, or None."""
     end = name.rpartition(".")[2].lower()
     return next((kind for kind, ends in MEDIA_KINDS.items() if end in ends), None)
 
 
 def files_column(name: str, kinds: Iterable[str] = ()) -> pa.Field:
-    """A column of whole files, of these kinds so far as is known."""
+    """Return a column of whole files. kinds: the kinds of media, if known."""
     notes = {**_WHOLE_FILES, b"kinds": ",".join(sorted(kinds)).encode()}
     return pa.field(name, pa.large_binary(), metadata=notes)
 
 
 def holds_files(field: pa.Field) -> bool:
+    """Tell whether a column holds whole files."""
     return (field.metadata or {}).get(b"pipemill") == b"files"
 
 
 def member_column(extension: str, alone: bool) -> pa.Field:
-    """A column of a shard's members. alone: whether no sample had another one of its kind."""
+    """Return a column of a shard's members.
+
+    alone: whether no sample has another member of its kind of media.
+    """
     field = files_column(extension)
     return field.with_metadata({**field.metadata, _ALONE: b"yes"}) if alone else field
 
 
 def merged_columns(schema: pa.Schema, named: Iterable[str]) -> list[pa.Field]:
-    """Columns that take from each sample the one member that it has of several extensions.
+    """Return columns that hold, of several extensions, the one member that each sample has.
 
-    One for each kind of media of which no sample has two, called by the kind; and those that the
-    user calls by several extensions ("jpg;png"), of which a sample's first one is taken.
+    There is one for each kind of media of which no sample has two members, named by the kind; and
+    one for each name of several extensions ("jpg;png"), which takes the first member that exists.
     """
     merged = []
     for kind, ends in MEDIA_KINDS.items():
-        found = [f for f in schema if holds_files(f) and media_kind(f.name) == kind]
-        alone = [f.name in ends and _ALONE in f.metadata for f in found]
-        if found and all(alone) and not {kind, "bytes"} & set(schema.names):
+        fields = [f for f in schema if holds_files(f) and media_kind(f.name) == kind]
+        alone = [f.name in ends and _ALONE in f.metadata for f in fields]
+        if fields and all(alone) and not {kind, "bytes"} & set(schema.names):
             field = files_column(kind, [kind])
             merged.append(_of_members(field, ends, several=False))
     for name in named:
@@ -63,13 +67,13 @@ def merged_columns(schema: pa.Schema, named: Iterable[str]) -> list[pa.Field]:
 
 
 def members_of(field: pa.Field) -> tuple[str, ...]:
-    """The extensions of which a column holds one; none for a column of one extension."""
-    told = (field.metadata or {}).get(_MEMBERS)
-    return tuple(told.decode().split(";")) if told else ()
+    """Return the extensions that a merged column takes members of; none for another column."""
+    names = (field.metadata or {}).get(_MEMBERS)
+    return tuple(names.decode().split(";")) if names else ()
 
 
 def takes_first(field: pa.Field) -> bool:
-    """Whether the user has said which of several members in one sample is meant."""
+    """Tell whether a merged column takes the first of several members in a sample."""
     return (field.metadata or {}).get(_SEVERAL) == b"first"
 
 
@@ -80,10 +84,10 @@ def _of_members(field: pa.Field, ends: Iterable[str], several: bool) -> pa.Field
 
 
 def find_media_columns(kind: str, schema: pa.Schema) -> list[str]:
-    """The columns in which a task's input of this kind is looked for when the user names none."""
+    """Return the columns that may hold a task's input of a kind, if the user names none."""
     if "bytes" in schema.names:
-        notes = schema.field("bytes").metadata or {}
-        kinds = notes.get(b"kinds", b"").decode()
+        metadata = schema.field("bytes").metadata or {}
+        kinds = metadata.get(b"kinds", b"").decode()
         return ["bytes"] if kind in kinds.split(",") or not kinds else []
     merged = [f.name for f in schema if members_of(f) and f.name == kind]
     return merged or [f.name for f in schema if holds_files(f) and media_kind(f.name) == kind]

@@ -1,4 +1,4 @@
-"""Files of lines, plain or compressed, and byte ranges of them."""
+"""Read files of lines, plain or compressed, and byte ranges of them."""
 
 from __future__ import annotations
 
@@ -38,7 +38,10 @@ _BUFFER = 2**20
 
 @dataclass(frozen=True)
 class Line:
-    """A row of a file as bytes. where: its place, for messages."""
+    """A row of a file as bytes.
+
+    where: the line or byte at which it starts, for messages.
+    """
 
     data: bytes
     where: str
@@ -46,11 +49,12 @@ class Line:
 
 @dataclass
 class LineFiles:
-    """blank: whether a line with nothing on it is a row.
+    """Files whose rows are lines.
 
-    encoding: of files without a mark that says another.
+    blank: whether an empty line is a row.
+    encoding: the encoding of files without a byte order mark.
     documents: whether a file may hold a JSON array, or objects over several lines.
-    is_row: tells whether a line is what its file should hold.
+    is_row: tells whether a line is what the file should hold.
     """
 
     options: dict[str, Any]
@@ -60,20 +64,21 @@ class LineFiles:
     is_row: Callable[[bytes], bool] | None = None
 
     def open(self, path: str) -> IO[bytes]:
-        """The bytes of a file, decompressed."""
+        """Open a file as a stream of its decompressed bytes."""
         filesystem, inner = open_filesystem(path, self.options)
         compression = compression_of(path)
         if compression == "zstd":
             return io.BufferedReader(ZstdStream(filesystem.open(inner, "rb")), _BUFFER)
         stream = filesystem.open(inner, "rb", compression=compression)
-        # Remote files read lines slowly by themselves.
-        lines = isinstance(stream, LocalFileOpener | gzip.GzipFile)
-        return stream if lines else io.BufferedReader(stream, _BUFFER)
+        # Reading lines from a remote file is slow without a buffer.
+        is_buffered = isinstance(stream, LocalFileOpener | gzip.GzipFile)
+        return stream if is_buffered else io.BufferedReader(stream, _BUFFER)
 
     def open_text(self, path: str, start: int = 0) -> IO[bytes]:
-        """Open a file as lines of UTF-8. It can be seeked in if its bytes are those lines.
+        """Open a file as lines of UTF-8. The stream can seek if the file's bytes are these lines.
 
-        start: where reading will begin. Raises BadFile for a file that is no text.
+        start: where reading will begin.
+        Raises BadFile for a file that is not text.
         """
         stream = self.open(path)
         plain = compression_of(path) is None and stream.seekable()
@@ -97,17 +102,17 @@ class LineFiles:
             raise
 
     def _head(self, path: str, stream: IO[bytes], plain: bool, start: int) -> tuple[bytes, bool]:
-        """The first bytes of a file, and whether the stream is then where it was."""
+        """Return the first bytes of a file, and whether the stream is still at its start."""
         if not plain:
             return read_up_to(stream, HEAD), False
         filesystem, inner = open_filesystem(path, self.options)
         if start and not isinstance(filesystem, LocalFileSystem):
-            # One small request; what the stream itself would fetch ahead is wasted.
+            # One small request; the stream would fetch much more in advance.
             return filesystem.cat_file(inner, start=0, end=HEAD), True
         head = read_up_to(stream, HEAD)
         try:
             stream.seek(0)
-        except ValueError:  # a web server that sends a file from its start only
+        except ValueError:  # a web server that only sends files from their start
             return head, False
         return head, True
 
@@ -125,20 +130,20 @@ class LineFiles:
             return True
 
     def _check_rows(self, path: str, lines: Iterable[bytes]) -> None:
-        """Raise BadFile where none of the first lines is what the file should hold."""
+        """Raise BadFile if none of the first lines is what the file should hold."""
         lines = [line for line in lines if line.strip()]
         if lines and self.is_row is not None and not any(map(self.is_row, lines)):
-            raise BadFile(f"{path}: its first lines are not what it should hold")
+            raise BadFile(f"the first lines of {path} are not of its format")
 
     def rows(self, file: InputFile) -> Iterator[tuple[int, bytes]]:
-        """Every row of a file, with the place where it starts. Raises ConfigError, BadFile."""
+        """Yield each row of a file, and the byte where it starts. Raises ConfigError, BadFile."""
         try:
             with self.open_text(file.path) as stream:
-                place = 0
+                position = 0
                 for line in stream:
                     if self.blank or line.strip():
-                        yield place, line
-                    place += len(line)
+                        yield position, line
+                    position += len(line)
         except BAD_FILE as error:
             raise BadFile(f"can't read {file.path}: {error}") from None
         except (OSError, zlib.error) as error:
@@ -149,33 +154,33 @@ class LineFiles:
         rows = self.rows(file)
         first = list(islice(rows, SAMPLED_ROWS))
         self._check_rows(file.path, (line for _, line in first))
-        return ((place, place + len(line)) for place, line in chain(first, rows))
+        return ((start, start + len(line)) for start, line in chain(first, rows))
 
-    def between(self, split: Split) -> Iterator[Line]:
-        """Rows that start within the split; a stop of -1 is the end.
+    def read_split(self, split: Split) -> Iterator[Line]:
+        """Yield the rows that start inside a split.
 
-        The line that a range begins in the middle of belongs to the range before it.
+        If a split begins in the middle of a line, the line belongs to the split before it.
         """
         path, start, stop = split.path, split.start, split.stop
         with self.open_text(path, start) as stream:
-            place, number = 0, 0
+            position, number = 0, 0
             if stop < 0 and stream.seekable() and split.size:
-                stop = split.size  # what was added since it was planned is not of the input
+                stop = split.size  # what was appended after planning is not input
             if start > 0:
                 number = skip_bytes(stream, start - 1)
                 line = stream.readline()
-                place = start - 1 + len(line)
+                position = start - 1 + len(line)
                 number += line.endswith(b"\n")
             counted = start == 0 or not stream.seekable()
-            while stop < 0 or place < stop:
+            while stop < 0 or position < stop:
                 line = stream.readline()
                 if not line:
                     return
                 number += 1
                 if self.blank or line.strip():
-                    here = f"line {number}" if counted else f"the line at byte {place}"
-                    yield Line(line, f"{here} of {path}")
-                place += len(line)
+                    where = f"line {number}" if counted else f"the line at byte {position}"
+                    yield Line(line, f"{where} of {path}")
+                position += len(line)
 
     def plan_splits(
         self, files: list[InputFile], rows_per_part: int | None, limit: int | None

@@ -1,4 +1,4 @@
-"""Files that are not what their name says, in other encodings, and JSON that is no JSON Lines."""
+"""Files that are not what their name says, in other encodings, and JSON that is not JSON Lines."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ BAD = {
     "cut off.zst": ("zst", "cut off"),
     "damaged.gz": ("damage", "CRC check failed|invalid"),
     "garbage": (GARBAGE, "binary"),
-    "wide": ("utf-16-le", "UTF-16 without a mark"),
+    "wide": ("utf-16-le", "UTF-16 without a byte order mark"),
 }
 
 
@@ -107,7 +107,7 @@ def test_a_header_that_shares_no_name_with_most_is_a_bad_file(tmp_path):
             batches[-1].failures[0].message
         )
     write(tmp_path, "d.csv", "text,m\nd,2\n")
-    with pytest.raises(ConfigError, match=r"d\.csv and .*a\.csv have not the same columns"):
+    with pytest.raises(ConfigError, match=r"d\.csv and .*a\.csv have different columns"):
         plan(tmp_path)
     write(tmp_path, "d.csv", '"text,n\nd,2\n')
     assert "header has a quote that is never closed" in read(plan(tmp_path))[-1].failures[0].message
@@ -216,8 +216,8 @@ def test_json_that_is_no_document_is_a_bad_file(tmp_path):
     good = '[\n {"text": "a"},\n {"text": "b"}\n]\n'
     bad = {
         "cut.json": (good[:-3], "has no end"),
-        "torn.json": (good[:-8], "is no JSON"),
-        "wrong.json": (good.replace('"b"', "b"), "is no JSON: Expecting value at character 28"),
+        "torn.json": (good[:-8], "is not JSON"),
+        "wrong.json": (good.replace('"b"', "b"), "is not JSON: Expecting value at character 28"),
     }
     for name, (text, said) in bad.items():
         write(tmp_path, name, text)
@@ -227,7 +227,7 @@ def test_json_that_is_no_document_is_a_bad_file(tmp_path):
     batches = read(plan(tmp_path))
     assert [row["text"] for row in rows(batches)] == ["a", "b", None, None, None]
     messages = [batch.failures[0].message for batch in batches[1:]]
-    assert ["no end" in messages[0], "is no JSON" in messages[1]] == [True, True]
+    assert ["no end" in messages[0], "is not JSON" in messages[1]] == [True, True]
     write(tmp_path, "numbers.json", "[1, 2, 3]\n")
     with pytest.raises(ConfigError, match=r"no JSON object with a key .*numbers\.json"):
         plan(tmp_path / "numbers.json")

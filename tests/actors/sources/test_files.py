@@ -94,7 +94,7 @@ def test_files_that_are_gone_or_grew_die_alone(photos):
     first, second, third = read(made)
     assert [list(batch.failures) for batch in (first, second, third)] == [[3], [], [5]]
     assert (first.failures[3].stage, first.failures[3].error) == ("read", "FileNotFoundError")
-    assert "it had 25 when planned" in third.failures[5].message
+    assert "but had 25 when planned" in third.failures[5].message
     row = first.rows.to_pylist()[3]
     assert (row["path"], row["bytes"]) == (str(photos / "a/003.jpg"), None)
 

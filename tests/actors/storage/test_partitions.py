@@ -150,6 +150,6 @@ def test_a_folder_that_names_no_number_where_others_did_is_told(tmp_path, monkey
     pipemill.run(job)
     write(tmp_path / "in", "txt", "year=unknown")
     with pytest.raises(
-        pipemill.ConfigError, match=r"year=unknown names no whole number.*name another"
+        pipemill.ConfigError, match=r"year=unknown does not name a whole number.*name another"
     ):
         pipemill.run(job)
