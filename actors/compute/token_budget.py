@@ -27,12 +27,12 @@ class TokenBudget:
 
     @property
     def is_final(self) -> bool:
-        """Whether measuring is over."""
+        """Tell whether measuring is over."""
         return self._best is not None
 
     @property
     def tokens(self) -> int:
-        """The budget of the next micro-batch."""
+        """Return the budget of the next micro-batch."""
         if self._best is not None:
             return self._best
         return min(self.candidates, key=lambda candidate: self._runs[candidate])

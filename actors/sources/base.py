@@ -1,4 +1,4 @@
-"""What a format of input files is: its name, its suffixes, and how its files are read."""
+"""The interface of a source, and the base class of each format."""
 
 from __future__ import annotations
 

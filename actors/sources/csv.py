@@ -101,10 +101,39 @@ class CsvSource(FileSource):
             return bad_file_batch(self.schema, split.path, "CSV", error)
 
     def _read(self, split: Split, schema: pa.Schema) -> Batch:
+        delimiter = _find_delimiter(split.path)
+        text = self._read_text(split, schema)
+        if text is None:
+            return Batch(schema.empty_table())
+        records = list(find_records(io.BytesIO(text.data), delimiter))
+        torn = records.pop() if records and not records[-1].closed else None
+        closed = text.data[: torn.start] if torn else text.data
+        rows, failed = parse_columns(
+            closed, text.names, delimiter, records, schema, self.reading, text.where
+        )
+        for row, record in enumerate(records):
+            if record.broken:
+                failed[row] = ValueError(
+                    f"invalid CSV at byte {text.start + record.start}: {record.broken} "
+                    f"({text.where(record)})"
+                )
+        if torn:
+            failed[len(records)] = ValueError(
+                f"a quote that opens in the row at byte {text.start + torn.start} is never closed "
+                f"({text.where(torn)})"
+            )
+            rows = pa.concat_tables([rows, null_rows(schema, 1)])
+        batch = Batch(rows.combine_chunks())
+        for row, error in failed.items():
+            batch.add_failure("read", row, error)
+        return batch
+
+    def _read_text(self, split: Split, schema: pa.Schema) -> _Text | None:
+        """Return the records of a split; None for a file without a header."""
         path, start, stop = split.path, split.start, split.stop
         with self._open(path, start) as (stream, header):
             if header is None:
-                return Batch(schema.empty_table())
+                return None
             names = _column_names(header)
             if missing := [name for name in schema.names if name not in names]:
                 raise BadFile(
@@ -119,34 +148,7 @@ class CsvSource(FileSource):
             raise ValueError(
                 f"{path} is shorter than planned: it lacks some of the bytes {start} to {stop}"
             )
-        lines += header.lines + 1
-
-        def where(record: Record) -> str:
-            if counts_lines:
-                return f"line {lines + data[: record.start].count(_NEWLINE)} of {path}"
-            return f"byte {start + record.start} of {path}"
-
-        records = list(find_records(io.BytesIO(data), _find_delimiter(path)))
-        torn = records.pop() if records and not records[-1].closed else None
-        closed = data[: torn.start] if torn else data
-        rows, failed = parse_columns(
-            closed, names, _find_delimiter(path), records, schema, self.reading, where
-        )
-        for row, record in enumerate(records):
-            if record.broken:
-                failed[row] = ValueError(
-                    f"invalid CSV at byte {start + record.start}: {record.broken} ({where(record)})"
-                )
-        if torn:
-            failed[len(records)] = ValueError(
-                f"a quote that opens in the row at byte {start + torn.start} is never closed "
-                f"({where(torn)})"
-            )
-            rows = pa.concat_tables([rows, null_rows(schema, 1)])
-        batch = Batch(rows.combine_chunks())
-        for row, error in failed.items():
-            batch.add_failure("read", row, error)
-        return batch
+        return _Text(path, data, names, start, header.lines + lines + 1 if counts_lines else None)
 
     def _drop_strangers(
         self, files: list[InputFile], headers: list[list[str]]
@@ -225,7 +227,27 @@ class CsvSource(FileSource):
         return infer_types(data, _column_names(header), delimiter, records, kinds)
 
 
-_NEWLINE = b"\n"
+@dataclass(frozen=True)
+class _Text:
+    """The records of a split.
+
+    names: the columns in the file's header.
+    start: the byte of the file at which the data starts.
+    line: the number of the first line; None if it is unknown.
+    """
+
+    path: str
+    data: bytes
+    names: list[str]
+    start: int
+    line: int | None
+
+    def where(self, record: Record) -> str:
+        """Return the place of a record, for messages."""
+        if self.line is None:
+            return f"byte {self.start + record.start} of {self.path}"
+        lines = self.data[: record.start].count(b"\n")
+        return f"line {self.line + lines} of {self.path}"
 
 
 def _is_not_header(header: Record) -> bool:

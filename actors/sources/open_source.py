@@ -77,24 +77,24 @@ def open_source(
     Raises:
         ConfigError: the format does not exist, or can't be read as `reading` says.
     """
-    found = find_source(format)
+    source = find_source(format)
     reading = reading or Reading()
     read = schema and pa.schema([f for f in schema if not is_partition_field(f)])
-    if found.values == "text":
-        return RetryingSource(found(dict(options), read, reading), schema)
+    if source.values == "text":
+        return RetryingSource(source(dict(options), read, reading), schema)
     if reading.encoding is not None:
         raise ConfigError(
             f"input.encoding applies to {_formats_with('text')}; the input is {format}: "
             "remove input.encoding"
         )
     if not reading.types:
-        return RetryingSource(found(dict(options), read), schema)
-    if found.values == "fixed":
+        return RetryingSource(source(dict(options), read), schema)
+    if source.values == "fixed":
         raise ConfigError(
             f"input.schema applies to {_formats_with('text', 'typed')}; the types of {format} "
             "columns can't be changed: remove input.schema"
         )
-    return RetryingSource(DeclaredSource(found, dict(options), read, reading), schema)
+    return RetryingSource(DeclaredSource(source, dict(options), read, reading), schema)
 
 
 def _formats_with(*values: str) -> str:

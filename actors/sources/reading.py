@@ -1,4 +1,4 @@
-"""How the task and the user want the values of files."""
+"""Say how the task and the user want the values of files."""
 
 from __future__ import annotations
 

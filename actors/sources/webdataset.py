@@ -63,7 +63,7 @@ class WebDatasetSource(FileSource):
     def infer_schema(self, files: list[InputFile]) -> pa.Schema:
         sampled = sample_evenly(files, SAMPLED_FILES)
         extensions: set[str] = set()
-        several: set[str] = set()
+        repeated: set[str] = set()
         error: Exception | None = None
         for file in [*sampled, *files]:
             if extensions and file not in sampled:
@@ -71,7 +71,7 @@ class WebDatasetSource(FileSource):
             for sample in islice(self._samples(file), SAMPLED_ROWS):
                 names = sample.members.keys() - {_KEY}
                 extensions |= names
-                several |= _same_kind(names)
+                repeated |= _same_kind(names)
                 error = error or (_located_error(sample, file.path) if sample.torn else None)
         if not extensions:
             if error is not None:
@@ -81,7 +81,7 @@ class WebDatasetSource(FileSource):
                     f"no sample in {files[0].path}: a WebDataset shard is a tar with members such "
                     "as 0001.jpg and 0001.txt"
                 )
-        columns = (_column(name, name not in several) for name in sorted(extensions))
+        columns = (_column(name, name not in repeated) for name in sorted(extensions))
         return pa.schema([pa.field(_KEY, pa.string()), *columns])
 
     def plan_splits(
@@ -105,8 +105,8 @@ class WebDatasetSource(FileSource):
         columns: dict[str, list[Any]] = {name: [] for name in schema.names}
         failed: dict[int, Exception] = {}
         with LineFiles(self.options, blank=False).open(split.path) as stream:
-            found = read_samples(stream, split.start, split.stop, extensions.__contains__)
-            for number, sample in enumerate(found):
+            samples = read_samples(stream, split.start, split.stop, extensions.__contains__)
+            for number, sample in enumerate(samples):
                 row, error = _to_row(sample, schema)
                 if sample.torn:
                     error = _located_error(sample, split.path)

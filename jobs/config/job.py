@@ -108,6 +108,7 @@ warnings.filterwarnings("ignore", message='Field name "schema" in "(In|Out)putSe
 class InputSection(_Section):
     """path: files, folders, globs or URLs; in Python also a `datasets.Dataset`.
 
+    format: a name in `actors/sources/registry.py`, or "auto": by the files' suffixes.
     columns: the task's names to the data's; null for one that the task is not to read.
     limit: only so many rows, from the start.
     schema: the types of columns, name to Arrow type ("int64"), where the user knows better.

@@ -23,7 +23,7 @@ from ..split_ranges import SplitRange
 
 @dataclass(frozen=True)
 class DeclaredSource:
-    """Files with types of their own, cast to those that `input.schema` declares.
+    """Files that have types, cast to those that `input.schema` declares.
 
     format: the source of the files' format.
     """

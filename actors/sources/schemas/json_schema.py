@@ -79,9 +79,12 @@ def _add(groups: dict[str, tuple[int, pa.DataType]], values: list[Any], any_long
     else:
         for value in values:
             by_group.setdefault(_GROUPS[type(value)], []).append(value)
-    for group, some in by_group.items():
+    for group, members in by_group.items():
         count, kind = groups.get(group, (0, pa.null()))
-        groups[group] = (count + len(some), _merge(kind, _kind_of_all(some, group, any_long)))
+        groups[group] = (
+            count + len(members),
+            _merge(kind, _kind_of_all(members, group, any_long)),
+        )
 
 
 def _field(name: str, groups: dict[str, tuple[int, pa.DataType]], read_as: str | None) -> pa.Field:
@@ -126,13 +129,13 @@ def _kind_of_all(values: list[Any], group: str, any_long: bool) -> pa.DataType:
 
 def _kind_of_numbers(values: list[Any]) -> pa.DataType:
     kind = pa.null()
-    whole = [value for value in values if type(value) is int]
-    if whole:
-        low, high = min(whole), max(whole)
+    integers = [value for value in values if type(value) is int]
+    if integers:
+        low, high = min(integers), max(integers)
         if low < -(2**63) or high >= 2**63:
             return _NO_TYPE
         kind = pa.int64() if low >= -EXACT and high <= EXACT else _LARGE
-    if len(whole) == len(values):
+    if len(integers) == len(values):
         return kind
     if any(type(value) is LongNumber for value in values):
         return _NO_TYPE
