@@ -28,7 +28,7 @@ LARGE = random.Random(1).randbytes(3000).hex()
 # Names and bytes of a bad file, and what is said of it, whatever the format is.
 BAD = {
     "page.gz": (PAGE, "Not a gzipped file"),
-    "page.zst": (PAGE, "no zstd"),
+    "page.zst": (PAGE, "not zstd"),
     "cut off.gz": ("gz", "ended before the end"),
     "cut off.zst": ("zst", "cut off"),
     "damaged.gz": ("damage", "CRC check failed|invalid"),
