@@ -56,11 +56,11 @@ class WithCredentials:
 
 
 def _set_credentials(variables: tuple[tuple[str, str], ...]) -> Credentials:
-    os.environ.update(missing_credentials(dict(variables), os.environ))
+    os.environ.update(find_missing_credentials(dict(variables), os.environ))
     return Credentials(variables)
 
 
-def missing_credentials(
+def find_missing_credentials(
     variables: Mapping[str, str], environment: Mapping[str, str]
 ) -> dict[str, str]:
     """Return the variables that an environment lacks."""

@@ -22,7 +22,7 @@ from pathlib import Path
 import pyarrow as pa
 from pipemill.actors.output.part_file import encode_part
 from pipemill.actors.output.part_footer import PartFooter
-from pipemill.actors.sources.split_ranges import row_ranges
+from pipemill.actors.sources.split_ranges import cut_rows
 from pipemill.actors.storage.input_file import InputFile
 from pipemill.actors.storage.store import Store
 from pipemill.jobs.output.job_record import JobRecord
@@ -51,7 +51,7 @@ def plan(files: int, folder: str) -> Seconds:
     rows = [ROWS_PER_FILE] * files
     with timed(seconds, "plan"):
         made = Plan("parquet", SCHEMA)
-        made.add(row_ranges(listed, rows, files * ROWS_PER_FILE * 100, None, None))
+        made.add(cut_rows(listed, rows, files * ROWS_PER_FILE * 100, None, None))
     with timed(seconds, "store"):
         data = made.to_bytes()
     seconds["splits"], seconds["plan_mib"] = len(made.splits), round(len(data) / 2**20, 1)
@@ -69,7 +69,7 @@ def ledger(parts: int, folder: str) -> Seconds:
     seconds: Seconds = {}
     made = Plan("parquet", SCHEMA)
     file = InputFile("s3://bucket/in/0.parquet", 10**9, "1")
-    made.add(row_ranges([file], [parts * 100], parts * 100, 100, None))
+    made.add(cut_rows([file], [parts * 100], parts * 100, 100, None))
     book = Ledger(Store(folder))
     book.write_plan(made)
     book.write_job(JobRecord(job={"task": "text-classification"}, decides={}))

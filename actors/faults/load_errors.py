@@ -36,7 +36,7 @@ class LoadError(RuntimeError):
         """Wrap the error that loading raised."""
         if isinstance(error, LoadError):
             return error
-        return cls(f"loading failed: {join_lines(error)}", for_good=is_permanent(error))
+        return cls(f"loading failed: {describe_error(error)}", for_good=is_permanent(error))
 
 
 def is_permanent(error: BaseException) -> bool:
@@ -77,7 +77,7 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
         link = link.__cause__ or (None if link.__suppress_context__ else link.__context__)
 
 
-def join_lines(error: BaseException) -> str:
+def describe_error(error: BaseException) -> str:
     """Return its class and message in one line; the first error of quoted tracebacks."""
     message = error_message(error)
     quoted = _FIRST_ERROR.search(message)

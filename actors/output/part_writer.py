@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from ..batch import Batch, RowError, left_out
 from ..faults.attempt_files import AttemptFiles
-from ..sources.schemas.hf_features import Features, describe
+from ..sources.schemas.hf_features import Features, make_metadata
 from ..sources.schemas.media_columns import holds_files
 from ..split import Split
 from ..storage.store import Store
@@ -69,7 +69,9 @@ class PartSink:
         if self.features:  # under the names that the part has
             names = zip(self.keep, part.column_names, strict=False)
             known = {new: self.features[old] for old, new in names if old in self.features}
-            part = part.replace_schema_metadata(describe(part.schema, known) if known else None)
+            part = part.replace_schema_metadata(
+                make_metadata(part.schema, known) if known else None
+            )
         if self.on_error != "null":
             part = part.take(pa.array(batch.ok_rows()))
         return part

@@ -17,9 +17,9 @@ from ..storage.backoff import retry_on_driver
 from ..storage.filesystem import open_filesystem
 from ..storage.input_file import InputFile
 from .base import FileSource
-from .schemas.file_schemas import cast_valid_rows, check_names, null_rows, storage_column
-from .schemas.unify import extremes, unify_columns
-from .split_ranges import SplitRange, row_ranges
+from .schemas.file_schemas import cast_valid_rows, check_names, make_null_rows, simplify_column
+from .schemas.unify import find_extremes, unify_columns
+from .split_ranges import SplitRange, cut_rows
 
 _FILE_MARK = b"ARROW1"
 _STREAM_END = b"\xff\xff\xff\xff\0\0\0\0"
@@ -46,7 +46,7 @@ class ArrowSource(FileSource):
         sizes = self._read_each(files, _rows_and_bytes)
         counts = [sizes[file][0] if file in sizes else None for file in files]
         size = sum(bytes for _, bytes in sizes.values())
-        return list(row_ranges(files, counts, size, rows_per_part, limit))
+        return list(cut_rows(files, counts, size, rows_per_part, limit))
 
     def read(self, split: Split) -> Batch:
         schema = self.schema
@@ -89,14 +89,14 @@ class ArrowSource(FileSource):
                 f"{split.path} could not be read when it was planned, and now it can: "
                 "use a new output"
             )
-        batch = Batch(null_rows(schema, 1))
+        batch = Batch(make_null_rows(schema, 1))
         batch.add_failure("read", 0, reason)
         return batch
 
     def _extremes(self, file: InputFile, name: str) -> tuple[int, int] | None:
         def read(stream: pa.NativeFile) -> tuple[int, int] | None:
-            columns = [storage_column(batch.column(name)) for batch in _batches(stream)]
-            return extremes(pa.chunked_array(columns)) if columns else None
+            columns = [simplify_column(batch.column(name)) for batch in _batches(stream)]
+            return find_extremes(pa.chunked_array(columns)) if columns else None
 
         values = self._read_file(file, read)
         return None if isinstance(values, ConfigError) else values
@@ -147,7 +147,7 @@ def _cast_batch(
         rows.validate(full=True)
     except pa.ArrowInvalid as error:
         reason = ValueError(f"the rows' record batch is damaged: {error}")
-        return null_rows(schema, rows.num_rows), [(i, reason) for i in range(rows.num_rows)]
+        return make_null_rows(schema, rows.num_rows), [(i, reason) for i in range(rows.num_rows)]
     return cast_valid_rows(rows, schema)
 
 

@@ -24,7 +24,7 @@ class NothingToRead(ConfigError):
 BAD_FILE = (BadFile, gzip.BadGzipFile, EOFError, zlib.error)
 
 
-def bad_file_batch(schema: pa.Schema, path: str, format: str, error: BaseException) -> Batch:
+def make_bad_file_batch(schema: pa.Schema, path: str, format: str, error: BaseException) -> Batch:
     """Return a single dead row for a file, whose number of rows is unknown."""
     batch = Batch(pa.table([pa.nulls(1, field.type) for field in schema], schema=schema))
     batch.add_failure("read", 0, BadFile(f"can't read {path} as {format}: {error}"))

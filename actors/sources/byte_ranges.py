@@ -11,7 +11,7 @@ import numpy as np
 from ..storage.file_names import compression_of
 from ..storage.input_file import InputFile
 from .bad_file import BAD_FILE
-from .split_ranges import SplitRange, even_ranges, rows_per_split
+from .split_ranges import SplitRange, choose_rows_per_split, cut_evenly
 
 SAMPLED_FILES, SAMPLED_ROWS = 16, 2000
 # A smaller file that must be cut between rows is one split; a larger one is read to find where.
@@ -50,14 +50,18 @@ class ByteRangePlanner:
         limit: the number of rows to read, from the start.
         """
         width = self._row_width(files)
-        step = rows_per_part or rows_per_split(sum(file.size for file in files) / width, width)
+        step = rows_per_part or choose_rows_per_split(
+            sum(file.size for file in files) / width, width
+        )
         ranges: list[SplitRange] = []
         rows_left = limit
         for file in files:
             try:
                 if rows_per_part or limit is not None:
                     most_bytes = None if rows_per_part else self.most_bytes
-                    planned = count_rows(file, self.row_offsets(file), step, rows_left, most_bytes)
+                    planned = cut_counted_rows(
+                        file, self.row_offsets(file), step, rows_left, most_bytes
+                    )
                     if rows_left is not None:
                         rows_left -= sum(part.rows or 0 for part in planned)
                 else:
@@ -69,13 +73,13 @@ class ByteRangePlanner:
 
     def _plan_file(self, file: InputFile, step: int, width: float) -> list[SplitRange]:
         has_unknown_size = self._has_unknown_size(file)
-        cuts = even_ranges(file.size, max(int(step * width), 1))
+        cuts = cut_evenly(file.size, max(int(step * width), 1))
         if has_unknown_size or compression_of(file.path) or self.can_cut_anywhere is None:
             at_rows = True
         else:
             at_rows = len(cuts) > 1 and not self.can_cut_anywhere(file)
         if at_rows and file.size > self.large_file:
-            return count_rows(file, self.row_offsets(file), step, None, self.most_bytes)
+            return cut_counted_rows(file, self.row_offsets(file), step, None, self.most_bytes)
         if at_rows or len(cuts) == 1:
             return [_whole(file)] if file.size or has_unknown_size or self.keeps_empty else []
         return [SplitRange(file, start, stop, None) for start, stop in cuts]
@@ -98,7 +102,7 @@ class ByteRangePlanner:
         return 1
 
 
-def count_rows(
+def cut_counted_rows(
     file: InputFile,
     offsets: RowOffsets,
     step: int,

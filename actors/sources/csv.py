@@ -25,7 +25,7 @@ from ..batch import Batch
 from ..split import Split
 from ..storage.file_names import COMPRESSIONS, member_of
 from ..storage.input_file import InputFile
-from .bad_file import BAD_FILE, BadFile, NothingToRead, bad_file_batch
+from .bad_file import BAD_FILE, BadFile, NothingToRead, make_bad_file_batch
 from .base import FileSource
 from .byte_ranges import (
     SAMPLED_FILES,
@@ -36,7 +36,7 @@ from .byte_ranges import (
 )
 from .parsing.csv_records import Record, find_records
 from .parsing.csv_values import infer_types, parse_columns
-from .schemas.file_schemas import common_schema, null_rows
+from .schemas.file_schemas import combine_schemas, make_null_rows
 from .split_ranges import SplitRange
 from .streams.line_files import LineFiles
 from .streams.read_bytes import skip_bytes
@@ -77,7 +77,7 @@ class CsvSource(FileSource):
             raise NothingToRead(f"{files[0].path} has no header line with the names of its columns")
         good, headers = self._drop_strangers(good, headers)
         names = [pa.schema([(name, pa.null()) for name in header]) for header in headers]
-        common = common_schema(good, names)
+        common = combine_schemas(good, names)
         sampled = [self._infer_types(file) for file in sample_evenly(good, SAMPLED_FILES)]
         if not any(isinstance(kinds, dict) for kinds in sampled):
             raise NothingToRead(str(sampled[0]))
@@ -98,7 +98,7 @@ class CsvSource(FileSource):
         except BAD_FILE as error:
             if split.start > 0 or split.stop >= 0:
                 raise
-            return bad_file_batch(self.schema, split.path, "CSV", error)
+            return make_bad_file_batch(self.schema, split.path, "CSV", error)
 
     def _read(self, split: Split, schema: pa.Schema) -> Batch:
         delimiter = _find_delimiter(split.path)
@@ -122,7 +122,7 @@ class CsvSource(FileSource):
                 f"a quote that opens in the row at byte {text.start + torn.start} is never closed "
                 f"({text.where(torn)})"
             )
-            rows = pa.concat_tables([rows, null_rows(schema, 1)])
+            rows = pa.concat_tables([rows, make_null_rows(schema, 1)])
         batch = Batch(rows.combine_chunks())
         for row, error in failed.items():
             batch.add_failure("read", row, error)

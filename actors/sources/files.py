@@ -17,7 +17,7 @@ from ..storage.file_names import member_of
 from ..storage.filesystem import open_filesystem
 from ..storage.input_file import InputFile
 from .base import FileSource
-from .schemas.media_columns import MEDIA_SUFFIXES, files_column, media_kind
+from .schemas.media_columns import MEDIA_SUFFIXES, make_files_column, media_kind
 from .split_ranges import MOST_BYTES, SplitRange
 
 _FEWEST_FILES, _MOST_FILES = 64, 1024
@@ -38,7 +38,7 @@ class FilesSource(FileSource):
 
     def infer_schema(self, files: list[InputFile]) -> pa.Schema:
         kinds = {kind for file in files if (kind := media_kind(member_of(file.path)))}
-        return pa.schema([pa.field("path", pa.string()), files_column("bytes", kinds)])
+        return pa.schema([pa.field("path", pa.string()), make_files_column("bytes", kinds)])
 
     def plan_splits(
         self, files: list[InputFile], rows_per_part: int | None, limit: int | None

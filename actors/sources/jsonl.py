@@ -16,11 +16,11 @@ from ..arrow_arrays import scatter_rows
 from ..batch import Batch
 from ..split import Split
 from ..storage.input_file import InputFile
-from .bad_file import BAD_FILE, BadFile, NothingToRead, bad_file_batch
+from .bad_file import BAD_FILE, BadFile, NothingToRead, make_bad_file_batch
 from .base import FileSource
 from .byte_ranges import SAMPLED_FILES, SAMPLED_ROWS, sample_evenly
 from .parsing.json_rows import JsonRows
-from .parsing.json_values import Parser, fit_value, json_text
+from .parsing.json_values import Parser, fit_values, to_json_text
 from .parsing.misfits import Misfit
 from .schemas.json_schema import JSON_TEXT, SeenColumns
 from .split_ranges import SplitRange
@@ -94,10 +94,10 @@ class JsonlSource(FileSource):
         except BAD_FILE as error:
             if not is_whole_file:
                 raise
-            return bad_file_batch(self.schema, split.path, "JSON", error)
+            return make_bad_file_batch(self.schema, split.path, "JSON", error)
         if is_whole_file and len(rows) > 1 and len(rows.failed) == len(rows):
             reason = ValueError(f"none of its lines is a JSON object; {rows.failed[0]}")
-            return bad_file_batch(self.schema, split.path, "JSON", reason)
+            return make_bad_file_batch(self.schema, split.path, "JSON", reason)
         return self._to_batch(rows, parser)
 
     def _to_batch(self, rows: JsonRows, parser: Parser) -> Batch:
@@ -111,7 +111,9 @@ class JsonlSource(FileSource):
             if column.name == rest:
                 columns.append(pa.nulls(len(values), column.type))
             elif column.metadata == JSON_TEXT:
-                texts = [None if v is None else json_text(v, parser.found_spelled) for v in values]
+                texts = [
+                    None if v is None else to_json_text(v, parser.found_spelled) for v in values
+                ]
                 columns.append(pa.array(texts, column.type))
             else:
                 array, wrong = self._fit_values(column, values, parser.found_long, rest is not None)
@@ -149,7 +151,7 @@ class JsonlSource(FileSource):
                     misfits.setdefault(i, {})[name] = row[name]
         if rest is None:
             return table
-        texts = [json_text(misfits[i]) if i in misfits else None for i in range(table.num_rows)]
+        texts = [to_json_text(misfits[i]) if i in misfits else None for i in range(table.num_rows)]
         index = table.schema.get_field_index(rest)
         return table.set_column(index, table.schema.field(rest), pa.array(texts, pa.string()))
 
@@ -157,7 +159,7 @@ class JsonlSource(FileSource):
         self, column: pa.Field, values: list[Any], any_long: bool, has_rest: bool
     ) -> tuple[pa.Array, list[int]]:
         declared = column.name in self.reading.types
-        return fit_value(
+        return fit_values(
             values,
             column.type,
             # A text that the task reads must be one; other columns keep a value as its JSON.

@@ -14,7 +14,7 @@ from ..batch import Batch
 from ..split import Split
 from ..storage.backoff import retry_on_driver, retry_with_backoff
 from ..storage.input_file import InputFile
-from ..storage.partitions import is_partition_field, partition_fields, partition_values
+from ..storage.partitions import infer_partition_fields, is_partition_field, read_partition_values
 from .base import Source
 from .reading import Reading
 from .registry import all_sources, find_source
@@ -36,7 +36,7 @@ class RetryingSource:
         schema = retry_on_driver(lambda: self.source.infer_schema(files), "the input")
         if not schema.names and not any(file.size for file in files):
             return schema  # an input without rows
-        added = partition_fields([file.partitions for file in files], schema.names)
+        added = infer_partition_fields([file.partitions for file in files], schema.names)
         return pa.schema([*schema, *added], metadata=schema.metadata) if added else schema
 
     def plan_splits(
@@ -53,7 +53,7 @@ class RetryingSource:
         batch = retry_with_backoff(lambda: self.source.read(split), split.path)
         for field in filter(is_partition_field, self.schema):
             files = split.files()
-            values = partition_values(field, [file.path for file in files])
+            values = read_partition_values(field, [file.path for file in files])
             if len(files) == 1:
                 values = pa.repeat(values[0], batch.rows.num_rows)
             batch.rows = batch.rows.append_column(field.name, values)

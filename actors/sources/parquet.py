@@ -17,9 +17,15 @@ from ..storage.backoff import is_transient, retry_on_driver
 from ..storage.filesystem import open_filesystem
 from ..storage.input_file import InputFile
 from .base import FileSource
-from .schemas.file_schemas import cast_rows, cast_valid_rows, check_names, null_rows, storage_column
-from .schemas.unify import extremes, unify_columns
-from .split_ranges import SplitRange, row_ranges
+from .schemas.file_schemas import (
+    cast_rows,
+    cast_valid_rows,
+    check_names,
+    make_null_rows,
+    simplify_column,
+)
+from .schemas.unify import find_extremes, unify_columns
+from .split_ranges import SplitRange, cut_rows
 
 _THREADS = 16
 _READ_ROWS = 4096
@@ -55,7 +61,7 @@ class ParquetSource(FileSource):
         footers = self._footers(files)
         counts = [None if footer is None else footer.num_rows for footer in footers]
         size = sum(_uncompressed(footer) for footer in footers if footer is not None)
-        return list(row_ranges(files, counts, size, rows_per_part, limit))
+        return list(cut_rows(files, counts, size, rows_per_part, limit))
 
     def read(self, split: Split) -> Batch:
         assert self.schema is not None
@@ -88,7 +94,7 @@ class ParquetSource(FileSource):
                 f"{split.path} could not be read when it was planned, and now it can: "
                 "use a new output"
             )
-        batch = Batch(null_rows(self.schema, 1))
+        batch = Batch(make_null_rows(self.schema, 1))
         batch.add_failure("read", 0, reason)
         return batch
 
@@ -127,7 +133,7 @@ class ParquetSource(FileSource):
         def read() -> tuple[int, int] | None:
             with filesystem.open(path, "rb") as opened:
                 column = pq.ParquetFile(opened).read(columns=[name]).column(name)
-                return extremes(storage_column(column))
+                return find_extremes(simplify_column(column))
 
         try:
             return retry_on_driver(read, file.path)
@@ -199,7 +205,7 @@ def _read_valid_rows(
         except (OSError, pa.ArrowException) as error:
             if is_transient(error):
                 raise
-            tables.append(null_rows(schema, last - first))
+            tables.append(make_null_rows(schema, last - first))
             reason = type(error)(f"row group {number} can't be decoded: {error}")
             failed.update(dict.fromkeys(range(at, at + last - first), reason))
         else:

@@ -31,20 +31,20 @@ class SplitRange:
     bundle: tuple[InputFile, ...] = ()
 
 
-def rows_per_split(rows: float, bytes_per_row: float) -> int:
+def choose_rows_per_split(rows: float, bytes_per_row: float) -> int:
     """Return how many rows a split should have in an input of `rows` rows."""
     count = min(max(rows / _SPLITS, _FEWEST_ROWS), _MOST_ROWS)
     return max(int(min(count, MOST_BYTES / max(bytes_per_row, 1))), 1)
 
 
-def even_ranges(length: int, step: int) -> list[tuple[int, int]]:
+def cut_evenly(length: int, step: int) -> list[tuple[int, int]]:
     """Cut `length` into ranges of at most `step`, all about equally long."""
     count = -(-length // step)
     cuts = [length * i // count for i in range(count + 1)] if count else []
     return list(zip(cuts, cuts[1:], strict=False))
 
 
-def row_ranges(
+def cut_rows(
     files: list[InputFile],
     counts: Sequence[int | None],
     size: int,
@@ -58,7 +58,7 @@ def row_ranges(
     size: bytes of all files together, as in memory.
     """
     total = sum(count or 0 for count in counts)
-    step = rows_per_part or rows_per_split(total, size / max(total, 1))
+    step = rows_per_part or choose_rows_per_split(total, size / max(total, 1))
     left = total if limit is None else limit
     for file, count in zip(files, counts, strict=True):
         if count is None:
@@ -68,4 +68,4 @@ def row_ranges(
             continue
         rows = min(count, left)
         left -= rows
-        yield from (SplitRange(file, a, b, b - a) for a, b in even_ranges(rows, step))
+        yield from (SplitRange(file, a, b, b - a) for a, b in cut_evenly(rows, step))

@@ -11,10 +11,10 @@ import pyarrow as pa
 from ..batch import Batch
 from ..split import Split
 from ..storage.input_file import InputFile
-from .bad_file import BAD_FILE, BadFile, NothingToRead, bad_file_batch
+from .bad_file import BAD_FILE, BadFile, NothingToRead, make_bad_file_batch
 from .base import FileSource
 from .byte_ranges import SAMPLED_FILES, SAMPLED_ROWS, sample_evenly
-from .parsing.csv_values import from_text
+from .parsing.csv_values import parse_fields
 from .split_ranges import SplitRange
 from .streams.line_files import LineFiles
 
@@ -62,12 +62,12 @@ class TextSource(FileSource):
         except BAD_FILE as error:
             if not is_whole_file:
                 raise
-            return bad_file_batch(self.schema, split.path, "text", error)
+            return make_bad_file_batch(self.schema, split.path, "text", error)
         column = pa.field("text", self.schema.field("text").type if self.schema.names else "string")
         array, wrong = _to_column(values, wheres, column)
         if is_whole_file and len(values) > 1 and len(wrong) == len(values):
             reason = ValueError(f"none of its lines is text; {wrong[0]}")
-            return bad_file_batch(self.schema, split.path, "text", reason)
+            return make_bad_file_batch(self.schema, split.path, "text", reason)
         batch = Batch(pa.table([array], names=["text"]).select(self.schema.names))
         for row, failure in wrong.items():
             batch.add_failure("read", row, failure)
@@ -105,7 +105,7 @@ def _to_column(
 ) -> tuple[pa.Array, dict[int, BaseException]]:
     """Return the lines as a column, with null and an error for those that don't fit."""
     if column.type != pa.string():
-        array, wrong = from_text(pa.array(values, pa.binary()), column, wheres.__getitem__)
+        array, wrong = parse_fields(pa.array(values, pa.binary()), column, wheres.__getitem__)
         return array, dict(wrong)
     texts: list[str | None] = []
     failed: dict[int, BaseException] = {}

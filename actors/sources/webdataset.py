@@ -26,9 +26,9 @@ from .byte_ranges import (
 from .parsing.tar_samples import Sample, read_samples
 from .schemas.media_columns import (
     MEDIA_KINDS,
-    member_column,
+    make_member_column,
     members_of,
-    merged_columns,
+    merge_columns,
     takes_first,
 )
 from .split_ranges import MOST_BYTES, SplitRange
@@ -58,7 +58,7 @@ class WebDatasetSource(FileSource):
 
     @classmethod
     def combine_columns(cls, schema: pa.Schema, names: Iterable[str]) -> list[pa.Field]:
-        return merged_columns(schema, names)
+        return merge_columns(schema, names)
 
     def infer_schema(self, files: list[InputFile]) -> pa.Schema:
         sampled = sample_evenly(files, SAMPLED_FILES)
@@ -151,7 +151,7 @@ def _column(extension: str, alone: bool) -> pa.Field:
     # The last suffix tells the type: cat.seg.png is a picture, cat.en.txt a text.
     if extension.rpartition(".")[2] in _TEXT:
         return pa.field(extension, pa.string())
-    return member_column(extension, alone)
+    return make_member_column(extension, alone)
 
 
 def _to_row(sample: Sample, schema: pa.Schema) -> tuple[dict[str, Any], Exception | None]:

@@ -17,8 +17,8 @@ from .backoff import retry_on_driver
 from .file_names import member_of
 from .filesystem import absolute, open_filesystem, url_of
 from .input_file import InputFile, Partitions
-from .partitions import partitions_of
-from .table_formats import is_table_data, table_around, table_of_name
+from .partitions import parse_partitions
+from .table_formats import find_table_around, find_table_by_log, is_table_data
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def _list(path: str, options: Mapping[str, Any], output: str | None) -> Listing:
             left_out += 1
         else:
             below = entry["name"].removeprefix(tree.top).split("/")[:-1]
-            files.append(_file(filesystem, entry, path, () if named else partitions_of(below)))
+            files.append(_file(filesystem, entry, path, () if named else parse_partitions(below)))
     table = tree.table or (None if named else _table_around(filesystem, tree))
     return Listing(path, files, named, left_out, table)
 
@@ -82,7 +82,7 @@ def _table_around(filesystem: Any, tree: _Tree) -> str | None:
     names = [entry["name"] for entry in tree.entries if is_table_data(entry["name"])]
     # A walk sees all folders below its root, but not those that a pattern passes through.
     parents = {name.rpartition("/")[0] for name in names[:_CHECKED]} if tree.is_pattern else ()
-    return table_around(filesystem, [tree.top, *sorted(parents)]) if names else None
+    return find_table_around(filesystem, [tree.top, *sorted(parents)]) if names else None
 
 
 def stat(path: str, options: Mapping[str, Any]) -> InputFile:
@@ -141,7 +141,7 @@ def _walk(filesystem: Any, path: str) -> _Tree:
         for name in sorted(entries):
             # A pattern may match hidden folders: only names below its first folder count.
             below = name[len(top if name.startswith(top) else root) :].lstrip("/")
-            tree.table = tree.table or table_of_name(name)
+            tree.table = tree.table or find_table_by_log(name)
             if not any(part.startswith((".", "_")) for part in below.split("/")):
                 _check_link(entries[name])
                 tree.entries.append(entries[name])

@@ -22,13 +22,15 @@ def is_partition(folder: str) -> bool:
     return _FOLDER.fullmatch(folder) is not None
 
 
-def partitions_of(folders: Sequence[str]) -> Partitions:
+def parse_partitions(folders: Sequence[str]) -> Partitions:
     """Return the columns and values in folders' names; the last value of a repeated column."""
     matches = filter(None, map(_FOLDER.fullmatch, folders))
     return tuple({unquote(match[1]): unquote(match[2]) for match in matches}.items())
 
 
-def partition_fields(partitions: Sequence[Partitions], columns: Sequence[str]) -> list[pa.Field]:
+def infer_partition_fields(
+    partitions: Sequence[Partitions], columns: Sequence[str]
+) -> list[pa.Field]:
     """Return the columns that all files' folders name; none if they name different ones.
 
     Columns that the files have themselves are left out. Values are whole numbers if all are written
@@ -51,7 +53,7 @@ def is_partition_field(field: pa.Field) -> bool:
     return (field.metadata or {}).get(b"pipemill") == b"partition"
 
 
-def partition_values(field: pa.Field, paths: Sequence[str]) -> pa.Array:
+def read_partition_values(field: pa.Field, paths: Sequence[str]) -> pa.Array:
     """Return a column's value for each path. Raises ValueError for a value of another type."""
     of_folder: dict[str, int | str | None] = {}
     values = []
@@ -64,7 +66,7 @@ def partition_values(field: pa.Field, paths: Sequence[str]) -> pa.Array:
 
 
 def _value(field: pa.Field, folder: str) -> int | str | None:
-    value = dict(partitions_of(folder.split("/"))).get(field.name, _NULL)
+    value = dict(parse_partitions(folder.split("/"))).get(field.name, _NULL)
     if value == _NULL:
         return None
     if not pa.types.is_integer(field.type):

@@ -31,13 +31,13 @@ def is_table_data(name: str) -> bool:
     return suffix_of(member_of(name)) in _DATA
 
 
-def table_of_name(name: str) -> str | None:
+def find_table_by_log(name: str) -> str | None:
     """Describe the table that a file belongs to, if the file is part of the table's log."""
     match = _BY_NAME.search(name)
     return _describe_table(name[: match.start(2)].rstrip("/"), match[2]) if match else None
 
 
-def table_around(filesystem: Any, folders: Iterable[str]) -> str | None:
+def find_table_around(filesystem: Any, folders: Iterable[str]) -> str | None:
     """Describe the first table that one of the folders is, or is part of."""
     tops: dict[str, None] = {}
     for folder in folders:

@@ -14,7 +14,7 @@ from pipemill.actors.sources.registry import find_source
 from pipemill.actors.sources.split_ranges import SplitRange
 from pipemill.actors.storage.filesystem import absolute
 from pipemill.actors.storage.input_file import InputFile
-from pipemill.actors.storage.partitions import is_partition_field, partition_values
+from pipemill.actors.storage.partitions import is_partition_field, read_partition_values
 
 from pipemill.errors import ConfigError
 
@@ -156,7 +156,7 @@ def _check_columns(plan: Plan, schema: pa.Schema, new: list[InputFile], reads: s
     """
     for field in filter(is_partition_field, plan.schema):
         try:
-            partition_values(field, [file.path for file in new])
+            read_partition_values(field, [file.path for file in new])
         except ValueError as error:
             raise ConfigError(
                 f"{error}: take it out of the input, or name another output"

@@ -12,7 +12,7 @@ from pipemill.actors.output.part_writer import PartSink
 from pipemill.actors.sources.base import Source
 from pipemill.actors.sources.open_source import open_source
 from pipemill.actors.sources.registry import find_source
-from pipemill.actors.sources.schemas.hf_features import features_of
+from pipemill.actors.sources.schemas.hf_features import read_features
 from pipemill.pipelines.loading.model import Model
 from pipemill.pipelines.loading.task_loader import LoadTask
 
@@ -137,7 +137,7 @@ def build_prepared_job(
             on_error=job.output.on_error,
             job=task.spec.name,
             fingerprint=fingerprint(decides),
-            features=features_of(plan.schema.metadata),
+            features=read_features(plan.schema.metadata),
         ),
         placement=choose_placement(
             job.actors.placement, [ledger.path, *(s.path for s in plan.splits[:1])], task.spec

@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pipemill.actors.output.layout import STORED_INPUT
-from pipemill.actors.sources.schemas.file_schemas import cast_rows, storage_types
+from pipemill.actors.sources.schemas.file_schemas import cast_rows, simplify_schema
 
 from pipemill.errors import ConfigError
 
@@ -92,7 +92,7 @@ def _tables(dataset: Any) -> Iterator[pa.Table]:
     features = dataset.features
     has_files = any(require_storage_embed(feature) for feature in features.values())
     notes = features.arrow_schema.metadata
-    schema, first = storage_types(features.arrow_schema).with_metadata(notes), 0
+    schema, first = simplify_schema(features.arrow_schema).with_metadata(notes), 0
     if not len(dataset):
         yield schema.empty_table()
     for rows in dataset.with_format("arrow").iter(_ROWS_WITH_FILES if has_files else _ROWS):

@@ -18,7 +18,7 @@ from ...arrow_arrays import scatter, scatter_rows
 from ...faults.bisect import bisect_failures
 from ..reading import Reading
 from .csv_records import Record
-from .json_values import Parser, fit_value, is_nested
+from .json_values import Parser, fit_values, is_nested
 from .misfits import Misfit
 
 # The spellings of null in columns other than text. "nan" is a number.
@@ -61,7 +61,7 @@ def _infer_type(values: pa.Array, kind: str) -> pa.DataType:
     if kind == "any" and not pc.all(pc.match_substring_regex(texts, _PLAIN_NUMBER)).as_py():
         return pa.string()
     for type in (pa.bool_(),) if kind == "flag" else (pa.int64(), pa.float64()):
-        if not from_text(texts.cast(pa.binary()), pa.field("", type), str)[1]:
+        if not parse_fields(texts.cast(pa.binary()), pa.field("", type), str)[1]:
             return type
     return pa.string()
 
@@ -102,7 +102,7 @@ def parse_columns(
     for field in schema:
         values = table[field.name].combine_chunks()
         if field.name in strict or values.type != field.type:
-            convert = from_text if field.name in strict else _convert
+            convert = parse_fields if field.name in strict else _convert
             values, wrong = convert(values, field, lambda i: where(records[int(rows[i])]))
             for i, error in wrong:
                 failed.setdefault(int(rows[i]), error)
@@ -132,7 +132,7 @@ def _keep_width(data: bytes, width: int, records: Sequence[Record]) -> tuple[byt
     return b"".join(data[record.start : record.stop] for record in kept), odd
 
 
-def from_text(
+def parse_fields(
     values: pa.Array, field: pa.Field, where: Callable[[int], str]
 ) -> tuple[pa.Array, Wrong]:
     """Convert fields of CSV to the type that the task or the user wants, without loss."""
@@ -189,7 +189,7 @@ def _from_json(
             parsed.append(None)
             shown = text.decode(errors="replace")
             wrong.append((i, Misfit(field.name, shown, field.type, where(i))))
-    array, misfits = fit_value(parsed, field.type, rounds=True)
+    array, misfits = fit_values(parsed, field.type, rounds=True)
     wrong += [(i, Misfit(field.name, parsed[i], field.type, where(i))) for i in misfits]
     return array, wrong
 

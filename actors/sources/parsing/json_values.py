@@ -82,7 +82,7 @@ def _is_exact(text: str, value: float) -> bool:
     return len(exact.as_tuple().digits) <= 17 or Decimal(repr(value)) == exact
 
 
-def json_text(value: Any, any_spelled: bool = True) -> str:
+def to_json_text(value: Any, any_spelled: bool = True) -> str:
     """Return a parsed value as JSON.
 
     any_spelled: whether it may hold a `SpelledNumber`.
@@ -109,14 +109,14 @@ def _spell_numbers(value: Any) -> str:
     if isinstance(value, SpelledNumber):
         return value.text
     if isinstance(value, dict):
-        pairs = (f"{json_text(name, False)}: {_spell_numbers(v)}" for name, v in value.items())
+        pairs = (f"{to_json_text(name, False)}: {_spell_numbers(v)}" for name, v in value.items())
         return f"{{{', '.join(pairs)}}}"
     if isinstance(value, list):
         return f"[{', '.join(map(_spell_numbers, value))}]"
-    return json_text(value, False)
+    return to_json_text(value, False)
 
 
-def fit_value(
+def fit_values(
     values: list[Any],
     kind: pa.DataType,
     *,
@@ -179,7 +179,7 @@ def _texts(values: list[Any], kind: pa.DataType, as_text: bool) -> tuple[pa.Arra
         if value is None or (type(value) is str and _is_valid_text(value)):
             texts.append(value)
         elif as_text:
-            texts.append(json_text(value))
+            texts.append(to_json_text(value))
         else:
             texts.append(None)
             misfits.append(i)
@@ -244,7 +244,7 @@ def _exact(value: Any, kind: pa.DataType, rounds: bool) -> Any:
         if type(value) is str:
             return value.encode()
     elif type(value) in (str, int) or isinstance(value, float):  # dates, times, decimals
-        text = value if type(value) is str else json_text(value)
+        text = value if type(value) is str else to_json_text(value)
         return pa.scalar(text).cast(kind)
     raise ValueError(value)
 

@@ -15,9 +15,9 @@ from ...faults.bisect import bisect_failures
 from ...storage.input_file import InputFile
 
 
-def common_schema(files: list[InputFile], schemas: list[pa.Schema]) -> pa.Schema:
+def combine_schemas(files: list[InputFile], schemas: list[pa.Schema]) -> pa.Schema:
     """Return one schema for all files. Raises ConfigError that names a file that differs."""
-    common = storage_types(schemas[0])
+    common = simplify_schema(schemas[0])
     for file, schema in zip(files, schemas, strict=True):
         odd = set(schema.names) ^ set(common.names)
         if odd:
@@ -29,7 +29,9 @@ def common_schema(files: list[InputFile], schemas: list[pa.Schema]) -> pa.Schema
             twice = min(name for name in schema.names if schema.names.count(name) > 1)
             raise ConfigError(f"{file.path} has two columns named {twice!r}: rename one")
         try:
-            common = pa.unify_schemas([common, storage_types(schema)], promote_options="permissive")
+            common = pa.unify_schemas(
+                [common, simplify_schema(schema)], promote_options="permissive"
+            )
         except pa.ArrowTypeError as error:
             raise ConfigError(
                 f"{file.path} and {files[0].path} differ in a column's type: {error}"
@@ -45,7 +47,7 @@ def check_names(schema: pa.Schema) -> pa.Schema:
     return schema
 
 
-def storage_types(schema: pa.Schema) -> pa.Schema:
+def simplify_schema(schema: pa.Schema) -> pa.Schema:
     """Return a schema without metadata, with the types in which values are handled."""
     return pa.schema([pa.field(field.name, _storage_type(field.type)) for field in schema])
 
@@ -68,7 +70,7 @@ def cast_valid_rows(
     except pa.ArrowException:
         table = rows if isinstance(rows, pa.Table) else pa.Table.from_batches([rows])
         names = [name for name in schema.names if name in table.schema.names]
-        table = pa.table({name: storage_column(table[name]) for name in names})
+        table = pa.table({name: simplify_column(table[name]) for name in names})
         pieces, wrong = bisect_failures(
             np.arange(rows.num_rows), lambda some: cast_rows(table.take(some), schema)
         )
@@ -78,7 +80,7 @@ def cast_valid_rows(
 def _column(rows: pa.RecordBatch | pa.Table, field: pa.Field) -> pa.Array | pa.ChunkedArray:
     if rows.schema.get_field_index(field.name) < 0:
         return pa.nulls(rows.num_rows, field.type)
-    column = storage_column(rows.column(field.name))
+    column = simplify_column(rows.column(field.name))
     if column.type == field.type:
         return column
     try:
@@ -87,8 +89,8 @@ def _column(rows: pa.RecordBatch | pa.Table, field: pa.Field) -> pa.Array | pa.C
         raise type(error)(f"column {field.name!r}: {error}") from None
 
 
-def storage_column(column: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
-    """Return the values in the type that `storage_types` gives their column."""
+def simplify_column(column: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
+    """Return the values in the type that `simplify_schema` gives their column."""
     if isinstance(column.type, pa.BaseExtensionType):
         column = column.cast(column.type.storage_type)
     elif pa.types.is_run_end_encoded(column.type):
@@ -97,7 +99,7 @@ def storage_column(column: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedA
     return column if column.type == kind else column.cast(kind)
 
 
-def null_rows(schema: pa.Schema, count: int) -> pa.Table:
+def make_null_rows(schema: pa.Schema, count: int) -> pa.Table:
     """Return rows of nulls."""
     return pa.table([pa.nulls(count, field.type) for field in schema], schema=schema)
 

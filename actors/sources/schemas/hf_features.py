@@ -16,7 +16,7 @@ _OLD = '"_type": "Sequence"'
 Features = dict[str, Any]
 
 
-def features_of(metadata: Mapping[bytes, bytes] | None) -> Features:
+def read_features(metadata: Mapping[bytes, bytes] | None) -> Features:
     """Return the features in a schema's metadata, by column."""
     try:
         features = json.loads((metadata or {})[_KEY])["info"]["features"]
@@ -25,14 +25,14 @@ def features_of(metadata: Mapping[bytes, bytes] | None) -> Features:
     return features if isinstance(features, dict) else {}
 
 
-def common_features(schemas: Sequence[pa.Schema]) -> Features:
+def find_common_features(schemas: Sequence[pa.Schema]) -> Features:
     """Return the features that are the same in all schemas that have their column."""
     names: dict[bytes | None, set[str]] = defaultdict(set)
     for schema in schemas:
         names[(schema.metadata or {}).get(_KEY)] |= set(schema.names)
     if set(names) == {None}:
         return {}
-    parsed = {text: features_of({_KEY: text}) if text else {} for text in names}
+    parsed = {text: read_features({_KEY: text}) if text else {} for text in names}
     common: Features = {}
     for name in dict.fromkeys(name for features in parsed.values() for name in features):
         same = [parsed[text].get(name) for text, columns in names.items() if name in columns]
@@ -41,12 +41,12 @@ def common_features(schemas: Sequence[pa.Schema]) -> Features:
     return common
 
 
-def with_features(schema: pa.Schema, features: Features) -> pa.Schema:
+def add_features(schema: pa.Schema, features: Features) -> pa.Schema:
     """Return the schema with these features in its metadata."""
     return schema.with_metadata(_to_metadata(features)) if features else schema
 
 
-def describe(schema: pa.Schema, known: Features) -> dict[bytes, bytes]:
+def make_metadata(schema: pa.Schema, known: Features) -> dict[bytes, bytes]:
     """Return the metadata of a schema.
 
     known: the features of some columns. The others get those that `datasets` gives their type.

@@ -23,7 +23,7 @@ def media_kind(name: str) -> str | None:
     return next((kind for kind, ends in MEDIA_KINDS.items() if end in ends), None)
 
 
-def files_column(name: str, kinds: Iterable[str] = ()) -> pa.Field:
+def make_files_column(name: str, kinds: Iterable[str] = ()) -> pa.Field:
     """Return a column of whole files. kinds: the kinds of media, if known."""
     notes = {**_WHOLE_FILES, b"kinds": ",".join(sorted(kinds)).encode()}
     return pa.field(name, pa.large_binary(), metadata=notes)
@@ -34,16 +34,16 @@ def holds_files(field: pa.Field) -> bool:
     return (field.metadata or {}).get(b"pipemill") == b"files"
 
 
-def member_column(extension: str, alone: bool) -> pa.Field:
+def make_member_column(extension: str, alone: bool) -> pa.Field:
     """Return a column of a shard's members.
 
     alone: whether no sample has another member of its kind of media.
     """
-    field = files_column(extension)
+    field = make_files_column(extension)
     return field.with_metadata({**field.metadata, _ALONE: b"yes"}) if alone else field
 
 
-def merged_columns(schema: pa.Schema, named: Iterable[str]) -> list[pa.Field]:
+def merge_columns(schema: pa.Schema, named: Iterable[str]) -> list[pa.Field]:
     """Return columns that hold, of several extensions, the one member that each sample has.
 
     There is one for each kind of media of which no sample has two members, named by the kind; and
@@ -54,7 +54,7 @@ def merged_columns(schema: pa.Schema, named: Iterable[str]) -> list[pa.Field]:
         fields = [f for f in schema if holds_files(f) and media_kind(f.name) == kind]
         alone = [f.name in ends and _ALONE in f.metadata for f in fields]
         if fields and all(alone) and not {kind, "bytes"} & set(schema.names):
-            field = files_column(kind, [kind])
+            field = make_files_column(kind, [kind])
             merged.append(_of_members(field, ends, several=False))
     for name in named:
         ends = tuple(name.split(";"))

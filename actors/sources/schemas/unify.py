@@ -9,8 +9,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ...storage.input_file import InputFile
-from .file_schemas import map_types, storage_types
-from .hf_features import common_features, with_features
+from .file_schemas import map_types, simplify_schema
+from .hf_features import add_features, find_common_features
 
 # Marks a column whose types have no common one. It may be in the input, but can't be read.
 _CONFLICT = b"conflict"
@@ -35,8 +35,9 @@ def unify_columns(
     value (a large whole number as a float). If there is no common type, `conflict_of` tells why.
     The metadata holds the features of `datasets` that the files agree on.
     """
-    features = common_features(schemas)
-    simplified = {schema: storage_types(schema) for schema in set(schemas)}  # many files share one
+    features = find_common_features(schemas)
+    # Many files share one schema.
+    simplified = {schema: simplify_schema(schema) for schema in set(schemas)}
     schemas = [simplified[schema] for schema in schemas]
     first = {schema: file for file, schema in reversed(list(zip(files, schemas, strict=True)))}
     fields: dict[str, pa.Field] = {}
@@ -49,7 +50,7 @@ def unify_columns(
             if known.type == field.type or conflict_of(known) is not None:
                 continue
             mixed.add(field.name)
-            common = common_type(known.type, field.type)
+            common = find_common_type(known.type, field.type)
             fields[field.name] = (
                 _conflict(field.name, (known.type, owner), (field.type, first[schema]))
                 if common is None
@@ -58,10 +59,10 @@ def unify_columns(
     for name in mixed:
         if conflict_of(fields[name]) is None and _changes(fields[name], files, schemas, extremes):
             fields[name] = pa.field(name, pa.string())
-    return with_features(pa.schema(list(fields.values())), features)
+    return add_features(pa.schema(list(fields.values())), features)
 
 
-def extremes(column: pa.ChunkedArray) -> tuple[int, int] | None:
+def find_extremes(column: pa.ChunkedArray) -> tuple[int, int] | None:
     """Return the least and the greatest value of a column of numbers or times."""
     if not pa.types.is_integer(column.type):
         column = column.cast(pa.int64())
@@ -75,7 +76,7 @@ def conflict_of(field: pa.Field) -> str | None:
     return metadata[b"why"].decode() if metadata.get(b"pipemill") == _CONFLICT else None
 
 
-def common_type(one: pa.DataType, other: pa.DataType) -> pa.DataType | None:
+def find_common_type(one: pa.DataType, other: pa.DataType) -> pa.DataType | None:
     """Return the type that holds the values of both, or None."""
     if one == other:
         return one

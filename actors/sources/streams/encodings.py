@@ -24,7 +24,7 @@ _BAD = "\udcff"
 codecs.register_error("pipemill", lambda error: (_BAD, error.end))  # type: ignore[attr-defined]
 
 
-def foreign_encoding(head: bytes, named: str | None) -> str | None:
+def detect_encoding(head: bytes, named: str | None) -> str | None:
     """Return the encoding of a file, or None for UTF-8. A byte order mark overrides `named`."""
     if head.startswith(codecs.BOM_UTF8):
         return None

@@ -27,7 +27,7 @@ from .encodings import (
     DecodedStream,
     RejoinedStream,
     check_is_text,
-    foreign_encoding,
+    detect_encoding,
     is_foreign,
 )
 from .read_bytes import read_up_to, skip_bytes
@@ -84,7 +84,7 @@ class LineFiles:
         plain = compression_of(path) is None and stream.seekable()
         try:
             head, plain = self._head(path, stream, plain, start)
-            encoding = foreign_encoding(head, self.encoding)
+            encoding = detect_encoding(head, self.encoding)
             if encoding is None:
                 check_is_text(head)
             document = encoding is None and self._is_document(head)

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pipemill.actors.sources.open_source import open_source
 from pipemill.actors.sources.parsing.tar_samples import read_samples, split_name
-from pipemill.actors.sources.schemas.media_columns import files_column, merged_columns
+from pipemill.actors.sources.schemas.media_columns import make_files_column, merge_columns
 from pipemill.actors.task import Column
 from pipemill.jobs.output.split_plan import Plan
 from pipemill.jobs.planning.columns import kept_columns, resolve_columns
@@ -264,7 +264,7 @@ class Sizes:
 def assembled(folder, mapping=None, keep="all"):
     """The plan of a job over a folder of shards, its source, and the column that it reads."""
     made = Plan.from_bytes(plan(folder).to_bytes())
-    merged = merged_columns(made.schema, (mapping or {}).values())
+    merged = merge_columns(made.schema, (mapping or {}).values())
     schema = pa.schema([*made.schema, *merged])
     columns = resolve_columns("sizes", Sizes.inputs, mapping or {}, {}, schema)
     kept = kept_columns(keep, schema)
@@ -334,8 +334,8 @@ def test_an_older_plan_names_the_column_as_it_did(tmp_path):
     shard(tmp_path / "a.tar", "0.jpg", "1.jpg")
     made = plan(tmp_path)
     place = made.schema.get_field_index("jpg")
-    old = made.schema.set(place, files_column("jpg"))
-    assert merged_columns(old, []) == []
+    old = made.schema.set(place, make_files_column("jpg"))
+    assert merge_columns(old, []) == []
     assert resolve_columns("sizes", Sizes.inputs, {}, {}, old) == {"image": "jpg"}
 
 
