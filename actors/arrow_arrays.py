@@ -42,7 +42,7 @@ def scatter(
     if not pieces:
         return pa.nulls(length, type)
     values = pa.concat_arrays([values for _, values in pieces])
-    return values.take(_positions([indices for indices, _ in pieces], length))
+    return values.take(_find_positions([indices for indices, _ in pieces], length))
 
 
 def scatter_rows(
@@ -50,10 +50,10 @@ def scatter_rows(
 ) -> pa.Table:
     """Return a table of `length` rows with each piece's rows at its indices, and null elsewhere."""
     table = pa.concat_tables([schema.empty_table(), *(rows for _, rows in pieces)])
-    return table.combine_chunks().take(_positions([indices for indices, _ in pieces], length))
+    return table.combine_chunks().take(_find_positions([indices for indices, _ in pieces], length))
 
 
-def _positions(indices: list[np.ndarray], length: int) -> pa.Array:
+def _find_positions(indices: list[np.ndarray], length: int) -> pa.Array:
     """Return for each place which of the concatenated values belongs there, or null."""
     positions = np.full(length, -1, dtype=np.int64)
     if indices:

@@ -29,15 +29,15 @@ def count_empty(results: pa.Table, rows: np.ndarray) -> dict[str, int]:
     odd = np.zeros(results.num_rows, dtype=bool)
     for column in results.columns:
         if _holds_floats(column.type):
-            odd |= _not_finite(combine_chunks(column))
+            odd |= _find_not_finite(combine_chunks(column))
     counts = {
         "nan_rows": int(np.count_nonzero(odd[rows])),
-        "null_answers": int(np.count_nonzero(_missing(results)[rows])),
+        "null_answers": int(np.count_nonzero(_find_missing(results)[rows])),
     }
     return {name: count for name, count in counts.items() if count}
 
 
-def _missing(results: pa.Table) -> np.ndarray:
+def _find_missing(results: pa.Table) -> np.ndarray:
     first, name = combine_chunks(results.column(0)), results.column_names[0]
     missing = first.is_null()
     if name == _ANSWERS and pa.types.is_list(first.type):
@@ -59,18 +59,18 @@ def _is_list(kind: pa.DataType) -> bool:
     )
 
 
-def _not_finite(array: pa.Array) -> np.ndarray:
+def _find_not_finite(array: pa.Array) -> np.ndarray:
     """Mark values that are NaN or infinite, or hold such a number inside; never nulls."""
     kind = array.type
     odd = np.zeros(len(array), dtype=bool)
     if isinstance(kind, pa.BaseExtensionType):
-        return _not_finite(array.storage)
+        return _find_not_finite(array.storage)
     if pa.types.is_struct(kind):
         for field, values in zip(kind, array.flatten(), strict=True):
             if _holds_floats(field.type):
-                odd |= _not_finite(values)
+                odd |= _find_not_finite(values)
     elif _is_list(kind):
-        inner = _not_finite(array.flatten())
+        inner = _find_not_finite(array.flatten())
         if inner.any():
             odd[pc.list_parent_indices(array).to_numpy()[inner]] = True
     elif pa.types.is_floating(kind):

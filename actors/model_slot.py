@@ -45,7 +45,7 @@ class ModelSlot:
         """Lend the loaded task to the block, which other calls may share. Raises LoadError."""
         with self._turn:
             self._turn.wait_for(lambda: not self._alone and not self._waiting)
-            stages = self._loaded()
+            stages = self._get_or_load()
             self._users += 1
         try:
             yield stages
@@ -74,7 +74,7 @@ class ModelSlot:
                 self._alone = False
                 self._turn.notify_all()
 
-    def _loaded(self) -> Stages:
+    def _get_or_load(self) -> Stages:
         if self._error is None and self._stages is None:
             try:
                 self._stages = self._load_unless_deadly()

@@ -19,7 +19,7 @@ def deduplicate_chunks(chunks: pa.StructArray) -> tuple[np.ndarray, np.ndarray]:
     Shapes are (distinct,) and (chunks,). The field `lost` is ignored: the model does not see it.
     """
     names = [field.name for field in chunks.type if field.name != "lost"]
-    columns = [_value_bytes(combine_chunks(chunks.field(name))) for name in names]
+    columns = [_iterate_bytes(combine_chunks(chunks.field(name))) for name in names]
     seen: dict[bytes, int] = {}
     first = [seen.setdefault(_digest(key), i) for i, key in enumerate(zip(*columns, strict=True))]
     distinct = np.fromiter(seen.values(), np.int64, len(seen))
@@ -35,7 +35,7 @@ def _digest(values: tuple[bytes | memoryview, ...]) -> bytes:
     return digest.digest()
 
 
-def _value_bytes(values: pa.Array) -> Iterator[bytes | memoryview]:
+def _iterate_bytes(values: pa.Array) -> Iterator[bytes | memoryview]:
     """Yield bytes of each value that are equal only if the values are."""
     if values.null_count == 0 and pa.types.is_list(values.type):
         inner = values.flatten()

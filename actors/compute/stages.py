@@ -52,8 +52,8 @@ class Stages:
 
     def expand(self, batch: Batch) -> Batch:
         """Add each row's chunks: a list of structs inside the row."""
-        with self._host, _timed(batch, "expand"):
-            inputs = self._inputs(batch.rows)
+        with self._host, _measure_time(batch, "expand"):
+            inputs = self._select_inputs(batch.rows)
             for name in (c.name for c in self.task.inputs if c.required and c.name in self.columns):
                 error = ValueError(f"column {self.columns[name]!r} is null")
                 for missing in np.flatnonzero(inputs[name].is_null().to_numpy()):
@@ -78,7 +78,7 @@ class Stages:
         if len(rows):
             chunks, offsets = lists.flatten(), offsets_of(lists)
             with self._device:
-                with _timed(batch, "forward"):
+                with _measure_time(batch, "forward"):
                     forward = ForwardPass(self.task, self.budget, chunks)
                     forward.run()
                 self._count_actor(batch)
@@ -106,8 +106,8 @@ class Stages:
         """Turn the outputs into the task's result columns; rows that failed hold nulls."""
         outputs = combine_chunks(batch.rows[OUTPUTS])
         batch.rows = batch.rows.drop_columns(OUTPUTS)
-        with self._host, _timed(batch, "regroup"):
-            inputs, schema = self._inputs(batch.rows), self.task.results()
+        with self._host, _measure_time(batch, "regroup"):
+            inputs, schema = self._select_inputs(batch.rows), self.task.results()
             pieces, failed = bisect_failures(
                 batch.ok_rows(),
                 lambda rows: check_length(
@@ -131,7 +131,7 @@ class Stages:
         Only tasks with a method `answers` can tell.
         """
         batch = self.forward(self.expand(batch))
-        inputs, outputs = self._inputs(batch.rows), combine_chunks(batch.rows[OUTPUTS])
+        inputs, outputs = self._select_inputs(batch.rows), combine_chunks(batch.rows[OUTPUTS])
         pieces, failed = bisect_failures(
             batch.ok_rows(),
             lambda rows: self.task.answers(inputs.take(rows), outputs.take(pa.array(rows))),  # type: ignore[attr-defined]
@@ -140,7 +140,7 @@ class Stages:
             batch.add_failure("regroup", row, error)
         return [answer for _, answers in pieces for answer in answers]
 
-    def _inputs(self, rows: pa.Table) -> pa.Table:
+    def _select_inputs(self, rows: pa.Table) -> pa.Table:
         return pa.table({name: rows[column] for name, column in self.columns.items()})
 
 
@@ -154,7 +154,7 @@ def _count_truncated(lists: pa.Array) -> dict[str, int]:
 
 
 @contextmanager
-def _timed(batch: Batch, stage: str) -> Iterator[None]:
+def _measure_time(batch: Batch, stage: str) -> Iterator[None]:
     start = time.perf_counter()
     yield
     batch.add_stats(**{f"{stage}_seconds": time.perf_counter() - start})

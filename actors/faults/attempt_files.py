@@ -46,7 +46,7 @@ class AttemptFiles:
     def begin(self, what: str) -> str:
         name = f"{what}.{uuid.uuid4().hex[:12]}"
         owner = {
-            "process": _identity(os.getpid()),
+            "process": _identify_process(os.getpid()),
             "pid": os.getpid(),
             "host": socket.gethostname(),
             "since": datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -76,7 +76,7 @@ class AttemptFiles:
                 owner = json.loads(retry_with_backoff(partial(self.store.read, path), path))
             except FileNotFoundError:  # ended since it was listed
                 continue
-            if owner["process"] is None or owner["process"] != _identity(owner["pid"]):
+            if owner["process"] is None or owner["process"] != _identify_process(owner["pid"]):
                 dead.append(name)
         return dead
 
@@ -86,7 +86,7 @@ class AttemptFiles:
         return f"loading.{self.run}.{actor or os.getpid()}"
 
 
-def _identity(pid: int) -> str | None:
+def _identify_process(pid: int) -> str | None:
     """Identify a process of this machine uniquely; None if it does not run.
 
     A process id alone is reused: after a restart the first process of a container is 1 again.

@@ -37,13 +37,13 @@ class ArrowSource(FileSource):
     missing_columns = "unread"
 
     def infer_schema(self, files: list[InputFile]) -> pa.Schema:
-        schemas = self._read_each(files, _schema)
-        return unify_columns(list(schemas), list(schemas.values()), self._extremes)
+        schemas = self._read_each(files, _read_schema)
+        return unify_columns(list(schemas), list(schemas.values()), self._find_extremes)
 
     def plan_splits(
         self, files: list[InputFile], rows_per_part: int | None, limit: int | None
     ) -> list[SplitRange]:
-        sizes = self._read_each(files, _rows_and_bytes)
+        sizes = self._read_each(files, _count_rows_and_bytes)
         counts = [sizes[file][0] if file in sizes else None for file in files]
         size = sum(bytes for _, bytes in sizes.values())
         return list(cut_rows(files, counts, size, rows_per_part, limit))
@@ -52,20 +52,22 @@ class ArrowSource(FileSource):
         schema = self.schema
         assert schema is not None
         if split.stop < 0:
-            return self._unreadable(split, schema)
-        rows, failed = self._rows(split, schema)
+            return self._make_dead_row(split, schema)
+        rows, failed = self._read_rows(split, schema)
         batch = Batch(rows.combine_chunks())
         for row, reason in failed.items():
             batch.add_failure("read", row, reason)
         return batch
 
-    def _rows(self, split: Split, schema: pa.Schema) -> tuple[pa.Table, dict[int, BaseException]]:
+    def _read_rows(
+        self, split: Split, schema: pa.Schema
+    ) -> tuple[pa.Table, dict[int, BaseException]]:
         """Return the rows of a split, null if they can't be read, and the errors by row."""
         start, stop = split.start, split.stop
         tables, failed = [schema.empty_table()], dict[int, BaseException]()
         first = 0
         with self._open(split.path) as stream:
-            for batch in _batches(stream):
+            for batch in _iterate_batches(stream):
                 part = batch.slice(max(start - first, 0), max(stop - max(start, first), 0))
                 if part.num_rows and first + batch.num_rows > start:
                     table, wrong = _cast_batch(part, schema)
@@ -80,10 +82,10 @@ class ArrowSource(FileSource):
                 raise ValueError(f"{split.path} lacks some of the planned rows {start} to {stop}")
             return rows, failed
 
-    def _unreadable(self, split: Split, schema: pa.Schema) -> Batch:
+    def _make_dead_row(self, split: Split, schema: pa.Schema) -> Batch:
         """Return a single dead row for a file, whose number of rows is unknown."""
         file = split.file
-        reason = self._read_file(file, _rows_and_bytes)
+        reason = self._read_file(file, _count_rows_and_bytes)
         if not isinstance(reason, ConfigError):
             raise ValueError(
                 f"{split.path} could not be read when it was planned, and now it can: "
@@ -93,9 +95,9 @@ class ArrowSource(FileSource):
         batch.add_failure("read", 0, reason)
         return batch
 
-    def _extremes(self, file: InputFile, name: str) -> tuple[int, int] | None:
+    def _find_extremes(self, file: InputFile, name: str) -> tuple[int, int] | None:
         def read(stream: pa.NativeFile) -> tuple[int, int] | None:
-            columns = [simplify_column(batch.column(name)) for batch in _batches(stream)]
+            columns = [simplify_column(batch.column(name)) for batch in _iterate_batches(stream)]
             return find_extremes(pa.chunked_array(columns)) if columns else None
 
         values = self._read_file(file, read)
@@ -133,7 +135,7 @@ class ArrowSource(FileSource):
             return explained
 
 
-def _reader(stream: pa.NativeFile) -> Any:
+def _open_reader(stream: pa.NativeFile) -> Any:
     mark = stream.read(len(_FILE_MARK))
     stream.seek(0)
     return pa.ipc.open_file(stream) if mark == _FILE_MARK else pa.ipc.open_stream(stream)
@@ -151,20 +153,20 @@ def _cast_batch(
     return cast_valid_rows(rows, schema)
 
 
-def _schema(stream: pa.NativeFile) -> pa.Schema:
-    return check_names(_reader(stream).schema)
+def _read_schema(stream: pa.NativeFile) -> pa.Schema:
+    return check_names(_open_reader(stream).schema)
 
 
-def _rows_and_bytes(stream: pa.NativeFile) -> tuple[int, int]:
+def _count_rows_and_bytes(stream: pa.NativeFile) -> tuple[int, int]:
     """Return the rows and the bytes of a file."""
-    _schema(stream)
+    _read_schema(stream)
     stream.seek(0)
-    sizes = [(batch.num_rows, batch.nbytes) for batch in _batches(stream)]
+    sizes = [(batch.num_rows, batch.nbytes) for batch in _iterate_batches(stream)]
     return sum(rows for rows, _ in sizes), sum(bytes for _, bytes in sizes)
 
 
-def _batches(stream: pa.NativeFile) -> Iterator[pa.RecordBatch]:
-    reader = _reader(stream)
+def _iterate_batches(stream: pa.NativeFile) -> Iterator[pa.RecordBatch]:
+    reader = _open_reader(stream)
     if isinstance(reader, pa.ipc.RecordBatchFileReader):
         yield from (reader.get_batch(i) for i in range(reader.num_record_batches))
     else:

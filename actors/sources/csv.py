@@ -69,7 +69,7 @@ class CsvSource(FileSource):
         for file, header in zip(files, records, strict=True):
             if isinstance(header, Record):
                 good.append(file)
-                headers.append(_column_names(header))
+                headers.append(_parse_column_names(header))
         bad = [header for header in records if isinstance(header, BadFile)]
         if not good and bad:
             raise NothingToRead(str(bad[0]))
@@ -82,7 +82,7 @@ class CsvSource(FileSource):
         if not any(isinstance(kinds, dict) for kinds in sampled):
             raise NothingToRead(str(sampled[0]))
         kinds = [kinds for kinds in sampled if isinstance(kinds, dict)]
-        fields = [pa.field(name, _common_type(name, kinds)) for name in common.names]
+        fields = [pa.field(name, _choose_common_type(name, kinds)) for name in common.names]
         return self.reading.declare(pa.schema(fields))
 
     def plan_splits(
@@ -134,7 +134,7 @@ class CsvSource(FileSource):
         with self._open(path, start) as (stream, header):
             if header is None:
                 return None
-            names = _column_names(header)
+            names = _parse_column_names(header)
             if missing := [name for name in schema.names if name not in names]:
                 raise BadFile(
                     f"its header ({', '.join(names)[:200]}) lacks {', '.join(missing)}, which "
@@ -177,9 +177,8 @@ class CsvSource(FileSource):
             if header is not None and not header.closed:
                 raise BadFile("its header has a quote that is never closed")
             if header is not None and _is_not_header(header):
-                raise BadFile(
-                    f"its first line is not a header: {', '.join(_column_names(header))[:80]!r}"
-                )
+                names = ", ".join(_parse_column_names(header))[:80]
+                raise BadFile(f"its first line is not a header: {names!r}")
             yield stream, header
 
     @contextmanager
@@ -224,7 +223,7 @@ class CsvSource(FileSource):
             records.pop()  # it may be cut off
         data = data[: records[-1].stop if records else 0]
         kinds = dict(self.reading.kinds)
-        return infer_types(data, _column_names(header), delimiter, records, kinds)
+        return infer_types(data, _parse_column_names(header), delimiter, records, kinds)
 
 
 @dataclass(frozen=True)
@@ -257,7 +256,7 @@ def _is_not_header(header: Record) -> bool:
     return first.startswith(_PAGES) or any(controls)
 
 
-def _column_names(header: Record) -> list[str]:
+def _parse_column_names(header: Record) -> list[str]:
     # A byte that is not UTF-8 becomes a replacement character.
     texts = [field.encode("latin-1") for field in header.fields]
     texts[0] = texts[0].removeprefix(codecs.BOM_UTF8).removeprefix(b'"').removesuffix(b'"')
@@ -271,7 +270,7 @@ def _find_delimiter(path: str) -> str:
     return "\t" if name.endswith(".tsv") else ","
 
 
-def _common_type(name: str, sampled: list[dict[str, pa.DataType]]) -> pa.DataType:
+def _choose_common_type(name: str, sampled: list[dict[str, pa.DataType]]) -> pa.DataType:
     """Return the type of a column in several files; text if it is text in one."""
     kinds = {kinds.get(name, pa.string()) for kinds in sampled}
     if kinds == {pa.int64(), pa.float64()}:

@@ -45,11 +45,13 @@ class FilesSource(FileSource):
     ) -> list[SplitRange]:
         files = files[:limit]
         if rows_per_part:
-            return [_split_range(bundle) for bundle in _bundle_files(files, rows_per_part, None)]
+            return [
+                _make_split_range(bundle) for bundle in _bundle_files(files, rows_per_part, None)
+            ]
         count = min(max(len(files) // _SPLITS, _FEWEST_FILES), _MOST_FILES)
         size = sum(file.size for file in files) // _SPLITS
         most = min(max(size, _FEWEST_BYTES), MOST_BYTES)
-        return [_split_range(bundle) for bundle in _bundle_files(files, count, most)]
+        return [_make_split_range(bundle) for bundle in _bundle_files(files, count, most)]
 
     def read(self, split: Split) -> Batch:
         assert self.schema is not None
@@ -98,7 +100,7 @@ def _bundle_files(
         yield bundle
 
 
-def _split_range(bundle: list[InputFile]) -> SplitRange:
+def _make_split_range(bundle: list[InputFile]) -> SplitRange:
     digest = hashlib.sha256()
     for file in bundle:
         digest.update(f"{file.path}|{file.size}|{file.version}\n".encode())

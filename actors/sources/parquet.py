@@ -46,21 +46,23 @@ class ParquetSource(FileSource):
     def infer_schema(self, files: list[InputFile]) -> pa.Schema:
         footers = {
             file: footer
-            for file, footer in zip(files, self._footers(files), strict=True)
+            for file, footer in zip(files, self._read_footers(files), strict=True)
             if footer is not None
         }
         return unify_columns(
             list(footers),
             [footer.schema.to_arrow_schema() for footer in footers.values()],
-            lambda file, name: _extremes_in(footers[file], name) or self._extremes(file, name),
+            lambda file, name: (
+                _find_extremes_in(footers[file], name) or self._find_extremes(file, name)
+            ),
         )
 
     def plan_splits(
         self, files: list[InputFile], rows_per_part: int | None, limit: int | None
     ) -> list[SplitRange]:
-        footers = self._footers(files)
+        footers = self._read_footers(files)
         counts = [None if footer is None else footer.num_rows for footer in footers]
-        size = sum(_uncompressed(footer) for footer in footers if footer is not None)
+        size = sum(_uncompressed_size(footer) for footer in footers if footer is not None)
         return list(cut_rows(files, counts, size, rows_per_part, limit))
 
     def read(self, split: Split) -> Batch:
@@ -68,10 +70,10 @@ class ParquetSource(FileSource):
         filesystem, path = open_filesystem(split.path, self.options)
         start, stop = split.start, split.stop
         if stop < 0:
-            return self._unreadable(split)
+            return self._make_dead_row(split)
         with filesystem.open(path, "rb") as file:
             parquet = pq.ParquetFile(file)
-            groups = _groups(parquet.metadata, start, stop)
+            groups = _find_groups(parquet.metadata, start, stop)
             try:
                 rows, failed = _read_rows(parquet, groups, self.schema), dict[int, BaseException]()
             except (OSError, pa.ArrowException) as error:
@@ -85,10 +87,10 @@ class ParquetSource(FileSource):
             batch.add_failure("read", row, reason)
         return batch
 
-    def _unreadable(self, split: Split) -> Batch:
+    def _make_dead_row(self, split: Split) -> Batch:
         """Return a single dead row for a file, whose number of rows is unknown."""
         assert self.schema is not None
-        reason = self._footer(split.file)
+        reason = self._read_footer(split.file)
         if not isinstance(reason, ConfigError):
             raise ValueError(
                 f"{split.path} could not be read when it was planned, and now it can: "
@@ -98,16 +100,16 @@ class ParquetSource(FileSource):
         batch.add_failure("read", 0, reason)
         return batch
 
-    def _footers(self, files: list[InputFile]) -> list[pq.FileMetaData | None]:
+    def _read_footers(self, files: list[InputFile]) -> list[pq.FileMetaData | None]:
         """Return the footers, None for a bad file. Raises ConfigError if all files are bad."""
         with ThreadPoolExecutor(_THREADS) as threads:
-            footers = list(threads.map(self._footer, files))
+            footers = list(threads.map(self._read_footer, files))
         errors = [footer for footer in footers if isinstance(footer, ConfigError)]
         if errors and len(errors) == len(footers):
             raise errors[0]
         return [None if isinstance(footer, ConfigError) else footer for footer in footers]
 
-    def _footer(self, file: InputFile) -> pq.FileMetaData | ConfigError:
+    def _read_footer(self, file: InputFile) -> pq.FileMetaData | ConfigError:
         """Return a footer, or the error of a bad file. Raises ConfigError if it is not at fault."""
         filesystem, path = open_filesystem(file.path, self.options)
 
@@ -126,7 +128,7 @@ class ParquetSource(FileSource):
                 raise explained from None
             return explained
 
-    def _extremes(self, file: InputFile, name: str) -> tuple[int, int] | None:
+    def _find_extremes(self, file: InputFile, name: str) -> tuple[int, int] | None:
         """Find the extremes by reading a column; None if it can't be read: its rows will fail."""
         filesystem, path = open_filesystem(file.path, self.options)
 
@@ -141,7 +143,7 @@ class ParquetSource(FileSource):
             return None
 
 
-def _extremes_in(footer: pq.FileMetaData, name: str) -> tuple[int, int] | None:
+def _find_extremes_in(footer: pq.FileMetaData, name: str) -> tuple[int, int] | None:
     """Return the extremes in a footer, if it has them for all row groups as whole numbers."""
     values: list[int] = []
     for group in map(footer.row_group, range(footer.num_row_groups)):
@@ -155,7 +157,7 @@ def _extremes_in(footer: pq.FileMetaData, name: str) -> tuple[int, int] | None:
     return (min(values), max(values)) if values else None
 
 
-def _groups(footer: pq.FileMetaData, start: int, stop: int) -> list[Group]:
+def _find_groups(footer: pq.FileMetaData, start: int, stop: int) -> list[Group]:
     """Return the row groups that hold the rows `start` to `stop`."""
     groups, position = [], 0
     for number in range(footer.num_row_groups):
@@ -216,5 +218,5 @@ def _read_valid_rows(
     return pa.concat_tables(tables), failed
 
 
-def _uncompressed(footer: pq.FileMetaData) -> int:
+def _uncompressed_size(footer: pq.FileMetaData) -> int:
     return sum(footer.row_group(i).total_byte_size for i in range(footer.num_row_groups))

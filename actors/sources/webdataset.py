@@ -68,11 +68,11 @@ class WebDatasetSource(FileSource):
         for file in [*sampled, *files]:
             if extensions and file not in sampled:
                 break
-            for sample in islice(self._samples(file), SAMPLED_ROWS):
+            for sample in islice(self._read_headers(file), SAMPLED_ROWS):
                 names = sample.members.keys() - {_KEY}
                 extensions |= names
-                repeated |= _same_kind(names)
-                error = error or (_located_error(sample, file.path) if sample.torn else None)
+                repeated |= _find_same_kind(names)
+                error = error or (_locate_error(sample, file.path) if sample.torn else None)
         if not extensions:
             if error is not None:
                 raise ConfigError(f"can't read {error}")
@@ -81,7 +81,7 @@ class WebDatasetSource(FileSource):
                     f"no sample in {files[0].path}: a WebDataset shard is a tar with members such "
                     "as 0001.jpg and 0001.txt"
                 )
-        columns = (_column(name, name not in repeated) for name in sorted(extensions))
+        columns = (_make_column(name, name not in repeated) for name in sorted(extensions))
         return pa.schema([pa.field(_KEY, pa.string()), *columns])
 
     def plan_splits(
@@ -89,7 +89,7 @@ class WebDatasetSource(FileSource):
     ) -> list[SplitRange]:
         planner = ByteRangePlanner(
             row_offsets=lambda file: (
-                (sample.start, sample.stop) for sample in self._samples(file)
+                (sample.start, sample.stop) for sample in self._read_headers(file)
             ),
             large_file=LARGE_FILE if len(files) < _MANY else _VERY_LARGE,
             most_bytes=MOST_BYTES,
@@ -109,7 +109,7 @@ class WebDatasetSource(FileSource):
             for number, sample in enumerate(samples):
                 row, error = _to_row(sample, schema)
                 if sample.torn:
-                    error = _located_error(sample, split.path)
+                    error = _locate_error(sample, split.path)
                 for name, values in columns.items():
                     values.append(row.get(name))
                 if error:
@@ -128,7 +128,7 @@ class WebDatasetSource(FileSource):
             return False
         return bool(start) and not start.strip(b"\0")
 
-    def _samples(self, file: InputFile) -> Iterator[Sample]:
+    def _read_headers(self, file: InputFile) -> Iterator[Sample]:
         """Yield the samples of a file without their bytes."""
         try:
             with LineFiles(self.options, blank=False).open(file.path) as stream:
@@ -137,17 +137,17 @@ class WebDatasetSource(FileSource):
             raise ConfigError(f"can't read {file.path}: {error}") from None
 
 
-def _located_error(sample: Sample, path: str) -> Exception:
+def _locate_error(sample: Sample, path: str) -> Exception:
     return ValueError(f"{path}: {sample.error}")
 
 
-def _same_kind(names: Collection[str]) -> set[str]:
+def _find_same_kind(names: Collection[str]) -> set[str]:
     """Return the extensions of a sample that share their kind of media with another one."""
     groups = [{name for name in names if name in ends} for ends in MEDIA_KINDS.values()]
     return {name for group in groups if len(group) > 1 for name in group}
 
 
-def _column(extension: str, alone: bool) -> pa.Field:
+def _make_column(extension: str, alone: bool) -> pa.Field:
     # The last suffix tells the type: cat.seg.png is a picture, cat.en.txt a text.
     if extension.rpartition(".")[2] in _TEXT:
         return pa.field(extension, pa.string())
@@ -162,13 +162,13 @@ def _to_row(sample: Sample, schema: pa.Schema) -> tuple[dict[str, Any], Exceptio
     try:
         for field in schema:
             if field.name != _KEY:
-                row[field.name] = _value(sample, field)
+                row[field.name] = _get_value(sample, field)
     except ValueError as error:
         return {_KEY: sample.key}, error
     return row, None
 
 
-def _value(sample: Sample, field: pa.Field) -> str | bytes | None:
+def _get_value(sample: Sample, field: pa.Field) -> str | bytes | None:
     """Return a sample's value for a column.
 
     Raises ValueError for text that is not UTF-8, and for several members of a column of one.

@@ -40,7 +40,7 @@ class Listing:
 def output_location(output: str, options: Mapping[str, Any]) -> str:
     """Return the output's location in the form that `list_below` takes."""
     filesystem, path = open_filesystem(absolute(output), options)
-    return _real(filesystem, {"name": path, "islink": True}).rstrip("/")
+    return _resolve_path(filesystem, {"name": path, "islink": True}).rstrip("/")
 
 
 def list_below(path: str, options: Mapping[str, Any], output: str | None) -> Listing:
@@ -66,16 +66,18 @@ def _list(path: str, options: Mapping[str, Any], output: str | None) -> Listing:
     tree = _Tree(inner, []) if named else _walk(filesystem, inner)
     entries = [filesystem.info(inner)] if named else tree.entries
     for entry in entries:
-        if output and f"{_real(filesystem, entry)}/".startswith(f"{output}/"):
+        if output and f"{_resolve_path(filesystem, entry)}/".startswith(f"{output}/"):
             left_out += 1
         else:
             below = entry["name"].removeprefix(tree.top).split("/")[:-1]
-            files.append(_file(filesystem, entry, path, () if named else parse_partitions(below)))
-    table = tree.table or (None if named else _table_around(filesystem, tree))
+            files.append(
+                _make_file(filesystem, entry, path, () if named else parse_partitions(below))
+            )
+    table = tree.table or (None if named else _find_table(filesystem, tree))
     return Listing(path, files, named, left_out, table)
 
 
-def _table_around(filesystem: Any, tree: _Tree) -> str | None:
+def _find_table(filesystem: Any, tree: _Tree) -> str | None:
     protocols = filesystem.protocol
     if "http" in ([protocols] if isinstance(protocols, str) else protocols):
         return None  # a web server has no folders
@@ -88,10 +90,10 @@ def _table_around(filesystem: Any, tree: _Tree) -> str | None:
 def stat(path: str, options: Mapping[str, Any]) -> InputFile:
     """Return one file by its path. Raises FileNotFoundError."""
     filesystem, inner = open_filesystem(path, options)
-    return _file(filesystem, filesystem.info(inner), path)
+    return _make_file(filesystem, filesystem.info(inner), path)
 
 
-def _file(
+def _make_file(
     filesystem: Any, entry: dict[str, Any], listed: str, partitions: Partitions = ()
 ) -> InputFile:
     """Return a listed file. listed: the path that was listed."""
@@ -102,7 +104,7 @@ def _file(
             url.encode()
         except UnicodeEncodeError:
             raise OSError(f"the name {url!r} is not UTF-8: rename the file") from None
-    return InputFile(url, int(entry["size"] or 0), _version(entry), partitions)
+    return InputFile(url, int(entry["size"] or 0), _find_version(entry), partitions)
 
 
 _WILD = "*?["
@@ -153,7 +155,7 @@ def _check_link(entry: dict[str, Any]) -> None:
         raise OSError(f"{entry['name']} is a link to a folder: give the path of the folder")
 
 
-def _real(filesystem: Any, entry: dict[str, Any]) -> str:
+def _resolve_path(filesystem: Any, entry: dict[str, Any]) -> str:
     """Return the same path for the same file, also through links."""
     name = entry["name"]
     if not isinstance(filesystem, LocalFileSystem):
@@ -161,16 +163,16 @@ def _real(filesystem: Any, entry: dict[str, Any]) -> str:
     if entry.get("islink"):
         return os.path.realpath(name)
     folder, base = os.path.split(name)
-    return os.path.join(_real_folder(folder), base)
+    return os.path.join(_resolve_folder(folder), base)
 
 
 # A folder may hold a million files.
 @lru_cache(maxsize=1024)
-def _real_folder(path: str) -> str:
+def _resolve_folder(path: str) -> str:
     return os.path.realpath(path)
 
 
-def _version(entry: dict[str, Any]) -> str:
+def _find_version(entry: dict[str, Any]) -> str:
     for key in ("ETag", "etag", "md5Hash", "mtime", "LastModified", "last_modified", "created"):
         if value := entry.get(key):
             # fsspec's memory lists a number where `info` has a date.

@@ -60,12 +60,12 @@ def read_partition_values(field: pa.Field, paths: Sequence[str]) -> pa.Array:
     for path in paths:
         folder = member_of(path).rpartition("/")[0]
         if folder not in of_folder:
-            of_folder[folder] = _value(field, folder)
+            of_folder[folder] = _read_value(field, folder)
         values.append(of_folder[folder])
     return pa.array(values, field.type)
 
 
-def _value(field: pa.Field, folder: str) -> int | str | None:
+def _read_value(field: pa.Field, folder: str) -> int | str | None:
     value = dict(parse_partitions(folder.split("/"))).get(field.name, _NULL)
     if value == _NULL:
         return None

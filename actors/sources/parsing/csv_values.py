@@ -45,7 +45,7 @@ def infer_types(
     raw = pa.csv.ConvertOptions(
         column_types=dict.fromkeys(inferred, pa.binary()), include_columns=inferred
     )
-    table = _table(data, names, delimiter, raw)
+    table = _read_table(data, names, delimiter, raw)
     return {name: _infer_type(table[name].combine_chunks(), kinds[name]) for name in inferred}
 
 
@@ -83,12 +83,12 @@ def parse_columns(
     options = pa.csv.ConvertOptions(column_types=kinds, include_columns=schema.names)
     failed: dict[int, BaseException] = {}
     try:
-        table = _table(data, names, delimiter, options)
+        table = _read_table(data, names, delimiter, options)
     except pa.ArrowInvalid:
         raw = pa.csv.ConvertOptions(
             column_types=dict.fromkeys(names, pa.binary()), include_columns=schema.names
         )
-        table = _table(data, names, delimiter, raw)
+        table = _read_table(data, names, delimiter, raw)
     rows = np.setdiff1d(np.arange(len(records)), odd)
     if len(rows) != table.num_rows:
         raise ValueError(f"Arrow finds {table.num_rows} records instead of {len(rows)}")
@@ -150,7 +150,7 @@ def parse_fields(
         return where(int(valid[i]))
 
     if is_nested(field.type):
-        converted, wrong = _from_json(texts, field, where_valid)
+        converted, wrong = _parse_json(texts, field, where_valid)
     else:
         converted, wrong = _convert(texts, field, where_valid, null_values=[])
         if types.is_floating(field.type):
@@ -175,7 +175,7 @@ def _find_loss(
     return wrong
 
 
-def _from_json(
+def _parse_json(
     texts: pa.Array, field: pa.Field, where: Callable[[int], str]
 ) -> tuple[pa.Array, Wrong]:
     """Parse lists and structs, which a field of CSV holds as JSON."""
@@ -206,7 +206,7 @@ def _convert(
             b'"' + value.replace(b'"', b'""') + b'"\n'
             for value in values.take(pa.array(rows)).to_pylist()
         )
-        return _table(b"".join(quoted), [field.name], ",", conversion)[0].combine_chunks()
+        return _read_table(b"".join(quoted), [field.name], ",", conversion)[0].combine_chunks()
 
     pieces, bad = bisect_failures(np.arange(len(values)), convert)
     converted = scatter(pieces, len(values), field.type)
@@ -223,7 +223,7 @@ def _explain(value: bytes, field: pa.Field, where: str) -> BaseException:
         )
 
 
-def _table(
+def _read_table(
     data: bytes, names: list[str], delimiter: str, convert: pa.csv.ConvertOptions
 ) -> pa.Table:
     if not data.strip(b"\r\n"):

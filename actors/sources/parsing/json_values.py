@@ -50,20 +50,22 @@ class Parser:
         self.spells = spells
         self.found_long = self.found_spelled = False
         self.repeated: set[str] = set()
-        self._decoder = json.JSONDecoder(parse_float=self._number, object_pairs_hook=self._object)
+        self._decoder = json.JSONDecoder(
+            parse_float=self._build_number, object_pairs_hook=self._build_object
+        )
 
     def parse(self, line: bytes) -> Any:
         """Parse a line. Raises ValueError, such as UnicodeDecodeError and JSONDecodeError."""
         self.repeated = set()
         return self._decoder.decode(line.removeprefix(codecs.BOM_UTF8).decode("utf-8"))
 
-    def _object(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    def _build_object(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         row = dict(pairs)
         if len(row) < len(pairs):
             self.repeated |= {name for name, value in pairs if row[name] != value}
         return row
 
-    def _number(self, text: str) -> float:
+    def _build_number(self, text: str) -> float:
         value = float(text)
         if (len(text) <= 18 and value and math.isfinite(value)) or _is_exact(text, value):
             if not self.spells or repr(value) == text:
@@ -131,7 +133,7 @@ def fit_values(
     rounds: whether a float may round a number with more digits than it holds.
     """
     if _is_text(kind):
-        return _texts(values, kind, as_text)
+        return _fit_texts(values, kind, as_text)
     quick = None if any_long else _convert_at_once(values, kind)
     if quick is not None:
         return quick, []
@@ -139,7 +141,7 @@ def fit_values(
     misfits: list[int] = []
     for i, value in enumerate(values):
         try:
-            converted.append(_exact(value, kind, rounds))
+            converted.append(_fit_exactly(value, kind, rounds))
         except (ValueError, TypeError, OverflowError, pa.ArrowException):
             converted.append(None)
             misfits.append(i)
@@ -167,7 +169,7 @@ def _is_text(kind: pa.DataType) -> bool:
     return types.is_string(kind) or types.is_large_string(kind)
 
 
-def _texts(values: list[Any], kind: pa.DataType, as_text: bool) -> tuple[pa.Array, list[int]]:
+def _fit_texts(values: list[Any], kind: pa.DataType, as_text: bool) -> tuple[pa.Array, list[int]]:
     try:
         if all(type(value) is str or value is None for value in values):
             return pa.array(values, kind), []
@@ -219,7 +221,7 @@ def _holds(kind: pa.DataType, seen: pa.DataType) -> bool:
     return False
 
 
-def _exact(value: Any, kind: pa.DataType, rounds: bool) -> Any:
+def _fit_exactly(value: Any, kind: pa.DataType, rounds: bool) -> Any:
     """Return a value as `pa.array` takes it for a type. Raises ValueError for a misfit."""
     if value is None:
         return None
@@ -233,13 +235,13 @@ def _exact(value: Any, kind: pa.DataType, rounds: bool) -> Any:
         if type(value) is int or (_is_float(value) and value.is_integer()):
             return int(value)
     elif types.is_floating(kind):
-        return _float(value, kind, rounds)
+        return _fit_float(value, kind, rounds)
     elif types.is_struct(kind):
         if type(value) is dict and value.keys() <= {field.name for field in kind}:
-            return {f.name: _exact(value.get(f.name), f.type, rounds) for f in kind}
+            return {f.name: _fit_exactly(value.get(f.name), f.type, rounds) for f in kind}
     elif _is_list(kind):
         if type(value) is list:
-            return [_exact(item, kind.value_type, rounds) for item in value]
+            return [_fit_exactly(item, kind.value_type, rounds) for item in value]
     elif types.is_binary(kind) or types.is_large_binary(kind):
         if type(value) is str:
             return value.encode()
@@ -249,7 +251,7 @@ def _exact(value: Any, kind: pa.DataType, rounds: bool) -> Any:
     raise ValueError(value)
 
 
-def _float(value: Any, kind: pa.DataType, rounds: bool) -> float:
+def _fit_float(value: Any, kind: pa.DataType, rounds: bool) -> float:
     if type(value) is not int and not _is_float(value) and not (rounds and _is_long(value)):
         raise ValueError(value)
     narrow = float(pa.scalar(float(value), pa.float64()).cast(kind, safe=False).as_py())

@@ -49,7 +49,7 @@ def check_names(schema: pa.Schema) -> pa.Schema:
 
 def simplify_schema(schema: pa.Schema) -> pa.Schema:
     """Return a schema without metadata, with the types in which values are handled."""
-    return pa.schema([pa.field(field.name, _storage_type(field.type)) for field in schema])
+    return pa.schema([pa.field(field.name, _simplify_type(field.type)) for field in schema])
 
 
 def cast_rows(rows: pa.RecordBatch | pa.Table, schema: pa.Schema) -> pa.Table:
@@ -57,7 +57,7 @@ def cast_rows(rows: pa.RecordBatch | pa.Table, schema: pa.Schema) -> pa.Table:
 
     Raises an ArrowException that names the column of a value that does not fit.
     """
-    columns = [_column(rows, field) for field in schema]
+    columns = [_cast_column(rows, field) for field in schema]
     return pa.table(columns, schema=schema)
 
 
@@ -77,7 +77,7 @@ def cast_valid_rows(
         return scatter_rows(pieces, rows.num_rows, schema), wrong
 
 
-def _column(rows: pa.RecordBatch | pa.Table, field: pa.Field) -> pa.Array | pa.ChunkedArray:
+def _cast_column(rows: pa.RecordBatch | pa.Table, field: pa.Field) -> pa.Array | pa.ChunkedArray:
     if rows.schema.get_field_index(field.name) < 0:
         return pa.nulls(rows.num_rows, field.type)
     column = simplify_column(rows.column(field.name))
@@ -95,7 +95,7 @@ def simplify_column(column: pa.Array | pa.ChunkedArray) -> pa.Array | pa.Chunked
         column = column.cast(column.type.storage_type)
     elif pa.types.is_run_end_encoded(column.type):
         column = pc.run_end_decode(column)
-    kind = _storage_type(column.type)
+    kind = _simplify_type(column.type)
     return column if column.type == kind else column.cast(kind)
 
 
@@ -121,16 +121,16 @@ def map_types(kind: pa.DataType, change: Callable[[pa.DataType], pa.DataType]) -
     return change(kind if mapped == kind else mapped)
 
 
-def _storage_type(kind: pa.DataType) -> pa.DataType:
+def _simplify_type(kind: pa.DataType) -> pa.DataType:
     # A worker may not know the type, since it did not import the library that defines it.
     if isinstance(kind, pa.BaseExtensionType):
         kind = kind.storage_type
     elif pa.types.is_run_end_encoded(kind):
         kind = kind.value_type
-    return map_types(kind, _without_views)
+    return map_types(kind, _replace_view)
 
 
-def _without_views(kind: pa.DataType) -> pa.DataType:
+def _replace_view(kind: pa.DataType) -> pa.DataType:
     # Arrow can't take rows of a view column.
     if kind in (pa.string_view(), pa.binary_view()):
         return pa.string() if kind == pa.string_view() else pa.binary()

@@ -54,7 +54,7 @@ def make_metadata(schema: pa.Schema, known: Features) -> dict[bytes, bytes]:
     old = _OLD in json.dumps(known)
     features: Features = {}
     for field in schema:
-        feature = known.get(field.name) or (None if old else _feature(field.type))
+        feature = known.get(field.name) or (None if old else _infer_feature(field.type))
         if feature is not None:
             features[field.name] = feature
     return _to_metadata(features)
@@ -64,26 +64,26 @@ def _to_metadata(features: Features) -> dict[bytes, bytes]:
     return {_KEY: json.dumps({"info": {"features": features}}).encode()}
 
 
-def _feature(kind: pa.DataType) -> Any:
+def _infer_feature(kind: pa.DataType) -> Any:
     """Return the feature of a type, or None."""
     if pa.types.is_dictionary(kind):
-        return _feature(kind.value_type)
+        return _infer_feature(kind.value_type)
     if pa.types.is_struct(kind):
-        inner = {field.name: _feature(field.type) for field in kind}
+        inner = {field.name: _infer_feature(field.type) for field in kind}
         return None if None in inner.values() or not inner else inner
     if pa.types.is_list(kind) or pa.types.is_fixed_size_list(kind) or pa.types.is_large_list(kind):
-        feature = _feature(kind.value_type)
+        feature = _infer_feature(kind.value_type)
         if feature is None:
             return None
         if pa.types.is_large_list(kind):
             return {"feature": feature, "_type": "LargeList"}
         length = {"length": kind.list_size} if pa.types.is_fixed_size_list(kind) else {}
         return {"feature": feature, **length, "_type": "List"}
-    dtype = _dtype(kind)
+    dtype = _infer_dtype(kind)
     return None if dtype is None else {"dtype": dtype, "_type": "Value"}
 
 
-def _dtype(kind: pa.DataType) -> str | None:
+def _infer_dtype(kind: pa.DataType) -> str | None:
     if pa.types.is_floating(kind):
         return f"float{kind.bit_width}"
     if pa.types.is_time(kind):

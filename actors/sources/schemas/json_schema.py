@@ -67,7 +67,7 @@ class SeenColumns:
     def schema(self, kinds: Mapping[str, str]) -> pa.Schema:
         """Return the columns. kinds: what the task reads columns as."""
         return pa.schema(
-            [_field(name, groups, kinds.get(name)) for name, groups in self._seen.items()]
+            [_choose_field(name, groups, kinds.get(name)) for name, groups in self._seen.items()]
         )
 
 
@@ -83,11 +83,13 @@ def _add(groups: dict[str, tuple[int, pa.DataType]], values: list[Any], any_long
         count, kind = groups.get(group, (0, pa.null()))
         groups[group] = (
             count + len(members),
-            _merge(kind, _kind_of_all(members, group, any_long)),
+            _merge(kind, _infer_group_type(members, group, any_long)),
         )
 
 
-def _field(name: str, groups: dict[str, tuple[int, pa.DataType]], read_as: str | None) -> pa.Field:
+def _choose_field(
+    name: str, groups: dict[str, tuple[int, pa.DataType]], read_as: str | None
+) -> pa.Field:
     """Choose the type of a column. If several were seen, what the task reads it as decides."""
     final = {group: _finalize(kind) for group, (_, kind) in groups.items()}
     if read_as is not None and len(final) > 1:
@@ -108,26 +110,26 @@ def _is_text(name: str) -> bool:
         return False
 
 
-def _kind_of_all(values: list[Any], group: str, any_long: bool) -> pa.DataType:
+def _infer_group_type(values: list[Any], group: str, any_long: bool) -> pa.DataType:
     """Return the type of values of one group, such as texts or numbers."""
     if group == "text":
         return pa.string()
     if group == "bool":
         return pa.bool_()
     if group == "number":
-        return _kind_of_numbers(values)
+        return _infer_number_type(values)
     if not any_long:
         try:
-            return _kind_in(pa.array(values))
+            return _infer_array_type(pa.array(values))
         except _UNTYPED:
             pass
     kind = pa.null()
     for value in values:
-        kind = _merge(kind, _kind_of(value))
+        kind = _merge(kind, _infer_type(value))
     return kind
 
 
-def _kind_of_numbers(values: list[Any]) -> pa.DataType:
+def _infer_number_type(values: list[Any]) -> pa.DataType:
     kind = pa.null()
     integers = [value for value in values if type(value) is int]
     if integers:
@@ -142,36 +144,36 @@ def _kind_of_numbers(values: list[Any]) -> pa.DataType:
     return _merge(kind, pa.float64())
 
 
-def _kind_of(value: Any) -> pa.DataType:
+def _infer_type(value: Any) -> pa.DataType:
     if value is None:
         return pa.null()
     if type(value) is dict:
         if not all(map(_is_text, value)):
             return _NO_TYPE
-        return pa.struct([(name, _kind_of(inner)) for name, inner in value.items()])
+        return pa.struct([(name, _infer_type(inner)) for name, inner in value.items()])
     if type(value) is list:
         kind = pa.null()
         for inner in value:
-            kind = _merge(kind, _kind_of(inner))
+            kind = _merge(kind, _infer_type(inner))
         return pa.list_(kind)
     if type(value) is str and not _is_text(value):
         return _NO_TYPE  # a lone surrogate in a list or struct
-    return _kind_of_all([value], _GROUPS[type(value)], True)
+    return _infer_group_type([value], _GROUPS[type(value)], True)
 
 
-def _kind_in(array: pa.Array) -> pa.DataType:
+def _infer_array_type(array: pa.Array) -> pa.DataType:
     """Return the type of an array, with whole numbers by their size."""
     if types.is_list(array.type):
-        return pa.list_(_kind_in(array.flatten()))
+        return pa.list_(_infer_array_type(array.flatten()))
     if types.is_struct(array.type):
         fields = zip(array.type, array.flatten(), strict=True)
-        return pa.struct([(field.name, _kind_in(inner)) for field, inner in fields])
+        return pa.struct([(field.name, _infer_array_type(inner)) for field, inner in fields])
     if types.is_integer(array.type):
-        return _kind_of_numbers([v for v in _extremes(array) if v is not None] or [0])
+        return _infer_number_type([v for v in _find_limits(array) if v is not None] or [0])
     return array.type
 
 
-def _extremes(array: pa.Array) -> list[int | None]:
+def _find_limits(array: pa.Array) -> list[int | None]:
     limits = pc.min_max(array).as_py()
     return [limits["min"], limits["max"]]
 

@@ -55,14 +55,14 @@ def merge_columns(schema: pa.Schema, named: Iterable[str]) -> list[pa.Field]:
         alone = [f.name in ends and _ALONE in f.metadata for f in fields]
         if fields and all(alone) and not {kind, "bytes"} & set(schema.names):
             field = make_files_column(kind, [kind])
-            merged.append(_of_members(field, ends, several=False))
+            merged.append(_mark_members(field, ends, several=False))
     for name in named:
         ends = tuple(name.split(";"))
         known = [schema.field(end) for end in ends if end in schema.names]
         if len(ends) > 1 and name not in schema.names and known:
             field = pa.field(name, known[0].type, metadata=known[0].metadata)
             if all(other.type == field.type for other in known):
-                merged.append(_of_members(field, ends, several=True))
+                merged.append(_mark_members(field, ends, several=True))
     return merged
 
 
@@ -77,7 +77,7 @@ def takes_first(field: pa.Field) -> bool:
     return (field.metadata or {}).get(_SEVERAL) == b"first"
 
 
-def _of_members(field: pa.Field, ends: Iterable[str], several: bool) -> pa.Field:
+def _mark_members(field: pa.Field, ends: Iterable[str], several: bool) -> pa.Field:
     notes = {**(field.metadata or {}), _MEMBERS: ";".join(ends).encode()}
     notes[_SEVERAL] = b"first" if several else b"refused"
     return field.with_metadata(notes)

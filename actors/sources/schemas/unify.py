@@ -52,12 +52,14 @@ def unify_columns(
             mixed.add(field.name)
             common = find_common_type(known.type, field.type)
             fields[field.name] = (
-                _conflict(field.name, (known.type, owner), (field.type, first[schema]))
+                _make_conflict(field.name, (known.type, owner), (field.type, first[schema]))
                 if common is None
                 else pa.field(field.name, common)
             )
     for name in mixed:
-        if conflict_of(fields[name]) is None and _changes(fields[name], files, schemas, extremes):
+        if conflict_of(fields[name]) is None and _changes_values(
+            fields[name], files, schemas, extremes
+        ):
             fields[name] = pa.field(name, pa.string())
     return add_features(pa.schema(list(fields.values())), features)
 
@@ -109,7 +111,7 @@ def _are_floats(*kinds: pa.DataType) -> bool:
     return all(pa.types.is_floating(kind) or pa.types.is_null(kind) for kind in kinds)
 
 
-def _conflict(
+def _make_conflict(
     name: str, one: tuple[pa.DataType, InputFile], other: tuple[pa.DataType, InputFile]
 ) -> pa.Field:
     why = (
@@ -119,13 +121,13 @@ def _conflict(
     return pa.field(name, pa.null(), metadata={b"pipemill": _CONFLICT, b"why": why.encode()})
 
 
-def _changes(
+def _changes_values(
     field: pa.Field, files: list[InputFile], schemas: list[pa.Schema], extremes: Extremes
 ) -> bool:
     """Tell whether the type of a column would change a value of a file."""
     for file, schema in zip(files, schemas, strict=True):
         index = schema.get_field_index(field.name)
-        limits = None if index < 0 else _exact_range(schema.field(index).type, field.type)
+        limits = None if index < 0 else _find_exact_range(schema.field(index).type, field.type)
         if limits is None:
             continue
         if limits == _NOTHING:
@@ -136,7 +138,7 @@ def _changes(
     return False
 
 
-def _exact_range(kind: pa.DataType, wide: pa.DataType) -> Range | None:
+def _find_exact_range(kind: pa.DataType, wide: pa.DataType) -> Range | None:
     """Return the range of a type's values that a wider type holds exactly; None if it holds all.
 
     Times count as whole numbers of their unit.

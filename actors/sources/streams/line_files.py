@@ -83,7 +83,7 @@ class LineFiles:
         stream = self.open(path)
         plain = compression_of(path) is None and stream.seekable()
         try:
-            head, plain = self._head(path, stream, plain, start)
+            head, plain = self._read_head(path, stream, plain, start)
             encoding = detect_encoding(head, self.encoding)
             if encoding is None:
                 check_is_text(head)
@@ -101,7 +101,9 @@ class LineFiles:
             stream.close()
             raise
 
-    def _head(self, path: str, stream: IO[bytes], plain: bool, start: int) -> tuple[bytes, bool]:
+    def _read_head(
+        self, path: str, stream: IO[bytes], plain: bool, start: int
+    ) -> tuple[bytes, bool]:
         """Return the first bytes of a file, and whether the stream is still at its start."""
         if not plain:
             return read_up_to(stream, HEAD), False
