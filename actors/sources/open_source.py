@@ -88,7 +88,7 @@ def open_source(
             "remove input.encoding"
         )
     if not reading.types:
-        return RetryingSource(source(dict(options), read), schema)
+        return RetryingSource(source(dict(options), read, reading), schema)
     if source.values == "fixed":
         raise ConfigError(
             f"input.schema applies to {_formats_with('text', 'typed')}; the types of {format} "

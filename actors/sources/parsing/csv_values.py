@@ -80,15 +80,8 @@ def parse_columns(
     # An older output may give other columns a type. Arrow converts those, as it did then.
     strict = {f.name for f in schema if reading.is_wanted(f.name) and not _is_text(f.type)}
     kinds = {f.name: pa.binary() if f.name in strict else f.type for f in schema}
-    options = pa.csv.ConvertOptions(column_types=kinds, include_columns=schema.names)
+    table = _read_typed_or_raw(data, names, delimiter, kinds)
     failed: dict[int, BaseException] = {}
-    try:
-        table = _read_table(data, names, delimiter, options)
-    except pa.ArrowInvalid:
-        raw = pa.csv.ConvertOptions(
-            column_types=dict.fromkeys(names, pa.binary()), include_columns=schema.names
-        )
-        table = _read_table(data, names, delimiter, raw)
     rows = np.setdiff1d(np.arange(len(records)), odd)
     if len(rows) != table.num_rows:
         raise ValueError(f"Arrow finds {table.num_rows} records instead of {len(rows)}")
@@ -110,6 +103,20 @@ def parse_columns(
     table = scatter_rows([(rows, pa.table(columns, schema=schema))], len(records), schema)
     ok = np.setdiff1d(np.arange(len(records)), list(failed))
     return scatter_rows([(ok, table.take(pa.array(ok)))], len(records), schema), failed
+
+
+def _read_typed_or_raw(
+    data: bytes, names: list[str], delimiter: str, kinds: dict[str, pa.DataType]
+) -> pa.Table:
+    """Read columns in some types; all of them as bytes if a value does not fit its type."""
+    typed = pa.csv.ConvertOptions(column_types=kinds, include_columns=list(kinds))
+    try:
+        return _read_table(data, names, delimiter, typed)
+    except pa.ArrowInvalid:
+        raw = pa.csv.ConvertOptions(
+            column_types=dict.fromkeys(names, pa.binary()), include_columns=list(kinds)
+        )
+        return _read_table(data, names, delimiter, raw)
 
 
 def _is_text(kind: pa.DataType) -> bool:
