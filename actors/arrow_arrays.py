@@ -1,4 +1,4 @@
-"""Arrow arrays by the numbers of their items."""
+"""Combine, check and scatter Arrow arrays."""
 
 from __future__ import annotations
 
@@ -8,26 +8,29 @@ import pyarrow.compute as pc
 
 
 def combine_chunks(values: pa.Array | pa.ChunkedArray) -> pa.Array:
-    """A single array: two adjacent chunks of one column are no boundary that means anything."""
+    """Return a column as a single array; where its chunks end has no meaning."""
     if isinstance(values, pa.ChunkedArray):
         return pa.concat_arrays(values.chunks) if values.num_chunks else pa.array([], values.type)
     return values
 
 
 def check_length(items: np.ndarray, values: pa.Array | pa.ChunkedArray) -> pa.Array:
-    """One value per item, or an error: a missing one would shift the answers of all that follow."""
+    """Return the values. Raise ValueError unless there is one per item.
+
+    A missing one would shift the answers of all rows after it.
+    """
     if len(values) != len(items):
         raise ValueError(f"{len(values)} values for {len(items)} items")
     return combine_chunks(values)
 
 
 def field_values(chunks: pa.StructArray, name: str) -> np.ndarray:
-    """That field of each chunk."""
+    """Return a field of each chunk, shape (chunks,)."""
     return chunks.field(name).to_numpy(zero_copy_only=False)
 
 
 def offsets_of(lists: pa.ListArray) -> np.ndarray:
-    """Where each list begins among the values of all, and where the last ends."""
+    """Return where each list begins among all values, and where the last ends; (lists + 1,)."""
     lengths = pc.list_value_length(lists).to_numpy(zero_copy_only=False)
     return np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
 
@@ -35,11 +38,25 @@ def offsets_of(lists: pa.ListArray) -> np.ndarray:
 def scatter(
     pieces: list[tuple[np.ndarray, pa.Array]], length: int, type: pa.DataType | None = None
 ) -> pa.Array:
-    """An array of `length` with each piece's values at its indices, and null elsewhere."""
+    """Return an array of `length` with each piece's values at its indices, and null elsewhere."""
     if not pieces:
         return pa.nulls(length, type)
-    source = np.full(length, -1, dtype=np.int64)
-    at = np.concatenate([index for index, _ in pieces])
-    source[at] = np.arange(len(at))
     values = pa.concat_arrays([values for _, values in pieces])
-    return values.take(pa.array(source, mask=source < 0))
+    return values.take(_find_positions([indices for indices, _ in pieces], length))
+
+
+def scatter_rows(
+    pieces: list[tuple[np.ndarray, pa.Table]], length: int, schema: pa.Schema
+) -> pa.Table:
+    """Return a table of `length` rows with each piece's rows at its indices, and null elsewhere."""
+    table = pa.concat_tables([schema.empty_table(), *(rows for _, rows in pieces)])
+    return table.combine_chunks().take(_find_positions([indices for indices, _ in pieces], length))
+
+
+def _find_positions(indices: list[np.ndarray], length: int) -> pa.Array:
+    """Return for each place which of the concatenated values belongs there, or null."""
+    positions = np.full(length, -1, dtype=np.int64)
+    if indices:
+        target = np.concatenate(indices)
+        positions[target] = np.arange(len(target))
+    return pa.array(positions, mask=positions < 0)

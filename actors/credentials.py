@@ -1,4 +1,4 @@
-"""Credentials of the driver's environment, for workers that have none."""
+"""Pass the credentials in the driver's environment to workers that lack them."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any
 
 _PREFIXES = ("AWS_", "AZURE_", "GOOGLE_", "FSSPEC_")
 _NAMES = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_ENDPOINT", "STORAGE_EMULATOR_HOST")
-# They name what is on the driver's machine only, or is given to its process alone.
+# Variables that only make sense on the driver's machine, or in its process.
 _LOCAL = ("AWS_PROFILE", "AWS_DEFAULT_PROFILE", "AWS_CONTAINER_", "AWS_EXECUTION_", "AWS_LAMBDA_")
-# They name a file, which a worker may have as well.
+# Variables that name a file, which a worker may have as well.
 _FILES = ("GOOGLE_APPLICATION_CREDENTIALS", "AWS_CA_BUNDLE", "AWS_CONFIG_FILE")
-# Who somebody is: a worker that has one of these has them all, and mixed they would be refused.
+# A worker that has one variable of an identity keeps it: a mixture would be refused.
 _IDENTITIES = (
     ("AWS_ACCESS_KEY", "AWS_SECRET_", "AWS_SESSION_TOKEN", "AWS_SECURITY_TOKEN", "AWS_ROLE_",
      "AWS_WEB_IDENTITY_", "AWS_PROFILE", "AWS_CONTAINER_CREDENTIALS_"),
@@ -23,7 +23,7 @@ _IDENTITIES = (
 )  # fmt: skip
 
 
-@dataclass(frozen=True, repr=False)  # Ray logs what it is given
+@dataclass(frozen=True, repr=False)  # Ray logs its arguments
 class Credentials:
     """Variables of the environment that a worker takes over when this is unpickled there.
 
@@ -34,7 +34,7 @@ class Credentials:
 
     @classmethod
     def of_environment(cls) -> Credentials:
-        """Return those that this process has."""
+        """Return the credentials of this process."""
         return cls(tuple(sorted(i for i in os.environ.items() if _is_credential(i[0]))))
 
     def __repr__(self) -> str:
@@ -46,7 +46,7 @@ class Credentials:
 
 @dataclass(frozen=True)
 class WithCredentials:
-    """Loads a task in a worker, which has the credentials as soon as it has this."""
+    """Loads a task in a worker. Unpickling this sets the credentials first."""
 
     load: Callable[[], Any]
     credentials: Credentials
@@ -56,18 +56,22 @@ class WithCredentials:
 
 
 def _set_credentials(variables: tuple[tuple[str, str], ...]) -> Credentials:
-    os.environ.update(missing_credentials(dict(variables), os.environ))
+    os.environ.update(find_missing_credentials(dict(variables), os.environ))
     return Credentials(variables)
 
 
-def missing_credentials(given: Mapping[str, str], there: Mapping[str, str]) -> dict[str, str]:
-    """Return what an environment lacks of the given variables."""
-    known = [names for names in _IDENTITIES if any(name.startswith(names) for name in there)]
+def find_missing_credentials(
+    variables: Mapping[str, str], environment: Mapping[str, str]
+) -> dict[str, str]:
+    """Return the variables that an environment lacks."""
+    complete = [
+        names for names in _IDENTITIES if any(name.startswith(names) for name in environment)
+    ]
     return {
         name: value
-        for name, value in given.items()
-        if name not in there
-        and not any(name.startswith(names) for names in known)
+        for name, value in variables.items()
+        if name not in environment
+        and not any(name.startswith(names) for names in complete)
         and (not _names_a_file(name) or os.path.exists(value))
     }
 

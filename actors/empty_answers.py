@@ -1,4 +1,4 @@
-"""Answers that count as done and yet say nothing: nulls, and numbers that are NaN or infinite."""
+"""Count answers that say nothing: nulls, and numbers that are NaN or infinite."""
 
 from __future__ import annotations
 
@@ -8,29 +8,36 @@ import pyarrow.compute as pc
 
 from .arrow_arrays import combine_chunks
 
-# What is counted; where there is none of it, nothing is said.
+# The names in `Batch.stats`; a count of 0 is left out.
 EMPTY = ("nan_rows", "null_answers")
-# Of tasks that answer a question: an empty list of answers is no answer, too.
+# A column of lists of answers: an empty list is not an answer, either.
 _ANSWERS = "answers"
 
 
-def count_empty(results: pa.Table, live: np.ndarray) -> dict[str, int]:
-    """How many of the live rows hold such a number (`nan_rows`) or have no answer (`null_answers`,
-    by the first column); only what there is."""
-    if not len(live) or not results.num_columns:
+def count_empty(results: pa.Table, rows: np.ndarray) -> dict[str, int]:
+    """Count rows with NaN or infinite numbers (`nan_rows`) and without an answer (`null_answers`).
+
+    Args:
+        results: the task's result columns; the first one tells whether there is an answer.
+        rows: the numbers of the rows that did not fail.
+
+    Returns:
+        The counts that are not 0.
+    """
+    if not len(rows) or not results.num_columns:
         return {}
     odd = np.zeros(results.num_rows, dtype=bool)
     for column in results.columns:
         if _holds_floats(column.type):
-            odd |= _not_finite(combine_chunks(column))
+            odd |= _find_not_finite(combine_chunks(column))
     counts = {
-        "nan_rows": int(np.count_nonzero(odd[live])),
-        "null_answers": int(np.count_nonzero(_missing(results)[live])),
+        "nan_rows": int(np.count_nonzero(odd[rows])),
+        "null_answers": int(np.count_nonzero(_find_missing(results)[rows])),
     }
     return {name: count for name, count in counts.items() if count}
 
 
-def _missing(results: pa.Table) -> np.ndarray:
+def _find_missing(results: pa.Table) -> np.ndarray:
     first, name = combine_chunks(results.column(0)), results.column_names[0]
     missing = first.is_null()
     if name == _ANSWERS and pa.types.is_list(first.type):
@@ -52,18 +59,18 @@ def _is_list(kind: pa.DataType) -> bool:
     )
 
 
-def _not_finite(array: pa.Array) -> np.ndarray:
-    """Which values are NaN or infinite, or hold such a number somewhere in them; no nulls are."""
+def _find_not_finite(array: pa.Array) -> np.ndarray:
+    """Mark values that are NaN or infinite, or hold such a number inside; never nulls."""
     kind = array.type
     odd = np.zeros(len(array), dtype=bool)
     if isinstance(kind, pa.BaseExtensionType):
-        return _not_finite(array.storage)
+        return _find_not_finite(array.storage)
     if pa.types.is_struct(kind):
         for field, values in zip(kind, array.flatten(), strict=True):
             if _holds_floats(field.type):
-                odd |= _not_finite(values)
+                odd |= _find_not_finite(values)
     elif _is_list(kind):
-        inner = _not_finite(array.flatten())
+        inner = _find_not_finite(array.flatten())
         if inner.any():
             odd[pc.list_parent_indices(array).to_numpy()[inner]] = True
     elif pa.types.is_floating(kind):

@@ -1,4 +1,4 @@
-"""The model that an actor holds, and how it makes room for another process on its device."""
+"""Hold the model of an actor, and unload it while another process needs the device."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from .faults.out_of_memory import empty_caches
 
 
 class ModelSlot:
-    """A task loaded once, used by several calls at a time, or put away while one has the device.
+    """A task that is loaded once, shared by several calls, and unloaded while one needs the device.
 
-    load: loads it.
-    seen: names of attempts that were listed before.
+    load: loads the task.
+    seen: the names of the attempts that were listed before.
     """
 
     def __init__(self, load: Callable[[], Stages], attempts: Attempts, seen: list[str]) -> None:
         self._load, self._attempts = load, attempts
-        self._loader = attempts.loader()
+        self._loader = attempts.loader_key()
         self._deaths = [name for name in seen if name.startswith(f"{self._loader}.")]
         self._turn = threading.Condition()
         self._stages: Stages | None = None
@@ -30,8 +30,10 @@ class ModelSlot:
         self._alone = False
 
     def load(self) -> None:
-        """Loads it now. What goes wrong is said when it is used: an actor whose constructor
-        raises is started again by Ray for ever."""
+        """Load the task now. An error is raised only when the task is used.
+
+        Ray would restart an actor whose constructor raises again and again.
+        """
         try:
             with self.stages():
                 pass
@@ -40,10 +42,10 @@ class ModelSlot:
 
     @contextmanager
     def stages(self) -> Iterator[Stages]:
-        """The loaded task, shared with other calls. Raises LoadError."""
+        """Lend the loaded task to the block, which other calls may share. Raises LoadError."""
         with self._turn:
             self._turn.wait_for(lambda: not self._alone and not self._waiting)
-            stages = self._loaded()
+            stages = self._get_or_load()
             self._users += 1
         try:
             yield stages
@@ -54,8 +56,10 @@ class ModelSlot:
 
     @contextmanager
     def unloaded(self) -> Iterator[None]:
-        """Waits for the calls that use it, and frees what it holds: two models at once may be
-        more than the memory has, and then innocent rows would seem to kill."""
+        """Unload the task during the block, once no call uses it.
+
+        Two loaded models may exceed the memory; rows would then be blamed for the process's death.
+        """
         with self._turn:
             self._waiting += 1
             self._turn.wait_for(lambda: not self._alone and not self._users)
@@ -70,10 +74,10 @@ class ModelSlot:
                 self._alone = False
                 self._turn.notify_all()
 
-    def _loaded(self) -> Stages:
+    def _get_or_load(self) -> Stages:
         if self._error is None and self._stages is None:
             try:
-                self._stages = self._load_unless_it_kills()
+                self._stages = self._load_unless_deadly()
             except AttemptError:
                 raise
             except Exception as error:
@@ -83,7 +87,7 @@ class ModelSlot:
         assert self._stages is not None
         return self._stages
 
-    def _load_unless_it_kills(self) -> Stages:
+    def _load_unless_deadly(self) -> Stages:
         if len(self._deaths) >= DEATHS_LOADING:
             raise LoadError(
                 f"loading failed: the process died {len(self._deaths)} times in a row while it "

@@ -21,8 +21,11 @@ from pathlib import Path
 
 import pyarrow as pa
 from pipemill.actors.output.part_file import encode_part
-from pipemill.actors.sources.split_size import row_ranges
-from pipemill.actors.storage.listing import InputFile
+from pipemill.actors.output.part_footer import PartFooter
+from pipemill.actors.sources.split_ranges import cut_rows
+from pipemill.actors.storage.input_file import InputFile
+from pipemill.actors.storage.store import Store
+from pipemill.jobs.output.job_record import JobRecord
 from pipemill.jobs.output.ledger import STATE, Ledger
 from pipemill.jobs.output.split_plan import Plan
 from pipemill.jobs.status import status
@@ -48,7 +51,7 @@ def plan(files: int, folder: str) -> Seconds:
     rows = [ROWS_PER_FILE] * files
     with timed(seconds, "plan"):
         made = Plan("parquet", SCHEMA)
-        made.add(row_ranges(listed, rows, files * ROWS_PER_FILE * 100, None, None))
+        made.add(cut_rows(listed, rows, files * ROWS_PER_FILE * 100, None, None))
     with timed(seconds, "store"):
         data = made.to_bytes()
     seconds["splits"], seconds["plan_mib"] = len(made.splits), round(len(data) / 2**20, 1)
@@ -66,13 +69,14 @@ def ledger(parts: int, folder: str) -> Seconds:
     seconds: Seconds = {}
     made = Plan("parquet", SCHEMA)
     file = InputFile("s3://bucket/in/0.parquet", 10**9, "1")
-    made.add(row_ranges([file], [parts * 100], parts * 100, 100, None))
-    book = Ledger(folder, {})
+    made.add(cut_rows([file], [parts * 100], parts * 100, 100, None))
+    book = Ledger(Store(folder))
     book.write_plan(made)
-    book.write_job({"job": {"task": "text-classification"}, "decides": {}})
+    book.write_job(JobRecord(job={"task": "text-classification"}, decides={}))
     for split in made.splits[:-10]:
         table = pa.table({"text": ["a"], "label": ["b"]})
-        data = encode_part(table, {"split": split.number, "rows": 100, "dead": 0, "dead_rows": []})
+        footer = PartFooter(job="", fingerprint="", split=split.number, rows=100, dead=0)
+        data = encode_part(table, footer)
         Path(folder, split.part).write_bytes(data)
     with timed(seconds, "list"):
         exist = book.parts()
@@ -80,7 +84,7 @@ def ledger(parts: int, folder: str) -> Seconds:
         again = book.read_plan()
         assert again is not None
         left = [split for split in again.splits if split.part not in exist]
-        tally = book.tally(split for split in again.splits if split.part in exist)
+        tally = book.totals(split for split in again.splits if split.part in exist)
     assert (len(left), tally["rows"]) == (10, (parts - 10) * 100)
     with timed(seconds, "status"):
         assert status(folder).splits_left == 10

@@ -109,7 +109,7 @@ def compare(work: str, folder: Path, rows: pa.Table) -> None:
     batch = stages.process(Batch(rows))
     ours = parts(loaded.pipeline.model, lambda: stages.process(Batch(rows)), len(rows))
     for stage in ("expand", "forward", "regroup"):
-        ours[stage] = batch.work[f"{stage}_seconds"] / len(rows) * 1000
+        ours[stage] = batch.stats[f"{stage}_seconds"] / len(rows) * 1000
     name, model, run = peer(work, str(folder / "model"), rows)
     theirs = parts(model, run, len(rows))
     print(f"\n{work}, {len(rows)} rows, ms a row, one thread\n\n| | pipemill | {name} |")

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 from pipemill.actors.batch import Batch, Failure
 from pipemill.actors.compute.stages import Stages
 from pipemill.actors.output.part_file import append_columns
+from pipemill.actors.storage.store import Store
 
 from pipemill.errors import RunError, error_message, explain_missing_library
 
@@ -18,8 +19,9 @@ from .config.job import Job
 from .output.ledger import Ledger
 from .planning.find_model import load_failure
 from .planning.infer_columns import schema_of_sample
+from .planning.prepared_job import PreparedJob
 from .planning.sample_rows import sample_rows
-from .prepare import PreparedJob, prepare_without_output
+from .prepare import prepare_without_output
 
 _ROWS, _WIDTH = 3, 60
 
@@ -74,7 +76,7 @@ def preview(job: Job, rows: int) -> Preview:
 
 
 def _sampled(prepared: PreparedJob, stages: Stages) -> pa.Schema:
-    few = [split.to_json() for split in prepared.plan.splits[:1]]
+    few = prepared.plan.splits[:1]
     try:
         schema = schema_of_sample(stages, prepared.source, few)
     except RunError:
@@ -88,9 +90,9 @@ def _sampled(prepared: PreparedJob, stages: Stages) -> pa.Schema:
 
 def show(output: str, options: dict[str, Any], file: IO[str]) -> None:
     """Prints the first rows of an output, one line per column; nothing if there are none."""
-    ledger = Ledger(output, options)
+    ledger = Ledger(Store(output, options))
     for part in sorted(ledger.parts())[:1]:
-        with ledger.filesystem.open(f"{ledger.root}/{part}", "rb") as opened:
+        with ledger.open(part) as opened:
             batch = next(pq.ParquetFile(opened).iter_batches(_ROWS), None)
         if batch is None:
             continue

@@ -15,11 +15,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pipemill.actors.empty_answers import EMPTY
 from pipemill.actors.output.layout import REPORT
+from pipemill.actors.split import Split
 from pipemill.actors.storage.filesystem import write_atomic
 
 from .output.dead_letter_reasons import collect_reasons, place_of
+from .output.job_record import JobRecord
 from .output.ledger import Ledger
-from .output.split_plan import Plan, Split
+from .output.split_plan import Plan
 from .planning.columns import kept_columns
 from .status import Status, open_output, status
 
@@ -62,21 +64,20 @@ def write_report(output: str, *, storage_options: Mapping[str, Any] | None = Non
 
 
 def _facts(
-    found: Status, record: dict[str, Any], ledger: Ledger, done: list[Split]
+    found: Status, record: JobRecord, ledger: Ledger, done: list[Split]
 ) -> list[tuple[object, ...]]:
     names = ("tokens", "padded_tokens", "truncated_rows", "lost_tokens", *EMPTY)
     footers = ledger.footers(done)
-    tally = {name: sum(footer.get(name, 0) for footer in footers) for name in names}
-    versions = record.get("versions", {})
+    tally = {name: sum(getattr(footer, name) for footer in footers) for name in names}
     about = "about " if found.left_is_estimate else ""
     facts: list[tuple[object, ...]] = [
         ("output", found.output),
-        ("model", record["job"]["model"]["path"]),
-        ("begun", record.get("created", "")),
+        ("model", record.job["model"]["path"]),
+        ("begun", record.created),
         ("rows", f"{found.rows:,}: {found.done:,} done, {found.dead:,} dead"),
         ("left", f"{about}{found.left:,} rows, {found.splits_left:,} of {found.splits:,} splits"),
-        ("versions", ", ".join(f"{name} {version}" for name, version in versions.items())),
-        ("fingerprint", record.get("fingerprint", "")),
+        ("versions", ", ".join(f"{name} {version}" for name, version in record.versions.items())),
+        ("fingerprint", record.fingerprint),
     ]
     if tally["padded_tokens"]:
         padding = 1 - tally["tokens"] / tally["padded_tokens"]
@@ -128,16 +129,16 @@ def _written(entry: dict[str, Any]) -> float | None:
     return float(when) if isinstance(when, int | float) else None
 
 
-def _column_of_labels(record: dict[str, Any], plan: Plan) -> list[str]:
+def _column_of_labels(record: JobRecord, plan: Plan) -> list[str]:
     """The columns of a part that has labels of the task's: one of the input's is renamed."""
-    keep = record["job"]["output"]["keep"]
+    keep = record.job["output"]["keep"]
     kept = kept_columns(keep, plan.schema) if keep == "all" else keep
     return ["label", "input_label"] if "label" in kept else ["label"]
 
 
 def _labels(ledger: Ledger, done: list[Split], columns: list[str]) -> list[str]:
     counts: Counter[str] = Counter()
-    for table in ledger.each(lambda s: _read(ledger, s.part, columns), _spread(done)):
+    for table in ledger.map_parallel(lambda s: _read(ledger, s.part, columns), _spread(done)):
         if table is not None:
             counts.update(map(str, table["label"].to_pylist()))
     if not counts:

@@ -1,46 +1,46 @@
-"""`pipemill retry`: only the dead letters, whose answers then go where they belong."""
+"""`pipemill retry`: compute the dead letters again, and put the answers where they belong."""
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections import Counter
 from collections.abc import Mapping
-from contextlib import closing, nullcontext
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
 from pipemill.actors.output.layout import DEAD_LETTERS
 from pipemill.actors.output.part_rewriter import DeadRowSource, PartRewriter
-from pipemill.actors.storage.filesystem import absolute
+from pipemill.actors.split import Split
 from pipemill.actors.storage.listing import stat
-from pipemill.actors.workers import LIBRARY, MODEL
 
 from pipemill.errors import ConfigError, RunError, explain_interrupt
 
 from .config.job import Job
 from .config.load import build_job
 from .execution.devices import choose_device
-from .execution.placement import resolve_placement, run_splits, stage_of, uses_ray
-from .execution.progress import Progress
+from .execution.placement import resolve_placement, uses_ray
 from .execution.ray_cluster import ray_session
+from .execution.split_loop import SplitLoop
 from .output.dead_letter_reasons import NO_REASONS, collect_reasons
 from .output.error_limit import check_at_the_end
+from .output.job_record import JobRecord
 from .output.lease import Lease
 from .output.ledger import Ledger
 from .output.run_report import Report, count_output
-from .output.split_plan import Plan, Split
-from .planning.find_model import permanent_load_error, resolve_model
+from .output.split_plan import Plan, RowEstimate
+from .planning.find_model import resolve_model
 from .planning.fingerprint import check_fingerprint, fingerprint, fingerprint_fields
-from .planning.model_conventions import read_conventions
+from .planning.prepared_job import PreparedJob, build_prepared_job
 from .planning.requirements import check_requirements
-from .planning.resolve_task import choose_dtype, resolve_task
+from .planning.resolve_task import choose_dtype
+from .planning.resolved_task import ResolvedTask, resolve_job_task
 from .planning.stored_dataset import with_stored_dataset
-from .prepare import PreparedJob, build_prepared_job
+from .prepare import output_store
 from .status import open_output
 
-# What may be another for rows that died: with it they may live. It is written into the part.
+# Settings that a retry may change: with other ones dead rows may be computed. The parts record it.
 MAY_CHANGE = ("parameters", "model.dtype", "transformers", "torch")
 
 
@@ -51,35 +51,35 @@ def retry(
     columns: Mapping[str, str | None] | None = None,
     **sections: Any,
 ) -> Report:
-    """Computes the dead letters of an output again, and puts the answers among the others.
+    """Compute the dead letters of an output again, and put the answers among the others.
 
     The arguments are those of `run`, and describe the same job; its parameters, `model.dtype`,
-    `batching` and `actors` may be others. `added` in the report counts the rows that were tried;
-    one that dies again stays a dead letter, its `attempts` raised by one.
+    `batching` and `actors` may differ. In the report `added` counts the rows that were tried; a
+    row that fails again stays a dead letter, and its `attempts` grow by one.
 
-    Raises ConfigError, before a model loads or Ray starts, if the job is not the output's;
-    or once its model shows that it can't load; RunError if it stopped (the same call then goes
-    on), if the run has rows left, or if too many rows are still dead (its `report` says why).
+    Raises:
+        ConfigError: before a model loads or Ray starts, if the job is not that of the output; or
+            when its model turns out not to load.
+        RunError: if the retry stopped (the same call then resumes it), if the run has rows left,
+            or if too many rows are still dead (its `report` says why).
     """
     started = time.monotonic()
     job = build_job(config, settings or [], columns or {}, sections)
-    options = job.output.storage_options
-    with explain_interrupt(), Lease(absolute(job.output.path), options, "retry") as lease:
-        ledger, record, plan = open_output(job.output.path, options)
-        prepared, retries = _reopened(job, ledger, record, plan)
+    with explain_interrupt(), Lease(output_store(job), "retry") as lease:
+        ledger, record, plan = open_output(job.output.path, job.output.storage_options)
+        prepared, task, decides = _reopen(job, ledger, record, plan)
         job = prepared.job
         exist = ledger.parts()
         done = [split for split in plan.splits if split.part in exist]
         footers, left = ledger.footers(done), len(plan.splits) - len(done)
         added: Counter[str] = Counter()
-        if todo := [s for s, footer in zip(done, footers, strict=True) if footer["dead"]]:
+        if todo := [split for split, f in zip(done, footers, strict=True) if f.dead]:
             _check_unchanged(plan, todo, with_stored_dataset(job, ledger))
-            model, columns = prepared.load.model, dict(prepared.load.columns)
-            check_requirements(job, (model.path, model.revision), columns, prepared.placement)
-            lease.take()
-            _note(ledger, retries)
-            added = _mend(job, prepared, todo, sum(f["dead"] for f in footers), lease)
-        _tidy(ledger, done, lease)
+            check_requirements(job, task, dict(prepared.load.columns), prepared.placement)
+            lease.acquire()
+            _record_settings(ledger, decides)
+            added = _process(prepared, todo, sum(f.dead for f in footers), lease)
+        _remove_answered_letters(ledger, done, lease)
         seconds = time.monotonic() - started
         report = replace(_report(ledger, plan, done, added, seconds), pooling=prepared.pooling)
     if left:
@@ -91,101 +91,87 @@ def retry(
     return report
 
 
-def _reopened(
-    job: Job, ledger: Ledger, record: dict[str, Any], plan: Plan
-) -> tuple[PreparedJob, dict[str, Any]]:
-    """The job over the stored plan, and settings other than the job's, by their fingerprint."""
+def _reopen(
+    job: Job, ledger: Ledger, record: JobRecord, plan: Plan
+) -> tuple[PreparedJob, ResolvedTask, dict[str, Any]]:
+    """Return the job over the stored plan, its task, and what decides its results now.
+
+    Raises ConfigError if the job is not that of the output.
+    """
     path, revision, weights = resolve_model(job.model)
     job = choose_device(job, (path, revision))
-    kind, is_own = resolve_task(job, path)
-    followed = read_conventions(job, kind, (path, revision)).followed.decides
-    decides = fingerprint_fields(
-        job, kind.name, choose_dtype(job, kind, is_own, record), weights, followed
-    )
-    then = record["decides"]
-    same = {**decides, **{name: then.get(name) for name in MAY_CHANGE}}
+    task = resolve_job_task(job, (path, revision)).with_conventions(job)
+    dtype = choose_dtype(job, task.spec, task.is_user, record)
+    followed = task.conventions.followed.decides
+    decides = fingerprint_fields(job, task.spec.name, dtype, weights, followed)
+    same = {**decides, **{name: record.decides.get(name) for name in MAY_CHANGE}}
     check_fingerprint(record, same, job, ledger.path)
-    prepared = build_prepared_job(
-        with_stored_dataset(job, ledger), plan, ledger, decides, (path, revision)
-    )
-    own = {name: decides.get(name) for name in MAY_CHANGE}
-    return prepared, {fingerprint(decides): own} if decides != then else {}
+    prepared = build_prepared_job(with_stored_dataset(job, ledger), task, plan, ledger, decides)
+    return prepared, task, decides
 
 
-def _note(ledger: Ledger, retries: dict[str, Any]) -> None:
-    """Adds settings to those that job.json tells; the parts' footers name them by fingerprint."""
-    record = ledger.read_job() or {}
-    known = record.get("retries", {})
-    if retries.keys() - known.keys():
-        ledger.write_job({**record, "retries": {**known, **retries}})
+def _record_settings(ledger: Ledger, decides: Mapping[str, Any]) -> None:
+    """Add the settings of this retry to job.json; the footers of parts name their fingerprint."""
+    record, own = ledger.read_job(), fingerprint(decides)
+    if record is None or decides == record.decides or own in record.retries:
+        return
+    settings = {name: decides.get(name) for name in MAY_CHANGE}
+    ledger.write_job(record.with_retry(own, settings))
 
 
 def _check_unchanged(plan: Plan, splits: list[Split], job: Job) -> None:
-    """Raises ConfigError for a file that is not the one that was planned."""
+    """Raise ConfigError for a file that is not the one that was planned."""
     for path in dict.fromkeys(file.path for split in splits for file in split.files()):
         try:
             plan.new_files([stat(path, job.input.storage_options)])
         except FileNotFoundError:
             raise ConfigError(
-                f"{path} is not there any more: its dead letters can't be read again"
+                f"{path} no longer exists: its dead letters can't be read again"
             ) from None
 
 
-def _mend(
-    job: Job, prepared: PreparedJob, splits: list[Split], dead: int, lease: Lease
-) -> Counter[str]:
-    """Tries the dead rows of these splits, and counts them: rows, done, dead, splits."""
+def _process(prepared: PreparedJob, splits: list[Split], dead: int, lease: Lease) -> Counter[str]:
+    """Compute the dead rows of splits, and count them: rows, done, dead, splits.
+
+    Args:
+        dead: how many dead rows there are.
+    """
     sink = PartRewriter(**vars(prepared.sink))
-    source = DeadRowSource(prepared.source, sink)
-    totals: Counter[str] = Counter()
-    troubles: list[str] = []
-    placement = resolve_placement(prepared.placement, job.actors, splits)
-    with ray_session(job.actors.cluster) if uses_ray(placement) else nullcontext():
-        lines = run_splits(placement, splits, prepared.load, source, sink, job.actors)
-        stage = stage_of(placement, prepared.load, sink, job.actors)
-        label = f"retry of {prepared.load.task}"
-        with closing(lines), Progress(label, dead, stage=stage) as progress:
-            for line in lease.watch(lines):
-                if line["error"] is not None:
-                    split = json.loads(line["split"])
-                    if line.get("cause") == MODEL:
-                        raise permanent_load_error(job.model.path, line["error"])
-                    if line.get("cause") == LIBRARY:
-                        raise ConfigError(line["error"])
-                    troubles.append(f"{split['path']} (split {split['number']}): {line['error']}")
-                    if line["fatal"]:
-                        break
-                    continue
-                rows, died = line["rows"] or 0, line["dead"] or 0
-                totals.update(rows=rows, dead=died, done=rows - died, splits=1)
-                progress.add(rows, died, dead)
-    if troubles or totals["splits"] < len(splits):
-        raise RunError(
-            f"the dead letters of {totals['splits']} of {len(splits)} splits were tried; retry "
-            "again to do the others. What stopped them:\n"
-            + "\n".join(troubles[:3] or ["Ray gave no reason"])
-        )
+    placement = resolve_placement(prepared.placement, prepared.job.actors, splits)
+    loop = SplitLoop(
+        work=replace(
+            prepared.work(),
+            placement=placement,
+            source=DeadRowSource(prepared.source, sink),
+            sink=sink,
+        ),
+        lease=lease,
+        label=f"retry of {prepared.load.task}",
+        estimate=RowEstimate.of_known(dead),
+        unfinished=lambda done, all: (
+            f"the dead letters of {done} of {all} splits were tried; retry again to do the others"
+        ),
+    )
+    with ray_session(prepared.job.actors.cluster) if uses_ray(placement) else nullcontext():
+        totals = loop.run(splits)
+    totals["done"] = totals["rows"] - totals["dead"]
     return totals
 
 
-def _tidy(ledger: Ledger, done: list[Split], lease: Lease) -> None:
-    """Removes dead letters that all have an answer: a retry was killed before it did."""
-    try:
-        names = ledger.filesystem.ls(f"{ledger.root}/{DEAD_LETTERS}", detail=False)
-    except FileNotFoundError:
-        return
-    there = {name.rsplit("/", 1)[-1] for name in names}
-    some = [split for split in done if split.part in there]
+def _remove_answered_letters(ledger: Ledger, done: list[Split], lease: Lease) -> None:
+    """Remove files of dead letters that all have an answer: a retry was killed before it could."""
+    names = ledger.dead_letter_files()
+    some = [split for split in done if split.part in names]
     for split, footer in zip(some, ledger.footers(some), strict=True):
-        if not footer["dead"]:
-            lease.take()
-            ledger.filesystem.rm_file(f"{ledger.root}/{DEAD_LETTERS}/{split.part}")
+        if not footer.dead:
+            lease.acquire()
+            ledger.remove(f"{DEAD_LETTERS}/{split.part}")
 
 
 def _report(
     ledger: Ledger, plan: Plan, done: list[Split], added: Counter[str], seconds: float
 ) -> Report:
-    whole = ledger.tally(done)
+    whole = ledger.totals(done)
     return Report(
         seconds=round(seconds, 3),
         rows_per_second=round(added["rows"] / seconds, 2),

@@ -9,34 +9,33 @@ if __name__ == "__main__":  # before the imports: an interrupt of these is a tra
     sys.argv.insert(1, "run")
     runpy.run_module("pipemill", run_name="__main__")
 
-import json
 import os
 import time
 from collections import Counter
 from collections.abc import Mapping
-from contextlib import closing, nullcontext
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
-from pipemill.actors.storage.filesystem import absolute
-from pipemill.actors.workers import LIBRARY, MODEL
+from pipemill.actors.split import Split
+from pipemill.actors.split_result import SplitResult
 
-from pipemill.errors import ConfigError, RunError, explain_interrupt
+from pipemill.errors import explain_interrupt
 
 from .config.job import Job
 from .config.load import build_job
-from .execution.placement import resolve_placement, run_splits, stage_of, uses_ray
-from .execution.progress import Progress, waiting
+from .execution.placement import resolve_placement, uses_ray
+from .execution.progress import waiting
 from .execution.ray_cluster import check_input_stays, check_output_lasts, ray_session
+from .execution.split_loop import SplitLoop, count_rows
 from .output.dead_letter_reasons import NO_REASONS, collect_reasons
 from .output.error_limit import check_at_the_end, check_on_the_way, error_limit_reached
-from .output.job_record import save_token_budget
 from .output.lease import Lease
 from .output.run_report import Report, compute_metrics, count_output, unnamed_rows
-from .output.split_plan import RowEstimate, Split
-from .planning.find_model import permanent_load_error
+from .output.split_plan import RowEstimate
 from .planning.infer_columns import infer_columns
-from .prepare import PreparedJob, prepare
+from .planning.prepared_job import PreparedJob
+from .prepare import output_store, prepare
 
 
 def run(
@@ -46,35 +45,38 @@ def run(
     columns: Mapping[str, str | None] | None = None,
     **sections: Any,
 ) -> Report:
-    """Runs a job to its end; called again, it does what is left.
+    """Run a job to its end; called again, do what is left.
 
-    config: a YAML file, a mapping or a `Job`; without it the sections say everything.
-    settings: "output.rows_per_part=300" and the like, over the config.
-    columns: short for `input.columns`: the task's column names to the data's.
-    sections: `task`, `model`, `input`, `output`, `parameters`, `batching`, `actors`,
-        `pipeline_class`, as in a config; a path alone stands for `model`, `input` and `output`.
+    Args:
+        config: a YAML file, a mapping or a `Job`; without it the sections say everything.
+        settings: "output.rows_per_part=300" and the like, over the config.
+        columns: short for `input.columns`: the task's column names to those of the data.
+        sections: `task`, `model`, `input`, `output`, `parameters`, `batching`, `actors`,
+            `pipeline_class`, as in a config; a path alone stands for `model`, `input` and
+            `output`.
 
-    Raises ConfigError before a model loads or Ray starts, if the job as written can't run, or
-    once the model shows that it can't load; RunError if it stopped with rows left (the same call
-    then resumes it), or if every row or more than `output.max_errors` failed (its `report` says
-    why); RunInterrupted, a KeyboardInterrupt, if it was interrupted.
+    Raises:
+        ConfigError: before a model loads or Ray starts, if the job as written can't run; or when
+            the model turns out not to load.
+        RunError: if the run stopped with rows left (the same call then resumes it), or if every
+            row or more than `output.max_errors` failed (its `report` says why).
+        RunInterrupted: a KeyboardInterrupt, if the run was interrupted.
     """
     started = time.monotonic()
     job = build_job(config, settings or [], columns or {}, sections)
     check_output_lasts(job.output.path)
     check_input_stays(job.input.path)
-    path, options = absolute(job.output.path), job.output.storage_options
-    with explain_interrupt(), Lease(path, options) as lease:
+    with explain_interrupt(), Lease(output_store(job)) as lease:
         return _run(job, lease, started)
 
 
 def _run(job: Job, lease: Lease, started: float) -> Report:
     prepared = prepare(job, lease)
-    job = prepared.job
-    exist = prepared.ledger.parts()
+    job, ledger = prepared.job, prepared.ledger
+    exist = ledger.parts()
     done = [split for split in prepared.plan.splits if split.part in exist]
     todo = [split for split in prepared.plan.splits if split.part not in exist]
-    before = prepared.ledger.tally(done)
+    before = ledger.totals(done)
     added: Counter[str] = Counter()
     if not prepared.asks_sample:
         place = resolve_placement(prepared.placement, job.actors, todo)
@@ -82,96 +84,79 @@ def _run(job: Job, lease: Lease, started: float) -> Report:
     with_ray = todo and uses_ray(prepared.placement)
     with ray_session(job.actors.cluster) if with_ray else nullcontext():
         if todo and prepared.asks_sample:
-            prepared = _with_schema(job, prepared, todo)
-        added = _work_off(job, prepared, todo, lease, before) if todo else added
+            prepared = _with_inferred_columns(prepared, todo)
+        if todo:
+            added = _process(prepared, todo, lease, before)
     if added:
-        save_token_budget(job, prepared.ledger, compute_metrics(added).get("max_tokens"))
+        _save_token_budget(prepared, added)
     report = _report(prepared, before, added, time.monotonic() - started)
     check_at_the_end(job.output, report)
     return report
 
 
-def _with_schema(job: Job, prepared: PreparedJob, todo: list[Split]) -> PreparedJob:
-    """The columns that the task adds, asked of a sample once, and the same ever after."""
+def _with_inferred_columns(prepared: PreparedJob, todo: list[Split]) -> PreparedJob:
+    """Infer the columns that the task adds from a sample, once, and store them in the plan."""
     with waiting("computing a sample for the result columns"):
         schema = infer_columns(
             prepared.load,
             prepared.source,
             todo,
             prepared.placement,
-            job.actors,
+            prepared.job.actors,
             prepared.sink.attempts(),
         )
     prepared.plan.results = schema
     prepared.ledger.write_plan(prepared.plan)
-    return replace(prepared, load=replace(prepared.load, schema=schema))
+    return prepared.with_load(schema=schema)
 
 
-def _work_off(
-    job: Job, prepared: PreparedJob, todo: list[Split], lease: Lease, before: Counter[str]
+def _process(
+    prepared: PreparedJob, todo: list[Split], lease: Lease, before: Counter[str]
 ) -> Counter[str]:
-    """Does these splits, and adds up what the workers counted. before: what earlier runs did."""
-    totals: Counter[str] = Counter()
-    split_of = {split.part: split for split in todo}
-    estimate = RowEstimate(todo)
-    troubles: list[str] = []
-    lines = run_splits(
-        prepared.placement, todo, prepared.load, prepared.source, prepared.sink, job.actors
+    """Process splits, and add up what the workers counted.
+
+    Args:
+        before: the totals of the parts that exist.
+    """
+    ledger, estimate = prepared.ledger, RowEstimate(todo)
+
+    def count(result: SplitResult) -> Counter[str]:
+        if result.rows is None:  # a late worker of an earlier run wrote the part
+            return ledger.totals([result.split])
+        return count_rows(result)
+
+    def check(totals: Counter[str]) -> None:
+        _check_dead(prepared, before + totals, before["rows"] + estimate.total())
+
+    loop = SplitLoop(
+        work=prepared.work(),
+        lease=lease,
+        label=prepared.load.task,
+        estimate=estimate,
+        before=before,
+        count=count,
+        check=check,
+        unfinished=lambda done, all: f"{done} of {all} splits are done; run again to do the others",
     )
-    # Closed here, while Ray is there: what it has open would start another one.
-    stage = stage_of(prepared.placement, prepared.load, prepared.sink, job.actors)
-    with (
-        closing(lines),
-        Progress(prepared.load.task, estimate.total(), before, stage) as progress,
-    ):
-        for line in lease.watch(lines):
-            split = split_of[json.loads(line["split"])["part"]]
-            if line["error"] is not None:
-                if line.get("cause") is not None:
-                    raise _ended(job, line)
-                troubles.append(f"{split.path} [{split.start}:{split.stop}]: {line['error']}")
-                if line["fatal"]:
-                    break
-                continue
-            if line["rows"] is None:  # written by a late worker of a run before this one
-                counts = prepared.ledger.tally([split])
-            else:
-                work = dict(line["work"])
-                counts = Counter({"rows": line["rows"], "dead": line["dead"], **work})
-            totals.update({"splits": 1, **counts})
-            estimate.see(split, counts["rows"])
-            progress.add(counts["rows"], counts["dead"], estimate.total())
-            if totals["splits"] < len(todo):
-                _check_dead(job, prepared, before + totals, before["rows"] + estimate.total())
-    if troubles or totals["splits"] < len(todo):
-        raise RunError(_unfinished(len(todo), totals["splits"], troubles))
-    return totals
+    return loop.run(todo)
 
 
-def _unfinished(splits: int, done: int, troubles: list[str]) -> str:
-    reasons = troubles[:3] or ["Ray gave no reason"]
-    if len(troubles) > 3:
-        reasons.append(f"… and {len(troubles) - 3} more")
-    left = f"{done} of {splits} splits are done; run again to do the others. What stopped them:"
-    return "\n".join([left, *reasons])
-
-
-def _ended(job: Job, line: Mapping[str, Any]) -> RunError | ConfigError:
-    """What to raise where running again would not help."""
-    if line["cause"] == LIBRARY:
-        return ConfigError(line["error"])
-    if line["cause"] == MODEL:
-        return permanent_load_error(job.model.path, line["error"])
-    return RunError(f"{line['error']}. Correct that row, or set output.on_error to dead_letter")
-
-
-def _check_dead(job: Job, prepared: PreparedJob, totals: Counter[str], whole: int) -> None:
-    """Stops a job that is simply wrong. whole: rows that there are to do."""
-    wrong = check_on_the_way(job.output, totals["rows"], totals["dead"], whole)
+def _check_dead(prepared: PreparedJob, totals: Counter[str], whole: int) -> None:
+    """Raise RunError for a job of which too many rows fail. whole: all rows that are to do."""
+    wrong = check_on_the_way(prepared.job.output, totals["rows"], totals["dead"], whole)
     if wrong:
-        raise error_limit_reached(
-            wrong, collect_reasons(prepared.ledger, prepared.plan), totals["dead"]
-        )
+        reasons = collect_reasons(prepared.ledger, prepared.plan)
+        raise error_limit_reached(wrong, reasons, totals["dead"])
+
+
+def _save_token_budget(prepared: PreparedJob, added: Counter[str]) -> None:
+    """Store the token budget that most splits settled on, for later runs."""
+    record = prepared.ledger.read_job()
+    if record is None:
+        return
+    updated = record.with_token_budget(prepared.job, compute_metrics(added).get("max_tokens"))
+    if updated != record:
+        prepared.ledger.write_job(updated)
 
 
 def _report(

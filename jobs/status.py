@@ -7,15 +7,19 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from pipemill.actors.output.layout import JOB, LEASE, PLAN
+from pipemill.actors.output.layout import JOB, PLAN
+from pipemill.actors.output.part_footer import PartFooter
+from pipemill.actors.split import Split
 from pipemill.actors.storage.filesystem import absolute
+from pipemill.actors.storage.store import Store
 
 from pipemill.errors import ConfigError
 
 from .output.dead_letter_reasons import NO_REASONS, collect_reasons, format_reasons
-from .output.lease import latest
+from .output.job_record import JobRecord
+from .output.lease import find_latest
 from .output.ledger import Ledger
-from .output.split_plan import Plan, RowEstimate, Split
+from .output.split_plan import Plan, RowEstimate
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,13 +91,13 @@ def status(output: str, *, storage_options: Mapping[str, Any] | None = None) -> 
     footers = dict(zip((s.number for s in done), ledger.footers(done), strict=True))
     estimate = RowEstimate(plan.splits)
     for split in done:
-        estimate.see(split, footers[split.number]["rows"])
-    rows = sum(footer["rows"] for footer in footers.values())
-    dead = sum(footer["dead"] for footer in footers.values())
+        estimate.see(split, footers[split.number].rows)
+    rows = sum(footer.rows for footer in footers.values())
+    dead = sum(footer.dead for footer in footers.values())
     reasons = collect_reasons(ledger, plan) if dead else NO_REASONS
     return Status(
         output=ledger.path,
-        task=record["job"]["task"],
+        task=record.task,
         rows=rows,
         done=rows - dead,
         dead=dead,
@@ -109,11 +113,9 @@ def status(output: str, *, storage_options: Mapping[str, Any] | None = None) -> 
     )
 
 
-def open_output(
-    output: str, options: Mapping[str, Any] | None
-) -> tuple[Ledger, dict[str, Any], Plan]:
+def open_output(output: str, options: Mapping[str, Any] | None) -> tuple[Ledger, JobRecord, Plan]:
     """An output with its job and plan. Raises ConfigError if it has none."""
-    ledger = Ledger(absolute(output), options or {})
+    ledger = Ledger(Store(absolute(output), options or {}))
     record, plan = ledger.read_job(), ledger.read_plan()
     if record is None or plan is None:
         raise ConfigError(
@@ -123,19 +125,19 @@ def open_output(
     return ledger, record, plan
 
 
-def _line(split: Split, footer: dict[str, Any] | None) -> dict[str, Any]:
+def _line(split: Split, footer: PartFooter | None) -> dict[str, Any]:
     place = f" [{split.start}:{split.stop}]" if split.stop >= 0 else ""
     return {
         "split": split.number,
         "part": split.part,
         "input": f"{split.path}{place}",
-        "rows": footer["rows"] if footer else split.rows,
-        "dead": footer["dead"] if footer else None,
+        "rows": footer.rows if footer else split.rows,
+        "dead": footer.dead if footer else None,
     }
 
 
 def _lease(ledger: Ledger) -> dict[str, Any] | None:
-    number, holder, _ = latest(ledger.filesystem, f"{ledger.root}/{LEASE}")
+    number, holder, _ = find_latest(ledger.store)
     if not number or holder is None or holder.released:
         return None
     lives = holder.lives()

@@ -12,12 +12,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pipemill.actors.output.layout import DEAD_LETTERS, STATE
 from pipemill.actors.output.part_file import PartInfo, check_part, from_ranges
+from pipemill.actors.output.part_footer import PartFooter
+from pipemill.actors.split import Split
 
 from pipemill.errors import explain_interrupt
 
 from .measuring.verify_sample import SampleCheck, verify_sample
+from .output.job_record import JobRecord
 from .output.ledger import Ledger
-from .output.split_plan import Plan, Split
+from .output.split_plan import Plan
 from .status import open_output
 
 _SHOWN = 100
@@ -114,8 +117,8 @@ def _verified(
     ]
     good = _check_parts(ledger, record, there, found)
     _check_letters(ledger, plan, good, found)
-    found.rows = sum(notes["rows"] for notes in good.values())
-    found.dead = sum(notes["dead"] for notes in good.values())
+    found.rows = sum(footer.rows for footer in good.values())
+    found.dead = sum(footer.dead for footer in good.values())
     found.done, found.parts = found.rows - found.dead, len(there)
     if sample:
         found.sample = verify_sample(ledger, record, plan, good, sample, input_options)
@@ -141,19 +144,19 @@ def _foreign(files: set[str], plan: Plan) -> list[str]:
 
 
 def _check_parts(
-    ledger: Ledger, record: dict[str, Any], splits: list[Split], found: Verification
-) -> dict[int, dict[str, Any]]:
-    """The notes of the parts that say what they are, by split."""
+    ledger: Ledger, record: JobRecord, splits: list[Split], found: Verification
+) -> dict[int, PartFooter]:
+    """Return the footers of the parts that are as they should be, by split."""
 
     def look(split: Split) -> tuple[PartInfo, str | None] | Exception:
         try:
-            with ledger.filesystem.open(f"{ledger.root}/{split.part}", "rb") as file:
+            with ledger.open(split.part) as file:
                 return check_part(file)
         except Exception as error:  # of the filesystem, or of Parquet
             return error
 
-    good = {}
-    looks = list(zip(splits, ledger.each(look, splits), strict=True))
+    good: dict[int, PartFooter] = {}
+    looks = list(zip(splits, ledger.map_parallel(look, splits), strict=True))
     schemas = Counter(one[0].schema for _, one in looks if not isinstance(one, Exception))
     usual = schemas.most_common(1)[0][0] if schemas else None
     for split, one in looks:
@@ -167,30 +170,30 @@ def _check_parts(
             wrong.append(f"its columns are {_columns(part.schema)}, others have {_columns(usual)}")
         if wrong:
             found.findings.append(f"{split.part}: {'; '.join(wrong)}; {_MEND}")
-        else:
-            good[split.number] = part.notes
+        elif isinstance(part.footer, PartFooter):
+            good[split.number] = part.footer
     return good
 
 
 _MEND = "delete it and run the job again"
 
 
-def _wrong(part: PartInfo, split: Split, record: dict[str, Any]) -> list[str]:
-    """What does not fit between a part's notes, its rows, and the plan."""
-    notes = part.notes
-    if "fingerprint" not in notes:
+def _wrong(part: PartInfo, split: Split, record: JobRecord) -> list[str]:
+    """List what does not fit between the footer of a part, its rows, and the plan."""
+    footer = part.footer
+    if not isinstance(footer, PartFooter):
         return ["it holds dead letters"]
-    if notes["split"] != split.number:
-        return [f"it is the part of split {notes['split']}, under the name of {split.number}'s"]
+    if footer.split != split.number:
+        return [f"it is the part of split {footer.split}, under the name of {split.number}'s"]
     wrong = []
-    if notes["fingerprint"] != record["fingerprint"]:
-        wrong.append(f"it is of another job ({notes['job']}, {notes['fingerprint']})")
-    if split.rows is not None and notes["rows"] != split.rows:
-        wrong.append(f"it is of {notes['rows']} rows, and its split has {split.rows}")
-    if len(from_ranges(notes["dead_rows"])) != notes["dead"]:
+    if footer.fingerprint != record.fingerprint:
+        wrong.append(f"it is of another job ({footer.job}, {footer.fingerprint})")
+    if split.rows is not None and footer.rows != split.rows:
+        wrong.append(f"it is of {footer.rows} rows, and its split has {split.rows}")
+    if len(from_ranges(footer.dead_rows)) != footer.dead:
         wrong.append("its numbers of dead rows do not agree")
-    kept = record["job"]["output"]["on_error"] == "null"
-    expected = notes["rows"] - (0 if kept else notes["dead"])
+    kept = record.keeps_dead_rows
+    expected = footer.rows - (0 if kept else footer.dead)
     if part.rows != expected:
         wrong.append(f"it holds {part.rows} rows, not {expected}")
     return wrong
@@ -201,7 +204,7 @@ def _columns(schema: pa.Schema) -> str:
 
 
 def _check_letters(
-    ledger: Ledger, plan: Plan, good: dict[int, dict[str, Any]], found: Verification
+    ledger: Ledger, plan: Plan, good: dict[int, PartFooter], found: Verification
 ) -> None:
     """Each dead row that a part speaks of has one letter.
 
@@ -222,10 +225,10 @@ def _check_letters(
     checked = [split for split in plan.splits if split.number in good]
     for split, (rows, wrong) in zip(
         checked,
-        ledger.each(lambda split: _letters(ledger, split, split.part in there), checked),
+        ledger.map_parallel(lambda split: _letters(ledger, split, split.part in there), checked),
         strict=True,
     ):
-        dead = set(from_ranges(good[split.number]["dead_rows"]).tolist())
+        dead = set(from_ranges(good[split.number].dead_rows).tolist())
         if wrong is None and dead - set(rows):
             wrong = f"lacks rows {_some(dead - set(rows))}, which {split.part} calls dead"
         if wrong is None and len(rows) != len(set(rows)):
@@ -244,7 +247,7 @@ def _letters(ledger: Ledger, split: Split, there: bool) -> tuple[list[int], str 
     if not there:
         return [], None
     try:
-        with ledger.filesystem.open(f"{ledger.root}/{DEAD_LETTERS}/{split.part}", "rb") as file:
+        with ledger.open(f"{DEAD_LETTERS}/{split.part}") as file:
             letters, changed = check_part(file)
             file.seek(0)
             table = pq.read_table(file, columns=["split", "row"])
@@ -252,8 +255,8 @@ def _letters(ledger: Ledger, split: Split, there: bool) -> tuple[list[int], str 
         return [], f"is damaged ({type(error).__name__}: {error})"
     if changed:
         return [], f"is not as it should be: {changed}"
-    if letters.notes["split"] != split.number:
-        return [], f"is of split {letters.notes['split']}, not {split.number}"
+    if letters.footer is not None and letters.footer.split != split.number:
+        return [], f"is of split {letters.footer.split}, not {split.number}"
     return table["row"].to_pylist(), None
 
 

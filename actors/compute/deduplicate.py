@@ -1,4 +1,4 @@
-"""Which chunks of a split are the same as one before them."""
+"""Find the chunks of a split that equal an earlier one."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from ..arrow_arrays import combine_chunks
 
 
 def deduplicate_chunks(chunks: pa.StructArray) -> tuple[np.ndarray, np.ndarray]:
-    """The first of each set of equal chunks, and for every chunk the first that equals it.
+    """Return the first of each set of equal chunks, and for each chunk the first that equals it.
 
-    The field `lost` says nothing of what is computed. Returns shapes (distinct,) and (chunks,).
+    Shapes are (distinct,) and (chunks,). The field `lost` is ignored: the model does not see it.
     """
     names = [field.name for field in chunks.type if field.name != "lost"]
-    columns = [_bytes_of(combine_chunks(chunks.field(name))) for name in names]
+    columns = [_iterate_bytes(combine_chunks(chunks.field(name))) for name in names]
     seen: dict[bytes, int] = {}
-    copies = [seen.setdefault(_digest(key), i) for i, key in enumerate(zip(*columns, strict=True))]
-    firsts = np.fromiter(seen.values(), np.int64, len(seen))
-    return firsts, np.array(copies, dtype=np.int64)
+    first = [seen.setdefault(_digest(key), i) for i, key in enumerate(zip(*columns, strict=True))]
+    distinct = np.fromiter(seen.values(), np.int64, len(seen))
+    return distinct, np.array(first, dtype=np.int64)
 
 
 def _digest(values: tuple[bytes | memoryview, ...]) -> bytes:
-    """Short, so that images and audio are not kept twice."""
+    """Return a short key, so that images and audio are not kept twice."""
     digest = hashlib.blake2b(digest_size=20)
     for value in values:
         digest.update(b"%d " % len(value))
@@ -35,8 +35,8 @@ def _digest(values: tuple[bytes | memoryview, ...]) -> bytes:
     return digest.digest()
 
 
-def _bytes_of(values: pa.Array) -> Iterator[bytes | memoryview]:
-    """Of each value; equal bytes are equal values."""
+def _iterate_bytes(values: pa.Array) -> Iterator[bytes | memoryview]:
+    """Yield bytes of each value that are equal only if the values are."""
     if values.null_count == 0 and pa.types.is_list(values.type):
         inner = values.flatten()
         if inner.null_count == 0 and (

@@ -1,4 +1,4 @@
-"""All chunks of a split through the model, in micro-batches, whatever fails on the way."""
+"""Run all chunks of a split through the model in micro-batches, and keep going when some fail."""
 
 from __future__ import annotations
 
@@ -26,8 +26,9 @@ Failed = list[tuple[int, BaseException]]
 class ForwardPass:
     """One pass over the chunks of a split.
 
-    done: pieces of outputs, each with the numbers of its chunks; failed: chunks with their error.
-    work: what was counted.
+    done: pieces of outputs, each with the numbers of its chunks.
+    failed: numbers of chunks, each with its error.
+    stats: counts that add up over splits, with the names of `Batch.stats`.
     """
 
     task: Task
@@ -35,24 +36,27 @@ class ForwardPass:
     chunks: pa.StructArray
     done: Pieces = field(default_factory=list)
     failed: Failed = field(default_factory=list)
-    work: Counter[str] = field(default_factory=Counter)
-    # Whether each micro-batch is waited for, rather than all of them at the end.
-    waits: bool = False
+    stats: Counter[str] = field(default_factory=Counter)
+    # Whether to wait for each micro-batch, rather than for all of them at the end.
+    blocking: bool = False
 
     def run(self) -> None:
         self.sizes = field_values(self.chunks, "size")
         self.groups = field_values(self.chunks, "group") if _has(self.chunks, "group") else None
-        left, copies = deduplicate_chunks(self.chunks) if self._is("repeats") else _all(self.chunks)
-        self.work.update(chunks=len(self.chunks), repeated_chunks=len(self.chunks) - len(left))
+        every = np.arange(len(self.chunks))
+        left, duplicate_of = every, every
+        if self._is("repeats"):
+            left, duplicate_of = deduplicate_chunks(self.chunks)
+        self.stats.update(chunks=len(self.chunks), repeated_chunks=len(self.chunks) - len(left))
         while len(left):
-            left = self._pass(left)
+            left = self._run_budget(left)
             if not len(left):
-                left = self._arrived()
-        if len(copies) != len(np.unique(copies)):
-            self._copy(copies)
+                left = self._collect()
+        if len(duplicate_of) != len(np.unique(duplicate_of)):
+            self._copy_to_duplicates(duplicate_of)
 
-    def _pass(self, left: np.ndarray) -> np.ndarray:
-        """Runs micro-batches of one budget; returns the chunks for which another is tried."""
+    def _run_budget(self, left: np.ndarray) -> np.ndarray:
+        """Run micro-batches of one budget; return the chunks to run with another one."""
         budget, padded = self.budget.tokens, not self._is("packed")
         groups = None if self.groups is None else self.groups[left]
         cuts = micro_batches(self.sizes[left], budget, groups, padded=padded)
@@ -63,70 +67,70 @@ class ForwardPass:
             started = time.perf_counter()
             fits = True
             try:
-                pieces, failed = bisect_failures(left[cut], self._micro_batch)
+                pieces, failed = bisect_failures(left[cut], self._run_micro_batch)
             except OutOfMemory:
                 fits = False
             if not fits:  # outside `except`: an exception in flight holds what did not fit
                 release_memory()
                 self.budget.halve(cost)
-                self.work["out_of_memory"] += 1
+                self.stats["out_of_memory"] += 1
                 return left[np.concatenate(rest)]
             self.done += pieces
             self.failed += failed
-            self.work.update(micro_batches=1, tokens=tokens, padded_tokens=cost)
-            self.work["packed_tokens"] += 0 if padded else tokens
-            self.budget.ran(budget, cost, tokens, time.perf_counter() - started)
+            self.stats.update(micro_batches=1, tokens=tokens, padded_tokens=cost)
+            self.stats["packed_tokens"] += 0 if padded else tokens
+            self.budget.record(budget, cost, tokens, time.perf_counter() - started)
             if self.budget.tokens != budget and len(rest) > 1:
                 return left[np.concatenate(rest[1:])]
         return left[:0]
 
     def _is(self, name: str) -> bool:
-        """What a class of the user's need not say."""
+        # A user's class may lack the attribute.
         return bool(getattr(self.task, name, False))
 
-    def _micro_batch(self, some: np.ndarray) -> pa.Array:
+    def _run_micro_batch(self, chunks: np.ndarray) -> Any:
+        """Return the outputs of some chunks, or a function that waits for them."""
         try:
-            found = self.task.forward(self.chunks.take(pa.array(some)))
-            if not callable(found):
-                return check_length(some, found)
-            # Without waiting there is nothing to measure.
-            return check_length(some, found()) if self.waits or not self.budget.settled else found
+            outputs = self.task.forward(self.chunks.take(pa.array(chunks)))
+            if callable(outputs):
+                if not self.blocking and self.budget.is_final:
+                    return outputs
+                outputs = outputs()  # measuring a micro-batch needs its end
+            return check_length(chunks, outputs)
         except Exception as error:
-            # A single chunk that does not fit is that row's own trouble.
-            if len(some) > 1 and is_out_of_memory(error):
+            # If a single chunk does not fit, its row fails.
+            if len(chunks) > 1 and is_out_of_memory(error):
                 raise OutOfMemory from error
             raise
 
-    def _arrived(self) -> np.ndarray:
-        """Waits for the outputs that are on their way from the device; returns the chunks of those
-        that fail now: they are run again, and waited for."""
+    def _collect(self) -> np.ndarray:
+        """Wait for the outputs that are still on the device.
+
+        Return the chunks of those that fail only now, to be run again, one micro-batch at a time.
+        """
         pieces, self.done, again = self.done, [], []
-        for some, found in pieces:
+        for chunks, outputs in pieces:
             try:
-                self.done.append((some, check_length(some, found()) if callable(found) else found))
+                arrived = check_length(chunks, outputs()) if callable(outputs) else outputs
+                self.done.append((chunks, arrived))
             except BaseException as error:
                 if not is_row_error(error):
                     raise
-                again.append(some)
-        self.waits = bool(again)
+                again.append(chunks)
+        self.blocking = bool(again)
         return np.concatenate([*again, np.zeros(0, np.int64)])
 
-    def _copy(self, copies: np.ndarray) -> None:
-        """Gives equal chunks what the first of them got."""
-        places = {int(chunk): np.flatnonzero(copies == chunk) for chunk, _ in self.failed}
-        self.failed = [(int(i), error) for chunk, error in self.failed for i in places[chunk]]
-        for i, (index, values) in enumerate(self.done):
-            order = np.argsort(index)
-            spots = np.searchsorted(index[order], copies)
-            spots = np.minimum(spots, len(index) - 1)
-            mine = np.flatnonzero(index[order][spots] == copies)
-            self.done[i] = (mine, values.take(pa.array(order[spots[mine]])))
+    def _copy_to_duplicates(self, duplicate_of: np.ndarray) -> None:
+        """Give chunks the outputs and errors of the first chunk that equals them."""
+        equal = {int(chunk): np.flatnonzero(duplicate_of == chunk) for chunk, _ in self.failed}
+        self.failed = [(int(i), error) for chunk, error in self.failed for i in equal[chunk]]
+        for i, (chunks, values) in enumerate(self.done):
+            order = np.argsort(chunks)
+            nearest = np.searchsorted(chunks[order], duplicate_of)
+            nearest = np.minimum(nearest, len(chunks) - 1)
+            copies = np.flatnonzero(chunks[order][nearest] == duplicate_of)
+            self.done[i] = (copies, values.take(pa.array(order[nearest[copies]])))
 
 
 def _has(chunks: pa.StructArray, name: str) -> bool:
     return chunks.type.get_field_index(name) >= 0
-
-
-def _all(chunks: pa.StructArray) -> tuple[np.ndarray, np.ndarray]:
-    every = np.arange(len(chunks))
-    return every, every

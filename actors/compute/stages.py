@@ -1,4 +1,8 @@
-"""The three functions over one split: expand, forward, regroup. No exception leaves them."""
+"""Run the three functions of a task over one split: expand, forward, regroup.
+
+They are the preprocess, _forward and postprocess of a transformers pipeline, over all rows at once.
+An exception in them becomes the failure of a row.
+"""
 
 from __future__ import annotations
 
@@ -27,10 +31,10 @@ OUTPUTS = "_pipemill_outputs"
 
 @dataclass
 class Stages:
-    """A loaded task over the user's columns.
+    """A loaded task, and the input columns that it reads.
 
-    columns: the task's column names to the user's.
-    budget: of a micro-batch; what one split has shown holds for the next.
+    columns: the task's column names to those of the input.
+    budget: of a micro-batch; measured over all splits.
     """
 
     task: Task
@@ -43,13 +47,13 @@ class Stages:
     _since: float = field(default_factory=time.perf_counter, repr=False)
 
     def process(self, batch: Batch) -> Batch:
-        """All three, in this process."""
+        """Run all three functions."""
         return self.regroup(self.forward(self.expand(batch)))
 
     def expand(self, batch: Batch) -> Batch:
-        """Adds each row's chunks: a list of structs inside the row."""
-        with self._host, _timed(batch, "expand"):
-            inputs = self._inputs(batch.rows)
+        """Add each row's chunks: a list of structs inside the row."""
+        with self._host, _measure_time(batch, "expand"):
+            inputs = self._select_inputs(batch.rows)
             for name in (c.name for c in self.task.inputs if c.required and c.name in self.columns):
                 error = ValueError(f"column {self.columns[name]!r} is null")
                 for missing in np.flatnonzero(inputs[name].is_null().to_numpy()):
@@ -66,44 +70,44 @@ class Stages:
         return batch
 
     def forward(self, batch: Batch) -> Batch:
-        """Replaces the chunks by their outputs, computed in micro-batches across all rows."""
-        live = batch.ok_rows()
-        lists = combine_chunks(batch.rows[CHUNKS]).take(pa.array(live))
+        """Replace the chunks by their outputs, computed in micro-batches across all rows."""
+        rows = batch.ok_rows()
+        lists = combine_chunks(batch.rows[CHUNKS]).take(pa.array(rows))
         batch.rows = batch.rows.drop_columns(CHUNKS)
         outputs = pa.nulls(batch.rows.num_rows)
-        if len(live):
+        if len(rows):
             chunks, offsets = lists.flatten(), offsets_of(lists)
             with self._device:
-                with _timed(batch, "forward"):
+                with _measure_time(batch, "forward"):
                     forward = ForwardPass(self.task, self.budget, chunks)
                     forward.run()
                 self._count_actor(batch)
-            batch.add_stats(**forward.work)
-            row_of_chunk = np.repeat(live, np.diff(offsets))
+            batch.add_stats(**forward.stats)
+            row_of_chunk = np.repeat(rows, np.diff(offsets))
             for chunk, error in forward.failed:
                 batch.add_failure("forward", int(row_of_chunk[chunk]), error)
             if forward.done:
                 flat = scatter(forward.done, len(chunks))
                 lists = pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), flat)
-                outputs = scatter([(live, lists)], batch.rows.num_rows)
+                outputs = scatter([(rows, lists)], batch.rows.num_rows)
         batch.rows = batch.rows.append_column(OUTPUTS, outputs)
         return batch
 
     def _count_actor(self, batch: Batch) -> None:
-        """What holds of the actor rather than of this split, in amounts that add up."""
+        """Count what concerns the actor rather than this split, in amounts that add up."""
         now = time.perf_counter()
         # From the end of one split's forward pass to the end of the next: calls overlap.
         batch.add_stats(actor_seconds=now - self._since)
         self._since = now
-        if self.budget.settled:
+        if self.budget.is_final:
             batch.add_stats(**{f"budget_{self.budget.tokens}": 1})
 
     def regroup(self, batch: Batch) -> Batch:
-        """Turns the outputs into the task's result columns; rows that failed hold nulls."""
+        """Turn the outputs into the task's result columns; rows that failed hold nulls."""
         outputs = combine_chunks(batch.rows[OUTPUTS])
         batch.rows = batch.rows.drop_columns(OUTPUTS)
-        with self._host, _timed(batch, "regroup"):
-            inputs, schema = self._inputs(batch.rows), self.task.results()
+        with self._host, _measure_time(batch, "regroup"):
+            inputs, schema = self._select_inputs(batch.rows), self.task.results()
             pieces, failed = bisect_failures(
                 batch.ok_rows(),
                 lambda rows: check_length(
@@ -122,23 +126,26 @@ class Stages:
         return batch
 
     def answers(self, batch: Batch) -> list[Any]:
-        """What the rows' pipeline returns, of rows that do not fail; for tasks that can tell."""
+        """Return what the pipeline answers for each row that does not fail.
+
+        Only tasks with a method `answers` can tell.
+        """
         batch = self.forward(self.expand(batch))
-        inputs, outputs = self._inputs(batch.rows), combine_chunks(batch.rows[OUTPUTS])
+        inputs, outputs = self._select_inputs(batch.rows), combine_chunks(batch.rows[OUTPUTS])
         pieces, failed = bisect_failures(
             batch.ok_rows(),
             lambda rows: self.task.answers(inputs.take(rows), outputs.take(pa.array(rows))),  # type: ignore[attr-defined]
         )
         for row, error in failed:
             batch.add_failure("regroup", row, error)
-        return [answer for _, found in pieces for answer in found]
+        return [answer for _, answers in pieces for answer in answers]
 
-    def _inputs(self, rows: pa.Table) -> pa.Table:
+    def _select_inputs(self, rows: pa.Table) -> pa.Table:
         return pa.table({name: rows[column] for name, column in self.columns.items()})
 
 
 def _count_truncated(lists: pa.Array) -> dict[str, int]:
-    """How many rows were cut, and the tokens cut, where the chunks say it."""
+    """Count the rows that were cut and the tokens they lost, if the chunks tell it."""
     if not pa.types.is_list(lists.type) or lists.type.value_type.get_field_index("lost") < 0:
         return {}
     lost = field_values(lists.flatten(), "lost")
@@ -147,7 +154,7 @@ def _count_truncated(lists: pa.Array) -> dict[str, int]:
 
 
 @contextmanager
-def _timed(batch: Batch, stage: str) -> Iterator[None]:
+def _measure_time(batch: Batch, stage: str) -> Iterator[None]:
     start = time.perf_counter()
     yield
     batch.add_stats(**{f"{stage}_seconds": time.perf_counter() - start})

@@ -1,18 +1,18 @@
-"""How many tokens a micro-batch holds: the user's number, or the fastest of a few, by measuring."""
+"""Choose how many tokens a micro-batch holds: a given number, or the fastest of a few measured."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
 
-_ROUNDS = 2  # micro-batches of each candidate
-_FULL = 0.5  # a micro-batch with less than this share of its budget says nothing about it
+_ROUNDS = 2  # micro-batches measured of each candidate
+_FULL = 0.5  # a micro-batch with less than this share of its budget tells nothing about it
 
 
 class TokenBudget:
     """The most tokens in a micro-batch of one model on one device.
 
-    candidates: what is tried, the likely best first; a single one is not measured.
+    candidates: the budgets to try, the likely best first; a single one is not measured.
     """
 
     def __init__(self, *candidates: int) -> None:
@@ -22,27 +22,28 @@ class TokenBudget:
         self._seconds: dict[int, float] = defaultdict(float)
         self._runs: dict[int, int] = defaultdict(int)
 
-    # The first micro-batch of all warms up: memory, kernels, caches. It is not measured.
+    # The first micro-batch warms up memory, kernels and caches. It is not measured.
     _warm = False
 
     @property
-    def settled(self) -> bool:
-        """Whether nothing is tried any more."""
+    def is_final(self) -> bool:
+        """Tell whether measuring is over."""
         return self._best is not None
 
     @property
     def tokens(self) -> int:
-        """What to cut the next micro-batch by."""
+        """Return the budget of the next micro-batch."""
         if self._best is not None:
             return self._best
         return min(self.candidates, key=lambda candidate: self._runs[candidate])
 
-    def ran(self, budget: int, cost: int, tokens: int, seconds: float) -> None:
-        """Takes note of a micro-batch that was cut by `budget`.
+    def record(self, budget: int, cost: int, tokens: int, seconds: float) -> None:
+        """Record a micro-batch that was cut by `budget`.
 
-        cost: its tokens with padding; one that was not filled counts as tried, no more.
+        cost: its tokens with padding. One that was not filled counts as a run, but not as measured.
+        tokens: its tokens without padding.
         """
-        if self.settled:
+        if self.is_final:
             return
         if not self._warm:
             self._warm = True
@@ -55,7 +56,7 @@ class TokenBudget:
             self._best = max(self.candidates, key=self._rate)
 
     def halve(self, tokens: int) -> None:
-        """So many did not fit in memory: never again more than half of them."""
+        """Limit the budget to half of `tokens`, which did not fit in memory."""
         most = max(tokens // 2, 1)
         self.candidates = [c for c in self.candidates if c <= most] or [most]
         if len(self.candidates) == 1 or (self._best or 0) > most:
@@ -63,5 +64,5 @@ class TokenBudget:
 
     def _rate(self, candidate: int) -> float:
         seconds = self._seconds[candidate]
-        # One that was never filled is no better than the first.
+        # A candidate that was never filled is not better than the first.
         return self._tokens[candidate] / seconds if seconds else 0.0

@@ -7,93 +7,89 @@ import os
 import socket
 import sys
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from ..output.layout import ATTEMPTS
 from ..storage.backoff import retry_with_backoff
-from ..storage.filesystem import open_filesystem, write_atomic
+from ..storage.store import Store
 from .attempts import AttemptError
 
 
 @dataclass(frozen=True)
 class AttemptFiles:
-    """Costs a PUT and a DELETE per attempt, and a LIST per process (of the staged placement's
-    read and write tasks per split); reads a file only of a split that is suspected.
+    """Attempts as files: see the protocol `Attempts`.
 
-    run: of which run the loading of models is counted.
+    An attempt costs a PUT and a DELETE. A process lists the folder once; the read and write tasks
+    of the staged placement do so for every split. Files are read only of suspected splits.
+
+    Attributes:
+        store: the output.
+        run: the run within which deaths while loading a model count.
     """
 
-    path: str
-    options: Mapping[str, Any]
+    store: Store
     run: str
 
     def names(self) -> list[str]:
-        filesystem, root = self._open()
+        folder = self.store.locate(ATTEMPTS)
         try:
-            found = retry_with_backoff(lambda: filesystem.ls(root, detail=False), root)
+            names = retry_with_backoff(lambda: self.store.list_names(ATTEMPTS), folder)
         except FileNotFoundError:
             return []
-        names = (name.rstrip("/").rsplit("/", 1)[-1] for name in found)
-        # With a dot begin those that are being written.
+        # A file that is still being written has a name that starts with a dot.
         return sorted(name for name in names if not name.startswith("."))
 
     def begin(self, what: str) -> str:
-        filesystem, root = self._open()
         name = f"{what}.{uuid.uuid4().hex[:12]}"
-        who = {
-            "process": _identity(os.getpid()),
+        owner = {
+            "process": _identify_process(os.getpid()),
             "pid": os.getpid(),
             "host": socket.gethostname(),
             "since": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         }
         try:
-            write_atomic(filesystem, f"{root}/{name}", json.dumps(who).encode())
-        except Exception as error:  # every filesystem has exceptions of its own
+            self.store.write(f"{ATTEMPTS}/{name}", json.dumps(owner).encode())
+        except Exception as error:  # filesystems raise various exceptions
+            folder = f"{self.store.path}/{ATTEMPTS}"
             raise AttemptError(
-                f"{self.path}/{ATTEMPTS} could not be written: {type(error).__name__}: {error}"
+                f"{folder} could not be written: {type(error).__name__}: {error}"
             ) from error
         return name
 
     def end(self, names: Iterable[str]) -> None:
-        filesystem, root = self._open()
-        for path in (f"{root}/{name}" for name in names):
+        for name in names:
+            path = f"{ATTEMPTS}/{name}"
             try:
-                retry_with_backoff(partial(filesystem.rm_file, path), path)
+                retry_with_backoff(partial(self.store.remove, path), path)
             except FileNotFoundError:
                 continue
 
-    def gone(self, names: Iterable[str]) -> list[str]:
-        filesystem, root = self._open()
-        found = []
+    def dead_attempts(self, names: Iterable[str]) -> list[str]:
+        dead = []
         for name in names:
             try:
-                path = f"{root}/{name}"
-                who = json.loads(retry_with_backoff(partial(filesystem.cat_file, path), path))
-            except FileNotFoundError:  # it has ended since it was listed
+                path = f"{ATTEMPTS}/{name}"
+                owner = json.loads(retry_with_backoff(partial(self.store.read, path), path))
+            except FileNotFoundError:  # ended since it was listed
                 continue
-            if who["process"] is None or who["process"] != _identity(who["pid"]):
-                found.append(name)
-        return found
+            if owner["process"] is None or owner["process"] != _identify_process(owner["pid"]):
+                dead.append(name)
+        return dead
 
-    def loader(self) -> str:
+    def loader_key(self) -> str:
         ray = sys.modules.get("ray")
         actor = ray.get_runtime_context().get_actor_id() if ray and ray.is_initialized() else None
         return f"loading.{self.run}.{actor or os.getpid()}"
 
-    def _open(self) -> tuple[Any, str]:
-        filesystem, root = open_filesystem(self.path, self.options)
-        return filesystem, f"{root}/{ATTEMPTS}"
 
+def _identify_process(pid: int) -> str | None:
+    """Identify a process of this machine uniquely; None if it does not run.
 
-def _identity(pid: int) -> str | None:
-    """Of a process that runs on this machine: no other ever has the same. None if there is none.
-
-    A number alone is given again: after a restart a container's first process is 1 once more.
+    A process id alone is reused: after a restart the first process of a container is 1 again.
     """
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()

@@ -17,11 +17,20 @@ T = TypeVar("T")
 def bisect_failures(
     items: np.ndarray, run: Callable[[np.ndarray], T]
 ) -> tuple[list[tuple[np.ndarray, T]], list[tuple[int, BaseException]]]:
-    """Runs `run(items)`; where it raises, halves the items until those at fault stand alone.
+    """Call `run(items)`; if it raises, halve the items until those at fault are alone.
 
-    Returns the pieces that succeeded, as (items, result) in the order of the items, and the
-    single items that failed, each with its exception. One bad item among n costs about log2(n)
-    more calls, over at most 2n more items. Raises what is no row's fault (`is_row_error`).
+    One bad item among n costs about log2(n) more calls, over at most 2n more items.
+
+    Args:
+        items: shape (n,).
+        run: called with some of the items.
+
+    Returns:
+        The pieces that succeeded, as (items, result) in the order of the items; and the single
+        items that failed, each with its exception.
+
+    Raises:
+        BaseException: an error that is not a row's fault (`is_row_error`).
     """
     if len(items) == 0:
         return [], []
@@ -31,7 +40,7 @@ def bisect_failures(
         if not is_row_error(error):
             raise
         if len(items) == 1:
-            # Its traceback would keep all that the call held, tensors too, for as long as it lives.
+            # Its traceback would keep everything alive that the call held, tensors too.
             error.__traceback__ = error.__cause__ = error.__context__ = None
             return [], [(int(items[0]), error)]
     middle = len(items) // 2
@@ -41,12 +50,12 @@ def bisect_failures(
 
 
 def is_row_error(error: BaseException) -> bool:
-    """Whether other rows may do better.
+    """Return whether a row may be at fault, so that other rows may succeed.
 
-    After a CUDA error (but memory) every call on that device fails: no row is to blame. Nor is one
-    to blame for a library that is not installed, whose error says so. What is no `Exception`
-    stops a process; but a tokenizer written in Rust panics with one of its own, and
-    code of the user's may raise those by which coroutines end.
+    After a CUDA error every call on that device fails, unless memory ran out. The error of a
+    library that is not installed says that no row is at fault (`no_rows_fault`). An error that is
+    not an `Exception` stops the process, with two exceptions: a tokenizer written in Rust panics
+    with a class derived from BaseException, and user code may raise those that end coroutines.
     """
     if type(error).__name__ in ("PanicException", "GeneratorExit", "CancelledError"):
         return True

@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
-import os
-import pickle
-import signal
-import subprocess
-import sys
-import threading
 from collections.abc import Callable
-from typing import IO, Any
+from typing import IO
 
 from pipemill.errors import error_message
 
 from ..batch import Batch
+from ..child_process import (
+    PROCESS_GONE,
+    describe_exit,
+    end_process,
+    receive,
+    send,
+    start_python,
+    take_over_pipes,
+)
+from ..split import Split, SplitReader
 
 
 class ProcessDied(RuntimeError):
-    """The process died. stage: what it was at; status: as `subprocess` gives it."""
+    """The process died.
+
+    Attributes:
+        stage: what it was doing.
+        status: its exit status, as `subprocess` returns it.
+    """
 
     def __init__(self, stage: str, status: int) -> None:
         self.stage, self.status = stage, status
@@ -25,116 +34,75 @@ class ProcessDied(RuntimeError):
 
 
 class ProcessError(RuntimeError):
-    """An exception in the process that is no row's fault."""
+    """An exception in the process that no row caused."""
 
 
 class IsolatedProcess:
-    """A process of its own with a task of its own, loaded when first needed.
+    """A separate process with a separate copy of the task, loaded when it is first needed.
 
-    load: loads the task; both it and `source` are pickled.
+    Args:
+        load: loads the task. It is pickled, and so is `source`.
+        source: reads splits; None if none will be read.
     """
 
-    def __init__(self, load: Callable[[], Any], source: Any = None) -> None:
-        # The same modules as here: a worker of Ray has folders that a fresh Python knows not.
-        path = os.pathsep.join(folder or os.getcwd() for folder in sys.path)
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", __name__],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env={**os.environ, "PYTHONPATH": path},
-            start_new_session=True,
-        )
-        threading.Thread(target=self._bury, daemon=True).start()
-        self._first: tuple[Any, Any] | None = (load, source)
+    def __init__(self, load: Callable[[], object], source: SplitReader | None = None) -> None:
+        self._process = start_python(__name__)
+        self._first: tuple[Callable[[], object], SplitReader | None] | None = (load, source)
 
-    def read(self, split: dict[str, Any]) -> Batch:
-        """Raises ChildDied, or ChildError."""
-        return self._ask("read", split)
+    def read(self, split: Split) -> Batch:
+        """Read a split in the process. Raises ProcessDied, ProcessError."""
+        return self._request("read", split)
 
     def run(self, steps: tuple[str, ...], batch: Batch) -> Batch:
-        """Methods of `Stages`, one after the other. Raises ChildDied, or ChildError."""
-        return self._ask(steps, batch)
+        """Run methods of `Stages`, one after the other. Raises ProcessDied, ProcessError."""
+        return self._request(steps, batch)
 
     def close(self) -> None:
-        self._process.kill()
-        self._process.wait()
-        for pipe in (self._process.stdin, self._process.stdout):
-            try:
-                pipe.close()  # type: ignore[union-attr]
-            except BrokenPipeError:
-                continue
+        end_process(self._process)
 
-    def _ask(self, steps: Any, payload: Any) -> Batch:
+    def _request(self, steps: str | tuple[str, ...], payload: Split | Batch) -> Batch:
         stage = "start"
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
         try:
             if self._first is not None:
-                _send(self._process.stdin, self._first)
+                send(self._process.stdin, self._first)
                 self._first = None
-            _send(self._process.stdin, (steps, payload))
+            send(self._process.stdin, (steps, payload))
             while True:
-                kind, value = pickle.load(self._process.stdout)
-                if kind == "stage":
+                reply, value = receive(self._process.stdout)
+                if reply == "stage":
                     stage = value
-                elif kind == "error":
+                elif reply == "error":
                     raise ProcessError(value)
                 else:
                     return value
-        except (OSError, EOFError, pickle.UnpicklingError):
+        except PROCESS_GONE:
             raise ProcessDied(stage, self._process.wait()) from None
-
-    def _bury(self) -> None:
-        """Whatever the process has started would keep its pipe open, and the reader waiting."""
-        self._process.wait()
-        try:
-            os.killpg(self._process.pid, signal.SIGKILL)
-        except (ProcessLookupError, PermissionError):
-            return
-
-
-def describe_exit(status: int) -> str:
-    """Say how a process ended, of this exit status as `subprocess` gives it."""
-    if status >= 0:
-        return f"its process ended with exit status {status}"
-    try:
-        name = signal.Signals(-status).name
-    except ValueError:
-        name = "unknown"
-    return f"its process was killed by signal {-status} ({name})"
-
-
-def _send(pipe: IO[bytes], message: Any) -> None:
-    pickle.dump(message, pipe, protocol=5)
-    pipe.flush()
 
 
 def _serve(requests: IO[bytes], replies: IO[bytes]) -> None:
-    load, source = pickle.load(requests)
+    load, source = receive(requests)
     stages = None
     while True:
         try:
-            steps, payload = pickle.load(requests)
+            steps, payload = receive(requests)
         except EOFError:  # the parent is done, or dead
             return
         try:
             if steps == "read":
-                _send(replies, ("stage", "read"))
+                send(replies, ("stage", "read"))
                 batch = source.read(payload)
             else:
                 if stages is None:
-                    _send(replies, ("stage", "load"))
+                    send(replies, ("stage", "load"))
                     stages = load()
                 batch = payload
                 for step in steps:
-                    _send(replies, ("stage", step))
+                    send(replies, ("stage", step))
                     batch = getattr(stages, step)(batch)
-            _send(replies, ("batch", batch))
+            send(replies, ("batch", batch))
         except Exception as error:
-            _send(replies, ("error", f"{type(error).__name__}: {error_message(error)}"))
+            send(replies, ("error", f"{type(error).__name__}: {error_message(error)}"))
 
 
 if __name__ == "__main__":
-    own = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what a task prints must not get among the replies
-    _serve(sys.stdin.buffer, own)
+    _serve(*take_over_pipes())

@@ -1,4 +1,4 @@
-"""Why a model can't be loaded: in one line, and whether another try may succeed."""
+"""Explain in one line why a model can't be loaded, and whether another try may succeed."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from pipemill.errors import StoreError, error_message
 
 from .out_of_memory import SIGNS, is_out_of_memory
 
-# In the place of errors that lasts: no file, no permission, not the right kind of file.
+# Errors of the operating system that stay: no file, no permission, not the right kind of file.
 _LASTING = (FileNotFoundError, PermissionError, NotADirectoryError, IsADirectoryError)
-# Of requests, httpx, aiohttp, urllib3 and botocore, which need not be installed.
+# Classes of requests, httpx, aiohttp, urllib3 and botocore, which may not be installed.
 _NETWORK = {
     "TimeoutError", "ConnectionError", "TransportError", "HTTPClientError", "ClientConnectionError",
 }  # fmt: skip
-_OFFLINE = "OfflineModeIsEnabled"  # which huggingface_hub counts among connection errors
-# What transformers quotes as text, of an error that it no longer holds.
+_OFFLINE = "OfflineModeIsEnabled"  # a connection error to huggingface_hub
+# Errors that transformers quotes as text.
 _QUOTED = re.compile(r"CUDA error|\b(MemoryError|OutOfMemoryError|\w*(Connect|Timeout)\w*Error)\b")
 _FIRST_ERROR = re.compile(r"^Traceback \(most recent call last\):\n(?:[ \t].*\n|\n)*(\S.*)", re.M)
 
@@ -24,7 +24,7 @@ _FIRST_ERROR = re.compile(r"^Traceback \(most recent call last\):\n(?:[ \t].*\n|
 class LoadError(RuntimeError):
     """The task can't be loaded here.
 
-    for_good: another run would fail alike; what the job names must change.
+    for_good: whether another run would fail in the same way, until the job is changed.
     """
 
     def __init__(self, message: str, *, for_good: bool = False) -> None:
@@ -33,13 +33,14 @@ class LoadError(RuntimeError):
 
     @classmethod
     def of(cls, error: BaseException) -> LoadError:
+        """Wrap the error that loading raised."""
         if isinstance(error, LoadError):
             return error
-        return cls(f"loading failed: {join_lines(error)}", for_good=is_permanent(error))
+        return cls(f"loading failed: {describe_error(error)}", for_good=is_permanent(error))
 
 
 def is_permanent(error: BaseException) -> bool:
-    """Whether loading would fail alike at any other time.
+    """Return whether loading would fail again at any other time.
 
     It may succeed once memory is free, a store or the Hub answers, or on another GPU.
     """
@@ -67,7 +68,7 @@ def _is_transient(error: BaseException, offline: bool) -> bool:
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
-    """The error, and those that led to it."""
+    """Yield the error, and those that led to it."""
     seen: set[int] = set()
     link: BaseException | None = error
     while link is not None and id(link) not in seen:
@@ -76,8 +77,8 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
         link = link.__cause__ or (None if link.__suppress_context__ else link.__context__)
 
 
-def join_lines(error: BaseException) -> str:
-    """Its class and message. Of a message that quotes tracebacks, the first error in them."""
+def describe_error(error: BaseException) -> str:
+    """Return its class and message in one line; the first error of quoted tracebacks."""
     message = error_message(error)
     quoted = _FIRST_ERROR.search(message)
     if quoted is not None:

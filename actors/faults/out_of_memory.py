@@ -1,4 +1,4 @@
-"""When memory runs out."""
+"""Recognize errors about memory, and release what can be released."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 
 from pipemill.errors import error_message
 
-# Of torch on a GPU, of torch, oneDNN and C++ on a CPU, of cuBLAS; in lower case.
+# In messages of torch on a GPU, of torch, oneDNN and C++ on a CPU, and of cuBLAS; lower case.
 SIGNS = (
     "out of memory",
     "not enough memory",
@@ -21,23 +21,26 @@ SIGNS = (
     "alloc_failed",
 )
 
-_MMAP_THRESHOLD = -3  # of mallopt(3): blocks of at least so many bytes are mapped one by one
-_LARGE = 2**18  # with 4 MiB rows that fit died nearer to the limit
+_MMAP_THRESHOLD = -3  # of mallopt(3): blocks of at least this size are mapped one by one
+_LARGE = 2**18  # with 4 MiB, rows that fit failed near the limit
 
 
 class OutOfMemory(BaseException):
-    """A micro-batch of several chunks did not fit: none of them is to blame."""
+    """A micro-batch of several chunks did not fit in memory; none of them is at fault."""
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """torch raises an error of its own on a GPU, and a plain RuntimeError on a CPU."""
-    if isinstance(error, RuntimeError):  # others may quote a row that speaks of memory
+    """Return whether memory ran out.
+
+    torch raises a special error on a GPU, and a plain RuntimeError on a CPU.
+    """
+    if isinstance(error, RuntimeError):  # others may quote a row that mentions memory
         return any(sign in error_message(error).lower() for sign in SIGNS)
     return isinstance(error, MemoryError)
 
 
 def empty_caches() -> None:
-    """Gives back what nobody holds any more."""
+    """Free what is no longer referenced, also on the GPU."""
     gc.collect()
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available():
@@ -45,11 +48,11 @@ def empty_caches() -> None:
 
 
 def release_memory() -> None:
-    """Gives back what the failed micro-batch held: to the system, now and from now on.
+    """Return freed memory to the system, now and from now on, after a micro-batch did not fit.
 
-    glibc keeps freed blocks of up to 32 MiB in its heaps, where they are in the way of larger ones;
-    then a model that had room for a thousand tokens finds none for one. A model of width 384 pays
-    for it with some 14 % of its speed.
+    glibc keeps freed blocks of up to 32 MiB in its heaps, where they fragment the memory; then a
+    model that had room for a thousand tokens has no room for one. A model of width 384 loses about
+    14 % of its speed by this.
     """
     empty_caches()
     if sys.platform != "linux":

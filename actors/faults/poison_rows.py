@@ -1,4 +1,4 @@
-"""Find the rows of a split that kill their process; answer the others."""
+"""Find the rows of a split that kill their process, and compute the others."""
 
 from __future__ import annotations
 
@@ -6,48 +6,49 @@ import math
 import signal
 from collections import deque
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from ..batch import Batch, Failure
+from ..split import Split
 from .isolated_process import IsolatedProcess, ProcessDied
 
-# Tries of what no row is at fault for: a process that dies while it starts, loads or reads.
+# A process that dies while it starts, loads or reads is tried this often: no row is at fault.
 _TRIES = 3
-# Deaths after which a split is given up: nothing of it was answered, or a great many rows kill.
+# After this many deaths a split is given up: nothing of it was answered, or very many rows kill.
 _DEATHS_WITHOUT_AN_ANSWER = 16
 _DEATHS = 200
 
 
 class CrashIsolator:
-    """A process for a suspect split, and another one each time it dies.
+    """A process for a suspected split, and another one each time it dies.
 
-    A split is cut into as many pieces as each has rows; the rows of a piece that dies are tried
-    one by one. So a row that kills costs two deaths, and two times of loading the model.
+    A split of n rows is cut into about sqrt(n) pieces; the rows of a piece that dies are tried
+    one by one. So a row that kills costs two deaths, and the model is loaded two more times.
 
-    start: starts a fresh process.
+    Args:
+        start: starts a new process.
     """
 
     def __init__(self, start: Callable[[], IsolatedProcess]) -> None:
         self._start = start
-        self._child: IsolatedProcess | None = None
+        self._process: IsolatedProcess | None = None
         self.deaths = self.answers = 0
 
     def __enter__(self) -> CrashIsolator:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._child is not None:
-            self._child.close()
-            self._child = None
+        if self._process is not None:
+            self._process.close()
+            self._process = None
 
-    def read(self, split: dict[str, Any]) -> Batch:
-        return self._ask(lambda child: child.read(split))
+    def read(self, split: Split) -> Batch:
+        return self._ask(lambda process: process.read(split))
 
     def run(self, steps: tuple[str, ...], batch: Batch) -> Batch:
-        """What the steps make of the batch; rows that kill are failures named "WorkerDied"."""
+        """Run the steps on a batch; rows that kill become failures named "WorkerDied"."""
         live = batch.ok_rows()
         pieces = np.array_split(live, math.ceil(math.sqrt(len(live)))) if len(live) else []
         queue, done = deque(pieces), []
@@ -72,26 +73,26 @@ class CrashIsolator:
             if row not in answered:
                 batch.failures[row] = Failure(last.stage, "WorkerDied", str(last))
         dead = np.array(sorted(batch.failures), dtype=np.int64)
-        if len(dead) or not done:  # no stage does anything with them but shape their columns
+        if len(dead) or not done:  # stages only shape their columns
             done.append((dead, self._ask_about(steps, _take(batch, dead))))
         return _join_batches(batch, done)
 
     def _ask_about(self, steps: tuple[str, ...], batch: Batch) -> Batch:
-        return self._ask(lambda child: child.run(steps, batch))
+        return self._ask(lambda process: process.run(steps, batch))
 
     def _ask(self, ask: Callable[[IsolatedProcess], Batch]) -> Batch:
-        """Asks the child that runs, or a fresh one; raises ChildDied of a stage that rows have."""
+        """Ask the process that runs, or a new one. Raises ProcessDied for a stage that has rows."""
         for tries in range(1, _TRIES + 1):
-            self._child = self._child or self._start()
+            self._process = self._process or self._start()
             try:
-                return ask(self._child)
+                return ask(self._process)
             except ProcessDied as died:
                 self.__exit__()
                 if died.stage not in ("start", "load", "read"):
                     raise
                 if tries == _TRIES:
                     raise RuntimeError(
-                        f"its workers died, and in a process of its own stage {died.stage} died "
+                        f"its workers died, and in an isolated process stage {died.stage} died "
                         f"{tries} times: {died}"
                     ) from None
         raise AssertionError
@@ -99,13 +100,13 @@ class CrashIsolator:
     def _count_death(self, died: ProcessDied) -> None:
         self.deaths += 1
         if self.deaths >= _DEATHS_WITHOUT_AN_ANSWER and not self.answers:
-            raise UnprocessableSplit(f"{died.stage} kills its process, whatever the row: {died}")
+            raise UnprocessableSplit(f"{died.stage} kills its process on every row: {died}")
         if self.deaths >= _DEATHS:
             raise RuntimeError(f"its rows killed {self.deaths} processes; the last: {died}")
 
 
 class UnprocessableSplit(RuntimeError):
-    """Nothing of a split could be computed; another would fare no better."""
+    """No row of a split could be computed; another split would fail, too."""
 
 
 def _take(batch: Batch, rows: np.ndarray) -> Batch:
@@ -115,18 +116,18 @@ def _take(batch: Batch, rows: np.ndarray) -> Batch:
 
 
 def _join_batches(batch: Batch, pieces: list[tuple[np.ndarray, Batch]]) -> Batch:
-    """The pieces in the order of the rows, with the failures under their numbers."""
+    """Return the pieces in the order of the rows, with the failures under their row numbers."""
     order = pa.array(np.argsort(np.concatenate([rows for rows, _ in pieces]), kind="stable"))
     joined = Batch(_sort_rows([piece.rows for _, piece in pieces], order))
-    joined.add_stats(**batch.work)
+    joined.add_stats(**batch.stats)
     for rows, piece in pieces:
         joined.failures.update({int(rows[i]): why for i, why in piece.failures.items()})
-        joined.add_stats(**piece.work)
+        joined.add_stats(**piece.stats)
     results = [piece.results for _, piece in pieces if piece.results is not None]
     joined.results = _sort_rows(results, order) if results else None
     return joined
 
 
 def _sort_rows(tables: list[pa.Table], order: pa.Array) -> pa.Table:
-    # A piece without a row that lives has columns of the type null.
+    # A piece in which all rows failed has columns of the type null.
     return pa.concat_tables(tables, promote_options="default").take(order).combine_chunks()

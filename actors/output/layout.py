@@ -1,8 +1,8 @@
-"""Where everything lies in an output: parts at the top, pipemill's own files in one folder."""
+"""The layout of an output: parts at the top, all other files of pipemill in one folder."""
 
 from __future__ import annotations
 
-# Readers of datasets leave out names that begin with an underscore.
+# Readers of datasets skip names that start with an underscore.
 STATE = "_pipemill"
 DEAD_LETTERS = f"{STATE}/dead-letter"
 JOB = f"{STATE}/job.json"

@@ -1,4 +1,4 @@
-"""A part as a file: a Parquet table that says what it is, and shows whether it was changed."""
+"""Parts as files: Parquet tables that say what they are, and show whether they were changed."""
 
 from __future__ import annotations
 
@@ -7,74 +7,91 @@ import io
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import IO
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from .part_footer import Footer, PartFooter, Ranges, footer_from_json
+
 _KEY = b"pipemill"
 _BLOCK = 2**22
-_BLANK = "0" * 32  # in the place of the digest while it is taken
-_TAIL = 8  # behind the Parquet footer: its length, and PAR1
+_DIGEST = "digest"
+_BLANK = "0" * 32  # stands for the digest while it is computed
+_TAIL = 8  # bytes behind the Parquet footer: its length, and PAR1
 
 
 @dataclass(frozen=True)
 class PartInfo:
-    """A part that was read. notes: what its footer says; {} for a file of another program's."""
+    """A part, or a file of dead letters, that was read.
 
-    notes: dict[str, Any]
+    Attributes:
+        footer: None for a file that another program wrote.
+        rows: the rows of the file.
+    """
+
+    footer: Footer | None
     rows: int
     schema: pa.Schema
 
 
-def encode_part(table: pa.Table, notes: dict[str, Any]) -> bytes:
-    """The file. Its footer holds the notes, and a digest of every byte but the digest's own."""
+def encode_part(table: pa.Table, footer: Footer) -> bytes:
+    """Return the bytes of the file. Its footer also holds a digest of every other byte."""
     sink = io.BytesIO()
     with pq.ParquetWriter(sink, table.schema) as writer:
         writer.write_table(table)
-        writer.add_key_value_metadata({_KEY: json.dumps({**notes, "digest": _BLANK})})
+        writer.add_key_value_metadata({_KEY: json.dumps({**footer.to_json(), _DIGEST: _BLANK})})
     data = bytearray(sink.getbuffer())
     place = data.rindex(_BLANK.encode())
     data[place : place + len(_BLANK)] = _digest([data]).encode()
     return bytes(data)
 
 
-def read_footer(file: Any) -> dict[str, Any]:
-    """What the footer of an opened part says. Raises an exception if it is none."""
-    return json.loads(pq.read_metadata(file).metadata[_KEY])
+def read_footer(file: IO[bytes]) -> PartFooter:
+    """Read the footer of an opened part. Raises an exception if the file is not a part."""
+    footer, _ = _parse_footer(pq.read_metadata(file))
+    if not isinstance(footer, PartFooter):
+        raise ValueError("it holds dead letters")
+    return footer
 
 
-def check_part(file: Any) -> tuple[PartInfo, str | None]:
-    """An opened part, read to its end, and what is wrong with it: None if it is as it was written.
+def _parse_footer(metadata: pq.FileMetaData) -> tuple[Footer, str]:
+    """Return the footer and the digest. Raises an exception if pipemill did not write the file."""
+    notes = json.loads((metadata.metadata or {})[_KEY])
+    digest = str(notes.pop(_DIGEST))
+    return footer_from_json(notes), digest
 
-    Raises an exception for what is no whole Parquet file.
+
+def check_part(file: IO[bytes]) -> tuple[PartInfo, str | None]:
+    """Read an opened part to its end; return what is wrong with it, None if it is unchanged.
+
+    Raises an exception for a file that is not a whole Parquet file.
     """
     metadata = pq.read_metadata(file)
     schema = metadata.schema.to_arrow_schema().remove_metadata()
     try:
-        notes = json.loads((metadata.metadata or {})[_KEY])
-        written = str(notes.pop("digest"))
-    except (KeyError, ValueError, AttributeError):
-        return PartInfo({}, metadata.num_rows, schema), "it was not written by pipemill"
+        footer, written = _parse_footer(metadata)
+    except (KeyError, ValueError, TypeError, AttributeError):
+        return PartInfo(None, metadata.num_rows, schema), "it was not written by pipemill"
     end = file.seek(0, 2)
-    footer = end - _TAIL - metadata.serialized_size
+    start = end - _TAIL - metadata.serialized_size
     file.seek(0)
-    changed = _digest(_blocks(file, footer, written)) != written
-    found = PartInfo(notes, metadata.num_rows, schema)
-    return found, "it was changed after pipemill wrote it" if changed else None
+    changed = _digest(_blocks(file, start, written)) != written
+    info = PartInfo(footer, metadata.num_rows, schema)
+    return info, "it was changed after pipemill wrote it" if changed else None
 
 
-def _blocks(file: Any, footer: int, digest: str) -> Iterator[bytes]:
-    """The file as it was when its digest was taken; `footer` is where its footer begins."""
+def _blocks(file: IO[bytes], footer: int, digest: str) -> Iterator[bytes]:
+    """Yield the file as it was when its digest was computed. footer: where its footer starts."""
     for place in range(0, footer, _BLOCK):
         yield file.read(min(_BLOCK, footer - place))
     yield file.read().replace(digest.encode(), _BLANK.encode())
 
 
-def to_ranges(numbers: Iterable[int]) -> list[list[int]]:
-    """Numbers in ascending order as [start, stop) ranges: a part may have many dead rows."""
-    ranges: list[list[int]] = []
+def to_ranges(numbers: Iterable[int]) -> Ranges:
+    """Turn ascending numbers into [start, stop) ranges: a part may have many dead rows."""
+    ranges: Ranges = []
     for number in numbers:
         if ranges and ranges[-1][1] == number:
             ranges[-1][1] += 1
@@ -83,11 +100,11 @@ def to_ranges(numbers: Iterable[int]) -> list[list[int]]:
     return ranges
 
 
-def from_ranges(ranges: list[list[int]]) -> np.ndarray:
+def from_ranges(ranges: Ranges) -> np.ndarray:
     return np.concatenate([np.empty(0, np.int64), *(np.arange(a, b) for a, b in ranges)])
 
 
-def _digest(blocks: Iterable[Any]) -> str:
+def _digest(blocks: Iterable[bytes | bytearray]) -> str:
     whole = hashlib.sha256()
     for block in blocks:
         whole.update(block)

@@ -1,24 +1,24 @@
-"""A split's dead rows read again, and their answers put into its part.
+"""Read the dead rows of a split again, and put their answers into its part.
 
 The part is written before its dead letters: at every moment each row is in the part, or in the
-letters. Killed in between, the letters still name rows that have an answer; which they are, the
-part's footer says.
+letters. If the process is killed in between, the letters still name rows that have an answer; the
+footer of the part says which.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+import io
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..batch import Batch
-from ..sources import Source
-from ..storage.filesystem import open_filesystem, write_atomic
+from ..split import Split, SplitReader
 from .layout import DEAD_LETTERS
 from .part_file import append_columns, encode_part, from_ranges, read_footer, to_ranges
+from .part_footer import ROW_COUNTS, PartFooter, Ranges
 from .part_writer import PartSink
 
 # The number of each row in its split, on its way through the stages.
@@ -29,96 +29,113 @@ ROW = "_pipemill/row"
 class PartRewriter(PartSink):
     """The output, for answers to rows that were dead letters."""
 
-    def is_done(self, split: dict[str, Any]) -> bool:
-        return not self.notes(split)["dead"]
+    def is_done(self, split: Split) -> bool:
+        return not self.read_footer(split).dead
 
-    def notes(self, split: dict[str, Any]) -> dict[str, Any]:
-        filesystem, root = open_filesystem(self.path, self.options)
-        with filesystem.open(f"{root}/{split['part']}", "rb") as file:
+    def read_footer(self, split: Split) -> PartFooter:
+        with self.store.open(split.part) as file:
             return read_footer(file)
 
-    def write(self, split: dict[str, Any], batch: Batch) -> None:
-        filesystem, root = open_filesystem(self.path, self.options)
-        name, letters = f"{root}/{split['part']}", f"{root}/{DEAD_LETTERS}/{split['part']}"
-        with filesystem.open(name, "rb") as file:
-            notes = read_footer(file)
-            file.seek(0)
-            part = pq.read_table(file)
-        # Arrow may hand the footer's notes on as the schema's.
-        others = {k: v for k, v in (part.schema.metadata or {}).items() if k != b"pipemill"}
-        part = part.replace_schema_metadata(others or None)
+    def write(self, split: Split, batch: Batch) -> None:
+        footer, part = self._read_part(split)
         numbers = batch.rows[ROW].to_numpy()
-        # A worker that is late finds rows answered that it tried, too.
-        dead = np.intersect1d(from_ranges(notes["dead_rows"]), numbers)
+        # A late worker may have tried rows that got an answer in the meantime.
+        dead = np.intersect1d(from_ranges(footer.dead_rows), numbers)
         live = batch.ok_rows()
         live = live[np.isin(numbers[live], dead)]
         if len(live):
-            notes.pop("digest")
-            part, notes = self._mended(part, notes, batch, live)
-            write_atomic(filesystem, name, encode_part(part, notes))
-        attempts = _attempts(filesystem, letters)
+            part = self._add_answers(part, footer, batch, live)
+            footer = self._update_footer(footer, batch, numbers[live])
+            self.store.write(split.part, encode_part(part, footer))
         batch.failures = {
             place: failure for place, failure in batch.failures.items() if numbers[place] in dead
         }
+        self._write_dead_letters(split, batch, numbers)
+
+    def _read_part(self, split: Split) -> tuple[PartFooter, pa.Table]:
+        with self.store.open(split.part) as file:
+            footer = read_footer(file)
+            file.seek(0)
+            part = pq.read_table(file)
+        # Arrow may return the entries of the footer as those of the schema.
+        others = {k: v for k, v in (part.schema.metadata or {}).items() if k != b"pipemill"}
+        return footer, part.replace_schema_metadata(others or None)
+
+    def _write_dead_letters(self, split: Split, batch: Batch, numbers: np.ndarray) -> None:
+        name = f"{DEAD_LETTERS}/{split.part}"
         if batch.failures:
-            tried = {int(row): attempts.get(int(row), 1) + 1 for row in numbers}
+            before = self._count_attempts(name)
+            attempts = {int(row): before.get(int(row), 1) + 1 for row in numbers}
             of_place = {place: int(numbers[place]) for place in batch.failures}
             batch.rows = batch.rows.drop_columns(ROW)
-            data = self.dead_letters(split["number"], batch, of_place, tried)
-            write_atomic(filesystem, letters, data)
-        elif filesystem.exists(letters):
-            filesystem.rm_file(letters)
+            letters = self.encode_dead_letters(split.number, batch, of_place, attempts)
+            self.store.write(name, letters)
+        elif self.store.exists(name):
+            self.store.remove(name)
 
-    def _mended(
-        self, part: pa.Table, notes: dict[str, Any], batch: Batch, live: np.ndarray
-    ) -> tuple[pa.Table, dict[str, Any]]:
-        """The part with the answers of the batch's rows `live`, and what its footer says then."""
+    def _count_attempts(self, letters: str) -> dict[int, int]:
+        """Return how often each row was tried, as far as letters are there that say it."""
+        try:
+            with self.store.open(letters) as file:
+                table = pq.read_table(file, columns=["row", "attempts"])
+        except (OSError, pa.ArrowException):
+            return {}
+        return dict(zip(table["row"].to_pylist(), table["attempts"].to_pylist(), strict=True))
+
+    def _add_answers(
+        self, part: pa.Table, footer: PartFooter, batch: Batch, live: np.ndarray
+    ) -> pa.Table:
+        """Return the part with the answers of the rows `live` of the batch."""
         assert batch.results is not None
         new = append_columns(batch.rows.select(self.keep), batch.results).take(pa.array(live))
         answered = batch.rows[ROW].to_numpy()[live]
-        dead = from_ranges(notes["dead_rows"])
-        there = np.arange(notes["rows"])
+        there = np.arange(footer.rows)
         if self.on_error != "null":
-            there = np.setdiff1d(there, dead)
-        stays = ~np.isin(there, answered)  # a row of nulls gives its place up
-        # As the part holds it: Parquet has no times in seconds, among others.
-        new = pq.read_table(pa.BufferReader(encode_part(new, {}))).replace_schema_metadata(None)
+            there = np.setdiff1d(there, from_ranges(footer.dead_rows))
+        stays = ~np.isin(there, answered)  # an answer takes the place of a row of nulls
+        new = _as_parquet_reads_it(new)
         _check_columns(part.schema, new.schema)
         whole = pa.concat_tables([part.filter(pa.array(stays)), new])
         order = np.argsort(np.concatenate([there[stays], answered]), kind="stable")
-        left = np.setdiff1d(dead, answered)
-        retried = dict(notes.get("retried", {}))
-        own = self.footer["fingerprint"]
-        if own != notes["fingerprint"]:
-            before = from_ranges(retried.get(own, []))
-            retried[own] = to_ranges(np.union1d(before, answered))
-        return whole.take(pa.array(order)).combine_chunks(), {
-            **notes,
-            "dead": len(left),
-            "dead_rows": to_ranges(left),
-            **{
-                name: notes.get(name, 0) + int(batch.work.get(name, 0))
-                for name in ("truncated_rows", "lost_tokens", "nan_rows", "null_answers")
-            },
-            **({"retried": retried} if retried else {}),
+        return whole.take(pa.array(order)).combine_chunks()
+
+    def _update_footer(self, footer: PartFooter, batch: Batch, answered: np.ndarray) -> PartFooter:
+        """Return the footer of the part once the rows `answered` are in it."""
+        left = np.setdiff1d(from_ranges(footer.dead_rows), answered)
+        counts = {
+            name: getattr(footer, name) + int(batch.stats.get(name, 0)) for name in ROW_COUNTS
         }
+        return replace(
+            footer,
+            dead=len(left),
+            dead_rows=to_ranges(left),
+            retried=self._add_retried(footer, answered),
+            **counts,
+        )
+
+    def _add_retried(self, footer: PartFooter, answered: np.ndarray) -> dict[str, Ranges]:
+        retried = dict(footer.retried)
+        if self.fingerprint != footer.fingerprint:
+            before = from_ranges(retried.get(self.fingerprint, []))
+            retried[self.fingerprint] = to_ranges(np.union1d(before, answered))
+        return retried
 
 
 @dataclass
 class DeadRowSource:
-    """Reads of a split the rows that are dead, with their numbers in the split."""
+    """Reads the rows of a split that are dead, with their numbers in the split."""
 
-    source: Source
+    source: SplitReader
     sink: PartRewriter
 
-    def read(self, split: dict[str, Any]) -> Batch:
-        notes = self.sink.notes(split)
-        numbers = from_ranges(notes["dead_rows"])
+    def read(self, split: Split) -> Batch:
+        footer = self.sink.read_footer(split)
+        numbers = from_ranges(footer.dead_rows)
         whole = self.source.read(split)
-        if whole.rows.num_rows != notes["rows"]:
+        if whole.rows.num_rows != footer.rows:
             raise ValueError(
-                f"it had {notes['rows']} rows, and has {whole.rows.num_rows} now: put the old "
-                "input back"
+                f"it had {footer.rows} rows, and has {whole.rows.num_rows} now: put the old input "
+                "back"
             )
         rows = whole.rows.take(pa.array(numbers))
         batch = Batch(rows.append_column(ROW, pa.array(numbers)))
@@ -129,14 +146,11 @@ class DeadRowSource:
         return batch
 
 
-def _attempts(filesystem: Any, letters: str) -> dict[int, int]:
-    """How often each row was tried, so far as there are letters that say it."""
-    try:
-        with filesystem.open(letters, "rb") as file:
-            table = pq.read_table(file, columns=["row", "attempts"])
-    except (OSError, pa.ArrowException):
-        return {}
-    return dict(zip(table["row"].to_pylist(), table["attempts"].to_pylist(), strict=True))
+def _as_parquet_reads_it(table: pa.Table) -> pa.Table:
+    """Return the table with the types of a part: Parquet has no times in seconds, for example."""
+    file = io.BytesIO()
+    pq.write_table(table, file)
+    return pq.read_table(pa.BufferReader(file.getvalue())).replace_schema_metadata(None)
 
 
 def _check_columns(old: pa.Schema, new: pa.Schema) -> None:

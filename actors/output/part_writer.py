@@ -1,8 +1,9 @@
-"""Writes what became of a split: its dead letters, then its part."""
+"""Write what became of a split: its dead letters, then its part."""
 
 from __future__ import annotations
 
 import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,90 +11,99 @@ import numpy as np
 import pyarrow as pa
 
 from ..batch import Batch, RowError, left_out
-from ..empty_answers import EMPTY
 from ..faults.attempt_files import AttemptFiles
-from ..sources.schemas.hf_features import Features, describe
-from ..storage.backoff import retry_with_backoff
-from ..storage.filesystem import open_filesystem, write_atomic
-from ..storage.media_files import holds_files
+from ..sources.schemas.hf_features import Features, make_metadata
+from ..sources.schemas.media_columns import holds_files
+from ..split import Split
+from ..storage.store import Store
 from .layout import DEAD_LETTERS
 from .part_file import append_columns, encode_part, to_ranges
+from .part_footer import ROW_COUNTS, TOKEN_COUNTS, DeadLetterFooter, PartFooter
 
 
 @dataclass
 class PartSink:
     """An output folder as the workers see it.
 
-    keep: the input columns that go into the parts; dead letters keep all that were read, but
-        for whole files that are not kept.
-    footer: what every part's footer says of the job.
-    run: of which run; one is made for each.
-    features: of `datasets`, of the input columns that have any.
+    Attributes:
+        store: the output folder.
+        keep: the input columns that go into the parts. Dead letters keep all columns that were
+            read, except whole files that are not kept.
+        on_error: as in `output.on_error`.
+        job, fingerprint: of the job, for the footers of parts.
+        run: which run writes; each run gets a new one.
+        features: of `datasets`, for the input columns that have any.
     """
 
-    path: str
-    options: dict[str, Any]
+    store: Store
     keep: list[str]
     on_error: str
-    footer: dict[str, Any]
+    job: str = ""
+    fingerprint: str = ""
     run: str = field(default_factory=lambda: uuid.uuid4().hex[:12])
     features: Features = field(default_factory=dict)
 
     def attempts(self) -> AttemptFiles:
-        return AttemptFiles(self.path, self.options, self.run)
+        return AttemptFiles(self.store, self.run)
 
-    def is_done(self, split: dict[str, Any]) -> bool:
-        filesystem, root = open_filesystem(self.path, self.options)
-        part = f"{root}/{split['part']}"
-        return retry_with_backoff(lambda: filesystem.exists(part), part)
+    def is_done(self, split: Split) -> bool:
+        return self.store.exists(split.part)
 
-    def write(self, split: dict[str, Any], batch: Batch) -> None:
+    def write(self, split: Split, batch: Batch) -> None:
         if batch.failures and self.on_error == "raise":
             row, first = min(batch.failures.items())
             raise RowError(
-                f"row {row} of {split['path']} failed (output.on_error is raise): "
+                f"row {row} of {split.path} failed (output.on_error is raise): "
                 f"{first.stage}: {first.error}: {first.message}"
             )
-        filesystem, root = open_filesystem(self.path, self.options)
-        letters = f"{root}/{DEAD_LETTERS}/{split['part']}"
+        letters = f"{DEAD_LETTERS}/{split.part}"
         if batch.failures:
-            write_atomic(filesystem, letters, self.dead_letters(split["number"], batch))
-        elif retry_with_backoff(lambda: filesystem.exists(letters), letters):
-            filesystem.rm_file(letters)  # of an attempt that died before it wrote the part
+            self.store.write(letters, self.encode_dead_letters(split.number, batch))
+        elif self.store.exists(letters):
+            self.store.remove(letters)  # an attempt died before it wrote the part
+        self.store.write(split.part, encode_part(self._part(batch), self._footer(split, batch)))
+
+    def _part(self, batch: Batch) -> pa.Table:
         assert batch.results is not None
         part = append_columns(batch.rows.select(self.keep), batch.results)
         if self.features:  # under the names that the part has
             names = zip(self.keep, part.column_names, strict=False)
             known = {new: self.features[old] for old, new in names if old in self.features}
-            part = part.replace_schema_metadata(describe(part.schema, known) if known else None)
+            part = part.replace_schema_metadata(
+                make_metadata(part.schema, known) if known else None
+            )
         if self.on_error != "null":
             part = part.take(pa.array(batch.ok_rows()))
-        notes = {
-            **self.footer,
-            "split": split["number"],
-            "rows": batch.rows.num_rows,
-            "dead": len(batch.failures),
-            "dead_rows": to_ranges(sorted(batch.failures)),
-            "truncated_rows": int(batch.work.get("truncated_rows", 0)),
-            "lost_tokens": int(batch.work.get("lost_tokens", 0)),
-            **({"left_out": keys} if (keys := left_out(batch.work)) else {}),
-            "tokens": int(batch.work.get("tokens", 0)),
-            "padded_tokens": int(batch.work.get("padded_tokens", 0)),
-            **{name: int(batch.work[name]) for name in EMPTY if name in batch.work},
-        }
-        write_atomic(filesystem, f"{root}/{split['part']}", encode_part(part, notes))
+        return part
 
-    def dead_letters(
+    def _footer(self, split: Split, batch: Batch) -> PartFooter:
+        names = (*ROW_COUNTS, *TOKEN_COUNTS)
+        counts: dict[str, Any] = {name: int(batch.stats.get(name, 0)) for name in names}
+        return PartFooter(
+            job=self.job,
+            fingerprint=self.fingerprint,
+            split=split.number,
+            rows=batch.rows.num_rows,
+            dead=len(batch.failures),
+            dead_rows=to_ranges(sorted(batch.failures)),
+            left_out=left_out(batch.stats) or {},
+            **counts,
+        )
+
+    def encode_dead_letters(
         self,
         split: int,
         batch: Batch,
-        numbers: dict[int, int] | None = None,
-        attempts: dict[int, int] | None = None,
+        numbers: Mapping[int, int] | None = None,
+        attempts: Mapping[int, int] | None = None,
     ) -> bytes:
-        """The file of them.
+        """Return the bytes of the file of dead letters.
 
-        numbers: of the batch's rows in the split, where they are not all of it.
-        attempts: how often each row of the split, by its number, was tried; once without.
+        Args:
+            split: the number of the split.
+            batch: rows of which some failed.
+            numbers: the number in the split of each row of the batch; None if it is the same.
+            attempts: how often each row was tried, by its number in the split; None means once.
         """
         places = np.array(sorted(batch.failures))
         failures = [batch.failures[place] for place in places]
@@ -108,6 +118,6 @@ class PartSink:
                 "attempts": pa.array([(attempts or {}).get(row, 1) for row in rows], pa.int32()),
             }
         )
-        told = [f.name for f in batch.rows.schema if f.name in self.keep or not holds_files(f)]
-        table = append_columns(batch.rows.select(told).take(pa.array(places)), why)
-        return encode_part(table, {"split": split})
+        names = [f.name for f in batch.rows.schema if f.name in self.keep or not holds_files(f)]
+        table = append_columns(batch.rows.select(names).take(pa.array(places)), why)
+        return encode_part(table, DeadLetterFooter(split))

@@ -1,4 +1,4 @@
-"""Arrow IPC files and streams, such as `datasets` saves: splits are row ranges."""
+"""Read Arrow IPC files and streams, such as `datasets` saves. Splits are row ranges."""
 
 from __future__ import annotations
 
@@ -12,12 +12,14 @@ from fsspec.implementations.local import LocalFileSystem
 from pipemill.errors import ConfigError
 
 from ..batch import Batch
+from ..split import Split
 from ..storage.backoff import retry_on_driver
 from ..storage.filesystem import open_filesystem
-from ..storage.listing import InputFile
-from .schemas.file_schemas import checked, fitted, null_rows, plain_column
-from .schemas.unify import extremes, unify_columns
-from .split_size import SplitRange, row_ranges
+from ..storage.input_file import InputFile
+from .base import FileSource
+from .schemas.file_schemas import cast_valid_rows, check_names, make_null_rows, simplify_column
+from .schemas.unify import find_extremes, unify_columns
+from .split_ranges import SplitRange, cut_rows
 
 _FILE_MARK = b"ARROW1"
 _STREAM_END = b"\xff\xff\xff\xff\0\0\0\0"
@@ -26,45 +28,49 @@ T = TypeVar("T")
 
 
 @dataclass
-class ArrowSource:
-    options: dict[str, Any]
-    schema: pa.Schema | None = None
+class ArrowSource(FileSource):
+    """Splits are row ranges."""
 
-    def inspect(self, files: list[InputFile]) -> pa.Schema:
-        found = self._each(files, _schema)
-        return unify_columns(list(found), list(found.values()), self._extremes)
+    name = "arrow"
+    suffixes = (".arrow",)
+    values = "typed"
+    missing_columns = "unread"
 
-    def cut(
+    def infer_schema(self, files: list[InputFile]) -> pa.Schema:
+        schemas = self._read_each(files, _read_schema)
+        return unify_columns(list(schemas), list(schemas.values()), self._find_extremes)
+
+    def plan_splits(
         self, files: list[InputFile], rows_per_part: int | None, limit: int | None
     ) -> list[SplitRange]:
-        found = self._each(files, _row_group_size)
-        counts = [found[file][0] if file in found else None for file in files]
-        size = sum(bytes for _, bytes in found.values())
-        return list(row_ranges(files, counts, size, rows_per_part, limit))
+        sizes = self._read_each(files, _count_rows_and_bytes)
+        counts = [sizes[file][0] if file in sizes else None for file in files]
+        size = sum(bytes for _, bytes in sizes.values())
+        return list(cut_rows(files, counts, size, rows_per_part, limit))
 
-    def read(self, split: dict[str, Any]) -> Batch:
+    def read(self, split: Split) -> Batch:
         schema = self.schema
         assert schema is not None
-        if split["stop"] < 0:
-            return self._unreadable(split, schema)
-        rows, failed = self._rows(split, schema)
+        if split.stop < 0:
+            return self._make_dead_row(split, schema)
+        rows, failed = self._read_rows(split, schema)
         batch = Batch(rows.combine_chunks())
         for row, reason in failed.items():
             batch.add_failure("read", row, reason)
         return batch
 
-    def _rows(
-        self, split: dict[str, Any], schema: pa.Schema
+    def _read_rows(
+        self, split: Split, schema: pa.Schema
     ) -> tuple[pa.Table, dict[int, BaseException]]:
-        """The rows of a split; those that can't be read are null, with the reason."""
-        start, stop = split["start"], split["stop"]
+        """Return the rows of a split, null if they can't be read, and the errors by row."""
+        start, stop = split.start, split.stop
         tables, failed = [schema.empty_table()], dict[int, BaseException]()
         first = 0
-        with self._open(split["path"]) as stream:
-            for batch in _batches(stream):
-                here = batch.slice(max(start - first, 0), max(stop - max(start, first), 0))
-                if here.num_rows and first + batch.num_rows > start:
-                    table, wrong = _cast_table(here, schema)
+        with self._open(split.path) as stream:
+            for batch in _iterate_batches(stream):
+                part = batch.slice(max(start - first, 0), max(stop - max(start, first), 0))
+                if part.num_rows and first + batch.num_rows > start:
+                    table, wrong = _cast_batch(part, schema)
                     at = max(first - start, 0)
                     failed.update({at + row: error for row, error in wrong})
                     tables.append(table)
@@ -73,99 +79,99 @@ class ArrowSource:
                     break
             rows = pa.concat_tables(tables)
             if rows.num_rows != stop - start:
-                raise ValueError(f"{split['path']}: rows {start} to {stop} are not all there")
+                raise ValueError(f"{split.path} lacks some of the planned rows {start} to {stop}")
             return rows, failed
 
-    def _unreadable(self, split: dict[str, Any], schema: pa.Schema) -> Batch:
-        """One dead row for a whole file: how many it had nobody knows."""
-        file = InputFile(split["path"], split["size"], split["version"])
-        reason = self._told(file, _row_group_size)
+    def _make_dead_row(self, split: Split, schema: pa.Schema) -> Batch:
+        """Return a single dead row for a file, whose number of rows is unknown."""
+        file = split.file
+        reason = self._read_file(file, _count_rows_and_bytes)
         if not isinstance(reason, ConfigError):
             raise ValueError(
-                f"{split['path']} could not be read when it was planned, and can be now: "
-                "name another output"
+                f"{split.path} could not be read when it was planned, and now it can: "
+                "use a new output"
             )
-        batch = Batch(null_rows(schema, 1))
+        batch = Batch(make_null_rows(schema, 1))
         batch.add_failure("read", 0, reason)
         return batch
 
-    def _extremes(self, file: InputFile, name: str) -> tuple[int, int] | None:
+    def _find_extremes(self, file: InputFile, name: str) -> tuple[int, int] | None:
         def read(stream: pa.NativeFile) -> tuple[int, int] | None:
-            columns = [plain_column(batch.column(name)) for batch in _batches(stream)]
-            return extremes(pa.chunked_array(columns)) if columns else None
+            columns = [simplify_column(batch.column(name)) for batch in _iterate_batches(stream)]
+            return find_extremes(pa.chunked_array(columns)) if columns else None
 
-        found = self._told(file, read)
-        return None if isinstance(found, ConfigError) else found
+        values = self._read_file(file, read)
+        return None if isinstance(values, ConfigError) else values
 
-    def _each(
-        self, files: list[InputFile], look: Callable[[pa.NativeFile], T]
+    def _read_each(
+        self, files: list[InputFile], read: Callable[[pa.NativeFile], T]
     ) -> dict[InputFile, T]:
-        """What each file says; without those that are no Arrow. Raises ConfigError if all are."""
-        found = {file: self._told(file, look) for file in files}
-        good = {file: told for file, told in found.items() if not isinstance(told, ConfigError)}
-        if found and not good:
-            raise next(told for told in found.values() if isinstance(told, ConfigError))
+        """Call `read` for each file; leave out bad ones. Raises ConfigError if all are bad."""
+        results = {file: self._read_file(file, read) for file in files}
+        good = {file: r for file, r in results.items() if not isinstance(r, ConfigError)}
+        if results and not good:
+            raise next(r for r in results.values() if isinstance(r, ConfigError))
         return good
 
     def _open(self, path: str) -> pa.NativeFile:
         filesystem, inner = open_filesystem(path, self.options)
         if isinstance(filesystem, LocalFileSystem):
-            return pa.memory_map(inner)  # of what is skipped only the headers are touched
+            return pa.memory_map(inner)  # skipped batches are not read
         return pa.PythonFile(filesystem.open(inner, "rb"), mode="r")
 
-    def _told(self, file: InputFile, look: Callable[[pa.NativeFile], T]) -> T | ConfigError:
-        """What a file says. Raises ConfigError where it is not the file that is to blame."""
+    def _read_file(self, file: InputFile, read: Callable[[pa.NativeFile], T]) -> T | ConfigError:
+        """Call `read`; return the error of a bad file. Raises ConfigError if it is not at fault."""
 
-        def read() -> T:
+        def attempt() -> T:
             with self._open(file.path) as stream:
-                return look(stream)
+                return read(stream)
 
         try:
-            return retry_on_driver(read, file.path)
+            return retry_on_driver(attempt, file.path)
         except (OSError, EOFError, ValueError, pa.ArrowException) as error:
-            said = ConfigError(f"can't read {file.path} as Arrow: {error}")
+            explained = ConfigError(f"can't read {file.path} as Arrow: {error}")
             if isinstance(error, PermissionError):
-                raise said from None
-            return said
+                raise explained from None
+            return explained
 
 
-def _reader(stream: pa.NativeFile) -> Any:
+def _open_reader(stream: pa.NativeFile) -> Any:
     mark = stream.read(len(_FILE_MARK))
     stream.seek(0)
     return pa.ipc.open_file(stream) if mark == _FILE_MARK else pa.ipc.open_stream(stream)
 
 
-def _cast_table(
+def _cast_batch(
     rows: pa.RecordBatch, schema: pa.Schema
 ) -> tuple[pa.Table, list[tuple[int, BaseException]]]:
-    """As `fitted`, of rows that may be damaged: Arrow takes them as they lie in the file."""
+    """Cast rows that may be damaged: Arrow does not check what it reads from a file."""
     try:
         rows.validate(full=True)
     except pa.ArrowInvalid as error:
         reason = ValueError(f"the rows' record batch is damaged: {error}")
-        return null_rows(schema, rows.num_rows), [(i, reason) for i in range(rows.num_rows)]
-    return fitted(rows, schema)
+        return make_null_rows(schema, rows.num_rows), [(i, reason) for i in range(rows.num_rows)]
+    return cast_valid_rows(rows, schema)
 
 
-def _schema(stream: pa.NativeFile) -> pa.Schema:
-    return checked(_reader(stream).schema)
+def _read_schema(stream: pa.NativeFile) -> pa.Schema:
+    return check_names(_open_reader(stream).schema)
 
 
-def _row_group_size(stream: pa.NativeFile) -> tuple[int, int]:
-    """Rows and bytes of a file."""
-    _schema(stream)
+def _count_rows_and_bytes(stream: pa.NativeFile) -> tuple[int, int]:
+    """Return the rows and the bytes of a file."""
+    _read_schema(stream)
     stream.seek(0)
-    sizes = [(batch.num_rows, batch.nbytes) for batch in _batches(stream)]
+    sizes = [(batch.num_rows, batch.nbytes) for batch in _iterate_batches(stream)]
     return sum(rows for rows, _ in sizes), sum(bytes for _, bytes in sizes)
 
 
-def _batches(stream: pa.NativeFile) -> Iterator[pa.RecordBatch]:
-    reader = _reader(stream)
+def _iterate_batches(stream: pa.NativeFile) -> Iterator[pa.RecordBatch]:
+    reader = _open_reader(stream)
     if isinstance(reader, pa.ipc.RecordBatchFileReader):
         yield from (reader.get_batch(i) for i in range(reader.num_record_batches))
     else:
         yield from reader
-        # Arrow takes a stream that was cut off between two batches for a whole one.
+        # To Arrow, a stream that was cut off between two batches seems complete.
         stream.seek(max(stream.tell() - len(_STREAM_END), 0))
         if stream.read(len(_STREAM_END)) != _STREAM_END:
-            raise EOFError("the stream was not finished: the mark of its end is missing")
+            raise EOFError("the stream is incomplete: its end mark is missing")

@@ -1,4 +1,4 @@
-"""Files that are not what their name says, and the one dead letter that stands for each."""
+"""Files that are not of their format, and the single dead letter for each."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from ..batch import Batch
 
 
 class BadFile(ValueError):
-    """A file that can't be read as a whole."""
+    """A file that can't be read at all."""
 
 
 class NothingToRead(ConfigError):
-    """None of the files has a row, or can be read."""
+    """None of the files can be read, or has a row."""
 
 
-# What such a file makes the readers of gzip and zstd raise.
+# What readers of such a file raise, those of gzip and zstd too.
 BAD_FILE = (BadFile, gzip.BadGzipFile, EOFError, zlib.error)
 
 
-def bad_file_batch(schema: pa.Schema, path: str, format: str, error: BaseException) -> Batch:
-    """Make the one dead row for a whole file: nobody knows how many it has."""
+def make_bad_file_batch(schema: pa.Schema, path: str, format: str, error: BaseException) -> Batch:
+    """Return a single dead row for a file, whose number of rows is unknown."""
     batch = Batch(pa.table([pa.nulls(1, field.type) for field in schema], schema=schema))
     batch.add_failure("read", 0, BadFile(f"can't read {path} as {format}: {error}"))
     return batch

@@ -1,4 +1,8 @@
-"""CSV and TSV with a header line: splits are byte ranges that start and end with a record."""
+"""Read CSV and TSV with a header line. Splits are byte ranges of whole records.
+
+Arrow parses the values. The records are found in Python: only so can a file be split, and each row
+that is wrong be named.
+"""
 
 from __future__ import annotations
 
@@ -11,139 +15,147 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import IO, Any
+from typing import IO
 
 import pyarrow as pa
 
 from pipemill.errors import ConfigError
 
 from ..batch import Batch
-from ..storage.file_formats import COMPRESSIONS, member_of
-from ..storage.listing import InputFile
-from .bad_file import BAD_FILE, BadFile, NothingToRead, bad_file_batch
-from .parsing.csv_records import Record, find_records
-from .parsing.csv_values import infer_types, parse_columns
-from .reading import Reading
-from .schemas.file_schemas import common_schema
-from .split_size import SplitRange
-from .streams.line_files import (
+from ..split import Split
+from ..storage.file_names import COMPRESSIONS, member_of
+from ..storage.input_file import InputFile
+from .bad_file import BAD_FILE, BadFile, NothingToRead, make_bad_file_batch
+from .base import FileSource
+from .byte_ranges import (
     SAMPLED_FILES,
     SAMPLED_ROWS,
-    LineFiles,
-    Places,
-    cut_by_reading,
-    skip,
-    spread,
+    ByteRangePlanner,
+    RowOffsets,
+    sample_evenly,
 )
+from .parsing.csv_records import Record, find_records
+from .parsing.csv_values import infer_types, parse_columns
+from .schemas.file_schemas import combine_schemas, make_null_rows
+from .split_ranges import SplitRange
+from .streams.line_files import LineFiles
+from .streams.read_bytes import skip_bytes
 
 _THREADS = 16
 _INFERRED_BYTES = 4 * 2**20
-# What a server sends instead of a file that it does not give.
+# How a page begins that a server sends instead of the file.
 _PAGES = ("<!doctype", "<html", "<?xml")
 
 
 @dataclass
-class CsvSource:
-    """Columns are text, but those that the task reads as something else, or the user declares.
+class CsvSource(FileSource):
+    """Columns are text, unless the task reads them as another type, or the user declares one.
 
-    odd: files that have another file's header, and are bad ones.
+    odd: the paths of bad files, whose header is that of another table.
     """
 
-    options: dict[str, Any]
-    schema: pa.Schema | None = None
-    reading: Reading = field(default_factory=Reading)
+    name = "csv"
+    suffixes = (".csv", ".tsv")
+    compressible = True
+    values = "text"
+    missing_columns = "none"
+
     odd: set[str] = field(default_factory=set)
 
-    def inspect(self, files: list[InputFile]) -> pa.Schema:
+    def infer_schema(self, files: list[InputFile]) -> pa.Schema:
         with ThreadPoolExecutor(_THREADS) as threads:
-            found = list(threads.map(self._header, files))
+            records = list(threads.map(self._read_header, files))
         good, headers = [], []
-        for file, header in zip(files, found, strict=True):
+        for file, header in zip(files, records, strict=True):
             if isinstance(header, Record):
                 good.append(file)
-                headers.append(_column_names(header))
-        bad = [header for header in found if isinstance(header, BadFile)]
+                headers.append(_parse_column_names(header))
+        bad = [header for header in records if isinstance(header, BadFile)]
         if not good and bad:
             raise NothingToRead(str(bad[0]))
         if not good:
             raise NothingToRead(f"{files[0].path} has no header line with the names of its columns")
-        good, headers = self._alike(good, headers)
+        good, headers = self._drop_strangers(good, headers)
         names = [pa.schema([(name, pa.null()) for name in header]) for header in headers]
-        common = common_schema(good, names)
-        sampled = [self._inferred(file) for file in spread(good, SAMPLED_FILES)]
+        common = combine_schemas(good, names)
+        sampled = [self._infer_types(file) for file in sample_evenly(good, SAMPLED_FILES)]
         if not any(isinstance(kinds, dict) for kinds in sampled):
             raise NothingToRead(str(sampled[0]))
         kinds = [kinds for kinds in sampled if isinstance(kinds, dict)]
-        fields = [pa.field(name, _common_type(name, kinds)) for name in common.names]
+        fields = [pa.field(name, _choose_common_type(name, kinds)) for name in common.names]
         return self.reading.declare(pa.schema(fields))
 
-    def cut(
+    def plan_splits(
         self, files: list[InputFile], rows_per_part: int | None, limit: int | None
     ) -> list[SplitRange]:
-        return cut_by_reading(files, rows_per_part, limit, self._places)
+        planner = ByteRangePlanner(row_offsets=self._row_offsets)
+        return planner.plan(files, rows_per_part, limit)
 
-    def read(self, split: dict[str, Any]) -> Batch:
+    def read(self, split: Split) -> Batch:
         assert self.schema is not None
         try:
             return self._read(split, self.schema)
         except BAD_FILE as error:
-            if split["start"] > 0 or split["stop"] >= 0:
+            if split.start > 0 or split.stop >= 0:
                 raise
-            return bad_file_batch(self.schema, split["path"], "CSV", error)
+            return make_bad_file_batch(self.schema, split.path, "CSV", error)
 
-    def _read(self, split: dict[str, Any], schema: pa.Schema) -> Batch:
-        path, start, stop = split["path"], split["start"], split["stop"]
-        with self._open(path, start) as (stream, header):
-            if header is None:
-                return Batch(schema.empty_table())
-            names = _column_names(header)
-            if lacking := [name for name in schema.names if name not in names]:
-                raise BadFile(
-                    f"its header ({', '.join(names)[:200]}) lacks {', '.join(lacking)}, which "
-                    "other files have"
-                )
-            start = max(start, header.stop)
-            lines = skip(stream, start if stream.seekable() else start - header.stop)
-            counted = start == header.stop or not stream.seekable()
-            data = stream.read(stop - start if stop >= 0 else -1)
-        if stop >= 0 and len(data) != stop - start:
-            raise ValueError(f"{path}: bytes {start} to {stop} are not all there")
-        lines += header.lines + 1
-
-        def where(record: Record) -> str:
-            if counted:
-                return f"line {lines + data[: record.start].count(_NEWLINE)} of {path}"
-            return f"byte {start + record.start} of {path}"
-
-        found = list(find_records(io.BytesIO(data), _find_delimiter(path)))
-        torn = found.pop() if found and not found[-1].closed else None
-        kept = data[: torn.start] if torn else data
+    def _read(self, split: Split, schema: pa.Schema) -> Batch:
+        delimiter = _find_delimiter(split.path)
+        text = self._read_text(split, schema)
+        if text is None:
+            return Batch(schema.empty_table())
+        records = list(find_records(io.BytesIO(text.data), delimiter))
+        torn = records.pop() if records and not records[-1].closed else None
+        closed = text.data[: torn.start] if torn else text.data
         rows, failed = parse_columns(
-            kept, names, _find_delimiter(path), found, schema, self.reading, where
+            closed, text.names, delimiter, records, schema, self.reading, text.where
         )
-        for row, record in enumerate(found):
+        for row, record in enumerate(records):
             if record.broken:
                 failed[row] = ValueError(
-                    f"no CSV at byte {start + record.start}: {record.broken} ({where(record)})"
+                    f"invalid CSV at byte {text.start + record.start}: {record.broken} "
+                    f"({text.where(record)})"
                 )
         if torn:
-            failed[len(found)] = ValueError(
-                f"a quote that opens in the row at byte {start + torn.start} is never closed "
-                f"({where(torn)})"
+            failed[len(records)] = ValueError(
+                f"a quote that opens in the row at byte {text.start + torn.start} is never closed "
+                f"({text.where(torn)})"
             )
-            nothing = [pa.nulls(1, field.type) for field in schema]
-            rows = pa.concat_tables([rows, pa.table(nothing, schema=schema)])
+            rows = pa.concat_tables([rows, make_null_rows(schema, 1)])
         batch = Batch(rows.combine_chunks())
         for row, error in failed.items():
             batch.add_failure("read", row, error)
         return batch
 
-    def _alike(
+    def _read_text(self, split: Split, schema: pa.Schema) -> _Text | None:
+        """Return the records of a split; None for a file without a header."""
+        path, start, stop = split.path, split.start, split.stop
+        with self._open(path, start) as (stream, header):
+            if header is None:
+                return None
+            names = _parse_column_names(header)
+            if missing := [name for name in schema.names if name not in names]:
+                raise BadFile(
+                    f"its header ({', '.join(names)[:200]}) lacks {', '.join(missing)}, which "
+                    "other files have"
+                )
+            start = max(start, header.stop)
+            lines = skip_bytes(stream, start if stream.seekable() else start - header.stop)
+            counts_lines = start == header.stop or not stream.seekable()
+            data = stream.read(stop - start if stop >= 0 else -1)
+        if stop >= 0 and len(data) != stop - start:
+            raise ValueError(
+                f"{path} is shorter than planned: it lacks some of the bytes {start} to {stop}"
+            )
+        return _Text(path, data, names, start, header.lines + lines + 1 if counts_lines else None)
+
+    def _drop_strangers(
         self, files: list[InputFile], headers: list[list[str]]
     ) -> tuple[list[InputFile], list[list[str]]]:
-        """Without files whose headers share no name with that of most: those are bad ones.
+        """Drop files whose header shares no name with the most frequent one: they are bad files.
 
-        One that shares some is of another table, which the user should know before a run.
+        A header that shares some names stays, and is refused before the run.
         """
         usual, count = Counter(frozenset(header) for header in headers).most_common(1)[0]
         if count * 2 <= len(files):
@@ -155,7 +167,7 @@ class CsvSource:
 
     @contextmanager
     def _open(self, path: str, start: int = 0) -> Iterator[tuple[IO[bytes], Record | None]]:
-        """A stream of a file's bytes behind its header, and the header; None if it is empty."""
+        """Open a file after its header. Yield the stream and the header, or None if it is empty."""
         files = LineFiles(self.options, blank=True, encoding=self.reading.encoding)
         with files.open_text(path, start) as stream:
             # Not iterated over, which would read ahead.
@@ -164,15 +176,14 @@ class CsvSource:
                 raise BadFile(f"its header: {header.broken}")
             if header is not None and not header.closed:
                 raise BadFile("its header has a quote that is never closed")
-            if header is not None and _is_no_header(header):
-                raise BadFile(
-                    f"its first line is no header: {', '.join(_column_names(header))[:80]!r}"
-                )
+            if header is not None and _is_not_header(header):
+                names = ", ".join(_parse_column_names(header))[:80]
+                raise BadFile(f"its first line is not a header: {names!r}")
             yield stream, header
 
     @contextmanager
-    def _told(self, file: InputFile) -> Iterator[tuple[IO[bytes], Record | None]]:
-        """Raises BadFile that names the file, and ConfigError where it is not to blame."""
+    def _open_named(self, file: InputFile) -> Iterator[tuple[IO[bytes], Record | None]]:
+        """Open a file; errors name it. Raises BadFile, or ConfigError if it is not at fault."""
         try:
             with self._open(file.path) as opened:
                 yield opened
@@ -183,51 +194,70 @@ class CsvSource:
                 raise
             raise ConfigError(f"can't read {file.path} as CSV: {error}") from None
 
-    def _header(self, file: InputFile) -> Record | BadFile | None:
+    def _read_header(self, file: InputFile) -> Record | BadFile | None:
         try:
-            with self._told(file) as (_, header):
+            with self._open_named(file) as (_, header):
                 return header
         except BadFile as error:
             return error
 
-    def _places(self, file: InputFile) -> Places:
+    def _row_offsets(self, file: InputFile) -> RowOffsets:
         if file.path in self.odd:
             raise BadFile(file.path)
-        with self._told(file) as (stream, header):
+        with self._open_named(file) as (stream, header):
             if header is not None:
                 for record in find_records(stream, _find_delimiter(file.path), header.stop):
                     yield record.start, record.stop
 
-    def _inferred(self, file: InputFile) -> dict[str, pa.DataType] | BadFile:
-        """Types of the columns that the task reads, by the first rows."""
+    def _infer_types(self, file: InputFile) -> dict[str, pa.DataType] | BadFile:
+        """Infer the types of the columns that the task reads by the first rows."""
         try:
-            with self._told(file) as (stream, header):
+            with self._open_named(file) as (stream, header):
                 assert header is not None
                 data = stream.read(_INFERRED_BYTES)
         except BadFile as error:
             return error
-        found = list(
-            islice(find_records(io.BytesIO(data), _find_delimiter(file.path)), SAMPLED_ROWS)
-        )
-        if found and (len(data) == _INFERRED_BYTES or not found[-1].closed):
-            found.pop()  # perhaps not whole
-        data = data[: found[-1].stop if found else 0]
+        delimiter = _find_delimiter(file.path)
+        records = list(islice(find_records(io.BytesIO(data), delimiter), SAMPLED_ROWS))
+        if records and (len(data) == _INFERRED_BYTES or not records[-1].closed):
+            records.pop()  # it may be cut off
+        data = data[: records[-1].stop if records else 0]
         kinds = dict(self.reading.kinds)
-        return infer_types(data, _column_names(header), _find_delimiter(file.path), found, kinds)
+        return infer_types(data, _parse_column_names(header), delimiter, records, kinds)
 
 
-_NEWLINE = b"\n"
+@dataclass(frozen=True)
+class _Text:
+    """The records of a split.
+
+    names: the columns in the file's header.
+    start: the byte of the file at which the data starts.
+    line: the number of the first line; None if it is unknown.
+    """
+
+    path: str
+    data: bytes
+    names: list[str]
+    start: int
+    line: int | None
+
+    def where(self, record: Record) -> str:
+        """Return the place of a record, for messages."""
+        if self.line is None:
+            return f"byte {self.start + record.start} of {self.path}"
+        lines = self.data[: record.start].count(b"\n")
+        return f"line {self.line + lines} of {self.path}"
 
 
-def _is_no_header(header: Record) -> bool:
-    """Whether the first line is that of an error page, or of no text."""
+def _is_not_header(header: Record) -> bool:
+    """Tell whether the first line is that of an error page, or not text."""
     first = header.fields[0].removeprefix(codecs.BOM_UTF8.decode("latin-1")).lstrip().lower()
     controls = (c for field in header.fields for c in field if c < " " and c not in "\t\r\n")
     return first.startswith(_PAGES) or any(controls)
 
 
-def _column_names(header: Record) -> list[str]:
-    # An odd byte in a name is kept as what it can be.
+def _parse_column_names(header: Record) -> list[str]:
+    # A byte that is not UTF-8 becomes a replacement character.
     texts = [field.encode("latin-1") for field in header.fields]
     texts[0] = texts[0].removeprefix(codecs.BOM_UTF8).removeprefix(b'"').removesuffix(b'"')
     return [text.decode(errors="replace") for text in texts]
@@ -240,8 +270,8 @@ def _find_delimiter(path: str) -> str:
     return "\t" if name.endswith(".tsv") else ","
 
 
-def _common_type(name: str, sampled: list[dict[str, pa.DataType]]) -> pa.DataType:
-    """Of a column in several files; text where one has text."""
+def _choose_common_type(name: str, sampled: list[dict[str, pa.DataType]]) -> pa.DataType:
+    """Return the type of a column in several files; text if it is text in one."""
     kinds = {kinds.get(name, pa.string()) for kinds in sampled}
     if kinds == {pa.int64(), pa.float64()}:
         return pa.float64()

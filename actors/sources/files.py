@@ -1,4 +1,4 @@
-"""Whole files, such as images and recordings: a row each; splits are bundles of them."""
+"""Read whole files, such as images and recordings, a row each. Splits are bundles of them."""
 
 from __future__ import annotations
 
@@ -11,68 +11,74 @@ from typing import Any
 import pyarrow as pa
 
 from ..batch import Batch
+from ..split import Split
 from ..storage.backoff import is_transient
-from ..storage.file_formats import member_of
+from ..storage.file_names import member_of
 from ..storage.filesystem import open_filesystem
-from ..storage.listing import InputFile
-from ..storage.media_files import files_column, kind_of
-from .split_size import MOST_BYTES, SplitRange
+from ..storage.input_file import InputFile
+from .base import FileSource
+from .schemas.media_columns import MEDIA_SUFFIXES, make_files_column, media_kind
+from .split_ranges import MOST_BYTES, SplitRange
 
 _FEWEST_FILES, _MOST_FILES = 64, 1024
-# A few large files are spread over as many splits as there are many small ones.
+# A few large files make as many splits as many small ones do.
 _FEWEST_BYTES = 4 * 2**20
 _SPLITS = 32
 _THREADS = 16
 
 
 @dataclass
-class FilesSource:
+class FilesSource(FileSource):
     """Columns: path, as listed, and bytes."""
 
-    options: dict[str, Any]
-    schema: pa.Schema | None = None
+    name = "files"
+    suffixes = MEDIA_SUFFIXES
+    is_companion = True
+    takes_any_file = True
 
-    def inspect(self, files: list[InputFile]) -> pa.Schema:
-        kinds = {kind for file in files if (kind := kind_of(member_of(file.path)))}
-        return pa.schema([pa.field("path", pa.string()), files_column("bytes", kinds)])
+    def infer_schema(self, files: list[InputFile]) -> pa.Schema:
+        kinds = {kind for file in files if (kind := media_kind(member_of(file.path)))}
+        return pa.schema([pa.field("path", pa.string()), make_files_column("bytes", kinds)])
 
-    def cut(
+    def plan_splits(
         self, files: list[InputFile], rows_per_part: int | None, limit: int | None
     ) -> list[SplitRange]:
         files = files[:limit]
         if rows_per_part:
-            return [_split_range(bundle) for bundle in _bundle_files(files, rows_per_part, None)]
+            return [
+                _make_split_range(bundle) for bundle in _bundle_files(files, rows_per_part, None)
+            ]
         count = min(max(len(files) // _SPLITS, _FEWEST_FILES), _MOST_FILES)
         size = sum(file.size for file in files) // _SPLITS
         most = min(max(size, _FEWEST_BYTES), MOST_BYTES)
-        return [_split_range(bundle) for bundle in _bundle_files(files, count, most)]
+        return [_make_split_range(bundle) for bundle in _bundle_files(files, count, most)]
 
-    def read(self, split: dict[str, Any]) -> Batch:
+    def read(self, split: Split) -> Batch:
         assert self.schema is not None
-        files = split["bundle"]
-        rows: dict[str, list[Any]] = {"path": [file["path"] for file in files]}
+        files = split.bundle
+        rows: dict[str, list[Any]] = {"path": [file.path for file in files]}
         failed: dict[int, Exception] = {}
         if "bytes" in self.schema.names:
             with ThreadPoolExecutor(_THREADS) as threads:
-                found = list(threads.map(self._bytes, files))
-            rows["bytes"] = [value if isinstance(value, bytes) else None for value in found]
-            failed = {i: value for i, value in enumerate(found) if isinstance(value, Exception)}
+                contents = list(threads.map(self._read_file, files))
+            rows["bytes"] = [value if isinstance(value, bytes) else None for value in contents]
+            failed = {i: value for i, value in enumerate(contents) if isinstance(value, Exception)}
         batch = Batch(pa.table({f.name: rows[f.name] for f in self.schema}, schema=self.schema))
         for row, error in failed.items():
             batch.add_failure("read", row, error)
         return batch
 
-    def _bytes(self, file: dict[str, Any]) -> bytes | Exception:
+    def _read_file(self, file: InputFile) -> bytes | Exception:
         try:
-            filesystem, path = open_filesystem(file["path"], self.options)
+            filesystem, path = open_filesystem(file.path, self.options)
             data = filesystem.cat_file(path)
-            # A server need not tell the size of what it lists.
-            if file["size"] and len(data) != file["size"]:
+            # Some servers do not say how long a file is.
+            if file.size and len(data) != file.size:
                 raise OSError(
-                    f"{file['path']} has {len(data)} bytes; it had {file['size']} when planned"
+                    f"{file.path} has {len(data)} bytes, but had {file.size} when planned"
                 )
-        except Exception as error:  # every filesystem has exceptions of its own
-            if is_transient(error):  # the store's trouble, not the row's
+        except Exception as error:  # filesystems raise exceptions of many classes
+            if is_transient(error):  # the store is at fault, not the row
                 raise
             return error
         return data
@@ -81,7 +87,7 @@ class FilesSource:
 def _bundle_files(
     files: list[InputFile], count: int, most_bytes: int | None
 ) -> Iterator[list[InputFile]]:
-    """Neighbours, at most `count` together; more than one only within `most_bytes`."""
+    """Bundle neighbours: at most `count`, and more than one only up to `most_bytes`."""
     bundle: list[InputFile] = []
     size = 0
     for file in files:
@@ -94,7 +100,7 @@ def _bundle_files(
         yield bundle
 
 
-def _split_range(bundle: list[InputFile]) -> SplitRange:
+def _make_split_range(bundle: list[InputFile]) -> SplitRange:
     digest = hashlib.sha256()
     for file in bundle:
         digest.update(f"{file.path}|{file.size}|{file.version}\n".encode())

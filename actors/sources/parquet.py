@@ -1,11 +1,10 @@
-"""Parquet: splits are row ranges."""
+"""Read Parquet. Splits are row ranges."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -13,117 +12,130 @@ import pyarrow.parquet as pq
 from pipemill.errors import ConfigError
 
 from ..batch import Batch
+from ..split import Split
 from ..storage.backoff import is_transient, retry_on_driver
 from ..storage.filesystem import open_filesystem
-from ..storage.listing import InputFile
-from .schemas.file_schemas import checked, fitted, null_rows, plain_column, shaped
-from .schemas.unify import extremes, unify_columns
-from .split_size import SplitRange, row_ranges
+from ..storage.input_file import InputFile
+from .base import FileSource
+from .schemas.file_schemas import (
+    cast_rows,
+    cast_valid_rows,
+    check_names,
+    make_null_rows,
+    simplify_column,
+)
+from .schemas.unify import find_extremes, unify_columns
+from .split_ranges import SplitRange, cut_rows
 
 _THREADS = 16
 _READ_ROWS = 4096
 
-Group = tuple[
-    int, int, int
-]  # a row group's number, and the first and last of its rows: [first, last)
+# The number of a row group, and the range of its rows to read.
+Group = tuple[int, int, int]
 
 
 @dataclass
-class ParquetSource:
-    options: dict[str, Any]
-    schema: pa.Schema | None = None
+class ParquetSource(FileSource):
+    """Splits are row ranges."""
 
-    def inspect(self, files: list[InputFile]) -> pa.Schema:
-        found = {
+    name = "parquet"
+    suffixes = (".parquet", ".pq")
+    values = "typed"
+    missing_columns = "unread"
+
+    def infer_schema(self, files: list[InputFile]) -> pa.Schema:
+        footers = {
             file: footer
-            for file, footer in zip(files, self._footers(files), strict=True)
+            for file, footer in zip(files, self._read_footers(files), strict=True)
             if footer is not None
         }
         return unify_columns(
-            list(found),
-            [footer.schema.to_arrow_schema() for footer in found.values()],
-            lambda file, name: _read_extremes(found[file], name) or self._extremes(file, name),
+            list(footers),
+            [footer.schema.to_arrow_schema() for footer in footers.values()],
+            lambda file, name: (
+                _find_extremes_in(footers[file], name) or self._find_extremes(file, name)
+            ),
         )
 
-    def cut(
+    def plan_splits(
         self, files: list[InputFile], rows_per_part: int | None, limit: int | None
     ) -> list[SplitRange]:
-        footers = self._footers(files)
+        footers = self._read_footers(files)
         counts = [None if footer is None else footer.num_rows for footer in footers]
-        size = sum(_uncompressed(footer) for footer in footers if footer is not None)
-        return list(row_ranges(files, counts, size, rows_per_part, limit))
+        size = sum(_uncompressed_size(footer) for footer in footers if footer is not None)
+        return list(cut_rows(files, counts, size, rows_per_part, limit))
 
-    def read(self, split: dict[str, Any]) -> Batch:
+    def read(self, split: Split) -> Batch:
         assert self.schema is not None
-        filesystem, path = open_filesystem(split["path"], self.options)
-        start, stop = split["start"], split["stop"]
+        filesystem, path = open_filesystem(split.path, self.options)
+        start, stop = split.start, split.stop
         if stop < 0:
-            return self._unreadable(split)
+            return self._make_dead_row(split)
         with filesystem.open(path, "rb") as file:
             parquet = pq.ParquetFile(file)
-            groups = _groups(parquet.metadata, start, stop)
+            groups = _find_groups(parquet.metadata, start, stop)
             try:
-                rows, failed = _rows(parquet, groups, self.schema), dict[int, BaseException]()
+                rows, failed = _read_rows(parquet, groups, self.schema), dict[int, BaseException]()
             except (OSError, pa.ArrowException) as error:
                 if is_transient(error):
                     raise
-                rows, failed = _readable(parquet, groups, self.schema)
+                rows, failed = _read_valid_rows(parquet, groups, self.schema)
         if rows.num_rows != stop - start:
-            raise ValueError(f"{split['path']}: rows {start} to {stop} are not all there")
+            raise ValueError(f"{split.path} lacks some of the planned rows {start} to {stop}")
         batch = Batch(rows.combine_chunks())
         for row, reason in failed.items():
             batch.add_failure("read", row, reason)
         return batch
 
-    def _unreadable(self, split: dict[str, Any]) -> Batch:
-        """One dead row for a whole file: how many it had nobody knows."""
+    def _make_dead_row(self, split: Split) -> Batch:
+        """Return a single dead row for a file, whose number of rows is unknown."""
         assert self.schema is not None
-        reason = self._footer(InputFile(split["path"], split["size"], split["version"]))
+        reason = self._read_footer(split.file)
         if not isinstance(reason, ConfigError):
             raise ValueError(
-                f"{split['path']} could not be read when it was planned, and can be now: "
-                "name another output"
+                f"{split.path} could not be read when it was planned, and now it can: "
+                "use a new output"
             )
-        batch = Batch(null_rows(self.schema, 1))
+        batch = Batch(make_null_rows(self.schema, 1))
         batch.add_failure("read", 0, reason)
         return batch
 
-    def _footers(self, files: list[InputFile]) -> list[pq.FileMetaData | None]:
-        """None for a file that is no Parquet. Raises ConfigError if all are none."""
+    def _read_footers(self, files: list[InputFile]) -> list[pq.FileMetaData | None]:
+        """Return the footers, None for a bad file. Raises ConfigError if all files are bad."""
         with ThreadPoolExecutor(_THREADS) as threads:
-            found = list(threads.map(self._footer, files))
-        errors = [footer for footer in found if isinstance(footer, ConfigError)]
-        if errors and len(errors) == len(found):
+            footers = list(threads.map(self._read_footer, files))
+        errors = [footer for footer in footers if isinstance(footer, ConfigError)]
+        if errors and len(errors) == len(footers):
             raise errors[0]
-        return [None if isinstance(footer, ConfigError) else footer for footer in found]
+        return [None if isinstance(footer, ConfigError) else footer for footer in footers]
 
-    def _footer(self, file: InputFile) -> pq.FileMetaData | ConfigError:
-        """Raises ConfigError where it is not the file that is to blame."""
+    def _read_footer(self, file: InputFile) -> pq.FileMetaData | ConfigError:
+        """Return a footer, or the error of a bad file. Raises ConfigError if it is not at fault."""
         filesystem, path = open_filesystem(file.path, self.options)
 
         def read() -> pq.FileMetaData:
             with filesystem.open(path, "rb") as opened:
                 footer = pq.read_metadata(opened)
-                checked(footer.schema.to_arrow_schema())
+                check_names(footer.schema.to_arrow_schema())
                 return footer
 
         try:
-            # One by one: of many thousands some may fail in every round.
+            # Retried one by one: of many thousands, some may fail each time.
             return retry_on_driver(read, file.path)
         except (OSError, ValueError, pa.ArrowException) as error:
-            said = ConfigError(f"can't read {file.path} as Parquet: {error}")
+            explained = ConfigError(f"can't read {file.path} as Parquet: {error}")
             if isinstance(error, PermissionError):
-                raise said from None
-            return said
+                raise explained from None
+            return explained
 
-    def _extremes(self, file: InputFile, name: str) -> tuple[int, int] | None:
-        """By reading the column. None where that can't be done: its rows will say why."""
+    def _find_extremes(self, file: InputFile, name: str) -> tuple[int, int] | None:
+        """Find the extremes by reading a column; None if it can't be read: its rows will fail."""
         filesystem, path = open_filesystem(file.path, self.options)
 
         def read() -> tuple[int, int] | None:
             with filesystem.open(path, "rb") as opened:
                 column = pq.ParquetFile(opened).read(columns=[name]).column(name)
-                return extremes(plain_column(column))
+                return find_extremes(simplify_column(column))
 
         try:
             return retry_on_driver(read, file.path)
@@ -131,41 +143,40 @@ class ParquetSource:
             return None
 
 
-def _read_extremes(footer: pq.FileMetaData, name: str) -> tuple[int, int] | None:
-    """By the footer, if it tells them of all row groups as whole numbers."""
-    found: list[int] = []
+def _find_extremes_in(footer: pq.FileMetaData, name: str) -> tuple[int, int] | None:
+    """Return the extremes in a footer, if it has them for all row groups as whole numbers."""
+    values: list[int] = []
     for group in map(footer.row_group, range(footer.num_row_groups)):
         columns = map(group.column, range(group.num_columns))
-        told = next((c.statistics for c in columns if c.path_in_schema == name), None)
-        if told is None or not told.has_min_max or not isinstance(told.min, int):
+        statistics = next((c.statistics for c in columns if c.path_in_schema == name), None)
+        if statistics is None or not statistics.has_min_max:
             return None
-        found += [told.min, told.max]
-    return (min(found), max(found)) if found else None
+        if not isinstance(statistics.min, int):
+            return None
+        values += [statistics.min, statistics.max]
+    return (min(values), max(values)) if values else None
 
 
-def _groups(footer: pq.FileMetaData, start: int, stop: int) -> list[Group]:
-    """The row groups that hold rows `start` to `stop`, and which of their rows those are."""
-    found, position = [], 0
+def _find_groups(footer: pq.FileMetaData, start: int, stop: int) -> list[Group]:
+    """Return the row groups that hold the rows `start` to `stop`."""
+    groups, position = [], 0
     for number in range(footer.num_row_groups):
         count = footer.row_group(number).num_rows
         first, last = max(start - position, 0), min(stop - position, count)
         if first < last:
-            found.append((number, first, last))
+            groups.append((number, first, last))
         position += count
-    return found
+    return groups
 
 
-def _rows(parquet: pq.ParquetFile, groups: list[Group], schema: pa.Schema) -> pa.Table:
-    """Rows of neighbouring row groups, in the types of the input."""
-    decoded = (shaped(table, schema) for table in _decode(parquet, groups, schema.names))
+def _read_rows(parquet: pq.ParquetFile, groups: list[Group], schema: pa.Schema) -> pa.Table:
+    """Read rows of adjacent row groups, in the types of the schema."""
+    decoded = (cast_rows(table, schema) for table in _decode(parquet, groups, schema.names))
     return pa.concat_tables([schema.empty_table(), *decoded])
 
 
 def _decode(parquet: pq.ParquetFile, groups: list[Group], columns: list[str]) -> Iterator[pa.Table]:
-    """A bit at a time, up to the last row that is wanted, in the types of the file.
-
-    Of the columns those that the file has.
-    """
+    """Yield the rows in tables of a few, in the types of the file, with the columns that it has."""
     names = parquet.schema_arrow.names
     columns = [name for name in columns if name in names]
     first = groups[0][1] if groups else 0
@@ -173,23 +184,20 @@ def _decode(parquet: pq.ParquetFile, groups: list[Group], columns: list[str]) ->
     numbers = [number for number, _, _ in groups]
     for batch in parquet.iter_batches(_READ_ROWS, row_groups=numbers, columns=columns):
         skipped = min(first, batch.num_rows)
-        here = batch.slice(skipped, left)
+        rows = batch.slice(skipped, left)
         first -= skipped
-        left -= here.num_rows
-        if here.num_rows:
-            table = pa.Table.from_batches([here]).select(columns)
+        left -= rows.num_rows
+        if rows.num_rows:
+            table = pa.Table.from_batches([rows]).select(columns)
             yield table.replace_schema_metadata()
         if not left:
             break
 
 
-def _readable(
+def _read_valid_rows(
     parquet: pq.ParquetFile, groups: list[Group], schema: pa.Schema
 ) -> tuple[pa.Table, dict[int, BaseException]]:
-    """The rows of the groups that can be decoded; those of others are null, with the reason.
-
-    So is a row with a value that the column's type, which is that of all files, does not hold.
-    """
+    """Read the rows that can be decoded and cast; return nulls and errors for the others."""
     tables: list[pa.Table] = [schema.empty_table()]
     failed: dict[int, BaseException] = {}
     at = 0
@@ -199,16 +207,16 @@ def _readable(
         except (OSError, pa.ArrowException) as error:
             if is_transient(error):
                 raise
-            tables.append(null_rows(schema, last - first))
+            tables.append(make_null_rows(schema, last - first))
             reason = type(error)(f"row group {number} can't be decoded: {error}")
             failed.update(dict.fromkeys(range(at, at + last - first), reason))
         else:
-            rows, wrong = fitted(rows, schema)
+            rows, wrong = cast_valid_rows(rows, schema)
             tables.append(rows)
             failed.update({at + row: error for row, error in wrong})
         at += last - first
     return pa.concat_tables(tables), failed
 
 
-def _uncompressed(footer: pq.FileMetaData) -> int:
+def _uncompressed_size(footer: pq.FileMetaData) -> int:
     return sum(footer.row_group(i).total_byte_size for i in range(footer.num_row_groups))

@@ -1,4 +1,4 @@
-"""How the task and the user want the values of a file."""
+"""Say how the task and the user want the values of files."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pipemill.errors import ConfigError, did_you_mean
 
 @dataclass(frozen=True)
 class Reading:
-    """What decides how a source turns the values of a file into columns.
+    """How a source turns the values of files into columns.
 
     kinds: the columns that the task reads, each with its kind (`actors/columns.py`).
     types: the types that `input.schema` declares.
@@ -26,15 +26,15 @@ class Reading:
     known: tuple[str, ...] = ()
 
     def is_wanted(self, name: str) -> bool:
-        """Tell whether the column's type is a promise, so that a misfit costs its row."""
+        """Tell whether a value of another type than the column's makes its row fail."""
         return name in self.kinds or name in self.types
 
     def declare(self, schema: pa.Schema) -> pa.Schema:
-        """Put the declared types into a schema. Raises ConfigError for a name it lacks."""
+        """Return a schema with the declared types. Raises ConfigError for an unknown column."""
         for name, kind in self.types.items():
             if name not in schema.names:
                 raise ConfigError(
-                    f"input.schema names {name!r}, which the input has not; "
+                    f"input.schema names {name!r}, which the input does not have; "
                     f"{did_you_mean(name, schema.names)} (columns: {', '.join(schema.names)})"
                 )
             schema = schema.set(schema.get_field_index(name), pa.field(name, kind))

@@ -1,40 +1,43 @@
-"""Plain text: a row per line, blank ones too; splits are byte ranges."""
+"""Read plain text, a row per line, blank ones too. Splits are byte ranges."""
 
 from __future__ import annotations
 
 import codecs
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import islice
-from typing import Any
 
 import pyarrow as pa
 
 from ..batch import Batch
-from ..storage.listing import InputFile
-from .bad_file import BAD_FILE, BadFile, NothingToRead, bad_file_batch
-from .parsing.csv_values import from_text
-from .reading import Reading
-from .split_size import SplitRange
-from .streams.line_files import SAMPLED_FILES, SAMPLED_ROWS, LineFiles, spread
+from ..split import Split
+from ..storage.input_file import InputFile
+from .bad_file import BAD_FILE, BadFile, NothingToRead, make_bad_file_batch
+from .base import FileSource
+from .byte_ranges import SAMPLED_FILES, SAMPLED_ROWS, sample_evenly
+from .parsing.csv_values import parse_fields
+from .split_ranges import SplitRange
+from .streams.line_files import LineFiles
 
 
 @dataclass
-class TextSource:
-    """One column, text: the line without its end."""
+class TextSource(FileSource):
+    """One column, text: a line without its end."""
 
-    options: dict[str, Any]
-    schema: pa.Schema | None = None
-    reading: Reading = field(default_factory=Reading)
+    name = "text"
+    suffixes = (".txt",)
+    compressible = True
+    values = "text"
+    is_companion = True
 
     @property
     def files(self) -> LineFiles:
         return LineFiles(self.options, blank=True, encoding=self.reading.encoding, is_row=_is_text)
 
-    def inspect(self, files: list[InputFile]) -> pa.Schema:
+    def infer_schema(self, files: list[InputFile]) -> pa.Schema:
         bad: list[BadFile] = []
-        # Where one can be read the others may be what they are.
-        for file in [*spread(files, SAMPLED_FILES), *files]:
-            error = self._reason(file)
+        # One readable file is enough; a bad file costs one dead letter.
+        for file in [*sample_evenly(files, SAMPLED_FILES), *files]:
+            error = self._find_fault(file)
             if error is None:
                 break
             bad.append(error)
@@ -42,44 +45,44 @@ class TextSource:
             raise NothingToRead(str(bad[0]))
         return self.reading.declare(pa.schema([("text", pa.string())]))
 
-    def cut(
+    def plan_splits(
         self, files: list[InputFile], rows_per_part: int | None, limit: int | None
     ) -> list[SplitRange]:
-        return self.files.cut(files, rows_per_part, limit)
+        return self.files.plan_splits(files, rows_per_part, limit)
 
-    def read(self, split: dict[str, Any]) -> Batch:
+    def read(self, split: Split) -> Batch:
         assert self.schema is not None
-        whole = split["start"] == 0 and split["stop"] < 0
+        is_whole_file = split.start == 0 and split.stop < 0
         values: list[bytes] = []
         wheres: list[str] = []
         try:
-            for number, line in enumerate(self.files.between(split)):
-                values.append(_read_content(line.data, number == 0 and split["start"] == 0))
+            for number, line in enumerate(self.files.read_split(split)):
+                values.append(_read_content(line.data, number == 0 and split.start == 0))
                 wheres.append(line.where)
         except BAD_FILE as error:
-            if not whole:
+            if not is_whole_file:
                 raise
-            return bad_file_batch(self.schema, split["path"], "text", error)
+            return make_bad_file_batch(self.schema, split.path, "text", error)
         column = pa.field("text", self.schema.field("text").type if self.schema.names else "string")
-        array, wrong = _texts(values, wheres, column)
-        if whole and len(values) > 1 and len(wrong) == len(values):
-            reason = ValueError(f"no line of it is text; {wrong[0]}")
-            return bad_file_batch(self.schema, split["path"], "text", reason)
+        array, wrong = _to_column(values, wheres, column)
+        if is_whole_file and len(values) > 1 and len(wrong) == len(values):
+            reason = ValueError(f"none of its lines is text; {wrong[0]}")
+            return make_bad_file_batch(self.schema, split.path, "text", reason)
         batch = Batch(pa.table([array], names=["text"]).select(self.schema.names))
         for row, failure in wrong.items():
             batch.add_failure("read", row, failure)
         return batch
 
-    def _reason(self, file: InputFile) -> BadFile | None:
-        """Why a file is a bad one, as far as its first lines tell."""
+    def _find_fault(self, file: InputFile) -> BadFile | None:
+        """Return why a file is bad, as far as its first lines tell."""
         try:
             lines = [line for _, line in islice(self.files.rows(file), SAMPLED_ROWS)]
         except BadFile as error:
             return error
         if len(lines) > 1 and not any(map(_is_text, lines)):
             return BadFile(
-                f"can't read {file.path} as text: no line of it is UTF-8: name its encoding in "
-                "input.encoding"
+                f"can't read {file.path} as text: none of its first lines is UTF-8. Name its "
+                "encoding in input.encoding"
             )
         return None
 
@@ -97,12 +100,12 @@ def _is_text(line: bytes) -> bool:
     return True
 
 
-def _texts(
+def _to_column(
     values: list[bytes], wheres: list[str], column: pa.Field
 ) -> tuple[pa.Array, dict[int, BaseException]]:
-    """The lines as a column, with null for those that it can't hold, and why."""
+    """Return the lines as a column, with null and an error for those that don't fit."""
     if column.type != pa.string():
-        array, wrong = from_text(pa.array(values, pa.binary()), column, wheres.__getitem__)
+        array, wrong = parse_fields(pa.array(values, pa.binary()), column, wheres.__getitem__)
         return array, dict(wrong)
     texts: list[str | None] = []
     failed: dict[int, BaseException] = {}

@@ -1,8 +1,8 @@
-"""WebDataset shards: tars in which the members of one key, next to each other, are a row."""
+"""Read WebDataset shards: tars in which adjacent members with the same key are a row."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -12,53 +12,67 @@ import pyarrow as pa
 from pipemill.errors import ConfigError
 
 from ..batch import Batch
-from ..storage.listing import InputFile
-from ..storage.media_files import KINDS, member_column, members_of, takes_first
+from ..split import Split
+from ..storage.input_file import InputFile
 from .bad_file import BAD_FILE
-from .parsing.tar_samples import Sample, samples
-from .split_size import MOST_BYTES, SplitRange
-from .streams.line_files import (
-    LARGE,
+from .base import FileSource
+from .byte_ranges import (
+    LARGE_FILE,
     SAMPLED_FILES,
     SAMPLED_ROWS,
-    LineFiles,
-    cut_by_reading,
-    spread,
+    ByteRangePlanner,
+    sample_evenly,
 )
+from .parsing.tar_samples import Sample, read_samples
+from .schemas.media_columns import (
+    MEDIA_KINDS,
+    make_member_column,
+    members_of,
+    merge_columns,
+    takes_first,
+)
+from .split_ranges import MOST_BYTES, SplitRange
+from .streams.line_files import LineFiles
 
 _KEY = "__key__"
 _TEXT = set(
     "txt text cls cls2 caption transcript id index json jsonl csv tsv html md xml yaml yml".split()
 )
-# So many shards are splits enough, if they are not very large.
+# From this many shards on, each is a split, unless it is very large.
 _MANY, _VERY_LARGE = 64, 256 * 2**20
-# No tar without members is longer.
+# A tar without members is not longer than this.
 _RECORD = 10240
 
 
 @dataclass
-class WebDatasetSource:
+class WebDatasetSource(FileSource):
     """Columns: __key__, and one per extension: text, or the bytes of the member.
 
     An extension that none of the sampled shards has is left out.
     """
 
-    options: dict[str, Any]
-    schema: pa.Schema | None = None
+    name = "webdataset"
+    suffixes = (".tar", ".tgz")
+    compressible = True
+    columns_from_rows = True
 
-    def inspect(self, files: list[InputFile]) -> pa.Schema:
-        sampled = spread(files, SAMPLED_FILES)
+    @classmethod
+    def combine_columns(cls, schema: pa.Schema, names: Iterable[str]) -> list[pa.Field]:
+        return merge_columns(schema, names)
+
+    def infer_schema(self, files: list[InputFile]) -> pa.Schema:
+        sampled = sample_evenly(files, SAMPLED_FILES)
         extensions: set[str] = set()
-        several: set[str] = set()
+        repeated: set[str] = set()
         error: Exception | None = None
         for file in [*sampled, *files]:
             if extensions and file not in sampled:
                 break
-            for sample in islice(self._samples(file), SAMPLED_ROWS):
+            for sample in islice(self._read_headers(file), SAMPLED_ROWS):
                 names = sample.members.keys() - {_KEY}
                 extensions |= names
-                several |= _of_one_kind(names)
-                error = error or (_scatter_rows(sample, file.path) if sample.torn else None)
+                repeated |= _find_same_kind(names)
+                error = error or (_locate_error(sample, file.path) if sample.torn else None)
         if not extensions:
             if error is not None:
                 raise ConfigError(f"can't read {error}")
@@ -67,34 +81,35 @@ class WebDatasetSource:
                     f"no sample in {files[0].path}: a WebDataset shard is a tar with members such "
                     "as 0001.jpg and 0001.txt"
                 )
-        columns = (_column(name, name not in several) for name in sorted(extensions))
+        columns = (_make_column(name, name not in repeated) for name in sorted(extensions))
         return pa.schema([pa.field(_KEY, pa.string()), *columns])
 
-    def cut(
+    def plan_splits(
         self, files: list[InputFile], rows_per_part: int | None, limit: int | None
     ) -> list[SplitRange]:
-        return cut_by_reading(
-            [file for file in files if file.size > _RECORD or not self._is_empty(file)],
-            rows_per_part,
-            limit,
-            lambda file: ((sample.start, sample.stop) for sample in self._samples(file)),
-            large=LARGE if len(files) < _MANY else _VERY_LARGE,
+        planner = ByteRangePlanner(
+            row_offsets=lambda file: (
+                (sample.start, sample.stop) for sample in self._read_headers(file)
+            ),
+            large_file=LARGE_FILE if len(files) < _MANY else _VERY_LARGE,
             most_bytes=MOST_BYTES,
-            empty=True,
+            keeps_empty=True,
         )
+        files = [file for file in files if file.size > _RECORD or not self._is_empty(file)]
+        return planner.plan(files, rows_per_part, limit)
 
-    def read(self, split: dict[str, Any]) -> Batch:
+    def read(self, split: Split) -> Batch:
         schema = self.schema
         assert schema is not None
-        wanted = {name for field in schema for name in members_of(field) or [field.name]}
+        extensions = {name for field in schema for name in members_of(field) or [field.name]}
         columns: dict[str, list[Any]] = {name: [] for name in schema.names}
         failed: dict[int, Exception] = {}
-        with LineFiles(self.options, blank=False).open(split["path"]) as stream:
-            found = samples(stream, split["start"], split["stop"], wanted.__contains__)
-            for number, sample in enumerate(found):
-                row, error = _row(sample, schema)
+        with LineFiles(self.options, blank=False).open(split.path) as stream:
+            samples = read_samples(stream, split.start, split.stop, extensions.__contains__)
+            for number, sample in enumerate(samples):
+                row, error = _to_row(sample, schema)
                 if sample.torn:
-                    error = _scatter_rows(sample, split["path"])
+                    error = _locate_error(sample, split.path)
                 for name, values in columns.items():
                     values.append(row.get(name))
                 if error:
@@ -105,7 +120,7 @@ class WebDatasetSource:
         return batch
 
     def _is_empty(self, file: InputFile) -> bool:
-        """Whether a file is a tar without members."""
+        """Tell whether a file is a tar without members."""
         try:
             with LineFiles(self.options, blank=False).open(file.path) as stream:
                 start = stream.read(1024)
@@ -113,62 +128,65 @@ class WebDatasetSource:
             return False
         return bool(start) and not start.strip(b"\0")
 
-    def _samples(self, file: InputFile) -> Iterator[Sample]:
-        """Those of a whole file, by its headers alone."""
+    def _read_headers(self, file: InputFile) -> Iterator[Sample]:
+        """Yield the samples of a file without their bytes."""
         try:
             with LineFiles(self.options, blank=False).open(file.path) as stream:
-                yield from samples(stream, 0, -1, lambda extension: False)
+                yield from read_samples(stream, 0, -1, lambda extension: False)
         except (OSError, *BAD_FILE) as error:
             raise ConfigError(f"can't read {file.path}: {error}") from None
 
 
-def _scatter_rows(sample: Sample, path: str) -> Exception:
+def _locate_error(sample: Sample, path: str) -> Exception:
     return ValueError(f"{path}: {sample.error}")
 
 
-def _of_one_kind(names: Collection[str]) -> set[str]:
-    """Extensions of a sample that are of the same kind of media."""
-    groups = [{name for name in names if name in ends} for ends in KINDS.values()]
+def _find_same_kind(names: Collection[str]) -> set[str]:
+    """Return the extensions of a sample that share their kind of media with another one."""
+    groups = [{name for name in names if name in ends} for ends in MEDIA_KINDS.values()]
     return {name for group in groups if len(group) > 1 for name in group}
 
 
-def _column(extension: str, alone: bool) -> pa.Field:
-    # What follows the last dot says what it is: cat.seg.png is a picture, cat.en.txt a text.
+def _make_column(extension: str, alone: bool) -> pa.Field:
+    # The last suffix tells the type: cat.seg.png is a picture, cat.en.txt a text.
     if extension.rpartition(".")[2] in _TEXT:
         return pa.field(extension, pa.string())
-    return member_column(extension, alone)
+    return make_member_column(extension, alone)
 
 
-def _row(sample: Sample, schema: pa.Schema) -> tuple[dict[str, Any], Exception | None]:
-    """Its columns, and why it is none if it is not: then it has a key at most."""
+def _to_row(sample: Sample, schema: pa.Schema) -> tuple[dict[str, Any], Exception | None]:
+    """Return the columns of a sample, and its error; then it has a key at most."""
     row: dict[str, Any] = {_KEY: sample.key or None}
     if sample.error is not None:
         return row, sample.error
     try:
         for field in schema:
             if field.name != _KEY:
-                row[field.name] = _value(sample, field)
+                row[field.name] = _get_value(sample, field)
     except ValueError as error:
         return {_KEY: sample.key}, error
     return row, None
 
 
-def _value(sample: Sample, field: pa.Field) -> str | bytes | None:
-    """Raises ValueError for text that is not UTF-8, and for several members where one is meant."""
+def _get_value(sample: Sample, field: pa.Field) -> str | bytes | None:
+    """Return a sample's value for a column.
+
+    Raises ValueError for text that is not UTF-8, and for several members of a column of one.
+    """
     ends = members_of(field) or (field.name,)
-    found = [end for end in ends if sample.members.get(end) is not None]
-    if not found:
+    present = [end for end in ends if sample.members.get(end) is not None]
+    if not present:
         return None
-    if len(found) > 1 and not takes_first(field):
+    if len(present) > 1 and not takes_first(field):
         raise ValueError(
-            f"sample {sample.key} has several members for {field.name!r} ({', '.join(found)}): "
-            f"name one with --column {field.name}={found[0]} (input.columns)"
+            f"sample {sample.key} has several members for {field.name!r} ({', '.join(present)}): "
+            f"name one with --column {field.name}={present[0]} (input.columns)"
         )
-    data = sample.members[found[0]]
+    data = sample.members[present[0]]
     assert data is not None
     if not pa.types.is_string(field.type):
         return data
     try:
         return data.decode()
-    except UnicodeDecodeError as wrong:
-        raise ValueError(f"{sample.key}.{found[0]} is not UTF-8: {wrong}") from None
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{sample.key}.{present[0]} is not UTF-8: {error}") from None

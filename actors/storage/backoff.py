@@ -1,4 +1,4 @@
-"""Stores that are away for a while: the same call again, after longer and longer waits."""
+"""Retry storage calls with exponential backoff."""
 
 from __future__ import annotations
 
@@ -10,10 +10,9 @@ from typing import TypeVar
 
 from pipemill.errors import ConfigError, RunError, StoreError
 
-# Beside what a store's client does by itself. Together a minute: a server is back by then, or
-# somebody has to look after it.
+# Added to the retries of a store's client. Together about a minute: most servers are back by then.
 WAITS_S = (1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
-# Of them a driver waits through the first: its user may have mistyped an address, and watches.
+# The driver waits only this often: its user is watching, and may have mistyped an address.
 _WATCHED = 4
 
 _ERRNOS = {
@@ -24,7 +23,7 @@ _ERRNOS = {
     )
     if hasattr(errno, name)
 }  # fmt: skip
-# Of botocore, aiohttp, requests and urllib3, which need not be installed.
+# Classes of botocore, aiohttp, requests and urllib3, which may not be installed.
 _NAMES = {
     "TimeoutError", "ConnectionError", "HTTPClientError", "ClientConnectionError",
     "ClientPayloadError", "ServerTimeoutError", "IncompleteRead", "ResponseParserError",
@@ -34,12 +33,12 @@ T = TypeVar("T")
 
 
 def is_transient(error: BaseException) -> bool:
-    """Whether the same call may well succeed a little later.
+    """Return whether the same call may succeed a little later.
 
-    That is so of the network's troubles and of a server's (500, 503), not of what is missing,
-    forbidden or wrong.
+    Errors of the network and of a server (500, 503) are transient, in contrast to files that are
+    missing, forbidden or wrong.
     """
-    if isinstance(error, ConfigError):  # which says it of what was raised below it
+    if isinstance(error, ConfigError):  # its cause decides
         return error.__context__ is not None and is_transient(error.__context__)
     if isinstance(error, OSError) and error.errno in _ERRNOS:
         return True
@@ -47,7 +46,7 @@ def is_transient(error: BaseException) -> bool:
 
 
 def retry_on_driver(call: Callable[[], T], what: str) -> T:
-    """The result of a driver's call. Raises RunError if the store stays away."""
+    """Return the result of a call on the driver. Raises RunError if the store does not answer."""
     try:
         return retry_with_backoff(call, what, WAITS_S[:_WATCHED])
     except StoreError as error:
@@ -55,9 +54,15 @@ def retry_on_driver(call: Callable[[], T], what: str) -> T:
 
 
 def retry_with_backoff(call: Callable[[], T], what: str, waits: Sequence[float] | None = None) -> T:
-    """Its result. Raises StoreError if the store stays away, and whatever else the call raises.
+    """Return the result of a call; repeat it while it raises transient errors.
 
-    what: the file or folder, for the message.
+    Args:
+        call: the call.
+        what: the file or folder, for the message.
+        waits: seconds between the tries.
+
+    Raises:
+        StoreError: the store did not answer. Other errors of the call are raised as they are.
     """
     waits = WAITS_S if waits is None else waits
     for wait in waits:
@@ -66,7 +71,7 @@ def retry_with_backoff(call: Callable[[], T], what: str, waits: Sequence[float] 
         except Exception as error:
             if not is_transient(error):
                 raise
-        time.sleep(wait * random.uniform(0.8, 1.2))  # not all workers at once
+        time.sleep(wait * random.uniform(0.8, 1.2))  # workers should not retry all at once
     try:
         return call()
     except Exception as error:

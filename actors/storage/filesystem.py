@@ -1,4 +1,4 @@
-"""Folders, local or on object stores, by their URL."""
+"""Open local and remote filesystems by URL, and write files that are complete or missing."""
 
 from __future__ import annotations
 
@@ -16,21 +16,24 @@ from fsspec.implementations.local import LocalFileSystem
 from pipemill.errors import ConfigError
 
 from .backoff import retry_with_backoff
-from .file_formats import is_chain, member_of
+from .file_names import is_chain, member_of
 
-# Opened once, and kept: an archive is closed when its filesystem goes, though a file in it is read.
+# Kept open: an archive is closed with its filesystem, even while a file in it is read.
 _ARCHIVES: dict[tuple[str, str, str], AbstractFileSystem] = {}
-# After so long every one of several writers has written.
+# After this time each of several writers has written.
 _SETTLE_S = 1.0
 
 
 def open_filesystem(url: str, options: Mapping[str, Any]) -> tuple[AbstractFileSystem, str]:
-    """The filesystem of a URL, and the path in it. Listings are never cached: others write too."""
+    """Return the filesystem of a URL, and the path in it.
+
+    Listings are not cached, since other processes write, too. Raises ConfigError.
+    """
     member = member_of(url)
     archive = (member.partition("://")[0], url.removeprefix(member), str(options))
     if archive in _ARCHIVES:
         return _ARCHIVES[archive], _ARCHIVES[archive]._strip_protocol(member)
-    # What fsspec is to open must have no "::" in a file's name.
+    # fsspec takes "::" in a file's name for the joint of two URLs.
     if not is_chain(url):
         plain = url.replace("::", ":")
     elif "::" in member and member != url:
@@ -49,21 +52,23 @@ def open_filesystem(url: str, options: Mapping[str, Any]) -> tuple[AbstractFileS
 
 
 def absolute(path: str) -> str:
-    """A local path from anywhere; a URL as it is."""
+    """Return a local path as an absolute one, and a URL as it is."""
     if "://" in path or is_chain(path):
         return path
     return os.path.abspath(os.path.expanduser(path))
 
 
 def url_of(filesystem: AbstractFileSystem, path: str) -> str:
+    """Return the URL of a path in a filesystem; a local path stays as it is."""
     return path if isinstance(filesystem, LocalFileSystem) else filesystem.unstrip_protocol(path)
 
 
 def write_atomic(filesystem: AbstractFileSystem, path: str, data: bytes) -> None:
-    """Writes a file that exists with all of its bytes, or not at all, whenever the power goes.
+    """Write a file so that it exists with all of its bytes or not at all, even if power fails.
 
-    Locally: a temporary name in the same filesystem, fsync, rename. On an object store one PUT
-    (or one multipart upload), which does the same, tried again while the store is away.
+    Locally: a temporary name in the same filesystem, fsync, rename. On an object store: one PUT (or
+    one multipart upload), which is retried.
+
     Raises OSError, StoreError.
     """
     if not isinstance(filesystem, LocalFileSystem):
@@ -71,7 +76,7 @@ def write_atomic(filesystem: AbstractFileSystem, path: str, data: bytes) -> None
         return
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    # A dot: readers of the folder pass over it, should it be left behind.
+    # With a dot, so that readers of the folder ignore it if it is left behind.
     temporary = target.parent / f".{target.name}.{uuid.uuid4().hex}.tmp"
     try:
         with open(temporary, "wb") as file:
@@ -86,10 +91,12 @@ def write_atomic(filesystem: AbstractFileSystem, path: str, data: bytes) -> None
 
 
 def create_exclusive(filesystem: AbstractFileSystem, path: str, data: bytes) -> None:
-    """Writes a file that is not there yet; of several that try, one succeeds.
+    """Write a file that does not exist yet; if several processes try, one succeeds.
 
-    A store without conditional writes lets several succeed, and the last one's file stays: wait a
-    moment, and read it again. Raises FileExistsError, OSError.
+    A store without conditional writes lets several succeed, and the file of the last one stays:
+    wait a moment, and read it again.
+
+    Raises FileExistsError, OSError.
     """
     if isinstance(filesystem, LocalFileSystem):
         Path(path).parent.mkdir(parents=True, exist_ok=True)
@@ -106,7 +113,7 @@ def create_exclusive(filesystem: AbstractFileSystem, path: str, data: bytes) -> 
 
 
 def _sync_folder(folder: Path) -> None:
-    # The rename itself lasts only once the folder is on disk.
+    # A rename is only durable once the folder is on disk.
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

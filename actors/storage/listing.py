@@ -1,10 +1,10 @@
-"""Which files lie at a path: a file, a folder with all below it, or a glob, on any filesystem."""
+"""List the files at a path: a file, a folder with everything below it, or a glob."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
 from typing import Any
@@ -14,30 +14,19 @@ from fsspec.implementations.local import LocalFileSystem
 from pipemill.errors import ConfigError, RunError
 
 from .backoff import retry_on_driver
-from .file_formats import format_of, member_of
+from .file_names import member_of
 from .filesystem import absolute, open_filesystem, url_of
-from .partitions import Partitions, partitions_of
-from .table_formats import table_around, table_of_name
-
-
-@dataclass(frozen=True, slots=True)
-class InputFile:
-    """size in bytes; version: what changes when the file does (an etag, or a time).
-
-    partitions: what the folders name in which it lies, below the place that was listed.
-    """
-
-    path: str
-    size: int
-    version: str
-    partitions: Partitions = field(default=(), compare=False)
+from .input_file import InputFile, Partitions
+from .partitions import parse_partitions
+from .table_formats import find_table_around, find_table_by_log, is_table_data
 
 
 @dataclass(frozen=True)
 class Listing:
-    """named: the path was that of one file, not of a place where files were found.
+    """The files at a path.
 
-    left_out: how many files were passed over because they lie in the output.
+    named: whether the path is that of one file, not of a folder or a glob.
+    left_out: the number of files that were left out because they are in the output.
     table: why the files are not the rows of a table, if they are part of one.
     """
 
@@ -48,60 +37,66 @@ class Listing:
     table: str | None = None
 
 
-def output_place(output: str, options: Mapping[str, Any]) -> str:
-    """The output as `list_below` leaves it out."""
+def output_location(output: str, options: Mapping[str, Any]) -> str:
+    """Return the output's location in the form that `list_below` takes."""
     filesystem, path = open_filesystem(absolute(output), options)
-    return _real(filesystem, {"name": path, "islink": True}).rstrip("/")
+    return _resolve_path(filesystem, {"name": path, "islink": True}).rstrip("/")
 
 
 def list_below(path: str, options: Mapping[str, Any], output: str | None) -> Listing:
-    """Sorted by name; names that start with "." or "_", and what lies in `output`, left out."""
+    """Return the files at a path, sorted by name.
+
+    Names that start with "." or "_" and files in `output` are left out.
+    Raises ConfigError, RunError.
+    """
     try:
-        return retry_on_driver(lambda: _listed(path, options, output), path)
+        return retry_on_driver(lambda: _list(path, options, output), path)
     except (ConfigError, RunError):
         raise
-    except Exception as error:  # every filesystem has exceptions of its own
+    except Exception as error:  # filesystems raise exceptions of many classes
         raise ConfigError(
             f"can't list the input {path}: {type(error).__name__}: {error}"
         ) from error
 
 
-def _listed(path: str, options: Mapping[str, Any], output: str | None) -> Listing:
+def _list(path: str, options: Mapping[str, Any], output: str | None) -> Listing:
     filesystem, inner = open_filesystem(path, options)
     files, left_out = [], 0
     named = filesystem.isfile(inner)
-    found = _Found(inner, []) if named else _found(filesystem, inner)
-    entries = [filesystem.info(inner)] if named else found.entries
+    tree = _Tree(inner, []) if named else _walk(filesystem, inner)
+    entries = [filesystem.info(inner)] if named else tree.entries
     for entry in entries:
-        if output and f"{_real(filesystem, entry)}/".startswith(f"{output}/"):
+        if output and f"{_resolve_path(filesystem, entry)}/".startswith(f"{output}/"):
             left_out += 1
         else:
-            below = entry["name"].removeprefix(found.top).split("/")[:-1]
-            files.append(_file(filesystem, entry, path, () if named else partitions_of(below)))
-    table = found.table or (None if named else _table_around(filesystem, found))
+            below = entry["name"].removeprefix(tree.top).split("/")[:-1]
+            files.append(
+                _make_file(filesystem, entry, path, () if named else parse_partitions(below))
+            )
+    table = tree.table or (None if named else _find_table(filesystem, tree))
     return Listing(path, files, named, left_out, table)
 
 
-def _table_around(filesystem: Any, found: _Found) -> str | None:
+def _find_table(filesystem: Any, tree: _Tree) -> str | None:
     protocols = filesystem.protocol
     if "http" in ([protocols] if isinstance(protocols, str) else protocols):
-        return None  # it has no folders
-    names = [entry["name"] for entry in found.entries if format_of(entry["name"]) == "parquet"]
-    # All below a folder was seen; of a pattern the folders that it passes through were not.
-    parents = {name.rpartition("/")[0] for name in names[:_LOOKED_AT]} if found.is_pattern else ()
-    return table_around(filesystem, [found.top, *sorted(parents)]) if names else None
+        return None  # a web server has no folders
+    names = [entry["name"] for entry in tree.entries if is_table_data(entry["name"])]
+    # A walk sees all folders below its root, but not those that a pattern passes through.
+    parents = {name.rpartition("/")[0] for name in names[:_CHECKED]} if tree.is_pattern else ()
+    return find_table_around(filesystem, [tree.top, *sorted(parents)]) if names else None
 
 
 def stat(path: str, options: Mapping[str, Any]) -> InputFile:
-    """One file by its path. Raises FileNotFoundError."""
+    """Return one file by its path. Raises FileNotFoundError."""
     filesystem, inner = open_filesystem(path, options)
-    return _file(filesystem, filesystem.info(inner), path)
+    return _make_file(filesystem, filesystem.info(inner), path)
 
 
-def _file(
+def _make_file(
     filesystem: Any, entry: dict[str, Any], listed: str, partitions: Partitions = ()
 ) -> InputFile:
-    """listed: the path at which it was found."""
+    """Return a listed file. listed: the path that was listed."""
     url = url_of(filesystem, entry["name"])
     url += listed.removeprefix(member_of(listed))
     if not url.isascii():
@@ -109,19 +104,20 @@ def _file(
             url.encode()
         except UnicodeEncodeError:
             raise OSError(f"the name {url!r} is not UTF-8: rename the file") from None
-    return InputFile(url, int(entry["size"] or 0), _version(entry), partitions)
+    return InputFile(url, int(entry["size"] or 0), _find_version(entry), partitions)
 
 
 _WILD = "*?["
-# Files whose folders tell whether they belong to a table.
-_LOOKED_AT = 10_000
+# At most this many files' folders are checked for the marks of a table.
+_CHECKED = 10_000
 
 
 @dataclass
-class _Found:
-    """What lies at a folder or a pattern. top: the folder, or the one that a pattern begins with.
+class _Tree:
+    """The files at a folder or a pattern.
 
-    table: which table's log lies there, too.
+    top: the folder, or the one that the pattern begins with.
+    table: the table whose log is there, too.
     """
 
     top: str
@@ -130,7 +126,7 @@ class _Found:
     is_pattern: bool = False
 
 
-def _found(filesystem: Any, path: str) -> _Found:
+def _walk(filesystem: Any, path: str) -> _Tree:
     top = path
     if filesystem.isdir(path):
         roots = [path]
@@ -139,44 +135,44 @@ def _found(filesystem: Any, path: str) -> _Found:
         top = path[: min(path.find(c) for c in _WILD if c in path)].rpartition("/")[0]
     else:
         roots = []
-    whole = _Found(top, [], is_pattern=top != path)
-    # Locally a folder without permission would be passed over in silence.
+    tree = _Tree(top, [], is_pattern=top != path)
+    # A local folder without permission would be skipped silently.
     strict = {"on_error": "raise"} if isinstance(filesystem, LocalFileSystem) else {}
     for root in roots:
-        found = filesystem.find(root, detail=True, **strict)
-        for name in sorted(found):
-            # What a pattern matches may be hidden, too: it is below what the pattern begins with.
+        entries = filesystem.find(root, detail=True, **strict)
+        for name in sorted(entries):
+            # A pattern may match hidden folders: only names below its first folder count.
             below = name[len(top if name.startswith(top) else root) :].lstrip("/")
-            whole.table = whole.table or table_of_name(name)
+            tree.table = tree.table or find_table_by_log(name)
             if not any(part.startswith((".", "_")) for part in below.split("/")):
-                _check_link(found[name])
-                whole.entries.append(found[name])
-    return whole
+                _check_link(entries[name])
+                tree.entries.append(entries[name])
+    return tree
 
 
 def _check_link(entry: dict[str, Any]) -> None:
     if entry.get("islink") and os.path.isdir(entry["name"]):
-        raise OSError(f"{entry['name']} is a link to a folder: name that folder itself")
+        raise OSError(f"{entry['name']} is a link to a folder: give the path of the folder")
 
 
-def _real(filesystem: Any, entry: dict[str, Any]) -> str:
-    """One spelling for one place, however it was reached."""
+def _resolve_path(filesystem: Any, entry: dict[str, Any]) -> str:
+    """Return the same path for the same file, also through links."""
     name = entry["name"]
     if not isinstance(filesystem, LocalFileSystem):
         return filesystem.unstrip_protocol(name)
     if entry.get("islink"):
         return os.path.realpath(name)
     folder, base = os.path.split(name)
-    return os.path.join(_real_folder(folder), base)
+    return os.path.join(_resolve_folder(folder), base)
 
 
 # A folder may hold a million files.
 @lru_cache(maxsize=1024)
-def _real_folder(path: str) -> str:
+def _resolve_folder(path: str) -> str:
     return os.path.realpath(path)
 
 
-def _version(entry: dict[str, Any]) -> str:
+def _find_version(entry: dict[str, Any]) -> str:
     for key in ("ETag", "etag", "md5Hash", "mtime", "LastModified", "last_modified", "created"):
         if value := entry.get(key):
             # fsspec's memory lists a number where `info` has a date.

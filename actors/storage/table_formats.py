@@ -1,4 +1,4 @@
-"""Folders of table formats whose Parquet files are not their rows: Delta Lake, Iceberg, Hudi."""
+"""Recognize Delta Lake, Iceberg, Hudi and Lance, whose files also hold old rows."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from .backoff import is_transient
+from .file_names import member_of, suffix_of
 from .partitions import is_partition
 
 _MARKS = {
@@ -19,21 +20,28 @@ _BY_NAME = re.compile(
     r"(^|/)(_delta_log(?=/)|\.hoodie(?=/)|metadata(?=/[^/]+\.metadata\.json$)"
     r"|_versions(?=/[^/]+\.manifest$))"
 )
-# A pattern may match files in very many folders.
+# The files that hold the rows of these tables.
+_DATA = (".parquet", ".pq")
+# A pattern may match files in thousands of folders.
 _MOST_FOLDERS = 64
 
 
-def table_of_name(name: str) -> str | None:
-    """Tell which table a file belongs to, if its name is that of the table's log."""
-    found = _BY_NAME.search(name)
-    return _describe_table(name[: found.start(2)].rstrip("/"), found[2]) if found else None
+def is_table_data(name: str) -> bool:
+    """Tell whether a file may hold rows of such a table, by its name."""
+    return suffix_of(member_of(name)) in _DATA
 
 
-def table_around(filesystem: Any, folders: Iterable[str]) -> str | None:
-    """Tell which table one of the folders is, or is a part of."""
+def find_table_by_log(name: str) -> str | None:
+    """Describe the table that a file belongs to, if the file is part of the table's log."""
+    match = _BY_NAME.search(name)
+    return _describe_table(name[: match.start(2)].rstrip("/"), match[2]) if match else None
+
+
+def find_table_around(filesystem: Any, folders: Iterable[str]) -> str | None:
+    """Describe the first table that one of the folders is, or is part of."""
     tops: dict[str, None] = {}
     for folder in folders:
-        # Below a table lie its partitions, and Iceberg's data.
+        # A table's folder holds those of its partitions, or Iceberg's `data`.
         while is_partition(base := folder.rstrip("/").rpartition("/")[2]):
             folder = folder.rstrip("/").rpartition("/")[0]
         tops.setdefault(folder.rstrip("/"))
@@ -47,12 +55,12 @@ def table_around(filesystem: Any, folders: Iterable[str]) -> str | None:
 
 
 def _is_marked(filesystem: Any, folder: str, mark: str) -> bool:
-    place = f"{folder}/{mark}"
+    path = f"{folder}/{mark}"
     try:
-        if not filesystem.isdir(place):
+        if not filesystem.isdir(path):
             return False
-        names = filesystem.ls(place, detail=False) if mark in ("metadata", "_versions") else []
-    except Exception as error:  # what may not be looked at stops nobody
+        names = filesystem.ls(path, detail=False) if mark in ("metadata", "_versions") else []
+    except Exception as error:  # a folder that can't be read is not a reason to stop
         if is_transient(error):
             raise
         return False
@@ -64,6 +72,6 @@ def _is_marked(filesystem: Any, folder: str, mark: str) -> bool:
 def _describe_table(folder: str, mark: str) -> str:
     return (
         f"{folder} is {_MARKS[mark]} (it holds {mark}): its files also hold rows that were "
-        "replaced or deleted. Export its rows to Parquet with a reader of such tables, and name "
-        "those files"
+        "replaced or deleted. Export its rows to Parquet with a reader of such tables, and use "
+        "those files as input"
     )

@@ -6,6 +6,7 @@ import codecs
 import warnings
 from typing import Annotated, Any, Literal
 
+from pipemill.actors.sources.registry import format_names
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -17,6 +18,8 @@ from pydantic import (
     field_validator,
     model_validator,
 )
+
+from pipemill.errors import did_you_mean
 
 from . import hf_dataset
 
@@ -50,6 +53,12 @@ AutoOrCount = Annotated[
 Count = Annotated[int, BeforeValidator(_no_flag)]
 Number = Annotated[float, BeforeValidator(_no_flag)]
 FiniteCount = Annotated[Number, Field(ge=0, allow_inf_nan=False)]
+
+
+def _known_format(value: str) -> str:
+    if value not in (names := ["auto", *format_names()]):
+        raise ValueError(f"no such format; {did_you_mean(value, names)}")
+    return value
 
 
 def _path_or_dataset(value: Any, paths: Any) -> Any:
@@ -99,6 +108,7 @@ warnings.filterwarnings("ignore", message='Field name "schema" in "(In|Out)putSe
 class InputSection(_Section):
     """path: files, folders, globs or URLs; in Python also a `datasets.Dataset`.
 
+    format: a name in `actors/sources/registry.py`, or "auto": by the files' suffixes.
     columns: the task's names to the data's; null for one that the task is not to read.
     limit: only so many rows, from the start.
     schema: the types of columns, name to Arrow type ("int64"), where the user knows better.
@@ -109,9 +119,7 @@ class InputSection(_Section):
     """
 
     path: InputPath
-    format: Literal["auto", "parquet", "jsonl", "csv", "text", "arrow", "webdataset", "files"] = (
-        "auto"
-    )
+    format: Annotated[str, AfterValidator(_known_format)] = "auto"
     columns: dict[str, str | None] = {}
     limit: Annotated[int | None, BeforeValidator(_no_flag)] = Field(default=None, ge=1)
     schema: dict[str, str] | None = None  # type: ignore[assignment]

@@ -1,15 +1,15 @@
-"""The three functions on their way: in one actor, over three Ray operators, or in this process."""
+"""Where splits are processed: in one actor, over three Ray operators, or in this process."""
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager, suppress
-from typing import Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
-import pyarrow as pa
 from pipemill.actors.credentials import Credentials, WithCredentials
-from pipemill.actors.output.part_writer import PartSink
+from pipemill.actors.split import Split
+from pipemill.actors.split_result import SplitResult, results_from_table
 from pipemill.actors.workers import (
     ExpandWorker,
     ForwardWorker,
@@ -17,31 +17,40 @@ from pipemill.actors.workers import (
     Load,
     RegroupWorker,
     Sink,
-    Source,
 )
-from pipemill.pipelines.loading.task_loader import LoadTask
 
 from pipemill.errors import ConfigError, RunError
 
 from ..config.job import ActorsSection
-from ..output.split_plan import Split
 from .ray_cluster import TASK_CPUS, in_use, pool_size, ray_session
 from .single_process import is_small, work_without_ray
+from .split_work import SplitWork
 from .startup import StartupStage
 
-# Ray schedules every block; more of them than this cost more than they spread the work.
+if TYPE_CHECKING:
+    from ray.data import Dataset
+
+# Ray schedules every block: more blocks than this cost more than they gain.
 _MOST_BLOCKS = 1000
 # Calls that overlap in an actor: one tokenizes or writes while another is on the device.
 _CALLS = 2
 
-# One worker process, without Ray; what `resolve_placement` takes for small inputs.
+# One worker process without Ray, for small inputs (`resolve_placement`).
 SINGLE = "single"
 
-Lines = Generator[dict[str, Any], None, None]
+Results = Generator[SplitResult, None, None]
 
 
 def choose_placement(placement: str, paths: list[str], task: Any) -> str:
-    """Where "auto" puts the stages: text tasks prepare so fast that one actor does it all."""
+    """Return where the stages run. Raises ConfigError for a place that can't run them.
+
+    With "auto" one actor runs them all: tasks of texts expand so fast.
+
+    Args:
+        placement: as in `actors.placement`.
+        paths: of the output and the input.
+        task: the task.
+    """
     if placement == "staged" and getattr(task, "expands_with_model", False):
         raise ConfigError(
             f"{task.name} needs its model's weights to expand a row, and actors.placement: staged "
@@ -58,7 +67,7 @@ def choose_placement(placement: str, paths: list[str], task: Any) -> str:
 
 
 def resolve_placement(placement: str, actors: ActorsSection, splits: list[Split]) -> str:
-    """Return where these splits are done, of which "fused" or "staged" was chosen for all."""
+    """Return where these splits are processed: few ones need no Ray."""
     return SINGLE if placement == "fused" and is_small(actors, splits) else placement
 
 
@@ -67,33 +76,26 @@ def uses_ray(placement: str) -> bool:
     return placement not in ("local", SINGLE)
 
 
-def run_splits(
-    placement: str,
-    splits: list[Split],
-    load: LoadTask,
-    source: Source,
-    sink: Sink,
-    actors: ActorsSection,
-) -> Lines:
-    """Processes the splits, and yields a line about each as it is done, in any order."""
-    with _attempts_of(sink):
-        yield from _run(placement, splits, load, source, sink, actors)
+def run_splits(work: SplitWork, splits: list[Split]) -> Results:
+    """Process splits, and yield the result of each as it comes, in any order."""
+    with _attempts_of(work.sink):
+        yield from _run(work, splits)
 
 
-def stage_of(placement: str, load: LoadTask, sink: PartSink, actors: ActorsSection) -> StartupStage:
+def stage_of(work: SplitWork) -> StartupStage:
     """Return what a run waits for until its first rows are done."""
     first = "loading the model"
-    if uses_ray(placement):
-        first = in_use(actors) or "starting workers"
-    return StartupStage(sink.attempts(), first, measures=load.max_tokens is None)
+    if uses_ray(work.placement):
+        first = in_use(work.actors) or "starting workers"
+    return StartupStage(work.sink.attempts(), first, measures=work.load.max_tokens is None)
 
 
 @contextmanager
 def _attempts_of(sink: Sink) -> Iterator[None]:
-    """Attempts outlive processes that died; a run that ends by itself leaves none behind."""
+    """Remove all attempts at the end: they should only outlive processes that died."""
     try:
         yield
-    except RunError:  # Ray died, and perhaps a row killed it
+    except RunError:  # Ray died, and a row may have killed it
         raise
     except BaseException:
         _clear(sink)
@@ -102,112 +104,86 @@ def _attempts_of(sink: Sink) -> Iterator[None]:
 
 
 def _clear(sink: Sink) -> None:
-    # Files that are left cost a later run little; the error that ended this one must be seen.
+    # Files that stay cost a later run little; the error that ended this one must be seen.
     with suppress(Exception):
         attempts = sink.attempts()
         attempts.end(attempts.names())
 
 
-def _run(
-    placement: str,
-    splits: list[Split],
-    load: LoadTask,
-    source: Source,
-    sink: Sink,
-    actors: ActorsSection,
-) -> Lines:
-    table = _table(splits)
-    if placement == "local":
-        worker = FusedWorker(load, source, sink)
-        for i in range(len(table)):
-            yield from worker(table.slice(i, 1)).to_pylist()
+def _run(work: SplitWork, splits: list[Split]) -> Results:
+    if work.placement == "local":
+        worker = FusedWorker(work.load, work.source, work.sink)
+        yield from map(worker.process, splits)
         return
-    if placement == SINGLE:
-        splits = yield from work_without_ray(splits, load, source, sink, actors)
+    if work.placement == SINGLE:
+        splits = yield from work_without_ray(work, splits)
         if not splits:
             return
-        placement, table = "fused", _table(splits)
-    with ray_session(actors.cluster):
-        size = pool_size(actors, placement, len(splits))
-        build = _fused if placement == "fused" else _staged
-        yield from _lines(build(_dataset(table), load, source, sink, actors, size))
+        work = replace(work, placement="fused")
+    with ray_session(work.actors.cluster):
+        size = pool_size(work.actors, work.placement, len(splits))
+        build = _fused if work.placement == "fused" else _staged
+        yield from _results(build(_dataset(splits), work, size))
 
 
-def _table(splits: list[Split]) -> pa.Table:
-    return pa.table({"split": [split.to_json() for split in splits]})
-
-
-def _dataset(table: pa.Table) -> Any:
-    """One row per split, in order, in not too many blocks."""
+def _dataset(splits: list[Split]) -> Dataset:
+    """Return a dataset with one row per split, in order, in not too many blocks."""
     import ray
     from ray.data import DataContext
 
     context = DataContext.get_current()
     context.enable_progress_bars = False
     context.execution_options.preserve_order = False
-    # A split may take longer than Ray's default patience with a task that shows no progress.
+    # A split may take longer than Ray waits by default for a task that shows no progress.
     context.execution_no_progress_timeout_s = 10**9
-    # `from_arrow` would run a task for each block: the workers that Ray starts first would each
-    # import its library for it, and are then no longer fit to become actors.
-    return ray.data.from_items(table.to_pylist(), override_num_blocks=min(len(table), _MOST_BLOCKS))
+    # `from_arrow` would run a task for each block: the first workers of Ray would each import its
+    # library for that, and could then no longer become actors.
+    rows = [{"split": split.to_json()} for split in splits]
+    return ray.data.from_items(rows, override_num_blocks=min(len(rows), _MOST_BLOCKS))
 
 
-def _fused(
-    dataset: Any,
-    load: LoadTask,
-    source: Source,
-    sink: Sink,
-    actors: ActorsSection,
-    size: tuple[int, int],
-) -> Any:
+def _fused(dataset: Dataset, work: SplitWork, size: tuple[int, int]) -> Dataset:
     return _map(
         dataset,
         FusedWorker,
-        fn_constructor_args=(with_credentials(load, actors), source, sink),
-        **_pool(actors, size, _CALLS),
+        fn_constructor_args=(with_credentials(work.load, work.actors), work.source, work.sink),
+        **_pool(work.actors, size, _CALLS),
     )
 
 
-def _staged(
-    dataset: Any,
-    load: LoadTask,
-    source: Source,
-    sink: Sink,
-    actors: ActorsSection,
-    size: tuple[int, int],
-) -> Any:
-    light = with_credentials(dataclasses.replace(load, weights=False), actors)
-    expanded = _map(dataset, ExpandWorker(light, source, sink), num_cpus=TASK_CPUS)
+def _staged(dataset: Dataset, work: SplitWork, size: tuple[int, int]) -> Dataset:
+    light = with_credentials(replace(work.load, weights=False), work.actors)
+    expanded = _map(dataset, ExpandWorker(light, work.source, work.sink), num_cpus=TASK_CPUS)
     forwarded = _map(
         expanded,
         ForwardWorker,
-        fn_constructor_args=(with_credentials(load, actors), sink.attempts()),
-        **_pool(actors, size, 1),
+        fn_constructor_args=(with_credentials(work.load, work.actors), work.sink.attempts()),
+        **_pool(work.actors, size, 1),
     )
-    return _map(forwarded, RegroupWorker(light, sink), num_cpus=TASK_CPUS)
+    return _map(forwarded, RegroupWorker(light, work.sink), num_cpus=TASK_CPUS)
 
 
 def with_credentials(load: Load, actors: ActorsSection) -> Load:
-    """Return what a worker of Ray loads with: with the driver's credentials, unless told not to."""
+    """Add the credentials of the driver to what a Ray worker loads, unless the job forbids it."""
     if not actors.pass_credentials:
         return load
     return WithCredentials(load, Credentials.of_environment())
 
 
-def _map(dataset: Any, worker: Callable[..., Any], **options: Any) -> Any:
-    # A batch is one split: a call's work, and what is lost when it dies.
+def _map(dataset: Dataset, worker: Callable[..., Any], **options: Any) -> Dataset:
+    # A batch is one split: the work of a call, and what is lost when it dies.
     return dataset.map_batches(worker, batch_size=1, batch_format="pyarrow", **options)
 
 
 def _pool(actors: ActorsSection, size: tuple[int, int], calls: int) -> dict[str, Any]:
-    """What an actor pool is told: its size, and what each actor holds."""
+    """Return the options of an actor pool: its size, and what each actor holds."""
     from ray.data import ActorPoolStrategy
 
     strategy = ActorPoolStrategy(
         min_size=size[0],
         max_size=size[1],
         max_concurrent_calls_per_actor=calls,
-        # No more than run: a split that waits at a busy actor is missed by an idle one.
+        # Not more than run: a split that waits at a busy actor would be missing at an idle one.
         max_tasks_in_flight_per_actor=max(calls, 2),
         enable_true_multi_threading=calls > 1,
     )
@@ -218,7 +194,7 @@ def _pool(actors: ActorsSection, size: tuple[int, int], calls: int) -> dict[str,
     }
 
 
-def _lines(dataset: Any) -> Lines:
+def _results(dataset: Dataset) -> Results:
     import ray
     from ray.exceptions import RayError
 
@@ -227,7 +203,7 @@ def _lines(dataset: Any) -> Lines:
     try:
         for bundle in bundles:
             for entry in bundle.blocks:
-                yield from ray.get(entry.ref).drop_columns(["payload"]).to_pylist()
+                yield from results_from_table(ray.get(entry.ref).drop_columns(["payload"]))
     except RayError as error:
         reason = str(error).strip().splitlines() or [""]
         raise RunError(

@@ -1,4 +1,4 @@
-"""What a run waits for until its first rows are done: CPUs, workers, the model, measuring."""
+"""Show what a run waits for until its first rows are done: CPUs, workers, the model."""
 
 from __future__ import annotations
 
@@ -7,16 +7,17 @@ from dataclasses import dataclass, field
 
 from pipemill.actors.faults.attempt_files import AttemptFiles
 
-# The output is listed no more often than this.
+# Seconds between listings of the output.
 _LOOK_S = 2.0
 
 
 @dataclass
 class StartupStage:
-    """Tell by the attempts that workers write down in the output.
+    """Find the stage of a run from the attempts that its workers record in the output.
 
-    first: what is waited for before any worker has begun.
-    measures: whether the first batches settle the budget.
+    Attributes:
+        first: what is waited for before the first worker starts.
+        measures: whether the first batches measure the token budget.
     """
 
     attempts: AttemptFiles
@@ -27,7 +28,7 @@ class StartupStage:
     _looked: float = field(default=-_LOOK_S)
 
     def __call__(self) -> tuple[str, bool]:
-        """Return it, and whether rows are being computed."""
+        """Return the stage in words, and whether rows are being computed."""
         if time.monotonic() - self._looked >= _LOOK_S:
             self._text = self._look()
             self._looked = time.monotonic()
@@ -38,7 +39,7 @@ class StartupStage:
             names = self.attempts.names()
         except Exception:  # the workers will say what is wrong with the output
             return self._text or self.first
-        if self._old is None:  # those of processes that died before
+        if self._old is None:  # of processes that died before
             self._old = set(names)
         new = [name for name in names if name not in self._old]
         if any(name.startswith("part-") for name in new):

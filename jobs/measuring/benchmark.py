@@ -102,7 +102,7 @@ def measure_budget(trial: Trial, budget: int, packed: bool, seconds: float) -> M
                 trial.stages.task, TokenBudget(budget), chunks.take(pa.array(cuts[number]))
             )
             forward.run()
-            if forward.work["out_of_memory"]:
+            if forward.stats["out_of_memory"]:
                 return replace(setting, problem="out of memory")
             if not forward.done:
                 return replace(setting, problem=_said(forward.failed[0][1]))

@@ -19,8 +19,9 @@ from pipemill.errors import RunError, explain_missing_library
 
 from ..config.job import Job
 from ..planning.find_model import load_failure
+from ..planning.prepared_job import PreparedJob
 from ..planning.sample_rows import RowSample, sample_rows
-from ..prepare import PreparedJob, prepare_without_output
+from ..prepare import prepare_without_output
 
 _WARM_UP = 4  # rows
 
@@ -96,7 +97,7 @@ def start_trial(job: Job, rows: int) -> Trial:
         counts=counts,
         distinct=deduplicate_chunks(chunks)[0] if repeats else np.arange(len(chunks)),
         lost=_lost(chunks, counts),
-        host_seconds=batch.work["expand_seconds"] + _regrouping(stages, prepared, rows_left),
+        host_seconds=batch.stats["expand_seconds"] + _regrouping(stages, prepared, rows_left),
     )
 
 
@@ -122,5 +123,5 @@ def _regrouping(stages: Stages, prepared: PreparedJob, rows: pa.Table) -> float:
     for _ in range(2):  # what is done for the first time takes longer
         batch = stages.forward(stages.expand(Batch(few)))
         if not prepared.asks_sample:
-            seconds = stages.regroup(batch).work["regroup_seconds"]
+            seconds = stages.regroup(batch).stats["regroup_seconds"]
     return seconds * rows.num_rows / few.num_rows

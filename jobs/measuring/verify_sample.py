@@ -13,20 +13,22 @@ import numpy as np
 import pyarrow.parquet as pq
 from pipemill.actors.batch import Batch
 from pipemill.actors.output.part_file import from_ranges
+from pipemill.actors.output.part_footer import PartFooter
+from pipemill.actors.split import Split
 from pipemill.pipelines.reference.row_by_row import PlainRows
 
 from pipemill.errors import ConfigError, explain_missing_library
 
 from ..config.load import make_job
 from ..execution.devices import choose_device
+from ..output.job_record import JobRecord
 from ..output.ledger import Ledger
-from ..output.split_plan import Plan, Split
+from ..output.split_plan import Plan
 from ..planning.find_model import load_failure, resolve_model
+from ..planning.prepared_job import PreparedJob, build_prepared_job
 from ..planning.requirements import check_requirements
 from ..planning.resolve_task import validate_parameters
-from ..prepare import PreparedJob, build_prepared_job
-
-Notes = dict[str, Any]
+from ..planning.resolved_task import resolve_job_task
 
 
 @dataclass
@@ -62,67 +64,68 @@ class SampleCheck:
 
 def verify_sample(
     ledger: Ledger,
-    record: dict[str, Any],
+    record: JobRecord,
     plan: Plan,
-    notes: Mapping[int, Notes],
+    footers: Mapping[int, PartFooter],
     count: int,
     options: Mapping[str, Any],
 ) -> SampleCheck:
     """Compares so many rows, chosen by chance among those with a result.
 
-    record: the output's job.json. notes: of the parts, by split. options: for the input's
+    record: the output's job.json. footers: of the parts, by split. options: for the input's
     filesystem. Raises ConfigError if the model is not the one that computed the output.
     """
     prepared = _reopened(ledger, record, plan, options)
     sampled = SampleCheck(notes=_other_versions(record))
     ways: dict[str, PlainRows] = {}
-    for split, rows in _chosen(plan, notes, count):
+    for split, rows in _chosen(plan, footers, count):
         by_settings = defaultdict(list)
         for row in rows:
-            by_settings[_settings(record, notes[split.number], row)].append(row)
+            by_settings[_settings(record, footers[split.number], row)].append(row)
         for settings, some in by_settings.items():
             if settings not in ways:
                 ways[settings] = _plain_rows(prepared, settings)
                 sampled.tolerance = max(sampled.tolerance, ways[settings].tolerance)
-            _compare(prepared, ways[settings], split, notes[split.number], some, sampled)
+            _compare(prepared, ways[settings], split, footers[split.number], some, sampled)
     return sampled
 
 
 def _reopened(
-    ledger: Ledger, record: dict[str, Any], plan: Plan, options: Mapping[str, Any]
+    ledger: Ledger, record: JobRecord, plan: Plan, options: Mapping[str, Any]
 ) -> PreparedJob:
-    job = make_job(record["job"], f"{ledger.path}'s job.json")
+    job = make_job(record.job, f"{ledger.path}'s job.json")
     job = job.model_copy(
         update={"input": job.input.model_copy(update={"storage_options": dict(options)})}
     )
     path, revision, weights = resolve_model(job.model)
-    if weights != record["decides"]["model"]:
+    if weights != record.decides["model"]:
         raise ConfigError(
             f"the model at {job.model.path} is not the one that computed {ledger.path}: its files "
             "have changed. Put the old ones back to compute a sample again"
         )
     job = choose_device(job, (path, revision), here=True)
-    prepared = build_prepared_job(job, plan, ledger, record["decides"], (path, revision))
-    check_requirements(job, (path, revision), dict(prepared.load.columns), "local")
+    task = resolve_job_task(job, (path, revision)).with_conventions(job, record.decides)
+    prepared = build_prepared_job(job, task, plan, ledger, record.decides)
+    check_requirements(job, task, dict(prepared.load.columns), "local")
     return prepared
 
 
-def _other_versions(record: dict[str, Any]) -> list[str]:
+def _other_versions(record: JobRecord) -> list[str]:
     from importlib.metadata import version
 
     return [
-        f"{name} was {record['decides'][name]} then, and is {version(name)} now"
+        f"{name} was {record.decides[name]} then, and is {version(name)} now"
         for name in ("transformers", "torch")
-        if record["decides"][name] != version(name)
+        if record.decides[name] != version(name)
     ]
 
 
-def _settings(record: dict[str, Any], notes: Notes, row: int) -> str:
+def _settings(record: JobRecord, footer: PartFooter, row: int) -> str:
     """What that row was computed with, as JSON: a retry may have changed it."""
-    for fingerprint, ranges in notes.get("retried", {}).items():
+    for fingerprint, ranges in footer.retried.items():
         if any(start <= row < stop for start, stop in ranges):
-            return json.dumps(record["retries"][fingerprint], sort_keys=True)
-    decides = record["decides"]
+            return json.dumps(record.retries[fingerprint], sort_keys=True)
+    decides = record.decides
     told = {name: decides[name] for name in ("parameters", "model.dtype")}
     return json.dumps(told, sort_keys=True)
 
@@ -140,10 +143,12 @@ def _plain_rows(prepared: PreparedJob, settings: str) -> PlainRows:
         raise load_failure(error, model.path) from error
 
 
-def _chosen(plan: Plan, notes: Mapping[int, Notes], count: int) -> list[tuple[Split, list[int]]]:
+def _chosen(
+    plan: Plan, footers: Mapping[int, PartFooter], count: int
+) -> list[tuple[Split, list[int]]]:
     """Rows with a result, as (split, row numbers), all equally likely."""
-    splits = [split for split in plan.splits if split.number in notes]
-    live = [notes[split.number]["rows"] - notes[split.number]["dead"] for split in splits]
+    splits = [split for split in plan.splits if split.number in footers]
+    live = [footers[split.number].rows - footers[split.number].dead for split in splits]
     ends = np.cumsum([0, *live])
     picked = sorted(random.sample(range(int(ends[-1])), min(count, int(ends[-1]))))
     rows: dict[int, list[int]] = defaultdict(list)
@@ -151,31 +156,31 @@ def _chosen(plan: Plan, notes: Mapping[int, Notes], count: int) -> list[tuple[Sp
         at = int(np.searchsorted(ends, place, side="right")) - 1
         rows[at].append(place - int(ends[at]))
     return [
-        (splits[at], [int(_live(notes[splits[at].number])[i]) for i in places])
+        (splits[at], [int(_live(footers[splits[at].number])[i]) for i in places])
         for at, places in rows.items()
     ]
 
 
-def _live(notes: Notes) -> np.ndarray:
-    return np.setdiff1d(np.arange(notes["rows"]), from_ranges(notes["dead_rows"]))
+def _live(footer: PartFooter) -> np.ndarray:
+    return np.setdiff1d(np.arange(footer.rows), from_ranges(footer.dead_rows))
 
 
 def _compare(
     prepared: PreparedJob,
     plain: PlainRows,
     split: Split,
-    notes: Notes,
+    footer: PartFooter,
     rows: list[int],
     sampled: SampleCheck,
 ) -> None:
     """Computes these rows of a split, and counts how they compare with its part."""
     ledger, keep = prepared.ledger, prepared.sink.keep
     batch = _read(prepared, split)
-    with ledger.filesystem.open(f"{ledger.root}/{split.part}", "rb") as file:
+    with ledger.open(split.part) as file:
         part = pq.read_table(file)
     places = rows
     if prepared.sink.on_error != "null":
-        places = np.searchsorted(_live(notes), rows).tolist()
+        places = np.searchsorted(_live(footer), rows).tolist()
     for row, place in zip(rows, places, strict=True):
         where = f"{split.part}, row {place} (row {row} of split {split.number}, {split.path})"
         sampled.rows += 1
@@ -202,7 +207,7 @@ def _compare(
 
 def _read(prepared: PreparedJob, split: Split) -> Batch:
     try:
-        return prepared.source.read(json.loads(split.to_json()))
+        return prepared.source.read(split)
     except Exception as error:  # of the filesystem, or of the format
         raise ConfigError(
             f"a sample needs the input, and {split.path} can't be read: "

@@ -1,4 +1,4 @@
-"""Why rows are dead letters: by reason, each with a count and one example."""
+"""Why rows are dead letters: each reason with a count and an example."""
 
 from __future__ import annotations
 
@@ -13,18 +13,20 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pipemill.actors.output.layout import DEAD_LETTERS
 from pipemill.actors.output.part_file import from_ranges
+from pipemill.actors.output.part_footer import PartFooter
+from pipemill.actors.split import Split
 
 from .ledger import Ledger
-from .split_plan import Plan, Split
+from .split_plan import Plan
 
-_FILES = 500  # of very many files of dead letters so many are read, from the first to the last
-_MESSAGES = 100_000  # different ones that are looked at: a second or two
+_FILES = 500  # files of dead letters that are read, evenly from first to last
+_MESSAGES = 100_000  # different messages that are read: a second or two
 _SHOWN = 10
 _WHY = ["stage", "error", "message"]
 _LONGEST = 300  # characters of a message
 
-# What differs between messages of the same kind: values in quotes (but for a column's name),
-# paths, numbers, lists of those.
+# What differs between messages of the same kind: quoted values (except names of columns), paths,
+# numbers, and lists of these.
 _QUOTED = r"""b?'(?:[^'\\]|\\.)*'(?!\w)|b?"(?:[^"\\]|\\.)*"(?!\w)"""
 _VALUES = [
     (re.compile(rf"(?<![\w'\"])(?<!column )(?<!columns )(?<!parameter )(?:{_QUOTED})"), "'…'"),
@@ -36,12 +38,13 @@ _VALUES = [
 
 @dataclass(frozen=True)
 class Reasons:
-    """Kinds of dead letters, the most frequent first, as a report tells them.
+    """Kinds of dead letters, the most frequent first, as a report shows them.
 
-    dead_letters: of each kind its stage, error, count, the message of one letter, and where that
-        row is (`example`): the input file, its row there if that is known, its split and row.
-    kinds: how many there are; those beyond the first ones are not in the list.
-    read: how many dead letters these counts are of.
+    Attributes:
+        dead_letters: the stage, error and count of each kind, the message of one letter, and where
+            its row is (`example`): the input file, the row there if known, the split and its row.
+        kinds: how many kinds there are; the list holds only the first ones.
+        read: how many dead letters were counted.
     """
 
     dead_letters: list[dict[str, Any]]
@@ -53,7 +56,7 @@ NO_REASONS = Reasons([], 0, 0)
 
 
 def collect_reasons(ledger: Ledger, plan: Plan, most: int = _SHOWN) -> Reasons:
-    """Reads the dead letters of an output: all, or of very many files a sample of them."""
+    """Read the dead letters of an output: all of them, or a sample of the files if very many."""
     names = ledger.dead_letter_files()
     parts = ledger.parts() if names else set()
     failed = [split for split in plan.splits if split.part in names and split.part in parts]
@@ -61,7 +64,7 @@ def collect_reasons(ledger: Ledger, plan: Plan, most: int = _SHOWN) -> Reasons:
     counts: Counter[tuple[str, str, str]] = Counter()
     first: dict[tuple[str, str, str], tuple[Split, dict[str, Any]]] = {}
     footers = ledger.footers(read)
-    messages = ledger.each(
+    messages = ledger.map_parallel(
         lambda item: _messages(ledger, *item), list(zip(read, footers, strict=True))
     )
     left = _MESSAGES
@@ -72,12 +75,12 @@ def collect_reasons(ledger: Ledger, plan: Plan, most: int = _SHOWN) -> Reasons:
             first.setdefault(kind, (split, letter))
         left -= len(letters)
     firsts = _first_rows(plan.splits, {split.number for split, _ in first.values()})
-    told = [_reason(*first[kind], count, firsts) for kind, count in counts.most_common(most)]
-    return Reasons(told, len(counts), counts.total())
+    shown = [_reason(*first[kind], count, firsts) for kind, count in counts.most_common(most)]
+    return Reasons(shown, len(counts), counts.total())
 
 
 def kind_of(message: str) -> str:
-    """The message without the values in it."""
+    """Return the message without the values in it."""
     kind = message[: 2 * _LONGEST]
     for values, instead in _VALUES:
         kind = values.sub(instead, kind)
@@ -85,7 +88,7 @@ def kind_of(message: str) -> str:
 
 
 def in_words(reason: Mapping[str, Any]) -> str:
-    """One line: how many, why, and where one of them is."""
+    """Return one line: how many, why, and where one of them is."""
     message = " ".join(str(reason["message"]).split())
     return (
         f"{reason['count']:,} × {reason['stage']}: {reason['error']}: {message} "
@@ -96,7 +99,7 @@ def in_words(reason: Mapping[str, Any]) -> str:
 def format_reasons(
     dead_letters: list[dict[str, Any]], kinds: int, read: int, dead: int
 ) -> list[str]:
-    """The reasons, and what they leave out."""
+    """Return a line per reason, and lines about what these leave out."""
     lines = [in_words(reason) for reason in dead_letters]
     if kinds > len(dead_letters):
         lines.append(f"… and {kinds - len(dead_letters):,} more kinds")
@@ -106,7 +109,7 @@ def format_reasons(
 
 
 def place_of(reason: Mapping[str, Any]) -> str:
-    """The file and the row of its example."""
+    """Return the file and the row of the example."""
     example = reason["example"]
     if example["row"] is None:
         return f"{example['input']}, row {example['split_row']} of split {example['split']}"
@@ -134,7 +137,7 @@ def _reason(
 
 
 def _first_rows(splits: Iterable[Split], wanted: set[int]) -> dict[int, int | None]:
-    """The row of its file that each of these splits begins with, where the plan tells it."""
+    """Return the first row of each of these splits in its file; None where the plan lacks it."""
     firsts: dict[int, int | None] = {}
     path = ""
     rows: int | None = None
@@ -147,16 +150,16 @@ def _first_rows(splits: Iterable[Split], wanted: set[int]) -> dict[int, int | No
     return firsts
 
 
-def _messages(ledger: Ledger, split: Split, footer: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The different messages of a split's dead letters, with how many rows have each, and the
-    first of those; none if the file is gone or damaged."""
+def _messages(ledger: Ledger, split: Split, footer: PartFooter) -> list[dict[str, Any]]:
+    """Return the distinct messages of the dead letters of a split, with the count and the first
+    row of each; an empty list if the file is gone or damaged."""
     try:
-        with ledger.filesystem.open(f"{ledger.root}/{DEAD_LETTERS}/{split.part}", "rb") as file:
+        with ledger.open(f"{DEAD_LETTERS}/{split.part}") as file:
             table = pq.read_table(file, columns=["row", *_WHY])
     except (OSError, KeyError, pa.ArrowException):
         return []
-    # A retry that was killed left letters of rows that have an answer.
-    dead = np.isin(table["row"].to_numpy(), from_ranges(footer["dead_rows"]))
+    # A retry that was killed leaves letters of rows that have an answer.
+    dead = np.isin(table["row"].to_numpy(), from_ranges(footer.dead_rows))
     rows = table.filter(pa.array(dead))
     grouped = rows.group_by(_WHY, use_threads=False).aggregate([("row", "min"), ("row", "count")])
     return grouped.rename_columns([*_WHY, "row", "count"]).to_pylist()

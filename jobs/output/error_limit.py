@@ -1,4 +1,4 @@
-"""Whether more rows of a job are dead than it allows."""
+"""Stop a job of which more rows fail than it allows."""
 
 from __future__ import annotations
 
@@ -8,21 +8,22 @@ from ..config.job import OutputSection
 from .dead_letter_reasons import Reasons, format_reasons, in_words
 from .run_report import Report
 
-# A share of dead rows among the first few says little.
+# Among fewer rows a share of dead ones says little.
 _ROWS_BEFORE_A_SHARE = 1000
 
 
 def check_on_the_way(output: OutputSection, rows: int, dead: int, whole: int) -> str | None:
-    """What is wrong with so many dead rows while others are left; None if they are allowed.
+    """Return what is wrong with this many dead rows so far; None if they are allowed.
 
-    whole: rows that there are to do.
+    Args:
+        whole: all rows that there are to do.
     """
     limit = output.max_errors
     if limit is None:
         return None
     share = isinstance(limit, float) and limit <= 1
     enough = _ROWS_BEFORE_A_SHARE
-    if "max_errors" in output.model_fields_set:  # a user means it of a small input, too
+    if "max_errors" in output.model_fields_set:  # then it holds for a small input, too
         enough = min(enough, whole)
     if dead <= (limit * rows if share else limit) or (share and rows < enough):
         return None
@@ -30,7 +31,7 @@ def check_on_the_way(output: OutputSection, rows: int, dead: int, whole: int) ->
 
 
 def check_at_the_end(output: OutputSection, report: Report) -> None:
-    """Raises RunError, which holds the report, if too many rows are dead, or all of them."""
+    """Raise RunError, which holds the report, if too many rows are dead, or all of them."""
     rows, dead = report.rows, report.dead
     wrong = check_on_the_way(output, rows, dead, whole=rows)
     advice = "Correct the cause, then `pipemill retry`; another input needs another output"
@@ -44,7 +45,7 @@ def check_at_the_end(output: OutputSection, report: Report) -> None:
 
 
 def error_limit_reached(wrong: str, reasons: Reasons, dead: int) -> RunError:
-    """The end of a run that has rows left."""
+    """Return the error that ends a run with rows left."""
     lines = format_reasons(reasons.dead_letters, reasons.kinds, reasons.read, dead)
-    advice = "Mend the cause, or raise output.max_errors; run again to resume"
+    advice = "Correct the cause, or raise output.max_errors; run again to resume"
     return RunError("\n".join([f"{wrong}.", *lines, advice]))

@@ -1,9 +1,9 @@
-"""One run at a time per output: a lease that its holder renews, and that a dead one loses.
+"""One run at a time per output: a lease that its owner renews, and loses when it dies.
 
-The leases of an output are numbered files, and the one of the highest number counts. To take
-the output over is to create the next number, which one process alone can do. Nobody ever changes
-another's lease, so a holder that was only asleep does no harm when it wakes up: it finds a higher
-number than its own, and stops. No clocks are compared: a lease is alive if its file changes.
+The leases of an output are numbered files, and the highest number counts. A process takes over the
+output by creating the next number, which only one process can do. No process changes the lease of
+another one, so an owner that was only asleep does no harm when it wakes up: it finds a higher
+number than its number, and stops. No clocks are compared: a lease is alive if its file changes.
 """
 
 from __future__ import annotations
@@ -11,13 +11,14 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from pipemill.actors.output.layout import LEASE
-from pipemill.actors.storage.filesystem import create_exclusive, open_filesystem, write_atomic
+from pipemill.actors.storage.filesystem import create_exclusive
+from pipemill.actors.storage.store import Store
 
 from pipemill.errors import ConfigError, RunError
 
@@ -25,22 +26,24 @@ from ..execution.supervisor import command_pid
 from .lease_owner import LeaseOwner, current_owner, now
 
 BEAT_S = 3.0
-EXPIRY_S = 15.0  # of beats that did not come
+EXPIRY_S = 15.0  # without a beat
 _LOOK_S = 0.5
 
-# Of this process, which lives on when a lease of its own could not be given back.
+# The leases of this process, which goes on when one of them could not be released.
 _held: set[str] = set()
 
 T = TypeVar("T")
 
 
 class Lease:
-    """The right to write to an output, from `take` to the end of the `with` block."""
+    """The right to write to an output, from `acquire` to the end of the `with` block.
 
-    def __init__(self, path: str, options: Mapping[str, Any], verb: str = "run") -> None:
-        self.path, self.verb = path, verb
-        self.filesystem, root = open_filesystem(path, options)
-        self.folder = f"{root}/{LEASE}"
+    Raises ConfigError if the output can't be opened.
+    """
+
+    def __init__(self, store: Store, verb: str = "run") -> None:
+        self.store, self.path, self.verb = store, store.path, verb
+        _ = store.filesystem  # opened here
         self.holder: LeaseOwner | None = None
         self.lost: str | None = None
         self._number = 0
@@ -53,17 +56,21 @@ class Lease:
     def __exit__(self, *exception: object) -> None:
         self.release()
 
-    def take(self) -> None:
-        """Takes it, unless it is held already. Raises RunError that says who else holds it."""
+    @property
+    def is_held(self) -> bool:
+        return self.holder is not None
+
+    def acquire(self) -> None:
+        """Acquire the lease, unless it is held already. Raises RunError that names the owner."""
         if self.holder is not None:
             return
         mine = current_owner(self.verb)
         _held.add(mine.id)
         try:
             while True:
-                number, holder, data = latest(self.filesystem, self.folder)
+                number, holder, data = find_latest(self.store)
                 if number and not (holder and holder.released):
-                    self._outlive(number, holder, data)
+                    self._wait_for_expiry(number, holder, data)
                 if self._claim(number + 1, mine):
                     break
         except BaseException as error:
@@ -79,15 +86,15 @@ class Lease:
         self._thread.start()
 
     def check(self) -> None:
-        """Raises RunError if another run has taken the output over."""
+        """Raise RunError if another run has taken over the output."""
         if self.lost is not None:
             raise RunError(
                 f"this run showed no sign of life for {EXPIRY_S:g} s, and {self.path} was taken "
                 f"over by {self.lost}"
             )
 
-    def watch(self, items: Iterable[T]) -> Iterator[T]:
-        """The items, as long as the lease is held."""
+    def guard(self, items: Iterable[T]) -> Iterator[T]:
+        """Yield the items as long as the lease is held. Raises RunError."""
         for item in items:
             self.check()
             yield item
@@ -106,8 +113,8 @@ class Lease:
         _held.discard(self.holder.id)
         self.holder = None
 
-    def _outlive(self, number: int, holder: LeaseOwner | None, data: bytes) -> None:
-        """Returns when that lease is one of a dead holder. Raises RunError if its holder lives."""
+    def _wait_for_expiry(self, number: int, holder: LeaseOwner | None, data: bytes) -> None:
+        """Return when the owner of that lease is dead. Raises RunError if the owner lives."""
         lives = holder.lives() if holder else None
         if lives and holder and holder.pid == command_pid():
             lives = holder.id in _held
@@ -118,7 +125,7 @@ class Lease:
             _say(f"waiting up to {EXPIRY_S:g} s to see whether {holder or 'a run'} is alive")
         while lives is None and time.monotonic() < until:
             time.sleep(_LOOK_S)
-            found, other, changed = latest(self.filesystem, self.folder)
+            found, other, changed = find_latest(self.store)
             if found != number or (other and other.released):
                 return
             holder, lives = other, True if changed != data else None
@@ -129,26 +136,29 @@ class Lease:
             )
 
     def _claim(self, number: int, mine: LeaseOwner) -> bool:
-        """Creates the lease of that number; False if another was faster."""
+        """Create the lease with that number; return False if another process was faster."""
         self._number = number
-        # What exists may be ours: a store's answer can be lost on its way.
+        # The file that exists may be ours: the answer of a store can get lost.
         with suppress(FileExistsError):
-            create_exclusive(self.filesystem, self._file(number), mine.to_bytes())
-        # A store without conditional writes lets two create it, and a slow process may have
-        # looked long ago: who is there now?
-        found, holder, _ = latest(self.filesystem, self.folder)
+            create_exclusive(
+                self.store.filesystem, self.store.locate(_file(number)), mine.to_bytes()
+            )
+        # A store without conditional writes lets two processes create it, and a slow process may
+        # have looked long ago: who is there now?
+        found, holder, _ = find_latest(self.store)
         if found != number or holder is None or holder.id != mine.id:
             return False
-        for old in numbers(self.filesystem, self.folder):
+        for old in _numbers(self.store):
             if old < number:
-                _remove(self.filesystem, self._file(old))
+                with suppress(Exception):  # it no longer counts
+                    self.store.remove(_file(old))
         return True
 
     def _beat(self) -> None:
         while not self._ended.wait(BEAT_S):
             try:
                 assert self.holder is not None
-                number, holder, _ = latest(self.filesystem, self.folder)
+                number, holder, _ = find_latest(self.store)
                 if number != self._number or (holder and holder.id != self.holder.id):
                     self.lost = str(holder or "another run")
                     return
@@ -158,34 +168,30 @@ class Lease:
                 continue  # the next beat may do better, and four may fail
 
     def _write(self, holder: LeaseOwner) -> None:
-        write_atomic(self.filesystem, self._file(self._number), holder.to_bytes())
-
-    def _file(self, number: int) -> str:
-        return f"{self.folder}/{number:08d}.json"
+        self.store.write(_file(self._number), holder.to_bytes())
 
 
-def latest(filesystem: Any, folder: str) -> tuple[int, LeaseOwner | None, bytes]:
-    """The lease that counts: its number (0: there is none), holder and bytes."""
-    while found := max(numbers(filesystem, folder), default=0):
+def find_latest(store: Store) -> tuple[int, LeaseOwner | None, bytes]:
+    """Return the lease that counts: its number (0 if the output has no lease), owner and bytes."""
+    while found := max(_numbers(store), default=0):
         try:
-            data = filesystem.cat_file(f"{folder}/{found:08d}.json")
+            data = store.read(_file(found))
         except FileNotFoundError:
-            continue  # removed by who took it over
+            continue  # removed by the process that took over
         return found, LeaseOwner.from_bytes(data), data
     return 0, None, b""
 
 
-def numbers(filesystem: Any, folder: str) -> list[int]:
+def _file(number: int) -> str:
+    return f"{LEASE}/{number:08d}.json"
+
+
+def _numbers(store: Store) -> list[int]:
     try:
-        names = [name.rsplit("/", 1)[-1] for name in filesystem.ls(folder, detail=False)]
+        names = store.list_names(LEASE)
     except FileNotFoundError:
         return []
     return [int(n[:-5]) for n in names if n.endswith(".json") and n[:-5].isdigit()]
-
-
-def _remove(filesystem: Any, path: str) -> None:
-    with suppress(Exception):  # it counts for nothing
-        filesystem.rm_file(path)
 
 
 def _say(text: str) -> None:

@@ -1,22 +1,24 @@
-"""What is done: the names of the parts that exist. A part exists: its split is done."""
+"""What an output holds: its plan, its job, and the parts that exist. Their splits are done."""
 
 from __future__ import annotations
 
-import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar
+from typing import IO, TypeVar
 
 from pipemill.actors.batch import LEFT_OUT
 from pipemill.actors.output.layout import DEAD_LETTERS, JOB, PLAN
 from pipemill.actors.output.part_file import read_footer
+from pipemill.actors.output.part_footer import ROW_COUNTS, PartFooter
+from pipemill.actors.split import Split
 from pipemill.actors.storage.backoff import retry_on_driver
-from pipemill.actors.storage.filesystem import open_filesystem, write_atomic
+from pipemill.actors.storage.store import Store
 
 from pipemill.errors import ConfigError, RunError
 
-from .split_plan import Plan, Split
+from .job_record import JobRecord
+from .split_plan import Plan
 
 _THREADS = 16
 
@@ -25,49 +27,42 @@ R = TypeVar("R")
 
 
 class Ledger:
-    """An output folder as the driver sees it."""
+    """An output folder as the driver sees it. Raises ConfigError if it can't be opened."""
 
-    def __init__(self, path: str, options: Mapping[str, Any]) -> None:
-        self.path = path
-        self.filesystem, self.root = open_filesystem(path, options)
+    def __init__(self, store: Store) -> None:
+        self.store, self.path = store, store.path
+        self.filesystem, self.root = store.filesystem, store.root
 
     def parts(self) -> set[str]:
-        """Names of the parts that exist."""
+        """List the parts that exist."""
         return {n for n in self.files() if n.startswith("part-") and n.endswith(".parquet")}
 
     def dead_letter_files(self) -> set[str]:
-        """Names of the files of dead letters: those of the parts that they belong to."""
+        """List the files of dead letters, which have the names of their parts."""
         return set(self.files(DEAD_LETTERS))
 
-    def tally(self, splits: Iterable[Split]) -> Counter[str]:
-        """What these splits' footers say together.
+    def totals(self, splits: Iterable[Split]) -> Counter[str]:
+        """Add up the footers of these splits, under the names of `PartFooter`.
 
-        rows: those that went into the parts; dead: how many of them are dead letters.
-        truncated_rows, lost_tokens: rows whose text was cut, and the tokens cut.
-        left_out_NAME: rows with a value of that key which no column holds.
-        nan_rows, null_answers: rows done whose numbers are NaN or infinite, or who have no answer.
+        A key that no column holds counts as left_out_KEY.
         """
-        footers = self.footers(splits)
-        tally = Counter({name: sum(f[name] for f in footers) for name in ("rows", "dead")})
-        # Older footers do not have them.
-        for name in ("truncated_rows", "lost_tokens", "nan_rows", "null_answers"):
-            tally[name] = sum(f.get(name, 0) for f in footers)
-        for footer in footers:
-            for name, rows in footer.get("left_out", {}).items():
-                tally[LEFT_OUT + name] += rows
-        return tally
+        totals: Counter[str] = Counter()
+        for footer in self.footers(splits):
+            totals.update({name: getattr(footer, name) for name in ("rows", "dead", *ROW_COUNTS)})
+            totals.update({LEFT_OUT + name: rows for name, rows in footer.left_out.items()})
+        return totals
 
-    def footers(self, splits: Iterable[Split]) -> list[dict[str, Any]]:
-        """What the footer of each split's part says. Raises ConfigError that names a bad part."""
-        return self.each(self._footer, [split.part for split in splits])
+    def footers(self, splits: Iterable[Split]) -> list[PartFooter]:
+        """Read the footer of the part of each split. Raises ConfigError that names a bad part."""
+        return self.map_parallel(self._footer, [split.part for split in splits])
 
-    def each(self, read: Callable[[T], R], items: Iterable[T]) -> list[R]:
-        """`read` of every item, many at a time: what counts is the way to the store and back."""
+    def map_parallel(self, read: Callable[[T], R], items: Iterable[T]) -> list[R]:
+        """Call `read` for every item, many at a time: a store takes long to answer."""
         with ThreadPoolExecutor(_THREADS) as threads:
             return list(threads.map(read, items))
 
-    def state(self) -> tuple[bytes | None, ...]:
-        """What a run finds when it begins, to be compared."""
+    def snapshot(self) -> tuple[bytes | None, ...]:
+        """Return what a run finds when it starts, to be compared later."""
         return self.read(JOB), self.read(PLAN)
 
     def read_plan(self) -> Plan | None:
@@ -76,31 +71,28 @@ class Ledger:
             return None
         try:
             return Plan.from_bytes(data)
-        except Exception as error:  # whatever it holds instead
+        except Exception as error:  # it may hold anything
             raise self._damaged(PLAN, error) from None
 
     def write_plan(self, plan: Plan) -> None:
         self.write(PLAN, plan.to_bytes())
 
-    def read_job(self) -> dict[str, Any] | None:
+    def read_job(self) -> JobRecord | None:
         data = self.read(JOB)
         if data is None:
             return None
         try:
-            record = json.loads(data)
-            _ = record["job"], record["decides"]
-        except (ValueError, TypeError, LookupError) as error:
+            return JobRecord.from_json(data)
+        except (ValueError, TypeError, LookupError, AttributeError) as error:
             raise self._damaged(JOB, error) from None
-        return record
 
-    def write_job(self, record: Mapping[str, Any]) -> None:
-        self.write(JOB, json.dumps(record, indent=2, default=str).encode())
+    def write_job(self, record: JobRecord) -> None:
+        self.write(JOB, record.to_json())
 
-    def files(self, inner: str = "") -> list[str]:
-        """Names of what lies in the folder itself, or in one inside it."""
-        folder = f"{self.root}/{inner}".rstrip("/")
+    def files(self, folder: str = "") -> list[str]:
+        """List the names in the output, or in a folder inside it."""
         try:
-            names = retry_on_driver(lambda: self.filesystem.ls(folder, detail=False), self.path)
+            return retry_on_driver(lambda: self.store.list_names(folder), self.path)
         except FileNotFoundError:
             return []
         except RunError:
@@ -109,7 +101,9 @@ class Ledger:
             raise ConfigError(
                 f"can't list the output {self.path}: {type(error).__name__}: {error}"
             ) from error
-        return [name.rsplit("/", 1)[-1] for name in names if name.rstrip("/") != folder]
+
+    def open(self, name: str) -> IO[bytes]:
+        return self.store.open(name)
 
     def _damaged(self, name: str, error: Exception) -> ConfigError:
         return ConfigError(
@@ -117,9 +111,9 @@ class Ledger:
             "another output"
         )
 
-    def _footer(self, part: str) -> dict[str, Any]:
-        def read() -> dict[str, Any]:
-            with self.filesystem.open(f"{self.root}/{part}", "rb") as file:
+    def _footer(self, part: str) -> PartFooter:
+        def read() -> PartFooter:
+            with self.store.open(part) as file:
                 return read_footer(file)
 
         try:
@@ -128,31 +122,29 @@ class Ledger:
             raise
         except Exception as error:
             raise ConfigError(
-                f"{self.path}/{part} is damaged, or not pipemill's ({type(error).__name__}: "
-                f"{error}); delete it and run again to have its rows once more"
+                f"{self.path}/{part} is damaged, or pipemill did not write it "
+                f"({type(error).__name__}: {error}); delete it and run again to compute its rows"
             ) from error
 
     def read(self, name: str) -> bytes | None:
-        """A file by its name in the folder; None if there is none."""
+        """Read a file of the output; return None if it does not exist."""
         try:
-            return retry_on_driver(
-                lambda: self.filesystem.cat_file(f"{self.root}/{name}"), self.path
-            )
+            return retry_on_driver(lambda: self.store.read(name), self.path)
         except FileNotFoundError:
             return None
         except RunError:
             raise
-        except Exception as error:  # every filesystem has exceptions of its own
+        except Exception as error:  # filesystems raise various exceptions
             raise ConfigError(
                 f"can't read the output {self.path}: {type(error).__name__}: {error}"
             ) from error
 
     def remove(self, name: str) -> None:
-        self.filesystem.rm_file(f"{self.root}/{name}")
+        self.store.remove(name)
 
     def write(self, name: str, data: bytes) -> None:
         try:
-            write_atomic(self.filesystem, f"{self.root}/{name}", data)
+            self.store.write(name, data)
         except Exception as error:
             raise ConfigError(
                 f"can't write to the output {self.path}: {type(error).__name__}: {error}"

@@ -176,7 +176,7 @@ def unnamed_rows(ledger: Ledger, plan: Plan) -> dict[str, Any] | None:
     exist = ledger.parts()
     done = [split for split in splits if split.part in exist]
     rows = sum(
-        sum(file.path in paths for file in split.bundle) if split.bundle else footer["rows"]
+        sum(file.path in paths for file in split.bundle) if split.bundle else footer.rows
         for split, footer in zip(done, ledger.footers(done), strict=True)
     )
     return {"rows": rows, "files": plan.unnamed[:_FILES], "count": len(plan.unnamed)}
@@ -191,7 +191,7 @@ def _unnamed_in_words(unnamed: Mapping[str, Any]) -> str:
 def compute_metrics(work: Mapping[str, float]) -> dict[str, Any]:
     """The fields of a report that tell how a run computed, from what its splits counted.
 
-    work: as `Batch.work` names it, added up.
+    work: as `Batch.stats` names it, added up.
     """
     tokens, actors = work.get("tokens"), work.get("actor_seconds")
     if not tokens or not actors:

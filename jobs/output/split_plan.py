@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import re
@@ -14,8 +13,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pipemill.actors.sources.split_size import SplitRange
-from pipemill.actors.storage.listing import InputFile
+from pipemill.actors.sources.split_ranges import SplitRange
+from pipemill.actors.split import Split
+from pipemill.actors.storage.input_file import InputFile
 
 from pipemill.errors import ConfigError
 
@@ -32,53 +32,20 @@ _COLUMNS = pa.schema(
 )
 
 
-@dataclass(frozen=True)
-class Split:
-    """A frozen piece of the input: rows or bytes `start` to `stop` of a file, or a bundle of files.
-
-    rows: how many it holds; None where only reading tells.
-    bundle: the files of a bundle, a row each; then `path` is the first one's, `size` that of all
-        together, and `version` a digest of all.
-    """
-
-    number: int
-    path: str
-    size: int
-    version: str
-    start: int
-    stop: int
-    rows: int | None
-    bundle: tuple[InputFile, ...] = ()
-
-    @property
-    def part(self) -> str:
-        """The name of its one output file. The numbers sort like the input."""
-        identity = f"{self.path}|{self.size}|{self.version}|{self.start}|{self.stop}"
-        return (
-            f"part-{self.number:08d}-{hashlib.sha256(identity.encode()).hexdigest()[:12]}.parquet"
-        )
-
-    def to_json(self) -> str:
-        """What a worker is told of it."""
-        told = {name: getattr(self, name) for name in _COLUMNS.names}
-        told["bundle"] = [{"path": file.path, "size": file.size} for file in self.bundle]
-        return json.dumps({**told, "part": self.part})
-
-    def files(self) -> tuple[InputFile, ...]:
-        return self.bundle or (InputFile(self.path, self.size, self.version),)
-
-
-# The one split of an input without rows: its part tells readers the columns.
+# The one split of an input without rows: its part shows readers the columns.
 NOTHING = Split(0, "", 0, "", 0, 0, 0)
 
 
 @dataclass
 class Plan:
-    """schema: the input's columns, the same for every split.
+    """The splits of a job, and what was inferred from its rows.
 
-    results: the columns that are added, as a serialized schema, where a sample has shown them.
-    settled: parameters that some rows have settled; None before they were asked.
-    unnamed: files it has splits of that the input no longer names; not stored.
+    Attributes:
+        format: of the input files.
+        schema: the columns of the input, the same for every split.
+        results: the columns that are added, as a serialized schema, if a sample showed them.
+        settled: parameters that were inferred from some rows; None before that.
+        unnamed: planned files that the input no longer names; not stored.
     """
 
     format: str
@@ -95,20 +62,20 @@ class Plan:
 
     @property
     def is_of_nothing(self) -> bool:
-        """Whether the input had no row when it was planned."""
+        """Return whether the input had no row when it was planned."""
         return self.splits == [NOTHING]
 
     def files(self) -> Iterator[InputFile]:
-        """Those it has splits of; one of several splits comes several times."""
+        """Yield the file of each split, so some files more than once."""
         for split in self.splits:
             if split != NOTHING:
                 yield from split.files()
 
     def new_files(self, files: list[InputFile]) -> list[InputFile]:
-        """Files that no split is of.
+        """Return the files that no split belongs to.
 
-        A planned file that changed is an error that names it; so is one that is there no more
-        beside a new one of the same size and version: it has another name, and not other rows.
+        Raises ConfigError for a planned file that changed, and for one that is gone while a new
+        file has the same size and version: that file was renamed, and has no other rows.
         """
         planned = {file.path: file for file in self.files()}
         for file in files:
@@ -128,9 +95,9 @@ class Plan:
             old_path = gone.get((file.size, file.version)) if file.version else None
             if old_path is not None:
                 raise ConfigError(
-                    f"{file.path} seems to be {old_path}, which this output was planned for and "
-                    "which the input has no more: name the input by the path that it had, or name "
-                    "another output"
+                    f"{file.path} seems to be {old_path} under another path. This output was "
+                    f"planned for {old_path}, which is no longer in the input: name the input by "
+                    "the old path, or name another output"
                 )
         return new
 
@@ -165,7 +132,7 @@ class Plan:
         splits = [
             Split(**row, bundle=tuple(bundled[start:stop]))
             for row, start, stop in zip(
-                table.drop_columns("bundle").to_pylist(), cuts, cuts[1:], strict=False
+                table.select(_COLUMNS.names[:-1]).to_pylist(), cuts, cuts[1:], strict=False
             )
         ]
         settled = json.loads(notes.get(b"settled", b"null"))
@@ -173,7 +140,7 @@ class Plan:
 
 
 def _files_array(files: list[InputFile]) -> pa.StructArray:
-    # Column by column: a bundle of a million files is no million dictionaries.
+    # Column by column: a million files would be a million dictionaries.
     columns = [
         pa.array([getattr(file, name) for file in files], kind) for name, kind in _FILE.items()
     ]
@@ -181,23 +148,31 @@ def _files_array(files: list[InputFile]) -> pa.StructArray:
 
 
 def _bytes_and_date(file: InputFile) -> str:
-    """What tells one version of a file from another: its time on a disk, an etag on a store."""
-    said = f"{file.size:,} bytes"
+    """Describe the version of a file: its size, and its time on a disk or its etag on a store."""
+    size = f"{file.size:,} bytes"
     if re.fullmatch(r"\d{9,10}(\.\d*)?", file.version):
         when = datetime.fromtimestamp(float(file.version)).astimezone()
-        return f"{said}, of {when.isoformat(' ', 'milliseconds')}"
-    return f"{said}, version {file.version}" if file.version else said
+        return f"{size}, of {when.isoformat(' ', 'milliseconds')}"
+    return f"{size}, version {file.version}" if file.version else size
 
 
 class RowEstimate:
-    """Rows in some splits; for byte ranges reckoned from those that have been seen."""
+    """The rows in some splits; for byte ranges estimated from the splits that were read."""
 
     def __init__(self, splits: list[Split]) -> None:
         self.known = sum(split.rows for split in splits if split.rows is not None)
         self.unknown_bytes = sum(_bytes(split) for split in splits if split.rows is None)
         self.rows_seen = self.bytes_seen = 0
 
+    @classmethod
+    def of_known(cls, rows: int) -> RowEstimate:
+        """Return the estimate for a known number of rows."""
+        estimate = cls([])
+        estimate.known = rows
+        return estimate
+
     def see(self, split: Split, rows: int) -> None:
+        """Count the rows of a split that was read."""
         if split.rows is None:
             self.rows_seen += rows
             self.bytes_seen += _bytes(split)

@@ -10,8 +10,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pipemill.actors.columns import describe, matches
 from pipemill.actors.sources.jsonl import holds_rest
+from pipemill.actors.sources.schemas.media_columns import (
+    MEDIA_KINDS,
+    find_media_columns,
+    holds_files,
+    members_of,
+)
 from pipemill.actors.sources.schemas.unify import conflict_of
-from pipemill.actors.storage import media_files
 from pipemill.actors.storage.partitions import is_partition_field
 from pipemill.actors.task import Column
 
@@ -145,11 +150,7 @@ def check_one_of(task: Any, columns: Mapping[str, str]) -> None:
 def kept_columns(keep: Literal["all"] | list[str], schema: pa.Schema) -> list[str]:
     """Of "all" those that hold whole files are left out: they would copy the dataset."""
     if keep == "all":
-        return [
-            f.name
-            for f in schema
-            if not media_files.holds_files(f) and not media_files.members_of(f)
-        ]
+        return [f.name for f in schema if not holds_files(f) and not members_of(f)]
     for name in keep:
         if name not in schema.names:
             raise ConfigError(
@@ -219,9 +220,9 @@ def _is_namesake(column: Column, field: pa.Field) -> bool:
 def _own_name(name: str, column: Column, inputs: tuple[Column, ...], schema: pa.Schema) -> str:
     """The user's column for one that no mapping names: of its own name, or the one of its kind."""
     first = next(other for other in inputs if other.kind == column.kind)
-    if column.name in schema.names or column.kind not in media_files.KINDS or column != first:
+    if column.name in schema.names or column.kind not in MEDIA_KINDS or column != first:
         return column.name
-    found = media_files.media_columns(column.kind, schema)
+    found = find_media_columns(column.kind, schema)
     if len(found) > 1 and column.required:
         raise ConfigError(
             f"{name} reads one {column.kind}, and the input has several ({', '.join(found)}): "

@@ -1,20 +1,23 @@
-"""Which files a job reads, and in what format."""
+"""Find the files that a job reads, and their format."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from pipemill.actors.storage.file_formats import COMPRESSED, COMPRESSIONS, SUFFIXES, format_of
+from pipemill.actors.sources.arrow import ArrowSource
+from pipemill.actors.sources.parquet import ParquetSource
+from pipemill.actors.sources.registry import all_sources, find_source, format_names, format_of
+from pipemill.actors.storage.file_names import COMPRESSIONS
 from pipemill.actors.storage.filesystem import absolute
-from pipemill.actors.storage.listing import InputFile, Listing, list_below, output_place
+from pipemill.actors.storage.input_file import InputFile
+from pipemill.actors.storage.listing import Listing, list_below, output_location
 
 from pipemill.errors import ConfigError
 
-from .saved_dataset import saved_files
+from .saved_dataset import list_saved_files
 
-# Beside files of other formats these are what those refer to, or notes.
-_LOOSE = {"files", "text"}
+_AUTO = "auto"
 
 
 def list_files(
@@ -24,57 +27,69 @@ def list_files(
     output: str | None,
     output_options: Mapping[str, Any] | None = None,
 ) -> tuple[list[InputFile], str]:
-    """The input's files in order, each once, and their format.
+    """Return the input's files in order, each once, and their format.
 
-    Folders are read recursively, sorted by name; names that start with "." or "_", and whatever
-    lies in the output, are left out. So are files of other formats below a folder or a glob, if
-    the format is named; if it is "auto", media and text files beside files of another format.
+    Folders are read recursively, sorted by name. Names that start with "." or "_" and files in
+    the output are left out. So are, below a folder or a glob, files of other formats than a named
+    one, and, if the format is "auto", media and text files beside files of another format.
+
+    Raises:
+        ConfigError: there is no such file, or the files' formats differ.
     """
-    outside = output_place(output, output_options or {}) if output is not None else None
-    found: dict[str, InputFile] = {}
+    outside = output_location(output, output_options or {}) if output is not None else None
+    files: dict[str, InputFile] = {}
     for path in map(absolute, [paths] if isinstance(paths, str) else paths):
-        folder = format in ("auto", "arrow") and format_of(path) is None
-        saved = saved_files(path, options) if folder else None
-        if saved is None:
-            saved = _chosen(list_below(path, options, outside), format)
-        for file in saved:
-            found.setdefault(file.path, file)
-    formats = {format_of(path) for path in found} if format == "auto" else {format}
+        may_be_saved = format in (_AUTO, ArrowSource.name) and format_of(path) is None
+        listed = list_saved_files(path, options) if may_be_saved else None
+        if listed is None:
+            listed = _select(list_below(path, options, outside), format)
+        for file in listed:
+            files.setdefault(file.path, file)
+    formats = {format_of(path) for path in files} if format == _AUTO else {format}
     if len(formats) > 1:
         raise ConfigError(
             f"the input mixes formats ({', '.join(sorted(map(str, formats)))}): "
-            "name one in input.format, or a narrower input.path"
+            "name one in input.format, or give a narrower input.path"
         )
-    return list(found.values()), str(formats.pop())
+    return list(files.values()), str(formats.pop())
 
 
-def _chosen(listing: Listing, format: str) -> list[InputFile]:
-    """The files of a listing that are input."""
+def _select(listing: Listing, format: str) -> list[InputFile]:
+    """Return the files of a listing that are input."""
     files = listing.files
-    if format == "auto" and not listing.named:
-        told = {format_of(file.path) for file in files} - {None}
-        wanted = told - _LOOSE or told
-        files = [file for file in files if format_of(file.path) in wanted]
-    elif format not in ("auto", "files") and not listing.named:
-        files = [file for file in files if format_of(file.path) == format] or files
-    refused = not files or any(format_of(file.path) == "parquet" for file in files)
-    if listing.table and format in ("auto", "parquet") and refused:
+    if not listing.named:
+        files = _of_format(files, format)
+    hides_table = not files or any(format_of(file.path) == ParquetSource.name for file in files)
+    if listing.table and format in (_AUTO, ParquetSource.name) and hides_table:
         raise ConfigError(listing.table)
     if not files:
         count = len(listing.files) + listing.left_out
-        what = f"{count} files, none of them" if count else "no file"
-        raise ConfigError(f"no input at {listing.path}: found {what} ({_looked_for()})")
-    if format == "auto" and format_of(files[0].path) is None:
+        what = f"{count} files, but no input among them" if count else "no file"
+        raise ConfigError(f"no input at {listing.path}: found {what} ({_known_suffixes()})")
+    if format == _AUTO and format_of(files[0].path) is None:
         raise ConfigError(
             f"can't tell the format of {listing.path} from its name: "
-            f"set input.format to one of {', '.join(SUFFIXES)}"
+            f"set input.format to one of {', '.join(format_names())}"
         )
     return files
 
 
-def _looked_for() -> str:
-    plain = ", ".join(suffix for suffixes in SUFFIXES.values() for suffix in suffixes)
+def _of_format(files: list[InputFile], format: str) -> list[InputFile]:
+    """Return the files of a folder or a glob that are read as a format."""
+    if format != _AUTO:
+        if find_source(format).takes_any_file:
+            return files
+        return [file for file in files if format_of(file.path) == format] or files
+    formats = {name for file in files if (name := format_of(file.path)) is not None}
+    formats = {name for name in formats if not find_source(name).is_companion} or formats
+    return [file for file in files if format_of(file.path) in formats]
+
+
+def _known_suffixes() -> str:
+    sources = all_sources().values()
+    suffixes = ", ".join(suffix for source in sources for suffix in source.suffixes)
+    compressible = ", ".join(source.name for source in sources if source.compressible)
     return (
-        f"looked for {plain}; {', '.join(COMPRESSED)} also with {' or '.join(COMPRESSIONS)}. "
-        "Files of any name are read if input.format says what they are"
+        f"known suffixes: {suffixes}; {compressible} also with {' or '.join(COMPRESSIONS)}. "
+        "Files of other names are read if input.format names their format"
     )

@@ -13,6 +13,7 @@ from pipemill.errors import ConfigError
 
 from ..config import hf_dataset
 from ..config.job import Job
+from ..output.job_record import JobRecord
 from .user_code import digest_class
 
 _BLOCK = 2**20
@@ -55,18 +56,18 @@ def _own_class(job: Job) -> dict[str, Any]:
     return {"pipeline_class": job.pipeline_class, "code of pipeline_class": code}
 
 
-def fingerprint(parts: dict[str, Any]) -> str:
+def fingerprint(parts: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def check_fingerprint(record: dict[str, Any], new: dict[str, Any], job: Job, output: str) -> None:
+def check_fingerprint(record: JobRecord, new: Mapping[str, Any], job: Job, output: str) -> None:
     """Raises ConfigError that names what changed.
 
     record: of the output's job; what decides its results is held against `new`.
     """
-    old = record["decides"]
+    old = record.decides
     unsaid = {name: repr(value) for name, value in UNSAID.items()}
-    then = {**unsaid, **_named(old, record["job"])}
+    then = {**unsaid, **_named(old, record.job)}
     now = {**unsaid, **_named(new, job.model_dump())}
     changed = [
         f"{name} ({then.get(name)} then, {now.get(name)} now)"
@@ -80,7 +81,7 @@ def check_fingerprint(record: dict[str, Any], new: dict[str, Any], job: Job, out
         )
 
 
-def _named(decides: dict[str, Any], job: dict[str, Any]) -> dict[str, str]:
+def _named(decides: Mapping[str, Any], job: Mapping[str, Any]) -> dict[str, str]:
     """Each thing as a user knows it: what is only a digest, beside its path."""
     shown = {name: repr(value) for name, value in decides.items()}
     paths = {

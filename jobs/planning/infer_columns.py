@@ -1,8 +1,7 @@
-"""The columns of a task that only its answers show: asked of a sample, and frozen in the plan."""
+"""Infer the columns of a task that only its answers show, from a sample; the plan stores them."""
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import pyarrow as pa
@@ -10,7 +9,8 @@ from pipemill.actors.batch import Batch
 from pipemill.actors.compute.stages import Stages
 from pipemill.actors.faults.attempts import Attempts, track_attempt
 from pipemill.actors.faults.load_errors import LoadError
-from pipemill.actors.workers import Load, Source, load_stages
+from pipemill.actors.split import Split, SplitReader
+from pipemill.actors.workers import Load, load_stages
 from pipemill.pipelines.adapter.result_schema import (
     COLUMNS_OF_SAMPLE,
     COLUMNS_OF_TASK,
@@ -23,41 +23,40 @@ from pipemill.errors import RunError, error_message
 
 from ..config.job import ActorsSection
 from ..execution.placement import with_credentials
-from ..output.split_plan import Split
 from .find_model import load_failure
 
 _ROWS = 32
 _SPLITS = 4
 _SAMPLING = "sampling"
-# Which rows of a split are asked, first row and count: all at once, and where a process died of
-# one of them, some.
+# The rows of a split that are computed, as (first row, count): all at once, and where a process
+# died of one of them, some.
 _WINDOWS = [(0, _ROWS), *((start, 8) for start in range(0, _ROWS, 8))]
 
 _DIED = (
-    "a sample shows which columns the task adds, but the process that computed it died, whichever "
-    "of the first rows it was given; declare the columns in output.schema"
+    "the columns that the task adds are inferred from a sample, but the process that computed it "
+    "died on each of the first rows; declare the columns in output.schema"
 )
 
-# The schema, or why there is none.
+# The schema, or the reason why it could not be inferred.
 Found = tuple[bytes | None, str | LoadError | None]
 
 
 def infer_columns(
     load: LoadTask,
-    source: Source,
+    source: SplitReader,
     splits: list[Split],
     placement: str,
     actors: ActorsSection,
     attempts: Attempts,
 ) -> bytes:
-    """Computes a few rows as an actor would, and returns the schema of their answers.
+    """Compute a few rows as an actor would, and return the schema of their answers, serialized.
 
     Raises RunError with the reason if that can't be done, ConfigError if the model can't load.
     """
-    few = [split.to_json() for split in splits[:_SPLITS]]
+    few = splits[:_SPLITS]
     deaths = [name for name in attempts.names() if name.startswith(f"{_SAMPLING}.")]
     found: Found | None = None
-    for window in _WINDOWS[len(attempts.gone(deaths)) :]:
+    for window in _WINDOWS[len(attempts.dead_attempts(deaths)) :]:
         with track_attempt(attempts, _SAMPLING):
             if placement == "local":
                 found = _schema_of(load, source, few, window)
@@ -76,12 +75,12 @@ def infer_columns(
 
 def _schema_by_ray(
     load: LoadTask,
-    source: Source,
-    splits: list[str],
+    source: SplitReader,
+    splits: list[Split],
     window: tuple[int, int],
     actors: ActorsSection,
 ) -> Found | None:
-    """None if the process died."""
+    """Infer the schema in a task of Ray; return None if its process died."""
     import ray
 
     sample = ray.remote(_schema_of).options(
@@ -96,8 +95,10 @@ def _schema_by_ray(
         return None, f"no sample could be computed: {lines[-1]}"
 
 
-def _schema_of(load: Load, source: Source, splits: list[str], window: tuple[int, int]) -> Found:
-    """The schema, or why there is none: not every exception of a user's code survives its way."""
+def _schema_of(
+    load: Load, source: SplitReader, splits: list[Split], window: tuple[int, int]
+) -> Found:
+    """Return exceptions instead of raising them: those of user code may fail to unpickle."""
     try:
         return schema_of_sample(load_stages(load), source, splits, window), None
     except LoadError as error:
@@ -109,24 +110,24 @@ def _schema_of(load: Load, source: Source, splits: list[str], window: tuple[int,
 
 
 def schema_of_sample(
-    stages: Stages, source: Source, splits: list[str], window: tuple[int, int] = _WINDOWS[0]
+    stages: Stages, source: SplitReader, splits: list[Split], window: tuple[int, int] = _WINDOWS[0]
 ) -> bytes:
-    """The schema of the answers of some rows; the splits as workers are told of them."""
+    """Return the schema of the answers of some rows, serialized. Raises RunError."""
     answers, failed = _sample(stages, source, splits, window)
     if not answers:
-        raise RunError(f"of the first rows none could be computed; {'; '.join(failed[:3])}")
-    return _common(stages.task, answers).serialize().to_pybytes()
+        raise RunError(f"none of the first rows could be computed; {'; '.join(failed[:3])}")
+    return _common_schema(stages.task, answers).serialize().to_pybytes()
 
 
 def _sample(
-    stages: Stages, source: Source, splits: list[str], window: tuple[int, int]
+    stages: Stages, source: SplitReader, splits: list[Split], window: tuple[int, int]
 ) -> tuple[list[Any], list[str]]:
-    """The answers of the first rows, and why others have none."""
+    """Return the answers of the first rows, and the reasons why other rows failed."""
     start, count = window
     answers: list[Any] = []
     reasons: list[str] = []
     for split in splits:
-        batch = source.read(json.loads(split))
+        batch = source.read(split)
         few = Batch(batch.rows.slice(start, count))
         few.failures = {
             row - start: f for row, f in batch.failures.items() if start <= row < start + count
@@ -138,8 +139,8 @@ def _sample(
     return answers, reasons
 
 
-def _common(task: Any, answers: list[Any]) -> pa.Schema:
-    """The task's own columns where they say all of every answer, else one of the answers' type."""
+def _common_schema(task: Any, answers: list[Any]) -> pa.Schema:
+    """Return the columns of the task if they hold every answer, else one column of the answers."""
     declared = task.declared
     if declared.results is not None:
         own = declared.results(task.loaded)

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pipemill.actors.sources import Source
+from pipemill.actors.sources.base import Source
+from pipemill.actors.split import Split
 
 from pipemill.errors import RunError
 
-from ..output.split_plan import Split
 from .sample_rows import sample_rows
 
 _ROWS = 800

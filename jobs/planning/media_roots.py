@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 
-from pipemill.actors.storage.file_formats import is_chain
+from pipemill.actors.storage.file_names import is_chain
 from pipemill.actors.storage.filesystem import absolute
 from pipemill.pipelines.media import MediaAccess
 

@@ -23,14 +23,14 @@ from pipemill.errors import ConfigError
 
 from ..config.job import Job
 from ..execution.ray_cluster import joins_other_machines
-from .resolve_task import resolve_task
+from .resolved_task import ResolvedTask
 
 # Programs, not modules, with Debian's packages of them.
 _PROGRAMS = {"tesseract": "tesseract-ocr", "espeak-ng": "espeak-ng"}
 
 
 def check_requirements(
-    job: Job, model: tuple[str, str | None], columns: Iterable[str], placement: str
+    job: Job, task: ResolvedTask, columns: Iterable[str], placement: str
 ) -> None:
     """Raise ConfigError for libraries that a job needs and this machine does not have.
 
@@ -39,11 +39,11 @@ def check_requirements(
 
     Args:
         job: the job.
-        model: the path and revision that a worker loads.
+        task: its task and model.
         columns: the task's columns that the job reads; those it can't do without always count.
         placement: where the job runs; what previews and verifies runs "local".
     """
-    lacking = missing_libraries(job, model, columns)
+    lacking = missing_libraries(task, columns)
     missing = [need for need in lacking if not need.instead]
     if not lacking or (placement != "local" and joins_other_machines(job.actors.cluster)):
         return
@@ -52,15 +52,14 @@ def check_requirements(
     _say_once(f"{_message(job.task, lacking)}. Without: {lacking[0].instead}")
 
 
-def check_early_requirements(job: Job, model: tuple[str, str | None], placement: str) -> None:
+def check_early_requirements(job: Job, task: ResolvedTask, placement: str) -> None:
     """Raise ConfigError for libraries that a job needs regardless of its input's columns.
 
     A column that is no medium needs no library, and may make one needless: each counts as there.
     """
-    kind, _ = resolve_task(job, model[0])
     named = [name for name, own in job.input.columns.items() if own is not None]
-    perhaps = [column.name for column in kind.inputs if column.kind not in NEEDED]
-    check_requirements(job, model, [*named, *perhaps], placement)
+    perhaps = [column.name for column in task.spec.inputs if column.kind not in NEEDED]
+    check_requirements(job, task, [*named, *perhaps], placement)
 
 
 @lru_cache(maxsize=16)
@@ -68,19 +67,17 @@ def _say_once(note: str) -> None:
     print(f"pipemill: {note}", file=sys.stderr)
 
 
-def missing_libraries(
-    job: Job, model: tuple[str, str | None], columns: Iterable[str]
-) -> list[Need]:
+def missing_libraries(task: ResolvedTask, columns: Iterable[str]) -> list[Need]:
     """Return what a job needs and this machine does not have."""
-    kind, own = resolve_task(job, model[0])
+    kind = task.spec
     read = {*columns, *(c.name for c in kind.inputs if c.required and not c.parameter)}
     needs = list(_needs_of_columns(kind, read))
-    if not own:  # of the user's pipeline only the columns are known
+    if not task.is_user:  # of the user's pipeline only the columns are known
         needs += [
             Need(module.partition(".")[0], f"for {kind.name}")
             for module in getattr(kind, "libraries", ())
         ]
-        needs += needs_of_model(kind.name, read, ModelFiles(*model))
+        needs += needs_of_model(kind.name, read, ModelFiles(*task.model))
     return [need for need in needs if not _is_there(need.module)]
 
 

@@ -15,6 +15,7 @@ from pipemill.pipelines.user_pipeline import user_pipeline_task
 from pipemill.errors import ConfigError, did_you_mean
 
 from ..config.job import Job
+from ..output.job_record import JobRecord
 from .columns import source_names
 from .user_code import check_class, has_remote_pipeline
 
@@ -51,7 +52,7 @@ def _named_columns(job: Job) -> tuple[str, ...]:
     return tuple(name for name, column in job.input.columns.items() if column is not None)
 
 
-def choose_dtype(job: Job, kind: Any, own: bool, record: Mapping[str, Any] | None = None) -> str:
+def choose_dtype(job: Job, kind: Any, own: bool, record: JobRecord | None = None) -> str:
     """What the job says; where it says "auto", bfloat16 on a GPU, and on a CPU as saved.
 
     A pipeline of the user's, and one that can't compute in bfloat16, is left as saved there, too.
@@ -61,7 +62,7 @@ def choose_dtype(job: Job, kind: Any, own: bool, record: Mapping[str, Any] | Non
     """
     if job.model.dtype != "auto":
         return job.model.dtype
-    then = None if record is None else record["decides"].get("model.dtype")
+    then = None if record is None else record.decides.get("model.dtype")
     if then in ("auto", "bfloat16"):
         return str(then)
     if not job.actors.gpus_each:

@@ -1,27 +1,29 @@
-"""Some rows of a job's input, read through its own source, from several places in it."""
+"""Read some rows of the input of a job, from several places in it."""
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
-from pipemill.actors.sources import Source
+from pipemill.actors.sources.base import Source
+from pipemill.actors.split import Split
 
 from pipemill.errors import RunError
 
-from ..output.split_plan import RowEstimate, Split
+from ..output.split_plan import RowEstimate
 
 _PLACES = 4
 
 
 @dataclass(frozen=True)
 class RowSample:
-    """rows: as many as were wanted, or all there are; neighbours in the input are neighbours here.
+    """Some rows of an input.
 
-    unread: rows among them that the source could not read, and that are left out.
-    whole: the rows of the input, as far as is known.
+    Attributes:
+        rows: as many as were wanted, or all there are, in the order of the input.
+        unread: how many rows are left out because the source could not read them.
+        whole: the rows of the input, as far as is known.
     """
 
     rows: pa.Table
@@ -32,7 +34,7 @@ class RowSample:
 def sample_rows(
     source: Source, splits: list[Split], count: int, places: int = _PLACES
 ) -> RowSample:
-    """Raises RunError if no row can be read."""
+    """Read `count` rows from `places` places. Raises RunError if no row can be read."""
     estimate = RowEstimate(splits)
     tables: list[pa.Table] = []
     left, unread, reasons = count, 0, []
@@ -43,8 +45,8 @@ def sample_rows(
         if left <= 0:
             break
         try:
-            batch = source.read(json.loads(splits[number].to_json()))
-        except Exception as error:  # a file that cannot be read at all: another may
+            batch = source.read(splits[number])
+        except Exception as error:  # another file may be readable
             reasons.append(str(error))
             continue
         estimate.see(splits[number], batch.rows.num_rows)
@@ -56,6 +58,6 @@ def sample_rows(
         left -= take
     rows = pa.concat_tables(tables) if tables else None
     if rows is None or not rows.num_rows:
-        why = f": {reasons[0]}" if reasons else ": it has none"
-        raise RunError(f"of the input's first rows none could be read{why}")
+        why = reasons[0] if reasons else "the input is empty"
+        raise RunError(f"no input rows could be read: {why}")
     return RowSample(rows.combine_chunks(), unread, estimate.total())

@@ -1,4 +1,4 @@
-"""A `datasets.Dataset` as Parquet in the output, where every worker and later run finds it."""
+"""Store a `datasets.Dataset` as Parquet in the output, where workers and later runs find it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pipemill.actors.output.layout import STORED_INPUT
-from pipemill.actors.sources.schemas.file_schemas import plain, shaped
+from pipemill.actors.sources.schemas.file_schemas import cast_rows, simplify_schema
 
 from pipemill.errors import ConfigError
 
@@ -24,7 +24,7 @@ _COMPLETE = "_complete.json"
 
 
 def with_stored_dataset(job: Job, ledger: Ledger) -> Job:
-    """The job as it is; one whose input is a dataset reads it from the output instead."""
+    """Return the job; one whose input is a dataset reads it from the output instead."""
     if not hf_dataset.is_dataset(job.input.path):
         return job
     stored = {
@@ -36,18 +36,19 @@ def with_stored_dataset(job: Job, ledger: Ledger) -> Job:
 
 
 def needs_storing(job: Job, ledger: Ledger) -> bool:
-    """Whether `with_stored_dataset` has something to write."""
+    """Return whether `with_stored_dataset` has something to write."""
     return hf_dataset.is_dataset(job.input.path) and not _is_complete(
         _folder(job.input.path), ledger
     )
 
 
 def is_stored(path: Any, ledger: Ledger) -> bool:
+    """Return whether an input path is that of a stored dataset."""
     return isinstance(path, str) and path.startswith(_place(ledger))
 
 
 def _store(dataset: Any, ledger: Ledger) -> str:
-    """Writes it, unless it was written; the folder. Raises ConfigError."""
+    """Write the dataset, unless it was written before; return its folder. Raises ConfigError."""
     folder = _folder(dataset)
     if not _is_complete(folder, ledger):
         count = 0
@@ -84,25 +85,25 @@ def _shards(dataset: Any) -> Iterator[pa.Table]:
 
 
 def _tables(dataset: Any) -> Iterator[pa.Table]:
-    """The rows in the dataset's order; the files that they refer to as bytes, never decoded."""
+    """Yield the rows in order; the files that they refer to become bytes, never decoded."""
     from datasets.features.features import require_storage_embed
     from datasets.table import embed_table_storage, table_cast
 
     features = dataset.features
-    refers = any(require_storage_embed(feature) for feature in features.values())
+    has_files = any(require_storage_embed(feature) for feature in features.values())
     notes = features.arrow_schema.metadata
-    schema, first = plain(features.arrow_schema).with_metadata(notes), 0
+    schema, first = simplify_schema(features.arrow_schema).with_metadata(notes), 0
     if not len(dataset):
         yield schema.empty_table()
-    for rows in dataset.with_format("arrow").iter(_ROWS_WITH_FILES if refers else _ROWS):
+    for rows in dataset.with_format("arrow").iter(_ROWS_WITH_FILES if has_files else _ROWS):
         table = table_cast(rows, features.arrow_schema)
-        if refers:
+        if has_files:
             try:
                 table = embed_table_storage(table)
-            except Exception as error:  # of whatever filesystem they lie on
+            except Exception as error:  # the files may lie on any filesystem
                 raise ConfigError(
                     f"can't read a file that rows {first} to {first + len(rows)} of the dataset "
                     f"refer to: {type(error).__name__}: {error}"
                 ) from error
-        yield shaped(table, schema)
+        yield cast_rows(table, schema)
         first += len(rows)

@@ -20,6 +20,8 @@ from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
+from pipemill.actors.child_process import start_python
+
 from ..restored import restore_pipelines
 from ..text.model_limits import count_embedding_rows
 from .checkpoint import CheckpointError, Tensors, find_weights, read_tensors
@@ -63,14 +65,12 @@ class FitCheck:
         self._load = pickle.dumps(load)
 
     def __enter__(self) -> FitCheck:
-        path = os.pathsep.join(folder or os.getcwd() for folder in sys.path)
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", __name__],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
+        self._process = start_python(
+            __name__,
             # It looks at no weights, and should not wait for a GPU to wake up.
-            env={**os.environ, "PYTHONPATH": path, "CUDA_VISIBLE_DEVICES": ""},
+            environment={"CUDA_VISIBLE_DEVICES": ""},
+            stderr=subprocess.DEVNULL,
+            new_session=False,
         )
         assert self._process.stdin is not None
         with suppress(BrokenPipeError):

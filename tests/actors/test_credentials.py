@@ -4,7 +4,7 @@ import os
 import pickle
 
 import pytest
-from pipemill.actors.credentials import Credentials, WithCredentials, missing_credentials
+from pipemill.actors.credentials import Credentials, WithCredentials, find_missing_credentials
 
 KEYS = {"AWS_ACCESS_KEY_ID": "AKIA", "AWS_SECRET_ACCESS_KEY": "hush"}
 
@@ -29,7 +29,7 @@ KEYS = {"AWS_ACCESS_KEY_ID": "AKIA", "AWS_SECRET_ACCESS_KEY": "hush"}
     ],
 )  # fmt: skip
 def test_a_worker_takes_what_it_lacks(given, there, taken):
-    assert missing_credentials(given, there) == taken
+    assert find_missing_credentials(given, there) == taken
 
 
 def test_they_are_those_of_stores_and_of_the_hub(monkeypatch):

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from pipemill.actors.sources.jsonl import JsonlSource
 from pipemill.actors.storage.listing import list_below
+from pipemill.actors.storage.store import Store
 
 import pipemill
 from pipemill.errors import ConfigError, RunError
@@ -81,7 +82,7 @@ def test_an_empty_first_file_makes_no_tiny_splits(tmp_path):
     (tmp_path / "a.jsonl").write_text("")
     (tmp_path / "b.jsonl").write_text('{"text": "some words of a row"}\n' * 40_000)
     source, files = JsonlSource({}), below(str(tmp_path))
-    assert len(source.cut(files, None, None)) < 60
+    assert len(source.plan_splits(files, None, None)) < 60
 
 
 @pytest.mark.parametrize(
@@ -99,7 +100,7 @@ def test_an_empty_first_file_makes_no_tiny_splits(tmp_path):
 def test_what_one_file_leaves_null_another_tells(tmp_path, values, kind):
     for i, value in enumerate(values):
         (tmp_path / f"{i}.jsonl").write_text(json.dumps({"text": "a", "meta": value}) + "\n")
-    schema = JsonlSource({}).inspect(below(str(tmp_path)))
+    schema = JsonlSource({}).infer_schema(below(str(tmp_path)))
     assert schema.field("meta").type == kind
 
 
@@ -211,5 +212,5 @@ def test_a_lease_whose_answer_was_lost_is_ours(tmp_path, monkeypatch):
         raise FileExistsError(path)
 
     monkeypatch.setattr(leases, "create_exclusive", lost)
-    with leases.Lease(str(tmp_path / "out"), {}) as lease:
-        lease.take()
+    with leases.Lease(Store(str(tmp_path / "out"))) as lease:
+        lease.acquire()

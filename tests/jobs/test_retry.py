@@ -139,12 +139,12 @@ class Killed(KeyboardInterrupt):
 def test_killed_before_any_of_its_writes_nothing_is_lost(tmp_path, monkeypatch, on_error):
     """Between the part and its letters, between two splits, everywhere."""
     from fsspec.implementations.local import LocalFileSystem
-    from pipemill.actors.output import part_rewriter
+    from pipemill.actors.storage import store
 
     wanted = light.job(tmp_path, TEXTS, output={"on_error": on_error})
     pipemill.run(wanted)
     expected = truth(tmp_path, TEXTS, output={"on_error": on_error}, parameters={"healed": 2})
-    write, remove, notes = part_rewriter.write_atomic, LocalFileSystem.rm_file, []
+    write, remove, notes = store.write_atomic, LocalFileSystem.rm_file, []
     for calls in range(40):
         left = [calls]
 
@@ -152,14 +152,14 @@ def test_killed_before_any_of_its_writes_nothing_is_lost(tmp_path, monkeypatch, 
             def wrapped(*arguments):
                 if "_pipemill/lease" not in str(arguments):
                     left[0] -= 1
-                if left[0] < 0:
-                    raise Killed
+                    if left[0] < 0:
+                        raise Killed
                 return do(*arguments)
 
             return wrapped
 
         with monkeypatch.context() as patch:
-            patch.setattr(part_rewriter, "write_atomic", counted(write))
+            patch.setattr(store, "write_atomic", counted(write))
             patch.setattr(LocalFileSystem, "rm_file", counted(remove))
             try:
                 pipemill.retry({**wanted, "parameters": {"healed": 2}})

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
+from pipemill.actors.output.layout import STATE
 from pipemill.jobs.cli.app import main
 from pipemill.pipelines.loading.task_loader import LoadTask
 
@@ -308,12 +309,18 @@ def test_a_model_that_does_not_load_ends_the_run_with_its_reason(models, data, t
 def test_a_full_disk_ends_the_run_and_names_the_place(models, data, tmp_path, monkeypatch):
     import errno
 
-    def full(*_):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    from pipemill.actors.storage import store
+
+    write = store.write_atomic
+
+    def full(filesystem, path, data):
+        if STATE not in path:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        write(filesystem, path, data)
 
     wanted = job(models, data, tmp_path / "out")
     with monkeypatch.context() as patch:
-        patch.setattr("pipemill.actors.output.part_writer.write_atomic", full)
+        patch.setattr(store, "write_atomic", full)
         with pytest.raises(pipemill.RunError, match=r"could not be written.*No space left"):
             pipemill.run(**wanted)
     assert pipemill.run(**wanted).done == 120

@@ -7,6 +7,7 @@ import shutil
 from dataclasses import replace
 
 import pytest
+from pipemill.actors.storage.store import Store
 from pipemill.jobs.cli.app import main
 from pipemill.jobs.output.lease import Lease
 from pipemill.jobs.output.lease_owner import current_owner
@@ -61,8 +62,8 @@ def test_rows_left_are_estimated_where_only_reading_tells(tmp_path, monkeypatch)
 
 
 def test_who_holds_it(out):
-    with Lease(str(out), {}, "retry") as lease:
-        lease.take()
+    with Lease(Store(str(out)), "retry") as lease:
+        lease.acquire()
         found = pipemill.status(str(out))
         assert found.lease is not None
         assert (found.lease["verb"], found.lease["alive"]) == ("retry", True)

@@ -10,7 +10,14 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from pipemill.actors.output.part_file import check_part, encode_part, from_ranges, to_ranges
+from pipemill.actors.output.part_file import (
+    check_part,
+    encode_part,
+    from_ranges,
+    read_footer,
+    to_ranges,
+)
+from pipemill.actors.output.part_footer import DeadLetterFooter
 from pipemill.jobs.cli.app import main
 from pipemill.jobs.measuring.verify_sample import max_difference
 
@@ -91,16 +98,14 @@ def as_another_split(out, name):
 
 
 def other_column(out, name):
-    notes = json.loads(pq.read_metadata(out / name).metadata[b"pipemill"])
-    notes.pop("digest")
+    footer = read_footer(out / name)
     table = pq.read_table(out / name).rename_columns(["n", "text", "again", "size"])
-    (out / name).write_bytes(encode_part(table, notes))
+    (out / name).write_bytes(encode_part(table, footer))
 
 
 def a_row_less(out, name):
-    notes = json.loads(pq.read_metadata(out / name).metadata[b"pipemill"])
-    notes.pop("digest")
-    (out / name).write_bytes(encode_part(pq.read_table(out / name).slice(1), notes))
+    footer = read_footer(out / name)
+    (out / name).write_bytes(encode_part(pq.read_table(out / name).slice(1), footer))
 
 
 def letters_instead(out, name):
@@ -168,7 +173,7 @@ def letters_doubled(out, name):
     table = pq.read_table(out / LETTERS / name)
     split = pq.read_table(out / LETTERS / name)["split"][0].as_py()
     (out / LETTERS / name).write_bytes(
-        encode_part(pa.concat_tables([table, table]), {"split": split})
+        encode_part(pa.concat_tables([table, table]), DeadLetterFooter(split))
     )
 
 
@@ -276,13 +281,12 @@ def test_a_sample_finds_answers_under_the_wrong_rows(models, tmp_path, capsys):
     _, found = sampled(models, tmp_path, "text-classification", texts)
     assert found.findings == []
     for part in (tmp_path / "out").glob("part-*"):
-        notes = json.loads(pq.read_metadata(part).metadata[b"pipemill"])
-        notes.pop("digest")
+        footer = read_footer(part)
         table = pq.read_table(part)
         swapped = table.take(pa.array([1, 0, *range(2, len(table))]))
         for name in ("n", "text"):
             swapped = swapped.set_column(swapped.column_names.index(name), name, table[name])
-        part.write_bytes(encode_part(swapped, notes))
+        part.write_bytes(encode_part(swapped, footer))
     assert pipemill.verify(str(tmp_path / "out")).findings == []
     assert main(["verify", str(tmp_path / "out"), "--sample", "25"]) == 1
     told = json.loads(capsys.readouterr().out)

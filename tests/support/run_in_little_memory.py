@@ -58,7 +58,7 @@ def main() -> None:
     json.dump(
         {
             "failures": [f.message for f in batch.failures.values()],
-            "out_of_memory": batch.work.get("out_of_memory", 0),
+            "out_of_memory": batch.stats.get("out_of_memory", 0),
             "budget": budget.tokens,
             "farthest": float(np.abs(answers[::100] - alone).max()),
             "spread": float(np.ptp(alone, axis=0).max()),

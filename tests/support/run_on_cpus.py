@@ -17,10 +17,12 @@ import ray
 from pipemill.actors.compute.stages import Stages
 from pipemill.actors.compute.token_budget import TokenBudget
 from pipemill.actors.output.part_writer import PartSink
-from pipemill.actors.sources import open_source
-from pipemill.actors.sources.split_size import SplitRange
+from pipemill.actors.sources.open_source import open_source
+from pipemill.actors.sources.split_ranges import SplitRange
+from pipemill.actors.storage.store import Store
 from pipemill.jobs.config.job import ActorsSection
 from pipemill.jobs.execution.placement import run_splits
+from pipemill.jobs.execution.split_work import SplitWork
 from pipemill.jobs.output.split_plan import Plan
 
 from pipemill.errors import ConfigError
@@ -41,13 +43,15 @@ def run(folder: str, name: str, actors: dict) -> int:
     plan = Plan("parquet", schema)
     files = [file(folder)]
     plan.add(SplitRange(files[0], i, i + 10, 10) for i in range(0, 200, 10))
-    sink = PartSink(f"{folder}/{name}", {}, ["text"], "dead_letter", {})
     section = ActorsSection(**{"num_gpus": 0, **actors})
-    placement = "fused" if section.placement == "auto" else section.placement
-    lines = run_splits(
-        placement, plan.splits, LoadLengths(), open_source("parquet", {}, schema), sink, section
+    work = SplitWork(
+        placement="fused" if section.placement == "auto" else section.placement,
+        load=LoadLengths(),
+        source=open_source("parquet", {}, schema),
+        sink=PartSink(Store(f"{folder}/{name}"), ["text"], "dead_letter"),
+        actors=section,
     )
-    return sum(line["rows"] for line in lines)
+    return sum(result.rows for result in run_splits(work, plan.splits))
 
 
 def file(folder: str):

@@ -17,10 +17,12 @@ import ray
 from pipemill.actors.compute.stages import Stages
 from pipemill.actors.compute.token_budget import TokenBudget
 from pipemill.actors.output.part_writer import PartSink
-from pipemill.actors.sources import open_source
-from pipemill.actors.sources.split_size import SplitRange
+from pipemill.actors.sources.open_source import open_source
+from pipemill.actors.sources.split_ranges import SplitRange
+from pipemill.actors.storage.store import Store
 from pipemill.jobs.config.job import ActorsSection
 from pipemill.jobs.execution.placement import run_splits
+from pipemill.jobs.execution.split_work import SplitWork
 from pipemill.jobs.output.split_plan import Plan
 from pipemill.jobs.planning.find_inputs import list_files
 from ray.cluster_utils import Cluster
@@ -51,11 +53,15 @@ def lines(folder: str):
     plan = Plan("parquet", SCHEMA)
     file = list_files(f"{folder}/in.parquet", "auto", {}, "/nowhere")[0][0]
     plan.add(SplitRange(file, i, i + PER_SPLIT, PER_SPLIT) for i in range(0, ROWS, PER_SPLIT))
-    sink = PartSink(f"{folder}/out", {}, ["n", "text"], "dead_letter", {})
-    source = open_source("parquet", {}, SCHEMA)
-    yield from run_splits(
-        "fused", plan.splits, LoadSlow(), source, sink, ActorsSection(num_gpus=0, max=6)
+    sink = PartSink(Store(f"{folder}/out"), ["n", "text"], "dead_letter")
+    work = SplitWork(
+        placement="fused",
+        load=LoadSlow(),
+        source=open_source("parquet", {}, SCHEMA),
+        sink=sink,
+        actors=ActorsSection(num_gpus=0, max=6),
     )
+    yield from run_splits(work, plan.splits)
 
 
 def main(folder: str) -> None:
@@ -66,7 +72,7 @@ def main(folder: str) -> None:
     died = False
     errors, nodes = [], set()
     for number, line in enumerate(lines(folder)):
-        errors += [line["error"]] if line["error"] else []
+        errors += [line.error] if line.error else []
         nodes |= {node["NodeID"] for node in ray.nodes() if node["Alive"]}
         if number == 12 and not died:
             died = True

@@ -1,4 +1,4 @@
-"""The records of a CSV file, and where each starts: a newline within quotes ends none."""
+"""Find the records of a CSV file: a newline in quotes does not end one."""
 
 from __future__ import annotations
 
@@ -12,9 +12,13 @@ _LONGEST_FIELD = 2**30
 
 @dataclass(frozen=True)
 class Record:
-    """start, stop: its bytes. closed: False for one in which the file ends within quotes.
+    """A record of a CSV file.
 
-    broken: why it has no fields, where it is none. lines: those that were read up to its end.
+    start, stop: its first byte, and the byte after its last.
+    fields: as Latin-1, a character per byte.
+    closed: False if the file ends in the quotes of this record.
+    broken: why it is not a record, if it is not; then it has no fields.
+    lines: the number of lines read up to its end.
     """
 
     start: int
@@ -26,38 +30,42 @@ class Record:
 
 
 def find_records(lines: Iterable[bytes], delimiter: str, start: int = 0) -> Iterator[Record]:
-    """Those of lines of which the first starts at `start`; blank lines are none.
+    """Yield the records in some lines. Blank lines are left out.
 
-    Fields are decoded as Latin-1, a character per byte. One with a bare carriage return outside
-    of quotes is broken.
+    A record with a bare carriage return outside of quotes is broken.
+
+    start: the first byte of the first line.
     """
     csv.field_size_limit(max(csv.field_size_limit(), _LONGEST_FIELD))
     feed = _Feed(lines, start)
     reader = csv.reader(feed, delimiter=delimiter)
     while True:
-        first = feed.place
+        first = feed.position
         try:
             fields = next(reader)
         except StopIteration:
             return
         except csv.Error as error:
-            yield Record(first, feed.place, [], True, str(error), feed.lines_read)
-            reader = csv.reader(feed, delimiter=delimiter)  # the old one is within that line
+            yield Record(first, feed.position, [], True, str(error), feed.lines_read)
+            reader = csv.reader(feed, delimiter=delimiter)  # the old one is inside that line
             continue
         if feed.ended:
-            # What was added is a record of its own, unless the file ended within quotes.
-            if feed.place > first:
-                yield Record(first, feed.place, fields, closed=False)
+            # The added line is a separate record, unless the file ended in quotes.
+            if feed.position > first:
+                yield Record(first, feed.position, fields, closed=False)
             return
         if fields:
-            yield Record(first, feed.place, fields, lines=feed.lines_read)
+            yield Record(first, feed.position, fields, lines=feed.lines_read)
 
 
 class _Feed:
-    """Lines as text, and one more to tell where the last record ends. place: bytes handed out."""
+    """Lines as text, and one more that tells where the last record ends.
 
-    def __init__(self, lines: Iterable[bytes], place: int) -> None:
-        self.lines, self.place, self.ended, self.lines_read = iter(lines), place, False, 0
+    position: the bytes of the lines so far.
+    """
+
+    def __init__(self, lines: Iterable[bytes], position: int) -> None:
+        self.lines, self.position, self.ended, self.lines_read = iter(lines), position, False, 0
 
     def __iter__(self) -> Iterator[str]:
         return self
@@ -69,6 +77,6 @@ class _Feed:
         if line is None:
             self.ended = True
             return '"end"'
-        self.place += len(line)
+        self.position += len(line)
         self.lines_read += 1
         return line.decode("latin-1")

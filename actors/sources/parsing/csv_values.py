@@ -1,4 +1,4 @@
-"""From the bytes of CSV records to columns: each value of its type, or its row's failure."""
+"""Turn the bytes of CSV records into columns. A value that does not fit makes its row fail."""
 
 from __future__ import annotations
 
@@ -14,42 +14,43 @@ import pyarrow.compute as pc
 import pyarrow.csv
 from pyarrow import types
 
+from ...arrow_arrays import scatter, scatter_rows
 from ...faults.bisect import bisect_failures
 from ..reading import Reading
-from ..streams.line_files import in_place
 from .csv_records import Record
-from .json_values import Parser, fit_value, is_nested
+from .json_values import Parser, fit_values, is_nested
 from .misfits import Misfit
 
-# What stands for no value in a column that is not of text. Not "nan", which is a number.
+# The spellings of null in columns other than text. "nan" is a number.
 _NULLS = ["", "NA", "N/A", "n/a", "#N/A", "NULL", "null", "Null"]
 _WHOLE = re.compile(r"\s*[+-]?\d+\s*")
-# Numbers of these digits have one spelling, so that a column of them gives its text back.
+# Numbers that become the same text again.
 _PLAIN_NUMBER = r"^-?(0|[1-9]\d{0,14})(\.\d{1,12})?([eE][+-]?\d{1,2})?$"
 
 Wrong = list[tuple[int, BaseException]]
 
 
 def infer_types(
-    data: bytes, names: list[str], delimiter: str, found: Sequence[Record], kinds: dict[str, str]
+    data: bytes, names: list[str], delimiter: str, records: Sequence[Record], kinds: dict[str, str]
 ) -> dict[str, pa.DataType]:
-    """The types of those columns that the task reads as something else than text.
+    """Infer the types of the columns that the task reads as something else than text.
 
-    found: the records in `data`. kinds: of the columns in question.
+    records: the records in `data`.
+    kinds: what the task reads each column as.
     """
-    asked = [name for name in names if kinds.get(name) in ("number", "flag", "any")]
-    if not asked:
+    inferred = [name for name in names if kinds.get(name) in ("number", "flag", "any")]
+    if not inferred:
         return {}
-    data, _ = _of_width(data, len(names), found)
+    data, _ = _keep_width(data, len(names), records)
     raw = pa.csv.ConvertOptions(
-        column_types=dict.fromkeys(asked, pa.binary()), include_columns=asked
+        column_types=dict.fromkeys(inferred, pa.binary()), include_columns=inferred
     )
-    table = _table(data, names, delimiter, raw)
-    return {name: _kind(table[name].combine_chunks(), kinds[name]) for name in asked}
+    table = _read_table(data, names, delimiter, raw)
+    return {name: _infer_type(table[name].combine_chunks(), kinds[name]) for name in inferred}
 
 
-def _kind(values: pa.Array, kind: str) -> pa.DataType:
-    """The type of a column by its first values; text where they are of no other type."""
+def _infer_type(values: pa.Array, kind: str) -> pa.DataType:
+    """Infer the type of a column from its first values; text if no other type fits."""
     try:
         texts = values.cast(pa.string()).drop_null()
     except pa.ArrowInvalid:
@@ -60,7 +61,7 @@ def _kind(values: pa.Array, kind: str) -> pa.DataType:
     if kind == "any" and not pc.all(pc.match_substring_regex(texts, _PLAIN_NUMBER)).as_py():
         return pa.string()
     for type in (pa.bool_(),) if kind == "flag" else (pa.int64(), pa.float64()):
-        if not from_text(texts.cast(pa.binary()), pa.field("", type), str)[1]:
+        if not parse_fields(texts.cast(pa.binary()), pa.field("", type), str)[1]:
             return type
     return pa.string()
 
@@ -69,46 +70,53 @@ def parse_columns(
     data: bytes,
     names: list[str],
     delimiter: str,
-    found: Sequence[Record],
+    records: Sequence[Record],
     schema: pa.Schema,
     reading: Reading,
     where: Callable[[Record], str],
 ) -> tuple[pa.Table, dict[int, BaseException]]:
-    """A row for each record in `data`, with nulls for those that failed, and why they did."""
-    data, odd = _of_width(data, len(names), found)
-    # Of the others (an output of before says their types) Arrow's own reading is what it was.
+    """Return a row for each record in `data`, null if it failed, and the errors by row."""
+    data, odd = _keep_width(data, len(names), records)
+    # An older output may give other columns a type. Arrow converts those, as it did then.
     strict = {f.name for f in schema if reading.is_wanted(f.name) and not _is_text(f.type)}
     kinds = {f.name: pa.binary() if f.name in strict else f.type for f in schema}
-    options = pa.csv.ConvertOptions(column_types=kinds, include_columns=schema.names)
+    table = _read_typed_or_raw(data, names, delimiter, kinds)
     failed: dict[int, BaseException] = {}
-    try:
-        table = _table(data, names, delimiter, options)
-    except pa.ArrowInvalid:
-        raw = pa.csv.ConvertOptions(
-            column_types=dict.fromkeys(names, pa.binary()), include_columns=schema.names
-        )
-        table = _table(data, names, delimiter, raw)
-    rows = np.setdiff1d(np.arange(len(found)), odd)
+    rows = np.setdiff1d(np.arange(len(records)), odd)
     if len(rows) != table.num_rows:
-        raise ValueError(f"{len(rows)} records are {table.num_rows} to Arrow")
+        raise ValueError(f"Arrow finds {table.num_rows} records instead of {len(rows)}")
     for row in odd:
-        count = len(found[row].fields)
+        count = len(records[row].fields)
         failed[row] = ValueError(
-            f"the row has {count} fields, not {len(names)} fields, as the header has "
-            f"({where(found[row])})"
+            f"the row has {count} fields, not {len(names)} fields as the header "
+            f"({where(records[row])})"
         )
     columns = []
     for field in schema:
         values = table[field.name].combine_chunks()
         if field.name in strict or values.type != field.type:
-            convert = from_text if field.name in strict else _convert
-            values, wrong = convert(values, field, lambda i: where(found[int(rows[i])]))
+            convert = parse_fields if field.name in strict else _convert
+            values, wrong = convert(values, field, lambda i: where(records[int(rows[i])]))
             for i, error in wrong:
                 failed.setdefault(int(rows[i]), error)
         columns.append(values)
-    whole = in_place([(rows, pa.table(columns, schema=schema))], len(found), schema)
-    live = np.setdiff1d(np.arange(len(found)), list(failed))
-    return in_place([(live, whole.take(pa.array(live)))], len(found), schema), failed
+    table = scatter_rows([(rows, pa.table(columns, schema=schema))], len(records), schema)
+    ok = np.setdiff1d(np.arange(len(records)), list(failed))
+    return scatter_rows([(ok, table.take(pa.array(ok)))], len(records), schema), failed
+
+
+def _read_typed_or_raw(
+    data: bytes, names: list[str], delimiter: str, kinds: dict[str, pa.DataType]
+) -> pa.Table:
+    """Read columns in some types; all of them as bytes if a value does not fit its type."""
+    typed = pa.csv.ConvertOptions(column_types=kinds, include_columns=list(kinds))
+    try:
+        return _read_table(data, names, delimiter, typed)
+    except pa.ArrowInvalid:
+        raw = pa.csv.ConvertOptions(
+            column_types=dict.fromkeys(names, pa.binary()), include_columns=list(kinds)
+        )
+        return _read_table(data, names, delimiter, raw)
 
 
 def _is_text(kind: pa.DataType) -> bool:
@@ -119,94 +127,97 @@ def _is_binary(kind: pa.DataType) -> bool:
     return types.is_binary(kind) or types.is_large_binary(kind)
 
 
-def _of_width(data: bytes, width: int, found: Sequence[Record]) -> tuple[bytes, list[int]]:
-    """The records that have so many fields, and the numbers of the others.
+def _keep_width(data: bytes, width: int, records: Sequence[Record]) -> tuple[bytes, list[int]]:
+    """Return the bytes of the records with `width` fields, and the numbers of the others.
 
-    Arrow's own handler of such rows is not called for one that is not UTF-8.
+    Arrow does not call its handler of invalid rows for a row that is not UTF-8.
     """
-    odd = [i for i, record in enumerate(found) if len(record.fields) != width]
+    odd = [i for i, record in enumerate(records) if len(record.fields) != width]
     if not odd:
         return data, odd
-    kept = (record for record in found if len(record.fields) == width)
+    kept = (record for record in records if len(record.fields) == width)
     return b"".join(data[record.start : record.stop] for record in kept), odd
 
 
-def from_text(
+def parse_fields(
     values: pa.Array, field: pa.Field, where: Callable[[int], str]
 ) -> tuple[pa.Array, Wrong]:
-    """Fields of CSV as values of the type that the task or the user wants; none is narrowed."""
-    if types.is_null(values.type):  # there is no row
+    """Convert fields of CSV to the type that the task or the user wants, without loss."""
+    if types.is_null(values.type):  # no rows
         return pa.nulls(len(values), field.type), []
     if _is_binary(field.type):
         return values.cast(field.type), []
     if _is_text(field.type):
         return _convert(values, field, where)
-    nothing = pc.is_in(values, pa.array(_NULLS).cast(pa.binary()))
-    given = np.flatnonzero(~nothing.to_numpy(zero_copy_only=False))
-    texts, place = values.take(pa.array(given)), lambda i: where(int(given[i]))
+    null = pc.is_in(values, pa.array(_NULLS).cast(pa.binary()))
+    valid = np.flatnonzero(~null.to_numpy(zero_copy_only=False))
+    texts = values.take(pa.array(valid))
+
+    def where_valid(i: int) -> str:
+        return where(int(valid[i]))
+
     if is_nested(field.type):
-        made, wrong = _from_json(texts, field, place)
+        converted, wrong = _parse_json(texts, field, where_valid)
     else:
-        made, wrong = _convert(texts, field, place, null_values=[])
+        converted, wrong = _convert(texts, field, where_valid, null_values=[])
         if types.is_floating(field.type):
-            wrong += _narrow(texts, made, field, place)
-    wrong = [(int(given[i]), error) for i, error in wrong]
-    kind = pa.schema([field])
-    whole = in_place([(given, pa.table([made], schema=kind))], len(values), kind)
-    return whole[0].combine_chunks(), wrong
+            wrong += _find_loss(texts, converted, field, where_valid)
+    wrong = [(int(valid[i]), error) for i, error in wrong]
+    return scatter([(valid, converted)], len(values), field.type), wrong
 
 
-def _narrow(texts: pa.Array, made: pa.Array, field: pa.Field, where: Callable[[int], str]) -> Wrong:
-    """Whole numbers that no float of this width is, and numbers that are too large for it."""
+def _find_loss(
+    texts: pa.Array, numbers: pa.Array, field: pa.Field, where: Callable[[int], str]
+) -> Wrong:
+    """Find whole numbers that a float of this width can't hold exactly, and too large numbers."""
     wrong: Wrong = []
-    for i, (text, value) in enumerate(zip(texts.to_pylist(), made.to_pylist(), strict=True)):
+    for i, (text, value) in enumerate(zip(texts.to_pylist(), numbers.to_pylist(), strict=True)):
         if value is None or len(text) < 4:
             continue
         spelled = text.decode()
-        whole = _WHOLE.fullmatch(spelled)
-        endless = math.isinf(value) and "inf" not in spelled.lower()
-        if endless or (whole and int(spelled) != value):
+        is_whole = _WHOLE.fullmatch(spelled)
+        is_too_large = math.isinf(value) and "inf" not in spelled.lower()
+        if is_too_large or (is_whole and int(spelled) != value):
             wrong.append((i, Misfit(field.name, spelled, field.type, where(i))))
     return wrong
 
 
-def _from_json(
+def _parse_json(
     texts: pa.Array, field: pa.Field, where: Callable[[int], str]
 ) -> tuple[pa.Array, Wrong]:
-    """Lists and structs, which a field of CSV holds as JSON."""
-    parser, found = Parser(), []
+    """Parse lists and structs, which a field of CSV holds as JSON."""
+    parser = Parser()
+    parsed: list[Any] = []
     wrong: Wrong = []
     for i, text in enumerate(texts.to_pylist()):
         try:
-            found.append(parser.parse(text))
+            parsed.append(parser.parse(text))
         except (ValueError, RecursionError):
-            found.append(None)
+            parsed.append(None)
             shown = text.decode(errors="replace")
             wrong.append((i, Misfit(field.name, shown, field.type, where(i))))
-    made, misfits = fit_value(found, field.type, rounds=True)
-    wrong += [(i, Misfit(field.name, found[i], field.type, where(i))) for i in misfits]
-    return made, wrong
+    array, misfits = fit_values(parsed, field.type, rounds=True)
+    wrong += [(i, Misfit(field.name, parsed[i], field.type, where(i))) for i in misfits]
+    return array, wrong
 
 
 def _convert(
     values: pa.Array, field: pa.Field, where: Callable[[int], str], **options: Any
 ) -> tuple[pa.Array, Wrong]:
-    """Bytes as values of the field's type, and those that are none."""
+    """Convert bytes to the field's type; return the values, and an error for those that fail."""
     conversion = pa.csv.ConvertOptions(column_types={field.name: field.type}, **options)
 
-    def convert(some: np.ndarray) -> pa.Array:
-        # As the file would have them; quoted, so that each stays one field.
+    def convert(rows: np.ndarray) -> pa.Array:
+        # Quoted, so that each stays one field.
         quoted = (
             b'"' + value.replace(b'"', b'""') + b'"\n'
-            for value in values.take(pa.array(some)).to_pylist()
+            for value in values.take(pa.array(rows)).to_pylist()
         )
-        return _table(b"".join(quoted), [field.name], ",", conversion)[0].combine_chunks()
+        return _read_table(b"".join(quoted), [field.name], ",", conversion)[0].combine_chunks()
 
     pieces, bad = bisect_failures(np.arange(len(values)), convert)
-    kind = pa.schema([field])
-    done = [(numbers, pa.table([array], schema=kind)) for numbers, array in pieces]
-    whole = in_place(done, len(values), kind)[0].combine_chunks()
-    return whole, [(i, _explain(values[i].as_py(), field, where(i))) for i, _ in bad]
+    converted = scatter(pieces, len(values), field.type)
+    return converted, [(i, _explain(values[i].as_py(), field, where(i))) for i, _ in bad]
 
 
 def _explain(value: bytes, field: pa.Field, where: str) -> BaseException:
@@ -219,7 +230,7 @@ def _explain(value: bytes, field: pa.Field, where: str) -> BaseException:
         )
 
 
-def _table(
+def _read_table(
     data: bytes, names: list[str], delimiter: str, convert: pa.csv.ConvertOptions
 ) -> pa.Table:
     if not data.strip(b"\r\n"):

@@ -1,4 +1,4 @@
-"""From JSON to columns: each value of its column's type, and none narrowed."""
+"""Turn parsed JSON into columns without loss. A value that does not fit is a misfit."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from pyarrow import types
 
 from ...faults.bisect import bisect_failures
 
-# The largest whole number below which a float holds all of them.
+# A float holds all whole numbers up to this one.
 EXACT = 2**53
 
 
 class SpelledNumber(float):
-    """A number whose text is not the one that Python would write.
+    """A number that is not written as Python would write it.
 
     text: how it is written.
     """
@@ -28,42 +28,44 @@ class SpelledNumber(float):
 
     @classmethod
     def of(cls, value: float, text: str) -> SpelledNumber:
-        made = cls(value)
-        made.text = text
-        return made
+        number = cls(value)
+        number.text = text
+        return number
 
 
 class LongNumber(SpelledNumber):
-    """A number that no float holds as it is written: of more than 17 digits, or too large."""
+    """A number that a float can't hold: it has more than 17 digits, or is too large."""
 
 
 class Parser:
-    """Parses the lines of a file, and notes what a plain parser loses.
+    """Parses the lines of a file, and notes what json.loads would lose.
 
     spells: whether numbers keep their text, for columns that hold JSON.
 
-    found_long: whether there was a `LongNumber` so far; found_spelled: a `SpelledNumber`.
-    repeated: keys that the last object parsed, or one within it, has twice with different values.
+    found_long, found_spelled: whether there was a `LongNumber`, a `SpelledNumber` so far.
+    repeated: keys that the last parsed line has twice in an object, with different values.
     """
 
     def __init__(self, spells: bool = False) -> None:
         self.spells = spells
         self.found_long = self.found_spelled = False
         self.repeated: set[str] = set()
-        self._decoder = json.JSONDecoder(parse_float=self._number, object_pairs_hook=self._object)
+        self._decoder = json.JSONDecoder(
+            parse_float=self._build_number, object_pairs_hook=self._build_object
+        )
 
     def parse(self, line: bytes) -> Any:
-        """Raises ValueError, which UnicodeDecodeError and JSONDecodeError are."""
+        """Parse a line. Raises ValueError, such as UnicodeDecodeError and JSONDecodeError."""
         self.repeated = set()
         return self._decoder.decode(line.removeprefix(codecs.BOM_UTF8).decode("utf-8"))
 
-    def _object(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        made = dict(pairs)
-        if len(made) < len(pairs):
-            self.repeated |= {name for name, value in pairs if made[name] != value}
-        return made
+    def _build_object(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        row = dict(pairs)
+        if len(row) < len(pairs):
+            self.repeated |= {name for name, value in pairs if row[name] != value}
+        return row
 
-    def _number(self, text: str) -> float:
+    def _build_number(self, text: str) -> float:
         value = float(text)
         if (len(text) <= 18 and value and math.isfinite(value)) or _is_exact(text, value):
             if not self.spells or repr(value) == text:
@@ -75,21 +77,24 @@ class Parser:
 
 
 def _is_exact(text: str, value: float) -> bool:
-    """Whether the number, which is long, zero or infinite, says what its text says."""
+    """Tell whether a number, which is long, zero or infinite, equals its text."""
     exact = Decimal(text)
     if not math.isfinite(value) or bool(value) != bool(exact):
         return False
     return len(exact.as_tuple().digits) <= 17 or Decimal(repr(value)) == exact
 
 
-def json_text(value: Any, any_spelled: bool = True) -> str:
-    """A parsed value as JSON again. any_spelled: whether a number in it may have its own text."""
+def to_json_text(value: Any, any_spelled: bool = True) -> str:
+    """Return a parsed value as JSON.
+
+    any_spelled: whether it may hold a `SpelledNumber`.
+    """
     if any_spelled and _has_spelled(value):
         return _spell_numbers(value)
     text = json.dumps(value, ensure_ascii=False)
     try:
         text.encode()
-    except UnicodeEncodeError:  # half a character, which only an escape can name
+    except UnicodeEncodeError:  # a lone surrogate, which only an escape can write
         return json.dumps(value)
     return text
 
@@ -106,14 +111,14 @@ def _spell_numbers(value: Any) -> str:
     if isinstance(value, SpelledNumber):
         return value.text
     if isinstance(value, dict):
-        pairs = (f"{json_text(name, False)}: {_spell_numbers(v)}" for name, v in value.items())
+        pairs = (f"{to_json_text(name, False)}: {_spell_numbers(v)}" for name, v in value.items())
         return f"{{{', '.join(pairs)}}}"
     if isinstance(value, list):
         return f"[{', '.join(map(_spell_numbers, value))}]"
-    return json_text(value, False)
+    return to_json_text(value, False)
 
 
-def fit_value(
+def fit_values(
     values: list[Any],
     kind: pa.DataType,
     *,
@@ -121,37 +126,38 @@ def fit_value(
     any_long: bool = True,
     rounds: bool = False,
 ) -> tuple[pa.Array, list[int]]:
-    """The values as this type, with null for those that it does not hold, and which those are.
+    """Return the values as an array, null for misfits, and the numbers of the misfits.
 
-    as_text: whether a column of text takes any value, as JSON where it is no text.
-    any_long: whether there may be a `LongNumber` among them.
-    rounds: whether a float takes a number of more digits than it has.
+    as_text: whether a column of text takes other values as JSON.
+    any_long: whether there may be a `LongNumber` among the values.
+    rounds: whether a float may round a number with more digits than it holds.
     """
     if _is_text(kind):
-        return _texts(values, kind, as_text)
-    quick = None if any_long else _quick(values, kind)
+        return _fit_texts(values, kind, as_text)
+    quick = None if any_long else _convert_at_once(values, kind)
     if quick is not None:
         return quick, []
-    made: list[Any] = []
+    converted: list[Any] = []
     misfits: list[int] = []
     for i, value in enumerate(values):
         try:
-            made.append(_exact(value, kind, rounds))
+            converted.append(_fit_exactly(value, kind, rounds))
         except (ValueError, TypeError, OverflowError, pa.ArrowException):
-            made.append(None)
+            converted.append(None)
             misfits.append(i)
-    # What the rules above let pass and Arrow refuses is a misfit, too.
+    # A value that Arrow refuses is a misfit, too.
     pieces, refused = bisect_failures(
-        np.arange(len(made)), lambda some: pa.array([made[i] for i in some], kind)
+        np.arange(len(converted)), lambda rows: pa.array([converted[i] for i in rows], kind)
     )
     if not refused:
         return pa.concat_arrays([pa.array([], kind), *(array for _, array in pieces)]), misfits
     for i, _ in refused:
-        made[i] = None
-    return pa.array(made, kind), sorted({*misfits, *(i for i, _ in refused)})
+        converted[i] = None
+    return pa.array(converted, kind), sorted({*misfits, *(i for i, _ in refused)})
 
 
 def is_nested(kind: pa.DataType) -> bool:
+    """Tell whether a type is a struct or a list."""
     return types.is_struct(kind) or _is_list(kind)
 
 
@@ -163,26 +169,26 @@ def _is_text(kind: pa.DataType) -> bool:
     return types.is_string(kind) or types.is_large_string(kind)
 
 
-def _texts(values: list[Any], kind: pa.DataType, as_text: bool) -> tuple[pa.Array, list[int]]:
+def _fit_texts(values: list[Any], kind: pa.DataType, as_text: bool) -> tuple[pa.Array, list[int]]:
     try:
         if all(type(value) is str or value is None for value in values):
             return pa.array(values, kind), []
     except UnicodeEncodeError:
         pass
-    made: list[str | None] = []
+    texts: list[str | None] = []
     misfits: list[int] = []
     for i, value in enumerate(values):
-        if value is None or (type(value) is str and _is_whole(value)):
-            made.append(value)
+        if value is None or (type(value) is str and _is_valid_text(value)):
+            texts.append(value)
         elif as_text:
-            made.append(json_text(value))
+            texts.append(to_json_text(value))
         else:
-            made.append(None)
+            texts.append(None)
             misfits.append(i)
-    return pa.array(made, kind), misfits
+    return pa.array(texts, kind), misfits
 
 
-def _is_whole(text: str) -> bool:
+def _is_valid_text(text: str) -> bool:
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -190,8 +196,8 @@ def _is_whole(text: str) -> bool:
     return True
 
 
-def _quick(values: list[Any], kind: pa.DataType) -> pa.Array | None:
-    """All of them at once, where Arrow sees the type that they shall have."""
+def _convert_at_once(values: list[Any], kind: pa.DataType) -> pa.Array | None:
+    """Convert all values at once, or return None if Arrow sees a type that does not fit."""
     if types.is_fixed_size_list(kind):
         return None
     try:
@@ -204,7 +210,7 @@ def _quick(values: list[Any], kind: pa.DataType) -> pa.Array | None:
 
 
 def _holds(kind: pa.DataType, seen: pa.DataType) -> bool:
-    """Whether all values of the type that was seen are values of this one."""
+    """Tell whether all values of the type `seen` are values of the type `kind`."""
     if types.is_null(seen) or seen == kind:
         return True
     if types.is_list(seen) and types.is_list(kind):
@@ -215,12 +221,12 @@ def _holds(kind: pa.DataType, seen: pa.DataType) -> bool:
     return False
 
 
-def _exact(value: Any, kind: pa.DataType, rounds: bool) -> Any:
-    """The value as `pa.array` takes it for this type. Raises ValueError if it does not fit."""
+def _fit_exactly(value: Any, kind: pa.DataType, rounds: bool) -> Any:
+    """Return a value as `pa.array` takes it for a type. Raises ValueError for a misfit."""
     if value is None:
         return None
     if _is_text(kind):
-        if type(value) is str and _is_whole(value):
+        if type(value) is str and _is_valid_text(value):
             return value
     elif types.is_boolean(kind):
         if type(value) is bool:
@@ -229,23 +235,23 @@ def _exact(value: Any, kind: pa.DataType, rounds: bool) -> Any:
         if type(value) is int or (_is_float(value) and value.is_integer()):
             return int(value)
     elif types.is_floating(kind):
-        return _float(value, kind, rounds)
+        return _fit_float(value, kind, rounds)
     elif types.is_struct(kind):
         if type(value) is dict and value.keys() <= {field.name for field in kind}:
-            return {f.name: _exact(value.get(f.name), f.type, rounds) for f in kind}
+            return {f.name: _fit_exactly(value.get(f.name), f.type, rounds) for f in kind}
     elif _is_list(kind):
         if type(value) is list:
-            return [_exact(item, kind.value_type, rounds) for item in value]
+            return [_fit_exactly(item, kind.value_type, rounds) for item in value]
     elif types.is_binary(kind) or types.is_large_binary(kind):
         if type(value) is str:
             return value.encode()
     elif type(value) in (str, int) or isinstance(value, float):  # dates, times, decimals
-        text = value if type(value) is str else json_text(value)
+        text = value if type(value) is str else to_json_text(value)
         return pa.scalar(text).cast(kind)
     raise ValueError(value)
 
 
-def _float(value: Any, kind: pa.DataType, rounds: bool) -> float:
+def _fit_float(value: Any, kind: pa.DataType, rounds: bool) -> float:
     if type(value) is not int and not _is_float(value) and not (rounds and _is_long(value)):
         raise ValueError(value)
     narrow = float(pa.scalar(float(value), pa.float64()).cast(kind, safe=False).as_py())

@@ -1,4 +1,4 @@
-"""What is said of a value that a column can't hold."""
+"""Describe values that a column can't hold."""
 
 from __future__ import annotations
 
@@ -15,18 +15,20 @@ class Misfit(ValueError):
     """A value of another type than its column's."""
 
     def __init__(self, column: str, value: Any, kind: pa.DataType, where: str) -> None:
-        super().__init__(f"column {column!r} is {shown(value)}, not {wanted(kind)} ({where})")
+        super().__init__(
+            f"column {column!r} is {_shorten(value)}, not {_describe_type(kind)} ({where})"
+        )
 
 
-def shown(value: Any) -> str:
-    """A value, shortened: as JSON, or a field of CSV in quotes."""
+def _shorten(value: Any) -> str:
+    """Return a value as short JSON, or a field of CSV in quotes."""
     text = repr(value) if isinstance(value, bytes) else json.dumps(value, default=str)
     text = getattr(value, "text", text)
     return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 1]}…"
 
 
-def wanted(kind: pa.DataType) -> str:
-    """What a column of this type holds."""
+def _describe_type(kind: pa.DataType) -> str:
+    """Describe the values of a type."""
     if types.is_string(kind) or types.is_large_string(kind):
         return "a text"
     if types.is_boolean(kind):
@@ -34,5 +36,5 @@ def wanted(kind: pa.DataType) -> str:
     if types.is_integer(kind):
         return f"a whole number ({kind})"
     if types.is_floating(kind):
-        return f"a number that {kind} holds"
+        return f"a number that {kind} can hold"
     return f"a value of {kind}"

@@ -1,4 +1,4 @@
-"""Samples in a tar: members next to each other of one key. Nothing is unpacked to disk."""
+"""Read samples from a tar: adjacent members of one key. Nothing is unpacked to disk."""
 
 from __future__ import annotations
 
@@ -8,20 +8,21 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import IO, Any
 
-from ..streams.line_files import skip
+from ..streams.read_bytes import skip_bytes
 
 _READ = 2**20
-# What a file that ends too early, or is none, makes the readers of tar, gzip and zstd raise.
+# What readers of tar, gzip and zstd raise for a file that is cut off, or not of the format.
 _UNREADABLE = (OSError, EOFError, zlib.error, tarfile.TarError, ValueError, RecursionError)
 
 
 @dataclass
 class Sample:
-    """start, stop: its bytes in the tar, decompressed, from its first header on.
+    """The members of one key.
 
-    members: by extension; those that were wanted with their bytes, the others with None.
-    error: why it is none, or not whole.
-    torn: whether the tar can't be read on.
+    start, stop: the bytes of the decompressed tar, from the first member's header on.
+    members: by extension; None for those that were not read.
+    error: why the sample is invalid or incomplete.
+    torn: whether the tar can't be read after it.
     """
 
     key: str
@@ -32,47 +33,52 @@ class Sample:
     torn: bool = False
 
 
-def samples(
+def read_samples(
     stream: IO[bytes], start: int, stop: int, wanted: Callable[[str], bool]
 ) -> Iterator[Sample]:
-    """Those that start within [start, stop), which must be a sample's start; -1 is the end.
+    """Yield the samples that start in [start, stop); a stop of -1 is the end of the file.
 
-    Where the tar can't be read on (it was cut off, or is damaged) the sample at that place is the
-    last one, with an error: whether it has all its members can't be known, nor what followed.
+    `start` must be the start of a sample. Where the tar is cut off or damaged, the sample there is
+    the last one and has an error: whether it has all its members, and what followed, is unknown.
+
+    wanted: tells for an extension whether to read the members' bytes.
     """
-    skip(stream, start)
+    skip_bytes(stream, start)
     walk = _Walk(stream, start)
-    now: Sample | None = None
+    sample: Sample | None = None
     try:
         for member in walk.members(stop):
-            if member is None and now is not None:
-                yield now
-                now = None
+            if member is None and sample is not None:
+                yield sample
+                sample = None
             name = split_name(member.name) if member is not None else None
             if member is None or name is None or not member.isreg():
                 continue
             key, extension = name
-            if now is None or now.key != key:
-                if now is not None:
-                    yield now
-                now = Sample(key, member.offset, member.offset)
-            if extension in now.members:
-                now.error = ValueError(f"two members {key}.{extension}")
+            if sample is None or sample.key != key:
+                if sample is not None:
+                    yield sample
+                sample = Sample(key, member.offset, member.offset)
+            if extension in sample.members:
+                sample.error = ValueError(f"two members {key}.{extension}")
             if member.issparse():
-                now.error = ValueError(f"{member.name} is a sparse file")
-            now.members[extension] = walk.read(member) if wanted(extension) else None
-            now.stop = walk.next
+                sample.error = ValueError(f"{member.name} is a sparse file")
+            sample.members[extension] = walk.read(member) if wanted(extension) else None
+            sample.stop = walk.next
     except _UNREADABLE as error:
         reason = ValueError(f"the tar can't be read from byte {walk.next} on: {error}")
-        now = now or Sample("", walk.next, walk.next)
-        now.error, now.torn, now.stop = reason, True, max(now.stop, walk.next + 1)
-    if now is not None:
-        yield now
+        sample = sample or Sample("", walk.next, walk.next)
+        sample.error, sample.torn = reason, True
+        sample.stop = max(sample.stop, walk.next + 1)
+    if sample is not None:
+        yield sample
 
 
 def split_name(name: str) -> tuple[str, str] | None:
-    """A member's key, its folder included, and its extension: all after the first dot, in small
-    letters. None for names that make no sample: hidden ones, and those without an extension."""
+    """Return a member's key with its folder, and its extension in lower case.
+
+    The extension is everything after the first dot. None for hidden names, and those without one.
+    """
     folder, slash, base = name.rpartition("/")
     stem, dot, extension = base.partition(".")
     if not (stem and dot and extension) or (base.startswith("__") and base.endswith("__")):
@@ -81,26 +87,26 @@ def split_name(name: str) -> tuple[str, str] | None:
 
 
 class _Walk:
-    """Goes from header to header. `next` is the place of the one to come.
+    """Goes through a tar from header to header; `next` is the byte of the next one.
 
-    The tarfile module's own iterator takes damage for the end, and a tar appended to another for
-    nothing; it only parses headers here, for which it needs `fileobj`, `offset` and the encoding.
+    The iterator of the tarfile module takes damage for the end, and does not see a tar that is
+    appended to another one. Here the module only parses headers.
     """
 
-    def __init__(self, stream: IO[bytes], place: int) -> None:
+    def __init__(self, stream: IO[bytes], position: int) -> None:
         self.stream = stream
-        self.place = self.next = place
+        self.position = self.next = position
         self.closed = False
 
     def members(self, stop: int) -> Iterator[tarfile.TarInfo | None]:
-        """None for the end of a tar, behind which another may follow."""
+        """Yield the members, and None for the end of a tar, which another one may follow."""
         header = _Header(self)
         while stop < 0 or self.next < stop:
             self.seek(self.next)
             try:
                 member = tarfile.TarInfo.fromtarfile(header)  # type: ignore[arg-type]
             except tarfile.EOFHeaderError:  # type: ignore[attr-defined]
-                self.next = self.place
+                self.next = self.position
                 if not self.closed:
                     self.closed = True
                     yield None
@@ -108,21 +114,21 @@ class _Walk:
             except tarfile.EmptyHeaderError:  # type: ignore[attr-defined]
                 if self.closed:
                     return
-                raise EOFError("the file ends without the mark of a tar's end") from None
+                raise EOFError("the file has no end-of-tar mark") from None
             except tarfile.TruncatedHeaderError:  # type: ignore[attr-defined]
                 if self.closed:
                     return
                 raise EOFError("the file ends in a header") from None
             self.closed = False
             if not 0 <= member.size < 2**62 or header.offset <= self.next:
-                raise tarfile.ReadError(f"{member.name} has no possible size")
+                raise tarfile.ReadError(f"{member.name} has an impossible size")
             self.next = header.offset
             yield member
 
     def read(self, member: tarfile.TarInfo) -> bytes:
         self.seek(member.offset_data)
         parts, left = [], member.size
-        # A bit at a time: the header may promise more than there is, or than there is memory.
+        # In pieces: the header may promise more bytes than the file has, or the memory.
         while left and (part := self.take(min(left, _READ))):
             parts.append(part)
             left -= len(part)
@@ -131,20 +137,22 @@ class _Walk:
             raise EOFError(f"{member.name} is cut off")
         return b"".join(parts)
 
-    def seek(self, place: int) -> None:
-        # Past the end of the file is no error yet: nothing can be read there.
-        if place != self.place:
-            skip(self.stream, place if self.stream.seekable() else place - self.place)
-        self.place = place
+    def seek(self, position: int) -> None:
+        # A position after the end of the file is not an error yet.
+        if position != self.position:
+            skip_bytes(
+                self.stream, position if self.stream.seekable() else position - self.position
+            )
+        self.position = position
 
     def take(self, count: int) -> bytes:
         data = self.stream.read(count)
-        self.place += len(data)
+        self.position += len(data)
         return data
 
 
 class _Header:
-    """As much of a `tarfile.TarFile` as parsing a header asks for."""
+    """The part of a `tarfile.TarFile` that parsing a header needs."""
 
     encoding, errors = "utf-8", "replace"
 
@@ -160,7 +168,7 @@ class _Header:
         return self.walk.take(count)
 
     def tell(self) -> int:
-        return self.walk.place
+        return self.walk.position
 
-    def seek(self, place: int) -> None:
-        self.walk.seek(place)
+    def seek(self, position: int) -> None:
+        self.walk.seek(position)

@@ -1,92 +1,86 @@
-"""Files that say their types themselves, read in those that `input.schema` declares."""
+"""Cast files that have types to those that `input.schema` declares."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from pipemill.errors import ConfigError
 
+from ...arrow_arrays import scatter_rows
 from ...batch import Batch
 from ...faults.bisect import bisect_failures
-from ...storage.listing import InputFile
+from ...split import Split
+from ...storage.input_file import InputFile
+from ..base import FileSource
 from ..parsing.misfits import Misfit
 from ..reading import Reading
-from ..split_size import SplitRange
-from ..streams.line_files import in_place
-
-
-class _Source(Protocol):
-    def inspect(self, files: list[InputFile]) -> pa.Schema: ...
-
-    def cut(
-        self, files: list[InputFile], rows_per_part: int | None, limit: int | None
-    ) -> list[SplitRange]: ...
-
-    def read(self, split: dict[str, Any]) -> Batch: ...
+from ..split_ranges import SplitRange
 
 
 @dataclass(frozen=True)
 class DeclaredSource:
-    """kind: the source of the files' format."""
+    """Files that have types, cast to those that `input.schema` declares.
 
-    kind: Callable[[dict[str, Any], pa.Schema | None], _Source]
+    format: the source of the files' format.
+    """
+
+    format: type[FileSource]
     options: dict[str, Any]
     schema: pa.Schema | None
     reading: Reading
 
-    def inspect(self, files: list[InputFile]) -> pa.Schema:
-        found = self._open(None).inspect(files)
-        schema = self.reading.declare(found)
-        for old, new in zip(found, schema, strict=True):
+    def infer_schema(self, files: list[InputFile]) -> pa.Schema:
+        inferred = self._open(None).infer_schema(files)
+        schema = self.reading.declare(inferred)
+        for old, new in zip(inferred, schema, strict=True):
             try:
                 pa.array([], old.type).cast(new.type)
             except (pa.ArrowNotImplementedError, pa.ArrowInvalid):
                 raise ConfigError(
-                    f"input.schema.{new.name}: the input's column is {old.type}, of which no "
-                    f"{new.type} can be made"
+                    f"input.schema.{new.name}: the input's column is {old.type}, which can't be "
+                    f"cast to {new.type}"
                 ) from None
         return schema
 
-    def cut(
+    def plan_splits(
         self, files: list[InputFile], rows_per_part: int | None, limit: int | None
     ) -> list[SplitRange]:
-        return self._open(None).cut(files, rows_per_part, limit)
+        return self._open(None).plan_splits(files, rows_per_part, limit)
 
-    def read(self, split: dict[str, Any]) -> Batch:
+    def read(self, split: Split) -> Batch:
         assert self.schema is not None
-        if split["stop"] < 0:  # a bad file
+        if split.stop < 0:  # a bad file
             return self._open(self.schema).read(split)
-        file = InputFile(split["path"], split["size"], split["version"])
-        own = self._open(None).inspect([file])
+        file = split.file
+        inferred = self._open(None).infer_schema([file])
         fields = [
-            own.field(field.name) if field.name in self.reading.types else field
+            inferred.field(field.name) if field.name in self.reading.types else field
             for field in self.schema
         ]
         batch = self._open(pa.schema(fields)).read(split)
-        for place, field in enumerate(self.schema):
+        for index, field in enumerate(self.schema):
             if field.name in self.reading.types:
                 column = self._cast(batch, field, split)
-                batch.rows = batch.rows.set_column(place, field, column)
+                batch.rows = batch.rows.set_column(index, field, column)
         return batch
 
-    def _open(self, schema: pa.Schema | None) -> _Source:
-        return self.kind(self.options, schema)
+    def _open(self, schema: pa.Schema | None) -> FileSource:
+        return self.format(self.options, schema)
 
-    def _cast(self, batch: Batch, field: pa.Field, split: dict[str, Any]) -> pa.Array:
+    def _cast(self, batch: Batch, field: pa.Field, split: Split) -> pa.Array:
         values = batch.rows[field.name].combine_chunks()
         kind = pa.schema([field])
-        found, wrong = bisect_failures(
+        pieces, wrong = bisect_failures(
             np.arange(len(values)),
             lambda some: pa.table([values.take(pa.array(some)).cast(field.type)], schema=kind),
         )
         for row, _ in wrong:
-            where = f"row {split['start'] + row + 1} of {split['path']}"
+            where = f"row {split.start + row + 1} of {split.path}"
             batch.add_failure(
                 "read", row, Misfit(field.name, values[row].as_py(), field.type, where)
             )
-        return in_place(found, len(values), kind)[0]
+        return scatter_rows(pieces, len(values), kind)[0]

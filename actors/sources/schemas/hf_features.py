@@ -1,4 +1,4 @@
-"""The features of `datasets` (ClassLabel, Image, …) as it writes them into a schema's notes."""
+"""Read and write the features of `datasets` (ClassLabel, Image, …) in a schema's metadata."""
 
 from __future__ import annotations
 
@@ -10,80 +10,80 @@ from typing import Any
 import pyarrow as pa
 
 _KEY = b"huggingface"
-# As releases before 4 wrote lists; those can't read how later ones do.
+# Releases before 4 write lists like this, and can't read how later ones write them.
 _OLD = '"_type": "Sequence"'
 
 Features = dict[str, Any]
 
 
-def features_of(notes: Mapping[bytes, bytes] | None) -> Features:
-    """Return the features that a schema's notes tell, by column."""
+def read_features(metadata: Mapping[bytes, bytes] | None) -> Features:
+    """Return the features in a schema's metadata, by column."""
     try:
-        found = json.loads((notes or {})[_KEY])["info"]["features"]
+        features = json.loads((metadata or {})[_KEY])["info"]["features"]
     except (KeyError, TypeError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return features if isinstance(features, dict) else {}
 
 
-def common_features(schemas: Sequence[pa.Schema]) -> Features:
+def find_common_features(schemas: Sequence[pa.Schema]) -> Features:
     """Return the features that are the same in all schemas that have their column."""
     names: dict[bytes | None, set[str]] = defaultdict(set)
     for schema in schemas:
         names[(schema.metadata or {}).get(_KEY)] |= set(schema.names)
     if set(names) == {None}:
         return {}
-    told = {notes: features_of({_KEY: notes}) if notes else {} for notes in names}
+    parsed = {text: read_features({_KEY: text}) if text else {} for text in names}
     common: Features = {}
-    for name in dict.fromkeys(name for features in told.values() for name in features):
-        found = [told[notes].get(name) for notes, columns in names.items() if name in columns]
-        if found and all(one is not None and one == found[0] for one in found):
-            common[name] = found[0]
+    for name in dict.fromkeys(name for features in parsed.values() for name in features):
+        same = [parsed[text].get(name) for text, columns in names.items() if name in columns]
+        if same and all(feature is not None and feature == same[0] for feature in same):
+            common[name] = same[0]
     return common
 
 
-def with_features(schema: pa.Schema, features: Features) -> pa.Schema:
-    """Return the schema with notes that tell these features."""
-    return schema.with_metadata(_notes(features)) if features else schema
+def add_features(schema: pa.Schema, features: Features) -> pa.Schema:
+    """Return the schema with these features in its metadata."""
+    return schema.with_metadata(_to_metadata(features)) if features else schema
 
 
-def describe(schema: pa.Schema, known: Features) -> dict[bytes, bytes]:
-    """Return the notes for a schema of which some columns' features are known.
+def make_metadata(schema: pa.Schema, known: Features) -> dict[bytes, bytes]:
+    """Return the metadata of a schema.
 
-    The others have those that `datasets` would give them by their type.
+    known: the features of some columns. The others get those that `datasets` gives their type.
     """
     old = _OLD in json.dumps(known)
     features: Features = {}
     for field in schema:
-        found = known.get(field.name) or (None if old else _feature(field.type))
-        if found is not None:
-            features[field.name] = found
-    return _notes(features)
+        feature = known.get(field.name) or (None if old else _infer_feature(field.type))
+        if feature is not None:
+            features[field.name] = feature
+    return _to_metadata(features)
 
 
-def _notes(features: Features) -> dict[bytes, bytes]:
+def _to_metadata(features: Features) -> dict[bytes, bytes]:
     return {_KEY: json.dumps({"info": {"features": features}}).encode()}
 
 
-def _feature(kind: pa.DataType) -> Any:
-    """None for a type that has no feature."""
+def _infer_feature(kind: pa.DataType) -> Any:
+    """Return the feature of a type, or None."""
     if pa.types.is_dictionary(kind):
-        return _feature(kind.value_type)
+        return _infer_feature(kind.value_type)
     if pa.types.is_struct(kind):
-        inner = {field.name: _feature(field.type) for field in kind}
+        inner = {field.name: _infer_feature(field.type) for field in kind}
         return None if None in inner.values() or not inner else inner
     if pa.types.is_list(kind) or pa.types.is_fixed_size_list(kind) or pa.types.is_large_list(kind):
-        feature = _feature(kind.value_type)
+        feature = _infer_feature(kind.value_type)
         if feature is None:
             return None
         if pa.types.is_large_list(kind):
             return {"feature": feature, "_type": "LargeList"}
         length = {"length": kind.list_size} if pa.types.is_fixed_size_list(kind) else {}
         return {"feature": feature, **length, "_type": "List"}
-    dtype = _dtype(kind)
+    dtype = _infer_dtype(kind)
     return None if dtype is None else {"dtype": dtype, "_type": "Value"}
 
 
-def _dtype(kind: pa.DataType) -> str | None:
+def _infer_dtype(kind: pa.DataType) -> str | None:
     if pa.types.is_floating(kind):
         return f"float{kind.bit_width}"
     if pa.types.is_time(kind):

@@ -1,4 +1,4 @@
-"""Files of text in another encoding than UTF-8, read as UTF-8."""
+"""Read files of text in another encoding as UTF-8."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from .pulled_stream import PulledStream
 HEAD = 2**16
 _READ = 2**18
 
-# UTF-32 first: its mark begins with that of UTF-16.
+# UTF-32 first: its byte order mark begins with that of UTF-16.
 _MARKS = (
     (codecs.BOM_UTF32_LE, "utf-32"),
     (codecs.BOM_UTF32_BE, "utf-32"),
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
-# What can't be decoded becomes a byte that is no UTF-8, so that its row says so and no other does.
+# What can't be decoded becomes a byte that is not UTF-8, so that only its row fails.
 _BAD = "\udcff"
 codecs.register_error("pipemill", lambda error: (_BAD, error.end))  # type: ignore[attr-defined]
 
 
-def foreign_encoding(head: bytes, named: str | None) -> str | None:
-    """Name the encoding of a file, by its first bytes; None for UTF-8. A mark counts most."""
+def detect_encoding(head: bytes, named: str | None) -> str | None:
+    """Return the encoding of a file, or None for UTF-8. A byte order mark overrides `named`."""
     if head.startswith(codecs.BOM_UTF8):
         return None
     for mark, encoding in _MARKS:
@@ -35,24 +35,27 @@ def foreign_encoding(head: bytes, named: str | None) -> str | None:
 
 
 def is_foreign(encoding: str | None) -> bool:
-    """Tell whether text in it must be decoded to become UTF-8."""
+    """Tell whether text in an encoding must be decoded to become UTF-8."""
     return encoding is not None and codecs.lookup(encoding).name not in ("utf-8", "ascii")
 
 
 def check_is_text(head: bytes) -> None:
-    """Raise BadFile for first bytes that are no UTF-8 text, or are other text without a mark."""
+    """Raise BadFile for first bytes that are not UTF-8, such as UTF-16 without a mark."""
     nulls = head.count(b"\0")
     if not nulls:
         return
     strange = head.decode(errors="replace").count("\ufffd")
     if nulls * 4 > len(head):
-        raise BadFile("it is binary, or in UTF-16 without a mark: name it in input.encoding")
+        raise BadFile(
+            "it is binary, or in UTF-16 without a byte order mark: name its encoding in "
+            "input.encoding"
+        )
     if strange * 20 > len(head):
         raise BadFile("it is binary, not text")
 
 
 class DecodedStream(PulledStream):
-    """The text of a stream in some encoding, as UTF-8. It can't be seeked in."""
+    """The text of a stream in some encoding, as UTF-8. It can't seek."""
 
     def __init__(self, stream: IO[bytes] | io.RawIOBase, encoding: str) -> None:
         super().__init__(stream)
@@ -70,7 +73,7 @@ class DecodedStream(PulledStream):
 
 
 class RejoinedStream(io.RawIOBase):
-    """A stream behind bytes that were read from it already."""
+    """A stream after bytes that were already read from it."""
 
     def __init__(self, head: bytes, stream: IO[bytes] | io.RawIOBase) -> None:
         self._head, self._stream = head, stream

@@ -1,4 +1,4 @@
-"""A stream of bytes that are made one piece at a time."""
+"""Make a stream of bytes one piece at a time."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import IO, Any
 
 
 class PulledStream(io.RawIOBase):
-    """Bytes made from another stream's; a subclass says how.
+    """A stream of bytes that a subclass makes from those of another one.
 
-    source: the stream that is read; it is closed with this one.
+    source: the stream to read; it is closed together with this one.
     """
 
     def __init__(self, source: IO[bytes] | io.RawIOBase) -> None:
@@ -17,7 +17,7 @@ class PulledStream(io.RawIOBase):
         self._left = b""
 
     def _next_piece(self) -> bytes:
-        """Return the next bytes; none at the end."""
+        """Return the next bytes; b"" at the end."""
         raise NotImplementedError
 
     def readable(self) -> bool:

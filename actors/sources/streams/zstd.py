@@ -10,7 +10,7 @@ from ..bad_file import BadFile
 from .pulled_stream import PulledStream
 
 _READ = 2**18
-# 2 GiB, the largest that the format's own tool writes. Most readers refuse more than 128 MiB.
+# 2 GiB, the largest that the zstd tool writes. Most readers refuse more than 128 MiB.
 _LARGEST_WINDOW = 2**31
 
 
@@ -28,19 +28,19 @@ class ZstdStream(PulledStream):
                 self._input = self._stream.read(_READ)
             if not self._input:
                 if self._frame is not None:
-                    raise EOFError("the file is cut off: its last zstd frame does not end")
+                    raise EOFError("the file is cut off: its last zstd frame has no end")
                 return b""
-            if piece := self._decompressed():
+            if piece := self._decompress():
                 return piece
 
-    def _decompressed(self) -> bytes:
+    def _decompress(self) -> bytes:
         if self._frame is None:
-            whole = zstandard.ZstdDecompressor(max_window_size=_LARGEST_WINDOW)
-            self._frame = whole.decompressobj()
+            decompressor = zstandard.ZstdDecompressor(max_window_size=_LARGEST_WINDOW)
+            self._frame = decompressor.decompressobj()
         try:
             data = self._frame.decompress(self._input)
         except zstandard.ZstdError as error:
-            raise BadFile(f"it is no zstd, or damaged: {error}") from None
+            raise BadFile(f"it is not zstd, or damaged: {error}") from None
         self._input = self._frame.unused_data if self._frame.eof else b""
         if self._frame.eof:
             self._frame = None

@@ -100,8 +100,8 @@ def test_every_chunk_has_its_own_answer_whatever_happens(
         else:
             assert answers[i] == f"{say}!"
     once = len(set(says)) if repeats else len(says)
-    assert forward.work["chunks"] == len(says)
-    assert forward.work["repeated_chunks"] == len(says) - once
+    assert forward.stats["chunks"] == len(says)
+    assert forward.stats["repeated_chunks"] == len(says) - once
     for call in task.calls:
         assert not repeats or len(set(call)) == len(call)
 
@@ -113,10 +113,10 @@ def test_memory_that_ends_halves_the_budget_and_the_next_split_knows(packed):
     forward, answers = ran(task, budget, chunks)
     assert answers == [f"chunk {i}!" for i in range(300)]
     assert 50 < budget.tokens <= 100
-    assert forward.work["out_of_memory"] == 4
-    assert forward.work["tokens"] == 3000, "of what fitted"
+    assert forward.stats["out_of_memory"] == 4
+    assert forward.stats["tokens"] == 3000, "of what fitted"
     again, _ = ran(task, budget, chunks)
-    assert again.work["out_of_memory"] == 0
+    assert again.stats["out_of_memory"] == 0
 
 
 @pytest.mark.parametrize("packed", [False, True])
@@ -194,12 +194,12 @@ def test_a_device_is_waited_for_only_when_it_has_all_micro_batches():
 def test_the_work_tells_tokens_padding_and_packing():
     sizes = [10, 9, 3, 1]
     padded, _ = ran(Memory(), TokenBudget(640), chunks_of(sizes))
-    assert padded.work["tokens"] == 23
-    assert padded.work["padded_tokens"] == 26
-    assert padded.work["packed_tokens"] == 0
+    assert padded.stats["tokens"] == 23
+    assert padded.stats["padded_tokens"] == 26
+    assert padded.stats["packed_tokens"] == 0
     packed, _ = ran(Memory(packed=True), TokenBudget(40), chunks_of(sizes))
-    assert packed.work["tokens"] == packed.work["padded_tokens"] == 23
-    assert packed.work["packed_tokens"] == 23
+    assert packed.stats["tokens"] == packed.stats["padded_tokens"] == 23
+    assert packed.stats["packed_tokens"] == 23
 
 
 def test_memory_is_meant_by_errors_of_memory_only():

@@ -33,8 +33,8 @@ def test_chunks_of_all_rows_are_regrouped_under_their_rows(staged, budget):
     assert batch.results["again"].to_pylist() == [text.upper() for text in TEXTS]
     assert batch.results["length"].to_pylist() == [len(text) for text in TEXTS]
     assert batch.rows["n"].to_pylist() == list(range(40))
-    assert batch.work["chunks"] == sum(-(-len(t) // 3) for t in TEXTS)
-    assert sum(task.seen) == batch.work["chunks"] - batch.work["repeated_chunks"]
+    assert batch.stats["chunks"] == sum(-(-len(t) // 3) for t in TEXTS)
+    assert sum(task.seen) == batch.stats["chunks"] - batch.stats["repeated_chunks"]
 
 
 @pytest.mark.parametrize("staged", [False, True])
@@ -87,7 +87,7 @@ def test_overlapping_calls_count_the_actors_time_once():
     with ThreadPoolExecutor(4) as calls:
         list(calls.map(stages.process, batches))
     wall = time.perf_counter() - started
-    actor = sum(batch.work["actor_seconds"] for batch in batches)
-    busy = sum(batch.work["forward_seconds"] for batch in batches)
+    actor = sum(batch.stats["actor_seconds"] for batch in batches)
+    busy = sum(batch.stats["forward_seconds"] for batch in batches)
     assert 8 * seconds <= busy <= actor <= wall
-    assert sum(batch.work["budget_1000000"] for batch in batches) == 8
+    assert sum(batch.stats["budget_1000000"] for batch in batches) == 8

@@ -13,10 +13,10 @@ CANDIDATES = (2048, 4096, 1024)
 def settle(budget: TokenBudget, rate, fill: float = 1.0) -> int:
     """Runs micro-batches until nothing is tried any more; returns how many it took."""
     for count in range(100):
-        if budget.settled:
+        if budget.is_final:
             return count
         tokens = int(budget.tokens * fill)
-        budget.ran(budget.tokens, tokens, tokens, tokens / rate(budget.tokens))
+        budget.record(budget.tokens, tokens, tokens, tokens / rate(budget.tokens))
     raise AssertionError("never settles")
 
 
@@ -30,7 +30,7 @@ def test_the_fastest_of_the_candidates_is_found_in_a_few_micro_batches(best):
 
 def test_the_first_micro_batch_warms_up_and_is_not_measured():
     budget = TokenBudget(*CANDIDATES)
-    budget.ran(2048, 2048, 2048, 1000.0)
+    budget.record(2048, 2048, 2048, 1000.0)
     settle(budget, lambda tokens: 100.0 + (tokens == 2048))
     assert budget.tokens == 2048
 
@@ -43,11 +43,11 @@ def test_micro_batches_that_are_not_filled_settle_for_the_likely_best():
 
 def test_the_users_number_is_not_measured():
     budget = TokenBudget(700)
-    assert (budget.settled, budget.tokens) == (True, 700)
-    budget.ran(700, 700, 700, 1.0)
+    assert (budget.is_final, budget.tokens) == (True, 700)
+    budget.record(700, 700, 700, 1.0)
     assert budget.tokens == 700
     budget.halve(650)
-    assert (budget.settled, budget.tokens) == (True, 325)
+    assert (budget.is_final, budget.tokens) == (True, 325)
 
 
 def test_a_settled_budget_that_no_longer_fits_gives_way_to_the_best_that_does():
@@ -70,7 +70,7 @@ def test_whatever_happens_what_did_not_fit_is_never_tried_again(candidates, even
         assert 1 <= now <= least
         tokens = max(now * fill // 9, 2)
         if fits:
-            budget.ran(now, tokens, tokens, seconds)
+            budget.record(now, tokens, tokens, seconds)
         else:
             budget.halve(tokens)
             least = min(least, tokens // 2)

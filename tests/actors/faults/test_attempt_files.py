@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from types import SimpleNamespace
 
 import pytest
 from pipemill.actors.faults.attempt_files import AttemptFiles
-from pipemill.actors.faults.attempts import AttemptError, has_suspects, run_attempt, track_attempt
+from pipemill.actors.faults.attempts import (
+    AttemptError,
+    SplitGivenUp,
+    has_suspects,
+    run_attempt,
+    track_attempt,
+)
+from pipemill.actors.storage.store import Store
 from pipemill.jobs.planning import infer_columns
 
 from pipemill.errors import RunError
@@ -18,24 +24,25 @@ PART = "part-00000000-0123456789ab.parquet"
 
 @pytest.fixture
 def files(tmp_path):
-    return AttemptFiles(str(tmp_path), {}, "run")
+    return AttemptFiles(Store(str(tmp_path)), "run")
 
 
 def die(path, what: str = PART, times: int = 1) -> None:
     """Processes that die within an attempt."""
     code = (
-        "import os, sys; from pipemill.actors.faults.attempt_files import AttemptFiles\n"
-        "for _ in range(int(sys.argv[3])): AttemptFiles(sys.argv[1], {}, '').begin(sys.argv[2])"
+        "import sys; from pipemill.actors.faults.attempt_files import AttemptFiles\n"
+        "from pipemill.actors.storage.store import Store\n"
+        "for _ in range(int(sys.argv[3])): AttemptFiles(Store(sys.argv[1]), '').begin(sys.argv[2])"
     )
     subprocess.run([sys.executable, "-c", code, str(path), what, str(times)], check=True)
 
 
 def way(files) -> str:
     """How a worker that starts now does the split."""
-    line = run_attempt(
-        files, files.names(), PART, lambda: {"as": "usual"}, lambda: {"as": "isolated"}
-    )
-    return line.get("as", line.get("error"))
+    try:
+        return run_attempt(files, files.names(), PART, lambda: "usual", lambda: "isolated")
+    except SplitGivenUp as error:
+        return str(error)
 
 
 def test_an_attempt_is_there_while_it_lasts_and_after_its_process_died(files, tmp_path):
@@ -43,14 +50,14 @@ def test_an_attempt_is_there_while_it_lasts_and_after_its_process_died(files, tm
     with track_attempt(files, PART):
         (name,) = files.names()
         assert name.startswith(f"{PART}.")
-        assert files.gone([name]) == []
+        assert files.dead_attempts([name]) == []
     assert files.names() == []
     with pytest.raises(ValueError), track_attempt(files, PART):
         raise ValueError
     assert files.names() == []
     die(tmp_path)
     (left,) = files.names()
-    assert files.gone([left, "no such"]) == [left]
+    assert files.dead_attempts([left, "no such"]) == [left]
     files.end([left, "no such"])
     assert files.names() == []
 
@@ -73,7 +80,7 @@ def test_a_split_is_isolated_after_two_deaths_and_left_after_three_more(files, t
 def test_an_output_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "_pipemill").write_text("no folder")
     with pytest.raises(AttemptError, match="_pipemill/attempts could not be written: "):
-        AttemptFiles(str(tmp_path), {}, "").begin(PART)
+        AttemptFiles(Store(str(tmp_path)), "").begin(PART)
 
 
 def test_a_sample_is_of_other_rows_after_its_process_died(files, tmp_path, monkeypatch):
@@ -84,10 +91,9 @@ def test_a_sample_is_of_other_rows_after_its_process_died(files, tmp_path, monke
         return b"schema", None
 
     monkeypatch.setattr(infer_columns, "_schema_of", schema_of)
-    split = SimpleNamespace(to_json=lambda: "{}")
 
     def ask():
-        return infer_columns.infer_columns(None, None, [split], "local", None, files)  # type: ignore[arg-type]
+        return infer_columns.infer_columns(None, None, [], "local", None, files)  # type: ignore[arg-type]
 
     for deaths, window in [(0, (0, 32)), (1, (0, 8)), (3, (16, 8))]:
         die(tmp_path, "sampling", deaths)
@@ -95,5 +101,5 @@ def test_a_sample_is_of_other_rows_after_its_process_died(files, tmp_path, monke
         assert asked[-1] == window
         assert files.names() == []
     die(tmp_path, "sampling", 5)
-    with pytest.raises(RunError, match=r"whichever of the first rows.*output\.schema"):
+    with pytest.raises(RunError, match=r"on each of the first rows.*output\.schema"):
         ask()

@@ -9,7 +9,7 @@ import shutil
 import socket
 
 import pytest
-from pipemill.actors.faults.load_errors import LoadError, is_permanent, join_lines
+from pipemill.actors.faults.load_errors import LoadError, describe_error, is_permanent
 from pipemill.pipelines.loading.model import Model
 
 from pipemill.errors import StoreError
@@ -50,7 +50,7 @@ def test_a_broken_folder_is_one_line_and_lasts(copy, how):
     breaks, message = BROKEN[how]
     breaks(copy)
     error = failure(copy)
-    line = join_lines(error)
+    line = describe_error(error)
     assert message in line
     assert "\n" not in line
     assert "Traceback" not in line
@@ -105,10 +105,10 @@ def test_what_transformers_quotes_counts_too():
         "{}\n\nDuring handling of the above exception, another exception occurred:\n"
     )
     memory = ValueError(quoted.format("RuntimeError: not enough memory: you tried to allocate"))
-    assert join_lines(memory) == "RuntimeError: not enough memory: you tried to allocate"
+    assert describe_error(memory) == "RuntimeError: not enough memory: you tried to allocate"
     assert not is_permanent(memory)
     missing = ValueError(quoted.format("OSError: no file named model.safetensors"))
-    assert join_lines(missing) == "OSError: no file named model.safetensors"
+    assert describe_error(missing) == "OSError: no file named model.safetensors"
     assert is_permanent(missing)
 
 

@@ -64,7 +64,7 @@ def test_a_split_without_rows_and_one_of_killing_rows_only_keep_the_schema(tmp_p
 
 def test_a_split_of_which_every_row_kills_is_given_up(tmp_path, monkeypatch):
     monkeypatch.setattr("pipemill.actors.faults.poison_rows._DEATHS_WITHOUT_AN_ANSWER", 4)
-    with pytest.raises(UnprocessableSplit, match="forward kills its process, whatever the row"):
+    with pytest.raises(UnprocessableSplit, match="forward kills its process on every row"):
         isolated(tmp_path, ["exit in forward"] * 100)
     assert deaths(tmp_path) == 4
 

@@ -91,7 +91,7 @@ def test_arrays_of_datasets_are_plain_lists_here_and_on_a_worker(tmp_path):
 def test_what_can_not_be_read_right_is_refused(tmp_path):
     ones = datasets.Dataset.from_dict({"n": [1, 2]})
     datasets.DatasetDict(train=ones, test=ones).save_to_disk(tmp_path / "dict")
-    with pytest.raises(ConfigError, match=r"splits of a dataset \(train, test\).*dict/train"):
+    with pytest.raises(ConfigError, match=r"dataset splits \(train, test\).*dict/train"):
         plan(tmp_path / "dict")
     assert len(rows(read(plan(tmp_path / "dict/test")))) == 2
     state = tmp_path / "dict/train/state.json"
@@ -101,7 +101,7 @@ def test_what_can_not_be_read_right_is_refused(tmp_path):
         with pytest.raises(ConfigError, match="in an indices file"):
             plan(tmp_path / "dict/train")
     state.write_text(json.dumps({**whole, "_data_files": [{"filename": "gone.arrow"}]}))
-    with pytest.raises(ConfigError, match=r"gone\.arrow is missing, which"):
+    with pytest.raises(ConfigError, match=r"gone\.arrow is missing, although"):
         plan(tmp_path / "dict/train")
 
 
@@ -161,7 +161,7 @@ def test_a_file_that_is_no_arrow_is_one_dead_row_beside_others(tmp_path, bad):
     assert len(rows(read(plan(tmp_path, limit=41)))) == 41
     assert len(read(plan(tmp_path, limit=40))) == 1
     (tmp_path / "b.arrow").write_bytes(data)
-    with pytest.raises(ValueError, match="can be now"):
+    with pytest.raises(ValueError, match="now it can"):
         read(made)
     for name in "abc":
         (tmp_path / f"{name}.arrow").write_bytes(b"")

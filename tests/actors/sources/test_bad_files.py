@@ -1,4 +1,4 @@
-"""Files that are not what their name says, in other encodings, and JSON that is no JSON Lines."""
+"""Files that are not what their name says, in other encodings, and JSON that is not JSON Lines."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import pytest
 import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
+from pipemill.actors.sources import byte_ranges
 from pipemill.actors.sources.reading import Reading
-from pipemill.actors.sources.streams import line_files as files_of_lines
 
 from pipemill.errors import ConfigError
 from tests.support.splits import FOLDER, plan, read, rows
@@ -28,12 +28,12 @@ LARGE = random.Random(1).randbytes(3000).hex()
 # Names and bytes of a bad file, and what is said of it, whatever the format is.
 BAD = {
     "page.gz": (PAGE, "Not a gzipped file"),
-    "page.zst": (PAGE, "no zstd"),
+    "page.zst": (PAGE, "not zstd"),
     "cut off.gz": ("gz", "ended before the end"),
     "cut off.zst": ("zst", "cut off"),
     "damaged.gz": ("damage", "CRC check failed|invalid"),
     "garbage": (GARBAGE, "binary"),
-    "wide": ("utf-16-le", "UTF-16 without a mark"),
+    "wide": ("utf-16-le", "UTF-16 without a byte order mark"),
 }
 
 
@@ -107,7 +107,7 @@ def test_a_header_that_shares_no_name_with_most_is_a_bad_file(tmp_path):
             batches[-1].failures[0].message
         )
     write(tmp_path, "d.csv", "text,m\nd,2\n")
-    with pytest.raises(ConfigError, match=r"d\.csv and .*a\.csv have not the same columns"):
+    with pytest.raises(ConfigError, match=r"d\.csv and .*a\.csv have different columns"):
         plan(tmp_path)
     write(tmp_path, "d.csv", '"text,n\nd,2\n')
     assert "header has a quote that is never closed" in read(plan(tmp_path))[-1].failures[0].message
@@ -138,8 +138,8 @@ def test_an_encoding_that_is_named(tmp_path, monkeypatch, format, encoding):
         data = data.encode().decode("unicode_escape")
     write(tmp_path, f"a.{format}", data.encode(encoding))
     write(tmp_path, f"b.{format}", codecs.BOM_UTF8 + FORMATS[format]("ü").encode())
-    monkeypatch.setattr(files_of_lines, "LARGE", 100)
-    monkeypatch.setattr("pipemill.actors.sources.split_size._FEWEST_ROWS", 7)
+    monkeypatch.setattr(byte_ranges, "LARGE_FILE", 100)
+    monkeypatch.setattr("pipemill.actors.sources.split_ranges._FEWEST_ROWS", 7)
     reading = Reading(encoding=encoding)
     made = plan(tmp_path, reading=reading)
     assert len(made.splits) > 5
@@ -216,8 +216,8 @@ def test_json_that_is_no_document_is_a_bad_file(tmp_path):
     good = '[\n {"text": "a"},\n {"text": "b"}\n]\n'
     bad = {
         "cut.json": (good[:-3], "has no end"),
-        "torn.json": (good[:-8], "is no JSON"),
-        "wrong.json": (good.replace('"b"', "b"), "is no JSON: Expecting value at character 28"),
+        "torn.json": (good[:-8], "is not JSON"),
+        "wrong.json": (good.replace('"b"', "b"), "is not JSON: Expecting value at character 28"),
     }
     for name, (text, said) in bad.items():
         write(tmp_path, name, text)
@@ -227,7 +227,7 @@ def test_json_that_is_no_document_is_a_bad_file(tmp_path):
     batches = read(plan(tmp_path))
     assert [row["text"] for row in rows(batches)] == ["a", "b", None, None, None]
     messages = [batch.failures[0].message for batch in batches[1:]]
-    assert ["no end" in messages[0], "is no JSON" in messages[1]] == [True, True]
+    assert ["no end" in messages[0], "is not JSON" in messages[1]] == [True, True]
     write(tmp_path, "numbers.json", "[1, 2, 3]\n")
     with pytest.raises(ConfigError, match=r"no JSON object with a key .*numbers\.json"):
         plan(tmp_path / "numbers.json")
@@ -250,7 +250,7 @@ def test_one_object_over_several_lines_is_a_row(tmp_path, text):
 
 
 def test_a_large_array_is_cut_into_splits(tmp_path, monkeypatch):
-    monkeypatch.setattr(files_of_lines, "LARGE", 1000)
+    monkeypatch.setattr(byte_ranges, "LARGE_FILE", 1000)
     wanted = [{"text": f"word {n}", "more": {"n": [n]}} for n in range(500)]
     write(tmp_path, "a.json", json.dumps(wanted, indent=1))
     made = plan(tmp_path)
@@ -270,7 +270,7 @@ def test_rows_added_while_a_job_runs_are_not_of_the_input(tmp_path):
 def test_ranges_of_files_on_a_store(encoding, monkeypatch):
     import fsspec
 
-    monkeypatch.setattr("pipemill.actors.sources.split_size._FEWEST_ROWS", 7)
+    monkeypatch.setattr("pipemill.actors.sources.split_ranges._FEWEST_ROWS", 7)
     store = fsspec.filesystem("memory")
     texts = [f"{n} é" for n in range(300)]
     try:

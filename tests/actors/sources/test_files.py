@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import pickle
 from pathlib import Path
 
@@ -12,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pipemill.actors.sources import open_source
+from pipemill.actors.sources.open_source import open_source
 from pipemill.jobs.config.load import build_job
 from pipemill.jobs.output.split_plan import Plan
 from pipemill.jobs.planning.find_inputs import InputFile, list_files
@@ -42,8 +41,8 @@ def photos(tmp_path):
 def test_bundles_hold_every_file_once_in_order(sizes, step, limit):
     files = [InputFile(f"{i}.jpg", size, "1") for i, size in enumerate(sizes)]
     source = open_source("files", {})
-    made = Plan("files", source.inspect(files))
-    made.add(source.cut(files, step, limit))
+    made = Plan("files", source.infer_schema(files))
+    made.add(source.plan_splits(files, step, limit))
     assert list(made.files()) == files[:limit]
     assert Plan.from_bytes(made.to_bytes()) == made
     for split in made.splits:
@@ -54,7 +53,7 @@ def test_bundles_hold_every_file_once_in_order(sizes, step, limit):
 
 
 def test_a_million_files_are_a_thousand_splits_and_few_large_ones_many():
-    cut = open_source("files", {}).cut
+    cut = open_source("files", {}).plan_splits
     small = [InputFile(f"{i:07}.jpg", 20_000, "1") for i in range(100_000)]
     pieces = cut(small, None, None)
     assert 30 <= len(pieces) <= 200
@@ -84,7 +83,7 @@ def test_bytes_are_read_only_where_they_are_wanted(photos):
     made = plan(photos, rows_per_part=30)
     (photos / "a/003.jpg").unlink()
     source = open_source("files", {}, pa.schema([made.schema.field("path")]))
-    batch = source.read(json.loads(made.splits[0].to_json()))
+    batch = source.read(made.splits[0])
     assert (batch.rows.num_rows, batch.rows.schema.names, batch.failures) == (30, ["path"], {})
 
 
@@ -95,7 +94,7 @@ def test_files_that_are_gone_or_grew_die_alone(photos):
     first, second, third = read(made)
     assert [list(batch.failures) for batch in (first, second, third)] == [[3], [], [5]]
     assert (first.failures[3].stage, first.failures[3].error) == ("read", "FileNotFoundError")
-    assert "it had 25 when planned" in third.failures[5].message
+    assert "but had 25 when planned" in third.failures[5].message
     row = first.rows.to_pylist()[3]
     assert (row["path"], row["bytes"]) == (str(photos / "a/003.jpg"), None)
 
@@ -107,7 +106,7 @@ def test_new_files_are_new_bundles_and_a_changed_one_is_named(photos):
     files = list_files(str(photos), "auto", {}, None)[0]
     new = made.new_files(files)
     assert [Path(file.path).name for file in new] == ["a-new.jpg"]
-    made.add(open_source("files", {}).cut(new, None, None))
+    made.add(open_source("files", {}).plan_splits(new, None, None))
     assert [split.part for split in made.splits][:-1] == before
     assert rows(read(made))[-1]["bytes"] == b"new"
     (photos / "b/020.jpeg").write_bytes(b"?")
@@ -161,14 +160,15 @@ def test_a_job_keeps_the_path_and_not_the_file(models, photos, tmp_path):
     prepared = prepare(job("kept", keep=["bytes", "path"]))
     pickle.dumps(prepared.source)  # it travels to workers
     (photos / "a/004.PNG").unlink()  # after the plan was made
-    batch = prepared.source.read(json.loads(prepared.plan.splits[0].to_json()))
+    split = prepared.plan.splits[0]
+    batch = prepared.source.read(split)
     batch.results = pa.table({"label": ["x"] * 8})
-    prepared.sink.write({"number": 0, "part": "part-0.parquet", "path": "p"}, batch)
-    part = pq.read_table(tmp_path / "kept/part-0.parquet")
+    prepared.sink.write(split, batch)
+    part = pq.read_table(tmp_path / "kept" / split.part)
     assert [len(data) for data in part["bytes"].to_pylist()] == [0, 1, 2, 3, 5, 6, 7]
     prepared.sink.keep.remove("bytes")
-    prepared.sink.write({"number": 0, "part": "part-0.parquet", "path": "p"}, batch)
-    letters = pq.read_table(tmp_path / "kept/_pipemill/dead-letter/part-0.parquet")
+    prepared.sink.write(split, batch)
+    letters = pq.read_table(tmp_path / "kept/_pipemill/dead-letter" / split.part)
     assert letters.schema.names[:3] == ["path", "split", "row"]
     assert letters["path"].to_pylist() == [str(photos / "a/004.PNG")]
 
@@ -183,5 +183,5 @@ def test_files_in_other_filesystems_and_formats_that_there_are_not():
     assert [row["bytes"] for row in got] == [b"\0", b"\1", b"\2"]
     assert got[2]["path"] == "memory:///pictures/2.png"
     wrong = {"task": "t", "model": "m", "output": "o", "input": {"path": "i", "format": "photos"}}
-    with pytest.raises(ConfigError, match=r"'input\.format'.*'parquet'.*'webdataset'.*'photos'"):
+    with pytest.raises(ConfigError, match=r"'input\.format'.*parquet.*, webdataset, .*'photos'"):
         build_job(None, [], {}, wrong)

@@ -8,7 +8,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
-from pipemill.actors.sources.schemas.hf_features import common_features, describe
+from pipemill.actors.sources.schemas.hf_features import find_common_features, make_metadata
+from pipemill.actors.storage.store import Store
 
 import pipemill
 from tests.support import light
@@ -87,7 +88,7 @@ def test_parts_of_an_older_plan_have_no_features_and_are_right(rows, tmp_path):
 
     source = given("parquet", rows, tmp_path)
     run(tmp_path, source, rows_per_part=1)
-    ledger = Ledger(str(tmp_path / "out"), {})
+    ledger = Ledger(Store(str(tmp_path / "out")))
     plan = ledger.read_plan()
     plan.schema = plan.schema.remove_metadata()
     ledger.write_plan(plan)
@@ -106,11 +107,11 @@ def test_files_that_do_not_agree_tell_nothing_of_that_column():
 
     one = schema(a=KINDS, b=KINDS)
     other = schema(a=KINDS, b=datasets.Value("int64"), c=datasets.Value("string"))
-    assert list(common_features([one, other])) == ["a", "c"]
-    assert list(common_features([one, pa.schema([("a", pa.int64())])])) == ["b"]
-    assert common_features([pa.schema([("a", pa.int64())])]) == {}
+    assert list(find_common_features([one, other])) == ["a", "c"]
+    assert list(find_common_features([one, pa.schema([("a", pa.int64())])])) == ["b"]
+    assert find_common_features([pa.schema([("a", pa.int64())])]) == {}
     broken = pa.schema([("a", pa.int64())], metadata={"huggingface": "{"})
-    assert common_features([broken]) == {}
+    assert find_common_features([broken]) == {}
 
 
 def test_result_columns_have_the_features_that_datasets_gives_their_types():
@@ -126,8 +127,8 @@ def test_result_columns_have_the_features_that_datasets_gives_their_types():
         "data": pa.large_binary(),
     }
     schema = pa.schema(list(columns.items()))
-    told = json.loads(describe(schema, {"x": {}})[b"huggingface"])["info"]["features"]
+    told = json.loads(make_metadata(schema, {"x": {}})[b"huggingface"])["info"]["features"]
     expected = datasets.Features.from_arrow_schema(schema)
     assert told == expected.to_dict()
     old = {"text": {"feature": {"dtype": "string", "_type": "Value"}, "_type": "Sequence"}}
-    assert json.loads(describe(schema, old)[b"huggingface"])["info"]["features"] == old
+    assert json.loads(make_metadata(schema, old)[b"huggingface"])["info"]["features"] == old

@@ -12,13 +12,13 @@ import pytest
 import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
-from pipemill.actors.sources import open_source
+from pipemill.actors.sources.open_source import open_source
 from pipemill.actors.sources.reading import Reading
 from pipemill.jobs.output.split_plan import Plan
 from pipemill.jobs.planning.find_inputs import list_files
 
 from pipemill.errors import ConfigError
-from tests.support.splits import FOLDER, plan, read, rows
+from tests.support.splits import FOLDER, plan, read, rows, split_of
 
 PACK = {"": bytes, ".gz": gzip.compress, ".zst": zstandard.compress}
 FIELD = st.text(st.sampled_from('ab",\n\té ; '), max_size=6).map(lambda s: f"x{s}")
@@ -71,10 +71,10 @@ def test_declared_types_hold_and_other_values_die_alone(tmp_path):
     data = (header + "".join(lines)).encode().replace(b"word 9", b"word \xff")
     (tmp_path / "a.csv").write_bytes(data)
     source = open_source("csv", {}, made.schema, reading)
-    batch = source.read({"path": str(tmp_path / "a.csv"), "start": 0, "stop": -1})
+    batch = source.read(split_of(str(tmp_path / "a.csv"), 0, -1))
     assert {row: failure.message for row, failure in batch.failures.items()} == {
         3: f"column 'n' is \"many\", not a whole number (int64) (line 5 of {tmp_path}/a.csv)",
-        5: f"the row has 2 fields, not 6 fields, as the header has (line 7 of {tmp_path}/a.csv)",
+        5: f"the row has 2 fields, not 6 fields as the header (line 7 of {tmp_path}/a.csv)",
         9: f"column 't' is b'word \\xff', which is not UTF-8 (line 12 of {tmp_path}/a.csv): name "
         "another encoding in input.encoding",
     }
@@ -108,13 +108,11 @@ def test_files_and_columns(tmp_path):
     made = plan(tmp_path)
     assert rows(read(made)) == [{"n": "1", "t": "x"}, {"n": "2", "t": "y"}]
     some = open_source("csv", {}, pa.schema([("n", pa.int64())]))
-    assert some.read({"path": f"{tmp_path}/b.csv", "start": 0, "stop": -1}).rows.to_pylist() == [
-        {"n": 2}
-    ]
+    assert some.read(split_of(f"{tmp_path}/b.csv", 0, -1)).rows.to_pylist() == [{"n": 2}]
     (tmp_path / "b.csv").write_text("n,t\n2.5,y\nz,y\n")
     assert str(plan(tmp_path).schema.field("n").type) == "string"
     (tmp_path / "d.csv").write_text("n,u\n1,2\n")
-    with pytest.raises(ConfigError, match=r"d\.csv and .*a\.csv have not the same columns: t, u"):
+    with pytest.raises(ConfigError, match=r"d\.csv and .*a\.csv have different columns: t, u"):
         plan(tmp_path)
     for text, message in [
         ("n,n\n1,2\n", "two columns named 'n'"),
@@ -140,7 +138,7 @@ def test_a_stray_carriage_return_costs_its_own_row(tmp_path, stray, size):
     wanted[stray + 1]["t"] = "wo\rrd"
     assert rows(batches) == wanted
     (failed,) = [failure for batch in batches for failure in batch.failures.values()]
-    assert f"no CSV at byte {data.index(lines[stray].encode())}" in failed.message
+    assert f"invalid CSV at byte {data.index(lines[stray].encode())}" in failed.message
 
 
 def test_rows_of_empty_fields_are_rows(tmp_path):
@@ -150,7 +148,7 @@ def test_rows_of_empty_fields_are_rows(tmp_path):
 
 
 def test_large_csv_files_are_cut_between_records(tmp_path, monkeypatch):
-    monkeypatch.setattr("pipemill.actors.sources.streams.line_files.LARGE", 1000)
+    monkeypatch.setattr("pipemill.actors.sources.byte_ranges.LARGE_FILE", 1000)
     wanted = [(str(i), f'a\n"{i}"\n') for i in range(500)]
     (tmp_path / "a.csv").write_bytes(written([("n", "t"), *wanted]))
     made = plan(tmp_path)
@@ -177,7 +175,7 @@ def test_lines_of_text(tmp_path, lines, pack, cut, end, size, limit):
     assert [row["text"] for row in rows(batches)] == wanted[:limit]
     source = open_source("text", {}, plan(tmp_path).schema)
     pieces = [
-        source.read({"path": str(file), "start": a, "stop": min(a + cut, len(data))})
+        source.read(split_of(str(file), a, min(a + cut, len(data))))
         for a in range(0, len(data), cut)
     ]
     assert [row["text"] for row in rows(pieces)] == wanted

@@ -14,7 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pipemill.actors.sources import jsonl, open_source
+from pipemill.actors.sources import jsonl
+from pipemill.actors.sources.open_source import open_source
 from pipemill.actors.sources.reading import Reading
 
 import pipemill
@@ -151,9 +152,9 @@ def test_declared_types_of_csv(tmp_path):
         "column 'day' is \"2024\", not a value of date32[day] (line 5 of a.csv)",
         "column 'l' is [1.5], not a value of list<item: int64> (line 6 of a.csv)",
         "column 'l' is \"[1\", not a value of list<item: int64> (line 7 of a.csv)",
-        "column 'd' is \"9007199254740993\", not a number that double holds (line 8 of a.csv)",
-        "column 'd' is \"1e400\", not a number that double holds (line 9 of a.csv)",
-        "column 'f' is \"16777217\", not a number that float holds (line 10 of a.csv)",
+        "column 'd' is \"9007199254740993\", not a number that double can hold (line 8 of a.csv)",
+        "column 'd' is \"1e400\", not a number that double can hold (line 9 of a.csv)",
+        "column 'f' is \"16777217\", not a number that float can hold (line 10 of a.csv)",
         "column 'm' is \"1.234\", not a value of decimal128(6, 2) (line 11 of a.csv)",
         "column 'i' is \"4294967296\", not a whole number (int32) (line 12 of a.csv)",
     ]
@@ -369,7 +370,10 @@ def test_sources_go_to_workers(format):
 def test_input_schema_is_checked_before_anything_costs(run, tmp_path):
     data = lines({"text": "a", "v": 1})
     for schema, message in [
-        ({"vv": "int64"}, "input.schema names 'vv', which the input has not; did you mean 'v'"),
+        (
+            {"vv": "int64"},
+            "input.schema names 'vv', which the input does not have; did you mean 'v'",
+        ),
         ({"v": "int46"}, "input.schema.v: 'int46' is no type"),
         ({"text": "int64"}, "column 'text' is int64, but lengths reads text as 'text'"),
         ({}, "input.schema names no column"),
@@ -382,11 +386,13 @@ def test_input_schema_is_checked_before_anything_costs(run, tmp_path):
         with pytest.raises(ConfigError, match="no encoding of text"):
             run("a.jsonl", data, {"encoding": encoding})
     pq.write_table(pa.table({"text": ["a"], "l": [[1]]}), tmp_path / "b.parquet")
-    with pytest.raises(ConfigError, match="input.encoding is of jsonl, csv, text; the input is p"):
+    with pytest.raises(
+        ConfigError, match="encoding applies to jsonl, csv and text; the input is p"
+    ):
         run("b.parquet", None, {"encoding": "latin-1"})
-    with pytest.raises(ConfigError, match=r"schema.l: the input's column is list.* no int64 can"):
+    with pytest.raises(ConfigError, match=r"schema.l: the input's column is list.* cast to int64"):
         run("b.parquet", None, {"schema": {"l": "int64"}})
-    with pytest.raises(ConfigError, match="input.schema is of .*; the columns of files have"):
+    with pytest.raises(ConfigError, match="input.schema applies to .*; the types of files columns"):
         run("b.parquet", None, {"schema": {"path": "string"}, "format": "files"})
 
 

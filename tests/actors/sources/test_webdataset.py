@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import io
-import json
 import random
 import tarfile
 
@@ -15,9 +14,9 @@ import pytest
 import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
-from pipemill.actors.sources import open_source
-from pipemill.actors.sources.parsing.tar_samples import samples, split_name
-from pipemill.actors.storage.media_files import files_column, merged_columns
+from pipemill.actors.sources.open_source import open_source
+from pipemill.actors.sources.parsing.tar_samples import read_samples, split_name
+from pipemill.actors.sources.schemas.media_columns import make_files_column, merge_columns
 from pipemill.actors.task import Column
 from pipemill.jobs.output.split_plan import Plan
 from pipemill.jobs.planning.columns import kept_columns, resolve_columns
@@ -25,7 +24,7 @@ from pipemill.jobs.report import _column_of_labels
 
 import pipemill
 from pipemill.errors import ConfigError
-from tests.support.splits import FOLDER, plan, read, rows
+from tests.support.splits import FOLDER, plan, read, rows, split_of
 
 FORMATS = [tarfile.PAX_FORMAT, tarfile.GNU_FORMAT, tarfile.USTAR_FORMAT]
 
@@ -94,7 +93,7 @@ def test_every_sample_is_a_row_once_in_order(tmp_path, counts, size, limit, form
 def test_large_shards_are_cut_by_bytes_too(tmp_path, monkeypatch):
     (tmp_path / "a.tar").write_bytes(tar(numbered(200)))
     assert len(plan(tmp_path).splits) == 1
-    monkeypatch.setattr("pipemill.actors.sources.webdataset.LARGE", 1000)
+    monkeypatch.setattr("pipemill.actors.sources.webdataset.LARGE_FILE", 1000)
     monkeypatch.setattr("pipemill.actors.sources.webdataset.MOST_BYTES", 20_000)
     made = plan(tmp_path)
     assert len(made.splits) > 10
@@ -117,7 +116,7 @@ def test_types_and_members_that_some_samples_lack(tmp_path):
     # Only what is asked for is read.
     fields = [made.schema.field("__key__"), made.schema.field("wav")]
     some = open_source("webdataset", {}, pa.schema(fields))
-    batch = some.read({"path": str(tmp_path / "a.tar"), "start": 0, "stop": -1})
+    batch = some.read(split_of(str(tmp_path / "a.tar"), 0, -1))
     assert batch.rows.schema.names == ["__key__", "wav"]
 
 
@@ -213,15 +212,15 @@ def test_headers_that_lie_cost_no_memory():
     info.size = 2**45
     for format in (tarfile.GNU_FORMAT, tarfile.PAX_FORMAT):
         head = info.tobuf(format)
-        (sample,) = samples(Frugal(head + b"x" * 1000), 0, -1, lambda extension: True)
+        (sample,) = read_samples(Frugal(head + b"x" * 1000), 0, -1, lambda extension: True)
         assert "a.jpg is cut off" in str(sample.error)
     for kind in (tarfile.XHDTYPE, tarfile.GNUTYPE_LONGNAME):
         info.type = kind
-        (sample,) = samples(Frugal(info.tobuf(tarfile.GNU_FORMAT)), 0, -1, bool)
+        (sample,) = read_samples(Frugal(info.tobuf(tarfile.GNU_FORMAT)), 0, -1, bool)
         assert "a header of" in str(sample.error)
     chain = tarfile.TarInfo("././@LongLink")
     chain.type, chain.size = tarfile.GNUTYPE_LONGNAME, 0
-    (sample,) = samples(io.BytesIO(chain.tobuf(tarfile.GNU_FORMAT) * 3000), 0, -1, bool)
+    (sample,) = read_samples(io.BytesIO(chain.tobuf(tarfile.GNU_FORMAT) * 3000), 0, -1, bool)
     assert sample.error
 
 
@@ -265,7 +264,7 @@ class Sizes:
 def assembled(folder, mapping=None, keep="all"):
     """The plan of a job over a folder of shards, its source, and the column that it reads."""
     made = Plan.from_bytes(plan(folder).to_bytes())
-    merged = merged_columns(made.schema, (mapping or {}).values())
+    merged = merge_columns(made.schema, (mapping or {}).values())
     schema = pa.schema([*made.schema, *merged])
     columns = resolve_columns("sizes", Sizes.inputs, mapping or {}, {}, schema)
     kept = kept_columns(keep, schema)
@@ -278,7 +277,7 @@ def images(folder, mapping=None, keep="all"):
     made, source, column, _ = assembled(folder, mapping, keep)
     given, dead = {}, {}
     for split in made.splits:
-        batch = source.read(json.loads(split.to_json()))
+        batch = source.read(split)
         for number, row in enumerate(batch.rows.to_pylist()):
             given[row["__key__"]] = row[column]
             if number in batch.failures:
@@ -335,8 +334,8 @@ def test_an_older_plan_names_the_column_as_it_did(tmp_path):
     shard(tmp_path / "a.tar", "0.jpg", "1.jpg")
     made = plan(tmp_path)
     place = made.schema.get_field_index("jpg")
-    old = made.schema.set(place, files_column("jpg"))
-    assert merged_columns(old, []) == []
+    old = made.schema.set(place, make_files_column("jpg"))
+    assert merge_columns(old, []) == []
     assert resolve_columns("sizes", Sizes.inputs, {}, {}, old) == {"image": "jpg"}
 
 

@@ -7,7 +7,8 @@ import zipfile
 
 import fsspec
 import pytest
-from pipemill.actors.storage.file_formats import format_of, is_chain, member_of
+from pipemill.actors.sources.registry import format_of
+from pipemill.actors.storage.file_names import is_chain, member_of
 from pipemill.actors.storage.filesystem import absolute
 from pipemill.jobs.config.job import InputSection
 from pipemill.jobs.planning.media_roots import media_roots

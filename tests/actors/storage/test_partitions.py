@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
+from pipemill.actors.storage.store import Store
 from pipemill.jobs.output.split_plan import Plan
 
 import pipemill
@@ -130,7 +131,7 @@ def test_an_output_that_was_planned_without_folders_goes_on_without(tmp_path, mo
     pipemill.run(job)
     from pipemill.jobs.output.ledger import Ledger
 
-    ledger = Ledger(str(tmp_path / "out"), {})
+    ledger = Ledger(Store(str(tmp_path / "out")))
     old = ledger.read_plan()
     old.schema = old.schema.remove(old.schema.get_field_index("lang"))
     ledger.write_plan(old)
@@ -149,6 +150,6 @@ def test_a_folder_that_names_no_number_where_others_did_is_told(tmp_path, monkey
     pipemill.run(job)
     write(tmp_path / "in", "txt", "year=unknown")
     with pytest.raises(
-        pipemill.ConfigError, match=r"year=unknown names no whole number.*name another"
+        pipemill.ConfigError, match=r"year=unknown does not name a whole number.*name another"
     ):
         pipemill.run(job)

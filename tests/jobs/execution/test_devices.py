@@ -8,6 +8,7 @@ import pytest
 from pipemill.jobs.config.job import ActorsSection, Job
 from pipemill.jobs.execution import devices, gpus
 from pipemill.jobs.execution.devices import Machine, choose_device, machines_of_ray, share_gpus
+from pipemill.jobs.output.job_record import JobRecord
 from pipemill.jobs.planning.resolve_task import choose_dtype
 from pipemill.pipelines.registry import find_task
 
@@ -160,6 +161,6 @@ def test_only_visible_gpus_count(monkeypatch, visible, found):
 )
 def test_an_output_keeps_the_numbers_it_began_with(tmp_path, then, num_gpus, now):
     """A spot cluster may come back without GPUs."""
-    begun = {"decides": {"model.dtype": then}}
+    begun = JobRecord(job={}, decides={"model.dtype": then})
     kind = find_task("text-classification")
     assert choose_dtype(job(tmp_path, num_gpus=num_gpus), kind, False, begun) == now

@@ -144,6 +144,6 @@ def test_a_run_that_stops_early_says_why_and_no_more(models, tmp_path):
     _, said = job.driver.communicate(timeout=PATIENCE_S)
     assert job.driver.returncode == 1
     assert "rows failed, more than output.max_errors (5) allows" in said
-    assert said.strip().splitlines()[-1].startswith("Mend the cause")
+    assert said.strip().splitlines()[-1].startswith("Correct the cause")
     assert "Traceback" not in said
     assert "local Ray" not in said

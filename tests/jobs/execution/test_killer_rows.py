@@ -12,10 +12,13 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
 from pipemill.actors.output.part_writer import PartSink
-from pipemill.actors.sources import open_source
-from pipemill.actors.sources.split_size import SplitRange
+from pipemill.actors.sources.open_source import open_source
+from pipemill.actors.sources.split_ranges import SplitRange
+from pipemill.actors.split_result import SplitResult
+from pipemill.actors.storage.store import Store
 from pipemill.jobs.config.job import ActorsSection
 from pipemill.jobs.execution.placement import run_splits
+from pipemill.jobs.execution.split_work import SplitWork
 from pipemill.jobs.output.split_plan import Plan
 from pipemill.jobs.planning.find_inputs import list_files
 
@@ -35,8 +38,8 @@ KILLING = {
 SCHEMA = pa.schema([("n", pa.int64()), ("text", pa.string())])
 
 
-def run(folder: Path, placement: str, *, dies: bool = False, rows: int = ROWS) -> list[dict]:
-    """The lines about the splits; the same call again does what is left."""
+def run(folder: Path, placement: str, *, dies: bool = False, rows: int = ROWS) -> list[SplitResult]:
+    """The results of the splits; the same call again does what is left."""
     source = folder / "in.parquet"
     if not source.exists():
         (folder / "deaths").mkdir()
@@ -46,15 +49,14 @@ def run(folder: Path, placement: str, *, dies: bool = False, rows: int = ROWS) -
     file = list_files(str(source), "auto", {}, "/nowhere")[0][0]
     cuts = range(0, rows, PER_SPLIT)
     plan.add(SplitRange(file, i, i + PER_SPLIT, PER_SPLIT) for i in cuts)
-    lines = run_splits(
-        placement,
-        plan.splits,
-        LoadKillers(str(folder / "deaths"), dies),
-        open_source("parquet", {}, SCHEMA),
-        PartSink(str(folder / "out"), {}, ["n", "text"], "dead_letter", {}),
-        ActorsSection(num_gpus=0, num_cpus=0.5, max=1 if dies else 2),
+    work = SplitWork(
+        placement=placement,
+        load=LoadKillers(str(folder / "deaths"), dies),
+        source=open_source("parquet", {}, SCHEMA),
+        sink=PartSink(Store(str(folder / "out")), ["n", "text"], "dead_letter"),
+        actors=ActorsSection(num_gpus=0, num_cpus=0.5, max=1 if dies else 2),
     )
-    return list(lines)
+    return list(run_splits(work, plan.splits))
 
 
 def deaths(folder: Path) -> list[str]:
@@ -84,10 +86,10 @@ def check_output(folder: Path, rows: int = ROWS) -> None:
 @pytest.mark.parametrize("placement", ["fused", "staged", "single"])
 def test_they_are_found_and_the_others_answered(tmp_path, ray_session, placement):
     lines = run(tmp_path, placement)
-    assert all(line["error"] is None for line in lines)
+    assert all(line.error is None for line in lines)
     # Without a number: the part was written when another split of that actor killed it.
-    told = [line for line in lines if line["rows"] is not None]
-    assert [line["rows"] for line in told] == [PER_SPLIT] * len(told)
+    told = [line for line in lines if line.rows is not None]
+    assert [line.rows for line in told] == [PER_SPLIT] * len(told)
     assert len(lines) == ROWS // PER_SPLIT
     check_output(tmp_path)
     # Of workers two for a split (of each operator); in a process of their own two for a row, and
@@ -99,8 +101,8 @@ def test_they_are_found_and_the_others_answered(tmp_path, ray_session, placement
 @pytest.mark.parametrize("placement", ["fused", "single"])
 def test_a_model_that_kills_every_process_at_load_ends_the_run(tmp_path, ray_session, placement):
     lines = run(tmp_path, placement, dies=True)
-    assert "died 3 times in a row while it loaded" in lines[0]["error"]
-    assert lines[0]["fatal"]
+    assert "died 3 times in a row while it loaded" in lines[0].error
+    assert lines[0].fatal
     assert len(deaths(tmp_path)) == 3
     assert attempts(tmp_path) == []
 

@@ -10,7 +10,6 @@ import sys
 import time
 
 import psutil
-import pyarrow as pa
 import pyarrow.dataset as ds
 from pipemill.actors.workers import FusedWorker
 from pipemill.jobs.config.load import build_job
@@ -70,8 +69,8 @@ def main(config: str) -> None:
     split = prepared.plan.splits[0]
     worker = FusedWorker(prepared.load, prepared.source, prepared.sink)
     print(split.part, flush=True)
-    (line,) = worker(pa.table({"split": [split.to_json()]})).to_pylist()
-    assert line["error"] is None, line
+    result = worker.process(split)
+    assert result.error is None, result
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import time
 
 import pytest
 from pipemill.actors.faults.attempt_files import AttemptFiles
+from pipemill.actors.storage.store import Store
 from pipemill.jobs.execution import startup as stages
 from pipemill.jobs.execution.progress import Progress, waiting
 from pipemill.jobs.execution.startup import StartupStage
@@ -74,11 +75,11 @@ def test_on_a_terminal_a_wait_is_one_line_that_goes(capsys, monkeypatch):
 ])  # fmt: skip
 def test_the_stage_is_what_workers_have_begun(tmp_path, monkeypatch, measures, computing):
     monkeypatch.setattr(stages, "_LOOK_S", 0.0)
-    attempts = AttemptFiles(str(tmp_path), {}, "thisrun")
+    attempts = AttemptFiles(Store(str(tmp_path)), "thisrun")
     attempts.begin("part-00000000-0123.parquet")  # of a process that died
     stage = StartupStage(attempts, "waits for CPUs (2 of 2 in use)", measures)
     assert stage() == ("waits for CPUs (2 of 2 in use)", False)
-    AttemptFiles(str(tmp_path), {}, "another").begin("loading.another.1")
+    AttemptFiles(Store(str(tmp_path)), "another").begin("loading.another.1")
     assert stage() == ("waits for CPUs (2 of 2 in use)", False)
     loading = attempts.begin("loading.thisrun.1")
     assert stage() == ("loading the model", False)

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 from pipemill.actors.storage import backoff
 from pipemill.actors.storage.filesystem import open_filesystem, write_atomic
+from pipemill.actors.storage.store import Store
 from pipemill.jobs.cli.app import main
 from pipemill.jobs.output.ledger import Ledger
 
@@ -243,7 +244,7 @@ def test_1500_parts_are_listed(bucket, tmp_path):
     names = [f"part-{n:08d}-aaaaaaaaaaaa.parquet" for n in range(1500)]
     with ThreadPoolExecutor(8) as threads:
         list(threads.map(lambda name: filesystem.pipe_file(f"{root}/{name}", b"x"), names))
-    assert Ledger(f"{bucket}/many", {}).parts() == set(names)
+    assert Ledger(Store(f"{bucket}/many")).parts() == set(names)
 
 
 def test_a_large_part_is_uploaded_in_pieces_and_whole(bucket):

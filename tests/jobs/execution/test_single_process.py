@@ -15,12 +15,15 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
 from pipemill.actors.output.part_writer import PartSink
-from pipemill.actors.sources import open_source
-from pipemill.actors.sources.split_size import SplitRange
+from pipemill.actors.sources.open_source import open_source
+from pipemill.actors.sources.split_ranges import SplitRange
+from pipemill.actors.split import Split
+from pipemill.actors.storage.store import Store
 from pipemill.jobs.config.job import ActorsSection
 from pipemill.jobs.execution import single_process
 from pipemill.jobs.execution.single_process import is_small, work_without_ray
-from pipemill.jobs.output.split_plan import Plan, Split
+from pipemill.jobs.execution.split_work import SplitWork
+from pipemill.jobs.output.split_plan import Plan
 from pipemill.jobs.planning.find_inputs import list_files
 
 import pipemill
@@ -103,18 +106,23 @@ def test_what_takes_longer_is_left_to_ray(monkeypatch, tmp_path):
     file = list_files(str(tmp_path / "in.parquet"), "auto", {}, "/nowhere")[0][0]
     plan = Plan("parquet", schema)
     plan.add(SplitRange(file, i, i + 5, 5) for i in range(0, 100, 5))
-    sink = PartSink(str(tmp_path / "out"), {}, ["n", "text"], "dead_letter", {})
-    work = work_without_ray(
-        plan.splits, LoadSlow(), open_source("parquet", {}, schema), sink, ActorsSection()
+    sink = PartSink(Store(str(tmp_path / "out")), ["n", "text"], "dead_letter")
+    work = SplitWork(
+        placement="single",
+        load=LoadSlow(),
+        source=open_source("parquet", {}, schema),
+        sink=sink,
+        actors=ActorsSection(),
     )
+    results = work_without_ray(work, plan.splits)
     lines = []
     try:
         while True:
-            lines.append(next(work))
+            lines.append(next(results))
     except StopIteration as end:
         left = end.value
     assert 1 <= len(lines) < 10  # for a second, or more where the machine is busy
-    assert [json.loads(line["split"])["number"] for line in lines] == list(range(len(lines)))
+    assert [line.split.number for line in lines] == list(range(len(lines)))
     assert left == plan.splits[len(lines) :]
     table = ds.dataset(tmp_path / "out").to_table()
     assert table["n"].to_pylist() == list(range(5 * len(lines)))

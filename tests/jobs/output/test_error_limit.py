@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from pipemill.actors.faults.load_errors import LoadError
+from pipemill.actors.storage.store import Store
 from pipemill.jobs.cli.app import main
 from pipemill.pipelines.loading.task_loader import LoadTask
 
@@ -212,7 +213,9 @@ def test_without_a_verb_the_command_tells_its_usage(capsys):
 def test_read_and_write_tasks_that_cannot_load_say_it_like_actors(tmp_path):
     from pipemill.actors.batch import Batch
     from pipemill.actors.output.part_writer import PartSink
-    from pipemill.actors.workers import MODEL, SPLIT_RESULT_SCHEMA, ExpandWorker, RegroupWorker
+    from pipemill.actors.split import Split
+    from pipemill.actors.split_result import SplitResult, results_to_table
+    from pipemill.actors.workers import ExpandWorker, RegroupWorker
 
     def load():
         raise ValueError("no tokenizer")
@@ -221,12 +224,11 @@ def test_read_and_write_tasks_that_cannot_load_say_it_like_actors(tmp_path):
         def read(self, split):
             return Batch(pa.table({"text": ["a"]}))
 
-    sink = PartSink(str(tmp_path / "out"), {}, [], "dead_letter", {})
-    split = json.dumps({"part": "part-0.parquet", "path": "x", "number": 0})
+    sink = PartSink(Store(str(tmp_path / "out")), [], "dead_letter")
     payload = Batch(pa.table({"text": ["a"]})).to_bytes()
-    line = pa.Table.from_pylist([{"split": split, "payload": payload}], schema=SPLIT_RESULT_SCHEMA)
+    line = results_to_table([SplitResult(split=Split(0, "x", 1, "", 0, 1), payload=payload)])
     for worker in (ExpandWorker(load, Source(), sink), RegroupWorker(load, sink)):
         (told,) = worker(line).to_pylist()
-        assert (told["cause"], told["fatal"]) == (MODEL, True)
+        assert (told["cause"], told["fatal"]) == ("model", True)
         assert told["error"] == "loading failed: ValueError: no tokenizer"
     assert not list((tmp_path / "out").glob("part-*"))

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
+from pipemill.actors.storage.store import Store
 from pipemill.jobs.output import lease as leases
 from pipemill.jobs.output.lease import Lease
 from pipemill.jobs.output.lease_owner import LeaseOwner, current_owner
@@ -84,8 +85,8 @@ def test_a_killed_process_that_is_not_yet_waited_for_is_dead(tmp_path):
     first = started(light.job(tmp_path, TEXTS), tmp_path)
     first.kill()
     time.sleep(0.1)  # a zombie now
-    with Lease(str(tmp_path / "out"), {}) as lease:
-        lease.take()
+    with Lease(Store(str(tmp_path / "out"))) as lease:
+        lease.acquire()
     first.communicate()
 
 
@@ -109,8 +110,8 @@ def test_a_failed_run_gives_its_lease_back(tmp_path):
 def test_with_nothing_left_to_do_no_lease_is_needed(tmp_path):
     wanted = light.job(tmp_path, TEXTS)
     pipemill.run(wanted)
-    with Lease(wanted["output"]["path"], {}) as other:
-        other.take()
+    with Lease(Store(wanted["output"]["path"])) as other:
+        other.acquire()
         assert pipemill.run(wanted).rows == 100
         assert pipemill.retry(wanted).rows == 100
         (tmp_path / "out").joinpath(sorted((tmp_path / "out").glob("part-*"))[3].name).unlink()
@@ -121,8 +122,8 @@ def test_with_nothing_left_to_do_no_lease_is_needed(tmp_path):
 
 def test_another_job_is_refused_before_it_writes_its_plan(tmp_path):
     wanted = light.job(tmp_path, TEXTS)
-    with Lease(wanted["output"]["path"], {}) as other:
-        other.take()
+    with Lease(Store(wanted["output"]["path"])) as other:
+        other.acquire()
         with pytest.raises(pipemill.RunError, match="is being written by"):
             pipemill.run(wanted)
     assert not (tmp_path / "out/_pipemill/job.json").exists()
@@ -130,14 +131,14 @@ def test_another_job_is_refused_before_it_writes_its_plan(tmp_path):
 
 def test_what_another_run_planned_while_this_one_looked_is_read_again(tmp_path, monkeypatch):
     wanted = light.job(tmp_path, TEXTS)
-    take = Lease.take
+    take = Lease.acquire
 
     def late(self):
-        monkeypatch.setattr(Lease, "take", take)
+        monkeypatch.setattr(Lease, "acquire", take)
         pipemill.run(light.job(tmp_path, TEXTS, parameters={"healed": 1}))
         take(self)
 
-    monkeypatch.setattr(Lease, "take", late)
+    monkeypatch.setattr(Lease, "acquire", late)
     with pytest.raises(pipemill.ConfigError, match=r"another job: parameters .*healed"):
         pipemill.run(wanted)
     assert pipemill.verify(str(tmp_path / "out")).ok
@@ -204,8 +205,8 @@ def test_of_many_that_try_one_holds_it_at_a_time(tmp_path, url):
     def worker():
         for _ in range(15):
             try:
-                with Lease(url, {}) as lease:
-                    lease.take()
+                with Lease(Store(url)) as lease:
+                    lease.acquire()
                     inside.append(1)
                     most.append(len(inside))
                     time.sleep(0.002)
@@ -239,12 +240,12 @@ def test_a_store_that_knows_no_conditional_write_still_has_one_holder(monkeypatc
 
     monkeypatch.setattr(MemoryFileSystem, "pipe_file", without)
     monkeypatch.setattr("pipemill.actors.storage.filesystem._SETTLE_S", 0.3)
-    one, two = Lease("memory://unconditional", {}), Lease("memory://unconditional", {})
+    one, two = Lease(Store("memory://unconditional")), Lease(Store("memory://unconditional"))
     outcomes = []
 
     def take(lease):
         try:
-            lease.take()
+            lease.acquire()
             outcomes.append("held")
         except pipemill.RunError:
             outcomes.append("refused")
@@ -269,7 +270,7 @@ def test_a_process_number_that_was_given_again_is_not_the_holder(tmp_path):
 def test_the_outputs_of_two_jobs_do_not_wait_for_each_other(tmp_path):
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
-    with Lease(str(tmp_path / "a/out"), {}) as other:
-        other.take()
+    with Lease(Store(str(tmp_path / "a/out"))) as other:
+        other.acquire()
         assert pipemill.run(light.job(tmp_path / "b", TEXTS)).rows == 100
     assert pq.read_table(tmp_path / "b/in.parquet").schema.field("n").type == pa.int64()

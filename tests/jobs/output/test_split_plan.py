@@ -2,7 +2,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pipemill.actors.sources.split_size import SplitRange, even_ranges, rows_per_split
+from pipemill.actors.sources.split_ranges import SplitRange, choose_rows_per_split, cut_evenly
 from pipemill.jobs.output.split_plan import Plan, RowEstimate
 from pipemill.jobs.planning.find_inputs import InputFile
 
@@ -42,17 +42,17 @@ def test_new_files_become_new_splits_and_a_changed_one_is_named():
 
 @given(st.integers(0, 10_000), st.integers(1, 500))
 def test_even_ranges_cover_everything_once(length, step):
-    ranges = even_ranges(length, step)
+    ranges = cut_evenly(length, step)
     assert [i for a, b in ranges for i in range(a, b)] == list(range(length))
     assert all(0 < b - a <= step for a, b in ranges)
 
 
 def test_a_split_is_neither_tiny_nor_huge():
-    assert rows_per_split(100, 1000) == 64
-    assert rows_per_split(64_000, 1000) == 2000
-    assert rows_per_split(10**9, 1000) == 8192
-    assert rows_per_split(10**9, 2**20) == 64
-    assert rows_per_split(10, 10**12) == 1
+    assert choose_rows_per_split(100, 1000) == 64
+    assert choose_rows_per_split(64_000, 1000) == 2000
+    assert choose_rows_per_split(10**9, 1000) == 8192
+    assert choose_rows_per_split(10**9, 2**20) == 64
+    assert choose_rows_per_split(10, 10**12) == 1
 
 
 def test_rows_of_byte_ranges_are_estimated_from_those_seen():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 import pytest
-from pipemill.actors.storage.media_files import files_column
+from pipemill.actors.sources.schemas.media_columns import make_files_column
 from pipemill.actors.task import Column
 from pipemill.jobs.planning.columns import kept_columns, notes_on_columns, resolve_columns
 
@@ -71,7 +71,7 @@ def test_the_types_that_go_with_a_kind(kind):
 
 
 def test_a_media_input_finds_the_bytes_of_files_unless_told_otherwise():
-    schema = pa.schema([("path", TEXT), files_column("bytes")])
+    schema = pa.schema([("path", TEXT), make_files_column("bytes")])
     assert resolve((IMAGE,), schema) == {"image": "bytes"}
     assert resolve((IMAGE,), schema, {"image": "path"}) == {"image": "path"}
     assert resolve((IMAGE,), schema.append(pa.field("image", BYTES))) == {"image": "image"}
@@ -82,7 +82,7 @@ def test_a_media_input_finds_the_bytes_of_files_unless_told_otherwise():
 
 
 def test_files_of_another_kind_and_a_second_image_are_not_taken_for_the_first():
-    schema = pa.schema([("path", TEXT), files_column("bytes", ["image"])])
+    schema = pa.schema([("path", TEXT), make_files_column("bytes", ["image"])])
     pair = Column(name="image_pair", kind="image")
     audio = Column(name="audio", kind="audio", required=False)
     assert resolve((IMAGE, audio), schema) == {"image": "bytes"}
@@ -102,7 +102,12 @@ def test_an_optional_column_that_is_null_everywhere_is_none():
 
 def test_a_media_input_finds_the_one_member_of_its_kind():
     schema = pa.schema(
-        [("__key__", TEXT), files_column("jpg"), files_column("seg.png"), files_column("wav")]
+        [
+            ("__key__", TEXT),
+            make_files_column("jpg"),
+            make_files_column("seg.png"),
+            make_files_column("wav"),
+        ]
     )
     assert resolve((Column(name="audio", kind="audio"),), schema) == {"audio": "wav"}
     with pytest.raises(ConfigError, match=r"several \(jpg, seg\.png\): name one with --column"):
@@ -113,7 +118,7 @@ def test_a_media_input_finds_the_one_member_of_its_kind():
 
 
 def test_whole_files_are_kept_only_by_name():
-    schema = pa.schema([("path", TEXT), files_column("bytes"), ("thumbnail", BYTES)])
+    schema = pa.schema([("path", TEXT), make_files_column("bytes"), ("thumbnail", BYTES)])
     assert kept_columns("all", schema) == ["path", "thumbnail"]
     assert kept_columns(["bytes", "path"], schema) == ["path", "bytes"]
 

@@ -9,6 +9,7 @@ import sys
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
+from pipemill.actors.storage.store import Store
 from pipemill.jobs.config.load import build_job
 from pipemill.jobs.output.ledger import Ledger
 from pipemill.jobs.planning.stored_dataset import with_stored_dataset
@@ -38,7 +39,7 @@ def job(models, dataset, output, **more):
 def stored(dataset, output):
     """The Parquet files that a dataset becomes."""
     made = build_job(None, [], {}, {"task": "t", "model": "m", "input": dataset, "output": "o"})
-    return with_stored_dataset(made, Ledger(str(output), {})).input.path
+    return with_stored_dataset(made, Ledger(Store(str(output)))).input.path
 
 
 def test_a_dataset_is_input_in_its_own_order_and_resumes(models, tmp_path):
@@ -138,8 +139,9 @@ def test_an_interrupted_store_is_written_again_and_shards_are_small(tmp_path, mo
 def test_without_a_dataset_the_library_is_not_imported(tmp_path):
     code = (
         "import sys, pipemill\n"
-        "from pipemill.jobs import config, prepare\n"
-        "config.build_job(None, [], {}, dict(task='t', model='m', input='i', output='o'))\n"
+        "from pipemill.jobs import prepare\n"
+        "from pipemill.jobs.config.load import build_job\n"
+        "build_job(None, [], {}, dict(task='t', model='m', input='i', output='o'))\n"
         "print('datasets' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

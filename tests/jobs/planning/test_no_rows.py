@@ -10,6 +10,7 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
 from pipemill.actors.storage.listing import list_below
+from pipemill.actors.storage.store import Store
 from pipemill.jobs.cli.app import main
 
 import pipemill
@@ -88,7 +89,7 @@ def test_an_old_output_without_a_split_gets_its_empty_part(tmp_path, monkeypatch
     run(tmp_path, str(tmp_path / "a.parquet"))
     from pipemill.jobs.output.ledger import Ledger
 
-    ledger = Ledger(str(tmp_path / "out"), {})
+    ledger = Ledger(Store(str(tmp_path / "out")))
     plan = ledger.read_plan()
     (part,) = ledger.parts()
     plan.splits.clear()

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from pipemill.jobs.config.load import build_job
 from pipemill.jobs.planning.requirements import _is_there, check_requirements, missing_libraries
+from pipemill.jobs.planning.resolved_task import resolve_job_task
 from pipemill.pipelines.loading.extras import is_installed
 from pipemill.pipelines.media import NEEDED
 
@@ -34,9 +35,13 @@ def job_of(task, model, **sections):
     return build_job({"task": task, "model": str(model), **sections}, [], {}, {})
 
 
+def task_of(job):
+    return resolve_job_task(job, (job.model.path, None))
+
+
 def missing(task, model, columns=()):
     """The modules that a job is told it lacks."""
-    needs = missing_libraries(job_of(task, model), (str(model), None), columns)
+    needs = missing_libraries(task_of(job_of(task, model)), columns)
     return {need.module for need in needs}
 
 
@@ -312,7 +317,7 @@ def test_a_message_names_library_reason_and_extra(tmp_path):
     task, contents, *_ = CASES["a classifier of timm"]
     folder = files(tmp_path / "model", **contents)
     with pytest.raises(pipemill.ConfigError) as raised:
-        check_requirements(job_of(task, folder), (str(folder), None), (), "local")
+        check_requirements(job_of(task, folder), task_of(job_of(task, folder)), (), "local")
     assert str(raised.value) == (
         "image-classification needs what is not installed here: timm, torchvision for the image "
         "processor TimmWrapperImageProcessor. On every machine of the cluster: pip install "
@@ -325,15 +330,15 @@ def test_several_reasons_several_extras_and_what_has_none(tmp_path):
     task, contents, *_ = CASES["attention that natten computes"]
     job = job_of("document-question-answering", folder)
     with pytest.raises(pipemill.ConfigError) as raised:
-        check_requirements(job, (str(folder), None), (), "local")
+        check_requirements(job, task_of(job), (), "local")
     assert "the program tesseract to read the words in images" in str(raised.value)
     assert str(raised.value).endswith(
         "pip install 'pipemill[vision]'; apt-get install tesseract-ocr"
     )
-    check_requirements(job, (str(folder), None), ("words", "boxes"), "local")
+    check_requirements(job, task_of(job), ("words", "boxes"), "local")
     natten = files(tmp_path / "natten", **contents)
     with pytest.raises(pipemill.ConfigError, match="pip install natten$"):
-        check_requirements(job_of(task, natten), (str(natten), None), (), "local")
+        check_requirements(job_of(task, natten), task_of(job_of(task, natten)), (), "local")
 
 
 def test_the_library_that_phonemizer_speaks_by_is_named(tmp_path, monkeypatch):
@@ -342,7 +347,7 @@ def test_the_library_that_phonemizer_speaks_by_is_named(tmp_path, monkeypatch):
     monkeypatch.delenv("PHONEMIZER_ESPEAK_LIBRARY", raising=False)
     monkeypatch.setattr("ctypes.util.find_library", lambda name: None)
     with pytest.raises(pipemill.ConfigError) as raised:
-        check_requirements(job_of(task, folder), (str(folder), None), (), "local")
+        check_requirements(job_of(task, folder), task_of(job_of(task, folder)), (), "local")
     assert "the program espeak-ng" in str(raised.value)
     assert str(raised.value).endswith("apt-get install espeak-ng")
     monkeypatch.setattr("ctypes.util.find_library", lambda name: f"lib{name}.so.1")
@@ -380,9 +385,9 @@ def test_a_cluster_that_runs_already_may_have_what_this_machine_lacks(tmp_path, 
     # Other tests of this process may have a Ray, which a run would use.
     monkeypatch.setattr("pipemill.jobs.execution.ray_cluster._is_connected", lambda: False)
     monkeypatch.setenv("RAY_ADDRESS", "ray://head:10001")
-    check_requirements(job, (str(folder), None), (), "fused")
+    check_requirements(job, task_of(job), (), "fused")
     with pytest.raises(pipemill.ConfigError, match="timm"):
-        check_requirements(job, (str(folder), None), (), "local")
+        check_requirements(job, task_of(job), (), "local")
 
 
 def test_a_language_model_that_would_be_left_out_is_said_and_refuses_nothing(
@@ -396,7 +401,7 @@ def test_a_language_model_that_would_be_left_out_is_said_and_refuses_nothing(
     if is_installed("kenlm") and is_installed("pyctcdecode"):
         pytest.skip("kenlm and pyctcdecode are installed here")
     for _ in range(2):
-        check_requirements(job_of(task, folder), (str(folder), None), (), "local")
+        check_requirements(job_of(task, folder), task_of(job_of(task, folder)), (), "local")
     said = capsys.readouterr().err
     assert said.count("for the language model in the model's folder") == 1
     assert "pip install kenlm pyctcdecode. Without: the texts are decoded without it" in said

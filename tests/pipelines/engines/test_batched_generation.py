@@ -22,7 +22,7 @@ GREEDY = {"do_sample": False, "max_new_tokens": 9}
 def forward_passes(task, model, columns, parameters):
     """Micro-batches when several rows are computed, and when nothing is left to be tried."""
     run(task, model, columns, parameters, budgets=(100_000,))
-    return run(task, model, columns, parameters, budgets=(100_000,)).work["micro_batches"]
+    return run(task, model, columns, parameters, budgets=(100_000,)).stats["micro_batches"]
 
 
 def written_together(task, model, parameters):

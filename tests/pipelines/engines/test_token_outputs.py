@@ -45,8 +45,8 @@ def both(task, model, columns, kind, parameters=None):
     """The rows in micro-batches of every size, and whether they were packed at the end."""
     batch = run(task, model, columns, parameters, budgets=(70, 1, 1_000_000))
     again = run(task, model, columns, parameters, budgets=(90,))
-    assert bool(again.work["packed_tokens"]) is (kind in PACKED)
-    assert again.work["micro_batches"] < again.work["chunks"]
+    assert bool(again.stats["packed_tokens"]) is (kind in PACKED)
+    assert again.stats["micro_batches"] < again.stats["chunks"]
     return batch
 
 
@@ -58,7 +58,7 @@ def test_token_classification(saved, kind, parameters):
     model = saved(kind, "ForTokenClassification")
     truth = transformers.pipeline("token-classification", model=model, **parameters)
     batch = both("token-classification", model, {"text": TEXTS}, kind, parameters)
-    assert (batch.work["chunks"] > len(TEXTS)) is ("stride" in parameters), "no windows"
+    assert (batch.stats["chunks"] > len(TEXTS)) is ("stride" in parameters), "no windows"
     fields = batch.results.schema.field("entities").type.value_type
     wanted = [fields.field(i).name for i in range(fields.num_fields)]
     expected = [

@@ -257,7 +257,7 @@ def test_long_texts_are_windows_pooled_by_length(models, pooling, stride):
     parameters = {"pooling": pooling, "stride": stride, "max_length": 40}
     batch = answers(models, "feature-extraction", pa.table({"body": texts}), parameters)
     model = plain(models, "feature-extraction").model
-    assert batch.work["chunks"] > 10
+    assert batch.stats["chunks"] > 10
     for text, got in zip(texts, batch.results["embedding"].to_pylist(), strict=True):
         states = [
             model(input_ids=torch.tensor([window]))[0][0].detach().numpy()
@@ -324,8 +324,8 @@ def test_of_a_long_text_a_mask_is_filled_by_what_is_around_it(models):
         lost += fewer
         expected = truth(part)
         assert_same(found, expected if isinstance(expected[0], list) else [expected])
-    assert batch.work["lost_tokens"] == lost
-    assert batch.work["truncated_rows"] == 4
+    assert batch.stats["lost_tokens"] == lost
+    assert batch.stats["truncated_rows"] == 4
     cut = {"tokenizer_kwargs": {"truncation": True}, "several_masks": True}
     batch = answers(models, "fill-mask", pa.table({"body": texts}), cut)
     assert set(batch.failures) == {1, 3, 4}, "the mask is cut off, as the user wants it"
@@ -368,11 +368,11 @@ def test_what_token_classification_cuts_is_counted(models):
     words = tiny.tokenizer()
     lengths = [len(words(text)["input_ids"]) for text in texts]
     assert lengths[0] > lengths[2] > 128 > lengths[1], "two of them are longer than the model"
-    assert batch.work["truncated_rows"] == 2
-    assert batch.work["lost_tokens"] == lengths[0] + lengths[2] - 2 * 128
+    assert batch.stats["truncated_rows"] == 2
+    assert batch.stats["lost_tokens"] == lengths[0] + lengths[2] - 2 * 128
     stride = answers(models, "token-classification", pa.table({"body": texts}), {"stride": 8,
                      "aggregation_strategy": "simple"})  # fmt: skip
-    assert stride.work["lost_tokens"] == 0
+    assert stride.stats["lost_tokens"] == 0
 
 
 def numbered(model, folder):

@@ -94,7 +94,7 @@ def test_speech_recognition_by_ctc(models, parameters):
     batch = run(task, models[task], {"audio": SOUNDS}, parameters)
     assert_rows(batch, [_spoken(truth(heard(s), **parameters)) for s in SOUNDS], 8)
     if "chunk_length_s" in parameters:
-        assert batch.work["chunks"] > len(SOUNDS) + 5
+        assert batch.stats["chunks"] > len(SOUNDS) + 5
 
 
 def test_a_sound_that_is_none_leaves_its_neighbours_alone(models):

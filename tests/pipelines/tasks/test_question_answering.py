@@ -83,7 +83,7 @@ def test_question_as_a_parameter_top_k_as_a_column_and_rows_that_fail():
         )
         expected.append({"answers": told if isinstance(told, list) else [told]})
     assert_rows(batch, expected)
-    assert batch.work["chunks"] > 5, "a long context has several windows"
+    assert batch.stats["chunks"] > 5, "a long context has several windows"
 
 
 TOWNS = {"town": ["Paris", "", "B"]}

@@ -192,7 +192,7 @@ def test_sizes_are_tokens(models):
     """What a budget limits: each chunk is as large as its prompt."""
     batch = run("text-generation", models["text-generation"], {"text": TEXTS}, SHORT)
     words = transformers.AutoTokenizer.from_pretrained(models["text-generation"])
-    assert batch.work["tokens"] == sum(len(words(t)["input_ids"]) for t in TEXTS)
+    assert batch.stats["tokens"] == sum(len(words(t)["input_ids"]) for t in TEXTS)
 
 
 def test_columns_are_those_that_are_promised(models):

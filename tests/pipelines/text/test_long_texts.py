@@ -120,12 +120,12 @@ def test_the_beginning_of_a_text_is_found_in_pieces(pieces, monkeypatch):
 def test_answers_are_those_of_the_whole(pieces, models, task, monkeypatch):
     texts = pa.table({"body": ["short", text_of(900, 4), text_of(700, 8)]})
     found = answers(models, task, texts)
-    lost = found.work.get("lost_tokens", 0)
+    lost = found.stats.get("lost_tokens", 0)
     monkeypatch.setattr(long_texts, "LONG", 10**9)
     monkeypatch.setattr(truncation, "_MAX_CHARACTERS_PER_TOKEN", 10**9)
     whole = answers(models, task, texts)
     assert found.results.equals(whole.results)
-    assert lost == whole.work.get("lost_tokens", 0)
+    assert lost == whole.stats.get("lost_tokens", 0)
     assert (lost > 0) is (task == "token-classification")
 
 

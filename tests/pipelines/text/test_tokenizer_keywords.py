@@ -54,7 +54,7 @@ def test_of_feature_extraction(models, inside):
     for text, got in zip(rows["body"].to_pylist(), batch.results["embedding"], strict=True):
         expected = truth_of(models, "feature-extraction", text, tokenize_kwargs=inside)[0]
         np.testing.assert_allclose(got.as_py(), expected, atol=1e-5)
-    assert ("truncated_rows" in batch.work) == ("truncation" in inside)
+    assert ("truncated_rows" in batch.stats) == ("truncation" in inside)
 
 
 def test_a_sample_of_them_is_held_against_transformers(models):
@@ -122,7 +122,7 @@ def test_words_that_are_cut_are_counted(models):
     given = {"is_split_into_words": True}
     batch = answers(models, "token-classification", pa.table({"body": [words]}), given)
     whole = tiny.tokenizer()(words, is_split_into_words=True)["input_ids"]
-    assert batch.work["lost_tokens"] == len(whole) - 128 > 0
+    assert batch.stats["lost_tokens"] == len(whole) - 128 > 0
 
 
 def _saved(folder: Path, config: transformers.PreTrainedConfig) -> dict[str, str]:

@@ -99,8 +99,8 @@ def test_long_texts_are_classified_by_windows(
     expected = [pooled(models, cut, rule, activation) for cut in cuts]
     got = [by_label(models, row) for row in batch.results.to_pylist()]
     np.testing.assert_allclose(got, expected, atol=1e-5)
-    assert batch.work["chunks"] == sum(map(len, cuts)) > len(TEXTS)
-    assert "truncated_rows" not in batch.work, "nothing is lost"
+    assert batch.stats["chunks"] == sum(map(len, cuts)) > len(TEXTS)
+    assert "truncated_rows" not in batch.stats, "nothing is lost"
     other = [pooled(models, cut, {"mean": "max", "max": "mean"}[rule], activation) for cut in cuts]
     assert not np.allclose(expected, other, atol=1e-3), "the rules must differ to show a wrong one"
 
@@ -113,12 +113,12 @@ def test_what_transformers_answers_whole_is_never_cut(tmp_path):
     texts = [tiny.sentence(n, 5) for n in (10, 40, 46)]
     assert [len(own) for ((own, _),) in map(windows, texts)][1:] == [113, LIMIT]
     batch = answers(models, "text-classification", pa.table({"body": texts}), {"stride": 5})
-    assert batch.work["chunks"] == len(texts)
+    assert batch.stats["chunks"] == len(texts)
     truth = plain(models, "text-classification")
     assert_same(batch.results.to_pylist(), [truth(text)[0] for text in texts])
     cut = answers(models, "text-classification", pa.table({"body": texts}), {"truncation": True})
     assert_same(cut.results.to_pylist(), [truth(text, truncation=True)[0] for text in texts])
-    assert (cut.work["truncated_rows"], cut.work["lost_tokens"]) == (2, 113 + LIMIT - 2 * 64)
+    assert (cut.stats["truncated_rows"], cut.stats["lost_tokens"]) == (2, 113 + LIMIT - 2 * 64)
 
 
 @pytest.mark.parametrize("stride", [0, 9])
@@ -163,15 +163,15 @@ def test_truncation_is_that_of_transformers_and_is_counted(models, max_length):
     truth = plain(models, "text-classification")
     assert_same(batch.results.to_pylist(), [truth(text, **options)[0] for text in TEXTS])
     excess = [max(len(ids(text)) + 2 - (max_length or LIMIT), 0) for text in TEXTS]
-    assert batch.work["truncated_rows"] == sum(e > 0 for e in excess) > 1
-    assert batch.work["lost_tokens"] == sum(excess)
+    assert batch.stats["truncated_rows"] == sum(e > 0 for e in excess) > 1
+    assert batch.stats["lost_tokens"] == sum(excess)
     staged = load(models, "text-classification", options, weights=False).expand(Batch(rows))
-    assert Batch.from_bytes(staged.to_bytes()).work["lost_tokens"] == sum(excess)
+    assert Batch.from_bytes(staged.to_bytes()).stats["lost_tokens"] == sum(excess)
     vectors = answers(models, "feature-extraction", rows, {**options, "pooling": "none"})
     truth = plain(models, "feature-extraction")
     for text, got in zip(TEXTS, vectors.results["embedding"].to_pylist(), strict=True):
         np.testing.assert_allclose(got, truth(text, tokenize_kwargs=options)[0], atol=1e-5)
-    assert vectors.work["lost_tokens"] == sum(excess)
+    assert vectors.stats["lost_tokens"] == sum(excess)
 
 
 @pytest.mark.parametrize("truncation", [True, "only_first"])
@@ -183,8 +183,8 @@ def test_truncated_pairs_are_counted(models, truncation):
     pairs = [{"text": a, "text_pair": b} for a, b in zip(TEXTS, seconds, strict=True)]
     assert_same(batch.results.to_pylist(), [truth(p, truncation=truncation) for p in pairs])
     sizes = [len(ids(a)) + len(ids(b)) + 3 for a, b in zip(TEXTS, seconds, strict=True)]
-    assert batch.work["truncated_rows"] == sum(size > LIMIT for size in sizes)
-    assert batch.work["lost_tokens"] == sum(max(size - LIMIT, 0) for size in sizes)
+    assert batch.stats["truncated_rows"] == sum(size > LIMIT for size in sizes)
+    assert batch.stats["lost_tokens"] == sum(max(size - LIMIT, 0) for size in sizes)
 
 
 def test_zero_shot_counts_a_row_once_by_what_its_longest_label_cost(models):
@@ -193,8 +193,8 @@ def test_zero_shot_counts_a_row_once_by_what_its_longest_label_cost(models):
     batch = answers(models, "zero-shot-classification", rows, {"candidate_labels": labels})
     longest = max(len(ids(f"This example is {label}.")) for label in labels)
     excess = [max(len(ids(t)) + longest + 3 - LIMIT, 0) for t in rows["body"].to_pylist()]
-    assert batch.work["truncated_rows"] == sum(e > 0 for e in excess) > 1
-    assert batch.work["lost_tokens"] == sum(excess)
+    assert batch.stats["truncated_rows"] == sum(e > 0 for e in excess) > 1
+    assert batch.stats["lost_tokens"] == sum(excess)
 
 
 def test_zero_shot_reads_a_long_text_once_and_not_for_every_label(models, monkeypatch):
@@ -215,8 +215,8 @@ def test_zero_shot_reads_a_long_text_once_and_not_for_every_label(models, monkey
     monkeypatch.setattr("pipemill.pipelines.text.truncation._MAX_CHARACTERS_PER_TOKEN", 10**6)
     whole = answers(models, "zero-shot-classification", rows, {"candidate_labels": labels})
     assert batch.results == whole.results
-    assert batch.work["lost_tokens"] == whole.work["lost_tokens"] > 3000
-    assert batch.work["truncated_rows"] == whole.work["truncated_rows"] > 1
+    assert batch.stats["lost_tokens"] == whole.stats["lost_tokens"] > 3000
+    assert batch.stats["truncated_rows"] == whole.stats["truncated_rows"] > 1
 
 
 def test_many_long_texts_are_tokenized_a_few_at_a_time(monkeypatch):
@@ -235,7 +235,7 @@ def test_rows_that_die_beside_others_do_not_disturb_the_count(models):
     batch = answers(models, "text-classification", rows, {"truncation": True})
     excess = [len(ids(rows["body"][i].as_py())) + 2 - LIMIT for i in (1, 4)]
     assert min(excess) > 0
-    assert (batch.work["truncated_rows"], batch.work["lost_tokens"]) == (2, sum(excess))
+    assert (batch.stats["truncated_rows"], batch.stats["lost_tokens"]) == (2, sum(excess))
 
 
 def test_a_slow_tokenizer_truncates_but_cuts_no_windows():

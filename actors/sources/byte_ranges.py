@@ -1,0 +1,135 @@
+"""Split files into byte ranges where only reading a file tells which rows it holds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from itertools import islice
+
+import numpy as np
+
+from ..storage.file_names import compression_of
+from ..storage.input_file import InputFile
+from .bad_file import BAD_FILE
+from .split_ranges import SplitRange, choose_rows_per_split, cut_evenly
+
+SAMPLED_FILES, SAMPLED_ROWS = 16, 2000
+# A smaller file that must be cut between rows is one split; a larger one is read to find where.
+LARGE_FILE = 8 * 2**20
+
+# The first byte of each row of a file and the byte after its last, in order.
+RowOffsets = Iterable[tuple[int, int]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ByteRangePlanner:
+    """Split files into byte ranges, and read no more of them than needed.
+
+    A bad file becomes a single split.
+
+    row_offsets: finds the rows of a file.
+    can_cut_anywhere: tells whether a range of a file may start and end in the middle of a row;
+        None if it never may.
+    large_file: a file of more bytes than this that must be cut between rows is read for it.
+    most_bytes: the most bytes of a range of several rows, in files that are read.
+    keeps_empty: whether a file of 0 bytes becomes a split, since it is not of its format.
+    """
+
+    row_offsets: Callable[[InputFile], RowOffsets]
+    can_cut_anywhere: Callable[[InputFile], bool] | None = None
+    large_file: int = field(default_factory=lambda: LARGE_FILE)
+    most_bytes: int | None = None
+    keeps_empty: bool = False
+
+    def plan(
+        self, files: list[InputFile], rows_per_part: int | None, limit: int | None
+    ) -> list[SplitRange]:
+        """Return the ranges of all files, in order, of about equal size.
+
+        rows_per_part: the exact number of rows in each, or None to choose it.
+        limit: the number of rows to read, from the start.
+        """
+        width = self._row_width(files)
+        step = rows_per_part or choose_rows_per_split(
+            sum(file.size for file in files) / width, width
+        )
+        ranges: list[SplitRange] = []
+        rows_left = limit
+        for file in files:
+            try:
+                if rows_per_part or limit is not None:
+                    most_bytes = None if rows_per_part else self.most_bytes
+                    planned = cut_counted_rows(
+                        file, self.row_offsets(file), step, rows_left, most_bytes
+                    )
+                    if rows_left is not None:
+                        rows_left -= sum(part.rows or 0 for part in planned)
+                else:
+                    planned = self._plan_file(file, step, width)
+            except BAD_FILE:
+                planned = [_whole(file)]
+            ranges += planned
+        return ranges
+
+    def _plan_file(self, file: InputFile, step: int, width: float) -> list[SplitRange]:
+        has_unknown_size = self._has_unknown_size(file)
+        cuts = cut_evenly(file.size, max(int(step * width), 1))
+        if has_unknown_size or compression_of(file.path) or self.can_cut_anywhere is None:
+            at_rows = True
+        else:
+            at_rows = len(cuts) > 1 and not self.can_cut_anywhere(file)
+        if at_rows and file.size > self.large_file:
+            return cut_counted_rows(file, self.row_offsets(file), step, None, self.most_bytes)
+        if at_rows or len(cuts) == 1:
+            return [_whole(file)] if file.size or has_unknown_size or self.keeps_empty else []
+        return [SplitRange(file, start, stop, None) for start, stop in cuts]
+
+    def _has_unknown_size(self, file: InputFile) -> bool:
+        # Some web servers do not say how long a file is.
+        if file.size or "://" not in file.path:
+            return False
+        return next(iter(self.row_offsets(file)), None) is not None
+
+    def _row_width(self, files: list[InputFile]) -> float:
+        """Return the mean bytes of a row, by the first rows of the first file that has any."""
+        for file in sample_evenly(files, SAMPLED_FILES):
+            try:
+                widths = [b - a for a, b in islice(self.row_offsets(file), SAMPLED_ROWS)]
+            except BAD_FILE:
+                continue
+            if widths:
+                return max(sum(widths) / len(widths), 1)
+        return 1
+
+
+def cut_counted_rows(
+    file: InputFile,
+    offsets: RowOffsets,
+    step: int,
+    limit: int | None,
+    most_bytes: int | None = None,
+) -> list[SplitRange]:
+    """Return byte ranges of `step` rows, or of fewer where those exceed `most_bytes`."""
+    ranges: list[SplitRange] = []
+    start, stop, count = 0, 0, 0
+    for number, (first, after) in enumerate(offsets):
+        if number == limit:
+            break
+        if count == step or (most_bytes and count and after - start > most_bytes):
+            ranges.append(SplitRange(file, start, first, count))
+            count = 0
+        start = start if count else first
+        count, stop = count + 1, after
+    if count:
+        ranges.append(SplitRange(file, start, stop, count))
+    return ranges
+
+
+def sample_evenly(files: list[InputFile], count: int) -> list[InputFile]:
+    """Return up to `count` files, spread evenly from the first to the last."""
+    numbers = np.linspace(0, len(files) - 1, min(count, len(files))).astype(int)
+    return [files[i] for i in dict.fromkeys(numbers.tolist())]
+
+
+def _whole(file: InputFile) -> SplitRange:
+    return SplitRange(file, 0, -1, None)

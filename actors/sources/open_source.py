@@ -1,0 +1,102 @@
+"""Open the files of a format."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from pipemill.errors import ConfigError
+
+from ..batch import Batch
+from ..split import Split
+from ..storage.backoff import retry_on_driver, retry_with_backoff
+from ..storage.input_file import InputFile
+from ..storage.partitions import infer_partition_fields, is_partition_field, read_partition_values
+from .base import Source
+from .reading import Reading
+from .registry import all_sources, find_source
+from .schemas.declared_types import DeclaredSource
+from .split_ranges import SplitRange
+
+
+@dataclass(frozen=True)
+class RetryingSource:
+    """A source that waits for its store to return, and adds the columns that folders name.
+
+    schema: the columns to read; those that folders name are last.
+    """
+
+    source: Source
+    schema: pa.Schema | None
+
+    def infer_schema(self, files: list[InputFile]) -> pa.Schema:
+        schema = retry_on_driver(lambda: self.source.infer_schema(files), "the input")
+        if not schema.names and not any(file.size for file in files):
+            return schema  # an input without rows
+        added = infer_partition_fields([file.partitions for file in files], schema.names)
+        return pa.schema([*schema, *added], metadata=schema.metadata) if added else schema
+
+    def plan_splits(
+        self, files: list[InputFile], rows_per_part: int | None, limit: int | None
+    ) -> list[SplitRange]:
+        return retry_on_driver(
+            lambda: self.source.plan_splits(files, rows_per_part, limit), "the input"
+        )
+
+    def read(self, split: Split) -> Batch:
+        assert self.schema is not None
+        if not split.path:  # an input without rows
+            return Batch(self.schema.empty_table())
+        batch = retry_with_backoff(lambda: self.source.read(split), split.path)
+        for field in filter(is_partition_field, self.schema):
+            files = split.files()
+            values = read_partition_values(field, [file.path for file in files])
+            if len(files) == 1:
+                values = pa.repeat(values[0], batch.rows.num_rows)
+            batch.rows = batch.rows.append_column(field.name, values)
+        return batch
+
+
+def open_source(
+    format: str,
+    options: Mapping[str, Any],
+    schema: pa.Schema | None = None,
+    reading: Reading | None = None,
+) -> Source:
+    """Open the files of a format.
+
+    Args:
+        format: its name.
+        options: storage options for fsspec.
+        schema: the columns to read; None before they are known.
+        reading: how the task and the user want the values.
+
+    Raises:
+        ConfigError: the format does not exist, or can't be read as `reading` says.
+    """
+    source = find_source(format)
+    reading = reading or Reading()
+    read = schema and pa.schema([f for f in schema if not is_partition_field(f)])
+    if source.values == "text":
+        return RetryingSource(source(dict(options), read, reading), schema)
+    if reading.encoding is not None:
+        raise ConfigError(
+            f"input.encoding applies to {_formats_with('text')}; the input is {format}: "
+            "remove input.encoding"
+        )
+    if not reading.types:
+        return RetryingSource(source(dict(options), read, reading), schema)
+    if source.values == "fixed":
+        raise ConfigError(
+            f"input.schema applies to {_formats_with('text', 'typed')}; the types of {format} "
+            "columns can't be changed: remove input.schema"
+        )
+    return RetryingSource(DeclaredSource(source, dict(options), read, reading), schema)
+
+
+def _formats_with(*values: str) -> str:
+    names = [name for name, source in all_sources().items() if source.values in values]
+    return f"{', '.join(names[:-1])} and {names[-1]}"

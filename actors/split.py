@@ -1,0 +1,70 @@
+"""The unit of work: a piece of the input that becomes one part of the output."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import Protocol
+
+from .batch import Batch
+from .storage.input_file import InputFile
+
+# What identifies a file. Workers derive its partitions from the path.
+_FILE = ("path", "size", "version")
+
+
+@dataclass(frozen=True)
+class Split:
+    """A fixed piece of the input: rows or bytes `start` to `stop` of a file, or a bundle of files.
+
+    Attributes:
+        number: its place in the plan.
+        path, size, version: of its file. For a bundle: the path of the first file, the size of all
+            files together, and a digest of all of them. An empty path means an input without rows.
+        start, stop: rows or bytes, as the format counts; a stop of -1 is the end of the file.
+        rows: how many rows it holds; None where only reading shows it.
+        bundle: the files of a bundle, one row each.
+    """
+
+    number: int
+    path: str
+    size: int
+    version: str
+    start: int
+    stop: int
+    rows: int | None = None
+    bundle: tuple[InputFile, ...] = ()
+
+    @property
+    def part(self) -> str:
+        """Return the name of its one output file. The numbers sort like the input."""
+        identity = f"{self.path}|{self.size}|{self.version}|{self.start}|{self.stop}"
+        return (
+            f"part-{self.number:08d}-{hashlib.sha256(identity.encode()).hexdigest()[:12]}.parquet"
+        )
+
+    @property
+    def file(self) -> InputFile:
+        """Return its file; for a bundle one that stands for all."""
+        return InputFile(self.path, self.size, self.version)
+
+    def files(self) -> tuple[InputFile, ...]:
+        return self.bundle or (self.file,)
+
+    def to_json(self) -> str:
+        bundle = [{name: getattr(file, name) for name in _FILE} for file in self.bundle]
+        return json.dumps({**vars(self), "bundle": bundle})
+
+    @classmethod
+    def from_json(cls, text: str) -> Split:
+        fields = json.loads(text)
+        bundle = tuple(InputFile(**file) for file in fields.pop("bundle", ()))
+        return cls(**fields, bundle=bundle)
+
+
+class SplitReader(Protocol):
+    """Reads splits on a worker."""
+
+    def read(self, split: Split) -> Batch:
+        """Read all rows of a split; a row that can't be read is a failure of the stage "read"."""

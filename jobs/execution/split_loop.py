@@ -1,0 +1,113 @@
+"""The loop over the results of splits, for `run` and for `retry`."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from contextlib import closing
+from dataclasses import dataclass, field
+
+from pipemill.actors.split import Split
+from pipemill.actors.split_result import SplitResult
+
+from pipemill.errors import ConfigError, RunError
+
+from ..output.lease import Lease
+from ..output.split_plan import RowEstimate
+from ..planning.find_model import permanent_load_error
+from .placement import run_splits, stage_of
+from .progress import Progress
+from .split_work import SplitWork
+
+_SHOWN = 3
+
+
+def count_rows(result: SplitResult) -> Counter[str]:
+    """Return what a worker counted: rows, dead, and its work."""
+    return Counter({"rows": result.rows or 0, "dead": result.dead or 0, **result.work})
+
+
+def accept_all(totals: Counter[str]) -> None:
+    """Let the loop go on."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitLoop:
+    """Processes splits: counts them, shows progress, and stops if it must.
+
+    Attributes:
+        work: what processing takes.
+        lease: of the output.
+        label: names the progress bar.
+        estimate: the rows that are expected.
+        unfinished: a sentence for a loop that stopped early, from the splits done and those to do.
+        before: rows, and dead ones among them, that the output had before.
+        count: what the result of a split counts.
+        check: called with the totals while splits are left; it may raise RunError.
+    """
+
+    work: SplitWork
+    lease: Lease
+    label: str
+    estimate: RowEstimate
+    unfinished: Callable[[int, int], str]
+    before: Mapping[str, int] = field(default_factory=dict)
+    count: Callable[[SplitResult], Counter[str]] = count_rows
+    check: Callable[[Counter[str]], None] = accept_all
+
+    def run(self, splits: list[Split]) -> Counter[str]:
+        """Process splits, and return what they counted, with their number as `splits`.
+
+        Raises:
+            RunError: if splits are left. It says what stopped them.
+            ConfigError: if the model can't be loaded, or a library is missing.
+        """
+        totals: Counter[str] = Counter(splits=0)
+        problems: list[str] = []
+        results = run_splits(self.work, splits)
+        stage = stage_of(self.work)
+        # Closed while Ray is there: what is open would start another one.
+        with (
+            closing(results),
+            Progress(self.label, self.estimate.total(), self.before, stage) as progress,
+        ):
+            for result in self.lease.guard(results):
+                if result.error is not None:
+                    self._raise_if_permanent(result)
+                    problems.append(_describe(result))
+                    if result.fatal:
+                        break
+                    continue
+                counts = self.count(result)
+                totals.update({"splits": 1, **counts})
+                self.estimate.see(result.split, counts["rows"])
+                progress.add(counts["rows"], counts["dead"], self.estimate.total())
+                if totals["splits"] < len(splits):
+                    self.check(totals)
+        if problems or totals["splits"] < len(splits):
+            first = self.unfinished(totals["splits"], len(splits))
+            raise RunError("\n".join([f"{first}. What stopped them:", *_first(problems)]))
+        return totals
+
+    def _raise_if_permanent(self, result: SplitResult) -> None:
+        """Raise if running again would not help."""
+        if result.cause == "library":
+            raise ConfigError(str(result.error))
+        if result.cause == "model":
+            raise permanent_load_error(self.work.load.model.path, str(result.error))
+        if result.cause == "row":
+            raise RunError(
+                f"{result.error}. Correct that row, or set output.on_error to dead_letter"
+            )
+
+
+def _describe(result: SplitResult) -> str:
+    split = result.split
+    return f"{split.path} [{split.start}:{split.stop}] (split {split.number}): {result.error}"
+
+
+def _first(problems: list[str]) -> list[str]:
+    if not problems:
+        return ["Ray gave no reason"]
+    more = len(problems) - _SHOWN
+    return [*problems[:_SHOWN], *([f"… and {more} more"] if more > 0 else [])]

@@ -1,0 +1,173 @@
+"""Split the input of a job into the plan of its output, or add new files to the stored plan."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import Any
+
+import pyarrow as pa
+from pipemill.actors.sources.bad_file import NothingToRead
+from pipemill.actors.sources.base import Source
+from pipemill.actors.sources.open_source import open_source
+from pipemill.actors.sources.reading import Reading
+from pipemill.actors.sources.registry import find_source
+from pipemill.actors.sources.split_ranges import SplitRange
+from pipemill.actors.storage.filesystem import absolute
+from pipemill.actors.storage.input_file import InputFile
+from pipemill.actors.storage.partitions import is_partition_field, read_partition_values
+
+from pipemill.errors import ConfigError
+
+from ..config.arrow_types import schema_from
+from ..config.job import Job
+from ..output.ledger import Ledger
+from ..output.split_plan import NOTHING, Plan
+from .columns import source_names
+from .find_inputs import list_files
+from .resolve_task import column_kinds, parameters_of
+from .resolved_task import ResolvedTask
+from .stored_dataset import is_stored
+
+
+def build_plan(
+    job: Job, task: ResolvedTask, ledger: Ledger, stored: Plan | None = None
+) -> tuple[Plan, bool]:
+    """Return the plan of an output, and whether it differs from the stored one.
+
+    The stored plan gets splits for files that are new. Without one, or if nothing was done of a
+    plan for another input, the plan is new. Writes nothing.
+
+    Args:
+        stored: the plan in the output.
+
+    Raises:
+        ConfigError: for an input that can't be read, or that does not fit the stored plan.
+    """
+    files, format = list_files(
+        job.input.path,
+        job.input.format,
+        job.input.storage_options,
+        None if is_stored(job.input.path, ledger) else ledger.path,
+        job.output.storage_options,
+    )
+    reading = reading_of(job, task)
+    source = open_source(format, job.input.storage_options, reading=reading)
+    if stored is not None and _is_of_another_input(job, ledger, stored, files):
+        stored = None
+    if stored is None or not stored.splits or stored.is_of_nothing:
+        # An input without rows decides nothing, not even its columns.
+        return _new_plan(job, source, files, format, stored)
+    return _extended_plan(job, task, source, files, format, stored)
+
+
+def reading_of(job: Job, task: ResolvedTask) -> Reading:
+    """Return how the values of the input are to be read."""
+    types = schema_from(job.input.schema, "input.schema") if job.input.schema is not None else []
+    parameters = parameters_of(job, task.spec)
+    return Reading(
+        kinds=column_kinds(task.spec, parameters, job.input.columns),
+        types={field.name: field.type for field in types},
+        encoding=job.input.encoding,
+    )
+
+
+def _new_plan(
+    job: Job, source: Source, files: list[InputFile], format: str, stored: Plan | None
+) -> tuple[Plan, bool]:
+    plan = Plan(format, source.infer_schema(files))
+    plan.add(_cut(job, source, files))
+    if stored is not None and stored.splits and not plan.splits:
+        return stored, False
+    plan.splits = plan.splits or [NOTHING]
+    return plan, True
+
+
+def _extended_plan(
+    job: Job, task: ResolvedTask, source: Source, files: list[InputFile], format: str, plan: Plan
+) -> tuple[Plan, bool]:
+    new = plan.new_files(files)
+    if format != plan.format:
+        raise ConfigError(f"the input was {plan.format} when it was planned, and is {format} now")
+    if job.input.limit:
+        _check_still_there(plan, files)
+        return plan, False
+    before = len(plan.splits)
+    if new:
+        # Files without a row are never planned, and bad ones have no columns.
+        with suppress(NothingToRead):
+            reads = set(source_names(task.spec.inputs, job.input.columns).values())
+            _check_columns(plan, source.infer_schema(new), new, reads)
+        plan.add(_cut(job, source, new))
+    return plan, len(plan.splits) > before
+
+
+def _cut(job: Job, source: Source, files: list[InputFile]) -> list[SplitRange]:
+    size = job.output.rows_per_part
+    return source.plan_splits(files, None if size == "auto" else size, job.input.limit)
+
+
+def _check_still_there(plan: Plan, files: list[InputFile]) -> None:
+    """Raise ConfigError if a planned file is gone.
+
+    With a limit new files add nothing, so another input would go unnoticed.
+    """
+    gone = {file.path for file in plan.files()} - {file.path for file in files}
+    if gone:
+        raise ConfigError(f"{min(gone)}, which this output was planned for, is not in the input")
+
+
+def _is_of_another_input(job: Job, ledger: Ledger, plan: Plan, files: list[InputFile]) -> bool:
+    """Return whether the input has none of the planned files, and no part exists yet.
+
+    Raises ConfigError if parts exist. The files of the same folder or pattern may change over
+    time: then the report names the old ones.
+    """
+    listed = {file.path for file in files}
+    planned = list(dict.fromkeys(file.path for file in plan.files()))
+    plan.unnamed = [path for path in planned if path not in listed]
+    if not planned or len(plan.unnamed) < len(planned):
+        return False
+    if not ledger.parts():
+        return True
+    record = ledger.read_job()
+    then = None if record is None else record.input_path
+    if job.input.limit is None and _paths(then) != _paths(job.input.path):
+        plan.new_files(files)  # raises for a file that only has another name
+        raise ConfigError(
+            f"{ledger.path} holds rows of another input ({_some(planned)}), and none of its files "
+            "is in this one: name another output, or name the old files too to add these to them"
+        )
+    return False
+
+
+def _paths(given: Any) -> set[str]:
+    return {absolute(path) for path in ([given] if isinstance(given, str) else given or [])}
+
+
+def _some(paths: list[str]) -> str:
+    return f"{paths[0]} and {len(paths) - 1:,} more files" if len(paths) > 1 else paths[0]
+
+
+def _check_columns(plan: Plan, schema: pa.Schema, new: list[InputFile], reads: set[str]) -> None:
+    """Raise ConfigError for new files that lack columns of the plan.
+
+    Args:
+        reads: columns that the task reads.
+    """
+    for field in filter(is_partition_field, plan.schema):
+        try:
+            read_partition_values(field, [file.path for file in new])
+        except ValueError as error:
+            raise ConfigError(
+                f"{error}: take it out of the input, or name another output"
+            ) from None
+    inside = {field.name for field in plan.schema if not is_partition_field(field)}
+    missing = inside - set(schema.names)
+    allowed = find_source(plan.format).missing_columns
+    if allowed == "unread":
+        missing &= reads
+    if missing and allowed != "any":
+        raise ConfigError(
+            f"new input files ({new[0].path}, …) lack the columns {', '.join(sorted(missing))} "
+            "that this output was planned with: take them out of the input"
+        )

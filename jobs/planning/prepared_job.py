@@ -1,0 +1,179 @@
+"""A job over its plan: what to load, what to read, where to write."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pyarrow as pa
+from pipemill.actors.output.part_writer import PartSink
+from pipemill.actors.sources.base import Source
+from pipemill.actors.sources.open_source import open_source
+from pipemill.actors.sources.registry import find_source
+from pipemill.actors.sources.schemas.hf_features import read_features
+from pipemill.pipelines.loading.model import Model
+from pipemill.pipelines.loading.task_loader import LoadTask
+
+from ..config.arrow_types import schema_from
+from ..config.job import Job
+from ..execution.placement import choose_placement
+from ..execution.split_work import SplitWork
+from ..output.ledger import Ledger
+from ..output.split_plan import Plan
+from .build_plan import reading_of
+from .columns import (
+    check_conflicts,
+    check_one_of,
+    check_writable,
+    kept_columns,
+    notes_on_columns,
+    read_columns,
+    resolve_columns,
+    source_names,
+    with_needed,
+)
+from .fingerprint import fingerprint
+from .infer_parameters import infer_parameters
+from .media_roots import media_access
+from .model_conventions import root_of
+from .resolve_task import choose_dtype, inputs_of, parameters_of, with_inputs
+from .resolved_task import ResolvedTask
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreparedJob:
+    """A job that can run.
+
+    Attributes:
+        job: the job, with the device that was chosen.
+        placement: where its splits are processed.
+        asks_sample: whether only a sample shows the columns that the task adds.
+        notes: what users may not expect of the columns.
+        pooling: how vectors are made, in words.
+    """
+
+    job: Job
+    plan: Plan
+    ledger: Ledger
+    load: LoadTask
+    source: Source
+    sink: PartSink
+    placement: str
+    asks_sample: bool
+    notes: tuple[str, ...] = ()
+    pooling: str | None = None
+
+    def with_load(self, **changes: Any) -> PreparedJob:
+        return replace(self, load=replace(self.load, **changes))
+
+    def work(self) -> SplitWork:
+        """Return what processing its splits takes."""
+        return SplitWork(
+            placement=self.placement,
+            load=self.load,
+            source=self.source,
+            sink=self.sink,
+            actors=self.job.actors,
+        )
+
+
+def build_prepared_job(
+    job: Job, task: ResolvedTask, plan: Plan, ledger: Ledger, decides: Mapping[str, Any]
+) -> PreparedJob:
+    """Build a job over its plan; writes nothing. Raises ConfigError.
+
+    Args:
+        decides: what decides the results of the output; empty without an output.
+    """
+    schema = _input_schema(job, plan)
+    task = replace(task, spec=with_inputs(task.spec, schema))
+    conventions = task.conventions_for(job, decides)
+    parameters = parameters_of(job, task.spec)
+    inputs = inputs_of(task.spec, parameters)
+    if plan.is_of_nothing and find_source(plan.format).columns_from_rows:
+        schema = with_needed(schema, task.spec, inputs, job.input.columns, parameters)
+    keep = kept_columns(job.output.keep, schema)
+    names = source_names((c for c in inputs if c.name not in parameters), job.input.columns)
+    check_conflicts(schema, names.values(), keep)
+    named = task.spec.name, inputs, job.input.columns, parameters, schema
+    columns = resolve_columns(*named)
+    check_one_of(task.spec, columns)
+    read = read_columns(schema, {*keep, *columns.values()})
+    check_writable(read.empty_table().select(keep).schema)
+    if job.output.schema is not None:
+        plan.results = schema_from(job.output.schema).serialize().to_pybytes()
+    reading = replace(reading_of(job, task), known=tuple(plan.schema.names))
+    source = open_source(plan.format, job.input.storage_options, read, reading)
+    if plan.settled is None:
+        plan.settled = infer_parameters(
+            task.spec, parameters, task.path, source, plan.splits, columns
+        )
+    settled = {n: value for n, value in plan.settled.items() if parameters.get(n) is None}
+    tokens = job.batching.max_tokens
+    dtype = decides.get("model.dtype") or choose_dtype(job, task.spec, task.is_user)
+    return PreparedJob(
+        job=job,
+        plan=plan,
+        ledger=ledger,
+        load=build_load_task(
+            job,
+            task,
+            dtype,
+            columns,
+            parameters=json.dumps({**parameters, **settled}),
+            max_tokens=None if tokens == "auto" else tokens,
+            compiles=job.model.compile,
+            schema=plan.results,
+            media=media_access(job.input),
+            files=json.dumps(conventions.files),
+        ),
+        pooling=conventions.followed.pooling,
+        source=source,
+        sink=PartSink(
+            store=ledger.store,
+            keep=keep,
+            on_error=job.output.on_error,
+            job=task.spec.name,
+            fingerprint=fingerprint(decides),
+            features=read_features(plan.schema.metadata),
+        ),
+        placement=choose_placement(
+            job.actors.placement, [ledger.path, *(s.path for s in plan.splits[:1])], task.spec
+        ),
+        asks_sample=plan.results is None and (task.is_user or task.spec.results is None),
+        notes=notes_on_columns(*named),
+    )
+
+
+def build_load_task(
+    job: Job, task: ResolvedTask, dtype: str, columns: Mapping[str, str], **more: Any
+) -> LoadTask:
+    """Return what a worker loads. more: other fields of `LoadTask`."""
+    model = Model(
+        path=task.path,
+        revision=task.revision,
+        dtype=dtype,
+        trust_remote_code=job.model.trust_remote_code,
+        use_safetensors=job.model.use_safetensors,
+        allow_missing=job.model.allow_missing,
+        pipeline_class=job.pipeline_class,
+        num_gpus=job.actors.gpus_each,
+        num_cpus=job.actors.num_cpus,
+        root=root_of(job.model, task.path),
+    )
+    return LoadTask(
+        task=task.spec.name,
+        model=model,
+        columns=tuple(columns.items()),
+        own=task.is_user,
+        **more,
+    )
+
+
+def _input_schema(job: Job, plan: Plan) -> pa.Schema:
+    """Return the columns of the input, with those that its format makes on demand."""
+    schema, names = plan.schema, filter(None, job.input.columns.values())
+    combined = find_source(plan.format).combine_columns(schema, names)
+    return pa.schema([*schema, *combined], metadata=schema.metadata)

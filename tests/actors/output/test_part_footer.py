@@ -1,0 +1,28 @@
+"""Footers that older and newer versions wrote."""
+
+from __future__ import annotations
+
+import pytest
+from pipemill.actors.output.part_footer import DeadLetterFooter, PartFooter, footer_from_json
+
+OLD = {"job": "t", "fingerprint": "f", "split": 1, "rows": 3, "dead": 1, "dead_rows": [[0, 1]]}
+
+
+def test_what_older_parts_lack_has_a_default():
+    footer = PartFooter.from_json(OLD)
+    assert (footer.rows, footer.truncated_rows, footer.left_out, footer.retried) == (3, 0, {}, {})
+    assert footer.to_json().items() >= OLD.items()
+
+
+def test_what_newer_parts_have_stays():
+    newer = {**OLD, "retried": {"g": [[1, 2]]}, "left_out": {"k": 2}, "languages": ["de"]}
+    assert PartFooter.from_json(newer).to_json().items() >= newer.items()
+
+
+def test_other_footers():
+    assert footer_from_json({"split": 4}) == DeadLetterFooter(4)
+    assert footer_from_json(OLD) == PartFooter.from_json(OLD)
+    with pytest.raises(KeyError):
+        footer_from_json({"rows": 4})
+    with pytest.raises(TypeError):
+        footer_from_json({"fingerprint": "f"})
