@@ -172,6 +172,13 @@ def test_the_readme_is_short_and_names_every_task():
     assert named == set(task_names())
 
 
+@pytest.mark.parametrize("page", [*PAGES, "CHANGELOG.md"])
+def test_lines_fit_a_terminal(page):
+    """Except those of tables, which can't be broken."""
+    lines = (ROOT / page).read_text(encoding="utf-8").splitlines()
+    assert not [line for line in lines if len(line) > 120 and not line.startswith("|")]
+
+
 def test_every_public_name_is_in_the_python_api():
     page = PAGES["docs/python-api.md"]
     assert [name for name in pipemill.__all__ if not re.search(rf"`?\b{name}\b", page)] == []
