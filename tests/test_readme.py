@@ -169,7 +169,7 @@ def test_the_readme_is_short_and_names_every_task():
     assert not [line for line in lines if len(line) > 120]
     table = PAGES["README.md"].partition("\n## Tasks\n")[2].partition("\n## ")[0]
     named = set(re.findall(r"`([a-z0-9-]+)`", table))
-    assert named == set(task_names())
+    assert named == set(task_names()), "the table of tasks in the README"
 
 
 @pytest.mark.parametrize("page", [*PAGES, "CHANGELOG.md"])
