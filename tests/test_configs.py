@@ -44,11 +44,11 @@ def test_config_runs(models, tmp_path, monkeypatch, capsys, name):
     flags = [flag for key, value in settings.items() for flag in ("--set", f"{key}={value}")]
     config = FOLDER / f"{name}.yaml"
     assert main(["run", str(config), *flags]) == 0
-    told = json.loads(capsys.readouterr().out.splitlines()[-1])
+    result = json.loads(capsys.readouterr().out.splitlines()[-1])
     letters = list((tmp_path / "out/_pipemill/dead-letter").rglob("*.parquet"))
-    assert told["dead"] == 0, [ds.dataset(path).to_table().to_pylist() for path in letters]
+    assert result["dead"] == 0, [ds.dataset(path).to_table().to_pylist() for path in letters]
     table = ds.dataset(tmp_path / "out").to_table()
-    assert table.num_rows == told["rows"] == told["done"] > 0
+    assert table.num_rows == result["rows"] == result["done"] > 0
     head = config.read_text().splitlines()
     assert head[0].startswith("# "), "a config begins with what it does"
     assert yaml.safe_load(config.read_text())["task"] == name

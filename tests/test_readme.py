@@ -1,4 +1,4 @@
-"""What the README tells a user to type, run in its order on the demo's input, made smaller."""
+"""README and the pages of docs/: every block of code runs, every link and path exists."""
 
 from __future__ import annotations
 
@@ -7,61 +7,150 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pyarrow.dataset as ds
 import pytest
+import yaml
+from pipemill.jobs.config.job import Job
+from pipemill.pipelines.registry import ENTRY_POINTS, find_task, task_names
 
+import pipemill
 from demo import newsgroups
+from tests.support.task_table import COMMAND, insert_table
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 ROOT = Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text()
+PAGES = {
+    path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8")
+    for path in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/*.md"))]
+}
+RUN = ("bash", "python")
+BARE = {"task": "feature-extraction", "model": "m", "input": "in", "output": "out"}
 
 # One process runs all tests that share a Ray.
 pytestmark = pytest.mark.xdist_group("ray")
 
 
-def blocks(*languages: str) -> list[tuple[str, str]]:
-    found = re.findall(r"^```(\w+)\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
-    return [(language, text) for language, text in found if language in languages]
+@dataclass(frozen=True)
+class Block:
+    """A fenced block; `not_run` is the reason in the comment above it."""
+
+    not_run: str | None
+    language: str
+    text: str
 
 
-def test_every_block_runs(tmp_path, monkeypatch, ray_session):
+def blocks(page: str) -> list[Block]:
+    fence = r"^(?:<!-- not run: ([^\n]+) -->\n)?```(\w*)\n(.*?)^```$"
+    found = re.findall(fence, PAGES[page], re.MULTILINE | re.DOTALL)
+    return [Block(reason or None, language, text) for reason, language, text in found]
+
+
+def run_blocks(page: str, folder: Path, environment: dict[str, str]) -> int:
+    """Run a page's blocks in their order, each in a new process; return how many."""
+    scripts = [b for b in blocks(page) if b.language in RUN and b.not_run is None]
+    for block in scripts:
+        command = ["bash", "-euc"] if block.language == "bash" else [sys.executable, "-c"]
+        done = subprocess.run(
+            [*command, block.text], cwd=folder, env=environment, capture_output=True, text=True
+        )
+        assert done.returncode == 0, block.text + done.stderr
+    return len(scripts)
+
+
+@pytest.fixture(scope="module")
+def environment(ray_session):
     import ray
 
-    monkeypatch.setattr(newsgroups, "POSTS", 40)
-    monkeypatch.setattr(newsgroups, "LONG_POSTS", 2)
-    monkeypatch.setattr(newsgroups, "SHARDS", 1)
-    newsgroups.prepare(tmp_path / ".demo")
-    shutil.copytree(ROOT / "configs", tmp_path / "configs")
-    environment = {
+    return {
         **os.environ,
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         # The Ray that these tests share: starting one per block would take minutes.
         "RAY_ADDRESS": ray.get_runtime_context().gcs_address,
     }
-    scripts = blocks("bash", "python")
-    assert len(scripts) == 4
-    for language, text in scripts:
-        command = ["bash", "-euc"] if language == "bash" else [sys.executable, "-c"]
-        done = subprocess.run(
-            [*command, text], cwd=tmp_path, env=environment, capture_output=True, text=True
-        )
-        assert done.returncode == 0, text + done.stderr
-    outputs = {
-        name: ds.dataset(tmp_path / ".demo" / name).to_table().sort_by("id")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, environment):
+    """A folder in which the README was followed, on the demo's input, made smaller."""
+    folder = tmp_path_factory.mktemp("readme")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(newsgroups, "POSTS", 40)
+        patch.setattr(newsgroups, "LONG_POSTS", 2)
+        patch.setattr(newsgroups, "SHARDS", 1)
+        newsgroups.prepare(folder / ".demo")
+    shutil.copytree(ROOT / "configs", folder / "configs")
+    assert run_blocks("README.md", folder, environment) == 3
+    return folder
+
+
+def test_the_three_ways_of_the_readme_give_the_same(folder):
+    outputs = [
+        ds.dataset(folder / ".demo" / name).to_table().sort_by("id")
         for name in ("by-command", "by-config", "by-python")
-    }
-    assert outputs["by-python"].num_rows == 40
-    assert outputs["by-command"].equals(outputs["by-python"])
-    assert outputs["by-config"].equals(outputs["by-python"])
+    ]
+    assert outputs[0].num_rows == 40
+    vectors = [np.array(output["embedding"].to_pylist()) for output in outputs]
+    for output, vector in zip(outputs[1:], vectors[1:], strict=True):
+        assert output.drop(["embedding"]).equals(outputs[0].drop(["embedding"]))
+        # Each run measures its own budget, so a row may share its micro-batch with others.
+        np.testing.assert_allclose(vector, vectors[0], atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        page
+        for page in PAGES
+        if page != "README.md"
+        and any(b.language in RUN and b.not_run is None for b in blocks(page))
+    ],
+)
+def test_every_block_runs(page, folder, environment):
+    # Without Ray, as a user with a small input runs them.
+    alone = {name: value for name, value in environment.items() if name != "RAY_ADDRESS"}
+    run_blocks(page, folder, alone)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_block_is_of_a_known_kind(page):
+    found = blocks(page)
+    assert PAGES[page].count("\n```") == 2 * len(found)
+    for block in found:
+        assert block.language in {*RUN, "yaml", "toml", "text"}
+        if block.language == "text":  # outputs and drawings: nothing to type
+            assert not re.search(r"^\s*(pipemill|python|pip|make|ray) ", block.text, re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param(block.text, id=f"{page}-{number}")
+        for page in PAGES
+        for number, block in enumerate(b for b in blocks(page) if b.language == "yaml")
+    ],
+)
+def test_every_piece_of_a_config_is_valid(text):
+    job = Job.model_validate({**BARE, **yaml.safe_load(text)})
+    if job.pipeline_class is None:
+        assert set(job.parameters) <= set(find_task(job.task).parameters)
+
+
+def test_the_entry_point_is_the_one_that_is_read():
+    ((text,),) = [[b.text for b in blocks(page) if b.language == "toml"] for page in PAGES
+                  if any(b.language == "toml" for b in blocks(page))]  # fmt: skip
+    assert list(tomllib.loads(text)["project"]["entry-points"]) == [ENTRY_POINTS]
 
 
 def test_the_configuration_shown_is_the_default():
-    import yaml
-    from pipemill.jobs.config.job import Job
-
-    ((_, text),) = blocks("yaml")
+    (text,) = [b.text for b in blocks("docs/configuration.md") if b.language == "yaml"]
     shown = yaml.safe_load(text)
     job = Job.model_validate(shown).model_dump()
     bare = {key: shown[key]["path"] for key in ("model", "input", "output")}
@@ -69,9 +158,78 @@ def test_the_configuration_shown_is_the_default():
     assert shown == job, "every key is shown"
 
 
-def test_the_commands_of_the_first_lines_are_there():
+def test_the_table_of_tasks_is_current():
+    page = PAGES["docs/tasks.md"]
+    assert insert_table(page) == page, f"run {COMMAND}"
+
+
+def test_the_readme_is_short_and_names_every_task():
+    lines = PAGES["README.md"].splitlines()
+    assert len(lines) <= 150
+    assert not [line for line in lines if len(line) > 120]
+    table = PAGES["README.md"].partition("\n## Tasks\n")[2].partition("\n## ")[0]
+    named = set(re.findall(r"`([a-z0-9-]+)`", table))
+    assert named == set(task_names()), "the table of tasks in the README"
+
+
+@pytest.mark.parametrize("page", [*PAGES, "CHANGELOG.md"])
+def test_lines_fit_a_terminal(page):
+    """Except those of tables, which can't be broken."""
+    lines = (ROOT / page).read_text(encoding="utf-8").splitlines()
+    assert not [line for line in lines if len(line) > 120 and not line.startswith("|")]
+
+
+def test_every_public_name_is_in_the_python_api():
+    page = PAGES["docs/python-api.md"]
+    assert [name for name in pipemill.__all__ if not re.search(rf"`?\b{name}\b", page)] == []
+
+
+def anchors(page: str) -> set[str]:
+    """Return the anchors that GitHub gives the headings of a page."""
+    text = re.sub(r"^```.*?^```$", "", PAGES[page], flags=re.MULTILINE | re.DOTALL)
+    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", one.lower()).replace(" ", "-") for one in headings}
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_link_leads_somewhere(page):
+    for link in re.findall(r"\]\(([^)]+)\)", PAGES[page]):
+        if link.startswith("https://"):
+            continue
+        path, _, anchor = link.partition("#")
+        target = (ROOT / page).parent / path if path else ROOT / page
+        assert target.exists(), link
+        if anchor:
+            assert anchor in anchors(target.resolve().relative_to(ROOT).as_posix()), link
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_path_that_is_named_exists(page):
+    folders = "pipemill|jobs|pipelines|actors|tests|configs|demo|notebooks|benchmarks|docs"
+    for path in re.findall(rf"`((?:{folders})/[\w./-]*)`", PAGES[page]):
+        if "NAME" not in path and not path.startswith("benchmarks/results"):
+            assert (ROOT / path).exists(), path
+
+
+def test_every_page_is_reached_from_the_readme():
+    for page in PAGES:
+        assert page == "README.md" or f"]({page}" in PAGES["README.md"], page
+
+
+def test_the_map_has_every_folder():
+    table = PAGES["CONTRIBUTING.md"].partition("\n## Map\n")[2].partition("\n## ")[0]
+    for name in ("jobs", "pipelines", "actors"):
+        folders = [path.parent for path in (ROOT / name).glob("*/__init__.py")]
+        for folder in [ROOT / name, *folders]:
+            assert f"`{folder.relative_to(ROOT).as_posix()}/`" in table, folder
+
+
+def test_every_target_of_make_is_there():
     makefile = (ROOT / "Makefile").read_text()
-    for target in re.findall(r"`?make (\w+)", README + (ROOT / ".ci/run").read_text()):
+    texts = "\n".join([*PAGES.values(), (ROOT / ".ci/run").read_text()])
+    targets = set(re.findall(r"(?:^|`)make ([\w-]+)", texts, re.MULTILINE))
+    assert {"demo", "test", "check"} <= targets
+    for target in targets:
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
 
 

@@ -150,7 +150,8 @@ class Model:
         with torch.device("meta"):
             for auto_class in auto_classes:
                 try:
-                    if auto_class.__name__ in _ENCODERS.values():
+                    # Not an auto class: an encoder alone, or the model of a user's task.
+                    if not hasattr(auto_class, "from_config"):
                         return auto_class._from_config(config, **dtype)
                     return auto_class.from_config(
                         config, trust_remote_code=self.trust_remote_code, **dtype
