@@ -108,7 +108,7 @@ class Lease:
 
     def _outlive(self, number: int, holder: LeaseOwner | None, data: bytes) -> None:
         """Returns when that lease is one of a dead holder. Raises RunError if its holder lives."""
-        lives = holder.lives() if holder else None
+        lives = holder.is_alive() if holder else None
         if lives and holder and holder.pid == command_pid():
             lives = holder.id in _held
         if lives is False:

@@ -48,7 +48,7 @@ class LeaseOwner:
         except (ValueError, TypeError):
             return None
 
-    def lives(self) -> bool | None:
+    def is_alive(self) -> bool | None:
         """Whether the process is there; None if it is on another machine."""
         if self.machine != _machine() or os.name != "posix":
             return None
