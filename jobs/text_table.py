@@ -35,14 +35,12 @@ class TextTable:
 
     def _lines(self) -> Iterator[str]:
         rows = [self.header, *self.rows] if self.header else self.rows
-        widths = [
-            max(least, max(map(len, cells)))
-            for cells, least in zip_longest(zip(*rows, strict=True), self.widths, fillvalue=0)
-        ] if rows else []  # fmt: skip
+        longest = [max(map(len, cells)) for cells in zip(*rows, strict=True)]
+        widths = [max(pair) for pair in zip_longest(longest, self.widths, fillvalue=0)]
         for row in rows:
             cells = [
                 f"{cell:>{width}}" if column in self.right else f"{cell:<{width}}"
-                for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+                for column, (cell, width) in enumerate(zip(row, widths, strict=False))
             ]
             yield (" " * self.indent + (" " * _GAP).join(cells)).rstrip()
 
