@@ -11,13 +11,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from ..output.layout import ATTEMPTS
 from ..storage.backoff import retry_with_backoff
 from ..storage.filesystem import open_filesystem, write_atomic
 from .attempts import AttemptError
+from .process_identity import process_identity
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class AttemptFiles:
         filesystem, root = self._open()
         name = f"{what}.{uuid.uuid4().hex[:12]}"
         who = {
-            "process": _identity(os.getpid()),
+            "process": process_identity(os.getpid()),
             "pid": os.getpid(),
             "host": socket.gethostname(),
             "since": datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -76,7 +76,7 @@ class AttemptFiles:
                 who = json.loads(retry_with_backoff(partial(filesystem.cat_file, path), path))
             except FileNotFoundError:  # it has ended since it was listed
                 continue
-            if who["process"] is None or who["process"] != _identity(who["pid"]):
+            if who["process"] is None or who["process"] != process_identity(who["pid"]):
                 found.append(name)
         return found
 
@@ -88,16 +88,3 @@ class AttemptFiles:
     def _open(self) -> tuple[Any, str]:
         filesystem, root = open_filesystem(self.path, self.options)
         return filesystem, f"{root}/{ATTEMPTS}"
-
-
-def _identity(pid: int) -> str | None:
-    """Of a process that runs on this machine: no other ever has the same. None if there is none.
-
-    A number alone is given again: after a restart a container's first process is 1 once more.
-    """
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        state, *rest = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return None
-    return None if state == "Z" else f"{boot}/{pid}/{rest[18]}"
