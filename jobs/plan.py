@@ -16,7 +16,7 @@ from pipemill.errors import RunError
 from .config.job import Job
 from .measuring.benchmark import measure_budget
 from .measuring.trial import Trial, start_trial
-from .text_table import Block, TextTable, facts, join_blocks
+from .output.text_table import Block, TextTable, facts, join_blocks
 from .tune import candidate_budgets, find_best_budget
 
 # Rows of a batch in code that does not look at lengths.

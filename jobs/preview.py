@@ -16,11 +16,11 @@ from pipemill.errors import RunError, error_message, explain_missing_library
 
 from .config.job import Job
 from .output.ledger import Ledger
+from .output.text_table import Block, TextTable, join_blocks
 from .planning.find_model import load_failure
 from .planning.infer_columns import schema_of_sample
 from .planning.sample_rows import sample_rows
 from .prepare import PreparedJob, prepare_without_output
-from .text_table import Block, TextTable, join_blocks
 
 # Rows of an output that are shown, and characters of a value.
 _ROWS, _WIDTH = 3, 60
@@ -127,7 +127,7 @@ def _to_python(scalar: Any) -> Any:
 
 def _row_blocks(number: int, row: dict[str, Any]) -> list[Block]:
     cells = [(name, _shorten(value)) for name, value in row.items()]
-    return [f"row {number}", TextTable(rows=cells, widths=(10,), indent=2)]
+    return [f"row {number}", TextTable(rows=cells, widths=(10,), most=30, indent=2)]
 
 
 def _shorten(value: Any) -> str:

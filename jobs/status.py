@@ -16,7 +16,7 @@ from .output.dead_letter_reasons import NO_REASONS, collect_reasons, format_reas
 from .output.lease import latest
 from .output.ledger import Ledger
 from .output.split_plan import Plan, RowEstimate, Split
-from .text_table import Block, TextTable, facts, join_blocks
+from .output.text_table import Block, TextTable, facts, join_blocks
 
 
 @dataclass(frozen=True, kw_only=True)

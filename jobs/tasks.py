@@ -13,8 +13,8 @@ from pipemill.pipelines.user_pipeline import user_pipeline_task
 
 from pipemill.errors import ConfigError
 
+from .output.text_table import Block, TextTable
 from .planning.resolve_task import USUAL, inputs_of
-from .text_table import Block, TextTable
 
 _WIDTH = 100
 _MANY = 5  # parameters of one description share a paragraph

@@ -14,7 +14,7 @@ from .config.job import Job
 from .measuring.benchmark import Measurement, measure_budget, measure_transformers
 from .measuring.plot import check_plot, draw_plot
 from .measuring.trial import Trial, start_trial
-from .text_table import Block, TextTable, join_blocks
+from .output.text_table import Block, TextTable, join_blocks
 
 BATCH_SIZES = [1, 8, 64, 256]
 _ON_CPU = [512, 1024, 2048, 4096, 8192]

@@ -18,8 +18,8 @@ from pipemill.errors import explain_interrupt
 from .measuring.verify_sample import SampleCheck, verify_sample
 from .output.ledger import Ledger
 from .output.split_plan import Plan, Split
+from .output.text_table import Block, facts, join_blocks
 from .status import open_output
-from .text_table import Block, facts, join_blocks
 
 # Findings and notes that are shown.
 _SHOWN = 100

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterable
 from typing import IO, Protocol
 
-from ..text_table import Block, TextTable, join_blocks
+from ..output.text_table import Block, TextTable, join_blocks
 
 # Rich looks at every cell before it shows the first: of very many it takes seconds.
 _RICH_ROWS = 2000

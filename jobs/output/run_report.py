@@ -10,10 +10,10 @@ from typing import Any
 
 from pipemill.actors.batch import left_out
 
-from ..text_table import Block, facts, join_blocks
 from .dead_letter_reasons import Reasons, format_reasons
 from .ledger import Ledger
 from .split_plan import Plan
+from .text_table import Block, facts, join_blocks
 
 _FILES = 5  # that are named
 

@@ -13,8 +13,8 @@ import yaml
 from pipemill.actors.task import Loaded
 from pipemill.jobs.cli.app import main
 from pipemill.jobs.config.load import build_job
+from pipemill.jobs.output.text_table import join_blocks
 from pipemill.jobs.tasks import describe_task, list_tasks
-from pipemill.jobs.text_table import join_blocks
 from pipemill.pipelines.pipeline_task import PipelineTask
 from pipemill.pipelines.registry import ALIASES, find_task, task_names
 

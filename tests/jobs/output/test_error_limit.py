@@ -196,7 +196,7 @@ def test_no_rows_at_all_are_a_success(tmp_path, capsys):
     assert (status, report["rows"]) == (0, 0)
 
 
-def test_without_a_verb_the_command_tells_its_usage(capsys):
+def test_without_a_verb_the_command_names_the_verbs(capsys):
     assert main([]) == 2
     err = capsys.readouterr().err
     assert err.startswith("pipemill: a verb is missing: run, retry, ")

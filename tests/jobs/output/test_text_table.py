@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pipemill.jobs.text_table import TextTable, facts, join_blocks
+from pipemill.jobs.output.text_table import TextTable, facts, join_blocks
 
 
 def test_columns_line_up_and_no_line_ends_in_spaces():

@@ -21,6 +21,7 @@ class TextTable:
     header: The columns' names. Without them the first column names what the others say.
     right: The columns that hold numbers, by position.
     widths: The least width of the first columns, so that tables under each other line up.
+    most: The most that a cell widens its column; longer ones do not move the cells of the others.
     indent: Spaces before each line.
     """
 
@@ -28,6 +29,7 @@ class TextTable:
     header: Sequence[str] = ()
     right: frozenset[int] = frozenset()
     widths: Sequence[int] = ()
+    most: int = 1000
     indent: int = 0
 
     def __str__(self) -> str:
@@ -35,7 +37,7 @@ class TextTable:
 
     def _lines(self) -> Iterator[str]:
         rows = [self.header, *self.rows] if self.header else self.rows
-        longest = [max(map(len, cells)) for cells in zip(*rows, strict=True)]
+        longest = [min(max(map(len, cells)), self.most) for cells in zip(*rows, strict=True)]
         widths = [max(pair) for pair in zip_longest(longest, self.widths, fillvalue=0)]
         for row in rows:
             cells = [
