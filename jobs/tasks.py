@@ -74,7 +74,7 @@ def _describe_columns(task: Any) -> str:
     if not task.inputs:
         usual = ", ".join(USUAL)
         return _paragraph(
-            "the columns that input.columns names; without it the first that is there of "
+            "the columns that input.columns names; without it the first that exists of "
             f"{usual}, or the only one"
         )
     split = inputs_of(task, {"is_split_into_words": "is_split_into_words" in task.parameters})

@@ -66,7 +66,7 @@ class TextTable:
         for row in self.rows:
             # As it is: what looks like markup may be a row's.
             table.add_row(*map(Text, row))
-        return Padding(table, (0, 0, 0, self.indent))
+        return Padding(table, (0, 0, 0, self.indent), expand=False)
 
 
 # What a result shows, from top to bottom.
