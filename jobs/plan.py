@@ -1,4 +1,4 @@
-"""What a job will be: its rows, their lengths, what is lost, and how long it will take."""
+"""Estimate a job before it runs: its rows, their lengths, what is lost, how long it takes."""
 
 from __future__ import annotations
 
@@ -16,25 +16,33 @@ from pipemill.errors import RunError
 from .config.job import Job
 from .measuring.benchmark import measure_budget
 from .measuring.trial import Trial, start_trial
-from .tune import best_budget, budgets
+from .output.text_table import Block, TextTable, facts, join_blocks
+from .tune import candidate_budgets, find_best_budget
 
-_BATCH = 32  # rows of a batch, as one writes it without further thought
-_BAR = 40  # characters
+# Rows of a batch in code that does not look at lengths.
+_BATCH = 32
+# Characters of the longest bar.
+_BAR = 40
 
 
 @dataclass(frozen=True, kw_only=True)
 class JobEstimate:
-    """Of a job, from a sample of its rows.
+    """What to expect of a job, estimated from a sample of its rows.
 
-    rows: of the whole input, as far as is known. sampled, failed: rows that were read, and those
-        of them that will be dead letters.
-    lengths: (most tokens, rows) of each class of rows, by their tokens before any cut.
-    truncated: sampled rows that are cut, and the tokens that they lose.
-    padding: the share of the computed tokens that is padding: in batches of 32 in the rows' order,
+    rows: The rows of the whole input, as far as is known.
+    sampled: The rows that were read.
+    failed: Those of them that will be dead letters.
+    chunks, tokens: What the sampled rows become for the model.
+    lengths: (most tokens, rows) of each class of rows, by their tokens before truncation.
+    truncated: The sampled `rows` that are truncated, and the `tokens` that they lose.
+    padding: The share of the computed tokens that is padding: in batches of 32 in the rows' order,
         in sorted micro-batches, and packed (None if the model can't be packed).
-    duplicates: share of the sampled chunks that equal one before them.
-    notes: on columns that have the name of a parameter.
-    rows_per_second: of one actor. seconds, gpu_hours: of the whole on one actor.
+    duplicates: The share of the sampled chunks that equal an earlier one.
+    rows_per_second: The speed of one actor.
+    seconds, gpu_hours: What the whole input takes on one actor; no hours without a GPU.
+    max_tokens: The fastest token budget.
+    actors: The most actors that the job allows; None if it is one, or follows from the cluster.
+    notes: On columns that have the name of a parameter.
     """
 
     rows: int
@@ -54,19 +62,22 @@ class JobEstimate:
     notes: tuple[str, ...] = ()
 
     def to_json(self) -> str:
-        """One line."""
-        told = asdict(self)
-        told |= {k: round(v, 4) for k, v in told.items() if isinstance(v, float)}
+        """Return one line."""
+        fields = asdict(self)
+        fields |= {k: round(v, 4) for k, v in fields.items() if isinstance(v, float)}
         if not self.notes:
-            del told["notes"]
-        told["recommended"] = {"batching": {"max_tokens": self.max_tokens}}
-        return json.dumps(told)
+            del fields["notes"]
+        fields["recommended"] = {"batching": {"max_tokens": self.max_tokens}}
+        return json.dumps(fields)
+
+    def blocks(self) -> list[Block]:
+        """Return what a reader wants to see."""
+        return [facts(self._facts()), "", "tokens of a row", self._histogram()]
 
     def __str__(self) -> str:
-        lines = [f"{name:<14}{value}" for name, value in self._lines()]
-        return "\n".join([*lines, "", "tokens of a row", *self._bars()])
+        return join_blocks(self.blocks())
 
-    def _lines(self) -> list[tuple[str, str]]:
+    def _facts(self) -> list[tuple[str, str]]:
         cut, lost = self.truncated["rows"], self.truncated["tokens"]
         padding = [
             f"{'-' if share is None else f'{share:.1%}'} {name}"
@@ -78,39 +89,47 @@ class JobEstimate:
         if self.gpu_hours is not None:
             whole += f", {self.gpu_hours:,.2f} GPU-hours"
         return [
-            ("rows", f"{self.rows:,} in all; what follows is of {self.sampled:,} of them"),
+            ("rows", f"{self.rows:,} in all; the figures below are from {self.sampled:,} of them"),
             ("dead", f"{self.failed:,}"),
             ("chunks", f"{self.chunks:,} of {self.tokens:,} tokens"),
             ("truncated", f"{cut:,} rows lose {lost:,} tokens"),
-            ("duplicates", f"{self.duplicates:.1%} of the chunks (of all rows it may be more)"),
+            ("duplicates", f"{self.duplicates:.1%} of the chunks (more is possible in all rows)"),
             ("padding", ", ".join(padding)),
             ("speed", f"{self.rows_per_second:,.3g} rows/s"),
-            ("the whole", f"{whole}, and the start"),
+            ("whole job", f"{whole}, plus the start"),
             ("recommended", f"batching: {{max_tokens: {self.max_tokens}}}"),
             *(("note", note) for note in self.notes),
         ]
 
-    def _bars(self) -> list[str]:
+    def _histogram(self) -> TextTable:
         most = max(count for _, count in self.lengths)
-        return [
-            f"{f'up to {top:,}':>16} {count:>7,} {'█' * -(-count * _BAR // most)}"
+        rows = [
+            (f"up to {top:,}", f"{count:,}", "█" * -(-count * _BAR // most))
             for top, count in self.lengths
         ]
+        return TextTable(rows=rows, right=frozenset({0, 1}), widths=(14, 7))
 
 
 def estimate(job: Job, rows: int, seconds: float) -> JobEstimate:
-    """Computes some of so many rows: for each of a few budgets at most `seconds`. Writes nothing.
+    """Estimate a job from some of its rows, in this process. Write nothing.
 
-    Raises ConfigError for a job that can't run, RunError if no row could be computed.
+    Args:
+        job: The job. Its output is ignored.
+        rows: How many rows of the input to read.
+        seconds: How long to measure each of a few token budgets, at most.
+
+    Raises:
+        ConfigError: The job can't run.
+        RunError: No row could be computed.
     """
     trial = start_trial(job, rows)
     fixed = job.batching.max_tokens
-    tried = budgets(trial) if fixed == "auto" else [fixed]
-    settings = [measure_budget(trial, budget, trial.packs, seconds) for budget in tried]
-    best = best_budget(settings)
+    budgets = candidate_budgets(trial) if fixed == "auto" else [fixed]
+    measured = [measure_budget(trial, budget, trial.packs, seconds) for budget in budgets]
+    best = find_best_budget(measured)
     if best is None:
-        raise RunError(f"no row could be computed: {settings[0].problem}")
-    rate = next(s.rows_per_second for s in settings if s.size == best) or 0.0
+        raise RunError(f"no row could be computed: {measured[0].problem}")
+    rate = next(m.rows_per_second for m in measured if m.size == best) or 0.0
     whole = trial.sampled.whole
     actors = trial.prepared.job.actors
     gpus, most = actors.gpus_each, actors.max
@@ -121,7 +140,7 @@ def estimate(job: Job, rows: int, seconds: float) -> JobEstimate:
         failed=trial.failed,
         chunks=len(sizes),
         tokens=int(sizes.sum()),
-        lengths=histogram(tokens_of_rows(trial)),
+        lengths=count_by_length(count_row_tokens(trial)),
         truncated={"rows": int(np.count_nonzero(lost)), "tokens": int(lost.sum())},
         padding=_padding(trial, best),
         duplicates=1 - len(deduplicate_chunks(trial.chunks)[0]) / len(sizes),
@@ -134,22 +153,22 @@ def estimate(job: Job, rows: int, seconds: float) -> JobEstimate:
     )
 
 
-def tokens_of_rows(trial: Trial) -> np.ndarray:
-    """Of all chunks of a row, and what was cut from it."""
+def count_row_tokens(trial: Trial) -> np.ndarray:
+    """Return each row's tokens: those of its chunks, and those that were truncated."""
     row = np.repeat(np.arange(len(trial.counts)), trial.counts)
     computed = np.bincount(row, weights=trial.sizes, minlength=len(trial.counts))
     return computed.astype(np.int64) + trial.lost
 
 
-def histogram(tokens: np.ndarray) -> list[tuple[int, int]]:
-    """(most tokens, rows), the classes doubling from the shortest row's to the longest's."""
+def count_by_length(tokens: np.ndarray) -> list[tuple[int, int]]:
+    """Return (most tokens, rows) of classes that double, from the shortest row to the longest."""
     classes = np.ceil(np.log2(np.maximum(tokens, 1))).astype(int)
     counts = np.bincount(classes)
     return [(2**k, int(counts[k])) for k in range(int(classes.min()), len(counts))]
 
 
 def _padding(trial: Trial, budget: int) -> dict[str, Any]:
-    """Counted, of the chunks as they are computed."""
+    """Return the share of padding of each way to form batches, counted and not measured."""
     sizes = trial.sizes
     in_order = [np.arange(i, min(i + _BATCH, len(sizes))) for i in range(0, len(sizes), _BATCH)]
     chunks = trial.chunks

@@ -1,4 +1,4 @@
-"""`pipemill status`: what the ledger of an output says. Needs no model and no input."""
+"""Report how far an output is, from its ledger alone: `pipemill status`."""
 
 from __future__ import annotations
 
@@ -20,19 +20,20 @@ from .output.job_record import JobRecord
 from .output.lease import find_latest
 from .output.ledger import Ledger
 from .output.split_plan import Plan, RowEstimate
+from .output.text_table import Block, TextTable, facts, join_blocks
 
 
 @dataclass(frozen=True, kw_only=True)
 class Status:
     """How far an output is.
 
-    rows: input rows accounted for: done (with a result) and dead. left: rows that are not, an
-        estimate where only reading the input tells (`left_is_estimate`).
-    splits, splits_left: all that are planned, and those without a part.
-    lease: the run that holds the output, None if none does; its `alive` is None where only time
-        would tell, because it is on another machine.
-    dead_letters, dead_kinds, dead_read: why rows are dead, as in `Report`.
-    each: per split its number, part, path, rows, and dead; None where it is not done.
+    rows: The input rows accounted for: `done` with a result, and `dead`.
+    left: The other rows; an estimate where only reading the input tells (`left_is_estimate`).
+    splits, splits_left: The planned splits, and those without a part.
+    lease: The run that holds the output, or None. Its `alive` is None where only time tells,
+        because it is on another machine.
+    dead_letters, dead_kinds, dead_read: Why rows are dead, as in `Report`.
+    each: The number, part, path, rows and dead rows of each split; dead is None until it is done.
     """
 
     output: str
@@ -51,12 +52,19 @@ class Status:
     each: list[dict[str, Any]] = field(repr=False)
 
     def to_json(self) -> str:
-        """One line, without the single splits."""
+        """Return one line, without the single splits."""
         fields = asdict(self)
         del fields["each"]
         return json.dumps(fields)
 
+    def blocks(self) -> list[Block]:
+        """Return what a reader wants to see."""
+        return [facts(self._facts())]
+
     def __str__(self) -> str:
+        return join_blocks(self.blocks())
+
+    def _facts(self) -> list[tuple[str, str]]:
         about = "about " if self.left_is_estimate else ""
         lines = [
             ("output", self.output),
@@ -66,24 +74,32 @@ class Status:
                 "left",
                 f"{about}{self.left:,} rows in {self.splits_left:,} of {self.splits:,} splits",
             ),
-            ("held by", _in_words(self.lease)),
+            ("held by", _describe_lease(self.lease)),
         ]
-        told = format_reasons(self.dead_letters, self.dead_kinds, self.dead_read, self.dead)
-        names = ["dead letters", *[""] * len(told)]
-        lines += list(zip(names, told, strict=False))
-        return "\n".join(f"{name:<14}{value}" for name, value in lines)
+        reasons = format_reasons(self.dead_letters, self.dead_kinds, self.dead_read, self.dead)
+        names = ["dead letters", *[""] * len(reasons)]
+        return [*lines, *zip(names, reasons, strict=False)]
 
-    def table(self) -> str:
-        """A line per split."""
-        lines = [f"{'split':>6} {'rows':>9} {'dead':>7}  input"]
+    def table(self) -> TextTable:
+        """Return a line per split."""
+        rows = []
         for one in self.each:
-            rows, dead = ("left", "") if one["dead"] is None else (one["rows"], one["dead"])
-            lines.append(f"{one['split']:>6} {rows:>9} {dead:>7}  {one['input']}")
-        return "\n".join(lines)
+            counts = ("left", "") if one["dead"] is None else (str(one["rows"]), str(one["dead"]))
+            rows.append((str(one["split"]), *counts, one["input"]))
+        header = ("split", "rows", "dead", "input")
+        return TextTable(header=header, rows=rows, right=frozenset({0, 1, 2}))
 
 
 def status(output: str, *, storage_options: Mapping[str, Any] | None = None) -> Status:
-    """What the ledger of an output says. Raises ConfigError if it is none of pipemill's."""
+    """Return how far an output is. Needs neither its model nor its input.
+
+    Args:
+        output: The folder or URL that a run writes to.
+        storage_options: For its filesystem.
+
+    Raises:
+        ConfigError: The folder is not an output of pipemill.
+    """
     ledger, record, plan = open_output(output, storage_options)
     exist = ledger.parts()
     done = [split for split in plan.splits if split.part in exist]
@@ -109,23 +125,27 @@ def status(output: str, *, storage_options: Mapping[str, Any] | None = None) -> 
         dead_letters=reasons.dead_letters,
         dead_kinds=reasons.kinds,
         dead_read=reasons.read,
-        each=[_line(split, footers.get(split.number)) for split in plan.splits],
+        each=[_describe_split(split, footers.get(split.number)) for split in plan.splits],
     )
 
 
 def open_output(output: str, options: Mapping[str, Any] | None) -> tuple[Ledger, JobRecord, Plan]:
-    """An output with its job and plan. Raises ConfigError if it has none."""
+    """Return an output with its job and plan.
+
+    Raises:
+        ConfigError: The folder is not an output of pipemill.
+    """
     ledger = Ledger(Store(absolute(output), options or {}))
     record, plan = ledger.read_job(), ledger.read_plan()
     if record is None or plan is None:
         raise ConfigError(
-            f"{output} is no output of pipemill: {JOB} and {PLAN} are not "
-            "there. Name the folder that a run wrote to"
+            f"{output} is not an output of pipemill: it lacks {JOB} and {PLAN}. "
+            "Name the folder that a run wrote to"
         )
     return ledger, record, plan
 
 
-def _line(split: Split, footer: PartFooter | None) -> dict[str, Any]:
+def _describe_split(split: Split, footer: PartFooter | None) -> dict[str, Any]:
     place = f" [{split.start}:{split.stop}]" if split.stop >= 0 else ""
     return {
         "split": split.number,
@@ -137,16 +157,16 @@ def _line(split: Split, footer: PartFooter | None) -> dict[str, Any]:
 
 
 def _lease(ledger: Ledger) -> dict[str, Any] | None:
-    number, holder, _ = find_latest(ledger.store)
-    if not number or holder is None or holder.released:
+    number, owner, _ = find_latest(ledger.store)
+    if not number or owner is None or owner.released:
         return None
-    lives = holder.lives()
-    return None if lives is False else {**holder.summary(), "alive": lives}
+    alive = owner.is_alive()
+    return None if alive is False else {**owner.summary(), "alive": alive}
 
 
-def _in_words(lease: dict[str, Any] | None) -> str:
+def _describe_lease(lease: dict[str, Any] | None) -> str:
     if lease is None:
         return "nobody"
     who = f"`pipemill {lease['verb']}` of {lease['user']} on {lease['host']}"
-    seen = "" if lease["alive"] else f", last seen {lease['seen']} by its own clock"
+    seen = "" if lease["alive"] else f", last seen {lease['seen']} by the clock of that machine"
     return f"{who} (process {lease['pid']}, since {lease['since']}{seen})"

@@ -1,4 +1,4 @@
-"""What the tasks read, add and take, told to a reader: `pipemill tasks`."""
+"""Describe the tasks: what each reads, adds and takes. `pipemill tasks`."""
 
 from __future__ import annotations
 
@@ -13,78 +13,82 @@ from pipemill.pipelines.user_pipeline import user_pipeline_task
 
 from pipemill.errors import ConfigError
 
+from .output.text_table import Block, TextTable
 from .planning.resolve_task import USUAL, inputs_of
 
 _WIDTH = 100
 _MANY = 5  # parameters of one description share a paragraph
 
 
-def all_tasks() -> str:
-    """A line for each task: its name, the columns it reads, and those it adds."""
-    lines = [f"{_with_aliases(name):45}  {_reads(name)}" for name in task_names()]
-    return "\n".join(
-        [
-            *lines,
-            "",
-            "A column with ? is optional. More of one: pipemill tasks NAME. Other tasks that the",
-            "installed transformers knows run too, and add the column `result`.",
-        ]
-    )
+def list_tasks() -> list[Block]:
+    """Return a line for each task: its name, the columns it reads, and those it adds."""
+    rows = [(_with_aliases(name), *_columns_of(name)) for name in task_names()]
+    return [
+        TextTable(header=("task", "reads", "adds"), rows=rows),
+        "",
+        "A column with ? is optional. More about one: pipemill tasks NAME. Other tasks that the",
+        "installed transformers knows run too, and add the column `result`.",
+    ]
 
 
-def one_task(name: str) -> str:
-    """Its columns, parameters and an example. Raises ConfigError with the nearest name."""
+def describe_task(name: str) -> str:
+    """Return a task's columns, parameters and an example.
+
+    Raises:
+        ConfigError: No task has this name. The message names the nearest one.
+    """
     try:
-        kind = find_task(name)
+        task = find_task(name)
     except LookupError as error:
         if not is_transformers_task(name):
             raise ConfigError(str(error.args[0])) from None
-        kind = user_pipeline_task(name, ())
+        task = user_pipeline_task(name, ())
     sections = [
-        ("reads", _columns(kind)),
-        ("adds", _paragraph(getattr(kind, "adds", "what its results() says"))),
-        ("parameters", _parameters(kind)),
-        ("example", _command(kind)),
-        ("the same as a file, for pipemill run job.yaml", _yaml(kind)),
+        ("reads", _describe_columns(task)),
+        ("adds", _paragraph(getattr(task, "adds", "what its results() returns"))),
+        ("parameters", _describe_parameters(task)),
+        ("example", _example_command(task)),
+        ("the same as a file, for pipemill run job.yaml", _example_yaml(task)),
     ]
-    told = [f"{title}\n{textwrap.indent(text, '  ')}" for title, text in sections]
-    return "\n\n".join([_with_aliases(kind.name), *told])
+    texts = [f"{title}\n{textwrap.indent(text, '  ')}" for title, text in sections]
+    return "\n\n".join([_with_aliases(task.name), *texts])
 
 
 def _with_aliases(name: str) -> str:
-    aliases = [alias for alias, own in ALIASES.items() if own == name]
+    aliases = [alias for alias, task in ALIASES.items() if task == name]
     aliases += ["translation_XX_to_YY"] if name == "translation" else []
     return f"{name} ({', '.join(aliases)})" if aliases else name
 
 
-def _reads(name: str) -> str:
+def _columns_of(name: str) -> tuple[str, str]:
+    """Return the columns that a task reads and adds."""
     try:
-        kind = find_task(name)
-    except LookupError as error:  # of another package, broken
-        return str(error.args[0])
-    names = [c.name if c.required else f"{c.name}?" for c in kind.inputs]
-    return f"{', '.join(names)} -> {getattr(kind, 'adds', '')}"
+        task = find_task(name)
+    except LookupError as error:  # a task of another package, which is broken
+        return str(error.args[0]), ""
+    names = [c.name if c.required else f"{c.name}?" for c in task.inputs]
+    return ", ".join(names), getattr(task, "adds", "")
 
 
-def _columns(kind: Any) -> str:
-    if not kind.inputs:
+def _describe_columns(task: Any) -> str:
+    if not task.inputs:
         usual = ", ".join(USUAL)
         return _paragraph(
-            "the columns that input.columns names; without it the first that is there of "
+            "the columns that input.columns names; without it the first that exists of "
             f"{usual}, or the only one"
         )
-    split = inputs_of(kind, {"is_split_into_words": "is_split_into_words" in kind.parameters})
+    split = inputs_of(task, {"is_split_into_words": "is_split_into_words" in task.parameters})
     lines = [
-        _item(column.name, _told(column, other))
-        for column, other in zip(kind.inputs, split, strict=True)
+        _item(column.name, _describe_column(column, other))
+        for column, other in zip(task.inputs, split, strict=True)
     ]
-    if names := getattr(kind, "one_of", ()):
+    if names := getattr(task, "one_of", ()):
         lines.append(f"at least one of {', '.join(names)}")
     return "\n".join(lines)
 
 
-def _told(column: Column, split: Column) -> str:
-    """split: the column with is_split_into_words, if its task knows that."""
+def _describe_column(column: Column, split: Column) -> str:
+    """split: The column with is_split_into_words, if its task knows that."""
     notes = [describe(column.kind)]
     if split != column:
         notes.append(f"{describe(split.kind)} with is_split_into_words")
@@ -95,61 +99,65 @@ def _told(column: Column, split: Column) -> str:
     return "; ".join(notes)
 
 
-def _parameters(kind: Any) -> str:
-    if not kind.parameters:
-        return "those of its pipeline" if getattr(kind, "any_parameter", False) else "none"
+def _describe_parameters(task: Any) -> str:
+    if not task.parameters:
+        return "those of its pipeline" if getattr(task, "any_parameter", False) else "none"
     alike: dict[str, list[str]] = {}
-    for name, parameter in kind.parameters.items():
-        alike.setdefault(_value(parameter), []).append(name)
+    for name, parameter in task.parameters.items():
+        alike.setdefault(_describe_parameter(parameter), []).append(name)
     lines, last = [], []
-    for told, names in alike.items():
+    for text, names in alike.items():
         if len(names) < _MANY:
-            lines += [_item(name, told) for name in names]
+            lines += [_item(name, text) for name in names]
         else:
-            last.append(_paragraph(f"{told}: {', '.join(names)}"))
+            last.append(_paragraph(f"{text}: {', '.join(names)}"))
     return "\n".join(lines + last)
 
 
-def _value(parameter: Parameter) -> str:
+def _describe_parameter(parameter: Parameter) -> str:
     return f"{parameter.wanted()}; {json.dumps(parameter.default)} unless given"
 
 
-def _example(kind: Any) -> tuple[list[str], dict[str, str]]:
-    """Columns, and parameters, without which a job of this task can't be."""
-    needed = [column for column in kind.inputs if column.required]
-    one_of = getattr(kind, "one_of", ())[:1]
+def _example_values(task: Any) -> tuple[list[str], dict[str, str]]:
+    """Return the columns and the parameters that a job of this task needs."""
+    needed = [column for column in task.inputs if column.required]
+    one_of = getattr(task, "one_of", ())[:1]
     columns = [c.name for c in needed if not c.parameter] + list(one_of)
-    given = {c.name: _sample(c) for c in needed if c.parameter}
-    return columns or [column.name for column in kind.inputs[:1]], given
+    parameters = {c.name: _example_value(c) for c in needed if c.parameter}
+    return columns or [column.name for column in task.inputs[:1]], parameters
 
 
-def _sample(column: Column) -> str:
+def _example_value(column: Column) -> str:
     return "[red, green]" if column.kind == "labels" else "what is this"
 
 
-def _command(kind: Any) -> str:
-    columns, given = _example(kind)
-    words = [f"pipemill run --task {kind.name} --model FOLDER-OR-HUB-NAME"]
-    words.append("--input 'data/*.parquet' --output answers/")
-    words += [f"--column {name}=COLUMN" for name in columns]
-    words += [f"--param '{name}={value}'" for name, value in given.items()]
-    return " \\\n    ".join([words[0], words[1], *([" ".join(words[2:])] if words[2:] else [])])
+def _example_command(task: Any) -> str:
+    columns, parameters = _example_values(task)
+    lines = [
+        f"pipemill run --task {task.name} --model FOLDER-OR-HUB-NAME",
+        "--input 'data/*.parquet' --output answers/",
+    ]
+    options = [f"--column {name}=COLUMN" for name in columns]
+    options += [f"--param '{name}={value}'" for name, value in parameters.items()]
+    if options:
+        lines.append(" ".join(options))
+    return " \\\n    ".join(lines)
 
 
-def _yaml(kind: Any) -> str:
-    columns, given = _example(kind)
+def _example_yaml(task: Any) -> str:
+    columns, parameters = _example_values(task)
     named = ", ".join(f"{name}: COLUMN" for name in columns)
-    lines = [f"task: {kind.name}", "model: FOLDER-OR-HUB-NAME"]
+    lines = [f"task: {task.name}", "model: FOLDER-OR-HUB-NAME"]
     lines.append(f"input: {{path: 'data/*.parquet', columns: {{{named}}}}}")
     lines.append("output: answers/")
-    if given:
-        inside = ", ".join(f"{name}: {value}" for name, value in given.items())
+    if parameters:
+        inside = ", ".join(f"{name}: {value}" for name, value in parameters.items())
         lines.append(f"parameters: {{{inside}}}")
     return "\n".join(lines)
 
 
-def _item(name: str, told: str) -> str:
-    return textwrap.fill(f"{name:28}  {told}", _WIDTH - 2, subsequent_indent=" " * 30)
+def _item(name: str, text: str) -> str:
+    return textwrap.fill(f"{name:28}  {text}", _WIDTH - 2, subsequent_indent=" " * 30)
 
 
 def _paragraph(text: str) -> str:

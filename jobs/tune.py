@@ -1,4 +1,4 @@
-"""Which batches are fastest for this model on these rows: measured, as a table, in this process."""
+"""Measure which batches are fastest for this model on these rows, in this process."""
 
 from __future__ import annotations
 
@@ -12,23 +12,29 @@ from pipemill.errors import ConfigError
 
 from .config.job import Job
 from .measuring.benchmark import Measurement, measure_budget, measure_transformers
-from .measuring.plot import check, draw
+from .measuring.plot import check_plot, draw_plot
 from .measuring.trial import Trial, start_trial
+from .output.text_table import Block, TextTable, join_blocks
 
 BATCH_SIZES = [1, 8, 64, 256]
 _ON_CPU = [512, 1024, 2048, 4096, 8192]
 _ON_GPU = [4096, 8192, 16384, 32768, 65536, 131072]
-# Of settings that are as fast as each other within this, the one that needs least memory.
+# Settings whose speeds differ by less are equally fast: the smallest, which needs the least memory,
+# is recommended.
 _NOISE = 0.03
 
-Note = Callable[[str], None]
+Log = Callable[[str], None]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Tuning:
-    """What `tune` found: the settings in the order they were measured, and the best budget.
+    """The result of `tune`.
 
-    plot: the picture's file; None where matplotlib is missing.
+    rows, failed: The rows that were measured, and those that could not be.
+    seconds: The time limit of each setting.
+    settings: The measurements in their order.
+    max_tokens: The best token budget; None if none could be measured.
+    plot: The picture's file; None without matplotlib.
     """
 
     task: str
@@ -41,59 +47,70 @@ class Tuning:
     plot: str | None
 
     def to_json(self) -> str:
-        """One line."""
-        told = {name: getattr(self, name) for name in self.__dataclass_fields__}
-        told["settings"] = [setting.to_dict() for setting in self.settings]
-        told["recommended"] = (
+        """Return one line."""
+        fields = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        fields["settings"] = [setting.to_dict() for setting in self.settings]
+        fields["recommended"] = (
             None if self.max_tokens is None else {"batching": {"max_tokens": self.max_tokens}}
         )
-        return json.dumps(told)
+        return json.dumps(fields)
+
+    def blocks(self) -> list[Block]:
+        """Return what a reader wants to see."""
+        return [format_settings(self.settings), *self._advice()]
 
     def __str__(self) -> str:
-        return "\n".join([*table(self.settings), *self._advice()])
+        return join_blocks(self.blocks())
 
     def _advice(self) -> list[str]:
         lines = []
         if any(0 < s.measured < 1 or (s.seconds and not s.measured) for s in self.settings):
             lines.append(
-                f"≈ was stopped after {self.seconds:g} s, or not begun where one batch would have "
-                "taken longer: reckoned from what was run"
+                f"≈ is an estimate: the setting was stopped after {self.seconds:g} s, or skipped "
+                "because one batch would have taken longer"
             )
-        if self._cut():
-            lines.append(f"transformers computed {self._cut():,} tokens less: it cuts long texts")
+        if less := self._tokens_left_out():
+            lines.append(f"transformers computed {less:,} tokens less: it truncates long texts")
         if self.plot is not None:
             lines.append(f"plot: {self.plot}")
         if self.max_tokens is not None:
             lines += ["for the config:", "", f"batching: {{max_tokens: {self.max_tokens}}}"]
         return lines
 
-    def _cut(self) -> int:
-        """Tokens that transformers would leave out."""
+    def _tokens_left_out(self) -> int:
+        """Return how many tokens transformers would leave out."""
         tokens = {s.how: s.tokens for s in self.settings if s.tokens}
         return max(tokens.get("sorted", 0) - tokens.get("transformers", 10**18), 0)
 
 
-def tune(job: Job, rows: int, seconds: float, plot: str | None, note: Note) -> Tuning:
-    """Measures the settings on so many rows, for at most `seconds` each. Writes only the plot.
+def tune(job: Job, rows: int, seconds: float, plot: str | None, log: Log) -> Tuning:
+    """Measure batch sizes and token budgets on some rows. Write only the plot.
 
-    plot: its file; None for `tune.png` beside the output, if matplotlib is there.
-    note: is told what happens.
-    Raises ConfigError for a job that can't run, RunError if no row could be computed.
+    Args:
+        job: The job. Its output is ignored.
+        rows: How many rows of the input to read.
+        seconds: How long to measure each setting, at most.
+        plot: The plot's file; None for `tune.png` beside the output, if matplotlib is installed.
+        log: Is called with a line on each step.
+
+    Raises:
+        ConfigError: The job can't run, or the plot can't be written.
+        RunError: No row could be computed.
     """
-    missing = check(plot)
+    missing = check_plot(plot)
     trial = start_trial(job, rows)
-    note(_introduction(trial, seconds))
+    log(_introduction(trial, seconds))
     settings = []
     for setting in measure_transformers(trial, BATCH_SIZES, seconds):
-        note(f"measured {setting.name}")
+        log(f"measured {setting.name}")
         settings.append(setting)
     for packed in (False, True) if trial.packs else (False,):
-        for budget in budgets(trial):
+        for budget in candidate_budgets(trial):
             settings.append(measure_budget(trial, budget, packed, seconds))
-            note(f"measured {settings[-1].name}")
+            log(f"measured {settings[-1].name}")
     if missing:
-        note(missing)
-    drawn = None if missing else _drawn(settings, plot, trial, note)
+        log(missing)
+    drawn = None if missing else _draw(settings, plot, trial, log)
     return Tuning(
         task=trial.prepared.load.task,
         model=job.model.path,
@@ -101,24 +118,27 @@ def tune(job: Job, rows: int, seconds: float, plot: str | None, note: Note) -> T
         failed=trial.failed,
         seconds=seconds,
         settings=settings,
-        max_tokens=best_budget(settings),
+        max_tokens=find_best_budget(settings),
         plot=drawn,
     )
 
 
-def _drawn(settings: list[Measurement], plot: str | None, trial: Trial, note: Note) -> str | None:
-    """The plot's file. One that nobody asked for is not worth what was measured."""
+def _draw(settings: list[Measurement], plot: str | None, trial: Trial, log: Log) -> str | None:
+    """Return the plot's file.
+
+    Where a plot was not asked for, an error must not cost the measurements.
+    """
     try:
-        return draw(settings, plot or _beside(trial.prepared.ledger.path))
+        return draw_plot(settings, plot or _default_plot(trial.prepared.ledger.path))
     except ConfigError as error:
         if plot is not None:
             raise
-        note(str(error))
+        log(str(error))
         return None
 
 
-def budgets(trial: Trial) -> list[int]:
-    """Those that differ on so many tokens."""
+def candidate_budgets(trial: Trial) -> list[int]:
+    """Return the token budgets to measure, up to one that holds all rows of the trial."""
     on_gpu = trial.loaded.pipeline.device.type == "cuda"
     every = _ON_GPU if on_gpu else _ON_CPU
     tokens = int(trial.sizes[trial.distinct].sum())
@@ -126,35 +146,41 @@ def budgets(trial: Trial) -> list[int]:
     return every[: enough + 1]
 
 
-def best_budget(settings: list[Measurement]) -> int | None:
-    """The smallest of the fastest, in the way that a run would compute; None if none ran."""
+def find_best_budget(settings: list[Measurement]) -> int | None:
+    """Return the smallest of the fastest budgets, packed or padded as a run would compute; None
+    if none ran."""
     how = "packed" if any(s.how == "packed" for s in settings) else "sorted"
     ran = {s.size: s.rows_per_second for s in settings if s.how == how and s.rows_per_second}
     most = max(ran.values(), default=0.0)
     return min((size for size, rate in ran.items() if rate >= most * (1 - _NOISE)), default=None)
 
 
-def table(settings: list[Measurement]) -> list[str]:
-    """One line per setting, for a terminal."""
-    head = f"{'':<32}{'rows/s':>10}{'tokens/s':>12}{'padding':>9}{'memory':>11}"
-    return [head, *(f"{s.name:<32}{_cells(s)}" for s in settings)]
+def format_settings(settings: list[Measurement]) -> TextTable:
+    """Return a line per setting."""
+    header = ["", "rows/s", "tokens/s", "padding", "memory"]
+    rows = [[setting.name, *_cells(setting)] for setting in settings]
+    if any(setting.problem for setting in settings):
+        header = [*header, "problem"]
+        rows = [[*row, setting.problem or ""] for row, setting in zip(rows, settings, strict=True)]
+    return TextTable(
+        header=header, rows=rows, right=frozenset({1, 2, 3, 4}), widths=(30, 8, 10, 7, 9)
+    )
 
 
-def _cells(setting: Measurement) -> str:
+def _cells(setting: Measurement) -> list[str]:
     if setting.rows_per_second is None:
-        return f"  {setting.problem}"
+        return ["-"] * 4
     about = "≈" if setting.measured < 1 else ""
     memory = setting.memory_bytes
-    cells = [
-        (about + _number(setting.rows_per_second), 10),
-        (about + _number(setting.tokens_per_second or 0), 12),
-        ("-" if setting.padding is None else f"{setting.padding:.1%}", 9),
-        ("-" if memory is None else f"{memory / 2**20:,.0f} MiB", 11),
+    return [
+        about + _format_number(setting.rows_per_second),
+        about + _format_number(setting.tokens_per_second or 0),
+        "-" if setting.padding is None else f"{setting.padding:.1%}",
+        "-" if memory is None else f"{memory / 2**20:,.0f} MiB",
     ]
-    return "".join(f"{text:>{width}}" for text, width in cells)
 
 
-def _number(value: float) -> str:
+def _format_number(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
@@ -166,12 +192,12 @@ def _introduction(trial: Trial, seconds: float) -> str:
     return (
         f"{trial.rows.num_rows:,} rows{failed}, {len(trial.chunks):,} chunks, "
         f"{int(trial.sizes.sum()):,} tokens{packs}. One process, at most {seconds:g} s a setting "
-        f"(and the batch then running). Memory: peak {memory}"
+        f"(plus the batch that is running then). Memory: peak {memory}"
     )
 
 
-def _beside(output: str) -> str:
-    """Never in the output: what is there belongs to the run."""
+def _default_plot(output: str) -> str:
+    """Return a place beside the output, not in it: what is there belongs to the run."""
     folder = Path(output).parent
     here = "://" in output or not folder.is_dir() or not os.access(folder, os.W_OK)
     return str((Path() if here else folder) / "tune.png")

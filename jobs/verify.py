@@ -1,4 +1,4 @@
-"""`pipemill verify`: whether an output holds every input row exactly once, as it was written."""
+"""Check that an output holds every input row exactly once, as it was written."""
 
 from __future__ import annotations
 
@@ -21,19 +21,23 @@ from .measuring.verify_sample import SampleCheck, verify_sample
 from .output.job_record import JobRecord
 from .output.ledger import Ledger
 from .output.split_plan import Plan
+from .output.text_table import Block, facts, join_blocks
 from .status import open_output
 
+# Findings and notes that are shown.
 _SHOWN = 100
+_FIX = "delete it and run the job again"
 
 
 @dataclass(kw_only=True)
 class Verification:
-    """What was found out about an output.
+    """The result of `verify`.
 
-    rows, done, dead: as the footers of the parts say.
-    findings: what is wrong, each with the file that it is about; none if all is well.
-    notes: what is no fault, but good to know.
-    sample: rows that were computed again; None if none were asked for.
+    rows, done, dead: The rows of the output, from the footers of its parts.
+    parts: How many of the planned parts exist.
+    findings: What is wrong, each with its file; empty if all is well.
+    notes: What is not a fault, but good to know.
+    sample: The comparison with rows that were computed again, if that was asked for.
     """
 
     output: str
@@ -47,14 +51,15 @@ class Verification:
 
     @property
     def ok(self) -> bool:
+        """Return whether nothing is wrong."""
         return not self.findings
 
     def to_json(self) -> str:
-        """One line; of very many findings the first, and how many they are."""
-        told = {name: getattr(self, name) for name in ("output", "rows", "done", "dead", "parts")}
+        """Return one line, with the first of very many findings, and their number."""
+        fields = {name: getattr(self, name) for name in ("output", "rows", "done", "dead", "parts")}
         return json.dumps(
             {
-                **told,
+                **fields,
                 "ok": self.ok,
                 "problems": len(self.findings),
                 "findings": self.findings[:_SHOWN],
@@ -63,20 +68,27 @@ class Verification:
             }
         )
 
+    def blocks(self) -> list[Block]:
+        """Return what a reader wants to see."""
+        return [facts(self._facts())]
+
     def __str__(self) -> str:
+        return join_blocks(self.blocks())
+
+    def _facts(self) -> list[tuple[str, str]]:
         lines = [
-            f"output        {self.output} ({self.parts:,} parts)",
-            f"rows          {self.rows:,} ({self.done:,} done, {self.dead:,} dead)",
+            ("output", f"{self.output} ({self.parts:,} parts)"),
+            ("rows", f"{self.rows:,} ({self.done:,} done, {self.dead:,} dead)"),
         ]
         if self.sample is not None:
-            lines.append(f"sample        {self.sample}")
-        lines += [f"note          {note}" for note in self.notes[:_SHOWN]]
-        lines += [f"wrong         {finding}" for finding in self.findings[:_SHOWN]]
+            lines.append(("sample", str(self.sample)))
+        lines += [("note", note) for note in self.notes[:_SHOWN]]
+        lines += [("wrong", finding) for finding in self.findings[:_SHOWN]]
         if len(self.findings) > _SHOWN:
-            lines.append(f"              … and {len(self.findings) - _SHOWN:,} more")
-        well = "every input row is there exactly once"
-        lines.append(f"result        {well if self.ok else f'{len(self.findings):,} problems'}")
-        return "\n".join(lines)
+            lines.append(("", f"… and {len(self.findings) - _SHOWN:,} more"))
+        problems = f"{len(self.findings):,} problem{'s' * (len(self.findings) != 1)}"
+        lines.append(("result", "every input row is there exactly once" if self.ok else problems))
+        return lines
 
 
 def verify(
@@ -86,19 +98,23 @@ def verify(
     storage_options: Mapping[str, Any] | None = None,
     input_options: Mapping[str, Any] | None = None,
 ) -> Verification:
-    """Reads every part of an output, and says what is wrong with it.
+    """Read every part of an output, and return what is wrong with it.
 
-    sample: so many rows, chosen by chance, are computed again, one at a time, by plain
-        transformers; the input and the model must then be where they were.
-    storage_options, input_options: for the filesystems of the output and of its input.
+    Args:
+        output: The folder or URL that a run wrote to.
+        sample: How many random rows to compute again, one at a time, with plain transformers. The
+            input and the model must then be where they were.
+        storage_options: For the output's filesystem.
+        input_options: For the input's filesystem.
 
-    Raises ConfigError if there is no output, or no model for a sample.
+    Raises:
+        ConfigError: The folder is not an output of pipemill, or a sample lacks its model or input.
     """
     with explain_interrupt("interrupted"):
-        return _verified(output, sample, storage_options or {}, input_options or {})
+        return _verify(output, sample, storage_options or {}, input_options or {})
 
 
-def _verified(
+def _verify(
     output: str,
     sample: int,
     storage_options: Mapping[str, Any],
@@ -107,11 +123,11 @@ def _verified(
     ledger, record, plan = open_output(output, storage_options)
     found = Verification(output=ledger.path)
     files = _files(ledger)
-    found.findings += _foreign(files, plan)
+    found.findings += _check_names(files, plan)
     there = [split for split in plan.splits if split.part in files]
     found.findings += [
         f"{split.part} is missing, the part of split {split.number} ({split.path} "
-        f"[{split.start}:{split.stop}]): run the job again"
+        f"[{split.start}:{split.stop}]). Run the job again"
         for split in plan.splits
         if split.part not in files
     ]
@@ -128,68 +144,66 @@ def _verified(
 
 
 def _files(ledger: Ledger) -> set[str]:
-    """Names, below the output, of all that readers take for its data."""
+    """Return the names of all files below the output that readers take for its data."""
     names = {name[len(ledger.root) :].lstrip("/") for name in ledger.filesystem.find(ledger.root)}
     return {n for n in names if not any(piece[:1] in "._" for piece in n.split("/"))}
 
 
-def _foreign(files: set[str], plan: Plan) -> list[str]:
+def _check_names(files: set[str], plan: Plan) -> list[str]:
+    """Return a finding for each file that is not a part of the plan."""
     findings = []
     of_number = {split.part[:13]: split for split in plan.splits}
     for name in sorted(files - {split.part for split in plan.splits}):
         split = of_number.get(name.rsplit("/", 1)[-1][:13])
-        what = f"a second part of split {split.number}" if split else "no part of this output"
-        findings.append(f"{name} is {what}, and readers take its rows too: remove it")
+        what = f"a second part of split {split.number}" if split else "not a part of this output"
+        findings.append(f"{name} is {what}, and readers take its rows too. Remove it")
     return findings
 
 
 def _check_parts(
     ledger: Ledger, record: JobRecord, splits: list[Split], found: Verification
 ) -> dict[int, PartFooter]:
-    """Return the footers of the parts that are as they should be, by split."""
+    """Return the footers of the parts that are right, by the number of their split."""
 
-    def look(split: Split) -> tuple[PartInfo, str | None] | Exception:
+    def check(split: Split) -> tuple[PartInfo, str | None] | Exception:
         try:
             with ledger.open(split.part) as file:
                 return check_part(file)
-        except Exception as error:  # of the filesystem, or of Parquet
+        except Exception as error:  # from the filesystem, or Parquet
             return error
 
     good: dict[int, PartFooter] = {}
-    looks = list(zip(splits, ledger.map_parallel(look, splits), strict=True))
-    schemas = Counter(one[0].schema for _, one in looks if not isinstance(one, Exception))
+    checks = list(zip(splits, ledger.map_parallel(check, splits), strict=True))
+    schemas = Counter(one[0].schema for _, one in checks if not isinstance(one, Exception))
     usual = schemas.most_common(1)[0][0] if schemas else None
-    for split, one in looks:
+    for split, one in checks:
         if isinstance(one, Exception):
             reason = f"{type(one).__name__}: {one}"
-            found.findings.append(f"{split.part} is damaged ({reason}); {_MEND}")
+            found.findings.append(f"{split.part} is damaged ({reason}); {_FIX}")
             continue
         part, changed = one
-        wrong = [changed] if changed else _wrong(part, split, record)
+        wrong = [changed] if changed else _check_footer(part, split, record)
         if usual and part.schema != usual and not changed:
             wrong.append(f"its columns are {_columns(part.schema)}, others have {_columns(usual)}")
         if wrong:
-            found.findings.append(f"{split.part}: {'; '.join(wrong)}; {_MEND}")
+            found.findings.append(f"{split.part}: {'; '.join(wrong)}; {_FIX}")
         elif isinstance(part.footer, PartFooter):
             good[split.number] = part.footer
     return good
 
 
-_MEND = "delete it and run the job again"
-
-
-def _wrong(part: PartInfo, split: Split, record: JobRecord) -> list[str]:
-    """List what does not fit between the footer of a part, its rows, and the plan."""
+def _check_footer(part: PartInfo, split: Split, record: JobRecord) -> list[str]:
+    """Return what does not agree between a part's footer, its rows, and the plan."""
     footer = part.footer
     if not isinstance(footer, PartFooter):
         return ["it holds dead letters"]
     if footer.split != split.number:
-        return [f"it is the part of split {footer.split}, under the name of {split.number}'s"]
+        return [f"it is the part of split {footer.split}, under the name of split {split.number}"]
     wrong = []
     if footer.fingerprint != record.fingerprint:
-        wrong.append(f"it is of another job ({footer.job}, {footer.fingerprint})")
+        wrong.append(f"another job wrote it ({footer.job}, {footer.fingerprint})")
     if split.rows is not None and footer.rows != split.rows:
-        wrong.append(f"it is of {footer.rows} rows, and its split has {split.rows}")
+        wrong.append(f"it accounts for {footer.rows} rows, but its split has {split.rows}")
     if len(from_ranges(footer.dead_rows)) != footer.dead:
         wrong.append("its numbers of dead rows do not agree")
     kept = record.keeps_dead_rows
@@ -206,9 +220,9 @@ def _columns(schema: pa.Schema) -> str:
 def _check_letters(
     ledger: Ledger, plan: Plan, good: dict[int, PartFooter], found: Verification
 ) -> None:
-    """Each dead row that a part speaks of has one letter.
+    """Check that each dead row of a part has one dead letter.
 
-    A letter of a row that has an answer is left over from a retry that was killed between its two
+    A dead letter of a row that has an answer is left from a retry that was killed between its two
     writes: the part is right.
     """
     folder = f"{ledger.root}/{DEAD_LETTERS}"
@@ -220,30 +234,33 @@ def _check_letters(
     known = {split.part for split in plan.splits}
     place = f"{STATE}/dead-letter/"
     found.findings += [
-        f"{place}{name} is of no split of the plan: remove it" for name in sorted(there - known)
+        f"{place}{name} belongs to no split of the plan. Remove it"
+        for name in sorted(there - known)
     ]
     checked = [split for split in plan.splits if split.number in good]
     for split, (rows, wrong) in zip(
         checked,
-        ledger.map_parallel(lambda split: _letters(ledger, split, split.part in there), checked),
+        ledger.map_parallel(
+            lambda split: _read_letters(ledger, split, split.part in there), checked
+        ),
         strict=True,
     ):
         dead = set(from_ranges(good[split.number].dead_rows).tolist())
         if wrong is None and dead - set(rows):
-            wrong = f"lacks rows {_some(dead - set(rows))}, which {split.part} calls dead"
+            wrong = f"lacks rows {_first_few(dead - set(rows))}, which {split.part} calls dead"
         if wrong is None and len(rows) != len(set(rows)):
             wrong = "has a row twice"
         if wrong is not None:
             found.findings.append(f"{place}{split.part} {wrong}; delete the part and run again")
         elif set(rows) - dead:
             found.notes.append(
-                f"{place}{split.part} still names rows {_some(set(rows) - dead)}, which have an "
-                "answer: a retry was stopped; retry again to tidy up"
+                f"{place}{split.part} still names rows {_first_few(set(rows) - dead)}, which have "
+                "an answer: a retry was stopped. Retry again to remove them"
             )
 
 
-def _letters(ledger: Ledger, split: Split, there: bool) -> tuple[list[int], str | None]:
-    """The rows that a split's dead letters are of, and what is wrong with them."""
+def _read_letters(ledger: Ledger, split: Split, there: bool) -> tuple[list[int], str | None]:
+    """Return the rows of a split's dead letters, and what is wrong with their file."""
     if not there:
         return [], None
     try:
@@ -254,12 +271,12 @@ def _letters(ledger: Ledger, split: Split, there: bool) -> tuple[list[int], str 
     except Exception as error:
         return [], f"is damaged ({type(error).__name__}: {error})"
     if changed:
-        return [], f"is not as it should be: {changed}"
+        return [], f"is wrong: {changed}"
     if letters.footer is not None and letters.footer.split != split.number:
-        return [], f"is of split {letters.footer.split}, not {split.number}"
+        return [], f"belongs to split {letters.footer.split}, not {split.number}"
     return table["row"].to_pylist(), None
 
 
-def _some(rows: set[int]) -> str:
+def _first_few(rows: set[int]) -> str:
     first = sorted(rows)[:5]
     return ", ".join(map(str, first)) + (", …" if len(rows) > 5 else "")

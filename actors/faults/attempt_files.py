@@ -11,12 +11,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from functools import partial
-from pathlib import Path
 
 from ..output.layout import ATTEMPTS
 from ..storage.backoff import retry_with_backoff
 from ..storage.store import Store
 from .attempts import AttemptError
+from .process_identity import process_identity
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class AttemptFiles:
     def begin(self, what: str) -> str:
         name = f"{what}.{uuid.uuid4().hex[:12]}"
         owner = {
-            "process": _identify_process(os.getpid()),
+            "process": process_identity(os.getpid()),
             "pid": os.getpid(),
             "host": socket.gethostname(),
             "since": datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -76,7 +76,7 @@ class AttemptFiles:
                 owner = json.loads(retry_with_backoff(partial(self.store.read, path), path))
             except FileNotFoundError:  # ended since it was listed
                 continue
-            if owner["process"] is None or owner["process"] != _identify_process(owner["pid"]):
+            if owner["process"] is None or owner["process"] != process_identity(owner["pid"]):
                 dead.append(name)
         return dead
 
@@ -84,16 +84,3 @@ class AttemptFiles:
         ray = sys.modules.get("ray")
         actor = ray.get_runtime_context().get_actor_id() if ray and ray.is_initialized() else None
         return f"loading.{self.run}.{actor or os.getpid()}"
-
-
-def _identify_process(pid: int) -> str | None:
-    """Identify a process of this machine uniquely; None if it does not run.
-
-    A process id alone is reused: after a restart the first process of a container is 1 again.
-    """
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        state, *rest = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return None
-    return None if state == "Z" else f"{boot}/{pid}/{rest[18]}"

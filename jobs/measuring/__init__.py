@@ -1,1 +1,1 @@
-"""Compute a few rows in this process, to time or to compare them. Writes nothing."""
+"""Compute a few rows in this process, to time them or to compare their answers."""

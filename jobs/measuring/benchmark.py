@@ -1,4 +1,4 @@
-"""How fast one setting is on the rows of a trial, and how much memory it takes."""
+"""Measure how fast one setting is on the rows of a trial, and how much memory it takes."""
 
 from __future__ import annotations
 
@@ -20,20 +20,21 @@ from pipemill.pipelines.reference.in_batches import PlainBatches
 from .peak_memory import PeakMemory
 from .trial import Trial
 
-# A batch that alone would take so many times a setting's seconds is not begun.
+# A batch that would take this many times the time limit is skipped.
 _HOPELESS = 2
 
 
 @dataclass(frozen=True, kw_only=True)
 class Measurement:
-    """A way to cut the rows into batches, and what it costs.
+    """A way to form batches, and what it costs.
 
-    how: "transformers" (rows in order, `size` a batch), "sorted" (micro-batches of equal lengths,
-        of `size` padded tokens) or "packed" (of `size` tokens, without padding).
-    tokens, padded_tokens: of all rows, counted. padding: the share of the latter that is padding.
-    measured: the share of the work that was run; where it is below 1 the rates are reckoned.
-    memory_bytes: at most, of what was run; None where it was not measured.
-    problem: why there is no rate.
+    how: "transformers" (rows in order, `size` a batch), "sorted" (micro-batches of similar
+        lengths, of `size` padded tokens) or "packed" (of `size` tokens, without padding).
+    tokens, padded_tokens: The tokens of all rows, counted and not measured.
+    measured: The share of the work that was run. Below 1 the rates are estimates.
+    seconds: What all rows take.
+    memory_bytes: The peak of what was run; None where it can't be measured.
+    problem: Why there is no rate.
     """
 
     how: str
@@ -57,19 +58,24 @@ class Measurement:
         return 1 - self.tokens / self.padded_tokens if self.padded_tokens else None
 
     def to_dict(self) -> dict[str, Any]:
-        told = {**asdict(self), "padding": self.padding}
-        return {k: round(v, 4) if isinstance(v, float) else v for k, v in told.items()}
+        """Return the fields and the share of padding, rounded."""
+        fields = {**asdict(self), "padding": self.padding}
+        return {k: round(v, 4) if isinstance(v, float) else v for k, v in fields.items()}
 
 
 class Stopwatch:
-    """Adds up work done in a limited time, and reckons what all of it would take."""
+    """Measures batches for a limited time, and estimates what all of them would take.
+
+    costs: The cost of each batch, such as its tokens.
+    seconds: The time limit.
+    """
 
     def __init__(self, costs: np.ndarray, seconds: float) -> None:
         self.costs, self.limit = costs, seconds
         self.done, self.started = 0, time.perf_counter()
 
-    def did(self, number: int) -> bool:
-        """Takes note of a batch; returns whether time is up."""
+    def record(self, number: int) -> bool:
+        """Count a batch as done; return whether time is up."""
         self.done += int(self.costs[number])
         self.elapsed = time.perf_counter() - self.started
         return self.elapsed > self.limit
@@ -83,7 +89,7 @@ class Stopwatch:
 
 
 def measure_budget(trial: Trial, budget: int, packed: bool, seconds: float) -> Measurement:
-    """Micro-batches of `budget` tokens, as a run would cut them, for at most `seconds`."""
+    """Measure micro-batches of `budget` tokens, formed as in a run, for at most `seconds`."""
     chunks = trial.chunks.take(pa.array(trial.distinct))
     sizes = field_values(chunks, "size")
     groups = field_values(chunks, "group") if chunks.type.get_field_index("group") >= 0 else None
@@ -97,7 +103,7 @@ def measure_budget(trial: Trial, budget: int, packed: bool, seconds: float) -> M
     )
     with nullcontext() if packed else trial.padding(), _peak(trial) as peak:
         watch = Stopwatch(costs, seconds)
-        for number in _spread(len(cuts)):
+        for number in _spread_evenly(len(cuts)):
             forward = ForwardPass(
                 trial.stages.task, TokenBudget(budget), chunks.take(pa.array(cuts[number]))
             )
@@ -105,32 +111,32 @@ def measure_budget(trial: Trial, budget: int, packed: bool, seconds: float) -> M
             if forward.stats["out_of_memory"]:
                 return replace(setting, problem="out of memory")
             if not forward.done:
-                return replace(setting, problem=_said(forward.failed[0][1]))
-            if watch.did(int(number)):
+                return replace(setting, problem=_first_line(forward.failed[0][1]))
+            if watch.record(int(number)):
                 break
     seconds = watch.seconds() + trial.host_seconds
-    return _rated(trial, setting, seconds, measured=watch.measured, memory_bytes=peak.bytes)
+    return _with_rates(trial, setting, seconds, measured=watch.measured, memory_bytes=peak.bytes)
 
 
 def measure_transformers(trial: Trial, sizes: list[int], seconds: float) -> Iterator[Measurement]:
-    """`transformers.pipeline` with each of these batch sizes, for at most `seconds` each."""
+    """Measure `transformers.pipeline` with each batch size, for at most `seconds` each."""
     with trial.padding():
         try:
             plain = PlainBatches(trial.prepared.load.kind(), trial.loaded)
             tokens, counts = plain.sizes(trial.rows)
         except Exception as error:
             for size in sizes:
-                yield Measurement(how="transformers", size=size, problem=_said(error))
+                yield Measurement(how="transformers", size=size, problem=_first_line(error))
             return
         pace = 0.0  # seconds per padded token, of the last size that ran
         for size in sizes:
-            setting = _batches(trial, plain, (tokens, counts), size, seconds, pace)
+            setting = _measure_batch_size(trial, plain, (tokens, counts), size, seconds, pace)
             if setting.seconds:
                 pace = setting.seconds / setting.padded_tokens
             yield setting
 
 
-def _batches(
+def _measure_batch_size(
     trial: Trial,
     plain: PlainBatches,
     chunks: tuple[np.ndarray, np.ndarray],
@@ -145,30 +151,32 @@ def _batches(
         how="transformers", size=size, tokens=int(tokens.sum()), padded_tokens=int(costs.sum())
     )
     if costs[0] * pace > _HOPELESS * seconds:
-        return _rated(trial, setting, setting.padded_tokens * pace)
-    last_batch = (np.cumsum(counts) - 1) // size  # that of each row's last chunk
+        return _with_rates(trial, setting, setting.padded_tokens * pace)
+    last_batch = (np.cumsum(counts) - 1) // size  # of each row's last chunk
     batch = -1
     with _peak(trial) as peak:
         watch = Stopwatch(costs, seconds)
         try:
             for row, _ in enumerate(plain.answers(trial.rows, size)):
-                # Only where the next row needs another batch has all of this one been paid for.
+                # The time of a batch is complete only when the next row needs another one.
                 if row + 1 < len(counts) and last_batch[row + 1] == last_batch[row]:
                     continue
-                up = False
+                time_is_up = False
                 while batch < last_batch[row]:
                     batch += 1
-                    up = watch.did(batch)
-                if up:
+                    time_is_up = watch.record(batch)
+                if time_is_up:
                     break
         except Exception as error:
-            said = "out of memory" if is_out_of_memory(error) else _said(error)
-            return replace(setting, problem=said)
-    return _rated(trial, setting, watch.seconds(), measured=watch.measured, memory_bytes=peak.bytes)
+            problem = "out of memory" if is_out_of_memory(error) else _first_line(error)
+            return replace(setting, problem=problem)
+    return _with_rates(
+        trial, setting, watch.seconds(), measured=watch.measured, memory_bytes=peak.bytes
+    )
 
 
-def _rated(trial: Trial, setting: Measurement, seconds: float, **more: Any) -> Measurement:
-    """With the rates that follow from the seconds for all rows."""
+def _with_rates(trial: Trial, setting: Measurement, seconds: float, **more: Any) -> Measurement:
+    """Return a copy with the rates that follow from the seconds for all rows."""
     return replace(
         setting,
         seconds=seconds,
@@ -182,12 +190,12 @@ def _peak(trial: Trial) -> PeakMemory:
     return PeakMemory(trial.loaded.pipeline.device)
 
 
-def _said(error: BaseException) -> str:
+def _first_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}".splitlines()[0]
 
 
-def _spread(count: int) -> np.ndarray:
-    """All numbers, the first one first, so that the first few are a fair sample of them.
+def _spread_evenly(count: int) -> np.ndarray:
+    """Return all numbers below `count` from 0 on, such that the first few are a fair sample.
 
     Micro-batches are sorted: their first half has the longest chunks.
     """

@@ -1,4 +1,4 @@
-"""How much memory something takes at most."""
+"""Measure peak memory."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ _STATUS, _RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
 class PeakMemory:
-    """Of what runs within it, in `bytes`; None where it can't be measured.
+    """The peak memory of what runs inside the block, as `bytes`; None where it can't be measured.
 
-    On a GPU the most that was allocated, the model included. On a CPU the growth of the
-    process's resident memory over what it was before, from Linux's own high-water mark.
+    On a GPU it is the most that was allocated, the model included. On a CPU it is the growth of
+    the process's resident memory since the block began, from the high-water mark of Linux.
     """
 
     def __init__(self, device: Any) -> None:
@@ -28,7 +28,7 @@ class PeakMemory:
             sys.modules["torch"].cuda.empty_cache()
             sys.modules["torch"].cuda.reset_peak_memory_stats()
             return self
-        _give_back()
+        _release_freed_memory()
         self.before = None
         try:
             _RESET.write_text("5")
@@ -51,7 +51,7 @@ def _resident(name: str) -> int:
     raise OSError(f"{_STATUS} does not say {name}")
 
 
-def _give_back() -> None:
-    """Freed memory that the C library keeps would hide the growth of whoever uses it next."""
+def _release_freed_memory() -> None:
+    """Return freed memory to the system: who reuses it would not grow the process."""
     if sys.platform == "linux" and hasattr(library := ctypes.CDLL(None), "malloc_trim"):
         library.malloc_trim(0)

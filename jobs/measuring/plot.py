@@ -1,4 +1,4 @@
-"""The table of `pipemill tune` as a picture."""
+"""Draw what `pipemill tune` measured."""
 
 from __future__ import annotations
 
@@ -12,9 +12,12 @@ from .benchmark import Measurement
 _COLOURS = {"transformers": "#9aa0a6", "sorted": "#5b8def", "packed": "#1a9850"}
 
 
-def check(path: str | None) -> str | None:
-    """What to say where matplotlib is missing. Raises ConfigError for a plot that was asked for
-    and can't be written there."""
+def check_plot(path: str | None) -> str | None:
+    """Return a message if matplotlib is missing.
+
+    Raises:
+        ConfigError: The plot was asked for, and can't be written to `path`.
+    """
     if find_spec("matplotlib") is None:
         message = "no plot without matplotlib: pip install 'pipemill[plot]'"
         if path is not None:
@@ -25,20 +28,23 @@ def check(path: str | None) -> str | None:
     from matplotlib.figure import Figure
 
     if not Path(path).absolute().parent.is_dir():
-        raise ConfigError(f"can't write the plot {path}: there is no folder of that name")
+        raise ConfigError(f"can't write the plot {path}: no folder has that name")
     formats = Figure().canvas.get_supported_filetypes()
     if Path(path).suffix[1:].lower() not in formats:
         raise ConfigError(
             f"can't write the plot {path}: its name must end in one of .png, .svg, "
-            f".pdf and the like ({', '.join(sorted(formats))})"
+            f".pdf or another format of matplotlib ({', '.join(sorted(formats))})"
         )
     return None
 
 
-def draw(settings: list[Measurement], path: str) -> str:
-    """Rows per second and peak memory of each setting, as bars; returns the file's path.
+def draw_plot(settings: list[Measurement], path: str) -> str:
+    """Draw rows per second and peak memory of each setting as bars, and return the file's path.
 
-    The file's suffix says its format. Raises ConfigError if it can't be written.
+    The file's suffix decides its format.
+
+    Raises:
+        ConfigError: The file can't be written.
     """
     from matplotlib.figure import Figure
 
@@ -49,7 +55,7 @@ def draw(settings: list[Measurement], path: str) -> str:
     colours = [_COLOURS[setting.how] for setting in drawn]
     rates = [setting.rows_per_second or 0.0 for setting in drawn]
     bars = speed.barh(places, rates, color=colours)
-    # What was not run to its end is reckoned.
+    # A setting that was not run to its end is an estimate.
     labels = [
         f"{'≈' if setting.measured < 1 else ''}{rate:.3g}"
         for setting, rate in zip(drawn, rates, strict=True)

@@ -1,4 +1,4 @@
-"""A job's model and some of its rows in this process, ready to be measured. No Ray."""
+"""Load a job's model and some of its rows into this process, ready to be measured. No Ray."""
 
 from __future__ import annotations
 
@@ -28,12 +28,15 @@ _WARM_UP = 4  # rows
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
-    """rows: the task's columns of those that could be read and expanded; failed: the others.
+    """A loaded model and the chunks of some rows.
 
-    chunks: of all these rows, in their order; counts: how many of each row.
-    distinct: the numbers of those that a run computes: the first of equal ones.
-    lost: the tokens cut from each row's text.
-    host_seconds: what expanding and regrouping all rows takes.
+    rows: The task's columns of the rows that could be read and expanded.
+    failed: How many other rows there are.
+    chunks: The chunks of these rows, in their order.
+    counts: How many chunks each row has.
+    distinct: The numbers of the chunks that a run computes: the first of equal ones.
+    lost: The tokens truncated from each row.
+    host_seconds: What expanding and regrouping all rows takes.
     """
 
     job: Job
@@ -51,7 +54,7 @@ class Trial:
 
     @property
     def sizes(self) -> np.ndarray:
-        """Tokens of each chunk."""
+        """Return the tokens of each chunk."""
         return field_values(self.chunks, "size")
 
     @property
@@ -59,13 +62,18 @@ class Trial:
         return self.stages.task.packed
 
     def padding(self) -> AbstractContextManager[Any]:
-        """Within it the model is as transformers loaded it, and chunks are padded."""
+        """Return a context in which the model is as it was loaded, and chunks are padded."""
         encoder = getattr(self.stages.task, "encoder", None)
         return nullcontext() if encoder is None else encoder.padding()
 
 
 def start_trial(job: Job, rows: int) -> Trial:
-    """Reads so many rows and loads the model; the job's output is left alone."""
+    """Read some rows and load the model; leave the job's output alone.
+
+    Raises:
+        ConfigError: The job can't run, or the model does not load.
+        RunError: No row could be expanded.
+    """
     prepared = prepare_without_output(job)
     sampled = sample_rows(prepared.source, prepared.plan.splits, rows)
     try:
@@ -96,20 +104,20 @@ def start_trial(job: Job, rows: int) -> Trial:
         chunks=chunks,
         counts=counts,
         distinct=deduplicate_chunks(chunks)[0] if repeats else np.arange(len(chunks)),
-        lost=_lost(chunks, counts),
-        host_seconds=batch.stats["expand_seconds"] + _regrouping(stages, prepared, rows_left),
+        lost=_count_lost_tokens(chunks, counts),
+        host_seconds=batch.stats["expand_seconds"] + _time_regroup(stages, prepared, rows_left),
     )
 
 
 def _try_padding(stages: Stages) -> None:
-    """Now, and not while something is measured."""
+    """Find out whether the model can be padded: now, and not while something is measured."""
     encoder = getattr(stages.task, "encoder", None)
     if encoder is not None:
         with encoder.padding():
             _ = encoder.pads
 
 
-def _lost(chunks: pa.StructArray, counts: np.ndarray) -> np.ndarray:
+def _count_lost_tokens(chunks: pa.StructArray, counts: np.ndarray) -> np.ndarray:
     if chunks.type.get_field_index("lost") < 0:
         return np.zeros(len(counts), dtype=np.int64)
     row = np.repeat(np.arange(len(counts)), counts)
@@ -117,8 +125,8 @@ def _lost(chunks: pa.StructArray, counts: np.ndarray) -> np.ndarray:
     return lost.astype(np.int64)
 
 
-def _regrouping(stages: Stages, prepared: PreparedJob, rows: pa.Table) -> float:
-    """Seconds for all rows, reckoned from a few; computing them also warms everything up."""
+def _time_regroup(stages: Stages, prepared: PreparedJob, rows: pa.Table) -> float:
+    """Return the seconds for all rows, estimated from a few. Computing them warms everything up."""
     few, seconds = rows.slice(0, _WARM_UP), 0.0
     for _ in range(2):  # what is done for the first time takes longer
         batch = stages.forward(stages.expand(Batch(few)))

@@ -1,4 +1,4 @@
-"""A few rows of an output computed again, one at a time, by plain transformers."""
+"""Compute a few rows of an output again, one at a time, with plain transformers."""
 
 from __future__ import annotations
 
@@ -33,12 +33,14 @@ from ..planning.resolved_task import resolve_job_task
 
 @dataclass
 class SampleCheck:
-    """Rows that were computed again.
+    """A comparison of rows with the same rows computed again.
 
-    transformers: how many of them by plain transformers; pipemill: by pipemill itself, in this
-        process, because transformers has no one answer for such a row.
-    difference: the largest one, in numbers as they are up to 1, relative above.
-    tolerance: the largest one that is no finding.
+    rows: How many rows were compared.
+    transformers: How many of them plain transformers computed.
+    pipemill: How many pipemill computed, in this process, because transformers has no single
+        answer for such a row.
+    difference: The largest difference of two numbers, absolute up to 1, relative above.
+    tolerance: The largest difference that is not a finding.
     """
 
     rows: int = 0
@@ -58,7 +60,7 @@ class SampleCheck:
         ways += [f"{self.pipemill:,} by pipemill, one by one"] * bool(self.pipemill)
         return (
             f"{self.rows:,} rows again ({', '.join(ways) or 'none'}); the largest difference is "
-            f"{self.difference:.2g} (up to {self.tolerance:g} is no fault)"
+            f"{self.difference:.2g} (up to {self.tolerance:g} is accepted)"
         )
 
 
@@ -70,27 +72,36 @@ def verify_sample(
     count: int,
     options: Mapping[str, Any],
 ) -> SampleCheck:
-    """Compares so many rows, chosen by chance among those with a result.
+    """Compute random rows with a result again, and compare.
 
-    record: the output's job.json. footers: of the parts, by split. options: for the input's
-    filesystem. Raises ConfigError if the model is not the one that computed the output.
+    Args:
+        ledger: The output.
+        record: Its job.json.
+        plan: Its splits.
+        footers: The footers of the parts, by the number of their split.
+        count: How many rows to compute.
+        options: For the input's filesystem.
+
+    Raises:
+        ConfigError: The model is not the one that computed the output, or a file can't be read.
     """
-    prepared = _reopened(ledger, record, plan, options)
-    sampled = SampleCheck(notes=_other_versions(record))
-    ways: dict[str, PlainRows] = {}
-    for split, rows in _chosen(plan, footers, count):
-        by_settings = defaultdict(list)
+    prepared = _prepare_again(ledger, record, plan, options)
+    check = SampleCheck(notes=_other_versions(record))
+    plain_by_settings: dict[str, PlainRows] = {}
+    for split, rows in _choose_rows(plan, footers, count):
+        rows_by_settings = defaultdict(list)
         for row in rows:
-            by_settings[_settings(record, footers[split.number], row)].append(row)
-        for settings, some in by_settings.items():
-            if settings not in ways:
-                ways[settings] = _plain_rows(prepared, settings)
-                sampled.tolerance = max(sampled.tolerance, ways[settings].tolerance)
-            _compare(prepared, ways[settings], split, footers[split.number], some, sampled)
-    return sampled
+            rows_by_settings[_settings_of(record, footers[split.number], row)].append(row)
+        for settings, some in rows_by_settings.items():
+            if settings not in plain_by_settings:
+                plain_by_settings[settings] = _plain_rows(prepared, settings)
+            plain = plain_by_settings[settings]
+            check.tolerance = max(check.tolerance, plain.tolerance)
+            _compare(prepared, plain, split, footers[split.number], some, check)
+    return check
 
 
-def _reopened(
+def _prepare_again(
     ledger: Ledger, record: JobRecord, plan: Plan, options: Mapping[str, Any]
 ) -> PreparedJob:
     job = make_job(record.job, f"{ledger.path}'s job.json")
@@ -114,39 +125,39 @@ def _other_versions(record: JobRecord) -> list[str]:
     from importlib.metadata import version
 
     return [
-        f"{name} was {record.decides[name]} then, and is {version(name)} now"
+        f"{name} was {record.decides[name]} in the run, and is {version(name)} now"
         for name in ("transformers", "torch")
         if record.decides[name] != version(name)
     ]
 
 
-def _settings(record: JobRecord, footer: PartFooter, row: int) -> str:
-    """What that row was computed with, as JSON: a retry may have changed it."""
+def _settings_of(record: JobRecord, footer: PartFooter, row: int) -> str:
+    """Return what a row was computed with, as JSON: a retry may have changed it."""
     for fingerprint, ranges in footer.retried.items():
         if any(start <= row < stop for start, stop in ranges):
             return json.dumps(record.retries[fingerprint], sort_keys=True)
     decides = record.decides
-    told = {name: decides[name] for name in ("parameters", "model.dtype")}
-    return json.dumps(told, sort_keys=True)
+    fields = {name: decides[name] for name in ("parameters", "model.dtype")}
+    return json.dumps(fields, sort_keys=True)
 
 
 def _plain_rows(prepared: PreparedJob, settings: str) -> PlainRows:
-    told = json.loads(settings)
-    model = replace(prepared.load.model, dtype=told["model.dtype"])
-    given = validate_parameters(told["parameters"], prepared.load.kind())
-    settled = prepared.plan.settled or {}
-    parameters = {**given, **{n: v for n, v in settled.items() if given.get(n) is None}}
+    fields = json.loads(settings)
+    model = replace(prepared.load.model, dtype=fields["model.dtype"])
+    given = validate_parameters(fields["parameters"], prepared.load.kind())
+    inferred = prepared.plan.settled or {}
+    parameters = {**given, **{n: v for n, v in inferred.items() if given.get(n) is None}}
     load = replace(prepared.load, parameters=json.dumps(parameters), model=model)
     try:
         return PlainRows(load)
-    except Exception as error:  # of the model's own code, or of a library that is not there
+    except Exception as error:  # from code of the model, or a missing library
         raise load_failure(error, model.path) from error
 
 
-def _chosen(
+def _choose_rows(
     plan: Plan, footers: Mapping[int, PartFooter], count: int
 ) -> list[tuple[Split, list[int]]]:
-    """Rows with a result, as (split, row numbers), all equally likely."""
+    """Return random rows with a result, all equally likely, as (split, row numbers)."""
     splits = [split for split in plan.splits if split.number in footers]
     live = [footers[split.number].rows - footers[split.number].dead for split in splits]
     ends = np.cumsum([0, *live])
@@ -171,9 +182,9 @@ def _compare(
     split: Split,
     footer: PartFooter,
     rows: list[int],
-    sampled: SampleCheck,
+    check: SampleCheck,
 ) -> None:
-    """Computes these rows of a split, and counts how they compare with its part."""
+    """Compute these rows of a split, and record how they compare with its part."""
     ledger, keep = prepared.ledger, prepared.sink.keep
     batch = _read(prepared, split)
     with ledger.open(split.part) as file:
@@ -183,32 +194,32 @@ def _compare(
         places = np.searchsorted(_live(footer), rows).tolist()
     for row, place in zip(rows, places, strict=True):
         where = f"{split.part}, row {place} (row {row} of split {split.number}, {split.path})"
-        sampled.rows += 1
+        check.rows += 1
         if row >= batch.rows.num_rows or row in batch.failures:
-            sampled.findings.append(f"{where}: the input has no such row any more")
+            check.findings.append(f"{where}: the input no longer has this row")
             continue
         got = list(part.slice(place, 1).to_pylist()[0].values())
         source = list(batch.rows.select(keep).slice(row, 1).to_pylist()[0].values())
         if max_difference(got[: len(keep)], source) > 0:
-            sampled.findings.append(f"{where}: its input columns are not those of the input")
+            check.findings.append(f"{where}: its input columns differ from the input")
             continue
         with explain_missing_library():
             expected, by_transformers = plain.answer(Batch(batch.rows.slice(row, 1)))
-        sampled.transformers += by_transformers
-        sampled.pipemill += not by_transformers
+        check.transformers += by_transformers
+        check.pipemill += not by_transformers
         apart = max_difference(got[len(keep) :], list(expected.values()))
         if apart > plain.tolerance:
             names = part.column_names[len(keep) :]
             shown = f"{dict(zip(names, got[len(keep) :], strict=True))!s:.300}"
-            sampled.findings.append(f"{where}: it says {shown}, again it is {expected!s:.300}")
+            check.findings.append(f"{where}: it holds {shown}, but again it is {expected!s:.300}")
         if np.isfinite(apart):
-            sampled.difference = max(sampled.difference, apart)
+            check.difference = max(check.difference, apart)
 
 
 def _read(prepared: PreparedJob, split: Split) -> Batch:
     try:
         return prepared.source.read(split)
-    except Exception as error:  # of the filesystem, or of the format
+    except Exception as error:  # from the filesystem, or the format
         raise ConfigError(
             f"a sample needs the input, and {split.path} can't be read: "
             f"{type(error).__name__}: {error}"
@@ -216,9 +227,9 @@ def _read(prepared: PreparedJob, split: Split) -> Batch:
 
 
 def max_difference(one: Any, other: Any) -> float:
-    """The largest difference of two values' numbers, relative above 1; infinite if others differ.
+    """Return the largest difference of the numbers in two values, relative above 1.
 
-    Two values that are not numbers (NaN) are equal.
+    It is infinite if anything else differs. Two NaN are equal.
     """
     if isinstance(one, dict) and isinstance(other, dict) and one.keys() == other.keys():
         return max((max_difference(one[name], other[name]) for name in one), default=0.0)

@@ -115,7 +115,7 @@ class Lease:
 
     def _wait_for_expiry(self, number: int, holder: LeaseOwner | None, data: bytes) -> None:
         """Return when the owner of that lease is dead. Raises RunError if the owner lives."""
-        lives = holder.lives() if holder else None
+        lives = holder.is_alive() if holder else None
         if lives and holder and holder.pid == command_pid():
             lives = holder.id in _held
         if lives is False:

@@ -1,4 +1,4 @@
-"""Who holds an output, and whether that process is still there."""
+"""Who holds an output, and whether that process is still alive."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ import uuid
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
+
+from pipemill.actors.faults.process_identity import boot_id, process_start
 
 from ..execution.supervisor import command_pid
 
@@ -20,9 +21,11 @@ from ..execution.supervisor import command_pid
 class LeaseOwner:
     """A process that has the right to write to an output.
 
-    id: random, so that no two are equal. machine: equal where process numbers mean the same.
-    born: tells the process from a later one of the same number; "" where that can't be known.
-    beat: raised while it lives. seen: when it last was, by its own clock.
+    id: Random, so that no two are equal.
+    machine: Equal where process numbers mean the same.
+    born: Tells the process from a later one with the same number; "" where that can't be known.
+    beat: Is raised while the process lives.
+    seen: When it was last raised, by the clock of that machine.
     """
 
     id: str
@@ -42,18 +45,18 @@ class LeaseOwner:
 
     @classmethod
     def from_bytes(cls, data: bytes) -> LeaseOwner | None:
-        """None for what was only half written when its writer was killed."""
+        """Return an owner; None for a file that its writer left half written when it was killed."""
         try:
             return cls(**json.loads(data))
         except (ValueError, TypeError):
             return None
 
-    def lives(self) -> bool | None:
-        """Whether the process is there; None if it is on another machine."""
-        if self.machine != _machine() or os.name != "posix":
+    def is_alive(self) -> bool | None:
+        """Return whether the process is alive; None if it is on another machine."""
+        if self.machine != _machine():
             return None
-        born = _born(self.pid)
-        return born is not None and (born == self.born or "" in (born, self.born))
+        start = process_start(self.pid)
+        return start is not None and (start == self.born or "" in (start, self.born))
 
     def __str__(self) -> str:
         return (
@@ -62,12 +65,13 @@ class LeaseOwner:
         )
 
     def summary(self) -> dict[str, Any]:
-        """What a user may want of it."""
+        """Return what a user may want to know."""
         names = ("verb", "user", "host", "pid", "since", "seen")
         return {name: getattr(self, name) for name in names}
 
 
 def current_owner(verb: str) -> LeaseOwner:
+    """Return an owner for this process."""
     pid = command_pid()
     return LeaseOwner(
         id=uuid.uuid4().hex,
@@ -76,13 +80,14 @@ def current_owner(verb: str) -> LeaseOwner:
         host=socket.gethostname(),
         machine=_machine(),
         pid=pid,
-        born=_born(pid) or "",
+        born=process_start(pid) or "",
         since=now(),
         seen=now(),
     )
 
 
 def now() -> str:
+    """Return the time in UTC, to the second."""
     return datetime.now(timezone.utc).isoformat(timespec="seconds")
 
 
@@ -95,25 +100,12 @@ def _user() -> str:
 
 @lru_cache(maxsize=1)
 def _machine() -> str:
-    """Containers of one host, and hosts of one name, count their processes apart."""
+    """Return what differs where process numbers differ: containers of one host count their own,
+    and hosts may have the same name."""
     try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        return f"{boot} {os.readlink('/proc/self/ns/pid')}"
+        namespace = os.readlink("/proc/self/ns/pid")
     except OSError:
-        return f"{socket.gethostname()} {uuid.getnode()}"
-
-
-def _born(pid: int) -> str | None:
-    """When a process began, in the kernel's ticks; None if there is none of that number."""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return None
-    except PermissionError:
-        pass
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return ""
-    # A zombie has been killed, and only waits for its parent to ask.
-    return None if fields[0] in "ZX" else fields[19]
+        namespace = ""
+    if boot_id() and namespace:
+        return f"{boot_id()} {namespace}"
+    return f"{socket.gethostname()} {uuid.getnode()}"

@@ -13,6 +13,7 @@ from pipemill.actors.batch import left_out
 from .dead_letter_reasons import Reasons, format_reasons
 from .ledger import Ledger
 from .split_plan import Plan
+from .text_table import Block, facts, join_blocks
 
 _FILES = 5  # that are named
 
@@ -79,8 +80,12 @@ class Report:
             del fields["notes"]
         return json.dumps(fields)
 
+    def blocks(self) -> list[Block]:
+        """Return what a reader wants to see."""
+        return [facts(self._lines())]
+
     def __str__(self) -> str:
-        return "\n".join(f"{name:<14}{value}" for name, value in self._lines())
+        return join_blocks(self.blocks())
 
     def _repr_html_(self) -> str:
         rows = "".join(

@@ -89,8 +89,8 @@ def test_windows_are_chunks_and_lose_nothing(models, data):
 
 
 def test_classes_double_from_the_shortest_to_the_longest():
-    assert plan.histogram(np.array([3, 4, 5, 17])) == [(4, 2), (8, 1), (16, 0), (32, 1)]
-    assert plan.histogram(np.array([1, 2, 2])) == [(1, 1), (2, 2)]
+    assert plan.count_by_length(np.array([3, 4, 5, 17])) == [(4, 2), (8, 1), (16, 0), (32, 1)]
+    assert plan.count_by_length(np.array([1, 2, 2])) == [(1, 1), (2, 2)]
 
 
 def test_the_verb_ends_in_json_and_writes_nothing(models, data, tmp_path, capsys):

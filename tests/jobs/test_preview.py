@@ -11,7 +11,7 @@ import pytest
 import transformers
 from pipemill.jobs.cli.app import main
 from pipemill.jobs.config.load import build_job
-from pipemill.jobs.preview import preview
+from pipemill.jobs.preview import Preview, preview
 
 import pipemill
 from tests.support import tiny
@@ -112,12 +112,13 @@ def test_rows_that_all_fail_are_no_success(models, tmp_path, capsys):
 
 
 def test_long_names_stand_apart_from_their_values():
-    from pipemill.jobs.preview import _lines
+    def lines(row):
+        table = pa.Table.from_pylist([row])
+        return str(Preview(table, {})).split("\n")
 
-    lines = _lines(0, {"text": "a b", "translation_text": "c d", "n" * 60: 1})
-    assert lines[1:] == [
+    assert lines({"text": "a b", "translation_text": "c d", "n" * 60: 1})[1:] == [
         f"  {'text':<32}a b",
         f"  {'translation_text':<32}c d",
         f"  {'n' * 60}  1",
     ]
-    assert _lines(0, {"text": "a", "label": "b"})[1:] == [f"  {'text':<12}a", f"  {'label':<12}b"]
+    assert lines({"text": "a", "label": "b"})[1:] == [f"  {'text':<12}a", f"  {'label':<12}b"]

@@ -94,4 +94,4 @@ def test_messages_that_are_no_text_are_shown_as_what_they_can_be(out):
 
 def test_of_what_is_no_output_it_says_so(tmp_path, capsys):
     assert main(["report", str(tmp_path)]) == 2
-    assert "is no output of pipemill" in capsys.readouterr().err
+    assert "is not an output of pipemill" in capsys.readouterr().err

@@ -85,7 +85,7 @@ def test_the_part_says_which_rows_have_other_settings_and_the_job_goes_on(tmp_pa
 
 def test_what_may_not_change_is_refused(tmp_path):
     wanted = light.job(tmp_path, TEXTS)
-    with pytest.raises(pipemill.ConfigError, match="is no output of pipemill"):
+    with pytest.raises(pipemill.ConfigError, match="is not an output of pipemill"):
         pipemill.retry(wanted)
     pipemill.run(wanted)
     before = table(tmp_path / "out")

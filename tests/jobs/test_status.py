@@ -85,7 +85,7 @@ def test_a_folder_that_is_no_output_is_a_wrong_command(tmp_path, verb, capsys):
     assert main([verb, str(tmp_path)]) == 2
     stdout, stderr = capsys.readouterr()
     assert stdout == ""
-    assert "is no output of pipemill" in stderr
+    assert "is not an output of pipemill" in stderr
 
 
 @pytest.mark.parametrize("name", ["job.json", "plan.parquet"])

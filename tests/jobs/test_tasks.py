@@ -13,7 +13,8 @@ import yaml
 from pipemill.actors.task import Loaded
 from pipemill.jobs.cli.app import main
 from pipemill.jobs.config.load import build_job
-from pipemill.jobs.tasks import all_tasks, one_task
+from pipemill.jobs.output.text_table import join_blocks
+from pipemill.jobs.tasks import describe_task, list_tasks
 from pipemill.pipelines.pipeline_task import PipelineTask
 from pipemill.pipelines.registry import ALIASES, find_task, task_names
 
@@ -63,16 +64,16 @@ def test_every_column_that_is_added_is_told(name):
 
 
 def test_the_list_names_every_task_and_alias():
-    lines = all_tasks().split("\n")
+    lines = join_blocks(list_tasks()).split("\n")
     for name in task_names():
         (line,) = [line for line in lines if re.match(rf"{name}[ (]", line)]
         assert all(column.name in line for column in find_task(name).inputs)
-    assert all(f"({alias})" in all_tasks() for alias in ALIASES)
+    assert all(f"({alias})" in join_blocks(list_tasks()) for alias in ALIASES)
 
 
 @pytest.mark.parametrize("name", [*task_names(), "translation_en_to_de", "vqa"])
 def test_a_task_is_told_whole_and_its_example_is_a_job(name):
-    text, task = one_task(name), find_task(name)
+    text, task = describe_task(name), find_task(name)
     assert all(f"\n  {column.name} " in text for column in task.inputs)
     assert all(re.search(rf"\b{parameter}\b", text) for parameter in task.parameters)
     assert all(len(line) <= 100 for line in text.split("\n"))
@@ -86,7 +87,7 @@ def test_a_task_is_told_whole_and_its_example_is_a_job(name):
 
 
 def test_types_and_defaults_and_aliases():
-    text = one_task("ner")
+    text = describe_task("ner")
     assert text.startswith("token-classification (ner)\n")
     assert 'one of none, simple, first, average, max; "none" unless given' in text
     assert 'ignore_labels                 a list (each a text); ["O"] unless given' in text

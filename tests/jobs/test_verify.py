@@ -120,7 +120,7 @@ def letters_instead(out, name):
         (empty, "is damaged"),
         (edit, "it was changed after pipemill wrote it"),
         (write_again, "it was not written by pipemill"),
-        (as_another_split, "it is the part of split 0, under the name of 2's"),
+        (as_another_split, "it is the part of split 0, under the name of split 2"),
         (
             other_column,
             "its columns are n: int64, text: string, again: string, size: int32, others",
@@ -140,7 +140,7 @@ def test_a_part_that_was_changed_is_named(out, damage, message):
 def test_a_part_of_another_job_is_named(out, whole):
     of_another_job(out, names(out)[2], whole)
     (found,) = problems(out)
-    assert "it is of another job (lengths, " in found
+    assert "another job wrote it (lengths, " in found
 
 
 def test_what_readers_would_take_for_more_rows_is_named(out, capsys):
@@ -191,8 +191,8 @@ def letters_foreign(out, name):
         (letters_gone, "lacks rows 3, which"),
         (letters_edited, "it was not written by pipemill"),
         (letters_doubled, "has a row twice"),
-        (letters_swapped, "is of split 0, not 2"),
-        (letters_foreign, "part-of-mine.parquet is of no split of the plan"),
+        (letters_swapped, "belongs to split 0, not 2"),
+        (letters_foreign, "part-of-mine.parquet belongs to no split of the plan"),
     ],
 )
 def test_dead_letters_that_do_not_fit_are_named(out, damage, message):

@@ -43,11 +43,16 @@ def __getattr__(name: str) -> Any:  # in a worker, which unpickles it by name
 
 
 if __name__ == "__main__":
-    run = app._run
+    parse_verb = app.parse_verb
 
-    def run_light(options: Any) -> int:
-        install()
-        return run(options)
+    def parse_light(arguments: list[str]) -> app.Verb:
+        verb = parse_verb(arguments)
 
-    app._run = run_light
+        def run_light() -> int:
+            install()
+            return verb()
+
+        return run_light
+
+    app.parse_verb = parse_light
     sys.exit(app.main())

@@ -51,7 +51,7 @@ def test_a_mistake_is_one_line(kernel):
     assert lines == ["ConfigError: can't read the config nope.yaml: No such file or directory"]
     shown = outputs(client, client.execute("pipemill.verify('/no/such/output')"))
     ((line,), _) = traceback_of(shown)
-    assert line.startswith("ConfigError: /no/such/output is no output of pipemill")
+    assert line.startswith("ConfigError: /no/such/output is not an output of pipemill")
 
 
 def test_an_interrupt_is_one_line_and_the_next_cell_goes_on(kernel, tmp_path):

@@ -14,7 +14,6 @@ import pytest
 START = """
 import os, signal, sys, time
 from pipemill.jobs.execution.supervisor import *
-from pipemill.jobs import supervisor
 def ready():
     print(os.getpid(), flush=True)
 def work():
@@ -126,14 +125,14 @@ def test_it_does_not_outlive_its_parent():
 
 CLI = """
 import os, sys
-from pipemill.jobs import cli, cluster
-from pipemill.errors import RunError
-def run(options):
-    cluster._ours = True
+from pipemill.jobs.cli import app
+from pipemill.errors import ConfigError, RunError
+def run():
+    from pipemill.jobs.execution import ray_cluster
+    ray_cluster._shut_down = lambda: os._exit(1)
     {way}
-cli._run = run
-cluster._shut_down = lambda: os._exit(1)
-sys.exit(cli.command(["run", "job.yaml"]))
+app.parse_verb = lambda arguments: run
+sys.exit(app.command(["run", "job.yaml"]))
 """
 
 
@@ -142,7 +141,7 @@ sys.exit(cli.command(["run", "job.yaml"]))
     [
         ("print('{}'); return 0", 0, "{}\n", ""),
         ("raise RunError('5 rows failed')", 1, "", "pipemill: 5 rows failed\n"),
-        ("raise cli.ConfigError('no such key')", 2, "", "pipemill: no such key\n"),
+        ("raise ConfigError('no such key')", 2, "", "pipemill: no such key\n"),
         ("raise KeyboardInterrupt", 130, "", "pipemill: interrupted; run again to resume\n"),
     ],
 )

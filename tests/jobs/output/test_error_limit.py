@@ -197,16 +197,11 @@ def test_no_rows_at_all_are_a_success(tmp_path, capsys):
     assert (status, report["rows"]) == (0, 0)
 
 
-def test_without_a_verb_the_command_tells_its_usage(capsys):
-    with pytest.raises(SystemExit) as exit:
-        main([])
-    assert exit.value.code == 2
+def test_without_a_verb_the_command_names_the_verbs(capsys):
+    assert main([]) == 2
     err = capsys.readouterr().err
-    assert err.startswith("usage: pipemill")
-    assert "required: VERB" in err
-    with pytest.raises(SystemExit) as exit:
-        main(["--version"])
-    assert exit.value.code == 0
+    assert err.startswith("pipemill: a verb is missing: run, retry, ")
+    assert main(["--version"]) == 0
     assert capsys.readouterr().out == f"pipemill {pipemill.__version__}\n"
 
 

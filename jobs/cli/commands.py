@@ -1,0 +1,188 @@
+"""The verbs: each reads its options, calls the function of its name, and returns the exit status.
+
+What a verb needs is imported when it runs: `pipemill --help` needs little.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Annotated
+
+import typer
+
+from pipemill.errors import explain_interrupt
+
+from ..execution.supervisor import delayed_interrupts
+from .console import print_blocks, print_result
+from .options import (
+    FirstRows,
+    JobOptions,
+    Output,
+    Plot,
+    Rows,
+    Sample,
+    Seconds,
+    Splits,
+    TaskName,
+    takes_job,
+)
+from .parser import Command, Group
+
+_START, _BEFORE, _AFTER = "Run a job", "Before a run", "After a run"
+
+app = typer.Typer(
+    cls=Group,
+    help="Dataset-scale inference with Hugging Face task pipelines on Ray.",
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    subcommand_metavar="VERB …",
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from pipemill import __version__
+
+        print(f"pipemill {__version__}", flush=True)
+        raise typer.Exit
+
+
+@app.callback()
+def pipemill(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Show the version and exit."
+        ),
+    ] = False,
+) -> None:
+    """Dataset-scale inference with Hugging Face task pipelines on Ray."""
+
+
+@app.command(cls=Command, rich_help_panel=_START)
+@takes_job
+def run(options: JobOptions) -> int:
+    """Run a job, or finish one that was stopped.
+
+    Run it again to resume. If nothing is left to do, that is success.
+    """
+    with explain_interrupt():
+        with delayed_interrupts():
+            from ..preview import read_first_rows
+            from ..run import run
+
+        job = options.build()
+        report = run(job)
+        print_blocks(report.blocks(), sys.stderr)
+        print_blocks(read_first_rows(report.output, job.output.storage_options), sys.stderr)
+        print(report.to_json(), flush=True)
+    return 0
+
+
+@app.command(cls=Command, rich_help_panel=_START)
+@takes_job
+def retry(options: JobOptions) -> int:
+    """Try the dead letters of a job again.
+
+    Only the rows of dead letters are computed, and their answers put in place. Parameters,
+    model.dtype, batching and actors may differ from the run's.
+    """
+    with explain_interrupt():
+        with delayed_interrupts():
+            from ..retry import retry
+
+        print_result(retry(options.build()))
+    return 0
+
+
+@app.command(cls=Command, rich_help_panel=_AFTER)
+def status(output: Output, splits: Splits = False) -> int:
+    """Show how far an output is, and who writes to it."""
+    from ..status import status
+
+    found = status(output)
+    print_blocks(found.blocks(), sys.stderr)
+    if splits:
+        print_blocks([found.table()], sys.stderr)
+    print(found.to_json(), flush=True)
+    return 0
+
+
+@app.command(cls=Command, rich_help_panel=_AFTER)
+def report(output: Output) -> int:
+    """Write an HTML page about an output into it."""
+    from ..report import write_report
+
+    path = write_report(output)
+    print(f"written: {path}", file=sys.stderr)
+    print(json.dumps({"output": output, "report": path}), flush=True)
+    return 0
+
+
+@app.command(cls=Command, rich_help_panel=_AFTER)
+def verify(output: Output, sample: Sample = 0) -> int:
+    """Check that an output holds every row exactly once, as it was written."""
+    from ..verify import verify
+
+    found = verify(output, sample=sample)
+    print_result(found)
+    return 0 if found.ok else 1
+
+
+@app.command(cls=Command, rich_help_panel=_BEFORE)
+@takes_job
+def tune(options: JobOptions, rows: Rows = 256, seconds: Seconds = 10.0, plot: Plot = None) -> int:
+    """Measure which batches are fastest for this model on these rows.
+
+    Batch sizes and token budgets are measured on some rows. Only a plot is written.
+    """
+    job = options.build(needs_output=False)
+    from ..tune import tune
+
+    print_result(tune(job, rows, seconds, plot, _log))
+    return 0
+
+
+@app.command(cls=Command, rich_help_panel=_BEFORE)
+@takes_job
+def plan(options: JobOptions, rows: Rows = 1000, seconds: Seconds = 10.0) -> int:
+    """Estimate a job: rows, lengths, losses, padding, time.
+
+    Some rows of the input are read, and some of these computed. Nothing is written.
+    """
+    job = options.build(needs_output=False)
+    from ..plan import estimate
+
+    print_result(estimate(job, rows, seconds))
+    return 0
+
+
+@app.command(cls=Command, rich_help_panel=_BEFORE)
+@takes_job
+def preview(options: JobOptions, rows: FirstRows = 5) -> int:
+    """Compute the first rows and show them.
+
+    Nothing is written.
+    """
+    job = options.build(needs_output=False)
+    from ..preview import preview
+
+    found = preview(job, rows)
+    print_result(found)
+    return 1 if found.all_failed else 0
+
+
+@app.command(cls=Command, rich_help_panel=_BEFORE)
+def tasks(name: TaskName = None) -> int:
+    """List the tasks, or describe one: columns, parameters, an example."""
+    from ..tasks import describe_task, list_tasks
+
+    if name:
+        print(describe_task(name), flush=True)
+    else:
+        print_blocks(list_tasks(), sys.stdout)
+    return 0
+
+
+def _log(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)

@@ -1,0 +1,46 @@
+"""Write results to a terminal, a file or a pipe."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable
+from typing import IO, Protocol
+
+from ..output.text_table import Block, TextTable, join_blocks
+
+# Rich looks at every cell before it shows the first: of very many it takes seconds.
+_RICH_ROWS = 2000
+
+
+class Result(Protocol):
+    """What a verb found."""
+
+    def blocks(self) -> list[Block]: ...
+
+    def to_json(self) -> str: ...
+
+
+def print_result(result: Result) -> None:
+    """Write a result: to stderr for a reader, to stdout as one line of JSON."""
+    print_blocks(result.blocks(), sys.stderr)
+    print(result.to_json(), flush=True)
+
+
+def print_blocks(blocks: Iterable[Block], file: IO[str]) -> None:
+    """Write text and tables; with rich on a terminal."""
+    blocks = list(blocks)
+    rows = sum(len(block.rows) for block in blocks if isinstance(block, TextTable))
+    if not is_terminal(file) or rows > _RICH_ROWS:
+        print(join_blocks(blocks), file=file, flush=True)
+        return
+    from rich.console import Console
+
+    console = Console(file=file, markup=False, emoji=False, highlight=False)
+    for block in blocks:
+        console.print(block)
+
+
+def is_terminal(file: IO[str]) -> bool:
+    """Return whether a person reads this file as it is written."""
+    return file.isatty() and os.environ.get("TERM") != "dumb"

@@ -1,0 +1,258 @@
+"""The options of the command line, and the job that they describe."""
+
+# Typer reads these annotations: they are no texts to evaluate later.
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from functools import wraps
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from pipemill.errors import ConfigError
+
+from ..execution.supervisor import delayed_interrupts
+
+if TYPE_CHECKING:
+    from ..config.job import Job
+
+_JOB, _INPUT, _OUTPUT = "Job", "Input", "Output"
+_MEASURING = "Measuring"
+
+
+def complete_task(incomplete: str) -> list[str]:
+    """Return the names of the tasks that begin so."""
+    from pipemill.pipelines.registry import ALIASES, task_names
+
+    return [name for name in [*task_names(), *ALIASES] if name.startswith(incomplete)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobOptions:
+    """The options that say which job it is."""
+
+    config: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="CONFIG", help="A YAML file. The options override it.", show_default=False
+        ),
+    ] = None
+    task: Annotated[
+        str | None,
+        typer.Option(
+            "--task",
+            metavar="NAME",
+            help="What to compute, such as text-classification.",
+            rich_help_panel=_JOB,
+            autocompletion=complete_task,
+        ),
+    ] = None
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "--model",
+            metavar="PATH",
+            help="A folder, or a name on the Hugging Face Hub.",
+            rich_help_panel=_JOB,
+        ),
+    ] = None
+    param: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--param",
+            metavar="NAME=YAML",
+            help="A parameter of the pipeline, such as top_k=3. May be repeated.",
+            rich_help_panel=_JOB,
+        ),
+    ] = None
+    set: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=YAML",
+            help="Any key of the config, such as output.rows_per_part=300. May be repeated.",
+            rich_help_panel=_JOB,
+        ),
+    ] = None
+    input: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--input",
+            metavar="PATH",
+            help="A file, folder, glob or URL. May be repeated.",
+            rich_help_panel=_INPUT,
+        ),
+    ] = None
+    column: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--column",
+            metavar="NAME=COLUMN",
+            help="The input column that the task reads as NAME; NAME= for none. May be repeated.",
+            rich_help_panel=_INPUT,
+        ),
+    ] = None
+    output: Annotated[
+        str | None,
+        typer.Option("--output", metavar="PATH", help="A folder or URL.", rich_help_panel=_OUTPUT),
+    ] = None
+
+    def build(self, needs_output: bool = True) -> "Job":
+        """Return the job. Raises ConfigError."""
+        with delayed_interrupts():
+            from ..config.load import build_job
+
+        columns = _parse_columns(self.column or [])
+        return build_job(self.config, self.set or [], columns, self._sections(), needs_output)
+
+    def _sections(self) -> dict[str, Any]:
+        sections: dict[str, Any] = {
+            name: getattr(self, name)
+            for name in ("task", "model", "output")
+            if getattr(self, name) is not None
+        }
+        if self.input:
+            sections["input"] = self.input[0] if len(self.input) == 1 else self.input
+        if self.param:
+            sections["parameters"] = _parse_parameters(self.param)
+        return sections
+
+
+def takes_job(verb: Callable[..., int]) -> Callable[..., int]:
+    """Replace a verb's first parameter, the `JobOptions`, by one for each of these options."""
+    _, *others = inspect.signature(verb, eval_str=True).parameters.values()
+    options = [
+        inspect.Parameter(
+            field.name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=field.default,
+            annotation=field.type,
+        )
+        for field in fields(JobOptions)
+    ]
+    names = {option.name for option in options}
+    keyword_only = [other.replace(kind=inspect.Parameter.KEYWORD_ONLY) for other in others]
+
+    @wraps(verb)
+    def command(**given: Any) -> int:
+        job = JobOptions(**{name: given[name] for name in names})
+        return verb(job, **{name: value for name, value in given.items() if name not in names})
+
+    signature = inspect.Signature([*options, *keyword_only])
+    command.__signature__ = signature  # type: ignore[attr-defined]
+    command.__annotations__ = {p.name: p.annotation for p in signature.parameters.values()}
+    return command
+
+
+def parse_count(text: str) -> int:
+    """Return a number of rows."""
+    if not str(text).isdecimal() or int(text) < 1:
+        raise typer.BadParameter(f"must be a whole number of at least 1, not {text!r}")
+    return int(text)
+
+
+def parse_sample(text: str) -> int:
+    """Return a number of rows, which may be 0."""
+    if not str(text).isdecimal():
+        raise typer.BadParameter(f"must be a whole number, not {text!r}")
+    return int(text)
+
+
+def parse_seconds(text: str) -> float:
+    """Return a time limit."""
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not seconds > 0:
+        raise typer.BadParameter(f"must be a number of seconds above 0, not {text!r}")
+    return seconds
+
+
+Output = Annotated[
+    str, typer.Argument(metavar="OUTPUT", help="The folder or URL that a run writes to.")
+]
+Splits = Annotated[bool, typer.Option("--splits", help="Show a line for each split, too.")]
+Sample = Annotated[
+    int,
+    typer.Option(
+        "--sample",
+        metavar="N",
+        parser=parse_sample,
+        help="Compute N rows again, one by one, with plain transformers.",
+        show_default=False,
+    ),
+]
+Rows = Annotated[
+    int,
+    typer.Option(
+        "--rows",
+        metavar="N",
+        parser=parse_count,
+        help="How many rows of the input to read.",
+        rich_help_panel=_MEASURING,
+        show_default=True,
+    ),
+]
+FirstRows = Annotated[
+    int,
+    typer.Option(
+        "-n",
+        "--rows",
+        metavar="N",
+        parser=parse_count,
+        help="How many rows to compute.",
+        rich_help_panel=_INPUT,
+        show_default=True,
+    ),
+]
+Seconds = Annotated[
+    float,
+    typer.Option(
+        "--seconds",
+        metavar="S",
+        parser=parse_seconds,
+        help="The most seconds for each setting that is measured.",
+        rich_help_panel=_MEASURING,
+        show_default=True,
+    ),
+]
+Plot = Annotated[
+    str | None,
+    typer.Option(
+        "--plot",
+        metavar="PATH",
+        help="The plot's file. Without it tune.png beside the output, or in this folder.",
+        rich_help_panel=_OUTPUT,
+    ),
+]
+TaskName = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="NAME",
+        help="A task, such as text-classification.",
+        show_default=False,
+        autocompletion=complete_task,
+    ),
+]
+
+
+def _parse_columns(assignments: list[str]) -> dict[str, str | None]:
+    """Return columns by their names, None for one that is not to be read.
+
+    Names are no YAML: a column may be called `no`, or `2024`.
+    """
+    columns: dict[str, str | None] = {}
+    for text in assignments:
+        name, equals, column = text.partition("=")
+        if not (name and equals):
+            raise ConfigError(f"--column {text!r} is not of the form NAME=COLUMN")
+        columns[name] = column or None
+    return columns
+
+
+def _parse_parameters(assignments: list[str]) -> dict[str, Any]:
+    with delayed_interrupts():
+        from ..config.load import assignment
+
+    return dict(assignment(text) for text in assignments)

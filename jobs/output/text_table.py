@@ -1,0 +1,83 @@
+"""Tables of text: aligned lines in a log, a table of rich on a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
+from typing import TYPE_CHECKING, TypeAlias
+
+if TYPE_CHECKING:
+    from rich.padding import Padding
+
+_GAP = 2  # spaces between columns
+_FACT_WIDTH = 14
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextTable:
+    """Rows of cells.
+
+    header: The columns' names. Without them the first column names what the others say.
+    right: The columns that hold numbers, by position.
+    widths: The least width of the first columns, so that tables under each other line up.
+    most: The most that a cell widens its column; longer ones do not move the cells of the others.
+    indent: Spaces before each line.
+    """
+
+    rows: Sequence[Sequence[str]]
+    header: Sequence[str] = ()
+    right: frozenset[int] = frozenset()
+    widths: Sequence[int] = ()
+    most: int = 1000
+    indent: int = 0
+
+    def __str__(self) -> str:
+        return "\n".join(self._lines())
+
+    def _lines(self) -> Iterator[str]:
+        rows = [self.header, *self.rows] if self.header else self.rows
+        longest = [min(max(map(len, cells)), self.most) for cells in zip(*rows, strict=True)]
+        widths = [max(pair) for pair in zip_longest(longest, self.widths, fillvalue=0)]
+        for row in rows:
+            cells = [
+                f"{cell:>{width}}" if column in self.right else f"{cell:<{width}}"
+                for column, (cell, width) in enumerate(zip(row, widths, strict=False))
+            ]
+            yield (" " * self.indent + (" " * _GAP).join(cells)).rstrip()
+
+    def __rich__(self) -> Padding:
+        from rich.padding import Padding
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(
+            box=None, show_header=bool(self.header), pad_edge=False, padding=(0, _GAP, 0, 0)
+        )
+        names = self.header or [""] * (len(self.rows[0]) if self.rows else 0)
+        for column, (name, width) in enumerate(zip_longest(names, self.widths)):
+            table.add_column(
+                Text(name),
+                style="" if self.header or column else "bold",
+                justify="right" if column in self.right else "left",
+                min_width=width,
+                overflow="fold",
+            )
+        for row in self.rows:
+            # As it is: what looks like markup may be a row's.
+            table.add_row(*map(Text, row))
+        return Padding(table, (0, 0, 0, self.indent), expand=False)
+
+
+# What a result shows, from top to bottom.
+Block: TypeAlias = str | TextTable
+
+
+def facts(pairs: Iterable[tuple[str, str]]) -> TextTable:
+    """Return a table of names and what is to say about each."""
+    return TextTable(rows=list(pairs), widths=(_FACT_WIDTH - _GAP,))
+
+
+def join_blocks(blocks: Iterable[Block]) -> str:
+    """Return the blocks as plain text."""
+    return "\n".join(map(str, blocks))

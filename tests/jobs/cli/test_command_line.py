@@ -1,0 +1,296 @@
+"""The command line from the outside: wrong words, help, terminals, completion, interrupts."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from pipemill.jobs.cli import app
+from pipemill.jobs.cli.app import main
+from pipemill.jobs.cli.options import JobOptions
+from pipemill.jobs.config import load
+
+import pipemill
+from tests.support import light
+
+ROOT = Path(__file__).parents[3]
+VERBS = ["run", "retry", "status", "report", "verify", "tune", "plan", "preview", "tasks"]
+COMMAND = [sys.executable, "-m", "pipemill"]
+
+
+def command(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run the command with pipes, as a script does."""
+    return subprocess.run(
+        [*COMMAND, *words],
+        cwd=ROOT,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+def on_terminal(*words: str, start: Sequence[str] = COMMAND, **variables: str) -> tuple[int, str]:
+    """Run the command on a terminal; return its status and what the terminal got."""
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [*start, *words],
+        cwd=ROOT,
+        env={**os.environ, "TERM": "xterm", "COLUMNS": "100", **variables},
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+    )
+    os.close(theirs)
+    got = b""
+    with suppress(OSError):  # how Linux says that nobody writes any more
+        while piece := os.read(ours, 4096):
+            got += piece
+    os.close(ours)
+    return process.wait(), got.decode().replace("\r\n", "\n")
+
+
+def plain(text: str) -> str:
+    """Return the text without colours."""
+    return re.sub(r"\x1b\[[0-9;]*m", "", text)
+
+
+@pytest.mark.parametrize(
+    ("words", "message", "see"),
+    [
+        ([], "a verb is missing: run, retry, status,", ""),
+        (["rnu"], "unknown verb 'rnu'; did you mean run?", ""),
+        (["summarize"], "unknown verb 'summarize'", ""),
+        (["--versoin"], "unknown option --versoin; did you mean --version?", ""),
+        (["run", "--modle", "x"], "unknown option --modle; did you mean --model?", "run "),
+        (["run", "--modle=x"], "unknown option --modle; did you mean --model?", "run "),
+        (["run", "-model", "x"], "unknown option -model; did you mean --model?", "run "),
+        (["run", "--wholly-else"], "unknown option --wholly-else", "run "),
+        (["run", "--model"], "--model needs a value", "run "),
+        (["plan", "--model", "--task"], "--model needs a value, and --task follows it", "plan "),
+        (["run", "a.yaml", "b.yaml"], "got unexpected extra argument", "run "),
+        (["status"], "OUTPUT is missing. The folder or URL", "status "),
+        (["verify", "o", "--sample", "-1"], "--sample must be a whole number, not '-1'", "verify "),
+        (["preview", "-n", "0"], "--rows must be a whole number of at least 1, not", "preview "),
+        (["tune", "--seconds", "nan"], "--seconds must be a number of seconds above 0", "tune "),
+    ],
+)  # fmt: skip
+def test_a_wrong_command_line_is_status_2_and_two_lines(capsys, words, message, see):
+    assert main(words) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    first, second = err.splitlines()
+    assert first.startswith(f"pipemill: {message}")
+    assert second == f"See pipemill {see}--help"
+
+
+def test_a_wrong_command_line_is_the_same_on_a_terminal():
+    status, text = on_terminal("run", "--modle", "x")
+    assert status == 2
+    assert (
+        text == "pipemill: unknown option --modle; did you mean --model?\nSee pipemill run --help\n"
+    )
+
+
+def test_what_is_no_mistake_of_an_option_is_said_by_the_config(capsys):
+    assert main(["run", "--column", "text"]) == 2
+    assert capsys.readouterr().err == "pipemill: --column 'text' is not of the form NAME=COLUMN\n"
+    assert main(["run", "no-such.yaml"]) == 2
+    assert "can't read the config no-such.yaml" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("flag", ["--help", "-h"])
+def test_help_in_a_pipe_is_plain_text_in_groups(flag):
+    done = command(flag, FORCE_COLOR="1")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert all(re.search(rf"^  {verb} +[A-Z]", done.stdout, re.MULTILINE) for verb in VERBS)
+    assert not set(done.stdout) & {"\x1b", "╭", "│"}
+    done = command("run", flag)
+    groups = re.findall(r"^(\w+):$", done.stdout, re.MULTILINE)
+    assert groups == ["Arguments", "Job", "Input", "Output", "Options"]
+
+
+def test_help_on_a_terminal_is_boxes_and_colours_unless_forbidden():
+    _, text = on_terminal("run", "--help")
+    assert "─ Input ─" in plain(text)
+    assert "\x1b[" in text
+    _, text = on_terminal("run", "--help", NO_COLOR="1")
+    assert not re.search(r"\x1b\[[0-9;]*3[0-7]", text), "no colour"
+    _, text = on_terminal("run", "--help", TERM="dumb")
+    assert not set(text) & {"\x1b", "╭"}
+
+
+@pytest.mark.parametrize("start", [["-m", "pipemill"], ["-m", "pipemill.jobs.cli.app"]])
+def test_the_version(start):
+    done = subprocess.run(
+        [sys.executable, *start, "--version"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == f"pipemill {pipemill.__version__}\n"
+
+
+def test_the_module_of_run_is_the_verb():
+    done = subprocess.run(
+        [sys.executable, "-m", "pipemill.jobs.run", "--help"],
+        cwd=ROOT, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.stdout.startswith("Usage: pipemill run ")
+
+
+def test_a_shell_completes_verbs_options_and_tasks():
+    def complete(words: str) -> list[str]:
+        count = len(words.split(" ")) - 1
+        environment = {"COMP_WORDS": words, "COMP_CWORD": str(count)}
+        return command(_PIPEMILL_COMPLETE="complete_bash", **environment).stdout.split()
+
+    assert complete("pipemill re") == ["retry", "report"]
+    assert complete("pipemill run --ou") == ["--output"]
+    assert complete("pipemill run --task summ") == ["summarization"]
+    assert complete("pipemill tasks vq") == ["vqa"]
+    assert "_PIPEMILL_COMPLETE" in command("--show-completion", SHELL="/bin/bash").stdout
+
+
+def test_options_become_the_job_that_they_name(monkeypatch, capsys):
+    # These keep the real function.
+    import pipemill.jobs.plan
+    import pipemill.jobs.preview
+    import pipemill.jobs.run
+
+    seen = []
+
+    def build_job(config, settings, columns, sections, needs_output):
+        seen.append((config, settings, columns, sections, needs_output))
+        raise pipemill.ConfigError("enough")
+
+    monkeypatch.setattr(load, "build_job", build_job)
+    words = ["--task", "ner", "--model=m", "--input", "a", "--column", "text=no", "--column", "x="]
+    words += ["--param", "top_k=3", "--set", "output.rows_per_part=3", "--set", "a.b=c"]
+    assert main(["run", *words, "job.yaml", "--input", "b", "--output", "o"]) == 2
+    sections = {"task": "ner", "model": "m", "input": ["a", "b"], "output": "o"}
+    sections["parameters"] = {"top_k": 3}
+    settings = ["output.rows_per_part=3", "a.b=c"]
+    assert seen.pop() == ("job.yaml", settings, {"text": "no", "x": None}, sections, True)
+    assert main(["preview", "--input", "a"]) == 2
+    assert seen.pop() == (None, [], {}, {"input": "a"}, False)
+    assert main(["plan", "job.yaml", "--rows", "3", "--seconds", "0.5"]) == 2
+    assert seen.pop() == ("job.yaml", [], {}, {}, False)
+    assert JobOptions() == JobOptions(config=None)
+
+
+@pytest.mark.parametrize(
+    ("end", "status", "err"),
+    [
+        (KeyboardInterrupt(), 130, "pipemill: interrupted; run again to resume\n"),
+        (pipemill.RunInterrupted("stopped"), 130, "pipemill: stopped\n"),
+        (pipemill.RunError("5 rows failed"), 1, "pipemill: 5 rows failed\n"),
+        (pipemill.ModelError("no weights"), 2, "pipemill: no weights\n"),
+        (SystemExit(3), 3, ""),
+        (BrokenPipeError(), 0, ""),
+    ],
+)
+def test_typer_leaves_the_ends_of_a_verb_alone(monkeypatch, capfd, end, status, err):
+    def fail(*_, **__):
+        raise end
+
+    monkeypatch.setattr(JobOptions, "build", fail)
+    stdout = os.dup(1)
+    try:
+        assert main(["run", "job.yaml"]) == status
+    finally:
+        os.dup2(stdout, 1)
+        os.close(stdout)
+    assert capfd.readouterr().err == err
+
+
+def test_a_fault_is_a_traceback_and_status_1(monkeypatch, capsys):
+    monkeypatch.setattr(JobOptions, "build", lambda self: 1 / 0)
+    assert main(["run", "job.yaml"]) == 1
+    assert "ZeroDivisionError" in capsys.readouterr().err
+
+
+def test_a_reader_that_has_seen_enough_is_no_error():
+    done = subprocess.run(
+        f"{sys.executable} -m pipemill tasks | head -1", shell=True, cwd=ROOT,
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.stdout.startswith("task ")
+    assert done.stderr == ""
+
+
+def test_an_interrupt_while_typer_parses_waits_for_its_end(monkeypatch, capsys):
+    from pipemill.jobs.cli import parser
+    from pipemill.jobs.execution import supervisor
+
+    def parse(*_):
+        os.kill(os.getpid(), signal.SIGINT)
+        parsed.append(True)
+        return lambda: 0
+
+    parsed: list[bool] = []
+    monkeypatch.setattr(parser, "parse", parse)
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        assert app.main(["status", "out"]) == 130
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        supervisor._interrupted = False
+    assert parsed == [True]
+    assert capsys.readouterr().err == "pipemill: interrupted\n"
+
+
+@pytest.fixture
+def out(tmp_path, monkeypatch):
+    """An output with a dead letter whose message looks like markup."""
+    light.install(monkeypatch)
+    pipemill.run(light.job(tmp_path, ["text", "bad1", "[red]text[/]"], rows_per_part=2))
+    return tmp_path / "out"
+
+
+def test_the_last_line_is_json_in_a_pipe_and_on_a_terminal(out):
+    done = command("status", str(out), "--splits")
+    assert done.returncode == 0
+    (line,) = done.stdout.splitlines()
+    status, text = on_terminal("status", str(out), "--splits")
+    assert status == 0
+    assert text.splitlines()[-1] == line
+    assert json.loads(line)["dead"] == 1
+    assert "dead letters  1 × regroup: ValueError: bad1 is not healed" in done.stderr
+    assert "\x1b" not in done.stderr
+    shown = " ".join(plain(text).split())
+    assert "dead letters 1 × regroup: ValueError: bad1 is not healed" in shown
+    assert "\x1b[1m" in text
+    for row in ("0 1 0", "1 2 1"):
+        assert row in shown
+        assert row in " ".join(done.stderr.split())
+
+
+def test_markup_in_rows_is_shown_as_it_is(tmp_path):
+    from pipemill.jobs.preview import Preview
+
+    table = pa.table({"text": ["[red]a[/red] :smile:", "[/]"]})
+    pq.write_table(table, tmp_path / "rows.parquet")
+    code = (
+        "import sys, pyarrow.parquet as pq\n"
+        "from pipemill.jobs.cli.console import print_blocks\n"
+        "from pipemill.jobs.preview import Preview\n"
+        f"print_blocks(Preview(pq.read_table({str(tmp_path / 'rows.parquet')!r}), {{}}).blocks(), "
+        "sys.stdout)"
+    )
+    _, text = on_terminal(code, start=[sys.executable, "-c"])
+    assert "[red]a[/red] :smile:" in plain(text)
+    assert "[/]" in plain(text)
+    assert str(Preview(table, {})) == (
+        "row 0\n  text        [red]a[/red] :smile:\nrow 1\n  text        [/]"
+    )

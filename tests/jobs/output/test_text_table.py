@@ -1,0 +1,35 @@
+"""Tables as text: what lines up with what."""
+
+from __future__ import annotations
+
+from pipemill.jobs.output.text_table import TextTable, facts, join_blocks
+
+
+def test_columns_line_up_and_no_line_ends_in_spaces():
+    table = TextTable(
+        header=("name", "rows", "input"),
+        rows=[("a", "1", "x"), ("longest", "1,000", ""), ("b", "20", "a long one")],
+        right=frozenset({1}),
+    )
+    assert str(table).split("\n") == [
+        "name      rows  input",
+        "a            1  x",
+        "longest  1,000",
+        "b           20  a long one",
+    ]
+
+
+def test_facts_start_at_the_same_column_and_longer_names_keep_their_distance():
+    assert str(facts([("rows", "3"), ("", "more")])) == "rows          3\n              more"
+    assert str(facts([("a much longer name", "3"), ("b", "4")])) == (
+        "a much longer name  3\nb                   4"
+    )
+
+
+def test_an_indented_table_and_text_are_joined_by_lines():
+    assert join_blocks(["row 0", TextTable(rows=[("a", "1")], indent=2)]) == "row 0\n  a  1"
+
+
+def test_a_table_without_rows_is_its_header_or_nothing():
+    assert str(TextTable(rows=[])) == ""
+    assert str(TextTable(rows=[], header=("a", "b"))) == "a  b"
