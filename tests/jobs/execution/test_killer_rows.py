@@ -107,7 +107,7 @@ def test_a_model_that_kills_every_process_at_load_ends_the_run(tmp_path, ray_ses
 
 def test_in_the_users_own_process_the_run_after_the_second_death_finds_them(tmp_path):
     code = (
-        "import sys, pathlib; from tests.jobs.execution.test_killer_rows import PER_SPLIT, run\n"
+        f"import sys, pathlib; from {__name__} import PER_SPLIT, run\n"
         "print(len(run(pathlib.Path(sys.argv[1]), 'local', rows=2 * PER_SPLIT)))"
     )
     command = [sys.executable, "-c", code, str(tmp_path)]
