@@ -10,15 +10,11 @@ import sys
 from pathlib import Path
 
 import pyarrow.dataset as ds
-import pytest
 
 from demo import newsgroups
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
-
-# One process runs all tests that share a Ray.
-pytestmark = pytest.mark.xdist_group("ray")
 
 
 def blocks(*languages: str) -> list[tuple[str, str]]:
