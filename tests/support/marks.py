@@ -6,7 +6,7 @@ tests of one group run in one process, one after another: they share a server.
 
 from __future__ import annotations
 
-# Files below tests/, or single tests in them.
+# Folders and files below tests/, or single tests in them.
 PATHS = {
     "ray": (
         "gpu/test_on_ray.py",
@@ -24,7 +24,7 @@ PATHS = {
         "jobs/execution/test_s3.py::test_killed_at_any_moment_the_same_command_ends_with_every_row_once",
         "jobs/execution/test_supervisor.py",
     ),
-    # A new Python that imports torch, models that are compiled or generate, each config's model.
+    # A new Python that imports torch, models that are compiled, large or many.
     "slow": (
         "actors/compute/test_forward_pass.py::test_every_chunk_has_its_own_answer_whatever_happens",
         "actors/compute/test_forward_pass.py::test_when_the_machines_memory_ends_the_run_goes_on_with_a_smaller_budget",
@@ -41,6 +41,13 @@ PATHS = {
         "jobs/planning/test_user_code.py::test_the_command_finds_a_module_in_its_folder",
         "pipelines/engines/test_batched_generation.py",
         "pipelines/engines/test_compiled.py",
+        "pipelines/restored",
+        "pipelines/tasks/test_audio.py",
+        "pipelines/tasks/test_chats.py",
+        "pipelines/tasks/test_image_questions.py",
+        "pipelines/tasks/test_image_texts.py",
+        "pipelines/tasks/test_text_generation.py",
+        "pipelines/tasks/test_vision.py",
         "test_configs.py",
     ),
 }
@@ -50,7 +57,8 @@ GROUPS = {"object_store": "servers", "ray_head": "servers", "ray_session": "ray"
 
 def marks_of(path: str, name: str, fixtures: list[str]) -> set[str]:
     """Return the marks of a test. path: of its file, below tests/. name: without parameters."""
-    named = {mark for mark, paths in PATHS.items() if {path, f"{path}::{name}"} & set(paths)}
+    names = {path, f"{path}::{name}", path.rpartition("/")[0]}
+    named = {mark for mark, paths in PATHS.items() if names & set(paths)}
     return named | {FIXTURES[fixture] for fixture in fixtures if fixture in FIXTURES}
 
 
