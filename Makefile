@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: install demo test test-wheel check bench clean
+.PHONY: install demo test test-fast test-wheel check bench clean
 
 install: $(VENV)/.installed
 
@@ -23,7 +23,11 @@ demo: install
 	@touch $@
 
 test: install .s3/.installed
-	$(BIN)/python -m pytest -n 2 --dist loadgroup
+	$(BIN)/python -m pytest -n 2 --dist loadgroup --durations=30
+
+# What most changes need while they are made: two minutes.
+test-fast: install
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -m 'not (ray or s3 or kill or slow)'
 
 # The wheel alone, where there is no checkout and none of its environment.
 test-wheel: install

@@ -15,6 +15,7 @@ os.environ["OMP_NUM_THREADS"] = "1"
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 from tests.support import tiny, tiny_audio, tiny_generators, tiny_images, tiny_questions
+from tests.support.marks import group_of, marks_of
 
 # There the same examples in every run: new ones are looked for where somebody is at hand.
 settings.register_profile("ci", derandomize=True)
@@ -39,6 +40,18 @@ BUILDERS = {
     **tiny_images.MODELS,
     **tiny_questions.MODELS,
 }
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Give each test its marks, before `-m` and xdist look at them."""
+    folder = Path(__file__).parent
+    for item in items:
+        path = item.path.relative_to(folder).as_posix()
+        for mark in marks_of(path, item.originalname, item.fixturenames):
+            item.add_marker(mark)
+        if group := group_of(item.fixturenames):
+            item.add_marker(pytest.mark.xdist_group(group))
 
 
 class Models:

@@ -6,14 +6,12 @@ import shutil
 from pathlib import Path
 
 import nbformat
-import pytest
 from nbclient import NotebookClient
 
 ROOT = Path(__file__).parent.parent
 
 
 # One process runs all tests that share a Ray.
-@pytest.mark.xdist_group("ray")
 def test_first_run(tmp_path, monkeypatch, ray_session):
     import ray
 

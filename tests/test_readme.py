@@ -34,9 +34,6 @@ PAGES = {
 RUN = ("bash", "python")
 BARE = {"task": "feature-extraction", "model": "m", "input": "in", "output": "out"}
 
-# One process runs all tests that share a Ray.
-pytestmark = pytest.mark.xdist_group("ray")
-
 
 @dataclass(frozen=True)
 class Block:

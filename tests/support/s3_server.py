@@ -17,6 +17,7 @@ from pathlib import Path
 
 BIN = Path(__file__).parent.parent.parent / ".s3/bin"
 KEY, SECRET = "test:tester", "verysecret-0451"
+PAGE = 100  # the most objects of a listing; of AWS 1,000
 _PATIENCE_S = 60
 _SERVERS = ("account", "container", "object", "proxy")
 
@@ -58,6 +59,7 @@ dns_compliant_bucket_names = true
 check_bucket_owner = false
 min_segment_size = 5242880
 allow_no_owner = true
+max_bucket_listing = {page}
 [filter:tempauth]
 use = egg:swift#tempauth
 user_test_tester = {secret} .admin
@@ -97,7 +99,13 @@ class Server:
         )
         *ports, memcached = _free_ports(5)
         self.ports = dict(zip(_SERVERS, ports, strict=True))
-        said = {"root": root, "user": _user(), "secret": SECRET, "memcached": memcached}
+        said = {
+            "root": root,
+            "user": _user(),
+            "secret": SECRET,
+            "memcached": memcached,
+            "page": PAGE,
+        }
         for kind, port in self.ports.items():
             text = _PROXY if kind == "proxy" else _STORAGE
             (root / f"{kind}.conf").write_text(text.format(kind=kind, port=port, **said))

@@ -20,7 +20,7 @@ from pipemill.actors.sources.schemas.media_columns import make_files_column, mer
 from pipemill.actors.task import Column
 from pipemill.jobs.output.split_plan import Plan
 from pipemill.jobs.planning.columns import kept_columns, resolve_columns
-from pipemill.jobs.report import _column_of_labels
+from pipemill.jobs.report import _label_columns
 
 import pipemill
 from pipemill.errors import ConfigError
@@ -300,7 +300,7 @@ def test_several_suffixes_of_a_kind_are_one_column(tmp_path):
     assert assembled(tmp_path, keep=["image"])[-1] == ["image"]
     # The report asks a plan that does not know this column.
     record = {"job": {"output": {"keep": ["image"]}}}
-    assert _column_of_labels(record, plan(tmp_path)) == ["label"]
+    assert _label_columns(record, plan(tmp_path)) == ["label"]
     # What the user names is what is read.
     assert images(tmp_path, {"image": "jpg"})[0] == {"0": b"0.jpg", "1": None, "2": None, "3": None}
     assert images(tmp_path, {"image": "png;jpg"})[0] == {

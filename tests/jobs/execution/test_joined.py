@@ -5,11 +5,8 @@ from __future__ import annotations
 import io
 import json
 import os
-import secrets
-import shutil
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 
@@ -21,37 +18,9 @@ from pipemill.actors.storage.filesystem import open_filesystem
 from pipemill.jobs.execution.ray_cluster import check_input_stays, check_output_lasts, ray_session
 
 from pipemill.errors import ConfigError
-from tests.jobs.execution.test_submit import RAY, free_ports
 from tests.support import light, s3_server
-from tests.support.processes import MARK, kill_marked, marked_environment
 
-pytestmark = pytest.mark.xdist_group("s3")
 ROWS = 60
-# What a head needs of this environment, and nothing of a store.
-_KEPT = ("PATH", "HOME", "PYTHONPATH", "LANG", MARK)
-
-
-@pytest.fixture(scope="module")
-def head():
-    """Its address, its folder, and what a driver needs to join it."""
-    folder = tempfile.mkdtemp(prefix="ray", dir="/tmp")
-    Path(folder, "token").write_text(secrets.token_hex(32))
-    mark, environment = marked_environment()
-    token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": f"{folder}/token"}
-    bare = {name: environment[name] for name in _KEPT if name in environment} | token
-    bare |= {"RAY_TMPDIR": folder, "AWS_EC2_METADATA_DISABLED": "true"}
-    gcs, agent = free_ports(2)
-    start = [RAY, "start", "--head", "--num-cpus=2", f"--port={gcs}", "--include-dashboard=false"]
-    try:
-        subprocess.run(
-            [*start, f"--dashboard-agent-listen-port={agent}", "--disable-usage-stats"],
-            env=bare, check=True, capture_output=True, timeout=120,
-        )  # fmt: skip
-        ip = Path(folder, "ray/ray_current_cluster").read_text().strip()
-        yield ip, Path(folder), {MARK: mark, "RAY_TMPDIR": folder, **token}
-    finally:
-        kill_marked(mark)
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def start(wanted: dict, folder: Path, environment: dict[str, str]) -> subprocess.Popen[str]:
@@ -70,27 +39,22 @@ def on_files(tmp_path, **actors) -> dict:
 
 
 @pytest.fixture(scope="module")
-def bucket(tmp_path_factory):
+def bucket(object_store):
     """A bucket with the input, and the environment that opens it."""
-    if not s3_server.is_installed():
-        pytest.skip("`make test` installs the server")
-    server = s3_server.Server(tmp_path_factory.mktemp("s3"))
-    server.start()
     options = {
-        "key": s3_server.KEY, "secret": s3_server.SECRET, "endpoint_url": server.endpoint,
+        "key": s3_server.KEY, "secret": s3_server.SECRET, "endpoint_url": object_store.endpoint,
     }  # fmt: skip
     filesystem, _ = open_filesystem("s3://", options)
     filesystem.mkdir("joined")
     sink = io.BytesIO()
     pq.write_table(pa.table({"n": range(ROWS), "text": [f"row {n}" for n in range(ROWS)]}), sink)
     filesystem.pipe_file("joined/in.parquet", sink.getvalue())
-    yield filesystem, server.environment()
-    server.stop()
+    return filesystem, object_store.environment()
 
 
 @pytest.mark.parametrize("passed", [True, False])
-def test_workers_get_credentials_unless_told_otherwise(head, bucket, tmp_path, passed):
-    address, folder, environment = head
+def test_workers_get_credentials_unless_told_otherwise(ray_head, bucket, tmp_path, passed):
+    address, folder, environment = ray_head.address, ray_head.folder, ray_head.environment
     filesystem, keys = bucket
     out = f"joined/out-{passed}"
     wanted = on_files(tmp_path, pass_credentials=passed)
@@ -114,8 +78,8 @@ def test_workers_get_credentials_unless_told_otherwise(head, bucket, tmp_path, p
     assert "Traceback" not in stderr
 
 
-def test_a_run_that_waits_for_cpus_says_so(head, tmp_path):
-    address, _, environment = head
+def test_a_run_that_waits_for_cpus_says_so(ray_head, tmp_path):
+    address, environment = ray_head.address, ray_head.environment
     hold = (
         "import sys, time, ray\n"
         "ray.init(sys.argv[1], log_to_driver=False)\n"
@@ -145,9 +109,9 @@ def test_a_run_that_waits_for_cpus_says_so(head, tmp_path):
     assert json.loads(stdout.splitlines()[-1])["done"] == ROWS
 
 
-def test_a_run_ends_when_it_is_done(head, tmp_path):
+def test_a_run_ends_when_it_is_done(ray_head, tmp_path):
     """Ray Data's own statistics, which only a cluster has on, run in a thread that never ends."""
-    _, _, environment = head
+    environment = ray_head.environment
     driver = start(on_files(tmp_path), tmp_path, {**environment, "RAY_USAGE_STATS_ENABLED": "1"})
     for line in driver.stderr:
         if line.startswith("output "):  # the last that is said before Ray shuts down
@@ -159,8 +123,8 @@ def test_a_run_ends_when_it_is_done(head, tmp_path):
     assert time.monotonic() - told < 15
 
 
-def test_a_job_may_want_a_ray_of_this_machine(head, tmp_path):
-    address, _, environment = head
+def test_a_job_may_want_a_ray_of_this_machine(ray_head, tmp_path):
+    address, environment = ray_head.address, ray_head.environment
     wanted = on_files(tmp_path, cluster="local", placement="fused", max=1)
     driver = start(wanted, tmp_path, {**environment, "RAY_ADDRESS": address})
     _, stderr = driver.communicate(timeout=240)

@@ -138,7 +138,12 @@ def test_a_run_that_stops_early_says_why_and_no_more(models, tmp_path):
         "--task": "text-classification", "--model": models["text-classification"],
         "--input": str(tmp_path / "rows.parquet"), "--output": str(tmp_path / "out"),
     }  # fmt: skip
-    more = ["output.rows_per_part=4", "output.max_errors=5", "actors.placement=fused"]
+    more = [
+        "output.rows_per_part=4",
+        "output.max_errors=5",
+        "actors.placement=fused",
+        "actors.max=1",
+    ]
     settings = [word for setting in more for word in ("--set", setting)]
     job = Job([*(word for pair in places.items() for word in pair), *settings])
     _, said = job.driver.communicate(timeout=PATIENCE_S)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import signal
 import subprocess
 import sys
@@ -17,15 +18,13 @@ from pipemill.actors.sources.split_ranges import SplitRange
 from pipemill.actors.split_result import SplitResult
 from pipemill.actors.storage.store import Store
 from pipemill.jobs.config.job import ActorsSection
+from pipemill.jobs.execution import single_process
 from pipemill.jobs.execution.placement import run_splits
 from pipemill.jobs.execution.split_work import SplitWork
 from pipemill.jobs.output.split_plan import Plan
 from pipemill.jobs.planning.find_inputs import list_files
 
 from tests.support.killers import LoadKillers
-
-# One process runs all tests that share a Ray.
-pytestmark = pytest.mark.xdist_group("ray")
 
 ROWS, PER_SPLIT = 300, 50
 KILLING = {
@@ -83,8 +82,17 @@ def check_output(folder: Path, rows: int = ROWS) -> None:
     assert attempts(folder) == []
 
 
-@pytest.mark.parametrize("placement", ["fused", "staged", "single"])
+@pytest.mark.parametrize("placement", ["fused", "staged"])
 def test_they_are_found_and_the_others_answered(tmp_path, ray_session, placement):
+    check_found(tmp_path, placement)
+
+
+def test_they_are_found_in_one_process_without_ray(tmp_path, monkeypatch):
+    monkeypatch.setattr(single_process, "_RAY_S", math.inf)  # however long it takes
+    check_found(tmp_path, "single")
+
+
+def check_found(tmp_path, placement):
     lines = run(tmp_path, placement)
     assert all(line.error is None for line in lines)
     # Without a number: the part was written when another split of that actor killed it.
@@ -98,8 +106,15 @@ def test_they_are_found_and_the_others_answered(tmp_path, ray_session, placement
     assert len(deaths(tmp_path)) <= 2 * 3 * operators + 2 * (2 * len(KILLING) + 1)
 
 
-@pytest.mark.parametrize("placement", ["fused", "single"])
-def test_a_model_that_kills_every_process_at_load_ends_the_run(tmp_path, ray_session, placement):
+def test_a_model_that_kills_every_actor_at_load_ends_the_run(tmp_path, ray_session):
+    check_load(tmp_path, "fused")
+
+
+def test_a_model_that_kills_every_process_at_load_ends_the_run(tmp_path):
+    check_load(tmp_path, "single")
+
+
+def check_load(tmp_path, placement):
     lines = run(tmp_path, placement, dies=True)
     assert "died 3 times in a row while it loaded" in lines[0].error
     assert lines[0].fatal
@@ -109,7 +124,7 @@ def test_a_model_that_kills_every_process_at_load_ends_the_run(tmp_path, ray_ses
 
 def test_in_the_users_own_process_the_run_after_the_second_death_finds_them(tmp_path):
     code = (
-        "import sys, pathlib; from tests.jobs.execution.test_killer_rows import PER_SPLIT, run\n"
+        f"import sys, pathlib; from {__name__} import PER_SPLIT, run\n"
         "print(len(run(pathlib.Path(sys.argv[1]), 'local', rows=2 * PER_SPLIT)))"
     )
     command = [sys.executable, "-c", code, str(tmp_path)]

@@ -5,14 +5,10 @@ from __future__ import annotations
 import json
 
 import pyarrow.dataset as ds
-import pytest
 
 import pipemill
 from tests.support import tiny
 from tests.support.tables import same_rows
-
-# One process runs all tests that share a Ray.
-pytestmark = pytest.mark.xdist_group("ray")
 
 
 def test_every_placement_gives_the_same_answers_and_dead_letters(models, tmp_path, ray_session):

@@ -26,21 +26,17 @@ from tests.actors.storage.test_file_names import check_names
 from tests.support import light, s3_server
 from tests.support.failing_proxy import Proxy
 
-pytestmark = [
-    pytest.mark.xdist_group("s3"),
-    pytest.mark.skipif(not s3_server.is_installed(), reason="`make test` installs the server"),
-]
 ROWS = 120
 TEXTS = [f"text {n}" if n % 40 else None for n in range(ROWS)]
 DEAD = [n for n in range(ROWS) if TEXTS[n] is None]
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    server = s3_server.Server(tmp_path_factory.mktemp("s3"))
-    server.start()
-    yield server
-    server.stop()
+@pytest.fixture
+def server(object_store):
+    """It is up, even if a test that had stopped it failed."""
+    if not object_store.running:
+        object_store.start()
+    return object_store
 
 
 @pytest.fixture
@@ -238,13 +234,16 @@ def test_a_server_that_fails_in_between_is_asked_again(server, bucket, tmp_path,
     check_rows(bucket)
 
 
-def test_1500_parts_are_listed(bucket, tmp_path):
-    """More than one page of a listing holds."""
+def test_more_parts_than_a_page_of_a_listing_holds_are_listed(bucket, tmp_path):
     filesystem, root = open_filesystem(f"{bucket}/many", {})
-    names = [f"part-{n:08d}-aaaaaaaaaaaa.parquet" for n in range(1500)]
+    count = s3_server.PAGE * 5 // 2
+    names = [f"part-{n:08d}-aaaaaaaaaaaa.parquet" for n in range(count)]
     with ThreadPoolExecutor(8) as threads:
         list(threads.map(lambda name: filesystem.pipe_file(f"{root}/{name}", b"x"), names))
     assert Ledger(Store(f"{bucket}/many")).parts() == set(names)
+    bucket, _, folder = root.partition("/")
+    page = filesystem.call_s3("list_objects_v2", Bucket=bucket, Prefix=f"{folder}/")
+    assert (page["IsTruncated"], len(page["Contents"])) == (True, s3_server.PAGE)
 
 
 def test_a_large_part_is_uploaded_in_pieces_and_whole(bucket):

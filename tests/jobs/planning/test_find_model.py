@@ -321,6 +321,19 @@ def test_pickled_weights_are_checked_too(models, tmp_path):
         run(tmp_path, folder, use_safetensors=False)
 
 
+# Of each name that it reads: the exit status and stderr of the command.
+_RUN_EACH = """
+import contextlib, io, json, sys
+from pipemill.jobs.cli.app import main
+for name in map(str.strip, sys.stdin):
+    words = f"--input in.parquet --model {name} --output {name.replace('/', '-')}".split()
+    local = ["--set", "actors.placement=local"]
+    with contextlib.redirect_stderr(io.StringIO()) as said, contextlib.redirect_stdout(said):
+        status = main(["run", "--task", "text-classification", *words, *local])
+    print(json.dumps([status, said.getvalue()]), flush=True)
+"""
+
+
 def run_from_hub(repositories, names, tmp_path):
     """Of each name the exit status, stderr, and which files were fetched."""
     pq.write_table(pa.table({"text": ["a mill"]}), tmp_path / "in.parquet")
@@ -329,20 +342,18 @@ def run_from_hub(repositories, names, tmp_path):
         env = {**os.environ, "HF_ENDPOINT": url, "HF_HOME": str(tmp_path / "hf")}
         env["PYTHONPATH"] = str(Path(pipemill.__file__).parent.parent)
         env.pop("HF_HUB_OFFLINE")
-        for name in names:
-            asked.clear()
-            arguments = (
-                f"run --task text-classification --input in.parquet --model {name} "
-                f"--output {name.replace('/', '-')} --set actors.placement=local"
-            )
-            done = subprocess.run(
-                [sys.executable, "-m", "pipemill.jobs.cli.app", *arguments.split()],
-                cwd=tmp_path,
-                env=env,
-                capture_output=True,
-                text=True,
-            )
-            found[name] = (done.returncode, done.stderr, list(asked))
+        # One for all: a new Python imports torch anew.
+        with subprocess.Popen(
+            [sys.executable, "-c", _RUN_EACH],
+            cwd=tmp_path, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        ) as process:  # fmt: skip
+            for name in names:
+                asked.clear()
+                process.stdin.write(f"{name}\n")
+                process.stdin.flush()
+                status, said = json.loads(process.stdout.readline())
+                found[name] = (status, said, list(asked))
+            process.stdin.close()
     return found
 
 

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -149,14 +150,26 @@ def test_a_model_of_the_hub_is_followed_like_a_folder(job, tmp_path):
     config = job("dense")
     cached(tmp_path / "home", "some/dense", config["model"])
     cached(tmp_path / "home", "some/plain", sentence_folders.BASES / "bert")
-    ran = {}
     for name in ("dense", "plain"):
         wanted = {**config, "model": f"some/{name}", "output": str(tmp_path / name)}
-        (tmp_path / "job.yaml").write_text(json.dumps(wanted))
-        command = [sys.executable, "-m", "pipemill.jobs.run", str(tmp_path / "job.yaml")]
-        environment = {**os.environ, "HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "1"}
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-        ran[name] = json.loads(done.stdout.splitlines()[-1])["pooling"]
+        (tmp_path / f"{name}.json").write_text(json.dumps(wanted))
+    code = (
+        "import json, sys, pipemill\n"
+        "for name in ('dense', 'plain'):\n"
+        "    print(pipemill.run(json.load(open(f'{name}.json'))).to_json())"
+    )
+    environment = {
+        **os.environ,
+        "HF_HOME": str(tmp_path / "home"),
+        "HF_HUB_OFFLINE": "1",
+        "PYTHONPATH": str(Path(pipemill.__file__).parent.parent),
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path, env=environment, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    told = [json.loads(line)["pooling"] for line in done.stdout.splitlines()]
+    ran = dict(zip(("dense", "plain"), told, strict=True))
     assert ran["dense"].endswith("Dense to 20, Tanh, normalized, Dense to 9, GELU")
     assert ran["plain"] == "mean; no modules.json in the cache"
     vectors = ds.dataset(tmp_path / "dense").to_table()["embedding"].to_pylist()

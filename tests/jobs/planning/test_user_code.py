@@ -304,7 +304,6 @@ def test_the_command_finds_a_module_in_its_folder(models, data, tmp_path):
     assert table.schema.names == ["id", "text", "other", "label", "score"]
 
 
-@pytest.mark.xdist_group("ray")
 def test_the_sample_and_the_rows_are_computed_by_ray(models, data, tmp_path, ray_session):
     local = job(models, data, tmp_path / "local", "PairPipeline")
     pipemill.run(**local)

@@ -1,7 +1,7 @@
 """Every task's answers against plain `transformers.pipeline`, one row at a time.
 
 Rows of mixed length share micro-batches of every size, with the three functions in one process
-and staged: with weights only where the forward pass is.
+and staged: see `tests.support.row_by_row`.
 """
 
 from __future__ import annotations
@@ -10,14 +10,11 @@ import copy
 import json
 import shutil
 from functools import lru_cache, partial
+from itertools import product
 
 import numpy as np
-import pyarrow as pa
 import pytest
 import transformers
-from pipemill.actors.batch import Batch
-from pipemill.pipelines.loading.model import Model
-from pipemill.pipelines.loading.task_loader import LoadTask
 from pipemill.pipelines.tasks.fill_mask import FILL_MASK
 
 from tests.support import row_by_row, tiny
@@ -32,23 +29,6 @@ TEXTS = [
 LABELS = ["river", "bread", "cold"]
 
 
-@lru_cache(maxsize=32)
-def _loaded(wanted):
-    return wanted()
-
-
-def load(models, task, parameters=None, columns=None, max_tokens=256, weights=True):
-    wanted = LoadTask(
-        task=task,
-        model=Model(path=models[task]),
-        columns=tuple((columns or {"text": "body"}).items()),
-        parameters=json.dumps(parameters or {}),
-        max_tokens=max_tokens,
-        weights=weights,
-    )
-    return _loaded(wanted)
-
-
 def told(model, folder, length):
     """The model, its tokenizer told to cut at that length."""
     shutil.copytree(model, folder / "told")
@@ -57,18 +37,9 @@ def told(model, folder, length):
     return str(folder / "told")
 
 
-def answers(models, task, rows, parameters=None, columns=None, max_tokens=256):
-    """The results, after checking that the staged way gives the same."""
-    full = load(models, task, parameters, columns, max_tokens)
-    light = load(models, task, parameters, columns, max_tokens, weights=False)
-    batch = full.process(Batch(rows))
-    staged = light.expand(Batch(rows))
-    staged = full.forward(Batch.from_bytes(staged.to_bytes()))
-    staged = light.regroup(Batch.from_bytes(staged.to_bytes()))
-    assert staged.results.schema.equals(batch.results.schema)
-    assert_same(staged.results.to_pylist(), batch.results.to_pylist())
-    assert staged.failures == batch.failures
-    return batch
+def answers(models, task, columns, parameters=None):
+    """The results, the same of every budget and of the staged way."""
+    return row_by_row.run(task, models[task], columns, parameters, close=1e-5)
 
 
 def plain(models, task, **parameters):
@@ -86,7 +57,7 @@ def _answer(task, path, parameters, value, options):
 
 
 def truth_of(models, task, value, at_load=None, **options):
-    """What `transformers.pipeline` says of one row; every micro-batch size is held against it."""
+    """What `transformers.pipeline` says of one row."""
     loaded, wanted = json.dumps(at_load or {}), json.dumps(value)
     return copy.deepcopy(_answer(task, models[task], loaded, wanted, json.dumps(options)))
 
@@ -94,7 +65,6 @@ def truth_of(models, task, value, at_load=None, **options):
 assert_same = partial(row_by_row.assert_same, close=1e-5)
 
 
-@pytest.mark.parametrize("max_tokens", [1, 60, 100_000])
 @pytest.mark.parametrize(
     "parameters",
     [
@@ -106,10 +76,8 @@ assert_same = partial(row_by_row.assert_same, close=1e-5)
         {"function_to_apply": "none"},
     ],
 )
-def test_text_classification(models, parameters, max_tokens):
-    batch = answers(
-        models, "text-classification", pa.table({"body": TEXTS}), parameters, None, max_tokens
-    )
+def test_text_classification(models, parameters):
+    batch = answers(models, "text-classification", {"text": TEXTS}, parameters)
     expected = []
     for text in TEXTS:
         ranked = truth_of(models, "text-classification", text, **parameters)
@@ -126,20 +94,16 @@ def test_text_classification(models, parameters, max_tokens):
 
 def test_text_classification_of_pairs(models):
     others = [None, *TEXTS[::-1][1:]]
-    rows = pa.table({"body": TEXTS, "other": others})
-    columns = {"text": "body", "text_pair": "other"}
-    batch = answers(models, "text-classification", rows, {}, columns)
+    batch = answers(models, "text-classification", {"text": TEXTS, "text_pair": others})
     truth = plain(models, "text-classification")
     pairs = [{"text": a, "text_pair": b} for a, b in zip(TEXTS, others, strict=True)]
     assert_same(batch.results.to_pylist(), [truth(pair) for pair in pairs])
 
 
-@pytest.mark.parametrize("max_tokens", [1, 100, 100_000])
 @pytest.mark.parametrize("multi_label", [False, True])
-def test_zero_shot_with_labels_as_a_parameter(models, multi_label, max_tokens):
+def test_zero_shot_with_labels_as_a_parameter(models, multi_label):
     parameters = {"candidate_labels": LABELS, "multi_label": multi_label}
-    rows = pa.table({"body": TEXTS})
-    batch = answers(models, "zero-shot-classification", rows, parameters, None, max_tokens)
+    batch = answers(models, "zero-shot-classification", {"text": TEXTS}, parameters)
     for row, text in enumerate(TEXTS):
         if not text:
             assert batch.failures[row].stage == "expand"  # transformers refuses it too
@@ -154,15 +118,12 @@ def test_zero_shot_with_labels_and_template_as_columns(models, as_text):
     texts = [text for text in TEXTS if text]
     labels = [LABELS[: 1 + i % 3] + ["town"] * (i % 2) for i in range(len(texts))]
     templates = ["About {}.", "It is {} here"] * len(texts)
-    rows = pa.table(
-        {
-            "body": texts,
-            "tags": [", ".join(own) for own in labels] if as_text else labels,
-            "template": templates[: len(texts)],
-        }
-    )
-    columns = {"text": "body", "candidate_labels": "tags", "hypothesis_template": "template"}
-    batch = answers(models, "zero-shot-classification", rows, {}, columns)
+    columns = {
+        "text": texts,
+        "candidate_labels": [", ".join(own) for own in labels] if as_text else labels,
+        "hypothesis_template": templates[: len(texts)],
+    }
+    batch = answers(models, "zero-shot-classification", columns)
     truth = plain(models, "zero-shot-classification")
     for row, text in enumerate(texts):
         expected = truth(text, labels[row], hypothesis_template=templates[row])
@@ -173,7 +134,7 @@ def test_zero_shot_with_labels_and_template_as_columns(models, as_text):
 def test_zero_shot_cuts_the_text_and_not_the_label(models):
     long = tiny.sentence(200, 3)
     parameters = {"candidate_labels": LABELS}
-    batch = answers(models, "zero-shot-classification", pa.table({"body": [long]}), parameters)
+    batch = answers(models, "zero-shot-classification", {"text": [long]}, parameters)
     expected = plain(models, "zero-shot-classification")(long, **parameters)
     expected.pop("sequence")
     assert_same(batch.results.to_pylist(), [expected])
@@ -183,10 +144,10 @@ def test_a_label_that_is_too_long_leaves_other_rows_cut(models, tmp_path):
     """Beside it nothing can be cut; so it must be alone."""
     here = told(models["zero-shot-classification"], tmp_path, 40)
     long, endless = tiny.sentence(60, 3), tiny.sentence(300, 4)
-    rows = pa.table({"body": [long, "one", long], "tags": [["river"], [endless], ["bread", "of"]]})
-    columns = {"text": "body", "candidate_labels": "tags"}
+    labels = [["river"], [endless], ["bread", "of"]]
+    columns = {"text": [long, "one", long], "candidate_labels": labels}
     models = {"zero-shot-classification": here}
-    batch = answers(models, "zero-shot-classification", rows, {}, columns)
+    batch = answers(models, "zero-shot-classification", columns)
     assert {row: f.stage for row, f in batch.failures.items()} == {1: "expand"}
     truth = plain(models, "zero-shot-classification")
     for row, labels in ((0, ["river"]), (2, ["bread", "of"])):
@@ -196,15 +157,12 @@ def test_a_label_that_is_too_long_leaves_other_rows_cut(models, tmp_path):
 
 
 def test_zero_shot_rows_without_labels_or_with_a_bad_template_die_alone(models):
-    rows = pa.table(
-        {
-            "body": ["one", "two", "three"],
-            "tags": [["river"], [], ["bread"]],
-            "template": ["{}", "{}", "no place"],
-        }
-    )
-    columns = {"text": "body", "candidate_labels": "tags", "hypothesis_template": "template"}
-    batch = answers(models, "zero-shot-classification", rows, {}, columns)
+    columns = {
+        "text": ["one", "two", "three"],
+        "candidate_labels": [["river"], [], ["bread"]],
+        "hypothesis_template": ["{}", "{}", "no place"],
+    }
+    batch = answers(models, "zero-shot-classification", columns)
     assert {row: f.stage for row, f in batch.failures.items()} == {1: "expand", 2: "expand"}
     assert batch.results["labels"].to_pylist() == [["river"], None, None]
 
@@ -213,16 +171,13 @@ def _token_vectors(models, text):
     return np.array(truth_of(models, "feature-extraction", text)[0])
 
 
-@pytest.mark.parametrize("max_tokens", [1, 60, 100_000])
-@pytest.mark.parametrize("normalize", [False, True])
-@pytest.mark.parametrize("pooling", ["mean", "cls", "last", "max", "none"])
-def test_feature_extraction(models, pooling, normalize, max_tokens):
-    if normalize and pooling == "none":
-        pytest.skip("tokens are not normalized")
+@pytest.mark.parametrize(
+    ("pooling", "normalize"),
+    [*product(["mean", "cls", "last", "max"], [False, True]), ("none", False)],
+)
+def test_feature_extraction(models, pooling, normalize):
     parameters = {"pooling": pooling, "normalize": normalize}
-    batch = answers(
-        models, "feature-extraction", pa.table({"body": TEXTS}), parameters, None, max_tokens
-    )
+    batch = answers(models, "feature-extraction", {"text": TEXTS}, parameters)
     pool = {
         "mean": lambda v: v.mean(axis=0),
         "cls": lambda v: v[0],
@@ -255,7 +210,7 @@ def test_long_texts_are_windows_pooled_by_length(models, pooling, stride):
 
     texts = ["short one", tiny.sentence(150, 8), tiny.sentence(20, 9), tiny.sentence(90, 10)]
     parameters = {"pooling": pooling, "stride": stride, "max_length": 40}
-    batch = answers(models, "feature-extraction", pa.table({"body": texts}), parameters)
+    batch = answers(models, "feature-extraction", {"text": texts}, parameters)
     model = plain(models, "feature-extraction").model
     assert batch.stats["chunks"] > 10
     for text, got in zip(texts, batch.results["embedding"].to_pylist(), strict=True):
@@ -277,23 +232,21 @@ def test_long_texts_are_windows_pooled_by_length(models, pooling, stride):
 def test_what_the_model_has_positions_for_is_one_window(models, tmp_path):
     """The tokenizer may be told less, for training; transformers asks it only if it is to cut."""
     here = told(models["feature-extraction"], tmp_path, 16)
-    here, rows = {"feature-extraction": here}, pa.table({"body": [tiny.sentence(40, 8)]})
+    here, rows = {"feature-extraction": here}, {"text": [tiny.sentence(40, 8)]}
     got = answers(here, "feature-extraction", rows, {"pooling": "none"})
-    expected = plain(here, "feature-extraction")(rows["body"][0].as_py())[0]
+    expected = plain(here, "feature-extraction")(rows["text"][0])[0]
     assert len(expected) > 30
     assert_same(got.results["embedding"].to_pylist(), [expected])
     cut = answers(here, "feature-extraction", rows, {"pooling": "none", "truncation": True})
     assert len(cut.results["embedding"][0]) == 16
 
 
-@pytest.mark.parametrize("max_tokens", [1, 100, 100_000])
 @pytest.mark.parametrize(
     "parameters", [{}, {"top_k": 2}, {"targets": ["bread", "of"]}, {"targets": "of"}]
 )
-def test_fill_mask(models, parameters, max_tokens):
+def test_fill_mask(models, parameters):
     texts = [f"{text} [MASK] of" for text in TEXTS] + ["no mask here"]
-    rows = pa.table({"body": texts})
-    batch = answers(models, "fill-mask", rows, parameters, None, max_tokens)
+    batch = answers(models, "fill-mask", {"text": texts}, parameters)
     assert {row: f.stage for row, f in batch.failures.items()} == {len(TEXTS): "expand"}
     expected = [truth_of(models, "fill-mask", text, **parameters) for text in texts[:-1]]
     assert_same(batch.results["predictions"].to_pylist()[:-1], expected)
@@ -301,7 +254,7 @@ def test_fill_mask(models, parameters, max_tokens):
 
 def test_a_text_longer_than_the_table_of_positions_dies_before_the_device_sees_it(models):
     """Where there is no window around all masks."""
-    rows = pa.table({"body": [f"[MASK] {tiny.sentence(200, 1)} [MASK]", "one [MASK]"]})
+    rows = {"text": [f"[MASK] {tiny.sentence(200, 1)} [MASK]", "one [MASK]"]}
     batch = answers(models, "fill-mask", rows, {"several_masks": True})
     assert {row: f.stage for row, f in batch.failures.items()} == {0: "expand"}
     assert "more than the model's 128" in batch.failures[0].message
@@ -311,7 +264,7 @@ def test_of_a_long_text_a_mask_is_filled_by_what_is_around_it(models):
     before, after = tiny.sentence(200, 1), tiny.sentence(170, 2)
     texts = ["a [MASK]", f"{before} [MASK] {after}", f"[MASK] {before}", f"{after} is [MASK]"]
     texts.append(f"{before} {tiny.sentence(3, 4)} [MASK] by the [MASK] {after}")
-    batch = answers(models, "fill-mask", pa.table({"body": texts}), {"several_masks": True})
+    batch = answers(models, "fill-mask", {"text": texts}, {"several_masks": True})
     assert not batch.failures
     truth, lost = plain(models, "fill-mask"), 0
     words = truth.tokenizer
@@ -327,7 +280,7 @@ def test_of_a_long_text_a_mask_is_filled_by_what_is_around_it(models):
     assert batch.stats["lost_tokens"] == lost
     assert batch.stats["truncated_rows"] == 4
     cut = {"tokenizer_kwargs": {"truncation": True}, "several_masks": True}
-    batch = answers(models, "fill-mask", pa.table({"body": texts}), cut)
+    batch = answers(models, "fill-mask", {"text": texts}, cut)
     assert set(batch.failures) == {1, 3, 4}, "the mask is cut off, as the user wants it"
     expected = truth(texts[2], tokenizer_kwargs={"truncation": True})
     assert_same(batch.results["predictions"].to_pylist()[2], [expected])
@@ -335,15 +288,14 @@ def test_of_a_long_text_a_mask_is_filled_by_what_is_around_it(models):
 
 def test_fill_mask_with_several_masks(models):
     texts = ["[MASK] river [MASK]", "one [MASK]"]
-    batch = answers(models, "fill-mask", pa.table({"body": texts}))
+    batch = answers(models, "fill-mask", {"text": texts})
     assert "several_masks" in batch.failures[0].message
     assert batch.failures[0].stage == "regroup"
-    both = answers(models, "fill-mask", pa.table({"body": texts}), {"several_masks": True})
+    both = answers(models, "fill-mask", {"text": texts}, {"several_masks": True})
     truth = plain(models, "fill-mask")
     assert_same(both.results["predictions"].to_pylist(), [truth(texts[0]), [truth(texts[1])]])
 
 
-@pytest.mark.parametrize("max_tokens", [1, 100, 100_000])
 @pytest.mark.parametrize(
     "parameters",
     [
@@ -354,23 +306,22 @@ def test_fill_mask_with_several_masks(models):
         {"aggregation_strategy": "average", "stride": 8},
     ],
 )
-def test_token_classification(models, parameters, max_tokens):
+def test_token_classification(models, parameters):
     texts = [*TEXTS, tiny.sentence(120, 2)]
-    rows = pa.table({"body": texts})
-    batch = answers(models, "token-classification", rows, parameters, None, max_tokens)
+    batch = answers(models, "token-classification", {"text": texts}, parameters)
     for text, got in zip(texts, batch.results["entities"].to_pylist(), strict=True):
         assert_same(got, truth_of(models, "token-classification", text, parameters))
 
 
 def test_what_token_classification_cuts_is_counted(models):
     texts = [tiny.sentence(200, 2), "Paris", tiny.sentence(120, 2)]
-    batch = answers(models, "token-classification", pa.table({"body": texts}))
+    batch = answers(models, "token-classification", {"text": texts})
     words = tiny.tokenizer()
     lengths = [len(words(text)["input_ids"]) for text in texts]
     assert lengths[0] > lengths[2] > 128 > lengths[1], "two of them are longer than the model"
     assert batch.stats["truncated_rows"] == 2
     assert batch.stats["lost_tokens"] == lengths[0] + lengths[2] - 2 * 128
-    stride = answers(models, "token-classification", pa.table({"body": texts}), {"stride": 8,
+    stride = answers(models, "token-classification", {"text": texts}, {"stride": 8,
                      "aggregation_strategy": "simple"})  # fmt: skip
     assert stride.stats["lost_tokens"] == 0
 
@@ -388,7 +339,7 @@ def numbered(model, folder):
 @pytest.mark.parametrize("task", ["text-classification", "token-classification"])
 def test_labels_that_are_numbers_are_text_in_the_columns(models, tmp_path, task):
     here = {task: numbered(models[task], tmp_path)}
-    batch = answers(here, task, pa.table({"body": TEXTS}))
+    batch = answers(here, task, {"text": TEXTS})
     assert not batch.failures
     for text, got in zip(TEXTS, batch.results.to_pylist(), strict=True):
         expected = truth_of(here, task, text)

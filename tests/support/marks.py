@@ -1,0 +1,66 @@
+"""Which tests are marked, by what they need and by how long they take.
+
+Given by path and by fixture, so that `make test-fast` can leave them out: see pyproject.toml. The
+tests of one group run in one process, one after another: they share a server.
+"""
+
+from __future__ import annotations
+
+# Folders and files below tests/, or single tests in them.
+PATHS = {
+    "ray": (
+        "gpu/test_on_ray.py",
+        "jobs/execution/test_cpus.py",
+        "jobs/execution/test_kill.py",
+        "jobs/execution/test_raylets.py",
+    ),
+    "kill": (
+        "actors/faults/test_poison_rows.py",
+        "actors/storage/test_filesystem.py::test_a_file_is_whole_or_not_there_when_its_writer_is_killed",
+        "jobs/execution/test_kill.py",
+        "jobs/execution/test_killer_rows.py",
+        "jobs/execution/test_late_worker.py",
+        "jobs/execution/test_raylets.py",
+        "jobs/execution/test_s3.py::test_killed_at_any_moment_the_same_command_ends_with_every_row_once",
+        "jobs/execution/test_supervisor.py",
+    ),
+    # A new Python that imports torch, models that are compiled, large or many.
+    "slow": (
+        "actors/compute/test_forward_pass.py::test_every_chunk_has_its_own_answer_whatever_happens",
+        "actors/compute/test_forward_pass.py::test_when_the_machines_memory_ends_the_run_goes_on_with_a_smaller_budget",
+        "actors/faults/test_attempt_files.py",
+        "jobs/execution/test_single_process.py::test_forty_rows_need_no_ray_and_get_the_same_answers",
+        "jobs/execution/test_single_process.py::test_it_is_interrupted_like_any_run_and_goes_on",
+        "jobs/planning/test_find_model.py::test_a_model_on_the_hub_is_checked_by_its_header",
+        "jobs/planning/test_find_model.py::test_the_driver_of_a_run_on_ray_says_the_same_without_torch",
+        "jobs/planning/test_model_conventions.py::test_a_model_of_the_hub_is_followed_like_a_folder",
+        "jobs/planning/test_requirements.py::test_a_finished_output_needs_no_library",
+        "jobs/planning/test_requirements.py::test_a_media_task_without_its_extra_is_told_before_anything_is_imported",
+        "jobs/planning/test_requirements.py::test_media_columns_that_a_job_does_not_read_need_nothing",
+        "jobs/planning/test_user_code.py::test_code_in_the_models_folder_runs_only_if_allowed",
+        "jobs/planning/test_user_code.py::test_the_command_finds_a_module_in_its_folder",
+        "pipelines/engines/test_batched_generation.py",
+        "pipelines/engines/test_compiled.py",
+        "pipelines/restored",
+        "pipelines/tasks/test_audio.py",
+        "pipelines/tasks/test_chats.py",
+        "pipelines/tasks/test_image_questions.py",
+        "pipelines/tasks/test_image_texts.py",
+        "pipelines/tasks/test_text_generation.py",
+        "pipelines/tasks/test_vision.py",
+        "test_configs.py",
+    ),
+}
+FIXTURES = {"object_store": "s3", "ray_head": "ray", "ray_session": "ray"}
+GROUPS = {"object_store": "servers", "ray_head": "servers", "ray_session": "ray"}
+
+
+def marks_of(path: str, name: str, fixtures: list[str]) -> set[str]:
+    """Return the marks of a test. path: of its file, below tests/. name: without parameters."""
+    names = {path, f"{path}::{name}", path.rpartition("/")[0]}
+    named = {mark for mark, paths in PATHS.items() if names & set(paths)}
+    return named | {FIXTURES[fixture] for fixture in fixtures if fixture in FIXTURES}
+
+
+def group_of(fixtures: list[str]) -> str | None:
+    return next((GROUPS[fixture] for fixture in fixtures if fixture in GROUPS), None)
