@@ -12,6 +12,7 @@ import psutil
 import pytest
 from pipemill.actors.faults import process_identity as identity
 from pipemill.actors.faults.attempt_files import AttemptFiles
+from pipemill.actors.storage.store import Store
 from pipemill.jobs.output.lease_owner import LeaseOwner, current_owner
 
 ABSENT = 2**22 + 1  # above the largest number that Linux gives
@@ -88,7 +89,7 @@ def test_a_lease_of_an_older_version_is_understood(sleeper):
 
 
 def test_an_attempt_of_an_older_version_is_understood(sleeper, tmp_path):
-    files = AttemptFiles(str(tmp_path), {}, "run")
+    files = AttemptFiles(Store(str(tmp_path)), "run")
     name = files.begin("part")
     (path,) = (tmp_path / "_pipemill/attempts").iterdir()
     boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
@@ -98,4 +99,4 @@ def test_an_attempt_of_an_older_version_is_understood(sleeper, tmp_path):
         (None, [name]),
     ):
         path.write_text(json.dumps({"process": process, "pid": sleeper.pid, "host": "here"}))
-        assert files.gone([name]) == gone
+        assert files.dead_attempts([name]) == gone
