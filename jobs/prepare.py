@@ -26,7 +26,7 @@ from pipemill.pipelines.loading.task_loader import LoadTask
 import pipemill
 from pipemill.errors import ConfigError
 
-from .config.arrow_types import schema_from
+from .config.arrow_types import parse_schema
 from .config.hf_dataset import is_dataset
 from .config.job import Job
 from .execution.devices import choose_device
@@ -49,9 +49,9 @@ from .planning.columns import (
 )
 from .planning.find_inputs import list_files
 from .planning.find_model import check_fit, digest_model, resolve_model_path
-from .planning.fingerprint import check_fingerprint, fingerprint, fingerprint_fields
+from .planning.fingerprint import check_fingerprint, fingerprint_fields, hash_fields
 from .planning.infer_parameters import infer_parameters
-from .planning.media_roots import media_access
+from .planning.media_roots import make_media_access
 from .planning.model_conventions import read_conventions, root_of
 from .planning.requirements import check_early_requirements, check_requirements
 from .planning.resolve_task import (
@@ -185,7 +185,7 @@ def build_prepared_job(
     read = read_columns(schema, {*keep, *columns.values()})
     check_writable(read.empty_table().select(keep).schema)
     if job.output.schema is not None:
-        plan.results = schema_from(job.output.schema).serialize().to_pybytes()
+        plan.results = parse_schema(job.output.schema).serialize().to_pybytes()
     reading = replace(_reading(job, kind), known=tuple(plan.schema.names))
     source = open_source(plan.format, job.input.storage_options, read, reading)
     if plan.settled is None:
@@ -207,7 +207,7 @@ def build_prepared_job(
             keep=keep,
             on_error=job.output.on_error,
             features=features_of(plan.schema.metadata),
-            footer={"job": kind.name, "fingerprint": fingerprint(decides)},
+            footer={"job": kind.name, "fingerprint": hash_fields(decides)},
         ),
         placement=choose_placement(
             job.actors.placement, [ledger.path, *(s.path for s in plan.splits[:1])], kind
@@ -255,7 +255,7 @@ def _load(
         own=own,
         compiles=job.model.compile,
         schema=plan.results,
-        media=media_access(job.input),
+        media=make_media_access(job.input),
     )
 
 
@@ -298,7 +298,7 @@ def _check_unused(ledger: Ledger) -> None:
 
 def _reading(job: Job, kind: Any) -> Reading:
     """What the input's values are wanted as."""
-    types = schema_from(job.input.schema, "input.schema") if job.input.schema is not None else []
+    types = parse_schema(job.input.schema, "input.schema") if job.input.schema is not None else []
     return Reading(
         kinds=column_kinds(kind, parameters_of(job, kind), job.input.columns),
         types={field.name: field.type for field in types},
@@ -419,7 +419,7 @@ def _record(job: Job, decides: dict[str, Any]) -> dict[str, Any]:
     return {
         "job": said,
         "decides": decides,
-        "fingerprint": fingerprint(decides),
+        "fingerprint": hash_fields(decides),
         "versions": {
             "pipemill": pipemill.__version__,
             **{name: version(name) for name in ("transformers", "torch", "ray", "pyarrow")},

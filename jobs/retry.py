@@ -32,7 +32,7 @@ from .output.ledger import Ledger
 from .output.run_report import Report, count_output
 from .output.split_plan import Plan, Split
 from .planning.find_model import permanent_load_error, resolve_model
-from .planning.fingerprint import check_fingerprint, fingerprint, fingerprint_fields
+from .planning.fingerprint import check_fingerprint, fingerprint_fields, hash_fields
 from .planning.model_conventions import read_conventions
 from .planning.requirements import check_requirements
 from .planning.resolve_task import choose_dtype, resolve_task
@@ -109,7 +109,7 @@ def _reopened(
         with_stored_dataset(job, ledger), plan, ledger, decides, (path, revision)
     )
     own = {name: decides.get(name) for name in MAY_CHANGE}
-    return prepared, {fingerprint(decides): own} if decides != then else {}
+    return prepared, {hash_fields(decides): own} if decides != then else {}
 
 
 def _note(ledger: Ledger, retries: dict[str, Any]) -> None:

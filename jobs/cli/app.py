@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 # Little before the command has its handlers: an interrupt while Python imports is a traceback.
 from pipemill.errors import ConfigError, RunError, explain_interrupt
 
-from ..execution.supervisor import delayed_interrupts, handle_interrupts, report_status, supervised
+from ..execution.supervisor import delay_interrupts, handle_interrupts, report_status, supervise
 
 if TYPE_CHECKING:
     from ..config.job import Job
@@ -34,7 +34,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def command(arguments: list[str]) -> int:
     """Run the command line in a supervised process."""
-    return supervised(lambda: _report_verb(arguments))
+    return supervise(lambda: _report_verb(arguments))
 
 
 def _report_verb(arguments: list[str]) -> int:
@@ -85,7 +85,7 @@ def _run_verb(arguments: list[str]) -> int:
 
 def _run(options: argparse.Namespace) -> int:
     with explain_interrupt():
-        with delayed_interrupts():
+        with delay_interrupts():
             from ..preview import show
             from ..run import run
 
@@ -111,7 +111,7 @@ def _tasks(options: argparse.Namespace) -> int:
 
 def _retry(options: argparse.Namespace) -> int:
     with explain_interrupt():
-        with delayed_interrupts():
+        with delay_interrupts():
             from ..retry import retry
 
         _print_result(retry(_job(options)))
@@ -148,7 +148,7 @@ def _verify(options: argparse.Namespace) -> int:
 
 
 def _job(options: argparse.Namespace, needs_output: bool = True) -> Job:
-    with delayed_interrupts():
+    with delay_interrupts():
         from ..config.load import build_job
 
     columns, sections = _columns(options.column), _sections(options)
@@ -180,10 +180,10 @@ def _columns(assignments: list[str]) -> dict[str, str | None]:
 
 
 def _pairs(assignments: list[str]) -> dict[str, Any]:
-    with delayed_interrupts():
-        from ..config.load import assignment
+    with delay_interrupts():
+        from ..config.load import parse_assignment
 
-    return dict(assignment(text) for text in assignments)
+    return dict(parse_assignment(text) for text in assignments)
 
 
 def _interrupted(arguments: list[str]) -> str:

@@ -25,7 +25,7 @@ from pipemill.errors import ConfigError, RunError
 
 from ..config.job import ActorsSection
 from ..output.split_plan import Split
-from .ray_cluster import TASK_CPUS, in_use, pool_size, ray_session
+from .ray_cluster import TASK_CPUS, choose_pool_size, describe_wait, ray_session
 from .single_process import is_small, work_without_ray
 from .startup import StartupStage
 
@@ -84,7 +84,7 @@ def stage_of(placement: str, load: LoadTask, sink: PartSink, actors: ActorsSecti
     """Return what a run waits for until its first rows are done."""
     first = "loading the model"
     if uses_ray(placement):
-        first = in_use(actors) or "starting workers"
+        first = describe_wait(actors) or "starting workers"
     return StartupStage(sink.attempts(), first, measures=load.max_tokens is None)
 
 
@@ -128,7 +128,7 @@ def _run(
             return
         placement, table = "fused", _table(splits)
     with ray_session(actors.cluster):
-        size = pool_size(actors, placement, len(splits))
+        size = choose_pool_size(actors, placement, len(splits))
         build = _fused if placement == "fused" else _staged
         yield from _lines(build(_dataset(table), load, source, sink, actors, size))
 

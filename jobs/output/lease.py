@@ -21,7 +21,7 @@ from pipemill.actors.storage.filesystem import create_exclusive, open_filesystem
 
 from pipemill.errors import ConfigError, RunError
 
-from ..execution.supervisor import command_pid
+from ..execution.supervisor import find_command_pid
 from .lease_owner import LeaseOwner, current_owner, now
 
 BEAT_S = 3.0
@@ -109,7 +109,7 @@ class Lease:
     def _outlive(self, number: int, holder: LeaseOwner | None, data: bytes) -> None:
         """Returns when that lease is one of a dead holder. Raises RunError if its holder lives."""
         lives = holder.lives() if holder else None
-        if lives and holder and holder.pid == command_pid():
+        if lives and holder and holder.pid == find_command_pid():
             lives = holder.id in _held
         if lives is False:
             return

@@ -13,7 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from ..execution.supervisor import command_pid
+from ..execution.supervisor import find_command_pid
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +68,7 @@ class LeaseOwner:
 
 
 def current_owner(verb: str) -> LeaseOwner:
-    pid = command_pid()
+    pid = find_command_pid()
     return LeaseOwner(
         id=uuid.uuid4().hex,
         verb=verb,
