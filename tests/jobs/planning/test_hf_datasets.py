@@ -141,8 +141,9 @@ def test_an_interrupted_store_is_written_again_and_shards_are_small(tmp_path, mo
 def test_without_a_dataset_the_library_is_not_imported(tmp_path):
     code = (
         "import sys, pipemill\n"
-        "from pipemill.jobs import config, prepare\n"
-        "config.build_job(None, [], {}, dict(task='t', model='m', input='i', output='o'))\n"
+        "from pipemill.jobs import prepare\n"
+        "from pipemill.jobs.config import load\n"
+        "load.build_job(None, [], {}, dict(task='t', model='m', input='i', output='o'))\n"
         "print('datasets' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -202,7 +202,7 @@ def test_other_code_is_another_job(models, data, tmp_path, monkeypatch):
     [
         ("pipeline_class=tests.own_pipeline:Words", 2, "no module 'tests.own_pipeline'"),
         ("pipeline_class=nothing.at.all:Words", 2, "no module 'nothing.at.all'"),
-        ("pipeline_class=Words", 2, "is package.module:Class, not 'Words'"),
+        ("pipeline_class=Words", 2, "must be package.module:Class, not 'Words'"),
         (f"pipeline_class={HERE}:Wrods", 2, "no 'Wrods'; did you mean 'Words'"),
         (f"pipeline_class={HERE}:NoPipeline", 2, "no subclass of transformers.Pipeline"),
         ("output.schema={label: strng}", 2, "output.schema.label: 'strng' is not an Arrow type"),
