@@ -22,7 +22,7 @@ from .output.ledger import Ledger
 from .output.split_plan import NOTHING
 from .planning.build_plan import build_plan
 from .planning.find_model import check_fit, digest_model, resolve_model_path
-from .planning.fingerprint import check_fingerprint, fingerprint, fingerprint_fields
+from .planning.fingerprint import check_fingerprint, fingerprint_fields, hash_fields
 from .planning.prepared_job import PreparedJob, build_load_task, build_prepared_job
 from .planning.requirements import check_early_requirements, check_requirements
 from .planning.resolve_task import choose_dtype
@@ -159,7 +159,7 @@ def _write(draft: _Draft) -> None:
         ledger.write_plan(plan)
     if draft.is_new:
         job = draft.prepared.job
-        ledger.write_job(JobRecord.of(job, draft.decides, fingerprint(draft.decides)))
+        ledger.write_job(JobRecord.of(job, draft.decides, hash_fields(draft.decides)))
 
 
 def _record_of_job(

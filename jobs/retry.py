@@ -31,7 +31,7 @@ from .output.ledger import Ledger
 from .output.run_report import Report, count_output
 from .output.split_plan import Plan, RowEstimate
 from .planning.find_model import resolve_model
-from .planning.fingerprint import check_fingerprint, fingerprint, fingerprint_fields
+from .planning.fingerprint import check_fingerprint, fingerprint_fields, hash_fields
 from .planning.prepared_job import PreparedJob, build_prepared_job
 from .planning.requirements import check_requirements
 from .planning.resolve_task import choose_dtype
@@ -112,7 +112,7 @@ def _reopen(
 
 def _record_settings(ledger: Ledger, decides: Mapping[str, Any]) -> None:
     """Add the settings of this retry to job.json; the footers of parts name their fingerprint."""
-    record, own = ledger.read_job(), fingerprint(decides)
+    record, own = ledger.read_job(), hash_fields(decides)
     if record is None or decides == record.decides or own in record.retries:
         return
     settings = {name: decides.get(name) for name in MAY_CHANGE}

@@ -12,7 +12,7 @@ from typing import TypeVar
 # Little before the command has its handlers: an interrupt while Python imports is a traceback.
 from pipemill.errors import ConfigError, RunError
 
-from ..execution.supervisor import delayed_interrupts, handle_interrupts, report_status, supervised
+from ..execution.supervisor import delay_interrupts, handle_interrupts, report_status, supervise
 
 Verb = Callable[[], int]
 Result = TypeVar("Result")
@@ -33,7 +33,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def command(arguments: list[str]) -> int:
     """Run the command line in a supervised process, and return the exit status."""
-    return supervised(lambda: _run_and_report(arguments))
+    return supervise(lambda: _run_and_report(arguments))
 
 
 def parse_verb(arguments: list[str]) -> Verb:
@@ -42,7 +42,7 @@ def parse_verb(arguments: list[str]) -> Verb:
     Raises:
         SystemExit: The command line is wrong, or all it asked for is done, such as help.
     """
-    with delayed_interrupts():
+    with delay_interrupts():
         from .commands import app
         from .parser import UsageError, parse
 
@@ -62,7 +62,7 @@ def _run_and_report(arguments: list[str]) -> int:
             status = verb
             report_status(status)
             return status
-        with delayed_interrupts():
+        with delay_interrupts():
             from ..execution.ray_cluster import ray_until_end
 
         # No exception of a shutdown changes what was done.

@@ -13,7 +13,7 @@ import typer
 
 from pipemill.errors import explain_interrupt
 
-from ..execution.supervisor import delayed_interrupts
+from ..execution.supervisor import delay_interrupts
 from .console import print_blocks, print_result
 from .options import (
     FirstRows,
@@ -67,7 +67,7 @@ def run(options: JobOptions) -> int:
     Run it again to resume. If nothing is left to do, that is success.
     """
     with explain_interrupt():
-        with delayed_interrupts():
+        with delay_interrupts():
             from ..preview import read_first_rows
             from ..run import run
 
@@ -88,7 +88,7 @@ def retry(options: JobOptions) -> int:
     model.dtype, batching and actors may differ from the run's.
     """
     with explain_interrupt():
-        with delayed_interrupts():
+        with delay_interrupts():
             from ..retry import retry
 
         print_result(retry(options.build()))

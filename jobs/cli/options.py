@@ -11,7 +11,7 @@ import typer
 
 from pipemill.errors import ConfigError
 
-from ..execution.supervisor import delayed_interrupts
+from ..execution.supervisor import delay_interrupts
 
 if TYPE_CHECKING:
     from ..config.job import Job
@@ -99,7 +99,7 @@ class JobOptions:
 
     def build(self, needs_output: bool = True) -> "Job":
         """Return the job. Raises ConfigError."""
-        with delayed_interrupts():
+        with delay_interrupts():
             from ..config.load import build_job
 
         columns = _parse_columns(self.column or [])
@@ -252,7 +252,7 @@ def _parse_columns(assignments: list[str]) -> dict[str, str | None]:
 
 
 def _parse_parameters(assignments: list[str]) -> dict[str, Any]:
-    with delayed_interrupts():
-        from ..config.load import assignment
+    with delay_interrupts():
+        from ..config.load import parse_assignment
 
-    return dict(assignment(text) for text in assignments)
+    return dict(parse_assignment(text) for text in assignments)

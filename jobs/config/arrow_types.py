@@ -1,4 +1,4 @@
-"""Arrow types written as text, such as list<struct<label: string, score: float>>."""
+"""Parse Arrow types written as text, such as list<struct<label: string, score: float>>."""
 
 from __future__ import annotations
 
@@ -14,41 +14,50 @@ _EXAMPLES = (
 )
 
 
-def schema_from(columns: Mapping[str, str], key: str = "output.schema") -> pa.Schema:
-    """Raises ConfigError for an unknown type. key: where the config says them."""
+def parse_schema(columns: Mapping[str, str], key: str = "output.schema") -> pa.Schema:
+    """Parse the types of columns to a schema.
+
+    Args:
+        columns: Arrow types as text, by column name.
+        key: the config's key that holds them, for messages.
+
+    Raises:
+        ConfigError: for an unknown type, and for no columns.
+    """
     if not columns:
-        raise ConfigError(f"{key} names no column")
-    return pa.schema([(name, _parsed(text, f"{key}.{name}")) for name, text in columns.items()])
+        raise ConfigError(f"{key} must name at least one column")
+    return pa.schema([(name, _parse_type(text, f"{key}.{name}")) for name, text in columns.items()])
 
 
-def _parsed(text: str, name: str) -> pa.DataType:
-    """name: of the key that says it."""
+def _parse_type(text: str, key: str) -> pa.DataType:
+    """Parse one type. key: the config's key that holds it, for messages."""
     head, bracket, rest = text.strip().partition("<")
     inner, closed, size = rest.rpartition(">")
     if not bracket:
         try:
             return pa.type_for_alias(head)
         except ValueError:
-            raise _wrong(text, name) from None
+            raise _type_error(text, key) from None
     if head == "struct" and closed and not size:
-        fields = [field.partition(":") for field in _split(inner)]
+        fields = [field.partition(":") for field in _split_fields(inner)]
         names = [field.strip() for field, _, _ in fields]
         if all(names) and len(set(names)) == len(names):
-            return pa.struct([(field.strip(), _parsed(kind, name)) for field, _, kind in fields])
+            types = [_parse_type(type_text, key) for _, _, type_text in fields]
+            return pa.struct(list(zip(names, types, strict=True)))
     if head == "list" and closed and not size:
-        return pa.list_(_parsed(_item(inner), name))
+        return pa.list_(_parse_type(_strip_item_name(inner), key))
     if head == "fixed_size_list" and re.fullmatch(r"\[\d+\]", size):
-        return pa.list_(_parsed(_item(inner), name), int(size[1:-1]))
-    raise _wrong(text, name)
+        return pa.list_(_parse_type(_strip_item_name(inner), key), int(size[1:-1]))
+    raise _type_error(text, key)
 
 
-def _item(text: str) -> str:
-    """Without the name that Arrow shows before it: list<item: string>."""
+def _strip_item_name(text: str) -> str:
+    """Return a list's type without the name that Arrow prints before it: list<item: string>."""
     return re.sub(r"^\s*(item|element)\s*:", "", text)
 
 
-def _split(text: str) -> list[str]:
-    """At commas that are in no brackets: timestamp[ms, UTC] has one."""
+def _split_fields(text: str) -> list[str]:
+    """Split at the commas outside brackets: timestamp[ms, UTC] has one inside."""
     pieces, depth = [""], 0
     for character in text:
         depth += {"<": 1, "[": 1, ">": -1, "]": -1}.get(character, 0)
@@ -59,5 +68,5 @@ def _split(text: str) -> list[str]:
     return pieces
 
 
-def _wrong(text: str, name: str) -> ConfigError:
-    return ConfigError(f"{name}: {text!r} is no type; there are {_EXAMPLES}, …")
+def _type_error(text: str, key: str) -> ConfigError:
+    return ConfigError(f"{key}: {text!r} is not an Arrow type; examples are {_EXAMPLES}")

@@ -1,4 +1,4 @@
-"""What a job is: one task, one model, one dataset, one output."""
+"""A job: one task, one model, one dataset, one output."""
 
 from __future__ import annotations
 
@@ -24,34 +24,34 @@ from pipemill.errors import did_you_mean
 from . import hf_dataset
 
 
-def _no_flag(value: Any) -> Any:
-    if isinstance(value, bool):  # which Python counts as 1 or 0
+def _check_number(value: Any) -> Any:
+    if isinstance(value, bool):  # Python would take it as 1 or 0
         raise ValueError("must be a number")
     if isinstance(value, int) and value >= 2**63:
         raise ValueError("is too large")
     return value
 
 
-def _at_least_one(value: str | int) -> str | int:
+def _check_at_least_one(value: str | int) -> str | int:
     if isinstance(value, int) and value < 1:
         raise ValueError(f"must be at least 1, not {value}")
     return value
 
 
-def _names_something(value: Any) -> Any:
+def _check_not_empty(value: Any) -> Any:
     paths = [value] if isinstance(value, str) else value
     if not paths or not all(path.strip() for path in paths):
-        raise ValueError("names nothing")
+        raise ValueError("must not be empty")
     return value
 
 
-# "" would be the current folder.
-PathOrUrl = Annotated[str, AfterValidator(_names_something)]
+# "" would mean the current folder.
+PathOrUrl = Annotated[str, AfterValidator(_check_not_empty)]
 AutoOrCount = Annotated[
-    Literal["auto"] | int, AfterValidator(_at_least_one), BeforeValidator(_no_flag)
+    Literal["auto"] | int, AfterValidator(_check_at_least_one), BeforeValidator(_check_number)
 ]
-Count = Annotated[int, BeforeValidator(_no_flag)]
-Number = Annotated[float, BeforeValidator(_no_flag)]
+Count = Annotated[int, BeforeValidator(_check_number)]
+Number = Annotated[float, BeforeValidator(_check_number)]
 FiniteCount = Annotated[Number, Field(ge=0, allow_inf_nan=False)]
 
 
@@ -61,19 +61,19 @@ def _known_format(value: str) -> str:
     return value
 
 
-def _path_or_dataset(value: Any, paths: Any) -> Any:
+def _check_path_or_dataset(value: Any, paths: Any) -> Any:
     if not hf_dataset.is_dataset(value):
         return paths(value)
-    hf_dataset.check(value)
+    hf_dataset.check_dataset(value)
     return value
 
 
-# Typed as the paths that it nearly always is.
+# Or a `datasets.Dataset`, which the type leaves out: nearly all inputs are paths.
 InputPath = Annotated[
     str | list[str],
-    AfterValidator(_names_something),
-    WrapValidator(_path_or_dataset),
-    PlainSerializer(hf_dataset.described),
+    AfterValidator(_check_not_empty),
+    WrapValidator(_check_path_or_dataset),
+    PlainSerializer(hf_dataset.describe),
 ]
 
 
@@ -82,14 +82,19 @@ class _Section(BaseModel):
 
 
 class ModelSection(_Section):
-    """path: a folder or a Hub name.
+    """The model, and how it is loaded.
 
-    dtype: "float32", "bfloat16", "float16", or "auto": on a CPU as saved, on a GPU bfloat16.
-    use_safetensors: whether only weights in safetensors are read, which can hold no code; without
-        it also pickled ones, as transformers does.
-    allow_missing: whether weights that the checkpoint lacks may be random numbers, which differ in
-        every process; without it such a model is refused.
-    compile: whether `torch.compile` compiles it, for micro-batches padded to a few widths.
+    Attributes:
+        path: a folder or a Hub name.
+        revision: a branch, tag or commit on the Hub.
+        dtype: "float32", "bfloat16", "float16", or "auto": as saved on a CPU, bfloat16 on a GPU.
+        trust_remote_code: whether code in the model's folder may run.
+        use_safetensors: whether only weights in safetensors are read, which can't hold code. If
+            not, pickled ones are read, too, as transformers does.
+        allow_missing: whether weights that the checkpoint lacks may be random numbers, which
+            differ in every process. If not, such a model is refused.
+        compile: whether `torch.compile` compiles the model, for micro-batches padded to a few
+            widths.
     """
 
     path: PathOrUrl
@@ -101,27 +106,31 @@ class ModelSection(_Section):
     compile: bool = False
 
 
-# pydantic has a method of that name, deprecated long ago; the key is too good a name to give up.
+# pydantic has a deprecated method of that name. `schema` is the best name for the key, so it stays.
 warnings.filterwarnings("ignore", message='Field name "schema" in "(In|Out)putSection"')
 
 
 class InputSection(_Section):
-    """path: files, folders, globs or URLs; in Python also a `datasets.Dataset`.
+    """The rows to read.
 
-    format: a name in `actors/sources/registry.py`, or "auto": by the files' suffixes.
-    columns: the task's names to the data's; null for one that the task is not to read.
-    limit: only so many rows, from the start.
-    schema: the types of columns, name to Arrow type ("int64"), where the user knows better.
-    encoding: of CSV, JSON and text files that have no byte order mark; UTF-8 without it.
-    media_roots: folders and URLs below which paths and URLs in media columns are read; without
-        it, the folders that the input's files lie in.
-    storage_options: for fsspec; never stored or shown.
+    Attributes:
+        path: files, folders, globs or URLs; in Python also a `datasets.Dataset`.
+        format: a name in `actors/sources/registry.py`; "auto" takes it from the files' suffixes.
+        columns: the data's column for each of the task's; null for one that the task must not
+            read.
+        limit: the most rows to read, from the start.
+        schema: Arrow types of columns, by name ("int64"), instead of those in the data.
+        encoding: the encoding of CSV, JSON and text files without a byte order mark; UTF-8 by
+            default.
+        media_roots: folders and URLs below which paths and URLs in media columns are read; by
+            default the folders of the input's files.
+        storage_options: options for fsspec; never stored or shown.
     """
 
     path: InputPath
     format: Annotated[str, AfterValidator(_known_format)] = "auto"
     columns: dict[str, str | None] = {}
-    limit: Annotated[int | None, BeforeValidator(_no_flag)] = Field(default=None, ge=1)
+    limit: Annotated[int | None, BeforeValidator(_check_number)] = Field(default=None, ge=1)
     schema: dict[str, str] | None = None  # type: ignore[assignment]
     encoding: str | None = None
     media_roots: list[str] | None = None
@@ -133,23 +142,28 @@ class InputSection(_Section):
         if value is None:
             return value
         try:
-            # Text is decoded a bit at a time; "hex" and the like make no text.
+            # Text is decoded piece by piece. Codecs such as "hex" do not decode to text.
             if isinstance(codecs.getincrementaldecoder(value)().decode(b""), str):
                 return value
         except (LookupError, ValueError, TypeError):
             pass
-        raise ValueError(f"no encoding of text is called {value!r}; there are utf-8, latin-1, …")
+        raise ValueError("must be the name of a text encoding, such as utf-8 or latin-1")
 
 
 class OutputSection(_Section):
-    """path: a folder or URL. keep: input columns to keep, or "all".
+    """The output to write.
 
-    on_error: what becomes of a row that fails: a dead letter; a dead letter and a row with null
-        results ("null"); or the end of the run ("raise").
-    max_errors: a share (below 1, or 1.0) or a number of dead rows that stops the run; null for no
-        limit.
-    schema: the columns that a pipeline of the user's adds, name to Arrow type ("list<string>");
-        without it they are inferred from a sample.
+    Attributes:
+        path: a folder or URL.
+        keep: input columns to keep, or "all".
+        rows_per_part: rows of a part, or "auto".
+        on_error: what happens to a row that fails: it becomes a dead letter ("dead_letter"), a
+            dead letter and a row with null results ("null"), or it ends the run ("raise").
+        max_errors: a share (below 1, or 1.0) or a number of dead letters that stops the run; null
+            for no limit.
+        schema: Arrow types of the columns that a user's pipeline adds, by name ("list<string>");
+            by default they are inferred from a sample.
+        storage_options: options for fsspec; never stored or shown.
     """
 
     path: PathOrUrl
@@ -161,40 +175,47 @@ class OutputSection(_Section):
     @field_validator("max_errors", mode="before")
     @classmethod
     def _is_a_number(cls, value: object) -> object:
-        if isinstance(value, bool):  # which Python counts as 1 or 0
+        if isinstance(value, bool):  # Python would take it as 1 or 0
             raise ValueError("must be a share or a number of rows, or null for no limit")
         return value
 
     @field_validator("on_error", mode="before")
     @classmethod
     def _null_is_a_name(cls, value: object) -> object:
-        return "null" if value is None else value  # as YAML reads `on_error: null`
+        return "null" if value is None else value  # YAML reads `on_error: null` as None
 
     schema: dict[str, str] | None = None  # type: ignore[assignment]
     storage_options: dict[str, Any] = Field(default={}, repr=False, exclude=True)
 
 
 class BatchingSection(_Section):
-    """max_tokens: the most padded tokens in a micro-batch."""
+    """How rows are batched.
+
+    Attributes:
+        max_tokens: the most padded tokens in a micro-batch; "auto" measures it.
+    """
 
     max_tokens: AutoOrCount = "auto"
 
 
 class ActorsSection(_Section):
-    """How many model replicas, and what each holds.
+    """The model replicas, and what each of them holds.
 
-    min: so many are asked for at once, where a cluster grows; elsewhere as many start as fit.
-    max: "auto" for as many as fit.
-    num_gpus: GPUs of each actor, or a share of one; "gpu" divides each GPU among `per_gpu` actors;
-        "cpu" is 0; "auto" is "gpu" where the cluster or this machine has GPUs, else "cpu".
-    per_gpu: actors that share a GPU; "auto" for as many as the model, the GPU's memory and the CPUs
-        suggest.
-    placement: "fused" (one actor reads, computes and writes), "staged" (three Ray operators),
-        "local" (this process, without Ray), or "auto".
-    cluster: "auto" joins the Ray that runs or that RAY_ADDRESS names; "local" starts one for this
-        run on this machine.
-    pass_credentials: whether workers get the credentials (AWS_…, HF_TOKEN, …) that the driver's
-        environment has and theirs lacks.
+    Attributes:
+        min: actors that are requested at once if the cluster can grow; otherwise as many start as
+            fit.
+        max: the most actors; "auto" for as many as fit.
+        num_gpus: GPUs of each actor, or a share of one. "gpu" divides each GPU among `per_gpu`
+            actors; "cpu" is 0; "auto" is "gpu" if the cluster or this machine has GPUs, else "cpu".
+        per_gpu: actors that share a GPU; "auto" chooses it by the model, the GPU's memory and the
+            CPUs.
+        num_cpus: CPUs of each actor.
+        placement: "fused" (one actor reads, computes and writes), "staged" (three Ray operators),
+            "local" (this process, without Ray), or "auto".
+        cluster: "auto" joins the Ray that is running or that RAY_ADDRESS names; "local" starts one
+            on this machine for this run.
+        pass_credentials: whether workers get the credentials (AWS_…, HF_TOKEN, …) that the
+            driver's environment has and theirs lacks.
     """
 
     min: Count = Field(default=1, ge=1)
@@ -212,8 +233,8 @@ class ActorsSection(_Section):
             raise ValueError(f"max ({self.max}) is less than min ({self.min})")
         if self.per_gpu != "auto" and self.num_gpus not in ("auto", "gpu"):
             raise ValueError(
-                f"per_gpu ({self.per_gpu}) divides GPUs where num_gpus is auto or gpu, and "
-                f"num_gpus is {self.num_gpus}: leave out one of the two"
+                f"per_gpu ({self.per_gpu}) is for num_gpus auto or gpu, but num_gpus is "
+                f"{self.num_gpus}: leave one of the two out"
             )
         return self
 
@@ -224,11 +245,18 @@ class ActorsSection(_Section):
 
 
 class Job(_Section):
-    """A job; `model`, `input` and `output` may be given as a path alone.
+    """A job. `model`, `input` and `output` may be given as a path alone.
 
-    parameters: the pipeline's own, with their names in transformers.
-    pipeline_class: "package.module:Class", a subclass of `transformers.Pipeline` that does the
-        task instead of transformers' own.
+    Attributes:
+        task: the name of a task.
+        pipeline_class: "package.module:Class", a subclass of `transformers.Pipeline` to use
+            instead of the task's.
+        model: the model, and how it is loaded.
+        input: the rows to read.
+        output: the output to write.
+        parameters: the pipeline's parameters, with their names in transformers.
+        batching: how rows are batched.
+        actors: the model replicas, and what each of them holds.
     """
 
     task: str
@@ -243,5 +271,5 @@ class Job(_Section):
     @field_validator("model", "input", "output", mode="before")
     @classmethod
     def _path_alone(cls, value: Any) -> Any:
-        alone = isinstance(value, str | list) or hf_dataset.is_dataset(value)
-        return {"path": value} if alone else value
+        is_path = isinstance(value, str | list) or hf_dataset.is_dataset(value)
+        return {"path": value} if is_path else value

@@ -1,4 +1,4 @@
-"""From a YAML file, flags or keyword arguments to a Job, or to a message on what is wrong."""
+"""Build a job from a YAML file, flags and keyword arguments, or say what is wrong in them."""
 
 from __future__ import annotations
 
@@ -16,84 +16,92 @@ from pipemill.errors import ConfigError, did_you_mean
 from .hf_dataset import is_dataset
 from .job import Job
 
-# A place in the current folder, so that what belongs beside the output goes there.
+# In the current folder, so that files that go next to the output go there.
 NO_OUTPUT = ".pipemill-no-output"
 _LONGEST = 200  # characters of a value in a message
 
 
 def read_config(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """The mapping in a YAML file, with ${NAME} replaced from the environment."""
+    """Read the mapping in a YAML file, with ${NAME} replaced from the environment.
+
+    Raises:
+        ConfigError: for a file that can't be read or holds no mapping, and for a variable that is
+            not set.
+    """
     try:
         text = Path(path).read_text(encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"can't read the config {path}: {error.strerror}") from None
     except UnicodeDecodeError:
-        raise ConfigError(f"{path} is not a config: it is not text") from None
+        raise ConfigError(f"{path} is not a config: it is not UTF-8 text") from None
     except ValueError as error:
         raise ConfigError(f"can't read the config {str(path)!r}: {error}") from None
-    data = _loaded(text, f"{path} is not YAML")
+    data = _parse_yaml(text, f"{path} is not YAML")
     if not isinstance(data, dict):
         raise ConfigError(f"{path} must hold keys such as task, model, input and output")
-    return _from_environment(data, str(path))
+    return _fill_from_environment(data, str(path))
 
 
-def override(data: dict[str, Any], settings: Iterable[str]) -> dict[str, Any]:
-    """Applies KEY.KEY=VALUE settings, whose values are YAML."""
+def apply_settings(data: dict[str, Any], settings: Iterable[str]) -> dict[str, Any]:
+    """Apply KEY.KEY=VALUE settings to a config, in place, and return it. The values are YAML."""
     for setting in settings:
-        keys, value = assignment(setting)
-        place = data
+        keys, value = parse_assignment(setting)
+        section = data
         *parents, last = keys.split(".")
         for key in parents:
-            inner = place.get(key)
-            place[key] = inner = _section(key, inner)
-            place = inner
-        place[last] = value
+            section[key] = _to_section(key, section.get(key))
+            section = section[key]
+        section[last] = value
     return data
 
 
-def assignment(text: str) -> tuple[str, Any]:
-    """NAME=VALUE, the value read as YAML."""
+def parse_assignment(text: str) -> tuple[str, Any]:
+    """Parse NAME=VALUE, with the value as YAML.
+
+    Raises:
+        ConfigError: for another form, and for a value that is not YAML.
+    """
     name, equals, value = text.partition("=")
     if not (name and equals):
         raise ConfigError(f"{text!r} is not of the form NAME=VALUE")
-    return name, _loaded(value, f"the value of {name!r} is not YAML: {value!r}")
+    return name, _parse_yaml(value, f"the value of {name!r} is not YAML: {value!r}")
 
 
 class _Loader(yaml.SafeLoader):
-    """Refuses a key that is there twice, of which YAML itself would take the last."""
+    """A YAML loader that refuses a repeated key; YAML itself would take the last one."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[tuple[str, str]] = set()
         for key, _ in node.value:
             if isinstance(key, yaml.ScalarNode) and key.value != "<<":
                 if (key.tag, key.value) in seen:
-                    problem = f"the key {key.value!r} is there twice"
+                    problem = f"the key {key.value!r} is given twice"
                     raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
                 seen.add((key.tag, key.value))
         return super().construct_mapping(node, deep)
 
 
-def _loaded(text: str, problem: str) -> Any:
-    """What a YAML text holds. Raises ConfigError in one line."""
+def _parse_yaml(text: str, problem: str) -> Any:
+    """Parse YAML. Raise ConfigError, in one line that begins with `problem`."""
     try:
         data = yaml.load(text, _Loader)
-        _walk(data)
+        _check_depth(data)
     except RecursionError:
-        raise ConfigError(f"{problem}: it is nested too deeply, or holds itself") from None
+        raise ConfigError(f"{problem}: it is nested too deeply, or contains itself") from None
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
-        place = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        raise ConfigError(f"{problem} ({error.problem or error.context}{place})") from None
-    except Exception as error:  # a date or a number that there is not
+        where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        raise ConfigError(f"{problem} ({error.problem or error.context}{where})") from None
+    except Exception as error:  # a date or a number that does not exist
         raise ConfigError(f"{problem} ({' '.join(str(error).split())})") from None
     return data
 
 
-def _walk(value: Any) -> None:
-    """Raises RecursionError for what holds itself."""
+def _check_depth(value: Any) -> None:
+    """Raise RecursionError for a value that contains itself."""
     if isinstance(value, dict | list):
         for inner in value.values() if isinstance(value, dict) else value:
-            _walk(inner)
+            _check_depth(inner)
 
 
 def build_job(
@@ -103,9 +111,17 @@ def build_job(
     sections: Mapping[str, Any],
     needs_output: bool = True,
 ) -> Job:
-    """One job from its config, the sections that override it, and the settings over both.
+    """Build a job from a config, sections that override it, and settings that override both.
 
-    needs_output: False for what leaves the output alone; without one it stands for `NO_OUTPUT`.
+    Args:
+        config: a YAML file, a mapping or a job; None for an empty config.
+        settings: KEY.KEY=VALUE texts, whose values are YAML.
+        columns: the data's column for each of the task's, added to those in `input.columns`.
+        sections: the config's keys, with values that win over it.
+        needs_output: whether the job must name an output. If not, `NO_OUTPUT` is the default.
+
+    Raises:
+        ConfigError: for keys and values that are wrong or missing.
     """
     if isinstance(config, Job):
         if not (settings or columns or sections):
@@ -120,64 +136,71 @@ def build_job(
     elif isinstance(config, str | os.PathLike):
         data, where = read_config(config), str(config)
     else:
-        raise ConfigError(f"a job is a YAML file, a mapping or a pipemill.Job, not {config!r}")
+        raise ConfigError(f"a job must be a YAML file, a mapping or a pipemill.Job, not {config!r}")
     if not isinstance(columns, Mapping):
         raise ConfigError(f"columns must map names to columns, not {columns!r}")
     data = _merge(data, sections)
     if columns:
         data = _merge(data, {"input": {"columns": dict(columns)}})
-    data = override(data, settings)
+    data = apply_settings(data, settings)
     if not needs_output:
-        data["output"] = {"path": NO_OUTPUT, **_section("output", data.get("output"))}
+        data["output"] = {"path": NO_OUTPUT, **_to_section("output", data.get("output"))}
     return make_job(data, where)
 
 
 def _merge(base: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
-    """`more` over `base`, section by section; a path alone stands for a section."""
+    """Merge `more` over `base`, section by section. A path alone stands for a section."""
     merged = dict(base)
     for key, value in more.items():
         if key in ("model", "input", "output"):
-            merged[key] = _over(_section(key, merged.get(key)), _section(key, value))
+            merged[key] = _merge_section(_to_section(key, merged.get(key)), _to_section(key, value))
         elif isinstance(value, Mapping):
-            merged[key] = _over(_section(key, merged.get(key)), value)
+            merged[key] = _merge_section(_to_section(key, merged.get(key)), value)
         else:
             merged[key] = value
     return merged
 
 
 def make_job(data: Mapping[str, Any], where: str) -> Job:
-    """Checks every key. `where` names the source in messages: a file, or "the arguments"."""
+    """Validate a config to a job. `where` names its source in messages, such as a file.
+
+    Raises:
+        ConfigError: with a line for each key that is wrong.
+    """
     try:
         return Job.model_validate(data)
     except ValidationError as error:
-        raise ConfigError("\n".join(_messages(error, where))) from None
+        raise ConfigError("\n".join(_format_errors(error, where))) from None
 
 
-def _over(old: dict[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
-    """Columns are added to those there are; any other value replaces the old one."""
+def _merge_section(old: dict[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
+    """Merge two sections: columns are added, any other value replaces the old one."""
     columns = {**(old.get("columns") or {}), **(new.get("columns") or {})}
     return {**old, **new, **({"columns": columns} if columns else {})}
 
 
-def _section(key: str, value: Any) -> dict[str, Any]:
+def _to_section(key: str, value: Any) -> dict[str, Any]:
     if key == "input" and is_dataset(value):
         return {"path": value}
     if key in ("model", "input", "output") and isinstance(value, str | list | os.PathLike):
         return {"path": os.fspath(value) if isinstance(value, os.PathLike) else value}
     if value is not None and not isinstance(value, Mapping):
-        raise ConfigError(f"{key!r} must hold keys, not {value!r}")
+        raise ConfigError(f"{key!r} must hold keys, not the value {value!r}")
     return dict(value or {})
 
 
-def _messages(error: ValidationError, where: str) -> list[str]:
-    """One for each key: of a union, pydantic tells what each of its branches would take."""
+def _format_errors(error: ValidationError, where: str) -> list[str]:
+    """Format one message per key.
+
+    For a union of types, pydantic has one error per branch; they become one message.
+    """
     messages: dict[str, str] = {}
     missing: list[str] = []
-    wanted: dict[str, list[str]] = {}
+    reasons_by_key: dict[str, list[str]] = {}
     for problem in error.errors():
         *parents, last = problem["loc"]
-        # Of a union pydantic also names the branch it tried, which is no key.
-        keys = [str(key) for key in parents if key in _all_keys()]
+        # For a union, pydantic also names the branch that it tried, which is not a key.
+        keys = [str(key) for key in parents if key in _list_all_keys()]
         if problem["type"] == "invalid_key" or last == "[key]":
             key = parents[-1] if last == "[key]" else last
             inside = f" of {'.'.join(keys)!r}" if keys else ""
@@ -187,33 +210,33 @@ def _messages(error: ValidationError, where: str) -> list[str]:
             continue
         if problem["type"] == "extra_forbidden":
             full = ".".join([*keys, str(last)])
-            hint = did_you_mean(str(last), _keys(keys))
+            hint = did_you_mean(str(last), _list_keys(keys))
             messages[full] = f"unknown key {full!r} in {where}; {hint}"
             continue
-        full = ".".join([*keys, *([str(last)] if last in _all_keys() else [])])
+        full = ".".join([*keys, *([str(last)] if last in _list_all_keys() else [])])
         if problem["type"] == "missing":
             missing.append(repr(full))
             continue
         reason = problem["msg"].removeprefix("Value error, ")
-        reasons = wanted.setdefault(full, [])
+        reasons = reasons_by_key.setdefault(full, [])
         if reasons:
             reason = reason.removeprefix("Input should be ")
         if reason not in reasons:
             reasons.append(reason)
-        given = _short(problem["input"])
-        messages[full] = f"{full!r} in {where}: {', or '.join(reasons)} (it is {given})"
+        value = _shorten(problem["input"])
+        messages[full] = f"{full!r} in {where}: {', or '.join(reasons)} (it is {value})"
     if missing:
         are = "is" if len(missing) == 1 else "are"
         return [f"{', '.join(missing)} {are} missing in {where}", *messages.values()]
     return list(messages.values())
 
 
-def _short(value: Any) -> str:
-    shown = repr(value)
-    return shown if len(shown) <= _LONGEST else f"{shown[:_LONGEST]}…"
+def _shorten(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
 
 
-def _keys(parents: list[str]) -> list[str]:
+def _list_keys(parents: list[str]) -> list[str]:
     model: type[BaseModel] = Job
     for parent in parents:
         annotation = model.model_fields[parent].annotation
@@ -222,23 +245,23 @@ def _keys(parents: list[str]) -> list[str]:
     return list(model.model_fields)
 
 
-def _all_keys() -> set[str]:
+def _list_all_keys() -> set[str]:
     plain = ("task", "parameters", "pipeline_class")
     sections = [name for name in Job.model_fields if name not in plain]
-    return set(Job.model_fields).union(*(_keys([section]) for section in sections))
+    return set(Job.model_fields).union(*(_list_keys([section]) for section in sections))
 
 
-def _from_environment(value: Any, where: str) -> Any:
+def _fill_from_environment(value: Any, where: str) -> Any:
     if isinstance(value, dict):
-        return {key: _from_environment(inner, where) for key, inner in value.items()}
+        return {key: _fill_from_environment(inner, where) for key, inner in value.items()}
     if isinstance(value, list):
-        return [_from_environment(inner, where) for inner in value]
+        return [_fill_from_environment(inner, where) for inner in value]
     if isinstance(value, str):
-        return re.sub(r"\$\{(\w+)\}", lambda match: _variable(match[1], where), value)
+        return re.sub(r"\$\{(\w+)\}", lambda match: _read_variable(match[1], where), value)
     return value
 
 
-def _variable(name: str, where: str) -> str:
+def _read_variable(name: str, where: str) -> str:
     if name not in os.environ:
-        raise ConfigError(f"{where} uses ${{{name}}}, but no such environment variable is set")
+        raise ConfigError(f"{where} uses ${{{name}}}, but the environment variable is not set")
     return os.environ[name]

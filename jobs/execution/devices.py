@@ -1,4 +1,4 @@
-"""Which device a job's actors compute on, and how many of them share a GPU."""
+"""Choose the device that a job's actors compute on, and how many of them share a GPU."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from pipemill.pipelines.loading.model import Model
 from pipemill.errors import ConfigError
 
 from ..config.job import ActorsSection, Job
-from .gpus import find_gpus, why_no_gpu
+from .gpus import explain_no_gpu, find_gpus
 from .progress import log
 from .ray_cluster import joins_ray, ray_session
 
 _GIB = 2**30
-# A model of at most so many bytes of weights, and how many replicas keep one GPU busy: tokenizing
-# and launching kernels hold the interpreter's lock, so a small model needs several processes.
+# The most bytes of a model's weights, and how many replicas keep one GPU busy: tokenizing and
+# launching kernels hold the interpreter's lock, so a small model needs several processes.
 # Measured with 12 layers of width 384 on an H200 with 16 cores: 1 replica 20,500 rows/s, 8 replicas
 # 95,700 (docs/gpu.md).
 _REPLICAS = ((200 * 2**20, 8), (600 * 2**20, 4), (2 * _GIB, 2))
-# What a replica holds beside its weights: CUDA's context, and a micro-batch's states.
+# Bytes that a replica holds besides its weights: CUDA's context, and a micro-batch's states.
 _ROOM = 3 * _GIB
-# Of the machines of a cluster Ray names the kind of GPU, not its memory.
+# Ray names the type of a machine's GPUs, but not their memory.
 _MEMORY_GIB = {"T4": 15, "L4": 22, "L40S": 44, "A10G": 22, "V100": 16, "A100": 40, "H100": 79,
                "H200": 140, "B200": 180}  # fmt: skip
 _LEAST_MEMORY_GIB = 15
@@ -36,7 +36,11 @@ _LEAST_MEMORY_GIB = 15
 class Machine:
     """What a machine offers to actors.
 
-    gpu_memory: bytes of one of its GPUs. gpu_name: what it is called.
+    Attributes:
+        cpus: its CPUs.
+        gpus: its GPUs.
+        gpu_memory: bytes of memory of one GPU.
+        gpu_name: the GPUs' name.
     """
 
     cpus: float
@@ -46,14 +50,17 @@ class Machine:
 
 
 def choose_device(job: Job, model: tuple[str, str | None], *, here: bool = False) -> Job:
-    """Return the job with numbers for `actors.num_gpus`, and say on which device it computes.
+    """Choose numbers for `actors.num_gpus`, and log the device.
 
-    GPUs are used where there are any: of the Ray that is joined, else of this machine.
+    GPUs are used if there are any: those of the Ray that is joined, else of this machine.
 
     Args:
-        job: the job. What it says in numbers is left as it is.
+        job: the job. Numbers that it has are left as they are.
         model: the path and revision that a worker loads.
-        here: whether this process computes, alone.
+        here: whether only this process computes.
+
+    Returns:
+        The job with numbers.
 
     Raises:
         ConfigError: for `actors.num_gpus: gpu` without a GPU.
@@ -70,50 +77,55 @@ def choose_device(job: Job, model: tuple[str, str | None], *, here: bool = False
             where = "this Ray cluster" if joins else "this machine"
             raise ConfigError(
                 f"actors.num_gpus is gpu, but {where} has no GPU that torch can use"
-                f"{'' if joins else why_no_gpu()}: leave it out to use the CPUs"
+                f"{'' if joins else explain_no_gpu()}: leave it out to use the CPUs"
             )
-        log(f"device: CPU{'' if actors.num_gpus == 'cpu' else ', no GPU found' + why_no_gpu()}")
-        return _with_actors(job, num_gpus=0.0)
+        log(f"device: CPU{'' if actors.num_gpus == 'cpu' else ', no GPU found' + explain_no_gpu()}")
+        return _update_actors(job, num_gpus=0.0)
     count = int(sum(machine.gpus for machine in with_gpus))
-    told = f"{count} × {with_gpus[0].gpu_name}" if count > 1 else with_gpus[0].gpu_name
+    gpus = f"{count} × {with_gpus[0].gpu_name}" if count > 1 else with_gpus[0].gpu_name
     if alone:
         log(f"device: {with_gpus[0].gpu_name}")
-        return _with_actors(job, num_gpus=1.0)
-    share = share_gpus(with_gpus, actors, _weight_bytes(*model))
-    log(f"device: {told}, {share.per_gpu} actor{'s' * (share.per_gpu > 1)} on each")
-    return _with_actors(job, num_gpus=share.num_gpus, num_cpus=share.num_cpus)
+        return _update_actors(job, num_gpus=1.0)
+    share = choose_gpu_share(with_gpus, actors, _find_weight_bytes(*model))
+    log(f"device: {gpus}, {share.per_gpu} actor{'s' * (share.per_gpu > 1)} on each")
+    return _update_actors(job, num_gpus=share.num_gpus, num_cpus=share.num_cpus)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Share:
-    """What each actor holds, where `per_gpu` of them share a GPU."""
+class GpuShare:
+    """What each actor holds if `per_gpu` of them share a GPU."""
 
     per_gpu: int
     num_gpus: float
     num_cpus: float
 
 
-def share_gpus(machines: list[Machine], actors: ActorsSection, weights: int | None) -> Share:
-    """Return how many actors share each GPU of these machines, all of which have GPUs.
+def choose_gpu_share(
+    machines: list[Machine], actors: ActorsSection, weights: int | None
+) -> GpuShare:
+    """Choose how many actors share each GPU.
 
-    weights: bytes of the model; None if they are not known.
+    Args:
+        machines: machines that all have GPUs.
+        actors: the job's settings.
+        weights: bytes of the model's weights; None if unknown.
     """
     if actors.per_gpu != "auto":
         per_gpu = int(actors.per_gpu)
     else:
-        per_gpu = min(_replicas(machine, weights, actors.num_cpus) for machine in machines)
+        per_gpu = min(_count_replicas(machine, weights, actors.num_cpus) for machine in machines)
         if actors.max != "auto":
             gpus = sum(math.floor(machine.gpus) for machine in machines)
             per_gpu = min(per_gpu, max(math.ceil(actors.max / gpus), 1))
     cpus = min(machine.cpus / (machine.gpus * per_gpu) for machine in machines)
-    return Share(
+    return GpuShare(
         per_gpu=per_gpu,
-        num_gpus=1.0 if per_gpu == 1 else _floor(1 / per_gpu, 4),
-        num_cpus=min(float(actors.num_cpus), max(_floor(cpus, 2), 0.01)),
+        num_gpus=1.0 if per_gpu == 1 else _round_down(1 / per_gpu, 4),
+        num_cpus=min(float(actors.num_cpus), max(_round_down(cpus, 2), 0.01)),
     )
 
 
-def _replicas(machine: Machine, weights: int | None, num_cpus: float) -> int:
+def _count_replicas(machine: Machine, weights: int | None, num_cpus: float) -> int:
     if weights is None:
         return 1
     wanted = next((count for most, count in _REPLICAS if weights <= most), 1)
@@ -122,18 +134,18 @@ def _replicas(machine: Machine, weights: int | None, num_cpus: float) -> int:
     return max(min(wanted, by_memory, by_cpus), 1)
 
 
-def _floor(number: float, digits: int) -> float:
+def _round_down(number: float, digits: int) -> float:
     return math.floor(number * 10**digits) / 10**digits
 
 
-def _with_actors(job: Job, **changes: float) -> Job:
-    # Of whole numbers pydantic would warn when the job is stored: the fields are of floats.
+def _update_actors(job: Job, **changes: float) -> Job:
+    # The fields hold floats: for integers pydantic would warn when the job is stored.
     numbers = {name: float(value) for name, value in changes.items()}
     return job.model_copy(update={"actors": job.actors.model_copy(update=numbers)})
 
 
 def find_machines(cluster: str, *, joins: bool) -> list[Machine]:
-    """Return the machines of the Ray that is joined, or this one."""
+    """Find the machines of the Ray that is joined, or describe this one."""
     if not joins:
         gpus = find_gpus()
         cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
@@ -144,19 +156,19 @@ def find_machines(cluster: str, *, joins: bool) -> list[Machine]:
     with ray_session(cluster):
         import ray
 
-        return machines_of_ray(node["Resources"] for node in ray.nodes() if node["Alive"])
+        return read_ray_machines(node["Resources"] for node in ray.nodes() if node["Alive"])
 
 
-def machines_of_ray(nodes: Iterable[Mapping[str, float]]) -> list[Machine]:
-    """Return the machines of a Ray cluster from its nodes' resources."""
-    found = []
+def read_ray_machines(nodes: Iterable[Mapping[str, float]]) -> list[Machine]:
+    """Describe the machines of a Ray cluster from its nodes' resources."""
+    machines = []
     for node in nodes:
         marks = [key for key in node if key.startswith("accelerator_type:")]
         name = marks[0].partition(":")[2] if marks else "GPU"
-        kind = name.removeprefix("NVIDIA-").removeprefix("TESLA-")
-        parts = re.split("[- ]", kind.upper())
+        model = name.removeprefix("NVIDIA-").removeprefix("TESLA-")
+        parts = re.split("[- ]", model.upper())
         gib = next((_MEMORY_GIB[part] for part in parts if part in _MEMORY_GIB), _LEAST_MEMORY_GIB)
-        found.append(
+        machines.append(
             Machine(
                 cpus=node.get("CPU", 0),
                 gpus=node.get("GPU", 0),
@@ -164,11 +176,11 @@ def machines_of_ray(nodes: Iterable[Mapping[str, float]]) -> list[Machine]:
                 gpu_name=name,
             )
         )
-    return found
+    return machines
 
 
-def _weight_bytes(path: str, revision: str | None) -> int | None:
-    """Return the size of a model's weights; None where it can't be found out."""
+def _find_weight_bytes(path: str, revision: str | None) -> int | None:
+    """Find the size of a model's weights in bytes; None if it is unknown."""
     folder = Model(path=path, revision=revision).local_folder()
     if folder is not None:
         files = {file.name: file.stat().st_size for file in folder.iterdir() if file.is_file()}
@@ -176,7 +188,7 @@ def _weight_bytes(path: str, revision: str | None) -> int | None:
         from huggingface_hub import HfApi
 
         files = {}
-        with suppress(Exception):  # no way to the Hub: the worker says so
+        with suppress(Exception):  # the Hub can't be reached: the worker will say so
             siblings = HfApi().model_info(path, revision=revision, files_metadata=True).siblings
             files = {file.rfilename: file.size or 0 for file in siblings or ()}
     for suffix in (".safetensors", ".bin"):

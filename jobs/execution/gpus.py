@@ -1,4 +1,4 @@
-"""The GPUs of this machine, found without torch."""
+"""Find the GPUs of this machine without torch."""
 
 from __future__ import annotations
 
@@ -14,22 +14,24 @@ from typing import Any
 
 
 def find_gpus() -> list[tuple[str, int]]:
-    """Return name and memory of each GPU of this machine that torch can use here.
+    """Return the name and memory (bytes) of each GPU of this machine that torch can use.
 
-    Asks NVIDIA's driver: the driver of a run does not import torch, which takes seconds.
+    They come from NVIDIA's driver, because importing torch takes seconds.
     """
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    chosen = None if visible is None else [part.strip() for part in visible.split(",")]
-    if chosen in ([""], ["-1"]) or not _torch_has_cuda():
+    ids = None if visible is None else [part.strip() for part in visible.split(",")]
+    if ids in ([""], ["-1"]) or not _torch_has_cuda():
         return []
-    every = _gpus_of_driver()
-    if chosen is None or not every:
-        return every
-    # A UUID or a number; what follows one that does not exist is not seen by CUDA either.
-    return [every[int(one) % len(every)] if one.isdigit() else every[0] for one in chosen]
+    gpus = _ask_driver()
+    if ids is None or not gpus:
+        return gpus
+    # Each is a number or a UUID. CUDA would ignore one that does not exist, and all after it.
+    return [gpus[int(one) % len(gpus)] if one.isdigit() else gpus[0] for one in ids]
 
 
-def _gpus_of_driver() -> list[tuple[str, int]]:
+def _ask_driver() -> list[tuple[str, int]]:
+    """Return the name and memory (bytes) of each GPU from NVIDIA's driver; [] without one."""
+
     class Memory(ctypes.Structure):
         _fields_ = [(name, ctypes.c_ulonglong) for name in ("total", "free", "used")]
 
@@ -38,22 +40,22 @@ def _gpus_of_driver() -> list[tuple[str, int]]:
         library: Any = ctypes.CDLL(name)
     except OSError:
         return []
-    found: list[tuple[str, int]] = []
+    gpus: list[tuple[str, int]] = []
     if library.nvmlInit_v2() != 0:
-        return found
+        return gpus
     try:
         count = ctypes.c_uint()
         library.nvmlDeviceGetCount_v2(ctypes.byref(count))
         for number in range(count.value):
             device, memory = ctypes.c_void_p(), Memory()
-            called = ctypes.create_string_buffer(96)
+            label = ctypes.create_string_buffer(96)
             library.nvmlDeviceGetHandleByIndex_v2(number, ctypes.byref(device))
-            library.nvmlDeviceGetName(device, called, len(called))
+            library.nvmlDeviceGetName(device, label, len(label))
             library.nvmlDeviceGetMemoryInfo(device, ctypes.byref(memory))
-            found.append((called.value.decode(errors="replace") or "GPU", int(memory.total)))
+            gpus.append((label.value.decode(errors="replace") or "GPU", int(memory.total)))
     finally:
         library.nvmlShutdown()
-    return found
+    return gpus
 
 
 def _torch_has_cuda() -> bool:
@@ -67,9 +69,9 @@ def _torch_has_cuda() -> bool:
     return False
 
 
-def why_no_gpu() -> str:
-    """Return why a GPU that is here is not used."""
-    if not _gpus_of_driver():
+def explain_no_gpu() -> str:
+    """Return, for messages, why a GPU of this machine is not used; "" without a GPU."""
+    if not _ask_driver():
         return ""
     if not _torch_has_cuda():
         return f" ({socket.gethostname()} has one, but its torch is built without CUDA)"

@@ -22,7 +22,7 @@ from pipemill.actors.workers import (
 from pipemill.errors import ConfigError, RunError
 
 from ..config.job import ActorsSection
-from .ray_cluster import TASK_CPUS, in_use, pool_size, ray_session
+from .ray_cluster import TASK_CPUS, choose_pool_size, describe_wait, ray_session
 from .single_process import is_small, work_without_ray
 from .split_work import SplitWork
 from .startup import StartupStage
@@ -86,7 +86,7 @@ def stage_of(work: SplitWork) -> StartupStage:
     """Return what a run waits for until its first rows are done."""
     first = "loading the model"
     if uses_ray(work.placement):
-        first = in_use(work.actors) or "starting workers"
+        first = describe_wait(work.actors) or "starting workers"
     return StartupStage(work.sink.attempts(), first, measures=work.load.max_tokens is None)
 
 
@@ -121,7 +121,7 @@ def _run(work: SplitWork, splits: list[Split]) -> Results:
             return
         work = replace(work, placement="fused")
     with ray_session(work.actors.cluster):
-        size = pool_size(work.actors, work.placement, len(splits))
+        size = choose_pool_size(work.actors, work.placement, len(splits))
         build = _fused if work.placement == "fused" else _staged
         yield from _results(build(_dataset(splits), work, size))
 

@@ -1,7 +1,8 @@
-"""What a run says meanwhile, on stderr: what it waits for, and then a bar.
+"""The progress of a run, on stderr: what it waits for, and then a bar.
 
-The bar shows rows, rows/s, time left and dead letters. It starts with the rows that the output has
-already; its rate and time left are those of the rows computed now, without the wait before.
+The bar shows rows, rows/s, time left and dead letters. It starts at the rows that the output
+already has. Its rate and time left are those of the rows computed now, without the wait before
+them.
 """
 
 from __future__ import annotations
@@ -16,26 +17,27 @@ from tqdm import tqdm
 
 from .supervisor import check_interrupts
 
-# What is waited for is looked up this often.
+# How often a wait is updated.
 _LOOK_S = 1.0
-# In a log file the bar is a line now and then; on a terminal it moves.
+# How often the bar is updated, by whether stderr is a terminal: in a log file each is a new line.
 _PAUSE_S = {True: 0.2, False: 10.0}
 
 
 def log(text: str) -> None:
-    """Write a line."""
+    """Write a line to stderr, without breaking a bar."""
     tqdm.write(text, file=sys.stderr)
     sys.stderr.flush()
 
 
 class Wait:
-    """Show what a run waits for: on a terminal in one line with the seconds, else a line each."""
+    """Shows what a run waits for: on a terminal in one line with the seconds, else a line each."""
 
     def __init__(self, label: str = "") -> None:
         self._label, self._text = label, ""
         self._line: tqdm | None = None
 
     def show(self, text: str) -> None:
+        """Show what the run waits for now; call it every second to update the seconds."""
         if text == self._text:
             if self._line is not None:
                 self._line.refresh()  # the seconds
@@ -51,6 +53,7 @@ class Wait:
         self._line.set_description_str(f"{self._label}{text} ")
 
     def end(self) -> None:
+        """Remove the line from the terminal."""
         if self._line is not None:
             self._line.close()
             self._line = None
@@ -58,7 +61,7 @@ class Wait:
 
 @contextmanager
 def waiting(text: str) -> Iterator[None]:
-    """Show that the run waits for this."""
+    """Show, for the time of a block, that the run waits for this."""
     wait = Wait()
     ended = threading.Event()
 
@@ -78,12 +81,15 @@ def waiting(text: str) -> Iterator[None]:
 
 
 class Progress:
-    """Rows that are done, of those that there are.
+    """A bar of the rows that are done; use it as a context manager.
 
-    total: the rows to do, as far as is known; 0 if it is not.
-    before: `rows` that the output has already, and how many of these are `dead`.
-    stage: what is waited for until the first rows are done, and whether it is the computing; asked
-        every second, in a thread.
+    Attributes:
+        label: text before the bar.
+        total: the rows to do, as far as known; 0 if unknown.
+        before: rows that the output already has.
+        dead: dead letters, those of the output included.
+        rows: rows that were done in this run.
+        bar: the bar, once the first rows are done.
     """
 
     def __init__(
@@ -93,6 +99,15 @@ class Progress:
         before: Mapping[str, int] | None = None,
         stage: Callable[[], tuple[str, bool]] | None = None,
     ) -> None:
+        """Make a bar, which appears when the first rows are done.
+
+        Args:
+            label: text before the bar.
+            total: the rows to do, as far as known; 0 if unknown.
+            before: `rows` that the output already has, and how many of them are `dead`.
+            stage: returns what the run waits for until the first rows are done, and whether it is
+                computing; called every second, in a thread.
+        """
         self.label, self.total = label, total
         self.before, self.dead = (before or {}).get("rows", 0), (before or {}).get("dead", 0)
         self.rows = 0
@@ -113,7 +128,13 @@ class Progress:
             self.bar.close()
 
     def add(self, rows: int, dead: int, total: int) -> None:
-        """Counts a finished split, after which so many rows are expected in all."""
+        """Count a finished split.
+
+        Args:
+            rows: rows of the split.
+            dead: how many of them are dead letters.
+            total: rows that the run is now expected to do in all.
+        """
         check_interrupts()
         self.rows += rows
         self.dead += dead
@@ -125,7 +146,7 @@ class Progress:
         self.bar.update(rows)
 
     def _new_bar(self, first: int) -> tqdm:
-        """first: rows that are done now; since when they were computed may be unknown."""
+        """Make the bar. first: rows that are done now; when they were started may be unknown."""
         bar = tqdm(
             total=self.before + self.total or None,
             initial=self.before,

@@ -1,4 +1,4 @@
-"""Ray itself: start it or join it, and see what fits."""
+"""Start or join Ray, and find out how many actors fit."""
 
 from __future__ import annotations
 
@@ -25,58 +25,63 @@ from ..config.job import ActorsSection
 from .progress import log, waiting
 from .supervisor import check_interrupts, report_ray
 
-# What the read and write tasks of the staged placement hold. Unlike an actor's whole CPUs, or
-# Ray would fuse them into the actors' operator.
+# CPUs of the read and write tasks of the staged placement. They differ from an actor's, or Ray
+# would fuse the tasks into the actors' operator.
 TASK_CPUS = 0.25
 
 
 # The folder of the copies that Ray makes of working directories (`ray job submit --working-dir`).
 _WORKING_COPY = "/runtime_resources/working_dir_files/"
 
-# A Ray that pipemill started or joined, and whether it is shut down later than its session.
-_ours = False
-_later = False
-# Ray's function for the messages of its raylets, while it is replaced.
+# Whether pipemill started or joined Ray, and whether it is shut down later than its session.
+_is_ours = False
+_shuts_down_later = False
+# Ray's function that prints the messages of raylets, while it is replaced.
 _print_to_stdstream: Callable[..., None] | None = None
-# So long a shutdown waits for Ray's threads in this process.
+# How long a shutdown waits for Ray's threads in this process.
 _THREADS_S = 30.0
 
 
 @contextmanager
 def ray_until_end() -> Iterator[None]:
-    """Leave Ray up when a session within this block ends; shut it down at the end of the block."""
-    global _later
-    _later = True
+    """Keep Ray running when a session in this block ends; shut it down at the end of the block."""
+    global _shuts_down_later
+    _shuts_down_later = True
     try:
         yield
     finally:
-        _later = False
+        _shuts_down_later = False
         _shut_down()
 
 
 @contextmanager
 def ray_session(cluster: str = "auto") -> Iterator[None]:
-    """Ray for the time of a run: the one that is running or configured, else a local one.
+    """Connect to Ray for the time of a block: to a running or configured one, or a new local one.
 
-    cluster: "local" starts one for this run, even if another is running.
+    Args:
+        cluster: "local" starts one for this run, even if another is running.
+
+    Raises:
+        ConfigError: for a Ray that can't be joined.
+        RunError: for a Ray that can't be started.
     """
-    global _ours
+    global _is_ours
     if _is_connected():
-        if cluster == "local" and not _ours:
+        if cluster == "local" and not _is_ours:
             raise ConfigError(
-                "actors.cluster is local, but this process is connected to a Ray already: call "
+                "actors.cluster is local, but this process is already connected to a Ray: call "
                 "ray.shutdown() first, or leave actors.cluster out"
             )
         yield
         return
     report_ray()
-    _ours = True
+    _is_ours = True
     try:
-        with _own_sigterm():
+        with _keep_sigterm_handler():
             _start(cluster)
         yield
     finally:
-        if not _later:
+        if not _shuts_down_later:
             _shut_down()
 
 
@@ -88,19 +93,20 @@ def _is_connected() -> bool:
 def _shut_down() -> None:
     """Shut down the Ray that a session started.
 
-    A thread that touches Ray meanwhile ends the whole process: `_Exit(1)`, from C++. So wait for
-    those that Ray Data has, and let no garbage collection in another thread free an object of Ray.
+    A thread that uses Ray meanwhile ends the whole process: `_Exit(1)`, from C++. So wait for the
+    threads of Ray Data, and disable garbage collection, which could free an object of Ray in
+    another thread.
     """
-    global _ours
-    if not _ours:
+    global _is_ours
+    if not _is_ours:
         return
-    _ours = False
+    _is_ours = False
     ray = sys.modules.get("ray")
-    if ray is None:  # interrupted while it was imported
+    if ray is None:  # an interrupt came during the import
         return
     until = time.monotonic() + _THREADS_S
     for thread in threading.enumerate():
-        if _is_of_ray_data(thread):
+        if _belongs_to_ray_data(thread):
             thread.join(max(until - time.monotonic(), 0))
     gc.collect()
     enabled = gc.isenabled()
@@ -113,40 +119,40 @@ def _shut_down() -> None:
             gc.enable()
 
 
-def _is_of_ray_data(thread: threading.Thread) -> bool:
+def _belongs_to_ray_data(thread: threading.Thread) -> bool:
     work = getattr(thread, "_target", None) or type(thread)
     return (getattr(work, "__module__", None) or "").startswith("ray.data.")
 
 
 def joins_ray(cluster: str) -> bool:
-    """Whether a session uses a Ray that is running, instead of starting one."""
+    """Return whether a session joins a running Ray instead of starting one."""
     return _is_connected() or (
-        cluster != "local" and bool(_configured_address() or _running_here())
+        cluster != "local" and bool(_read_configured_address() or _is_running_here())
     )
 
 
-def _configured_address() -> str:
+def _read_configured_address() -> str:
     address = os.environ.get("RAY_ADDRESS", "")
     return "" if address == "local" else address
 
 
 def _start(cluster: str) -> None:
-    address = "" if cluster == "local" else _configured_address()
+    address = "" if cluster == "local" else _read_configured_address()
     _check_address(address)
     joins = joins_ray(cluster)
-    # Ray Data's statistics of use are gathered in a thread that never ends, as `_shut_down` wants.
+    # Ray Data gathers usage statistics in a thread that never ends, and `_shut_down` would wait.
     os.environ.setdefault("RAY_DATA_USAGE_DISABLED", "1")
     with waiting("joining Ray" if joins else "starting Ray"):
         import ray
         import ray.data
 
-        # After the import, which sets the level. What a user needs to know pipemill says itself.
+        # After the import, which sets the level. pipemill reports what a user needs to know.
         logging.getLogger("ray.data").setLevel(logging.CRITICAL)
         _set_raylet_messages(shown=False)
-        # Ray's C++ side in this process.
+        # For Ray's C++ code in this process.
         os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
         try:
-            with _silent_stderr():
+            with _silence_stderr():
                 if joins:
                     ray.init(log_to_driver=False, logging_level=logging.CRITICAL)
                 else:
@@ -155,27 +161,27 @@ def _start(cluster: str) -> None:
             ray.shutdown()
             if not isinstance(error, Exception):
                 raise
-            raise _not_there(error, joins) from error
+            raise _explain_no_ray(error, joins) from error
     check_interrupts()
     if joins:
-        log(f"Ray: joined {_address(address)}, {_size()}")
+        log(f"Ray: joined {_find_address(address)}, {_describe_size()}")
 
 
-def _not_there(error: Exception, joins: bool) -> Exception:
-    """Return what to raise for a Ray that did not start, or that could not be joined."""
+def _explain_no_ray(error: Exception, joins: bool) -> Exception:
+    """Return the error to raise for a Ray that did not start, or that could not be joined."""
     text = str(error).strip() or type(error).__name__
     reason = text.splitlines()[0]
     if not joins:
-        # Ray has no exception of its own for it.
+        # Ray raises no special exception for it.
         return RunError(f"Ray could not be started ({reason}); run again to resume")
-    where = f"the Ray at {_configured_address() or _address_file().read_text().strip()}"
-    local = "or set actors.cluster to local for a Ray of this run's own"
+    where = f"the Ray at {_read_configured_address() or _find_address_file().read_text().strip()}"
+    local = "or set actors.cluster to local to start a Ray for this run"
     if text.startswith("Version mismatch"):
         return ConfigError(
             f"{where} could not be joined ({' '.join(text.split())}): use the same versions as "
             f"there, {local}"
         )
-    # Something listens there, and Ray gives up after some seconds: for the token, mostly.
+    # Something listens there, and Ray gives up after some seconds, mostly for lack of the token.
     if isinstance(error, ConnectionError) or type(error).__name__ == "AuthenticationError":
         return ConfigError(
             f"{where} could not be joined ({reason.partition('. ')[0].rstrip('.')}): if it asks "
@@ -186,8 +192,10 @@ def _not_there(error: Exception, joins: bool) -> Exception:
 
 
 def _set_raylet_messages(*, shown: bool) -> None:
-    """Keep off the terminal what Ray tells every driver about dead workers and retries; it has no
-    setting for that. A row that kills becomes a dead letter, which pipemill says."""
+    """Show or hide Ray's messages about dead workers and retries, for which it has no setting.
+
+    A row that kills a worker becomes a dead letter, which pipemill reports.
+    """
     from ray._private import worker
 
     if hasattr(worker, "print_to_stdstream"):
@@ -200,16 +208,16 @@ def _print_nothing(*_: object, **__: object) -> None:
     return
 
 
-def _address(given: str) -> str:
+def _find_address(configured: str) -> str:
     """Return HOST:PORT of the head that was joined."""
     import ray
 
-    if given.startswith("ray://"):
-        return given.removeprefix("ray://")
+    if configured.startswith("ray://"):
+        return configured.removeprefix("ray://")
     return ray.get_runtime_context().gcs_address
 
 
-def _size() -> str:
+def _describe_size() -> str:
     import ray
 
     total = ray.cluster_resources()
@@ -222,8 +230,10 @@ def _size() -> str:
 
 
 def check_output_lasts(path: str) -> None:
-    """Raise ConfigError for an output in the copy of the working directory that Ray makes for a
-    job, and deletes after it."""
+    """Raise ConfigError for an output in Ray's copy of the working directory.
+
+    Ray makes the copy for a job, and deletes it afterwards.
+    """
     if _is_in_copy(path):
         raise ConfigError(
             f"output.path {path} is {absolute(path)}, in the copy of the working directory that "
@@ -232,19 +242,19 @@ def check_output_lasts(path: str) -> None:
         )
 
 
-def check_input_stays(given: object) -> None:
-    """Raise ConfigError for an input in such a copy.
+def check_input_stays(inputs: object) -> None:
+    """Raise ConfigError for an input in Ray's copy of the working directory.
 
-    After a change in the working directory the next job's copy has another place, so that the same
-    file would be taken for a new one, and its rows would be in the output twice.
+    After a change in the working directory the next job's copy lies elsewhere. The same file would
+    then be taken for a new one, and its rows would be in the output twice.
     """
-    paths = [given] if isinstance(given, str) else given if isinstance(given, list) else []
+    paths = [inputs] if isinstance(inputs, str) else inputs if isinstance(inputs, list) else []
     for path in paths:
         if _is_in_copy(path):
             raise ConfigError(
                 f"input.path {path} is {absolute(path)}, in the copy of the working directory "
-                "that Ray made for this job; the next job's copy may lie elsewhere and could not "
-                "go on with this one's output: name an absolute path, or a URL that every node "
+                "that Ray made for this job. The next job's copy may lie elsewhere, and that job "
+                "could not resume this output: name an absolute path, or a URL that every node "
                 "can reach"
             )
 
@@ -255,10 +265,10 @@ def _is_in_copy(path: str) -> bool:
 
 
 def _check_address(address: str) -> None:
-    """Raises ConfigError where nothing listens: `ray.init` would wait for it for minutes."""
+    """Raise ConfigError if nothing listens at an address: `ray.init` would wait for minutes."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if not port.isdigit():
-        return  # none, or one that Ray looks up itself: "auto"
+        return  # no address, or one that Ray finds itself: "auto"
     try:
         socket.create_connection((host, int(port)), timeout=10).close()
     except OSError as error:
@@ -275,23 +285,23 @@ def _start_local() -> None:
 
 
 @contextmanager
-def _own_sigterm() -> Iterator[None]:
-    """Ray takes SIGTERM for itself and exits; whoever set a handler before it means to resume."""
+def _keep_sigterm_handler() -> Iterator[None]:
+    """Keep this process's handler of SIGTERM: Ray would install one that exits."""
     handler = signal.getsignal(signal.SIGTERM)
-    own = callable(handler) and threading.current_thread() is threading.main_thread()
+    keeps = callable(handler) and threading.current_thread() is threading.main_thread()
     try:
         yield
     except SystemExit:
-        if not own:
+        if not keeps:
             raise
         raise KeyboardInterrupt from None
     finally:
-        if own:
+        if keeps:
             signal.signal(signal.SIGTERM, handler)
 
 
 def joins_other_machines(cluster: str) -> bool:
-    """Return whether a session uses a Ray that may have machines beside this one."""
+    """Return whether a session uses a Ray that may have other machines than this one."""
     if not _is_connected():
         return joins_ray(cluster)
     here = socket.gethostname()
@@ -299,29 +309,29 @@ def joins_other_machines(cluster: str) -> bool:
     return any(node["NodeManagerHostname"] != here for node in nodes if node["Alive"])
 
 
-def _running_here() -> bool:
-    """Whether a `ray start` on this machine left an address at which something answers.
+def _is_running_here() -> bool:
+    """Return whether something answers at the address that `ray start` left on this machine.
 
-    A head that was killed leaves one too, and `ray.init` would wait for it for minutes.
+    A head that was killed leaves one, too, and `ray.init` would wait for it for minutes.
     """
     try:
-        host, _, port = _address_file().read_text().strip().rpartition(":")
+        host, _, port = _find_address_file().read_text().strip().rpartition(":")
         socket.create_connection((host, int(port)), timeout=2).close()
     except (OSError, ValueError):
         return False
     return True
 
 
-def _address_file() -> Path:
-    """Return where `ray start` leaves the address of the head; Ray need not be imported."""
+def _find_address_file() -> Path:
+    """Return the file in which `ray start` leaves the head's address, without importing Ray."""
     on_linux = os.environ.get("TMPDIR", "/tmp") if sys.platform.startswith("linux") else None
     default = "/tmp" if sys.platform == "darwin" else tempfile.gettempdir()
     return Path(os.environ.get("RAY_TMPDIR", on_linux or default), "ray", "ray_current_cluster")
 
 
 @contextmanager
-def _silent_stderr() -> Iterator[None]:
-    """While Ray starts: its C++ side says on stderr which log level it was given."""
+def _silence_stderr() -> Iterator[None]:
+    """Silence stderr while Ray starts: its C++ code prints its log level there."""
     saved = os.dup(2)
     nothing = os.open(os.devnull, os.O_WRONLY)
     try:
@@ -333,11 +343,19 @@ def _silent_stderr() -> Iterator[None]:
         os.close(nothing)
 
 
-def pool_size(actors: ActorsSection, placement: str, splits: int) -> tuple[int, int]:
-    """How many actors to start with, and to grow to. Raises ConfigError if none can ever fit.
+def choose_pool_size(actors: ActorsSection, placement: str, splits: int) -> tuple[int, int]:
+    """Choose how many actors to start with, and how many to grow to.
 
-    Ray waits without a word for what does not fit: an actor larger than any node, or read and
-    write tasks when actors hold every CPU. Both are settled here.
+    Ray waits silently for what does not fit: an actor larger than any node, or read and write
+    tasks when actors hold every CPU. This function prevents both.
+
+    Args:
+        actors: the job's settings.
+        placement: the resolved placement.
+        splits: the number of splits, which is the most actors that are useful.
+
+    Raises:
+        ConfigError: if not even one actor can ever fit.
     """
     import ray
 
@@ -347,20 +365,20 @@ def pool_size(actors: ActorsSection, placement: str, splits: int) -> tuple[int, 
     if tasks:
         largest = max(free, key=lambda node: node.get("CPU", 0))
         largest["CPU"] = largest.get("CPU", 0) - tasks
-    fit = sum(_count(node, actors) for node in free)
+    fit = sum(_count_actors(node, actors) for node in free)
     if fit == 0 and not _autoscales():
-        raise ConfigError(_nothing_fits(nodes, actors, tasks))
+        raise ConfigError(_explain_no_room(nodes, actors, tasks))
     wanted = fit if actors.max == "auto" else actors.max
     most = max(min(wanted, splits), 1)
     if not _autoscales():
         if tasks:
             most = min(most, fit)  # more would take the tasks' CPUs
         return max(min(fit, most), 1), most
-    # What does not fit yet makes the cluster grow.
+    # Requests that do not fit yet make the cluster grow.
     return max(min(fit, most), min(actors.min, most)), most
 
 
-def _count(node: dict[str, float], actors: ActorsSection) -> int:
+def _count_actors(node: dict[str, float], actors: ActorsSection) -> int:
     by_cpu = math.floor(node.get("CPU", 0) / actors.num_cpus + 1e-9)
     if not actors.gpus_each:
         return max(by_cpu, 0)
@@ -368,7 +386,7 @@ def _count(node: dict[str, float], actors: ActorsSection) -> int:
     return max(min(by_cpu, by_gpu), 0)
 
 
-def _nothing_fits(nodes: list[dict[str, float]], actors: ActorsSection, tasks: float) -> str:
+def _explain_no_room(nodes: list[dict[str, float]], actors: ActorsSection, tasks: float) -> str:
     cpus = max((node.get("CPU", 0) for node in nodes), default=0)
     gpus = max((node.get("GPU", 0) for node in nodes), default=0)
     if actors.gpus_each > gpus:
@@ -376,7 +394,7 @@ def _nothing_fits(nodes: list[dict[str, float]], actors: ActorsSection, tasks: f
             f"an actor asks for {actors.gpus_each:g} GPU (actors.num_gpus), but the largest node "
             f"of this Ray cluster has {gpus:g}: set actors.num_gpus to 0 for CPU"
         )
-    extra = f" beside {tasks:g} for the read and write tasks" if tasks else ""
+    extra = f", and the read and write tasks for {tasks:g} more" if tasks else ""
     room = cpus - tasks
     return (
         f"an actor asks for {actors.num_cpus:g} CPU (actors.num_cpus){extra}, but the largest node "
@@ -385,23 +403,23 @@ def _nothing_fits(nodes: list[dict[str, float]], actors: ActorsSection, tasks: f
     )
 
 
-def in_use(actors: ActorsSection) -> str | None:
-    """Return what others hold, so that not even one actor can start now."""
+def describe_wait(actors: ActorsSection) -> str | None:
+    """Return the resource that is in use, so that no actor can start now; None if one can."""
     import ray
 
     total, free = ray.cluster_resources(), ray.available_resources()
     for name, needs in (("CPU", actors.num_cpus), ("GPU", actors.gpus_each)):
-        have, left = total.get(name, 0), free.get(name, 0)
-        if left < needs <= have:
-            return f"waits for {name}s ({have - left:g} of {have:g} in use)"
+        all_units, free_units = total.get(name, 0), free.get(name, 0)
+        if free_units < needs <= all_units:
+            return f"waits for {name}s ({all_units - free_units:g} of {all_units:g} in use)"
     return None
 
 
 def _autoscales() -> bool:
-    """Whether nodes may still join because an autoscaler adds them.
+    """Return whether an autoscaler may add nodes.
 
-    Every head node runs a monitor. Without a cluster to scale it names the nodes it sees
-    `node_ID`; with one, by the node types of the cluster's configuration.
+    Every head node runs a monitor. If it has no cluster to scale, it names the nodes `node_ID`;
+    otherwise by the node types of the cluster's configuration.
     """
     from ray.autoscaler.v2.utils import is_autoscaler_v2
     from ray.data._internal.cluster_autoscaler.util import is_autoscaling_enabled

@@ -1,9 +1,9 @@
-"""Run a command in a child process, so that no end of it goes unexplained.
+"""Run a command in a child process, so that every way in which it ends is explained.
 
-Ray ends a driver from C++ (`_Exit(1)`, not a word) when its raylet or the head of its cluster dies,
-and when any thread still uses a Ray that is shutting down. The kernel does so when memory runs
-out. Only another process can tell the user. The child reports its exit status after it has
-written everything; the parent explains every other end, and forwards interrupts.
+Ray ends a driver from C++ (`_Exit(1)`, without a message) when its raylet or the head of its
+cluster dies, and when a thread still uses a Ray that is shutting down. The kernel kills it when
+memory runs out. Only another process can tell the user. The child reports its exit status after it
+has written everything; the parent explains every other end, and forwards interrupts.
 """
 
 from __future__ import annotations
@@ -17,21 +17,22 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
-# What the parent forwards an interrupt as. Ctrl-C reaches the child from the terminal, too.
+# The signal that the parent forwards an interrupt as. Ctrl-C also reaches the child directly, from
+# the terminal.
 _FORWARDED = signal.SIGUSR1
-# At this interrupt the child is killed.
+# The number of interrupts at which the child is killed.
 _LAST_INTERRUPT = 3
 
 # The pipe to the parent, in the child.
 _parent: int | None = None
 # Whether this process was interrupted.
 _interrupted = False
-# Whether interrupts are only noted.
+# Whether interrupts are only recorded for now.
 _delays = False
 
 
-def supervised(work: Callable[[], int]) -> int:
-    """Return the exit status of `work`, which a child process does. In it, return as well.
+def supervise(work: Callable[[], int]) -> int:
+    """Run `work` in a child process, and return its exit status, in the child as well.
 
     `work` calls `report_status` when everything is written.
     """
@@ -40,7 +41,7 @@ def supervised(work: Callable[[], int]) -> int:
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
     alive, reports = os.pipe(), os.pipe()
-    with _blocked_signals():
+    with _block_signals():
         child = os.fork()
         if child == 0:
             _become_child(alive, reports)
@@ -62,7 +63,7 @@ def handle_interrupts() -> None:
         nonlocal raised
         _interrupted = True
         arrived[number] += 1
-        # The same interrupt may arrive directly and forwarded.
+        # The same interrupt may arrive both directly and forwarded.
         if arrived[number] > raised and not _delays:
             raised += 1
             _silence_other_exceptions()
@@ -74,8 +75,8 @@ def handle_interrupts() -> None:
 
 
 @contextmanager
-def delayed_interrupts() -> Iterator[None]:
-    """Let an interrupt wait for the end of the block: an import in Rust would panic on stderr."""
+def delay_interrupts() -> Iterator[None]:
+    """Delay interrupts to the end of a block, such as an import in Rust, which would panic."""
     global _delays
     _delays = True
     try:
@@ -86,19 +87,21 @@ def delayed_interrupts() -> Iterator[None]:
 
 
 def check_interrupts() -> None:
-    """Raise KeyboardInterrupt if one was lost: raised in a destructor or a callback it is."""
+    """Raise KeyboardInterrupt if an interrupt was lost, as in a destructor or a callback."""
     if _interrupted:
         raise KeyboardInterrupt
 
 
-def command_pid() -> int:
-    """Return the process id that a user knows the command by: the parent's, in a child."""
+def find_command_pid() -> int:
+    """Return the process id by which a user knows the command: in a child, the parent's."""
     return os.getpid() if _parent is None else os.getppid()
 
 
 def report_status(status: int) -> None:
-    """Tell the parent that everything is written, and the exit status. No interrupt counts after
-    that."""
+    """Report to the parent that everything is written, and the exit status.
+
+    Interrupts are ignored after that.
+    """
     if _parent is not None:
         for number in (*_SIGNALS, _FORWARDED):
             signal.signal(number, signal.SIG_IGN)
@@ -106,25 +109,25 @@ def report_status(status: int) -> None:
 
 
 def report_ray() -> None:
-    """Tell the parent that Ray runs in this process, and may end it."""
+    """Report to the parent that Ray runs in this process, and may end it."""
     _report("ray")
 
 
-def _report(what: str) -> None:
+def _report(line: str) -> None:
     if _parent is not None:
         with suppress(OSError):
-            os.write(_parent, f"{what}\n".encode())
+            os.write(_parent, f"{line}\n".encode())
 
 
 def _silence_other_exceptions() -> None:
-    """Keep what an interrupt breaks in threads and destructors off the terminal."""
+    """Print no errors that an interrupt causes in threads and destructors."""
     sys.unraisablehook = lambda _: None
     threading.excepthook = lambda _: None
 
 
 @contextmanager
-def _blocked_signals() -> Iterator[None]:
-    """Hold signals back until both processes have their handlers."""
+def _block_signals() -> Iterator[None]:
+    """Block signals until both processes have their handlers."""
     old = signal.pthread_sigmask(signal.SIG_BLOCK, (*_SIGNALS, _FORWARDED))
     try:
         yield
@@ -156,17 +159,17 @@ class _Supervisor:
                 signal.signal(number, self._forward)
 
     def wait(self) -> int:
-        """Return the exit status of the child, after a message if it ended without one."""
+        """Wait for the child, and return its exit status; explain an end without one."""
         _, ended = os.waitpid(self.child, 0)
         for number in _SIGNALS:
             signal.signal(number, signal.SIG_IGN)
-        reports = self._reports()
-        told = [line.split()[1] for line in reports if line.startswith("status ")]
-        if told:
-            return int(told[-1])
+        reports = self._read_reports()
+        statuses = [line.split()[1] for line in reports if line.startswith("status ")]
+        if statuses:
+            return int(statuses[-1])
         if self.interrupts:
             return _explain("interrupted; run again to resume", 130)
-        return _explain(_reason(os.waitstatus_to_exitcode(ended), "ray" in reports), 1)
+        return _explain(_describe_end(os.waitstatus_to_exitcode(ended), "ray" in reports), 1)
 
     def _forward(self, *_: object) -> None:
         self.interrupts += 1
@@ -174,14 +177,14 @@ class _Supervisor:
         with suppress(ProcessLookupError):
             os.kill(self.child, signal.SIGKILL if last else _FORWARDED)
 
-    def _reports(self) -> list[str]:
+    def _read_reports(self) -> list[str]:
         try:
             return os.read(self.reports, 65536).decode().splitlines()
         except BlockingIOError:
             return []
 
 
-def _reason(status: int, with_ray: bool) -> str:
+def _describe_end(status: int, with_ray: bool) -> str:
     if status >= 0:
         ended = f"the process ended with status {status} without a reason"
         if with_ray:

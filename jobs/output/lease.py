@@ -22,7 +22,7 @@ from pipemill.actors.storage.store import Store
 
 from pipemill.errors import ConfigError, RunError
 
-from ..execution.supervisor import command_pid
+from ..execution.supervisor import find_command_pid
 from .lease_owner import LeaseOwner, current_owner, now
 
 BEAT_S = 3.0
@@ -116,7 +116,7 @@ class Lease:
     def _wait_for_expiry(self, number: int, holder: LeaseOwner | None, data: bytes) -> None:
         """Return when the owner of that lease is dead. Raises RunError if the owner lives."""
         lives = holder.is_alive() if holder else None
-        if lives and holder and holder.pid == command_pid():
+        if lives and holder and holder.pid == find_command_pid():
             lives = holder.id in _held
         if lives is False:
             return

@@ -14,7 +14,7 @@ from typing import Any
 
 from pipemill.actors.faults.process_identity import boot_id, process_start
 
-from ..execution.supervisor import command_pid
+from ..execution.supervisor import find_command_pid
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +72,7 @@ class LeaseOwner:
 
 def current_owner(verb: str) -> LeaseOwner:
     """Return an owner for this process."""
-    pid = command_pid()
+    pid = find_command_pid()
     return LeaseOwner(
         id=uuid.uuid4().hex,
         verb=verb,

@@ -18,7 +18,7 @@ from pipemill.actors.storage.partitions import is_partition_field, read_partitio
 
 from pipemill.errors import ConfigError
 
-from ..config.arrow_types import schema_from
+from ..config.arrow_types import parse_schema
 from ..config.job import Job
 from ..output.ledger import Ledger
 from ..output.split_plan import NOTHING, Plan
@@ -62,7 +62,7 @@ def build_plan(
 
 def reading_of(job: Job, task: ResolvedTask) -> Reading:
     """Return how the values of the input are to be read."""
-    types = schema_from(job.input.schema, "input.schema") if job.input.schema is not None else []
+    types = parse_schema(job.input.schema, "input.schema") if job.input.schema is not None else []
     parameters = parameters_of(job, task.spec)
     return Reading(
         kinds=column_kinds(task.spec, parameters, job.input.columns),

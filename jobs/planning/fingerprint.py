@@ -1,4 +1,4 @@
-"""What decides a job's results, so that one output never holds those of two."""
+"""The fields that decide a job's results, so that one output never holds results of two jobs."""
 
 from __future__ import annotations
 
@@ -17,28 +17,33 @@ from ..output.job_record import JobRecord
 from .user_code import digest_class
 
 _BLOCK = 2**20
-# What the model's folder may decide, and what was computed where a fingerprint does not say it.
-UNSAID = {"pooling": "mean", "function_to_apply": "transformers' own"}
+# Fields that the model's folder may decide, with what a fingerprint without them means.
+FIELD_DEFAULTS = {"pooling": "mean", "function_to_apply": "transformers' own"}
 
 
 def fingerprint_fields(
     job: Job, task: str, dtype: str, weights: str, followed: Mapping[str, str]
 ) -> dict[str, Any]:
-    """By name, so that a difference can be named. `weights` is a digest of the model's files.
+    """Return the fields that decide a job's results, by name, so that messages can name them.
 
-    followed: what decides the results because the model's folder says so.
+    Args:
+        job: the job.
+        task: the name of its task.
+        dtype: the dtype that the model is loaded in.
+        weights: a digest of the model's files.
+        followed: fields that decide the results because the model's folder says so.
     """
-    decides = {
+    fields = {
         "task": task,
         "model": weights,
         "model.dtype": dtype,
         "parameters": job.parameters,
         "input.columns": job.input.columns,
         "input.limit": job.input.limit,
-        "input.dataset": hf_dataset.fingerprint(job.input.path),
+        "input.dataset": hf_dataset.find_fingerprint(job.input.path),
         "output.keep": job.output.keep,
         "output.on_error": job.output.on_error,
-        **_own_class(job),
+        **_class_fields(job),
         **({"input.schema": job.input.schema} if job.input.schema else {}),
         **({"input.encoding": job.input.encoding} if job.input.encoding else {}),
         **followed,
@@ -46,29 +51,34 @@ def fingerprint_fields(
         "transformers": version("transformers"),
         "torch": version("torch"),
     }
-    return json.loads(json.dumps(decides))  # as it will be read again
+    return json.loads(json.dumps(fields))  # as they are when they are read from the output
 
 
-def _own_class(job: Job) -> dict[str, Any]:
+def _class_fields(job: Job) -> dict[str, Any]:
     if job.pipeline_class is None:
         return {}
     code = digest_class(job.pipeline_class)
     return {"pipeline_class": job.pipeline_class, "code of pipeline_class": code}
 
 
-def fingerprint(parts: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+def hash_fields(fields: Mapping[str, Any]) -> str:
+    """Return a short digest of the fields."""
+    return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def check_fingerprint(record: JobRecord, new: Mapping[str, Any], job: Job, output: str) -> None:
-    """Raises ConfigError that names what changed.
+    """Raise ConfigError, with the fields that differ, for an output of another job.
 
-    record: of the output's job; what decides its results is held against `new`.
+    Args:
+        record: the record of the job that the output holds.
+        new: the fields of the new job.
+        job: the new job.
+        output: the output's path.
     """
     old = record.decides
-    unsaid = {name: repr(value) for name, value in UNSAID.items()}
-    then = {**unsaid, **_named(old, record.job)}
-    now = {**unsaid, **_named(new, job.model_dump())}
+    defaults = {name: repr(value) for name, value in FIELD_DEFAULTS.items()}
+    then = {**defaults, **_describe_fields(old, record.job)}
+    now = {**defaults, **_describe_fields(new, job.model_dump())}
     changed = [
         f"{name} ({then.get(name)} then, {now.get(name)} now)"
         for name in {**old, **new}
@@ -77,31 +87,31 @@ def check_fingerprint(record: JobRecord, new: Mapping[str, Any], job: Job, outpu
     if changed:
         raise ConfigError(
             f"{output} holds the results of another job: {'; '.join(changed)}. "
-            "Give this one another output, or run it as it was"
+            "Choose another output.path, or undo the change"
         )
 
 
-def _named(decides: Mapping[str, Any], job: Mapping[str, Any]) -> dict[str, str]:
-    """Each thing as a user knows it: what is only a digest, beside its path."""
-    shown = {name: repr(value) for name, value in decides.items()}
+def _describe_fields(fields: Mapping[str, Any], job: Mapping[str, Any]) -> dict[str, str]:
+    """Describe each field as a user knows it: a digest with the path that it is of."""
+    texts = {name: repr(value) for name, value in fields.items()}
     paths = {
         "model": (job.get("model") or {}).get("path"),
         "code of pipeline_class": job.get("pipeline_class"),
     }
     for name, path in paths.items():
-        if path and decides.get(name) is not None:
-            shown[name] = f"{path}, digest {decides[name]}"
-    return shown
+        if path and fields.get(name) is not None:
+            texts[name] = f"{path}, digest {fields[name]}"
+    return texts
 
 
 def digest_folder(folder: Path) -> str:
-    """Of the names and bytes of all files in a model's folder, hidden ones left out."""
-    whole = hashlib.sha256()
+    """Return a short digest of the names and bytes of all files in a folder, except hidden ones."""
+    digest = hashlib.sha256()
     for path in sorted(folder.rglob("*")):
         inner = path.relative_to(folder)
         if path.is_file() and not any(part.startswith(".") for part in inner.parts):
-            whole.update(f"{inner.as_posix()}\0{path.stat().st_size}\0".encode())
+            digest.update(f"{inner.as_posix()}\0{path.stat().st_size}\0".encode())
             with open(path, "rb") as file:
                 while block := file.read(_BLOCK):
-                    whole.update(block)
-    return whole.hexdigest()[:16]
+                    digest.update(block)
+    return digest.hexdigest()[:16]

@@ -1,4 +1,4 @@
-"""Below which folders and URLs a row may name its media."""
+"""The folders and URLs below which a row may name its media."""
 
 from __future__ import annotations
 
@@ -14,31 +14,36 @@ from pipemill.errors import ConfigError
 from ..config.job import InputSection
 
 
-def media_access(section: InputSection) -> MediaAccess:
-    """What the rows may name. Raises ConfigError for a root that is none."""
+def make_media_access(section: InputSection) -> MediaAccess:
+    """Make the access to the media that rows name.
+
+    Raises:
+        ConfigError: for a root that is not a folder or URL.
+    """
+    roots = find_media_roots(section)
     try:
-        return MediaAccess(roots=media_roots(section), options=json.dumps(section.storage_options))
+        return MediaAccess(roots=roots, options=json.dumps(section.storage_options))
     except TypeError:
-        # A credential as an object goes to no worker: media are fetched with those of the
-        # environment.
-        return MediaAccess(roots=media_roots(section), options="{}")
+        # A credential that is an object can't be sent to workers: media are then fetched with the
+        # credentials of the environment.
+        return MediaAccess(roots=roots, options="{}")
     except ValueError as error:
         raise ConfigError(f"input.media_roots: {error}") from None
 
 
-def media_roots(section: InputSection) -> tuple[str, ...]:
-    """Those that the job names; else the folders in which its input lies."""
+def find_media_roots(section: InputSection) -> tuple[str, ...]:
+    """Return the roots that the job names, or else the folders of its input."""
     if section.media_roots is not None:
         return tuple(absolute(root) for root in section.media_roots)
     paths = section.path if isinstance(section.path, list) else [section.path]
-    folders = [_folder(path) for path in paths if isinstance(path, str)]
+    folders = [_find_folder(path) for path in paths if isinstance(path, str)]
     return tuple(dict.fromkeys(filter(None, folders)))
 
 
-def _folder(path: str) -> str | None:
-    """Of a file the folder that holds it, of a glob the one above its first wildcard.
+def _find_folder(path: str) -> str | None:
+    """Return the folder of a file, or the folder above the first wildcard of a glob.
 
-    None where there is no such folder: inside archives ("zip://…::…"), or of all buckets.
+    Return None if there is none: in archives ("zip://…::…"), and above all buckets.
     """
     path = absolute(path)
     if is_chain(path):
@@ -53,6 +58,6 @@ def _folder(path: str) -> str | None:
     if not mark:
         return folder or "/"
     if "::" in folder:
-        return None  # which no root may have
+        return None  # a root must not have it
     bucket = rest if fixed == rest else ""
     return f"{scheme}://{folder or bucket}" if folder or bucket else None

@@ -16,7 +16,7 @@ from pipemill.pipelines.text.sentence_transformers_config import MODULES, find_f
 from pipemill.errors import ConfigError
 
 from ..config.job import Job, ModelSection
-from .fingerprint import UNSAID
+from .fingerprint import FIELD_DEFAULTS
 from .resolve_task import parameters_of
 
 
@@ -48,7 +48,7 @@ def read_conventions(
     found = Model(path=path, revision=revision, root=root_of(job.model, path))
     files: Mapping[str, Any] = {}
     try:
-        if not decides or decides.keys() & UNSAID.keys():
+        if not decides or decides.keys() & FIELD_DEFAULTS.keys():
             files = kind.files(_reader(found))
         followed = kind.follow(parameters, files)
     except ValueError as error:

@@ -16,7 +16,7 @@ from pipemill.actors.sources.schemas.hf_features import read_features
 from pipemill.pipelines.loading.model import Model
 from pipemill.pipelines.loading.task_loader import LoadTask
 
-from ..config.arrow_types import schema_from
+from ..config.arrow_types import parse_schema
 from ..config.job import Job
 from ..execution.placement import choose_placement
 from ..execution.split_work import SplitWork
@@ -34,9 +34,9 @@ from .columns import (
     source_names,
     with_needed,
 )
-from .fingerprint import fingerprint
+from .fingerprint import hash_fields
 from .infer_parameters import infer_parameters
-from .media_roots import media_access
+from .media_roots import make_media_access
 from .model_conventions import root_of
 from .resolve_task import choose_dtype, inputs_of, parameters_of, with_inputs
 from .resolved_task import ResolvedTask
@@ -103,7 +103,7 @@ def build_prepared_job(
     read = read_columns(schema, {*keep, *columns.values()})
     check_writable(read.empty_table().select(keep).schema)
     if job.output.schema is not None:
-        plan.results = schema_from(job.output.schema).serialize().to_pybytes()
+        plan.results = parse_schema(job.output.schema).serialize().to_pybytes()
     reading = replace(reading_of(job, task), known=tuple(plan.schema.names))
     source = open_source(plan.format, job.input.storage_options, read, reading)
     if plan.settled is None:
@@ -126,7 +126,7 @@ def build_prepared_job(
             max_tokens=None if tokens == "auto" else tokens,
             compiles=job.model.compile,
             schema=plan.results,
-            media=media_access(job.input),
+            media=make_media_access(job.input),
             files=json.dumps(conventions.files),
         ),
         pooling=conventions.followed.pooling,
@@ -136,7 +136,7 @@ def build_prepared_job(
             keep=keep,
             on_error=job.output.on_error,
             job=task.spec.name,
-            fingerprint=fingerprint(decides),
+            fingerprint=hash_fields(decides),
             features=read_features(plan.schema.metadata),
         ),
         placement=choose_placement(

@@ -1,7 +1,7 @@
-"""Which libraries a job needs that are not installed: said before its model is read.
+"""Find the libraries that a job needs and that are not installed, before its model is read.
 
-They are looked up without being imported, which takes no second. A library that is there but
-broken is found by the worker that imports it.
+They are looked up without an import, in less than a second. A library that is installed but broken
+fails on the worker that imports it.
 """
 
 from __future__ import annotations
@@ -34,82 +34,83 @@ def check_requirements(
 ) -> None:
     """Raise ConfigError for libraries that a job needs and this machine does not have.
 
-    Where the job goes to a Ray that runs already, nothing is raised: its workers may have what
-    this machine lacks, and say themselves what they lack.
+    If the job runs on a Ray with other machines, nothing is raised: its workers may have what this
+    machine lacks, and report what they lack.
 
     Args:
         job: the job.
         task: its task and model.
-        columns: the task's columns that the job reads; those it can't do without always count.
-        placement: where the job runs; what previews and verifies runs "local".
+        columns: the task's columns that the job reads; required ones are always included.
+        placement: where the job runs; previews and verifications run "local".
     """
-    lacking = missing_libraries(task, columns)
-    missing = [need for need in lacking if not need.instead]
-    if not lacking or (placement != "local" and joins_other_machines(job.actors.cluster)):
+    missing = find_missing_libraries(task, columns)
+    required = [need for need in missing if not need.instead]
+    if not missing or (placement != "local" and joins_other_machines(job.actors.cluster)):
         return
-    if missing:
-        raise ConfigError(_message(job.task, missing))
-    _say_once(f"{_message(job.task, lacking)}. Without: {lacking[0].instead}")
+    if required:
+        raise ConfigError(_format_message(job.task, required))
+    _print_once(f"{_format_message(job.task, missing)}. Without: {missing[0].instead}")
 
 
 def check_early_requirements(job: Job, task: ResolvedTask, placement: str) -> None:
     """Raise ConfigError for libraries that a job needs regardless of its input's columns.
 
-    A column that is no medium needs no library, and may make one needless: each counts as there.
+    A column without media needs no library, and may make one unnecessary: all of them are taken to
+    be in the input.
     """
-    named = [name for name, own in job.input.columns.items() if own is not None]
-    perhaps = [column.name for column in task.spec.inputs if column.kind not in NEEDED]
-    check_requirements(job, task, [*named, *perhaps], placement)
+    mapped = [name for name, column in job.input.columns.items() if column is not None]
+    others = [column.name for column in task.spec.inputs if column.kind not in NEEDED]
+    check_requirements(job, task, [*mapped, *others], placement)
 
 
 @lru_cache(maxsize=16)
-def _say_once(note: str) -> None:
+def _print_once(note: str) -> None:
     print(f"pipemill: {note}", file=sys.stderr)
 
 
-def missing_libraries(task: ResolvedTask, columns: Iterable[str]) -> list[Need]:
+def find_missing_libraries(resolved: ResolvedTask, columns: Iterable[str]) -> list[Need]:
     """Return what a job needs and this machine does not have."""
-    kind = task.spec
-    read = {*columns, *(c.name for c in kind.inputs if c.required and not c.parameter)}
-    needs = list(_needs_of_columns(kind, read))
-    if not task.is_user:  # of the user's pipeline only the columns are known
+    task = resolved.spec
+    read = {*columns, *(c.name for c in task.inputs if c.required and not c.parameter)}
+    needs = list(_list_column_needs(task, read))
+    if not resolved.is_user:  # only the columns of a user's pipeline are known
         needs += [
-            Need(module.partition(".")[0], f"for {kind.name}")
-            for module in getattr(kind, "libraries", ())
+            Need(module.partition(".")[0], f"for {task.name}")
+            for module in getattr(task, "libraries", ())
         ]
-        needs += needs_of_model(kind.name, read, ModelFiles(*task.model))
-    return [need for need in needs if not _is_there(need.module)]
+        needs += needs_of_model(task.name, read, ModelFiles(*resolved.model))
+    return [need for need in needs if not _is_available(need.module)]
 
 
-def _needs_of_columns(kind: Any, read: set[str]) -> Iterator[Need]:
-    for column in kind.inputs:
+def _list_column_needs(task: Any, read: set[str]) -> Iterator[Need]:
+    for column in task.inputs:
         if column.name in read:
             for module in NEEDED.get(column.kind, ()):
                 yield Need(module, f"to read the column {column.name!r}")
 
 
-def _is_there(module: str) -> bool:
+def _is_available(module: str) -> bool:
     if module == "espeak-ng":  # its library is what phonemizer looks for, in this order
         named = os.environ.get("PHONEMIZER_ESPEAK_LIBRARY")
         return bool(named or any(map(ctypes.util.find_library, ("espeak-ng", "espeak"))))
     return shutil.which(module) is not None if module in _PROGRAMS else is_installed(module)
 
 
-def _message(task: str, missing: list[Need]) -> str:
+def _format_message(task: str, missing: list[Need]) -> str:
     modules = dict.fromkeys(need.module for need in missing)
     reasons = {need.module: need.reason for need in reversed(missing)}
-    told = [
-        f"{', '.join(_shown(m) for m in modules if reasons[m] == reason)} {reason}"
+    parts = [
+        f"{', '.join(_name_package(m) for m in modules if reasons[m] == reason)} {reason}"
         for reason in dict.fromkeys(reasons[m] for m in modules)
     ]
     libraries = [module for module in modules if module not in _PROGRAMS]
     ways = [how_to_install(libraries)] if libraries else []
     ways += [f"apt-get install {_PROGRAMS[module]}" for module in modules if module in _PROGRAMS]
     return (
-        f"{task} needs what is not installed here: {'; '.join(told)}. On every machine of the "
+        f"{task} needs what is not installed here: {'; '.join(parts)}. On every machine of the "
         f"cluster: {'; '.join(ways)}"
     )
 
 
-def _shown(module: str) -> str:
+def _name_package(module: str) -> str:
     return f"the program {module}" if module in _PROGRAMS else package_of(module)

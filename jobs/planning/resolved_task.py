@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..config.job import Job
-from .fingerprint import UNSAID
+from .fingerprint import FIELD_DEFAULTS
 from .model_conventions import ModelSays, read_conventions
 from .resolve_task import resolve_task
 
@@ -47,7 +47,7 @@ class ResolvedTask:
         Args:
             decides: what decides the results of the output; empty without an output.
         """
-        if not decides or decides.keys() & UNSAID.keys():
+        if not decides or decides.keys() & FIELD_DEFAULTS.keys():
             return self.conventions
         return read_conventions(job, self.spec, self.model, decides)
 

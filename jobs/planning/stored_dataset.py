@@ -62,7 +62,7 @@ def _store(dataset: Any, ledger: Ledger) -> str:
 
 
 def _folder(dataset: Any) -> str:
-    return f"{STORED_INPUT}/{hf_dataset.fingerprint(dataset)}"
+    return f"{STORED_INPUT}/{hf_dataset.find_fingerprint(dataset)}"
 
 
 def _is_complete(folder: str, ledger: Ledger) -> bool:

@@ -1,7 +1,7 @@
-"""Code that is not pipemill's: a pipeline class, a pipeline or a model in the model's folder.
+"""Code of users: a pipeline class, and a pipeline or a model in the model's folder.
 
-Asked before anything is imported: what is wrong is said at once, and nothing runs that the job
-does not allow.
+It is examined without an import, so that errors come at once, and nothing runs that the job does
+not allow.
 """
 
 from __future__ import annotations
@@ -23,51 +23,56 @@ from ..config.job import Job
 
 
 def check_class(name: str) -> None:
-    """Raises ConfigError if there is no such module, or no such name in it."""
+    """Raise ConfigError if there is no such module, or no such name in it."""
     module, colon, attribute = name.partition(":")
     if not (module and colon and attribute.isidentifier()):
-        raise ConfigError(f"pipeline_class is package.module:Class, not {name!r}")
-    source = _source(name)
-    names = None if source is None else _names_in(source)
+        raise ConfigError(f"pipeline_class must be package.module:Class, not {name!r}")
+    source = _find_source(name)
+    names = None if source is None else _list_names(source)
     if names is not None and attribute not in names:
         hint = did_you_mean(attribute, names)
         raise ConfigError(f"pipeline_class {name!r}: {source} has no {attribute!r}; {hint}")
 
 
 def digest_class(name: str) -> str | None:
-    """Of the module's source; another one is another job."""
-    source = _source(name)
+    """Return a short digest of the source of a class's module; None if it has no source.
+
+    A job with another source is another job.
+    """
+    source = _find_source(name)
     return None if source is None else hashlib.sha256(source.read_bytes()).hexdigest()[:16]
 
 
 def has_remote_pipeline(job: Job, path: str) -> bool:
-    """Whether the model's folder has a pipeline of its own for the job's task.
+    """Return whether the model's folder brings the pipeline for the job's task.
 
-    Raises ConfigError if the folder's code is needed and model.trust_remote_code is off.
+    Raises:
+        ConfigError: if the folder's code is needed and model.trust_remote_code is false.
     """
     config = read_config(path, job.model.revision)
-    own = (config.get("custom_pipelines") or {}).get(job.task)
-    by_code = own is not None and job.pipeline_class is None
+    remote = (config.get("custom_pipelines") or {}).get(job.task)
+    is_used = remote is not None and job.pipeline_class is None
     if not job.model.trust_remote_code:
-        if own is not None and by_code:
-            _refuse(job, f"does {job.task} by code of its own ({own.get('impl')})")
+        if remote is not None and is_used:
+            _refuse_code(job, f"for {job.task}", str(remote.get("impl")))
         classes = sorted((config.get("auto_map") or {}).items())
         if classes and not transformers_has_model(str(config.get("model_type"))):
-            _refuse(job, f"is of code of its own ({', '.join(str(code) for _, code in classes)})")
-    return by_code
+            _refuse_code(job, "to load", ", ".join(str(code) for _, code in classes))
+    return is_used
 
 
-def _refuse(job: Job, what: str) -> None:
+def _refuse_code(job: Job, purpose: str, code: str) -> None:
     raise ConfigError(
-        f"the model {job.model.path} {what}: read that code, and set model.trust_remote_code to "
-        "true to run it"
+        f"the model {job.model.path} needs code in its folder {purpose} ({code}): read that code, "
+        "and set model.trust_remote_code to true to run it"
     )
 
 
 def read_config(path: str, revision: str | None) -> dict[str, Any]:
-    """Return the model's config.json, of a folder or of the local cache of the Hub.
+    """Read the model's config.json from a folder or from the Hub's local cache; {} without one.
 
-    Raise ConfigError for one that is not a JSON object.
+    Raises:
+        ConfigError: for a file that is not a JSON object.
     """
     file = Path(path) / "config.json"
     if not Path(path).is_dir():
@@ -82,29 +87,33 @@ def read_config(path: str, revision: str | None) -> dict[str, Any]:
     except ValueError as error:
         raise ConfigError(f"{file} is not JSON: {error}") from None
     if not isinstance(config, dict):
-        raise ConfigError(f"{file} holds no keys: it is not a model's")
+        raise ConfigError(f"{file} is not a JSON object, as a model's config must be")
     return config
 
 
-def _source(name: str) -> Path | None:
-    """The file of a class's module, if it has one. Raises ConfigError if there is no module."""
+def _find_source(name: str) -> Path | None:
+    """Find the source file of a class's module; None if the module has none.
+
+    Raises:
+        ConfigError: if there is no such module.
+    """
     module = name.partition(":")[0]
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())
     try:
-        found = importlib.util.find_spec(module)
+        spec = importlib.util.find_spec(module)
     except (ImportError, ValueError):
-        found = None
-    if found is None:
+        spec = None
+    if spec is None:
         raise ConfigError(
             f"pipeline_class {name!r}: there is no module {module!r}, neither installed nor in "
             f"{os.getcwd()}"
         )
-    return Path(found.origin) if found.origin and found.origin.endswith(".py") else None
+    return Path(spec.origin) if spec.origin and spec.origin.endswith(".py") else None
 
 
-def _names_in(source: Path) -> set[str] | None:
-    """The names a module gives; None where only running it would tell."""
+def _list_names(source: Path) -> set[str] | None:
+    """List the names that a module defines; None if only an import would show them."""
     try:
         tree = ast.parse(source.read_bytes())
     except SyntaxError as error:

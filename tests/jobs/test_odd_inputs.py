@@ -192,14 +192,14 @@ def test_a_credential_that_is_an_object_stops_no_text_task(job, tmp_path):
     path = rows(tmp_path, ["a"])
     assert job(input={"path": path, "storage_options": {"auto_mkdir": True}}).done == 1
     from pipemill.jobs.config.job import InputSection
-    from pipemill.jobs.planning.media_roots import media_access
+    from pipemill.jobs.planning.media_roots import make_media_access
 
     section = InputSection(path=path, storage_options={"credential": object()})
-    assert media_access(section).roots == (str(tmp_path),)
+    assert make_media_access(section).roots == (str(tmp_path),)
     (tmp_path / "set [v2]").mkdir()
     (tmp_path / "set [v2]" / "r.jsonl").write_text("{}\n")
     section = InputSection(path=str(tmp_path / "set [v2]" / "r.jsonl"))
-    assert media_access(section).roots == (str(tmp_path / "set [v2]"),)
+    assert make_media_access(section).roots == (str(tmp_path / "set [v2]"),)
 
 
 def test_a_lease_whose_answer_was_lost_is_ours(tmp_path, monkeypatch):

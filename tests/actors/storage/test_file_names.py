@@ -11,7 +11,7 @@ from pipemill.actors.sources.registry import format_of
 from pipemill.actors.storage.file_names import is_chain, member_of
 from pipemill.actors.storage.filesystem import absolute
 from pipemill.jobs.config.job import InputSection
-from pipemill.jobs.planning.media_roots import media_roots
+from pipemill.jobs.planning.media_roots import find_media_roots
 
 import pipemill
 from tests.actors.storage.test_partitions import FORMATS
@@ -100,10 +100,10 @@ def test_what_is_a_chain(path, member):
 
 def test_media_are_looked_for_beside_an_oddly_named_file(tmp_path):
     (tmp_path / "run::1.jsonl").write_text("{}")
-    assert media_roots(InputSection(path=str(tmp_path / "run::1.jsonl"))) == (str(tmp_path),)
-    assert media_roots(InputSection(path="s3://b/in/run::1.jsonl")) == ("s3://b/in",)
+    assert find_media_roots(InputSection(path=str(tmp_path / "run::1.jsonl"))) == (str(tmp_path),)
+    assert find_media_roots(InputSection(path="s3://b/in/run::1.jsonl")) == ("s3://b/in",)
     for none in ("s3://b/a::b/rows.jsonl", "zip://a.jsonl::/x/a.zip"):
-        assert media_roots(InputSection(path=none)) == ()
+        assert find_media_roots(InputSection(path=none)) == ()
 
 
 def test_a_job_writes_to_an_oddly_named_folder(tmp_path, monkeypatch):

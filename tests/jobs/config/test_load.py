@@ -45,7 +45,7 @@ def test_a_yaml_file_takes_values_from_the_environment(tmp_path, monkeypatch):
     made = job(config=file)
     assert (made.input.path, made.output.path) == ("s3://bucket/in", "s3://bucket/out")
     monkeypatch.delenv("WHERE")
-    with pytest.raises(ConfigError, match=r"\$\{WHERE\}.*no such environment variable"):
+    with pytest.raises(ConfigError, match=r"\$\{WHERE\}.*environment variable is not set"):
         job(config=file)
 
 
@@ -58,10 +58,10 @@ def test_a_yaml_file_takes_values_from_the_environment(tmp_path, monkeypatch):
         ({"actors": {"zzz": 1}}, "'actors.zzz'.*there are: min, max, num_gpus"),
         ({"output": None}, "'output'"),
         ({"output": {"path": "o", "rows_per_part": 0}}, "at least 1"),
-        ({"input": {"path": []}}, "'input.path' in the job: names nothing"),
-        ({"output": ""}, "'output.path' in the job: names nothing"),
-        ({"model": " "}, "'model.path' in the job: names nothing"),
-        ({"input": ["i", ""]}, "'input.path' in the job: names nothing"),
+        ({"input": {"path": []}}, "'input.path' in the job: must not be empty"),
+        ({"output": ""}, "'output.path' in the job: must not be empty"),
+        ({"model": " "}, "'model.path' in the job: must not be empty"),
+        ({"input": ["i", ""]}, "'input.path' in the job: must not be empty"),
         ({"output": {"path": "o", "max_errors": True}}, "'output.max_errors'.*a number of rows"),
         ({"actors": {"min": 4, "max": 2}}, "'actors' in the job: max .2. is less than min .4."),
         ({"model": {"path": "m", "dtype": "fp8"}}, "'model.dtype'.*float32"),
@@ -99,7 +99,7 @@ def test_a_missing_section_and_a_file_that_is_no_config(tmp_path):
     with pytest.raises(ConfigError, match=r"can't read the config .*nope\.yaml: No such file"):
         job(config=tmp_path / "nope.yaml")
     (tmp_path / "data.parquet").write_bytes(b"PAR1\xff\xfe")
-    with pytest.raises(ConfigError, match="data.parquet is not a config: it is not text"):
+    with pytest.raises(ConfigError, match="data.parquet is not a config: it is not UTF-8 text"):
         job(config=tmp_path / "data.parquet")
     file = tmp_path / "job.yaml"
     file.write_text("- a\n- b\n")
@@ -127,11 +127,11 @@ def test_secrets_are_neither_shown_nor_stored():
         ("task: [", "line 1, column 8"),
         (
             "task: ner\ntask: text-classification\n",
-            "the key 'task' is there twice, line 2, column 1",
+            "the key 'task' is given twice, line 2, column 1",
         ),
-        ("a: {b: 1, b: 2}", "the key 'b' is there twice"),
-        ("a: &a {b: *a}", "nested too deeply, or holds itself"),
-        ("[" * 500, "nested too deeply, or holds itself"),
+        ("a: {b: 1, b: 2}", "the key 'b' is given twice"),
+        ("a: &a {b: *a}", "nested too deeply, or contains itself"),
+        ("[" * 500, "nested too deeply, or contains itself"),
         ("a: 2020-99-99", "month must be in 1..12"),
         ("a: !!int x", "invalid literal"),
         ("a: !!timestamp x", "is not YAML"),

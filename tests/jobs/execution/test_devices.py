@@ -7,7 +7,12 @@ import warnings
 import pytest
 from pipemill.jobs.config.job import ActorsSection, Job
 from pipemill.jobs.execution import devices, gpus
-from pipemill.jobs.execution.devices import Machine, choose_device, machines_of_ray, share_gpus
+from pipemill.jobs.execution.devices import (
+    Machine,
+    choose_device,
+    choose_gpu_share,
+    read_ray_machines,
+)
 from pipemill.jobs.output.job_record import JobRecord
 from pipemill.jobs.planning.resolve_task import choose_dtype
 from pipemill.pipelines.registry import find_task
@@ -44,7 +49,7 @@ SMALL, BASE, LARGE, HUGE = 133 * 2**20, 440 * 2**20, 1340 * 2**20, 15 * GIB
     ],
 )
 def test_small_models_share_a_gpu(machines, weights, actors, per_gpu, num_cpus):
-    share = share_gpus(machines, ActorsSection(**actors), weights)
+    share = choose_gpu_share(machines, ActorsSection(**actors), weights)
     assert (share.per_gpu, share.num_cpus) == (per_gpu, num_cpus)
     # So that Ray, too, finds room for so many, and for no more.
     assert int(1 / share.num_gpus + 1e-9) == per_gpu
@@ -53,7 +58,7 @@ def test_small_models_share_a_gpu(machines, weights, actors, per_gpu, num_cpus):
 
 @pytest.mark.parametrize("per_gpu", range(1, 40))
 def test_every_number_of_actors_fits_on_a_gpu(per_gpu):
-    share = share_gpus([H100], ActorsSection(per_gpu=per_gpu), None)
+    share = choose_gpu_share([H100], ActorsSection(per_gpu=per_gpu), None)
     assert int(1 / share.num_gpus + 1e-9) == per_gpu
     assert share.num_gpus * per_gpu <= 1
 
@@ -65,7 +70,7 @@ def test_a_cluster_names_its_gpus():
         {"CPU": 192.0, "GPU": 8.0, "accelerator_type:A100-80G": 1.0},
         {"CPU": 16.0, "GPU": 2.0},
     ]
-    found = machines_of_ray(nodes)
+    found = read_ray_machines(nodes)
     assert [(m.cpus, m.gpus, m.gpu_memory // GIB, m.gpu_name) for m in found] == [
         (8, 0, 15, "GPU"),
         (12, 1, 15, "T4"),
@@ -131,7 +136,7 @@ def test_numbers_are_left_as_they_are(one_gpu, model, tmp_path, number, capsys):
 
 
 def test_a_number_of_gpus_is_not_divided_again(tmp_path):
-    with pytest.raises(ValueError, match=r"per_gpu \(4\) divides GPUs where num_gpus is auto"):
+    with pytest.raises(ValueError, match=r"per_gpu \(4\) is for num_gpus auto or gpu"):
         job(tmp_path, num_gpus=1, per_gpu=4)
 
 
@@ -148,7 +153,7 @@ def test_a_number_of_gpus_is_not_divided_again(tmp_path):
 )
 def test_only_visible_gpus_count(monkeypatch, visible, found):
     monkeypatch.setattr(gpus, "_torch_has_cuda", lambda: True)
-    monkeypatch.setattr(gpus, "_gpus_of_driver", lambda: [("a", 1), ("b", 2)])
+    monkeypatch.setattr(gpus, "_ask_driver", lambda: [("a", 1), ("b", 2)])
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     if visible is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)

@@ -5,11 +5,11 @@ import socket
 import pytest
 from pipemill.jobs.config.job import ActorsSection
 from pipemill.jobs.execution.ray_cluster import (
-    _address_file,
-    _running_here,
+    _find_address_file,
+    _is_running_here,
     _start,
+    choose_pool_size,
     joins_other_machines,
-    pool_size,
 )
 from ray._private.utils import get_ray_address_file
 
@@ -19,13 +19,13 @@ from pipemill.errors import ConfigError, RunError
 def test_the_address_of_a_dead_head_is_not_waited_for(monkeypatch, tmp_path):
     monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
     assert get_ray_address_file(None) == str(tmp_path / "ray/ray_current_cluster")
-    assert not _running_here()
+    assert not _is_running_here()
     (tmp_path / "ray").mkdir()
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = f"127.0.0.1:{server.getsockname()[1]}"
         (tmp_path / "ray/ray_current_cluster").write_text(address)
-        assert _running_here()
-    assert not _running_here()
+        assert _is_running_here()
+    assert not _is_running_here()
 
 
 @pytest.mark.parametrize("names", [(), ("TMPDIR",), ("TMPDIR", "RAY_TMPDIR")])
@@ -34,7 +34,7 @@ def test_the_address_is_where_ray_looks_for_it(monkeypatch, tmp_path, names):
         monkeypatch.delenv(name, raising=False)
     for name in names:
         monkeypatch.setenv(name, str(tmp_path / name))
-    assert str(_address_file()) == get_ray_address_file(None)
+    assert str(_find_address_file()) == get_ray_address_file(None)
 
 
 def test_a_ray_that_was_started_here_is_joined(monkeypatch, tmp_path):
@@ -67,7 +67,7 @@ def test_where_a_cluster_grows_so_many_actors_are_asked_for_at_once(
     nodes = [{"Alive": True, "Resources": {"CPU": 4.0}}, {"Alive": True, "Resources": {"CPU": 2.0}}]
     monkeypatch.setattr("ray.nodes", lambda: nodes)
     monkeypatch.setattr("pipemill.jobs.execution.ray_cluster._autoscales", lambda: grows)
-    assert pool_size(ActorsSection(num_gpus=0, **given), "fused", 50) == expected
+    assert choose_pool_size(ActorsSection(num_gpus=0, **given), "fused", 50) == expected
 
 
 def test_a_ray_that_does_not_answer_is_named(monkeypatch):

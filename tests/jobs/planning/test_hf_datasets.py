@@ -76,9 +76,12 @@ def test_settings_and_a_ready_job_keep_the_dataset(models, tmp_path):
 def test_what_is_no_plain_dataset_is_refused(models, tmp_path):
     ones = text(5)
     for wrong, message in [
-        (datasets.DatasetDict(train=ones, test=ones), r"several splits \(train, test\).*'train'"),
+        (
+            datasets.DatasetDict(train=ones, test=ones),
+            r"several dataset splits \(train, test\).*'train'",
+        ),
         (ones.to_iterable_dataset(), "IterableDataset has no fixed rows"),
-        (ones["text"], "a Column is no datasets.Dataset"),
+        (ones["text"], "a Column is not a datasets.Dataset"),
     ]:
         for given in (wrong, {"path": wrong}):
             with pytest.raises(pipemill.ConfigError, match=f"'input.path' in the job: .*{message}"):

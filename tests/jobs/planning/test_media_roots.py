@@ -6,13 +6,13 @@ import os
 
 import pytest
 from pipemill.jobs.config.job import InputSection
-from pipemill.jobs.planning.media_roots import media_access, media_roots
+from pipemill.jobs.planning.media_roots import find_media_roots, make_media_access
 
 from pipemill.errors import ConfigError
 
 
 def roots(path, **more):
-    return media_roots(InputSection(path=path, **more))
+    return find_media_roots(InputSection(path=path, **more))
 
 
 @pytest.mark.parametrize(
@@ -37,7 +37,7 @@ def test_without_a_word_they_are_the_folders_of_the_input(tmp_path, path, root):
 @pytest.mark.parametrize("path", ["zip://a/*.parquet::/tmp/x.zip", "s3://*/x"])
 def test_there_may_be_none(path):
     assert roots(path) == ()
-    assert media_access(InputSection(path=path)).roots == ()
+    assert make_media_access(InputSection(path=path)).roots == ()
 
 
 def test_several_inputs_and_named_roots(tmp_path, monkeypatch):
@@ -54,7 +54,7 @@ def test_rows_read_below_them_only(tmp_path):
     (tmp_path / "in").mkdir()
     (tmp_path / "in/inside.bin").write_bytes(b"inside")
     (tmp_path / "outside.bin").write_bytes(b"outside")
-    access = media_access(InputSection(path=str(tmp_path / "in/rows.parquet")))
+    access = make_media_access(InputSection(path=str(tmp_path / "in/rows.parquet")))
     assert isinstance(access, MediaAccess)
     assert access.fetch(str(tmp_path / "in/inside.bin")) == b"inside"
     with pytest.raises(PermissionError, match="media_roots"):
@@ -63,4 +63,4 @@ def test_rows_read_below_them_only(tmp_path):
 
 def test_a_root_that_is_none_is_a_message():
     with pytest.raises(ConfigError, match=r"input\.media_roots"):
-        media_access(InputSection(path="rows.parquet", media_roots=["https://"]))
+        make_media_access(InputSection(path="rows.parquet", media_roots=["https://"]))

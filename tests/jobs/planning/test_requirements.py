@@ -14,7 +14,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from pipemill.jobs.config.load import build_job
-from pipemill.jobs.planning.requirements import _is_there, check_requirements, missing_libraries
+from pipemill.jobs.planning.requirements import (
+    _is_available,
+    check_requirements,
+    find_missing_libraries,
+)
 from pipemill.jobs.planning.resolved_task import resolve_job_task
 from pipemill.pipelines.loading.extras import is_installed
 from pipemill.pipelines.media import NEEDED
@@ -41,7 +45,7 @@ def task_of(job):
 
 def missing(task, model, columns=()):
     """The modules that a job is told it lacks."""
-    needs = missing_libraries(task_of(job_of(task, model)), columns)
+    needs = find_missing_libraries(task_of(job_of(task, model)), columns)
     return {need.module for need in needs}
 
 
@@ -300,7 +304,7 @@ def test_what_transformers_can_not_load_is_named_beforehand(name, tmp_path, capl
 
     task, contents, expected, load = CASES[name]
     folder = files(tmp_path / "model", **contents)
-    if found := {module for module in expected if _is_there(module)}:
+    if found := {module for module in expected if _is_available(module)}:
         pytest.skip(f"{', '.join(found)} is installed here")
     assert missing(task, folder) == expected
     if not expected:

@@ -202,10 +202,10 @@ def test_other_code_is_another_job(models, data, tmp_path, monkeypatch):
     [
         ("pipeline_class=tests.own_pipeline:Words", 2, "no module 'tests.own_pipeline'"),
         ("pipeline_class=nothing.at.all:Words", 2, "no module 'nothing.at.all'"),
-        ("pipeline_class=Words", 2, "is package.module:Class, not 'Words'"),
+        ("pipeline_class=Words", 2, "must be package.module:Class, not 'Words'"),
         (f"pipeline_class={HERE}:Wrods", 2, "no 'Wrods'; did you mean 'Words'"),
         (f"pipeline_class={HERE}:NoPipeline", 2, "no subclass of transformers.Pipeline"),
-        ("output.schema={label: strng}", 2, "output.schema.label: 'strng' is no type"),
+        ("output.schema={label: strng}", 2, "output.schema.label: 'strng' is not an Arrow type"),
         ("input.columns={scond_text: other}", 2, "no parameter 'scond_text' (input.columns)"),
         ("parameters={scond_text: a}", 2, "PairPipeline knows no parameter 'scond_text' (param"),
     ],
@@ -259,7 +259,9 @@ pipeline("pair-classification", model=model, device="cpu").save_pretrained("save
 def test_code_in_the_models_folder_runs_only_if_allowed(models, data, tmp_path, own_model):
     wanted = job(models, data, tmp_path / "out", "", "pair-classification")
     wanted |= {"pipeline_class": None, "model": str(own_model)}
-    with pytest.raises(pipemill.ConfigError, match=r"code of its own \(pair_code.PairPipeline\)"):
+    with pytest.raises(
+        pipemill.ConfigError, match=r"code in its folder for .* \(pair_code.PairPipeline\)"
+    ):
         pipemill.run(**wanted)
     wanted["model"] = {"path": str(own_model), "trust_remote_code": True}
     pipemill.run(**wanted, parameters={"second_text": "the river"})
