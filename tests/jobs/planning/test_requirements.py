@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from pipemill.jobs.config.load import build_job
 from pipemill.jobs.planning.requirements import _is_there, check_requirements, missing_libraries
-from pipemill.jobs.planning.resolved_task import resolve_job_task
+from pipemill.jobs.planning.resolve_task import resolve_job_task
 from pipemill.pipelines.loading.extras import is_installed
 from pipemill.pipelines.media import NEEDED
 
