@@ -117,7 +117,7 @@ def _draft(
 ) -> _Draft:
     """Prepare the job from what the output holds now. Writes only a `datasets.Dataset`."""
     record, parts = ledger.read_job(), ledger.parts()
-    # The dtype of parts that exist holds, whatever the device is now.
+    # The dtype of parts that exist holds, even if the device is another one now.
     dtype = choose_dtype(job, task.spec, task.is_user, record if parts else None)
     decides = fingerprint_fields(job, task.spec.name, dtype, weights, task.followed.decides)
     record = _record_of_job(job, ledger, record, bool(parts), decides)
