@@ -1,4 +1,4 @@
-"""One worker in its own process, without Ray; `jobs/execution/single_process.py` starts it."""
+"""A worker in a separate process, without Ray; `jobs/execution/single_process.py` starts it."""
 
 from __future__ import annotations
 

@@ -20,13 +20,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pyarrow as pa
+from pipemill.actors.output.layout import STATE
 from pipemill.actors.output.part_file import encode_part
 from pipemill.actors.output.part_footer import PartFooter
 from pipemill.actors.sources.split_ranges import cut_rows
 from pipemill.actors.storage.input_file import InputFile
 from pipemill.actors.storage.store import Store
 from pipemill.jobs.output.job_record import JobRecord
-from pipemill.actors.output.layout import STATE
 from pipemill.jobs.output.ledger import Ledger
 from pipemill.jobs.output.split_plan import Plan
 from pipemill.jobs.status import status

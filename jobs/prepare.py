@@ -20,14 +20,14 @@ from .output.job_record import JobRecord
 from .output.lease import Lease
 from .output.ledger import Ledger
 from .output.split_plan import NOTHING
+from .output.stored_dataset import needs_storing, with_stored_dataset
 from .planning.build_plan import build_plan
 from .planning.find_model import check_fit, digest_model, resolve_model_path
 from .planning.fingerprint import check_fingerprint, fingerprint_fields, hash_fields
+from .planning.model_conventions import follow_conventions
 from .planning.prepared_job import PreparedJob, build_load_task, build_prepared_job
 from .planning.requirements import check_early_requirements, check_requirements
-from .planning.resolve_task import choose_dtype
-from .planning.resolved_task import ResolvedTask, resolve_job_task
-from .planning.stored_dataset import needs_storing, with_stored_dataset
+from .planning.resolve_task import ResolvedTask, choose_dtype, resolve_job_task
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +82,7 @@ def prepare_without_output(job: Job) -> PreparedJob:
     task = resolve_job_task(job, model)
     check_early_requirements(job, task, "local")
     job = choose_device(job, model, here=True)
-    task = task.with_conventions(job)
+    task = follow_conventions(job, task)
     _check_task_fits(job, task, here=True)
     plan, _ = build_plan(job, task, ledger)
     prepared = build_prepared_job(job, task, plan, ledger, {})
@@ -109,7 +109,7 @@ def _resolve(job: Job, ledger: Ledger) -> tuple[Job, ResolvedTask]:
     if ledger.read_job() is None:  # before all weights are read for their digest
         check_early_requirements(job, task, job.actors.placement)
     job = choose_device(job, model)
-    return job, task.with_conventions(job)
+    return job, follow_conventions(job, task)
 
 
 def _draft(
@@ -117,10 +117,9 @@ def _draft(
 ) -> _Draft:
     """Prepare the job from what the output holds now. Writes only a `datasets.Dataset`."""
     record, parts = ledger.read_job(), ledger.parts()
-    # The dtype of parts that exist holds, whatever the device is now.
+    # The dtype of parts that exist holds, even if the device is another one now.
     dtype = choose_dtype(job, task.spec, task.is_user, record if parts else None)
-    followed = task.conventions.followed.decides
-    decides = fingerprint_fields(job, task.spec.name, dtype, weights, followed)
+    decides = fingerprint_fields(job, task.spec.name, dtype, weights, task.followed.decides)
     record = _record_of_job(job, ledger, record, bool(parts), decides)
     stores = lease is not None and needs_storing(job, ledger)
     if lease is not None and stores:

@@ -30,13 +30,13 @@ from .output.lease import Lease
 from .output.ledger import Ledger
 from .output.run_report import Report, count_output
 from .output.split_plan import Plan, RowEstimate
+from .output.stored_dataset import with_stored_dataset
 from .planning.find_model import resolve_model
 from .planning.fingerprint import check_fingerprint, fingerprint_fields, hash_fields
+from .planning.model_conventions import follow_conventions
 from .planning.prepared_job import PreparedJob, build_prepared_job
 from .planning.requirements import check_requirements
-from .planning.resolve_task import choose_dtype
-from .planning.resolved_task import ResolvedTask, resolve_job_task
-from .planning.stored_dataset import with_stored_dataset
+from .planning.resolve_task import ResolvedTask, choose_dtype, resolve_job_task
 from .prepare import output_store
 from .status import open_output
 
@@ -100,10 +100,9 @@ def _reopen(
     """
     path, revision, weights = resolve_model(job.model)
     job = choose_device(job, (path, revision))
-    task = resolve_job_task(job, (path, revision)).with_conventions(job)
+    task = follow_conventions(job, resolve_job_task(job, (path, revision)))
     dtype = choose_dtype(job, task.spec, task.is_user, record)
-    followed = task.conventions.followed.decides
-    decides = fingerprint_fields(job, task.spec.name, dtype, weights, followed)
+    decides = fingerprint_fields(job, task.spec.name, dtype, weights, task.followed.decides)
     same = {**decides, **{name: record.decides.get(name) for name in MAY_CHANGE}}
     check_fingerprint(record, same, job, ledger.path)
     prepared = build_prepared_job(with_stored_dataset(job, ledger), task, plan, ledger, decides)

@@ -72,7 +72,7 @@ def resolve_placement(placement: str, actors: ActorsSection, splits: list[Split]
 
 
 def uses_ray(placement: str) -> bool:
-    """Whether Ray is needed from the start."""
+    """Return whether Ray is needed from the start."""
     return placement not in ("local", SINGLE)
 
 

@@ -25,10 +25,10 @@ from ..output.job_record import JobRecord
 from ..output.ledger import Ledger
 from ..output.split_plan import Plan
 from ..planning.find_model import load_failure, resolve_model
+from ..planning.model_conventions import follow_conventions
 from ..planning.prepared_job import PreparedJob, build_prepared_job
 from ..planning.requirements import check_requirements
-from ..planning.resolve_task import validate_parameters
-from ..planning.resolved_task import resolve_job_task
+from ..planning.resolve_task import resolve_job_task, validate_parameters
 
 
 @dataclass
@@ -115,7 +115,7 @@ def _prepare_again(
             "have changed. Put the old ones back to compute a sample again"
         )
     job = choose_device(job, (path, revision), here=True)
-    task = resolve_job_task(job, (path, revision)).with_conventions(job, record.decides)
+    task = follow_conventions(job, resolve_job_task(job, (path, revision)), record.decides)
     prepared = build_prepared_job(job, task, plan, ledger, record.decides)
     check_requirements(job, task, dict(prepared.load.columns), "local")
     return prepared

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import IO, TypeVar
 
 from pipemill.actors.batch import LEFT_OUT
-from pipemill.actors.output.layout import DEAD_LETTERS, JOB, PLAN
+from pipemill.actors.output.layout import DEAD_LETTERS, JOB, PLAN, STORED_INPUT
 from pipemill.actors.output.part_file import read_footer
 from pipemill.actors.output.part_footer import ROW_COUNTS, PartFooter
 from pipemill.actors.split import Split
@@ -138,6 +138,11 @@ class Ledger:
             raise ConfigError(
                 f"can't read the output {self.path}: {type(error).__name__}: {error}"
             ) from error
+
+    def is_stored_input(self, path: object) -> bool:
+        """Return whether an input path is that of a dataset stored in the output."""
+        place = f"{self.path.rstrip('/')}/{STORED_INPUT}/"
+        return isinstance(path, str) and path.startswith(place)
 
     def remove(self, name: str) -> None:
         self.store.remove(name)

@@ -1,4 +1,4 @@
-"""What a run says when it is done."""
+"""The report of a run: counts over the whole output, and what the run added."""
 
 from __future__ import annotations
 
@@ -156,7 +156,7 @@ def _rate(rows_per_second: float) -> str:
 
 
 def count_output(whole: Mapping[str, int], reasons: Reasons) -> dict[str, Any]:
-    """The fields of a report that are counted over the whole output, from its footers together."""
+    """Return the fields of a report that count the whole output. whole: its totals."""
     truncated = {"rows": int(whole["truncated_rows"]), "tokens": int(whole["lost_tokens"])}
     return {
         "rows": whole["rows"],
@@ -173,7 +173,7 @@ def count_output(whole: Mapping[str, int], reasons: Reasons) -> dict[str, Any]:
 
 
 def unnamed_rows(ledger: Ledger, plan: Plan) -> dict[str, Any] | None:
-    """What the output holds of files that the input no longer names."""
+    """Count the rows of the output from files that the input no longer names."""
     paths = set(plan.unnamed)
     splits = [split for split in plan.splits if paths & {file.path for file in split.files()}]
     if not splits:
@@ -194,9 +194,10 @@ def _unnamed_in_words(unnamed: Mapping[str, Any]) -> str:
 
 
 def compute_metrics(work: Mapping[str, float]) -> dict[str, Any]:
-    """The fields of a report that tell how a run computed, from what its splits counted.
+    """Return the fields of a report that say how a run computed.
 
-    work: as `Batch.stats` names it, added up.
+    Args:
+        work: what its splits counted, under the names of `Batch.stats`.
     """
     tokens, actors = work.get("tokens"), work.get("actor_seconds")
     if not tokens or not actors:

@@ -24,9 +24,7 @@ from ..output.ledger import Ledger
 from ..output.split_plan import NOTHING, Plan
 from .columns import source_names
 from .find_inputs import list_files
-from .resolve_task import column_kinds, parameters_of
-from .resolved_task import ResolvedTask
-from .stored_dataset import is_stored
+from .resolve_task import ResolvedTask, column_kinds, parameters_of
 
 
 def build_plan(
@@ -47,7 +45,7 @@ def build_plan(
         job.input.path,
         job.input.format,
         job.input.storage_options,
-        None if is_stored(job.input.path, ledger) else ledger.path,
+        None if ledger.is_stored_input(job.input.path) else ledger.path,
         job.output.storage_options,
     )
     reading = reading_of(job, task)

@@ -17,7 +17,7 @@ from pipemill.errors import ConfigError
 
 from ..config.job import Job, ModelSection
 from .fingerprint import FIELD_DEFAULTS
-from .resolve_task import parameters_of
+from .resolve_task import ResolvedTask, parameters_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +57,30 @@ def read_conventions(
     if parameters.get("pooling") == "auto" and MODULES not in files and _is_unknown(found):
         followed = replace(followed, pooling=f"{followed.pooling}; no {MODULES} in the cache")
     return ModelSays(files=files, followed=followed)
+
+
+def follow_conventions(
+    job: Job, task: ResolvedTask, decides: Mapping[str, Any] | None = None
+) -> ResolvedTask:
+    """Return the task with what the model folder says about it. Raises ConfigError.
+
+    Args:
+        decides: what decides the results of an output, which may be older than this reading.
+    """
+    says = read_conventions(job, task.spec, task.model, decides)
+    return replace(task, files=says.files, followed=says.followed)
+
+
+def follow_as_output_did(job: Job, task: ResolvedTask, decides: Mapping[str, Any]) -> ResolvedTask:
+    """Return the task as the results of an output follow the model folder: older ones do not.
+
+    Args:
+        task: with what the model folder says.
+        decides: what decides the results of the output; empty without an output.
+    """
+    if not decides or decides.keys() & FIELD_DEFAULTS.keys():
+        return task
+    return follow_conventions(job, task, decides)
 
 
 def root_of(model: ModelSection, path: str) -> str | None:

@@ -37,9 +37,8 @@ from .columns import (
 from .fingerprint import hash_fields
 from .infer_parameters import infer_parameters
 from .media_roots import make_media_access
-from .model_conventions import root_of
-from .resolve_task import choose_dtype, inputs_of, parameters_of, with_inputs
-from .resolved_task import ResolvedTask
+from .model_conventions import follow_as_output_did, root_of
+from .resolve_task import ResolvedTask, choose_dtype, inputs_of, parameters_of, with_inputs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +88,7 @@ def build_prepared_job(
     """
     schema = _input_schema(job, plan)
     task = replace(task, spec=with_inputs(task.spec, schema))
-    conventions = task.conventions_for(job, decides)
+    task = follow_as_output_did(job, task, decides)
     parameters = parameters_of(job, task.spec)
     inputs = inputs_of(task.spec, parameters)
     if plan.is_of_nothing and find_source(plan.format).columns_from_rows:
@@ -127,9 +126,9 @@ def build_prepared_job(
             compiles=job.model.compile,
             schema=plan.results,
             media=make_media_access(job.input),
-            files=json.dumps(conventions.files),
+            files=json.dumps(task.files),
         ),
-        pooling=conventions.followed.pooling,
+        pooling=task.followed.pooling,
         source=source,
         sink=PartSink(
             store=ledger.store,

@@ -23,7 +23,7 @@ from pipemill.errors import ConfigError
 
 from ..config.job import Job
 from ..execution.ray_cluster import joins_other_machines
-from .resolved_task import ResolvedTask
+from .resolve_task import ResolvedTask
 
 # Programs, not modules, with Debian's packages of them.
 _PROGRAMS = {"tesseract": "tesseract-ocr", "espeak-ng": "espeak-ng"}

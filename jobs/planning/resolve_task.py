@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pyarrow as pa
-from pipemill.actors.task import Column
+from pipemill.actors.task import Column, Followed
 from pipemill.pipelines.registry import find_task, is_transformers_task
 from pipemill.pipelines.user_pipeline import user_pipeline_task
 
@@ -23,6 +23,40 @@ from .user_code import check_class, has_remote_pipeline
 USUAL = ("inputs", "text", "image", "audio", "video", "messages")
 # Of these a pipeline of the user's is given text, of whatever else what the values seem to be.
 _TEXTS = ("inputs", "text")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResolvedTask:
+    """What computes the rows of a job: its task and model, resolved once and passed on.
+
+    Attributes:
+        spec: the task.
+        is_user: whether its pipeline is user code: a class, or code in the model folder.
+        path, revision: of the model, as a worker loads it.
+        files: JSON files of the model folder that say how the model is used, by name.
+        followed: what the task does because of these files.
+    """
+
+    spec: Any
+    is_user: bool
+    path: str
+    revision: str | None = None
+    files: Mapping[str, Any] = field(default_factory=dict)
+    followed: Followed = field(default_factory=Followed)
+
+    @property
+    def model(self) -> tuple[str, str | None]:
+        return self.path, self.revision
+
+
+def resolve_job_task(job: Job, model: tuple[str, str | None]) -> ResolvedTask:
+    """Find the task of a job; `model_conventions` reads the files. Raises ConfigError.
+
+    Args:
+        model: the path and revision that a worker loads.
+    """
+    spec, is_user = resolve_task(job, model[0])
+    return ResolvedTask(spec=spec, is_user=is_user, path=model[0], revision=model[1])
 
 
 def resolve_task(job: Job, model: str) -> tuple[Any, bool]:

@@ -12,7 +12,7 @@ import pytest
 from pipemill.actors.storage.store import Store
 from pipemill.jobs.config.load import build_job
 from pipemill.jobs.output.ledger import Ledger
-from pipemill.jobs.planning.stored_dataset import with_stored_dataset
+from pipemill.jobs.output.stored_dataset import with_stored_dataset
 
 import pipemill
 from tests.support import tiny
@@ -125,8 +125,8 @@ def test_files_are_stored_as_they_are_and_never_decoded(tmp_path):
 
 
 def test_an_interrupted_store_is_written_again_and_shards_are_small(tmp_path, monkeypatch):
-    monkeypatch.setattr("pipemill.jobs.planning.stored_dataset._SHARD_BYTES", 1000)
-    monkeypatch.setattr("pipemill.jobs.planning.stored_dataset._ROWS", 10)
+    monkeypatch.setattr("pipemill.jobs.output.stored_dataset._SHARD_BYTES", 1000)
+    monkeypatch.setattr("pipemill.jobs.output.stored_dataset._ROWS", 10)
     made = text().with_format("numpy", columns=["id"])
     folder = stored(made, tmp_path / "out")
     files = sorted((tmp_path / "out").glob("_pipemill/input/*/*.parquet"))

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
-from pipemill.jobs.planning import resolved_task
+from pipemill.jobs.planning import model_conventions
 from pipemill.jobs.planning.model_conventions import ModelSays
 
 import pipemill
@@ -51,7 +51,7 @@ def old_output(monkeypatch):
 
     def run(job):
         with monkeypatch.context() as patched:
-            patched.setattr(resolved_task, "read_conventions", lambda *args: ModelSays())
+            patched.setattr(model_conventions, "read_conventions", lambda *args: ModelSays())
             pipemill.run(job)
 
     return run

@@ -19,7 +19,7 @@ from pipemill.jobs.planning.requirements import (
     check_requirements,
     find_missing_libraries,
 )
-from pipemill.jobs.planning.resolved_task import resolve_job_task
+from pipemill.jobs.planning.resolve_task import resolve_job_task
 from pipemill.pipelines.loading.extras import is_installed
 from pipemill.pipelines.media import NEEDED
 

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 import transformers
-from pipemill.jobs.planning import resolved_task
+from pipemill.jobs.planning import model_conventions
 from pipemill.jobs.planning.model_conventions import ModelSays
 from pipemill.jobs.prepare import prepare_without_output
 
@@ -136,7 +136,7 @@ def test_scores_by_another_module_are_refused_by_name(job):
 def test_an_older_output_of_another_function_is_refused(job, monkeypatch):
     config = job(*NAMED["identity"])
     with monkeypatch.context() as patched:
-        patched.setattr(resolved_task, "read_conventions", lambda *args: ModelSays())
+        patched.setattr(model_conventions, "read_conventions", lambda *args: ModelSays())
         pipemill.run(config)
     named = r"function_to_apply \(\"transformers' own\" then, 'none' now\)"
     with pytest.raises(ConfigError, match=named):

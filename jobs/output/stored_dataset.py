@@ -16,7 +16,7 @@ from pipemill.errors import ConfigError
 
 from ..config import hf_dataset
 from ..config.job import Job
-from ..output.ledger import Ledger
+from .ledger import Ledger
 
 _ROWS, _ROWS_WITH_FILES = 1000, 50
 _SHARD_BYTES = 128 * 2**20
@@ -42,11 +42,6 @@ def needs_storing(job: Job, ledger: Ledger) -> bool:
     )
 
 
-def is_stored(path: Any, ledger: Ledger) -> bool:
-    """Return whether an input path is that of a stored dataset."""
-    return isinstance(path, str) and path.startswith(_place(ledger))
-
-
 def _store(dataset: Any, ledger: Ledger) -> str:
     """Write the dataset, unless it was written before; return its folder. Raises ConfigError."""
     folder = _folder(dataset)
@@ -67,10 +62,6 @@ def _folder(dataset: Any) -> str:
 
 def _is_complete(folder: str, ledger: Ledger) -> bool:
     return ledger.read(f"{folder}/{_COMPLETE}") is not None
-
-
-def _place(ledger: Ledger) -> str:
-    return f"{ledger.path.rstrip('/')}/{STORED_INPUT}/"
 
 
 def _shards(dataset: Any) -> Iterator[pa.Table]:
