@@ -212,7 +212,7 @@ def build_prepared_job(
         placement=choose_placement(
             job.actors.placement, [ledger.path, *(s.path for s in plan.splits[:1])], kind
         ),
-        asks_sample=plan.results is None and (own or kind.results is None),
+        asks_sample=plan.results is None and (own or kind.infers_columns),
         notes=notes_on_columns(*named),
     )
 
@@ -254,6 +254,7 @@ def _load(
         max_tokens=None if tokens == "auto" else tokens,
         own=own,
         compiles=job.model.compile,
+        engine=job.model.engine,
         schema=plan.results,
         media=media_access(job.input),
     )

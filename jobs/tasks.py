@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import textwrap
-from typing import Any
 
 from pipemill.actors.columns import describe
 from pipemill.actors.task import Column, Parameter
 from pipemill.pipelines.registry import ALIASES, find_task, is_transformers_task, task_names
+from pipemill.pipelines.task_spec import TaskSpec
 from pipemill.pipelines.user_pipeline import user_pipeline_task
 
 from pipemill.errors import ConfigError
@@ -35,20 +35,20 @@ def all_tasks() -> str:
 def one_task(name: str) -> str:
     """Its columns, parameters and an example. Raises ConfigError with the nearest name."""
     try:
-        kind = find_task(name)
+        spec = find_task(name)
     except LookupError as error:
         if not is_transformers_task(name):
             raise ConfigError(str(error.args[0])) from None
-        kind = user_pipeline_task(name, ())
+        spec = user_pipeline_task(name, ())
     sections = [
-        ("reads", _columns(kind)),
-        ("adds", _paragraph(getattr(kind, "adds", "what its results() says"))),
-        ("parameters", _parameters(kind)),
-        ("example", _command(kind)),
-        ("the same as a file, for pipemill run job.yaml", _yaml(kind)),
+        ("reads", _columns(spec)),
+        ("adds", _paragraph(spec.adds or "what its results() says")),
+        ("parameters", _parameters(spec)),
+        ("example", _command(spec)),
+        ("the same as a file, for pipemill run job.yaml", _yaml(spec)),
     ]
     told = [f"{title}\n{textwrap.indent(text, '  ')}" for title, text in sections]
-    return "\n\n".join([_with_aliases(kind.name), *told])
+    return "\n\n".join([_with_aliases(spec.name), *told])
 
 
 def _with_aliases(name: str) -> str:
@@ -59,26 +59,26 @@ def _with_aliases(name: str) -> str:
 
 def _reads(name: str) -> str:
     try:
-        kind = find_task(name)
+        spec = find_task(name)
     except LookupError as error:  # of another package, broken
         return str(error.args[0])
-    names = [c.name if c.required else f"{c.name}?" for c in kind.inputs]
-    return f"{', '.join(names)} -> {getattr(kind, 'adds', '')}"
+    names = [c.name if c.required else f"{c.name}?" for c in spec.inputs]
+    return f"{', '.join(names)} -> {spec.adds}"
 
 
-def _columns(kind: Any) -> str:
-    if not kind.inputs:
+def _columns(spec: TaskSpec) -> str:
+    if not spec.inputs:
         usual = ", ".join(USUAL)
         return _paragraph(
             "the columns that input.columns names; without it the first that is there of "
             f"{usual}, or the only one"
         )
-    split = inputs_of(kind, {"is_split_into_words": "is_split_into_words" in kind.parameters})
+    split = inputs_of(spec, {"is_split_into_words": "is_split_into_words" in spec.parameters})
     lines = [
         _item(column.name, _told(column, other))
-        for column, other in zip(kind.inputs, split, strict=True)
+        for column, other in zip(spec.inputs, split, strict=True)
     ]
-    if names := getattr(kind, "one_of", ()):
+    if names := spec.one_of:
         lines.append(f"at least one of {', '.join(names)}")
     return "\n".join(lines)
 
@@ -95,11 +95,11 @@ def _told(column: Column, split: Column) -> str:
     return "; ".join(notes)
 
 
-def _parameters(kind: Any) -> str:
-    if not kind.parameters:
-        return "those of its pipeline" if getattr(kind, "any_parameter", False) else "none"
+def _parameters(spec: TaskSpec) -> str:
+    if not spec.parameters:
+        return "those of its pipeline" if spec.any_parameter else "none"
     alike: dict[str, list[str]] = {}
-    for name, parameter in kind.parameters.items():
+    for name, parameter in spec.parameters.items():
         alike.setdefault(_value(parameter), []).append(name)
     lines, last = [], []
     for told, names in alike.items():
@@ -114,32 +114,32 @@ def _value(parameter: Parameter) -> str:
     return f"{parameter.wanted()}; {json.dumps(parameter.default)} unless given"
 
 
-def _example(kind: Any) -> tuple[list[str], dict[str, str]]:
+def _example(spec: TaskSpec) -> tuple[list[str], dict[str, str]]:
     """Columns, and parameters, without which a job of this task can't be."""
-    needed = [column for column in kind.inputs if column.required]
-    one_of = getattr(kind, "one_of", ())[:1]
+    needed = [column for column in spec.inputs if column.required]
+    one_of = spec.one_of[:1]
     columns = [c.name for c in needed if not c.parameter] + list(one_of)
     given = {c.name: _sample(c) for c in needed if c.parameter}
-    return columns or [column.name for column in kind.inputs[:1]], given
+    return columns or [column.name for column in spec.inputs[:1]], given
 
 
 def _sample(column: Column) -> str:
     return "[red, green]" if column.kind == "labels" else "what is this"
 
 
-def _command(kind: Any) -> str:
-    columns, given = _example(kind)
-    words = [f"pipemill run --task {kind.name} --model FOLDER-OR-HUB-NAME"]
+def _command(spec: TaskSpec) -> str:
+    columns, given = _example(spec)
+    words = [f"pipemill run --task {spec.name} --model FOLDER-OR-HUB-NAME"]
     words.append("--input 'data/*.parquet' --output answers/")
     words += [f"--column {name}=COLUMN" for name in columns]
     words += [f"--param '{name}={value}'" for name, value in given.items()]
     return " \\\n    ".join([words[0], words[1], *([" ".join(words[2:])] if words[2:] else [])])
 
 
-def _yaml(kind: Any) -> str:
-    columns, given = _example(kind)
+def _yaml(spec: TaskSpec) -> str:
+    columns, given = _example(spec)
     named = ", ".join(f"{name}: COLUMN" for name in columns)
-    lines = [f"task: {kind.name}", "model: FOLDER-OR-HUB-NAME"]
+    lines = [f"task: {spec.name}", "model: FOLDER-OR-HUB-NAME"]
     lines.append(f"input: {{path: 'data/*.parquet', columns: {{{named}}}}}")
     lines.append("output: answers/")
     if given:

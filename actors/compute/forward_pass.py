@@ -13,7 +13,7 @@ import pyarrow as pa
 from ..arrow_arrays import check_length, field_values
 from ..faults.bisect import bisect_failures, is_row_error
 from ..faults.out_of_memory import OutOfMemory, is_out_of_memory, release_memory
-from ..task import Task
+from ..task import LoadedTask
 from .deduplicate import deduplicate_chunks
 from .micro_batches import micro_batches, padded_size
 from .token_budget import TokenBudget
@@ -30,7 +30,7 @@ class ForwardPass:
     work: what was counted.
     """
 
-    task: Task
+    task: LoadedTask
     budget: TokenBudget
     chunks: pa.StructArray
     done: Pieces = field(default_factory=list)

@@ -81,6 +81,7 @@ class ModelSection(_Section):
     allow_missing: whether weights that the checkpoint lacks may be random numbers, which differ in
         every process; without it such a model is refused.
     compile: whether `torch.compile` compiles it, for micro-batches padded to a few widths.
+    engine: what computes: "auto", or the name of an engine that an installed package brings.
     """
 
     path: PathOrUrl
@@ -90,6 +91,8 @@ class ModelSection(_Section):
     use_safetensors: bool = True
     allow_missing: bool = False
     compile: bool = False
+    # Left out of a job.json where nothing was chosen: older versions know no such key.
+    engine: str = Field(default="auto", exclude_if=lambda value: value == "auto")
 
 
 # pydantic has a method of that name, deprecated long ago; the key is too good a name to give up.

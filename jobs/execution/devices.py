@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 
-from pipemill.pipelines.loading.model import Model
+from pipemill.pipelines.loading.model_files import ModelFiles
 
 from pipemill.errors import ConfigError
 
@@ -169,7 +169,7 @@ def machines_of_ray(nodes: Iterable[Mapping[str, float]]) -> list[Machine]:
 
 def _weight_bytes(path: str, revision: str | None) -> int | None:
     """Return the size of a model's weights; None where it can't be found out."""
-    folder = Model(path=path, revision=revision).local_folder()
+    folder = ModelFiles(path, revision).folder()
     if folder is not None:
         files = {file.name: file.stat().st_size for file in folder.iterdir() if file.is_file()}
     else:

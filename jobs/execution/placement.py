@@ -20,6 +20,7 @@ from pipemill.actors.workers import (
     Source,
 )
 from pipemill.pipelines.loading.task_loader import LoadTask
+from pipemill.pipelines.task_spec import TaskSpec
 
 from pipemill.errors import ConfigError, RunError
 
@@ -40,11 +41,11 @@ SINGLE = "single"
 Lines = Generator[dict[str, Any], None, None]
 
 
-def choose_placement(placement: str, paths: list[str], task: Any) -> str:
+def choose_placement(placement: str, paths: list[str], spec: TaskSpec) -> str:
     """Where "auto" puts the stages: text tasks prepare so fast that one actor does it all."""
-    if placement == "staged" and getattr(task, "expands_with_model", False):
+    if placement == "staged" and spec.expands_with_model:
         raise ConfigError(
-            f"{task.name} needs its model's weights to expand a row, and actors.placement: staged "
+            f"{spec.name} needs its model's weights to expand a row, and actors.placement: staged "
             "expands without them; use fused"
         )
     if any(path.startswith("memory://") for path in paths):

@@ -116,7 +116,7 @@ def measure_transformers(trial: Trial, sizes: list[int], seconds: float) -> Iter
     """`transformers.pipeline` with each of these batch sizes, for at most `seconds` each."""
     with trial.padding():
         try:
-            plain = PlainBatches(trial.prepared.load.kind(), trial.loaded)
+            plain = PlainBatches(trial.prepared.load.spec(), trial.loaded)
             tokens, counts = plain.sizes(trial.rows)
         except Exception as error:
             for size in sizes:

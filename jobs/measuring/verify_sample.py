@@ -130,7 +130,7 @@ def _settings(record: dict[str, Any], notes: Notes, row: int) -> str:
 def _plain_rows(prepared: PreparedJob, settings: str) -> PlainRows:
     told = json.loads(settings)
     model = replace(prepared.load.model, dtype=told["model.dtype"])
-    given = validate_parameters(told["parameters"], prepared.load.kind())
+    given = validate_parameters(told["parameters"], prepared.load.spec())
     settled = prepared.plan.settled or {}
     parameters = {**given, **{n: v for n, v in settled.items() if given.get(n) is None}}
     load = replace(prepared.load, parameters=json.dumps(parameters), model=model)

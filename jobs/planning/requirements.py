@@ -12,12 +12,12 @@ import shutil
 import sys
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
-from typing import Any
 
 from pipemill.pipelines.loading.extras import how_to_install, is_installed, package_of
 from pipemill.pipelines.loading.model_files import ModelFiles
 from pipemill.pipelines.loading.model_needs import Need, needs_of_model
 from pipemill.pipelines.media import NEEDED
+from pipemill.pipelines.task_spec import TaskSpec
 
 from pipemill.errors import ConfigError
 
@@ -57,9 +57,9 @@ def check_early_requirements(job: Job, model: tuple[str, str | None], placement:
 
     A column that is no medium needs no library, and may make one needless: each counts as there.
     """
-    kind, _ = resolve_task(job, model[0])
+    spec, _ = resolve_task(job, model[0])
     named = [name for name, own in job.input.columns.items() if own is not None]
-    perhaps = [column.name for column in kind.inputs if column.kind not in NEEDED]
+    perhaps = [column.name for column in spec.inputs if column.kind not in NEEDED]
     check_requirements(job, model, [*named, *perhaps], placement)
 
 
@@ -72,20 +72,17 @@ def missing_libraries(
     job: Job, model: tuple[str, str | None], columns: Iterable[str]
 ) -> list[Need]:
     """Return what a job needs and this machine does not have."""
-    kind, own = resolve_task(job, model[0])
-    read = {*columns, *(c.name for c in kind.inputs if c.required and not c.parameter)}
-    needs = list(_needs_of_columns(kind, read))
+    spec, own = resolve_task(job, model[0])
+    read = {*columns, *(c.name for c in spec.inputs if c.required and not c.parameter)}
+    needs = list(_needs_of_columns(spec, read))
     if not own:  # of the user's pipeline only the columns are known
-        needs += [
-            Need(module.partition(".")[0], f"for {kind.name}")
-            for module in getattr(kind, "libraries", ())
-        ]
-        needs += needs_of_model(kind.name, read, ModelFiles(*model))
+        needs += [Need(module.partition(".")[0], f"for {spec.name}") for module in spec.libraries]
+        needs += needs_of_model(spec.name, read, ModelFiles(*model))
     return [need for need in needs if not _is_there(need.module)]
 
 
-def _needs_of_columns(kind: Any, read: set[str]) -> Iterator[Need]:
-    for column in kind.inputs:
+def _needs_of_columns(spec: TaskSpec, read: set[str]) -> Iterator[Need]:
+    for column in spec.inputs:
         if column.name in read:
             for module in NEEDED.get(column.kind, ()):
                 yield Need(module, f"to read the column {column.name!r}")

@@ -150,5 +150,5 @@ FILL_MASK = PipelineTask(
     suits=_check_top_k,
     shorten=_shorten_around_masks,
     sample=lambda pipeline, given: pipeline.tokenizer.mask_token,
-    settle={"several_masks": _has_several_masks},
+    infer_parameters={"several_masks": _has_several_masks},
 )

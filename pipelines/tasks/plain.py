@@ -1,20 +1,106 @@
-"""The text tasks with an engine of pipemill's, declared over a plain `transformers.Pipeline`.
+"""The tasks that pipemill computes its own way, done by a plain `transformers.Pipeline`.
 
-A job with a user's pipeline takes these, so that what that pipeline overrides has its effect.
+A job with a user's pipeline takes these, so that what that pipeline overrides has its effect; and
+they are what the answers are compared with.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
+from pipemill.actors.task import Column, Loaded
 
-from ..pipeline_task import PipelineTask, Values, fixed
-from ..text import windows
-from .feature_extraction import FeatureExtraction, merge_tokenize_kwargs
-from .text_classification import TextClassification
-from .zero_shot_classification import ZeroShotClassification
+from ..pipeline_task import PipelineTask, fixed
+from ..task_spec import Values, check_nothing
+from ..text import model_limits
+
+# Parameters that pipemill adds to transformers', or gives another meaning.
+OWN_PARAMETERS = frozenset(
+    "window_pooling pooling normalize truncation max_length stride padding".split()
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlainForm:
+    """How plain transformers does a task that pipemill computes its own way.
+
+    Attributes:
+        declared: the task over the pipeline as it is.
+        batch_parameters: returns the pipeline's parameters for texts in batches. Texts that are
+            longer than the model are truncated there: the pipeline would raise for them.
+        prompt: returns the text that is put before every text.
+    """
+
+    declared: PipelineTask
+    batch_parameters: Callable[[Loaded], Values]
+    prompt: Callable[[Loaded], str] = lambda loaded: ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """How plain transformers computes one row of a loaded task, to compare the answers.
+
+    Attributes:
+        parameters: those of the pipeline.
+        prompt: the text that is put before every text.
+        can_answer: returns for a table of the task's columns whether transformers computes the one
+            row in it as pipemill does.
+        prepare: changes the pipeline as the task changes its own.
+        record: from the result columns of transformers to those of the task.
+    """
+
+    parameters: Values
+    prompt: str = ""
+    can_answer: Callable[[pa.Table], bool] = lambda row: True
+    prepare: Callable[[Any], None] = check_nothing
+    record: Callable[[Values], Values] = dict
+
+
+def to_plain_parameters(given: Mapping[str, Any]) -> Values:
+    """Return the parameters that transformers knows and takes as pipemill does."""
+    return {name: value for name, value in given.items() if name not in OWN_PARAMETERS}
+
+
+def find_truncation(loaded: Loaded) -> Values:
+    """Return the tokenizer's parameters that truncate texts to what the model takes."""
+    given = {**loaded.parameters, **(loaded.parameters.get("tokenize_kwargs") or {})}
+    length = given.get("max_length") or model_limits.find_max_length(loaded.pipeline)
+    truncation = {"truncation": given.get("truncation") or True}
+    return {**truncation, "max_length": length} if length else truncation
+
+
+def plain_text_classification(inputs: tuple[Column, ...]) -> PipelineTask:
+    """Declare text-classification over its pipeline."""
+    return PipelineTask(
+        name="text-classification",
+        inputs=inputs,
+        results=_make_label_schema,
+        record=_to_ranked_labels,
+        prepare=_prepare_text_or_pair,
+    )
+
+
+def plain_zero_shot_classification(inputs: tuple[Column, ...]) -> PipelineTask:
+    """Declare zero-shot-classification over its pipeline."""
+    return PipelineTask(
+        name="zero-shot-classification",
+        inputs=inputs,
+        results=fixed(labels=pa.list_(pa.string()), scores=pa.list_(pa.float32())),
+        record=lambda answer, values: answer,
+    )
+
+
+def plain_feature_extraction(inputs: tuple[Column, ...]) -> PipelineTask:
+    """Declare feature-extraction over its pipeline."""
+    return PipelineTask(
+        name="feature-extraction",
+        inputs=inputs,
+        results=fixed(embedding=pa.list_(pa.list_(pa.float32()))),
+        record=lambda answer, values: {"embedding": _unwrap_vectors(answer)},
+    )
 
 
 def _to_ranked_labels(answer: Any, values: Values) -> Values:
@@ -39,47 +125,3 @@ def _unwrap_vectors(answer: list[Any]) -> list[list[float]]:
 
 def _prepare_text_or_pair(values: Values, pipeline: Any) -> Any:
     return values if "text_pair" in values else values["text"]
-
-
-# Parameters that pipemill adds to transformers', or gives another meaning.
-_OURS = {"window_pooling", "pooling", "normalize", "truncation", "max_length", "stride", "padding"}
-
-
-def to_plain_parameters(
-    task: str, given: Mapping[str, Any], cut: Mapping[str, Any]
-) -> dict[str, Any]:
-    """Convert the parameters of one of these tasks to those that transformers takes.
-
-    Args:
-        task: the task's name.
-        given: the parameters of the job.
-        cut: the tokenizer's `truncation` and `max_length`, where texts are truncated.
-    """
-    if task == "feature-extraction":
-        flat = merge_tokenize_kwargs(given)
-        kept = {n: v for n, v in flat.items() if n in windows.PARAMETERS.keys() - _OURS}
-        return {"tokenize_kwargs": {**kept, **cut}}
-    return {**{n: v for n, v in given.items() if n not in _OURS}, **cut}
-
-
-PLAIN_TASKS = {
-    "text-classification": PipelineTask(
-        name="text-classification",
-        inputs=TextClassification.inputs[:2],
-        results=_make_label_schema,
-        record=_to_ranked_labels,
-        prepare=_prepare_text_or_pair,
-    ),
-    "zero-shot-classification": PipelineTask(
-        name="zero-shot-classification",
-        inputs=ZeroShotClassification.inputs,
-        results=fixed(labels=pa.list_(pa.string()), scores=pa.list_(pa.float32())),
-        record=lambda answer, values: answer,
-    ),
-    "feature-extraction": PipelineTask(
-        name="feature-extraction",
-        inputs=FeatureExtraction.inputs,
-        results=fixed(embedding=pa.list_(pa.list_(pa.float32()))),
-        record=lambda answer, values: {"embedding": _unwrap_vectors(answer)},
-    ),
-}
