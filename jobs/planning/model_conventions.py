@@ -12,7 +12,7 @@ from pipemill.actors.task import Followed
 from pipemill.pipelines.loading.model_files import ModelFiles
 from pipemill.pipelines.task_spec import TaskSpec
 from pipemill.pipelines.text.embedding_head import WEIGHTS
-from pipemill.pipelines.text.sentence_transformers_config import MODULES, find_first_module
+from pipemill.pipelines.text.sentence_transformers_files import MODULES, find_first_module
 
 from pipemill.errors import ConfigError
 

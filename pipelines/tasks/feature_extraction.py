@@ -24,11 +24,8 @@ from ..text.pooling import (
     pool_and_concatenate,
     pool_windows,
 )
-from ..text.sentence_transformers_config import (
-    build_recipe,
-    find_shorter_limit,
-    read_recipe_files,
-)
+from ..text.sentence_transformers_config import build_recipe, find_shorter_limit
+from ..text.sentence_transformers_files import read_recipe_files
 from .plain import OWN_PARAMETERS, Comparison, PlainForm, find_truncation, plain_feature_extraction
 
 
