@@ -31,16 +31,16 @@ class PipelineTask(TaskSpec):
             (its columns over the parameters), to those columns.
         prepare: from the row's values without parameters, and the pipeline, to what that
             pipeline's `preprocess` takes.
-        ours: parameters that the functions here read, and that transformers does not know.
+        own_parameters: parameters that the functions here read, and transformers does not know.
         defaults: parameters that pipemill gives where the user gave none.
-        given: from the user's parameters to those of the pipeline.
-        stacks: whether several chunks may be tried in one forward pass.
+        to_pipeline_parameters: from the user's parameters to those of the pipeline.
+        batchable: whether several chunks may be tried in one forward pass.
         token_outputs: the names of the model's outputs, where it is called once for a chunk, with
             what the tokenizer made of it, and has one output for every token.
-        reads: which of these outputs the pipeline reads: "all" or those of the "masks".
+        reads_tokens: which of these outputs the pipeline reads: "all" or those of the "masks".
         written: of a task that writes text from text, the name of the ids that `_forward` returns.
-        cuts: a column of texts that the pipeline may truncate: the tokens that this costs are
-            counted.
+        truncated_column: a column of texts that the pipeline may truncate: the tokens that this
+            costs are counted.
         shorten: from a row's text, the pipeline and the keywords of its `preprocess` to the part
             of the text that is read, and by how many tokens it is shorter.
         suits: raises ValueError for values that the loaded pipeline (its model, its tokenizer)
@@ -53,14 +53,14 @@ class PipelineTask(TaskSpec):
     results: Callable[[Loaded], pa.Schema] | None = None
     record: Record = lambda answer, values: {"result": answer}
     prepare: Callable[[Values, Any], Any] = one_or_all
-    ours: tuple[str, ...] = ()
+    own_parameters: tuple[str, ...] = ()
     defaults: Mapping[str, Any] = field(default_factory=dict)
-    given: Callable[[Mapping[str, Any]], dict[str, Any]] = dict
-    stacks: bool = True
+    to_pipeline_parameters: Callable[[Mapping[str, Any]], dict[str, Any]] = dict
+    batchable: bool = True
     token_outputs: tuple[str, ...] = ()
-    reads: Literal["all", "masks"] = "all"
+    reads_tokens: Literal["all", "masks"] = "all"
     written: str | None = None
-    cuts: str | None = None
+    truncated_column: str | None = None
     shorten: Shorten = lambda text, pipeline, before: (text, 0)
     suits: Callable[[Values, Any], None] = check_nothing
     sample: Callable[[Any, Values], Any] | None = None
@@ -75,9 +75,9 @@ class PipelineTask(TaskSpec):
         """The task itself: plain transformers does it."""
         return self
 
-    def own_parameters(self) -> set[str]:
+    def row_parameters(self) -> set[str]:
         """Return the parameters that a column may give for each row, and the pipeline takes."""
-        return {c.name for c in self.inputs if c.parameter} - set(self.ours)
+        return {c.name for c in self.inputs if c.parameter} - set(self.own_parameters)
 
 
 def fixed(**columns: pa.DataType) -> Callable[[Loaded], pa.Schema]:

@@ -27,7 +27,7 @@ def keywords_of(
     given: parameters as the pipeline takes them. Raises what the pipeline raises.
     """
     # Copies: some pipelines write into the dictionaries they are given.
-    copies = copy.deepcopy({k: v for k, v in given.items() if k not in declared.ours})
+    copies = copy.deepcopy({k: v for k, v in given.items() if k not in declared.own_parameters})
     wanted = pipeline._sanitize_parameters(**copies)
     loaded = pipeline._preprocess_params, pipeline._forward_params, pipeline._postprocess_params
     return tuple({**a, **b} for a, b in zip(loaded, wanted, strict=True))
@@ -39,7 +39,7 @@ def check_parameters_work(declared: PipelineTask, loaded: Loaded) -> None:
     They fail if the pipeline refuses them, or if it fails on a short input with them, but not
     without them.
     """
-    parameters = {n: v for n, v in loaded.parameters.items() if n not in declared.ours}
+    parameters = {n: v for n, v in loaded.parameters.items() if n not in declared.own_parameters}
     if declared.any_parameter or not parameters:
         return
     for attempt in (_take, _run) if declared.sample is not None else (_take,):
@@ -64,7 +64,9 @@ def _failure(
     parameters: Mapping[str, Any],
 ) -> BaseException | None:
     try:
-        attempt(declared, pipeline, {**declared.defaults, **declared.given(parameters)})
+        attempt(
+            declared, pipeline, {**declared.defaults, **declared.to_pipeline_parameters(parameters)}
+        )
     except BaseException as error:
         if isinstance(error, KeyboardInterrupt | SystemExit) or is_out_of_memory(error):
             raise

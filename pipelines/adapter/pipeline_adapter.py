@@ -127,7 +127,7 @@ class PipelineAdapter:
         # another row has it.
         given = {
             name: self.keywords.given[name]
-            for name in self.declared.ours
+            for name in self.declared.own_parameters
             if name in kinds and self.keywords.given.get(name) is not None
         }
         with open_row(content, kinds, self.pipeline, self.loaded.media) as found:
@@ -159,7 +159,7 @@ class PipelineAdapter:
         pads = self.forwards.can_pad(during)
         # What preprocess was told may be in lists, of which a pipeline reads the first for all.
         apart = settings if during or self.forwards.by_token is None else ""
-        read = prepared if beyond else row.get(self.declared.cuts or "")
+        read = prepared if beyond else row.get(self.declared.truncated_column or "")
         lost = count_truncated_tokens(self.pipeline.tokenizer, read, chunks) + beyond
         return [
             {

@@ -57,7 +57,7 @@ class PipelineForward:
         self.by_token, self.generation = by_token, generation
         engine = generation if by_token is None else by_token.encoder.engine
         self.alone: dict[bool, bool] = {}
-        if not keywords.declared.stacks:
+        if not keywords.declared.batchable:
             self.alone = {False: True, True: True}
         elif engine is not None and engine.is_exact:
             self.alone = {False: False, True: False}

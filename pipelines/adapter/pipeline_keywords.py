@@ -32,10 +32,10 @@ class PipelineKeywords:
     def __init__(self, declared: PipelineTask, loaded: Loaded) -> None:
         self.declared, self.loaded, self.pipeline = declared, loaded, loaded.pipeline
         self.kinds = {column.name: column.kind for column in declared.inputs}
-        self.given = {**declared.defaults, **declared.given(loaded.parameters)}
-        self.own = declared.own_parameters() | row_parameters(declared, loaded.pipeline)
+        self.given = {**declared.defaults, **declared.to_pipeline_parameters(loaded.parameters)}
+        self.own = declared.row_parameters() | row_parameters(declared, loaded.pipeline)
         if declared.any_parameter:
-            asked = self.given.keys() - declared.ours
+            asked = self.given.keys() - declared.own_parameters
             check_parameters({k: self.given[k] for k in asked}, self.own, self.pipeline)
         # What is null inside such a parameter means something: it is taken as it is.
         for name in (c.name for c in declared.inputs if c.parameter and c.kind not in _AS_GIVEN):

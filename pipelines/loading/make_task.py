@@ -28,7 +28,11 @@ def make_task(spec: TaskSpec, loaded: Loaded) -> LoadedTask:
     if isinstance(spec, PipelineTask):
         return make_adapter(spec, loaded)
     assert spec.make is not None, f"{spec.name} has nothing that makes it"
-    return spec.make(loaded)
+    task = spec.make(loaded)
+    for name in ("repeats", "packed"):  # which a class may leave out
+        if not hasattr(task, name):
+            setattr(task, name, False)
+    return task
 
 
 def make_adapter(declared: PipelineTask, loaded: Loaded) -> PipelineAdapter:
@@ -53,7 +57,7 @@ def make_adapter(declared: PipelineTask, loaded: Loaded) -> PipelineAdapter:
 def _make_token_outputs(declared: PipelineTask, loaded: Loaded) -> TokenOutputs | None:
     if not declared.token_outputs or not calls_model_once(loaded.pipeline):
         return None
-    encoder = make_encoder(loaded, declared.reads, declared.token_outputs)
+    encoder = make_encoder(loaded, declared.reads_tokens, declared.token_outputs)
     return TokenOutputs(loaded.pipeline, encoder)
 
 

@@ -34,7 +34,9 @@ class PlainBatches:
         if declared is None:
             raise ValueError(f"{spec.name} is not compared")
         # But for those that a row brings in its inputs, like a question.
-        of_call = [c.name for c in spec.inputs if c.parameter and c.name not in declared.ours]
+        of_call = [
+            c.name for c in spec.inputs if c.parameter and c.name not in declared.own_parameters
+        ]
         if own := [name for name in of_call if name in loaded.columns]:
             raise ValueError(f"one call has one {own[0]} for all rows")
         parameters = loaded.parameters if plain is None else plain.batch_parameters(loaded)

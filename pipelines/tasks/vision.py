@@ -89,7 +89,7 @@ ZERO_SHOT_OBJECT_DETECTION = PipelineTask(
     },
     results=_OBJECTS,
     record=_to_objects,
-    ours=("candidate_labels",),
+    own_parameters=("candidate_labels",),
     checks=check_candidate_labels,
 )
 
@@ -159,7 +159,7 @@ MASK_GENERATION = PipelineTask(
     libraries=("torchvision.ops.boxes",),
     expands_with_model=True,
     checks=_check_points_per_crop,
-    stacks=False,  # its _forward reads the first chunk only
+    batchable=False,  # its _forward reads the first chunk only
 )
 
 DEPTH_ESTIMATION = PipelineTask(

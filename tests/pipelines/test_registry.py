@@ -88,7 +88,7 @@ def arguments(kind) -> dict[str, inspect.Parameter]:
 
 def their_parameters(name):
     task = find_task(name)
-    ours = {*getattr(task, "ours", ()), *OURS.get(name, ())}
+    ours = {*getattr(task, "own_parameters", ()), *OURS.get(name, ())}
     return {
         name: parameter
         for name, parameter in task.parameters.items()
