@@ -11,7 +11,7 @@ from pipemill.actors.task import Column, Followed, Loaded, LoadedTask, Parameter
 
 if TYPE_CHECKING:
     from .pipeline_task import PipelineTask
-    from .tasks.plain import PlainForm
+    from .plain_form import PlainForm
 
 Values = dict[str, Any]
 ReadJson = Callable[[str], Any]

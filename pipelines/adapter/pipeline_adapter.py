@@ -17,7 +17,6 @@ import pyarrow as pa
 from pipemill.actors.task import MEDIA, Loaded
 
 from ..engines.stacking import batch_group, chunk_size, copy_kwargs
-from ..engines.token_outputs import without_padding
 from ..pipeline_task import PipelineTask
 from ..text import model_limits
 from ..text.truncation import count_truncated_tokens
@@ -27,6 +26,7 @@ from .pickled_chunks import pickle_chunk
 from .pipeline_forward import DeferredError, PipelineForward
 from .result_schema import COLUMNS_OF_SAMPLE, COLUMNS_OF_TASK, as_columns
 from .row_values import open_row
+from .token_outputs import without_padding
 
 if TYPE_CHECKING:
     from ..engines.encoder import Encoder

@@ -15,8 +15,8 @@ from .row_seed import seed_row
 
 if TYPE_CHECKING:
     from ..engines.base import GenerationEngine
-    from ..engines.token_outputs import TokenOutputs
     from .pipeline_keywords import PipelineKeywords
+    from .token_outputs import TokenOutputs
 
 _TRIED = 4  # chunks of the first micro-batch that are compared
 

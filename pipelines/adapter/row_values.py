@@ -10,7 +10,7 @@ from typing import Any
 
 from pipemill.actors.task import MEDIA, Column, Parameter
 
-from ..tasks.candidate_labels import parse_labels
+from ..text.candidate_labels import parse_labels
 from .chat_media import leave_media, open_media
 
 WHOLE_NUMBER = Parameter(None, "int")

@@ -8,11 +8,11 @@ from ..adapter.pipeline_adapter import PipelineAdapter
 from ..adapter.pipeline_forward import PipelineForward
 from ..adapter.pipeline_keywords import PipelineKeywords
 from ..adapter.requirements import check_libraries
+from ..adapter.token_outputs import TokenOutputs, calls_model_once
 from ..engines.base import GenerationEngine
 from ..engines.batched_generation import BatchedGeneration
 from ..engines.encoder import make_encoder
 from ..engines.registry import AUTO, PADDED, find_engine
-from ..engines.token_outputs import TokenOutputs, calls_model_once
 from ..pipeline_task import PipelineTask
 from ..task_spec import TaskSpec
 

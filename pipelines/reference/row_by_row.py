@@ -11,7 +11,7 @@ from pipemill.actors.batch import Batch
 
 from ..engines.registry import PADDED
 from ..loading.task_loader import LoadTask
-from ..tasks.plain import Comparison
+from ..plain_form import Comparison
 from .prompts import with_prompt
 
 

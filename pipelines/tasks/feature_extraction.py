@@ -14,6 +14,13 @@ from pipemill.actors.task import Column, Followed, Loaded, Parameter
 
 from ..engines.encoder import make_encoder
 from ..engines.model_call import find_output_shape
+from ..plain_form import (
+    OWN_PARAMETERS,
+    Comparison,
+    PlainForm,
+    find_truncation,
+    plain_feature_extraction,
+)
 from ..task_spec import Values
 from ..text import model_limits, token_chunks, windows
 from ..text.embedding_head import EmbeddingHead
@@ -26,7 +33,6 @@ from ..text.pooling import (
 )
 from ..text.sentence_transformers_config import build_recipe, find_shorter_limit
 from ..text.sentence_transformers_files import read_recipe_files
-from .plain import OWN_PARAMETERS, Comparison, PlainForm, find_truncation, plain_feature_extraction
 
 
 def _find_prompt(loaded: Loaded) -> str:

@@ -13,6 +13,13 @@ from pipemill.actors.task import Column, Followed, Loaded, Parameter
 
 from ..adapter.row_values import own_count
 from ..engines.encoder import make_encoder
+from ..plain_form import (
+    Comparison,
+    PlainForm,
+    find_truncation,
+    plain_text_classification,
+    to_plain_parameters,
+)
 from ..task_spec import Values
 from ..text import model_limits, token_chunks, windows
 from ..text.cross_encoder_config import (
@@ -22,13 +29,6 @@ from ..text.cross_encoder_config import (
     read_cross_encoder_files,
 )
 from ..text.pooling import pair_vectors_with_counts, pool_windows
-from .plain import (
-    Comparison,
-    PlainForm,
-    find_truncation,
-    plain_text_classification,
-    to_plain_parameters,
-)
 
 _WINDOW_POOLINGS = ("mean", "max")
 

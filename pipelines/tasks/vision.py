@@ -8,8 +8,8 @@ import pyarrow as pa
 from pipemill.actors.task import Column, Loaded, Parameter
 
 from ..pipeline_task import PipelineTask, Values, fixed
+from ..text.candidate_labels import CANDIDATE_LABELS, check_candidate_labels
 from . import shared_parameters
-from .candidate_labels import CANDIDATE_LABELS, check_candidate_labels
 
 _IMAGE = Column(name="image", kind="image")
 _BOX = pa.struct([(side, pa.int32()) for side in ("xmin", "ymin", "xmax", "ymax")])

@@ -13,15 +13,15 @@ from pipemill.actors.task import Column, Loaded, Parameter
 
 from ..adapter.row_values import own_value_error
 from ..engines.encoder import make_encoder
+from ..plain_form import Comparison, PlainForm, plain_zero_shot_classification, to_plain_parameters
 from ..text import model_limits, token_chunks
-from ..text.truncation import count_truncated_in_batch, truncate_to_prefix
-from .candidate_labels import (
+from ..text.candidate_labels import (
     CANDIDATE_LABELS,
     HypothesisTemplate,
     check_candidate_labels,
     parse_labels,
 )
-from .plain import Comparison, PlainForm, plain_zero_shot_classification, to_plain_parameters
+from ..text.truncation import count_truncated_in_batch, truncate_to_prefix
 
 _TEMPLATE = "This example is {}."
 

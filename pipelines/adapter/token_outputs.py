@@ -10,7 +10,7 @@ import numpy as np
 from ..text import model_limits
 
 if TYPE_CHECKING:
-    from .encoder import Encoder
+    from ..engines.encoder import Encoder
 
 # Whose `_forward` calls the model once, with what the tokenizer made, and nothing more.
 _KNOWN = ("transformers", "pipemill")

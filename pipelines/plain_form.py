@@ -13,9 +13,9 @@ from typing import Any
 import pyarrow as pa
 from pipemill.actors.task import Column, Loaded
 
-from ..pipeline_task import PipelineTask, fixed
-from ..task_spec import Values, check_nothing
-from ..text import model_limits
+from .pipeline_task import PipelineTask, fixed
+from .task_spec import Values, check_nothing
+from .text import model_limits
 
 # Parameters that pipemill adds to transformers', or gives another meaning.
 OWN_PARAMETERS = frozenset(
