@@ -230,7 +230,7 @@ def _is_namesake(column: Column, field: pa.Field) -> bool:
 
 
 def _own_name(name: str, column: Column, inputs: tuple[Column, ...], schema: pa.Schema) -> str:
-    """The user's column for one that no mapping names: of its own name, or the one of its kind."""
+    """Return the input's column for one that is not mapped: of the same name, or of its kind."""
     first = next(other for other in inputs if other.kind == column.kind)
     if column.name in schema.names or column.kind not in media_files.KINDS or column != first:
         return column.name

@@ -71,7 +71,7 @@ def check_fit(load: LoadTask, here: bool) -> None:
     Args:
         load: the task and the model, as workers load them.
         here: whether this process computes, too, and so may import torch; else the check runs in
-            a process of its own, and a driver stays small.
+            another process, and a driver stays small.
     """
     if here:
         misfit = load.find_misfit()

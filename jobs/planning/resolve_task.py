@@ -22,7 +22,7 @@ from .user_code import check_class, has_remote_pipeline
 
 # A column that an unknown pipeline is given, where the user names none.
 USUAL = ("inputs", "text", "image", "audio", "video", "messages")
-# Of these a user's pipeline is given text, whatever else the values seem to be.
+# A user's pipeline is given text from these, even if the values seem to be something else.
 _TEXTS = ("inputs", "text")
 
 

@@ -85,7 +85,7 @@ def dequantize(chunk: Any, device: Any) -> Any:
 def _each(value: Any, change: Any) -> Any:
     if not isinstance(value, Mapping):
         return change(value)
-    changed: Any = copy.copy(value)  # of its own class, of which pipelines ask attributes
+    changed: Any = copy.copy(value)  # of the same class: pipelines read its attributes
     for name, inner in value.items():
         changed[name] = _each(inner, change)
     return changed

@@ -37,7 +37,7 @@ _CHUNK = pa.struct(
         ("size", pa.int64()),
         ("group", pa.int64()),
         ("lost", pa.int32()),  # tokens of the row's text that no chunk holds
-        ("settings", pa.string()),  # what the row has of its own for the pipeline's parameters
+        ("settings", pa.string()),  # the row's values of the pipeline's parameters
         ("inputs", pa.large_binary()),
     ]
 )
@@ -157,7 +157,7 @@ class PipelineAdapter:
             tokens = 0 if ids is None else int(ids.shape[-1])
             model_limits.check_token_count(tokens, self.limit, "cut or shorten the text")
         pads = self.forwards.can_pad(during)
-        # What preprocess was told may be in lists, of which a pipeline reads the first for all.
+        # preprocess may put parameters into lists, and a pipeline reads the first one for all.
         apart = settings if during or self.forwards.by_token is None else ""
         read = prepared if beyond else row.get(self.declared.truncated_column or "")
         lost = count_truncated_tokens(self.pipeline.tokenizer, read, chunks) + beyond

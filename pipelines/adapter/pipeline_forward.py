@@ -90,7 +90,7 @@ class PipelineForward:
         ragged = ragged and self.generation is not None  # an encoder has tried it by itself
         if self.generation is not None:
             _, during, _ = self.keywords.of(chunks[0][1])
-            if self.generation.samples(during):  # each row has random numbers of its own
+            if self.generation.samples(during):  # each row has its random numbers
                 return self._singly(chunks)
         if ragged not in self.alone and len(chunks) > 1:
             self._try(chunks, ragged)

@@ -45,6 +45,6 @@ class CompiledModel:
         import torch
 
         for value in inputs.values():
-            if isinstance(value, torch.Tensor) and len(value) > 1:  # one row is a case of its own
+            if isinstance(value, torch.Tensor) and len(value) > 1:  # one row is a shape for itself
                 torch._dynamo.maybe_mark_dynamic(value, 0)
         return self.model(**inputs)

@@ -1,4 +1,4 @@
-"""A text model over micro-batches of chunks: what tasks run, whatever engine computes."""
+"""Run a text model on micro-batches of chunks, with the engine that suits the model."""
 
 from __future__ import annotations
 

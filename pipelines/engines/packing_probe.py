@@ -37,7 +37,7 @@ def find_packed_engine(pipeline: Any, outputs: ModelOutputs) -> PackedEngine | N
         columns, lengths = _probe(pipeline, outputs)
         expected = _each_alone(pipeline, outputs, columns, lengths)
         model = PackedModel(pipeline.model)
-    except Exception:  # whatever this model does instead of attention as usual
+    except Exception:  # the model does something else instead of attention as usual
         return None
     for way in _ways(pipeline.model, outputs):
         engine = PackedEngine(pipeline, outputs, model, way)
@@ -57,7 +57,7 @@ def is_padding_exact(pipeline: Any, outputs: ModelOutputs) -> bool:
         columns, lengths = _probe(pipeline, outputs)
         expected = _each_alone(pipeline, outputs, columns, lengths)
         got = PaddedEngine(pipeline, outputs).run_padded(columns, lengths).float()
-    except Exception:  # whatever it does not take of the probe: it is not known to be exact
+    except Exception:  # it does not take the probe: it is not known to be exact
         return False
     return _is_close(pipeline, got, expected)
 

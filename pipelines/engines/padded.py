@@ -66,7 +66,9 @@ class PaddedEngine(Engine):
         output = self._call(inputs, model)
         if reads == "first":
             return first_tokens(output)
-        if output.shape[:2] != here.shape:  # as of Perceiver, whatever the text's length
+        if (
+            output.shape[:2] != here.shape
+        ):  # Perceiver's number of outputs does not depend on the text
             raise ValueError(f"the model has {tuple(output.shape[:2])} outputs for {here.shape}")
         if reads == "masks":
             here &= inputs["input_ids"] == tokenizer.mask_token_id

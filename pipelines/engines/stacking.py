@@ -23,7 +23,10 @@ def chunk_size(inputs: Any) -> int:
 def batch_group(inputs: Any, settings: str, pads: bool = False) -> int:
     """Return a number that is equal for chunks that might share a forward pass.
 
-    settings: what the forward pass is told of the row. pads: whether chunks of unequal length may.
+    Args:
+        inputs: a chunk, as `_forward` takes it.
+        settings: the row's own parameters, as far as the forward pass depends on them.
+        pads: whether chunks of unequal length may share a forward pass.
     """
     text = repr((sorted(inputs) if pads else _shapes(inputs), settings)).encode()
     return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big", signed=True)

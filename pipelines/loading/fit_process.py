@@ -52,7 +52,7 @@ class FitCheck:
 def _answer() -> None:
     """Read a LoadTask from stdin, and write what `find_misfit` returns to stdout."""
     answers = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what a model's code prints is no answer
+    os.dup2(2, 1)  # what a model's code prints is not an answer
     load = pickle.load(sys.stdin.buffer)
     pickle.dump(load.find_misfit(), answers)
     answers.close()

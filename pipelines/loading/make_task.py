@@ -27,7 +27,7 @@ def make_task(spec: TaskSpec, loaded: Loaded) -> LoadedTask:
     """
     if isinstance(spec, PipelineTask):
         return make_adapter(spec, loaded)
-    assert spec.make is not None, f"{spec.name} has nothing that makes it"
+    assert spec.make is not None, f"the task {spec.name} does not say how it is made"
     task = spec.make(loaded)
     for name in ("repeats", "packed"):  # which a class may leave out
         if not hasattr(task, name):

@@ -4,7 +4,7 @@ transformers fills weights that a checkpoint lacks with random numbers, and make
 special tokens where it finds no vocabulary; both only log a line. Here transformers itself loads
 the model, with its renamings, ties and exceptions, from tensors that have a name, a type and a
 shape, and no values (torch's meta device). What this finds is certain; where anything else goes
-wrong on the way there is no verdict, and the worker's own loading says what is wrong.
+wrong on the way there is no verdict, and loading it on a worker says what is wrong.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def find_misfit(spec: TaskSpec, model: Model, own: bool) -> str | None:
 
 
 def _find_misfit(spec: TaskSpec, model: Model, own: bool) -> str | None:
-    # In a process of the user's own they are there, beside much that is not to stay.
+    # The user's process has imported them, and holds much else that is not to stay.
     with nullcontext() if "transformers.pipelines" in sys.modules else gc_paused():
         restore_pipelines()
     task = spec.name
@@ -72,7 +72,7 @@ def _find_misfit(spec: TaskSpec, model: Model, own: bool) -> str | None:
     try:
         config = model.read_config()
     except ValueError as error:
-        # A module of the user's may make its own type of model known while it is imported.
+        # The user's module may make its type of model known while it is imported.
         return None if own else f"{model.path}: {str(error).splitlines()[0]}"
     if encoder := model.find_encoder(task):
         classes = (encoder,)
@@ -116,8 +116,8 @@ def _concrete(model_class: Any, config: Any) -> Any:
 def _find_named_class(config: Any, spec: TaskSpec, pipeline_class: Any) -> Any:
     """Return the class that config.json names, if the task's pipeline can work with it.
 
-    transformers takes it where no auto class of the task knows the model, whatever it is. What
-    generates from the right medium does work: T5 continues texts, and a LLaMA summarizes.
+    transformers takes it if no auto class of the task knows the model, whether it fits or not.
+    Models that generate from the right medium do work: T5 continues texts, a LLaMA summarizes.
     """
     import transformers
 

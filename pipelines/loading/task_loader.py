@@ -67,7 +67,7 @@ class LoadTask:
 
     def loaded(self) -> Loaded:
         """Load the pipeline, and return it with what the job says about it."""
-        # In a process of the user's own they are there, beside much that is not to stay.
+        # The user's process has imported them, and holds much else that is not to stay.
         with nullcontext() if "transformers.pipelines" in sys.modules else gc_paused():
             restore_pipelines()
         # A pipeline of which nothing is known may need its weights anywhere.
