@@ -25,7 +25,7 @@ def load(models, task, parameters, model=None):
 
 ASR = "automatic-speech-recognition"
 WRONG = [
-    ("fill-mask", {"top_k": 10**6}, r"top_k \(1000000\) must be at most the \d+ tokens"),
+    ("fill-mask", {"top_k": 10**6}, r"top_k \(1000000\) must be at most the model's \d+ tokens"),
     ("fill-mask", {"tokenizer_kwargs": {"return_tensors": "np"}}, "tokenizer_kwargs"),
     ("token-classification", {"stride": 126}, r"stride \(126\).* the 126 tokens of a window"),
     (
