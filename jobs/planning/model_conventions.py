@@ -84,13 +84,13 @@ def loaded_folder(folder: Path) -> Path:
     if (folder / "config.json").exists() or not (folder / MODULES).exists():
         return folder
     try:
-        kind, inner = find_first_module(_read_json(folder / MODULES))
+        module, inner = find_first_module(_read_json(folder / MODULES))
     except ValueError as error:
         raise ConfigError(f"the model {folder}: {error}") from None
-    if kind != "Transformer":
+    if module != "Transformer":
         raise ConfigError(
             f"the model {folder} is not a model of transformers: {MODULES} begins with the module "
-            f"{kind}, which pipemill can't run"
+            f"{module}, which pipemill can't run"
         )
     return folder / inner
 
