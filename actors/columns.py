@@ -1,4 +1,4 @@
-"""Which types of column go with each kind of a task's input."""
+"""Match the types of columns with the kinds of a task's inputs."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from pyarrow import types
 
 
 def matches(kind: str, type: pa.DataType) -> bool:
+    """Tell whether a column of that type can hold values of a kind, one of `task.KINDS`."""
     return _KINDS[kind][0](type)
 
 
 def describe(kind: str) -> str:
-    """What a column of this kind holds, for messages."""
+    """Return what a column of this kind holds, for messages."""
     return _KINDS[kind][1]
 
 
@@ -48,7 +49,10 @@ def _is_words(type: pa.DataType) -> bool:
 
 
 def _is_media(type: pa.DataType) -> bool:
-    """Encoded bytes, a path or URL; both in a struct, as datasets has them; or decoded audio."""
+    """Tell whether values can be media.
+
+    They are encoded bytes, a path or URL, both in a struct, as datasets has them, or decoded audio.
+    """
     if not types.is_struct(type):
         return _is_binary(type) or _is_text(type)
     fields = {field.name: field.type for field in type}

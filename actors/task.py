@@ -1,4 +1,4 @@
-"""What a task must be for the workers to run it."""
+"""Describe a task: its columns, its parameters, and what the workers run."""
 
 from __future__ import annotations
 
@@ -34,9 +34,11 @@ _TYPES: Mapping[str, tuple[tuple[type, ...], str]] = {
 class Column:
     """A column that a task reads.
 
-    kind: one of `KINDS`.
-    required: whether the job fails without it, and a row in which it is null.
-    parameter: whether a parameter of the same name serves in its place, for all rows.
+    Attributes:
+        name: what the task calls it; the job may map a column of another name to it.
+        kind: one of `KINDS`.
+        required: whether the job fails without it, and a row in which it is null.
+        parameter: whether a parameter of the same name serves in its place, for all rows.
     """
 
     name: str
@@ -55,13 +57,19 @@ class Column:
 class Parameter:
     """A parameter that a task takes.
 
-    kind: names of types with "|" between them ("int|null"), or "any".
-    choices: the only values it may have, if it has only some.
-    least, most: the smallest and the largest number that it may be.
-    above, below: numbers that it must be more or less than.
-    each: what the items of a list are; `count`: how many there must be.
-    filled: whether a text, a list or a mapping must hold something.
-    keys: what a mapping may hold, by name; `more`: whether it may hold other names, too.
+    Attributes:
+        default: its value where the job gives none.
+        kind: names of types with "|" between them ("int|null"), or "any".
+        choices: the only values that it may have, if there are only some.
+        least: the smallest number that it may be.
+        most: the largest number that it may be.
+        above: a number that it must be more than.
+        below: a number that it must be less than.
+        each: what the items of a list are.
+        count: how many items a list must have.
+        filled: whether a text, a list or a mapping must hold something.
+        keys: what a mapping may hold, by name.
+        more: whether a mapping may hold other names, too.
     """
 
     default: Any
@@ -78,7 +86,7 @@ class Parameter:
     more: bool = False
 
     def validate(self, name: str, value: Any) -> Any:
-        """The value as the task takes it. Raises ValueError for one that can't be right."""
+        """Return the value as the task takes it. Raise ValueError for one that can't be right."""
         for choice in self.choices:
             # 1 is equal to True, and is a number where a kind is named.
             same = choice == value and (self.kind == "any" or _is_bool(choice) == _is_bool(value))
@@ -95,7 +103,7 @@ class Parameter:
                 raise self._wrong(name, value)
             return float(value) if "real" in kinds else value
         if isinstance(value, str | list | tuple | dict):
-            return self._held(name, value)
+            return self._check_content(name, value)
         return value
 
     def _in_bounds(self, value: float) -> bool:
@@ -109,8 +117,8 @@ class Parameter:
             and (self.below is None or value < self.below)
         )
 
-    def _held(self, name: str, value: Any) -> Any:
-        """A text, list or mapping with what it holds checked."""
+    def _check_content(self, name: str, value: Any) -> Any:
+        """Return a text, list or mapping after a check of what it holds."""
         if self.filled and not value:
             raise self._wrong(name, value)
         if isinstance(value, list | tuple):
@@ -126,7 +134,7 @@ class Parameter:
         known = (self.keys or {}).get(key)
         if known is not None:
             if value is None and not known.nullable:
-                return value  # says nothing
+                return value  # as if it were not given
             return known.validate(f"{name}: {key}", value)
         if self.more and isinstance(key, str):
             return value
@@ -139,40 +147,40 @@ class Parameter:
 
     @property
     def nullable(self) -> bool:
-        """Whether null means something else than that nothing was given."""
+        """Whether null is a value of it; else null means that nothing was given."""
         return None in self.choices or self.kind == "any" or "null" in self.kind.split("|")
 
     def wanted(self) -> str:
-        """What its values are, for messages."""
+        """Return what its values are, for messages."""
         if self.choices:
             return f"one of {', '.join(map(_as_yaml, self.choices))}"
         if self.kind == "any":
             return "any value"
-        return " or ".join(self._told(kind) for kind in self.kind.split("|"))
+        return " or ".join(self._describe(kind) for kind in self.kind.split("|"))
 
-    def _told(self, kind: str) -> str:
-        """One of its kinds, with what it must keep to."""
-        told = _TYPES[kind][1]
+    def _describe(self, kind: str) -> str:
+        """Return what a value of one of its kinds is, with its limits."""
+        text = _TYPES[kind][1]
         if kind in ("int", "float", "real"):
-            return f"{told} {self._bounds()}".strip()
+            return f"{text} {self._bounds()}".strip()
         if kind == "list" and self.count is not None:
-            told = f"a list of {self.count}"
+            text = f"a list of {self.count}"
         if kind == "list" and self.each is not None:
-            told += f" (each {self.each.wanted()})"
+            text += f" (each {self.each.wanted()})"
         if self.filled and kind in ("str", "list", "dict"):
-            told += " that is not empty"
-        return told
+            text += " that is not empty"
+        return text
 
     def _bounds(self) -> str:
         if self.least is not None and self.most is not None:
             return f"from {self.least:g} to {self.most:g}"
-        told = {
+        bounds = {
             "of at least": self.least,
             "above": self.above,
             "of at most": self.most,
             "below": self.below,
         }
-        return " and ".join(f"{n} {bound:g}" for n, bound in told.items() if bound is not None)
+        return " and ".join(f"{n} {bound:g}" for n, bound in bounds.items() if bound is not None)
 
 
 def _is_bool(value: Any) -> bool:
@@ -183,59 +191,84 @@ def _as_yaml(value: Any) -> str:
     return "null" if value is None else str(value).lower() if _is_bool(value) else str(value)
 
 
-class Task(Protocol):
-    """One loaded task: three functions over the rows of a split.
-
-    A task that follows what a model's folder says has two static methods more. The driver calls
-    `files(read)`, which returns the JSON files that say it, by name (`read` gives a file's content,
-    or None), and `follow(parameters, files)`, which returns a `Followed` or raises ValueError;
-    `Loaded.files` brings the same files to the worker.
+class LoadedTask(Protocol):
+    """A task that runs: three functions over the rows of a split.
 
     Every function is free to raise: the caller finds the rows or chunks at fault and keeps the
     others. `rows` holds the task's own column names, without nulls in required columns.
+
+    Attributes:
+        name: the Hugging Face name of the task.
+        inputs: the columns that it reads.
+        repeats: whether equal chunks always have equal outputs. May be left out if false.
+        packed: whether chunks of a micro-batch cost their tokens only, and no padding. May be left
+            out if false.
     """
 
-    name: str
-    inputs: tuple[Column, ...]
-    parameters: Mapping[str, Parameter]
-    adds: str  # the columns it adds, for a reader
-    # The last two may be left out where they are false.
-    repeats: bool  # whether equal chunks always have equal outputs
-    packed: bool  # whether chunks of a micro-batch cost their tokens only, and no padding
+    @property
+    def name(self) -> str: ...
 
-    @staticmethod
-    def check(parameters: Mapping[str, Any]) -> None:
-        """Raises ValueError for values that don't go together; gets all, with defaults."""
+    @property
+    def inputs(self) -> tuple[Column, ...]: ...
+
+    @property
+    def repeats(self) -> bool: ...
+
+    @property
+    def packed(self) -> bool: ...
 
     def results(self) -> pa.Schema:
-        """The columns it adds, the same for every split."""
+        """Return the columns that the task adds, the same for every split."""
 
     def expand(self, rows: pa.Table) -> pa.ListArray:
-        """Chunks per row: lists of structs with a field `size` (tokens, or their equivalent).
+        """Return the chunks of each row: lists of structs with a field `size`, in tokens.
 
         A field `group`, where there is one, is a number: only chunks of equal number share a
         micro-batch. A field `lost`, where there is one, counts tokens that were cut from the
-        row's text and that no chunk holds; a row has lost what its chunks say together.
+        row's text and that no chunk holds; the counts of a row's chunks add up.
         """
 
     def forward(self, chunks: pa.StructArray) -> Outputs:
-        """One output per chunk of a micro-batch, computed on the device.
+        """Return one output for each chunk of a micro-batch, computed on the device.
 
         Or a function that waits for them, if they are on their way from a GPU (`to_host_async`).
         """
 
     def regroup(self, rows: pa.Table, outputs: pa.ListArray) -> pa.Table:
-        """The result columns, one row per row, from the outputs of each row's chunks."""
+        """Return the result columns, one row per row, from the outputs of each row's chunks."""
+
+
+class Task(LoadedTask, Protocol):
+    """A task as a class, made from a `Loaded`: what the driver asks of it before it is loaded.
+
+    A task that follows what a model's folder says has two static methods more. The driver calls
+    `files(read)`, which returns the JSON files that say it, by name (`read` gives a file's content,
+    or None), and `follow(parameters, files)`, which returns a `Followed` or raises ValueError;
+    `Loaded.files` brings the same files to the worker. `pipelines.task_spec.TaskSpec` lists all
+    that a class may say.
+
+    Attributes:
+        parameters: the parameters that it takes, by name.
+        adds: the columns that it adds, in words.
+    """
+
+    parameters: Mapping[str, Parameter]
+    adds: str
+
+    @staticmethod
+    def check(parameters: Mapping[str, Any]) -> None:
+        """Raise ValueError for values that don't go together; gets all, with defaults."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Followed:
     """What a task does because the model's folder says so.
 
-    pooling: how vectors are made, in words.
-    decides: what decides the results, by name; only what differs from what a task does whose
-        model's folder says nothing.
-    weights: folders inside the model's whose weights the task loads, too.
+    Attributes:
+        pooling: how vectors are made, in words.
+        weights: folders inside the model's whose weights the task loads, too.
+        decides: what decides the results, by name; only what differs from what the task does with
+            a model whose folder says nothing.
     """
 
     pooling: str | None = None
@@ -247,14 +280,16 @@ class Followed:
 class Loaded:
     """What a task is made of: a loaded pipeline, and what the job says about it.
 
-    pipeline: a `transformers.Pipeline`.
-    parameters: those that the user gave.
-    columns: names of the task's columns that the input has.
-    media: reads what a row names by path or URL (`pipelines/media`).
-    schema: the columns it adds, where the job declares or a sample has shown them.
-    compiles: whether the model is to be compiled by torch.
-    files: JSON files of the model's folder that say how it is used, by name.
-    file: finds another file of that folder; None for one that it does not have.
+    Attributes:
+        pipeline: a `transformers.Pipeline`.
+        parameters: those that the user gave.
+        columns: names of the task's columns that the input has.
+        media: reads what a row names by path or URL (`pipelines/media`).
+        schema: the columns that the task adds, if the job declares them or a sample showed them.
+        compiles: whether torch is to compile the model.
+        engine: what computes: "auto", or the name of an engine that a package brings.
+        files: JSON files of the model's folder that say how it is used, by name.
+        file: returns the path of another file of that folder, or None.
     """
 
     pipeline: Any
@@ -263,9 +298,10 @@ class Loaded:
     media: Any = None
     schema: pa.Schema | None = None
     compiles: bool = False
+    engine: str = "auto"
     files: Mapping[str, Any] = field(default_factory=dict)
     file: Callable[[str], Path | None] = lambda name: None
 
     def settings(self, known: Mapping[str, Parameter]) -> dict[str, Any]:
-        """The user's parameters over the defaults."""
+        """Return the user's parameters over the defaults. known: the task's parameters."""
         return {**{name: p.default for name, p in known.items()}, **self.parameters}

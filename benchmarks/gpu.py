@@ -145,7 +145,7 @@ def alone(name: str, task: str, model: str, texts: list[str]) -> dict[str, Any]:
     stages = load()
     told: dict[str, Any] = {"load_s": round(time.perf_counter() - began, 2)}
     encoder = stages.task.encoder
-    told["packed"], kernel = encoder.packed, encoder.kernel
+    told["packed"], kernel = encoder.is_packed, getattr(encoder.engine, "kernel", None)
     told["kernel"] = getattr(kernel, "__name__", None)
     wait = torch.cuda.synchronize if on_gpu else (lambda: None)
 
@@ -166,7 +166,7 @@ def alone(name: str, task: str, model: str, texts: list[str]) -> dict[str, Any]:
     told["forward"] = {}
     for budget in (16384, 32768, 65536, 131072):
         streams = []
-        for cut in micro_batches(sizes, budget, padded=not encoder.packed):
+        for cut in micro_batches(sizes, budget, padded=not encoder.is_packed):
             some = chunks.take(pa.array(cut))
             names = [f.name for f in some.type if f.name in ("input_ids", "token_type_ids")]
             columns = {n: some.field(n).flatten().to_numpy().astype(np.int64) for n in names}

@@ -76,15 +76,16 @@ def compare(stages, pipeline, texts: list[str], rounds: int) -> None:
     encoder = stages.task.encoder
     streams = prepared(stages, texts)
     tokens = sum(int(lengths.sum()) for _, lengths in streams)
-    assert encoder.packed
+    assert encoder.is_packed
 
     def alone(linears: bool) -> None:
-        with encoder.padding():  # the model as it was loaded
+        faster = encoder.engine.model.linears
+        with encoder.as_loaded():
             if linears:
-                encoder.linears.use()
+                faster.use()
             for text in texts:
                 pipeline(text, truncation=True)
-            encoder.linears.leave()
+            faster.leave()
 
     ways: dict[str, Callable[[], object]] = {
         "the forward pass alone": lambda: [encoder.run(*stream) for stream in streams],

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import textwrap
-from typing import Any
 
 from pipemill.actors.columns import describe
 from pipemill.actors.task import Column, Parameter
 from pipemill.pipelines.registry import ALIASES, find_task, is_transformers_task, task_names
+from pipemill.pipelines.task_spec import TaskSpec
 from pipemill.pipelines.user_pipeline import user_pipeline_task
 
 from pipemill.errors import ConfigError
@@ -38,20 +38,20 @@ def describe_task(name: str) -> str:
         ConfigError: No task has this name. The message names the nearest one.
     """
     try:
-        task = find_task(name)
+        spec = find_task(name)
     except LookupError as error:
         if not is_transformers_task(name):
             raise ConfigError(str(error.args[0])) from None
-        task = user_pipeline_task(name, ())
+        spec = user_pipeline_task(name, ())
     sections = [
-        ("reads", _describe_columns(task)),
-        ("adds", _paragraph(getattr(task, "adds", "what its results() returns"))),
-        ("parameters", _describe_parameters(task)),
-        ("example", _example_command(task)),
-        ("the same as a file, for pipemill run job.yaml", _example_yaml(task)),
+        ("reads", _describe_columns(spec)),
+        ("adds", _paragraph(spec.adds or "what its results() returns")),
+        ("parameters", _describe_parameters(spec)),
+        ("example", _example_command(spec)),
+        ("the same as a file, for pipemill run job.yaml", _example_yaml(spec)),
     ]
     texts = [f"{title}\n{textwrap.indent(text, '  ')}" for title, text in sections]
-    return "\n\n".join([_with_aliases(task.name), *texts])
+    return "\n\n".join([_with_aliases(spec.name), *texts])
 
 
 def _with_aliases(name: str) -> str:
@@ -63,26 +63,26 @@ def _with_aliases(name: str) -> str:
 def _columns_of(name: str) -> tuple[str, str]:
     """Return the columns that a task reads and adds."""
     try:
-        task = find_task(name)
-    except LookupError as error:  # a task of another package, which is broken
+        spec = find_task(name)
+    except LookupError as error:  # a spec of another package, which is broken
         return str(error.args[0]), ""
-    names = [c.name if c.required else f"{c.name}?" for c in task.inputs]
-    return ", ".join(names), getattr(task, "adds", "")
+    names = [c.name if c.required else f"{c.name}?" for c in spec.inputs]
+    return ", ".join(names), spec.adds
 
 
-def _describe_columns(task: Any) -> str:
-    if not task.inputs:
+def _describe_columns(spec: TaskSpec) -> str:
+    if not spec.inputs:
         usual = ", ".join(USUAL)
         return _paragraph(
             "the columns that input.columns names; without it the first that exists of "
             f"{usual}, or the only one"
         )
-    split = inputs_of(task, {"is_split_into_words": "is_split_into_words" in task.parameters})
+    split = inputs_of(spec, {"is_split_into_words": "is_split_into_words" in spec.parameters})
     lines = [
         _item(column.name, _describe_column(column, other))
-        for column, other in zip(task.inputs, split, strict=True)
+        for column, other in zip(spec.inputs, split, strict=True)
     ]
-    if names := getattr(task, "one_of", ()):
+    if names := spec.one_of:
         lines.append(f"at least one of {', '.join(names)}")
     return "\n".join(lines)
 
@@ -99,11 +99,11 @@ def _describe_column(column: Column, split: Column) -> str:
     return "; ".join(notes)
 
 
-def _describe_parameters(task: Any) -> str:
-    if not task.parameters:
-        return "those of its pipeline" if getattr(task, "any_parameter", False) else "none"
+def _describe_parameters(spec: TaskSpec) -> str:
+    if not spec.parameters:
+        return "those of its pipeline" if spec.any_parameter else "none"
     alike: dict[str, list[str]] = {}
-    for name, parameter in task.parameters.items():
+    for name, parameter in spec.parameters.items():
         alike.setdefault(_describe_parameter(parameter), []).append(name)
     lines, last = [], []
     for text, names in alike.items():
@@ -118,23 +118,23 @@ def _describe_parameter(parameter: Parameter) -> str:
     return f"{parameter.wanted()}; {json.dumps(parameter.default)} unless given"
 
 
-def _example_values(task: Any) -> tuple[list[str], dict[str, str]]:
-    """Return the columns and the parameters that a job of this task needs."""
-    needed = [column for column in task.inputs if column.required]
-    one_of = getattr(task, "one_of", ())[:1]
+def _example_values(spec: TaskSpec) -> tuple[list[str], dict[str, str]]:
+    """Return the columns and the parameters that a job of this spec needs."""
+    needed = [column for column in spec.inputs if column.required]
+    one_of = spec.one_of[:1]
     columns = [c.name for c in needed if not c.parameter] + list(one_of)
     parameters = {c.name: _example_value(c) for c in needed if c.parameter}
-    return columns or [column.name for column in task.inputs[:1]], parameters
+    return columns or [column.name for column in spec.inputs[:1]], parameters
 
 
 def _example_value(column: Column) -> str:
     return "[red, green]" if column.kind == "labels" else "what is this"
 
 
-def _example_command(task: Any) -> str:
-    columns, parameters = _example_values(task)
+def _example_command(spec: TaskSpec) -> str:
+    columns, parameters = _example_values(spec)
     lines = [
-        f"pipemill run --task {task.name} --model FOLDER-OR-HUB-NAME",
+        f"pipemill run --task {spec.name} --model FOLDER-OR-HUB-NAME",
         "--input 'data/*.parquet' --output answers/",
     ]
     options = [f"--column {name}=COLUMN" for name in columns]
@@ -144,10 +144,10 @@ def _example_command(task: Any) -> str:
     return " \\\n    ".join(lines)
 
 
-def _example_yaml(task: Any) -> str:
-    columns, parameters = _example_values(task)
+def _example_yaml(spec: TaskSpec) -> str:
+    columns, parameters = _example_values(spec)
     named = ", ".join(f"{name}: COLUMN" for name in columns)
-    lines = [f"task: {task.name}", "model: FOLDER-OR-HUB-NAME"]
+    lines = [f"task: {spec.name}", "model: FOLDER-OR-HUB-NAME"]
     lines.append(f"input: {{path: 'data/*.parquet', columns: {{{named}}}}}")
     lines.append("output: answers/")
     if parameters:

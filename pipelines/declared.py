@@ -1,4 +1,4 @@
-"""The names that task packages import from here; their home is `pipeline_task`."""
+"""The names under which task packages used to import `PipelineTask` and `fixed`."""
 
 from .pipeline_task import PipelineTask, fixed
 

@@ -1,4 +1,4 @@
-"""Which task answers to which name. Knowing a task imports neither torch nor transformers."""
+"""Find a task by its name. Knowing a task imports neither torch nor transformers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+
+from .task_spec import TaskSpec, as_spec
 
 _TASKS = {
     "any-to-any": "tasks.multimodal_generation:ANY_TO_ANY",
@@ -57,58 +58,61 @@ ENTRY_POINTS = "pipemill.tasks"
 
 
 def task_names() -> list[str]:
+    """Return the names of all tasks, those of installed packages among them."""
     return sorted({*_TASKS, *(point.name for point in entry_points(group=ENTRY_POINTS))})
 
 
-def find_task(name: str) -> Any:
-    """The task of that name: `inputs` and `parameters`, and callable with what was loaded.
+def find_task(name: str) -> TaskSpec:
+    """Return the task of that name, or of that alias.
 
-    Raises LookupError with the nearest name.
+    Raises:
+        LookupError: there is no such task (the message has the nearest name), or its package
+            can't be used.
     """
     if home := _TASKS.get(ALIASES.get(name, name)):
         module, attribute = home.split(":")
-        return getattr(import_module(f"pipemill.pipelines.{module}"), attribute)
+        return as_spec(getattr(import_module(f"pipemill.pipelines.{module}"), attribute))
     if re.fullmatch(r"translation_\w+_to_\w+", name):
         return replace(find_task("translation"), name=name)
     for point in entry_points(group=ENTRY_POINTS):
         if point.name == name:
-            return _of_package(point)
+            return _load_task(point)
     if near := get_close_matches(name, [*task_names(), *ALIASES], n=1):
         raise LookupError(f"no task {name!r}; did you mean {near[0]!r}?")
     raise LookupError(f"no task {name!r}; there are {', '.join(task_names())}")
 
 
-def _of_package(point: EntryPoint) -> Any:
-    """A task that another package brings. Raises LookupError if it can't be had."""
+def _load_task(point: EntryPoint) -> TaskSpec:
+    """Return a task that another package brings. Raise LookupError if it can't be used."""
     try:
         task = point.load()
         if task.name != point.name:
             raise ValueError(f"it calls itself {task.name!r}")
         if missing := {"inputs", "parameters", "results", "check"} - set(dir(task)):
             raise ValueError(f"it has no {', '.join(sorted(missing))}")
+        return as_spec(task)
     except Exception as error:
         raise LookupError(
             f"the task {point.name!r} of {point.value} (entry point {ENTRY_POINTS}) can't be "
             f"used: {type(error).__name__}: {error}"
         ) from error
-    return task
 
 
 def is_transformers_task(name: str) -> bool:
-    """Whether the installed transformers has a task that is none of ours."""
+    """Tell whether the installed transformers has a task of that name."""
     table = _text_of_transformers("pipelines/__init__.py")
     return re.search(rf'^    "{re.escape(name)}": {{$', table, re.M) is not None
 
 
 def transformers_has_model(model_type: str) -> bool:
-    """Whether the installed transformers has code for a kind of model, such as "bert"."""
+    """Tell whether the installed transformers has code for a type of model, such as "bert"."""
     table = _text_of_transformers("models/auto/auto_mappings.py")
     table += _text_of_transformers("models/auto/configuration_auto.py")
     return f'("{model_type}", ' in table
 
 
 def _text_of_transformers(file: str) -> str:
-    """One of its source files: importing it would import torch, for every misspelt name."""
+    """Return one of its source files: importing it would import torch for a misspelt name."""
     spec = find_spec("transformers")
     if spec is None or not spec.submodule_search_locations:
         return ""

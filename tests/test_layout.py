@@ -24,24 +24,8 @@ from tests.support.marks import PATHS, marks_of
 
 ROOT = Path(__file__).parent.parent
 MOST_FILES = 16
-MORE_FILES = {"pipelines/tasks": 18}  # today's
-# The aim is 9 levels and no circle. These are today's; they may become fewer, never more.
-MOST_LEVELS = {"actors": 12, "pipelines": 12, "jobs": 14}
-CIRCLES = [
-    {
-        "pipelines.adapter.parameter_trial",
-        "pipelines.adapter.pipeline_adapter",
-        "pipelines.adapter.pipeline_forward",
-        "pipelines.adapter.requirements",
-        "pipelines.adapter.result_schema",
-        "pipelines.engines.batched_generation",
-        "pipelines.engines.token_outputs",
-        "pipelines.pipeline_task",
-        "pipelines.tasks.plain",
-        "pipelines.user_pipeline",
-    },
-    {"pipelines.loading.model_fit", "pipelines.loading.task_loader"},
-]
+# The aim is 9 levels. These are today's; they may become fewer, never more.
+MOST_LEVELS = {"actors": 7, "pipelines": 9, "jobs": 14}
 
 
 @pytest.fixture(scope="module")
@@ -55,8 +39,7 @@ def test_imports_go_one_way(graph):
 
 
 def test_imports_go_in_no_circle(graph):
-    unknown = [found for found in find_circles(graph) if not any(found <= old for old in CIRCLES)]
-    assert unknown == []
+    assert find_circles(graph) == []
 
 
 @pytest.mark.parametrize("folder", FOLDERS)
@@ -109,7 +92,7 @@ def test_a_folder_has_few_files():
     homes = [file.parent.relative_to(ROOT).as_posix() for file in files]
     counts = {home: homes.count(home) for home in set(homes)}
     assert {"jobs/planning", "pipelines/tasks", "actors/storage"} <= set(counts)
-    assert {home: count for home, count in counts.items() if count > MOST_FILES} == MORE_FILES
+    assert {home: count for home, count in counts.items() if count > MOST_FILES} == {}
 
 
 def test_a_verb_is_a_file(monkeypatch, capsys):

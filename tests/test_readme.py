@@ -149,9 +149,11 @@ def test_the_entry_point_is_the_one_that_is_read():
 def test_the_configuration_shown_is_the_default():
     (text,) = [b.text for b in blocks("docs/configuration.md") if b.language == "yaml"]
     shown = yaml.safe_load(text)
-    job = Job.model_validate(shown).model_dump()
+    parsed = Job.model_validate(shown)
+    job = parsed.model_dump()
+    job["model"]["engine"] = parsed.model.engine  # which older versions do not know: left out
     bare = {key: shown[key]["path"] for key in ("model", "input", "output")}
-    assert Job.model_validate({"task": shown["task"], **bare}).model_dump() == job
+    assert Job.model_validate({"task": shown["task"], **bare}) == parsed
     assert shown == job, "every key is shown"
 
 

@@ -13,7 +13,7 @@ import pyarrow as pa
 from ..arrow_arrays import check_length, field_values
 from ..faults.bisect import bisect_failures, is_row_error
 from ..faults.out_of_memory import OutOfMemory, is_out_of_memory, release_memory
-from ..task import Task
+from ..task import LoadedTask
 from .deduplicate import deduplicate_chunks
 from .micro_batches import micro_batches, padded_size
 from .token_budget import TokenBudget
@@ -31,7 +31,7 @@ class ForwardPass:
     stats: counts that add up over splits, with the names of `Batch.stats`.
     """
 
-    task: Task
+    task: LoadedTask
     budget: TokenBudget
     chunks: pa.StructArray
     done: Pieces = field(default_factory=list)

@@ -21,7 +21,7 @@ from ..arrow_arrays import check_length, combine_chunks, field_values, offsets_o
 from ..batch import Batch
 from ..empty_answers import count_empty
 from ..faults.bisect import bisect_failures
-from ..task import Task
+from ..task import LoadedTask
 from .forward_pass import ForwardPass
 from .token_budget import TokenBudget
 
@@ -37,7 +37,7 @@ class Stages:
     budget: of a micro-batch; measured over all splits.
     """
 
-    task: Task
+    task: LoadedTask
     columns: Mapping[str, str]
     budget: TokenBudget
     # Calls overlap, one on the host while another is on the device. One at a time in each:

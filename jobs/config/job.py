@@ -95,6 +95,7 @@ class ModelSection(_Section):
             differ in every process. If not, such a model is refused.
         compile: whether `torch.compile` compiles the model, for micro-batches padded to a few
             widths.
+        engine: what computes: "auto", or the name of an engine that an installed package brings.
     """
 
     path: PathOrUrl
@@ -104,6 +105,8 @@ class ModelSection(_Section):
     use_safetensors: bool = True
     allow_missing: bool = False
     compile: bool = False
+    # Left out of a job.json where nothing was chosen: older versions know no such key.
+    engine: str = Field(default="auto", exclude_if=lambda value: value == "auto")
 
 
 # pydantic has a deprecated method of that name. `schema` is the best name for the key, so it stays.

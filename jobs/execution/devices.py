@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 
-from pipemill.pipelines.loading.model import Model
+from pipemill.pipelines.loading.model_files import ModelFiles
 
 from pipemill.errors import ConfigError
 
@@ -181,7 +181,7 @@ def read_ray_machines(nodes: Iterable[Mapping[str, float]]) -> list[Machine]:
 
 def _find_weight_bytes(path: str, revision: str | None) -> int | None:
     """Find the size of a model's weights in bytes; None if it is unknown."""
-    folder = Model(path=path, revision=revision).local_folder()
+    folder = ModelFiles(path, revision).folder()
     if folder is not None:
         files = {file.name: file.stat().st_size for file in folder.iterdir() if file.is_file()}
     else:

@@ -18,6 +18,7 @@ from pipemill.actors.workers import (
     RegroupWorker,
     Sink,
 )
+from pipemill.pipelines.task_spec import TaskSpec
 
 from pipemill.errors import ConfigError, RunError
 
@@ -41,7 +42,7 @@ SINGLE = "single"
 Results = Generator[SplitResult, None, None]
 
 
-def choose_placement(placement: str, paths: list[str], task: Any) -> str:
+def choose_placement(placement: str, paths: list[str], spec: TaskSpec) -> str:
     """Return where the stages run. Raises ConfigError for a place that can't run them.
 
     With "auto" one actor runs them all: tasks of texts expand so fast.
@@ -49,11 +50,11 @@ def choose_placement(placement: str, paths: list[str], task: Any) -> str:
     Args:
         placement: as in `actors.placement`.
         paths: of the output and the input.
-        task: the task.
+        spec: the task.
     """
-    if placement == "staged" and getattr(task, "expands_with_model", False):
+    if placement == "staged" and spec.expands_with_model:
         raise ConfigError(
-            f"{task.name} needs its model's weights to expand a row, and actors.placement: staged "
+            f"{spec.name} needs its model's weights to expand a row, and actors.placement: staged "
             "expands without them; use fused"
         )
     if any(path.startswith("memory://") for path in paths):

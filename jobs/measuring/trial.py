@@ -114,7 +114,7 @@ def _try_padding(stages: Stages) -> None:
     encoder = getattr(stages.task, "encoder", None)
     if encoder is not None:
         with encoder.padding():
-            _ = encoder.pads
+            pass
 
 
 def _count_lost_tokens(chunks: pa.StructArray, counts: np.ndarray) -> np.ndarray:

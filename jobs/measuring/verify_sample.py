@@ -144,7 +144,7 @@ def _settings_of(record: JobRecord, footer: PartFooter, row: int) -> str:
 def _plain_rows(prepared: PreparedJob, settings: str) -> PlainRows:
     fields = json.loads(settings)
     model = replace(prepared.load.model, dtype=fields["model.dtype"])
-    given = validate_parameters(fields["parameters"], prepared.load.kind())
+    given = validate_parameters(fields["parameters"], prepared.load.spec())
     inferred = prepared.plan.settled or {}
     parameters = {**given, **{n: v for n, v in inferred.items() if given.get(n) is None}}
     load = replace(prepared.load, parameters=json.dumps(parameters), model=model)

@@ -1,4 +1,4 @@
-"""Which of the user's columns a task reads, and which are read and kept at all."""
+"""Decide which of the input's columns a task reads, and which are read and kept at all."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from pipemill.actors.sources.schemas.media_columns import (
 from pipemill.actors.sources.schemas.unify import conflict_of
 from pipemill.actors.storage.partitions import is_partition_field
 from pipemill.actors.task import Column
+from pipemill.pipelines.task_spec import TaskSpec
 
 from pipemill.errors import ConfigError, did_you_mean
 
@@ -30,10 +31,20 @@ def resolve_columns(
     parameters: Mapping[str, Any],
     schema: pa.Schema,
 ) -> dict[str, str]:
-    """The task's columns to the user's. A column named like an input needs no mapping.
+    """Return the input's column for each of the task's. A column of the same name needs no mapping.
 
-    One that only has the name of a parameter is read where its type is right, and left alone
-    where it is not (`notes_on_columns`).
+    A column that only has the name of a parameter is read if its type is right, and left alone if
+    it is not (`notes_on_columns`).
+
+    Args:
+        name: the task's.
+        inputs: the task's columns.
+        mapping: the task's names to the input's, as the job has it; None leaves a column out.
+        parameters: those of the job.
+        schema: of the input.
+
+    Raises:
+        ConfigError: a column that is missing, unknown or of a wrong type.
     """
     for wrong in set(mapping) - {column.name for column in inputs}:
         hint = did_you_mean(wrong, [column.name for column in inputs])
@@ -62,7 +73,7 @@ def resolve_columns(
             )
         elif column.required and column.name not in parameters:
             instead = f", or set parameters.{column.name}" if column.parameter else ""
-            why = "input.columns leaves out" if left_out else "the input has not"
+            why = "input.columns leaves out" if left_out else "the input does not have"
             raise ConfigError(
                 f"{name} reads a column {column.name!r}, which {why}; "
                 f"columns: {', '.join(schema.names)}. "
@@ -84,7 +95,7 @@ def notes_on_columns(
     parameters: Mapping[str, Any],
     schema: pa.Schema,
 ) -> tuple[str, ...]:
-    """What is said of columns that have the name of a parameter, and that nobody has mapped."""
+    """Return notes on columns that have the name of a parameter, and that the job does not map."""
     notes = []
     for column in inputs:
         if not column.parameter or column.required or column.name not in schema.names:
@@ -108,23 +119,22 @@ def notes_on_columns(
 
 def with_needed(
     schema: pa.Schema,
-    task: Any,
+    spec: TaskSpec,
     inputs: tuple[Column, ...],
     mapping: Mapping[str, str | None],
     parameters: Mapping[str, Any],
 ) -> pa.Schema:
-    """Add the columns that a task needs to those of files without a row, which tell none."""
+    """Add the columns that a task needs to those of files without rows, which don't show them."""
     needed = {column.name for column in inputs if column.required or column.name in mapping}
-    one_of = getattr(task, "one_of", ())
-    if one_of and not needed & set(one_of):
-        needed.add(one_of[0])
+    if spec.one_of and not needed & set(spec.one_of):
+        needed.add(spec.one_of[0])
     for column in inputs:
         name = mapping.get(column.name, column.name)
         if name is None:
             continue
         if column.name in needed and column.name not in parameters and name not in schema.names:
-            kind = next(kind for kind in _USUAL_TYPES if matches(column.kind, kind))
-            schema = schema.append(pa.field(name, kind))
+            type = next(type for type in _USUAL_TYPES if matches(column.kind, type))
+            schema = schema.append(pa.field(name, type))
     return schema
 
 
@@ -137,24 +147,27 @@ _USUAL_TYPES = (
 )
 
 
-def check_one_of(task: Any, columns: Mapping[str, str]) -> None:
-    """Raises ConfigError if a task that reads one of several columns has none of them."""
-    names = getattr(task, "one_of", ())
+def check_one_of(spec: TaskSpec, columns: Mapping[str, str]) -> None:
+    """Raise ConfigError if a task that reads one of several columns has none of them."""
+    names = spec.one_of
     if names and not set(names) & set(columns):
         raise ConfigError(
-            f"{task.name} reads one of the columns {', '.join(names)}, and the input has none of "
+            f"{spec.name} reads one of the columns {', '.join(names)}, and the input has none of "
             f"them: name one with --column {names[0]}=COLUMN (input.columns)"
         )
 
 
 def kept_columns(keep: Literal["all"] | list[str], schema: pa.Schema) -> list[str]:
-    """Of "all" those that hold whole files are left out: they would copy the dataset."""
+    """Return the names of the input columns that the output keeps.
+
+    "all" leaves out those that hold whole files: they would copy the dataset.
+    """
     if keep == "all":
         return [f.name for f in schema if not holds_files(f) and not members_of(f)]
     for name in keep:
         if name not in schema.names:
             raise ConfigError(
-                f"output.keep names {name!r}, which the input has not; "
+                f"output.keep names {name!r}, which the input does not have; "
                 f"{did_you_mean(name, schema.names)} (columns: {', '.join(schema.names)})"
             )
     # What the kept columns can't hold is kept with them.
@@ -213,12 +226,12 @@ def _way_out(column: Column) -> str:
 
 
 def _is_namesake(column: Column, field: pa.Field) -> bool:
-    """Whether it has only the name of a parameter: its type is not that of its values."""
+    """Tell whether a column has only the name of a parameter, and another type."""
     return column.parameter and not column.required and not matches(column.kind, field.type)
 
 
 def _own_name(name: str, column: Column, inputs: tuple[Column, ...], schema: pa.Schema) -> str:
-    """The user's column for one that no mapping names: of its own name, or the one of its kind."""
+    """Return the input's column for one that is not mapped: of the same name, or of its kind."""
     first = next(other for other in inputs if other.kind == column.kind)
     if column.name in schema.names or column.kind not in MEDIA_KINDS or column != first:
         return column.name

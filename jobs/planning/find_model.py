@@ -20,7 +20,7 @@ from pipemill.pipelines.loading.checkpoint import (
     find_weights,
     read_tensors,
 )
-from pipemill.pipelines.loading.model_fit import FitCheck, find_misfit
+from pipemill.pipelines.loading.fit_process import FitCheck
 from pipemill.pipelines.loading.task_loader import LoadTask
 
 from pipemill.errors import ConfigError, ModelError, RunError
@@ -32,7 +32,7 @@ from .user_code import read_config
 
 
 def resolve_model(model: ModelSection) -> tuple[str, str | None, str]:
-    """The path and revision that a worker loads, and a digest of the weights."""
+    """Return the path and revision that a worker loads, and a digest of the weights."""
     path, commit = resolve_model_path(model)
     return path, commit, digest_model(model, commit)
 
@@ -46,7 +46,7 @@ def digest_model(model: ModelSection, commit: str | None) -> str:
 
 
 def resolve_model_path(model: ModelSection) -> tuple[str, str | None]:
-    """The path and revision that a worker loads."""
+    """Return the path and revision that a worker loads. Raise ConfigError if there are none."""
     folder = Path(model.path).expanduser()
     if folder.is_dir():
         try:
@@ -71,10 +71,10 @@ def check_fit(load: LoadTask, here: bool) -> None:
     Args:
         load: the task and the model, as workers load them.
         here: whether this process computes, too, and so may import torch; else the check runs in
-            a process of its own, and a driver stays small.
+            another process, and a driver stays small.
     """
     if here:
-        misfit = find_misfit(load)
+        misfit = load.find_misfit()
     else:
         with FitCheck(load) as check:
             import_module("ray.data")  # takes as long, and is needed next
@@ -84,7 +84,7 @@ def check_fit(load: LoadTask, here: bool) -> None:
 
 
 def load_failure(error: Exception, path: str) -> RunError:
-    """What to raise for a model that did not load: whether another try may help decides."""
+    """Return the error of a model that did not load, by whether another try may help."""
     why = LoadError.of(error)
     if why.for_good:
         return permanent_load_error(path, str(why))
@@ -92,6 +92,7 @@ def load_failure(error: Exception, path: str) -> RunError:
 
 
 def permanent_load_error(path: str, why: str) -> ModelError:
+    """Return the error of a model that will never load. It names the model's path."""
     return ModelError(why if path in why else f"{why} (the model is {path})")
 
 
@@ -103,9 +104,9 @@ def _check_folder(model: ModelSection, folder: Path) -> None:
     names = os.listdir(folder)
     if "config.json" not in names:
         if "adapter_config.json" in names:
-            raise ConfigError(f"{model.path} is no model: {describe_adapter(folder)}")
+            raise ConfigError(f"{model.path} is not a model: {describe_adapter(folder)}")
         raise ConfigError(
-            f"{model.path} is no model: {folder / 'config.json'} is not there "
+            f"{model.path} is not a model: {folder / 'config.json'} is not there "
             "(save it with save_pretrained)"
         )
     pickled = sorted(file.name for file in folder.glob("*.bin") if file.name != "training_args.bin")
@@ -117,7 +118,7 @@ def _check_folder(model: ModelSection, folder: Path) -> None:
     try:
         check_files(folder, (folder / name for name in names))
         config = read_config(str(folder), None)
-        # Code of the model's may keep its weights anywhere.
+        # The model's code may keep its weights anywhere.
         if not (model.trust_remote_code and config.get("auto_map")):
             weights = find_weights(folder, config, pickled=not model.use_safetensors)
             read_tensors(file for file in weights if file.suffix == ".safetensors")

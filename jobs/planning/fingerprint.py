@@ -37,6 +37,7 @@ def fingerprint_fields(
         "task": task,
         "model": weights,
         "model.dtype": dtype,
+        **({"model.engine": job.model.engine} if job.model.engine != "auto" else {}),
         "parameters": job.parameters,
         "input.columns": job.input.columns,
         "input.limit": job.input.limit,

@@ -144,6 +144,6 @@ def _common_schema(task: Any, answers: list[Any]) -> pa.Schema:
     declared = task.declared
     if declared.results is not None:
         own = declared.results(task.loaded)
-        if own_columns_fit(declared, answers, own, task.given):
+        if own_columns_fit(declared, answers, own, task.keywords.given):
             return own.with_metadata({b"columns": COLUMNS_OF_TASK})
     return schema_of(answers).with_metadata({b"columns": COLUMNS_OF_SAMPLE})

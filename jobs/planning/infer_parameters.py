@@ -1,4 +1,4 @@
-"""Parameters that a task settles by a few rows, once, for all the others."""
+"""Infer parameters from a few rows, once, for all rows of a job."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 from pipemill.actors.sources.base import Source
 from pipemill.actors.split import Split
+from pipemill.pipelines.task_spec import TaskSpec
 
 from pipemill.errors import RunError
 
@@ -17,16 +18,17 @@ _ROWS = 800
 
 
 def infer_parameters(
-    task: Any,
+    spec: TaskSpec,
     parameters: Mapping[str, Any],
     model: str,
     source: Source,
     splits: list[Split],
     columns: Mapping[str, str],
 ) -> dict[str, Any]:
-    """What rows of some splits say of the parameters that the user left open."""
-    settle = getattr(task, "settle", {})
-    asked = {name: find for name, find in settle.items() if parameters.get(name) is None}
+    """Return what rows of some splits say of the parameters that the user left open."""
+    asked = {
+        name: infer for name, infer in spec.infer_parameters.items() if parameters.get(name) is None
+    }
     if not asked:
         return {}
     try:
@@ -34,4 +36,4 @@ def infer_parameters(
     except RunError:  # the run will say what is wrong with them
         return {}
     values = {name: rows[column].to_pylist() for name, column in columns.items()}
-    return {name: find(values, Path(model)) for name, find in asked.items()}
+    return {name: infer(values, Path(model)) for name, infer in asked.items()}

@@ -1,4 +1,4 @@
-"""What a model's folder says about how the model is used, read before anything is started."""
+"""Read what a model's folder says about how the model is used, before anything is started."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from pipemill.actors.task import Followed
-from pipemill.pipelines.loading.model import Model
+from pipemill.pipelines.loading.model_files import ModelFiles
+from pipemill.pipelines.task_spec import TaskSpec
 from pipemill.pipelines.text.embedding_head import WEIGHTS
-from pipemill.pipelines.text.sentence_transformers_config import MODULES, find_first_module
+from pipemill.pipelines.text.sentence_transformers_files import MODULES, find_first_module
 
 from pipemill.errors import ConfigError
 
@@ -22,7 +23,12 @@ from .resolve_task import ResolvedTask, parameters_of
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSays:
-    """files: the JSON files that say it, by name. followed: what the task does of it."""
+    """What a model's folder says.
+
+    Attributes:
+        files: the JSON files that say it, by name.
+        followed: what the task does because of them.
+    """
 
     files: Mapping[str, Any] = field(default_factory=dict)
     followed: Followed = field(default_factory=Followed)
@@ -30,31 +36,35 @@ class ModelSays:
 
 def read_conventions(
     job: Job,
-    kind: Any,
+    spec: TaskSpec,
     model: tuple[str, str | None],
     decides: Mapping[str, Any] | None = None,
 ) -> ModelSays:
-    """Read what the model's folder says, and settle what of it the job's task follows.
+    """Read what the model's folder says, and decide what of it the job's task follows.
 
-    model: path and revision. decides: of an output that may be older than this reading; then it
-    holds whether its results followed the folder.
-    Raises ConfigError for what can't be followed.
+    Args:
+        job: the job.
+        spec: its task.
+        model: path and revision.
+        decides: the fingerprint's fields of an output. Where the output is older than this
+            reading, its results did not follow the folder.
+
+    Raises:
+        ConfigError: the folder says what can't be followed.
     """
-    if not hasattr(kind, "follow"):
-        return ModelSays()
-    given = parameters_of(job, kind)
-    parameters = {**{name: p.default for name, p in kind.parameters.items()}, **given}
+    parameters = spec.with_defaults(parameters_of(job, spec))
     path, revision = model
-    found = Model(path=path, revision=revision, root=root_of(job.model, path))
+    found = ModelFiles(path, revision, root_of(job.model, path))
     files: Mapping[str, Any] = {}
     try:
         if not decides or decides.keys() & FIELD_DEFAULTS.keys():
-            files = kind.files(_reader(found))
-        followed = kind.follow(parameters, files)
+            files = spec.files(_reader(found))
+        followed = spec.follow(parameters, files)
     except ValueError as error:
         raise ConfigError(f"the model {job.model.path}: {error}") from None
     _check_weights(job, found, followed)
-    if parameters.get("pooling") == "auto" and MODULES not in files and _is_unknown(found):
+    asks = followed.pooling is not None and parameters.get("pooling") == "auto"
+    if asks and MODULES not in files and found.is_unknown(MODULES):
         followed = replace(followed, pooling=f"{followed.pooling}; no {MODULES} in the cache")
     return ModelSays(files=files, followed=followed)
 
@@ -84,40 +94,34 @@ def follow_as_output_did(job: Job, task: ResolvedTask, decides: Mapping[str, Any
 
 
 def root_of(model: ModelSection, path: str) -> str | None:
-    """The folder that holds modules.json, where that is not the one that is loaded."""
+    """Return the folder that holds modules.json, where that is not the one that is loaded."""
     folder = Path(model.path).expanduser().resolve()
     return str(folder) if folder.is_dir() and str(folder) != path else None
 
 
 def loaded_folder(folder: Path) -> Path:
-    """Find the folder with the transformer's config.json: in one of sentence-transformers perhaps
-    a lower one. Raises ConfigError, naming it, where modules.json begins with another module."""
+    """Return the folder with the transformer's config.json.
+
+    In a folder of sentence-transformers it may be a lower one. Raise ConfigError if modules.json
+    begins with another module.
+    """
     if (folder / "config.json").exists() or not (folder / MODULES).exists():
         return folder
     try:
-        kind, inner = find_first_module(_read_json(folder / MODULES))
+        module, inner = find_first_module(_read_json(folder / MODULES))
     except ValueError as error:
         raise ConfigError(f"the model {folder}: {error}") from None
-    if kind != "Transformer":
+    if module != "Transformer":
         raise ConfigError(
-            f"the model {folder} is no model of transformers: {MODULES} begins with the module "
-            f"{kind}, which pipemill can't run"
+            f"the model {folder} is not a model of transformers: {MODULES} begins with the module "
+            f"{module}, which pipemill can't run"
         )
     return folder / inner
 
 
-def _is_unknown(model: Model) -> bool:
-    """Whether the model may have modules.json on the Hub, which could not be asked."""
-    if Path(model.path).is_dir():
-        return False
-    from huggingface_hub import try_to_load_from_cache
-
-    return try_to_load_from_cache(model.path, MODULES, revision=model.revision) is None
-
-
-def _reader(model: Model) -> Callable[[str], Any]:
+def _reader(files: ModelFiles) -> Callable[[str], Any]:
     def read(name: str) -> Any:
-        file = model.file(name)
+        file = files.find(name)
         return None if file is None else _read_json(file)
 
     return read
@@ -132,10 +136,10 @@ def _read_json(file: Path) -> Any:
         raise ConfigError(f"{file} is not JSON: {error}") from None
 
 
-def _check_weights(job: Job, model: Model, followed: Followed) -> None:
-    """Raises ConfigError for a module without weights, or with pickles that are not allowed."""
+def _check_weights(job: Job, files: ModelFiles, followed: Followed) -> None:
+    """Raise ConfigError for a module without weights, or with pickles that are not allowed."""
     for folder in followed.weights:
-        safe, pickled = (model.file(f"{folder}/{name}") for name in WEIGHTS)
+        safe, pickled = (files.find(f"{folder}/{name}") for name in WEIGHTS)
         if safe is not None:
             continue
         if pickled is None:

@@ -141,7 +141,7 @@ def build_prepared_job(
         placement=choose_placement(
             job.actors.placement, [ledger.path, *(s.path for s in plan.splits[:1])], task.spec
         ),
-        asks_sample=plan.results is None and (task.is_user or task.spec.results is None),
+        asks_sample=plan.results is None and (task.is_user or task.spec.infers_columns),
         notes=notes_on_columns(*named),
     )
 
@@ -167,6 +167,7 @@ def build_load_task(
         model=model,
         columns=tuple(columns.items()),
         own=task.is_user,
+        engine=job.model.engine,
         **more,
     )
 

@@ -12,12 +12,12 @@ import shutil
 import sys
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
-from typing import Any
 
 from pipemill.pipelines.loading.extras import how_to_install, is_installed, package_of
 from pipemill.pipelines.loading.model_files import ModelFiles
 from pipemill.pipelines.loading.model_needs import Need, needs_of_model
 from pipemill.pipelines.media import NEEDED
+from pipemill.pipelines.task_spec import TaskSpec
 
 from pipemill.errors import ConfigError
 
@@ -70,20 +70,17 @@ def _print_once(note: str) -> None:
 
 def find_missing_libraries(resolved: ResolvedTask, columns: Iterable[str]) -> list[Need]:
     """Return what a job needs and this machine does not have."""
-    task = resolved.spec
-    read = {*columns, *(c.name for c in task.inputs if c.required and not c.parameter)}
-    needs = list(_list_column_needs(task, read))
+    spec = resolved.spec
+    read = {*columns, *(c.name for c in spec.inputs if c.required and not c.parameter)}
+    needs = list(_list_column_needs(spec, read))
     if not resolved.is_user:  # only the columns of a user's pipeline are known
-        needs += [
-            Need(module.partition(".")[0], f"for {task.name}")
-            for module in getattr(task, "libraries", ())
-        ]
-        needs += needs_of_model(task.name, read, ModelFiles(*resolved.model))
+        needs += [Need(module.partition(".")[0], f"for {spec.name}") for module in spec.libraries]
+        needs += needs_of_model(spec.name, read, ModelFiles(*resolved.model))
     return [need for need in needs if not _is_available(need.module)]
 
 
-def _list_column_needs(task: Any, read: set[str]) -> Iterator[Need]:
-    for column in task.inputs:
+def _list_column_needs(spec: TaskSpec, read: set[str]) -> Iterator[Need]:
+    for column in spec.inputs:
         if column.name in read:
             for module in NEEDED.get(column.kind, ()):
                 yield Need(module, f"to read the column {column.name!r}")

@@ -1,4 +1,4 @@
-"""Which task a job names, and whether the pipeline that does it is the user's own."""
+"""Find the task that a job names, and whether the pipeline that does it is the user's."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from typing import Any
 
 import pyarrow as pa
 from pipemill.actors.task import Column, Followed
+from pipemill.pipelines.engines.registry import find_engine
 from pipemill.pipelines.registry import find_task, is_transformers_task
+from pipemill.pipelines.task_spec import TaskSpec
 from pipemill.pipelines.user_pipeline import user_pipeline_task
 
 from pipemill.errors import ConfigError, did_you_mean
@@ -21,7 +23,7 @@ from .user_code import check_class, has_remote_pipeline
 
 # A column that an unknown pipeline is given, where the user names none.
 USUAL = ("inputs", "text", "image", "audio", "video", "messages")
-# Of these a pipeline of the user's is given text, of whatever else what the values seem to be.
+# A user's pipeline is given text from these, even if the values seem to be something else.
 _TEXTS = ("inputs", "text")
 
 
@@ -37,7 +39,7 @@ class ResolvedTask:
         followed: what the task does because of these files.
     """
 
-    spec: Any
+    spec: TaskSpec
     is_user: bool
     path: str
     revision: str | None = None
@@ -59,40 +61,48 @@ def resolve_job_task(job: Job, model: tuple[str, str | None]) -> ResolvedTask:
     return ResolvedTask(spec=spec, is_user=is_user, path=model[0], revision=model[1])
 
 
-def resolve_task(job: Job, model: str) -> tuple[Any, bool]:
-    """The task, and whether its pipeline is the user's: a class, or code in the model's folder."""
+def resolve_task(job: Job, model: str) -> tuple[TaskSpec, bool]:
+    """Return the task, and whether its pipeline is the user's.
+
+    The user's pipeline is a class (`pipeline_class`), or code in the model's folder.
+
+    Args:
+        job: the job.
+        model: the path of the model.
+
+    Raises:
+        ConfigError: there is no such task, engine or class, or a parameter is wrong.
+    """
     own = has_remote_pipeline(job, model)
     if job.pipeline_class is not None:
         check_class(job.pipeline_class)
         own = True
-    kind: Any = None
-    try:
-        kind = None if own else find_task(job.task)
-    except LookupError as error:
-        if not is_transformers_task(job.task):
-            raise ConfigError(str(error.args[0])) from None
-        own = True
-    kind = user_pipeline_task(job.task, _named_columns(job)) if own else kind
-    _check_parameters(job, kind)
-    if job.output.schema is not None and not own and kind.results is not None:
+    spec = None if own else _find_task(job.task)
+    own = spec is None
+    if spec is None:
+        spec = user_pipeline_task(job.task, _named_columns(job))
+    _check_parameters(job, spec)
+    _check_engine(job)
+    if job.output.schema is not None and not own and not spec.infers_columns:
         raise ConfigError(
-            f"output.schema declares the columns of a pipeline of your own (pipeline_class); "
-            f"{kind.name} knows its columns: pipemill tasks {kind.name}"
+            "output.schema declares the columns of your own pipeline (pipeline_class), and the "
+            f"columns of {spec.name} are known: pipemill tasks {spec.name}"
         )
-    return kind, own
+    return spec, own
 
 
-def _named_columns(job: Job) -> tuple[str, ...]:
-    return tuple(name for name, column in job.input.columns.items() if column is not None)
+def choose_dtype(job: Job, spec: TaskSpec, own: bool, record: JobRecord | None = None) -> str:
+    """Return the dtype that the job names, or for "auto" the one that suits the device.
 
+    "auto" is bfloat16 on a GPU, and as saved on a CPU. The user's pipeline, and a task that can't
+    compute in bfloat16, is left as saved on a GPU, too.
 
-def choose_dtype(job: Job, kind: Any, own: bool, record: JobRecord | None = None) -> str:
-    """What the job says; where it says "auto", bfloat16 on a GPU, and on a CPU as saved.
-
-    A pipeline of the user's, and one that can't compute in bfloat16, is left as saved there, too.
-
-    record: of an output that has parts: what was chosen for these holds, whatever the device is
-        now.
+    Args:
+        job: the job.
+        spec: its task.
+        own: whether the pipeline is the user's.
+        record: the job.json of an output that has parts: what was chosen for these holds, even
+            if the device is another one now.
     """
     if job.model.dtype != "auto":
         return job.model.dtype
@@ -101,75 +111,99 @@ def choose_dtype(job: Job, kind: Any, own: bool, record: JobRecord | None = None
         return str(then)
     if not job.actors.gpus_each:
         return "auto"
-    return "auto" if own or getattr(kind, "wants_float32", False) else "bfloat16"
+    return "auto" if own or spec.wants_float32 else "bfloat16"
 
 
-def with_inputs(kind: Any, schema: pa.Schema) -> Any:
-    """The task with the column that an unknown pipeline is given, if none was named."""
-    if kind.inputs:
-        return kind
+def with_inputs(spec: TaskSpec, schema: pa.Schema) -> TaskSpec:
+    """Return the task with the column that an unknown pipeline is given, if none was named."""
+    if spec.inputs:
+        return spec
     usual = [name for name in USUAL if name in schema.names]
     names = usual[:1] or (schema.names if len(schema.names) == 1 else [])
     if not names:
         raise ConfigError(
-            f"which column goes into the pipeline of {kind.name}? Name it with --column "
+            f"which column goes into the pipeline of {spec.name}? Name it with --column "
             f"NAME=COLUMN (input.columns); columns: {', '.join(schema.names)}"
         )
-    return user_pipeline_task(kind.name, tuple(names))
+    return user_pipeline_task(spec.name, tuple(names))
 
 
-def parameters_of(job: Job, kind: Any) -> dict[str, Any]:
-    """The job's, as its task takes them."""
-    return validate_parameters(job.parameters, kind)
+def parameters_of(job: Job, spec: TaskSpec) -> dict[str, Any]:
+    """Return the job's parameters, as its task takes them."""
+    return validate_parameters(job.parameters, spec)
 
 
-def validate_parameters(given: dict[str, Any], kind: Any) -> dict[str, Any]:
-    """As the task takes them; null, where it says nothing else, leaves the default."""
-    if getattr(kind, "any_parameter", False):
+def validate_parameters(given: dict[str, Any], spec: TaskSpec) -> dict[str, Any]:
+    """Return parameters as the task takes them.
+
+    Null leaves the default, unless it is a value of the parameter.
+    """
+    if spec.any_parameter:
         return given  # the user's pipeline knows its own, and is asked when it is loaded
     taken = {}
     for name, value in given.items():
-        if name not in kind.parameters:
-            hint = did_you_mean(name, kind.parameters) if kind.parameters else "it takes none"
-            raise ConfigError(f"{kind.name} has no parameter {name!r}; {hint}")
-        if value is None and not kind.parameters[name].nullable:
+        if name not in spec.parameters:
+            hint = did_you_mean(name, spec.parameters) if spec.parameters else "it takes none"
+            raise ConfigError(f"{spec.name} has no parameter {name!r}; {hint}")
+        if value is None and not spec.parameters[name].nullable:
             continue
         try:
-            taken[name] = kind.parameters[name].validate(name, value)
+            taken[name] = spec.parameters[name].validate(name, value)
         except ValueError as error:
-            raise ConfigError(f"parameters of {kind.name}: {error}") from None
+            raise ConfigError(f"parameters of {spec.name}: {error}") from None
     return taken
 
 
-def inputs_of(kind: Any, parameters: Mapping[str, Any]) -> tuple[Column, ...]:
-    """The task's columns; lists of words where the parameters say that texts are split already."""
-    if not parameters.get("is_split_into_words") or getattr(kind, "any_parameter", False):
-        return kind.inputs
-    return tuple(replace(c, kind="words") if c.kind == "text" else c for c in kind.inputs)
+def inputs_of(spec: TaskSpec, parameters: Mapping[str, Any]) -> tuple[Column, ...]:
+    """Return the task's columns: lists of words if the parameters say that texts are split."""
+    if not parameters.get("is_split_into_words") or spec.any_parameter:
+        return spec.inputs
+    return tuple(replace(c, kind="words") if c.kind == "text" else c for c in spec.inputs)
 
 
 def column_kinds(
-    kind: Any, parameters: Mapping[str, Any], mapping: Mapping[str, str | None]
+    spec: TaskSpec, parameters: Mapping[str, Any], mapping: Mapping[str, str | None]
 ) -> dict[str, str]:
-    """The columns that a task may read, each with the kind of its values."""
-    inputs = inputs_of(kind, parameters) or tuple(Column(name=n, kind="any") for n in USUAL)
+    """Return the input's columns that a task may read, each with the kind of its values."""
+    inputs = inputs_of(spec, parameters) or tuple(Column(name=n, kind="any") for n in USUAL)
     read = {column.name: column for column in inputs if column.name not in parameters}
     names = source_names(read.values(), mapping)
     return {own: _kind(read[name]) for name, own in names.items()}
+
+
+def _find_task(name: str) -> TaskSpec | None:
+    """Return the task of that name; None for one that only transformers knows."""
+    try:
+        return find_task(name)
+    except LookupError as error:
+        if not is_transformers_task(name):
+            raise ConfigError(str(error.args[0])) from None
+    return None
+
+
+def _named_columns(job: Job) -> tuple[str, ...]:
+    return tuple(name for name, column in job.input.columns.items() if column is not None)
 
 
 def _kind(column: Column) -> str:
     return "text" if column.kind == "any" and column.name in _TEXTS else column.kind
 
 
-def _check_parameters(job: Job, kind: Any) -> None:
-    given = parameters_of(job, kind)
+def _check_engine(job: Job) -> None:
+    try:
+        find_engine(job.model.engine)
+    except LookupError as error:
+        raise ConfigError(f"model.engine: {error.args[0]}") from None
+
+
+def _check_parameters(job: Job, spec: TaskSpec) -> None:
+    given = parameters_of(job, spec)
     for name, value in given.items():
         try:
             json.dumps(value)
         except (TypeError, ValueError) as error:
-            raise ConfigError(f"parameters of {kind.name}: {name}: {error}") from None
+            raise ConfigError(f"parameters of {spec.name}: {name}: {error}") from None
     try:
-        kind.check({**{name: p.default for name, p in kind.parameters.items()}, **given})
+        spec.check(spec.with_defaults(given))
     except (TypeError, ValueError) as error:
-        raise ConfigError(f"parameters of {kind.name}: {error}") from None
+        raise ConfigError(f"parameters of {spec.name}: {error}") from None

@@ -15,6 +15,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from pipemill.pipelines.loading.model_files import ModelFiles
 from pipemill.pipelines.registry import transformers_has_model
 
 from pipemill.errors import ConfigError, did_you_mean
@@ -74,13 +75,8 @@ def read_config(path: str, revision: str | None) -> dict[str, Any]:
     Raises:
         ConfigError: for a file that is not a JSON object.
     """
-    file = Path(path) / "config.json"
-    if not Path(path).is_dir():
-        from huggingface_hub import try_to_load_from_cache
-
-        cached = try_to_load_from_cache(path, "config.json", revision=revision)
-        file = Path(cached) if isinstance(cached, str) else file
-    if not file.is_file():
+    file = ModelFiles(path, revision).find_here("config.json")
+    if file is None:
         return {}
     try:
         config = json.loads(file.read_text(encoding="utf-8"))

@@ -1,7 +1,7 @@
-"""Images, audio and video inside the messages of a chat.
+"""Open images, audio and video inside the messages of a chat.
 
-A pipeline's processor would fetch what a message names from anywhere. Here it is read as the
-values of media columns are, and the processor is handed what was decoded.
+A pipeline's processor would fetch what a message names from anywhere. Here it is read like the
+values of media columns, and the processor gets decoded media.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from pipemill.actors.task import MEDIA
 _SOURCES = ("url", "path", "base64")
 
 
-def open_media(chat: list[dict[str, Any]], decoded: Callable[[Any, str], Any]) -> None:
-    """Puts the decoded medium into every part of the chat that names or holds one.
+def open_media(chat: list[dict[str, Any]], decode: Callable[[Any, str], Any]) -> None:
+    """Put the decoded medium into every part of the chat that names or holds one.
 
-    decoded: from a value of a media column and its kind to what a processor takes.
+    decode: from a value of a media column and its kind to what a processor takes.
     """
     for part in _parts(chat):
         if part.get("type") == "image_url":  # as OpenAI's interface has it
@@ -32,13 +32,14 @@ def open_media(chat: list[dict[str, Any]], decoded: Callable[[Any, str], Any]) -
             if len(found) > 1:
                 raise ValueError(f"a message names one {kind} in {len(found)} ways: give one")
             if found:
-                part[kind] = decoded(found[0], kind)
+                part[kind] = decode(found[0], kind)
 
 
 def fill_media(chat: list[dict[str, Any]], values: Mapping[str, Any]) -> None:
-    """Puts the row's own image, audio and video where the chat has a place for it.
+    """Put the row's image, audio and video where the chat has a place for it.
 
-    Raises ValueError for a place without a medium, and for a medium without a place.
+    Raises:
+        ValueError: a place without a medium, or a medium without a place.
     """
     left = {kind for kind in MEDIA if kind in values}
     for part in _parts(chat):
@@ -46,22 +47,24 @@ def fill_media(chat: list[dict[str, Any]], values: Mapping[str, Any]) -> None:
         if kind not in MEDIA or kind in part:
             continue
         if kind not in left:
-            raise ValueError(f"a message has a place for an {kind}, and the row has none for it")
+            raise ValueError(
+                f"a message has a place for {_an(kind)}, and the row has no such value"
+            )
         part[kind] = values[kind]
         left.remove(kind)
     if left:
         kind = min(left)
         raise ValueError(
-            f"the row has both messages and an {kind}, but no message says where it belongs: "
+            f"the row has both messages and {_an(kind)}, but no message says where it belongs: "
             f'{{"type": "{kind}"}} among its content'
         )
 
 
 def chat_beside(values: Mapping[str, Any], processor: Any) -> list[dict[str, Any]] | None:
-    """The row's media and text as one user message, for a model that reads chats.
+    """Return the row's media and text as one user message, for a model that reads chats.
 
-    None where there is no such model, no medium, or no text; and where the text has the model's
-    own marks for its media: then it is the whole prompt.
+    None if the model reads no chats, or if the row has no medium or no text; and if the text has
+    the model's marks for its media: then it is the whole prompt.
     """
     media = [kind for kind in ("image", "video", "audio") if values.get(kind) is not None]
     text = values.get("text")
@@ -74,7 +77,7 @@ def chat_beside(values: Mapping[str, Any], processor: Any) -> list[dict[str, Any
 
 
 def _marks(processor: Any, kind: str) -> list[str]:
-    """The tokens that stand for a medium in a prompt."""
+    """Return the tokens that stand for a medium in a prompt."""
     first = f"bo{kind[0]}_token"  # "begin of image", as Gemma has it
     names = {f"{kind}_token", first, *(n for n in vars(processor) if kind in n and "token" in n)}
     owners = (processor, getattr(processor, "tokenizer", None))
@@ -84,10 +87,14 @@ def _marks(processor: Any, kind: str) -> list[str]:
 
 
 def leave_media(chat: list[dict[str, Any]]) -> None:
-    """Takes decoded media out again: what travels with the chunks is their tensors."""
+    """Remove decoded media from a chat: their tensors travel with the chunks."""
     for part in _parts(chat):
         if part.get("type") in MEDIA:
             part.pop(part["type"], None)
+
+
+def _an(kind: str) -> str:
+    return f"a {kind}" if kind == "video" else f"an {kind}"
 
 
 def _parts(chat: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""What was written in a chat."""
+"""Read and continue the texts of a chat."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 
 def message_text(generated: Any) -> str:
-    """The text itself, or the last message of a chat."""
+    """Return the text itself, or that of the last message of a chat."""
     if isinstance(generated, str):
         return generated
     content = generated[-1].get("content")
@@ -18,7 +18,10 @@ def message_text(generated: Any) -> str:
 def append_reply(
     messages: list[dict[str, Any]], text: str, goes_on: bool | None
 ) -> list[dict[str, Any]]:
-    """goes_on: whether the text ends the last message; null: if that is the assistant's."""
+    """Return the chat with a text that was written after it.
+
+    goes_on: whether the text continues the last message; None: if that is the assistant's.
+    """
     last = messages[-1]
     if goes_on or (goes_on is None and last["role"] == "assistant"):
         return [*messages[:-1], {**last, "content": message_text([last]) + text}]

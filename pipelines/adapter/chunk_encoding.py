@@ -1,8 +1,8 @@
-"""Images of a chunk as the bytes they were, and exactly the model's numbers again.
+"""Encode images of a chunk as bytes, from which exactly the model's numbers can be made again.
 
-An image processor rescales and normalizes pixels of 256 levels, so each channel of what it makes
-holds at most 256 different numbers. A chunk carries the levels, as uint8, and per channel the
-number of each: a quarter of float32. What is not like that is carried as it is.
+An image processor rescales and normalizes pixels of 256 levels, so each channel of its output
+holds at most 256 different numbers. A chunk carries the levels, as uint8, and for each channel the
+number of each level: a quarter of float32. All other values are carried as they are.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _SMALLEST = 4 * _LEVELS  # numbers in a channel; with fewer, its palette outweig
 
 @dataclass(frozen=True)
 class Scale:
-    """From a level to a number, per channel: (level * factor - mean) / std."""
+    """Makes numbers of levels, per channel: (level * factor - mean) / std."""
 
     factor: float
     mean: tuple[float, ...]
@@ -31,7 +31,10 @@ class Scale:
 class PixelLevels:
     """A float tensor of shape (…, channels, height, width).
 
-    codes: its levels, of the same shape. palette: their numbers, shape (channels, 256).
+    Attributes:
+        codes: its levels, of the same shape.
+        palette: the number of each level, shape (channels, 256).
+        dtype: that of the tensor.
     """
 
     codes: np.ndarray
@@ -39,6 +42,7 @@ class PixelLevels:
     dtype: str
 
     def tensor(self, device: Any) -> Any:
+        """Return the tensor, on that device."""
         import torch
 
         codes = torch.from_numpy(self.codes).to(device)
@@ -52,7 +56,7 @@ class PixelLevels:
 
 
 def scale_of(pipeline: Any) -> Scale | None:
-    """How the pipeline's image processor makes numbers of levels; None if it does not say."""
+    """Return how the pipeline's image processor makes numbers of levels; None if unknown."""
     names = ("image_processor", "video_processor", "feature_extractor")
     parts: list[Any] = [getattr(pipeline, name, None) for name in names]
     parts.append(getattr(getattr(pipeline, "processor", None), "image_processor", None))
@@ -69,30 +73,30 @@ def scale_of(pipeline: Any) -> Scale | None:
 
 
 def quantize_images(chunk: Any, scale: Scale | None) -> Any:
-    """A copy of the chunk in which images are `PixelLevels`, where that loses nothing."""
+    """Return a copy of the chunk in which images are `PixelLevels`, if that loses nothing."""
     return chunk if scale is None else _each(chunk, lambda value: _levels(value, scale))
 
 
 def dequantize(chunk: Any, device: Any) -> Any:
-    """The chunk as it was, its images on the device."""
+    """Return the chunk as it was, with its images on the device."""
     return _each(chunk, lambda v: v.tensor(device) if isinstance(v, PixelLevels) else v)
 
 
 def _each(value: Any, change: Any) -> Any:
     if not isinstance(value, Mapping):
         return change(value)
-    changed: Any = copy.copy(value)  # of its own class, of which pipelines ask attributes
+    changed: Any = copy.copy(value)  # of the same class: pipelines read its attributes
     for name, inner in value.items():
         changed[name] = _each(inner, change)
     return changed
 
 
 def _levels(value: Any, scale: Scale) -> Any:
-    """The value as `PixelLevels` if they give it back exactly; else the value."""
+    """Return the value as `PixelLevels` if they give it back exactly; else the value."""
     import torch
 
-    kinds = (torch.float32, torch.bfloat16, torch.float16)
-    if not isinstance(value, torch.Tensor) or value.dtype not in kinds or value.dim() < 3:
+    dtypes = (torch.float32, torch.bfloat16, torch.float16)
+    if not isinstance(value, torch.Tensor) or value.dtype not in dtypes or value.dim() < 3:
         return value
     count = value.shape[-3]
     mean, std = scale.mean or (0.0,) * count, scale.std or (1.0,) * count

@@ -1,4 +1,4 @@
-"""The user's parameters, tried when a model is loaded: what fails for every row is said once."""
+"""Try the user's parameters when a model is loaded: what would fail for every row fails once."""
 
 from __future__ import annotations
 
@@ -15,31 +15,31 @@ from ..pipeline_task import PipelineTask
 from .row_seed import seed_row
 
 Keywords = dict[str, Any]
-# What decides how much is written: of a short input one token is enough.
+# What decides how much is written: for a short input one token is enough.
 _LENGTHS = ("min_new_tokens", "min_length", "max_length", "max_time")
 
 
 def keywords_of(
     declared: PipelineTask, pipeline: Any, given: Mapping[str, Any]
 ) -> tuple[Keywords, ...]:
-    """Keywords of preprocess, _forward and postprocess, for parameters as the pipeline takes them.
+    """Return the keywords of preprocess, _forward and postprocess.
 
-    Raises what the pipeline raises.
+    given: parameters as the pipeline takes them. Raises what the pipeline raises.
     """
     # Copies: some pipelines write into the dictionaries they are given.
-    copies = copy.deepcopy({k: v for k, v in given.items() if k not in declared.ours})
+    copies = copy.deepcopy({k: v for k, v in given.items() if k not in declared.own_parameters})
     wanted = pipeline._sanitize_parameters(**copies)
     loaded = pipeline._preprocess_params, pipeline._forward_params, pipeline._postprocess_params
     return tuple({**a, **b} for a, b in zip(loaded, wanted, strict=True))
 
 
-def check_tried(declared: PipelineTask, loaded: Loaded) -> None:
-    """Raises ValueError for parameters that fail for every row.
+def check_parameters_work(declared: PipelineTask, loaded: Loaded) -> None:
+    """Raise ValueError for parameters that fail for every row.
 
-    Those that the pipeline refuses, or with which it fails on a short input; if without them it
-    does not.
+    They fail if the pipeline refuses them, or if it fails on a short input with them, but not
+    without them.
     """
-    parameters = {n: v for n, v in loaded.parameters.items() if n not in declared.ours}
+    parameters = {n: v for n, v in loaded.parameters.items() if n not in declared.own_parameters}
     if declared.any_parameter or not parameters:
         return
     for attempt in (_take, _run) if declared.sample is not None else (_take,):
@@ -52,8 +52,8 @@ def check_tried(declared: PipelineTask, loaded: Loaded) -> None:
             }
             wrong = ", ".join(f"{name}: {value!r}" for name, value in (alone or parameters).items())
             raise ValueError(
-                f"parameters of {declared.name}: {type(loaded.pipeline.model).__name__} can't do "
-                f"with {wrong} ({type(error).__name__}: {error_message(error)})"
+                f"parameters of {declared.name}: {type(loaded.pipeline.model).__name__} can't "
+                f"work with {wrong} ({type(error).__name__}: {error_message(error)})"
             )
 
 
@@ -64,7 +64,9 @@ def _failure(
     parameters: Mapping[str, Any],
 ) -> BaseException | None:
     try:
-        attempt(declared, pipeline, {**declared.defaults, **declared.given(parameters)})
+        attempt(
+            declared, pipeline, {**declared.defaults, **declared.to_pipeline_parameters(parameters)}
+        )
     except BaseException as error:
         if isinstance(error, KeyboardInterrupt | SystemExit) or is_out_of_memory(error):
             raise

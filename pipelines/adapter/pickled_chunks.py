@@ -1,4 +1,4 @@
-"""What a pipeline makes of a row, as bytes that travel with the row: pickled within a run."""
+"""Pickle a pipeline's inputs and outputs: within a run they travel with the row as bytes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 
 def pickle_chunk(value: Any) -> bytes:
-    """To be read by `pickle.loads`. Tensors take the room of their own numbers only."""
+    """Return bytes for `pickle.loads`. Tensors take the room of their own numbers only."""
     into = io.BytesIO()
     _Pickler(into, protocol=5).dump(value)
     return into.getvalue()
@@ -16,8 +16,10 @@ def pickle_chunk(value: Any) -> bytes:
 
 class _Pickler(pickle.Pickler):
     def reducer_override(self, value: Any) -> Any:
-        """A tensor that is a part of a larger one would bring all of that along: a text's windows
-        are cut from one tensor."""
+        """Pickle a tensor alone: as part of a larger one it would bring all of that along.
+
+        A text's windows are cut from one tensor.
+        """
         import torch
 
         if type(value) is not torch.Tensor or value.device.type != "cpu" or value.requires_grad:

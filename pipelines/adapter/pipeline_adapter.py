@@ -1,4 +1,6 @@
-"""Any `transformers.Pipeline` behind the three functions: its preprocess, _forward, postprocess.
+"""Run any `transformers.Pipeline` behind the three functions of a task.
+
+expand, forward and regroup are its preprocess, _forward and postprocess.
 
 Chunks share a forward pass only where their shapes are equal, so nothing is padded, or where the
 model answers by token; and only where a first try gave the answers of one chunk at a time.
@@ -6,89 +8,71 @@ model answers by token; and only where a first try gave the answers of one chunk
 
 from __future__ import annotations
 
-import json
 import pickle
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 from pipemill.actors.task import MEDIA, Loaded
 
-from ..engines.encoder import Encoder
-from ..engines.token_outputs import without_padding
+from ..engines.stacking import batch_group, chunk_size, copy_kwargs
 from ..pipeline_task import PipelineTask
 from ..text import model_limits
 from ..text.truncation import count_truncated_tokens
-from ..user_pipeline import check_parameters, row_parameters
 from .chat_media import leave_media
 from .chunk_encoding import quantize_images, scale_of
-from .parameter_trial import check_tried, keywords_of
 from .pickled_chunks import pickle_chunk
-from .pipeline_forward import DeferredError, PipelineForward, copy_kwargs
-from .requirements import check_libraries
+from .pipeline_forward import DeferredError, PipelineForward
 from .result_schema import COLUMNS_OF_SAMPLE, COLUMNS_OF_TASK, as_columns
-from .row_values import open_row, plain_value
-from .stacking import batch_group, chunk_size
+from .row_values import open_row
+from .token_outputs import without_padding
+
+if TYPE_CHECKING:
+    from ..engines.encoder import Encoder
+    from .pipeline_keywords import PipelineKeywords
 
 _CHUNK = pa.struct(
     [
         ("size", pa.int64()),
         ("group", pa.int64()),
         ("lost", pa.int32()),  # tokens of the row's text that no chunk holds
-        ("settings", pa.string()),  # what the row has of its own for the pipeline's parameters
+        ("settings", pa.string()),  # the row's values of the pipeline's parameters
         ("inputs", pa.large_binary()),
     ]
 )
 
 
-_AS_GIVEN = ("any", "record")
-
-
 class PipelineAdapter:
-    """A declared task with its pipeline."""
+    """A declared task with its pipeline.
 
-    def __init__(self, declared: PipelineTask, loaded: Loaded) -> None:
-        check_libraries(declared, loaded)
-        self.declared, self.loaded, self.pipeline = declared, loaded, loaded.pipeline
-        self.name, self.inputs = declared.name, declared.inputs
-        self.given = {**declared.defaults, **declared.given(loaded.parameters)}
-        self.own = declared.own_parameters() | row_parameters(declared, loaded.pipeline)
-        if declared.any_parameter:
-            asked = self.given.keys() - declared.ours
-            check_parameters({k: self.given[k] for k in asked}, self.own, self.pipeline)
-        self.kinds = {column.name: column.kind for column in declared.inputs}
-        # What is null inside such a parameter means something: it is taken as it is.
-        for name in (c.name for c in declared.inputs if c.parameter and c.kind not in _AS_GIVEN):
-            if self.given.get(name) is not None:
-                self.given[name] = plain_value(self.given[name], self.kinds[name])
-        self.scale = scale_of(loaded.pipeline)
+    Attributes:
+        keywords: the parameters, as the pipeline's functions take them.
+        forwards: runs micro-batches.
+        repeats: whether equal chunks always have equal outputs.
+    """
+
+    def __init__(self, keywords: PipelineKeywords, forwards: PipelineForward) -> None:
+        self.keywords, self.forwards = keywords, forwards
+        self.declared: PipelineTask = keywords.declared
+        self.loaded: Loaded = keywords.loaded
+        self.pipeline = keywords.pipeline
+        self.name, self.inputs = self.declared.name, self.declared.inputs
+        self.scale = scale_of(self.pipeline)
         # What generates may draw lots, and what the user brings may do anything, unless it says so.
-        generates = getattr(loaded.pipeline, "_pipeline_calls_generate", False)
-        usual = not (generates or declared.any_parameter)
-        saying = (declared.repeats, getattr(loaded.pipeline, "repeats", None), usual)
+        generates = getattr(self.pipeline, "_pipeline_calls_generate", False)
+        usual = not (generates or self.declared.any_parameter)
+        saying = (self.declared.repeats, getattr(self.pipeline, "repeats", None), usual)
         self.repeats = bool(next(said for said in saying if said is not None))
-        self.limit = model_limits.count_positions(loaded.pipeline.model)
-        self.sanitized = lru_cache(maxsize=64)(self._sanitized)
-        # A wrong parameter is an error of loading, not of every row.
-        declared.check_loaded(self.given, loaded.pipeline)
-        check_tried(declared, loaded)
-        self.sanitized("{}")
-        self.forwards = PipelineForward(declared, loaded, self.sanitized)
-        if loaded.compiles and self.forwards.by_token is None:
-            raise ValueError(
-                f"model.compile is for tasks whose model reads a text or labels it; {self.name} "
-                "is none: leave it out"
-            )
+        self.limit = model_limits.count_positions(self.pipeline.model)
 
     @property
     def packed(self) -> bool:
-        return self.forwards.packed
+        return self.forwards.is_packed
 
     @property
     def encoder(self) -> Encoder | None:
-        """What has exchanged the model's attention, if anything has."""
+        """What computes chunks of any length at once, where the model answers by token."""
         return None if self.forwards.by_token is None else self.forwards.by_token.encoder
 
     def results(self) -> pa.Schema:
@@ -121,13 +105,13 @@ class PipelineAdapter:
             return pa.Table.from_pylist(texts, schema=schema)
 
     def answers(self, rows: pa.Table, outputs: pa.ListArray) -> list[Any]:
-        """What `transformers.pipeline` returns for each row. Raises what it raises."""
+        """Return what `transformers.pipeline` returns for each row. Raises what it raises."""
         found = []
         for payloads, values in zip(outputs.to_pylist(), self._values(rows), strict=True):
             answers = [pickle.loads(payload) for payload in payloads]
             answer = answers[0]
             if self.forwards.chunked:
-                _, _, after = self.sanitized(self._settings(values))
+                _, _, after = self.keywords.of(self.keywords.settings(values))
                 answer = self.pipeline.postprocess(answers, **copy_kwargs(after))
             if isinstance(answer, DeferredError):
                 raise type(answer.error, (Exception,), {})(answer.message)
@@ -135,28 +119,29 @@ class PipelineAdapter:
         return found
 
     @contextmanager
-    def opened_row(self, row: dict[str, Any]) -> Iterator[Any]:
-        """What the pipeline's `preprocess` takes for a row; files are there within it."""
-        content = {k: v for k, v in row.items() if k not in self.own}
+    def open_row(self, row: dict[str, Any]) -> Iterator[Any]:
+        """Give what the pipeline's `preprocess` takes for a row; its files exist in the block."""
+        kinds, own = self.keywords.kinds, self.keywords.own
+        content = {k: v for k, v in row.items() if k not in own}
         # As they are: what is null in a parameter means something, in a column only that
         # another row has it.
         given = {
-            name: self.given[name]
-            for name in self.declared.ours
-            if name in self.kinds and self.given.get(name) is not None
+            name: self.keywords.given[name]
+            for name in self.declared.own_parameters
+            if name in kinds and self.keywords.given.get(name) is not None
         }
-        with open_row(content, self.kinds, self.pipeline, self.loaded.media) as found:
+        with open_row(content, kinds, self.pipeline, self.loaded.media) as found:
             prepared = self.declared.prepare({**given, **found}, self.pipeline)
             yield prepared
             # Of a chat that was made here, as of one that the row has.
             leave_media(getattr(prepared, "messages", None) or [])
 
     def _chunks(self, row: dict[str, Any]) -> list[dict[str, Any]]:
-        self._check_row(row)
-        own = {k: v for k, v in row.items() if k in self.own and v is not None}
-        with self.opened_row(row) as prepared:
-            settings = self._settings(own)
-            before, during, _ = self.sanitized(settings)
+        self.keywords.check_row(row)
+        own = {k: v for k, v in row.items() if v is not None}
+        with self.open_row(row) as prepared:
+            settings = self.keywords.settings(own)
+            before, during, _ = self.keywords.of(settings)
             beyond = 0
             if isinstance(prepared, str):
                 prepared, beyond = self.declared.shorten(prepared, self.pipeline, before)
@@ -171,10 +156,10 @@ class PipelineAdapter:
             ids = chunk.get("input_ids") if isinstance(chunk, Mapping) else None
             tokens = 0 if ids is None else int(ids.shape[-1])
             model_limits.check_token_count(tokens, self.limit, "cut or shorten the text")
-        pads = self.forwards.pads(during)
-        # What preprocess was told may be in lists, of which a pipeline reads the first for all.
+        pads = self.forwards.can_pad(during)
+        # preprocess may put parameters into lists, and a pipeline reads the first one for all.
         apart = settings if during or self.forwards.by_token is None else ""
-        read = prepared if beyond else row.get(self.declared.cuts or "")
+        read = prepared if beyond else row.get(self.declared.truncated_column or "")
         lost = count_truncated_tokens(self.pipeline.tokenizer, read, chunks) + beyond
         return [
             {
@@ -187,39 +172,21 @@ class PipelineAdapter:
             for chunk in chunks
         ]
 
-    def _check_row(self, row: dict[str, Any]) -> None:
-        named = [c.name for c in self.inputs if c.parameter and row.get(c.name) is not None]
-        if own := {name: plain_value(row[name], self.kinds[name]) for name in named}:
-            self.declared.check_row(own, self.given, self.pipeline)
-
     def _values(self, rows: pa.Table) -> list[dict[str, Any]]:
-        """Each row's columns, but for media, over the parameters."""
-        light = rows.drop_columns([n for n in rows.column_names if self.kinds[n] in MEDIA])
+        """Return each row's columns, but for media, over the parameters."""
+        kinds, parameters = self.keywords.kinds, self.keywords.given
+        light = rows.drop_columns([n for n in rows.column_names if kinds[n] in MEDIA])
         given = light.to_pylist() if light.num_columns else [{}] * rows.num_rows
-        return [{**self.given, **{k: v for k, v in g.items() if v is not None}} for g in given]
-
-    def _settings(self, values: dict[str, Any]) -> str:
-        """A row's own parameters, as a text that is equal where they are."""
-        own = {
-            name: plain_value(value, self.kinds[name])
-            for name, value in values.items()
-            if name in self.own and name in self.loaded.columns
-        }
-        return json.dumps(own, sort_keys=True)
-
-    def _sanitized(self, settings: str) -> tuple[dict[str, Any], ...]:
-        """Keywords of preprocess, _forward and postprocess."""
-        given = {**self.given, **json.loads(settings)}
-        return keywords_of(self.declared, self.pipeline, given)
+        return [{**parameters, **{k: v for k, v in g.items() if v is not None}} for g in given]
 
 
-def _numbers_as_text(value: Any, kind: pa.DataType) -> Any:
-    """The value with text in place of numbers where `kind` has text."""
-    if pa.types.is_string(kind) and isinstance(value, int | float):
+def _numbers_as_text(value: Any, type: pa.DataType) -> Any:
+    """Return the value with text in place of numbers where `type` has text."""
+    if pa.types.is_string(type) and isinstance(value, int | float):
         return str(value)
-    if pa.types.is_list(kind) and isinstance(value, list):
-        return [_numbers_as_text(item, kind.value_type) for item in value]
-    if pa.types.is_struct(kind) and isinstance(value, dict):
-        names = {field.name: field.type for field in kind}
+    if pa.types.is_list(type) and isinstance(value, list):
+        return [_numbers_as_text(item, type.value_type) for item in value]
+    if pa.types.is_struct(type) and isinstance(value, dict):
+        names = {field.name: field.type for field in type}
         return {k: _numbers_as_text(v, names[k]) if k in names else v for k, v in value.items()}
     return value

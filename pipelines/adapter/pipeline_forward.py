@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any
-
-from pipemill.actors.task import Loaded
+from typing import TYPE_CHECKING, Any
 
 from pipemill.errors import error_message
 
-from ..engines.batched_generation import make_batched_generation
-from ..engines.token_outputs import make_token_outputs
-from ..pipeline_task import PipelineTask
+from ..engines.stacking import answers_equal, copy_kwargs, stack, to_float32, unstack
 from .chunk_encoding import dequantize
 from .row_seed import seed_row
-from .stacking import answers_equal, stack, to_float32, unstack
+
+if TYPE_CHECKING:
+    from ..engines.base import GenerationEngine
+    from .pipeline_keywords import PipelineKeywords
+    from .token_outputs import TokenOutputs
 
 _TRIED = 4  # chunks of the first micro-batch that are compared
 
@@ -34,57 +33,65 @@ class DeferredError:
 
 
 class PipelineForward:
-    """Runs chunks together only if a first try gave the answers of one at a time.
+    """Runs chunks together only if a first try gives the answers of one at a time.
 
-    sanitized: from a row's settings to the keywords of preprocess, _forward and postprocess.
-    alone: whether every chunk runs alone, of equal length (False) and of others (True) in a
-        micro-batch; what is not there was not tried.
+    Attributes:
+        keywords: gives the keywords of preprocess, _forward and postprocess for a row's settings.
+        chunked: whether the pipeline makes several chunks of a row.
+        by_token: computes chunks of any length at once, where the model answers by token.
+        generation: writes texts after several prompts at once, where the task writes texts.
+        alone: whether every chunk runs alone, in a micro-batch of chunks of equal length (False)
+            and of unequal length (True); what is missing was not tried yet.
     """
 
     def __init__(
         self,
-        declared: PipelineTask,
-        loaded: Loaded,
-        sanitized: Callable[[str], tuple[Keywords, ...]],
+        keywords: PipelineKeywords,
+        by_token: TokenOutputs | None,
+        generation: GenerationEngine | None,
     ) -> None:
         from transformers.pipelines.base import ChunkPipeline
 
-        self.pipeline, self.sanitized = loaded.pipeline, sanitized
-        self.chunked = isinstance(loaded.pipeline, ChunkPipeline)
-        self.by_token = make_token_outputs(declared, loaded)
-        self.generating = make_batched_generation(declared, loaded)
-        self.alone: dict[bool, bool] = {} if declared.stacks else {False: True, True: True}
+        self.pipeline, self.keywords = keywords.pipeline, keywords
+        self.chunked = isinstance(self.pipeline, ChunkPipeline)
+        self.by_token, self.generation = by_token, generation
+        engine = generation if by_token is None else by_token.encoder.engine
+        self.alone: dict[bool, bool] = {}
+        if not keywords.declared.batchable:
+            self.alone = {False: True, True: True}
+        elif engine is not None and engine.is_exact:
+            self.alone = {False: False, True: False}
 
     @property
-    def packed(self) -> bool:
+    def is_packed(self) -> bool:
         """Whether chunks of any length, and of any settings, may share a micro-batch."""
-        return (
-            self.by_token is not None and not self.alone.get(False) and self.by_token.encoder.packed
-        )
+        if self.by_token is None or self.alone.get(False):
+            return False
+        return self.by_token.encoder.is_packed
 
-    def pads(self, during: Keywords) -> bool:
-        """Whether chunks of unequal length may share a micro-batch.
+    def can_pad(self, during: Keywords) -> bool:
+        """Tell whether chunks of unequal length may share a micro-batch.
 
         during: the keywords of `_forward`.
         """
         if self.by_token is not None:
             return self.by_token.pads
-        return self.generating is not None and self.generating.pads(during)
+        return self.generation is not None and self.generation.can_pad(during)
 
     def is_empty(self, inputs: Any) -> bool:
-        """Whether a text is to be written without a prompt."""
-        return self.generating is not None and self.generating.has_no_prompt(inputs)
+        """Tell whether a text is to be written without a prompt."""
+        return self.generation is not None and not inputs["input_ids"].shape[-1]
 
     def __call__(self, chunks: list[Chunk], ragged: bool = False) -> list[Any]:
-        """What regroup needs of each chunk.
+        """Return what regroup needs of each chunk.
 
-        ragged: whether they are of unequal length.
+        ragged: whether the chunks are of unequal length.
         """
-        ragged = ragged and self.generating is not None  # an encoder has tried it by itself
-        if self.generating is not None and self.generating.draws_lots(
-            self.sanitized(chunks[0][1])[1]
-        ):
-            return self._singly(chunks)
+        ragged = ragged and self.generation is not None  # an encoder has tried it by itself
+        if self.generation is not None:
+            _, during, _ = self.keywords.of(chunks[0][1])
+            if self.generation.samples(during):  # each row has its random numbers
+                return self._singly(chunks)
         if ragged not in self.alone and len(chunks) > 1:
             self._try(chunks, ragged)
         return self._together(chunks) if self.alone.get(ragged) is False else self._singly(chunks)
@@ -103,56 +110,44 @@ class PipelineForward:
             self.by_token.encoder.unpack()
 
     def _rounds(self) -> bool:
-        """Whether a text may be another because of the micro-batch's size: in 16 bits, as ever."""
-        return self.generating is not None and self.pipeline.model.dtype.itemsize < 4
+        """Tell whether the micro-batch's size may change a text: as always in 16 bits."""
+        return self.generation is not None and self.pipeline.model.dtype.itemsize < 4
 
     def _singly(self, chunks: list[Chunk]) -> list[Any]:
-        with self._usual_model():
+        encoder = None if self.by_token is None else self.by_token.encoder
+        with nullcontext() if encoder is None else encoder.as_loaded():
             return [self._single(*chunk) for chunk in chunks]
 
-    @contextmanager
-    def _usual_model(self) -> Iterator[None]:
-        if self.by_token is None:
-            yield
-            return
-        with self.by_token.encoder.padding():
-            yield
-
     def _single(self, payload: bytes, settings: str) -> Any:
-        _, during, after = self.sanitized(settings)
+        _, during, after = self.keywords.of(settings)
         inputs = self._inputs(payload)
         with seed_row(inputs, self.pipeline.device):
             output = self.pipeline.forward(inputs, **copy_kwargs(during))
-        return self._reduced(output, after)
+        return self._reduce(output, after)
 
     def _together(self, chunks: list[Chunk]) -> list[Any]:
-        keywords = [self.sanitized(settings) for _, settings in chunks]
+        keywords = [self.keywords.of(settings) for _, settings in chunks]
         inputs = [self._inputs(payload) for payload, _ in chunks]
+        during = [copy_kwargs(during) for _, during, _ in keywords]
         if self.by_token is not None:
-            outputs = self.by_token(
-                [
-                    (one, copy_kwargs(during))
-                    for one, (_, during, _) in zip(inputs, keywords, strict=True)
-                ]
-            )
-        elif self.is_empty(inputs[0]):
+            outputs = self.by_token(list(zip(inputs, during, strict=True)))
+        # Of equal keywords from here on: others are in other micro-batches.
+        elif self.generation is None:
+            outputs = unstack(self.pipeline.forward(stack(inputs), **during[0]), len(chunks))
+        elif self.is_empty(inputs[0]) and not self.generation.is_exact:
             return self._singly(chunks)  # transformers makes one text of them, however many
-        else:  # of equal keywords: others are in other micro-batches
-            join = stack if self.generating is None else self.generating.stacked
-            together = self.pipeline.forward(join(inputs), **copy_kwargs(keywords[0][1]))
-            outputs = unstack(together, len(chunks))
-            if self.generating is not None:
-                outputs = self.generating.unstacked(outputs, inputs, keywords[0][1])
+        else:
+            outputs = self.generation.generate(inputs, during[0])
         return [
-            self._reduced(output, after)
+            self._reduce(output, after)
             for output, (_, _, after) in zip(outputs, keywords, strict=True)
         ]
 
     def _inputs(self, payload: bytes) -> Any:
         return dequantize(pickle.loads(payload), self.pipeline.device)
 
-    def _reduced(self, output: Any, after: Keywords) -> Any:
-        """What regroup needs of a forward pass.
+    def _reduce(self, output: Any, after: Keywords) -> Any:
+        """Return what regroup needs of a forward pass.
 
         Where a row is one chunk its answer is made here: the logits of a vocabulary are a
         thousand times larger, and a split's worth of them would fill the memory.
@@ -164,8 +159,3 @@ class PipelineForward:
             return self.pipeline.postprocess(output, **copy_kwargs(after))
         except Exception as error:  # belongs to regroup, which raises it
             return DeferredError(type(error).__name__, error_message(error))
-
-
-def copy_kwargs(keywords: Keywords) -> Keywords:
-    """Some pipelines write into the dictionaries they are given."""
-    return {k: dict(v) if isinstance(v, dict) else v for k, v in keywords.items()}

@@ -1,4 +1,4 @@
-"""What a task needs that pipemill does not install: said when it is loaded, not by every row."""
+"""Check for the libraries of a task when it is loaded: without them every row would fail."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .row_values import media_kinds
 
 
 def check_libraries(declared: PipelineTask, loaded: Loaded) -> None:
-    """Raises MissingLibrary for what every row would miss, and what `MediaAccess.check` does."""
+    """Raise MissingLibrary for a library that is needed, and what `MediaAccess.check` raises."""
     read = tuple(c for c in declared.inputs if c.required or c.name in loaded.columns)
     for kind in media_kinds(read):
         media.require_media_library(kind)
@@ -30,9 +30,9 @@ def check_libraries(declared: PipelineTask, loaded: Loaded) -> None:
 
 
 def _video_decoder(loaded: Loaded) -> list[str]:
-    """What a video processor of transformers, which is there with torchvision, decodes with.
+    """Return the library that transformers' video processor, which needs torchvision, decodes with.
 
-    Until 0.26 that was torchvision itself; without torchvision it is PyAV.
+    Until torchvision 0.26 that was torchvision itself; without torchvision it is PyAV.
     """
     if "video" not in loaded.columns or getattr(loaded.pipeline, "video_processor", None) is None:
         return []

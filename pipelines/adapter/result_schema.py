@@ -1,4 +1,4 @@
-"""The columns of a task whose answers only a sample shows, or that the job declares."""
+"""Find and fill the columns of a task that only a sample of answers shows, or the job declares."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from ..pipeline_task import PipelineTask, Values
 
 # In transformers' answers, but in no column of ours: it is the input, or two columns.
 _NO_COLUMNS = {"sequence", "timestamp"}
-# What a sample has shown, noted in the schema: the answers are said by the task's own columns, or
-# by those of the sample.
+# What a sample has shown, noted in the schema: the task's own columns hold all of the answers, or
+# only a column of the sample's type does.
 COLUMNS_OF_TASK, COLUMNS_OF_SAMPLE = b"task", b"sample"
 _DECLARE = "declare the columns in output.schema (with a new output) to have room for it"
 _CHANGE = "change output.schema (with a new output) to have room for it"
@@ -21,7 +21,7 @@ _CHANGE = "change output.schema (with a new output) to have room for it"
 def own_columns_fit(
     task: PipelineTask, answers: list[Any], schema: pa.Schema, given: Values
 ) -> bool:
-    """Whether these answers are all said by the columns that the task adds by itself.
+    """Tell whether the columns that the task adds by itself hold all of these answers.
 
     given: the parameters.
     """
@@ -35,38 +35,43 @@ def own_columns_fit(
 
 
 def schema_of(answers: list[Any]) -> pa.Schema:
-    """One column `result` of the type that fits all. Raises ValueError if none does."""
+    """Return one column `result` of the type that fits all. Raise ValueError if none does."""
     try:
-        kind = pa.array([plain(answer) for answer in answers]).type
+        type = pa.array([plain(answer) for answer in answers]).type
     except (pa.ArrowException, TypeError) as error:
         raise ValueError(
             f"the answers have no type in common ({error}): declare the columns in output.schema"
         ) from error
-    return pa.schema([("result", _settled(kind))])
+    return pa.schema([("result", _without_null_types(type))])
 
 
 def as_columns(answers: list[Any], schema: pa.Schema, sampled: bool) -> pa.Table:
-    """The answers as a table of that schema, declared or seen in a sample.
+    """Return the answers as a table of that schema, declared or seen in a sample.
 
-    Raises ValueError for an answer that does not fit, or that holds more than the sample showed;
-    of a declared schema the names are a choice, and more is left out.
+    A declared schema is a choice of names: what else an answer holds is left out.
+
+    Raises:
+        ValueError: an answer that does not fit, or that holds more than the sample showed.
     """
     records = [shaped(answer, schema) for answer in answers]
     advice = _DECLARE if sampled else _CHANGE
     try:
         table = pa.Table.from_pylist(records, schema=schema)
     except (pa.ArrowException, TypeError, ValueError) as error:
-        raise ValueError(f"the answer does not fit {_told(schema)} ({error}); {advice}") from None
+        raise ValueError(
+            f"the answer does not fit {_describe(schema)} ({error}); {advice}"
+        ) from None
     unseen = _names(records) - _field_names(schema) if sampled else set()
     if unseen:
         raise ValueError(
-            f"the answer has {', '.join(sorted(unseen))}, which {_told(schema)} has not; {advice}"
+            f"the answer has {', '.join(sorted(unseen))}, which {_describe(schema)} does not have; "
+            f"{advice}"
         )
     return table
 
 
 def shaped(answer: Any, schema: pa.Schema) -> Values:
-    """The answer under the names of a schema. Raises ValueError if it has not those."""
+    """Return the answer under the names of a schema. Raise ValueError if it has none of them."""
     value = plain(answer)
     if isinstance(value, list) and len(value) == 1 and isinstance(value[0], dict):
         value = value[0] if schema.names != ["result"] else value
@@ -78,7 +83,7 @@ def shaped(answer: Any, schema: pa.Schema) -> Values:
 
 
 def plain(value: Any) -> Any:
-    """What Arrow can hold: arrays and tensors as lists, pictures as PNG."""
+    """Return a value that Arrow can hold: arrays and tensors as lists, pictures as PNG."""
     if isinstance(value, Mapping):
         return {str(name): plain(inner) for name, inner in value.items()}
     if isinstance(value, list | tuple | set):
@@ -96,18 +101,18 @@ def plain(value: Any) -> Any:
     return value
 
 
-def _settled(kind: pa.DataType) -> pa.DataType:
-    """The type with text for what was always null."""
-    if pa.types.is_null(kind):
+def _without_null_types(type: pa.DataType) -> pa.DataType:
+    """Return the type with text for what was always null."""
+    if pa.types.is_null(type):
         return pa.string()
-    if pa.types.is_list(kind):
-        return pa.list_(_settled(kind.value_type))
-    if pa.types.is_struct(kind):
-        return pa.struct([(field.name, _settled(field.type)) for field in kind])
-    return kind
+    if pa.types.is_list(type):
+        return pa.list_(_without_null_types(type.value_type))
+    if pa.types.is_struct(type):
+        return pa.struct([(field.name, _without_null_types(field.type)) for field in type])
+    return type
 
 
-def _told(schema: pa.Schema) -> str:
+def _describe(schema: pa.Schema) -> str:
     return ", ".join(f"{field.name}: {field.type}" for field in schema)
 
 
@@ -119,7 +124,7 @@ def _names(value: Any) -> set[str]:
     return set()
 
 
-def _field_names(kind: Any) -> set[str]:
-    if isinstance(kind, pa.Schema) or pa.types.is_struct(kind):
-        return {field.name for field in kind}.union(*(_field_names(f.type) for f in kind))
-    return _field_names(kind.value_type) if pa.types.is_list(kind) else set()
+def _field_names(type: Any) -> set[str]:
+    if isinstance(type, pa.Schema) or pa.types.is_struct(type):
+        return {field.name for field in type}.union(*(_field_names(f.type) for f in type))
+    return _field_names(type.value_type) if pa.types.is_list(type) else set()

@@ -1,4 +1,4 @@
-"""Random numbers that a row gets again, whenever and beside whichever rows it is computed."""
+"""Give a row the same random numbers whenever, and beside other rows, it is computed."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from typing import Any
 
 @contextmanager
 def seed_row(inputs: Any, device: Any) -> Iterator[None]:
-    """torch's random numbers by the inputs alone: text generation samples unless told not to.
+    """Seed torch's random numbers by the inputs alone, inside the block.
 
-    A split that is written twice, by a run that was killed and the one after it, must hold the
-    same rows. The process's own random numbers go on afterwards as if nothing had been.
+    Text generation samples by default, and a split that is written twice, by a run that was killed
+    and by the next one, must hold the same rows. Afterwards the process's random numbers go on as
+    before.
     """
     import torch
 
@@ -25,7 +26,7 @@ def seed_row(inputs: Any, device: Any) -> Iterator[None]:
 
 
 def _feed(digest: Any, value: Any) -> None:
-    """The numbers and texts in it; a pickled tensor has bytes that differ from run to run."""
+    """Feed the numbers and texts in a value: a pickled tensor's bytes differ from run to run."""
     if isinstance(value, Mapping):
         value = [part for pair in value.items() for part in pair]
     if isinstance(value, list | tuple):

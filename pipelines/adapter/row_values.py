@@ -1,4 +1,4 @@
-"""From a column's values to what a transformers pipeline takes."""
+"""Make the inputs of a transformers pipeline of a row's column values."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import Any
 
 from pipemill.actors.task import MEDIA, Column, Parameter
 
-from ..tasks.candidate_labels import parse_labels
+from ..text.candidate_labels import parse_labels
 from .chat_media import leave_media, open_media
 
 WHOLE_NUMBER = Parameter(None, "int")
 
 
 def media_kinds(inputs: tuple[Column, ...]) -> list[str]:
-    """The kinds of media among a task's columns, for which libraries must be there."""
+    """Return the kinds of media among a task's columns: libraries must be there for them."""
     return sorted({column.kind for column in inputs} & set(MEDIA))
 
 
@@ -25,9 +25,9 @@ def media_kinds(inputs: tuple[Column, ...]) -> list[str]:
 def open_row(
     row: dict[str, Any], kinds: dict[str, str], pipeline: Any, media: Any
 ) -> Iterator[dict]:
-    """The row's values, decoded by their kind; what is null is left out.
+    """Give the row's values, decoded by their kind, without those that are null.
 
-    What a chat shows, and a video, which is a temporary file, is there as long as the context.
+    Media of a chat, and a video, which is a temporary file, exist inside the block.
     """
     with ExitStack() as files:
         values = {
@@ -41,15 +41,15 @@ def open_row(
 
 def _value(value: Any, kind: str, pipeline: Any, media: Any, files: ExitStack) -> Any:
     if kind in MEDIA:
-        return _decoded(value, kind, pipeline, media, files)
+        return _decode(value, kind, pipeline, media, files)
     value = plain_value(value, kind)
     if kind == "messages" and pipeline.processor is not None:  # a tokenizer alone sees no media
-        open_media(value, lambda one, kind: _decoded(one, kind, pipeline, media, files))
+        open_media(value, lambda one, kind: _decode(one, kind, pipeline, media, files))
     return value
 
 
 def plain_value(value: Any, kind: str) -> Any:
-    """A value of any kind but media."""
+    """Return a value of any kind but media as a pipeline takes it."""
     if kind == "labels":
         return parse_labels(value)
     if kind == "number":
@@ -64,11 +64,11 @@ def plain_value(value: Any, kind: str) -> Any:
     if kind == "messages":
         return messages_of(value)
     if kind == "table":
-        return _table_of(value)
+        return _make_table(value)
     return without_nulls(value)
 
 
-def _decoded(value: Any, kind: str, pipeline: Any, access: Any, files: ExitStack) -> Any:
+def _decode(value: Any, kind: str, pipeline: Any, access: Any, files: ExitStack) -> Any:
     from .. import media
 
     if kind == "audio" and isinstance(value, dict) and value.get("array") is not None:
@@ -89,7 +89,7 @@ def _sampling_rate(pipeline: Any) -> int:
 
 
 def messages_of(value: Any) -> list[dict[str, Any]]:
-    """A chat. Raises ValueError if it is none."""
+    """Return a chat as a list of messages. Raise ValueError if the value is not a chat."""
     chat = read_json(value) if isinstance(value, str) else without_nulls(value)
     if not isinstance(chat, list) or not chat:
         raise ValueError("messages are a list of {role, content}, with at least one of them")
@@ -101,7 +101,11 @@ def messages_of(value: Any) -> list[dict[str, Any]]:
 
 
 def read_json(value: Any) -> Any:
-    """What a text holds; any other value as it is. Raises ValueError for a text that is no JSON."""
+    """Return what a JSON text holds, or a value that is not a text as it is.
+
+    Raises:
+        ValueError: the text is not JSON.
+    """
     if not isinstance(value, str):
         return value
     try:
@@ -111,8 +115,8 @@ def read_json(value: Any) -> Any:
         raise ValueError(f"{shown} is not JSON: {error}") from None
 
 
-def _table_of(value: Any) -> Any:
-    """A data frame of texts, which is what table models read; null is an empty text.
+def _make_table(value: Any) -> Any:
+    """Return a data frame of texts, which is what table models read; null is an empty text.
 
     value: lists by column name, or the rows as structs, or either as JSON.
     """
@@ -127,8 +131,8 @@ def _table_of(value: Any) -> Any:
     if not isinstance(table, dict) or not all(isinstance(c, list) for c in table.values()):
         raise ValueError("a table is a mapping of column names to lists, or a list of rows")
     texts = {name: [_cell(cell) for cell in cells] for name, cells in table.items()}
-    # Of objects: pandas would make numbers of columns with a null, and texts a type of its own,
-    # in which a tokenizer can't put its cells.
+    # As objects: pandas would make numbers of columns with a null, and give texts a type in which
+    # a tokenizer can't put its cells.
     return pd.DataFrame(texts, dtype=object)
 
 
@@ -137,7 +141,7 @@ def _cell(value: Any) -> str:
 
 
 def own_count(name: str, value: Any, default: int) -> int:
-    """A row's own whole number. Raises ValueError, which names it, for any other."""
+    """Return a row's own whole number. Raise ValueError, which names it, for another value."""
     if value is None:
         return default
     try:
@@ -147,16 +151,16 @@ def own_count(name: str, value: Any, default: int) -> int:
 
 
 def own_value_error(error: ValueError, names: Iterable[str]) -> ValueError:
-    """What a row says of its own values of parameters, and how to keep them from being read."""
+    """Return the error of a row's own parameters, with how to keep them from being read."""
     columns = ", ".join(f"{name}: null" for name in names)
     return ValueError(
-        f"{error}. The row's own value; for columns that mean something else, "
+        f"{error}. It is the row's own value; for columns that mean something else, "
         f"input.columns: {{{columns}}}"
     )
 
 
 def without_nulls(value: Any) -> Any:
-    """Arrow fills the fields that a struct has not with null: leave them out again."""
+    """Leave out null fields: Arrow fills those that a struct does not have with null."""
     if isinstance(value, dict):
         return {k: without_nulls(v) for k, v in value.items() if v is not None}
     if isinstance(value, list):

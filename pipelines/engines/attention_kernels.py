@@ -1,7 +1,7 @@
 """Attention kernels of a GPU that take sequences of any length in one call.
 
 Which of them exist depends on the version of torch and on what is installed. Whether one computes
-what the model needs is found out by running it: see `Encoder`.
+what the model needs is found out by running it: see `packing_probe`.
 """
 
 from __future__ import annotations
@@ -129,7 +129,7 @@ def find_kernels(model: Any) -> list[Kernel]:
 
 
 def _is_here(kernel: Kernel) -> bool:
-    """Whether what the kernel needs can be imported."""
+    """Tell whether what the kernel needs can be imported."""
     try:
         if kernel is torch_varlen:
             import_module("torch.nn.attention.varlen")

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from pipemill.actors.task import Loaded
-
-from ..pipeline_task import PipelineTask
+from .base import GenerationEngine, Values
+from .stacking import copy_kwargs, unstack
 
 # Settings that only one row at a time may have, or that look at the tokens of the prompt: those of
 # a padded one would be others.
@@ -23,43 +22,36 @@ _MINDS_PROMPT = (
 _HARMLESS = (None, False, 0, 1)
 _IDS, _MASK = "input_ids", "attention_mask"
 
-Values = dict[str, Any]
 
+class BatchedGeneration(GenerationEngine):
+    """Generates with a pipeline's own model, from several prompts at once.
 
-def make_batched_generation(declared: PipelineTask, loaded: Loaded) -> BatchedGeneration | None:
-    """None for a task that writes no text from text, and for a tokenizer that can't pad."""
-    tokenizer = loaded.pipeline.tokenizer
-    if declared.written is None or tokenizer is None or tokenizer.pad_token_id is None:
-        return None
-    return BatchedGeneration(loaded.pipeline, declared.written)
+    written: the name under which `_forward` returns token ids, of shape (rows, sequences, tokens);
+        a decoder's begin with the prompt.
+    """
 
-
-class BatchedGeneration:
-    """written: the name under which `_forward` returns token ids, of shape (rows, sequences,
-    tokens); a decoder's begin with the prompt."""
+    is_exact = False
 
     def __init__(self, pipeline: Any, written: str) -> None:
         self.pipeline, self.written = pipeline, written
         self.after_prompt = not pipeline.model.config.is_encoder_decoder
 
-    def draws_lots(self, keywords: Values) -> bool:
-        """Whether what is written is sampled: then each row has random numbers of its own."""
+    def samples(self, keywords: Values) -> bool:
         return bool(self._settings(keywords).get("do_sample"))
 
-    def pads(self, keywords: Values) -> bool:
-        """Whether prompts of unequal length may be written on together."""
+    def can_pad(self, keywords: Values) -> bool:
         settings = self._settings(keywords)
         if settings.get("max_new_tokens") is not None:
             settings["max_length"] = None  # counts for nothing beside it
         minds = _MINDS_PROMPT if self.after_prompt else _MINDS_PADDING
         return all(settings.get(name) in _HARMLESS for name in minds)
 
-    @staticmethod
-    def has_no_prompt(inputs: Values) -> bool:
-        return not inputs[_IDS].shape[-1]
+    def generate(self, prompts: list[Values], keywords: Values) -> list[Values]:
+        together = self.pipeline.forward(self._stack(prompts), **copy_kwargs(keywords))
+        return self._unstack(unstack(together, len(prompts)), prompts, keywords)
 
-    def stacked(self, inputs: list[Values]) -> Values:
-        """One input of several, each of one row: a decoder goes on at the right end."""
+    def _stack(self, inputs: list[Values]) -> Values:
+        """Return one input of several, each of one row: a decoder goes on at the right end."""
         import torch
 
         longest = max(one[_IDS].shape[1] for one in inputs)
@@ -77,10 +69,10 @@ class BatchedGeneration:
             together[name] = torch.cat(rows)
         return together
 
-    def unstacked(
+    def _unstack(
         self, outputs: list[Values], inputs: list[Values], keywords: Values
     ) -> list[Values]:
-        """What each would have been alone."""
+        """Return what each output would have been alone."""
         settings = self._settings(keywords)
         longest = max(one[_IDS].shape[1] for one in inputs)
         for output, one in zip(outputs, inputs, strict=True):
@@ -88,19 +80,17 @@ class BatchedGeneration:
             padding = longest - length if self.after_prompt else 0
             # A decoder beside an encoder begins with one token that says so.
             begin = length if self.after_prompt else 1
-            output[self.written] = self._trimmed(
-                output[self.written][..., padding:], begin, settings
-            )
+            output[self.written] = self._trim(output[self.written][..., padding:], begin, settings)
             if _IDS in output:
                 output[_IDS] = one[_IDS]
         return outputs
 
-    def _trimmed(self, written: Any, begin: int, settings: Values) -> Any:
-        """Without what fills a row up until the longest of the others ends.
+    def _trim(self, written: Any, begin: int, settings: Values) -> Any:
+        """Return the ids without those that fill a row up until the longest of the others ends.
 
-        That is what follows an end; by what it is it can't be told, for a text may hold it, too.
+        These follow an end token. Their values don't tell: a text may hold the same tokens.
 
-        begin: where what was written begins.
+        begin: where the written text begins.
         """
         ends = settings.get("eos_token_id")
         ends = ends if isinstance(ends, list) else [ends]
@@ -119,7 +109,7 @@ class BatchedGeneration:
         return max((i for i, token in enumerate(sequence) if token != pad), default=-1)
 
     def _settings(self, keywords: Values) -> Values:
-        """What the call says, over what the pipeline or its model generates with."""
+        """Return what the call says, over what the pipeline or its model generates with."""
         restored = getattr(self.pipeline, "generation_config", None)
         if restored is None:
             given = self.pipeline._get_set_generation_params(dict(keywords))

@@ -1,63 +1,47 @@
-"""A text model over a micro-batch of chunks: packed where that gives the same, else padded."""
+"""Run a text model on micro-batches of chunks, with the engine that suits the model."""
 
 from __future__ import annotations
 
-import inspect
-import threading
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from itertools import product
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from pipemill.actors.device_transfer import to_device
+from pipemill.actors.task import Loaded
 
 from ..text import model_limits
-from .attention_kernels import Kernel, find_kernels
-from .compiled import Compiled
-from .hidden_states import LastLayer, find_last_layer
-from .onednn_linear import PrepackedLinears, prepack_linears
-from .packing_probe import make_probe
-from .padded import is_mostly_padding, pad, split_in_half
-from .token_stream import packed_inputs, select_tokens, unpack_hidden_states
-from .varlen_attention import SelectedTokens, install_packed_attention, packed_lengths, runs
-
-# How far packed answers may be from the padded ones, as a share of how these differ among each
-# other: rounding, and nothing else.
-_CLOSE = {"float32": 1e-4, "float64": 1e-4, "bfloat16": 3e-2, "float16": 5e-3}
+from .base import Columns, Engine, ModelOutputs, Reads
+from .compiled import CompiledEngine
+from .packing_probe import find_packed_engine, is_padding_exact
+from .padded import PaddedEngine
+from .registry import PADDED, find_engine
 
 
 class Encoder:
-    """Runs a pipeline's model. Packed and padded are compared once, on the model itself.
+    """A text model and the engine that runs it.
 
-    reads: which tokens the model's head reads, and has an output for: each chunk's "first" (a
-        classifier's), "all", or its "masks".
-    outputs: names of the model's outputs, which are stacked on the last axis; () for its first.
-    compiles: whether the model is compiled, and then padded to a few widths instead of packed.
-    kernel: what computes a packed model's attention on a GPU; None elsewhere, and where none does.
-    linears: layers of a packed model that have a faster product on this CPU.
+    Attributes:
+        pipeline: has the tokenizer whose ids the model reads.
+        outputs: which of the model's outputs are wanted.
+        engine: computes micro-batches.
     """
 
-    def __init__(
-        self, pipeline: Any, reads: str, outputs: tuple[str, ...] = (), compiles: bool = False
-    ) -> None:
-        self.pipeline, self.reads, self.outputs = pipeline, reads, outputs
-        self.compiled = Compiled(pipeline.model) if compiles else None
-        self._padding_index: int | None = None
-        self._last: LastLayer | None = None
-        self._spreads = False
-        self.kernel: Kernel | None = None
-        self._lock = threading.Lock()
-        self._verdict: bool | None = None
-        self._pads: bool | None = None
-        self.linears = PrepackedLinears([])
+    def __init__(self, pipeline: Any, outputs: ModelOutputs, engine: Engine) -> None:
+        self.pipeline, self.outputs, self.engine = pipeline, outputs, engine
         self._rows = model_limits.count_embedding_rows(pipeline.model)
+        self._padded: Engine | None = None
+
+    @property
+    def is_packed(self) -> bool:
+        """Whether a micro-batch costs the tokens of its chunks only, and no padding."""
+        return self.engine.is_packed
 
     def __call__(self, chunks: pa.StructArray) -> tuple[Any, np.ndarray]:
-        """The model's output for each token that is read, and each chunk's length in tokens.
+        """Return the output for each token that is read, and each chunk's length in tokens.
 
-        Of shape (tokens read of all chunks, width): without padding.
+        The output is a tensor of shape (tokens read of all chunks, width): without padding.
         """
         lengths = chunks.field("size").to_numpy().copy()  # torch wants an array it may write to
         columns = {
@@ -67,190 +51,75 @@ class Encoder:
         }
         return self.run(columns, lengths), lengths
 
-    def run(self, columns: dict[str, np.ndarray], lengths: np.ndarray) -> Any:
-        """The same of chunks one after the other, each of `columns` of shape (tokens,)."""
+    def run(self, columns: Columns, lengths: np.ndarray) -> Any:
+        """Return the same for chunks one after the other, each column of shape (tokens,).
+
+        Raises:
+            ValueError: a chunk without tokens, or a token that the model does not know.
+        """
+        import torch
+
         if lengths.min(initial=1) < 1:
             raise ValueError("the text has no tokens")
         model_limits.check_token_ids(columns.get("input_ids", lengths[:0]), self._rows)
-        if self.packed:
-            return self._packed(columns, lengths)
-        if self.compiled is not None and self.pads:
-            return self._padded(columns, lengths, self.compiled.width(int(lengths.max())))
-        if (lengths == lengths[0]).all() or self.pads:
-            return self._padded(columns, lengths)
-        return self._by_length(columns, lengths)
+        return torch.as_tensor(self.engine.run(columns, lengths))
 
-    @property
-    def packed(self) -> bool:
-        """Whether the model's answers are the same without padding; tried when first asked."""
-        with self._lock:
-            if self._verdict is None:
-                self._verdict = self._packs()
-            return self._verdict
-
-    def _packs(self) -> bool:
-        model = self.pipeline.model
-        if self.pipeline.device.type == "meta" or self.compiled is not None:
-            return False
-        if model_limits.needs_own_length(model):
-            return False
-        try:
-            columns, lengths = self._probe()
-            expected = self._by_length(columns, lengths, together=False).float()
-            self.usual = install_packed_attention(model)
-        except Exception:  # whatever this model does instead of attention as usual
-            return False
-        self.linears = prepack_linears(model)
-        self.linears.use()
-        table = model_limits.find_position_table(model)
-        index = None if table is None else table.padding_idx
-        kernels = (*find_kernels(model), None)
-        ways = product(kernels, self._ways(), dict.fromkeys((index, None)))
-        for self.kernel, (self._last, self._spreads), self._padding_index in ways:
-            try:
-                got = self._packed(columns, lengths).float()
-            except Exception:
-                continue
-            if self._is_close(got, expected):
-                return True
-        self._as_loaded()
-        return False
-
-    def _ways(self) -> Iterator[tuple[LastLayer | None, bool]]:
-        """How the head gets what it reads, the cheapest first: the last layer without the other
-        tokens; all layers with all; whole chunks, for a head that looks at all of their tokens."""
-        last = None if self.reads == "all" else find_last_layer(self.pipeline.model)
-        if last is not None:
-            yield last, False
-        yield None, False
-        if self.reads == "first":
-            yield None, True
-
-    def _probe(self) -> tuple[dict[str, np.ndarray], np.ndarray]:
-        columns, lengths = make_probe(self.pipeline)
-        if self.reads == "masks":
-            columns["input_ids"][::2] = self.pipeline.tokenizer.mask_token_id
-        return columns, lengths
-
-    def _is_close(self, got: Any, expected: Any) -> bool:
-        close = _CLOSE.get(str(self.pipeline.model.dtype).removeprefix("torch."), 0)
-        return bool((got - expected).norm() <= close * (expected - expected.mean(dim=0)).norm())
-
-    @property
-    def pads(self) -> bool:
-        """Whether the model's answers are the same with padding; tried when first asked.
-
-        MobileBERT looks at a token's neighbours, CANINE at a number of characters at a time.
-        """
-        if self._pads is None:
-            try:
-                columns, lengths = self._probe()
-                alone = self._by_length(columns, lengths, together=False).float()
-                self._pads = self._is_close(self._padded(columns, lengths).float(), alone)
-            except Exception:  # whatever it does not take of the probe: it is not known to pad
-                self._pads = False
-        return self._pads
-
-    def _as_loaded(self) -> None:
-        self.pipeline.model.set_attn_implementation(self.usual)
-        self.linears.leave()
+    def as_loaded(self) -> AbstractContextManager[None]:
+        """Keep the model as transformers loaded it inside the block; run only that there."""
+        return self.engine.as_loaded()
 
     @contextmanager
     def padding(self) -> Iterator[None]:
-        """Within it chunks are padded, and the model is as transformers loaded it."""
-        packed, model = self.packed, self.pipeline.model
-        if packed:
-            exchanged = model.config._attn_implementation
-            self._as_loaded()
-        self._verdict, compiled, self.compiled = False, self.compiled, None
-        try:
-            yield
-        finally:
-            self._verdict, self.compiled = packed, compiled
-            if packed:
-                model.set_attn_implementation(exchanged)
-                self.linears.use()
+        """Pad chunks inside the block, and keep the model as transformers loaded it."""
+        engine = self.engine
+        with engine.as_loaded():
+            self._padded = self._padded or choose_padded_engine(self.pipeline, self.outputs)
+            self.engine = self._padded
+            try:
+                yield
+            finally:
+                self.engine = engine
 
     def unpack(self) -> None:
-        """Gives packing up for good."""
-        if self.packed:
-            self._as_loaded()
-        self._verdict = False
-
-    def _by_length(
-        self, columns: dict[str, np.ndarray], lengths: np.ndarray, together: bool = True
-    ) -> Any:
-        """Sequences of equal length at once, or each alone, as the model was made for."""
-        import torch
-
-        answers = []
-        for start, count, length in runs(lengths):
-            each = count if together else 1
-            for first in range(start, start + count * length, each * length):
-                some = {name: v[first : first + each * length] for name, v in columns.items()}
-                answers.append(self._padded(some, np.full(each, length)))
-        return torch.cat(answers)
-
-    def _padded(
-        self, columns: dict[str, np.ndarray], lengths: np.ndarray, width: int | None = None
-    ) -> Any:
-        """width: to how many tokens, for the compiled model; None for the longest chunk's."""
-        inputs, here = pad(columns, lengths, self.pipeline.tokenizer, width)
-        output = self._run(inputs, compiled=width is not None)
-        if self.reads == "first":
-            return _firsts(output)
-        if output.shape[:2] != here.shape:  # as of Perceiver, whatever the text's length
-            raise ValueError(f"the model has {tuple(output.shape[:2])} outputs for {here.shape}")
-        if self.reads == "masks":
-            here &= inputs["input_ids"] == self.pipeline.tokenizer.mask_token_id
-        # Where they are, not whether: of a mask the host would ask the device how many.
-        return output.flatten(0, 1)[to_device(np.flatnonzero(here), output.device)]
-
-    def _packed(self, columns: dict[str, np.ndarray], lengths: np.ndarray) -> Any:
-        import torch
-
-        if self._spreads and is_mostly_padding(lengths):
-            return torch.cat([self._packed(*half) for half in split_in_half(columns, lengths)])
-        rounds = bool(self.linears.forwards)
-        inputs, longer = packed_inputs(columns, lengths, self._padding_index, rounds)
-        if self._spreads:
-            padded, here = pad(columns, lengths, self.pipeline.tokenizer)
-            tensors = self._tensors(inputs)
-            with (
-                unpack_hidden_states(self.pipeline.model, tensors, here),
-                packed_lengths(longer, kernel=self.kernel),
-            ):
-                return _firsts(self._run(padded))
-        places = np.cumsum(lengths) - lengths
-        if self.reads == "masks":
-            places = np.flatnonzero(columns["input_ids"] == self.pipeline.tokenizer.mask_token_id)
-        with self._read_at(places) as asked, packed_lengths(longer, asked, self.kernel):
-            output = self._run(inputs)
-        return _firsts(output) if self.reads == "first" else output[0][: lengths.sum()]
-
-    def _read_at(self, places: np.ndarray) -> AbstractContextManager[SelectedTokens | None]:
-        if self.reads == "all":
-            return nullcontext()
-        return select_tokens(self.pipeline.model, places, self.reads == "first", self._last)
-
-    def _tensors(self, inputs: dict[str, np.ndarray]) -> dict[str, Any]:
-        return {name: to_device(values, self.pipeline.device) for name, values in inputs.items()}
-
-    def _run(self, inputs: dict[str, np.ndarray], compiled: bool = False) -> Any:
-        import torch
-
-        pipeline, tensors = self.pipeline, self._tensors(inputs)
-        if "use_cache" in inspect.signature(pipeline.model.forward).parameters:
-            tensors["use_cache"] = False
-        with torch.inference_mode(), pipeline.device_placement():
-            model = self.compiled if compiled and self.compiled else pipeline.model
-            found = model(**tensors)
-            if not self.outputs:
-                return found[0]
-            several = [found[name] for name in self.outputs]
-            return torch.stack(several, dim=-1) if len(several) > 1 else several[0]
+        """Pad chunks from now on: packed answers were wrong after all."""
+        if self.engine.is_packed:
+            self.engine.release()
+            self.engine = choose_padded_engine(self.pipeline, self.outputs)
 
 
-def _firsts(output: Any) -> Any:
-    """A row for each chunk: a model without a head has one for each of its tokens."""
-    return output[:, 0] if output.dim() > 2 else output
+def make_encoder(loaded: Loaded, reads: Reads, names: tuple[str, ...] = ()) -> Encoder:
+    """Return the model of a loaded pipeline with the engine that suits it.
+
+    The model may be changed for that, and a first micro-batch is computed in several ways.
+
+    Args:
+        loaded: its `engine` names the engine, its `compiles` wants a compiled model.
+        reads: see `ModelOutputs`.
+        names: see `ModelOutputs`.
+
+    Raises:
+        ValueError: the named engine does not run such models.
+    """
+    outputs = ModelOutputs(reads=reads, names=names)
+    return Encoder(loaded.pipeline, outputs, choose_engine(loaded, outputs))
+
+
+def choose_engine(loaded: Loaded, outputs: ModelOutputs) -> Engine:
+    """Return the named engine, or else the fastest one whose answers are right."""
+    pipeline = loaded.pipeline
+    if (factory := find_engine(loaded.engine)) is not None:
+        if factory.encode is None:
+            raise ValueError(f"the engine {factory.name} (model.engine) runs no such model")
+        return factory.encode(pipeline, outputs)
+    if loaded.engine == PADDED or pipeline.device.type == "meta":  # which only tokenizes
+        return PaddedEngine(pipeline, outputs, mixes_lengths=False)
+    if loaded.compiles:
+        exact = is_padding_exact(pipeline, outputs)
+        compiled = CompiledEngine if exact else partial(PaddedEngine, mixes_lengths=False)
+        return compiled(pipeline, outputs)
+    return find_packed_engine(pipeline, outputs) or choose_padded_engine(pipeline, outputs)
+
+
+def choose_padded_engine(pipeline: Any, outputs: ModelOutputs) -> PaddedEngine:
+    """Return an engine that pads chunks of unequal length if that changes no answer."""
+    return PaddedEngine(pipeline, outputs, is_padding_exact(pipeline, outputs))

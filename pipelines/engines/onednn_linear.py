@@ -1,4 +1,4 @@
-"""Linear layers of a CPU's model with their weights in oneDNN's own order, if that is faster."""
+"""Run linear layers on a CPU with their weights in oneDNN's own order, if that is faster."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from typing import Any
 # The original weights stay: others may read them. So the copies may not be more than this.
 _MOST_BYTES = 512 * 2**20
 _FEWEST_WEIGHTS = 2**16  # a smaller layer has nothing to gain
-# Nor has the head over a vocabulary, which is given few tokens; trying it would take gigabytes.
+# The head over a vocabulary gains nothing, either: it gets few tokens. Trying it would take
+# gigabytes.
 _WIDEST = 2**15
-# For each new number of tokens oneDNN makes a kernel: with multiples of so many there are few.
+# For each new number of tokens oneDNN makes a kernel: with multiples of this there are few.
 STEP = 16
 _TOKENS = 512
 _TRIES = 5
@@ -23,27 +24,32 @@ _CLOSE = {"float32": 1e-5, "bfloat16": 2e-2}
 
 @dataclass(frozen=True)
 class PrepackedLinears:
-    """forwards: layers, each with what takes the place of its `forward`."""
+    """Layers with another `forward`.
+
+    forwards: each layer with what takes the place of its `forward`.
+    """
 
     forwards: list[tuple[Any, Callable[[Any], Any]]]
 
     def use(self) -> None:
+        """Exchange the layers' `forward`."""
         for layer, forward in self.forwards:
             layer.forward = forward
 
     def leave(self) -> None:
+        """Give the layers their own `forward` back."""
         for layer, _ in self.forwards:
             vars(layer).pop("forward", None)
 
 
 def prepack_linears(model: Any) -> PrepackedLinears:
-    """The model's large linear layers with their weights in oneDNN's order, not yet in use.
+    """Return the model's large linear layers with their weights in oneDNN's order, not yet in use.
 
-    torch reorders them in every call, or takes a product that needs no order. Whether it pays,
-    and gives the same, is measured on the layer with the most weights, in some milliseconds.
+    torch reorders them in every call, or takes a product that needs no order. A measurement on the
+    layer with the most weights, of some milliseconds, shows whether it pays and gives the same.
 
-    For a model whose inputs have few shapes: for each new one oneDNN makes a kernel, which takes
-    some milliseconds and keeps memory from being given back.
+    It is for a model whose inputs have few shapes: for each new one oneDNN makes a kernel, which
+    takes some milliseconds and keeps memory from being given back.
     """
     import torch
 
@@ -61,7 +67,7 @@ def prepack_linears(model: Any) -> PrepackedLinears:
 
 
 def _linears(model: Any) -> list[Any]:
-    """Large layers that do what their class does: none of a subclass, or of another type."""
+    """Return the large layers that do what `torch.nn.Linear` does: not those of a subclass."""
     import torch
 
     found = [module for module in model.modules() if type(module) is torch.nn.Linear]

@@ -1,6 +1,6 @@
-"""Sequences of any length in one forward pass without padding: one stream of tokens.
+"""Compute the attention of a stream of tokens: sequences of any length without padding.
 
-transformers lets a model's attention be exchanged (`AttentionInterface`). Ours keeps the
+transformers lets a model's attention be exchanged (`AttentionInterface`). This one keeps the
 sequences of the stream apart; everything else in an encoder works token by token.
 """
 
@@ -18,15 +18,17 @@ from pipemill.actors.device_transfer import to_device
 from .attention_kernels import Kernel, Sequences
 
 _NAME = "pipemill_packed"
-_stream = threading.local()  # .lengths, .asked, .kernel, .starts: of this thread's forward pass
+_stream = threading.local()  # .lengths, .selected, .kernel, .starts of a thread's forward pass
 
 
 @dataclass
 class SelectedTokens:
-    """A layer that goes on with some tokens of the stream only.
+    """The tokens of the stream that a layer computes, and what it needs of the others.
 
-    places: of these, in order; keys, values: of all tokens, shape (1, tokens, width of all heads),
-    once the layer has made them.
+    Attributes:
+        places: of the tokens that are computed, in order.
+        keys: of all tokens, shape (1, tokens, width of all heads), once the layer has made them.
+        values: like the keys.
     """
 
     places: np.ndarray
@@ -36,29 +38,38 @@ class SelectedTokens:
 
 @contextmanager
 def packed_lengths(
-    lengths: np.ndarray, asked: SelectedTokens | None = None, kernel: Kernel | None = None
+    lengths: np.ndarray, selected: SelectedTokens | None = None, kernel: Kernel | None = None
 ) -> Iterator[None]:
-    """Within it a row of tokens is sequences of these lengths, one after the other.
+    """Compute a row of tokens as sequences of these lengths, one after the other, in the block.
 
-    kernel: what computes the attention of all of them at once; None for one dense attention for
-        each length.
+    Args:
+        lengths: in tokens, shape (sequences,).
+        selected: the tokens that the last layer computes; None for all.
+        kernel: what computes the attention of all sequences at once; None for one dense attention
+            for each length.
     """
-    _stream.lengths, _stream.asked, _stream.kernel, _stream.starts = lengths, asked, kernel, {}
+    _stream.lengths, _stream.selected, _stream.kernel, _stream.starts = (
+        lengths,
+        selected,
+        kernel,
+        {},
+    )
     try:
         yield
     finally:
-        del _stream.lengths, _stream.asked, _stream.kernel, _stream.starts
+        del _stream.lengths, _stream.selected, _stream.kernel, _stream.starts
 
 
 def install_packed_attention(model: Any) -> str:
-    """Gives the model an attention that packs; returns the name of the one it had.
+    """Give the model an attention that packs, and return the name of the one it had.
 
-    Raises NotImplementedError for a model whose code has an attention of its own.
+    Raises:
+        NotImplementedError: the model's code does not let its attention be exchanged.
     """
     from transformers import AttentionInterface, AttentionMaskInterface
 
     if not model._can_set_attn_implementation():
-        raise NotImplementedError(f"{type(model).__name__} has an attention of its own")
+        raise NotImplementedError(f"{type(model).__name__} does not exchange its attention")
     AttentionInterface.register(_NAME, _attention)
     # Who may see whom follows from the lengths: no mask is made.
     AttentionMaskInterface.register(_NAME, lambda *args, **kwargs: None)
@@ -79,29 +90,32 @@ def _attention(
     sliding_window: int | None = None,
     **others: Any,
 ) -> tuple[Any, None]:
-    """query, key, value: shape (1, heads, tokens, width). Returns (1, tokens, heads, width)."""
+    """Return what the tokens see, of shape (1, tokens, heads, width).
+
+    query, key, value: shape (1, heads, tokens, width).
+    """
     if not hasattr(_stream, "lengths"):
-        raise RuntimeError("a model with exchanged attention was called outside stream_of()")
+        raise RuntimeError("a packed model was called outside packed_lengths()")
     for name in ("position_bias", "softcap", "s_aux"):
         if others.get(name) is not None:
             raise NotImplementedError(f"attention with {name} is not packed")
     causal = getattr(module, "is_causal", False) if is_causal is None else is_causal
     places, streams = None, [tensor[0].transpose(0, 1) for tensor in (query, key, value)]
-    if (asked := _stream.asked) is not None and asked.keys is not None:
+    if (selected := _stream.selected) is not None and selected.keys is not None:
         if causal or sliding_window is not None:
             raise NotImplementedError("such attention needs every token's place")
-        places, heads = asked.places, key.shape[1]
-        streams[1:] = [t[0].unflatten(-1, (heads, -1)) for t in (asked.keys, asked.values)]
+        places, heads = selected.places, key.shape[1]
+        streams[1:] = [t[0].unflatten(-1, (heads, -1)) for t in (selected.keys, selected.values)]
     if _stream.kernel is not None:
         sequences = _sequences(streams, places, scaling, causal, sliding_window)
         return _stream.kernel(sequences)[None], None
     if places is not None:
-        return _of_some(streams, places, scaling)[None], None
+        return _select_queries(streams, places, scaling)[None], None
     return _by_length(streams, scaling, causal, sliding_window)[None], None
 
 
 def _by_length(streams: list[Any], scale: float | None, causal: bool, window: int | None) -> Any:
-    """One dense attention for each run of sequences of equal length."""
+    """Compute one dense attention for each run of sequences of equal length."""
     import torch
 
     out = torch.empty_like(streams[0], memory_format=torch.contiguous_format)
@@ -111,7 +125,7 @@ def _by_length(streams: list[Any], scale: float | None, causal: bool, window: in
         parts = [s[start:end].unflatten(0, (count, length)).transpose(1, 2) for s in streams]
         done = torch.nn.functional.scaled_dot_product_attention(
             *parts,
-            attn_mask=_near(length, window, causal, out.device),
+            attn_mask=_window_mask(length, window, causal, out.device),
             is_causal=causal and window is None,
             scale=scale,
             enable_gqa=gqa,
@@ -120,8 +134,8 @@ def _by_length(streams: list[Any], scale: float | None, causal: bool, window: in
     return out
 
 
-def _of_some(streams: list[Any], places: np.ndarray, scale: float | None) -> Any:
-    """The same where the queries are those of the tokens at these places only."""
+def _select_queries(streams: list[Any], places: np.ndarray, scale: float | None) -> Any:
+    """Do the same where the queries are those of the tokens at these places only."""
     import torch
 
     query, *others = streams
@@ -152,8 +166,8 @@ def _sequences(
     window: int | None,
 ) -> Sequences:
     query, key, value = (stream.contiguous() for stream in streams)
-    key_starts, longest_key = _starts(None, key.device)
-    query_starts, longest_query = _starts(places, key.device)
+    key_starts, longest_key = _sequence_starts(None, key.device)
+    query_starts, longest_query = _sequence_starts(places, key.device)
     return Sequences(
         query=query,
         key=key,
@@ -168,10 +182,10 @@ def _sequences(
     )
 
 
-def _starts(places: np.ndarray | None, device: Any) -> tuple[Any, int]:
-    """Where the sequences start, on the device, and the longest. Made once for all layers.
+def _sequence_starts(places: np.ndarray | None, device: Any) -> tuple[Any, int]:
+    """Return where the sequences start, on the device, and the longest length.
 
-    places: count the tokens at these places only.
+    It is made once for all layers. places: only the tokens at these places are counted.
     """
     known: dict[bool, tuple[Any, int]] = _stream.starts
     all_tokens = places is None
@@ -184,8 +198,8 @@ def _starts(places: np.ndarray | None, device: Any) -> tuple[Any, int]:
     return known[all_tokens]
 
 
-def _near(length: int, window: int | None, causal: bool, device: Any) -> Any:
-    """The mask of attention to the nearest tokens only; None where that is all of them."""
+def _window_mask(length: int, window: int | None, causal: bool, device: Any) -> Any:
+    """Return the mask of attention to the nearest tokens only; None where those are all."""
     import torch
 
     if window is None or (length <= window and not causal):
@@ -195,7 +209,7 @@ def _near(length: int, window: int | None, causal: bool, device: Any) -> Any:
 
 
 def runs(lengths: np.ndarray) -> list[tuple[int, int, int]]:
-    """(first token, sequences, length) of each run of sequences of equal length."""
+    """Return (first token, sequences, length) of each run of sequences of equal length."""
     cuts = np.flatnonzero(np.diff(lengths)) + 1
     firsts, counts = np.append(0, cuts), np.diff(np.append(np.append(0, cuts), len(lengths)))
     starts = np.append(0, np.cumsum(lengths))[firsts]

@@ -73,7 +73,7 @@ def read_tensors(files: Iterable[Path]) -> Tensors:
     """Return the name, type and shape of every weight in these safetensors files.
 
     Raises:
-        CheckpointError: a file that is cut off, or that is no safetensors file.
+        CheckpointError: a file that is cut off, or that is not a safetensors file.
     """
     found: Tensors = {}
     for file in files:
@@ -139,16 +139,17 @@ def _describe_missing_weights(folder: Path, names: list[str]) -> str:
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     message = f"{folder} holds no weights (looked for {', '.join(names)})"
     others = {
-        kind: path.relative_to(folder).as_posix()
+        format: path.relative_to(folder).as_posix()
         for path in files
-        if (kind := _OTHER_WEIGHTS.get(path.suffix.lower())) is not None
+        if (format := _OTHER_WEIGHTS.get(path.suffix.lower())) is not None
     }
     if (folder / "adapter_config.json").is_file():
         return f"{message}: {describe_adapter(folder)}"
     if others:
-        told = ", ".join(f"{name} ({kind})" for kind, name in others.items())
+        found = ", ".join(f"{name} ({format})" for format, name in others.items())
         return (
-            f"{message}, only {told}, which pipemill can't run: save the model with save_pretrained"
+            f"{message}, only {found}, which pipemill can't run: save the model with "
+            "save_pretrained"
         )
     here = ", ".join(path.name for path in files if path.parent == folder)
     return f"{message}; it has {here}. Copy the weights there, or name another folder"

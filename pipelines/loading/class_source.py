@@ -1,4 +1,4 @@
-"""What the source of transformers says about a class, read without importing it.
+"""Read what the source of transformers says about a class, without importing it.
 
 Importing transformers to ask would import torch, which takes seconds; and a class whose library
 is missing can't be asked at all.
@@ -41,7 +41,7 @@ class ClassSource:
     def value(self, name: str) -> Any:
         """Return the constant that the class or a base of it assigns, or None.
 
-        Of what is no constant the text is returned.
+        If the value is not a constant, its text is returned.
         """
         for source in self.lineage():
             for statement in source.node.body:
@@ -94,20 +94,20 @@ def transformers_folder() -> Path | None:
     return Path(spec.submodule_search_locations[0])
 
 
-def find_class(name: str, kind: str, model_type: str = "") -> ClassSource | None:
+def find_class(name: str, prefix: str, model_type: str = "") -> ClassSource | None:
     """Return a class of a model's code in transformers.
 
     Args:
         name: such as "MarianTokenizer".
-        kind: what its file's name begins with: "tokenization", "image_processing", …
+        prefix: what its file's name begins with: "tokenization", "image_processing", …
         model_type: where to look first.
     """
     root = transformers_folder()
     if root is None:
         return None
     own = root / "models" / module_of(model_type)
-    files = sorted(own.glob(f"{kind}_*.py")) if model_type else []
-    for file in [*files, *sorted((root / "models").glob(f"*/{kind}_*.py"))]:
+    files = sorted(own.glob(f"{prefix}_*.py")) if model_type else []
+    for file in [*files, *sorted((root / "models").glob(f"*/{prefix}_*.py"))]:
         if f"\nclass {name}(" in file.read_text(encoding="utf-8"):
             return class_in(file, name)
     return None
@@ -129,7 +129,7 @@ def arguments_of(source: ClassSource) -> set[str]:
 
 
 def module_of(model_type: str) -> str:
-    """Return the folder of transformers/models in which a kind of model is."""
+    """Return the folder of transformers/models in which a type of model is."""
     table = dict(mapping("auto_mappings", "SPECIAL_MODEL_TYPE_TO_MODULE_NAME"))
     return str(table.get(model_type, model_type)).replace("-", "_")
 
@@ -158,7 +158,7 @@ def names_in(file: str, name: str) -> set[str]:
 
 
 def _pairs(node: ast.expr | None) -> dict[str, Any]:
-    """Return what OrderedDict([(key, value), …]) holds; of a choice, what is there with all."""
+    """Return what OrderedDict([(key, value), …]) holds; of a choice, the first alternative."""
     entries = node.args[0].elts if _is_table(node) else []  # type: ignore[union-attr]
     pairs: dict[str, Any] = {}
     for entry in entries:
@@ -190,7 +190,7 @@ def _classes(file: Path) -> dict[str, ast.ClassDef]:
 
 
 def _named(file: Path, name: str) -> ClassSource | None:
-    """Return the class that a name stands for in a file: one of its own, or imported into it."""
+    """Return the class that a name stands for in a file, which defines or imports it."""
     if name in _classes(file):
         return class_in(file, name)
     for node in _tree(file).body:

@@ -1,4 +1,4 @@
-"""Which package brings a library, and which extra of pipemill brings the package."""
+"""Find the package that brings a library, and the extra of pipemill that brings the package."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ def package_of(module: str) -> str:
 
 
 def is_installed(module: str) -> bool:
-    """Return whether a module could be imported, without importing it.
+    """Tell whether a module could be imported, without importing it.
 
-    One that is there but broken counts as installed: only the worker, which imports it, finds out.
+    A broken module counts as installed: only the worker, which imports it, finds out.
     """
     name = module if module in _PACKAGES else module.partition(".")[0]
     if name in sys.modules:

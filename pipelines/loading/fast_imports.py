@@ -1,4 +1,4 @@
-"""Imports of large libraries, as fast as they can be."""
+"""Import large libraries fast."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from contextlib import contextmanager
 
 @contextmanager
 def gc_paused() -> Iterator[None]:
-    """Within it no garbage is looked for, and what is there at its end is never looked through.
+    """Collect no garbage inside the block, and never look through what exists at its end.
 
-    torch and transformers make a million objects that stay; to go through them again and again is
-    a quarter of their import.
+    torch and transformers make a million objects that stay. Going through them again and again
+    takes a quarter of their import time.
     """
     enabled = gc.isenabled()
     gc.disable()

@@ -1,4 +1,4 @@
-"""Which weights a loaded model lacks: transformers fills them with random numbers."""
+"""Find the weights that a loaded model lacks: transformers fills them with random numbers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 # Weights that no answer depends on, though checkpoints in wide use lack them.
 _UNUSED = re.compile(
-    r"(^|\.)masked_spec_embed$"  # masks speech while training: wav2vec 2.0 and its kin
+    r"(^|\.)masked_spec_embed$"  # masks speech while training: wav2vec 2.0 and models like it
     r"|(^|\.)mask_token$|(^|\.)mask_emb$"  # masks patches or words while training
     r"|(^|\.)num_batches_tracked$"
     r"|(^|\.)position_ids$"

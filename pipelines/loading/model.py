@@ -2,28 +2,31 @@
 
 from __future__ import annotations
 
-import os
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib import import_module
-from pathlib import Path
 from typing import Any
 
 from .missing_weights import describe_missing, find_missing_weights, record_loading
+from .model_files import ModelFiles
 from .user_class import import_pipeline_class, register_pipeline_class
 
 
 @dataclass(frozen=True, kw_only=True)
 class Model:
-    """Which weights, and how to load them.
+    """A model: which weights, and how to load them.
 
-    path: a local folder or a name on the Hugging Face Hub.
-    root: the folder in which `path` lies, where the model has other parts beside it.
-    dtype: "auto" (as saved), "float32", "bfloat16" or "float16".
-    allow_missing: whether weights that the checkpoint lacks may be random numbers.
-    pipeline_class: "package.module:Class", a `transformers.Pipeline` of the user's.
-    num_gpus: GPUs that the actor holds; 0 means CPU.
-    num_cpus: CPUs that the actor holds; on CPU this is its number of intra-op threads.
+    Attributes:
+        path: a local folder or a name on the Hugging Face Hub.
+        revision: of a name on the Hub, the commit.
+        dtype: "auto" (as saved), "float32", "bfloat16" or "float16".
+        trust_remote_code: whether code in the model's folder may run.
+        use_safetensors: whether only weights in safetensors are read.
+        allow_missing: whether weights that the checkpoint lacks may be random numbers.
+        pipeline_class: "package.module:Class", the user's `transformers.Pipeline`.
+        num_gpus: GPUs that the actor holds; 0 means CPU.
+        num_cpus: CPUs that the actor holds; on a CPU this is its number of intra-op threads.
+        root: the folder in which `path` lies, where the model has other parts beside it.
     """
 
     path: str
@@ -37,21 +40,13 @@ class Model:
     num_cpus: float = 1
     root: str | None = None
 
-    def file(self, name: str) -> Path | None:
-        """The path of a file of the model; None if the model does not have it."""
-        folder = Path(self.root or self.path)
-        if folder.is_dir():
-            return folder / name if (folder / name).is_file() else None
-        from huggingface_hub import hf_hub_download
-        from huggingface_hub.errors import EntryNotFoundError
-
-        try:
-            return Path(hf_hub_download(self.path, name, revision=self.revision))
-        except EntryNotFoundError:
-            return None
+    @property
+    def files(self) -> ModelFiles:
+        """The model's small files, by name."""
+        return ModelFiles(self.path, self.revision, self.root)
 
     def load(self, task: str) -> Any:
-        """The task's pipeline with its weights on the device that this process was given."""
+        """Return the task's pipeline with its weights on the device that this process was given."""
         import torch
         import transformers
 
@@ -93,8 +88,10 @@ class Model:
                 raise ValueError(f"{self.path}: {reason}")
 
     def find_classes(self, task: str) -> tuple[tuple[Any, ...], Any]:
-        """Return the classes that may load the task's model, the first choice first, and the
-        class of its pipeline."""
+        """Return the classes that may load the task's model, and the class of its pipeline.
+
+        The first choice comes first.
+        """
         from transformers.pipelines import check_task
 
         own = self._source(task).get("pipeline_class")
@@ -113,17 +110,8 @@ class Model:
             self.path, revision=self.revision, trust_remote_code=self.trust_remote_code
         )
 
-    def local_folder(self) -> Path | None:
-        """Return where its files are on this machine; None for a Hub name that is not here."""
-        if os.path.isdir(self.path):
-            return Path(self.path)
-        from huggingface_hub import try_to_load_from_cache
-
-        found = try_to_load_from_cache(self.path, "config.json", revision=self.revision)
-        return Path(found).parent if isinstance(found, str) else None
-
     def load_without_weights(self, task: str) -> Any:
-        """The same pipeline on the meta device, for tokenizing and for shaping answers."""
+        """Return the same pipeline on the meta device, to tokenize and to shape answers."""
         import transformers
         from transformers.pipelines import check_task
 
@@ -140,7 +128,7 @@ class Model:
         return transformers.pipeline(task, model=model, device=model.device, **parts, **source)
 
     def _empty(self, auto_classes: tuple[Any, ...], config: Any) -> Any:
-        """The model on the meta device, of the class that it would have with its weights."""
+        """Return the model on the meta device, of the class that it has with its weights."""
         import torch
         import transformers
 
@@ -165,9 +153,9 @@ class Model:
         raise ValueError(f"no model class fits {self.path}: {'; '.join(reasons)}")
 
     def find_encoder(self, task: str) -> Any:
-        """The class of the encoder alone, where texts have no vectors without it; None elsewhere.
+        """Return the class of the encoder alone, if only that gives texts vectors; else None.
 
-        `AutoModel` takes the decoder, too, which wants a text of its own.
+        `AutoModel` takes the decoder, too, which wants another text.
         """
         if task != "feature-extraction" or self.pipeline_class is not None:
             return None
@@ -207,12 +195,12 @@ _PARTS = ("tokenizer", "image_processor", "video_processor", "processor")
 
 
 def _hub(source: dict[str, Any]) -> dict[str, Any]:
-    """Of a pipeline's source what a configuration is loaded by."""
+    """Return what of a pipeline's source a configuration is loaded by."""
     return {name: source[name] for name in ("revision", "trust_remote_code")}
 
 
 def _parts(pipeline_class: Any, path: str, source: dict[str, Any]) -> dict[str, Any]:
-    """Those that the pipeline wants, or takes where the model has them."""
+    """Return the parts that the pipeline wants, or takes if the model has them."""
     import transformers
 
     if isinstance(pipeline_class, str):
@@ -229,7 +217,7 @@ def _parts(pipeline_class: Any, path: str, source: dict[str, Any]) -> dict[str, 
 
 
 def _set_generation(model: Any, path: str, revision: str | None) -> None:
-    """What the folder says of generating, as it comes with the weights: pipelines read it too."""
+    """Give the model the generation config of its folder: pipelines read it, too."""
     from transformers import GenerationConfig
 
     if not model.can_generate():

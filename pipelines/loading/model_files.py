@@ -12,66 +12,105 @@ from typing import Any
 
 @dataclass(frozen=True)
 class ModelFiles:
-    """The files of a model.
+    """The files of a model, found by their names.
 
-    path: a folder, or a name on the Hub; revision: of the latter, the commit.
+    Attributes:
+        path: a folder, or a name on the Hub.
+        revision: of a name on the Hub, the commit.
+        root: the folder in which `path` lies, where the model has other parts beside it: then
+            files are named from there.
     """
 
     path: str
     revision: str | None = None
+    root: str | None = None
+
+    def find(self, name: str) -> Path | None:
+        """Return the path of a file on this machine; None if the model does not have it.
+
+        Raises:
+            OSError: the Hub could not be asked.
+        """
+        folder = Path(self.root or self.path)
+        if folder.is_dir():
+            return folder / name if (folder / name).is_file() else None
+        from huggingface_hub import hf_hub_download
+        from huggingface_hub.errors import EntryNotFoundError
+
+        try:
+            return Path(hf_hub_download(self.path, name, revision=self.revision))
+        except EntryNotFoundError:
+            return None
+
+    def find_here(self, name: str) -> Path | None:
+        """Return the path of a file without asking the Hub; None for one that is not here."""
+        folder = Path(self.root or self.path)
+        if folder.is_dir():
+            return self.find(name)
+        from huggingface_hub import try_to_load_from_cache
+
+        cached = try_to_load_from_cache(self.path, name, revision=self.revision)
+        return Path(cached) if isinstance(cached, str) else None
+
+    def folder(self) -> Path | None:
+        """Return where config.json and the weights are; None for a Hub name that is not here."""
+        if Path(self.path).is_dir():
+            return Path(self.path)
+        config = self.find_here("config.json")
+        return None if config is None else config.parent
+
+    def is_unknown(self, name: str) -> bool:
+        """Tell whether the model may have a file on the Hub, which could not be asked."""
+        if Path(self.path).is_dir():
+            return False
+        from huggingface_hub import try_to_load_from_cache
+
+        return try_to_load_from_cache(self.path, name, revision=self.revision) is None
 
     def json(self, name: str) -> dict[str, Any]:
-        """Return what a JSON file holds; nothing where there is none, or where it can't be read.
+        """Return what a JSON file holds; {} if there is no such file, or if it can't be read.
 
         transformers, which reads it again, says what is wrong with it.
         """
-        file = self._local(name)
-        if file is None:
-            return {}
         try:
-            found = json.loads(file.read_text(encoding="utf-8"))
+            file = self._find_listed(name)
+            found = {} if file is None else json.loads(file.read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return {}
         return found if isinstance(found, dict) else {}
 
     def first_byte(self, name: str) -> bytes:
-        """Return the byte a file begins with; none where there is no such file."""
-        file = self._local(name)
-        with suppress(OSError):
-            if file is not None:
+        """Return the byte that a file begins with; b"" if there is no such file."""
+        with suppress(OSError, ValueError):
+            if (file := self._find_listed(name)) is not None:
                 with file.open("rb") as opened:
                     return opened.read(1)
         return b""
 
     def __contains__(self, name: str) -> bool:
-        return name in _names(self.path, self.revision)
+        return name in _list_names(self)
 
-    def _local(self, name: str) -> Path | None:
-        if name not in self:
-            return None
-        if Path(self.path).is_dir():
-            return Path(self.path) / name
-        from huggingface_hub import hf_hub_download
-
-        with suppress(OSError, ValueError):
-            return Path(hf_hub_download(self.path, name, revision=self.revision))
-        return None
+    def _find_listed(self, name: str) -> Path | None:
+        # One listing, and not one request for each file that is missing.
+        return self.find(name) if name in self else None
 
 
 @lru_cache(maxsize=8)
-def _names(path: str, revision: str | None) -> frozenset[str]:
-    """Return the names of the files in a folder, on the Hub, or in the cache of a machine without
-    a way to the Hub, which then loads from there, too."""
-    folder = Path(path)
+def _list_names(files: ModelFiles) -> frozenset[str]:
+    """Return the names of a model's files.
+
+    A machine that can't ask the Hub lists its cache: the model is loaded from there, too.
+    """
+    folder = Path(files.path)
     if not folder.is_dir():
-        from huggingface_hub import list_repo_files, try_to_load_from_cache
+        from huggingface_hub import list_repo_files
 
         with suppress(OSError, ValueError):
-            return frozenset(list_repo_files(path, revision=revision))
-        config = try_to_load_from_cache(path, "config.json", revision=revision)
-        if not isinstance(config, str):
+            return frozenset(list_repo_files(files.path, revision=files.revision))
+        here = files.folder()
+        if here is None:
             return frozenset()
-        folder = Path(config).parent
+        folder = here
     with suppress(OSError):
         return frozenset(entry.name for entry in folder.iterdir())
     return frozenset()

@@ -1,4 +1,4 @@
-"""Which libraries the pipeline of a task and a model's folder ask for, beyond pipemill's own."""
+"""Find the libraries that a task's pipeline and a model's folder need, beyond pipemill's own."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def needs_of_model(task: str, columns: set[str], files: ModelFiles) -> Iterator[
     columns: the task's columns that the job reads.
     """
     pipeline = _pipeline(task)
-    if pipeline is None:  # a package's own, of which nothing is known
+    if pipeline is None:  # another package's, of which nothing is known
         return
     for module in sorted(pipeline.libraries()):
         yield Need(module, f"for the pipeline {pipeline.node.name}")
@@ -69,7 +69,7 @@ def needs_of_model(task: str, columns: set[str], files: ModelFiles) -> Iterator[
                 yield Need(module, f"for the pipeline {pipeline.node.name} with images")
     if document and "words" not in columns and config.get("model_type") != "vision-encoder-decoder":
         for module in ("pytesseract", "tesseract"):
-            yield Need(module, "to read the words in images, where no column `words` tells them")
+            yield Need(module, "to read the words in images, where no column `words` holds them")
     yield from _needs_of_weights(task, config, images)
 
 
@@ -118,13 +118,13 @@ def _needs_of_tokenizer(config: Settings, files: ModelFiles) -> Iterator[Need]:
 
 def _tokenizer_class(config: Settings, settings: Settings) -> str:
     """Return the class that `AutoTokenizer` takes."""
-    kind = str(config.get("model_type") or "")
-    registered = mapping("tokenization_auto", "TOKENIZER_MAPPING_NAMES").get(kind)
+    model_type = str(config.get("model_type") or "")
+    registered = mapping("tokenization_auto", "TOKENIZER_MAPPING_NAMES").get(model_type)
     own = settings.get("tokenizer_class") or config.get("tokenizer_class")
     first, second = (str(name or "").removesuffix("Fast") for name in (own, registered))
     if first and second and first != second:
         wrong = names_in("tokenization_auto", "MODELS_WITH_INCORRECT_HUB_TOKENIZER_CLASS")
-        return second if second in _GENERIC or kind in wrong else first
+        return second if second in _GENERIC or model_type in wrong else first
     return first or second
 
 
@@ -168,10 +168,12 @@ def _needs_of_vocabulary(name: str, files: ModelFiles) -> set[str]:
 
 def _needs_of_feature_extractor(config: Settings, files: ModelFiles) -> Iterator[Need]:
     settings = _settings("feature_extractor", files)
-    kind = str(config.get("model_type") or "")
+    model_type = str(config.get("model_type") or "")
     name = settings.get("feature_extractor_type")
-    name = name or _of_kind("feature_extraction_auto", "FEATURE_EXTRACTOR_MAPPING_NAMES", kind)
-    source = find_class(name, "feature_extraction", kind) if isinstance(name, str) else None
+    name = name or _of_model_type(
+        "feature_extraction_auto", "FEATURE_EXTRACTOR_MAPPING_NAMES", model_type
+    )
+    source = find_class(name, "feature_extraction", model_type) if isinstance(name, str) else None
     for module in sorted(source.libraries() if source and "auto_map" not in settings else ()):
         yield Need(module, f"for the feature extractor {name}")
     if str(settings.get("processor_class") or "").endswith("WithLM"):
@@ -216,8 +218,10 @@ def _image_processors(config: Settings, settings: Settings) -> dict[str, str]:
         mapping("image_processing_auto", "MISSING_IMAGE_PROCESSOR_MAPPING_NAMES"),
     ]
     if not name:
-        kind = config.get("model_type")
-        return next((t[kind] for t in reversed(tables) if isinstance(t.get(kind), dict)), {})
+        model_type = config.get("model_type")
+        return next(
+            (t[model_type] for t in reversed(tables) if isinstance(t.get(model_type), dict)), {}
+        )
     known = (classes for table in tables for classes in table.values())
     return next((c for c in known if isinstance(c, dict) and name in c.values()), {})
 
@@ -236,12 +240,12 @@ def _needs_of_processor(config: Settings, files: ModelFiles) -> Iterator[Need]:
 def _processor(config: Settings, files: ModelFiles) -> ClassSource | None:
     places = ("processor_config.json", "preprocessor_config.json", "tokenizer_config.json")
     settings = [files.json(place) for place in places]
-    kind = str(config.get("model_type") or "")
+    model_type = str(config.get("model_type") or "")
     if any("AutoProcessor" in (s.get("auto_map") or {}) for s in settings):
         return None
     name = next((s["processor_class"] for s in settings if s.get("processor_class")), None)
-    name = name or _of_kind("processing_auto", "PROCESSOR_MAPPING_NAMES", kind)
-    return find_class(name, "processing", kind) if isinstance(name, str) else None
+    name = name or _of_model_type("processing_auto", "PROCESSOR_MAPPING_NAMES", model_type)
+    return find_class(name, "processing", model_type) if isinstance(name, str) else None
 
 
 def _needs_of_weights(task: str, config: Settings, images: bool) -> Iterator[Need]:
@@ -256,16 +260,16 @@ def _needs_of_weights(task: str, config: Settings, images: bool) -> Iterator[Nee
 
 def _model(task: str, config: Settings) -> ClassSource | None:
     """Return the class of a model, where transformers has it."""
-    root, kind = transformers_folder(), str(config.get("model_type") or "")
-    if root is None or not kind or "auto_map" in config:
+    root, model_type = transformers_folder(), str(config.get("model_type") or "")
+    if root is None or not model_type or "auto_map" in config:
         return None
-    module = module_of(kind)
+    module = module_of(model_type)
     file = root / "models" / module / f"modeling_{module}.py"
     if not file.is_file() or "requires" not in file.read_text(encoding="utf-8"):
         return None
     names = config.get("architectures") or []
     if task.endswith("feature-extraction"):
-        names = mapping("modeling_auto", "MODEL_MAPPING_NAMES").get(kind) or []
+        names = mapping("modeling_auto", "MODEL_MAPPING_NAMES").get(model_type) or []
         names = [names] if isinstance(names, str) else list(names)
     return class_in(file, str(names[0])) if names else None
 
@@ -283,18 +287,18 @@ def _modalities(config: Settings) -> set[str]:
 
 
 def _is_timm(config: Settings, *, nested: bool) -> bool:
-    kind = str(config.get("model_type") or "")
-    if kind in _TIMM or (not kind and "pretrained_cfg" in config):
+    model_type = str(config.get("model_type") or "")
+    if model_type in _TIMM or (not model_type and "pretrained_cfg" in config):
         return True
     if nested and any(_names_timm(value) for value in config.values()):
         return True
     if config.get("backbone_config") is not None or config.get("backbone_kwargs"):
         return False
-    root, module = transformers_folder(), module_of(kind)
+    root, module = transformers_folder(), module_of(model_type)
     file = root / "models" / module / f"configuration_{module}.py" if root and module else None
     if file is None or not file.is_file() or not config.get("use_timm_backbone", True):
         return False
-    # Where a configuration does not say, these models take timm's.
+    # These models take timm's backbone if the configuration does not say.
     return 'pop("use_timm_backbone", True)' in file.read_text(encoding="utf-8")
 
 
@@ -310,5 +314,7 @@ def _settings(part: str, files: ModelFiles) -> Settings:
     return inside if isinstance(inside, dict) else files.json("preprocessor_config.json")
 
 
-def _of_kind(file: str, name: str, kind: str) -> Any:
-    return mapping("auto_mappings", name).get(kind) or mapping(file, f"MISSING_{name}").get(kind)
+def _of_model_type(file: str, name: str, model_type: str) -> Any:
+    return mapping("auto_mappings", name).get(model_type) or mapping(file, f"MISSING_{name}").get(
+        model_type
+    )

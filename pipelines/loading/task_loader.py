@@ -1,4 +1,4 @@
-"""From a task's name and a model to the stages that a worker runs."""
+"""Load a task on a worker: from its name and a model to the stages that run there."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import json
 import sys
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import pyarrow as pa
 from pipemill.actors.compute.stages import Stages
@@ -15,12 +14,16 @@ from pipemill.actors.faults.load_errors import LoadError
 from pipemill.actors.task import Loaded
 
 from ..adapter.row_values import media_kinds
+from ..engines.registry import AUTO, find_engine
 from ..media import MediaAccess, require_media_library
 from ..registry import find_task
 from ..restored import restore_pipelines
+from ..task_spec import TaskSpec
 from ..user_pipeline import user_pipeline_task
 from .fast_imports import gc_paused
+from .make_task import make_task
 from .model import Model
+from .model_fit import find_misfit
 
 # Tokens of a micro-batch, to be tried where the job names none, the likely best first: on a CPU
 # as many as its caches hold, on a GPU enough to fill it.
@@ -30,17 +33,19 @@ _ON_GPU = (16384, 32768, 65536)
 
 @dataclass(frozen=True, kw_only=True)
 class LoadTask:
-    """Everything that a worker needs to load a task; travels to it, and loads when called.
+    """All that a worker needs to load a task; travels to the worker, and loads when called.
 
-    columns: (the task's column, the user's column) pairs.
-    parameters: the task's parameters, as JSON, so that equal ones compare equal.
-    max_tokens: the budget of a micro-batch; None for the device's default.
-    weights: False for workers that only tokenize and shape answers.
-    own: whether the pipeline is the user's.
-    compiles: whether the model is compiled by torch.
-    checks_fit: whether the worker finds out if the model can do the task, where no driver has.
-    schema: the columns it adds, if they are declared or were seen in a sample.
-    files: JSON files of the model's folder that say how it is used, by name, as JSON.
+    Attributes:
+        columns: (the task's column, the user's column) pairs.
+        parameters: the task's parameters, as JSON, so that equal ones compare equal.
+        max_tokens: the budget of a micro-batch; None for the device's default.
+        weights: False for workers that only tokenize and shape answers.
+        own: whether the pipeline is the user's.
+        compiles: whether torch compiles the model.
+        engine: what computes, see `engines.registry`.
+        checks_fit: whether the worker finds out if the model can do the task. Else the driver did.
+        schema: the columns that the task adds, if they are declared or were seen in a sample.
+        files: JSON files of the model's folder that say how it is used, by name, as JSON.
     """
 
     task: str
@@ -51,6 +56,7 @@ class LoadTask:
     weights: bool = True
     own: bool = False
     compiles: bool = False
+    engine: str = AUTO
     checks_fit: bool = False
     schema: bytes | None = None
     media: MediaAccess = field(default_factory=MediaAccess)
@@ -60,58 +66,57 @@ class LoadTask:
         return self.stages(self.loaded())
 
     def loaded(self) -> Loaded:
-        """The pipeline, and what the job says about it."""
-        # In a process of the user's own they are there, beside much that is not to stay.
+        """Load the pipeline, and return it with what the job says about it."""
+        # The user's process has imported them, and holds much else that is not to stay.
         with nullcontext() if "transformers.pipelines" in sys.modules else gc_paused():
             restore_pipelines()
         # A pipeline of which nothing is known may need its weights anywhere.
         whole = self.weights or self.own
-        kind, model = self.kind(), self.resolved_model()
-        read = tuple(c for c in kind.inputs if c.name in dict(self.columns))
-        for media_kind in media_kinds(read):
-            require_media_library(media_kind)  # before transformers says so in its own way
-        if self.checks_fit:
-            self._check_fit()
-        load = model.load if whole else model.load_without_weights
-        pipeline = load(kind.name)
+        spec, model, factory = self.spec(), self.resolved_model(), find_engine(self.engine)
+        read = tuple(c for c in spec.inputs if c.name in dict(self.columns))
+        for kind in media_kinds(read):
+            require_media_library(kind)  # before transformers says so in its own way
+        if self.checks_fit and (misfit := self.find_misfit()) is not None:
+            raise LoadError(misfit, for_good=True)
+        computes_here = whole and (factory is None or factory.loads_weights)
+        load = model.load if computes_here else model.load_without_weights
         return Loaded(
-            pipeline=pipeline,
+            pipeline=load(spec.name),
             parameters=json.loads(self.parameters),
             columns=tuple(name for name, _ in self.columns),
             media=self.media,
             compiles=self.compiles and whole,
+            engine=self.engine if whole else AUTO,
             schema=None if self.schema is None else pa.ipc.read_schema(pa.py_buffer(self.schema)),
             files=json.loads(self.files),
-            file=self.model.file,
+            file=self.model.files.find,
         )
 
-    def _check_fit(self) -> None:
-        from .model_fit import find_misfit  # which takes a LoadTask
-
-        misfit = find_misfit(self)
-        if misfit is not None:
-            raise LoadError(misfit, for_good=True)
+    def find_misfit(self) -> str | None:
+        """Return why the model can't do the task; None if nothing is known against it."""
+        return find_misfit(self.spec(), self.resolved_model(), self.own)
 
     def stages(self, loaded: Loaded) -> Stages:
+        """Return the stages of the loaded task."""
         on_cpu = loaded.pipeline.device.type in ("cpu", "meta")
         usual: tuple[int, ...] = _ON_CPU if on_cpu else _ON_GPU
         if self.compiles:  # what takes time at first is the compiler
             usual = usual[:1]
         return Stages(
-            self.kind()(loaded),
+            make_task(self.spec(), loaded),
             dict(self.columns),
             TokenBudget(*([self.max_tokens] if self.max_tokens else usual)),
         )
 
     def resolved_model(self) -> Model:
         """Return the model with the pipeline class that the task brings, if it brings one."""
-        own_class = getattr(self.kind(), "pipeline_class", None)
+        own_class = self.spec().pipeline_class
         if self.model.pipeline_class is None and own_class:
             return replace(self.model, pipeline_class=own_class)
         return self.model
 
-    def kind(self) -> Any:
-        """The task, not loaded."""
+    def spec(self) -> TaskSpec:
+        """Return the task, not loaded."""
         if self.own:
             return user_pipeline_task(self.task, tuple(name for name, _ in self.columns))
         return find_task(self.task)

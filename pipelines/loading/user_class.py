@@ -1,4 +1,4 @@
-"""A `transformers.Pipeline` of the user's: import it, and have transformers know its task."""
+"""Import the user's `transformers.Pipeline`, and tell transformers of its task."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from typing import Any
 
 
 def import_pipeline_class(name: str) -> Any:
-    """The class of "package.module:Class", which may lie in the folder a job is run in.
+    """Return the class of "package.module:Class", which may lie in the current folder.
 
-    Raises ImportError or TypeError that name what is wrong.
+    Raises:
+        ImportError: there is no such module or class, or its import fails.
+        TypeError: it is not a subclass of transformers.Pipeline.
     """
     from transformers import Pipeline
 
@@ -27,14 +29,14 @@ def import_pipeline_class(name: str) -> Any:
     if found is None:
         raise ImportError(f"pipeline_class {name!r}: {module} has no {attribute!r}")
     if not (isinstance(found, type) and issubclass(found, Pipeline)):
-        raise TypeError(f"pipeline_class {name!r} is no subclass of transformers.Pipeline")
+        raise TypeError(f"pipeline_class {name!r} is not a subclass of transformers.Pipeline")
     return found
 
 
 def register_pipeline_class(task: str, pipeline_class: Any, path: str, **source: Any) -> None:
-    """Tells transformers of a task that only the user's pipeline does.
+    """Tell transformers of a task that only the user's pipeline does.
 
-    Its model is loaded by the class that the model's configuration names.
+    The class that the model's configuration names loads the model.
     """
     from transformers import AutoConfig
     from transformers.pipelines import PIPELINE_REGISTRY

@@ -111,7 +111,7 @@ AUTOMATIC_SPEECH_RECOGNITION = PipelineTask(
     },
     results=_make_transcript_schema,
     record=_to_transcript,
-    stacks=False,
+    batchable=False,
     checks=_check_parameters,
     suits=_check_against_pipeline,
 )
@@ -147,7 +147,7 @@ TEXT_TO_AUDIO = PipelineTask(
     },
     results=fixed(audio=pa.binary(), sampling_rate=pa.int32()),
     record=_to_wav_record,
-    stacks=False,
+    batchable=False,
     checks=check_generation,
     suits=_check_generates,
 )

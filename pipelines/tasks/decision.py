@@ -58,6 +58,6 @@ DECISION = PipelineTask(
     one_of=("request", "state"),
     parameters={"questions": Parameter(None, "dict|null")},
     prepare=_prepare_request,
-    ours=("questions",),
-    stacks=False,
+    own_parameters=("questions",),
+    batchable=False,
 )

@@ -12,16 +12,44 @@ import pyarrow.compute as pc
 from pipemill.actors.device_transfer import Outputs, to_device, to_host_async
 from pipemill.actors.task import Column, Followed, Loaded, Parameter
 
-from ..engines.encoder import Encoder
+from ..engines.encoder import make_encoder
+from ..engines.model_call import find_output_shape
+from ..plain_form import (
+    OWN_PARAMETERS,
+    Comparison,
+    PlainForm,
+    find_truncation,
+    plain_feature_extraction,
+)
+from ..task_spec import Values
 from ..text import model_limits, token_chunks, windows
 from ..text.embedding_head import EmbeddingHead
 from ..text.embedding_recipe import EmbeddingRecipe
-from ..text.pooling import POOLINGS, pair_vectors_with_counts, pool_windows
-from ..text.sentence_transformers_config import (
-    build_recipe,
-    find_shorter_limit,
-    read_recipe_files,
+from ..text.pooling import (
+    POOLINGS,
+    pair_vectors_with_counts,
+    pool_and_concatenate,
+    pool_windows,
 )
+from ..text.sentence_transformers_config import build_recipe, find_shorter_limit
+from ..text.sentence_transformers_files import read_recipe_files
+
+
+def _find_prompt(loaded: Loaded) -> str:
+    settings = loaded.settings(FeatureExtraction.parameters)
+    return build_recipe(settings, loaded.files).prompt
+
+
+def _make_batch_parameters(loaded: Loaded) -> Values:
+    # Turning the vectors of all tokens into lists would be most of the time.
+    keywords = {**_select_tokenizing(loaded.parameters), **find_truncation(loaded)}
+    return {"tokenize_kwargs": keywords, "return_tensors": True}
+
+
+def _select_tokenizing(given: Mapping[str, Any]) -> Values:
+    """Return the parameters that the tokenizer takes from a job's."""
+    flat, names = merge_tokenize_kwargs(given), windows.PARAMETERS.keys() - OWN_PARAMETERS
+    return {name: value for name, value in flat.items() if name in names}
 
 
 class FeatureExtraction:
@@ -59,6 +87,11 @@ class FeatureExtraction:
         "return_tensors": Parameter(False, "bool"),  # a column holds neither list nor tensor
     }
     files = staticmethod(read_recipe_files)
+    plain = PlainForm(
+        declared=plain_feature_extraction(inputs),
+        batch_parameters=_make_batch_parameters,
+        prompt=_find_prompt,
+    )
 
     @staticmethod
     def check(parameters: Mapping[str, Any]) -> None:
@@ -86,14 +119,11 @@ class FeatureExtraction:
         self.recipe = recipe = build_recipe(settings, loaded.files)
         prepare_tokenizer(pipeline, recipe)
         settings |= recipe.tokenizing
-        shape = _find_output_shape(pipeline)
+        shape = find_output_shape(pipeline)
         self.per_token = recipe.poolings == ("none",)
         first_only = recipe.poolings == ("cls",) and not recipe.excludes_prompt
-        self.encoder = Encoder(
-            pipeline,
-            reads="first" if first_only or len(shape) < 3 else "all",
-            compiles=loaded.compiles,
-        )
+        reads_first = first_only or len(shape) < 3
+        self.encoder = make_encoder(loaded, reads="first" if reads_first else "all")
         longest = _find_chunk_limit(pipeline, recipe, settings["truncation"])
         limit = min((n for n in (longest, settings["max_length"]) if n), default=None)
         self.window_tokenizer = windows.WindowTokenizer.from_settings(pipeline, limit, settings)
@@ -105,7 +135,7 @@ class FeatureExtraction:
 
     @property
     def packed(self) -> bool:
-        return self.encoder.packed
+        return self.encoder.is_packed
 
     def results(self) -> pa.Schema:
         if self.per_token:
@@ -121,11 +151,11 @@ class FeatureExtraction:
 
     def forward(self, chunks: pa.StructArray) -> Outputs:
         states, lengths = self.encoder(chunks)
-        counts = lengths if self.encoder.reads == "all" else np.ones_like(lengths)
+        counts = lengths if self.encoder.outputs.reads == "all" else np.ones_like(lengths)
         if self.per_token:
             return to_host_async(states, lambda array: _list_token_vectors(array, counts))
         unpooled = np.zeros_like(counts)
-        if self.unpooled and self.encoder.reads == "all":
+        if self.unpooled and self.encoder.outputs.reads == "all":
             unpooled = np.minimum(chunks.field("unpooled").to_numpy(), counts)
         pooled = pool_stream(states, counts, self.recipe.poolings, unpooled)
         sizes = np.maximum(lengths - unpooled, 1)
@@ -142,6 +172,29 @@ class FeatureExtraction:
         pooled = self.head(pooled).astype(np.float32, copy=False)
         values = pa.array(pooled.ravel())
         return pa.table({"embedding": pa.FixedSizeListArray.from_arrays(values, self.width)})
+
+    def comparison(self, given: Mapping[str, Any]) -> Comparison:
+        """Return how plain transformers computes a row. given: the job's parameters."""
+        keywords = {
+            **_select_tokenizing(given),
+            **dict(self.recipe.tokenizing),
+            **self.window_tokenizer.truncating,
+        }
+        return Comparison(
+            parameters={"tokenize_kwargs": keywords},
+            prompt=self.recipe.prompt,
+            can_answer=lambda row: len(self.expand(row)[0]) == 1,
+            prepare=lambda pipeline: prepare_tokenizer(pipeline, self.recipe),
+            record=self._pool_record,
+        )
+
+    def _pool_record(self, record: Values) -> Values:
+        """Pool a row's token vectors, as transformers computes them, to its one vector."""
+        if self.per_token or "embedding" not in record:
+            return record
+        vectors = np.array(record["embedding"], dtype=np.float32)
+        vector = pool_and_concatenate(vectors, self.recipe.poolings, self.unpooled)
+        return {**record, "embedding": self.head(vector[None].astype(np.float32))[0].tolist()}
 
     def _pool_windows(self, vectors: np.ndarray, tokens: np.ndarray, counts: np.ndarray) -> Any:
         """Pool the windows' vectors to one for each row.
@@ -207,26 +260,6 @@ def merge_tokenize_kwargs(parameters: Mapping[str, Any]) -> dict[str, Any]:
                 f"{name} is given twice, in tokenize_kwargs and outside it: leave one out"
             )
     return {**parameters, **inner}
-
-
-def _find_output_shape(pipeline: Any) -> tuple[int, ...]:
-    """Return the shape of the model's output for one token.
-
-    It is (1, 1, width), or (1, width) for a model that pools, like DPR. OPT and Reformer put out
-    vectors of another width than their configuration's, so the model is run once.
-    """
-    import torch
-
-    model = pipeline.model
-    default = 1, 1, int(model.config.get_text_config().hidden_size)
-    if model_limits.needs_own_length(model):  # a short chunk might change the model
-        return default
-    try:
-        token = torch.zeros((1, 1), dtype=torch.int64, device=pipeline.device)
-        with torch.inference_mode():
-            return tuple(model(input_ids=token)[0].shape)
-    except Exception:  # a model without weights, or one that needs more than a token
-        return default
 
 
 def _find_chunk_limit(

@@ -145,10 +145,10 @@ FILL_MASK = PipelineTask(
     results=_make_schema,
     record=_to_predictions,
     token_outputs=("logits",),
-    reads="masks",
-    ours=("several_masks",),
+    reads_tokens="masks",
+    own_parameters=("several_masks",),
     suits=_check_top_k,
     shorten=_shorten_around_masks,
     sample=lambda pipeline, given: pipeline.tokenizer.mask_token,
-    settle={"several_masks": _has_several_masks},
+    infer_parameters={"several_masks": _has_several_masks},
 )

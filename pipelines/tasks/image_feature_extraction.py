@@ -51,6 +51,6 @@ IMAGE_FEATURE_EXTRACTION = PipelineTask(
     },
     results=_make_schema,
     record=_to_embedding,
-    ours=("pooling", "normalize"),
+    own_parameters=("pooling", "normalize"),
     defaults={"return_tensors": True},
 )

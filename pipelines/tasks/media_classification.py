@@ -8,8 +8,8 @@ import pyarrow as pa
 from pipemill.actors.task import Column, Parameter
 
 from ..pipeline_task import PipelineTask, Values, fixed
+from ..text.candidate_labels import CANDIDATE_LABELS, check_candidate_labels
 from . import shared_parameters
-from .candidate_labels import CANDIDATE_LABELS, check_candidate_labels
 
 _FUNCTION = Parameter(None, "str|null", (None, "softmax", "sigmoid", "none"))
 _TOP_K = Column(name="top_k", kind="number", required=False, parameter=True)

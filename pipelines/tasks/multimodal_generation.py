@@ -31,7 +31,7 @@ IMAGE_TO_TEXT = PipelineTask(
     parameters={"prompt": Parameter(None, "str|null"), **ONLY_BY_DICT},
     results=make_text_schema("generated_text"),
     record=make_text_record("generated_text"),
-    stacks=False,
+    batchable=False,
     checks=check_generate_kwargs,
     suits=check_against_model,
 )
@@ -58,7 +58,7 @@ IMAGE_TEXT_TO_TEXT = PipelineTask(
     results=make_text_schema("generated_text"),
     record=make_text_record("generated_text"),
     prepare=_prepare_image_and_text,
-    stacks=False,
+    batchable=False,
     checks=check_generate_kwargs,
     suits=check_against_model,
 )
@@ -119,7 +119,7 @@ ANY_TO_ANY = PipelineTask(
     results=_make_any_schema,
     record=_to_any_record,
     prepare=_prepare_any,
-    stacks=False,
+    batchable=False,
     checks=check_generate_kwargs,
     suits=check_against_model,
 )

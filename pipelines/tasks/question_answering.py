@@ -75,7 +75,7 @@ QUESTION_ANSWERING = PipelineTask(
     },
     results=_make_span_schema,
     record=_to_spans,
-    ours=("question",),
+    own_parameters=("question",),
     token_outputs=("start_logits", "end_logits"),
     checks=_check_windows_advance,
     suits=_check_windows_hold_tokens,
@@ -126,7 +126,7 @@ DOCUMENT_QUESTION_ANSWERING = PipelineTask(
     record=_to_spans,
     prepare=_prepare_document,
     one_of=("image", "words"),
-    ours=("question",),
+    own_parameters=("question",),
     checks=_check_windows_advance,
     suits=_check_windows_hold_tokens,
 )
@@ -157,8 +157,8 @@ VISUAL_QUESTION_ANSWERING = PipelineTask(
     },
     results=_make_choice_schema,
     record=_to_choices,
-    ours=("question",),
-    stacks=False,
+    own_parameters=("question",),
+    batchable=False,
 )
 
 
@@ -193,6 +193,6 @@ TABLE_QUESTION_ANSWERING = PipelineTask(
         aggregator=pa.string(),
     ),
     record=_to_cells,
-    ours=("query",),
-    stacks=False,
+    own_parameters=("query",),
+    batchable=False,
 )

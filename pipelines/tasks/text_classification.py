@@ -12,7 +12,15 @@ from pipemill.actors.device_transfer import Outputs, to_host_async
 from pipemill.actors.task import Column, Followed, Loaded, Parameter
 
 from ..adapter.row_values import own_count
-from ..engines.encoder import Encoder
+from ..engines.encoder import make_encoder
+from ..plain_form import (
+    Comparison,
+    PlainForm,
+    find_truncation,
+    plain_text_classification,
+    to_plain_parameters,
+)
+from ..task_spec import Values
 from ..text import model_limits, token_chunks, windows
 from ..text.cross_encoder_config import (
     check_labels,
@@ -23,6 +31,10 @@ from ..text.cross_encoder_config import (
 from ..text.pooling import pair_vectors_with_counts, pool_windows
 
 _WINDOW_POOLINGS = ("mean", "max")
+
+
+def _make_batch_parameters(loaded: Loaded) -> Values:
+    return {**to_plain_parameters(loaded.parameters), **find_truncation(loaded)}
 
 
 class TextClassification:
@@ -59,6 +71,9 @@ class TextClassification:
     }
 
     files = staticmethod(read_cross_encoder_files)
+    plain = PlainForm(
+        declared=plain_text_classification(inputs[:2]), batch_parameters=_make_batch_parameters
+    )
 
     @staticmethod
     def follow(parameters: Mapping[str, Any], files: Mapping[str, Any]) -> Followed:
@@ -76,7 +91,7 @@ class TextClassification:
 
     def __init__(self, loaded: Loaded) -> None:
         settings, pipeline = loaded.settings(self.parameters), loaded.pipeline
-        self.encoder = Encoder(pipeline, reads="first", compiles=loaded.compiles)
+        self.encoder = make_encoder(loaded, reads="first")
         self.ranks = settings["top_k"] != 1 or "top_k" in loaded.columns
         self.top_k, self.window_pooling = settings["top_k"], settings["window_pooling"]
         self.function = settings["function_to_apply"] or find_activation(loaded.files)
@@ -88,7 +103,7 @@ class TextClassification:
 
     @property
     def packed(self) -> bool:
-        return self.encoder.packed
+        return self.encoder.is_packed
 
     def results(self) -> pa.Schema:
         if not self.ranks:
@@ -100,9 +115,8 @@ class TextClassification:
         if "text_pair" not in rows.column_names:
             return self.window_tokenizer.make_chunks(rows["text"].to_pylist())
         paired = pc.is_valid(rows["text_pair"])
-        if (
-            self.window_tokenizer.tokenizer.is_fast
-        ):  # it treats an empty second text as no second text
+        # A fast tokenizer treats an empty second text as no second text.
+        if self.window_tokenizer.tokenizer.is_fast:
             paired = pc.fill_null(pc.not_equal(rows["text_pair"], ""), False)
         pairs, singles = rows.filter(paired), rows.filter(pc.invert(paired))
         lists = [
@@ -135,6 +149,21 @@ class TextClassification:
             pa.ListArray.from_arrays(offsets, pa.array(ranked[kept])),
         ]
         return pa.table(columns, schema=self.results())
+
+    def comparison(self, given: Mapping[str, Any]) -> Comparison:
+        """Return how plain transformers computes a row. given: the job's parameters."""
+        function = to_plain_function(self.function)
+        parameters = to_plain_parameters(given)
+        if self.function:
+            parameters["function_to_apply"] = function
+
+        def can_answer(row: pa.Table) -> bool:
+            if function is None or "top_k" in row.column_names:
+                return False
+            return len(self.expand(row)[0]) == 1
+
+        parameters |= self.window_tokenizer.truncating
+        return Comparison(parameters=parameters, can_answer=can_answer)
 
     def _read_top_k(self, rows: pa.Table) -> np.ndarray:
         """Return how many labels each row gets, shape (rows,).

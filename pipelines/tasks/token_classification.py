@@ -61,7 +61,7 @@ TOKEN_CLASSIFICATION = PipelineTask(
     },
     results=_make_schema,
     record=_to_entities,
-    cuts="text",
+    truncated_column="text",
     shorten=_shorten,
     token_outputs=("logits",),
     suits=_check_windows_advance,

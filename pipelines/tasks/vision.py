@@ -8,8 +8,8 @@ import pyarrow as pa
 from pipemill.actors.task import Column, Loaded, Parameter
 
 from ..pipeline_task import PipelineTask, Values, fixed
+from ..text.candidate_labels import CANDIDATE_LABELS, check_candidate_labels
 from . import shared_parameters
-from .candidate_labels import CANDIDATE_LABELS, check_candidate_labels
 
 _IMAGE = Column(name="image", kind="image")
 _BOX = pa.struct([(side, pa.int32()) for side in ("xmin", "ymin", "xmax", "ymax")])
@@ -89,7 +89,7 @@ ZERO_SHOT_OBJECT_DETECTION = PipelineTask(
     },
     results=_OBJECTS,
     record=_to_objects,
-    ours=("candidate_labels",),
+    own_parameters=("candidate_labels",),
     checks=check_candidate_labels,
 )
 
@@ -159,7 +159,7 @@ MASK_GENERATION = PipelineTask(
     libraries=("torchvision.ops.boxes",),
     expands_with_model=True,
     checks=_check_points_per_crop,
-    stacks=False,  # its _forward reads the first chunk only
+    batchable=False,  # its _forward reads the first chunk only
 )
 
 DEPTH_ESTIMATION = PipelineTask(

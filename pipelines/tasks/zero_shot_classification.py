@@ -12,15 +12,16 @@ from pipemill.actors.device_transfer import Outputs, to_host_async
 from pipemill.actors.task import Column, Loaded, Parameter
 
 from ..adapter.row_values import own_value_error
-from ..engines.encoder import Encoder
+from ..engines.encoder import make_encoder
+from ..plain_form import Comparison, PlainForm, plain_zero_shot_classification, to_plain_parameters
 from ..text import model_limits, token_chunks
-from ..text.truncation import count_truncated_in_batch, truncate_to_prefix
-from .candidate_labels import (
+from ..text.candidate_labels import (
     CANDIDATE_LABELS,
     HypothesisTemplate,
     check_candidate_labels,
     parse_labels,
 )
+from ..text.truncation import count_truncated_in_batch, truncate_to_prefix
 
 _TEMPLATE = "This example is {}."
 
@@ -49,13 +50,19 @@ class ZeroShotClassification:
         "multi_label": Parameter(False, "bool"),
     }
 
+    plain = PlainForm(
+        declared=plain_zero_shot_classification(inputs),
+        # The pipeline truncates texts without being asked.
+        batch_parameters=lambda loaded: to_plain_parameters(loaded.parameters),
+    )
+
     @staticmethod
     def check(parameters: Mapping[str, Any]) -> None:
         check_candidate_labels(parameters)
 
     def __init__(self, loaded: Loaded) -> None:
         self.pipeline = pipeline = loaded.pipeline
-        self.encoder = Encoder(pipeline, reads="first", compiles=loaded.compiles)
+        self.encoder = make_encoder(loaded, reads="first")
         self.defaults = loaded.settings(self.parameters)
         self.max_length = model_limits.find_max_length(pipeline)
         self.limit = model_limits.count_positions(pipeline.model)
@@ -65,7 +72,7 @@ class ZeroShotClassification:
 
     @property
     def packed(self) -> bool:
-        return self.encoder.packed
+        return self.encoder.is_packed
 
     def results(self) -> pa.Schema:
         return pa.schema([("labels", pa.list_(pa.string())), ("scores", pa.list_(pa.float32()))])
@@ -116,6 +123,10 @@ class ZeroShotClassification:
             pa.ListArray.from_arrays(offsets, pa.array(scores[order], pa.float32())),
         ]
         return pa.table(columns, schema=self.results())
+
+    def comparison(self, given: Mapping[str, Any]) -> Comparison:
+        """Return how plain transformers computes a row. given: the job's parameters."""
+        return Comparison(parameters=to_plain_parameters(given))
 
     def _count_truncated(
         self, encoding: Any, texts: list[str], hypotheses: list[str], starts: np.ndarray

@@ -1,23 +1,22 @@
-"""How a sentence-transformers folder makes its vectors, read from its JSON files.
+"""Decide how a sentence-transformers folder makes its vectors, from its JSON files.
 
 This needs neither torch nor transformers: the driver builds the same recipe as the workers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from .embedding_recipe import Dense, EmbeddingRecipe, LayerNorm, Normalize, Step, Truncate
-
-MODULES = "modules.json"
-SETTINGS = "config_sentence_transformers.json"
-# Names of the file with the first module's settings over the years, the newest first.
-_TRANSFORMER_SETTINGS = tuple(
-    f"sentence_{model}_config.json"
-    for model in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
+from .sentence_transformers_files import (
+    MODULES,
+    SETTINGS,
+    TRANSFORMER_SETTINGS,
+    find_first_module,
+    iterate_modules,
+    join_path,
 )
-_PACKAGE = "sentence_transformers"
 
 # Poolings by their names in sentence-transformers, with pipemill's names; several are concatenated
 # in this order.
@@ -87,41 +86,6 @@ _PADDING = (
 _UNBOUNDED = 10**9  # tokenizers that know no limit have a larger one
 
 
-def read_recipe_files(read: Callable[[str], Any]) -> dict[str, Any]:
-    """Read the JSON files of a model's folder that say how its vectors are made.
-
-    Args:
-        read: returns the content of a file; None for one that the model does not have.
-
-    Returns:
-        The files' contents, by their paths in the folder.
-
-    Raises:
-        ValueError: for a file that does not hold what sentence-transformers writes.
-    """
-    files: dict[str, Any] = {}
-
-    def add(name: str) -> Any:
-        content = read(name)
-        if content is None:
-            return None
-        if name != MODULES and not isinstance(content, dict):
-            raise ValueError(f"{name} is not a mapping")
-        files[name] = content
-        return content
-
-    add(SETTINGS)
-    modules = add(MODULES)
-    for module, folder in _iterate_modules(modules) if modules is not None else ():
-        if module == "Transformer":
-            add(_join_path(folder, "config.json"))
-            add(_join_path(folder, "tokenizer_config.json"))
-            any(add(_join_path(folder, name)) for name in _TRANSFORMER_SETTINGS)
-        else:
-            add(_join_path(folder, "config.json"))
-    return files
-
-
 def build_recipe(parameters: Mapping[str, Any], files: Mapping[str, Any]) -> EmbeddingRecipe:
     """Build the recipe of feature-extraction for these parameters and this folder.
 
@@ -152,30 +116,13 @@ def build_recipe(parameters: Mapping[str, Any], files: Mapping[str, Any]) -> Emb
     )
 
 
-def list_module_types(modules: Any) -> list[str]:
-    """Return the types of all modules, in their order."""
-    return [module for module, _ in _iterate_modules(modules)]
-
-
-def find_first_module(modules: Any) -> tuple[str, str]:
-    """Return the type of the first module in modules.json, and its folder ("" for the model's).
-
-    Raises:
-        ValueError: for a file that does not hold what sentence-transformers writes.
-    """
-    first = next(_iterate_modules(modules), None)
-    if first is None:
-        raise ValueError(f"{MODULES} is an empty list: it must name the model's modules")
-    return first
-
-
 def find_shorter_limit(recipe: EmbeddingRecipe, files: Mapping[str, Any]) -> int | None:
     """Return the folder's limit on the tokens of a chunk, if the model takes more; else None."""
     if not recipe.as_sentence_transformers:
         return None
     _, folder = find_first_module(files[MODULES])
-    config = files.get(_join_path(folder, "config.json"), {})
-    tokenizer_config = files.get(_join_path(folder, "tokenizer_config.json"), {})
+    config = files.get(join_path(folder, "config.json"), {})
+    tokenizer_config = files.get(join_path(folder, "tokenizer_config.json"), {})
     tokenizer_limit = _read_length(tokenizer_config, "model_max_length")
     model_limit = _read_length(config, "max_position_embeddings") or tokenizer_limit
     limit = recipe.max_seq_length or tokenizer_limit
@@ -221,36 +168,21 @@ def _unsupported_module(module: str, folder: str) -> ValueError:
     return ValueError(f"{MODULES} names the module {module}{where}, {_UNKNOWN}")
 
 
-def _iterate_modules(modules: Any) -> Iterator[tuple[str, str]]:
-    """Yield the type and folder of each module; the type of foreign code is its full name."""
-    if not isinstance(modules, list) or not all(isinstance(module, dict) for module in modules):
-        raise ValueError(f"{MODULES} is not a list of modules")
-    for module in modules:
-        name, folder = module.get("type"), module.get("path", "")
-        if not isinstance(name, str) or not isinstance(folder, str):
-            raise ValueError(f"{MODULES} has a module without a type or path: {module}")
-        is_known = name.split(".")[0] == _PACKAGE
-        folder = folder.strip("/")
-        if ".." in folder.split("/") or ":" in folder:
-            raise ValueError(f"{MODULES} names a module outside of the model's folder: {folder}")
-        yield name.rpartition(".")[2] if is_known else name, folder
-
-
 def _build_folder_recipe(files: Mapping[str, Any]) -> EmbeddingRecipe:
     modules = [
-        (name, folder) for name, folder in _iterate_modules(files[MODULES]) if name != "Dropout"
+        (name, folder) for name, folder in iterate_modules(files[MODULES]) if name != "Dropout"
     ]
     first, folder = find_first_module(files[MODULES])
     if first != "Transformer":
         raise _unsupported_module(first, folder)
-    model_type = files.get(_join_path(folder, "config.json"), {}).get("model_type")
+    model_type = files.get(join_path(folder, "config.json"), {}).get("model_type")
     if str(model_type) in _ENCODER_DECODERS:
         raise ValueError(f"its vectors are those of the encoder of a {model_type}, {_UNKNOWN}")
     if len(modules) < 2:
         raise ValueError(f"{MODULES} names no Pooling after the Transformer, {_UNKNOWN}")
     if modules[1][0] != "Pooling":
         raise _unsupported_module(*modules[1])
-    path = _join_path(modules[1][1], "config.json")
+    path = join_path(modules[1][1], "config.json")
     if path not in files:
         raise ValueError(f"there is no {path}, which says how the vectors are pooled")
     config = files[path]
@@ -298,7 +230,7 @@ def _read_steps(
                     f"the module Dense ({folder}) takes {config['in_features']} numbers, and the "
                     f"vectors before it have {width}"
                 )
-            width = _check_count(config.get("out_features"), _join_path(folder, "config.json"))
+            width = _check_count(config.get("out_features"), join_path(folder, "config.json"))
             residual = bool(config.get("use_residual"))
             yield Dense(folder, width, _read_activation(folder, config), residual)
         else:
@@ -322,7 +254,7 @@ def _read_activation(folder: str, config: Mapping[str, Any]) -> str:
 
 def _read_transformer_settings(files: Mapping[str, Any], folder: str) -> dict[str, Any]:
     """Read the settings of the first module, as fields of a recipe."""
-    paths = (_join_path(folder, name) for name in _TRANSFORMER_SETTINGS)
+    paths = (join_path(folder, name) for name in TRANSFORMER_SETTINGS)
     path = next((path for path in paths if path in files), "")
     settings = dict(files.get(path, {}))
     longest = settings.pop("max_seq_length", None)
@@ -418,8 +350,4 @@ def _check_count(value: Any, path: str) -> int:
 
 
 def _get_module_config(files: Mapping[str, Any], folder: str) -> Mapping[str, Any]:
-    return files.get(_join_path(folder, "config.json"), {}) if folder else {}
-
-
-def _join_path(folder: str, name: str) -> str:
-    return f"{folder}/{name}" if folder else name
+    return files.get(join_path(folder, "config.json"), {}) if folder else {}

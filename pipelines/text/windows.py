@@ -108,6 +108,13 @@ class WindowTokenizer:
         """Whether texts are truncated instead of cut into windows."""
         return truncates(self.truncation)
 
+    @property
+    def truncating(self) -> dict[str, Any]:
+        """The keywords that make a tokenizer truncate a text as this does; {} for windows."""
+        if not self.truncates:
+            return {}
+        return {"truncation": self.truncation, "max_length": self.limit}
+
     def make_chunks(self, *texts: list[str]) -> pa.ListArray:
         """Make the chunks of each text.
 

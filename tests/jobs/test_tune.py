@@ -109,7 +109,7 @@ def test_its_answers_are_those_of_transformers(models, data, task, parameters):
     if task == "feature-extraction":
         given["return_tensors"] = True
     with trial.padding():
-        plain = PlainBatches(trial.prepared.load.kind(), trial.loaded)
+        plain = PlainBatches(trial.prepared.load.spec(), trial.loaded)
         got = list(plain.answers(trial.rows, 1))
     expected = [pipe(text, **given) for text in trial.rows["text"].to_pylist()]
     assert len({str(answer) for answer in expected}) > 6

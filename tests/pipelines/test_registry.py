@@ -8,7 +8,8 @@ import subprocess
 import sys
 
 import pytest
-from pipemill.pipelines import registry, restored, user_pipeline
+from pipemill.pipelines import registry, restored
+from pipemill.pipelines.adapter.user_parameters import names_read
 from pipemill.pipelines.registry import ALIASES, find_task, task_names
 from pipemill.pipelines.tasks.generation_parameters import GENERATION
 from pipemill.pipelines.text import windows
@@ -87,7 +88,7 @@ def arguments(kind) -> dict[str, inspect.Parameter]:
 
 def their_parameters(name):
     task = find_task(name)
-    ours = {*getattr(task, "ours", ()), *OURS.get(name, ())}
+    ours = {*getattr(task, "own_parameters", ()), *OURS.get(name, ())}
     return {
         name: parameter
         for name, parameter in task.parameters.items()
@@ -98,7 +99,7 @@ def their_parameters(name):
 @pytest.mark.parametrize("name", task_names())
 def test_the_pipeline_knows_every_parameter(name):
     kind = pipeline_class(name)
-    known = set(arguments(kind)) | user_pipeline._names_read(kind)
+    known = set(arguments(kind)) | names_read(kind)
     assert set(their_parameters(name)) <= known
 
 

@@ -9,7 +9,8 @@ from functools import cache
 
 import numpy as np
 import pyarrow as pa
-from pipemill.pipelines.engines.encoder import Encoder
+from pipemill.actors import task
+from pipemill.pipelines.engines.encoder import Encoder, make_encoder
 
 from tests.support import tiny
 
@@ -84,9 +85,11 @@ def loaded(kind: str, head: str = "Model", dtype: str = "float32", **settings) -
     return Loaded(model, tiny.tokenizer(LIMIT))
 
 
-def encoder(pipeline: Loaded) -> Encoder:
+def encoder(pipeline: Loaded, reads: str | None = None) -> Encoder:
+    """The pipeline's model with the engine that suits it."""
     whole = type(pipeline.model).__name__.endswith("SequenceClassification")
-    return Encoder(pipeline, reads="first" if whole else "all")
+    loaded = task.Loaded(pipeline=pipeline, parameters={})
+    return make_encoder(loaded, reads or ("first" if whole else "all"))
 
 
 def sequences(pipeline: Loaded, lengths: list[int], seed: int = 0) -> list[dict[str, np.ndarray]]:

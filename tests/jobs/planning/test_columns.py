@@ -75,7 +75,7 @@ def test_a_media_input_finds_the_bytes_of_files_unless_told_otherwise():
     assert resolve((IMAGE,), schema) == {"image": "bytes"}
     assert resolve((IMAGE,), schema, {"image": "path"}) == {"image": "path"}
     assert resolve((IMAGE,), schema.append(pa.field("image", BYTES))) == {"image": "image"}
-    with pytest.raises(ConfigError, match="reads a column 'text', which the input has not"):
+    with pytest.raises(ConfigError, match="reads a column 'text', which the input does not have"):
         resolve((Column(name="text", kind="text"),), schema)
     with pytest.raises(ConfigError, match=r"no column 'pth' .*did you mean 'path'"):
         resolve((IMAGE,), schema, {"image": "pth"})

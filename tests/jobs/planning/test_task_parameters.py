@@ -10,7 +10,7 @@ import pytest
 from pipemill.jobs.cli.app import main
 from pipemill.jobs.planning.resolve_task import resolve_task
 from pipemill.jobs.prepare import prepare_without_output
-from pipemill.pipelines.tasks.candidate_labels import HypothesisTemplate
+from pipemill.pipelines.text.candidate_labels import HypothesisTemplate
 
 import pipemill
 from pipemill.errors import ConfigError

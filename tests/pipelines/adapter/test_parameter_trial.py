@@ -31,7 +31,7 @@ WRONG = [
     (
         "token-classification",
         {"stride": 3, "aggregation_strategy": "none"},
-        "can't do with .*stride: 3.*ValueError",
+        "can't work with .*stride: 3.*ValueError",
     ),
     (ASR, {"return_timestamps": True}, "return_timestamps: True.*Set `return_timestamps='char'`"),
     (ASR, {"return_language": True}, "return_language: True.*Only Whisper"),

@@ -8,8 +8,7 @@ import types
 import numpy as np
 import pytest
 import torch
-from pipemill.pipelines.engines import attention_kernels
-from pipemill.pipelines.engines import encoder as encoders
+from pipemill.pipelines.engines import attention_kernels, packing_probe
 from pipemill.pipelines.engines.attention_kernels import (
     Sequences,
     find_kernels,
@@ -17,8 +16,9 @@ from pipemill.pipelines.engines.attention_kernels import (
     memory_efficient,
     torch_varlen,
 )
-from pipemill.pipelines.engines.encoder import Encoder
 from pipemill.pipelines.loading.model import Model
+
+from tests.support import encoders
 
 
 def attend(query, key, value, starts_q, starts_k, scale=None, causal=False, sides=(-1, -1)):
@@ -165,14 +165,14 @@ def broken_kernel(asked: Sequences):
 )  # fmt: skip
 def test_a_model_takes_the_first_kernel_that_is_right(models, monkeypatch, task, reads):
     kernels = [broken_kernel, wrong_kernel, own_kernel]
-    monkeypatch.setattr(encoders, "find_kernels", lambda model: kernels)
-    encoder = Encoder(Model(path=models[task]).load(task), reads=reads)
-    assert encoder.packed
-    assert encoder.kernel is own_kernel
-    monkeypatch.setattr(encoders, "find_kernels", lambda model: [broken_kernel, wrong_kernel])
-    encoder = Encoder(Model(path=models[task]).load(task), reads=reads)
-    assert encoder.packed
-    assert encoder.kernel is None
+    monkeypatch.setattr(packing_probe, "find_kernels", lambda model: kernels)
+    encoder = encoders.encoder(Model(path=models[task]).load(task), reads=reads)
+    assert encoder.is_packed
+    assert encoder.engine.kernel is own_kernel
+    monkeypatch.setattr(packing_probe, "find_kernels", lambda model: [broken_kernel, wrong_kernel])
+    encoder = encoders.encoder(Model(path=models[task]).load(task), reads=reads)
+    assert encoder.is_packed
+    assert encoder.engine.kernel is None
 
 
 def test_the_starts_of_sequences_are_made_once_for_all_layers(models, monkeypatch):
@@ -181,9 +181,9 @@ def test_the_starts_of_sequences_are_made_once_for_all_layers(models, monkeypatc
 
     real = varlen_attention.to_device
     monkeypatch.setattr(varlen_attention, "to_device", lambda *args: made.append(1) or real(*args))
-    monkeypatch.setattr(encoders, "find_kernels", lambda model: [own_kernel])
-    encoder = Encoder(Model(path=models["fill-mask"]).load("fill-mask"), reads="all")
-    assert encoder.packed
+    monkeypatch.setattr(packing_probe, "find_kernels", lambda model: [own_kernel])
+    encoder = encoders.encoder(Model(path=models["fill-mask"]).load("fill-mask"), reads="all")
+    assert encoder.is_packed
     made.clear()
     lengths = np.array([3, 9])
     encoder.run({"input_ids": np.arange(5, 17)}, lengths)

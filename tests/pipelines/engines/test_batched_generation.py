@@ -97,7 +97,7 @@ def test_prompts_of_unequal_length_are_tried_apart_from_equal_ones(models, monke
     """The first micro-batch may be of prompts as long as can be, which need no padding."""
     from pipemill.pipelines.engines.batched_generation import BatchedGeneration
 
-    broken = BatchedGeneration.stacked
+    broken = BatchedGeneration._stack
 
     def wrong(self, inputs):
         together = broken(self, inputs)
@@ -105,7 +105,7 @@ def test_prompts_of_unequal_length_are_tried_apart_from_equal_ones(models, monke
             together["input_ids"][:] = 5
         return together
 
-    monkeypatch.setattr(BatchedGeneration, "stacked", wrong)
+    monkeypatch.setattr(BatchedGeneration, "_stack", wrong)
     model, prompts = models["text-generation"], ["red river " * 30] * 4 + PROMPTS
     parameters = {**GREEDY, "max_new_tokens": 8}  # a task that nothing was tried on
     truth = transformers.pipeline("text-generation", model=model)

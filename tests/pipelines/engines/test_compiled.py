@@ -11,8 +11,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+from pipemill.actors import task
 from pipemill.actors.batch import Batch
-from pipemill.pipelines.engines.compiled import Compiled
+from pipemill.pipelines.engines.compiled import CompiledModel
+from pipemill.pipelines.engines.encoder import make_encoder
 from pipemill.pipelines.loading.model import Model
 from pipemill.pipelines.loading.task_loader import LoadTask
 
@@ -70,7 +72,8 @@ def test_a_model_that_answers_otherwise_with_padding_is_not_padded_to_a_width(sh
     words = pipeline.model.get_input_embeddings().weight.data
     words[0] = words[9]  # or its neighbours would hardly show it
     made = encoders.sequences(pipeline, [5, 9, 5])
-    got, _ = encoders.Encoder(pipeline, reads="all", compiles=True)(encoders.chunks(made))
+    loaded = task.Loaded(pipeline=pipeline, parameters={}, compiles=True)
+    got, _ = make_encoder(loaded, reads="all")(encoders.chunks(made))
     expected = encoders.one_by_one(pipeline.model, made, whole=False)
     np.testing.assert_allclose(got.numpy(), expected, atol=1e-5)
     assert not shapes
@@ -81,11 +84,11 @@ def test_a_model_that_answers_otherwise_with_padding_is_not_padded_to_a_width(sh
 )
 def test_widths(longest, width):
     model = encoders.loaded("Qwen2", max_position_embeddings=10_000).model
-    assert Compiled(model).width(longest) == width
+    assert CompiledModel(model).width(longest) == width
 
 
 def test_no_width_is_more_than_the_model_has_positions_for():
-    assert Compiled(encoders.loaded("Bert").model).width(70) == encoders.LIMIT
+    assert CompiledModel(encoders.loaded("Bert").model).width(70) == encoders.LIMIT
 
 
 def test_a_task_that_is_not_compiled_says_so(models):
@@ -95,5 +98,7 @@ def test_a_task_that_is_not_compiled_says_so(models):
         columns=(("text", "body"),),
         compiles=True,
     )
-    with pytest.raises(ValueError, match="model.compile is for tasks .*; text-generation is none"):
+    with pytest.raises(
+        ValueError, match="model.compile is for tasks .* text-generation is not one"
+    ):
         wanted()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import threading
 
 import numpy as np
 import pytest
@@ -11,7 +10,7 @@ import transformers
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pipemill.pipelines.engines import onednn_linear, varlen_attention
-from pipemill.pipelines.engines.encoder import Encoder
+from pipemill.pipelines.engines.padded import PaddedEngine
 from pipemill.pipelines.text import model_limits
 
 from tests.support import encoders
@@ -56,10 +55,10 @@ def farthest(got, expected) -> float:
 def check(encoder, model, lengths, close=3e-5):
     made = encoders.sequences(encoder.pipeline, lengths)
     got, sizes = encoder(encoders.chunks(made))
-    expected = encoders.one_by_one(model, made, encoder.reads == "first")
+    expected = encoders.one_by_one(model, made, encoder.outputs.reads == "first")
     assert sizes.tolist() == lengths
     assert farthest(got.float().numpy(), expected) < close
-    if encoder.reads == "first" and len(lengths) > 1:
+    if encoder.outputs.reads == "first" and len(lengths) > 1:
         assert np.ptp(expected, axis=0).max() > 0.1 * np.abs(expected).max(), "rows differ"
 
 
@@ -67,7 +66,7 @@ def check(encoder, model, lengths, close=3e-5):
 def test_packed_answers_are_those_of_each_sequence_alone(kind, head):
     encoder = encoders.encoder(encoders.loaded(kind, head))
     usual = encoders.loaded(kind, head).model
-    assert encoder.packed
+    assert encoder.is_packed
 
     @few
     @given(MIXES)
@@ -83,9 +82,9 @@ def test_the_last_layer_works_for_the_tokens_that_are_read(kind, head):
     """Albert's is the same module as its first, which needs all tokens."""
     pipeline, usual = encoders.loaded(kind, head), encoders.loaded(kind, head).model
     masks = head == "ForMaskedLM"
-    encoder = Encoder(pipeline, reads="masks" if masks else "first")
+    encoder = encoders.encoder(pipeline, reads="masks" if masks else "first")
     seen, tokenizer = [], pipeline.tokenizer
-    assert encoder.packed
+    assert encoder.is_packed
     for module in pipeline.model.modules():
         if type(module).__name__.endswith(("Layer", "TransformerBlock")):
             module.register_forward_hook(lambda m, args, out: seen.append(out))
@@ -125,8 +124,8 @@ def test_the_last_layer_works_for_the_tokens_that_are_read(kind, head):
 )
 def test_a_head_that_looks_at_all_tokens_gets_them_chunk_by_chunk(kind, head, more):
     pipeline, usual = (encoders.loaded(kind, head, **more) for _ in range(2))
-    encoder = Encoder(pipeline, reads="first")
-    assert encoder.packed
+    encoder = encoders.encoder(pipeline, reads="first")
+    assert encoder.is_packed
     seen = []
     words = pipeline.model.get_input_embeddings()
     words.register_forward_pre_hook(lambda module, given: seen.append(tuple(given[0].shape)))
@@ -156,9 +155,9 @@ def test_a_model_that_answers_otherwise_with_padding_gets_none(head):
     usual, encoder = copy.deepcopy(pipeline.model), encoders.encoder(pipeline)
     lengths = [40, 17, 17, 5, 1]
     check(encoder, usual, lengths)
-    assert not encoder.packed
+    assert not encoder.is_packed
     made = encoders.chunks(encoders.sequences(pipeline, lengths))
-    encoder._pads = True
+    encoder.engine = PaddedEngine(pipeline, encoder.outputs)
     padded, _ = encoder(made)
     expected = encoders.one_by_one(usual, encoders.sequences(pipeline, lengths), head != "Model")
     assert farthest(padded.numpy(), expected) > 1e-3, "it does not show here"
@@ -173,7 +172,7 @@ def test_with_prepacked_linears_streams_have_few_lengths_and_the_same_answers(
     monkeypatch.setattr(onednn_linear, "_pays", lambda layer: True)
     pipeline = encoders.loaded(kind, head)
     encoder = encoders.encoder(pipeline)
-    assert encoder.packed
+    assert encoder.is_packed
     linears = [m for m in pipeline.model.modules() if "forward" in vars(m)]
     assert linears
     seen = set()
@@ -183,7 +182,7 @@ def test_with_prepacked_linears_streams_have_few_lengths_and_the_same_answers(
     for lengths in ([5, 5, 1, 40], [LIMIT, 3], [2], [1, 1, 2], [16], [3] * 11):
         check(encoder, usual, lengths)
     assert seen == {16, 48, 64, 112}
-    with encoder.padding():
+    with encoder.as_loaded():
         assert not any("forward" in vars(layer) for layer in linears)
     encoder.unpack()
     assert not any("forward" in vars(layer) for layer in linears)
@@ -196,7 +195,7 @@ def test_what_does_not_pack_is_padded_with_its_usual_attention(kind, head, other
     pipeline = encoders.loaded(kind, head, **other)
     before = pipeline.model.config._attn_implementation
     encoder = encoders.encoder(pipeline)
-    assert not encoder.packed
+    assert not encoder.is_packed
     configs = [m.config for m in pipeline.model.modules() if hasattr(m, "config")]
     assert {config._attn_implementation for config in configs} == {before}
     usual = encoders.loaded(kind, head, **other).model
@@ -211,12 +210,14 @@ def test_what_does_not_pack_is_padded_with_its_usual_attention(kind, head, other
 @pytest.mark.parametrize("kind", ["Bert", "ModernBert", "Qwen2"])
 def test_half_precision_packs_and_is_as_close_as_it_can_be(kind):
     encoder = encoders.encoder(encoders.loaded(kind, dtype="bfloat16"))
-    assert encoder.packed
+    assert encoder.is_packed
     made = encoders.sequences(encoder.pipeline, [LIMIT, 17, 17, 4, 1])
-    expected = encoders.one_by_one(encoders.loaded(kind).model, made, encoder.reads == "first")
+    expected = encoders.one_by_one(
+        encoders.loaded(kind).model, made, encoder.outputs.reads == "first"
+    )
     got = encoder(encoders.chunks(made))[0].float().numpy()
     plain = encoders.loaded(kind, dtype="bfloat16").model
-    usual = encoders.one_by_one(plain, made, encoder.reads == "first")
+    usual = encoders.one_by_one(plain, made, encoder.outputs.reads == "first")
     assert np.linalg.norm(got - expected) < 1.2 * np.linalg.norm(usual - expected)
 
 
@@ -234,7 +235,7 @@ def whole_stream(*args, **others):
     lengths = varlen_attention._stream.lengths
     with varlen_attention.packed_lengths(np.array([lengths.sum()])):
         answer = attention(*args, **others)
-    varlen_attention._stream.lengths = lengths  # stream_of has put it away
+    varlen_attention._stream.lengths = lengths  # packed_lengths has removed it
     return answer
 
 
@@ -255,7 +256,7 @@ attention = varlen_attention._attention
 def test_answers_that_are_a_little_wrong_are_refused(kind, broken, dtype, monkeypatch):
     monkeypatch.setattr(varlen_attention, "_attention", broken)
     encoder = encoders.encoder(encoders.loaded(kind, dtype=dtype))
-    assert not encoder.packed
+    assert not encoder.is_packed
     if dtype == "float32":
         check(encoder, encoders.loaded(kind).model, [5, 9, LIMIT])
 
@@ -271,16 +272,16 @@ def test_a_model_that_looks_beyond_the_sequence_for_one_kind_of_token_is_refused
         pipeline.tokenizer.add_tokens([f"word{i}" for i in range(9_000)])
         esm = transformers.EsmConfig(**config, token_dropout=dropout)
         pipeline.model = transformers.EsmModel(esm).eval()
-        assert Encoder(pipeline, reads="all").packed is not dropout
+        assert encoders.encoder(pipeline, reads="all").is_packed is not dropout
 
 
 def test_a_window_wider_than_the_usual_probe_is_tried(monkeypatch):
     settings = {"local_attention": 400, "max_position_embeddings": 4096}
-    assert encoders.encoder(encoders.loaded("ModernBert", **settings)).packed
+    assert encoders.encoder(encoders.loaded("ModernBert", **settings)).is_packed
     monkeypatch.setattr(varlen_attention, "_attention", without({"sliding_window": None}))
-    assert not encoders.encoder(encoders.loaded("ModernBert", **settings)).packed
+    assert not encoders.encoder(encoders.loaded("ModernBert", **settings)).is_packed
     settings["local_attention"] = 5000
-    assert not encoders.encoder(encoders.loaded("ModernBert", **settings)).packed
+    assert not encoders.encoder(encoders.loaded("ModernBert", **settings)).is_packed
 
 
 def test_attention_within_pieces_of_the_text_is_not_packed():
@@ -293,8 +294,8 @@ def test_attention_within_pieces_of_the_text_is_not_packed():
         pipeline = encoders.loaded("Bert")
         config = transformers.Llama4TextConfig(**words, head_dim=8, attention_chunk_size=pieces)
         pipeline.model = transformers.Llama4TextModel(config).eval()
-        encoder = Encoder(pipeline, reads="all")
-        assert not encoder.packed
+        encoder = encoders.encoder(pipeline, reads="all")
+        assert not encoder.is_packed
     check(encoder, pipeline.model, [300, 230, 5])
 
 
@@ -302,7 +303,7 @@ def test_positions_that_depend_on_the_longest_text_are_not_packed():
     rope = (("rope_type", "dynamic"), ("rope_theta", 1e4), ("factor", 2.0))
     settings = {"rope_parameters": rope, "max_position_embeddings": 300}
     encoder = encoders.encoder(encoders.loaded("Qwen2", **settings))
-    assert not encoder.packed
+    assert not encoder.is_packed
 
 
 @pytest.mark.parametrize("kind", ["Bert", "Roberta"])
@@ -311,7 +312,7 @@ def test_tokens_and_positions_that_the_model_lacks_are_not_tried(kind):
     positions = 12 + (kind == "Roberta")
     pipeline = encoders.loaded(kind, vocab_size=50, max_position_embeddings=positions)
     encoder = encoders.encoder(pipeline)
-    assert encoder.packed
+    assert encoder.is_packed
     usual = encoders.loaded(kind, vocab_size=50, max_position_embeddings=positions).model
     check(encoder, usual, [12, 12, 3, 1])
 
@@ -322,23 +323,6 @@ def test_a_chunk_without_tokens_is_an_error_not_its_neighbours_answer():
     made.insert(1, {name: values[:0] for name, values in made[0].items()})
     with pytest.raises(ValueError, match="no tokens"):
         encoder(encoders.chunks(made))
-
-
-def test_threads_that_ask_at_once_get_one_verdict():
-    encoder = encoders.encoder(encoders.loaded("Bert"))
-    verdicts, start = [], threading.Barrier(4)
-
-    def ask():
-        start.wait()
-        verdicts.append(encoder.packed)
-
-    threads = [threading.Thread(target=ask) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert verdicts == [True] * 4
-    check(encoder, encoders.loaded("Bert").model, [4, 7])
 
 
 def _fsmt():

@@ -23,7 +23,7 @@ from pipemill.jobs.config.load import make_job
 from pipemill.jobs.prepare import prepare_without_output
 from pipemill.pipelines.reference.row_by_row import PlainRows
 from pipemill.pipelines.tasks.feature_extraction import FeatureExtraction
-from pipemill.pipelines.text.sentence_transformers_config import read_recipe_files
+from pipemill.pipelines.text.sentence_transformers_files import read_recipe_files
 
 from pipemill.errors import ConfigError
 from tests.references import sentence_folders

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from pipemill.actors.task import Loaded
 
-from ..pipeline_task import PipelineTask
 from ..text import model_limits
-from .encoder import Encoder
+
+if TYPE_CHECKING:
+    from ..engines.encoder import Encoder
 
 # Whose `_forward` calls the model once, with what the tokenizer made, and nothing more.
 _KNOWN = ("transformers", "pipemill")
@@ -18,29 +18,27 @@ _KNOWN = ("transformers", "pipemill")
 Inputs = dict[str, Any]
 
 
-def make_token_outputs(declared: PipelineTask, loaded: Loaded) -> TokenOutputs | None:
-    """None for a task whose model answers otherwise, and for a pipeline of the user's."""
-    known = type(loaded.pipeline).__module__.partition(".")[0] in _KNOWN
-    if not declared.token_outputs or not known:
-        return None
-    return TokenOutputs(
-        loaded.pipeline, declared.token_outputs, declared.reads, compiles=loaded.compiles
-    )
+def calls_model_once(pipeline: Any) -> bool:
+    """Tell whether a pipeline is not the user's, which may call its model as it likes."""
+    return type(pipeline).__module__.partition(".")[0] in _KNOWN
 
 
 class TokenOutputs:
-    """The model runs once, on all chunks' tokens; then `_forward` runs for each of them, its
-    model answering with that chunk's share."""
+    """The outputs of `_forward` for several chunks, from one call of the model.
 
-    def __init__(
-        self, pipeline: Any, outputs: tuple[str, ...], reads: str, compiles: bool = False
-    ) -> None:
-        self.pipeline, self.outputs, self.reads = pipeline, outputs, reads
-        self.encoder = Encoder(pipeline, reads, outputs, compiles)
+    The model runs once, on all chunks' tokens; then `_forward` runs for each of them, its model
+    answering with that chunk's share.
+    """
+
+    def __init__(self, pipeline: Any, encoder: Encoder) -> None:
+        self.pipeline, self.encoder = pipeline, encoder
         self.pads = not model_limits.needs_equal_sizes(pipeline)
 
     def __call__(self, chunks: list[tuple[Inputs, Inputs]]) -> list[Any]:
-        """chunks: the inputs of `_forward`, each tensor of one row, and its keywords."""
+        """Return what `_forward` returns for each chunk.
+
+        chunks: the inputs of `_forward`, each tensor of one row, and its keywords.
+        """
         columns: dict[str, np.ndarray] = {
             name: np.concatenate([inputs[name][0].numpy() for inputs, _ in chunks])
             for name in ("input_ids", "token_type_ids")
@@ -60,28 +58,28 @@ class TokenOutputs:
         return outputs
 
     def _is_read(self, ids: np.ndarray) -> np.ndarray:
-        if self.reads == "masks":
+        if self.encoder.outputs.reads == "masks":
             return ids == self.pipeline.tokenizer.mask_token_id
         return np.ones(len(ids), dtype=bool)
 
     def _placed(self, share: Any, read: np.ndarray) -> dict[str, Any]:
-        """The model's outputs for a chunk, of shape (1, tokens, …).
+        """Return the model's outputs for a chunk, of shape (1, tokens, …).
 
         What lies where no token is read is never looked at, nor filled: the logits of a
         vocabulary for a whole text would be a hundred times more to write than for its masks.
         """
         import torch
 
-        whole = share
+        whole, names = share, self.encoder.outputs.names
         if not read.all():
             whole = share.new_empty((len(read), *share.shape[1:]))
             whole[torch.from_numpy(read)] = share
-        parts = whole.unbind(-1) if len(self.outputs) > 1 else [whole]
-        return {name: part[None] for name, part in zip(self.outputs, parts, strict=True)}
+        parts = whole.unbind(-1) if len(names) > 1 else [whole]
+        return {name: part[None] for name, part in zip(names, parts, strict=True)}
 
 
 def without_padding(inputs: Inputs) -> Inputs:
-    """A chunk's tensors, of shape (1, tokens, …), as if its tokenizer had not been asked to pad."""
+    """Return a chunk's tensors, of shape (1, tokens, …), as if its tokenizer had not padded."""
     mask = inputs.get("attention_mask")
     if mask is None or mask.all():
         return inputs

@@ -14,23 +14,26 @@ _CLOSE = 1e-4
 
 
 def chunk_size(inputs: Any) -> int:
-    """In tokens, or in what costs about as much as one."""
+    """Return a chunk's size in tokens, or in what costs about as much as one."""
     if isinstance(inputs, Mapping) and inputs.get("input_ids") is not None:
         return max(int(inputs["input_ids"].numel()), 1)
     return max(max(_counts(inputs), default=1) // _VALUES_PER_TOKEN, 1)
 
 
 def batch_group(inputs: Any, settings: str, pads: bool = False) -> int:
-    """A number that chunks have in common only if they might share a forward pass.
+    """Return a number that is equal for chunks that might share a forward pass.
 
-    settings: what the forward pass is told of the row. pads: whether chunks of unequal length may.
+    Args:
+        inputs: a chunk, as `_forward` takes it.
+        settings: the row's own parameters, as far as the forward pass depends on them.
+        pads: whether chunks of unequal length may share a forward pass.
     """
     text = repr((sorted(inputs) if pads else _shapes(inputs), settings)).encode()
     return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big", signed=True)
 
 
 def stack(inputs: list[Any]) -> dict[str, Any]:
-    """Inputs of equal shape as one: tensors joined on their first axis, the rest as lists."""
+    """Join inputs of equal shape: tensors on their first axis, all else as lists."""
     import torch
 
     return {
@@ -42,15 +45,15 @@ def stack(inputs: list[Any]) -> dict[str, Any]:
 
 
 def unstack(outputs: Any, count: int) -> list[Any]:
-    """The reverse, for what `_forward` returned.
+    """Split what `_forward` returned for several inputs.
 
-    Left out is what has not one part for each input: a model's caches, and its loss.
+    Values that don't have one part for each input are left out: a model's caches, and its loss.
     """
     return [_part(outputs, i, count) for i in range(count)]
 
 
 class _Absent:
-    """Stands for what has not one part for each input."""
+    """Stands for a value that does not have one part for each input."""
 
 
 def _part(value: Any, i: int, count: int) -> Any:
@@ -71,14 +74,14 @@ def _part(value: Any, i: int, count: int) -> Any:
 
 
 def _like(value: Any, items: dict[str, Any]) -> Any:
-    """The items, in a class of transformers' if the value is of one."""
+    """Return the items, in the value's class if that is one of transformers' outputs."""
     from transformers.utils import ModelOutput
 
     if not isinstance(value, ModelOutput):
         return items
-    # Not by its constructor: pipelines add items that are no fields of the class.
-    kind: Any = type(value)
-    like = kind.__new__(kind)
+    # Not by its constructor: pipelines add items that are not fields of the class.
+    output_class: Any = type(value)
+    like = output_class.__new__(output_class)
     for name in getattr(value, "__dataclass_fields__", ()):
         object.__setattr__(like, name, None)
     for name, item in items.items():
@@ -104,7 +107,7 @@ def to_float32(output: Any) -> Any:
 
 
 def answers_equal(one: Any, other: Any) -> bool:
-    """Whether two answers are equal, but for the last digits of their numbers."""
+    """Tell whether two answers are equal, but for the last digits of their numbers."""
     import numpy as np
     import torch
 
@@ -126,7 +129,7 @@ def answers_equal(one: Any, other: Any) -> bool:
 
 
 def _same_picture(one: Any, other: Any) -> bool:
-    """Whether they differ by rounding alone, where a number lay at the edge of a level or mask."""
+    """Tell whether two pictures differ by rounding alone, at the edge of a level or mask."""
     import numpy as np
 
     if one.size != other.size or one.mode != other.mode:
@@ -149,3 +152,8 @@ def _shapes(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {name: _shapes(inner) for name, inner in value.items()}
     return type(value).__name__
+
+
+def copy_kwargs(keywords: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a copy of keywords: some pipelines write into the dictionaries they are given."""
+    return {k: dict(v) if isinstance(v, dict) else v for k, v in keywords.items()}

@@ -117,10 +117,12 @@ def test_other_threads_see_the_model_as_ever(saved, monkeypatch):
     import pyarrow as pa
     import transformers
     from pipemill.actors.task import Loaded
+    from pipemill.pipelines.loading.make_task import make_task
     from pipemill.pipelines.tasks.token_classification import TOKEN_CLASSIFICATION
 
     pipeline = transformers.pipeline("ner", model=saved("Bert", "ForTokenClassification"))
-    task = TOKEN_CLASSIFICATION(Loaded(pipeline=pipeline, columns=("text",), parameters={}))
+    loaded = Loaded(pipeline=pipeline, columns=("text",), parameters={})
+    task = make_task(TOKEN_CLASSIFICATION, loaded)
     model, usual, seen = pipeline.model, type(pipeline)._forward, []
 
     def spied(self, *args, **keywords):
@@ -139,6 +141,7 @@ def test_a_pipeline_of_the_users_is_never_packed(saved):
     """It may call its model as it likes."""
     import transformers
     from pipemill.actors.task import Loaded
+    from pipemill.pipelines.loading.make_task import make_task
     from pipemill.pipelines.tasks.token_classification import TOKEN_CLASSIFICATION
 
     class Own(transformers.TokenClassificationPipeline):
@@ -146,7 +149,8 @@ def test_a_pipeline_of_the_users_is_never_packed(saved):
 
     model = saved("Bert", "ForTokenClassification")
     pipeline = transformers.pipeline("ner", model=model, pipeline_class=Own)
-    task = TOKEN_CLASSIFICATION(Loaded(pipeline=pipeline, columns={"text"}, parameters={}))
+    loaded = Loaded(pipeline=pipeline, columns={"text"}, parameters={})
+    task = make_task(TOKEN_CLASSIFICATION, loaded)
     assert task.forwards.by_token is None
 
 

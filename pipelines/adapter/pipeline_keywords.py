@@ -1,0 +1,81 @@
+"""A job's parameters, and those of its rows, as keywords of a pipeline's three functions."""
+
+from __future__ import annotations
+
+import json
+from functools import lru_cache
+from typing import Any
+
+from pipemill.actors.task import Loaded
+
+from ..pipeline_task import PipelineTask
+from .parameter_trial import check_parameters_work, keywords_of
+from .row_values import own_value_error, plain_value
+from .user_parameters import check_parameters, row_parameters
+
+Keywords = dict[str, Any]
+
+_AS_GIVEN = ("any", "record")
+
+
+class PipelineKeywords:
+    """The parameters of a declared task with its pipeline.
+
+    Attributes:
+        given: the job's parameters as the pipeline takes them.
+        own: names of parameters that a row may have as a column, and that go to the pipeline.
+
+    Raises:
+        ValueError: a parameter that the pipeline can't take: it would fail for every row.
+    """
+
+    def __init__(self, declared: PipelineTask, loaded: Loaded) -> None:
+        self.declared, self.loaded, self.pipeline = declared, loaded, loaded.pipeline
+        self.kinds = {column.name: column.kind for column in declared.inputs}
+        self.given = {**declared.defaults, **declared.to_pipeline_parameters(loaded.parameters)}
+        self.own = declared.row_parameters() | row_parameters(declared, loaded.pipeline)
+        if declared.any_parameter:
+            asked = self.given.keys() - declared.own_parameters
+            check_parameters({k: self.given[k] for k in asked}, self.own, self.pipeline)
+        # What is null inside such a parameter means something: it is taken as it is.
+        for name in (c.name for c in declared.inputs if c.parameter and c.kind not in _AS_GIVEN):
+            if self.given.get(name) is not None:
+                self.given[name] = plain_value(self.given[name], self.kinds[name])
+        self.of = lru_cache(maxsize=64)(self._of)
+        declared.suits(declared.with_defaults(self.given), loaded.pipeline)
+        check_parameters_work(declared, loaded)
+        self.of("{}")
+
+    def settings(self, values: dict[str, Any]) -> str:
+        """Return a row's own parameters as a text that is equal where they are.
+
+        values: of the row's columns, by name; others may be among them.
+        """
+        own = {
+            name: plain_value(value, self.kinds[name])
+            for name, value in values.items()
+            if name in self.own and name in self.loaded.columns
+        }
+        return json.dumps(own, sort_keys=True)
+
+    def _of(self, settings: str) -> tuple[Keywords, ...]:
+        """Return the keywords of preprocess, _forward and postprocess for a row's settings."""
+        return keywords_of(self.declared, self.pipeline, {**self.given, **json.loads(settings)})
+
+    def check_row(self, row: dict[str, Any]) -> None:
+        """Raise ValueError for values of a row's own parameters that can't be right."""
+        named = [
+            c.name for c in self.declared.inputs if c.parameter and row.get(c.name) is not None
+        ]
+        own = {name: plain_value(row[name], self.kinds[name]) for name in named}
+        if not own:
+            return
+        try:
+            for name, value in own.items():
+                if name in self.declared.parameters:
+                    self.declared.parameters[name].validate(name, value)
+            values = self.declared.with_defaults({**self.given, **own})
+            self.declared.checks(values)
+            self.declared.suits(values, self.pipeline)
+        except ValueError as error:
+            raise own_value_error(error, own) from None

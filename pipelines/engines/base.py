@@ -1,0 +1,112 @@
+"""What computes for a task: the protocol behind which an engine sits.
+
+An engine of another library is one file: a function that makes an `Engine` of a pipeline, and
+perhaps one that makes a `GenerationEngine`, named by an `EngineFactory`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import numpy as np
+
+Columns = dict[str, np.ndarray]
+Values = dict[str, Any]
+
+
+Reads = Literal["first", "all", "masks"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelOutputs:
+    """The outputs of a model that a task wants.
+
+    Attributes:
+        reads: for which tokens: each chunk's "first" (a classifier's), "all", or its "masks".
+        names: of the model's outputs, which are stacked on the last axis; () for its first one.
+    """
+
+    reads: Reads
+    names: tuple[str, ...] = ()
+
+
+class Engine(Protocol):
+    """Computes a text model's outputs for micro-batches of chunks.
+
+    Attributes:
+        is_packed: whether a micro-batch costs the tokens of its chunks only, and no padding.
+        is_exact: whether a chunk's answer is that of the chunk alone. Where it may not be, a first
+            micro-batch is compared with one chunk at a time, if the task has a pipeline for that.
+    """
+
+    is_packed: bool = False
+    is_exact: bool = True
+
+    def run(self, columns: Columns, lengths: np.ndarray) -> Any:
+        """Return the model's output for each token that is read, of all chunks in their order.
+
+        Args:
+            columns: the model's inputs by name ("input_ids", …), each of shape (tokens,): chunks
+                one after the other.
+            lengths: the tokens of each chunk, at least 1, shape (chunks,).
+
+        Returns:
+            A torch tensor on any device, or a numpy array; of shape (tokens read, width), or
+            (tokens read, width, outputs) for several outputs.
+        """
+
+    def as_loaded(self) -> AbstractContextManager[None]:
+        """Keep the pipeline's model as transformers loaded it inside the block."""
+        return nullcontext()
+
+    def release(self) -> None:
+        """Leave the pipeline's model as transformers loaded it, for good."""
+        return
+
+
+class GenerationEngine(Protocol):
+    """Writes texts after prompts.
+
+    Attributes:
+        is_exact: whether each text is the one that its prompt gets alone. Where it may not be, a
+            first micro-batch is compared with one prompt at a time.
+    """
+
+    is_exact: bool
+
+    def samples(self, keywords: Values) -> bool:
+        """Tell whether texts are drawn by chance: then each prompt is written on alone."""
+
+    def can_pad(self, keywords: Values) -> bool:
+        """Tell whether prompts of unequal length may be written on together."""
+
+    def generate(self, prompts: list[Values], keywords: Values) -> list[Values]:
+        """Return what the pipeline's `_forward` would return for each prompt alone.
+
+        Args:
+            prompts: the inputs of `_forward`: tensors of one row, `input_ids` of shape (1, tokens).
+            keywords: those of `_forward`, the same for all prompts.
+        """
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineFactory:
+    """An engine that a job names in `model.engine`.
+
+    Attributes:
+        name: how the job names it.
+        encode: makes what computes a text model's outputs, from a `transformers.Pipeline` and the
+            outputs that a task wants; None where it runs no such tasks.
+        generate: makes what writes texts, from a pipeline and the name of the ids that its
+            `_forward` returns; None where it writes none.
+        loads_weights: whether it computes with the pipeline's own model. Else that model has no
+            weights: it is on the meta device.
+    """
+
+    name: str
+    encode: Callable[[Any, ModelOutputs], Engine] | None = None
+    generate: Callable[[Any, str], GenerationEngine] | None = None
+    loads_weights: bool = True

@@ -1,0 +1,67 @@
+"""One call of a pipeline's model, on its device."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from pipemill.actors.device_transfer import to_device
+
+from ..text import model_limits
+from .base import Columns, ModelOutputs
+
+
+class ModelCall:
+    """Calls the model with numpy arrays, and returns the outputs that a task wants."""
+
+    def __init__(self, pipeline: Any, outputs: ModelOutputs) -> None:
+        self.pipeline, self.outputs = pipeline, outputs
+
+    def tensors(self, inputs: Columns) -> dict[str, Any]:
+        """Return the arrays as tensors on the model's device."""
+        return {name: to_device(values, self.pipeline.device) for name, values in inputs.items()}
+
+    def __call__(self, inputs: Columns, model: Callable[..., Any] | None = None) -> Any:
+        """Return the output, of shape (chunks, tokens, …), or (chunks, …) of a model that pools.
+
+        Args:
+            inputs: of shape (chunks, tokens).
+            model: what is called instead of the pipeline's model.
+        """
+        import torch
+
+        pipeline, tensors = self.pipeline, self.tensors(inputs)
+        if "use_cache" in inspect.signature(pipeline.model.forward).parameters:
+            tensors["use_cache"] = False
+        with torch.inference_mode(), pipeline.device_placement():
+            found = (model or pipeline.model)(**tensors)
+            if not self.outputs.names:
+                return found[0]
+            several = [found[name] for name in self.outputs.names]
+            return torch.stack(several, dim=-1) if len(several) > 1 else several[0]
+
+
+def first_tokens(output: Any) -> Any:
+    """Return a row for each chunk: a model without a head has one for each of its tokens."""
+    return output[:, 0] if output.dim() > 2 else output
+
+
+def find_output_shape(pipeline: Any) -> tuple[int, ...]:
+    """Return the shape of the model's output for one token.
+
+    It is (1, 1, width), or (1, width) for a model that pools, like DPR. OPT and Reformer put out
+    vectors of another width than their configuration's, so the model is run once.
+    """
+    import torch
+
+    model = pipeline.model
+    default = 1, 1, int(model.config.get_text_config().hidden_size)
+    if model_limits.needs_own_length(model):  # a short chunk might change the model
+        return default
+    try:
+        token = torch.zeros((1, 1), dtype=torch.int64, device=pipeline.device)
+        with torch.inference_mode():
+            return tuple(model(input_ids=token)[0].shape)
+    except Exception:  # a model without weights, or one that needs more than a token
+        return default

@@ -1,0 +1,52 @@
+"""Which engines there are, by name. Knowing them imports neither torch nor transformers."""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from importlib.metadata import entry_points
+
+from .base import EngineFactory
+
+# Where another package says which engines it brings: name = "module:FACTORY" in pyproject.toml.
+ENTRY_POINTS = "pipemill.engines"
+# The first of packed, padded and compiled that suits the model.
+AUTO = "auto"
+# Padded always: the model stays as transformers loaded it. For comparisons, not for jobs.
+PADDED = "padded"
+
+_REGISTERED: dict[str, EngineFactory] = {}
+
+
+def engine_names() -> list[str]:
+    """Return the values that `model.engine` may have."""
+    others = {*_REGISTERED, *(point.name for point in entry_points(group=ENTRY_POINTS))}
+    return [AUTO, *sorted(others)]
+
+
+def register_engine(factory: EngineFactory) -> None:
+    """Make an engine known in this process. Workers know those of entry points only."""
+    _REGISTERED[factory.name] = factory
+
+
+def find_engine(name: str) -> EngineFactory | None:
+    """Return the factory of a registered engine; None for one of pipemill's own.
+
+    Raises:
+        LookupError: there is no such engine, or its package can't be used.
+    """
+    if name in (AUTO, PADDED):
+        return None
+    if name in _REGISTERED:
+        return _REGISTERED[name]
+    for point in entry_points(group=ENTRY_POINTS):
+        if point.name == name:
+            try:
+                return point.load()
+            except Exception as error:
+                raise LookupError(
+                    f"the engine {name!r} of {point.value} (entry point {ENTRY_POINTS}) can't be "
+                    f"used: {type(error).__name__}: {error}"
+                ) from error
+    if near := get_close_matches(name, engine_names(), n=1):
+        raise LookupError(f"no engine {name!r}; did you mean {near[0]!r}?")
+    raise LookupError(f"no engine {name!r}; there are {', '.join(engine_names())}")

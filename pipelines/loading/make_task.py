@@ -1,0 +1,74 @@
+"""Make a task that runs of its spec and what was loaded."""
+
+from __future__ import annotations
+
+from pipemill.actors.task import Loaded, LoadedTask
+
+from ..adapter.pipeline_adapter import PipelineAdapter
+from ..adapter.pipeline_forward import PipelineForward
+from ..adapter.pipeline_keywords import PipelineKeywords
+from ..adapter.requirements import check_libraries
+from ..adapter.token_outputs import TokenOutputs, calls_model_once
+from ..engines.base import GenerationEngine
+from ..engines.batched_generation import BatchedGeneration
+from ..engines.encoder import make_encoder
+from ..engines.registry import AUTO, PADDED, find_engine
+from ..pipeline_task import PipelineTask
+from ..task_spec import TaskSpec
+
+
+def make_task(spec: TaskSpec, loaded: Loaded) -> LoadedTask:
+    """Return the task, ready for rows.
+
+    Raises:
+        ValueError: parameters that the loaded pipeline can't take, or an engine or a compiled
+            model that the task has no use for.
+        MissingLibrary: a library that every row would need is not installed.
+    """
+    if isinstance(spec, PipelineTask):
+        return make_adapter(spec, loaded)
+    assert spec.make is not None, f"the task {spec.name} does not say how it is made"
+    task = spec.make(loaded)
+    for name in ("repeats", "packed"):  # which a class may leave out
+        if not hasattr(task, name):
+            setattr(task, name, False)
+    return task
+
+
+def make_adapter(declared: PipelineTask, loaded: Loaded) -> PipelineAdapter:
+    """Return a declared task with its pipeline. Raises what `make_task` does."""
+    check_libraries(declared, loaded)
+    # Before an engine changes the model: a wrong parameter is an error of loading.
+    keywords = PipelineKeywords(declared, loaded)
+    by_token = _make_token_outputs(declared, loaded)
+    if loaded.compiles and by_token is None:
+        raise ValueError(
+            "model.compile is for tasks whose model reads or labels a text, and "
+            f"{declared.name} is not one of them: leave it out"
+        )
+    generation = _make_generation(declared, loaded)
+    if loaded.engine not in (AUTO, PADDED) and by_token is None and generation is None:
+        raise ValueError(
+            f"the engine {loaded.engine} (model.engine) does not run {declared.name}: leave it out"
+        )
+    return PipelineAdapter(keywords, PipelineForward(keywords, by_token, generation))
+
+
+def _make_token_outputs(declared: PipelineTask, loaded: Loaded) -> TokenOutputs | None:
+    if not declared.token_outputs or not calls_model_once(loaded.pipeline):
+        return None
+    encoder = make_encoder(loaded, declared.reads_tokens, declared.token_outputs)
+    return TokenOutputs(loaded.pipeline, encoder)
+
+
+def _make_generation(declared: PipelineTask, loaded: Loaded) -> GenerationEngine | None:
+    """Return what writes texts; None for a task that does not, and a tokenizer that can't pad."""
+    if declared.written is None:
+        return None
+    factory = find_engine(loaded.engine)
+    if factory is not None:
+        return factory.generate and factory.generate(loaded.pipeline, declared.written)
+    tokenizer = loaded.pipeline.tokenizer
+    if tokenizer is None or tokenizer.pad_token_id is None:
+        return None
+    return BatchedGeneration(loaded.pipeline, declared.written)

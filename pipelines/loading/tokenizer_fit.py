@@ -1,0 +1,55 @@
+"""Check that a tokenizer's vocabulary is that of the model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..text.model_limits import count_embedding_rows
+from .model import Model
+
+# A vocabulary of fewer tokens than this share of the embedding table is another model's. Tables are
+# padded, and hold tokens for other media, but are not twice as large as their vocabulary.
+_LEAST_VOCABULARY = 0.5
+# A share of the vocabulary that may lie beyond the table: BART's <mask> does.
+_MOST_BEYOND = 0.01
+
+
+def find_tokenizer_misfit(model: Model, loaded: Any) -> str | None:
+    """Return why the tokenizer can't be the model's; None if nothing is known against it.
+
+    loaded: the model, which may be on the meta device.
+    """
+    from transformers import AutoTokenizer
+
+    folder = model.path
+    tokenizer = AutoTokenizer.from_pretrained(
+        model.path, revision=model.revision, trust_remote_code=model.trust_remote_code
+    )
+    try:
+        vocabulary = tokenizer.get_vocab()
+    except Exception:  # characters and bytes need none
+        return None
+    special = {*tokenizer.all_special_tokens, *tokenizer.get_added_vocab()}
+    regular = [number for token, number in vocabulary.items() if token not in special]
+    if not regular:
+        looked = ", ".join(dict.fromkeys(type(tokenizer).vocab_files_names.values()))
+        return (
+            f"{folder} holds no vocabulary for its tokenizer (looked for {looked}): every word "
+            "would be unknown. Copy the tokenizer's files there (tokenizer.save_pretrained)"
+        )
+    rows = count_embedding_rows(loaded)
+    if rows is None:
+        return None
+    beyond = sum(number >= rows for number in regular)
+    if beyond > _MOST_BEYOND * len(regular):
+        return (
+            f"the tokenizer in {folder} has {len(vocabulary):,} tokens, and {beyond:,} of their "
+            f"ids are beyond the model's embedding table of {rows:,}: the tokenizer is of another "
+            "model"
+        )
+    if len(vocabulary) < _LEAST_VOCABULARY * rows:
+        return (
+            f"the tokenizer in {folder} has {len(vocabulary):,} tokens, and the model's embedding "
+            f"table has room for {rows:,}: the tokenizer is of another model"
+        )
+    return None

@@ -1,0 +1,145 @@
+"""Load a checkpoint's weights by their names, types and shapes, without their values."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from .checkpoint import CheckpointError, Tensors, find_weights, read_tensors
+from .missing_weights import describe_missing, find_missing_weights
+from .model import Model
+
+# torch's names of safetensors' types.
+_TYPES = {
+    "F64": "float64",
+    "F32": "float32",
+    "F16": "float16",
+    "BF16": "bfloat16",
+    "F8_E4M3": "float8_e4m3fn",
+    "F8_E5M2": "float8_e5m2",
+    "I64": "int64",
+    "I32": "int32",
+    "I16": "int16",
+    "I8": "int8",
+    "U8": "uint8",
+    "BOOL": "bool",
+}
+
+
+def find_weights_misfit(loaded: Any, info: Mapping[str, Any], task: str) -> str | None:
+    """Return which weights the checkpoint lacks, or has in another shape; None if it has all.
+
+    Args:
+        loaded: the model.
+        info: what transformers returned with it, see `load_without_values`.
+        task: the Hugging Face name of the task.
+    """
+    missing = find_missing_weights(loaded, info["missing_keys"], task)
+    if missing:
+        return describe_missing(loaded, missing, info["unexpected_keys"])
+    if info["mismatched_keys"]:
+        return _describe_mismatch(loaded, info["mismatched_keys"])
+    return None
+
+
+def read_weights(model: Model, config: Any) -> Tensors:
+    """Return what the weights' headers say, on this machine or on the Hub."""
+    folder = model.files.folder()
+    if folder is not None:
+        try:
+            files = find_weights(folder, config.to_dict(), pickled=not model.use_safetensors)
+            if files[0].suffix == ".safetensors":
+                return read_tensors(files)
+            return _read_pickled(files)
+        except CheckpointError:
+            if os.path.isdir(model.path):
+                raise
+    from huggingface_hub import get_safetensors_metadata
+
+    files = get_safetensors_metadata(model.path, revision=model.revision).files_metadata
+    return {
+        name: (str(tensor.dtype), tuple(tensor.shape))
+        for file in files.values()
+        for name, tensor in file.tensors.items()
+    }
+
+
+def _read_pickled(files: list[Path]) -> Tensors:
+    import torch
+
+    names = {_torch_type(name): name for name in _TYPES}
+    found: Tensors = {}
+    for file in files:
+        # On the meta device nothing but names and shapes is read; and no code is run.
+        weights = torch.load(file, map_location="meta", mmap=True, weights_only=True)
+        for name, tensor in weights.items():
+            found[name] = (names[tensor.dtype], tuple(tensor.shape))
+    return found
+
+
+def load_without_values(
+    model_class: Any, config: Any, tensors: Tensors
+) -> tuple[Any, Mapping[str, Any]]:
+    """Load a model on the meta device, and return it with transformers' `output_loading_info`."""
+    import torch
+
+    weights = {
+        name: torch.empty(shape, dtype=_torch_type(dtype), device="meta")
+        for name, (dtype, shape) in tensors.items()
+    }
+    with _values_left_out():
+        return model_class.from_pretrained(
+            None,
+            config=config,
+            state_dict=weights,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
+        )
+
+
+def _torch_type(name: str) -> Any:
+    import torch
+
+    return getattr(torch, _TYPES[name])
+
+
+@contextmanager
+def _values_left_out() -> Iterator[None]:
+    """Keep transformers from asking for values while it loads tensors that have none.
+
+    Raise KeyError where this transformers has no such steps: then there is no verdict.
+    """
+    import torch
+    from transformers import PreTrainedModel, core_model_loading
+
+    usual = torch.equal
+
+    def equal(one: Any, other: Any) -> bool:  # of tied weights that are saved twice
+        return one.shape == other.shape if one.is_meta or other.is_meta else usual(one, other)
+
+    steps: list[tuple[Any, str, Any]] = [
+        (core_model_loading, "_materialize_copy", lambda tensor, *_, **__: tensor[...]),
+        (PreTrainedModel, "_move_missing_keys_from_meta_to_device", lambda *_: None),
+        (PreTrainedModel, "_initialize_missing_keys", lambda *_: None),
+        (torch, "equal", equal),
+    ]
+    before = [(owner, name, vars(owner)[name]) for owner, name, _ in steps]
+    try:
+        for owner, name, step in steps:
+            setattr(owner, name, step)
+        yield
+    finally:
+        for owner, name, step in before:
+            setattr(owner, name, step)
+
+
+def _describe_mismatch(model: Any, mismatched: Any) -> str:
+    name, there, wanted = sorted(mismatched)[0]
+    more = f" (and {len(mismatched) - 1} more)" if len(mismatched) > 1 else ""
+    return (
+        f"the checkpoint's {name} has the shape {tuple(there)}, and {type(model).__name__} needs "
+        f"{tuple(wanted)} by config.json{more}: config.json and the weights are of two models"
+    )
