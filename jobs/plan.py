@@ -14,10 +14,9 @@ from pipemill.actors.compute.micro_batches import micro_batches, padded_size
 from pipemill.errors import RunError
 
 from .config.job import Job
-from .measuring.benchmark import measure_budget
+from .measuring.benchmark import candidate_budgets, find_best_budget, measure_budget
 from .measuring.trial import Trial, start_trial
 from .output.text_table import Block, TextTable, facts, join_blocks
-from .tune import candidate_budgets, find_best_budget
 
 # Rows of a batch in code that does not look at lengths.
 _BATCH = 32

@@ -11,17 +11,18 @@ from pathlib import Path
 from pipemill.errors import ConfigError
 
 from .config.job import Job
-from .measuring.benchmark import Measurement, measure_budget, measure_transformers
+from .measuring.benchmark import (
+    Measurement,
+    candidate_budgets,
+    find_best_budget,
+    measure_budget,
+    measure_transformers,
+)
 from .measuring.plot import check_plot, draw_plot
 from .measuring.trial import Trial, start_trial
 from .output.text_table import Block, TextTable, join_blocks
 
 BATCH_SIZES = [1, 8, 64, 256]
-_ON_CPU = [512, 1024, 2048, 4096, 8192]
-_ON_GPU = [4096, 8192, 16384, 32768, 65536, 131072]
-# Settings whose speeds differ by less are equally fast: the smallest, which needs the least memory,
-# is recommended.
-_NOISE = 0.03
 
 Log = Callable[[str], None]
 
@@ -135,24 +136,6 @@ def _draw(settings: list[Measurement], plot: str | None, trial: Trial, log: Log)
             raise
         log(str(error))
         return None
-
-
-def candidate_budgets(trial: Trial) -> list[int]:
-    """Return the token budgets to measure, up to one that holds all rows of the trial."""
-    on_gpu = trial.loaded.pipeline.device.type == "cuda"
-    every = _ON_GPU if on_gpu else _ON_CPU
-    tokens = int(trial.sizes[trial.distinct].sum())
-    enough = next((i for i, budget in enumerate(every) if budget >= tokens), len(every))
-    return every[: enough + 1]
-
-
-def find_best_budget(settings: list[Measurement]) -> int | None:
-    """Return the smallest of the fastest budgets, packed or padded as a run would compute; None
-    if none ran."""
-    how = "packed" if any(s.how == "packed" for s in settings) else "sorted"
-    ran = {s.size: s.rows_per_second for s in settings if s.how == how and s.rows_per_second}
-    most = max(ran.values(), default=0.0)
-    return min((size for size, rate in ran.items() if rate >= most * (1 - _NOISE)), default=None)
 
 
 def format_settings(settings: list[Measurement]) -> TextTable:

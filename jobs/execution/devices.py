@@ -8,15 +8,18 @@ import re
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from pipemill.pipelines.loading.model_files import ModelFiles
 
 from pipemill.errors import ConfigError
 
-from ..config.job import ActorsSection, Job
 from .gpus import explain_no_gpu, find_gpus
 from .progress import log
 from .ray_cluster import joins_ray, ray_session
+
+if TYPE_CHECKING:
+    from ..config.job import ActorsSection, Job
 
 _GIB = 2**30
 # The most bytes of a model's weights, and how many replicas keep one GPU busy: tokenizing and

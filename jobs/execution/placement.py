@@ -18,11 +18,9 @@ from pipemill.actors.workers import (
     RegroupWorker,
     Sink,
 )
-from pipemill.pipelines.task_spec import TaskSpec
 
-from pipemill.errors import ConfigError, RunError
+from pipemill.errors import RunError
 
-from ..config.job import ActorsSection
 from .ray_cluster import TASK_CPUS, choose_pool_size, describe_wait, ray_session
 from .single_process import is_small, work_without_ray
 from .split_work import SplitWork
@@ -30,6 +28,8 @@ from .startup import StartupStage
 
 if TYPE_CHECKING:
     from ray.data import Dataset
+
+    from ..config.job import ActorsSection
 
 # Ray schedules every block: more blocks than this cost more than they gain.
 _MOST_BLOCKS = 1000
@@ -40,31 +40,6 @@ _CALLS = 2
 SINGLE = "single"
 
 Results = Generator[SplitResult, None, None]
-
-
-def choose_placement(placement: str, paths: list[str], spec: TaskSpec) -> str:
-    """Return where the stages run. Raises ConfigError for a place that can't run them.
-
-    With "auto" one actor runs them all: tasks of texts expand so fast.
-
-    Args:
-        placement: as in `actors.placement`.
-        paths: of the output and the input.
-        spec: the task.
-    """
-    if placement == "staged" and spec.expands_with_model:
-        raise ConfigError(
-            f"{spec.name} needs its model's weights to expand a row, and actors.placement: staged "
-            "expands without them; use fused"
-        )
-    if any(path.startswith("memory://") for path in paths):
-        if placement in ("fused", "staged"):
-            raise ConfigError(
-                f"memory:// lives in one process, and actors.placement: {placement} uses several; "
-                "use local"
-            )
-        return "local"
-    return "fused" if placement == "auto" else placement
 
 
 def resolve_placement(placement: str, actors: ActorsSection, splits: list[Split]) -> str:

@@ -16,14 +16,17 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pipemill.actors.storage.filesystem import absolute
 
 from pipemill.errors import ConfigError, RunError
 
-from ..config.job import ActorsSection
 from .progress import log, waiting
 from .supervisor import check_interrupts, report_ray
+
+if TYPE_CHECKING:
+    from ..config.job import ActorsSection
 
 # CPUs of the read and write tasks of the staged placement. They differ from an actor's, or Ray
 # would fuse the tasks into the actors' operator.

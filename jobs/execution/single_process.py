@@ -8,7 +8,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Generator
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from pipemill.actors import worker_process
 from pipemill.actors.child_process import (
@@ -24,11 +24,13 @@ from pipemill.actors.split import Split
 from pipemill.actors.split_result import SplitResult
 from pipemill.actors.storage.input_file import InputFile
 
-from ..config.job import ActorsSection
 from ..output.split_plan import RowEstimate
 from .gpus import find_gpus
 from .ray_cluster import joins_ray
 from .split_work import SplitWork
+
+if TYPE_CHECKING:
+    from ..config.job import ActorsSection
 
 # Limits of a small input. How long its rows take, the first ones show.
 _MOST_ROWS = 1000

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from pipemill.actors.output.part_writer import PartSink
 from pipemill.actors.split import SplitReader
 from pipemill.pipelines.loading.task_loader import LoadTask
 
-from ..config.job import ActorsSection
+if TYPE_CHECKING:
+    from ..config.job import ActorsSection
 
 
 @dataclass(frozen=True, kw_only=True)

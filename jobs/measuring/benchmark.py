@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -18,10 +18,19 @@ from pipemill.actors.faults.out_of_memory import is_out_of_memory
 from pipemill.pipelines.reference.in_batches import PlainBatches
 
 from .peak_memory import PeakMemory
-from .trial import Trial
+
+if TYPE_CHECKING:
+    from .trial import Trial
 
 # A batch that would take this many times the time limit is skipped.
 _HOPELESS = 2
+
+
+_ON_CPU = [512, 1024, 2048, 4096, 8192]
+_ON_GPU = [4096, 8192, 16384, 32768, 65536, 131072]
+# Settings whose speeds differ by less are equally fast: the smallest, which needs the least memory,
+# is recommended.
+_NOISE = 0.03
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -200,3 +209,21 @@ def _spread_evenly(count: int) -> np.ndarray:
     Micro-batches are sorted: their first half has the longest chunks.
     """
     return np.argsort((np.arange(count) * 0.6180339887) % 1, kind="stable")
+
+
+def candidate_budgets(trial: Trial) -> list[int]:
+    """Return the token budgets to measure, up to one that holds all rows of the trial."""
+    on_gpu = trial.loaded.pipeline.device.type == "cuda"
+    every = _ON_GPU if on_gpu else _ON_CPU
+    tokens = int(trial.sizes[trial.distinct].sum())
+    enough = next((i for i, budget in enumerate(every) if budget >= tokens), len(every))
+    return every[: enough + 1]
+
+
+def find_best_budget(settings: list[Measurement]) -> int | None:
+    """Return the smallest of the fastest budgets, packed or padded as a run would compute; None
+    if none ran."""
+    how = "packed" if any(s.how == "packed" for s in settings) else "sorted"
+    ran = {s.size: s.rows_per_second for s in settings if s.how == how and s.rows_per_second}
+    most = max(ran.values(), default=0.0)
+    return min((size for size, rate in ran.items() if rate >= most * (1 - _NOISE)), default=None)

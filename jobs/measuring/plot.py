@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pipemill.errors import ConfigError
 
-from .benchmark import Measurement
+if TYPE_CHECKING:
+    from .benchmark import Measurement
+
 
 _COLOURS = {"transformers": "#9aa0a6", "sorted": "#5b8def", "packed": "#1a9850"}
 

@@ -7,13 +7,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from importlib.metadata import version
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipemill.actors.storage.filesystem import absolute
 
 import pipemill
 
-from ..config.job import Job
+if TYPE_CHECKING:
+    from ..config.job import Job
+
 
 _VERSIONS = ("transformers", "torch", "ray", "pyarrow")
 

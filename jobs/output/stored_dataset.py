@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -15,8 +15,10 @@ from pipemill.actors.sources.schemas.file_schemas import cast_rows, simplify_sch
 from pipemill.errors import ConfigError
 
 from ..config import hf_dataset
-from ..config.job import Job
-from .ledger import Ledger
+
+if TYPE_CHECKING:
+    from ..config.job import Job
+    from .ledger import Ledger
 
 _ROWS, _ROWS_WITH_FILES = 1000, 50
 _SHARD_BYTES = 128 * 2**20

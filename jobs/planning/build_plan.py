@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 from pipemill.actors.sources.bad_file import NothingToRead
 from pipemill.actors.sources.base import Source
 from pipemill.actors.sources.open_source import open_source
-from pipemill.actors.sources.reading import Reading
 from pipemill.actors.sources.registry import find_source
 from pipemill.actors.sources.split_ranges import SplitRange
 from pipemill.actors.storage.filesystem import absolute
@@ -18,13 +17,14 @@ from pipemill.actors.storage.partitions import is_partition_field, read_partitio
 
 from pipemill.errors import ConfigError
 
-from ..config.arrow_types import parse_schema
-from ..config.job import Job
 from ..output.ledger import Ledger
 from ..output.split_plan import NOTHING, Plan
 from .columns import source_names
 from .find_inputs import list_files
-from .resolve_task import ResolvedTask, column_kinds, parameters_of
+from .resolve_task import ResolvedTask, reading_of
+
+if TYPE_CHECKING:
+    from ..config.job import Job
 
 
 def build_plan(
@@ -56,17 +56,6 @@ def build_plan(
         # An input without rows decides nothing, not even its columns.
         return _new_plan(job, source, files, format, stored)
     return _extended_plan(job, task, source, files, format, stored)
-
-
-def reading_of(job: Job, task: ResolvedTask) -> Reading:
-    """Return how the values of the input are to be read."""
-    types = parse_schema(job.input.schema, "input.schema") if job.input.schema is not None else []
-    parameters = parameters_of(job, task.spec)
-    return Reading(
-        kinds=column_kinds(task.spec, parameters, job.input.columns),
-        types={field.name: field.type for field in types},
-        encoding=job.input.encoding,
-    )
 
 
 def _new_plan(

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
@@ -25,10 +25,12 @@ from pipemill.pipelines.loading.task_loader import LoadTask
 
 from pipemill.errors import ConfigError, ModelError, RunError
 
-from ..config.job import ModelSection
 from .fingerprint import digest_folder
 from .model_conventions import loaded_folder
 from .user_code import read_config
+
+if TYPE_CHECKING:
+    from ..config.job import ModelSection
 
 
 def resolve_model(model: ModelSection) -> tuple[str, str | None, str]:

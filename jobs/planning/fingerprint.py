@@ -7,14 +7,16 @@ import json
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipemill.errors import ConfigError
 
 from ..config import hf_dataset
-from ..config.job import Job
-from ..output.job_record import JobRecord
 from .user_code import digest_class
+
+if TYPE_CHECKING:
+    from ..config.job import Job
+    from ..output.job_record import JobRecord
 
 _BLOCK = 2**20
 # Fields that the model's folder may decide, with what a fingerprint without them means.

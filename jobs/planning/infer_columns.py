@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 from pipemill.actors.batch import Batch
@@ -21,9 +21,11 @@ from pipemill.pipelines.loading.task_loader import LoadTask
 
 from pipemill.errors import RunError, error_message
 
-from ..config.job import ActorsSection
 from ..execution.placement import with_credentials
 from .find_model import load_failure
+
+if TYPE_CHECKING:
+    from ..config.job import ActorsSection
 
 _ROWS = 32
 _SPLITS = 4

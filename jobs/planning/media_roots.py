@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from typing import TYPE_CHECKING
 
 from pipemill.actors.storage.file_names import is_chain
 from pipemill.actors.storage.filesystem import absolute
@@ -11,7 +12,8 @@ from pipemill.pipelines.media import MediaAccess
 
 from pipemill.errors import ConfigError
 
-from ..config.job import InputSection
+if TYPE_CHECKING:
+    from ..config.job import InputSection
 
 
 def make_media_access(section: InputSection) -> MediaAccess:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipemill.actors.task import Followed
 from pipemill.pipelines.loading.model_files import ModelFiles
@@ -16,9 +16,11 @@ from pipemill.pipelines.text.sentence_transformers_files import MODULES, find_fi
 
 from pipemill.errors import ConfigError
 
-from ..config.job import Job, ModelSection
 from .fingerprint import FIELD_DEFAULTS
 from .resolve_task import ResolvedTask, parameters_of
+
+if TYPE_CHECKING:
+    from ..config.job import Job, ModelSection
 
 
 @dataclass(frozen=True, kw_only=True)

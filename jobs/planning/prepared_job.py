@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 from pipemill.actors.output.part_writer import PartSink
@@ -17,12 +17,9 @@ from pipemill.pipelines.loading.model import Model
 from pipemill.pipelines.loading.task_loader import LoadTask
 
 from ..config.arrow_types import parse_schema
-from ..config.job import Job
-from ..execution.placement import choose_placement
+from ..execution.choose_placement import choose_placement
 from ..execution.split_work import SplitWork
-from ..output.ledger import Ledger
 from ..output.split_plan import Plan
-from .build_plan import reading_of
 from .columns import (
     check_conflicts,
     check_one_of,
@@ -38,7 +35,18 @@ from .fingerprint import hash_fields
 from .infer_parameters import infer_parameters
 from .media_roots import make_media_access
 from .model_conventions import follow_as_output_did, root_of
-from .resolve_task import ResolvedTask, choose_dtype, inputs_of, parameters_of, with_inputs
+from .resolve_task import (
+    ResolvedTask,
+    choose_dtype,
+    inputs_of,
+    parameters_of,
+    reading_of,
+    with_inputs,
+)
+
+if TYPE_CHECKING:
+    from ..config.job import Job
+    from ..output.ledger import Ledger
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,6 +12,7 @@ import shutil
 import sys
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 from pipemill.pipelines.loading.extras import how_to_install, is_installed, package_of
 from pipemill.pipelines.loading.model_files import ModelFiles
@@ -21,9 +22,11 @@ from pipemill.pipelines.task_spec import TaskSpec
 
 from pipemill.errors import ConfigError
 
-from ..config.job import Job
 from ..execution.ray_cluster import joins_other_machines
-from .resolve_task import ResolvedTask
+
+if TYPE_CHECKING:
+    from ..config.job import Job
+    from .resolve_task import ResolvedTask
 
 # Programs, not modules, with Debian's packages of them.
 _PROGRAMS = {"tesseract": "tesseract-ocr", "espeak-ng": "espeak-ng"}

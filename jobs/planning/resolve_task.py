@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
+from pipemill.actors.sources.reading import Reading
 from pipemill.actors.task import Column, Followed
 from pipemill.pipelines.engines.registry import find_engine
 from pipemill.pipelines.registry import find_task, is_transformers_task
@@ -16,10 +17,13 @@ from pipemill.pipelines.user_pipeline import user_pipeline_task
 
 from pipemill.errors import ConfigError, did_you_mean
 
-from ..config.job import Job
-from ..output.job_record import JobRecord
+from ..config.arrow_types import parse_schema
 from .columns import source_names
 from .user_code import check_class, has_remote_pipeline
+
+if TYPE_CHECKING:
+    from ..config.job import Job
+    from ..output.job_record import JobRecord
 
 # A column that an unknown pipeline is given, where the user names none.
 USUAL = ("inputs", "text", "image", "audio", "video", "messages")
@@ -207,3 +211,14 @@ def _check_parameters(job: Job, spec: TaskSpec) -> None:
         spec.check(spec.with_defaults(given))
     except (TypeError, ValueError) as error:
         raise ConfigError(f"parameters of {spec.name}: {error}") from None
+
+
+def reading_of(job: Job, task: ResolvedTask) -> Reading:
+    """Return how the values of the input are to be read."""
+    types = parse_schema(job.input.schema, "input.schema") if job.input.schema is not None else []
+    parameters = parameters_of(job, task.spec)
+    return Reading(
+        kinds=column_kinds(task.spec, parameters, job.input.columns),
+        types={field.name: field.type for field in types},
+        encoding=job.input.encoding,
+    )

@@ -13,14 +13,15 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipemill.pipelines.loading.model_files import ModelFiles
 from pipemill.pipelines.registry import transformers_has_model
 
 from pipemill.errors import ConfigError, did_you_mean
 
-from ..config.job import Job
+if TYPE_CHECKING:
+    from ..config.job import Job
 
 
 def check_class(name: str) -> None:

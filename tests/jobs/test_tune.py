@@ -236,12 +236,13 @@ def ran(how, size, rate, problem=None):
 
 def test_the_smallest_of_the_fastest_budgets_is_recommended():
     padded = [ran("sorted", 512, 50.0), ran("sorted", 1024, 99.0), ran("sorted", 2048, 100.0)]
-    assert tune.find_best_budget([ran("transformers", 1, 500.0), *padded]) == 1024
+    assert benchmark.find_best_budget([ran("transformers", 1, 500.0), *padded]) == 1024
     # A run packs where it can.
     assert (
-        tune.find_best_budget([*padded, ran("packed", 512, 90.0), ran("packed", 1024, 60.0)]) == 512
+        benchmark.find_best_budget([*padded, ran("packed", 512, 90.0), ran("packed", 1024, 60.0)])
+        == 512
     )
-    assert tune.find_best_budget([ran("sorted", 512, None, "out of memory")]) is None
+    assert benchmark.find_best_budget([ran("sorted", 512, None, "out of memory")]) is None
 
 
 def flags(models, data) -> list[str]:
