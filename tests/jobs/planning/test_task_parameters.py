@@ -211,7 +211,7 @@ def test_a_template_holds_one_place_for_the_label_and_nothing_else(tmp_path, kin
 
 @pytest.mark.parametrize("template", ["{}", "a {{b}} {} c", "{}}}", "}}{{ {}"])
 def test_a_template_is_filled_as_by_transformers(template):
-    assert HypothesisTemplate(template).with_label("{x} %s") == template.format("{x} %s")
+    assert HypothesisTemplate(template).fill("{x} %s") == template.format("{x} %s")
 
 
 # Odd, but taken by transformers.
