@@ -145,7 +145,7 @@ def test_an_older_output_of_another_function_is_refused(job, monkeypatch):
 
 
 def test_a_label_without_a_name_is_refused(job):
-    with pytest.raises(ConfigError, match=r"id2label .* has 2 labels, and none for 1"):
+    with pytest.raises(ConfigError, match=r"id2label .* has 2 labels, but not number 1"):
         prepare_without_output(
             prepared_job(job({"id2label": {"0": "a", "2": "b"}}, labels=("a", "b")))
         )
