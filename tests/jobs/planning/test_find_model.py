@@ -132,7 +132,7 @@ def quantized(folder):
         (missing_shard, r"1 of \d+ weight files that .*index\.json lists are missing \(model-0"),
         (broken_index, r"index\.json is not an index of shards"),
         (broken_config, r"config\.json is not JSON"),
-        (listed_config, r"config\.json holds no keys"),
+        (listed_config, r"config\.json is not a JSON object"),
         (adapter, r"it is a PEFT adapter of org/base, not a model: merge the two"),
         (quantized, r"quantized with awq.*accelerate and gptqmodel can't be imported here.*pip in"),
     ],

@@ -204,7 +204,7 @@ def test_other_code_is_another_job(models, data, tmp_path, monkeypatch):
         ("pipeline_class=nothing.at.all:Words", 2, "no module 'nothing.at.all'"),
         ("pipeline_class=Words", 2, "must be package.module:Class, not 'Words'"),
         (f"pipeline_class={HERE}:Wrods", 2, "no 'Wrods'; did you mean 'Words'"),
-        (f"pipeline_class={HERE}:NoPipeline", 2, "no subclass of transformers.Pipeline"),
+        (f"pipeline_class={HERE}:NoPipeline", 2, "not a subclass of transformers.Pipeline"),
         ("output.schema={label: strng}", 2, "output.schema.label: 'strng' is not an Arrow type"),
         ("input.columns={scond_text: other}", 2, "no parameter 'scond_text' (input.columns)"),
         ("parameters={scond_text: a}", 2, "PairPipeline knows no parameter 'scond_text' (param"),
@@ -223,7 +223,7 @@ def test_a_wrong_class_is_one_message(models, data, tmp_path, capsys, setting, s
 
 def test_a_declared_schema_is_for_own_pipelines(models, data, tmp_path):
     wanted = job(models, data, tmp_path / "out", "Words", output={"schema": {"label": "string"}})
-    with pytest.raises(pipemill.ConfigError, match="text-classification knows its columns"):
+    with pytest.raises(pipemill.ConfigError, match="the columns of text-classification are known"):
         pipemill.run(**(wanted | {"pipeline_class": None}))
 
 
