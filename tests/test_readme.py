@@ -14,7 +14,9 @@ import numpy as np
 import pyarrow.dataset as ds
 import pytest
 import yaml
+from pipemill.actors.sources import registry as sources
 from pipemill.jobs.config.job import Job
+from pipemill.pipelines.engines import registry as engines
 from pipemill.pipelines.registry import ENTRY_POINTS, find_task, task_names
 
 import pipemill
@@ -140,10 +142,10 @@ def test_every_piece_of_a_config_is_valid(text):
         assert set(job.parameters) <= set(find_task(job.task).parameters)
 
 
-def test_the_entry_point_is_the_one_that_is_read():
-    ((text,),) = [[b.text for b in blocks(page) if b.language == "toml"] for page in PAGES
-                  if any(b.language == "toml" for b in blocks(page))]  # fmt: skip
-    assert list(tomllib.loads(text)["project"]["entry-points"]) == [ENTRY_POINTS]
+def test_the_entry_points_are_those_that_are_read():
+    texts = [block.text for page in PAGES for block in blocks(page) if block.language == "toml"]
+    shown = [name for text in texts for name in tomllib.loads(text)["project"]["entry-points"]]
+    assert sorted(shown) == sorted([ENTRY_POINTS, engines.ENTRY_POINTS, sources.ENTRY_POINTS])
 
 
 def test_the_configuration_shown_is_the_default():

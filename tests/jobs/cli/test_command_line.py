@@ -158,7 +158,7 @@ def test_a_shell_completes_verbs_options_and_tasks():
     assert complete("pipemill run --ou") == ["--output"]
     assert complete("pipemill run --task summ") == ["summarization"]
     assert complete("pipemill tasks vq") == ["vqa"]
-    assert "_PIPEMILL_COMPLETE" in command("--show-completion", SHELL="/bin/bash").stdout
+    assert "complete -o" in command(_PIPEMILL_COMPLETE="source_bash").stdout
 
 
 def test_options_become_the_job_that_they_name(monkeypatch, capsys):

@@ -19,7 +19,7 @@ def ready():
 def work():
 """
 END = """
-status = supervised(work)
+status = supervise(work)
 sys.exit(status)
 """
 

@@ -18,8 +18,8 @@ from pipemill.pipelines.engines.encoder import make_encoder
 from pipemill.pipelines.loading.model import Model
 from pipemill.pipelines.loading.task_loader import LoadTask
 
-from tests.pipelines.tasks.test_answers import assert_same, load
 from tests.support import encoders, tiny
+from tests.support.table_answers import assert_same, load
 
 TEXTS = [tiny.sentence(n, n) for n in (1, 3, 9, 14, 15, 20, 30, 33, 39, 40, 41, 2, 5)]
 

@@ -11,8 +11,8 @@ from pipemill.pipelines.text import long_texts, truncation, windows
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from tests.pipelines.tasks.test_answers import answers
 from tests.support import tiny, tiny_generators
+from tests.support.table_answers import answers
 
 WORDS = [
     "river",

@@ -16,8 +16,9 @@ from pipemill.pipelines.loading.task_loader import LoadTask
 from pipemill.pipelines.reference.row_by_row import PlainRows
 from pipemill.pipelines.tasks.feature_extraction import FeatureExtraction
 
-from tests.pipelines.tasks.test_answers import TEXTS, answers, assert_same, plain, truth_of
+from tests.pipelines.tasks.test_answers import TEXTS, plain, truth_of
 from tests.support import tiny
+from tests.support.table_answers import answers, assert_same
 
 PAIR = {"text": "the mill by the river", "text_pair": "bread and water"}
 SPECIAL = "a [SEP] river [MASK] mill"

@@ -16,8 +16,9 @@ from pipemill.pipelines.tasks.feature_extraction import FeatureExtraction
 from pipemill.pipelines.tasks.text_classification import TextClassification
 from pipemill.pipelines.text.windows import WindowTokenizer
 
-from tests.pipelines.tasks.test_answers import answers, assert_same, load, plain
+from tests.pipelines.tasks.test_answers import plain
 from tests.support import tiny
+from tests.support.table_answers import answers, assert_same, load
 
 LIMIT = 128  # the positions of the tests' models
 WORDS = tiny.tokenizer(LIMIT)
