@@ -14,7 +14,7 @@ from pipemill.errors import ConfigError
 
 from .config.hf_dataset import is_dataset
 from .config.job import Job
-from .execution.devices import choose_device
+from .execution.choose_device import choose_device
 from .execution.single_process import is_small
 from .output.job_record import JobRecord
 from .output.lease import Lease
@@ -24,9 +24,9 @@ from .output.stored_dataset import needs_storing, with_stored_dataset
 from .planning.build_plan import build_plan
 from .planning.find_model import check_fit, digest_model, resolve_model_path
 from .planning.fingerprint import check_fingerprint, fingerprint_fields, hash_fields
+from .planning.missing_libraries import check_early_requirements, check_requirements
 from .planning.model_conventions import follow_conventions
 from .planning.prepared_job import PreparedJob, build_load_task, build_prepared_job
-from .planning.requirements import check_early_requirements, check_requirements
 from .planning.resolve_task import ResolvedTask, choose_dtype, resolve_job_task
 
 

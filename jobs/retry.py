@@ -19,7 +19,7 @@ from pipemill.errors import ConfigError, RunError, explain_interrupt
 
 from .config.job import Job
 from .config.load import build_job
-from .execution.devices import choose_device
+from .execution.choose_device import choose_device
 from .execution.placement import resolve_placement, uses_ray
 from .execution.ray_cluster import ray_session
 from .execution.split_loop import SplitLoop
@@ -33,9 +33,9 @@ from .output.split_plan import Plan, RowEstimate
 from .output.stored_dataset import with_stored_dataset
 from .planning.find_model import resolve_model
 from .planning.fingerprint import check_fingerprint, fingerprint_fields, hash_fields
+from .planning.missing_libraries import check_requirements
 from .planning.model_conventions import follow_conventions
 from .planning.prepared_job import PreparedJob, build_prepared_job
-from .planning.requirements import check_requirements
 from .planning.resolve_task import ResolvedTask, choose_dtype, resolve_job_task
 from .prepare import output_store
 from .status import open_output

@@ -20,14 +20,14 @@ from pipemill.pipelines.reference.row_by_row import PlainRows
 from pipemill.errors import ConfigError, explain_missing_library
 
 from ..config.load import make_job
-from ..execution.devices import choose_device
+from ..execution.choose_device import choose_device
 from ..output.job_record import JobRecord
 from ..output.ledger import Ledger
 from ..output.split_plan import Plan
 from ..planning.find_model import load_failure, resolve_model
+from ..planning.missing_libraries import check_requirements
 from ..planning.model_conventions import follow_conventions
 from ..planning.prepared_job import PreparedJob, build_prepared_job
-from ..planning.requirements import check_requirements
 from ..planning.resolve_task import resolve_job_task, validate_parameters
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from pipemill.actors.device_transfer import to_device
 
 from .onednn_linear import STEP
-from .varlen_attention import SelectedTokens
+from .packed_attention import SelectedTokens
 
 # How a layer calls the linear layers of its keys and of its values.
 _KEYS = ("key", "k_lin", "k_proj")

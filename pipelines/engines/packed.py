@@ -12,14 +12,14 @@ import numpy as np
 from .base import Columns, Engine, ModelOutputs
 from .model_call import ModelCall, first_tokens
 from .onednn_linear import prepack_linears
+from .packed_attention import install_packed_attention, packed_lengths
 from .padded import is_mostly_padding, pad, split_in_half
 from .token_stream import packed_inputs, select_tokens, unpack_hidden_states
-from .varlen_attention import install_packed_attention, packed_lengths
 
 if TYPE_CHECKING:
-    from .attention_kernels import Kernel
+    from .gpu_attention import Kernel
     from .hidden_states import LastLayer
-    from .varlen_attention import SelectedTokens
+    from .packed_attention import SelectedTokens
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from ..text import model_limits
-from .attention_kernels import find_kernels
 from .base import Columns, ModelOutputs
+from .gpu_attention import find_kernels
 from .hidden_states import LastLayer, find_last_layer
 from .packed import PackedEngine, PackedModel, PackedWay
 from .padded import PaddedEngine

@@ -10,7 +10,7 @@ from pipemill.actors.device_transfer import to_device
 
 from .base import Columns, Engine, ModelOutputs
 from .model_call import ModelCall, first_tokens
-from .varlen_attention import runs
+from .packed_attention import runs
 
 # Places for each token.
 _MOST = 4

@@ -13,7 +13,7 @@ from .onednn_linear import STEP
 
 if TYPE_CHECKING:
     from .hidden_states import LastLayer
-    from .varlen_attention import SelectedTokens
+    from .packed_attention import SelectedTokens
 
 # Inputs of a model that have a value for each token.
 _TOKEN_INPUTS = ("input_ids", "attention_mask", "token_type_ids", "position_ids", "inputs_embeds")

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pipemill.actors.task import Loaded, LoadedTask
 
+from ..adapter.check_libraries import check_libraries
 from ..adapter.pipeline_adapter import PipelineAdapter
 from ..adapter.pipeline_forward import PipelineForward
 from ..adapter.pipeline_keywords import PipelineKeywords
-from ..adapter.requirements import check_libraries
 from ..adapter.token_outputs import TokenOutputs, calls_model_once
 from ..engines.base import GenerationEngine
 from ..engines.batched_generation import BatchedGeneration

@@ -8,7 +8,7 @@ from .access import MediaAccess
 from .audio import audio
 from .encode import png, wav
 from .images import image
-from .requirements import NEEDED, MissingLibrary, require_media_library
+from .media_libraries import NEEDED, MissingLibrary, require_media_library
 from .video import check_video, video_file
 
 __all__ = [

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from .av_container import Unusable, open_container
-from .requirements import require_media_library
+from .media_libraries import require_media_library
 
 # Hz. A header with another rate is broken, and a resampled second might take gigabytes.
 _LOWEST_RATE, _HIGHEST_RATE = 1000, 768_000

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from .requirements import require_media_library
+from .media_libraries import require_media_library
 
 # The formats that FFmpeg may take a file for. Others, such as concat, hls, dash and sdp, are lists
 # of files and addresses, which it would open or listen to.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .requirements import require_media_library
+from .media_libraries import require_media_library
 
 if TYPE_CHECKING:
     from PIL import Image

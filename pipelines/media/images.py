@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .requirements import require_media_library
+from .media_libraries import require_media_library
 
 if TYPE_CHECKING:
     from PIL import Image

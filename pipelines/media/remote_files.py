@@ -8,7 +8,7 @@ from functools import lru_cache, partial
 from typing import Any
 
 from .local_files import shorten_name
-from .requirements import MissingLibrary
+from .media_libraries import MissingLibrary
 from .urls import Url
 
 _WEB = ("http", "https")

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from .av_container import Unusable, open_container
-from .requirements import require_media_library
+from .media_libraries import require_media_library
 
 
 @contextmanager

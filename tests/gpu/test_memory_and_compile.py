@@ -70,8 +70,8 @@ def test_a_compiled_model_gives_the_same_answers(models, rows, tmp_path, capsys)
 def test_a_packed_model_uses_a_kernel_for_sequences_of_any_length(models):
     import torch
     from pipemill.actors.task import Loaded
-    from pipemill.pipelines.engines.attention_kernels import memory_efficient, torch_varlen
     from pipemill.pipelines.engines.encoder import make_encoder
+    from pipemill.pipelines.engines.gpu_attention import memory_efficient, torch_varlen
     from pipemill.pipelines.loading.model import Model
 
     for dtype, kernel in (("float32", memory_efficient), ("bfloat16", torch_varlen)):

@@ -9,7 +9,7 @@ import pytest
 import transformers
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from pipemill.pipelines.engines import onednn_linear, varlen_attention
+from pipemill.pipelines.engines import onednn_linear, packed_attention
 from pipemill.pipelines.engines.padded import PaddedEngine
 from pipemill.pipelines.text import model_limits
 
@@ -227,19 +227,19 @@ def without(fields):
     def broken(module, query, key, value, attention_mask, **others):
         return usual(module, query, key, value, None, **{**others, **fields})
 
-    usual = varlen_attention._attention
+    usual = packed_attention._attention
     return broken
 
 
 def whole_stream(*args, **others):
-    lengths = varlen_attention._stream.lengths
-    with varlen_attention.packed_lengths(np.array([lengths.sum()])):
+    lengths = packed_attention._stream.lengths
+    with packed_attention.packed_lengths(np.array([lengths.sum()])):
         answer = attention(*args, **others)
-    varlen_attention._stream.lengths = lengths  # packed_lengths has removed it
+    packed_attention._stream.lengths = lengths  # packed_lengths has removed it
     return answer
 
 
-attention = varlen_attention._attention
+attention = packed_attention._attention
 
 
 @pytest.mark.parametrize(
@@ -254,7 +254,7 @@ attention = varlen_attention._attention
 )
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_answers_that_are_a_little_wrong_are_refused(kind, broken, dtype, monkeypatch):
-    monkeypatch.setattr(varlen_attention, "_attention", broken)
+    monkeypatch.setattr(packed_attention, "_attention", broken)
     encoder = encoders.encoder(encoders.loaded(kind, dtype=dtype))
     assert not encoder.is_packed
     if dtype == "float32":
@@ -278,7 +278,7 @@ def test_a_model_that_looks_beyond_the_sequence_for_one_kind_of_token_is_refused
 def test_a_window_wider_than_the_usual_probe_is_tried(monkeypatch):
     settings = {"local_attention": 400, "max_position_embeddings": 4096}
     assert encoders.encoder(encoders.loaded("ModernBert", **settings)).is_packed
-    monkeypatch.setattr(varlen_attention, "_attention", without({"sliding_window": None}))
+    monkeypatch.setattr(packed_attention, "_attention", without({"sliding_window": None}))
     assert not encoders.encoder(encoders.loaded("ModernBert", **settings)).is_packed
     settings["local_attention"] = 5000
     assert not encoders.encoder(encoders.loaded("ModernBert", **settings)).is_packed

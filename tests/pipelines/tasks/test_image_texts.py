@@ -10,7 +10,7 @@ from functools import lru_cache
 import pyarrow as pa
 import pytest
 from pipemill.actors.task import Loaded
-from pipemill.pipelines.adapter.requirements import check_libraries
+from pipemill.pipelines.adapter.check_libraries import check_libraries
 from pipemill.pipelines.media import MediaAccess, MissingLibrary
 from pipemill.pipelines.tasks.media_classification import VIDEO_CLASSIFICATION
 

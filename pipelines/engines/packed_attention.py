@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from pipemill.actors.device_transfer import to_device
 
-from .attention_kernels import Kernel, Sequences
+from .gpu_attention import Kernel, Sequences
 
 _NAME = "pipemill_packed"
 _stream = threading.local()  # .lengths, .selected, .kernel, .starts of a thread's forward pass

@@ -8,8 +8,8 @@ import types
 import numpy as np
 import pytest
 import torch
-from pipemill.pipelines.engines import attention_kernels, packing_probe
-from pipemill.pipelines.engines.attention_kernels import (
+from pipemill.pipelines.engines import gpu_attention, packing_probe
+from pipemill.pipelines.engines.gpu_attention import (
     Sequences,
     find_kernels,
     flash_attention,
@@ -120,14 +120,14 @@ def test_every_version_of_torch_is_asked_for_the_same(
 
 def test_flash_attn_is_asked_for_the_same(monkeypatch):
     put_in(monkeypatch, "flash_attn", flash_attn_varlen_func=of_flash_attn)
-    attention_kernels._flash_attention.cache_clear()
+    gpu_attention._flash_attention.cache_clear()
     asked = sequences(kv_heads=2, window=4)
     starts = asked.query_starts
     expected = attend(asked.query, asked.key, asked.value, starts, starts, sides=(3, 3))
     try:
         assert torch.allclose(flash_attention(asked), expected, atol=1e-6)
     finally:
-        attention_kernels._flash_attention.cache_clear()
+        gpu_attention._flash_attention.cache_clear()
 
 
 def on_cuda(dtype):
@@ -135,7 +135,7 @@ def on_cuda(dtype):
 
 
 def test_only_kernels_that_are_here_are_tried(monkeypatch):
-    attention_kernels._flash_attention.cache_clear()
+    gpu_attention._flash_attention.cache_clear()
     monkeypatch.setitem(sys.modules, "flash_attn", None)  # as if it could not be imported
     monkeypatch.setitem(sys.modules, "kernels", None)
     assert find_kernels(on_cuda(torch.bfloat16)) == [torch_varlen, memory_efficient]
@@ -177,10 +177,10 @@ def test_a_model_takes_the_first_kernel_that_is_right(models, monkeypatch, task,
 
 def test_the_starts_of_sequences_are_made_once_for_all_layers(models, monkeypatch):
     made = []
-    from pipemill.pipelines.engines import varlen_attention
+    from pipemill.pipelines.engines import packed_attention
 
-    real = varlen_attention.to_device
-    monkeypatch.setattr(varlen_attention, "to_device", lambda *args: made.append(1) or real(*args))
+    real = packed_attention.to_device
+    monkeypatch.setattr(packed_attention, "to_device", lambda *args: made.append(1) or real(*args))
     monkeypatch.setattr(packing_probe, "find_kernels", lambda model: [own_kernel])
     encoder = encoders.encoder(Model(path=models["fill-mask"]).load("fill-mask"), reads="all")
     assert encoder.is_packed

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from pipemill.jobs.config.load import build_job
-from pipemill.jobs.planning.requirements import (
+from pipemill.jobs.planning.missing_libraries import (
     _is_available,
     check_requirements,
     find_missing_libraries,

@@ -6,8 +6,9 @@ import warnings
 
 import pytest
 from pipemill.jobs.config.job import ActorsSection, Job
-from pipemill.jobs.execution import devices, gpus
-from pipemill.jobs.execution.devices import (
+from pipemill.jobs.execution import choose_device as devices
+from pipemill.jobs.execution import gpus
+from pipemill.jobs.execution.choose_device import (
     Machine,
     choose_device,
     choose_gpu_share,
