@@ -20,10 +20,10 @@ from pipemill.actors.storage.filesystem import write_atomic
 
 from .output.dead_letter_reasons import collect_reasons, place_of
 from .output.job_record import JobRecord
-from .output.ledger import Ledger
+from .output.ledger import Ledger, open_output
 from .output.split_plan import Plan
 from .planning.columns import kept_columns
-from .status import Status, open_output, status
+from .status import Status, status
 
 _FILES = 200  # parts that are read for their labels
 _SHOWN = 20  # labels and kinds of errors, the most frequent ones
@@ -31,7 +31,7 @@ _LONGEST = 300  # characters of a label
 _TEMPLATE = "report.html.jinja"
 
 
-def write_report(output: str, *, storage_options: Mapping[str, Any] | None = None) -> str:
+def report(output: str, *, storage_options: Mapping[str, Any] | None = None) -> str:
     """Write the page into the output, and return its path.
 
     Args:

@@ -19,10 +19,9 @@ from pipemill.errors import explain_interrupt
 
 from .measuring.verify_sample import SampleCheck, verify_sample
 from .output.job_record import JobRecord
-from .output.ledger import Ledger
+from .output.ledger import Ledger, open_output
 from .output.split_plan import Plan
-from .output.text_table import Block, facts, join_blocks
-from .status import open_output
+from .output.text_table import Block, Shown, facts
 
 # Findings and notes that are shown.
 _SHOWN = 100
@@ -30,7 +29,7 @@ _FIX = "delete it and run the job again"
 
 
 @dataclass(kw_only=True)
-class Verification:
+class Verification(Shown):
     """The result of `verify`.
 
     rows, done, dead: The rows of the output, from the footers of its parts.
@@ -71,9 +70,6 @@ class Verification:
     def blocks(self) -> list[Block]:
         """Return what a reader wants to see."""
         return [facts(self._facts())]
-
-    def __str__(self) -> str:
-        return join_blocks(self.blocks())
 
     def _facts(self) -> list[tuple[str, str]]:
         lines = [
