@@ -79,7 +79,7 @@ class Report(Shown):
     storage_options: InitVar[Mapping[str, Any] | None] = None
 
     def __post_init__(self, storage_options: Mapping[str, Any] | None) -> None:
-        object.__setattr__(self, "_storage_options", storage_options)
+        object.__setattr__(self, "_options", storage_options)
 
     def to_json(self) -> str:
         """One line."""
@@ -113,7 +113,7 @@ class Report(Shown):
         return read(self.output, dead_letters=True, storage_options=options).to_table()
 
     def _storage_options(self) -> Mapping[str, Any] | None:
-        return vars(self)["_storage_options"]
+        return vars(self)["_options"]
 
     def _lines(self) -> list[tuple[str, str]]:
         lines: list[tuple[str, Any]] = [

@@ -117,7 +117,7 @@ def test_in_python_they_are_records(capsys):
     found = pipemill.tasks()
     assert [task.name for task in found] == list(task_names())
     (zero,) = [task for task in found if task.name == "zero-shot-classification"]
-    assert [column.name for column in zero.reads] == ["text", "candidate_labels"]
+    assert [column.name for column in zero.reads][:2] == ["text", "candidate_labels"]
     assert "hypothesis_template" in zero.parameters
     assert zero.adds == find_task(zero.name).adds
     assert {alias for task in found for alias in task.aliases} >= set(ALIASES)
