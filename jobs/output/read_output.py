@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
-import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 from pipemill.actors.output.layout import DEAD_LETTERS
@@ -15,6 +14,9 @@ from pyarrow import fs
 from pipemill.errors import ConfigError, did_you_mean
 
 from .ledger import Ledger, open_output
+
+if TYPE_CHECKING:
+    import pyarrow.dataset as ds
 
 _FOOTER = b"pipemill"  # of one part: it says nothing about the others
 
@@ -45,6 +47,8 @@ def read(
         ConfigError: The folder is not an output of pipemill, a column does not exist, or the
             first file can't be read.
     """
+    import pyarrow.dataset as ds  # takes pandas along
+
     ledger, _, plan = open_output(output, storage_options)
     exist = ledger.dead_letter_files() if dead_letters else ledger.parts()
     folder = f"{DEAD_LETTERS}/" if dead_letters else ""
