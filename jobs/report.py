@@ -5,6 +5,7 @@ The page needs no other file and runs no code: what rows and models say is escap
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Mapping
 from datetime import datetime, timezone
@@ -31,7 +32,9 @@ _LONGEST = 300  # characters of a label
 _TEMPLATE = "report.html.jinja"
 
 
-def report(output: str, *, storage_options: Mapping[str, Any] | None = None) -> str:
+def report(
+    output: str | os.PathLike[str], *, storage_options: Mapping[str, Any] | None = None
+) -> str:
     """Write the page into the output, and return its path.
 
     Args:

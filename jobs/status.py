@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -81,7 +82,9 @@ class Status(Shown):
         return TextTable(header=header, rows=rows, right=frozenset({0, 1, 2}))
 
 
-def status(output: str, *, storage_options: Mapping[str, Any] | None = None) -> Status:
+def status(
+    output: str | os.PathLike[str], *, storage_options: Mapping[str, Any] | None = None
+) -> Status:
     """Return how far an output is. Needs neither its model nor its input.
 
     Args:

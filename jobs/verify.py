@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -88,7 +89,7 @@ class Verification(Shown):
 
 
 def verify(
-    output: str,
+    output: str | os.PathLike[str],
     *,
     sample: int = 0,
     storage_options: Mapping[str, Any] | None = None,
@@ -111,7 +112,7 @@ def verify(
 
 
 def _verify(
-    output: str,
+    output: str | os.PathLike[str],
     sample: int,
     storage_options: Mapping[str, Any],
     input_options: Mapping[str, Any],

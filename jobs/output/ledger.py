@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -157,13 +158,15 @@ class Ledger:
             ) from error
 
 
-def open_output(output: str, options: Mapping[str, Any] | None) -> tuple[Ledger, JobRecord, Plan]:
+def open_output(
+    output: str | os.PathLike[str], options: Mapping[str, Any] | None
+) -> tuple[Ledger, JobRecord, Plan]:
     """Return an output with its job and plan.
 
     Raises:
         ConfigError: The folder is not an output of pipemill.
     """
-    ledger = Ledger(Store(absolute(output), options or {}))
+    ledger = Ledger(Store(absolute(os.fspath(output)), options or {}))
     record, plan = ledger.read_job(), ledger.read_plan()
     if record is None or plan is None:
         raise ConfigError(

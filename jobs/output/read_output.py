@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +23,7 @@ _FOOTER = b"pipemill"  # of one part: it says nothing about the others
 
 
 def read(
-    output: str,
+    output: str | os.PathLike[str],
     columns: Sequence[str] | None = None,
     *,
     dead_letters: bool = False,

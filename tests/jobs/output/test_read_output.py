@@ -116,6 +116,16 @@ def test_an_output_that_is_not_finished_has_the_rows_so_far(models, data, tmp_pa
     assert pipemill.read(report.output, ["id"]).to_table().to_pydict() == {"id": []}
 
 
+def test_a_folder_may_be_relative_and_have_any_name(models, data, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run(models, data, {"path": "a b#%20"})
+    assert pipemill.read("a b#%20").count_rows() == 21
+    folder = tmp_path / "a b#%20"
+    assert pipemill.read(folder).count_rows() == 21
+    assert pipemill.status(folder).done == pipemill.verify(folder).done == 21
+    assert pipemill.report(folder) == f"{folder}/_pipemill/report.html"
+
+
 def test_no_dead_letters_are_no_rows(models, tmp_path):
     pq.write_table(pa.table({"text": TEXTS}), tmp_path / "in.parquet")
     report = run(models, tmp_path / "in.parquet", {"path": str(tmp_path / "out")})
