@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from pipemill.actors.arrow_arrays import field_values
 from pipemill.actors.compute.deduplicate import deduplicate_chunks
 from pipemill.actors.compute.micro_batches import micro_batches, padded_size
 
-from pipemill.errors import RunError
+from pipemill.errors import RunError, explain_interrupt
 
 from .config.job import Job
+from .config.load import build_job, check_positive
+from .config.sections import Sections, takes_sections
 from .measuring.benchmark import candidate_budgets, find_best_budget, measure_budget
 from .measuring.trial import Trial, start_trial
-from .output.text_table import Block, TextTable, facts, join_blocks
+from .output.text_table import Block, Shown, TextTable, facts
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 # Rows of a batch in code that does not look at lengths.
 _BATCH = 32
@@ -25,7 +32,7 @@ _BAR = 40
 
 
 @dataclass(frozen=True, kw_only=True)
-class JobEstimate:
+class JobEstimate(Shown):
     """What to expect of a job, estimated from a sample of its rows.
 
     rows: The rows of the whole input, as far as is known.
@@ -73,9 +80,6 @@ class JobEstimate:
         """Return what a reader wants to see."""
         return [facts(self._facts()), "", "tokens of a row", self._histogram()]
 
-    def __str__(self) -> str:
-        return join_blocks(self.blocks())
-
     def _facts(self) -> list[tuple[str, str]]:
         cut, lost = self.truncated["rows"], self.truncated["tokens"]
         padding = [
@@ -109,18 +113,36 @@ class JobEstimate:
         return TextTable(rows=rows, right=frozenset({0, 1}), widths=(14, 7))
 
 
-def estimate(job: Job, rows: int, seconds: float) -> JobEstimate:
+@takes_sections
+def plan(
+    config: str | os.PathLike[str] | Mapping[str, Any] | Job | None = None,
+    *,
+    rows: int = 1000,
+    seconds: float = 10.0,
+    settings: list[str] | None = None,
+    columns: Mapping[str, str | None] | None = None,
+    **sections: Unpack[Sections],
+) -> JobEstimate:
     """Estimate a job from some of its rows, in this process. Write nothing.
 
+    The other arguments are those of `run`. The job needs no output, and its output is ignored.
+
     Args:
-        job: The job. Its output is ignored.
         rows: How many rows of the input to read.
         seconds: How long to measure each of a few token budgets, at most.
 
     Raises:
         ConfigError: The job can't run.
         RunError: No row could be computed.
+        RunInterrupted: A KeyboardInterrupt, if it was interrupted.
     """
+    check_positive(rows=rows, seconds=seconds)
+    job = build_job(config, settings or [], columns or {}, sections, needs_output=False)
+    with explain_interrupt("interrupted"):
+        return _estimate(job, rows, seconds)
+
+
+def _estimate(job: Job, rows: int, seconds: float) -> JobEstimate:
     trial = start_trial(job, rows)
     fixed = job.batching.max_tokens
     budgets = candidate_budgets(trial) if fixed == "auto" else [fixed]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -13,67 +15,120 @@ from pipemill.actors.compute.stages import Stages
 from pipemill.actors.output.part_file import append_columns
 from pipemill.actors.storage.store import Store
 
-from pipemill.errors import RunError, error_message, explain_missing_library
+from pipemill.errors import RunError, error_message, explain_interrupt, explain_missing_library
 
 from .config.job import Job
+from .config.load import build_job, check_positive
+from .config.sections import Sections, takes_sections
 from .output.ledger import Ledger
-from .output.text_table import Block, TextTable, join_blocks
+from .output.text_table import Block, Shown, TextTable, blocks_to_html
 from .planning.find_model import load_failure
 from .planning.infer_columns import schema_of_sample
 from .planning.prepared_job import PreparedJob
 from .planning.sample_rows import sample_rows
 from .prepare import prepare_without_output
 
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
 # Rows of an output that are shown, and characters of a value.
 _ROWS, _WIDTH = 3, 60
 
 
 @dataclass(frozen=True)
-class Preview:
+class Preview(Shown):
     """The first rows of a job as its output would hold them.
 
+    table: The rows; the columns of the task are null where a row failed.
     failures: Why rows failed, by their number.
     notes: On columns that have the name of a parameter.
     """
 
-    rows: pa.Table
+    table: pa.Table
     failures: dict[int, Failure]
     notes: tuple[str, ...] = ()
 
     @property
+    def rows(self) -> int:
+        """Return how many rows were computed."""
+        return self.table.num_rows
+
+    @property
+    def dead(self) -> int:
+        """Return how many of the rows failed."""
+        return len(self.failures)
+
+    @property
+    def done(self) -> int:
+        """Return how many of the rows have an answer."""
+        return self.rows - self.dead
+
+    @property
     def all_failed(self) -> bool:
-        return bool(self.failures) and len(self.failures) == self.rows.num_rows
+        """Return whether there are rows, and none of them has an answer."""
+        return 0 < self.rows == self.dead
 
     def to_json(self) -> str:
         """Return one line: counts, and the columns with their types."""
-        count, dead = self.rows.num_rows, len(self.failures)
-        columns = {field.name: str(field.type) for field in self.rows.schema}
-        return json.dumps({"rows": count, "done": count - dead, "dead": dead, "columns": columns})
+        columns = {field.name: str(field.type) for field in self.table.schema}
+        counts = {"rows": self.rows, "done": self.done, "dead": self.dead}
+        return json.dumps({**counts, "columns": columns})
 
     def blocks(self) -> list[Block]:
         """Return what a reader wants to see."""
         blocks: list[Block] = []
-        for number, row in enumerate(self.rows.to_pylist()):
+        for number, row in enumerate(_rows_of(self.table)):
             blocks += _row_blocks(number, row)
-            if (failure := self.failures.get(number)) is not None:
-                blocks.append(f"  dead: {failure.stage}: {failure.error}: {failure.message}")
-        return [*blocks, *(f"note: {note}" for note in self.notes)]
+            if number in self.failures:
+                blocks.append(f"  dead: {self._reason(number)}")
+        return [*blocks, *self._notes()]
 
-    def __str__(self) -> str:
-        return join_blocks(self.blocks())
+    def _repr_html_(self) -> str:
+        names = self.table.schema.names
+        rows = [[_shorten(row[name]) for name in names] for row in _rows_of(self.table)]
+        if self.failures:
+            names = [*names, "dead"]
+            rows = [[*row, self._reason(number)] for number, row in enumerate(rows)]
+        return blocks_to_html([TextTable(header=names, rows=rows), *self._notes()])
+
+    def _reason(self, number: int) -> str:
+        """Return why a row failed; nothing if it did not."""
+        if (failure := self.failures.get(number)) is None:
+            return ""
+        return f"{failure.stage}: {failure.error}: {failure.message}"
+
+    def _notes(self) -> list[str]:
+        return [f"note: {note}" for note in self.notes]
 
 
-def preview(job: Job, rows: int) -> Preview:
+@takes_sections
+def preview(
+    config: str | os.PathLike[str] | Mapping[str, Any] | Job | None = None,
+    *,
+    rows: int = 5,
+    settings: list[str] | None = None,
+    columns: Mapping[str, str | None] | None = None,
+    **sections: Unpack[Sections],
+) -> Preview:
     """Compute the first rows of the input in this process, and write nothing.
 
+    The other arguments are those of `run`. The job needs no output, and its output is ignored.
+
     Args:
-        job: The job. Its output is ignored.
         rows: How many rows to compute.
 
     Raises:
         ConfigError: The job can't run.
         RunError: The task's columns follow from its answers, and no sample of rows has any.
+        RunInterrupted: A KeyboardInterrupt, if it was interrupted.
     """
+    check_positive(rows=rows)
+    job = build_job(config, settings or [], columns or {}, sections, needs_output=False)
+    with explain_interrupt("interrupted"):
+        return _preview(job, rows)
+
+
+def _preview(job: Job, rows: int) -> Preview:
     prepared = prepare_without_output(job)
     table = sample_rows(prepared.source, prepared.plan.splits, rows, places=1).rows
     try:
@@ -113,11 +168,15 @@ def read_first_rows(output: str, options: dict[str, Any]) -> list[Block]:
         if batch is None:
             continue
         blocks: list[Block] = []
-        for number in range(batch.num_rows):
-            row = {name: _to_python(batch[name][number]) for name in batch.schema.names}
+        for number, row in enumerate(_rows_of(batch)):
             blocks += _row_blocks(number, row)
         return blocks
     return []
+
+
+def _rows_of(table: pa.Table | pa.RecordBatch) -> Iterator[dict[str, Any]]:
+    for number in range(table.num_rows):
+        yield {name: _to_python(table[name][number]) for name in table.schema.names}
 
 
 def _to_python(scalar: Any) -> Any:

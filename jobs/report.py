@@ -5,6 +5,7 @@ The page needs no other file and runs no code: what rows and models say is escap
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Mapping
 from datetime import datetime, timezone
@@ -20,10 +21,10 @@ from pipemill.actors.storage.filesystem import write_atomic
 
 from .output.dead_letter_reasons import collect_reasons, place_of
 from .output.job_record import JobRecord
-from .output.ledger import Ledger
+from .output.ledger import Ledger, open_output
 from .output.split_plan import Plan
 from .planning.columns import kept_columns
-from .status import Status, open_output, status
+from .status import Status, status
 
 _FILES = 200  # parts that are read for their labels
 _SHOWN = 20  # labels and kinds of errors, the most frequent ones
@@ -31,7 +32,9 @@ _LONGEST = 300  # characters of a label
 _TEMPLATE = "report.html.jinja"
 
 
-def write_report(output: str, *, storage_options: Mapping[str, Any] | None = None) -> str:
+def report(
+    output: str | os.PathLike[str], *, storage_options: Mapping[str, Any] | None = None
+) -> str:
     """Write the page into the output, and return its path.
 
     Args:

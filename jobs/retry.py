@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipemill.actors.output.layout import DEAD_LETTERS
 from pipemill.actors.output.part_rewriter import DeadRowSource, PartRewriter
@@ -19,6 +19,7 @@ from pipemill.errors import ConfigError, RunError, explain_interrupt
 
 from .config.job import Job
 from .config.load import build_job
+from .config.sections import Sections, takes_sections
 from .execution.choose_device import choose_device
 from .execution.placement import resolve_placement, uses_ray
 from .execution.ray_cluster import ray_session
@@ -27,7 +28,7 @@ from .output.dead_letter_reasons import NO_REASONS, collect_reasons
 from .output.error_limit import check_at_the_end
 from .output.job_record import JobRecord
 from .output.lease import Lease
-from .output.ledger import Ledger
+from .output.ledger import Ledger, open_output
 from .output.run_report import Report, count_output
 from .output.split_plan import Plan, RowEstimate
 from .output.stored_dataset import with_stored_dataset
@@ -38,18 +39,21 @@ from .planning.model_conventions import follow_conventions
 from .planning.prepared_job import PreparedJob, build_prepared_job
 from .planning.resolve_task import ResolvedTask, choose_dtype, resolve_job_task
 from .prepare import output_store
-from .status import open_output
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 # Settings that a retry may change: with other ones dead rows may be computed. The parts record it.
 MAY_CHANGE = ("parameters", "model.dtype", "transformers", "torch")
 
 
+@takes_sections
 def retry(
     config: str | os.PathLike[str] | Mapping[str, Any] | Job | None = None,
     *,
     settings: list[str] | None = None,
     columns: Mapping[str, str | None] | None = None,
-    **sections: Any,
+    **sections: Unpack[Sections],
 ) -> Report:
     """Compute the dead letters of an output again, and put the answers among the others.
 
@@ -81,7 +85,7 @@ def retry(
             added = _process(prepared, todo, sum(f.dead for f in footers), lease)
         _remove_answered_letters(ledger, done, lease)
         seconds = time.monotonic() - started
-        report = replace(_report(ledger, plan, done, added, seconds), pooling=prepared.pooling)
+        report = _report(prepared, plan, done, added, seconds)
     if left:
         raise RunError(
             f"{added['done']:,} of {added['rows']:,} dead letters have an answer now. But {left} "
@@ -168,8 +172,9 @@ def _remove_answered_letters(ledger: Ledger, done: list[Split], lease: Lease) ->
 
 
 def _report(
-    ledger: Ledger, plan: Plan, done: list[Split], added: Counter[str], seconds: float
+    prepared: PreparedJob, plan: Plan, done: list[Split], added: Counter[str], seconds: float
 ) -> Report:
+    ledger = prepared.ledger
     whole = ledger.totals(done)
     return Report(
         seconds=round(seconds, 3),
@@ -178,4 +183,6 @@ def _report(
         splits=len(plan.splits),
         added={name: added[name] for name in ("rows", "done", "dead", "splits")},
         **count_output(whole, collect_reasons(ledger, plan) if whole["dead"] else NO_REASONS),
+        pooling=prepared.pooling,
+        storage_options=prepared.job.output.storage_options,
     )

@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipemill.actors.split import Split
 from pipemill.actors.split_result import SplitResult
@@ -24,6 +24,7 @@ from pipemill.errors import explain_interrupt
 
 from .config.job import Job
 from .config.load import build_job
+from .config.sections import Sections, takes_sections
 from .execution.placement import resolve_placement, uses_ray
 from .execution.progress import waiting
 from .execution.ray_cluster import check_input_stays, check_output_lasts, ray_session
@@ -37,13 +38,17 @@ from .planning.infer_columns import infer_columns
 from .planning.prepared_job import PreparedJob
 from .prepare import output_store, prepare
 
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
+
+@takes_sections
 def run(
     config: str | os.PathLike[str] | Mapping[str, Any] | Job | None = None,
     *,
     settings: list[str] | None = None,
     columns: Mapping[str, str | None] | None = None,
-    **sections: Any,
+    **sections: Unpack[Sections],
 ) -> Report:
     """Run a job to its end; called again, do what is left.
 
@@ -179,4 +184,5 @@ def _report(
         **count_output(whole, collect_reasons(ledger, plan) if whole["dead"] else NO_REASONS),
         unnamed_input=unnamed_rows(ledger, plan),
         pooling=prepared.pooling,
+        storage_options=prepared.job.output.storage_options,
     )

@@ -3,28 +3,23 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from pipemill.actors.output.layout import JOB, PLAN
 from pipemill.actors.output.part_footer import PartFooter
 from pipemill.actors.split import Split
-from pipemill.actors.storage.filesystem import absolute
-from pipemill.actors.storage.store import Store
-
-from pipemill.errors import ConfigError
 
 from .output.dead_letter_reasons import NO_REASONS, collect_reasons, format_reasons
-from .output.job_record import JobRecord
 from .output.lease import find_latest
-from .output.ledger import Ledger
-from .output.split_plan import Plan, RowEstimate
-from .output.text_table import Block, TextTable, facts, join_blocks
+from .output.ledger import Ledger, open_output
+from .output.split_plan import RowEstimate
+from .output.text_table import Block, Shown, TextTable, facts
 
 
 @dataclass(frozen=True, kw_only=True)
-class Status:
+class Status(Shown):
     """How far an output is.
 
     rows: The input rows accounted for: `done` with a result, and `dead`.
@@ -61,9 +56,6 @@ class Status:
         """Return what a reader wants to see."""
         return [facts(self._facts())]
 
-    def __str__(self) -> str:
-        return join_blocks(self.blocks())
-
     def _facts(self) -> list[tuple[str, str]]:
         about = "about " if self.left_is_estimate else ""
         lines = [
@@ -90,7 +82,9 @@ class Status:
         return TextTable(header=header, rows=rows, right=frozenset({0, 1, 2}))
 
 
-def status(output: str, *, storage_options: Mapping[str, Any] | None = None) -> Status:
+def status(
+    output: str | os.PathLike[str], *, storage_options: Mapping[str, Any] | None = None
+) -> Status:
     """Return how far an output is. Needs neither its model nor its input.
 
     Args:
@@ -127,22 +121,6 @@ def status(output: str, *, storage_options: Mapping[str, Any] | None = None) -> 
         dead_read=reasons.read,
         each=[_describe_split(split, footers.get(split.number)) for split in plan.splits],
     )
-
-
-def open_output(output: str, options: Mapping[str, Any] | None) -> tuple[Ledger, JobRecord, Plan]:
-    """Return an output with its job and plan.
-
-    Raises:
-        ConfigError: The folder is not an output of pipemill.
-    """
-    ledger = Ledger(Store(absolute(output), options or {}))
-    record, plan = ledger.read_job(), ledger.read_plan()
-    if record is None or plan is None:
-        raise ConfigError(
-            f"{output} is not an output of pipemill: it lacks {JOB} and {PLAN}. "
-            "Name the folder that a run wrote to"
-        )
-    return ledger, record, plan
 
 
 def _describe_split(split: Split, footer: PartFooter | None) -> dict[str, Any]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import textwrap
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from pipemill.actors.columns import describe
 from pipemill.actors.task import Column, Parameter
@@ -13,22 +15,74 @@ from pipemill.pipelines.user_pipeline import user_pipeline_task
 
 from pipemill.errors import ConfigError
 
-from .output.text_table import Block, TextTable
+from .output.text_table import Block, Shown, TextTable, facts
 from .planning.resolve_task import USUAL, inputs_of
 
+_HEADER = ("task", "reads", "adds")
 _WIDTH = 100
 _MANY = 5  # parameters of one description share a paragraph
 
 
-def list_tasks() -> list[Block]:
-    """Return a line for each task: its name, the columns it reads, and those it adds."""
-    rows = [(_with_aliases(name), *_columns_of(name)) for name in task_names()]
-    return [
-        TextTable(header=("task", "reads", "adds"), rows=rows),
-        "",
-        "A column with ? is optional. More about one: pipemill tasks NAME. Other tasks that the",
-        "installed transformers knows run too, and add the column `result`.",
-    ]
+@dataclass(frozen=True, kw_only=True)
+class TaskSummary(Shown):
+    """A task: what it is called, what it reads, and what it adds.
+
+    name, aliases: What a job may call it.
+    reads: The columns that it reads; empty if they follow from the job.
+    adds: The columns that it adds, in words.
+    parameters: The parameters that it takes, by name.
+    problem: Why it can't be used: a package brings it, and is broken. None for all others.
+    """
+
+    name: str
+    aliases: tuple[str, ...] = ()
+    reads: tuple[Column, ...] = ()
+    adds: str = ""
+    parameters: Mapping[str, Parameter] = field(default_factory=dict)
+    problem: str | None = None
+
+    def cells(self) -> tuple[str, str, str]:
+        """Return the task's line in the list of all."""
+        names = [column.name if column.required else f"{column.name}?" for column in self.reads]
+        reads = ", ".join(names) if self.problem is None else self.problem
+        return _with_aliases(self.name), reads, self.adds
+
+    def blocks(self) -> list[Block]:
+        """Return what a reader wants to see."""
+        lines = list(zip(_HEADER, self.cells(), strict=True))
+        return [facts([*lines, ("parameters", ", ".join(self.parameters) or "none")])]
+
+
+class TaskList(Shown, list[TaskSummary]):
+    """The tasks in their order; printed, it is the list of `pipemill tasks`."""
+
+    def blocks(self) -> list[Block]:
+        """Return what a reader wants to see."""
+        return [
+            TextTable(header=_HEADER, rows=[task.cells() for task in self]),
+            "",
+            "A column with ? is optional. More about one: pipemill tasks NAME. Other tasks that "
+            "the\ninstalled transformers knows run too, and add the column `result`.",
+        ]
+
+
+def tasks() -> TaskList:
+    """Return all tasks: those of transformers, and those that installed packages bring."""
+    return TaskList(_summarize(name) for name in task_names())
+
+
+def _summarize(name: str) -> TaskSummary:
+    try:
+        spec = find_task(name)
+    except LookupError as error:  # a spec of another package, which is broken
+        return TaskSummary(name=name, problem=str(error.args[0]))
+    return TaskSummary(
+        name=name,
+        aliases=_aliases_of(name),
+        reads=tuple(spec.inputs),
+        adds=spec.adds,
+        parameters=dict(spec.parameters),
+    )
 
 
 def describe_task(name: str) -> str:
@@ -55,19 +109,13 @@ def describe_task(name: str) -> str:
 
 
 def _with_aliases(name: str) -> str:
-    aliases = [alias for alias, task in ALIASES.items() if task == name]
-    aliases += ["translation_XX_to_YY"] if name == "translation" else []
+    aliases = _aliases_of(name)
     return f"{name} ({', '.join(aliases)})" if aliases else name
 
 
-def _columns_of(name: str) -> tuple[str, str]:
-    """Return the columns that a task reads and adds."""
-    try:
-        spec = find_task(name)
-    except LookupError as error:  # a spec of another package, which is broken
-        return str(error.args[0]), ""
-    names = [c.name if c.required else f"{c.name}?" for c in spec.inputs]
-    return ", ".join(names), spec.adds
+def _aliases_of(name: str) -> tuple[str, ...]:
+    aliases = tuple(alias for alias, task in ALIASES.items() if task == name)
+    return (*aliases, "translation_XX_to_YY") if name == "translation" else aliases
 
 
 def _describe_columns(spec: TaskSpec) -> str:

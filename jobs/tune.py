@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from base64 import b64encode
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from pipemill.errors import ConfigError
+from pipemill.errors import ConfigError, explain_interrupt
 
 from .config.job import Job
+from .config.load import build_job, check_positive
+from .config.sections import Sections, takes_sections
 from .measuring.benchmark import (
     Measurement,
     candidate_budgets,
@@ -20,15 +24,21 @@ from .measuring.benchmark import (
 )
 from .measuring.plot import check_plot, draw_plot
 from .measuring.trial import Trial, start_trial
-from .output.text_table import Block, TextTable, join_blocks
+from .output.text_table import Block, Shown, TextTable
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 BATCH_SIZES = [1, 8, 64, 256]
 
 Log = Callable[[str], None]
 
+# Pictures that every browser shows, by the suffix of their file.
+_PICTURES = {".png": "image/png", ".svg": "image/svg+xml", ".jpg": "image/jpeg"}
+
 
 @dataclass(frozen=True, kw_only=True)
-class Tuning:
+class Tuning(Shown):
     """The result of `tune`.
 
     rows, failed: The rows that were measured, and those that could not be.
@@ -60,8 +70,8 @@ class Tuning:
         """Return what a reader wants to see."""
         return [format_settings(self.settings), *self._advice()]
 
-    def __str__(self) -> str:
-        return join_blocks(self.blocks())
+    def _repr_html_(self) -> str:
+        return super()._repr_html_() + _picture(self.plot)
 
     def _advice(self) -> list[str]:
         lines = []
@@ -84,20 +94,42 @@ class Tuning:
         return max(tokens.get("sorted", 0) - tokens.get("transformers", 10**18), 0)
 
 
-def tune(job: Job, rows: int, seconds: float, plot: str | None, log: Log) -> Tuning:
-    """Measure batch sizes and token budgets on some rows. Write only the plot.
+@takes_sections
+def tune(
+    config: str | os.PathLike[str] | Mapping[str, Any] | Job | None = None,
+    *,
+    rows: int = 256,
+    seconds: float = 10.0,
+    plot: str | os.PathLike[str] | None = None,
+    log: Log | None = None,
+    settings: list[str] | None = None,
+    columns: Mapping[str, str | None] | None = None,
+    **sections: Unpack[Sections],
+) -> Tuning:
+    """Measure batch sizes and token budgets on some rows, in this process. Write only the plot.
+
+    The other arguments are those of `run`. The job needs no output, and its output is ignored.
 
     Args:
-        job: The job. Its output is ignored.
         rows: How many rows of the input to read.
         seconds: How long to measure each setting, at most.
-        plot: The plot's file; None for `tune.png` beside the output, if matplotlib is installed.
+        plot: The plot's file; None for `tune.png` beside the output, or in the current folder
+            without one, if matplotlib is installed.
         log: Is called with a line on each step.
 
     Raises:
         ConfigError: The job can't run, or the plot can't be written.
         RunError: No row could be computed.
+        RunInterrupted: A KeyboardInterrupt, if it was interrupted.
     """
+    check_positive(rows=rows, seconds=seconds)
+    job = build_job(config, settings or [], columns or {}, sections, needs_output=False)
+    file = None if plot is None else os.fspath(plot)
+    with explain_interrupt("interrupted"):
+        return _tune(job, rows, seconds, file, log or (lambda text: None))
+
+
+def _tune(job: Job, rows: int, seconds: float, plot: str | None, log: Log) -> Tuning:
     missing = check_plot(plot)
     trial = start_trial(job, rows)
     log(_introduction(trial, seconds))
@@ -136,6 +168,16 @@ def _draw(settings: list[Measurement], plot: str | None, trial: Trial, log: Log)
             raise
         log(str(error))
         return None
+
+
+def _picture(plot: str | None) -> str:
+    """Return the plot as an HTML image that needs no file; nothing if that can't be."""
+    kind = _PICTURES.get(Path(plot).suffix.lower()) if plot else None
+    try:
+        data = Path(plot).read_bytes() if plot and kind else None
+    except OSError:  # it was moved away since
+        data = None
+    return f"<img src='data:{kind};base64,{b64encode(data).decode()}'>" if data else ""
 
 
 def format_settings(settings: list[Measurement]) -> TextTable:

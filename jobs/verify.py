@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -19,10 +20,9 @@ from pipemill.errors import explain_interrupt
 
 from .measuring.verify_sample import SampleCheck, verify_sample
 from .output.job_record import JobRecord
-from .output.ledger import Ledger
+from .output.ledger import Ledger, open_output
 from .output.split_plan import Plan
-from .output.text_table import Block, facts, join_blocks
-from .status import open_output
+from .output.text_table import Block, Shown, facts
 
 # Findings and notes that are shown.
 _SHOWN = 100
@@ -30,7 +30,7 @@ _FIX = "delete it and run the job again"
 
 
 @dataclass(kw_only=True)
-class Verification:
+class Verification(Shown):
     """The result of `verify`.
 
     rows, done, dead: The rows of the output, from the footers of its parts.
@@ -72,9 +72,6 @@ class Verification:
         """Return what a reader wants to see."""
         return [facts(self._facts())]
 
-    def __str__(self) -> str:
-        return join_blocks(self.blocks())
-
     def _facts(self) -> list[tuple[str, str]]:
         lines = [
             ("output", f"{self.output} ({self.parts:,} parts)"),
@@ -92,7 +89,7 @@ class Verification:
 
 
 def verify(
-    output: str,
+    output: str | os.PathLike[str],
     *,
     sample: int = 0,
     storage_options: Mapping[str, Any] | None = None,
@@ -115,7 +112,7 @@ def verify(
 
 
 def _verify(
-    output: str,
+    output: str | os.PathLike[str],
     sample: int,
     storage_options: Mapping[str, Any],
     input_options: Mapping[str, Any],

@@ -14,41 +14,86 @@ if not (_here / "pipelines").is_dir():
     __path__.append(str(_here.parent))
 
 if TYPE_CHECKING:
+    from pipemill.actors.task import Column, Parameter, Task
     from pipemill.errors import ConfigError, ModelError, RunError, RunInterrupted
     from pipemill.jobs.config.job import Job
+    from pipemill.jobs.measuring.benchmark import Measurement
+    from pipemill.jobs.output.read_output import read
     from pipemill.jobs.output.run_report import Report
+    from pipemill.jobs.plan import JobEstimate, plan
+    from pipemill.jobs.preview import Preview, preview
+    from pipemill.jobs.report import report
     from pipemill.jobs.retry import retry
     from pipemill.jobs.run import run
-    from pipemill.jobs.status import status
-    from pipemill.jobs.verify import verify
+    from pipemill.jobs.status import Status, status
+    from pipemill.jobs.tasks import TaskList, TaskSummary, tasks
+    from pipemill.jobs.tune import Tuning, tune
+    from pipemill.jobs.verify import Verification, verify
+    from pipemill.pipelines.pipeline_task import PipelineTask
     from pipemill.pipelines.restored import restore_pipelines
 
 __version__ = "0.1.0"
 __all__ = [
+    "Column",
     "ConfigError",
     "Job",
+    "JobEstimate",
+    "Measurement",
     "ModelError",
+    "Parameter",
+    "PipelineTask",
+    "Preview",
     "Report",
     "RunError",
     "RunInterrupted",
+    "Status",
+    "Task",
+    "TaskList",
+    "TaskSummary",
+    "Tuning",
+    "Verification",
+    "plan",
+    "preview",
+    "read",
+    "report",
     "restore_pipelines",
     "retry",
     "run",
     "status",
+    "tasks",
+    "tune",
     "verify",
 ]
 
 _HOME = {
+    "Column": "pipemill.actors.task",
     "ConfigError": "pipemill.errors",
     "Job": "pipemill.jobs.config.job",
+    "JobEstimate": "pipemill.jobs.plan",
+    "Measurement": "pipemill.jobs.measuring.benchmark",
     "ModelError": "pipemill.errors",
+    "Parameter": "pipemill.actors.task",
+    "PipelineTask": "pipemill.pipelines.pipeline_task",
+    "Preview": "pipemill.jobs.preview",
     "Report": "pipemill.jobs.output.run_report",
     "RunError": "pipemill.errors",
     "RunInterrupted": "pipemill.errors",
+    "Status": "pipemill.jobs.status",
+    "Task": "pipemill.actors.task",
+    "TaskList": "pipemill.jobs.tasks",
+    "TaskSummary": "pipemill.jobs.tasks",
+    "Tuning": "pipemill.jobs.tune",
+    "Verification": "pipemill.jobs.verify",
+    "plan": "pipemill.jobs.plan",
+    "preview": "pipemill.jobs.preview",
+    "read": "pipemill.jobs.output.read_output",
+    "report": "pipemill.jobs.report",
     "restore_pipelines": "pipemill.pipelines.restored",
     "retry": "pipemill.jobs.retry",
     "run": "pipemill.jobs.run",
     "status": "pipemill.jobs.status",
+    "tasks": "pipemill.jobs.tasks",
+    "tune": "pipemill.jobs.tune",
     "verify": "pipemill.jobs.verify",
 }
 

@@ -127,7 +127,8 @@ def test_public_names_are_there_and_import_nothing_heavy():
         "import sys, pipemill, pipemill.jobs.cli.app, pipemill.jobs.prepare\n"
         "from pipemill.pipelines.registry import find_task, task_names\n"
         "[find_task(name) for name in task_names()]\n"
-        "print(sorted({'torch', 'transformers', 'ray'} & set(sys.modules)))"
+        "[getattr(pipemill, name) for name in pipemill.__all__]\n"
+        "print(sorted({'torch', 'transformers', 'ray', 'pandas'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -111,9 +111,9 @@ def status(output: Output, splits: Splits = False) -> int:
 @app.command(cls=Command, rich_help_panel=_AFTER)
 def report(output: Output) -> int:
     """Write an HTML page about an output into it."""
-    from ..report import write_report
+    from ..report import report
 
-    path = write_report(output)
+    path = report(output)
     print(f"written: {path}", file=sys.stderr)
     print(json.dumps({"output": output, "report": path}), flush=True)
     return 0
@@ -139,7 +139,7 @@ def tune(options: JobOptions, rows: Rows = 256, seconds: Seconds = 10.0, plot: P
     job = options.build(needs_output=False)
     from ..tune import tune
 
-    print_result(tune(job, rows, seconds, plot, _log))
+    print_result(tune(job, rows=rows, seconds=seconds, plot=plot, log=_log))
     return 0
 
 
@@ -151,9 +151,9 @@ def plan(options: JobOptions, rows: Rows = 1000, seconds: Seconds = 10.0) -> int
     Some rows of the input are read, and some of these computed. Nothing is written.
     """
     job = options.build(needs_output=False)
-    from ..plan import estimate
+    from ..plan import plan
 
-    print_result(estimate(job, rows, seconds))
+    print_result(plan(job, rows=rows, seconds=seconds))
     return 0
 
 
@@ -167,7 +167,7 @@ def preview(options: JobOptions, rows: FirstRows = 5) -> int:
     job = options.build(needs_output=False)
     from ..preview import preview
 
-    found = preview(job, rows)
+    found = preview(job, rows=rows)
     print_result(found)
     return 1 if found.all_failed else 0
 
@@ -175,12 +175,12 @@ def preview(options: JobOptions, rows: FirstRows = 5) -> int:
 @app.command(cls=Command, rich_help_panel=_BEFORE)
 def tasks(name: TaskName = None) -> int:
     """List the tasks, or describe one: columns, parameters, an example."""
-    from ..tasks import describe_task, list_tasks
+    from ..tasks import describe_task, tasks
 
     if name:
         print(describe_task(name), flush=True)
     else:
-        print_blocks(list_tasks(), sys.stdout)
+        print_blocks(tasks().blocks(), sys.stdout)
     return 0
 
 

@@ -148,6 +148,13 @@ def build_job(
     return make_job(data, where)
 
 
+def check_positive(**values: float) -> None:
+    """Raise ConfigError for an argument that is not a number above 0."""
+    for name, value in values.items():
+        if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
+            raise ConfigError(f"{name} must be a number above 0, not {value!r}")
+
+
 def _merge(base: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
     """Merge `more` over `base`, section by section. A path alone stands for a section."""
     merged = dict(base)

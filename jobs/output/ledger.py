@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import IO, TypeVar
+from typing import IO, Any, TypeVar
 
 from pipemill.actors.batch import LEFT_OUT
 from pipemill.actors.output.layout import DEAD_LETTERS, JOB, PLAN, STORED_INPUT
@@ -13,6 +14,7 @@ from pipemill.actors.output.part_file import read_footer
 from pipemill.actors.output.part_footer import ROW_COUNTS, PartFooter
 from pipemill.actors.split import Split
 from pipemill.actors.storage.backoff import retry_on_driver
+from pipemill.actors.storage.filesystem import absolute
 from pipemill.actors.storage.store import Store
 
 from pipemill.errors import ConfigError, RunError
@@ -154,3 +156,21 @@ class Ledger:
             raise ConfigError(
                 f"can't write to the output {self.path}: {type(error).__name__}: {error}"
             ) from error
+
+
+def open_output(
+    output: str | os.PathLike[str], options: Mapping[str, Any] | None
+) -> tuple[Ledger, JobRecord, Plan]:
+    """Return an output with its job and plan.
+
+    Raises:
+        ConfigError: The folder is not an output of pipemill.
+    """
+    ledger = Ledger(Store(absolute(os.fspath(output)), options or {}))
+    record, plan = ledger.read_job(), ledger.read_plan()
+    if record is None or plan is None:
+        raise ConfigError(
+            f"{output} is not an output of pipemill: it lacks {JOB} and {PLAN}. "
+            "Name the folder that a run wrote to"
+        )
+    return ledger, record, plan

@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from html import escape
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import InitVar, asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
 
 from pipemill.actors.batch import left_out
 
 from .dead_letter_reasons import Reasons, format_reasons
 from .ledger import Ledger
+from .read_output import read
 from .split_plan import Plan
-from .text_table import Block, facts, join_blocks
+from .text_table import Block, Shown, facts
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
+    import pyarrow.dataset as ds
 
 _FILES = 5  # that are named
 
 
 @dataclass(frozen=True, kw_only=True)
-class Report:
+class Report(Shown):
     """Counts over the whole output, and beside them what this run added.
 
     rows: input rows accounted for; done: those with a result; dead: dead letters.
@@ -44,6 +49,7 @@ class Report:
     unnamed_input: `rows` of files that the input no longer names, the first of these `files`, and
         how many they are (`count`); None if there are none.
     left_out: rows with a value that no column holds, by its key; left out of the JSON if none has.
+    storage_options: to read the output again with (`dataset`, `to_arrow`, …).
     """
 
     rows: int
@@ -69,6 +75,11 @@ class Report:
     dead_kinds: int = 0
     dead_read: int = 0
     unnamed_input: dict[str, Any] | None = None
+    # Not a field: options may hold credentials, which are never stored or shown.
+    storage_options: InitVar[Mapping[str, Any] | None] = None
+
+    def __post_init__(self, storage_options: Mapping[str, Any] | None) -> None:
+        object.__setattr__(self, "_options", storage_options)
 
     def to_json(self) -> str:
         """One line."""
@@ -84,16 +95,25 @@ class Report:
         """Return what a reader wants to see."""
         return [facts(self._lines())]
 
-    def __str__(self) -> str:
-        return join_blocks(self.blocks())
+    def dataset(self, columns: Sequence[str] | None = None) -> ds.Dataset:
+        """Open the rows of the output as `pipemill.read` does, with the run's storage options."""
+        return read(self.output, columns, storage_options=self._storage_options())
 
-    def _repr_html_(self) -> str:
-        rows = "".join(
-            f"<tr><th style='text-align:left'>{escape(name)}</th>"
-            f"<td style='text-align:left'>{escape(value)}</td></tr>"
-            for name, value in self._lines()
-        )
-        return f"<table>{rows}</table>"
+    def to_arrow(self, columns: Sequence[str] | None = None) -> pa.Table:
+        """Read the rows of the output, in the order of the input."""
+        return self.dataset(columns).to_table()
+
+    def to_pandas(self, columns: Sequence[str] | None = None) -> pd.DataFrame:
+        """Read the rows of the output as a frame, in the order of the input."""
+        return self.to_arrow(columns).to_pandas()
+
+    def dead_letter_table(self) -> pa.Table:
+        """Read the rows that failed, and why."""
+        options = self._storage_options()
+        return read(self.output, dead_letters=True, storage_options=options).to_table()
+
+    def _storage_options(self) -> Mapping[str, Any] | None:
+        return vars(self)["_options"]
 
     def _lines(self) -> list[tuple[str, str]]:
         lines: list[tuple[str, Any]] = [

@@ -1,9 +1,10 @@
-"""Tables of text: aligned lines in a log, a table of rich on a terminal."""
+"""Tables of text: aligned lines in a log, a table of rich on a terminal, HTML in a notebook."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from html import escape
 from itertools import zip_longest
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -46,6 +47,21 @@ class TextTable:
             ]
             yield (" " * self.indent + (" " * _GAP).join(cells)).rstrip()
 
+    def to_html(self) -> str:
+        """Return a table element. Cells are text: what looks like HTML is escaped."""
+        parts = [self._html_row("th", self.header, "th")] if self.header else []
+        first = "td" if self.header else "th"
+        parts += [self._html_row(first, row, "td") for row in self.rows]
+        return f"<table>{''.join(parts)}</table>"
+
+    def _html_row(self, first: str, row: Sequence[str], other: str) -> str:
+        cells = []
+        for column, cell in enumerate(row):
+            tag = other if column else first
+            side = "right" if column in self.right else "left"
+            cells.append(f"<{tag} style='text-align:{side}'>{escape(cell)}</{tag}>")
+        return f"<tr>{''.join(cells)}</tr>"
+
     def __rich__(self) -> Padding:
         from rich.padding import Padding
         from rich.table import Table
@@ -81,3 +97,28 @@ def facts(pairs: Iterable[tuple[str, str]]) -> TextTable:
 def join_blocks(blocks: Iterable[Block]) -> str:
     """Return the blocks as plain text."""
     return "\n".join(map(str, blocks))
+
+
+def blocks_to_html(blocks: Iterable[Block]) -> str:
+    """Return the blocks as HTML. Everything in them is escaped."""
+    return "".join(
+        block.to_html()
+        if isinstance(block, TextTable)
+        else f"<div style='white-space:pre-wrap'>{escape(block)}</div>"
+        for block in blocks
+        if block != ""
+    )
+
+
+class Shown:
+    """A result that shows its blocks: as text when it is printed, as HTML in a notebook."""
+
+    def blocks(self) -> list[Block]:
+        """Return what a reader wants to see."""
+        raise NotImplementedError
+
+    def __str__(self) -> str:
+        return join_blocks(self.blocks())
+
+    def _repr_html_(self) -> str:
+        return blocks_to_html(self.blocks())

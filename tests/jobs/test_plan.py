@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import numpy as np
@@ -14,6 +15,7 @@ from pipemill.jobs.config.load import build_job
 from pipemill.jobs.planning.sample_rows import sample_rows
 from pipemill.jobs.prepare import prepare_without_output
 
+import pipemill
 from tests.support import tiny
 
 TEXTS = tiny.texts(70, seed=9, longest=40)
@@ -53,7 +55,7 @@ def test_what_can_be_counted_is_exact(models, data):
     whole = lengths(models)
     sizes = np.minimum(whole, MOST)
     parameters = {"truncation": True, "max_length": MOST}
-    found = plan.estimate(job(models, data, parameters=parameters), 1000, 0.01)
+    found = plan.plan(job(models, data, parameters=parameters), rows=1000, seconds=0.01)
     assert (found.rows, found.sampled, found.failed, found.chunks) == (70, 70, 0, 70)
     assert found.tokens == sizes.sum()
     assert found.truncated == {
@@ -82,7 +84,7 @@ def test_what_can_be_counted_is_exact(models, data):
 
 
 def test_windows_are_chunks_and_lose_nothing(models, data):
-    found = plan.estimate(job(models, data, parameters={"max_length": MOST}), 1000, 0.01)
+    found = plan.plan(job(models, data, parameters={"max_length": MOST}), rows=1000, seconds=0.01)
     assert found.chunks > 70
     assert found.tokens >= lengths(models).sum()
     assert found.truncated == {"rows": 0, "tokens": 0}
@@ -130,5 +132,26 @@ def test_rows_that_cannot_be_read_are_counted(models, tmp_path):
     lines = [json.dumps({"body": text}) for text in TEXTS[:9]]
     lines[4] = "{"
     (folder / "a.jsonl").write_text("\n".join(lines) + "\n")
-    found = plan.estimate(job(models, folder), 9, 0.01)
+    found = plan.plan(job(models, folder), rows=9, seconds=0.01)
     assert (found.rows, found.sampled, found.failed) == (9, 9, 1)
+
+
+def test_in_python_it_takes_what_run_takes_and_no_output(models, data):
+    found = pipemill.plan(
+        {"task": "text-classification", "input": str(data)},
+        settings=["batching.max_tokens=300"],
+        columns={"text": "body"},
+        model=models["text-classification"],
+        rows=20,
+        seconds=0.01,
+    )
+    assert (found.rows, found.sampled, found.max_tokens) == (70, 20, 300)
+    assert found.seconds == pytest.approx(70 / found.rows_per_second)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        found.rows = 0
+    page = found._repr_html_()
+    assert "70 in all" in page
+    assert page.count("<table>") == 2, "the facts and the histogram"
+    assert "█" in page
+    with pytest.raises(pipemill.ConfigError, match="seconds must be a number above 0, not 0"):
+        pipemill.plan({}, seconds=0)

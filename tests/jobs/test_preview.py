@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import pyarrow as pa
@@ -9,6 +10,7 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
 import transformers
+from pipemill.actors.batch import Failure
 from pipemill.jobs.cli.app import main
 from pipemill.jobs.config.load import build_job
 from pipemill.jobs.preview import Preview, preview
@@ -36,12 +38,12 @@ def job(models, data, **sections):
 
 def test_it_shows_what_a_run_writes(models, data):
     wanted = job(models, data, actors={"placement": "local"})
-    found = preview(wanted, 5)
+    found = preview(wanted, rows=5)
     assert not (data.parent / "out").exists()
     pipemill.run(wanted)
     written = ds.dataset(data.parent / "out").to_table().slice(0, 5)
-    assert found.rows.drop_columns("score").equals(written.drop_columns("score"))
-    scores = [table["score"].drop_null().to_pylist() for table in (found.rows, written)]
+    assert found.table.drop_columns("score").equals(written.drop_columns("score"))
+    scores = [table["score"].drop_null().to_pylist() for table in (found.table, written)]
     assert scores[0] == pytest.approx(scores[1], abs=1e-5)
     assert len(set(scores[0])) == 4
     assert list(found.failures) == [1]
@@ -69,8 +71,8 @@ class Shout(transformers.TextClassificationPipeline):
 
 def test_columns_that_only_a_sample_shows(models, data):
     own = {"pipeline_class": "tests.jobs.test_preview:Shout"}
-    found = preview(job(models, data, **own), 4)
-    assert found.rows.schema.names[:2] == ["id", "body"]
+    found = preview(job(models, data, **own), rows=4)
+    assert found.table.schema.names[:2] == ["id", "body"]
     assert "Shout" in str(found)
     assert list(found.failures) == [1]
 
@@ -79,7 +81,7 @@ def test_a_model_that_does_not_load_says_why(models, data):
     own = {"pipeline_class": "tests.support.own_pipelines:Unloadable"}
     wanted = build_job(job(models, data, **own), [], {}, {})
     with pytest.raises(pipemill.ConfigError, match="loading failed.*no such licence"):
-        preview(wanted, 1)
+        preview(wanted, rows=1)
 
 
 @pytest.mark.parametrize("from_file", [True, False])
@@ -122,3 +124,38 @@ def test_long_names_stand_apart_from_their_values():
         f"  {'n' * 60}  1",
     ]
     assert lines({"text": "a", "label": "b"})[1:] == [f"  {'text':<12}a", f"  {'label':<12}b"]
+
+
+def test_in_python_it_takes_what_run_takes_and_no_output(models, data, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    found = pipemill.preview(
+        task="text-classification",
+        model=models["text-classification"],
+        input=data,
+        columns={"text": "body"},
+        rows=3,
+    )
+    assert found.table["body"].to_pylist() == [TEXTS[0], None, TEXTS[2]]
+    assert found.table["label"].to_pylist().index(None) == 1
+    assert (found.rows, found.done, found.dead, found.all_failed) == (3, 2, 1, False)
+    assert [path.name for path in tmp_path.iterdir()] == ["in.parquet"]
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        found.table = None
+    page = found._repr_html_()
+    assert page.count("<tr>") == 4
+    assert "expand: ValueError: column &#x27;body&#x27; is null" in page
+
+
+@pytest.mark.parametrize("rows", [0, -1, True, "5"])
+def test_a_number_of_rows_that_is_not_one_is_said_at_once(rows):
+    with pytest.raises(pipemill.ConfigError, match="rows must be a number above 0"):
+        pipemill.preview({"task": "no such"}, rows=rows)
+
+
+def test_in_a_notebook_texts_are_text():
+    evil = "<script>alert(1)</script>"
+    table = pa.table({evil: [evil], "when": pa.array([2**62], pa.timestamp("s"))})
+    found = Preview(table, {0: Failure("forward", "ValueError", evil)}, (evil,))
+    assert "<script" not in found._repr_html_()
+    assert found._repr_html_().count("&lt;script&gt;") == 4
+    assert "(timestamp[s])" in str(found), "Python has no such time"

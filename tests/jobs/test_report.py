@@ -95,3 +95,10 @@ def test_messages_that_are_no_text_are_shown_as_what_they_can_be(out):
 def test_of_what_is_no_output_it_says_so(tmp_path, capsys):
     assert main(["report", str(tmp_path)]) == 2
     assert "is not an output of pipemill" in capsys.readouterr().err
+
+
+def test_in_python_it_returns_the_path(out):
+    assert pipemill.report(str(out)) == f"{out}/_pipemill/report.html"
+    assert "61: 60 done" in Page(out / "_pipemill/report.html").seen
+    with pytest.raises(pipemill.ConfigError, match="is not an output of pipemill"):
+        pipemill.report(str(out.parent))

@@ -14,9 +14,11 @@ from pipemill.actors.task import Loaded
 from pipemill.jobs.cli.app import main
 from pipemill.jobs.config.load import build_job
 from pipemill.jobs.output.text_table import join_blocks
-from pipemill.jobs.tasks import describe_task, list_tasks
+from pipemill.jobs.tasks import describe_task, tasks
 from pipemill.pipelines.pipeline_task import PipelineTask
 from pipemill.pipelines.registry import ALIASES, find_task, task_names
+
+import pipemill
 
 # Parameters that change the columns.
 VARIANTS = [
@@ -64,11 +66,11 @@ def test_every_column_that_is_added_is_told(name):
 
 
 def test_the_list_names_every_task_and_alias():
-    lines = join_blocks(list_tasks()).split("\n")
+    lines = join_blocks(tasks().blocks()).split("\n")
     for name in task_names():
         (line,) = [line for line in lines if re.match(rf"{name}[ (]", line)]
         assert all(column.name in line for column in find_task(name).inputs)
-    assert all(f"({alias})" in join_blocks(list_tasks()) for alias in ALIASES)
+    assert all(f"({alias})" in join_blocks(tasks().blocks()) for alias in ALIASES)
 
 
 @pytest.mark.parametrize("name", [*task_names(), "translation_en_to_de", "vqa"])
@@ -109,3 +111,28 @@ def test_nothing_heavy_is_imported():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.endswith("set()\n")
+
+
+def test_in_python_they_are_records(capsys):
+    found = pipemill.tasks()
+    assert [task.name for task in found] == list(task_names())
+    (zero,) = [task for task in found if task.name == "zero-shot-classification"]
+    assert [column.name for column in zero.reads][:2] == ["text", "candidate_labels"]
+    assert "hypothesis_template" in zero.parameters
+    assert zero.adds == find_task(zero.name).adds
+    assert {alias for task in found for alias in task.aliases} >= set(ALIASES)
+    assert main(["tasks"]) == 0
+    assert capsys.readouterr().out == f"{found}\n"
+    page = found._repr_html_()
+    assert page.count("<tr>") == len(found) + 1
+    assert "<table>" in zero._repr_html_()
+
+
+def test_a_task_of_a_broken_package_is_among_them(monkeypatch):
+    def broken(name):
+        raise LookupError(f"{name} is <b>broken</b>")
+
+    monkeypatch.setattr("pipemill.jobs.tasks.find_task", broken)
+    first = pipemill.tasks()[0]
+    assert (first.problem, first.reads) == (f"{first.name} is <b>broken</b>", ())
+    assert "&lt;b&gt;broken" in pipemill.tasks()._repr_html_()

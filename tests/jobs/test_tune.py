@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import sys
 from pathlib import Path
@@ -271,7 +272,7 @@ def test_the_output_of_another_job_is_neither_in_the_way_nor_touched(models, dat
     pipemill.run(wanted)
     before = {p: p.stat().st_mtime_ns for p in (tmp_path / "out").rglob("*")}
     other = build_job(wanted, [], {}, {"parameters": {"top_k": 2}})
-    found = tune.tune(other, 8, SHORT, str(tmp_path / "other.svg"), lambda text: None)
+    found = tune.tune(other, rows=8, seconds=SHORT, plot=tmp_path / "other.svg")
     assert found.rows == 8
     assert {p: p.stat().st_mtime_ns for p in (tmp_path / "out").rglob("*")} == before
 
@@ -317,3 +318,28 @@ def test_what_was_run_is_reckoned_up_to_the_whole():
     assert watch.measured == 0.75
     assert watch.seconds() == watch.elapsed / 0.75
     assert benchmark.Stopwatch(np.array([1]), 0).record(0)
+
+
+@pytest.mark.parametrize(("name", "kind"), [("a.png", "image/png"), ("a.pdf", None)])
+def test_in_python_it_takes_what_run_takes_and_shows_its_plot(models, data, tmp_path, name, kind):
+    pytest.importorskip("matplotlib")
+    found = pipemill.tune(
+        task="text-classification",
+        model=models["text-classification"],
+        input=str(data),
+        columns={"text": "body"},
+        rows=4,
+        seconds=SHORT,
+        plot=tmp_path / name,
+    )
+    assert (found.rows, found.plot) == (4, str(tmp_path / name))
+    assert found.max_tokens in {setting.size for setting in found.settings}
+    page = found._repr_html_()
+    assert "transformers, batch_size=8" in page
+    if kind is None:
+        assert "<img" not in page
+    else:
+        data = base64.b64encode((tmp_path / name).read_bytes()).decode()
+        assert f"<img src='data:{kind};base64,{data}'>" in page
+        (tmp_path / name).unlink()
+        assert "<img" not in found._repr_html_()

@@ -101,6 +101,23 @@ def test_a_job_is_run_resumed_verified_and_tells_no_secret(bucket, tmp_path, cap
     assert s3_server.KEY.encode() not in stored
 
 
+def test_an_output_is_read_as_a_dataset(bucket, server, tmp_path, monkeypatch):
+    wanted = job(bucket, tmp_path)
+    wanted["output"]["path"] += "/odd name+%20"
+    wanted["output"]["storage_options"] = options = {
+        "key": s3_server.KEY, "secret": s3_server.SECRET, "endpoint_url": server.endpoint,
+    }  # fmt: skip
+    report = pipemill.run(**wanted)
+    for name in server.environment():
+        monkeypatch.delenv(name)
+    found = report.to_arrow(["n"])["n"].to_pylist()
+    assert found == [n for n in range(ROWS) if n not in DEAD]
+    assert report.dead_letter_table()["n"].to_pylist() == DEAD
+    again = pipemill.read(report.output, ["n"], storage_options=options)
+    assert again.to_table()["n"].to_pylist() == found
+    assert sum(batch.num_rows for batch in again.to_batches()) == again.count_rows()
+
+
 def test_odd_names_of_objects_and_tables_of_other_formats(bucket, tmp_path):
     for suffix in ("parquet", "jsonl", "png", "tar"):
         check_names(f"{bucket}/{suffix}", suffix)

@@ -1,0 +1,41 @@
+"""The keyword arguments of the functions that take a job."""
+
+from __future__ import annotations
+
+import inspect
+
+import pytest
+from pipemill.jobs.cli import commands
+from pipemill.jobs.config.job import Job
+from pipemill.jobs.config.sections import Sections
+
+import pipemill
+
+VERBS = ("run", "retry", "plan", "preview", "tune")
+LOOKS = ("plan", "preview", "tune")
+
+
+def test_the_sections_are_the_keys_of_a_job():
+    assert set(Sections.__annotations__) == set(Job.model_fields)
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_signature_names_every_section(verb):
+    shown = inspect.signature(getattr(pipemill, verb))
+    assert set(shown.parameters) >= {"config", "settings", "columns", *Job.model_fields}
+    assert "task: str = ..." in str(shown)
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_wrong_name_is_that_of_a_wrong_key(verb):
+    with pytest.raises(pipemill.ConfigError, match="unknown key 'modle'.*did you mean 'model'"):
+        getattr(pipemill, verb)(task="fill-mask", modle="m", input="i", output="o")
+
+
+@pytest.mark.parametrize("verb", LOOKS)
+def test_defaults_are_those_of_the_command(verb):
+    def defaults(function):
+        found = inspect.signature(function).parameters
+        return {k: found[k].default for k in ("rows", "seconds", "plot") if k in found}
+
+    assert defaults(getattr(pipemill, verb)) == defaults(getattr(commands, verb))
