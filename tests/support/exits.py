@@ -155,7 +155,7 @@ WAYS = {
     ),
     "on_error": Way(1, "(output.on_error is raise)", texts=nulls(), output={"on_error": "raise"}),
     "does_not_fit": Way(2, "set actors.num_gpus to 0 for CPU", actors={"num_gpus": 1}),
-    "does_not_load": Way(1, "no such weights", environment={"LIGHT_FAILS": "1"}),
+    "does_not_load": Way(2, "no such weights", environment={"LIGHT_FAILS": "1"}),
     "ctrl_c": Way(130, INTERRUPTED, environment=SLOW, change=interrupt(signal.SIGINT, group=True)),
     "ctrl_c_twice": Way(
         130, INTERRUPTED, environment=SLOW, change=interrupt(signal.SIGINT, group=True, times=2)
