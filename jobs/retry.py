@@ -22,7 +22,7 @@ from .config.load import build_job
 from .config.sections import Sections, takes_sections
 from .execution.choose_device import choose_device
 from .execution.placement import resolve_placement, uses_ray
-from .execution.ray_cluster import ray_session
+from .execution.ray_cluster import ray_session, ray_until_end
 from .execution.split_loop import SplitLoop
 from .output.dead_letter_reasons import NO_REASONS, collect_reasons
 from .output.error_limit import check_at_the_end
@@ -69,7 +69,7 @@ def retry(
     """
     started = time.monotonic()
     job = build_job(config, settings or [], columns or {}, sections)
-    with explain_interrupt(), Lease(output_store(job), "retry") as lease:
+    with explain_interrupt(), Lease(output_store(job), "retry") as lease, ray_until_end():
         ledger, record, plan = open_output(job.output.path, job.output.storage_options)
         prepared, task, decides = _reopen(job, ledger, record, plan)
         job = prepared.job

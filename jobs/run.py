@@ -27,7 +27,7 @@ from .config.load import build_job
 from .config.sections import Sections, takes_sections
 from .execution.placement import resolve_placement, uses_ray
 from .execution.progress import waiting
-from .execution.ray_cluster import check_input_stays, check_output_lasts, ray_session
+from .execution.ray_cluster import check_input_stays, check_output_lasts, ray_session, ray_until_end
 from .execution.split_loop import SplitLoop, count_rows
 from .output.dead_letter_reasons import NO_REASONS, collect_reasons
 from .output.error_limit import check_at_the_end, check_on_the_way, error_limit_reached
@@ -71,7 +71,7 @@ def run(
     job = build_job(config, settings or [], columns or {}, sections)
     check_output_lasts(job.output.path)
     check_input_stays(job.input.path)
-    with explain_interrupt(), Lease(output_store(job)) as lease:
+    with explain_interrupt(), Lease(output_store(job)) as lease, ray_until_end():
         return _run(job, lease, started)
 
 

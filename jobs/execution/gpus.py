@@ -9,6 +9,7 @@ import re
 import socket
 import sys
 from contextlib import suppress
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,9 @@ def find_gpus() -> list[tuple[str, int]]:
     gpus = _ask_driver()
     if ids is None or not gpus:
         return gpus
-    # Each is a number or a UUID. CUDA would ignore one that does not exist, and all after it.
-    return [gpus[int(one) % len(gpus)] if one.isdigit() else gpus[0] for one in ids]
+    # Each is a number or a UUID. CUDA ignores a number that does not exist, and all after it.
+    exist = takewhile(lambda one: not one.isdigit() or int(one) < len(gpus), ids)
+    return [gpus[int(one)] if one.isdigit() else gpus[0] for one in exist]
 
 
 def _ask_driver() -> list[tuple[str, int]]:

@@ -47,14 +47,19 @@ _THREADS_S = 30.0
 
 @contextmanager
 def ray_until_end() -> Iterator[None]:
-    """Keep Ray running when a session in this block ends; shut it down at the end of the block."""
+    """Keep Ray running when a session in this block ends; shut it down at the end of the block.
+
+    Of nested blocks the outermost one shuts it down.
+    """
     global _shuts_down_later
+    is_nested = _shuts_down_later
     _shuts_down_later = True
     try:
         yield
     finally:
-        _shuts_down_later = False
-        _shut_down()
+        _shuts_down_later = is_nested
+        if not is_nested:
+            _shut_down()
 
 
 @contextmanager

@@ -165,7 +165,9 @@ WAYS = {
         130, INTERRUPTED, environment=SLOW, change=interrupt(signal.SIGTERM, group=False)
     ),
     "taken_over": Way(1, "taken over by", environment=SLOW, change=take_over),
-    "part_blocked": Way(2, "is damaged, or pipemill did not write it", environment=SLOW, change=block_writing),
+    "part_blocked": Way(
+        2, "is damaged, or pipemill did not write it", environment=SLOW, change=block_writing
+    ),
     "worker_killed": Way(1, "was killed by signal 9", environment=SLOW, change=kill_worker),
     "actor_killed": Way(0, "", environment=SLOW, change=kill("ray::MapWorker")),
     "raylet_killed": Way(1, "raylet or the head", environment=SLOW, change=kill("raylet")),

@@ -149,6 +149,7 @@ def test_a_number_of_gpus_is_not_divided_again(tmp_path):
         ("-1", []),
         ("1", ["b"]),
         ("GPU-5f", ["a"]),
+        ("1,7,0", ["b"]),
         ("1,0", ["b", "a"]),
     ],
 )

@@ -109,6 +109,24 @@ def test_a_run_that_waits_for_cpus_says_so(ray_head, tmp_path):
     assert json.loads(stdout.splitlines()[-1])["done"] == ROWS
 
 
+def test_python_joins_a_ray_once_for_a_run(ray_head, tmp_path):
+    (tmp_path / "job.json").write_text(json.dumps(on_files(tmp_path)))
+    code = (
+        "import json, sys, pipemill\n"
+        "from tests.support.light_over_ray import install\n"
+        "install()\n"
+        "print(pipemill.run(json.load(open(sys.argv[1]))).done)\n"
+        "print(sys.modules['ray'].is_initialized())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "job.json")],
+        env={**os.environ, **ray_head.environment},
+        capture_output=True, text=True, timeout=240,
+    )  # fmt: skip
+    assert done.stdout.split() == [str(ROWS), "False"], done.stderr
+    assert done.stderr.count("Ray: joined") == 1
+
+
 def test_a_run_ends_when_it_is_done(ray_head, tmp_path):
     """Ray Data's own statistics, which only a cluster has on, run in a thread that never ends."""
     environment = ray_head.environment
