@@ -27,8 +27,9 @@ from .config.load import build_job
 from .config.sections import Sections, takes_sections
 from .execution.placement import resolve_placement, uses_ray
 from .execution.progress import waiting
-from .execution.ray_cluster import check_input_stays, check_output_lasts, ray_session, ray_until_end
+from .execution.ray_cluster import ray_session, ray_until_end
 from .execution.split_loop import SplitLoop, count_rows
+from .execution.working_copy import check_input_stays, check_output_lasts
 from .output.dead_letter_reasons import NO_REASONS, collect_reasons
 from .output.error_limit import check_at_the_end, check_on_the_way, error_limit_reached
 from .output.lease import Lease

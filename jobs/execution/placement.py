@@ -21,7 +21,8 @@ from pipemill.actors.workers import (
 
 from pipemill.errors import RunError
 
-from .ray_cluster import TASK_CPUS, choose_pool_size, describe_wait, ray_session
+from .pool_size import TASK_CPUS, choose_pool_size, describe_wait
+from .ray_cluster import ray_session
 from .single_process import is_small, work_without_ray
 from .split_work import SplitWork
 from .startup import StartupStage

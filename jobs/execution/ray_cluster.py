@@ -1,11 +1,9 @@
-"""Start or join Ray, and find out how many actors fit."""
+"""Start or join Ray."""
 
 from __future__ import annotations
 
 import gc
-import json
 import logging
-import math
 import os
 import signal
 import socket
@@ -16,25 +14,11 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-from pipemill.actors.storage.filesystem import absolute
 
 from pipemill.errors import ConfigError, RunError
 
 from .progress import log, waiting
 from .supervisor import check_interrupts, report_ray
-
-if TYPE_CHECKING:
-    from ..config.job import ActorsSection
-
-# CPUs of the read and write tasks of the staged placement. They differ from an actor's, or Ray
-# would fuse the tasks into the actors' operator.
-TASK_CPUS = 0.25
-
-
-# The folder of the copies that Ray makes of working directories (`ray job submit --working-dir`).
-_WORKING_COPY = "/runtime_resources/working_dir_files/"
 
 # Whether pipemill started or joined Ray, and whether it is shut down later than its session.
 _is_ours = False
@@ -237,41 +221,6 @@ def _describe_size() -> str:
     )
 
 
-def check_output_lasts(path: str) -> None:
-    """Raise ConfigError for an output in Ray's copy of the working directory.
-
-    Ray makes the copy for a job, and deletes it afterwards.
-    """
-    if _is_in_copy(path):
-        raise ConfigError(
-            f"output.path {path} is {absolute(path)}, in the copy of the working directory that "
-            "Ray made for this job and deletes after it: name an absolute path, or a URL that "
-            "every node can reach"
-        )
-
-
-def check_input_stays(inputs: object) -> None:
-    """Raise ConfigError for an input in Ray's copy of the working directory.
-
-    After a change in the working directory the next job's copy lies elsewhere. The same file would
-    then be taken for a new one, and its rows would be in the output twice.
-    """
-    paths = [inputs] if isinstance(inputs, str) else inputs if isinstance(inputs, list) else []
-    for path in paths:
-        if _is_in_copy(path):
-            raise ConfigError(
-                f"input.path {path} is {absolute(path)}, in the copy of the working directory "
-                "that Ray made for this job. The next job's copy may lie elsewhere, and that job "
-                "could not resume this output: name an absolute path, or a URL that every node "
-                "can reach"
-            )
-
-
-def _is_in_copy(path: str) -> bool:
-    copy = os.path.realpath(absolute(path)) if "://" not in path else path
-    return _WORKING_COPY in f"{copy}/"
-
-
 def _check_address(address: str) -> None:
     """Raise ConfigError if nothing listens at an address: `ray.init` would wait for minutes."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
@@ -349,92 +298,3 @@ def _silence_stderr() -> Iterator[None]:
         os.dup2(saved, 2)
         os.close(saved)
         os.close(nothing)
-
-
-def choose_pool_size(actors: ActorsSection, placement: str, splits: int) -> tuple[int, int]:
-    """Choose how many actors to start with, and how many to grow to.
-
-    Ray waits silently for what does not fit: an actor larger than any node, or read and write
-    tasks when actors hold every CPU. This function prevents both.
-
-    Args:
-        actors: the job's settings.
-        placement: the resolved placement.
-        splits: the number of splits, which is the most actors that are useful.
-
-    Raises:
-        ConfigError: if not even one actor can ever fit.
-    """
-    import ray
-
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    tasks = 2 * TASK_CPUS if placement == "staged" else 0
-    free = [dict(node) for node in nodes]
-    if tasks:
-        largest = max(free, key=lambda node: node.get("CPU", 0))
-        largest["CPU"] = largest.get("CPU", 0) - tasks
-    fit = sum(_count_actors(node, actors) for node in free)
-    if fit == 0 and not _autoscales():
-        raise ConfigError(_explain_no_room(nodes, actors, tasks))
-    wanted = fit if actors.max == "auto" else actors.max
-    most = max(min(wanted, splits), 1)
-    if not _autoscales():
-        if tasks:
-            most = min(most, fit)  # more would take the tasks' CPUs
-        return max(min(fit, most), 1), most
-    # Requests that do not fit yet make the cluster grow.
-    return max(min(fit, most), min(actors.min, most)), most
-
-
-def _count_actors(node: dict[str, float], actors: ActorsSection) -> int:
-    by_cpu = math.floor(node.get("CPU", 0) / actors.num_cpus + 1e-9)
-    if not actors.gpus_each:
-        return max(by_cpu, 0)
-    by_gpu = math.floor(node.get("GPU", 0) / actors.gpus_each + 1e-9)
-    return max(min(by_cpu, by_gpu), 0)
-
-
-def _explain_no_room(nodes: list[dict[str, float]], actors: ActorsSection, tasks: float) -> str:
-    cpus = max((node.get("CPU", 0) for node in nodes), default=0)
-    gpus = max((node.get("GPU", 0) for node in nodes), default=0)
-    if actors.gpus_each > gpus:
-        return (
-            f"an actor asks for {actors.gpus_each:g} GPU (actors.num_gpus), but the largest node "
-            f"of this Ray cluster has {gpus:g}: set actors.num_gpus to 0 for CPU"
-        )
-    extra = f", and the read and write tasks for {tasks:g} more" if tasks else ""
-    room = cpus - tasks
-    return (
-        f"an actor asks for {actors.num_cpus:g} CPU (actors.num_cpus){extra}, but the largest node "
-        f"of this Ray cluster has {cpus:g}: set actors.num_cpus to {max(room, 0.25):g} or less"
-        + (", or actors.placement to fused" if tasks else "")
-    )
-
-
-def describe_wait(actors: ActorsSection) -> str | None:
-    """Return the resource that is in use, so that no actor can start now; None if one can."""
-    import ray
-
-    total, free = ray.cluster_resources(), ray.available_resources()
-    for name, needs in (("CPU", actors.num_cpus), ("GPU", actors.gpus_each)):
-        all_units, free_units = total.get(name, 0), free.get(name, 0)
-        if free_units < needs <= all_units:
-            return f"waits for {name}s ({all_units - free_units:g} of {all_units:g} in use)"
-    return None
-
-
-def _autoscales() -> bool:
-    """Return whether an autoscaler may add nodes.
-
-    Every head node runs a monitor. If it has no cluster to scale, it names the nodes `node_ID`;
-    otherwise by the node types of the cluster's configuration.
-    """
-    from ray.autoscaler.v2.utils import is_autoscaler_v2
-    from ray.data._internal.cluster_autoscaler.util import is_autoscaling_enabled
-    from ray.experimental.internal_kv import _internal_kv_get
-
-    if is_autoscaling_enabled() or is_autoscaler_v2():
-        return True
-    status = json.loads(_internal_kv_get(b"__autoscaling_status") or b"{}")
-    types = status.get("autoscaler_report", {}).get("active_nodes", {})
-    return any(not name.startswith("node_") for name in types)

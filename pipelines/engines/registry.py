@@ -49,4 +49,4 @@ def find_engine(name: str) -> EngineFactory | None:
                 ) from error
     if near := get_close_matches(name, engine_names(), n=1):
         raise LookupError(f"no engine {name!r}; did you mean {near[0]!r}?")
-    raise LookupError(f"no engine {name!r}; there are {', '.join(engine_names())}")
+    raise LookupError(f"no engine {name!r}; the engines are: {', '.join(engine_names())}")

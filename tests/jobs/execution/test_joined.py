@@ -15,7 +15,8 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
 from pipemill.actors.storage.filesystem import open_filesystem
-from pipemill.jobs.execution.ray_cluster import check_input_stays, check_output_lasts, ray_session
+from pipemill.jobs.execution.ray_cluster import ray_session
+from pipemill.jobs.execution.working_copy import check_input_stays, check_output_lasts
 
 from pipemill.errors import ConfigError
 from tests.support import light, s3_server
