@@ -118,9 +118,14 @@ def _belongs_to_ray_data(thread: threading.Thread) -> bool:
 
 def joins_ray(cluster: str) -> bool:
     """Return whether a session joins a running Ray instead of starting one."""
-    return _is_connected() or (
-        cluster != "local" and bool(_read_configured_address() or _is_running_here())
-    )
+    return _is_connected() or bool(_find_ray(cluster))
+
+
+def _find_ray(cluster: str) -> str:
+    """Return the address of the running Ray that a new session would join, or ""."""
+    if cluster == "local":
+        return ""
+    return _read_configured_address() or _find_ray_here()
 
 
 def _read_configured_address() -> str:
@@ -131,7 +136,7 @@ def _read_configured_address() -> str:
 def _start(cluster: str) -> None:
     address = "" if cluster == "local" else _read_configured_address()
     _check_address(address)
-    joins = joins_ray(cluster)
+    joins = _find_ray(cluster)
     # Ray Data gathers usage statistics in a thread that never ends, and `_shut_down` would wait.
     os.environ.setdefault("RAY_DATA_USAGE_DISABLED", "1")
     with waiting("joining Ray" if joins else "starting Ray"):
@@ -159,14 +164,19 @@ def _start(cluster: str) -> None:
         log(f"Ray: joined {_find_address(address)}, {_describe_size()}")
 
 
-def _explain_no_ray(error: Exception, joins: bool) -> Exception:
-    """Return the error to raise for a Ray that did not start, or that could not be joined."""
+def _explain_no_ray(error: Exception, joins: str) -> Exception:
+    """Return the error to raise for a Ray that did not start, or that could not be joined.
+
+    Args:
+        error: What Ray raised.
+        joins: The address of the Ray to join; "" if one was to be started.
+    """
     text = str(error).strip() or type(error).__name__
     reason = text.splitlines()[0]
     if not joins:
         # Ray raises no special exception for it.
         return RunError(f"Ray could not be started ({reason}); run again to resume")
-    where = f"the Ray at {_read_configured_address() or _find_address_file().read_text().strip()}"
+    where = f"the Ray at {joins}"
     local = "or set actors.cluster to local to start a Ray for this run"
     if text.startswith("Version mismatch"):
         return ConfigError(
@@ -266,17 +276,18 @@ def joins_other_machines(cluster: str) -> bool:
     return any(node["NodeManagerHostname"] != here for node in nodes if node["Alive"])
 
 
-def _is_running_here() -> bool:
-    """Return whether something answers at the address that `ray start` left on this machine.
+def _find_ray_here() -> str:
+    """Return the address that `ray start` left on this machine, if something answers there.
 
     A head that was killed leaves one, too, and `ray.init` would wait for it for minutes.
     """
     try:
-        host, _, port = _find_address_file().read_text().strip().rpartition(":")
+        address = _find_address_file().read_text().strip()
+        host, _, port = address.rpartition(":")
         socket.create_connection((host, int(port)), timeout=2).close()
     except (OSError, ValueError):
-        return False
-    return True
+        return ""
+    return address
 
 
 def _find_address_file() -> Path:

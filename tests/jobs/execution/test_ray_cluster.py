@@ -7,7 +7,7 @@ from pipemill.jobs.config.job import ActorsSection
 from pipemill.jobs.execution.pool_size import choose_pool_size
 from pipemill.jobs.execution.ray_cluster import (
     _find_address_file,
-    _is_running_here,
+    _find_ray_here,
     _start,
     joins_other_machines,
 )
@@ -19,13 +19,13 @@ from pipemill.errors import ConfigError, RunError
 def test_the_address_of_a_dead_head_is_not_waited_for(monkeypatch, tmp_path):
     monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
     assert get_ray_address_file(None) == str(tmp_path / "ray/ray_current_cluster")
-    assert not _is_running_here()
+    assert not _find_ray_here()
     (tmp_path / "ray").mkdir()
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = f"127.0.0.1:{server.getsockname()[1]}"
         (tmp_path / "ray/ray_current_cluster").write_text(address)
-        assert _is_running_here()
-    assert not _is_running_here()
+        assert _find_ray_here()
+    assert not _find_ray_here()
 
 
 @pytest.mark.parametrize("names", [(), ("TMPDIR",), ("TMPDIR", "RAY_TMPDIR")])
@@ -87,10 +87,10 @@ def test_a_ray_that_does_not_start_is_a_message(monkeypatch):
     def init(*args, **settings):
         raise Exception("The current node timed out during startup.\nMore of it")
 
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.setattr("ray.init", init)
+    monkeypatch.setattr("ray.shutdown", lambda: None)  # it would end the Ray of another test
     with pytest.raises(RunError, match=r"could not be started \(The current .* startup\.\); run"):
-        _start("local")  # another test may run a Ray that "auto" would join
+        _start("local")
 
 
 @pytest.mark.parametrize(
@@ -120,6 +120,7 @@ def test_a_ray_that_is_not_joined_is_named(monkeypatch, error, expected, message
         raise error
 
     monkeypatch.setattr("ray.init", init)
+    monkeypatch.setattr("ray.shutdown", lambda: None)
     with socket.create_server(("127.0.0.1", 0)) as server:
         here = f"127.0.0.1:{server.getsockname()[1]}"
         monkeypatch.setenv("RAY_ADDRESS", here)
