@@ -10,13 +10,13 @@ from dataclasses import dataclass, field
 from pipemill.actors.columns import describe
 from pipemill.actors.task import Column, Parameter
 from pipemill.pipelines.registry import ALIASES, find_task, is_transformers_task, task_names
+from pipemill.pipelines.task_columns import USUAL, inputs_of
 from pipemill.pipelines.task_spec import TaskSpec
 from pipemill.pipelines.user_pipeline import user_pipeline_task
 
 from pipemill.errors import ConfigError
 
 from .output.text_table import Block, Shown, TextTable, facts
-from .planning.resolve_task import USUAL, inputs_of
 
 _HEADER = ("task", "reads", "adds")
 _WIDTH = 100

@@ -14,12 +14,12 @@ from pipemill.actors.sources.split_ranges import SplitRange
 from pipemill.actors.storage.filesystem import absolute
 from pipemill.actors.storage.input_file import InputFile
 from pipemill.actors.storage.partitions import is_partition_field, read_partition_values
+from pipemill.pipelines.task_columns import source_names
 
 from pipemill.errors import ConfigError
 
 from ..output.ledger import Ledger
 from ..output.split_plan import NOTHING, Plan
-from .columns import source_names
 from .find_inputs import list_files
 from .resolve_task import ResolvedTask, reading_of
 

@@ -15,6 +15,14 @@ from pipemill.actors.sources.registry import find_source
 from pipemill.actors.sources.schemas.hf_features import read_features
 from pipemill.pipelines.loading.model import Model
 from pipemill.pipelines.loading.task_loader import LoadTask
+from pipemill.pipelines.task_columns import (
+    check_one_of,
+    inputs_of,
+    resolve_columns,
+    source_names,
+    with_inputs,
+    with_needed,
+)
 
 from ..config.arrow_types import parse_schema
 from ..execution.choose_placement import choose_placement
@@ -22,14 +30,10 @@ from ..execution.split_work import SplitWork
 from ..output.split_plan import Plan
 from .columns import (
     check_conflicts,
-    check_one_of,
     check_writable,
     kept_columns,
     notes_on_columns,
     read_columns,
-    resolve_columns,
-    source_names,
-    with_needed,
 )
 from .fingerprint import hash_fields
 from .infer_parameters import infer_parameters
@@ -38,10 +42,8 @@ from .model_conventions import follow_as_output_did, root_of
 from .resolve_task import (
     ResolvedTask,
     choose_dtype,
-    inputs_of,
     parameters_of,
     reading_of,
-    with_inputs,
 )
 
 if TYPE_CHECKING:

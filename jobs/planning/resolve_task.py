@@ -4,29 +4,26 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import pyarrow as pa
 from pipemill.actors.sources.reading import Reading
 from pipemill.actors.task import Column, Followed
 from pipemill.pipelines.engines.registry import find_engine
 from pipemill.pipelines.registry import find_task, is_transformers_task
+from pipemill.pipelines.task_columns import USUAL, inputs_of, source_names
 from pipemill.pipelines.task_spec import TaskSpec
 from pipemill.pipelines.user_pipeline import user_pipeline_task
 
 from pipemill.errors import ConfigError, did_you_mean
 
 from ..config.arrow_types import parse_schema
-from .columns import source_names
 from .user_code import check_class, has_remote_pipeline
 
 if TYPE_CHECKING:
     from ..config.job import Job
     from ..output.job_record import JobRecord
 
-# A column that an unknown pipeline is given, where the user names none.
-USUAL = ("inputs", "text", "image", "audio", "video", "messages")
 # A user's pipeline is given text from these, even if the values seem to be something else.
 _TEXTS = ("inputs", "text")
 
@@ -118,20 +115,6 @@ def choose_dtype(job: Job, spec: TaskSpec, own: bool, record: JobRecord | None =
     return "auto" if own or spec.wants_float32 else "bfloat16"
 
 
-def with_inputs(spec: TaskSpec, schema: pa.Schema) -> TaskSpec:
-    """Return the task with the column that an unknown pipeline is given, if none was named."""
-    if spec.inputs:
-        return spec
-    usual = [name for name in USUAL if name in schema.names]
-    names = usual[:1] or (schema.names if len(schema.names) == 1 else [])
-    if not names:
-        raise ConfigError(
-            f"which column goes into the pipeline of {spec.name}? Name it with --column "
-            f"NAME=COLUMN (input.columns); columns: {', '.join(schema.names)}"
-        )
-    return user_pipeline_task(spec.name, tuple(names))
-
-
 def parameters_of(job: Job, spec: TaskSpec) -> dict[str, Any]:
     """Return the job's parameters, as its task takes them."""
     return validate_parameters(job.parameters, spec)
@@ -156,13 +139,6 @@ def validate_parameters(given: dict[str, Any], spec: TaskSpec) -> dict[str, Any]
         except ValueError as error:
             raise ConfigError(f"parameters of {spec.name}: {error}") from None
     return taken
-
-
-def inputs_of(spec: TaskSpec, parameters: Mapping[str, Any]) -> tuple[Column, ...]:
-    """Return the task's columns: lists of words if the parameters say that texts are split."""
-    if not parameters.get("is_split_into_words") or spec.any_parameter:
-        return spec.inputs
-    return tuple(replace(c, kind="words") if c.kind == "text" else c for c in spec.inputs)
 
 
 def column_kinds(

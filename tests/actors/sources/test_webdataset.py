@@ -20,8 +20,9 @@ from pipemill.actors.sources.schemas.media_columns import make_files_column, mer
 from pipemill.actors.task import Column
 from pipemill.jobs.output.job_record import JobRecord
 from pipemill.jobs.output.split_plan import Plan
-from pipemill.jobs.planning.columns import kept_columns, resolve_columns
+from pipemill.jobs.planning.columns import kept_columns
 from pipemill.jobs.report import _label_columns
+from pipemill.pipelines.task_columns import resolve_columns
 
 import pipemill
 from pipemill.errors import ConfigError

@@ -6,7 +6,8 @@ import pyarrow as pa
 import pytest
 from pipemill.actors.sources.schemas.media_columns import make_files_column
 from pipemill.actors.task import Column
-from pipemill.jobs.planning.columns import kept_columns, notes_on_columns, resolve_columns
+from pipemill.jobs.planning.columns import kept_columns, notes_on_columns
+from pipemill.pipelines.task_columns import resolve_columns
 
 from pipemill.errors import ConfigError
 
