@@ -10,6 +10,7 @@ from .compute.stages import Stages
 from .faults.attempts import DEATHS_LOADING, AttemptError, Attempts, track_attempt
 from .faults.load_errors import LoadError
 from .faults.out_of_memory import empty_caches
+from .shared_lock import SharedLock
 
 
 class ModelSlot:
@@ -23,11 +24,9 @@ class ModelSlot:
         self._load, self._attempts = load, attempts
         self._loader = attempts.loader_key()
         self._deaths = [name for name in seen if name.startswith(f"{self._loader}.")]
-        self._turn = threading.Condition()
+        self._lock, self._loading = SharedLock(), threading.Lock()
         self._stages: Stages | None = None
         self._error: LoadError | None = None
-        self._users = self._waiting = 0
-        self._alone = False
 
     def load(self) -> None:
         """Load the task now. An error is raised only when the task is used.
@@ -43,16 +42,10 @@ class ModelSlot:
     @contextmanager
     def stages(self) -> Iterator[Stages]:
         """Lend the loaded task to the block, which other calls may share. Raises LoadError."""
-        with self._turn:
-            self._turn.wait_for(lambda: not self._alone and not self._waiting)
-            stages = self._get_or_load()
-            self._users += 1
-        try:
+        with self._lock.shared():
+            with self._loading:
+                stages = self._get_or_load()
             yield stages
-        finally:
-            with self._turn:
-                self._users -= 1
-                self._turn.notify_all()
 
     @contextmanager
     def unloaded(self) -> Iterator[None]:
@@ -60,19 +53,10 @@ class ModelSlot:
 
         Two loaded models may exceed the memory; rows would then be blamed for the process's death.
         """
-        with self._turn:
-            self._waiting += 1
-            self._turn.wait_for(lambda: not self._alone and not self._users)
-            self._waiting -= 1
-            self._alone = True
+        with self._lock.alone():
             self._stages = None
-        empty_caches()
-        try:
+            empty_caches()
             yield
-        finally:
-            with self._turn:
-                self._alone = False
-                self._turn.notify_all()
 
     def _get_or_load(self) -> Stages:
         if self._error is None and self._stages is None:

@@ -83,7 +83,7 @@ def prepare_without_output(job: Job) -> PreparedJob:
     check_early_requirements(job, task, "local")
     job = choose_device(job, model, here=True)
     task = follow_conventions(job, task)
-    _check_task_fits(job, task, here=True)
+    check_task_fits(job, task, here=True)
     plan, _ = build_plan(job, task, ledger)
     prepared = build_prepared_job(job, task, plan, ledger, {})
     check_requirements(job, task, dict(prepared.load.columns), "local")
@@ -123,7 +123,7 @@ def _draft(
     record = _record_of_job(job, ledger, record, bool(parts), decides)
     stores = lease is not None and needs_storing(job, ledger)
     if lease is not None and stores:
-        _check_task_fits(job, task)
+        check_task_fits(job, task)
         lease.acquire()
     job = with_stored_dataset(job, ledger)
     plan, changed = build_plan(job, task, ledger, ledger.read_plan() if record else None)
@@ -192,11 +192,11 @@ def _check_fits_or_let_worker(prepared: PreparedJob, task: ResolvedTask) -> Prep
     if not prepared.asks_sample and is_small(prepared.job.actors, prepared.plan.splits):
         # The one worker process starts at once, and imports torch anyway.
         return prepared.with_load(checks_fit=True)
-    _check_task_fits(prepared.job, task)
+    check_task_fits(prepared.job, task)
     return prepared
 
 
-def _check_task_fits(job: Job, task: ResolvedTask, here: bool = False) -> None:
+def check_task_fits(job: Job, task: ResolvedTask, here: bool = False) -> None:
     """Raise ConfigError for a model that can't do the task."""
     columns = {name: own for name, own in job.input.columns.items() if own is not None}
     dtype = choose_dtype(job, task.spec, task.is_user)

@@ -16,6 +16,7 @@ if not (_here / "pipelines").is_dir():
 if TYPE_CHECKING:
     from pipemill.actors.task import Column, Parameter, Task
     from pipemill.errors import ConfigError, ModelError, RunError, RunInterrupted
+    from pipemill.jobs.apply import apply
     from pipemill.jobs.config.job import Job
     from pipemill.jobs.measuring.benchmark import Measurement
     from pipemill.jobs.output.read_output import read
@@ -52,6 +53,7 @@ __all__ = [
     "TaskSummary",
     "Tuning",
     "Verification",
+    "apply",
     "plan",
     "preview",
     "read",
@@ -84,6 +86,7 @@ _HOME = {
     "TaskSummary": "pipemill.jobs.tasks",
     "Tuning": "pipemill.jobs.tune",
     "Verification": "pipemill.jobs.verify",
+    "apply": "pipemill.jobs.apply",
     "plan": "pipemill.jobs.plan",
     "preview": "pipemill.jobs.preview",
     "read": "pipemill.jobs.output.read_output",

@@ -1,9 +1,15 @@
-"""A process that runs stages on the rows it is sent, and may die of them."""
+"""A process that runs stages on the rows that it gets, and may die of them."""
 
 from __future__ import annotations
 
+import itertools
+import os
+import threading
 from collections.abc import Callable
-from typing import IO
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import IO, TYPE_CHECKING
 
 from pipemill.errors import error_message
 
@@ -18,6 +24,12 @@ from ..child_process import (
     take_over_pipes,
 )
 from ..split import Split, SplitReader
+
+if TYPE_CHECKING:
+    from ..compute.stages import Stages
+
+# Requests that are answered side by side; more wait.
+_CALLS = 4
 
 
 class ProcessDied(RuntimeError):
@@ -37,8 +49,18 @@ class ProcessError(RuntimeError):
     """An exception in the process that no row caused."""
 
 
+@dataclass
+class _Request:
+    """A request that waits for its answer. stage: what the process is doing for it."""
+
+    stage: str = "start"
+    answer: Future[Batch] = field(default_factory=Future)
+
+
 class IsolatedProcess:
     """A separate process with a separate copy of the task, loaded when it is first needed.
+
+    Several threads may ask at the same time: the process answers them side by side.
 
     Args:
         load: loads the task. It is pickled, and so is `source`.
@@ -48,60 +70,108 @@ class IsolatedProcess:
     def __init__(self, load: Callable[[], object], source: SplitReader | None = None) -> None:
         self._process = start_python(__name__)
         self._first: tuple[Callable[[], object], SplitReader | None] | None = (load, source)
+        self._sending, self._waiting = threading.Lock(), threading.Lock()
+        self._requests: dict[int, _Request] = {}
+        self._numbers = itertools.count()
+        self._status: int | None = None
+        threading.Thread(target=self._receive_answers, daemon=True).start()
+
+    @property
+    def is_alive(self) -> bool:
+        return self._status is None
 
     def read(self, split: Split) -> Batch:
         """Read a split in the process. Raises ProcessDied, ProcessError."""
-        return self._request("read", split)
+        return self._ask((), split)
 
     def run(self, steps: tuple[str, ...], batch: Batch) -> Batch:
         """Run methods of `Stages`, one after the other. Raises ProcessDied, ProcessError."""
-        return self._request(steps, batch)
+        return self._ask(steps, batch)
 
     def close(self) -> None:
         end_process(self._process)
 
-    def _request(self, steps: str | tuple[str, ...], payload: Split | Batch) -> Batch:
-        stage = "start"
-        try:
+    def _ask(self, steps: tuple[str, ...], payload: Split | Batch) -> Batch:
+        number, request = next(self._numbers), _Request()
+        with self._waiting:
+            if self._status is not None:
+                raise ProcessDied("start", self._status)
+            self._requests[number] = request
+        with suppress(*PROCESS_GONE), self._sending:  # the thread that receives says what happened
             if self._first is not None:
                 send(self._process.stdin, self._first)
                 self._first = None
-            send(self._process.stdin, (steps, payload))
+            send(self._process.stdin, (number, steps, payload))
+        return request.answer.result()
+
+    def _receive_answers(self) -> None:
+        """Hand each answer to the call that waits for it, until the process is gone."""
+        try:
             while True:
-                reply, value = receive(self._process.stdout)
+                number, reply, value = receive(self._process.stdout)
+                request = self._requests[number]
                 if reply == "stage":
-                    stage = value
-                elif reply == "error":
-                    raise ProcessError(value)
+                    request.stage = value
+                    continue
+                del self._requests[number]
+                if reply == "error":
+                    request.answer.set_exception(ProcessError(value))
                 else:
-                    return value
-        except PROCESS_GONE:
-            raise ProcessDied(stage, self._process.wait()) from None
+                    request.answer.set_result(value)
+        except (*PROCESS_GONE, ValueError):  # a ValueError: `close` has closed the pipe
+            pass
+        except Exception:  # an answer that can't be received: each call would wait forever
+            self._process.kill()
+        with self._waiting:
+            self._status = self._process.wait()
+            for request in self._requests.values():
+                request.answer.set_exception(ProcessDied(request.stage, self._status))
+
+
+class _Server:
+    """Answers requests in the process."""
+
+    def __init__(
+        self, load: Callable[[], Stages], source: SplitReader | None, replies: IO[bytes]
+    ) -> None:
+        self._load, self._source, self._replies = load, source, replies
+        self._sending, self._loading = threading.Lock(), threading.Lock()
+        self._stages: Stages | None = None
+
+    def answer(self, number: int, steps: tuple[str, ...], payload: Split | Batch) -> None:
+        try:
+            self._reply(number, "batch", self._compute(number, steps, payload))
+        except Exception as error:
+            self._reply(number, "error", f"{type(error).__name__}: {error_message(error)}")
+
+    def _compute(self, number: int, steps: tuple[str, ...], payload: Split | Batch) -> Batch:
+        if isinstance(payload, Split):
+            assert self._source is not None
+            self._reply(number, "stage", "read")
+            return self._source.read(payload)
+        with self._loading:
+            if self._stages is None:
+                self._reply(number, "stage", "load")
+                self._stages = self._load()
+        for step in steps:
+            self._reply(number, "stage", step)
+            payload = getattr(self._stages, step)(payload)
+        return payload
+
+    def _reply(self, number: int, reply: str, value: str | Batch) -> None:
+        with self._sending:
+            send(self._replies, (number, reply, value))
 
 
 def _serve(requests: IO[bytes], replies: IO[bytes]) -> None:
-    load, source = receive(requests)
-    stages = None
+    server = _Server(*receive(requests), replies)
+    # Threads that stay: torch keeps a pool of workers for each.
+    threads = ThreadPoolExecutor(_CALLS)
     while True:
         try:
-            steps, payload = receive(requests)
+            threads.submit(server.answer, *receive(requests))
         except EOFError:  # the parent is done, or dead
-            return
-        try:
-            if steps == "read":
-                send(replies, ("stage", "read"))
-                batch = source.read(payload)
-            else:
-                if stages is None:
-                    send(replies, ("stage", "load"))
-                    stages = load()
-                batch = payload
-                for step in steps:
-                    send(replies, ("stage", step))
-                    batch = getattr(stages, step)(batch)
-            send(replies, ("batch", batch))
-        except Exception as error:
-            send(replies, ("error", f"{type(error).__name__}: {error_message(error)}"))
+            os._exit(0)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pipemill.errors import ConfigError
@@ -39,11 +41,11 @@ def choose_pool_size(actors: ActorsSection, placement: str, splits: int) -> tupl
         largest = max(free, key=lambda node: node.get("CPU", 0))
         largest["CPU"] = largest.get("CPU", 0) - tasks
     fit = sum(_count_actors(node, actors) for node in free)
-    if fit == 0 and not _autoscales():
+    if fit == 0 and not autoscales():
         raise ConfigError(_explain_no_room(nodes, actors, tasks))
     wanted = fit if actors.max == "auto" else actors.max
     most = max(min(wanted, splits), 1)
-    if not _autoscales():
+    if not autoscales():
         if tasks:
             most = min(most, fit)  # more would take the tasks' CPUs
         return max(min(fit, most), 1), most
@@ -51,7 +53,54 @@ def choose_pool_size(actors: ActorsSection, placement: str, splits: int) -> tupl
     return max(min(fit, most), min(actors.min, most)), most
 
 
-def _count_actors(node: dict[str, float], actors: ActorsSection) -> int:
+@dataclass(frozen=True, kw_only=True)
+class OperatorPool:
+    """The actors of an operator in a user's pipeline.
+
+    Attributes:
+        least: actors that are always there.
+        initial: actors that are started at first.
+        most: actors at most; None for no limit.
+        num_cpus: CPUs that each of them reserves.
+    """
+
+    least: int
+    initial: int
+    most: int | None
+    num_cpus: float
+
+
+def choose_operator_pool(
+    actors: ActorsSection, nodes: Sequence[Mapping[str, float]], *, autoscales: bool
+) -> OperatorPool:
+    """Choose the actors of an operator that shares a Ray cluster with the user's operators.
+
+    These need CPUs, too: if actors held every one, the pipeline would wait forever.
+
+    Args:
+        actors: the settings. Where `num_cpus` was not given, actors reserve a little less than one
+            CPU each, so that one CPU of each node is left.
+        nodes: the resources of each node.
+        autoscales: whether the cluster may grow.
+    """
+    counts = [_count_actors(node, actors) for node in nodes]
+    fit, num_cpus = max(sum(counts), 1), float(actors.num_cpus)
+    if "num_cpus" not in actors.model_fields_set:
+        shares = [
+            (node.get("CPU", 0) - 1) / count
+            for node, count in zip(nodes, counts, strict=True)
+            if count
+        ]
+        num_cpus = max(math.floor(min([num_cpus, *shares]) * 10**4) / 10**4, 0.01)
+    elif sum(node.get("CPU", 0) for node in nodes) - fit * num_cpus < 1:
+        fit = max(fit - 1, 1)
+    most = actors.max if actors.max != "auto" else None if autoscales else fit
+    least = actors.min if autoscales else min(actors.min, fit)
+    initial = max(least, fit if most is None else min(fit, most))
+    return OperatorPool(least=least, initial=initial, most=most, num_cpus=num_cpus)
+
+
+def _count_actors(node: Mapping[str, float], actors: ActorsSection) -> int:
     by_cpu = math.floor(node.get("CPU", 0) / actors.num_cpus + 1e-9)
     if not actors.gpus_each:
         return max(by_cpu, 0)
@@ -88,7 +137,7 @@ def describe_wait(actors: ActorsSection) -> str | None:
     return None
 
 
-def _autoscales() -> bool:
+def autoscales() -> bool:
     """Return whether an autoscaler may add nodes.
 
     Every head node runs a monitor. If it has no cluster to scale, it names the nodes `node_ID`;

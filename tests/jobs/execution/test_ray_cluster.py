@@ -66,7 +66,7 @@ def test_where_a_cluster_grows_so_many_actors_are_asked_for_at_once(
 ):
     nodes = [{"Alive": True, "Resources": {"CPU": 4.0}}, {"Alive": True, "Resources": {"CPU": 2.0}}]
     monkeypatch.setattr("ray.nodes", lambda: nodes)
-    monkeypatch.setattr("pipemill.jobs.execution.pool_size._autoscales", lambda: grows)
+    monkeypatch.setattr("pipemill.jobs.execution.pool_size.autoscales", lambda: grows)
     assert choose_pool_size(ActorsSection(num_gpus=0, **given), "fused", 50) == expected
 
 

@@ -1,0 +1,190 @@
+"""Add a task to a pipeline of Ray Data: `pipemill.apply`."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal
+
+import pyarrow as pa
+from pipemill.actors.credentials import Credentials
+from pipemill.actors.operator import TaskOperator
+from pipemill.actors.task import MEDIA
+from pipemill.pipelines.loading.bind_columns import ColumnBinder
+from pipemill.pipelines.loading.task_loader import LoadTask
+
+from pipemill.errors import ConfigError
+
+from .config.arrow_types import parse_schema
+from .config.job import Job
+from .config.load import build_job
+from .execution.choose_device import choose_device
+from .execution.pool_size import autoscales, choose_operator_pool
+from .planning.find_model import resolve_model_path
+from .planning.media_roots import make_media_access
+from .planning.missing_libraries import check_early_requirements
+from .planning.model_conventions import follow_conventions
+from .planning.prepared_job import build_load_task
+from .planning.resolve_task import ResolvedTask, choose_dtype, parameters_of, resolve_job_task
+from .prepare import check_task_fits
+
+if TYPE_CHECKING:
+    from ray.data import Dataset
+
+# Rows of a call, if there are as many: on a GPU, micro-batches are larger.
+_ROWS_ON_CPU, _ROWS_ON_GPU, _ROWS_OF_MEDIA = 256, 2048, 64
+# Calls that overlap in an actor: one tokenizes while another is on the device.
+_CALLS = 2
+
+
+def apply(
+    dataset: Dataset,
+    *,
+    task: str,
+    model: str | os.PathLike[str] | Mapping[str, Any],
+    columns: Mapping[str, str | None] | None = None,
+    parameters: Mapping[str, Any] | None = None,
+    batching: Mapping[str, Any] | None = None,
+    actors: Mapping[str, Any] | None = None,
+    pipeline_class: str | None = None,
+    schema: Mapping[str, str] | None = None,
+    media_roots: list[str] | None = None,
+    error_column: str = "error",
+    on_error: Literal["column", "raise"] = "column",
+) -> Dataset:
+    """Add a task to a pipeline of Ray Data. Nothing is computed until the result is used.
+
+    Rows keep their order within a block, and where blocks begin and end changes no answer. A row
+    that fails, or kills its process, has null in the task's columns. Ray schedules the actors with
+    the rest of the pipeline.
+
+    Args:
+        dataset: Any `ray.data.Dataset`.
+        task: The name of the task.
+        model: A folder, a Hub name, or keys of `model` as in a config.
+        columns: The task's column names to those of the data; None for one that the task must not
+            read.
+        parameters: The pipeline's parameters, with their names in transformers.
+        batching: `max_tokens`, as in a config.
+        actors: `min`, `max`, `num_gpus`, `per_gpu`, `num_cpus` and `pass_credentials`, as in a
+            config. Between `min` and `max`, Ray chooses.
+        pipeline_class: "package.module:Class", a subclass of `transformers.Pipeline`.
+        schema: Arrow types of the columns that such a pipeline adds, by name.
+        media_roots: Folders and URLs below which paths and URLs in media columns are read.
+        error_column: The name of the column that says why a row failed; null in others.
+        on_error: "column", or "raise" to end the pipeline at the first row that fails.
+
+    Returns:
+        A dataset with the input's columns, the task's, and the error column. An input column with
+        the name of an added one becomes `input_NAME`.
+
+    Raises:
+        ConfigError: The task can't be done as described; also in the pipeline, for columns that
+            are only known there.
+
+    Example:
+        `pipemill.apply(ray.data.read_parquet("in/"), task="fill-mask", model="m").write_parquet(
+        "out/")`
+    """
+    _check_arguments(dataset, error_column, on_error)
+    source: dict[str, Any] = {"path": "ray.data.Dataset", "media_roots": media_roots or []}
+    sections = {
+        "task": task,
+        "model": model,
+        "input": source,
+        "output": {"schema": schema} if schema is not None else None,
+        "parameters": parameters,
+        "batching": batching,
+        "actors": actors,
+        "pipeline_class": pipeline_class,
+    }
+    given = {name: value for name, value in sections.items() if value is not None}
+    job = build_job(None, [], columns or {}, given, needs_output=False)
+    job, resolved = _resolve(job)
+    binder = ColumnBinder(load=_build_load(job, resolved), mapping=tuple((columns or {}).items()))
+    known = _read_schema(dataset)
+    if known is not None:
+        binder.bind(known)
+    return _map(dataset, job, resolved, (binder, error_column, on_error, known))
+
+
+def _check_arguments(dataset: object, error_column: str, on_error: str) -> None:
+    if not any(cls.__module__.startswith("ray.data.") for cls in type(dataset).__mro__):
+        raise ConfigError(
+            f"apply takes a ray.data.Dataset, not {type(dataset).__name__}: use pipemill.run for "
+            "files and tables, or make one, such as ray.data.from_arrow(table)"
+        )
+    if on_error not in ("column", "raise"):
+        raise ConfigError(f"on_error must be 'column' or 'raise', not {on_error!r}")
+    if not isinstance(error_column, str) or not error_column:
+        raise ConfigError(f"error_column must be the name of a column, not {error_column!r}")
+
+
+def _resolve(job: Job) -> tuple[Job, ResolvedTask]:
+    """Return the job with its device, and its task, after all checks that need no rows."""
+    model = resolve_model_path(job.model)
+    task = resolve_job_task(job, model)
+    check_early_requirements(job, task, "fused")
+    if job.output.schema is None and (task.is_user or task.spec.infers_columns):
+        raise ConfigError(
+            f"only answers show which columns {job.task} adds: declare them, such as "
+            'schema={"result": "string"}'
+        )
+    job = choose_device(job, model)
+    task = follow_conventions(job, task)
+    check_task_fits(job, task)
+    return job, task
+
+
+def _build_load(job: Job, task: ResolvedTask) -> LoadTask:
+    tokens = job.batching.max_tokens
+    declared = job.output.schema
+    return build_load_task(
+        job,
+        task,
+        choose_dtype(job, task.spec, task.is_user),
+        {},
+        parameters=json.dumps(parameters_of(job, task.spec)),
+        max_tokens=None if tokens == "auto" else tokens,
+        compiles=job.model.compile,
+        schema=None if declared is None else parse_schema(declared).serialize().to_pybytes(),
+        media=make_media_access(job.input),
+        files=json.dumps(task.files),
+    )
+
+
+def _read_schema(dataset: Dataset) -> pa.Schema | None:
+    """Return the columns of a dataset if they are known without computing a row of it."""
+    schema = dataset.schema(fetch_if_missing=False)
+    base = None if schema is None else schema.base_schema
+    return base if isinstance(base, pa.Schema) else None
+
+
+def _map(dataset: Dataset, job: Job, task: ResolvedTask, arguments: tuple[Any, ...]) -> Dataset:
+    import ray
+    from ray.data import ActorPoolStrategy
+
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    pool = choose_operator_pool(job.actors, nodes, autoscales=autoscales())
+    rows = _ROWS_ON_GPU if job.actors.gpus_each else _ROWS_ON_CPU
+    if any(column.kind in MEDIA for column in task.spec.inputs):
+        rows = _ROWS_OF_MEDIA
+    credentials = Credentials.of_environment() if job.actors.pass_credentials else None
+    return dataset.map_batches(
+        TaskOperator,
+        fn_constructor_args=(*arguments, credentials),
+        batch_size=rows,
+        batch_format="pyarrow",
+        compute=ActorPoolStrategy(
+            min_size=pool.least,
+            max_size=pool.most,
+            initial_size=pool.initial,
+            max_concurrent_calls_per_actor=_CALLS,
+            max_tasks_in_flight_per_actor=_CALLS,
+            enable_true_multi_threading=True,
+        ),
+        num_cpus=pool.num_cpus,
+        num_gpus=job.actors.gpus_each or None,
+        udf_modifying_row_count=False,
+    )

@@ -1,0 +1,73 @@
+"""Bind a task to the columns of rows that only a worker sees."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+
+import pyarrow as pa
+from pipemill.actors.columns import matches
+from pipemill.actors.operator import BoundTask
+from pipemill.actors.task import MEDIA
+from pipemill.actors.tensor_images import is_tensor
+
+from ..task_columns import (
+    USUAL_TYPES,
+    check_one_of,
+    inputs_of,
+    resolve_columns,
+    source_names,
+    with_inputs,
+)
+from .task_loader import LoadTask
+
+
+@dataclass(frozen=True, kw_only=True)
+class ColumnBinder:
+    """Binds a task to the columns of the first rows that are seen; travels to the worker.
+
+    Attributes:
+        load: the task, without columns.
+        mapping: (the task's column, the user's column) pairs, as the user gave them; None leaves
+            a column out.
+    """
+
+    load: LoadTask
+    mapping: tuple[tuple[str, str | None], ...] = ()
+
+    def bind(self, schema: pa.Schema) -> BoundTask:
+        """Return the task with the columns that it reads.
+
+        Args:
+            schema: of the rows. A column of which all values are null has any type.
+
+        Raises:
+            ConfigError: for a column that is missing, unknown or of a wrong type.
+        """
+        mapping, parameters = dict(self.mapping), json.loads(self.load.parameters)
+        named = tuple(name for name, own in mapping.items() if own is not None)
+        spec = with_inputs(
+            replace(self.load, columns=tuple((name, name) for name in named)).spec(), schema
+        )
+        inputs = inputs_of(spec, parameters)
+        for name, own in source_names(inputs, mapping).items():
+            kind = next(column.kind for column in inputs if column.name == name)
+            if own in schema.names:
+                place = schema.get_field_index(own)
+                schema = schema.set(place, _with_known_type(schema.field(own), kind))
+        columns = resolve_columns(spec.name, inputs, mapping, parameters, schema)
+        check_one_of(spec, columns)
+        return BoundTask(
+            load=replace(self.load, columns=tuple(columns.items())),
+            columns=pa.schema([schema.field(own) for own in dict.fromkeys(columns.values())]),
+        )
+
+
+def _with_known_type(field: pa.Field, kind: str) -> pa.Field:
+    """Return a column of nulls, or of images that are tensors, with a type that the task takes."""
+    if pa.types.is_null(field.type):
+        usual = (type for type in USUAL_TYPES if matches(kind, type))
+        return field.with_type(next(usual, field.type))
+    if kind in MEDIA and is_tensor(field.type):
+        return field.with_type(pa.binary())
+    return field

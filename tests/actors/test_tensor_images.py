@@ -1,0 +1,44 @@
+"""Images that are tensors."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from pipemill.actors.tensor_images import encode_tensors, is_tensor
+from pipemill.pipelines.media.images import image
+from ray.data.extensions import ArrowTensorArray, ArrowVariableShapedTensorArray
+
+
+def pictures(shapes: list[tuple[int, ...]]) -> list[np.ndarray]:
+    numbers = np.random.default_rng(0)
+    return [numbers.integers(0, 256, shape, np.uint8) for shape in shapes]
+
+
+@pytest.mark.parametrize("shape", [(5, 7, 3), (5, 7), (5, 7, 1), (5, 7, 4)])
+def test_pixels_stay(shape):
+    made = pictures([shape, shape])
+    arrays = [ArrowTensorArray.from_numpy(np.stack(made))]
+    arrays.append(pa.FixedShapeTensorArray.from_numpy_ndarray(np.stack(made)))
+    for array in arrays:
+        assert is_tensor(array.type)
+        for encoded, pixels in zip(encode_tensors(pa.chunked_array([array])), made, strict=True):
+            rgb = np.asarray(image(encoded.as_py()))
+            grey = pixels if pixels.ndim == 2 else pixels[:, :, :3]
+            assert (rgb == np.broadcast_to(grey.reshape(5, 7, -1), (5, 7, 3))).all()
+
+
+def test_shapes_may_differ():
+    made = pictures([(5, 7, 3), (2, 9, 3)])
+    array = ArrowVariableShapedTensorArray.from_numpy(made)
+    assert is_tensor(array.type)
+    encoded = encode_tensors(pa.chunked_array([array])).to_pylist()
+    assert [np.array_equal(image(e), m) for e, m in zip(encoded, made, strict=True)] == [True] * 2
+
+
+def test_other_tensors_fail_when_they_are_read():
+    array = ArrowTensorArray.from_numpy(np.zeros((1, 5, 7, 3), np.float32))
+    (encoded,) = encode_tensors(pa.chunked_array([array])).to_pylist()
+    with pytest.raises(ValueError, match="empty"):
+        image(encoded)
+    assert not is_tensor(pa.list_(pa.uint8()))

@@ -1,0 +1,171 @@
+"""A task in a pipeline of Ray Data, against transformers' pipeline row by row."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import ray
+from PIL import Image
+from pipemill.jobs.config.job import ActorsSection
+from pipemill.jobs.execution.pool_size import OperatorPool, choose_operator_pool
+from transformers import pipeline
+
+import pipemill
+from pipemill.errors import ConfigError
+from tests.support import tiny
+
+ON_CPU = {"num_gpus": "cpu", "max": 1, "num_cpus": 0.5}
+
+
+def rows(dataset: ray.data.Dataset) -> list[dict]:
+    return sorted(dataset.take_all(), key=lambda row: row["n"])
+
+
+def test_it_composes_and_answers_as_transformers(ray_session, models, tmp_path):
+    """With rows of one and of many chunks, blocks of all sizes, and a row that fails."""
+    texts = tiny.texts(37, seed=3)
+    texts[5] = None
+    labels = [[f"w{k}" for k in range(1 + (n * 7) % 20)] for n in range(37)]
+    data = [{"n": n, "body": texts[n], "names": labels[n]} for n in range(37)]
+    blocks = ray.data.from_items(data, override_num_blocks=1).filter(lambda row: row["n"] != 7)
+    blocks = blocks.union(ray.data.from_items(data[7:8]), blocks.filter(lambda row: False))
+    model = models["zero-shot-classification"]
+    classified = pipemill.apply(
+        blocks.map(lambda row: {**row, "body": row["body"] and row["body"] + " ."}),
+        task="zero-shot-classification",
+        model=model,
+        columns={"text": "body", "candidate_labels": "names"},
+        actors=ON_CPU,
+    )
+    classified.drop_columns(["names"]).write_parquet(str(tmp_path / "out"))
+    found = pq.read_table(tmp_path / "out").sort_by("n").to_pylist()
+    failed = found.pop(5)
+    assert failed["error"] == "expand: ValueError: column 'body' is null"
+    assert failed["labels"] is None
+    assert [row["n"] for row in found] == [n for n in range(37) if n != 5]
+    plain = pipeline("zero-shot-classification", model, device="cpu")
+    for row in found[:8]:
+        n = row["n"]
+        assert (row["body"], row["error"]) == (f"{texts[n]} .", None)
+        answer = plain(row["body"], candidate_labels=labels[n])
+        assert list(row["labels"]) == answer["labels"]
+        np.testing.assert_allclose(row["scores"], answer["scores"], atol=1e-5)
+
+
+def test_embeddings_go_into_torch_and_pickle_without_the_driver(ray_session, models, tmp_path):
+    texts = tiny.texts(20, seed=1)
+    pq.write_table(pa.table({"n": range(20), "text": texts}), tmp_path / "in.parquet")
+    dataset = ray.data.read_parquet(str(tmp_path))
+    applied = pipemill.apply(
+        dataset, task="feature-extraction", model=models["feature-extraction"], actors=ON_CPU
+    )
+    again = ray.data.Dataset.deserialize_lineage(applied.serialize_lineage())
+    (batch,) = again.select_columns(["n", "embedding"]).iter_torch_batches(batch_size=20)
+    plain = pipeline("feature-extraction", models["feature-extraction"], device="cpu")
+    for n, embedding in zip(batch["n"].tolist(), batch["embedding"], strict=True):
+        expected = np.mean(plain(texts[n])[0], axis=0)
+        np.testing.assert_allclose(embedding.numpy(), expected, atol=1e-5)
+
+
+def test_images_that_ray_has_read(ray_session, models, tmp_path):
+    numbers = np.random.default_rng(0)
+    for n in range(3):
+        pixels = numbers.integers(0, 256, (30 + n, 40, 3), np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"{n}.png")
+    dataset = ray.data.read_images(str(tmp_path), include_paths=True)
+    applied = pipemill.apply(
+        dataset,
+        task="image-classification",
+        model=models["image-classification"],
+        parameters={"top_k": 1},
+        actors=ON_CPU,
+    )
+    plain = pipeline("image-classification", models["image-classification"], device="cpu")
+    for row in applied.drop_columns(["image"]).take_all():
+        expected = plain(row["path"], top_k=1)[0]
+        assert (row["error"], row["label"]) == (None, expected["label"])
+        assert row["score"] == pytest.approx(expected["score"], abs=1e-5)
+
+
+def test_a_row_that_kills_its_process_does_not_stop_the_pipeline(ray_session, models):
+    texts = [f"t{n}" for n in range(12)]
+    texts[4] = "die"
+    applied = pipemill.apply(
+        ray.data.from_items([{"n": n, "text": text} for n, text in enumerate(texts)]),
+        task="mine",
+        model=models["text-classification"],
+        pipeline_class="tests.support.own_pipelines:Dies",
+        schema={"label": "string"},
+        actors=ON_CPU,
+    )
+    found = rows(applied)
+    assert [row["n"] for row in found if row["error"]] == [4]
+    assert found[4]["error"].startswith("expand: WorkerDied: its process ended with exit status 9")
+    assert all(row["label"] for row in found if row["n"] != 4)
+
+
+def test_a_failure_may_end_the_pipeline(ray_session, models):
+    applied = pipemill.apply(
+        ray.data.from_items([{"text": None}, {"text": "a"}]),
+        task="feature-extraction",
+        model=models["feature-extraction"],
+        actors=ON_CPU,
+        on_error="raise",
+    )
+    with pytest.raises(Exception, match=r"a row failed \(on_error is raise\).* 'text' is null"):
+        applied.materialize()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"task": "text-clasification"}, "did you mean 'text-classification'"),
+        ({"columns": {"text": "txt"}}, "no column 'txt' in the input"),
+        ({"columns": {"txt": "text"}}, "reads no column 'txt'"),
+        ({"parameters": {"top_j": 1}}, "no parameter 'top_j'; did you mean 'top_k'"),
+        ({"model": "/no/where"}, "no model at /no/where"),
+        ({"actors": {"mx": 1}}, "unknown key 'actors.mx'.*'max'"),
+        ({"on_error": "drop"}, "on_error must be 'column' or 'raise', not 'drop'"),
+        ({"error_column": ""}, "error_column must be the name of a column, not ''"),
+        (
+            {"task": "mine", "pipeline_class": "tests.support.own_pipelines:Words"},
+            r"only answers show which columns mine adds: declare them, such as schema=",
+        ),
+        ({"schema": {"a": "string"}}, "the columns of text-classification are known"),
+    ],
+)
+def test_mistakes_are_said_at_once(ray_session, models, arguments, message):
+    given = {"task": "text-classification", "model": models["text-classification"], **arguments}
+    with pytest.raises(ConfigError, match=message):
+        pipemill.apply(ray.data.from_items([{"text": "a"}]), **given)
+
+
+def test_other_inputs_are_named():
+    with pytest.raises(ConfigError, match="a ray.data.Dataset, not Table: use pipemill.run"):
+        pipemill.apply(pa.table({"text": ["a"]}), task="text-classification", model="m")
+
+
+def pool(nodes: list[dict[str, float]], *, autoscales: bool = False, **given) -> OperatorPool:
+    return choose_operator_pool(
+        ActorsSection(**{"num_gpus": 0, **given}), nodes, autoscales=autoscales
+    )
+
+
+def test_a_cpu_is_left_for_the_rest_of_the_pipeline():
+    assert pool([{"CPU": 2}]) == OperatorPool(least=1, initial=2, most=2, num_cpus=0.5)
+    assert pool([{"CPU": 1}]) == OperatorPool(least=1, initial=1, most=1, num_cpus=0.01)
+    assert pool([{"CPU": 16}, {"CPU": 4}]).num_cpus == 0.75
+    assert pool([{"CPU": 4}], num_cpus=2) == OperatorPool(least=1, initial=1, most=1, num_cpus=2)
+    gpus = pool([{"CPU": 16, "GPU": 1}, {"CPU": 4}], num_gpus=0.125)
+    assert gpus == OperatorPool(least=1, initial=8, most=8, num_cpus=1)
+
+
+def test_the_pool_grows_as_wanted():
+    assert pool([{"CPU": 8}], min=2, max=4) == OperatorPool(
+        least=2, initial=4, most=4, num_cpus=0.875
+    )
+    assert pool([{"CPU": 2}], autoscales=True).most is None
+    assert pool([{"CPU": 2}], autoscales=True, min=5, max=9).least == 5
+    assert pool([{"CPU": 2}], min=5, max=9).least == 2
