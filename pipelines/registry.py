@@ -10,6 +10,8 @@ from importlib.metadata import EntryPoint, entry_points
 from importlib.util import find_spec
 from pathlib import Path
 
+from pipemill.errors import ConfigError
+
 from .task_spec import TaskSpec, as_spec
 
 _TASKS = {
@@ -55,11 +57,50 @@ ALIASES = {
 }
 # Where another package says which tasks it brings: name = "module:TASK" in its pyproject.toml.
 ENTRY_POINTS = "pipemill.tasks"
+# Tasks that this program registered: from where workers import each.
+_registered: dict[str, str] = {}
+
+
+def register_task(location: str) -> TaskSpec:
+    """Register a task for this program and the workers of its jobs.
+
+    Args:
+        location: "package.module:NAME" of a `PipelineTask`, or of a class with the attributes and
+            methods of `Task`. Workers import it, so it can't be in a notebook or `__main__`.
+
+    Returns:
+        The task as jobs find it by its name.
+
+    Raises:
+        ConfigError: The task can't be imported or used, or another task has its name.
+    """
+    module, _, attribute = location.partition(":")
+    if not (module and attribute) or module == "__main__":
+        raise ConfigError(
+            f"{location!r} is not the place of a task: name it as 'package.module:NAME', in a "
+            "module that workers can import"
+        )
+    point = EntryPoint(attribute, location, ENTRY_POINTS)
+    try:
+        task = _load_task(point, check_name=False)
+    except LookupError as error:
+        raise ConfigError(str(error.args[0])) from error
+    if task.name in {*_TASKS, *ALIASES}:
+        raise ConfigError(f"{location} has the name of a task of pipemill, {task.name!r}")
+    _registered[task.name] = location
+    return task
+
+
+def find_registered(name: str) -> str | None:
+    """Return from where workers import a task; None for one that they find by its name."""
+    return _registered.get(name)
 
 
 def task_names() -> list[str]:
     """Return the names of all tasks, those of installed packages among them."""
-    return sorted({*_TASKS, *(point.name for point in entry_points(group=ENTRY_POINTS))})
+    return sorted(
+        {*_TASKS, *_registered, *(point.name for point in entry_points(group=ENTRY_POINTS))}
+    )
 
 
 def find_task(name: str) -> TaskSpec:
@@ -74,6 +115,8 @@ def find_task(name: str) -> TaskSpec:
         return as_spec(getattr(import_module(f"pipemill.pipelines.{module}"), attribute))
     if re.fullmatch(r"translation_\w+_to_\w+", name):
         return replace(find_task("translation"), name=name)
+    if name in _registered:
+        return register_task(_registered[name])
     for point in entry_points(group=ENTRY_POINTS):
         if point.name == name:
             return _load_task(point)
@@ -82,19 +125,20 @@ def find_task(name: str) -> TaskSpec:
     raise LookupError(f"no task {name!r}; there are {', '.join(task_names())}")
 
 
-def _load_task(point: EntryPoint) -> TaskSpec:
+def _load_task(point: EntryPoint, *, check_name: bool = True) -> TaskSpec:
     """Return a task that another package brings. Raise LookupError if it can't be used."""
     try:
         task = point.load()
-        if task.name != point.name:
+        if check_name and task.name != point.name:
             raise ValueError(f"it calls itself {task.name!r}")
         if missing := {"inputs", "parameters", "results", "check"} - set(dir(task)):
             raise ValueError(f"it has no {', '.join(sorted(missing))}")
         return as_spec(task)
     except Exception as error:
         raise LookupError(
-            f"the task {point.name!r} of {point.value} (entry point {ENTRY_POINTS}) can't be "
-            f"used: {type(error).__name__}: {error}"
+            f"the task {point.name!r} of {point.value}"
+            f"{f' (entry point {ENTRY_POINTS})' if check_name else ''} can't be used: "
+            f"{type(error).__name__}: {error}"
         ) from error
 
 

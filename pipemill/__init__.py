@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from pipemill.jobs.tune import Tuning, tune
     from pipemill.jobs.verify import Verification, verify
     from pipemill.pipelines.pipeline_task import PipelineTask
+    from pipemill.pipelines.registry import register_task
     from pipemill.pipelines.restored import restore_pipelines
 
 __version__ = "0.1.0"
@@ -57,6 +58,7 @@ __all__ = [
     "plan",
     "preview",
     "read",
+    "register_task",
     "report",
     "restore_pipelines",
     "retry",
@@ -90,6 +92,7 @@ _HOME = {
     "plan": "pipemill.jobs.plan",
     "preview": "pipemill.jobs.preview",
     "read": "pipemill.jobs.output.read_output",
+    "register_task": "pipemill.pipelines.registry",
     "report": "pipemill.jobs.report",
     "restore_pipelines": "pipemill.pipelines.restored",
     "retry": "pipemill.jobs.retry",

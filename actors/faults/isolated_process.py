@@ -153,10 +153,11 @@ class _Server:
             if self._stages is None:
                 self._reply(number, "stage", "load")
                 self._stages = self._load()
+        batch = payload
         for step in steps:
             self._reply(number, "stage", step)
-            payload = getattr(self._stages, step)(payload)
-        return payload
+            batch = getattr(self._stages, step)(batch)
+        return batch
 
     def _reply(self, number: int, reply: str, value: str | Batch) -> None:
         with self._sending:
@@ -164,7 +165,8 @@ class _Server:
 
 
 def _serve(requests: IO[bytes], replies: IO[bytes]) -> None:
-    server = _Server(*receive(requests), replies)
+    load, source = receive(requests)
+    server = _Server(load, source, replies)
     # Threads that stay: torch keeps a pool of workers for each.
     threads = ThreadPoolExecutor(_CALLS)
     while True:

@@ -15,6 +15,7 @@ from pipemill.actors.sources.registry import find_source
 from pipemill.actors.sources.schemas.hf_features import read_features
 from pipemill.pipelines.loading.model import Model
 from pipemill.pipelines.loading.task_loader import LoadTask
+from pipemill.pipelines.registry import find_registered
 from pipemill.pipelines.task_columns import (
     check_one_of,
     inputs_of,
@@ -178,6 +179,7 @@ def build_load_task(
         columns=tuple(columns.items()),
         own=task.is_user,
         engine=job.model.engine,
+        location=None if task.is_user else find_registered(task.spec.name),
         **more,
     )
 

@@ -16,7 +16,7 @@ from pipemill.actors.task import Loaded
 from ..adapter.row_values import media_kinds
 from ..engines.registry import AUTO, find_engine
 from ..media import MediaAccess, require_media_library
-from ..registry import find_task
+from ..registry import find_task, register_task
 from ..restored import restore_pipelines
 from ..task_spec import TaskSpec
 from ..user_pipeline import user_pipeline_task
@@ -46,6 +46,7 @@ class LoadTask:
         checks_fit: whether the worker finds out if the model can do the task. Else the driver did.
         schema: the columns that the task adds, if they are declared or were seen in a sample.
         files: JSON files of the model's folder that say how it is used, by name, as JSON.
+        location: from where the worker imports the task, if a program registered it.
     """
 
     task: str
@@ -61,6 +62,7 @@ class LoadTask:
     schema: bytes | None = None
     media: MediaAccess = field(default_factory=MediaAccess)
     files: str = "{}"
+    location: str | None = None
 
     def __call__(self) -> Stages:
         return self.stages(self.loaded())
@@ -117,6 +119,8 @@ class LoadTask:
 
     def spec(self) -> TaskSpec:
         """Return the task, not loaded."""
+        if self.location is not None:
+            return register_task(self.location)
         if self.own:
             return user_pipeline_task(self.task, tuple(name for name, _ in self.columns))
         return find_task(self.task)

@@ -202,3 +202,49 @@ def test_its_column_is_asked_for_if_none_has_a_usual_name(models, wanted, tmp_pa
     assert report.done == 30
     with pytest.raises(pipemill.ConfigError, match="no task 'text-clasification'"):
         pipemill.run(task="text-clasification", **wanted)
+
+
+@pytest.fixture
+def module(tmp_path, monkeypatch):
+    """A module of the user's with the same tasks, in no installed package."""
+    (tmp_path / "mill_module.py").write_text(PACKAGE)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(registry, "_registered", {})
+    yield "mill_module"
+    sys.modules.pop("mill_module", None)
+
+
+def test_a_registered_task_runs_in_a_worker_process(module, models, tmp_path):
+    assert pipemill.register_task(f"{module}:Margin").name == "label-margin"
+    assert "label-margin" in [task.name for task in pipemill.tasks()]
+    pq.write_table(pa.table({"text": TEXTS}), tmp_path / "in.parquet")
+    report = pipemill.run(
+        task="label-margin",
+        model=models["text-classification"],
+        input=tmp_path / "in.parquet",
+        output=tmp_path / "out",
+        parameters={"scale": 2.0},
+        actors={"cluster": "local"},
+    )
+    expected = [2 * (one[0] - one[1]) for one in logits(models)[0]]
+    assert report.to_arrow()["margin"].to_pylist() == pytest.approx(expected, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("location", "message"),
+    [
+        ("mill_module", "'mill_module' is not the place of a task: name it as 'package.module:"),
+        ("__main__:TASK", "in a module that workers can import"),
+        ("mill_module:NOTHING", "mill_module:NOTHING can't be used: AttributeError"),
+        ("mill_nowhere:TASK", "can't be used: ModuleNotFoundError: No module named 'mill_nowhere'"),
+        ("mill_module:Parameter", "can't be used: AttributeError|has no"),
+        (
+            "pipemill.pipelines.tasks.fill_mask:FILL_MASK",
+            "has the name of a task of pipemill, 'fill-mask'",
+        ),
+    ],
+)
+def test_what_can_not_be_registered_is_said(module, location, message):
+    with pytest.raises(pipemill.ConfigError, match=message):
+        pipemill.register_task(location)
+    assert registry._registered == {}
