@@ -106,6 +106,7 @@ def apply(
     known = _read_schema(dataset)
     if known is not None:
         binder.bind(known)
+    check_task_fits(job, resolved)
     return _map(dataset, job, resolved, (binder, error_column, on_error, known))
 
 
@@ -122,7 +123,7 @@ def _check_arguments(dataset: object, error_column: str, on_error: str) -> None:
 
 
 def _resolve(job: Job) -> tuple[Job, ResolvedTask]:
-    """Return the job with its device, and its task, after all checks that need no rows."""
+    """Return the job with its device, and its task."""
     model = resolve_model_path(job.model)
     task = resolve_job_task(job, model)
     check_early_requirements(job, task, "fused")
@@ -133,7 +134,6 @@ def _resolve(job: Job) -> tuple[Job, ResolvedTask]:
         )
     job = choose_device(job, model)
     task = follow_conventions(job, task)
-    check_task_fits(job, task)
     return job, task
 
 
