@@ -11,7 +11,7 @@ import pyarrow as pa
 from pipemill.actors.credentials import Credentials
 from pipemill.actors.operator import TaskOperator
 from pipemill.actors.task import MEDIA
-from pipemill.pipelines.loading.bind_columns import ColumnBinder
+from pipemill.pipelines.bind_columns import ColumnBinder
 from pipemill.pipelines.loading.task_loader import LoadTask
 
 from pipemill.errors import ConfigError

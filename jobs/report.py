@@ -14,7 +14,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pipemill.actors.empty_answers import EMPTY
+from pipemill.actors.compute.empty_answers import EMPTY
 from pipemill.actors.output.layout import REPORT
 from pipemill.actors.split import Split
 from pipemill.actors.storage.filesystem import write_atomic

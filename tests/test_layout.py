@@ -101,6 +101,7 @@ def test_a_verb_is_a_file(monkeypatch, capsys):
     # Each verb with its line of help.
     verbs = re.findall(r"^[ │]{1,6}([a-z]+) {2,}\S", capsys.readouterr().out, re.MULTILINE)
     files = {file.stem for file in (ROOT / "jobs").glob("*.py")} - {"__init__", "prepare"}
+    files -= {"apply"}  # for datasets of Ray, which only Python has
     assert len(verbs) == len(set(verbs)) > 7
     assert set(verbs) == files
 

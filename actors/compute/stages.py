@@ -19,9 +19,9 @@ import pyarrow.compute as pc
 
 from ..arrow_arrays import check_length, combine_chunks, field_values, offsets_of, scatter
 from ..batch import Batch
-from ..empty_answers import count_empty
 from ..faults.bisect import bisect_failures
 from ..task import LoadedTask
+from .empty_answers import count_empty
 from .forward_pass import ForwardPass
 from .token_budget import TokenBudget
 

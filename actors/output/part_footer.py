@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..empty_answers import EMPTY
+from ..compute.empty_answers import EMPTY
 
 # Row numbers in ascending order, as [start, stop) pairs.
 Ranges = list[list[int]]

@@ -11,7 +11,8 @@ from pipemill.actors.operator import BoundTask
 from pipemill.actors.task import MEDIA
 from pipemill.actors.tensor_images import is_tensor
 
-from ..task_columns import (
+from .loading.task_loader import LoadTask
+from .task_columns import (
     USUAL_TYPES,
     check_one_of,
     inputs_of,
@@ -19,7 +20,6 @@ from ..task_columns import (
     source_names,
     with_inputs,
 )
-from .task_loader import LoadTask
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,7 @@ import json
 
 import pyarrow as pa
 import pytest
-from pipemill.pipelines.loading.bind_columns import ColumnBinder
+from pipemill.pipelines.bind_columns import ColumnBinder
 from pipemill.pipelines.loading.model import Model
 from pipemill.pipelines.loading.task_loader import LoadTask
 from ray.data.extensions import ArrowTensorType

@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from .arrow_arrays import combine_chunks
+from ..arrow_arrays import combine_chunks
 
 # The names in `Batch.stats`; a count of 0 is left out.
 EMPTY = ("nan_rows", "null_answers")

@@ -12,13 +12,13 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pipemill.actors.empty_answers import count_empty
+from pipemill.actors.compute.empty_answers import count_empty
 from pipemill.jobs.cli.app import main
 
 import pipemill
 from tests.support import tiny
 
-REFERENCES = Path(__file__).parent.parent / "references"
+REFERENCES = Path(__file__).parent.parent.parent / "references"
 FLOATS = st.one_of(st.none(), st.floats(width=16), st.just(math.nan))
 STRUCT = pa.struct([("score", pa.float32()), ("word", pa.string())])
 SHAPES = {
