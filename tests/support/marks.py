@@ -1,7 +1,8 @@
 """Which tests are marked, by what they need and by how long they take.
 
 Given by path and by fixture, so that `make test-fast` can leave them out: see pyproject.toml. The
-tests of one group run in one process, one after another: they share a server.
+tests of one group run in one process, one after another: they share a server, or the fixtures and
+the loaded models of their file.
 """
 
 from __future__ import annotations
@@ -53,6 +54,10 @@ PATHS = {
 }
 FIXTURES = {"object_store": "s3", "ray_head": "ray", "ray_session": "ray"}
 GROUPS = {"object_store": "servers", "ray_head": "servers", "ray_session": "ray"}
+# Long ones, which start first: at the end one process would run the last of them alone.
+FIRST = {"ray", "s3", "kill"}
+# Each of its tests has its model to itself: two processes share the file.
+_SPLIT = "test_configs.py"
 
 
 def marks_of(path: str, name: str, fixtures: list[str]) -> set[str]:
@@ -62,5 +67,7 @@ def marks_of(path: str, name: str, fixtures: list[str]) -> set[str]:
     return named | {FIXTURES[fixture] for fixture in fixtures if fixture in FIXTURES}
 
 
-def group_of(fixtures: list[str]) -> str | None:
-    return next((GROUPS[fixture] for fixture in fixtures if fixture in GROUPS), None)
+def group_of(path: str, marks: set[str], fixtures: list[str]) -> str | None:
+    """Return the group of a test with these marks, or None if it may run anywhere."""
+    shared = next((GROUPS[fixture] for fixture in fixtures if fixture in GROUPS), None)
+    return shared or (None if marks & FIRST or path == _SPLIT else path)
