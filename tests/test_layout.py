@@ -119,7 +119,9 @@ def test_marks_are_of_tests_that_are_there():
     assert marks_of("jobs/test_run.py", "test_any", ["models"]) == set()
 
 
-def test_tests_of_a_server_or_a_file_run_in_one_process():
+def test_tests_of_a_server_or_a_file_run_in_one_process(request):
+    if request.config.option.__dict__.get("loadgroup"):  # in a process of pytest-xdist
+        assert request.node.nodeid.endswith("@test_layout.py"), "make install: another pytest"
     path = "jobs/execution/test_kill.py"
     assert group_of(path, {"ray"}, ["ray_session", "models"]) == "ray"
     assert group_of(path, {"kill"}, ["models"]) is None
