@@ -22,12 +22,17 @@ demo: install
 	.s3/bin/pip install -q --disable-pip-version-check swift==2.38.3
 	@touch $@
 
+# The tests start hundreds of Pythons, which would all compile the same files.
+test test-fast: export PYTHONDONTWRITEBYTECODE :=
+# On two processes; tests/conftest.py orders the tests, and groups them.
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
+
 test: install .s3/.installed
-	$(BIN)/python -m pytest -n 2 --dist loadgroup --durations=30
+	$(PYTEST) --durations=30
 
 # What most changes need while they are made: two minutes.
 test-fast: install
-	$(BIN)/python -m pytest -n 2 --dist loadgroup -m 'not (ray or s3 or kill or slow)'
+	$(PYTEST) -m 'not (ray or s3 or kill or slow)'
 
 # The wheel alone, where there is no checkout and none of its environment.
 test-wheel: install

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from pathlib import Path
 
@@ -15,7 +16,7 @@ os.environ["OMP_NUM_THREADS"] = "1"
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 from tests.support import tiny, tiny_audio, tiny_generators, tiny_images, tiny_questions
-from tests.support.marks import group_of, marks_of
+from tests.support.marks import FIRST, group_of, marks_of
 
 # There the same examples in every run: new ones are looked for where somebody is at hand.
 settings.register_profile("ci", derandomize=True)
@@ -44,14 +45,22 @@ BUILDERS = {
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """Give each test its marks, before `-m` and xdist look at them."""
+    """Give each test its marks, before `-m` and xdist look at them; long ones come first."""
     folder = Path(__file__).parent
     for item in items:
         path = item.path.relative_to(folder).as_posix()
-        for mark in marks_of(path, item.originalname, item.fixturenames):
+        marks = marks_of(path, item.originalname, item.fixturenames)
+        for mark in marks:
             item.add_marker(mark)
-        if group := group_of(item.fixturenames):
+        if group := group_of(path, marks, item.fixturenames):
             item.add_marker(pytest.mark.xdist_group(group))
+    items.sort(key=lambda item: not any(map(item.get_closest_marker, FIRST)))
+
+
+def pytest_collection_finish():
+    """Let garbage be looked for in what tests make, not in the millions of objects they import."""
+    gc.collect()
+    gc.freeze()
 
 
 class Models:
@@ -75,6 +84,14 @@ class Models:
 @pytest.fixture(scope="session")
 def models(tmp_path_factory) -> Models:
     return Models(tmp_path_factory.mktemp("models"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_flush():
+    """Let files reach the disk when they will: no test cuts the power, and waiting takes long."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda file: None)
+        yield
 
 
 @pytest.fixture(scope="session")

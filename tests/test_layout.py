@@ -20,7 +20,7 @@ from tests.support.import_graph import (
     find_upward_imports,
     read_imports,
 )
-from tests.support.marks import PATHS, marks_of
+from tests.support.marks import PATHS, group_of, marks_of
 
 ROOT = Path(__file__).parent.parent
 MOST_FILES = 16
@@ -118,6 +118,15 @@ def test_marks_are_of_tests_that_are_there():
     }  # fmt: skip
     assert marks_of("pipelines/restored/test_images.py", "test_any", []) == {"slow"}
     assert marks_of("jobs/test_run.py", "test_any", ["models"]) == set()
+
+
+def test_tests_of_a_server_or_a_file_run_in_one_process(request):
+    if request.config.option.__dict__.get("loadgroup"):  # in a process of pytest-xdist
+        assert request.node.nodeid.endswith("@test_layout.py"), "make install: another pytest"
+    path = "jobs/execution/test_kill.py"
+    assert group_of(path, {"ray"}, ["ray_session", "models"]) == "ray"
+    assert group_of(path, {"kill"}, ["models"]) is None
+    assert group_of("jobs/test_run.py", set(), ["models"]) == "jobs/test_run.py"
 
 
 def test_public_names_are_there_and_import_nothing_heavy():

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
+from itertools import groupby
+from operator import attrgetter
 from pathlib import Path
 
 import numpy as np
@@ -52,16 +55,36 @@ def blocks(page: str) -> list[Block]:
     return [Block(reason or None, language, text) for reason, language, text in found]
 
 
+# Importing torch and transformers for each block would take most of the time.
+IN_ONE_PYTHON = """
+import json, sys
+for text in json.load(sys.stdin):
+    print(text, file=sys.stderr)
+    exec(text, {"__name__": "__main__"})
+"""
+
+
 def run_blocks(page: str, folder: Path, environment: dict[str, str]) -> int:
-    """Run a page's blocks in their order, each in a new process; return how many."""
+    """Run a page's blocks in their order; return how many.
+
+    Python blocks that follow one another share a process, but no names.
+    """
     scripts = [b for b in blocks(page) if b.language in RUN and b.not_run is None]
-    for block in scripts:
-        command = ["bash", "-euc"] if block.language == "bash" else [sys.executable, "-c"]
-        done = subprocess.run(
-            [*command, block.text], cwd=folder, env=environment, capture_output=True, text=True
-        )
-        assert done.returncode == 0, block.text + done.stderr
+    for language, group in groupby(scripts, attrgetter("language")):
+        texts = [block.text for block in group]
+        if language == "python":
+            run([sys.executable, "-c", IN_ONE_PYTHON], folder, environment, json.dumps(texts))
+        else:
+            for text in texts:
+                run(["bash", "-euc", text], folder, environment)
     return len(scripts)
+
+
+def run(command: list[str], folder: Path, environment: dict[str, str], given: str = "") -> None:
+    done = subprocess.run(
+        command, input=given, cwd=folder, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, command[-1] + done.stderr
 
 
 @pytest.fixture(scope="module")

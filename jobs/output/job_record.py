@@ -6,7 +6,8 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
-from importlib.metadata import version
+from functools import cache
+from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 from pipemill.actors.storage.filesystem import absolute
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
 
 _VERSIONS = ("transformers", "torch", "ray", "pyarrow")
+# It parses the long text of a package for each answer.
+version = cache(metadata.version)
 
 
 @dataclass(frozen=True, kw_only=True)

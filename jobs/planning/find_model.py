@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 from collections.abc import Mapping
 from importlib import import_module
 from importlib.util import find_spec
@@ -73,9 +74,9 @@ def check_fit(load: LoadTask, here: bool) -> None:
     Args:
         load: the task and the model, as workers load them.
         here: whether this process computes, too, and so may import torch; else the check runs in
-            another process, and a driver stays small.
+            another process, and a driver stays small, unless it has imported transformers anyway.
     """
-    if here:
+    if here or "transformers.pipelines" in sys.modules:
         misfit = load.find_misfit()
     else:
         with FitCheck(load) as check:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from importlib.metadata import version
+from functools import cache
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from ..output.job_record import JobRecord
 
 _BLOCK = 2**20
+# It parses the long text of a package for each answer.
+version = cache(metadata.version)
 # Fields that the model's folder may decide, with what a fingerprint without them means.
 FIELD_DEFAULTS = {"pooling": "mean", "function_to_apply": "transformers' own"}
 

@@ -7,7 +7,7 @@ is missing can't be asked at all.
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.util import find_spec
@@ -103,11 +103,15 @@ def find_class(name: str, prefix: str, model_type: str = "") -> ClassSource | No
         model_type: where to look first.
     """
     root = transformers_folder()
-    if root is None:
-        return None
-    own = root / "models" / module_of(model_type)
-    files = sorted(own.glob(f"{prefix}_*.py")) if model_type else []
-    for file in [*files, *sorted((root / "models").glob(f"*/{prefix}_*.py"))]:
+    folder = module_of(model_type) if model_type else ""
+    return _find_class(root / "models", name, prefix, folder) if root else None
+
+
+# Kept: a class that is in no model's folder takes hundreds of files to miss.
+@lru_cache(maxsize=256)
+def _find_class(models: Path, name: str, prefix: str, folder: str) -> ClassSource | None:
+    first = sorted((models / folder).glob(f"{prefix}_*.py")) if folder else []
+    for file in [*first, *sorted(models.glob(f"*/{prefix}_*.py"))]:
         if f"\nclass {name}(" in file.read_text(encoding="utf-8"):
             return class_in(file, name)
     return None
@@ -130,16 +134,19 @@ def arguments_of(source: ClassSource) -> set[str]:
 
 def module_of(model_type: str) -> str:
     """Return the folder of transformers/models in which a type of model is."""
-    table = dict(mapping("auto_mappings", "SPECIAL_MODEL_TYPE_TO_MODULE_NAME"))
+    table = mapping("auto_mappings", "SPECIAL_MODEL_TYPE_TO_MODULE_NAME")
     return str(table.get(model_type, model_type)).replace("-", "_")
 
 
-def mapping(file: str, name: str) -> dict[str, Any]:
+def mapping(file: str, name: str) -> Mapping[str, Any]:
     """Return a table of transformers/models/auto, such as TOKENIZER_MAPPING_NAMES."""
     root = transformers_folder()
     path = root / "models" / "auto" / f"{file}.py" if root else None
-    if path is None or not path.is_file():
-        return {}
+    return _read_mapping(path, name) if path and path.is_file() else {}
+
+
+@lru_cache(maxsize=64)
+def _read_mapping(path: Path, name: str) -> Mapping[str, Any]:
     found: dict[str, Any] = {}
     for node in ast.walk(_tree(path)):
         if isinstance(node, ast.Assign | ast.AnnAssign) and name in _assigned(node):

@@ -1,7 +1,8 @@
 """Which tests are marked, by what they need and by how long they take.
 
 Given by path and by fixture, so that `make test-fast` can leave them out: see pyproject.toml. The
-tests of one group run in one process, one after another: they share a server.
+tests of one group run in one process, one after another: they share a server, or the fixtures and
+the loaded models of their file.
 """
 
 from __future__ import annotations
@@ -23,8 +24,11 @@ PATHS = {
         "jobs/execution/test_raylets.py",
         "jobs/execution/test_s3.py::test_killed_at_any_moment_the_same_command_ends_with_every_row_once",
         "jobs/execution/test_supervisor.py",
+        "jobs/output/test_lease.py::test_a_second_run_is_refused_and_a_killed_one_is_replaced_at_once",
+        "jobs/output/test_lease.py::test_an_interrupted_run_gives_its_lease_back",
+        "jobs/test_retry.py::test_killed_at_random_moments_every_row_is_there_once",
     ),
-    # A new Python that imports torch, models that are compiled, large or many.
+    # A new Python that imports torch, large texts, models that are compiled or many.
     "slow": (
         "actors/compute/test_forward_pass.py::test_every_chunk_has_its_own_answer_whatever_happens",
         "actors/compute/test_forward_pass.py::test_when_the_machines_memory_ends_the_run_goes_on_with_a_smaller_budget",
@@ -36,11 +40,20 @@ PATHS = {
         "jobs/planning/test_model_conventions.py::test_a_model_of_the_hub_is_followed_like_a_folder",
         "jobs/planning/test_missing_libraries.py::test_a_finished_output_needs_no_library",
         "jobs/planning/test_missing_libraries.py::test_a_media_task_without_its_extra_is_told_before_anything_is_imported",
+        "jobs/planning/test_missing_libraries.py::test_a_worker_that_lacks_it_names_the_extra_too",
         "jobs/planning/test_missing_libraries.py::test_media_columns_that_a_job_does_not_read_need_nothing",
+        "jobs/planning/test_missing_libraries.py::test_restored_pipelines_are_there_without_pillow_and_say_that_they_need_it",
+        "jobs/planning/test_missing_libraries.py::test_sound_in_a_chat_without_its_library_ends_the_run_and_is_no_rows_fault",
         "jobs/planning/test_user_code.py::test_code_in_the_models_folder_runs_only_if_allowed",
         "jobs/planning/test_user_code.py::test_the_command_finds_a_module_in_its_folder",
+        "jobs/test_strange_rows.py",
+        "jobs/test_tune.py::test_in_python_it_takes_what_run_takes_and_shows_its_plot",
+        "jobs/test_tune.py::test_the_verb_ends_in_json_writes_a_plot_and_nothing_else",
+        "pipelines/adapter/test_token_outputs.py",
         "pipelines/engines/test_batched_generation.py",
         "pipelines/engines/test_compiled.py",
+        "pipelines/loading/test_class_source.py::test_decorated_classes_need_what_transformers_says_they_need",
+        "pipelines/loading/test_class_source.py::test_tables_are_those_of_transformers",
         "pipelines/restored",
         "pipelines/tasks/test_audio.py",
         "pipelines/tasks/test_chats.py",
@@ -48,11 +61,18 @@ PATHS = {
         "pipelines/tasks/test_image_texts.py",
         "pipelines/tasks/test_text_generation.py",
         "pipelines/tasks/test_vision.py",
+        "pipelines/test_registry.py::test_every_task_of_transformers_and_every_restored_one_is_there",
+        "pipelines/test_registry.py::test_the_tasks_of_transformers_are_known_without_importing_it",
+        "pipelines/text/test_sentence_transformers_config.py::test_vectors_are_those_of_encode",
         "test_configs.py",
     ),
 }
 FIXTURES = {"object_store": "s3", "ray_head": "ray", "ray_session": "ray"}
 GROUPS = {"object_store": "servers", "ray_head": "servers", "ray_session": "ray"}
+# Long ones, which start first: at the end one process would run the last of them alone.
+FIRST = {"ray", "s3", "kill"}
+# Each of its tests has its model to itself: two processes share the file.
+_SPLIT = "test_configs.py"
 
 
 def marks_of(path: str, name: str, fixtures: list[str]) -> set[str]:
@@ -62,5 +82,7 @@ def marks_of(path: str, name: str, fixtures: list[str]) -> set[str]:
     return named | {FIXTURES[fixture] for fixture in fixtures if fixture in FIXTURES}
 
 
-def group_of(fixtures: list[str]) -> str | None:
-    return next((GROUPS[fixture] for fixture in fixtures if fixture in GROUPS), None)
+def group_of(path: str, marks: set[str], fixtures: list[str]) -> str | None:
+    """Return the group of a test with these marks, or None if it may run anywhere."""
+    shared = next((GROUPS[fixture] for fixture in fixtures if fixture in GROUPS), None)
+    return shared or (None if marks & FIRST or path == _SPLIT else path)

@@ -1,7 +1,7 @@
-"""Jobs with many actors on a Ray of 1 and of 2 CPUs; what came of each as a line of JSON.
+"""Jobs with many actors on a Ray of one CPU; what came of each as a line of JSON.
 
-Run by test_cpus.py in a process of its own, because Ray starts once there for each size. The task
-is a light one: what may hang is Ray's scheduling, and three models to load would take minutes.
+A program that test_cpus.py runs, because it needs its own Ray. The task is a light one: what may
+hang is Ray's scheduling, and three models to load would take minutes.
 """
 
 from __future__ import annotations
@@ -60,23 +60,26 @@ def file(folder: str):
     return list_files(f"{folder}/in.parquet", "auto", {}, "/nowhere")[0][0]
 
 
-def main(folder: str, cases: dict[str, list[dict]]) -> None:
+def write_input(folder: str) -> None:
     pq.write_table(pa.table({"text": [f"row {i}" for i in range(200)]}), f"{folder}/in.parquet")
-    for cpus, sections in cases.items():
-        ray.init(
-            "local",
-            num_cpus=int(cpus),
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-        )
-        for number, actors in enumerate(sections):
-            try:
-                said: dict[str, object] = {"rows": run(folder, f"{cpus}-{number}", actors)}
-            except ConfigError as error:
-                said = {"error": str(error)}
-            print(json.dumps(said), flush=True)
-        ray.shutdown()
+
+
+def main(folder: str, cases: list[dict]) -> None:
+    write_input(folder)
+    ray.init(
+        "local",
+        num_cpus=1,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+    )
+    for number, actors in enumerate(cases):
+        try:
+            said: dict[str, object] = {"rows": run(folder, str(number), actors)}
+        except ConfigError as error:
+            said = {"error": str(error)}
+        print(json.dumps(said), flush=True)
+    ray.shutdown()
 
 
 if __name__ == "__main__":

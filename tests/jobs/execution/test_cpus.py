@@ -6,36 +6,39 @@ import json
 import subprocess
 import sys
 
+from tests.support import run_on_cpus
+
 PATIENCE_S = 240  # far more than it takes; a hang is what must not be
 
-CASES = {
-    1: [
-        ({"min": 4, "max": 4}, None),
-        ({"placement": "staged", "max": 4}, "set actors.num_cpus to 0.5 or less"),
-        ({"placement": "staged", "max": 4, "num_cpus": 0.5}, None),
-        ({"num_cpus": 2}, "set actors.num_cpus to 1 or less"),
-        ({"num_gpus": 1}, "set actors.num_gpus to 0"),
-    ],
-    2: [
-        # As much as a task: Ray would fuse all three operators into the actors.
-        ({"placement": "staged", "min": 2, "max": 64}, None),
-    ],
-}
+# On a Ray of one CPU.
+CASES = [
+    ({"min": 4, "max": 4}, None),
+    ({"placement": "staged", "max": 4}, "set actors.num_cpus to 0.5 or less"),
+    ({"placement": "staged", "max": 4, "num_cpus": 0.5}, None),
+    ({"num_cpus": 2}, "set actors.num_cpus to 1 or less"),
+    ({"num_gpus": 1}, "set actors.num_gpus to 0"),
+]
 
 
 def test_runs_or_says_what_to_change(tmp_path):
-    cases = {str(cpus): [actors for actors, _ in own] for cpus, own in CASES.items()}
+    cases = json.dumps([actors for actors, _ in CASES])
     done = subprocess.run(
-        [sys.executable, "-m", "tests.support.run_on_cpus", str(tmp_path), json.dumps(cases)],
+        [sys.executable, "-m", run_on_cpus.__name__, str(tmp_path), cases],
         capture_output=True,
         text=True,
         timeout=PATIENCE_S,
     )
     said = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
-    expected = [case for own in CASES.values() for case in own]
-    assert len(said) == len(expected), done.stderr
-    for (actors, error), got in zip(expected, said, strict=True):
+    assert len(said) == len(CASES), done.stderr
+    for (actors, error), got in zip(CASES, said, strict=True):
         if error is None:
             assert got == {"rows": 200}, actors
         else:
             assert error in got["error"]
+
+
+def test_three_operators_share_two_cpus(tmp_path, ray_session):
+    # As much as a task: Ray would fuse all three operators into the actors.
+    actors = {"placement": "staged", "min": 2, "max": 64}
+    run_on_cpus.write_input(str(tmp_path))
+    assert run_on_cpus.run(str(tmp_path), "out", actors) == 200

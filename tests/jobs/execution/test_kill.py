@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import pipemill
-from tests.support import tiny
+from tests.support import light, light_over_ray, tiny
 from tests.support.processes import kill_marked, marked, marked_environment
 from tests.support.tables import same_rows
 
@@ -26,10 +26,10 @@ PATIENCE_S = 240
 class Job:
     """A run of the command line in a process of its own, and all processes that descend from it."""
 
-    def __init__(self, flags: list[str]) -> None:
+    def __init__(self, words: list[str], module: str = "pipemill.jobs.run") -> None:
         self.mark, environment = marked_environment()
         self.driver = subprocess.Popen(
-            [sys.executable, "-m", "pipemill.jobs.run", *flags],
+            [sys.executable, "-m", module, *words],
             env=environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -130,22 +130,13 @@ def check_interrupted(job: Job) -> None:
     assert "Traceback" not in stderr
 
 
-def test_a_run_that_stops_early_says_why_and_no_more(models, tmp_path):
+def test_a_run_that_stops_early_says_why_and_no_more(tmp_path):
     """What it has open is closed while Ray is there: closed later, it starts another Ray."""
     texts = [None if n % 3 else f"text {n}" for n in range(400)]
-    pq.write_table(pa.table({"text": texts}), tmp_path / "rows.parquet")
-    places = {
-        "--task": "text-classification", "--model": models["text-classification"],
-        "--input": str(tmp_path / "rows.parquet"), "--output": str(tmp_path / "out"),
-    }  # fmt: skip
-    more = [
-        "output.rows_per_part=4",
-        "output.max_errors=5",
-        "actors.placement=fused",
-        "actors.max=1",
-    ]
-    settings = [word for setting in more for word in ("--set", setting)]
-    job = Job([*(word for pair in places.items() for word in pair), *settings])
+    actors = {"placement": "fused", "max": 1}
+    wanted = light.job(tmp_path, texts, 4, output={"max_errors": 5}, actors=actors)
+    (tmp_path / "job.yaml").write_text(json.dumps(wanted))
+    job = Job(["run", str(tmp_path / "job.yaml")], light_over_ray.__name__)
     _, said = job.driver.communicate(timeout=PATIENCE_S)
     assert job.driver.returncode == 1
     assert "rows failed, more than output.max_errors (5) allows" in said

@@ -282,6 +282,23 @@ def test_the_driver_of_a_run_on_ray_says_the_same_without_torch(models, tmp_path
     assert done.stdout.endswith("False False\n")
 
 
+def test_a_python_that_has_imported_transformers_starts_no_other_to_check(
+    models, tmp_path, monkeypatch
+):
+    import transformers.pipelines  # noqa: F401
+
+    monkeypatch.setattr("pipemill.jobs.planning.find_model.FitCheck", None)
+    pq.write_table(pa.table({"text": ["a mill"]}), tmp_path / "in.parquet")
+    with pytest.raises(pipemill.ConfigError, match=r"classifier\.weight"):
+        pipemill.run(
+            task="text-classification",
+            model=models["fill-mask"],
+            input=str(tmp_path / "in.parquet"),
+            output=str(tmp_path / "out"),
+            actors={"placement": "fused"},
+        )
+
+
 def test_a_worker_refuses_random_weights_by_itself(models):
     """Of a Hub's model the driver may not have the files."""
     from pipemill.pipelines.loading.model import Model

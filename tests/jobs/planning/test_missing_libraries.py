@@ -13,6 +13,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from pipemill.jobs.cli.app import main
 from pipemill.jobs.config.load import build_job
 from pipemill.jobs.planning.missing_libraries import (
     _is_available,
@@ -25,7 +26,7 @@ from pipemill.pipelines.media import NEEDED
 
 import pipemill
 from tests import conftest
-from tests.support import tiny
+from tests.support import tiny, without
 from tests.support.made_media import picture, png
 
 ROOT = Path(__file__).parent.parent.parent.parent
@@ -411,19 +412,6 @@ def test_a_language_model_that_would_be_left_out_is_said_and_refuses_nothing(
     assert "pip install kenlm pyctcdecode. Without: the texts are decoded without it" in said
 
 
-def without(modules, *arguments, folder):
-    """The command line in a process where these modules are not to be found."""
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.support.without", ",".join(modules), *arguments],
-        capture_output=True,
-        text=True,
-        cwd=folder,
-        # A Ray of other tests is not to be joined.
-        env={**os.environ, "PYTHONPATH": str(ROOT), "RAY_TMPDIR": str(folder)},
-    )
-    return done.returncode, done.stdout, done.stderr
-
-
 @pytest.mark.parametrize(
     ("task", "column", "library"),
     [
@@ -439,9 +427,8 @@ def test_a_media_task_without_its_extra_is_told_before_anything_is_imported(
     arguments = ["--task", task, "--model", models[task], "--input", "in.parquet"]
     for verb in ("run", "preview", "plan", "tune") if column == "image" else ("run",):
         started = time.monotonic()
-        status, out, err = without(
-            ("PIL", "av"), verb, *arguments, "--output", "out", folder=tmp_path
-        )
+        command = [verb, *arguments, "--output", "out"]
+        ((status, out, err),) = without.run(("PIL", "av"), tmp_path, command)
         assert (status, out) == (2, ""), err
         assert f"needs what is not installed here: {library} to read the column" in err
         assert "pip install 'pipemill[media]'" in err
@@ -463,31 +450,34 @@ def test_a_finished_output_needs_no_library(models, tmp_path):
     }
     assert pipemill.run(job).done == 2
     (tmp_path / "job.yaml").write_text(json.dumps(job))
-    status, out, err = without(("PIL", "av"), "run", "job.yaml", folder=tmp_path)
-    assert status == 0, err
-    assert json.loads(out.splitlines()[-1])["done"] == 2
-    status, _, err = without(("PIL", "av"), "verify", "out", folder=tmp_path)
-    assert status == 0, err
-    status, _, err = without(("PIL", "av"), "verify", "out", "--sample", "1", folder=tmp_path)
-    assert status == 2
-    assert "pip install 'pipemill[media]'" in err
+    commands = (["run", "job.yaml"], ["verify", "out"], ["verify", "out", "--sample", "1"])
+    run, verify, sample = without.run(("PIL", "av"), tmp_path, *commands)
+    assert run[0] == 0, run
+    assert json.loads(run[1].splitlines()[-1])["done"] == 2
+    assert verify[0] == 0, verify
+    assert sample[0] == 2
+    assert "pip install 'pipemill[media]'" in sample[2]
 
 
 def test_media_columns_that_a_job_does_not_read_need_nothing(models, tmp_path):
     pq.write_table(pa.table({"text": tiny.texts(2)}), tmp_path / "in.parquet")
     arguments = ["--task", "any-to-any", "--model", models["any-to-any"], "--input", "in.parquet"]
     local = ["--output", "out", "--set", "actors.placement=local"]
-    status, out, err = without(("PIL", "av"), "run", *arguments, *local, folder=tmp_path)
+    command = ["run", *arguments, *local]
+    ((status, out, err),) = without.run(("PIL", "av"), tmp_path, command)
     assert status == 0, err
     assert json.loads(out.splitlines()[-1])["done"] == 2
     table = pa.table({"text": tiny.texts(2), "audio": [b"x", b"y"]})
     pq.write_table(table, tmp_path / "in.parquet")
-    status, _, err = without(("PIL", "av"), "run", *arguments, "--output", "b", folder=tmp_path)
+    command = ["run", *arguments, "--output", "b"]
+    ((status, _, err),) = without.run(("PIL", "av"), tmp_path, command)
     assert status == 2
     assert "av to read the column 'audio'" in err
 
 
-def test_sound_in_a_chat_without_its_library_ends_the_run_and_is_no_rows_fault(models, tmp_path):
+def test_sound_in_a_chat_without_its_library_ends_the_run_and_is_no_rows_fault(
+    models, tmp_path, monkeypatch, capsys
+):
     chats = [
         [{"role": "user", "content": "no sound"}],
         [{"role": "user", "content": [{"type": "audio", "base64": "UklGRg=="}]}],
@@ -498,14 +488,15 @@ def test_sound_in_a_chat_without_its_library_ends_the_run_and_is_no_rows_fault(m
         "--task", "any-to-any", "--model", models["any-to-any"], "--input", "in.parquet",
     ]  # fmt: skip
     local = ["--output", "a", "--set", "actors.placement=local"]
-    for verb in (["run", *arguments, *local], ["preview", *arguments], ["plan", *arguments]):
-        status, _, err = without(("av",), *verb, folder=tmp_path)
+    commands = (["run", *arguments, *local], ["preview", *arguments], ["plan", *arguments])
+    for status, _, err in without.run(("av",), tmp_path, *commands):
         assert status == 2, err
         assert "pipemill: av is needed" in err
         assert "pip install 'pipemill[media]'" in err
         assert "Traceback" not in err
-    status, _, err = without(("no_such",), "run", *arguments, *local, folder=tmp_path)
-    assert "2 rows" in err, "with the library the same output goes on"
+    monkeypatch.chdir(tmp_path)
+    main(["run", *arguments, *local])
+    assert "2 rows" in capsys.readouterr().err, "with the library the same output goes on"
 
 
 def test_restored_pipelines_are_there_without_pillow_and_say_that_they_need_it():

@@ -11,7 +11,6 @@ from pipemill.pipelines.loading.fast_imports import gc_paused
 @pytest.fixture
 def frozen():
     yield gc.get_freeze_count
-    gc.unfreeze()
     gc.enable()
 
 
