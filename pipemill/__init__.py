@@ -27,12 +27,15 @@ if TYPE_CHECKING:
     from pipemill.jobs.retry import retry
     from pipemill.jobs.run import run
     from pipemill.jobs.status import Status, status
+    from pipemill.jobs.submission.submission import Submission
+    from pipemill.jobs.submit import submit
     from pipemill.jobs.tasks import TaskList, TaskSummary, tasks
     from pipemill.jobs.tune import Tuning, tune
     from pipemill.jobs.verify import Verification, verify
     from pipemill.pipelines.pipeline_task import PipelineTask
     from pipemill.pipelines.registry import register_task
     from pipemill.pipelines.restored import restore_pipelines
+    from pipemill.sample_data import sample
 
 __version__ = "0.1.0"
 __all__ = [
@@ -49,6 +52,7 @@ __all__ = [
     "RunError",
     "RunInterrupted",
     "Status",
+    "Submission",
     "Task",
     "TaskList",
     "TaskSummary",
@@ -63,7 +67,9 @@ __all__ = [
     "restore_pipelines",
     "retry",
     "run",
+    "sample",
     "status",
+    "submit",
     "tasks",
     "tune",
     "verify",
@@ -83,6 +89,7 @@ _HOME = {
     "RunError": "pipemill.errors",
     "RunInterrupted": "pipemill.errors",
     "Status": "pipemill.jobs.status",
+    "Submission": "pipemill.jobs.submission.submission",
     "Task": "pipemill.actors.task",
     "TaskList": "pipemill.jobs.tasks",
     "TaskSummary": "pipemill.jobs.tasks",
@@ -97,7 +104,9 @@ _HOME = {
     "restore_pipelines": "pipemill.pipelines.restored",
     "retry": "pipemill.jobs.retry",
     "run": "pipemill.jobs.run",
+    "sample": "pipemill.sample_data",
     "status": "pipemill.jobs.status",
+    "submit": "pipemill.jobs.submit",
     "tasks": "pipemill.jobs.tasks",
     "tune": "pipemill.jobs.tune",
     "verify": "pipemill.jobs.verify",

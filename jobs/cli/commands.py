@@ -16,15 +16,22 @@ from pipemill.errors import explain_interrupt
 from ..execution.supervisor import delay_interrupts
 from .console import print_blocks, print_result
 from .options import (
+    Address,
+    Code,
     FirstRows,
     JobOptions,
     Output,
     Plot,
+    Retries,
     Rows,
     Sample,
     Seconds,
     Splits,
     TaskName,
+    Variables,
+    Waits,
+    WorkingDir,
+    parse_variables,
     takes_job,
 )
 from .parser import Command, Group
@@ -93,6 +100,43 @@ def retry(options: JobOptions) -> int:
 
         print_result(retry(options.build()))
     return 0
+
+
+@app.command(cls=Command, rich_help_panel=_START)
+@takes_job
+def submit(
+    options: JobOptions,
+    address: Address,
+    wait: Waits = False,
+    retries: Retries = 0,
+    env: Variables = None,
+    working_dir: WorkingDir = None,
+    code: Code = "here",
+) -> int:
+    """Run a job on a Ray cluster that is elsewhere.
+
+    Without --wait, stdout has the job's id. With it, stderr has the job's log, and stdout the
+    job's line of JSON.
+    """
+    with delay_interrupts():
+        from ..submit import submit
+
+    job = submit(
+        **options.arguments(),
+        address=address,
+        working_dir=working_dir,
+        env=parse_variables(env or []),
+        retries=retries,
+        code=code,  # type: ignore[arg-type]
+    )
+    print_blocks(job.blocks(), sys.stderr)
+    if not wait:
+        print(job.to_json(), flush=True)
+        return 0
+    status = job.wait(_log)
+    if line := job.result_line():
+        print(line, flush=True)
+    return status
 
 
 @app.command(cls=Command, rich_help_panel=_AFTER)

@@ -2,6 +2,7 @@
 
 # Typer reads these annotations: they are no texts to evaluate later.
 import inspect
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from functools import wraps
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from ..config.job import Job
 
 _JOB, _INPUT, _OUTPUT = "Job", "Input", "Output"
-_MEASURING = "Measuring"
+_MEASURING, _CLUSTER = "Measuring", "Cluster"
 
 
 def complete_task(incomplete: str) -> list[str]:
@@ -105,6 +106,11 @@ class JobOptions:
         columns = _parse_columns(self.column or [])
         return build_job(self.config, self.set or [], columns, self._sections(), needs_output)
 
+    def arguments(self) -> dict[str, Any]:
+        """Return the arguments that describe the job to a function. Raises ConfigError."""
+        columns = _parse_columns(self.column or [])
+        return {"config": self.config, "settings": self.set, "columns": columns, **self._sections()}
+
     def _sections(self) -> dict[str, Any]:
         sections: dict[str, Any] = {
             name: getattr(self, name)
@@ -151,8 +157,8 @@ def parse_count(text: str) -> int:
     return int(text)
 
 
-def parse_sample(text: str) -> int:
-    """Return a number of rows, which may be 0."""
+def parse_number(text: str) -> int:
+    """Return a number, which may be 0."""
     if not str(text).isdecimal():
         raise typer.BadParameter(f"must be a whole number, not {text!r}")
     return int(text)
@@ -178,7 +184,7 @@ Sample = Annotated[
     typer.Option(
         "--sample",
         metavar="N",
-        parser=parse_sample,
+        parser=parse_number,
         help="Compute N rows again, one by one, with plain transformers.",
         show_default=False,
     ),
@@ -226,6 +232,63 @@ Plot = Annotated[
         rich_help_panel=_OUTPUT,
     ),
 ]
+Address = Annotated[
+    str,
+    typer.Option(
+        "--address",
+        metavar="URL",
+        help="Of the cluster's dashboard, such as http://HEAD:8265.",
+        rich_help_panel=_CLUSTER,
+        show_default=False,
+    ),
+]
+Waits = Annotated[
+    bool,
+    typer.Option(
+        "--wait",
+        help="Follow the job's log, and end with its exit status.",
+        rich_help_panel=_CLUSTER,
+    ),
+]
+Retries = Annotated[
+    int,
+    typer.Option(
+        "--retries",
+        metavar="N",
+        parser=parse_number,
+        help="How often a run that failed is started again, to resume.",
+        rich_help_panel=_CLUSTER,
+        show_default=False,
+    ),
+]
+Variables = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--env",
+        metavar="NAME[=VALUE]",
+        help="A variable for the job; without VALUE it is that of this shell. May be repeated.",
+        rich_help_panel=_CLUSTER,
+    ),
+]
+WorkingDir = Annotated[
+    str | None,
+    typer.Option(
+        "--working-dir",
+        metavar="PATH",
+        help="A folder that travels along, for modules that the job imports.",
+        rich_help_panel=_CLUSTER,
+    ),
+]
+Code = Annotated[
+    str,
+    typer.Option(
+        "--code",
+        metavar="here|cluster",
+        help="Whose pipemill runs: this one, which travels along, or the cluster's.",
+        rich_help_panel=_CLUSTER,
+        show_default=True,
+    ),
+]
 TaskName = Annotated[
     str | None,
     typer.Argument(
@@ -235,6 +298,19 @@ TaskName = Annotated[
         autocompletion=complete_task,
     ),
 ]
+
+
+def parse_variables(assignments: list[str]) -> dict[str, str]:
+    """Return variables by their names; those without a value are read from the environment."""
+    variables = {}
+    for text in assignments:
+        name, equals, value = text.partition("=")
+        if not name or not (equals or name in os.environ):
+            raise ConfigError(
+                f"--env {text!r} is not of the form NAME=VALUE, and no such variable is set here"
+            )
+        variables[name] = value if equals else os.environ[name]
+    return variables
 
 
 def _parse_columns(assignments: list[str]) -> dict[str, str | None]:

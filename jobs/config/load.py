@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, get_args
 
@@ -19,6 +19,8 @@ from .job import Job
 # In the current folder, so that files that go next to the output go there.
 NO_OUTPUT = ".pipemill-no-output"
 _LONGEST = 200  # characters of a value in a message
+# ${NAME} in a config, which the environment fills in.
+VARIABLE = re.compile(r"\$\{(\w+)\}")
 
 
 def read_config(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -28,6 +30,14 @@ def read_config(path: str | os.PathLike[str]) -> dict[str, Any]:
         ConfigError: for a file that can't be read or holds no mapping, and for a variable that is
             not set.
     """
+    return map_texts(
+        read_mapping(path),
+        lambda text: VARIABLE.sub(lambda match: _read_variable(match[1], str(path)), text),
+    )
+
+
+def read_mapping(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Read the mapping in a YAML file, as it is written."""
     try:
         text = Path(path).read_text(encoding="utf-8")
     except OSError as error:
@@ -39,7 +49,7 @@ def read_config(path: str | os.PathLike[str]) -> dict[str, Any]:
     data = _parse_yaml(text, f"{path} is not YAML")
     if not isinstance(data, dict):
         raise ConfigError(f"{path} must hold keys such as task, model, input and output")
-    return _fill_from_environment(data, str(path))
+    return data
 
 
 def apply_settings(data: dict[str, Any], settings: Iterable[str]) -> dict[str, Any]:
@@ -49,7 +59,7 @@ def apply_settings(data: dict[str, Any], settings: Iterable[str]) -> dict[str, A
         section = data
         *parents, last = keys.split(".")
         for key in parents:
-            section[key] = _to_section(key, section.get(key))
+            section[key] = to_section(key, section.get(key))
             section = section[key]
         section[last] = value
     return data
@@ -123,9 +133,28 @@ def build_job(
     Raises:
         ConfigError: for keys and values that are wrong or missing.
     """
+    settings = list(settings)
+    if isinstance(config, Job) and not (settings or columns or sections):
+        return config
+    data, where = merge_config(config, settings, columns, sections)
+    if not needs_output:
+        data["output"] = {"path": NO_OUTPUT, **to_section("output", data.get("output"))}
+    return make_job(data, where)
+
+
+def merge_config(
+    config: str | os.PathLike[str] | Mapping[str, Any] | Job | None,
+    settings: Iterable[str],
+    columns: Mapping[str, str | None],
+    sections: Mapping[str, Any],
+    read: Callable[[str | os.PathLike[str]], dict[str, Any]] = read_config,
+) -> tuple[dict[str, Any], str]:
+    """Return the keys of a job as `build_job` merges them, and their source for messages.
+
+    Args:
+        read: reads a YAML file.
+    """
     if isinstance(config, Job):
-        if not (settings or columns or sections):
-            return config
         data = config.model_dump(exclude_unset=True)
         data["input"]["path"] = config.input.path  # a dataset is only described in the dump
         for part in ("input", "output"):
@@ -134,7 +163,7 @@ def build_job(
     elif config is None or isinstance(config, Mapping):
         data, where = dict(config or {}), "the job"
     elif isinstance(config, str | os.PathLike):
-        data, where = read_config(config), str(config)
+        data, where = read(config), str(config)
     else:
         raise ConfigError(f"a job must be a YAML file, a mapping or a pipemill.Job, not {config!r}")
     if not isinstance(columns, Mapping):
@@ -142,10 +171,7 @@ def build_job(
     data = _merge(data, sections)
     if columns:
         data = _merge(data, {"input": {"columns": dict(columns)}})
-    data = apply_settings(data, settings)
-    if not needs_output:
-        data["output"] = {"path": NO_OUTPUT, **_to_section("output", data.get("output"))}
-    return make_job(data, where)
+    return apply_settings(data, settings), where
 
 
 def check_positive(**values: float) -> None:
@@ -160,9 +186,9 @@ def _merge(base: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
     merged = dict(base)
     for key, value in more.items():
         if key in ("model", "input", "output"):
-            merged[key] = _merge_section(_to_section(key, merged.get(key)), _to_section(key, value))
+            merged[key] = _merge_section(to_section(key, merged.get(key)), to_section(key, value))
         elif isinstance(value, Mapping):
-            merged[key] = _merge_section(_to_section(key, merged.get(key)), value)
+            merged[key] = _merge_section(to_section(key, merged.get(key)), value)
         else:
             merged[key] = value
     return merged
@@ -186,7 +212,8 @@ def _merge_section(old: dict[str, Any], new: Mapping[str, Any]) -> dict[str, Any
     return {**old, **new, **({"columns": columns} if columns else {})}
 
 
-def _to_section(key: str, value: Any) -> dict[str, Any]:
+def to_section(key: str, value: Any) -> dict[str, Any]:
+    """Return a section as a mapping. A path alone stands for one."""
     if key == "input" and is_dataset(value):
         return {"path": value}
     if key in ("model", "input", "output") and isinstance(value, str | list | os.PathLike):
@@ -258,14 +285,13 @@ def _list_all_keys() -> set[str]:
     return set(Job.model_fields).union(*(_list_keys([section]) for section in sections))
 
 
-def _fill_from_environment(value: Any, where: str) -> Any:
+def map_texts(value: Any, change: Callable[[str], str]) -> Any:
+    """Return a value of a config in which each text is changed, but no key."""
     if isinstance(value, dict):
-        return {key: _fill_from_environment(inner, where) for key, inner in value.items()}
+        return {key: map_texts(inner, change) for key, inner in value.items()}
     if isinstance(value, list):
-        return [_fill_from_environment(inner, where) for inner in value]
-    if isinstance(value, str):
-        return re.sub(r"\$\{(\w+)\}", lambda match: _read_variable(match[1], where), value)
-    return value
+        return [map_texts(inner, change) for inner in value]
+    return change(value) if isinstance(value, str) else value
 
 
 def _read_variable(name: str, where: str) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
@@ -19,14 +20,39 @@ from .supervisor import check_interrupts
 
 # How often a wait is updated.
 _LOOK_S = 1.0
-# How often the bar is updated, by whether stderr is a terminal: in a log file each is a new line.
-_PAUSE_S = {True: 0.2, False: 10.0}
+# How often the bar is updated. In a log file each time is a new line.
+_TERMINAL_S, _NOTEBOOK_S, _LOG_S = 0.2, 0.5, 10.0
 
 
 def log(text: str) -> None:
     """Write a line to stderr, without breaking a bar."""
     tqdm.write(text, file=sys.stderr)
     sys.stderr.flush()
+
+
+def is_notebook() -> bool:
+    """Return whether this process is the kernel of a notebook."""
+    ipython = sys.modules.get("IPython")
+    return ipython is not None and hasattr(ipython.get_ipython(), "kernel")
+
+
+def _find_notebook_bar() -> type[tqdm]:
+    """Return a bar that is a widget if ipywidgets are installed, else a line of text."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a TqdmWarning, which asks for ipywidgets
+        from tqdm.auto import tqdm as notebook_bar
+    return notebook_bar
+
+
+if is_notebook():
+    # Before another library imports it, and with it the warning.
+    _find_notebook_bar()
+
+
+def _choose_pause(in_notebook: bool) -> float:
+    if in_notebook:
+        return _NOTEBOOK_S
+    return _TERMINAL_S if sys.stderr.isatty() else _LOG_S
 
 
 class Wait:
@@ -142,18 +168,21 @@ class Progress:
             self._end_wait()
             self.bar = self._new_bar(rows)
         self.bar.total = self.before + max(total, self.rows)
+        if (widget := getattr(self.bar, "container", None)) is not None:
+            widget.children[1].max = self.bar.total  # which tqdm sets only once
         self.bar.set_postfix_str(f"{self.dead} dead letters", refresh=False)
         self.bar.update(rows)
 
     def _new_bar(self, first: int) -> tqdm:
         """Make the bar. first: rows that are done now; when they were started may be unknown."""
-        bar = tqdm(
+        in_notebook = is_notebook()
+        bar = (_find_notebook_bar() if in_notebook else tqdm)(
             total=self.before + self.total or None,
             initial=self.before,
             desc=self.label,
             unit=" rows",
             file=sys.stderr,
-            mininterval=_PAUSE_S[sys.stderr.isatty()],
+            mininterval=_choose_pause(in_notebook),
             dynamic_ncols=True,
             delay=1e-9,  # nothing to show before the first rows are counted
         )

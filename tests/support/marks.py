@@ -14,6 +14,7 @@ PATHS = {
         "jobs/execution/test_cpus.py",
         "jobs/execution/test_kill.py",
         "jobs/execution/test_raylets.py",
+        "test_notebook.py::test_a_notebook_runs_in_its_folder",
     ),
     "kill": (
         "actors/faults/test_poison_rows.py",
@@ -27,6 +28,7 @@ PATHS = {
         "jobs/output/test_lease.py::test_a_second_run_is_refused_and_a_killed_one_is_replaced_at_once",
         "jobs/output/test_lease.py::test_an_interrupted_run_gives_its_lease_back",
         "jobs/test_retry.py::test_killed_at_random_moments_every_row_is_there_once",
+        "jobs/test_submit.py::test_it_takes_code_along_and_resumes_after_each_kill",
     ),
     # A new Python that imports torch, large texts, models that are compiled or many.
     "slow": (
@@ -65,6 +67,7 @@ PATHS = {
         "pipelines/test_registry.py::test_the_tasks_of_transformers_are_known_without_importing_it",
         "pipelines/text/test_sentence_transformers_config.py::test_vectors_are_those_of_encode",
         "test_configs.py",
+        "test_notebook.py::test_a_notebook_runs_in_its_folder",
     ),
 }
 FIXTURES = {"object_store": "s3", "ray_head": "ray", "ray_session": "ray"}

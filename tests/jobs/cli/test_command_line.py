@@ -69,7 +69,7 @@ def plain(text: str) -> str:
 @pytest.mark.parametrize(
     ("words", "message", "see"),
     [
-        ([], "a verb is missing: run, retry, status,", ""),
+        ([], "a verb is missing: run, retry, submit, status,", ""),
         (["rnu"], "unknown verb 'rnu'; did you mean run?", ""),
         (["summarize"], "unknown verb 'summarize'", ""),
         (["--versoin"], "unknown option --versoin; did you mean --version?", ""),

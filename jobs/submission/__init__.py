@@ -1,0 +1,1 @@
+"""Jobs on a cluster that is elsewhere, through Ray's job API."""

@@ -1,0 +1,117 @@
+"""Write a job as the YAML text that a cluster runs."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+from pipemill.actors.storage.filesystem import absolute
+
+from pipemill.errors import ConfigError
+
+from ..config.job import Job
+from ..config.load import VARIABLE, make_job, map_texts, to_section
+
+# Keys of storage options that hold what nobody else may read.
+_SECRET = re.compile(r"key|secret|token|passw|credential|signature|sas|connection_string", re.I)
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobText:
+    """A job to send.
+
+    text: Its config as YAML. `${NAME}` is as it was: the cluster fills it in.
+    output: Where the job writes.
+    local_paths: The paths of this machine that it names.
+    variables: The variables that the cluster must fill in.
+    """
+
+    text: str
+    output: str
+    local_paths: tuple[str, ...]
+    variables: tuple[str, ...]
+
+
+def write_job_text(config: dict[str, Any], where: str, environment: Mapping[str, str]) -> JobText:
+    """Write a config for a cluster, with its local paths made absolute.
+
+    Args:
+        config: The keys of a job, whose `${NAME}` is not filled in.
+        where: Its source, for messages.
+        environment: The variables that are sent along.
+
+    Raises:
+        ConfigError: The job is wrong, or holds what can't be sent: rows that are in this process,
+            or a secret.
+    """
+    known = {**os.environ, **environment}
+    filled = map_texts(config, lambda text: VARIABLE.sub(lambda m: known.get(m[1], m[0]), text))
+    job = make_job(filled, where)
+    _check_input(job)
+    sent = {**config, **{name: to_section(name, config[name]) for name in _find_paths(config)}}
+    local: list[str] = []
+
+    def locate(path: str) -> str:
+        return _locate(path, local)
+
+    if os.path.isdir(absolute(job.model.path)):  # otherwise a name on the Hub
+        sent["model"]["path"] = locate(sent["model"]["path"])
+    for section, key in (("input", "path"), ("input", "media_roots"), ("output", "path")):
+        if (value := sent[section].get(key)) is not None:
+            sent[section][key] = map_texts(value, locate)
+    for section in ("input", "output"):
+        _check_secrets(sent[section].get("storage_options") or {}, f"{section}.storage_options")
+    try:
+        text = yaml.safe_dump(sent, sort_keys=False, allow_unicode=True)
+    except yaml.representer.RepresenterError as error:
+        raise ConfigError(
+            f"{where} has a value that can't be written to a config: {error.args[-1]!r}"
+        ) from None
+    return JobText(
+        text=text,
+        output=sent["output"]["path"],
+        local_paths=tuple(dict.fromkeys(local)),
+        variables=tuple(n for n in dict.fromkeys(VARIABLE.findall(text)) if n not in environment),
+    )
+
+
+def _find_paths(config: Mapping[str, Any]) -> list[str]:
+    return [name for name in ("model", "input", "output") if name in config]
+
+
+def _check_input(job: Job) -> None:
+    paths = [job.input.path] if isinstance(job.input.path, str) else job.input.path
+    if not isinstance(paths, list):
+        raise ConfigError(
+            f"input is a {type(paths).__name__} in this process, which the cluster can't read: "
+            "write its rows where every node finds them, and name these files"
+        )
+
+
+def _locate(path: str, local: list[str]) -> str:
+    """Return a path as the cluster must read it, and add it to `local` if it is of this machine."""
+    if path.startswith("${"):
+        return path
+    found = absolute(path)
+    if "://" not in found:
+        local.append(found)
+    return found
+
+
+def _check_secrets(options: Any, where: str) -> None:
+    """Raise ConfigError for a secret in storage options: Ray would store and show it."""
+    if not isinstance(options, Mapping):
+        return
+    for name, value in options.items():
+        if isinstance(value, Mapping):
+            _check_secrets(value, f"{where}.{name}")
+        elif isinstance(value, str) and _SECRET.search(str(name)) and not VARIABLE.search(value):
+            raise ConfigError(
+                f"{where}.{name} can't be sent, because Ray shows the command of a job: write "
+                "${NAME} there, and send the variable NAME with env (--env NAME), or set it on "
+                "the cluster"
+            )

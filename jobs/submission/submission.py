@@ -1,0 +1,177 @@
+"""A job on a cluster: follow it, wait for it, stop it."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from pipemill.errors import ConfigError, RunInterrupted
+
+from ..output.text_table import Block, Shown, facts
+from .job_client import answering, connect
+
+if TYPE_CHECKING:
+    from ray.dashboard.modules.job.pydantic_models import JobDetails
+    from ray.job_submission import JobSubmissionClient
+
+# Of a job's record in Ray: the id of its first attempt, and how often it may be submitted again.
+FIRST, RETRIES = "pipemill_submission", "pipemill_retries"
+_PAUSE_S = 1.0
+_STOP_S = 60.0
+# How long the job API may be silent while a job is waited for.
+_SILENCE_S = 60.0
+_ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
+
+
+@dataclass(frozen=True)
+class Submission(Shown):
+    """A job on a cluster. `Submission(id, address)` is one that was submitted earlier.
+
+    Attributes:
+        id: Ray's name of it.
+        address: Of the cluster's job API.
+        output: Where the job writes, as far as known.
+    """
+
+    id: str
+    address: str
+    output: str | None = field(default=None, compare=False)
+
+    def status(self) -> str:
+        """Return Ray's word: PENDING, RUNNING, SUCCEEDED, FAILED or STOPPED."""
+        with answering(self.address):
+            return str(self._attempts(connect(self.address))[-1].status.value)
+
+    def logs(self) -> str:
+        """Return what the job has printed so far."""
+        with answering(self.address):
+            client = connect(self.address)
+            return _read_logs(client, self._attempts(client))
+
+    def stop(self) -> bool:
+        """Stop the job and wait until it has ended. Submit it again to resume.
+
+        Returns:
+            Whether it was running.
+        """
+        with answering(self.address):
+            client = connect(self.address)
+            last = self._attempts(client)[-1]
+            if last.status in _ENDED:
+                return False
+            client.stop_job(str(last.submission_id))
+            until = time.monotonic() + _STOP_S
+            while time.monotonic() < until and self._attempts(client)[-1].status not in _ENDED:
+                time.sleep(_PAUSE_S / 4)
+            return True
+
+    def wait(self, log: Callable[[str], object] | None = None) -> int:
+        """Wait until the job has ended. An attempt that was killed is submitted again (`retries`).
+
+        Args:
+            log: Called with new lines that the job has printed, as `print`.
+
+        Returns:
+            The exit status: 0 if every row is accounted for, 1 if the job failed, 2 if it is
+            wrong, 130 if it was stopped.
+
+        Raises:
+            RunError: The cluster answers no more.
+            RunInterrupted: The wait was interrupted. The job goes on.
+        """
+        client = connect(self.address)
+        try:
+            with answering(self.address):
+                return self._wait(client, log)
+        except KeyboardInterrupt:
+            raise RunInterrupted(
+                f"no longer waiting; the job goes on. Follow it: ray job logs --follow {self.id} "
+                f"--address {self.address}. Stop it: ray job stop {self.id} --address "
+                f"{self.address}"
+            ) from None
+
+    def result_line(self) -> str | None:
+        """Return the line of JSON that the job has printed at its end, if it came to it."""
+        lines = [line for line in self.logs().splitlines() if line.startswith('{"rows": ')]
+        return lines[-1] if lines else None
+
+    def to_json(self) -> str:
+        """Return one line."""
+        return json.dumps({"id": self.id, "address": self.address, "output": self.output})
+
+    def blocks(self) -> list[Block]:
+        """Return what a reader wants to see."""
+        lines = [("job", self.id), ("cluster", self.address)]
+        return [facts([*lines, *([("output", self.output)] if self.output else [])])]
+
+    def _wait(self, client: JobSubmissionClient, log: Callable[[str], object] | None) -> int:
+        shown, silent_since = 0, None
+        while True:
+            try:
+                attempts = self._attempts(client)
+                text = "" if log is None else _read_logs(client, attempts)
+                silent_since = None
+            except (OSError, RuntimeError):  # a tunnel that is made again, a head that is busy
+                silent_since = silent_since or time.monotonic()
+                if time.monotonic() - silent_since > _SILENCE_S:
+                    raise
+                time.sleep(_PAUSE_S)
+                continue
+            last = attempts[-1]
+            has_ended = last.status in _ENDED
+            # Until it has ended, the last line may be half of one.
+            stop = len(text) if has_ended else text.rfind("\n") + 1
+            if log is not None and stop > shown:
+                log(text[shown:stop].removesuffix("\n"))
+                shown = stop
+            if not has_ended:
+                # A long log takes a while to be sent, each time.
+                time.sleep(_PAUSE_S + shown / 1e6)
+            elif _was_killed(last) and len(attempts) <= int((last.metadata or {}).get(RETRIES, 0)):
+                self._submit_again(client, last, len(attempts))
+            else:
+                return _exit_status(last)
+
+    def _submit_again(self, client: JobSubmissionClient, job: JobDetails, number: int) -> None:
+        client.submit_job(
+            entrypoint=str(job.entrypoint),
+            runtime_env=job.runtime_env,
+            metadata=job.metadata,
+            submission_id=f"{self.id}-{number + 1}",
+        )
+
+    def _attempts(self, client: JobSubmissionClient) -> list[JobDetails]:
+        """Return the job's attempts in their order."""
+        try:
+            first = client.get_job_info(self.id)
+        except RuntimeError as error:
+            if "status code 404" not in str(error):
+                raise
+            raise ConfigError(f"the cluster at {self.address} knows no job {self.id}") from None
+        name = (first.metadata or {}).get(FIRST)
+        others = [
+            job
+            for job in (client.list_jobs() if name and int(first.metadata[RETRIES]) else ())
+            if (job.metadata or {}).get(FIRST) == name and job.submission_id != self.id
+        ]
+        return [first, *sorted(others, key=lambda job: job.start_time or 0)]
+
+
+def _read_logs(client: JobSubmissionClient, attempts: list[JobDetails]) -> str:
+    return "".join(client.get_job_logs(str(one.submission_id)) for one in attempts)
+
+
+def _was_killed(job: JobDetails) -> bool:
+    """Return whether an attempt ended without a word. One that fails repeats itself."""
+    return job.status == "FAILED" and job.driver_exit_code not in (1, 2, 130)
+
+
+def _exit_status(job: JobDetails) -> int:
+    if job.status == "SUCCEEDED":
+        return 0
+    if job.status == "STOPPED":
+        return 130
+    return job.driver_exit_code if job.driver_exit_code in (2, 130) else 1
