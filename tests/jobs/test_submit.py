@@ -102,19 +102,19 @@ def test_it_takes_code_along_and_resumes_after_each_kill(ray_head, models, tmp_p
         "--env", "GREETING=hello",
     )  # fmt: skip
     wait_for_parts(tmp_path, process, 1)
-    shell, *drivers = find_drivers(ray_head)
-    for one in drivers:  # the shell starts another
+    # Not the shell, which starts another.
+    drivers = [one for one in find_drivers(ray_head) if one.name().startswith("python")]
+    for one in drivers:
         one.kill()
     wait_for_parts(tmp_path, process, len(list(tmp_path.glob("out/part-*"))) + 1)
     for one in find_drivers(ray_head):  # the shell, too: who waits submits the job again
         one.kill()
-    out, err = process.communicate(timeout=240)
+    out, err = process.communicate(timeout=400)
     assert process.returncode == 0, err
     result = json.loads(out.splitlines()[-1])
     assert (result["done"], result["rows"]) == (ROWS, ROWS)
     assert 0 < result["added"]["rows"] <= ROWS - 2 * ROWS_PER_PART, "it did not resume"
     assert len(drivers) == 2
-    assert "python" not in shell.name()
     assert "\npipemill: exit status 137; starting again in 5 s\n" in err
     assert err.count("\nRunning entrypoint for job ") == 2
     assert f"these paths where they are here: {tmp_path / 'model'}, " in err
@@ -160,7 +160,7 @@ def test_who_stops_waiting_finds_the_job_again(ray_head, models, tmp_path):
     )
     done = subprocess.run(
         [sys.executable, "-c", FOLLOW, name, ray_head.api],
-        cwd=tmp_path, env=environment(ray_head), capture_output=True, text=True, timeout=240,
+        cwd=tmp_path, env=environment(ray_head), capture_output=True, text=True, timeout=400,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == ["RUNNING", "True STOPPED False 130", "0"]

@@ -9,7 +9,11 @@ trap 'rm -rf "$folder"' EXIT
 "$python" -m hatchling build -t wheel -d "$folder" >"$folder/build.log" 2>&1 || { cat "$folder/build.log"; exit 1; }
 "$python" -m venv "$folder/venv"
 "$folder/venv/bin/pip" install -q --disable-pip-version-check -c constraints.txt "$folder"/*.whl
-cp tests/wheel/check.py "$folder/"
+cp -r tests/wheel/check.py tests/wheel/check_notebooks.py notebooks constraints.txt "$folder/"
+rm -rf "$folder/notebooks/made"
 cd "$folder"
 # Nothing of the checkout's: neither its folder nor its environment.
 env -u PYTHONPATH -u VIRTUAL_ENV venv/bin/python -I check.py
+wheel=$(ls ./*.whl)
+venv/bin/pip install -q --disable-pip-version-check -c constraints.txt "$wheel[cluster,notebook]"
+env -u PYTHONPATH -u VIRTUAL_ENV HF_HUB_OFFLINE=1 venv/bin/python -I check_notebooks.py

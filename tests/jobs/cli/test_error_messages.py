@@ -1,4 +1,4 @@
-"""Mistakes and interrupts as a notebook shows them: one line, never a traceback."""
+"""What a notebook shows: mistakes and interrupts in one line, never a traceback; a bar."""
 
 from __future__ import annotations
 
@@ -41,6 +41,28 @@ def outputs(client, message):
 def traceback_of(shown):
     (error,) = [content for kind, content in shown if kind == "error"]
     return error["traceback"], error["ename"]
+
+
+# The first in this kernel: a library warns once, when it is imported.
+def test_the_bar_moves_twice_a_second_and_nothing_asks_for_ipywidgets(kernel, tmp_path):
+    _, client = kernel
+    wanted = light.job(tmp_path, [f"text {i}" for i in range(300)])
+    (tmp_path / "job.yaml").write_text(json.dumps(wanted))
+    run = f"""
+import os
+import pipemill
+from tests.support import light
+os.environ["LIGHT_SLOW"] = "0.01"
+light.install()
+verb = pipemill.run
+import tqdm.auto  # as transformers does
+print(verb("{tmp_path}/job.yaml").done)
+"""
+    shown = outputs(client, client.execute(run))
+    text = "".join(content["text"] for kind, content in shown if kind == "stream")
+    assert "]300\n" in text
+    assert 4 <= text.count(" rows/s, 0 dead letters]") <= 9  # in three seconds
+    assert "Warning" not in text
 
 
 def test_a_mistake_is_one_line(kernel):
