@@ -86,7 +86,7 @@ def submit(
         if code == "here":
             runtime["py_modules"] = [str(copy_package(Path(folder)))]
         if working_dir is not None:
-            excludes = [*_EXCLUDES, *_find_below(Path(working_dir), job.local_paths)]
+            excludes = [*_EXCLUDES, *find_below(Path(working_dir), job.local_paths)]
             runtime |= {"working_dir": os.fspath(working_dir), "excludes": excludes}
         name = f"pipemill-{secrets.token_hex(6)}"
         with explain_submission(client.get_address()):
@@ -113,7 +113,7 @@ def _check_arguments(
         raise ConfigError(f"working_dir {os.fspath(working_dir)} is not a folder")
 
 
-def _find_below(folder: Path, paths: Iterable[str]) -> Iterator[str]:
+def find_below(folder: Path, paths: Iterable[str]) -> Iterator[str]:
     """Return the job's data below a folder, as patterns: they are read where they are.
 
     Ray applies the patterns to pipemill's folders, too, so what has such a name travels.

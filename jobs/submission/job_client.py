@@ -60,7 +60,8 @@ def answering(address: str) -> Iterator[None]:
         yield
     except (OSError, RuntimeError) as error:
         raise RunError(
-            f"the job API at {address} does not answer ({_first_line(error)}). The job may go on"
+            f"the job API at {address} does not answer ({_first_line(error)}). The job may go on; "
+            "submitted again, it resumes"
         ) from None
 
 

@@ -23,6 +23,7 @@ _PAUSE_S = 1.0
 _STOP_S = 60.0
 # How long the job API may be silent while a job is waited for.
 _SILENCE_S = 60.0
+_MESSAGE = 600  # characters of a message of Ray, which may be pages
 _ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
 
 
@@ -133,6 +134,9 @@ class Submission(Shown):
             elif _was_killed(last) and len(attempts) <= int((last.metadata or {}).get(RETRIES, 0)):
                 self._submit_again(client, last, len(attempts))
             else:
+                if log is not None and last.status == "FAILED" and last.driver_exit_code is None:
+                    # Its command was not started, or is lost.
+                    log(f"Ray: {' '.join(str(last.message).split())[:_MESSAGE]}")
                 return _exit_status(last)
 
     def _submit_again(self, client: JobSubmissionClient, job: JobDetails, number: int) -> None:

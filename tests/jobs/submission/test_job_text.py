@@ -9,6 +9,7 @@ import yaml
 from pipemill.jobs.submission.check_cluster import find_problem, main
 from pipemill.jobs.submission.job_text import write_job_text
 from pipemill.jobs.submission.shipped_code import copy_package, list_requirements
+from pipemill.jobs.submit import find_below
 
 from pipemill.errors import ConfigError
 
@@ -82,6 +83,13 @@ def test_rows_in_this_process_can_not_be_sent():
     datasets = pytest.importorskip("datasets")
     with pytest.raises(ConfigError, match="input is a Dataset in this process, .* write its rows"):
         write(input={"path": datasets.Dataset.from_dict({"text": ["a"]})})
+
+
+def test_the_jobs_data_stays_when_its_folder_travels(tmp_path):
+    paths = ["in.parquet", "data/out", "jobs/out", "../elsewhere", "."]
+    absolute = [str((tmp_path / path).resolve()) for path in paths]
+    # Ray applies the patterns to pipemill's folders, too.
+    assert list(find_below(tmp_path, absolute)) == ["/in.parquet", "/data/out"]
 
 
 def test_the_package_that_travels_is_that_of_a_wheel(tmp_path):
