@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 
 # What a working directory never brings, beside what its .gitignore names.
 _EXCLUDES = [".git", ".venv", "venv", "__pycache__", "_pipemill", ".ipynb_checkpoints"]
-# Linux takes no longer command: 128 KiB, less what is around the config.
-_MOST_BYTES = 120_000
 _PAUSE_S = 5  # before a run that failed is started again
 # Without it, `python -m` would be the first to miss pipemill, with a less helpful message.
 _HAS_PIPEMILL = (
@@ -138,11 +136,6 @@ def _write_command(job: JobText, retries: int, code: str) -> str:
     end = "END"
     while end in job.text:
         end += "_END"
-    if len(job.text.encode()) > _MOST_BYTES:
-        raise ConfigError(
-            f"the job has {len(job.text.encode()):,} bytes of YAML, and a job can be submitted "
-            f"with at most {_MOST_BYTES:,}: put long lists into columns of the input"
-        )
     run = f"python -m pipemill run /dev/stdin <<'{end}'\n{job.text}{end}\n"
     return (
         (_HAS_PIPEMILL if code == "cluster" else "")

@@ -18,6 +18,8 @@ from ..config.load import VARIABLE, make_job, map_texts, to_section
 
 # Keys of storage options that hold what nobody else may read.
 _SECRET = re.compile(r"key|secret|token|passw|credential|signature|sas|connection_string", re.I)
+# Linux takes no longer command: 128 KiB, less what is around the config.
+_MOST_BYTES = 120_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +73,11 @@ def write_job_text(config: dict[str, Any], where: str, environment: Mapping[str,
         raise ConfigError(
             f"{where} has a value that can't be written to a config: {error.args[-1]!r}"
         ) from None
+    if len(text.encode()) > _MOST_BYTES:
+        raise ConfigError(
+            f"{where} has {len(text.encode()):,} bytes of YAML, and at most {_MOST_BYTES:,} can be "
+            "submitted: put long lists into columns of the input"
+        )
     return JobText(
         text=text,
         output=sent["output"]["path"],

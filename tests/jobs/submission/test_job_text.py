@@ -71,6 +71,7 @@ def test_variables_are_filled_in_on_the_cluster(monkeypatch):
         ),
         ({"parameters": {"function": {1}, "other": object()}}, "can't be written to a config"),
         ({"model": None}, "model"),
+        ({"parameters": {"labels": ["x" * 99] * 2000}}, r"20\d,\d+ bytes of YAML, .* columns of"),
         ({"tusk": 1}, "unknown key 'tusk' in the job; did you mean 'task'"),
     ],
 )
