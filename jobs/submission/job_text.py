@@ -92,10 +92,10 @@ def _find_paths(config: Mapping[str, Any]) -> list[str]:
 
 def _check_input(job: Job) -> None:
     paths = [job.input.path] if isinstance(job.input.path, str) else job.input.path
-    if not isinstance(paths, list):
+    if not isinstance(paths, list) or "-" in paths:  # standard input
         raise ConfigError(
-            f"input is a {type(paths).__name__} in this process, which the cluster can't read: "
-            "write its rows where every node finds them, and name these files"
+            "the input's rows are in this process, where the cluster can't read them: write them "
+            "where every node finds them, and name these files"
         )
 
 

@@ -82,8 +82,9 @@ def test_what_can_not_be_sent_is_named(sections, message):
 
 def test_rows_in_this_process_can_not_be_sent():
     datasets = pytest.importorskip("datasets")
-    with pytest.raises(ConfigError, match="input is a Dataset in this process, .* write its rows"):
-        write(input={"path": datasets.Dataset.from_dict({"text": ["a"]})})
+    for rows in (datasets.Dataset.from_dict({"text": ["a"]}), "-"):
+        with pytest.raises(ConfigError, match="rows are in this process, .* write them"):
+            write(input={"path": rows})
 
 
 def test_the_jobs_data_stays_when_its_folder_travels(tmp_path):
