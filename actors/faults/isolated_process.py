@@ -143,6 +143,9 @@ class _Server:
             self._reply(number, "batch", self._compute(number, steps, payload))
         except Exception as error:
             self._reply(number, "error", f"{type(error).__name__}: {error_message(error)}")
+        except BaseException as end:  # a row asked the process to end
+            code = end.code if isinstance(end, SystemExit) else 1
+            os._exit(code if isinstance(code, int) else bool(code))
 
     def _compute(self, number: int, steps: tuple[str, ...], payload: Split | Batch) -> Batch:
         if isinstance(payload, Split):

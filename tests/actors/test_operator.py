@@ -139,3 +139,10 @@ def test_two_calls_share_the_process_and_survive_the_row_of_one(operator, tmp_pa
     assert work(block(["c"]))["again"].to_pylist() == ["C"]
     assert not first.is_alive
     assert len(list(Path(tmp_path).glob("*.forward"))) >= 2  # killed twice: not by another's row
+
+
+def test_a_row_that_asks_its_process_to_end_fails_alone(operator):
+    result = operator()(block(["a", "sysexit in forward", "b"]))
+    assert result["again"].to_pylist() == ["A", None, "B"]
+    message = "forward: WorkerDied: its process ended with exit status 5"
+    assert result["error"].to_pylist() == [None, message, None]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,6 +44,7 @@ class Killers(Lengths):
 def die(deaths: Path, way: str, stage: str) -> None:
     (deaths / f"{os.getpid()}.{stage}").write_text(way)
     WAYS[way]()
+    time.sleep(60)  # a signal may reach another thread first
 
 
 @dataclass(frozen=True)
