@@ -49,7 +49,7 @@ class Report(Shown):
     unnamed_input: `rows` of files that the input no longer names, the first of these `files`, and
         how many they are (`count`); None if there are none.
     left_out: rows with a value that no column holds, by its key; left out of the JSON if none has.
-    storage_options: to read the output again with (`dataset`, `to_arrow`, …).
+    storage_options: to read the output again with (`to_dataset`, `to_arrow`, …).
     """
 
     rows: int
@@ -95,13 +95,15 @@ class Report(Shown):
         """Return what a reader wants to see."""
         return [facts(self._lines())]
 
-    def dataset(self, columns: Sequence[str] | None = None) -> ds.Dataset:
+    def to_dataset(self, columns: Sequence[str] | None = None) -> ds.Dataset:
         """Open the rows of the output as `pipemill.read` does, with the run's storage options."""
         return read(self.output, columns, storage_options=self._storage_options())
 
+    dataset = to_dataset
+
     def to_arrow(self, columns: Sequence[str] | None = None) -> pa.Table:
         """Read the rows of the output, in the order of the input."""
-        return self.dataset(columns).to_table()
+        return self.to_dataset(columns).to_table()
 
     def to_pandas(self, columns: Sequence[str] | None = None) -> pd.DataFrame:
         """Read the rows of the output as a frame, in the order of the input."""
