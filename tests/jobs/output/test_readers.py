@@ -20,7 +20,7 @@ import pipemill
 from tests.support import light
 
 TEXTS = [f"text {i}" if i % 5 else f"bad{i % 3 + 1}" for i in range(40)]
-TEXTS[8:16] = ["bad3"] * 8  # a part without a row
+TEXTS[6:13] = ["bad3"] * 7  # a part without a row
 HEALED = [i for i in range(40) if TEXTS[i] not in ("bad2", "bad3")]
 COLUMNS = ["n", "text", "image", "tags", "box", "lang", "again", "length"]
 
@@ -81,6 +81,7 @@ def out(job):
         parts[1].unlink()
         assert pipemill.run(job).added["splits"] == 1
         pipemill.retry({**job, "parameters": {"healed": 1}})
+    assert 0 in [pq.read_metadata(part).num_rows for part in parts]
     pipemill.report(folder)
     (folder / f".{parts[0].name}.0123.tmp").write_bytes(b"half")
     attempts = folder / "_pipemill/attempts"
