@@ -16,10 +16,13 @@ from pipemill.errors import explain_interrupt
 from ..execution.supervisor import delay_interrupts
 from .console import print_blocks, print_result
 from .options import (
+    Dataset,
     FirstRows,
     JobOptions,
     Output,
     Plot,
+    Private,
+    PushToHub,
     Rows,
     Sample,
     Seconds,
@@ -61,7 +64,7 @@ def pipemill(
 
 @app.command(cls=Command, rich_help_panel=_START)
 @takes_job
-def run(options: JobOptions) -> int:
+def run(options: JobOptions, push_to_hub: PushToHub = None, private: Private = False) -> int:
     """Run a job, or finish one that was stopped.
 
     Run it again to resume. If nothing is left to do, that is success.
@@ -72,7 +75,7 @@ def run(options: JobOptions) -> int:
             from ..run import run
 
         job = options.build()
-        report = run(job)
+        report = run(job, push_to_hub=push_to_hub, private=private or None)
         print_blocks(report.blocks(), sys.stderr)
         print_blocks(read_first_rows(report.output, job.output.storage_options), sys.stderr)
         print(report.to_json(), flush=True)
@@ -116,6 +119,15 @@ def report(output: Output) -> int:
     path = report(output)
     print(f"written: {path}", file=sys.stderr)
     print(json.dumps({"output": output, "report": path}), flush=True)
+    return 0
+
+
+@app.command(cls=Command, rich_help_panel=_AFTER)
+def push(output: Output, name: Dataset, private: Private = False) -> int:
+    """Publish the rows of a complete output as a dataset on the Hugging Face Hub."""
+    from ..push import push
+
+    print_result(push(output, name, private=private or None))
     return 0
 
 

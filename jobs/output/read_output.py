@@ -70,11 +70,13 @@ def read(
         filesystem = _to_arrow(ledger)
         return ds.dataset(places, schema=schema, format="parquet", filesystem=filesystem)
 
-    if all(file.is_exact for file in files):
+    if all(file.dead_rows is None for file in files):
         return open_files(files)
     return ds.dataset(
         [
-            open_files([file]) if file.is_exact else _open_some_rows(ledger, file, schema)
+            open_files([file])
+            if file.dead_rows is None
+            else _open_some_rows(ledger, file.name, file.dead_rows, schema)
             for file in files
         ]
     )
@@ -91,10 +93,6 @@ class _File:
 
     name: str
     dead_rows: np.ndarray | None = None
-
-    @property
-    def is_exact(self) -> bool:
-        return self.dead_rows is None
 
 
 def _find_letters(ledger: Ledger, done: list[Split]) -> list[_File]:
@@ -119,13 +117,13 @@ def _find_file(ledger: Ledger, split: Split, footer: PartFooter) -> _File | None
     return _File(table.find(), from_ranges(footer.dead_rows) if rows != footer.dead else None)
 
 
-def _open_some_rows(ledger: Ledger, file: _File, schema: pa.Schema) -> ds.Dataset:
+def _open_some_rows(ledger: Ledger, name: str, rows: np.ndarray, schema: pa.Schema) -> ds.Dataset:
     """Read the letters of dead rows among others, which a retry left that was killed."""
     import pyarrow.dataset as ds
 
-    with ledger.open(file.name) as opened:
-        letters = pq.read_table(opened)
-    dead = pa.array(np.isin(letters["row"].to_numpy(), file.dead_rows))
+    with ledger.open(name) as file:
+        letters = pq.read_table(file)
+    dead = pa.array(np.isin(letters["row"].to_numpy(), rows))
     return ds.dataset(letters.filter(dead).select(schema.names).cast(schema))
 
 
