@@ -16,6 +16,7 @@ from .config.hf_dataset import is_dataset
 from .config.job import Job
 from .execution.choose_device import choose_device
 from .execution.single_process import is_small
+from .output.dataset_card import write_card
 from .output.job_record import JobRecord
 from .output.lease import Lease
 from .output.ledger import Ledger
@@ -150,8 +151,10 @@ def _draft(
 
 
 def _write(draft: _Draft) -> None:
-    """Write the plan and the record of a job, as far as they are new."""
+    """Write the card, the plan and the record of a job, as far as they are new."""
     ledger, plan = draft.prepared.ledger, draft.prepared.plan
+    if draft.has_work:
+        write_card(ledger)
     if draft.plan_changed:
         if NOTHING.part in ledger.parts() and not plan.is_of_nothing:
             ledger.remove(NOTHING.part)

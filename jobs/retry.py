@@ -10,8 +10,8 @@ from contextlib import nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from pipemill.actors.output.layout import DEAD_LETTERS
 from pipemill.actors.output.part_rewriter import DeadRowSource, PartRewriter
+from pipemill.actors.output.state_table import dead_letters
 from pipemill.actors.split import Split
 from pipemill.actors.storage.listing import stat
 
@@ -168,7 +168,7 @@ def _remove_answered_letters(ledger: Ledger, done: list[Split], lease: Lease) ->
     for split, footer in zip(some, ledger.footers(some), strict=True):
         if not footer.dead:
             lease.acquire()
-            ledger.remove(f"{DEAD_LETTERS}/{split.part}")
+            dead_letters(ledger.store, split.part).remove()
 
 
 def _report(

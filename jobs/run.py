@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from pipemill.actors.split import Split
 from pipemill.actors.split_result import SplitResult
 
-from pipemill.errors import explain_interrupt
+from pipemill.errors import ConfigError, RunError, explain_interrupt
 
 from .config.job import Job
 from .config.load import build_job
@@ -38,6 +38,7 @@ from .output.split_plan import RowEstimate
 from .planning.infer_columns import infer_columns
 from .planning.prepared_job import PreparedJob
 from .prepare import output_store, prepare
+from .push import check_dataset_name, push
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -49,6 +50,8 @@ def run(
     *,
     settings: list[str] | None = None,
     columns: Mapping[str, str | None] | None = None,
+    push_to_hub: str | None = None,
+    private: bool | None = None,
     **sections: Unpack[Sections],
 ) -> Report:
     """Run a job to its end; called again, do what is left.
@@ -57,6 +60,9 @@ def run(
         config: a YAML file, a mapping or a `Job`; without it the sections say everything.
         settings: "output.rows_per_part=300" and the like, over the config.
         columns: short for `input.columns`: the task's column names to those of the data.
+        push_to_hub: a dataset on the Hugging Face Hub to publish the rows in, once all are there,
+            as `pipemill.push` does.
+        private: whether that dataset is private if it is new.
         sections: `task`, `model`, `input`, `output`, `parameters`, `batching`, `actors`,
             `pipeline_class`, as in a config; a path alone stands for `model`, `input` and
             `output`.
@@ -64,16 +70,22 @@ def run(
     Raises:
         ConfigError: before a model loads or Ray starts, if the job as written can't run; or when
             the model turns out not to load.
-        RunError: if the run stopped with rows left (the same call then resumes it), or if every
-            row or more than `output.max_errors` failed (its `report` says why).
+        RunError: if the run stopped with rows left (the same call then resumes it), if every
+            row or more than `output.max_errors` failed (its `report` says why), or if the rows
+            could not be published.
         RunInterrupted: a KeyboardInterrupt, if the run was interrupted.
     """
     started = time.monotonic()
     job = build_job(config, settings or [], columns or {}, sections)
+    if push_to_hub is not None:
+        check_dataset_name(push_to_hub)
+    elif private is not None:
+        raise ConfigError("private is about push_to_hub: name the dataset to publish in, too")
     check_output_lasts(job.output.path)
     check_input_stays(job.input.path)
     with explain_interrupt(), Lease(output_store(job)) as lease, ray_until_end():
-        return _run(job, lease, started)
+        report = _run(job, lease, started)
+    return report if push_to_hub is None else _publish(report, job, push_to_hub, private)
 
 
 def _run(job: Job, lease: Lease, started: float) -> Report:
@@ -98,6 +110,15 @@ def _run(job: Job, lease: Lease, started: float) -> Report:
     report = _report(prepared, before, added, time.monotonic() - started)
     check_at_the_end(job.output, report)
     return report
+
+
+def _publish(report: Report, job: Job, name: str, private: bool | None) -> Report:
+    options = job.output.storage_options
+    try:
+        published = push(job.output.path, name, private=private, storage_options=options)
+    except RunError as error:
+        raise RunError(str(error), report) from error
+    return replace(report, published=published.url, storage_options=options)
 
 
 def _with_inferred_columns(prepared: PreparedJob, todo: list[Split]) -> PreparedJob:

@@ -11,9 +11,10 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pipemill.actors.output.layout import DEAD_LETTERS, STATE
+from pipemill.actors.output.layout import DEAD_LETTERS
 from pipemill.actors.output.part_file import PartInfo, check_part, from_ranges
 from pipemill.actors.output.part_footer import PartFooter
+from pipemill.actors.output.state_table import dead_letters
 from pipemill.actors.split import Split
 
 from pipemill.errors import explain_interrupt
@@ -29,7 +30,7 @@ _SHOWN = 100
 _FIX = "delete it and run the job again"
 
 
-@dataclass(kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Verification(Shown):
     """The result of `verify`.
 
@@ -118,26 +119,33 @@ def _verify(
     input_options: Mapping[str, Any],
 ) -> Verification:
     ledger, record, plan = open_output(output, storage_options)
-    found = Verification(output=ledger.path)
     files = _files(ledger)
-    found.findings += _check_names(files, plan)
     there = [split for split in plan.splits if split.part in files]
-    found.findings += [
+    missing = [
         f"{split.part} is missing, the part of split {split.number} ({split.path} "
         f"[{split.start}:{split.stop}]). Run the job again"
         for split in plan.splits
         if split.part not in files
     ]
-    good = _check_parts(ledger, record, there, found)
-    _check_letters(ledger, plan, good, found)
-    found.rows = sum(footer.rows for footer in good.values())
-    found.dead = sum(footer.dead for footer in good.values())
-    found.done, found.parts = found.rows - found.dead, len(there)
-    if sample:
-        found.sample = verify_sample(ledger, record, plan, good, sample, input_options)
-        found.findings += found.sample.findings
-        found.notes += found.sample.notes
-    return found
+    good, wrong_parts = _check_parts(ledger, record, there)
+    wrong_letters, notes = _check_letters(ledger, plan, good)
+    findings = [*_check_names(files, plan), *missing, *wrong_parts, *wrong_letters]
+    check = verify_sample(ledger, record, plan, good, sample, input_options) if sample else None
+    if check is not None:
+        findings += check.findings
+        notes += check.notes
+    rows = sum(footer.rows for footer in good.values())
+    dead = sum(footer.dead for footer in good.values())
+    return Verification(
+        output=ledger.path,
+        rows=rows,
+        done=rows - dead,
+        dead=dead,
+        parts=len(there),
+        findings=findings,
+        notes=notes,
+        sample=check,
+    )
 
 
 def _files(ledger: Ledger) -> set[str]:
@@ -158,9 +166,10 @@ def _check_names(files: set[str], plan: Plan) -> list[str]:
 
 
 def _check_parts(
-    ledger: Ledger, record: JobRecord, splits: list[Split], found: Verification
-) -> dict[int, PartFooter]:
-    """Return the footers of the parts that are right, by the number of their split."""
+    ledger: Ledger, record: JobRecord, splits: list[Split]
+) -> tuple[dict[int, PartFooter], list[str]]:
+    """Return the footers of the parts that are right, by the number of their split, and findings
+    on the others."""
 
     def check(split: Split) -> tuple[PartInfo, str | None] | Exception:
         try:
@@ -170,23 +179,24 @@ def _check_parts(
             return error
 
     good: dict[int, PartFooter] = {}
+    findings: list[str] = []
     checks = list(zip(splits, ledger.map_parallel(check, splits), strict=True))
     schemas = Counter(one[0].schema for _, one in checks if not isinstance(one, Exception))
     usual = schemas.most_common(1)[0][0] if schemas else None
     for split, one in checks:
         if isinstance(one, Exception):
             reason = f"{type(one).__name__}: {one}"
-            found.findings.append(f"{split.part} is damaged ({reason}); {_FIX}")
+            findings.append(f"{split.part} is damaged ({reason}); {_FIX}")
             continue
         part, changed = one
         wrong = [changed] if changed else _check_footer(part, split, record)
         if usual and part.schema != usual and not changed:
             wrong.append(f"its columns are {_columns(part.schema)}, others have {_columns(usual)}")
         if wrong:
-            found.findings.append(f"{split.part}: {'; '.join(wrong)}; {_FIX}")
+            findings.append(f"{split.part}: {'; '.join(wrong)}; {_FIX}")
         elif isinstance(part.footer, PartFooter):
             good[split.number] = part.footer
-    return good
+    return good, findings
 
 
 def _check_footer(part: PartInfo, split: Split, record: JobRecord) -> list[str]:
@@ -215,25 +225,20 @@ def _columns(schema: pa.Schema) -> str:
 
 
 def _check_letters(
-    ledger: Ledger, plan: Plan, good: dict[int, PartFooter], found: Verification
-) -> None:
-    """Check that each dead row of a part has one dead letter.
+    ledger: Ledger, plan: Plan, good: dict[int, PartFooter]
+) -> tuple[list[str], list[str]]:
+    """Check that each dead row of a part has one dead letter; return findings and notes.
 
     A dead letter of a row that has an answer is left from a retry that was killed between its two
     writes: the part is right.
     """
-    folder = f"{ledger.root}/{DEAD_LETTERS}"
-    try:
-        there = {name.rsplit("/", 1)[-1] for name in ledger.filesystem.ls(folder, detail=False)}
-    except FileNotFoundError:
-        there = set()
-    there = {name for name in there if not name.startswith(".")}
+    there = {name for name in ledger.dead_letter_files() if not name.startswith(".")}
     known = {split.part for split in plan.splits}
-    place = f"{STATE}/dead-letter/"
-    found.findings += [
-        f"{place}{name} belongs to no split of the plan. Remove it"
+    findings = [
+        f"{DEAD_LETTERS}/{name} belongs to no split of the plan. Remove it"
         for name in sorted(there - known)
     ]
+    notes = []
     checked = [split for split in plan.splits if split.number in good]
     for split, (rows, wrong) in zip(
         checked,
@@ -248,12 +253,13 @@ def _check_letters(
         if wrong is None and len(rows) != len(set(rows)):
             wrong = "has a row twice"
         if wrong is not None:
-            found.findings.append(f"{place}{split.part} {wrong}; delete the part and run again")
+            findings.append(f"{DEAD_LETTERS}/{split.part} {wrong}; delete the part and run again")
         elif set(rows) - dead:
-            found.notes.append(
-                f"{place}{split.part} still names rows {_first_few(set(rows) - dead)}, which have "
-                "an answer: a retry was stopped. Retry again to remove them"
+            notes.append(
+                f"{DEAD_LETTERS}/{split.part} still names rows {_first_few(set(rows) - dead)}, "
+                "which have an answer: a retry was stopped. Retry again to remove them"
             )
+    return findings, notes
 
 
 def _read_letters(ledger: Ledger, split: Split, there: bool) -> tuple[list[int], str | None]:
@@ -261,10 +267,12 @@ def _read_letters(ledger: Ledger, split: Split, there: bool) -> tuple[list[int],
     if not there:
         return [], None
     try:
-        with ledger.open(f"{DEAD_LETTERS}/{split.part}") as file:
+        with dead_letters(ledger.store, split.part).open() as file:
             letters, changed = check_part(file)
             file.seek(0)
             table = pq.read_table(file, columns=["split", "row"])
+    except FileNotFoundError:  # an empty folder, whose removal was cut short
+        return [], None
     except Exception as error:
         return [], f"is damaged ({type(error).__name__}: {error})"
     if changed:

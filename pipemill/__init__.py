@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from pipemill.jobs.output.run_report import Report
     from pipemill.jobs.plan import JobEstimate, plan
     from pipemill.jobs.preview import Preview, preview
+    from pipemill.jobs.push import Publication, push
     from pipemill.jobs.report import report
     from pipemill.jobs.retry import retry
     from pipemill.jobs.run import run
@@ -48,6 +49,7 @@ __all__ = [
     "Parameter",
     "PipelineTask",
     "Preview",
+    "Publication",
     "Report",
     "RunError",
     "RunInterrupted",
@@ -61,6 +63,7 @@ __all__ = [
     "apply",
     "plan",
     "preview",
+    "push",
     "read",
     "register_task",
     "report",
@@ -85,6 +88,7 @@ _HOME = {
     "Parameter": "pipemill.actors.task",
     "PipelineTask": "pipemill.pipelines.pipeline_task",
     "Preview": "pipemill.jobs.preview",
+    "Publication": "pipemill.jobs.push",
     "Report": "pipemill.jobs.output.run_report",
     "RunError": "pipemill.errors",
     "RunInterrupted": "pipemill.errors",
@@ -98,6 +102,7 @@ _HOME = {
     "apply": "pipemill.jobs.apply",
     "plan": "pipemill.jobs.plan",
     "preview": "pipemill.jobs.preview",
+    "push": "pipemill.jobs.push",
     "read": "pipemill.jobs.output.read_output",
     "register_task": "pipemill.pipelines.registry",
     "report": "pipemill.jobs.report",

@@ -40,7 +40,8 @@ def encode_part(table: pa.Table, footer: Footer) -> bytes:
     """Return the bytes of the file. Its footer also holds a digest of every other byte."""
     sink = io.BytesIO()
     with pq.ParquetWriter(sink, table.schema) as writer:
-        writer.write_table(table)
+        if table.num_rows:  # `datasets` refuses a file with an empty row group
+            writer.write_table(table)
         writer.add_key_value_metadata({_KEY: json.dumps({**footer.to_json(), _DIGEST: _BLANK})})
     data = bytearray(sink.getbuffer())
     place = data.rindex(_BLANK.encode())

@@ -16,10 +16,10 @@ import pyarrow.parquet as pq
 
 from ..batch import Batch
 from ..split import Split, SplitReader
-from .layout import DEAD_LETTERS
 from .part_file import append_columns, encode_part, from_ranges, read_footer, to_ranges
 from .part_footer import ROW_COUNTS, PartFooter, Ranges
 from .part_writer import PartSink
+from .state_table import StateTable, dead_letters
 
 # The number of each row in its split, on its way through the stages.
 ROW = "_pipemill/row"
@@ -62,21 +62,20 @@ class PartRewriter(PartSink):
         return footer, part.replace_schema_metadata(others or None)
 
     def _write_dead_letters(self, split: Split, batch: Batch, numbers: np.ndarray) -> None:
-        name = f"{DEAD_LETTERS}/{split.part}"
+        letters = dead_letters(self.store, split.part)
         if batch.failures:
-            before = self._count_attempts(name)
+            before = self._count_attempts(letters)
             attempts = {int(row): before.get(int(row), 1) + 1 for row in numbers}
             of_place = {place: int(numbers[place]) for place in batch.failures}
             batch.rows = batch.rows.drop_columns(ROW)
-            letters = self.encode_dead_letters(split.number, batch, of_place, attempts)
-            self.store.write(name, letters)
-        elif self.store.exists(name):
-            self.store.remove(name)
+            letters.write(self.encode_dead_letters(split.number, batch, of_place, attempts))
+        else:
+            letters.remove()
 
-    def _count_attempts(self, letters: str) -> dict[int, int]:
+    def _count_attempts(self, letters: StateTable) -> dict[int, int]:
         """Return how often each row was tried, as far as letters are there that say it."""
         try:
-            with self.store.open(letters) as file:
+            with letters.open() as file:
                 table = pq.read_table(file, columns=["row", "attempts"])
         except (OSError, pa.ArrowException):
             return {}

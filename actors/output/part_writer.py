@@ -16,9 +16,9 @@ from ..sources.schemas.hf_features import Features, make_metadata
 from ..sources.schemas.media_columns import holds_files
 from ..split import Split
 from ..storage.store import Store
-from .layout import DEAD_LETTERS
 from .part_file import append_columns, encode_part, to_ranges
 from .part_footer import ROW_COUNTS, TOKEN_COUNTS, DeadLetterFooter, PartFooter
+from .state_table import dead_letters
 
 
 @dataclass
@@ -56,11 +56,11 @@ class PartSink:
                 f"row {row} of {split.path} failed (output.on_error is raise): "
                 f"{first.stage}: {first.error}: {first.message}"
             )
-        letters = f"{DEAD_LETTERS}/{split.part}"
+        letters = dead_letters(self.store, split.part)
         if batch.failures:
-            self.store.write(letters, self.encode_dead_letters(split.number, batch))
-        elif self.store.exists(letters):
-            self.store.remove(letters)  # an attempt died before it wrote the part
+            letters.write(self.encode_dead_letters(split.number, batch))
+        else:
+            letters.remove()  # an attempt may have died before it wrote the part
         self.store.write(split.part, encode_part(self._part(batch), self._footer(split, batch)))
 
     def _part(self, batch: Batch) -> pa.Table:

@@ -75,6 +75,7 @@ def write_atomic(filesystem: AbstractFileSystem, path: str, data: bytes) -> None
         retry_with_backoff(lambda: filesystem.pipe_file(path, data), path)
         return
     target = Path(path)
+    new = [folder for folder in target.parents if not folder.exists()]
     target.parent.mkdir(parents=True, exist_ok=True)
     # With a dot, so that readers of the folder ignore it if it is left behind.
     temporary = target.parent / f".{target.name}.{uuid.uuid4().hex}.tmp"
@@ -87,7 +88,8 @@ def write_atomic(filesystem: AbstractFileSystem, path: str, data: bytes) -> None
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    _sync_folder(target.parent)
+    for folder in (target.parent, *(folder.parent for folder in new)):
+        _sync_folder(folder)
 
 
 def create_exclusive(filesystem: AbstractFileSystem, path: str, data: bytes) -> None:

@@ -18,10 +18,13 @@ from .console import print_blocks, print_result
 from .options import (
     Address,
     Code,
+    Dataset,
     FirstRows,
     JobOptions,
     Output,
     Plot,
+    Private,
+    PushToHub,
     Retries,
     Rows,
     Sample,
@@ -68,7 +71,7 @@ def pipemill(
 
 @app.command(cls=Command, rich_help_panel=_START)
 @takes_job
-def run(options: JobOptions) -> int:
+def run(options: JobOptions, push_to_hub: PushToHub = None, private: Private = False) -> int:
     """Run a job, or finish one that was stopped.
 
     Run it again to resume. If nothing is left to do, that is success.
@@ -79,7 +82,7 @@ def run(options: JobOptions) -> int:
             from ..run import run
 
         job = options.build()
-        report = run(job)
+        report = run(job, push_to_hub=push_to_hub, private=private or None)
         print_blocks(report.blocks(), sys.stderr)
         print_blocks(read_first_rows(report.output, job.output.storage_options), sys.stderr)
         print(report.to_json(), flush=True)
@@ -160,6 +163,15 @@ def report(output: Output) -> int:
     path = report(output)
     print(f"written: {path}", file=sys.stderr)
     print(json.dumps({"output": output, "report": path}), flush=True)
+    return 0
+
+
+@app.command(cls=Command, rich_help_panel=_AFTER)
+def push(output: Output, name: Dataset, private: Private = False) -> int:
+    """Publish the rows of a complete output as a dataset on the Hugging Face Hub."""
+    from ..push import push
+
+    print_result(push(output, name, private=private or None))
     return 0
 
 

@@ -178,6 +178,22 @@ def parse_seconds(text: str) -> float:
 Output = Annotated[
     str, typer.Argument(metavar="OUTPUT", help="The folder or URL that a run writes to.")
 ]
+Dataset = Annotated[
+    str, typer.Argument(metavar="NAME", help="A dataset on the Hugging Face Hub: org/name.")
+]
+PushToHub = Annotated[
+    str | None,
+    typer.Option(
+        "--push-to-hub",
+        metavar="NAME",
+        help="Publish the rows in this dataset of the Hugging Face Hub.",
+        rich_help_panel=_OUTPUT,
+    ),
+]
+Private = Annotated[
+    bool,
+    typer.Option("--private", help="A dataset that is made is private.", rich_help_panel=_OUTPUT),
+]
 Splits = Annotated[bool, typer.Option("--splits", help="Show a line for each split, too.")]
 Sample = Annotated[
     int,

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pipemill.actors.output.layout import DEAD_LETTERS
 from pipemill.actors.output.part_file import from_ranges
 from pipemill.actors.output.part_footer import PartFooter
+from pipemill.actors.output.state_table import dead_letters
 from pipemill.actors.split import Split
 
 from .ledger import Ledger
@@ -154,7 +154,7 @@ def _messages(ledger: Ledger, split: Split, footer: PartFooter) -> list[dict[str
     """Return the distinct messages of the dead letters of a split, with the count and the first
     row of each; an empty list if the file is gone or damaged."""
     try:
-        with ledger.open(f"{DEAD_LETTERS}/{split.part}") as file:
+        with dead_letters(ledger.store, split.part).open() as file:
             table = pq.read_table(file, columns=["row", *_WHY])
     except (OSError, KeyError, pa.ArrowException):
         return []

@@ -12,6 +12,7 @@ from pipemill.actors.batch import LEFT_OUT
 from pipemill.actors.output.layout import DEAD_LETTERS, JOB, PLAN, STORED_INPUT
 from pipemill.actors.output.part_file import read_footer
 from pipemill.actors.output.part_footer import ROW_COUNTS, PartFooter
+from pipemill.actors.output.state_table import StateTable
 from pipemill.actors.split import Split
 from pipemill.actors.storage.backoff import retry_on_driver
 from pipemill.actors.storage.filesystem import absolute
@@ -65,10 +66,10 @@ class Ledger:
 
     def snapshot(self) -> tuple[bytes | None, ...]:
         """Return what a run finds when it starts, to be compared later."""
-        return self.read(JOB), self.read(PLAN)
+        return self.read(JOB), self._read_plan()
 
     def read_plan(self) -> Plan | None:
-        data = self.read(PLAN)
+        data = self._read_plan()
         if data is None:
             return None
         try:
@@ -77,7 +78,11 @@ class Ledger:
             raise self._damaged(PLAN, error) from None
 
     def write_plan(self, plan: Plan) -> None:
-        self.write(PLAN, plan.to_bytes())
+        data = plan.to_bytes()
+        self._try_to_write(lambda: StateTable(self.store, PLAN).write(data))
+
+    def _read_plan(self) -> bytes | None:
+        return self._try_to_read(StateTable(self.store, PLAN).read)
 
     def read_job(self) -> JobRecord | None:
         data = self.read(JOB)
@@ -130,8 +135,11 @@ class Ledger:
 
     def read(self, name: str) -> bytes | None:
         """Read a file of the output; return None if it does not exist."""
+        return self._try_to_read(lambda: self.store.read(name))
+
+    def _try_to_read(self, read: Callable[[], bytes]) -> bytes | None:
         try:
-            return retry_on_driver(lambda: self.store.read(name), self.path)
+            return retry_on_driver(read, self.path)
         except FileNotFoundError:
             return None
         except RunError:
@@ -150,8 +158,11 @@ class Ledger:
         self.store.remove(name)
 
     def write(self, name: str, data: bytes) -> None:
+        self._try_to_write(lambda: self.store.write(name, data))
+
+    def _try_to_write(self, write: Callable[[], None]) -> None:
         try:
-            self.store.write(name, data)
+            write()
         except Exception as error:
             raise ConfigError(
                 f"can't write to the output {self.path}: {type(error).__name__}: {error}"

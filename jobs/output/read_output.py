@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
-from pipemill.actors.output.layout import DEAD_LETTERS
+from pipemill.actors.output.part_file import from_ranges
+from pipemill.actors.output.part_footer import PartFooter
+from pipemill.actors.output.state_table import dead_letters as dead_letters_of
+from pipemill.actors.split import Split
 from pyarrow import fs
 
 from pipemill.errors import ConfigError, did_you_mean
@@ -31,7 +36,9 @@ def read(
 ) -> ds.Dataset:
     """Open the rows of an output as a dataset of Arrow, in the order of the input.
 
-    Only parts are read, those that exist now: a run that is not finished may be looked at.
+    Only parts are read, those that exist now: a run that is not finished may be looked at. Dead
+    letters are those of these parts: what killed runs left of rows that have an answer, or that a
+    later run will try again, is not read.
 
     Args:
         output: The folder or URL that a run writes to.
@@ -51,18 +58,73 @@ def read(
     import pyarrow.dataset as ds  # takes pandas along
 
     ledger, _, plan = open_output(output, storage_options)
-    exist = ledger.dead_letter_files() if dead_letters else ledger.parts()
-    folder = f"{DEAD_LETTERS}/" if dead_letters else ""
-    names = [f"{folder}{split.part}" for split in plan.splits if split.part in exist]
-    schema = _read_schema(ledger, names[0]) if names else _no_rows(columns)
+    exist = ledger.parts()
+    done = [split for split in plan.splits if split.part in exist]
+    files = _find_letters(ledger, done) if dead_letters else [_File(split.part) for split in done]
+    schema = _read_schema(ledger, files[0].name) if files else _no_rows(columns)
     if columns is not None:
         schema = _select(schema, columns, ledger.path)
+
+    def open_files(some: list[_File]) -> ds.Dataset:
+        places = [ledger.store.locate(file.name) for file in some]
+        filesystem = _to_arrow(ledger)
+        return ds.dataset(places, schema=schema, format="parquet", filesystem=filesystem)
+
+    if all(file.dead_rows is None for file in files):
+        return open_files(files)
     return ds.dataset(
-        [ledger.store.locate(name) for name in names],
-        schema=schema,
-        format="parquet",
-        filesystem=_to_arrow(ledger),
+        [
+            open_files([file])
+            if file.dead_rows is None
+            else _open_some_rows(ledger, file.name, file.dead_rows, schema)
+            for file in files
+        ]
     )
+
+
+@dataclass(frozen=True)
+class _File:
+    """A file to read.
+
+    Attributes:
+        name: relative to the output.
+        dead_rows: of dead letters: those to read, if the file has others, too.
+    """
+
+    name: str
+    dead_rows: np.ndarray | None = None
+
+
+def _find_letters(ledger: Ledger, done: list[Split]) -> list[_File]:
+    """Return the files of dead letters of these splits, in their order."""
+    names = ledger.dead_letter_files()
+    some = [split for split in done if split.part in names]
+    footers = ledger.footers(some)
+    dead = [(split, footer) for split, footer in zip(some, footers, strict=True) if footer.dead]
+    found = ledger.map_parallel(lambda item: _find_file(ledger, *item), dead)
+    return [file for file in found if file is not None]
+
+
+def _find_file(ledger: Ledger, split: Split, footer: PartFooter) -> _File | None:
+    table = dead_letters_of(ledger.store, split.part)
+    try:
+        with table.open() as file:
+            rows = pq.read_metadata(file).num_rows
+    except FileNotFoundError:
+        return None
+    except Exception as error:
+        raise _unreadable(ledger, table.name, error) from error
+    return _File(table.find(), from_ranges(footer.dead_rows) if rows != footer.dead else None)
+
+
+def _open_some_rows(ledger: Ledger, name: str, rows: np.ndarray, schema: pa.Schema) -> ds.Dataset:
+    """Read the letters of dead rows among others, which a retry left that was killed."""
+    import pyarrow.dataset as ds
+
+    with ledger.open(name) as file:
+        letters = pq.read_table(file)
+    dead = pa.array(np.isin(letters["row"].to_numpy(), rows))
+    return ds.dataset(letters.filter(dead).select(schema.names).cast(schema))
 
 
 def _read_schema(ledger: Ledger, name: str) -> pa.Schema:
@@ -70,12 +132,16 @@ def _read_schema(ledger: Ledger, name: str) -> pa.Schema:
         with ledger.open(name) as file:
             schema = pq.read_schema(file)
     except Exception as error:  # from the filesystem, or Parquet
-        raise ConfigError(
-            f"can't read {ledger.path}/{name} ({type(error).__name__}: {error}): "
-            f"pipemill verify {ledger.path} checks all files"
-        ) from error
+        raise _unreadable(ledger, name, error) from error
     notes = {key: value for key, value in (schema.metadata or {}).items() if key != _FOOTER}
     return schema.with_metadata(notes or None)
+
+
+def _unreadable(ledger: Ledger, name: str, error: Exception) -> ConfigError:
+    return ConfigError(
+        f"can't read {ledger.path}/{name} ({type(error).__name__}: {error}): "
+        f"pipemill verify {ledger.path} checks all files"
+    )
 
 
 def _no_rows(columns: Sequence[str] | None) -> pa.Schema:

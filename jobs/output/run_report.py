@@ -48,8 +48,10 @@ class Report(Shown):
     dead_kinds: how many kinds there are; dead_read: how many dead letters were read for that.
     unnamed_input: `rows` of files that the input no longer names, the first of these `files`, and
         how many they are (`count`); None if there are none.
+    published: the page of the dataset that the rows were published in; left out of the JSON if in
+        none.
     left_out: rows with a value that no column holds, by its key; left out of the JSON if none has.
-    storage_options: to read the output again with (`dataset`, `to_arrow`, …).
+    storage_options: to read the output again with (`to_dataset`, `to_arrow`, …).
     """
 
     rows: int
@@ -75,6 +77,7 @@ class Report(Shown):
     dead_kinds: int = 0
     dead_read: int = 0
     unnamed_input: dict[str, Any] | None = None
+    published: str | None = None
     # Not a field: options may hold credentials, which are never stored or shown.
     storage_options: InitVar[Mapping[str, Any] | None] = None
 
@@ -84,7 +87,7 @@ class Report(Shown):
     def to_json(self) -> str:
         """One line."""
         fields = asdict(self)
-        for name in ("truncated", "left_out"):
+        for name in ("truncated", "left_out", "published"):
             if fields[name] is None:
                 del fields[name]
         if not self.notes:
@@ -95,13 +98,15 @@ class Report(Shown):
         """Return what a reader wants to see."""
         return [facts(self._lines())]
 
-    def dataset(self, columns: Sequence[str] | None = None) -> ds.Dataset:
+    def to_dataset(self, columns: Sequence[str] | None = None) -> ds.Dataset:
         """Open the rows of the output as `pipemill.read` does, with the run's storage options."""
         return read(self.output, columns, storage_options=self._storage_options())
 
+    dataset = to_dataset
+
     def to_arrow(self, columns: Sequence[str] | None = None) -> pa.Table:
         """Read the rows of the output, in the order of the input."""
-        return self.dataset(columns).to_table()
+        return self.to_dataset(columns).to_table()
 
     def to_pandas(self, columns: Sequence[str] | None = None) -> pd.DataFrame:
         """Read the rows of the output as a frame, in the order of the input."""
@@ -149,6 +154,8 @@ class Report(Shown):
         if self.unnamed_input is not None:
             lines.append(("input", _unnamed_in_words(self.unnamed_input)))
         lines.append(("output", f"{self.output} ({self.splits:,} parts)"))
+        if self.published is not None:
+            lines.append(("published", self.published))
         if self.dead:
             lines.append(("dead letters", f"{self.output.rstrip('/')}/_pipemill/dead-letter/"))
             told = format_reasons(self.dead_letters, self.dead_kinds, self.dead_read, self.dead)

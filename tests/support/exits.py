@@ -135,7 +135,7 @@ def take_over(run: Run) -> None:
 def block_writing(run: Run) -> None:
     """A folder where a part belongs."""
     run.wait_for_parts()
-    plan = run.out / "_pipemill/plan.parquet"
+    plan = run.out / "_pipemill/plan.parquet/rows"
     from pipemill.jobs.output.split_plan import Plan
 
     for split in Plan.from_bytes(plan.read_bytes()).splits[-20:]:

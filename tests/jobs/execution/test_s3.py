@@ -12,7 +12,11 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
+import dask.dataframe
+import pandas as pd
+import polars
 import pyarrow as pa
+import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
 from pipemill.actors.storage import backoff
@@ -20,6 +24,7 @@ from pipemill.actors.storage.filesystem import open_filesystem, write_atomic
 from pipemill.actors.storage.store import Store
 from pipemill.jobs.cli.app import main
 from pipemill.jobs.output.ledger import Ledger
+from pyarrow import fs
 
 import pipemill
 from tests.actors.storage.test_file_names import check_names
@@ -116,6 +121,39 @@ def test_an_output_is_read_as_a_dataset(bucket, server, tmp_path, monkeypatch):
     again = pipemill.read(report.output, ["n"], storage_options=options)
     assert again.to_table()["n"].to_pylist() == found
     assert sum(batch.num_rows for batch in again.to_batches()) == again.count_rows()
+
+
+def test_other_readers_take_an_output_for_one_dataset(bucket, server, tmp_path):
+    report = pipemill.run(**job(bucket, tmp_path))
+    out, done = f"{bucket}/out", [n for n in range(ROWS) if n not in DEAD]
+    arrow = fs.S3FileSystem(
+        access_key=s3_server.KEY,
+        secret_key=s3_server.SECRET,
+        endpoint_override=server.endpoint,
+        region="us-east-1",
+    )
+    path = out.removeprefix("s3://")
+    assert ds.dataset(path, filesystem=arrow).to_table()["n"].to_pylist() == done
+    letters = ds.dataset(f"{path}/_pipemill/dead-letter", filesystem=arrow)
+    assert letters.to_table()["n"].to_pylist() == DEAD
+    assert pd.read_parquet(out)["n"].tolist() == done
+    assert dask.dataframe.read_parquet(out)["n"].compute().tolist() == done
+    options = {
+        "aws_access_key_id": s3_server.KEY,
+        "aws_secret_access_key": s3_server.SECRET,
+        "aws_endpoint_url": server.endpoint,
+        "aws_region": "us-east-1",
+        "aws_allow_http": "true",
+    }
+    for pattern in ("*", "**/*"):
+        rows = polars.scan_parquet(f"{out}/{pattern}.parquet", storage_options=options)
+        assert rows.collect()["n"].to_list() == done
+    retried = pipemill.retry({**job(bucket, tmp_path), "parameters": {"healed": 3}})
+    assert retried.dead == report.dead == len(DEAD)
+    filesystem, root = open_filesystem(out, {})
+    assert filesystem.exists(f"{root}/.huggingface.yaml")
+    assert retried.dead_letter_table()["attempts"].to_pylist() == [2] * len(DEAD)
+    assert pipemill.verify(out).findings == []
 
 
 def test_odd_names_of_objects_and_tables_of_other_formats(bucket, tmp_path):

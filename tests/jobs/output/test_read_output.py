@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import fsspec
+import polars
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 import pipemill
-from tests.support import tiny
+from tests.references import half_done
+from tests.support import light, tiny
 
 TEXTS = tiny.texts(23, seed=4, longest=8)
 DEAD = (3, 17)
@@ -79,6 +82,7 @@ def test_columns_are_those_that_were_asked_for(kept):
 def test_a_report_reads_its_output(report):
     table = report.dataset().to_table()
     assert report.to_arrow().equals(table)
+    assert report.to_dataset(["id"]).to_table().equals(report.dataset(["id"]).to_table())
     assert report.to_pandas().equals(table.to_pandas())
     assert list(report.to_pandas(["id"]).columns) == ["id"]
 
@@ -141,3 +145,63 @@ def test_what_is_not_an_output_or_is_damaged_is_said(models, data, tmp_path):
     min((tmp_path / "out").glob("part-*.parquet")).write_bytes(b"PAR1")
     with pytest.raises(pipemill.ConfigError, match=r"can't read .*part-00000000.*pipemill verify"):
         pipemill.read(report.output)
+
+
+def test_letters_of_rows_that_have_an_answer_are_not_read(tmp_path, monkeypatch):
+    """A retry that was killed after it wrote a part leaves the old letters."""
+    light.install(monkeypatch)
+    wanted = light.job(tmp_path, [f"bad{n % 3 + 1}" if n % 2 else f"text {n}" for n in range(40)])
+    report = pipemill.run(wanted)
+    files = sorted((tmp_path / "out/_pipemill/dead-letter").glob("*/rows"))
+    assert len(files) == 4
+    before = [file.read_bytes() for file in files]
+    pipemill.retry({**wanted, "parameters": {"healed": 2}})
+    after = report.dead_letter_table()
+    assert 0 < len(after) < 20
+    for file, data in list(zip(files, before, strict=True))[1:3]:
+        file.write_bytes(data)
+    letters = pipemill.read(report.output, dead_letters=True)
+    # These were tried once less; otherwise they are the same, in their order.
+    assert letters.to_table().drop_columns("attempts").equals(after.drop_columns("attempts"))
+    assert letters.count_rows() == len(after)
+    some = pipemill.read(report.output, ["text", "n"], dead_letters=True)
+    assert some.schema.names == ["text", "n"]
+    assert some.to_table().equals(after.select(["text", "n"]))
+    healed = pipemill.retry({**wanted, "parameters": {"healed": 3}})
+    for file, data in zip(files, before, strict=True):
+        file.parent.mkdir(exist_ok=True)
+        file.write_bytes(data)
+    assert healed.dead_letter_table().num_rows == 0
+
+
+def test_letters_of_a_split_without_a_part_are_not_read(models, data, tmp_path):
+    """A run that was killed before it wrote a part leaves letters, and tries their rows again."""
+    report = run(models, data, {"path": str(tmp_path / "out")})
+    assert report.dead_letter_table()["id"].to_pylist() == list(DEAD)
+    next((tmp_path / "out").glob("part-00000003-*")).unlink()
+    assert report.dead_letter_table()["id"].to_pylist() == [DEAD[0]]
+    shutil.copytree(
+        next((tmp_path / "out/_pipemill/dead-letter").iterdir()),
+        tmp_path / "out/_pipemill/dead-letter/part-00000009-of-nothing.parquet",
+    )
+    next((tmp_path / "out/_pipemill/dead-letter").glob("part-00000000-*/rows")).unlink()
+    assert report.dead_letter_table().num_rows == 0
+
+
+def test_letters_that_are_damaged_are_named(models, data, tmp_path):
+    report = run(models, data, {"path": str(tmp_path / "out")})
+    next((tmp_path / "out/_pipemill/dead-letter").glob("*/rows")).write_bytes(b"PAR1")
+    with pytest.raises(pipemill.ConfigError, match=r"can't read .*dead-letter.*pipemill verify"):
+        report.dead_letter_table()
+
+
+def test_an_older_output_has_its_dead_letters_in_files(tmp_path):
+    shutil.copytree(half_done.OUTPUTS / "text/output", tmp_path / "out")
+    (file,) = (tmp_path / "out/_pipemill/dead-letter").iterdir()
+    assert file.is_file()
+    letters = pipemill.read(tmp_path / "out", dead_letters=True).to_table()
+    assert letters.num_rows == 2
+    assert letters.to_pylist() == pq.read_table(file).to_pylist()
+    rows = pipemill.read(tmp_path / "out").to_table()
+    assert rows.num_rows == 6
+    assert rows.equals(polars.read_parquet(tmp_path / "out/*.parquet").to_arrow().cast(rows.schema))

@@ -171,7 +171,7 @@ def test_a_second_run_asks_no_sample(models, data, tmp_path, monkeypatch):
     pipemill.run(**wanted)
     whole = ds.dataset(tmp_path / "out").to_table()
     labels = pc.struct_field(whole["result"], "label")
-    plan = Plan.from_bytes((tmp_path / "out/_pipemill/plan.parquet").read_bytes())
+    plan = Plan.from_bytes((tmp_path / "out/_pipemill/plan.parquet/rows").read_bytes())
     assert pa.ipc.read_schema(pa.py_buffer(plan.results)).names == ["result"]
 
     def never(*_):

@@ -1,0 +1,110 @@
+"""The dataset card of an output on the Hugging Face Hub: what it holds, and how it was made."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+from .job_record import JobRecord
+
+if TYPE_CHECKING:
+    from huggingface_hub import DatasetCard
+
+DATA = "data"  # the folder of the parts
+_CONFIG = {
+    "config_name": "default",
+    "data_files": [{"split": "train", "path": f"{DATA}/part-*.parquet"}],
+}
+_TAG = "pipemill"
+_BEGIN, _END = "<!-- pipemill: begin -->", "<!-- pipemill: end -->"
+
+
+@dataclass(frozen=True, kw_only=True)
+class HubCard:
+    """What the card of a dataset says.
+
+    Attributes:
+        name: of the dataset on the Hub.
+        record: of the job.
+        schema: the columns.
+        rows, dead: of the output: all input rows, and those that could not be computed.
+    """
+
+    name: str
+    record: JobRecord
+    schema: pa.Schema
+    rows: int
+    dead: int
+
+    def render(self, old: str | None) -> str:
+        """Return the README.md.
+
+        Args:
+            old: the one that the dataset has. What people wrote into it stays.
+        """
+        from huggingface_hub import DatasetCard
+
+        if old is None:
+            card = DatasetCard(f"---\n{{}}\n---\n\n# {self.name.rsplit('/', 1)[-1]}\n")
+        else:
+            card = DatasetCard(old)
+        _set_metadata(card)
+        section = f"{_BEGIN}\n{self._describe()}\n{_END}"
+        before, begin, rest = card.text.partition(_BEGIN)
+        if begin:
+            card.text = f"{before}{section}{rest.partition(_END)[2]}"
+        else:
+            card.text = f"{card.text.rstrip()}\n\n{section}\n"
+        return str(card)
+
+    def _describe(self) -> str:
+        record = self.record
+        model, versions = record.job["model"], record.versions
+        lines = [
+            f"Computed with pipemill {versions.get('pipemill', '')}.",
+            "",
+            f"- **Task:** {record.task}",
+            f"- **Model:** {_name_model(model['path'])}",
+            f"- **Revision:** {model.get('revision') or 'the latest one'}, "
+            f"weights {record.decides.get('model')}, {record.decides.get('model.dtype')}",
+            f"- **Rows:** {self._count_rows()}",
+            f"- **Started:** {record.created}",
+            f"- **Versions:** {', '.join(f'{name} {what}' for name, what in versions.items())}",
+            "",
+            "Parameters:",
+            "",
+            "```json",
+            json.dumps(record.job.get("parameters") or {}),
+            "```",
+            "",
+            "| column | type |",
+            "| --- | --- |",
+            *(f"| `{field.name}` | `{field.type}` |" for field in self.schema),
+        ]
+        return "\n".join(lines)
+
+    def _count_rows(self) -> str:
+        done = f"{self.rows - self.dead:,}"
+        if not self.dead:
+            return done
+        where = "have null answers" if self.record.keeps_dead_rows else "are left out"
+        return f"{done} of {self.rows:,}; {self.dead:,} could not be computed and {where}"
+
+
+def _set_metadata(card: DatasetCard) -> None:
+    """Name the parts as the default config; other configs, tags and entries stay."""
+    others = [c for c in card.data.get("configs") or [] if c.get("config_name") != "default"]
+    card.data["configs"] = [_CONFIG, *others]
+    card.data["tags"] = [*(t for t in card.data.get("tags") or [] if t != _TAG), _TAG]
+
+
+def _name_model(path: str) -> str:
+    """Return a link to a model on the Hub. Of a folder or URL only the last name is published."""
+    if re.fullmatch(r"[\w.-]+(/[\w.-]+)?", path) and not os.path.exists(path):
+        return f"[{path}](https://huggingface.co/{path})"
+    return path.rstrip("/").rsplit("/", 1)[-1]
