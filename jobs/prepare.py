@@ -19,7 +19,7 @@ from .output.job_record import JobRecord
 from .output.lease import Lease
 from .output.ledger import Ledger
 from .output.split_plan import NOTHING
-from .output.stored_rows import needs_storing, note_on_stream, with_stored_rows
+from .output.stored_rows import needs_storing, note_on_stream, with_stored_rows, with_table
 from .planning.build_plan import build_plan
 from .planning.find_model import check_fit, digest_model, resolve_model_path
 from .planning.fingerprint import check_fingerprint, fingerprint_fields, hash_fields
@@ -54,6 +54,7 @@ def prepare(job: Job, lease: Lease | None = None) -> PreparedJob:
         lease: acquired before anything is written, if something is left to do.
     """
     _check_places(job)
+    job = with_table(job)
     ledger = Ledger(output_store(job))
     job, task = _resolve(job, ledger)
     weights = digest_model(job.model, task.revision)

@@ -31,7 +31,7 @@ from .output.lease import Lease
 from .output.ledger import Ledger, open_output
 from .output.run_report import Report, count_output
 from .output.split_plan import Plan, RowEstimate
-from .output.stored_rows import with_stored_rows
+from .output.stored_rows import with_stored_rows, with_table
 from .planning.find_model import resolve_model
 from .planning.fingerprint import check_fingerprint, fingerprint_fields, hash_fields
 from .planning.missing_libraries import check_requirements
@@ -102,6 +102,7 @@ def _reopen(
 
     Raises ConfigError if the job is not that of the output.
     """
+    job = with_table(job)
     path, revision, weights = resolve_model(job.model)
     job = choose_device(job, (path, revision))
     task = follow_conventions(job, resolve_job_task(job, (path, revision)))

@@ -23,6 +23,7 @@ from pipemill.errors import did_you_mean
 
 from ..rows.find_rows import hold_rows, holds_rows
 from ..rows.held_rows import HeldRows
+from ..rows.lake_tables import FORMATS
 
 
 def _check_number(value: Any) -> Any:
@@ -57,7 +58,7 @@ FiniteCount = Annotated[Number, Field(ge=0, allow_inf_nan=False)]
 
 
 def _known_format(value: str) -> str:
-    if value not in (names := ["auto", *format_names()]):
+    if value not in (names := ["auto", *format_names(), *FORMATS]):
         raise ValueError(f"no such format; {did_you_mean(value, names)}")
     return value
 

@@ -16,6 +16,7 @@ from pipemill.actors.storage.store import Store
 from pipemill.errors import ConfigError, RunError, StoreError
 
 from ..rows.held_rows import HeldRows, SampleSize, WrittenRows
+from ..rows.lake_tables import find_lake_table
 from ..rows.standard_input import StandardInput, check_same_input
 
 if TYPE_CHECKING:
@@ -42,6 +43,16 @@ def with_stored_rows(job: Job, ledger: Ledger) -> Job:
         check_same_input(record["digest"])
     path = "/".join(filter(None, [ledger.path.rstrip("/"), folder, record.get("folder")]))
     return _reading(job, path, record.get("format", "parquet"), job.output.storage_options)
+
+
+def with_table(job: Job) -> Job:
+    """Return the job; one whose path is that of a Delta, Iceberg or Lance table holds its rows."""
+    section = job.input
+    table = find_lake_table(section.path, section.format, section.storage_options)
+    if table is None:
+        return job
+    update = {"path": table, "format": "auto"}
+    return job.model_copy(update={"input": section.model_copy(update=update)})
 
 
 def needs_storing(job: Job, ledger: Ledger) -> bool:
@@ -79,6 +90,7 @@ def sample_input(job: Job) -> Iterator[InputSample]:
 
     Raises ConfigError, RunError.
     """
+    job = with_table(job)
     rows = job.input.path
     if not isinstance(rows, HeldRows):
         yield InputSample(job=job)
@@ -115,7 +127,7 @@ def _store(job: Job, folder: str, ledger: Ledger) -> dict[str, Any]:
         ledger.store.filesystem.rm(ledger.store.locate(folder), recursive=True)
     attempt = uuid.uuid4().hex[:12]
     written = _write(job, ledger.store, f"{folder}/{attempt}")
-    record = {**asdict(written), "folder": attempt}
+    record = {**asdict(written), "folder": attempt, "snapshot": job.input.path.snapshot}
     # A run that was asleep while another one took over must not replace what that one stored.
     stored = _read_record(folder, ledger)
     if stored is not None:

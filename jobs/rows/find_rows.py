@@ -18,6 +18,7 @@ from .frames import (
 )
 from .held_rows import HeldRows, TableRows
 from .hf_datasets import HubDatasetRows, IterableDatasetRows
+from .lake_tables import hold_delta, hold_iceberg
 from .python_rows import RowIterator, RowList
 from .ray_dataset import RayDatasetRows
 
@@ -38,6 +39,8 @@ _KINDS: dict[tuple[str, str], Callable[[Any], TableRows]] = {
     ("datasets", "Dataset"): HubDatasetRows,
     ("datasets", "IterableDataset"): IterableDatasetRows,
     ("ray", "Dataset"): RayDatasetRows,
+    ("deltalake", "DeltaTable"): hold_delta,
+    ("pyiceberg", "Table"): hold_iceberg,
 }
 _EXAMPLES = {
     "pandas": "DataFrame",
@@ -46,7 +49,7 @@ _EXAMPLES = {
     "ray": "data.Dataset",
 }
 # Of these libraries only the classes above are rows.
-_LIBRARIES = {package for package, _ in _KINDS}
+_LIBRARIES = set(_EXAMPLES)
 _SECTION_KEYS = frozenset({"path", "format", "columns", "limit", "schema", "encoding"})
 
 
@@ -81,7 +84,7 @@ def _hold_table(value: object) -> TableRows:
         return RowIterator(value)
     kind = type(value).__name__
     package = type(value).__module__.partition(".")[0]
-    if package in _LIBRARIES and package != "pyarrow":
+    if package in _LIBRARIES:
         raise ConfigError(f"a {kind} is not a {package}.{_EXAMPLES[package]}")
     return FrameRows(f"a {kind}", table_of_arrow(value))
 
@@ -89,7 +92,7 @@ def _hold_table(value: object) -> TableRows:
 def _is_object_with_rows(value: object) -> bool:
     return (
         isinstance(value, Iterator)
-        or any(package in _LIBRARIES - {"pyarrow"} for package, _ in _classes(value))
+        or any(package in _LIBRARIES for package, _ in _classes(value))
         or any(known in _KINDS for known in _classes(value))
         or (hasattr(value, "__arrow_c_stream__") and not isinstance(value, type))
     ) and not isinstance(value, Mapping)

@@ -53,11 +53,13 @@ class HeldRows(ABC):
 
     Attributes:
         name: what the object is, as in "a pandas.DataFrame".
+        snapshot: which of its states was read, if it has several; known when the rows are.
         is_stream: whether only reading the rows tells which they are, perhaps only once. What an
             output stored of a stream is then its input, whatever the stream would give later.
     """
 
     name: str
+    snapshot: str | None = None
     is_stream = False
 
     @property
