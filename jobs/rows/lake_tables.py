@@ -72,6 +72,12 @@ class LakeTable(TableRows):
             raise ConfigError(
                 f"{self.name} can't be read without {module} ({error}): {how_to_install([module])}"
             ) from None
+        except ConfigError:
+            raise
+        except Exception as error:  # of three libraries
+            raise ConfigError(
+                f"{self.name} can't be read: {' '.join(str(error).split())}"
+            ) from error
         yield to_storable(reader.schema.empty_table(), self.name)
         for batch in reader:
             for start in range(0, batch.num_rows, GROUP_ROWS):

@@ -39,9 +39,10 @@ class RayDatasetRows(TableRows):
             try:
                 block = next(batches, None)
             except Exception as error:
+                cause = _find_cause(error)
                 raise RunError(
-                    f"the ray.data.Dataset failed after {rows:,} rows: {type(error).__name__}: "
-                    f"{error_message(error)}. None of its rows is stored: run again"
+                    f"the ray.data.Dataset failed after {rows:,} rows: {type(cause).__name__}: "
+                    f"{error_message(cause)}. None of its rows is stored: run again"
                 ) from error
             if block is None:
                 break
@@ -56,3 +57,10 @@ class RayDatasetRows(TableRows):
                 for kind in schema.types
             ]
             yield to_storable(pa.table(columns, names=schema.names), "the ray.data.Dataset")
+
+
+def _find_cause(error: BaseException) -> BaseException:
+    """Return what user code raised, without the wrappers that Ray puts around it."""
+    while cause := getattr(error, "cause", None) or error.__cause__:
+        error = cause
+    return error
