@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -39,10 +40,9 @@ class RayDatasetRows(TableRows):
             try:
                 block = next(batches, None)
             except Exception as error:
-                cause = _find_cause(error)
                 raise RunError(
-                    f"the ray.data.Dataset failed after {rows:,} rows: {type(cause).__name__}: "
-                    f"{error_message(cause)}. None of its rows is stored: run again"
+                    f"the ray.data.Dataset failed after {rows:,} rows: {_find_reason(error)}. None "
+                    "of its rows is stored: run again"
                 ) from error
             if block is None:
                 break
@@ -59,8 +59,8 @@ class RayDatasetRows(TableRows):
             yield to_storable(pa.table(columns, names=schema.names), "the ray.data.Dataset")
 
 
-def _find_cause(error: BaseException) -> BaseException:
-    """Return what user code raised, without the wrappers that Ray puts around it."""
-    while cause := getattr(error, "cause", None) or error.__cause__:
-        error = cause
-    return error
+def _find_reason(error: Exception) -> str:
+    """Return what user code raised: Ray's message begins with the traceback of the task."""
+    message = error_message(error)
+    reason = re.search(r"^[\w.]*(?:Error|Exception): .*$", message, re.MULTILINE)
+    return reason[0] if reason else f"{type(error).__name__}: {message}"
