@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from .ledger import Ledger
 
 _COMPLETE = "_complete.json"
+# What `preview`, `plan` and `tune` look at.
+_SAMPLE = SampleSize(rows=10_000, bytes=2**28)
 
 
 def with_stored_rows(job: Job, ledger: Ledger) -> Job:
@@ -96,7 +98,7 @@ def sample_input(job: Job) -> Iterator[InputSample]:
         yield InputSample(job=job)
         return
     with tempfile.TemporaryDirectory(prefix="pipemill-") as folder:
-        written = _write(job, Store(folder), "input", SampleSize())
+        written = _write(job, Store(folder), "input", _SAMPLE)
         reading = _reading(job, f"{folder}/input", written.format, {})
         if written.whole:
             yield InputSample(job=reading)

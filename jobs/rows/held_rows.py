@@ -25,8 +25,8 @@ _begun: list[object] = []
 class SampleSize:
     """How much of an input is enough to show or to measure."""
 
-    rows: int = 10_000
-    bytes: int = 2**28
+    rows: int
+    bytes: int
 
 
 @dataclass(frozen=True, kw_only=True)
