@@ -40,7 +40,7 @@ def with_stored_rows(job: Job, ledger: Ledger) -> Job:
     folder = _folder(rows)
     record = _read_record(folder, ledger)
     if record is None:
-        record = _store(job, folder, ledger)
+        record = _store(rows, job.input.format, ledger)
     elif isinstance(rows, StandardInput):
         check_same_input(record["digest"])
     path = "/".join(filter(None, [ledger.path.rstrip("/"), folder, record.get("folder")]))
@@ -98,7 +98,7 @@ def sample_input(job: Job) -> Iterator[InputSample]:
         yield InputSample(job=job)
         return
     with tempfile.TemporaryDirectory(prefix="pipemill-") as folder:
-        written = _write(job, Store(folder), "input", _SAMPLE)
+        written = _write(rows, Store(folder), "input", job.input.format, _SAMPLE)
         reading = _reading(job, f"{folder}/input", written.format, {})
         if written.whole:
             yield InputSample(job=reading)
@@ -124,12 +124,13 @@ def _read_record(folder: str, ledger: Ledger) -> dict[str, Any] | None:
     return None if data is None else json.loads(data)
 
 
-def _store(job: Job, folder: str, ledger: Ledger) -> dict[str, Any]:
+def _store(rows: HeldRows, format: str, ledger: Ledger) -> dict[str, Any]:
+    folder = _folder(rows)
     with suppress(Exception):  # what is left of a run that was killed is never read
         ledger.store.filesystem.rm(ledger.store.locate(folder), recursive=True)
     attempt = uuid.uuid4().hex[:12]
-    written = _write(job, ledger.store, f"{folder}/{attempt}")
-    record = {**asdict(written), "folder": attempt, "snapshot": job.input.path.snapshot}
+    written = _write(rows, ledger.store, f"{folder}/{attempt}", format)
+    record = {**asdict(written), "folder": attempt, "snapshot": rows.snapshot}
     # A run that was asleep while another one took over must not replace what that one stored.
     stored = _read_record(folder, ledger)
     if stored is not None:
@@ -138,11 +139,11 @@ def _store(job: Job, folder: str, ledger: Ledger) -> dict[str, Any]:
     return record
 
 
-def _write(job: Job, store: Store, folder: str, most: SampleSize | None = None) -> WrittenRows:
-    rows = job.input.path
-    assert isinstance(rows, HeldRows)
+def _write(
+    rows: HeldRows, store: Store, folder: str, format: str, most: SampleSize | None = None
+) -> WrittenRows:
     try:
-        return rows.write(store, folder, job.input.format, most)
+        return rows.write(store, folder, format, most)
     except (ConfigError, RunError, StoreError):
         raise
     except Exception as error:  # filesystems and libraries raise various exceptions

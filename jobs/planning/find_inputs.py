@@ -15,7 +15,7 @@ from pipemill.actors.storage.listing import Listing, list_below, output_location
 
 from pipemill.errors import ConfigError
 
-from .hub_dataset import list_hub_files, parse_hub_dataset
+from ..rows.hub_dataset import list_hub_files, parse_hub_dataset
 from .saved_dataset import list_saved_files
 
 _AUTO = "auto"

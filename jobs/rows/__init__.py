@@ -1,1 +1,1 @@
-"""Rows that a job gets as a Python object, and how they become files."""
+"""Input that is not files, and how it becomes files."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
@@ -185,6 +186,10 @@ def _rename(options: Mapping[str, Any], library: int) -> dict[str, str]:
             f"{', '.join(_OPTIONS)}, or the environment"
         )
     renamed = {_OPTIONS[name][library]: str(value) for name, value in plain.items()}
-    if library == 0 and str(plain.get("endpoint_url", "")).startswith("http://"):
-        renamed["AWS_ALLOW_HTTP"] = "true"
+    if library == 0:  # of the other variables that s3fs reads, these libraries know all
+        endpoint = renamed.get("AWS_ENDPOINT_URL") or os.environ.get("AWS_ENDPOINT_URL_S3")
+        endpoint = endpoint or os.environ.get("AWS_ENDPOINT_URL")
+        if endpoint:
+            renamed["AWS_ENDPOINT_URL"] = endpoint
+            renamed["AWS_ALLOW_HTTP"] = str(endpoint.startswith("http://")).lower()
     return renamed
