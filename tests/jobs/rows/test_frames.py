@@ -115,6 +115,9 @@ def test_a_digest_is_of_the_values_and_not_of_their_layout():
             index = TABLE.column_names.index(name)
             column = pa.array(values, TABLE[name].type)
             assert digest_tables([TABLE.set_column(index, name, column)]) != whole, (name, row)
+    assert digest_tables([pa.table({"a": [1, None]})]) != digest_tables(
+        [pa.table({"a": [None, 1]})]
+    )
     # The same bytes, cut at other places.
     assert digest_tables([pa.table({"a": ["ab", "c"]})]) != digest_tables(
         [pa.table({"a": ["a", "bc"]})]
