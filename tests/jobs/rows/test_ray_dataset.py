@@ -81,8 +81,6 @@ print(report.rows, report.added["rows"])
 """
 
 
-@pytest.mark.kill
-@pytest.mark.ray
 def test_killed_while_it_is_stored_every_row_is_there_once(job, tmp_path):
     job([])
     env = {**os.environ, "PYTHONPATH": str(Path(pipemill.__file__).parent.parent)}
