@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pipemill.actors.output.layout import STATE
@@ -12,7 +12,6 @@ from pipemill.actors.storage.store import Store
 
 from pipemill.errors import ConfigError
 
-from .config.hf_dataset import is_dataset
 from .config.job import Job
 from .execution.choose_device import choose_device
 from .execution.single_process import is_small
@@ -21,7 +20,7 @@ from .output.job_record import JobRecord
 from .output.lease import Lease
 from .output.ledger import Ledger
 from .output.split_plan import NOTHING
-from .output.stored_dataset import needs_storing, with_stored_dataset
+from .output.stored_rows import needs_storing, note_on_stream, with_stored_rows, with_table
 from .planning.build_plan import build_plan
 from .planning.find_model import check_fit, digest_model, resolve_model_path
 from .planning.fingerprint import check_fingerprint, fingerprint_fields, hash_fields
@@ -56,6 +55,7 @@ def prepare(job: Job, lease: Lease | None = None) -> PreparedJob:
         lease: acquired before anything is written, if something is left to do.
     """
     _check_places(job)
+    job = with_table(job)
     ledger = Ledger(output_store(job))
     job, task = _resolve(job, ledger)
     weights = digest_model(job.model, task.revision)
@@ -76,8 +76,6 @@ def prepare_without_output(job: Job) -> PreparedJob:
 
     The model is not compiled: for a few rows that would take most of the time.
     """
-    if is_dataset(job.input.path):
-        raise ConfigError("a datasets.Dataset is read from a run's output: name its files instead")
     ledger = Ledger(output_store(job))
     model = resolve_model_path(job.model)
     task = resolve_job_task(job, model)
@@ -116,7 +114,7 @@ def _resolve(job: Job, ledger: Ledger) -> tuple[Job, ResolvedTask]:
 def _draft(
     job: Job, task: ResolvedTask, weights: str, ledger: Ledger, lease: Lease | None
 ) -> _Draft:
-    """Prepare the job from what the output holds now. Writes only a `datasets.Dataset`."""
+    """Prepare the job from what the output holds now. Writes only rows that are no files."""
     record, parts = ledger.read_job(), ledger.parts()
     # The dtype of parts that exist holds, even if the device is another one now.
     dtype = choose_dtype(job, task.spec, task.is_user, record if parts else None)
@@ -126,9 +124,12 @@ def _draft(
     if lease is not None and stores:
         check_task_fits(job, task)
         lease.acquire()
-    job = with_stored_dataset(job, ledger)
+    note = None if stores else note_on_stream(job.input.path)
+    job = with_stored_rows(job, ledger)
     plan, changed = build_plan(job, task, ledger, ledger.read_plan() if record else None)
     prepared = build_prepared_job(job, task, plan, ledger, decides)
+    if note is not None:
+        prepared = replace(prepared, notes=(*prepared.notes, note))
     if plan.is_of_nothing and prepared.asks_sample:
         raise ConfigError(
             f"the input has no rows, and only answers to rows show which columns {task.spec.name} "

@@ -21,6 +21,7 @@ from .config.job import Job
 from .config.load import build_job, check_positive
 from .config.sections import Sections, takes_sections
 from .output.ledger import Ledger
+from .output.stored_rows import sample_input
 from .output.text_table import Block, Shown, TextTable, blocks_to_html
 from .planning.find_model import load_failure
 from .planning.infer_columns import schema_of_sample
@@ -124,8 +125,8 @@ def preview(
     """
     check_positive(rows=rows)
     job = build_job(config, settings or [], columns or {}, sections, needs_output=False)
-    with explain_interrupt("interrupted"):
-        return _preview(job, rows)
+    with explain_interrupt("interrupted"), sample_input(job) as sample:
+        return _preview(sample.job, rows)
 
 
 def _preview(job: Job, rows: int) -> Preview:

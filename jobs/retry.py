@@ -31,7 +31,7 @@ from .output.lease import Lease
 from .output.ledger import Ledger, open_output
 from .output.run_report import Report, count_output
 from .output.split_plan import Plan, RowEstimate
-from .output.stored_dataset import with_stored_dataset
+from .output.stored_rows import with_stored_rows, with_table
 from .planning.find_model import resolve_model
 from .planning.fingerprint import check_fingerprint, fingerprint_fields, hash_fields
 from .planning.missing_libraries import check_requirements
@@ -78,7 +78,7 @@ def retry(
         footers, left = ledger.footers(done), len(plan.splits) - len(done)
         added: Counter[str] = Counter()
         if todo := [split for split, f in zip(done, footers, strict=True) if f.dead]:
-            _check_unchanged(plan, todo, with_stored_dataset(job, ledger))
+            _check_unchanged(plan, todo, with_stored_rows(job, ledger))
             check_requirements(job, task, dict(prepared.load.columns), prepared.placement)
             lease.acquire()
             _record_settings(ledger, decides)
@@ -102,6 +102,7 @@ def _reopen(
 
     Raises ConfigError if the job is not that of the output.
     """
+    job = with_table(job)
     path, revision, weights = resolve_model(job.model)
     job = choose_device(job, (path, revision))
     task = follow_conventions(job, resolve_job_task(job, (path, revision)))
@@ -109,7 +110,7 @@ def _reopen(
     decides = fingerprint_fields(job, task.spec.name, dtype, weights, task.followed.decides)
     same = {**decides, **{name: record.decides.get(name) for name in MAY_CHANGE}}
     check_fingerprint(record, same, job, ledger.path)
-    prepared = build_prepared_job(with_stored_dataset(job, ledger), task, plan, ledger, decides)
+    prepared = build_prepared_job(with_stored_rows(job, ledger), task, plan, ledger, decides)
     return prepared, task, decides
 
 

@@ -10,11 +10,12 @@ from .backoff import is_transient
 from .file_names import member_of, suffix_of
 from .partitions import is_partition
 
+DELTA, HUDI, ICEBERG, LANCE = "_delta_log", ".hoodie", "metadata", "_versions"
 _MARKS = {
-    "_delta_log": "a Delta Lake table",
-    ".hoodie": "an Apache Hudi table",
-    "metadata": "an Apache Iceberg table",
-    "_versions": "a Lance dataset",
+    DELTA: "a Delta Lake table",
+    HUDI: "an Apache Hudi table",
+    ICEBERG: "an Apache Iceberg table",
+    LANCE: "a Lance dataset",
 }
 _BY_NAME = re.compile(
     r"(^|/)(_delta_log(?=/)|\.hoodie(?=/)|metadata(?=/[^/]+\.metadata\.json$)"
@@ -48,10 +49,14 @@ def find_table_around(filesystem: Any, folders: Iterable[str]) -> str | None:
         if base == "data":
             tops.setdefault(folder.rstrip("/").rpartition("/")[0])
     for top in list(tops)[:_MOST_FOLDERS]:
-        for mark in _MARKS:
-            if _is_marked(filesystem, top, mark):
-                return _describe_table(top, mark)
+        if mark := find_table_mark(filesystem, top):
+            return _describe_table(top, mark)
     return None
+
+
+def find_table_mark(filesystem: Any, folder: str) -> str | None:
+    """Return the name in a folder that makes it a table; None if there is none."""
+    return next((mark for mark in _MARKS if _is_marked(filesystem, folder, mark)), None)
 
 
 def _is_marked(filesystem: Any, folder: str, mark: str) -> bool:
@@ -59,19 +64,22 @@ def _is_marked(filesystem: Any, folder: str, mark: str) -> bool:
     try:
         if not filesystem.isdir(path):
             return False
-        names = filesystem.ls(path, detail=False) if mark in ("metadata", "_versions") else []
+        names = filesystem.ls(path, detail=False) if mark in (ICEBERG, LANCE) else []
     except Exception as error:  # a folder that can't be read is not a reason to stop
         if is_transient(error):
             raise
         return False
-    return mark in ("_delta_log", ".hoodie") or any(
+    return mark in (DELTA, HUDI) or any(
         _BY_NAME.search(f"{mark}/{name.rpartition('/')[2]}") for name in names
     )
 
 
 def _describe_table(folder: str, mark: str) -> str:
+    way_out = "Export"
+    if mark != HUDI:
+        way_out = f"Name the folder {folder} alone, without input.format; or export"
     return (
         f"{folder} is {_MARKS[mark]} (it holds {mark}): its files also hold rows that were "
-        "replaced or deleted. Export its rows to Parquet with a reader of such tables, and use "
+        f"replaced or deleted. {way_out} its rows to Parquet with a reader of such tables, and use "
         "those files as input"
     )

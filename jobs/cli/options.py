@@ -80,7 +80,7 @@ class JobOptions:
         typer.Option(
             "--input",
             metavar="PATH",
-            help="A file, folder, glob or URL. May be repeated.",
+            help="A file, folder, glob or URL; - for standard input. May be repeated.",
             rich_help_panel=_INPUT,
         ),
     ] = None
@@ -111,6 +111,17 @@ class JobOptions:
         columns = _parse_columns(self.column or [])
         return {"config": self.config, "settings": self.set, "columns": columns, **self._sections()}
 
+    def _input_path(self) -> Any:
+        with delay_interrupts():
+            from ..rows.standard_input import STANDARD_INPUT, StandardInput
+
+        paths = self.input or []
+        if STANDARD_INPUT not in paths:
+            return paths[0] if len(paths) == 1 else paths
+        if len(paths) > 1:
+            raise ConfigError("--input - is standard input, which can't be one of several inputs")
+        return StandardInput()
+
     def _sections(self) -> dict[str, Any]:
         sections: dict[str, Any] = {
             name: getattr(self, name)
@@ -118,7 +129,7 @@ class JobOptions:
             if getattr(self, name) is not None
         }
         if self.input:
-            sections["input"] = self.input[0] if len(self.input) == 1 else self.input
+            sections["input"] = {"path": self._input_path()}
         if self.param:
             sections["parameters"] = _parse_parameters(self.param)
         return sections

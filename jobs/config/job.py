@@ -21,7 +21,9 @@ from pydantic import (
 
 from pipemill.errors import did_you_mean
 
-from . import hf_dataset
+from ..rows.find_rows import hold_rows, holds_rows
+from ..rows.held_rows import HeldRows
+from ..rows.lake_tables import FORMATS
 
 
 def _check_number(value: Any) -> Any:
@@ -56,24 +58,25 @@ FiniteCount = Annotated[Number, Field(ge=0, allow_inf_nan=False)]
 
 
 def _known_format(value: str) -> str:
-    if value not in (names := ["auto", *format_names()]):
+    if value not in (names := ["auto", *format_names(), *FORMATS]):
         raise ValueError(f"no such format; {did_you_mean(value, names)}")
     return value
 
 
-def _check_path_or_dataset(value: Any, paths: Any) -> Any:
-    if not hf_dataset.is_dataset(value):
-        return paths(value)
-    hf_dataset.check_dataset(value)
-    return value
+def _check_path_or_rows(value: Any, paths: Any) -> Any:
+    return hold_rows(value) if holds_rows(value) else paths(value)
 
 
-# Or a `datasets.Dataset`, which the type leaves out: nearly all inputs are paths.
+def _describe_path(value: Any) -> Any:
+    return value.describe() if isinstance(value, HeldRows) else value
+
+
+# Or a `HeldRows`, which the type leaves out: nearly all inputs are paths.
 InputPath = Annotated[
     str | list[str],
     AfterValidator(_check_not_empty),
-    WrapValidator(_check_path_or_dataset),
-    PlainSerializer(hf_dataset.describe),
+    WrapValidator(_check_path_or_rows),
+    PlainSerializer(_describe_path),
 ]
 
 
@@ -117,7 +120,8 @@ class InputSection(_Section):
     """The rows to read.
 
     Attributes:
-        path: files, folders, globs or URLs; in Python also a `datasets.Dataset`.
+        path: files, folders, globs or URLs; in Python also an object that holds rows, such as a
+            frame.
         format: a name in `actors/sources/registry.py`; "auto" takes it from the files' suffixes.
         columns: the data's column for each of the task's; null for one that the task must not
             read.
@@ -274,5 +278,5 @@ class Job(_Section):
     @field_validator("model", "input", "output", mode="before")
     @classmethod
     def _path_alone(cls, value: Any) -> Any:
-        is_path = isinstance(value, str | list) or hf_dataset.is_dataset(value)
+        is_path = isinstance(value, str | list) or holds_rows(value)
         return {"path": value} if is_path else value

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -13,7 +13,8 @@ from pydantic import BaseModel, ValidationError
 
 from pipemill.errors import ConfigError, did_you_mean
 
-from .hf_dataset import is_dataset
+from ..rows.find_rows import holds_rows
+from ..rows.python_rows import RowList, are_texts
 from .job import Job
 
 # In the current folder, so that files that go next to the output go there.
@@ -156,7 +157,7 @@ def merge_config(
     """
     if isinstance(config, Job):
         data = config.model_dump(exclude_unset=True)
-        data["input"]["path"] = config.input.path  # a dataset is only described in the dump
+        data["input"]["path"] = config.input.path  # rows are only described in the dump
         for part in ("input", "output"):
             data[part]["storage_options"] = getattr(config, part).storage_options
         where = "the job"
@@ -168,10 +169,23 @@ def merge_config(
         raise ConfigError(f"a job must be a YAML file, a mapping or a pipemill.Job, not {config!r}")
     if not isinstance(columns, Mapping):
         raise ConfigError(f"columns must map names to columns, not {columns!r}")
-    data = _merge(data, sections)
+    data = _merge(data, _with_texts(sections))
     if columns:
         data = _merge(data, {"input": {"columns": dict(columns)}})
     return apply_settings(data, settings), where
+
+
+def _with_texts(sections: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the sections; a list of strings that is no list of paths becomes rows."""
+    given = sections.get("input")
+    if not isinstance(given, list | tuple) or not given:
+        return sections
+    is_rows = all(isinstance(value, str) for value in given) and are_texts(given)
+    return {**sections, "input": RowList(given) if is_rows else _to_texts(given)}
+
+
+def _to_texts(values: Sequence[Any]) -> list[Any]:
+    return [os.fspath(value) if isinstance(value, os.PathLike) else value for value in values]
 
 
 def check_positive(**values: float) -> None:
@@ -214,7 +228,7 @@ def _merge_section(old: dict[str, Any], new: Mapping[str, Any]) -> dict[str, Any
 
 def to_section(key: str, value: Any) -> dict[str, Any]:
     """Return a section as a mapping. A path alone stands for one."""
-    if key == "input" and is_dataset(value):
+    if key == "input" and holds_rows(value):
         return {"path": value}
     if key in ("model", "input", "output") and isinstance(value, str | list | os.PathLike):
         return {"path": os.fspath(value) if isinstance(value, os.PathLike) else value}
@@ -266,6 +280,8 @@ def _format_errors(error: ValidationError, where: str) -> list[str]:
 
 
 def _shorten(value: Any) -> str:
+    if holds_rows(value):
+        return f"a {type(value).__name__}"
     text = repr(value)
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
 

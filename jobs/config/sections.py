@@ -2,8 +2,35 @@
 
 import inspect
 import os
-from collections.abc import Callable, Mapping
-from typing import Any, TypedDict, TypeVar
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict, TypeVar
+
+if TYPE_CHECKING:
+    import datasets
+    import pandas
+    import polars
+    import pyarrow
+    import pyarrow.dataset
+    import ray.data
+
+    # What holds rows; `jobs/rows/find_rows.py` recognizes it.
+    Rows: TypeAlias = (
+        Sequence[str]
+        | Sequence[Mapping[str, object]]
+        | Iterator[str]
+        | Iterator[Mapping[str, object]]
+        | pandas.DataFrame
+        | pandas.Series
+        | polars.DataFrame
+        | polars.LazyFrame
+        | pyarrow.Table
+        | pyarrow.RecordBatch
+        | pyarrow.RecordBatchReader
+        | pyarrow.dataset.Dataset
+        | datasets.Dataset
+        | datasets.IterableDataset
+        | ray.data.Dataset
+    )
 
 
 class _NotGiven:
@@ -20,7 +47,7 @@ class Sections(TypedDict, total=False):
 
     task: str
     model: Path | Mapping[str, Any]
-    input: Any  # a path, several, a mapping, or a `datasets.Dataset`, which may not be installed
+    input: "Path | Sequence[Path] | Rows | Mapping[str, Rows] | Mapping[str, Any]"
     output: Path | Mapping[str, Any]
     parameters: Mapping[str, Any]
     batching: Mapping[str, Any]
@@ -39,7 +66,10 @@ def takes_sections(verb: Verb) -> Verb:
     assert sections.kind is inspect.Parameter.VAR_KEYWORD
     shown = [
         inspect.Parameter(
-            name, inspect.Parameter.KEYWORD_ONLY, default=_NotGiven(), annotation=kind
+            name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=_NotGiven(),
+            annotation=getattr(kind, "__forward_arg__", kind),
         )
         for name, kind in Sections.__annotations__.items()
     ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from pipemill.actors.task import Loaded
 from pipemill.errors import RunError, explain_missing_library
 
 from ..config.job import Job
+from ..output.stored_rows import sample_input
 from ..planning.find_model import load_failure
 from ..planning.prepared_job import PreparedJob
 from ..planning.sample_rows import RowSample, sample_rows
@@ -74,8 +75,12 @@ def start_trial(job: Job, rows: int) -> Trial:
         ConfigError: The job can't run, or the model does not load.
         RunError: No row could be expanded.
     """
-    prepared = prepare_without_output(job)
-    sampled = sample_rows(prepared.source, prepared.plan.splits, rows)
+    with sample_input(job) as sample:
+        prepared = prepare_without_output(sample.job)
+        sampled = sample_rows(prepared.source, prepared.plan.splits, rows)
+    prepared = replace(prepared, notes=(*prepared.notes, *sample.notes))
+    if sample.rows is not None:
+        sampled = replace(sampled, whole=min(sample.rows, job.input.limit or sample.rows))
     try:
         loaded = prepared.load.loaded()
         stages = prepared.load.stages(loaded)

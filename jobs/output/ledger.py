@@ -150,7 +150,7 @@ class Ledger:
             ) from error
 
     def is_stored_input(self, path: object) -> bool:
-        """Return whether an input path is that of a dataset stored in the output."""
+        """Return whether an input path is that of rows stored in the output."""
         place = f"{self.path.rstrip('/')}/{STORED_INPUT}/"
         return isinstance(path, str) and path.startswith(place)
 

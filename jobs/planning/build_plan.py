@@ -47,6 +47,7 @@ def build_plan(
         job.input.storage_options,
         None if ledger.is_stored_input(job.input.path) else ledger.path,
         job.output.storage_options,
+        [] if stored is None else [file.path for file in stored.files()],
     )
     reading = reading_of(job, task)
     source = open_source(format, job.input.storage_options, reading=reading)

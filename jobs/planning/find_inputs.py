@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from pipemill.actors.sources.arrow import ArrowSource
@@ -15,6 +15,7 @@ from pipemill.actors.storage.listing import Listing, list_below, output_location
 
 from pipemill.errors import ConfigError
 
+from ..rows.hub_dataset import list_hub_files, parse_hub_dataset
 from .saved_dataset import list_saved_files
 
 _AUTO = "auto"
@@ -26,6 +27,7 @@ def list_files(
     options: Mapping[str, Any],
     output: str | None,
     output_options: Mapping[str, Any] | None = None,
+    planned: Iterable[str] = (),
 ) -> tuple[list[InputFile], str]:
     """Return the input's files in order, each once, and their format.
 
@@ -33,12 +35,20 @@ def list_files(
     the output are left out. So are, below a folder or a glob, files of other formats than a named
     one, and, if the format is "auto", media and text files beside files of another format.
 
+    Args:
+        planned: paths of the files that the output was planned for.
+
     Raises:
         ConfigError: there is no such file, or the files' formats differ.
     """
     outside = output_location(output, output_options or {}) if output is not None else None
     files: dict[str, InputFile] = {}
     for path in map(absolute, [paths] if isinstance(paths, str) else paths):
+        hub_dataset = parse_hub_dataset(path)
+        if hub_dataset is not None and (format == _AUTO or "?" in path):
+            for file in list_hub_files(hub_dataset, options, planned):
+                files.setdefault(file.path, file)
+            continue
         may_be_saved = format in (_AUTO, ArrowSource.name) and format_of(path) is None
         listed = list_saved_files(path, options) if may_be_saved else None
         if listed is None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipemill.errors import ConfigError
 
-from ..config import hf_dataset
+from ..rows.held_rows import HeldRows
 from .user_code import digest_class
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def fingerprint_fields(
         "parameters": job.parameters,
         "input.columns": job.input.columns,
         "input.limit": job.input.limit,
-        "input.dataset": hf_dataset.find_fingerprint(job.input.path),
+        "input.dataset": _identity(job.input.path),
         "output.keep": job.output.keep,
         "output.on_error": job.output.on_error,
         **_class_fields(job),
@@ -58,6 +58,11 @@ def fingerprint_fields(
         "torch": version("torch"),
     }
     return json.loads(json.dumps(fields))  # as they are when they are read from the output
+
+
+def _identity(path: object) -> str | None:
+    """Return what tells the rows of an object from others; None for paths."""
+    return path.identity if isinstance(path, HeldRows) else None
 
 
 def _class_fields(job: Job) -> dict[str, Any]:

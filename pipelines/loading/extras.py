@@ -6,12 +6,15 @@ import importlib.util
 import sys
 from collections.abc import Iterable
 
-# The extras of pyproject.toml that tasks and models need, by the modules that they bring.
+# The extras of pyproject.toml that tasks, models and inputs need, by the modules that they bring.
 EXTRAS: dict[str, tuple[str, ...]] = {
     "media": ("PIL", "av"),
     "tokenizers": ("google.protobuf", "sacremoses", "sentencepiece", "tiktoken"),
     "japanese": ("fugashi", "ipadic", "sudachipy", "unidic_lite"),
     "vision": ("pytesseract", "scipy", "timm", "torchvision"),
+    "delta": ("deltalake",),
+    "iceberg": ("pyiceberg",),
+    "lance": ("lance",),
     "speech": ("g2p_en", "phonemizer", "torchaudio"),
 }
 # Where the two have different names.
@@ -22,6 +25,7 @@ _PACKAGES = {
     "faiss": "faiss-cpu",
     "g2p_en": "g2p-en",
     "google.protobuf": "protobuf",
+    "lance": "pylance",
     "mistral_common": "mistral-common",
     "pretty_midi": "pretty-midi",
     "unidic_lite": "unidic-lite",

@@ -1,4 +1,7 @@
-"""A server on loopback that answers like the Hugging Face Hub, for folders of models."""
+"""A server on loopback that answers like the Hugging Face Hub, for folders of models and datasets.
+
+It has one commit of each repository, and answers what huggingface_hub and datasets ask it for.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -18,7 +21,7 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 def hub(repositories: dict[str, Path]) -> Iterator[tuple[str, list[str]]]:
     """The endpoint, for HF_ENDPOINT, and the paths of the files whose bytes were asked for.
 
-    repositories: folders by their names on the Hub, such as "org/model".
+    repositories: folders by their names on the Hub, such as "org/model" or "datasets/org/data".
     """
     asked: list[str] = []
 
@@ -33,8 +36,9 @@ def hub(repositories: dict[str, Path]) -> Iterator[tuple[str, list[str]]]:
 
         def _answer(self, body: bool) -> None:
             path = unquote(urlsplit(self.path).path).strip("/")
-            if path.startswith("api/models/"):
-                self._describe(path.removeprefix("api/models/"), body)
+            if path.startswith(("api/models/", "api/datasets/")):
+                name = path.removeprefix("api/").removeprefix("models/")
+                self._describe(name, body)
                 return
             name, _, rest = path.partition("/resolve/")
             folder = repositories.get(name)
@@ -55,21 +59,31 @@ def hub(repositories: dict[str, Path]) -> Iterator[tuple[str, list[str]]]:
                 data, status = data[int(first) : stop], 206
             self._send(status, data, body, headers)
 
+        def do_POST(self) -> None:  # paths-info
+            form = parse_qs(self.rfile.read(int(self.headers["Content-Length"])).decode())
+            path = unquote(urlsplit(self.path).path).strip("/").removeprefix("api/")
+            name = path.removeprefix("models/").partition("/paths-info/")[0]
+            folder = repositories.get(name)
+            found = [] if folder is None else [folder / p.strip("/") for p in form["paths"]]
+            entries = [_entry(folder, path) for path in found if path.exists()]
+            self._send(200, json.dumps(entries).encode(), True, {})
+
         def _describe(self, rest: str, body: bool) -> None:
-            name = "/".join(rest.split("/")[:2])
+            parts = rest.split("/")
+            cut = 3 if parts[0] == "datasets" else 2
+            name, rest = "/".join(parts[:cut]), "/".join(parts[cut:])
             folder = repositories.get(name)
             files = [p for p in folder.rglob("*") if p.is_file()] if folder is not None else []
-            names = {p.relative_to(folder or p).as_posix(): p.stat().st_size for p in files}
+            names = [p.relative_to(folder or p).as_posix() for p in files]
             answer: object = {
-                "id": name,
+                "id": name.removeprefix("datasets/"),
                 "sha": COMMIT,
                 "siblings": [{"rfilename": file} for file in names],
             }
-            if "/tree/" in rest:
-                answer = [
-                    {"type": "file", "path": file, "size": size, "oid": "0"}
-                    for file, size in names.items()
-                ]
+            if rest.startswith("tree/") and folder is not None:
+                below = folder / "/".join(rest.split("/")[2:])
+                deep = "recursive=true" in urlsplit(self.path).query.lower()
+                answer = [_entry(folder, p) for p in sorted(below.glob("**/*" if deep else "*"))]
             if folder is None:
                 self._send(404, b"", body, {"X-Error-Code": "RepoNotFound"})
             else:
@@ -94,3 +108,12 @@ def hub(repositories: dict[str, Path]) -> Iterator[tuple[str, list[str]]]:
     finally:
         server.shutdown()
         server.server_close()
+
+
+def _entry(folder: Path | None, path: Path) -> dict[str, object]:
+    assert folder is not None
+    name = path.relative_to(folder).as_posix()
+    if path.is_dir():
+        return {"type": "directory", "path": name, "oid": "0"}
+    data = path.read_bytes()
+    return {"type": "file", "path": name, "size": len(data), "oid": hashlib.sha1(data).hexdigest()}

@@ -177,12 +177,12 @@ def test_options_become_the_job_that_they_name(monkeypatch, capsys):
     words = ["--task", "ner", "--model=m", "--input", "a", "--column", "text=no", "--column", "x="]
     words += ["--param", "top_k=3", "--set", "output.rows_per_part=3", "--set", "a.b=c"]
     assert main(["run", *words, "job.yaml", "--input", "b", "--output", "o"]) == 2
-    sections = {"task": "ner", "model": "m", "input": ["a", "b"], "output": "o"}
+    sections = {"task": "ner", "model": "m", "input": {"path": ["a", "b"]}, "output": "o"}
     sections["parameters"] = {"top_k": 3}
     settings = ["output.rows_per_part=3", "a.b=c"]
     assert seen.pop() == ("job.yaml", settings, {"text": "no", "x": None}, sections, True)
     assert main(["preview", "--input", "a"]) == 2
-    assert seen.pop() == (None, [], {}, {"input": "a"}, False)
+    assert seen.pop() == (None, [], {}, {"input": {"path": "a"}}, False)
     assert main(["plan", "job.yaml", "--rows", "3", "--seconds", "0.5"]) == 2
     assert seen.pop() == ("job.yaml", [], {}, {}, False)
     assert JobOptions() == JobOptions(config=None)

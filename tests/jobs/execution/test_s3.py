@@ -308,3 +308,21 @@ def test_a_large_part_is_uploaded_in_pieces_and_whole(bucket):
     read = filesystem.cat_file(f"{root}/part")
     assert hashlib.sha256(read).digest() == hashlib.sha256(data).digest()
     assert json.dumps(filesystem.info(f"{root}/part")["ETag"]).count("-") == 1, "one piece only"
+
+
+def test_rows_that_are_no_files_are_stored_there(bucket, tmp_path):
+    texts = [{"text": text, "n": n} for n, text in enumerate(TEXTS)]
+    for rows in (iter(texts), iter(())):
+        report = pipemill.run(**{**job(bucket, tmp_path), "input": rows})
+        assert (report.rows, report.dead) == (ROWS, len(DEAD))
+    assert report.added["rows"] == 0
+    assert rows_of(bucket) == [n for n in range(ROWS) if n not in DEAD]
+
+
+def test_a_delta_table_is_read_there(bucket, tmp_path):
+    deltalake = pytest.importorskip("deltalake")
+    table = pa.table({"n": range(ROWS), "text": TEXTS})
+    deltalake.write_deltalake(f"{bucket}/table", table, storage_options={"AWS_ALLOW_HTTP": "true"})
+    report = pipemill.run(**{**job(bucket, tmp_path), "input": f"{bucket}/table"})
+    assert (report.rows, report.dead) == (ROWS, len(DEAD))
+    assert sorted(rows_of(bucket)) == [n for n in range(ROWS) if n not in DEAD]

@@ -1,0 +1,1 @@
+"""Input that is not files, and how it becomes files."""

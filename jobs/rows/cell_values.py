@@ -1,0 +1,143 @@
+"""Convert Python values to Arrow columns: also images and arrays, which Arrow does not know."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from pipemill.actors.sources.schemas.file_schemas import cast_rows, simplify_schema
+from pipemill.pipelines.media.encode import png
+
+from pipemill.errors import ConfigError
+
+# Types that only their library can read, and whose bare numbers mean something else.
+_OPAQUE = ("pandas.period", "pandas.interval", "ray.data.arrow_pickled_object")
+
+
+def make_column(name: object, values: Sequence[Any], first: int = 0) -> pa.Array:
+    """Return values as an Arrow column.
+
+    An image becomes the bytes of a PNG, and so does an array of uint8 that is a picture; other
+    arrays become lists.
+
+    Args:
+        name: of the column, for messages.
+        first: the number of the first row, for messages.
+
+    Raises:
+        ConfigError: for values that Arrow can't hold, or that have different types.
+    """
+    try:
+        return pa.array([to_plain(value) for value in values], from_pandas=True)
+    except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
+        raise ConfigError(_explain(name, values, first, error)) from None
+
+
+def make_table(rows: Sequence[Mapping[str, Any]], first: int, owner: str) -> pa.Table:
+    """Return dicts as a table with the keys of all of them as columns, in their order.
+
+    Args:
+        first: the number of the first row, for messages.
+        owner: what the rows are of, for messages.
+    """
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    if not names:
+        raise ConfigError(f"row {first:,} of {owner} has no keys: each key is a column")
+    check_names(names, owner)
+    columns = [make_column(name, [row.get(name) for row in rows], first) for name in names]
+    return to_storable(pa.table(columns, names=names), owner)
+
+
+def check_names(names: Iterable[object], owner: str) -> None:
+    """Raise ConfigError for columns whose names are no texts, or are not unique."""
+    seen = set()
+    for name in names:
+        if not isinstance(name, str):
+            raise ConfigError(
+                f"a column of {owner} is called {name!r}, which is not a text: rename it"
+            )
+        if name in seen:
+            raise ConfigError(f"{owner} has two columns named {name!r}: rename one")
+        seen.add(name)
+
+
+def to_storable(table: pa.Table, owner: str) -> pa.Table:
+    """Return a table in types that every reader of Parquet knows. Raises ConfigError.
+
+    The features of `datasets` in its metadata are kept.
+    """
+    check_names(table.column_names, owner)
+    columns = []
+    for name, column in zip(table.column_names, table.columns, strict=True):
+        kind = getattr(column.type, "extension_name", "")
+        if kind in _OPAQUE:
+            raise ConfigError(
+                f"column {name!r} of {owner} has the type {column.type}, which can't be stored: "
+                "convert it to texts, numbers or times"
+            )
+        if kind.startswith("ray.data.arrow_") and "tensor" in kind:
+            cells = [cell for chunk in column.chunks for cell in chunk.to_numpy(False)]
+            column = pa.chunked_array([make_column(name, cells)])
+        columns.append(column)
+    table = pa.table(columns, names=table.column_names, metadata=table.schema.metadata)
+    features = {k: v for k, v in (table.schema.metadata or {}).items() if k == b"huggingface"}
+    return cast_rows(table, simplify_schema(table.schema).with_metadata(features or None))
+
+
+def to_plain(value: Any) -> Any:
+    """Return a value as Arrow takes it."""
+    if value is None or isinstance(value, str | bytes | int | float):
+        return value
+    if isinstance(value, Mapping):
+        return {key: to_plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [to_plain(inner) for inner in value]
+    if _is_image(value):
+        return png(value)
+    if hasattr(value, "__array__") and not np.isscalar(value):
+        return _plain_array(np.asarray(value))
+    return value
+
+
+def size_of(value: Any) -> int:
+    """Estimate the bytes of a value."""
+    if isinstance(value, str | bytes):
+        return len(value)
+    if isinstance(value, Mapping):
+        return sum(map(size_of, value.values()))
+    if isinstance(value, list | tuple):
+        return sum(map(size_of, value))
+    if _is_image(value):
+        return 4 * value.width * value.height
+    return int(getattr(value, "nbytes", 8))
+
+
+def _is_image(value: Any) -> bool:
+    return any(cls.__module__ == "PIL.Image" for cls in type(value).__mro__)
+
+
+def _plain_array(array: np.ndarray) -> Any:
+    is_picture = array.dtype == np.uint8 and (
+        array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (3, 4))
+    )
+    if is_picture:
+        return png(array)
+    return array if array.ndim == 1 else array.tolist()
+
+
+def _explain(name: object, values: Sequence[Any], first: int, error: Exception) -> str:
+    kinds = {
+        type(value).__name__: row
+        for row, value in reversed(list(enumerate(values, first)))
+        if value is not None
+    }
+    mixed = ", ".join(
+        f"{kind} (row {row:,})" for kind, row in sorted(kinds.items(), key=lambda k: k[1])
+    )
+    return (
+        f"column {name!r}, rows {first:,} to {first + len(values) - 1:,}, can't be stored: "
+        f"{' '.join(str(error).split())}. Its values are of {mixed}: give it values of one type "
+        "that Arrow knows, or leave it out"
+    )

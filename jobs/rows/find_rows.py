@@ -1,0 +1,112 @@
+"""Recognize objects that hold rows, without importing the libraries that they are of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from pipemill.errors import ConfigError
+
+from .dataset_splits import DatasetSplits
+from .frames import (
+    ArrowDatasetRows,
+    BatchReaderRows,
+    FrameRows,
+    table_of_arrow,
+    table_of_pandas,
+    table_of_polars,
+)
+from .held_rows import HeldRows, TableRows
+from .hf_datasets import HubDatasetRows, IterableDatasetRows
+from .lake_tables import hold_delta, hold_iceberg
+from .python_rows import RowIterator, RowList
+from .ray_dataset import RayDatasetRows
+
+# By the module and name of their class, or of one that it inherits from.
+_KINDS: dict[tuple[str, str], Callable[[Any], TableRows]] = {
+    ("pandas", "DataFrame"): lambda v: FrameRows("a pandas.DataFrame", table_of_pandas(v)),
+    ("pandas", "Series"): lambda v: FrameRows(
+        "a pandas.Series", table_of_pandas(v.to_frame("text" if v.name is None else v.name))
+    ),
+    ("polars", "DataFrame"): lambda v: FrameRows("a polars.DataFrame", table_of_polars(v)),
+    ("polars", "LazyFrame"): lambda v: FrameRows(
+        "a polars.LazyFrame", table_of_polars(v.collect())
+    ),
+    ("pyarrow", "Table"): lambda v: FrameRows("a pyarrow.Table", v),
+    ("pyarrow", "RecordBatch"): lambda v: FrameRows("a pyarrow.RecordBatch", table_of_arrow(v)),
+    ("pyarrow", "RecordBatchReader"): BatchReaderRows,
+    ("pyarrow", "Dataset"): lambda v: ArrowDatasetRows("a pyarrow.dataset.Dataset", v),
+    ("datasets", "Dataset"): HubDatasetRows,
+    ("datasets", "IterableDataset"): IterableDatasetRows,
+    ("ray", "Dataset"): RayDatasetRows,
+    ("deltalake", "DeltaTable"): hold_delta,
+    ("pyiceberg", "Table"): hold_iceberg,
+}
+_EXAMPLES = {
+    "pandas": "DataFrame",
+    "polars": "DataFrame",
+    "datasets": "Dataset",
+    "ray": "data.Dataset",
+}
+# Of these libraries only the classes above are rows.
+_LIBRARIES = set(_EXAMPLES)
+_SECTION_KEYS = frozenset({"path", "format", "columns", "limit", "schema", "encoding"})
+
+
+def holds_rows(value: object) -> bool:
+    """Return whether a value is rows itself, and not paths, a section of a config or nonsense."""
+    if isinstance(value, HeldRows) or _is_object_with_rows(value):
+        return True
+    if isinstance(value, list):
+        return bool(value) and isinstance(value[0], Mapping)
+    return _is_dict_of_splits(value)
+
+
+def hold_rows(value: object) -> HeldRows:
+    """Return the rows of a value that `holds_rows`. Raises ConfigError if they can't be read."""
+    if isinstance(value, HeldRows):
+        return value
+    if isinstance(value, Mapping):
+        kind = (
+            f"a {type(value).__name__}" if type(value) is not dict else "a dict of dataset splits"
+        )
+        return DatasetSplits(kind, {str(name): _hold_table(rows) for name, rows in value.items()})
+    return _hold_table(value)
+
+
+def _hold_table(value: object) -> TableRows:
+    for known in _classes(value):
+        if known in _KINDS:
+            return _KINDS[known](value)
+    if isinstance(value, list):
+        return RowList(value)
+    if isinstance(value, Iterator):
+        return RowIterator(value)
+    kind = type(value).__name__
+    package = type(value).__module__.partition(".")[0]
+    if package in _LIBRARIES:
+        raise ConfigError(f"a {kind} is not a {package}.{_EXAMPLES[package]}")
+    return FrameRows(f"a {kind}", table_of_arrow(value))
+
+
+def _is_object_with_rows(value: object) -> bool:
+    return (
+        isinstance(value, Iterator)
+        or any(package in _LIBRARIES for package, _ in _classes(value))
+        or any(known in _KINDS for known in _classes(value))
+        or (hasattr(value, "__arrow_c_stream__") and not isinstance(value, type))
+    ) and not isinstance(value, Mapping)
+
+
+def _is_dict_of_splits(value: object) -> bool:
+    if not isinstance(value, Mapping) or not value or _SECTION_KEYS & set(value):
+        return False
+    return all(
+        _is_object_with_rows(rows)
+        or (isinstance(rows, list) and rows and isinstance(rows[0], Mapping))
+        for rows in value.values()
+    )
+
+
+def _classes(value: object) -> list[tuple[str, str]]:
+    return [(cls.__module__.partition(".")[0], cls.__name__) for cls in type(value).__mro__]

@@ -1,0 +1,133 @@
+"""Frames and tables: pandas, polars, pyarrow, and what else speaks Arrow."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from pipemill.errors import ConfigError
+
+from .cell_values import check_names, make_column, to_storable
+from .content_digest import digest_tables
+from .held_rows import GROUP_ROWS, TableRows, check_unread
+
+if TYPE_CHECKING:
+    import pandas
+    import polars
+    import pyarrow.dataset
+
+
+class FrameRows(TableRows):
+    """Rows that are in memory. Their identity is their content."""
+
+    def __init__(self, name: str, table: pa.Table) -> None:
+        self.name = name
+        self._table = to_storable(table, name)
+
+    @cached_property
+    def identity(self) -> str:
+        return digest_tables(self.tables())
+
+    @property
+    def count(self) -> int:
+        return self._table.num_rows
+
+    def tables(self) -> Iterator[pa.Table]:
+        for start in range(0, max(self.count, 1), GROUP_ROWS):
+            yield self._table.slice(start, GROUP_ROWS)
+
+
+class ArrowDatasetRows(TableRows):
+    """A `pyarrow.dataset.Dataset`: read once for its digest, and once to be written."""
+
+    def __init__(self, name: str, dataset: pyarrow.dataset.Dataset) -> None:
+        self.name, self._dataset = name, dataset
+
+    @cached_property
+    def identity(self) -> str:
+        return digest_tables(self.tables())
+
+    @property
+    def count(self) -> int:
+        return self._dataset.count_rows()
+
+    def tables(self) -> Iterator[pa.Table]:
+        yield to_storable(self._dataset.schema.empty_table(), self.name)
+        for batch in self._dataset.to_batches(batch_size=GROUP_ROWS):
+            if batch.num_rows:
+                yield to_storable(pa.Table.from_batches([batch]), self.name)
+
+
+class BatchReaderRows(TableRows):
+    """A `pyarrow.RecordBatchReader`, which can be read once."""
+
+    name = "a pyarrow.RecordBatchReader"
+    is_stream = True
+
+    def __init__(self, reader: pa.RecordBatchReader) -> None:
+        self._reader = reader
+
+    @property
+    def identity(self) -> str:
+        return "RecordBatchReader"
+
+    def tables(self) -> Iterator[pa.Table]:
+        check_unread(self._reader)
+        yield to_storable(self._reader.schema.empty_table(), "the RecordBatchReader")
+        for batch in self._reader:
+            for start in range(0, batch.num_rows, GROUP_ROWS):
+                rows = pa.Table.from_batches([batch.slice(start, GROUP_ROWS)])
+                yield to_storable(rows, "the RecordBatchReader")
+
+
+def table_of_pandas(frame: pandas.DataFrame) -> pa.Table:
+    """Return a frame as a table; an index with a name is a column."""
+    owner = "the pandas.DataFrame"
+    if any(name is not None for name in frame.index.names):
+        unnamed = [n for n, name in enumerate(frame.index.names) if name is None]
+        check_names([*filter(None, frame.index.names), *frame.columns], owner)
+        frame = frame.droplevel(unnamed).reset_index() if unnamed else frame.reset_index()
+    check_names(frame.columns, owner)
+    columns = []
+    for name in frame.columns:
+        values = frame[name]
+        if values.dtype == object:
+            columns.append(make_column(name, values.tolist()))
+            continue
+        try:
+            array = pa.Array.from_pandas(values)
+        except (pa.ArrowException, TypeError, ValueError) as error:
+            raise _refused(name, owner, values.dtype, error) from None
+        columns.append(array)
+    return pa.table(columns, names=list(frame.columns))
+
+
+def table_of_polars(frame: polars.DataFrame) -> pa.Table:
+    """Return a frame as a table."""
+    columns = []
+    for series in frame.get_columns():
+        if str(series.dtype) == "Object":
+            columns.append(make_column(series.name, series.to_list()))
+            continue
+        try:
+            columns.append(series.to_arrow())
+        except BaseException as error:  # polars' panics are no Exceptions
+            if isinstance(error, KeyboardInterrupt | SystemExit):
+                raise
+            raise _refused(series.name, "the polars.DataFrame", series.dtype, error) from None
+    return pa.table(columns, names=frame.columns)
+
+
+def table_of_arrow(value: Any) -> pa.Table:
+    """Return what exports an Arrow stream as a table."""
+    return value if isinstance(value, pa.Table) else pa.table(value)
+
+
+def _refused(name: object, owner: str, kind: object, error: BaseException) -> ConfigError:
+    return ConfigError(
+        f"column {name!r} of {owner} is {kind}, which can't be stored "
+        f"({' '.join(str(error).split())}): convert it to texts, numbers or times"
+    )

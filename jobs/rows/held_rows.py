@@ -1,0 +1,169 @@
+"""Rows that a job gets as an object, and not as the path of files."""
+
+from __future__ import annotations
+
+import io
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pipemill.actors.storage.store import Store
+
+from pipemill.errors import ConfigError
+
+GROUP_ROWS = 1000
+_FORMAT = "parquet"
+_SHARD_BYTES = 128 * 2**20
+
+# What this process has read from, and can be read once: what is left of it is not all of it.
+_begun: list[object] = []
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleSize:
+    """How much of an input is enough to show or to measure."""
+
+    rows: int
+    bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class WrittenRows:
+    """What was written of some rows.
+
+    Attributes:
+        format: of the files.
+        files: how many there are.
+        rows: how many there are; None where only reading the files tells it.
+        whole: whether these are all rows.
+        digest: of the bytes, if the rows came as bytes.
+    """
+
+    format: str
+    files: int
+    rows: int | None
+    whole: bool
+    digest: str | None = None
+
+
+class HeldRows(ABC):
+    """Rows that a job gets as an object.
+
+    Attributes:
+        name: what the object is, as in "a pandas.DataFrame".
+        snapshot: which of its states was read, if it has several; known when the rows are.
+        is_stream: whether only reading the rows tells which they are, perhaps only once. What an
+            output stored of a stream is then its input, whatever the stream would give later.
+    """
+
+    name: str
+    snapshot: str | None = None
+    is_stream = False
+
+    @property
+    @abstractmethod
+    def identity(self) -> str:
+        """Return a name for a folder that differs for other rows; a stream's is what it is."""
+
+    @property
+    def count(self) -> int | None:
+        """Return how many rows there are, if that is known before they are read."""
+        return None
+
+    @abstractmethod
+    def write(self, store: Store, folder: str, format: str, most: SampleSize | None) -> WrittenRows:
+        """Write the rows to files in a folder of a store.
+
+        Args:
+            format: what `input.format` says: "auto" or a name.
+            most: how much to write at least, if there is as much; None for everything.
+
+        Raises:
+            ConfigError: rows have values that can't be stored.
+            RunError: an error of the object itself.
+        """
+
+    def describe(self) -> str:
+        """Return a text for the record of a job."""
+        return f"{self.name} {self.identity}"
+
+
+class TableRows(HeldRows):
+    """Rows that become Parquet, shard by shard."""
+
+    @abstractmethod
+    def tables(self) -> Iterator[pa.Table]:
+        """Yield the rows in order, about a thousand at a time."""
+
+    def write(self, store: Store, folder: str, format: str, most: SampleSize | None) -> WrittenRows:
+        if format not in ("auto", _FORMAT):
+            raise ConfigError(f"input.format is {format}, but {self.name} is no file: leave it out")
+        files = rows = size = 0
+        whole = True
+        shard: list[pa.Table] = []
+        for table in _check_types(self.tables(), self.name):
+            if shard and (sum(t.nbytes for t in shard) >= _SHARD_BYTES or not _fits(shard, table)):
+                _write_shard(store, f"{folder}/{files:06}.parquet", shard)
+                files, shard = files + 1, []
+            shard.append(table)
+            rows, size = rows + table.num_rows, size + table.nbytes
+            if most is not None and (rows >= most.rows or size >= most.bytes):
+                whole = self.count == rows
+                break
+        if shard:
+            _write_shard(store, f"{folder}/{files:06}.parquet", shard)
+            files += 1
+        if not files:
+            raise ConfigError(f"{self.name} gave no row, and so no columns: nothing can be done")
+        return WrittenRows(format=_FORMAT, files=files, rows=rows, whole=whole)
+
+
+def _write_shard(store: Store, name: str, tables: list[pa.Table]) -> None:
+    sink = io.BytesIO()
+    shard = pa.concat_tables(tables, promote_options="default")
+    pq.write_table(shard, sink, row_group_size=GROUP_ROWS)
+    store.write(name, sink.getvalue())
+
+
+def _fits(shard: list[pa.Table], table: pa.Table) -> bool:
+    """Return whether a table can be in a file with others, and no value changes its type."""
+    if shard[-1].schema.equals(table.schema, check_metadata=True):
+        return True
+    if shard[-1].schema.metadata != table.schema.metadata:
+        return False
+    try:
+        pa.unify_schemas([*(t.schema for t in shard), table.schema])
+    except pa.ArrowException:
+        return False
+    return True
+
+
+def _check_types(tables: Iterator[pa.Table], name: str) -> Iterator[pa.Table]:
+    """Yield the tables. Raise ConfigError for a column whose types have nothing in common."""
+    common: pa.Schema | None = None
+    first = 0
+    for table in tables:
+        if common is None:
+            common = table.schema
+        elif not table.schema.equals(common):
+            try:
+                common = pa.unify_schemas([common, table.schema], promote_options="permissive")
+            except pa.ArrowException as error:
+                raise ConfigError(
+                    f"rows {first:,} to {first + table.num_rows - 1:,} of {name} have other types "
+                    f"than those before: {error}. Give each column values of one type"
+                ) from None
+        yield table
+        first += table.num_rows
+
+
+def check_unread(rows: object) -> None:
+    """Raise ConfigError for an iterator that was passed here before, and note that it was now."""
+    if any(rows is other for other in _begun):
+        raise ConfigError(
+            f"the {type(rows).__name__} was read from before, and the rows that it gave then are "
+            "gone: make a new one"
+        )
+    _begun.append(rows)

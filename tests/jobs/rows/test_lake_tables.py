@@ -1,0 +1,156 @@
+"""Delta Lake, Iceberg and Lance tables: the snapshot that a run began with."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import sys
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+import pipemill
+
+TABLE = pa.table(
+    {
+        "text": ["a", "b", "c", "d"],
+        "year": ["2024", "2024", "01", "01"],
+        "day": [datetime.date(2024, 1, 1)] * 4,
+        "n": pa.array([1, 2, None, 4], pa.int64()),
+    }
+)
+LEFT = [("a", "2024", 1), ("c", "01", None), ("d", "01", 4)]
+
+
+class Delta:
+    """A table with partitions, of whose rows one was deleted."""
+
+    module = "deltalake"
+    extra = "delta"
+
+    def __init__(self, folder: Path) -> None:
+        from deltalake import DeltaTable, write_deltalake
+
+        self.path = str(folder / "table")
+        write_deltalake(self.path, TABLE, partition_by=["year", "day"])
+        DeltaTable(self.path).delete("text = 'b'")
+
+    def append(self):
+        from deltalake import write_deltalake
+
+        write_deltalake(self.path, TABLE, mode="append")
+
+    def open(self):
+        from deltalake import DeltaTable
+
+        return DeltaTable(self.path)
+
+
+class Lance:
+    module = extra = "lance"
+
+    def __init__(self, folder: Path) -> None:
+        import lance
+
+        self.path = str(folder / "table.lance")
+        lance.write_dataset(TABLE, self.path).delete("text = 'b'")
+
+    def append(self):
+        import lance
+
+        lance.write_dataset(TABLE, self.path, mode="append")
+
+    def open(self):
+        import lance
+
+        return lance.dataset(self.path)
+
+
+class Iceberg:
+    module = "pyiceberg"
+    extra = "iceberg"
+
+    def __init__(self, folder: Path) -> None:
+        from pyiceberg.catalog.memory import InMemoryCatalog
+
+        catalog = InMemoryCatalog("test", warehouse=f"file://{folder}/warehouse")
+        catalog.create_namespace("space")
+        self.table = catalog.create_table("space.table", schema=TABLE.schema)
+        self.table.append(TABLE)
+        self.table.delete("text == 'b'")
+        self.path = self.table.location().removeprefix("file://")
+
+    def append(self):
+        self.table.append(TABLE)
+
+    def open(self):
+        return self.table
+
+
+KINDS = [Delta, Lance, Iceberg]
+
+
+def make(kind, folder):
+    pytest.importorskip(kind.module)
+    if kind is Iceberg:
+        pytest.importorskip("sqlalchemy")  # of its catalog in memory
+    return kind(folder)
+
+
+def values(output):
+    rows = pipemill.read(str(output)).to_table().to_pylist()
+    assert {row["day"] for row in rows} == {datetime.date(2024, 1, 1)}
+    return sorted(((row["text"], row["year"], row["n"]) for row in rows), key=str)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_output_reads_the_snapshot_that_it_began_with(kind, job, tmp_path):
+    table = make(kind, tmp_path)
+    assert pipemill.run(**job(table.path)).done == 3
+    assert values(tmp_path / "out") == LEFT
+    (record,) = (tmp_path / "out").glob("*/input/*/_complete.json")
+    assert json.loads(record.read_text())["snapshot"].split()[0] in ("version", "snapshot")
+    table.append()
+    min((tmp_path / "out").glob("part-*")).unlink()
+    again = pipemill.run(**job(table.path))
+    assert (again.rows, again.added["rows"]) == (3, 3)
+    assert values(tmp_path / "out") == LEFT
+    assert pipemill.run(**job(table.path, "later")).rows == 7
+    assert pipemill.run(**job(table.open(), "object")).rows == 7
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_without_its_library_the_extra_is_named(kind, job, tmp_path, monkeypatch):
+    table = make(kind, tmp_path)
+    for module in [m for m in sys.modules if m.partition(".")[0] == kind.module]:
+        monkeypatch.setitem(sys.modules, module, None)
+    monkeypatch.setitem(sys.modules, kind.module, None)
+    with pytest.raises(pipemill.ConfigError, match=rf"pip install 'pipemill\[{kind.extra}\]'"):
+        pipemill.run(**job(table.path))
+
+
+@pytest.mark.parametrize("format", ["delta", "iceberg", "lance"])
+def test_a_table_that_is_not_there_is_one_line(format, job, tmp_path):
+    pytest.importorskip({"delta": "deltalake", "iceberg": "pyiceberg", "lance": "lance"}[format])
+    given = {"path": str(tmp_path / "none"), "format": format}
+    with pytest.raises(pipemill.ConfigError, match=f"table {tmp_path}/none can't be read") as error:
+        pipemill.run(**job(given))
+    assert "\n" not in str(error.value)
+
+
+def test_options_that_a_table_does_not_know_are_named(job):
+    pytest.importorskip("deltalake")
+    given = {"path": "s3://bucket/table", "format": "delta", "storage_options": {"anon": True}}
+    with pytest.raises(pipemill.ConfigError, match="input.storage_options: anon can't be used"):
+        pipemill.run(**job(given))
+
+
+def test_of_several_newest_files_of_an_iceberg_table_one_must_be_named(job, tmp_path):
+    table = make(Iceberg, tmp_path)
+    newest = max(Path(table.path).glob("metadata/*.metadata.json"))
+    other = newest.with_name(f"{newest.name.partition('-')[0]}-x.metadata.json")
+    other.write_bytes(newest.read_bytes())
+    with pytest.raises(pipemill.ConfigError, match=r"several files of the number 2 .*name one"):
+        pipemill.run(**job(table.path))
+    assert pipemill.run(**job({"path": str(newest), "format": "iceberg"})).rows == 3

@@ -1,0 +1,196 @@
+"""Lists and iterators of dicts or texts."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from pipemill.jobs.output import stored_rows
+from pipemill.jobs.rows import held_rows
+
+import pipemill
+
+TEXTS = ["It was a good year for wheat.", "No.", "Why not?\nBecause."]
+
+
+def read_table(output):
+    return pipemill.read(str(output)).to_table()
+
+
+def rows(count):
+    for number in range(count):
+        yield {"text": f"text {number}", "n": number}
+
+
+def test_texts_are_rows_of_one_column(answers):
+    assert answers(TEXTS, "list")["text"].to_pylist() == TEXTS
+    assert answers(tuple(TEXTS), "tuple")["text"].to_pylist() == TEXTS
+    assert answers(iter(TEXTS), "iterator")["text"].to_pylist() == TEXTS
+
+
+def test_dicts_are_rows_and_a_missing_key_is_null(answers):
+    given = [{"text": "a"}, {"n": 1.5, "text": "b"}, {"text": "c", "n": None}]
+    found = answers(given).select(["text", "n"]).to_pylist()
+    assert found == [{"text": "a", "n": None}, {"text": "b", "n": 1.5}, {"text": "c", "n": None}]
+    assert answers(csv.DictReader(io.StringIO("text,n\na,1\n")), "csv")["n"].to_pylist() == ["1"]
+
+
+def test_a_list_of_paths_stays_one(answers, tmp_path):
+    for name in ("a b", "c"):
+        pq.write_table(pa.table({"text": [name]}), tmp_path / f"{name}.parquet")
+    paths = [str(tmp_path / "a b.parquet"), tmp_path / "c.parquet"]
+    assert answers(paths)["text"].to_pylist() == ["a b", "c"]
+    assert answers([str(tmp_path / "?.parquet")], "glob")["text"].to_pylist() == ["c"]
+
+
+@pytest.mark.parametrize(
+    "given", [["wheat", "rye"], ["data/train", "data/test", "some text"], ["some text", "a.csv"]]
+)
+def test_strings_that_may_be_either_are_refused_with_both_ways_out(given, job):
+    with pytest.raises(pipemill.ConfigError, match="paths or texts: .* is no file") as caught:
+        pipemill.run(**job(given))
+    assert 'input={"path": [...]}; for texts, input=[{"text": text}' in str(caught.value)
+
+
+def test_paths_that_are_not_there_are_never_texts(job):
+    for given in (["data/train", "s3:/x"], {"path": ["no such file", "another one"]}, ["x y.csv"]):
+        with pytest.raises(pipemill.ConfigError, match="no input at|can't list the input"):
+            pipemill.run(**job(given))
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ([{"text": "a"}, "b"], r"the list mixes texts and dicts \(row 1\)"),
+        ([{"text": "a"}, 3], "row 1 of the list is of the type int: rows are dicts, or texts"),
+        ([{"text": "a", "n": 1}, {"n": "x"}], r"column 'n', rows 0 to 1, .*str \(row 1\)"),
+        ([{"text": "a", None: 1}], "a column of the list is called None"),
+        ([{}], "row 0 of the list has no keys"),
+        ((x for x in ()), "a generator gave no row, and so no columns"),
+    ],
+)
+def test_what_is_no_row_is_named(given, message, job):
+    with pytest.raises(pipemill.ConfigError, match=message):
+        pipemill.run(**job(given))
+
+
+def test_a_column_whose_type_changes_on_the_way_is_named(job):
+    many = ({"text": "a", "n": 1 if n < 1000 else "x"} for n in range(1500))
+    with pytest.raises(pipemill.ConfigError, match=r"rows 1,000 to 1,499 of a generator .*int64"):
+        pipemill.run(**job(many))
+    numbers = ({"text": "a", "n": None if n < 1000 else n / 2} for n in range(1500))
+    report = pipemill.run(**job(numbers, "floats", settings=["output.rows_per_part=2000"]))
+    assert read_table(report.output)["n"].to_pylist()[998:1002] == [None, None, 500.0, 500.5]
+
+
+def test_a_generator_is_read_once_and_then_the_output_goes_on(job, tmp_path):
+    first = rows(25)
+    assert pipemill.run(**job(first)).rows == 25
+    min((tmp_path / "out").glob("part-*")).unlink()
+    # It need not be the same one, nor a new one.
+    for again, added in ((first, 8), (rows(3), 0)):
+        report = pipemill.run(**job(again))
+        assert (report.rows, report.added["rows"]) == (25, added)
+        assert report.notes == ("the rows are those that this output stored of a generator before",)
+    assert sorted(read_table(report.output)["n"].to_pylist()) == list(range(25))
+    with pytest.raises(pipemill.ConfigError, match="the generator was read from before"):
+        pipemill.run(**job(first, "other"))
+    with pytest.raises(pipemill.ConfigError, match=r"another job: input.dataset \('iterator' then"):
+        pipemill.run(**job([{"text": "a"}]))
+
+
+def test_what_a_generator_raises_is_said_and_nothing_is_kept(job, tmp_path):
+    def failing():
+        yield from rows(1200)
+        raise KeyError("no more")
+
+    with pytest.raises(pipemill.RunError, match="generator raised after 1,200 rows: KeyError: 'no"):
+        pipemill.run(**job(failing()))
+    assert pipemill.run(**job(rows(5))).rows == 5
+
+
+def test_memory_is_bounded_by_large_rows_and_shards(monkeypatch, answers, tmp_path):
+    monkeypatch.setattr("pipemill.jobs.rows.python_rows._GROUP_BYTES", 50_000)
+    monkeypatch.setattr(held_rows, "_SHARD_BYTES", 200_000)
+    alive = most = 0
+
+    class Large(str):
+        def __init__(self, *_):
+            nonlocal alive, most
+            alive += 1
+            most = max(most, alive)
+
+        def __del__(self):
+            nonlocal alive
+            alive -= 1
+
+    given = ({"text": "a", "more": Large("x" * 10_000)} for _ in range(200))
+    assert answers(given, settings=["output.rows_per_part=300"]).num_rows == 200
+    assert most < 10
+    files = list((tmp_path / "out").glob("*/input/*/*/*.parquet"))
+    assert len(files) > 5
+
+
+_STORE = """
+import sys, time, pipemill
+from tests.support import light
+from pipemill.jobs.rows import held_rows
+light.install()
+held_rows._SHARD_BYTES = 1
+def rows():
+    for n in range(5000):
+        if n == int(sys.argv[2]):
+            time.sleep(60)
+        yield {"text": f"t {n}", "n": n}
+report = pipemill.run(
+    task="lengths", model=sys.argv[1] + "/model", input=rows(), actors={"placement": "local"},
+    output={"path": sys.argv[1] + "/out", "rows_per_part": 1000},
+)
+print(report.rows, report.added["rows"])
+"""
+
+
+def test_killed_while_it_is_stored_every_row_is_there_once(job, tmp_path):
+    """Killed before the first shard, between two, and while the rows are computed."""
+    job([])
+    env = {**os.environ, "PYTHONPATH": str(Path(pipemill.__file__).parent.parent)}
+    command = [sys.executable, "-c", _STORE, str(tmp_path)]
+    for waits_at, slow, sign in (
+        (500, 0, "*/lease/*"),
+        (3500, 0, "*/input/*/*/000001.parquet"),
+        (-1, 0.01, "*/plan.parquet"),
+    ):
+        process = subprocess.Popen([*command, str(waits_at)], env={**env, "LIGHT_SLOW": str(slow)})
+        deadline = time.monotonic() + 60
+        while not list((tmp_path / "out").glob(sign)):
+            assert time.monotonic() < deadline
+            assert process.poll() is None
+            time.sleep(0.02)
+        process.kill()
+        process.wait()
+    done = subprocess.run([*command, "-1"], env=env, capture_output=True, text=True, check=True)
+    assert done.stdout.split()[0] == "5000"
+    assert read_table(tmp_path / "out")["n"].to_pylist() == list(range(5000))
+    assert len(list((tmp_path / "out").glob("*/input/*/*/*.parquet"))) == 5
+
+
+def test_before_a_run_a_generator_gives_a_sample(models, monkeypatch):
+    job = {"task": "text-classification", "model": models["text-classification"]}
+    shown = pipemill.preview(**job, input=rows(20), rows=2)
+    assert shown.table["text"].to_pylist() == ["text 0", "text 1"]
+    assert shown.notes == ()
+    monkeypatch.setattr(stored_rows, "_SAMPLE", held_rows.SampleSize(rows=1000, bytes=10**9))
+    plan = pipemill.plan(**job, input=list(rows(2500)), rows=10, seconds=0.1)
+    assert plan.rows == 2500
+    assert plan.notes == ("only the first 1,000 rows of a list were looked at",)
+    plan = pipemill.plan(**job, input=rows(2500), rows=10, seconds=0.1)
+    assert plan.rows == 1000
+    assert "rows of a generator were looked at; how many it has is not known" in plan.notes[0]

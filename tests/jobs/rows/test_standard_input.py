@@ -1,0 +1,108 @@
+"""`… | pipemill run --input -`."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import pipemill
+from tests.support import light
+
+JSONL = b"".join(json.dumps({"text": f"t {n}", "n": n}).encode() + b"\n" for n in range(25))
+
+
+def read_table(output):
+    return pipemill.read(str(output)).to_table()
+
+
+@pytest.fixture
+def pipe(tmp_path):
+    light.job(tmp_path, ["unused"])
+
+    def run(data, output="out", *more, verb="run", stdin=None):
+        words = [verb, "--task", "lengths", "--model", str(tmp_path / "model"), "--input", "-"]
+        words += ["--set", "actors.placement=local", "--set", "output.rows_per_part=10"]
+        words += ["--output", str(tmp_path / output), *more]
+        return subprocess.run(
+            [sys.executable, "-m", "tests.support.light", *words],
+            env={**os.environ, "PYTHONPATH": str(Path(pipemill.__file__).parent.parent)},
+            capture_output=True,
+            **({"input": data} if stdin is None else {"stdin": stdin}),
+        )  # fmt: skip
+
+    return run
+
+
+def test_it_is_stored_once_and_goes_on_without_it(pipe, tmp_path):
+    assert json.loads(pipe(JSONL).stdout.splitlines()[-1])["rows"] == 25
+    assert read_table(tmp_path / "out")["n"].to_pylist() == list(range(25))
+    min((tmp_path / "out").glob("part-*")).unlink()
+    # Nothing is piped, then the same again.
+    for data, added in ((b"", 10), (JSONL, 0)):
+        report = json.loads(pipe(data).stdout.splitlines()[-1])
+        assert (report["rows"], report["added"]["rows"]) == (25, added)
+        assert report["notes"] == [
+            "the rows are those that this output stored of standard input before"
+        ]
+    changed = pipe(JSONL + JSONL)
+    assert changed.returncode == 2
+    assert b"this output holds the rows of another standard input: name another" in changed.stderr
+    assert read_table(tmp_path / "out").num_rows == 25
+
+
+@pytest.mark.parametrize(
+    ("format", "data", "texts"),
+    [
+        ("text", b"one\ntwo words\n", ["one", "two words"]),
+        ("csv", b'text,n\n"a\nb",1\nc,2\n', ["a\nb", "c"]),
+        ("jsonl", gzip.compress(b'{"text": "a"}\n{"text": "b"}\n'), ["a", "b"]),
+        ("auto", b'\xef\xbb\xbf\n{"text": "a"}\n', ["a"]),
+    ],
+)
+def test_its_format_is_named_or_json_lines(format, data, texts, pipe, tmp_path):
+    done = pipe(data, "out", "--set", f"input.format={format}")
+    assert done.returncode == 0, done.stderr
+    assert read_table(tmp_path / "out")["text"].to_pylist() == texts
+
+
+def test_what_can_not_be_read_is_said(pipe):
+    for data, message in (
+        (b"", "there is nothing on standard input: pipe a file to the command"),
+        (b"some text\n", "can't tell the format of standard input, which is not JSON Lines: name"),
+    ):
+        done = pipe(data)
+        assert done.returncode == 2
+        assert message in done.stderr.decode()
+    done = pipe(JSONL, "out", "--input", "more.jsonl")
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert (
+        "--input - is standard input, which can't be one of several inputs" in done.stderr.decode()
+    )
+    master, terminal = os.openpty()
+    done = pipe(None, stdin=terminal)
+    os.close(master)
+    assert "there is nothing on standard input" in done.stderr.decode()
+
+
+def test_dead_letters_are_tried_again_without_it(pipe, tmp_path):
+    data = b'{"text": "bad3"}\n{"text": "b"}\n'
+    assert pipe(data, "out", "--set", "output.max_errors=null").returncode == 0
+    done = pipe(b"", "out", "--param", "healed=3", verb="retry")
+    assert done.returncode == 0, done.stderr
+    assert sorted(read_table(tmp_path / "out")["text"].to_pylist()) == ["b", "bad3"]
+
+
+def test_a_preview_reads_the_first_lines(tmp_path, models):
+    words = ["preview", "--task", "text-classification", "--model", models["text-classification"]]
+    done = subprocess.run(
+        [sys.executable, "-m", "pipemill", *words, "--input", "-", "-n", "2"],
+        env={**os.environ, "PYTHONPATH": str(Path(pipemill.__file__).parent.parent)},
+        input=JSONL, capture_output=True, check=True,
+    )  # fmt: skip
+    assert json.loads(done.stdout)["rows"] == 2
