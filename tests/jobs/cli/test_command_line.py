@@ -204,11 +204,12 @@ def test_typer_leaves_the_ends_of_a_verb_alone(monkeypatch, capfd, end, status, 
         raise end
 
     monkeypatch.setattr(JobOptions, "build", fail)
-    stdout = os.dup(1)
+    place = sys.stdout.fileno()  # a file of pytest's, which the command may close
+    stdout = os.dup(place)
     try:
         assert main(["run", "job.yaml"]) == status
     finally:
-        os.dup2(stdout, 1)
+        os.dup2(stdout, place)
         os.close(stdout)
     assert capfd.readouterr().err == err
 
