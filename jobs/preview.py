@@ -30,6 +30,7 @@ from .planning.sample_rows import sample_rows
 from .prepare import prepare_without_output
 
 if TYPE_CHECKING:
+    import pandas as pd
     from typing_extensions import Unpack
 
 # Rows of an output that are shown, and characters of a value.
@@ -68,6 +69,18 @@ class Preview(Shown):
     def all_failed(self) -> bool:
         """Return whether there are rows, and none of them has an answer."""
         return 0 < self.rows == self.dead
+
+    def to_arrow(self) -> pa.Table:
+        """Return the rows."""
+        return self.table
+
+    def to_pandas(self) -> pd.DataFrame:
+        """Return the rows as a frame."""
+        return self.table.to_pandas()
+
+    def __arrow_c_stream__(self, requested_schema: object = None) -> object:
+        """Let `pyarrow.table`, polars and others take the rows."""
+        return self.table.__arrow_c_stream__(requested_schema)
 
     def to_json(self) -> str:
         """Return one line: counts, and the columns with their types."""

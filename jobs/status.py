@@ -11,7 +11,12 @@ from typing import Any
 from pipemill.actors.output.part_footer import PartFooter
 from pipemill.actors.split import Split
 
-from .output.dead_letter_reasons import NO_REASONS, collect_reasons, format_reasons
+from .output.dead_letter_reasons import (
+    NO_REASONS,
+    collect_reasons,
+    format_reasons,
+    rename_dead_reasons,
+)
 from .output.lease import find_latest
 from .output.ledger import Ledger, open_output
 from .output.split_plan import RowEstimate
@@ -27,7 +32,7 @@ class Status(Shown):
     splits, splits_left: The planned splits, and those without a part.
     lease: The run that holds the output, or None. Its `alive` is None where only time tells,
         because it is on another machine.
-    dead_letters, dead_kinds, dead_read: Why rows are dead, as in `Report`.
+    dead_reasons, dead_kinds, dead_read: Why rows are dead, as in `Report`.
     each: The number, part, path, rows and dead rows of each split; dead is None until it is done.
     """
 
@@ -41,14 +46,14 @@ class Status(Shown):
     splits: int
     splits_left: int
     lease: dict[str, Any] | None
-    dead_letters: list[dict[str, Any]] = field(default_factory=list)
+    dead_reasons: list[dict[str, Any]] = field(default_factory=list)
     dead_kinds: int = 0
     dead_read: int = 0
     each: list[dict[str, Any]] = field(repr=False)
 
     def to_json(self) -> str:
         """Return one line, without the single splits."""
-        fields = asdict(self)
+        fields = rename_dead_reasons(asdict(self))
         del fields["each"]
         return json.dumps(fields)
 
@@ -68,7 +73,7 @@ class Status(Shown):
             ),
             ("held by", _describe_lease(self.lease)),
         ]
-        reasons = format_reasons(self.dead_letters, self.dead_kinds, self.dead_read, self.dead)
+        reasons = format_reasons(self.dead_reasons, self.dead_kinds, self.dead_read, self.dead)
         names = ["dead letters", *[""] * len(reasons)]
         return [*lines, *zip(names, reasons, strict=False)]
 
@@ -116,7 +121,7 @@ def status(
         splits=len(plan.splits),
         splits_left=len(left),
         lease=_lease(ledger),
-        dead_letters=reasons.dead_letters,
+        dead_reasons=reasons.dead_letters,
         dead_kinds=reasons.kinds,
         dead_read=reasons.read,
         each=[_describe_split(split, footers.get(split.number)) for split in plan.splits],

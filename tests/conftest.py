@@ -43,6 +43,11 @@ BUILDERS = {
 }
 
 
+def pytest_make_parametrize_id(val, argname):
+    """Name bytes by their argument: made ones may hold the time, and differ between processes."""
+    return argname if isinstance(val, bytes) else None
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
     """Give each test its marks, before `-m` and xdist look at them; long ones come first."""

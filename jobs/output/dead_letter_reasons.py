@@ -96,6 +96,11 @@ def in_words(reason: Mapping[str, Any]) -> str:
     )
 
 
+def rename_dead_reasons(fields: dict[str, Any]) -> dict[str, Any]:
+    """Return the fields of a result for its JSON line, where the reasons are `dead_letters`."""
+    return {"dead_letters" if n == "dead_reasons" else n: value for n, value in fields.items()}
+
+
 def format_reasons(
     dead_letters: list[dict[str, Any]], kinds: int, read: int, dead: int
 ) -> list[str]:

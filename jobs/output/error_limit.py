@@ -40,7 +40,7 @@ def check_at_the_end(output: OutputSection, report: Report) -> None:
     elif wrong:
         advice += ". Or raise output.max_errors"
     if wrong:
-        why = f" ({in_words(report.dead_letters[0])})" if report.dead_letters else ""
+        why = f" ({in_words(report.dead_reasons[0])})" if report.dead_reasons else ""
         raise RunError(f"{wrong}{why}. {advice}", report)
 
 

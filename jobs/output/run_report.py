@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipemill.actors.batch import left_out
 
-from .dead_letter_reasons import Reasons, format_reasons
+from .dead_letter_reasons import Reasons, format_reasons, rename_dead_reasons
 from .ledger import Ledger
 from .read_output import read
 from .split_plan import Plan
@@ -43,7 +43,7 @@ class Report(Shown):
         JSON, if none was.
     nan_rows: rows done whose answer holds a number that is NaN or infinite.
     null_answers: rows done whose answer is null.
-    dead_letters: why rows are dead, the most frequent kinds first: each with its stage, error,
+    dead_reasons: why rows are dead, the most frequent kinds first: each with its stage, error,
         count, and the message of one row, which `example` tells.
     dead_kinds: how many kinds there are; dead_read: how many dead letters were read for that.
     unnamed_input: `rows` of files that the input no longer names, the first of these `files`, and
@@ -73,7 +73,7 @@ class Report(Shown):
     pooling: str | None = None
     nan_rows: int = 0
     null_answers: int = 0
-    dead_letters: list[dict[str, Any]] = field(default_factory=list)
+    dead_reasons: list[dict[str, Any]] = field(default_factory=list)
     dead_kinds: int = 0
     dead_read: int = 0
     unnamed_input: dict[str, Any] | None = None
@@ -86,7 +86,7 @@ class Report(Shown):
 
     def to_json(self) -> str:
         """One line."""
-        fields = asdict(self)
+        fields = rename_dead_reasons(asdict(self))
         for name in ("truncated", "left_out", "published"):
             if fields[name] is None:
                 del fields[name]
@@ -112,7 +112,7 @@ class Report(Shown):
         """Read the rows of the output as a frame, in the order of the input."""
         return self.to_arrow(columns).to_pandas()
 
-    def dead_letter_table(self) -> pa.Table:
+    def dead_letters(self) -> pa.Table:
         """Read the rows that failed, and why."""
         options = self._storage_options()
         return read(self.output, dead_letters=True, storage_options=options).to_table()
@@ -158,7 +158,7 @@ class Report(Shown):
             lines.append(("published", self.published))
         if self.dead:
             lines.append(("dead letters", f"{self.output.rstrip('/')}/_pipemill/dead-letter/"))
-            told = format_reasons(self.dead_letters, self.dead_kinds, self.dead_read, self.dead)
+            told = format_reasons(self.dead_reasons, self.dead_kinds, self.dead_read, self.dead)
             lines += [("", line) for line in told]
         return lines
 
@@ -193,7 +193,7 @@ def count_output(whole: Mapping[str, int], reasons: Reasons) -> dict[str, Any]:
         "left_out": left_out(whole),
         "nan_rows": int(whole["nan_rows"]),
         "null_answers": int(whole["null_answers"]),
-        "dead_letters": reasons.dead_letters,
+        "dead_reasons": reasons.dead_letters,
         "dead_kinds": reasons.kinds,
         "dead_read": reasons.read,
     }

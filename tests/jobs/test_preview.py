@@ -139,6 +139,8 @@ def test_in_python_it_takes_what_run_takes_and_no_output(models, data, tmp_path,
     assert found.table["label"].to_pylist().index(None) == 1
     assert (found.rows, found.done, found.dead, found.all_failed) == (3, 2, 1, False)
     assert [path.name for path in tmp_path.iterdir()] == ["in.parquet"]
+    assert pa.table(found).equals(found.to_arrow())
+    assert found.to_pandas()["id"].tolist() == found.table["id"].to_pylist()
     with pytest.raises(dataclasses.FrozenInstanceError):
         found.table = None
     page = found._repr_html_()

@@ -117,7 +117,7 @@ def test_an_output_is_read_as_a_dataset(bucket, server, tmp_path, monkeypatch):
         monkeypatch.delenv(name)
     found = report.to_arrow(["n"])["n"].to_pylist()
     assert found == [n for n in range(ROWS) if n not in DEAD]
-    assert report.dead_letter_table()["n"].to_pylist() == DEAD
+    assert report.dead_letters()["n"].to_pylist() == DEAD
     again = pipemill.read(report.output, ["n"], storage_options=options)
     assert again.to_table()["n"].to_pylist() == found
     assert sum(batch.num_rows for batch in again.to_batches()) == again.count_rows()
@@ -152,7 +152,7 @@ def test_other_readers_take_an_output_for_one_dataset(bucket, server, tmp_path):
     assert retried.dead == report.dead == len(DEAD)
     filesystem, root = open_filesystem(out, {})
     assert filesystem.exists(f"{root}/.huggingface.yaml")
-    assert retried.dead_letter_table()["attempts"].to_pylist() == [2] * len(DEAD)
+    assert retried.dead_letters()["attempts"].to_pylist() == [2] * len(DEAD)
     assert pipemill.verify(out).findings == []
 
 

@@ -46,7 +46,7 @@ def test_messages_that_differ_in_values_are_of_one_kind(one, other, same):
 def test_every_form_of_the_summary_tells_them(wanted, tmp_path, capsys):
     report = pipemill.run(wanted)
     path = str(tmp_path / "in.parquet")
-    healed, null = report.dead_letters
+    healed, null = report.dead_reasons
     assert healed == {
         "stage": "regroup",
         "error": "ValueError",
@@ -61,12 +61,12 @@ def test_every_form_of_the_summary_tells_them(wanted, tmp_path, capsys):
     line = f"{BAD} × regroup: ValueError: bad3 is not healed ({path}, row 3)"
     assert line in str(report)
     assert line in report._repr_html_().replace("&#x27;", "'")
-    assert json.loads(report.to_json())["dead_letters"] == report.dead_letters
+    assert json.loads(report.to_json())["dead_letters"] == report.dead_reasons
     nothing_left = pipemill.run(wanted)
-    assert nothing_left.dead_letters == report.dead_letters
+    assert nothing_left.dead_reasons == report.dead_reasons
     assert main(["status", str(tmp_path / "out")]) == 0
     out, err = capsys.readouterr()
-    assert json.loads(out.splitlines()[-1])["dead_letters"] == report.dead_letters
+    assert json.loads(out.splitlines()[-1])["dead_letters"] == report.dead_reasons
     assert line in err
     assert main(["report", str(tmp_path / "out")]) == 0
     page = (tmp_path / "out/_pipemill/report.html").read_text()
@@ -78,7 +78,7 @@ def test_rows_that_have_an_answer_since_are_not_counted(wanted):
     pipemill.run(wanted)
     healed = pipemill.retry({**wanted, "parameters": {"healed": 13}})
     left = sum(text is not None and text.startswith("bad") and int(text[3:]) > 13 for text in TEXTS)
-    assert [one["count"] for one in healed.dead_letters] == [left, 1]
+    assert [one["count"] for one in healed.dead_reasons] == [left, 1]
     assert healed.dead_read == healed.dead == left + 1
 
 
@@ -91,7 +91,7 @@ def test_letters_left_by_a_killed_retry_are_not_counted(wanted, tmp_path):
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(data)
     report = pipemill.run(wanted)
-    assert [one["message"] for one in report.dead_letters] == ["column 'text' is null"]
+    assert [one["message"] for one in report.dead_reasons] == ["column 'text' is null"]
     assert report.dead_read == report.dead == 1
 
 
@@ -105,7 +105,7 @@ def test_many_kinds_and_very_many_letters_say_that_some_are_left_out(tmp_path, m
     monkeypatch.setattr(light.Light, "regroup", fail)
     wanted = light.job(tmp_path, words, 3)
     report = pipemill.run(wanted)
-    assert (len(report.dead_letters), report.dead_kinds) == (10, 12)
+    assert (len(report.dead_reasons), report.dead_kinds) == (10, 12)
     assert "… and 2 more kinds" in str(report)
     assert "of the 12 dead letters" not in str(report)
     monkeypatch.setattr(dead_letter_reasons, "_FILES", 2)
@@ -119,7 +119,7 @@ def test_many_kinds_and_very_many_letters_say_that_some_are_left_out(tmp_path, m
 def test_without_dead_rows_nothing_is_said_of_them(tmp_path, monkeypatch):
     light.install(monkeypatch)
     report = pipemill.run(light.job(tmp_path, ["a", "b"]))
-    assert (report.dead_letters, report.dead_kinds) == ([], 0)
+    assert (report.dead_reasons, report.dead_kinds) == ([], 0)
     assert "dead letters" not in str(report)
 
 
@@ -131,7 +131,7 @@ def test_lines_of_a_file_and_files_of_a_bundle_are_named(tmp_path, monkeypatch):
     wanted = light.job(tmp_path, [], output={"rows_per_part": 100})
     report = pipemill.run({**wanted, "input": str(tmp_path / "in.jsonl")})
     assert report.splits > 1
-    places = {one["error"]: one["example"] for one in report.dead_letters}
+    places = {one["error"]: one["example"] for one in report.dead_reasons}
     first, last = places["JSONDecodeError"], places["ValueError"]
     assert (first["input"], first["row"]) == (str(tmp_path / "in.jsonl"), 3)
     assert last["row"] in (390, None)  # where only reading tells, its split and its row there
@@ -162,5 +162,5 @@ def test_input_columns_of_these_names_are_not_taken_for_the_reasons(tmp_path, mo
     light.install(monkeypatch)
     table = {"text": ["bad1", "a"], "message": ["mine", "mine"], "error": [1, 2], "row": [7, 7]}
     pq.write_table(pa.table(table), tmp_path / "in.parquet")
-    (one,) = pipemill.run(light.job(tmp_path, [])).dead_letters
+    (one,) = pipemill.run(light.job(tmp_path, [])).dead_reasons
     assert (one["message"], one["example"]["row"]) == ("bad1 is not healed", 0)

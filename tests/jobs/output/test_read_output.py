@@ -66,7 +66,7 @@ def test_dead_letters_are_a_table(kept):
     letters = pipemill.read(kept.output, dead_letters=True).to_table()
     assert letters.schema.names == LETTERS
     assert letters["id"].to_pylist() == list(DEAD)
-    assert letters.equals(kept.dead_letter_table())
+    assert letters.equals(kept.dead_letters())
 
 
 def test_columns_are_those_that_were_asked_for(kept):
@@ -133,7 +133,7 @@ def test_a_folder_may_be_relative_and_have_any_name(models, data, tmp_path, monk
 def test_no_dead_letters_are_no_rows(models, tmp_path):
     pq.write_table(pa.table({"text": TEXTS}), tmp_path / "in.parquet")
     report = run(models, tmp_path / "in.parquet", {"path": str(tmp_path / "out")})
-    assert report.dead_letter_table().num_rows == 0
+    assert report.dead_letters().num_rows == 0
 
 
 def test_what_is_not_an_output_or_is_damaged_is_said(models, data, tmp_path):
@@ -156,7 +156,7 @@ def test_letters_of_rows_that_have_an_answer_are_not_read(tmp_path, monkeypatch)
     assert len(files) == 4
     before = [file.read_bytes() for file in files]
     pipemill.retry({**wanted, "parameters": {"healed": 2}})
-    after = report.dead_letter_table()
+    after = report.dead_letters()
     assert 0 < len(after) < 20
     for file, data in list(zip(files, before, strict=True))[1:3]:
         file.write_bytes(data)
@@ -171,28 +171,28 @@ def test_letters_of_rows_that_have_an_answer_are_not_read(tmp_path, monkeypatch)
     for file, data in zip(files, before, strict=True):
         file.parent.mkdir(exist_ok=True)
         file.write_bytes(data)
-    assert healed.dead_letter_table().num_rows == 0
+    assert healed.dead_letters().num_rows == 0
 
 
 def test_letters_of_a_split_without_a_part_are_not_read(models, data, tmp_path):
     """A run that was killed before it wrote a part leaves letters, and tries their rows again."""
     report = run(models, data, {"path": str(tmp_path / "out")})
-    assert report.dead_letter_table()["id"].to_pylist() == list(DEAD)
+    assert report.dead_letters()["id"].to_pylist() == list(DEAD)
     next((tmp_path / "out").glob("part-00000003-*")).unlink()
-    assert report.dead_letter_table()["id"].to_pylist() == [DEAD[0]]
+    assert report.dead_letters()["id"].to_pylist() == [DEAD[0]]
     shutil.copytree(
         next((tmp_path / "out/_pipemill/dead-letter").iterdir()),
         tmp_path / "out/_pipemill/dead-letter/part-00000009-of-nothing.parquet",
     )
     next((tmp_path / "out/_pipemill/dead-letter").glob("part-00000000-*/rows")).unlink()
-    assert report.dead_letter_table().num_rows == 0
+    assert report.dead_letters().num_rows == 0
 
 
 def test_letters_that_are_damaged_are_named(models, data, tmp_path):
     report = run(models, data, {"path": str(tmp_path / "out")})
     next((tmp_path / "out/_pipemill/dead-letter").glob("*/rows")).write_bytes(b"PAR1")
     with pytest.raises(pipemill.ConfigError, match=r"can't read .*dead-letter.*pipemill verify"):
-        report.dead_letter_table()
+        report.dead_letters()
 
 
 def test_an_older_output_has_its_dead_letters_in_files(tmp_path):

@@ -408,4 +408,4 @@ def test_a_row_with_a_token_that_the_model_does_not_know_is_a_dead_letter(folder
     pq.write_table(texts, tmp_path / "in.parquet")
     report = run(tmp_path, folder)
     assert (report.done, report.dead) == (2, 1)
-    assert "beyond the model's embedding table" in report.dead_letters[0]["message"]
+    assert "beyond the model's embedding table" in report.dead_reasons[0]["message"]
