@@ -35,20 +35,21 @@ _BAR = 40
 class JobEstimate(Shown):
     """What to expect of a job, estimated from a sample of its rows.
 
-    rows: The rows of the whole input, as far as is known.
-    sampled: The rows that were read.
-    failed: Those of them that will be dead letters.
-    chunks, tokens: What the sampled rows become for the model.
-    lengths: (most tokens, rows) of each class of rows, by their tokens before truncation.
-    truncated: The sampled `rows` that are truncated, and the `tokens` that they lose.
-    padding: The share of the computed tokens that is padding: in batches of 32 in the rows' order,
-        in sorted micro-batches, and packed (None if the model can't be packed).
-    duplicates: The share of the sampled chunks that equal an earlier one.
-    rows_per_second: The speed of one actor.
-    seconds, gpu_hours: What the whole input takes on one actor; no hours without a GPU.
-    max_tokens: The fastest token budget.
-    actors: The most actors that the job allows; None if it is one, or follows from the cluster.
-    notes: On columns that have the name of a parameter.
+    Attributes:
+        rows: The rows of the whole input, as far as is known.
+        sampled: The rows that were read.
+        failed: Those of them that will be dead letters.
+        chunks, tokens: What the sampled rows become for the model.
+        lengths: (most tokens, rows) of each class of rows, by their tokens before truncation.
+        truncated: The sampled `rows` that are truncated, and the `tokens` that they lose.
+        padding: The share of the computed tokens that is padding: in batches of 32 in the rows'
+            order, in sorted micro-batches, and packed (None if the model can't be packed).
+        duplicates: The share of the sampled chunks that equal an earlier one.
+        rows_per_second: The speed of one actor.
+        seconds, gpu_hours: What the whole input takes on one actor; no hours without a GPU.
+        max_tokens: The fastest token budget.
+        actors: The most actors that the job allows; None if it is one, or follows from the cluster.
+        notes: On columns that have the name of a parameter.
     """
 
     rows: int
@@ -130,6 +131,9 @@ def plan(
     Args:
         rows: How many rows of the input to read.
         seconds: How long to measure each of a few token budgets, at most.
+
+    Returns:
+        The estimate: the rows, the seconds and the rows per second of the whole job, and more.
 
     Raises:
         ConfigError: The job can't run.

@@ -41,9 +41,10 @@ _ROWS, _WIDTH = 3, 60
 class Preview(Shown):
     """The first rows of a job as its output would hold them.
 
-    table: The rows; the columns of the task are null where a row failed.
-    failures: Why rows failed, by their number.
-    notes: On columns that have the name of a parameter.
+    Attributes:
+        table: The rows; the columns of the task are null where a row failed.
+        failures: Why rows failed, by their number.
+        notes: On columns that have the name of a parameter.
     """
 
     table: pa.Table
@@ -130,6 +131,9 @@ def preview(
 
     Args:
         rows: How many rows to compute.
+
+    Returns:
+        The rows as the output would hold them, and why some failed.
 
     Raises:
         ConfigError: The job can't run.

@@ -75,6 +75,9 @@ def push(
         private: Whether a new dataset is private; None for what the organization has chosen.
         storage_options: For the output's filesystem.
 
+    Returns:
+        Where the rows are published.
+
     Raises:
         ConfigError: The folder is not an output of pipemill, or it is not complete; the name is
             wrong, or there is no token; or the dataset is public, and should be private.

@@ -41,6 +41,9 @@ def report(
         output: The folder or URL that a run writes to.
         storage_options: For its filesystem.
 
+    Returns:
+        The page's path or URL.
+
     Raises:
         ConfigError: The folder is not an output of pipemill.
     """

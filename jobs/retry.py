@@ -61,6 +61,9 @@ def retry(
     `batching` and `actors` may differ. In the report `added` counts the rows that were tried; a
     row that fails again stays a dead letter, and its `attempts` grow by one.
 
+    Returns:
+        Counts over the whole output, and what this call added.
+
     Raises:
         ConfigError: before a model loads or Ray starts, if the job is not that of the output; or
             when its model turns out not to load.

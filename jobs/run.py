@@ -67,6 +67,9 @@ def run(
             `pipeline_class`, as in a config; a path alone stands for `model`, `input` and
             `output`.
 
+    Returns:
+        Counts over the whole output, and what this call added.
+
     Raises:
         ConfigError: before a model loads or Ray starts, if the job as written can't run; or when
             the model turns out not to load.

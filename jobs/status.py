@@ -27,13 +27,15 @@ from .output.text_table import Block, Shown, TextTable, facts
 class Status(Shown):
     """How far an output is.
 
-    rows: The input rows accounted for: `done` with a result, and `dead`.
-    left: The other rows; an estimate where only reading the input tells (`left_is_estimate`).
-    splits, splits_left: The planned splits, and those without a part.
-    lease: The run that holds the output, or None. Its `alive` is None where only time tells,
-        because it is on another machine.
-    dead_reasons, dead_kinds, dead_read: Why rows are dead, as in `Report`.
-    each: The number, part, path, rows and dead rows of each split; dead is None until it is done.
+    Attributes:
+        rows: The input rows accounted for: `done` with a result, and `dead`.
+        left: The other rows; an estimate where only reading the input tells (`left_is_estimate`).
+        splits, splits_left: The planned splits, and those without a part.
+        lease: The run that holds the output, or None. Its `alive` is None where only time tells,
+            because it is on another machine.
+        dead_reasons, dead_kinds, dead_read: Why rows are dead, as in `Report`.
+        each: The number, part, path, rows and dead rows of each split; dead is None until it is
+            done.
     """
 
     output: str
@@ -95,6 +97,9 @@ def status(
     Args:
         output: The folder or URL that a run writes to.
         storage_options: For its filesystem.
+
+    Returns:
+        How far the output is.
 
     Raises:
         ConfigError: The folder is not an output of pipemill.

@@ -69,6 +69,9 @@ def submit(
         columns: Short for `input.columns`.
         sections: As for `run`.
 
+    Returns:
+        The job on the cluster, to wait for, to look at and to stop.
+
     Raises:
         ConfigError: The job or the address is wrong, the token is refused, or the cluster's Ray
             does not fit.

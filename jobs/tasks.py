@@ -27,11 +27,12 @@ _MANY = 5  # parameters of one description share a paragraph
 class TaskSummary(Shown):
     """A task: what it is called, what it reads, and what it adds.
 
-    name, aliases: What a job may call it.
-    reads: The columns that it reads; empty if they follow from the job.
-    adds: The columns that it adds, in words.
-    parameters: The parameters that it takes, by name.
-    problem: Why it can't be used: a package brings it, and is broken. None for all others.
+    Attributes:
+        name, aliases: What a job may call it.
+        reads: The columns that it reads; empty if they follow from the job.
+        adds: The columns that it adds, in words.
+        parameters: The parameters that it takes, by name.
+        problem: Why it can't be used: a package brings it, and is broken. None for all others.
     """
 
     name: str
@@ -67,7 +68,11 @@ class TaskList(Shown, list[TaskSummary]):
 
 
 def tasks() -> TaskList:
-    """Return all tasks: those of transformers, and those that installed packages bring."""
+    """List all tasks: those of transformers, and those that installed packages bring.
+
+    Returns:
+        What each is called, reads and adds, and its parameters.
+    """
     return TaskList(_summarize(name) for name in task_names())
 
 

@@ -41,11 +41,12 @@ _PICTURES = {".png": "image/png", ".svg": "image/svg+xml", ".jpg": "image/jpeg"}
 class Tuning(Shown):
     """The result of `tune`.
 
-    rows, failed: The rows that were measured, and those that could not be.
-    seconds: The time limit of each setting.
-    settings: The measurements in their order.
-    max_tokens: The best token budget; None if none could be measured.
-    plot: The picture's file; None without matplotlib.
+    Attributes:
+        rows, failed: The rows that were measured, and those that could not be.
+        seconds: The time limit of each setting.
+        settings: The measurements in their order.
+        max_tokens: The best token budget; None if none could be measured.
+        plot: The picture's file; None without matplotlib.
     """
 
     task: str
@@ -116,6 +117,9 @@ def tune(
         plot: The plot's file; None for `tune.png` beside the output, or in the current folder
             without one, if matplotlib is installed.
         log: Is called with a line on each step.
+
+    Returns:
+        The settings that were measured, the fastest first, and what they recommend.
 
     Raises:
         ConfigError: The job can't run, or the plot can't be written.

@@ -34,11 +34,12 @@ _FIX = "delete it and run the job again"
 class Verification(Shown):
     """The result of `verify`.
 
-    rows, done, dead: The rows of the output, from the footers of its parts.
-    parts: How many of the planned parts exist.
-    findings: What is wrong, each with its file; empty if all is well.
-    notes: What is not a fault, but good to know.
-    sample: The comparison with rows that were computed again, if that was asked for.
+    Attributes:
+        rows, done, dead: The rows of the output, from the footers of its parts.
+        parts: How many of the planned parts exist.
+        findings: What is wrong, each with its file; empty if all is well.
+        notes: What is not a fault, but good to know.
+        sample: The comparison with rows that were computed again, if that was asked for.
     """
 
     output: str
@@ -104,6 +105,9 @@ def verify(
             input and the model must then be where they were.
         storage_options: For the output's filesystem.
         input_options: For the input's filesystem.
+
+    Returns:
+        What was checked, and what is wrong.
 
     Raises:
         ConfigError: The folder is not an output of pipemill, or a sample lacks its model or input.

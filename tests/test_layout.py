@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import inspect
 import re
 import subprocess
 import sys
@@ -169,3 +171,15 @@ def test_ray_accepts_the_cluster_file():
     assert prepared["available_node_types"]["gpu_worker"]["resources"]["GPU"] == 1
     with pytest.raises(Exception, match="unknown|Additional"):
         validate_config({**prepared, "nonsense": 1})
+
+
+def test_public_docstrings_say_what_goes_in_and_out():
+    for name in pipemill.__all__:
+        public = getattr(pipemill, name)
+        doc = inspect.getdoc(public)
+        if inspect.isfunction(public):
+            assert "\nReturns:\n" in doc, name
+            says_arguments = "\nArgs:\n" in doc or "The arguments are those of `run`" in doc
+            assert says_arguments or not inspect.signature(public).parameters, name
+        elif dataclasses.is_dataclass(public):
+            assert "\nAttributes:\n" in doc, name

@@ -37,13 +37,14 @@ _NOISE = 0.03
 class Measurement:
     """A way to form batches, and what it costs.
 
-    how: "transformers" (rows in order, `size` a batch), "sorted" (micro-batches of similar
-        lengths, of `size` padded tokens) or "packed" (of `size` tokens, without padding).
-    tokens, padded_tokens: The tokens of all rows, counted and not measured.
-    measured: The share of the work that was run. Below 1 the rates are estimates.
-    seconds: What all rows take.
-    memory_bytes: The peak of what was run; None where it can't be measured.
-    problem: Why there is no rate.
+    Attributes:
+        how: "transformers" (rows in order, `size` a batch), "sorted" (micro-batches of similar
+            lengths, of `size` padded tokens) or "packed" (of `size` tokens, without padding).
+        tokens, padded_tokens: The tokens of all rows, counted and not measured.
+        measured: The share of the work that was run. Below 1 the rates are estimates.
+        seconds: What all rows take.
+        memory_bytes: The peak of what was run; None where it can't be measured.
+        problem: Why there is no rate.
     """
 
     how: str

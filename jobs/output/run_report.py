@@ -27,31 +27,40 @@ _FILES = 5  # that are named
 class Report(Shown):
     """Counts over the whole output, and beside them what this run added.
 
-    rows: input rows accounted for; done: those with a result; dead: dead letters.
-    seconds: this run's, start-up included; rows_per_second: rows this run added in that time.
-    added: rows, done, dead and splits of this run.
-    Of what this run computed, None if it computed nothing:
-    padding: share of the forward passes' tokens that was padding; packed: share of the real tokens
-        that ran in one stream, without padding.
-    repeated: chunks not computed because an equal one of their split was.
-    max_tokens: the budget that most splits had settled for; None if none had yet.
-    device_busy: share of the actors' time, from loaded to the last forward pass, in which one ran.
-    notes: on columns that have the name of a parameter; left out of the JSON if there are none.
-    pooling: how vectors were made, in words; None where none were.
-    Of the whole output:
-    truncated: `rows` whose text was cut, and the `tokens` that they lost; None, and left out of the
-        JSON, if none was.
-    nan_rows: rows done whose answer holds a number that is NaN or infinite.
-    null_answers: rows done whose answer is null.
-    dead_reasons: why rows are dead, the most frequent kinds first: each with its stage, error,
-        count, and the message of one row, which `example` tells.
-    dead_kinds: how many kinds there are; dead_read: how many dead letters were read for that.
-    unnamed_input: `rows` of files that the input no longer names, the first of these `files`, and
-        how many they are (`count`); None if there are none.
-    published: the page of the dataset that the rows were published in; left out of the JSON if in
-        none.
-    left_out: rows with a value that no column holds, by its key; left out of the JSON if none has.
-    storage_options: to read the output again with (`to_dataset`, `to_arrow`, …).
+    What this run measured (`padding`, `packed`, `repeated`, `max_tokens`, `device_busy`) is None if
+    it computed nothing. The JSON leaves out `notes`, `truncated`, `left_out` and `published` if
+    there are none.
+
+    Attributes:
+        rows: The input rows accounted for.
+        done: Those with a result.
+        dead: The dead letters.
+        seconds: What this run took, its start included.
+        rows_per_second: The rows that this run added in that time.
+        output: The output's path or URL.
+        splits: The planned splits.
+        added: The rows, done, dead and splits of this run.
+        padding: The share of the forward passes' tokens that was padding.
+        packed: The share of the real tokens that ran in one stream, without padding.
+        repeated: The chunks not computed because an equal one of their split was.
+        max_tokens: The budget that most splits had settled for; None if none had yet.
+        device_busy: The share of the actors' time, from loaded to the last forward pass, in which
+            one ran.
+        truncated: The `rows` whose text was cut, and the `tokens` that they lost.
+        left_out: The rows with a value that no column holds, by its key.
+        notes: On columns that have the name of a parameter.
+        pooling: How vectors were made, in words; None if none were.
+        nan_rows: The rows done whose answer holds a number that is NaN or infinite.
+        null_answers: The rows done whose answer is null.
+        dead_reasons: Why rows are dead, the most frequent kinds first: each with its stage, error
+            and count, and the message of one row, which `example` tells. In the JSON they are
+            `dead_letters`.
+        dead_kinds: How many kinds there are.
+        dead_read: How many dead letters were read for that.
+        unnamed_input: The `rows` of files that the input no longer names, the first of these
+            `files`, and how many they are (`count`); None if there are none.
+        published: The page of the dataset that the rows were published in.
+        storage_options: Options to read the output again with (`to_dataset`, `to_arrow`, …).
     """
 
     rows: int
