@@ -32,8 +32,9 @@ from .prepare import check_task_fits
 if TYPE_CHECKING:
     from ray.data import Dataset
 
-# Rows of a call, if there are as many: on a GPU, micro-batches are larger.
-_ROWS_ON_CPU, _ROWS_ON_GPU, _ROWS_OF_MEDIA = 256, 2048, 64
+# Rows of a task of Ray: some seconds of work, so that all actors have some. Larger blocks are
+# divided, and smaller ones joined. On a GPU, micro-batches are larger.
+_ROWS_ON_CPU, _ROWS_ON_GPU, _ROWS_OF_MEDIA = 512, 4096, 64
 # Calls that overlap in an actor: one tokenizes while another is on the device.
 _CALLS = 2
 
@@ -171,7 +172,7 @@ def _map(dataset: Dataset, job: Job, task: ResolvedTask, arguments: tuple[Any, .
     if any(column.kind in MEDIA for column in task.spec.inputs):
         rows = _ROWS_OF_MEDIA
     credentials = Credentials.of_environment() if job.actors.pass_credentials else None
-    return dataset.map_batches(
+    return dataset.repartition(target_num_rows_per_block=rows).map_batches(
         TaskOperator,
         fn_constructor_args=(*arguments, credentials),
         batch_size=rows,

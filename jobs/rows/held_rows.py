@@ -15,6 +15,8 @@ from pipemill.errors import ConfigError
 
 GROUP_ROWS = 1000
 _FORMAT = "parquet"
+# Not that of Parquet: readers that look into every folder would take the files for parts.
+_SUFFIX = ".rows"
 _SHARD_BYTES = 128 * 2**20
 
 # What this process has read from, and can be read once: what is left of it is not all of it.
@@ -105,7 +107,7 @@ class TableRows(HeldRows):
         shard: list[pa.Table] = []
         for table in _check_types(self.tables(), self.name):
             if shard and (sum(t.nbytes for t in shard) >= _SHARD_BYTES or not _fits(shard, table)):
-                _write_shard(store, f"{folder}/{files:06}.parquet", shard)
+                _write_shard(store, f"{folder}/{files:06}{_SUFFIX}", shard)
                 files, shard = files + 1, []
             shard.append(table)
             rows, size = rows + table.num_rows, size + table.nbytes
@@ -113,7 +115,7 @@ class TableRows(HeldRows):
                 whole = self.count == rows
                 break
         if shard:
-            _write_shard(store, f"{folder}/{files:06}.parquet", shard)
+            _write_shard(store, f"{folder}/{files:06}{_SUFFIX}", shard)
             files += 1
         if not files:
             raise ConfigError(f"{self.name} gave no row, and so no columns: nothing can be done")

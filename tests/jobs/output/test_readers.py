@@ -135,3 +135,12 @@ def test_tables_of_the_state_are_read_by_their_names(out):
     files = duckdb.sql(f"select n from read_parquet('{state}/dead-letter/*/rows') order by n")
     assert [row for (row,) in files.fetchall()] == letters["n"].to_pylist()
     assert pq.read_table(state / "plan.parquet")["number"].to_pylist() == list(range(6))
+
+
+@pytest.mark.parametrize("reader", ["polars **", "duckdb **", "duckdb", "dask"])
+def test_rows_that_the_output_stores_as_its_input_are_not_read(reader, tmp_path, monkeypatch):
+    light.install(monkeypatch)
+    wanted = light.job(tmp_path, ["a", "b"]) | {"input": pa.table({"text": ["one", "three"]})}
+    pipemill.run(wanted)
+    table = READERS[reader](str(tmp_path / "out"), tmp_path)
+    assert table["length"].to_pylist() == [3, 5]

@@ -135,7 +135,7 @@ def test_memory_is_bounded_by_large_rows_and_shards(monkeypatch, answers, tmp_pa
     given = ({"text": "a", "more": Large("x" * 10_000)} for _ in range(200))
     assert answers(given, settings=["output.rows_per_part=300"]).num_rows == 200
     assert most < 10
-    files = list((tmp_path / "out").glob("*/input/*/*/*.parquet"))
+    files = list((tmp_path / "out").glob("*/input/*/*/*.rows"))
     assert len(files) > 5
 
 
@@ -165,7 +165,7 @@ def test_killed_while_it_is_stored_every_row_is_there_once(job, tmp_path):
     command = [sys.executable, "-c", _STORE, str(tmp_path)]
     for waits_at, slow, sign in (
         (500, 0, "*/lease/*"),
-        (3500, 0, "*/input/*/*/000001.parquet"),
+        (3500, 0, "*/input/*/*/000001.rows"),
         (-1, 0.01, "*/plan.parquet"),
     ):
         process = subprocess.Popen([*command, str(waits_at)], env={**env, "LIGHT_SLOW": str(slow)})
@@ -179,7 +179,7 @@ def test_killed_while_it_is_stored_every_row_is_there_once(job, tmp_path):
     done = subprocess.run([*command, "-1"], env=env, capture_output=True, text=True, check=True)
     assert done.stdout.split()[0] == "5000"
     assert read_table(tmp_path / "out")["n"].to_pylist() == list(range(5000))
-    assert len(list((tmp_path / "out").glob("*/input/*/*/*.parquet"))) == 5
+    assert len(list((tmp_path / "out").glob("*/input/*/*/*.rows"))) == 5
 
 
 def test_before_a_run_a_generator_gives_a_sample(models, monkeypatch):

@@ -87,7 +87,7 @@ def test_killed_while_it_is_stored_every_row_is_there_once(job, tmp_path):
     command = [sys.executable, "-c", _STORE, str(tmp_path)]
     process = subprocess.Popen([*command, "1"], env=env)
     deadline = time.monotonic() + 120
-    while len(list((tmp_path / "out").glob("*/input/*/*/*.parquet"))) < 2:
+    while len(list((tmp_path / "out").glob("*/input/*/*/*.rows"))) < 2:
         assert time.monotonic() < deadline
         assert process.poll() is None
         time.sleep(0.02)
