@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from .compute.stages import Stages
 from .faults.attempts import DEATHS_LOADING, AttemptError, Attempts, track_attempt
@@ -58,6 +58,12 @@ class ModelSlot:
             empty_caches()
             yield
 
+    def discard(self) -> None:
+        """Drop the task for good, after an error of the device that stays."""
+        self._stages = None
+        with suppress(RuntimeError):  # the device answers no call of this process
+            empty_caches()
+
     def _get_or_load(self) -> Stages:
         if self._error is None and self._stages is None:
             try:
@@ -73,9 +79,10 @@ class ModelSlot:
 
     def _load_unless_deadly(self) -> Stages:
         if len(self._deaths) >= DEATHS_LOADING:
+            reasons = self._attempts.reasons(self._deaths) or ["out of memory?"]
             raise LoadError(
                 f"loading failed: the process died {len(self._deaths)} times in a row while it "
-                "loaded the model (out of memory?)"
+                f"loaded the model ({reasons[-1]})"
             )
         with track_attempt(self._attempts, self._loader):
             stages = self._load()

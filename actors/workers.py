@@ -13,10 +13,11 @@ from pipemill.errors import StoreError, error_message
 from .batch import Batch, RowError
 from .compute.stages import Stages
 from .faults.attempts import AttemptError, Attempts, SplitGivenUp, has_suspects, run_attempt
-from .faults.bisect import is_row_error
+from .faults.blame import find_blame, is_row_error
 from .faults.isolated_process import IsolatedProcess
 from .faults.load_errors import LoadError
 from .faults.poison_rows import CrashIsolator, UnprocessableSplit
+from .faults.process_end import set_replaceable
 from .model_slot import ModelSlot
 from .split import Split, SplitReader
 from .split_result import Cause, SplitResult, results_from_table, results_to_table
@@ -38,11 +39,17 @@ Process = Callable[[Split, bytes | None], SplitResult]
 
 T = TypeVar("T")
 
+_STEPS = ("expand", "forward", "regroup")
+
 
 class FusedWorker:
     """One model replica: loads once, then reads, processes and writes whole splits."""
 
+    # Whether another process may take the place of the worker's.
+    replaceable = True
+
     def __init__(self, load: Load, source: SplitReader, sink: Sink) -> None:
+        set_replaceable(self.replaceable)
         self.load, self.source, self.sink = load, source, sink
         self.model = _Model(load, sink.attempts())
 
@@ -73,7 +80,37 @@ class FusedWorker:
             _isolate_in_process(self.load, self.source) as isolation,
         ):
             batch = isolation.read(split)
-            batch = isolation.run(("expand", "forward", "regroup"), batch)
+            batch = isolation.run(_STEPS, batch)
+        return _write(self.sink, split, batch)
+
+
+class LocalWorker(FusedWorker):
+    """A worker in the user's process, which never ends itself.
+
+    After an error of the device that stays, a separate process computes.
+    """
+
+    replaceable = False
+
+    def __init__(self, load: Load, source: SplitReader, sink: Sink) -> None:
+        super().__init__(load, source, sink)
+        self._instead: CrashIsolator | None = None
+
+    def close(self) -> None:
+        """End the separate process, if there is one."""
+        if self._instead is not None:
+            self._instead.__exit__()
+
+    def _usual(self, split: Split) -> SplitResult:
+        if self._instead is None:
+            try:
+                return super()._usual(split)
+            except Exception as error:
+                if find_blame(error) != "process":
+                    raise
+            self.model.slot.discard()
+            self._instead = _isolate_in_process(self.load)
+        batch = self._instead.run(_STEPS, self.source.read(split))
         return _write(self.sink, split, batch)
 
 
@@ -110,6 +147,7 @@ class ForwardWorker:
     """The second operator: one model replica, which only computes."""
 
     def __init__(self, load: Load, attempts: Attempts) -> None:
+        set_replaceable(True)
         self.load = load
         self.model = _Model(load, attempts)
 
@@ -258,6 +296,7 @@ def _cause_of(error: BaseException) -> Cause | None:
 
 def _map_splits(table: pa.Table, process: Process) -> pa.Table:
     """Process the splits of a Ray batch, except those that failed in an earlier operator."""
+    set_replaceable(True)
     return results_to_table(
         result
         if result.error is not None

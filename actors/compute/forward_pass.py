@@ -11,7 +11,8 @@ import numpy as np
 import pyarrow as pa
 
 from ..arrow_arrays import check_length, field_values
-from ..faults.bisect import bisect_failures, is_row_error
+from ..faults.bisect import bisect_failures
+from ..faults.blame import is_row_error
 from ..faults.out_of_memory import OutOfMemory, is_out_of_memory, release_memory
 from ..task import LoadedTask
 from .deduplicate import deduplicate_chunks

@@ -11,12 +11,15 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from functools import partial
+from typing import Any
 
 from ..output.layout import ATTEMPTS
 from ..storage.backoff import retry_with_backoff
 from ..storage.store import Store
 from .attempts import AttemptError
 from .process_identity import process_identity
+
+_LONGEST_REASON = 2000
 
 
 @dataclass(frozen=True)
@@ -45,14 +48,8 @@ class AttemptFiles:
 
     def begin(self, what: str) -> str:
         name = f"{what}.{uuid.uuid4().hex[:12]}"
-        owner = {
-            "process": process_identity(os.getpid()),
-            "pid": os.getpid(),
-            "host": socket.gethostname(),
-            "since": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        }
         try:
-            self.store.write(f"{ATTEMPTS}/{name}", json.dumps(owner).encode())
+            self.store.write(f"{ATTEMPTS}/{name}", json.dumps(_describe_owner()).encode())
         except Exception as error:  # filesystems raise various exceptions
             folder = f"{self.store.path}/{ATTEMPTS}"
             raise AttemptError(
@@ -68,13 +65,19 @@ class AttemptFiles:
             except FileNotFoundError:
                 continue
 
+    def explain(self, name: str, reason: str) -> None:
+        record = {**_describe_owner(), "reason": reason[:_LONGEST_REASON]}
+        self.store.write(f"{ATTEMPTS}/{name}", json.dumps(record).encode())
+
+    def reasons(self, names: Iterable[str]) -> list[str]:
+        records = [self._read(name) for name in names]
+        return [record["reason"] for record in records if record and "reason" in record]
+
     def dead_attempts(self, names: Iterable[str]) -> list[str]:
         dead = []
         for name in names:
-            try:
-                path = f"{ATTEMPTS}/{name}"
-                owner = json.loads(retry_with_backoff(partial(self.store.read, path), path))
-            except FileNotFoundError:  # ended since it was listed
+            owner = self._read(name)
+            if owner is None:
                 continue
             if owner["process"] is None or owner["process"] != process_identity(owner["pid"]):
                 dead.append(name)
@@ -84,3 +87,23 @@ class AttemptFiles:
         ray = sys.modules.get("ray")
         actor = ray.get_runtime_context().get_actor_id() if ray and ray.is_initialized() else None
         return f"loading.{self.run}.{actor or os.getpid()}"
+
+    def _read(self, name: str) -> dict[str, Any] | None:
+        """Return what an attempt says; None if it ended since it was listed."""
+        path = f"{ATTEMPTS}/{name}"
+        try:
+            record: dict[str, Any] = json.loads(
+                retry_with_backoff(partial(self.store.read, path), path)
+            )
+        except FileNotFoundError:
+            return None
+        return record
+
+
+def _describe_owner() -> dict[str, Any]:
+    return {
+        "process": process_identity(os.getpid()),
+        "pid": os.getpid(),
+        "host": socket.gethostname(),
+        "since": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+    }

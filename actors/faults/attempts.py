@@ -5,7 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Protocol, TypeVar
+
+from .blame import JudgedError, find_blame
+from .load_errors import describe_error
+from .process_end import BROKEN, Farewell, before_end, end_this_process
 
 # A split is suspected after this many workers died over it. One death says little: a machine was
 # taken away, or another split of the same worker killed it.
@@ -24,7 +29,7 @@ class AttemptError(RuntimeError):
     """An attempt can't be recorded: the output is not writable."""
 
 
-class SplitGivenUp(RuntimeError):
+class SplitGivenUp(JudgedError):
     """A split killed its workers too often, and no row could be found at fault."""
 
 
@@ -46,6 +51,12 @@ class Attempts(Protocol):
     def end(self, names: Iterable[str]) -> None:
         """Remove attempts; some may be gone already."""
 
+    def explain(self, name: str, reason: str) -> None:
+        """Add to an attempt of this process why the process ends itself."""
+
+    def reasons(self, names: Iterable[str]) -> list[str]:
+        """Return why processes ended themselves, of those attempts that say it."""
+
     def dead_attempts(self, names: Iterable[str]) -> list[str]:
         """Return those whose process no longer runs, as far as this machine can tell."""
 
@@ -61,16 +72,23 @@ def has_suspects(names: list[str]) -> bool:
 
 @contextmanager
 def track_attempt(attempts: Attempts, what: str) -> Iterator[None]:
-    """Record an attempt during the block; it stays recorded if the process dies, or must exit."""
+    """Record an attempt during the block; it stays recorded if the process dies, or must exit.
+
+    An error after which this process is of no use ends it, if it is replaceable.
+    """
     name = attempts.begin(what)
-    try:
-        yield
-    except SystemExit:
-        raise
-    except BaseException:
+    farewell = Farewell(partial(attempts.explain, name), partial(attempts.end, [name]))
+    with before_end(farewell):
+        try:
+            yield
+        except SystemExit:
+            raise
+        except BaseException as error:
+            if find_blame(error) == "process":
+                end_this_process(describe_error(error), BROKEN)
+            attempts.end([name])
+            raise
         attempts.end([name])
-        raise
-    attempts.end([name])
 
 
 def run_attempt(
@@ -96,8 +114,10 @@ def run_attempt(
             return usual()
     alone = sum(name.startswith(f"{part}.{_ISOLATED}.") for name in deaths)
     if alone >= DEATHS_ISOLATED:
+        reasons = attempts.reasons(deaths)
         raise SplitGivenUp(
             f"its workers died {len(deaths)} times, and no row could be found at fault"
+            + (f"; one of them ended itself: {reasons[-1]}" if reasons else "")
         )
     with track_attempt(attempts, f"{part}.{_ISOLATED}"):
         result = isolated()

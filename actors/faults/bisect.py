@@ -7,9 +7,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from pipemill.errors import error_message
-
-from .out_of_memory import is_out_of_memory
+from .blame import is_row_error
 
 T = TypeVar("T")
 
@@ -47,20 +45,3 @@ def bisect_failures(
     left, left_failed = bisect_failures(items[:middle], run)
     right, right_failed = bisect_failures(items[middle:], run)
     return left + right, left_failed + right_failed
-
-
-def is_row_error(error: BaseException) -> bool:
-    """Return whether a row may be at fault, so that other rows may succeed.
-
-    After a CUDA error every call on that device fails, unless memory ran out. The error of a
-    library that is not installed says that no row is at fault (`no_rows_fault`). An error that is
-    not an `Exception` stops the process, with two exceptions: a tokenizer written in Rust panics
-    with a class derived from BaseException, and user code may raise those that end coroutines.
-    """
-    if type(error).__name__ in ("PanicException", "GeneratorExit", "CancelledError"):
-        return True
-    if getattr(error, "no_rows_fault", False):
-        return False
-    message = error_message(error)
-    lost = "CUDA error" in message or "device-side assert" in message
-    return isinstance(error, Exception) and (not lost or is_out_of_memory(error))

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import IO, TYPE_CHECKING
 
 from pipemill.errors import error_message
@@ -24,6 +25,9 @@ from ..child_process import (
     take_over_pipes,
 )
 from ..split import Split, SplitReader
+from .blame import JudgedError, find_blame
+from .load_errors import describe_error
+from .process_end import BROKEN, Farewell, before_end, end_this_process, set_replaceable
 
 if TYPE_CHECKING:
     from ..compute.stages import Stages
@@ -32,7 +36,7 @@ if TYPE_CHECKING:
 _CALLS = 4
 
 
-class ProcessDied(RuntimeError):
+class ProcessDied(JudgedError):
     """The process died.
 
     Attributes:
@@ -40,20 +44,25 @@ class ProcessDied(RuntimeError):
         status: its exit status, as `subprocess` returns it.
     """
 
-    def __init__(self, stage: str, status: int) -> None:
+    def __init__(self, stage: str, status: int, reason: str | None = None) -> None:
+        """reason: why the process ended itself, if it did."""
         self.stage, self.status = stage, status
-        super().__init__(describe_exit(status))
+        super().__init__(f"its process ended itself: {reason}" if reason else describe_exit(status))
 
 
-class ProcessError(RuntimeError):
+class ProcessError(JudgedError):
     """An exception in the process that no row caused."""
 
 
 @dataclass
 class _Request:
-    """A request that waits for its answer. stage: what the process is doing for it."""
+    """A request that waits for its answer.
+
+    stage: what the process is doing for it. reason: why the process ends itself.
+    """
 
     stage: str = "start"
+    reason: str | None = None
     answer: Future[Batch] = field(default_factory=Future)
 
 
@@ -110,8 +119,8 @@ class IsolatedProcess:
             while True:
                 number, reply, value = receive(self._process.stdout)
                 request = self._requests[number]
-                if reply == "stage":
-                    request.stage = value
+                if reply in ("stage", "reason"):
+                    setattr(request, reply, value)
                     continue
                 del self._requests[number]
                 if reply == "error":
@@ -125,7 +134,8 @@ class IsolatedProcess:
         with self._waiting:
             self._status = self._process.wait()
             for request in self._requests.values():
-                request.answer.set_exception(ProcessDied(request.stage, self._status))
+                died = ProcessDied(request.stage, self._status, request.reason)
+                request.answer.set_exception(died)
 
 
 class _Server:
@@ -139,13 +149,17 @@ class _Server:
         self._stages: Stages | None = None
 
     def answer(self, number: int, steps: tuple[str, ...], payload: Split | Batch) -> None:
-        try:
-            self._reply(number, "batch", self._compute(number, steps, payload))
-        except Exception as error:
-            self._reply(number, "error", f"{type(error).__name__}: {error_message(error)}")
-        except BaseException as end:  # a row asked the process to end
-            code = end.code if isinstance(end, SystemExit) else 1
-            os._exit(code if isinstance(code, int) else bool(code))
+        farewell = Farewell(partial(self._reply, number, "reason"), lambda: None)
+        with before_end(farewell):
+            try:
+                self._reply(number, "batch", self._compute(number, steps, payload))
+            except Exception as error:
+                if find_blame(error) == "process":
+                    end_this_process(describe_error(error), BROKEN)
+                self._reply(number, "error", f"{type(error).__name__}: {error_message(error)}")
+            except BaseException as end:  # a row asked the process to end
+                code = end.code if isinstance(end, SystemExit) else 1
+                os._exit(code if isinstance(code, int) else bool(code))
 
     def _compute(self, number: int, steps: tuple[str, ...], payload: Split | Batch) -> Batch:
         if isinstance(payload, Split):
@@ -168,6 +182,7 @@ class _Server:
 
 
 def _serve(requests: IO[bytes], replies: IO[bytes]) -> None:
+    set_replaceable(True)
     load, source = receive(requests)
     server = _Server(load, source, replies)
     # Threads that stay: torch keeps a pool of workers for each.

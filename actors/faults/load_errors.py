@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 
 from pipemill.errors import StoreError, error_message
 
+from .blame import JudgedError, chain_of
 from .out_of_memory import SIGNS, is_out_of_memory
 
 # Errors of the operating system that stay: no file, no permission, not the right kind of file.
@@ -21,11 +21,13 @@ _QUOTED = re.compile(r"CUDA error|\b(MemoryError|OutOfMemoryError|\w*(Connect|Ti
 _FIRST_ERROR = re.compile(r"^Traceback \(most recent call last\):\n(?:[ \t].*\n|\n)*(\S.*)", re.M)
 
 
-class LoadError(RuntimeError):
+class LoadError(JudgedError):
     """The task can't be loaded here.
 
     for_good: whether another run would fail in the same way, until the job is changed.
     """
+
+    blame = "run"
 
     def __init__(self, message: str, *, for_good: bool = False) -> None:
         super().__init__(message)
@@ -44,7 +46,7 @@ def is_permanent(error: BaseException) -> bool:
 
     It may succeed once memory is free, a store or the Hub answers, or on another GPU.
     """
-    causes = list(_chain(error))
+    causes = list(chain_of(error))
     offline = any(type(cause).__name__ == _OFFLINE for cause in causes)
     return not any(_is_transient(cause, offline) for cause in causes)
 
@@ -65,16 +67,6 @@ def _is_transient(error: BaseException, offline: bool) -> bool:
     if not offline and _NETWORK & {kind.__name__ for kind in type(error).__mro__}:
         return True
     return isinstance(error, OSError) and bool(error.errno) and not isinstance(error, _LASTING)
-
-
-def _chain(error: BaseException) -> Iterator[BaseException]:
-    """Yield the error, and those that led to it."""
-    seen: set[int] = set()
-    link: BaseException | None = error
-    while link is not None and id(link) not in seen:
-        seen.add(id(link))
-        yield link
-        link = link.__cause__ or (None if link.__suppress_context__ else link.__context__)
 
 
 def describe_error(error: BaseException) -> str:

@@ -12,13 +12,19 @@ import pyarrow as pa
 
 from ..batch import Batch, Failure
 from ..split import Split
+from .attempts import SplitGivenUp
+from .blame import JudgedError
 from .isolated_process import IsolatedProcess, ProcessDied
+from .process_end import BROKEN
 
 # A process that dies while it starts, loads or reads is tried this often: no row is at fault.
 _TRIES = 3
 # After this many deaths a split is given up: nothing of it was answered, or very many rows kill.
 _DEATHS_WITHOUT_AN_ANSWER = 16
 _DEATHS = 200
+# Deaths that may have another reason than the row, which is tried once more: the system kills when
+# another process took the memory, and a GPU may be faulty.
+_DOUBTFUL = (-signal.SIGKILL, BROKEN)
 
 
 class CrashIsolator:
@@ -62,8 +68,7 @@ class CrashIsolator:
                 self._count_death(died)
                 if len(rows) > 1:
                     queue.extend(np.array_split(rows, len(rows)))
-                elif died.status == -signal.SIGKILL and int(rows[0]) not in killed:
-                    # Also what the OOM killer does when another process took the memory.
+                elif died.status in _DOUBTFUL and int(rows[0]) not in killed:
                     killed[int(rows[0])] = died
                     queue.append(rows)
                 else:
@@ -91,7 +96,7 @@ class CrashIsolator:
                 if died.stage not in ("start", "load", "read"):
                     raise
                 if tries == _TRIES:
-                    raise RuntimeError(
+                    raise SplitGivenUp(
                         f"its workers died, and in an isolated process stage {died.stage} died "
                         f"{tries} times: {died}"
                     ) from None
@@ -102,11 +107,13 @@ class CrashIsolator:
         if self.deaths >= _DEATHS_WITHOUT_AN_ANSWER and not self.answers:
             raise UnprocessableSplit(f"{died.stage} kills its process on every row: {died}")
         if self.deaths >= _DEATHS:
-            raise RuntimeError(f"its rows killed {self.deaths} processes; the last: {died}")
+            raise SplitGivenUp(f"its rows killed {self.deaths} processes; the last: {died}")
 
 
-class UnprocessableSplit(RuntimeError):
+class UnprocessableSplit(JudgedError):
     """No row of a split could be computed; another split would fail, too."""
+
+    blame = "run"
 
 
 def _take(batch: Batch, rows: np.ndarray) -> Batch:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from pipemill.actors.workers import (
     ForwardWorker,
     FusedWorker,
     Load,
+    LocalWorker,
     RegroupWorker,
     Sink,
 )
@@ -89,8 +90,8 @@ def _clear(sink: Sink) -> None:
 
 def _run(work: SplitWork, splits: list[Split]) -> Results:
     if work.placement == "local":
-        worker = FusedWorker(work.load, work.source, work.sink)
-        yield from map(worker.process, splits)
+        with closing(LocalWorker(work.load, work.source, work.sink)) as worker:
+            yield from map(worker.process, splits)
         return
     if work.placement == SINGLE:
         splits = yield from work_without_ray(work, splits)

@@ -14,7 +14,31 @@ from pipemill.actors.compute.token_budget import TokenBudget
 
 from tests.support.lengths import Lengths
 
+# What torch raises from 2.9 on; before, it is a RuntimeError of this text.
+ASSERT = """CUDA error: device-side assert triggered
+Search for `cudaErrorAssert' in https://docs.nvidia.com/cuda/cuda-runtime-api for more information.
+CUDA kernel errors might be asynchronously reported at some other API call, so the stacktrace below
+might be incorrect.
+"""
+# Whether the device is lost to this process.
+_lost = False
+
+
+def lose_device() -> None:
+    global _lost
+    _lost = True
+    use_device()
+
+
+def use_device() -> None:
+    if _lost:
+        import torch
+
+        raise torch.AcceleratorError(ASSERT)
+
+
 WAYS = {
+    "assert": lose_device,
     "segfault": lambda: os.kill(os.getpid(), signal.SIGSEGV),
     "exit": lambda: os._exit(3),
     "kill": lambda: os.kill(os.getpid(), signal.SIGKILL),
@@ -34,6 +58,7 @@ class Killers(Lengths):
         self.deaths = Path(deaths)
 
     def _fail(self, texts, stage):
+        use_device()
         for text in texts:
             way, _, where = text.partition(" in ")
             if where == stage and way in WAYS:

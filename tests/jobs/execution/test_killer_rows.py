@@ -32,6 +32,7 @@ KILLING = {
     49: "exit in expand",
     60: "kill in forward",
     75: "segfault in regroup",
+    180: "assert in forward",
     299: "leave in expand",
 }
 SCHEMA = pa.schema([("n", pa.int64()), ("text", pa.string())])
@@ -76,6 +77,8 @@ def check_output(folder: Path, rows: int = ROWS) -> None:
     }
     assert {letter["error"] for letter in letters} == {"WorkerDied"}
     said = {letter["n"]: letter["message"] for letter in letters}
+    if rows == ROWS:
+        assert "ended itself: AcceleratorError: CUDA error: device-side assert" in said[180]
     assert "signal 11 (SIGSEGV)" in said[3]
     assert "exit status 3" in said[49]
     assert "signal 9 (SIGKILL)" in said[60]
@@ -119,6 +122,25 @@ def check_load(tmp_path, placement):
     assert "died 3 times in a row while it loaded" in lines[0].error
     assert lines[0].fatal
     assert len(deaths(tmp_path)) == 3
+    assert attempts(tmp_path) == []
+
+
+def test_a_lost_device_does_not_end_the_users_own_process(tmp_path):
+    """One row of the second split loses it: the rest is computed in another process."""
+    code = (
+        f"import sys, pathlib; from {__name__} import KILLING, run\n"
+        "KILLING.clear(); KILLING[60] = 'assert in forward'\n"
+        "print(len(run(pathlib.Path(sys.argv[1]), 'local')))"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True)
+    assert (done.returncode, done.stdout) == (0, b"6\n"), done.stderr.decode()
+    table = ds.dataset(tmp_path / "out").to_table()
+    assert table["n"].to_pylist() == [n for n in range(ROWS) if n != 60]
+    assert table["again"].to_pylist() == [text.upper() for text in table["text"].to_pylist()]
+    (letter,) = ds.dataset(tmp_path / "out/_pipemill/dead-letter").to_table().to_pylist()
+    assert (letter["n"], letter["error"]) == (60, "WorkerDied")
+    assert "device-side assert triggered" in letter["message"]
+    assert len(deaths(tmp_path)) == 3 + 1  # one in the user's process, three in others
     assert attempts(tmp_path) == []
 
 

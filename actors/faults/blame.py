@@ -1,0 +1,91 @@
+"""Say what is to blame for an exception: a row, the memory, this process, or the run."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Literal
+
+from pipemill.errors import error_message
+
+from .out_of_memory import is_out_of_memory
+
+# row: other rows may succeed. memory: it ran out; fewer rows at once may succeed. process: another
+# process may succeed with the same rows. run: every process and every row would fail.
+Blame = Literal["row", "memory", "process", "run"]
+
+# What torch, cuBLAS, cuDNN, Triton and cuFFT say when the device reports an error.
+_DEVICE_ERROR = re.compile(
+    r"\b(CUDA|HIP)( driver| runtime)? error\b|device-side assert|Triton Error \[(CUDA|HIP)\]"
+    r"|\b(CUBLAS|CUDNN|CUSPARSE|CUSOLVER|HIPBLAS)_STATUS_[A-Z]+|\bCUFFT_[A-Z]+",
+    re.IGNORECASE,
+)
+# Errors of a call that the device refused: the next call works.
+_REFUSED = re.compile(
+    r"invalid configuration argument|invalid argument|too many resources requested"
+    r"|STATUS_(INVALID_VALUE|NOT_SUPPORTED|BAD_PARAM)|CUFFT_(INVALID|NOT_SUPPORTED)",
+    re.IGNORECASE,
+)
+# Errors of a torch or a driver that does not fit the device.
+_MISMATCH = re.compile(
+    r"no kernel image is available|driver version is insufficient|invalid device function"
+    r"|forward compatibility was attempted|STATUS_ARCH_MISMATCH",
+    re.IGNORECASE,
+)
+
+
+class JudgedError(RuntimeError):
+    """An error that says what is to blame; its message may quote what happened elsewhere."""
+
+    blame: Blame = "row"
+
+
+def find_blame(error: BaseException) -> Blame:
+    """Return what is to blame for an exception of a stage.
+
+    After most errors of a GPU every further call of the process fails, whatever the row. The error
+    of a library that is not installed says that no row is at fault (`no_rows_fault`). An error that
+    is not an `Exception` stops the run, with two exceptions: a tokenizer written in Rust panics
+    with a class derived from BaseException, and user code may raise those that end coroutines.
+    """
+    if type(error).__name__ in ("PanicException", "GeneratorExit", "CancelledError"):
+        return "row"
+    if isinstance(error, JudgedError):
+        return error.blame
+    if getattr(error, "no_rows_fault", False) or not isinstance(error, Exception):
+        return "run"
+    if is_out_of_memory(error):
+        return "memory"
+    # A pipeline may have caught the device's error, and raised another one.
+    for link in chain_of(error):
+        blame = _blame_of_device_error(link)
+        if blame is not None:
+            return blame
+    return "row"
+
+
+def is_row_error(error: BaseException) -> bool:
+    """Return whether a row may be at fault, so that other rows may succeed."""
+    return find_blame(error) in ("row", "memory")
+
+
+def chain_of(error: BaseException) -> Iterator[BaseException]:
+    """Yield the error, and those that led to it."""
+    seen: set[int] = set()
+    link: BaseException | None = error
+    while link is not None and id(link) not in seen:
+        seen.add(id(link))
+        yield link
+        link = link.__cause__ or (None if link.__suppress_context__ else link.__context__)
+
+
+def _blame_of_device_error(error: BaseException) -> Blame | None:
+    # `torch.AcceleratorError` is a RuntimeError, too. Errors of other classes may quote a row.
+    if not isinstance(error, RuntimeError):
+        return None
+    message = error_message(error)
+    if is_out_of_memory(error) or not _DEVICE_ERROR.search(message):
+        return None
+    if _MISMATCH.search(message):
+        return "run"
+    return "row" if _REFUSED.search(message) else "process"
