@@ -14,6 +14,7 @@ from ..arrow_arrays import check_length, field_values
 from ..faults.bisect import bisect_failures
 from ..faults.blame import is_row_error
 from ..faults.out_of_memory import OutOfMemory, is_out_of_memory, release_memory
+from ..faults.watchdog import mark_progress
 from ..task import LoadedTask
 from .deduplicate import deduplicate_chunks
 from .micro_batches import micro_batches, padded_size
@@ -111,6 +112,7 @@ class ForwardPass:
         """
         pieces, self.done, again = self.done, [], []
         for chunks, outputs in pieces:
+            mark_progress()
             try:
                 arrived = check_length(chunks, outputs()) if callable(outputs) else outputs
                 self.done.append((chunks, arrived))

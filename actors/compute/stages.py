@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 from ..arrow_arrays import check_length, combine_chunks, field_values, offsets_of, scatter
 from ..batch import Batch
 from ..faults.bisect import bisect_failures
+from ..faults.watchdog import watch_stage
 from ..task import LoadedTask
 from .empty_answers import count_empty
 from .forward_pass import ForwardPass
@@ -52,7 +53,7 @@ class Stages:
 
     def expand(self, batch: Batch) -> Batch:
         """Add each row's chunks: a list of structs inside the row."""
-        with self._host, _measure_time(batch, "expand"):
+        with self._host, watch_stage("expand"), _measure_time(batch, "expand"):
             inputs = self._select_inputs(batch.rows)
             for name in (c.name for c in self.task.inputs if c.required and c.name in self.columns):
                 error = ValueError(f"column {self.columns[name]!r} is null")
@@ -78,7 +79,7 @@ class Stages:
         if len(rows):
             chunks, offsets = lists.flatten(), offsets_of(lists)
             with self._device:
-                with _measure_time(batch, "forward"):
+                with watch_stage("forward"), _measure_time(batch, "forward"):
                     forward = ForwardPass(self.task, self.budget, chunks)
                     forward.run()
                 self._count_actor(batch)
@@ -106,7 +107,7 @@ class Stages:
         """Turn the outputs into the task's result columns; rows that failed hold nulls."""
         outputs = combine_chunks(batch.rows[OUTPUTS])
         batch.rows = batch.rows.drop_columns(OUTPUTS)
-        with self._host, _measure_time(batch, "regroup"):
+        with self._host, watch_stage("regroup"), _measure_time(batch, "regroup"):
             inputs, schema = self._select_inputs(batch.rows), self.task.results()
             pieces, failed = bisect_failures(
                 batch.ok_rows(),

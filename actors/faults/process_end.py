@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 
 # Exit statuses: the device works no longer in this process; a stage made no progress; SIGTERM.
 BROKEN, HUNG, TERMINATED = 70, 124, 143
@@ -66,12 +67,13 @@ def end_this_process(reason: str, status: int) -> None:
     """End this process, and say why; return if it is not replaceable."""
     if _replaceable:
         _print(f"pipemill: the process ends itself: {reason}")
-        _run_for_a_while([lambda one=one: one.explain(reason) for one in list(_farewells)])
+        _run_for_a_while([partial(one.explain, reason) for one in list(_farewells)])
         os._exit(status)
 
 
 def _leave(*_: object) -> None:
-    _print("pipemill: SIGTERM: the process drops the split at hand, and ends")
+    if _farewells:
+        _print("pipemill: SIGTERM: the process drops the split at hand, and ends")
     _run_for_a_while([one.withdraw for one in list(_farewells)])
     os._exit(TERMINATED)
 

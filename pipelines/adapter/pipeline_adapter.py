@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
+from pipemill.actors.faults.watchdog import mark_progress
 from pipemill.actors.task import MEDIA, Loaded
 
 from ..engines.stacking import batch_group, chunk_size, copy_kwargs
@@ -83,7 +84,11 @@ class PipelineAdapter:
         return self.declared.results(self.loaded)
 
     def expand(self, rows: pa.Table) -> pa.ListArray:
-        return pa.array([self._chunks(row) for row in rows.to_pylist()], pa.list_(_CHUNK))
+        lists = []
+        for row in rows.to_pylist():
+            lists.append(self._chunks(row))
+            mark_progress()
+        return pa.array(lists, pa.list_(_CHUNK))
 
     def forward(self, chunks: pa.StructArray) -> pa.Array:
         inputs = [chunk.as_buffer() for chunk in chunks.field("inputs")]
@@ -116,6 +121,7 @@ class PipelineAdapter:
             if isinstance(answer, DeferredError):
                 raise type(answer.error, (Exception,), {})(answer.message)
             found.append(answer)
+            mark_progress()
         return found
 
     @contextmanager

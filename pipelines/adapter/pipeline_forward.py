@@ -7,6 +7,8 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from pipemill.actors.faults.blame import is_row_error
+
 from pipemill.errors import error_message
 
 from ..engines.stacking import answers_equal, copy_kwargs, stack, to_float32, unstack
@@ -158,4 +160,6 @@ class PipelineForward:
         try:
             return self.pipeline.postprocess(output, **copy_kwargs(after))
         except Exception as error:  # belongs to regroup, which raises it
+            if not is_row_error(error):
+                raise
             return DeferredError(type(error).__name__, error_message(error))

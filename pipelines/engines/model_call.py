@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from pipemill.actors.device_transfer import to_device
+from pipemill.actors.faults.watchdog import mark_progress
 
 from ..text import model_limits
 from .base import Columns, ModelOutputs
@@ -65,3 +66,17 @@ def find_output_shape(pipeline: Any) -> tuple[int, ...]:
             return tuple(model(input_ids=token)[0].shape)
     except Exception:  # a model without weights, or one that needs more than a token
         return default
+
+
+def report_layers(model: object) -> None:
+    """Let each call of the model and of its layers count as progress of the stage.
+
+    A text of which every token takes long is then told from a hang.
+    """
+    import torch
+
+    if not isinstance(model, torch.nn.Module):  # a pipeline of the user's may have any model
+        return
+    lists = [part for part in model.modules() if isinstance(part, torch.nn.ModuleList)]
+    for layer in {model, *(layer for layers in lists for layer in layers)}:
+        layer.register_forward_pre_hook(mark_progress)

@@ -14,6 +14,7 @@ from pipemill.actors.faults.load_errors import LoadError
 from pipemill.actors.task import Loaded
 
 from ..adapter.row_values import media_kinds
+from ..engines.model_call import report_layers
 from ..engines.registry import AUTO, find_engine
 from ..media import MediaAccess, require_media_library
 from ..registry import find_task, register_task
@@ -82,8 +83,11 @@ class LoadTask:
             raise LoadError(misfit, for_good=True)
         computes_here = whole and (factory is None or factory.loads_weights)
         load = model.load if computes_here else model.load_without_weights
+        pipeline = load(spec.name)
+        if computes_here and not self.compiles:  # hooks would break a compiled graph
+            report_layers(pipeline.model)
         return Loaded(
-            pipeline=load(spec.name),
+            pipeline=pipeline,
             parameters=json.loads(self.parameters),
             columns=tuple(name for name, _ in self.columns),
             media=self.media,

@@ -102,6 +102,17 @@ def kill(name: str) -> Callable[[Run], None]:
     return change
 
 
+def terminate(name: str) -> Callable[[Run], None]:
+    """As a machine that is taken away does it."""
+
+    def change(run: Run) -> None:
+        run.wait_for_parts()
+        for process in run.named(name):
+            process.terminate()
+
+    return change
+
+
 def kill_worker(run: Run) -> None:
     """The process that works, as when the kernel has no memory left."""
     run.wait_for_parts()
@@ -170,6 +181,7 @@ WAYS = {
     ),
     "worker_killed": Way(1, "was killed by signal 9", environment=SLOW, change=kill_worker),
     "actor_killed": Way(0, "", environment=SLOW, change=kill("ray::MapWorker")),
+    "actor_terminated": Way(0, "", environment=SLOW, change=terminate("ray::MapWorker")),
     "raylet_killed": Way(1, "raylet or the head", environment=SLOW, change=kill("raylet")),
     "head_killed": Way(1, "raylet or the head", environment=SLOW, change=kill("gcs_server")),
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 
 from pipemill.actors.compute.stages import Stages
 from pipemill.actors.compute.token_budget import TokenBudget
+from pipemill.actors.faults import watchdog
 
 from tests.support.lengths import Lengths
 
@@ -44,6 +46,9 @@ WAYS = {
     "kill": lambda: os.kill(os.getpid(), signal.SIGKILL),
     "leave": lambda: os._exit(0),
     "sysexit": lambda: sys.exit(5),
+    "hang": lambda: time.sleep(600),
+    # As a library that waits without releasing the interpreter's lock.
+    "clench": lambda: ctypes.PyDLL(None).sleep(600),
 }
 
 
@@ -74,13 +79,20 @@ def die(deaths: Path, way: str, stage: str) -> None:
 
 @dataclass(frozen=True)
 class LoadKillers:
-    """deaths: a folder. dies: whether a process that loads it dies."""
+    """Loads the task.
+
+    deaths: a folder. dies: whether a process that loads it dies. limit_s: the watchdog's, in the
+    process that loads it.
+    """
 
     deaths: str
     dies: bool = False
     weights: bool = True
+    limit_s: float = 300
 
     def __call__(self) -> Stages:
+        watchdog.LEAST_S = watchdog.FIRST_S = self.limit_s
+        watchdog._GRACE_S = 1
         if self.dies and self.weights:
             die(Path(self.deaths), "kill", "load")
         return Stages(Killers(self.deaths), {"text": "text"}, TokenBudget(100))

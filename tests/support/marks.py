@@ -12,6 +12,7 @@ PATHS = {
     "ray": (
         "gpu/test_on_ray.py",
         "jobs/execution/test_cpus.py",
+        "jobs/execution/test_crowded_gpu.py",
         "jobs/execution/test_kill.py",
         "jobs/execution/test_raylets.py",
         "jobs/rows/test_ray_dataset.py",
@@ -19,6 +20,7 @@ PATHS = {
     ),
     "kill": (
         "actors/faults/test_poison_rows.py",
+        "actors/faults/test_process_end.py",
         "actors/storage/test_filesystem.py::test_a_file_is_whole_or_not_there_when_its_writer_is_killed",
         "jobs/execution/test_kill.py",
         "jobs/execution/test_killer_rows.py",

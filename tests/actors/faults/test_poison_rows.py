@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 from functools import partial
 
@@ -19,10 +20,11 @@ from tests.support.lengths import Lengths
 STEPS = ("expand", "forward", "regroup")
 
 
-def isolated(folder, texts, steps=(STEPS,), failures=(), dies=False):
+def isolated(folder, texts, steps=(STEPS,), failures=(), dies=False, limit_s=300.0):
     batch = Batch(pa.table({"n": range(len(texts)), "text": pa.array(texts, pa.string())}))
     batch.failures = dict(failures)
-    with CrashIsolator(partial(IsolatedProcess, LoadKillers(str(folder), dies))) as isolation:
+    load = LoadKillers(str(folder), dies, limit_s=limit_s)
+    with CrashIsolator(partial(IsolatedProcess, load)) as isolation:
         for some in steps:
             batch = isolation.run(some, batch)
     return batch
@@ -67,6 +69,23 @@ def test_a_split_without_rows_and_one_of_killing_rows_only_keep_the_schema(tmp_p
         batch = isolated(tmp_path, texts)
         assert batch.results.schema == LoadKillers("")().task.results()
         assert sorted(batch.failures) == list(range(len(texts)))
+
+
+def test_a_row_that_hangs_is_a_dead_letter_that_says_where(tmp_path):
+    texts = ["one", "two", "hang in forward", "four"]
+    batch = isolated(tmp_path, texts, limit_s=3)
+    (failure,) = batch.failures.values()
+    assert (failure.stage, failure.error) == ("forward", "WorkerDied")
+    where = r"no progress in \d+ s of forward; it is at <lambda> \(killers.py:\d+\) < die "
+    assert re.match(f"its process ended itself: {where}", failure.message), failure.message
+    assert batch.results["again"].to_pylist() == ["ONE", "TWO", None, "FOUR"]
+    assert deaths(tmp_path) == 2
+
+
+def test_a_row_that_hangs_in_a_library_which_holds_the_interpreter_is_one_too(tmp_path, capfd):
+    batch = isolated(tmp_path, ["clench in expand"], limit_s=3)
+    assert batch.failures[0].error == "WorkerDied"
+    assert "in die" in capfd.readouterr().err  # faulthandler's stacks
 
 
 def test_a_split_of_which_every_row_kills_is_given_up(tmp_path, monkeypatch):

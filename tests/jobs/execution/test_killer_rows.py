@@ -64,7 +64,8 @@ def deaths(folder: Path) -> list[str]:
 
 
 def attempts(folder: Path) -> list[str]:
-    return sorted(file.name for file in (folder / "out/_pipemill/attempts").iterdir())
+    names = sorted(file.name for file in (folder / "out/_pipemill/attempts").iterdir())
+    return [name for name in names if not name.startswith(".")]  # its process died writing it
 
 
 def check_output(folder: Path, rows: int = ROWS) -> None:
