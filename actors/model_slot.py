@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import re
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
+from pipemill.errors import error_message
+
 from .compute.stages import Stages
 from .faults.attempts import DEATHS_LOADING, AttemptError, Attempts, track_attempt
-from .faults.load_errors import LoadError
-from .faults.out_of_memory import empty_caches
+from .faults.load_errors import LoadError, lacks_memory
+from .faults.out_of_memory import empty_caches, release_memory
 from .shared_lock import SharedLock
+
+# Seconds between tries to load a model for which a GPU has no memory left.
+_WAITS_S = (2.0, 4.0, 8.0, 16.0)
 
 
 class ModelSlot:
@@ -73,7 +80,8 @@ class ModelSlot:
             except Exception as error:
                 self._error = LoadError.of(error)
         if self._error is not None:
-            raise LoadError(str(self._error), for_good=self._error.for_good)
+            known = self._error
+            raise LoadError(str(known), for_good=known.for_good, out_of_memory=known.out_of_memory)
         assert self._stages is not None
         return self._stages
 
@@ -85,7 +93,23 @@ class ModelSlot:
                 f"loaded the model ({reasons[-1]})"
             )
         with track_attempt(self._attempts, self._loader):
-            stages = self._load()
+            stages = self._load_patiently()
         self._attempts.end(self._deaths)
         self._deaths = []
         return stages
+
+    def _load_patiently(self) -> Stages:
+        """Load, and wait a little if others hold the GPU's memory: one may be about to end."""
+        for wait_s in _WAITS_S:
+            try:
+                return self._load()
+            except Exception as error:
+                if not _lacks_gpu_memory(error):
+                    raise
+            release_memory()  # outside `except`: an exception holds what was loaded
+            time.sleep(wait_s)
+        return self._load()
+
+
+def _lacks_gpu_memory(error: BaseException) -> bool:
+    return lacks_memory(error) and re.search(r"\b(CUDA|HIP)\b", error_message(error)) is not None

@@ -16,6 +16,7 @@ from .faults.attempts import AttemptError, Attempts, SplitGivenUp, has_suspects,
 from .faults.blame import find_blame, is_row_error
 from .faults.isolated_process import IsolatedProcess
 from .faults.load_errors import LoadError
+from .faults.out_of_memory import find_memory_failure
 from .faults.poison_rows import CrashIsolator, UnprocessableSplit
 from .faults.process_end import set_replaceable
 from .model_slot import ModelSlot
@@ -48,9 +49,13 @@ class FusedWorker:
     # Whether another process may take the place of the worker's.
     replaceable = True
 
-    def __init__(self, load: Load, source: SplitReader, sink: Sink) -> None:
+    def __init__(
+        self, load: Load, source: SplitReader, sink: Sink, *, shares_gpu: bool = False
+    ) -> None:
+        """shares_gpu: whether other actors hold memory of the GPU."""
         set_replaceable(self.replaceable)
         self.load, self.source, self.sink = load, source, sink
+        self.shares_gpu = shares_gpu
         self.model = _Model(load, sink.attempts())
 
     def __call__(self, table: pa.Table) -> pa.Table:
@@ -72,7 +77,7 @@ class FusedWorker:
         batch = self.source.read(split)
         with self.model.slot.stages() as stages:
             batch = stages.process(batch)
-        return _write(self.sink, split, batch)
+        return self._finish(split, batch)
 
     def _isolated(self, split: Split) -> SplitResult:
         with (
@@ -81,7 +86,11 @@ class FusedWorker:
         ):
             batch = isolation.read(split)
             batch = isolation.run(_STEPS, batch)
-        return _write(self.sink, split, batch)
+        return self._finish(split, batch)
+
+    def _finish(self, split: Split, batch: Batch) -> SplitResult:
+        crowded = _find_crowding(split, batch) if self.shares_gpu else None
+        return crowded or _write(self.sink, split, batch)
 
 
 class LocalWorker(FusedWorker):
@@ -146,9 +155,10 @@ class ExpandWorker:
 class ForwardWorker:
     """The second operator: one model replica, which only computes."""
 
-    def __init__(self, load: Load, attempts: Attempts) -> None:
+    def __init__(self, load: Load, attempts: Attempts, *, shares_gpu: bool = False) -> None:
+        """shares_gpu: whether other actors hold memory of the GPU."""
         set_replaceable(True)
-        self.load = load
+        self.load, self.shares_gpu = load, shares_gpu
         self.model = _Model(load, attempts)
 
     def __call__(self, table: pa.Table) -> pa.Table:
@@ -161,7 +171,8 @@ class ForwardWorker:
         computed = self.model.run_attempt(
             split, lambda: self._usual(batch), lambda: self._isolated(batch)
         )
-        return SplitResult(split=split, payload=computed.to_bytes())
+        crowded = _find_crowding(split, computed) if self.shares_gpu else None
+        return crowded or SplitResult(split=split, payload=computed.to_bytes())
 
     def _usual(self, batch: Batch) -> Batch:
         with self.model.slot.stages() as stages:
@@ -238,6 +249,14 @@ def load_stages(load: Load) -> Stages:
         raise LoadError.of(error) from None
 
 
+def _find_crowding(split: Split, batch: Batch) -> SplitResult | None:
+    """Return a result that asks for fewer actors on the GPU, if a row alone does not fit."""
+    failure = find_memory_failure(batch.failures.values())
+    if failure is None:
+        return None
+    return SplitResult(split=split, error=f"{failure.error}: {failure.message}", cause="memory")
+
+
 def _write(sink: Sink, split: Split, batch: Batch) -> SplitResult:
     try:
         sink.write(split, batch)
@@ -288,9 +307,11 @@ def _process_safely(process: Process, split: Split, payload: bytes | None) -> Sp
 
 
 def _cause_of(error: BaseException) -> Cause | None:
-    """Return why running again would not help, if so."""
+    """Return what stops the run for good, or would not be so with fewer actors on a GPU."""
     if isinstance(error, LoadError) and error.for_good:
         return "model"
+    if isinstance(error, LoadError) and error.out_of_memory:
+        return "memory"
     return "library" if getattr(error, "no_rows_fault", False) else None
 
 

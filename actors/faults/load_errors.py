@@ -25,20 +25,27 @@ class LoadError(JudgedError):
     """The task can't be loaded here.
 
     for_good: whether another run would fail in the same way, until the job is changed.
+    out_of_memory: whether it does not fit in the memory that is free.
     """
 
     blame = "run"
 
-    def __init__(self, message: str, *, for_good: bool = False) -> None:
+    def __init__(
+        self, message: str, *, for_good: bool = False, out_of_memory: bool = False
+    ) -> None:
         super().__init__(message)
-        self.for_good = for_good
+        self.for_good, self.out_of_memory = for_good, out_of_memory
 
     @classmethod
     def of(cls, error: BaseException) -> LoadError:
         """Wrap the error that loading raised."""
         if isinstance(error, LoadError):
             return error
-        return cls(f"loading failed: {describe_error(error)}", for_good=is_permanent(error))
+        return cls(
+            f"loading failed: {describe_error(error)}",
+            for_good=is_permanent(error),
+            out_of_memory=lacks_memory(error),
+        )
 
 
 def is_permanent(error: BaseException) -> bool:
@@ -51,16 +58,31 @@ def is_permanent(error: BaseException) -> bool:
     return not any(_is_transient(cause, offline) for cause in causes)
 
 
+def lacks_memory(error: BaseException) -> bool:
+    """Return whether loading failed because memory ran out."""
+    return any(
+        is_out_of_memory(cause) or _quotes_memory_error(error_message(cause))
+        for cause in chain_of(error)
+    )
+
+
+def _quotes_memory_error(message: str) -> bool:
+    """Return whether transformers quotes an error about memory."""
+    quotes = "Traceback (most recent call last)" in message
+    return quotes and any(sign in message.lower() for sign in SIGNS)
+
+
 def _is_transient(error: BaseException, offline: bool) -> bool:
     if isinstance(error, StoreError) or is_out_of_memory(error):
         return True
     message = error_message(error)
     if "CUDA error" in message:
         return True
-    if "Traceback (most recent call last)" in message:
-        memory = any(sign in message.lower() for sign in SIGNS)
-        if memory or (_QUOTED.search(message) and _OFFLINE not in message):
-            return True
+    if _quotes_memory_error(message):
+        return True
+    quotes = "Traceback (most recent call last)" in message
+    if quotes and _QUOTED.search(message) and _OFFLINE not in message:
+        return True
     status = getattr(getattr(error, "response", None), "status_code", None)
     if isinstance(status, int):
         return status >= 500 or status == 429

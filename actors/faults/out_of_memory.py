@@ -5,8 +5,11 @@ from __future__ import annotations
 import ctypes
 import gc
 import sys
+from collections.abc import Iterable
 
 from pipemill.errors import error_message
+
+from ..batch import Failure
 
 # In messages of torch on a GPU, of torch, oneDNN and C++ on a CPU, and of cuBLAS; lower case.
 SIGNS = (
@@ -20,6 +23,9 @@ SIGNS = (
     "bad_alloc",
     "alloc_failed",
 )
+
+# The names of the classes that torch raises for it.
+_CLASSES = ("OutOfMemoryError", "AcceleratorError", "RuntimeError")
 
 _MMAP_THRESHOLD = -3  # of mallopt(3): blocks of at least this size are mapped one by one
 _LARGE = 2**18  # with 4 MiB, rows that fit failed near the limit
@@ -37,6 +43,15 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, RuntimeError):  # others may quote a row that mentions memory
         return any(sign in error_message(error).lower() for sign in SIGNS)
     return isinstance(error, MemoryError)
+
+
+def find_memory_failure(failures: Iterable[Failure]) -> Failure | None:
+    """Return a failure of rows that did not fit in memory, even alone; None if there is none."""
+    for failure in failures:
+        memory = any(sign in failure.message.lower() for sign in SIGNS)
+        if failure.error == "MemoryError" or (memory and failure.error in _CLASSES):
+            return failure
+    return None
 
 
 def empty_caches() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
@@ -23,6 +24,7 @@ from pipemill.actors.workers import (
 from pipemill.errors import RunError
 
 from .pool_size import TASK_CPUS, choose_pool_size, describe_wait
+from .progress import log
 from .ray_cluster import ray_session
 from .single_process import is_small, work_without_ray
 from .split_work import SplitWork
@@ -94,14 +96,44 @@ def _run(work: SplitWork, splits: list[Split]) -> Results:
             yield from map(worker.process, splits)
         return
     if work.placement == SINGLE:
-        splits = yield from work_without_ray(work, splits)
+        splits = yield from work_without_ray(work.alone_on_gpu(), splits)
         if not splits:
             return
         work = replace(work, placement="fused")
     with ray_session(work.actors.cluster):
-        size = choose_pool_size(work.actors, work.placement, len(splits))
-        build = _fused if work.placement == "fused" else _staged
-        yield from _results(build(_dataset(splits), work, size))
+        while splits:
+            splits = yield from _run_on_ray(work, splits)
+            if splits:
+                work = _reduce_actors(work)
+
+
+def _run_on_ray(work: SplitWork, splits: list[Split]) -> Generator[SplitResult, None, list[Split]]:
+    """Yield the results of splits; return those that may fit with fewer actors on a GPU."""
+    size = choose_pool_size(work.actors, work.placement, len(splits))
+    build = _fused if work.placement == "fused" else _staged
+    left, crowded = {split.number: split for split in splits}, []
+    with closing(_results(build(_dataset(splits), work, size))) as results:
+        for result in results:
+            if result.cause == "memory" and work.shares_gpu:
+                if result.fatal:  # the model: all that this actor gets would come back
+                    return list(left.values())
+                crowded.append(result.split)
+                continue
+            left.pop(result.split.number, None)
+            yield result
+    return crowded
+
+
+def _reduce_actors(work: SplitWork) -> SplitWork:
+    """Put fewer actors on a GPU after its memory ran out."""
+    fewer = work.with_fewer_on_gpu()
+    before, now = (math.floor(1 / one.actors.gpus_each) for one in (work, fewer))
+    log(
+        f"the GPU's memory ran out with {before} actors on it: going on with {now} "
+        f"(actors.per_gpu: {now} starts so)"
+    )
+    _clear(work.sink)  # what was at work has been ended
+    return fewer
 
 
 def _dataset(splits: list[Split]) -> Dataset:
@@ -125,6 +157,7 @@ def _fused(dataset: Dataset, work: SplitWork, size: tuple[int, int]) -> Dataset:
         dataset,
         FusedWorker,
         fn_constructor_args=(with_credentials(work.load, work.actors), work.source, work.sink),
+        fn_constructor_kwargs={"shares_gpu": work.shares_gpu},
         **_pool(work.actors, size, _CALLS),
     )
 
@@ -136,6 +169,7 @@ def _staged(dataset: Dataset, work: SplitWork, size: tuple[int, int]) -> Dataset
         expanded,
         ForwardWorker,
         fn_constructor_args=(with_credentials(work.load, work.actors), work.sink.attempts()),
+        fn_constructor_kwargs={"shares_gpu": work.shares_gpu},
         **_pool(work.actors, size, 1),
     )
     return _map(forwarded, RegroupWorker(light, work.sink), num_cpus=TASK_CPUS)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from pipemill.actors.output.part_writer import PartSink
@@ -30,3 +31,25 @@ class SplitWork:
     source: SplitReader
     sink: PartSink
     actors: ActorsSection
+
+    @property
+    def shares_gpu(self) -> bool:
+        """Tell whether several actors share a GPU."""
+        return 0 < self.actors.gpus_each < 1
+
+    def with_fewer_on_gpu(self) -> SplitWork:
+        """Return the same with half as many actors on a GPU that they share."""
+        return self._with_per_gpu(max(math.floor(1 / self.actors.gpus_each) // 2, 1))
+
+    def alone_on_gpu(self) -> SplitWork:
+        """Return the same for one actor, which has the GPU that others would share."""
+        return self._with_per_gpu(1) if self.shares_gpu else self
+
+    def _with_per_gpu(self, per_gpu: int) -> SplitWork:
+        num_gpus = math.floor(10**4 / per_gpu) / 10**4
+        model = replace(self.load.model, num_gpus=num_gpus)
+        return replace(
+            self,
+            load=replace(self.load, model=model),
+            actors=self.actors.model_copy(update={"num_gpus": num_gpus}),
+        )
