@@ -30,21 +30,19 @@ SCHEMA = pa.schema([("n", pa.int64()), ("text", pa.string())])
 def test_fewer_actors_share_the_gpu_until_model_and_rows_fit(tmp_path):
     """With four the model does not fit, with two a row does not, and one never does."""
     command = [sys.executable, "-m", __name__, str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=200)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
-    for placement in ("fused", "staged"):
-        table = ds.dataset(tmp_path / placement).to_table().sort_by("n")
-        assert table["n"].to_pylist() == [n for n in range(ROWS) if n != 57]
-        letters = ds.dataset(tmp_path / placement / "_pipemill/dead-letter").to_table()
-        (letter,) = letters.to_pylist()
-        assert (letter["n"], letter["error"]) == (57, "OutOfMemoryError")
-        assert letter["message"] == MESSAGE
+    table = ds.dataset(tmp_path / "out").to_table().sort_by("n")
+    assert table["n"].to_pylist() == [n for n in range(ROWS) if n != 57]
+    (letter,) = ds.dataset(tmp_path / "out/_pipemill/dead-letter").to_table().to_pylist()
+    assert (letter["n"], letter["error"]) == (57, "OutOfMemoryError")
+    assert letter["message"] == MESSAGE
     said = [line for line in done.stderr.splitlines() if "the GPU's memory ran out" in line]
     assert [line.partition("with ")[2].partition(" (")[0] for line in said] == [
         "4 actors on it: going on with 2",
         "2 actors on it: going on with 1",
-    ] * 2
-    assert done.stdout.split() == ["8", "8"], "each split has one result"
+    ]
+    assert done.stdout.split() == ["8"], "each split has one result"
 
 
 def main(folder: Path) -> None:
@@ -54,20 +52,19 @@ def main(folder: Path) -> None:
     source = folder / "in.parquet"
     pq.write_table(pa.table({"n": range(ROWS), "text": texts}, schema=SCHEMA), source)
     file = list_files(str(source), "auto", {}, "/nowhere")[0][0]
-    for placement in ("fused", "staged"):
-        plan = Plan("parquet", SCHEMA)
-        cuts = range(0, ROWS, PER_SPLIT)
-        plan.add(SplitRange(file, i, i + PER_SPLIT, PER_SPLIT) for i in cuts)
-        work = SplitWork(
-            placement=placement,
-            load=LoadCrowded(Model(path="", num_gpus=0.25), needs=0.4),  # type: ignore[arg-type]
-            source=open_source("parquet", {}, SCHEMA),
-            sink=PartSink(Store(str(folder / placement)), ["n", "text"], "dead_letter"),
-            actors=ActorsSection(num_gpus=0.25, num_cpus=0.3),
-        )
-        results = list(run_splits(work, plan.splits))
-        assert all(result.error is None for result in results), results
-        print(len(results), flush=True)
+    plan = Plan("parquet", SCHEMA)
+    cuts = range(0, ROWS, PER_SPLIT)
+    plan.add(SplitRange(file, i, i + PER_SPLIT, PER_SPLIT) for i in cuts)
+    work = SplitWork(
+        placement="fused",
+        load=LoadCrowded(Model(path="", num_gpus=0.25), needs=0.4),  # type: ignore[arg-type]
+        source=open_source("parquet", {}, SCHEMA),
+        sink=PartSink(Store(str(folder / "out")), ["n", "text"], "dead_letter"),
+        actors=ActorsSection(num_gpus=0.25, num_cpus=0.3),
+    )
+    results = list(run_splits(work, plan.splits))
+    assert all(result.error is None for result in results), results
+    print(len(results), flush=True)
 
 
 if __name__ == "__main__":
