@@ -13,10 +13,9 @@ from pipemill.errors import StoreError, error_message
 from .batch import Batch, RowError
 from .compute.stages import Stages
 from .faults.attempts import AttemptError, Attempts, SplitGivenUp, has_suspects, run_attempt
-from .faults.blame import find_blame, is_row_error
+from .faults.blame import find_blame, is_memory_failure, is_row_error
 from .faults.isolated_process import IsolatedProcess
 from .faults.load_errors import LoadError
-from .faults.out_of_memory import find_memory_failure
 from .faults.poison_rows import CrashIsolator, UnprocessableSplit
 from .faults.process_end import set_replaceable
 from .model_slot import ModelSlot
@@ -251,10 +250,11 @@ def load_stages(load: Load) -> Stages:
 
 def _find_crowding(split: Split, batch: Batch) -> SplitResult | None:
     """Return a result that asks for fewer actors on the GPU, if a row alone does not fit."""
-    failure = find_memory_failure(batch.failures.values())
-    if failure is None:
-        return None
-    return SplitResult(split=split, error=f"{failure.error}: {failure.message}", cause="memory")
+    for failure in batch.failures.values():
+        if is_memory_failure(failure.error, failure.message):
+            reason = f"{failure.error}: {failure.message}"
+            return SplitResult(split=split, error=reason, cause="memory")
+    return None
 
 
 def _write(sink: Sink, split: Split, batch: Batch) -> SplitResult:

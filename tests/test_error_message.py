@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from pipemill.actors.batch import Failure
 from pipemill.actors.faults.bisect import bisect_failures
-from pipemill.actors.faults.out_of_memory import is_out_of_memory
+from pipemill.actors.faults.blame import is_out_of_memory
 
 from pipemill.errors import error_message
 

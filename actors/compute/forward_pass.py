@@ -12,8 +12,8 @@ import pyarrow as pa
 
 from ..arrow_arrays import check_length, field_values
 from ..faults.bisect import bisect_failures
-from ..faults.blame import is_row_error
-from ..faults.out_of_memory import OutOfMemory, is_out_of_memory, release_memory
+from ..faults.blame import is_out_of_memory, is_row_error
+from ..faults.out_of_memory import OutOfMemory, release_memory
 from ..faults.watchdog import mark_progress
 from ..task import LoadedTask
 from .deduplicate import deduplicate_chunks
@@ -92,6 +92,7 @@ class ForwardPass:
 
     def _run_micro_batch(self, chunks: np.ndarray) -> Any:
         """Return the outputs of some chunks, or a function that waits for them."""
+        mark_progress()
         try:
             outputs = self.task.forward(self.chunks.take(pa.array(chunks)))
             if callable(outputs):

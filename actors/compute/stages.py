@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -20,11 +20,13 @@ import pyarrow.compute as pc
 from ..arrow_arrays import check_length, combine_chunks, field_values, offsets_of, scatter
 from ..batch import Batch
 from ..faults.bisect import bisect_failures
-from ..faults.watchdog import watch_stage
+from ..faults.watchdog import mark_progress, watch_stage
 from ..task import LoadedTask
 from .empty_answers import count_empty
 from .forward_pass import ForwardPass
 from .token_budget import TokenBudget
+
+T = TypeVar("T")
 
 CHUNKS = "_pipemill_chunks"
 OUTPUTS = "_pipemill_outputs"
@@ -61,7 +63,9 @@ class Stages:
                     batch.add_failure("expand", int(missing), error)
             pieces, failed = bisect_failures(
                 batch.ok_rows(),
-                lambda rows: check_length(rows, self.task.expand(inputs.take(rows))),
+                _note_progress(
+                    lambda rows: check_length(rows, self.task.expand(inputs.take(rows)))
+                ),
             )
             for row, exception in failed:
                 batch.add_failure("expand", row, exception)
@@ -111,11 +115,13 @@ class Stages:
             inputs, schema = self._select_inputs(batch.rows), self.task.results()
             pieces, failed = bisect_failures(
                 batch.ok_rows(),
-                lambda rows: check_length(
-                    rows,
-                    self.task.regroup(inputs.take(rows), outputs.take(pa.array(rows)))
-                    .cast(schema)
-                    .to_struct_array(),
+                _note_progress(
+                    lambda rows: check_length(
+                        rows,
+                        self.task.regroup(inputs.take(rows), outputs.take(pa.array(rows)))
+                        .cast(schema)
+                        .to_struct_array(),
+                    )
                 ),
             )
             for row, error in failed:
@@ -152,6 +158,16 @@ def _count_truncated(lists: pa.Array) -> dict[str, int]:
     lost = field_values(lists.flatten(), "lost")
     of_row = np.bincount(pc.list_parent_indices(lists).to_numpy(), weights=lost)
     return {"truncated_rows": int(np.count_nonzero(of_row)), "lost_tokens": int(of_row.sum())}
+
+
+def _note_progress(run: Callable[[np.ndarray], T]) -> Callable[[np.ndarray], T]:
+    """Let each call count as progress of the stage: rows that fail are halved again and again."""
+
+    def run_noted(rows: np.ndarray) -> T:
+        mark_progress()
+        return run(rows)
+
+    return run_noted
 
 
 @contextmanager

@@ -8,7 +8,6 @@ from typing import TypeVar
 import numpy as np
 
 from .blame import is_row_error
-from .watchdog import mark_progress
 
 T = TypeVar("T")
 
@@ -33,7 +32,6 @@ def bisect_failures(
     """
     if len(items) == 0:
         return [], []
-    mark_progress()
     try:
         return [(items, run(items))], []
     except BaseException as error:

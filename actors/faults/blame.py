@@ -8,8 +8,6 @@ from typing import Literal
 
 from pipemill.errors import error_message
 
-from .out_of_memory import is_out_of_memory
-
 # row: other rows may succeed. memory: it ran out; fewer rows at once may succeed. process: another
 # process may succeed with the same rows. run: every process and every row would fail.
 Blame = Literal["row", "memory", "process", "run"]
@@ -32,6 +30,22 @@ _MISMATCH = re.compile(
     r"|forward compatibility was attempted|STATUS_ARCH_MISMATCH",
     re.IGNORECASE,
 )
+
+
+# In messages of torch on a GPU, of torch, oneDNN and C++ on a CPU, and of cuBLAS; lower case.
+SIGNS = (
+    "out of memory",
+    "not enough memory",
+    "can't allocate memory",
+    "cannot allocate memory",
+    "could not create a memory object",
+    "could not create a primitive",
+    "could not execute a primitive",
+    "bad_alloc",
+    "alloc_failed",
+)
+# The names of the classes that torch raises for it.
+_CLASSES = ("OutOfMemoryError", "AcceleratorError", "RuntimeError")
 
 
 class JudgedError(RuntimeError):
@@ -62,6 +76,22 @@ def find_blame(error: BaseException) -> Blame:
         if blame is not None:
             return blame
     return "row"
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether memory ran out.
+
+    torch raises a special error on a GPU, and a plain RuntimeError on a CPU.
+    """
+    if isinstance(error, RuntimeError):  # others may quote a row that mentions memory
+        return any(sign in error_message(error).lower() for sign in SIGNS)
+    return isinstance(error, MemoryError)
+
+
+def is_memory_failure(error: str, message: str) -> bool:
+    """Return whether a row did not fit in memory, by the name of the error's class and message."""
+    signs = any(sign in message.lower() for sign in SIGNS)
+    return error == "MemoryError" or (signs and error in _CLASSES)
 
 
 def is_row_error(error: BaseException) -> bool:

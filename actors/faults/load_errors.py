@@ -6,8 +6,7 @@ import re
 
 from pipemill.errors import StoreError, error_message
 
-from .blame import JudgedError, chain_of
-from .out_of_memory import SIGNS, is_out_of_memory
+from .blame import SIGNS, JudgedError, chain_of, is_out_of_memory
 
 # Errors of the operating system that stay: no file, no permission, not the right kind of file.
 _LASTING = (FileNotFoundError, PermissionError, NotADirectoryError, IsADirectoryError)

@@ -14,7 +14,7 @@ from pipemill.actors.arrow_arrays import field_values
 from pipemill.actors.compute.forward_pass import ForwardPass
 from pipemill.actors.compute.micro_batches import micro_batches, padded_size
 from pipemill.actors.compute.token_budget import TokenBudget
-from pipemill.actors.faults.out_of_memory import is_out_of_memory
+from pipemill.actors.faults.blame import is_out_of_memory
 from pipemill.pipelines.reference.in_batches import PlainBatches
 
 from .peak_memory import PeakMemory

@@ -6,7 +6,7 @@ import copy
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from pipemill.actors.faults.out_of_memory import is_out_of_memory
+from pipemill.actors.faults.blame import is_out_of_memory
 from pipemill.actors.task import Loaded
 
 from pipemill.errors import error_message

@@ -204,7 +204,7 @@ def test_the_work_tells_tokens_padding_and_packing():
 
 def test_memory_is_meant_by_errors_of_memory_only():
     from pipemill.actors.faults.bisect import is_row_error
-    from pipemill.actors.faults.out_of_memory import is_out_of_memory
+    from pipemill.actors.faults.blame import is_out_of_memory
 
     errors = [RuntimeError(FULL), MemoryError(), RuntimeError("CUDA error: out of memory")]
     errors += [RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB.")]
