@@ -31,7 +31,6 @@ _MISMATCH = re.compile(
     re.IGNORECASE,
 )
 
-
 # In messages of torch on a GPU, of torch, oneDNN and C++ on a CPU, and of cuBLAS; lower case.
 SIGNS = (
     "out of memory",
