@@ -164,7 +164,10 @@ def test_odd_names_of_objects_and_tables_of_other_formats(bucket, tmp_path):
     filesystem.pipe_file(f"{root}/day=1/a.parquet", b"?")
     for path in ("table", "table/day=1", "table/*/a.parquet"):
         wanted = {**job(bucket, tmp_path), "input": f"{bucket}/{path}"}
-        with pytest.raises(pipemill.ConfigError, match="/table is a Delta Lake table"):
+        with pytest.raises(
+            pipemill.ConfigError,
+            match="the Delta Lake table .*/table can't be read|/table is a Delta Lake table",
+        ):
             pipemill.run(**wanted)
 
 
