@@ -21,7 +21,7 @@ from .config.job import Job
 from .config.load import build_job
 from .execution.choose_device import choose_device
 from .execution.pool_size import autoscales, choose_operator_pool
-from .planning.find_model import resolve_model_path
+from .planning.find_model import resolve_model
 from .planning.media_roots import make_media_access
 from .planning.missing_libraries import check_early_requirements
 from .planning.model_conventions import follow_conventions
@@ -125,7 +125,7 @@ def _check_arguments(dataset: object, error_column: str, on_error: str) -> None:
 
 def _resolve(job: Job) -> tuple[Job, ResolvedTask]:
     """Return the job with its device, and its task."""
-    model = resolve_model_path(job.model)
+    model = resolve_model(job.model)
     task = resolve_job_task(job, model)
     check_early_requirements(job, task, "fused")
     if job.output.schema is None and (task.is_user or task.spec.infers_columns):

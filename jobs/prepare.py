@@ -22,7 +22,7 @@ from .output.ledger import Ledger
 from .output.split_plan import NOTHING
 from .output.stored_rows import needs_storing, note_on_stream, with_stored_rows, with_table
 from .planning.build_plan import build_plan
-from .planning.find_model import check_fit, digest_model, resolve_model_path
+from .planning.find_model import check_fit, digest_model, resolve_model
 from .planning.fingerprint import check_fingerprint, fingerprint_fields, hash_fields
 from .planning.missing_libraries import check_early_requirements, check_requirements
 from .planning.model_conventions import follow_conventions
@@ -58,7 +58,7 @@ def prepare(job: Job, lease: Lease | None = None) -> PreparedJob:
     job = with_table(job)
     ledger = Ledger(output_store(job))
     job, task = _resolve(job, ledger)
-    weights = digest_model(job.model, task.revision)
+    weights = digest_model(job.model, task.model)
     while True:
         snapshot = ledger.snapshot()
         held = lease is None or lease.is_held
@@ -77,7 +77,7 @@ def prepare_without_output(job: Job) -> PreparedJob:
     The model is not compiled: for a few rows that would take most of the time.
     """
     ledger = Ledger(output_store(job))
-    model = resolve_model_path(job.model)
+    model = resolve_model(job.model)
     task = resolve_job_task(job, model)
     check_early_requirements(job, task, "local")
     job = choose_device(job, model, here=True)
@@ -103,7 +103,7 @@ def _check_places(job: Job) -> None:
 
 def _resolve(job: Job, ledger: Ledger) -> tuple[Job, ResolvedTask]:
     """Return the job with its device, and its task and model."""
-    model = resolve_model_path(job.model)
+    model = resolve_model(job.model)
     task = resolve_job_task(job, model)
     if ledger.read_job() is None:  # before all weights are read for their digest
         check_early_requirements(job, task, job.actors.placement)

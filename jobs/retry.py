@@ -32,7 +32,7 @@ from .output.ledger import Ledger, open_output
 from .output.run_report import Report, count_output
 from .output.split_plan import Plan, RowEstimate
 from .output.stored_rows import with_stored_rows, with_table
-from .planning.find_model import resolve_model
+from .planning.find_model import digest_model, resolve_model
 from .planning.fingerprint import check_fingerprint, fingerprint_fields, hash_fields
 from .planning.missing_libraries import check_requirements
 from .planning.model_conventions import follow_conventions
@@ -106,9 +106,10 @@ def _reopen(
     Raises ConfigError if the job is not that of the output.
     """
     job = with_table(job)
-    path, revision, weights = resolve_model(job.model)
-    job = choose_device(job, (path, revision))
-    task = follow_conventions(job, resolve_job_task(job, (path, revision)))
+    model = resolve_model(job.model)
+    weights = digest_model(job.model, model)
+    job = choose_device(job, model)
+    task = follow_conventions(job, resolve_job_task(job, model))
     dtype = choose_dtype(job, task.spec, task.is_user, record)
     decides = fingerprint_fields(job, task.spec.name, dtype, weights, task.followed.decides)
     same = {**decides, **{name: record.decides.get(name) for name in MAY_CHANGE}}

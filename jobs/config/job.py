@@ -88,7 +88,7 @@ class ModelSection(_Section):
     """The model, and how it is loaded.
 
     Attributes:
-        path: a folder or a Hub name.
+        path: a folder, a Hub name, or the URL of a folder on an object store.
         revision: a branch, tag or commit on the Hub.
         dtype: "float32", "bfloat16", "float16", or "auto": as saved on a CPU, bfloat16 on a GPU.
         trust_remote_code: whether code in the model's folder may run.
@@ -99,6 +99,7 @@ class ModelSection(_Section):
         compile: whether `torch.compile` compiles the model, for micro-batches padded to a few
             widths.
         engine: what computes: "auto", or the name of an engine that an installed package brings.
+        storage_options: options for fsspec, for a URL; never stored or shown.
     """
 
     path: PathOrUrl
@@ -110,6 +111,7 @@ class ModelSection(_Section):
     compile: bool = False
     # Left out of a job.json where nothing was chosen: older versions know no such key.
     engine: str = Field(default="auto", exclude_if=lambda value: value == "auto")
+    storage_options: dict[str, Any] = Field(default={}, repr=False, exclude=True)
 
 
 # pydantic has a deprecated method of that name. `schema` is the best name for the key, so it stays.

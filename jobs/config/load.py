@@ -158,7 +158,7 @@ def merge_config(
     if isinstance(config, Job):
         data = config.model_dump(exclude_unset=True)
         data["input"]["path"] = config.input.path  # rows are only described in the dump
-        for part in ("input", "output"):
+        for part in ("model", "input", "output"):
             data[part]["storage_options"] = getattr(config, part).storage_options
         where = "the job"
     elif config is None or isinstance(config, Mapping):

@@ -6,6 +6,7 @@ import os
 import socket
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,6 +15,7 @@ from urllib.parse import urlsplit
 from urllib.request import getproxies
 
 from pipemill.actors.faults.load_errors import LoadError
+from pipemill.actors.storage.remote_folder import RemoteFolder
 from pipemill.pipelines.loading.checkpoint import (
     CheckpointError,
     check_files,
@@ -22,42 +24,38 @@ from pipemill.pipelines.loading.checkpoint import (
     read_tensors,
 )
 from pipemill.pipelines.loading.fit_process import FitCheck
+from pipemill.pipelines.loading.model_files import ModelFiles
 from pipemill.pipelines.loading.task_loader import LoadTask
 
 from pipemill.errors import ConfigError, ModelError, RunError
 
 from .fingerprint import digest_folder
 from .model_conventions import loaded_folder
+from .models.fetch_model import fetch_model, is_remote
 from .user_code import read_config
 
 if TYPE_CHECKING:
     from ..config.job import ModelSection
 
 
-def resolve_model(model: ModelSection) -> tuple[str, str | None, str]:
-    """Return the path and revision that a worker loads, and a digest of the weights."""
-    path, commit = resolve_model_path(model)
-    return path, commit, digest_model(model, commit)
-
-
-def digest_model(model: ModelSection, commit: str | None) -> str:
+def digest_model(model: ModelSection, files: ModelFiles) -> str:
     """Return what changes when the model's files do: on the Hub, the commit."""
     try:
-        return commit or digest_folder(Path(model.path).expanduser())
+        return files.revision or digest_folder(Path(files.root or files.path))
     except OSError as error:
         raise _unreadable(model, error) from None
 
 
-def resolve_model_path(model: ModelSection) -> tuple[str, str | None]:
-    """Return the path and revision that a worker loads. Raise ConfigError if there are none."""
+def resolve_model(model: ModelSection) -> ModelFiles:
+    """Return the files that a worker loads. Raise ConfigError if there are none."""
+    if is_remote(model.path):
+        return _find_in_copy(model, fetch_model(model))
     folder = Path(model.path).expanduser()
     if folder.is_dir():
         try:
-            folder = loaded_folder(folder)
-            _check_folder(model, folder)
+            return _find_in_folder(model, folder)
         except OSError as error:
             raise _unreadable(model, error) from None
-        return str(folder.resolve()), None
     if folder.is_file():
         raise ConfigError(
             f"model.path {model.path} is a file: name the folder that holds config.json and the "
@@ -65,7 +63,7 @@ def resolve_model_path(model: ModelSection) -> tuple[str, str | None]:
         )
     if model.path.startswith((".", "/", "~")) or model.path.count("/") > 1:
         raise ConfigError(f"no model at {model.path}: there is no folder {folder.resolve()}")
-    return model.path, _find_on_hub(model)
+    return ModelFiles(model.path, _find_on_hub(model))
 
 
 def check_fit(load: LoadTask, here: bool) -> None:
@@ -83,7 +81,14 @@ def check_fit(load: LoadTask, here: bool) -> None:
             import_module("ray.data")  # takes as long, and is needed next
             misfit = check.result()
     if misfit is not None:
-        raise ConfigError(misfit)
+        raise ConfigError(_name_remote(misfit, load.model.files))
+
+
+def _name_remote(message: str, files: ModelFiles) -> str:
+    """Put the URL of a fetched model where a message names its copy."""
+    if files.remote is None or files.root is None:
+        return message
+    return message.replace(files.root, files.remote.url.rstrip("/"))
 
 
 def load_failure(error: Exception, path: str) -> RunError:
@@ -97,6 +102,23 @@ def load_failure(error: Exception, path: str) -> RunError:
 def permanent_load_error(path: str, why: str) -> ModelError:
     """Return the error of a model that will never load. It names the model's path."""
     return ModelError(why if path in why else f"{why} (the model is {path})")
+
+
+def _find_in_copy(model: ModelSection, remote: RemoteFolder) -> ModelFiles:
+    """Return the files of a model that was fetched. Raise ConfigError with its URL."""
+    copy = ModelFiles(str(remote.copy), root=str(remote.copy), remote=remote)
+    try:
+        files = _find_in_folder(model, remote.copy)
+    except ConfigError as error:
+        raise ConfigError(_name_remote(str(error), copy)) from None
+    return replace(files, root=copy.root, remote=remote)
+
+
+def _find_in_folder(model: ModelSection, root: Path) -> ModelFiles:
+    """Return the files of a model below a folder. Raises ConfigError, OSError."""
+    folder = loaded_folder(root)
+    _check_folder(model, folder)
+    return ModelFiles(str(folder.resolve()), root=None if folder == root else str(root.resolve()))
 
 
 def _unreadable(model: ModelSection, error: OSError) -> ConfigError:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
+
+from pipemill.actors.storage.remote_folder import RemoteFolder
 
 
 @dataclass(frozen=True)
@@ -19,11 +22,21 @@ class ModelFiles:
         revision: of a name on the Hub, the commit.
         root: the folder in which `path` lies, where the model has other parts beside it: then
             files are named from there.
+        remote: where the folder on this machine was fetched from; None for one that was not.
     """
 
     path: str
     revision: str | None = None
     root: str | None = None
+    remote: RemoteFolder | None = None
+
+    def here(self) -> ModelFiles:
+        """Return the model with its folder on this machine, which is fetched if it is not there."""
+        if self.remote is None:
+            return self
+        inner = os.path.relpath(self.path, self.root or self.path)
+        root = self.remote.fetch()
+        return replace(self, path=os.path.normpath(root / inner), root=str(root))
 
     def find(self, name: str) -> Path | None:
         """Return the path of a file on this machine; None if the model does not have it.
