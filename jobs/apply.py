@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -42,8 +41,8 @@ _CALLS = 2
 def apply(
     dataset: Dataset,
     *,
-    task: str,
-    model: str | os.PathLike[str] | Mapping[str, Any],
+    task: str | None = None,
+    model: Any,
     columns: Mapping[str, str | None] | None = None,
     parameters: Mapping[str, Any] | None = None,
     batching: Mapping[str, Any] | None = None,
@@ -62,8 +61,9 @@ def apply(
 
     Args:
         dataset: Any `ray.data.Dataset`.
-        task: The name of the task.
-        model: A folder, a Hub name, or keys of `model` as in a config.
+        task: The name of the task; not needed if `model` is a pipeline.
+        model: A folder, a Hub name, a URL, keys of `model` as in a config, a
+            `transformers.Pipeline`, or a mapping with a loaded `model` and its `tokenizer`.
         columns: The task's column names to those of the data; None for one that the task must not
             read.
         parameters: The pipeline's parameters, with their names in transformers.

@@ -27,6 +27,7 @@ from ..output.split_plan import Plan
 from ..planning.find_model import digest_model, load_failure, resolve_model
 from ..planning.missing_libraries import check_requirements
 from ..planning.model_conventions import follow_conventions
+from ..planning.models.save_model import with_model_of_output
 from ..planning.prepared_job import PreparedJob, build_prepared_job
 from ..planning.resolve_task import resolve_job_task, validate_parameters
 
@@ -108,6 +109,7 @@ def _prepare_again(
     job = job.model_copy(
         update={"input": job.input.model_copy(update={"storage_options": dict(options)})}
     )
+    job = with_model_of_output(job, ledger)
     model = resolve_model(job.model)
     if digest_model(job.model, model) != record.decides["model"]:
         raise ConfigError(

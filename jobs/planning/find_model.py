@@ -15,7 +15,6 @@ from urllib.parse import urlsplit
 from urllib.request import getproxies
 
 from pipemill.actors.faults.load_errors import LoadError
-from pipemill.actors.storage.remote_folder import RemoteFolder
 from pipemill.pipelines.loading.checkpoint import (
     CheckpointError,
     check_files,
@@ -29,9 +28,11 @@ from pipemill.pipelines.loading.task_loader import LoadTask
 
 from pipemill.errors import ConfigError, ModelError, RunError
 
+from ..config.loaded_model import LoadedModel
 from .fingerprint import digest_folder
 from .model_conventions import loaded_folder
 from .models.fetch_model import fetch_model, is_remote
+from .models.save_model import save_model
 from .user_code import read_config
 
 if TYPE_CHECKING:
@@ -48,8 +49,12 @@ def digest_model(model: ModelSection, files: ModelFiles) -> str:
 
 def resolve_model(model: ModelSection) -> ModelFiles:
     """Return the files that a worker loads. Raise ConfigError if there are none."""
+    if isinstance(model.path, LoadedModel):
+        return _find_in_copy(model, save_model(model.path))
     if is_remote(model.path):
-        return _find_in_copy(model, fetch_model(model))
+        remote = fetch_model(model)
+        files = _find_in_copy(model, remote.copy)
+        return replace(files, root=str(remote.copy), remote=remote)
     folder = Path(model.path).expanduser()
     if folder.is_dir():
         try:
@@ -81,14 +86,14 @@ def check_fit(load: LoadTask, here: bool) -> None:
             import_module("ray.data")  # takes as long, and is needed next
             misfit = check.result()
     if misfit is not None:
-        raise ConfigError(_name_remote(misfit, load.model.files))
+        raise ConfigError(misfit)
 
 
-def _name_remote(message: str, files: ModelFiles) -> str:
-    """Put the URL of a fetched model where a message names its copy."""
-    if files.remote is None or files.root is None:
-        return message
-    return message.replace(files.root, files.remote.url.rstrip("/"))
+def name_model(message: str, model: ModelSection, folder: str) -> str:
+    """Put a model's URL, or the class of a loaded one, where a message names its local copy."""
+    if isinstance(model.path, LoadedModel) or is_remote(model.path):
+        return message.replace(folder, str(model.path).rstrip("/"))
+    return message
 
 
 def load_failure(error: Exception, path: str) -> RunError:
@@ -104,14 +109,12 @@ def permanent_load_error(path: str, why: str) -> ModelError:
     return ModelError(why if path in why else f"{why} (the model is {path})")
 
 
-def _find_in_copy(model: ModelSection, remote: RemoteFolder) -> ModelFiles:
-    """Return the files of a model that was fetched. Raise ConfigError with its URL."""
-    copy = ModelFiles(str(remote.copy), root=str(remote.copy), remote=remote)
+def _find_in_copy(model: ModelSection, folder: Path) -> ModelFiles:
+    """Return the files of a model that was fetched or saved. Raise ConfigError that names it."""
     try:
-        files = _find_in_folder(model, remote.copy)
+        return _find_in_folder(model, folder)
     except ConfigError as error:
-        raise ConfigError(_name_remote(str(error), copy)) from None
-    return replace(files, root=copy.root, remote=remote)
+        raise ConfigError(name_model(str(error), model, str(folder))) from None
 
 
 def _find_in_folder(model: ModelSection, root: Path) -> ModelFiles:

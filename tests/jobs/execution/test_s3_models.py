@@ -13,6 +13,8 @@ import sys
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import transformers
+from pipemill.actors.output.layout import STORED_MODEL
 from pipemill.actors.storage import backoff
 from pipemill.actors.storage.filesystem import open_filesystem
 from pipemill.jobs.config.load import make_job
@@ -151,3 +153,19 @@ def test_what_is_wrong_is_named_with_the_url(store, object_store, tmp_path, monk
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     S3FileSystem.clear_instance_cache()
     assert "can't be reached" in refused(store)
+
+
+def test_a_loaded_model_is_saved_in_the_output_and_read_there(store, models, tmp_path):
+    pipeline = transformers.pipeline("text-classification", models["text-classification"])
+    output = f"{store.rpartition('/')[0]}/out"
+    first = pipemill.run(**{**job(tmp_path, pipeline, output=output), "task": pipeline.task})
+    assert answers(first)["label"] == [answer["label"] for answer in pipeline(TEXTS)]
+    filesystem, root = open_filesystem(output, {})
+    before = {path: entry["ETag"] for path, entry in filesystem.find(root, detail=True).items()}
+    (weights,) = [path for path in before if path.endswith(".safetensors")]
+    assert f"/{STORED_MODEL}/" in weights
+    assert list((tmp_path / "hf/pipemill/models").glob("*-*/model.safetensors"))
+    assert pipemill.run(**job(tmp_path, pipeline, output=output)).added["rows"] == 0
+    assert pipemill.verify(output, sample=2).ok
+    after = {path: entry["ETag"] for path, entry in filesystem.find(root, detail=True).items()}
+    assert after == before
