@@ -100,6 +100,7 @@ class ModelSection(_Section):
     Attributes:
         path: a folder, a Hub name, or the URL of a folder on an object store; in Python, instead
             of a section, also a `transformers.Pipeline`, or a mapping with a loaded model.
+        adapter: a folder or Hub name of a PEFT adapter that is merged into the model at `path`.
         revision: a branch, tag or commit on the Hub.
         dtype: "float32", "bfloat16", "float16", or "auto": as saved on a CPU, bfloat16 on a GPU.
         trust_remote_code: whether code in the model's folder may run.
@@ -123,6 +124,7 @@ class ModelSection(_Section):
     # Left out of a job.json where nothing was chosen: older versions know no such key.
     engine: str = Field(default="auto", exclude_if=lambda value: value == "auto")
     storage_options: dict[str, Any] = Field(default={}, repr=False, exclude=True)
+    adapter: PathOrUrl | None = Field(default=None, exclude_if=lambda value: value is None)
 
 
 # pydantic has a deprecated method of that name. `schema` is the best name for the key, so it stays.

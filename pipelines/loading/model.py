@@ -7,10 +7,8 @@ from dataclasses import dataclass, replace
 from importlib import import_module
 from typing import Any
 
-from pipemill.actors.storage.remote_folder import RemoteFolder
-
 from .missing_weights import describe_missing, find_missing_weights, record_loading
-from .model_files import ModelFiles
+from .model_files import FolderSource, ModelFiles
 from .user_class import import_pipeline_class, register_pipeline_class
 
 
@@ -29,7 +27,7 @@ class Model:
         num_gpus: GPUs that the actor holds; 0 means CPU.
         num_cpus: CPUs that the actor holds; on a CPU this is its number of intra-op threads.
         root: the folder in which `path` lies, where the model has other parts beside it.
-        remote: where the folder is fetched from, on each machine, if it lies on an object store.
+        remote: what makes the folder on each machine; None for one that all machines see.
     """
 
     path: str
@@ -42,7 +40,7 @@ class Model:
     num_gpus: float = 0
     num_cpus: float = 1
     root: str | None = None
-    remote: RemoteFolder | None = None
+    remote: FolderSource | None = None
 
     @property
     def files(self) -> ModelFiles:
