@@ -37,7 +37,7 @@ _CLASSES = {
 # Heads whose number of labels an adapter's weights show: the base may have another head, or none.
 _HEADS = ("classifier.weight", "score.weight", "classifier.out_proj.weight")
 _WEIGHTS = (".safetensors", ".safetensors.index.json", ".bin", ".bin.index.json")
-_WEIGHTS += (".h5", ".msgpack", ".onnx", ".gguf", ".pt", ".pth", ".ckpt")
+_OTHERS = (".h5", ".msgpack", ".onnx", ".gguf", ".pt", ".pth", ".ckpt")
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ def _copy_other_files(source: Path, folder: Path) -> None:
         name = file.relative_to(source)
         if not file.is_file() or name.parts[0].startswith((".", "checkpoint-", "adapter_")):
             continue
-        if len(name.parts) > 1 or not name.name.endswith(_WEIGHTS):
+        if len(name.parts) > 1 or not name.name.endswith(_WEIGHTS + _OTHERS):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(file, folder / name)
 
