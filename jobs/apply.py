@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -21,7 +20,7 @@ from .config.job import Job
 from .config.load import build_job
 from .execution.choose_device import choose_device
 from .execution.pool_size import autoscales, choose_operator_pool
-from .planning.find_model import resolve_model_path
+from .planning.find_model import resolve_model
 from .planning.media_roots import make_media_access
 from .planning.missing_libraries import check_early_requirements
 from .planning.model_conventions import follow_conventions
@@ -42,8 +41,8 @@ _CALLS = 2
 def apply(
     dataset: Dataset,
     *,
-    task: str,
-    model: str | os.PathLike[str] | Mapping[str, Any],
+    task: str | None = None,
+    model: Any,
     columns: Mapping[str, str | None] | None = None,
     parameters: Mapping[str, Any] | None = None,
     batching: Mapping[str, Any] | None = None,
@@ -62,8 +61,9 @@ def apply(
 
     Args:
         dataset: Any `ray.data.Dataset`.
-        task: The name of the task.
-        model: A folder, a Hub name, or keys of `model` as in a config.
+        task: The name of the task; not needed if `model` is a pipeline.
+        model: A folder, a Hub name, a URL, keys of `model` as in a config, a
+            `transformers.Pipeline`, or a mapping with a loaded `model` and its `tokenizer`.
         columns: The task's column names to those of the data; None for one that the task must not
             read.
         parameters: The pipeline's parameters, with their names in transformers.
@@ -125,7 +125,7 @@ def _check_arguments(dataset: object, error_column: str, on_error: str) -> None:
 
 def _resolve(job: Job) -> tuple[Job, ResolvedTask]:
     """Return the job with its device, and its task."""
-    model = resolve_model_path(job.model)
+    model = resolve_model(job.model)
     task = resolve_job_task(job, model)
     check_early_requirements(job, task, "fused")
     if job.output.schema is None and (task.is_user or task.spec.infers_columns):

@@ -22,10 +22,11 @@ from .output.ledger import Ledger
 from .output.split_plan import NOTHING
 from .output.stored_rows import needs_storing, note_on_stream, with_stored_rows, with_table
 from .planning.build_plan import build_plan
-from .planning.find_model import check_fit, digest_model, resolve_model_path
+from .planning.find_model import check_fit, digest_model, name_model, resolve_model
 from .planning.fingerprint import check_fingerprint, fingerprint_fields, hash_fields
 from .planning.missing_libraries import check_early_requirements, check_requirements
 from .planning.model_conventions import follow_conventions
+from .planning.models.save_model import needs_model, with_stored_model
 from .planning.prepared_job import PreparedJob, build_load_task, build_prepared_job
 from .planning.resolve_task import ResolvedTask, choose_dtype, resolve_job_task
 
@@ -58,7 +59,7 @@ def prepare(job: Job, lease: Lease | None = None) -> PreparedJob:
     job = with_table(job)
     ledger = Ledger(output_store(job))
     job, task = _resolve(job, ledger)
-    weights = digest_model(job.model, task.revision)
+    weights = digest_model(job.model, task.model)
     while True:
         snapshot = ledger.snapshot()
         held = lease is None or lease.is_held
@@ -77,7 +78,7 @@ def prepare_without_output(job: Job) -> PreparedJob:
     The model is not compiled: for a few rows that would take most of the time.
     """
     ledger = Ledger(output_store(job))
-    model = resolve_model_path(job.model)
+    model = resolve_model(job.model)
     task = resolve_job_task(job, model)
     check_early_requirements(job, task, "local")
     job = choose_device(job, model, here=True)
@@ -94,7 +95,8 @@ def output_store(job: Job) -> Store:
 
 
 def _check_places(job: Job) -> None:
-    if f"{absolute(job.output.path)}/".startswith(f"{absolute(job.model.path).rstrip('/')}/"):
+    model = str(job.model.path)
+    if f"{absolute(job.output.path)}/".startswith(f"{absolute(model).rstrip('/')}/"):
         raise ConfigError(
             f"output.path {job.output.path} lies in the model's folder, of which every file "
             "decides the results: name a folder elsewhere"
@@ -103,7 +105,7 @@ def _check_places(job: Job) -> None:
 
 def _resolve(job: Job, ledger: Ledger) -> tuple[Job, ResolvedTask]:
     """Return the job with its device, and its task and model."""
-    model = resolve_model_path(job.model)
+    model = resolve_model(job.model)
     task = resolve_job_task(job, model)
     if ledger.read_job() is None:  # before all weights are read for their digest
         check_early_requirements(job, task, job.actors.placement)
@@ -114,17 +116,19 @@ def _resolve(job: Job, ledger: Ledger) -> tuple[Job, ResolvedTask]:
 def _draft(
     job: Job, task: ResolvedTask, weights: str, ledger: Ledger, lease: Lease | None
 ) -> _Draft:
-    """Prepare the job from what the output holds now. Writes only rows that are no files."""
+    """Prepare the job from what the output holds now. Writes only objects of the job."""
     record, parts = ledger.read_job(), ledger.parts()
     # The dtype of parts that exist holds, even if the device is another one now.
     dtype = choose_dtype(job, task.spec, task.is_user, record if parts else None)
     decides = fingerprint_fields(job, task.spec.name, dtype, weights, task.followed.decides)
     record = _record_of_job(job, ledger, record, bool(parts), decides)
-    stores = lease is not None and needs_storing(job, ledger)
+    stores_rows = lease is not None and needs_storing(job, ledger)
+    stores = stores_rows or (lease is not None and needs_model(job, ledger, weights))
     if lease is not None and stores:
         check_task_fits(job, task)
         lease.acquire()
-    note = None if stores else note_on_stream(job.input.path)
+    note = None if stores_rows else note_on_stream(job.input.path)
+    job, task = _with_model_of_output(job, task, ledger, weights)
     job = with_stored_rows(job, ledger)
     plan, changed = build_plan(job, task, ledger, ledger.read_plan() if record else None)
     prepared = build_prepared_job(job, task, plan, ledger, decides)
@@ -149,6 +153,16 @@ def _draft(
         plan_changed=changed,
         has_work=has_work,
     )
+
+
+def _with_model_of_output(
+    job: Job, task: ResolvedTask, ledger: Ledger, weights: str
+) -> tuple[Job, ResolvedTask]:
+    """Return a job and a task whose model, if it is in memory, is read from the output."""
+    stored = with_stored_model(job, ledger, task.model, weights)
+    if stored is job:
+        return job, task
+    return stored, replace(task, model=resolve_model(stored.model))
 
 
 def _write(draft: _Draft) -> None:
@@ -205,4 +219,8 @@ def check_task_fits(job: Job, task: ResolvedTask, here: bool = False) -> None:
     columns = {name: own for name, own in job.input.columns.items() if own is not None}
     dtype = choose_dtype(job, task.spec, task.is_user)
     load = build_load_task(job, task, dtype, columns)
-    check_fit(load, here or job.actors.placement == "local")
+    try:
+        check_fit(load, here or job.actors.placement == "local")
+    except ConfigError as error:
+        folder = task.model.root or task.model.path
+        raise ConfigError(name_model(str(error), job.model, folder)) from None

@@ -153,7 +153,7 @@ def _preview(job: Job, rows: int) -> Preview:
         loaded = prepared.load.loaded()
         stages = prepared.load.stages(loaded)
     except Exception as error:
-        raise load_failure(error, job.model.path) from error
+        raise load_failure(error, str(job.model.path)) from error
     if prepared.asks_sample:
         schema = _infer_schema(prepared, stages)
         stages = prepared.load.stages(replace(loaded, schema=schema))

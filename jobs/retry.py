@@ -32,10 +32,11 @@ from .output.ledger import Ledger, open_output
 from .output.run_report import Report, count_output
 from .output.split_plan import Plan, RowEstimate
 from .output.stored_rows import with_stored_rows, with_table
-from .planning.find_model import resolve_model
+from .planning.find_model import digest_model, resolve_model
 from .planning.fingerprint import check_fingerprint, fingerprint_fields, hash_fields
 from .planning.missing_libraries import check_requirements
 from .planning.model_conventions import follow_conventions
+from .planning.models.save_model import needs_model, with_stored_model
 from .planning.prepared_job import PreparedJob, build_prepared_job
 from .planning.resolve_task import ResolvedTask, choose_dtype, resolve_job_task
 from .prepare import output_store
@@ -74,7 +75,7 @@ def retry(
     job = build_job(config, settings or [], columns or {}, sections)
     with explain_interrupt(), Lease(output_store(job), "retry") as lease, ray_until_end():
         ledger, record, plan = open_output(job.output.path, job.output.storage_options)
-        prepared, task, decides = _reopen(job, ledger, record, plan)
+        prepared, task, decides = _reopen(job, ledger, record, plan, lease)
         job = prepared.job
         exist = ledger.parts()
         done = [split for split in plan.splits if split.part in exist]
@@ -99,20 +100,25 @@ def retry(
 
 
 def _reopen(
-    job: Job, ledger: Ledger, record: JobRecord, plan: Plan
+    job: Job, ledger: Ledger, record: JobRecord, plan: Plan, lease: Lease
 ) -> tuple[PreparedJob, ResolvedTask, dict[str, Any]]:
     """Return the job over the stored plan, its task, and what decides its results now.
 
     Raises ConfigError if the job is not that of the output.
     """
     job = with_table(job)
-    path, revision, weights = resolve_model(job.model)
-    job = choose_device(job, (path, revision))
-    task = follow_conventions(job, resolve_job_task(job, (path, revision)))
+    model = resolve_model(job.model)
+    weights = digest_model(job.model, model)
+    job = choose_device(job, model)
+    task = follow_conventions(job, resolve_job_task(job, model))
     dtype = choose_dtype(job, task.spec, task.is_user, record)
     decides = fingerprint_fields(job, task.spec.name, dtype, weights, task.followed.decides)
     same = {**decides, **{name: record.decides.get(name) for name in MAY_CHANGE}}
     check_fingerprint(record, same, job, ledger.path)
+    if needs_model(job, ledger, weights):  # the run was given a folder with it
+        lease.acquire()
+    job = with_stored_model(job, ledger, model, weights)
+    task = replace(task, model=resolve_model(job.model))
     prepared = build_prepared_job(with_stored_rows(job, ledger), task, plan, ledger, decides)
     return prepared, task, decides
 

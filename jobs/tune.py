@@ -150,7 +150,7 @@ def _tune(job: Job, rows: int, seconds: float, plot: str | None, log: Log) -> Tu
     drawn = None if missing else _draw(settings, plot, trial, log)
     return Tuning(
         task=trial.prepared.load.task,
-        model=job.model.path,
+        model=str(job.model.path),
         rows=trial.rows.num_rows,
         failed=trial.failed,
         seconds=seconds,

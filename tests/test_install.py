@@ -60,7 +60,7 @@ def packages(module):
 
 def test_what_is_imported_is_declared():
     brought = declared(PROJECT["dependencies"])
-    for extra in ("media", "plot", "vision", "delta", "iceberg", "lance"):
+    for extra in ("media", "peft", "plot", "vision", "delta", "iceberg", "lance"):
         brought |= declared(PROJECT["optional-dependencies"][extra])
     files = [file for folder in FOLDERS for file in sorted((ROOT / folder).rglob("*.py"))]
     assert len(files) > 150

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import shutil
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from fsspec import AbstractFileSystem
 from fsspec.core import url_to_fs
@@ -22,6 +24,7 @@ from .file_names import is_chain, member_of
 _ARCHIVES: dict[tuple[str, str, str], AbstractFileSystem] = {}
 # After this time each of several writers has written.
 _SETTLE_S = 1.0
+_COPIED_BYTES = 16 * 2**20
 
 
 def open_filesystem(url: str, options: Mapping[str, Any]) -> tuple[AbstractFileSystem, str]:
@@ -74,14 +77,32 @@ def write_atomic(filesystem: AbstractFileSystem, path: str, data: bytes) -> None
     if not isinstance(filesystem, LocalFileSystem):
         retry_with_backoff(lambda: filesystem.pipe_file(path, data), path)
         return
-    target = Path(path)
+    with _replace_file(Path(path)) as file:
+        file.write(data)
+
+
+def copy_atomic(filesystem: AbstractFileSystem, source: Path, path: str) -> None:
+    """Copy a local file as `write_atomic` writes one, without holding it in memory.
+
+    Raises OSError, StoreError.
+    """
+    if not isinstance(filesystem, LocalFileSystem):
+        retry_with_backoff(lambda: filesystem.put_file(str(source), path), path)
+        return
+    with _replace_file(Path(path)) as file, open(source, "rb") as opened:
+        shutil.copyfileobj(opened, file, _COPIED_BYTES)
+
+
+@contextmanager
+def _replace_file(target: Path) -> Iterator[IO[bytes]]:
+    """Open a file that takes the place of another one at the end of the block."""
     new = [folder for folder in target.parents if not folder.exists()]
     target.parent.mkdir(parents=True, exist_ok=True)
     # With a dot, so that readers of the folder ignore it if it is left behind.
     temporary = target.parent / f".{target.name}.{uuid.uuid4().hex}.tmp"
     try:
         with open(temporary, "wb") as file:
-            file.write(data)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, target)

@@ -104,7 +104,7 @@ def _make_file(
             url.encode()
         except UnicodeEncodeError:
             raise OSError(f"the name {url!r} is not UTF-8: rename the file") from None
-    return InputFile(url, int(entry["size"] or 0), _find_version(entry), partitions)
+    return InputFile(url, int(entry["size"] or 0), find_version(entry), partitions)
 
 
 _WILD = "*?["
@@ -172,7 +172,8 @@ def _resolve_folder(path: str) -> str:
     return os.path.realpath(path)
 
 
-def _find_version(entry: dict[str, Any]) -> str:
+def find_version(entry: dict[str, Any]) -> str:
+    """Return what changes when a listed file does: an etag or a time; "" if nothing is known."""
     for key in ("ETag", "etag", "md5Hash", "mtime", "LastModified", "last_modified", "created"):
         if value := entry.get(key):
             # fsspec's memory lists a number where `info` has a date.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import warnings
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pipemill.actors.sources.registry import format_names
@@ -24,6 +25,7 @@ from pipemill.errors import did_you_mean
 from ..rows.find_rows import hold_rows, holds_rows
 from ..rows.held_rows import HeldRows
 from ..rows.lake_tables import FORMATS
+from .loaded_model import LoadedModel, with_loaded_model
 
 
 def _check_number(value: Any) -> Any:
@@ -80,6 +82,14 @@ InputPath = Annotated[
 ]
 
 
+def _check_path_or_loaded(value: Any, path: Any) -> Any:
+    return value if isinstance(value, LoadedModel) else path(value)
+
+
+# Or a model in memory, which the type leaves out, too.
+ModelPath = Annotated[PathOrUrl, WrapValidator(_check_path_or_loaded), PlainSerializer(str)]
+
+
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -88,7 +98,9 @@ class ModelSection(_Section):
     """The model, and how it is loaded.
 
     Attributes:
-        path: a folder or a Hub name.
+        path: a folder, a Hub name, or the URL of a folder on an object store; in Python, instead
+            of a section, also a `transformers.Pipeline`, or a mapping with a loaded model.
+        adapter: a folder or Hub name of a PEFT adapter that is merged into the model at `path`.
         revision: a branch, tag or commit on the Hub.
         dtype: "float32", "bfloat16", "float16", or "auto": as saved on a CPU, bfloat16 on a GPU.
         trust_remote_code: whether code in the model's folder may run.
@@ -99,9 +111,10 @@ class ModelSection(_Section):
         compile: whether `torch.compile` compiles the model, for micro-batches padded to a few
             widths.
         engine: what computes: "auto", or the name of an engine that an installed package brings.
+        storage_options: options for fsspec, for a URL; never stored or shown.
     """
 
-    path: PathOrUrl
+    path: ModelPath
     revision: str | None = None
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     trust_remote_code: bool = False
@@ -110,6 +123,8 @@ class ModelSection(_Section):
     compile: bool = False
     # Left out of a job.json where nothing was chosen: older versions know no such key.
     engine: str = Field(default="auto", exclude_if=lambda value: value == "auto")
+    storage_options: dict[str, Any] = Field(default={}, repr=False, exclude=True)
+    adapter: PathOrUrl | None = Field(default=None, exclude_if=lambda value: value is None)
 
 
 # pydantic has a deprecated method of that name. `schema` is the best name for the key, so it stays.
@@ -274,6 +289,11 @@ class Job(_Section):
     parameters: dict[str, Any] = {}
     batching: BatchingSection = BatchingSection()
     actors: ActorsSection = ActorsSection()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _ask_loaded_model(cls, data: Any) -> Any:
+        return with_loaded_model(data) if isinstance(data, Mapping) else data
 
     @field_validator("model", "input", "output", mode="before")
     @classmethod

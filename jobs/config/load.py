@@ -16,6 +16,7 @@ from pipemill.errors import ConfigError, did_you_mean
 from ..rows.find_rows import holds_rows
 from ..rows.python_rows import RowList, are_texts
 from .job import Job
+from .loaded_model import read_model_section, with_loaded_model
 
 # In the current folder, so that files that go next to the output go there.
 NO_OUTPUT = ".pipemill-no-output"
@@ -157,8 +158,9 @@ def merge_config(
     """
     if isinstance(config, Job):
         data = config.model_dump(exclude_unset=True)
-        data["input"]["path"] = config.input.path  # rows are only described in the dump
-        for part in ("input", "output"):
+        for part in ("model", "input"):  # objects are only described in the dump
+            data[part]["path"] = getattr(config, part).path
+        for part in ("model", "input", "output"):
             data[part]["storage_options"] = getattr(config, part).storage_options
         where = "the job"
     elif config is None or isinstance(config, Mapping):
@@ -215,7 +217,7 @@ def make_job(data: Mapping[str, Any], where: str) -> Job:
         ConfigError: with a line for each key that is wrong.
     """
     try:
-        return Job.model_validate(data)
+        return Job.model_validate(with_loaded_model(data))
     except ValidationError as error:
         raise ConfigError("\n".join(_format_errors(error, where))) from None
 
@@ -228,6 +230,8 @@ def _merge_section(old: dict[str, Any], new: Mapping[str, Any]) -> dict[str, Any
 
 def to_section(key: str, value: Any) -> dict[str, Any]:
     """Return a section as a mapping. A path alone stands for one."""
+    if key == "model":
+        value = read_model_section(value)
     if key == "input" and holds_rows(value):
         return {"path": value}
     if key in ("model", "input", "output") and isinstance(value, str | list | os.PathLike):

@@ -52,14 +52,14 @@ class Machine:
     gpu_name: str = "GPU"
 
 
-def choose_device(job: Job, model: tuple[str, str | None], *, here: bool = False) -> Job:
+def choose_device(job: Job, model: ModelFiles, *, here: bool = False) -> Job:
     """Choose numbers for `actors.num_gpus`, and log the device.
 
     GPUs are used if there are any: those of the Ray that is joined, else of this machine.
 
     Args:
         job: the job. Numbers that it has are left as they are.
-        model: the path and revision that a worker loads.
+        model: the files that a worker loads.
         here: whether only this process computes.
 
     Returns:
@@ -89,7 +89,7 @@ def choose_device(job: Job, model: tuple[str, str | None], *, here: bool = False
     if alone:
         log(f"device: {with_gpus[0].gpu_name}")
         return _update_actors(job, num_gpus=1.0)
-    share = choose_gpu_share(with_gpus, actors, _find_weight_bytes(*model))
+    share = choose_gpu_share(with_gpus, actors, _find_weight_bytes(model))
     log(f"device: {gpus}, {share.per_gpu} actor{'s' * (share.per_gpu > 1)} on each")
     return _update_actors(job, num_gpus=share.num_gpus, num_cpus=share.num_cpus)
 
@@ -182,9 +182,9 @@ def read_ray_machines(nodes: Iterable[Mapping[str, float]]) -> list[Machine]:
     return machines
 
 
-def _find_weight_bytes(path: str, revision: str | None) -> int | None:
+def _find_weight_bytes(model: ModelFiles) -> int | None:
     """Find the size of a model's weights in bytes; None if it is unknown."""
-    folder = ModelFiles(path, revision).folder()
+    folder = model.folder()
     if folder is not None:
         files = {file.name: file.stat().st_size for file in folder.iterdir() if file.is_file()}
     else:
@@ -192,8 +192,8 @@ def _find_weight_bytes(path: str, revision: str | None) -> int | None:
 
         files = {}
         with suppress(Exception):  # the Hub can't be reached: the worker will say so
-            siblings = HfApi().model_info(path, revision=revision, files_metadata=True).siblings
-            files = {file.rfilename: file.size or 0 for file in siblings or ()}
+            info = HfApi().model_info(model.path, revision=model.revision, files_metadata=True)
+            files = {file.rfilename: file.size or 0 for file in info.siblings or ()}
     for suffix in (".safetensors", ".bin"):
         sizes = [size for name, size in files.items() if name.endswith(suffix) and "/" not in name]
         if sizes:

@@ -85,7 +85,7 @@ def start_trial(job: Job, rows: int) -> Trial:
         loaded = prepared.load.loaded()
         stages = prepared.load.stages(loaded)
     except Exception as error:
-        raise load_failure(error, job.model.path) from error
+        raise load_failure(error, str(job.model.path)) from error
     _try_padding(stages)
     with explain_missing_library():
         batch = stages.expand(Batch(sampled.rows))

@@ -24,9 +24,10 @@ from ..execution.choose_device import choose_device
 from ..output.job_record import JobRecord
 from ..output.ledger import Ledger
 from ..output.split_plan import Plan
-from ..planning.find_model import load_failure, resolve_model
+from ..planning.find_model import digest_model, load_failure, resolve_model
 from ..planning.missing_libraries import check_requirements
 from ..planning.model_conventions import follow_conventions
+from ..planning.models.save_model import with_model_of_output
 from ..planning.prepared_job import PreparedJob, build_prepared_job
 from ..planning.resolve_task import resolve_job_task, validate_parameters
 
@@ -108,14 +109,15 @@ def _prepare_again(
     job = job.model_copy(
         update={"input": job.input.model_copy(update={"storage_options": dict(options)})}
     )
-    path, revision, weights = resolve_model(job.model)
-    if weights != record.decides["model"]:
+    job = with_model_of_output(job, ledger)
+    model = resolve_model(job.model)
+    if digest_model(job.model, model) != record.decides["model"]:
         raise ConfigError(
             f"the model at {job.model.path} is not the one that computed {ledger.path}: its files "
             "have changed. Put the old ones back to compute a sample again"
         )
-    job = choose_device(job, (path, revision), here=True)
-    task = follow_conventions(job, resolve_job_task(job, (path, revision)), record.decides)
+    job = choose_device(job, model, here=True)
+    task = follow_conventions(job, resolve_job_task(job, model), record.decides)
     prepared = build_prepared_job(job, task, plan, ledger, record.decides)
     check_requirements(job, task, dict(prepared.load.columns), "local")
     return prepared
@@ -151,7 +153,7 @@ def _plain_rows(prepared: PreparedJob, settings: str) -> PlainRows:
     try:
         return PlainRows(load)
     except Exception as error:  # from code of the model, or a missing library
-        raise load_failure(error, model.path) from error
+        raise load_failure(error, model.name) from error
 
 
 def _choose_rows(

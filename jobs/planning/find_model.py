@@ -6,6 +6,7 @@ import os
 import socket
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,50 +15,63 @@ from urllib.parse import urlsplit
 from urllib.request import getproxies
 
 from pipemill.actors.faults.load_errors import LoadError
+from pipemill.actors.storage.remote_folder import cache_folder
+from pipemill.pipelines.loading.adapters.merge_adapter import MergedAdapter
 from pipemill.pipelines.loading.checkpoint import (
     CheckpointError,
     check_files,
-    describe_adapter,
     find_weights,
     read_tensors,
 )
 from pipemill.pipelines.loading.fit_process import FitCheck
+from pipemill.pipelines.loading.model_files import ModelFiles
 from pipemill.pipelines.loading.task_loader import LoadTask
 
 from pipemill.errors import ConfigError, ModelError, RunError
 
-from .fingerprint import digest_folder
+from ..config.loaded_model import LoadedModel
+from .fingerprint import digest_folder, hash_fields
 from .model_conventions import loaded_folder
+from .models.fetch_model import fetch_model, is_remote
+from .models.find_adapter import find_adapter, is_adapter, merge, read_base, require_peft
+from .models.save_model import save_model
 from .user_code import read_config
 
 if TYPE_CHECKING:
     from ..config.job import ModelSection
 
 
-def resolve_model(model: ModelSection) -> tuple[str, str | None, str]:
-    """Return the path and revision that a worker loads, and a digest of the weights."""
-    path, commit = resolve_model_path(model)
-    return path, commit, digest_model(model, commit)
-
-
-def digest_model(model: ModelSection, commit: str | None) -> str:
+def digest_model(model: ModelSection, files: ModelFiles) -> str:
     """Return what changes when the model's files do: on the Hub, the commit."""
     try:
-        return commit or digest_folder(Path(model.path).expanduser())
+        if isinstance(files.remote, MergedAdapter):  # merging may round differently elsewhere
+            return files.remote.digest
+        return files.revision or digest_folder(Path(files.root or files.path))
     except OSError as error:
         raise _unreadable(model, error) from None
 
 
-def resolve_model_path(model: ModelSection) -> tuple[str, str | None]:
-    """Return the path and revision that a worker loads. Raise ConfigError if there are none."""
+def resolve_model(model: ModelSection) -> ModelFiles:
+    """Return the files that a worker loads. Raise ConfigError if there are none."""
+    if model.adapter is not None:
+        base = model.model_copy(update={"adapter": None})
+        return _find_merged(model, base, find_adapter(model.adapter))
+    if isinstance(model.path, LoadedModel):
+        return _find_in_copy(model, save_model(model.path))
+    if is_remote(model.path):
+        remote = fetch_model(model)
+        files = _find_in_copy(model, remote.copy)
+        return replace(files, root=str(remote.copy), remote=remote)
     folder = Path(model.path).expanduser()
+    if is_adapter(folder):
+        base_path = read_base(folder, str(model.path))
+        base = model.model_copy(update={"path": base_path, "revision": None})
+        return _find_merged(model, base, ModelFiles(str(folder.resolve())))
     if folder.is_dir():
         try:
-            folder = loaded_folder(folder)
-            _check_folder(model, folder)
+            return _find_in_folder(model, folder)
         except OSError as error:
             raise _unreadable(model, error) from None
-        return str(folder.resolve()), None
     if folder.is_file():
         raise ConfigError(
             f"model.path {model.path} is a file: name the folder that holds config.json and the "
@@ -65,7 +79,7 @@ def resolve_model_path(model: ModelSection) -> tuple[str, str | None]:
         )
     if model.path.startswith((".", "/", "~")) or model.path.count("/") > 1:
         raise ConfigError(f"no model at {model.path}: there is no folder {folder.resolve()}")
-    return model.path, _find_on_hub(model)
+    return ModelFiles(model.path, _find_on_hub(model))
 
 
 def check_fit(load: LoadTask, here: bool) -> None:
@@ -86,6 +100,13 @@ def check_fit(load: LoadTask, here: bool) -> None:
         raise ConfigError(misfit)
 
 
+def name_model(message: str, model: ModelSection, folder: str) -> str:
+    """Put a model's URL, or the class of a loaded one, where a message names its local copy."""
+    if isinstance(model.path, LoadedModel) or folder.startswith(str(cache_folder())):
+        return message.replace(folder, str(model.path).rstrip("/"))
+    return message
+
+
 def load_failure(error: Exception, path: str) -> RunError:
     """Return the error of a model that did not load, by whether another try may help."""
     why = LoadError.of(error)
@@ -99,6 +120,40 @@ def permanent_load_error(path: str, why: str) -> ModelError:
     return ModelError(why if path in why else f"{why} (the model is {path})")
 
 
+def _find_merged(model: ModelSection, base: ModelSection, adapter: ModelFiles) -> ModelFiles:
+    """Return the files of an adapter that is merged into its base. Raises ConfigError."""
+    name = model.adapter or str(model.path)
+    require_peft(name)
+    try:
+        files = resolve_model(base)
+    except ConfigError as error:
+        raise ConfigError(
+            f"{name} is a PEFT adapter, and its base can't be used: {error}"
+        ) from None
+    digest = hash_fields(
+        {"base": digest_model(base, files), "adapter": digest_model(base, adapter)}
+    )
+    merged = MergedAdapter(files, adapter, digest, str(model.path), model.use_safetensors)
+    merge(merged, name, str(base.path))
+    found = _find_in_copy(model, merged.copy)
+    return replace(found, root=str(merged.copy), remote=merged)
+
+
+def _find_in_copy(model: ModelSection, folder: Path) -> ModelFiles:
+    """Return the files of a model that was fetched or saved. Raise ConfigError that names it."""
+    try:
+        return _find_in_folder(model, folder)
+    except ConfigError as error:
+        raise ConfigError(name_model(str(error), model, str(folder))) from None
+
+
+def _find_in_folder(model: ModelSection, root: Path) -> ModelFiles:
+    """Return the files of a model below a folder. Raises ConfigError, OSError."""
+    folder = loaded_folder(root)
+    _check_folder(model, folder)
+    return ModelFiles(str(folder.resolve()), root=None if folder == root else str(root.resolve()))
+
+
 def _unreadable(model: ModelSection, error: OSError) -> ConfigError:
     return ConfigError(f"can't read the model {model.path}: {error}")
 
@@ -106,8 +161,6 @@ def _unreadable(model: ModelSection, error: OSError) -> ConfigError:
 def _check_folder(model: ModelSection, folder: Path) -> None:
     names = os.listdir(folder)
     if "config.json" not in names:
-        if "adapter_config.json" in names:
-            raise ConfigError(f"{model.path} is not a model: {describe_adapter(folder)}")
         raise ConfigError(
             f"{model.path} is not a model: {folder / 'config.json'} is not there "
             "(save it with save_pretrained)"

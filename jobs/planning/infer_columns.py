@@ -69,7 +69,7 @@ def infer_columns(
     attempts.end(deaths)
     schema, reason = found or (None, _DIED)
     if isinstance(reason, LoadError):
-        raise load_failure(reason, load.model.path)
+        raise load_failure(reason, load.model.name)
     if schema is None:
         raise RunError(str(reason))
     return schema

@@ -11,11 +11,11 @@ import os
 import shutil
 import sys
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from pipemill.pipelines.loading.extras import how_to_install, is_installed, package_of
-from pipemill.pipelines.loading.model_files import ModelFiles
 from pipemill.pipelines.loading.model_needs import Need, needs_of_model
 from pipemill.pipelines.media import NEEDED
 from pipemill.pipelines.task_spec import TaskSpec
@@ -78,7 +78,7 @@ def find_missing_libraries(resolved: ResolvedTask, columns: Iterable[str]) -> li
     needs = list(_list_column_needs(spec, read))
     if not resolved.is_user:  # only the columns of a user's pipeline are known
         needs += [Need(module.partition(".")[0], f"for {spec.name}") for module in spec.libraries]
-        needs += needs_of_model(spec.name, read, ModelFiles(*resolved.model))
+        needs += needs_of_model(spec.name, read, replace(resolved.model, root=None))
     return [need for need in needs if not _is_available(need.module)]
 
 

@@ -20,7 +20,7 @@ from .fingerprint import FIELD_DEFAULTS
 from .resolve_task import ResolvedTask, parameters_of
 
 if TYPE_CHECKING:
-    from ..config.job import Job, ModelSection
+    from ..config.job import Job
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +39,7 @@ class ModelSays:
 def read_conventions(
     job: Job,
     spec: TaskSpec,
-    model: tuple[str, str | None],
+    model: ModelFiles,
     decides: Mapping[str, Any] | None = None,
 ) -> ModelSays:
     """Read what the model's folder says, and decide what of it the job's task follows.
@@ -47,7 +47,7 @@ def read_conventions(
     Args:
         job: the job.
         spec: its task.
-        model: path and revision.
+        model: the model's files.
         decides: the fingerprint's fields of an output. Where the output is older than this
             reading, its results did not follow the folder.
 
@@ -55,18 +55,16 @@ def read_conventions(
         ConfigError: the folder says what can't be followed.
     """
     parameters = spec.with_defaults(parameters_of(job, spec))
-    path, revision = model
-    found = ModelFiles(path, revision, root_of(job.model, path))
     files: Mapping[str, Any] = {}
     try:
         if not decides or decides.keys() & FIELD_DEFAULTS.keys():
-            files = spec.files(_reader(found))
+            files = spec.files(_reader(model))
         followed = spec.follow(parameters, files)
     except ValueError as error:
         raise ConfigError(f"the model {job.model.path}: {error}") from None
-    _check_weights(job, found, followed)
+    _check_weights(job, model, followed)
     asks = followed.pooling is not None and parameters.get("pooling") == "auto"
-    if asks and MODULES not in files and found.is_unknown(MODULES):
+    if asks and MODULES not in files and model.is_unknown(MODULES):
         followed = replace(followed, pooling=f"{followed.pooling}; no {MODULES} in the cache")
     return ModelSays(files=files, followed=followed)
 
@@ -93,12 +91,6 @@ def follow_as_output_did(job: Job, task: ResolvedTask, decides: Mapping[str, Any
     if not decides or decides.keys() & FIELD_DEFAULTS.keys():
         return task
     return follow_conventions(job, task, decides)
-
-
-def root_of(model: ModelSection, path: str) -> str | None:
-    """Return the folder that holds modules.json, where that is not the one that is loaded."""
-    folder = Path(model.path).expanduser().resolve()
-    return str(folder) if folder.is_dir() and str(folder) != path else None
 
 
 def loaded_folder(folder: Path) -> Path:

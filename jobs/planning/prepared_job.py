@@ -39,7 +39,7 @@ from .columns import (
 from .fingerprint import hash_fields
 from .infer_parameters import infer_parameters
 from .media_roots import make_media_access
-from .model_conventions import follow_as_output_did, root_of
+from .model_conventions import follow_as_output_did
 from .resolve_task import (
     ResolvedTask,
     choose_dtype,
@@ -118,7 +118,7 @@ def build_prepared_job(
     source = open_source(plan.format, job.input.storage_options, read, reading)
     if plan.settled is None:
         plan.settled = infer_parameters(
-            task.spec, parameters, task.path, source, plan.splits, columns
+            task.spec, parameters, task.model.path, source, plan.splits, columns
         )
     settled = {n: value for n, value in plan.settled.items() if parameters.get(n) is None}
     tokens = job.batching.max_tokens
@@ -162,8 +162,8 @@ def build_load_task(
 ) -> LoadTask:
     """Return what a worker loads. more: other fields of `LoadTask`."""
     model = Model(
-        path=task.path,
-        revision=task.revision,
+        path=task.model.path,
+        revision=task.model.revision,
         dtype=dtype,
         trust_remote_code=job.model.trust_remote_code,
         use_safetensors=job.model.use_safetensors,
@@ -171,7 +171,8 @@ def build_load_task(
         pipeline_class=job.pipeline_class,
         num_gpus=job.actors.gpus_each,
         num_cpus=job.actors.num_cpus,
-        root=root_of(job.model, task.path),
+        root=task.model.root,
+        remote=task.model.remote,
     )
     return LoadTask(
         task=task.spec.name,

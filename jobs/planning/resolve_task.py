@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pipemill.actors.sources.reading import Reading
 from pipemill.actors.task import Column, Followed
 from pipemill.pipelines.engines.registry import find_engine
+from pipemill.pipelines.loading.model_files import ModelFiles
 from pipemill.pipelines.registry import find_task, is_transformers_task
 from pipemill.pipelines.task_columns import USUAL, inputs_of, source_names
 from pipemill.pipelines.task_spec import TaskSpec
@@ -35,31 +36,26 @@ class ResolvedTask:
     Attributes:
         spec: the task.
         is_user: whether its pipeline is user code: a class, or code in the model folder.
-        path, revision: of the model, as a worker loads it.
+        model: its files, as a worker loads them.
         files: JSON files of the model folder that say how the model is used, by name.
         followed: what the task does because of these files.
     """
 
     spec: TaskSpec
     is_user: bool
-    path: str
-    revision: str | None = None
+    model: ModelFiles
     files: Mapping[str, Any] = field(default_factory=dict)
     followed: Followed = field(default_factory=Followed)
 
-    @property
-    def model(self) -> tuple[str, str | None]:
-        return self.path, self.revision
 
-
-def resolve_job_task(job: Job, model: tuple[str, str | None]) -> ResolvedTask:
+def resolve_job_task(job: Job, model: ModelFiles) -> ResolvedTask:
     """Find the task of a job; `model_conventions` reads the files. Raises ConfigError.
 
     Args:
-        model: the path and revision that a worker loads.
+        model: the files that a worker loads.
     """
-    spec, is_user = resolve_task(job, model[0])
-    return ResolvedTask(spec=spec, is_user=is_user, path=model[0], revision=model[1])
+    spec, is_user = resolve_task(job, model.path)
+    return ResolvedTask(spec=spec, is_user=is_user, model=model)
 
 
 def resolve_task(job: Job, model: str) -> tuple[TaskSpec, bool]:

@@ -15,6 +15,7 @@ from pipemill.errors import ConfigError
 
 from ..config.job import Job
 from ..config.load import VARIABLE, make_job, map_texts, to_section
+from ..config.loaded_model import LoadedModel
 
 # Keys of storage options that hold what nobody else may read.
 _SECRET = re.compile(r"key|secret|token|passw|credential|signature|sas|connection_string", re.I)
@@ -54,18 +55,25 @@ def write_job_text(config: dict[str, Any], where: str, environment: Mapping[str,
     filled = map_texts(config, lambda text: VARIABLE.sub(lambda m: known.get(m[1], m[0]), text))
     job = make_job(filled, where)
     _check_input(job)
+    if isinstance(job.model.path, LoadedModel):
+        raise ConfigError(
+            f"the model is {job.model.path}, in this process: save it where the cluster can read "
+            "it (save_pretrained), and name that folder or URL"
+        )
     sent = {**config, **{name: to_section(name, config[name]) for name in _find_paths(config)}}
     local: list[str] = []
 
     def locate(path: str) -> str:
         return _locate(path, local)
 
-    if os.path.isdir(absolute(job.model.path)):  # otherwise a name on the Hub
-        sent["model"]["path"] = locate(sent["model"]["path"])
+    for key in ("path", "adapter"):
+        named = getattr(job.model, key)
+        if named is not None and os.path.isdir(absolute(named)):  # otherwise a name on the Hub
+            sent["model"][key] = locate(sent["model"][key])
     for section, key in (("input", "path"), ("input", "media_roots"), ("output", "path")):
         if (value := sent[section].get(key)) is not None:
             sent[section][key] = map_texts(value, locate)
-    for section in ("input", "output"):
+    for section in ("model", "input", "output"):
         _check_secrets(sent[section].get("storage_options") or {}, f"{section}.storage_options")
     try:
         text = yaml.safe_dump(sent, sort_keys=False, allow_unicode=True)

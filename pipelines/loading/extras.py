@@ -9,6 +9,7 @@ from collections.abc import Iterable
 # The extras of pyproject.toml that tasks, models and inputs need, by the modules that they bring.
 EXTRAS: dict[str, tuple[str, ...]] = {
     "media": ("PIL", "av"),
+    "peft": ("peft",),
     "tokenizers": ("google.protobuf", "sacremoses", "sentencepiece", "tiktoken"),
     "japanese": ("fugashi", "ipadic", "sudachipy", "unidic_lite"),
     "vision": ("pytesseract", "scipy", "timm", "torchvision"),

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from typing import Any
 
 from .missing_weights import describe_missing, find_missing_weights, record_loading
-from .model_files import ModelFiles
+from .model_files import FolderSource, ModelFiles
 from .user_class import import_pipeline_class, register_pipeline_class
 
 
@@ -27,6 +27,7 @@ class Model:
         num_gpus: GPUs that the actor holds; 0 means CPU.
         num_cpus: CPUs that the actor holds; on a CPU this is its number of intra-op threads.
         root: the folder in which `path` lies, where the model has other parts beside it.
+        remote: what makes the folder on each machine; None for one that all machines see.
     """
 
     path: str
@@ -39,11 +40,22 @@ class Model:
     num_gpus: float = 0
     num_cpus: float = 1
     root: str | None = None
+    remote: FolderSource | None = None
 
     @property
     def files(self) -> ModelFiles:
         """The model's small files, by name."""
-        return ModelFiles(self.path, self.revision, self.root)
+        return ModelFiles(self.path, self.revision, self.root, self.remote)
+
+    @property
+    def name(self) -> str:
+        """Return the path as a user knows it: that of a fetched model is its URL."""
+        return self.path if self.remote is None else self.remote.url
+
+    def here(self) -> Model:
+        """Return the model with its folder on this machine."""
+        files = self.files.here()
+        return replace(self, path=files.path, root=files.root)
 
     def load(self, task: str) -> Any:
         """Return the task's pipeline with its weights on the device that this process was given."""

@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 import json
+import os
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
+
+
+class FolderSource(Protocol):
+    """Makes a model's folder on any machine: fetches it from a URL, or merges an adapter."""
+
+    @property
+    def url(self) -> str:
+        """Return the model's name in messages."""
+
+    def fetch(self) -> Path:
+        """Make the folder, unless it is there, and return it."""
 
 
 @dataclass(frozen=True)
@@ -19,11 +31,30 @@ class ModelFiles:
         revision: of a name on the Hub, the commit.
         root: the folder in which `path` lies, where the model has other parts beside it: then
             files are named from there.
+        remote: what makes the folder on each machine; None for one that all machines see.
     """
 
     path: str
     revision: str | None = None
     root: str | None = None
+    remote: FolderSource | None = None
+
+    def here(self) -> ModelFiles:
+        """Return the model with its folder on this machine, which is fetched if it is not there."""
+        if self.remote is None:
+            return self
+        inner = os.path.relpath(self.path, self.root or self.path)
+        root = self.remote.fetch()
+        return replace(self, path=os.path.normpath(root / inner), root=str(root))
+
+    def download(self) -> Path:
+        """Return a folder on this machine with all files but weights that may hold code."""
+        if Path(self.path).is_dir():
+            return Path(self.path)
+        from huggingface_hub import snapshot_download
+
+        wanted = ["*.json", "*.safetensors", "*.txt", "*.model"]
+        return Path(snapshot_download(self.path, revision=self.revision, allow_patterns=wanted))
 
     def find(self, name: str) -> Path | None:
         """Return the path of a file on this machine; None if the model does not have it.

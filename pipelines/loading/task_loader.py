@@ -95,7 +95,7 @@ class LoadTask:
             engine=self.engine if whole else AUTO,
             schema=None if self.schema is None else pa.ipc.read_schema(pa.py_buffer(self.schema)),
             files=json.loads(self.files),
-            file=self.model.files.find,
+            file=model.files.find,
         )
 
     def find_misfit(self) -> str | None:
@@ -115,11 +115,11 @@ class LoadTask:
         )
 
     def resolved_model(self) -> Model:
-        """Return the model with the pipeline class that the task brings, if it brings one."""
-        own_class = self.spec().pipeline_class
-        if self.model.pipeline_class is None and own_class:
-            return replace(self.model, pipeline_class=own_class)
-        return self.model
+        """Return the model on this machine, with the pipeline class that the task may bring."""
+        model, own_class = self.model.here(), self.spec().pipeline_class
+        if model.pipeline_class is None and own_class:
+            return replace(model, pipeline_class=own_class)
+        return model
 
     def spec(self) -> TaskSpec:
         """Return the task, not loaded."""

@@ -16,6 +16,7 @@ from pipemill.jobs.execution.choose_device import (
 )
 from pipemill.jobs.output.job_record import JobRecord
 from pipemill.jobs.planning.resolve_task import choose_dtype
+from pipemill.pipelines.loading.model_files import ModelFiles
 from pipemill.pipelines.registry import find_task
 
 from pipemill.errors import ConfigError
@@ -87,7 +88,7 @@ def job(folder, **actors) -> Job:
 @pytest.fixture
 def model(tmp_path):
     (tmp_path / "model.safetensors").write_bytes(bytes(1000))
-    return str(tmp_path), None
+    return ModelFiles(str(tmp_path))
 
 
 @pytest.fixture

@@ -110,3 +110,17 @@ def test_what_a_cluster_lacks_is_named(capsys):
     assert message.startswith(f"pipemill: the cluster's Python ({sys.executable}) lacks")
     assert "no-such-library>=1 is missing; pyarrow>=9999.1 is needed, and " in message
     assert "Traceback" not in message
+
+
+def test_models_that_a_cluster_can_not_read_are_refused(tmp_path, monkeypatch, models):
+    transformers = pytest.importorskip("transformers")
+    pipeline = transformers.pipeline("text-classification", models["text-classification"])
+    with pytest.raises(ConfigError, match="the model is the loaded BertForSeq.*, in this process"):
+        write(model=pipeline)
+    secret = {"path": "s3://b/m/", "storage_options": {"secret": "abc"}}
+    with pytest.raises(ConfigError, match="model.storage_options"):
+        write(model=secret)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a").mkdir()
+    sent = yaml.safe_load(write(model={"path": "org/name", "adapter": "a"}).text)
+    assert sent["model"] == {"path": "org/name", "adapter": f"{tmp_path}/a"}

@@ -1,0 +1,220 @@
+"""A model in memory as a job's model: a `transformers.Pipeline`, or a model and its tokenizer.
+
+Neither transformers nor torch is imported here: where such an object is, they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+from pipemill.pipelines.registry import ALIASES, find_task
+
+from pipemill.errors import ConfigError
+
+# What a pipeline is made of beside its model, as transformers names it. A processor comes last: it
+# saves parts of the others, too.
+_PARTS = ("tokenizer", "feature_extractor", "image_processor", "video_processor", "processor")
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class LoadedModel:
+    """A model that is not in a folder yet.
+
+    Attributes:
+        parts: the model, and what reads rows for it, each with `save_pretrained`.
+        task: the task of the pipeline; None without one.
+        pipeline_class: the pipeline's class, if it is not transformers' own.
+        parameters: with which the pipeline was made.
+    """
+
+    parts: tuple[Any, ...]
+    task: str | None = None
+    pipeline_class: str | None = None
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return f"the loaded {type(self.parts[0]).__name__}"
+
+    __repr__ = __str__
+
+
+def read_model_section(value: Any) -> Any:
+    """Return a job's `model` with a `LoadedModel` as its path, if it holds an object.
+
+    Raises:
+        ConfigError: for an object that can't be saved and loaded again as it is.
+    """
+    if _is_pipeline(value) or _is_module(value):
+        value = {"model": value}
+    if not isinstance(value, Mapping):
+        return value
+    model = value.get("model")
+    if not (_is_pipeline(model) or _is_module(model)):
+        return value
+    parts = [value[name] for name in _PARTS if value.get(name) is not None]
+    rest = {name: item for name, item in value.items() if name not in ("model", *_PARTS)}
+    if "path" in rest:
+        raise ConfigError(f"model names both a path, {rest['path']!r}, and a loaded model")
+    if _is_pipeline(model):
+        if parts:
+            raise ConfigError("the pipeline (model) has a tokenizer or processor: give no other")
+        return {**rest, "path": _read_pipeline(model)}
+    if not parts:
+        raise ConfigError(
+            f"the loaded {type(model).__name__} alone can't read rows: give its tokenizer or "
+            "processor, too, as in model={'model': model, 'tokenizer': tokenizer}, or a pipeline"
+        )
+    _check_model(model)
+    return {**rest, "path": LoadedModel((model, *parts))}
+
+
+def with_loaded_model(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a job's keys with what its loaded pipeline says of them. Raises ConfigError."""
+    data = {**data, "model": read_model_section(data["model"])} if "model" in data else {**data}
+    model = data.get("model")
+    loaded = model.get("path") if isinstance(model, Mapping) else None
+    if not isinstance(loaded, LoadedModel):
+        return data
+    if loaded.task is not None:
+        task = data.setdefault("task", loaded.task)
+        if ALIASES.get(task, task) != ALIASES.get(loaded.task, loaded.task):
+            raise ConfigError(
+                f"task is {task}, and the pipeline (model) is one for {loaded.task}: leave task "
+                "out, or give the pipeline's model and tokenizer instead of the pipeline"
+            )
+    if loaded.pipeline_class is not None:
+        data["pipeline_class"] = data.get("pipeline_class") or loaded.pipeline_class
+    data["parameters"] = {**loaded.parameters, **(data.get("parameters") or {})}
+    return data
+
+
+def _is_pipeline(value: Any) -> bool:
+    return _has_base(value, "transformers.pipelines.base", "Pipeline")
+
+
+def _is_module(value: Any) -> bool:
+    return _has_base(value, "torch.nn.modules.module", "Module")
+
+
+def _has_base(value: Any, module: str, name: str) -> bool:
+    return any((c.__module__, c.__name__) == (module, name) for c in type(value).__mro__)
+
+
+def _read_pipeline(pipeline: Any) -> LoadedModel:
+    _check_model(pipeline.model)
+    if getattr(pipeline, "assistant_model", None) is not None:
+        raise ConfigError("the pipeline (model) has an assistant_model, which pipemill can't use")
+    own_class = _find_own_class(type(pipeline))
+    task = pipeline.task or None
+    parts = [getattr(pipeline, name, None) for name in _PARTS]
+    return LoadedModel(
+        (pipeline.model, *(part for part in parts if part is not None)),
+        task,
+        own_class,
+        _read_parameters(pipeline, None if own_class else task),
+    )
+
+
+def _find_own_class(cls: type) -> str | None:
+    """Return the place of a user's class; None for one of transformers, or a restored one."""
+    module, name = cls.__module__, cls.__qualname__
+    if module.partition(".")[0] in ("transformers", "pipemill"):
+        return None
+    if module == "__main__" or not name.isidentifier():
+        raise ConfigError(
+            f"the pipeline's class {name} is defined in {module}, from where workers can't import "
+            "it: put it at the top of a module, and make the pipeline with that"
+        )
+    if module.startswith("transformers_modules."):
+        raise ConfigError(
+            f"the pipeline's class {name} comes from code in its model's folder: name that folder "
+            "or Hub name as the model, with model.trust_remote_code"
+        )
+    return f"{module}:{name}"
+
+
+def _check_model(model: Any) -> None:
+    """Raise ConfigError for a model that its files would not bring back as it is."""
+    cls = type(model)
+    if cls.__module__.startswith("peft."):
+        raise ConfigError(
+            f"the loaded model is a {cls.__name__}: merge its adapter (model.merge_and_unload()), "
+            "or save it, and name the folder in model.adapter"
+        )
+    if not cls.__module__.startswith("transformers.models."):
+        raise ConfigError(
+            f"the loaded model is a {cls.__module__}.{cls.__name__}, and transformers would load "
+            "another class from its files: give a model of one of transformers' own classes, or "
+            "name a folder that has the class's code, with model.trust_remote_code"
+        )
+    if getattr(model, "_hf_peft_config_loaded", False):
+        raise ConfigError(
+            f"the loaded {cls.__name__} holds adapters, which are not saved with it: name its base "
+            "in model.path, and the adapter's folder in model.adapter"
+        )
+
+
+def _read_parameters(pipeline: Any, task: str | None) -> dict[str, Any]:
+    """Return the parameters with which a pipeline was made.
+
+    transformers stores what it makes of them. Those returned are stored as the same.
+
+    Args:
+        pipeline: the pipeline.
+        task: its task; None if its class is the user's, which may have any parameters.
+
+    Raises:
+        ConfigError: it was made with others than the task's, or they can't be told.
+    """
+    stored = (pipeline._preprocess_params, pipeline._forward_params, pipeline._postprocess_params)
+    usual = _sanitize(pipeline, {}) or ({}, {}, {})
+    generate = getattr(pipeline, "_generate_kwargs", {})
+    changed = {
+        name: value.value if isinstance(value, Enum) else value
+        for group, before in zip(stored, usual, strict=True)
+        for name, value in group.items()
+        if not name.startswith("_") and not (name in before and _equal(before[name], value))
+    }
+    flags: list[dict[str, Any]] = []
+    unknown: list[str] = []
+    if task is not None:
+        try:
+            known = find_task(task).parameters
+        except LookupError:
+            known = {}
+        # Some flags are stored under another name.
+        names = [name for name, parameter in known.items() if "bool" in parameter.kind.split("|")]
+        flags = [{name: value} for name in names for value in (True, False)]
+        unknown = sorted({*changed, *generate} - known.keys())
+        changed = {name: value for name, value in changed.items() if name in known}
+        if set(unknown) & generate.keys():
+            raise _unknown_parameters(unknown)
+    for flag in ({}, *flags):
+        given = {**changed, **flag}
+        if _equal(_sanitize(pipeline, given), stored):
+            return {**given, **generate}
+    raise _unknown_parameters(unknown or sorted(changed))
+
+
+def _unknown_parameters(names: list[str]) -> ConfigError:
+    return ConfigError(
+        f"the pipeline (model) was made with {', '.join(names) or 'parameters'}, which pipemill "
+        "can't take over: make it without, and say in parameters what you want instead"
+    )
+
+
+def _sanitize(pipeline: Any, given: Mapping[str, Any]) -> tuple[Any, ...] | None:
+    try:
+        return tuple(pipeline._sanitize_parameters(**given))
+    except Exception:  # a user's class may ask for some
+        return None
+
+
+def _equal(one: Any, other: Any) -> bool:
+    try:
+        return bool(one == other)
+    except Exception:  # arrays and tensors
+        return False
