@@ -20,7 +20,7 @@ from pydantic import (
     model_validator,
 )
 
-from pipemill.errors import did_you_mean
+from pipemill.errors import ConfigError, did_you_mean
 
 from ..rows.find_rows import hold_rows, holds_rows
 from ..rows.held_rows import HeldRows
@@ -70,7 +70,12 @@ def _check_path_or_rows(value: Any, paths: Any) -> Any:
 
 
 def _describe_path(value: Any) -> Any:
-    return value.describe() if isinstance(value, HeldRows) else value
+    if not isinstance(value, HeldRows):
+        return value
+    try:
+        return value.describe()
+    except ConfigError:  # rows that can't be stored, as the run will say
+        return value.name
 
 
 # Or a `HeldRows`, which the type leaves out: nearly all inputs are paths.

@@ -56,6 +56,7 @@ KEYS = [
 @given(st.dictionaries(st.sampled_from(KEYS), VALUES, max_size=4))
 @example({"output.max_errors": float("nan")})
 @example({"input.limit": 10**30})
+@example({"input.path": [{}]})
 def test_any_config_is_a_job_or_an_error_that_says_why(changes):
     data = json.loads(json.dumps(VALID))
     for key, value in changes.items():
@@ -67,7 +68,9 @@ def test_any_config_is_a_job_or_an_error_that_says_why(changes):
     job, refusal = tried(lambda: make_job(data, "the job"))
     if refusal is None:
         assert isinstance(job, Job)
-        assert job == make_job(job.model_dump(), "the job")
+        dumped = job.model_dump()
+        if isinstance(job.input.path, str | list):  # rows are only described
+            assert job == make_job(dumped, "the job")
     else:
         assert "in the job" in refusal
 
