@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from functools import cache
+from itertools import product
 
 import numpy as np
 import pyarrow as pa
@@ -94,10 +95,17 @@ def with_more_tokens() -> PreTrainedTokenizerFast:
 
 def composed() -> PreTrainedTokenizerFast:
     """As ModernBERT's: bytes of composed characters, and tokens of several spaces."""
-    tokenizer = tiny_generators.words(64)
-    tokenizer.backend_tokenizer.normalizer = normalizers.NFC()
-    tokenizer.add_tokens([AddedToken(" " * n, normalized=False) for n in range(2, 20)])
-    return tokenizer
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.normalizer = normalizers.NFC()
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=500, initial_alphabet=alphabet, show_progress=False)
+    spaces = [f"a{''.join(run)}" for run in product(" \n\t", repeat=3)] * 9
+    sentences = [tiny.sentence(40, n) for n in range(9)]
+    tokenizer.train_from_iterator([*spaces, *sentences], trainer)
+    made = PreTrainedTokenizerFast(tokenizer_object=tokenizer)
+    made.add_tokens([AddedToken(" " * n, normalized=False) for n in range(2, 20)])
+    return made
 
 
 TOKENIZERS = {
