@@ -92,6 +92,7 @@ class WindowTokenizer:
         tokenizer = pipeline.tokenizer
         keywords = {n: settings[n] for n in _TOKENIZING if settings[n] is not None}
         splits_special = keywords.get("split_special_tokens", False)
+        words = None if splits_special else make_word_table(tokenizer)
         return cls(
             tokenizer=tokenizer,
             limit=limit,
@@ -99,8 +100,8 @@ class WindowTokenizer:
             truncation=settings["truncation"],
             equal_sizes=model_limits.needs_equal_sizes(pipeline),
             keywords=keywords,
-            words=None if splits_special else make_word_table(tokenizer),
-            special=find_special_tokens(tokenizer, "a", keywords),
+            words=words,
+            special=find_special_tokens(tokenizer, "a", keywords) if words else None,
         )
 
     def __post_init__(self) -> None:

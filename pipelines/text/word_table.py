@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import unicodedata
 from dataclasses import dataclass, field
-from itertools import repeat
+from itertools import chain, repeat
 from typing import Any, Literal
 
 import numpy as np
@@ -129,14 +129,15 @@ class WordTable:
         self._learned += len(words)
         safe = [i for i, word in enumerate(words) if _is_safe(word, self.boundary)]
         found = self._tokenize_in_context([words[i] for i in safe])
-        numbers, lists = np.full(len(words), _UNSAFE), []
+        numbers = np.full(len(words), _UNSAFE)
+        lists: list[list[int]] = []
         for i, ids in zip(safe, found, strict=True):
             if ids is not None:
                 numbers[i] = len(self._ends) + len(lists)
                 lists.append(ids)
         self._numbers.update(zip(words, numbers.tolist(), strict=True))
         lengths = np.fromiter(map(len, lists), np.int64, len(lists))
-        flat = np.fromiter((i for ids in lists for i in ids), np.int32, int(lengths.sum()))
+        flat = np.fromiter(chain.from_iterable(lists), np.int32, int(lengths.sum()))
         self._ends = np.append(self._ends, len(self._ids) + np.cumsum(lengths))
         self._ids = np.append(self._ids, flat)
         return numbers
@@ -151,7 +152,8 @@ class WordTable:
             f"{'' if first else 'a'}{gap}{w} a" for w, first in zip(words, firsts, strict=True)
         ]
         one, two, *lists = self._tokenize(["a", "a a", *texts])
-        after, found = two[len(one) :], []
+        after = two[len(one) :]
+        found: list[list[int] | None] = []
         for ids, first in zip(lists, firsts, strict=True):
             start, stop = 0 if first else len(one), len(ids) - len(after)
             fits = start <= stop and (first or ids[:start] == one) and ids[stop:] == after
