@@ -22,6 +22,7 @@ _MOST_WORDS = 2**17
 # Words that the tokenizer is asked for at first, and then one of so many that are looked up. With
 # more, as in texts of random numbers, asking for words costs more than tokenizing whole texts.
 _FREE_WORDS, _SEEN_PER_NEW = 2**14, 8
+_MOST_SKIPS = 63
 _LONGEST_WORD = 64  # characters
 _MOST_PATTERNS = 8
 
@@ -68,6 +69,9 @@ class WordTable:
     whole: tuple[str, ...] = ()
     _learned: int = 0
     _seen: int = 0
+    # Calls that are left to the tokenizer, now and after the next one with too many new words.
+    _skips: int = 0
+    _next_skips: int = 0
     # By word, with its leading space if that belongs to it. Number 0 has no tokens.
     _numbers: dict[str, int] = field(default_factory=lambda: {"": _EMPTY})
     _ids: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int32))
@@ -75,6 +79,10 @@ class WordTable:
 
     def tokenize(self, texts: pa.Array) -> WordTokens:
         """Tokenize strings without nulls, as far as they consist of words that are safe."""
+        if self._skips:
+            self._skips -= 1
+            nothing = np.zeros(len(texts), dtype=np.int64)
+            return WordTokens(np.zeros(0, np.int32), nothing, nothing > 0)
         if len(self._numbers) > _MOST_WORDS:
             self._forget()
         split = pc.ascii_split_whitespace if self.boundary == "spaces" else _split_at_spaces
@@ -125,7 +133,10 @@ class WordTable:
     def _learn(self, words: list[str]) -> np.ndarray:
         """Ask the tokenizer for the ids of words, and return their numbers."""
         if self._learned + len(words) > _FREE_WORDS + self._seen // _SEEN_PER_NEW:
+            self._next_skips = min(2 * self._next_skips + 1, _MOST_SKIPS)
+            self._skips = self._next_skips
             return np.full(len(words), _UNSAFE)
+        self._next_skips = 0
         self._learned += len(words)
         safe = [i for i, word in enumerate(words) if _is_safe(word, self.boundary)]
         found = self._tokenize_in_context([words[i] for i in safe])
