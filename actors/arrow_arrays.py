@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+
+Values = TypeVar("Values", pa.Array, pa.Table)
 
 
 def combine_chunks(values: pa.Array | pa.ChunkedArray) -> pa.Array:
@@ -22,6 +26,11 @@ def check_length(items: np.ndarray, values: pa.Array | pa.ChunkedArray) -> pa.Ar
     if len(values) != len(items):
         raise ValueError(f"{len(values)} values for {len(items)} items")
     return combine_chunks(values)
+
+
+def take_rows(values: Values, rows: np.ndarray) -> Values:
+    """Return the rows with these numbers, which ascend; all rows as they are, without a copy."""
+    return values if len(rows) == len(values) else values.take(pa.array(rows))
 
 
 def field_values(chunks: pa.StructArray, name: str) -> np.ndarray:
@@ -42,6 +51,8 @@ def scatter(
     if not pieces:
         return pa.nulls(length, type)
     values = pa.concat_arrays([values for _, values in pieces])
+    if len(pieces) == 1 and np.array_equal(pieces[0][0], np.arange(length)):
+        return values
     return values.take(_find_positions([indices for indices, _ in pieces], length))
 
 

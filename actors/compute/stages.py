@@ -17,7 +17,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ..arrow_arrays import check_length, combine_chunks, field_values, offsets_of, scatter
+from ..arrow_arrays import (
+    check_length,
+    combine_chunks,
+    field_values,
+    offsets_of,
+    scatter,
+    take_rows,
+)
 from ..batch import Batch
 from ..faults.bisect import bisect_failures
 from ..faults.watchdog import mark_progress, watch_stage
@@ -64,7 +71,7 @@ class Stages:
             pieces, failed = bisect_failures(
                 batch.ok_rows(),
                 _note_progress(
-                    lambda rows: check_length(rows, self.task.expand(inputs.take(rows)))
+                    lambda rows: check_length(rows, self.task.expand(take_rows(inputs, rows)))
                 ),
             )
             for row, exception in failed:
@@ -77,7 +84,7 @@ class Stages:
     def forward(self, batch: Batch) -> Batch:
         """Replace the chunks by their outputs, computed in micro-batches across all rows."""
         rows = batch.ok_rows()
-        lists = combine_chunks(batch.rows[CHUNKS]).take(pa.array(rows))
+        lists = take_rows(combine_chunks(batch.rows[CHUNKS]), rows)
         batch.rows = batch.rows.drop_columns(CHUNKS)
         outputs = pa.nulls(batch.rows.num_rows)
         if len(rows):
@@ -118,7 +125,7 @@ class Stages:
                 _note_progress(
                     lambda rows: check_length(
                         rows,
-                        self.task.regroup(inputs.take(rows), outputs.take(pa.array(rows)))
+                        self.task.regroup(take_rows(inputs, rows), take_rows(outputs, rows))
                         .cast(schema)
                         .to_struct_array(),
                     )
@@ -141,7 +148,7 @@ class Stages:
         inputs, outputs = self._select_inputs(batch.rows), combine_chunks(batch.rows[OUTPUTS])
         pieces, failed = bisect_failures(
             batch.ok_rows(),
-            lambda rows: self.task.answers(inputs.take(rows), outputs.take(pa.array(rows))),  # type: ignore[attr-defined]
+            lambda rows: self.task.answers(take_rows(inputs, rows), take_rows(outputs, rows)),  # type: ignore[attr-defined]
         )
         for row, error in failed:
             batch.add_failure("regroup", row, error)

@@ -94,38 +94,3 @@ def _slice_tokens(tokens: Tokens, start: int, stop: int) -> Tokens:
     """Return the tokens that begin at characters from `start` up to `stop`."""
     inside = (tokens.begins >= start) & (tokens.begins < stop)
     return Tokens(tokens.ids[inside], tokens.begins[inside])
-
-
-def add_special_tokens(
-    tokenizer: Any, text: str, keywords: Mapping[str, Any], windows: list[np.ndarray]
-) -> dict[str, list[np.ndarray]] | None:
-    """Add the tokenizer's special tokens before and after the ids of each window.
-
-    Args:
-        tokenizer: the model's.
-        text: any text that is not empty; it shows where the special tokens stand.
-        keywords: keywords for the tokenizer.
-        windows: token ids of each window.
-
-    Returns:
-        `input_ids`, and `token_type_ids` if the tokenizer makes them: one array per window. None
-        if the tokenizer does anything else than surround a text.
-    """
-    options = {**keywords, "return_attention_mask": False, "return_special_tokens_mask": True}
-    short = tokenizer(text[:200], truncation=False, **options)
-    special = np.array(short["special_tokens_mask"], dtype=bool)
-    content = np.flatnonzero(~special)
-    if not len(content) or len(content) != content[-1] - content[0] + 1:
-        return None
-    inputs: dict[str, list[np.ndarray]] = {}
-    for name in ("input_ids", "token_type_ids"):
-        if name in short:
-            values = np.array(short[name], dtype=np.int32)
-            before, after = values[: content[0]], values[content[-1] + 1 :]
-            inner = windows
-            if name == "token_type_ids":
-                if np.ptp(values[content]):
-                    return None
-                inner = [np.full(len(ids), values[content[0]], np.int32) for ids in windows]
-            inputs[name] = [np.concatenate([before, part, after]) for part in inner]
-    return inputs

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -24,16 +26,36 @@ def build_chunks(
         Structs with `size` (tokens), one list per model input, and `group` and `lost` where they
         apply.
     """
-    fields = {name: encoding[name] for name in ("input_ids", "token_type_ids") if name in encoding}
-    lengths = np.fromiter(map(len, fields["input_ids"]), dtype=np.int64)
+    lists = {name: encoding[name] for name in ("input_ids", "token_type_ids") if name in encoding}
+    lengths = np.fromiter(map(len, lists["input_ids"]), dtype=np.int64)
+    total = int(lengths.sum())
+    inputs = {
+        name: np.fromiter(chain.from_iterable(ids), np.int32, total) for name, ids in lists.items()
+    }
+    return build_from_stream(inputs, lengths, equal_sizes, lost)
+
+
+def build_from_stream(
+    inputs: Mapping[str, np.ndarray],
+    lengths: np.ndarray,
+    equal_sizes: bool,
+    lost: np.ndarray | None = None,
+) -> pa.StructArray:
+    """Build the same chunks from the model's inputs, each one chunk after the other.
+
+    Args:
+        inputs: int32 values by name, shape (tokens of all chunks,).
+        lengths: tokens of each chunk, shape (chunks,).
+        equal_sizes: as in `build_chunks`.
+        lost: as in `build_chunks`.
+    """
     offsets = pa.array(np.concatenate([[0], np.cumsum(lengths)]), pa.int32())
     columns = {"size": pa.array(lengths)}
     if equal_sizes:
         columns["group"] = columns["size"]
     if lost is not None:
         columns["lost"] = pa.array(lost, pa.int32())
-    for name, lists in fields.items():
-        values = np.fromiter((i for ids in lists for i in ids), np.int32, int(lengths.sum()))
+    for name, values in inputs.items():
         columns[name] = pa.ListArray.from_arrays(offsets, pa.array(values))
     return pa.StructArray.from_arrays(list(columns.values()), names=list(columns))
 

@@ -12,7 +12,10 @@ from pipemill.actors.task import Parameter
 
 from ..tasks import shared_parameters
 from . import long_texts, model_limits, token_chunks
+from .special_tokens import SpecialTokens, find_special_tokens
+from .token_ranges import Windows, cut_windows
 from .truncation import count_special_tokens, count_tokens, count_truncated_in_batch
+from .word_table import WordTable, make_word_table
 
 # Parameters of the tasks that tokenize with `WindowTokenizer`.
 PARAMETERS: Mapping[str, Parameter] = {
@@ -68,6 +71,8 @@ class WindowTokenizer:
         truncation: True, or one of transformers' names for it; False for windows.
         equal_sizes: whether chunks of different length must not share a micro-batch.
         keywords: more keywords for the tokenizer.
+        words: the tokenizer's words, if texts are tokenized word by word.
+        special: the special tokens around a text, if they are known.
     """
 
     tokenizer: Any
@@ -76,19 +81,27 @@ class WindowTokenizer:
     truncation: bool | str | None = False
     equal_sizes: bool = False
     keywords: Mapping[str, Any] = field(default_factory=dict)
+    words: WordTable | None = None
+    special: SpecialTokens | None = None
 
     @classmethod
     def from_settings(
         cls, pipeline: Any, limit: int | None, settings: Mapping[str, Any]
     ) -> WindowTokenizer:
         """Make one for a loaded pipeline and values of `PARAMETERS`."""
+        tokenizer = pipeline.tokenizer
+        keywords = {n: settings[n] for n in _TOKENIZING if settings[n] is not None}
+        splits_special = keywords.get("split_special_tokens", False)
+        words = None if splits_special else make_word_table(tokenizer)
         return cls(
-            tokenizer=pipeline.tokenizer,
+            tokenizer=tokenizer,
             limit=limit,
             stride=settings["stride"],
             truncation=settings["truncation"],
             equal_sizes=model_limits.needs_equal_sizes(pipeline),
-            keywords={n: settings[n] for n in _TOKENIZING if settings[n] is not None},
+            keywords=keywords,
+            words=words,
+            special=find_special_tokens(tokenizer, "a", keywords) if words else None,
         )
 
     def __post_init__(self) -> None:
@@ -127,6 +140,43 @@ class WindowTokenizer:
         Raises:
             ValueError: for a text that needs windows that can't be cut.
         """
+        if len(texts) == 1 and self.words and self.special and self._cuts_right():
+            return self._tokenize_by_words(texts[0], self.words, self.special)
+        return self._tokenize(*texts)
+
+    def _cuts_right(self) -> bool:
+        return self.tokenizer.truncation_side == "right" and self.truncation != "only_second"
+
+    def _tokenize_by_words(
+        self, texts: list[str], words: WordTable, special: SpecialTokens
+    ) -> pa.ListArray:
+        """Make the chunks of texts of known words; the tokenizer gets the others."""
+        tokens = words.tokenize(pa.array(texts, pa.large_string()))
+        others = np.flatnonzero(~tokens.known)
+        if len(others) == len(texts):
+            return self._tokenize(texts)
+        windows = self._cut(tokens.counts)
+        lengths = windows.lengths + special.count()
+        lost = tokens.counts - windows.lengths if self.truncates else None
+        inputs = special.surround(tokens.ids, windows)
+        chunks = token_chunks.build_from_stream(inputs, lengths, self.equal_sizes, lost)
+        lists = token_chunks.group_by_row(chunks, windows.counts)
+        if not len(others):
+            return lists
+        order = np.arange(len(texts))
+        order[others] = len(texts) + np.arange(len(others))
+        rest = self._tokenize([texts[i] for i in others])
+        return pa.concat_arrays([lists, rest]).take(pa.array(order))
+
+    def _cut(self, tokens: np.ndarray) -> Windows:
+        """Cut texts of so many tokens, special ones left out, into windows."""
+        room = None if self.limit is None else self.limit - self._count_special_tokens(1)
+        if room is not None and self.truncates:
+            begins = np.cumsum(tokens) - tokens
+            return Windows(begins, np.minimum(tokens, room), np.ones_like(tokens))
+        return cut_windows(tokens, room, (room or 0) - self.stride)
+
+    def _tokenize(self, *texts: list[str]) -> pa.ListArray:
         lists = []
         for part in _split_by_size(texts):
             columns = [column[part] for column in texts]
@@ -140,23 +190,21 @@ class WindowTokenizer:
 
         Return None for a shorter text, and where the tokenizer can't be used that way.
         """
-        cuts_right = self.tokenizer.truncation_side == "right" and self.truncation != "only_second"
-        if self.limit is None or not cuts_right:
+        if self.limit is None or not self._cuts_right():
             return None
         tokens = long_texts.tokenize_in_pieces(self.tokenizer, text, self.keywords)
         if tokens is None:
             return None
-        ids, room = tokens.ids, self.limit - self._count_special_tokens(1)
-        step = room if self.truncates else room - self.stride
-        last = 0 if self.truncates else max(len(ids) - room, 0)
-        starts = range(0, last + step, step) if last else (0,)
-        windows = [ids[start : start + room] for start in starts]
-        encoding = long_texts.add_special_tokens(self.tokenizer, text, self.keywords, windows)
-        if encoding is None:
+        special = find_special_tokens(self.tokenizer, text, self.keywords)
+        if special is None:
             return None
-        lost = np.array([max(len(ids) - room, 0)], np.int32) if self.truncates else None
-        chunks = token_chunks.build_chunks(encoding, self.equal_sizes, lost)
-        return token_chunks.group_by_row(chunks, np.array([len(chunks)]))
+        count = np.array([len(tokens.ids)])
+        windows = self._cut(count)
+        inputs = special.surround(tokens.ids, windows)
+        lengths = windows.lengths + special.count()
+        lost = count - windows.lengths if self.truncates else None
+        chunks = token_chunks.build_from_stream(inputs, lengths, self.equal_sizes, lost)
+        return token_chunks.group_by_row(chunks, windows.counts)
 
     def _tokenize_at_once(self, *texts: list[str]) -> pa.ListArray:
         encoding = self._encode(texts)

@@ -95,9 +95,9 @@ def test_windows_are_those_of_the_whole(pieces, monkeypatch, kind, more):
     # The second as long as some windows, and no token more.
     texts = ["short", text_of(300, 3), text_of(130, 1), "", text_of(200, 2)]
     calls = []
-    surrounded = long_texts.add_special_tokens
+    find = windows.find_special_tokens
     monkeypatch.setattr(
-        long_texts, "add_special_tokens", lambda *given: calls.append(given) or surrounded(*given)
+        windows, "find_special_tokens", lambda *given: calls.append(given) or find(*given)
     )
     found = cutter.make_chunks(texts)
     assert len(calls) == 3, "no text was tokenized in pieces"
