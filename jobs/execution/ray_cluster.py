@@ -248,7 +248,20 @@ def _check_address(address: str) -> None:
 def _start_local() -> None:
     import ray
 
-    ray.init("local", log_to_driver=False, logging_level=logging.CRITICAL, include_dashboard=False)
+    def start() -> None:
+        ray.init(
+            "local", log_to_driver=False, logging_level=logging.CRITICAL, include_dashboard=False
+        )
+
+    try:
+        start()
+    except Exception as error:
+        # Ray waits 30 seconds for its processes, which is not enough on a machine that is busy.
+        if "timed out during startup" not in str(error):
+            raise
+        ray.shutdown()
+        check_interrupts()
+        start()
 
 
 @contextmanager

@@ -82,15 +82,32 @@ def test_a_ray_that_does_not_answer_is_named(monkeypatch):
 
 
 def test_a_ray_that_does_not_start_is_a_message(monkeypatch):
-    """As where something kills its raylet meanwhile."""
+    """As where something kills its raylet meanwhile, or on a machine that is too busy."""
+    tries = []
 
     def init(*args, **settings):
+        tries.append(args)
         raise Exception("The current node timed out during startup.\nMore of it")
 
     monkeypatch.setattr("ray.init", init)
     monkeypatch.setattr("ray.shutdown", lambda: None)  # it would end the Ray of another test
     with pytest.raises(RunError, match=r"could not be started \(The current .* startup\.\); run"):
         _start("local")
+    assert len(tries) == 2
+
+
+def test_a_ray_that_starts_the_second_time_is_used(monkeypatch):
+    tries = []
+
+    def init(*args, **settings):
+        tries.append(args)
+        if len(tries) == 1:
+            raise Exception("The current node timed out during startup.")
+
+    monkeypatch.setattr("ray.init", init)
+    monkeypatch.setattr("ray.shutdown", lambda: None)
+    _start("local")
+    assert len(tries) == 2
 
 
 @pytest.mark.parametrize(
