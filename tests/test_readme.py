@@ -176,7 +176,8 @@ def test_the_configuration_shown_is_the_default():
     shown = yaml.safe_load(text)
     parsed = Job.model_validate(shown)
     job = parsed.model_dump()
-    job["model"]["engine"] = parsed.model.engine  # which older versions do not know: left out
+    for key in ("engine", "adapter"):  # which older versions do not know: left out
+        job["model"][key] = getattr(parsed.model, key)
     bare = {key: shown[key]["path"] for key in ("model", "input", "output")}
     assert Job.model_validate({"task": shown["task"], **bare}) == parsed
     assert shown == job, "every key is shown"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from os.path import isfile
 from pathlib import Path
 
 from pipemill.pipelines.loading.adapters.merge_adapter import (
@@ -21,7 +22,8 @@ from ...execution.progress import waiting
 
 def is_adapter(folder: Path) -> bool:
     """Return whether a folder holds an adapter, and no model."""
-    return (folder / ADAPTER_CONFIG).is_file() and not (folder / "config.json").is_file()
+    # Not `Path.is_file`, which raises an exception for a folder that can't be read.
+    return isfile(folder / ADAPTER_CONFIG) and not isfile(folder / "config.json")
 
 
 def read_base(folder: Path, name: str) -> str:

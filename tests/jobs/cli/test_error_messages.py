@@ -58,10 +58,12 @@ verb = pipemill.run
 import tqdm.auto  # as transformers does
 print(verb("{tmp_path}/job.yaml").done)
 """
+    started = time.monotonic()
     shown = outputs(client, client.execute(run))
+    seconds = time.monotonic() - started  # three, or more on a busy machine
     text = "".join(content["text"] for kind, content in shown if kind == "stream")
     assert "]300\n" in text
-    assert 4 <= text.count(" rows/s, 0 dead letters]") <= 9  # in three seconds
+    assert 4 <= text.count(" rows/s, 0 dead letters]") <= 3 + 2 * seconds
     assert "Warning" not in text
 
 
