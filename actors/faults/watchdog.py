@@ -70,6 +70,8 @@ def watch_stage(stage: str) -> Iterator[None]:
     _start_watching()
     _local.call = call = _Call(stage)
     _calls.append(call)
+    if is_replaceable():  # before the watchdog looks: the stage may hold the interpreter's lock
+        _arm_for(list(_calls))
     try:
         yield
     finally:
