@@ -27,6 +27,9 @@ class Failure:
     def of(cls, stage: str, error: BaseException) -> Failure:
         return cls(stage, type(error).__name__, error_message(error)[:2000])
 
+    def __str__(self) -> str:
+        return f"{self.stage}: {self.error}: {self.message}"
+
 
 class RowError(RuntimeError):
     """A row failed, and the job ends at the first failure."""

@@ -11,7 +11,7 @@ from typing import Literal, Protocol
 import numpy as np
 import pyarrow as pa
 
-from .batch import Batch, Failure, RowError
+from .batch import Batch, RowError
 from .compute.stages import Stages
 from .credentials import Credentials
 from .faults.isolated_process import IsolatedProcess, ProcessDied, ProcessError
@@ -110,13 +110,9 @@ class TaskOperator:
     def _describe_failures(self, batch: Batch) -> pa.Array:
         if batch.failures and self._on_error == "raise":
             _, first = min(batch.failures.items())
-            raise RowError(f"a row failed (on_error is raise): {_describe(first)}")
-        why = {row: _describe(failure) for row, failure in batch.failures.items()}
+            raise RowError(f"a row failed (on_error is raise): {first}")
+        why = {row: str(failure) for row, failure in batch.failures.items()}
         return pa.array(map(why.get, range(batch.rows.num_rows)), pa.string())
-
-
-def _describe(failure: Failure) -> str:
-    return f"{failure.stage}: {failure.error}: {failure.message}"
 
 
 def _read_column(block: pa.Table, field: pa.Field) -> pa.ChunkedArray:

@@ -273,9 +273,7 @@ def _write(sink: Sink, split: Split, batch: Batch) -> SplitResult:
         rows=batch.rows.num_rows,
         dead=len(batch.failures),
         work=batch.stats,
-        first_failures=tuple(
-            f"row {row}, {f.stage}: {f.error}: {f.message}" for row, f in failures
-        ),
+        first_failures=tuple(f"row {row}, {failure}" for row, failure in failures),
     )
 
 

@@ -185,7 +185,7 @@ def tokenize_alone(folder: str, rows_per_split: int) -> dict[str, Any]:
 def main() -> None:
     from demo import newsgroups
 
-    from .gpu import in_process
+    from .gpu.separate_process import in_process
 
     newsgroups.prepare()
     parser = argparse.ArgumentParser()

@@ -18,15 +18,11 @@ from pipemill.errors import ConfigError
 from .config.arrow_types import parse_schema
 from .config.job import Job
 from .config.load import build_job
-from .execution.choose_device import choose_device
 from .execution.pool_size import autoscales, choose_operator_pool
-from .planning.find_model import resolve_model
 from .planning.media_roots import make_media_access
-from .planning.missing_libraries import check_early_requirements
-from .planning.model_conventions import follow_conventions
 from .planning.prepared_job import build_load_task
-from .planning.resolve_task import ResolvedTask, choose_dtype, parameters_of, resolve_job_task
-from .prepare import check_task_fits
+from .planning.resolve_task import ResolvedTask, choose_dtype, parameters_of
+from .prepare import check_task_fits, resolve_job
 
 if TYPE_CHECKING:
     from ray.data import Dataset
@@ -102,8 +98,10 @@ def apply(
     }
     given = {name: value for name, value in sections.items() if value is not None}
     job = build_job(None, [], columns or {}, given, needs_output=False)
-    job, resolved = _resolve(job)
-    binder = ColumnBinder(load=_build_load(job, resolved), mapping=tuple((columns or {}).items()))
+    job, resolved = resolve_job(job, "fused")
+    _check_columns_known(job, resolved)
+    mapping = tuple(job.input.columns.items())
+    binder = ColumnBinder(load=_build_load(job, resolved), mapping=mapping)
     known = _read_schema(dataset)
     if known is not None:
         binder.bind(known)
@@ -123,19 +121,12 @@ def _check_arguments(dataset: object, error_column: str, on_error: str) -> None:
         raise ConfigError(f"error_column must be the name of a column, not {error_column!r}")
 
 
-def _resolve(job: Job) -> tuple[Job, ResolvedTask]:
-    """Return the job with its device, and its task."""
-    model = resolve_model(job.model)
-    task = resolve_job_task(job, model)
-    check_early_requirements(job, task, "fused")
+def _check_columns_known(job: Job, task: ResolvedTask) -> None:
     if job.output.schema is None and (task.is_user or task.spec.infers_columns):
         raise ConfigError(
             f"only answers show which columns {job.task} adds: declare them, such as "
             'schema={"result": "string"}'
         )
-    job = choose_device(job, model)
-    task = follow_conventions(job, task)
-    return job, task
 
 
 def _build_load(job: Job, task: ResolvedTask) -> LoadTask:

@@ -58,7 +58,8 @@ def prepare(job: Job, lease: Lease | None = None) -> PreparedJob:
     _check_places(job)
     job = with_table(job)
     ledger = Ledger(output_store(job))
-    job, task = _resolve(job, ledger)
+    # Libraries are checked before all weights are read for their digest.
+    job, task = resolve_job(job, job.actors.placement if ledger.read_job() is None else None)
     weights = digest_model(job.model, task.model)
     while True:
         snapshot = ledger.snapshot()
@@ -78,11 +79,7 @@ def prepare_without_output(job: Job) -> PreparedJob:
     The model is not compiled: for a few rows that would take most of the time.
     """
     ledger = Ledger(output_store(job))
-    model = resolve_model(job.model)
-    task = resolve_job_task(job, model)
-    check_early_requirements(job, task, "local")
-    job = choose_device(job, model, here=True)
-    task = follow_conventions(job, task)
+    job, task = resolve_job(job, "local", here=True)
     check_task_fits(job, task, here=True)
     plan, _ = build_plan(job, task, ledger)
     prepared = build_prepared_job(job, task, plan, ledger, {})
@@ -103,13 +100,18 @@ def _check_places(job: Job) -> None:
         )
 
 
-def _resolve(job: Job, ledger: Ledger) -> tuple[Job, ResolvedTask]:
-    """Return the job with its device, and its task and model."""
+def resolve_job(job: Job, placement: str | None, *, here: bool = False) -> tuple[Job, ResolvedTask]:
+    """Return the job with its device, and its task and model. Raises ConfigError.
+
+    Args:
+        placement: where it runs, to check the libraries that are needed there; None for no check.
+        here: whether only this process computes.
+    """
     model = resolve_model(job.model)
     task = resolve_job_task(job, model)
-    if ledger.read_job() is None:  # before all weights are read for their digest
-        check_early_requirements(job, task, job.actors.placement)
-    job = choose_device(job, model)
+    if placement is not None:
+        check_early_requirements(job, task, placement)
+    job = choose_device(job, model, here=here)
     return job, follow_conventions(job, task)
 
 

@@ -108,9 +108,7 @@ class Preview(Shown):
 
     def _reason(self, number: int) -> str:
         """Return why a row failed; nothing if it did not."""
-        if (failure := self.failures.get(number)) is None:
-            return ""
-        return f"{failure.stage}: {failure.error}: {failure.message}"
+        return str(self.failures.get(number, ""))
 
     def _notes(self) -> list[str]:
         return [f"note: {note}" for note in self.notes]

@@ -83,7 +83,6 @@ def push(
             wrong, or there is no token; or the dataset is public, and should be private.
         RunError: The Hub refused, or can't be reached.
     """
-    check_dataset_name(name)
     ledger, record, plan = open_output(output, storage_options)
     exist = ledger.parts()
     left = sum(split.part not in exist for split in plan.splits)
@@ -92,6 +91,7 @@ def push(
             f"{output} is not complete: {left:,} of {len(plan.splits):,} splits have no part yet. "
             "Run the job again, then push"
         )
+    check_dataset_name(name)
     footers = ledger.footers(plan.splits)
     rows, dead = sum(footer.rows for footer in footers), sum(footer.dead for footer in footers)
     with ledger.open(plan.splits[0].part) as file:

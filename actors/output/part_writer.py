@@ -52,10 +52,7 @@ class PartSink:
     def write(self, split: Split, batch: Batch) -> None:
         if batch.failures and self.on_error == "raise":
             row, first = min(batch.failures.items())
-            raise RowError(
-                f"row {row} of {split.path} failed (output.on_error is raise): "
-                f"{first.stage}: {first.error}: {first.message}"
-            )
+            raise RowError(f"row {row} of {split.path} failed (output.on_error is raise): {first}")
         letters = dead_letters(self.store, split.part)
         if batch.failures:
             letters.write(self.encode_dead_letters(split.number, batch))

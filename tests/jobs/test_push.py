@@ -167,6 +167,10 @@ def test_rows_that_could_not_be_published_are_computed_and_said(server, wanted, 
     assert f"can't publish {NAME} on {server.url}" in stderr.splitlines()[-1]
 
 
-def test_without_the_hub_nothing_is_published():
+def test_without_the_hub_nothing_is_published(wanted, tmp_path, monkeypatch):
+    light.install(monkeypatch)
+    pipemill.run(wanted)
     with pytest.raises(pipemill.ConfigError, match=f"can't publish {NAME}: HF_HUB_OFFLINE is set"):
-        pipemill.push("anywhere", NAME)
+        pipemill.push(str(tmp_path / "out"), NAME)
+    with pytest.raises(pipemill.ConfigError, match="is not an output of pipemill"):
+        pipemill.push(str(tmp_path / "anywhere"), NAME)

@@ -1,0 +1,1 @@
+"""Measure texts on a GPU: `python -m benchmarks.gpu`."""
