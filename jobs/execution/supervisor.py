@@ -15,6 +15,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from typing import NoReturn
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 # The signal that the parent forwards an interrupt as. Ctrl-C also reaches the child directly, from
@@ -32,7 +33,7 @@ _delays = False
 
 
 def supervise(work: Callable[[], int]) -> int:
-    """Run `work` in a child process, and return its exit status, in the child as well.
+    """Run `work` in a child process, and return its exit status. The child ends here.
 
     `work` calls `report_status` when everything is written.
     """
@@ -48,7 +49,17 @@ def supervise(work: Callable[[], int]) -> int:
         else:
             supervisor = _Supervisor(child, reports[0])
             os.close(reports[1])
-    return work() if child == 0 else supervisor.wait()
+    if child == 0:
+        _end_child(work())
+    return supervisor.wait()
+
+
+def _end_child(status: int) -> NoReturn:
+    """End this process without the destructors of C++, which abort it while threads still run."""
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(status)
 
 
 def handle_interrupts() -> None:
