@@ -88,11 +88,12 @@ class LoadKillers:
     deaths: str
     dies: bool = False
     weights: bool = True
-    limit_s: float = 300
+    limit_s: float | None = None
 
     def __call__(self) -> Stages:
-        watchdog.LEAST_S = watchdog.FIRST_S = self.limit_s
-        watchdog._GRACE_S = 1
+        if self.limit_s is not None:
+            watchdog.LEAST_S = watchdog.FIRST_S = self.limit_s
+            watchdog._GRACE_S = 1
         if self.dies and self.weights:
             die(Path(self.deaths), "kill", "load")
         return Stages(Killers(self.deaths), {"text": "text"}, TokenBudget(100))
