@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import os
+import shutil
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -41,6 +43,17 @@ BUILDERS = {
     **tiny_images.MODELS,
     **tiny_questions.MODELS,
 }
+
+
+def pytest_configure():
+    """Give the tests' Rays a folder of their own: a Ray that runs on this machine is not joined."""
+    os.environ.pop("RAY_ADDRESS", None)
+    # Short: it holds sockets, whose paths may have 107 bytes.
+    os.environ["RAY_TMPDIR"] = tempfile.mkdtemp(prefix="ray", dir="/tmp")
+
+
+def pytest_unconfigure():
+    shutil.rmtree(os.environ["RAY_TMPDIR"], ignore_errors=True)
 
 
 def pytest_make_parametrize_id(val, argname):

@@ -8,16 +8,15 @@ import os
 import signal
 import socket
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 from pipemill.errors import ConfigError, RunError
 
 from .progress import log, waiting
+from .ray_address import check_configured_address, find_ray, read_configured_address
 from .supervisor import check_interrupts, report_ray
 
 # Whether pipemill started or joined Ray, and whether it is shut down later than its session.
@@ -118,25 +117,13 @@ def _belongs_to_ray_data(thread: threading.Thread) -> bool:
 
 def joins_ray(cluster: str) -> bool:
     """Return whether a session joins a running Ray instead of starting one."""
-    return _is_connected() or bool(_find_ray(cluster))
-
-
-def _find_ray(cluster: str) -> str:
-    """Return the address of the running Ray that a new session would join, or ""."""
-    if cluster == "local":
-        return ""
-    return _read_configured_address() or _find_ray_here()
-
-
-def _read_configured_address() -> str:
-    address = os.environ.get("RAY_ADDRESS", "")
-    return "" if address == "local" else address
+    return _is_connected() or bool(find_ray(cluster))
 
 
 def _start(cluster: str) -> None:
-    address = "" if cluster == "local" else _read_configured_address()
-    _check_address(address)
-    joins = _find_ray(cluster)
+    address = "" if cluster == "local" else read_configured_address()
+    check_configured_address(address)
+    joins = find_ray(cluster)
     # Ray Data gathers usage statistics in a thread that never ends, and `_shut_down` would wait.
     os.environ.setdefault("RAY_DATA_USAGE_DISABLED", "1")
     with waiting("joining Ray" if joins else "starting Ray"):
@@ -231,20 +218,6 @@ def _describe_size() -> str:
     )
 
 
-def _check_address(address: str) -> None:
-    """Raise ConfigError if nothing listens at an address: `ray.init` would wait for minutes."""
-    host, _, port = address.removeprefix("ray://").rpartition(":")
-    if not port.isdigit():
-        return  # no address, or one that Ray finds itself: "auto"
-    try:
-        socket.create_connection((host, int(port)), timeout=10).close()
-    except OSError as error:
-        raise ConfigError(
-            f"no Ray answers at {address} (RAY_ADDRESS: {error}): start a cluster there, or unset "
-            "it to run on this machine"
-        ) from None
-
-
 def _start_local() -> None:
     import ray
 
@@ -287,27 +260,6 @@ def joins_other_machines(cluster: str) -> bool:
     here = socket.gethostname()
     nodes = sys.modules["ray"].nodes()
     return any(node["NodeManagerHostname"] != here for node in nodes if node["Alive"])
-
-
-def _find_ray_here() -> str:
-    """Return the address that `ray start` left on this machine, if something answers there.
-
-    A head that was killed leaves one, too, and `ray.init` would wait for it for minutes.
-    """
-    try:
-        address = _find_address_file().read_text().strip()
-        host, _, port = address.rpartition(":")
-        socket.create_connection((host, int(port)), timeout=2).close()
-    except (OSError, ValueError):
-        return ""
-    return address
-
-
-def _find_address_file() -> Path:
-    """Return the file in which `ray start` leaves the head's address, without importing Ray."""
-    on_linux = os.environ.get("TMPDIR", "/tmp") if sys.platform.startswith("linux") else None
-    default = "/tmp" if sys.platform == "darwin" else tempfile.gettempdir()
-    return Path(os.environ.get("RAY_TMPDIR", on_linux or default), "ray", "ray_current_cluster")
 
 
 @contextmanager

@@ -1,53 +1,12 @@
 """Which Ray a run joins, and with how many actors."""
 
-import socket
-
 import pytest
 from pipemill.jobs.config.job import ActorsSection
 from pipemill.jobs.execution.pool_size import choose_pool_size
-from pipemill.jobs.execution.ray_cluster import (
-    _find_address_file,
-    _find_ray_here,
-    _start,
-    joins_other_machines,
-)
-from ray._private.utils import get_ray_address_file
+from pipemill.jobs.execution.ray_cluster import _start
 
 from pipemill.errors import ConfigError, RunError
-
-
-def test_the_address_of_a_dead_head_is_not_waited_for(monkeypatch, tmp_path):
-    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
-    assert get_ray_address_file(None) == str(tmp_path / "ray/ray_current_cluster")
-    assert not _find_ray_here()
-    (tmp_path / "ray").mkdir()
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        address = f"127.0.0.1:{server.getsockname()[1]}"
-        (tmp_path / "ray/ray_current_cluster").write_text(address)
-        assert _find_ray_here()
-    assert not _find_ray_here()
-
-
-@pytest.mark.parametrize("names", [(), ("TMPDIR",), ("TMPDIR", "RAY_TMPDIR")])
-def test_the_address_is_where_ray_looks_for_it(monkeypatch, tmp_path, names):
-    for name in ("TMPDIR", "RAY_TMPDIR"):
-        monkeypatch.delenv(name, raising=False)
-    for name in names:
-        monkeypatch.setenv(name, str(tmp_path / name))
-    assert str(_find_address_file()) == get_ray_address_file(None)
-
-
-def test_a_ray_that_was_started_here_is_joined(monkeypatch, tmp_path):
-    monkeypatch.setattr("pipemill.jobs.execution.ray_cluster._is_connected", lambda: False)
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
-    assert not joins_other_machines("auto")
-    (tmp_path / "ray").mkdir()
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        address = f"127.0.0.1:{server.getsockname()[1]}"
-        (tmp_path / "ray/ray_current_cluster").write_text(address)
-        assert joins_other_machines("auto")
-    assert not joins_other_machines("auto")  # its head was killed
+from tests.support.listening import GRPC, listen
 
 
 @pytest.mark.parametrize(
@@ -68,17 +27,6 @@ def test_where_a_cluster_grows_so_many_actors_are_asked_for_at_once(
     monkeypatch.setattr("ray.nodes", lambda: nodes)
     monkeypatch.setattr("pipemill.jobs.execution.pool_size.autoscales", lambda: grows)
     assert choose_pool_size(ActorsSection(num_gpus=0, **given), "fused", 50) == expected
-
-
-def test_a_ray_that_does_not_answer_is_named(monkeypatch):
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
-    for address in (f"127.0.0.1:{port}", f"ray://127.0.0.1:{port}"):
-        monkeypatch.setenv("RAY_ADDRESS", address)
-        with pytest.raises(
-            ConfigError, match=rf"no Ray answers at {address} \(RAY_ADDRESS:.*unset"
-        ):
-            _start("auto")
 
 
 def test_a_ray_that_does_not_start_is_a_message(monkeypatch):
@@ -138,8 +86,7 @@ def test_a_ray_that_is_not_joined_is_named(monkeypatch, error, expected, message
 
     monkeypatch.setattr("ray.init", init)
     monkeypatch.setattr("ray.shutdown", lambda: None)
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        here = f"127.0.0.1:{server.getsockname()[1]}"
+    with listen(GRPC) as here:
         monkeypatch.setenv("RAY_ADDRESS", here)
         with pytest.raises(expected, match=message.replace("HERE", here)) as raised:
             _start("auto")

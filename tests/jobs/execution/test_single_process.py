@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -28,6 +27,7 @@ from pipemill.jobs.planning.find_inputs import list_files
 
 import pipemill
 from tests.support import tiny
+from tests.support.listening import GRPC, listen
 from tests.support.processes import kill_marked, marked, marked_environment
 from tests.support.run_on_raylets import LoadSlow
 from tests.support.tables import same_rows
@@ -65,8 +65,7 @@ def test_what_is_small(alone, splits, actors, small):
 
 def test_a_ray_that_runs_is_used_unless_the_job_wants_its_own(alone, monkeypatch, tmp_path):
     (tmp_path / "ray/ray").mkdir(parents=True)
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        address = f"127.0.0.1:{server.getsockname()[1]}"
+    with listen(GRPC) as address:
         (tmp_path / "ray/ray/ray_current_cluster").write_text(address)
         assert not is_small(ActorsSection(num_gpus=0), [split(40)])
         assert is_small(ActorsSection(num_gpus=0, cluster="local"), [split(40)])
