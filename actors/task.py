@@ -203,6 +203,8 @@ class LoadedTask(Protocol):
         repeats: whether equal chunks always have equal outputs. May be left out if false.
         packed: whether chunks of a micro-batch cost their tokens only, and no padding. May be left
             out if false.
+        schedules: whether `forward` takes all chunks of a split at once, in several threads, and
+            chooses which of them run together. May be left out if false.
     """
 
     @property
@@ -216,6 +218,9 @@ class LoadedTask(Protocol):
 
     @property
     def packed(self) -> bool: ...
+
+    @property
+    def schedules(self) -> bool: ...
 
     def results(self) -> pa.Schema:
         """Return the columns that the task adds, the same for every split."""

@@ -51,11 +51,21 @@ class ForwardPass:
             left, duplicate_of = deduplicate_chunks(self.chunks)
         self.stats.update(chunks=len(self.chunks), repeated_chunks=len(self.chunks) - len(left))
         while len(left):
-            left = self._run_budget(left)
+            left = self._run_all(left) if self._is("schedules") else self._run_budget(left)
             if not len(left):
                 left = self._collect()
         if len(duplicate_of) != len(np.unique(duplicate_of)):
             self._copy_to_duplicates(duplicate_of)
+
+    def _run_all(self, left: np.ndarray) -> np.ndarray:
+        """Hand all chunks over at once, the longest first: what does not fit shows at once."""
+        chunks = left[np.argsort(-self.sizes[left], kind="stable")]
+        pieces, failed = bisect_failures(chunks, self._run_micro_batch)
+        self.done += pieces
+        self.failed += failed
+        tokens = int(self.sizes[left].sum())
+        self.stats.update(micro_batches=1, tokens=tokens, padded_tokens=tokens)
+        return left[:0]
 
     def _run_budget(self, left: np.ndarray) -> np.ndarray:
         """Run micro-batches of one budget; return the chunks to run with another one."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -89,7 +89,7 @@ class Stages:
         outputs = pa.nulls(batch.rows.num_rows)
         if len(rows):
             chunks, offsets = lists.flatten(), offsets_of(lists)
-            with self._device:
+            with nullcontext() if getattr(self.task, "schedules", False) else self._device:
                 with watch_stage("forward"), _measure_time(batch, "forward"):
                     forward = ForwardPass(self.task, self.budget, chunks)
                     forward.run()

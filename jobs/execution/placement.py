@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 _MOST_BLOCKS = 1000
 # Calls that overlap in an actor: one tokenizes or writes while another is on the device.
 _CALLS = 2
+# The same where the task writes texts: long ones of a split hold back no other one.
+_WRITING_CALLS = 4
 
 # One worker process without Ray, for small inputs (`resolve_placement`).
 SINGLE = "single"
@@ -153,12 +155,13 @@ def _dataset(splits: list[Split]) -> Dataset:
 
 
 def _fused(dataset: Dataset, work: SplitWork, size: tuple[int, int]) -> Dataset:
+    writes = getattr(work.load, "writes_texts", False)
     return _map(
         dataset,
         FusedWorker,
         fn_constructor_args=(with_credentials(work.load, work.actors), work.source, work.sink),
         fn_constructor_kwargs={"shares_gpu": work.shares_gpu},
-        **_pool(work.actors, size, _CALLS),
+        **_pool(work.actors, size, _WRITING_CALLS if writes else _CALLS),
     )
 
 

@@ -23,8 +23,9 @@ from ..text import model_limits
 from ..text.truncation import count_truncated_tokens
 from .chat_media import leave_media
 from .chunk_encoding import quantize_images, scale_of
+from .deferred_error import DeferredError
 from .pickled_chunks import pickle_chunk
-from .pipeline_forward import DeferredError, PipelineForward
+from .pipeline_forward import PipelineForward
 from .result_schema import COLUMNS_OF_SAMPLE, COLUMNS_OF_TASK, as_columns
 from .row_values import open_row
 from .token_outputs import without_padding
@@ -70,6 +71,10 @@ class PipelineAdapter:
     @property
     def packed(self) -> bool:
         return self.forwards.is_packed
+
+    @property
+    def schedules(self) -> bool:
+        return self.forwards.schedules
 
     @property
     def encoder(self) -> Encoder | None:

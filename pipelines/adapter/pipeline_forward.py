@@ -4,34 +4,23 @@ from __future__ import annotations
 
 import pickle
 from contextlib import nullcontext
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pipemill.actors.faults.blame import is_row_error
 
-from pipemill.errors import error_message
-
 from ..engines.stacking import answers_equal, copy_kwargs, stack, to_float32, unstack
 from .chunk_encoding import dequantize
+from .deferred_error import DeferredError
 from .row_seed import seed_row
+from .scheduled_forward import ScheduledForward, select_tried
 
 if TYPE_CHECKING:
     from ..engines.base import GenerationEngine
     from .pipeline_keywords import PipelineKeywords
     from .token_outputs import TokenOutputs
 
-_TRIED = 4  # chunks of the first micro-batch that are compared
-
 Keywords = dict[str, Any]
 Chunk = tuple[bytes, str]  # pickled inputs, and the row's own settings
-
-
-@dataclass(frozen=True)
-class DeferredError:
-    """An exception by name: not every exception survives pickling."""
-
-    error: str
-    message: str
 
 
 class PipelineForward:
@@ -44,6 +33,7 @@ class PipelineForward:
         generation: writes texts after several prompts at once, where the task writes texts.
         alone: whether every chunk runs alone, in a micro-batch of chunks of equal length (False)
             and of unequal length (True); what is missing was not tried yet.
+        scheduled: gives an engine all chunks at once, where the task writes texts.
     """
 
     def __init__(
@@ -59,6 +49,9 @@ class PipelineForward:
         self.by_token, self.generation = by_token, generation
         engine = generation if by_token is None else by_token.encoder.engine
         self.alone: dict[bool, bool] = {}
+        self.scheduled = None
+        if generation is not None and keywords.declared.batchable:
+            self.scheduled = ScheduledForward(self, generation)
         if not keywords.declared.batchable:
             self.alone = {False: True, True: True}
         elif engine is not None and engine.is_exact:
@@ -70,6 +63,11 @@ class PipelineForward:
         if self.by_token is None or self.alone.get(False):
             return False
         return self.by_token.encoder.is_packed
+
+    @property
+    def schedules(self) -> bool:
+        """Whether chunks may be given in any number, and in several threads at once."""
+        return self.scheduled is not None and self.scheduled.suits(self.keywords.of("{}")[1])
 
     def can_pad(self, during: Keywords) -> bool:
         """Tell whether chunks of unequal length may share a micro-batch.
@@ -89,47 +87,49 @@ class PipelineForward:
 
         ragged: whether the chunks are of unequal length.
         """
+        if self.scheduled is not None and self.schedules:
+            return self.scheduled(chunks)
         ragged = ragged and self.generation is not None  # an encoder has tried it by itself
         if self.generation is not None:
             _, during, _ = self.keywords.of(chunks[0][1])
             if self.generation.samples(during):  # each row has its random numbers
-                return self._singly(chunks)
+                return self.run_singly(chunks)
         if ragged not in self.alone and len(chunks) > 1:
             self._try(chunks, ragged)
-        return self._together(chunks) if self.alone.get(ragged) is False else self._singly(chunks)
+        return (
+            self._together(chunks) if self.alone.get(ragged) is False else self.run_singly(chunks)
+        )
 
     def _try(self, chunks: list[Chunk], ragged: bool) -> None:
-        # From the longest to the shortest: of the first ones all may be as long as can be.
-        last, steps = len(chunks) - 1, _TRIED - 1
-        some = [chunks[i] for i in sorted({step * last // steps for step in range(_TRIED)})]
-        singles = self._singly(some)
+        some = select_tried(chunks)
+        singles = self.run_singly(some)
         try:
             together = self._together(some)
-            self.alone[ragged] = not (self._rounds() or all(map(answers_equal, together, singles)))
+            self.alone[ragged] = not (self.rounds() or all(map(answers_equal, together, singles)))
         except Exception:
             self.alone[ragged] = True
         if self.alone[ragged] and self.by_token is not None:
             self.by_token.encoder.unpack()
 
-    def _rounds(self) -> bool:
+    def rounds(self) -> bool:
         """Tell whether the micro-batch's size may change a text: as always in 16 bits."""
         return self.generation is not None and self.pipeline.model.dtype.itemsize < 4
 
-    def _singly(self, chunks: list[Chunk]) -> list[Any]:
+    def run_singly(self, chunks: list[Chunk]) -> list[Any]:
         encoder = None if self.by_token is None else self.by_token.encoder
         with nullcontext() if encoder is None else encoder.as_loaded():
             return [self._single(*chunk) for chunk in chunks]
 
     def _single(self, payload: bytes, settings: str) -> Any:
         _, during, after = self.keywords.of(settings)
-        inputs = self._inputs(payload)
+        inputs = self.inputs_of(payload)
         with seed_row(inputs, self.pipeline.device):
             output = self.pipeline.forward(inputs, **copy_kwargs(during))
-        return self._reduce(output, after)
+        return self.reduce(output, after)
 
     def _together(self, chunks: list[Chunk]) -> list[Any]:
         keywords = [self.keywords.of(settings) for _, settings in chunks]
-        inputs = [self._inputs(payload) for payload, _ in chunks]
+        inputs = [self.inputs_of(payload) for payload, _ in chunks]
         during = [copy_kwargs(during) for _, during, _ in keywords]
         if self.by_token is not None:
             outputs = self.by_token(list(zip(inputs, during, strict=True)))
@@ -137,18 +137,18 @@ class PipelineForward:
         elif self.generation is None:
             outputs = unstack(self.pipeline.forward(stack(inputs), **during[0]), len(chunks))
         elif self.is_empty(inputs[0]) and not self.generation.is_exact:
-            return self._singly(chunks)  # transformers makes one text of them, however many
+            return self.run_singly(chunks)  # transformers makes one text of them, however many
         else:
             outputs = self.generation.generate(inputs, during[0])
         return [
-            self._reduce(output, after)
+            self.reduce(output, after)
             for output, (_, _, after) in zip(outputs, keywords, strict=True)
         ]
 
-    def _inputs(self, payload: bytes) -> Any:
+    def inputs_of(self, payload: bytes) -> Any:
         return dequantize(pickle.loads(payload), self.pipeline.device)
 
-    def _reduce(self, output: Any, after: Keywords) -> Any:
+    def reduce(self, output: Any, after: Keywords) -> Any:
         """Return what regroup needs of a forward pass.
 
         Where a row is one chunk its answer is made here: the logits of a vocabulary are a
@@ -162,4 +162,4 @@ class PipelineForward:
         except Exception as error:  # belongs to regroup, which raises it
             if not is_row_error(error):
                 raise
-            return DeferredError(type(error).__name__, error_message(error))
+            return DeferredError.of(error)

@@ -52,11 +52,15 @@ class PipelineKeywords:
         values: of the row's columns, by name; others may be among them.
         """
         own = {
-            name: plain_value(value, self.kinds[name])
+            name: self._own_value(name, value)
             for name, value in values.items()
             if name in self.own and name in self.loaded.columns
         }
         return json.dumps(own, sort_keys=True)
+
+    def _own_value(self, name: str, value: Any) -> Any:
+        plain, parameter = plain_value(value, self.kinds[name]), self.declared.parameters.get(name)
+        return plain if parameter is None else parameter.validate(name, plain)
 
     def _of(self, settings: str) -> tuple[Keywords, ...]:
         """Return the keywords of preprocess, _forward and postprocess for a row's settings."""

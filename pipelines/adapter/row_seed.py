@@ -18,11 +18,16 @@ def seed_row(inputs: Any, device: Any) -> Iterator[None]:
     """
     import torch
 
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.manual_seed(find_seed(inputs))
+        yield
+
+
+def find_seed(inputs: Any) -> int:
+    """Return the seed of a row's random numbers, which its inputs alone decide."""
     digest = hashlib.blake2b(digest_size=7)
     _feed(digest, inputs)
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        torch.manual_seed(int.from_bytes(digest.digest(), "big"))
-        yield
+    return int.from_bytes(digest.digest(), "big")
 
 
 def _feed(digest: Any, value: Any) -> None:

@@ -67,6 +67,24 @@ class Engine(Protocol):
         return
 
 
+@dataclass(frozen=True, kw_only=True)
+class Prompt:
+    """What a text is written after.
+
+    Attributes:
+        inputs: those of the pipeline's `_forward` for this prompt alone: tensors of one row,
+            `input_ids` of shape (1, tokens).
+        keywords: those of `_forward`.
+        settings: a text that is equal where the keywords are.
+        seed: of the text's random numbers.
+    """
+
+    inputs: Values
+    keywords: Values
+    settings: str
+    seed: int
+
+
 class GenerationEngine(Protocol):
     """Writes texts after prompts.
 
@@ -76,6 +94,24 @@ class GenerationEngine(Protocol):
     """
 
     is_exact: bool
+
+    def schedules(self, keywords: Values) -> bool:
+        """Tell whether prompts with these keywords are given to `write_all`.
+
+        keywords: those of `_forward`.
+        """
+        return False
+
+    def write_all(self, prompts: list[Prompt], most: int | None = None) -> list[Values | Exception]:
+        """Return what the pipeline's `_forward` would return for each prompt alone, or its error.
+
+        The engine itself chooses which prompts it computes at a time. Several threads call it.
+
+        Args:
+            prompts: in any number.
+            most: of how many prompts at a time texts are written, at most.
+        """
+        raise NotImplementedError
 
     def samples(self, keywords: Values) -> bool:
         """Tell whether texts are drawn by chance: then each prompt is written on alone."""

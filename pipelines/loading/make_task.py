@@ -10,7 +10,6 @@ from ..adapter.pipeline_forward import PipelineForward
 from ..adapter.pipeline_keywords import PipelineKeywords
 from ..adapter.token_outputs import TokenOutputs, calls_model_once
 from ..engines.base import GenerationEngine
-from ..engines.batched_generation import BatchedGeneration
 from ..engines.encoder import make_encoder
 from ..engines.registry import AUTO, PADDED, find_engine
 from ..pipeline_task import PipelineTask
@@ -29,7 +28,7 @@ def make_task(spec: TaskSpec, loaded: Loaded) -> LoadedTask:
         return make_adapter(spec, loaded)
     assert spec.make is not None, f"the task {spec.name} does not say how it is made"
     task = spec.make(loaded)
-    for name in ("repeats", "packed"):  # which a class may leave out
+    for name in ("repeats", "packed", "schedules"):  # which a class may leave out
         if not hasattr(task, name):
             setattr(task, name, False)
     return task
@@ -71,4 +70,7 @@ def _make_generation(declared: PipelineTask, loaded: Loaded) -> GenerationEngine
     tokenizer = loaded.pipeline.tokenizer
     if tokenizer is None or tokenizer.pad_token_id is None:
         return None
-    return BatchedGeneration(loaded.pipeline, declared.written)
+    # Here: the driver imports this module without torch.
+    from ..engines.generation.continuous_generation import ContinuousGeneration
+
+    return ContinuousGeneration(loaded.pipeline, declared.written)

@@ -121,6 +121,11 @@ class LoadTask:
             return replace(model, pipeline_class=own_class)
         return model
 
+    @property
+    def writes_texts(self) -> bool:
+        """Whether the task writes texts after prompts, of which each takes its own time."""
+        return getattr(self.spec(), "written", None) is not None
+
     def spec(self) -> TaskSpec:
         """Return the task, not loaded."""
         if self.location is not None:

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
-from pipemill.actors.task import Loaded, Parameter
+from pipemill.actors.task import Column, Loaded, Parameter
 
 from . import shared_parameters
 
@@ -85,6 +85,12 @@ _NAMED: Mapping[str, Parameter] = {
 # A model may take more parameters. Those it does not know are found when it is loaded.
 _DICT = Parameter(None, "dict|null", keys=_NAMED, more=True)
 
+# What a row may say for itself.
+ROW_SETTINGS = (
+    Column(name="max_new_tokens", kind="number", required=False, parameter=True),
+    Column(name="temperature", kind="number", required=False, parameter=True),
+    Column(name="stop_strings", kind="texts", required=False, parameter=True),
+)
 GENERATION: Mapping[str, Parameter] = {"generate_kwargs": _DICT, **_NAMED}
 ONLY_BY_DICT: Mapping[str, Parameter] = {"max_new_tokens": _count(1), "generate_kwargs": _DICT}
 

@@ -16,6 +16,7 @@ from ..text.truncation import truncate_like_tokenizer
 from . import shared_parameters
 from .generation_parameters import (
     GENERATION,
+    ROW_SETTINGS,
     check_generation,
     flatten_generate_kwargs,
     returns_several,
@@ -98,7 +99,7 @@ TEXT_GENERATION = PipelineTask(
     name="text-generation",
     adds="generated_text; of a chat also messages; with num_return_sequences above 1 "
     "generated_texts: a list",
-    inputs=(TEXT, MESSAGES),
+    inputs=(TEXT, MESSAGES, *ROW_SETTINGS),
     one_of=("text", "messages"),
     parameters={
         **CHAT_PARAMETERS,
@@ -172,7 +173,7 @@ def _make_seq2seq_task(
     return PipelineTask(
         name=name,
         adds=f"{column}; with num_return_sequences above 1 {column}s: a list",
-        inputs=(Column(name="text", kind="text"),),
+        inputs=(Column(name="text", kind="text"), *ROW_SETTINGS),
         parameters={
             "truncation": shared_parameters.truncation(False),
             "clean_up_tokenization_spaces": Parameter(False, "bool"),

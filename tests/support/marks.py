@@ -59,7 +59,7 @@ PATHS = {
         "jobs/test_tune.py::test_in_python_it_takes_what_run_takes_and_shows_its_plot",
         "jobs/test_tune.py::test_the_verb_ends_in_json_writes_a_plot_and_nothing_else",
         "pipelines/adapter/test_token_outputs.py",
-        "pipelines/engines/test_batched_generation.py",
+        "pipelines/engines/generation",
         "pipelines/engines/test_compiled.py",
         "pipelines/loading/test_class_source.py::test_decorated_classes_need_what_transformers_says_they_need",
         "pipelines/loading/test_class_source.py::test_tables_are_those_of_transformers",

@@ -4,23 +4,28 @@ from __future__ import annotations
 
 from typing import Any
 
-from .base import GenerationEngine, Values
-from .stacking import copy_kwargs, unstack
+from ..base import GenerationEngine, Values
+from ..stacking import copy_kwargs, unstack
 
 # Settings that only one row at a time may have, or that look at the tokens of the prompt: those of
 # a padded one would be others.
-_MINDS_PADDING = (
+MINDS_PADDING = (
     "encoder_repetition_penalty", "encoder_no_repeat_ngram_size", "prompt_lookup_num_tokens",
     "assistant_model", "logits_processor", "stopping_criteria", "prefix_allowed_tokens_fn",
     "guidance_scale", "watermarking_config",
 )  # fmt: skip
 # The same of a decoder, to which its prompt is the beginning of what it writes.
 _MINDS_PROMPT = (
-    *_MINDS_PADDING, "max_length", "min_length", "repetition_penalty", "no_repeat_ngram_size",
+    *MINDS_PADDING, "max_length", "min_length", "repetition_penalty", "no_repeat_ngram_size",
     "penalty_alpha", "sequence_bias", "constraints",
 )  # fmt: skip
 _HARMLESS = (None, False, 0, 1)
 _IDS, _MASK = "input_ids", "attention_mask"
+
+
+def is_harmless(value: Any) -> bool:
+    """Tell whether a setting has the value with which it does nothing."""
+    return value in _HARMLESS
 
 
 class BatchedGeneration(GenerationEngine):
@@ -43,8 +48,8 @@ class BatchedGeneration(GenerationEngine):
         settings = self._settings(keywords)
         if settings.get("max_new_tokens") is not None:
             settings["max_length"] = None  # counts for nothing beside it
-        minds = _MINDS_PROMPT if self.after_prompt else _MINDS_PADDING
-        return all(settings.get(name) in _HARMLESS for name in minds)
+        minds = _MINDS_PROMPT if self.after_prompt else MINDS_PADDING
+        return all(is_harmless(settings.get(name)) for name in minds)
 
     def generate(self, prompts: list[Values], keywords: Values) -> list[Values]:
         together = self.pipeline.forward(self._stack(prompts), **copy_kwargs(keywords))

@@ -1,0 +1,1 @@
+"""Write texts after several prompts at once."""

@@ -1,0 +1,84 @@
+"""Texts of any number of rows, as many at a time as pay, whatever their lengths and settings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from transformers.generation import StoppingCriteriaList, StopStringCriteria
+
+from ..base import Prompt, Values
+from ..stacking import copy_kwargs, unstack
+from .batched_generation import MINDS_PADDING, BatchedGeneration, is_harmless
+from .decoding_loop import DecodingLoop
+from .token_choice import Sequence
+
+# Settings with which `generate` does other than choose one token after the other.
+_OTHER_LOOPS = (
+    *MINDS_PADDING, "penalty_alpha", "constraints", "force_words_ids", "dola_layers", "num_beams",
+    "num_return_sequences", "return_dict_in_generate", "output_scores", "output_logits",
+    "token_healing", "streamer", "custom_generate", "low_memory", "is_assistant",
+)  # fmt: skip
+# Settings that count from the end of a prompt, and would count a decoder's padding.
+_MINDS_LENGTH = (
+    "min_length", "min_new_tokens", "exponential_decay_length_penalty", "begin_suppress_tokens",
+    "forced_bos_token_id", "forced_eos_token_id", "forced_decoder_ids",
+)  # fmt: skip
+
+
+class ContinuousGeneration(BatchedGeneration):
+    """Generates with a pipeline's own model; `DecodingLoop` stands in for `generate`'s loop."""
+
+    def __init__(self, pipeline: Any, written: str) -> None:
+        super().__init__(pipeline, written)
+        self.loop = DecodingLoop(pipeline, self._begin)
+
+    def schedules(self, keywords: Values) -> bool:
+        settings = self._settings(keywords)
+        plain = all(is_harmless(settings.get(name)) for name in _OTHER_LOOPS)
+        return plain and settings.get("use_cache") is not False
+
+    def write_all(self, prompts: list[Prompt], most: int | None = None) -> list[Values | Exception]:
+        sequences = [
+            Sequence(
+                inputs=one.inputs,
+                keywords=one.keywords,
+                settings=one.settings,
+                seed=one.seed,
+                needs_length=self._needs_length(one.keywords),
+            )
+            for one in prompts
+        ]
+        self.loop.write(sequences, most)
+        return [self._answer(one) for one in sequences]
+
+    def _needs_length(self, keywords: Values) -> bool:
+        """Tell whether only prompts of equal length may begin together."""
+        if not self.after_prompt:
+            return False
+        settings = self._settings(keywords)
+        if settings.get("max_new_tokens") is None and settings.get("max_length") is not None:
+            return True
+        return any(settings.get(name) not in (None, 0) for name in _MINDS_LENGTH)
+
+    def _begin(self, group: list[Sequence], fill: Callable[..., Any]) -> None:
+        stacked = self._stack([one.inputs for one in group])
+        keywords = {**copy_kwargs(group[0].keywords), "custom_generate": fill}
+        if strings := self._settings(keywords).get("stop_strings"):
+            # With a function in place of its loop `generate` takes no tokenizer for them.
+            tokenizer = keywords.pop("tokenizer", None) or self.pipeline.tokenizer
+            ends = StopStringCriteria(tokenizer, strings)
+            keywords |= {"stop_strings": None, "stopping_criteria": StoppingCriteriaList([ends])}
+        together = self.pipeline.forward(stacked, **keywords)
+        for one, output in zip(group, unstack(together, len(group)), strict=True):
+            one.output = output
+
+    def _answer(self, one: Sequence) -> Values | Exception:
+        if not isinstance(one.output, dict):
+            assert isinstance(one.output, Exception)
+            return one.output
+        output = {**one.output, self.written: torch.tensor(one.ids)[None, None]}
+        if "input_ids" in output:
+            output["input_ids"] = one.inputs["input_ids"]
+        return output

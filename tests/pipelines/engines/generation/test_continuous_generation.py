@@ -1,0 +1,244 @@
+"""Texts that are written beside others, which come and go, are as if they were alone."""
+
+from __future__ import annotations
+
+import threading
+from contextlib import contextmanager
+
+import pytest
+import torch
+import transformers
+from pipemill.pipelines.engines.base import Prompt
+from pipemill.pipelines.engines.generation.continuous_generation import ContinuousGeneration
+
+from tests.support import tiny, tiny_generators
+from tests.support.row_by_row import run
+
+PROMPTS = [*tiny.texts(9, seed=2, longest=20), "Anna", "red red red red"]
+# Each text's length is another, and an end token comes for some.
+MOST = [3 + 2 * (n % 7) for n in range(len(PROMPTS))]
+SMALL = {
+    "vocab_size": 360,
+    "hidden_size": 16,
+    "intermediate_size": 24,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "max_position_embeddings": 256,
+    "initializer_range": 0.8,
+    "bos_token_id": 0,
+    "pad_token_id": 1,
+    "eos_token_id": 2,
+}
+KINDS = {
+    "llama": transformers.LlamaConfig(**SMALL),
+    "a window of 8 tokens": transformers.MistralConfig(**SMALL, sliding_window=8, head_dim=8),
+    "windows in some layers": transformers.Gemma3TextConfig(
+        **SMALL, sliding_window=8, head_dim=8, layer_types=["sliding_attention", "full_attention"]
+    ),
+    "learned positions": transformers.GPT2Config(
+        vocab_size=360, n_embd=16, n_layer=2, n_head=2, n_positions=256, initializer_range=0.8,
+        bos_token_id=0, pad_token_id=1, eos_token_id=2,
+    ),
+    "positions from the mask": transformers.OPTConfig(
+        vocab_size=360, hidden_size=16, ffn_dim=24, num_hidden_layers=2, num_attention_heads=2,
+        word_embed_proj_dim=16, max_position_embeddings=256, init_std=0.8, bos_token_id=0,
+        pad_token_id=1, eos_token_id=2,
+    ),
+    "distances": transformers.BloomConfig(
+        vocab_size=360, hidden_size=16, n_layer=2, n_head=2, initializer_range=0.8,
+        bos_token_id=0, pad_token_id=1, eos_token_id=2,
+    ),
+    "states instead of a cache": transformers.MambaConfig(
+        vocab_size=360, hidden_size=16, state_size=4, num_hidden_layers=2, initializer_range=0.8,
+        bos_token_id=0, pad_token_id=1, eos_token_id=2,
+    ),
+}  # fmt: skip
+
+
+def make_pipeline(kind: str):
+    torch.manual_seed(3)
+    model = transformers.AutoModelForCausalLM.from_config(KINDS[kind]).eval()
+    return transformers.pipeline(
+        "text-generation", model=model, tokenizer=tiny_generators.words(256)
+    )
+
+
+@pytest.fixture(scope="module")
+def llama():
+    return make_pipeline("llama")
+
+
+def prompts_of(pipeline, more=None, texts=PROMPTS):
+    return [
+        Prompt(
+            inputs=pipeline.preprocess(text),
+            keywords=(keywords := {"max_new_tokens": most, "do_sample": False, **(more or {})}),
+            settings=repr(keywords),
+            seed=number,
+        )
+        for number, (text, most) in enumerate(zip(texts, MOST * len(texts), strict=False))
+    ]
+
+
+def texts_of(pipeline, outputs):
+    for output in outputs:
+        if isinstance(output, Exception):
+            raise output
+    return [pipeline.postprocess(output)[0]["generated_text"] for output in outputs]
+
+
+def one_by_one(pipeline, prompts, texts=PROMPTS):
+    written = []
+    for text, prompt in zip(texts, prompts, strict=True):
+        torch.manual_seed(prompt.seed)
+        written.append(pipeline(text, **prompt.keywords)[0]["generated_text"])
+    return written
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "states instead of a cache"])
+def test_every_kind_of_decoder(kind):
+    pipeline = make_pipeline(kind)
+    prompts = prompts_of(pipeline)
+    expected = one_by_one(pipeline, prompts)
+    assert len(set(expected)) == len(PROMPTS)
+    for most in (1, 3, 64):
+        engine = ContinuousGeneration(pipeline, "generated_sequence")
+        assert texts_of(pipeline, engine.write_all(prompts, most)) == expected
+        assert engine.loop.steps < sum(MOST) or most == 1
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"do_sample": True, "top_k": 5},
+        {"do_sample": True, "temperature": 0.7, "repetition_penalty": 1.3},
+        {"no_repeat_ngram_size": 2, "min_new_tokens": 4},
+        {"bad_words_ids": [[300], [301, 12]], "suppress_tokens": [17, 18]},
+        {"stop_strings": ["a", "e"], "min_length": 12},
+        {"max_new_tokens": None, "max_length": 70},
+        {"eos_token_id": list(range(50, 120))},
+    ],
+    ids=lambda more: " ".join(more),
+)
+def test_settings_count_as_for_a_prompt_alone(llama, more):
+    if "stop_strings" in more:
+        more = {**more, "tokenizer": llama.tokenizer}
+    engine = ContinuousGeneration(llama, "generated_sequence")
+    prompts = prompts_of(llama, more)
+    assert all(engine.schedules(prompt.keywords) for prompt in prompts)
+    got = texts_of(llama, engine.write_all(prompts, 4))
+    assert got == one_by_one(llama, prompts)
+
+
+def test_what_generate_does_otherwise_is_left_to_it(llama):
+    engine = ContinuousGeneration(llama, "generated_sequence")
+    for more in (
+        {"num_beams": 2},
+        {"num_return_sequences": 2, "do_sample": True},
+        {"use_cache": False},
+        {"guidance_scale": 1.5},
+    ):
+        assert not engine.schedules({"max_new_tokens": 3, **more})
+
+
+@contextmanager
+def before_forward(model, do):
+    """Call `do` with the token ids of each forward pass."""
+
+    def hook(_, given, named):
+        do(named["input_ids"] if "input_ids" in named else given[0])
+
+    handle = model.register_forward_pre_hook(hook, with_kwargs=True)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def test_a_beginning_that_all_share_is_computed_once(llama):
+    texts = [f"{tiny.sentence(60, 5)} {text}" for text in PROMPTS]
+    prompts = prompts_of(llama, texts=texts)
+    expected = one_by_one(llama, prompts, texts)
+    engine = ContinuousGeneration(llama, "generated_sequence")
+    tokens = []
+    with before_forward(llama.model, lambda ids: tokens.append(ids.numel())):
+        assert texts_of(llama, engine.write_all(prompts)) == expected
+    read = sum(prompt.inputs["input_ids"].shape[1] for prompt in prompts)
+    assert sum(tokens) - sum(MOST) < read / 2
+
+
+def test_callers_in_several_threads_share_the_steps(llama):
+    prompts = prompts_of(llama)
+    expected = one_by_one(llama, prompts)
+    engine = ContinuousGeneration(llama, "generated_sequence")
+    got = {}
+
+    def write(part):
+        got[part] = texts_of(llama, engine.write_all(prompts[part::3]))
+
+    threads = [threading.Thread(target=write, args=(part,)) for part in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [got[i % 3][i // 3] for i in range(len(prompts))] == expected
+
+
+def test_where_memory_runs_out_fewer_texts_are_written_at_a_time(llama):
+    prompts = prompts_of(llama)
+    expected = one_by_one(llama, prompts)
+    engine = ContinuousGeneration(llama, "generated_sequence")
+
+    def run_out(ids):
+        if len(ids) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with before_forward(llama.model, run_out):
+        assert texts_of(llama, engine.write_all(prompts)) == expected
+    assert engine.loop.most == 2
+
+
+def test_a_prompt_that_fails_fails_alone(llama):
+    """As a prompt that leaves no room for a new token."""
+    more = {"max_new_tokens": None, "max_length": 40}
+    prompts = prompts_of(llama, more)
+    engine = ContinuousGeneration(llama, "generated_sequence")
+    outputs = engine.write_all(prompts)
+    for text, prompt, output in zip(PROMPTS, prompts, outputs, strict=True):
+        if prompt.inputs["input_ids"].shape[1] < 40:
+            assert texts_of(llama, [output]) == one_by_one(llama, [prompt], [text])
+        else:
+            assert isinstance(output, ValueError)
+            assert "max_length" in str(output)
+    assert {isinstance(output, ValueError) for output in outputs} == {True, False}
+
+
+def test_a_model_without_such_a_cache_is_left_to_generate(tmp_path):
+    pipeline = make_pipeline("states instead of a cache")
+    pipeline.save_pretrained(tmp_path)
+    parameters = {"do_sample": False, "max_new_tokens": 6}
+    expected = [pipeline(text, **parameters)[0]["generated_text"] for text in PROMPTS]
+    batch = run("text-generation", str(tmp_path), {"text": PROMPTS}, parameters)
+    assert batch.results["generated_text"].to_pylist() == expected
+
+
+def test_rows_have_their_own_settings(models):
+    model = models["text-generation"]
+    truth = transformers.pipeline("text-generation", model=model)
+    expected = [
+        truth(text, do_sample=False, max_new_tokens=most)[0]["generated_text"]
+        for text, most in zip(PROMPTS, MOST, strict=True)
+    ]
+    columns = {"text": PROMPTS, "max_new_tokens": MOST}
+    batch = run("text-generation", model, columns, {"do_sample": False})
+    assert batch.results["generated_text"].to_pylist() == expected
+    assert batch.stats["micro_batches"] == 1
+
+
+def test_what_is_sampled_does_not_depend_on_the_other_rows(models):
+    parameters = {"do_sample": True, "max_new_tokens": 5}
+    one = run("text-generation", models["text-generation"], {"text": PROMPTS}, parameters)
+    other = run("text-generation", models["text-generation"], {"text": PROMPTS[::-1]}, parameters)
+    assert one.results.to_pylist() == other.results.to_pylist()[::-1]
+    assert one.stats["micro_batches"] == 1
