@@ -6,6 +6,7 @@ from difflib import get_close_matches
 from importlib.metadata import entry_points
 
 from .base import EngineFactory
+from .generation.vllm_generation import VLLM
 
 # Where another package says which engines it brings: name = "module:FACTORY" in pyproject.toml.
 ENTRY_POINTS = "pipemill.engines"
@@ -14,12 +15,13 @@ AUTO = "auto"
 # Padded always: the model stays as transformers loaded it. For comparisons, not for jobs.
 PADDED = "padded"
 
+_BUILT_IN = {factory.name: factory for factory in (VLLM,)}
 _REGISTERED: dict[str, EngineFactory] = {}
 
 
 def engine_names() -> list[str]:
     """Return the values that `model.engine` may have."""
-    others = {*_REGISTERED, *(point.name for point in entry_points(group=ENTRY_POINTS))}
+    others = {*_BUILT_IN, *_REGISTERED, *(point.name for point in entry_points(group=ENTRY_POINTS))}
     return [AUTO, *sorted(others)]
 
 
@@ -36,8 +38,9 @@ def find_engine(name: str) -> EngineFactory | None:
     """
     if name in (AUTO, PADDED):
         return None
-    if name in _REGISTERED:
-        return _REGISTERED[name]
+    known = {**_BUILT_IN, **_REGISTERED}
+    if name in known:
+        return known[name]
     for point in entry_points(group=ENTRY_POINTS):
         if point.name == name:
             try:

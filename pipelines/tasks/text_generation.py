@@ -110,6 +110,7 @@ TEXT_GENERATION = PipelineTask(
         "add_special_tokens": Parameter(None, "bool|null"),
         "tokenizer_encode_kwargs": Parameter(None, "dict|null"),
         "documents": Parameter(None, "list|null", each=_RECORD),
+        "json_schema": Parameter(None, "dict|null", filled=True),
         **GENERATION,
     },
     to_pipeline_parameters=flatten_generate_kwargs,

@@ -1,0 +1,183 @@
+"""Texts written after prompts, beside `transformers.pipeline` with its batches.
+
+    python -m benchmarks.generation [--only decoder] [--rows 160] [--rounds 3]
+
+In one process on one thread, the models loaded, in CPU seconds: models of random weights, prompts
+of 2 to 40 words, greedy, up to 96 new tokens, and end tokens that come sooner for most. The
+pipeline has batch sizes of 8, 32 and 64. All texts are compared with those of batch size 1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import statistics
+import time
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import transformers
+from pipemill.pipelines.adapter.row_seed import find_seed
+from pipemill.pipelines.engines.base import Prompt
+from pipemill.pipelines.engines.generation.continuous_generation import ContinuousGeneration
+
+import pipemill
+
+BATCHES = (8, 32, 64)
+NEW_TOKENS = 96
+_TOKENS = {"bos_token_id": 0, "pad_token_id": 1, "eos_token_id": 2}
+_WORDS = "river city stone green seven walk paper north cloud music bread clock lamp under".split()
+
+
+def make_tokenizer() -> Any:
+    """Train a byte-level tokenizer on the words that prompts are made of."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    fast = Tokenizer(models.BPE())
+    fast.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    fast.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=512,
+        special_tokens=["<s>", "<pad>", "</s>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    fast.train_from_iterator([" ".join(_WORDS)], trainer)
+    return transformers.PreTrainedTokenizerFast(
+        tokenizer_object=fast, bos_token="<s>", pad_token="<pad>", eos_token="</s>",
+        model_max_length=2048,
+    )  # fmt: skip
+
+
+def make_decoder(vocabulary: int) -> Any:
+    config = transformers.LlamaConfig(
+        vocab_size=vocabulary, hidden_size=384, intermediate_size=1024, num_hidden_layers=8,
+        num_attention_heads=6, initializer_range=0.15, **_TOKENS,
+    )  # fmt: skip
+    return transformers.LlamaForCausalLM(config)
+
+
+def make_t5(vocabulary: int) -> Any:
+    config = transformers.T5Config(
+        vocab_size=vocabulary, d_model=384, d_ff=1024, d_kv=64, num_heads=6, num_layers=4,
+        num_decoder_layers=4, decoder_start_token_id=1, **_TOKENS,
+    )  # fmt: skip
+    model = transformers.T5ForConditionalGeneration(config)
+    for weights in model.parameters():
+        if weights.dim() == 2:
+            torch.nn.init.normal_(weights, std=0.1)
+    torch.nn.init.normal_(model.shared.weight, std=1.0)
+    return model
+
+
+def make_marian(vocabulary: int) -> Any:
+    config = transformers.MarianConfig(
+        vocab_size=vocabulary, d_model=384, encoder_ffn_dim=1024, decoder_ffn_dim=1024,
+        encoder_layers=4, decoder_layers=4, encoder_attention_heads=6, decoder_attention_heads=6,
+        init_std=0.08, decoder_start_token_id=1, forced_eos_token_id=None, **_TOKENS,
+    )  # fmt: skip
+    return transformers.MarianMTModel(config)
+
+
+# The model, the task, what `_forward` calls the ids, and settings beside the usual ones.
+SHAPES: dict[str, tuple[Callable[[int], Any], str, str, dict[str, Any]]] = {
+    "decoder": (make_decoder, "text-generation", "generated_sequence", {}),
+    "t5": (make_t5, "text2text-generation", "output_ids", {"no_repeat_ngram_size": 2}),
+    "marian": (make_marian, "text2text-generation", "output_ids", {"no_repeat_ngram_size": 2}),
+}
+
+
+class Contest:
+    """One model, and the ways to have its texts."""
+
+    def __init__(self, name: str, rows: int) -> None:
+        make, task, written, more = SHAPES[name]
+        torch.manual_seed(11)
+        tokenizer = make_tokenizer()
+        model = make(len(tokenizer)).eval()
+        self.pipeline = transformers.pipeline(task, model=model, tokenizer=tokenizer)
+        chance = random.Random(3)
+        self.texts = [
+            " ".join(chance.choices(_WORDS, k=chance.randint(2, 40))) for _ in range(rows)
+        ]
+        self.settings = {
+            "do_sample": False, "num_beams": 1, "max_new_tokens": NEW_TOKENS, "pad_token_id": 1,
+            **more,
+        }  # fmt: skip
+        self.settings["eos_token_id"] = self._choose_ends()
+        self.engine = ContinuousGeneration(self.pipeline, written)
+
+    def _choose_ends(self) -> list[int]:
+        """Return tokens that end most of the texts, after few and after many tokens."""
+        ids = [
+            self.pipeline(text, return_tensors=True, **{**self.settings, "eos_token_id": 2})[0]
+            for text in self.texts[:8]
+        ]
+        written = [list(map(int, one["generated_token_ids"]))[-NEW_TOKENS:] for one in ids]
+        places = zip(range(5, 90, 11), written, strict=True)
+        return [2, *(one[place] for place, one in places if place < len(one))]
+
+    def run_ours(self) -> list[str]:
+        prompts = [
+            Prompt(
+                inputs=(inputs := self.pipeline.preprocess(text)),
+                keywords=self.settings,
+                settings="",
+                seed=find_seed(inputs),
+            )
+            for text in self.texts
+        ]
+        outputs = self.engine.write_all(prompts)
+        assert all(isinstance(output, dict) for output in outputs)
+        return [self.pipeline.postprocess(output)[0]["generated_text"] for output in outputs]
+
+    def run_pipeline(self, batch: int) -> list[str]:
+        answers = self.pipeline(self.texts, batch_size=batch, **self.settings)
+        return [(one[0] if isinstance(one, list) else one)["generated_text"] for one in answers]
+
+
+def compare(name: str, rows: int, rounds: int) -> dict[str, Any]:
+    """Return the CPU seconds of each way, and how many of its texts are the right ones."""
+    contest = Contest(name, rows)
+    truth = contest.run_pipeline(1)
+    ways: dict[str, Callable[[], list[str]]] = {"pipemill": contest.run_ours}
+    for batch in BATCHES:
+        ways[f"batches of {batch}"] = lambda batch=batch: contest.run_pipeline(batch)  # type: ignore[misc]
+    seconds: dict[str, list[float]] = {way: [] for way in ways}
+    right = {}
+    for _ in range(rounds):
+        for way, run in ways.items():
+            start = time.process_time()
+            texts = run()
+            seconds[way].append(time.process_time() - start)
+            right[way] = sum(map(str.__eq__, texts, truth))
+    medians = {way: statistics.median(each) for way, each in seconds.items()}
+    best = min(medians[way] for way in ways if way != "pipemill")
+    return {
+        "model": name,
+        "rows": rows,
+        "cpu_seconds": {way: round(each, 2) for way, each in medians.items()},
+        "equal_texts": right,
+        "ratio": round(best / medians["pipemill"], 2),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--only", help="names of models, with commas between them")
+    parser.add_argument("--rows", type=int, default=160)
+    parser.add_argument("--rounds", type=int, default=3)
+    options = parser.parse_args()
+    warnings.filterwarnings("ignore")
+    transformers.logging.set_verbosity_error()
+    torch.set_num_threads(1)
+    pipemill.restore_pipelines()
+    for name in options.only.split(",") if options.only else SHAPES:
+        print(json.dumps(compare(name, options.rows, options.rounds)), flush=True)
+
+
+if __name__ == "__main__":
+    main()

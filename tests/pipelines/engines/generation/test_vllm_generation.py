@@ -1,0 +1,105 @@
+"""Rows through vLLM's interface: a stand-in of the same signatures computes with transformers."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+import pytest
+import torch
+import transformers
+from pipemill.actors.faults.blame import find_blame
+from pipemill.pipelines.engines.base import Prompt
+from pipemill.pipelines.engines.generation.vllm_generation import EngineDied, VllmGeneration
+
+import pipemill
+from tests.support import tiny, vllm_stand_in
+from tests.support.restored_cases import REFERENCES
+
+PROMPTS = [*tiny.texts(9, seed=2, longest=20), "Anna", "red red red red"]
+MOST = [3 + n % 5 for n in range(len(PROMPTS))]
+
+
+@pytest.fixture
+def engines(monkeypatch):
+    with vllm_stand_in.install(monkeypatch) as made:
+        yield made
+
+
+@pytest.fixture
+def job(models, tmp_path):
+    def build(texts=PROMPTS, task="text-generation", most=MOST, **parameters):
+        table = {"text": texts} | ({"max_new_tokens": most} if most else {})
+        pq.write_table(pa.table(table), tmp_path / "in.parquet")
+        return {
+            "task": task,
+            "model": {"path": models[task], "engine": "vllm"},
+            "input": str(tmp_path / "in.parquet"),
+            "output": str(tmp_path / "out"),
+            "parameters": parameters,
+            "actors": {"placement": "local"},
+        }
+
+    return build
+
+
+def test_many_rows_are_in_flight_and_each_has_its_answer(models, engines, job, tmp_path):
+    truth = transformers.pipeline("text-generation", model=models["text-generation"])
+    expected = [
+        truth(text, do_sample=False, max_new_tokens=most)[0]["generated_text"]
+        for text, most in zip(PROMPTS, MOST, strict=True)
+    ]
+    assert pipemill.run(**job(do_sample=False)).done == len(PROMPTS)
+    assert ds.dataset(tmp_path / "out").to_table()["generated_text"].to_pylist() == expected
+    (engine,) = engines
+    assert engine.most > 3
+    assert engine.args.dtype == "float32"
+    assert {params.temperature for params in engine.seen} == {0.0}
+
+
+def test_settings_have_the_names_that_vllm_gives_them(engines, job):
+    schema = {"type": "object", "properties": {"name": {"type": "string"}}}
+    given = {"do_sample": True, "top_k": 7, "temperature": 0.5, "min_new_tokens": 2}
+    pipemill.run(**job(**given, json_schema=schema, max_new_tokens=4, stop_strings="x", most=None))
+    seen = engines[0].seen
+    for params in seen:
+        assert (params.top_k, params.temperature, params.min_tokens) == (7, 0.5, 2)
+        assert (params.max_tokens, params.stop, params.stop_token_ids) == (4, "x", [2])
+        assert params.structured_outputs.json == schema
+    assert len({params.seed for params in seen}) == len(PROMPTS)
+
+
+def test_a_row_fails_alone(engines, job):
+    report = pipemill.run(**job([*PROMPTS[:3], "red " * 600], most=None, max_new_tokens=4))
+    assert (report.done, report.dead) == (3, 1)
+    (reason,) = report.dead_reasons
+    assert "too many for the model" in str(reason)
+
+
+def test_an_engine_that_dies_blames_no_row(engines, models):
+    path = models["text-generation"]
+    pipeline = transformers.pipeline("text-generation", model=path)
+    engine = VllmGeneration(pipeline, "generated_sequence")
+    ids = torch.tensor([[vllm_stand_in.DEADLY, 5]])
+    prompt = Prompt(inputs={"input_ids": ids}, keywords={}, settings="", seed=1)
+    with pytest.raises(EngineDied, match="vLLM ended: EngineCore") as raised:
+        engine.write_all([prompt])
+    assert find_blame(raised.value) == "process"
+
+
+def test_what_it_can_not_do_is_one_message(engines, job, models):
+    t5 = {"path": str(REFERENCES / "models/t5"), "engine": "vllm"}
+    wanted = {**job(most=None), "task": "summarization", "model": t5}
+    with pytest.raises(pipemill.ConfigError, match="runs decoders, and .* has an encoder"):
+        pipemill.run(**wanted)
+    report = pipemill.run(**job(do_sample=False, penalty_alpha=0.6, top_k=4, max_errors=None))
+    assert report.done == 0
+    wanted = job(json_schema={"type": "object"})
+    wanted["model"]["engine"] = "auto"
+    with pytest.raises(pipemill.ConfigError, match="json_schema needs model.engine: vllm"):
+        pipemill.run(**wanted)
+
+
+def test_it_names_its_extra(job):
+    with pytest.raises(pipemill.ConfigError, match=r"pip install 'pipemill\[vllm\]'"):
+        pipemill.run(**job())

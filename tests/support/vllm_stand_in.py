@@ -1,0 +1,123 @@
+"""The classes of vLLM that pipemill uses, over transformers.
+
+A request gets one token in each step, beside all others.
+"""
+
+from __future__ import annotations
+
+import sys
+import types
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+# A prompt that begins with this token ends the engine.
+DEADLY = 359
+
+
+@dataclass
+class EngineArgs:
+    model: str
+    tokenizer: str
+    dtype: str
+    seed: int
+    enable_prefix_caching: bool
+    disable_log_stats: bool
+
+
+@dataclass
+class StructuredOutputsParams:
+    json: Any
+
+
+@dataclass
+class SamplingParams:
+    temperature: float
+    max_tokens: int | None
+    stop_token_ids: list[int]
+    seed: int | None
+    detokenize: bool
+    top_k: int = 0
+    top_p: float = 1.0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    min_tokens: int = 0
+    stop: Any = None
+    structured_outputs: Any = None
+
+
+class EngineDeadError(Exception):
+    pass
+
+
+@dataclass
+class _Request:
+    ids: list[int]
+    params: SamplingParams
+    written: list[int] = field(default_factory=list)
+
+
+class LLMEngine:
+    made: ClassVar[list[LLMEngine]] = []
+
+    @classmethod
+    def from_engine_args(cls, args: EngineArgs) -> LLMEngine:
+        return cls(args)
+
+    def __init__(self, args: EngineArgs) -> None:
+        import torch
+        from transformers import AutoModelForCausalLM
+
+        self.args = args
+        self.model = AutoModelForCausalLM.from_pretrained(
+            args.model, dtype=getattr(torch, args.dtype)
+        ).eval()
+        self.requests: dict[str, _Request] = {}
+        self.seen: list[SamplingParams] = []
+        self.most = 0
+        LLMEngine.made.append(self)
+
+    def add_request(self, request_id: str, prompt: Any, params: SamplingParams) -> str:
+        ids = prompt["prompt_token_ids"]
+        if len(ids) >= self.model.config.max_position_embeddings:
+            raise ValueError(f"the prompt has {len(ids)} tokens, too many for the model")
+        self.requests[request_id] = _Request(ids, params)
+        self.seen.append(params)
+        return request_id
+
+    def has_unfinished_requests(self) -> bool:
+        return bool(self.requests)
+
+    def step(self) -> list[Any]:
+        import torch
+
+        self.most = max(self.most, len(self.requests))
+        finished = []
+        for name, one in list(self.requests.items()):
+            if one.ids[0] == DEADLY:
+                raise EngineDeadError("EngineCore encountered an issue")
+            with torch.no_grad():
+                logits = self.model(torch.tensor([one.ids + one.written])).logits[0, -1]
+            one.written.append(int(logits.argmax()))
+            ended = one.written[-1] in one.params.stop_token_ids
+            if ended or len(one.written) == one.params.max_tokens:
+                del self.requests[name]
+                answer = types.SimpleNamespace(token_ids=tuple(one.written))
+                finished.append(
+                    types.SimpleNamespace(request_id=name, finished=True, outputs=[answer])
+                )
+        return finished
+
+
+@contextmanager
+def install(monkeypatch: Any) -> Any:
+    """Give `import vllm` these classes inside the block; yield the engines that are made."""
+    package, params = types.ModuleType("vllm"), types.ModuleType("vllm.sampling_params")
+    package.LLMEngine, package.EngineArgs = LLMEngine, EngineArgs  # type: ignore[attr-defined]
+    package.SamplingParams = SamplingParams  # type: ignore[attr-defined]
+    params.StructuredOutputsParams = StructuredOutputsParams  # type: ignore[attr-defined]
+    LLMEngine.made = []
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "vllm", package)
+        patch.setitem(sys.modules, "vllm.sampling_params", params)
+        yield LLMEngine.made
