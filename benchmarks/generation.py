@@ -114,10 +114,10 @@ class Contest:
         """Return tokens that end most of the texts, after few and after many tokens."""
         ids = [
             self.pipeline(text, return_tensors=True, **{**self.settings, "eos_token_id": 2})[0]
-            for text in self.texts[:8]
+            for text in self.texts[:3]
         ]
         written = [list(map(int, one["generated_token_ids"]))[-NEW_TOKENS:] for one in ids]
-        places = zip(range(5, 90, 11), written, strict=True)
+        places = zip((25, 50, 75), written, strict=True)
         return [2, *(one[place] for place, one in places if place < len(one))]
 
     def run_ours(self) -> list[str]:

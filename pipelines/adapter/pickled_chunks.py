@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import io
 import pickle
+from dataclasses import dataclass
 from typing import Any
+
+from pipemill.errors import error_message
 
 
 def pickle_chunk(value: Any) -> bytes:
@@ -27,3 +30,15 @@ class _Pickler(pickle.Pickler):
         if value.dtype.is_floating_point and value.dtype.itemsize < 4:  # numpy has no bfloat16
             return value.clone().__reduce_ex__(5)
         return torch.from_numpy, (value.numpy(),)
+
+
+@dataclass(frozen=True)
+class DeferredError:
+    """An exception by name: not every exception survives pickling."""
+
+    error: str
+    message: str
+
+    @classmethod
+    def of(cls, error: Exception) -> DeferredError:
+        return cls(type(error).__name__, error_message(error))

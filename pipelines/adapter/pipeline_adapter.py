@@ -23,8 +23,7 @@ from ..text import model_limits
 from ..text.truncation import count_truncated_tokens
 from .chat_media import leave_media
 from .chunk_encoding import quantize_images, scale_of
-from .deferred_error import DeferredError
-from .pickled_chunks import pickle_chunk
+from .pickled_chunks import DeferredError, pickle_chunk
 from .pipeline_forward import PipelineForward
 from .result_schema import COLUMNS_OF_SAMPLE, COLUMNS_OF_TASK, as_columns
 from .row_values import open_row

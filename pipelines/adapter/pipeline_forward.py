@@ -10,7 +10,7 @@ from pipemill.actors.faults.blame import is_row_error
 
 from ..engines.stacking import answers_equal, copy_kwargs, stack, to_float32, unstack
 from .chunk_encoding import dequantize
-from .deferred_error import DeferredError
+from .pickled_chunks import DeferredError
 from .row_seed import seed_row
 from .scheduled_forward import ScheduledForward, select_tried
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..engines.base import GenerationEngine, Prompt, Values
 from ..engines.stacking import answers_equal
-from .deferred_error import DeferredError
+from .pickled_chunks import DeferredError
 from .row_seed import find_seed
 
 if TYPE_CHECKING:
