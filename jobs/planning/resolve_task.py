@@ -79,6 +79,7 @@ def resolve_task(job: Job, model: str) -> tuple[TaskSpec, bool]:
     if spec is None:
         spec = user_pipeline_task(job.task, _named_columns(job))
     _check_parameters(job, spec)
+    _check_json_schema(job)
     _check_engine(job)
     if job.output.schema is not None and not own and not spec.infers_columns:
         raise ConfigError(
@@ -170,6 +171,14 @@ def _check_engine(job: Job) -> None:
         find_engine(job.model.engine)
     except LookupError as error:
         raise ConfigError(f"model.engine: {error.args[0]}") from None
+
+
+def _check_json_schema(job: Job) -> None:
+    if job.parameters.get("json_schema") is not None and job.model.engine != "vllm":
+        raise ConfigError(
+            "json_schema needs model.engine: vllm, which can hold texts to a schema; set it, or "
+            "leave json_schema out"
+        )
 
 
 def _check_parameters(job: Job, spec: TaskSpec) -> None:

@@ -65,9 +65,6 @@ def _make_generation(declared: PipelineTask, loaded: Loaded) -> GenerationEngine
     if declared.written is None:
         return None
     factory = find_engine(loaded.engine)
-    computes_here = loaded.pipeline.device.type != "meta"
-    if factory is None and computes_here and loaded.parameters.get("json_schema") is not None:
-        raise ValueError("json_schema needs model.engine: vllm, which can hold texts to it")
     if factory is not None:
         return factory.generate and factory.generate(loaded.pipeline, declared.written)
     tokenizer = loaded.pipeline.tokenizer

@@ -98,6 +98,7 @@ def test_what_it_can_not_do_is_one_message(engines, job, models):
     assert report.done == 0
     wanted = job(json_schema={"type": "object"})
     wanted["model"]["engine"] = "auto"
+    wanted["output"] += "-2"
     with pytest.raises(pipemill.ConfigError, match="json_schema needs model.engine: vllm"):
         pipemill.run(**wanted)
 
