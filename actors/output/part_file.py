@@ -7,7 +7,7 @@ import io
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 import pyarrow as pa
@@ -49,12 +49,22 @@ def encode_part(table: pa.Table, footer: Footer) -> bytes:
     return bytes(data)
 
 
-def read_footer(file: IO[bytes]) -> PartFooter:
+def read_footer(file: Any) -> PartFooter:
     """Read the footer of an opened part. Raises an exception if the file is not a part."""
     footer, _ = _parse_footer(pq.read_metadata(file))
     if not isinstance(footer, PartFooter):
         raise ValueError("it holds dead letters")
     return footer
+
+
+def read_footer_end(end: bytes) -> PartFooter | None:
+    """Read the footer of a part from the file's last bytes; None if they don't hold all of it.
+
+    Raises an exception if the file is not a part.
+    """
+    if end[-4:] == b"PAR1" and int.from_bytes(end[-_TAIL:-4], "little") > len(end) - _TAIL:
+        return None
+    return read_footer(pa.BufferReader(end))
 
 
 def _parse_footer(metadata: pq.FileMetaData) -> tuple[Footer, str]:

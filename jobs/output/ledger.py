@@ -10,20 +10,22 @@ from typing import IO, Any, TypeVar
 
 from pipemill.actors.batch import LEFT_OUT
 from pipemill.actors.output.layout import DEAD_LETTERS, JOB, PLAN, STORED_INPUT
-from pipemill.actors.output.part_file import read_footer
+from pipemill.actors.output.part_file import read_footer, read_footer_end
 from pipemill.actors.output.part_footer import ROW_COUNTS, PartFooter
 from pipemill.actors.output.state_table import StateTable
 from pipemill.actors.split import Split
 from pipemill.actors.storage.backoff import retry_on_driver
 from pipemill.actors.storage.filesystem import absolute
-from pipemill.actors.storage.store import Store
+from pipemill.actors.storage.store import FileStamp, Store
 
 from pipemill.errors import ConfigError, RunError
 
+from .footer_cache import LEAST_PARTS, FooterCache
 from .job_record import JobRecord
 from .split_plan import Plan
 
 _THREADS = 16
+_END_BYTES = 2**16  # the footer of most parts
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -57,7 +59,28 @@ class Ledger:
 
     def footers(self, splits: Iterable[Split]) -> list[PartFooter]:
         """Read the footer of the part of each split. Raises ConfigError that names a bad part."""
-        return self.map_parallel(self._footer, [split.part for split in splits])
+        parts = [split.part for split in splits]
+        if len(parts) < LEAST_PARTS:
+            return self.map_parallel(self._footer, parts)
+        stamps = self._list_stamps()
+        cache = FooterCache(self.store)
+        known = cache.read(stamps)
+        new = [part for part in parts if part not in known]
+        known |= zip(new, self.map_parallel(self._footer, new), strict=True)
+        if len(new) >= LEAST_PARTS:
+            # A part that was written meanwhile has another stamp by now, and is read again.
+            cache.write(stamps, [(part, known[part]) for part in parts if part in stamps])
+        return [known[part] for part in parts]
+
+    def _list_stamps(self) -> dict[str, FileStamp]:
+        try:
+            return retry_on_driver(self.store.list_stamps, self.path)
+        except FileNotFoundError:
+            return {}
+        except RunError:
+            raise
+        except Exception as error:
+            raise self._unlisted(error) from error
 
     def map_parallel(self, read: Callable[[T], R], items: Iterable[T]) -> list[R]:
         """Call `read` for every item, many at a time: a store takes long to answer."""
@@ -105,9 +128,10 @@ class Ledger:
         except RunError:
             raise
         except Exception as error:
-            raise ConfigError(
-                f"can't list the output {self.path}: {type(error).__name__}: {error}"
-            ) from error
+            raise self._unlisted(error) from error
+
+    def _unlisted(self, error: Exception) -> ConfigError:
+        return ConfigError(f"can't list the output {self.path}: {type(error).__name__}: {error}")
 
     def open(self, name: str) -> IO[bytes]:
         return self.store.open(name)
@@ -120,6 +144,9 @@ class Ledger:
 
     def _footer(self, part: str) -> PartFooter:
         def read() -> PartFooter:
+            footer = read_footer_end(self.store.read_end(part, _END_BYTES))
+            if footer is not None:
+                return footer
             with self.store.open(part) as file:
                 return read_footer(file)
 
