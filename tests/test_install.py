@@ -8,6 +8,7 @@ import sys
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
+import yaml
 from pipemill.pipelines.loading.extras import EXTRAS, how_to_install, is_installed, package_of
 from pipemill.pipelines.media import NEEDED
 from pipemill.pipelines.registry import find_task, task_names
@@ -21,6 +22,10 @@ ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 INSTALLED = packages_distributions()
 FOLDERS = ("pipemill", "jobs", "pipelines", "actors")
+# Those that nobody needs who runs jobs.
+DEVELOPERS_EXTRAS = {"benchmark", "dev"}
+# What conda-forge calls otherwise.
+CONDA_NAMES = {"ray[data]": "ray-data", "torch": "pytorch"}
 
 
 def normal(name):
@@ -77,6 +82,41 @@ def test_the_check_of_imports_sees_lazy_ones():
     source = "def f():\n    import torch.nn\n    from PIL import Image\n    from . import here\n"
     source += "if TYPE_CHECKING:\n    import polars\n"
     assert imported(source) == {"torch", "PIL"}
+
+
+def test_the_readme_has_every_extra_and_what_it_installs():
+    readme = (ROOT / "README.md").read_text()
+    table = readme.partition("| extra | installs |")[2].partition("\n\n")[0]
+    rows = [line.strip("| ").split(" | ") for line in table.splitlines()[2:]]
+    shown = {name: cells[1] for cells in rows for name in re.findall(r"`(\w+)`", cells[0])}
+    extras = PROJECT["optional-dependencies"]
+    assert set(shown) == set(extras) - DEVELOPERS_EXTRAS
+    for extra in set(shown) - {"all", "cluster", "plot", "delta", "iceberg", "lance"}:
+        named = {normal(name).replace("pyav", "av") for name in shown[extra].split(", ")}
+        assert named == declared(extras[extra]) - {"sudachidict-core"}, extra
+
+
+def test_the_classifiers_are_the_pythons_that_it_needs():
+    listed = re.findall(r"Python :: 3\.(\d+)", "\n".join(PROJECT["classifiers"]))
+    assert listed == sorted(listed, key=int)
+    assert PROJECT["requires-python"] == f">=3.{listed[0]}"
+    assert not any("License ::" in one for one in PROJECT["classifiers"])  # by `license`, as SPDX
+
+
+def test_the_recipe_for_conda_needs_what_the_wheel_needs():
+    recipe = yaml.safe_load((ROOT / "docs/examples/conda-forge/recipe.yaml").read_text())
+    needed = []
+    for requirement in PROJECT["dependencies"]:
+        name, version = re.fullmatch(r"([\w\[\]-]+)(.*)", requirement).groups()
+        needed.append(f"{CONDA_NAMES.get(name, name)} {version}".strip())
+    assert recipe["requirements"]["run"] == ["python >=${{ python_min }}", *needed]
+    context = recipe["context"]
+    assert context["version"] == PROJECT["version"]
+    assert PROJECT["requires-python"] == f">={context['python_min']}"
+    scripts = [f"{name} = {target}" for name, target in PROJECT["scripts"].items()]
+    assert recipe["build"]["python"]["entry_points"] == scripts
+    assert recipe["about"]["license"] == PROJECT["license"]
+    assert recipe["about"]["documentation"] == PROJECT["urls"]["Documentation"]
 
 
 def test_only_extras_bring_what_an_extra_names():

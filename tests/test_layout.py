@@ -7,6 +7,7 @@ import inspect
 import re
 import subprocess
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -26,6 +27,11 @@ from tests.support.marks import PATHS, group_of, marks_of
 
 ROOT = Path(__file__).parent.parent
 MOST_FILES = 16
+# What the tests read beside the package and themselves.
+READ_BY_TESTS = (
+    "README.md", "CONTRIBUTING.md", "CHANGELOG.md", "Makefile", ".ci/run", "cluster.yaml",
+    "constraints.txt", "docs/tasks.md", "docs/examples", "demo", "notebooks", "benchmarks", "tests",
+)  # fmt: skip
 # The aim is 9 levels. These are today's; they may become fewer, never more.
 MOST_LEVELS = {"actors": 7, "pipelines": 9, "jobs": 9}
 
@@ -146,10 +152,21 @@ def test_public_names_are_there_and_import_nothing_heavy():
     assert done.stdout.strip() == "[]"
 
 
-def test_the_wheel_holds_every_file(tmp_path):
-    build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
-    subprocess.run(build, cwd=ROOT, check=True, capture_output=True)
-    (wheel,) = tmp_path.glob("*.whl")
+def _build(root: Path, target: str, folder: Path) -> Path:
+    build = [sys.executable, "-m", "hatchling", "build", "-t", target, "-d", str(folder)]
+    subprocess.run(build, cwd=root, check=True, capture_output=True)
+    (built,) = folder.iterdir()
+    return built
+
+
+def test_the_wheel_holds_every_file_and_is_that_of_the_sdist(tmp_path):
+    wheel = _build(ROOT, "wheel", tmp_path / "wheel")
+    sdist = _build(ROOT, "sdist", tmp_path / "sdist")
+    with tarfile.open(sdist) as archive:
+        archive.extractall(tmp_path, filter="data")
+    unpacked = tmp_path / sdist.name.removesuffix(".tar.gz")
+    assert _build(unpacked, "wheel", tmp_path / "again").read_bytes() == wheel.read_bytes()
+    assert [path for path in READ_BY_TESTS if not (unpacked / path).exists()] == []
     names = {n for n in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in n}
     folders = {"pipemill": "", "jobs": "pipemill/", "pipelines": "pipemill/", "actors": "pipemill/",
                "configs": "pipemill/"}  # fmt: skip

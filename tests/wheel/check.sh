@@ -1,12 +1,16 @@
 #!/usr/bin/env bash
-# Builds the wheel, installs it alone into a new virtual environment outside the checkout, and uses it there.
+# Builds the sdist and from it the wheel, installs that alone into a new virtual environment outside the checkout, and
+# uses it there.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
-python=${1:-.venv/bin/python}
+python=$(realpath --no-symlinks "${1:-.venv/bin/python}")
 
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
-"$python" -m hatchling build -t wheel -d "$folder" >"$folder/build.log" 2>&1 || { cat "$folder/build.log"; exit 1; }
+build() { "$python" -m hatchling build "$@" >"$folder/build.log" 2>&1 || { cat "$folder/build.log"; exit 1; }; }
+build -t sdist -d "$folder/sdist"
+tar -xzf "$folder"/sdist/*.tar.gz -C "$folder/sdist"
+(cd "$folder"/sdist/*/ && build -t wheel -d "$folder")
 "$python" -m venv "$folder/venv"
 "$folder/venv/bin/pip" install -q --disable-pip-version-check -c constraints.txt "$folder"/*.whl
 cp -r tests/wheel/check.py tests/wheel/check_notebooks.py notebooks constraints.txt "$folder/"
