@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: install demo test test-fast test-wheel check bench clean
+.PHONY: install demo test test-fast test-wheel check docs typings bench clean
 
 install: $(VENV)/.installed
 
@@ -38,17 +38,23 @@ test-fast: install
 test-wheel: install
 	bash tests/wheel/check.sh $(BIN)/python
 
-check: install
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
-	@# One folder that holds the package as the wheel does: mypy knows nothing of the bridge.
+# One folder that holds the package as the wheel does: mypy and mkdocstrings know nothing of the bridge.
+typings:
 	@rm -rf typings && mkdir -p typings/pipemill
 	@ln -s $(CURDIR)/pipemill/* $(CURDIR)/jobs $(CURDIR)/pipelines $(CURDIR)/actors typings/pipemill/
+
+check: install typings
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
 	cd typings && ../$(BIN)/mypy --config-file ../pyproject.toml -p pipemill
+
+# The site, in site/. A link that leads nowhere ends it; not so with --quiet, which silences the check.
+docs: install typings
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 bench: install
 	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[benchmark]'
 	$(BIN)/python -m benchmarks.whole_run
 
 clean:
-	rm -rf .demo build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .demo build dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis

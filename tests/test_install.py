@@ -23,7 +23,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 INSTALLED = packages_distributions()
 FOLDERS = ("pipemill", "jobs", "pipelines", "actors")
 # Those that nobody needs who runs jobs.
-DEVELOPERS_EXTRAS = {"benchmark", "dev"}
+DEVELOPERS_EXTRAS = {"benchmark", "dev", "docs"}
 # What conda-forge calls otherwise.
 CONDA_NAMES = {"ray[data]": "ray-data", "torch": "pytorch"}
 
@@ -65,7 +65,7 @@ def packages(module):
 
 def test_what_is_imported_is_declared():
     brought = declared(PROJECT["dependencies"])
-    for extra in ("media", "peft", "plot", "vision", "delta", "iceberg", "lance"):
+    for extra in ("media", "peft", "plot", "vision", "vllm", "delta", "iceberg", "lance"):
         brought |= declared(PROJECT["optional-dependencies"][extra])
     files = [file for folder in FOLDERS for file in sorted((ROOT / folder).rglob("*.py"))]
     assert len(files) > 150
