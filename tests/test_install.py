@@ -119,6 +119,22 @@ def test_the_recipe_for_conda_needs_what_the_wheel_needs():
     assert recipe["about"]["documentation"] == PROJECT["urls"]["Documentation"]
 
 
+def test_a_release_is_tested_and_needs_no_secret():
+    text = (ROOT / ".github/workflows/release.yml").read_text()
+    workflow = yaml.safe_load(text)
+    jobs = workflow["jobs"]
+    assert workflow["permissions"] == {}
+    assert "secrets." not in text
+    assert ".ci/run" in [step.get("run") for step in jobs["build"]["steps"]]
+    assert jobs["publish"]["needs"] == "build"
+    assert jobs["publish"]["permissions"] == {"id-token": "write"}
+    # YAML 1.1 reads the key `on` as true.
+    assert workflow[True] == {"push": {"tags": ["v*"]}}
+    version = PROJECT["version"]
+    assert f'\nversion = "{version}"\n' in (ROOT / "pyproject.toml").read_text()
+    assert f'__version__ = "{version}"' in (ROOT / "pipemill/__init__.py").read_text()
+
+
 def test_only_extras_bring_what_an_extra_names():
     brought = declared(PROJECT["dependencies"])
     for extra, modules in EXTRAS.items():
