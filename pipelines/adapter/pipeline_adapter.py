@@ -23,6 +23,7 @@ from ..text import model_limits
 from ..text.truncation import count_truncated_tokens
 from .chat_media import leave_media
 from .chunk_encoding import quantize_images, scale_of
+from .image_levels import ImageLevels, find_levels
 from .pickled_chunks import DeferredError, pickle_chunk
 from .pipeline_forward import PipelineForward
 from .result_schema import COLUMNS_OF_SAMPLE, COLUMNS_OF_TASK, as_columns
@@ -60,6 +61,7 @@ class PipelineAdapter:
         self.pipeline = keywords.pipeline
         self.name, self.inputs = self.declared.name, self.declared.inputs
         self.scale = scale_of(self.pipeline)
+        self.levels = self._find_levels()
         # What generates may draw lots, and what the user brings may do anything, unless it says so.
         generates = getattr(self.pipeline, "_pipeline_calls_generate", False)
         usual = not (generates or self.declared.any_parameter)
@@ -146,6 +148,22 @@ class PipelineAdapter:
             # Of a chat that was made here, as of one that the row has.
             leave_media(getattr(prepared, "messages", None) or [])
 
+    def _find_levels(self) -> ImageLevels | None:
+        """Return the pipeline for `preprocess` that leaves images as levels, where it may."""
+        declared = self.declared
+        images = [column.name for column in declared.inputs if column.kind == "image"]
+        # A pipeline of the user's may do anything, and one with the model's help needs the numbers.
+        if len(images) != 1 or declared.any_parameter or declared.expands_with_model:
+            return None
+        before, _, _ = self.keywords.of("{}")
+
+        def preprocess(pipeline: Any, file: bytes) -> list[Any]:
+            with self.open_row({images[0]: file}) as prepared:
+                chunks = pipeline.preprocess(prepared, **copy_kwargs(before))
+                return list(chunks) if self.forwards.chunked else [chunks]
+
+        return find_levels(self.pipeline, preprocess)
+
     def _chunks(self, row: dict[str, Any]) -> list[dict[str, Any]]:
         self.keywords.check_row(row)
         own = {k: v for k, v in row.items() if v is not None}
@@ -155,7 +173,8 @@ class PipelineAdapter:
             beyond = 0
             if isinstance(prepared, str):
                 prepared, beyond = self.declared.shorten(prepared, self.pipeline, before)
-            inputs = self.pipeline.preprocess(prepared, **copy_kwargs(before))
+            pipeline = self.pipeline if self.levels is None else self.levels.pipeline
+            inputs = pipeline.preprocess(prepared, **copy_kwargs(before))
             chunks = list(inputs) if self.forwards.chunked else [inputs]
         if self.forwards.by_token is not None:
             chunks = [without_padding(chunk) for chunk in chunks]
@@ -177,10 +196,15 @@ class PipelineAdapter:
                 "group": batch_group(chunk, apart, pads and not self.forwards.is_empty(chunk)),
                 "lost": lost if chunk is chunks[0] else 0,
                 "settings": settings,
-                "inputs": pickle_chunk(quantize_images(chunk, self.scale)),
+                "inputs": pickle_chunk(self._quantize(chunk)),
             }
             for chunk in chunks
         ]
+
+    def _quantize(self, chunk: Any) -> Any:
+        palette = None if self.levels is None else self.levels.palette
+        dtype = str(self.pipeline.dtype).removeprefix("torch.")
+        return quantize_images(chunk, self.scale, palette, dtype)
 
     def _values(self, rows: pa.Table) -> list[dict[str, Any]]:
         """Return each row's columns, but for media, over the parameters."""

@@ -129,17 +129,19 @@ class PipelineForward:
 
     def _together(self, chunks: list[Chunk]) -> list[Any]:
         keywords = [self.keywords.of(settings) for _, settings in chunks]
-        inputs = [self.inputs_of(payload) for payload, _ in chunks]
+        inputs = [pickle.loads(payload) for payload, _ in chunks]
         during = [copy_kwargs(during) for _, during, _ in keywords]
         if self.by_token is not None:
             outputs = self.by_token(list(zip(inputs, during, strict=True)))
         # Of equal keywords from here on: others are in other micro-batches.
         elif self.generation is None:
-            outputs = unstack(self.pipeline.forward(stack(inputs), **during[0]), len(chunks))
+            stacked = dequantize(stack(inputs), self.pipeline.device)
+            outputs = unstack(self.pipeline.forward(stacked, **during[0]), len(chunks))
         elif self.is_empty(inputs[0]) and not self.generation.is_exact:
             return self.run_singly(chunks)  # transformers makes one text of them, however many
         else:
-            outputs = self.generation.generate(inputs, during[0])
+            prompts = [dequantize(one, self.pipeline.device) for one in inputs]
+            outputs = self.generation.generate(prompts, during[0])
         return [
             self.reduce(output, after)
             for output, (_, _, after) in zip(outputs, keywords, strict=True)
