@@ -13,11 +13,14 @@ from .chunk_encoding import dequantize
 from .pickled_chunks import DeferredError
 from .row_seed import seed_row
 from .scheduled_forward import ScheduledForward, select_tried
+from .token_outputs import calls_model_once
 
 if TYPE_CHECKING:
     from ..engines.base import GenerationEngine
     from .pipeline_keywords import PipelineKeywords
     from .token_outputs import TokenOutputs
+
+_COMPARED = 4  # answers of a task's own postprocessing with the pipeline's
 
 Keywords = dict[str, Any]
 Chunk = tuple[bytes, str]  # pickled inputs, and the row's own settings
@@ -47,6 +50,10 @@ class PipelineForward:
         self.pipeline, self.keywords = keywords.pipeline, keywords
         self.chunked = isinstance(self.pipeline, ChunkPipeline)
         self.by_token, self.generation = by_token, generation
+        self.postprocess = keywords.declared.postprocess
+        if not calls_model_once(self.pipeline):
+            self.postprocess = None
+        self.compared = 0  # answers of `postprocess`
         engine = generation if by_token is None else by_token.encoder.engine
         self.alone: dict[bool, bool] = {}
         self.scheduled = None
@@ -160,8 +167,19 @@ class PipelineForward:
         if self.chunked:
             return output
         try:
-            return self.pipeline.postprocess(output, **copy_kwargs(after))
+            return self._postprocess(output, after)
         except Exception as error:  # belongs to regroup, which raises it
             if not is_row_error(error):
                 raise
             return DeferredError.of(error)
+
+    def _postprocess(self, output: Any, after: Keywords) -> Any:
+        """Return the pipeline's answer, by the task's own way to it while the first ones agree."""
+        if self.postprocess is not None and self.compared >= _COMPARED:
+            return self.postprocess(self.pipeline, output, **copy_kwargs(after))
+        usual = self.pipeline.postprocess(output, **copy_kwargs(after))
+        if self.postprocess is not None:
+            self.compared += 1
+            if self.postprocess(self.pipeline, output, **copy_kwargs(after)) != usual:
+                self.postprocess = None
+        return usual
