@@ -40,14 +40,26 @@ class ImageLevels:
 class LevelProcessor:
     """Stands in for a pipeline's image processor, and does all but its last step."""
 
-    def __init__(self, processor: Any) -> None:
-        self.processor = processor
+    def __init__(self, processor: Any, size: tuple[int, int] | None = None) -> None:
+        """size: (width, height), if all that is left to do is to resize pictures to it."""
+        self.processor, self.size = processor, size
         self.keywords = {n: False for n in ("do_rescale", "do_normalize") if hasattr(processor, n)}
 
     def __call__(self, images: Any, **keywords: Any) -> Any:
         if keywords.keys() != {"return_tensors"}:  # it may be asked for other numbers
             return self.processor(images, **keywords)
-        return self.processor(images, **self.keywords, **keywords)
+        if self.size is None:
+            return self.processor(images, **self.keywords, **keywords)
+        return self._resize(images if isinstance(images, list) else [images])
+
+    def _resize(self, images: list[Any]) -> Any:
+        """Resize without the copies of the whole picture that the processor makes."""
+        import torch
+        from transformers import BatchFeature
+
+        resized = [one.resize(self.size, self.processor.resample) for one in images]
+        levels = torch.from_numpy(np.stack([np.asarray(one) for one in resized]))
+        return BatchFeature({"pixel_values": levels.permute(0, 3, 1, 2).contiguous()})
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.processor, name)
@@ -61,11 +73,28 @@ def find_levels(pipeline: Any, preprocess: Callable[[Any, bytes], list[Any]]) ->
     processor = getattr(pipeline, "image_processor", None)
     if not getattr(processor, "do_rescale", False):
         return None
-    like = copy.copy(pipeline)
-    like.image_processor = LevelProcessor(processor)
-    dtype, rng, shapes = str(pipeline.dtype).removeprefix("torch."), np.random.default_rng(0), set()
+    found = (_try_size(pipeline, preprocess, size) for size in (_find_size(processor), None))
+    return next((levels for levels in found if levels is not None), None)
+
+
+def _find_size(processor: Any) -> tuple[int, int] | None:
+    """Return the (width, height) that the processor seems to make of every picture."""
     try:
-        palette = _make_palette(processor)
+        return processor.size["width"], processor.size["height"]
+    except (AttributeError, KeyError, TypeError):
+        return None
+
+
+def _try_size(
+    pipeline: Any,
+    preprocess: Callable[[Any, bytes], list[Any]],
+    size: tuple[int, int] | None,
+) -> ImageLevels | None:
+    like, shapes, rng = copy.copy(pipeline), set(), np.random.default_rng(0)
+    like.image_processor = LevelProcessor(pipeline.image_processor, size)
+    dtype = str(pipeline.dtype).removeprefix("torch.")
+    try:
+        palette = _make_palette(pipeline.image_processor)
         for shape in _SHAPES:
             file = png(rng.integers(256, size=(*shape, 3), dtype=np.uint8))
             usual, levels = preprocess(pipeline, file), preprocess(like, file)

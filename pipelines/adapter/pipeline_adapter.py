@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -91,10 +92,23 @@ class PipelineAdapter:
 
     def expand(self, rows: pa.Table) -> pa.ListArray:
         lists = []
-        for row in rows.to_pylist():
-            lists.append(self._chunks(row))
-            mark_progress()
+        with ThreadPoolExecutor(count := self._count_threads()) as threads:
+            each = map if count == 1 else threads.map
+            for chunks in each(self._chunks, rows.to_pylist()):
+                lists.append(chunks)
+                mark_progress()
         return pa.array(lists, pa.list_(_CHUNK))
+
+    def _count_threads(self) -> int:
+        """Return how many rows are preprocessed at once.
+
+        Decoding and resizing images leave the interpreter's lock alone. Tokenizers are not for
+        several threads.
+        """
+        import torch
+
+        alone = self.levels is None or self.pipeline.tokenizer is not None
+        return 1 if alone else torch.get_num_threads()
 
     def forward(self, chunks: pa.StructArray) -> pa.Array:
         inputs = [chunk.as_buffer() for chunk in chunks.field("inputs")]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import threading
 
 import pyarrow as pa
 import pytest
@@ -16,14 +17,14 @@ from pipemill.pipelines.loading.task_loader import LoadTask
 
 from tests.support import made_media
 
-# A task's model, and whether all its images have one shape.
+# A task's model, whether all its images have one shape, and whether they are only resized.
 LEFT = [
-    ("image-classification", "", True),
-    ("image-feature-extraction", "-convolutions", True),
-    ("image-segmentation", "", True),
-    ("depth-estimation", "", True),
-    ("object-detection", "", False),
-    ("object-detection", "-yolos", False),
+    ("image-classification", "", True, True),
+    ("image-feature-extraction", "-convolutions", True, False),
+    ("image-segmentation", "", True, True),
+    ("depth-estimation", "", True, True),
+    ("object-detection", "", False, False),
+    ("object-detection", "-yolos", False, False),
 ]
 
 
@@ -33,11 +34,12 @@ def _load(task, path, dtype="float32"):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize(("task", "which", "one_shape"), LEFT)
-def test_chunks_are_those_of_the_processor(models, task, which, one_shape, dtype):
+@pytest.mark.parametrize(("task", "which", "one_shape", "resized"), LEFT)
+def test_chunks_are_those_of_the_processor(models, task, which, one_shape, resized, dtype):
     adapter = _load(task, models[task + which], dtype)
     assert adapter.levels is not None
     assert (adapter.levels.shape is not None) is one_shape
+    assert (adapter.levels.pipeline.image_processor.size is not None) is resized
     # Of one shape, so that they may be stacked.
     pictures = [made_media.picture(61, 47, seed) for seed in (3, 4)]
     rows = pa.table({"image": [made_media.png(one) for one in pictures]})
@@ -76,3 +78,18 @@ def test_a_processor_that_pads_numbers_keeps_them(models, tmp_path):
 
 def test_a_task_that_computes_before_its_forward_pass_gets_numbers(models):
     assert _load("keypoint-matching", models["keypoint-matching"]).levels is None
+
+
+def test_images_are_preprocessed_on_threads_in_order(models, monkeypatch):
+    adapter = _load("image-classification", models["image-classification"])
+    files = [made_media.png(made_media.picture(61, 47, seed)) for seed in range(8)]
+    rows = pa.table({"image": files})
+    expected = adapter.expand(rows)
+    met = threading.Barrier(2, timeout=10)
+    chunks = adapter._chunks
+    monkeypatch.setattr(adapter, "_chunks", lambda row: (met.wait(), chunks(row))[1])
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    assert adapter.expand(rows) == expected
+    monkeypatch.setattr(adapter, "_chunks", chunks)
+    with pytest.raises(ValueError, match="cut off"):
+        adapter.expand(pa.table({"image": [*files, files[0][:200]]}))
