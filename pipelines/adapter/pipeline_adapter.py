@@ -29,7 +29,7 @@ from .pickled_chunks import DeferredError, pickle_chunk
 from .pipeline_forward import PipelineForward
 from .result_schema import COLUMNS_OF_SAMPLE, COLUMNS_OF_TASK, as_columns
 from .row_values import open_row
-from .token_outputs import without_padding
+from .token_outputs import calls_model_once, without_padding
 
 if TYPE_CHECKING:
     from ..engines.encoder import Encoder
@@ -166,8 +166,10 @@ class PipelineAdapter:
         """Return the pipeline for `preprocess` that leaves images as levels, where it may."""
         declared = self.declared
         images = [column.name for column in declared.inputs if column.kind == "image"]
-        # A pipeline of the user's may do anything, and one with the model's help needs the numbers.
-        if len(images) != 1 or declared.any_parameter or declared.expands_with_model:
+        needs = [c.name for c in declared.inputs if c.required and not c.parameter]
+        # A class of the user's may do anything, and one with the model's help needs the numbers.
+        may = calls_model_once(self.pipeline) and not declared.expands_with_model
+        if not may or len(images) != 1 or needs != images:
             return None
         before, _, _ = self.keywords.of("{}")
 

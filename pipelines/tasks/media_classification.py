@@ -33,10 +33,11 @@ def rank_labels(pipeline: Any, output: Any, **keywords: Any) -> list[dict[str, A
 
     config, logits = pipeline.model.config, output["logits"][0].numpy()
     function, top_k = keywords.get("function_to_apply"), keywords.get("top_k", 5)
+    ways: dict[Any, Any] = {"sigmoid": sigmoid, "softmax": softmax}
     if function is None and config.problem_type != "regression":
         several = config.problem_type == "multi_label_classification" or config.num_labels == 1
         function = "sigmoid" if several else "softmax"
-    scores = {"sigmoid": sigmoid, "softmax": softmax}.get(function, np.asarray)(logits)
+    scores = ways.get(function, np.asarray)(logits)
     if np.isnan(scores).any():  # they have no order
         return pipeline.postprocess(output, **keywords)
     best, names = np.argsort(-scores, kind="stable")[:top_k].tolist(), config.id2label

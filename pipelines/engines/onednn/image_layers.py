@@ -126,7 +126,7 @@ def _pays(model: Any, fused: FasterLayers, pixels: Any) -> bool:
     """Tell whether the fused layers give the same as soon. They are not in use afterwards."""
     import torch
 
-    seconds, outputs = [float("inf"), float("inf")], [{}, {}]
+    seconds, outputs = [float("inf")] * 2, [None, None]
     with torch.inference_mode():
         for _ in range(_TRIES):  # in turn, and the least of each: the machine may be busy
             for number, exchange in enumerate((fused.leave, fused.use)):

@@ -18,7 +18,7 @@ STEP = 16
 _TOKENS = 512
 _TRIES = 5
 _WORTH = 0.97  # of the time of the usual product
-_NOTHING = ("none", [], "")  # after the product
+_NOTHING: tuple[str, list[Any], str] = ("none", [], "")  # after the product
 # Of the largest output; rounding gives some 1e-6 in float32.
 CLOSE = {"float32": 1e-5, "bfloat16": 2e-2}
 
