@@ -23,8 +23,8 @@ from ..pipeline_task import PipelineTask
 from ..text import model_limits
 from ..text.truncation import count_truncated_tokens
 from .chat_media import leave_media
-from .chunk_encoding import quantize_images, scale_of
-from .image_levels import ImageLevels, find_levels
+from .images.chunk_encoding import quantize_images, scale_of
+from .images.level_processor import ImageLevels, find_levels
 from .pickled_chunks import DeferredError, pickle_chunk
 from .pipeline_forward import PipelineForward
 from .result_schema import COLUMNS_OF_SAMPLE, COLUMNS_OF_TASK, as_columns

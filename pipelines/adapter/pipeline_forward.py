@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pipemill.actors.faults.blame import is_row_error
 
 from ..engines.stacking import answers_equal, copy_kwargs, stack, to_float32, unstack
-from .chunk_encoding import dequantize
+from .images.chunk_encoding import dequantize
 from .pickled_chunks import DeferredError
 from .row_seed import seed_row
 from .scheduled_forward import ScheduledForward, select_tried

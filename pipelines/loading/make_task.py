@@ -52,8 +52,11 @@ def make_adapter(declared: PipelineTask, loaded: Loaded) -> PipelineAdapter:
             f"the engine {loaded.engine} (model.engine) does not run {declared.name}: leave it out"
         )
     adapter = PipelineAdapter(keywords, PipelineForward(keywords, by_token, generation))
-    if adapter.levels and adapter.levels.shape and loaded.pipeline.device.type == "cpu":
-        use_faster_layers(loaded.pipeline.model, adapter.levels.shape)
+    pipeline, levels = loaded.pipeline, adapter.levels
+    # A model that writes is called with numbers of tokens that are not known beforehand.
+    writes = getattr(pipeline, "_pipeline_calls_generate", False)
+    if levels and levels.shape and not writes and pipeline.device.type == "cpu":
+        use_faster_layers(pipeline.model, levels.shape)
     return adapter
 
 

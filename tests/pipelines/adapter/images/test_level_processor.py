@@ -11,7 +11,7 @@ import torch
 
 pytest.importorskip("PIL")
 
-from pipemill.pipelines.adapter.chunk_encoding import PixelLevels, dequantize
+from pipemill.pipelines.adapter.images.chunk_encoding import PixelLevels, dequantize
 from pipemill.pipelines.loading.model import Model
 from pipemill.pipelines.loading.task_loader import LoadTask
 

@@ -80,7 +80,7 @@ def quantize_images(
     Args:
         chunk: the inputs of `_forward`.
         scale: how images that are numbers were made.
-        palette: the number of each level, of images that are levels; see `image_levels`.
+        palette: the number of each level, of images that are levels; see `level_processor`.
         dtype: of the numbers that are made of levels.
     """
 

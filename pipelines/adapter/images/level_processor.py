@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from ..media import png
+from ...media import png
 from .chunk_encoding import LEVELS, dequantize, quantize_images
 
 # Of every kind of shape, since processors cut and pad.
