@@ -12,6 +12,7 @@ from pipemill.actors.task import Loaded
 from .task_spec import TaskSpec, Values, check_nothing
 
 Record = Callable[[Any, Values], Values]
+Postprocess = Callable[..., Any]
 Shorten = Callable[[str, Any, Mapping[str, Any]], tuple[str, int]]
 
 
@@ -43,6 +44,8 @@ class PipelineTask(TaskSpec):
             costs are counted.
         shorten: from a row's text, the pipeline and the keywords of its `preprocess` to the part
             of the text that is read, and by how many tokens it is shorter.
+        postprocess: from the pipeline, what its `_forward` returns for a row, and the keywords of
+            its `postprocess` to what that returns, sooner. The first answers are compared.
         suits: raises ValueError for values that the loaded pipeline (its model, its tokenizer)
             can't take. It gets the same values as `checks`.
         sample: from the pipeline and its parameters to a short input. If only the user's
@@ -62,6 +65,7 @@ class PipelineTask(TaskSpec):
     written: str | None = None
     truncated_column: str | None = None
     shorten: Shorten = lambda text, pipeline, before: (text, 0)
+    postprocess: Postprocess | None = None
     suits: Callable[[Values, Any], None] = check_nothing
     sample: Callable[[Any, Values], Any] | None = None
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -22,12 +23,13 @@ from ..pipeline_task import PipelineTask
 from ..text import model_limits
 from ..text.truncation import count_truncated_tokens
 from .chat_media import leave_media
-from .chunk_encoding import quantize_images, scale_of
+from .images.chunk_encoding import quantize_images, scale_of
+from .images.level_processor import ImageLevels, find_levels
 from .pickled_chunks import DeferredError, pickle_chunk
 from .pipeline_forward import PipelineForward
 from .result_schema import COLUMNS_OF_SAMPLE, COLUMNS_OF_TASK, as_columns
 from .row_values import open_row
-from .token_outputs import without_padding
+from .token_outputs import calls_model_once, without_padding
 
 if TYPE_CHECKING:
     from ..engines.encoder import Encoder
@@ -60,6 +62,7 @@ class PipelineAdapter:
         self.pipeline = keywords.pipeline
         self.name, self.inputs = self.declared.name, self.declared.inputs
         self.scale = scale_of(self.pipeline)
+        self.levels = self._find_levels()
         # What generates may draw lots, and what the user brings may do anything, unless it says so.
         generates = getattr(self.pipeline, "_pipeline_calls_generate", False)
         usual = not (generates or self.declared.any_parameter)
@@ -89,10 +92,23 @@ class PipelineAdapter:
 
     def expand(self, rows: pa.Table) -> pa.ListArray:
         lists = []
-        for row in rows.to_pylist():
-            lists.append(self._chunks(row))
-            mark_progress()
+        with ThreadPoolExecutor(count := self._count_threads()) as threads:
+            each = map if count == 1 else threads.map
+            for chunks in each(self._chunks, rows.to_pylist()):
+                lists.append(chunks)
+                mark_progress()
         return pa.array(lists, pa.list_(_CHUNK))
+
+    def _count_threads(self) -> int:
+        """Return how many rows are preprocessed at once.
+
+        Decoding and resizing images leave the interpreter's lock alone. Tokenizers are not for
+        several threads.
+        """
+        import torch
+
+        alone = self.levels is None or self.pipeline.tokenizer is not None
+        return 1 if alone else torch.get_num_threads()
 
     def forward(self, chunks: pa.StructArray) -> pa.Array:
         inputs = [chunk.as_buffer() for chunk in chunks.field("inputs")]
@@ -146,6 +162,24 @@ class PipelineAdapter:
             # Of a chat that was made here, as of one that the row has.
             leave_media(getattr(prepared, "messages", None) or [])
 
+    def _find_levels(self) -> ImageLevels | None:
+        """Return the pipeline for `preprocess` that leaves images as levels, where it may."""
+        declared = self.declared
+        images = [column.name for column in declared.inputs if column.kind == "image"]
+        needs = [c.name for c in declared.inputs if c.required and not c.parameter]
+        # A class of the user's may do anything, and one with the model's help needs the numbers.
+        may = calls_model_once(self.pipeline) and not declared.expands_with_model
+        if not may or len(images) != 1 or needs != images:
+            return None
+        before, _, _ = self.keywords.of("{}")
+
+        def preprocess(pipeline: Any, file: bytes) -> list[Any]:
+            with self.open_row({images[0]: file}) as prepared:
+                chunks = pipeline.preprocess(prepared, **copy_kwargs(before))
+                return list(chunks) if self.forwards.chunked else [chunks]
+
+        return find_levels(self.pipeline, preprocess)
+
     def _chunks(self, row: dict[str, Any]) -> list[dict[str, Any]]:
         self.keywords.check_row(row)
         own = {k: v for k, v in row.items() if v is not None}
@@ -155,7 +189,8 @@ class PipelineAdapter:
             beyond = 0
             if isinstance(prepared, str):
                 prepared, beyond = self.declared.shorten(prepared, self.pipeline, before)
-            inputs = self.pipeline.preprocess(prepared, **copy_kwargs(before))
+            pipeline = self.pipeline if self.levels is None else self.levels.pipeline
+            inputs = pipeline.preprocess(prepared, **copy_kwargs(before))
             chunks = list(inputs) if self.forwards.chunked else [inputs]
         if self.forwards.by_token is not None:
             chunks = [without_padding(chunk) for chunk in chunks]
@@ -177,10 +212,15 @@ class PipelineAdapter:
                 "group": batch_group(chunk, apart, pads and not self.forwards.is_empty(chunk)),
                 "lost": lost if chunk is chunks[0] else 0,
                 "settings": settings,
-                "inputs": pickle_chunk(quantize_images(chunk, self.scale)),
+                "inputs": pickle_chunk(self._quantize(chunk)),
             }
             for chunk in chunks
         ]
+
+    def _quantize(self, chunk: Any) -> Any:
+        palette = None if self.levels is None else self.levels.palette
+        dtype = str(self.pipeline.dtype).removeprefix("torch.")
+        return quantize_images(chunk, self.scale, palette, dtype)
 
     def _values(self, rows: pa.Table) -> list[dict[str, Any]]:
         """Return each row's columns, but for media, over the parameters."""

@@ -9,15 +9,18 @@ from typing import TYPE_CHECKING, Any
 from pipemill.actors.faults.blame import is_row_error
 
 from ..engines.stacking import answers_equal, copy_kwargs, stack, to_float32, unstack
-from .chunk_encoding import dequantize
+from .images.chunk_encoding import dequantize
 from .pickled_chunks import DeferredError
 from .row_seed import seed_row
 from .scheduled_forward import ScheduledForward, select_tried
+from .token_outputs import calls_model_once
 
 if TYPE_CHECKING:
     from ..engines.base import GenerationEngine
     from .pipeline_keywords import PipelineKeywords
     from .token_outputs import TokenOutputs
+
+_COMPARED = 4  # answers of a task's own postprocessing with the pipeline's
 
 Keywords = dict[str, Any]
 Chunk = tuple[bytes, str]  # pickled inputs, and the row's own settings
@@ -47,6 +50,10 @@ class PipelineForward:
         self.pipeline, self.keywords = keywords.pipeline, keywords
         self.chunked = isinstance(self.pipeline, ChunkPipeline)
         self.by_token, self.generation = by_token, generation
+        self.postprocess = keywords.declared.postprocess
+        if not calls_model_once(self.pipeline):
+            self.postprocess = None
+        self.compared = 0  # answers of `postprocess`
         engine = generation if by_token is None else by_token.encoder.engine
         self.alone: dict[bool, bool] = {}
         self.scheduled = None
@@ -129,17 +136,19 @@ class PipelineForward:
 
     def _together(self, chunks: list[Chunk]) -> list[Any]:
         keywords = [self.keywords.of(settings) for _, settings in chunks]
-        inputs = [self.inputs_of(payload) for payload, _ in chunks]
+        inputs = [pickle.loads(payload) for payload, _ in chunks]
         during = [copy_kwargs(during) for _, during, _ in keywords]
         if self.by_token is not None:
             outputs = self.by_token(list(zip(inputs, during, strict=True)))
         # Of equal keywords from here on: others are in other micro-batches.
         elif self.generation is None:
-            outputs = unstack(self.pipeline.forward(stack(inputs), **during[0]), len(chunks))
+            stacked = dequantize(stack(inputs), self.pipeline.device)
+            outputs = unstack(self.pipeline.forward(stacked, **during[0]), len(chunks))
         elif self.is_empty(inputs[0]) and not self.generation.is_exact:
             return self.run_singly(chunks)  # transformers makes one text of them, however many
         else:
-            outputs = self.generation.generate(inputs, during[0])
+            prompts = [dequantize(one, self.pipeline.device) for one in inputs]
+            outputs = self.generation.generate(prompts, during[0])
         return [
             self.reduce(output, after)
             for output, (_, _, after) in zip(outputs, keywords, strict=True)
@@ -158,8 +167,19 @@ class PipelineForward:
         if self.chunked:
             return output
         try:
-            return self.pipeline.postprocess(output, **copy_kwargs(after))
+            return self._postprocess(output, after)
         except Exception as error:  # belongs to regroup, which raises it
             if not is_row_error(error):
                 raise
             return DeferredError.of(error)
+
+    def _postprocess(self, output: Any, after: Keywords) -> Any:
+        """Return the pipeline's answer, by the task's own way to it while the first ones agree."""
+        if self.postprocess is not None and self.compared >= _COMPARED:
+            return self.postprocess(self.pipeline, output, **copy_kwargs(after))
+        usual = self.pipeline.postprocess(output, **copy_kwargs(after))
+        if self.postprocess is not None:
+            self.compared += 1
+            if self.postprocess(self.pipeline, output, **copy_kwargs(after)) != usual:
+                self.postprocess = None
+        return usual

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from pipemill.actors.device_transfer import to_device
 
-from .onednn_linear import STEP
+from .onednn.linears import STEP
 from .packed_attention import SelectedTokens
 
 # How a layer calls the linear layers of its keys and of its values.

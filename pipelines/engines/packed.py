@@ -11,7 +11,7 @@ import numpy as np
 
 from .base import Columns, Engine, ModelOutputs
 from .model_call import ModelCall, first_tokens
-from .onednn_linear import prepack_linears
+from .onednn.linears import prepack_linears
 from .packed_attention import install_packed_attention, packed_lengths
 from .padded import is_mostly_padding, pad, split_in_half
 from .token_stream import packed_inputs, select_tokens, unpack_hidden_states

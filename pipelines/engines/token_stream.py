@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from pipemill.actors.device_transfer import to_device
 
-from .onednn_linear import STEP
+from .onednn.linears import STEP
 
 if TYPE_CHECKING:
     from .hidden_states import LastLayer

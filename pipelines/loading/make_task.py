@@ -11,6 +11,7 @@ from ..adapter.pipeline_keywords import PipelineKeywords
 from ..adapter.token_outputs import TokenOutputs, calls_model_once
 from ..engines.base import GenerationEngine
 from ..engines.encoder import make_encoder
+from ..engines.onednn.image_layers import use_faster_layers
 from ..engines.registry import AUTO, PADDED, find_engine
 from ..pipeline_task import PipelineTask
 from ..task_spec import TaskSpec
@@ -50,7 +51,13 @@ def make_adapter(declared: PipelineTask, loaded: Loaded) -> PipelineAdapter:
         raise ValueError(
             f"the engine {loaded.engine} (model.engine) does not run {declared.name}: leave it out"
         )
-    return PipelineAdapter(keywords, PipelineForward(keywords, by_token, generation))
+    adapter = PipelineAdapter(keywords, PipelineForward(keywords, by_token, generation))
+    pipeline, levels = loaded.pipeline, adapter.levels
+    # A model that writes is called with numbers of tokens that are not known beforehand.
+    writes = getattr(pipeline, "_pipeline_calls_generate", False)
+    if levels and levels.shape and not writes and pipeline.device.type == "cpu":
+        use_faster_layers(pipeline.model, levels.shape)
+    return adapter
 
 
 def _make_token_outputs(declared: PipelineTask, loaded: Loaded) -> TokenOutputs | None:

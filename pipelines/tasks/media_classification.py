@@ -23,6 +23,27 @@ def to_ranked_labels(answer: Any, values: Values) -> Values:
     return {"labels": [a["label"] for a in answer], "scores": [a["score"] for a in answer]}
 
 
+def rank_labels(pipeline: Any, output: Any, **keywords: Any) -> list[dict[str, Any]]:
+    """Return what the pipeline's `postprocess` returns for an image, of the best labels only.
+
+    That makes a dictionary for each label, and sorts all: for 1,000 labels some milliseconds.
+    """
+    import numpy as np
+    from transformers.pipelines.image_classification import sigmoid, softmax
+
+    config, logits = pipeline.model.config, output["logits"][0].numpy()
+    function, top_k = keywords.get("function_to_apply"), keywords.get("top_k", 5)
+    ways: dict[Any, Any] = {"sigmoid": sigmoid, "softmax": softmax}
+    if function is None and config.problem_type != "regression":
+        several = config.problem_type == "multi_label_classification" or config.num_labels == 1
+        function = "sigmoid" if several else "softmax"
+    scores = ways.get(function, np.asarray)(logits)
+    if np.isnan(scores).any():  # they have no order
+        return pipeline.postprocess(output, **keywords)
+    best, names = np.argsort(-scores, kind="stable")[:top_k].tolist(), config.id2label
+    return [{"label": names[i], "score": scores[i].item()} for i in best]
+
+
 def _make_parameters(template: str) -> dict[str, Parameter]:
     return {
         "candidate_labels": CANDIDATE_LABELS,
@@ -46,6 +67,7 @@ IMAGE_CLASSIFICATION = PipelineTask(
     parameters={"top_k": Parameter(5, "int"), "function_to_apply": _FUNCTION},
     results=_RESULTS,
     record=to_ranked_labels,
+    postprocess=rank_labels,
 )
 
 VIDEO_CLASSIFICATION = PipelineTask(

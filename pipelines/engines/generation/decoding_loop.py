@@ -12,7 +12,7 @@ from pipemill.actors.faults.watchdog import mark_progress
 from transformers.cache_utils import DynamicCache, EncoderDecoderCache
 
 from ..base import Values
-from ..onednn_linear import prepack_linears
+from ..onednn.linears import prepack_linears
 from .slot_cache import SlotCache
 from .token_choice import Rules, Sequence, append_tokens
 

@@ -9,7 +9,8 @@ import pytest
 import transformers
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from pipemill.pipelines.engines import onednn_linear, packed_attention
+from pipemill.pipelines.engines import packed_attention
+from pipemill.pipelines.engines.onednn import linears as onednn_linears
 from pipemill.pipelines.engines.padded import PaddedEngine
 from pipemill.pipelines.text import model_limits
 
@@ -168,8 +169,8 @@ def test_a_model_that_answers_otherwise_with_padding_gets_none(head):
 def test_with_prepacked_linears_streams_have_few_lengths_and_the_same_answers(
     monkeypatch, kind, head
 ):
-    monkeypatch.setattr(onednn_linear, "_FEWEST_WEIGHTS", 1)
-    monkeypatch.setattr(onednn_linear, "_pays", lambda layer: True)
+    monkeypatch.setattr(onednn_linears, "_FEWEST_WEIGHTS", 1)
+    monkeypatch.setattr(onednn_linears, "_pays", lambda layer: True)
     pipeline = encoders.loaded(kind, head)
     encoder = encoders.encoder(pipeline)
     assert encoder.is_packed

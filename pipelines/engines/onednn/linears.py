@@ -18,12 +18,13 @@ STEP = 16
 _TOKENS = 512
 _TRIES = 5
 _WORTH = 0.97  # of the time of the usual product
+_NOTHING: tuple[str, list[Any], str] = ("none", [], "")  # after the product
 # Of the largest output; rounding gives some 1e-6 in float32.
-_CLOSE = {"float32": 1e-5, "bfloat16": 2e-2}
+CLOSE = {"float32": 1e-5, "bfloat16": 2e-2}
 
 
 @dataclass(frozen=True)
-class PrepackedLinears:
+class FasterLayers:
     """Layers with another `forward`.
 
     forwards: each layer with what takes the place of its `forward`.
@@ -42,7 +43,7 @@ class PrepackedLinears:
             vars(layer).pop("forward", None)
 
 
-def prepack_linears(model: Any) -> PrepackedLinears:
+def prepack_linears(model: Any) -> FasterLayers:
     """Return the model's large linear layers with their weights in oneDNN's order, not yet in use.
 
     torch reorders them in every call, or takes a product that needs no order. A measurement on the
@@ -56,14 +57,14 @@ def prepack_linears(model: Any) -> PrepackedLinears:
     layers = _linears(model)
     sizes = [layer.weight.nbytes for layer in layers]
     if not layers or sum(sizes) > _MOST_BYTES or not torch.backends.mkldnn.is_available():
-        return PrepackedLinears([])
+        return FasterLayers([])
     with torch.inference_mode():
         try:
             if not _pays(layers[sizes.index(max(sizes))]):
-                return PrepackedLinears([])
-            return PrepackedLinears([(layer, _prepacked(layer)) for layer in layers])
+                return FasterLayers([])
+            return FasterLayers([(layer, prepacked(layer)) for layer in layers])
         except (RuntimeError, AttributeError):  # a CPU or a torch that has no such product
-            return PrepackedLinears([])
+            return FasterLayers([])
 
 
 def _linears(model: Any) -> list[Any]:
@@ -77,22 +78,27 @@ def _linears(model: Any) -> list[Any]:
         if layer.weight.device.type == "cpu"
         and layer.weight.numel() >= _FEWEST_WEIGHTS
         and layer.out_features <= _WIDEST
-        and str(layer.weight.dtype).removeprefix("torch.") in _CLOSE
+        and str(layer.weight.dtype).removeprefix("torch.") in CLOSE
         and "forward" not in vars(layer)
     ]
 
 
-def _prepacked(layer: Any) -> Callable[[Any], Any]:
+def prepacked(layer: Any, gelu: bool = False) -> Callable[[Any], Any]:
+    """Return a `forward` of the layer with its weights in oneDNN's order.
+
+    gelu: whether it also does what a GELU after the layer does.
+    """
     import torch
 
     weight, bias, usual = layer.weight, layer.bias, layer.forward
     packed = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), None)
-    product = torch.ops.mkldnn._linear_pointwise
+    product, then = torch.ops.mkldnn._linear_pointwise, ("gelu", [], "none") if gelu else _NOTHING
 
     def forward(input: Any) -> Any:
         if input.dtype != weight.dtype or input.dim() < 2 or not input.numel():
-            return usual(input)
-        return product(input, packed, bias, "none", [], "")
+            output = usual(input)
+            return torch.nn.functional.gelu(output) if gelu else output
+        return product(input, packed, bias, *then)
 
     return forward
 
@@ -101,9 +107,9 @@ def _pays(layer: Any) -> bool:
     import torch
 
     inputs = torch.randn(_TOKENS, layer.in_features, dtype=layer.weight.dtype)
-    ways = (layer.forward, _prepacked(layer))
+    ways = (layer.forward, prepacked(layer))
     usual, packed = (way(inputs).float() for way in ways)
-    close = _CLOSE[str(layer.weight.dtype).removeprefix("torch.")]
+    close = CLOSE[str(layer.weight.dtype).removeprefix("torch.")]
     if (usual - packed).abs().max() > close * usual.abs().max():
         return False
     seconds = [float("inf"), float("inf")]

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from pipemill.pipelines.adapter.chunk_encoding import (
+from pipemill.pipelines.adapter.images.chunk_encoding import (
     PixelLevels,
     Scale,
     dequantize,

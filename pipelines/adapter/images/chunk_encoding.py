@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-_LEVELS = 256
-_SMALLEST = 4 * _LEVELS  # numbers in a channel; with fewer, its palette outweighs what is saved
+LEVELS = 256
+_SMALLEST = 4 * LEVELS  # numbers in a channel; with fewer, its palette outweighs what is saved
 
 
 @dataclass(frozen=True)
@@ -72,14 +72,53 @@ def scale_of(pipeline: Any) -> Scale | None:
     return None
 
 
-def quantize_images(chunk: Any, scale: Scale | None) -> Any:
-    """Return a copy of the chunk in which images are `PixelLevels`, if that loses nothing."""
-    return chunk if scale is None else _each(chunk, lambda value: _levels(value, scale))
+def quantize_images(
+    chunk: Any, scale: Scale | None, palette: np.ndarray | None = None, dtype: str = "float32"
+) -> Any:
+    """Return a copy of the chunk in which images are `PixelLevels`, if that loses nothing.
+
+    Args:
+        chunk: the inputs of `_forward`.
+        scale: how images that are numbers were made.
+        palette: the number of each level, of images that are levels; see `level_processor`.
+        dtype: of the numbers that are made of levels.
+    """
+
+    def change(value: Any) -> Any:
+        if palette is not None and str(getattr(value, "dtype", "")) == "torch.uint8":
+            return PixelLevels(value.numpy(), palette, dtype)
+        return value if scale is None else _levels(value, scale)
+
+    return chunk if scale is None and palette is None else _each(chunk, change)
 
 
 def dequantize(chunk: Any, device: Any) -> Any:
-    """Return the chunk as it was, with its images on the device."""
-    return _each(chunk, lambda v: v.tensor(device) if isinstance(v, PixelLevels) else v)
+    """Return the chunk as it was, with its images on the device.
+
+    chunk: may be several, stacked: then a list of `PixelLevels` becomes one tensor.
+    """
+
+    def change(value: Any) -> Any:
+        if isinstance(value, PixelLevels):
+            return value.tensor(device)
+        if isinstance(value, list) and value and all(isinstance(v, PixelLevels) for v in value):
+            return join_levels(value, device)
+        if isinstance(value, list) and any(isinstance(v, Mapping) for v in value):
+            return [dequantize(one, device) for one in value]
+        return value
+
+    return _each(chunk, change)
+
+
+def join_levels(several: list[PixelLevels], device: Any) -> Any:
+    """Return the tensors of several, joined on their first axis: at once if they can be."""
+    import torch
+
+    first = several[0]
+    if all(np.array_equal(one.palette, first.palette) for one in several):
+        codes = np.concatenate([one.codes for one in several])
+        return PixelLevels(codes, first.palette, first.dtype).tensor(device)
+    return torch.cat([one.tensor(device) for one in several])
 
 
 def _each(value: Any, change: Any) -> Any:
@@ -103,11 +142,11 @@ def _levels(value: Any, scale: Scale) -> Any:
     if not len(mean) == len(std) == count or value.numel() < count * _SMALLEST:
         return value
     codes = np.empty(value.shape, np.uint8)
-    palette = np.zeros((count, _LEVELS), np.float32)
+    palette = np.zeros((count, LEVELS), np.float32)
     for c in range(count):
         numbers = value.select(-3, c).float()
         wanted = ((numbers * std[c] + mean[c]) / scale.factor).round()
-        levels = wanted.clamp(0, _LEVELS - 1).to(torch.uint8).numpy()
+        levels = wanted.clamp(0, LEVELS - 1).to(torch.uint8).numpy()
         exact = numbers.numpy()
         palette[c][levels] = exact
         if not np.array_equal(palette[c][levels], exact):

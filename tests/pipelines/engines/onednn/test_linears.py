@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from pipemill.pipelines.engines import onednn_linear
-from pipemill.pipelines.engines.onednn_linear import prepack_linears
+from pipemill.pipelines.engines.onednn import linears
+from pipemill.pipelines.engines.onednn.linears import prepack_linears
 
 
 class Doubled(torch.nn.Linear):
@@ -31,7 +31,7 @@ def takes(monkeypatch):
 
     def set_(usual, packed):
         times = iter([0.0, usual, usual, usual + packed] * 10**3)
-        monkeypatch.setattr(onednn_linear.time, "perf_counter", lambda: next(times))
+        monkeypatch.setattr(linears.time, "perf_counter", lambda: next(times))
 
     return set_
 
@@ -40,10 +40,10 @@ def takes(monkeypatch):
 def test_large_layers_are_prepacked_and_answer_the_same(takes, dtype, close):
     takes(2.0, 1.0)
     usual, fast = model(dtype), model(dtype)
-    linears = prepack_linears(fast)
-    assert len(linears.forwards) == 2, "neither the subclass nor the small one"
+    packed = prepack_linears(fast)
+    assert len(packed.forwards) == 2, "neither the subclass nor the small one"
     assert not any("forward" in vars(layer) for layer in fast)
-    linears.use()
+    packed.use()
     assert [("forward" in vars(layer)) for layer in fast] == [True, False, True, False, False]
     with torch.inference_mode():
         for shape in ((1, 700, 256), (1, 256), (3, 5, 256), (256,), (0, 256)):
@@ -51,19 +51,19 @@ def test_large_layers_are_prepacked_and_answer_the_same(takes, dtype, close):
             expected, got = usual(inputs), fast(inputs)
             assert got.shape == expected.shape
             assert torch.allclose(got.float(), expected.float(), close, close)
-    linears.leave()
+    packed.leave()
     assert not any("forward" in vars(layer) for layer in fast)
 
 
 def test_a_product_that_differs_is_not_used(takes, monkeypatch):
     takes(2.0, 1.0)
-    made = onednn_linear._prepacked
+    made = linears.prepacked
 
-    def odd(layer):
-        product = made(layer)
+    def odd(layer, gelu=False):
+        product = made(layer, gelu)
         return lambda inputs: product(inputs) * 1.001
 
-    monkeypatch.setattr(onednn_linear, "_prepacked", odd)
+    monkeypatch.setattr(linears, "prepacked", odd)
     assert prepack_linears(model()).forwards == []
 
 
@@ -74,7 +74,7 @@ def test_one_that_is_not_faster_is_not_used(takes):
 
 def test_a_large_model_is_not_held_twice(takes, monkeypatch):
     takes(2.0, 1.0)
-    monkeypatch.setattr(onednn_linear, "_MOST_BYTES", 2**19)
+    monkeypatch.setattr(linears, "_MOST_BYTES", 2**19)
     assert prepack_linears(model()).forwards == []
 
 
@@ -89,6 +89,6 @@ def test_another_type_of_input_is_refused_as_ever(takes):
 def test_the_head_over_a_vocabulary_is_neither_tried_nor_prepacked(takes, monkeypatch):
     """On so many tokens as are tried its outputs alone would be gigabytes."""
     takes(2.0, 1.0)
-    monkeypatch.setattr(onednn_linear, "_WIDEST", 300)
+    monkeypatch.setattr(linears, "_WIDEST", 300)
     fast = model()
     assert [layer.out_features for layer, _ in prepack_linears(fast).forwards] == [256]

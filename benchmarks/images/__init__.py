@@ -1,0 +1,1 @@
+"""Images through pipemill and transformers' pipeline: `python -m benchmarks.images`."""

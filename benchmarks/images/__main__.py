@@ -1,0 +1,182 @@
+"""Images through classifiers of true shapes with random weights, beside `transformers.pipeline`.
+
+    python -m benchmarks.images [--images 96] [--rounds 3] [--threads 2] [--whole 1000]
+
+In one process, in turn, on the same threads and rows: pipemill's expand, forward and regroup, and
+transformers' pipeline at several batch sizes, loaded beforehand. Prints medians of wall time, and
+the least processor time, which other work on the machine disturbs less. With --whole, then whole
+runs: each in a new process, Parquet to Parquet.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+
+TASK = "image-classification"
+SIZES = [(640, 480), (500, 375), (375, 500), (800, 600)]
+BATCHES = (1, 8, 32)
+
+
+def photo(seed: int) -> bytes:
+    """Make a JPEG with as much detail at every scale as a photo has: about 100 kB."""
+    from PIL import Image
+
+    rng = np.random.default_rng(seed)
+    width, height = SIZES[seed % len(SIZES)]
+    pixels = np.full((height, width, 3), 128.0)
+    for step in (2, 4, 8, 16, 32, 64, 128):
+        coarse = rng.normal(0, 1, (height // step + 2, width // step + 2, 3))
+        shades = np.uint8((coarse * 40 + 128).clip(0, 255))
+        fine = Image.fromarray(shades).resize((width, height), Image.Resampling.BICUBIC)
+        pixels += (np.asarray(fine) - 128.0) * step**0.5 / 6
+    file = io.BytesIO()
+    Image.fromarray(np.uint8(pixels.clip(0, 255))).save(file, "JPEG", quality=85)
+    return file.getvalue()
+
+
+def write_model(folder: Path, name: str) -> None:
+    import torch
+    import transformers as t
+
+    torch.manual_seed(0)
+    if name == "resnet-50":
+        model = t.ResNetForImageClassification(t.ResNetConfig(num_labels=1000))
+        resize = {"size": {"shortest_edge": 224}, "resample": 3, "crop_pct": 0.875}
+        processor = t.ConvNextImageProcessorPil(**resize)
+    else:
+        width = {"vit-ti": 192, "vit-s": 384, "vit-b": 768}[name]
+        sizes = {"hidden_size": width, "intermediate_size": 4 * width}
+        config = t.ViTConfig(**sizes, num_attention_heads=width // 64, num_labels=1000)
+        model, processor = t.ViTForImageClassification(config), t.ViTImageProcessorPil()
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+
+
+def load_pipeline(model: str) -> Any:
+    import transformers
+
+    transformers.utils.logging.disable_progress_bar()
+    return transformers.pipeline(TASK, model=model, device="cpu")
+
+
+def pipeline_answers(pipe: Any, files: list[bytes], batch_size: int) -> list[Any]:
+    from PIL import Image
+
+    images: Iterator[Any] = (Image.open(io.BytesIO(file)) for file in files)
+    return list(pipe(images, batch_size=batch_size))
+
+
+def steady(model: str, files: list[bytes], rounds: int, threads: int, sizes: Sequence[int]) -> None:
+    import torch
+    from pipemill.actors.batch import Batch
+    from pipemill.pipelines.loading.model import Model
+    from pipemill.pipelines.loading.task_loader import LoadTask
+
+    def stages(dtype: str) -> Any:
+        weights = Model(path=model, dtype=dtype, num_cpus=threads)
+        return LoadTask(task=TASK, model=weights, columns=(("image", "image"),))()
+
+    pipe = load_pipeline(model)
+    ways: dict[str, Callable[[], object]] = {}
+    for dtype in ("float32", "bfloat16"):
+        ours = stages(dtype)
+        rows = pa.table({"image": files})
+        ways[f"pipemill, {dtype}"] = lambda ours=ours, rows=rows: ours.process(Batch(rows))
+    for size in sizes:
+        ways[f"transformers, batch_size={size}"] = partial(pipeline_answers, pipe, files, size)
+    torch.set_num_threads(threads)
+    walls: dict[str, list[float]] = {name: [] for name in ways}
+    busy: dict[str, list[float]] = {name: [] for name in ways}
+    for round_ in range(rounds + 1):
+        for name, way in ways.items():
+            wall, cpu = time.perf_counter(), time.process_time()
+            way()
+            if round_:  # the first warms up, and measures the budget
+                walls[name].append(time.perf_counter() - wall)
+                busy[name].append(time.process_time() - cpu)
+    head = ("", "images/s", "pipemill is", "CPU ms an image", "pipemill is")
+    print(f"| {' | '.join(head)} |\n| --- | ---: | ---: | ---: | ---: |")
+    first, least = statistics.median(walls["pipemill, float32"]), min(busy["pipemill, float32"])
+    for name in ways:
+        wall, cpu = statistics.median(walls[name]), min(busy[name])
+        print(
+            f"| {name} | {len(files) / wall:.1f} | {wall / first:.2f} x | "
+            f"{cpu / len(files) * 1e3:.1f} | {cpu / least:.2f} x |",
+            flush=True,
+        )
+
+
+def whole(model: str, rows: Path, batch_size: int) -> float:
+    """Return the seconds of a whole run. batch_size: 0 for pipemill."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-m", "benchmarks.images", "--run"]
+        run = json.dumps([model, str(rows), f"{folder}/out", batch_size])
+        start = time.perf_counter()
+        subprocess.run([*command, run], check=True, stdout=sys.stderr)
+        return time.perf_counter() - start
+
+
+def run(model: str, rows: str, output: str, batch_size: int) -> None:
+    if not batch_size:
+        import pipemill
+
+        pipemill.run(task=TASK, model=model, input=rows, output=output)
+        return
+    table = ds.dataset(rows).to_table()
+    found = pipeline_answers(load_pipeline(model), table["image"].to_pylist(), batch_size)
+    for name in ("label", "score"):
+        table = table.append_column(f"{name}s", pa.array([[a[name] for a in row] for row in found]))
+    pq.write_table(table, output)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--images", type=int, default=96)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument(
+        "--only", action="append", choices=["vit-ti", "vit-s", "vit-b", "resnet-50"]
+    )
+    parser.add_argument("--batch", type=int, action="append", help="a batch size of the peer")
+    parser.add_argument("--whole", type=int, default=0, help="images of the whole runs")
+    parser.add_argument("--run", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.run:
+        run(*json.loads(options.run))
+        return
+    files = [photo(seed) for seed in range(max(options.images, 24))][: options.images]
+    sizes = options.batch or BATCHES
+    for name in options.only or ("vit-s", "resnet-50"):
+        with tempfile.TemporaryDirectory() as folder:
+            model, rows = Path(folder, "model"), Path(folder, "rows.parquet")
+            write_model(model, name)
+            print(f"\n{name}, {len(files)} JPEGs, {options.threads} threads\n", flush=True)
+            if options.rounds:
+                steady(str(model), files, options.rounds, options.threads, sizes)
+            if options.whole:
+                # Equal images would be computed once.
+                many = [photo(seed) for seed in range(options.whole)]
+                pq.write_table(pa.table({"id": range(len(many)), "image": many}), rows)
+                for size in (0, *sizes, 0):
+                    label = f"transformers, batch_size={size}" if size else "pipemill"
+                    print(f"whole run, {label}: {whole(str(model), rows, size):.1f} s", flush=True)
+
+
+if __name__ == "__main__":
+    main()
