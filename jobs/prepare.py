@@ -111,8 +111,8 @@ def resolve_job(job: Job, placement: str | None, *, here: bool = False) -> tuple
     task = resolve_job_task(job, model)
     if placement is not None:
         check_early_requirements(job, task, placement)
-    job = choose_device(job, model, here=here)
-    return job, follow_conventions(job, task)
+    task = follow_conventions(job, task)
+    return choose_device(job, model, here=here, on_cpu=task.is_static), task
 
 
 def _draft(
@@ -209,7 +209,9 @@ def _check_unused(ledger: Ledger) -> None:
 
 def _check_fits_or_let_worker(prepared: PreparedJob, task: ResolvedTask) -> PreparedJob:
     """Check that the model can do the task, or let the worker do so if that is faster."""
-    if not prepared.asks_sample and is_small(prepared.job.actors, prepared.plan.splits):
+    if not prepared.asks_sample and is_small(
+        prepared.job.actors, prepared.plan.splits, prepared.is_static
+    ):
         # The one worker process starts at once, and imports torch anyway.
         return prepared.with_load(checks_fit=True)
     check_task_fits(prepared.job, task)

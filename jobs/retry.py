@@ -109,8 +109,8 @@ def _reopen(
     job = with_table(job)
     model = resolve_model(job.model)
     weights = digest_model(job.model, model)
-    job = choose_device(job, model)
     task = follow_conventions(job, resolve_job_task(job, model))
+    job = choose_device(job, model, on_cpu=task.is_static)
     dtype = choose_dtype(job, task.spec, task.is_user, record)
     decides = fingerprint_fields(job, task.spec.name, dtype, weights, task.followed.decides)
     same = {**decides, **{name: record.decides.get(name) for name in MAY_CHANGE}}

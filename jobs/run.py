@@ -100,7 +100,7 @@ def _run(job: Job, lease: Lease, started: float) -> Report:
     before = ledger.totals(done)
     added: Counter[str] = Counter()
     if not prepared.asks_sample:
-        place = resolve_placement(prepared.placement, job.actors, todo)
+        place = resolve_placement(prepared.placement, job.actors, todo, prepared.is_static)
         prepared = replace(prepared, placement=place)
     with_ray = todo and uses_ray(prepared.placement)
     with ray_session(job.actors.cluster) if with_ray else nullcontext():

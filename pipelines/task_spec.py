@@ -98,4 +98,4 @@ def as_spec(task: Any) -> TaskSpec:
         for f in fields(TaskSpec)
         if hasattr(task, f.name) and not isinstance(getattr(task, f.name), property)
     }
-    return TaskSpec(**{"checks": task.check, **known, "make": task})
+    return TaskSpec(**{"checks": task.check, "make": task, **known})

@@ -52,7 +52,7 @@ class Machine:
     gpu_name: str = "GPU"
 
 
-def choose_device(job: Job, model: ModelFiles, *, here: bool = False) -> Job:
+def choose_device(job: Job, model: ModelFiles, *, here: bool = False, on_cpu: bool = False) -> Job:
     """Choose numbers for `actors.num_gpus`, and log the device.
 
     GPUs are used if there are any: those of the Ray that is joined, else of this machine.
@@ -61,6 +61,7 @@ def choose_device(job: Job, model: ModelFiles, *, here: bool = False) -> Job:
         job: the job. Numbers that it has are left as they are.
         model: the files that a worker loads.
         here: whether only this process computes.
+        on_cpu: whether a GPU would be of no use.
 
     Returns:
         The job with numbers.
@@ -71,6 +72,8 @@ def choose_device(job: Job, model: ModelFiles, *, here: bool = False) -> Job:
     actors = job.actors
     if not isinstance(actors.num_gpus, str):
         return job
+    if on_cpu:
+        return _update_actors(job, num_gpus=0.0)
     alone = here or actors.placement == "local"
     joins = not alone and actors.num_gpus != "cpu" and joins_ray(actors.cluster)
     machines = [] if actors.num_gpus == "cpu" else find_machines(actors.cluster, joins=joins)

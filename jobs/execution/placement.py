@@ -48,9 +48,11 @@ SINGLE = "single"
 Results = Generator[SplitResult, None, None]
 
 
-def resolve_placement(placement: str, actors: ActorsSection, splits: list[Split]) -> str:
-    """Return where these splits are processed: few ones need no Ray."""
-    return SINGLE if placement == "fused" and is_small(actors, splits) else placement
+def resolve_placement(
+    placement: str, actors: ActorsSection, splits: list[Split], is_static: bool = False
+) -> str:
+    """Return where these splits are processed: few ones need no Ray. is_static: see `is_small`."""
+    return SINGLE if placement == "fused" and is_small(actors, splits, is_static) else placement
 
 
 def uses_ray(placement: str) -> bool:

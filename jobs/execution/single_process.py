@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 # Limits of a small input. How long its rows take, the first ones show.
 _MOST_ROWS = 1000
+_MOST_STATIC_ROWS = 500_000
 _MOST_BYTES = 64 * 2**20
 _MOST_BYTES_OF_UNCOUNTED_ROWS = 2**20
 # What Ray costs before its actors start to load: its start, theirs, and the end of both.
@@ -42,14 +43,17 @@ _RAY_S = 8.0
 _WATCHED_S = 5.0
 
 
-def is_small(actors: ActorsSection, splits: list[Split]) -> bool:
-    """Return whether one process may be faster than a Ray that must be started first."""
+def is_small(actors: ActorsSection, splits: list[Split], is_static: bool = False) -> bool:
+    """Return whether one process may be faster than a Ray that must be started first.
+
+    is_static: whether the model is static embeddings, which take microseconds a row.
+    """
     if actors.placement != "auto" or actors.min > 1:
         return False
     if actors.gpus_each and actors.gpus_each > len(find_gpus()):
         return False  # Ray says what is wrong
     estimate, size = RowEstimate(splits), sum(file.size for file in _files(splits))
-    if estimate.known > _MOST_ROWS or size > _MOST_BYTES:
+    if estimate.known > (_MOST_STATIC_ROWS if is_static else _MOST_ROWS) or size > _MOST_BYTES:
         return False
     if estimate.unknown_bytes > _MOST_BYTES_OF_UNCOUNTED_ROWS:
         return False

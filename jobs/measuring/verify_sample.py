@@ -116,8 +116,8 @@ def _prepare_again(
             f"the model at {job.model.path} is not the one that computed {ledger.path}: its files "
             "have changed. Put the old ones back to compute a sample again"
         )
-    job = choose_device(job, model, here=True)
     task = follow_conventions(job, resolve_job_task(job, model), record.decides)
+    job = choose_device(job, model, here=True, on_cpu=task.is_static)
     prepared = build_prepared_job(job, task, plan, ledger, record.decides)
     check_requirements(job, task, dict(prepared.load.columns), "local")
     return prepared

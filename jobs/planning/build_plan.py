@@ -26,6 +26,9 @@ from .resolve_task import ResolvedTask, reading_of
 if TYPE_CHECKING:
     from ..config.job import Job
 
+# The most rows of a split for static embeddings, and the most bytes of input.
+_STATIC_ROWS, _STATIC_BYTES = 16384, 16 * 2**20
+
 
 def build_plan(
     job: Job, task: ResolvedTask, ledger: Ledger, stored: Plan | None = None
@@ -55,15 +58,20 @@ def build_plan(
         stored = None
     if stored is None or not stored.splits or stored.is_of_nothing:
         # An input without rows decides nothing, not even its columns.
-        return _new_plan(job, source, files, format, stored)
+        return _new_plan(job, task, source, files, format, stored)
     return _extended_plan(job, task, source, files, format, stored)
 
 
 def _new_plan(
-    job: Job, source: Source, files: list[InputFile], format: str, stored: Plan | None
+    job: Job,
+    task: ResolvedTask,
+    source: Source,
+    files: list[InputFile],
+    format: str,
+    stored: Plan | None,
 ) -> tuple[Plan, bool]:
     plan = Plan(format, source.infer_schema(files))
-    plan.add(_cut(job, source, files))
+    plan.add(_cut(job, task, source, files))
     if stored is not None and stored.splits and not plan.splits:
         return stored, False
     plan.splits = plan.splits or [NOTHING]
@@ -85,13 +93,22 @@ def _extended_plan(
         with suppress(NothingToRead):
             reads = set(source_names(task.spec.inputs, job.input.columns).values())
             _check_columns(plan, source.infer_schema(new), new, reads)
-        plan.add(_cut(job, source, new))
+        plan.add(_cut(job, task, source, new))
     return plan, len(plan.splits) > before
 
 
-def _cut(job: Job, source: Source, files: list[InputFile]) -> list[SplitRange]:
-    size = job.output.rows_per_part
-    return source.plan_splits(files, None if size == "auto" else size, job.input.limit)
+def _cut(job: Job, task: ResolvedTask, source: Source, files: list[InputFile]) -> list[SplitRange]:
+    size, limit = job.output.rows_per_part, job.input.limit
+    if size != "auto":
+        return source.plan_splits(files, size, limit)
+    splits = source.plan_splits(files, None, limit)
+    rows = sum(split.rows or 0 for split in splits)
+    if task.is_static and rows:
+        # Thousands of rows take a tenth of a second, and each split some hundredths.
+        size = min(_STATIC_ROWS, _STATIC_BYTES * rows // max(sum(file.size for file in files), 1))
+        if size > rows // len(splits):
+            return source.plan_splits(files, size, limit)
+    return splits
 
 
 def _check_still_there(plan: Plan, files: list[InputFile]) -> None:

@@ -31,7 +31,7 @@ from pipemill.errors import ConfigError, ModelError, RunError
 
 from ..config.loaded_model import LoadedModel
 from .fingerprint import digest_folder, hash_fields
-from .model_conventions import loaded_folder
+from .model_conventions import begins_with_static, loaded_folder
 from .models.fetch_model import fetch_model, is_remote
 from .models.find_adapter import find_adapter, is_adapter, merge, read_base, require_peft
 from .models.save_model import save_model
@@ -150,7 +150,7 @@ def _find_in_copy(model: ModelSection, folder: Path) -> ModelFiles:
 def _find_in_folder(model: ModelSection, root: Path) -> ModelFiles:
     """Return the files of a model below a folder. Raises ConfigError, OSError."""
     folder = loaded_folder(root)
-    _check_folder(model, folder)
+    _check_folder(model, root, folder)
     return ModelFiles(str(folder.resolve()), root=None if folder == root else str(root.resolve()))
 
 
@@ -158,9 +158,9 @@ def _unreadable(model: ModelSection, error: OSError) -> ConfigError:
     return ConfigError(f"can't read the model {model.path}: {error}")
 
 
-def _check_folder(model: ModelSection, folder: Path) -> None:
+def _check_folder(model: ModelSection, root: Path, folder: Path) -> None:
     names = os.listdir(folder)
-    if "config.json" not in names:
+    if "config.json" not in names and not begins_with_static(root):
         raise ConfigError(
             f"{model.path} is not a model: {folder / 'config.json'} is not there "
             "(save it with save_pretrained)"

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipemill.actors.task import Followed
 from pipemill.pipelines.loading.model_files import ModelFiles
+from pipemill.pipelines.static_embeddings.static_folder import MODULE
 from pipemill.pipelines.task_spec import TaskSpec
 from pipemill.pipelines.text.embedding_head import WEIGHTS
 from pipemill.pipelines.text.sentence_transformers_files import MODULES, find_first_module
@@ -94,7 +95,7 @@ def follow_as_output_did(job: Job, task: ResolvedTask, decides: Mapping[str, Any
 
 
 def loaded_folder(folder: Path) -> Path:
-    """Return the folder with the transformer's config.json.
+    """Return the folder with the weights: the transformer's, or static embeddings'.
 
     In a folder of sentence-transformers it may be a lower one. Raise ConfigError if modules.json
     begins with another module.
@@ -105,12 +106,18 @@ def loaded_folder(folder: Path) -> Path:
         module, inner = find_first_module(_read_json(folder / MODULES))
     except ValueError as error:
         raise ConfigError(f"the model {folder}: {error}") from None
-    if module != "Transformer":
+    if module not in ("Transformer", MODULE):
         raise ConfigError(
             f"the model {folder} is not a model of transformers: {MODULES} begins with the module "
             f"{module}, which pipemill can't run"
         )
     return folder / inner
+
+
+def begins_with_static(root: Path) -> bool:
+    """Tell whether modules.json, if there is one, begins with static embeddings."""
+    file = root / MODULES
+    return file.is_file() and find_first_module(_read_json(file))[0] == MODULE
 
 
 def _reader(files: ModelFiles) -> Callable[[str], Any]:

@@ -75,6 +75,11 @@ class PreparedJob:
     notes: tuple[str, ...] = ()
     pooling: str | None = None
 
+    @property
+    def is_static(self) -> bool:
+        """Whether the model is static embeddings."""
+        return self.load.static_folder is not None
+
     def with_load(self, **changes: Any) -> PreparedJob:
         return replace(self, load=replace(self.load, **changes))
 
@@ -137,7 +142,6 @@ def build_prepared_job(
             compiles=job.model.compile,
             schema=plan.results,
             media=make_media_access(job.input),
-            files=json.dumps(task.files),
         ),
         pooling=task.followed.pooling,
         source=source,
@@ -180,6 +184,7 @@ def build_load_task(
         columns=tuple(columns.items()),
         own=task.is_user,
         engine=job.model.engine,
+        files=json.dumps(task.files),
         location=None if task.is_user else find_registered(task.spec.name),
         **more,
     )

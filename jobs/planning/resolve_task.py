@@ -12,6 +12,7 @@ from pipemill.actors.task import Column, Followed
 from pipemill.pipelines.engines.registry import find_engine
 from pipemill.pipelines.loading.model_files import ModelFiles
 from pipemill.pipelines.registry import find_task, is_transformers_task
+from pipemill.pipelines.static_embeddings.static_folder import find_static_folder
 from pipemill.pipelines.task_columns import USUAL, inputs_of, source_names
 from pipemill.pipelines.task_spec import TaskSpec
 from pipemill.pipelines.user_pipeline import user_pipeline_task
@@ -46,6 +47,11 @@ class ResolvedTask:
     model: ModelFiles
     files: Mapping[str, Any] = field(default_factory=dict)
     followed: Followed = field(default_factory=Followed)
+
+    @property
+    def is_static(self) -> bool:
+        """Whether the model is static embeddings: it computes on the CPU, without torch."""
+        return not self.is_user and find_static_folder(self.files) is not None
 
 
 def resolve_job_task(job: Job, model: ModelFiles) -> ResolvedTask:

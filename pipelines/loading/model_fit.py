@@ -15,6 +15,7 @@ from typing import Any
 
 from ..restored import restore_pipelines
 from ..task_spec import TaskSpec
+from ..text.sentence_transformers_files import is_model2vec
 from .fast_imports import gc_paused
 from .model import Model
 from .tokenizer_fit import find_tokenizer_misfit
@@ -69,6 +70,8 @@ def _find_misfit(spec: TaskSpec, model: Model, own: bool) -> str | None:
         restore_pipelines()
     task = spec.name
     classes, pipeline_class = model.find_classes(task)
+    if is_model2vec(model.files.json("config.json")):
+        return f"{model.path} holds static embeddings, which only feature-extraction can use"
     try:
         config = model.read_config()
     except ValueError as error:

@@ -6,6 +6,7 @@ import json
 import sys
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import pyarrow as pa
 from pipemill.actors.compute.stages import Stages
@@ -19,6 +20,8 @@ from ..engines.registry import AUTO, find_engine
 from ..media import MediaAccess, require_media_library
 from ..registry import find_task, register_task
 from ..restored import restore_pipelines
+from ..static_embeddings.static_folder import StaticFolder, find_static_folder
+from ..static_embeddings.static_model import StaticModel, load_static_model
 from ..task_spec import TaskSpec
 from ..user_pipeline import user_pipeline_task
 from .fast_imports import gc_paused
@@ -30,6 +33,7 @@ from .model_fit import find_misfit
 # as many as its caches hold, on a GPU enough to fill it.
 _ON_CPU = (2048, 4096, 1024)
 _ON_GPU = (16384, 32768, 65536)
+_STATIC = (65536,)  # their vectors are gathered in blocks that fit the caches
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +74,8 @@ class LoadTask:
 
     def loaded(self) -> Loaded:
         """Load the pipeline, and return it with what the job says about it."""
+        if (static := self.static_folder) is not None:
+            return self._describe(load_static_model(self.resolved_model().files, static))
         # The user's process has imported them, and holds much else that is not to stay.
         with nullcontext() if "transformers.pipelines" in sys.modules else gc_paused():
             restore_pipelines()
@@ -86,6 +92,9 @@ class LoadTask:
         pipeline = load(spec.name)
         if computes_here and not self.compiles:  # hooks would break a compiled graph
             report_layers(pipeline.model)
+        return self._describe(pipeline, whole)
+
+    def _describe(self, pipeline: Any, whole: bool = True) -> Loaded:
         return Loaded(
             pipeline=pipeline,
             parameters=json.loads(self.parameters),
@@ -95,17 +104,21 @@ class LoadTask:
             engine=self.engine if whole else AUTO,
             schema=None if self.schema is None else pa.ipc.read_schema(pa.py_buffer(self.schema)),
             files=json.loads(self.files),
-            file=model.files.find,
+            file=self.resolved_model().files.find,
         )
 
     def find_misfit(self) -> str | None:
         """Return why the model can't do the task; None if nothing is known against it."""
+        if self.static_folder is not None:
+            return None
         return find_misfit(self.spec(), self.resolved_model(), self.own)
 
     def stages(self, loaded: Loaded) -> Stages:
         """Return the stages of the loaded task."""
         on_cpu = loaded.pipeline.device.type in ("cpu", "meta")
         usual: tuple[int, ...] = _ON_CPU if on_cpu else _ON_GPU
+        if isinstance(loaded.pipeline, StaticModel):
+            usual = _STATIC
         if self.compiles:  # what takes time at first is the compiler
             usual = usual[:1]
         return Stages(
@@ -132,4 +145,11 @@ class LoadTask:
             return register_task(self.location)
         if self.own:
             return user_pipeline_task(self.task, tuple(name for name, _ in self.columns))
-        return find_task(self.task)
+        spec = find_task(self.task)
+        # transformers does not know static embeddings.
+        return spec if self.static_folder is None else replace(spec, plain=None)
+
+    @property
+    def static_folder(self) -> StaticFolder | None:
+        """How the model's folder holds static embeddings; None if it holds another model."""
+        return None if self.own else find_static_folder(json.loads(self.files))

@@ -43,7 +43,8 @@ class PlainRows:
             if self.comparison is not None:
                 self.comparison.prepare(plain.pipeline)
         computing: Any = self.plain or self.own
-        exact = computing.task.pipeline.model.dtype in (torch.float32, torch.float64)
+        pipeline = getattr(computing.task, "pipeline", None)
+        exact = pipeline is None or pipeline.model.dtype in (torch.float32, torch.float64)
         self.tolerance = 1e-3 if exact else 5e-2
 
     def answer(self, row: Batch) -> tuple[dict[str, Any], bool]:

@@ -21,6 +21,7 @@ from ..plain_form import (
     find_truncation,
     plain_feature_extraction,
 )
+from ..static_embeddings.static_feature_extraction import StaticFeatureExtraction
 from ..task_spec import Values
 from ..text import model_limits, token_chunks, windows
 from ..text.embedding_head import EmbeddingHead
@@ -112,6 +113,15 @@ class FeatureExtraction:
             weights=tuple(step.folder for step in recipe.steps if hasattr(step, "folder")),
             decides={"pooling": text} if differs else {},
         )
+
+    @staticmethod
+    def make(loaded: Loaded) -> FeatureExtraction | StaticFeatureExtraction:
+        """Return the task, ready for rows."""
+        settings = merge_tokenize_kwargs(loaded.settings(FeatureExtraction.parameters))
+        recipe = build_recipe(settings, loaded.files)
+        if recipe.static is not None:
+            return StaticFeatureExtraction(loaded, recipe)
+        return FeatureExtraction(loaded)
 
     def __init__(self, loaded: Loaded) -> None:
         pipeline = loaded.pipeline

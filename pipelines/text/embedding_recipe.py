@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from ..static_embeddings.static_folder import StaticFolder
+
 
 @dataclass(frozen=True)
 class Dense:
@@ -69,6 +71,8 @@ class EmbeddingRecipe:
         max_seq_length: the most tokens of a chunk; None for the limit of the tokenizer and model.
         lowercases: whether the tokenizer makes texts lower case.
         tokenizing: keywords for the tokenizer.
+        static: how the folder holds static embeddings, if it does; they have no other pooling than
+            the mean.
     """
 
     poolings: tuple[str, ...] = ("mean",)
@@ -79,12 +83,15 @@ class EmbeddingRecipe:
     max_seq_length: int | None = None
     lowercases: bool = False
     tokenizing: tuple[tuple[str, Any], ...] = ()
+    static: StaticFolder | None = None
 
     def __str__(self) -> str:
         return "; ".join(self._describe_parts())
 
     def _describe_parts(self) -> Iterator[str]:
         yield ", ".join([" + ".join(self.poolings), *map(str, self.steps)])
+        if self.static:
+            yield str(self.static)
         if self.prompt:
             yield f"prompt {self.prompt!r}" + ("" if self.pools_prompt else ", not pooled")
         if self.lowercases:

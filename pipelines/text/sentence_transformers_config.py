@@ -6,8 +6,10 @@ This needs neither torch nor transformers: the driver builds the same recipe as 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
+from ..static_embeddings.static_folder import StaticFolder, find_static_folder
 from .embedding_recipe import Dense, EmbeddingRecipe, LayerNorm, Normalize, Step, Truncate
 from .sentence_transformers_files import (
     MODULES,
@@ -83,6 +85,13 @@ _PADDING = (
     "return_tensors",
     "truncation",
 )
+# Parameters that static embeddings have no use for, with the values that change nothing.
+_STATIC_DEFAULTS = {
+    "stride": 0,
+    "add_special_tokens": True,
+    "return_token_type_ids": False,
+    "split_special_tokens": False,
+}
 _UNBOUNDED = 10**9  # tokenizers that know no limit have a larger one
 
 
@@ -96,8 +105,16 @@ def build_recipe(parameters: Mapping[str, Any], files: Mapping[str, Any]) -> Emb
     Raises:
         ValueError: for a folder that pipemill can't follow; it names the module.
     """
-    follows = parameters["pooling"] == "auto" and _is_sentence_transformer(files)
-    recipe = _build_folder_recipe(files) if follows else _make_default_recipe(parameters["pooling"])
+    static = find_static_folder(files)
+    follows = parameters["pooling"] == "auto" and (
+        static is not None or _is_sentence_transformer(files)
+    )
+    if static is not None:
+        recipe = _build_static_recipe(static, parameters, files)
+    elif follows:
+        recipe = _build_folder_recipe(files)
+    else:
+        recipe = _make_default_recipe(parameters["pooling"])
     steps = list(recipe.steps)
     if parameters["normalize"] is False:
         while steps and isinstance(steps[-1], Normalize):
@@ -113,6 +130,7 @@ def build_recipe(parameters: Mapping[str, Any], files: Mapping[str, Any]) -> Emb
         max_seq_length=recipe.max_seq_length,
         lowercases=recipe.lowercases,
         tokenizing=recipe.tokenizing,
+        static=recipe.static,
     )
 
 
@@ -139,6 +157,29 @@ def _read_length(config: Mapping[str, Any], key: str) -> int | None:
 
 def _make_default_recipe(pooling: str) -> EmbeddingRecipe:
     return EmbeddingRecipe(poolings=("mean" if pooling == "auto" else pooling,))
+
+
+def _build_static_recipe(
+    static: StaticFolder, parameters: Mapping[str, Any], files: Mapping[str, Any]
+) -> EmbeddingRecipe:
+    """Build the recipe of static embeddings. Raise ValueError for what they do not have."""
+    if parameters["pooling"] not in ("auto", "mean"):
+        raise ValueError(
+            f"pooling {parameters['pooling']} is not for static embeddings: each text is the mean "
+            "of its tokens' vectors. Leave it out"
+        )
+    given = {**parameters, **(parameters.get("tokenize_kwargs") or {})}
+    for name, usual in _STATIC_DEFAULTS.items():
+        if given.get(name) not in (None, usual):
+            raise ValueError(f"{name} is not for static embeddings: leave it out")
+    if given.get("max_length") is not None:
+        static = replace(static, max_length=given["max_length"])
+    steps: tuple[Step, ...] = ()
+    if parameters["pooling"] == "auto" and static.is_model2vec:
+        steps = (Normalize(),) * static.normalizes
+    elif parameters["pooling"] == "auto":
+        steps = tuple(_read_steps(list(iterate_modules(files[MODULES]))[1:], files, None))
+    return EmbeddingRecipe(steps=steps, static=static)
 
 
 def _is_sentence_transformer(files: Mapping[str, Any]) -> bool:

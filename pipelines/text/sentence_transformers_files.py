@@ -43,6 +43,8 @@ def read_recipe_files(read: Callable[[str], Any]) -> dict[str, Any]:
 
     add(SETTINGS)
     modules = add(MODULES)
+    if modules is None and is_model2vec(read("config.json")):
+        add("config.json")
     for module, folder in iterate_modules(modules) if modules is not None else ():
         if module == "Transformer":
             add(join_path(folder, "config.json"))
@@ -51,6 +53,14 @@ def read_recipe_files(read: Callable[[str], Any]) -> dict[str, Any]:
         else:
             add(join_path(folder, "config.json"))
     return files
+
+
+def is_model2vec(config: Any) -> bool:
+    """Tell whether a config.json is one that model2vec writes."""
+    if not isinstance(config, dict):
+        return False
+    named = config.get("architectures") or ()
+    return config.get("model_type") == "model2vec" or "StaticModel" in named
 
 
 def list_module_types(modules: Any) -> list[str]:
@@ -79,7 +89,7 @@ def iterate_modules(modules: Any) -> Iterator[tuple[str, str]]:
         if not isinstance(name, str) or not isinstance(folder, str):
             raise ValueError(f"{MODULES} has a module without a type or path: {module}")
         is_known = name.split(".")[0] == _PACKAGE
-        folder = folder.strip("/")
+        folder = "" if folder == "." else folder.strip("/")
         if ".." in folder.split("/") or ":" in folder:
             raise ValueError(f"{MODULES} names a module outside of the model's folder: {folder}")
         yield name.rpartition(".")[2] if is_known else name, folder

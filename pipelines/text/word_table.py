@@ -9,7 +9,7 @@ from __future__ import annotations
 import unicodedata
 from dataclasses import dataclass, field
 from itertools import chain, repeat
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -35,6 +35,15 @@ _NORMALIZERS = {
     "leading space": {"Lowercase", "NFC", "NFD"},
 }
 
+
+class HasBackend(Protocol):
+    """A fast tokenizer of transformers, or what takes its place."""
+
+    @property
+    def backend_tokenizer(self) -> Any:
+        """Return the `tokenizers.Tokenizer`."""
+
+
 # Where words begin: "spaces" between words have no tokens; a "leading space" belongs to its word.
 Boundary = Literal["spaces", "leading space"]
 
@@ -59,12 +68,12 @@ class WordTable:
     """The token ids of words.
 
     Attributes:
-        tokenizer: a fast tokenizer of transformers.
+        tokenizer: what is asked for new words.
         boundary: where words begin.
         whole: texts with one of these are not cut into words.
     """
 
-    tokenizer: Any
+    tokenizer: HasBackend
     boundary: Boundary
     whole: tuple[str, ...] = ()
     _learned: int = 0
@@ -183,8 +192,11 @@ class WordTable:
 
 def make_word_table(tokenizer: Any) -> WordTable | None:
     """Return a table of the tokenizer's words; None if a word's tokens may depend on the text."""
-    if not _is_plain(tokenizer):
-        return None
+    return build_word_table(tokenizer) if _is_plain(tokenizer) else None
+
+
+def build_word_table(tokenizer: HasBackend) -> WordTable | None:
+    """Return the same for what gives texts to its `backend_tokenizer` as they are."""
     backend = tokenizer.backend_tokenizer
     boundary = _find_boundary(backend.pre_tokenizer)
     if boundary is None or getattr(backend.model, "dropout", None):

@@ -1,0 +1,1 @@
+"""Static embeddings: one vector for each token, whatever stands beside it."""
