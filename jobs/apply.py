@@ -142,7 +142,6 @@ def _build_load(job: Job, task: ResolvedTask) -> LoadTask:
         compiles=job.model.compile,
         schema=None if declared is None else parse_schema(declared).serialize().to_pybytes(),
         media=make_media_access(job.input),
-        files=json.dumps(task.files),
     )
 
 

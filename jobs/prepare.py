@@ -28,7 +28,12 @@ from .planning.missing_libraries import check_early_requirements, check_requirem
 from .planning.model_conventions import follow_conventions
 from .planning.models.save_model import needs_model, with_stored_model
 from .planning.prepared_job import PreparedJob, build_load_task, build_prepared_job
-from .planning.resolve_task import ResolvedTask, choose_dtype, resolve_job_task
+from .planning.resolve_task import (
+    ResolvedTask,
+    choose_dtype,
+    computes_on_cpu,
+    resolve_job_task,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,7 +117,12 @@ def resolve_job(job: Job, placement: str | None, *, here: bool = False) -> tuple
     if placement is not None:
         check_early_requirements(job, task, placement)
     task = follow_conventions(job, task)
-    return choose_device(job, model, here=here, on_cpu=task.is_static), task
+    if task.is_static and (job.model.engine != "auto" or job.model.dtype == "int8"):
+        raise ConfigError(
+            f"{job.model.path} holds static embeddings, which are looked up in a table: leave "
+            "model.engine and model.dtype out"
+        )
+    return choose_device(job, model, here=here, on_cpu=computes_on_cpu(job, task)), task
 
 
 def _draft(

@@ -38,7 +38,12 @@ from .planning.missing_libraries import check_requirements
 from .planning.model_conventions import follow_conventions
 from .planning.models.save_model import needs_model, with_stored_model
 from .planning.prepared_job import PreparedJob, build_prepared_job
-from .planning.resolve_task import ResolvedTask, choose_dtype, resolve_job_task
+from .planning.resolve_task import (
+    ResolvedTask,
+    choose_dtype,
+    computes_on_cpu,
+    resolve_job_task,
+)
 from .prepare import output_store
 
 if TYPE_CHECKING:
@@ -110,7 +115,7 @@ def _reopen(
     model = resolve_model(job.model)
     weights = digest_model(job.model, model)
     task = follow_conventions(job, resolve_job_task(job, model))
-    job = choose_device(job, model, on_cpu=task.is_static)
+    job = choose_device(job, model, on_cpu=computes_on_cpu(job, task))
     dtype = choose_dtype(job, task.spec, task.is_user, record)
     decides = fingerprint_fields(job, task.spec.name, dtype, weights, task.followed.decides)
     same = {**decides, **{name: record.decides.get(name) for name in MAY_CHANGE}}

@@ -107,7 +107,8 @@ class ModelSection(_Section):
             of a section, also a `transformers.Pipeline`, or a mapping with a loaded model.
         adapter: a folder or Hub name of a PEFT adapter that is merged into the model at `path`.
         revision: a branch, tag or commit on the Hub.
-        dtype: "float32", "bfloat16", "float16", or "auto": as saved on a CPU, bfloat16 on a GPU.
+        dtype: "float32", "bfloat16", "float16", "int8" (text encoders and image classifiers on a
+            CPU), or "auto": as saved on a CPU, bfloat16 on a GPU.
         trust_remote_code: whether code in the model's folder may run.
         use_safetensors: whether only weights in safetensors are read, which can't hold code. If
             not, pickled ones are read, too, as transformers does.
@@ -115,13 +116,14 @@ class ModelSection(_Section):
             differ in every process. If not, such a model is refused.
         compile: whether `torch.compile` compiles the model, for micro-batches padded to a few
             widths.
-        engine: what computes: "auto", or the name of an engine that an installed package brings.
+        engine: what computes: "auto" (torch), "onnx" (ONNX Runtime), "openvino", or the name of an
+            engine that an installed package brings.
         storage_options: options for fsspec, for a URL; never stored or shown.
     """
 
     path: ModelPath
     revision: str | None = None
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    dtype: Literal["auto", "float32", "bfloat16", "float16", "int8"] = "auto"
     trust_remote_code: bool = False
     use_safetensors: bool = True
     allow_missing: bool = False

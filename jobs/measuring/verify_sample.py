@@ -29,7 +29,7 @@ from ..planning.missing_libraries import check_requirements
 from ..planning.model_conventions import follow_conventions
 from ..planning.models.save_model import with_model_of_output
 from ..planning.prepared_job import PreparedJob, build_prepared_job
-from ..planning.resolve_task import resolve_job_task, validate_parameters
+from ..planning.resolve_task import computes_on_cpu, resolve_job_task, validate_parameters
 
 
 @dataclass
@@ -117,7 +117,7 @@ def _prepare_again(
             "have changed. Put the old ones back to compute a sample again"
         )
     task = follow_conventions(job, resolve_job_task(job, model), record.decides)
-    job = choose_device(job, model, here=True, on_cpu=task.is_static)
+    job = choose_device(job, model, here=True, on_cpu=computes_on_cpu(job, task))
     prepared = build_prepared_job(job, task, plan, ledger, record.decides)
     check_requirements(job, task, dict(prepared.load.columns), "local")
     return prepared

@@ -10,6 +10,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipemill.pipelines.engines.registry import find_engine
+
 from pipemill.errors import ConfigError
 
 from ..rows.held_rows import HeldRows
@@ -42,7 +44,7 @@ def fingerprint_fields(
         "task": task,
         "model": weights,
         "model.dtype": dtype,
-        **({"model.engine": job.model.engine} if job.model.engine != "auto" else {}),
+        **_engine_fields(job),
         "parameters": job.parameters,
         "input.columns": job.input.columns,
         "input.limit": job.input.limit,
@@ -58,6 +60,15 @@ def fingerprint_fields(
         "torch": version("torch"),
     }
     return json.loads(json.dumps(fields))  # as they are when they are read from the output
+
+
+def _engine_fields(job: Job) -> dict[str, Any]:
+    name = job.model.engine
+    if name == "auto":
+        return {}
+    factory = find_engine(name)
+    packages = factory.graph.modules[:1] if factory is not None and factory.graph else ()
+    return {"model.engine": name, **{package: version(package) for package in packages}}
 
 
 def _identity(path: object) -> str | None:

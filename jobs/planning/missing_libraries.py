@@ -15,6 +15,7 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+from pipemill.pipelines.engines.registry import find_engine
 from pipemill.pipelines.loading.extras import how_to_install, is_installed, package_of
 from pipemill.pipelines.loading.model_needs import Need, needs_of_model
 from pipemill.pipelines.media import NEEDED
@@ -46,7 +47,7 @@ def check_requirements(
         columns: the task's columns that the job reads; required ones are always included.
         placement: where the job runs; previews and verifications run "local".
     """
-    missing = find_missing_libraries(task, columns)
+    missing = [*_find_missing_engine(job), *find_missing_libraries(task, columns)]
     required = [need for need in missing if not need.instead]
     if not missing or (placement != "local" and joins_other_machines(job.actors.cluster)):
         return
@@ -80,6 +81,13 @@ def find_missing_libraries(resolved: ResolvedTask, columns: Iterable[str]) -> li
         needs += [Need(module.partition(".")[0], f"for {spec.name}") for module in spec.libraries]
         needs += needs_of_model(spec.name, read, replace(resolved.model, root=None))
     return [need for need in needs if not _is_available(need.module)]
+
+
+def _find_missing_engine(job: Job) -> list[Need]:
+    factory = find_engine(job.model.engine)
+    modules = factory.graph.modules if factory is not None and factory.graph else ()
+    reason = f"for model.engine {job.model.engine}"
+    return [Need(module, reason) for module in modules if not _is_available(module)]
 
 
 def _list_column_needs(spec: TaskSpec, read: set[str]) -> Iterator[Need]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +25,8 @@ from pipemill.pipelines.task_columns import (
     with_needed,
 )
 
+from pipemill.errors import RunError
+
 from ..config.arrow_types import parse_schema
 from ..execution.choose_placement import choose_placement
 from ..execution.split_work import SplitWork
@@ -43,9 +45,14 @@ from .model_conventions import follow_as_output_did
 from .resolve_task import (
     ResolvedTask,
     choose_dtype,
+    find_graph_runtime,
     parameters_of,
     reading_of,
 )
+from .sample_rows import sample_rows
+
+# Rows that an exported model is calibrated with.
+_EXAMPLES = 300
 
 if TYPE_CHECKING:
     from ..config.job import Job
@@ -141,6 +148,7 @@ def build_prepared_job(
             max_tokens=None if tokens == "auto" else tokens,
             compiles=job.model.compile,
             schema=plan.results,
+            examples=_read_examples(job, source, plan, columns.values()),
             media=make_media_access(job.input),
         ),
         pooling=task.followed.pooling,
@@ -188,6 +196,20 @@ def build_load_task(
         location=None if task.is_user else find_registered(task.spec.name),
         **more,
     )
+
+
+def _read_examples(job: Job, source: Source, plan: Plan, columns: Iterable[str]) -> bytes | None:
+    """Read the rows that an exported model is made with: always the same of a plan."""
+    if find_graph_runtime(job) is None:
+        return None
+    try:
+        rows = sample_rows(source, plan.splits, _EXAMPLES).rows.select(list(columns))
+    except RunError:  # the run will say what is wrong with them
+        return None
+    stream = pa.BufferOutputStream()
+    with pa.ipc.new_stream(stream, rows.schema) as writer:
+        writer.write_table(rows)
+    return stream.getvalue().to_pybytes()
 
 
 def _input_schema(job: Job, plan: Plan) -> pa.Schema:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipemill.actors.sources.reading import Reading
 from pipemill.actors.task import Column, Followed
+from pipemill.pipelines.engines.graphs.runtime import GRAPH_TASKS, GraphRuntime
 from pipemill.pipelines.engines.registry import find_engine
 from pipemill.pipelines.loading.model_files import ModelFiles
 from pipemill.pipelines.registry import find_task, is_transformers_task
@@ -86,7 +87,7 @@ def resolve_task(job: Job, model: str) -> tuple[TaskSpec, bool]:
         spec = user_pipeline_task(job.task, _named_columns(job))
     _check_parameters(job, spec)
     _check_json_schema(job)
-    _check_engine(job)
+    _check_engine(job, spec, own)
     if job.output.schema is not None and not own and not spec.infers_columns:
         raise ConfigError(
             "output.schema declares the columns of your own pipeline (pipeline_class), and the "
@@ -172,11 +173,50 @@ def _kind(column: Column) -> str:
     return "text" if column.kind == "any" and column.name in _TEXTS else column.kind
 
 
-def _check_engine(job: Job) -> None:
+def find_graph_runtime(job: Job) -> GraphRuntime | None:
+    """Return what runs the job's exported model; None where the model itself computes."""
+    factory = find_engine(job.model.engine)
+    return None if factory is None else factory.graph
+
+
+def computes_on_cpu(job: Job, task: ResolvedTask) -> bool:
+    """Tell whether a GPU would be of no use to a job."""
+    return task.is_static or find_graph_runtime(job) is not None
+
+
+def _check_engine(job: Job, spec: TaskSpec, own: bool) -> None:
     try:
-        find_engine(job.model.engine)
+        runtime = find_graph_runtime(job)
     except LookupError as error:
         raise ConfigError(f"model.engine: {error.args[0]}") from None
+    if runtime is None:
+        if job.model.dtype == "int8":
+            _check_int8(job, spec, own)
+        return
+    name, actors = job.model.engine, job.actors
+    if own or spec.name not in GRAPH_TASKS:
+        which = f"{spec.name} with your own pipeline" if own else spec.name
+        raise ConfigError(
+            f"model.engine {name} runs {', '.join(GRAPH_TASKS)}, not {which}: leave it out"
+        )
+    if job.model.dtype not in ("auto", *runtime.dtypes):
+        raise ConfigError(
+            f"model.engine {name} computes in {' or '.join(runtime.dtypes)}, not in "
+            f"{job.model.dtype} (model.dtype)"
+        )
+    if job.model.compile:
+        raise ConfigError(f"model.engine {name} and model.compile are both given: leave one out")
+    if actors.num_gpus not in ("auto", "cpu", 0):
+        raise ConfigError(
+            f"model.engine {name} computes on CPUs, but actors.num_gpus is {actors.num_gpus}: "
+            "leave one of the two out"
+        )
+
+
+def _check_int8(job: Job, spec: TaskSpec, own: bool) -> None:
+    raise ConfigError(
+        "model.dtype int8 is for the engines onnx and openvino: set model.engine to one of them"
+    )
 
 
 def _check_json_schema(job: Job) -> None:

@@ -13,6 +13,8 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 
+from .graphs.runtime import GraphRuntime
+
 Columns = dict[str, np.ndarray]
 Values = dict[str, Any]
 
@@ -138,6 +140,7 @@ class EngineFactory:
             outputs that a task wants; None where it runs no such tasks.
         generate: makes what writes texts, from a pipeline and the name of the ids that its
             `_forward` returns; None where it writes none.
+        graph: runs the exported model of any task in `GRAPH_TASKS`, in place of the pipeline's own.
         loads_weights: whether it computes with the pipeline's own model. Else that model has no
             weights: it is on the meta device.
     """
@@ -145,4 +148,5 @@ class EngineFactory:
     name: str
     encode: Callable[[Any, ModelOutputs], Engine] | None = None
     generate: Callable[[Any, str], GenerationEngine] | None = None
+    graph: GraphRuntime | None = None
     loads_weights: bool = True

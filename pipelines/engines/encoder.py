@@ -14,6 +14,7 @@ from pipemill.actors.task import Loaded
 from ..text import model_limits
 from .base import Columns, Engine, ModelOutputs, Reads
 from .compiled import CompiledEngine
+from .graphs.graph_engine import GraphEngine
 from .packing_probe import find_packed_engine, is_padding_exact
 from .padded import PaddedEngine
 from .registry import PADDED, find_engine
@@ -108,6 +109,9 @@ def choose_engine(loaded: Loaded, outputs: ModelOutputs) -> Engine:
     """Return the named engine, or else the fastest one whose answers are right."""
     pipeline = loaded.pipeline
     if (factory := find_engine(loaded.engine)) is not None:
+        if factory.graph is not None:
+            exact = pipeline.device.type == "cpu" and is_padding_exact(pipeline, outputs)
+            return GraphEngine(pipeline, outputs, exact, factory.graph)
         if factory.encode is None:
             raise ValueError(f"the engine {factory.name} (model.engine) runs no such model")
         return factory.encode(pipeline, outputs)

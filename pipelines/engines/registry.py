@@ -7,6 +7,8 @@ from importlib.metadata import entry_points
 
 from .base import EngineFactory
 from .generation.vllm_generation import VLLM
+from .graphs.onnx import OnnxRuntime
+from .graphs.openvino import OpenVinoRuntime
 
 # Where another package says which engines it brings: name = "module:FACTORY" in pyproject.toml.
 ENTRY_POINTS = "pipemill.engines"
@@ -15,7 +17,11 @@ AUTO = "auto"
 # Padded always: the model stays as transformers loaded it. For comparisons, not for jobs.
 PADDED = "padded"
 
-_BUILT_IN = {factory.name: factory for factory in (VLLM,)}
+_GRAPHS = (OnnxRuntime(), OpenVinoRuntime())
+_BUILT_IN = {
+    factory.name: factory
+    for factory in (VLLM, *(EngineFactory(name=graph.name, graph=graph) for graph in _GRAPHS))
+}
 _REGISTERED: dict[str, EngineFactory] = {}
 
 
@@ -31,7 +37,7 @@ def register_engine(factory: EngineFactory) -> None:
 
 
 def find_engine(name: str) -> EngineFactory | None:
-    """Return the factory of a registered engine; None for one of pipemill's own.
+    """Return the factory of an engine by its name; None for what computes with torch.
 
     Raises:
         LookupError: there is no such engine, or its package can't be used.

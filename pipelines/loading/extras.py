@@ -16,6 +16,8 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "delta": ("deltalake",),
     "iceberg": ("pyiceberg",),
     "lance": ("lance",),
+    "onnx": ("onnx", "onnxruntime", "onnxscript"),
+    "openvino": ("nncf", "openvino"),
     "speech": ("g2p_en", "phonemizer", "torchaudio"),
 }
 # Where the two have different names.

@@ -47,7 +47,9 @@ def make_adapter(declared: PipelineTask, loaded: Loaded) -> PipelineAdapter:
             f"{declared.name} is not one of them: leave it out"
         )
     generation = _make_generation(declared, loaded)
-    if loaded.engine not in (AUTO, PADDED) and by_token is None and generation is None:
+    factory = find_engine(loaded.engine)
+    runs = loaded.engine in (AUTO, PADDED) or by_token is not None or generation is not None
+    if not runs and not (factory and factory.graph):
         raise ValueError(
             f"the engine {loaded.engine} (model.engine) does not run {declared.name}: leave it out"
         )

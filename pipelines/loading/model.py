@@ -19,7 +19,8 @@ class Model:
     Attributes:
         path: a local folder or a name on the Hugging Face Hub.
         revision: of a name on the Hub, the commit.
-        dtype: "auto" (as saved), "float32", "bfloat16" or "float16".
+        dtype: "auto" (as saved), "float32", "bfloat16", "float16", or "int8", of which an engine
+            makes the weights from those in float32.
         trust_remote_code: whether code in the model's folder may run.
         use_safetensors: whether only weights in safetensors are read.
         allow_missing: whether weights that the checkpoint lacks may be random numbers.
@@ -41,6 +42,11 @@ class Model:
     num_cpus: float = 1
     root: str | None = None
     remote: FolderSource | None = None
+
+    @property
+    def saved_dtype(self) -> str:
+        """The dtype that transformers loads the weights in."""
+        return "float32" if self.dtype == "int8" else self.dtype
 
     @property
     def files(self) -> ModelFiles:
@@ -83,9 +89,9 @@ class Model:
                 options = {"use_safetensors": True} if self.use_safetensors else {}
                 source["tokenizer"] = self.path
                 source["model"] = encoder.from_pretrained(
-                    self.path, revision=self.revision, dtype=self.dtype, **options
+                    self.path, revision=self.revision, dtype=self.saved_dtype, **options
                 )
-            pipeline = transformers.pipeline(task, device=device, dtype=self.dtype, **source)
+            pipeline = transformers.pipeline(task, device=device, dtype=self.saved_dtype, **source)
         if not self.allow_missing:
             self._check_complete(pipeline.model, loadings, task)
         return pipeline
@@ -145,7 +151,7 @@ class Model:
         import transformers
 
         # Inputs are cast to the type that the weights have where they are.
-        dtype = {} if self.dtype == "auto" else {"dtype": getattr(torch, self.dtype)}
+        dtype = {} if self.dtype == "auto" else {"dtype": getattr(torch, self.saved_dtype)}
         reasons = []
         with torch.device("meta"):
             for auto_class in auto_classes:

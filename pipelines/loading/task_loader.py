@@ -9,12 +9,15 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pyarrow as pa
+from pipemill.actors.batch import Batch
 from pipemill.actors.compute.stages import Stages
 from pipemill.actors.compute.token_budget import TokenBudget
 from pipemill.actors.faults.load_errors import LoadError
 from pipemill.actors.task import Loaded
 
 from ..adapter.row_values import media_kinds
+from ..engines.graphs.model_graph import GraphSettings, install_graph, record_calls
+from ..engines.graphs.runtime import GraphRuntime
 from ..engines.model_call import report_layers
 from ..engines.registry import AUTO, find_engine
 from ..media import MediaAccess, require_media_library
@@ -48,6 +51,7 @@ class LoadTask:
         own: whether the pipeline is the user's.
         compiles: whether torch compiles the model.
         engine: what computes, see `engines.registry`.
+        examples: rows to try an exported model with, as an Arrow stream; None for other engines.
         checks_fit: whether the worker finds out if the model can do the task. Else the driver did.
         schema: the columns that the task adds, if they are declared or were seen in a sample.
         files: JSON files of the model's folder that say how it is used, by name, as JSON.
@@ -63,6 +67,7 @@ class LoadTask:
     own: bool = False
     compiles: bool = False
     engine: str = AUTO
+    examples: bytes | None = field(default=None, repr=False)
     checks_fit: bool = False
     schema: bytes | None = None
     media: MediaAccess = field(default_factory=MediaAccess)
@@ -88,6 +93,8 @@ class LoadTask:
         if self.checks_fit and (misfit := self.find_misfit()) is not None:
             raise LoadError(misfit, for_good=True)
         computes_here = whole and (factory is None or factory.loads_weights)
+        if factory is not None and factory.graph is not None:
+            model = replace(model, dtype="float32")  # which the graph is made from
         load = model.load if computes_here else model.load_without_weights
         pipeline = load(spec.name)
         if computes_here and not self.compiles:  # hooks would break a compiled graph
@@ -121,11 +128,24 @@ class LoadTask:
             usual = _STATIC
         if self.compiles:  # what takes time at first is the compiler
             usual = usual[:1]
-        return Stages(
-            make_task(self.spec(), loaded),
-            dict(self.columns),
-            TokenBudget(*([self.max_tokens] if self.max_tokens else usual)),
-        )
+        columns = dict(self.columns)
+        task = make_task(self.spec(), loaded)
+        factory = find_engine(loaded.engine)
+        if factory is not None and factory.graph is not None:
+            self._install_graph(factory.graph, loaded, Stages(task, columns, TokenBudget(512)))
+        budget = TokenBudget(*([self.max_tokens] if self.max_tokens else usual))
+        return Stages(task, columns, budget)
+
+    def _install_graph(self, runtime: GraphRuntime, loaded: Loaded, stages: Stages) -> None:
+        """Let an exported graph compute in place of the model, made with the job's first rows."""
+        model, dtype = loaded.pipeline.model, self.model.dtype
+        rows = pa.ipc.open_stream(self.examples).read_all() if self.examples else None
+        with record_calls(model) as calls:
+            if rows is not None:
+                stages.process(Batch(rows))
+        dtype = runtime.dtypes[0] if dtype == "auto" else dtype
+        threads = max(int(self.model.num_cpus), 1)
+        install_graph(model, calls, GraphSettings(runtime=runtime, dtype=dtype, threads=threads))
 
     def resolved_model(self) -> Model:
         """Return the model on this machine, with the pipeline class that the task may bring."""

@@ -138,7 +138,8 @@ def test_a_task_that_it_does_not_run(package, job, monkeypatch):
     nothing = EngineFactory(name="nothing")
     monkeypatch.setattr(registry, "_REGISTERED", {})
     registry.register_engine(nothing)
-    assert registry.engine_names() == ["auto", "counting", "lost", "nothing", "vllm"]
+    names = ["auto", "counting", "lost", "nothing", "onnx", "openvino", "vllm"]
+    assert registry.engine_names() == names
     with pytest.raises(pipemill.RunError, match="the engine nothing .*model.engine"):
         pipemill.run(**job("nothing"))
 

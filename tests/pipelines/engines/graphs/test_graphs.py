@@ -1,0 +1,224 @@
+"""Exported models against the models themselves, by a runtime of torch's own and by those here."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from importlib.util import find_spec
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+import pytest
+import torch
+from pipemill.jobs.config.load import make_job
+from pipemill.pipelines.engines import registry
+from pipemill.pipelines.engines.base import EngineFactory
+from pipemill.pipelines.engines.graphs.onnx import OnnxRuntime
+from pipemill.pipelines.engines.graphs.openvino import OpenVinoRuntime
+
+import pipemill
+from tests.support import tiny
+
+TEXTS = tiny.texts(40, seed=9, longest=30)
+RUNTIMES = [OnnxRuntime(), OpenVinoRuntime()]
+
+
+class TorchScript:
+    """Exports with `torch.jit.trace`: what can be tried where neither library is installed."""
+
+    name = "torchscript"
+    modules = ()
+    dtypes = ("float32", "int8")
+    width_step = 8
+    exported = 0
+    off = 0.0
+
+    def calibrates(self, dtype):
+        return dtype == "int8"
+
+    def export(self, traced, folder):
+        type(self).exported += 1
+        tensors = tuple(map(torch.from_numpy, traced.examples[0]))
+        torch.jit.trace(traced.module, tensors, check_trace=False).save(folder / "model.pt")
+
+    def reduce(self, traced, folder, dtype):
+        if dtype == "int8":
+            (folder / "rows").write_text(str(sum(len(example[0]) for example in traced.examples)))
+
+    def load(self, folder, dtype, threads):
+        graph = torch.jit.load(folder / "model.pt")
+
+        def run(inputs):
+            with torch.inference_mode():
+                found = graph(*map(torch.from_numpy, inputs))
+            return [one.numpy() + self.off for one in found]
+
+        return run
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.delenv("HF_HOME", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache/pipemill/graphs"
+
+
+@pytest.fixture
+def torchscript(monkeypatch):
+    monkeypatch.setattr(registry, "_REGISTERED", {})
+    monkeypatch.setattr(TorchScript, "exported", 0)
+    registry.register_engine(EngineFactory(name="torchscript", graph=TorchScript()))
+    return TorchScript
+
+
+@pytest.fixture
+def run(models, tmp_path):
+    pq.write_table(pa.table({"text": TEXTS}), tmp_path / "in.parquet")
+
+    def run(engine, task="text-classification", dtype="auto", name="out", **more):
+        model = {"path": models[task], "engine": engine, "dtype": dtype}
+        paths = {"input": str(tmp_path / "in.parquet"), "output": str(tmp_path / name)}
+        job = {"task": task, "model": model, **paths, "actors": {"placement": "local"}, **more}
+        pipemill.run(**job)
+        return ds.dataset(tmp_path / name).to_table().to_pandas()
+
+    return run
+
+
+def compare(run, engine, task, dtype="auto", **more):
+    """Run with torch and with an engine; return both results."""
+    expected = run("auto", task, name=f"expected-{dtype}", **more)
+    return run(engine, task, dtype, name=f"out-{dtype}", **more), expected
+
+
+@pytest.mark.parametrize("task", ["text-classification", "token-classification"])
+def test_answers_are_those_of_the_model(run, torchscript, task):
+    got, expected = compare(run, "torchscript", task)
+    assert torchscript.exported == 1
+    if task == "text-classification":
+        assert expected["label"].nunique() > 1
+        assert got["label"].tolist() == expected["label"].tolist()
+        np.testing.assert_allclose(got["score"], expected["score"], rtol=1e-4)
+    else:
+        words = [[[e["word"] for e in row] for row in one["entities"]] for one in (got, expected)]
+        assert words[0] == words[1]
+        assert sum(map(len, words[0])) > 10
+
+
+def test_vectors_of_texts(run, torchscript):
+    got, expected = compare(run, "torchscript", "feature-extraction")
+    np.testing.assert_allclose(
+        np.stack(got["embedding"]), np.stack(expected["embedding"]), atol=1e-4
+    )
+
+
+def test_a_graph_is_exported_once_for_a_model_and_its_calibration(run, torchscript, cache):
+    run("torchscript", name="a")
+    run("torchscript", name="b", parameters={"top_k": 2})
+    assert torchscript.exported == 1
+    run("torchscript", dtype="int8", name="c")
+    run("torchscript", dtype="int8", name="d")
+    assert torchscript.exported == 2
+    folders = sorted(path for path in cache.iterdir() if path.is_dir())
+    assert [path.name.rpartition("-")[0] for path in folders] == [
+        "torchscript-float32",
+        "torchscript-int8",
+    ]
+    assert int((folders[1] / "rows").read_text()) >= len(set(TEXTS))
+
+
+def test_a_graph_of_a_killed_process_is_built_again(run, torchscript, cache):
+    run("torchscript", name="a")
+    (folder,) = (path for path in cache.iterdir() if path.is_dir())
+    half = folder.rename(folder.with_name(f"{folder.name}.part"))
+    (half / "model.pt").write_bytes(b"half of it")
+    run("torchscript", name="b")
+    assert torchscript.exported == 2
+    assert folder.is_dir()
+    assert not half.exists()
+
+
+def test_a_graph_with_other_answers_is_refused(run, torchscript, cache, monkeypatch):
+    monkeypatch.setattr(torchscript, "off", 0.1)
+    with pytest.raises(pipemill.RunError, match=r"gives other answers .*logits differs by 0\.1"):
+        run("torchscript")
+    assert not any(path.is_dir() for path in cache.iterdir())
+
+
+def test_it_decides_the_results(run, torchscript, tmp_path):
+    run("torchscript", dtype="int8")
+    record = json.loads((tmp_path / "out/_pipemill/job.json").read_text())
+    assert record["decides"]["model.engine"] == "torchscript"
+    assert record["decides"]["model.dtype"] == "int8"
+    with pytest.raises(pipemill.ConfigError, match=r"model.dtype \('int8' then, 'float32' now\)"):
+        run("torchscript", dtype="float32")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"task": "text-generation"}, "openvino runs feature-extraction, .* not text-generation"),
+        (
+            {"model": {"engine": "onnx", "dtype": "bfloat16"}},
+            "onnx computes in float32 or int8, no",
+        ),
+        ({"model": {"compile": True}}, "openvino and model.compile are both given: leave one out"),
+        ({"actors": {"num_gpus": 1}}, "openvino computes on CPUs, but actors.num_gpus is 1"),
+        (
+            {"model": {"engine": "auto", "dtype": "int8"}},
+            "dtype int8 is for the engines onnx and op",
+        ),
+    ],
+)
+def test_what_an_engine_cannot_do_is_said_at_once(models, tmp_path, changes, message):
+    task = changes.get("task", "text-classification")
+    pq.write_table(pa.table({"text": TEXTS}), tmp_path / "in.parquet")
+    model = {"path": models[task], "engine": "openvino", **changes.get("model", {})}
+    paths = {"input": str(tmp_path / "in.parquet"), "output": str(tmp_path / "out")}
+    with pytest.raises(pipemill.ConfigError, match=message):
+        pipemill.run(**{"task": task, **paths, **changes, "model": model})
+
+
+@pytest.mark.parametrize("engine", ["onnx", "openvino"])
+def test_a_missing_library_names_the_extra(models, tmp_path, engine):
+    pq.write_table(pa.table({"text": TEXTS}), tmp_path / "in.parquet")
+    code = (
+        "import sys\n"
+        "sys.modules.update(dict.fromkeys(['onnxruntime', 'openvino']))\n"
+        "from pipemill.jobs.cli.app import main\n"
+        "sys.exit(main(sys.argv[1:]))"
+    )
+    flags = ["--task", "text-classification", "--model", models["text-classification"]]
+    flags += ["--input", str(tmp_path / "in.parquet"), "--output", str(tmp_path / "out")]
+    command = [sys.executable, "-c", code, "run", *flags, "--set", f"model.engine={engine}"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert f"for model.engine {engine}" in done.stderr
+    assert f"pip install 'pipemill[{engine}]'" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES, ids=lambda runtime: runtime.name)
+def test_a_library_that_is_installed(run, runtime):
+    if not all(map(find_spec, runtime.modules)):
+        pytest.skip(f"without {' and '.join(runtime.modules)}")
+    for dtype in runtime.dtypes:
+        got, expected = compare(run, runtime.name, "text-classification", dtype)
+        exact = dtype == "float32"
+        np.testing.assert_allclose(got["score"], expected["score"], atol=1e-4 if exact else 0.1)
+
+
+def test_examples_are_the_same_for_every_run(models, tmp_path, torchscript):
+    from pipemill.jobs.prepare import prepare_without_output
+
+    pq.write_table(pa.table({"text": TEXTS}), tmp_path / "in.parquet")
+    job = {"task": "text-classification", "input": str(tmp_path / "in.parquet")}
+    job |= {"model": {"path": models["text-classification"], "engine": "torchscript"}}
+    job |= {"output": str(tmp_path / "out")}
+    one, other = (prepare_without_output(make_job(job, "test")).load for _ in range(2))
+    assert one.examples is not None
+    assert one == other
+    assert pa.ipc.open_stream(one.examples).read_all()["text"].to_pylist() == TEXTS
