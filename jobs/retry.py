@@ -198,6 +198,7 @@ def _report(
         splits=len(plan.splits),
         added={name: added[name] for name in ("rows", "done", "dead", "splits")},
         **count_output(whole, collect_reasons(ledger, plan) if whole["dead"] else NO_REASONS),
+        engine=prepared.engine,
         pooling=prepared.pooling,
         storage_options=prepared.job.output.storage_options,
     )

@@ -208,6 +208,7 @@ def _report(
         **compute_metrics(added),
         **count_output(whole, collect_reasons(ledger, plan) if whole["dead"] else NO_REASONS),
         unnamed_input=unnamed_rows(ledger, plan),
+        engine=prepared.engine,
         pooling=prepared.pooling,
         storage_options=prepared.job.output.storage_options,
     )

@@ -81,6 +81,8 @@ class Verification(Shown):
         ]
         if self.sample is not None:
             lines.append(("sample", str(self.sample)))
+            if self.sample.drift is not None:
+                lines.append(("drift", str(self.sample.drift)))
         lines += [("note", note) for note in self.notes[:_SHOWN]]
         lines += [("wrong", finding) for finding in self.findings[:_SHOWN]]
         if len(self.findings) > _SHOWN:

@@ -29,7 +29,12 @@ from ..planning.missing_libraries import check_requirements
 from ..planning.model_conventions import follow_conventions
 from ..planning.models.save_model import with_model_of_output
 from ..planning.prepared_job import PreparedJob, build_prepared_job
-from ..planning.resolve_task import computes_on_cpu, resolve_job_task, validate_parameters
+from ..planning.resolve_task import (
+    computes_on_cpu,
+    resolve_job_task,
+    validate_parameters,
+)
+from .drift import Drift
 
 
 @dataclass
@@ -41,7 +46,9 @@ class SampleCheck:
     pipemill: How many pipemill computed, in this process, because transformers has no single
         answer for such a row.
     difference: The largest difference of two numbers, absolute up to 1, relative above.
-    tolerance: The largest difference that is not a finding.
+    tolerance: The largest difference that is not a finding; infinite where an engine computes in
+        a lower precision, whose differences are `drift`.
+    drift: How far an engine's answers are from those of plain transformers; None for torch.
     """
 
     rows: int = 0
@@ -51,17 +58,23 @@ class SampleCheck:
     tolerance: float = 0.0
     findings: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    drift: Drift | None = None
 
     def summary(self) -> dict[str, Any]:
         names = ("rows", "transformers", "pipemill", "difference", "tolerance")
-        return {name: getattr(self, name) for name in names}
+        drift = {} if self.drift is None else {"drift": self.drift.summary()}
+        fields = {name: getattr(self, name) for name in names}
+        if not np.isfinite(self.tolerance):
+            fields["tolerance"] = None
+        return {**fields, **drift}
 
     def __str__(self) -> str:
         ways = [f"{self.transformers:,} by plain transformers"] * bool(self.transformers)
         ways += [f"{self.pipemill:,} by pipemill, one by one"] * bool(self.pipemill)
+        limit = f" (up to {self.tolerance:g} is accepted)" if np.isfinite(self.tolerance) else ""
         return (
             f"{self.rows:,} rows again ({', '.join(ways) or 'none'}); the largest difference is "
-            f"{self.difference:.2g} (up to {self.tolerance:g} is accepted)"
+            f"{self.difference:.2g}{limit}"
         )
 
 
@@ -87,7 +100,7 @@ def verify_sample(
         ConfigError: The model is not the one that computed the output, or a file can't be read.
     """
     prepared = _prepare_again(ledger, record, plan, options)
-    check = SampleCheck(notes=_other_versions(record))
+    check = SampleCheck(notes=_other_versions(record), drift=_make_drift(prepared))
     plain_by_settings: dict[str, PlainRows] = {}
     for split, rows in _choose_rows(plan, footers, count):
         rows_by_settings = defaultdict(list)
@@ -99,7 +112,14 @@ def verify_sample(
             plain = plain_by_settings[settings]
             check.tolerance = max(check.tolerance, plain.tolerance)
             _compare(prepared, plain, split, footers[split.number], some, check)
+    if check.drift is not None and (finding := check.drift.finding()):
+        check.findings.append(finding)
     return check
+
+
+def _make_drift(prepared: PreparedJob) -> Drift | None:
+    """Return what counts the differences of an engine's answers; None for exact ones of torch."""
+    return None if prepared.engine is None else Drift(prepared.engine)
 
 
 def _prepare_again(
@@ -210,8 +230,10 @@ def _compare(
         check.transformers += by_transformers
         check.pipemill += not by_transformers
         apart = max_difference(got[len(keep) :], list(expected.values()))
+        names = part.column_names[len(keep) :]
+        if check.drift is not None and by_transformers and expected.keys() == set(names):
+            check.drift.add(dict(zip(names, got[len(keep) :], strict=True)), expected)
         if apart > plain.tolerance:
-            names = part.column_names[len(keep) :]
             shown = f"{dict(zip(names, got[len(keep) :], strict=True))!s:.300}"
             check.findings.append(f"{where}: it holds {shown}, but again it is {expected!s:.300}")
         if np.isfinite(apart):

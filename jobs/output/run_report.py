@@ -49,6 +49,7 @@ class Report(Shown):
         truncated: The `rows` whose text was cut, and the `tokens` that they lost.
         left_out: The rows with a value that no column holds, by its key.
         notes: On columns that have the name of a parameter.
+        engine: The engine and its dtype; None for torch.
         pooling: How vectors were made, in words; None if none were.
         nan_rows: The rows done whose answer holds a number that is NaN or infinite.
         null_answers: The rows done whose answer is null.
@@ -79,6 +80,7 @@ class Report(Shown):
     truncated: dict[str, int] | None = None
     left_out: dict[str, int] | None = None
     notes: tuple[str, ...] = ()
+    engine: str | None = None
     pooling: str | None = None
     nan_rows: int = 0
     null_answers: int = 0
@@ -96,7 +98,7 @@ class Report(Shown):
     def to_json(self) -> str:
         """One line."""
         fields = rename_dead_reasons(asdict(self))
-        for name in ("truncated", "left_out", "published"):
+        for name in ("truncated", "left_out", "published", "engine"):
             if fields[name] is None:
                 del fields[name]
         if not self.notes:
@@ -144,6 +146,8 @@ class Report(Shown):
         else:
             lines.append(("this run", f"nothing left to do ({self.seconds:.1f} s)"))
         lines += self._computed()
+        if self.engine is not None:
+            lines.append(("engine", self.engine))
         if self.pooling is not None:
             lines.append(("pooling", self.pooling))
         if self.truncated is not None:

@@ -87,6 +87,14 @@ class PreparedJob:
         """Whether the model is static embeddings."""
         return self.load.static_folder is not None
 
+    @property
+    def engine(self) -> str | None:
+        """The engine and its dtype, if answers may not be those of the model in torch."""
+        name, dtype = self.job.model.engine, self.load.model.dtype
+        if name == "auto" and dtype != "int8":
+            return None
+        return name if dtype == "auto" else f"{name} {dtype}"
+
     def with_load(self, **changes: Any) -> PreparedJob:
         return replace(self, load=replace(self.load, **changes))
 

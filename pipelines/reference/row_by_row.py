@@ -6,10 +6,11 @@ import json
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 from pipemill.actors.batch import Batch
 
-from ..engines.registry import PADDED
+from ..engines.registry import PADDED, find_engine
 from ..loading.task_loader import LoadTask
 from ..plain_form import Comparison
 from .prompts import with_prompt
@@ -27,7 +28,9 @@ class PlainRows:
 
         if load.model.num_gpus and not torch.cuda.is_available():
             load = replace(load, model=replace(load.model, num_gpus=0))
-        load = replace(load, compiles=False)
+        load, dtype = replace(load, compiles=False), load.model.dtype
+        factory = find_engine(load.engine)
+        has_graph = factory is not None and factory.graph is not None
         spec = load.spec()
         # A declared task is compared through its own pipeline: pipemill computes with that, too.
         self.own = None if spec.plain is None and spec.declared else load()
@@ -36,6 +39,8 @@ class PlainRows:
             task: Any = self.own.task
             self.comparison = task.comparison(json.loads(load.parameters))
             load = replace(load, own=True, parameters=json.dumps(self.comparison.parameters))
+        if has_graph:  # plain transformers computes in float32
+            load = replace(load, model=replace(load.model, dtype="float32"))
         self.plain = replace(load, engine=PADDED)() if spec.declared else None
         if self.plain is not None:
             plain: Any = self.plain.task
@@ -46,6 +51,8 @@ class PlainRows:
         pipeline = getattr(computing.task, "pipeline", None)
         exact = pipeline is None or pipeline.model.dtype in (torch.float32, torch.float64)
         self.tolerance = 1e-3 if exact else 5e-2
+        if dtype == "int8" or (has_graph and dtype == "bfloat16"):
+            self.tolerance = np.inf  # what differs is counted, and judged in all
 
     def answer(self, row: Batch) -> tuple[dict[str, Any], bool]:
         """Return the result columns of a batch of one row, and whether transformers made them.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -21,6 +23,16 @@ class GraphEngine(PaddedEngine):
         super().__init__(pipeline, outputs, mixes_lengths)
         self._step = runtime.width_step if mixes_lengths else 1
         self._limit = model_limits.count_positions(pipeline.model)
+
+    @contextmanager
+    def as_loaded(self) -> Iterator[None]:
+        model = self.pipeline.model
+        forward = vars(model).pop("forward", None)
+        try:
+            yield
+        finally:
+            if forward is not None:
+                model.forward = forward
 
     def run(self, columns: Columns, lengths: np.ndarray) -> Any:
         if not self.mixes_lengths:

@@ -44,7 +44,7 @@ def record_calls(model: Any) -> Iterator[list[Call]]:
     try:
         yield calls
     finally:
-        model.forward = forward
+        del model.forward
 
 
 @dataclass(frozen=True, kw_only=True)

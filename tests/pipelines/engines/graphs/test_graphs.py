@@ -222,3 +222,41 @@ def test_examples_are_the_same_for_every_run(models, tmp_path, torchscript):
     assert one.examples is not None
     assert one == other
     assert pa.ipc.open_stream(one.examples).read_all()["text"].to_pylist() == TEXTS
+
+
+@pytest.mark.parametrize(
+    ("task", "reports"),
+    [
+        ("text-classification", {"flipped": 0, "largest_score_difference": 0.0}),
+        ("feature-extraction", {"mean_cosine": 1.0, "least_cosine": 1.0}),
+    ],
+)
+def test_verify_reports_the_drift(run, torchscript, tmp_path, task, reports):
+    run("torchscript", task, "int8")
+    check = pipemill.verify(tmp_path / "out", sample=40)
+    assert check.ok
+    shown = json.loads(check.to_json())["sample"]
+    assert shown["tolerance"] is None
+    drift = shown["drift"]
+    assert (drift.pop("engine"), drift.pop("rows")) == ("torchscript int8", 40)
+    expected = {"flipped": 0, **reports}
+    assert drift.keys() == expected.keys()
+    assert [drift[name] for name in expected] == pytest.approx(list(expected.values()), abs=1e-4)
+    assert "torchscript int8: " in str(check)
+
+
+def test_verify_finds_an_engine_that_is_not_precise_enough(run, torchscript, tmp_path):
+    class Wrong(TorchScript):
+        """Its int8 gives every text the same answer: as if one scale were infinite."""
+
+        def load(self, folder, dtype, threads):
+            run = super().load(folder, dtype, threads)
+            return run if dtype == "float32" else lambda inputs: [one * 0 for one in run(inputs)]
+
+    registry.register_engine(EngineFactory(name="torchscript", graph=Wrong()))
+    got = run("torchscript", dtype="int8")
+    assert got["score"].nunique() == 1
+    check = pipemill.verify(tmp_path / "out", sample=40)
+    (finding,) = check.findings
+    assert "rows have another answer than with plain transformers in float32" in finding
+    assert check.sample.drift.flipped > 0.1 * 40
