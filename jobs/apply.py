@@ -21,7 +21,12 @@ from .config.load import build_job
 from .execution.pool_size import autoscales, choose_operator_pool
 from .planning.media_roots import make_media_access
 from .planning.prepared_job import build_load_task
-from .planning.resolve_task import ResolvedTask, choose_dtype, parameters_of
+from .planning.resolve_task import (
+    ResolvedTask,
+    choose_dtype,
+    find_graph_runtime,
+    parameters_of,
+)
 from .prepare import check_task_fits, resolve_job
 
 if TYPE_CHECKING:
@@ -99,6 +104,7 @@ def apply(
     given = {name: value for name, value in sections.items() if value is not None}
     job = build_job(None, [], columns or {}, given, needs_output=False)
     job, resolved = resolve_job(job, "fused")
+    _check_engine(job)
     _check_columns_known(job, resolved)
     mapping = tuple(job.input.columns.items())
     binder = ColumnBinder(load=_build_load(job, resolved), mapping=mapping)
@@ -119,6 +125,14 @@ def _check_arguments(dataset: object, error_column: str, on_error: str) -> None:
         raise ConfigError(f"on_error must be 'column' or 'raise', not {on_error!r}")
     if not isinstance(error_column, str) or not error_column:
         raise ConfigError(f"error_column must be the name of a column, not {error_column!r}")
+
+
+def _check_engine(job: Job) -> None:
+    if find_graph_runtime(job) is not None:
+        raise ConfigError(
+            f"model.engine {job.model.engine} is made with the first rows of an input, which apply "
+            "does not have: use pipemill.run, or leave model.engine out"
+        )
 
 
 def _check_columns_known(job: Job, task: ResolvedTask) -> None:

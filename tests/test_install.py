@@ -65,7 +65,8 @@ def packages(module):
 
 def test_what_is_imported_is_declared():
     brought = declared(PROJECT["dependencies"])
-    for extra in ("media", "peft", "plot", "vision", "vllm", "delta", "iceberg", "lance"):
+    libraries = "media peft plot vision vllm delta iceberg lance onnx openvino"
+    for extra in libraries.split():
         brought |= declared(PROJECT["optional-dependencies"][extra])
     files = [file for folder in FOLDERS for file in sorted((ROOT / folder).rglob("*.py"))]
     assert len(files) > 150

@@ -105,9 +105,9 @@ def _cut(job: Job, task: ResolvedTask, source: Source, files: list[InputFile]) -
     rows = sum(split.rows or 0 for split in splits)
     if task.is_static and rows:
         # Thousands of rows take a tenth of a second, and each split some hundredths.
-        size = min(_STATIC_ROWS, _STATIC_BYTES * rows // max(sum(file.size for file in files), 1))
-        if size > rows // len(splits):
-            return source.plan_splits(files, size, limit)
+        most = _STATIC_BYTES * rows // max(sum(file.size for file in files), 1)
+        if (each := min(_STATIC_ROWS, most)) > rows // len(splits):
+            return source.plan_splits(files, each, limit)
     return splits
 
 

@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 
-from .graphs.runtime import GraphRuntime
+if TYPE_CHECKING:
+    from .graphs.runtime import GraphRuntime
 
 Columns = dict[str, np.ndarray]
 Values = dict[str, Any]

@@ -16,8 +16,8 @@ class OnnxRuntime:
     """Runs models with ONNX Runtime on the CPU."""
 
     name = "onnx"
-    modules = ("onnxruntime", "onnx", "onnxscript")
-    dtypes = ("float32", "int8")
+    modules: tuple[str, ...] = ("onnxruntime", "onnx", "onnxscript")
+    dtypes: tuple[str, ...] = ("float32", "int8")
     width_step = 1
 
     def calibrates(self, dtype: str) -> bool:

@@ -17,8 +17,8 @@ class OpenVinoRuntime:
     """Runs models with OpenVINO on the CPU."""
 
     name = "openvino"
-    modules = ("openvino", "nncf")
-    dtypes = ("float32", "bfloat16", "int8")
+    modules: tuple[str, ...] = ("openvino", "nncf")
+    dtypes: tuple[str, ...] = ("float32", "bfloat16", "int8")
     width_step = 8  # it compiles kernels for each new shape
 
     def calibrates(self, dtype: str) -> bool:
