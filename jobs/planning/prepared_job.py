@@ -51,12 +51,12 @@ from .resolve_task import (
 )
 from .sample_rows import sample_rows
 
-# Rows that an exported model is calibrated with.
-_EXAMPLES = 300
-
 if TYPE_CHECKING:
     from ..config.job import Job
     from ..output.ledger import Ledger
+
+# The most rows that an exported model is calibrated with, and their bytes: they travel to workers.
+_EXAMPLES, _EXAMPLE_BYTES = 300, 8 * 2**20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -207,13 +207,15 @@ def build_load_task(
 
 
 def _read_examples(job: Job, source: Source, plan: Plan, columns: Iterable[str]) -> bytes | None:
-    """Read the rows that an exported model is made with: always the same of a plan."""
+    """Read the first rows, which an exported model is made with: always the same of a plan."""
     if find_graph_runtime(job) is None:
         return None
     try:
-        rows = sample_rows(source, plan.splits, _EXAMPLES).rows.select(list(columns))
+        rows = sample_rows(source, plan.splits, _EXAMPLES, places=1).rows.select(list(columns))
     except RunError:  # the run will say what is wrong with them
         return None
+    fit = int(_EXAMPLE_BYTES / max(rows.nbytes / rows.num_rows, 1))
+    rows = rows.slice(0, max(fit, 1))
     stream = pa.BufferOutputStream()
     with pa.ipc.new_stream(stream, rows.schema) as writer:
         writer.write_table(rows)
