@@ -57,6 +57,11 @@ class Lease:
         self.release()
 
     @property
+    def number(self) -> int:
+        """Return the number of the lease, which no other run of this output has."""
+        return self._number
+
+    @property
     def is_held(self) -> bool:
         return self.holder is not None
 
