@@ -20,7 +20,7 @@ from .config.load import build_job, check_positive
 from .config.sections import Sections, takes_sections
 from .measuring.benchmark import candidate_budgets, find_best_budget, measure_budget
 from .measuring.trial import Trial, start_trial
-from .output.text_table import Block, Shown, TextTable, facts
+from .output.text_table import Block, Shown, TextTable, facts, format_duration
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -87,9 +87,9 @@ class JobEstimate(Shown):
             f"{'-' if share is None else f'{share:.1%}'} {name}"
             for name, share in self.padding.items()
         ]
-        whole = f"{_duration(self.seconds)} on one actor"
+        whole = f"{format_duration(self.seconds)} on one actor"
         if self.actors:
-            whole += f", {_duration(self.seconds / self.actors)} on {self.actors}"
+            whole += f", {format_duration(self.seconds / self.actors)} on {self.actors}"
         if self.gpu_hours is not None:
             whole += f", {self.gpu_hours:,.2f} GPU-hours"
         return [
@@ -206,11 +206,3 @@ def _padding(trial: Trial, budget: int) -> dict[str, Any]:
         name: round(1 - int(sizes.sum()) / padded, 4) for name, padded in ways.items()
     }
     return {**shares, "packed": 0.0 if trial.packs else None}
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    if seconds < 5400:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:,.1f} h"

@@ -175,6 +175,13 @@ def parse_number(text: str) -> int:
     return int(text)
 
 
+def parse_log_format(text: str) -> str:
+    """Return how messages are written."""
+    if text not in ("text", "json"):
+        raise typer.BadParameter(f"must be text or json, not {text!r}")
+    return text
+
+
 def parse_seconds(text: str) -> float:
     """Return a time limit."""
     try:
@@ -205,7 +212,29 @@ Private = Annotated[
     bool,
     typer.Option("--private", help="A dataset that is made is private.", rich_help_panel=_OUTPUT),
 ]
+Quiet = Annotated[
+    bool,
+    typer.Option("-q", "--quiet", help="Say only errors.", rich_help_panel=_OUTPUT),
+]
+LogFormat = Annotated[
+    str,
+    typer.Option(
+        "--log-format",
+        metavar="text|json",
+        parser=parse_log_format,
+        help="What is said on stderr: text, or lines of JSON.",
+        rich_help_panel=_OUTPUT,
+        show_default=True,
+    ),
+]
+Out = Annotated[
+    str | None,
+    typer.Option("--out", metavar="FILE", help="The file. Without it the dashboard is printed."),
+]
 Splits = Annotated[bool, typer.Option("--splits", help="Show a line for each split, too.")]
+Watch = Annotated[
+    bool, typer.Option("--watch", help="Follow the run until it ends, here or elsewhere.")
+]
 Sample = Annotated[
     int,
     typer.Option(

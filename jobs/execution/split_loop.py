@@ -12,12 +12,12 @@ from pipemill.actors.split_result import SplitResult
 
 from pipemill.errors import ConfigError, RunError
 
+from ..monitoring.run_monitor import RunMonitor
 from ..output.lease import Lease
 from ..output.split_plan import RowEstimate
 from ..planning.find_model import permanent_load_error
 from .placement import run_splits, stage_of
 from .progress import Progress
-from .run_monitor import RunMonitor
 from .split_work import SplitWork
 
 _SHOWN = 3

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from collections import Counter, deque
@@ -13,13 +14,16 @@ from typing import Literal
 from pipemill.actors.monitoring.ray_metrics import record_progress
 from pipemill.actors.split_result import SplitResult
 
+from ..execution.split_work import SplitWork
 from ..output.lease import Lease
 from ..output.lease_owner import now
-from ..output.run_log import RunLog, RunState
-from .split_work import SplitWork
+from .messages import writes_json
+from .run_log import RunLog, RunState
 
 _BEAT_S = 0.5
 _PATIENCE_S = 15.0
+# Seconds between lines on stderr, where they are JSON.
+_LINES_S = 10.0
 # The pace is that of the last minute, and of as many splits at least.
 _PACE_S, _PACE_SPLITS = 60.0, 20
 
@@ -53,6 +57,7 @@ class RunMonitor:
             rows_total=before.get("rows", 0) + total,
             splits=splits,
         )
+        self._line_due = 0.0
         self._pace: deque[tuple[float, int]] = deque()
         self._lock, self._ended = threading.Lock(), threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True, name="pipemill-monitor")
@@ -134,6 +139,9 @@ class RunMonitor:
     def _add(self, event: Literal["start", "progress", "end"], text: str | None = None) -> None:
         state = self.state(event, text)
         self._log.add(state)
+        if writes_json() and (event != "progress" or state.seconds >= self._line_due):
+            print(state.to_json(), file=sys.stderr, flush=True)
+            self._line_due = state.seconds + _LINES_S
         failed = state.splits_failed
         left = state.splits - state.splits_done - failed
         record_progress(

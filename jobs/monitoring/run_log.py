@@ -16,6 +16,14 @@ from typing import Any, Literal
 from pipemill.actors.output.layout import LOG
 from pipemill.actors.storage.store import Store
 
+# The stages of a split, as readers know them.
+_STAGES = {
+    "read": "read",
+    "expand": "preprocess",
+    "forward": "device",
+    "regroup": "postprocess",
+    "write": "write",
+}
 # Seconds between writes: at first, and for each MiB of the file.
 _PAUSE_S, _PAUSE_PER_MIB_S = 2.0, 10.0
 # Seconds between lines: at least, at most, and as a share of the time so far.
@@ -61,6 +69,22 @@ class RunState:
     work: Mapping[str, float] = field(default_factory=dict)
     reasons: Mapping[str, int] = field(default_factory=dict)
     text: str | None = None
+
+    def shares(self) -> dict[str, float]:
+        """Return how much of the actors' time each stage takes, the largest share first.
+
+        Stages of different splits overlap. The first one binds the run: with a share near 1 it
+        never waits for the others.
+        """
+        actors = self.work.get("actor_seconds")
+        if not actors:
+            return {}
+        shares = {
+            name: min(self.work[f"{stage}_seconds"] / actors, 1)
+            for stage, name in _STAGES.items()
+            if f"{stage}_seconds" in self.work
+        }
+        return dict(sorted(shares.items(), key=lambda item: -item[1]))
 
     def to_json(self) -> str:
         """Return one line, without what is empty."""
