@@ -24,6 +24,8 @@ _STAGES = {
     "regroup": "postprocess",
     "write": "write",
 }
+# Splits after which shares are more than chance.
+_SETTLED = 3
 # Seconds between writes: at first, and for each MiB of the file.
 _PAUSE_S, _PAUSE_PER_MIB_S = 2.0, 10.0
 # Seconds between lines: at least, at most, and as a share of the time so far.
@@ -77,7 +79,7 @@ class RunState:
         never waits for the others.
         """
         actors = self.work.get("actor_seconds")
-        if not actors:
+        if not actors or self.splits_done < _SETTLED:
             return {}
         shares = {
             name: min(self.work[f"{stage}_seconds"] / actors, 1)

@@ -6,7 +6,7 @@ import json
 
 import pytest
 from pipemill.jobs.cli.app import main
-from pipemill.jobs.monitoring import run_monitor
+from pipemill.jobs.monitoring import run_log, run_monitor
 from pipemill.jobs.monitoring.run_log import RunState
 
 from tests.support import light
@@ -24,7 +24,8 @@ def config(tmp_path, monkeypatch):
 
 def test_lines_of_json_end_with_the_counts_of_the_run(config, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(run_monitor, "_LINES_S", 0.0)
-    monkeypatch.setenv("LIGHT_SLOW", "0.02")
+    monkeypatch.setattr(run_log, "_LEAST_S", 0.1)
+    monkeypatch.setenv("LIGHT_SLOW", "0.05")
     assert main(["run", config, "--log-format", "json"]) == 0
     out, err = capsys.readouterr()
     assert json.loads(out)["rows"] == 45
