@@ -63,7 +63,7 @@ def test_from_another_machine_a_killed_run_ends_when_its_lease_no_longer_changes
     run.kill()
     killed = time.monotonic()
     assert all(view.owner.pid == run.pid for view in views)
-    assert time.monotonic() - killed >= 3.5
+    assert time.monotonic() - killed > 0.5  # its last beat was up to three seconds old
     assert main(["status", str(tmp_path / "out"), "--watch"]) == 1
     assert json.loads(capsys.readouterr().out)["left"] > 0
 
