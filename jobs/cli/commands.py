@@ -26,9 +26,11 @@ from .options import (
     Out,
     Output,
     Plot,
+    PricePerHour,
     Private,
     PushToHub,
     Quiet,
+    Replicas,
     Retries,
     Rows,
     Sample,
@@ -237,15 +239,22 @@ def tune(options: JobOptions, rows: Rows = 256, seconds: Seconds = 10.0, plot: P
 
 @app.command(cls=Command, rich_help_panel=_BEFORE)
 @takes_job
-def plan(options: JobOptions, rows: Rows = 1000, seconds: Seconds = 10.0) -> int:
-    """Estimate a job: rows, lengths, losses, padding, time.
+def plan(
+    options: JobOptions,
+    rows: Rows = 1000,
+    seconds: Seconds = 10.0,
+    replicas: Replicas = None,
+    price_per_hour: PricePerHour = None,
+) -> int:
+    """Estimate a job: rows, lengths, losses, padding, time, cost.
 
     Some rows of the input are read, and some of these computed. Nothing is written.
     """
     job = options.build(needs_output=False)
     from ..plan import plan
 
-    print_result(plan(job, rows=rows, seconds=seconds))
+    found = plan(job, rows=rows, seconds=seconds, replicas=replicas, price_per_hour=price_per_hour)
+    print_result(found)
     return 0
 
 

@@ -88,7 +88,7 @@ class RunMonitor:
                 self._state = replace(self._state, splits_failed=self._state.splits_failed + 1)
                 return
             work = {n: amount for n, amount in counts.items() if n not in ("rows", "dead")}
-            self._work.update(work)  # type: ignore[arg-type]
+            self._work.update(work)
             self._reasons.update(result.reasons)
             self._state = replace(
                 self._state,

@@ -54,7 +54,7 @@ class RunView:
                 ("speed", ", ".join(_pace(self.state)) or "not known yet"),
             ]
             if binds := _binds(self.state):
-                lines.append(("binds", binds))
+                lines.append(("binds", f"{binds} of the actors' time"))
             reasons = sorted(self.state.reasons.items(), key=lambda item: -item[1])
             names = ["dead letters", *[""] * _REASONS]
             counts = [f"{count:,} × {reason}" for reason, count in reasons[:_REASONS]]
@@ -89,9 +89,8 @@ def _pace(state: RunState) -> list[str]:
 
 
 def _binds(state: RunState) -> str:
-    first, *others = [f"{stage} {share:.0%}" for stage, share in state.shares().items()] or [""]
-    others = [f", {share}" for share in others if not share.endswith(" 0%")]
-    return first and f"{first} of the actors' time{''.join(others)}"
+    shares = [f"{stage} {share:.0%}" for stage, share in state.shares().items()]
+    return ", ".join(share for share in shares if not share.endswith(" 0%"))
 
 
 class RunWatcher:

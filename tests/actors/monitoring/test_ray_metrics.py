@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 from pipemill.actors.monitoring.metrics import METRICS
 from pipemill.actors.monitoring.ray_metrics import record_progress, record_split
@@ -76,3 +77,13 @@ def test_without_a_ray_nothing_of_it_is_imported(tmp_path):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+def test_the_docs_have_every_metric():
+    page = (Path(__file__).parents[3] / "docs/watching.md").read_text(encoding="utf-8")
+    rows = [line for line in page.splitlines() if line.startswith("| `pipemill_")]
+    assert rows == [
+        f"| `{metric.name}` | {metric.kind} | "
+        f"{', '.join(f'`{label}`' for label in metric.labels)} | {metric.help} |"
+        for metric in METRICS
+    ]
