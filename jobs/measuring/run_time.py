@@ -18,8 +18,8 @@ from ..execution.single_process import RAY_S, WATCHED_S, ray_is_sooner
 from .benchmark import Measurement
 from .trial import IMPORTS_S, Trial
 
-# Python and the command line, seconds.
-_COMMAND_S = 0.6
+# Python, the command line and planning, seconds.
+_COMMAND_S = 1.2
 # What remains of RAY_S if a Ray is running already.
 _JOINED_SHARE = 0.3
 # By how much a start, and a measured speed, may differ in the run.
@@ -70,21 +70,24 @@ def estimate_run_time(trial: Trial, best: Measurement, actors: int | None = None
     work = least if overlaps else best.seconds * scale
     spread = _SPEED_RANGE + 2 * _sampling_error(trial)
 
-    load = trial.imports_seconds + trial.load_seconds
-    start = _COMMAND_S + trial.plan_seconds
+    # How busy this machine is shows in what imports take.
+    slow = trial.imports_seconds / IMPORTS_S
+    fit = trial.imports_seconds + trial.plan_seconds
+    load = fit + trial.load_seconds
+    start = _COMMAND_S * slow
     if placement in ("local", SINGLE):
         count, start = 1, start + load
         if placement == SINGLE and _moves_to_ray(work, load, len(splits), section):
             # The first process computes for a while, and then Ray's actors do.
-            start += WATCHED_S + _ray_seconds(trial, joined=False) + load
+            start += WATCHED_S + RAY_S * slow + load
             work, least = max(work - WATCHED_S, 0.0), max(least - WATCHED_S, 0.0)
             count = count_local_actors(section, len(splits))
             placement = "fused"
     else:
-        joined = joins_ray(section.cluster)
         count = actors or count_local_actors(section, len(splits))
+        ray_s = RAY_S * (_JOINED_SHARE if joins_ray(section.cluster) else 1)
         # Another process checks first that the model fits the task.
-        start += trial.imports_seconds + _ray_seconds(trial, joined) + load
+        start += fit + ray_s * slow + load
     # The last splits may leave actors without work.
     waves = math.ceil(len(splits) / count) * count / max(len(splits), 1)
     work, least = work * waves / count, least / count
@@ -108,12 +111,6 @@ def count_local_actors(actors: ActorsSection, splits: int) -> int:
     fit = sum(count_actors(node, actors) for node in nodes)
     wanted = fit if actors.max == "auto" else min(fit, actors.max)
     return max(min(wanted, splits), 1)
-
-
-def _ray_seconds(trial: Trial, joined: bool) -> float:
-    """Return what Ray's start and end cost: processes that import, like those of the model."""
-    seconds = RAY_S * trial.imports_seconds / IMPORTS_S
-    return seconds * _JOINED_SHARE if joined else seconds
 
 
 def _moves_to_ray(work: float, load: float, splits: int, actors: ActorsSection) -> bool:

@@ -42,8 +42,8 @@ class Trial:
     distinct: The numbers of the chunks that a run computes: the first of equal ones.
     lost: The tokens truncated from each row.
     host_seconds: What expanding and regrouping all rows takes.
-    imports_seconds, plan_seconds, load_seconds: What importing the libraries, planning the job and
-        loading the model took.
+    imports_seconds, plan_seconds, load_seconds: What importing the libraries took; planning the
+        job and checking that the model fits; and loading the model.
     """
 
     job: Job
