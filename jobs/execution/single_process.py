@@ -38,6 +38,8 @@ _MOST_BYTES = 64 * 2**20
 _MOST_BYTES_OF_UNCOUNTED_ROWS = 2**20
 # What Ray costs before its actors start to load: its start, theirs, and the end of both.
 RAY_S = 8.0
+# What importing torch and transformers takes on such a machine.
+IMPORTS_S = 3.0
 # The pace is not judged before this time.
 WATCHED_S = 5.0
 

@@ -6,6 +6,7 @@ import math
 import os
 import sys
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -14,9 +15,11 @@ from ..execution.gpus import find_gpus
 from ..execution.placement import SINGLE, resolve_placement
 from ..execution.pool_size import count_actors
 from ..execution.ray_cluster import joins_ray
-from ..execution.single_process import RAY_S, WATCHED_S, ray_is_sooner
+from ..execution.single_process import IMPORTS_S, RAY_S, WATCHED_S, ray_is_sooner
 from .benchmark import Measurement
-from .trial import IMPORTS_S, Trial
+
+if TYPE_CHECKING:
+    from .trial import Trial
 
 # Python, the command line and planning, seconds.
 _COMMAND_S = 1.2

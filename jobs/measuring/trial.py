@@ -20,6 +20,7 @@ from pipemill.actors.task import Loaded
 from pipemill.errors import RunError, explain_missing_library
 
 from ..config.job import Job
+from ..execution.single_process import IMPORTS_S
 from ..output.stored_rows import sample_input
 from ..planning.find_model import load_failure
 from ..planning.prepared_job import PreparedJob
@@ -27,8 +28,6 @@ from ..planning.sample_rows import RowSample, sample_rows
 from ..prepare import prepare_without_output
 
 _WARM_UP = 4  # rows
-# What importing torch and transformers takes where it is not measured, seconds.
-IMPORTS_S = 3.0
 
 
 @dataclass(frozen=True, kw_only=True)
