@@ -20,7 +20,7 @@ from ..output.lease_owner import now
 from .messages import writes_json
 from .run_log import RunLog, RunState
 
-_BEAT_S = 0.5
+_BEAT_S = 1.0
 _PATIENCE_S = 15.0
 # Seconds between lines on stderr, where they are JSON.
 _LINES_S = 10.0
@@ -133,6 +133,7 @@ class RunMonitor:
         while not self._ended.wait(_BEAT_S):
             if self._log.is_due(time.monotonic() - self._started):
                 self._add("progress")
+            self._record()
             with suppress(Exception):  # the next one may do better
                 self._log.write()
 
@@ -142,10 +143,10 @@ class RunMonitor:
         if writes_json() and (event != "progress" or state.seconds >= self._line_due):
             print(state.to_json(), file=sys.stderr, flush=True)
             self._line_due = state.seconds + _LINES_S
-        failed = state.splits_failed
-        left = state.splits - state.splits_done - failed
-        record_progress(
-            self._name,
-            {"done": state.splits_done, "left": left, "failed": failed},
-            0.0 if event == "end" and not left else state.eta_seconds,
-        )
+
+    def _record(self) -> None:
+        """Record what Ray forgets when it has exported it."""
+        state = self.state("progress", None)
+        left = state.splits - state.splits_done - state.splits_failed
+        splits = {"done": state.splits_done, "left": left, "failed": state.splits_failed}
+        record_progress(self._name, splits, state.eta_seconds)

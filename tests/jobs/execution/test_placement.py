@@ -59,9 +59,6 @@ def check_metrics(job):
     assert series.total("ray_pipemill_dead_letters_total", job=job, reason=reason) == 1
     for stage in ("read", "expand", "forward", "regroup", "write"):
         assert series.total("ray_pipemill_stage_seconds_count", job=job, stage=stage) == 8
-    assert series.total("ray_pipemill_splits", job=job, state="done") == 8
-    assert series.total("ray_pipemill_splits", job=job, state="left") == 0
-    assert series.total("ray_pipemill_eta_seconds", job=job) == 0
 
 
 def test_the_progress_bar_shows_rows_rate_time_left_and_dead_letters(capsys):
