@@ -70,7 +70,7 @@ class RunMonitor:
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         self._ended.set()
         self._thread.join(_PATIENCE_S)
-        self._add("end", None if error is None else str(error) or type(error).__name__)
+        self._add("end", None if error is None else _describe(error))
         if not self._thread.is_alive():  # it would still wait for the store
             with suppress(Exception):  # the run has ended, however it did
                 self._log.write(at_once=True)
@@ -150,3 +150,8 @@ class RunMonitor:
         left = state.splits - state.splits_done - state.splits_failed
         splits = {"done": state.splits_done, "left": left, "failed": state.splits_failed}
         record_progress(self._name, splits, state.eta_seconds)
+
+
+def _describe(error: BaseException) -> str:
+    interrupted = isinstance(error, KeyboardInterrupt)
+    return str(error) or ("interrupted" if interrupted else type(error).__name__)
