@@ -86,18 +86,18 @@ def test_rows_from_memory_have_no_command(tmp_path, monkeypatch):
 def test_the_pace_of_two_runs_is_one_line(tmp_path):
     store = Store(str(tmp_path))
     state = partial(RunState, event="progress", time="", verb="run", task="ner", placement="fused")
-    for number, lines in ((3, [(0, 0), (2, 20), (4, 20)]), (7, [(0, 0), (6, 300)])):
+    for number, lines in ((3, [(0, 0), (2, 20), (4, 20)]), (7, [(0, 0), (6, 300)]), (8, [(0, 0), (10, 100)])):
         log = RunLog(store, number)
         for seconds, rows in lines:
             log.add(state(seconds=seconds, rows=rows, splits_done=1, work={"tokens": rows}))
         log.write(at_once=True)
     history = read_history(store)
-    assert history.pace == [(2, 10), (4, 0), (10, 50)]
-    assert (history.starts, history.seconds) == ([0, 4], 10)
+    assert history.pace == [(2, 10), (4, 0), (10, 50), (20, 10)]
+    assert (history.starts, history.seconds) == ([0, 4, 10], 20)
     whole = history.whole()
     assert whole is not None
-    assert (whole.rows, whole.work) == (320, {"tokens": 320})
-    chart = draw_pace(history.pace, history.starts, 320, "")
+    assert (whole.rows, whole.work) == (420, {"tokens": 420})
+    chart = draw_pace(history.pace[:3], history.starts[:2], 320, "")
     assert chart is not None
     assert chart.points == "0.0,240.0 200.0,240.0 200.0,300.0 400.0,300.0 400.0,0.0 1000.0,0.0"
     assert chart.rates == [(0, "0"), (50, "25"), (100, "50")]
