@@ -27,8 +27,13 @@ class Failure:
     def of(cls, stage: str, error: BaseException) -> Failure:
         return cls(stage, type(error).__name__, error_message(error)[:2000])
 
+    @property
+    def reason(self) -> str:
+        """Return the stage and the class of the error: few values in all rows of a job."""
+        return f"{self.stage}: {self.error}"
+
     def __str__(self) -> str:
-        return f"{self.stage}: {self.error}: {self.message}"
+        return f"{self.reason}: {self.message}"
 
 
 class RowError(RuntimeError):
@@ -43,7 +48,7 @@ class Batch:
     failures: by row number in the split; only the first failure of a row is kept.
     stats: counts that add up over splits: chunks, repeated_chunks, micro_batches, out_of_memory,
         tokens, padded_tokens, packed_tokens; truncated_rows and lost_tokens, if rows were cut;
-        nan_rows and null_answers, if there are any; seconds per stage; actor_seconds, of which the
+        nan_rows and null_answers, if there are any; STAGE_seconds; actor_seconds, of which the
         device was busy for forward_seconds; budget_N: 1, if the final budget is N tokens;
         left_out_NAME: rows with a value of that key that no column holds.
     results: the task's result columns, as long as `rows`; null where a row failed.

@@ -19,6 +19,7 @@ SCHEMA = pa.schema(
         ("dead", pa.int64()),
         ("work", pa.map_(pa.string(), pa.float64())),
         ("first_failures", pa.list_(pa.string())),
+        ("reasons", pa.map_(pa.string(), pa.int64())),
         ("error", pa.string()),
         ("fatal", pa.bool_()),
         ("cause", pa.string()),
@@ -36,6 +37,7 @@ class SplitResult:
             was there already.
         work: what was counted and measured, as in `Batch.stats`.
         first_failures: a line about each of the first rows that failed.
+        reasons: how many rows failed, by the stage and the class of the error.
         error: why the split could not be processed; None if it was.
         fatal: whether the next split would fail in the same way.
         cause: what stops a run for good: the model can't be loaded ("model"), a row failed where
@@ -49,6 +51,7 @@ class SplitResult:
     dead: int | None = None
     work: Mapping[str, float] = field(default_factory=dict)
     first_failures: tuple[str, ...] = ()
+    reasons: Mapping[str, int] = field(default_factory=dict)
     error: str | None = None
     fatal: bool = False
     cause: Cause | None = None
@@ -61,6 +64,7 @@ class SplitResult:
             "split": self.split.to_json(),
             "work": list(self.work.items()),
             "first_failures": list(self.first_failures),
+            "reasons": list(self.reasons.items()),
         }
 
     @classmethod
@@ -73,6 +77,7 @@ class SplitResult:
                 "split": Split.from_json(row["split"]),
                 "work": dict(fields.get("work", ())),
                 "first_failures": tuple(fields.get("first_failures", ())),
+                "reasons": dict(fields.get("reasons", ())),
             }
         )
 

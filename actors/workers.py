@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections import Counter
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Protocol, TypeVar
@@ -19,12 +21,23 @@ from .faults.load_errors import LoadError
 from .faults.poison_rows import CrashIsolator, UnprocessableSplit
 from .faults.process_end import set_replaceable
 from .model_slot import ModelSlot
+from .monitoring.ray_metrics import record_split
 from .split import Split, SplitReader
 from .split_result import Cause, SplitResult, results_from_table, results_to_table
 
 
 class Sink(Protocol):
-    """Writes what became of a split."""
+    """Writes what became of a split.
+
+    Attributes:
+        name: a short name of the output.
+        job: the task.
+    """
+
+    job: str
+
+    @property
+    def name(self) -> str: ...
 
     def is_done(self, split: Split) -> bool: ...
 
@@ -73,7 +86,7 @@ class FusedWorker:
         )
 
     def _usual(self, split: Split) -> SplitResult:
-        batch = self.source.read(split)
+        batch = _read(self.source, split)
         with self.model.slot.stages() as stages:
             batch = stages.process(batch)
         return self._finish(split, batch)
@@ -118,7 +131,7 @@ class LocalWorker(FusedWorker):
                     raise
             self.model.slot.discard()
             self._instead = _isolate_in_process(self.load)
-        batch = self._instead.run(_STEPS, self.source.read(split))
+        batch = self._instead.run(_STEPS, _read(self.source, split))
         return _write(self.sink, split, batch)
 
 
@@ -142,7 +155,7 @@ class ExpandWorker:
         )
 
     def _usual(self, split: Split) -> SplitResult:
-        batch = _load_once(self.load).expand(self.source.read(split))
+        batch = _load_once(self.load).expand(_read(self.source, split))
         return SplitResult(split=split, payload=batch.to_bytes())
 
     def _isolated(self, split: Split) -> SplitResult:
@@ -257,7 +270,15 @@ def _find_crowding(split: Split, batch: Batch) -> SplitResult | None:
     return None
 
 
+def _read(source: SplitReader, split: Split) -> Batch:
+    started = time.perf_counter()
+    batch = source.read(split)
+    batch.add_stats(read_seconds=time.perf_counter() - started)
+    return batch
+
+
 def _write(sink: Sink, split: Split, batch: Batch) -> SplitResult:
+    started = time.perf_counter()
     try:
         sink.write(split, batch)
     except RowError as error:
@@ -267,14 +288,18 @@ def _write(sink: Sink, split: Split, batch: Batch) -> SplitResult:
         return SplitResult(
             split=split, error=f"the part could not be written: {reason}", fatal=True
         )
+    batch.add_stats(write_seconds=time.perf_counter() - started)
     failures = [(row, batch.failures[row]) for row in sorted(batch.failures)[:3]]
-    return SplitResult(
+    result = SplitResult(
         split=split,
         rows=batch.rows.num_rows,
         dead=len(batch.failures),
         work=batch.stats,
         first_failures=tuple(f"row {row}, {failure}" for row, failure in failures),
+        reasons=Counter(failure.reason for failure in batch.failures.values()),
     )
+    record_split(result, sink.name, sink.job)
+    return result
 
 
 # Errors that the next split would meet, too.

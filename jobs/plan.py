@@ -18,9 +18,11 @@ from pipemill.errors import RunError, explain_interrupt
 from .config.job import Job
 from .config.load import build_job, check_positive
 from .config.sections import Sections, takes_sections
+from .execution.placement import SINGLE
 from .measuring.benchmark import candidate_budgets, find_best_budget, measure_budget
+from .measuring.run_time import RunTime, estimate_run_time
 from .measuring.trial import Trial, start_trial
-from .output.text_table import Block, Shown, TextTable, facts
+from .output.text_table import Block, Shown, TextTable, facts, format_duration
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -49,6 +51,8 @@ class JobEstimate(Shown):
         seconds, gpu_hours: What the whole input takes on one actor; no hours without a GPU.
         max_tokens: The fastest token budget.
         actors: The most actors that the job allows; None if it is one, or follows from the cluster.
+        run: How long the run takes, its start included: here, or with the actors asked for.
+        price_per_hour: What an actor costs in an hour.
         notes: On columns that have the name of a parameter.
     """
 
@@ -66,14 +70,31 @@ class JobEstimate(Shown):
     gpu_hours: float | None
     max_tokens: int
     actors: int | None
+    run: RunTime
+    price_per_hour: float | None = None
     notes: tuple[str, ...] = ()
+
+    @property
+    def cost(self) -> tuple[float, float] | None:
+        """Return the least and the most that the run costs; None without a price."""
+        if self.price_per_hour is None:
+            return None
+        hourly = self.price_per_hour * self.run.actors / 3600
+        return self.run.least * hourly, self.run.most * hourly
 
     def to_json(self) -> str:
         """Return one line."""
         fields = asdict(self)
         fields |= {k: round(v, 4) for k, v in fields.items() if isinstance(v, float)}
+        fields["run"] = {
+            k: round(v, 1) if isinstance(v, float) else v for k, v in fields["run"].items()
+        }
         if not self.notes:
             del fields["notes"]
+        if self.cost is None:
+            del fields["price_per_hour"]
+        else:
+            fields["cost"] = [round(bound, 4) for bound in self.cost]
         fields["recommended"] = {"batching": {"max_tokens": self.max_tokens}}
         return json.dumps(fields)
 
@@ -87,9 +108,7 @@ class JobEstimate(Shown):
             f"{'-' if share is None else f'{share:.1%}'} {name}"
             for name, share in self.padding.items()
         ]
-        whole = f"{_duration(self.seconds)} on one actor"
-        if self.actors:
-            whole += f", {_duration(self.seconds / self.actors)} on {self.actors}"
+        whole = f"{format_duration(self.seconds)} on one actor"
         if self.gpu_hours is not None:
             whole += f", {self.gpu_hours:,.2f} GPU-hours"
         return [
@@ -100,10 +119,22 @@ class JobEstimate(Shown):
             ("duplicates", f"{self.duplicates:.1%} of the chunks (more is possible in all rows)"),
             ("padding", ", ".join(padding)),
             ("speed", f"{self.rows_per_second:,.3g} rows/s"),
-            ("whole job", f"{whole}, plus the start"),
+            ("work", whole),
+            ("run", self._run_in_words()),
+            *([("cost", _cost_in_words(*self.cost))] if self.cost else []),
             ("recommended", f"batching: {{max_tokens: {self.max_tokens}}}"),
             *(("note", note) for note in self.notes),
         ]
+
+    def _run_in_words(self) -> str:
+        run = self.run
+        how = "one process, without Ray" if run.placement == SINGLE else f"{run.actors} actors"
+        if run.actors == 1 and run.placement != SINGLE:
+            how = "one actor"
+        return (
+            f"about {format_duration(run.expected)} ({format_duration(run.least)} to "
+            f"{format_duration(run.most)}), {format_duration(run.start)} of it the start; {how}"
+        )
 
     def _histogram(self) -> TextTable:
         most = max(count for _, count in self.lengths)
@@ -120,6 +151,8 @@ def plan(
     *,
     rows: int = 1000,
     seconds: float = 10.0,
+    replicas: int | None = None,
+    price_per_hour: float | None = None,
     settings: list[str] | None = None,
     columns: Mapping[str, str | None] | None = None,
     **sections: Unpack[Sections],
@@ -131,6 +164,8 @@ def plan(
     Args:
         rows: How many rows of the input to read.
         seconds: How long to measure each of a few token budgets, at most.
+        replicas: How many actors the run will have; None for as many as fit here.
+        price_per_hour: What an actor, with its GPU or its CPUs, costs in an hour.
 
     Returns:
         The estimate: the rows, the seconds and the rows per second of the whole job, and more.
@@ -141,12 +176,18 @@ def plan(
         RunInterrupted: A KeyboardInterrupt, if it was interrupted.
     """
     check_positive(rows=rows, seconds=seconds)
+    if replicas is not None:
+        check_positive(replicas=replicas)
+    if price_per_hour is not None:
+        check_positive(price_per_hour=price_per_hour)
     job = build_job(config, settings or [], columns or {}, sections, needs_output=False)
     with explain_interrupt("interrupted"):
-        return _estimate(job, rows, seconds)
+        return _estimate(job, rows, seconds, replicas, price_per_hour)
 
 
-def _estimate(job: Job, rows: int, seconds: float) -> JobEstimate:
+def _estimate(
+    job: Job, rows: int, seconds: float, replicas: int | None, price_per_hour: float | None
+) -> JobEstimate:
     trial = start_trial(job, rows)
     fixed = job.batching.max_tokens
     budgets = candidate_budgets(trial) if fixed == "auto" else [fixed]
@@ -154,10 +195,12 @@ def _estimate(job: Job, rows: int, seconds: float) -> JobEstimate:
     best = find_best_budget(measured)
     if best is None:
         raise RunError(f"no row could be computed: {measured[0].problem}")
-    rate = next(m.rows_per_second for m in measured if m.size == best) or 0.0
+    setting = next(m for m in measured if m.size == best)
+    rate = setting.rows_per_second or 0.0
+    run = estimate_run_time(trial, setting, replicas)
     whole = trial.sampled.whole
-    actors = trial.prepared.job.actors
-    gpus, most = actors.gpus_each, actors.max
+    section = trial.prepared.job.actors
+    gpus, most = section.gpus_each, section.max
     lost, sizes = trial.lost, trial.sizes
     return JobEstimate(
         rows=whole,
@@ -174,8 +217,15 @@ def _estimate(job: Job, rows: int, seconds: float) -> JobEstimate:
         gpu_hours=whole / rate * gpus / 3600 if gpus else None,
         max_tokens=best,
         actors=None if most == "auto" or most == 1 else most,
+        run=run,
+        price_per_hour=price_per_hour,
         notes=trial.prepared.notes,
     )
+
+
+def _cost_in_words(least: float, most: float) -> str:
+    digits = ",.2f" if least >= 1 else ".2g"
+    return f"{least:{digits}} to {most:{digits}}"
 
 
 def count_row_tokens(trial: Trial) -> np.ndarray:
@@ -206,11 +256,3 @@ def _padding(trial: Trial, budget: int) -> dict[str, Any]:
         name: round(1 - int(sizes.sum()) / padded, 4) for name, padded in ways.items()
     }
     return {**shares, "packed": 0.0 if trial.packs else None}
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    if seconds < 5400:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:,.1f} h"

@@ -6,29 +6,36 @@ The page needs no other file and runs no code: what rows and models say is escap
 from __future__ import annotations
 
 import os
-from collections import Counter
-from collections.abc import Mapping
-from datetime import datetime, timezone
+from collections.abc import Iterator, Mapping
+from datetime import datetime
 from importlib.resources import files
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pipemill.actors.compute.empty_answers import EMPTY
 from pipemill.actors.output.layout import REPORT
+from pipemill.actors.output.state_table import dead_letters
 from pipemill.actors.split import Split
 from pipemill.actors.storage.filesystem import write_atomic
 
+from .measuring.answer_statistics import AnswerStatistics, describe_answers
+from .monitoring.pace_chart import PaceChart, draw_pace, pace_of_parts
+from .monitoring.run_history import RunHistory, read_history
 from .output.dead_letter_reasons import collect_reasons, place_of
+from .output.job_command import format_command
 from .output.job_record import JobRecord
 from .output.ledger import Ledger, open_output
 from .output.split_plan import Plan
+from .output.text_table import format_duration
 from .planning.columns import kept_columns
 from .status import Status, status
 
-_FILES = 200  # parts that are read for their labels
+_FILES, _VECTOR_FILES = 200, 4  # parts that are read for their labels, and for their vectors
 _SHOWN = 20  # labels and kinds of errors, the most frequent ones
-_LONGEST = 300  # characters of a label
+_LONGEST = 300  # characters of a label, and of a value
+_COLUMNS = 6  # of a dead row
 _TEMPLATE = "report.html.jinja"
 
 
@@ -51,13 +58,23 @@ def report(
     found = status(output, storage_options=storage_options)
     parts = ledger.parts()
     done = [split for split in plan.splits if split.part in parts]
+    history = read_history(ledger.store)
+    answers = describe_answers(_read_answers(ledger, done, record, plan))
     page = _render(
         task=found.task,
-        output=found.output,
+        found=found,
+        quoted=repr(found.output),
+        model=str(record.job["model"]["path"]).rstrip("/").rsplit("/", 1)[-1],
+        tiles=_collect_tiles(found, history),
         facts=_collect_facts(found, record, ledger, done),
-        timeline=_collect_timeline(ledger, done, found),
-        labels=_count_labels(ledger, done, _label_columns(record, plan)),
+        chart=_draw_chart(ledger, done, found, history),
+        stages=_list_stages(history),
+        runs=[_describe_run(run) for run in history.runs],
+        labels=_list_labels(answers, done),
+        answers=answers,
         errors=_collect_errors(ledger, plan, found),
+        command=format_command(ledger, record),
+        retry=format_command(ledger, record, "retry"),
     )
     # A message may hold a lone surrogate, which UTF-8 can't encode.
     write_atomic(ledger.filesystem, f"{ledger.root}/{REPORT}", page.encode(errors="replace"))
@@ -67,9 +84,28 @@ def report(
 def _render(**values: Any) -> str:
     from jinja2 import Environment, StrictUndefined
 
-    environment = Environment(autoescape=True, undefined=StrictUndefined)
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
     template = files(__package__).joinpath(_TEMPLATE).read_text(encoding="utf-8")
     return environment.from_string(template).render(values)
+
+
+def _collect_tiles(found: Status, history: RunHistory) -> list[tuple[str, str, str]]:
+    """Return the figures that stand first: a name, a number, and a word about it."""
+    about = "about " if found.left_is_estimate else ""
+    tiles = [
+        ("done", f"{found.done:,}", f"of {about}{found.rows + found.left:,} rows"),
+        ("dead letters", f"{found.dead:,}", f"{found.dead / max(found.rows, 1):.2%} of the rows"),
+    ]
+    whole = history.whole()
+    if whole is not None:
+        rate = whole.rows / max(whole.seconds, 1e-3)
+        tiles += [
+            ("rows per second", f"{rate:,.3g}", "waits included"),
+            ("running", format_duration(whole.seconds), f"in {_plural(len(history.runs), 'run')}"),
+        ]
+    return tiles
 
 
 def _collect_facts(
@@ -101,8 +137,16 @@ def _collect_facts(
     return facts
 
 
-def _collect_timeline(ledger: Ledger, done: list[Split], found: Status) -> dict[str, Any] | None:
-    """Return the rows by the time at which their part was written; None if that is one moment."""
+def _draw_chart(
+    ledger: Ledger, done: list[Split], found: Status, history: RunHistory
+) -> PaceChart | None:
+    """Draw rows per second: from the logs of runs, else from the times of parts."""
+    whole = history.whole()
+    if whole is not None:
+        note = "Dashed lines are where a run began." if len(history.runs) > 1 else ""
+        chart = draw_pace(history.pace, history.starts, whole.rows, note)
+        if chart is not None:
+            return chart
     rows = {one["part"]: one["rows"] for one in found.each}
     entries = ledger.filesystem.ls(ledger.root, detail=True)
     written = {entry["name"].rsplit("/", 1)[-1]: _time_written(entry) for entry in entries}
@@ -111,21 +155,31 @@ def _collect_timeline(ledger: Ledger, done: list[Split], found: Status) -> dict[
         for split in done
         if rows.get(split.part) is not None and (when := written.get(split.part)) is not None
     )
-    if len(times) < 2:
-        return None
-    first, last = times[0][0], times[-1][0]
-    seconds, total, so_far = max(last - first, 1e-9), sum(n for _, n in times) or 1, 0
-    points = []
-    for time, count in times:
-        so_far += count
-        points.append(f"{1000 * (time - first) / seconds:.1f},{200 - 195 * so_far / total:.1f}")
-    return {
-        "points": " ".join(points),
-        "rows": total,
-        "first": _format_time(first),
-        "last": _format_time(last),
-        "rows_per_second": total / seconds,
-    }
+    note = "From the times at which parts were written."
+    return draw_pace(pace_of_parts(times), [], sum(count for _, count in times), note)
+
+
+def _list_stages(history: RunHistory) -> list[tuple[str, float]]:
+    """Return each stage with its share of the actors' time in percent."""
+    whole = history.whole()
+    shares = {} if whole is None else whole.shares()
+    return [(name, 100 * share) for name, share in shares.items()]
+
+
+def _describe_run(run: Any) -> tuple[str, ...]:
+    end = "complete" if run.splits_done == run.splits else run.text or "it was killed"
+    return (
+        run.time.replace("T", " ").removesuffix("+00:00"),
+        run.verb,
+        f"{run.rows:,}",
+        format_duration(run.seconds),
+        f"{run.rows / max(run.seconds, 1e-3):,.3g}",
+        _shorten(end),
+    )
+
+
+def _plural(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def _time_written(entry: dict[str, Any]) -> float | None:
@@ -135,32 +189,33 @@ def _time_written(entry: dict[str, Any]) -> float | None:
     return float(when) if isinstance(when, int | float) else None
 
 
-def _format_time(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, timezone.utc).isoformat(" ", "seconds")
-
-
-def _label_columns(record: JobRecord, plan: Plan) -> list[str]:
-    """Return the columns of a part that has labels of the task: a `label` of the input is renamed
-    there."""
+def _read_answers(
+    ledger: Ledger, done: list[Split], record: JobRecord, plan: Plan
+) -> Iterator[pa.Table]:
+    """Yield the task's labels, scores and vectors of some parts."""
     keep = record.job["output"]["keep"]
-    kept = kept_columns(keep, plan.schema) if keep == "all" else keep
-    return ["label", "input_label"] if "label" in kept else ["label"]
+    kept = set(kept_columns(keep, plan.schema) if keep == "all" else keep)
+    for names, most in ((("label", "score"), _FILES), (("embedding",), _VECTOR_FILES)):
+        sample = done[:: max(-(-len(done) // most), 1)]
+        for table in ledger.map_parallel(lambda s: _read_columns(ledger, s.part, names), sample):  # noqa: B023
+            # A column of the input that has such a name was renamed, if the task adds one.
+            own = [n for n in table.column_names if n in names]
+            yield table.select(
+                [n for n in own if n not in kept or f"input_{n}" in table.column_names]
+            )
 
 
-def _count_labels(ledger: Ledger, done: list[Split], columns: list[str]) -> dict[str, Any]:
+def _list_labels(answers: AnswerStatistics, done: list[Split]) -> dict[str, Any]:
     """Return the most frequent labels, each with its count and its percentage of the first's."""
-    sample = done[:: max(-(-len(done) // _FILES), 1)]
-    counts: Counter[str] = Counter()
-    for table in ledger.map_parallel(lambda s: _read_columns(ledger, s.part, columns), sample):
-        if table is not None:
-            counts.update(map(str, table["label"].to_pylist()))
-    most = max(counts.values(), default=1)
+    read = len(done[:: max(-(-len(done) // _FILES), 1)])
+    most = max(answers.labels.values(), default=1)
     return {
-        "sample": f" in {len(sample):,} of {len(done):,} parts" if len(sample) < len(done) else "",
+        "sample": f" in {read:,} of {len(done):,} parts" if read < len(done) else "",
         "counts": [
             (_shorten(label), count, 100 * count / most)
-            for label, count in counts.most_common(_SHOWN)
+            for label, count in answers.labels.most_common(_SHOWN)
         ],
+        "more": max(len(answers.labels) - _SHOWN, 0),
     }
 
 
@@ -169,23 +224,53 @@ def _collect_errors(ledger: Ledger, plan: Plan, found: Status) -> dict[str, Any]
         return None
     reasons = collect_reasons(ledger, plan, _SHOWN)
     sample = f" ({reasons.read:,} of the {found.dead:,})" if reasons.read < found.dead else ""
+    parts = {split.number: split.part for split in plan.splits}
+    most = max((reason["count"] for reason in reasons.dead_letters), default=1)
     return {
         "sample": sample,
-        "reasons": [{**reason, "place": place_of(reason)} for reason in reasons.dead_letters],
+        "reasons": [
+            {
+                **reason,
+                "place": place_of(reason),
+                "percent": 100 * reason["count"] / most,
+                "row": _read_dead_row(ledger, parts, reason["example"]),
+            }
+            for reason in reasons.dead_letters
+        ],
         "more": max(reasons.kinds - _SHOWN, 0),
     }
 
 
-def _read_columns(ledger: Ledger, name: str, columns: list[str]) -> Any:
-    """Return these columns of a part; None if it is gone or damaged, or lacks one."""
+def _read_dead_row(
+    ledger: Ledger, parts: Mapping[int, str], example: Mapping[str, Any]
+) -> list[tuple[str, str]]:
+    """Return the values of a dead row that are texts or numbers; [] if they can't be read."""
+    try:
+        with dead_letters(ledger.store, parts[example["split"]]).open() as file:
+            table = pq.read_table(file)
+        row = table.filter(pc.equal(table["row"], example["split_row"])).slice(0, 1).to_pylist()
+    except (OSError, KeyError, pa.ArrowException):
+        return []
+    own = ("split", "row", "stage", "error", "message", "attempts")
+    values = [(name, value) for one in row for name, value in one.items() if name not in own]
+    return [
+        (name, "null" if value is None else _shorten(value))
+        for name, value in values
+        if value is None or isinstance(value, str | int | float)
+    ][:_COLUMNS]
+
+
+def _read_columns(ledger: Ledger, name: str, columns: tuple[str, ...]) -> pa.Table:
+    """Return those of the columns, and of the input's with such a name, that a part has."""
     try:
         with ledger.filesystem.open(f"{ledger.root}/{name}", "rb") as file:
             parquet = pq.ParquetFile(file)
-            if set(columns) <= set(parquet.schema_arrow.names):
-                return parquet.read(columns)
+            there = parquet.schema_arrow.names
+            return parquet.read(
+                [n for n in there if n in columns or n.removeprefix("input_") in columns]
+            )
     except (FileNotFoundError, pa.ArrowException):
-        pass
-    return None
+        return pa.table({})  # it is gone or damaged
 
 
 def _shorten(text: object) -> str:

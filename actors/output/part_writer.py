@@ -43,6 +43,11 @@ class PartSink:
     run: str = field(default_factory=lambda: uuid.uuid4().hex[:12])
     features: Features = field(default_factory=dict)
 
+    @property
+    def name(self) -> str:
+        """Return a short name of the output."""
+        return self.store.path.rstrip("/").rsplit("/", 1)[-1]
+
     def attempts(self) -> AttemptFiles:
         return AttemptFiles(self.store, self.run)
 

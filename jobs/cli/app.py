@@ -13,6 +13,7 @@ from typing import TypeVar
 from pipemill.errors import ConfigError, RunError
 
 from ..execution.supervisor import delay_interrupts, handle_interrupts, report_status, supervise
+from ..monitoring.messages import choose_style, write_error
 
 Verb = Callable[[], int]
 Result = TypeVar("Result")
@@ -28,12 +29,15 @@ def main(arguments: list[str] | None = None) -> int:
     if arguments is None:
         return command(sys.argv[1:])
     handle_interrupts()
-    return _explain_errors(arguments, lambda: parse_verb(arguments)())
+    try:
+        return _explain_errors(arguments, lambda: parse_verb(arguments)())
+    finally:
+        choose_style(as_json=False, quiet=False)
 
 
 def command(arguments: list[str]) -> int:
     """Run the command line in a supervised process, and return the exit status."""
-    return supervise(lambda: _run_and_report(arguments))
+    return supervise(lambda: _run_and_report(arguments), _explain_end)
 
 
 def parse_verb(arguments: list[str]) -> Verb:
@@ -50,6 +54,13 @@ def parse_verb(arguments: list[str]) -> Verb:
             return parse(app, arguments)
         except UsageError as error:
             raise SystemExit(_print_error(error, 2)) from None
+
+
+def _explain_end(reason: str, as_json: bool) -> None:
+    choose_style(as_json=as_json, quiet=False)
+    if not as_json:  # a bar may stand in the line
+        print(file=sys.stderr)
+    write_error(reason)
 
 
 def _run_and_report(arguments: list[str]) -> int:
@@ -107,7 +118,7 @@ def _interrupted(arguments: list[str]) -> str:
 
 
 def _print_error(message: object, status: int) -> int:
-    print(f"pipemill: {message}", file=sys.stderr, flush=True)
+    write_error(str(message))
     return status
 
 

@@ -13,18 +13,24 @@ import typer
 
 from pipemill.errors import explain_interrupt
 
-from ..execution.supervisor import delay_interrupts
-from .console import print_blocks, print_result
+from ..execution.supervisor import delay_interrupts, report_json
+from ..monitoring.messages import choose_style, shows_text
+from .console import print_blocks, print_result, write_text
 from .options import (
     Address,
     Code,
     Dataset,
     FirstRows,
     JobOptions,
+    LogFormat,
+    Out,
     Output,
     Plot,
+    PricePerHour,
     Private,
     PushToHub,
+    Quiet,
+    Replicas,
     Retries,
     Rows,
     Sample,
@@ -33,6 +39,7 @@ from .options import (
     TaskName,
     Variables,
     Waits,
+    Watch,
     WorkingDir,
     parse_variables,
     takes_job,
@@ -71,11 +78,18 @@ def pipemill(
 
 @app.command(cls=Command, rich_help_panel=_START)
 @takes_job
-def run(options: JobOptions, push_to_hub: PushToHub = None, private: Private = False) -> int:
+def run(
+    options: JobOptions,
+    push_to_hub: PushToHub = None,
+    private: Private = False,
+    quiet: Quiet = False,
+    log_format: LogFormat = "text",
+) -> int:
     """Run a job, or finish one that was stopped.
 
     Run it again to resume. If nothing is left to do, that is success.
     """
+    _choose_style(quiet, log_format)
     with explain_interrupt():
         with delay_interrupts():
             from ..preview import read_first_rows
@@ -84,19 +98,21 @@ def run(options: JobOptions, push_to_hub: PushToHub = None, private: Private = F
         job = options.build()
         report = run(job, push_to_hub=push_to_hub, private=private or None)
         print_blocks(report.blocks(), sys.stderr)
-        print_blocks(read_first_rows(report.output, job.output.storage_options), sys.stderr)
+        if shows_text():
+            print_blocks(read_first_rows(report.output, job.output.storage_options), sys.stderr)
         print(report.to_json(), flush=True)
     return 0
 
 
 @app.command(cls=Command, rich_help_panel=_START)
 @takes_job
-def retry(options: JobOptions) -> int:
+def retry(options: JobOptions, quiet: Quiet = False, log_format: LogFormat = "text") -> int:
     """Try the dead letters of a job again.
 
     Only the rows of dead letters are computed, and their answers put in place. Parameters,
     model.dtype, batching and actors may differ from the run's.
     """
+    _choose_style(quiet, log_format)
     with explain_interrupt():
         with delay_interrupts():
             from ..retry import retry
@@ -143,15 +159,37 @@ def submit(
 
 
 @app.command(cls=Command, rich_help_panel=_AFTER)
-def status(output: Output, splits: Splits = False) -> int:
-    """Show how far an output is, and who writes to it."""
+def status(output: Output, splits: Splits = False, watch: Watch = False) -> int:
+    """Show how far an output is, and who writes to it.
+
+    With --watch follow its run to the end, from any machine: rows/s, time left, what binds it. If
+    that leaves rows to do, the exit status is 1.
+    """
     from ..status import status
 
+    if watch:
+        from ..monitoring.watch_run import watch_run
+
+        watch_run(output)
     found = status(output)
     print_blocks(found.blocks(), sys.stderr)
     if splits:
         print_blocks([found.table()], sys.stderr)
     print(found.to_json(), flush=True)
+    return 1 if watch and found.splits_left else 0
+
+
+@app.command(cls=Command, rich_help_panel=_AFTER)
+def dashboard(out: Out = None) -> int:
+    """Write a Grafana dashboard of the metrics that runs on Ray export."""
+    from ..dashboard import dashboard
+
+    text = json.dumps(dashboard(), indent=2)
+    if out is None:
+        print(text, flush=True)
+        return 0
+    write_text(out, f"{text}\n")
+    print(f"written: {out}", file=sys.stderr)
     return 0
 
 
@@ -201,15 +239,22 @@ def tune(options: JobOptions, rows: Rows = 256, seconds: Seconds = 10.0, plot: P
 
 @app.command(cls=Command, rich_help_panel=_BEFORE)
 @takes_job
-def plan(options: JobOptions, rows: Rows = 1000, seconds: Seconds = 10.0) -> int:
-    """Estimate a job: rows, lengths, losses, padding, time.
+def plan(
+    options: JobOptions,
+    rows: Rows = 1000,
+    seconds: Seconds = 10.0,
+    replicas: Replicas = None,
+    price_per_hour: PricePerHour = None,
+) -> int:
+    """Estimate a job: rows, lengths, losses, padding, time, cost.
 
     Some rows of the input are read, and some of these computed. Nothing is written.
     """
     job = options.build(needs_output=False)
     from ..plan import plan
 
-    print_result(plan(job, rows=rows, seconds=seconds))
+    found = plan(job, rows=rows, seconds=seconds, replicas=replicas, price_per_hour=price_per_hour)
+    print_result(found)
     return 0
 
 
@@ -238,6 +283,12 @@ def tasks(name: TaskName = None) -> int:
     else:
         print_blocks(tasks().blocks(), sys.stdout)
     return 0
+
+
+def _choose_style(quiet: bool, log_format: str) -> None:
+    choose_style(as_json=log_format == "json", quiet=quiet)
+    if log_format == "json":
+        report_json()
 
 
 def _log(text: str) -> None:

@@ -5,8 +5,12 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable
+from pathlib import Path
 from typing import IO, Protocol
 
+from pipemill.errors import ConfigError
+
+from ..monitoring.messages import shows_text
 from ..output.text_table import Block, TextTable, join_blocks
 
 # Rich looks at every cell before it shows the first: of very many it takes seconds.
@@ -29,6 +33,8 @@ def print_result(result: Result) -> None:
 
 def print_blocks(blocks: Iterable[Block], file: IO[str]) -> None:
     """Write text and tables; with rich on a terminal."""
+    if file is sys.stderr and not shows_text():
+        return
     blocks = list(blocks)
     rows = sum(len(block.rows) for block in blocks if isinstance(block, TextTable))
     if not is_terminal(file) or rows > _RICH_ROWS:
@@ -39,6 +45,14 @@ def print_blocks(blocks: Iterable[Block], file: IO[str]) -> None:
     console = Console(file=file, markup=False, emoji=False, highlight=False)
     for block in blocks:
         console.print(block)
+
+
+def write_text(path: str, text: str) -> None:
+    """Write a file on this machine. Raises ConfigError."""
+    try:
+        Path(path).write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"can't write {path}: {error.strerror or error}") from error
 
 
 def is_terminal(file: IO[str]) -> bool:

@@ -2,6 +2,7 @@
 
 # Typer reads these annotations: they are no texts to evaluate later.
 import inspect
+import math
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, fields
@@ -175,6 +176,24 @@ def parse_number(text: str) -> int:
     return int(text)
 
 
+def parse_price(text: str) -> float:
+    """Return a price."""
+    try:
+        price = float(text)
+    except ValueError:
+        price = 0.0
+    if not 0 < price < math.inf:
+        raise typer.BadParameter(f"must be a number above 0, not {text!r}")
+    return price
+
+
+def parse_log_format(text: str) -> str:
+    """Return how messages are written."""
+    if text not in ("text", "json"):
+        raise typer.BadParameter(f"must be text or json, not {text!r}")
+    return text
+
+
 def parse_seconds(text: str) -> float:
     """Return a time limit."""
     try:
@@ -205,7 +224,29 @@ Private = Annotated[
     bool,
     typer.Option("--private", help="A dataset that is made is private.", rich_help_panel=_OUTPUT),
 ]
+Quiet = Annotated[
+    bool,
+    typer.Option("-q", "--quiet", help="Say only errors.", rich_help_panel=_OUTPUT),
+]
+LogFormat = Annotated[
+    str,
+    typer.Option(
+        "--log-format",
+        metavar="text|json",
+        parser=parse_log_format,
+        help="What is said on stderr: text, or lines of JSON.",
+        rich_help_panel=_OUTPUT,
+        show_default=True,
+    ),
+]
+Out = Annotated[
+    str | None,
+    typer.Option("--out", metavar="FILE", help="The file. Without it the dashboard is printed."),
+]
 Splits = Annotated[bool, typer.Option("--splits", help="Show a line for each split, too.")]
+Watch = Annotated[
+    bool, typer.Option("--watch", help="Follow the run until it ends, here or elsewhere.")
+]
 Sample = Annotated[
     int,
     typer.Option(
@@ -248,6 +289,26 @@ Seconds = Annotated[
         help="The most seconds for each setting that is measured.",
         rich_help_panel=_MEASURING,
         show_default=True,
+    ),
+]
+Replicas = Annotated[
+    int | None,
+    typer.Option(
+        "--replicas",
+        metavar="N",
+        parser=parse_count,
+        help="How many actors the run will have. Without it as many as fit here.",
+        rich_help_panel=_CLUSTER,
+    ),
+]
+PricePerHour = Annotated[
+    float | None,
+    typer.Option(
+        "--price-per-hour",
+        metavar="P",
+        parser=parse_price,
+        help="What an actor costs in an hour, with its GPU or its CPUs.",
+        rich_help_panel=_CLUSTER,
     ),
 ]
 Plot = Annotated[

@@ -40,7 +40,7 @@ def choose_pool_size(actors: ActorsSection, placement: str, splits: int) -> tupl
     if tasks:
         largest = max(free, key=lambda node: node.get("CPU", 0))
         largest["CPU"] = largest.get("CPU", 0) - tasks
-    fit = sum(_count_actors(node, actors) for node in free)
+    fit = sum(count_actors(node, actors) for node in free)
     if fit == 0 and not autoscales():
         raise ConfigError(_explain_no_room(nodes, actors, tasks))
     wanted = fit if actors.max == "auto" else actors.max
@@ -83,7 +83,7 @@ def choose_operator_pool(
         nodes: the resources of each node.
         autoscales: whether the cluster may grow.
     """
-    counts = [_count_actors(node, actors) for node in nodes]
+    counts = [count_actors(node, actors) for node in nodes]
     fit, num_cpus = max(sum(counts), 1), float(actors.num_cpus)
     if "num_cpus" not in actors.model_fields_set:
         shares = [
@@ -100,7 +100,8 @@ def choose_operator_pool(
     return OperatorPool(least=least, initial=initial, most=most, num_cpus=num_cpus)
 
 
-def _count_actors(node: Mapping[str, float], actors: ActorsSection) -> int:
+def count_actors(node: Mapping[str, float], actors: ActorsSection) -> int:
+    """Return how many actors fit on a node with these resources."""
     by_cpu = math.floor(node.get("CPU", 0) / actors.num_cpus + 1e-9)
     if not actors.gpus_each:
         return max(by_cpu, 0)

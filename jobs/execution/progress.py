@@ -16,6 +16,7 @@ from contextlib import contextmanager
 
 from tqdm import tqdm
 
+from ..monitoring.messages import shows_text, write_event
 from .supervisor import check_interrupts
 
 # How often a wait is updated.
@@ -26,8 +27,10 @@ _TERMINAL_S, _NOTEBOOK_S, _LOG_S = 0.2, 0.5, 10.0
 
 def log(text: str) -> None:
     """Write a line to stderr, without breaking a bar."""
-    tqdm.write(text, file=sys.stderr)
-    sys.stderr.flush()
+    write_event("message", text)
+    if shows_text():
+        tqdm.write(text, file=sys.stderr)
+        sys.stderr.flush()
 
 
 def is_notebook() -> bool:
@@ -69,7 +72,7 @@ class Wait:
                 self._line.refresh()  # the seconds
             return
         self._text = text
-        if not sys.stderr.isatty():
+        if not shows_text() or not sys.stderr.isatty():
             log(f"{self._label}{text}")
             return
         if self._line is not None:
@@ -166,6 +169,8 @@ class Progress:
         self.dead += dead
         if self.bar is None:
             self._end_wait()
+            if not shows_text():
+                return
             self.bar = self._new_bar(rows)
         self.bar.total = self.before + max(total, self.rows)
         if (widget := getattr(self.bar, "container", None)) is not None:

@@ -38,9 +38,11 @@ _MOST_STATIC_ROWS = 500_000
 _MOST_BYTES = 64 * 2**20
 _MOST_BYTES_OF_UNCOUNTED_ROWS = 2**20
 # What Ray costs before its actors start to load: its start, theirs, and the end of both.
-_RAY_S = 8.0
+RAY_S = 8.0
+# What importing torch and transformers takes on such a machine.
+IMPORTS_S = 3.0
 # The pace is not judged before this time.
-_WATCHED_S = 5.0
+WATCHED_S = 5.0
 
 
 def is_small(actors: ActorsSection, splits: list[Split], is_static: bool = False) -> bool:
@@ -77,7 +79,7 @@ def work_without_ray(
             pace.count(result.rows or 0, worker.started)
             left = splits[number + 1 :]
             remaining = pace.seconds_for(estimate.total() - pace.rows)
-            if remaining and _ray_is_sooner(remaining, worker.load_s, len(left), work.actors):
+            if remaining and ray_is_sooner(remaining, worker.load_s, len(left), work.actors):
                 return left
     return []
 
@@ -99,7 +101,7 @@ class _Pace:
 
     def seconds_for(self, rows: int) -> float | None:
         """Return how long `rows` rows will take; None while that is unknown."""
-        if self._first is None or self._now - self._since < _WATCHED_S:
+        if self._first is None or self._now - self._since < WATCHED_S:
             return None
         seconds, done = self._now - self._first, self.rows - self._first_rows
         if not done:
@@ -107,12 +109,12 @@ class _Pace:
         return seconds * max(rows, 0) / done if done else None
 
 
-def _ray_is_sooner(remaining: float, load_s: float, splits: int, actors: ActorsSection) -> bool:
+def ray_is_sooner(remaining: float, load_s: float, splits: int, actors: ActorsSection) -> bool:
     """Compare. remaining: seconds that this process would still need."""
     fit = math.floor((os.cpu_count() or 1) / actors.num_cpus)
     most = fit if actors.max == "auto" else min(fit, actors.max)
     pool = max(min(most, splits), 1)
-    return _RAY_S + load_s + remaining / pool < remaining
+    return RAY_S + load_s + remaining / pool < remaining
 
 
 class _WorkerProcess:

@@ -12,6 +12,7 @@ from pipemill.actors.split_result import SplitResult
 
 from pipemill.errors import ConfigError, RunError
 
+from ..monitoring.run_monitor import RunMonitor
 from ..output.lease import Lease
 from ..output.split_plan import RowEstimate
 from ..planning.find_model import permanent_load_error
@@ -70,9 +71,13 @@ class SplitLoop:
         with (
             closing(results),
             Progress(self.label, self.estimate.total(), self.before, stage) as progress,
+            RunMonitor(
+                self.work, self.lease, self.before, len(splits), self.estimate.total()
+            ) as monitor,
         ):
             for result in self.lease.guard(results):
                 if result.error is not None:
+                    monitor.count(result, {}, self.estimate.total())
                     self._raise_if_permanent(result)
                     problems.append(_describe(result))
                     if result.fatal:
@@ -82,6 +87,7 @@ class SplitLoop:
                 totals.update({"splits": 1, **counts})
                 self.estimate.see(result.split, counts["rows"])
                 progress.add(counts["rows"], counts["dead"], self.estimate.total())
+                monitor.count(result, counts, self.estimate.total())
                 if totals["splits"] < len(splits):
                     self.check(totals)
         if problems or totals["splits"] < len(splits):

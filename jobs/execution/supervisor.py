@@ -32,10 +32,13 @@ _interrupted = False
 _delays = False
 
 
-def supervise(work: Callable[[], int]) -> int:
+def supervise(work: Callable[[], int], explain: Callable[[str, bool], None]) -> int:
     """Run `work` in a child process, and return its exit status. The child ends here.
 
-    `work` calls `report_status` when everything is written.
+    Args:
+        work: calls `report_status` when everything is written.
+        explain: writes why the child ended, if it did not call that. The second argument tells
+            whether its messages are lines of JSON.
     """
     if not hasattr(os, "fork"):
         return work()
@@ -47,7 +50,7 @@ def supervise(work: Callable[[], int]) -> int:
         if child == 0:
             _become_child(alive, reports)
         else:
-            supervisor = _Supervisor(child, reports[0])
+            supervisor = _Supervisor(child, reports[0], explain)
             os.close(reports[1])
     if child == 0:
         _end_child(work())
@@ -124,6 +127,11 @@ def report_ray() -> None:
     _report("ray")
 
 
+def report_json() -> None:
+    """Report to the parent that messages are lines of JSON."""
+    _report("json")
+
+
 def _report(line: str) -> None:
     if _parent is not None:
         with suppress(OSError):
@@ -161,8 +169,8 @@ def _die_with_parent(alive: int) -> None:
 
 
 class _Supervisor:
-    def __init__(self, child: int, reports: int) -> None:
-        self.child, self.reports = child, reports
+    def __init__(self, child: int, reports: int, explain: Callable[[str, bool], None]) -> None:
+        self.child, self.reports, self._explain = child, reports, explain
         self.interrupts = 0
         os.set_blocking(reports, False)
         for number in _SIGNALS:
@@ -178,9 +186,13 @@ class _Supervisor:
         statuses = [line.split()[1] for line in reports if line.startswith("status ")]
         if statuses:
             return int(statuses[-1])
+        as_json = "json" in reports
         if self.interrupts:
-            return _explain("interrupted; run again to resume", 130)
-        return _explain(_describe_end(os.waitstatus_to_exitcode(ended), "ray" in reports), 1)
+            self._explain("interrupted; run again to resume", as_json)
+            return 130
+        end = _describe_end(os.waitstatus_to_exitcode(ended), "ray" in reports)
+        self._explain(end, as_json)
+        return 1
 
     def _forward(self, *_: object) -> None:
         self.interrupts += 1
@@ -207,9 +219,3 @@ def _describe_end(status: int, with_ray: bool) -> str:
         name = "unknown"
     memory = " (out of memory?)" if -status == signal.SIGKILL else ""
     return f"the process was killed by signal {-status}, {name}{memory}; run again to resume"
-
-
-def _explain(reason: str, status: int) -> int:
-    # A bar may stand in the line.
-    print(f"\npipemill: {reason}", file=sys.stderr, flush=True)
-    return status

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import time
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
@@ -18,6 +20,7 @@ from pipemill.actors.task import Loaded
 from pipemill.errors import RunError, explain_missing_library
 
 from ..config.job import Job
+from ..execution.single_process import IMPORTS_S
 from ..output.stored_rows import sample_input
 from ..planning.find_model import load_failure
 from ..planning.prepared_job import PreparedJob
@@ -38,6 +41,8 @@ class Trial:
     distinct: The numbers of the chunks that a run computes: the first of equal ones.
     lost: The tokens truncated from each row.
     host_seconds: What expanding and regrouping all rows takes.
+    imports_seconds, plan_seconds, load_seconds: What importing the libraries took; planning the
+        job and checking that the model fits; and loading the model.
     """
 
     job: Job
@@ -52,6 +57,9 @@ class Trial:
     distinct: np.ndarray
     lost: np.ndarray
     host_seconds: float
+    imports_seconds: float
+    plan_seconds: float
+    load_seconds: float
 
     @property
     def sizes(self) -> np.ndarray:
@@ -75,17 +83,22 @@ def start_trial(job: Job, rows: int) -> Trial:
         ConfigError: The job can't run, or the model does not load.
         RunError: No row could be expanded.
     """
+    imports_seconds = _time_imports()
+    started = time.perf_counter()
     with sample_input(job) as sample:
         prepared = prepare_without_output(sample.job)
+        planned = time.perf_counter()
         sampled = sample_rows(prepared.source, prepared.plan.splits, rows)
     prepared = replace(prepared, notes=(*prepared.notes, *sample.notes))
     if sample.rows is not None:
         sampled = replace(sampled, whole=min(sample.rows, job.input.limit or sample.rows))
+    loading = time.perf_counter()
     try:
         loaded = prepared.load.loaded()
         stages = prepared.load.stages(loaded)
     except Exception as error:
         raise load_failure(error, str(job.model.path)) from error
+    load_seconds = time.perf_counter() - loading
     _try_padding(stages)
     with explain_missing_library():
         batch = stages.expand(Batch(sampled.rows))
@@ -111,7 +124,21 @@ def start_trial(job: Job, rows: int) -> Trial:
         distinct=deduplicate_chunks(chunks)[0] if repeats else np.arange(len(chunks)),
         lost=_count_lost_tokens(chunks, counts),
         host_seconds=batch.stats["expand_seconds"] + _time_regroup(stages, prepared, rows_left),
+        imports_seconds=imports_seconds,
+        plan_seconds=planned - started,
+        load_seconds=load_seconds,
     )
+
+
+def _time_imports() -> float:
+    """Import what every process that computes imports, and return the seconds that takes."""
+    if "transformers" in sys.modules:
+        return IMPORTS_S
+    started = time.perf_counter()
+    import torch  # noqa: F401
+    import transformers  # noqa: F401
+
+    return time.perf_counter() - started
 
 
 def _try_padding(stages: Stages) -> None:

@@ -8,7 +8,6 @@ number than its number, and stops. No clocks are compared: a lease is alive if i
 
 from __future__ import annotations
 
-import sys
 import threading
 import time
 from collections.abc import Iterable, Iterator
@@ -22,6 +21,7 @@ from pipemill.actors.storage.store import Store
 
 from pipemill.errors import ConfigError, RunError
 
+from ..execution.progress import log
 from ..execution.supervisor import find_command_pid
 from .lease_owner import LeaseOwner, current_owner, now
 
@@ -55,6 +55,11 @@ class Lease:
 
     def __exit__(self, *exception: object) -> None:
         self.release()
+
+    @property
+    def number(self) -> int:
+        """Return the number of the lease, which no other run of this output has."""
+        return self._number
 
     @property
     def is_held(self) -> bool:
@@ -122,7 +127,8 @@ class Lease:
             return
         until = time.monotonic() + EXPIRY_S
         if lives is None:
-            _say(f"waiting up to {EXPIRY_S:g} s to see whether {holder or 'a run'} is alive")
+            who = holder or "a run"
+            log(f"pipemill: waiting up to {EXPIRY_S:g} s to see whether {who} is alive")
         while lives is None and time.monotonic() < until:
             time.sleep(_LOOK_S)
             found, other, changed = find_latest(self.store)
@@ -192,7 +198,3 @@ def _numbers(store: Store) -> list[int]:
     except FileNotFoundError:
         return []
     return [int(n[:-5]) for n in names if n.endswith(".json") and n[:-5].isdigit()]
-
-
-def _say(text: str) -> None:
-    print(f"pipemill: {text}", file=sys.stderr, flush=True)

@@ -94,6 +94,15 @@ def facts(pairs: Iterable[tuple[str, str]]) -> TextTable:
     return TextTable(rows=list(pairs), widths=(_FACT_WIDTH - _GAP,))
 
 
+def format_duration(seconds: float) -> str:
+    """Return seconds, minutes or hours in words."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:,.1f} h"
+
+
 def join_blocks(blocks: Iterable[Block]) -> str:
     """Return the blocks as plain text."""
     return "\n".join(map(str, blocks))

@@ -9,7 +9,6 @@ from __future__ import annotations
 import ctypes.util
 import os
 import shutil
-import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from functools import lru_cache
@@ -23,6 +22,7 @@ from pipemill.pipelines.task_spec import TaskSpec
 
 from pipemill.errors import ConfigError
 
+from ..execution.progress import log
 from ..execution.ray_cluster import joins_other_machines
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def check_early_requirements(job: Job, task: ResolvedTask, placement: str) -> No
 
 @lru_cache(maxsize=16)
 def _print_once(note: str) -> None:
-    print(f"pipemill: {note}", file=sys.stderr)
+    log(f"pipemill: {note}")
 
 
 def find_missing_libraries(resolved: ResolvedTask, columns: Iterable[str]) -> list[Need]:

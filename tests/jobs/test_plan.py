@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
+import re
 
 import numpy as np
 import pyarrow as pa
@@ -108,7 +110,8 @@ def test_the_verb_ends_in_json_and_writes_nothing(models, data, tmp_path, capsys
     assert (told["rows"], told["sampled"]) == (70, 20)
     assert told["recommended"] == {"batching": {"max_tokens": 300}}
     assert "on one actor" in err
-    assert " on 3" in err
+    assert re.search(r"run +about \d+ s \(\d+ s to \d+ s\), \d+ s of it the start; one proc", err)
+    assert "cost" not in told
     assert "█" in err
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "job.yaml"]
 
@@ -155,3 +158,37 @@ def test_in_python_it_takes_what_run_takes_and_no_output(models, data):
     assert "█" in page
     with pytest.raises(pipemill.ConfigError, match="seconds must be a number above 0, not 0"):
         pipemill.plan({}, seconds=0)
+
+
+def test_a_run_is_estimated_with_its_start_and_its_cost(models, data, capsys):
+    def estimate(placement, **more):
+        settings = [f"actors.placement={placement}", "batching.max_tokens=300"]
+        return pipemill.plan(job(models, data), settings=settings, seconds=0.01, **more)
+
+    here = estimate("fused", price_per_hour=3.6).run
+    assert (here.placement, here.actors) == ("fused", min(os.cpu_count() or 1, 7))
+    local = estimate("local")
+    assert (local.run.placement, local.run.actors, local.cost) == ("local", 1, None)
+    assert here.start > local.run.start + 3, "Ray, and a process that checks the model"
+    many = estimate("fused", replicas=50, price_per_hour=3.6)
+    assert many.run.actors == 50
+    # Seven splits: the others have nothing to do.
+    work = many.run.expected - many.run.start
+    assert work == pytest.approx(many.seconds / 7)
+    for run in (here, local.run, many.run):
+        assert 0 < run.start < run.expected
+        assert run.least < run.expected < run.most
+    assert many.cost == pytest.approx((many.run.least * 50 / 1000, many.run.most * 50 / 1000))
+    told = json.loads(many.to_json())
+    assert (told["price_per_hour"], told["run"]["actors"]) == (3.6, 50)
+    assert told["cost"] == pytest.approx(many.cost, abs=1e-4)
+    assert re.search(r"^cost +[\d.]+ to [\d.]+$", str(many), re.MULTILINE)
+
+
+def test_a_price_and_a_number_of_actors_are_positive(models, data, capsys):
+    with pytest.raises(pipemill.ConfigError, match="replicas"):
+        pipemill.plan(job(models, data), replicas=0)
+    assert main(["plan", "job.yaml", "--price-per-hour", "free"]) == 2
+    assert "--price-per-hour must be a number above 0, not 'free'" in capsys.readouterr().err
+    assert main(["plan", "job.yaml", "--replicas", "0"]) == 2
+    assert "--replicas must be a whole number of at least 1" in capsys.readouterr().err

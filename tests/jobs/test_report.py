@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import shlex
+import shutil
+from functools import partial
 from html.parser import HTMLParser
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from pipemill.actors.storage.store import Store
 from pipemill.jobs.cli.app import main
+from pipemill.jobs.measuring.answer_statistics import describe_answers
+from pipemill.jobs.monitoring.pace_chart import draw_pace
+from pipemill.jobs.monitoring.run_history import read_history
+from pipemill.jobs.monitoring.run_log import RunLog, RunState
 
 import pipemill
-from tests.support import tiny
+from tests.support import light, tiny
 
 EVIL = "<script>alert('&amp;')</script><img src=x onerror=alert(1)>"
 
@@ -43,8 +53,74 @@ def out(tmp_path):
         input=str(tmp_path / "in.parquet"),
         output={"path": str(tmp_path / "out"), "rows_per_part": 10},
         actors={"placement": "local"},
+        parameters={"top_k": 1},
     )
     return tmp_path / "out"
+
+
+def test_its_commands_go_on_with_the_job(out, capsys):
+    assert main(["report", str(out)]) == 0
+    seen = Page(out / "_pipemill/report.html").seen
+    commands = re.findall(r"pipemill r\w+ (?:\\\n|[^\\\n])+", seen)
+    retry, run = (shlex.split(command.replace("\\\n", "")) for command in commands)
+    assert retry[:2] == ["pipemill", "retry"]
+    assert retry[2:] == run[2:]
+    assert "output.rows_per_part=10" in run
+    capsys.readouterr()
+    for words, tried in ((run, 0), (retry, 1)):
+        assert main(words[1:]) == 0
+        assert json.loads(capsys.readouterr().out)["added"]["rows"] == tried
+
+
+def test_rows_from_memory_have_no_command(tmp_path, monkeypatch):
+    light.install(monkeypatch)
+    job = light.job(tmp_path, ["a", "bad1"])
+    pipemill.run({**job, "input": [{"text": "a"}, {"text": "bad1"}]})
+    pipemill.report(job["output"]["path"])
+    seen = Page(tmp_path / "out/_pipemill/report.html").seen
+    assert "pipemill run" not in seen
+    assert "bad1 is not healed" in seen
+    assert re.search(r"\btext\s*bad1\b", seen), "the row that failed"
+
+
+def test_the_pace_of_two_runs_is_one_line(tmp_path):
+    store = Store(str(tmp_path))
+    state = partial(RunState, event="progress", time="", verb="run", task="ner", placement="fused")
+    for number, lines in ((3, [(0, 0), (2, 20), (4, 20)]), (7, [(0, 0), (6, 300)]), (8, [(0, 0), (10, 100)])):
+        log = RunLog(store, number)
+        for seconds, rows in lines:
+            log.add(state(seconds=seconds, rows=rows, splits_done=1, work={"tokens": rows}))
+        log.write(at_once=True)
+    history = read_history(store)
+    assert history.pace == [(2, 10), (4, 0), (10, 50), (20, 10)]
+    assert (history.starts, history.seconds) == ([0, 4, 10], 20)
+    whole = history.whole()
+    assert whole is not None
+    assert (whole.rows, whole.work) == (420, {"tokens": 420})
+    chart = draw_pace(history.pace[:3], history.starts[:2], 320, "")
+    assert chart is not None
+    assert chart.points == "0.0,240.0 200.0,240.0 200.0,300.0 400.0,300.0 400.0,0.0 1000.0,0.0"
+    assert chart.rates == [(0, "0"), (50, "25"), (100, "50")]
+    assert chart.times[-1] == (100, "10 s")
+    assert chart.starts == [40]
+
+
+def test_outputs_without_logs_are_drawn_from_the_times_of_parts(out):
+    shutil.rmtree(out / "_pipemill/log")
+    for number, part in enumerate(sorted(out.glob("part-*"))):
+        os.utime(part, (10**9, 10**9 + 60 * number))
+    pipemill.report(str(out))
+    page = Page(out / "_pipemill/report.html")
+    assert "51 rows in 6 min" in page.seen or "61 rows in 6 min" in page.seen
+    assert "What bound the run" not in page.seen
+
+
+def test_vectors_are_described():
+    vectors = pa.FixedSizeListArray.from_arrays(pa.array([3.0, 4.0, 0.0, 1.0], pa.float32()), 2)
+    found = describe_answers([pa.table({"embedding": vectors}), pa.table({"score": [0.51, None]})])
+    assert (found.dimension, found.norms) == (2, (1.0, 3.0, 5.0))
+    assert sum(found.scores) == found.scores[10] == 1
+    assert describe_answers([pa.table({"score": ["high"]})]).scores == []
 
 
 def test_it_tells_of_rows_labels_and_errors_and_runs_no_code(out, capsys, monkeypatch):
@@ -58,6 +134,9 @@ def test_it_tells_of_rows_labels_and_errors_and_runs_no_code(out, capsys, monkey
     assert "column 'text' is null" in page.seen
     assert "tokens" in page.seen
     assert "polyline" in page.tags
+    assert "What bound the run: " in page.seen
+    assert "Scores" in page.seen
+    assert (out / "_pipemill/report.html").stat().st_size < 200_000
     assert not page.tags & {"script", "img", "iframe", "link", "a"}
     assert not {name for name in page.attributes if name.startswith("on")} | (
         page.attributes & {"src", "href"}

@@ -92,7 +92,7 @@ def test_they_are_found_and_the_others_answered(tmp_path, ray_session, placement
 
 
 def test_they_are_found_in_one_process_without_ray(tmp_path, monkeypatch):
-    monkeypatch.setattr(single_process, "_RAY_S", math.inf)  # however long it takes
+    monkeypatch.setattr(single_process, "RAY_S", math.inf)  # however long it takes
     check_found(tmp_path, "single")
 
 

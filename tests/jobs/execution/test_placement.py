@@ -8,6 +8,7 @@ import pyarrow.dataset as ds
 
 import pipemill
 from tests.support import tiny
+from tests.support.ray_endpoint import wait_for_series
 from tests.support.tables import same_rows
 
 
@@ -43,6 +44,21 @@ def test_every_placement_gives_the_same_answers_and_dead_letters(models, tmp_pat
         once = letters[placement].drop_columns("attempts")
         assert once.equals(letters["local"].drop_columns("attempts"))
     assert tables["local"]["n"].to_pylist() == [i for i in range(150) if i not in (3, 77, 140)]
+    check_metrics("fused")
+    check_metrics("staged")
+
+
+def check_metrics(job):
+    """The metrics that the workers of the run recorded are at Ray's endpoint when it has ended."""
+    rows = "ray_pipemill_rows_total"
+    series = wait_for_series(lambda series: series.total(rows, job=job) == 150)
+    assert series.total(rows, job=job, task="fill-mask", outcome="done") == 147
+    assert series.total(rows, job=job, outcome="dead") == 3
+    assert series.total("ray_pipemill_dead_letters_total", job=job) == 3
+    reason = "read: JSONDecodeError"
+    assert series.total("ray_pipemill_dead_letters_total", job=job, reason=reason) == 1
+    for stage in ("read", "expand", "forward", "regroup", "write"):
+        assert series.total("ray_pipemill_stage_seconds_count", job=job, stage=stage) == 8
 
 
 def test_the_progress_bar_shows_rows_rate_time_left_and_dead_letters(capsys):

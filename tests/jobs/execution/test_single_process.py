@@ -91,14 +91,14 @@ def test_a_ray_that_runs_is_used_unless_the_job_wants_its_own(alone, monkeypatch
 )
 def test_when_ray_is_sooner(monkeypatch, remaining, load_s, splits, actors, ray):
     monkeypatch.setattr("os.cpu_count", lambda: 4)
-    assert single_process._ray_is_sooner(remaining, load_s, splits, ActorsSection(**actors)) == ray
+    assert single_process.ray_is_sooner(remaining, load_s, splits, ActorsSection(**actors)) == ray
 
 
 def test_what_takes_longer_is_left_to_ray(monkeypatch, tmp_path):
     """Every split takes 0.4 s, and Ray costs nothing here."""
     monkeypatch.setattr("os.cpu_count", lambda: 8)
-    monkeypatch.setattr(single_process, "_WATCHED_S", 1.0)
-    monkeypatch.setattr(single_process, "_RAY_S", -10.0)
+    monkeypatch.setattr(single_process, "WATCHED_S", 1.0)
+    monkeypatch.setattr(single_process, "RAY_S", -10.0)
     schema = pa.schema([("n", pa.int64()), ("text", pa.string())])
     rows = pa.table({"n": range(100), "text": [f"row {n}" for n in range(100)]}, schema)
     pq.write_table(rows, tmp_path / "in.parquet")

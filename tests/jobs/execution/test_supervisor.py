@@ -13,13 +13,14 @@ import pytest
 
 START = """
 import os, signal, sys, time
+from pipemill.jobs.cli.app import _explain_end
 from pipemill.jobs.execution.supervisor import *
 def ready():
     print(os.getpid(), flush=True)
 def work():
 """
 END = """
-status = supervise(work)
+status = supervise(work, _explain_end)
 sys.exit(status)
 """
 
@@ -49,6 +50,7 @@ def end(process: subprocess.Popen[str]) -> tuple[int, str]:
         # Ray's shutdown, after everything is written.
         ("report_status(0)\nos._exit(1)", 0, ""),
         ("report_status(1)\nos.kill(os.getpid(), signal.SIGKILL)", 1, ""),
+        ("report_json()\nos._exit(1)", 1, '"text": "the process ended with status 1 without a'),
         ("os._exit(1)", 1, "pipemill: the process ended with status 1 without a reason; run again"),
         ("report_ray()\nos._exit(1)", 1, "pipemill: Ray ended the process: its raylet or the head"),
         ("os.kill(os.getpid(), signal.SIGKILL)", 1, "signal 9, SIGKILL (out of memory?); run"),

@@ -1,0 +1,1 @@
+"""What pipemill says beforehand, and what becomes of it."""

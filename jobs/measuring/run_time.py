@@ -1,0 +1,129 @@
+"""Estimate how long a run takes, its start included, from what a trial measured."""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..config.job import ActorsSection
+from ..execution.gpus import find_gpus
+from ..execution.placement import SINGLE, resolve_placement
+from ..execution.pool_size import count_actors
+from ..execution.ray_cluster import joins_ray
+from ..execution.single_process import IMPORTS_S, RAY_S, WATCHED_S, ray_is_sooner
+from .benchmark import Measurement
+
+if TYPE_CHECKING:
+    from .trial import Trial
+
+# Python, the command line and planning, seconds.
+_COMMAND_S = 1.2
+# What remains of RAY_S if a Ray is running already.
+_JOINED_SHARE = 0.3
+# By how much a start, and a measured speed, may differ in the run.
+_START_RANGE, _SPEED_RANGE = 0.35, 0.12
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunTime:
+    """How long a run takes, in seconds.
+
+    Attributes:
+        placement: Where it runs: "single" is one process without Ray.
+        actors: How many compute.
+        start: What comes before the first row and after the last one.
+        expected: The whole run, its start included.
+        least, most: An interval for it.
+    """
+
+    placement: str
+    actors: int
+    start: float
+    expected: float
+    least: float
+    most: float
+
+
+def estimate_run_time(trial: Trial, best: Measurement, actors: int | None = None) -> RunTime:
+    """Estimate the run of a trial's job, here or with so many actors.
+
+    Args:
+        best: the setting that the run uses.
+        actors: None for as many as there would be here.
+    """
+    section, splits = trial.prepared.job.actors, trial.prepared.plan.splits
+    placement = trial.prepared.placement
+    if actors is None:
+        placement = resolve_placement(placement, section, splits)
+    elif placement == "local":
+        placement = "fused"
+    rows = trial.sampled.whole
+    assert best.seconds is not None
+    # In an actor of a GPU the host works on one split while the device computes another.
+    host = trial.host_seconds
+    device = max(best.seconds - host, 0.0)
+    overlaps = bool(section.gpus_each)
+    scale = rows / trial.rows.num_rows
+    least = max(host, device) * scale
+    work = least if overlaps else best.seconds * scale
+    spread = _SPEED_RANGE + 2 * _sampling_error(trial)
+
+    # How busy this machine is shows in what imports take.
+    slow = trial.imports_seconds / IMPORTS_S
+    fit = trial.imports_seconds + trial.plan_seconds
+    load = fit + trial.load_seconds
+    start = _COMMAND_S * slow
+    if placement in ("local", SINGLE):
+        count, start = 1, start + load
+        if placement == SINGLE and _moves_to_ray(work, load, len(splits), section):
+            # The first process computes for a while, and then Ray's actors do.
+            start += WATCHED_S + RAY_S * slow + load
+            work, least = max(work - WATCHED_S, 0.0), max(least - WATCHED_S, 0.0)
+            count = count_local_actors(section, len(splits))
+            placement = "fused"
+    else:
+        count = actors or count_local_actors(section, len(splits))
+        ray_s = RAY_S * (_JOINED_SHARE if joins_ray(section.cluster) else 1)
+        # Another process checks first that the model fits the task.
+        start += fit + ray_s * slow + load
+    # The last splits may leave actors without work.
+    waves = math.ceil(len(splits) / count) * count / max(len(splits), 1)
+    work, least = work * waves / count, least / count
+    return RunTime(
+        placement=placement,
+        actors=count,
+        start=start,
+        expected=start + work,
+        least=start * (1 - _START_RANGE) + least * (1 - spread),
+        most=start * (1 + _START_RANGE) + work * (1 + spread),
+    )
+
+
+def count_local_actors(actors: ActorsSection, splits: int) -> int:
+    """Return how many actors a run has on the Ray that it is connected to, or on this machine."""
+    ray = sys.modules.get("ray")
+    if ray is not None and ray.is_initialized():
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    else:
+        nodes = [{"CPU": float(os.cpu_count() or 1), "GPU": float(len(find_gpus()))}]
+    fit = sum(count_actors(node, actors) for node in nodes)
+    wanted = fit if actors.max == "auto" else min(fit, actors.max)
+    return max(min(wanted, splits), 1)
+
+
+def _moves_to_ray(work: float, load: float, splits: int, actors: ActorsSection) -> bool:
+    return work > WATCHED_S and ray_is_sooner(work - WATCHED_S, load, splits - 1, actors)
+
+
+def _sampling_error(trial: Trial) -> float:
+    """Return the standard error of the mean work of a row, as a share of it."""
+    row = np.repeat(np.arange(len(trial.counts)), trial.counts)
+    tokens = np.bincount(row, weights=trial.sizes, minlength=len(trial.counts))
+    if trial.sampled.whole <= len(tokens) or not tokens.mean():
+        return 0.0
+    return float(tokens.std() / tokens.mean() / math.sqrt(len(tokens)))

@@ -1,0 +1,1 @@
+"""How far a run is: its messages, its log, and how another process follows it."""

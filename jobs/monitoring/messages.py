@@ -1,0 +1,45 @@
+"""What a command says on stderr: text for a reader, lines of JSON for a program, or only errors."""
+
+from __future__ import annotations
+
+import json
+import sys
+from datetime import datetime, timezone
+
+_json = _quiet = False
+
+
+def choose_style(*, as_json: bool, quiet: bool) -> None:
+    """Choose how this process says things from now on. quiet: it says only errors."""
+    global _json, _quiet
+    _json, _quiet = as_json, quiet
+
+
+def shows_text() -> bool:
+    """Return whether bars, tables and messages for a reader are shown."""
+    return not (_json or _quiet)
+
+
+def writes_json() -> bool:
+    """Return whether events are written as JSON."""
+    return _json and not _quiet
+
+
+def write_event(event: str, text: str) -> None:
+    """Write an event that has a text, if events are written."""
+    if writes_json():
+        _write_json(event, text)
+
+
+def write_error(text: str) -> None:
+    """Write an error, whatever else is said."""
+    if _json:
+        _write_json("error", text)
+    else:
+        print(f"pipemill: {text}", file=sys.stderr, flush=True)
+
+
+def _write_json(event: str, text: str) -> None:
+    time = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    line = json.dumps({"event": event, "time": time, "text": text})
+    print(line, file=sys.stderr, flush=True)

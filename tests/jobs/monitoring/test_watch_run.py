@@ -1,0 +1,80 @@
+"""A run is followed from its output, here and from another machine."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import time
+from pathlib import Path
+
+import pytest
+from pipemill.jobs.cli.app import main
+from pipemill.jobs.monitoring import watch_run
+from pipemill.jobs.output.lease_owner import LeaseOwner
+
+import pipemill
+from tests.support import light
+
+TEXTS = [f"text {i}" if i % 7 else "bad1" for i in range(90)]
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """A run that takes about ten seconds, as its own process."""
+    monkeypatch.setattr(watch_run, "_LINES_S", 0.2)
+    process = light.start("run", light.job(tmp_path, TEXTS, 5), tmp_path, slow=0.04)
+    while not (tmp_path / "out/_pipemill/job.json").exists():
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.05)
+    yield process
+    process.kill()
+    process.communicate()
+
+
+def test_it_is_watched_to_its_end(run, tmp_path, capsys):
+    assert main(["status", str(tmp_path / "out"), "--watch"]) == 0
+    assert run.wait(20) == 0
+    out, err = capsys.readouterr()
+    assert (json.loads(out)["done"], json.loads(out)["left"]) == (77, 0)
+    lines = [line for line in err.splitlines() if " of 90 rows" in line]
+    rows = [int(line.split()[0]) for line in lines]
+    assert rows == sorted(rows)
+    assert 0 < rows[-1] <= 90
+    full = next(line for line in lines if "binds" in line)
+    assert re.search(r"\(\d+%\), \d+ dead, [\d.]+ rows/s, \d+ s left, ", full)
+    assert re.search(r", [01] at work on [01] splits, binds: postprocess \d+%", full)
+    assert "rows          90 (77 done, 13 dead)" in err  # what status shows then
+
+
+def test_from_another_machine_a_killed_run_ends_when_its_lease_no_longer_changes(
+    run, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr(LeaseOwner, "is_alive", lambda self: None)
+    monkeypatch.setattr(watch_run, "EXPIRY_S", 4.0)
+    watcher = watch_run.RunWatcher(str(tmp_path / "out"))
+    views = watcher.views()
+    view = next(view for view in views if view.state and view.state.rows)
+    assert view.owner.pid == run.pid
+    table = str(view.table())
+    assert "run           `pipemill run` of" in table
+    assert re.search(r"^dead letters  \d × regroup: ValueError$", table, re.MULTILINE)
+    run.kill()
+    killed = time.monotonic()
+    assert all(view.owner.pid == run.pid for view in views)
+    assert time.monotonic() - killed > 0.5  # its last beat was up to three seconds old
+    assert main(["status", str(tmp_path / "out"), "--watch"]) == 1
+    assert json.loads(capsys.readouterr().out)["left"] > 0
+
+
+def test_nothing_to_watch_is_the_status(tmp_path, monkeypatch, capsys):
+    light.install(monkeypatch)
+    pipemill.run(light.job(tmp_path, TEXTS))
+    out = str(tmp_path / "out")
+    assert main(["status", out, "--watch"]) == 0
+    shutil.rmtree(Path(out, "_pipemill/log"))  # of a version without logs
+    assert main(["status", out, "--watch"]) == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["rows"] == 90
+    assert main(["status", os.fspath(tmp_path), "--watch"]) == 2
+    assert "is not an output of pipemill" in capsys.readouterr().err
