@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from pipemill.actors.output.part_footer import PartFooter
@@ -55,7 +55,8 @@ class Status(Shown):
 
     def to_json(self) -> str:
         """Return one line, without the single splits."""
-        fields = rename_dead_reasons(asdict(self))
+        # Without the splits from the start: there may be 100,000.
+        fields = rename_dead_reasons(asdict(replace(self, each=[])))
         del fields["each"]
         return json.dumps(fields)
 

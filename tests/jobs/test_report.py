@@ -86,7 +86,11 @@ def test_rows_from_memory_have_no_command(tmp_path, monkeypatch):
 def test_the_pace_of_two_runs_is_one_line(tmp_path):
     store = Store(str(tmp_path))
     state = partial(RunState, event="progress", time="", verb="run", task="ner", placement="fused")
-    for number, lines in ((3, [(0, 0), (2, 20), (4, 20)]), (7, [(0, 0), (6, 300)]), (8, [(0, 0), (10, 100)])):
+    for number, lines in (
+        (3, [(0, 0), (2, 20), (4, 20)]),
+        (7, [(0, 0), (6, 300)]),
+        (8, [(0, 0), (10, 100)]),
+    ):
         log = RunLog(store, number)
         for seconds, rows in lines:
             log.add(state(seconds=seconds, rows=rows, splits_done=1, work={"tokens": rows}))

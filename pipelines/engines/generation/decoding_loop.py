@@ -12,12 +12,11 @@ from pipemill.actors.faults.watchdog import mark_progress
 from transformers.cache_utils import DynamicCache, EncoderDecoderCache
 
 from ..base import Values
-from ..onednn.linears import prepack_linears
 from .slot_cache import SlotCache
 from .token_choice import Rules, Sequence, append_tokens
 
 # Texts in flight: more of them cost a step little until the linear layers are full.
-_MOST = {"cpu": 64}
+_MOST = {"cpu": 128}
 _MOST_ELSEWHERE = 256
 # Tokens of a forward pass over prompts, with padding.
 _PROMPT_TOKENS = {"cpu": 2048}
@@ -68,7 +67,6 @@ class DecodingLoop:
         self.joins_late = self.is_decoder or _has_relative_positions(self.model)
         self.slots = SlotCache(device)
         self.cache_bytes = _find_cache_bytes(device)
-        self.linears = prepack_linears(self.model)
         self.running: list[Sequence] = []
         self.waiting: list[Sequence] = []
         self.steps = 0
@@ -283,11 +281,7 @@ class DecodingLoop:
         inputs = self.model.prepare_inputs_for_generation(
             ids, next_sequence_length=1, past_key_values=cache, **more
         )
-        self.linears.use()
-        try:
-            logits = self.model(**inputs, return_dict=True).logits[:, -1]
-        finally:
-            self.linears.leave()
+        logits = self.model(**inputs, return_dict=True).logits[:, -1]
         slots.advance()
         append_tokens(running, logits)
         for slot in range(len(running) - 1, -1, -1):
