@@ -85,7 +85,9 @@ def find_missing_libraries(resolved: ResolvedTask, columns: Iterable[str]) -> li
 
 def _find_missing_engine(job: Job) -> list[Need]:
     factory = find_engine(job.model.engine)
-    modules = factory.graph.modules if factory is not None and factory.graph else ()
+    if factory is None:
+        return []
+    modules = (*factory.modules, *(factory.graph.modules if factory.graph else ()))
     reason = f"for model.engine {job.model.engine}"
     return [Need(module, reason) for module in modules if not _is_available(module)]
 

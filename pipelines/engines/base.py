@@ -144,6 +144,7 @@ class EngineFactory:
         graph: runs the exported model of any task in `GRAPH_TASKS`, in place of the pipeline's own.
         loads_weights: whether it computes with the pipeline's own model. Else that model has no
             weights: it is on the meta device.
+        modules: what it imports on a worker, beside what its `graph` needs.
     """
 
     name: str
@@ -151,3 +152,4 @@ class EngineFactory:
     generate: Callable[[Any, str], GenerationEngine] | None = None
     graph: GraphRuntime | None = None
     loads_weights: bool = True
+    modules: tuple[str, ...] = ()

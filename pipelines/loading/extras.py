@@ -18,6 +18,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "lance": ("lance",),
     "onnx": ("onnx", "onnxruntime", "onnxscript"),
     "openvino": ("nncf", "openvino"),
+    "vllm": ("vllm",),
     "speech": ("g2p_en", "phonemizer", "torchaudio"),
 }
 # Where the two have different names.

@@ -9,6 +9,7 @@ import sys
 import types
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from importlib.machinery import ModuleSpec
 from typing import Any, ClassVar
 
 # A prompt that begins with this token ends the engine.
@@ -113,6 +114,7 @@ class LLMEngine:
 def install(monkeypatch: Any) -> Any:
     """Give `import vllm` these classes inside the block; yield the engines that are made."""
     package, params = types.ModuleType("vllm"), types.ModuleType("vllm.sampling_params")
+    package.__spec__ = ModuleSpec("vllm", None)
     package.LLMEngine, package.EngineArgs = LLMEngine, EngineArgs  # type: ignore[attr-defined]
     package.SamplingParams = SamplingParams  # type: ignore[attr-defined]
     params.StructuredOutputsParams = StructuredOutputsParams  # type: ignore[attr-defined]

@@ -185,4 +185,4 @@ class VllmGeneration(BatchedGeneration):
         return {**prompt.inputs, self.written: whole[None, None]}
 
 
-VLLM = EngineFactory(name="vllm", generate=VllmGeneration, loads_weights=False)
+VLLM = EngineFactory(name="vllm", generate=VllmGeneration, loads_weights=False, modules=("vllm",))
