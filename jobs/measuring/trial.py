@@ -25,7 +25,7 @@ from ..output.stored_rows import sample_input
 from ..planning.find_model import load_failure
 from ..planning.prepared_job import PreparedJob
 from ..planning.sample_rows import RowSample, sample_rows
-from ..prepare import prepare_without_output
+from ..prepare import prepare_without_output, resolve_job
 
 _WARM_UP = 4  # rows
 
@@ -83,6 +83,7 @@ def start_trial(job: Job, rows: int) -> Trial:
         ConfigError: The job can't run, or the model does not load.
         RunError: No row could be expanded.
     """
+    resolve_job(job, "local", here=True)  # says what is missing before anything is imported
     imports_seconds = _time_imports()
     started = time.perf_counter()
     with sample_input(job) as sample:

@@ -18,10 +18,8 @@ from pipemill.actors.sources.open_source import open_source
 from pipemill.actors.sources.parsing.tar_samples import read_samples, split_name
 from pipemill.actors.sources.schemas.media_columns import make_files_column, merge_columns
 from pipemill.actors.task import Column
-from pipemill.jobs.output.job_record import JobRecord
 from pipemill.jobs.output.split_plan import Plan
 from pipemill.jobs.planning.columns import kept_columns
-from pipemill.jobs.report import _label_columns
 from pipemill.pipelines.task_columns import resolve_columns
 
 import pipemill
@@ -300,9 +298,6 @@ def test_several_suffixes_of_a_kind_are_one_column(tmp_path):
     *_, column, kept = assembled(tmp_path)
     assert (column, kept) == ("image", ["__key__", "txt"])
     assert assembled(tmp_path, keep=["image"])[-1] == ["image"]
-    # The report asks a plan that does not know this column.
-    record = JobRecord(job={"output": {"keep": ["image"]}}, decides={})
-    assert _label_columns(record, plan(tmp_path)) == ["label"]
     # What the user names is what is read.
     assert images(tmp_path, {"image": "jpg"})[0] == {"0": b"0.jpg", "1": None, "2": None, "3": None}
     assert images(tmp_path, {"image": "png;jpg"})[0] == {

@@ -70,7 +70,8 @@ def test_every_form_of_the_summary_tells_them(wanted, tmp_path, capsys):
     assert line in err
     assert main(["report", str(tmp_path / "out")]) == 0
     page = (tmp_path / "out/_pipemill/report.html").read_text()
-    assert f"<td>{BAD}</td><td>regroup</td><td>ValueError</td><td>bad3 is not healed</td>" in page
+    assert "<b>regroup: ValueError</b>" in page
+    assert f'<span class="number">{BAD}</span></div>\n<p>bad3 is not healed</p>' in page
     assert f"{path}, row 3" in page
 
 

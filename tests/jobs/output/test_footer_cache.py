@@ -14,7 +14,7 @@ from tests.support import light
 @pytest.fixture
 def output(tmp_path, monkeypatch):
     monkeypatch.setattr(ledger, "LEAST_PARTS", 5)
-    light.install()
+    light.install(monkeypatch)
     texts = [None if n % 7 == 3 else f"text {n}" for n in range(60)]
     pipemill.run(light.job(tmp_path, texts, rows_per_part=3))
     return tmp_path / "out"
