@@ -110,7 +110,8 @@ def test_the_verb_ends_in_json_and_writes_nothing(models, data, tmp_path, capsys
     assert (told["rows"], told["sampled"]) == (70, 20)
     assert told["recommended"] == {"batching": {"max_tokens": 300}}
     assert "on one actor" in err
-    assert re.search(r"run +about \d+ s \(\d+ s to \d+ s\), \d+ s of it the start; one proc", err)
+    time = r"\d+ (?:s|min)"  # on a busy machine a start takes minutes
+    assert re.search(rf"run +about {time} \({time} to {time}\), {time} of it the start; ", err)
     assert "cost" not in told
     assert "█" in err
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "job.yaml"]
