@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+import psutil
 
 from ..config.job import ActorsSection
 from ..execution.gpus import find_gpus
@@ -23,7 +24,9 @@ if TYPE_CHECKING:
 
 # Python, the command line and planning, seconds.
 _COMMAND_S = 1.2
-# What remains of RAY_S if a Ray is running already.
+# What Ray and its actors take to start and to end in a whole run, beside RAY_S.
+_MORE_RAY_S = 3.0
+# What remains of Ray's time if a Ray is running already.
 _JOINED_SHARE = 0.3
 # By how much a start, and a measured speed, may differ in the run.
 _START_RANGE, _SPEED_RANGE = 0.35, 0.12
@@ -77,23 +80,25 @@ def estimate_run_time(trial: Trial, best: Measurement, actors: int | None = None
     slow = trial.imports_seconds / IMPORTS_S
     fit = trial.imports_seconds + trial.plan_seconds
     load = fit + trial.load_seconds
-    start = _COMMAND_S * slow
+    start, crowding = _COMMAND_S * slow, 1.0
     if placement in ("local", SINGLE):
         count, start = 1, start + load
         if placement == SINGLE and _moves_to_ray(work, load, len(splits), section):
             # The first process computes for a while, and then Ray's actors do.
-            start += WATCHED_S + RAY_S * slow + load
             work, least = max(work - WATCHED_S, 0.0), max(least - WATCHED_S, 0.0)
-            count = count_local_actors(section, len(splits))
-            placement = "fused"
+            count, placement = count_local_actors(section, len(splits)), "fused"
+            crowding = _crowding(count, section)
+            start += WATCHED_S + ((RAY_S + _MORE_RAY_S) * slow + load) * crowding
     else:
         count = actors or count_local_actors(section, len(splits))
-        ray_s = RAY_S * (_JOINED_SHARE if joins_ray(section.cluster) else 1)
+        if actors is None:
+            crowding = _crowding(count, section)
+        ray_s = (RAY_S + _MORE_RAY_S) * (_JOINED_SHARE if joins_ray(section.cluster) else 1)
         # Another process checks first that the model fits the task.
-        start += fit + ray_s * slow + load
+        start += fit + (ray_s * slow + load) * crowding
     # The last splits may leave actors without work.
     waves = math.ceil(len(splits) / count) * count / max(len(splits), 1)
-    work, least = work * waves / count, least / count
+    work, least = work * waves * crowding / count, least / count
     return RunTime(
         placement=placement,
         actors=count,
@@ -114,6 +119,18 @@ def count_local_actors(actors: ActorsSection, splits: int) -> int:
     fit = sum(count_actors(node, actors) for node in nodes)
     wanted = fit if actors.max == "auto" else min(fit, actors.max)
     return max(min(wanted, splits), 1)
+
+
+def _crowding(count: int, actors: ActorsSection) -> float:
+    """Return how much slower so many actors are here than the one that was measured.
+
+    On CPUs they share the cores with what else runs on this machine.
+    """
+    if actors.gpus_each:
+        return 1.0
+    cores, threads = os.cpu_count() or 1, max(int(actors.num_cpus), 1)
+    others = max(psutil.getloadavg()[0] - threads, 0.0)  # without this process
+    return max((count * threads + others) / cores, 1) / max((threads + others) / cores, 1)
 
 
 def _moves_to_ray(work: float, load: float, splits: int, actors: ActorsSection) -> bool:

@@ -41,5 +41,10 @@ def write_error(text: str) -> None:
 
 def _write_json(event: str, text: str) -> None:
     time = datetime.now(timezone.utc).isoformat(timespec="seconds")
-    line = json.dumps({"event": event, "time": time, "text": text})
-    print(line, file=sys.stderr, flush=True)
+    write_line(json.dumps({"event": event, "time": time, "text": text}))
+
+
+def write_line(line: str) -> None:
+    """Write a line at once: `print` writes its end apart, and another thread may come between."""
+    sys.stderr.write(f"{line}\n")
+    sys.stderr.flush()

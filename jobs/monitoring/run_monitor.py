@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 import time
 from collections import Counter, deque
@@ -17,7 +16,7 @@ from pipemill.actors.split_result import SplitResult
 from ..execution.split_work import SplitWork
 from ..output.lease import Lease
 from ..output.lease_owner import now
-from .messages import writes_json
+from .messages import write_line, writes_json
 from .run_log import RunLog, RunState
 
 _BEAT_S = 1.0
@@ -141,7 +140,7 @@ class RunMonitor:
         state = self.state(event, text)
         self._log.add(state)
         if writes_json() and (event != "progress" or state.seconds >= self._line_due):
-            print(state.to_json(), file=sys.stderr, flush=True)
+            write_line(state.to_json())
             self._line_due = state.seconds + _LINES_S
 
     def _record(self) -> None:

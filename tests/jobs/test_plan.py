@@ -13,7 +13,9 @@ import pyarrow.parquet as pq
 import pytest
 from pipemill.jobs import plan
 from pipemill.jobs.cli.app import main
+from pipemill.jobs.config.job import ActorsSection
 from pipemill.jobs.config.load import build_job
+from pipemill.jobs.measuring import run_time
 from pipemill.jobs.planning.sample_rows import sample_rows
 from pipemill.jobs.prepare import prepare_without_output
 
@@ -193,3 +195,17 @@ def test_a_price_and_a_number_of_actors_are_positive(models, data, capsys):
     assert "--price-per-hour must be a number above 0, not 'free'" in capsys.readouterr().err
     assert main(["plan", "job.yaml", "--replicas", "0"]) == 2
     assert "--replicas must be a whole number of at least 1" in capsys.readouterr().err
+
+
+def test_actors_share_the_cores_with_what_else_runs(monkeypatch):
+    monkeypatch.setattr(run_time.os, "cpu_count", lambda: 4)
+
+    def crowding(count, load, **actors):
+        monkeypatch.setattr(run_time.psutil, "getloadavg", lambda: (load, 0, 0))
+        return run_time._crowding(count, ActorsSection(**actors))
+
+    assert crowding(4, 1.0) == 1, "only this process"
+    assert crowding(4, 5.0) == pytest.approx(8 / 5), "eight on four cores, and before five"
+    assert crowding(2, 5.0) == pytest.approx(6 / 5)
+    assert crowding(2, 6.0, num_cpus=2) == pytest.approx(8 / 6)
+    assert crowding(4, 5.0, num_gpus=1) == 1
