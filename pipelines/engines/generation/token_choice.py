@@ -55,6 +55,8 @@ class Sequence:
         settings: a text that is equal where the keywords are.
         seed: of its random numbers.
         needs_length: whether only prompts of its length may begin together with it.
+        begins_alone: whether no other prompt may.
+        beginning: the first tokens of its prompt, if others of its split begin with them, too.
         ids: its tokens so far; a decoder's begin with the prompt.
         output: what `_forward` returned for it, or why it can't be written.
     """
@@ -64,6 +66,8 @@ class Sequence:
     settings: str
     seed: int
     needs_length: bool = False
+    begins_alone: bool = False
+    beginning: tuple[int, ...] = ()
     ids: list[int] = field(default_factory=list)
     rules: Rules | None = None
     random: torch.Generator | None = None

@@ -11,13 +11,13 @@ import threading
 from typing import Any
 
 from pipemill.actors.faults.blame import JudgedError
-from pipemill.actors.faults.watchdog import mark_progress
 
 from pipemill.errors import error_message
 
 from ...media.media_libraries import MissingLibrary
 from ..base import EngineFactory, Prompt, Values
 from .batched_generation import BatchedGeneration, is_harmless
+from .shared_loop import SharedLoop
 
 # Settings of `generate` by the names that vLLM gives them.
 _SAME = {
@@ -34,7 +34,6 @@ _FOLLOWED = (
     "bos_token_id", "use_cache", "tokenizer", "json_schema", "return_dict_in_generate",
     "cache_implementation", "prefix_length",
 )  # fmt: skip
-_WAIT_S = 0.05
 
 
 class EngineDied(JudgedError):
@@ -79,42 +78,26 @@ class VllmGeneration(BatchedGeneration):
             )
         )
         self._numbers = itertools.count()
-        self._steps = 0
+        self._loop = SharedLoop()
+        self._lock = threading.Lock()
         self._new: list[tuple[str, Prompt]] = []
         self._written: dict[str, list[int] | Exception] = {}
-        self._computes = threading.Lock()
-        self._changes = threading.Condition()
 
     def schedules(self, keywords: Values) -> bool:
         return True
 
     def write_all(self, prompts: list[Prompt], most: int | None = None) -> list[Values | Exception]:
         names = [str(next(self._numbers)) for _ in prompts]
-        with self._changes:
+        with self._lock:
             self._new += zip(names, prompts, strict=True)
-        seen = -1
-        while not all(name in self._written for name in names):
-            if self._computes.acquire(blocking=False):
-                try:
-                    while not all(name in self._written for name in names):
-                        self._step()
-                finally:
-                    self._computes.release()
-                    with self._changes:
-                        self._changes.notify_all()
-                continue
-            with self._changes:
-                self._changes.wait(_WAIT_S)
-            if seen != self._steps:  # of the thread that computes
-                seen = self._steps
-                mark_progress()
+        self._loop.run(self._step, lambda: all(name in self._written for name in names))
         return [
             self._output(prompt, self._written.pop(name))
             for name, prompt in zip(names, prompts, strict=True)
         ]
 
     def _step(self) -> None:
-        with self._changes:
+        with self._lock:
             new, self._new = self._new, []
         for name, prompt in new:
             try:
@@ -131,8 +114,6 @@ class VllmGeneration(BatchedGeneration):
         for output in outputs:
             if output.finished:
                 self._written[output.request_id] = list(output.outputs[0].token_ids)
-        self._steps += 1
-        mark_progress()
 
     def _sampling(self, prompt: Prompt, length: int) -> Any:
         """Return a prompt's settings as vLLM takes them.

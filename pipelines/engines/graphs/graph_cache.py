@@ -22,7 +22,7 @@ def find_graph(key: str, build: Callable[[Path], None]) -> Path:
     """Return the folder of a graph, which is built if it is not there.
 
     Args:
-        key: tells the graph from all others, see `digest_model`.
+        key: tells the graph from all others, see `digest_graph`.
         build: writes the graph to a folder.
     """
     from filelock import FileLock
@@ -53,20 +53,16 @@ def digest_graph(model: Any, says: Any, packages: tuple[str, ...], arrays: list[
         packages: those that make the graph, beside torch and transformers.
         arrays: what the graph is calibrated with.
     """
+    import torch
+
     versions = {name: metadata.version(name) for name in ("torch", "transformers", *packages)}
     config = model.config.to_json_string(use_diff=False)
     digest = hashlib.blake2b(digest_size=12)
     digest.update(json.dumps([_LAYOUT, type(model).__name__, config, says, versions]).encode())
     for name, tensor in model.state_dict().items():
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(_bytes()).numpy().data)
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     for array in arrays:
         digest.update(f"{array.dtype} {array.shape}".encode())
         digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()
-
-
-def _bytes() -> Any:
-    import torch
-
-    return torch.uint8

@@ -199,6 +199,42 @@ def test_where_memory_runs_out_fewer_texts_are_written_at_a_time(llama):
     assert engine.loop.most == 2
 
 
+def test_a_prompt_without_room_beside_others_waits_for_it(llama):
+    prompts = prompts_of(llama)
+    expected = one_by_one(llama, prompts)
+    engine = ContinuousGeneration(llama, "generated_sequence")
+
+    def run_out(ids):
+        if ids.shape[1] > 1 and len(engine.loop.running) > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    engine.loop.prompt_tokens = 1
+    with before_forward(llama.model, run_out):
+        assert texts_of(llama, engine.write_all(prompts)) == expected
+
+
+def test_a_long_text_holds_back_no_other_caller(llama):
+    """Also where what the others' prompts begin with must be computed first."""
+    texts = [f"{tiny.sentence(40, 5)} {text}" for text in PROMPTS[:5]]
+    ended, others = [], []
+
+    def write(name, texts, most):
+        more = {"max_new_tokens": most, "min_new_tokens": most}
+        texts_of(llama, engine.write_all(prompts_of(llama, more, texts)))
+        ended.append(name)
+
+    def join(ids):
+        if not others and engine.loop.steps == 3:
+            others.append(threading.Thread(target=write, args=("short", texts, 3)))
+            others[0].start()
+
+    engine = ContinuousGeneration(llama, "generated_sequence")
+    with before_forward(llama.model, join):
+        write("long", PROMPTS[:1], 180)
+    others[0].join()
+    assert ended == ["short", "long"]
+
+
 def test_a_prompt_that_fails_fails_alone(llama):
     """As a prompt that leaves no room for a new token."""
     more = {"max_new_tokens": None, "max_length": 40}

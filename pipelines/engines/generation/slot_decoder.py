@@ -1,0 +1,196 @@
+"""Compute prompts, and one token after the other, for texts that keep their slots in a cache."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from transformers.cache_utils import DynamicCache, EncoderDecoderCache
+
+from ..base import Values
+from .slot_cache import SlotCache
+from .token_choice import Rules, Sequence, append_tokens
+
+# What a step needs of what `generate` prepared, and what it makes itself.
+_KEPT = ("use_cache", "logits_to_keep", "output_attentions", "output_hidden_states")
+_MADE = (
+    "attention_mask", "position_ids", "past_key_values", "encoder_outputs",
+    "decoder_attention_mask",
+)  # fmt: skip
+
+
+class UnsupportedModel(TypeError):
+    """A model whose texts can't be written in slots."""
+
+
+class SlotDecoder:
+    """A model that writes, and the slots of the texts that it writes now.
+
+    Attributes:
+        is_decoder: whether its prompts are the beginning of what it writes.
+        joins_late: whether a text may begin while others run.
+        shares: whether what prompts begin with may be computed once.
+    """
+
+    def __init__(self, pipeline: Any) -> None:
+        self.model = pipeline.model
+        self.slots = SlotCache(pipeline.device)
+        self.is_decoder = not self.model.config.is_encoder_decoder
+        # Where positions are counted from the cache's first column, all texts must begin together.
+        self.joins_late = self.is_decoder or _has_relative_positions(self.model)
+        self.shares = self.is_decoder and not _has_windows(self.model)
+        self._has_positions = False
+        self._kept: Values = {}
+        # What the last prompts began with, and its keys and values.
+        self._beginning: tuple[tuple[int, ...], Any] = ((), None)
+
+    def fill(
+        self,
+        group: list[Sequence],
+        model: Any,
+        input_ids: torch.Tensor,
+        logits_processor: Any,
+        stopping_criteria: Any,
+        generation_config: Any,
+        **prepared: Any,
+    ) -> torch.Tensor:
+        """Stand in for the loop of `generate`: compute the prompts, and take their slots."""
+        self._check(prepared)
+        rules = Rules.of(logits_processor, stopping_criteria, generation_config, input_ids.shape[1])
+        kept = {name: prepared[name] for name in _KEPT if name in prepared}
+        if self.is_decoder:
+            outputs, lengths, shared = self._fill_decoder(group, prepared, kept)
+        else:
+            shared, lengths = 0, [input_ids.shape[1]] * len(group)
+            inputs = self.model.prepare_inputs_for_generation(
+                input_ids,
+                is_first_iteration=True,
+                past_key_values=EncoderDecoderCache(DynamicCache(), DynamicCache()),
+                attention_mask=prepared["attention_mask"],
+                encoder_outputs=prepared["encoder_outputs"],
+                **kept,
+            )
+            outputs = self.model(**inputs, return_dict=True)
+            for one in group:
+                one.ids = input_ids[0].tolist()
+        for one in group:
+            one.rules = rules
+        append_tokens(group, outputs.logits[:, -1])
+        self._kept, self._has_positions = kept, prepared.get("position_ids") is not None
+        mask = None if self.is_decoder else prepared["attention_mask"]
+        on = [i for i, one in enumerate(group) if not one.is_done]
+        if on:
+            filled = outputs.past_key_values
+            if len(on) < len(group):
+                index = torch.tensor(on, device=self.slots.device)
+                filled.batch_select_indices(index)
+                mask = None if mask is None else mask[index]
+            self.slots.add(filled, [lengths[i] for i in on], shared, mask)
+        return input_ids
+
+    def _fill_decoder(
+        self, group: list[Sequence], prepared: Values, kept: Values
+    ) -> tuple[Any, list[int], int]:
+        """Compute prompts; return the outputs, the prompts' lengths, and the tokens they share."""
+        for one in group:
+            one.ids = one.inputs["input_ids"][0].tolist()
+        lengths = [len(one.ids) for one in group]
+        shared = len(group[0].beginning)
+        cache = self._compute_beginning(group[0].beginning, kept) if shared else None
+        rest = max(lengths) - shared
+        device, count = self.slots.device, len(group)
+        ids = torch.zeros((count, rest), dtype=torch.long)
+        mask = torch.zeros((count, shared + rest), dtype=torch.long)
+        mask[:, :shared] = 1
+        for row, one in enumerate(group):
+            own = one.ids[shared:]
+            ids[row, rest - len(own) :] = torch.tensor(own)
+            mask[row, shared + rest - len(own) :] = 1
+        more = dict(kept)
+        if prepared.get("position_ids") is not None:
+            places = (mask.cumsum(-1) - 1).clamp(min=0)
+            more["position_ids"] = places[:, shared:].to(device)
+        inputs = self.model.prepare_inputs_for_generation(
+            ids.to(device),
+            is_first_iteration=True,
+            past_key_values=_repeat(cache, count) if cache else DynamicCache(),
+            attention_mask=mask.to(device),
+            **more,
+        )
+        return self.model(**inputs, return_dict=True), lengths, shared
+
+    def step(self, running: list[Sequence]) -> None:
+        """Append a token to each text that runs; leave out the texts that end with it.
+
+        running: in the order of their slots.
+        """
+        slots = self.slots
+        ids = torch.tensor([[one.ids[-1]] for one in running], device=slots.device)
+        more = dict(self._kept)
+        cache = slots.for_step()
+        if self.is_decoder:
+            more["attention_mask"] = slots.mask()
+            if self._has_positions:
+                more["position_ids"] = torch.tensor(slots.lengths, device=slots.device)[:, None]
+        else:
+            read = slots.encoder_mask()
+            assert read is not None
+            # Their keys and values are in the cache: only the shape is looked at.
+            width = self.model.config.hidden_size
+            states = torch.zeros(1, dtype=self.model.dtype, device=slots.device)
+            more["encoder_outputs"] = (states.expand(*read.shape, width),)
+            more["attention_mask"] = read
+            if self.joins_late:
+                more["decoder_attention_mask"] = slots.mask()
+        inputs = self.model.prepare_inputs_for_generation(
+            ids, next_sequence_length=1, past_key_values=cache, **more
+        )
+        logits = self.model(**inputs, return_dict=True).logits[:, -1]
+        slots.advance()
+        append_tokens(running, logits)
+        for slot in range(len(running) - 1, -1, -1):
+            if running[slot].is_done:
+                slots.remove(slot)
+                running[slot] = running[-1]
+                running.pop()
+
+    def _compute_beginning(self, tokens: tuple[int, ...], kept: Values) -> Any:
+        """Return the keys and values of what prompts begin with."""
+        if self._beginning[0] != tokens:
+            ids = torch.tensor([tokens], device=self.slots.device)
+            outputs = self.model(ids, past_key_values=DynamicCache(), **kept)
+            self._beginning = tokens, outputs.past_key_values
+        return self._beginning[1]
+
+    def _check(self, prepared: Values) -> None:
+        """Raise UnsupportedModel if a step needs more than is made here."""
+        cache = prepared.get("past_key_values")
+        own = cache.self_attention_cache if isinstance(cache, EncoderDecoderCache) else cache
+        kinds = {type(layer).__name__ for layer in getattr(own, "layers", [None])}
+        if not kinds <= {"DynamicLayer", "DynamicSlidingWindowLayer"}:
+            raise UnsupportedModel(f"a cache of {', '.join(sorted(kinds))}")
+        for name, value in prepared.items():
+            if name not in (*_KEPT, *_MADE) and isinstance(value, torch.Tensor):
+                raise UnsupportedModel(f"an input {name}")
+        places = prepared.get("position_ids")
+        if places is not None and places.dim() != 2:
+            raise UnsupportedModel("positions of several axes")
+
+
+def _repeat(cache: Any, count: int) -> DynamicCache:
+    repeated = DynamicCache()
+    for i, layer in enumerate(cache.layers):
+        shape = (count, -1, -1, -1)
+        repeated.update(layer.keys.expand(*shape), layer.values.expand(*shape), i)
+    return repeated
+
+
+def _has_relative_positions(model: Any) -> bool:
+    names = {name.rpartition(".")[2] for name, _ in model.get_decoder().named_modules()}
+    return "relative_attention_bias" in names and "embed_positions" not in names
+
+
+def _has_windows(model: Any) -> bool:
+    config = model.config.get_text_config(decoder=True)
+    kinds = getattr(config, "layer_types", None) or ["full_attention"]
+    return set(kinds) != {"full_attention"} or getattr(config, "sliding_window", None) is not None
