@@ -7,7 +7,7 @@ import io
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import IO, Any
+from typing import IO
 
 import numpy as np
 import pyarrow as pa
@@ -49,7 +49,7 @@ def encode_part(table: pa.Table, footer: Footer) -> bytes:
     return bytes(data)
 
 
-def read_footer(file: Any) -> PartFooter:
+def read_footer(file: IO[bytes] | pa.NativeFile) -> PartFooter:
     """Read the footer of an opened part. Raises an exception if the file is not a part."""
     footer, _ = _parse_footer(pq.read_metadata(file))
     if not isinstance(footer, PartFooter):

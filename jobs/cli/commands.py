@@ -16,6 +16,7 @@ from pipemill.errors import explain_interrupt
 from ..execution.supervisor import delay_interrupts, report_json
 from ..monitoring.messages import choose_style, shows_text
 from .console import print_blocks, print_result, write_text
+from .option_values import parse_variables
 from .options import (
     Address,
     Code,
@@ -41,7 +42,6 @@ from .options import (
     Waits,
     Watch,
     WorkingDir,
-    parse_variables,
     takes_job,
 )
 from .parser import Command, Group

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import IO, Protocol
 
 from pipemill.errors import ConfigError
 
-from ..monitoring.messages import shows_text
+from ..monitoring.messages import is_terminal, shows_text
 from ..output.text_table import Block, TextTable, join_blocks
 
 # Rich looks at every cell before it shows the first: of very many it takes seconds.
@@ -53,8 +52,3 @@ def write_text(path: str, text: str) -> None:
         Path(path).write_text(text, encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"can't write {path}: {error.strerror or error}") from error
-
-
-def is_terminal(file: IO[str]) -> bool:
-    """Return whether a person reads this file as it is written."""
-    return file.isatty() and os.environ.get("TERM") != "dumb"

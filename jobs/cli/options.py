@@ -2,8 +2,6 @@
 
 # Typer reads these annotations: they are no texts to evaluate later.
 import inspect
-import math
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from functools import wraps
@@ -14,6 +12,15 @@ import typer
 from pipemill.errors import ConfigError
 
 from ..execution.supervisor import delay_interrupts
+from .option_values import (
+    parse_columns,
+    parse_count,
+    parse_log_format,
+    parse_number,
+    parse_parameters,
+    parse_price,
+    parse_seconds,
+)
 
 if TYPE_CHECKING:
     from ..config.job import Job
@@ -104,12 +111,12 @@ class JobOptions:
         with delay_interrupts():
             from ..config.load import build_job
 
-        columns = _parse_columns(self.column or [])
+        columns = parse_columns(self.column or [])
         return build_job(self.config, self.set or [], columns, self._sections(), needs_output)
 
     def arguments(self) -> dict[str, Any]:
         """Return the arguments that describe the job to a function. Raises ConfigError."""
-        columns = _parse_columns(self.column or [])
+        columns = parse_columns(self.column or [])
         return {"config": self.config, "settings": self.set, "columns": columns, **self._sections()}
 
     def _input_path(self) -> Any:
@@ -132,7 +139,7 @@ class JobOptions:
         if self.input:
             sections["input"] = {"path": self._input_path()}
         if self.param:
-            sections["parameters"] = _parse_parameters(self.param)
+            sections["parameters"] = parse_parameters(self.param)
         return sections
 
 
@@ -160,49 +167,6 @@ def takes_job(verb: Callable[..., int]) -> Callable[..., int]:
     command.__signature__ = signature  # type: ignore[attr-defined]
     command.__annotations__ = {p.name: p.annotation for p in signature.parameters.values()}
     return command
-
-
-def parse_count(text: str) -> int:
-    """Return a number of rows."""
-    if not str(text).isdecimal() or int(text) < 1:
-        raise typer.BadParameter(f"must be a whole number of at least 1, not {text!r}")
-    return int(text)
-
-
-def parse_number(text: str) -> int:
-    """Return a number, which may be 0."""
-    if not str(text).isdecimal():
-        raise typer.BadParameter(f"must be a whole number, not {text!r}")
-    return int(text)
-
-
-def parse_price(text: str) -> float:
-    """Return a price."""
-    try:
-        price = float(text)
-    except ValueError:
-        price = 0.0
-    if not 0 < price < math.inf:
-        raise typer.BadParameter(f"must be a number above 0, not {text!r}")
-    return price
-
-
-def parse_log_format(text: str) -> str:
-    """Return how messages are written."""
-    if text not in ("text", "json"):
-        raise typer.BadParameter(f"must be text or json, not {text!r}")
-    return text
-
-
-def parse_seconds(text: str) -> float:
-    """Return a time limit."""
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = 0.0
-    if not seconds > 0:
-        raise typer.BadParameter(f"must be a number of seconds above 0, not {text!r}")
-    return seconds
 
 
 Output = Annotated[
@@ -386,37 +350,3 @@ TaskName = Annotated[
         autocompletion=complete_task,
     ),
 ]
-
-
-def parse_variables(assignments: list[str]) -> dict[str, str]:
-    """Return variables by their names; those without a value are read from the environment."""
-    variables = {}
-    for text in assignments:
-        name, equals, value = text.partition("=")
-        if not name or not (equals or name in os.environ):
-            raise ConfigError(
-                f"--env {text!r} is not of the form NAME=VALUE, and no such variable is set here"
-            )
-        variables[name] = value if equals else os.environ[name]
-    return variables
-
-
-def _parse_columns(assignments: list[str]) -> dict[str, str | None]:
-    """Return columns by their names, None for one that is not to be read.
-
-    Names are no YAML: a column may be called `no`, or `2024`.
-    """
-    columns: dict[str, str | None] = {}
-    for text in assignments:
-        name, equals, column = text.partition("=")
-        if not (name and equals):
-            raise ConfigError(f"--column {text!r} is not of the form NAME=COLUMN")
-        columns[name] = column or None
-    return columns
-
-
-def _parse_parameters(assignments: list[str]) -> dict[str, Any]:
-    with delay_interrupts():
-        from ..config.load import parse_assignment
-
-    return dict(parse_assignment(text) for text in assignments)

@@ -18,7 +18,7 @@ from typing import Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from .console import is_terminal
+from ..monitoring.messages import is_terminal
 
 PROGRAM = "pipemill"
 # Where a shell says that it wants completions, and which.

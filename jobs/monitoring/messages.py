@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from datetime import datetime, timezone
+from typing import IO
 
 _json = _quiet = False
 
@@ -48,3 +50,8 @@ def write_line(line: str) -> None:
     """Write a line at once: `print` writes its end apart, and another thread may come between."""
     sys.stderr.write(f"{line}\n")
     sys.stderr.flush()
+
+
+def is_terminal(file: IO[str]) -> bool:
+    """Return whether a person reads this file as it is written."""
+    return file.isatty() and os.environ.get("TERM") != "dumb"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 import time
 from collections.abc import Iterator
@@ -19,6 +18,7 @@ from ..output.lease import EXPIRY_S, find_latest
 from ..output.lease_owner import LeaseOwner
 from ..output.ledger import Ledger, open_output
 from ..output.text_table import TextTable, facts, format_duration
+from .messages import is_terminal
 from .run_log import RunState, read_log
 
 # Seconds between looks: on a terminal, and where each is a new line.
@@ -162,7 +162,7 @@ class _Display(Protocol):
 def watch_run(output: str) -> None:
     """Show how far the run of an output is, until it ends. Raises ConfigError."""
     watcher = RunWatcher(output)
-    on_terminal = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+    on_terminal = is_terminal(sys.stderr)
     with _live_table() if on_terminal else nullcontext(_Lines()) as display:
         for view in watcher.views():
             display.show(view)
