@@ -22,8 +22,9 @@ def read_cross_encoder_files(read: Callable[[str], Any]) -> dict[str, Any]:
     """
     contents = {name: read(name) for name in (_CONFIG, SETTINGS)}
     files = {name: content for name, content in contents.items() if isinstance(content, dict)}
-    if files.get(SETTINGS, {}).get("model_type") == "CrossEncoder":
-        files[MODULES] = read(MODULES)
+    is_cross_encoder = files.get(SETTINGS, {}).get("model_type") == "CrossEncoder"
+    if is_cross_encoder and (modules := read(MODULES)) is not None:
+        files[MODULES] = modules
     return files
 
 
@@ -40,7 +41,7 @@ def find_activation(files: Mapping[str, Any]) -> str | None:
     Raises:
         ValueError: for a function that pipemill can't apply.
     """
-    for module in list_module_types(files.get(MODULES) or []):
+    for module in list_module_types(files.get(MODULES, [])):
         if module not in ("Transformer", "Dropout"):
             raise ValueError(
                 f"it is a cross-encoder whose scores are made by the module {module}, which "

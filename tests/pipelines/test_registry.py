@@ -18,6 +18,7 @@ from pipemill.pipelines.text import windows
 OURS = {
     "text-classification": {"window_pooling", "add_special_tokens", *windows.PARAMETERS},
     "feature-extraction": {"pooling", "normalize", "prompt", "prompt_name", *windows.PARAMETERS},
+    "text-generation": {"json_schema"},  # of the engine vllm alone
 }
 # Where what is written in a signature is not what holds.
 OTHERWISE = {
