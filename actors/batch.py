@@ -13,6 +13,8 @@ from pipemill.errors import error_message
 
 # Before the name of a key in `Batch.stats`.
 LEFT_OUT = "left_out_"
+# Before the name of a task in `Batch.stats`.
+ROWS_OF = "rows_of_"
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,8 @@ class Batch:
         tokens, padded_tokens, packed_tokens; truncated_rows and lost_tokens, if rows were cut;
         nan_rows and null_answers, if there are any; STAGE_seconds; actor_seconds, of which the
         device was busy for forward_seconds; budget_N: 1, if the final budget is N tokens;
-        left_out_NAME: rows with a value of that key that no column holds.
+        rows_of_NAME: rows that a task of several computed; left_out_NAME: rows with a value of that
+        key that no column holds.
     results: the task's result columns, as long as `rows`; null where a row failed.
     """
 

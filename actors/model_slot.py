@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 
 from pipemill.errors import error_message
 
+from .compute.cascade import Cascade
 from .compute.stages import Stages
 from .faults.attempts import DEATHS_LOADING, AttemptError, Attempts, track_attempt
 from .faults.load_errors import LoadError, lacks_memory
@@ -27,12 +28,14 @@ class ModelSlot:
     seen: the names of the attempts that were listed before.
     """
 
-    def __init__(self, load: Callable[[], Stages], attempts: Attempts, seen: list[str]) -> None:
+    def __init__(
+        self, load: Callable[[], Stages | Cascade], attempts: Attempts, seen: list[str]
+    ) -> None:
         self._load, self._attempts = load, attempts
         self._loader = attempts.loader_key()
         self._deaths = [name for name in seen if name.startswith(f"{self._loader}.")]
         self._lock, self._loading = SharedLock(), threading.Lock()
-        self._stages: Stages | None = None
+        self._stages: Stages | Cascade | None = None
         self._error: LoadError | None = None
 
     def load(self) -> None:
@@ -47,7 +50,7 @@ class ModelSlot:
             pass
 
     @contextmanager
-    def stages(self) -> Iterator[Stages]:
+    def stages(self) -> Iterator[Stages | Cascade]:
         """Lend the loaded task to the block, which other calls may share. Raises LoadError."""
         with self._lock.shared():
             with self._loading:
@@ -71,7 +74,7 @@ class ModelSlot:
         with suppress(RuntimeError):  # the device answers no call of this process
             empty_caches()
 
-    def _get_or_load(self) -> Stages:
+    def _get_or_load(self) -> Stages | Cascade:
         if self._error is None and self._stages is None:
             try:
                 self._stages = self._load_unless_deadly()
@@ -85,7 +88,7 @@ class ModelSlot:
         assert self._stages is not None
         return self._stages
 
-    def _load_unless_deadly(self) -> Stages:
+    def _load_unless_deadly(self) -> Stages | Cascade:
         if len(self._deaths) >= DEATHS_LOADING:
             reasons = self._attempts.reasons(self._deaths) or ["out of memory?"]
             raise LoadError(
@@ -98,7 +101,7 @@ class ModelSlot:
         self._deaths = []
         return stages
 
-    def _load_patiently(self) -> Stages:
+    def _load_patiently(self) -> Stages | Cascade:
         """Load, and wait a little if others hold the GPU's memory: one may be about to end."""
         for wait_s in _WAITS_S:
             try:

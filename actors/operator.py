@@ -20,7 +20,6 @@ from .output.part_file import append_columns
 from .shared_lock import SharedLock
 from .tensor_images import encode_tensors, is_tensor
 
-_STEPS = ("expand", "forward", "regroup")
 # Bytes of the rows that are computed at once: their chunks take many times that.
 _PIECE = 8 * 2**20
 
@@ -98,14 +97,14 @@ class TaskOperator:
 
     def _compute(self, load: Callable[[], Stages], rows: pa.Table) -> Batch:
         with suppress(ProcessDied), self._lock.shared():
-            return self._get_process(load).run(_STEPS, Batch(rows))
+            return self._get_process(load).run(None, Batch(rows))
         # One of the rows that were computed killed the process, or the system did.
         with self._lock.alone():
             if self._process is not None:  # two models may exceed the memory
                 self._process.close()
                 self._process = None
             with CrashIsolator(lambda: IsolatedProcess(load)) as isolation:
-                return isolation.run(_STEPS, Batch(rows))
+                return isolation.run(None, Batch(rows))
 
     def _describe_failures(self, batch: Batch) -> pa.Array:
         if batch.failures and self._on_error == "raise":

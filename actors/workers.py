@@ -13,6 +13,7 @@ import pyarrow as pa
 from pipemill.errors import StoreError, error_message
 
 from .batch import Batch, RowError
+from .compute.cascade import Cascade
 from .compute.stages import Stages
 from .faults.attempts import AttemptError, Attempts, SplitGivenUp, has_suspects, run_attempt
 from .faults.blame import find_blame, is_memory_failure, is_row_error
@@ -47,12 +48,10 @@ class Sink(Protocol):
         """Write the dead letters first, then the part: a split whose part exists is done."""
 
 
-Load = Callable[[], Stages]
+Load = Callable[[], Stages | Cascade]
 Process = Callable[[Split, bytes | None], SplitResult]
 
 T = TypeVar("T")
-
-_STEPS = ("expand", "forward", "regroup")
 
 
 class FusedWorker:
@@ -97,7 +96,7 @@ class FusedWorker:
             _isolate_in_process(self.load, self.source) as isolation,
         ):
             batch = isolation.read(split)
-            batch = isolation.run(_STEPS, batch)
+            batch = isolation.run(None, batch)
         return self._finish(split, batch)
 
     def _finish(self, split: Split, batch: Batch) -> SplitResult:
@@ -131,7 +130,7 @@ class LocalWorker(FusedWorker):
                     raise
             self.model.slot.discard()
             self._instead = _isolate_in_process(self.load)
-        batch = self._instead.run(_STEPS, _read(self.source, split))
+        batch = self._instead.run(None, _read(self.source, split))
         return _write(self.sink, split, batch)
 
 
@@ -188,6 +187,7 @@ class ForwardWorker:
 
     def _usual(self, batch: Batch) -> Batch:
         with self.model.slot.stages() as stages:
+            assert isinstance(stages, Stages)
             return stages.forward(batch)
 
     def _isolated(self, batch: Batch) -> Batch:
@@ -250,10 +250,12 @@ def _isolate_in_process(load: Load, source: SplitReader | None = None) -> CrashI
 @lru_cache(maxsize=1)
 def _load_once(load: Load) -> Stages:
     """Load for Ray tasks, which have no constructor: what they load stays in their process."""
-    return load_stages(load)
+    stages = load_stages(load)
+    assert isinstance(stages, Stages)  # a cascade is not cut into operators
+    return stages
 
 
-def load_stages(load: Load) -> Stages:
+def load_stages(load: Load) -> Stages | Cascade:
     """Load the task. Raises LoadError."""
     try:
         return load()

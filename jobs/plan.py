@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from pipemill.actors.arrow_arrays import field_values
+from pipemill.actors.batch import ROWS_OF
 from pipemill.actors.compute.deduplicate import deduplicate_chunks
 from pipemill.actors.compute.micro_batches import micro_batches, padded_size
 
@@ -22,15 +23,45 @@ from .execution.placement import SINGLE
 from .measuring.benchmark import candidate_budgets, find_best_budget, measure_budget
 from .measuring.run_time import RunTime, estimate_run_time
 from .measuring.trial import Trial, start_trial
+from .output.stored_rows import sample_input
 from .output.text_table import Block, Shown, TextTable, facts, format_duration
+from .planning.prepared_job import PreparedJob
+from .planning.sample_rows import sample_rows
+from .prepare import prepare_without_output
+from .preview import compute_rows
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 # Rows of a batch in code that does not look at lengths.
 _BATCH = 32
+# Rows that are computed to see how many of them each of several tasks gets.
+_ROWS_OF_SHARES = 200
 # Characters of the longest bar.
 _BAR = 40
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskEstimate:
+    """What to expect of one of several tasks.
+
+    Attributes:
+        name: The task.
+        share: The share of the sampled rows that it computes: its condition is true for them.
+        rows_per_second: The speed of one actor at these rows.
+        max_tokens: The fastest token budget.
+    """
+
+    name: str
+    share: float
+    rows_per_second: float
+    max_tokens: int
+
+    def __str__(self) -> str:
+        return (
+            f"{self.share:.1%} of the rows, {self.rows_per_second:,.3g} rows/s, batching: "
+            f"{{max_tokens: {self.max_tokens}}}"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +85,8 @@ class JobEstimate(Shown):
         run: How long the run takes, its start included: here, or with the actors asked for.
         price_per_hour: What an actor costs in an hour.
         notes: On columns that have the name of a parameter.
+        tasks: Of a job with several tasks, what is expected of each. The lengths and counts above
+            are then those of the first.
     """
 
     rows: int
@@ -73,6 +106,7 @@ class JobEstimate(Shown):
     run: RunTime
     price_per_hour: float | None = None
     notes: tuple[str, ...] = ()
+    tasks: tuple[TaskEstimate, ...] = ()
 
     @property
     def cost(self) -> tuple[float, float] | None:
@@ -89,8 +123,9 @@ class JobEstimate(Shown):
         fields["run"] = {
             k: round(v, 1) if isinstance(v, float) else v for k, v in fields["run"].items()
         }
-        if not self.notes:
-            del fields["notes"]
+        for name in ("notes", "tasks"):
+            if not fields[name]:
+                del fields[name]
         if self.cost is None:
             del fields["price_per_hour"]
         else:
@@ -120,6 +155,7 @@ class JobEstimate(Shown):
             ("padding", ", ".join(padding)),
             ("speed", f"{self.rows_per_second:,.3g} rows/s"),
             ("work", whole),
+            *((task.name, str(task)) for task in self.tasks),
             ("run", self._run_in_words()),
             *([("cost", _cost_in_words(*self.cost))] if self.cost else []),
             ("recommended", f"batching: {{max_tokens: {self.max_tokens}}}"),
@@ -182,7 +218,10 @@ def plan(
         check_positive(price_per_hour=price_per_hour)
     job = build_job(config, settings or [], columns or {}, sections, needs_output=False)
     with explain_interrupt("interrupted"):
-        return _estimate(job, rows, seconds, replicas, price_per_hour)
+        if not job.tasks:
+            return _estimate(job, rows, seconds, replicas, price_per_hour)
+        with sample_input(job) as sample:
+            return _estimate_tasks(sample.job, rows, seconds, replicas, price_per_hour)
 
 
 def _estimate(
@@ -221,6 +260,45 @@ def _estimate(
         price_per_hour=price_per_hour,
         notes=trial.prepared.notes,
     )
+
+
+def _estimate_tasks(
+    job: Job, rows: int, seconds: float, replicas: int | None, price_per_hour: float | None
+) -> JobEstimate:
+    """Estimate each of several tasks, and all of them one after the other."""
+    prepared = prepare_without_output(job)
+    job, shares = prepared.job, _measure_shares(prepared, min(rows, _ROWS_OF_SHARES))
+    each = [_estimate(one, rows, seconds, replicas, price_per_hour) for one in job.each_task()]
+    first, run = each[0], each[0].run
+    for estimate, share in zip(each[1:], shares[1:], strict=True):
+        run = run.followed_by(estimate.run, share)
+    rate = 1 / sum(share / one.rows_per_second for one, share in zip(each, shares, strict=True))
+    whole = first.rows / rate
+    gpus = job.actors.gpus_each
+    return replace(
+        first,
+        rows_per_second=rate,
+        seconds=whole,
+        gpu_hours=whole * gpus / 3600 if gpus else None,
+        run=run,
+        notes=tuple(dict.fromkeys(note for one in each for note in one.notes)),
+        tasks=tuple(
+            TaskEstimate(
+                name=entry.label,
+                share=share,
+                rows_per_second=one.rows_per_second,
+                max_tokens=one.max_tokens,
+            )
+            for entry, one, share in zip(job.tasks, each, shares, strict=True)
+        ),
+    )
+
+
+def _measure_shares(prepared: PreparedJob, rows: int) -> list[float]:
+    """Compute a few rows, and return the share of them that each task computes."""
+    few = sample_rows(prepared.source, prepared.plan.splits, rows).rows
+    stats = compute_rows(prepared, few).stats
+    return [stats[ROWS_OF + entry.label] / few.num_rows for entry in prepared.job.tasks]
 
 
 def _cost_in_words(least: float, most: float) -> str:

@@ -22,8 +22,14 @@ from .output.ledger import Ledger
 from .output.split_plan import NOTHING
 from .output.stored_rows import needs_storing, note_on_stream, with_stored_rows, with_table
 from .planning.build_plan import build_plan
-from .planning.find_model import check_fit, digest_model, name_model, resolve_model
-from .planning.fingerprint import check_fingerprint, fingerprint_fields, hash_fields
+from .planning.find_model import (
+    check_fit,
+    digest_model,
+    name_model,
+    resolve_model,
+    with_digests,
+)
+from .planning.fingerprint import check_fingerprint, decide_results, hash_fields
 from .planning.missing_libraries import check_early_requirements, check_requirements
 from .planning.model_conventions import follow_conventions
 from .planning.models.save_model import needs_model, with_stored_model
@@ -33,6 +39,7 @@ from .planning.resolve_task import (
     choose_dtype,
     computes_on_cpu,
     resolve_job_task,
+    with_steps,
 )
 
 
@@ -66,6 +73,7 @@ def prepare(job: Job, lease: Lease | None = None) -> PreparedJob:
     # Libraries are checked before all weights are read for their digest.
     job, task = resolve_job(job, job.actors.placement if ledger.read_job() is None else None)
     weights = digest_model(job.model, task.model)
+    task = with_digests(task)
     while True:
         snapshot = ledger.snapshot()
         held = lease is None or lease.is_held
@@ -85,10 +93,10 @@ def prepare_without_output(job: Job) -> PreparedJob:
     """
     ledger = Ledger(output_store(job))
     job, task = resolve_job(job, "local", here=True)
-    check_task_fits(job, task, here=True)
+    check_tasks_fit(job, task, here=True)
     plan, _ = build_plan(job, task, ledger)
     prepared = build_prepared_job(job, task, plan, ledger, {})
-    check_requirements(job, task, dict(prepared.load.columns), "local")
+    check_libraries(prepared, task, "local")
     return prepared.with_load(compiles=False)
 
 
@@ -97,32 +105,49 @@ def output_store(job: Job) -> Store:
 
 
 def _check_places(job: Job) -> None:
-    model = str(job.model.path)
-    if f"{absolute(job.output.path)}/".startswith(f"{absolute(model).rstrip('/')}/"):
-        raise ConfigError(
-            f"output.path {job.output.path} lies in the model's folder, of which every file "
-            "decides the results: name a folder elsewhere"
-        )
+    for model in (str(one.model.path) for one in job.each_task()):
+        if f"{absolute(job.output.path)}/".startswith(f"{absolute(model).rstrip('/')}/"):
+            raise ConfigError(
+                f"output.path {job.output.path} lies in the model's folder, of which every file "
+                "decides the results: name a folder elsewhere"
+            )
 
 
-def resolve_job(job: Job, placement: str | None, *, here: bool = False) -> tuple[Job, ResolvedTask]:
+def resolve_job(
+    job: Job,
+    placement: str | None,
+    *,
+    here: bool = False,
+    decides: Mapping[str, Any] | None = None,
+) -> tuple[Job, ResolvedTask]:
     """Return the job with its device, and its task and model. Raises ConfigError.
 
     Args:
         placement: where it runs, to check the libraries that are needed there; None for no check.
         here: whether only this process computes.
+        decides: what decides the results of an output, as for `follow_conventions`.
     """
-    model = resolve_model(job.model)
-    task = resolve_job_task(job, model)
+    tasks = [
+        _resolve_one(one, placement, None if job.tasks else decides) for one in job.each_task()
+    ]
+    on_cpu = [computes_on_cpu(one, task) for one, task in zip(job.each_task(), tasks, strict=True)]
+    job = choose_device(job, *(task.model for task in tasks), here=here, on_cpu=all(on_cpu))
+    return job, with_steps(job, tasks)
+
+
+def _resolve_one(
+    job: Job, placement: str | None, decides: Mapping[str, Any] | None
+) -> ResolvedTask:
+    task = resolve_job_task(job, resolve_model(job.model))
     if placement is not None:
         check_early_requirements(job, task, placement)
-    task = follow_conventions(job, task)
+    task = follow_conventions(job, task, decides)
     if task.is_static and (job.model.engine != "auto" or job.model.dtype == "int8"):
         raise ConfigError(
             f"{job.model.path} holds static embeddings, which are looked up in a table: leave "
             "model.engine and model.dtype out"
         )
-    return choose_device(job, model, here=here, on_cpu=computes_on_cpu(job, task)), task
+    return task
 
 
 def _draft(
@@ -131,13 +156,12 @@ def _draft(
     """Prepare the job from what the output holds now. Writes only objects of the job."""
     record, parts = ledger.read_job(), ledger.parts()
     # The dtype of parts that exist holds, even if the device is another one now.
-    dtype = choose_dtype(job, task.spec, task.is_user, record if parts else None)
-    decides = fingerprint_fields(job, task.spec.name, dtype, weights, task.followed.decides)
+    decides = decide_results(job, task, weights, record.decides if record and parts else {})
     record = _record_of_job(job, ledger, record, bool(parts), decides)
     stores_rows = lease is not None and needs_storing(job, ledger)
     stores = stores_rows or (lease is not None and needs_model(job, ledger, weights))
     if lease is not None and stores:
-        check_task_fits(job, task)
+        check_tasks_fit(job, task)
         lease.acquire()
     note = None if stores_rows else note_on_stream(job.input.path)
     job, task = _with_model_of_output(job, task, ledger, weights)
@@ -151,11 +175,11 @@ def _draft(
             f"the input has no rows, and only answers to rows show which columns {task.spec.name} "
             "adds: declare them in output.schema"
         )
-    if record and (tokens := record.token_budget(job)):
+    if record and not task.steps and (tokens := record.token_budget(job)):
         prepared = prepared.with_load(max_tokens=tokens)
     has_work = changed or not record or any(split.part not in parts for split in plan.splits)
     if has_work:
-        check_requirements(job, task, dict(prepared.load.columns), prepared.placement)
+        check_libraries(prepared, task, prepared.placement)
     if has_work and not parts and not stores:  # an output with parts was checked when it started
         prepared = _check_fits_or_let_worker(prepared, task)
     return _Draft(
@@ -224,8 +248,21 @@ def _check_fits_or_let_worker(prepared: PreparedJob, task: ResolvedTask) -> Prep
     ):
         # The one worker process starts at once, and imports torch anyway.
         return prepared.with_load(checks_fit=True)
-    check_task_fits(prepared.job, task)
+    check_tasks_fit(prepared.job, task)
     return prepared
+
+
+def check_libraries(prepared: PreparedJob, task: ResolvedTask, placement: str) -> None:
+    """Raise ConfigError for libraries that a job's tasks need. placement: where it runs."""
+    tasks = [(step.job, step.task) for step in task.steps] or [(prepared.job, task)]
+    for (job, own), load in zip(tasks, prepared.load.loads, strict=True):
+        check_requirements(job, own, dict(load.columns), placement)
+
+
+def check_tasks_fit(job: Job, task: ResolvedTask, here: bool = False) -> None:
+    """Raise ConfigError for a model that can't do its task. here: as for `check_fit`."""
+    for one, own in [(step.job, step.task) for step in task.steps] or [(job, task)]:
+        check_task_fits(one, own, here)
 
 
 def check_task_fits(job: Job, task: ResolvedTask, here: bool = False) -> None:

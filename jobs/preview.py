@@ -147,19 +147,28 @@ def preview(
 def _preview(job: Job, rows: int) -> Preview:
     prepared = prepare_without_output(job)
     table = sample_rows(prepared.source, prepared.plan.splits, rows, places=1).rows
-    try:
-        loaded = prepared.load.loaded()
-        stages = prepared.load.stages(loaded)
-    except Exception as error:
-        raise load_failure(error, str(job.model.path)) from error
-    if prepared.asks_sample:
-        schema = _infer_schema(prepared, stages)
-        stages = prepared.load.stages(replace(loaded, schema=schema))
-    with explain_missing_library():
-        batch = stages.process(Batch(table))
+    batch = compute_rows(prepared, table)
     assert batch.results is not None
     shown = append_columns(batch.rows.select(prepared.sink.keep), batch.results)
     return Preview(shown, batch.failures, prepared.notes)
+
+
+def compute_rows(prepared: PreparedJob, rows: pa.Table) -> Batch:
+    """Load a job's tasks into this process, and compute rows of its input.
+
+    Raises:
+        ConfigError, RunError: A model does not load, or the task's columns can't be inferred.
+    """
+    try:
+        loaded = prepared.task.loaded() if prepared.asks_sample else None
+        stages = prepared.load() if loaded is None else prepared.task.stages(loaded)
+    except Exception as error:
+        raise load_failure(error, *prepared.load.models) from error
+    if loaded is not None:
+        schema = _infer_schema(prepared, prepared.task.stages(loaded))
+        stages = prepared.task.stages(replace(loaded, schema=schema))
+    with explain_missing_library():
+        return stages.process(Batch(rows))
 
 
 def _infer_schema(prepared: PreparedJob, stages: Stages) -> pa.Schema:

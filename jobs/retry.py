@@ -20,7 +20,6 @@ from pipemill.errors import ConfigError, RunError, explain_interrupt
 from .config.job import Job
 from .config.load import build_job
 from .config.sections import Sections, takes_sections
-from .execution.choose_device import choose_device
 from .execution.placement import resolve_placement, uses_ray
 from .execution.ray_cluster import ray_session, ray_until_end
 from .execution.split_loop import SplitLoop
@@ -32,19 +31,12 @@ from .output.ledger import Ledger, open_output
 from .output.run_report import Report, count_output
 from .output.split_plan import Plan, RowEstimate
 from .output.stored_rows import with_stored_rows, with_table
-from .planning.find_model import digest_model, resolve_model
-from .planning.fingerprint import check_fingerprint, fingerprint_fields, hash_fields
-from .planning.missing_libraries import check_requirements
-from .planning.model_conventions import follow_conventions
+from .planning.find_model import digest_model, resolve_model, with_digests
+from .planning.fingerprint import check_fingerprint, decide_results, hash_fields
 from .planning.models.save_model import needs_model, with_stored_model
 from .planning.prepared_job import PreparedJob, build_prepared_job
-from .planning.resolve_task import (
-    ResolvedTask,
-    choose_dtype,
-    computes_on_cpu,
-    resolve_job_task,
-)
-from .prepare import output_store
+from .planning.resolve_task import ResolvedTask
+from .prepare import check_libraries, output_store, resolve_job
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -88,7 +80,7 @@ def retry(
         added: Counter[str] = Counter()
         if todo := [split for split, f in zip(done, footers, strict=True) if f.dead]:
             _check_unchanged(plan, todo, with_stored_rows(job, ledger))
-            check_requirements(job, task, dict(prepared.load.columns), prepared.placement)
+            check_libraries(prepared, task, prepared.placement)
             lease.acquire()
             _record_settings(ledger, decides)
             added = _process(prepared, todo, sum(f.dead for f in footers), lease)
@@ -112,17 +104,15 @@ def _reopen(
     Raises ConfigError if the job is not that of the output.
     """
     job = with_table(job)
-    model = resolve_model(job.model)
-    weights = digest_model(job.model, model)
-    task = follow_conventions(job, resolve_job_task(job, model))
-    job = choose_device(job, model, on_cpu=computes_on_cpu(job, task))
-    dtype = choose_dtype(job, task.spec, task.is_user, record)
-    decides = fingerprint_fields(job, task.spec.name, dtype, weights, task.followed.decides)
+    job, task = resolve_job(job, None)
+    weights = digest_model(job.model, task.model)
+    task = with_digests(task)
+    decides = decide_results(job, task, weights, record.decides)
     same = {**decides, **{name: record.decides.get(name) for name in MAY_CHANGE}}
     check_fingerprint(record, same, job, ledger.path)
     if needs_model(job, ledger, weights):  # the run was given a folder with it
         lease.acquire()
-    job = with_stored_model(job, ledger, model, weights)
+    job = with_stored_model(job, ledger, task.model, weights)
     task = replace(task, model=resolve_model(job.model))
     prepared = build_prepared_job(with_stored_rows(job, ledger), task, plan, ledger, decides)
     return prepared, task, decides

@@ -128,7 +128,7 @@ def _with_inferred_columns(prepared: PreparedJob, todo: list[Split]) -> Prepared
     """Infer the columns that the task adds from a sample, once, and store them in the plan."""
     with waiting("computing a sample for the result columns"):
         schema = infer_columns(
-            prepared.load,
+            prepared.task,
             prepared.source,
             todo,
             prepared.placement,

@@ -134,6 +134,12 @@ def tune(
 
 
 def _tune(job: Job, rows: int, seconds: float, plot: str | None, log: Log) -> Tuning:
+    if job.tasks:
+        names = ", ".join(entry.label for entry in job.tasks)
+        raise ConfigError(
+            f"tune measures one task, and the job has several ({names}): give it a job with one of "
+            "them as task and model"
+        )
     missing = check_plot(plot)
     trial = start_trial(job, rows)
     log(_introduction(trial, seconds))

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -50,6 +50,7 @@ class Stages:
     task: LoadedTask
     columns: Mapping[str, str]
     budget: TokenBudget
+    steps: ClassVar[tuple[str, ...]] = ("expand", "forward", "regroup")
     # Calls overlap, one on the host while another is on the device. One at a time in each:
     # a fast tokenizer raises "Already borrowed" when two threads use it at once.
     _host: threading.Lock = field(default_factory=threading.Lock, repr=False)
@@ -59,6 +60,11 @@ class Stages:
     def process(self, batch: Batch) -> Batch:
         """Run all three functions."""
         return self.regroup(self.forward(self.expand(batch)))
+
+    def run_step(self, name: str, batch: Batch) -> Batch:
+        """Run one of the functions, by its name."""
+        step: Callable[[Batch], Batch] = getattr(self, name)
+        return step(batch)
 
     def expand(self, batch: Batch) -> Batch:
         """Add each row's chunks: a list of structs inside the row."""

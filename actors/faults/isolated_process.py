@@ -30,6 +30,7 @@ from .load_errors import describe_error
 from .process_end import BROKEN, Farewell, before_end, end_this_process, set_replaceable
 
 if TYPE_CHECKING:
+    from ..compute.cascade import Cascade
     from ..compute.stages import Stages
 
 # Requests that are answered side by side; more wait.
@@ -93,14 +94,14 @@ class IsolatedProcess:
         """Read a split in the process. Raises ProcessDied, ProcessError."""
         return self._ask((), split)
 
-    def run(self, steps: tuple[str, ...], batch: Batch) -> Batch:
-        """Run methods of `Stages`, one after the other. Raises ProcessDied, ProcessError."""
+    def run(self, steps: tuple[str, ...] | None, batch: Batch) -> Batch:
+        """Run steps of the task, or all of them (None). Raises ProcessDied, ProcessError."""
         return self._ask(steps, batch)
 
     def close(self) -> None:
         end_process(self._process)
 
-    def _ask(self, steps: tuple[str, ...], payload: Split | Batch) -> Batch:
+    def _ask(self, steps: tuple[str, ...] | None, payload: Split | Batch) -> Batch:
         number, request = next(self._numbers), _Request()
         with self._waiting:
             if self._status is not None:
@@ -142,13 +143,13 @@ class _Server:
     """Answers requests in the process."""
 
     def __init__(
-        self, load: Callable[[], Stages], source: SplitReader | None, replies: IO[bytes]
+        self, load: Callable[[], Stages | Cascade], source: SplitReader | None, replies: IO[bytes]
     ) -> None:
         self._load, self._source, self._replies = load, source, replies
         self._sending, self._loading = threading.Lock(), threading.Lock()
-        self._stages: Stages | None = None
+        self._stages: Stages | Cascade | None = None
 
-    def answer(self, number: int, steps: tuple[str, ...], payload: Split | Batch) -> None:
+    def answer(self, number: int, steps: tuple[str, ...] | None, payload: Split | Batch) -> None:
         farewell = Farewell(partial(self._reply, number, "reason"), lambda: None)
         with before_end(farewell):
             try:
@@ -161,7 +162,7 @@ class _Server:
                 code = end.code if isinstance(end, SystemExit) else 1
                 os._exit(code if isinstance(code, int) else bool(code))
 
-    def _compute(self, number: int, steps: tuple[str, ...], payload: Split | Batch) -> Batch:
+    def _compute(self, number: int, steps: tuple[str, ...] | None, payload: Split | Batch) -> Batch:
         if isinstance(payload, Split):
             assert self._source is not None
             self._reply(number, "stage", "read")
@@ -171,9 +172,9 @@ class _Server:
                 self._reply(number, "stage", "load")
                 self._stages = self._load()
         batch = payload
-        for step in steps:
+        for step in self._stages.steps if steps is None else steps:
             self._reply(number, "stage", step)
-            batch = getattr(self._stages, step)(batch)
+            batch = self._stages.run_step(step, batch)
         return batch
 
     def _reply(self, number: int, reply: str, value: str | Batch) -> None:

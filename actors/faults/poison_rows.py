@@ -53,8 +53,8 @@ class CrashIsolator:
     def read(self, split: Split) -> Batch:
         return self._ask(lambda process: process.read(split))
 
-    def run(self, steps: tuple[str, ...], batch: Batch) -> Batch:
-        """Run the steps on a batch; rows that kill become failures named "WorkerDied"."""
+    def run(self, steps: tuple[str, ...] | None, batch: Batch) -> Batch:
+        """Run steps on a batch, or all (None); rows that kill become failures, "WorkerDied"."""
         live = batch.ok_rows()
         pieces = np.array_split(live, math.ceil(math.sqrt(len(live)))) if len(live) else []
         queue, done = deque(pieces), []
@@ -82,7 +82,7 @@ class CrashIsolator:
             done.append((dead, self._ask_about(steps, _take(batch, dead))))
         return _join_batches(batch, done)
 
-    def _ask_about(self, steps: tuple[str, ...], batch: Batch) -> Batch:
+    def _ask_about(self, steps: tuple[str, ...] | None, batch: Batch) -> Batch:
         return self._ask(lambda process: process.run(steps, batch))
 
     def _ask(self, ask: Callable[[IsolatedProcess], Batch]) -> Batch:

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
+from pipemill.actors.compute.row_condition import RowCondition
 from pipemill.actors.sources.registry import format_names
 from pydantic import (
     AfterValidator,
@@ -15,6 +16,7 @@ from pydantic import (
     ConfigDict,
     Field,
     PlainSerializer,
+    ValidationError,
     WrapValidator,
     field_validator,
     model_validator,
@@ -273,11 +275,71 @@ class ActorsSection(_Section):
         return 0 if isinstance(self.num_gpus, str) else self.num_gpus
 
 
+class TaskEntry(_Section):
+    """One of several tasks over the same rows. `model` may be given as a path alone.
+
+    Attributes:
+        task: the name of a task.
+        model: the model, and how it is loaded.
+        name: put before the columns that the task adds ("topic" makes "topic_label"), and what
+            messages call it; by default the columns keep their names.
+        columns: the data's column for each of the task's, added to those in `input.columns`.
+        where: a condition on columns of the input and those that earlier tasks add, such as
+            "topic_label == 'sports' and topic_score > 0.9". Other rows are not computed: the
+            columns that the task adds are null there.
+        parameters: the pipeline's parameters, with their names in transformers.
+        batching: how rows are batched.
+    """
+
+    task: str
+    model: ModelSection
+    name: str | None = None
+    columns: dict[str, str | None] = {}
+    where: str | None = None
+    parameters: dict[str, Any] = {}
+    batching: BatchingSection = BatchingSection()
+
+    @property
+    def label(self) -> str:
+        """Return what messages call it."""
+        return self.name or self.task
+
+    @property
+    def prefix(self) -> str:
+        """Return what is put before the names of its columns."""
+        return "" if self.name is None else f"{self.name}_"
+
+    @field_validator("model", mode="before")
+    @classmethod
+    def _path_alone(cls, value: Any) -> Any:
+        return {"path": value} if isinstance(value, str) else value
+
+    @field_validator("name")
+    @classmethod
+    def _is_a_name(cls, value: str | None) -> str | None:
+        if value is not None and not value.isidentifier():
+            raise ValueError("must be a name of letters, digits and _")
+        return value
+
+    @field_validator("where")
+    @classmethod
+    def _is_a_condition(cls, value: str | None) -> str | None:
+        if value is not None:
+            RowCondition(value)
+        return value
+
+
+# Keys of a job of one task, which each of several tasks has instead.
+_OF_ONE_TASK = ("task", "model", "parameters", "batching")
+
+
 class Job(_Section):
     """A job. `model`, `input` and `output` may be given as a path alone.
 
     Attributes:
         task: the name of a task.
+        tasks: several tasks over the same rows instead of one, in their order. `task`, `model`,
+            `parameters` and `batching` are then those of the first.
         pipeline_class: "package.module:Class", a subclass of `transformers.Pipeline` to use
             instead of the task's.
         model: the model, and how it is loaded.
@@ -296,6 +358,37 @@ class Job(_Section):
     parameters: dict[str, Any] = {}
     batching: BatchingSection = BatchingSection()
     actors: ActorsSection = ActorsSection()
+    tasks: Annotated[list[TaskEntry], Field(exclude_if=lambda value: not value)] = []
+
+    @model_validator(mode="before")
+    @classmethod
+    def _first_task(cls, data: Any) -> Any:
+        return _with_first_task(data) if isinstance(data, Mapping) else data
+
+    @field_validator("tasks")
+    @classmethod
+    def _have_names(cls, value: list[TaskEntry]) -> list[TaskEntry]:
+        labels = [entry.label for entry in value]
+        if twice := [label for label in labels if labels.count(label) > 1]:
+            raise ValueError(f"two of them are called {twice[0]}: give each a name")
+        return value
+
+    def each_task(self) -> tuple[Job, ...]:
+        """Return a job of one task for each of `tasks`; this job if it has one task."""
+        if not self.tasks:
+            return (self,)
+        return tuple(
+            self.model_copy(
+                update={
+                    **{key: getattr(entry, key) for key in _OF_ONE_TASK},
+                    "input": self.input.model_copy(
+                        update={"columns": {**self.input.columns, **entry.columns}}
+                    ),
+                    "tasks": [],
+                }
+            )
+            for entry in self.tasks
+        )
 
     @model_validator(mode="before")
     @classmethod
@@ -307,3 +400,27 @@ class Job(_Section):
     def _path_alone(cls, value: Any) -> Any:
         is_path = isinstance(value, str | list) or holds_rows(value)
         return {"path": value} if is_path else value
+
+
+def _with_first_task(data: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the keys of a job of several tasks with those of the first task."""
+    tasks = data.get("tasks")
+    if not tasks:
+        return data
+    try:
+        if not isinstance(tasks, list):
+            raise TypeError
+        first = TaskEntry.model_validate(tasks[0])
+    except (ValidationError, TypeError):  # which `tasks` will report
+        return {**data, "task": "", "model": "?"}
+    of_first = {key: getattr(first, key) for key in _OF_ONE_TASK}
+    given = {**data, "pipeline_class": data.get("pipeline_class")}
+    for key in (*_OF_ONE_TASK, "pipeline_class"):
+        plain = of_first.get(key)
+        plain = plain.model_dump() if isinstance(plain, BaseModel) else plain
+        # A job that was stored has both.
+        if given.get(key) and given[key] not in (of_first.get(key), plain):
+            raise ValueError(
+                f"{key} and tasks are both given: put it into each of the tasks, or leave tasks out"
+            )
+    return {**data, **of_first}

@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -250,9 +250,13 @@ def _format_errors(error: ValidationError, where: str) -> list[str]:
     missing: list[str] = []
     reasons_by_key: dict[str, list[str]] = {}
     for problem in error.errors():
-        *parents, last = problem["loc"]
+        *parents, last = problem["loc"] or ("",)
         # For a union, pydantic also names the branch that it tried, which is not a key.
-        keys = [str(key) for key in parents if key in _list_all_keys()]
+        keys = [
+            str(key)
+            for place, key in enumerate(parents)
+            if key in _list_all_keys() or (place and parents[place - 1] == "tasks")
+        ]
         if problem["type"] == "invalid_key" or last == "[key]":
             key = parents[-1] if last == "[key]" else last
             inside = f" of {'.'.join(keys)!r}" if keys else ""
@@ -276,6 +280,9 @@ def _format_errors(error: ValidationError, where: str) -> list[str]:
         if reason not in reasons:
             reasons.append(reason)
         value = _shorten(problem["input"])
+        if not problem["loc"]:
+            messages[full] = f"{where}: {reason}"
+            continue
         messages[full] = f"{full!r} in {where}: {', or '.join(reasons)} (it is {value})"
     if missing:
         are = "is" if len(missing) == 1 else "are"
@@ -292,10 +299,14 @@ def _shorten(value: Any) -> str:
 
 def _list_keys(parents: list[str]) -> list[str]:
     model: type[BaseModel] = Job
-    for parent in parents:
+    for parent in (key for key in parents if not key.isdecimal()):
         annotation = model.model_fields[parent].annotation
         options = [annotation, *get_args(annotation)]
-        model = next(o for o in options if isinstance(o, type) and issubclass(o, BaseModel))
+        model = next(
+            o
+            for o in options
+            if get_origin(o) is None and isinstance(o, type) and issubclass(o, BaseModel)
+        )
     return list(model.model_fields)
 
 

@@ -46,6 +46,7 @@ class Sections(TypedDict, total=False):
     """The keys of a config. A path alone stands for `model`, `input` and `output`."""
 
     task: str
+    tasks: Sequence[Mapping[str, Any]]
     model: Any  # a path, a mapping, or a `transformers.Pipeline`, which is not imported here
     input: "Path | Sequence[Path] | Rows | Mapping[str, Rows] | Mapping[str, Any]"
     output: Path | Mapping[str, Any]

@@ -52,14 +52,14 @@ class Machine:
     gpu_name: str = "GPU"
 
 
-def choose_device(job: Job, model: ModelFiles, *, here: bool = False, on_cpu: bool = False) -> Job:
+def choose_device(job: Job, *models: ModelFiles, here: bool = False, on_cpu: bool = False) -> Job:
     """Choose numbers for `actors.num_gpus`, and log the device.
 
     GPUs are used if there are any: those of the Ray that is joined, else of this machine.
 
     Args:
         job: the job. Numbers that it has are left as they are.
-        model: the files that a worker loads.
+        models: the files that a worker loads.
         here: whether only this process computes.
         on_cpu: whether a GPU would be of no use.
 
@@ -92,7 +92,7 @@ def choose_device(job: Job, model: ModelFiles, *, here: bool = False, on_cpu: bo
     if alone:
         log(f"device: {with_gpus[0].gpu_name}")
         return _update_actors(job, num_gpus=1.0)
-    share = choose_gpu_share(with_gpus, actors, _find_weight_bytes(model))
+    share = choose_gpu_share(with_gpus, actors, _sum_weight_bytes(models))
     log(f"device: {gpus}, {share.per_gpu} actor{'s' * (share.per_gpu > 1)} on each")
     return _update_actors(job, num_gpus=share.num_gpus, num_cpus=share.num_cpus)
 
@@ -183,6 +183,12 @@ def read_ray_machines(nodes: Iterable[Mapping[str, float]]) -> list[Machine]:
             )
         )
     return machines
+
+
+def _sum_weight_bytes(models: Iterable[ModelFiles]) -> int | None:
+    """Return the size of all weights in bytes; None if that of a model is unknown."""
+    sizes = [_find_weight_bytes(model) for model in models]
+    return None if None in sizes else sum(size or 0 for size in sizes)
 
 
 def _find_weight_bytes(model: ModelFiles) -> int | None:

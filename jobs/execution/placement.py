@@ -168,7 +168,7 @@ def _fused(dataset: Dataset, work: SplitWork, size: tuple[int, int]) -> Dataset:
 
 
 def _staged(dataset: Dataset, work: SplitWork, size: tuple[int, int]) -> Dataset:
-    light = with_credentials(replace(work.load, weights=False), work.actors)
+    light = with_credentials(work.load.with_changes(weights=False), work.actors)
     expanded = _map(dataset, ExpandWorker(light, work.source, work.sink), num_cpus=TASK_CPUS)
     forwarded = _map(
         expanded,

@@ -100,7 +100,7 @@ class SplitLoop:
         if result.cause == "library":
             raise ConfigError(str(result.error))
         if result.cause == "model":
-            raise permanent_load_error(self.work.load.model.name, str(result.error))
+            raise permanent_load_error(self.work.load.models, str(result.error))
         if result.cause == "row":
             raise RunError(
                 f"{result.error}. Correct that row, or set output.on_error to dead_letter"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from pipemill.actors.output.part_writer import PartSink
 from pipemill.actors.split import SplitReader
+from pipemill.pipelines.load_cascade import LoadCascade
 from pipemill.pipelines.loading.task_loader import LoadTask
 
 if TYPE_CHECKING:
@@ -20,14 +21,14 @@ class SplitWork:
 
     Attributes:
         placement: "local", "single", "fused" or "staged".
-        load: loads the task.
+        load: loads the task, or several.
         source: reads splits.
         sink: writes parts and dead letters.
         actors: the resources of each worker.
     """
 
     placement: str
-    load: LoadTask
+    load: LoadTask | LoadCascade
     source: SplitReader
     sink: PartSink
     actors: ActorsSection
@@ -47,9 +48,8 @@ class SplitWork:
 
     def _with_per_gpu(self, per_gpu: int) -> SplitWork:
         num_gpus = math.floor(10**4 / per_gpu) / 10**4
-        model = replace(self.load.model, num_gpus=num_gpus)
         return replace(
             self,
-            load=replace(self.load, model=model),
+            load=self.load.with_num_gpus(num_gpus),
             actors=self.actors.model_copy(update={"num_gpus": num_gpus}),
         )

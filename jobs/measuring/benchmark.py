@@ -132,7 +132,7 @@ def measure_transformers(trial: Trial, sizes: list[int], seconds: float) -> Iter
     """Measure `transformers.pipeline` with each batch size, for at most `seconds` each."""
     with trial.padding():
         try:
-            plain = PlainBatches(trial.prepared.load.spec(), trial.loaded)
+            plain = PlainBatches(trial.prepared.task.spec(), trial.loaded)
             tokens, counts = plain.sizes(trial.rows)
         except Exception as error:
             for size in sizes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -42,6 +42,7 @@ class RunTime:
         start: What comes before the first row and after the last one.
         expected: The whole run, its start included.
         least, most: An interval for it.
+        load: What loading the model takes.
     """
 
     placement: str
@@ -50,6 +51,23 @@ class RunTime:
     expected: float
     least: float
     most: float
+    load: float = 0.0
+
+    def followed_by(self, later: RunTime, share: float) -> RunTime:
+        """Return the time of a run whose workers also compute another task.
+
+        Args:
+            later: the time of the other task's own run.
+            share: of the rows, that the other task computes.
+        """
+        return replace(
+            self,
+            start=self.start + later.load,
+            expected=self.expected + later.load + share * (later.expected - later.start),
+            least=self.least + share * max(later.least - later.start, 0.0),
+            most=self.most + 2 * later.load + share * max(later.most - later.start, 0.0),
+            load=self.load + later.load,
+        )
 
 
 def estimate_run_time(trial: Trial, best: Measurement, actors: int | None = None) -> RunTime:
@@ -106,6 +124,7 @@ def estimate_run_time(trial: Trial, best: Measurement, actors: int | None = None
         expected=start + work,
         least=start * (1 - _START_RANGE) + least * (1 - spread),
         most=start * (1 + _START_RANGE) + work * (1 + spread),
+        load=trial.load_seconds,
     )
 
 

@@ -95,8 +95,8 @@ def start_trial(job: Job, rows: int) -> Trial:
         sampled = replace(sampled, whole=min(sample.rows, job.input.limit or sample.rows))
     loading = time.perf_counter()
     try:
-        loaded = prepared.load.loaded()
-        stages = prepared.load.stages(loaded)
+        loaded = prepared.task.loaded()
+        stages = prepared.task.stages(loaded)
     except Exception as error:
         raise load_failure(error, str(job.model.path)) from error
     load_seconds = time.perf_counter() - loading

@@ -10,30 +10,27 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 from pipemill.actors.batch import Batch
+from pipemill.actors.compute.row_condition import RowCondition
 from pipemill.actors.output.part_file import from_ranges
 from pipemill.actors.output.part_footer import PartFooter
 from pipemill.actors.split import Split
+from pipemill.pipelines.loading.task_loader import LoadTask
 from pipemill.pipelines.reference.row_by_row import PlainRows
 
 from pipemill.errors import ConfigError, explain_missing_library
 
 from ..config.load import make_job
-from ..execution.choose_device import choose_device
 from ..output.job_record import JobRecord
 from ..output.ledger import Ledger
 from ..output.split_plan import Plan
 from ..planning.find_model import digest_model, load_failure, resolve_model
-from ..planning.missing_libraries import check_requirements
-from ..planning.model_conventions import follow_conventions
 from ..planning.models.save_model import with_model_of_output
 from ..planning.prepared_job import PreparedJob, build_prepared_job
-from ..planning.resolve_task import (
-    computes_on_cpu,
-    resolve_job_task,
-    validate_parameters,
-)
+from ..planning.resolve_task import validate_parameters
+from ..prepare import check_libraries, resolve_job
 from .drift import Drift
 
 
@@ -101,17 +98,22 @@ def verify_sample(
     """
     prepared = _prepare_again(ledger, record, plan, options)
     check = SampleCheck(notes=_other_versions(record), drift=_make_drift(prepared))
-    plain_by_settings: dict[str, PlainRows] = {}
+    steps = _list_steps(prepared)
+    plain_by_settings: dict[tuple[str, str], PlainRows] = {}
     for split, rows in _choose_rows(plan, footers, count):
-        rows_by_settings = defaultdict(list)
-        for row in rows:
-            rows_by_settings[_settings_of(record, footers[split.number], row)].append(row)
-        for settings, some in rows_by_settings.items():
-            if settings not in plain_by_settings:
-                plain_by_settings[settings] = _plain_rows(prepared, settings)
-            plain = plain_by_settings[settings]
-            check.tolerance = max(check.tolerance, plain.tolerance)
-            _compare(prepared, plain, split, footers[split.number], some, check)
+        check.rows += len(rows)
+        for step in steps:
+            rows_by_settings = defaultdict(list)
+            for row in rows:
+                settings = _settings_of(record, footers[split.number], row, step.stored)
+                rows_by_settings[settings].append(row)
+            for settings, some in rows_by_settings.items():
+                key = step.stored, settings
+                if key not in plain_by_settings:
+                    plain_by_settings[key] = _plain_rows(prepared.plan, step, settings)
+                plain = plain_by_settings[key]
+                check.tolerance = max(check.tolerance, plain.tolerance)
+                _compare(prepared, step, plain, split, footers[split.number], some, check)
     if check.drift is not None and (finding := check.drift.finding()):
         check.findings.append(finding)
     return check
@@ -130,17 +132,45 @@ def _prepare_again(
         update={"input": job.input.model_copy(update={"storage_options": dict(options)})}
     )
     job = with_model_of_output(job, ledger)
-    model = resolve_model(job.model)
-    if digest_model(job.model, model) != record.decides["model"]:
-        raise ConfigError(
-            f"the model at {job.model.path} is not the one that computed {ledger.path}: its files "
-            "have changed. Put the old ones back to compute a sample again"
-        )
-    task = follow_conventions(job, resolve_job_task(job, model), record.decides)
-    job = choose_device(job, model, here=True, on_cpu=computes_on_cpu(job, task))
+    prefixes = [f"{entry.label}." for entry in job.tasks] or [""]
+    for one, prefix in zip(job.each_task(), prefixes, strict=True):
+        if digest_model(one.model, resolve_model(one.model)) != record.decides[f"{prefix}model"]:
+            raise ConfigError(
+                f"the model at {one.model.path} is not the one that computed {ledger.path}: its "
+                "files have changed. Put the old ones back to compute a sample again"
+            )
+    job, task = resolve_job(job, None, here=True, decides=record.decides)
     prepared = build_prepared_job(job, task, plan, ledger, record.decides)
-    check_requirements(job, task, dict(prepared.load.columns), "local")
+    check_libraries(prepared, task, "local")
     return prepared
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Step:
+    """A task whose answers are compared: the job's, or one of several.
+
+    stored: what stands before the names of its fields in job.json.
+    prefix, condition: as in `CascadeStep`.
+    """
+
+    load: LoadTask
+    stored: str = ""
+    prefix: str = ""
+    condition: RowCondition | None = None
+
+
+def _list_steps(prepared: PreparedJob) -> list[_Step]:
+    if isinstance(prepared.load, LoadTask):
+        return [_Step(load=prepared.load)]
+    return [
+        _Step(
+            load=step.load,
+            stored=f"{step.name}.",
+            prefix=step.prefix,
+            condition=None if step.where is None else RowCondition(step.where),
+        )
+        for step in prepared.load.steps
+    ]
 
 
 def _other_versions(record: JobRecord) -> list[str]:
@@ -153,23 +183,26 @@ def _other_versions(record: JobRecord) -> list[str]:
     ]
 
 
-def _settings_of(record: JobRecord, footer: PartFooter, row: int) -> str:
+def _settings_of(record: JobRecord, footer: PartFooter, row: int, stored: str) -> str:
     """Return what a row was computed with, as JSON: a retry may have changed it."""
     for fingerprint, ranges in footer.retried.items():
         if any(start <= row < stop for start, stop in ranges):
             return json.dumps(record.retries[fingerprint], sort_keys=True)
     decides = record.decides
-    fields = {name: decides[name] for name in ("parameters", "model.dtype")}
+    fields = {name: decides[stored + name] for name in ("parameters", "model.dtype")}
     return json.dumps(fields, sort_keys=True)
 
 
-def _plain_rows(prepared: PreparedJob, settings: str) -> PlainRows:
-    fields = json.loads(settings)
-    model = replace(prepared.load.model, dtype=fields["model.dtype"])
-    given = validate_parameters(fields["parameters"], prepared.load.spec())
-    inferred = prepared.plan.settled or {}
+def _plain_rows(plan: Plan, step: _Step, settings: str) -> PlainRows:
+    fields, spec = json.loads(settings), step.load.spec()
+    model = replace(step.load.model, dtype=fields["model.dtype"])
+    given = validate_parameters(fields["parameters"], spec)
+    stored = plan.settled or {}
+    inferred = {
+        n: stored[step.stored + n] for n in spec.infer_parameters if step.stored + n in stored
+    }
     parameters = {**given, **{n: v for n, v in inferred.items() if given.get(n) is None}}
-    load = replace(prepared.load, parameters=json.dumps(parameters), model=model)
+    load = replace(step.load, parameters=json.dumps(parameters), model=model)
     try:
         return PlainRows(load)
     except Exception as error:  # from code of the model, or a missing library
@@ -200,6 +233,7 @@ def _live(footer: PartFooter) -> np.ndarray:
 
 def _compare(
     prepared: PreparedJob,
+    step: _Step,
     plain: PlainRows,
     split: Split,
     footer: PartFooter,
@@ -216,7 +250,6 @@ def _compare(
         places = np.searchsorted(_live(footer), rows).tolist()
     for row, place in zip(rows, places, strict=True):
         where = f"{split.part}, row {place} (row {row} of split {split.number}, {split.path})"
-        check.rows += 1
         if row >= batch.rows.num_rows or row in batch.failures:
             check.findings.append(f"{where}: the input no longer has this row")
             continue
@@ -225,19 +258,32 @@ def _compare(
         if max_difference(got[: len(keep)], source) > 0:
             check.findings.append(f"{where}: its input columns differ from the input")
             continue
+        answers = dict(zip(part.column_names[len(keep) :], got[len(keep) :], strict=True))
+        if step.condition is not None and not _is_true(step.condition, part, place, batch, row):
+            continue
         with explain_missing_library():
             expected, by_transformers = plain.answer(Batch(batch.rows.slice(row, 1)))
         check.transformers += by_transformers
         check.pipemill += not by_transformers
-        apart = max_difference(got[len(keep) :], list(expected.values()))
-        names = part.column_names[len(keep) :]
-        if check.drift is not None and by_transformers and expected.keys() == set(names):
-            check.drift.add(dict(zip(names, got[len(keep) :], strict=True)), expected)
+        if step.stored:
+            answers = {name: answers.get(step.prefix + name) for name in expected}
+        apart = max_difference(list(answers.values()), list(expected.values()))
+        if check.drift is not None and by_transformers and expected.keys() == answers.keys():
+            check.drift.add(answers, expected)
         if apart > plain.tolerance:
-            shown = f"{dict(zip(names, got[len(keep) :], strict=True))!s:.300}"
-            check.findings.append(f"{where}: it holds {shown}, but again it is {expected!s:.300}")
+            check.findings.append(
+                f"{where}: it holds {answers!s:.300}, but again it is {expected!s:.300}"
+            )
         if np.isfinite(apart):
             check.difference = max(check.difference, apart)
+
+
+def _is_true(condition: RowCondition, part: pa.Table, place: int, batch: Batch, row: int) -> bool:
+    """Tell whether a condition is true of a row of a part, which is one of the input."""
+    known = {name: batch.rows[name].slice(row, 1) for name in batch.rows.column_names}
+    known |= {name: part[name].slice(place, 1) for name in part.column_names}
+    named = pa.table({name: known[name] for name in condition.columns})
+    return len(condition.find_rows(named)) > 0
 
 
 def _read(prepared: PreparedJob, split: Split) -> Batch:

@@ -69,7 +69,9 @@ class JobRecord:
 
     @property
     def task(self) -> str:
-        return self.job["task"]
+        """Return the name of the task, or the names of several."""
+        entries = self.job.get("tasks") or [self.job]
+        return " + ".join(entry.get("name") or entry["task"] for entry in entries)
 
     @property
     def input_path(self) -> Any:

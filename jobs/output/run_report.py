@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import InitVar, asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from pipemill.actors.batch import left_out
+from pipemill.actors.batch import ROWS_OF, left_out
 
 from .dead_letter_reasons import Reasons, format_reasons, rename_dead_reasons
 from .ledger import Ledger
@@ -49,6 +49,7 @@ class Report(Shown):
         truncated: The `rows` whose text was cut, and the `tokens` that they lost.
         left_out: The rows with a value that no column holds, by its key.
         notes: On columns that have the name of a parameter.
+        tasks: Of a job with several tasks, the rows that each computed in this run.
         engine: The engine and its dtype; None for torch.
         pooling: How vectors were made, in words; None if none were.
         nan_rows: The rows done whose answer holds a number that is NaN or infinite.
@@ -80,6 +81,7 @@ class Report(Shown):
     truncated: dict[str, int] | None = None
     left_out: dict[str, int] | None = None
     notes: tuple[str, ...] = ()
+    tasks: dict[str, int] | None = None
     engine: str | None = None
     pooling: str | None = None
     nan_rows: int = 0
@@ -98,7 +100,7 @@ class Report(Shown):
     def to_json(self) -> str:
         """One line."""
         fields = rename_dead_reasons(asdict(self))
-        for name in ("truncated", "left_out", "published", "engine"):
+        for name in ("truncated", "left_out", "published", "engine", "tasks"):
             if fields[name] is None:
                 del fields[name]
         if not self.notes:
@@ -177,6 +179,9 @@ class Report(Shown):
 
     def _computed(self) -> list[tuple[str, str]]:
         lines = []
+        if self.tasks:
+            rows = ", ".join(f"{name} {count:,} rows" for name, count in self.tasks.items())
+            lines.append(("tasks", rows))
         if self.packed == 1:
             lines.append(("padding", "none (packed)"))
         elif self.padding is not None:
@@ -247,7 +252,13 @@ def compute_metrics(work: Mapping[str, float]) -> dict[str, Any]:
         for name, splits in work.items()
         if name.startswith("budget_")
     }
+    tasks = {
+        name.removeprefix(ROWS_OF): int(rows)
+        for name, rows in work.items()
+        if name.startswith(ROWS_OF)
+    }
     return {
+        "tasks": tasks or None,
         "padding": round(1 - tokens / work["padded_tokens"], 4),
         "packed": round(work["packed_tokens"] / tokens, 4),
         "repeated": int(work["repeated_chunks"]),

@@ -39,6 +39,7 @@ from .user_code import read_config
 
 if TYPE_CHECKING:
     from ..config.job import ModelSection
+    from .resolve_task import ResolvedTask
 
 
 def digest_model(model: ModelSection, files: ModelFiles) -> str:
@@ -82,6 +83,14 @@ def resolve_model(model: ModelSection) -> ModelFiles:
     return ModelFiles(model.path, _find_on_hub(model))
 
 
+def with_digests(task: ResolvedTask) -> ResolvedTask:
+    """Return a task, of which each of several has a digest of its model's files."""
+    steps = (
+        replace(step, digest=digest_model(step.job.model, step.task.model)) for step in task.steps
+    )
+    return replace(task, steps=tuple(steps))
+
+
 def check_fit(load: LoadTask, here: bool) -> None:
     """Raise ConfigError for a model that would answer its task at random, or not at all.
 
@@ -107,17 +116,19 @@ def name_model(message: str, model: ModelSection, folder: str) -> str:
     return message
 
 
-def load_failure(error: Exception, path: str) -> RunError:
+def load_failure(error: Exception, *models: str) -> RunError:
     """Return the error of a model that did not load, by whether another try may help."""
     why = LoadError.of(error)
     if why.for_good:
-        return permanent_load_error(path, str(why))
+        return permanent_load_error(models, str(why))
     return RunError(f"{why}; run again when that has passed")
 
 
-def permanent_load_error(path: str, why: str) -> ModelError:
-    """Return the error of a model that will never load. It names the model's path."""
-    return ModelError(why if path in why else f"{why} (the model is {path})")
+def permanent_load_error(models: tuple[str, ...], why: str) -> ModelError:
+    """Return the error of a model that will never load. It names the model."""
+    if len(models) > 1 or models[0] in why:  # of several, the message names the task
+        return ModelError(why)
+    return ModelError(f"{why} (the model is {models[0]})")
 
 
 def _find_merged(model: ModelSection, base: ModelSection, adapter: ModelFiles) -> ModelFiles:

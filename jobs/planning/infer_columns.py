@@ -102,7 +102,9 @@ def _schema_of(
 ) -> Found:
     """Return exceptions instead of raising them: those of user code may fail to unpickle."""
     try:
-        return schema_of_sample(load_stages(load), source, splits, window), None
+        stages = load_stages(load)
+        assert isinstance(stages, Stages)  # the columns of several tasks are known
+        return schema_of_sample(stages, source, splits, window), None
     except LoadError as error:
         return None, error.with_traceback(None)
     except RunError as error:

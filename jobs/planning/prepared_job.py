@@ -13,6 +13,7 @@ from pipemill.actors.sources.base import Source
 from pipemill.actors.sources.open_source import open_source
 from pipemill.actors.sources.registry import find_source
 from pipemill.actors.sources.schemas.hf_features import read_features
+from pipemill.pipelines.load_cascade import LoadCascade, LoadStep
 from pipemill.pipelines.loading.model import Model
 from pipemill.pipelines.loading.task_loader import LoadTask
 from pipemill.pipelines.registry import find_registered
@@ -25,7 +26,7 @@ from pipemill.pipelines.task_columns import (
     with_needed,
 )
 
-from pipemill.errors import RunError
+from pipemill.errors import ConfigError, RunError
 
 from ..config.arrow_types import parse_schema
 from ..execution.choose_placement import choose_placement
@@ -74,7 +75,7 @@ class PreparedJob:
     job: Job
     plan: Plan
     ledger: Ledger
-    load: LoadTask
+    load: LoadTask | LoadCascade
     source: Source
     sink: PartSink
     placement: str
@@ -84,19 +85,23 @@ class PreparedJob:
 
     @property
     def is_static(self) -> bool:
-        """Whether the model is static embeddings."""
-        return self.load.static_folder is not None
+        """Whether all models are static embeddings."""
+        return all(load.static_folder is not None for load in self.load.loads)
 
     @property
     def engine(self) -> str | None:
         """The engine and its dtype, if answers may not be those of the model in torch."""
-        name, dtype = self.job.model.engine, self.load.model.dtype
-        if name == "auto" and dtype != "int8":
-            return None
-        return name if dtype == "auto" else f"{name} {dtype}"
+        return _join(map(_describe_engine, self.load.loads))
+
+    @property
+    def task(self) -> LoadTask:
+        """What loads the task of a job that has one."""
+        assert isinstance(self.load, LoadTask)
+        return self.load
 
     def with_load(self, **changes: Any) -> PreparedJob:
-        return replace(self, load=replace(self.load, **changes))
+        """Return the same with other fields of what loads each task."""
+        return replace(self, load=self.load.with_changes(**changes))
 
     def work(self) -> SplitWork:
         """Return what processing its splits takes."""
@@ -118,54 +123,38 @@ def build_prepared_job(
         decides: what decides the results of the output; empty without an output.
     """
     schema = _input_schema(job, plan)
-    task = replace(task, spec=with_inputs(task.spec, schema))
-    task = follow_as_output_did(job, task, decides)
-    parameters = parameters_of(job, task.spec)
-    inputs = inputs_of(task.spec, parameters)
+    if not task.steps:
+        task = replace(task, spec=with_inputs(task.spec, schema))
+        task = follow_as_output_did(job, task, decides)
     if plan.is_of_nothing and find_source(plan.format).columns_from_rows:
-        schema = with_needed(schema, task.spec, inputs, job.input.columns, parameters)
+        for one, own in _list_tasks(job, task):
+            given = parameters_of(one, own.spec)
+            columns = inputs_of(own.spec, given)
+            schema = with_needed(schema, own.spec, columns, one.input.columns, given)
     keep = kept_columns(job.output.keep, schema)
-    names = source_names((c for c in inputs if c.name not in parameters), job.input.columns)
-    check_conflicts(schema, names.values(), keep)
-    named = task.spec.name, inputs, job.input.columns, parameters, schema
-    columns = resolve_columns(*named)
-    check_one_of(task.spec, columns)
-    read = read_columns(schema, {*keep, *columns.values()})
+    bound = [_bind_task(one, own, schema, keep) for one, own in _list_tasks(job, task)]
+    asked = _check_conditions(task, schema)
+    needed = {*keep, *(asked & set(schema.names))}
+    read = read_columns(schema, needed.union(*(one.columns.values() for one in bound)))
     check_writable(read.empty_table().select(keep).schema)
     if job.output.schema is not None:
         plan.results = parse_schema(job.output.schema).serialize().to_pybytes()
     reading = replace(reading_of(job, task), known=tuple(plan.schema.names))
     source = open_source(plan.format, job.input.storage_options, read, reading)
-    if plan.settled is None:
-        plan.settled = infer_parameters(
-            task.spec, parameters, task.model.path, source, plan.splits, columns
-        )
-    settled = {n: value for n, value in plan.settled.items() if parameters.get(n) is None}
-    tokens = job.batching.max_tokens
-    dtype = decides.get("model.dtype") or choose_dtype(job, task.spec, task.is_user)
+    media = make_media_access(job.input)
+    load = _build_load(task, bound, plan, source, read, decides).with_changes(media=media)
     return PreparedJob(
         job=job,
         plan=plan,
         ledger=ledger,
-        load=build_load_task(
-            job,
-            task,
-            dtype,
-            columns,
-            parameters=json.dumps({**parameters, **settled}),
-            max_tokens=None if tokens == "auto" else tokens,
-            compiles=job.model.compile,
-            schema=plan.results,
-            examples=_read_examples(job, source, plan, columns.values()),
-            media=make_media_access(job.input),
-        ),
-        pooling=task.followed.pooling,
+        load=load,
+        pooling=_join(one.task.followed.pooling for one in bound),
         source=source,
         sink=PartSink(
             store=ledger.store,
             keep=keep,
             on_error=job.output.on_error,
-            job=task.spec.name,
+            job=load.task,
             fingerprint=hash_fields(decides),
             features=read_features(plan.schema.metadata),
         ),
@@ -173,8 +162,140 @@ def build_prepared_job(
             job.actors.placement, [ledger.path, *(s.path for s in plan.splits[:1])], task.spec
         ),
         asks_sample=plan.results is None and (task.is_user or task.spec.infers_columns),
+        notes=tuple(dict.fromkeys(note for one in bound for note in one.notes)),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _BoundTask:
+    """A task, and the input's columns that it reads.
+
+    Attributes:
+        job: the job as if it had this task alone.
+        columns: the input's column for each of the task's.
+        notes: what users may not expect of the columns.
+    """
+
+    job: Job
+    task: ResolvedTask
+    parameters: dict[str, Any]
+    columns: Mapping[str, str]
+    notes: tuple[str, ...]
+
+
+def _list_tasks(job: Job, task: ResolvedTask) -> list[tuple[Job, ResolvedTask]]:
+    return [(step.job, step.task) for step in task.steps] or [(job, task)]
+
+
+def _check_conditions(task: ResolvedTask, schema: pa.Schema) -> set[str]:
+    """Return the columns that the tasks' conditions read.
+
+    Raises ConfigError for a condition that can't be tested. One on columns that earlier tasks add
+    is checked by the worker, which knows them.
+    """
+    asked: set[str] = set()
+    for number, step in enumerate(task.steps):
+        if (condition := step.condition) is None:
+            continue
+        asked.update(condition.columns)
+        if not number or set(condition.columns) <= set(schema.names):
+            try:
+                condition.check(schema)
+            except ValueError as error:
+                raise ConfigError(f"where of {step.entry.label}: {error}") from None
+    return asked
+
+
+def _bind_task(job: Job, task: ResolvedTask, schema: pa.Schema, keep: list[str]) -> _BoundTask:
+    """Find the columns of the input that a task reads. Raises ConfigError."""
+    task = replace(task, spec=with_inputs(task.spec, schema))
+    parameters = parameters_of(job, task.spec)
+    inputs = inputs_of(task.spec, parameters)
+    names = source_names((c for c in inputs if c.name not in parameters), job.input.columns)
+    check_conflicts(schema, names.values(), keep)
+    named = task.spec.name, inputs, job.input.columns, parameters, schema
+    columns = resolve_columns(*named)
+    check_one_of(task.spec, columns)
+    return _BoundTask(
+        job=job,
+        task=task,
+        parameters=parameters,
+        columns=columns,
         notes=notes_on_columns(*named),
     )
+
+
+def _build_load(
+    task: ResolvedTask,
+    bound: list[_BoundTask],
+    plan: Plan,
+    source: Source,
+    read: pa.Schema,
+    decides: Mapping[str, Any],
+) -> LoadTask | LoadCascade:
+    """Return what a worker loads: the task, or all of several."""
+    infers = plan.settled is None
+    plan.settled = plan.settled or {}
+    if not task.steps:
+        return _build_bound(bound[0], plan, source, "", decides, infers)
+    entries = [step.entry for step in task.steps]
+    return LoadCascade(
+        steps=tuple(
+            LoadStep(
+                name=entry.label,
+                prefix=entry.prefix,
+                where=entry.where,
+                load=_build_bound(one, plan, source, f"{entry.label}.", decides, infers),
+            )
+            for entry, one in zip(entries, bound, strict=True)
+        ),
+        schema=read.serialize().to_pybytes(),
+    )
+
+
+def _build_bound(
+    bound: _BoundTask,
+    plan: Plan,
+    source: Source,
+    prefix: str,
+    decides: Mapping[str, Any],
+    infers: bool,
+) -> LoadTask:
+    """Return what a worker loads for a task.
+
+    Args:
+        prefix: of the task's names in what is stored.
+        infers: whether parameters that rows decide are to be inferred, and stored in the plan.
+    """
+    job, task, parameters, columns = bound.job, bound.task, bound.parameters, bound.columns
+    stored = plan.settled or {}
+    if infers:
+        inferred = infer_parameters(
+            task.spec, parameters, task.model.path, source, plan.splits, columns
+        )
+        plan.settled = stored = {**stored, **{prefix + n: value for n, value in inferred.items()}}
+    settled = {
+        name: stored[prefix + name]
+        for name in task.spec.infer_parameters
+        if prefix + name in stored and parameters.get(name) is None
+    }
+    tokens = job.batching.max_tokens
+    dtype = decides.get(f"{prefix}model.dtype") or choose_dtype(job, task.spec, task.is_user)
+    return build_load_task(
+        job,
+        task,
+        dtype,
+        columns,
+        parameters=json.dumps({**parameters, **settled}),
+        max_tokens=None if tokens == "auto" else tokens,
+        compiles=job.model.compile,
+        schema=plan.results,
+        examples=_read_examples(job, source, plan, columns.values()),
+    )
+
+
+def _join(texts: Iterable[str | None]) -> str | None:
+    return ", ".join(dict.fromkeys(filter(None, texts))) or None
 
 
 def build_load_task(
@@ -220,6 +341,13 @@ def _read_examples(job: Job, source: Source, plan: Plan, columns: Iterable[str])
     with pa.ipc.new_stream(stream, rows.schema) as writer:
         writer.write_table(rows)
     return stream.getvalue().to_pybytes()
+
+
+def _describe_engine(load: LoadTask) -> str | None:
+    name, dtype = load.engine, load.model.dtype
+    if name == "auto" and dtype != "int8":
+        return None
+    return name if dtype == "auto" else f"{name} {dtype}"
 
 
 def _input_schema(job: Job, plan: Plan) -> pa.Schema:

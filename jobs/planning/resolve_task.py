@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from pipemill.actors.compute.row_condition import RowCondition
 from pipemill.actors.sources.reading import Reading
 from pipemill.actors.task import Column, Followed
 from pipemill.pipelines.engines.graphs.runtime import GRAPH_TASKS, GraphRuntime
@@ -24,8 +25,7 @@ from ..config.arrow_types import parse_schema
 from .user_code import check_class, has_remote_pipeline
 
 if TYPE_CHECKING:
-    from ..config.job import Job
-    from ..output.job_record import JobRecord
+    from ..config.job import Job, TaskEntry
 
 # A user's pipeline is given text from these, even if the values seem to be something else.
 _TEXTS = ("inputs", "text")
@@ -41,6 +41,7 @@ class ResolvedTask:
         model: its files, as a worker loads them.
         files: JSON files of the model folder that say how the model is used, by name.
         followed: what the task does because of these files.
+        steps: the tasks of a job that has several, this one first.
     """
 
     spec: TaskSpec
@@ -48,11 +49,33 @@ class ResolvedTask:
     model: ModelFiles
     files: Mapping[str, Any] = field(default_factory=dict)
     followed: Followed = field(default_factory=Followed)
+    steps: tuple[ResolvedStep, ...] = ()
 
     @property
     def is_static(self) -> bool:
         """Whether the model is static embeddings: it computes on the CPU, without torch."""
         return not self.is_user and find_static_folder(self.files) is not None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResolvedStep:
+    """One task of a job that has several.
+
+    Attributes:
+        entry: what the job says about it.
+        job: the job as if it had this task alone.
+        task: its task and model.
+        digest: of the model's files; empty until it is computed.
+    """
+
+    entry: TaskEntry
+    job: Job
+    task: ResolvedTask
+    digest: str = ""
+
+    @property
+    def condition(self) -> RowCondition | None:
+        return None if self.entry.where is None else RowCondition(self.entry.where)
 
 
 def resolve_job_task(job: Job, model: ModelFiles) -> ResolvedTask:
@@ -96,7 +119,33 @@ def resolve_task(job: Job, model: str) -> tuple[TaskSpec, bool]:
     return spec, own
 
 
-def choose_dtype(job: Job, spec: TaskSpec, own: bool, record: JobRecord | None = None) -> str:
+def with_steps(job: Job, tasks: Sequence[ResolvedTask]) -> ResolvedTask:
+    """Return the first task, with all of them as its steps if the job has several.
+
+    Raises:
+        ConfigError: a task can't be one of several.
+    """
+    if not job.tasks:
+        return tasks[0]
+    steps = []
+    for entry, one, task in zip(job.tasks, job.each_task(), tasks, strict=True):
+        if task.is_user or task.spec.infers_columns:
+            raise ConfigError(
+                f"only a sample of answers shows which columns {entry.label} adds: run it as the "
+                "only task of a job"
+            )
+        if job.actors.placement == "staged":
+            raise ConfigError(
+                "several tasks run in one actor: actors.placement can't be staged, leave it out"
+            )
+        if computes_on_cpu(one, task):
+            actors = one.actors.model_copy(update={"num_gpus": 0.0})
+            one = one.model_copy(update={"actors": actors})
+        steps.append(ResolvedStep(entry=entry, job=one, task=task))
+    return replace(tasks[0], steps=tuple(steps))
+
+
+def choose_dtype(job: Job, spec: TaskSpec, own: bool, then: object = None) -> str:
     """Return the dtype that the job names, or for "auto" the one that suits the device.
 
     "auto" is bfloat16 on a GPU, and as saved on a CPU. The user's pipeline, and a task that can't
@@ -106,12 +155,11 @@ def choose_dtype(job: Job, spec: TaskSpec, own: bool, record: JobRecord | None =
         job: the job.
         spec: its task.
         own: whether the pipeline is the user's.
-        record: the job.json of an output that has parts: what was chosen for these holds, even
-            if the device is another one now.
+        then: what was chosen for the parts of the output: it holds, even if the device is another
+            one now. None without parts.
     """
     if job.model.dtype != "auto":
         return job.model.dtype
-    then = None if record is None else record.decides.get("model.dtype")
     if then in ("auto", "bfloat16"):
         return str(then)
     if not job.actors.gpus_each:
@@ -243,9 +291,15 @@ def _check_parameters(job: Job, spec: TaskSpec) -> None:
 def reading_of(job: Job, task: ResolvedTask) -> Reading:
     """Return how the values of the input are to be read."""
     types = parse_schema(job.input.schema, "input.schema") if job.input.schema is not None else []
-    parameters = parameters_of(job, task.spec)
+    kinds: dict[str, str] = {}
+    for one, own in [(step.job, step.task) for step in task.steps] or [(job, task)]:
+        parameters = parameters_of(one, own.spec)
+        for name, kind in column_kinds(own.spec, parameters, one.input.columns).items():
+            # A text is read as one, even if another task would take any value.
+            if kinds.get(name, "any") == "any":
+                kinds[name] = kind
     return Reading(
-        kinds=column_kinds(task.spec, parameters, job.input.columns),
+        kinds=kinds,
         types={field.name: field.type for field in types},
         encoding=job.input.encoding,
     )

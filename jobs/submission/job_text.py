@@ -55,25 +55,28 @@ def write_job_text(config: dict[str, Any], where: str, environment: Mapping[str,
     filled = map_texts(config, lambda text: VARIABLE.sub(lambda m: known.get(m[1], m[0]), text))
     job = make_job(filled, where)
     _check_input(job)
-    if isinstance(job.model.path, LoadedModel):
+    if any(isinstance(one.model.path, LoadedModel) for one in job.each_task()):
         raise ConfigError(
             f"the model is {job.model.path}, in this process: save it where the cluster can read "
             "it (save_pretrained), and name that folder or URL"
         )
-    sent = {**config, **{name: to_section(name, config[name]) for name in _find_paths(config)}}
+    sent = _with_sections(config)
     local: list[str] = []
 
     def locate(path: str) -> str:
         return _locate(path, local)
 
-    for key in ("path", "adapter"):
-        named = getattr(job.model, key)
-        if named is not None and os.path.isdir(absolute(named)):  # otherwise a name on the Hub
-            sent["model"][key] = locate(sent["model"][key])
+    models = [entry["model"] for entry in sent.get("tasks") or [sent]]
+    for one, model in zip(job.each_task(), models, strict=True):
+        for key in ("path", "adapter"):
+            named = getattr(one.model, key)
+            if named is not None and os.path.isdir(absolute(named)):  # otherwise a Hub name
+                model[key] = locate(model[key])
+        _check_secrets(model.get("storage_options") or {}, "model.storage_options")
     for section, key in (("input", "path"), ("input", "media_roots"), ("output", "path")):
         if (value := sent[section].get(key)) is not None:
             sent[section][key] = map_texts(value, locate)
-    for section in ("model", "input", "output"):
+    for section in ("input", "output"):
         _check_secrets(sent[section].get("storage_options") or {}, f"{section}.storage_options")
     try:
         text = yaml.safe_dump(sent, sort_keys=False, allow_unicode=True)
@@ -94,8 +97,13 @@ def write_job_text(config: dict[str, Any], where: str, environment: Mapping[str,
     )
 
 
-def _find_paths(config: Mapping[str, Any]) -> list[str]:
-    return [name for name in ("model", "input", "output") if name in config]
+def _with_sections(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the keys of a job, or of one of its tasks, with its sections as mappings."""
+    names = [name for name in ("model", "input", "output") if name in config]
+    keys = {**config, **{name: to_section(name, config[name]) for name in names}}
+    if config.get("tasks"):
+        keys["tasks"] = [_with_sections(entry) for entry in config["tasks"]]
+    return keys
 
 
 def _check_input(job: Job) -> None:

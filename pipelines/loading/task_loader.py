@@ -155,6 +155,24 @@ class LoadTask:
         return model
 
     @property
+    def loads(self) -> tuple[LoadTask, ...]:
+        """Return what loads each task: this one."""
+        return (self,)
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """Return the name of the model."""
+        return (self.model.name,)
+
+    def with_num_gpus(self, num_gpus: float) -> LoadTask:
+        """Return the same for workers with another share of a GPU."""
+        return replace(self, model=replace(self.model, num_gpus=num_gpus))
+
+    def with_changes(self, **changes: Any) -> LoadTask:
+        """Return the same with other fields."""
+        return replace(self, **changes)
+
+    @property
     def writes_texts(self) -> bool:
         """Whether the task writes texts after prompts, of which each takes its own time."""
         return getattr(self.spec(), "written", None) is not None
