@@ -7,15 +7,18 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
 
 from pipemill.errors import error_message
 
-from .compute.cascade import Cascade
-from .compute.stages import Stages
 from .faults.attempts import DEATHS_LOADING, AttemptError, Attempts, track_attempt
 from .faults.load_errors import LoadError, lacks_memory
 from .faults.out_of_memory import empty_caches, release_memory
 from .shared_lock import SharedLock
+
+if TYPE_CHECKING:
+    from .compute.cascade import Cascade
+    from .compute.stages import Stages
 
 # Seconds between tries to load a model for which a GPU has no memory left.
 _WAITS_S = (2.0, 4.0, 8.0, 16.0)

@@ -6,14 +6,13 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import pyarrow as pa
 
 from pipemill.errors import StoreError, error_message
 
 from .batch import Batch, RowError
-from .compute.cascade import Cascade
 from .compute.stages import Stages
 from .faults.attempts import AttemptError, Attempts, SplitGivenUp, has_suspects, run_attempt
 from .faults.blame import find_blame, is_memory_failure, is_row_error
@@ -25,6 +24,9 @@ from .model_slot import ModelSlot
 from .monitoring.ray_metrics import record_split
 from .split import Split, SplitReader
 from .split_result import Cause, SplitResult, results_from_table, results_to_table
+
+if TYPE_CHECKING:
+    from .compute.cascade import Cascade
 
 
 class Sink(Protocol):
@@ -48,7 +50,7 @@ class Sink(Protocol):
         """Write the dead letters first, then the part: a split whose part exists is done."""
 
 
-Load = Callable[[], Stages | Cascade]
+Load = Callable[[], "Stages | Cascade"]
 Process = Callable[[Split, bytes | None], SplitResult]
 
 T = TypeVar("T")

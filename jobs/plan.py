@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from pipemill.actors.arrow_arrays import field_values
-from pipemill.actors.batch import ROWS_OF
+from pipemill.actors.batch import ROWS_OF, Batch
 from pipemill.actors.compute.deduplicate import deduplicate_chunks
 from pipemill.actors.compute.micro_batches import micro_batches, padded_size
 
-from pipemill.errors import RunError, explain_interrupt
+from pipemill.errors import RunError, explain_interrupt, explain_missing_library
 
 from .config.job import Job
 from .config.load import build_job, check_positive
@@ -25,10 +25,10 @@ from .measuring.run_time import RunTime, estimate_run_time
 from .measuring.trial import Trial, start_trial
 from .output.stored_rows import sample_input
 from .output.text_table import Block, Shown, TextTable, facts, format_duration
+from .planning.find_model import load_failure
 from .planning.prepared_job import PreparedJob
 from .planning.sample_rows import sample_rows
 from .prepare import prepare_without_output
-from .preview import compute_rows
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -297,7 +297,12 @@ def _estimate_tasks(
 def _measure_shares(prepared: PreparedJob, rows: int) -> list[float]:
     """Compute a few rows, and return the share of them that each task computes."""
     few = sample_rows(prepared.source, prepared.plan.splits, rows).rows
-    stats = compute_rows(prepared, few).stats
+    try:
+        tasks = prepared.load()
+    except Exception as error:
+        raise load_failure(error, *prepared.load.models) from error
+    with explain_missing_library():
+        stats = tasks.process(Batch(few)).stats
     return [stats[ROWS_OF + entry.label] / few.num_rows for entry in prepared.job.tasks]
 
 

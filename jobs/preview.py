@@ -147,13 +147,13 @@ def preview(
 def _preview(job: Job, rows: int) -> Preview:
     prepared = prepare_without_output(job)
     table = sample_rows(prepared.source, prepared.plan.splits, rows, places=1).rows
-    batch = compute_rows(prepared, table)
+    batch = _compute_rows(prepared, table)
     assert batch.results is not None
     shown = append_columns(batch.rows.select(prepared.sink.keep), batch.results)
     return Preview(shown, batch.failures, prepared.notes)
 
 
-def compute_rows(prepared: PreparedJob, rows: pa.Table) -> Batch:
+def _compute_rows(prepared: PreparedJob, rows: pa.Table) -> Batch:
     """Load a job's tasks into this process, and compute rows of its input.
 
     Raises:

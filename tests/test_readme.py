@@ -160,7 +160,9 @@ def test_every_block_is_of_a_known_kind(page):
     ],
 )
 def test_every_piece_of_a_config_is_valid(text):
-    job = Job.model_validate({**BARE, **yaml.safe_load(text)})
+    given = yaml.safe_load(text)
+    bare = {key: BARE[key] for key in ("input", "output")} if "tasks" in given else BARE
+    job = Job.model_validate({**bare, **given})
     if job.pipeline_class is None:
         assert set(job.parameters) <= set(find_task(job.task).parameters)
 
