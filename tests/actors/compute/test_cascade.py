@@ -24,8 +24,17 @@ from tests.support.lengths import Lengths
 SCHEMA = pa.schema([("text", pa.string()), ("n", pa.int64())])
 
 
-def step(name, where=None):
-    stages = Stages(Lengths(), {"text": "text"}, TokenBudget(100))
+class Short(Lengths):
+    """The same, but long texts fail."""
+
+    def regroup(self, rows, outputs):
+        if any(len(text) > 3 for text in rows["text"].to_pylist()):
+            raise ValueError("too long")
+        return super().regroup(rows, outputs)
+
+
+def step(name, where=None, task=Lengths):
+    stages = Stages(task(), {"text": "text"}, TokenBudget(100))
     condition = None if where is None else RowCondition(where)
     return CascadeStep(name=name, prefix=f"{name}_", stages=stages, condition=condition)
 
@@ -37,7 +46,8 @@ texts = st.sampled_from(["a", "bcd", "efgh", "expand", "forward", "regroup", Non
 def test_each_gets_the_rows_that_its_condition_and_the_tasks_before_let_through(values):
     rows = pa.Table.from_pylist([{"text": text, "n": n} for text, n in values], SCHEMA)
     cascade = Cascade(
-        [step("one", "n > 0"), step("two", "one_length > 1"), step("three", "n < 2")], SCHEMA
+        [step("one", "n > 0"), step("two", "one_length > 1"), step("three", "n < 2", Short)],
+        SCHEMA,
     )
     batch = cascade.process(Batch(rows))
     wanted, failed = [], {}
@@ -51,6 +61,8 @@ def test_each_gets_the_rows_that_its_condition_and_the_tasks_before_let_through(
                 failed[number] = f"expand of {name}"
             elif text in ("expand", "forward", "regroup"):
                 failed[number] = f"{text} of {name}"
+            elif name == "three" and len(text) > 3:
+                failed[number] = "regroup of three"
             else:
                 answers |= {f"{name}_again": text.upper(), f"{name}_length": len(text)}
         wanted.append(dict.fromkeys(answers) if number in failed else answers)
