@@ -7,7 +7,7 @@ import math
 import pyarrow as pa
 import pyarrow.dataset as ds
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pipemill.actors.batch import Batch
 from pipemill.actors.compute.cascade import Cascade, CascadeStep
@@ -42,6 +42,7 @@ def step(name, where=None, task=Lengths):
 texts = st.sampled_from(["a", "bcd", "efgh", "expand", "forward", "regroup", None])
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(texts, st.integers(0, 3)), max_size=12))
 def test_each_gets_the_rows_that_its_condition_and_the_tasks_before_let_through(values):
     rows = pa.Table.from_pylist([{"text": text, "n": n} for text, n in values], SCHEMA)

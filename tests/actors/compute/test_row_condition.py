@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pipemill.actors.compute.row_condition import RowCondition
 
@@ -29,6 +29,7 @@ rows = st.lists(
 SCHEMA = pa.schema([("label", pa.string()), ("score", pa.float32()), ("n", pa.int64())])
 
 
+@settings(deadline=None)
 @given(conditions, rows)
 def test_it_is_true_where_python_says_so(text, rows):
     found = RowCondition(text).find_rows(pa.Table.from_pylist(rows, SCHEMA))
