@@ -13,6 +13,7 @@ from pipemill.actors.compute.stages import Stages
 from pipemill.actors.faults.load_errors import LoadError
 
 from .loading.task_loader import LoadTask
+from .shared_words import share_words
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +52,7 @@ class LoadCascade:
             )
             for step in self.steps
         ]
+        share_words(step.stages.task for step in loaded)
         try:
             return Cascade(loaded, pa.ipc.read_schema(pa.py_buffer(self.schema)))
         except ValueError as error:

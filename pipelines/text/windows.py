@@ -15,7 +15,7 @@ from . import long_texts, model_limits, token_chunks
 from .special_tokens import SpecialTokens, find_special_tokens
 from .token_ranges import Windows, cut_windows
 from .truncation import count_special_tokens, count_tokens, count_truncated_in_batch
-from .word_table import WordTable, make_word_table
+from .word_table import WordTokenizer, make_word_table
 
 # Parameters of the tasks that tokenize with `WindowTokenizer`.
 PARAMETERS: Mapping[str, Parameter] = {
@@ -81,7 +81,7 @@ class WindowTokenizer:
     truncation: bool | str | None = False
     equal_sizes: bool = False
     keywords: Mapping[str, Any] = field(default_factory=dict)
-    words: WordTable | None = None
+    words: WordTokenizer | None = None
     special: SpecialTokens | None = None
 
     @classmethod
@@ -148,7 +148,7 @@ class WindowTokenizer:
         return self.tokenizer.truncation_side == "right" and self.truncation != "only_second"
 
     def _tokenize_by_words(
-        self, texts: list[str], words: WordTable, special: SpecialTokens
+        self, texts: list[str], words: WordTokenizer, special: SpecialTokens
     ) -> pa.ListArray:
         """Make the chunks of texts of known words; the tokenizer gets the others."""
         tokens = words.tokenize(pa.array(texts, pa.large_string()))

@@ -44,6 +44,13 @@ class HasBackend(Protocol):
         """Return the `tokenizers.Tokenizer`."""
 
 
+class WordTokenizer(Protocol):
+    """What tokenizes texts word by word: a table, or what several tasks share."""
+
+    def tokenize(self, texts: pa.Array) -> WordTokens:
+        """Tokenize strings without nulls, as far as they consist of words that are safe."""
+
+
 # Where words begin: "spaces" between words have no tokens; a "leading space" belongs to its word.
 Boundary = Literal["spaces", "leading space"]
 
