@@ -33,6 +33,7 @@ from demo import newsgroups
 from .whole_run import write_model, write_rows
 
 BUDGET = 2048
+LIMIT, OURS, PEER = "the forward pass alone", "pipemill", "transformers, batch_size=1"
 
 
 def prepared(stages, texts: list[str]) -> list[tuple[dict[str, np.ndarray], np.ndarray]]:
@@ -55,27 +56,43 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--dtype", default="float32")
     options = parser.parse_args()
+    seconds = measure(options.rows, options.rounds, options.dtype)
+    limit = statistics.median(seconds[LIMIT])
+    print("| | s | of the limit |\n| --- | ---: | ---: |")
+    for name, taken in seconds.items():
+        middle = statistics.median(taken)
+        print(f"| {name} | {middle:.2f} | {limit / middle:.0%} |")
+
+
+def measure(
+    rows: int,
+    rounds: int,
+    dtype: str = "float32",
+    clock: Callable[[], float] = time.perf_counter,
+) -> dict[str, list[float]]:
+    """Return the seconds of each way in each round, by its name."""
     newsgroups.prepare()
     with tempfile.TemporaryDirectory() as folder:
         write_model(Path(folder, "model"), "classification")
-        write_rows(Path(folder, "rows"), "classification", options.rows)
+        write_rows(Path(folder, "rows"), "classification", rows)
         texts = ds.dataset(f"{folder}/rows").to_table()["text"].to_pylist()
         load = LoadTask(
             task="text-classification",
-            model=Model(path=f"{folder}/model", dtype=options.dtype, num_cpus=os.cpu_count() or 1),
+            model=Model(path=f"{folder}/model", dtype=dtype, num_cpus=os.cpu_count() or 1),
             columns=(("text", "text"),),
             parameters='{"truncation": true}',
             max_tokens=BUDGET,
         )
         loaded = load.loaded()
         stages = load.stages(loaded)
-        compare(stages, loaded.pipeline, texts, options.rounds)
+        return compare(stages, loaded.pipeline, texts, rounds, clock)
 
 
-def compare(stages, pipeline, texts: list[str], rounds: int) -> None:
+def compare(
+    stages, pipeline, texts: list[str], rounds: int, clock: Callable[[], float]
+) -> dict[str, list[float]]:
     encoder = stages.task.encoder
     streams = prepared(stages, texts)
-    tokens = sum(int(lengths.sum()) for _, lengths in streams)
     assert encoder.is_packed
 
     def alone(linears: bool) -> None:
@@ -88,23 +105,19 @@ def compare(stages, pipeline, texts: list[str], rounds: int) -> None:
             faster.leave()
 
     ways: dict[str, Callable[[], object]] = {
-        "the forward pass alone": lambda: [encoder.run(*stream) for stream in streams],
-        "pipemill": lambda: stages.process(Batch(pa.table({"text": texts}))),
-        "transformers, batch_size=1": lambda: alone(False),
+        LIMIT: lambda: [encoder.run(*stream) for stream in streams],
+        OURS: lambda: stages.process(Batch(pa.table({"text": texts}))),
+        PEER: lambda: alone(False),
         "transformers, batch_size=1, the same linears": lambda: alone(True),
     }
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     for round_ in range(rounds + 1):
         for name, way in ways.items():
-            start = time.perf_counter()
+            start = clock()
             way()
             if round_:  # the first warms up
-                seconds[name].append(time.perf_counter() - start)
-    limit = statistics.median(seconds["the forward pass alone"])
-    print(f"{len(texts)} texts, {tokens:,} tokens\n\n| | s | of the limit |\n| --- | ---: | ---: |")
-    for name, taken in seconds.items():
-        middle = statistics.median(taken)
-        print(f"| {name} | {middle:.2f} | {limit / middle:.0%} |")
+                seconds[name].append(clock() - start)
+    return seconds
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -82,7 +83,17 @@ def pipeline_answers(pipe: Any, files: list[bytes], batch_size: int) -> list[Any
     return list(pipe(images, batch_size=batch_size))
 
 
-def steady(model: str, files: list[bytes], rounds: int, threads: int, sizes: Sequence[int]) -> None:
+@dataclass
+class Times:
+    """Seconds of each way in each round, by its name."""
+
+    walls: dict[str, list[float]]
+    busy: dict[str, list[float]]
+
+
+def measure(
+    model: str, files: list[bytes], rounds: int, threads: int, sizes: Sequence[int]
+) -> Times:
     import torch
     from pipemill.actors.batch import Batch
     from pipemill.pipelines.loading.model import Model
@@ -101,23 +112,27 @@ def steady(model: str, files: list[bytes], rounds: int, threads: int, sizes: Seq
     for size in sizes:
         ways[f"transformers, batch_size={size}"] = partial(pipeline_answers, pipe, files, size)
     torch.set_num_threads(threads)
-    walls: dict[str, list[float]] = {name: [] for name in ways}
-    busy: dict[str, list[float]] = {name: [] for name in ways}
+    times = Times({name: [] for name in ways}, {name: [] for name in ways})
     for round_ in range(rounds + 1):
         for name, way in ways.items():
             wall, cpu = time.perf_counter(), time.process_time()
             way()
             if round_:  # the first warms up, and measures the budget
-                walls[name].append(time.perf_counter() - wall)
-                busy[name].append(time.process_time() - cpu)
+                times.walls[name].append(time.perf_counter() - wall)
+                times.busy[name].append(time.process_time() - cpu)
+    return times
+
+
+def show(times: Times, images: int) -> None:
     head = ("", "images/s", "pipemill is", "CPU ms an image", "pipemill is")
     print(f"| {' | '.join(head)} |\n| --- | ---: | ---: | ---: | ---: |")
-    first, least = statistics.median(walls["pipemill, float32"]), min(busy["pipemill, float32"])
-    for name in ways:
-        wall, cpu = statistics.median(walls[name]), min(busy[name])
+    first = statistics.median(times.walls["pipemill, float32"])
+    least = min(times.busy["pipemill, float32"])
+    for name in times.walls:
+        wall, cpu = statistics.median(times.walls[name]), min(times.busy[name])
         print(
-            f"| {name} | {len(files) / wall:.1f} | {wall / first:.2f} x | "
-            f"{cpu / len(files) * 1e3:.1f} | {cpu / least:.2f} x |",
+            f"| {name} | {images / wall:.1f} | {wall / first:.2f} x | "
+            f"{cpu / images * 1e3:.1f} | {cpu / least:.2f} x |",
             flush=True,
         )
 
@@ -168,7 +183,8 @@ def main() -> None:
             write_model(model, name)
             print(f"\n{name}, {len(files)} JPEGs, {options.threads} threads\n", flush=True)
             if options.rounds:
-                steady(str(model), files, options.rounds, options.threads, sizes)
+                times = measure(str(model), files, options.rounds, options.threads, sizes)
+                show(times, len(files))
             if options.whole:
                 # Equal images would be computed once.
                 many = [photo(seed) for seed in range(options.whole)]

@@ -14,7 +14,6 @@ from pipemill.jobs.execution.choose_device import (
     choose_gpu_share,
     read_ray_machines,
 )
-from pipemill.jobs.output.job_record import JobRecord
 from pipemill.jobs.planning.resolve_task import choose_dtype
 from pipemill.pipelines.loading.model_files import ModelFiles
 from pipemill.pipelines.registry import find_task
@@ -169,6 +168,5 @@ def test_only_visible_gpus_count(monkeypatch, visible, found):
 )
 def test_an_output_keeps_the_numbers_it_began_with(tmp_path, then, num_gpus, now):
     """A spot cluster may come back without GPUs."""
-    begun = JobRecord(job={}, decides={"model.dtype": then})
     kind = find_task("text-classification")
-    assert choose_dtype(job(tmp_path, num_gpus=num_gpus), kind, False, begun) == now
+    assert choose_dtype(job(tmp_path, num_gpus=num_gpus), kind, False, then) == now

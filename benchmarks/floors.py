@@ -1,0 +1,102 @@
+"""Hold the floors of `floors.yaml`: ratios to transformers that must not become smaller.
+
+    python -m benchmarks.floors [--only classification] [--json floors.json]
+
+Prints each ratio with its floor and the versions, and exits with 1 if one is below its floor.
+CPU seconds of one thread are compared, which other work on the machine disturbs little.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from importlib.metadata import version
+from pathlib import Path
+
+import yaml
+
+FLOORS = Path(__file__).with_suffix(".yaml")
+VERSIONS = ("pipemill", "torch", "transformers", "tokenizers", "numpy", "pyarrow")
+
+
+def measure_classification() -> Iterator[tuple[str, float]]:
+    from . import limit
+
+    seconds = limit.measure(160, 2, clock=time.process_time)
+    middle = {name: statistics.median(taken) for name, taken in seconds.items()}
+    yield "beside transformers at batch_size=1", middle[limit.PEER] / middle[limit.OURS]
+    yield "share of its own forward pass", middle[limit.LIMIT] / middle[limit.OURS]
+
+
+def measure_images(name: str) -> Iterator[tuple[str, float]]:
+    from .images import __main__ as images
+
+    files = [images.photo(seed) for seed in range(24)]
+    with tempfile.TemporaryDirectory() as folder:
+        images.write_model(Path(folder), name)
+        busy = images.measure(folder, files, 2, 1, (1, 8)).busy
+    best = min(min(taken) for way, taken in busy.items() if way.startswith("transformers"))
+    yield "beside transformers at its best batch size", best / min(busy["pipemill, float32"])
+
+
+def measure_texts(name: str) -> Iterator[tuple[str, float]]:
+    import pipemill
+
+    from . import generation
+
+    pipemill.restore_pipelines()
+    found = generation.compare(name, 96, 1)
+    if found["equal_texts"]["pipemill"] < 96:
+        raise SystemExit(f"{name}: texts differ from those of transformers: {found}")
+    yield "beside transformers at its best batch size", found["ratio"]
+
+
+MEASURES = {
+    "classification": measure_classification,
+    "ViT-S": lambda: measure_images("vit-s"),
+    "ResNet-50": lambda: measure_images("resnet-50"),
+    "decoder": lambda: measure_texts("decoder"),
+    "t5": lambda: measure_texts("t5"),
+    "marian": lambda: measure_texts("marian"),
+}
+
+
+def compare(only: str | None) -> Iterator[tuple[str, float, Mapping[str, float]]]:
+    """Yield the name of each ratio, the ratio, and its floor."""
+    floors = yaml.safe_load(FLOORS.read_text())
+    for name, measure in MEASURES.items():
+        if only is None or name in only.split(","):
+            for what, ratio in measure():
+                yield f"{name}, {what}", ratio, floors[f"{name}, {what}"]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--only", help=f"some of {', '.join(MEASURES)}, with commas between them")
+    parser.add_argument("--json", help="a file for the ratios and the versions")
+    options = parser.parse_args()
+    import torch
+
+    torch.set_num_threads(1)
+    versions = {name: version(name) for name in VERSIONS}
+    print(", ".join(f"{name} {number}" for name, number in versions.items()), platform.machine())
+    ratios, below = {}, 0
+    for name, ratio, floor in compare(options.only):
+        is_below = ratio < floor["least"]
+        below += is_below
+        ratios[name] = round(ratio, 3)
+        told = "BELOW its floor" if is_below else "floor"
+        print(f"{name}: {ratio:.2f}, {told} {floor['least']} (seen {floor['seen']})", flush=True)
+        if options.json:  # as it goes: a run may be cut off
+            Path(options.json).write_text(json.dumps({"versions": versions, "ratios": ratios}))
+    return int(bool(below))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
