@@ -172,7 +172,10 @@ def _draw(settings: list[Measurement], plot: str | None, trial: Trial, log: Log)
     Where a plot was not asked for, an error must not cost the measurements.
     """
     try:
-        return draw_plot(settings, plot or _default_plot(trial.prepared.ledger.path))
+        file = plot or _default_plot(trial.prepared.ledger.path)
+        model = str(trial.job.model.path).rstrip("/").rpartition("/")[2]
+        title = f"{trial.prepared.task.task}, {model}, {trial.rows.num_rows:,} rows"
+        return draw_plot(settings, file, title)
     except ConfigError as error:
         if plot is not None:
             raise

@@ -221,10 +221,17 @@ def candidate_budgets(trial: Trial) -> list[int]:
     return every[: enough + 1]
 
 
-def find_best_budget(settings: list[Measurement]) -> int | None:
-    """Return the smallest of the fastest budgets, packed or padded as a run would compute; None
-    if none ran."""
+def find_best(settings: list[Measurement]) -> Measurement | None:
+    """Return the setting with the smallest of the fastest budgets, packed or padded as a run would
+    compute; None if none ran."""
     how = "packed" if any(s.how == "packed" for s in settings) else "sorted"
-    ran = {s.size: s.rows_per_second for s in settings if s.how == how and s.rows_per_second}
-    most = max(ran.values(), default=0.0)
-    return min((size for size, rate in ran.items() if rate >= most * (1 - _NOISE)), default=None)
+    ran = [s for s in settings if s.how == how and s.rows_per_second]
+    most = max((s.rows_per_second or 0.0 for s in ran), default=0.0)
+    fast = [s for s in ran if (s.rows_per_second or 0.0) >= most * (1 - _NOISE)]
+    return min(fast, key=lambda setting: setting.size, default=None)
+
+
+def find_best_budget(settings: list[Measurement]) -> int | None:
+    """Return the budget of the best setting; None if none ran."""
+    best = find_best(settings)
+    return None if best is None else best.size

@@ -8,11 +8,20 @@ from typing import TYPE_CHECKING
 
 from pipemill.errors import ConfigError
 
+from .benchmark import Measurement, find_best
+
 if TYPE_CHECKING:
-    from .benchmark import Measurement
+    from matplotlib.axes import Axes
+    from matplotlib.patches import Patch
 
 
 _COLOURS = {"transformers": "#9aa0a6", "sorted": "#5b8def", "packed": "#1a9850"}
+_WAYS = {
+    "transformers": "transformers.pipeline",
+    "sorted": "pipemill, padded",
+    "packed": "pipemill, packed",
+}
+_HATCH = "////"
 
 
 def check_plot(path: str | None) -> str | None:
@@ -41,10 +50,11 @@ def check_plot(path: str | None) -> str | None:
     return None
 
 
-def draw_plot(settings: list[Measurement], path: str) -> str:
+def draw_plot(settings: list[Measurement], path: str, title: str) -> str:
     """Draw rows per second and peak memory of each setting as bars, and return the file's path.
 
-    The file's suffix decides its format.
+    The setting to use has a thick edge, and estimates are hatched. The file's suffix decides its
+    format.
 
     Raises:
         ConfigError: The file can't be written.
@@ -52,26 +62,53 @@ def draw_plot(settings: list[Measurement], path: str) -> str:
     from matplotlib.figure import Figure
 
     drawn = [setting for setting in settings if setting.rows_per_second is not None]
-    figure = Figure(figsize=(9, 1.2 + 0.32 * max(len(drawn), 1)), layout="constrained")
+    figure = Figure(figsize=(9, 1.9 + 0.32 * max(len(drawn), 1)), layout="constrained")
+    figure.suptitle(title, fontsize=11, x=0.01, horizontalalignment="left")
     speed, memory = figure.subplots(1, 2, sharey=True)
-    places = range(len(drawn))
-    colours = [_COLOURS[setting.how] for setting in drawn]
-    rates = [setting.rows_per_second or 0.0 for setting in drawn]
-    bars = speed.barh(places, rates, color=colours)
-    # A setting that was not run to its end is an estimate.
-    labels = [
-        f"{'≈' if setting.measured < 1 else ''}{rate:.3g}"
-        for setting, rate in zip(drawn, rates, strict=True)
-    ]
-    speed.bar_label(bars, labels, padding=2, fontsize=8)
-    speed.set_yticks(list(places), [setting.name for setting in drawn])
+    best = find_best(settings)
+    _draw_bars(speed, drawn, [setting.rows_per_second or 0.0 for setting in drawn], best)
+    speed.set_yticks(range(len(drawn)), [setting.name for setting in drawn])
+    for label, setting in zip(speed.get_yticklabels(), drawn, strict=True):
+        label.set_fontweight("bold" if setting is best else "normal")
     speed.invert_yaxis()
     speed.set_xlabel("rows/s")
-    speed.margins(x=0.15)
-    memory.barh(places, [(s.memory_bytes or 0) / 2**20 for s in drawn], color=colours)
+    _draw_bars(memory, drawn, [(setting.memory_bytes or 0) / 2**20 for setting in drawn], best)
     memory.set_xlabel("peak memory, MiB")
+    keys = _explain(drawn, best)
+    figure.legend(
+        handles=keys, loc="outside lower left", ncols=len(keys), fontsize=8, frameon=False
+    )
     try:
         figure.savefig(path, dpi=120)
     except (OSError, ValueError) as error:
         raise ConfigError(f"can't write the plot {path}: {error}") from error
     return str(Path(path))
+
+
+def _draw_bars(
+    axes: Axes, drawn: list[Measurement], values: list[float], best: Measurement | None
+) -> None:
+    bars = axes.barh(range(len(drawn)), values, color=[_COLOURS[s.how] for s in drawn])
+    for bar, setting in zip(bars, drawn, strict=True):
+        if setting.measured < 1:  # it was not run to its end
+            bar.set(hatch=_HATCH, edgecolor="white", linewidth=0)
+        if setting is best:
+            bar.set(edgecolor="black", linewidth=2)
+    estimates = ["≈" if setting.measured < 1 else "" for setting in drawn]
+    labels = [f"{sign}{value:.3g}" for sign, value in zip(estimates, values, strict=True)]
+    axes.bar_label(bars, labels, padding=4, fontsize=8)
+    axes.margins(x=0.18)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _explain(drawn: list[Measurement], best: Measurement | None) -> list[Patch]:
+    """Return the entries of the legend: what is in the picture."""
+    from matplotlib.patches import Patch
+
+    ways = dict.fromkeys(setting.how for setting in drawn)
+    keys = [Patch(facecolor=_COLOURS[how], label=_WAYS[how]) for how in ways]
+    if any(setting.measured < 1 for setting in drawn):
+        keys.append(Patch(facecolor="grey", edgecolor="white", hatch=_HATCH, label="an estimate"))
+    if best is not None:
+        keys.append(Patch(facecolor="white", edgecolor="black", linewidth=2, label="recommended"))
+    return keys

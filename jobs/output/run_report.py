@@ -258,7 +258,7 @@ def compute_metrics(work: Mapping[str, float]) -> dict[str, Any]:
         if name.startswith(ROWS_OF)
     }
     return {
-        "tasks": tasks or None,
+        **({"tasks": tasks} if tasks else {}),
         "padding": round(1 - tokens / work["padded_tokens"], 4),
         "packed": round(work["packed_tokens"] / tokens, 4),
         "repeated": int(work["repeated_chunks"]),

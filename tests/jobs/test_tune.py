@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from pipemill.jobs import tune
 from pipemill.jobs.cli.app import main
 from pipemill.jobs.config.load import build_job
 from pipemill.jobs.measuring import benchmark
+from pipemill.jobs.measuring.benchmark import Measurement, find_best
+from pipemill.jobs.measuring.plot import draw_plot
 from pipemill.jobs.measuring.trial import start_trial
 from pipemill.pipelines.reference.in_batches import PlainBatches
 
@@ -275,6 +278,26 @@ def test_the_output_of_another_job_is_neither_in_the_way_nor_touched(models, dat
     found = tune.tune(other, rows=8, seconds=SHORT, plot=tmp_path / "other.svg")
     assert found.rows == 8
     assert {p: p.stat().st_mtime_ns for p in (tmp_path / "out").rglob("*")} == before
+
+
+@pytest.mark.parametrize("share", [1.0, 0.4])
+def test_the_plot_names_the_job_marks_what_to_use_and_hatches_estimates(tmp_path, share):
+    matplotlib = pytest.importorskip("matplotlib")
+    settings = [
+        Measurement(how=how, size=size, measured=done, seconds=1, rows_per_second=rate)
+        for how, size, done, rate in (
+            ("packed", 1024, 1.0, 99.0), ("packed", 512, 1.0, 98.0), ("transformers", 1, share, 5.0)
+        )
+    ]  # fmt: skip
+    assert find_best(settings) is settings[1], "the smallest of the fastest"
+    with matplotlib.rc_context({"svg.fonttype": "none"}):
+        draw_plot(settings, str(tmp_path / "a.svg"), "fill-mask, bert, 40 rows")
+    drawn = (tmp_path / "a.svg").read_text()
+    for text in ("fill-mask, bert, 40 rows", "recommended", "packed, max_tokens=512", "rows/s"):
+        assert f">{text}</text>" in drawn
+    assert ("<pattern" in drawn) == (">an estimate</text>" in drawn) == (share < 1)
+    assert len(re.findall('font-weight: (?:bold|700)|font: (?:bold|700) ', drawn)) == 1
+    assert len(re.findall("stroke-width: 2[;\"]", drawn)) == 3, "two bars and the legend"
 
 
 def test_without_matplotlib_a_plot_names_the_extra(models, data, tmp_path, capsys, monkeypatch):

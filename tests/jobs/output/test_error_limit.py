@@ -152,7 +152,7 @@ def test_a_model_that_can_never_load_is_a_mistake(
     def fail(self):
         raise error
 
-    monkeypatch.setattr(LoadTask, "loaded" if verb == "preview" else "__call__", fail)
+    monkeypatch.setattr(LoadTask, "__call__", fail)
     found, report, err = told(tmp_path, capsys, wanted, verb)
     assert (found, report) == (status, None)
     assert "loading failed" in err
@@ -185,7 +185,7 @@ def test_an_interrupt_of_a_look_does_not(tmp_path, capsys, monkeypatch):
     def stop(self):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(LoadTask, "loaded", stop)
+    monkeypatch.setattr(LoadTask, "__call__", stop)
     status, _, err = told(tmp_path, capsys, job(tmp_path, [DONE]), "preview")
     assert (status, err.splitlines()[-1]) == (130, "pipemill: interrupted")
 

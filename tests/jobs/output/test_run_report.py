@@ -61,7 +61,7 @@ def test_it_is_said_in_every_form_of_the_report(wanted, capsys):
     line = f"6 rows lost {sum(EXCESS):,} tokens of their texts"
     assert f"truncated     {line}" in str(report)
     assert line in report._repr_html_()
-    unsaid = ("engine", "left_out", "notes", "published")
+    unsaid = ("engine", "left_out", "notes", "published", "tasks")
     told = {name: value for name, value in asdict(report).items() if name not in unsaid}
     told["dead_letters"] = told.pop("dead_reasons")
     assert json.loads(report.to_json()) == told

@@ -137,7 +137,7 @@ def weather(
     command = [
         sys.executable, "-m", "pipemill.jobs.run", "--task", "text-classification",
         "--model", str(model), "--input", "s3://storm/in", "--output", "s3://storm/out",
-        "--set", "pipeline_class=benchmarks.storm_pipeline:StormPipeline",
+        "--set", "pipeline_class=benchmarks.storm.storm_pipeline:StormPipeline",
         "--set", "output.rows_per_part=500",
         "--param", "truncation=true",
     ]  # fmt: skip
