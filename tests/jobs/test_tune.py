@@ -296,8 +296,8 @@ def test_the_plot_names_the_job_marks_what_to_use_and_hatches_estimates(tmp_path
     for text in ("fill-mask, bert, 40 rows", "recommended", "packed, max_tokens=512", "rows/s"):
         assert f">{text}</text>" in drawn
     assert ("<pattern" in drawn) == (">an estimate</text>" in drawn) == (share < 1)
-    assert len(re.findall('font-weight: (?:bold|700)|font: (?:bold|700) ', drawn)) == 1
-    assert len(re.findall("stroke-width: 2[;\"]", drawn)) == 3, "two bars and the legend"
+    assert len(re.findall("font-weight: (?:bold|700)|font: (?:bold|700) ", drawn)) == 1
+    assert len(re.findall('stroke-width: 2[;"]', drawn)) == 3, "two bars and the legend"
 
 
 def test_without_matplotlib_a_plot_names_the_extra(models, data, tmp_path, capsys, monkeypatch):
