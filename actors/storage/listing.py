@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
@@ -61,30 +61,48 @@ def list_below(path: str, options: Mapping[str, Any], output: str | None) -> Lis
 
 def _list(path: str, options: Mapping[str, Any], output: str | None) -> Listing:
     filesystem, inner = open_filesystem(path, options)
-    files, left_out = [], 0
-    named = filesystem.isfile(inner)
-    tree = _Tree(inner, []) if named else _walk(filesystem, inner)
-    entries = [filesystem.info(inner)] if named else tree.entries
-    for entry in entries:
-        if output and f"{_resolve_path(filesystem, entry)}/".startswith(f"{output}/"):
-            left_out += 1
-        else:
-            below = entry["name"].removeprefix(tree.top).split("/")[:-1]
-            files.append(
-                _make_file(filesystem, entry, path, () if named else parse_partitions(below))
-            )
-    table = tree.table or (None if named else _find_table(filesystem, tree))
-    return Listing(path, files, named, left_out, table)
+    if filesystem.isfile(inner):
+        file = _make_file(filesystem, filesystem.info(inner), path)
+        inside = _is_below(filesystem, filesystem.info(inner), output)
+        return Listing(path, [] if inside else [file], True, int(inside))
+    top, roots = _find_roots(filesystem, inner)
+    files: list[InputFile] = []
+    tables: list[str] = []
+    table, left_out = None, 0
+    for root in roots:
+        found = []
+        for entry in _iterate_files(filesystem, root):
+            name = entry["name"]
+            table = table or find_table_by_log(name)
+            # A pattern may match hidden folders: only names below its first folder count.
+            below = name[len(top if name.startswith(top) else root) :].lstrip("/").split("/")
+            if any(part.startswith((".", "_")) for part in below):
+                continue
+            _check_link(entry)
+            if _is_below(filesystem, entry, output):
+                left_out += 1
+                continue
+            folders = name.removeprefix(top).split("/")[:-1]
+            found.append(_make_file(filesystem, entry, path, parse_partitions(folders)))
+            if len(tables) < _CHECKED and is_table_data(name):
+                tables.append(name)
+        files += sorted(found, key=lambda file: file.path)
+    is_pattern = top != inner
+    table = table or _find_table(filesystem, top, tables, is_pattern)
+    return Listing(path, files, False, left_out, table)
 
 
-def _find_table(filesystem: Any, tree: _Tree) -> str | None:
+def _is_below(filesystem: Any, entry: dict[str, Any], output: str | None) -> bool:
+    return bool(output) and f"{_resolve_path(filesystem, entry)}/".startswith(f"{output}/")
+
+
+def _find_table(filesystem: Any, top: str, names: list[str], is_pattern: bool) -> str | None:
     protocols = filesystem.protocol
     if "http" in ([protocols] if isinstance(protocols, str) else protocols):
         return None  # a web server has no folders
-    names = [entry["name"] for entry in tree.entries if is_table_data(entry["name"])]
     # A walk sees all folders below its root, but not those that a pattern passes through.
-    parents = {name.rpartition("/")[0] for name in names[:_CHECKED]} if tree.is_pattern else ()
-    return find_table_around(filesystem, [tree.top, *sorted(parents)]) if names else None
+    parents = {name.rpartition("/")[0] for name in names} if is_pattern else ()
+    return find_table_around(filesystem, [top, *sorted(parents)]) if names else None
 
 
 def stat(path: str, options: Mapping[str, Any]) -> InputFile:
@@ -112,42 +130,28 @@ _WILD = "*?["
 _CHECKED = 10_000
 
 
-@dataclass
-class _Tree:
-    """The files at a folder or a pattern.
-
-    top: the folder, or the one that the pattern begins with.
-    table: the table whose log is there, too.
-    """
-
-    top: str
-    entries: list[dict[str, Any]]
-    table: str | None = None
-    is_pattern: bool = False
-
-
-def _walk(filesystem: Any, path: str) -> _Tree:
-    top = path
+def _find_roots(filesystem: Any, path: str) -> tuple[str, list[str]]:
+    """Return the folder that a path begins with, and the paths that it stands for, sorted."""
     if filesystem.isdir(path):
-        roots = [path]
-    elif any(character in path for character in _WILD):
-        roots = sorted(filesystem.glob(path))
-        top = path[: min(path.find(c) for c in _WILD if c in path)].rpartition("/")[0]
-    else:
-        roots = []
-    tree = _Tree(top, [], is_pattern=top != path)
-    # A local folder without permission would be skipped silently.
-    strict = {"on_error": "raise"} if isinstance(filesystem, LocalFileSystem) else {}
-    for root in roots:
-        entries = filesystem.find(root, detail=True, **strict)
-        for name in sorted(entries):
-            # A pattern may match hidden folders: only names below its first folder count.
-            below = name[len(top if name.startswith(top) else root) :].lstrip("/")
-            tree.table = tree.table or find_table_by_log(name)
-            if not any(part.startswith((".", "_")) for part in below.split("/")):
-                _check_link(entries[name])
-                tree.entries.append(entries[name])
-    return tree
+        return path, [path]
+    if any(character in path for character in _WILD):
+        first = min(path.find(c) for c in _WILD if c in path)
+        return path[:first].rpartition("/")[0], sorted(filesystem.glob(path))
+    return path, []
+
+
+def _iterate_files(filesystem: Any, root: str) -> Iterator[dict[str, Any]]:
+    """Yield what is known of each file at or below a path."""
+    if not isinstance(filesystem, LocalFileSystem):
+        yield from filesystem.find(root, detail=True).values()
+        return
+    if filesystem.isfile(root):
+        yield filesystem.info(root)
+        return
+    # A folder at a time: what fsspec says of a million files takes a gigabyte. A folder without
+    # permission would be skipped silently.
+    for _, _, files in filesystem.walk(root, detail=True, on_error="raise"):
+        yield from files.values()
 
 
 def _check_link(entry: dict[str, Any]) -> None:
