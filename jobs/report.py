@@ -20,7 +20,8 @@ from pipemill.actors.output.state_table import dead_letters
 from pipemill.actors.split import Split
 from pipemill.actors.storage.filesystem import write_atomic
 
-from .measuring.answer_statistics import AnswerStatistics, describe_answers
+from .config.task_entry import TaskEntry
+from .measuring.answer_statistics import AnswerStatistics, count_lengths, describe_answers
 from .monitoring.pace_chart import PaceChart, draw_pace, pace_of_parts
 from .monitoring.run_history import RunHistory, read_history
 from .output.dead_letter_reasons import collect_reasons, place_of
@@ -59,19 +60,27 @@ def report(
     parts = ledger.parts()
     done = [split for split in plan.splits if split.part in parts]
     history = read_history(ledger.store)
-    answers = describe_answers(_read_answers(ledger, done, record, plan))
+    answers = [
+        describe_answers(_read_answers(ledger, done, record, plan, prefix), name)
+        for name, prefix in _list_tasks(record)
+    ]
     page = _render(
         task=found.task,
         found=found,
         quoted=repr(found.output),
-        model=str(record.job["model"]["path"]).rstrip("/").rsplit("/", 1)[-1],
+        model=", ".join(path.rstrip("/").rsplit("/", 1)[-1] for path in _list_models(record)),
         tiles=_collect_tiles(found, history),
         facts=_collect_facts(found, record, ledger, done),
         chart=_draw_chart(ledger, done, found, history),
         stages=_list_stages(history),
         runs=[_describe_run(run) for run in history.runs],
-        labels=_list_labels(answers, done),
-        answers=answers,
+        answers=[
+            (one, _list_labels(one, done))
+            for one in answers
+            if one.labels or one.scores or one.dimension
+        ],
+        lengths=_count_lengths(ledger, record, plan, done),
+        slowest=_list_slowest(history),
         errors=_collect_errors(ledger, plan, found),
         command=format_command(ledger, record),
         retry=format_command(ledger, record, "retry"),
@@ -117,7 +126,7 @@ def _collect_facts(
     about = "about " if found.left_is_estimate else ""
     facts = [
         ("output", found.output),
-        ("model", record.job["model"]["path"]),
+        ("model", ", ".join(_list_models(record))),
         ("started", record.created),
         ("rows", f"{found.rows:,}: {found.done:,} done, {found.dead:,} dead"),
         ("left", f"{about}{found.left:,} rows, {found.splits_left:,} of {found.splits:,} splits"),
@@ -189,20 +198,76 @@ def _time_written(entry: dict[str, Any]) -> float | None:
     return float(when) if isinstance(when, int | float) else None
 
 
-def _read_answers(
-    ledger: Ledger, done: list[Split], record: JobRecord, plan: Plan
-) -> Iterator[pa.Table]:
-    """Yield the task's labels, scores and vectors of some parts."""
+def _list_models(record: JobRecord) -> list[str]:
+    entries = record.job.get("tasks") or [record.job]
+    return list(dict.fromkeys(str(entry["model"]["path"]) for entry in entries))
+
+
+def _list_tasks(record: JobRecord) -> list[tuple[str, str]]:
+    """Return the name of each of several tasks, and what stands before its columns."""
+    entries = [TaskEntry.model_validate(entry) for entry in record.job.get("tasks", ())]
+    return [(entry.label, entry.prefix) for entry in entries] or [("", "")]
+
+
+def _list_kept(record: JobRecord, plan: Plan) -> set[str]:
     keep = record.job["output"]["keep"]
-    kept = set(kept_columns(keep, plan.schema) if keep == "all" else keep)
-    for names, most in ((("label", "score"), _FILES), (("embedding",), _VECTOR_FILES)):
+    return set(kept_columns(keep, plan.schema) if keep == "all" else keep)
+
+
+def _count_lengths(
+    ledger: Ledger, record: JobRecord, plan: Plan, done: list[Split]
+) -> dict[str, Any] | None:
+    """Return how long the texts of some parts are; None if the parts do not hold the text."""
+    columns = (record.job.get("tasks") or [{}])[0].get("columns", {})
+    name = {**record.job["input"]["columns"], **columns}.get("text", "text")
+    places = list(plan.schema.get_all_field_indices(name or ""))
+    if name not in _list_kept(record, plan) or len(places) != 1:
+        return None
+    if not pa.types.is_string(plan.schema.field(places[0]).type):
+        return None
+    sample = done[:: max(-(-len(done) // _FILES), 1)]
+    tables = ledger.map_parallel(lambda s: _read_columns(ledger, s.part, (name,)), sample)
+    # The task may add a column of that name.
+    names = (f"input_{name}", name)
+    found = [[table[n] for n in names if n in table.column_names] for table in tables]
+    classes = count_lengths(columns[0] for columns in found if columns)
+    most = max((count for _, count in classes), default=1)
+    if not classes:
+        return None
+    return {
+        "name": name,
+        "classes": [(f"{top:,}", count, 100 * count / most) for top, count in classes],
+    }
+
+
+def _list_slowest(history: RunHistory) -> list[tuple[str, ...]]:
+    """Return the slowest splits: number, file, rows, time and the time of a row."""
+    whole = history.whole()
+    return [
+        (
+            f"{split['split']:,}",
+            _shorten(split["path"]),
+            f"{split['rows']:,}",
+            f"{split['seconds']:,.3g} s",
+            f"{1000 * split['seconds'] / max(split['rows'], 1):,.3g} ms",
+        )
+        for split in (() if whole is None else whole.slowest)
+    ]
+
+
+def _read_answers(
+    ledger: Ledger, done: list[Split], record: JobRecord, plan: Plan, prefix: str
+) -> Iterator[pa.Table]:
+    """Yield a task's labels, scores and vectors of some parts. prefix: of its columns."""
+    kept = _list_kept(record, plan)
+    for own_names, most in ((("label", "score"), _FILES), (("embedding",), _VECTOR_FILES)):
+        names = tuple(prefix + name for name in own_names)
         sample = done[:: max(-(-len(done) // most), 1)]
         for table in ledger.map_parallel(lambda s: _read_columns(ledger, s.part, names), sample):  # noqa: B023
             # A column of the input that has such a name was renamed, if the task adds one.
             own = [n for n in table.column_names if n in names]
-            yield table.select(
-                [n for n in own if n not in kept or f"input_{n}" in table.column_names]
-            )
+            own = [n for n in own if n not in kept or f"input_{n}" in table.column_names]
+            yield table.select(own).rename_columns([n.removeprefix(prefix) for n in own])
 
 
 def _list_labels(answers: AnswerStatistics, done: list[Split]) -> dict[str, Any]:

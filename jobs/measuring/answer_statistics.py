@@ -18,27 +18,34 @@ class AnswerStatistics:
     """Counts over some parts of an output.
 
     Attributes:
+        name: of the task, where there are several.
         labels: how often each label is there.
         scores: rows by score, in bins of equal width from 0 to 1; empty without scores.
         dimension: of the vectors; None without any.
         norms: the least, the median and the largest length of a vector.
     """
 
+    name: str
     labels: Counter[str]
     scores: list[int]
     dimension: int | None
     norms: tuple[float, float, float] | None
 
 
-def describe_answers(tables: Iterable[pa.Table]) -> AnswerStatistics:
-    """Count. Columns that are missing, or of another kind, count nothing."""
+def describe_answers(tables: Iterable[pa.Table], name: str = "") -> AnswerStatistics:
+    """Count. Columns that are missing, or of another kind, count nothing.
+
+    Args:
+        tables: columns `label`, `score` and `embedding`.
+        name: of the task.
+    """
     labels: Counter[str] = Counter()
     scores = np.zeros(_BINS, dtype=int)
     norms: list[np.ndarray] = []
     dimension = None
     for table in tables:
         if "label" in table.column_names:
-            labels.update(map(str, table["label"].to_pylist()))
+            labels.update(map(str, table["label"].drop_null().to_pylist()))
         if "score" in table.column_names and pa.types.is_floating(table.schema.field("score").type):
             values = table["score"].drop_null().to_numpy()
             scores += np.histogram(values[np.isfinite(values)], _BINS, (0, 1))[0]
@@ -52,6 +59,7 @@ def describe_answers(tables: Iterable[pa.Table]) -> AnswerStatistics:
                     norms.append(np.linalg.norm(matrix, axis=1))
     every = np.concatenate(norms) if norms else None
     return AnswerStatistics(
+        name=name,
         labels=labels,
         scores=scores.tolist() if scores.any() else [],
         dimension=dimension,
@@ -59,3 +67,15 @@ def describe_answers(tables: Iterable[pa.Table]) -> AnswerStatistics:
         if every is None
         else (float(every.min()), float(np.median(every)), float(every.max())),
     )
+
+
+def count_lengths(columns: Iterable[pa.ChunkedArray]) -> list[tuple[int, int]]:
+    """Return (most characters, texts) of classes that double, from the shortest to the longest."""
+    counts: Counter[int] = Counter()
+    for column in columns:
+        lengths = pc.utf8_length(column.drop_null()).to_numpy()
+        classes = np.ceil(np.log2(np.maximum(lengths, 1))).astype(int)
+        counts.update(dict(zip(*np.unique(classes, return_counts=True), strict=True)))
+    if not counts:
+        return []
+    return [(2**k, int(counts[k])) for k in range(min(counts), max(counts) + 1)]

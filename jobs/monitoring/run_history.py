@@ -8,7 +8,7 @@ from itertools import pairwise
 
 from pipemill.actors.storage.store import Store
 
-from .run_log import RunState, log_numbers, read_log
+from .run_log import RunState, find_slowest, log_numbers, read_log
 
 _POINTS = 90  # of the throughput
 
@@ -41,6 +41,7 @@ class RunHistory:
             dead=sum(run.dead for run in self.runs),
             splits_done=sum(run.splits_done for run in self.runs),
             work=work,
+            slowest=tuple(find_slowest(split for run in self.runs for split in run.slowest)),
         )
 
     @property

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -24,6 +24,8 @@ _STAGES = {
     "regroup": "postprocess",
     "write": "write",
 }
+# Splits that are named as the slowest ones.
+_SLOWEST = 5
 # Splits after which shares are more than chance.
 _SETTLED = 3
 # Seconds between writes: at first, and for each MiB of the file.
@@ -49,6 +51,8 @@ class RunState:
         eta_seconds: until the end at that pace; None if unknown.
         work: what the workers counted and measured, as in `Batch.stats`.
         reasons: how many rows failed, by the stage and the class of the error.
+        slowest: the splits that took longest, the slowest first: each with its `split`, `path`,
+            `rows` and the `seconds` of all its stages.
         text: what ended the run early, in words.
     """
 
@@ -70,6 +74,7 @@ class RunState:
     eta_seconds: float | None = None
     work: Mapping[str, float] = field(default_factory=dict)
     reasons: Mapping[str, int] = field(default_factory=dict)
+    slowest: tuple[Mapping[str, Any], ...] = ()
     text: str | None = None
 
     def shares(self) -> dict[str, float]:
@@ -88,18 +93,30 @@ class RunState:
         }
         return dict(sorted(shares.items(), key=lambda item: -item[1]))
 
+    @staticmethod
+    def split_seconds(work: Mapping[str, float]) -> float:
+        """Return the seconds of all stages of a split. work: what it counted."""
+        return sum(work.get(f"{stage}_seconds", 0.0) for stage in _STAGES)
+
     def to_json(self) -> str:
         """Return one line, without what is empty."""
         fields = asdict(self)
         for name, value in self.work.items():
             fields["work"][name] = round(value, 3)
-        return json.dumps({n: value for n, value in fields.items() if value not in (None, {})})
+        return json.dumps({n: value for n, value in fields.items() if value not in (None, {}, ())})
 
     @classmethod
     def from_json(cls, line: str) -> RunState:
         """Read a line. Newer versions may have more fields."""
         fields: dict[str, Any] = json.loads(line)
+        fields["slowest"] = tuple(fields.get("slowest", ()))
         return cls(**{n: value for n, value in fields.items() if n in cls.__dataclass_fields__})
+
+
+def find_slowest(splits: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Return the splits that took longest, as in `RunState.slowest`."""
+    taken = [split for split in splits if split["seconds"]]
+    return sorted(taken, key=lambda split: -split["seconds"])[:_SLOWEST]
 
 
 class RunLog:

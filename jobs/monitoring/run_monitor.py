@@ -8,7 +8,7 @@ from collections import Counter, deque
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
-from typing import Literal
+from typing import Any, Literal
 
 from pipemill.actors.monitoring.ray_metrics import record_progress
 from pipemill.actors.split_result import SplitResult
@@ -17,7 +17,7 @@ from ..execution.split_work import SplitWork
 from ..output.lease import Lease
 from ..output.lease_owner import now
 from .messages import write_line, writes_json
-from .run_log import RunLog, RunState
+from .run_log import RunLog, RunState, find_slowest
 
 _BEAT_S = 1.0
 _PATIENCE_S = 15.0
@@ -43,6 +43,7 @@ class RunMonitor:
         self._started = time.monotonic()
         self._work: Counter[str] = Counter()
         self._reasons: Counter[str] = Counter()
+        self._slowest: list[Mapping[str, Any]] = []
         self._total = total
         self._state = RunState(
             event="start",
@@ -89,6 +90,7 @@ class RunMonitor:
             work = {n: amount for n, amount in counts.items() if n not in ("rows", "dead")}
             self._work.update(work)
             self._reasons.update(result.reasons)
+            self._slowest = find_slowest([*self._slowest, _describe_split(result, counts)])
             self._state = replace(
                 self._state,
                 rows=self._state.rows + int(counts["rows"]),
@@ -115,6 +117,7 @@ class RunMonitor:
                 eta_seconds=round(left / pace, 1) if pace else None,
                 work=dict(self._work),
                 reasons=dict(self._reasons),
+                slowest=tuple(self._slowest),
                 text=text,
             )
 
@@ -149,6 +152,16 @@ class RunMonitor:
         left = state.splits - state.splits_done - state.splits_failed
         splits = {"done": state.splits_done, "left": left, "failed": state.splits_failed}
         record_progress(self._name, splits, state.eta_seconds)
+
+
+def _describe_split(result: SplitResult, counts: Mapping[str, float]) -> dict[str, Any]:
+    seconds = RunState.split_seconds(counts)
+    return {
+        "split": result.split.number,
+        "path": result.split.path,
+        "rows": int(counts["rows"]),
+        "seconds": round(seconds, 3),
+    }
 
 
 def _describe(error: BaseException) -> str:

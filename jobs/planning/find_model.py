@@ -38,7 +38,7 @@ from .models.save_model import save_model
 from .user_code import read_config
 
 if TYPE_CHECKING:
-    from ..config.job import ModelSection
+    from ..config.task_entry import ModelSection
     from .resolve_task import ResolvedTask
 
 

@@ -25,7 +25,8 @@ from ..config.arrow_types import parse_schema
 from .user_code import check_class, has_remote_pipeline
 
 if TYPE_CHECKING:
-    from ..config.job import Job, TaskEntry
+    from ..config.job import Job
+    from ..config.task_entry import TaskEntry
 
 # A user's pipeline is given text from these, even if the values seem to be something else.
 _TEXTS = ("inputs", "text")

@@ -15,10 +15,10 @@ import pyarrow.parquet as pq
 import pytest
 from pipemill.actors.storage.store import Store
 from pipemill.jobs.cli.app import main
-from pipemill.jobs.measuring.answer_statistics import describe_answers
+from pipemill.jobs.measuring.answer_statistics import count_lengths, describe_answers
 from pipemill.jobs.monitoring.pace_chart import draw_pace
 from pipemill.jobs.monitoring.run_history import read_history
-from pipemill.jobs.monitoring.run_log import RunLog, RunState
+from pipemill.jobs.monitoring.run_log import RunLog, RunState, find_slowest
 
 import pipemill
 from tests.support import light, tiny
@@ -119,6 +119,55 @@ def test_outputs_without_logs_are_drawn_from_the_times_of_parts(out):
     assert "What bound the run" not in page.seen
 
 
+def test_of_several_tasks_each_has_its_answers_and_the_command_has_all(models, tmp_path, capsys):
+    texts = tiny.texts(40, seed=3, longest=12)
+    pq.write_table(pa.table({"body": texts, "a_label": ["mine"] * 40}), tmp_path / "in.parquet")
+    entry = {"task": "text-classification", "model": models["text-classification"]}
+    pipemill.run(
+        tasks=[
+            {**entry, "name": "a", "columns": {"text": "body"}, "parameters": {"top_k": 1}},
+            {**entry, "columns": {"text": "body"}, "where": "a_score > 0.5"},
+            {"task": "feature-extraction", "model": models["feature-extraction"], "name": "v"},
+        ],
+        input={"path": str(tmp_path / "in.parquet"), "columns": {"text": "body"}},
+        output={"path": str(tmp_path / "out"), "rows_per_part": 10},
+        actors={"placement": "local"},
+    )
+    assert main(["report", str(tmp_path / "out")]) == 0
+    capsys.readouterr()
+    seen = Page(tmp_path / "out/_pipemill/report.html").seen
+    for title in ("Answers: a", "Answers: text-classification", "Answers: v", "(body)"):
+        assert title in seen
+    assert "mine" not in seen
+    (command,) = re.findall(r"pipemill run (?:\\\n|[^\\\n])+", seen)
+    assert main(shlex.split(command.replace("\\\n", ""))[1:]) == 0
+    assert json.loads(capsys.readouterr().out)["added"]["rows"] == 0
+
+
+def test_lengths_are_counted_in_classes_that_double():
+    texts = pa.chunked_array([["", "a", "ab", None], ["äöü", "x" * 9]])
+    assert count_lengths([texts]) == [(1, 2), (2, 1), (4, 1), (8, 0), (16, 1)]
+    assert count_lengths([pa.chunked_array([[None]], pa.string())]) == []
+
+
+def test_the_slowest_splits_of_all_runs_are_kept(tmp_path):
+    splits = [{"split": n, "path": "p", "rows": 1, "seconds": float(n)} for n in range(9)]
+    assert [one["split"] for one in find_slowest(splits)] == [8, 7, 6, 5, 4]
+    for number, some in enumerate((splits[:8:2], splits[1::2])):
+        log = RunLog(Store(str(tmp_path), {}), number)
+        state = {
+            "time": "2026-01-01T00:00:00+00:00",
+            "verb": "run",
+            "task": "t",
+            "placement": "local",
+        }
+        for event, seconds in (("start", 0.0), ("end", 5.0)):
+            log.add(RunState(event=event, seconds=seconds, splits_done=4, slowest=some, **state))
+        log.write(at_once=True)
+    whole = read_history(Store(str(tmp_path), {})).whole()
+    assert [one["split"] for one in whole.slowest] == [7, 6, 5, 4, 3]
+
+
 def test_vectors_are_described():
     vectors = pa.FixedSizeListArray.from_arrays(pa.array([3.0, 4.0, 0.0, 1.0], pa.float32()), 2)
     found = describe_answers([pa.table({"embedding": vectors}), pa.table({"score": [0.51, None]})])
@@ -140,6 +189,12 @@ def test_it_tells_of_rows_labels_and_errors_and_runs_no_code(out, capsys, monkey
     assert "polyline" in page.tags
     assert "What bound the run: " in page.seen
     assert "Scores" in page.seen
+    texts = pq.read_table(out)["text"].drop_null().to_pylist()
+    longest = max(map(len, texts))
+    assert "Characters of a text (text)" in page.seen
+    assert f"up to {2 ** (longest - 1).bit_length():,}" in page.seen
+    assert "Slowest splits" in page.seen
+    assert page.seen.count(str(out.parent / "in.parquet")) >= 5
     assert (out / "_pipemill/report.html").stat().st_size < 200_000
     assert not page.tags & {"script", "img", "iframe", "link", "a"}
     assert not {name for name in page.attributes if name.startswith("on")} | (

@@ -12,7 +12,7 @@ from pipemill.errors import ConfigError, RunError, StoreError, error_message
 from ...execution.progress import waiting
 
 if TYPE_CHECKING:
-    from ...config.job import ModelSection
+    from ...config.task_entry import ModelSection
 
 # One of these is in the folder of a model.
 _MARKS = {"config.json", "modules.json", "adapter_config.json"}
