@@ -10,6 +10,7 @@ from pipemill.actors.compute.stages import Stages
 from pipemill.actors.compute.token_budget import TokenBudget
 from pipemill.pipelines.loading.model import Model
 
+from tests.support.changeable import Changeable
 from tests.support.lengths import Lengths
 
 MESSAGE = (
@@ -39,7 +40,7 @@ class Crowded(Lengths):
 
 
 @dataclass(frozen=True)
-class LoadCrowded:
+class LoadCrowded(Changeable):
     """model: of which only `num_gpus` counts. needs: the share that it needs to load."""
 
     model: Model

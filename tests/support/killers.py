@@ -14,6 +14,7 @@ from pipemill.actors.compute.stages import Stages
 from pipemill.actors.compute.token_budget import TokenBudget
 from pipemill.actors.faults import watchdog
 
+from tests.support.changeable import Changeable
 from tests.support.lengths import Lengths
 
 # What torch raises from 2.9 on; before, it is a RuntimeError of this text.
@@ -78,7 +79,7 @@ def die(deaths: Path, way: str, stage: str) -> None:
 
 
 @dataclass(frozen=True)
-class LoadKillers:
+class LoadKillers(Changeable):
     """Loads the task.
 
     deaths: a folder. dies: whether a process that loads it dies. limit_s: the watchdog's, in the

@@ -26,11 +26,12 @@ from pipemill.jobs.execution.split_work import SplitWork
 from pipemill.jobs.output.split_plan import Plan
 
 from pipemill.errors import ConfigError
+from tests.support.changeable import Changeable
 from tests.support.lengths import Lengths
 
 
 @dataclass(frozen=True)
-class LoadLengths:
+class LoadLengths(Changeable):
     weights: bool = True
 
     def __call__(self) -> Stages:
