@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import psutil
 from pipemill.actors.arrow_arrays import field_values
 from pipemill.actors.batch import ROWS_OF, Batch
 from pipemill.actors.compute.deduplicate import deduplicate_chunks
@@ -20,9 +21,10 @@ from .config.job import Job
 from .config.load import build_job, check_positive
 from .config.sections import Sections, takes_sections
 from .execution.placement import SINGLE
-from .measuring.benchmark import candidate_budgets, find_best_budget, measure_budget
+from .measuring.benchmark import Measurement, candidate_budgets, find_best_budget, measure_budget
 from .measuring.run_time import RunTime, estimate_run_time
 from .measuring.trial import Trial, start_trial
+from .measuring.worker_pod import WorkerPod, estimate_worker_pod
 from .output.stored_rows import sample_input
 from .output.text_table import Block, Shown, TextTable, facts, format_duration
 from .planning.find_model import load_failure
@@ -83,6 +85,7 @@ class JobEstimate(Shown):
         max_tokens: The fastest token budget.
         actors: The most actors that the job allows; None if it is one, or follows from the cluster.
         run: How long the run takes, its start included: here, or with the actors asked for.
+        pod: What a pod of a Ray worker on Kubernetes must have.
         price_per_hour: What an actor costs in an hour.
         notes: On columns that have the name of a parameter.
         tasks: Of a job with several tasks, what is expected of each. The lengths and counts above
@@ -104,6 +107,7 @@ class JobEstimate(Shown):
     max_tokens: int
     actors: int | None
     run: RunTime
+    pod: WorkerPod
     price_per_hour: float | None = None
     notes: tuple[str, ...] = ()
     tasks: tuple[TaskEstimate, ...] = ()
@@ -130,6 +134,7 @@ class JobEstimate(Shown):
             del fields["price_per_hour"]
         else:
             fields["cost"] = [round(bound, 4) for bound in self.cost]
+        fields["pod"] = self.pod.to_manifest()
         fields["recommended"] = {"batching": {"max_tokens": self.max_tokens}}
         return json.dumps(fields)
 
@@ -157,6 +162,7 @@ class JobEstimate(Shown):
             ("work", whole),
             *((task.name, str(task)) for task in self.tasks),
             ("run", self._run_in_words()),
+            ("worker's pod", str(self.pod)),
             *([("cost", _cost_in_words(*self.cost))] if self.cost else []),
             ("recommended", f"batching: {{max_tokens: {self.max_tokens}}}"),
             *(("note", note) for note in self.notes),
@@ -257,6 +263,7 @@ def _estimate(
         max_tokens=best,
         actors=None if most == "auto" or most == 1 else most,
         run=run,
+        pod=estimate_worker_pod(section, _measure_actor_bytes(setting, gpus)),
         price_per_hour=price_per_hour,
         notes=trial.prepared.notes,
     )
@@ -267,7 +274,8 @@ def _estimate_tasks(
 ) -> JobEstimate:
     """Estimate each of several tasks, and all of them one after the other."""
     prepared = prepare_without_output(job)
-    job, shares = prepared.job, _measure_shares(prepared, min(rows, _ROWS_OF_SHARES))
+    job = prepared.job
+    shares, actor_bytes = _compute_few_rows(prepared, min(rows, _ROWS_OF_SHARES))
     each = [_estimate(one, rows, seconds, replicas, price_per_hour) for one in job.each_task()]
     first, run = each[0], each[0].run
     for estimate, share in zip(each[1:], shares[1:], strict=True):
@@ -281,6 +289,7 @@ def _estimate_tasks(
         seconds=whole,
         gpu_hours=whole * gpus / 3600 if gpus else None,
         run=run,
+        pod=estimate_worker_pod(job.actors, actor_bytes),
         notes=tuple(dict.fromkeys(note for one in each for note in one.notes)),
         tasks=tuple(
             TaskEstimate(
@@ -294,8 +303,8 @@ def _estimate_tasks(
     )
 
 
-def _measure_shares(prepared: PreparedJob, rows: int) -> list[float]:
-    """Compute a few rows, and return the share of them that each task computes."""
+def _compute_few_rows(prepared: PreparedJob, rows: int) -> tuple[list[float], int]:
+    """Return the share of a few rows that each task computes, and the bytes of this process."""
     few = sample_rows(prepared.source, prepared.plan.splits, rows).rows
     try:
         tasks = prepared.load()
@@ -303,7 +312,14 @@ def _measure_shares(prepared: PreparedJob, rows: int) -> list[float]:
         raise load_failure(error, *prepared.load.models) from error
     with explain_missing_library():
         stats = tasks.process(Batch(few)).stats
-    return [stats[ROWS_OF + entry.label] / few.num_rows for entry in prepared.job.tasks]
+    shares = [stats[ROWS_OF + entry.label] / few.num_rows for entry in prepared.job.tasks]
+    return shares, psutil.Process().memory_info().rss
+
+
+def _measure_actor_bytes(setting: Measurement, gpus: float) -> int:
+    """Return what this process takes now, and what computing adds to it on a CPU."""
+    grows = 0 if gpus else setting.memory_bytes or 0
+    return psutil.Process().memory_info().rss + grows
 
 
 def _cost_in_words(least: float, most: float) -> str:

@@ -16,6 +16,7 @@ from pipemill.jobs.cli.app import main
 from pipemill.jobs.config.job import ActorsSection
 from pipemill.jobs.config.load import build_job
 from pipemill.jobs.measuring import run_time
+from pipemill.jobs.measuring.worker_pod import estimate_worker_pod
 from pipemill.jobs.planning.sample_rows import sample_rows
 from pipemill.jobs.prepare import prepare_without_output
 
@@ -115,8 +116,30 @@ def test_the_verb_ends_in_json_and_writes_nothing(models, data, tmp_path, capsys
     time = r"\d+ (?:s|min)"  # on a busy machine a start takes minutes
     assert re.search(rf"run +about {time} \({time} to {time}\), {time} of it the start; ", err)
     assert "cost" not in told
+    held = {"cpu": "2", "memory": told["pod"]["limits"]["memory"]}
+    assert told["pod"] == {"requests": held, "limits": held}
+    assert f'requests and limits {{cpu: "2", memory: {held["memory"]}}} (one actor)' in err
     assert "█" in err
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "job.yaml"]
+
+
+@pytest.mark.parametrize(
+    ("actors", "wanted"),
+    [
+        ({"num_gpus": 0}, {"actors": 1, "cpus": 2, "memory_gib": 5, "gpus": 0}),
+        ({"num_gpus": 0, "num_cpus": 3.5}, {"actors": 1, "cpus": 5, "memory_gib": 5, "gpus": 0}),
+        ({"num_gpus": 1}, {"actors": 1, "cpus": 2, "memory_gib": 5, "gpus": 1}),
+        ({"num_gpus": 2}, {"actors": 1, "cpus": 2, "memory_gib": 5, "gpus": 2}),
+        ({"num_gpus": 0.25}, {"actors": 4, "cpus": 5, "memory_gib": 16, "gpus": 1}),
+    ],
+)
+def test_a_pod_has_room_for_the_actors_of_a_gpu_and_for_ray(actors, wanted):
+    """(actors * 2 GiB * 1.25 + 1 GiB) / 0.7, rounded up, is 5.0 and 15.7."""
+    pod = estimate_worker_pod(ActorsSection(**actors), 2 * 2**30)
+    assert dataclasses.asdict(pod) == wanted
+    limits = pod.to_manifest()["limits"]
+    assert limits.get("nvidia.com/gpu", 0) == wanted["gpus"]
+    assert limits["memory"] == f"{wanted['memory_gib']}Gi"
 
 
 def test_rows_come_from_several_places_and_neighbours_stay_together(models, data):
