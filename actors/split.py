@@ -14,7 +14,7 @@ from .storage.input_file import InputFile
 _FILE = ("path", "size", "version")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Split:
     """A fixed piece of the input: rows or bytes `start` to `stop` of a file, or a bundle of files.
 
@@ -54,7 +54,8 @@ class Split:
 
     def to_json(self) -> str:
         bundle = [{name: getattr(file, name) for name in _FILE} for file in self.bundle]
-        return json.dumps({**vars(self), "bundle": bundle})
+        fields = {name: getattr(self, name) for name in self.__slots__}
+        return json.dumps({**fields, "bundle": bundle})
 
     @classmethod
     def from_json(cls, text: str) -> Split:

@@ -129,14 +129,23 @@ class Plan:
         paths, sizes, versions = (values.to_pylist() for values in bundles.flatten().flatten())
         bundled = list(map(InputFile, paths, sizes, versions))
         cuts = bundles.offsets.to_pylist()
+        # Column by column, and each path once: there may be millions of splits.
+        columns = [_read_column(table[name]) for name in _COLUMNS.names[:-1]]
         splits = [
-            Split(**row, bundle=tuple(bundled[start:stop]))
-            for row, start, stop in zip(
-                table.select(_COLUMNS.names[:-1]).to_pylist(), cuts, cuts[1:], strict=False
-            )
+            Split(*fields, bundle=tuple(bundled[start:stop]))
+            for *fields, start, stop in zip(*columns, cuts, cuts[1:], strict=False)
         ]
         settled = json.loads(notes.get(b"settled", b"null"))
         return cls(notes[b"format"].decode(), schema, splits, notes.get(b"results"), settled)
+
+
+def _read_column(column: pa.ChunkedArray) -> Iterable[Any]:
+    """Return the values of a column; equal texts are one object."""
+    if not pa.types.is_string(column.type):
+        return column.to_pylist()
+    encoded = column.combine_chunks().dictionary_encode()
+    texts = encoded.dictionary.to_pylist()
+    return map(texts.__getitem__, encoded.indices.to_pylist())
 
 
 def _files_array(files: list[InputFile]) -> pa.StructArray:
