@@ -36,6 +36,21 @@ def test_local_paths_become_absolute_and_are_named(tmp_path, monkeypatch):
     ]
 
 
+def test_so_do_the_models_of_several_tasks(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "m").mkdir()
+    entries = [{"task": "fill-mask", "model": model} for model in ("m", {"path": "org/name"})]
+    entries[1]["name"] = "b"
+    sections = {"tasks": entries, "input": "in.parquet", "output": "out"}
+    job = write_job_text(sections, "the job", {})
+    sent = yaml.safe_load(job.text)
+    assert [entry["model"]["path"] for entry in sent["tasks"]] == [f"{tmp_path}/m", "org/name"]
+    assert f"{tmp_path}/m" in job.local_paths
+    entries[1]["model"] = {"path": "s3://b/m", "storage_options": {"secret": "x"}}
+    with pytest.raises(ConfigError, match=r"model.storage_options.secret can't be sent"):
+        write_job_text(sections, "the job", {})
+
+
 def test_names_of_the_hub_and_urls_stay(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     job = write(model="org/name", input="hf://datasets/a/b", output="s3://b/out/")
