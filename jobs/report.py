@@ -199,8 +199,7 @@ def _time_written(entry: dict[str, Any]) -> float | None:
 
 
 def _list_models(record: JobRecord) -> list[str]:
-    entries = record.job.get("tasks") or [record.job]
-    return list(dict.fromkeys(str(entry["model"]["path"]) for entry in entries))
+    return list(dict.fromkeys(str(entry["model"]["path"]) for _, entry in record.entries))
 
 
 def _list_tasks(record: JobRecord) -> list[tuple[str, str]]:

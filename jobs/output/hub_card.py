@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
@@ -64,14 +65,18 @@ class HubCard:
 
     def _describe(self) -> str:
         record = self.record
-        model, versions = record.job["model"], record.versions
+        versions = record.versions
+        parameters = {prefix: entry.get("parameters") or {} for prefix, entry in record.entries}
+        given = parameters.get("", {prefix[:-1]: value for prefix, value in parameters.items()})
         lines = [
             f"Computed with pipemill {versions.get('pipemill', '')}.",
             "",
             f"- **Task:** {record.task}",
-            f"- **Model:** {_name_model(model['path'])}",
-            f"- **Revision:** {model.get('revision') or 'the latest one'}, "
-            f"weights {record.decides.get('model')}, {record.decides.get('model.dtype')}",
+            *(
+                line
+                for prefix, entry in record.entries
+                for line in self._describe_model(prefix, entry)
+            ),
             f"- **Rows:** {self._count_rows()}",
             f"- **Started:** {record.created}",
             f"- **Versions:** {', '.join(f'{name} {what}' for name, what in versions.items())}",
@@ -79,7 +84,7 @@ class HubCard:
             "Parameters:",
             "",
             "```json",
-            json.dumps(record.job.get("parameters") or {}),
+            json.dumps(given),
             "```",
             "",
             "| column | type |",
@@ -87,6 +92,15 @@ class HubCard:
             *(f"| `{field.name}` | `{field.type}` |" for field in self.schema),
         ]
         return "\n".join(lines)
+
+    def _describe_model(self, prefix: str, entry: Mapping[str, Any]) -> list[str]:
+        model, decides = entry["model"], self.record.decides
+        of = f" of {prefix[:-1]}" if prefix else ""
+        return [
+            f"- **Model{of}:** {_name_model(model['path'])}",
+            f"- **Revision{of}:** {model.get('revision') or 'the latest one'}, "
+            f"weights {decides.get(f'{prefix}model')}, {decides.get(f'{prefix}model.dtype')}",
+        ]
 
     def _count_rows(self) -> str:
         done = f"{self.rows - self.dead:,}"

@@ -70,8 +70,15 @@ class JobRecord:
     @property
     def task(self) -> str:
         """Return the name of the task, or the names of several."""
-        entries = self.job.get("tasks") or [self.job]
-        return " + ".join(entry.get("name") or entry["task"] for entry in entries)
+        return " + ".join(entry.get("name") or entry["task"] for _, entry in self.entries)
+
+    @property
+    def entries(self) -> list[tuple[str, Mapping[str, Any]]]:
+        """Return what the job says of each of its tasks, and what its fields in `decides` have
+        before their names."""
+        if not self.job.get("tasks"):
+            return [("", self.job)]
+        return [(f"{entry.get('name') or entry['task']}.", entry) for entry in self.job["tasks"]]
 
     @property
     def input_path(self) -> Any:

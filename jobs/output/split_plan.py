@@ -132,7 +132,7 @@ class Plan:
         # Column by column, and each path once: there may be millions of splits.
         columns = [_read_column(table[name]) for name in _COLUMNS.names[:-1]]
         splits = [
-            Split(*fields, bundle=tuple(bundled[start:stop]))
+            Split(*fields, tuple(bundled[start:stop]))
             for *fields, start, stop in zip(*columns, cuts, cuts[1:], strict=False)
         ]
         settled = json.loads(notes.get(b"settled", b"null"))

@@ -10,8 +10,11 @@ import sys
 from pathlib import Path
 
 import datasets
+import pyarrow as pa
 import pyarrow.dataset as ds
 import pytest
+from pipemill.jobs.output.hub_card import HubCard
+from pipemill.jobs.output.job_record import JobRecord
 
 import pipemill
 from tests.support import light
@@ -85,6 +88,27 @@ def test_a_run_publishes_its_rows_and_a_card(server, wanted, tmp_path):
     before = (dict(server.files[NAME]), len(server.commits), server.uploads)
     assert call(server, tmp_path, *words)[0]["published"] == said["published"]
     assert (server.files[NAME], len(server.commits), server.uploads) == before
+
+
+def test_a_card_names_the_model_of_each_of_several_tasks():
+    entries = [
+        {"task": "fill-mask", "model": {"path": "org/one", "revision": "main"}, "name": "mask"},
+        {"task": "feature-extraction", "model": {"path": "/home/me/two"}, "parameters": {"a": 1}},
+    ]
+    decides = {"mask.model": "d1", "mask.model.dtype": "auto", "feature-extraction.model": "d2"}
+    record = JobRecord(
+        job={**entries[0], "tasks": entries, "output": {"on_error": "dead_letter"}}, decides=decides
+    )
+    card = HubCard(name=NAME, record=record, schema=pa.schema([]), rows=3, dead=0).render(None)
+    for text in (
+        "- **Task:** mask + feature-extraction\n",
+        "- **Model of mask:** [org/one](https://huggingface.co/org/one)\n",
+        "- **Revision of mask:** main, weights d1, auto\n",
+        "- **Model of feature-extraction:** two\n",
+        '{"mask": {}, "feature-extraction": {"a": 1}}',
+    ):
+        assert text in card
+    assert "/home/me" not in card
 
 
 def test_what_changed_is_published_and_what_people_wrote_stays(server, wanted, tmp_path, capsys):
