@@ -132,8 +132,10 @@ class Plan:
         # Column by column, and each path once: there may be millions of splits.
         columns = [_read_column(table[name]) for name in _COLUMNS.names[:-1]]
         splits = [
-            Split(*fields, tuple(bundled[start:stop]))
-            for *fields, start, stop in zip(*columns, cuts, cuts[1:], strict=False)
+            Split(number, path, size, version, start, stop, rows, tuple(bundled[first:last]))
+            for number, path, size, version, start, stop, rows, first, last in zip(
+                *columns, cuts, cuts[1:], strict=False
+            )
         ]
         settled = json.loads(notes.get(b"settled", b"null"))
         return cls(notes[b"format"].decode(), schema, splits, notes.get(b"results"), settled)
