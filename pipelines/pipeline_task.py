@@ -9,6 +9,7 @@ from typing import Any, Literal
 import pyarrow as pa
 from pipemill.actors.task import Loaded
 
+from .engines.base import GenerationEngine
 from .task_spec import TaskSpec, Values, check_nothing
 
 Record = Callable[[Any, Values], Values]
@@ -40,6 +41,8 @@ class PipelineTask(TaskSpec):
             what the tokenizer made of it, and has one output for every token.
         reads_tokens: which of these outputs the pipeline reads: "all" or those of the "masks".
         written: of a task that writes text from text, the name of the ids that `_forward` returns.
+        generation: from the pipeline to what writes the texts of several rows at once, where that
+            does not follow from `written`; to None for a model that must write them one by one.
         truncated_column: a column of texts that the pipeline may truncate: the tokens that this
             costs are counted.
         shorten: from a row's text, the pipeline and the keywords of its `preprocess` to the part
@@ -63,6 +66,7 @@ class PipelineTask(TaskSpec):
     token_outputs: tuple[str, ...] = ()
     reads_tokens: Literal["all", "masks"] = "all"
     written: str | None = None
+    generation: Callable[[Any], GenerationEngine | None] = lambda pipeline: None
     truncated_column: str | None = None
     shorten: Shorten = lambda text, pipeline, before: (text, 0)
     postprocess: Postprocess | None = None

@@ -134,8 +134,9 @@ class PipelineAdapter:
         found = []
         for payloads, values in zip(outputs.to_pylist(), self._values(rows), strict=True):
             answers = [pickle.loads(payload) for payload in payloads]
-            answer = answers[0]
-            if self.forwards.chunked:
+            failed = (one for one in answers if isinstance(one, DeferredError))
+            answer = next(failed, answers[0])
+            if self.forwards.chunked and not isinstance(answer, DeferredError):
                 _, _, after = self.keywords.of(self.keywords.settings(values))
                 answer = self.pipeline.postprocess(answers, **copy_kwargs(after))
             if isinstance(answer, DeferredError):

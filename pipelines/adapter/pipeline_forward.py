@@ -57,7 +57,7 @@ class PipelineForward:
         engine = generation if by_token is None else by_token.encoder.engine
         self.alone: dict[bool, bool] = {}
         self.scheduled = None
-        if generation is not None and keywords.declared.batchable:
+        if generation is not None:
             self.scheduled = ScheduledForward(self, generation)
         if not keywords.declared.batchable:
             self.alone = {False: True, True: True}
@@ -87,7 +87,8 @@ class PipelineForward:
 
     def is_empty(self, inputs: Any) -> bool:
         """Tell whether a text is to be written without a prompt."""
-        return self.generation is not None and not inputs["input_ids"].shape[-1]
+        ids = inputs.get("input_ids")
+        return self.generation is not None and ids is not None and not ids.shape[-1]
 
     def __call__(self, chunks: list[Chunk], ragged: bool = False) -> list[Any]:
         """Return what regroup needs of each chunk.

@@ -72,7 +72,7 @@ def _make_token_outputs(declared: PipelineTask, loaded: Loaded) -> TokenOutputs 
 def _make_generation(declared: PipelineTask, loaded: Loaded) -> GenerationEngine | None:
     """Return what writes texts; None for a task that does not, and a tokenizer that can't pad."""
     if declared.written is None:
-        return None
+        return declared.generation(loaded.pipeline) if loaded.engine == AUTO else None
     factory = find_engine(loaded.engine)
     if factory is not None:
         return factory.generate and factory.generate(loaded.pipeline, declared.written)

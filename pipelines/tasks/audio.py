@@ -7,6 +7,7 @@ from typing import Any
 import pyarrow as pa
 from pipemill.actors.task import Column, Loaded, Parameter
 
+from ..engines.base import GenerationEngine
 from ..pipeline_task import PipelineTask, Values, fixed
 from .generation_parameters import GENERATION, check_against_model, check_generation
 
@@ -94,6 +95,13 @@ def _check_chunks_advance(values: Values, pipeline: Any) -> None:
         )
 
 
+def _make_generation(pipeline: Any) -> GenerationEngine | None:
+    # Here: the driver imports this module without torch.
+    from ..engines.speech.speech_generation import make_speech_generation
+
+    return make_speech_generation(pipeline)
+
+
 _SECONDS = Parameter(0, "float", least=0)
 
 AUTOMATIC_SPEECH_RECOGNITION = PipelineTask(
@@ -112,6 +120,7 @@ AUTOMATIC_SPEECH_RECOGNITION = PipelineTask(
     results=_make_transcript_schema,
     record=_to_transcript,
     batchable=False,
+    generation=_make_generation,
     checks=_check_parameters,
     suits=_check_against_pipeline,
 )

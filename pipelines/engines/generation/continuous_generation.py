@@ -15,7 +15,7 @@ from .decoding_loop import DecodingLoop
 from .token_choice import Sequence
 
 # Settings with which `generate` does other than choose one token after the other.
-_OTHER_LOOPS = (
+OTHER_LOOPS = (
     *MINDS_PADDING, "penalty_alpha", "constraints", "force_words_ids", "dola_layers", "num_beams",
     "num_return_sequences", "return_dict_in_generate", "output_scores", "output_logits",
     "token_healing", "streamer", "custom_generate", "low_memory", "is_assistant",
@@ -36,7 +36,7 @@ class ContinuousGeneration(BatchedGeneration):
 
     def schedules(self, keywords: Values) -> bool:
         settings = self._settings(keywords)
-        plain = all(is_harmless(settings.get(name)) for name in _OTHER_LOOPS)
+        plain = all(is_harmless(settings.get(name)) for name in OTHER_LOOPS)
         return plain and settings.get("use_cache") is not False
 
     def write_all(self, prompts: list[Prompt], most: int | None = None) -> list[Values | Exception]:

@@ -29,13 +29,13 @@ def use_faster_layers(model: Any, shape: tuple[int, ...]) -> FasterLayers:
     import torch
 
     linears = prepack_linears(model)
-    fused = FasterLayers([*_fuse_activations(model, linears), *_fuse_convolutions(model)])
+    fused = FasterLayers([*fuse_activations(model, linears), *_fuse_convolutions(model)])
     linears.use()
     if fused.forwards:
         random = torch.Generator().manual_seed(0)
         pixels = torch.randn(1, *shape, generator=random).to(next(model.parameters()).dtype)
         try:
-            if _pays(model, fused, pixels):
+            if pays(lambda: model(pixel_values=pixels), fused, _MOST_TIME):
                 fused.use()
                 return FasterLayers([*linears.forwards, *fused.forwards])
         except Exception:  # a CPU or a torch without this product, a model with other inputs
@@ -47,7 +47,7 @@ def use_faster_layers(model: Any, shape: tuple[int, ...]) -> FasterLayers:
 Exchanged = Iterator[tuple[Any, Callable[[Any], Any]]]
 
 
-def _fuse_activations(model: Any, linears: FasterLayers) -> Exchanged:
+def fuse_activations(model: Any, linears: FasterLayers) -> Exchanged:
     """Yield linear layers that do the GELU after them, and that GELU."""
     import torch
     from transformers.activations import GELUActivation
@@ -122,22 +122,28 @@ def _pass_on(input: Any) -> Any:
     return input
 
 
-def _pays(model: Any, fused: FasterLayers, pixels: Any) -> bool:
-    """Tell whether the fused layers give the same as soon. They are not in use afterwards."""
+def pays(run: Callable[[], Any], layers: FasterLayers, most_time: float) -> bool:
+    """Tell whether faster layers give the same soon enough. They are not in use afterwards.
+
+    Args:
+        run: computes with the layers.
+        layers: those to exchange.
+        most_time: of the time that the usual layers take.
+    """
     import torch
 
     seconds, outputs = [float("inf")] * 2, [None, None]
     with torch.inference_mode():
         for _ in range(_TRIES):  # in turn, and the least of each: the machine may be busy
-            for number, exchange in enumerate((fused.leave, fused.use)):
+            for number, exchange in enumerate((layers.leave, layers.use)):
                 exchange()
                 start = time.perf_counter()
-                outputs[number] = model(pixel_values=pixels)
+                outputs[number] = run()
                 seconds[number] = min(seconds[number], time.perf_counter() - start)
-    fused.leave()
+    layers.leave()
     usual, faster = (list(_tensors(output)) for output in outputs)
     return (
-        seconds[1] < _MOST_TIME * seconds[0]
+        seconds[1] < most_time * seconds[0]
         and len(usual) == len(faster)
         and all(map(_are_close, usual, faster))
     )

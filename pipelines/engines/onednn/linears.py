@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 # The original weights stay: others may read them. So the copies may not be more than this.
-_MOST_BYTES = 512 * 2**20
+MOST_BYTES = 512 * 2**20
 _FEWEST_WEIGHTS = 2**16  # a smaller layer has nothing to gain
 # The head over a vocabulary gains nothing, either: it gets few tokens. Trying it would take
 # gigabytes.
@@ -54,9 +54,9 @@ def prepack_linears(model: Any) -> FasterLayers:
     """
     import torch
 
-    layers = _linears(model)
+    layers = list_linears(model)
     sizes = [layer.weight.nbytes for layer in layers]
-    if not layers or sum(sizes) > _MOST_BYTES or not torch.backends.mkldnn.is_available():
+    if not layers or sum(sizes) > MOST_BYTES or not torch.backends.mkldnn.is_available():
         return FasterLayers([])
     with torch.inference_mode():
         try:
@@ -67,8 +67,11 @@ def prepack_linears(model: Any) -> FasterLayers:
             return FasterLayers([])
 
 
-def _linears(model: Any) -> list[Any]:
-    """Return the large layers that do what `torch.nn.Linear` does: not those of a subclass."""
+def list_linears(model: Any, widest: int = _WIDEST) -> list[Any]:
+    """Return the large layers that do what `torch.nn.Linear` does: not those of a subclass.
+
+    widest: the most numbers that they give for a token.
+    """
     import torch
 
     found = [module for module in model.modules() if type(module) is torch.nn.Linear]
@@ -77,7 +80,7 @@ def _linears(model: Any) -> list[Any]:
         for layer in found
         if layer.weight.device.type == "cpu"
         and layer.weight.numel() >= _FEWEST_WEIGHTS
-        and layer.out_features <= _WIDEST
+        and layer.out_features <= widest
         and str(layer.weight.dtype).removeprefix("torch.") in CLOSE
         and "forward" not in vars(layer)
     ]

@@ -1,0 +1,1 @@
+"""Write down what is heard in the windows of many recordings at once."""

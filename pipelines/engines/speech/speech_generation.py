@@ -1,0 +1,229 @@
+"""Texts of recordings that Whisper hears, as many of their windows at once as pay.
+
+transformers' own `generate` cuts a recording into windows, reads their timestamps and decides what
+comes next, in a thread for each recording. Here, its encoder and its search take turns.
+"""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from functools import wraps
+from typing import Any
+
+import torch
+from pipemill.actors.faults.blame import is_out_of_memory, is_row_error
+from transformers import WhisperForConditionalGeneration
+
+from ..base import GenerationEngine, Prompt, Values
+from ..generation.batched_generation import is_harmless
+from ..generation.continuous_generation import OTHER_LOOPS
+from ..onednn.linears import CLOSE
+from ..onednn.speech_layers import use_faster_layers
+from ..stacking import copy_kwargs
+from .hypotheses import Hypotheses, SearchRules, simplify
+from .window_decoder import Window, WindowDecoder
+from .window_loop import WindowLoop
+
+# Texts that are written at once: more of them cost a step as much for each.
+_MOST_TEXTS, _MOST_WINDOWS = 96, 32
+# The memory of their keys and values: so many bytes, or a share of what a GPU has left.
+_CACHE_BYTES = 2 * 2**30
+_CACHE_SHARE = 0.5
+# What the decoder is tried with.
+_TRIED_STEPS, _TRIED_POSITIONS = 4, 8
+# Settings with which `generate` returns more than tokens, or computes them again.
+_OTHER_SEARCHES = (
+    *(name for name in OTHER_LOOPS if name != "num_beams"),
+    "num_beam_groups", "diversity_penalty", "stop_strings", "max_time", "compression_ratio_threshold",
+    "logprob_threshold", "no_speech_threshold",
+    "return_token_timestamps", "cache_implementation",
+)  # fmt: skip
+# Stopping criteria that `SearchRules` follows.
+_FOLLOWED = ("MaxLengthCriteria", "EosTokenCriteria")
+
+
+class UnsupportedSearch(TypeError):
+    """Settings whose texts can't be searched here."""
+
+
+class SpeechGeneration(GenerationEngine):
+    """Generates with a pipeline's own Whisper model."""
+
+    is_exact = True
+
+    def __init__(self, pipeline: Any) -> None:
+        self.pipeline = pipeline
+        self.decoder = WindowDecoder(pipeline.model)
+        self.loop = WindowLoop(self.decoder)
+        self._rooms: threading.Semaphore | None = None
+        # Of the thread's recording: what the encoder got and returned last.
+        self._heard = threading.local()
+        encoder = pipeline.model.get_encoder()
+        self._encode_usually = encoder.forward
+        encoder.forward = wraps(encoder.forward)(
+            lambda *given, **more: self._encode(*given, **more)
+        )
+
+    def schedules(self, keywords: Values) -> bool:
+        settings = self._settings(keywords)
+        others = [settings.get(name) for name in _OTHER_SEARCHES]
+        plain = all(value is not True and is_harmless(value) for value in others)
+        # Whisper draws by chance at any other temperature, and may draw again at several.
+        return (
+            plain
+            and keywords.get("temperature") in (None, 0)
+            and keywords.get("return_timestamps") != "word"
+            and settings.get("use_cache") is not False
+        )
+
+    def write_all(self, prompts: list[Prompt], most: int | None = None) -> list[Values | Exception]:
+        rooms = self._count_rooms(prompts[0].keywords) if prompts else 1
+        self._rooms = self._rooms or threading.Semaphore(rooms)
+        # The longest first: their windows follow one another.
+        order = sorted(range(len(prompts)), key=lambda i: -_length(prompts[i]))
+        outputs: list[Any] = [None] * len(prompts)
+        threads = ThreadPoolExecutor(max(min(len(prompts), rooms, most or rooms), 1))
+        try:
+            several = threads.map(self._write, [prompts[i] for i in order])
+            for i, output in zip(order, several, strict=True):
+                outputs[i] = output
+        finally:
+            threads.shutdown(cancel_futures=True)
+        for i, output in enumerate(outputs):
+            if isinstance(output, BaseException) and is_out_of_memory(output):
+                outputs[i] = self._write(prompts[i])
+        return outputs
+
+    def _write(self, prompt: Prompt) -> Values | Exception:
+        """Return what `_forward` returns for a recording. Raise an error that is not the row's."""
+        assert self._rooms is not None
+        with self._rooms:
+            try:
+                return self._forward(prompt)
+            except BaseException as error:
+                if not (isinstance(error, Exception) and is_row_error(error)):
+                    raise
+                return error
+
+    def _forward(self, prompt: Prompt) -> Values:
+        keywords = copy_kwargs(prompt.keywords)
+        self._heard.last = (None, None)
+        try:
+            return self.pipeline.forward(prompt.inputs, custom_generate=self._search, **keywords)
+        except UnsupportedSearch:
+            del self._heard.last
+            return self.loop.compute(lambda: self._forward_alone(prompt))
+        finally:
+            vars(self._heard).clear()
+
+    def _forward_alone(self, prompt: Prompt) -> Values:
+        """Return the same, with transformers' own search."""
+        # This thread computes now, maybe in the middle of its own recording.
+        kept = dict(vars(self._heard))
+        vars(self._heard).clear()
+        try:
+            return self.pipeline.forward(prompt.inputs, **copy_kwargs(prompt.keywords))
+        finally:
+            vars(self._heard).update(kept)
+
+    def _encode(self, input_features: Any, *given: Any, **more: Any) -> Any:
+        """Stand in for the encoder's `forward`: in a recording's thread, wait for a turn."""
+        if not hasattr(self._heard, "last"):
+            return self._encode_usually(input_features, *given, **more)
+        # What tells the language hears the first window, too.
+        features, output = self._heard.last
+        if features is None or not torch.equal(features, input_features):
+            output = self.loop.compute(lambda: self._encode_usually(input_features, *given, **more))
+            self._heard.last = input_features, output
+        return output
+
+    def _search(
+        self,
+        model: Any,
+        input_ids: torch.Tensor,
+        logits_processor: Any,
+        stopping_criteria: Any,
+        generation_config: Any,
+        **prepared: Any,
+    ) -> torch.Tensor:
+        """Stand in for the search of `generate`: write one window down."""
+        others = [one for one in stopping_criteria if type(one).__name__ not in _FOLLOWED]
+        mask = prepared.get("decoder_attention_mask")
+        if others or not (mask is None or mask.all()):
+            raise UnsupportedSearch
+        ends = getattr(generation_config, "_eos_token_tensor", None)
+        rules = SearchRules(
+            processors=list(map(simplify, logits_processor)),
+            ends=frozenset([] if ends is None else ends.flatten().tolist()),
+            most=generation_config.max_length - input_ids.shape[1],
+            beams=generation_config.num_beams,
+            length_penalty=generation_config.length_penalty,
+            early_stopping=generation_config.early_stopping,
+        )
+        states = prepared["encoder_outputs"][0][:1]
+        window = Window(states, Hypotheses(input_ids[0].tolist(), rules))
+        self.loop.write(window)
+        return torch.tensor([window.hypotheses.best], device=input_ids.device)
+
+    def _settings(self, keywords: Values) -> Values:
+        """Return what the call says, over what the model and the pipeline generate with."""
+        given = self.pipeline._get_set_generation_params(dict(keywords))
+        return {**self.pipeline._generation_defaults, **given}
+
+    def _count_rooms(self, keywords: Values) -> int:
+        """Return how many recordings are written down at once."""
+        beams = self._settings(keywords).get("num_beams") or 1
+        device = self.pipeline.device
+        memory: float = _CACHE_BYTES
+        if device.type == "cuda":
+            memory = torch.cuda.mem_get_info(device)[0] * _CACHE_SHARE
+        fits = int(memory / self.decoder.window_bytes(beams))
+        return max(min(fits, _MOST_TEXTS // beams, _MOST_WINDOWS), 1)
+
+
+def make_speech_generation(pipeline: Any) -> SpeechGeneration | None:
+    """Return what writes several recordings at once; None for a model that it is not right for."""
+    if type(pipeline.model) is not WhisperForConditionalGeneration:
+        return None
+    if pipeline.device.type == "meta" or not _is_right(pipeline.model):
+        return None
+    use_faster_layers(pipeline.model)
+    return SpeechGeneration(pipeline)
+
+
+def _is_right(model: Any) -> bool:
+    """Tell whether the decoder gives what the model gives, for some steps of a search."""
+    seen = []
+
+    def note(ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        seen.append((ids, scores))
+        return scores
+
+    rules = SearchRules(processors=[note], ends=frozenset(), most=_TRIED_STEPS, beams=2)
+    random = torch.Generator().manual_seed(0)
+    shape = 1, _TRIED_POSITIONS, model.config.d_model
+    states = torch.randn(shape, generator=random).to(model.device, model.dtype)
+    window = Window(states, Hypotheses([model.config.decoder_start_token_id, 0], rules))
+    decoder = WindowDecoder(model)
+    try:
+        with torch.no_grad():
+            decoder.begin(window)
+            while not window.is_done:
+                decoder.step([window])
+            return all(_are_close(model, states, *one) for one in seen)
+    except Exception:
+        return False
+
+
+def _are_close(model: Any, states: Any, ids: torch.Tensor, scores: torch.Tensor) -> bool:
+    several = states.expand(len(ids), -1, -1)
+    logits = model(encoder_outputs=(several,), decoder_input_ids=ids).logits[:, -1].float()
+    usual = torch.log_softmax(logits, dim=-1)
+    close = CLOSE[str(model.dtype).removeprefix("torch.")]
+    return bool((usual - scores).norm() <= close * usual.norm())
+
+
+def _length(prompt: Prompt) -> int:
+    features = prompt.inputs.get("input_features")
+    return 0 if features is None else int(features.shape[-1])

@@ -1,0 +1,234 @@
+"""Recordings that are written down beside others get the texts that they get alone."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from functools import lru_cache
+
+import pytest
+import torch
+import transformers
+from pipemill.pipelines.engines.base import Prompt
+from pipemill.pipelines.engines.speech.speech_generation import make_speech_generation
+from pipemill.pipelines.media import audio
+
+from tests.support import tiny_audio
+from tests.support.row_by_row import assert_rows, run
+
+TASK = "automatic-speech-recognition"
+SECONDS = (0.1, 0.3, 1.0, 1.5, 1.99, 2.0, 2.02, 2.6, 5.0, 0.7)
+# Silence, and then from very short to longer than a window of the model, which is 2 s.
+SOUNDS = [tiny_audio.wav(0.5, 3)[:44] + bytes(16_000)]
+SOUNDS += [tiny_audio.wav(seconds, number) for number, seconds in enumerate(SECONDS)]
+SHORT = [sound for sound in SOUNDS if len(sound) <= 2 * 2 * tiny_audio.RATE + 44]
+
+
+@lru_cache(maxsize=2)
+def plain(model):
+    return transformers.pipeline(TASK, model=model, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def model(models):
+    return models["whisper"]
+
+
+def heard(sound):
+    return audio(sound, tiny_audio.RATE)
+
+
+def spoken(answer):
+    """Return what the task gives for an answer of the pipeline."""
+    if "chunks" not in answer:
+        return {"text": answer["text"]}
+    chunks = []
+    for chunk in answer["chunks"]:
+        start, end = chunk.get("timestamp") or (None, None)
+        known = {"text": chunk["text"], "start": start, "end": end}
+        chunks.append(known | ({"language": chunk["language"]} if "language" in chunk else {}))
+    return {"text": answer["text"], "chunks": chunks}
+
+
+def late_timestamps(model):
+    """Return the tokens of times beyond the model's window, which this model likes to write.
+
+    Without them a long recording has several windows.
+    """
+    tokenizer = plain(model).tokenizer
+    return tokenizer.convert_tokens_to_ids([f"<|{i * 0.02:.2f}|>" for i in range(60, 1501)])
+
+
+SEARCHES = [
+    {},
+    {"num_beams": 5},
+    {"num_beams": 3, "generate_kwargs": {"length_penalty": 2.0, "early_stopping": True}},
+    {"num_beams": 2, "generate_kwargs": {"length_penalty": 0.5, "early_stopping": "never"}},
+    {
+        "num_beams": 4,
+        "generate_kwargs": {"suppress_tokens": [49, 50, 51], "repetition_penalty": 1.3},
+    },
+    {"generate_kwargs": {"begin_suppress_tokens": [49, 50, 220], "max_new_tokens": 5}},
+    {"generate_kwargs": {"language": "de", "task": "translate", "num_beams": 2}},
+    {"return_language": True, "generate_kwargs": {"language": None, "task": None}},
+]
+
+
+@pytest.mark.parametrize("parameters", SEARCHES, ids=str)
+def test_recordings_of_one_window(model, parameters):
+    batch = run(TASK, model, {"audio": SHORT}, parameters, budgets=(10_000,))
+    assert_rows(batch, [spoken(plain(model)(heard(s), **parameters)) for s in SHORT], 4)
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {"return_timestamps": True},
+        {"return_timestamps": True, "num_beams": 3},
+        {"chunk_length_s": 1.5, "num_beams": 2},
+        {"chunk_length_s": 2, "stride_length_s": 0.3, "return_timestamps": True},
+    ],
+    ids=str,
+)
+def test_long_recordings(model, parameters):
+    if "chunk_length_s" not in parameters:
+        own = {"suppress_tokens": late_timestamps(model), "max_new_tokens": 30}
+        parameters = {**parameters, "generate_kwargs": own}
+    truth = [spoken(plain(model)(heard(s), **parameters)) for s in SOUNDS]
+    batch = run(TASK, model, {"audio": SOUNDS}, parameters, budgets=(10_000,))
+    assert_rows(batch, truth, 6)
+    assert max(len(one.get("chunks", [0] * 9)) for one in truth) > 2
+    # The order of the rows, and what else is in their split, change nothing.
+    batch = run(TASK, model, {"audio": SOUNDS[:5:-1]}, parameters, budgets=(10_000,))
+    assert_rows(batch, truth[:5:-1])
+
+
+def test_a_recording_that_fails_leaves_the_others_alone(model, tmp_path):
+    folder = shutil.copytree(model, tmp_path / "model")
+    settings = json.loads((folder / "generation_config.json").read_text())
+    settings["return_timestamps"] = False  # as OpenAI's models have it
+    (folder / "generation_config.json").write_text(json.dumps(settings))
+    rows = [SOUNDS[3], b"RIFF", SOUNDS[8], SOUNDS[1]]  # the third is longer than a window
+    batch = run(TASK, folder, {"audio": rows}, budgets=(10_000,))
+    texts = [spoken(plain(model)(heard(rows[row]))) for row in (0, 3)]
+    assert_rows(batch, [texts[0], "expand", "regroup", texts[1]], 2)
+    assert "3000 mel input features" in batch.failures[2].message
+
+
+def make_prompts(pipeline, sounds, **keywords):
+    return [
+        Prompt(inputs=chunk, keywords=keywords, settings="", seed=0)
+        for sound in sounds
+        for chunk in pipeline.preprocess(heard(sound))
+    ]
+
+
+def texts(pipeline, outputs):
+    for output in outputs:
+        if isinstance(output, Exception):
+            raise output
+    return [pipeline.postprocess([output])["text"] for output in outputs]
+
+
+@pytest.fixture
+def engine(model):
+    return make_speech_generation(transformers.pipeline(TASK, model=model, device="cpu"))
+
+
+def test_windows_share_steps_and_leave_when_they_end(model, engine, monkeypatch):
+    counts, step = [], engine.decoder.step
+    monkeypatch.setattr(
+        engine.decoder, "step", lambda windows: (counts.append(len(windows)), step(windows))
+    )
+    outputs = engine.write_all(make_prompts(engine.pipeline, SHORT, num_beams=2))
+    assert texts(engine.pipeline, outputs) == [
+        plain(model)(heard(s), num_beams=2)["text"] for s in SHORT
+    ]
+    assert max(counts) > 3
+    assert counts[-1] < max(counts)
+
+
+def test_windows_that_need_more_memory_than_there_is_run_alone(model, engine, monkeypatch):
+    step, failed = engine.decoder.step, []
+
+    def step_in_little_memory(windows):
+        if len(windows) > 1:
+            failed.append(len(windows))
+            raise RuntimeError("not enough memory: you tried to allocate 9 bytes")
+        step(windows)
+
+    monkeypatch.setattr(engine.decoder, "step", step_in_little_memory)
+    outputs = engine.write_all(make_prompts(engine.pipeline, SHORT))
+    assert texts(engine.pipeline, outputs) == [plain(model)(heard(s))["text"] for s in SHORT]
+    assert failed
+
+
+def test_an_error_that_is_no_rows_fault_is_raised(engine, monkeypatch):
+    class Broken(RuntimeError):
+        no_rows_fault = True
+
+    def break_down(windows):
+        raise Broken("the device is gone")
+
+    monkeypatch.setattr(engine.decoder, "step", break_down)
+    with pytest.raises(Broken, match="the device is gone"):
+        engine.write_all(make_prompts(engine.pipeline, SHORT))
+
+
+def test_the_first_window_is_encoded_once_although_its_language_is_looked_for(
+    model, engine, monkeypatch
+):
+    calls, encode = [], engine._encode_usually
+    monkeypatch.setattr(
+        engine, "_encode_usually", lambda *a, **k: (calls.append(1), encode(*a, **k))[1]
+    )
+    usual = transformers.pipeline(TASK, model=model, device="cpu")
+    for pipeline in (engine.pipeline, usual):
+        pipeline.model.generation_config.update(language=None, task=None)
+    outputs = engine.write_all(make_prompts(engine.pipeline, SHORT, return_language=True))
+    assert len(calls) == len(SHORT)
+    alone = [
+        usual.forward(p.inputs, **p.keywords)
+        for p in make_prompts(usual, SHORT, return_language=True)
+    ]
+    assert [one["tokens"].tolist() for one in outputs] == [one["tokens"].tolist() for one in alone]
+    assert [one["lang_id"] for one in outputs] == [one["lang_id"] for one in alone]
+
+
+@pytest.mark.parametrize(
+    "keywords",
+    [
+        {"return_timestamps": "word"},
+        {"temperature": 1},
+        {"temperature": (0.0, 0.4)},
+        {"return_dict_in_generate": True},
+        {"num_return_sequences": 2},
+        {"logprob_threshold": -1.0},
+        {"prompt_lookup_num_tokens": 3},
+    ],
+    ids=str,
+)
+def test_other_searches_are_left_to_transformers(engine, keywords):
+    assert engine.schedules({"num_beams": 5})
+    assert not engine.schedules(keywords)
+
+
+def test_a_model_whose_decoder_does_more_is_left_alone(model):
+    pipeline = transformers.pipeline(TASK, model=model, device="cpu")
+    layer = pipeline.model.get_decoder().layers[0]
+    layer.register_forward_hook(lambda layer, given, output: output.tanh())
+    assert make_speech_generation(pipeline) is None
+    assert "forward" not in vars(pipeline.model.get_encoder())
+
+
+def test_a_prompt_that_another_search_must_follow(engine):
+    """Ends of another kind come from a plug-in's model: transformers itself searches then."""
+
+    class EndsSoon(transformers.StoppingCriteria):
+        def __call__(self, ids, scores, **more):
+            return torch.full((len(ids),), ids.shape[1] > 7)
+
+    prompts = make_prompts(engine.pipeline, SHORT, stopping_criteria=[EndsSoon()])
+    outputs = engine.write_all(prompts)
+    truth = [engine.pipeline.forward(p.inputs, **p.keywords)["tokens"].tolist() for p in prompts]
+    assert [output["tokens"].tolist() for output in outputs] == truth
