@@ -12,7 +12,7 @@ from .linears import CLOSE, FasterLayers, prepack_linears, prepacked
 # with more images only: 8 take 0.77 of the time, one as long as before. A CPU for which oneDNN has
 # no such kernel takes many times as long.
 _MOST_TIME = 1.1
-_TRIES = 2
+_TRIES = 3
 
 
 def use_faster_layers(model: Any, shape: tuple[int, ...]) -> FasterLayers:

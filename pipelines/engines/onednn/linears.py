@@ -54,7 +54,7 @@ def prepack_linears(model: Any) -> FasterLayers:
     """
     import torch
 
-    layers = list_linears(model)
+    layers = list_linears(model, _WIDEST)
     sizes = [layer.weight.nbytes for layer in layers]
     if not layers or sum(sizes) > MOST_BYTES or not torch.backends.mkldnn.is_available():
         return FasterLayers([])
@@ -67,7 +67,7 @@ def prepack_linears(model: Any) -> FasterLayers:
             return FasterLayers([])
 
 
-def list_linears(model: Any, widest: int = _WIDEST) -> list[Any]:
+def list_linears(model: Any, widest: int) -> list[Any]:
     """Return the large layers that do what `torch.nn.Linear` does: not those of a subclass.
 
     widest: the most numbers that they give for a token.

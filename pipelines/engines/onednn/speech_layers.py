@@ -1,4 +1,4 @@
-"""Exchange the layers of a model that hears speech on a CPU for faster ones that answer the same."""
+"""Exchange the layers of a model that hears on a CPU for faster ones that answer the same."""
 
 from __future__ import annotations
 

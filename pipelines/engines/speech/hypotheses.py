@@ -1,4 +1,4 @@
-"""The texts that a window of audio may hold, as transformers' greedy and beam search extend them."""
+"""Search for the text of a window of audio, as transformers' greedy and beam search do."""
 
 from __future__ import annotations
 

@@ -35,9 +35,9 @@ _TRIED_STEPS, _TRIED_POSITIONS = 4, 8
 # Settings with which `generate` returns more than tokens, or computes them again.
 _OTHER_SEARCHES = (
     *(name for name in OTHER_LOOPS if name != "num_beams"),
-    "num_beam_groups", "diversity_penalty", "stop_strings", "max_time", "compression_ratio_threshold",
-    "logprob_threshold", "no_speech_threshold",
-    "return_token_timestamps", "cache_implementation",
+    "num_beam_groups", "diversity_penalty", "stop_strings", "max_time", "cache_implementation",
+    "compression_ratio_threshold", "logprob_threshold", "no_speech_threshold",
+    "return_token_timestamps",
 )  # fmt: skip
 # Stopping criteria that `SearchRules` follows.
 _FOLLOWED = ("MaxLengthCriteria", "EosTokenCriteria")
@@ -56,7 +56,9 @@ class SpeechGeneration(GenerationEngine):
         self.pipeline = pipeline
         self.decoder = WindowDecoder(pipeline.model)
         self.loop = WindowLoop(self.decoder)
-        self._rooms: threading.Semaphore | None = None
+        # Of all calls: how many recordings are written down at once.
+        self._most = _MOST_WINDOWS
+        self._rooms = threading.Semaphore(self._most)
         # Of the thread's recording: what the encoder got and returned last.
         self._heard = threading.local()
         encoder = pipeline.model.get_encoder()
@@ -77,27 +79,39 @@ class SpeechGeneration(GenerationEngine):
             and settings.get("use_cache") is not False
         )
 
+    def samples(self, keywords: Values) -> bool:
+        return True  # or does something else that one recording at a time does
+
+    def can_pad(self, keywords: Values) -> bool:
+        return False
+
+    def generate(self, prompts: list[Values], keywords: Values) -> list[Values]:
+        return [self.pipeline.forward(one, **copy_kwargs(keywords)) for one in prompts]
+
     def write_all(self, prompts: list[Prompt], most: int | None = None) -> list[Values | Exception]:
-        rooms = self._count_rooms(prompts[0].keywords) if prompts else 1
-        self._rooms = self._rooms or threading.Semaphore(rooms)
+        if not prompts:
+            return []
+        rooms = self._count_rooms(prompts[0].keywords)
         # The longest first: their windows follow one another.
         order = sorted(range(len(prompts)), key=lambda i: -_length(prompts[i]))
         outputs: list[Any] = [None] * len(prompts)
-        threads = ThreadPoolExecutor(max(min(len(prompts), rooms, most or rooms), 1))
+        threads = ThreadPoolExecutor(min(len(prompts), rooms, most or rooms))
         try:
             several = threads.map(self._write, [prompts[i] for i in order])
             for i, output in zip(order, several, strict=True):
                 outputs[i] = output
         finally:
             threads.shutdown(cancel_futures=True)
-        for i, output in enumerate(outputs):
-            if isinstance(output, BaseException) and is_out_of_memory(output):
-                outputs[i] = self._write(prompts[i])
+        failed = [i for i in order if _ran_out_of_memory(outputs[i])]
+        if failed and rooms > 1:
+            self._most = min(self._most, rooms // 2)
+            self._rooms = threading.Semaphore(self._most)
+            for i, output in zip(failed, self.write_all([prompts[i] for i in failed]), strict=True):
+                outputs[i] = output
         return outputs
 
     def _write(self, prompt: Prompt) -> Values | Exception:
         """Return what `_forward` returns for a recording. Raise an error that is not the row's."""
-        assert self._rooms is not None
         with self._rooms:
             try:
                 return self._forward(prompt)
@@ -172,14 +186,14 @@ class SpeechGeneration(GenerationEngine):
         return {**self.pipeline._generation_defaults, **given}
 
     def _count_rooms(self, keywords: Values) -> int:
-        """Return how many recordings are written down at once."""
+        """Return how many recordings one call writes down at once."""
         beams = self._settings(keywords).get("num_beams") or 1
         device = self.pipeline.device
         memory: float = _CACHE_BYTES
         if device.type == "cuda":
             memory = torch.cuda.mem_get_info(device)[0] * _CACHE_SHARE
         fits = int(memory / self.decoder.window_bytes(beams))
-        return max(min(fits, _MOST_TEXTS // beams, _MOST_WINDOWS), 1)
+        return max(min(fits, _MOST_TEXTS // beams, self._most), 1)
 
 
 def make_speech_generation(pipeline: Any) -> SpeechGeneration | None:
@@ -220,8 +234,12 @@ def _are_close(model: Any, states: Any, ids: torch.Tensor, scores: torch.Tensor)
     several = states.expand(len(ids), -1, -1)
     logits = model(encoder_outputs=(several,), decoder_input_ids=ids).logits[:, -1].float()
     usual = torch.log_softmax(logits, dim=-1)
-    close = CLOSE[str(model.dtype).removeprefix("torch.")]
+    close = CLOSE["float32" if model.dtype.itemsize == 4 else "bfloat16"]
     return bool((usual - scores).norm() <= close * usual.norm())
+
+
+def _ran_out_of_memory(output: Values | Exception) -> bool:
+    return isinstance(output, Exception) and is_out_of_memory(output)
 
 
 def _length(prompt: Prompt) -> int:

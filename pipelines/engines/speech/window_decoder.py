@@ -83,7 +83,7 @@ class WindowDecoder:
         )
         window.length = count
         beams = window.hypotheses.rules.beams
-        window.own = [tuple(_reserve(one, beams) for one in both) for both in window.own]  # type: ignore[misc]
+        window.own = [tuple(_reserve(one, beams) for one in both) for both in window.own]
         self._extend([window], states[-1:], [slice(0, 1)])
 
     def step(self, windows: list[Window]) -> None:
@@ -214,7 +214,7 @@ def _grow(window: Window) -> None:
     if window.own[0][0].shape[2] > window.length:
         return
     window.own = [
-        tuple(torch.nn.functional.pad(one, (0, 0, 0, _COLUMNS)) for one in both)  # type: ignore[misc]
+        tuple(torch.nn.functional.pad(one, (0, 0, 0, _COLUMNS)) for one in both)
         for both in window.own
     ]
 

@@ -74,7 +74,7 @@ def test_one_that_is_not_faster_is_not_used(takes):
 
 def test_a_large_model_is_not_held_twice(takes, monkeypatch):
     takes(2.0, 1.0)
-    monkeypatch.setattr(linears, "_MOST_BYTES", 2**19)
+    monkeypatch.setattr(linears, "MOST_BYTES", 2**19)
     assert prepack_linears(model()).forwards == []
 
 
