@@ -100,6 +100,9 @@ class SpeechGeneration(GenerationEngine):
             several = threads.map(self._write, [prompts[i] for i in order])
             for i, output in zip(order, several, strict=True):
                 outputs[i] = output
+        except BaseException as error:
+            self.loop.end(error)
+            raise
         finally:
             threads.shutdown(cancel_futures=True)
         failed = [i for i in order if _ran_out_of_memory(outputs[i])]

@@ -17,14 +17,19 @@ class WaitingCall:
 
     Attributes:
         output: what it returned.
-        error: what it raised.
+        error: what it raised, or why it does not run.
+        has_run: whether it ran.
     """
 
     def __init__(self, run: Callable[[], Any]) -> None:
         self.run = run
         self.output: Any = None
         self.error: BaseException | None = None
-        self.is_done = False
+        self.has_run = False
+
+    @property
+    def is_done(self) -> bool:
+        return self.error is not None or self.has_run
 
 
 class WindowLoop:
@@ -59,6 +64,14 @@ class WindowLoop:
         if window.error is not None:
             raise window.error
 
+    def end(self, error: BaseException) -> None:
+        """Make all threads that wait raise an error."""
+        with self._lock:
+            waiting: list[WaitingCall | Window] = [*self._calls, *self._waiting, *self.running]
+            self._calls, self._waiting = [], []
+        for one in waiting:
+            one.error = error
+
     def _take_turn(self) -> None:
         """Begin windows that wait and make a call, or write a token of each window that runs."""
         with self._lock:
@@ -72,7 +85,7 @@ class WindowLoop:
                     call.output = call.run()
                 except BaseException as error:
                     call.error = error
-                call.is_done = True
+                call.has_run = True
             if not calls and not waiting and self.running:
                 self._try(self.running, lambda: self.decoder.step(self.running))
         self.running = [one for one in [*self.running, *waiting] if not one.is_done]
@@ -84,4 +97,4 @@ class WindowLoop:
         except BaseException as error:
             for window in windows:
                 window.release()
-                window.error = error
+                window.error = window.error or error

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
+import time
 from functools import lru_cache
 
 import pytest
@@ -30,8 +32,15 @@ def plain(model):
 
 
 @pytest.fixture(scope="module")
-def model(models):
-    return models["whisper"]
+def model(models, tmp_path_factory):
+    """A model whose texts end after few or many tokens, by how they are searched."""
+    folder = shutil.copytree(models["whisper"], tmp_path_factory.mktemp("whisper") / "model")
+    whisper = transformers.WhisperForConditionalGeneration.from_pretrained(folder)
+    random = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        whisper.get_decoder().embed_tokens.weight[256] = 2 * torch.randn(16, generator=random)
+    whisper.save_pretrained(folder)
+    return str(folder)
 
 
 def heard(sound):
@@ -62,8 +71,9 @@ def late_timestamps(model):
 SEARCHES = [
     {},
     {"num_beams": 5},
+    {"num_beams": 4, "generate_kwargs": {"length_penalty": 0.2}},
     {"num_beams": 3, "generate_kwargs": {"length_penalty": 2.0, "early_stopping": True}},
-    {"num_beams": 2, "generate_kwargs": {"length_penalty": 0.5, "early_stopping": "never"}},
+    {"num_beams": 4, "generate_kwargs": {"length_penalty": 2.0, "early_stopping": "never"}},
     {
         "num_beams": 4,
         "generate_kwargs": {"suppress_tokens": [49, 50, 51], "repetition_penalty": 1.3},
@@ -78,6 +88,7 @@ SEARCHES = [
 def test_recordings_of_one_window(model, parameters):
     batch = run(TASK, model, {"audio": SHORT}, parameters, budgets=(10_000,))
     assert_rows(batch, [spoken(plain(model)(heard(s), **parameters)) for s in SHORT], 4)
+    assert batch.stats["chunks"] > batch.stats["micro_batches"] == 1  # written down at once
 
 
 @pytest.mark.parametrize(
@@ -98,6 +109,7 @@ def test_long_recordings(model, parameters):
     batch = run(TASK, model, {"audio": SOUNDS}, parameters, budgets=(10_000,))
     assert_rows(batch, truth, 6)
     assert max(len(one.get("chunks", [0] * 9)) for one in truth) > 2
+    assert batch.stats["micro_batches"] == 1
     # The order of the rows, and what else is in their split, change nothing.
     batch = run(TASK, model, {"audio": SOUNDS[:5:-1]}, parameters, budgets=(10_000,))
     assert_rows(batch, truth[:5:-1])
@@ -174,6 +186,23 @@ def test_an_error_that_is_no_rows_fault_is_raised(engine, monkeypatch):
     monkeypatch.setattr(engine.decoder, "step", break_down)
     with pytest.raises(Broken, match="the device is gone"):
         engine.write_all(make_prompts(engine.pipeline, SHORT))
+
+
+def test_an_interrupt_ends_what_is_in_flight(engine, monkeypatch):
+    """The threads of recordings would go on to their ends otherwise, for minutes."""
+    step, steps = engine.decoder.step, []
+
+    def step_and_interrupt(windows):
+        steps.append(len(windows))
+        if len(steps) == 3:
+            signal.raise_signal(signal.SIGINT)  # Python raises it in the main thread
+        time.sleep(0.05)
+        step(windows)
+
+    monkeypatch.setattr(engine.decoder, "step", step_and_interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        engine.write_all(make_prompts(engine.pipeline, SHORT * 20, min_new_tokens=16))
+    assert len(steps) < 12
 
 
 def test_the_first_window_is_encoded_once_although_its_language_is_looked_for(
