@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import pyarrow as pa
 from pipemill.actors.task import Loaded
 
-from .engines.base import GenerationEngine
 from .task_spec import TaskSpec, Values, check_nothing
+
+if TYPE_CHECKING:
+    from .engines.base import GenerationEngine
 
 Record = Callable[[Any, Values], Values]
 Postprocess = Callable[..., Any]

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 from pipemill.actors.task import Column, Loaded, Parameter
 
-from ..engines.base import GenerationEngine
 from ..pipeline_task import PipelineTask, Values, fixed
 from .generation_parameters import GENERATION, check_against_model, check_generation
+
+if TYPE_CHECKING:
+    from ..engines.base import GenerationEngine
 
 
 def _returns_timestamps(loaded: Loaded) -> bool:
