@@ -1,0 +1,1 @@
+"""Speech through pipemill and transformers' pipeline: `python -m benchmarks.speech`."""
