@@ -134,7 +134,7 @@ def test_long_recordings(model, at_once, monkeypatch, parameters):
         parameters = {**parameters, "generate_kwargs": own}
     truth = [spoken(plain(model)(heard(s), **parameters)) for s in LONG]
     batch = run(TASK, model, {"audio": LONG}, parameters, budgets=(10_000,))
-    assert_rows(batch, truth, 5)
+    assert_rows(batch, truth)
     assert len(begun) > len(at_once) * len(LONG)  # windows: a recording may have several
     assert min(at_once) >= len(LONG)
     # The order of the rows, and what else is in their split, change nothing.
@@ -223,7 +223,7 @@ def test_an_interrupt_ends_what_is_in_flight(engine, monkeypatch):
         steps.append(len(windows))
         if len(steps) == 3:
             os.kill(os.getpid(), signal.SIGINT)
-        time.sleep(0.05)
+        time.sleep(0.2 if len(steps) >= 3 else 0)
         step(windows)
 
     monkeypatch.setattr(engine.decoder, "step", step_and_interrupt)
