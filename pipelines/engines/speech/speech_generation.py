@@ -7,6 +7,7 @@ comes next, in a thread for each recording. Here, its encoder and its search tak
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import wraps
 from typing import Any
@@ -59,7 +60,8 @@ class SpeechGeneration(GenerationEngine):
         # Of all calls: how many recordings are written down at once.
         self._most = _MOST_WINDOWS
         self._rooms = threading.Semaphore(self._most)
-        # Of the thread's recording: what the encoder got and returned last.
+        # Of the thread's recording: what the encoder got and returned last, and whether it is
+        # given up.
         self._heard = threading.local()
         encoder = pipeline.model.get_encoder()
         self._encode_usually = encoder.forward
@@ -95,12 +97,14 @@ class SpeechGeneration(GenerationEngine):
         # The longest first: their windows follow one another.
         order = sorted(range(len(prompts)), key=lambda i: -_length(prompts[i]))
         outputs: list[Any] = [None] * len(prompts)
+        ended: list[BaseException] = []
         threads = ThreadPoolExecutor(min(len(prompts), rooms, most or rooms))
         try:
-            several = threads.map(self._write, [prompts[i] for i in order])
+            several = threads.map(lambda i: self._write(prompts[i], ended), order)
             for i, output in zip(order, several, strict=True):
                 outputs[i] = output
         except BaseException as error:
+            ended.append(error)
             self.loop.end(error)
             raise
         finally:
@@ -113,24 +117,26 @@ class SpeechGeneration(GenerationEngine):
                 outputs[i] = output
         return outputs
 
-    def _write(self, prompt: Prompt) -> Values | Exception:
-        """Return what `_forward` returns for a recording. Raise an error that is not the row's."""
+    def _write(self, prompt: Prompt, ended: list[BaseException]) -> Values | Exception:
+        """Return what `_forward` returns for a recording. Raise an error that is not the row's.
+
+        ended: gets the error for which all recordings of the call are given up.
+        """
         with self._rooms:
             try:
-                return self._forward(prompt)
+                return self._forward(prompt, ended)
             except BaseException as error:
                 if not (isinstance(error, Exception) and is_row_error(error)):
                     raise
                 return error
 
-    def _forward(self, prompt: Prompt) -> Values:
+    def _forward(self, prompt: Prompt, ended: list[BaseException]) -> Values:
         keywords = copy_kwargs(prompt.keywords)
-        self._heard.last = (None, None)
+        self._heard.last, self._heard.ended = (None, None), ended
         try:
             return self.pipeline.forward(prompt.inputs, custom_generate=self._search, **keywords)
         except UnsupportedSearch:
-            del self._heard.last
-            return self.loop.compute(lambda: self._forward_alone(prompt))
+            return self._compute(lambda: self._forward_alone(prompt))
         finally:
             vars(self._heard).clear()
 
@@ -151,7 +157,7 @@ class SpeechGeneration(GenerationEngine):
         # What tells the language hears the first window, too.
         features, output = self._heard.last
         if features is None or not torch.equal(features, input_features):
-            output = self.loop.compute(lambda: self._encode_usually(input_features, *given, **more))
+            output = self._compute(lambda: self._encode_usually(input_features, *given, **more))
             self._heard.last = input_features, output
         return output
 
@@ -180,8 +186,17 @@ class SpeechGeneration(GenerationEngine):
         )
         states = prepared["encoder_outputs"][0][:1]
         window = Window(states, Hypotheses(input_ids[0].tolist(), rules))
+        self._check_goes_on()
         self.loop.write(window)
         return torch.tensor([window.hypotheses.best], device=input_ids.device)
+
+    def _compute(self, run: Callable[[], Any]) -> Any:
+        self._check_goes_on()
+        return self.loop.compute(run)
+
+    def _check_goes_on(self) -> None:
+        if self._heard.ended:
+            raise self._heard.ended[0]
 
     def _settings(self, keywords: Values) -> Values:
         """Return what the call says, over what the model and the pipeline generate with."""
