@@ -96,12 +96,12 @@ SEARCHES = [
     {"num_beams": 5},
     {"num_beams": 4, "generate_kwargs": {"length_penalty": 0.2}},
     {"num_beams": 3, "generate_kwargs": {"length_penalty": 2.0, "early_stopping": True}},
-    {"num_beams": 4, "generate_kwargs": {"length_penalty": 2.0, "early_stopping": "never"}},
+    {"num_beams": 2, "generate_kwargs": {"early_stopping": "never", "max_new_tokens": 40}},
     {
         "num_beams": 4,
         "generate_kwargs": {"suppress_tokens": [49, 50, 51], "repetition_penalty": 1.3},
     },
-    {"generate_kwargs": {"begin_suppress_tokens": [49, 50, 220], "max_new_tokens": 5}},
+    {"generate_kwargs": {"begin_suppress_tokens": list(range(256)), "max_new_tokens": 5}},
     {"generate_kwargs": {"language": "de", "task": "translate", "num_beams": 2}},
     {"return_language": True, "generate_kwargs": {"language": None, "task": None}},
 ]
