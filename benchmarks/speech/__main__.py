@@ -50,6 +50,7 @@ def make_pipeline() -> Any:
     tokenizer = transformers.WhisperTokenizer(
         vocab={**letters, **{f"~{i}": i for i in range(256, 50_256)}, "<|endoftext|>": 50_256},
         merges=[],
+        pad_token="<|endoftext|>",
     )
     names = ["startoftranscript", "notimestamps", *(f"{i * 0.02:.2f}" for i in range(1501))]
     tokenizer.add_tokens([f"<|{name}|>" for name in names], special_tokens=True)
