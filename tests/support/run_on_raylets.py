@@ -29,7 +29,7 @@ from ray.cluster_utils import Cluster
 
 from tests.support.lengths import Lengths
 
-ROWS, PER_SPLIT = 300, 5
+ROWS, PER_SPLIT = 180, 5
 SCHEMA = pa.schema([("n", pa.int64()), ("text", pa.string())])
 
 
@@ -48,7 +48,7 @@ class LoadSlow:
 
 
 def lines(folder: str):
-    texts = ["regroup" if n % 100 == 7 else f"row {n}" for n in range(ROWS)]
+    texts = ["regroup" if n % 60 == 7 else f"row {n}" for n in range(ROWS)]
     pq.write_table(pa.table({"n": range(ROWS), "text": texts}, SCHEMA), f"{folder}/in.parquet")
     plan = Plan("parquet", SCHEMA)
     file = list_files(f"{folder}/in.parquet", "auto", {}, "/nowhere")[0][0]

@@ -26,14 +26,15 @@ from pipemill.jobs.planning.find_inputs import list_files
 
 from tests.support.killers import LoadKillers
 
-ROWS, PER_SPLIT = 300, 50
+ROWS, PER_SPLIT = 150, 50
+# Of the three splits one has several ways, one has those by a signal, and one has none.
 KILLING = {
     3: "segfault in forward",
-    49: "exit in expand",
+    20: "exit in expand",
+    30: "assert in forward",
+    49: "leave in expand",
     60: "kill in forward",
     75: "segfault in regroup",
-    180: "assert in forward",
-    299: "leave in expand",
 }
 SCHEMA = pa.schema([("n", pa.int64()), ("text", pa.string())])
 
@@ -78,10 +79,10 @@ def check_output(folder: Path, rows: int = ROWS) -> None:
     }
     assert {letter["error"] for letter in letters} == {"WorkerDied"}
     said = {letter["n"]: letter["message"] for letter in letters}
-    if rows == ROWS:
-        assert "ended itself: AcceleratorError: CUDA error: device-side assert" in said[180]
+    assert "ended itself: AcceleratorError: CUDA error: device-side assert" in said[30]
     assert "signal 11 (SIGSEGV)" in said[3]
-    assert "exit status 3" in said[49]
+    assert "exit status 3" in said[20]
+    assert "exit status 0" in said[49]
     assert "signal 9 (SIGKILL)" in said[60]
     assert attempts(folder) == []
 
@@ -107,7 +108,7 @@ def check_found(tmp_path, placement):
     # Of workers two for a split (of each operator); in a process of their own two for a row, and
     # one more for a SIGKILL; and once more where another split killed the actor meanwhile.
     operators = 3 if placement == "staged" else 1
-    assert len(deaths(tmp_path)) <= 2 * 3 * operators + 2 * (2 * len(KILLING) + 1)
+    assert len(deaths(tmp_path)) <= 2 * 2 * operators + 2 * (2 * len(KILLING) + 1)
 
 
 def test_a_model_that_kills_every_actor_at_load_ends_the_run(tmp_path, ray_session):
@@ -134,7 +135,7 @@ def test_a_lost_device_does_not_end_the_users_own_process(tmp_path):
         "print(len(run(pathlib.Path(sys.argv[1]), 'local')))"
     )
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True)
-    assert (done.returncode, done.stdout) == (0, b"6\n"), done.stderr.decode()
+    assert (done.returncode, done.stdout) == (0, b"3\n"), done.stderr.decode()
     table = ds.dataset(tmp_path / "out").to_table()
     assert table["n"].to_pylist() == [n for n in range(ROWS) if n != 60]
     assert table["again"].to_pylist() == [text.upper() for text in table["text"].to_pylist()]

@@ -30,8 +30,7 @@ TEXTS = tiny.texts(6, seed=3, longest=12)
 @pytest.fixture
 def store(object_store, monkeypatch, request, models, tmp_path):
     """The URL of a model in a new bucket; the cache is empty."""
-    if not object_store.running:
-        object_store.start()
+    object_store.start()
     for name, value in object_store.environment().items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")

@@ -61,31 +61,38 @@ def test_errors_are_those_of_the_users_code_and_types_are_named(ray_session, job
 
 
 _STORE = """
-import logging, sys, time, ray, ray.data, pipemill
+import logging, sys, time, ray, pipemill
+from tests.jobs.rows.test_ray_dataset import slow_rows
 from tests.support import light
 from pipemill.jobs.rows import held_rows
 light.install()
 held_rows._SHARD_BYTES = 1
-ray.init("local", num_cpus=1, include_dashboard=False, log_to_driver=False,
-         logging_level=logging.ERROR)
-pause = float(sys.argv[2])
-def slow(batch):
-    time.sleep(pause)
-    return {"text": [f"t {n}" for n in batch["id"]], "n": batch["id"]}
-rows = ray.data.range(4000, override_num_blocks=8).map_batches(slow, batch_size=None)
-report = pipemill.run(
-    task="lengths", model=sys.argv[1] + "/model", input=rows, actors={"placement": "local"},
-    output={"path": sys.argv[1] + "/out", "rows_per_part": 1000},
+folder, address = sys.argv[1:]
+ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
+pipemill.run(
+    task="lengths", model=folder + "/model", input=slow_rows(1), actors={"placement": "local"},
+    output={"path": folder + "/out", "rows_per_part": 1000},
 )
-print(report.rows, report.added["rows"])
 """
 
 
-def test_killed_while_it_is_stored_every_row_is_there_once(job, tmp_path):
-    job([])
+def slow_rows(pause):
+    import ray.data
+
+    def make(batch):
+        time.sleep(pause)
+        return {"text": [f"t {n}" for n in batch["id"]], "n": batch["id"]}
+
+    return ray.data.range(4000, override_num_blocks=8).map_batches(make, batch_size=None)
+
+
+def test_killed_while_it_is_stored_every_row_is_there_once(ray_session, job, tmp_path):
+    import ray
+
+    again = job(slow_rows(0), settings=["output.rows_per_part=1000"])
     env = {**os.environ, "PYTHONPATH": str(Path(pipemill.__file__).parent.parent)}
     command = [sys.executable, "-c", _STORE, str(tmp_path)]
-    process = subprocess.Popen([*command, "1"], env=env)
+    process = subprocess.Popen([*command, ray.get_runtime_context().gcs_address], env=env)
     deadline = time.monotonic() + 120
     while len(list((tmp_path / "out").glob("*/input/*/*/*.rows"))) < 2:
         assert time.monotonic() < deadline
@@ -93,6 +100,6 @@ def test_killed_while_it_is_stored_every_row_is_there_once(job, tmp_path):
         time.sleep(0.02)
     process.kill()
     process.wait()
-    done = subprocess.run([*command, "0"], env=env, capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["4000", "4000"]
+    report = pipemill.run(**again)
+    assert (report.rows, report.added["rows"]) == (4000, 4000)
     assert sorted(read_table(tmp_path / "out")["n"].to_pylist()) == list(range(4000))
