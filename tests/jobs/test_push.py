@@ -17,7 +17,7 @@ from pipemill.jobs.output.hub_card import HubCard
 from pipemill.jobs.output.job_record import JobRecord
 
 import pipemill
-from tests.support import light
+from tests.support import light, without
 from tests.support.hub_datasets import TOKEN, hub_datasets
 
 ROOT = Path(pipemill.__file__).parent.parent
@@ -37,14 +37,19 @@ def wanted(tmp_path):
     return light.job(tmp_path, TEXTS)
 
 
-def call(server, tmp_path, *words, token=TOKEN, status=0):
-    """Run a command in a process, for the library reads its settings once; return what it says."""
-    environment = {**os.environ, "HF_ENDPOINT": server.url, "HF_HOME": str(tmp_path / "hf")}
-    environment |= {"HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1", "PYTHONPATH": str(ROOT)}
-    environment |= {"HF_TOKEN": token} if token else {}
+def environment(server, tmp_path, token=TOKEN):
+    """What the library reads once, when a process imports it."""
+    settings = {"HF_ENDPOINT": server.url, "HF_HOME": str(tmp_path / "hf")}
+    settings |= {"HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1", "PYTHONPATH": str(ROOT)}
+    return settings | ({"HF_TOKEN": token} if token else {})
+
+
+def call(server, tmp_path, *words, status=0):
+    """Run a command in a process; return what it says."""
     done = subprocess.run(
         [sys.executable, "-m", "tests.support.light", *map(str, words)],
-        env=environment, cwd=tmp_path, capture_output=True, text=True,
+        env={**os.environ, **environment(server, tmp_path)},
+        cwd=tmp_path, capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == status, done.stderr
     assert TOKEN not in done.stdout + done.stderr
@@ -144,30 +149,38 @@ def test_what_changed_is_published_and_what_people_wrote_stays(server, wanted, t
     assert files["notes.txt"] == b"ours"
 
 
-@pytest.mark.parametrize(
-    ("words", "token", "status", "message"),
-    [
-        (["out", "a/b/c"], TOKEN, 2, "'a/b/c' is not a name on the Hub"),
-        (["out", NAME], None, 2, "log in with `hf auth login`, or set HF_TOKEN"),
-        (["out", NAME], "hf_wrong", 1, f"; use a token that may write to {NAME}"),
-        (["half", NAME], TOKEN, 2, "half is not complete: 1 of 4 splits have no part yet. Run the"),
-        (["model", NAME], TOKEN, 2, "model is not an output of pipemill"),
-        (["out", "org/public", "--private"], TOKEN, 2, "the dataset org/public exists and is pub"),
-        (["out", "org/refused"], TOKEN, 1, "You may not write here; use a token that may write to"),
+REFUSED = {
+    TOKEN: [
+        (["out", "a/b/c"], 2, "'a/b/c' is not a name on the Hub"),
+        (["half", NAME], 2, "half is not complete: 1 of 4 splits have no part yet. Run the"),
+        (["model", NAME], 2, "model is not an output of pipemill"),
+        (["out", "org/public", "--private"], 2, "the dataset org/public exists and is pub"),
+        (["out", "org/refused"], 1, "You may not write here; use a token that may write to"),
     ],
-)  # fmt: skip
-def test_what_can_not_be_published_is_said(
-    server, wanted, tmp_path, monkeypatch, words, token, status, message
-):
+    "": [(["out", NAME], 2, "log in with `hf auth login`, or set HF_TOKEN")],
+    "hf_wrong": [(["out", NAME], 1, f"; use a token that may write to {NAME}")],
+}
+
+
+@pytest.mark.parametrize("token", REFUSED)
+def test_what_can_not_be_published_is_said(server, wanted, tmp_path, monkeypatch, token):
     light.install(monkeypatch)
     pipemill.run(wanted)
     shutil.copytree(tmp_path / "out", tmp_path / "half")
     next((tmp_path / "half").glob("part-*")).unlink()
     server.files["org/public"] = {}
     server.refuses = "/api/datasets/org/refused/commit"
-    _, stderr = call(server, tmp_path, "push", *words, token=token, status=status)
-    assert message in stderr.splitlines()[-1]
-    assert "Traceback" not in stderr
+    for name, value in environment(server, tmp_path, token).items():
+        monkeypatch.setenv(name, value)
+    commands = [["push", *words] for words, *_ in REFUSED[token]]
+    # One process for all that share a token.
+    done = without.run((), tmp_path, *commands)
+    for (got, out, err), (_, status, message) in zip(done, REFUSED[token], strict=True):
+        *_, line, _ = err.splitlines()
+        assert (got, out) == (status, ""), err
+        assert message in line
+        assert TOKEN not in err
+        assert "Traceback" not in err
     assert not server.commits
 
 

@@ -19,7 +19,7 @@ from tests.support import light, light_over_ray
 from tests.support.processes import kill_marked, marked, marked_environment
 from tests.support.tables import same_rows
 
-ROWS, PER_PART, DEAD = 1200, 15, 1034
+ROWS, PER_PART, DEAD = 1200, 16, 1034
 PATIENCE_S = 240
 
 

@@ -27,15 +27,16 @@ def test_the_bar_starts_where_the_output_stands(capsys):
     assert "8 dead letters" in said
 
 
-def test_the_rate_leaves_out_the_wait_and_what_was_done_before(capsys):
+def test_the_rate_leaves_out_the_wait_and_what_was_done_before(capsys, monkeypatch):
+    monkeypatch.setattr("pipemill.jobs.execution.progress._LOOK_S", 0.3)
     waited = iter([("loading the model", False)] * 3)
     with Progress("ner", 200, {"rows": 10**6}, lambda: next(waited, ("computing", True))) as shown:
-        time.sleep(4.2)  # three looks while it loads, and about a second of computing
+        time.sleep(1.6)  # three looks while it loads, and about half a second of computing
         shown.add(100, 0, 200)
         rate = shown.bar.format_dict
         seconds = rate["elapsed"]
         assert (rate["n"] - rate["initial"]) == 100
-        assert 0.8 < seconds < 3
+        assert 0.2 < seconds < 1.2
     said = capsys.readouterr().err
     assert said.splitlines()[0] == "ner: loading the model"
     assert said.count("loading the model") == 1
@@ -62,11 +63,11 @@ class Terminal:
 def test_on_a_terminal_a_wait_is_one_line_that_goes(capsys, monkeypatch):
     monkeypatch.setattr(sys, "stderr", Terminal(sys.stderr))
     with waiting("starting Ray"):
-        time.sleep(2.3)
+        time.sleep(1.3)
     said = capsys.readouterr().err
     assert "\n" not in said.strip("\n")
     assert "starting Ray [00:00]" in said
-    assert "starting Ray [00:02]" in said
+    assert "starting Ray [00:01]" in said
     assert not last(said + "\rend").startswith("starting")
 
 

@@ -25,7 +25,8 @@ def config(tmp_path, monkeypatch):
 def test_lines_of_json_end_with_the_counts_of_the_run(config, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(run_monitor, "_LINES_S", 0.0)
     monkeypatch.setattr(run_log, "_LEAST_S", 0.1)
-    monkeypatch.setenv("LIGHT_SLOW", "0.05")
+    monkeypatch.setattr(run_monitor, "_BEAT_S", 0.2)
+    monkeypatch.setenv("LIGHT_SLOW", "0.01")
     assert main(["run", config, "--log-format", "json"]) == 0
     out, err = capsys.readouterr()
     assert json.loads(out)["rows"] == 45

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import io
 import json
 import os
 import subprocess
@@ -10,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from pipemill.jobs.cli.app import main
 
 import pipemill
 from tests.support import light
@@ -65,9 +67,13 @@ def test_it_is_stored_once_and_goes_on_without_it(pipe, tmp_path):
         ("auto", b'\xef\xbb\xbf\n{"text": "a"}\n', ["a"]),
     ],
 )
-def test_its_format_is_named_or_json_lines(format, data, texts, pipe, tmp_path):
-    done = pipe(data, "out", "--set", f"input.format={format}")
-    assert done.returncode == 0, done.stderr
+def test_its_format_is_named_or_json_lines(format, data, texts, tmp_path, monkeypatch):
+    light.install(monkeypatch)
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(data)))
+    job = {**light.job(tmp_path, ["unused"]), "input": {"path": "-", "format": format}}
+    job = tmp_path / "job.json"
+    job.write_text(json.dumps(light.job(tmp_path, ["unused"])))
+    assert main(["run", str(job), "--input", "-", "--set", f"input.format={format}"]) == 0
     assert read_table(tmp_path / "out")["text"].to_pylist() == texts
 
 

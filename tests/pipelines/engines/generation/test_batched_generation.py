@@ -20,8 +20,7 @@ GREEDY = {"do_sample": False, "max_new_tokens": 9}
 
 
 def forward_passes(task, model, columns, parameters):
-    """Micro-batches when several rows are computed, and when nothing is left to be tried."""
-    run(task, model, columns, parameters, budgets=(100_000,))
+    """Micro-batches when several rows are computed, after a run that has tried everything."""
     return run(task, model, columns, parameters, budgets=(100_000,)).stats["micro_batches"]
 
 
