@@ -18,7 +18,8 @@ os.environ["OMP_NUM_THREADS"] = "1"
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 from tests.support import tiny, tiny_audio, tiny_generators, tiny_images, tiny_questions
-from tests.support.marks import FIRST, group_of, marks_of
+from tests.support.marks import group_of, marks_of, rank_of
+from tests.support.shared import SHARED, name_group
 
 # There the same examples in every run: new ones are looked for where somebody is at hand.
 settings.register_profile("ci", derandomize=True)
@@ -53,6 +54,7 @@ def pytest_configure():
 
 
 def pytest_unconfigure():
+    SHARED.close()
     shutil.rmtree(os.environ["RAY_TMPDIR"], ignore_errors=True)
 
 
@@ -65,14 +67,24 @@ def pytest_make_parametrize_id(val, argname):
 def pytest_collection_modifyitems(items):
     """Give each test its marks, before `-m` and xdist look at them; long ones come first."""
     folder = Path(__file__).parent
+    ranks = {}
     for item in items:
         path = item.path.relative_to(folder).as_posix()
         marks = marks_of(path, item.originalname, item.fixturenames)
         for mark in marks:
             item.add_marker(mark)
-        if group := group_of(path, marks, item.fixturenames):
+        group = group_of(path, marks, item.fixturenames)
+        if group:
             item.add_marker(pytest.mark.xdist_group(group))
-    items.sort(key=lambda item: not any(map(item.get_closest_marker, FIRST)))
+        ranks[item] = rank_of(marks, group)
+    items.sort(key=ranks.__getitem__)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item, nextitem):
+    """Stop what a group of tests has shared."""
+    if name_group(item) != name_group(nextitem):
+        SHARED.close()
 
 
 def pytest_collection_finish():
@@ -126,5 +138,4 @@ def ray_session():
         log_to_driver=False,
         logging_level=logging.ERROR,
     )
-    yield
-    ray.shutdown()
+    SHARED.callback(ray.shutdown)

@@ -23,7 +23,7 @@ from tests.support.import_graph import (
     find_upward_imports,
     read_imports,
 )
-from tests.support.marks import PATHS, group_of, marks_of
+from tests.support.marks import PATHS, group_of, marks_of, rank_of
 
 ROOT = Path(__file__).parent.parent
 MOST_FILES = 16
@@ -136,6 +136,12 @@ def test_tests_of_a_server_or_a_file_run_in_one_process(request):
     assert group_of(path, {"ray"}, ["ray_session", "models"]) == "ray"
     assert group_of(path, {"kill"}, ["models"]) is None
     assert group_of("jobs/test_run.py", set(), ["models"]) == "jobs/test_run.py"
+    assert (
+        rank_of({"kill"}, "ray")
+        < rank_of({"kill"}, None)
+        < rank_of({"slow"}, "a")
+        < rank_of(set(), "a")
+    )
 
 
 def test_public_names_are_there_and_import_nothing_heavy():

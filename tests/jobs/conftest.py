@@ -8,7 +8,6 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +15,7 @@ import pytest
 
 from tests.support.processes import MARK, kill_marked, marked_environment
 from tests.support.s3_server import Server, is_installed
+from tests.support.shared import SHARED
 
 # The head inherits nothing else: credentials, above all.
 _KEPT = ("PATH", "HOME", "PYTHONPATH", "LANG", MARK)
@@ -32,17 +32,17 @@ class RayHead:
 
 
 @pytest.fixture(scope="session")
-def object_store(tmp_path_factory) -> Iterator[Server]:
+def object_store(tmp_path_factory) -> Server:
     if not is_installed():
         pytest.skip("`make test` installs the server")
     server = Server(tmp_path_factory.mktemp("s3"))
+    SHARED.callback(server.stop)
     server.start()
-    yield server
-    server.stop()
+    return server
 
 
 @pytest.fixture(scope="session")
-def ray_head() -> Iterator[RayHead]:
+def ray_head() -> RayHead:
     """A Ray of two CPUs that asks for a token, as one on other machines does."""
     # Not Ray's usual folder, where the next `ray.init` would look for this head. Short: it holds
     # sockets, whose paths may have 107 bytes.
@@ -58,23 +58,21 @@ def ray_head() -> Iterator[RayHead]:
         f"--port={gcs}", f"--dashboard-port={api}", f"--dashboard-agent-listen-port={agent}",
         "--disable-usage-stats",
     ]  # fmt: skip
-    try:
-        # On a busy machine a raylet may need more than the half minute that Ray gives it.
-        for _ in range(3):
-            done = subprocess.run(command, env=bare, capture_output=True, text=True, timeout=240)
-            if done.returncode == 0:
-                break
-            kill_marked(mark)
-        assert done.returncode == 0, done.stdout + done.stderr
-        yield RayHead(
-            address=Path(folder, "ray/ray_current_cluster").read_text().strip(),
-            api=f"http://127.0.0.1:{api}",
-            folder=Path(folder),
-            environment={MARK: mark, "RAY_TMPDIR": folder, **token},
-        )
-    finally:
+    SHARED.callback(shutil.rmtree, folder, ignore_errors=True)
+    SHARED.callback(kill_marked, mark)
+    # On a busy machine a raylet may need more than the half minute that Ray gives it.
+    for _ in range(3):
+        done = subprocess.run(command, env=bare, capture_output=True, text=True, timeout=240)
+        if done.returncode == 0:
+            break
         kill_marked(mark)
-        shutil.rmtree(folder, ignore_errors=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return RayHead(
+        address=Path(folder, "ray/ray_current_cluster").read_text().strip(),
+        api=f"http://127.0.0.1:{api}",
+        folder=Path(folder),
+        environment={MARK: mark, "RAY_TMPDIR": folder, **token},
+    )
 
 
 def _free_ports(count: int) -> list[int]:

@@ -23,6 +23,12 @@ Search for `cudaErrorAssert' in https://docs.nvidia.com/cuda/cuda-runtime-api fo
 CUDA kernel errors might be asynchronously reported at some other API call, so the stacktrace below
 might be incorrect.
 """
+
+
+class AcceleratorError(RuntimeError):
+    """As torch's, which takes seconds to import in each process that dies of it."""
+
+
 # Whether the device is lost to this process.
 _lost = False
 
@@ -35,9 +41,7 @@ def lose_device() -> None:
 
 def use_device() -> None:
     if _lost:
-        import torch
-
-        raise torch.AcceleratorError(ASSERT)
+        raise AcceleratorError(ASSERT)
 
 
 WAYS = {

@@ -17,6 +17,9 @@ PATHS = {
         "jobs/execution/test_raylets.py",
         "jobs/rows/test_ray_dataset.py",
         "test_notebook.py::test_a_notebook_runs_in_its_folder",
+        "test_readme.py::test_every_block_of_bash_runs",
+        "test_readme.py::test_every_block_of_python_runs",
+        "test_readme.py::test_the_three_ways_of_the_readme_give_the_same",
     ),
     "kill": (
         "actors/faults/test_poison_rows.py",
@@ -78,10 +81,12 @@ PATHS = {
 }
 FIXTURES = {"object_store": "s3", "ray_head": "ray", "ray_session": "ray"}
 GROUPS = {"object_store": "servers", "ray_head": "servers", "ray_session": "ray"}
-# Long ones, which start first: at the end one process would run the last of them alone.
-FIRST = {"ray", "s3", "kill"}
+# They take long.
+_LONG = {"ray", "s3", "kill"}
 # Each of its tests has its model to itself: two processes share the file.
 _SPLIT = "test_configs.py"
+# Its tests, which take long, share what was run in a folder.
+_WHOLE = "test_readme.py"
 
 
 def marks_of(path: str, name: str, fixtures: list[str]) -> set[str]:
@@ -94,4 +99,14 @@ def marks_of(path: str, name: str, fixtures: list[str]) -> set[str]:
 def group_of(path: str, marks: set[str], fixtures: list[str]) -> str | None:
     """Return the group of a test with these marks, or None if it may run anywhere."""
     shared = next((GROUPS[fixture] for fixture in fixtures if fixture in GROUPS), None)
-    return shared or (None if marks & FIRST or path == _SPLIT else path)
+    if shared or path == _WHOLE:
+        return shared or path
+    return None if marks & _LONG or path == _SPLIT else path
+
+
+def rank_of(marks: set[str], group: str | None) -> tuple[bool, bool, str]:
+    """Return where a test stands in the order of all, in which groups stay together.
+
+    What takes long comes first: at the end one process would run the last of them alone.
+    """
+    return not marks & _LONG, "slow" not in marks, group or "~"

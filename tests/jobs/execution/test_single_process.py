@@ -26,7 +26,7 @@ from pipemill.jobs.output.split_plan import Plan
 from pipemill.jobs.planning.find_inputs import list_files
 
 import pipemill
-from tests.support import tiny
+from tests.support import light, light_over_ray, tiny
 from tests.support.listening import GRPC, listen
 from tests.support.processes import kill_marked, marked, marked_environment
 from tests.support.run_on_raylets import LoadSlow
@@ -127,19 +127,14 @@ def test_what_takes_longer_is_left_to_ray(monkeypatch, tmp_path):
     assert table["n"].to_pylist() == list(range(5 * len(lines)))
 
 
-def start(folder, model: str, name: str, *settings: str):
-    """The command, without a Ray that could be joined."""
-    mark, environment = marked_environment()
-    environment.pop("RAY_ADDRESS", None)
+def start(folder, *words: str, **environment: str):
+    """A command, without a Ray that could be joined."""
+    mark, inherited = marked_environment()
+    inherited.pop("RAY_ADDRESS", None)
     (folder / "ray").mkdir(exist_ok=True)
-    more = ["output.rows_per_part=10", *settings]
     process = subprocess.Popen(
-        [
-            sys.executable, "-m", "pipemill.jobs.run", "--task", "text-classification",
-            "--model", model, "--input", str(folder / "in.parquet"),
-            "--output", str(folder / name), *(w for setting in more for w in ("--set", setting)),
-        ],
-        env={**environment, "RAY_TMPDIR": str(folder / "ray")},
+        [sys.executable, "-m", *words],
+        env={**inherited, "RAY_TMPDIR": str(folder / "ray"), **environment},
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     return mark, process
@@ -149,7 +144,11 @@ def test_forty_rows_need_no_ray_and_get_the_same_answers(models, tmp_path):
     texts = [*tiny.texts(39, seed=3, longest=30), None]
     pq.write_table(pa.table({"n": range(40), "text": texts}), tmp_path / "in.parquet")
     model = models["text-classification"]
-    _, process = start(tmp_path, model, "out")
+    _, process = start(
+        tmp_path, "pipemill.jobs.run", "--task", "text-classification", "--model", model,
+        "--input", str(tmp_path / "in.parquet"), "--output", str(tmp_path / "out"),
+        "--set", "output.rows_per_part=10",
+    )  # fmt: skip
     stdout, stderr = process.communicate(timeout=120)
     assert process.returncode == 0, stderr
     report = json.loads(stdout.splitlines()[-1])
@@ -170,11 +169,11 @@ def test_forty_rows_need_no_ray_and_get_the_same_answers(models, tmp_path):
     assert same_rows(ds.dataset(tmp_path / "again").to_table(), table)
 
 
-def test_it_is_interrupted_like_any_run_and_goes_on(models, tmp_path):
-    texts = tiny.texts(400, seed=3, longest=60)
-    pq.write_table(pa.table({"n": range(400), "text": texts}), tmp_path / "in.parquet")
-    slowly = "batching.max_tokens=1"
-    mark, process = start(tmp_path, models["text-classification"], "out", slowly)
+def test_it_is_interrupted_like_any_run_and_goes_on(tmp_path):
+    job = light.job(tmp_path, [f"text {n}" for n in range(400)], actors={})
+    (tmp_path / "job.yaml").write_text(json.dumps(job))
+    words = (light_over_ray.__name__, "run", str(tmp_path / "job.yaml"))
+    mark, process = start(tmp_path, *words, LIGHT_SLOW="0.01")
     try:
         until = time.monotonic() + 120
         while len(list((tmp_path / "out").glob("part-*"))) < 2:
@@ -193,7 +192,7 @@ def test_it_is_interrupted_like_any_run_and_goes_on(models, tmp_path):
     assert os.listdir(tmp_path / "out/_pipemill/attempts") == []
     done = len(list((tmp_path / "out").glob("part-*")))
     assert done < 40
-    _, process = start(tmp_path, models["text-classification"], "out", slowly)
+    _, process = start(tmp_path, *words)
     stdout, stderr = process.communicate(timeout=120)
     report = json.loads(stdout.splitlines()[-1])
     assert (report["rows"], report["added"]["splits"]) == (400, 40 - done)
