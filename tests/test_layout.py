@@ -125,7 +125,7 @@ def test_marks_are_of_tests_that_are_there():
     assert marks_of("jobs/execution/test_kill.py", "test_any", ["object_store", "models"]) == {
         "ray", "kill", "s3",
     }  # fmt: skip
-    assert marks_of("pipelines/restored/test_images.py", "test_any", []) == {"slow"}
+    assert marks_of("pipelines/restored/test_generation.py", "test_any", []) == {"slow"}
     assert marks_of("jobs/test_run.py", "test_any", ["models"]) == set()
 
 

@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import os
 import socket
+import socketserver
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
+from typing import ClassVar
 
 BIN = Path(__file__).parent.parent.parent / ".s3/bin"
 KEY, SECRET = "test:tester", "verysecret-0451"
@@ -100,6 +103,32 @@ for ring in sys.argv[1:]:
 """
 
 
+class _Cache(socketserver.StreamRequestHandler):
+    """What Swift asks of memcached; without one it looks for account and bucket at each request."""
+
+    kept: ClassVar[dict[bytes, tuple[bytes, bytes]]] = {}
+
+    def handle(self) -> None:
+        while words := self.rfile.readline().split():
+            command, key = words[:2]
+            if command == b"set":
+                flags, _, size = words[2:5]
+                self.kept[key] = (flags, self.rfile.read(int(size)))
+                self.rfile.readline()
+                self.wfile.write(b"STORED\r\n")
+            elif command == b"get":
+                if found := self.kept.get(key):
+                    flags, data = found
+                    head = b"VALUE %b %b %d\r\n" % (key, flags, len(data))
+                    self.wfile.write(head + data + b"\r\n")
+                self.wfile.write(b"END\r\n")
+            elif command == b"delete":
+                self.kept.pop(key, None)
+                self.wfile.write(b"DELETED\r\n")
+            else:
+                self.wfile.write(b"ERROR\r\n")
+
+
 class Server:
     """It is up after `start`, away after `go_away` and `stop`, and keeps what it holds."""
 
@@ -110,13 +139,16 @@ class Server:
             "[swift-hash]\nswift_hash_path_suffix = a\nswift_hash_path_prefix = b\n"
             "[swift-constraints]\nmax_file_size = 5368709122\n"
         )
-        *ports, memcached = _free_ports(5)
+        ports = _free_ports(4)
+        self._cache = socketserver.ThreadingTCPServer(("127.0.0.1", 0), _Cache)
+        self._cache.daemon_threads = True
+        threading.Thread(target=self._cache.serve_forever, daemon=True).start()
         self.ports = dict(zip(_SERVERS, ports, strict=True))
         said = {
             "root": root,
             "user": _user(),
             "secret": SECRET,
-            "memcached": memcached,
+            "memcached": self._cache.server_address[1],
             "page": PAGE,
         }
         for kind, port in self.ports.items():
