@@ -17,9 +17,7 @@ PATHS = {
         "jobs/execution/test_raylets.py",
         "jobs/rows/test_ray_dataset.py",
         "test_notebook.py::test_a_notebook_runs_in_its_folder",
-        "test_readme.py::test_every_block_of_bash_runs",
         "test_readme.py::test_every_block_of_python_runs",
-        "test_readme.py::test_the_three_ways_of_the_readme_give_the_same",
     ),
     "kill": (
         "actors/faults/test_poison_rows.py",
@@ -97,6 +95,8 @@ PATHS = {
         "pipelines/text/test_word_table.py::test_the_tokens_are_those_of_the_whole",
         "test_configs.py",
         "test_notebook.py::test_a_notebook_runs_in_its_folder",
+        "test_readme.py::test_every_block_of_bash_runs",
+        "test_readme.py::test_the_three_ways_of_the_readme_give_the_same",
     ),
 }
 FIXTURES = {"object_store": "s3", "ray_head": "ray", "ray_session": "ray"}
@@ -124,9 +124,11 @@ def group_of(path: str, marks: set[str], fixtures: list[str]) -> str | None:
     return None if marks & _LONG or path == _SPLIT else path
 
 
-def rank_of(marks: set[str], group: str | None) -> tuple[bool, bool, str]:
+def rank_of(marks: set[str], group: str | None) -> tuple[int, str]:
     """Return where a test stands in the order of all, in which groups stay together.
 
     What takes long comes first: at the end one process would run the last of them alone.
     """
-    return not marks & _LONG, "slow" not in marks, group or "~"
+    if marks & _LONG or group == _WHOLE:
+        return 0, group or "~"
+    return 1 if "slow" in marks else 2, group or "~"
