@@ -143,7 +143,7 @@ def test_tests_of_a_server_or_a_file_run_in_one_process(request):
         ({"slow"}, "a"),
         (set(), "a"),
     ]
-    assert sorted(reversed(order), key=lambda one: rank_of(*one)) == order
+    assert sorted(order[::-1], key=lambda one: rank_of(*one)) == order
 
 
 def test_public_names_are_there_and_import_nothing_heavy():
