@@ -29,4 +29,4 @@ def test_who_looks_for_no_garbage_still_does_not(frozen):
     with pytest.raises(ImportError), gc_paused():
         raise ImportError("no such library")
     assert not gc.isenabled()
-    assert frozen() == before
+    assert frozen() <= before  # another thread may let go of some
