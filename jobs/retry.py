@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 # Settings that a retry may change: with other ones dead rows may be computed. The parts record it.
-MAY_CHANGE = ("parameters", "model.dtype", "transformers", "torch")
+_MAY_CHANGE, _OF_EACH_TASK = ("transformers", "torch"), ("parameters", "model.dtype")
 
 
 @takes_sections
@@ -108,7 +108,7 @@ def _reopen(
     weights = digest_model(job.model, task.model)
     task = with_digests(task)
     decides = decide_results(job, task, weights, record.decides)
-    same = {**decides, **{name: record.decides.get(name) for name in MAY_CHANGE}}
+    same = {**decides, **{name: record.decides.get(name) for name in _list_changeable(record)}}
     check_fingerprint(record, same, job, ledger.path)
     if needs_model(job, ledger, weights):  # the run was given a folder with it
         lease.acquire()
@@ -123,8 +123,14 @@ def _record_settings(ledger: Ledger, decides: Mapping[str, Any]) -> None:
     record, own = ledger.read_job(), hash_fields(decides)
     if record is None or decides == record.decides or own in record.retries:
         return
-    settings = {name: decides.get(name) for name in MAY_CHANGE}
+    settings = {name: decides.get(name) for name in _list_changeable(record)}
     ledger.write_job(record.with_retry(own, settings))
+
+
+def _list_changeable(record: JobRecord) -> list[str]:
+    """Return the names of the settings that a retry may change."""
+    of_tasks = [prefix + name for prefix, _ in record.entries for name in _OF_EACH_TASK]
+    return [*of_tasks, *_MAY_CHANGE]
 
 
 def _check_unchanged(plan: Plan, splits: list[Split], job: Job) -> None:

@@ -185,10 +185,11 @@ def _other_versions(record: JobRecord) -> list[str]:
 
 def _settings_of(record: JobRecord, footer: PartFooter, row: int, stored: str) -> str:
     """Return what a row was computed with, as JSON: a retry may have changed it."""
+    decides = record.decides
     for fingerprint, ranges in footer.retried.items():
         if any(start <= row < stop for start, stop in ranges):
-            return json.dumps(record.retries[fingerprint], sort_keys=True)
-    decides = record.decides
+            decides = record.retries[fingerprint]
+            break
     fields = {name: decides[stored + name] for name in ("parameters", "model.dtype")}
     return json.dumps(fields, sort_keys=True)
 

@@ -154,9 +154,17 @@ def test_dead_letters_of_any_task_are_retried_for_all(tmp_path, monkeypatch):
     assert (report.done, report.dead) == (35, 5)
     (reason,) = report.dead_reasons
     assert (reason["stage"], reason["message"]) == ("regroup of two", "bad1 is not healed")
-    with pytest.raises(pipemill.ConfigError, match="two.parameters"):
-        pipemill.retry(wanted)
     assert pipemill.retry(failing).added == {"rows": 5, "done": 0, "dead": 5, "splits": 4}
+    other = {**wanted, "tasks": [wanted["tasks"][0], {**wanted["tasks"][1], "where": "n > 1"}]}
+    with pytest.raises(pipemill.ConfigError, match=r"two.where \('one_length > 3' then"):
+        pipemill.retry(other)
+    assert pipemill.retry(wanted).added == {"rows": 5, "done": 5, "dead": 0, "splits": 4}
+    found = table(tmp_path / "out")
+    assert found["two_again"].to_pylist() == [text.upper() for text in texts]
+    record = json.loads((tmp_path / "out/_pipemill/job.json").read_text())
+    (settings,) = record["retries"].values()
+    assert settings["two.parameters"] == {"healed": 1}
+    assert settings["one.parameters"] == {"healed": 1}
 
 
 def test_on_ray_as_in_this_process(job, tmp_path, ray_session):
