@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,13 +19,12 @@ from pipemill.errors import RunError, explain_interrupt, explain_missing_library
 from .config.job import Job
 from .config.load import build_job, check_positive
 from .config.sections import Sections, takes_sections
-from .execution.placement import SINGLE
 from .measuring.benchmark import Measurement, candidate_budgets, find_best_budget, measure_budget
-from .measuring.run_time import RunTime, estimate_run_time
+from .measuring.job_estimate import JobEstimate, TaskEstimate
+from .measuring.run_time import estimate_run_time
 from .measuring.trial import Trial, start_trial
-from .measuring.worker_pod import WorkerPod, estimate_worker_pod
+from .measuring.worker_pod import estimate_worker_pod
 from .output.stored_rows import sample_input
-from .output.text_table import Block, Shown, TextTable, facts, format_duration
 from .planning.find_model import load_failure
 from .planning.prepared_job import PreparedJob
 from .planning.sample_rows import sample_rows
@@ -39,152 +37,6 @@ if TYPE_CHECKING:
 _BATCH = 32
 # Rows that are computed to see how many of them each of several tasks gets.
 _ROWS_OF_SHARES = 200
-# Characters of the longest bar.
-_BAR = 40
-
-
-@dataclass(frozen=True, kw_only=True)
-class TaskEstimate:
-    """What to expect of one of several tasks.
-
-    Attributes:
-        name: The task.
-        share: The share of the sampled rows that it computes: its condition is true for them.
-        rows_per_second: The speed of one actor at these rows.
-        max_tokens: The fastest token budget.
-    """
-
-    name: str
-    share: float
-    rows_per_second: float
-    max_tokens: int
-
-    def __str__(self) -> str:
-        return (
-            f"{self.share:.1%} of the rows, {self.rows_per_second:,.3g} rows/s, batching: "
-            f"{{max_tokens: {self.max_tokens}}}"
-        )
-
-
-@dataclass(frozen=True, kw_only=True)
-class JobEstimate(Shown):
-    """What to expect of a job, estimated from a sample of its rows.
-
-    Attributes:
-        rows: The rows of the whole input, as far as is known.
-        sampled: The rows that were read.
-        failed: Those of them that will be dead letters.
-        chunks, tokens: What the sampled rows become for the model.
-        lengths: (most tokens, rows) of each class of rows, by their tokens before truncation.
-        truncated: The sampled `rows` that are truncated, and the `tokens` that they lose.
-        padding: The share of the computed tokens that is padding: in batches of 32 in the rows'
-            order, in sorted micro-batches, and packed (None if the model can't be packed).
-        duplicates: The share of the sampled chunks that equal an earlier one.
-        rows_per_second: The speed of one actor.
-        seconds, gpu_hours: What the whole input takes on one actor; no hours without a GPU.
-        max_tokens: The fastest token budget.
-        actors: The most actors that the job allows; None if it is one, or follows from the cluster.
-        run: How long the run takes, its start included: here, or with the actors asked for.
-        pod: What a pod of a Ray worker on Kubernetes must have.
-        price_per_hour: What an actor costs in an hour.
-        notes: On columns that have the name of a parameter.
-        tasks: Of a job with several tasks, what is expected of each. The lengths and counts above
-            are then those of the first.
-    """
-
-    rows: int
-    sampled: int
-    failed: int
-    chunks: int
-    tokens: int
-    lengths: list[tuple[int, int]]
-    truncated: dict[str, int]
-    padding: dict[str, float | None]
-    duplicates: float
-    rows_per_second: float
-    seconds: float
-    gpu_hours: float | None
-    max_tokens: int
-    actors: int | None
-    run: RunTime
-    pod: WorkerPod
-    price_per_hour: float | None = None
-    notes: tuple[str, ...] = ()
-    tasks: tuple[TaskEstimate, ...] = ()
-
-    @property
-    def cost(self) -> tuple[float, float] | None:
-        """Return the least and the most that the run costs; None without a price."""
-        if self.price_per_hour is None:
-            return None
-        hourly = self.price_per_hour * self.run.actors / 3600
-        return self.run.least * hourly, self.run.most * hourly
-
-    def to_json(self) -> str:
-        """Return one line."""
-        fields = asdict(self)
-        fields |= {k: round(v, 4) for k, v in fields.items() if isinstance(v, float)}
-        fields["run"] = {
-            k: round(v, 1) if isinstance(v, float) else v for k, v in fields["run"].items()
-        }
-        for name in ("notes", "tasks"):
-            if not fields[name]:
-                del fields[name]
-        if self.cost is None:
-            del fields["price_per_hour"]
-        else:
-            fields["cost"] = [round(bound, 4) for bound in self.cost]
-        fields["pod"] = self.pod.to_manifest()
-        fields["recommended"] = {"batching": {"max_tokens": self.max_tokens}}
-        return json.dumps(fields)
-
-    def blocks(self) -> list[Block]:
-        """Return what a reader wants to see."""
-        return [facts(self._facts()), "", "tokens of a row", self._histogram()]
-
-    def _facts(self) -> list[tuple[str, str]]:
-        cut, lost = self.truncated["rows"], self.truncated["tokens"]
-        padding = [
-            f"{'-' if share is None else f'{share:.1%}'} {name}"
-            for name, share in self.padding.items()
-        ]
-        whole = f"{format_duration(self.seconds)} on one actor"
-        if self.gpu_hours is not None:
-            whole += f", {self.gpu_hours:,.2f} GPU-hours"
-        return [
-            ("rows", f"{self.rows:,} in all; the figures below are from {self.sampled:,} of them"),
-            ("dead", f"{self.failed:,}"),
-            ("chunks", f"{self.chunks:,} of {self.tokens:,} tokens"),
-            ("truncated", f"{cut:,} rows lose {lost:,} tokens"),
-            ("duplicates", f"{self.duplicates:.1%} of the chunks (more is possible in all rows)"),
-            ("padding", ", ".join(padding)),
-            ("speed", f"{self.rows_per_second:,.3g} rows/s"),
-            ("work", whole),
-            *((task.name, str(task)) for task in self.tasks),
-            ("run", self._run_in_words()),
-            ("worker's pod", str(self.pod)),
-            *([("cost", _cost_in_words(*self.cost))] if self.cost else []),
-            ("recommended", f"batching: {{max_tokens: {self.max_tokens}}}"),
-            *(("note", note) for note in self.notes),
-        ]
-
-    def _run_in_words(self) -> str:
-        run = self.run
-        how = "one process, without Ray" if run.placement == SINGLE else f"{run.actors} actors"
-        if run.actors == 1 and run.placement != SINGLE:
-            how = "one actor"
-        return (
-            f"about {format_duration(run.expected)} ({format_duration(run.least)} to "
-            f"{format_duration(run.most)}), {format_duration(run.start)} of it the start; {how}"
-        )
-
-    def _histogram(self) -> TextTable:
-        most = max(count for _, count in self.lengths)
-        rows = [
-            (f"up to {top:,}", f"{count:,}", "█" * -(-count * _BAR // most))
-            for top, count in self.lengths
-        ]
-        return TextTable(rows=rows, right=frozenset({0, 1}), widths=(14, 7))
 
 
 @takes_sections
@@ -320,11 +172,6 @@ def _measure_actor_bytes(setting: Measurement, gpus: float) -> int:
     """Return what this process takes now, and what computing adds to it on a CPU."""
     grows = 0 if gpus else setting.memory_bytes or 0
     return psutil.Process().memory_info().rss + grows
-
-
-def _cost_in_words(least: float, most: float) -> str:
-    digits = ",.2f" if least >= 1 else ".2g"
-    return f"{least:{digits}} to {most:{digits}}"
 
 
 def count_row_tokens(trial: Trial) -> np.ndarray:

@@ -38,6 +38,7 @@ from .planning.resolve_task import (
     ResolvedTask,
     choose_dtype,
     computes_on_cpu,
+    list_tasks,
     resolve_job_task,
     with_steps,
 )
@@ -285,14 +286,14 @@ def decide_results(
 
 def check_libraries(prepared: PreparedJob, task: ResolvedTask, placement: str) -> None:
     """Raise ConfigError for libraries that a job's tasks need. placement: where it runs."""
-    tasks = [(step.job, step.task) for step in task.steps] or [(prepared.job, task)]
+    tasks = list_tasks(prepared.job, task)
     for (job, own), load in zip(tasks, prepared.load.loads, strict=True):
         check_requirements(job, own, dict(load.columns), placement)
 
 
 def check_tasks_fit(job: Job, task: ResolvedTask, here: bool = False) -> None:
     """Raise ConfigError for a model that can't do its task. here: as for `check_fit`."""
-    for one, own in [(step.job, step.task) for step in task.steps] or [(job, task)]:
+    for one, own in list_tasks(job, task):
         check_task_fits(one, own, here)
 
 

@@ -29,6 +29,10 @@ class LoadStep:
     where: str | None
     load: LoadTask
 
+    @property
+    def condition(self) -> RowCondition | None:
+        return None if self.where is None else RowCondition(self.where)
+
 
 @dataclass(frozen=True, kw_only=True)
 class LoadCascade:
@@ -48,7 +52,7 @@ class LoadCascade:
                 name=step.name,
                 prefix=step.prefix,
                 stages=_load(step),
-                condition=None if step.where is None else RowCondition(step.where),
+                condition=step.condition,
             )
             for step in self.steps
         ]

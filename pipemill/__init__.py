@@ -19,9 +19,10 @@ if TYPE_CHECKING:
     from pipemill.jobs.apply import apply
     from pipemill.jobs.config.job import Job
     from pipemill.jobs.measuring.benchmark import Measurement
+    from pipemill.jobs.measuring.job_estimate import JobEstimate
     from pipemill.jobs.output.read_output import read
     from pipemill.jobs.output.run_report import Report
-    from pipemill.jobs.plan import JobEstimate, plan
+    from pipemill.jobs.plan import plan
     from pipemill.jobs.preview import Preview, preview
     from pipemill.jobs.push import Publication, push
     from pipemill.jobs.report import report
@@ -82,7 +83,7 @@ _HOME = {
     "Column": "pipemill.actors.task",
     "ConfigError": "pipemill.errors",
     "Job": "pipemill.jobs.config.job",
-    "JobEstimate": "pipemill.jobs.plan",
+    "JobEstimate": "pipemill.jobs.measuring.job_estimate",
     "Measurement": "pipemill.jobs.measuring.benchmark",
     "ModelError": "pipemill.errors",
     "Parameter": "pipemill.actors.task",

@@ -1,4 +1,4 @@
-"""A job: one task, one model, one dataset, one output."""
+"""A job: one task and model, or several of them, over one dataset, with one output."""
 
 from __future__ import annotations
 

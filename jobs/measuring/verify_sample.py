@@ -132,8 +132,7 @@ def _prepare_again(
         update={"input": job.input.model_copy(update={"storage_options": dict(options)})}
     )
     job = with_model_of_output(job, ledger)
-    prefixes = [f"{entry.label}." for entry in job.tasks] or [""]
-    for one, prefix in zip(job.each_task(), prefixes, strict=True):
+    for one, (prefix, _) in zip(job.each_task(), record.entries, strict=True):
         if digest_model(one.model, resolve_model(one.model)) != record.decides[f"{prefix}model"]:
             raise ConfigError(
                 f"the model at {one.model.path} is not the one that computed {ledger.path}: its "
@@ -167,7 +166,7 @@ def _list_steps(prepared: PreparedJob) -> list[_Step]:
             load=step.load,
             stored=f"{step.name}.",
             prefix=step.prefix,
-            condition=None if step.where is None else RowCondition(step.where),
+            condition=step.condition,
         )
         for step in prepared.load.steps
     ]

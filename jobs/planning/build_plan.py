@@ -21,7 +21,7 @@ from pipemill.errors import ConfigError
 from ..output.ledger import Ledger
 from ..output.split_plan import NOTHING, Plan
 from .find_inputs import list_files
-from .resolve_task import ResolvedTask, reading_of
+from .resolve_task import ResolvedTask, list_tasks, reading_of
 
 if TYPE_CHECKING:
     from ..config.job import Job
@@ -91,8 +91,11 @@ def _extended_plan(
     if new:
         # Files without a row are never planned, and bad ones have no columns.
         with suppress(NothingToRead):
-            reads = set(source_names(task.spec.inputs, job.input.columns).values())
-            _check_columns(plan, source.infer_schema(new), new, reads)
+            reads = [
+                source_names(own.spec.inputs, one.input.columns).values()
+                for one, own in list_tasks(job, task)
+            ]
+            _check_columns(plan, source.infer_schema(new), new, set().union(*reads))
         plan.add(_cut(job, task, source, new))
     return plan, len(plan.splits) > before
 

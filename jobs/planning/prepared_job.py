@@ -47,6 +47,7 @@ from .resolve_task import (
     ResolvedTask,
     choose_dtype,
     find_graph_runtime,
+    list_tasks,
     parameters_of,
     reading_of,
 )
@@ -127,12 +128,12 @@ def build_prepared_job(
         task = replace(task, spec=with_inputs(task.spec, schema))
         task = follow_as_output_did(job, task, decides)
     if plan.is_of_nothing and find_source(plan.format).columns_from_rows:
-        for one, own in _list_tasks(job, task):
+        for one, own in list_tasks(job, task):
             given = parameters_of(one, own.spec)
             columns = inputs_of(own.spec, given)
             schema = with_needed(schema, own.spec, columns, one.input.columns, given)
     keep = kept_columns(job.output.keep, schema)
-    bound = [_bind_task(one, own, schema, keep) for one, own in _list_tasks(job, task)]
+    bound = [_bind_task(one, own, schema, keep) for one, own in list_tasks(job, task)]
     asked = _check_conditions(task, schema)
     needed = {*keep, *(asked & set(schema.names))}
     read = read_columns(schema, needed.union(*(one.columns.values() for one in bound)))
@@ -181,10 +182,6 @@ class _BoundTask:
     parameters: dict[str, Any]
     columns: Mapping[str, str]
     notes: tuple[str, ...]
-
-
-def _list_tasks(job: Job, task: ResolvedTask) -> list[tuple[Job, ResolvedTask]]:
-    return [(step.job, step.task) for step in task.steps] or [(job, task)]
 
 
 def _check_conditions(task: ResolvedTask, schema: pa.Schema) -> set[str]:

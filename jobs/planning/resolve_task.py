@@ -54,7 +54,9 @@ class ResolvedTask:
 
     @property
     def is_static(self) -> bool:
-        """Whether the model is static embeddings: it computes on the CPU, without torch."""
+        """Whether the model, or each of several, is static embeddings, which need no torch."""
+        if self.steps:
+            return all(step.task.is_static for step in self.steps)
         return not self.is_user and find_static_folder(self.files) is not None
 
 
@@ -77,6 +79,11 @@ class ResolvedStep:
     @property
     def condition(self) -> RowCondition | None:
         return None if self.entry.where is None else RowCondition(self.entry.where)
+
+
+def list_tasks(job: Job, task: ResolvedTask) -> list[tuple[Job, ResolvedTask]]:
+    """Return each task with the job as if it had that task alone."""
+    return [(step.job, step.task) for step in task.steps] or [(job, task)]
 
 
 def resolve_job_task(job: Job, model: ModelFiles) -> ResolvedTask:
@@ -293,7 +300,7 @@ def reading_of(job: Job, task: ResolvedTask) -> Reading:
     """Return how the values of the input are to be read."""
     types = parse_schema(job.input.schema, "input.schema") if job.input.schema is not None else []
     kinds: dict[str, str] = {}
-    for one, own in [(step.job, step.task) for step in task.steps] or [(job, task)]:
+    for one, own in list_tasks(job, task):
         parameters = parameters_of(one, own.spec)
         for name, kind in column_kinds(own.spec, parameters, one.input.columns).items():
             # A text is read as one, even if another task would take any value.
