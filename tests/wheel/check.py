@@ -115,6 +115,17 @@ def check_a_restored_task() -> None:
     assert json.loads(out.splitlines()[-1])["done"] == len(TEXTS)
 
 
+def check_several_tasks() -> None:
+    tasks = [
+        {"task": "text-classification", "model": "classifier", "name": "first"},
+        {"task": "fill-mask", "model": "filler", "where": "first_score > 2", "parameters": {}},
+    ]
+    names = ["--input", "in.parquet", "--output", "several", "--set", f"tasks={json.dumps(tasks)}"]
+    out = json.loads(works(PIPEMILL, "run", *names).splitlines()[-1])
+    assert out["done"] == len(TEXTS)
+    assert out["tasks"] == {"first": len(TEXTS), "fill-mask": 0}
+
+
 def check_plan_preview_and_tune() -> None:
     task = job("text-classification", "classifier", "never")
     assert json.loads(works(PIPEMILL, "plan", *task).splitlines()[-1])["rows"] == len(TEXTS)

@@ -110,3 +110,14 @@ def test_a_few_hundred_thousand_rows_need_no_ray(tmp_path, monkeypatch):
     actors, splits = prepared.job.actors, prepared.plan.splits
     assert resolve_placement("fused", actors, splits, prepared.is_static) == SINGLE
     assert resolve_placement("fused", actors, splits) == "fused"
+
+
+def test_beside_another_task_splits_are_of_the_usual_size(tmp_path, models):
+    job = build(tmp_path, references.HERE / "model2vec", texts=TEXTS * 3000)
+    static = {"task": job.pop("task"), "model": job.pop("model")}
+    other = {"task": "feature-extraction", "model": models["feature-extraction"], "name": "b"}
+    alone = prepare_without_output(make_job({**job, **static}, "test"))
+    assert alone.is_static
+    both = prepare_without_output(make_job({**job, "tasks": [static, other]}, "test"))
+    assert not both.is_static
+    assert len(both.plan.splits) > len(alone.plan.splits)
