@@ -16,9 +16,9 @@ from pipemill.pipelines.loading.task_loader import LoadTask
 from pipemill.errors import ConfigError
 
 from .config.arrow_types import parse_schema
-from .config.job import Job
+from .config.job import ActorsSection, Job
 from .config.load import build_job
-from .execution.pool_size import autoscales, choose_operator_pool
+from .execution.pool_size import autoscales, choose_operator_pool, find_ray_nodes
 from .planning.media_roots import make_media_access
 from .planning.prepared_job import build_load_task
 from .planning.resolve_task import (
@@ -103,6 +103,7 @@ def apply(
     }
     given = {name: value for name, value in sections.items() if value is not None}
     job = build_job(None, [], columns or {}, given, needs_output=False)
+    _check_actors(job.actors)
     job, resolved = resolve_job(job, "fused")
     _check_engine(job)
     _check_columns_known(job, resolved)
@@ -125,6 +126,15 @@ def _check_arguments(dataset: object, error_column: str, on_error: str) -> None:
         raise ConfigError(f"on_error must be 'column' or 'raise', not {on_error!r}")
     if not isinstance(error_column, str) or not error_column:
         raise ConfigError(f"error_column must be the name of a column, not {error_column!r}")
+
+
+def _check_actors(actors: ActorsSection) -> None:
+    for name in ("placement", "per_node"):
+        if name in actors.model_fields_set:
+            raise ConfigError(
+                f"actors.{name} is for pipemill.run: Ray places the actors of apply with the rest "
+                "of the pipeline; leave it out"
+            )
 
 
 def _check_engine(job: Job) -> None:
@@ -167,11 +177,9 @@ def _read_schema(dataset: Dataset) -> pa.Schema | None:
 
 
 def _map(dataset: Dataset, job: Job, task: ResolvedTask, arguments: tuple[Any, ...]) -> Dataset:
-    import ray
     from ray.data import ActorPoolStrategy
 
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    pool = choose_operator_pool(job.actors, nodes, autoscales=autoscales())
+    pool = choose_operator_pool(job.actors, find_ray_nodes(), autoscales=autoscales())
     rows = _ROWS_ON_GPU if job.actors.gpus_each else _ROWS_ON_CPU
     if any(column.kind in MEDIA for column in task.spec.inputs):
         rows = _ROWS_OF_MEDIA

@@ -13,7 +13,7 @@ from pipemill.actors.storage.store import Store
 from pipemill.errors import ConfigError
 
 from .config.job import Job
-from .execution.choose_device import choose_device
+from .execution.choose_device import choose_device, divide_nodes
 from .execution.single_process import is_small
 from .output.dataset_card import write_card
 from .output.job_record import JobRecord
@@ -139,7 +139,7 @@ def resolve_job(
     ]
     on_cpu = [computes_on_cpu(one, task) for one, task in zip(job.each_task(), tasks, strict=True)]
     job = choose_device(job, *(task.model for task in tasks), here=here, on_cpu=all(on_cpu))
-    return job, with_steps(job, tasks)
+    return divide_nodes(job, here=here), with_steps(job, tasks)
 
 
 def _resolve_one(

@@ -164,6 +164,8 @@ class ActorsSection(Section):
         per_gpu: actors that share a GPU; "auto" chooses it by the model, the GPU's memory and the
             CPUs.
         num_cpus: CPUs of each actor.
+        per_node: the most actors of a node, which share its CPUs equally, instead of `num_cpus`;
+            None for as many as fit.
         placement: "fused" (one actor reads, computes and writes), "staged" (three Ray operators),
             "local" (this process, without Ray), or "auto".
         cluster: "auto" joins the Ray that is running or that RAY_ADDRESS names; "local" starts one
@@ -177,6 +179,7 @@ class ActorsSection(Section):
     num_gpus: Literal["auto", "gpu", "cpu"] | FiniteCount = "auto"
     per_gpu: AutoOrCount = "auto"
     num_cpus: Number = Field(default=1, gt=0, allow_inf_nan=False)
+    per_node: Count | None = Field(default=None, ge=1)
     placement: Literal["auto", "fused", "staged", "local"] = "auto"
     cluster: Literal["auto", "local"] = "auto"
     pass_credentials: bool = True
@@ -185,6 +188,11 @@ class ActorsSection(Section):
     def _ordered(self) -> ActorsSection:
         if self.max != "auto" and self.max < self.min:
             raise ValueError(f"max ({self.max}) is less than min ({self.min})")
+        if self.per_node is not None and "num_cpus" in self.model_fields_set:
+            raise ValueError(
+                f"per_node ({self.per_node}) divides the CPUs of a node, but num_cpus "
+                f"({self.num_cpus}) is given too: leave one of the two out"
+            )
         if self.per_gpu != "auto" and self.num_gpus not in ("auto", "gpu"):
             raise ValueError(
                 f"per_gpu ({self.per_gpu}) is for num_gpus auto or gpu, but num_gpus is "

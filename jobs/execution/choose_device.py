@@ -15,6 +15,7 @@ from pipemill.pipelines.loading.model_files import ModelFiles
 from pipemill.errors import ConfigError
 
 from .gpus import explain_no_gpu, find_gpus
+from .pool_size import TASK_CPUS, autoscales, find_ray_nodes
 from .progress import log
 from .ray_cluster import joins_ray, ray_session
 
@@ -86,6 +87,8 @@ def choose_device(job: Job, *models: ModelFiles, here: bool = False, on_cpu: boo
                 f"{'' if joins else explain_no_gpu()}: leave it out to use the CPUs"
             )
         log(f"device: CPU{'' if actors.num_gpus == 'cpu' else ', no GPU found' + explain_no_gpu()}")
+        if joins and _grows(actors.cluster):
+            log("this cluster grows: set actors.num_gpus to 1 if its new nodes have GPUs")
         return _update_actors(job, num_gpus=0.0)
     count = int(sum(machine.gpus for machine in with_gpus))
     gpus = f"{count} × {with_gpus[0].gpu_name}" if count > 1 else with_gpus[0].gpu_name
@@ -95,6 +98,49 @@ def choose_device(job: Job, *models: ModelFiles, here: bool = False, on_cpu: boo
     share = choose_gpu_share(with_gpus, actors, _sum_weight_bytes(models))
     log(f"device: {gpus}, {share.per_gpu} actor{'s' * (share.per_gpu > 1)} on each")
     return _update_actors(job, num_gpus=share.num_gpus, num_cpus=share.num_cpus)
+
+
+def divide_nodes(job: Job, *, here: bool = False) -> Job:
+    """Choose `actors.num_cpus` so that no node holds more than `actors.per_node` actors.
+
+    Args:
+        job: the job, with its device.
+        here: whether only this process computes.
+
+    Raises:
+        ConfigError: if there is no node to divide.
+    """
+    actors = job.actors
+    if actors.per_node is None or here or actors.placement == "local":
+        return job
+    machines = find_machines(actors.cluster, joins=joins_ray(actors.cluster))
+    divided = _update_actors(job, num_cpus=choose_cpu_share(machines, actors))
+    # The number says it all, also where the job is read again.
+    without = divided.actors.model_copy(update={"per_node": None})
+    return divided.model_copy(update={"actors": without})
+
+
+def choose_cpu_share(machines: list[Machine], actors: ActorsSection) -> float:
+    """Choose the CPUs of each of the `actors.per_node` actors of a node.
+
+    The largest node counts: a head that holds no actors is often a small one.
+
+    Args:
+        machines: the nodes.
+        actors: the settings, with a number of GPUs.
+
+    Raises:
+        ConfigError: if no node could hold an actor.
+    """
+    assert actors.per_node is not None
+    cpus = max((one.cpus for one in machines if one.gpus >= actors.gpus_each), default=0)
+    cpus -= 2 * TASK_CPUS if actors.placement == "staged" else 0
+    if cpus <= 0:
+        raise ConfigError(
+            f"actors.per_node is {actors.per_node}, but this Ray cluster has no node yet that "
+            "could hold an actor: set actors.num_cpus instead, to the CPUs of an actor"
+        )
+    return max(_round_down(cpus / actors.per_node, 2), 0.01)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,9 +206,12 @@ def find_machines(cluster: str, *, joins: bool) -> list[Machine]:
         name, memory = gpus[0]
         return [Machine(cpus=cpus or 1, gpus=len(gpus), gpu_memory=memory, gpu_name=name)]
     with ray_session(cluster):
-        import ray
+        return read_ray_machines(find_ray_nodes())
 
-        return read_ray_machines(node["Resources"] for node in ray.nodes() if node["Alive"])
+
+def _grows(cluster: str) -> bool:
+    with ray_session(cluster):
+        return autoscales()
 
 
 def read_ray_machines(nodes: Iterable[Mapping[str, float]]) -> list[Machine]:

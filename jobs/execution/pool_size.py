@@ -32,25 +32,34 @@ def choose_pool_size(actors: ActorsSection, placement: str, splits: int) -> tupl
     Raises:
         ConfigError: if not even one actor can ever fit.
     """
-    import ray
-
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    nodes = find_ray_nodes()
     tasks = 2 * TASK_CPUS if placement == "staged" else 0
     free = [dict(node) for node in nodes]
     if tasks:
         largest = max(free, key=lambda node: node.get("CPU", 0))
         largest["CPU"] = largest.get("CPU", 0) - tasks
     fit = sum(count_actors(node, actors) for node in free)
-    if fit == 0 and not autoscales():
+    grows = autoscales()
+    if fit == 0 and not grows:
         raise ConfigError(_explain_no_room(nodes, actors, tasks))
-    wanted = fit if actors.max == "auto" else actors.max
+    # The cluster's own limit is not known here, but Ray heeds it. Staged actors may take the CPUs
+    # that its tasks need, so they don't grow without a limit.
+    fits = splits if grows and not tasks else fit
+    wanted = fits if actors.max == "auto" else actors.max
     most = max(min(wanted, splits), 1)
-    if not autoscales():
+    if not grows:
         if tasks:
             most = min(most, fit)  # more would take the tasks' CPUs
         return max(min(fit, most), 1), most
     # Requests that do not fit yet make the cluster grow.
     return max(min(fit, most), min(actors.min, most)), most
+
+
+def find_ray_nodes() -> list[dict[str, float]]:
+    """Return the resources of each node of the Ray that is joined."""
+    import ray
+
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,5 +160,6 @@ def autoscales() -> bool:
     if is_autoscaling_enabled() or is_autoscaler_v2():
         return True
     status = json.loads(_internal_kv_get(b"__autoscaling_status") or b"{}")
-    types = status.get("autoscaler_report", {}).get("active_nodes", {})
-    return any(not name.startswith("node_") for name in types)
+    # Not `active_nodes`: a head without CPUs, alone, is not among them.
+    types = status.get("autoscaler_report", {}).get("node_type_mapping") or {}
+    return any(not name.startswith("node_") for name in types.values())

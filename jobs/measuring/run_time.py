@@ -14,7 +14,7 @@ import psutil
 from ..config.job import ActorsSection
 from ..execution.gpus import find_gpus
 from ..execution.placement import SINGLE, resolve_placement
-from ..execution.pool_size import count_actors
+from ..execution.pool_size import count_actors, find_ray_nodes
 from ..execution.ray_cluster import joins_ray
 from ..execution.single_process import IMPORTS_S, RAY_S, WATCHED_S, ray_is_sooner
 from .benchmark import Measurement
@@ -132,7 +132,7 @@ def count_local_actors(actors: ActorsSection, splits: int) -> int:
     """Return how many actors a run has on the Ray that it is connected to, or on this machine."""
     ray = sys.modules.get("ray")
     if ray is not None and ray.is_initialized():
-        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        nodes = find_ray_nodes()
     else:
         nodes = [{"CPU": float(os.cpu_count() or 1), "GPU": float(len(find_gpus()))}]
     fit = sum(count_actors(node, actors) for node in nodes)

@@ -128,6 +128,7 @@ def test_a_failure_may_end_the_pipeline(ray_session, models):
         ({"parameters": {"top_j": 1}}, "no parameter 'top_j'; did you mean 'top_k'"),
         ({"model": "/no/where"}, "no model at /no/where"),
         ({"actors": {"mx": 1}}, "unknown key 'actors.mx'.*'max'"),
+        ({"actors": {"per_node": 2}}, "actors.per_node is for pipemill.run: Ray places"),
         ({"on_error": "drop"}, "on_error must be 'column' or 'raise', not 'drop'"),
         ({"error_column": ""}, "error_column must be the name of a column, not ''"),
         (

@@ -13,6 +13,7 @@ PATHS = {
         "gpu/test_on_ray.py",
         "jobs/execution/test_cpus.py",
         "jobs/execution/test_crowded_gpu.py",
+        "jobs/execution/test_growing_cluster.py",
         "jobs/execution/test_kill.py",
         "jobs/execution/test_raylets.py",
         "jobs/rows/test_ray_dataset.py",

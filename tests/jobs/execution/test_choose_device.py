@@ -10,10 +10,13 @@ from pipemill.jobs.execution import choose_device as devices
 from pipemill.jobs.execution import gpus
 from pipemill.jobs.execution.choose_device import (
     Machine,
+    choose_cpu_share,
     choose_device,
     choose_gpu_share,
+    divide_nodes,
     read_ray_machines,
 )
+from pipemill.jobs.execution.pool_size import count_actors
 from pipemill.jobs.planning.resolve_task import choose_dtype
 from pipemill.pipelines.loading.model_files import ModelFiles
 from pipemill.pipelines.registry import find_task
@@ -62,6 +65,39 @@ def test_every_number_of_actors_fits_on_a_gpu(per_gpu):
     share = choose_gpu_share([H100], ActorsSection(per_gpu=per_gpu), None)
     assert int(1 / share.num_gpus + 1e-9) == per_gpu
     assert share.num_gpus * per_gpu <= 1
+
+
+@pytest.mark.parametrize(
+    ("cpus", "given", "share"),
+    [
+        ([16], {"per_node": 2}, 8),
+        ([4, 96, 96], {"per_node": 2}, 48),  # not on the small head
+        ([16], {"per_node": 2, "placement": "staged"}, 7.75),  # and room for tasks
+        ([16], {"per_node": 3}, 5.33),
+        ([1], {"per_node": 500}, 0.01),
+    ],
+)
+def test_actors_of_a_node_share_its_cpus(cpus, given, share):
+    actors = ActorsSection(num_gpus=0, **given)
+    assert choose_cpu_share([Machine(cpus=one) for one in cpus], actors) == share
+    divided = ActorsSection(num_gpus=0, num_cpus=share)
+    assert max(count_actors({"CPU": one}, divided) for one in cpus) <= given["per_node"]
+
+
+def test_only_nodes_with_gpus_are_divided_for_gpus():
+    nodes = [Machine(cpus=96), Machine(cpus=16, gpus=1)]
+    assert choose_cpu_share(nodes, ActorsSection(num_gpus=0.5, per_node=2)) == 8
+    with pytest.raises(ConfigError, match=r"per_node is 2, but this Ray cluster has no node yet"):
+        choose_cpu_share(nodes, ActorsSection(num_gpus=2, per_node=2))
+
+
+def test_the_number_of_a_divided_node_is_stored(monkeypatch, tmp_path):
+    monkeypatch.setattr(devices, "find_machines", lambda cluster, joins: [Machine(cpus=16)])
+    divided = divide_nodes(job(tmp_path, num_gpus=0, per_node=4))
+    assert Job.model_validate(divided.model_dump(exclude_defaults=True)).actors.num_cpus == 4
+    assert divide_nodes(job(tmp_path, num_gpus=0, per_node=4), here=True).actors.num_cpus == 1
+    with pytest.raises(ValueError, match=r"num_cpus \(2.0\) is given too: leave one"):
+        job(tmp_path, num_cpus=2, per_node=4)
 
 
 def test_a_cluster_names_its_gpus():

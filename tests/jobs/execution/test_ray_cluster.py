@@ -15,6 +15,7 @@ from tests.support.listening import GRPC, listen
         (False, {}, (6, 6)),
         (False, {"min": 8, "max": 9}, (6, 9)),
         (False, {"max": 2}, (2, 2)),
+        (True, {}, (6, 50)),  # Ray stops at the cluster's own limit
         (True, {"max": 40}, (6, 40)),
         (True, {"min": 8, "max": 40}, (8, 40)),
         (True, {"min": 60, "max": 90}, (50, 50)),  # no more than there are splits
