@@ -3,27 +3,32 @@
     python -m benchmarks.at_scale
 
 Files and rows are made up; the plan, its file and the parts in the output are real ones. Each
-size runs in a fresh process. Prints a table: seconds, and the most memory the process held.
+size runs in a fresh process. Prints a table: seconds, and the most memory of a process.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import resource
+import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 from pipemill.actors.output.layout import STATE
 from pipemill.actors.output.part_file import encode_part
 from pipemill.actors.output.part_footer import PartFooter
 from pipemill.actors.sources.split_ranges import cut_rows
+from pipemill.actors.split import Split
 from pipemill.actors.storage.input_file import InputFile
 from pipemill.actors.storage.store import Store
 from pipemill.jobs.output.job_record import JobRecord
@@ -31,9 +36,18 @@ from pipemill.jobs.output.ledger import Ledger
 from pipemill.jobs.output.split_plan import Plan
 from pipemill.jobs.status import status
 
+from tests.support import tiny
+
 ROWS_PER_FILE = 10_000
 SCHEMA = pa.schema([("text", pa.string())])
-SIZES = {"plan": (10_000, 100_000, 1_000_000), "ledger": (1_000, 10_000, 100_000)}
+SIZES = {
+    "plan": (10_000, 100_000, 1_000_000),
+    "ledger": (1_000, 10_000, 100_000),
+    "restart": (1_000, 10_000, 100_000),
+}
+ROWS_PER_PART = 100
+PARTS_PER_FILE = 100
+PROCESSES = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
 
 Seconds = dict[str, float]
 
@@ -71,6 +85,7 @@ def ledger(parts: int, folder: str) -> Seconds:
     made = Plan("parquet", SCHEMA)
     file = InputFile("s3://bucket/in/0.parquet", 10**9, "1")
     made.add(cut_rows([file], [parts * 100], parts * 100, 100, None))
+    Path(folder, STATE).mkdir()
     book = Ledger(Store(folder))
     book.write_plan(made)
     book.write_job(JobRecord(job={"task": "text-classification"}, decides={}))
@@ -92,6 +107,86 @@ def ledger(parts: int, folder: str) -> Seconds:
     return seconds
 
 
+def restart(parts: int, folder: str) -> Seconds:
+    """The same command again, for an output in which all but ten of so many parts exist.
+
+    Of the input's files only those of the ten parts still hold rows. The others are zeros of the
+    same size and date, so that a run which opens them fails.
+    """
+    model = str(tiny.save(Path(folder, "model"), "ForSequenceClassification"))
+    source, out = Path(folder, "in"), Path(folder, "out")
+    write_input(source, parts)
+    arguments = ["--task", "text-classification", "--model", model, "--input", str(source)]
+    command = [sys.executable, "-m", "pipemill", "run", *arguments, "--output", str(out)]
+    command += ["--set", f"output.rows_per_part={ROWS_PER_PART}"]
+    first = start(command)
+    wait_for(lambda: any(out.glob("part-*")), first)
+    first.send_signal(signal.SIGINT)
+    first.wait()
+    left = complete_output(out, parts)
+    for file in {Path(split.path) for split in Ledger(Store(str(out))).read_plan().splits}:
+        if all(split.path != str(file) for split in left):
+            blank(file)
+    seconds: Seconds = {}
+    for name in ("first_part", "again"):
+        with timed(seconds, name):
+            run = start(command)
+            wait_for(lambda: any(Path(out, split.part).exists() for split in left), run)
+        assert run.wait() == 0, "a finished input was opened, or the run failed"
+        for split in left:
+            Path(out, split.part).unlink()
+    return seconds
+
+
+def start(command: list[str]) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def wait_for(happened: Callable[[], bool], run: subprocess.Popen[bytes]) -> None:
+    while not happened():
+        assert run.poll() in (None, 0), "the run failed"
+        time.sleep(0.05)
+
+
+def write_input(folder: Path, parts: int) -> None:
+    folder.mkdir()
+    rows = ROWS_PER_PART * min(PARTS_PER_FILE, parts)
+    for number in range(parts * ROWS_PER_PART // rows):
+        texts = [f"row {number * rows + row}" for row in range(rows)]
+        pq.write_table(pa.table({"text": texts}), folder / f"{number:06}.parquet")
+
+
+def complete_output(out: Path, parts: int) -> list[Split]:
+    """Write all parts but ten, as copies of one that the run wrote; return the ten."""
+    book = Ledger(Store(str(out)))
+    made, exist = book.read_plan(), book.parts()
+    assert made is not None
+    assert len(made.splits) == parts
+    model = next(split for split in made.splits if split.part in exist)
+    (footer,), table = book.footers([model]), pq.read_table(out / model.part)
+    left = made.splits[parts // 2 : parts // 2 + 10]
+    for split in made.splits:
+        if split in left:
+            Path(out, split.part).unlink(missing_ok=True)
+        elif split.part not in exist:
+            Path(out, split.part).write_bytes(
+                encode_part(table, replace(footer, split=split.number))
+            )
+    return left
+
+
+def blank(file: Path) -> None:
+    before = file.stat()
+    with file.open("r+b") as opened:
+        opened.truncate(0)
+        opened.truncate(before.st_size)
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def measure_peak(who: int) -> int:
+    return resource.getrusage(who).ru_maxrss
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--one", nargs=2, metavar=("WHAT", "SIZE"))
@@ -99,13 +194,8 @@ def main() -> None:
     if options.one:
         what, size = options.one[0], int(options.one[1])
         with tempfile.TemporaryDirectory() as folder:
-            Path(folder, STATE).mkdir()
-            seconds = {"plan": plan, "ledger": ledger}[what](size, folder)
-        print(
-            json.dumps(
-                {**seconds, "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024}
-            )
-        )
+            seconds = {"plan": plan, "ledger": ledger, "restart": restart}[what](size, folder)
+        print(json.dumps({**seconds, "peak_mib": max(map(measure_peak, PROCESSES)) // 1024}))
         return
     for what, sizes in SIZES.items():
         for number, size in enumerate(sizes):

@@ -1,10 +1,10 @@
-"""Parquet tables in the state folder, which no reader of the output takes for parts."""
+"""Parquet tables in the state folder: a file, or a folder that no reader takes for parts."""
 
 from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import IO
+from typing import IO, Literal
 
 from ..storage.backoff import retry_with_backoff
 from ..storage.store import Store
@@ -12,31 +12,33 @@ from .layout import DEAD_LETTERS
 
 _FILE = "rows"
 
+TableForm = Literal["file", "folder"]
+
 
 @dataclass(frozen=True)
 class StateTable:
-    """A table that is a folder with one file, as Spark writes tables.
+    """A table that is a file, or a folder with one file, as Spark writes tables.
 
     pyarrow, pandas and polars read the folder NAME.parquet like a file. `**/*.parquet` in DuckDB or
     polars, and dask, would take a file of that name for a part; a folder they do not match.
-    An older output has a file in its place, which stays a file.
+    Outputs of other versions have the other form, and keep it.
 
     Attributes:
         store: the output folder.
         name: of the table, relative to the output.
+        form: of a new table.
     """
 
     store: Store
     name: str
+    form: TableForm = "folder"
 
     def open(self) -> IO[bytes]:
         """Open the file of the table. Raises FileNotFoundError."""
-        try:
-            return self.store.open(self._file)
-        except (FileNotFoundError, NotADirectoryError):
-            if not self._is_old():
-                raise FileNotFoundError(self.name) from None
-        return self.store.open(self.name)
+        form = self._find_form()
+        if form is None:
+            raise FileNotFoundError(self.name)
+        return self.store.open(self._name_file(form))
 
     def read(self) -> bytes:
         """Read the file of the table. Raises FileNotFoundError."""
@@ -45,7 +47,7 @@ class StateTable:
 
     def find(self) -> str:
         """Return the name of the table's file, relative to the output."""
-        return self.name if self._is_old() else self._file
+        return self._name_file(self._find_form() or self.form)
 
     def write(self, data: bytes) -> None:
         """Write the file of the table: all of it, or nothing."""
@@ -53,30 +55,28 @@ class StateTable:
 
     def remove(self) -> None:
         """Remove the table if it exists."""
-        if not self.store.exists(self.name):
+        form = self._find_form()
+        if form is None:
             return
-        file = self.find()
         with suppress(FileNotFoundError):
-            self.store.remove(file)
-        if file != self.name:
+            self.store.remove(self._name_file(form))
+        if form == "folder":
             # A store has no empty folders, and says so in various ways.
             with suppress(Exception):
                 self.store.filesystem.rmdir(self.store.locate(self.name))
 
-    @property
-    def _file(self) -> str:
-        return f"{self.name}/{_FILE}"
+    def _name_file(self, form: TableForm) -> str:
+        return self.name if form == "file" else f"{self.name}/{_FILE}"
 
-    def _is_old(self) -> bool:
-        """Return whether the table is a file."""
+    def _find_form(self) -> TableForm | None:
         path = self.store.locate(self.name)
         try:
             found = retry_with_backoff(lambda: self.store.filesystem.info(path), path)
         except FileNotFoundError:
-            return False
-        return found["type"] == "file"
+            return None
+        return "file" if found["type"] == "file" else "folder"
 
 
 def dead_letters(store: Store, part: str) -> StateTable:
-    """Return the dead letters of the split that has this part."""
-    return StateTable(store, f"{DEAD_LETTERS}/{part}")
+    """Return the dead letters of the split that has this part: a file that any tool opens."""
+    return StateTable(store, f"{DEAD_LETTERS}/{part}", "file")

@@ -32,6 +32,15 @@ def letters(out):
     return ds.dataset(folder).to_table().to_pylist() if any(folder.glob("*")) else []
 
 
+def put_letters_in_folders(out):
+    """Give an output the form that its dead letters had for a while."""
+    for file in (out / "_pipemill/dead-letter").iterdir():
+        data = file.read_bytes()
+        file.unlink()
+        file.mkdir()
+        (file / "rows").write_bytes(data)
+
+
 def truth(tmp_path, texts, **more):
     """What a run says that knew better from the start."""
     folder = tmp_path / "truth"
@@ -41,6 +50,21 @@ def truth(tmp_path, texts, **more):
 
 
 TEXTS = [f"text {i}" if i % 7 else f"bad{i % 3 + 1}" for i in range(60)]
+
+
+def test_letters_in_folders_are_retried_and_checked(tmp_path):
+    wanted = light.job(tmp_path, TEXTS)
+    first = pipemill.run(wanted)
+    put_letters_in_folders(tmp_path / "out")
+    assert pipemill.verify(str(tmp_path / "out")).findings == []
+    assert pipemill.read(tmp_path / "out", dead_letters=True).count_rows() == first.dead
+    one = pipemill.retry({**wanted, "parameters": {"healed": 1}})
+    assert 0 < one.dead < first.dead
+    assert len(letters(tmp_path / "out")) == one.dead
+    assert pipemill.verify(str(tmp_path / "out")).findings == []
+    assert pipemill.retry({**wanted, "parameters": {"healed": 3}}).dead == 0
+    assert letters(tmp_path / "out") == []
+    assert pipemill.verify(str(tmp_path / "out")).findings == []
 
 
 @pytest.mark.parametrize("on_error", ["dead_letter", "null"])
