@@ -1,9 +1,10 @@
-"""A run over two raylets, each with a cache of its own as two machines have; a line of JSON.
+"""Runs over two raylets, each with a cache of its own as two machines have; a line of JSON.
 
-    python -m tests.support.fetch_on_raylets FOLDER
+    python -m tests.support.fetch_on_raylets FOLDER URL
 
-The model is on a local Hub, which counts what is fetched. In a process of its own: Ray's test
-cluster starts its own head, and huggingface_hub reads its environment once.
+The first run's model is FOLDER/model on a local Hub, which counts what is fetched; the second run's
+is at the URL. In a process of its own: Ray's test cluster starts its own head, and huggingface_hub
+reads its environment once.
 """
 
 from __future__ import annotations
@@ -12,50 +13,58 @@ import json
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 from tests.support.hub_server import hub
 
 ROWS, ACTORS = 40, 4
+NODES = ("one", "two")
 
 
-def main(folder: Path) -> None:
-    with hub({"org/tiny": folder / "model"}) as (url, asked):
-        os.environ |= {"HF_ENDPOINT": url, "HF_HUB_OFFLINE": "0", "HF_HOME": str(folder / "driver")}
-        found = run(folder)
+def main(folder: Path, url: str) -> None:
+    with hub({"org/tiny": folder / "model"}) as (endpoint, asked):
+        home = str(folder / "driver")
+        os.environ |= {"HF_ENDPOINT": endpoint, "HF_HUB_OFFLINE": "0", "HF_HOME": home}
+        done = run_both(folder, ("org/tiny", url))
     fetched = [name for name in asked if name == "model.safetensors"]
-    print(json.dumps({**found, "fetched": len(fetched)}))
+    print(json.dumps({"done": done, "fetched": len(fetched), "copies": count_copies(folder)}))
 
 
-def run(folder: Path) -> dict[str, object]:
+def run_both(folder: Path, models: tuple[str, ...]) -> list[int]:
     import pyarrow as pa
     import pyarrow.parquet as pq
     import ray
     from ray.cluster_utils import Cluster
 
-    import pipemill
-
     pq.write_table(pa.table({"text": [f"row {n}" for n in range(ROWS)]}), folder / "in.parquet")
     # A head without CPUs, as the driver's machine often is.
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
-    for name in ("one", "two"):
+    for name in NODES:
         cluster.add_node(num_cpus=2, env_vars={"HF_HOME": str(folder / name)})
     ray.init(address=cluster.address, log_to_driver=False, logging_level="error")
     try:
-        report = pipemill.run(
-            task="feature-extraction",
-            model="org/tiny",
-            input=str(folder / "in.parquet"),
-            output={"path": str(folder / "out"), "rows_per_part": 2},
-            actors={"min": ACTORS, "max": ACTORS, "num_cpus": 0.7},
-        )
+        return [run(folder, number, model).done for number, model in enumerate(models)]
     finally:
         ray.shutdown()
         cluster.shutdown()
-    copies = [
-        name for name in ("driver", "one", "two") if list((folder / name).rglob("*.safetensors"))
-    ]
-    return {"done": report.done, "copies": copies}
+
+
+def run(folder: Path, number: int, model: str) -> Any:
+    import pipemill
+
+    return pipemill.run(
+        task="feature-extraction",
+        model=model,
+        input=str(folder / "in.parquet"),
+        output={"path": str(folder / f"out-{number}"), "rows_per_part": 2},
+        actors={"min": ACTORS, "max": ACTORS, "num_cpus": 0.7},
+    )
+
+
+def count_copies(folder: Path) -> dict[str, int]:
+    """Count the weights that each machine has."""
+    return {name: len(list((folder / name).rglob("*.safetensors"))) for name in ("driver", *NODES)}
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), sys.argv[2])

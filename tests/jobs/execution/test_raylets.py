@@ -1,4 +1,4 @@
-"""Clusters of several nodes: one is lost and another joins; each fetches a model once."""
+"""A cluster of several nodes: one is lost and another joins."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ import sys
 
 import pyarrow.dataset as ds
 
-from tests.support import tiny
-from tests.support.fetch_on_raylets import ROWS as FETCHED_ROWS
 from tests.support.run_on_raylets import PER_SPLIT, ROWS
 
 
@@ -24,13 +22,3 @@ def test_every_row_once_when_a_node_is_lost_and_another_joins(tmp_path):
     assert table["n"].to_pylist() == [n for n in range(ROWS) if n not in dead]
     letters = ds.dataset(tmp_path / "out/_pipemill/dead-letter").to_table()
     assert letters["n"].to_pylist() == dead
-
-
-def test_each_node_fetches_a_model_of_the_hub_once_for_all_its_actors(tmp_path):
-    tiny.save(tmp_path / "model", "Model")
-    command = [sys.executable, "-m", "tests.support.fetch_on_raylets", str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
-    (told,) = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
-    # The driver reads the weights' header only.
-    assert told == {"done": FETCHED_ROWS, "copies": ["one", "two"], "fetched": 2}

@@ -23,6 +23,8 @@ from s3fs import S3FileSystem
 
 import pipemill
 from tests.support import s3_server, tiny
+from tests.support.failing_proxy import Proxy
+from tests.support.fetch_on_raylets import ROWS as FETCHED_ROWS
 
 TEXTS = tiny.texts(6, seed=3, longest=12)
 
@@ -168,3 +170,28 @@ def test_a_loaded_model_is_saved_in_the_output_and_read_there(store, models, tmp
     assert pipemill.verify(output, sample=2).ok
     after = {path: entry["ETag"] for path, entry in filesystem.find(root, detail=True).items()}
     assert after == before
+
+
+def test_each_node_fetches_a_model_once_for_all_its_actors(store, object_store, tmp_path):
+    """From the Hub, and from S3, where also the driver, on a third machine, fetches it."""
+    tiny.save(tmp_path / "model", "Model")
+    asked = []
+
+    def count(method, path, before):
+        if method == "GET" and path.endswith("model.safetensors"):
+            asked.append(before)
+
+    with Proxy(object_store.endpoint, count) as proxy:
+        command = [sys.executable, "-m", "tests.support.fetch_on_raylets", str(tmp_path), store]
+        done = subprocess.run(
+            command,
+            env={**os.environ, **object_store.environment(), "AWS_ENDPOINT_URL": proxy.endpoint},
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+    assert done.returncode == 0, done.stderr
+    (told,) = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    assert told["done"] == [FETCHED_ROWS, FETCHED_ROWS]
+    assert told["copies"] == {"driver": 1, "one": 2, "two": 2}
+    assert (told["fetched"], len(asked)) == (2, 3)
