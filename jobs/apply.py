@@ -19,8 +19,8 @@ from .config.arrow_types import parse_schema
 from .config.job import ActorsSection, Job
 from .config.load import build_job
 from .execution.pool_size import autoscales, choose_operator_pool, find_ray_nodes
+from .planning.build_load import build_load_task
 from .planning.media_roots import make_media_access
-from .planning.prepared_job import build_load_task
 from .planning.resolve_task import (
     ResolvedTask,
     choose_dtype,

@@ -27,7 +27,7 @@ from .measuring.worker_pod import estimate_worker_pod
 from .output.stored_rows import sample_input
 from .planning.find_model import load_failure
 from .planning.prepared_job import PreparedJob
-from .planning.sample_rows import sample_rows
+from .planning.sampling.sample_rows import sample_rows
 from .prepare import prepare_without_output
 
 if TYPE_CHECKING:

@@ -21,6 +21,7 @@ from .output.lease import Lease
 from .output.ledger import Ledger
 from .output.split_plan import NOTHING
 from .output.stored_rows import needs_storing, note_on_stream, with_stored_rows, with_table
+from .planning.build_load import build_load_task
 from .planning.build_plan import build_plan
 from .planning.find_model import (
     check_fit,
@@ -33,7 +34,7 @@ from .planning.fingerprint import check_fingerprint, fingerprint_fields, hash_fi
 from .planning.missing_libraries import check_early_requirements, check_requirements
 from .planning.model_conventions import follow_conventions
 from .planning.models.save_model import needs_model, with_stored_model
-from .planning.prepared_job import PreparedJob, build_load_task, build_prepared_job
+from .planning.prepared_job import PreparedJob, build_prepared_job
 from .planning.resolve_task import (
     ResolvedTask,
     choose_dtype,

@@ -24,9 +24,9 @@ from .output.ledger import Ledger
 from .output.stored_rows import sample_input
 from .output.text_table import Block, Shown, TextTable, blocks_to_html
 from .planning.find_model import load_failure
-from .planning.infer_columns import schema_of_sample
 from .planning.prepared_job import PreparedJob
-from .planning.sample_rows import sample_rows
+from .planning.sampling.infer_columns import schema_of_sample
+from .planning.sampling.sample_rows import sample_rows
 from .prepare import prepare_without_output
 
 if TYPE_CHECKING:

@@ -35,8 +35,8 @@ from .output.error_limit import check_at_the_end, check_on_the_way, error_limit_
 from .output.lease import Lease
 from .output.run_report import Report, compute_metrics, count_output, unnamed_rows
 from .output.split_plan import RowEstimate
-from .planning.infer_columns import infer_columns
 from .planning.prepared_job import PreparedJob
+from .planning.sampling.infer_columns import infer_columns
 from .prepare import output_store, prepare
 from .push import check_dataset_name, push
 

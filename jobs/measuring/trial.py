@@ -24,7 +24,7 @@ from ..execution.single_process import IMPORTS_S
 from ..output.stored_rows import sample_input
 from ..planning.find_model import load_failure
 from ..planning.prepared_job import PreparedJob
-from ..planning.sample_rows import RowSample, sample_rows
+from ..planning.sampling.sample_rows import RowSample, sample_rows
 from ..prepare import prepare_without_output, resolve_job
 
 _WARM_UP = 4  # rows

@@ -17,7 +17,7 @@ from pipemill.jobs.config.job import ActorsSection
 from pipemill.jobs.config.load import build_job
 from pipemill.jobs.measuring import run_time
 from pipemill.jobs.measuring.worker_pod import estimate_worker_pod
-from pipemill.jobs.planning.sample_rows import sample_rows
+from pipemill.jobs.planning.sampling.sample_rows import sample_rows
 from pipemill.jobs.prepare import prepare_without_output
 
 import pipemill

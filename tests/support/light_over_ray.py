@@ -23,7 +23,7 @@ def load(self: Any) -> Any:
 
 def install() -> None:
     """Let jobs load a task that workers import from here."""
-    from pipemill.jobs.planning import prepared_job
+    from pipemill.jobs.planning import build_load
     from pipemill.pipelines.loading.task_loader import LoadTask
 
     from tests.support import light, light_over_ray
@@ -32,7 +32,7 @@ def install() -> None:
     task = type("LightTask", (LoadTask,), {"__call__": light_over_ray.load})
     task.__module__ = light_over_ray.__name__
     light_over_ray.LightTask = task
-    prepared_job.LoadTask = task
+    build_load.LoadTask = task
 
 
 def __getattr__(name: str) -> Any:  # in a worker, which unpickles it by name

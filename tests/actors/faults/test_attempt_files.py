@@ -15,7 +15,7 @@ from pipemill.actors.faults.attempts import (
     track_attempt,
 )
 from pipemill.actors.storage.store import Store
-from pipemill.jobs.planning import infer_columns
+from pipemill.jobs.planning.sampling import infer_columns
 
 from pipemill.errors import RunError
 

@@ -11,7 +11,7 @@ from pipemill.actors.split import Split
 
 from pipemill.errors import RunError
 
-from ..output.split_plan import RowEstimate
+from ...output.split_plan import RowEstimate
 
 _PLACES = 4
 

@@ -21,11 +21,11 @@ from pipemill.pipelines.loading.task_loader import LoadTask
 
 from pipemill.errors import RunError, error_message
 
-from ..execution.placement import with_credentials
-from .find_model import load_failure
+from ...execution.placement import with_credentials
+from ..find_model import load_failure
 
 if TYPE_CHECKING:
-    from ..config.job import ActorsSection
+    from ...config.job import ActorsSection
 
 _ROWS = 32
 _SPLITS = 4

@@ -1,0 +1,79 @@
+"""Find the columns of the input that a task reads, and check its condition on rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+from pipemill.pipelines.task_columns import (
+    check_one_of,
+    inputs_of,
+    resolve_columns,
+    source_names,
+    with_inputs,
+)
+
+from pipemill.errors import ConfigError
+
+from .columns import check_conflicts, notes_on_columns
+from .resolve_task import ResolvedTask, parameters_of
+
+if TYPE_CHECKING:
+    from ..config.job import Job
+
+
+@dataclass(frozen=True, kw_only=True)
+class BoundTask:
+    """A task, and the input's columns that it reads.
+
+    Attributes:
+        job: the job as if it had this task alone.
+        columns: the input's column for each of the task's.
+        notes: what users may not expect of the columns.
+    """
+
+    job: Job
+    task: ResolvedTask
+    parameters: dict[str, Any]
+    columns: Mapping[str, str]
+    notes: tuple[str, ...]
+
+
+def check_conditions(task: ResolvedTask, schema: pa.Schema) -> set[str]:
+    """Return the columns that the tasks' conditions read.
+
+    Raises ConfigError for a condition that can't be tested. One on columns that earlier tasks add
+    is checked by the worker, which knows them.
+    """
+    asked: set[str] = set()
+    for number, step in enumerate(task.steps):
+        if (condition := step.condition) is None:
+            continue
+        asked.update(condition.columns)
+        if not number or set(condition.columns) <= set(schema.names):
+            try:
+                condition.check(schema)
+            except ValueError as error:
+                raise ConfigError(f"where of {step.entry.label}: {error}") from None
+    return asked
+
+
+def bind_task(job: Job, task: ResolvedTask, schema: pa.Schema, keep: list[str]) -> BoundTask:
+    """Find the columns of the input that a task reads. Raises ConfigError."""
+    task = replace(task, spec=with_inputs(task.spec, schema))
+    parameters = parameters_of(job, task.spec)
+    inputs = inputs_of(task.spec, parameters)
+    names = source_names((c for c in inputs if c.name not in parameters), job.input.columns)
+    check_conflicts(schema, names.values(), keep)
+    named = task.spec.name, inputs, job.input.columns, parameters, schema
+    columns = resolve_columns(*named)
+    check_one_of(task.spec, columns)
+    return BoundTask(
+        job=job,
+        task=task,
+        parameters=parameters,
+        columns=columns,
+        notes=notes_on_columns(*named),
+    )
