@@ -6,7 +6,7 @@ The page needs no other file and runs no code: what rows and models say is escap
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from datetime import datetime
 from importlib.resources import files
 from typing import Any
@@ -21,7 +21,8 @@ from pipemill.actors.split import Split
 from pipemill.actors.storage.filesystem import write_atomic
 
 from .config.task_entry import TaskEntry
-from .measuring.answer_statistics import AnswerStatistics, count_lengths, describe_answers
+from .measuring.answer_statistics import AnswerStatistics, describe_answers
+from .measuring.part_sample import FILES, count_text_lengths, read_answers, take_some
 from .monitoring.pace_chart import PaceChart, draw_pace, pace_of_parts
 from .monitoring.run_history import RunHistory, read_history
 from .output.dead_letter_reasons import collect_reasons, place_of
@@ -30,10 +31,8 @@ from .output.job_record import JobRecord
 from .output.ledger import Ledger, open_output
 from .output.split_plan import Plan
 from .output.text_table import format_duration
-from .planning.columns import kept_columns
 from .status import Status, status
 
-_FILES, _VECTOR_FILES = 200, 4  # parts that are read for their labels, and for their vectors
 _SHOWN = 20  # labels and kinds of errors, the most frequent ones
 _LONGEST = 300  # characters of a label, and of a value
 _COLUMNS = 6  # of a dead row
@@ -61,7 +60,7 @@ def report(
     done = [split for split in plan.splits if split.part in parts]
     history = read_history(ledger.store)
     answers = [
-        describe_answers(_read_answers(ledger, done, record, plan, prefix), name)
+        describe_answers(read_answers(ledger, done, record, plan, prefix), name)
         for name, prefix in _list_tasks(record)
     ]
     page = _render(
@@ -79,7 +78,7 @@ def report(
             for one in answers
             if one.labels or one.scores or one.dimension
         ],
-        lengths=_count_lengths(ledger, record, plan, done),
+        lengths=count_text_lengths(ledger, record, plan, done),
         slowest=_list_slowest(history),
         errors=_collect_errors(ledger, plan, found),
         command=format_command(ledger, record),
@@ -208,37 +207,6 @@ def _list_tasks(record: JobRecord) -> list[tuple[str, str]]:
     return [(entry.label, entry.prefix) for entry in entries] or [("", "")]
 
 
-def _list_kept(record: JobRecord, plan: Plan) -> set[str]:
-    keep = record.job["output"]["keep"]
-    return set(kept_columns(keep, plan.schema) if keep == "all" else keep)
-
-
-def _count_lengths(
-    ledger: Ledger, record: JobRecord, plan: Plan, done: list[Split]
-) -> dict[str, Any] | None:
-    """Return how long the texts of some parts are; None if the parts do not hold the text."""
-    columns = (record.job.get("tasks") or [{}])[0].get("columns", {})
-    name = {**record.job["input"]["columns"], **columns}.get("text", "text")
-    places = list(plan.schema.get_all_field_indices(name or ""))
-    if name not in _list_kept(record, plan) or len(places) != 1:
-        return None
-    if not pa.types.is_string(plan.schema.field(places[0]).type):
-        return None
-    sample = done[:: max(-(-len(done) // _FILES), 1)]
-    tables = ledger.map_parallel(lambda s: _read_columns(ledger, s.part, (name,)), sample)
-    # The task may add a column of that name.
-    names = (f"input_{name}", name)
-    found = [[table[n] for n in names if n in table.column_names] for table in tables]
-    classes = count_lengths(columns[0] for columns in found if columns)
-    most = max((count for _, count in classes), default=1)
-    if not classes:
-        return None
-    return {
-        "name": name,
-        "classes": [(f"{top:,}", count, 100 * count / most) for top, count in classes],
-    }
-
-
 def _list_slowest(history: RunHistory) -> list[tuple[str, ...]]:
     """Return the slowest splits: number, file, rows, time and the time of a row."""
     whole = history.whole()
@@ -254,24 +222,9 @@ def _list_slowest(history: RunHistory) -> list[tuple[str, ...]]:
     ]
 
 
-def _read_answers(
-    ledger: Ledger, done: list[Split], record: JobRecord, plan: Plan, prefix: str
-) -> Iterator[pa.Table]:
-    """Yield a task's labels, scores and vectors of some parts. prefix: of its columns."""
-    kept = _list_kept(record, plan)
-    for own_names, most in ((("label", "score"), _FILES), (("embedding",), _VECTOR_FILES)):
-        names = tuple(prefix + name for name in own_names)
-        sample = done[:: max(-(-len(done) // most), 1)]
-        for table in ledger.map_parallel(lambda s: _read_columns(ledger, s.part, names), sample):  # noqa: B023
-            # A column of the input that has such a name was renamed, if the task adds one.
-            own = [n for n in table.column_names if n in names]
-            own = [n for n in own if n not in kept or f"input_{n}" in table.column_names]
-            yield table.select(own).rename_columns([n.removeprefix(prefix) for n in own])
-
-
 def _list_labels(answers: AnswerStatistics, done: list[Split]) -> dict[str, Any]:
     """Return the most frequent labels, each with its count and its percentage of the first's."""
-    read = len(done[:: max(-(-len(done) // _FILES), 1)])
+    read = len(take_some(done, FILES))
     most = max(answers.labels.values(), default=1)
     return {
         "sample": f" in {read:,} of {len(done):,} parts" if read < len(done) else "",
@@ -322,19 +275,6 @@ def _read_dead_row(
         for name, value in values
         if value is None or isinstance(value, str | int | float)
     ][:_COLUMNS]
-
-
-def _read_columns(ledger: Ledger, name: str, columns: tuple[str, ...]) -> pa.Table:
-    """Return those of the columns, and of the input's with such a name, that a part has."""
-    try:
-        with ledger.filesystem.open(f"{ledger.root}/{name}", "rb") as file:
-            parquet = pq.ParquetFile(file)
-            there = parquet.schema_arrow.names
-            return parquet.read(
-                [n for n in there if n in columns or n.removeprefix("input_") in columns]
-            )
-    except (FileNotFoundError, pa.ArrowException):
-        return pa.table({})  # it is gone or damaged
 
 
 def _shorten(text: object) -> str:

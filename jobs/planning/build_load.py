@@ -16,13 +16,13 @@ from pipemill.pipelines.registry import find_registered
 from pipemill.errors import RunError
 
 from ..output.split_plan import Plan
-from .bind_task import BoundTask
 from .resolve_task import ResolvedTask, choose_dtype, find_graph_runtime
 from .sampling.infer_parameters import infer_parameters
 from .sampling.sample_rows import sample_rows
 
 if TYPE_CHECKING:
     from ..config.job import Job
+    from .bind_task import BoundTask
 
 # The most rows that an exported model is calibrated with, and their bytes: they travel to workers.
 _EXAMPLES, _EXAMPLE_BYTES = 300, 8 * 2**20
