@@ -73,9 +73,11 @@ def _build_bound(
     job, task, parameters, columns = bound.job, bound.task, bound.parameters, bound.columns
     stored = plan.settled or {}
     if infers:
-        inferred = infer_parameters(
-            task.spec, parameters, task.model.path, source, plan.splits, columns
-        )
+
+        def read_rows(count: int) -> pa.Table:
+            return sample_rows(source, plan.splits, count).rows
+
+        inferred = infer_parameters(task.spec, parameters, task.model.path, read_rows, columns)
         plan.settled = stored = {**stored, **{prefix + n: value for n, value in inferred.items()}}
     settled = {
         name: stored[prefix + name]

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from pipemill.actors.sources.base import Source
-from pipemill.actors.split import Split
+import pyarrow as pa
 from pipemill.pipelines.task_spec import TaskSpec
 
 from pipemill.errors import RunError
-
-from .sample_rows import sample_rows
 
 _ROWS = 800
 
@@ -21,18 +18,22 @@ def infer_parameters(
     spec: TaskSpec,
     parameters: Mapping[str, Any],
     model: str,
-    source: Source,
-    splits: list[Split],
+    read_rows: Callable[[int], pa.Table],
     columns: Mapping[str, str],
 ) -> dict[str, Any]:
-    """Return what rows of some splits say of the parameters that the user left open."""
+    """Return what some rows say of the parameters that the user left open.
+
+    Args:
+        read_rows: reads so many rows of the input.
+        columns: the input's column for each of the task's.
+    """
     asked = {
         name: infer for name, infer in spec.infer_parameters.items() if parameters.get(name) is None
     }
     if not asked:
         return {}
     try:
-        rows = sample_rows(source, splits, _ROWS).rows
+        rows = read_rows(_ROWS)
     except RunError:  # the run will say what is wrong with them
         return {}
     values = {name: rows[column].to_pylist() for name, column in columns.items()}
