@@ -25,6 +25,7 @@ from .measuring.benchmark import (
 from .measuring.plot import check_plot, draw_plot
 from .measuring.trial import Trial, start_trial
 from .output.text_table import Block, Shown, TextTable
+from .prepare import resolve_job
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -103,6 +104,7 @@ def tune(
     seconds: float = 10.0,
     plot: str | os.PathLike[str] | None = None,
     log: Log | None = None,
+    engines: list[str] | None = None,
     settings: list[str] | None = None,
     columns: Mapping[str, str | None] | None = None,
     **sections: Unpack[Sections],
@@ -117,6 +119,9 @@ def tune(
         plot: The plot's file; None for `tune.png` beside the output, or in the current folder
             without one, if matplotlib is installed.
         log: Is called with a line on each step.
+        engines: Other engines to measure beside the job's, each with its dtype after a colon if
+            it is not the engine's default: ["onnx", "openvino:int8"]. They are not recommended,
+            since their answers may differ.
 
     Returns:
         The settings that were measured, the fastest first, and what they recommend.
@@ -129,11 +134,26 @@ def tune(
     check_positive(rows=rows, seconds=seconds)
     job = build_job(config, settings or [], columns or {}, sections, needs_output=False)
     file = None if plot is None else os.fspath(plot)
+    others = {name.replace(":", " "): _with_engine(job, name) for name in engines or ()}
     with explain_interrupt("interrupted"):
-        return _tune(job, rows, seconds, file, log or (lambda text: None))
+        return _tune(job, others, rows, seconds, file, log or (lambda text: None))
 
 
-def _tune(job: Job, rows: int, seconds: float, plot: str | None, log: Log) -> Tuning:
+def _with_engine(job: Job, name: str) -> Job:
+    """Return the job with an engine. name: of the engine, and its dtype after a colon."""
+    engine, _, dtype = name.partition(":")
+    changes = [f"model.engine={engine}", f"model.dtype={dtype or 'auto'}"]
+    return build_job(job, changes, {}, {}, needs_output=False)
+
+
+def _tune(
+    job: Job,
+    others: Mapping[str, Job],
+    rows: int,
+    seconds: float,
+    plot: str | None,
+    log: Log,
+) -> Tuning:
     if job.tasks:
         names = ", ".join(entry.label for entry in job.tasks)
         raise ConfigError(
@@ -141,6 +161,8 @@ def _tune(job: Job, rows: int, seconds: float, plot: str | None, log: Log) -> Tu
             "them as task and model"
         )
     missing = check_plot(plot)
+    for other in others.values():
+        resolve_job(other, "local", here=True)  # says now what is missing
     trial = start_trial(job, rows)
     log(_introduction(trial, seconds))
     settings = []
@@ -150,6 +172,12 @@ def _tune(job: Job, rows: int, seconds: float, plot: str | None, log: Log) -> Tu
     for packed in (False, True) if trial.packs else (False,):
         for budget in candidate_budgets(trial):
             settings.append(measure_budget(trial, budget, packed, seconds))
+            log(f"measured {settings[-1].name}")
+    for engine, other in others.items():
+        log(f"preparing {engine}")
+        exported = start_trial(other, rows)
+        for budget in candidate_budgets(exported):
+            settings.append(measure_budget(exported, budget, False, seconds, engine))
             log(f"measured {settings[-1].name}")
     if missing:
         log(missing)

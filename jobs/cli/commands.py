@@ -24,6 +24,7 @@ from .options import (
     FirstRows,
     JobOptions,
     LogFormat,
+    OtherEngines,
     Out,
     Output,
     Plot,
@@ -225,7 +226,13 @@ def verify(output: Output, sample: Sample = 0) -> int:
 
 @app.command(cls=Command, rich_help_panel=_BEFORE)
 @takes_job
-def tune(options: JobOptions, rows: Rows = 256, seconds: Seconds = 10.0, plot: Plot = None) -> int:
+def tune(
+    options: JobOptions,
+    rows: Rows = 256,
+    seconds: Seconds = 10.0,
+    plot: Plot = None,
+    engines: OtherEngines = None,
+) -> int:
     """Measure which batches are fastest for this model on these rows.
 
     Batch sizes and token budgets are measured on some rows. Only a plot is written.
@@ -233,7 +240,8 @@ def tune(options: JobOptions, rows: Rows = 256, seconds: Seconds = 10.0, plot: P
     job = options.build(needs_output=False)
     from ..tune import tune
 
-    print_result(tune(job, rows=rows, seconds=seconds, plot=plot, log=_log))
+    found = tune(job, rows=rows, seconds=seconds, plot=plot, log=_log, engines=engines)
+    print_result(found)
     return 0
 
 

@@ -284,6 +284,15 @@ Plot = Annotated[
         rich_help_panel=_OUTPUT,
     ),
 ]
+OtherEngines = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--engine",
+        metavar="NAME[:DTYPE]",
+        help="Another engine to measure beside the job's, such as openvino:int8; may be repeated.",
+        rich_help_panel=_MEASURING,
+    ),
+]
 Address = Annotated[
     str,
     typer.Option(

@@ -39,7 +39,8 @@ class Measurement:
 
     Attributes:
         how: "transformers" (rows in order, `size` a batch), "sorted" (micro-batches of similar
-            lengths, of `size` padded tokens) or "packed" (of `size` tokens, without padding).
+            lengths, of `size` padded tokens), "packed" (of `size` tokens, without padding), or
+            the name and dtype of another engine than the job's (sorted).
         tokens, padded_tokens: The tokens of all rows, counted and not measured.
         measured: The share of the work that was run. Below 1 the rates are estimates.
         seconds: What all rows take.
@@ -98,15 +99,21 @@ class Stopwatch:
         return self.elapsed / self.measured
 
 
-def measure_budget(trial: Trial, budget: int, packed: bool, seconds: float) -> Measurement:
-    """Measure micro-batches of `budget` tokens, formed as in a run, for at most `seconds`."""
+def measure_budget(
+    trial: Trial, budget: int, packed: bool, seconds: float, engine: str | None = None
+) -> Measurement:
+    """Measure micro-batches of `budget` tokens, formed as in a run, for at most `seconds`.
+
+    Args:
+        engine: the trial's engine, if it is another one than the job's.
+    """
     chunks = trial.chunks.take(pa.array(trial.distinct))
     sizes = field_values(chunks, "size")
     groups = field_values(chunks, "group") if chunks.type.get_field_index("group") >= 0 else None
     cuts = micro_batches(sizes, budget, groups, padded=not packed)
     costs = np.array([sizes[c].sum() if packed else padded_size(sizes, [c]) for c in cuts])
     setting = Measurement(
-        how="packed" if packed else "sorted",
+        how=engine or ("packed" if packed else "sorted"),
         size=budget,
         tokens=int(sizes.sum()),
         padded_tokens=int(costs.sum()),

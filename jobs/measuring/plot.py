@@ -21,6 +21,7 @@ _WAYS = {
     "sorted": "pipemill, padded",
     "packed": "pipemill, packed",
 }
+_OTHER_ENGINE = "#e8833a"
 _HATCH = "////"
 
 
@@ -88,7 +89,7 @@ def draw_plot(settings: list[Measurement], path: str, title: str) -> str:
 def _draw_bars(
     axes: Axes, drawn: list[Measurement], values: list[float], best: Measurement | None
 ) -> None:
-    bars = axes.barh(range(len(drawn)), values, color=[_COLOURS[s.how] for s in drawn])
+    bars = axes.barh(range(len(drawn)), values, color=[_find_colour(s.how) for s in drawn])
     for bar, setting in zip(bars, drawn, strict=True):
         if setting.measured < 1:  # it was not run to its end
             bar.set(hatch=_HATCH, edgecolor="white", linewidth=0)
@@ -101,12 +102,16 @@ def _draw_bars(
     axes.spines[["top", "right"]].set_visible(False)
 
 
+def _find_colour(how: str) -> str:
+    return _COLOURS.get(how, _OTHER_ENGINE)
+
+
 def _explain(drawn: list[Measurement], best: Measurement | None) -> list[Patch]:
     """Return the entries of the legend: what is in the picture."""
     from matplotlib.patches import Patch
 
     ways = dict.fromkeys(setting.how for setting in drawn)
-    keys = [Patch(facecolor=_COLOURS[how], label=_WAYS[how]) for how in ways]
+    keys = [Patch(facecolor=_find_colour(how), label=_WAYS.get(how, how)) for how in ways]
     if any(setting.measured < 1 for setting in drawn):
         keys.append(Patch(facecolor="grey", edgecolor="white", hatch=_HATCH, label="an estimate"))
     if best is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from importlib.util import find_spec
 
 import numpy as np
@@ -14,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from pipemill.jobs.config.load import make_job
+from pipemill.jobs.measuring.benchmark import find_best
 from pipemill.pipelines.engines import registry
 from pipemill.pipelines.engines.base import EngineFactory
 from pipemill.pipelines.engines.graphs.onnx import OnnxRuntime
@@ -270,3 +272,24 @@ def test_apply_has_no_rows_for_it(models, torchscript):
     model = {"path": models["text-classification"], "engine": "torchscript"}
     with pytest.raises(pipemill.ConfigError, match="torchscript is made with the first rows"):
         pipemill.apply(Dataset(), task="text-classification", model=model)
+
+
+def test_engines_are_tuned_side_by_side(models, torchscript, tmp_path):
+    pq.write_table(pa.table({"text": TEXTS}), tmp_path / "in.parquet")
+    job = {"task": "text-classification", "model": models["text-classification"]}
+    engines = ["torchscript", "torchscript:int8"]
+    found = pipemill.tune(
+        **job, input=str(tmp_path / "in.parquet"), rows=8, seconds=0.01, engines=engines
+    )
+    ways = {setting.how for setting in found.settings}
+    assert ways == {"transformers", "sorted", "packed", "torchscript", "torchscript int8"}
+    others = [setting for setting in found.settings if setting.how.startswith("torchscript")]
+    assert all(setting.rows_per_second for setting in others)
+    assert "torchscript int8, max_tokens=512" in str(found)
+    # What changes answers is not recommended, however fast it is.
+    fast = [replace(s, rows_per_second=1e9) if s in others else s for s in found.settings]
+    assert find_best(fast).how == "packed"
+    with pytest.raises(pipemill.ConfigError, match="no engine 'torchscrip'; did you mean"):
+        pipemill.tune(**job, input=str(tmp_path / "in.parquet"), engines=["torchscrip"])
+    with pytest.raises(pipemill.ConfigError, match="bfloat16"):
+        pipemill.tune(**job, input=str(tmp_path / "in.parquet"), engines=["torchscript:bfloat16"])
