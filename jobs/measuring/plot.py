@@ -77,7 +77,7 @@ def draw_plot(settings: list[Measurement], path: str, title: str) -> str:
     memory.set_xlabel("peak memory, MiB")
     keys = _explain(drawn, best)
     figure.legend(
-        handles=keys, loc="outside lower left", ncols=len(keys), fontsize=8, frameon=False
+        handles=keys, loc="outside lower left", ncols=min(len(keys), 5), fontsize=8, frameon=False
     )
     try:
         figure.savefig(path, dpi=120)
@@ -89,7 +89,9 @@ def draw_plot(settings: list[Measurement], path: str, title: str) -> str:
 def _draw_bars(
     axes: Axes, drawn: list[Measurement], values: list[float], best: Measurement | None
 ) -> None:
-    bars = axes.barh(range(len(drawn)), values, color=[_find_colour(s.how) for s in drawn])
+    bars = axes.barh(
+        range(len(drawn)), values, color=[_COLOURS.get(s.how, _OTHER_ENGINE) for s in drawn]
+    )
     for bar, setting in zip(bars, drawn, strict=True):
         if setting.measured < 1:  # it was not run to its end
             bar.set(hatch=_HATCH, edgecolor="white", linewidth=0)
@@ -102,16 +104,13 @@ def _draw_bars(
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _find_colour(how: str) -> str:
-    return _COLOURS.get(how, _OTHER_ENGINE)
-
-
 def _explain(drawn: list[Measurement], best: Measurement | None) -> list[Patch]:
     """Return the entries of the legend: what is in the picture."""
     from matplotlib.patches import Patch
 
-    ways = dict.fromkeys(setting.how for setting in drawn)
-    keys = [Patch(facecolor=_find_colour(how), label=_WAYS.get(how, how)) for how in ways]
+    ways = dict.fromkeys(_WAYS.get(setting.how, "another engine") for setting in drawn)
+    colours = {label: _COLOURS[how] for how, label in _WAYS.items()}
+    keys = [Patch(facecolor=colours.get(way, _OTHER_ENGINE), label=way) for way in ways]
     if any(setting.measured < 1 for setting in drawn):
         keys.append(Patch(facecolor="grey", edgecolor="white", hatch=_HATCH, label="an estimate"))
     if best is not None:
