@@ -57,8 +57,17 @@ def measure_texts(name: str) -> Iterator[tuple[str, float]]:
     yield "beside transformers at its best batch size", found["ratio"]
 
 
+def measure_task(work: str) -> Iterator[tuple[str, float]]:
+    from . import text_tasks
+
+    yield "beside transformers at batch_size=1", text_tasks.measure(work, 2)
+
+
 MEASURES = {
     "classification": measure_classification,
+    "embeddings": lambda: measure_task("embeddings"),
+    "zero-shot": lambda: measure_task("zero-shot"),
+    "long questions": lambda: measure_task("long questions"),
     "ViT-S": lambda: measure_images("vit-s"),
     "ResNet-50": lambda: measure_images("resnet-50"),
     "decoder": lambda: measure_texts("decoder"),

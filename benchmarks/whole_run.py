@@ -44,7 +44,7 @@ HEADS = {
 # Rows of these works are several forward passes, or long.
 ROWS_PER_ROW = {"zero-shot": 8, "long questions": 40, "short questions": 4}
 FEWEST_ROWS = 40  # more than one call of any loop: what comes after the first is the steady state
-# A run of so many rows would take far longer than the others: fewer, and the rest is reckoned.
+# A run of so many rows would take far longer than the others: fewer, and the rest is an estimate.
 FEWER_ROWS = {"transformers, batch_size=32": 1000}
 
 
