@@ -9,7 +9,7 @@ from typing import IO
 
 from .child_process import receive, send, take_over_pipes
 from .split import Split
-from .workers import FusedWorker
+from .workers.fused import FusedWorker
 
 
 def _serve(requests: IO[bytes], replies: IO[bytes]) -> None:

@@ -24,7 +24,7 @@ from . import embedders
 from .loop import WINDOW, loop, texts
 from .marks import Marks
 from .on_ray import Classifier, Embedder, SentenceEmbedder, ray_recipe
-from .ours import pipemill_run
+from .ours import pipemill_apply, pipemill_run
 
 STARTED = psutil.Process().create_time()
 
@@ -140,6 +140,7 @@ CONTENDERS: dict[str, dict[str, Callable[[str, str, str], Marks]]] = {
     "classification": {
         "pipemill": ours("classification"),
         "pipemill, bfloat16": ours("classification", dtype="bfloat16"),
+        "pipemill.apply": partial(pipemill_apply, **JOBS["classification"]),
         "transformers, batch_size=1": partial(pipeline_loop, batch_size=1),
         "transformers, batch_size=32": partial(pipeline_loop, batch_size=32),
         "datasets.map, batch_size=1": partial(datasets_map, batch_size=1),

@@ -39,7 +39,24 @@ def pipemill_run(model: str, rows: str, output: str, dtype: str = "float32", **j
     weights = {"path": model, "dtype": dtype}
     report = pipemill.run(model=weights, input=rows, output=output, **job)
     print(f"{report}\nan actor's most memory: {actors.peak // 2**20} MiB", file=sys.stderr)
-    parts = sorted(Path(output).glob("part-*"), key=lambda part: part.stat().st_mtime)
+    return _read_marks(output, "part-*")
+
+
+def pipemill_apply(model: str, rows: str, output: str, **job: Any) -> Marks:
+    """The task as a step of a pipeline of Ray Data, of as many actors as CPUs."""
+    import ray
+
+    import pipemill
+
+    ray.init("local", include_dashboard=False, log_to_driver=False, logging_level="error")
+    ray.data.DataContext.get_current().enable_progress_bars = False
+    dataset = ray.data.read_parquet(rows)
+    pipemill.apply(dataset, model={"path": model, "dtype": "float32"}, **job).write_parquet(output)
+    return _read_marks(output, "*.parquet")
+
+
+def _read_marks(output: str, pattern: str) -> Marks:
+    parts = sorted(Path(output).glob(pattern), key=lambda part: part.stat().st_mtime)
     marks, done = [], 0
     for part in parts:
         done += pq.read_metadata(part).num_rows

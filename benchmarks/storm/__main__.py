@@ -1,6 +1,9 @@
 """A job under random kills: of its driver, its actors, Ray's raylet, and the S3 server below it.
 
-    python -m benchmarks.storm [--rows 100000] [--seconds 1800] [--seed 0]
+    python -m benchmarks.storm [--rows 100000] [--seconds 1800] [--seed 0] [--nodes 2]
+
+With `--nodes`, the job runs on a cluster of so many raylets and a head without CPUs: a raylet that
+dies is replaced, and so is the cluster when its head dies.
 
 1 % of the rows are bad, and 5 end the process that reads them. Something dies every 5 to 25
 seconds; when the run has ended, the same command runs again, until it says that it is done. Then
@@ -26,11 +29,13 @@ import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from benchmarks.storm.nodes import Nodes
 from tests.support import s3_server, tiny
 from tests.support.processes import kill_marked, marked, marked_environment
 
 KILLING, SHARDS = 5, 8
 VICTIMS = ("driver", "actor", "raylet", "s3")
+VICTIMS_ON_NODES = ("driver", "actor", "node", "s3", "head")
 # What their command lines hold.
 NAMES = {"driver": "pipemill.jobs.run", "actor": "MapWorker", "raylet": "raylet/raylet"}
 HUNG_S = 900  # a run that takes longer, under all this, is counted as one that hangs
@@ -48,9 +53,16 @@ def texts(rows: int, rng: random.Random) -> list[str]:
 class Storm(threading.Thread):
     """Kills something of the marked processes now and then, until `over` is set."""
 
-    def __init__(self, mark: str, server: s3_server.Server, rng: random.Random, end: float) -> None:
+    def __init__(
+        self,
+        mark: str,
+        server: s3_server.Server,
+        rng: random.Random,
+        end: float,
+        nodes: Nodes | None,
+    ) -> None:
         super().__init__(daemon=True)
-        self.mark, self.server, self.rng, self.end = mark, server, rng, end
+        self.mark, self.server, self.rng, self.end, self.nodes = mark, server, rng, end, nodes
         self.killed: Counter[str] = Counter()
         self.over = threading.Event()
         self.started = time.monotonic()
@@ -62,7 +74,7 @@ class Storm(threading.Thread):
         while not self.over.wait(0.5):
             self._weigh()
             if next_kill < time.monotonic() < self.end:
-                self._kill(self.rng.choice(VICTIMS))
+                self._kill(self.rng.choice(VICTIMS_ON_NODES if self.nodes else VICTIMS))
                 next_kill = time.monotonic() + self.rng.uniform(5, 25)
 
     def _weigh(self) -> None:
@@ -81,6 +93,10 @@ class Storm(threading.Thread):
             time.sleep(self.rng.uniform(0.5, 8))
             self.server.start()
             self.killed[victim] += 1
+            return
+        if victim in ("node", "head"):
+            assert self.nodes is not None
+            self.killed[victim] += self.nodes.replace(victim, self.rng)
             return
         found = self._named(NAMES[victim])
         if found:
@@ -106,6 +122,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=100_000)
     parser.add_argument("--seconds", type=float, default=1800)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--nodes", type=int, default=0)
     options = parser.parse_args()
     rng = random.Random(options.seed)
     with tempfile.TemporaryDirectory() as folder:
@@ -113,14 +130,33 @@ def main() -> None:
         server.start()
         os.environ.update(server.environment())
         try:
-            told = weather(Path(folder), server, texts(options.rows, rng), rng, options.seconds)
+            rows = texts(options.rows, rng)
+            told = weather(Path(folder), server, rows, rng, options.seconds, options.nodes)
         finally:
             server.stop()
     print(json.dumps(told, indent=1))
 
 
+def end_run(mark: str, nodes: Nodes | None) -> None:
+    """Kill what a run left behind; of a cluster that others share, only its driver."""
+    if nodes is None:
+        kill_marked(mark)
+        return
+    for process in marked(mark):
+        try:
+            if NAMES["driver"] in " ".join(process.cmdline()):
+                process.kill()
+        except psutil.Error:
+            continue
+
+
 def weather(
-    folder: Path, server: s3_server.Server, rows: list[str], rng: random.Random, seconds: float
+    folder: Path,
+    server: s3_server.Server,
+    rows: list[str],
+    rng: random.Random,
+    seconds: float,
+    count: int,
 ) -> dict[str, object]:
     from pipemill.actors.storage.filesystem import open_filesystem
     from pipemill.jobs.verify import verify
@@ -134,6 +170,7 @@ def weather(
         pq.write_table(pa.table({"n": range(first, last), "text": rows[first:last]}), sink)
         filesystem.pipe_file(f"storm/in/{i}.parquet", sink.getvalue())
     mark, environment = marked_environment()
+    environment["RAY_AUTH_MODE"] = "disabled"
     command = [
         sys.executable, "-m", "pipemill.jobs.run", "--task", "text-classification",
         "--model", str(model), "--input", "s3://storm/in", "--output", "s3://storm/out",
@@ -142,26 +179,32 @@ def weather(
         "--param", "truncation=true",
     ]  # fmt: skip
     started = time.monotonic()
-    storm = Storm(mark, server, rng, started + seconds)
+    nodes = Nodes(mark, environment, count) if count else None
+    storm = Storm(mark, server, rng, started + seconds, nodes)
     storm.start()
     ends: Counter[str] = Counter()
     while True:
         try:
             done = subprocess.run(
-                command, env=environment, capture_output=True, text=True, timeout=HUNG_S
+                command,
+                env=environment | (nodes.find_address() if nodes else {}),
+                capture_output=True,
+                text=True,
+                timeout=HUNG_S,
             )
         except subprocess.TimeoutExpired:
             ends["hung"] += 1
-            kill_marked(mark)
+            end_run(mark, nodes)
             continue
         ends[str(done.returncode)] += 1
         if done.returncode == 0:
             break
         if done.returncode > 0:
             print(done.stderr[-600:], file=sys.stderr)
-        kill_marked(mark)
+        end_run(mark, nodes)
     storm.over.set()
     storm.join()
+    kill_marked(mark)
     found = verify("s3://storm/out")
     parts = sorted(p for p in filesystem.ls("storm/out", detail=False) if "/part-" in p)
     answered = [

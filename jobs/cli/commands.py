@@ -16,13 +16,13 @@ from pipemill.errors import explain_interrupt
 from ..execution.supervisor import delay_interrupts, report_json
 from ..monitoring.messages import choose_style, shows_text
 from .console import print_blocks, print_result, write_text
+from .job_options import JobOptions, takes_job
 from .option_values import parse_variables
 from .options import (
     Address,
     Code,
     Dataset,
     FirstRows,
-    JobOptions,
     LogFormat,
     OtherEngines,
     Out,
@@ -43,7 +43,6 @@ from .options import (
     Waits,
     Watch,
     WorkingDir,
-    takes_job,
 )
 from .parser import Command, Group
 

@@ -90,3 +90,10 @@ def parse_parameters(assignments: list[str]) -> dict[str, Any]:
         from ..config.load import parse_assignment
 
     return dict(parse_assignment(text) for text in assignments)
+
+
+def complete_task(incomplete: str) -> list[str]:
+    """Return the names of the tasks that begin so."""
+    from pipemill.pipelines.registry import ALIASES, task_names
+
+    return [name for name in [*task_names(), *ALIASES] if name.startswith(incomplete)]

@@ -11,15 +11,9 @@ from typing import TYPE_CHECKING, Any
 from pipemill.actors.credentials import Credentials, WithCredentials
 from pipemill.actors.split import Split
 from pipemill.actors.split_result import SplitResult, results_from_table
-from pipemill.actors.workers import (
-    ExpandWorker,
-    ForwardWorker,
-    FusedWorker,
-    Load,
-    LocalWorker,
-    RegroupWorker,
-    Sink,
-)
+from pipemill.actors.workers.fused import FusedWorker, LocalWorker
+from pipemill.actors.workers.split_steps import Load, Sink
+from pipemill.actors.workers.staged import ExpandWorker, ForwardWorker, RegroupWorker
 
 from pipemill.errors import RunError
 

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipemill.actors.task import Followed
+from pipemill.pipelines.embeddings.embedding_head import WEIGHTS
+from pipemill.pipelines.embeddings.sentence_transformers_files import MODULES, find_first_module
+from pipemill.pipelines.embeddings.static_folder import MODULE
 from pipemill.pipelines.loading.model_files import ModelFiles
-from pipemill.pipelines.static_embeddings.static_folder import MODULE
 from pipemill.pipelines.task_spec import TaskSpec
-from pipemill.pipelines.text.embedding_head import WEIGHTS
-from pipemill.pipelines.text.sentence_transformers_files import MODULES, find_first_module
 
 from pipemill.errors import ConfigError
 

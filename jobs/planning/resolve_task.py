@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 from pipemill.actors.compute.row_condition import RowCondition
 from pipemill.actors.sources.reading import Reading
 from pipemill.actors.task import Column, Followed
+from pipemill.pipelines.embeddings.static_folder import find_static_folder
 from pipemill.pipelines.engines.graphs.runtime import GRAPH_TASKS, GraphRuntime
 from pipemill.pipelines.engines.registry import find_engine
 from pipemill.pipelines.loading.model_files import ModelFiles
 from pipemill.pipelines.registry import find_task, is_transformers_task
-from pipemill.pipelines.static_embeddings.static_folder import find_static_folder
 from pipemill.pipelines.task_columns import USUAL, inputs_of, source_names
 from pipemill.pipelines.task_spec import TaskSpec
 from pipemill.pipelines.user_pipeline import user_pipeline_task

@@ -13,9 +13,9 @@ import sys
 from contextlib import nullcontext
 from typing import Any
 
+from ..embeddings.sentence_transformers_files import is_model2vec
 from ..restored import restore_pipelines
 from ..task_spec import TaskSpec
-from ..text.sentence_transformers_files import is_model2vec
 from .fast_imports import gc_paused
 from .model import Model
 from .tokenizer_fit import find_tokenizer_misfit

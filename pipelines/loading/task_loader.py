@@ -16,6 +16,8 @@ from pipemill.actors.faults.load_errors import LoadError
 from pipemill.actors.task import Loaded
 
 from ..adapter.row_values import media_kinds
+from ..embeddings.static_folder import StaticFolder, find_static_folder
+from ..embeddings.static_model import StaticModel, load_static_model
 from ..engines.graphs.model_graph import GraphSettings, install_graph, record_calls
 from ..engines.graphs.runtime import GraphRuntime
 from ..engines.model_call import report_layers
@@ -23,8 +25,6 @@ from ..engines.registry import AUTO, find_engine
 from ..media import MediaAccess, require_media_library
 from ..registry import find_task, register_task
 from ..restored import restore_pipelines
-from ..static_embeddings.static_folder import StaticFolder, find_static_folder
-from ..static_embeddings.static_model import StaticModel, load_static_model
 from ..task_spec import TaskSpec
 from ..user_pipeline import user_pipeline_task
 from .fast_imports import gc_paused

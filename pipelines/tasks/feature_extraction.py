@@ -9,9 +9,26 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from pipemill.actors.device_transfer import Outputs, to_device, to_host_async
+from pipemill.actors.device_transfer import Outputs, to_host_async
 from pipemill.actors.task import Column, Followed, Loaded, Parameter
 
+from ..embeddings.embedding_head import EmbeddingHead
+from ..embeddings.embedding_tokenizer import (
+    count_prompt_tokens,
+    find_chunk_limit,
+    merge_tokenize_kwargs,
+    prepare_tokenizer,
+)
+from ..embeddings.pooling import (
+    POOLINGS,
+    pair_vectors_with_counts,
+    pool_and_concatenate,
+    pool_windows,
+)
+from ..embeddings.sentence_transformers_config import build_recipe, find_shorter_limit
+from ..embeddings.sentence_transformers_files import read_recipe_files
+from ..embeddings.static_feature_extraction import StaticFeatureExtraction
+from ..embeddings.stream_pooling import list_token_vectors, pool_stream
 from ..engines.encoder import make_encoder
 from ..engines.model_call import find_output_shape
 from ..plain_form import (
@@ -21,19 +38,8 @@ from ..plain_form import (
     find_truncation,
     plain_feature_extraction,
 )
-from ..static_embeddings.static_feature_extraction import StaticFeatureExtraction
 from ..task_spec import Values
-from ..text import model_limits, token_chunks, windows
-from ..text.embedding_head import EmbeddingHead
-from ..text.embedding_recipe import EmbeddingRecipe
-from ..text.pooling import (
-    POOLINGS,
-    pair_vectors_with_counts,
-    pool_and_concatenate,
-    pool_windows,
-)
-from ..text.sentence_transformers_config import build_recipe, find_shorter_limit
-from ..text.sentence_transformers_files import read_recipe_files
+from ..text import token_chunks, windows
 
 
 def _find_prompt(loaded: Loaded) -> str:
@@ -134,11 +140,11 @@ class FeatureExtraction:
         first_only = recipe.poolings == ("cls",) and not recipe.excludes_prompt
         reads_first = first_only or len(shape) < 3
         self.encoder = make_encoder(loaded, reads="first" if reads_first else "all")
-        longest = _find_chunk_limit(pipeline, recipe, settings["truncation"])
+        longest = find_chunk_limit(pipeline, recipe, settings["truncation"])
         limit = min((n for n in (longest, settings["max_length"]) if n), default=None)
         self.window_tokenizer = windows.WindowTokenizer.from_settings(pipeline, limit, settings)
         self.unpooled = (
-            _count_prompt_tokens(self.window_tokenizer, recipe) if recipe.excludes_prompt else 0
+            count_prompt_tokens(self.window_tokenizer, recipe) if recipe.excludes_prompt else 0
         )
         self.head = EmbeddingHead(recipe, loaded.file)
         self.width = recipe.width(shape[-1])
@@ -163,7 +169,7 @@ class FeatureExtraction:
         states, lengths = self.encoder(chunks)
         counts = lengths if self.encoder.outputs.reads == "all" else np.ones_like(lengths)
         if self.per_token:
-            return to_host_async(states, lambda array: _list_token_vectors(array, counts))
+            return to_host_async(states, lambda array: list_token_vectors(array, counts))
         unpooled = np.zeros_like(counts)
         if self.unpooled and self.encoder.outputs.reads == "all":
             unpooled = np.minimum(chunks.field("unpooled").to_numpy(), counts)
@@ -220,85 +226,6 @@ class FeatureExtraction:
         return pooled[0] if len(pooled) == 1 else np.concatenate(pooled, axis=1)
 
 
-def prepare_tokenizer(pipeline: Any, recipe: EmbeddingRecipe) -> None:
-    """Make the pipeline's tokenizer treat texts as sentence-transformers makes it do."""
-    if not recipe.as_sentence_transformers:
-        return
-    tokenizer, longest = pipeline.tokenizer, recipe.max_seq_length
-    if longest is None:
-        positions = getattr(pipeline.model.config, "max_position_embeddings", -1)
-        limits = [tokenizer.model_max_length, *([positions] if positions != -1 else [])]
-        longest = min(limits)
-    tokenizer.model_max_length = longest
-    if recipe.lowercases:
-        _lowercase(tokenizer)
-
-
-def _lowercase(tokenizer: Any) -> None:
-    from tokenizers import normalizers
-
-    if not tokenizer.is_fast:
-        raise ValueError(
-            "the model's folder asks for lower-case texts (do_lower_case), which needs a fast "
-            f"tokenizer, and {type(tokenizer).__name__} is not one: make the texts lower case, and "
-            "set parameters.pooling"
-        )
-    backend = tokenizer.backend_tokenizer
-    current: Any = backend.normalizer
-    steps: list[Any] = [] if current is None else [current]
-    if type(current).__name__ == "Sequence":
-        steps = list(current)
-    if not any(isinstance(step, normalizers.Lowercase) for step in steps):
-        backend.normalizer = normalizers.Sequence([normalizers.Lowercase(), *steps])
-
-
-def merge_tokenize_kwargs(parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the parameters with those in `tokenize_kwargs` among them.
-
-    Raises:
-        ValueError: for a name in `tokenize_kwargs` that is unknown, or that is given outside, too.
-    """
-    inner = parameters.get("tokenize_kwargs") or {}
-    for name, value in inner.items():
-        known = windows.PARAMETERS.get(name)
-        if known is None:
-            names = ", ".join(windows.PARAMETERS)
-            raise ValueError(f"tokenize_kwargs takes {names}, not {name!r}")
-        known.validate(f"tokenize_kwargs: {name}", value)
-        if parameters.get(name, known.default) != known.default:
-            raise ValueError(
-                f"{name} is given twice, in tokenize_kwargs and outside it: leave one out"
-            )
-    return {**parameters, **inner}
-
-
-def _find_chunk_limit(
-    pipeline: Any, recipe: EmbeddingRecipe, truncation: bool | str | None
-) -> int | None:
-    """Return the most tokens of a chunk; None for any number.
-
-    A truncated text ends where transformers truncates it. A window has as many tokens as the model
-    has positions for, or, without a table of positions, as it was trained for. Where the folder of
-    sentence-transformers is followed, both have its limit.
-    """
-    config = pipeline.model.config.get_text_config()
-    max_length = model_limits.find_max_length(pipeline)
-    if windows.truncates(truncation) or (recipe.as_sentence_transformers and max_length):
-        return max_length
-    trained = getattr(config, "max_position_embeddings", None)
-    return model_limits.count_positions(pipeline.model) or max_length or trained
-
-
-def _count_prompt_tokens(window_tokenizer: windows.WindowTokenizer, recipe: EmbeddingRecipe) -> int:
-    """Count the prompt's tokens at the beginning of a text, as sentence-transformers does."""
-    tokenizer = window_tokenizer.tokenizer
-    limits = (
-        {"truncation": True, "max_length": window_tokenizer.limit} if window_tokenizer.limit else {}
-    )
-    ids = tokenizer(recipe.prompt, **window_tokenizer.keywords, **limits)["input_ids"]
-    return len(ids) - (ids[-1:] != [] and ids[-1] in tokenizer.all_special_ids)
-
-
 def _append_unpooled(chunks: pa.ListArray, tokens: int) -> pa.ListArray:
     """Append the field `unpooled` to chunks: how many of their first tokens are not pooled.
 
@@ -311,60 +238,3 @@ def _append_unpooled(chunks: pa.ListArray, tokens: int) -> pa.ListArray:
     columns = [*(values.field(name) for name in names), pa.array(unpooled)]
     extended = pa.StructArray.from_arrays(columns, names=[*names, "unpooled"])
     return pa.ListArray.from_arrays(pc.subtract(offsets, offsets[0]), extended)
-
-
-def pool_stream(
-    states: Any, lengths: np.ndarray, poolings: tuple[str, ...], unpooled: np.ndarray
-) -> Any:
-    """Pool the hidden states of several chunks, on the device.
-
-    Args:
-        states: the chunks' states, one chunk after the other, shape (tokens, width).
-        lengths: tokens of each chunk, shape (chunks,).
-        poolings: as in `EmbeddingRecipe.poolings`; their vectors are concatenated.
-        unpooled: how many of each chunk's first tokens are left out, shape (chunks,).
-
-    Returns:
-        Shape (chunks, width * poolings).
-    """
-    import torch
-
-    pooled = [_pool(states, lengths, pooling, unpooled) for pooling in poolings]
-    return pooled[0] if len(pooled) == 1 else torch.cat([part.float() for part in pooled], dim=1)
-
-
-def _pool(states: Any, lengths: np.ndarray, pooling: str, unpooled: np.ndarray) -> Any:
-    import torch
-
-    ends = np.cumsum(lengths)
-    starts = ends - lengths
-    if pooling == "last":
-        return states[to_device(ends - 1, states.device)]
-    if pooling == "cls":
-        first = starts + np.where(unpooled < lengths, unpooled, 0)
-        return states[to_device(first, states.device)]
-    positions = np.arange(len(states)) - np.repeat(starts, lengths)
-    if unpooled.any():
-        read = np.flatnonzero(positions >= np.repeat(unpooled, lengths))
-        states, positions = states[to_device(read, states.device)], positions[read]
-        lengths = lengths - unpooled
-    counts = to_device(lengths, states.device)
-    if pooling in ("mean", "max") and lengths.all():
-        # unsafe: the lengths are right, and to check them would wait for the device.
-        return torch.segment_reduce(states.float(), pooling, lengths=counts, axis=0, unsafe=True)
-    if pooling == "max":
-        reduced = torch.segment_reduce(states.float(), "max", lengths=counts, axis=0, unsafe=True)
-        return torch.where(counts[:, None] > 0, reduced, -torch.inf)
-    weights = positions + 1.0 if pooling == "weightedmean" else np.ones(len(positions))
-    scale = to_device(weights.astype(np.float32), states.device)[:, None]
-    sums = torch.segment_reduce(states.float() * scale, "sum", lengths=counts, axis=0, unsafe=True)
-    total = torch.segment_reduce(scale, "sum", lengths=counts, axis=0, unsafe=True).clamp(min=1e-9)
-    return sums / (total.sqrt() if pooling == "mean_sqrt_len_tokens" else total)
-
-
-def _list_token_vectors(array: np.ndarray, lengths: np.ndarray) -> pa.ListArray:
-    """Convert shape (tokens, width) to one list of vectors per chunk, as long as the chunk."""
-    ends = pa.array(np.arange(len(array) + 1) * array.shape[1], pa.int32())
-    tokens = pa.ListArray.from_arrays(ends, pa.array(array.ravel()))
-    offsets = pa.array(np.concatenate([[0], np.cumsum(lengths)]), pa.int32())
-    return pa.ListArray.from_arrays(offsets, tokens)

@@ -7,8 +7,8 @@ from typing import Any
 import pyarrow as pa
 from pipemill.actors.task import Column, Loaded, Parameter
 
+from ..embeddings.pooling import POOLINGS, pool
 from ..pipeline_task import PipelineTask, Values
-from ..text.pooling import POOLINGS, pool
 
 
 def _find_width(loaded: Loaded) -> int | None:

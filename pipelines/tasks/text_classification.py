@@ -12,6 +12,7 @@ from pipemill.actors.device_transfer import Outputs, to_host_async
 from pipemill.actors.task import Column, Followed, Loaded, Parameter
 
 from ..adapter.row_values import own_count
+from ..embeddings.pooling import pair_vectors_with_counts, pool_windows
 from ..engines.encoder import make_encoder
 from ..plain_form import (
     Comparison,
@@ -28,7 +29,6 @@ from ..text.cross_encoder_config import (
     find_default_activation,
     read_cross_encoder_files,
 )
-from ..text.pooling import pair_vectors_with_counts, pool_windows
 
 _WINDOW_POOLINGS = ("mean", "max")
 

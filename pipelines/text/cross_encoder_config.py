@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from .sentence_transformers_config import ACTIVATIONS
-from .sentence_transformers_files import MODULES, SETTINGS, list_module_types
+from ..embeddings.sentence_transformers_config import ACTIVATIONS
+from ..embeddings.sentence_transformers_files import MODULES, SETTINGS, list_module_types
 
 _CONFIG = "config.json"
 

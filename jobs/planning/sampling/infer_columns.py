@@ -10,7 +10,7 @@ from pipemill.actors.compute.stages import Stages
 from pipemill.actors.faults.attempts import Attempts, track_attempt
 from pipemill.actors.faults.load_errors import LoadError
 from pipemill.actors.split import Split, SplitReader
-from pipemill.actors.workers import Load, load_stages
+from pipemill.actors.workers.split_steps import Load, load_stages
 from pipemill.pipelines.adapter.result_schema import (
     COLUMNS_OF_SAMPLE,
     COLUMNS_OF_TASK,

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 from pipemill.jobs.cli import app
 from pipemill.jobs.cli.app import main
-from pipemill.jobs.cli.options import JobOptions
+from pipemill.jobs.cli.job_options import JobOptions
 from pipemill.jobs.config import load
 
 import pipemill

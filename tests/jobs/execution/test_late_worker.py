@@ -11,7 +11,7 @@ import time
 
 import psutil
 import pyarrow.dataset as ds
-from pipemill.actors.workers import FusedWorker
+from pipemill.actors.workers.fused import FusedWorker
 from pipemill.jobs.config.load import build_job
 from pipemill.jobs.prepare import prepare
 

@@ -210,7 +210,7 @@ def test_read_and_write_tasks_that_cannot_load_say_it_like_actors(tmp_path):
     from pipemill.actors.output.part_writer import PartSink
     from pipemill.actors.split import Split
     from pipemill.actors.split_result import SplitResult, results_to_table
-    from pipemill.actors.workers import ExpandWorker, RegroupWorker
+    from pipemill.actors.workers.staged import ExpandWorker, RegroupWorker
 
     def load():
         raise ValueError("no tokenizer")

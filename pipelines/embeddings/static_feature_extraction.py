@@ -7,9 +7,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pipemill.actors.task import Column, Loaded
 
-from ..text.embedding_head import EmbeddingHead
-from ..text.embedding_recipe import EmbeddingRecipe
 from ..text.token_chunks import build_from_stream, group_by_row, to_matrix, to_vector_array
+from .embedding_head import EmbeddingHead
+from .embedding_recipe import EmbeddingRecipe
 from .static_model import StaticModel
 
 

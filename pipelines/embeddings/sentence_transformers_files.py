@@ -16,6 +16,11 @@ TRANSFORMER_SETTINGS = tuple(
     for model in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
 )
 _PACKAGE = "sentence_transformers"
+# Ends a message on what a folder asks for.
+UNFOLLOWED = (
+    "which pipemill can't follow. Set parameters.pooling to mean, cls, last or max for the vectors "
+    "of the transformer alone: they are not those of SentenceTransformer.encode"
+)
 
 
 def read_recipe_files(read: Callable[[str], Any]) -> dict[str, Any]:
@@ -98,3 +103,17 @@ def iterate_modules(modules: Any) -> Iterator[tuple[str, str]]:
 def join_path(folder: str, name: str) -> str:
     """Return the path of a file in a module's folder; "" is the model's own."""
     return f"{folder}/{name}" if folder else name
+
+
+def check_mapping(value: Any, path: str, name: str) -> dict[str, Any]:
+    """Return a value of a file; an empty one if it is missing. Raise ValueError for no mapping."""
+    if value is not None and not isinstance(value, dict):
+        raise ValueError(f"{name} in {path} is not a mapping")
+    return value or {}
+
+
+def check_count(value: Any, path: str) -> int:
+    """Return a value of a file. Raise ValueError if it is not a count of 1 or more."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ValueError(f"{value!r} in {path} is not a number of 1 or more")
+    return value

@@ -12,9 +12,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ..loading.model_files import ModelFiles
-from ..text.sentence_transformers_files import join_path
 from ..text.token_ranges import concatenate_ranges
 from ..text.word_table import WordTable, build_word_table
+from .sentence_transformers_files import join_path
 from .static_folder import StaticFolder
 
 # Texts that are summed up at once: a core's cache holds their sums.

@@ -21,9 +21,9 @@ from pipemill.actors.compute.stages import Stages
 from pipemill.actors.compute.token_budget import TokenBudget
 from pipemill.jobs.config.load import make_job
 from pipemill.jobs.prepare import prepare_without_output
+from pipemill.pipelines.embeddings.sentence_transformers_files import read_recipe_files
 from pipemill.pipelines.reference.row_by_row import PlainRows
 from pipemill.pipelines.tasks.feature_extraction import FeatureExtraction
-from pipemill.pipelines.text.sentence_transformers_files import read_recipe_files
 
 from pipemill.errors import ConfigError
 from tests.references import sentence_folders

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from .token_chunks import to_vector_array
+from ..text.token_chunks import to_vector_array
 
 POOLINGS = ("mean", "cls", "last", "max", "none")
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ..text.sentence_transformers_files import (
+from .sentence_transformers_files import (
     MODULES,
     find_first_module,
     is_model2vec,

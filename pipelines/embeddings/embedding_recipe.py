@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from ..static_embeddings.static_folder import StaticFolder
+from .static_folder import StaticFolder
 
 
 @dataclass(frozen=True)

@@ -9,16 +9,19 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from ..static_embeddings.static_folder import StaticFolder, find_static_folder
 from .embedding_recipe import Dense, EmbeddingRecipe, LayerNorm, Normalize, Step, Truncate
 from .sentence_transformers_files import (
     MODULES,
     SETTINGS,
-    TRANSFORMER_SETTINGS,
+    UNFOLLOWED,
+    check_count,
+    check_mapping,
     find_first_module,
     iterate_modules,
     join_path,
 )
+from .static_folder import StaticFolder, find_static_folder
+from .transformer_settings import UNBOUNDED, read_transformer_settings
 
 # Poolings by their names in sentence-transformers, with pipemill's names; several are concatenated
 # in this order.
@@ -48,43 +51,6 @@ _ENCODER_DECODERS = frozenset(
     "blenderbot blenderbot-small m2m_100 marian moonshine pegasus pegasus_x prophetnet t5gemma "
     "t5gemma2 t5gemma2_text udop whisper".split()
 )
-# Keys of the transformer's settings that do not change the vectors of `encode`.
-_WITHOUT_EFFECT = {
-    "backend",
-    "document_length",
-    "query_expansion",
-    "query_length",
-    "unpad_inputs",
-}
-_ALLOWED_ARGUMENTS = {
-    "model": {
-        "add_pooling_layer",
-        "attn_implementation",
-        "code_revision",
-        "device_map",
-        "dtype",
-        "low_cpu_mem_usage",
-        "torch_dtype",
-        "trust_remote_code",
-        "unpad_inputs",
-        "use_cache",
-        "use_memory_efficient_attention",
-        "use_safetensors",
-    },
-    "tokenizer": {"model_max_length", "padding_side", "trust_remote_code", "use_fast"},
-    "config": {"trust_remote_code", "use_cache"},
-}
-_OTHER_NAMES = {"model": "model", "tokenizer": "processor", "config": "config"}
-_TOKENIZING = ("add_special_tokens", "return_token_type_ids", "split_special_tokens")
-_PADDING = (
-    "max_length",
-    "pad_to_multiple_of",
-    "padding",
-    "padding_side",
-    "return_attention_mask",
-    "return_tensors",
-    "truncation",
-)
 # Parameters that static embeddings have no use for, with the values that change nothing.
 _STATIC_DEFAULTS = {
     "stride": 0,
@@ -92,7 +58,6 @@ _STATIC_DEFAULTS = {
     "return_token_type_ids": False,
     "split_special_tokens": False,
 }
-_UNBOUNDED = 10**9  # tokenizers that know no limit have a larger one
 
 
 def build_recipe(parameters: Mapping[str, Any], files: Mapping[str, Any]) -> EmbeddingRecipe:
@@ -152,7 +117,7 @@ def find_shorter_limit(recipe: EmbeddingRecipe, files: Mapping[str, Any]) -> int
 
 def _read_length(config: Mapping[str, Any], key: str) -> int | None:
     length = config.get(key)
-    return length if isinstance(length, int) and 0 < length < _UNBOUNDED else None
+    return length if isinstance(length, int) and 0 < length < UNBOUNDED else None
 
 
 def _make_default_recipe(pooling: str) -> EmbeddingRecipe:
@@ -194,19 +159,13 @@ def _is_sentence_transformer(files: Mapping[str, Any]) -> bool:
         return False
     model_type = _get_settings(files).get("model_type", "SentenceTransformer")
     if model_type not in ("SentenceTransformer", "CrossEncoder"):
-        raise ValueError(f"{SETTINGS} says that the model is a {model_type}, {_UNKNOWN}")
+        raise ValueError(f"{SETTINGS} says that the model is a {model_type}, {UNFOLLOWED}")
     return model_type == "SentenceTransformer"
-
-
-_UNKNOWN = (
-    "which pipemill can't follow. Set parameters.pooling to mean, cls, last or max for the vectors "
-    "of the transformer alone: they are not those of SentenceTransformer.encode"
-)
 
 
 def _unsupported_module(module: str, folder: str) -> ValueError:
     where = f" ({folder})" if folder else ""
-    return ValueError(f"{MODULES} names the module {module}{where}, {_UNKNOWN}")
+    return ValueError(f"{MODULES} names the module {module}{where}, {UNFOLLOWED}")
 
 
 def _build_folder_recipe(files: Mapping[str, Any]) -> EmbeddingRecipe:
@@ -218,9 +177,9 @@ def _build_folder_recipe(files: Mapping[str, Any]) -> EmbeddingRecipe:
         raise _unsupported_module(first, folder)
     model_type = files.get(join_path(folder, "config.json"), {}).get("model_type")
     if str(model_type) in _ENCODER_DECODERS:
-        raise ValueError(f"its vectors are those of the encoder of a {model_type}, {_UNKNOWN}")
+        raise ValueError(f"its vectors are those of the encoder of a {model_type}, {UNFOLLOWED}")
     if len(modules) < 2:
-        raise ValueError(f"{MODULES} names no Pooling after the Transformer, {_UNKNOWN}")
+        raise ValueError(f"{MODULES} names no Pooling after the Transformer, {UNFOLLOWED}")
     if modules[1][0] != "Pooling":
         raise _unsupported_module(*modules[1])
     path = join_path(modules[1][1], "config.json")
@@ -229,16 +188,16 @@ def _build_folder_recipe(files: Mapping[str, Any]) -> EmbeddingRecipe:
     config = files[path]
     poolings = _read_poolings(config)
     width = config.get("embedding_dimension", config.get("word_embedding_dimension"))
-    width = None if width is None else _check_count(width, path) * len(poolings)
+    width = None if width is None else check_count(width, path) * len(poolings)
     steps = list(_read_steps(modules[2:], files, width))
     if (truncate_dim := _get_settings(files).get("truncate_dim")) is not None:
-        steps.append(Truncate(_check_count(truncate_dim, SETTINGS)))
+        steps.append(Truncate(check_count(truncate_dim, SETTINGS)))
     return EmbeddingRecipe(
         poolings=poolings,
         steps=tuple(steps),
         pools_prompt=config.get("include_prompt", True),
         as_sentence_transformers=True,
-        **_read_transformer_settings(files, folder),
+        **read_transformer_settings(files, folder),
     )
 
 
@@ -249,7 +208,7 @@ def _read_poolings(config: Mapping[str, Any]) -> tuple[str, ...]:
     modes = modes if isinstance(modes, list) else [modes]
     for mode in modes or [None]:
         if not isinstance(mode, str) or mode not in POOLINGS:
-            raise ValueError(f"the module Pooling has the mode {mode!r}, {_UNKNOWN}")
+            raise ValueError(f"the module Pooling has the mode {mode!r}, {UNFOLLOWED}")
     return tuple(POOLINGS[mode] for mode in modes)
 
 
@@ -271,7 +230,7 @@ def _read_steps(
                     f"the module Dense ({folder}) takes {config['in_features']} numbers, and the "
                     f"vectors before it have {width}"
                 )
-            width = _check_count(config.get("out_features"), join_path(folder, "config.json"))
+            width = check_count(config.get("out_features"), join_path(folder, "config.json"))
             residual = bool(config.get("use_residual"))
             yield Dense(folder, width, _read_activation(folder, config), residual)
         else:
@@ -282,73 +241,15 @@ def _check_names(module: str, folder: str, config: Mapping[str, Any]) -> None:
     for key in ("module_input_name", "module_output_name"):
         name = config.get(key) or "sentence_embedding"
         if name != "sentence_embedding":
-            raise ValueError(f"the module {module} ({folder}) has the {key} {name!r}, {_UNKNOWN}")
+            raise ValueError(f"the module {module} ({folder}) has the {key} {name!r}, {UNFOLLOWED}")
 
 
 def _read_activation(folder: str, config: Mapping[str, Any]) -> str:
     function = config.get("activation_function", "torch.nn.modules.activation.Tanh")
     name = str(function).rpartition(".")[2]
     if not str(function).startswith("torch.nn.") or name not in ACTIVATIONS:
-        raise ValueError(f"the module Dense ({folder}) has the activation {function}, {_UNKNOWN}")
+        raise ValueError(f"the module Dense ({folder}) has the activation {function}, {UNFOLLOWED}")
     return name
-
-
-def _read_transformer_settings(files: Mapping[str, Any], folder: str) -> dict[str, Any]:
-    """Read the settings of the first module, as fields of a recipe."""
-    paths = (join_path(folder, name) for name in TRANSFORMER_SETTINGS)
-    path = next((path for path in paths if path in files), "")
-    settings = dict(files.get(path, {}))
-    longest = settings.pop("max_seq_length", None)
-    lowercases = bool(settings.pop("do_lower_case", False))
-    _check_modality(path, settings)
-    for part, allowed in _ALLOWED_ARGUMENTS.items():
-        for key in (f"{part}_args", f"{_OTHER_NAMES[part]}_kwargs"):
-            arguments = _check_mapping(settings.pop(key, None), path, key)
-            if part == "tokenizer":
-                longest = arguments.get("model_max_length", longest)
-            for name in arguments.keys() - allowed:
-                raise ValueError(f"{path} sets {key}: {name}, {_UNKNOWN}")
-    tokenizing: dict[str, Any] = {}
-    processing = _check_mapping(settings.pop("processing_kwargs", None), path, "processing_kwargs")
-    text, common = (_check_mapping(processing.get(name), path, name) for name in ("text", "common"))
-    for name, value in {**text, **common}.items():
-        if name == "max_length":
-            longest = value
-        elif name in _TOKENIZING:
-            tokenizing[name] = value
-        elif name not in _PADDING:
-            raise ValueError(f"{path} sets processing_kwargs: {name}, {_UNKNOWN}")
-    for name, value in settings.items():
-        if value is not None and name not in _WITHOUT_EFFECT:
-            raise ValueError(f"{path} sets {name}, {_UNKNOWN}")
-    if longest is not None:
-        longest = _check_count(longest, f"max_seq_length of {path}")
-    return {
-        "max_seq_length": longest if longest is None or longest < _UNBOUNDED else None,
-        "lowercases": lowercases,
-        "tokenizing": tuple(tokenizing.items()),
-    }
-
-
-def _check_modality(path: str, settings: dict[str, Any]) -> None:
-    """Raise ValueError if texts do not go through the model's usual forward pass."""
-    task = settings.pop("transformer_task", "feature-extraction")
-    if task != "feature-extraction":
-        raise ValueError(f"{path} has the transformer_task {task}, {_UNKNOWN}")
-    output = settings.pop("module_output_name", "token_embeddings")
-    if (modalities := settings.pop("modality_config", None)) is None:
-        return
-    modalities = _check_mapping(modalities, path, "modality_config")
-    if "message" in modalities:
-        raise ValueError(f"{path} has texts written as chat messages, {_UNKNOWN}")
-    text = _check_mapping(modalities.get("text"), path, "text")
-    name = text.get("method_output_name")
-    name = name[0] if isinstance(name, list) and len(name) == 1 else name
-    if output != "token_embeddings" or (text.get("method"), name) != (
-        "forward",
-        "last_hidden_state",
-    ):
-        raise ValueError(f"{path} takes {name} of {text.get('method')} as {output}, {_UNKNOWN}")
 
 
 def _choose_prompt(parameters: Mapping[str, Any], files: Mapping[str, Any], follows: bool) -> str:
@@ -356,7 +257,7 @@ def _choose_prompt(parameters: Mapping[str, Any], files: Mapping[str, Any], foll
     if parameters["prompt"] is not None:
         return parameters["prompt"]
     settings, name = _get_settings(files), parameters["prompt_name"]
-    prompts = _check_mapping(settings.get("prompts"), SETTINGS, "prompts")
+    prompts = check_mapping(settings.get("prompts"), SETTINGS, "prompts")
     if any(not isinstance(prompt, str | None) for prompt in prompts.values()):
         raise ValueError(f"{SETTINGS} has prompts that are not texts")
     if name is None:
@@ -376,18 +277,6 @@ def _choose_prompt(parameters: Mapping[str, Any], files: Mapping[str, Any], foll
 
 def _get_settings(files: Mapping[str, Any]) -> Mapping[str, Any]:
     return files.get(SETTINGS, {})
-
-
-def _check_mapping(value: Any, path: str, name: str) -> dict[str, Any]:
-    if value is not None and not isinstance(value, dict):
-        raise ValueError(f"{name} in {path} is not a mapping")
-    return value or {}
-
-
-def _check_count(value: Any, path: str) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ValueError(f"{value!r} in {path} is not a number of 1 or more")
-    return value
 
 
 def _get_module_config(files: Mapping[str, Any], folder: str) -> Mapping[str, Any]:

@@ -1,0 +1,1 @@
+"""The functions that Ray calls: splits in, a result about each out."""

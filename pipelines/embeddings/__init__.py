@@ -1,0 +1,1 @@
+"""From token vectors to embeddings: poolings, sentence-transformers' folders, static ones."""

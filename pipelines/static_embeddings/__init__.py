@@ -1,1 +1,0 @@
-"""Static embeddings: one vector for each token, whatever stands beside it."""
