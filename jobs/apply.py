@@ -56,9 +56,9 @@ def apply(
 ) -> Dataset:
     """Add a task to a pipeline of Ray Data. Nothing is computed until the result is used.
 
-    Rows keep their order within a block, and where blocks begin and end changes no answer. A row
-    that fails, or kills its process, has null in the task's columns. Ray schedules the actors with
-    the rest of the pipeline.
+    Rows keep their order, and where blocks begin and end changes no answer. A row that fails, or
+    kills its process, has null in the task's columns. Ray schedules the actors with the rest of the
+    pipeline.
 
     Args:
         dataset: Any `ray.data.Dataset`.
@@ -184,6 +184,8 @@ def _map(dataset: Dataset, job: Job, task: ResolvedTask, arguments: tuple[Any, .
     if any(column.kind in MEDIA for column in task.spec.inputs):
         rows = _ROWS_OF_MEDIA
     credentials = Credentials.of_environment() if job.actors.pass_credentials else None
+    # Blocks are divided, and actors end theirs in any order: rows would leave in another one.
+    dataset.context.execution_options.preserve_order = True
     return dataset.repartition(target_num_rows_per_block=rows).map_batches(
         TaskOperator,
         fn_constructor_args=(*arguments, credentials),

@@ -54,6 +54,19 @@ def test_it_composes_and_answers_as_transformers(ray_session, models, tmp_path):
         np.testing.assert_allclose(row["scores"], answer["scores"], atol=1e-5)
 
 
+def test_rows_keep_their_order_when_ray_divides_a_block(ray_session, models):
+    """Every other piece takes long, so another actor ends the next one before."""
+    long = [f"{text} {text}" for text in tiny.texts(4 * 512, seed=5, longest=60)]
+    texts = []
+    for first in range(0, len(long), 512):
+        texts += long[first : first + 512] + [tiny.WORDS[0]] * 512
+    dataset = ray.data.from_arrow(pa.table({"n": range(len(texts)), "text": texts}))
+    task = {"task": "text-classification", "model": models["text-classification"]}
+    table = pipemill.apply(dataset, **task, actors=ON_CPU | {"min": 2, "max": 2}).to_pandas()
+    assert table["n"].tolist() == list(range(len(texts)))
+    assert table["error"].isna().all()
+
+
 def test_embeddings_go_into_torch_and_pickle_without_the_driver(ray_session, models, tmp_path):
     texts = tiny.texts(20, seed=1)
     pq.write_table(pa.table({"n": range(20), "text": texts}), tmp_path / "in.parquet")
