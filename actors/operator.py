@@ -18,6 +18,7 @@ from .faults.isolated_process import IsolatedProcess, ProcessDied, ProcessError
 from .faults.poison_rows import CrashIsolator
 from .output.part_file import append_columns
 from .shared_lock import SharedLock
+from .sources.schemas.file_schemas import simplify_column
 from .tensor_images import encode_tensors, is_tensor
 
 # Bytes of the rows that are computed at once: their chunks take many times that.
@@ -81,6 +82,8 @@ class TaskOperator:
         batches = [self._compute(task.load, piece) for piece in _cut(rows)]
         errors = pa.chunked_array([self._describe_failures(batch) for batch in batches])
         results = pa.concat_tables([batch.results for batch in batches])
+        if self._error_column in results.column_names:
+            raise RowError(f"error_column {self._error_column!r} is a column that the task adds")
         return append_columns(block, results.append_column(self._error_column, errors))
 
     def _bind(self, schema: pa.Schema) -> BoundTask:
@@ -123,7 +126,7 @@ def _read_column(block: pa.Table, field: pa.Field) -> pa.ChunkedArray:
     column = block[field.name]
     if is_tensor(column.type):
         return encode_tensors(column)
-    return column.cast(field.type) if pa.types.is_null(column.type) else column
+    return column.cast(field.type) if pa.types.is_null(column.type) else simplify_column(column)
 
 
 def _cut(rows: pa.Table) -> Iterator[pa.Table]:

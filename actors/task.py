@@ -274,11 +274,13 @@ class Followed:
         weights: folders inside the model's whose weights the task loads, too.
         decides: what decides the results, by name; only what differs from what the task does with
             a model whose folder says nothing.
+        notes: what users may not expect of the answers.
     """
 
     pooling: str | None = None
     weights: tuple[str, ...] = ()
     decides: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

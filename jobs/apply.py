@@ -107,6 +107,7 @@ def apply(
     job, resolved = resolve_job(job, "fused")
     _check_engine(job)
     _check_columns_known(job, resolved)
+    _check_error_column(error_column, job, resolved)
     mapping = tuple(job.input.columns.items())
     binder = ColumnBinder(load=_build_load(job, resolved), mapping=mapping)
     known = _read_schema(dataset)
@@ -117,7 +118,8 @@ def apply(
 
 
 def _check_arguments(dataset: object, error_column: str, on_error: str) -> None:
-    if not any(cls.__module__.startswith("ray.data.") for cls in type(dataset).__mro__):
+    classes = [(cls.__module__.partition(".")[0], cls.__name__) for cls in type(dataset).__mro__]
+    if ("ray", "Dataset") not in classes:
         raise ConfigError(
             f"apply takes a ray.data.Dataset, not {type(dataset).__name__}: use pipemill.run for "
             "files and tables, or make one, such as ray.data.from_arrow(table)"
@@ -150,6 +152,15 @@ def _check_columns_known(job: Job, task: ResolvedTask) -> None:
         raise ConfigError(
             f"only answers show which columns {job.task} adds: declare them, such as "
             'schema={"result": "string"}'
+        )
+
+
+def _check_error_column(name: str, job: Job, task: ResolvedTask) -> None:
+    """Raise ConfigError for the name of a column that the task adds, as far as that is known."""
+    first = task.spec.adds.partition(";")[0].partition(":")[0]
+    if name in [*first.split(", "), *(job.output.schema or {})]:
+        raise ConfigError(
+            f"error_column {name!r} is a column that {job.task} adds: give it another name"
         )
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from pipemill.actors.output.layout import STATE
-from pipemill.actors.storage.filesystem import absolute
+from pipemill.actors.storage.filesystem import absolute, why_no_folder
 from pipemill.actors.storage.store import Store
 
 from pipemill.errors import ConfigError
@@ -109,7 +109,11 @@ def prepare_without_output(job: Job) -> PreparedJob:
 
 
 def output_store(job: Job) -> Store:
-    return Store(absolute(job.output.path), job.output.storage_options)
+    """Return the folder that a job writes to. Raises ConfigError if none can be there."""
+    path = absolute(job.output.path)
+    if reason := why_no_folder(path):
+        raise ConfigError(f"output.path {job.output.path!r}: {reason}; name another folder")
+    return Store(path, job.output.storage_options)
 
 
 def _check_places(job: Job) -> None:

@@ -14,8 +14,9 @@ import pipemill
 from pipemill.errors import ConfigError
 
 from .config.job import Job
-from .config.load import merge_config, read_mapping
+from .config.load import merge_config
 from .config.sections import Sections, takes_sections
+from .config.yaml_text import read_mapping
 from .execution.progress import log
 from .submission import check_cluster
 from .submission.job_client import connect, explain_submission

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import ast
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from functools import reduce
 from typing import Any
 
@@ -20,6 +21,14 @@ _COMPARE: Mapping[type[ast.cmpop], Callable[[Any, Any], pc.Expression]] = {
     ast.LtE: operator.le,
     ast.Gt: operator.gt,
     ast.GtE: operator.ge,
+}
+# Of more than some thousands Arrow's recursion ends the process.
+_MOST = 500
+# Arrow compares no views, and takes numbers of 64 bits for signed ones.
+_COMPARABLE = {
+    pa.string_view(): pa.large_string(),
+    pa.binary_view(): pa.large_binary(),
+    pa.uint64(): pa.decimal128(20, 0),
 }
 _HOW = (
     "write columns, values, == != < <= > >=, in [..], is None, and, or, not, as in "
@@ -57,6 +66,8 @@ class RowCondition:
                     f"{self.text!r} names {name!r}, which is no column here: "
                     f"{', '.join(schema.names)}"
                 )
+            if schema.names.count(name) > 1:
+                raise ValueError(f"{self.text!r} names {name!r}, but two columns are called that")
         try:
             self.find_rows(schema.empty_table())
         except pa.ArrowException as error:
@@ -65,8 +76,9 @@ class RowCondition:
 
     def find_rows(self, rows: pa.Table) -> np.ndarray:
         """Return the numbers of the rows for which it is true."""
-        numbered = rows.select(self.columns).append_column("", pa.array(np.arange(rows.num_rows)))
-        return numbered.filter(self._expression())[""].to_numpy()
+        rows = _to_comparable(rows.select(self.columns))
+        numbered = rows.append_column("", pa.array(np.arange(rows.num_rows)))
+        return numbered.filter(self._expression(rows.schema))[""].to_numpy()
 
     def _parse(self) -> ast.expr:
         try:
@@ -74,49 +86,120 @@ class RowCondition:
         except (SyntaxError, ValueError, RecursionError, MemoryError):
             raise ValueError(f"{self.text!r} is not a condition: {_HOW}") from None
 
-    def _expression(self) -> pc.Expression:
+    def _expression(self, schema: pa.Schema | None = None) -> pc.Expression:
         if not self.columns:
             raise ValueError(f"{self.text!r} names no column: {_HOW}")
+        parsed = self._parse()
+        count = sum(isinstance(node, ast.Name) for node in ast.walk(parsed))
+        if count > _MOST:
+            raise ValueError(
+                f"a condition names columns {_MOST} times at most, not {count:,} times, as "
+                f"{self.text[:60]!r}… does: compare a column with many values by `in [..]`"
+            )
         try:
-            return self._convert(self._parse())
+            return self._convert(parsed, schema or pa.schema([]))
+        except RecursionError:
+            raise ValueError(
+                f"{self.text[:60]!r}… is nested too deeply: write it with fewer brackets and `not`"
+            ) from None
         except (pa.ArrowException, TypeError) as error:  # from values that Arrow can't hold
             raise ValueError(f"{self.text!r} is not a condition ({error}): {_HOW}") from None
 
-    def _convert(self, node: ast.expr) -> pc.Expression:
+    def _convert(self, node: ast.expr, schema: pa.Schema) -> pc.Expression:
         match node:
             case ast.Name():
                 return pc.field(node.id)
             case ast.BoolOp():
                 combine = operator.and_ if isinstance(node.op, ast.And) else operator.or_
-                return reduce(combine, map(self._convert, node.values))
+                return _combine(combine, [self._convert(value, schema) for value in node.values])
             case ast.UnaryOp(op=ast.Not()):
-                return ~self._convert(node.operand)
+                return ~self._convert(node.operand, schema)
             case ast.Compare():
                 sides = [node.left, *node.comparators]
                 pairs = zip(node.ops, sides[:-1], sides[1:], strict=True)
-                return reduce(operator.and_, (self._compare(*pair) for pair in pairs))
-        return pc.scalar(self._read_value(node))
+                return _combine(operator.and_, [self._compare(*pair, schema) for pair in pairs])
+        value = self._read_value(node)
+        if value is None:
+            raise ValueError(
+                f"{self.text!r} compares with None, which is never true: write `is None` or "
+                "`is not None`"
+            )
+        return pc.scalar(_to_scalar(value, schema))
 
-    def _compare(self, how: ast.cmpop, left: ast.expr, right: ast.expr) -> pc.Expression:
-        one = self._convert(left)
+    def _compare(
+        self, how: ast.cmpop, left: ast.expr, right: ast.expr, schema: pa.Schema
+    ) -> pc.Expression:
+        one = self._convert(left, schema)
         if isinstance(how, ast.In | ast.NotIn):
-            values = self._read_value(right)
-            if not isinstance(values, list | tuple):
-                raise ValueError(f"in {self.text!r} a list must follow `in`: {_HOW}")
-            found = one.isin(pa.array(values))
-            # A null is in no list, and not outside of one, either.
-            return found & one.is_valid() if isinstance(how, ast.In) else ~found & one.is_valid()
+            return self._find_in_list(one, isinstance(how, ast.In), left, right, schema)
         if isinstance(how, ast.Is | ast.IsNot):
-            if self._read_value(right) is not None:
+            if not (isinstance(right, ast.Constant) and right.value is None):
                 raise ValueError(f"in {self.text!r} only None may follow `is`: {_HOW}")
             return one.is_null() if isinstance(how, ast.Is) else one.is_valid()
-        return _COMPARE[type(how)](one, self._convert(right))
+        return _COMPARE[type(how)](one, self._convert(right, schema))
+
+    def _find_in_list(
+        self, one: pc.Expression, is_in: bool, left: ast.expr, right: ast.expr, schema: pa.Schema
+    ) -> pc.Expression:
+        if not isinstance(right, ast.List | ast.Tuple):
+            raise ValueError(f"in {self.text!r} a list must follow `in`: {_HOW}")
+        values = self._read_value(right)
+        if None in values:
+            raise ValueError(f"{self.text!r} has None in a list: write `or … is None` beside it")
+        nulls = [field.name for field in schema if pa.types.is_null(field.type)]
+        if isinstance(left, ast.Name) and left.id in nulls:  # in which Arrow finds no value
+            return _unknown()
+        found = one.isin(_to_array(values))
+        # A null is in no list, and not outside of one, either.
+        return pc.if_else(one.is_valid(), found if is_in else ~found, _unknown())
 
     def _read_value(self, node: ast.expr) -> Any:
         try:
             return ast.literal_eval(node)
-        except (ValueError, TypeError, SyntaxError, RecursionError):
+        except (ValueError, TypeError, SyntaxError):
             raise ValueError(
                 f"{self.text!r} holds {ast.unparse(node)!r}, which is neither a column nor a "
                 f"value: {_HOW}"
             ) from None
+
+
+def _combine(
+    how: Callable[[Any, Any], pc.Expression], parts: Sequence[pc.Expression]
+) -> pc.Expression:
+    """Combine expressions as a flat tree: Arrow computes one by recursion."""
+    while len(parts) > 1:
+        pairs = [parts[start : start + 2] for start in range(0, len(parts), 2)]
+        parts = [reduce(how, pair) for pair in pairs]
+    return parts[0]
+
+
+def _unknown() -> pc.Expression:
+    """Return what is neither true nor false. Not a constant: to make it takes pandas along."""
+    return pc.scalar(pa.scalar(None, pa.bool_()))
+
+
+def _to_comparable(rows: pa.Table) -> pa.Table:
+    """Return the columns in types for which Arrow can compare every value with every number."""
+    for place, field in enumerate(rows.schema):
+        kind = _COMPARABLE.get(field.type)
+        if kind is not None:
+            rows = rows.set_column(place, field.name, rows.column(place).cast(kind))
+    return rows
+
+
+def _to_scalar(value: Any, schema: pa.Schema) -> pa.Scalar:
+    """Return a value as Arrow's. A decimal is compared with decimals, and may be large."""
+    if not isinstance(value, int) or isinstance(value, bool):
+        return pa.scalar(value)
+    is_decimal = any(map(pa.types.is_decimal, schema.types)) or not _fits(value)
+    return pa.scalar(Decimal(value) if is_decimal else value)
+
+
+def _to_array(values: Sequence[Any]) -> pa.Array:
+    if all(isinstance(value, int) for value in values) and not all(map(_fits, values)):
+        return pa.array([Decimal(value) for value in values])
+    return pa.array(values)
+
+
+def _fits(value: int) -> bool:
+    return -(2**63) <= value < 2**63

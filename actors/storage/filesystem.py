@@ -61,6 +61,21 @@ def absolute(path: str) -> str:
     return os.path.abspath(os.path.expanduser(path))
 
 
+def why_no_folder(path: str) -> str | None:
+    """Return why no folder can be at a local path; None if one may be, and for a URL."""
+    if "://" in path or is_chain(path):
+        return None
+    for place in (Path(path), *Path(path).parents):
+        try:
+            if place.is_symlink() and not place.exists():
+                return f"{place} is a link to {os.readlink(place)}, which does not exist"
+            if place.exists():
+                return None if place.is_dir() else f"{place} is a file, not a folder"
+        except OSError as error:  # a name that is too long, or a folder that can't be looked into
+            return str(error.strerror)
+    return None
+
+
 def url_of(filesystem: AbstractFileSystem, path: str) -> str:
     """Return the URL of a path in a filesystem; a local path stays as it is."""
     return path if isinstance(filesystem, LocalFileSystem) else filesystem.unstrip_protocol(path)
@@ -122,7 +137,10 @@ def create_exclusive(filesystem: AbstractFileSystem, path: str, data: bytes) -> 
     Raises FileExistsError, OSError.
     """
     if isinstance(filesystem, LocalFileSystem):
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        try:
+            Path(path).parent.mkdir(parents=True, exist_ok=True)
+        except FileExistsError as error:  # not of `path` itself: no folder can be made there
+            raise NotADirectoryError(*error.args) from None
         with open(path, "xb") as file:
             file.write(data)
         return

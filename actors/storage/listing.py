@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import lru_cache
 from typing import Any
@@ -13,6 +14,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from pipemill.errors import ConfigError, RunError
 
+from ..output.layout import JOB
 from .backoff import retry_on_driver
 from .file_names import member_of
 from .filesystem import absolute, open_filesystem, url_of
@@ -28,6 +30,7 @@ class Listing:
     named: whether the path is that of one file, not of a folder or a glob.
     left_out: the number of files that were left out because they are in the output.
     table: why the files are not the rows of a table, if they are part of one.
+    outputs: folders of other outputs of pipemill among the files, with the files in each.
     """
 
     path: str
@@ -35,6 +38,7 @@ class Listing:
     named: bool
     left_out: int = 0
     table: str | None = None
+    outputs: Mapping[str, list[InputFile]] = field(default_factory=dict)
 
 
 def output_location(output: str, options: Mapping[str, Any]) -> str:
@@ -68,6 +72,7 @@ def _list(path: str, options: Mapping[str, Any], output: str | None) -> Listing:
     top, roots = _find_roots(filesystem, inner)
     files: list[InputFile] = []
     tables: list[str] = []
+    with_parts: dict[str, list[InputFile]] = {}
     table, left_out = None, 0
     for root in roots:
         found = []
@@ -84,12 +89,20 @@ def _list(path: str, options: Mapping[str, Any], output: str | None) -> Listing:
                 continue
             folders = name.removeprefix(top).split("/")[:-1]
             found.append(_make_file(filesystem, entry, path, parse_partitions(folders)))
+            folder, _, base = name.rpartition("/")
+            if _PART.fullmatch(base) and folder != top.rstrip("/"):
+                with_parts.setdefault(folder, []).append(found[-1])
             if len(tables) < _CHECKED and is_table_data(name):
                 tables.append(name)
         files += sorted(found, key=lambda file: file.path)
     is_pattern = top != inner
     table = table or _find_table(filesystem, top, tables, is_pattern)
-    return Listing(path, files, False, left_out, table)
+    outputs = {
+        url_of(filesystem, folder): parts
+        for folder, parts in with_parts.items()
+        if filesystem.exists(f"{folder}/{JOB}")
+    }
+    return Listing(path, files, False, left_out, table, outputs)
 
 
 def _is_below(filesystem: Any, entry: dict[str, Any], output: str | None) -> bool:
@@ -126,6 +139,8 @@ def _make_file(
 
 
 _WILD = "*?["
+# The name of a part, see `Split.part`.
+_PART = re.compile(r"part-\d{8}-[0-9a-f]{12}\.parquet")
 # At most this many files' folders are checked for the marks of a table.
 _CHECKED = 10_000
 

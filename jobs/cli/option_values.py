@@ -87,7 +87,7 @@ def parse_columns(assignments: list[str]) -> dict[str, str | None]:
 def parse_parameters(assignments: list[str]) -> dict[str, Any]:
     """Return parameters by their names, with values in YAML."""
     with delay_interrupts():
-        from ..config.load import parse_assignment
+        from ..config.settings import parse_assignment
 
     return dict(parse_assignment(text) for text in assignments)
 

@@ -35,8 +35,8 @@ from .task_entry import (
     PathOrUrl,
     Section,
     TaskEntry,
-    check_not_empty,
     check_number,
+    check_paths,
     with_first_task,
 )
 
@@ -63,7 +63,7 @@ def _describe_path(value: Any) -> Any:
 # Or a `HeldRows`, which the type leaves out: nearly all inputs are paths.
 InputPath = Annotated[
     str | list[str],
-    AfterValidator(check_not_empty),
+    AfterValidator(check_paths),
     WrapValidator(_check_path_or_rows),
     PlainSerializer(_describe_path),
 ]

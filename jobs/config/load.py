@@ -5,10 +5,8 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, get_args, get_origin
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
 from pipemill.errors import ConfigError, did_you_mean
@@ -16,7 +14,10 @@ from pipemill.errors import ConfigError, did_you_mean
 from ..rows.find_rows import holds_rows
 from ..rows.python_rows import RowList, are_texts
 from .job import Job
-from .loaded_model import read_model_section, with_loaded_model
+from .loaded_model import with_loaded_model
+from .settings import apply_settings, to_section
+from .task_entry import OF_ONE_TASK, TaskEntry
+from .yaml_text import read_mapping
 
 # In the current folder, so that files that go next to the output go there.
 NO_OUTPUT = ".pipemill-no-output"
@@ -36,84 +37,6 @@ def read_config(path: str | os.PathLike[str]) -> dict[str, Any]:
         read_mapping(path),
         lambda text: VARIABLE.sub(lambda match: _read_variable(match[1], str(path)), text),
     )
-
-
-def read_mapping(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Read the mapping in a YAML file, as it is written."""
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"can't read the config {path}: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise ConfigError(f"{path} is not a config: it is not UTF-8 text") from None
-    except ValueError as error:
-        raise ConfigError(f"can't read the config {str(path)!r}: {error}") from None
-    data = _parse_yaml(text, f"{path} is not YAML")
-    if not isinstance(data, dict):
-        raise ConfigError(f"{path} must hold keys such as task, model, input and output")
-    return data
-
-
-def apply_settings(data: dict[str, Any], settings: Iterable[str]) -> dict[str, Any]:
-    """Apply KEY.KEY=VALUE settings to a config, in place, and return it. The values are YAML."""
-    for setting in settings:
-        keys, value = parse_assignment(setting)
-        section = data
-        *parents, last = keys.split(".")
-        for key in parents:
-            section[key] = to_section(key, section.get(key))
-            section = section[key]
-        section[last] = value
-    return data
-
-
-def parse_assignment(text: str) -> tuple[str, Any]:
-    """Parse NAME=VALUE, with the value as YAML.
-
-    Raises:
-        ConfigError: for another form, and for a value that is not YAML.
-    """
-    name, equals, value = text.partition("=")
-    if not (name and equals):
-        raise ConfigError(f"{text!r} is not of the form NAME=VALUE")
-    return name, _parse_yaml(value, f"the value of {name!r} is not YAML: {value!r}")
-
-
-class _Loader(yaml.SafeLoader):
-    """A YAML loader that refuses a repeated key; YAML itself would take the last one."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[tuple[str, str]] = set()
-        for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode) and key.value != "<<":
-                if (key.tag, key.value) in seen:
-                    problem = f"the key {key.value!r} is given twice"
-                    raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
-                seen.add((key.tag, key.value))
-        return super().construct_mapping(node, deep)
-
-
-def _parse_yaml(text: str, problem: str) -> Any:
-    """Parse YAML. Raise ConfigError, in one line that begins with `problem`."""
-    try:
-        data = yaml.load(text, _Loader)
-        _check_depth(data)
-    except RecursionError:
-        raise ConfigError(f"{problem}: it is nested too deeply, or contains itself") from None
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark
-        where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        raise ConfigError(f"{problem} ({error.problem or error.context}{where})") from None
-    except Exception as error:  # a date or a number that does not exist
-        raise ConfigError(f"{problem} ({' '.join(str(error).split())})") from None
-    return data
-
-
-def _check_depth(value: Any) -> None:
-    """Raise RecursionError for a value that contains itself."""
-    if isinstance(value, dict | list):
-        for inner in value.values() if isinstance(value, dict) else value:
-            _check_depth(inner)
 
 
 def build_job(
@@ -157,12 +80,7 @@ def merge_config(
         read: reads a YAML file.
     """
     if isinstance(config, Job):
-        data = config.model_dump(exclude_unset=True)
-        for part in ("model", "input"):  # objects are only described in the dump
-            data[part]["path"] = getattr(config, part).path
-        for part in ("model", "input", "output"):
-            data[part]["storage_options"] = getattr(config, part).storage_options
-        where = "the job"
+        data, where = _dump(config), "the job"
     elif config is None or isinstance(config, Mapping):
         data, where = dict(config or {}), "the job"
     elif isinstance(config, str | os.PathLike):
@@ -177,11 +95,33 @@ def merge_config(
     return apply_settings(data, settings), where
 
 
+def _dump(job: Job) -> dict[str, Any]:
+    """Return the keys of a job with the objects and options that a dump leaves out."""
+    data = job.model_dump(exclude_unset=True)
+    places: list[tuple[str, dict[str, Any], Job | TaskEntry]]
+    places = [("input", data, job), ("output", data, job)]
+    if job.tasks:  # of which the first gave the job its task
+        places += [("model", *both) for both in zip(data["tasks"], job.tasks, strict=True)]
+        data = {key: value for key, value in data.items() if key not in OF_ONE_TASK}
+    else:
+        places.append(("model", data, job))
+    for part, keys, owner in places:
+        section = getattr(owner, part)
+        keys[part] |= {"path": section.path, "storage_options": section.storage_options}
+    return data
+
+
 def _with_texts(sections: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return the sections; a list of strings that is no list of paths becomes rows."""
     given = sections.get("input")
     if not isinstance(given, list | tuple) or not given:
         return sections
+    for number, value in enumerate(given):
+        if not isinstance(given[0], Mapping) and not isinstance(value, str | os.PathLike):
+            raise ConfigError(
+                f"input is a list whose item {number:,} is of the type {type(value).__name__}: "
+                "a list holds paths, texts, or rows, which are dicts"
+            )
     is_rows = all(isinstance(value, str) for value in given) and are_texts(given)
     return {**sections, "input": RowList(given) if is_rows else _to_texts(given)}
 
@@ -226,19 +166,6 @@ def _merge_section(old: dict[str, Any], new: Mapping[str, Any]) -> dict[str, Any
     """Merge two sections: columns are added, any other value replaces the old one."""
     columns = {**(old.get("columns") or {}), **(new.get("columns") or {})}
     return {**old, **new, **({"columns": columns} if columns else {})}
-
-
-def to_section(key: str, value: Any) -> dict[str, Any]:
-    """Return a section as a mapping. A path alone stands for one."""
-    if key == "model":
-        value = read_model_section(value)
-    if key == "input" and holds_rows(value):
-        return {"path": value}
-    if key in ("model", "input", "output") and isinstance(value, str | list | os.PathLike):
-        return {"path": os.fspath(value) if isinstance(value, os.PathLike) else value}
-    if value is not None and not isinstance(value, Mapping):
-        raise ConfigError(f"{key!r} must hold keys, not the value {value!r}")
-    return dict(value or {})
 
 
 def _format_errors(error: ValidationError, where: str) -> list[str]:

@@ -35,15 +35,17 @@ def _check_at_least_one(value: str | int) -> str | int:
     return value
 
 
-def check_not_empty(value: Any) -> Any:
+def check_paths(value: Any) -> Any:
     paths = [value] if isinstance(value, str) else value
     if not paths or not all(path.strip() for path in paths):
         raise ValueError("must not be empty")
+    if any("\0" in path for path in paths):
+        raise ValueError("must not hold the character NUL")
     return value
 
 
 # "" would mean the current folder.
-PathOrUrl = Annotated[str, AfterValidator(check_not_empty)]
+PathOrUrl = Annotated[str, AfterValidator(check_paths)]
 AutoOrCount = Annotated[
     Literal["auto"] | int, AfterValidator(_check_at_least_one), BeforeValidator(check_number)
 ]
@@ -173,7 +175,7 @@ def with_first_task(data: Mapping[str, Any]) -> Mapping[str, Any]:
     if not tasks:
         return data
     try:
-        if not isinstance(tasks, list):
+        if not isinstance(tasks, list | tuple):
             raise TypeError
         first = TaskEntry.model_validate(tasks[0])
     except (ValidationError, TypeError):  # which `tasks` will report
@@ -186,6 +188,9 @@ def with_first_task(data: Mapping[str, Any]) -> Mapping[str, Any]:
         # A job that was stored has both.
         if given.get(key) and given[key] not in (of_first.get(key), plain):
             raise ValueError(
-                f"{key} and tasks are both given: put it into each of the tasks, or leave tasks out"
+                f"{key} and tasks are both given: put it into each of the tasks "
+                f"(--set tasks.NAME.{key}=…), or leave tasks out"
+                if key in of_first
+                else f"{key} and tasks are both given: a class of your own can't be one of several"
             )
     return {**data, **of_first}

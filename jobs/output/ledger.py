@@ -204,7 +204,11 @@ def open_output(
     Raises:
         ConfigError: The folder is not an output of pipemill.
     """
-    ledger = Ledger(Store(absolute(os.fspath(output)), options or {}))
+    if not isinstance(output, str | os.PathLike) or not (path := os.fspath(output)):
+        raise ConfigError(
+            f"an output is named by its folder or URL, a text or a path, not by {output!r}"
+        )
+    ledger = Ledger(Store(absolute(path), options or {}))
     record, plan = ledger.read_job(), ledger.read_plan()
     if record is None or plan is None:
         raise ConfigError(

@@ -46,6 +46,7 @@ class Plan:
         results: the columns that are added, as a serialized schema, if a sample showed them.
         settled: parameters that were inferred from some rows; None before that.
         unnamed: planned files that the input no longer names; not stored.
+        notes: what users may not expect of the input's files; not stored.
     """
 
     format: str
@@ -54,6 +55,7 @@ class Plan:
     results: bytes | None = None
     settled: dict[str, Any] | None = None
     unnamed: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     def add(self, pieces: Iterable[SplitRange]) -> None:
         for p in pieces:

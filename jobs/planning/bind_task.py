@@ -75,5 +75,5 @@ def bind_task(job: Job, task: ResolvedTask, schema: pa.Schema, keep: list[str]) 
         task=task,
         parameters=parameters,
         columns=columns,
-        notes=notes_on_columns(*named),
+        notes=(*notes_on_columns(*named), *task.followed.notes),
     )

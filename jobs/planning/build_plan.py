@@ -44,6 +44,7 @@ def build_plan(
     Raises:
         ConfigError: for an input that can't be read, or that does not fit the stored plan.
     """
+    notes: list[str] = []
     files, format = list_files(
         job.input.path,
         job.input.format,
@@ -51,6 +52,7 @@ def build_plan(
         None if ledger.is_stored_input(job.input.path) else ledger.path,
         job.output.storage_options,
         [] if stored is None else [file.path for file in stored.files()],
+        notes,
     )
     reading = reading_of(job, task)
     source = open_source(format, job.input.storage_options, reading=reading)
@@ -58,8 +60,11 @@ def build_plan(
         stored = None
     if stored is None or not stored.splits or stored.is_of_nothing:
         # An input without rows decides nothing, not even its columns.
-        return _new_plan(job, task, source, files, format, stored)
-    return _extended_plan(job, task, source, files, format, stored)
+        plan, changed = _new_plan(job, task, source, files, format, stored)
+    else:
+        plan, changed = _extended_plan(job, task, source, files, format, stored)
+    plan.notes = notes
+    return plan, changed
 
 
 def _new_plan(

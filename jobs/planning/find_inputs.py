@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from pipemill.actors.sources.arrow import ArrowSource
 from pipemill.actors.sources.parquet import ParquetSource
 from pipemill.actors.sources.registry import all_sources, find_source, format_names, format_of
+from pipemill.actors.sources.text import TextSource
 from pipemill.actors.storage.file_names import COMPRESSIONS
 from pipemill.actors.storage.filesystem import absolute
 from pipemill.actors.storage.input_file import InputFile
@@ -28,15 +30,18 @@ def list_files(
     output: str | None,
     output_options: Mapping[str, Any] | None = None,
     planned: Iterable[str] = (),
+    notes: list[str] | None = None,
 ) -> tuple[list[InputFile], str]:
     """Return the input's files in order, each once, and their format.
 
     Folders are read recursively, sorted by name. Names that start with "." or "_" and files in
     the output are left out. So are, below a folder or a glob, files of other formats than a named
-    one, and, if the format is "auto", media and text files beside files of another format.
+    one, and, if the format is "auto", media and text files beside files of another format; and,
+    beside other files, outputs of pipemill in lower folders.
 
     Args:
         planned: paths of the files that the output was planned for.
+        notes: gets what users may not expect of the files.
 
     Raises:
         ConfigError: there is no such file, or the files' formats differ.
@@ -52,7 +57,9 @@ def list_files(
         may_be_saved = format in (_AUTO, ArrowSource.name) and format_of(path) is None
         listed = list_saved_files(path, options) if may_be_saved else None
         if listed is None:
-            listed = _select(list_below(path, options, outside), format)
+            listing = list_below(path, options, outside)
+            listing = _without_outputs(listing, format, set(planned), notes)
+            listed = _select(listing, format)
         for file in listed:
             files.setdefault(file.path, file)
     formats = {format_of(path) for path in files} if format == _AUTO else {format}
@@ -62,6 +69,36 @@ def list_files(
             "name one in input.format, or give a narrower input.path"
         )
     return list(files.values()), str(formats.pop())
+
+
+def _without_outputs(
+    listing: Listing, format: str, planned: set[str], notes: list[str] | None
+) -> Listing:
+    """Return a listing without the parts of outputs that lie among other files.
+
+    Such parts hold the rows of these files once more. Where all files are parts, the input is
+    these outputs. Raises ConfigError where it may be either.
+    """
+    parts = {file.path for files in listing.outputs.values() for file in files}
+    rest = [file for file in listing.files if file.path not in parts]
+    formats = {format_of(file.path) for file in rest} - {None}
+    if format != _AUTO and not find_source(format).takes_any_file:
+        formats &= {format}
+    if not parts or not formats or parts & planned:
+        return listing
+    folders = list(listing.outputs)
+    if format == _AUTO and formats == {TextSource.name}:
+        raise ConfigError(
+            f"{listing.path} holds text files ({rest[0].path}) and an output of pipemill "
+            f"({folders[0]}): name one of them, such as {listing.path.rstrip('/')}/*.txt"
+        )
+    if notes is not None:
+        more = f" and {len(folders) - 1:,} more" if len(folders) > 1 else ""
+        notes.append(
+            f"not read: {folders[0]}{more}, an output of pipemill below the input folder; if you "
+            "want its rows, name its folder"
+        )
+    return replace(listing, files=rest)
 
 
 def _select(listing: Listing, format: str) -> list[InputFile]:

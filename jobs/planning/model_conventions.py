@@ -91,7 +91,8 @@ def follow_as_output_did(job: Job, task: ResolvedTask, decides: Mapping[str, Any
     """
     if not decides or decides.keys() & FIELD_DEFAULTS.keys():
         return task
-    return follow_conventions(job, task, decides)
+    older = follow_conventions(job, task, decides)
+    return replace(older, followed=replace(older.followed, notes=task.followed.notes))
 
 
 def loaded_folder(folder: Path) -> Path:

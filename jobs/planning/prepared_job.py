@@ -135,7 +135,7 @@ def build_prepared_job(
             job.actors.placement, [ledger.path, *(s.path for s in plan.splits[:1])], task.spec
         ),
         asks_sample=plan.results is None and (task.is_user or task.spec.infers_columns),
-        notes=tuple(dict.fromkeys(note for one in bound for note in one.notes)),
+        notes=tuple(dict.fromkeys([*plan.notes, *(note for one in bound for note in one.notes)])),
     )
 
 

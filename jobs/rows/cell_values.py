@@ -3,35 +3,45 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from pipemill.actors.sources.schemas.file_schemas import cast_rows, simplify_schema
+from pipemill.actors.sources.schemas.file_schemas import cast_rows, map_types, simplify_schema
 from pipemill.pipelines.media.encode import png
+from pipemill.pipelines.media.picture_files import encode_picture, is_picture
 
-from pipemill.errors import ConfigError
+from pipemill.errors import ConfigError, error_message
 
 # Types that only their library can read, and whose bare numbers mean something else.
 _OPAQUE = ("pandas.period", "pandas.interval", "ray.data.arrow_pickled_object")
 
 
-def make_column(name: object, values: Sequence[Any], first: int = 0) -> pa.Array:
+def make_column(
+    name: object, values: Sequence[Any], first: int = 0, *, nan_is_null: bool = False
+) -> pa.Array:
     """Return values as an Arrow column.
 
-    An image becomes the bytes of a PNG, and so does an array of uint8 that is a picture; other
+    An image becomes the bytes of a file, and so does an array of uint8 that is a picture; other
     arrays become lists.
 
     Args:
         name: of the column, for messages.
         first: the number of the first row, for messages.
+        nan_is_null: whether NaN means that a value is missing, as in pandas. Otherwise NaN is a
+            number, except in a column of other values.
 
     Raises:
         ConfigError: for values that Arrow can't hold, or that have different types.
     """
     try:
-        return pa.array([to_plain(value) for value in values], from_pandas=True)
-    except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
+        plain = [to_plain(value) for value in values]
+        if not nan_is_null:
+            with suppress(pa.ArrowException, TypeError, ValueError, OverflowError):
+                return pa.array(plain)
+        return pa.array(plain, from_pandas=True)
+    except Exception as error:  # values may be objects of any library
         raise ConfigError(_explain(name, values, first, error)) from None
 
 
@@ -80,10 +90,26 @@ def to_storable(table: pa.Table, owner: str) -> pa.Table:
         if kind.startswith("ray.data.arrow_") and "tensor" in kind:
             cells = [cell for chunk in column.chunks for cell in chunk.to_numpy(False)]
             column = pa.chunked_array([make_column(name, cells)])
-        columns.append(column)
+        columns.append(_without_empty_structs(column))
     table = pa.table(columns, names=table.column_names, metadata=table.schema.metadata)
     features = {k: v for k, v in (table.schema.metadata or {}).items() if k == b"huggingface"}
     return cast_rows(table, simplify_schema(table.schema).with_metadata(features or None))
+
+
+def _without_empty_structs(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return a column with null for a dict without keys, which Parquet has no type for."""
+    kind = map_types(column.type, lambda inner: pa.null() if inner == pa.struct([]) else inner)
+    if kind == column.type:
+        return column
+    return pa.chunked_array([pa.array(map(_drop_empty_dicts, column.to_pylist()), kind)])
+
+
+def _drop_empty_dicts(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _drop_empty_dicts(inner) for key, inner in value.items()} or None
+    if isinstance(value, list):
+        return [_drop_empty_dicts(inner) for inner in value]
+    return value
 
 
 def to_plain(value: Any) -> Any:
@@ -94,8 +120,8 @@ def to_plain(value: Any) -> Any:
         return {key: to_plain(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
         return [to_plain(inner) for inner in value]
-    if _is_image(value):
-        return png(value)
+    if is_picture(value):
+        return encode_picture(value)
     if hasattr(value, "__array__") and not np.isscalar(value):
         return _plain_array(np.asarray(value))
     return value
@@ -109,13 +135,9 @@ def size_of(value: Any) -> int:
         return sum(map(size_of, value.values()))
     if isinstance(value, list | tuple):
         return sum(map(size_of, value))
-    if _is_image(value):
+    if is_picture(value):
         return 4 * value.width * value.height
     return int(getattr(value, "nbytes", 8))
-
-
-def _is_image(value: Any) -> bool:
-    return any(cls.__module__ == "PIL.Image" for cls in type(value).__mro__)
 
 
 def _plain_array(array: np.ndarray) -> Any:
@@ -138,6 +160,6 @@ def _explain(name: object, values: Sequence[Any], first: int, error: Exception) 
     )
     return (
         f"column {name!r}, rows {first:,} to {first + len(values) - 1:,}, can't be stored: "
-        f"{' '.join(str(error).split())}. Its values are of {mixed}: give it values of one type "
-        "that Arrow knows, or leave it out"
+        f"{' '.join(error_message(error).split())}. Its values are of {mixed}: give it values of "
+        "one type that Arrow knows, or leave it out"
     )

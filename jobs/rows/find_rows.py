@@ -12,6 +12,7 @@ from .frames import (
     ArrowDatasetRows,
     BatchReaderRows,
     FrameRows,
+    collect_polars,
     table_of_arrow,
     table_of_pandas,
     table_of_polars,
@@ -29,9 +30,7 @@ _KINDS: dict[tuple[str, str], Callable[[Any], TableRows]] = {
         "a pandas.Series", table_of_pandas(v.to_frame("text" if v.name is None else v.name))
     ),
     ("polars", "DataFrame"): lambda v: FrameRows("a polars.DataFrame", table_of_polars(v)),
-    ("polars", "LazyFrame"): lambda v: FrameRows(
-        "a polars.LazyFrame", table_of_polars(v.collect())
-    ),
+    ("polars", "LazyFrame"): lambda v: FrameRows("a polars.LazyFrame", collect_polars(v)),
     ("pyarrow", "Table"): lambda v: FrameRows("a pyarrow.Table", v),
     ("pyarrow", "RecordBatch"): lambda v: FrameRows("a pyarrow.RecordBatch", table_of_arrow(v)),
     ("pyarrow", "RecordBatchReader"): BatchReaderRows,

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from pipemill.errors import ConfigError
+from pipemill.errors import ConfigError, error_message
 
 from .cell_values import check_names, make_column, to_storable
 from .content_digest import digest_tables
-from .held_rows import GROUP_ROWS, TableRows, check_unread
+from .held_rows import GROUP_ROWS, TableRows, check_unread, guard_tables
 
 if TYPE_CHECKING:
     import pandas
@@ -48,11 +48,14 @@ class ArrowDatasetRows(TableRows):
 
     @cached_property
     def identity(self) -> str:
-        return digest_tables(self.tables())
+        return digest_tables(guard_tables(self.tables(), self.name))
 
     @property
-    def count(self) -> int:
-        return self._dataset.count_rows()
+    def count(self) -> int | None:
+        try:
+            return self._dataset.count_rows()
+        except (pa.ArrowException, OSError):  # which reading the rows will say
+            return None
 
     def tables(self) -> Iterator[pa.Table]:
         yield to_storable(self._dataset.schema.empty_table(), self.name)
@@ -95,7 +98,7 @@ def table_of_pandas(frame: pandas.DataFrame) -> pa.Table:
     for name in frame.columns:
         values = frame[name]
         if values.dtype == object:
-            columns.append(make_column(name, values.tolist()))
+            columns.append(make_column(name, values.tolist(), nan_is_null=True))
             continue
         try:
             array = pa.Array.from_pandas(values)
@@ -103,6 +106,20 @@ def table_of_pandas(frame: pandas.DataFrame) -> pa.Table:
             raise _refused(name, owner, values.dtype, error) from None
         columns.append(array)
     return pa.table(columns, names=list(frame.columns))
+
+
+def collect_polars(frame: polars.LazyFrame) -> pa.Table:
+    """Return what a lazy frame computes as a table. Raises ConfigError."""
+    try:
+        collected = frame.collect()
+    except BaseException as error:  # polars' panics are no Exceptions
+        if isinstance(error, KeyboardInterrupt | SystemExit):
+            raise
+        raise ConfigError(
+            f"the polars.LazyFrame can't be collected: {type(error).__name__}: "
+            f"{' '.join(error_message(error).split())}"
+        ) from None
+    return table_of_polars(collected)
 
 
 def table_of_polars(frame: polars.DataFrame) -> pa.Table:
@@ -123,7 +140,15 @@ def table_of_polars(frame: polars.DataFrame) -> pa.Table:
 
 def table_of_arrow(value: Any) -> pa.Table:
     """Return what exports an Arrow stream as a table."""
-    return value if isinstance(value, pa.Table) else pa.table(value)
+    if isinstance(value, pa.Table):
+        return value
+    try:
+        return pa.table(value)
+    except Exception as error:  # of whatever library it is
+        raise ConfigError(
+            f"the {type(value).__name__} can't be read: {type(error).__name__}: "
+            f"{' '.join(error_message(error).split())}"
+        ) from None
 
 
 def _refused(name: object, owner: str, kind: object, error: BaseException) -> ConfigError:

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pipemill.actors.storage.store import Store
 
-from pipemill.errors import ConfigError
+from pipemill.errors import ConfigError, RunError, StoreError, error_message
 
 GROUP_ROWS = 1000
 _FORMAT = "parquet"
@@ -146,7 +146,7 @@ def _check_types(tables: Iterator[pa.Table], name: str) -> Iterator[pa.Table]:
     """Yield the tables. Raise ConfigError for a column whose types have nothing in common."""
     common: pa.Schema | None = None
     first = 0
-    for table in tables:
+    for table in guard_tables(tables, name):
         if common is None:
             common = table.schema
         elif not table.schema.equals(common):
@@ -159,6 +159,25 @@ def _check_types(tables: Iterator[pa.Table], name: str) -> Iterator[pa.Table]:
                 ) from None
         yield table
         first += table.num_rows
+
+
+def guard_tables(tables: Iterator[pa.Table], name: str) -> Iterator[pa.Table]:
+    """Yield the tables. What reading one raises is a RunError that says after how many rows."""
+    rows = 0
+    while True:
+        try:
+            table = next(tables, None)
+        except (ConfigError, RunError, StoreError):
+            raise
+        except Exception as error:  # of the library that the rows are of
+            raise RunError(
+                f"{name} failed after {rows:,} rows: {type(error).__name__}: "
+                f"{' '.join(error_message(error).split())}. None of its rows is stored: run again"
+            ) from error
+        if table is None:
+            return
+        yield table
+        rows += table.num_rows
 
 
 def check_unread(rows: object) -> None:

@@ -14,8 +14,9 @@ from pipemill.actors.storage.filesystem import absolute
 from pipemill.errors import ConfigError
 
 from ..config.job import Job
-from ..config.load import VARIABLE, make_job, map_texts, to_section
+from ..config.load import VARIABLE, make_job, map_texts
 from ..config.loaded_model import LoadedModel
+from ..config.settings import to_section
 
 # Keys of storage options that hold what nobody else may read.
 _SECRET = re.compile(r"key|secret|token|passw|credential|signature|sas|connection_string", re.I)

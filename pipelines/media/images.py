@@ -43,7 +43,7 @@ def image(data: bytes) -> Image.Image:
         _check_size(picture)
         picture.load()
         _check_size(picture)  # the size of an icon is known only now
-        return _turn_upright(_convert_to_rgb(picture), picture)
+        return _turn_upright(convert_to_rgb(picture), picture)
     except Image.DecompressionBombError as error:
         raise ValueError(f"the image is too large: {error}") from None
     except _Unusable as error:
@@ -85,7 +85,8 @@ def _check_size(picture: Image.Image) -> None:
         )
 
 
-def _convert_to_rgb(picture: Image.Image) -> Image.Image:
+def convert_to_rgb(picture: Image.Image) -> Image.Image:
+    """Return a picture of any mode in RGB, with 8 bits of grey that has more."""
     from PIL import Image
 
     if picture.mode.startswith("I;16"):
@@ -119,10 +120,18 @@ def _check_eight_bits(levels: np.ndarray) -> np.ndarray:
 
 
 def _turn_upright(rgb: Image.Image, picture: Image.Image) -> Image.Image:
-    """Turn `rgb` as the EXIF of `picture` says; broken EXIF is ignored.
+    """Turn `rgb` as the EXIF of `picture` says.
 
     The result has no EXIF: the pipelines of transformers would turn it once more.
     """
+    turn = find_turn(picture)
+    turned = rgb if turn is None else rgb.transpose(turn)
+    turned.info = {}
+    return turned
+
+
+def find_turn(picture: Image.Image) -> Image.Transpose | None:
+    """Return how a picture is turned to be upright by its EXIF; broken EXIF is ignored."""
     from PIL import Image
 
     try:
@@ -130,7 +139,7 @@ def _turn_upright(rgb: Image.Image, picture: Image.Image) -> Image.Image:
     except Exception:
         orientation = 1
     turn = Image.Transpose
-    method = {
+    return {
         2: turn.FLIP_LEFT_RIGHT,
         3: turn.ROTATE_180,
         4: turn.FLIP_TOP_BOTTOM,
@@ -139,6 +148,3 @@ def _turn_upright(rgb: Image.Image, picture: Image.Image) -> Image.Image:
         7: turn.TRANSVERSE,
         8: turn.ROTATE_90,
     }.get(orientation)
-    turned = rgb if method is None else rgb.transpose(method)
-    turned.info = {}
-    return turned

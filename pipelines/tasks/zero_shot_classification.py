@@ -9,11 +9,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from pipemill.actors.device_transfer import Outputs, to_host_async
-from pipemill.actors.task import Column, Loaded, Parameter
+from pipemill.actors.task import Column, Followed, Loaded, Parameter
 
 from ..adapter.row_values import own_value_error
 from ..engines.encoder import make_encoder
 from ..plain_form import Comparison, PlainForm, plain_zero_shot_classification, to_plain_parameters
+from ..task_spec import ReadJson
 from ..text import model_limits, token_chunks
 from ..text.candidate_labels import (
     CANDIDATE_LABELS,
@@ -24,6 +25,37 @@ from ..text.candidate_labels import (
 from ..text.truncation import count_truncated_in_batch, truncate_to_prefix
 
 _TEMPLATE = "This example is {}."
+_CONFIG = "config.json"
+
+
+def _read_labels_of_model(read: ReadJson) -> dict[str, Any]:
+    config = read(_CONFIG)
+    if not isinstance(config, dict):
+        return {}
+    return {_CONFIG: {key: config.get(key) for key in ("id2label", "label2id")}}
+
+
+def _describe_entailment(files: Mapping[str, Any]) -> str | None:
+    """Return what transformers warns of: no label of the model says which one is entailment.
+
+    Raises:
+        ValueError: for a model whose labels transformers can't read.
+    """
+    if _CONFIG not in files:
+        return None
+    names, numbers = files[_CONFIG]["id2label"], files[_CONFIG]["label2id"]
+    if names and not numbers:
+        raise ValueError(
+            "config.json has id2label and no label2id, where zero-shot-classification looks for "
+            "the label that begins with 'entail': add it"
+        )
+    if any(str(label).lower().startswith("entail") for label in numbers or ()):
+        return None
+    labels = ", ".join(map(str, numbers)) if numbers else "no names of labels"
+    return (
+        f"no label of the model ({labels}) begins with 'entail': its last one is taken for "
+        "entailment, as transformers does; if that is wrong, set label2id in its config.json"
+    )
 
 
 class ZeroShotClassification:
@@ -50,11 +82,17 @@ class ZeroShotClassification:
         "multi_label": Parameter(False, "bool"),
     }
 
+    files = staticmethod(_read_labels_of_model)
     plain = PlainForm(
         declared=plain_zero_shot_classification(inputs),
         # The pipeline truncates texts without being asked.
         batch_parameters=lambda loaded: to_plain_parameters(loaded.parameters),
     )
+
+    @staticmethod
+    def follow(parameters: Mapping[str, Any], files: Mapping[str, Any]) -> Followed:
+        note = _describe_entailment(files)
+        return Followed(notes=() if note is None else (note,))
 
     @staticmethod
     def check(parameters: Mapping[str, Any]) -> None:

@@ -128,6 +128,23 @@ def test_input_columns_with_a_name_that_is_added_are_renamed(operator):
     assert result["error"].to_pylist() == [None]
 
 
+@pytest.mark.parametrize(
+    "kind",
+    [pa.string_view(), pa.large_string(), pa.dictionary(pa.int8(), pa.string())],
+)
+def test_a_text_of_any_type_is_computed_and_stays_as_it_is(operator, kind):
+    texts = pa.array(["a", None, "b"]).cast(kind)
+    result = operator()(pa.table({"text": texts}))
+    assert result["again"].to_pylist() == ["A", None, "B"]
+    assert result["text"].type == kind
+
+
+def test_an_error_column_that_the_task_adds_is_said(tmp_path):
+    work = TaskOperator(Bind(str(tmp_path)), "again", "column")
+    with pytest.raises(RowError, match="error_column 'again' is a column that the task adds"):
+        work(block(["a"]))
+
+
 def test_two_calls_share_the_process_and_survive_the_row_of_one(operator, tmp_path):
     work = operator(schema=SCHEMA)
     first = work._process

@@ -144,6 +144,7 @@ def test_a_failure_may_end_the_pipeline(ray_session, models):
         ({"actors": {"per_node": 2}}, "actors.per_node is for pipemill.run: Ray places"),
         ({"on_error": "drop"}, "on_error must be 'column' or 'raise', not 'drop'"),
         ({"error_column": ""}, "error_column must be the name of a column, not ''"),
+        ({"error_column": "score"}, "error_column 'score' is a column that text-classification ad"),
         (
             {"task": "mine", "pipeline_class": "tests.support.own_pipelines:Words"},
             r"only answers show which columns mine adds: declare them, such as schema=",
@@ -157,9 +158,12 @@ def test_mistakes_are_said_at_once(ray_session, models, arguments, message):
         pipemill.apply(ray.data.from_items([{"text": "a"}]), **given)
 
 
-def test_other_inputs_are_named():
-    with pytest.raises(ConfigError, match="a ray.data.Dataset, not Table: use pipemill.run"):
-        pipemill.apply(pa.table({"text": ["a"]}), task="text-classification", model="m")
+def test_other_inputs_are_named(ray_session):
+    grouped = ray.data.from_items([{"text": "a"}]).groupby("text")
+    for rows in (pa.table({"text": ["a"]}), grouped, None):
+        kind = type(rows).__name__
+        with pytest.raises(ConfigError, match=f"a ray.data.Dataset, not {kind}: use pipemill.run"):
+            pipemill.apply(rows, task="text-classification", model="m")
 
 
 def pool(nodes: list[dict[str, float]], *, autoscales: bool = False, **given) -> OperatorPool:

@@ -8,6 +8,12 @@ from dataclasses import dataclass
 
 # A field may hold a whole document; the csv module stops at 128 KiB.
 _LONGEST_FIELD = 2**30
+# How the csv module begins to speak of a bare carriage return.
+_NEW_LINE = "new-line character"
+_BARE_RETURN = (
+    "a carriage return (CR) stands outside of quotes and without a line feed: put the field into "
+    "quotes, or end the lines with LF, as `tr '\\r' '\\n'` does"
+)
 
 
 @dataclass(frozen=True)
@@ -46,7 +52,8 @@ def find_records(lines: Iterable[bytes], delimiter: str, start: int = 0) -> Iter
         except StopIteration:
             return
         except csv.Error as error:
-            yield Record(first, feed.position, [], True, str(error), feed.lines_read)
+            reason = _BARE_RETURN if str(error).startswith(_NEW_LINE) else str(error)
+            yield Record(first, feed.position, [], True, reason, feed.lines_read)
             reader = csv.reader(feed, delimiter=delimiter)  # the old one is inside that line
             continue
         if feed.ended:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
+
 import pyarrow as pa
 import pytest
 from hypothesis import given, settings
@@ -38,7 +40,12 @@ def test_it_is_true_where_python_says_so(text, rows):
     assert found.tolist() == [i for i, row in enumerate(exact) if eval(text, {}, dict(row))]
 
 
-@pytest.mark.parametrize("text", [*TESTS, "label is None", "not label is None", "n is not None"])
+NOT_IN_A_LIST = ["not label in ['a']", "not (label not in ['a'])", "not n in []"]
+
+
+@pytest.mark.parametrize(
+    "text", [*TESTS, *NOT_IN_A_LIST, "label is None", "not label is None", "n is not None"]
+)
 def test_only_is_none_is_true_of_a_null(text):
     table = pa.Table.from_pylist([{}], SCHEMA)
     assert RowCondition(text).find_rows(table).tolist() == ([0] if text == "label is None" else [])
@@ -59,10 +66,17 @@ def test_only_is_none_is_true_of_a_null(text):
         ("label == {1: 2}", "is not a condition"),
         ("label is 'a'", "only None may follow `is`"),
         ("(" * 500 + "n" + ")" * 500, "is not a condition"),
+        ("not " * 1000 + "n == 1", "is nested too deeply"),
+        ("n == 1" + " or n == 1" * 20_000, "500 times at most, not 20,001 times"),
+        ("label == None", "compares with None, which is never true: write `is None`"),
+        ("None != label", "compares with None, which is never true: write `is None`"),
+        ("label in ['a', None]", "has None in a list"),
+        ("'a' in label", "a list must follow `in`"),
+        ("n == 1" + "0" * 90, "is not a condition (Decimal precision"),
     ],
 )
 def test_what_is_no_condition_is_said(text, said):
-    with pytest.raises(ValueError, match="condition|column|follow") as error:
+    with pytest.raises(ValueError, match="condition|column|follow|None|nested") as error:
         RowCondition(text)
     assert said.replace("''", "'") in str(error.value).replace('"', "'").replace("''", "'")
 
@@ -80,3 +94,40 @@ def test_columns_and_types_that_do_not_fit_are_said(text, said):
     with pytest.raises(ValueError, match="column|tested") as error:
         RowCondition(text).check(SCHEMA)
     assert said in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "rows"),
+    [
+        ("u == 18446744073709551615", [0]),
+        ("u in [18446744073709551615]", [0]),
+        ("u > 5", [0]),
+        ("u > n", [0]),
+        ("n < 18446744073709551616", [0, 2]),
+        ("n in [18446744073709551615, 3]", [2]),
+        ("price > 1", [1]),
+        ("price == n", [0]),
+        ("view == 'a'", [0]),
+        ("view in ['a']", [0]),
+        ("nothing in ['a']", []),
+        ("not nothing in ['a']", []),
+    ],
+)
+def test_columns_and_numbers_of_any_size_are_compared(text, rows):
+    table = pa.table(
+        {
+            "u": pa.array([2**64 - 1, 1, None], pa.uint64()),
+            "n": pa.array([1, None, 3], pa.int32()),
+            "price": pa.array([Decimal("1.00"), Decimal("2.50"), None], pa.decimal128(5, 2)),
+            "view": pa.array(["a", "b", None], pa.string_view()),
+            "nothing": pa.nulls(3),
+        }
+    )
+    condition = RowCondition(text)
+    condition.check(table.schema)
+    assert condition.find_rows(table).tolist() == rows
+
+
+def test_a_column_of_two_is_not_chosen():
+    with pytest.raises(ValueError, match="names 'n', but two columns are called that"):
+        RowCondition("n > 1").check(pa.schema([("n", pa.int64()), ("n", pa.string())]))

@@ -283,3 +283,13 @@ def test_ranges_of_files_on_a_store(encoding, monkeypatch):
                 assert [row["text"] for row in rows(read(made))] == texts
     finally:
         store.rm("/values", recursive=True)
+
+
+def test_lines_that_end_with_a_bare_return_are_said(tmp_path):
+    write(tmp_path, "mac.csv", "text,n\ra,1\rb,2\r")
+    with pytest.raises(ConfigError, match=r"mac.csv as CSV: its header: a carriage return \(CR\)"):
+        plan(tmp_path)
+    write(tmp_path, "mac.csv", "text,n\na,1\na\rb,2\nc,3\n")
+    (batch,) = read(plan(tmp_path))
+    assert batch.rows["text"].to_pylist()[0::2] == ["a", "c"]
+    assert "end the lines with LF" in str(batch.failures[1])

@@ -214,3 +214,56 @@ def test_without_an_output_what_leaves_it_alone_needs_none(tmp_path):
     assert named.output.path == "p"
     with pytest.raises(ConfigError, match="unknown key 'output.kep'"):
         build_job({**rest, "output": {"kep": 1}}, [], {}, {}, needs_output=False)
+
+
+SEVERAL = {
+    "tasks": [
+        {"task": "text-classification", "model": "m", "name": "mood"},
+        {"task": "fill-mask", "model": {"path": "n", "storage_options": {"key": "k"}}},
+    ],
+    "input": "i",
+    "output": "o",
+}
+
+
+@pytest.mark.parametrize("form", [lambda config: config, lambda config: job(config=config)])
+def test_a_setting_finds_one_of_several_tasks_by_name_or_number(form):
+    settings = [
+        "tasks.mood.parameters.top_k=3", "tasks.mood.model.dtype=bfloat16",
+        "tasks.1.where=mood_score > 0.5", "tasks.fill-mask.model.engine=onnx",
+    ]  # fmt: skip
+    first, second = job(settings, config=form(SEVERAL)).tasks
+    assert (first.parameters, first.model.path, first.model.dtype) == (
+        {"top_k": 3},
+        "m",
+        "bfloat16",
+    )
+    assert (second.where, second.model.engine) == ("mood_score > 0.5", "onnx")
+    assert second.model.storage_options == {"key": "k"}
+    assert SEVERAL["tasks"][0] == {"task": "text-classification", "model": "m", "name": "mood"}
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("tasks.mod.where=n > 1", "no task is called 'mod', or has this number; did you mean 'mo"),
+        ("tasks.7.where=n > 1", "no task is called '7', or has this number; there are: mood, fill"),
+        ("tasks.mood=3", "name the key of the task, too, as in tasks.mood.where="),
+        ("tasks.1.wher=n > 1", "unknown key 'tasks.1.wher' in the job; did you mean 'where'"),
+        ("parameters.top_k=1", r"both given: put it into each .*--set tasks.NAME.parameters=…"),
+        (
+            "pipeline_class=a:B",
+            "pipeline_class and tasks are both given: a class of your own can't",
+        ),
+    ],
+)
+def test_a_setting_that_finds_no_task_says_what_to_do(setting, message):
+    with pytest.raises(ConfigError, match=message):
+        job([setting], config=SEVERAL)
+    with pytest.raises(ConfigError, match="the job has no list of tasks"):
+        job(["tasks.0.where=n > 1"])
+
+
+def test_other_tasks_take_the_place_of_those_of_a_job():
+    made = job(config=job(config=SEVERAL), tasks=({"task": "ner", "model": "z"},))
+    assert [entry.task for entry in made.tasks] == [made.task] == ["ner"]

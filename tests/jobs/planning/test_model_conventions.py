@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
+import transformers
 from pipemill.jobs.planning import model_conventions
 from pipemill.jobs.planning.model_conventions import ModelSays
 
@@ -174,3 +175,37 @@ def test_a_model_of_the_hub_is_followed_like_a_folder(job, tmp_path):
     assert ran["plain"] == "mean; no modules.json in the cache"
     vectors = ds.dataset(tmp_path / "dense").to_table()["embedding"].to_pylist()
     np.testing.assert_allclose(vectors, VECTORS["dense"][0]["vectors"], atol=1e-5)
+
+
+def test_a_model_without_a_label_of_entailment_answers_as_transformers_and_says_so(
+    models, tmp_path
+):
+    shutil.copytree(models["zero-shot-classification"], tmp_path / "model")
+    file = tmp_path / "model/config.json"
+    config = json.loads(file.read_text())
+    names = ["no", "maybe", "yes"]
+    config |= {"label2id": {n: i for i, n in enumerate(names)}, "id2label": dict(enumerate(names))}
+    file.write_text(json.dumps(config))
+    wanted = {
+        "task": "zero-shot-classification",
+        "model": str(tmp_path / "model"),
+        "input": [{"text": "the mill is old"}, {"text": "rain and snow"}],
+        "output": str(tmp_path / "out"),
+        "parameters": {"candidate_labels": ["art", "sport", "bread"]},
+        "actors": {"placement": "local"},
+    }
+    note = "no label of the model (no, maybe, yes) begins with 'entail': its last one is taken for"
+    assert any(one.startswith(note) for one in pipemill.plan(wanted).notes)
+    report = pipemill.run(wanted)
+    assert any(one.startswith(note) for one in report.notes)
+    plain = transformers.pipeline("zero-shot-classification", str(tmp_path / "model"))
+    for row in report.to_arrow().to_pylist():
+        answer = plain(row["text"], candidate_labels=["art", "sport", "bread"])
+        assert row["labels"] == answer["labels"]
+        np.testing.assert_allclose(row["scores"], answer["scores"], atol=1e-5)
+    del config["label2id"]
+    file.write_text(json.dumps(config))
+    with pytest.raises(AttributeError):
+        transformers.pipeline("zero-shot-classification", str(tmp_path / "model"))
+    with pytest.raises(ConfigError, match="config.json has id2label and no label2id, where zero"):
+        pipemill.run({**wanted, "output": str(tmp_path / "other")})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import io
+import math
 import subprocess
 import sys
 
@@ -195,6 +196,37 @@ def test_a_reader_that_was_read_is_refused(job):
     pipemill.run(**job(reader, "first"))
     with pytest.raises(pipemill.ConfigError, match="RecordBatchReader was read from before"):
         pipemill.run(**job(reader, "second"))
+
+
+def test_what_fails_while_it_is_read_is_one_line(job, tmp_path, answers):
+    pl = polars()
+    pq.write_table(TABLE, tmp_path / "part.parquet")
+    dataset = ds.dataset(tmp_path / "part.parquet")
+    lazy = pl.scan_parquet(tmp_path / "part.parquet")
+    (tmp_path / "part.parquet").write_bytes(b"PAR1" * 100)
+
+    def read():
+        yield TABLE.to_batches()[0]
+        raise OSError("the disk is gone")
+
+    broken = pa.RecordBatchReader.from_batches(TABLE.schema, read())
+    for rows, error, said in [
+        (lazy, pipemill.ConfigError, "the polars.LazyFrame can't be collected: "),
+        (dataset, pipemill.RunError, "a pyarrow.dataset.Dataset failed after 0 rows: "),
+        (broken, pipemill.RunError, "RecordBatchReader failed after .* rows: .*the disk is gone"),
+    ]:
+        with pytest.raises(error, match=said) as caught:
+            pipemill.run(**job(rows))
+        assert "\n" not in str(caught.value)
+    assert len(answers(TABLE.slice(0, 1))) == 1  # nothing was left in the way
+
+
+def test_nan_is_missing_in_pandas_and_a_number_elsewhere(answers):
+    pl = polars()
+    values = {"text": ["a", "b"], "n": [float("nan"), 1.5]}
+    assert answers(pd.DataFrame(values), "pandas")["n"].to_pylist() == [None, 1.5]
+    for name, frame in (("polars", pl.DataFrame(values)), ("arrow", pa.table(values))):
+        assert math.isnan(answers(frame, name)["n"][0].as_py())
 
 
 def test_a_frame_without_rows_has_columns(answers):

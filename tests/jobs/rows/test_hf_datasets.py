@@ -15,7 +15,7 @@ from pipemill.jobs.output.ledger import Ledger
 from pipemill.jobs.output.stored_rows import with_stored_rows
 
 import pipemill
-from tests.support import tiny
+from tests.support import light, tiny
 from tests.support.splits import plan, read, rows
 
 datasets = pytest.importorskip("datasets")
@@ -147,3 +147,21 @@ def test_without_a_dataset_the_library_is_not_imported(tmp_path):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+def test_a_stream_that_fails_on_the_way_is_one_line(tmp_path, monkeypatch):
+    light.install(monkeypatch)
+
+    def read():
+        for number in range(1500):
+            yield {"text": f"text {number}"}
+        raise ConnectionError("no route to the Hub")
+
+    stream = datasets.IterableDataset.from_generator(read)
+    wanted = {**light.job(tmp_path, ["unused"]), "input": stream}
+    with pytest.raises(pipemill.RunError, match="a datasets.IterableDataset failed") as caught:
+        pipemill.run(**wanted)
+    assert "no route to the Hub" in str(caught.value)
+    assert "None of its rows is stored: run again" in str(caught.value)
+    whole = datasets.IterableDataset.from_generator(lambda: ({"text": t} for t in "abc"))
+    assert pipemill.run(**{**wanted, "input": whole}).rows == 3

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 import os
 import subprocess
 import sys
@@ -73,6 +74,10 @@ def test_paths_that_are_not_there_are_never_texts(job):
         ([{"text": "a"}, 3], "row 1 of the list is of the type int: rows are dicts, or texts"),
         ([{"text": "a", "n": 1}, {"n": "x"}], r"column 'n', rows 0 to 1, .*str \(row 1\)"),
         ([{"text": "a", None: 1}], "a column of the list is called None"),
+        ([{"text": "a"}, None], "row 1 of the list is of the type NoneType: rows are dicts"),
+        ([None, {"text": "a"}], "input is a list whose item 0 is of the type NoneType: a list"),
+        (["a b", {"text": "a"}], "input is a list whose item 1 is of the type dict: a list"),
+        ([["a"], ["b"]], "input is a list whose item 0 is of the type list: a list holds paths"),
         ([{}], "row 0 of the list has no keys"),
         ((x for x in ()), "a generator gave no row, and so no columns"),
     ],
@@ -115,6 +120,24 @@ def test_what_a_generator_raises_is_said_and_nothing_is_kept(job, tmp_path):
     with pytest.raises(pipemill.RunError, match="generator raised after 1,200 rows: KeyError: 'no"):
         pipemill.run(**job(failing()))
     assert pipemill.run(**job(rows(5))).rows == 5
+
+
+def test_nan_in_a_list_is_a_number_except_among_texts(answers):
+    nan = float("nan")
+    given = [{"text": "a", "n": nan, "s": "x"}, {"text": "b", "n": None, "s": nan}]
+    found = answers(given)
+    assert math.isnan(found["n"][0].as_py())
+    assert found["n"].null_count == 1
+    assert found["s"].to_pylist() == ["x", None]
+
+
+def test_a_dict_without_keys_is_null_where_no_row_has_keys(answers):
+    given = [{"text": "a", "m": {}, "l": [{}]}, {"text": "b", "m": {}, "l": []}]
+    found = answers(given)
+    assert found["m"].to_pylist() == [None, None]
+    assert found["l"].to_pylist() == [[None], []]
+    some = answers([{"text": "a", "m": {}}, {"text": "b", "m": {"x": 1}}], "some")
+    assert some["m"].to_pylist() == [{"x": None}, {"x": 1}]
 
 
 def test_memory_is_bounded_by_large_rows_and_shards(monkeypatch, answers, tmp_path):

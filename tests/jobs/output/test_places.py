@@ -1,0 +1,63 @@
+"""Where no output can be: one line before anything is written."""
+
+from __future__ import annotations
+
+import pytest
+from pipemill.actors.storage.filesystem import create_exclusive, open_filesystem
+
+import pipemill
+from pipemill.errors import ConfigError
+from tests.support import light
+
+
+@pytest.mark.parametrize("verb", [pipemill.run, pipemill.retry])
+@pytest.mark.parametrize(
+    ("place", "said"),
+    [
+        ("dangling", "dangling is a link to /no/where, which does not exist; name another folder"),
+        ("dangling/out", "dangling is a link to /no/where, which does not exist"),
+        ("file", "file is a file, not a folder"),
+        ("file/out/deep", "file is a file, not a folder"),
+        ("nul\0l", "'output.path' in the job: must not hold the character NUL"),
+        ("/proc/out", "can't write to the output /proc/out|can't list|is not an output"),
+        ("long" * 100, "File name too long"),
+    ],
+)
+def test_a_place_where_no_folder_can_be_is_said(verb, place, said, tmp_path, monkeypatch):
+    light.install(monkeypatch)
+    (tmp_path / "dangling").symlink_to("/no/where")
+    (tmp_path / "file").write_text("mine")
+    wanted = light.job(tmp_path, ["a"], output={"path": str(tmp_path / place)})
+    with pytest.raises(ConfigError, match=said) as caught:
+        verb(wanted)
+    assert "\n" not in str(caught.value)
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_a_link_to_a_folder_is_an_output(tmp_path, monkeypatch):
+    light.install(monkeypatch)
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    report = pipemill.run(light.job(tmp_path, ["a"], output={"path": str(tmp_path / "link")}))
+    assert report.rows == 1
+    assert list((tmp_path / "real").glob("part-*"))
+
+
+def test_a_file_where_a_lease_goes_ends_the_run(tmp_path, monkeypatch):
+    """It is not taken for a lease that another process was faster to get, again and again."""
+    light.install(monkeypatch)
+    (tmp_path / "out/_pipemill").mkdir(parents=True)
+    (tmp_path / "out/_pipemill/lease").write_text("")
+    with pytest.raises(ConfigError, match="can't write to the output .*|can't read the output"):
+        pipemill.run(light.job(tmp_path, ["a"]))
+    (tmp_path / "dangling").symlink_to("/no/where")
+    filesystem, path = open_filesystem(str(tmp_path / "dangling/file"), {})
+    with pytest.raises(NotADirectoryError):
+        create_exclusive(filesystem, path, b"")
+
+
+@pytest.mark.parametrize("given", [3, {}, None, b"out", ""])
+@pytest.mark.parametrize("verb", ["status", "verify", "read", "report"])
+def test_what_is_no_path_names_no_output(verb, given):
+    with pytest.raises(ConfigError, match="an output is named by its folder or URL, a text"):
+        getattr(pipemill, verb)(given)
