@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from .compute.stages import Stages
 from .credentials import Credentials
 from .faults.isolated_process import IsolatedProcess, ProcessDied, ProcessError
 from .faults.poison_rows import CrashIsolator
+from .monitoring.ray_metrics import record_rows
 from .output.part_file import append_columns
 from .shared_lock import SharedLock
 from .sources.schemas.file_schemas import simplify_column
@@ -54,6 +56,8 @@ class TaskOperator:
         on_error: "column" fills that column, "raise" ends the pipeline at the first failure.
         schema: the columns of the rows, if they are known before the first row is.
         credentials: of the driver, for the process; unpickling them has set them.
+        job: what the metrics call the pipeline.
+        task: the task's name, for them.
     """
 
     def __init__(
@@ -63,8 +67,12 @@ class TaskOperator:
         on_error: Literal["column", "raise"],
         schema: pa.Schema | None = None,
         credentials: Credentials | None = None,
+        *,
+        job: str = "apply",
+        task: str = "",
     ) -> None:
         self._binder, self._error_column, self._on_error = binder, error_column, on_error
+        self._job, self._task_name = job, task
         self._lock, self._starting = SharedLock(), threading.Lock()
         self._task: BoundTask | None = None if schema is None else binder.bind(schema)
         self._process: IsolatedProcess | None = None
@@ -80,6 +88,9 @@ class TaskOperator:
         task = self._bind(block.schema)
         rows = pa.table({field.name: _read_column(block, field) for field in task.columns})
         batches = [self._compute(task.load, piece) for piece in _cut(rows)]
+        for batch in batches:
+            reasons = Counter(failure.reason for failure in batch.failures.values())
+            record_rows(batch.rows.num_rows, batch.stats, reasons, self._job, self._task_name)
         errors = pa.chunked_array([self._describe_failures(batch) for batch in batches])
         results = pa.concat_tables([batch.results for batch in batches])
         if self._error_column in results.column_names:

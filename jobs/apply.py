@@ -200,6 +200,7 @@ def _map(dataset: Dataset, job: Job, task: ResolvedTask, arguments: tuple[Any, .
     return dataset.repartition(target_num_rows_per_block=rows).map_batches(
         TaskOperator,
         fn_constructor_args=(*arguments, credentials),
+        fn_constructor_kwargs={"job": dataset.name or "apply", "task": job.task},
         batch_size=rows,
         batch_format="pyarrow",
         compute=ActorPoolStrategy(

@@ -26,6 +26,7 @@ from .config.job import Job
 from .config.load import build_job
 from .config.sections import Sections, takes_sections
 from .execution.placement import resolve_placement, uses_ray
+from .execution.pool_size import describe_wait
 from .execution.progress import waiting
 from .execution.ray_cluster import ray_session, ray_until_end
 from .execution.split_loop import SplitLoop, count_rows
@@ -126,7 +127,8 @@ def _publish(report: Report, job: Job, name: str, private: bool | None) -> Repor
 
 def _with_inferred_columns(prepared: PreparedJob, todo: list[Split]) -> PreparedJob:
     """Infer the columns that the task adds from a sample, once, and store them in the plan."""
-    with waiting("computing a sample for the result columns"):
+    wait = describe_wait(prepared.job.actors) if uses_ray(prepared.placement) else None
+    with waiting(wait or "computing a sample for the result columns"):
         schema = infer_columns(
             prepared.task,
             prepared.source,

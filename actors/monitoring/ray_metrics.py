@@ -7,6 +7,7 @@ of `ray[default]` takes the values and exports none.
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from contextlib import suppress
 from functools import cache
 from typing import Any
@@ -30,24 +31,34 @@ STAGES = ("read", "expand", "forward", "regroup", "write")
 
 
 def record_split(result: SplitResult, job: str, task: str) -> None:
-    """Record what became of a split.
+    """Record what became of a split. See `record_rows`."""
+    if result.rows is not None:
+        record_rows(result.rows, result.work, result.reasons, job, task)
+
+
+def record_rows(
+    rows: int, work: Mapping[str, float], reasons: Mapping[str, int], job: str, task: str
+) -> None:
+    """Record what became of rows.
 
     Args:
-        job: the short name of the output.
+        work: what was counted and measured, as in `Batch.stats`.
+        reasons: how many of the rows failed, by the stage and the class of the error.
+        job: the short name of the output, or of a pipeline of Ray Data.
+        task: the task's name.
     """
-    if not _is_connected() or result.rows is None:
+    if not _is_connected():
         return
-    work, dead = result.work, result.dead or 0
-    tokens = work.get("tokens", 0)
-    _add(ROWS, result.rows - dead, job=job, task=task, outcome="done")
+    dead, tokens = sum(reasons.values()), work.get("tokens", 0)
+    _add(ROWS, rows - dead, job=job, task=task, outcome="done")
     _add(ROWS, dead, job=job, task=task, outcome="dead")
     _add(TOKENS, tokens, job=job, kind="real")
     _add(TOKENS, work.get("padded_tokens", 0) - tokens, job=job, kind="padding")
     _add(CHUNKS, work.get("chunks", 0), job=job)
     _add(DEVICE_BUSY, work.get("forward_seconds", 0), job=job)
     _add(OOM_SHRINKS, work.get("out_of_memory", 0), job=job)
-    for reason, rows in result.reasons.items():
-        _add(DEAD_LETTERS, rows, job=job, reason=reason)
+    for reason, count in reasons.items():
+        _add(DEAD_LETTERS, count, job=job, reason=reason)
     for stage in STAGES:
         if (seconds := work.get(f"{stage}_seconds")) is not None:
             _record(STAGE_SECONDS, seconds, job=job, stage=stage)

@@ -2,8 +2,8 @@
 
     python -m benchmarks.storm [--rows 100000] [--seconds 1800] [--seed 0] [--nodes 2]
 
-With `--nodes`, the job runs on a cluster of so many raylets and a head without CPUs: a raylet that
-dies is replaced, and so is the cluster when its head dies.
+With `--nodes`, the job runs on a cluster of so many raylets and a head without CPUs. One of them
+dies, at once or after the notice of a spot machine, and another joins; or the whole cluster dies.
 
 1 % of the rows are bad, and 5 end the process that reads them. Something dies every 5 to 25
 seconds; when the run has ended, the same command runs again, until it says that it is done. Then
@@ -35,7 +35,7 @@ from tests.support.processes import kill_marked, marked, marked_environment
 
 KILLING, SHARDS = 5, 8
 VICTIMS = ("driver", "actor", "raylet", "s3")
-VICTIMS_ON_NODES = ("driver", "actor", "node", "s3", "head")
+VICTIMS_ON_NODES = ("driver", "actor", "node", "drain", "s3", "head")
 # What their command lines hold.
 NAMES = {"driver": "pipemill.jobs.run", "actor": "MapWorker", "raylet": "raylet/raylet"}
 HUNG_S = 900  # a run that takes longer, under all this, is counted as one that hangs
@@ -94,9 +94,10 @@ class Storm(threading.Thread):
             self.server.start()
             self.killed[victim] += 1
             return
-        if victim in ("node", "head"):
+        if victim in ("node", "drain", "head"):
             assert self.nodes is not None
-            self.killed[victim] += self.nodes.replace(victim, self.rng)
+            self.nodes.replace(victim, self.rng)
+            self.killed[victim] += 1
             return
         found = self._named(NAMES[victim])
         if found:
@@ -179,7 +180,7 @@ def weather(
         "--param", "truncation=true",
     ]  # fmt: skip
     started = time.monotonic()
-    nodes = Nodes(mark, environment, count) if count else None
+    nodes = Nodes(environment, count) if count else None
     storm = Storm(mark, server, rng, started + seconds, nodes)
     storm.start()
     ends: Counter[str] = Counter()

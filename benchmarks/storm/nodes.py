@@ -8,25 +8,48 @@ import subprocess
 import sys
 import threading
 import time
+import uuid
+from dataclasses import dataclass
 
 import psutil
 
+RAY = [sys.executable, "-m", "ray.scripts.scripts"]
+NOTICE_S = 15  # what a machine that will be taken away has left
+
+
+@dataclass(frozen=True)
+class Raylet:
+    """A raylet. id: its node's, in Ray."""
+
+    process: subprocess.Popen[bytes]
+    id: str
+
+    def kill(self) -> None:
+        try:
+            process = psutil.Process(self.process.pid)
+            for one in [*process.children(recursive=True), process]:
+                one.kill()
+        except psutil.Error:
+            pass
+        self.process.wait()
+
 
 class Nodes:
-    """A head without CPUs, and raylets of one CPU each, all of them marked."""
+    """A head without CPUs, and raylets of one CPU each, all in one environment."""
 
-    def __init__(self, mark: str, environment: dict[str, str], count: int) -> None:
-        self.mark, self.environment, self.count = mark, environment, count
+    def __init__(self, environment: dict[str, str], count: int) -> None:
+        self.environment, self.count = environment, count
         self.lock = threading.Lock()
-        self.raylets: list[subprocess.Popen[bytes]] = []
-        self.start()
+        self._start()
 
-    def start(self) -> None:
+    def _start(self) -> None:
         with socket.socket() as free:
             free.bind(("", 0))
             port = free.getsockname()[1]
         self.address = f"127.0.0.1:{port}"
         self.head = self._start_ray("--head", f"--port={port}", "--num-cpus=0")
+        while not _listens(port):
+            time.sleep(1)
         self.raylets = [self._join() for _ in range(self.count)]
 
     def find_address(self) -> dict[str, str]:
@@ -34,42 +57,52 @@ class Nodes:
         with self.lock:
             return {"RAY_ADDRESS": self.address}
 
-    def replace(self, victim: str, rng: random.Random) -> int:
-        """Kill a raylet and start another, or do so with the whole cluster."""
+    def replace(self, victim: str, rng: random.Random) -> None:
+        """Kill a node, at once or after the notice of a spot machine, or the whole cluster.
+
+        Another takes its place.
+        """
         with self.lock:
-            if victim == "node":
-                raylet = rng.choice(self.raylets)
-                _kill_tree(raylet.pid)
-                self.raylets.remove(raylet)
-                self.raylets.append(self._join())
-                return 1
-            _kill_tree(self.head.pid)
-            time.sleep(rng.uniform(0.5, 5))
-            for raylet in self.raylets:
-                _kill_tree(raylet.pid)
-            self.start()
-            return 1
+            if victim == "head":
+                for raylet in [self.head, *self.raylets]:
+                    raylet.kill()
+                    time.sleep(rng.uniform(0, 3))
+                self._start()
+                return
+            raylet = rng.choice(self.raylets)
+            if victim == "drain":
+                self._drain(raylet)
+                time.sleep(NOTICE_S)
+            raylet.kill()
+            self.raylets.remove(raylet)
+            self.raylets.append(self._join())
 
-    def _join(self) -> subprocess.Popen[bytes]:
-        return self._start_ray(f"--address={self.address}", "--num-cpus=1")
+    def _drain(self, raylet: Raylet) -> None:
+        command = [*RAY, "drain-node", f"--address={self.address}", f"--node-id={raylet.id}"]
+        command += ["--reason=DRAIN_NODE_REASON_PREEMPTION", "--reason-message=spot"]
+        command += [f"--deadline-remaining-seconds={NOTICE_S}"]
+        subprocess.run(command, env=self.environment, check=True, capture_output=True)
 
-    def _start_ray(self, *options: str) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", *options]
+    def _join(self) -> Raylet:
+        while True:
+            raylet = self._start_ray(f"--address={self.address}", "--num-cpus=1")
+            time.sleep(8)
+            if raylet.process.poll() is None:
+                return raylet
+
+    def _start_ray(self, *options: str) -> Raylet:
+        command = [*RAY, "start", "--block", *options]
         command += ["--object-store-memory=200000000", "--include-dashboard=false"]
-        started = subprocess.Popen(
+        id = f"{uuid.uuid4().hex}{uuid.uuid4().hex}"[:56]
+        process = subprocess.Popen(
             command,
-            env=self.environment,
+            env=self.environment | {"RAY_OVERRIDE_NODE_ID_FOR_TESTING": id},
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-        time.sleep(8)  # a raylet that joins before the head listens gives up
-        return started
+        return Raylet(process, id)
 
 
-def _kill_tree(pid: int) -> None:
-    try:
-        process = psutil.Process(pid)
-        for one in [*process.children(recursive=True), process]:
-            one.kill()
-    except psutil.Error:
-        pass
+def _listens(port: int) -> bool:
+    with socket.socket() as client:
+        return client.connect_ex(("127.0.0.1", port)) == 0

@@ -15,6 +15,7 @@ from transformers import pipeline
 import pipemill
 from pipemill.errors import ConfigError
 from tests.support import tiny
+from tests.support.ray_endpoint import wait_for_series
 
 ON_CPU = {"num_gpus": "cpu", "max": 1, "num_cpus": 0.5}
 
@@ -32,6 +33,7 @@ def test_it_composes_and_answers_as_transformers(ray_session, models, tmp_path):
     blocks = ray.data.from_items(data, override_num_blocks=1).filter(lambda row: row["n"] != 7)
     blocks = blocks.union(ray.data.from_items(data[7:8]), blocks.filter(lambda row: False))
     model = models["zero-shot-classification"]
+    blocks.set_name("mine")
     classified = pipemill.apply(
         blocks.map(lambda row: {**row, "body": row["body"] and row["body"] + " ."}),
         task="zero-shot-classification",
@@ -52,6 +54,12 @@ def test_it_composes_and_answers_as_transformers(ray_session, models, tmp_path):
         answer = plain(row["body"], candidate_labels=labels[n])
         assert list(row["labels"]) == answer["labels"]
         np.testing.assert_allclose(row["scores"], answer["scores"], atol=1e-5)
+
+    def count(series, outcome):
+        return series.total("ray_pipemill_rows_total", job="mine", outcome=outcome)
+
+    series = wait_for_series(lambda series: count(series, "dead"))
+    assert (count(series, "done"), count(series, "dead")) == (36, 1)
 
 
 def test_rows_keep_their_order_when_ray_divides_a_block(ray_session, models):

@@ -22,6 +22,7 @@ from pipemill.pipelines.loading.task_loader import LoadTask
 from pipemill.errors import RunError, error_message
 
 from ...execution.placement import with_credentials
+from ...execution.pool_size import choose_pool_size
 from ..find_model import load_failure
 
 if TYPE_CHECKING:
@@ -53,8 +54,11 @@ def infer_columns(
 ) -> bytes:
     """Compute a few rows as an actor would, and return the schema of their answers, serialized.
 
-    Raises RunError with the reason if that can't be done, ConfigError if the model can't load.
+    Raises RunError with the reason if that can't be done, ConfigError if the model can't load, or
+    if no node of Ray has room for an actor: Ray would wait for one.
     """
+    if placement != "local":
+        choose_pool_size(actors, placement, len(splits))
     few = splits[:_SPLITS]
     deaths = [name for name in attempts.names() if name.startswith(f"{_SAMPLING}.")]
     found: Found | None = None

@@ -6,6 +6,13 @@ import json
 import subprocess
 import sys
 
+import pytest
+from pipemill.actors.faults.attempt_files import AttemptFiles
+from pipemill.actors.storage.store import Store
+from pipemill.jobs.config.job import ActorsSection
+from pipemill.jobs.planning.sampling.infer_columns import infer_columns
+
+from pipemill.errors import ConfigError
 from tests.support import run_on_cpus
 
 PATIENCE_S = 240  # far more than it takes; a hang is what must not be
@@ -35,6 +42,13 @@ def test_runs_or_says_what_to_change(tmp_path):
             assert got == {"rows": 200}, actors
         else:
             assert error in got["error"]
+
+
+def test_a_sample_that_has_no_room_is_refused_too(tmp_path, ray_session):
+    attempts = AttemptFiles(Store(str(tmp_path)), "run")
+    actors = ActorsSection(num_gpus=0, num_cpus=8)
+    with pytest.raises(ConfigError, match="set actors.num_cpus to 2 or less"):
+        infer_columns(run_on_cpus.LoadLengths(), None, [], "fused", actors, attempts)
 
 
 def test_three_operators_share_two_cpus(tmp_path, ray_session):
