@@ -21,6 +21,7 @@ from .config.load import build_job, check_positive
 from .config.sections import Sections, takes_sections
 from .measuring.benchmark import Measurement, candidate_budgets, find_best_budget, measure_budget
 from .measuring.job_estimate import JobEstimate, TaskEstimate
+from .measuring.other_engines import with_engines
 from .measuring.run_time import estimate_run_time
 from .measuring.trial import Trial, start_trial
 from .measuring.worker_pod import estimate_worker_pod
@@ -47,6 +48,7 @@ def plan(
     seconds: float = 10.0,
     replicas: int | None = None,
     price_per_hour: float | None = None,
+    engines: list[str] | None = None,
     settings: list[str] | None = None,
     columns: Mapping[str, str | None] | None = None,
     **sections: Unpack[Sections],
@@ -60,6 +62,8 @@ def plan(
         seconds: How long to measure each of a few token budgets, at most.
         replicas: How many actors the run will have; None for as many as fit here.
         price_per_hour: What an actor, with its GPU or its CPUs, costs in an hour.
+        engines: Other engines to show beside the job's, each with its dtype after a colon if it is
+            not the engine's default: ["onnx", "openvino:int8"]. Their answers may differ.
 
     Returns:
         The estimate: the rows, the seconds and the rows per second of the whole job, and more.
@@ -76,8 +80,14 @@ def plan(
         check_positive(price_per_hour=price_per_hour)
     job = build_job(config, settings or [], columns or {}, sections, needs_output=False)
     with explain_interrupt("interrupted"):
+        others = with_engines(job, engines or [])
         if not job.tasks:
-            return _estimate(job, rows, seconds, replicas, price_per_hour)
+            estimate = _estimate(job, rows, seconds, replicas, price_per_hour)
+            beside = {
+                name: _estimate(other, rows, seconds, replicas, price_per_hour)
+                for name, other in others.items()
+            }
+            return replace(estimate, engines=beside)
         with sample_input(job) as sample:
             return _estimate_tasks(sample.job, rows, seconds, replicas, price_per_hour)
 

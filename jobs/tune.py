@@ -22,10 +22,10 @@ from .measuring.benchmark import (
     measure_budget,
     measure_transformers,
 )
+from .measuring.other_engines import with_engines
 from .measuring.plot import check_plot, draw_plot
 from .measuring.trial import Trial, start_trial
 from .output.text_table import Block, Shown, TextTable
-from .prepare import resolve_job
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -134,21 +134,13 @@ def tune(
     check_positive(rows=rows, seconds=seconds)
     job = build_job(config, settings or [], columns or {}, sections, needs_output=False)
     file = None if plot is None else os.fspath(plot)
-    others = {name.replace(":", " "): _with_engine(job, name) for name in engines or ()}
     with explain_interrupt("interrupted"):
-        return _tune(job, others, rows, seconds, file, log or (lambda text: None))
-
-
-def _with_engine(job: Job, name: str) -> Job:
-    """Return the job with an engine. name: of the engine, and its dtype after a colon."""
-    engine, _, dtype = name.partition(":")
-    changes = [f"model.engine={engine}", f"model.dtype={dtype or 'auto'}"]
-    return build_job(job, changes, {}, {}, needs_output=False)
+        return _tune(job, engines or [], rows, seconds, file, log or (lambda text: None))
 
 
 def _tune(
     job: Job,
-    others: Mapping[str, Job],
+    engines: list[str],
     rows: int,
     seconds: float,
     plot: str | None,
@@ -161,8 +153,7 @@ def _tune(
             "them as task and model"
         )
     missing = check_plot(plot)
-    for other in others.values():
-        resolve_job(other, "local", here=True)  # says now what is missing
+    others = with_engines(job, engines)
     trial = start_trial(job, rows)
     log(_introduction(trial, seconds))
     settings = []

@@ -252,6 +252,7 @@ def plan(
     seconds: Seconds = 10.0,
     replicas: Replicas = None,
     price_per_hour: PricePerHour = None,
+    engines: OtherEngines = None,
 ) -> int:
     """Estimate a job: rows, lengths, losses, padding, time, cost.
 
@@ -260,7 +261,14 @@ def plan(
     job = options.build(needs_output=False)
     from ..plan import plan
 
-    found = plan(job, rows=rows, seconds=seconds, replicas=replicas, price_per_hour=price_per_hour)
+    found = plan(
+        job,
+        rows=rows,
+        seconds=seconds,
+        replicas=replicas,
+        price_per_hour=price_per_hour,
+        engines=engines,
+    )
     print_result(found)
     return 0
 

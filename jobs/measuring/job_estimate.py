@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
 
 from ..execution.placement import SINGLE
 from ..output.text_table import Block, Shown, TextTable, facts, format_duration
@@ -64,6 +65,7 @@ class JobEstimate(Shown):
         notes: On columns that have the name of a parameter.
         tasks: Of a job with several tasks, what is expected of each. The lengths and counts above
             are then those of the first.
+        engines: What is expected with other engines, by their names.
     """
 
     rows: int
@@ -85,6 +87,7 @@ class JobEstimate(Shown):
     price_per_hour: float | None = None
     notes: tuple[str, ...] = ()
     tasks: tuple[TaskEstimate, ...] = ()
+    engines: Mapping[str, JobEstimate] = field(default_factory=dict)
 
     @property
     def cost(self) -> tuple[float, float] | None:
@@ -96,12 +99,16 @@ class JobEstimate(Shown):
 
     def to_json(self) -> str:
         """Return one line."""
+        return json.dumps(self._fields())
+
+    def _fields(self) -> dict[str, Any]:
         fields = asdict(self)
         fields |= {k: round(v, 4) for k, v in fields.items() if isinstance(v, float)}
         fields["run"] = {
             k: round(v, 1) if isinstance(v, float) else v for k, v in fields["run"].items()
         }
-        for name in ("notes", "tasks"):
+        fields["engines"] = {name: other._fields() for name, other in self.engines.items()}
+        for name in ("notes", "tasks", "engines"):
             if not fields[name]:
                 del fields[name]
         if self.cost is None:
@@ -110,7 +117,7 @@ class JobEstimate(Shown):
             fields["cost"] = [round(bound, 4) for bound in self.cost]
         fields["pod"] = self.pod.to_manifest()
         fields["recommended"] = {"batching": {"max_tokens": self.max_tokens}}
-        return json.dumps(fields)
+        return fields
 
     def blocks(self) -> list[Block]:
         """Return what a reader wants to see."""
@@ -138,9 +145,19 @@ class JobEstimate(Shown):
             ("run", self._run_in_words()),
             ("worker's pod", str(self.pod)),
             *([("cost", _cost_in_words(*self.cost))] if self.cost else []),
+            *((f"with {name}", other._in_short()) for name, other in self.engines.items()),
             ("recommended", f"batching: {{max_tokens: {self.max_tokens}}}"),
             *(("note", note) for note in self.notes),
         ]
+
+    def _in_short(self) -> str:
+        """Return what is expected with an engine beside the job's."""
+        run = self.run
+        text = (
+            f"{self.rows_per_second:,.3g} rows/s, a run of about {format_duration(run.expected)} "
+            f"({format_duration(run.least)} to {format_duration(run.most)})"
+        )
+        return f"{text}, cost {_cost_in_words(*self.cost)}" if self.cost else text
 
     def _run_in_words(self) -> str:
         run = self.run

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -293,3 +294,23 @@ def test_engines_are_tuned_side_by_side(models, torchscript, tmp_path):
         pipemill.tune(**job, input=str(tmp_path / "in.parquet"), engines=["torchscrip"])
     with pytest.raises(pipemill.ConfigError, match="bfloat16"):
         pipemill.tune(**job, input=str(tmp_path / "in.parquet"), engines=["torchscript:bfloat16"])
+
+
+def test_a_run_with_other_engines_is_planned_beside_the_jobs_own(models, torchscript, tmp_path):
+    pq.write_table(pa.table({"text": TEXTS}), tmp_path / "in.parquet")
+    job = {"task": "text-classification", "model": models["text-classification"]}
+    job["input"] = str(tmp_path / "in.parquet")
+    engines = ["torchscript:int8"]
+    found = pipemill.plan(**job, rows=8, seconds=0.01, price_per_hour=2.0, engines=engines)
+    other = found.engines["torchscript int8"]
+    assert other.rows == found.rows == len(TEXTS)
+    assert other.rows_per_second > 0
+    assert re.search(r"with torchscript int8 .* rows/s, a run of about .*, cost ", str(found))
+    fields = json.loads(found.to_json())
+    assert fields["engines"]["torchscript int8"]["run"]["actors"] == other.run.actors
+    assert fields["recommended"] == {"batching": {"max_tokens": found.max_tokens}}
+    plain = pipemill.plan(**job, rows=8, seconds=0.01)
+    assert "engines" not in json.loads(plain.to_json())
+    tasks = [{"name": name, **{k: job[k] for k in ("task", "model")}} for name in "ab"]
+    with pytest.raises(pipemill.ConfigError, match=r"for one task, and the job has several"):
+        pipemill.plan(tasks=tasks, input=job["input"], rows=8, engines=engines)
