@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import psutil
 
 RAY = [sys.executable, "-m", "ray.scripts.scripts"]
+HEAD = ["--head", "--num-cpus=0", "--include-dashboard=false"]
 NOTICE_S = 15  # what a machine that will be taken away has left
 
 
@@ -47,7 +48,7 @@ class Nodes:
             free.bind(("", 0))
             port = free.getsockname()[1]
         self.address = f"127.0.0.1:{port}"
-        self.head = self._start_ray("--head", f"--port={port}", "--num-cpus=0")
+        self.head = self._start_ray(*HEAD, f"--port={port}")
         while not _listens(port):
             time.sleep(1)
         self.raylets = [self._join() for _ in range(self.count)]
@@ -91,8 +92,7 @@ class Nodes:
                 return raylet
 
     def _start_ray(self, *options: str) -> Raylet:
-        command = [*RAY, "start", "--block", *options]
-        command += ["--object-store-memory=200000000", "--include-dashboard=false"]
+        command = [*RAY, "start", "--block", "--object-store-memory=200000000", *options]
         id = f"{uuid.uuid4().hex}{uuid.uuid4().hex}"[:56]
         process = subprocess.Popen(
             command,

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 _ROWS = 32
 _SPLITS = 4
+_NODES = 5  # that may die while they compute a sample: no row is to blame for that
 _SAMPLING = "sampling"
 # The rows of a split that are computed, as (first row, count): all at once, and where a process
 # died of one of them, some.
@@ -92,13 +93,17 @@ def _schema_by_ray(
     sample = ray.remote(_schema_of).options(
         num_cpus=actors.num_cpus, num_gpus=actors.gpus_each, max_retries=0
     )
-    try:
-        return ray.get(sample.remote(with_credentials(load, actors), source, splits, window))
-    except (ray.exceptions.WorkerCrashedError, ray.exceptions.OutOfMemoryError):
-        return None
-    except ray.exceptions.RayError as error:
-        lines = str(error).strip().splitlines() or [""]
-        return None, f"no sample could be computed: {lines[-1]}"
+    reason = ""
+    for _ in range(_NODES):
+        try:
+            return ray.get(sample.remote(with_credentials(load, actors), source, splits, window))
+        except (ray.exceptions.WorkerCrashedError, ray.exceptions.OutOfMemoryError):
+            return None
+        except ray.exceptions.RayError as error:
+            reason = (str(error).strip().splitlines() or [""])[-1]
+            if not isinstance(error, ray.exceptions.NodeDiedError):
+                break
+    return None, f"no sample could be computed: {reason}"
 
 
 def _schema_of(

@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+import ray
 from pipemill.actors.faults.attempt_files import AttemptFiles
 from pipemill.actors.faults.attempts import (
     AttemptError,
@@ -15,6 +16,7 @@ from pipemill.actors.faults.attempts import (
     track_attempt,
 )
 from pipemill.actors.storage.store import Store
+from pipemill.jobs.config.job import ActorsSection
 from pipemill.jobs.planning.sampling import infer_columns
 
 from pipemill.errors import RunError
@@ -102,4 +104,27 @@ def test_a_sample_is_of_other_rows_after_its_process_died(files, tmp_path, monke
         assert files.names() == []
     die(tmp_path, "sampling", 5)
     with pytest.raises(RunError, match=r"on each of the first rows.*output\.schema"):
+        ask()
+
+
+def test_a_sample_is_computed_again_after_its_node_died(files, monkeypatch, ray_session):
+    died = []
+
+    def get(sample):
+        if len(died) < 2:
+            died.append(sample)
+            raise ray.exceptions.NodeDiedError("the node is dead")
+        return b"schema", None
+
+    monkeypatch.setattr(ray, "get", get)
+    monkeypatch.setattr(infer_columns, "with_credentials", lambda load, actors: load)
+    actors = ActorsSection(num_gpus=0)
+
+    def ask():
+        return infer_columns.infer_columns(None, None, [], "fused", actors, files)  # type: ignore[arg-type]
+
+    assert ask() == b"schema"
+    monkeypatch.setattr(infer_columns, "_NODES", 2)
+    died.clear()
+    with pytest.raises(RunError, match="no sample could be computed: the node is dead"):
         ask()
