@@ -67,14 +67,13 @@ class OperatorPool:
     """The actors of an operator in a user's pipeline.
 
     Attributes:
-        least: actors that are always there.
-        initial: actors that are started at first.
+        least: actors that are always there. Ray adds others when these are busy and CPUs are free:
+            if all started at once, actors of the user's other operators might wait forever.
         most: actors at most; None for no limit.
         num_cpus: CPUs that each of them reserves.
     """
 
     least: int
-    initial: int
     most: int | None
     num_cpus: float
 
@@ -105,8 +104,7 @@ def choose_operator_pool(
         fit = max(fit - 1, 1)
     most = actors.max if actors.max != "auto" else None if autoscales else fit
     least = actors.min if autoscales else min(actors.min, fit)
-    initial = max(least, fit if most is None else min(fit, most))
-    return OperatorPool(least=least, initial=initial, most=most, num_cpus=num_cpus)
+    return OperatorPool(least=least, most=most, num_cpus=num_cpus)
 
 
 def count_actors(node: Mapping[str, float], actors: ActorsSection) -> int:

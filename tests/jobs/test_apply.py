@@ -62,6 +62,22 @@ def test_it_composes_and_answers_as_transformers(ray_session, models, tmp_path):
     assert (count(series, "done"), count(series, "dead")) == (36, 1)
 
 
+class Same:
+    def __call__(self, batch):
+        return batch
+
+
+def test_other_operators_may_have_actors(ray_session, models):
+    dataset = ray.data.from_items([{"n": n, "text": f"text {n}"} for n in range(1200)])
+    actors = {"concurrency": 1, "num_cpus": 0.25}
+    dataset = pipemill.apply(
+        dataset.map_batches(Same, **actors),
+        task="text-classification",
+        model=models["text-classification"],
+    )
+    assert dataset.map_batches(Same, **actors).count() == 1200
+
+
 def test_rows_keep_their_order_when_ray_divides_a_block(ray_session, models):
     """Every other piece takes long, so another actor ends the next one before."""
     long = [f"{text} {text}" for text in tiny.texts(4 * 512, seed=5, longest=60)]
@@ -181,18 +197,16 @@ def pool(nodes: list[dict[str, float]], *, autoscales: bool = False, **given) ->
 
 
 def test_a_cpu_is_left_for_the_rest_of_the_pipeline():
-    assert pool([{"CPU": 2}]) == OperatorPool(least=1, initial=2, most=2, num_cpus=0.5)
-    assert pool([{"CPU": 1}]) == OperatorPool(least=1, initial=1, most=1, num_cpus=0.01)
+    assert pool([{"CPU": 2}]) == OperatorPool(least=1, most=2, num_cpus=0.5)
+    assert pool([{"CPU": 1}]) == OperatorPool(least=1, most=1, num_cpus=0.01)
     assert pool([{"CPU": 16}, {"CPU": 4}]).num_cpus == 0.75
-    assert pool([{"CPU": 4}], num_cpus=2) == OperatorPool(least=1, initial=1, most=1, num_cpus=2)
+    assert pool([{"CPU": 4}], num_cpus=2) == OperatorPool(least=1, most=1, num_cpus=2)
     gpus = pool([{"CPU": 16, "GPU": 1}, {"CPU": 4}], num_gpus=0.125)
-    assert gpus == OperatorPool(least=1, initial=8, most=8, num_cpus=1)
+    assert gpus == OperatorPool(least=1, most=8, num_cpus=1)
 
 
 def test_the_pool_grows_as_wanted():
-    assert pool([{"CPU": 8}], min=2, max=4) == OperatorPool(
-        least=2, initial=4, most=4, num_cpus=0.875
-    )
+    assert pool([{"CPU": 8}], min=2, max=4) == OperatorPool(least=2, most=4, num_cpus=0.875)
     assert pool([{"CPU": 2}], autoscales=True).most is None
     assert pool([{"CPU": 2}], autoscales=True, min=5, max=9).least == 5
     assert pool([{"CPU": 2}], min=5, max=9).least == 2
