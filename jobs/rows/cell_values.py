@@ -37,6 +37,8 @@ def make_column(
     """
     try:
         plain = [to_plain(value) for value in values]
+        if {bytes, str} <= {type(value) for value in plain}:  # Arrow would make bytes of texts
+            raise TypeError("they are partly bytes (or images) and partly texts (or paths)")
         if not nan_is_null:
             with suppress(pa.ArrowException, TypeError, ValueError, OverflowError):
                 return pa.array(plain)
@@ -145,7 +147,7 @@ def _plain_array(array: np.ndarray) -> Any:
         array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (3, 4))
     )
     if is_picture:
-        return png(array)
+        return png(array) if array.size else b""  # an empty picture, where it is read
     return array if array.ndim == 1 else array.tolist()
 
 

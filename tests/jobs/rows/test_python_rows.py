@@ -14,6 +14,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 from pipemill.jobs.output import stored_rows
 from pipemill.jobs.rows import held_rows
 
@@ -74,6 +75,10 @@ def test_paths_that_are_not_there_are_never_texts(job):
         ([{"text": "a"}, 3], "row 1 of the list is of the type int: rows are dicts, or texts"),
         ([{"text": "a", "n": 1}, {"n": "x"}], r"column 'n', rows 0 to 1, .*str \(row 1\)"),
         ([{"text": "a", None: 1}], "a column of the list is called None"),
+        (
+            [{"text": "a", "image": Image.new("RGB", (2, 2))}, {"text": "b", "image": "b.png"}],
+            r"column 'image', rows 0 to 1, can't be stored: they are partly bytes \(or images\)",
+        ),
         ([{"text": "a"}, None], "row 1 of the list is of the type NoneType: rows are dicts"),
         ([None, {"text": "a"}], "input is a list whose item 0 is of the type NoneType: a list"),
         (["a b", {"text": "a"}], "input is a list whose item 1 is of the type dict: a list"),
