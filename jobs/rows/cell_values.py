@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
@@ -37,14 +38,23 @@ def make_column(
     """
     try:
         plain = [to_plain(value) for value in values]
-        if {bytes, str} <= {type(value) for value in plain}:  # Arrow would make bytes of texts
-            raise TypeError("they are partly bytes (or images) and partly texts (or paths)")
+        _check_alike(plain)
         if not nan_is_null:
-            with suppress(pa.ArrowException, TypeError, ValueError, OverflowError):
-                return pa.array(plain)
+            for kind in (None, pa.uint64()):
+                with suppress(pa.ArrowException, TypeError, ValueError, OverflowError):
+                    return pa.array(plain, kind)
         return pa.array(plain, from_pandas=True)
     except Exception as error:  # values may be objects of any library
         raise ConfigError(_explain(name, values, first, error)) from None
+
+
+def _check_alike(values: Sequence[Any]) -> None:
+    """Raise TypeError for values of two types of which Arrow would make one, and change some."""
+    kinds = {type(value) for value in values}
+    if {bytes, str} <= kinds:
+        raise TypeError("they are partly bytes (or images) and partly texts (or paths)")
+    if {datetime.date, datetime.datetime} <= kinds:
+        raise TypeError("they are partly dates and partly dates with a time")
 
 
 def make_table(rows: Sequence[Mapping[str, Any]], first: int, owner: str) -> pa.Table:

@@ -9,6 +9,8 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from datetime import date, datetime
 from pathlib import Path
 
 import pyarrow as pa
@@ -68,6 +70,17 @@ def test_paths_that_are_not_there_are_never_texts(job):
             pipemill.run(**job(given))
 
 
+class Unreadable(dict):
+    def __iter__(self):
+        raise RuntimeError("no keys")
+
+
+def contains_itself():
+    values = []
+    values.append(values)
+    return values
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [
@@ -84,12 +97,28 @@ def test_paths_that_are_not_there_are_never_texts(job):
         (["a b", {"text": "a"}], "input is a list whose item 1 is of the type dict: a list"),
         ([["a"], ["b"]], "input is a list whose item 0 is of the type list: a list holds paths"),
         ([{}], "row 0 of the list has no keys"),
+        ({"text": ["a", "b"]}, r"input is a dict of lists \(text\): give rows as a list of dicts"),
+        ({"a": {"text": "x"}}.values(), "input is a dict_values: give rows as a list"),
+        (
+            [{"text": "a", "n": date(2026, 1, 2)}, {"text": "b", "n": datetime(2026, 1, 2, 3)}],
+            "column 'n', .*they are partly dates and partly dates with a time",
+        ),
+        ([{"text": "a", "n": contains_itself()}], "row 0 of the list can't be read .Recursion"),
+        ([Unreadable(text="a")], r"row 0 of the list can't be read \(RuntimeError: no keys\)"),
         ((x for x in ()), "a generator gave no row, and so no columns"),
     ],
 )
 def test_what_is_no_row_is_named(given, message, job):
-    with pytest.raises(pipemill.ConfigError, match=message):
-        pipemill.run(**job(given))
+    forms = [job(given), {"config": job(given, "again")}]
+    for arguments in forms[: 1 if isinstance(given, Iterator) else 2]:
+        with pytest.raises(pipemill.ConfigError, match=message):
+            pipemill.run(**arguments)
+
+
+def test_whole_numbers_of_64_bits_and_tuples_and_empty_splits_are_rows(answers):
+    assert answers(({"text": "a", "n": 2**64 - 1},))["n"].to_pylist() == [2**64 - 1]
+    splits = answers({"train": [{"text": "a"}], "test": []}, "splits")
+    assert splits["split"].to_pylist() == ["train"]
 
 
 def test_a_column_whose_type_changes_on_the_way_is_named(job):
