@@ -121,7 +121,7 @@ def _with_texts(sections: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _with_list(sections: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the sections; an input that is a list of paths or dicts is a list of texts or dicts.
+    """Return the sections; an input that is a list or a tuple becomes a list of texts or dicts.
 
     Raises ConfigError for an input that is neither, nor anything else that may be one.
     """
@@ -142,7 +142,11 @@ def _with_list(sections: Mapping[str, Any]) -> dict[str, Any]:
                 f"input is a dict of lists ({', '.join(map(str, given))}): give rows as a list of "
                 "dicts, or as a frame, such as pandas.DataFrame(…)"
             )
-    elif isinstance(given, Iterable) and not isinstance(given, str) and not holds_rows(given):
+    elif (
+        isinstance(given, Iterable)
+        and not isinstance(given, str | BaseModel)
+        and not holds_rows(given)
+    ):
         raise ConfigError(f"input is a {type(given).__name__}: give rows as a list, list(…)")
     return dict(sections)
 
