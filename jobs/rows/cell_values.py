@@ -40,7 +40,8 @@ def make_column(
         plain = [to_plain(value) for value in values]
         _check_alike(plain)
         if not nan_is_null:
-            for kind in (None, pa.uint64()):
+            whole = all(value is None or type(value) is int for value in plain)
+            for kind in (None, *([pa.uint64()] if whole else [])):
                 with suppress(pa.ArrowException, TypeError, ValueError, OverflowError):
                     return pa.array(plain, kind)
         return pa.array(plain, from_pandas=True)

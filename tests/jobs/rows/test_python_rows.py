@@ -103,6 +103,10 @@ def contains_itself():
             [{"text": "a", "n": date(2026, 1, 2)}, {"text": "b", "n": datetime(2026, 1, 2, 3)}],
             "column 'n', .*they are partly dates and partly dates with a time",
         ),
+        (
+            [{"text": "a", "n": 2**53 + 1}, {"text": "b", "n": 0.5}],
+            "column 'n', .* can't be stored",
+        ),
         ([{"text": "a", "n": contains_itself()}], "row 0 of the list can't be read .Recursion"),
         ([Unreadable(text="a")], r"row 0 of the list can't be read \(RuntimeError: no keys\)"),
         ((x for x in ()), "a generator gave no row, and so no columns"),
