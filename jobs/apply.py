@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import traceback
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -197,7 +198,7 @@ def _map(dataset: Dataset, job: Job, task: ResolvedTask, arguments: tuple[Any, .
     credentials = Credentials.of_environment() if job.actors.pass_credentials else None
     # Blocks are divided, and actors end theirs in any order: rows would leave in another one.
     dataset.context.execution_options.preserve_order = True
-    return dataset.repartition(target_num_rows_per_block=rows).map_batches(
+    applied = dataset.repartition(target_num_rows_per_block=rows).map_batches(
         TaskOperator,
         fn_constructor_args=(*arguments, credentials),
         fn_constructor_kwargs={"job": dataset.name or "apply", "task": job.task},
@@ -214,3 +215,31 @@ def _map(dataset: Dataset, job: Job, task: ResolvedTask, arguments: tuple[Any, .
         num_gpus=job.actors.gpus_each or None,
         udf_modifying_row_count=False,
     )
+    context = applied.context
+    others = [one for one in context.custom_execution_callback_classes if one is not ActorRelease]
+    context.custom_execution_callback_classes = [*others, ActorRelease]
+    return applied
+
+
+class ActorRelease:
+    """Lets the actors of a pipeline end that failed; a callback of Ray Data.
+
+    An actor ends when nothing refers to it, and the error of a pipeline refers to all that the
+    functions on its way knew: a notebook keeps it, and with it a model on a GPU.
+    """
+
+    def before_execution_starts(self, executor: object) -> None:
+        """Do nothing."""
+
+    def on_execution_step(self, executor: object) -> None:
+        """Do nothing."""
+
+    def after_execution_succeeds(self, executor: object) -> None:
+        """Do nothing."""
+
+    def after_execution_fails(self, executor: object, error: BaseException) -> None:
+        """Forget the variables of the functions that the error passed through."""
+        one: BaseException | None = error
+        while one is not None:
+            traceback.clear_frames(one.__traceback__)
+            one = one.__cause__ or one.__context__

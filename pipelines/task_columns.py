@@ -79,10 +79,18 @@ def resolve_columns(
             why = "input.columns leaves out" if left_out else "the input does not have"
             raise ConfigError(
                 f"{name} reads a column {column.name!r}, which {why}; "
-                f"columns: {', '.join(schema.names)}. "
+                f"columns: {', '.join(schema.names)}. {_describe_other_delimiter(schema)}"
                 f"Name one with --column {column.name}=COLUMN (input.columns){instead}"
             )
     return found
+
+
+def _describe_other_delimiter(schema: pa.Schema) -> str:
+    """Return what is said of CSV whose fields are not divided as pipemill reads them."""
+    found = [mark for mark in ";|\t" if len(schema.names) == 1 and mark in schema.names[0]]
+    if not found:
+        return ""
+    return f"If that is CSV divided by {found[0]!r}: it is read with commas, or with tabs as .tsv. "
 
 
 def source_names(inputs: Iterable[Column], mapping: Mapping[str, str | None]) -> dict[str, str]:

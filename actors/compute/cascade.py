@@ -88,13 +88,14 @@ class Cascade:
         for row, failure in done.failures.items():
             named = replace(failure, stage=f"{failure.stage} of {name}")
             batch.failures.setdefault(int(rows[row]), named)
-        first = batch.results is None
-        # The budgets are those of one task, and the actor's time passes once.
+        # The budgets are those of one task, and the actor's time passes once: for the first task
+        # that has rows.
+        is_timed = "actor_seconds" in batch.stats
         batch.add_stats(
             **{
                 key: amount
                 for key, amount in done.stats.items()
-                if not key.startswith("budget_") and (first or key != "actor_seconds")
+                if not key.startswith("budget_") and not (is_timed and key == "actor_seconds")
             }
         )
         batch.add_stats(**{ROWS_OF + name: len(rows)})

@@ -11,6 +11,8 @@ from pipemill.errors import ConfigError
 
 from ..batch import Batch
 
+_COMPRESSED = {b"\x1f\x8b": ("gzip", ".gz"), b"\x28\xb5\x2f\xfd": ("zstd", ".zst")}
+
 
 class BadFile(ValueError):
     """A file that can't be read at all."""
@@ -22,6 +24,14 @@ class NothingToRead(ConfigError):
 
 # What readers of such a file raise, those of gzip and zstd too.
 BAD_FILE = (BadFile, gzip.BadGzipFile, EOFError, zlib.error)
+
+
+def find_compression(head: bytes) -> str | None:
+    """Return what a file's first bytes show it to be compressed by, against its name."""
+    for mark, (library, suffix) in _COMPRESSED.items():
+        if head.startswith(mark):
+            return f"it is compressed by {library}: let its name end with {suffix}"
+    return None
 
 
 def make_bad_file_batch(schema: pa.Schema, path: str, format: str, error: BaseException) -> Batch:

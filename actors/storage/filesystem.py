@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
+import tarfile
 import time
 import uuid
+import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +24,8 @@ from .file_names import is_chain, member_of
 
 # Kept open: an archive is closed with its filesystem, even while a file in it is read.
 _ARCHIVES: dict[tuple[str, str, str], AbstractFileSystem] = {}
+# What a file raises that is no archive.
+_NO_ARCHIVE = (zipfile.BadZipFile, tarfile.TarError)
 # After this time each of several writers has written.
 _SETTLE_S = 1.0
 _COPIED_BYTES = 16 * 2**20
@@ -49,6 +53,8 @@ def open_filesystem(url: str, options: Mapping[str, Any]) -> tuple[AbstractFileS
             path = filesystem._strip_protocol(member.replace("::", "\0")).replace("\0", "::")
     except (ImportError, ValueError) as error:
         raise ConfigError(f"can't open {url}: {error}") from None
+    except (FileNotFoundError, IsADirectoryError, *_NO_ARCHIVE) as error:
+        raise ConfigError(f"can't open {url}: {type(error).__name__}: {error}") from None
     if member != url:
         _ARCHIVES[archive] = filesystem
     return filesystem, path

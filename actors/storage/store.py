@@ -63,7 +63,7 @@ class Store:
 
     def locate(self, name: str) -> str:
         """Return the path of a file or folder in the filesystem."""
-        return f"{self.root}/{name}".rstrip("/")
+        return f"{self.root.rstrip('/')}/{name}".rstrip("/") or self.root
 
     def open(self, name: str) -> IO[bytes]:
         return self.filesystem.open(self.locate(name), "rb")

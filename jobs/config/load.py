@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
@@ -13,7 +13,7 @@ from pipemill.errors import ConfigError, did_you_mean
 
 from ..rows.find_rows import holds_rows
 from ..rows.python_rows import RowList, are_texts
-from .job import Job
+from .job import InputSection, Job
 from .loaded_model import with_loaded_model
 from .settings import apply_settings, to_section
 from .task_entry import OF_ONE_TASK, TaskEntry
@@ -82,7 +82,7 @@ def merge_config(
     if isinstance(config, Job):
         data, where = _dump(config), "the job"
     elif config is None or isinstance(config, Mapping):
-        data, where = dict(config or {}), "the job"
+        data, where = _with_list(config or {}), "the job"
     elif isinstance(config, str | os.PathLike):
         data, where = read(config), str(config)
     else:
@@ -115,19 +115,40 @@ def _with_texts(sections: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return the sections; a list of strings that is no list of paths becomes rows."""
     given = sections.get("input")
     if not isinstance(given, list | tuple) or not given:
-        return sections
-    for number, value in enumerate(given):
-        if not isinstance(given[0], Mapping) and not isinstance(value, str | os.PathLike):
-            raise ConfigError(
-                f"input is a list whose item {number:,} is of the type {type(value).__name__}: "
-                "a list holds paths, texts, or rows, which are dicts"
-            )
+        return _with_list(sections)
     is_rows = all(isinstance(value, str) for value in given) and are_texts(given)
-    return {**sections, "input": RowList(given) if is_rows else _to_texts(given)}
+    return {**sections, "input": RowList(given)} if is_rows else _with_list(sections)
 
 
-def _to_texts(values: Sequence[Any]) -> list[Any]:
-    return [os.fspath(value) if isinstance(value, os.PathLike) else value for value in values]
+def _with_list(sections: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the sections; an input that is a list or a tuple becomes a list of texts or dicts.
+
+    Raises ConfigError for an input that is neither, nor anything else that may be one.
+    """
+    given = sections.get("input")
+    if isinstance(given, list | tuple):
+        for number, value in enumerate(given):
+            if not isinstance(given[0], Mapping) and not isinstance(value, str | os.PathLike):
+                raise ConfigError(
+                    f"input is a list whose item {number:,} is of the type {type(value).__name__}: "
+                    "a list holds paths, texts, or rows, which are dicts"
+                )
+        texts = [os.fspath(one) if isinstance(one, os.PathLike) else one for one in given]
+        return {**sections, "input": texts}
+    if isinstance(given, Mapping) and not holds_rows(given):
+        is_section = given.keys() & InputSection.model_fields.keys()
+        if given and not is_section and all(isinstance(v, list | tuple) for v in given.values()):
+            raise ConfigError(
+                f"input is a dict of lists ({', '.join(map(str, given))}): give rows as a list of "
+                "dicts, or as a frame, such as pandas.DataFrame(…)"
+            )
+    elif (
+        isinstance(given, Iterable)
+        and not isinstance(given, str | BaseModel)
+        and not holds_rows(given)
+    ):
+        raise ConfigError(f"input is a {type(given).__name__}: give rows as a list, list(…)")
+    return dict(sections)
 
 
 def check_positive(**values: float) -> None:

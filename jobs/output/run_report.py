@@ -245,20 +245,21 @@ def compute_metrics(work: Mapping[str, float]) -> dict[str, Any]:
         work: what its splits counted, under the names of `Batch.stats`.
     """
     tokens, actors = work.get("tokens"), work.get("actor_seconds")
-    if not tokens or not actors:
-        return {}
-    budgets = {
-        int(name.removeprefix("budget_")): splits
-        for name, splits in work.items()
-        if name.startswith("budget_")
-    }
     tasks = {
         name.removeprefix(ROWS_OF): int(rows)
         for name, rows in work.items()
         if name.startswith(ROWS_OF)
     }
+    of_tasks = {"tasks": tasks} if tasks else {}
+    if not tokens or not actors:
+        return of_tasks
+    budgets = {
+        int(name.removeprefix("budget_")): splits
+        for name, splits in work.items()
+        if name.startswith("budget_")
+    }
     return {
-        **({"tasks": tasks} if tasks else {}),
+        **of_tasks,
         "padding": round(1 - tokens / work["padded_tokens"], 4),
         "packed": round(work["packed_tokens"] / tokens, 4),
         "repeated": int(work["repeated_chunks"]),

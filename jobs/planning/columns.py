@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any, Literal
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 from pipemill.actors.columns import describe
 from pipemill.actors.sources.jsonl import holds_rest
 from pipemill.actors.sources.schemas.media_columns import holds_files, members_of
@@ -82,15 +80,3 @@ def check_conflicts(schema: pa.Schema, read: Iterable[str], keep: Iterable[str])
             raise ConfigError(why)
         if why is not None and field.name in keep:
             raise ConfigError(f"{why}, or name the columns to keep without it (output.keep)")
-
-
-def check_writable(schema: pa.Schema) -> None:
-    """Raise ConfigError for a column that Parquet has no type for."""
-    for field in schema:
-        try:
-            pq.write_table(pa.schema([field]).empty_table(), io.BytesIO())
-        except pa.ArrowException:
-            raise ConfigError(
-                f"column {field.name!r} is {field.type}, which Parquet can't hold: name the "
-                "columns to keep without it (output.keep)"
-            ) from None

@@ -20,9 +20,10 @@ from ..config.arrow_types import parse_schema
 from ..execution.choose_placement import choose_placement
 from ..execution.split_work import SplitWork
 from ..output.split_plan import Plan
+from ..rows.held_rows import check_writable
 from .bind_task import bind_task, check_conditions
 from .build_load import build_load
-from .columns import check_writable, kept_columns, read_columns
+from .columns import kept_columns, read_columns
 from .fingerprint import hash_fields
 from .media_roots import make_media_access
 from .model_conventions import follow_as_output_did
@@ -109,7 +110,10 @@ def build_prepared_job(
     asked = check_conditions(task, schema)
     needed = {*keep, *(asked & set(schema.names))}
     read = read_columns(schema, needed.union(*(one.columns.values() for one in bound)))
-    check_writable(read.empty_table().select(keep).schema)
+    check_writable(
+        read.empty_table().select(keep).schema,
+        "name the columns to keep without it (output.keep)",
+    )
     if job.output.schema is not None:
         plan.results = parse_schema(job.output.schema).serialize().to_pybytes()
     reading = replace(reading_of(job, task), known=tuple(plan.schema.names))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
@@ -37,12 +38,24 @@ def make_column(
     """
     try:
         plain = [to_plain(value) for value in values]
+        _check_alike(plain)
         if not nan_is_null:
-            with suppress(pa.ArrowException, TypeError, ValueError, OverflowError):
-                return pa.array(plain)
+            whole = all(value is None or type(value) is int for value in plain)
+            for kind in (None, *([pa.uint64()] if whole else [])):
+                with suppress(pa.ArrowException, TypeError, ValueError, OverflowError):
+                    return pa.array(plain, kind)
         return pa.array(plain, from_pandas=True)
     except Exception as error:  # values may be objects of any library
         raise ConfigError(_explain(name, values, first, error)) from None
+
+
+def _check_alike(values: Sequence[Any]) -> None:
+    """Raise TypeError for values of two types of which Arrow would make one, and change some."""
+    kinds = {type(value) for value in values}
+    if {bytes, str} <= kinds:
+        raise TypeError("they are partly bytes (or images) and partly texts (or paths)")
+    if {datetime.date, datetime.datetime} <= kinds:
+        raise TypeError("they are partly dates and partly dates with a time")
 
 
 def make_table(rows: Sequence[Mapping[str, Any]], first: int, owner: str) -> pa.Table:
@@ -145,7 +158,7 @@ def _plain_array(array: np.ndarray) -> Any:
         array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (3, 4))
     )
     if is_picture:
-        return png(array)
+        return png(array) if array.size else b""  # an empty picture, where it is read
     return array if array.ndim == 1 else array.tolist()
 
 

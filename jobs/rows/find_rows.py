@@ -102,9 +102,9 @@ def _is_dict_of_splits(value: object) -> bool:
         return False
     return all(
         _is_object_with_rows(rows)
-        or (isinstance(rows, list) and rows and isinstance(rows[0], Mapping))
+        or (isinstance(rows, list) and all(isinstance(row, Mapping) for row in rows[:1]))
         for rows in value.values()
-    )
+    ) and any(_is_object_with_rows(rows) or rows for rows in value.values())
 
 
 def _classes(value: object) -> list[tuple[str, str]]:

@@ -125,8 +125,23 @@ class TableRows(HeldRows):
 def _write_shard(store: Store, name: str, tables: list[pa.Table]) -> None:
     sink = io.BytesIO()
     shard = pa.concat_tables(tables, promote_options="default")
-    pq.write_table(shard, sink, row_group_size=GROUP_ROWS)
+    try:
+        pq.write_table(shard, sink, row_group_size=GROUP_ROWS)
+    except pa.ArrowNotImplementedError:
+        check_writable(shard.schema, "convert it, or leave it out")
+        raise
     store.write(name, sink.getvalue())
+
+
+def check_writable(schema: pa.Schema, what_to_do: str) -> None:
+    """Raise ConfigError for a column that Parquet has no type for."""
+    for field in schema:
+        try:
+            pq.write_table(pa.schema([field]).empty_table(), io.BytesIO())
+        except pa.ArrowException:
+            raise ConfigError(
+                f"column {field.name!r} is {field.type}, which Parquet can't hold: {what_to_do}"
+            ) from None
 
 
 def _fits(shard: list[pa.Table], table: pa.Table) -> bool:

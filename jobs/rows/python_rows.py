@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -92,12 +93,30 @@ def tables_of_rows(rows: Iterable[Row], owner: str) -> Iterator[pa.Table]:
             raise ConfigError(f"{owner} mixes texts and dicts (row {number:,}): use dicts alone")
         kind = str if is_text else dict
         group.append({TEXT: row} if isinstance(row, str) else row)
-        size += size_of(group[-1])
+        with _explain_rows(number, number, owner):
+            size += size_of(group[-1])
         if len(group) >= GROUP_ROWS or size >= _GROUP_BYTES:
-            yield make_table(group, first, owner)
+            with _explain_rows(first, number, owner):
+                table = make_table(group, first, owner)
+            yield table
             group, first, size = [], number + 1, 0
     if group:
-        yield make_table(group, first, owner)
+        with _explain_rows(first, first + len(group) - 1, owner):
+            table = make_table(group, first, owner)
+        yield table
+
+
+@contextmanager
+def _explain_rows(first: int, last: int, owner: str) -> Iterator[None]:
+    """Within it what a row raises is a ConfigError: it contains itself, or is no plain dict."""
+    try:
+        yield
+    except ConfigError:
+        raise
+    except Exception as error:
+        which = f"row {first:,}" if first == last else f"one of the rows {first:,} to {last:,}"
+        reason = f"{type(error).__name__}: {' '.join(error_message(error).split())}"
+        raise ConfigError(f"{which} of {owner} can't be read ({reason})") from None
 
 
 def are_texts(values: Sequence[str]) -> bool:

@@ -10,6 +10,18 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
 
+_TOKENIZER = "tokenizer.json"
+# Files of a model's folder that hold a JSON object.
+_OBJECTS = {
+    "config.json",
+    "generation_config.json",
+    "preprocessor_config.json",
+    "processor_config.json",
+    "special_tokens_map.json",
+    "tokenizer_config.json",
+    _TOKENIZER,
+}
+
 
 class FolderSource(Protocol):
     """Makes a model's folder on any machine: fetches it from a URL, or merges an adapter."""
@@ -89,6 +101,24 @@ class ModelFiles:
             return Path(self.path)
         config = self.find_here("config.json")
         return None if config is None else config.parent
+
+    def find_damage(self) -> str | None:
+        """Return which of the JSON files that transformers reads is damaged; None if none is."""
+        folder = self.folder()
+        for file in sorted(folder.glob("*.json")) if folder is not None else ():
+            try:
+                content = json.loads(file.read_text(encoding="utf-8"))
+            except (OSError, ValueError) as error:
+                reason = f"is not JSON ({error})"
+            else:
+                if file.name not in _OBJECTS or isinstance(content, dict):
+                    if file.name != _TOKENIZER or "model" in content:
+                        continue
+                    reason = 'is not a tokenizer: it has no "model"'
+                else:
+                    reason = "is not a JSON object"
+            return f"{file} {reason}: copy or download it again"
+        return None
 
     def is_unknown(self, name: str) -> bool:
         """Tell whether the model may have a file on the Hub, which could not be asked."""

@@ -96,7 +96,12 @@ class LoadTask:
         if factory is not None and factory.graph is not None:
             model = replace(model, dtype="float32")  # which the graph is made from
         load = model.load if computes_here else model.load_without_weights
-        pipeline = load(spec.name)
+        try:
+            pipeline = load(spec.name)
+        except Exception as error:
+            if (damage := model.files.find_damage()) is None:
+                raise
+            raise LoadError(f"loading failed: {damage}", for_good=True) from error
         if computes_here and not self.compiles:  # hooks would break a compiled graph
             report_layers(pipeline.model)
         return self._describe(pipeline, whole)

@@ -85,6 +85,8 @@ class MediaAccess:
             data, name = bytes(value), "the value"
         elif isinstance(value, str) and value:
             data, name = self._read_text(value), shorten_name(value)
+        elif value == "":
+            raise ValueError("the value is an empty text, not a path or URL")
         else:
             raise ValueError(
                 f"the value is neither bytes nor a path or URL, but {type(value).__name__}"

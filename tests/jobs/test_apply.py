@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import gc
+import time
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import ray
 from PIL import Image
+from pipemill.jobs.apply import ActorRelease
 from pipemill.jobs.config.job import ActorsSection
 from pipemill.jobs.execution.pool_size import OperatorPool, choose_operator_pool
 from transformers import pipeline
@@ -154,6 +158,41 @@ def test_a_failure_may_end_the_pipeline(ray_session, models):
     )
     with pytest.raises(Exception, match=r"a row failed \(on_error is raise\).* 'text' is null"):
         applied.materialize()
+
+
+def wait_for_free_cpus() -> float:
+    """Return the CPUs that nothing holds, once they are all."""
+    for _ in range(60):
+        free = ray.available_resources().get("CPU", 0)
+        if free == ray.cluster_resources()["CPU"]:
+            break
+        time.sleep(0.5)
+    return free
+
+
+def test_actors_end_with_a_pipeline_that_fails_though_its_error_is_kept(ray_session, models):
+    def fail(row):
+        raise ValueError("on purpose")
+
+    gc.collect()
+    all_cpus = wait_for_free_cpus()
+    applied = pipemill.apply(
+        ray.data.from_items([{"text": "a"}] * 20),
+        task="text-classification",
+        model=models["text-classification"],
+        actors=ON_CPU,
+    )
+    assert ActorRelease not in (
+        ray.data.DataContext.get_current().custom_execution_callback_classes
+    )
+    gc.disable()
+    try:
+        with pytest.raises(Exception, match="on purpose") as caught:
+            applied.map(fail).materialize()
+        assert wait_for_free_cpus() == all_cpus
+    finally:
+        gc.enable()
+    assert caught.value is not None
 
 
 @pytest.mark.parametrize(

@@ -167,6 +167,16 @@ def test_dead_letters_of_any_task_are_retried_for_all(tmp_path, monkeypatch):
     assert settings["one.parameters"] == {"healed": 1}
 
 
+@pytest.mark.parametrize("second", [None, "mood_label is not None"])
+def test_a_task_without_rows_is_counted_and_the_others_are_measured(job, second, tmp_path):
+    first, _, last = job["tasks"]
+    job["tasks"] = [{**first, "where": "lang == 'fr'"}, {**last, "where": second}]
+    report = pipemill.run(job)
+    rows = 0 if second else len(TEXTS) * 5
+    assert report.tasks == {"mood": 0, "feature-extraction": rows}
+    assert (report.device_busy is None) == (rows == 0)
+
+
 def test_on_ray_as_in_this_process(job, tmp_path, ray_session):
     pipemill.run(job)
     job["output"]["path"] = str(tmp_path / "ray")

@@ -8,9 +8,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import IO, Any
 
+from ..bad_file import find_compression
 from ..streams.read_bytes import skip_bytes
 
 _READ = 2**20
+_HEAD = 4  # bytes that show how a file is compressed
 # What readers of tar, gzip and zstd raise for a file that is cut off, or not of the format.
 _UNREADABLE = (OSError, EOFError, zlib.error, tarfile.TarError, ValueError, RecursionError)
 
@@ -66,7 +68,8 @@ def read_samples(
             sample.members[extension] = walk.read(member) if wanted(extension) else None
             sample.stop = walk.next
     except _UNREADABLE as error:
-        reason = ValueError(f"the tar can't be read from byte {walk.next} on: {error}")
+        why = find_compression(walk.head) or error
+        reason = ValueError(f"the tar can't be read from byte {walk.next} on: {why}")
         sample = sample or Sample("", walk.next, walk.next)
         sample.error, sample.torn = reason, True
         sample.stop = max(sample.stop, walk.next + 1)
@@ -97,6 +100,7 @@ class _Walk:
         self.stream = stream
         self.position = self.next = position
         self.closed = False
+        self.head = b""
 
     def members(self, stop: int) -> Iterator[tarfile.TarInfo | None]:
         """Yield the members, and None for the end of a tar, which another one may follow."""
@@ -147,6 +151,8 @@ class _Walk:
 
     def take(self, count: int) -> bytes:
         data = self.stream.read(count)
+        if not self.position:
+            self.head = data[:_HEAD]
         self.position += len(data)
         return data
 

@@ -293,3 +293,17 @@ def test_lines_that_end_with_a_bare_return_are_said(tmp_path):
     (batch,) = read(plan(tmp_path))
     assert batch.rows["text"].to_pylist()[0::2] == ["a", "c"]
     assert "end the lines with LF" in str(batch.failures[1])
+
+
+@pytest.mark.parametrize("name", ["rows.jsonl", "rows.csv", "rows.txt", "rows.tar"])
+@pytest.mark.parametrize(
+    ("compress", "said"),
+    [
+        (gzip.compress, "it is compressed by gzip: let its name end with .gz"),
+        (zstandard.compress, "it is compressed by zstd: let its name end with .zst"),
+    ],
+)
+def test_a_file_that_is_compressed_against_its_name_is_said(tmp_path, name, compress, said):
+    write(tmp_path, name, compress(GARBAGE))
+    with pytest.raises(ConfigError, match=said):
+        plan(tmp_path)

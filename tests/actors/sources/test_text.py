@@ -117,7 +117,7 @@ def test_files_and_columns(tmp_path):
     for text, message in [
         ("n,n\n1,2\n", "two columns named 'n'"),
         ("", "no header line"),
-        ("n,t\r1,2\r", "bare|new-line"),
+        ("n,t\r1,2\r", "a carriage return"),
     ]:
         (tmp_path / "d.csv").write_text(text, newline="")
         with pytest.raises(ConfigError, match=rf"d\.csv.*{message}"):

@@ -9,7 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from pipemill.actors.sources.schemas.unify import conflict_of
-from pipemill.jobs.planning.columns import check_conflicts, check_writable
+from pipemill.jobs.planning.columns import check_conflicts
+from pipemill.jobs.rows.held_rows import check_writable
 
 from pipemill.errors import ConfigError
 from tests.support.splits import plan, read, rows
@@ -175,8 +176,8 @@ def test_a_column_that_parquet_has_no_type_for_is_named():
     with pytest.raises(
         ConfigError, match=r"column 'span' is month_day_nano_interval.*output\.keep"
     ):
-        check_writable(schema)
-    check_writable(schema.remove(1))
+        check_writable(schema, "set output.keep")
+    check_writable(schema.remove(1), "set output.keep")
 
 
 def test_a_parquet_file_with_a_name_twice_is_one_dead_row_beside_others(tmp_path):

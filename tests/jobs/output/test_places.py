@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 from pipemill.actors.storage.filesystem import create_exclusive, open_filesystem
+from pipemill.actors.storage.store import Store
 
 import pipemill
 from pipemill.errors import ConfigError
@@ -61,3 +64,27 @@ def test_a_file_where_a_lease_goes_ends_the_run(tmp_path, monkeypatch):
 def test_what_is_no_path_names_no_output(verb, given):
     with pytest.raises(ConfigError, match="an output is named by its folder or URL, a text"):
         getattr(pipemill, verb)(given)
+
+
+def test_the_root_of_a_filesystem_is_not_empty():
+    assert sorted(Store("/").list_names()) == sorted(os.listdir("/"))
+    assert Store("/").locate("part") == "/part"
+
+
+@pytest.mark.parametrize("section", ["input", "output"])
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("zip://rows.jsonl::text.zip", "BadZipFile: File is not a zip file"),
+        ("tar://rows.jsonl::text.tar", "ReadError: "),
+        ("zip://rows.jsonl::none.zip", "FileNotFoundError: .*none.zip"),
+    ],
+)
+def test_what_is_no_archive_is_said(section, url, said, tmp_path, monkeypatch):
+    light.install(monkeypatch)
+    monkeypatch.chdir(tmp_path)
+    for name in ("text.zip", "text.tar"):
+        (tmp_path / name).write_text("no archive")
+    wanted = light.job(tmp_path, ["a"])
+    with pytest.raises(ConfigError, match=f"can't open {url}: {said}"):
+        pipemill.run({**wanted, section: url})

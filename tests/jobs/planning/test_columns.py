@@ -159,3 +159,11 @@ def test_a_column_may_be_left_out():
     assert resolve(inputs, schema, {"top_k": None}) == {"text": "text"}
     with pytest.raises(ConfigError, match="reads a column 'text', which input.columns leaves out"):
         resolve(inputs, schema, {"text": None})
+
+
+def test_csv_with_another_delimiter_is_said():
+    said = "columns: text;n. If that is CSV divided by ';': it is read with commas, or with tabs"
+    with pytest.raises(ConfigError, match=said):
+        resolve((Column(name="text", kind="text"),), pa.schema([("text;n", TEXT)]))
+    with pytest.raises(ConfigError, match="columns: a;b, c. Name one with"):
+        resolve((Column(name="text", kind="text"),), pa.schema([("a;b", TEXT), ("c", TEXT)]))

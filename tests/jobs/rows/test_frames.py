@@ -173,6 +173,12 @@ def test_what_can_not_be_kept_is_refused_by_its_column(columns, message, job):
                                          **columns})))  # fmt: skip
 
 
+def test_a_type_that_parquet_lacks_is_named_by_its_column(job):
+    odd = pa.table({"text": ["a"], "span": pa.array([(1, 2, 3)], pa.month_day_nano_interval())})
+    with pytest.raises(pipemill.ConfigError, match="column 'span' is month_day_nano_interval, whi"):
+        pipemill.run(**job(odd))
+
+
 def test_two_columns_of_one_name_and_an_index_like_a_column_are_refused(job):
     twice = pd.DataFrame([["a", "b"]], columns=["text", "text"])
     named = pd.DataFrame({"text": ["a"]}, index=pd.Index(["b"], name="text"))

@@ -9,11 +9,14 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from datetime import date, datetime
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 from pipemill.jobs.output import stored_rows
 from pipemill.jobs.rows import held_rows
 
@@ -67,6 +70,17 @@ def test_paths_that_are_not_there_are_never_texts(job):
             pipemill.run(**job(given))
 
 
+class Unreadable(dict):
+    def __iter__(self):
+        raise RuntimeError("no keys")
+
+
+def contains_itself():
+    values = []
+    values.append(values)
+    return values
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [
@@ -74,17 +88,41 @@ def test_paths_that_are_not_there_are_never_texts(job):
         ([{"text": "a"}, 3], "row 1 of the list is of the type int: rows are dicts, or texts"),
         ([{"text": "a", "n": 1}, {"n": "x"}], r"column 'n', rows 0 to 1, .*str \(row 1\)"),
         ([{"text": "a", None: 1}], "a column of the list is called None"),
+        (
+            [{"text": "a", "image": Image.new("RGB", (2, 2))}, {"text": "b", "image": "b.png"}],
+            r"column 'image', rows 0 to 1, can't be stored: they are partly bytes \(or images\)",
+        ),
         ([{"text": "a"}, None], "row 1 of the list is of the type NoneType: rows are dicts"),
         ([None, {"text": "a"}], "input is a list whose item 0 is of the type NoneType: a list"),
         (["a b", {"text": "a"}], "input is a list whose item 1 is of the type dict: a list"),
         ([["a"], ["b"]], "input is a list whose item 0 is of the type list: a list holds paths"),
         ([{}], "row 0 of the list has no keys"),
+        ({"text": ["a", "b"]}, r"input is a dict of lists \(text\): give rows as a list of dicts"),
+        ({"a": {"text": "x"}}.values(), "input is a dict_values: give rows as a list"),
+        (
+            [{"text": "a", "n": date(2026, 1, 2)}, {"text": "b", "n": datetime(2026, 1, 2, 3)}],
+            "column 'n', .*they are partly dates and partly dates with a time",
+        ),
+        (
+            [{"text": "a", "n": 2**53 + 1}, {"text": "b", "n": 0.5}],
+            "column 'n', .* can't be stored",
+        ),
+        ([{"text": "a", "n": contains_itself()}], "row 0 of the list can't be read .Recursion"),
+        ([Unreadable(text="a")], r"row 0 of the list can't be read \(RuntimeError: no keys\)"),
         ((x for x in ()), "a generator gave no row, and so no columns"),
     ],
 )
 def test_what_is_no_row_is_named(given, message, job):
-    with pytest.raises(pipemill.ConfigError, match=message):
-        pipemill.run(**job(given))
+    forms = [job(given), {"config": job(given, "again")}]
+    for arguments in forms[: 1 if isinstance(given, Iterator) else 2]:
+        with pytest.raises(pipemill.ConfigError, match=message):
+            pipemill.run(**arguments)
+
+
+def test_whole_numbers_of_64_bits_and_tuples_and_empty_splits_are_rows(answers):
+    assert answers(({"text": "a", "n": 2**64 - 1},))["n"].to_pylist() == [2**64 - 1]
+    splits = answers({"train": [{"text": "a"}], "test": []}, "splits")
+    assert splits["split"].to_pylist() == ["train"]
 
 
 def test_a_column_whose_type_changes_on_the_way_is_named(job):

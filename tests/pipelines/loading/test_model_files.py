@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
+
+import pytest
 from pipemill.pipelines.loading.model_files import ModelFiles
+
+import pipemill
 
 
 def test_a_folder(tmp_path):
@@ -32,3 +37,26 @@ def test_a_name_on_the_hub_without_a_way_there_is_read_from_the_cache(tmp_path, 
     assert files.first_byte("spiece.model") == b"\n"
     assert "tokenizer.json" not in files
     assert "config.json" not in ModelFiles("mill/none", commit)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("tokenizer.json", "{}", r'is not a tokenizer: it has no "model"'),
+        ("tokenizer.json", '{"version": "1.0", "mod', r"is not JSON \(Unterminated string"),
+        ("tokenizer.json", "", r"is not JSON \(Expecting value"),
+        ("tokenizer_config.json", "[]", "is not a JSON object"),
+    ],
+)
+def test_a_damaged_file_is_named_when_loading_fails(models, tmp_path, name, content, said):
+    folder = shutil.copytree(models["text-classification"], tmp_path / "model")
+    (folder / name).write_text(content)
+    said = f"loading failed: {folder}/{name} {said}.*: copy or download it again"
+    with pytest.raises(pipemill.ModelError, match=said):
+        pipemill.run(
+            task="text-classification",
+            model=str(folder),
+            input=[{"text": "a"}],
+            output=str(tmp_path / "out"),
+            actors={"placement": "local"},
+        )

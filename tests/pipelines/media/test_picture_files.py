@@ -89,10 +89,11 @@ def test_pictures_that_fail_are_dead_letters(kind, models, tmp_path):
     (tmp_path / "cut.png").write_bytes((tmp_path / "good.png").read_bytes()[:-60])
     with Image.open(tmp_path / "good.png") as closed:
         pass
+    nothing = np.zeros((0, 4, 3), np.uint8)
     wide = Image.fromarray(np.full((4, 4), 70_000, np.int32))
     pictures = [
         COLOURS, Image.open(tmp_path / "cut.png"), closed, wide, Image.new("RGB", (0, 3)),
-        make("LAB") if "LAB" in Image.MODES else COLOURS, opened("RGB", "JPEG", 6), None,
+        make("LAB") if "LAB" in Image.MODES else COLOURS, opened("RGB", "JPEG", 6), None, nothing,
     ]  # fmt: skip
     report = pipemill.run(
         task="image-classification",
@@ -106,7 +107,7 @@ def test_pictures_that_fail_are_dead_letters(kind, models, tmp_path):
     assert "cut off" in why[1]
     assert "32-bit pixels from 70000 to 70000" in why[3]
     assert "empty" in why[4]
-    assert set(why) == {1, 3, 4, 7}
+    assert set(why) == {1, 3, 4, 7, 8}
     classify = transformers.pipeline("image-classification", models["image-classification"])
     for row in pipemill.read(report.output).to_table().to_pylist():
         answers = classify(pictures[row["n"]] if row["n"] != 2 else COLOURS)
