@@ -34,7 +34,7 @@ _TOKENS = {"bos_token_id": 0, "pad_token_id": 1, "eos_token_id": 2}
 _WORDS = "river city stone green seven walk paper north cloud music bread clock lamp under".split()
 
 
-def make_tokenizer(vocabulary: int) -> Any:
+def make_tokenizer(vocabulary: int = 0) -> Any:
     """Train a byte-level tokenizer on the words of prompts, and add names for other tokens."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
@@ -81,10 +81,14 @@ def make_marian(vocabulary: int, width: int = 384, inner: int = 1024, layers: in
     config = transformers.MarianConfig(
         vocab_size=vocabulary, d_model=width, encoder_ffn_dim=inner, decoder_ffn_dim=inner,
         encoder_layers=layers, decoder_layers=layers, encoder_attention_heads=width // 64,
-        decoder_attention_heads=width // 64, init_std=0.08, decoder_start_token_id=1,
-        forced_eos_token_id=None, **_TOKENS,
+        decoder_attention_heads=width // 64, init_std=0.04, decoder_start_token_id=1,
+        forced_eos_token_id=None, tie_word_embeddings=False, **_TOKENS,
     )  # fmt: skip
-    return transformers.MarianMTModel(config)
+    model = transformers.MarianMTModel(config)
+    # Otherwise nearly all texts are one token again and again.
+    torch.nn.init.normal_(model.get_input_embeddings().weight, std=1.0)
+    torch.nn.init.normal_(model.lm_head.weight, std=0.3)
+    return model
 
 
 def make_t5_small(vocabulary: int) -> Any:
@@ -101,13 +105,14 @@ class Shape:
 
     Attributes:
         written: what `_forward` calls the ids.
+        vocabulary: the number of its tokens; 0 for those of the words and letters.
         words: the least and the most of a prompt.
     """
 
     make: Callable[[int], Any]
     task: str = "text2text-generation"
     written: str = "output_ids"
-    vocabulary: int = 512
+    vocabulary: int = 0
     words: tuple[int, int] = (2, 40)
     settings: Mapping[str, Any] = field(default_factory=lambda: {"no_repeat_ngram_size": 2})
 
@@ -118,7 +123,7 @@ SHAPES = {
     "t5": Shape(make_t5),
     "marian": Shape(make_marian),
     "t5-beams": Shape(make_t5_small, vocabulary=32_128, words=(40, 400), settings=_BEAMS),
-    "marian-beams": Shape(make_opus, vocabulary=58_101, settings=_BEAMS),
+    "marian-beams": Shape(make_opus, vocabulary=58_101, settings={**_BEAMS, "max_new_tokens": 40}),
 }
 
 
