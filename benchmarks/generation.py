@@ -3,8 +3,9 @@
     python -m benchmarks.generation [--only decoder] [--rows 160] [--rounds 3]
 
 In one process on one thread, the models loaded, in CPU seconds: models of random weights, prompts
-of 2 to 40 words, greedy, up to 96 new tokens, and end tokens that come sooner for most. The
-pipeline has batch sizes of 8, 32 and 64. All texts are compared with those of batch size 1.
+of 2 to 40 words, greedy, up to 96 new tokens, and end tokens that come sooner for most. With four
+beams, models are as large as T5-small, which reads 40 to 400 words, and opus-mt. The pipeline has
+batch sizes of 8, 32 and 64. All texts are compared with those of batch size 1.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ import random
 import statistics
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -32,8 +34,8 @@ _TOKENS = {"bos_token_id": 0, "pad_token_id": 1, "eos_token_id": 2}
 _WORDS = "river city stone green seven walk paper north cloud music bread clock lamp under".split()
 
 
-def make_tokenizer() -> Any:
-    """Train a byte-level tokenizer on the words that prompts are made of."""
+def make_tokenizer(vocabulary: int = 0) -> Any:
+    """Train a byte-level tokenizer on the words of prompts, and add names for other tokens."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
     fast = Tokenizer(models.BPE())
@@ -46,10 +48,12 @@ def make_tokenizer() -> Any:
         show_progress=False,
     )
     fast.train_from_iterator([" ".join(_WORDS)], trainer)
-    return transformers.PreTrainedTokenizerFast(
+    tokenizer = transformers.PreTrainedTokenizerFast(
         tokenizer_object=fast, bos_token="<s>", pad_token="<pad>", eos_token="</s>",
         model_max_length=2048,
     )  # fmt: skip
+    tokenizer.add_tokens([f"[{number}]" for number in range(len(tokenizer), vocabulary)])
+    return tokenizer
 
 
 def make_decoder(vocabulary: int) -> Any:
@@ -60,11 +64,11 @@ def make_decoder(vocabulary: int) -> Any:
     return transformers.LlamaForCausalLM(config)
 
 
-def make_t5(vocabulary: int) -> Any:
+def make_t5(vocabulary: int, **shape: int) -> Any:
+    usual = {"d_model": 384, "d_ff": 1024, "num_heads": 6, "num_layers": 4}
     config = transformers.T5Config(
-        vocab_size=vocabulary, d_model=384, d_ff=1024, d_kv=64, num_heads=6, num_layers=4,
-        num_decoder_layers=4, decoder_start_token_id=1, **_TOKENS,
-    )  # fmt: skip
+        vocab_size=vocabulary, d_kv=64, decoder_start_token_id=1, **{**usual, **shape}, **_TOKENS
+    )
     model = transformers.T5ForConditionalGeneration(config)
     for weights in model.parameters():
         if weights.dim() == 2:
@@ -73,20 +77,53 @@ def make_t5(vocabulary: int) -> Any:
     return model
 
 
-def make_marian(vocabulary: int) -> Any:
+def make_marian(vocabulary: int, width: int = 384, inner: int = 1024, layers: int = 4) -> Any:
     config = transformers.MarianConfig(
-        vocab_size=vocabulary, d_model=384, encoder_ffn_dim=1024, decoder_ffn_dim=1024,
-        encoder_layers=4, decoder_layers=4, encoder_attention_heads=6, decoder_attention_heads=6,
-        init_std=0.08, decoder_start_token_id=1, forced_eos_token_id=None, **_TOKENS,
+        vocab_size=vocabulary, d_model=width, encoder_ffn_dim=inner, decoder_ffn_dim=inner,
+        encoder_layers=layers, decoder_layers=layers, encoder_attention_heads=width // 64,
+        decoder_attention_heads=width // 64, init_std=0.04, decoder_start_token_id=1,
+        forced_eos_token_id=None, tie_word_embeddings=False, **_TOKENS,
     )  # fmt: skip
-    return transformers.MarianMTModel(config)
+    model = transformers.MarianMTModel(config)
+    # Otherwise nearly all texts are one token again and again.
+    torch.nn.init.normal_(model.get_input_embeddings().weight, std=1.0)
+    torch.nn.init.normal_(model.lm_head.weight, std=0.3)
+    return model
 
 
-# The model, the task, what `_forward` calls the ids, and settings beside the usual ones.
-SHAPES: dict[str, tuple[Callable[[int], Any], str, str, dict[str, Any]]] = {
-    "decoder": (make_decoder, "text-generation", "generated_sequence", {}),
-    "t5": (make_t5, "text2text-generation", "output_ids", {"no_repeat_ngram_size": 2}),
-    "marian": (make_marian, "text2text-generation", "output_ids", {"no_repeat_ngram_size": 2}),
+def make_t5_small(vocabulary: int) -> Any:
+    return make_t5(vocabulary, d_model=512, d_ff=2048, num_heads=8, num_layers=6)
+
+
+def make_opus(vocabulary: int) -> Any:
+    return make_marian(vocabulary, width=512, inner=2048, layers=6)
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A model, what it does, and the settings beside the usual ones.
+
+    Attributes:
+        written: what `_forward` calls the ids.
+        vocabulary: the number of its tokens; 0 for those of the words and letters.
+        words: the least and the most of a prompt.
+    """
+
+    make: Callable[[int], Any]
+    task: str = "text2text-generation"
+    written: str = "output_ids"
+    vocabulary: int = 0
+    words: tuple[int, int] = (2, 40)
+    settings: Mapping[str, Any] = field(default_factory=lambda: {"no_repeat_ngram_size": 2})
+
+
+_BEAMS = {"num_beams": 4, "no_repeat_ngram_size": 3}
+SHAPES = {
+    "decoder": Shape(make_decoder, "text-generation", "generated_sequence", settings={}),
+    "t5": Shape(make_t5),
+    "marian": Shape(make_marian),
+    "t5-beams": Shape(make_t5_small, vocabulary=32_128, words=(40, 400), settings=_BEAMS),
+    "marian-beams": Shape(make_opus, vocabulary=58_101, settings={**_BEAMS, "max_new_tokens": 40}),
 }
 
 
@@ -94,21 +131,21 @@ class Contest:
     """One model, and the ways to have its texts."""
 
     def __init__(self, name: str, rows: int) -> None:
-        make, task, written, more = SHAPES[name]
+        shape = SHAPES[name]
         torch.manual_seed(11)
-        tokenizer = make_tokenizer()
-        model = make(len(tokenizer)).eval()
-        self.pipeline = transformers.pipeline(task, model=model, tokenizer=tokenizer)
+        tokenizer = make_tokenizer(shape.vocabulary)
+        model = shape.make(len(tokenizer)).eval()
+        self.pipeline = transformers.pipeline(shape.task, model=model, tokenizer=tokenizer)
         chance = random.Random(3)
         self.texts = [
-            " ".join(chance.choices(_WORDS, k=chance.randint(2, 40))) for _ in range(rows)
+            " ".join(chance.choices(_WORDS, k=chance.randint(*shape.words))) for _ in range(rows)
         ]
         self.settings = {
             "do_sample": False, "num_beams": 1, "max_new_tokens": NEW_TOKENS, "pad_token_id": 1,
-            **more,
+            **shape.settings,
         }  # fmt: skip
         self.settings["eos_token_id"] = self._choose_ends()
-        self.engine = ContinuousGeneration(self.pipeline, written)
+        self.engine = ContinuousGeneration(self.pipeline, shape.written)
 
     def _choose_ends(self) -> list[int]:
         """Return tokens that end most of the texts, after few and after many tokens."""

@@ -16,8 +16,8 @@ from .token_choice import Sequence
 
 # Settings with which `generate` does other than choose one token after the other.
 OTHER_LOOPS = (
-    *MINDS_PADDING, "penalty_alpha", "constraints", "force_words_ids", "dola_layers", "num_beams",
-    "num_return_sequences", "return_dict_in_generate", "output_scores", "output_logits",
+    *MINDS_PADDING, "penalty_alpha", "constraints", "force_words_ids", "dola_layers",
+    "num_beam_groups", "return_dict_in_generate", "output_scores", "output_logits",
     "token_healing", "streamer", "custom_generate", "low_memory", "is_assistant",
 )  # fmt: skip
 # Settings that count from the end of a prompt, and would count a decoder's padding.
@@ -37,7 +37,10 @@ class ContinuousGeneration(BatchedGeneration):
     def schedules(self, keywords: Values) -> bool:
         settings = self._settings(keywords)
         plain = all(is_harmless(settings.get(name)) for name in OTHER_LOOPS)
-        return plain and settings.get("use_cache") is not False
+        beams, wanted = _beams(settings), settings.get("num_return_sequences") or 1
+        searches = beams > 1 and not settings.get("do_sample") and wanted <= beams
+        suits = searches or (beams == 1 and wanted == 1)
+        return plain and suits and settings.get("use_cache") is not False
 
     def write_all(self, prompts: list[Prompt], most: int | None = None) -> list[Values | Exception]:
         sequences = [
@@ -47,6 +50,7 @@ class ContinuousGeneration(BatchedGeneration):
                 settings=one.settings,
                 seed=one.seed,
                 needs_length=self._needs_length(one.keywords),
+                beams=_beams(self._settings(one.keywords)),
             )
             for one in prompts
         ]
@@ -78,7 +82,11 @@ class ContinuousGeneration(BatchedGeneration):
         if not isinstance(one.output, dict):
             assert isinstance(one.output, Exception)
             return one.output
-        output = {**one.output, self.written: torch.tensor(one.ids)[None, None]}
+        output = {**one.output, self.written: torch.tensor(one.found)[None]}
         if "input_ids" in output:
             output["input_ids"] = one.inputs["input_ids"]
         return output
+
+
+def _beams(settings: Values) -> int:
+    return settings.get("num_beams") or 1

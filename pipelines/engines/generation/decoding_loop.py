@@ -13,7 +13,7 @@ from .shared_loop import SharedLoop
 from .slot_decoder import SlotDecoder
 from .token_choice import Sequence
 
-# Texts in flight: more of them cost a step little until the linear layers are full.
+# Texts in flight, each beam one: more cost a step little until the linear layers are full.
 _MOST_ON_CPU, _MOST_ON_GPU = 128, 256
 # Tokens of a forward pass over prompts, with padding.
 _PROMPT_TOKENS_ON_CPU, _PROMPT_TOKENS_ON_GPU = 2048, 32768
@@ -65,7 +65,7 @@ class DecodingLoop:
             # The longest first: they fill the memory most.
             self.waiting.sort(key=lambda one: -_length(one))
         self._loop.run(
-            lambda: self._compute(min(self.most, most or self.most)),
+            lambda: self._compute(most or self.most),
             lambda: all(one.is_done for one in sequences),
         )
 
@@ -92,7 +92,8 @@ class DecodingLoop:
         self._wait_again(running)
         if alone:
             raise error
-        self.most = max(min(self.most, len(running)) // 2, 1)
+        beams = running[0].beams if running else 1
+        self.most = max(min(self.most, len(running) * beams) // 2, 1)
 
     def _wait_again(self, sequences: list[Sequence]) -> None:
         for one in sequences:
@@ -102,20 +103,28 @@ class DecodingLoop:
 
     def _admit(self, most: int) -> None:
         """Begin texts that wait, if there is room for enough of them."""
-        free = min(most, self._count_places()) - len(self.running)
-        if not self.waiting or (self.running and not self.decoder.joins_late):
+        if not self.waiting or (self.running and not self._joins(self.waiting[0])):
             return
+        beams = self.waiting[0].beams
+        most = min(most, max(self.most // beams, 1), self._count_places(beams))
+        free = most - len(self.running)
         if self.running and free < max(most * _FREE_SHARE, 1):
             return
-        while free > 0 and self.waiting:
+        while free > 0 and self.waiting and self.waiting[0].beams == beams:
             group = self._take_group(free)
             free -= len(group)
             self._begin_group(group)
 
-    def _count_places(self) -> int:
+    def _joins(self, one: Sequence) -> bool:
+        """Tell whether a text may begin while others run."""
+        return self.decoder.joins_late and one.beams == self.running[0].beams
+
+    def _count_places(self, beams: int) -> int:
         """Return how many texts the memory has room for, at least one."""
         longest = max([self.slots.width, *map(_length, self.waiting[:1])])
-        each = _GROWTH * longest * self.slots.column_bytes
+        # What an encoder read is there once.
+        columns = longest * (_GROWTH * beams if self.decoder.is_decoder else _GROWTH + beams - 1)
+        each = columns * self.slots.column_bytes
         return max(int(self.cache_bytes / each), 1) if each else self.most
 
     def _take_group(self, most: int) -> list[Sequence]:

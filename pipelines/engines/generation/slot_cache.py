@@ -3,22 +3,39 @@
 All texts end at the same column, so a step adds one column to all of them. A slot that becomes free
 takes the last one's text, and a new text is copied in behind it. Nothing else is moved until the
 columns are used up: transformers' caches copy everything in each step.
+
+The beams of a search have a slot each, side by side, and share what an encoder read. They begin
+alike, so a beam that goes on as another one gets only the columns in which they differ.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterable
+from dataclasses import dataclass
 
 import torch
-from transformers.cache_utils import Cache, DynamicCache, DynamicLayer, EncoderDecoderCache
+from transformers.cache_utils import Cache, EncoderDecoderCache
+
+from .cross_cache import CrossCache
+from .slot_layer import SlotLayer
 
 _COLUMNS = 64  # tensors grow by multiples of it
+
+
+@dataclass(frozen=True, kw_only=True)
+class Move:
+    """A beam that goes on as another one of its text did: only their last columns differ."""
+
+    to: int
+    source: int
+    columns: int
 
 
 class SlotCache:
     """The slots of all layers.
 
     Attributes:
+        beams: the slots of each text.
         lengths: the columns of each text in use, in the order of the slots.
         start: the first column that a text in use has.
         end: the column behind the last one.
@@ -26,17 +43,17 @@ class SlotCache:
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
+        self.beams = 1
         self.lengths: list[int] = []
         self.start = self.end = 0
-        self._layers: list[_SlotLayer] = []
+        self._layers: list[SlotLayer] = []
         self._mask = torch.zeros((0, 0), dtype=torch.long, device=device)
-        self._cross: list[tuple[torch.Tensor, torch.Tensor]] = []
-        self._cross_mask: torch.Tensor | None = None
-        self._cross_width = 0
+        self._cross = CrossCache()
 
     @property
     def count(self) -> int:
-        return len(self.lengths)
+        """Return the number of slots in use."""
+        return len(self.lengths) * self.beams
 
     @property
     def width(self) -> int:
@@ -45,16 +62,22 @@ class SlotCache:
 
     @property
     def column_bytes(self) -> int:
-        """Return the memory of a column of one text; 0 before there were any."""
+        """Return the memory of a column of one slot; 0 before there were any."""
         return sum(layer.column_bytes for layer in self._layers)
 
+    def positions(self) -> torch.Tensor:
+        """Return the position of the next step's token in each slot."""
+        lengths = torch.tensor(self.lengths, device=self.device)
+        return lengths if self.beams == 1 else lengths.repeat_interleave(self.beams)
+
     def mask(self) -> torch.Tensor:
-        """Return which columns each text has in the next step, shape (texts, width + 1)."""
+        """Return which columns each slot has in the next step, shape (slots, width + 1)."""
         return self._mask[: self.count, self.start : self.end + 1]
 
-    def encoder_mask(self) -> torch.Tensor | None:
-        """Return which tokens each text's encoder read, shape (texts, tokens)."""
-        return self._cross_mask
+    def encoder_mask(self) -> torch.Tensor:
+        """Return which tokens each slot's encoder read, shape (slots, tokens)."""
+        mask = self._cross.mask()
+        return mask if self.beams == 1 else mask.repeat_interleave(self.beams, 0)
 
     def for_step(self) -> Cache:
         """Return the cache with which a model computes the next step."""
@@ -63,15 +86,10 @@ class SlotCache:
         for layer in self._layers:
             layer.is_written = False
         cache = Cache(layers=list(self._layers))
-        if not self._cross:
+        if not self._cross.lengths:
             return cache
-        cross = DynamicCache()
-        for keys, values in self._cross:
-            layer = DynamicLayer()
-            layer.update(keys, values)
-            cross.layers.append(layer)
-        both = EncoderDecoderCache(cache, cross)
-        both.is_updated = dict.fromkeys(range(len(self._cross)), True)
+        both = EncoderDecoderCache(cache, self._cross.for_step())
+        both.is_updated = dict.fromkeys(range(len(self._layers)), True)
         return both
 
     def advance(self) -> None:
@@ -80,7 +98,12 @@ class SlotCache:
         self.lengths = [length + 1 for length in self.lengths]
 
     def add(
-        self, filled: Cache, lengths: list[int], shared: int, encoder_mask: torch.Tensor | None
+        self,
+        filled: Cache,
+        lengths: list[int],
+        shared: int,
+        encoder_mask: torch.Tensor | None,
+        beams: int = 1,
     ) -> None:
         """Copy the texts of another cache into new slots.
 
@@ -89,44 +112,60 @@ class SlotCache:
             lengths: the columns of each. Its `shared` first ones are the first of `filled`, the
                 others its last.
             shared: see above.
-            encoder_mask: as `encoder_mask` returns it, of these texts.
+            encoder_mask: which tokens each text's encoder read, shape (texts, tokens).
+            beams: the slots of each text: as many as the others have.
         """
         own = filled.self_attention_cache if isinstance(filled, EncoderDecoderCache) else filled
         if not self._layers:
-            self._layers = [_SlotLayer(self, layer.keys, layer.values) for layer in own.layers]
+            self._layers = [SlotLayer(self, layer.keys, layer.values) for layer in own.layers]
         first = self.count
-        self._reserve(first + len(lengths), max(lengths))
-        for slot, length in enumerate(lengths, start=first):
-            row, begin = slot - first, self.end - length
-            self._mask[slot] = 0
-            self._mask[slot, begin : self.end] = 1
+        self.beams = beams
+        self._reserve(first + len(lengths) * beams, max(lengths))
+        for row, length in enumerate(lengths):
+            slots = slice(first + row * beams, first + (row + 1) * beams)
+            begin = self.end - length
+            self._mask[slots] = 0
+            self._mask[slots, begin : self.end] = 1
             for layer, source in zip(self._layers, own.layers, strict=True):
-                layer.copy_in(slot, begin, self.end, shared, source.keys[row], source.values[row])
+                layer.copy_in(slots, begin, self.end, shared, source.keys[row], source.values[row])
         self.lengths += lengths
         self.start = self.end - max(self.lengths)
         if encoder_mask is not None:
-            cross = filled.cross_attention_cache.layers
-            self._add_cross([(layer.keys, layer.values) for layer in cross], encoder_mask)
+            self._cross.add(filled.cross_attention_cache, encoder_mask)
 
-    def remove(self, slot: int) -> None:
-        """Free a slot: the last text moves there."""
-        last = self.count - 1
-        if slot != last:
+    def move(self, moves: Iterable[tuple[int, Move]]) -> None:
+        """Let beams go on as others of their text did. Each move comes with its text's number."""
+        groups: dict[int, tuple[list[int], list[int]]] = {}
+        for text, one in moves:
+            # Powers of two: few copies, and none of much more than differs.
+            to, source = groups.setdefault(1 << (one.columns - 1).bit_length(), ([], []))
+            to.append(text * self.beams + one.to)
+            source.append(text * self.beams + one.source)
+        pairs = [
+            (
+                slice(max(self.end - columns, self.start), self.end),
+                *(torch.tensor(slots, device=self.device) for slots in both),
+            )
+            for columns, both in groups.items()
+        ]
+        for layer in self._layers:
+            layer.copy_within(pairs)
+
+    def remove(self, text: int) -> None:
+        """Free the slots of a text: the last text moves there."""
+        last = len(self.lengths) - 1
+        if text != last:
             begin = self.end - self.lengths[last]
-            self._mask[slot] = self._mask[last]
+            to, source = (slice(i * self.beams, (i + 1) * self.beams) for i in (text, last))
+            self._mask[to] = self._mask[source]
             for layer in self._layers:
-                layer.keys[slot, :, begin : self.end] = layer.keys[last, :, begin : self.end]
-                layer.values[slot, :, begin : self.end] = layer.values[last, :, begin : self.end]
-            for keys, values in self._cross:
-                keys[slot], values[slot] = keys[last], values[last]
-            if self._cross_mask is not None:
-                self._cross_mask[slot] = self._cross_mask[last]
-            self.lengths[slot] = self.lengths[last]
+                layer.keys[to, :, begin : self.end] = layer.keys[source, :, begin : self.end]
+                layer.values[to, :, begin : self.end] = layer.values[source, :, begin : self.end]
+            self.lengths[text] = self.lengths[last]
         self.lengths.pop()
-        self._cross = [(keys[:last], values[:last]) for keys, values in self._cross]
-        if self._cross_mask is not None:
-            self._cross_mask = self._cross_mask[:last]
-        # Columns that only the freed slot had are not attended to any more.
+        if self._cross.lengths:
+            self._cross.remove(text)
+        # Columns that only the freed slots had are not attended to any more.
         self.start = self.end - max(self.lengths, default=0)
 
     def clear(self) -> None:
@@ -152,75 +191,3 @@ class SlotCache:
         for layer in self._layers:
             layer.move(shape, used, at)
         self.start, self.end = at.start, at.stop
-
-    def _add_cross(
-        self, cross: list[tuple[torch.Tensor, torch.Tensor]], mask: torch.Tensor
-    ) -> None:
-        if not self._cross or self._cross_mask is None or not len(self._cross_mask):
-            self._cross = [(keys.clone(), values.clone()) for keys, values in cross]
-            self._cross_mask = mask.clone()
-            return
-        self._cross = [
-            (_join(old[0], new[0], 2), _join(old[1], new[1], 2))
-            for old, new in zip(self._cross, cross, strict=True)
-        ]
-        self._cross_mask = _join(self._cross_mask, mask, 1)
-
-
-class _SlotLayer(DynamicLayer):
-    """The slots of one layer: keys and values of shape (slots, heads, columns, width)."""
-
-    def __init__(self, slots: SlotCache, keys: torch.Tensor, values: torch.Tensor) -> None:
-        super().__init__()
-        self.slots, self.is_written = slots, False
-        self.lazy_initialization(keys, values)
-        self.keys, self.values = (
-            one.new_zeros((0, one.shape[1], 0, one.shape[3])) for one in (keys, values)
-        )
-
-    def update(
-        self, key_states: torch.Tensor, value_states: torch.Tensor, *_: Any, **__: Any
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        slots, count = self.slots, self.slots.count
-        self.keys[:count, :, slots.end] = key_states[:, :, 0]
-        self.values[:count, :, slots.end] = value_states[:, :, 0]
-        self.is_written = True
-        columns = slice(slots.start, slots.end + 1)
-        return self.keys[:count, :, columns], self.values[:count, :, columns]
-
-    @property
-    def column_bytes(self) -> int:
-        return sum(one.shape[1] * one.shape[3] * one.itemsize for one in (self.keys, self.values))
-
-    def get_seq_length(self) -> int:
-        return self.slots.width + self.is_written
-
-    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        return self.slots.width + query_length, 0
-
-    def copy_in(
-        self, slot: int, begin: int, end: int, shared: int, keys: torch.Tensor, values: torch.Tensor
-    ) -> None:
-        """Copy a text of `end - begin` columns from keys and values of (heads, columns, width)."""
-        rest = end - begin - shared
-        for mine, other in ((self.keys, keys), (self.values, values)):
-            mine[slot, :, begin : begin + shared] = other[:, :shared]
-            mine[slot, :, end - rest : end] = other[:, other.shape[1] - rest :]
-
-    def move(self, shape: tuple[int, int], used: tuple[slice, slice], at: slice) -> None:
-        for name in ("keys", "values"):
-            old = getattr(self, name)
-            new = old.new_zeros((shape[0], old.shape[1], shape[1], old.shape[3]))
-            new[used[0], :, at] = old[used[0], :, used[1]]
-            setattr(self, name, new)
-
-
-def _join(old: torch.Tensor, new: torch.Tensor, axis: int) -> torch.Tensor:
-    """Join texts whose encoders read unequal numbers of tokens: zeros follow the shorter ones."""
-    longest = max(old.shape[axis], new.shape[axis])
-
-    def lengthen(one: torch.Tensor) -> torch.Tensor:
-        after = [0, 0] * (one.dim() - axis - 1) + [0, longest - one.shape[axis]]
-        return torch.nn.functional.pad(one, after)
-
-    return torch.cat([lengthen(old), lengthen(new)])

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 from transformers.cache_utils import DynamicCache, EncoderDecoderCache
 
 from ..base import Values
-from .slot_cache import SlotCache
+from .beam_search import extend_beams
+from .slot_cache import Move, SlotCache
+from .step_hooks import StepHooks
 from .token_choice import Rules, Sequence, append_tokens
 
 # What a step needs of what `generate` prepared, and what it makes itself.
@@ -36,8 +39,11 @@ class SlotDecoder:
         self.model = pipeline.model
         self.slots = SlotCache(pipeline.device)
         self.is_decoder = not self.model.config.is_encoder_decoder
+        self.hooks = None if self.is_decoder else StepHooks(self.model)
         # Where positions are counted from the cache's first column, all texts must begin together.
-        self.joins_late = self.is_decoder or _has_relative_positions(self.model)
+        self.joins_late = (
+            self.hooks is None or self.hooks.sets_positions or _has_relative_positions(self.model)
+        )
         self.shares = self.is_decoder and not _has_windows(self.model)
         self._has_positions = False
         self._kept: Values = {}
@@ -55,29 +61,32 @@ class SlotDecoder:
         **prepared: Any,
     ) -> torch.Tensor:
         """Stand in for the loop of `generate`: compute the prompts, and take their slots."""
-        self._check(prepared)
         rules = Rules.of(logits_processor, stopping_criteria, generation_config, input_ids.shape[1])
+        beams = group[0].beams
+        self._check(prepared, rules, beams)
         kept = {name: prepared[name] for name in _KEPT if name in prepared}
         if self.is_decoder:
-            outputs, lengths, shared = self._fill_decoder(group, prepared, kept)
+            outputs, lengths, shared, mask = *self._fill_decoder(group, prepared, kept), None
         else:
+            # `generate` repeats them for each beam.
+            input_ids, mask = input_ids[::beams], prepared["attention_mask"][::beams]
             shared, lengths = 0, [input_ids.shape[1]] * len(group)
             inputs = self.model.prepare_inputs_for_generation(
                 input_ids,
                 is_first_iteration=True,
                 past_key_values=EncoderDecoderCache(DynamicCache(), DynamicCache()),
-                attention_mask=prepared["attention_mask"],
-                encoder_outputs=prepared["encoder_outputs"],
+                attention_mask=mask,
+                encoder_outputs=(prepared["encoder_outputs"][0][::beams],),
                 **kept,
             )
             outputs = self.model(**inputs, return_dict=True)
             for one in group:
                 one.ids = input_ids[0].tolist()
         for one in group:
-            one.rules = rules
-        append_tokens(group, outputs.logits[:, -1])
+            one.begin(rules)
+        logits = outputs.logits[:, -1]
+        self._append(group, logits if beams == 1 else logits.repeat_interleave(beams, 0))
         self._kept, self._has_positions = kept, prepared.get("position_ids") is not None
-        mask = None if self.is_decoder else prepared["attention_mask"]
         on = [i for i, one in enumerate(group) if not one.is_done]
         if on:
             filled = outputs.past_key_values
@@ -85,7 +94,7 @@ class SlotDecoder:
                 index = torch.tensor(on, device=self.slots.device)
                 filled.batch_select_indices(index)
                 mask = None if mask is None else mask[index]
-            self.slots.add(filled, [lengths[i] for i in on], shared, mask)
+            self.slots.add(filled, [lengths[i] for i in on], shared, mask, beams)
         return input_ids
 
     def _fill_decoder(
@@ -125,16 +134,15 @@ class SlotDecoder:
         running: in the order of their slots.
         """
         slots = self.slots
-        ids = torch.tensor([[one.ids[-1]] for one in running], device=slots.device)
+        ids = torch.tensor([text[-1:] for one in running for text in one.texts])
         more = dict(self._kept)
         cache = slots.for_step()
         if self.is_decoder:
             more["attention_mask"] = slots.mask()
             if self._has_positions:
-                more["position_ids"] = torch.tensor(slots.lengths, device=slots.device)[:, None]
+                more["position_ids"] = slots.positions()[:, None]
         else:
             read = slots.encoder_mask()
-            assert read is not None
             # Their keys and values are in the cache: only the shape is looked at.
             width = self.model.config.hidden_size
             states = torch.zeros(1, dtype=self.model.dtype, device=slots.device)
@@ -143,16 +151,25 @@ class SlotDecoder:
             if self.joins_late:
                 more["decoder_attention_mask"] = slots.mask()
         inputs = self.model.prepare_inputs_for_generation(
-            ids, next_sequence_length=1, past_key_values=cache, **more
+            ids.to(slots.device), next_sequence_length=1, past_key_values=cache, **more
         )
-        logits = self.model(**inputs, return_dict=True).logits[:, -1]
+        with self.hooks.step(slots.positions(), slots.beams) if self.hooks else nullcontext():
+            logits = self.model(**inputs, return_dict=True).logits[:, -1]
         slots.advance()
-        append_tokens(running, logits)
-        for slot in range(len(running) - 1, -1, -1):
-            if running[slot].is_done:
-                slots.remove(slot)
-                running[slot] = running[-1]
+        moves = self._append(running, logits)
+        slots.move((i, one) for i, each in enumerate(moves) for one in each)
+        for place in range(len(running) - 1, -1, -1):
+            if running[place].is_done:
+                slots.remove(place)
+                running[place] = running[-1]
                 running.pop()
+
+    def _append(self, sequences: list[Sequence], logits: torch.Tensor) -> list[list[Move]]:
+        """Append a token to each text. Return what moves within the slots of each sequence."""
+        if sequences[0].search:
+            return extend_beams(sequences, logits)
+        append_tokens(sequences, logits)
+        return []
 
     def _compute_beginning(self, tokens: tuple[int, ...], kept: Values) -> Any:
         """Return the keys and values of what prompts begin with."""
@@ -162,8 +179,12 @@ class SlotDecoder:
             self._beginning = tokens, outputs.past_key_values
         return self._beginning[1]
 
-    def _check(self, prepared: Values) -> None:
+    def _check(self, prepared: Values, rules: Rules, beams: int) -> None:
         """Raise UnsupportedModel if a step needs more than is made here."""
+        if beams != (rules.search.beams if rules.search else 1) or (beams > 1 and rules.samples):
+            raise UnsupportedModel("settings with another number of beams")
+        if beams > 1 and self.hooks and not self.hooks.shares_encoder:
+            raise UnsupportedModel("attention to the encoder's output by an unknown name")
         cache = prepared.get("past_key_values")
         own = cache.self_attention_cache if isinstance(cache, EncoderDecoderCache) else cache
         kinds = {type(layer).__name__ for layer in getattr(own, "layers", [None])}

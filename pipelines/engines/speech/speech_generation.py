@@ -19,10 +19,10 @@ from transformers import WhisperForConditionalGeneration
 from ..base import GenerationEngine, Prompt, Values
 from ..generation.batched_generation import is_harmless
 from ..generation.continuous_generation import OTHER_LOOPS
+from ..generation.hypotheses import Hypotheses, SearchRules, simplify
 from ..onednn.linears import CLOSE
 from ..onednn.speech_layers import use_faster_layers
 from ..stacking import copy_kwargs
-from .hypotheses import Hypotheses, SearchRules, simplify
 from .window_decoder import Window, WindowDecoder
 from .window_loop import WindowLoop
 
@@ -35,8 +35,8 @@ _CACHE_SHARE = 0.5
 _TRIED_STEPS, _TRIED_POSITIONS = 4, 8
 # Settings with which `generate` returns more than tokens, or computes them again.
 _OTHER_SEARCHES = (
-    *(name for name in OTHER_LOOPS if name != "num_beams"),
-    "num_beam_groups", "diversity_penalty", "stop_strings", "max_time", "cache_implementation",
+    *OTHER_LOOPS, "num_return_sequences",
+    "diversity_penalty", "stop_strings", "max_time", "cache_implementation",
     "compression_ratio_threshold", "logprob_threshold", "no_speech_threshold",
     "return_token_timestamps",
 )  # fmt: skip

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
-from .hypotheses import Hypotheses
+from ..generation.hypotheses import Hypotheses
 
 _COLUMNS = 64  # a window's keys and values grow by so many tokens
 

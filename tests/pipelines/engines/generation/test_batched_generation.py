@@ -48,11 +48,12 @@ def written_together(task, model, parameters):
         ({"repetition_penalty": 1.5}, True),
         ({"no_repeat_ngram_size": 2, "min_length": 30}, True),
         ({"max_length": 60, "max_new_tokens": None}, True),
-        ({"num_beams": 3}, True),
         ({"num_beams": 3, "num_return_sequences": 2}, True),
+        ({"use_cache": False, "num_beams": 3}, True),
+        ({"use_cache": False, "num_beams": 3, "num_return_sequences": 2}, True),
         # Padding would count: only prompts of equal length are written on together.
-        ({"num_beams": 3, "repetition_penalty": 1.5}, False),
-        ({"num_beams": 3, "min_length": 30}, False),
+        ({"use_cache": False, "num_beams": 3, "repetition_penalty": 1.5}, False),
+        ({"use_cache": False, "min_length": 30}, False),
     ],
 )
 def test_a_decoder_goes_on_from_prompts_of_any_length(models, more, together):
@@ -111,7 +112,7 @@ def test_prompts_of_unequal_length_are_tried_apart_from_equal_ones(models, monke
     monkeypatch.setattr(BatchedGeneration, "_stack", wrong)
     model, prompts = models["text-generation"], ["red river " * 30] * 4 + PROMPTS
     # A task that nothing was tried on.
-    parameters = {**GREEDY, "max_new_tokens": 8, "num_beams": 2}
+    parameters = {**GREEDY, "max_new_tokens": 8, "use_cache": False}
     truth = transformers.pipeline("text-generation", model=model)
     expected = [truth(prompt, **parameters)[0]["generated_text"] for prompt in prompts]
     batch = run("text-generation", model, {"text": prompts}, parameters, budgets=(260, 1_000_000))
@@ -137,14 +138,15 @@ def test_an_encoder_and_a_decoder(kind, parameters):
 
 @pytest.mark.parametrize("kind", ["bart", "t5"])
 @pytest.mark.parametrize("beams", [1, 3])
-def test_where_a_word_ends_a_text_what_follows_is_left_out_and_nothing_else(kind, beams):
+@pytest.mark.parametrize("cached", [True, False])
+def test_where_a_word_ends_a_text_what_follows_is_left_out_and_nothing_else(kind, beams, cached):
     """With beams transformers fills up with the end's token where the padding's is 0."""
     import pipemill
 
     pipemill.restore_pipelines()
     model = str(REFERENCES / "models" / kind)
     truth = transformers.pipeline("text2text-generation", model=model)
-    usual = {"max_new_tokens": 9, "num_beams": beams}
+    usual = {"max_new_tokens": 9, "num_beams": beams, "use_cache": cached}
     written = [truth(text, return_tensors=True, **usual)[0] for text in PROMPTS]
     long = [ids for one in written if len(ids := one["generated_token_ids"].tolist()) > 6]
     ends, last = [ids[3] for ids in long], long[-1][-1]

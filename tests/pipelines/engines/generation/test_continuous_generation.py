@@ -134,7 +134,7 @@ def test_settings_count_as_for_a_prompt_alone(llama, more):
 def test_what_generate_does_otherwise_is_left_to_it(llama):
     engine = ContinuousGeneration(llama, "generated_sequence")
     for more in (
-        {"num_beams": 2},
+        {"num_beams": 2, "do_sample": True},
         {"num_return_sequences": 2, "do_sample": True},
         {"use_cache": False},
         {"guidance_scale": 1.5},

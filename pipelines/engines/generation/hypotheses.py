@@ -1,14 +1,16 @@
-"""Search for the text of a window of audio, as transformers' greedy and beam search do."""
+"""Search for a text, as transformers' greedy and beam search do."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 
 # A token that may follow: the score of the whole text with it, the text, and the token.
 Candidate = tuple[float, int, int]
+# What transformers adds to the score of a text that must not be chosen.
+_NEVER = -1e9
 # From the texts' tokens, shape (texts, tokens), and the scores of the next ones, to other scores.
 Change = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
@@ -26,7 +28,7 @@ class SearchRules:
         early_stopping: see `GenerationConfig`.
     """
 
-    processors: list[Change]
+    processors: Sequence[Change] = ()
     ends: frozenset[int]
     most: int
     beams: int
@@ -43,31 +45,38 @@ class SearchRules:
 
 
 class Hypotheses:
-    """The texts of one window, the best first.
+    """The texts that a beam search keeps after one prompt, the best first.
 
     Attributes:
-        texts: the tokens of those that go on, with the prompt.
+        texts: the tokens of those that go on, with the prompt; always as many as there are beams.
         scores: their log probabilities.
-        is_done: whether the best text is known.
+        is_done: whether the best texts are known.
     """
 
     def __init__(self, prompt: list[int], rules: SearchRules) -> None:
         self.rules, self.prompt_length = rules, len(prompt)
-        self.texts = [prompt]
-        self.scores = [0.0]
+        self.texts = [prompt] * rules.beams
+        # All begin alike: only the first one counts.
+        self.scores = [0.0] + [_NEVER] * (rules.beams - 1)
         self.is_done = False
-        self._ended: list[tuple[float, list[int]]] = []
+        # Those that ended. Places that no text took yet hold the prompt.
+        self._ended = [(_NEVER, prompt)] * rules.beams
 
     @property
     def best(self) -> list[int]:
         """Return the tokens of the best text that ended, with the prompt."""
         return self._ended[0][1]
 
+    def best_of(self, count: int) -> list[list[int]]:
+        """Return the tokens of the best texts that ended, with the prompt."""
+        return [text for _, text in self._ended[:count]]
+
     def adjust(self, logits: torch.Tensor) -> torch.Tensor:
         """Return the scores of the tokens that may follow each text, shape (texts, vocabulary).
 
-        logits: of these, as the model gives them, float32.
+        logits: of these, as the model gives them, float32; one row for texts that are equal.
         """
+        logits = logits.expand(len(self.texts), -1)
         scores = logits if self.rules.beams == 1 else torch.log_softmax(logits, dim=-1)
         ids = torch.tensor(self.texts, device=logits.device)
         for change in self.rules.processors:
@@ -76,42 +85,50 @@ class Hypotheses:
             scores = scores + torch.tensor(self.scores, device=scores.device)[:, None]
         return scores
 
-    def extend(self, candidates: list[Candidate]) -> list[int]:
+    def extend(
+        self,
+        candidates: list[Candidate],
+        ends_with: Callable[[list[list[int]]], list[bool]] | None = None,
+    ) -> list[int]:
         """Add a token to each text. Return which text each of those that go on continues.
 
-        candidates: the best ones, `rules.candidates` of them, the best first.
+        Args:
+            candidates: the best ones, `rules.candidates` of them, the best first.
+            ends_with: tells which texts end for another reason than their last token or length.
         """
         length = len(self.texts[0]) + 1 - self.prompt_length
         is_last = length >= self.rules.most
+        texts = [[*self.texts[text], token] for _, text, token in candidates]
         ends = [is_last or token in self.rules.ends for _, _, token in candidates]
-        if self.rules.beams == 1:
-            self.texts = [[*self.texts[0], candidates[0][2]]]
-            if ends[0]:
-                self._ended, self.is_done = [(candidates[0][0], self.texts[0])], True
-            return [0]
+        if ends_with is not None and not is_last:
+            ends = [one or other for one, other in zip(ends, ends_with(texts), strict=True)]
         beams, penalty = self.rules.beams, self.rules.length_penalty
-        for (score, text, token), ended in zip(candidates[:beams], ends, strict=False):
-            if ended:
-                self._ended.append((score / length**penalty, [*self.texts[text], token]))
-        self._ended.sort(key=lambda one: -one[0])
-        del self._ended[beams:]
-        on = [one for one, ended in zip(candidates, ends, strict=True) if not ended][:beams]
-        self.is_done = not on or not self._may_improve(on[0][0], length)
-        if on:
-            self.texts = [[*self.texts[text], token] for _, text, token in on]
-            self.scores = [score for score, _, _ in on]
-        return [text for _, text, _ in on]
+        if beams == 1:
+            self.texts = texts
+            if ends[0]:
+                self._ended, self.is_done = [(candidates[0][0], texts[0])], True
+            return [0]
+        found = [
+            (score / length**penalty, text)
+            for (score, _, _), text, ended in zip(candidates[:beams], texts, ends, strict=False)
+            if ended
+        ]
+        self._ended = sorted([*self._ended, *found], key=lambda one: -one[0])[:beams]
+        # Texts that ended go on only where there are too few others.
+        scores = [one[0] + _NEVER * ended for one, ended in zip(candidates, ends, strict=True)]
+        on = sorted(range(len(scores)), key=lambda i: -scores[i])[:beams]
+        self.texts, self.scores = [texts[i] for i in on], [scores[i] for i in on]
+        self.is_done = all(ends) or not self._may_improve(length)
+        return [candidates[i][1] for i in on]
 
-    def _may_improve(self, score: float, length: int) -> bool:
+    def _may_improve(self, length: int) -> bool:
         """Tell whether a text that goes on may become better than those that ended."""
-        rules = self.rules
-        if len(self._ended) < rules.beams:
-            return True
-        if rules.early_stopping is True:
+        rules, (worst, text) = self.rules, self._ended[-1]
+        if rules.early_stopping is True and len(text) > self.prompt_length:
             return False
         if rules.early_stopping == "never" and rules.length_penalty > 0:
             length = rules.most
-        return score / length**rules.length_penalty > self._ended[-1][0]
+        return self.scores[0] / length**rules.length_penalty > worst
 
 
 def simplify(processor: Change) -> Change:

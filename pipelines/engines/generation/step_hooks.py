@@ -1,0 +1,110 @@
+"""Tell a decoder's modules what its `forward` can't: positions of texts, and beams that share."""
+
+from __future__ import annotations
+
+import inspect
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from ..base import Values
+
+# What attends to the encoder's output is called so: in BART's family and in T5's.
+_CROSS_ATTENTION = ("encoder_attn", "EncDecAttention")
+
+
+class StepHooks:
+    """Hooks of an encoder-decoder's decoder, which do something inside `step` only.
+
+    Attributes:
+        sets_positions: whether each text can have its own position, where the model counts it.
+        shares_encoder: whether the beams of a text can share what its encoder read.
+    """
+
+    def __init__(self, model: Any) -> None:
+        modules = dict(model.get_decoder().named_modules())
+        embed = [one for name, one in modules.items() if name.endswith("embed_positions")]
+        cross = [one for name, one in modules.items() if name.endswith(_CROSS_ATTENTION)]
+        self.sets_positions = False
+        self.shares_encoder = bool(cross)
+        self._thread: int | None = None
+        self._positions = torch.zeros(0, dtype=torch.long)
+        self._beams = 1
+        if len(embed) == 1:
+            self._hook_positions(embed[0])
+        for one in cross:
+            one.register_forward_pre_hook(self._join_beams, with_kwargs=True)
+            one.register_forward_hook(self._part_beams)
+
+    @contextmanager
+    def step(self, positions: torch.Tensor, beams: int) -> Iterator[None]:
+        """Compute a token of each text in this block, in this thread.
+
+        Args:
+            positions: those of the tokens, shape (texts,); with beams each of them is a text.
+            beams: so many texts after each other share what their encoder read.
+        """
+        self._positions, self._beams, self._thread = positions, beams, threading.get_ident()
+        try:
+            yield
+        finally:
+            self._thread = None
+
+    def _is_on(self) -> bool:
+        return self._thread == threading.get_ident()
+
+    def _hook_positions(self, embed: Any) -> None:
+        """Give each text its position in what embeds positions, if it takes them or counts them."""
+        parameters = inspect.signature(embed.forward).parameters
+        if isinstance(embed, torch.nn.Embedding) and "position_ids" in parameters:
+            embed.register_forward_pre_hook(self._set_positions, with_kwargs=True)
+            embed.register_forward_hook(self._lay_out)
+        elif {"input_ids", "inputs_embeds", "past_key_values_length"} <= set(parameters):
+            embed.register_forward_hook(self._count_apart)
+        else:
+            return
+        self.sets_positions = True
+
+    def _set_positions(self, embed: Any, given: tuple[Any, ...], named: Values) -> Any:
+        return (given[:2], {**named, "position_ids": self._positions}) if self._is_on() else None
+
+    def _lay_out(self, embed: Any, given: Any, output: torch.Tensor) -> Any:
+        return output.reshape(-1, 1, output.shape[-1]) if self._is_on() else None
+
+    def _count_apart(self, embed: Any, given: tuple[Any, ...], output: torch.Tensor) -> Any:
+        """Embed the texts of each position apart: some models count no padding tokens."""
+        if not self._is_on():
+            return None
+        for position in self._positions.unique().tolist():
+            rows = self._positions == position
+            output[rows] = embed.forward(given[0][rows], past_key_values_length=position)
+        return output
+
+    def _join_beams(self, module: Any, given: tuple[Any, ...], named: Values) -> Any:
+        """Make the beams of a text several queries of one."""
+        if self._beams == 1 or not self._is_on():
+            return None
+        states = given[0] if given else named["hidden_states"]
+        rows, beams = len(states), self._beams
+        named = {
+            # A mask is the same for all beams.
+            name: value[::beams] if _is_mask(value, rows) else value
+            for name, value in named.items()
+        }
+        states = states.reshape(rows // beams, beams, -1)
+        if given:
+            return (states, *given[1:]), named
+        return given, {**named, "hidden_states": states}
+
+    def _part_beams(self, module: Any, given: Any, output: Any) -> Any:
+        if self._beams == 1 or not self._is_on():
+            return None
+        states, *others = output
+        return states.reshape(-1, 1, states.shape[-1]), *others
+
+
+def _is_mask(value: Any, rows: int) -> bool:
+    return isinstance(value, torch.Tensor) and value.dim() == 4 and len(value) == rows
