@@ -70,15 +70,43 @@ class RowCondition:
                 raise ValueError(f"{self.text!r} names {name!r}, but two columns are called that")
         try:
             self.find_rows(schema.empty_table())
-        except pa.ArrowException as error:
-            types = ", ".join(f"{name} is {schema.field(name).type}" for name in self.columns)
-            raise ValueError(f"{self.text!r} can't be tested: {types} ({error})") from None
+        except pa.ArrowException:
+            raise ValueError(self._explain(schema)) from None
 
     def find_rows(self, rows: pa.Table) -> np.ndarray:
         """Return the numbers of the rows for which it is true."""
         rows = _to_comparable(rows.select(self.columns))
         numbered = rows.append_column("", pa.array(np.arange(rows.num_rows)))
         return numbered.filter(self._expression(rows.schema))[""].to_numpy()
+
+    def _explain(self, schema: pa.Schema) -> str:
+        """Return which part can't be tested on rows with these columns."""
+        parsed = self._parse()
+        parts = [node for node in ast.walk(parsed) if isinstance(node, ast.Compare)]
+        part = next((one for one in parts if not self._suits(one, schema)), parsed)
+        names = [node.id for node in ast.walk(part) if isinstance(node, ast.Name)]
+        types = ", ".join(f"{name} is {schema.field(name).type}" for name in dict.fromkeys(names))
+        text = ast.unparse(part)
+        where = "" if part is parsed else f", in {self.text!r}"
+        if not isinstance(part, ast.Compare):
+            return f"{text!r} can't be tested: {types}; only what is true or false can be combined"
+        texts = [name for name in names if pa.types.is_string(schema.field(name).type)]
+        hint = (
+            f"; compare it with a text, or, if it is one because CSV holds only texts, set "
+            f"input.schema: {{{texts[0]}: int64}}"
+            if texts
+            else "; compare values of one type"
+        )
+        return f"{text!r} can't be tested{where}: {types}{hint}"
+
+    def _suits(self, part: ast.expr, schema: pa.Schema) -> bool:
+        """Tell whether a comparison can be tested on rows with these columns."""
+        rows = _to_comparable(schema.empty_table())
+        try:
+            rows.filter(self._convert(part, rows.schema))
+        except pa.ArrowException:
+            return False
+        return True
 
     def _parse(self) -> ast.expr:
         try:

@@ -9,10 +9,8 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
-from ..arrow_arrays import scatter_rows
 from ..batch import Batch
 from ..split import Split
 from ..storage.input_file import InputFile
@@ -125,10 +123,8 @@ class JsonlSource(FileSource):
                         rows.failed.setdefault(i, error)
                     else:
                         misfits.setdefault(i, {})[column.name] = value
-        table = self._add_rest(pa.table(columns, schema=schema), rows, misfits, rest)
-        ok = np.setdiff1d(np.arange(len(rows)), list(rows.failed))
-        pieces = [(ok, table.take(pa.array(ok)))] if len(ok) else []
-        batch = Batch(scatter_rows(pieces, len(rows), schema))
+        # A row that failed keeps the values that its other columns can hold.
+        batch = Batch(self._add_rest(pa.table(columns, schema=schema), rows, misfits, rest))
         for number, reason in rows.failed.items():
             batch.add_failure("read", number, reason)
         batch.count_left_out(rows.left_out)

@@ -84,7 +84,8 @@ def merge_config(
     elif config is None or isinstance(config, Mapping):
         data, where = _with_list(config or {}), "the job"
     elif isinstance(config, str | os.PathLike):
-        data, where = read(config), str(config)
+        settings = list(settings)
+        data, where = read(config), f"{config} with its settings" if settings else str(config)
     else:
         raise ConfigError(f"a job must be a YAML file, a mapping or a pipemill.Job, not {config!r}")
     if not isinstance(columns, Mapping):
@@ -231,7 +232,8 @@ def _format_errors(error: ValidationError, where: str) -> list[str]:
         if not problem["loc"]:
             messages[full] = f"{where}: {reason}"
             continue
-        messages[full] = f"{full!r} in {where}: {', or '.join(reasons)} (it is {value})"
+        told = "" if value in reason else f" (it is {value})"
+        messages[full] = f"{full!r} in {where}: {', or '.join(reasons)}{told}"
     if missing:
         are = "is" if len(missing) == 1 else "are"
         return [f"{', '.join(missing)} {are} missing in {where}", *messages.values()]

@@ -75,7 +75,10 @@ def parse_columns(
     reading: Reading,
     where: Callable[[Record], str],
 ) -> tuple[pa.Table, dict[int, BaseException]]:
-    """Return a row for each record in `data`, null if it failed, and the errors by row."""
+    """Return a row for each record in `data`, and the errors by row.
+
+    A row that failed keeps the values that could be read.
+    """
     data, odd = _keep_width(data, len(names), records)
     # An older output may give other columns a type. Arrow converts those, as it did then.
     strict = {f.name for f in schema if reading.is_wanted(f.name) and not _is_text(f.type)}
@@ -100,9 +103,8 @@ def parse_columns(
             for i, error in wrong:
                 failed.setdefault(int(rows[i]), error)
         columns.append(values)
-    table = scatter_rows([(rows, pa.table(columns, schema=schema))], len(records), schema)
-    ok = np.setdiff1d(np.arange(len(records)), list(failed))
-    return scatter_rows([(ok, table.take(pa.array(ok)))], len(records), schema), failed
+    table = pa.table(columns, schema=schema)
+    return scatter_rows([(rows, table)], len(records), schema), failed
 
 
 def _read_typed_or_raw(

@@ -41,6 +41,7 @@ class JsonRows:
                 if name in reading.kinds and name in row:
                     repeated = ValueError(f"column {name!r} is there twice ({where})")
                     self.failed[len(self.rows)] = repeated
+                    row[name] = None
                 else:
                     self.left_out[name] += 1
         self.rows.append(row)

@@ -85,7 +85,9 @@ def test_what_is_no_condition_is_said(text, said):
     ("text", "said"),
     [
         ("lable == 'a'", "names 'lable', which is no column here: label, score, n"),
-        ("label > 3", "can't be tested: label is string"),
+        ("label > 3", "CSV holds only texts, set input.schema: {label: int64}"),
+        ("n > 1 and 1 < label", "'1 < label' can't be tested, in 'n > 1 and 1 < label': label is"),
+        ("not n", "'not n' can't be tested: n is int64; only what is true or false"),
         ("n in ['x']", "can't be tested: n is int64"),
         ("score and n > 1", "can't be tested: score is float, n is int64"),
     ],
