@@ -37,7 +37,7 @@ def test_it_composes_and_answers_as_transformers(ray_session, models, tmp_path):
     blocks = ray.data.from_items(data, override_num_blocks=1).filter(lambda row: row["n"] != 7)
     blocks = blocks.union(ray.data.from_items(data[7:8]), blocks.filter(lambda row: False))
     model = models["zero-shot-classification"]
-    blocks.set_name("mine")
+    blocks.set_name("composed")
     classified = pipemill.apply(
         blocks.map(lambda row: {**row, "body": row["body"] and row["body"] + " ."}),
         task="zero-shot-classification",
@@ -60,7 +60,7 @@ def test_it_composes_and_answers_as_transformers(ray_session, models, tmp_path):
         np.testing.assert_allclose(row["scores"], answer["scores"], atol=1e-5)
 
     def count(series, outcome):
-        return series.total("ray_pipemill_rows_total", job="mine", outcome=outcome)
+        return series.total("ray_pipemill_rows_total", job="composed", outcome=outcome)
 
     series = wait_for_series(lambda series: count(series, "dead"))
     assert (count(series, "done"), count(series, "dead")) == (36, 1)
