@@ -59,6 +59,7 @@ IMAGE_TEXT_TO_TEXT = PipelineTask(
     record=make_text_record("generated_text"),
     prepare=_prepare_image_and_text,
     batchable=False,
+    written="generated_sequence",
     checks=check_generate_kwargs,
     suits=check_against_model,
 )

@@ -164,7 +164,8 @@ class DecodingLoop:
 
 
 def _length(one: Sequence) -> int:
-    return int(one.inputs["input_ids"].shape[-1])
+    ids = one.inputs.get("input_ids")
+    return 1 if ids is None else int(ids.shape[-1])
 
 
 def _begin_together(one: Sequence, other: Sequence) -> bool:
@@ -177,7 +178,8 @@ def _begin_together(one: Sequence, other: Sequence) -> bool:
 
 
 def _find_beginning(sequences: list[Sequence]) -> None:
-    """Note what all prompts begin with, if that is long."""
+    """Note what all prompts begin with, if that is long: those that are tokens alone."""
+    sequences = [one for one in sequences if one.load is None]
     if len(sequences) < _LEAST_SHARING:
         return
     prompts = [one.inputs["input_ids"][0].tolist() for one in sequences]
