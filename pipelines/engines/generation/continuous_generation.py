@@ -18,7 +18,7 @@ from .token_choice import Sequence
 OTHER_LOOPS = (
     *MINDS_PADDING, "penalty_alpha", "constraints", "force_words_ids", "dola_layers",
     "num_beam_groups", "return_dict_in_generate", "output_scores", "output_logits",
-    "token_healing", "streamer", "custom_generate", "low_memory", "is_assistant",
+    "token_healing", "streamer", "custom_generate", "low_memory", "is_assistant", "generation_mode",
 )  # fmt: skip
 # Settings that count from the end of a prompt, and would count a decoder's padding.
 _MINDS_LENGTH = (

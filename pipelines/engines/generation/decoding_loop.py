@@ -112,8 +112,9 @@ class DecodingLoop:
             return
         while free > 0 and self.waiting and self.waiting[0].beams == beams:
             group = self._take_group(free)
-            free -= len(group)
             self._begin_group(group)
+            # Only the first prompts show how much memory each needs.
+            free = min(free - len(group), self._count_places(beams) - len(self.running))
 
     def _joins(self, one: Sequence) -> bool:
         """Tell whether a text may begin while others run."""

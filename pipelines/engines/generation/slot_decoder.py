@@ -45,6 +45,8 @@ class SlotDecoder:
         self.shares = self.is_decoder and not _has_windows(self.model)
         self._has_positions = False
         self._kept: Values = {}
+        # What an encoder read, of one token, and whether a mask says what that is of each text.
+        self._read, self._has_mask = torch.zeros(1, 1, 1), True
         # What the last prompts began with, and its keys and values.
         self._beginning: tuple[tuple[int, ...], Any] = ((), None)
 
@@ -63,21 +65,27 @@ class SlotDecoder:
         beams = group[0].beams
         self._check(model, prepared, rules, beams)
         kept = {name: prepared[name] for name in _KEPT if name in prepared}
+        mask, shared = None, 0
         if self.is_decoder and group[0].load:
-            outputs, lengths, shared, mask = *self._fill_one(group[0], input_ids, prepared), 0, None
+            outputs, lengths = self._fill_one(group[0], input_ids, prepared)
         elif self.is_decoder:
             self._check_tokens(prepared)
-            outputs, lengths, shared, mask = *self._fill_decoder(group, prepared, kept), None
+            outputs, lengths, shared = self._fill_decoder(group, prepared, kept)
         else:
+            self._check_tokens(prepared)
             # `generate` repeats them for each beam.
-            input_ids, mask = input_ids[::beams], prepared["attention_mask"][::beams]
-            shared, lengths = 0, [input_ids.shape[1]] * len(group)
+            input_ids, read = input_ids[::beams], prepared["encoder_outputs"][0][::beams]
+            mask = prepared.get("attention_mask")
+            given = {} if mask is None else {"attention_mask": mask[::beams]}
+            self._read, self._has_mask = read[:1, :1], mask is not None
+            mask = given.get("attention_mask", read.new_ones(read.shape[:2], dtype=torch.long))
+            lengths = [input_ids.shape[1]] * len(group)
             inputs = self.model.prepare_inputs_for_generation(
                 input_ids,
                 is_first_iteration=True,
                 past_key_values=EncoderDecoderCache(DynamicCache(), DynamicCache()),
-                attention_mask=mask,
-                encoder_outputs=(prepared["encoder_outputs"][0][::beams],),
+                encoder_outputs=(read,),
+                **given,
                 **kept,
             )
             outputs = self.model(**inputs, return_dict=True)
@@ -105,6 +113,8 @@ class SlotDecoder:
         mask, places = prepared.get("attention_mask"), prepared.get("position_ids")
         if mask is not None and not mask.all():
             raise UnsupportedPrompt("a prompt with padding")
+        if places is None:
+            raise UnsupportedPrompt("positions that the model counts itself")
         given = {**prepared, "past_key_values": DynamicCache()}
         inputs = self.model.prepare_inputs_for_generation(
             input_ids, is_first_iteration=True, **given
@@ -112,9 +122,10 @@ class SlotDecoder:
         outputs = self.model(**inputs, return_dict=True)
         cache = outputs.past_key_values
         one.ids, length = input_ids[0].tolist(), cache.get_seq_length()
+        if length != len(one.ids):  # GIT, which gets no mask of them
+            raise UnsupportedPrompt("columns of what has no token")
         one.types = self._find_types(input_ids, prepared, cache)
-        if places is not None:
-            one.shift = tuple((places[..., 0, -1].flatten() + 1 - length).tolist())
+        one.shift = tuple((places[..., 0, -1].flatten() + 1 - length).tolist())
         if one.beams > 1:  # it is prepared for each of them
             outputs.logits = outputs.logits[:: one.beams]
             cache.batch_select_indices(torch.zeros(1, dtype=torch.long, device=self.slots.device))
@@ -188,10 +199,9 @@ class SlotDecoder:
         else:
             read = slots.encoder_mask()
             # Their keys and values are in the cache: only the shape is looked at.
-            width = self.model.config.hidden_size
-            states = torch.zeros(1, dtype=self.model.dtype, device=slots.device)
-            more["encoder_outputs"] = (states.expand(*read.shape, width),)
-            more["attention_mask"] = read
+            more["encoder_outputs"] = (self._read.expand(*read.shape, -1),)
+            if self._has_mask:
+                more["attention_mask"] = read
             if self.joins_late:
                 more["decoder_attention_mask"] = slots.mask()
         inputs = self.model.prepare_inputs_for_generation(

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+from functools import lru_cache, partial
 
 import pytest
 import torch
+import transformers
 from pipemill.pipelines.engines.base import Prompt, UnsupportedPrompt
 from pipemill.pipelines.engines.generation.continuous_generation import ContinuousGeneration
+from pipemill.pipelines.restored import restore_pipelines
 
+from tests.support.image_rows import pictures
 from tests.support.tiny_image_writers import make_inputs, make_pipeline
 
 ROWS = range(9)
@@ -138,3 +142,56 @@ def test_what_slots_do_not_hold_is_left_to_generate(breaks):
         prompts = [dataclasses.replace(prompts[0], load=lambda: dict(padded))]
     outputs = ContinuousGeneration(pipeline, "generated_sequence").write_all(prompts)
     assert {type(output) for output in outputs} == {UnsupportedPrompt}
+
+
+CAPTIONS = "tests/references/models"
+
+
+@lru_cache(maxsize=4)
+def captions(model):
+    restore_pipelines()
+    return transformers.pipeline("image-to-text", model=f"{CAPTIONS}/{model}", device="cpu")
+
+
+def caption_prompts(pipeline, more):
+    for row, image in enumerate(pictures()):
+        inputs = pipeline.preprocess(image)
+        keywords = {"max_new_tokens": 4 + 2 * row, "num_beams": 1, **more}
+        yield Prompt(
+            inputs=dict.fromkeys(inputs), keywords=keywords, settings=repr(keywords), seed=row,
+            load=partial(dict, inputs),
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize("more", [{}, {"do_sample": True}, {"num_beams": 3}], ids=" ".join)
+def test_captions_of_an_encoder_and_a_decoder(more):
+    pipeline = captions("vit_gpt2")
+    prompts = list(caption_prompts(pipeline, more))
+    expected = []
+    for prompt in prompts:
+        torch.manual_seed(prompt.seed)
+        expected.append(pipeline.forward(prompt.load(), **prompt.keywords).tolist())
+    for most in (2, 64):
+        engine = ContinuousGeneration(pipeline, "")
+        outputs = engine.write_all(prompts, most)
+        assert [output.tolist() for output in outputs] == expected
+        assert engine.loop.steps < sum(prompt.keywords["max_new_tokens"] for prompt in prompts)
+
+
+@pytest.mark.parametrize("model", ["git", "blip_caption"])
+def test_captions_of_other_models_are_left_to_generate(model):
+    """GIT's image has no tokens. BLIP's `generate` calls another model's."""
+    pipeline = captions(model)
+    outputs = ContinuousGeneration(pipeline, "").write_all(list(caption_prompts(pipeline, {})))
+    assert {type(output) for output in outputs} == {UnsupportedPrompt}
+
+
+def test_from_the_second_prompt_on_their_memory_is_known():
+    pipeline = make_pipeline("llava")
+    prompts = prompts_of("llava")
+    engine = ContinuousGeneration(pipeline, "generated_sequence")
+    engine.loop.cache_bytes, most = 12_000, []
+    hook = pipeline.model.register_forward_hook(lambda *_: most.append(len(engine.loop.running)))
+    assert written_by(engine, prompts) == one_by_one(pipeline, prompts)
+    hook.remove()
+    assert 1 < max(most) < 5
