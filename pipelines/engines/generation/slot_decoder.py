@@ -77,7 +77,7 @@ class SlotDecoder:
             input_ids, read = input_ids[::beams], prepared["encoder_outputs"][0][::beams]
             mask = prepared.get("attention_mask")
             given = {} if mask is None else {"attention_mask": mask[::beams]}
-            self._read, self._has_mask = read[:1, :1], mask is not None
+            self._read, self._has_mask = read[:1, :1].clone(), mask is not None
             mask = given.get("attention_mask", read.new_ones(read.shape[:2], dtype=torch.long))
             lengths = [input_ids.shape[1]] * len(group)
             inputs = self.model.prepare_inputs_for_generation(
