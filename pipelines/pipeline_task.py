@@ -42,7 +42,8 @@ class PipelineTask(TaskSpec):
         token_outputs: the names of the model's outputs, where it is called once for a chunk, with
             what the tokenizer made of it, and has one output for every token.
         reads_tokens: which of these outputs the pipeline reads: "all" or those of the "masks".
-        written: of a task that writes text from text, the name of the ids that `_forward` returns.
+        written: of a task that writes text, the name of the ids that `_forward` returns; empty if
+            it returns nothing else. What is not `batchable` is written by the model as it is only.
         generation: from the pipeline to what writes the texts of several rows at once, where that
             does not follow from `written`; to None for a model that must write them one by one.
         truncated_column: a column of texts that the pipeline may truncate: the tokens that this

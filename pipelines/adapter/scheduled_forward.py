@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import threading
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ..engines.base import GenerationEngine, Prompt, Values
+from ..engines.base import GenerationEngine, Prompt, UnsupportedPrompt, Values
 from ..engines.stacking import answers_equal
 from .pickled_chunks import DeferredError
 from .row_seed import find_seed
@@ -20,11 +21,15 @@ _TRIED_AT_ONCE = 2  # so that texts end while others wait
 
 
 class ScheduledForward:
-    """Hands chunks over only if a first try gives the answers of one at a time."""
+    """Hands chunks over only if a first try gives the answers of one at a time.
+
+    Chunks of each kind, as those with an image and those without one, are tried.
+    """
 
     def __init__(self, forward: PipelineForward, generation: GenerationEngine) -> None:
         self.forward, self.generation = forward, generation
-        self._differs: bool | None = False if generation.is_exact else None
+        self._differs = False
+        self._tried: set[frozenset[str]] = set()
         # What is computed alone seeds the process's random numbers.
         self._alone = threading.Lock()
 
@@ -40,14 +45,38 @@ class ScheduledForward:
             for one in prompts
         ]
         with self._alone:
-            if self._differs is None and sum(suits) > 1:
-                self._try([chunk for chunk, suit in zip(chunks, suits, strict=True) if suit])
+            if not self.generation.is_exact:
+                suits = self._try_kinds(chunks, prompts, suits)
             if self._differs:
                 return self.forward.run_singly(chunks)
             alone = [chunk for chunk, suit in zip(chunks, suits, strict=True) if not suit]
             singles = iter(self.forward.run_singly(alone))
         written = iter(self._write([p for p, suit in zip(prompts, suits, strict=True) if suit]))
-        return [next(written if suit else singles) for suit in suits]
+        outputs = [next(written if suit else singles) for suit in suits]
+        for i, output in enumerate(outputs):
+            if isinstance(output, UnsupportedPrompt):
+                with self._alone:
+                    (outputs[i],) = self.forward.run_singly([chunks[i]])
+        return outputs
+
+    def _try_kinds(
+        self, chunks: list[Chunk], prompts: list[Prompt], suits: list[bool]
+    ) -> list[bool]:
+        """Try what is new among the chunks. Return which of them may be handed over.
+
+        A chunk that is the only one of its kind is not: nothing could be tried.
+        """
+        kinds = [frozenset(prompt.inputs) for prompt in prompts]
+        for new in set(kinds) - self._tried:
+            some = [
+                c
+                for c, kind, suit in zip(chunks, kinds, suits, strict=True)
+                if suit and kind == new
+            ]
+            if len(some) > 1 and not self._differs:
+                self._try(some)
+                self._tried.add(new)
+        return [suit and kind in self._tried for kind, suit in zip(kinds, suits, strict=True)]
 
     def _try(self, chunks: list[Chunk]) -> None:
         some = select_tried(chunks)
@@ -61,17 +90,25 @@ class ScheduledForward:
     def _write(self, prompts: list[Prompt], most: int | None = None) -> list[Any]:
         outputs = self.generation.write_all(prompts, most)
         return [
-            DeferredError.of(output)
-            if isinstance(output, Exception)
-            else self.forward.reduce(output, self.forward.keywords.of(prompt.settings)[2])
-            for prompt, output in zip(prompts, outputs, strict=True)
+            self._reduce(prompt, output) for prompt, output in zip(prompts, outputs, strict=True)
         ]
+
+    def _reduce(self, prompt: Prompt, output: Values | Exception) -> Any:
+        if isinstance(output, UnsupportedPrompt):
+            return output
+        if isinstance(output, Exception):
+            return DeferredError.of(output)
+        return self.forward.reduce(output, self.forward.keywords.of(prompt.settings)[2])
 
     def _prompt(self, chunk: Chunk) -> Prompt:
         payload, settings = chunk
         inputs = self.forward.inputs_of(payload)
         during = self.forward.keywords.of(settings)[1]
-        return Prompt(inputs=inputs, keywords=during, settings=settings, seed=find_seed(inputs))
+        seed, load = find_seed(inputs), None
+        if self.generation.reads_more(inputs):
+            inputs = {name: inputs[name] if name == "input_ids" else None for name in inputs}
+            load = partial(self.forward.inputs_of, payload)
+        return Prompt(inputs=inputs, keywords=during, settings=settings, seed=seed, load=load)
 
 
 def select_tried(chunks: list[T]) -> list[T]:

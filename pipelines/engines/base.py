@@ -80,12 +80,19 @@ class Prompt:
         keywords: those of `_forward`.
         settings: a text that is equal where the keywords are.
         seed: of the text's random numbers.
+        load: makes the inputs again, for a prompt that `reads_more`. In `inputs` all but its tokens
+            are None: the images of many prompts would fill the memory.
     """
 
     inputs: Values
     keywords: Values
     settings: str
     seed: int
+    load: Callable[[], Values] | None = None
+
+
+class UnsupportedPrompt(TypeError):
+    """A prompt that an engine can't write on after, though its keywords suit."""
 
 
 class GenerationEngine(Protocol):
@@ -105,10 +112,18 @@ class GenerationEngine(Protocol):
         """
         return False
 
+    def reads_more(self, inputs: Values) -> bool:
+        """Tell whether a prompt is more than its tokens, and is given with `load`.
+
+        inputs: those of `_forward`.
+        """
+        return False
+
     def write_all(self, prompts: list[Prompt], most: int | None = None) -> list[Values | Exception]:
         """Return what the pipeline's `_forward` would return for each prompt alone, or its error.
 
         The engine itself chooses which prompts it computes at a time. Several threads call it.
+        For a prompt with an UnsupportedPrompt, `_forward` itself is called.
 
         Args:
             prompts: in any number.

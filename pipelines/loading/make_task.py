@@ -71,11 +71,12 @@ def _make_token_outputs(declared: PipelineTask, loaded: Loaded) -> TokenOutputs 
 
 def _make_generation(declared: PipelineTask, loaded: Loaded) -> GenerationEngine | None:
     """Return what writes texts; None for a task that does not, and a tokenizer that can't pad."""
-    if declared.written is None:
+    if declared.written is None or not loaded.pipeline.model.can_generate():
         return declared.generation(loaded.pipeline) if loaded.engine == AUTO else None
     factory = find_engine(loaded.engine)
     if factory is not None:
-        return factory.generate and factory.generate(loaded.pipeline, declared.written)
+        makes = factory.generate if declared.batchable else None
+        return makes and makes(loaded.pipeline, declared.written)
     tokenizer = loaded.pipeline.tokenizer
     if tokenizer is None or tokenizer.pad_token_id is None:
         return None

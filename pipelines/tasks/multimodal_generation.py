@@ -32,6 +32,7 @@ IMAGE_TO_TEXT = PipelineTask(
     results=make_text_schema("generated_text"),
     record=make_text_record("generated_text"),
     batchable=False,
+    written="",
     checks=check_generate_kwargs,
     suits=check_against_model,
 )
@@ -59,6 +60,7 @@ IMAGE_TEXT_TO_TEXT = PipelineTask(
     record=make_text_record("generated_text"),
     prepare=_prepare_image_and_text,
     batchable=False,
+    written="generated_sequence",
     checks=check_generate_kwargs,
     suits=check_against_model,
 )
@@ -120,6 +122,7 @@ ANY_TO_ANY = PipelineTask(
     record=_to_any_record,
     prepare=_prepare_any,
     batchable=False,
+    written="generated_sequence",
     checks=check_generate_kwargs,
     suits=check_against_model,
 )

@@ -147,6 +147,7 @@ CONVERSATIONAL = PipelineTask(
     results=_make_chat_schema,
     record=lambda answer, values: _to_chat_record([{"generated_text": answer}], values),
     batchable=False,
+    written="output_ids",
     checks=_check_one_reply,
     sample=lambda pipeline, given: [{"role": "user", "content": "a"}],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 from ..base import GenerationEngine, Values
@@ -40,6 +41,9 @@ class BatchedGeneration(GenerationEngine):
     def __init__(self, pipeline: Any, written: str) -> None:
         self.pipeline, self.written = pipeline, written
         self.after_prompt = not pipeline.model.config.is_encoder_decoder
+        # Some pipelines take the keywords of `generate` in a dictionary.
+        named = inspect.signature(pipeline._forward).parameters.get("generate_kwargs")
+        self.nests = named is not None and named.kind is not named.VAR_KEYWORD
 
     def samples(self, keywords: Values) -> bool:
         return bool(self._settings(keywords).get("do_sample"))
@@ -115,6 +119,8 @@ class BatchedGeneration(GenerationEngine):
 
     def _settings(self, keywords: Values) -> Values:
         """Return what the call says, over what the pipeline or its model generates with."""
+        if self.nests:
+            keywords = keywords.get("generate_kwargs") or {}
         restored = getattr(self.pipeline, "generation_config", None)
         if restored is None:
             given = self.pipeline._get_set_generation_params(dict(keywords))

@@ -18,7 +18,7 @@ from .token_choice import Sequence
 OTHER_LOOPS = (
     *MINDS_PADDING, "penalty_alpha", "constraints", "force_words_ids", "dola_layers",
     "num_beam_groups", "return_dict_in_generate", "output_scores", "output_logits",
-    "token_healing", "streamer", "custom_generate", "low_memory", "is_assistant",
+    "token_healing", "streamer", "custom_generate", "low_memory", "is_assistant", "generation_mode",
 )  # fmt: skip
 # Settings that count from the end of a prompt, and would count a decoder's padding.
 _MINDS_LENGTH = (
@@ -42,6 +42,12 @@ class ContinuousGeneration(BatchedGeneration):
         suits = searches or (beams == 1 and wanted == 1)
         return plain and suits and settings.get("use_cache") is not False
 
+    def reads_more(self, inputs: Values) -> bool:
+        if not self.after_prompt:
+            return inputs.get("input_ids") is None
+        tensors = {name for name, value in inputs.items() if isinstance(value, torch.Tensor)}
+        return not tensors <= {"input_ids", "attention_mask"}
+
     def write_all(self, prompts: list[Prompt], most: int | None = None) -> list[Values | Exception]:
         sequences = [
             Sequence(
@@ -49,6 +55,8 @@ class ContinuousGeneration(BatchedGeneration):
                 keywords=one.keywords,
                 settings=one.settings,
                 seed=one.seed,
+                begins_alone=one.load is not None,
+                load=one.load,
                 needs_length=self._needs_length(one.keywords),
                 beams=_beams(self._settings(one.keywords)),
             )
@@ -67,23 +75,34 @@ class ContinuousGeneration(BatchedGeneration):
         return any(settings.get(name) not in (None, 0) for name in _MINDS_LENGTH)
 
     def _begin(self, group: list[Sequence], fill: Callable[..., Any]) -> None:
-        stacked = self._stack([one.inputs for one in group])
-        keywords = {**copy_kwargs(group[0].keywords), "custom_generate": fill}
+        load = group[0].load
+        inputs = load() if load else self._stack([one.inputs for one in group])
+        given = copy_kwargs(group[0].keywords)
+        keywords = given.setdefault("generate_kwargs", {}) if self.nests else given
+        keywords["custom_generate"] = fill
         if strings := self._settings(keywords).get("stop_strings"):
             # With a function in place of its loop `generate` takes no tokenizer for them.
             tokenizer = keywords.pop("tokenizer", None) or self.pipeline.tokenizer
             ends = StopStringCriteria(tokenizer, strings)
             keywords |= {"stop_strings": None, "stopping_criteria": StoppingCriteriaList([ends])}
-        together = self.pipeline.forward(stacked, **keywords)
+        together = self.pipeline.forward(inputs, **given)
+        if load:
+            group[0].output = together
+            return
         for one, output in zip(group, unstack(together, len(group)), strict=True):
             one.output = output
 
     def _answer(self, one: Sequence) -> Values | Exception:
-        if not isinstance(one.output, dict):
-            assert isinstance(one.output, Exception)
+        if isinstance(one.output, Exception):
             return one.output
-        output = {**one.output, self.written: torch.tensor(one.found)[None]}
-        if "input_ids" in output:
+        assert one.output is not None
+        found = torch.tensor(one.found)
+        if not self.written:
+            return found
+        if one.output[self.written].dim() > 2:
+            found = found[None]
+        output = {**one.output, self.written: found}
+        if output.get("input_ids") is not None:
             output["input_ids"] = one.inputs["input_ids"]
         return output
 

@@ -112,8 +112,9 @@ class DecodingLoop:
             return
         while free > 0 and self.waiting and self.waiting[0].beams == beams:
             group = self._take_group(free)
-            free -= len(group)
             self._begin_group(group)
+            # Only the first prompts show how much memory each needs.
+            free = min(free - len(group), self._count_places(beams) - len(self.running))
 
     def _joins(self, one: Sequence) -> bool:
         """Tell whether a text may begin while others run."""
@@ -164,7 +165,8 @@ class DecodingLoop:
 
 
 def _length(one: Sequence) -> int:
-    return int(one.inputs["input_ids"].shape[-1])
+    ids = one.inputs.get("input_ids")
+    return 1 if ids is None else int(ids.shape[-1])
 
 
 def _begin_together(one: Sequence, other: Sequence) -> bool:
@@ -177,7 +179,8 @@ def _begin_together(one: Sequence, other: Sequence) -> bool:
 
 
 def _find_beginning(sequences: list[Sequence]) -> None:
-    """Note what all prompts begin with, if that is long."""
+    """Note what all prompts begin with, if that is long: those that are tokens alone."""
+    sequences = [one for one in sequences if one.load is None]
     if len(sequences) < _LEAST_SHARING:
         return
     prompts = [one.inputs["input_ids"][0].tolist() for one in sequences]

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from transformers.cache_utils import DynamicCache, EncoderDecoderCache
 
-from ..base import Values
+from ..base import UnsupportedPrompt, Values
 from .beam_search import extend_beams
 from .slot_cache import Move, SlotCache
 from .step_hooks import StepHooks
@@ -20,10 +20,8 @@ _MADE = (
     "attention_mask", "position_ids", "past_key_values", "encoder_outputs",
     "decoder_attention_mask",
 )  # fmt: skip
-
-
-class UnsupportedModel(TypeError):
-    """A model whose texts can't be written in slots."""
+# Of what a written token is, where a model's inputs say it: a text, or as the prompt's last token.
+_TYPES = ("token_type_ids", "mm_token_type_ids", "moe_mm_token_type_ids")
 
 
 class SlotDecoder:
@@ -47,6 +45,8 @@ class SlotDecoder:
         self.shares = self.is_decoder and not _has_windows(self.model)
         self._has_positions = False
         self._kept: Values = {}
+        # What an encoder read, of one token, and whether a mask says what that is of each text.
+        self._read, self._has_mask = torch.zeros(1, 1, 1), True
         # What the last prompts began with, and its keys and values.
         self._beginning: tuple[tuple[int, ...], Any] = ((), None)
 
@@ -63,20 +63,29 @@ class SlotDecoder:
         """Stand in for the loop of `generate`: compute the prompts, and take their slots."""
         rules = Rules.of(logits_processor, stopping_criteria, generation_config, input_ids.shape[1])
         beams = group[0].beams
-        self._check(prepared, rules, beams)
+        self._check(model, prepared, rules, beams)
         kept = {name: prepared[name] for name in _KEPT if name in prepared}
-        if self.is_decoder:
-            outputs, lengths, shared, mask = *self._fill_decoder(group, prepared, kept), None
+        mask, shared = None, 0
+        if self.is_decoder and group[0].load:
+            outputs, lengths = self._fill_one(group[0], input_ids, prepared)
+        elif self.is_decoder:
+            self._check_tokens(prepared)
+            outputs, lengths, shared = self._fill_decoder(group, prepared, kept)
         else:
+            self._check_tokens(prepared)
             # `generate` repeats them for each beam.
-            input_ids, mask = input_ids[::beams], prepared["attention_mask"][::beams]
-            shared, lengths = 0, [input_ids.shape[1]] * len(group)
+            input_ids, read = input_ids[::beams], prepared["encoder_outputs"][0][::beams]
+            mask = prepared.get("attention_mask")
+            given = {} if mask is None else {"attention_mask": mask[::beams]}
+            self._read, self._has_mask = read[:1, :1].clone(), mask is not None
+            mask = given.get("attention_mask", read.new_ones(read.shape[:2], dtype=torch.long))
+            lengths = [input_ids.shape[1]] * len(group)
             inputs = self.model.prepare_inputs_for_generation(
                 input_ids,
                 is_first_iteration=True,
                 past_key_values=EncoderDecoderCache(DynamicCache(), DynamicCache()),
-                attention_mask=mask,
-                encoder_outputs=(prepared["encoder_outputs"][0][::beams],),
+                encoder_outputs=(read,),
+                **given,
                 **kept,
             )
             outputs = self.model(**inputs, return_dict=True)
@@ -96,6 +105,49 @@ class SlotDecoder:
                 mask = None if mask is None else mask[index]
             self.slots.add(filled, [lengths[i] for i in on], shared, mask, beams)
         return input_ids
+
+    def _fill_one(
+        self, one: Sequence, input_ids: torch.Tensor, prepared: Values
+    ) -> tuple[Any, list[int]]:
+        """Compute a prompt as `generate` prepared it; return the outputs, and its columns."""
+        mask, places = prepared.get("attention_mask"), prepared.get("position_ids")
+        if mask is not None and not mask.all():
+            raise UnsupportedPrompt("a prompt with padding")
+        if places is None:
+            raise UnsupportedPrompt("positions that the model counts itself")
+        given = {**prepared, "past_key_values": DynamicCache()}
+        inputs = self.model.prepare_inputs_for_generation(
+            input_ids, is_first_iteration=True, **given
+        )
+        outputs = self.model(**inputs, return_dict=True)
+        cache = outputs.past_key_values
+        one.ids, length = input_ids[0].tolist(), cache.get_seq_length()
+        if length != len(one.ids):  # GIT, which gets no mask of them
+            raise UnsupportedPrompt("columns of what has no token")
+        one.types = self._find_types(input_ids, prepared, cache)
+        one.shift = tuple((places[..., 0, -1].flatten() + 1 - length).tolist())
+        if one.beams > 1:  # it is prepared for each of them
+            outputs.logits = outputs.logits[:: one.beams]
+            cache.batch_select_indices(torch.zeros(1, dtype=torch.long, device=self.slots.device))
+        return outputs, [length]
+
+    def _find_types(self, input_ids: torch.Tensor, prepared: Values, cache: Any) -> dict[str, int]:
+        """Return the token types of what is written, if the model takes them in a step.
+
+        Raise UnsupportedPrompt if it takes more than that of what was prepared.
+        """
+        more = {name: value for name, value in prepared.items() if name not in _MADE}
+        inputs = self.model.prepare_inputs_for_generation(
+            input_ids, next_sequence_length=1, past_key_values=cache, **more
+        )
+        types = {}
+        for name, value in inputs.items():
+            if name in _TYPES and value is not None:
+                # As `generate` continues them.
+                types[name] = int(prepared[name][0, -1]) if name == "token_type_ids" else 0
+            elif name in more and name not in _KEPT and isinstance(value, torch.Tensor):
+                raise UnsupportedPrompt(f"an input {name}")
+        return types
 
     def _fill_decoder(
         self, group: list[Sequence], prepared: Values, kept: Values
@@ -140,14 +192,16 @@ class SlotDecoder:
         if self.is_decoder:
             more["attention_mask"] = slots.mask()
             if self._has_positions:
-                more["position_ids"] = slots.positions()[:, None]
+                more["position_ids"] = self._find_positions(running)
+            for name in {name for one in running for name in one.types}:
+                types = [[one.types.get(name, 0)] for one in running for _ in one.texts]
+                more[name] = torch.tensor(types, device=slots.device)
         else:
             read = slots.encoder_mask()
             # Their keys and values are in the cache: only the shape is looked at.
-            width = self.model.config.hidden_size
-            states = torch.zeros(1, dtype=self.model.dtype, device=slots.device)
-            more["encoder_outputs"] = (states.expand(*read.shape, width),)
-            more["attention_mask"] = read
+            more["encoder_outputs"] = (self._read.expand(*read.shape, -1),)
+            if self._has_mask:
+                more["attention_mask"] = read
             if self.joins_late:
                 more["decoder_attention_mask"] = slots.mask()
         inputs = self.model.prepare_inputs_for_generation(
@@ -164,6 +218,14 @@ class SlotDecoder:
                 running[place] = running[-1]
                 running.pop()
 
+    def _find_positions(self, running: list[Sequence]) -> torch.Tensor:
+        """Return the positions of a step's tokens: with several axes, these come first."""
+        lengths = zip(self.slots.lengths, running, strict=True)
+        each = [[length + shift for shift in one.shift] for length, one in lengths]
+        places = torch.tensor(each, device=self.slots.device)
+        places = places.repeat_interleave(self.slots.beams, 0).T[:, :, None]
+        return places if len(places) > 1 else places[0]
+
     def _append(self, sequences: list[Sequence], logits: torch.Tensor) -> list[list[Move]]:
         """Append a token to each text. Return what moves within the slots of each sequence."""
         if sequences[0].search:
@@ -179,23 +241,28 @@ class SlotDecoder:
             self._beginning = tokens, outputs.past_key_values
         return self._beginning[1]
 
-    def _check(self, prepared: Values, rules: Rules, beams: int) -> None:
-        """Raise UnsupportedModel if a step needs more than is made here."""
+    def _check(self, model: Any, prepared: Values, rules: Rules, beams: int) -> None:
+        """Raise UnsupportedPrompt if a step needs more than is made here."""
+        if type(model) is not type(self.model):
+            raise UnsupportedPrompt("a model inside the model that writes")
         if beams != (rules.search.beams if rules.search else 1) or (beams > 1 and rules.samples):
-            raise UnsupportedModel("settings with another number of beams")
+            raise UnsupportedPrompt("settings with another number of beams")
         if beams > 1 and self.hooks and not self.hooks.shares_encoder:
-            raise UnsupportedModel("attention to the encoder's output by an unknown name")
+            raise UnsupportedPrompt("attention to the encoder's output by an unknown name")
         cache = prepared.get("past_key_values")
         own = cache.self_attention_cache if isinstance(cache, EncoderDecoderCache) else cache
         kinds = {type(layer).__name__ for layer in getattr(own, "layers", [None])}
         if not kinds <= {"DynamicLayer", "DynamicSlidingWindowLayer"}:
-            raise UnsupportedModel(f"a cache of {', '.join(sorted(kinds))}")
+            raise UnsupportedPrompt(f"a cache of {', '.join(sorted(kinds))}")
+
+    def _check_tokens(self, prepared: Values) -> None:
+        """Raise UnsupportedPrompt if prompts are more than their tokens."""
         for name, value in prepared.items():
             if name not in (*_KEPT, *_MADE) and isinstance(value, torch.Tensor):
-                raise UnsupportedModel(f"an input {name}")
+                raise UnsupportedPrompt(f"an input {name}")
         places = prepared.get("position_ids")
         if places is not None and places.dim() != 2:
-            raise UnsupportedModel("positions of several axes")
+            raise UnsupportedPrompt("positions of several axes")
 
 
 def _repeat(cache: Any, count: int) -> DynamicCache:

@@ -12,8 +12,8 @@ import torch
 
 from ..base import Values
 
-# What attends to the encoder's output is called so: in BART's family and in T5's.
-_CROSS_ATTENTION = ("encoder_attn", "EncDecAttention")
+# What attends to the encoder's output is called so: in BART's family, in T5's and in GPT-2.
+_CROSS_ATTENTION = ("encoder_attn", "EncDecAttention", "crossattention")
 
 
 class StepHooks:

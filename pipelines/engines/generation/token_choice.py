@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -85,7 +86,10 @@ class Sequence:
         seed: of its random numbers.
         needs_length: whether only prompts of its length may begin together with it.
         begins_alone: whether no other prompt may.
+        load: makes the inputs, of a prompt that is more than its tokens: `inputs` has only these.
         beams: how many texts are searched at a time, of which the best is the one wanted.
+        shift: how far its positions are from the columns of its slot, on each axis that they have.
+        types: what a step's token types are, by their name.
         beginning: the first tokens of its prompt, if others of its split begin with them, too.
         ids: its tokens so far; a decoder's begin with the prompt. With beams: only those.
         search: the texts that beams found so far.
@@ -98,6 +102,9 @@ class Sequence:
     seed: int
     needs_length: bool = False
     begins_alone: bool = False
+    load: Callable[[], Values] | None = None
+    shift: tuple[int, ...] = (0,)
+    types: dict[str, int] = field(default_factory=dict)
     beams: int = 1
     beginning: tuple[int, ...] = ()
     ids: list[int] = field(default_factory=list)

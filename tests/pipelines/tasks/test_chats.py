@@ -66,6 +66,8 @@ def test_images_with_texts_and_texts_alone(models):
     ]
     expected.append(truth(text="no picture", **GREEDY)[0]["generated_text"])
     assert_rows(batch, [*({"generated_text": one} for one in expected), "expand", "expand"], 6)
+    # But for the text alone, which is the only one of its kind, all are written beside each other.
+    assert batch.stats["micro_batches"] == 1
 
 
 @pytest.mark.parametrize("parameters", [GREEDY, {"max_new_tokens": 5}])

@@ -255,8 +255,9 @@ def test_a_model_without_such_a_cache_is_left_to_generate(tmp_path):
     pipeline.save_pretrained(tmp_path)
     parameters = {"do_sample": False, "max_new_tokens": 6}
     expected = [pipeline(text, **parameters)[0]["generated_text"] for text in PROMPTS]
-    batch = run("text-generation", str(tmp_path), {"text": PROMPTS}, parameters)
-    assert batch.results["generated_text"].to_pylist() == expected
+    for count in (1, len(PROMPTS)):
+        batch = run("text-generation", str(tmp_path), {"text": PROMPTS[:count]}, parameters)
+        assert batch.results["generated_text"].to_pylist() == expected[:count]
 
 
 def test_rows_have_their_own_settings(models):

@@ -1,0 +1,181 @@
+"""Tiny random models that read images and write, and what they read, without their processors."""
+
+from __future__ import annotations
+
+from typing import Any
+
+TOKENS, IMAGE, IDEFICS_IMAGE, START = 60, 59, 59, 58
+_TEXT = {
+    "vocab_size": TOKENS,
+    "hidden_size": 16,
+    "intermediate_size": 24,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "max_position_embeddings": 256,
+    "initializer_range": 0.8,
+    "bos_token_id": 0,
+    "pad_token_id": 1,
+    "eos_token_id": 2,
+}
+_SEEN = {
+    "hidden_size": 16,
+    "intermediate_size": 24,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "image_size": 16,
+    "patch_size": 8,
+    "initializer_range": 0.8,
+}
+
+
+def _llava() -> Any:
+    import transformers as t
+
+    return t.LlavaConfig(
+        vision_config=t.CLIPVisionConfig(**_SEEN, initializer_factor=4.0),
+        text_config=t.LlamaConfig(**_TEXT),
+        image_token_id=IMAGE,
+        vision_feature_layer=-1,
+    )
+
+
+def _idefics() -> Any:
+    import transformers as t
+
+    return t.Idefics3Config(
+        vision_config={"model_type": "idefics3_vision", **_SEEN},
+        text_config=t.LlamaConfig(**_TEXT),
+        image_token_id=IMAGE,
+        scale_factor=1,
+        pad_token_id=1,
+    )
+
+
+def _gemma() -> Any:
+    import transformers as t
+
+    text = {**_TEXT, "head_dim": 8, "sliding_window": 8, "tie_word_embeddings": False}
+    return t.Gemma3Config(
+        vision_config=t.SiglipVisionConfig(**_SEEN),
+        text_config=t.Gemma3TextConfig(**text, layer_types=["sliding_attention", "full_attention"]),
+        image_token_id=IMAGE,
+        mm_tokens_per_image=4,
+        tie_word_embeddings=False,
+        initializer_range=0.8,
+    )
+
+
+def _paligemma() -> Any:
+    import transformers as t
+
+    return t.PaliGemmaConfig(
+        vision_config=t.SiglipVisionConfig(**_SEEN),
+        text_config=t.GemmaConfig(**_TEXT, head_dim=8),
+        image_token_id=IMAGE,
+        projection_dim=16,
+        hidden_size=16,
+    )
+
+
+def _qwen() -> Any:
+    import transformers as t
+
+    rope = {"rope_type": "default", "mrope_section": [1, 1, 2], "rope_theta": 10000.0}
+    return t.Qwen2VLConfig(
+        vision_config={
+            "embed_dim": 16, "hidden_size": 16, "depth": 2, "num_heads": 2, "patch_size": 8,
+            "spatial_merge_size": 1, "temporal_patch_size": 1, "mlp_ratio": 2,
+            "initializer_range": 0.8,
+        },
+        text_config={**_TEXT, "rope_parameters": rope},
+        image_token_id=IMAGE,
+        video_token_id=57,
+        vision_start_token_id=START,
+        vision_end_token_id=56,
+    )  # fmt: skip
+
+
+def _mllama() -> Any:
+    import transformers as t
+
+    text = {**_TEXT, "cross_attention_layers": [1], "vocab_size": TOKENS}
+    return t.MllamaConfig(
+        vision_config={
+            "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2,
+            "attention_heads": 2, "num_global_layers": 1, "image_size": 16, "patch_size": 8,
+            "vision_output_dim": 32, "intermediate_layers_indices": [1], "max_num_tiles": 1,
+            "supported_aspect_ratios": [[1, 1]], "initializer_range": 0.8,
+        },
+        text_config=text,
+        image_token_index=IMAGE,
+    )  # fmt: skip
+
+
+CONFIGS = {
+    "llava": _llava,
+    "idefics": _idefics,
+    "gemma": _gemma,
+    "paligemma": _paligemma,
+    "qwen": _qwen,
+    "mllama": _mllama,
+}
+
+
+def make_pipeline(kind: str) -> Any:
+    """A pipeline of a model of this kind. What stands before `_forward` is another model's."""
+    import torch
+    import transformers as t
+
+    from tests.support import tiny_generators
+
+    torch.manual_seed(5)
+    model = t.AutoModelForImageTextToText.from_config(CONFIGS[kind]()).eval()
+    for parameter in model.parameters():  # some kinds begin with zeros, or with small numbers
+        if parameter.std(unbiased=False) < 0.1:
+            torch.nn.init.normal_(parameter, std=0.3)
+    model.generation_config.update(eos_token_id=2, pad_token_id=1)
+    tokens = tiny_generators.words(256)
+    processor = t.LlavaProcessor(t.CLIPImageProcessor(), tokens)
+    return t.pipeline("image-text-to-text", model=model, processor=processor, tokenizer=tokens)
+
+
+def make_inputs(kind: str, seed: int, images: int = 1) -> dict[str, Any]:
+    """What `_forward` takes for a row: a text of its own length, with images in it."""
+    import torch
+
+    random = torch.Generator().manual_seed(seed)
+    # In Qwen's, of the row's own height.
+    height = 2 + seed % 3 if kind == "qwen" else 2
+    shown = [START, *[IMAGE] * 2 * height] if kind != "mllama" else [IMAGE]
+    before = torch.randint(3, 50, (1 + seed % 4,), generator=random).tolist()
+    after = torch.randint(3, 50, (1 + seed % 7,), generator=random).tolist()
+    ids = torch.tensor([[0, *before, *shown * images, *after]])
+    inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "text": str(seed)}
+    if not images:
+        return inputs
+    is_image = (ids == IMAGE).long()
+    pixels = torch.randn(images, 3, 8 * height, 16, generator=random)
+    if kind == "idefics":
+        inputs["pixel_values"] = pixels[None]
+        inputs["pixel_attention_mask"] = torch.ones_like(pixels[None, :, 0], dtype=torch.bool)
+    elif kind == "qwen":
+        cut = pixels.unflatten(3, (2, 8)).unflatten(2, (height, 8)).permute(0, 2, 4, 1, 3, 5)
+        inputs["pixel_values"] = cut.reshape(images * height * 2, -1)
+        inputs["image_grid_thw"] = torch.tensor([[1, height, 2]] * images)
+        inputs["mm_token_type_ids"] = is_image
+    elif kind == "mllama":
+        inputs["pixel_values"] = pixels[None, :, None]
+        inputs["aspect_ratio_ids"] = torch.ones(1, images, dtype=torch.long)
+        inputs["aspect_ratio_mask"] = torch.ones(1, images, 1, dtype=torch.long)
+        shows = ids.shape[1] - int(is_image.argmax())
+        mask = torch.zeros(1, ids.shape[1], images, 1, dtype=torch.long)
+        mask[:, -shows:] = 1
+        inputs["cross_attention_mask"] = mask
+    else:
+        inputs["pixel_values"] = pixels
+    if kind == "gemma":
+        inputs["token_type_ids"] = is_image
+    if kind == "paligemma":
+        inputs["token_type_ids"] = torch.zeros_like(ids)
+    return inputs
