@@ -207,6 +207,7 @@ def _map(dataset: Dataset, job: Job, task: ResolvedTask, arguments: tuple[Any, .
         compute=ActorPoolStrategy(
             min_size=pool.least,
             max_size=pool.most,
+            initial_size=pool.initial,
             max_concurrent_calls_per_actor=_CALLS,
             max_tasks_in_flight_per_actor=2 * _CALLS,
             enable_true_multi_threading=True,

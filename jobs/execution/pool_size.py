@@ -67,13 +67,16 @@ class OperatorPool:
     """The actors of an operator in a user's pipeline.
 
     Attributes:
-        least: actors that are always there. Ray adds others when these are busy and CPUs are free:
-            if all started at once, actors of the user's other operators might wait forever.
+        least: actors that are always there.
+        initial: actors that start at first, together with a CPU at most, as one actor of Ray has:
+            if all started at once, actors of the user's other operators might wait forever. Ray
+            adds others when these are busy and CPUs are free.
         most: actors at most; None for no limit.
         num_cpus: CPUs that each of them reserves.
     """
 
     least: int
+    initial: int
     most: int | None
     num_cpus: float
 
@@ -86,16 +89,18 @@ def choose_operator_pool(
     These need CPUs, too: if actors held every one, the pipeline would wait forever.
 
     Args:
-        actors: the settings. Where `num_cpus` was not given, actors reserve a little less than one
-            CPU each, so that one CPU of each node is left.
+        actors: the settings. Where `num_cpus` was not given, actors reserve less than half a CPU
+            each, or those of a GPU one together: Ray adds actors only within the share of the CPUs
+            that it allots an operator, and operators that wait have a share, too.
         nodes: the resources of each node.
         autoscales: whether the cluster may grow.
     """
     counts = [count_actors(node, actors) for node in nodes]
     fit, num_cpus = max(sum(counts), 1), float(actors.num_cpus)
     if "num_cpus" not in actors.model_fields_set:
+        # Where GPUs limit the actors of a node, CPUs need not.
         shares = [
-            (node.get("CPU", 0) - 1) / count
+            (1 if actors.gpus_each else (node.get("CPU", 0) - 1) / 2) / count
             for node, count in zip(nodes, counts, strict=True)
             if count
         ]
@@ -104,7 +109,8 @@ def choose_operator_pool(
         fit = max(fit - 1, 1)
     most = actors.max if actors.max != "auto" else None if autoscales else fit
     least = actors.min if autoscales else min(actors.min, fit)
-    return OperatorPool(least=least, most=most, num_cpus=num_cpus)
+    wanted = min(fit if most is None else most, math.floor(1 / num_cpus))
+    return OperatorPool(least=least, initial=max(least, wanted), most=most, num_cpus=num_cpus)
 
 
 def count_actors(node: Mapping[str, float], actors: ActorsSection) -> int:

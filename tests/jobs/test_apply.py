@@ -73,7 +73,7 @@ class Same:
 
 def test_other_operators_may_have_actors(ray_session, models):
     dataset = ray.data.from_items([{"n": n, "text": f"text {n}"} for n in range(1200)])
-    actors = {"concurrency": 1, "num_cpus": 0.25}
+    actors = {"concurrency": 1, "num_cpus": 0.4}
     dataset = pipemill.apply(
         dataset.map_batches(Same, **actors),
         task="text-classification",
@@ -235,17 +235,21 @@ def pool(nodes: list[dict[str, float]], *, autoscales: bool = False, **given) ->
     )
 
 
-def test_a_cpu_is_left_for_the_rest_of_the_pipeline():
-    assert pool([{"CPU": 2}]) == OperatorPool(least=1, most=2, num_cpus=0.5)
-    assert pool([{"CPU": 1}]) == OperatorPool(least=1, most=1, num_cpus=0.01)
-    assert pool([{"CPU": 16}, {"CPU": 4}]).num_cpus == 0.75
-    assert pool([{"CPU": 4}], num_cpus=2) == OperatorPool(least=1, most=1, num_cpus=2)
+def test_cpus_are_left_for_the_rest_of_the_pipeline():
+    assert pool([{"CPU": 2}]) == OperatorPool(least=1, initial=2, most=2, num_cpus=0.25)
+    assert pool([{"CPU": 1}]) == OperatorPool(least=1, initial=1, most=1, num_cpus=0.01)
+    mixed = pool([{"CPU": 16}, {"CPU": 4}])
+    assert mixed == OperatorPool(least=1, initial=2, most=20, num_cpus=0.375)
+    large = pool([{"CPU": 4}], num_cpus=2)
+    assert large == OperatorPool(least=1, initial=1, most=1, num_cpus=2)
     gpus = pool([{"CPU": 16, "GPU": 1}, {"CPU": 4}], num_gpus=0.125)
-    assert gpus == OperatorPool(least=1, most=8, num_cpus=1)
+    assert gpus == OperatorPool(least=1, initial=8, most=8, num_cpus=0.125)
 
 
 def test_the_pool_grows_as_wanted():
-    assert pool([{"CPU": 8}], min=2, max=4) == OperatorPool(least=2, most=4, num_cpus=0.875)
+    assert pool([{"CPU": 8}], min=3, max=4) == OperatorPool(
+        least=3, initial=3, most=4, num_cpus=0.4375
+    )
     assert pool([{"CPU": 2}], autoscales=True).most is None
     assert pool([{"CPU": 2}], autoscales=True, min=5, max=9).least == 5
     assert pool([{"CPU": 2}], min=5, max=9).least == 2
