@@ -68,11 +68,8 @@ class ScheduledForward:
         """
         kinds = [frozenset(prompt.inputs) for prompt in prompts]
         for new in set(kinds) - self._tried:
-            some = [
-                c
-                for c, kind, suit in zip(chunks, kinds, suits, strict=True)
-                if suit and kind == new
-            ]
+            each = zip(chunks, kinds, suits, strict=True)
+            some = [chunk for chunk, kind, suit in each if suit and kind == new]
             if len(some) > 1 and not self._differs:
                 self._try(some)
                 self._tried.add(new)
@@ -83,7 +80,9 @@ class ScheduledForward:
         singles = self.forward.run_singly(some)
         try:
             written = self._write(list(map(self._prompt, some)), _TRIED_AT_ONCE)
-            self._differs = not (self.forward.rounds() or all(map(answers_equal, written, singles)))
+            can = not any(isinstance(one, UnsupportedPrompt) for one in written)
+            equal = self.forward.rounds() or all(map(answers_equal, written, singles))
+            self._differs = not (can and equal)
         except Exception:
             self._differs = True
 

@@ -86,6 +86,25 @@ def test_an_image_beside_a_text_is_a_message_for_a_model_that_reads_chats(models
     assert_rows(batch, [{"generated_text": one} for one in expected])
 
 
+def test_a_row_that_turns_out_otherwise_later_is_written_by_generate(models):
+    """As one with padding, where the rows that were tried had none."""
+    padding = {"processor_kwargs": {"padding": "max_length", "max_length": 40}}
+    load = LoadTask(
+        task=SEE, model=Model(path=models[SEE]), columns=(("image", "i"), ("text", "t")),
+        parameters=json.dumps({**GREEDY, **padding}),
+    )  # fmt: skip
+    stages, truth = load(), plain(SEE, models[SEE])
+    for words in (60, 3):
+        texts = [f"<media> {tiny.sentence(words + row, row)}" for row in range(4)]
+        batch = stages.process(Batch(pa.table({"i": PICTURES, "t": texts})))
+        expected = [
+            truth(images=opened(data), text=text, **GREEDY, **padding)[0]["generated_text"]
+            for data, text in zip(PICTURES, texts, strict=True)
+        ]
+        assert_rows(batch, [{"generated_text": one} for one in expected])
+        assert stages.task.schedules
+
+
 def test_nothing_but_numbers_of_an_image_travels_with_its_chunks(models):
     load = LoadTask(
         task=SEE, model=Model(path=models[SEE]), columns=(("image", "i"), ("text", "t")),
