@@ -84,8 +84,7 @@ def merge_config(
     elif config is None or isinstance(config, Mapping):
         data, where = _with_list(config or {}), "the job"
     elif isinstance(config, str | os.PathLike):
-        settings = list(settings)
-        data, where = read(config), f"{config} with its settings" if settings else str(config)
+        data, where = read(config), str(config)
     else:
         raise ConfigError(f"a job must be a YAML file, a mapping or a pipemill.Job, not {config!r}")
     if not isinstance(columns, Mapping):
