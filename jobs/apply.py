@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import traceback
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -19,6 +18,7 @@ from pipemill.errors import ConfigError
 from .config.arrow_types import parse_schema
 from .config.job import ActorsSection, Job
 from .config.load import build_job
+from .execution.actor_release import ActorRelease
 from .execution.pool_size import autoscales, choose_operator_pool, find_ray_nodes
 from .planning.build_load import build_load_task
 from .planning.media_roots import make_media_access
@@ -220,27 +220,3 @@ def _map(dataset: Dataset, job: Job, task: ResolvedTask, arguments: tuple[Any, .
     others = [one for one in context.custom_execution_callback_classes if one is not ActorRelease]
     context.custom_execution_callback_classes = [*others, ActorRelease]
     return applied
-
-
-class ActorRelease:
-    """Lets the actors of a pipeline end that failed; a callback of Ray Data.
-
-    An actor ends when nothing refers to it, and the error of a pipeline refers to all that the
-    functions on its way knew: a notebook keeps it, and with it a model on a GPU.
-    """
-
-    def before_execution_starts(self, executor: object) -> None:
-        """Do nothing."""
-
-    def on_execution_step(self, executor: object) -> None:
-        """Do nothing."""
-
-    def after_execution_succeeds(self, executor: object) -> None:
-        """Do nothing."""
-
-    def after_execution_fails(self, executor: object, error: BaseException) -> None:
-        """Forget the variables of the functions that the error passed through."""
-        one: BaseException | None = error
-        while one is not None:
-            traceback.clear_frames(one.__traceback__)
-            one = one.__cause__ or one.__context__

@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 import ray
 from PIL import Image
-from pipemill.jobs.apply import ActorRelease
 from pipemill.jobs.config.job import ActorsSection
+from pipemill.jobs.execution.actor_release import ActorRelease
 from pipemill.jobs.execution.pool_size import OperatorPool, choose_operator_pool
 from transformers import pipeline
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 TOKENS, IMAGE, IDEFICS_IMAGE, START = 60, 59, 59, 58
-_TEXT = {
+TEXT = {
     "vocab_size": TOKENS,
     "hidden_size": 16,
     "intermediate_size": 24,
@@ -34,7 +34,7 @@ def _llava() -> Any:
 
     return t.LlavaConfig(
         vision_config=t.CLIPVisionConfig(**_SEEN, initializer_factor=4.0),
-        text_config=t.LlamaConfig(**_TEXT),
+        text_config=t.LlamaConfig(**TEXT),
         image_token_id=IMAGE,
         vision_feature_layer=-1,
     )
@@ -45,7 +45,7 @@ def _idefics() -> Any:
 
     return t.Idefics3Config(
         vision_config={"model_type": "idefics3_vision", **_SEEN},
-        text_config=t.LlamaConfig(**_TEXT),
+        text_config=t.LlamaConfig(**TEXT),
         image_token_id=IMAGE,
         scale_factor=1,
         pad_token_id=1,
@@ -55,7 +55,7 @@ def _idefics() -> Any:
 def _gemma() -> Any:
     import transformers as t
 
-    text = {**_TEXT, "head_dim": 8, "sliding_window": 8, "tie_word_embeddings": False}
+    text = {**TEXT, "head_dim": 8, "sliding_window": 8, "tie_word_embeddings": False}
     return t.Gemma3Config(
         vision_config=t.SiglipVisionConfig(**_SEEN),
         text_config=t.Gemma3TextConfig(**text, layer_types=["sliding_attention", "full_attention"]),
@@ -71,7 +71,7 @@ def _paligemma() -> Any:
 
     return t.PaliGemmaConfig(
         vision_config=t.SiglipVisionConfig(**_SEEN),
-        text_config=t.GemmaConfig(**_TEXT, head_dim=8),
+        text_config=t.GemmaConfig(**TEXT, head_dim=8),
         image_token_id=IMAGE,
         projection_dim=16,
         hidden_size=16,
@@ -88,7 +88,7 @@ def _qwen() -> Any:
             "spatial_merge_size": 1, "temporal_patch_size": 1, "mlp_ratio": 2,
             "initializer_range": 0.8,
         },
-        text_config={**_TEXT, "rope_parameters": rope},
+        text_config={**TEXT, "rope_parameters": rope},
         image_token_id=IMAGE,
         video_token_id=57,
         vision_start_token_id=START,
@@ -99,7 +99,7 @@ def _qwen() -> Any:
 def _mllama() -> Any:
     import transformers as t
 
-    text = {**_TEXT, "cross_attention_layers": [1], "vocab_size": TOKENS}
+    text = {**TEXT, "cross_attention_layers": [1], "vocab_size": TOKENS}
     return t.MllamaConfig(
         vision_config={
             "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2,

@@ -11,25 +11,13 @@ import transformers
 from pipemill.pipelines.engines.base import Prompt
 from pipemill.pipelines.engines.generation.continuous_generation import ContinuousGeneration
 
-from tests.support import tiny, tiny_generators
+from tests.support import tiny, tiny_generators, tiny_image_writers
 from tests.support.row_by_row import run
 
 PROMPTS = [*tiny.texts(9, seed=2, longest=20), "Anna", "red red red red"]
 # Each text's length is another, and an end token comes for some.
 MOST = [3 + 2 * (n % 7) for n in range(len(PROMPTS))]
-SMALL = {
-    "vocab_size": 360,
-    "hidden_size": 16,
-    "intermediate_size": 24,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "num_key_value_heads": 1,
-    "max_position_embeddings": 256,
-    "initializer_range": 0.8,
-    "bos_token_id": 0,
-    "pad_token_id": 1,
-    "eos_token_id": 2,
-}
+SMALL = {**tiny_image_writers.TEXT, "vocab_size": 360}
 KINDS = {
     "llama": transformers.LlamaConfig(**SMALL),
     "a window of 8 tokens": transformers.MistralConfig(**SMALL, sliding_window=8, head_dim=8),
