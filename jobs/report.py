@@ -6,7 +6,7 @@ The page needs no other file and runs no code: what rows and models say is escap
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from importlib.resources import files
 from typing import Any
@@ -57,7 +57,7 @@ def report(
     ledger, record, plan = open_output(output, storage_options)
     found = status(output, storage_options=storage_options)
     parts = ledger.parts()
-    done = [split for split in plan.splits if split.part in parts]
+    done = plan.splits.select(lambda split: split.part in parts)
     history = read_history(ledger.store)
     answers = [
         describe_answers(read_answers(ledger, done, record, plan, prefix), name)
@@ -117,7 +117,7 @@ def _collect_tiles(found: Status, history: RunHistory) -> list[tuple[str, str, s
 
 
 def _collect_facts(
-    found: Status, record: JobRecord, ledger: Ledger, done: list[Split]
+    found: Status, record: JobRecord, ledger: Ledger, done: Sequence[Split]
 ) -> list[tuple[str, str]]:
     names = ("tokens", "padded_tokens", "truncated_rows", "lost_tokens", *EMPTY)
     footers = ledger.footers(done)
@@ -146,7 +146,7 @@ def _collect_facts(
 
 
 def _draw_chart(
-    ledger: Ledger, done: list[Split], found: Status, history: RunHistory
+    ledger: Ledger, done: Sequence[Split], found: Status, history: RunHistory
 ) -> PaceChart | None:
     """Draw rows per second: from the logs of runs, else from the times of parts."""
     whole = history.whole()
@@ -222,7 +222,7 @@ def _list_slowest(history: RunHistory) -> list[tuple[str, ...]]:
     ]
 
 
-def _list_labels(answers: AnswerStatistics, done: list[Split]) -> dict[str, Any]:
+def _list_labels(answers: AnswerStatistics, done: Sequence[Split]) -> dict[str, Any]:
     """Return the most frequent labels, each with its count and its percentage of the first's."""
     read = len(take_some(done, FILES))
     most = max(answers.labels.values(), default=1)

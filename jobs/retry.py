@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -75,7 +75,7 @@ def retry(
         prepared, task, decides = _reopen(job, ledger, record, plan, lease)
         job = prepared.job
         exist = ledger.parts()
-        done = [split for split in plan.splits if split.part in exist]
+        done = plan.splits.select(lambda split: split.part in exist)
         footers, left = ledger.footers(done), len(plan.splits) - len(done)
         added: Counter[str] = Counter()
         if todo := [split for split, f in zip(done, footers, strict=True) if f.dead]:
@@ -133,7 +133,7 @@ def _list_changeable(record: JobRecord) -> list[str]:
     return [*of_tasks, *_MAY_CHANGE]
 
 
-def _check_unchanged(plan: Plan, splits: list[Split], job: Job) -> None:
+def _check_unchanged(plan: Plan, splits: Sequence[Split], job: Job) -> None:
     """Raise ConfigError for a file that is not the one that was planned."""
     for path in dict.fromkeys(file.path for split in splits for file in split.files()):
         try:
@@ -144,7 +144,9 @@ def _check_unchanged(plan: Plan, splits: list[Split], job: Job) -> None:
             ) from None
 
 
-def _process(prepared: PreparedJob, splits: list[Split], dead: int, lease: Lease) -> Counter[str]:
+def _process(
+    prepared: PreparedJob, splits: Sequence[Split], dead: int, lease: Lease
+) -> Counter[str]:
     """Compute the dead rows of splits, and count them: rows, done, dead, splits.
 
     Args:
@@ -172,7 +174,7 @@ def _process(prepared: PreparedJob, splits: list[Split], dead: int, lease: Lease
     return totals
 
 
-def _remove_answered_letters(ledger: Ledger, done: list[Split], lease: Lease) -> None:
+def _remove_answered_letters(ledger: Ledger, done: Sequence[Split], lease: Lease) -> None:
     """Remove files of dead letters that all have an answer: a retry was killed before it could."""
     names = ledger.dead_letter_files()
     some = [split for split in done if split.part in names]
@@ -183,7 +185,7 @@ def _remove_answered_letters(ledger: Ledger, done: list[Split], lease: Lease) ->
 
 
 def _report(
-    prepared: PreparedJob, plan: Plan, done: list[Split], added: Counter[str], seconds: float
+    prepared: PreparedJob, plan: Plan, done: Sequence[Split], added: Counter[str], seconds: float
 ) -> Report:
     ledger = prepared.ledger
     whole = ledger.totals(done)

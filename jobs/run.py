@@ -17,8 +17,8 @@ from contextlib import nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from pipemill.actors.split import Split
 from pipemill.actors.split_result import SplitResult
+from pipemill.actors.split_table import SplitTable
 
 from pipemill.errors import ConfigError, RunError, explain_interrupt
 
@@ -96,8 +96,7 @@ def _run(job: Job, lease: Lease, started: float) -> Report:
     prepared = prepare(job, lease)
     job, ledger = prepared.job, prepared.ledger
     exist = ledger.parts()
-    done = [split for split in prepared.plan.splits if split.part in exist]
-    todo = [split for split in prepared.plan.splits if split.part not in exist]
+    done, todo = prepared.plan.splits.divide(lambda split: split.part in exist)
     before = ledger.totals(done)
     added: Counter[str] = Counter()
     if not prepared.asks_sample:
@@ -125,7 +124,7 @@ def _publish(report: Report, job: Job, name: str, private: bool | None) -> Repor
     return replace(report, published=published.url, storage_options=options)
 
 
-def _with_inferred_columns(prepared: PreparedJob, todo: list[Split]) -> PreparedJob:
+def _with_inferred_columns(prepared: PreparedJob, todo: SplitTable) -> PreparedJob:
     """Infer the columns that the task adds from a sample, once, and store them in the plan."""
     wait = describe_wait(prepared.job.actors) if uses_ray(prepared.placement) else None
     with waiting(wait or "computing a sample for the result columns"):
@@ -143,7 +142,7 @@ def _with_inferred_columns(prepared: PreparedJob, todo: list[Split]) -> Prepared
 
 
 def _process(
-    prepared: PreparedJob, todo: list[Split], lease: Lease, before: Counter[str]
+    prepared: PreparedJob, todo: SplitTable, lease: Lease, before: Counter[str]
 ) -> Counter[str]:
     """Process splits, and add up what the workers counted.
 

@@ -107,8 +107,7 @@ def status(
     """
     ledger, record, plan = open_output(output, storage_options)
     exist = ledger.parts()
-    done = [split for split in plan.splits if split.part in exist]
-    left = [split for split in plan.splits if split.part not in exist]
+    done, left = plan.splits.divide(lambda split: split.part in exist)
     footers = dict(zip((s.number for s in done), ledger.footers(done), strict=True))
     estimate = RowEstimate(plan.splits)
     for split in done:

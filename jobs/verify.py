@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -172,7 +172,7 @@ def _check_names(files: set[str], plan: Plan) -> list[str]:
 
 
 def _check_parts(
-    ledger: Ledger, record: JobRecord, splits: list[Split]
+    ledger: Ledger, record: JobRecord, splits: Sequence[Split]
 ) -> tuple[dict[int, PartFooter], list[str]]:
     """Return the footers of the parts that are right, by the number of their split, and findings
     on the others."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -42,11 +42,11 @@ class ArrowSource(FileSource):
 
     def plan_splits(
         self, files: list[InputFile], rows_per_part: int | None, limit: int | None
-    ) -> list[SplitRange]:
+    ) -> Iterable[SplitRange]:
         sizes = self._read_each(files, _count_rows_and_bytes)
         counts = [sizes[file][0] if file in sizes else None for file in files]
         size = sum(bytes for _, bytes in sizes.values())
-        return list(cut_rows(files, counts, size, rows_per_part, limit))
+        return cut_rows(files, counts, size, rows_per_part, limit)
 
     def read(self, split: Split) -> Batch:
         schema = self.schema

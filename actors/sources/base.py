@@ -28,7 +28,7 @@ class Source(Protocol):
 
     def plan_splits(
         self, files: list[InputFile], rows_per_part: int | None, limit: int | None
-    ) -> list[SplitRange]:
+    ) -> Iterable[SplitRange]:
         """Cut the files into splits.
 
         Args:
@@ -111,7 +111,7 @@ class FileSource(ABC):
     @abstractmethod
     def plan_splits(
         self, files: list[InputFile], rows_per_part: int | None, limit: int | None
-    ) -> list[SplitRange]:
+    ) -> Iterable[SplitRange]:
         """See `Source.plan_splits`."""
 
     @abstractmethod

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,7 +41,7 @@ class RetryingSource:
 
     def plan_splits(
         self, files: list[InputFile], rows_per_part: int | None, limit: int | None
-    ) -> list[SplitRange]:
+    ) -> Iterable[SplitRange]:
         return retry_on_driver(
             lambda: self.source.plan_splits(files, rows_per_part, limit), "the input"
         )

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -24,14 +25,28 @@ from .schemas.file_schemas import (
     make_null_rows,
     simplify_column,
 )
+from .schemas.hf_features import keep_features
 from .schemas.unify import find_extremes, unify_columns
 from .split_ranges import SplitRange, cut_rows
 
 _THREADS = 16
+_FOOTERS = 4096
 _READ_ROWS = 4096
 
 # The number of a row group, and the range of its rows to read.
 Group = tuple[int, int, int]
+
+
+class _Footer(NamedTuple):
+    """What planning takes from a footer; a million whole ones would take gigabytes.
+
+    schema: with no other metadata than the features of `datasets`.
+    bytes: of the rows, as in memory.
+    """
+
+    schema: pa.Schema
+    rows: int
+    bytes: int
 
 
 @dataclass
@@ -43,27 +58,26 @@ class ParquetSource(FileSource):
     values = "typed"
     missing_columns = "unread"
 
+    # The files that `infer_schema` read last, and their footers: their splits are planned next.
+    _last_read: tuple[list[InputFile], list[_Footer | None]] = field(
+        default=([], []), init=False, repr=False, compare=False
+    )
+
     def infer_schema(self, files: list[InputFile]) -> pa.Schema:
-        footers = {
-            file: footer
-            for file, footer in zip(files, self._read_footers(files), strict=True)
-            if footer is not None
-        }
-        return unify_columns(
-            list(footers),
-            [footer.schema.to_arrow_schema() for footer in footers.values()],
-            lambda file, name: (
-                _find_extremes_in(footers[file], name) or self._find_extremes(file, name)
-            ),
-        )
+        footers = self._read_footers(files)
+        self._last_read = files, footers
+        good = {file: f.schema for file, f in zip(files, footers, strict=True) if f is not None}
+        return unify_columns(list(good), list(good.values()), self._find_extremes)
 
     def plan_splits(
         self, files: list[InputFile], rows_per_part: int | None, limit: int | None
-    ) -> list[SplitRange]:
-        footers = self._read_footers(files)
-        counts = [None if footer is None else footer.num_rows for footer in footers]
-        size = sum(_uncompressed_size(footer) for footer in footers if footer is not None)
-        return list(cut_rows(files, counts, size, rows_per_part, limit))
+    ) -> Iterable[SplitRange]:
+        listed, footers = self._last_read
+        if listed != files:
+            footers = self._read_footers(files)
+        counts = [None if footer is None else footer.rows for footer in footers]
+        size = sum(footer.bytes for footer in footers if footer is not None)
+        return cut_rows(files, counts, size, rows_per_part, limit)
 
     def read(self, split: Split) -> Batch:
         assert self.schema is not None
@@ -100,14 +114,30 @@ class ParquetSource(FileSource):
         batch.add_failure("read", 0, reason)
         return batch
 
-    def _read_footers(self, files: list[InputFile]) -> list[pq.FileMetaData | None]:
-        """Return the footers, None for a bad file. Raises ConfigError if all files are bad."""
+    def _read_footers(self, files: list[InputFile]) -> list[_Footer | None]:
+        """Return what footers say, None for a bad file. Raises ConfigError if all are bad."""
+        schemas: dict[pa.Schema, pa.Schema] = {}  # a million files may share one
+
+        def read(file: InputFile) -> _Footer | ConfigError:
+            footer = self._read_footer(file)
+            if isinstance(footer, ConfigError):
+                return footer
+            schema = keep_features(footer.schema.to_arrow_schema())
+            groups = map(footer.row_group, range(footer.num_row_groups))
+            size = sum(group.total_byte_size for group in groups)
+            return _Footer(schemas.setdefault(schema, schema), footer.num_rows, size)
+
+        taken: list[_Footer | None] = []
+        error: ConfigError | None = None
         with ThreadPoolExecutor(_THREADS) as threads:
-            footers = list(threads.map(self._read_footer, files))
-        errors = [footer for footer in footers if isinstance(footer, ConfigError)]
-        if errors and len(errors) == len(footers):
-            raise errors[0]
-        return [None if isinstance(footer, ConfigError) else footer for footer in footers]
+            # A few at a time: those of a million files, and the calls for them, take gigabytes.
+            for first in range(0, len(files), _FOOTERS):
+                for one in threads.map(read, files[first : first + _FOOTERS]):
+                    error = error or (one if isinstance(one, ConfigError) else None)
+                    taken.append(None if isinstance(one, ConfigError) else one)
+        if error is not None and all(one is None for one in taken):
+            raise error
+        return taken
 
     def _read_footer(self, file: InputFile) -> pq.FileMetaData | ConfigError:
         """Return a footer, or the error of a bad file. Raises ConfigError if it is not at fault."""
@@ -129,7 +159,12 @@ class ParquetSource(FileSource):
             return explained
 
     def _find_extremes(self, file: InputFile, name: str) -> tuple[int, int] | None:
-        """Find the extremes by reading a column; None if it can't be read: its rows will fail."""
+        """Find the extremes of a column; None if it can't be read: its rows will fail."""
+        footer = self._read_footer(file)
+        stored = None if isinstance(footer, ConfigError) else _find_extremes_in(footer, name)
+        return stored or self._read_extremes(file, name)
+
+    def _read_extremes(self, file: InputFile, name: str) -> tuple[int, int] | None:
         filesystem, path = open_filesystem(file.path, self.options)
 
         def read() -> tuple[int, int] | None:
@@ -216,7 +251,3 @@ def _read_valid_rows(
             failed.update({at + row: error for row, error in wrong})
         at += last - first
     return pa.concat_tables(tables), failed
-
-
-def _uncompressed_size(footer: pq.FileMetaData) -> int:
-    return sum(footer.row_group(i).total_byte_size for i in range(footer.num_row_groups))

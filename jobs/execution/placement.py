@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -43,7 +43,7 @@ Results = Generator[SplitResult, None, None]
 
 
 def resolve_placement(
-    placement: str, actors: ActorsSection, splits: list[Split], is_static: bool = False
+    placement: str, actors: ActorsSection, splits: Sequence[Split], is_static: bool = False
 ) -> str:
     """Return where these splits are processed: few ones need no Ray. is_static: see `is_small`."""
     return SINGLE if placement == "fused" and is_small(actors, splits, is_static) else placement
@@ -54,7 +54,7 @@ def uses_ray(placement: str) -> bool:
     return placement not in ("local", SINGLE)
 
 
-def run_splits(work: SplitWork, splits: list[Split]) -> Results:
+def run_splits(work: SplitWork, splits: Sequence[Split]) -> Results:
     """Process splits, and yield the result of each as it comes, in any order."""
     with _attempts_of(work.sink):
         yield from _run(work, splits)
@@ -88,7 +88,7 @@ def _clear(sink: Sink) -> None:
         attempts.end(attempts.names())
 
 
-def _run(work: SplitWork, splits: list[Split]) -> Results:
+def _run(work: SplitWork, splits: Sequence[Split]) -> Results:
     if work.placement == "local":
         with closing(LocalWorker(work.load, work.source, work.sink)) as worker:
             yield from map(worker.process, splits)
@@ -105,19 +105,21 @@ def _run(work: SplitWork, splits: list[Split]) -> Results:
                 work = _reduce_actors(work)
 
 
-def _run_on_ray(work: SplitWork, splits: list[Split]) -> Generator[SplitResult, None, list[Split]]:
+def _run_on_ray(
+    work: SplitWork, splits: Sequence[Split]
+) -> Generator[SplitResult, None, Sequence[Split]]:
     """Yield the results of splits; return those that may fit with fewer actors on a GPU."""
     size = choose_pool_size(work.actors, work.placement, len(splits))
     build = _fused if work.placement == "fused" else _staged
-    left, crowded = {split.number: split for split in splits}, []
+    done, crowded = set[int](), list[Split]()
     with closing(_results(build(_dataset(splits), work, size))) as results:
         for result in results:
             if result.cause == "memory" and work.shares_gpu:
                 if result.fatal:  # the model: all that this actor gets would come back
-                    return list(left.values())
+                    return [split for split in splits if split.number not in done]
                 crowded.append(result.split)
                 continue
-            left.pop(result.split.number, None)
+            done.add(result.split.number)
             yield result
     return crowded
 
@@ -134,7 +136,7 @@ def _reduce_actors(work: SplitWork) -> SplitWork:
     return fewer
 
 
-def _dataset(splits: list[Split]) -> Dataset:
+def _dataset(splits: Sequence[Split]) -> Dataset:
     """Return a dataset with one row per split, in order, in not too many blocks."""
     import ray
     from ray.data import DataContext
@@ -146,8 +148,21 @@ def _dataset(splits: list[Split]) -> Dataset:
     context.execution_no_progress_timeout_s = 10**9
     # `from_arrow` would run a task for each block: the first workers of Ray would each import its
     # library for that, and could then no longer become actors.
-    rows = [{"split": split.to_json()} for split in splits]
+    rows: Any = _Rows(splits)
     return ray.data.from_items(rows, override_num_blocks=min(len(rows), _MOST_BLOCKS))
+
+
+class _Rows(Sequence[dict[str, str]]):
+    """A row for each split, which is made when Ray puts it into a block: there may be millions."""
+
+    def __init__(self, splits: Sequence[Split]) -> None:
+        self._splits = splits
+
+    def __len__(self) -> int:
+        return len(self._splits)
+
+    def __getitem__(self, place: Any) -> Any:
+        return {"split": self._splits[place].to_json()}
 
 
 def _fused(dataset: Dataset, work: SplitWork, size: tuple[int, int]) -> Dataset:

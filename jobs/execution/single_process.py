@@ -7,7 +7,7 @@ import os
 import subprocess
 import tempfile
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from typing import IO, TYPE_CHECKING, Any
 
 from pipemill.actors import worker_process
@@ -45,7 +45,7 @@ IMPORTS_S = 3.0
 WATCHED_S = 5.0
 
 
-def is_small(actors: ActorsSection, splits: list[Split], is_static: bool = False) -> bool:
+def is_small(actors: ActorsSection, splits: Sequence[Split], is_static: bool = False) -> bool:
     """Return whether one process may be faster than a Ray that must be started first.
 
     is_static: whether the model is static embeddings, which take microseconds a row.
@@ -62,13 +62,13 @@ def is_small(actors: ActorsSection, splits: list[Split], is_static: bool = False
     return not joins_ray(actors.cluster)
 
 
-def _files(splits: list[Split]) -> set[InputFile]:
+def _files(splits: Sequence[Split]) -> set[InputFile]:
     return {file for split in splits for file in split.files()}
 
 
 def work_without_ray(
-    work: SplitWork, splits: list[Split]
-) -> Generator[SplitResult, None, list[Split]]:
+    work: SplitWork, splits: Sequence[Split]
+) -> Generator[SplitResult, None, Sequence[Split]]:
     """Yield the result of each split; return the splits that several Ray actors would do faster."""
     estimate, pace = RowEstimate(splits), _Pace()
     with _WorkerProcess(work) as worker:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 
@@ -56,7 +56,7 @@ class SplitLoop:
     count: Callable[[SplitResult], Counter[str]] = count_rows
     check: Callable[[Counter[str]], None] = accept_all
 
-    def run(self, splits: list[Split]) -> Counter[str]:
+    def run(self, splits: Sequence[Split]) -> Counter[str]:
         """Process splits, and return what they counted, with their number as `splits`.
 
         Raises:

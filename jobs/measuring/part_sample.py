@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 FILES, _VECTOR_FILES = 200, 4  # parts that are read for their labels, and for their vectors
 
 
-def take_some(done: list[Split], most: int) -> list[Split]:
+def take_some(done: Sequence[Split], most: int) -> Sequence[Split]:
     """Return at most so many splits, at equal distances."""
     return done[:: max(-(-len(done) // most), 1)]
 
@@ -31,7 +31,7 @@ def _list_kept(record: JobRecord, plan: Plan) -> set[str]:
 
 
 def count_text_lengths(
-    ledger: Ledger, record: JobRecord, plan: Plan, done: list[Split]
+    ledger: Ledger, record: JobRecord, plan: Plan, done: Sequence[Split]
 ) -> dict[str, Any] | None:
     """Return how long the texts of some parts are; None if the parts do not hold the text."""
     columns = (record.job.get("tasks") or [{}])[0].get("columns", {})
@@ -57,7 +57,7 @@ def count_text_lengths(
 
 
 def read_answers(
-    ledger: Ledger, done: list[Split], record: JobRecord, plan: Plan, prefix: str
+    ledger: Ledger, done: Sequence[Split], record: JobRecord, plan: Plan, prefix: str
 ) -> Iterator[pa.Table]:
     """Yield a task's labels, scores and vectors of some parts. prefix: of its columns."""
     kept = _list_kept(record, plan)

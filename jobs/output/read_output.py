@@ -59,7 +59,7 @@ def read(
 
     ledger, _, plan = open_output(output, storage_options)
     exist = ledger.parts()
-    done = [split for split in plan.splits if split.part in exist]
+    done = plan.splits.select(lambda split: split.part in exist)
     files = _find_letters(ledger, done) if dead_letters else [_File(split.part) for split in done]
     schema = _read_schema(ledger, files[0].name) if files else _no_rows(columns)
     if columns is not None:
@@ -95,7 +95,7 @@ class _File:
     dead_rows: np.ndarray | None = None
 
 
-def _find_letters(ledger: Ledger, done: list[Split]) -> list[_File]:
+def _find_letters(ledger: Ledger, done: Sequence[Split]) -> list[_File]:
     """Return the files of dead letters of these splits, in their order."""
     names = ledger.dead_letter_files()
     some = [split for split in done if split.part in names]

@@ -5,32 +5,19 @@ from __future__ import annotations
 import io
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pipemill.actors.sources.split_ranges import SplitRange
 from pipemill.actors.split import Split
+from pipemill.actors.split_table import SplitTable
 from pipemill.actors.storage.input_file import InputFile
 
 from pipemill.errors import ConfigError
-
-_FILE = {"path": pa.string(), "size": pa.int64(), "version": pa.string()}
-_COLUMNS = pa.schema(
-    [
-        ("number", pa.int64()),
-        *_FILE.items(),
-        ("start", pa.int64()),
-        ("stop", pa.int64()),
-        ("rows", pa.int64()),
-        ("bundle", pa.list_(pa.struct(list(_FILE.items())))),
-    ]
-)
-
 
 # The one split of an input without rows: its part shows readers the columns.
 NOTHING = Split(0, "", 0, "", 0, 0, 0)
@@ -51,27 +38,24 @@ class Plan:
 
     format: str
     schema: pa.Schema
-    splits: list[Split] = field(default_factory=list)
+    splits: SplitTable = field(default_factory=SplitTable)
     results: bytes | None = None
     settled: dict[str, Any] | None = None
     unnamed: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
     def add(self, pieces: Iterable[SplitRange]) -> None:
-        for p in pieces:
-            own = (p.file.path, p.file.size, p.file.version, p.start, p.stop, p.rows, p.bundle)
-            self.splits.append(Split(len(self.splits), *own))
+        for piece in pieces:
+            self.splits.append(piece)
 
     @property
     def is_of_nothing(self) -> bool:
         """Return whether the input had no row when it was planned."""
-        return self.splits == [NOTHING]
+        return len(self.splits) == 1 and not self.splits[0].path
 
     def files(self) -> Iterator[InputFile]:
-        """Yield the file of each split, so some files more than once."""
-        for split in self.splits:
-            if split != NOTHING:
-                yield from split.files()
+        """Yield the files of the splits in their order, some perhaps more than once."""
+        return (file for file in self.splits.files() if file.path)
 
     def new_files(self, files: list[InputFile]) -> list[InputFile]:
         """Return the files that no split belongs to.
@@ -104,21 +88,13 @@ class Plan:
         return new
 
     def to_bytes(self) -> bytes:
-        bundles = [split.bundle for split in self.splits]
-        offsets = np.cumsum([0, *map(len, bundles)])
-        bundled = _files_array([file for bundle in bundles for file in bundle])
-        columns = [
-            pa.array([getattr(split, name) for split in self.splits], kind)
-            for name, kind in zip(_COLUMNS.names[:-1], _COLUMNS.types[:-1], strict=True)
-        ]
-        columns.append(pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), bundled))
         notes = {"format": self.format, "schema": self.schema.serialize().to_pybytes()}
         if self.results is not None:
             notes["results"] = self.results
         if self.settled is not None:
             notes["settled"] = json.dumps(self.settled)
-        table = pa.table(columns, schema=_COLUMNS.with_metadata(notes))
         sink = io.BytesIO()
+        table = self.splits.to_arrow().replace_schema_metadata(notes)
         pq.write_table(table, sink, compression="zstd")
         return sink.getvalue()
 
@@ -127,37 +103,9 @@ class Plan:
         table = pq.read_table(io.BytesIO(data))
         notes = table.schema.metadata
         schema = pa.ipc.read_schema(pa.py_buffer(notes[b"schema"]))
-        bundles = table["bundle"].combine_chunks()
-        paths, sizes, versions = (values.to_pylist() for values in bundles.flatten().flatten())
-        bundled = list(map(InputFile, paths, sizes, versions))
-        cuts = bundles.offsets.to_pylist()
-        # Column by column, and each path once: there may be millions of splits.
-        columns = [_read_column(table[name]) for name in _COLUMNS.names[:-1]]
-        splits = [
-            Split(number, path, size, version, start, stop, rows, tuple(bundled[first:last]))
-            for number, path, size, version, start, stop, rows, first, last in zip(
-                *columns, cuts, cuts[1:], strict=False
-            )
-        ]
         settled = json.loads(notes.get(b"settled", b"null"))
+        splits = SplitTable.from_arrow(table)
         return cls(notes[b"format"].decode(), schema, splits, notes.get(b"results"), settled)
-
-
-def _read_column(column: pa.ChunkedArray) -> Iterable[Any]:
-    """Return the values of a column; equal texts are one object."""
-    if not pa.types.is_string(column.type):
-        return column.to_pylist()
-    encoded = column.combine_chunks().dictionary_encode()
-    texts = encoded.dictionary.to_pylist()
-    return map(texts.__getitem__, encoded.indices.to_pylist())
-
-
-def _files_array(files: list[InputFile]) -> pa.StructArray:
-    # Column by column: a million files would be a million dictionaries.
-    columns = [
-        pa.array([getattr(file, name) for file in files], kind) for name, kind in _FILE.items()
-    ]
-    return pa.StructArray.from_arrays(columns, fields=[pa.field(*item) for item in _FILE.items()])
 
 
 def _bytes_and_date(file: InputFile) -> str:
@@ -172,7 +120,7 @@ def _bytes_and_date(file: InputFile) -> str:
 class RowEstimate:
     """The rows in some splits; for byte ranges estimated from the splits that were read."""
 
-    def __init__(self, splits: list[Split]) -> None:
+    def __init__(self, splits: Sequence[Split]) -> None:
         self.known = sum(split.rows for split in splits if split.rows is not None)
         self.unknown_bytes = sum(_bytes(split) for split in splits if split.rows is None)
         self.rows_seen = self.bytes_seen = 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -79,7 +80,8 @@ def _new_plan(
     plan.add(_cut(job, task, source, files))
     if stored is not None and stored.splits and not plan.splits:
         return stored, False
-    plan.splits = plan.splits or [NOTHING]
+    if not plan.splits:
+        plan.add([SplitRange(NOTHING.file, 0, 0, 0)])
     return plan, True
 
 
@@ -105,13 +107,18 @@ def _extended_plan(
     return plan, len(plan.splits) > before
 
 
-def _cut(job: Job, task: ResolvedTask, source: Source, files: list[InputFile]) -> list[SplitRange]:
+def _cut(
+    job: Job, task: ResolvedTask, source: Source, files: list[InputFile]
+) -> Iterable[SplitRange]:
     size, limit = job.output.rows_per_part, job.input.limit
     if size != "auto":
         return source.plan_splits(files, size, limit)
     splits = source.plan_splits(files, None, limit)
+    if not task.is_static:
+        return splits
+    splits = list(splits)
     rows = sum(split.rows or 0 for split in splits)
-    if task.is_static and rows:
+    if rows:
         # Thousands of rows take a tenth of a second, and each split some hundredths.
         most = _STATIC_BYTES * rows // max(sum(file.size for file in files), 1)
         if (each := min(_STATIC_ROWS, most)) > rows // len(splits):

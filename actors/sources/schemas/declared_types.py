@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,7 +49,7 @@ class DeclaredSource:
 
     def plan_splits(
         self, files: list[InputFile], rows_per_part: int | None, limit: int | None
-    ) -> list[SplitRange]:
+    ) -> Iterable[SplitRange]:
         return self._open(None).plan_splits(files, rows_per_part, limit)
 
     def read(self, split: Split) -> Batch:

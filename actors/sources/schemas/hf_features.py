@@ -46,6 +46,12 @@ def add_features(schema: pa.Schema, features: Features) -> pa.Schema:
     return schema.with_metadata(_to_metadata(features)) if features else schema
 
 
+def keep_features(schema: pa.Schema) -> pa.Schema:
+    """Return a schema with no other metadata than its features."""
+    text = (schema.metadata or {}).get(_KEY)
+    return schema.with_metadata(None if text is None else {_KEY: text})
+
+
 def make_metadata(schema: pa.Schema, known: Features) -> dict[bytes, bytes]:
     """Return the metadata of a schema.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -48,7 +49,7 @@ Found = tuple[bytes | None, str | LoadError | None]
 def infer_columns(
     load: LoadTask,
     source: SplitReader,
-    splits: list[Split],
+    splits: Sequence[Split],
     placement: str,
     actors: ActorsSection,
     attempts: Attempts,
@@ -60,7 +61,7 @@ def infer_columns(
     """
     if placement != "local":
         choose_pool_size(actors, placement, len(splits))
-    few = splits[:_SPLITS]
+    few = list(splits[:_SPLITS])  # a table would travel as a whole
     deaths = [name for name in attempts.names() if name.startswith(f"{_SAMPLING}.")]
     found: Found | None = None
     for window in _WINDOWS[len(attempts.dead_attempts(deaths)) :]:
@@ -83,7 +84,7 @@ def infer_columns(
 def _schema_by_ray(
     load: LoadTask,
     source: SplitReader,
-    splits: list[Split],
+    splits: Sequence[Split],
     window: tuple[int, int],
     actors: ActorsSection,
 ) -> Found | None:
@@ -107,7 +108,7 @@ def _schema_by_ray(
 
 
 def _schema_of(
-    load: Load, source: SplitReader, splits: list[Split], window: tuple[int, int]
+    load: Load, source: SplitReader, splits: Sequence[Split], window: tuple[int, int]
 ) -> Found:
     """Return exceptions instead of raising them: those of user code may fail to unpickle."""
     try:
@@ -123,7 +124,10 @@ def _schema_of(
 
 
 def schema_of_sample(
-    stages: Stages, source: SplitReader, splits: list[Split], window: tuple[int, int] = _WINDOWS[0]
+    stages: Stages,
+    source: SplitReader,
+    splits: Sequence[Split],
+    window: tuple[int, int] = _WINDOWS[0],
 ) -> bytes:
     """Return the schema of the answers of some rows, serialized. Raises RunError."""
     answers, failed = _sample(stages, source, splits, window)
@@ -133,7 +137,7 @@ def schema_of_sample(
 
 
 def _sample(
-    stages: Stages, source: SplitReader, splits: list[Split], window: tuple[int, int]
+    stages: Stages, source: SplitReader, splits: Sequence[Split], window: tuple[int, int]
 ) -> tuple[list[Any], list[str]]:
     """Return the answers of the first rows, and the reasons why other rows failed."""
     start, count = window

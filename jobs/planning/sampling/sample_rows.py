@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,7 +33,7 @@ class RowSample:
 
 
 def sample_rows(
-    source: Source, splits: list[Split], count: int, places: int = _PLACES
+    source: Source, splits: Sequence[Split], count: int, places: int = _PLACES
 ) -> RowSample:
     """Read `count` rows from `places` places. Raises RunError if no row can be read."""
     estimate = RowEstimate(splits)

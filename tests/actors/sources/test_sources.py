@@ -307,3 +307,18 @@ def test_files_in_an_archive_are_read_where_they_are(tmp_path, path):
     assert {file.path for file in made.files()} == {
         f"zip://b/{n}.jsonl.gz::{tmp_path}/a.zip" for n in ([1] if named else range(3))
     }
+
+
+def test_each_footer_of_parquet_is_read_once_to_plan(tmp_path, monkeypatch):
+    for number in range(5):
+        pq.write_table(pa.table({"text": ["a"] * number}), tmp_path / f"{number}.parquet")
+    read, files = pq.read_metadata, []
+
+    def note(file):
+        files.append(file.name)
+        return read(file)
+
+    monkeypatch.setattr(pq, "read_metadata", note)
+    made = plan(tmp_path)
+    assert [split.rows for split in made.splits] == [1, 2, 3, 4]
+    assert sorted(files) == [str(tmp_path / f"{number}.parquet") for number in range(5)]

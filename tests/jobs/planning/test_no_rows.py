@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
+from pipemill.actors.split_table import SplitTable
 from pipemill.actors.storage.listing import list_below
 from pipemill.actors.storage.store import Store
 from pipemill.jobs.cli.app import main
@@ -92,7 +93,7 @@ def test_an_old_output_without_a_split_gets_its_empty_part(tmp_path, monkeypatch
     ledger = Ledger(Store(str(tmp_path / "out")))
     plan = ledger.read_plan()
     (part,) = ledger.parts()
-    plan.splits.clear()
+    plan.splits = SplitTable()
     ledger.write_plan(plan)
     ledger.remove(part)
     assert run(tmp_path, str(tmp_path / "a.parquet")).splits == 1
