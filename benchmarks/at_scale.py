@@ -31,9 +31,12 @@ from pipemill.actors.sources.split_ranges import cut_rows
 from pipemill.actors.split import Split
 from pipemill.actors.storage.input_file import InputFile
 from pipemill.actors.storage.store import Store
+from pipemill.jobs.config.load import build_job
 from pipemill.jobs.output.job_record import JobRecord
+from pipemill.jobs.output.lease import Lease
 from pipemill.jobs.output.ledger import Ledger
 from pipemill.jobs.output.split_plan import Plan
+from pipemill.jobs.prepare import output_store, prepare
 from pipemill.jobs.status import status
 
 from tests.support import tiny
@@ -42,12 +45,18 @@ ROWS_PER_FILE = 10_000
 SCHEMA = pa.schema([("text", pa.string())])
 SIZES = {
     "plan": (10_000, 100_000, 1_000_000),
+    "files": (10_000, 100_000, 1_000_000),
     "ledger": (1_000, 10_000, 100_000),
     "restart": (1_000, 10_000, 100_000),
 }
 ROWS_PER_PART = 100
 PARTS_PER_FILE = 100
+MOST_LINKS = 50_000  # of a file, on ext4 a little more
 PROCESSES = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+
+SAVE_MODEL = """
+import sys; from tests.support import tiny; tiny.save(sys.argv[1], "ForSequenceClassification")
+"""
 
 Seconds = dict[str, float]
 
@@ -77,6 +86,32 @@ def plan(files: int, folder: str) -> Seconds:
         assert again.new_files(listed) == []
         assert len({split.part for split in again.splits}) == len(again.splits)
     return seconds
+
+
+def files(count: int, folder: str) -> Seconds:
+    """A run up to its first row, over so many Parquet files of ten rows; then once more.
+
+    The files are hard links to a few.
+    """
+    seconds: Seconds = {}
+    model, source, first = (str(Path(folder, "model")), Path(folder, "in"), Path(folder, "first"))
+    # In another process, which leaves this one without torch, as that of a run is.
+    subprocess.run([sys.executable, "-c", SAVE_MODEL, model], check=True)
+    for number in range(count):
+        if number % MOST_LINKS == 0:
+            first.unlink(missing_ok=True)
+            pq.write_table(pa.table({"text": [f"post {row}" for row in range(10)]}), first)
+        if number % 10_000 == 0:
+            (below := source / f"{number:08}").mkdir(parents=True)
+        os.link(first, below / f"{number:08}.parquet")
+    given = {"task": "text-classification", "model": model, "input": str(source)}
+    job = build_job(None, [], {}, {**given, "output": str(Path(folder, "out"))})
+    for what in ("plan", "resume"):
+        with timed(seconds, what), Lease(output_store(job)) as lease:
+            splits = prepare(job, lease).plan.splits
+            done, left = splits.divide(lambda split: False)
+        assert (len(done), len(left)) == (0, count)
+    return {**seconds, "peak_mib": measure_peak(resource.RUSAGE_SELF) // 1024}
 
 
 def ledger(parts: int, folder: str) -> Seconds:
@@ -194,8 +229,9 @@ def main() -> None:
     if options.one:
         what, size = options.one[0], int(options.one[1])
         with tempfile.TemporaryDirectory() as folder:
-            seconds = {"plan": plan, "ledger": ledger, "restart": restart}[what](size, folder)
-        print(json.dumps({**seconds, "peak_mib": max(map(measure_peak, PROCESSES)) // 1024}))
+            measured = {"plan": plan, "files": files, "ledger": ledger, "restart": restart}
+            seconds = measured[what](size, folder)
+        print(json.dumps({"peak_mib": max(map(measure_peak, PROCESSES)) // 1024} | seconds))
         return
     for what, sizes in SIZES.items():
         for number, size in enumerate(sizes):

@@ -14,7 +14,7 @@ _SPLITS = 32
 MOST_BYTES = 64 * 2**20
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class SplitRange:
     """A range that becomes a split: rows or bytes `start` up to `stop` of a file, or a bundle.
 

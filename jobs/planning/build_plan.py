@@ -45,15 +45,13 @@ def build_plan(
     Raises:
         ConfigError: for an input that can't be read, or that does not fit the stored plan.
     """
-    notes: list[str] = []
-    files, format = list_files(
+    files, format, notes = list_files(
         job.input.path,
         job.input.format,
         job.input.storage_options,
         None if ledger.is_stored_input(job.input.path) else ledger.path,
         job.output.storage_options,
         [] if stored is None else [file.path for file in stored.files()],
-        notes,
     )
     reading = reading_of(job, task)
     source = open_source(format, job.input.storage_options, reading=reading)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from pipemill.actors.sources.arrow import ArrowSource
 from pipemill.actors.sources.parquet import ParquetSource
@@ -23,6 +23,20 @@ from .saved_dataset import list_saved_files
 _AUTO = "auto"
 
 
+class FoundFiles(NamedTuple):
+    """The files of an input.
+
+    Attributes:
+        files: in order, each once.
+        format: of all of them.
+        notes: what users may not expect of them.
+    """
+
+    files: list[InputFile]
+    format: str
+    notes: list[str]
+
+
 def list_files(
     paths: str | list[str],
     format: str,
@@ -30,9 +44,8 @@ def list_files(
     output: str | None,
     output_options: Mapping[str, Any] | None = None,
     planned: Iterable[str] = (),
-    notes: list[str] | None = None,
-) -> tuple[list[InputFile], str]:
-    """Return the input's files in order, each once, and their format.
+) -> FoundFiles:
+    """Return the input's files, and their format.
 
     Folders are read recursively, sorted by name. Names that start with "." or "_" and files in
     the output are left out. So are, below a folder or a glob, files of other formats than a named
@@ -41,13 +54,13 @@ def list_files(
 
     Args:
         planned: paths of the files that the output was planned for.
-        notes: gets what users may not expect of the files.
 
     Raises:
         ConfigError: there is no such file, or the files' formats differ.
     """
     outside = output_location(output, output_options or {}) if output is not None else None
     files: dict[str, InputFile] = {}
+    notes: list[str] = []
     for path in map(absolute, [paths] if isinstance(paths, str) else paths):
         hub_dataset = parse_hub_dataset(path)
         if hub_dataset is not None and (format == _AUTO or "?" in path):
@@ -58,7 +71,8 @@ def list_files(
         listed = list_saved_files(path, options) if may_be_saved else None
         if listed is None:
             listing = list_below(path, options, outside)
-            listing = _without_outputs(listing, format, set(planned), notes)
+            listing, note = _without_outputs(listing, format, set(planned))
+            notes += note
             listed = _select(listing, format)
         for file in listed:
             files.setdefault(file.path, file)
@@ -68,13 +82,11 @@ def list_files(
             f"the input mixes formats ({', '.join(sorted(map(str, formats)))}): "
             "name one in input.format, or give a narrower input.path"
         )
-    return list(files.values()), str(formats.pop())
+    return FoundFiles(list(files.values()), str(formats.pop()), notes)
 
 
-def _without_outputs(
-    listing: Listing, format: str, planned: set[str], notes: list[str] | None
-) -> Listing:
-    """Return a listing without the parts of outputs that lie among other files.
+def _without_outputs(listing: Listing, format: str, planned: set[str]) -> tuple[Listing, list[str]]:
+    """Return a listing without the parts of outputs that lie among other files, and a note on them.
 
     Such parts hold the rows of these files once more. Where all files are parts, the input is
     these outputs. Raises ConfigError where it may be either.
@@ -85,20 +97,19 @@ def _without_outputs(
     if format != _AUTO and not find_source(format).takes_any_file:
         formats &= {format}
     if not parts or not formats or parts & planned:
-        return listing
+        return listing, []
     folders = list(listing.outputs)
     if format == _AUTO and formats == {TextSource.name}:
         raise ConfigError(
             f"{listing.path} holds text files ({rest[0].path}) and an output of pipemill "
             f"({folders[0]}): name one of them, such as {listing.path.rstrip('/')}/*.txt"
         )
-    if notes is not None:
-        more = f" and {len(folders) - 1:,} more" if len(folders) > 1 else ""
-        notes.append(
-            f"not read: {folders[0]}{more}, an output of pipemill below the input folder; if you "
-            "want its rows, name its folder"
-        )
-    return replace(listing, files=rest)
+    more = f" and {len(folders) - 1:,} more" if len(folders) > 1 else ""
+    note = (
+        f"not read: {folders[0]}{more}, an output of pipemill below the input folder; if you "
+        "want its rows, name its folder"
+    )
+    return replace(listing, files=rest), [note]
 
 
 def _select(listing: Listing, format: str) -> list[InputFile]:

@@ -15,7 +15,7 @@ FOLDER = settings(
 
 def plan(path, rows_per_part=None, limit=None, format="auto", reading=None):
     paths = path if isinstance(path, list) else str(path)
-    files, format = list_files(paths, format, {}, "/nowhere")
+    files, format, _ = list_files(paths, format, {}, "/nowhere")
     source = open_source(format, {}, reading=reading)
     made = Plan(format, source.infer_schema(files))
     made.add(source.plan_splits(files, rows_per_part, limit))

@@ -116,7 +116,7 @@ def test_new_files_are_new_bundles_and_a_changed_one_is_named(photos):
 
 def test_what_a_folder_is_taken_for(photos, tmp_path):
     def formats(path=photos, format="auto"):
-        files, found = list_files(str(path), format, {}, None)
+        files, found, _ = list_files(str(path), format, {}, None)
         return found, len(files)
 
     assert formats() == ("files", 30)

@@ -194,9 +194,9 @@ def test_lines_that_are_no_text_die_alone(tmp_path):
 def test_text_beside_data_is_a_note_and_a_compressed_file_cut_off_an_error(tmp_path):
     (tmp_path / "README.txt").write_text("what this is")
     (tmp_path / "a.csv.gz").write_bytes(gzip.compress(b"n\n1\n"))
-    files, format = list_files(str(tmp_path), "auto", {}, None)
+    files, format, _ = list_files(str(tmp_path), "auto", {}, None)
     assert (format, [file.path for file in files]) == ("csv", [str(tmp_path / "a.csv.gz")])
-    files, format = list_files(str(tmp_path), "text", {}, None)
+    files, format, _ = list_files(str(tmp_path), "text", {}, None)
     assert [file.path for file in files] == [str(tmp_path / "README.txt")]
     data = gzip.compress(b"n\n" + b"".join(b"%d\n" % (i * 7919) for i in range(20_000)))
     (tmp_path / "a.csv.gz").write_bytes(data)

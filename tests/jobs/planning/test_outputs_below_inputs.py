@@ -53,7 +53,7 @@ def test_where_all_files_are_theirs_or_they_are_named_they_are_read(folder, tmp_
 def test_pictures_are_read_and_not_the_output_beside_them(folder):
     (folder / "rows.parquet").unlink()
     Image.new("RGB", (2, 2)).save(folder / "a.png")
-    files, format = list_files(str(folder), "auto", {}, None)
+    files, format, _ = list_files(str(folder), "auto", {}, None)
     assert ([file.path for file in files], format) == ([str(folder / "a.png")], "files")
 
 
