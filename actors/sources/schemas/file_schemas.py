@@ -80,13 +80,14 @@ def cast_valid_rows(
 def _cast_column(rows: pa.RecordBatch | pa.Table, field: pa.Field) -> pa.Array | pa.ChunkedArray:
     if rows.schema.get_field_index(field.name) < 0:
         return pa.nulls(rows.num_rows, field.type)
-    column = simplify_column(rows.column(field.name))
-    if column.type == field.type:
-        return column
     try:
-        return column.cast(field.type)
+        column = simplify_column(rows.column(field.name))
+        column = column if column.type == field.type else column.cast(field.type)
+        # Arrow reads bytes that are not UTF-8 as text, which other readers of the output refuse.
+        column.validate(full=True)
     except pa.ArrowException as error:
         raise type(error)(f"column {field.name!r}: {error}") from None
+    return column
 
 
 def simplify_column(column: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:

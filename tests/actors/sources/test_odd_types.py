@@ -117,3 +117,17 @@ def test_a_whole_number_of_thousands_of_digits_is_kept(run, tmp_path, before):
     assert report.done == 2
     assert rows["odd"].to_pylist() == [f"-{long}", "1"]
     assert json.loads(rows["odd"][1].as_py()) == 1
+
+
+def test_a_text_that_is_not_utf8_is_a_dead_letter(run, tmp_path):
+    odd = pa.array([b"a", b"\xff\xfe", b"c"])
+    odd = pa.Array.from_buffers(pa.string(), 3, odd.buffers())
+    pq.write_table(pa.table({"text": TEXTS, "odd": odd}), tmp_path / "in/a.parquet")
+    report, rows = run()
+    assert (report.done, report.dead) == (2, 1)
+    rows.validate(full=True)
+    letters = pipemill.read(str(tmp_path / "out"), dead_letters=True).to_table()
+    letters.validate(full=True)
+    (letter,) = letters.to_pylist()
+    assert (letter["row"], letter["stage"]) == (1, "read")
+    assert "column 'odd'" in letter["message"] and "UTF8" in letter["message"]
