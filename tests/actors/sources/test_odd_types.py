@@ -130,4 +130,5 @@ def test_a_text_that_is_not_utf8_is_a_dead_letter(run, tmp_path):
     letters.validate(full=True)
     (letter,) = letters.to_pylist()
     assert (letter["row"], letter["stage"]) == (1, "read")
-    assert "column 'odd'" in letter["message"] and "UTF8" in letter["message"]
+    assert "column 'odd'" in letter["message"]
+    assert "UTF8" in letter["message"]
