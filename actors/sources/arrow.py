@@ -22,6 +22,7 @@ from .schemas.unify import find_extremes, unify_columns
 from .split_ranges import SplitRange, cut_rows
 
 _FILE_MARK = b"ARROW1"
+_FEATHER_1 = b"FEA1"
 _STREAM_END = b"\xff\xff\xff\xff\0\0\0\0"
 
 T = TypeVar("T")
@@ -32,7 +33,7 @@ class ArrowSource(FileSource):
     """Splits are row ranges."""
 
     name = "arrow"
-    suffixes = (".arrow",)
+    suffixes = (".arrow", ".arrows", ".feather", ".ipc")
     values = "typed"
     missing_columns = "unread"
 
@@ -138,6 +139,8 @@ class ArrowSource(FileSource):
 def _open_reader(stream: pa.NativeFile) -> Any:
     mark = stream.read(len(_FILE_MARK))
     stream.seek(0)
+    if mark.startswith(_FEATHER_1):
+        raise ValueError("it is Feather of version 1: write it again, as version 2 or as Parquet")
     return pa.ipc.open_file(stream) if mark == _FILE_MARK else pa.ipc.open_stream(stream)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import re
 import zlib
 
 import pyarrow as pa
@@ -11,7 +12,17 @@ from pipemill.errors import ConfigError
 
 from ..batch import Batch
 
-_COMPRESSED = {b"\x1f\x8b": ("gzip", ".gz"), b"\x28\xb5\x2f\xfd": ("zstd", ".zst")}
+# How compressed files begin, what they are compressed by, and the end of their names.
+_COMPRESSED = (
+    (re.compile(rb"\x1f\x8b"), "gzip", ".gz"),
+    (re.compile(rb"\x28\xb5\x2f\xfd"), "zstd", ".zst"),
+    (re.compile(rb"BZh[1-9](1AY&SY|\x17rE8P\x90)", re.DOTALL), "bzip2", ".bz2"),
+    (re.compile(rb"\xfd7zXZ\0"), "xz", ".xz"),
+)
+BARE_RETURNS = (
+    "its lines end with a carriage return (CR) alone: end them with LF, as `tr '\\r' '\\n'` does"
+)
+_ZIP = b"PK\x03\x04"
 
 
 class BadFile(ValueError):
@@ -26,12 +37,24 @@ class NothingToRead(ConfigError):
 BAD_FILE = (BadFile, gzip.BadGzipFile, EOFError, zlib.error)
 
 
+def find_compression_suffix(head: bytes) -> str:
+    """Return the suffix that a file's first bytes ask for; "" if it is not compressed."""
+    return next((suffix for mark, _, suffix in _COMPRESSED if mark.match(head)), "")
+
+
 def find_compression(head: bytes) -> str | None:
     """Return what a file's first bytes show it to be compressed by, against its name."""
-    for mark, (library, suffix) in _COMPRESSED.items():
-        if head.startswith(mark):
+    if head.startswith(_ZIP):
+        return "it is a zip archive: name the files in it, as zip://*::ARCHIVE"
+    for mark, library, suffix in _COMPRESSED:
+        if mark.match(head):
             return f"it is compressed by {library}: let its name end with {suffix}"
     return None
+
+
+def has_bare_returns(line: bytes) -> bool:
+    """Tell whether the only line of a file is likely several, which end as on an old Macintosh."""
+    return b"\r" in line.rstrip(b"\r\n") and not line.endswith(b"\n")
 
 
 def make_bad_file_batch(schema: pa.Schema, path: str, format: str, error: BaseException) -> Batch:

@@ -64,7 +64,7 @@ class FileSource(ABC):
     Attributes:
         name: the format's name in `input.format`.
         suffixes: the ends of its files' names, in lower case, such as ".csv".
-        compressible: whether files may be compressed, with ".gz" or ".zst" after the suffix.
+        compressible: whether files may be compressed, with ".gz" or the like after the suffix.
         values: "text" if values are text and take the types that the task and `input.schema` ask
             for (`reading`); "typed" if files have types, from which `input.schema` casts;
             "fixed" if columns can't be declared.

@@ -14,10 +14,17 @@ import pyarrow as pa
 from ..batch import Batch
 from ..split import Split
 from ..storage.input_file import InputFile
-from .bad_file import BAD_FILE, BadFile, NothingToRead, make_bad_file_batch
+from .bad_file import (
+    BAD_FILE,
+    BARE_RETURNS,
+    BadFile,
+    NothingToRead,
+    has_bare_returns,
+    make_bad_file_batch,
+)
 from .base import FileSource
 from .byte_ranges import SAMPLED_FILES, SAMPLED_ROWS, sample_evenly
-from .parsing.json_rows import JsonRows
+from .parsing.json_rows import JsonRows, parse_object
 from .parsing.json_values import Parser, fit_values, to_json_text
 from .parsing.misfits import Misfit
 from .schemas.json_schema import JSON_TEXT, SeenColumns
@@ -64,8 +71,7 @@ class JsonlSource(FileSource):
         if seen is None:
             seen = self._sample(files, bad)
         if not seen:
-            reason = f"no JSON object with a key in the first lines of {files[0].path}"
-            raise NothingToRead(str(bad[0]) if bad else reason)
+            raise NothingToRead(str(bad[0]) if bad else self._find_fault(files[0]))
         schema = self.reading.declare(seen.schema(self.reading.kinds))
         if is_complete and not seen.too_many:
             return schema
@@ -163,6 +169,18 @@ class JsonlSource(FileSource):
             any_long=any_long,
             rounds=declared,
         )
+
+    def _find_fault(self, file: InputFile) -> str:
+        """Return why a file has no columns, by its first line."""
+        reason = f"no JSON object with a key in the first lines of {file.path}"
+        line = next((line for _, line in self.files.rows(file)), b"{}")
+        if has_bare_returns(line):
+            return f"{reason}: {BARE_RETURNS}"
+        try:
+            parse_object(Parser(), line, "line 1")
+        except ValueError as error:
+            return f"{reason}: {error}"
+        return reason
 
     def _scan(self, files: list[InputFile], bad: list[BadFile]) -> SeenColumns | None:
         """Return the columns of all rows, or None if reading them would take too long."""

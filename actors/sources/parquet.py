@@ -180,13 +180,13 @@ class ParquetSource(FileSource):
 
 def _find_extremes_in(footer: pq.FileMetaData, name: str) -> tuple[int, int] | None:
     """Return the extremes in a footer, if it has them for all row groups as whole numbers."""
+    if not pa.types.is_integer(footer.schema.to_arrow_schema().field(name).type):
+        return None
     values: list[int] = []
     for group in map(footer.row_group, range(footer.num_row_groups)):
         columns = map(group.column, range(group.num_columns))
         statistics = next((c.statistics for c in columns if c.path_in_schema == name), None)
         if statistics is None or not statistics.has_min_max:
-            return None
-        if not isinstance(statistics.min, int):
             return None
         values += [statistics.min, statistics.max]
     return (min(values), max(values)) if values else None

@@ -11,7 +11,14 @@ import pyarrow as pa
 from ..batch import Batch
 from ..split import Split
 from ..storage.input_file import InputFile
-from .bad_file import BAD_FILE, BadFile, NothingToRead, make_bad_file_batch
+from .bad_file import (
+    BAD_FILE,
+    BARE_RETURNS,
+    BadFile,
+    NothingToRead,
+    has_bare_returns,
+    make_bad_file_batch,
+)
 from .base import FileSource
 from .byte_ranges import SAMPLED_FILES, SAMPLED_ROWS, sample_evenly
 from .parsing.csv_values import parse_fields
@@ -54,15 +61,20 @@ class TextSource(FileSource):
         assert self.schema is not None
         is_whole_file = split.start == 0 and split.stop < 0
         values: list[bytes] = []
+        only = b""
         wheres: list[str] = []
         try:
             for number, line in enumerate(self.files.read_split(split)):
+                only = line.data if number == 0 and split.start == 0 else b""
                 values.append(_read_content(line.data, number == 0 and split.start == 0))
                 wheres.append(line.where)
         except BAD_FILE as error:
             if not is_whole_file:
                 raise
             return make_bad_file_batch(self.schema, split.path, "text", error)
+        if has_bare_returns(only):
+            reason = ValueError(BARE_RETURNS)
+            return make_bad_file_batch(self.schema, split.path, "text", reason)
         column = pa.field("text", self.schema.field("text").type if self.schema.names else "string")
         array, wrong = _to_column(values, wheres, column)
         if is_whole_file and len(values) > 1 and len(wrong) == len(values):
@@ -79,6 +91,8 @@ class TextSource(FileSource):
             lines = [line for _, line in islice(self.files.rows(file), SAMPLED_ROWS)]
         except BadFile as error:
             return error
+        if len(lines) == 1 and has_bare_returns(lines[0]):
+            return BadFile(f"can't read {file.path} as text: {BARE_RETURNS}")
         if len(lines) > 1 and not any(map(_is_text, lines)):
             return BadFile(
                 f"can't read {file.path} as text: none of its first lines is UTF-8. Name its "

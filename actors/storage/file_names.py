@@ -6,7 +6,8 @@ import inspect
 import re
 from functools import lru_cache
 
-COMPRESSIONS = (".gz", ".zst")
+# The suffixes of compressed files, with fsspec's names of what compressed them.
+COMPRESSIONS = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2", ".xz": "xz"}
 
 
 def suffix_of(name: str) -> str:
@@ -18,7 +19,7 @@ def suffix_of(name: str) -> str:
 
 def compression_of(path: str) -> str | None:
     """Return a file's compression as fsspec names it, or None."""
-    return {".gz": "gzip", ".tgz": "gzip", ".zst": "zstd"}.get(suffix_of(member_of(path)))
+    return {**COMPRESSIONS, ".tgz": "gzip"}.get(suffix_of(member_of(path)))
 
 
 def member_of(path: str) -> str:

@@ -111,7 +111,7 @@ def build_prepared_job(
     needed = {*keep, *(asked & set(schema.names))}
     read = read_columns(schema, needed.union(*(one.columns.values() for one in bound)))
     check_writable(
-        read.empty_table().select(keep).schema,
+        pa.schema([read.field(name) for name in keep]),
         "name the columns to keep without it (output.keep)",
     )
     if job.output.schema is not None:

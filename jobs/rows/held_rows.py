@@ -134,11 +134,14 @@ def _write_shard(store: Store, name: str, tables: list[pa.Table]) -> None:
 
 
 def check_writable(schema: pa.Schema, what_to_do: str) -> None:
-    """Raise ConfigError for a column that Parquet has no type for."""
+    """Raise ConfigError for a column that Parquet has no type for, or none that it reads again."""
     for field in schema:
+        sink = io.BytesIO()
         try:
-            pq.write_table(pa.schema([field]).empty_table(), io.BytesIO())
-        except pa.ArrowException:
+            with pq.ParquetWriter(sink, pa.schema([field])):
+                pass
+            pq.read_table(pa.BufferReader(sink.getvalue()))
+        except (pa.ArrowException, OSError):
             raise ConfigError(
                 f"column {field.name!r} is {field.type}, which Parquet can't hold: {what_to_do}"
             ) from None

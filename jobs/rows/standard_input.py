@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from typing import IO
 
+from pipemill.actors.sources.bad_file import find_compression_suffix
 from pipemill.actors.sources.registry import find_source, format_names
 from pipemill.actors.storage.store import Store
 
@@ -18,7 +19,6 @@ from .held_rows import HeldRows, SampleSize, WrittenRows
 # The path that stands for it on the command line.
 STANDARD_INPUT = "-"
 _BLOCK = 2**20
-_COMPRESSIONS = {b"\x1f\x8b": ".gz", b"\x28\xb5\x2f\xfd": ".zst"}
 
 
 class StandardInput(HeldRows):
@@ -42,7 +42,7 @@ class StandardInput(HeldRows):
                 "there is nothing on standard input: pipe a file to the command, or name files "
                 "with --input"
             )
-        suffix = next((end for head, end in _COMPRESSIONS.items() if first.startswith(head)), "")
+        suffix = find_compression_suffix(first)
         format = _guess_format(first, suffix) if format == "auto" else format
         name = f"{folder}/000000{find_source(format).suffixes[0]}{suffix}"
         blocks, whole = _blocks(first, opened), True

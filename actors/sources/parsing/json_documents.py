@@ -20,6 +20,8 @@ _ARRAY = re.compile(rb"\[\s*(\{|\]\s*$)")
 _CONTINUES = re.compile(rb"[\[{,:]\s*$")
 _SPACE = re.compile(r"[\s,]*")
 _BETWEEN = re.compile(r"\s*")
+# Finds where values end. Python refuses to make a whole number of thousands of digits.
+_DECODER = json.JSONDecoder(parse_int=float)
 
 
 def is_document(head: bytes, is_complete: bool) -> bool:
@@ -35,7 +37,7 @@ def is_document(head: bytes, is_complete: bool) -> bool:
         return False
     text = head.decode("utf-8", "replace")
     try:
-        _, end = json.JSONDecoder().raw_decode(text)
+        _, end = _DECODER.raw_decode(text)
         return "\n" in text[:end]
     except RecursionError:
         return False
@@ -45,7 +47,7 @@ def is_document(head: bytes, is_complete: bool) -> bool:
 
 def _is_json(line: bytes) -> bool:
     try:
-        json.loads(line)
+        _DECODER.decode(line.decode())
     except (ValueError, RecursionError):
         return False
     return True
@@ -67,7 +69,6 @@ class DocumentStream(PulledStream):
         return next(self._lines, b"")
 
     def _parse_elements(self) -> Iterator[bytes]:
-        decoder = json.JSONDecoder()
         text = _Text(self._stream)
         inside = False
         while True:
@@ -80,12 +81,12 @@ class DocumentStream(PulledStream):
                 inside = not inside
                 text.position += 1
                 continue
-            yield self._parse_element(decoder, text)
+            yield self._parse_element(text)
 
-    def _parse_element(self, decoder: json.JSONDecoder, text: _Text) -> bytes:
+    def _parse_element(self, text: _Text) -> bytes:
         while True:
             try:
-                _, end = decoder.raw_decode(text.buffer, text.position)
+                _, end = _DECODER.raw_decode(text.buffer, text.position)
                 if end < len(text.buffer) or not text.read_more():
                     break
             except json.JSONDecodeError as error:

@@ -14,6 +14,8 @@ from pyarrow import types
 
 from ...faults.bisect import bisect_failures
 
+# Python may be set to refuse whole numbers of more digits (sys.set_int_max_str_digits).
+_LONGEST_INTEGER = 640
 # A float holds all whole numbers up to this one.
 EXACT = 2**53
 
@@ -53,17 +55,32 @@ class Parser:
         self._decoder = json.JSONDecoder(
             parse_float=self._build_number, object_pairs_hook=self._build_object
         )
+        # Python refuses to make a whole number of so many digits.
+        self._patient_decoder = json.JSONDecoder(
+            parse_float=self._build_number,
+            parse_int=self._build_integer,
+            object_pairs_hook=self._build_object,
+        )
 
     def parse(self, line: bytes) -> Any:
         """Parse a line. Raises ValueError, such as UnicodeDecodeError and JSONDecodeError."""
         self.repeated = set()
-        return self._decoder.decode(line.removeprefix(codecs.BOM_UTF8).decode("utf-8"))
+        text = line.removeprefix(codecs.BOM_UTF8).decode("utf-8")
+        try:
+            return self._decoder.decode(text)
+        except json.JSONDecodeError:
+            raise
+        except ValueError:
+            return self._patient_decoder.decode(text)
 
     def _build_object(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         row = dict(pairs)
         if len(row) < len(pairs):
             self.repeated |= {name for name, value in pairs if row[name] != value}
         return row
+
+    def _build_integer(self, text: str) -> int | float:
+        return self._build_number(text) if len(text) > _LONGEST_INTEGER else int(text)
 
     def _build_number(self, text: str) -> float:
         value = float(text)

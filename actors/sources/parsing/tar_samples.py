@@ -12,7 +12,7 @@ from ..bad_file import find_compression
 from ..streams.read_bytes import skip_bytes
 
 _READ = 2**20
-_HEAD = 4  # bytes that show how a file is compressed
+_HEAD = 16  # bytes that show how a file is compressed
 # What readers of tar, gzip and zstd raise for a file that is cut off, or not of the format.
 _UNREADABLE = (OSError, EOFError, zlib.error, tarfile.TarError, ValueError, RecursionError)
 

@@ -80,13 +80,14 @@ def cast_valid_rows(
 def _cast_column(rows: pa.RecordBatch | pa.Table, field: pa.Field) -> pa.Array | pa.ChunkedArray:
     if rows.schema.get_field_index(field.name) < 0:
         return pa.nulls(rows.num_rows, field.type)
-    column = simplify_column(rows.column(field.name))
-    if column.type == field.type:
-        return column
     try:
-        return column.cast(field.type)
+        column = simplify_column(rows.column(field.name))
+        column = column if column.type == field.type else column.cast(field.type)
+        # Arrow reads bytes that are not UTF-8 as text, which other readers of the output refuse.
+        column.validate(full=True)
     except pa.ArrowException as error:
         raise type(error)(f"column {field.name!r}: {error}") from None
+    return column
 
 
 def simplify_column(column: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
@@ -95,6 +96,8 @@ def simplify_column(column: pa.Array | pa.ChunkedArray) -> pa.Array | pa.Chunked
         column = column.cast(column.type.storage_type)
     elif pa.types.is_run_end_encoded(column.type):
         column = pc.run_end_decode(column)
+    elif _holds_nested(column.type):
+        column = _decode_dictionary(column)
     kind = _simplify_type(column.type)
     return column if column.type == kind else column.cast(kind)
 
@@ -105,33 +108,54 @@ def make_null_rows(schema: pa.Schema, count: int) -> pa.Table:
 
 
 def map_types(kind: pa.DataType, change: Callable[[pa.DataType], pa.DataType]) -> pa.DataType:
-    """Apply `change` to a type and to all types in it; return the same type if nothing changes."""
+    """Apply `change` to a type and to all types in it; return the same type if nothing changes.
+
+    Values inside may be null afterwards: another file may lack them, and a dead row has none.
+    """
+
+    def map_field(field: pa.Field) -> pa.Field:
+        return field.with_type(map_types(field.type, change)).with_nullable(True)
+
     mapped = kind
     if pa.types.is_struct(kind):
-        mapped = pa.struct([f.with_type(map_types(f.type, change)) for f in kind])
+        mapped = pa.struct([map_field(field) for field in kind])
     elif pa.types.is_map(kind):
         mapped = pa.map_(map_types(kind.key_type, change), map_types(kind.item_type, change))
     elif pa.types.is_list(kind):
-        mapped = pa.list_(kind.value_field.with_type(map_types(kind.value_type, change)))
+        mapped = pa.list_(map_field(kind.value_field))
     elif pa.types.is_large_list(kind):
-        mapped = pa.large_list(kind.value_field.with_type(map_types(kind.value_type, change)))
+        mapped = pa.large_list(map_field(kind.value_field))
     elif pa.types.is_fixed_size_list(kind):
-        inner = kind.value_field.with_type(map_types(kind.value_type, change))
-        mapped = pa.list_(inner, kind.list_size)
+        mapped = pa.list_(map_field(kind.value_field), kind.list_size)
     return change(kind if mapped == kind else mapped)
 
 
 def _simplify_type(kind: pa.DataType) -> pa.DataType:
+    if pa.types.is_run_end_encoded(kind) or _holds_nested(kind):
+        kind = kind.value_type
+    return map_types(kind, _replace_type)
+
+
+def _replace_type(kind: pa.DataType) -> pa.DataType:
     # A worker may not know the type, since it did not import the library that defines it.
     if isinstance(kind, pa.BaseExtensionType):
-        kind = kind.storage_type
-    elif pa.types.is_run_end_encoded(kind):
-        kind = kind.value_type
-    return map_types(kind, _replace_view)
-
-
-def _replace_view(kind: pa.DataType) -> pa.DataType:
+        return map_types(kind.storage_type, _replace_type)
     # Arrow can't take rows of a view column.
     if kind in (pa.string_view(), pa.binary_view()):
         return pa.string() if kind == pa.string_view() else pa.binary()
+    # Arrow writes a file of lists without items that it can't read again.
+    if pa.types.is_fixed_size_list(kind) and not kind.list_size:
+        return pa.list_(kind.value_field)
     return kind
+
+
+def _holds_nested(kind: pa.DataType) -> bool:
+    """Tell whether a type is a dictionary of lists or structs: Arrow can't combine them."""
+    return pa.types.is_dictionary(kind) and pa.types.is_nested(kind.value_type)
+
+
+def _decode_dictionary(column: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
+    if isinstance(column, pa.ChunkedArray):
+        chunks = [chunk.dictionary_decode() for chunk in column.chunks]
+        return pa.chunked_array(chunks, column.type.value_type)
+    return column.dictionary_decode()

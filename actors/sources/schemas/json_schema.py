@@ -17,6 +17,8 @@ JSON_TEXT = {b"pipemill": b"json"}
 # A struct with more fields is likely a mapping whose keys differ in each row.
 _MOST_FIELDS = 256
 _MOST_COLUMNS = 1000
+# Parquet can't be read again if its types are nested much deeper.
+_MOST_LEVELS = 32
 # What pa.array raises for values of different types, lone surrogates, and huge integers.
 _UNTYPED = (pa.ArrowException, UnicodeError, OverflowError, ValueError, TypeError)
 
@@ -91,7 +93,10 @@ def _choose_field(
     name: str, groups: dict[str, tuple[int, pa.DataType]], read_as: str | None
 ) -> pa.Field:
     """Choose the type of a column. If several were seen, what the task reads it as decides."""
-    final = {group: _finalize(kind) for group, (_, kind) in groups.items()}
+    final = {
+        group: _finalize(kind) if _count_levels(kind) <= _MOST_LEVELS else None
+        for group, (_, kind) in groups.items()
+    }
     if read_as is not None and len(final) > 1:
         good = [g for g, kind in final.items() if kind is not None and matches(read_as, kind)]
         chosen = max(good or final, key=lambda group: groups[group][0])
@@ -197,6 +202,12 @@ def _merge(a: pa.DataType, b: pa.DataType) -> pa.DataType:
     if pair == {pa.int64(), pa.float64()}:
         return pa.float64()
     return _NO_TYPE
+
+
+def _count_levels(kind: pa.DataType) -> int:
+    """Return how deep lists and structs are nested in a type."""
+    fields = (kind.field(i) for i in range(kind.num_fields))
+    return max((1 + _count_levels(field.type) for field in fields), default=0)
 
 
 def _finalize(kind: pa.DataType) -> pa.DataType | None:

@@ -6,10 +6,14 @@ from collections.abc import Iterable
 
 import pyarrow as pa
 
+# Also suffixes of files that can't be decoded everywhere: a dead letter says more than no row.
 MEDIA_KINDS = {
-    "image": ("jpg", "jpeg", "png", "gif", "bmp", "tif", "tiff", "webp"),
-    "audio": ("wav", "mp3", "flac", "ogg", "opus", "m4a", "aac"),
-    "video": ("mp4", "mov", "avi", "mkv", "webm", "m4v"),
+    kind: tuple(suffixes.split())
+    for kind, suffixes in {
+        "image": "jpg jpeg png gif bmp tif tiff webp jfif jpe jp2 avif heic heif pbm pgm ppm",
+        "audio": "wav mp3 flac ogg opus m4a aac oga aif aiff aifc wma amr caf w64",
+        "video": "mp4 mov avi mkv webm m4v mpg mpeg wmv flv 3gp ogv",
+    }.items()
 }
 MEDIA_SUFFIXES = tuple(f".{end}" for ends in MEDIA_KINDS.values() for end in ends)
 # Marks a column of whole files, since keeping it would copy the dataset into the output.

@@ -30,6 +30,7 @@ from .encodings import (
     detect_encoding,
     is_foreign,
 )
+from .frames import FrameStream
 from .read_bytes import read_up_to, skip_bytes
 from .zstd import ZstdStream
 
@@ -69,6 +70,9 @@ class LineFiles:
         compression = compression_of(path)
         if compression == "zstd":
             return io.BufferedReader(ZstdStream(filesystem.open(inner, "rb")), _BUFFER)
+        if compression in ("bz2", "xz"):
+            stream = FrameStream(filesystem.open(inner, "rb"), compression)
+            return io.BufferedReader(stream, _BUFFER)
         stream = filesystem.open(inner, "rb", compression=compression)
         # Reading lines from a remote file is slow without a buffer.
         is_buffered = isinstance(stream, LocalFileOpener | gzip.GzipFile)

@@ -195,3 +195,15 @@ def test_arrow_files_whose_columns_and_types_differ_are_read_as_one(tmp_path):
         {"t": "y", "n": str(2**60), "m": None},
         {"t": "z", "n": "0.5", "m": True},
     ]
+
+
+@pytest.mark.parametrize("suffix", ["feather", "ipc", "arrows"])
+def test_other_suffixes_of_arrow_are_known(tmp_path, suffix):
+    write(tmp_path / f"a.{suffix}", table(3), 2, stream=suffix == "arrows")
+    assert [row["n"] for row in rows(read(plan(tmp_path)))] == [0, 1, 2]
+
+
+def test_feather_of_version_1_is_said(tmp_path):
+    (tmp_path / "a.feather").write_bytes(b"FEA1" + bytes(200) + b"FEA1")
+    with pytest.raises(ConfigError, match=r"a\.feather as Arrow: it is Feather of version 1"):
+        plan(tmp_path)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import bz2
 import codecs
 import gzip
 import json
+import lzma
 import random
 
 import pytest
@@ -25,10 +27,20 @@ FORMATS = {
 PAGE = b"<!DOCTYPE html>\n<html>\n<body>not here</body>\n</html>\n"
 GARBAGE = random.Random(0).randbytes(5000)
 LARGE = random.Random(1).randbytes(3000).hex()
+PACK = {
+    "gz": gzip.compress,
+    "zst": zstandard.compress,
+    "bz2": bz2.compress,
+    "xz": lzma.compress,
+}
 # Names and bytes of a bad file, and what is said of it, whatever the format is.
 BAD = {
     "page.gz": (PAGE, "Not a gzipped file"),
     "page.zst": (PAGE, "not zstd"),
+    "page.bz2": (PAGE, "not bzip2"),
+    "page.xz": (PAGE, "not xz"),
+    "cut off.bz2": ("bz2", "cut off"),
+    "cut off.xz": ("xz", "cut off"),
     "cut off.gz": ("gz", "ended before the end"),
     "cut off.zst": ("zst", "cut off"),
     "damaged.gz": ("damage", "CRC check failed|invalid"),
@@ -47,7 +59,7 @@ def bad_bytes(what, format):
         packed = bytearray(gzip.compress(whole))
         packed[-8] ^= 255
         return bytes(packed)
-    packed = gzip.compress(whole) if what == "gz" else zstandard.compress(whole)
+    packed = PACK[what](whole)
     return packed[: len(packed) // 2]
 
 
@@ -295,12 +307,42 @@ def test_lines_that_end_with_a_bare_return_are_said(tmp_path):
     assert "end the lines with LF" in str(batch.failures[1])
 
 
+@pytest.mark.parametrize(
+    ("name", "text"), [("mac.txt", "a\rb\rc"), ("mac.jsonl", '{"text": "a"}\r{"text": "b"}\r')]
+)
+def test_text_and_json_of_bare_returns_are_refused(tmp_path, name, text):
+    write(tmp_path, name, text)
+    with pytest.raises(ConfigError, match=rf"{name}.*its lines end with a carriage return \(CR\)"):
+        plan(tmp_path)
+    (tmp_path / name).rename(tmp_path / f"b-{name}")
+    write(tmp_path, f"a{(tmp_path / name).suffix}", "one\r\n" if "txt" in name else '{"text": "x"}')
+    batches = read(plan(tmp_path))
+    assert sum(batch.rows.num_rows for batch in batches) == 2
+    assert len(batches[-1].failures) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('{"text": "a"},\n{"text": "b"},\n', "line 1 is not JSON: Extra data"),
+        ("{'text': 'a'}\n{'text': 'b'}\n", "line 1 is not JSON: Expecting property name"),
+        ('["a", 1]\n["b", 2]\n', "line 1 must be a JSON object, not"),
+    ],
+)
+def test_lines_that_are_no_objects_say_why(tmp_path, text, said):
+    write(tmp_path, "a.jsonl", text)
+    with pytest.raises(ConfigError, match=rf"no JSON object .*a\.jsonl: {said}"):
+        plan(tmp_path)
+
+
 @pytest.mark.parametrize("name", ["rows.jsonl", "rows.csv", "rows.txt", "rows.tar"])
 @pytest.mark.parametrize(
     ("compress", "said"),
     [
         (gzip.compress, "it is compressed by gzip: let its name end with .gz"),
         (zstandard.compress, "it is compressed by zstd: let its name end with .zst"),
+        (bz2.compress, "it is compressed by bzip2: let its name end with .bz2"),
+        (lzma.compress, "it is compressed by xz: let its name end with .xz"),
     ],
 )
 def test_a_file_that_is_compressed_against_its_name_is_said(tmp_path, name, compress, said):

@@ -185,3 +185,19 @@ def test_files_in_other_filesystems_and_formats_that_there_are_not():
     wrong = {"task": "t", "model": "m", "output": "o", "input": {"path": "i", "format": "photos"}}
     with pytest.raises(ConfigError, match=r"'input\.format'.*parquet.*, webdataset, .*'photos'"):
         build_job(None, [], {}, wrong)
+
+
+@pytest.mark.parametrize(
+    ("kind", "suffixes"),
+    [
+        ("image", "jfif JPE jp2 avif heic ppm"),
+        ("audio", "oga aif aiff wma amr w64"),
+        ("video", "mpg mpeg wmv 3gp ogv"),
+    ],
+)
+def test_files_of_less_common_suffixes_are_rows_too(tmp_path, kind, suffixes):
+    for suffix in suffixes.split():
+        (tmp_path / f"a.{suffix}").write_bytes(b"x")
+    made = plan(tmp_path)
+    assert [Path(row["path"]).suffix[1:] for row in rows(read(made))] == sorted(suffixes.split())
+    assert made.schema.field("bytes").metadata[b"kinds"] == kind.encode()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import bz2
 import csv
 import gzip
 import io
+import lzma
 from datetime import date
 
 import pyarrow as pa
@@ -20,7 +22,14 @@ from pipemill.jobs.planning.find_inputs import list_files
 from pipemill.errors import ConfigError
 from tests.support.splits import FOLDER, plan, read, rows, split_of
 
-PACK = {"": bytes, ".gz": gzip.compress, ".zst": zstandard.compress}
+PACK = {
+    "": bytes,
+    ".gz": gzip.compress,
+    ".zst": zstandard.compress,
+    # Of two frames, with the zeros that xz allows after them.
+    ".bz2": lambda data: bz2.compress(data[:99]) + bz2.compress(data[99:]),
+    ".xz": lambda data: lzma.compress(data[:99]) + bytes(8) + lzma.compress(data[99:]) + bytes(4),
+}
 FIELD = st.text(st.sampled_from('ab",\n\té ; '), max_size=6).map(lambda s: f"x{s}")
 SIZES = {"size": st.none() | st.integers(1, 12), "limit": st.none() | st.integers(1, 40)}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import lzma
 import random
 import tarfile
 
@@ -72,12 +73,13 @@ def test_names_are_parted_at_the_first_dot_of_the_last_part():
     size=st.none() | st.integers(1, 20),
     limit=st.none() | st.integers(1, 60),
     format=st.sampled_from(FORMATS),
-    suffix=st.sampled_from(["tar", "tar.gz", "tgz", "tar.zst"]),
+    suffix=st.sampled_from(["tar", "tar.gz", "tgz", "tar.zst", "tar.xz"]),
 )
 def test_every_sample_is_a_row_once_in_order(tmp_path, counts, size, limit, format, suffix):
     for old in tmp_path.glob("*"):
         old.unlink()
-    pack = {"tar": bytes, "tar.zst": zstandard.compress}.get(suffix, gzip.compress)
+    packs = {"tar": bytes, "tar.zst": zstandard.compress, "tar.xz": lzma.compress}
+    pack = packs.get(suffix, gzip.compress)
     first = 0
     for number, count in enumerate(counts):
         (tmp_path / f"{number}.{suffix}").write_bytes(pack(tar(numbered(count, first), format)))

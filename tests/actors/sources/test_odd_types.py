@@ -1,0 +1,134 @@
+"""Columns of types that few files have: kept as they are, or refused before the run."""
+
+from __future__ import annotations
+
+import json
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+import pipemill
+from pipemill.errors import ConfigError
+from tests.support import light
+
+TEXTS = ["one", "two words", "three"]
+A, B = b"a" * 16, b"b" * 16
+UUIDS = pa.ExtensionArray.from_storage(pa.uuid(), pa.array([A, None, B], pa.binary(16)))
+NOT_NULL = pa.struct([pa.field("a", pa.int64(), nullable=False)])
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """Runs a job without a model over the files in a folder; returns its report and rows."""
+    light.install(monkeypatch)
+    (tmp_path / "in").mkdir()
+
+    def run():
+        report = pipemill.run({**light.job(tmp_path, []), "input": {"path": str(tmp_path / "in")}})
+        return report, pipemill.read(str(tmp_path / "out")).to_table()
+
+    return run
+
+
+def write_arrow(path, column):
+    table = pa.table({"text": TEXTS, "odd": column})
+    with pa.ipc.new_file(str(path), table.schema) as file:
+        file.write_table(table)
+
+
+@pytest.mark.parametrize(
+    ("odd", "kept"),
+    [
+        (pa.StructArray.from_arrays([UUIDS], ["u"]), [{"u": A}, {"u": None}, {"u": B}]),
+        (pa.ListArray.from_arrays([0, 1, 1, 3], UUIDS), [[A], [], [None, B]]),
+        (
+            pa.DictionaryArray.from_arrays(pa.array([0, None, 1]), pa.array([["a"], ["b"]])),
+            [["a"], None, ["b"]],
+        ),
+        (
+            pa.DictionaryArray.from_arrays(pa.array([0, 1, 0]), pa.array([{"a": 1}, {"a": 2}])),
+            [{"a": 1}, {"a": 2}, {"a": 1}],
+        ),
+        (pa.array([[], None, []], pa.list_(pa.int64(), 0)), [[], None, []]),
+    ],
+    ids=["uuid in a struct", "uuids in lists", "lists by number", "structs by number", "no items"],
+)
+def test_an_odd_type_is_kept(run, tmp_path, odd, kept):
+    write_arrow(tmp_path / "in/a.arrow", odd)
+    report, rows = run()
+    assert (report.done, report.dead) == (3, 0)
+    assert rows["odd"].to_pylist() == kept
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        pa.UnionArray.from_sparse(
+            pa.array([0, 1, 0], pa.int8()), [pa.array([1, 2, 3]), pa.array(["a", "b", "c"])]
+        ),
+        pa.array([(1, 2, 3)] * 3, pa.month_day_nano_interval()),
+    ],
+    ids=["union", "interval"],
+)
+def test_a_type_that_parquet_lacks_is_refused(run, tmp_path, odd):
+    write_arrow(tmp_path / "in/a.arrow", odd)
+    with pytest.raises(ConfigError, match=r"column 'odd' is .*which Parquet can't hold"):
+        run()
+
+
+def test_a_file_may_lack_what_is_never_null_in_another(run, tmp_path):
+    odd = pa.array([{"a": 1}] * 3, NOT_NULL)
+    pq.write_table(pa.table({"text": TEXTS, "odd": odd}), tmp_path / "in/a.parquet")
+    pq.write_table(pa.table({"text": TEXTS}), tmp_path / "in/b.parquet")
+    report, rows = run()
+    assert report.done == 6
+    assert rows["odd"].to_pylist() == [{"a": 1}] * 3 + [None] * 3
+
+
+def test_times_that_python_has_not(run, tmp_path):
+    times = [2**62, -(2**62), 0]
+    for name, unit in (("a", "us"), ("b", "ns")):
+        column = pa.array(times, pa.timestamp(unit))
+        pq.write_table(pa.table({"text": TEXTS, "odd": column}), tmp_path / f"in/{name}.parquet")
+    report, rows = run()
+    assert report.done == 6
+    # Nanoseconds would not hold the times of the other file.
+    assert rows["odd"].type == pa.string()
+
+
+@pytest.mark.parametrize("levels", [33, 60, 150])
+def test_json_that_is_nested_deeply_is_text(run, tmp_path, levels):
+    nested = "[" * levels + "1" + "]" * levels
+    (tmp_path / "in/a.jsonl").write_text(f'{{"text": "one", "odd": {nested}}}\n{{"text": "two"}}\n')
+    report, rows = run()
+    assert report.done == 2
+    assert rows["odd"].to_pylist() == [nested, None]
+
+
+@pytest.mark.parametrize("before", ["", "\n"])
+def test_a_whole_number_of_thousands_of_digits_is_kept(run, tmp_path, before):
+    """Python refuses to make one. before: what makes the file one of objects over several lines."""
+    long = "9" * 5000
+    (tmp_path / "in/a.json").write_text(
+        f'{{"text": "one",{before} "odd": -{long}}}\n{{"text": "two", "odd": 1}}\n'
+    )
+    report, rows = run()
+    assert report.done == 2
+    assert rows["odd"].to_pylist() == [f"-{long}", "1"]
+    assert json.loads(rows["odd"][1].as_py()) == 1
+
+
+def test_a_text_that_is_not_utf8_is_a_dead_letter(run, tmp_path):
+    odd = pa.array([b"a", b"\xff\xfe", b"c"])
+    odd = pa.Array.from_buffers(pa.string(), 3, odd.buffers())
+    pq.write_table(pa.table({"text": TEXTS, "odd": odd}), tmp_path / "in/a.parquet")
+    report, rows = run()
+    assert (report.done, report.dead) == (2, 1)
+    rows.validate(full=True)
+    letters = pipemill.read(str(tmp_path / "out"), dead_letters=True).to_table()
+    letters.validate(full=True)
+    (letter,) = letters.to_pylist()
+    assert (letter["row"], letter["stage"]) == (1, "read")
+    assert "column 'odd'" in letter["message"]
+    assert "UTF8" in letter["message"]
