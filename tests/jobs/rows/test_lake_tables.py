@@ -20,6 +20,7 @@ TABLE = pa.table(
         "n": pa.array([1, 2, None, 4], pa.int64()),
     }
 )
+DELETED = "^Bg9^0rr910000000000iXQKl0rr91000005c8Xg0rr91"
 LEFT = [("a", "2024", 1), ("c", "01", None), ("d", "01", 4)]
 
 
@@ -154,3 +155,26 @@ def test_of_several_newest_files_of_an_iceberg_table_one_must_be_named(job, tmp_
     with pytest.raises(pipemill.ConfigError, match=r"several files of the number 2 .*name one"):
         pipemill.run(**job(table.path))
     assert pipemill.run(**job({"path": str(newest), "format": "iceberg"})).rows == 3
+
+
+def test_rows_that_a_deletion_vector_marks_are_not_read(job, tmp_path):
+    """As Spark deletes rows: the file stays, and the log names the deleted rows' numbers."""
+    table = Delta(tmp_path)
+    log = Path(table.path, "_delta_log")
+    first, last = (log / f"{version:020}.json" for version in (0, 1))
+    actions = [json.loads(line) for line in first.read_text().splitlines()]
+    last.unlink()  # the deletion of another row
+    (old,) = [action["metaData"] for action in actions if "metaData" in action]
+    (file,) = [a["add"] for a in actions if "year=01" in a.get("add", {}).get("path", "")]
+    features = {"readerFeatures": ["deletionVectors"], "writerFeatures": ["deletionVectors"]}
+    # A RoaringBitmapArray of the number 1, in Z85.
+    vector = {"storageType": "i", "pathOrInlineDv": DELETED, "sizeInBytes": 34, "cardinality": 1}
+    commit = [
+        {"protocol": {"minReaderVersion": 3, "minWriterVersion": 7, **features}},
+        {"metaData": {**old, "configuration": {"delta.enableDeletionVectors": "true"}}},
+        {"remove": {"path": file["path"], "deletionTimestamp": 0, "dataChange": True}},
+        {"add": {**file, "deletionVector": vector}},
+    ]
+    last.write_text("\n".join(map(json.dumps, commit)))
+    assert pipemill.run(**job(table.path)).done == 3
+    assert [text for text, _, _ in values(tmp_path / "out")] == ["a", "b", "c"]
