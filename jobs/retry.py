@@ -135,13 +135,15 @@ def _list_changeable(record: JobRecord) -> list[str]:
 
 def _check_unchanged(plan: Plan, splits: Sequence[Split], job: Job) -> None:
     """Raise ConfigError for a file that is not the one that was planned."""
+    files = []
     for path in dict.fromkeys(file.path for split in splits for file in split.files()):
         try:
-            plan.new_files([stat(path, job.input.storage_options)])
+            files.append(stat(path, job.input.storage_options))
         except FileNotFoundError:
             raise ConfigError(
                 f"{path} no longer exists: its dead letters can't be read again"
             ) from None
+    plan.new_files(files)
 
 
 def _process(

@@ -63,20 +63,23 @@ class Plan:
         Raises ConfigError for a planned file that changed, and for one that is gone while a new
         file has the same size and version: that file was renamed, and has no other rows.
         """
-        planned = {file.path: file for file in self.files()}
-        for file in files:
-            old = planned.get(file.path, file)
-            if old != file:
+        # The plan's files are made one by one: of a million, the listed ones are enough.
+        places = {file.path: place for place, file in enumerate(files)}
+        is_planned = bytearray(len(files))
+        gone: dict[tuple[int, str], str] = {}
+        for old in self.files():
+            place = places.get(old.path)
+            if place is None:
+                gone[old.size, old.version] = old.path
+                continue
+            is_planned[place] = True
+            if old != (file := files[place]):
                 raise ConfigError(
                     f"{file.path} has changed since this output was planned "
                     f"(then {_bytes_and_date(old)}; now {_bytes_and_date(file)}). Its old "
                     "results are kept as they are: put the old file back, or name another output"
                 )
-        new = [file for file in files if file.path not in planned]
-        if not new:
-            return []
-        listed = {file.path for file in files}
-        gone = {(f.size, f.version): f.path for f in planned.values() if f.path not in listed}
+        new = [file for file, known in zip(files, is_planned, strict=True) if not known]
         for file in new:
             old_path = gone.get((file.size, file.version)) if file.version else None
             if old_path is not None:

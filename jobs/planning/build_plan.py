@@ -51,7 +51,7 @@ def build_plan(
         job.input.storage_options,
         None if ledger.is_stored_input(job.input.path) else ledger.path,
         job.output.storage_options,
-        [] if stored is None else [file.path for file in stored.files()],
+        stored,
     )
     reading = reading_of(job, task)
     source = open_source(format, job.input.storage_options, reading=reading)
@@ -129,7 +129,8 @@ def _check_still_there(plan: Plan, files: list[InputFile]) -> None:
 
     With a limit new files add nothing, so another input would go unnoticed.
     """
-    gone = {file.path for file in plan.files()} - {file.path for file in files}
+    listed = {file.path for file in files}
+    gone = {file.path for file in plan.files() if file.path not in listed}
     if gone:
         raise ConfigError(f"{min(gone)}, which this output was planned for, is not in the input")
 
@@ -141,9 +142,9 @@ def _is_of_another_input(job: Job, ledger: Ledger, plan: Plan, files: list[Input
     time: then the report names the old ones.
     """
     listed = {file.path for file in files}
-    planned = list(dict.fromkeys(file.path for file in plan.files()))
-    plan.unnamed = [path for path in planned if path not in listed]
-    if not planned or len(plan.unnamed) < len(planned):
+    unnamed = (file.path for file in plan.files() if file.path not in listed)
+    plan.unnamed = list(dict.fromkeys(unnamed))
+    if not plan.unnamed or any(file.path in listed for file in plan.files()):
         return False
     if not ledger.parts():
         return True
@@ -152,8 +153,9 @@ def _is_of_another_input(job: Job, ledger: Ledger, plan: Plan, files: list[Input
     if job.input.limit is None and _paths(then) != _paths(job.input.path):
         plan.new_files(files)  # raises for a file that only has another name
         raise ConfigError(
-            f"{ledger.path} holds rows of another input ({_some(planned)}), and none of its files "
-            "is in this one: name another output, or name the old files too to add these to them"
+            f"{ledger.path} holds rows of another input ({_some(plan.unnamed)}), and none of its "
+            "files is in this one: name another output, or name the old files too to add these to "
+            "them"
         )
     return False
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -17,6 +17,7 @@ from pipemill.actors.storage.listing import Listing, list_below, output_location
 
 from pipemill.errors import ConfigError
 
+from ..output.split_plan import Plan
 from ..rows.hub_dataset import list_hub_files, parse_hub_dataset
 from .saved_dataset import list_saved_files
 
@@ -43,7 +44,7 @@ def list_files(
     options: Mapping[str, Any],
     output: str | None,
     output_options: Mapping[str, Any] | None = None,
-    planned: Iterable[str] = (),
+    stored: Plan | None = None,
 ) -> FoundFiles:
     """Return the input's files, and their format.
 
@@ -53,7 +54,7 @@ def list_files(
     beside other files, outputs of pipemill in lower folders.
 
     Args:
-        planned: paths of the files that the output was planned for.
+        stored: the plan of the output, if there is one.
 
     Raises:
         ConfigError: there is no such file, or the files' formats differ.
@@ -64,14 +65,14 @@ def list_files(
     for path in map(absolute, [paths] if isinstance(paths, str) else paths):
         hub_dataset = parse_hub_dataset(path)
         if hub_dataset is not None and (format == _AUTO or "?" in path):
-            for file in list_hub_files(hub_dataset, options, planned):
+            for file in list_hub_files(hub_dataset, options, _paths(stored)):
                 files.setdefault(file.path, file)
             continue
         may_be_saved = format in (_AUTO, ArrowSource.name) and format_of(path) is None
         listed = list_saved_files(path, options) if may_be_saved else None
         if listed is None:
             listing = list_below(path, options, outside)
-            listing, note = _without_outputs(listing, format, set(planned))
+            listing, note = _without_outputs(listing, format, stored)
             notes += note
             listed = _select(listing, format)
         for file in listed:
@@ -85,8 +86,10 @@ def list_files(
     return FoundFiles(list(files.values()), str(formats.pop()), notes)
 
 
-def _without_outputs(listing: Listing, format: str, planned: set[str]) -> tuple[Listing, list[str]]:
-    """Return a listing without the parts of outputs that lie among other files, and a note on them.
+def _without_outputs(
+    listing: Listing, format: str, stored: Plan | None
+) -> tuple[Listing, list[str]]:
+    """Return a listing without the parts of outputs among other files, and a note on them.
 
     Such parts hold the rows of these files once more. Where all files are parts, the input is
     these outputs. Raises ConfigError where it may be either.
@@ -96,7 +99,7 @@ def _without_outputs(listing: Listing, format: str, planned: set[str]) -> tuple[
     formats = {format_of(file.path) for file in rest} - {None}
     if format != _AUTO and not find_source(format).takes_any_file:
         formats &= {format}
-    if not parts or not formats or parts & planned:
+    if not parts or not formats or any(path in parts for path in _paths(stored)):
         return listing, []
     folders = list(listing.outputs)
     if format == _AUTO and formats == {TextSource.name}:
@@ -110,6 +113,11 @@ def _without_outputs(listing: Listing, format: str, planned: set[str]) -> tuple[
         "want its rows, name its folder"
     )
     return replace(listing, files=rest), [note]
+
+
+def _paths(plan: Plan | None) -> Iterator[str]:
+    """Yield the paths of the files that an output was planned for."""
+    return (file.path for file in plan.files()) if plan else iter(())
 
 
 def _select(listing: Listing, format: str) -> list[InputFile]:
