@@ -93,8 +93,9 @@ def _find_misfit(spec: TaskSpec, model: Model, own: bool) -> str | None:
     loaded, info = load_without_values(model_class, config, read_weights(model, config))
     if not model.allow_missing and (reason := find_weights_misfit(loaded, info, task)):
         return f"{model.path}: {reason}"
-    if getattr(pipeline_class, "_load_tokenizer", False) and _reads_text(spec):
-        return find_tokenizer_misfit(model, loaded)
+    if any(getattr(pipeline_class, f"_load_{part}", False) for part in ("tokenizer", "processor")):
+        # Texts that are written need a vocabulary, too; other inputs have other tables.
+        return find_tokenizer_misfit(model, loaded if _reads_text(spec) else None)
     return None
 
 

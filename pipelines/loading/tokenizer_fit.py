@@ -17,14 +17,20 @@ _MOST_BEYOND = 0.01
 def find_tokenizer_misfit(model: Model, loaded: Any) -> str | None:
     """Return why the tokenizer can't be the model's; None if nothing is known against it.
 
-    loaded: the model, which may be on the meta device.
+    loaded: the model, which may be on the meta device; None if its embedding table is not one of
+        the tokenizer's tokens.
     """
     from transformers import AutoTokenizer
 
     folder = model.path
-    tokenizer = AutoTokenizer.from_pretrained(
-        model.path, revision=model.revision, trust_remote_code=model.trust_remote_code
-    )
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(
+            model.path, revision=model.revision, trust_remote_code=model.trust_remote_code
+        )
+    except TypeError as error:
+        if "not NoneType" not in str(error):
+            raise
+        return _describe_no_vocabulary(folder)  # there was no file to open
     try:
         vocabulary = tokenizer.get_vocab()
     except Exception:  # characters and bytes need none
@@ -33,10 +39,7 @@ def find_tokenizer_misfit(model: Model, loaded: Any) -> str | None:
     regular = [number for token, number in vocabulary.items() if token not in special]
     if not regular:
         looked = ", ".join(dict.fromkeys(type(tokenizer).vocab_files_names.values()))
-        return (
-            f"{folder} holds no vocabulary for its tokenizer (looked for {looked}): every word "
-            "would be unknown. Copy the tokenizer's files there (tokenizer.save_pretrained)"
-        )
+        return _describe_no_vocabulary(folder, f" (looked for {looked})")
     rows = count_embedding_rows(loaded)
     if rows is None:
         return None
@@ -53,3 +56,10 @@ def find_tokenizer_misfit(model: Model, loaded: Any) -> str | None:
             f"table has room for {rows:,}: the tokenizer is of another model"
         )
     return None
+
+
+def _describe_no_vocabulary(folder: str, looked: str = "") -> str:
+    return (
+        f"{folder} holds no vocabulary for its tokenizer{looked}: every word would be unknown. "
+        "Copy the tokenizer's files there (tokenizer.save_pretrained)"
+    )

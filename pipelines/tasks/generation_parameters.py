@@ -164,9 +164,12 @@ def check_against_model(parameters: Mapping[str, Any], pipeline: Any) -> None:
 
 
 def returns_several(loaded: Loaded) -> bool:
-    """Return whether more than one sequence is generated for each row."""
+    """Return whether the job, or else the model's folder, wants several sequences for each row."""
     inner = loaded.parameters.get("generate_kwargs") or {}
     count = loaded.parameters.get("num_return_sequences", inner.get("num_return_sequences"))
+    for owner in (loaded.pipeline, loaded.pipeline.model):
+        settings = getattr(owner, "generation_config", None)
+        count = count or getattr(settings, "num_return_sequences", None)
     return (count or 1) > 1
 
 

@@ -237,6 +237,17 @@ def test_a_folder_without_a_vocabulary_is_refused(folder, tmp_path):
         run(tmp_path, folder)
 
 
+@pytest.mark.parametrize("name", ["whisper", "automatic-speech-recognition"])
+def test_texts_that_are_written_need_a_vocabulary_too(models, tmp_path, name):
+    folder = Path(shutil.copytree(models[name], tmp_path / "model"))
+    for file in folder.iterdir():
+        if "vocab" in file.name or file.name == "tokenizer.json":
+            file.unlink()
+    assert (folder / "tokenizer_config.json").exists()
+    with pytest.raises(pipemill.ConfigError, match="no vocabulary for its tokenizer"):
+        run(tmp_path, folder, "automatic-speech-recognition", "audio")
+
+
 def with_words(folder, count):
     """A tokenizer of so many words beside the special tokens."""
     words = tiny.tokenizer()

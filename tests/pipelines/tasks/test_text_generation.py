@@ -6,7 +6,9 @@ The tasks that transformers 5 removed are compared with the answers of 4.57.6 (t
 from __future__ import annotations
 
 import json
+import shutil
 from functools import lru_cache
+from pathlib import Path
 
 import pyarrow as pa
 import pytest
@@ -52,6 +54,23 @@ def test_text_generation(models, parameters):
     given.pop("generate_kwargs", None)
     expected = [{"generated_text": truth(t, **given)[0]["generated_text"]} for t in TEXTS]
     assert_rows(run(task, models[task], {"text": TEXTS}, parameters), expected, 6)
+
+
+@pytest.mark.parametrize("wanted", [None, 1])
+def test_a_folder_may_want_several_texts(models, tmp_path, wanted):
+    task = "text-generation"
+    folder = Path(shutil.copytree(models[task], tmp_path / "model"))
+    settings = json.loads((folder / "generation_config.json").read_text())
+    settings |= {"num_beams": 2, "num_return_sequences": 2}
+    (folder / "generation_config.json").write_text(json.dumps(settings))
+    given = {**SHORT, **({} if wanted is None else {"num_return_sequences": wanted})}
+    truth = transformers.pipeline(task, model=str(folder), device="cpu")
+    expected = [[answer["generated_text"] for answer in truth(t, **given)] for t in TEXTS]
+    batch = run(task, folder, {"text": TEXTS}, given)
+    if wanted is None:
+        assert_rows(batch, [{"generated_texts": texts} for texts in expected], 6)
+    else:
+        assert_rows(batch, [{"generated_text": text} for (text,) in expected], 6)
 
 
 def test_what_is_sampled_is_the_same_in_every_run_and_every_micro_batch(models):
