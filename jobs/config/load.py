@@ -13,6 +13,7 @@ from pipemill.errors import ConfigError, did_you_mean
 
 from ..rows.find_rows import holds_rows
 from ..rows.python_rows import RowList, are_texts
+from .check_arguments import list_texts
 from .job import InputSection, Job
 from .loaded_model import with_loaded_model
 from .settings import apply_settings, to_section
@@ -58,7 +59,7 @@ def build_job(
     Raises:
         ConfigError: for keys and values that are wrong or missing.
     """
-    settings = list(settings)
+    settings = list_texts("settings", settings, "input.limit=20")
     if isinstance(config, Job) and not (settings or columns or sections):
         return config
     data, where = merge_config(config, settings, columns, sections)
@@ -92,7 +93,8 @@ def merge_config(
     data = _merge(data, _with_texts(sections))
     if columns:
         data = _merge(data, {"input": {"columns": dict(columns)}})
-    return apply_settings(data, settings), where
+    texts = list_texts("settings", settings, "input.limit=20")
+    return apply_settings(data, texts), where
 
 
 def _dump(job: Job) -> dict[str, Any]:
@@ -137,7 +139,9 @@ def _with_list(sections: Mapping[str, Any]) -> dict[str, Any]:
         return {**sections, "input": texts}
     if isinstance(given, Mapping) and not holds_rows(given):
         is_section = given.keys() & InputSection.model_fields.keys()
-        if given and not is_section and all(isinstance(v, list | tuple) for v in given.values()):
+        if not given and type(given) is not dict:
+            raise ConfigError(f"input is a {type(given).__name__} that holds nothing")
+        if given and not is_section and all(map(_is_column, given.values())):
             raise ConfigError(
                 f"input is a dict of lists ({', '.join(map(str, given))}): give rows as a list of "
                 "dicts, or as a frame, such as pandas.DataFrame(…)"
@@ -147,15 +151,15 @@ def _with_list(sections: Mapping[str, Any]) -> dict[str, Any]:
         and not isinstance(given, str | BaseModel)
         and not holds_rows(given)
     ):
-        raise ConfigError(f"input is a {type(given).__name__}: give rows as a list, list(…)")
+        way = ".to_pylist()" if hasattr(given, "to_pylist") else "list(…)"
+        raise ConfigError(f"input is a {type(given).__name__}: give rows as a list, {way}")
     return dict(sections)
 
 
-def check_positive(**values: float) -> None:
-    """Raise ConfigError for an argument that is not a number above 0."""
-    for name, value in values.items():
-        if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
-            raise ConfigError(f"{name} must be a number above 0, not {value!r}")
+def _is_column(value: object) -> bool:
+    return isinstance(value, list | tuple) or (
+        hasattr(value, "__array__") and hasattr(value, "__len__")
+    )
 
 
 def _merge(base: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:

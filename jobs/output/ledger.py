@@ -20,6 +20,7 @@ from pipemill.actors.storage.store import FileStamp, Store
 
 from pipemill.errors import ConfigError, RunError
 
+from ..config.check_arguments import check_options
 from .footer_cache import LEAST_PARTS, FooterCache
 from .job_record import JobRecord
 from .split_plan import Plan
@@ -208,7 +209,8 @@ def open_output(
         raise ConfigError(
             f"an output is named by its folder or URL, a text or a path, not by {output!r}"
         )
-    ledger = Ledger(Store(absolute(path), options or {}))
+    given = check_options("storage_options", options)
+    ledger = Ledger(Store(absolute(path), given))
     record, plan = ledger.read_job(), ledger.read_plan()
     if record is None or plan is None:
         raise ConfigError(
