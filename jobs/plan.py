@@ -211,6 +211,7 @@ def _padding(trial: Trial, budget: int) -> dict[str, Any]:
         "sorted": padded_size(sizes, micro_batches(sizes, budget, groups)),
     }
     shares: dict[str, Any] = {
-        name: round(1 - int(sizes.sum()) / padded, 4) for name, padded in ways.items()
+        name: round(1 - int(sizes.sum()) / padded, 4) if padded else 0.0
+        for name, padded in ways.items()
     }
     return {**shares, "packed": 0.0 if trial.packs else None}

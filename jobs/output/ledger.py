@@ -197,6 +197,11 @@ class Ledger:
             ) from error
 
 
+def _describe(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 100 else f"a {type(value).__name__}"
+
+
 def open_output(
     output: str | os.PathLike[str], options: Mapping[str, Any] | None
 ) -> tuple[Ledger, JobRecord, Plan]:
@@ -207,7 +212,7 @@ def open_output(
     """
     if not isinstance(output, str | os.PathLike) or not (path := os.fspath(output)):
         raise ConfigError(
-            f"an output is named by its folder or URL, a text or a path, not by {output!r}"
+            f"an output is named by its folder or URL, a text or a path, not by {_describe(output)}"
         )
     given = check_options("storage_options", options)
     ledger = Ledger(Store(absolute(path), given))

@@ -14,9 +14,14 @@ JOB = {"task": "fill-mask", "model": "/no/model", "input": "/no/input"}
 
 
 @pytest.fixture
-def out(tmp_path, monkeypatch):
+def report(tmp_path, monkeypatch):
     light.install(monkeypatch)
-    return pipemill.run(light.job(tmp_path, ["a b", "c"])).output
+    return pipemill.run(light.job(tmp_path, ["a b", "c"]))
+
+
+@pytest.fixture
+def out(report):
+    return report.output
 
 
 @pytest.mark.parametrize(
@@ -33,6 +38,14 @@ def out(tmp_path, monkeypatch):
         ("run", {"settings": "input.limit=2"}, r"settings must be a list .*\['input.limit=20'\]"),
         ("run", {"settings": [5]}, r"settings must be a list of texts, .*not \[5\]"),
         ("retry", {"settings": {"input.limit": 2}}, "settings must be a list of texts"),
+        ("run", {"colums": {"text": "t"}}, "unknown key 'colums' in the job; did you mean 'colu"),
+        ("submit", {"address": None}, "address must be a text such as http://HEAD:8265, not None"),
+        ("submit", {"address": "h", "env": "A=1"}, "env must map texts to texts, as in .*'A=1'"),
+        ("submit", {"address": "h", "env": {"A=B": "x"}}, "env: 'A=B' can't be the name of a var"),
+        ("submit", {"address": "h", "retries": 1.5}, "retries must be a whole number of at leas"),
+        ("submit", {"address": "h", "working_dir": 5}, "working_dir must be the path of a folder"),
+        ("Job", {"outptu": "o"}, "^'output' is missing in the job\nunknown key 'outptu' in"),
+        ("Job", {"output": {"path": 5}}, "^'output.path' in the job: Input should be a valid st"),
     ],
 )
 def test_of_a_job(verb, arguments, message):
@@ -57,6 +70,19 @@ def test_of_a_job(verb, arguments, message):
 def test_of_an_output(verb, arguments, message, out):
     with pytest.raises(ConfigError, match=message):
         getattr(pipemill, verb)(out, **arguments)
+
+
+def test_what_names_no_output_is_not_shown_at_length(report):
+    for verb in (pipemill.read, pipemill.status, pipemill.verify):
+        with pytest.raises(ConfigError, match="a text or a path, not by a Report$"):
+            verb(report)
+
+
+def test_what_names_no_task_or_kind_is_named():
+    with pytest.raises(ConfigError, match="5 is not the place of a task"):
+        pipemill.register_task(5)
+    with pytest.raises(ValueError, match="'integer' is no kind of a parameter: these are any, .*"):
+        pipemill.Parameter(3, "integer|null")
 
 
 def test_iterators_of_texts_are_lists(out):
