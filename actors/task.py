@@ -85,6 +85,12 @@ class Parameter:
     keys: Mapping[str, Parameter] | None = None
     more: bool = False
 
+    def __post_init__(self) -> None:
+        if unknown := [kind for kind in self.kind.split("|") if kind not in (*_TYPES, "any")]:
+            raise ValueError(
+                f"{unknown[0]!r} is no kind of a parameter: these are any, {', '.join(_TYPES)}"
+            )
+
     def validate(self, name: str, value: Any) -> Any:
         """Return the value as the task takes it. Raise ValueError for one that can't be right."""
         for choice in self.choices:

@@ -132,7 +132,7 @@ def _check_arguments(dataset: object, error_column: str, on_error: str) -> None:
 
 
 def _check_actors(actors: ActorsSection) -> None:
-    for name in ("placement", "per_node"):
+    for name in ("placement", "per_node", "cluster"):
         if name in actors.model_fields_set:
             raise ConfigError(
                 f"actors.{name} is for pipemill.run: Ray places the actors of apply with the rest "

@@ -16,8 +16,9 @@ from pipemill.actors.compute.micro_batches import micro_batches, padded_size
 
 from pipemill.errors import RunError, explain_interrupt, explain_missing_library
 
+from .config.check_arguments import check_count, check_positive, check_price, list_texts
 from .config.job import Job
-from .config.load import build_job, check_positive
+from .config.load import build_job
 from .config.sections import Sections, takes_sections
 from .measuring.benchmark import Measurement, candidate_budgets, find_best_budget, measure_budget
 from .measuring.job_estimate import JobEstimate, TaskEstimate
@@ -73,14 +74,15 @@ def plan(
         RunError: No row could be computed.
         RunInterrupted: A KeyboardInterrupt, if it was interrupted.
     """
-    check_positive(rows=rows, seconds=seconds)
+    check_count(rows=rows)
+    check_positive(seconds=seconds)
     if replicas is not None:
-        check_positive(replicas=replicas)
-    if price_per_hour is not None:
-        check_positive(price_per_hour=price_per_hour)
+        check_count(replicas=replicas)
+    check_price(price_per_hour)
+    others_of = list_texts("engines", engines, "onnx")
     job = build_job(config, settings or [], columns or {}, sections, needs_output=False)
     with explain_interrupt("interrupted"):
-        others = with_engines(job, engines or [])
+        others = with_engines(job, others_of)
         if not job.tasks:
             estimate = _estimate(job, rows, seconds, replicas, price_per_hour)
             beside = {
@@ -209,6 +211,7 @@ def _padding(trial: Trial, budget: int) -> dict[str, Any]:
         "sorted": padded_size(sizes, micro_batches(sizes, budget, groups)),
     }
     shares: dict[str, Any] = {
-        name: round(1 - int(sizes.sum()) / padded, 4) for name, padded in ways.items()
+        name: round(1 - int(sizes.sum()) / padded, 4) if padded else 0.0
+        for name, padded in ways.items()
     }
     return {**shares, "packed": 0.0 if trial.packs else None}

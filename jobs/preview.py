@@ -17,8 +17,9 @@ from pipemill.actors.storage.store import Store
 
 from pipemill.errors import RunError, error_message, explain_interrupt, explain_missing_library
 
+from .config.check_arguments import check_count
 from .config.job import Job
-from .config.load import build_job, check_positive
+from .config.load import build_job
 from .config.sections import Sections, takes_sections
 from .output.ledger import Ledger
 from .output.stored_rows import sample_input
@@ -138,7 +139,7 @@ def preview(
         RunError: The task's columns follow from its answers, and no sample of rows has any.
         RunInterrupted: A KeyboardInterrupt, if it was interrupted.
     """
-    check_positive(rows=rows)
+    check_count(rows=rows)
     job = build_job(config, settings or [], columns or {}, sections, needs_output=False)
     with explain_interrupt("interrupted"), sample_input(job) as sample:
         return _preview(sample.job, rows)

@@ -20,6 +20,8 @@ from pipemill.actors.output.state_table import dead_letters
 from pipemill.actors.split import Split
 from pipemill.actors.storage.filesystem import write_atomic
 
+from pipemill.errors import ConfigError
+
 from .config.task_entry import TaskEntry
 from .measuring.answer_statistics import AnswerStatistics, describe_answers
 from .measuring.part_sample import FILES, count_text_lengths, read_answers, take_some
@@ -52,7 +54,7 @@ def report(
         The page's path or URL.
 
     Raises:
-        ConfigError: The folder is not an output of pipemill.
+        ConfigError: The folder is not an output of pipemill, or can't be written to.
     """
     ledger, record, plan = open_output(output, storage_options)
     found = status(output, storage_options=storage_options)
@@ -84,9 +86,13 @@ def report(
         command=format_command(ledger, record),
         retry=format_command(ledger, record, "retry"),
     )
-    # A message may hold a lone surrogate, which UTF-8 can't encode.
-    write_atomic(ledger.filesystem, f"{ledger.root}/{REPORT}", page.encode(errors="replace"))
-    return f"{found.output.rstrip('/')}/{REPORT}"
+    place = f"{found.output.rstrip('/')}/{REPORT}"
+    try:
+        # A message may hold a lone surrogate, which UTF-8 can't encode.
+        write_atomic(ledger.filesystem, f"{ledger.root}/{REPORT}", page.encode(errors="replace"))
+    except Exception as error:  # filesystems raise exceptions of many classes
+        raise ConfigError(f"can't write {place}: {type(error).__name__}: {error}") from error
+    return place
 
 
 def _render(**values: Any) -> str:

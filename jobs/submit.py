@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import pipemill
 from pipemill.errors import ConfigError
 
+from .config.check_arguments import check_count
 from .config.job import Job
 from .config.load import merge_config
 from .config.sections import Sections, takes_sections
@@ -77,8 +78,8 @@ def submit(
         ConfigError: The job or the address is wrong, the token is refused, or the cluster's Ray
             does not fit.
     """
+    _check_arguments(address, working_dir, env or {}, retries, code)
     env = dict(env or {})
-    _check_arguments(working_dir, env, retries, code)
     data, where = merge_config(config, settings or [], columns or {}, sections, read_mapping)
     job = write_job_text(data, where, env)
     client = connect(address)
@@ -102,15 +103,26 @@ def submit(
 
 
 def _check_arguments(
-    working_dir: str | os.PathLike[str] | None, env: Mapping[str, str], retries: int, code: str
+    address: str,
+    working_dir: str | os.PathLike[str] | None,
+    env: Mapping[str, str],
+    retries: int,
+    code: str,
 ) -> None:
+    if not isinstance(address, str):
+        raise ConfigError(f"address must be a text such as http://HEAD:8265, not {address!r}")
+    if not isinstance(env, Mapping):
+        raise ConfigError(f"env must map texts to texts, as in {{'NAME': 'value'}}, not {env!r}")
     for name, value in env.items():
         if not (isinstance(name, str) and isinstance(value, str)):
             raise ConfigError(f"env must map texts to texts, and {name!r} is no such pair")
-    if isinstance(retries, bool) or not isinstance(retries, int) or retries < 0:
-        raise ConfigError(f"retries must be a whole number, not {retries!r}")
+        if not name or "=" in name or "\0" in name + value:
+            raise ConfigError(f"env: {name!r} can't be the name of a variable, or its value")
+    check_count(0, retries=retries)
     if code not in ("here", "cluster"):
         raise ConfigError(f'code must be "here" or "cluster", not {code!r}')
+    if working_dir is not None and not isinstance(working_dir, str | os.PathLike):
+        raise ConfigError(f"working_dir must be the path of a folder, not {working_dir!r}")
     if working_dir is not None and not os.path.isdir(working_dir):
         raise ConfigError(f"working_dir {os.fspath(working_dir)} is not a folder")
 

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from pipemill.errors import ConfigError, explain_interrupt
 
+from .config.check_arguments import check_count, check_positive, list_texts
 from .config.job import Job
-from .config.load import build_job, check_positive
+from .config.load import build_job
 from .config.sections import Sections, takes_sections
 from .measuring.benchmark import (
     Measurement,
@@ -131,11 +132,17 @@ def tune(
         RunError: No row could be computed.
         RunInterrupted: A KeyboardInterrupt, if it was interrupted.
     """
-    check_positive(rows=rows, seconds=seconds)
+    check_count(rows=rows)
+    check_positive(seconds=seconds)
+    others = list_texts("engines", engines, "onnx")
+    if plot is not None and not isinstance(plot, str | os.PathLike):
+        raise ConfigError(f"plot must be the path of a file, not {plot!r}")
+    if log is not None and not callable(log):
+        raise ConfigError(f"log must be a function that takes a line, such as print, not {log!r}")
     job = build_job(config, settings or [], columns or {}, sections, needs_output=False)
     file = None if plot is None else os.fspath(plot)
     with explain_interrupt("interrupted"):
-        return _tune(job, engines or [], rows, seconds, file, log or (lambda text: None))
+        return _tune(job, others, rows, seconds, file, log or (lambda text: None))
 
 
 def _tune(

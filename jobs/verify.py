@@ -19,6 +19,7 @@ from pipemill.actors.split import Split
 
 from pipemill.errors import explain_interrupt
 
+from .config.check_arguments import check_count, check_options
 from .measuring.verify_sample import SampleCheck, verify_sample
 from .output.job_record import JobRecord
 from .output.ledger import Ledger, open_output
@@ -114,8 +115,10 @@ def verify(
     Raises:
         ConfigError: The folder is not an output of pipemill, or a sample lacks its model or input.
     """
+    check_count(0, sample=sample)
+    options = check_options("input_options", input_options)
     with explain_interrupt("interrupted"):
-        return _verify(output, sample, storage_options or {}, input_options or {})
+        return _verify(output, sample, storage_options or {}, options)
 
 
 def _verify(

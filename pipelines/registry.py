@@ -74,7 +74,7 @@ def register_task(location: str) -> TaskSpec:
     Raises:
         ConfigError: The task can't be imported or used, or another task has its name.
     """
-    module, _, attribute = location.partition(":")
+    module, _, attribute = str(location).partition(":")
     if not (module and attribute) or module == "__main__":
         raise ConfigError(
             f"{location!r} is not the place of a task: name it as 'package.module:NAME', in a "

@@ -10,9 +10,11 @@ from typing import Annotated, Any, Literal
 from pipemill.actors.sources.registry import format_names
 from pydantic import (
     AfterValidator,
+    BaseModel,
     BeforeValidator,
     Field,
     PlainSerializer,
+    ValidationError,
     WrapValidator,
     field_validator,
     model_validator,
@@ -23,6 +25,7 @@ from pipemill.errors import ConfigError, did_you_mean
 from ..rows.find_rows import hold_rows, holds_rows
 from ..rows.held_rows import HeldRows
 from ..rows.lake_tables import FORMATS
+from .key_errors import explain_errors
 from .loaded_model import with_loaded_model
 from .task_entry import (
     OF_ONE_TASK,
@@ -206,7 +209,17 @@ class ActorsSection(Section):
         return 0 if isinstance(self.num_gpus, str) else self.num_gpus
 
 
-class Job(Section):
+class _ExplainedErrors(type(BaseModel)):  # type: ignore[misc]
+    """Makes `Job(…)` raise a ConfigError with a line for each key that is wrong."""
+
+    def __call__(cls, *args: Any, **keys: Any) -> Any:
+        try:
+            return super().__call__(*args, **keys)
+        except ValidationError as error:
+            raise ConfigError(explain_errors(error, cls)) from None
+
+
+class Job(Section, metaclass=_ExplainedErrors):
     """A job. `model`, `input` and `output` may be given as a path alone.
 
     Attributes:

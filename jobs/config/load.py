@@ -5,15 +5,17 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, get_args, get_origin
+from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from pipemill.errors import ConfigError, did_you_mean
+from pipemill.errors import ConfigError
 
 from ..rows.find_rows import holds_rows
 from ..rows.python_rows import RowList, are_texts
+from .check_arguments import list_texts
 from .job import InputSection, Job
+from .key_errors import IN_PYTHON, explain_errors
 from .loaded_model import with_loaded_model
 from .settings import apply_settings, to_section
 from .task_entry import OF_ONE_TASK, TaskEntry
@@ -21,7 +23,6 @@ from .yaml_text import read_mapping
 
 # In the current folder, so that files that go next to the output go there.
 NO_OUTPUT = ".pipemill-no-output"
-_LONGEST = 200  # characters of a value in a message
 # ${NAME} in a config, which the environment fills in.
 VARIABLE = re.compile(r"\$\{(\w+)\}")
 
@@ -58,7 +59,7 @@ def build_job(
     Raises:
         ConfigError: for keys and values that are wrong or missing.
     """
-    settings = list(settings)
+    settings = list_texts("settings", settings, "input.limit=20")
     if isinstance(config, Job) and not (settings or columns or sections):
         return config
     data, where = merge_config(config, settings, columns, sections)
@@ -80,9 +81,9 @@ def merge_config(
         read: reads a YAML file.
     """
     if isinstance(config, Job):
-        data, where = _dump(config), "the job"
+        data, where = _dump(config), IN_PYTHON
     elif config is None or isinstance(config, Mapping):
-        data, where = _with_list(config or {}), "the job"
+        data, where = _with_list(config or {}), IN_PYTHON
     elif isinstance(config, str | os.PathLike):
         data, where = read(config), str(config)
     else:
@@ -92,7 +93,8 @@ def merge_config(
     data = _merge(data, _with_texts(sections))
     if columns:
         data = _merge(data, {"input": {"columns": dict(columns)}})
-    return apply_settings(data, settings), where
+    texts = list_texts("settings", settings, "input.limit=20")
+    return apply_settings(data, texts), where
 
 
 def _dump(job: Job) -> dict[str, Any]:
@@ -137,7 +139,9 @@ def _with_list(sections: Mapping[str, Any]) -> dict[str, Any]:
         return {**sections, "input": texts}
     if isinstance(given, Mapping) and not holds_rows(given):
         is_section = given.keys() & InputSection.model_fields.keys()
-        if given and not is_section and all(isinstance(v, list | tuple) for v in given.values()):
+        if not given and type(given) is not dict:
+            raise ConfigError(f"input is a {type(given).__name__} that holds nothing")
+        if given and not is_section and all(map(_is_column, given.values())):
             raise ConfigError(
                 f"input is a dict of lists ({', '.join(map(str, given))}): give rows as a list of "
                 "dicts, or as a frame, such as pandas.DataFrame(…)"
@@ -147,15 +151,15 @@ def _with_list(sections: Mapping[str, Any]) -> dict[str, Any]:
         and not isinstance(given, str | BaseModel)
         and not holds_rows(given)
     ):
-        raise ConfigError(f"input is a {type(given).__name__}: give rows as a list, list(…)")
+        way = ".to_pylist()" if hasattr(given, "to_pylist") else "list(…)"
+        raise ConfigError(f"input is a {type(given).__name__}: give rows as a list, {way}")
     return dict(sections)
 
 
-def check_positive(**values: float) -> None:
-    """Raise ConfigError for an argument that is not a number above 0."""
-    for name, value in values.items():
-        if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
-            raise ConfigError(f"{name} must be a number above 0, not {value!r}")
+def _is_column(value: object) -> bool:
+    return isinstance(value, list | tuple) or (
+        hasattr(value, "__array__") and hasattr(value, "__len__")
+    )
 
 
 def _merge(base: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
@@ -180,89 +184,13 @@ def make_job(data: Mapping[str, Any], where: str) -> Job:
     try:
         return Job.model_validate(with_loaded_model(data))
     except ValidationError as error:
-        raise ConfigError("\n".join(_format_errors(error, where))) from None
+        raise ConfigError(explain_errors(error, Job, where)) from None
 
 
 def _merge_section(old: dict[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
     """Merge two sections: columns are added, any other value replaces the old one."""
     columns = {**(old.get("columns") or {}), **(new.get("columns") or {})}
     return {**old, **new, **({"columns": columns} if columns else {})}
-
-
-def _format_errors(error: ValidationError, where: str) -> list[str]:
-    """Format one message per key.
-
-    For a union of types, pydantic has one error per branch; they become one message.
-    """
-    messages: dict[str, str] = {}
-    missing: list[str] = []
-    reasons_by_key: dict[str, list[str]] = {}
-    for problem in error.errors():
-        *parents, last = problem["loc"] or ("",)
-        # For a union, pydantic also names the branch that it tried, which is not a key.
-        keys = [
-            str(key)
-            for place, key in enumerate(parents)
-            if key in _list_all_keys() or (place and parents[place - 1] == "tasks")
-        ]
-        if problem["type"] == "invalid_key" or last == "[key]":
-            key = parents[-1] if last == "[key]" else last
-            inside = f" of {'.'.join(keys)!r}" if keys else ""
-            messages[f"{keys}{key}"] = (
-                f"the key {key!r}{inside} in {where} is not a text: put it in quotes"
-            )
-            continue
-        if problem["type"] == "extra_forbidden":
-            full = ".".join([*keys, str(last)])
-            hint = did_you_mean(str(last), _list_keys(keys))
-            messages[full] = f"unknown key {full!r} in {where}; {hint}"
-            continue
-        full = ".".join([*keys, *([str(last)] if last in _list_all_keys() else [])])
-        if problem["type"] == "missing":
-            missing.append(repr(full))
-            continue
-        reason = problem["msg"].removeprefix("Value error, ")
-        reasons = reasons_by_key.setdefault(full, [])
-        if reasons:
-            reason = reason.removeprefix("Input should be ")
-        if reason not in reasons:
-            reasons.append(reason)
-        value = _shorten(problem["input"])
-        if not problem["loc"]:
-            messages[full] = f"{where}: {reason}"
-            continue
-        told = "" if value in reason else f" (it is {value})"
-        messages[full] = f"{full!r} in {where}: {', or '.join(reasons)}{told}"
-    if missing:
-        are = "is" if len(missing) == 1 else "are"
-        return [f"{', '.join(missing)} {are} missing in {where}", *messages.values()]
-    return list(messages.values())
-
-
-def _shorten(value: Any) -> str:
-    if holds_rows(value):
-        return f"a {type(value).__name__}"
-    text = repr(value)
-    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
-
-
-def _list_keys(parents: list[str]) -> list[str]:
-    model: type[BaseModel] = Job
-    for parent in (key for key in parents if not key.isdecimal()):
-        annotation = model.model_fields[parent].annotation
-        options = [annotation, *get_args(annotation)]
-        model = next(
-            o
-            for o in options
-            if get_origin(o) is None and isinstance(o, type) and issubclass(o, BaseModel)
-        )
-    return list(model.model_fields)
-
-
-def _list_all_keys() -> set[str]:
-    plain = ("task", "parameters", "pipeline_class")
-    sections = [name for name in Job.model_fields if name not in plain]
-    return set(Job.model_fields).union(*(_list_keys([section]) for section in sections))
 
 
 def map_texts(value: Any, change: Callable[[str], str]) -> Any:

@@ -14,6 +14,7 @@ from pipemill.pipelines.registry import ALIASES, find_task
 
 from pipemill.errors import ConfigError
 
+_AS_A_MAPPING = "give model={'model': model, 'tokenizer': tokenizer}, or a pipeline"
 # What a pipeline is made of beside its model, as transformers names it. A processor comes last: it
 # saves parts of the others, too.
 _PARTS = ("tokenizer", "feature_extractor", "image_processor", "video_processor", "processor")
@@ -49,12 +50,23 @@ def read_model_section(value: Any) -> Any:
     """
     if _is_pipeline(value) or _is_module(value):
         value = {"model": value}
-    if not isinstance(value, Mapping):
+    if isinstance(value, list | tuple) and any(map(_is_module, value)):
+        raise ConfigError(f"model is a {type(value).__name__} with a loaded model: {_AS_A_MAPPING}")
+    if not isinstance(value, Mapping) or "model" not in value:
         return value
-    model = value.get("model")
+    model = value["model"]
     if not (_is_pipeline(model) or _is_module(model)):
-        return value
+        raise ConfigError(
+            f"model.model is a {type(model).__name__}, and no loaded model: name a folder or a Hub "
+            f"name in model.path, whose tokenizer is read with it; or {_AS_A_MAPPING}"
+        )
     parts = [value[name] for name in _PARTS if value.get(name) is not None]
+    for name in _PARTS:
+        if value.get(name) is not None and not hasattr(value[name], "save_pretrained"):
+            raise ConfigError(
+                f"model.{name} is a {type(value[name]).__name__}: give the object that "
+                "transformers has loaded"
+            )
     rest = {name: item for name, item in value.items() if name not in ("model", *_PARTS)}
     if "path" in rest:
         raise ConfigError(f"model names both a path, {rest['path']!r}, and a loaded model")
@@ -64,8 +76,8 @@ def read_model_section(value: Any) -> Any:
         return {**rest, "path": _read_pipeline(model)}
     if not parts:
         raise ConfigError(
-            f"the loaded {type(model).__name__} alone can't read rows: give its tokenizer or "
-            "processor, too, as in model={'model': model, 'tokenizer': tokenizer}, or a pipeline"
+            f"the loaded {type(model).__name__} alone can't read rows: its tokenizer or processor "
+            f"is needed, too; {_AS_A_MAPPING}"
         )
     _check_model(model)
     return {**rest, "path": LoadedModel((model, *parts))}
@@ -149,6 +161,16 @@ def _check_model(model: Any) -> None:
             f"the loaded model is a {cls.__module__}.{cls.__name__}, and transformers would load "
             "another class from its files: give a model of one of transformers' own classes, or "
             "name a folder that has the class's code, with model.trust_remote_code"
+        )
+    if any(weights.is_meta for weights in model.parameters()):
+        raise ConfigError(
+            f"weights of the loaded {cls.__name__} are on the device meta, where they have no "
+            "values: load the model with them, or name its folder"
+        )
+    if any(type(part).__module__.startswith("torch.ao.") for part in model.modules()):
+        raise ConfigError(
+            f"the loaded {cls.__name__} holds modules that torch quantized, which its files would "
+            "not bring back: give the model as it was before"
         )
     if getattr(model, "_hf_peft_config_loaded", False):
         raise ConfigError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -62,6 +63,14 @@ def parse_assignment(text: str) -> tuple[str, Any]:
     return name, parse_yaml(value, f"the value of {name!r} is not YAML: {value!r}")
 
 
+def _describe(value: object) -> str:
+    """Return what a value is, and what to do with it, where that is known."""
+    if isinstance(value, str | int | float | list):
+        return f"the value {value!r}"
+    kind = f"a {type(value).__name__}"
+    return f"{kind}: call it, and give what it returns" if inspect.isroutine(value) else kind
+
+
 def to_section(key: str, value: Any) -> dict[str, Any]:
     """Return a section as a mapping. A path alone stands for one."""
     if key == "model":
@@ -71,5 +80,5 @@ def to_section(key: str, value: Any) -> dict[str, Any]:
     if key in ("model", "input", "output") and isinstance(value, str | list | os.PathLike):
         return {"path": os.fspath(value) if isinstance(value, os.PathLike) else value}
     if value is not None and not isinstance(value, Mapping):
-        raise ConfigError(f"{key!r} must hold keys, not the value {value!r}")
+        raise ConfigError(f"{key!r} must hold keys, not {_describe(value)}")
     return dict(value or {})

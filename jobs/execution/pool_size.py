@@ -94,8 +94,14 @@ def choose_operator_pool(
             that it allots an operator, and operators that wait have a share, too.
         nodes: the resources of each node.
         autoscales: whether the cluster may grow.
+
+    Raises:
+        ConfigError: if not even one actor can ever fit: the pipeline would wait forever.
     """
     counts = [count_actors(node, actors) for node in nodes]
+    is_asked = actors.gpus_each or "num_cpus" in actors.model_fields_set
+    if is_asked and not any(counts) and not autoscales:
+        raise ConfigError(_explain_no_room(nodes, actors, 0))
     fit, num_cpus = max(sum(counts), 1), float(actors.num_cpus)
     if "num_cpus" not in actors.model_fields_set:
         # Where GPUs limit the actors of a node, CPUs need not.
@@ -122,7 +128,9 @@ def count_actors(node: Mapping[str, float], actors: ActorsSection) -> int:
     return max(min(by_cpu, by_gpu), 0)
 
 
-def _explain_no_room(nodes: list[dict[str, float]], actors: ActorsSection, tasks: float) -> str:
+def _explain_no_room(
+    nodes: Sequence[Mapping[str, float]], actors: ActorsSection, tasks: float
+) -> str:
     cpus = max((node.get("CPU", 0) for node in nodes), default=0)
     gpus = max((node.get("GPU", 0) for node in nodes), default=0)
     if actors.gpus_each > gpus:

@@ -82,7 +82,9 @@ class Stopwatch:
     """
 
     def __init__(self, costs: np.ndarray, seconds: float) -> None:
-        self.costs, self.limit = costs, seconds
+        # Texts without a known token cost nothing: there every batch counts the same.
+        self.costs = costs if costs.any() else np.ones(len(costs), np.int64)
+        self.limit = seconds
         self.done, self.started = 0, time.perf_counter()
 
     def record(self, number: int) -> bool:
@@ -148,7 +150,7 @@ def measure_transformers(trial: Trial, sizes: list[int], seconds: float) -> Iter
         pace = 0.0  # seconds per padded token, of the last size that ran
         for size in sizes:
             setting = _measure_batch_size(trial, plain, (tokens, counts), size, seconds, pace)
-            if setting.seconds:
+            if setting.seconds and setting.padded_tokens:
                 pace = setting.seconds / setting.padded_tokens
             yield setting
 

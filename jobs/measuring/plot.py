@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -42,6 +43,11 @@ def check_plot(path: str | None) -> str | None:
 
     if not Path(path).absolute().parent.is_dir():
         raise ConfigError(f"can't write the plot {path}: no folder has that name")
+    if Path(path).is_dir():
+        raise ConfigError(f"can't write the plot {path}: it is a folder; name a file in it")
+    place = Path(path) if Path(path).exists() else Path(path).absolute().parent
+    if not os.access(place, os.W_OK):
+        raise ConfigError(f"can't write the plot {path}: {place} can't be written to")
     formats = Figure().canvas.get_supported_filetypes()
     if Path(path).suffix[1:].lower() not in formats:
         raise ConfigError(

@@ -109,6 +109,8 @@ def start_trial(job: Job, rows: int) -> Trial:
         raise RunError(f"none of the rows could be expanded: {first.error}: {first.message}")
     lists = combine_chunks(batch.rows[CHUNKS]).take(live)
     chunks, counts = lists.flatten(), pc.list_value_length(lists).to_numpy()
+    if not len(chunks):
+        raise RunError("the rows hold nothing to compute: none of them has a chunk")
     repeats = stages.task.repeats
     rows_left = sampled.rows.take(live)
     columns = {name: rows_left[own] for name, own in stages.columns.items()}

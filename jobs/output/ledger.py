@@ -20,6 +20,7 @@ from pipemill.actors.storage.store import FileStamp, Store
 
 from pipemill.errors import ConfigError, RunError
 
+from ..config.check_arguments import check_options
 from .footer_cache import LEAST_PARTS, FooterCache
 from .job_record import JobRecord
 from .split_plan import Plan
@@ -196,6 +197,11 @@ class Ledger:
             ) from error
 
 
+def _describe(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 100 else f"a {type(value).__name__}"
+
+
 def open_output(
     output: str | os.PathLike[str], options: Mapping[str, Any] | None
 ) -> tuple[Ledger, JobRecord, Plan]:
@@ -206,9 +212,10 @@ def open_output(
     """
     if not isinstance(output, str | os.PathLike) or not (path := os.fspath(output)):
         raise ConfigError(
-            f"an output is named by its folder or URL, a text or a path, not by {output!r}"
+            f"an output is named by its folder or URL, a text or a path, not by {_describe(output)}"
         )
-    ledger = Ledger(Store(absolute(path), options or {}))
+    given = check_options("storage_options", options)
+    ledger = Ledger(Store(absolute(path), given))
     record, plan = ledger.read_job(), ledger.read_plan()
     if record is None or plan is None:
         raise ConfigError(

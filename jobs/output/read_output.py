@@ -19,6 +19,7 @@ from pyarrow import fs
 
 from pipemill.errors import ConfigError, did_you_mean
 
+from ..config.check_arguments import list_texts
 from .ledger import Ledger, open_output
 
 if TYPE_CHECKING:
@@ -57,13 +58,16 @@ def read(
     """
     import pyarrow.dataset as ds  # takes pandas along
 
+    names = None if columns is None else list_texts("columns", columns, "text")
+    if twice := [name for name in names or () if (names or []).count(name) > 1]:
+        raise ConfigError(f"columns names {twice[0]!r} twice: name it once")
     ledger, _, plan = open_output(output, storage_options)
     exist = ledger.parts()
     done = plan.splits.select(lambda split: split.part in exist)
     files = _find_letters(ledger, done) if dead_letters else [_File(split.part) for split in done]
-    schema = _read_schema(ledger, files[0].name) if files else _no_rows(columns)
-    if columns is not None:
-        schema = _select(schema, columns, ledger.path)
+    schema = _read_schema(ledger, files[0].name) if files else _no_rows(names)
+    if names is not None:
+        schema = _select(schema, names, ledger.path)
 
     def open_files(some: list[_File]) -> ds.Dataset:
         places = [ledger.store.locate(file.name) for file in some]
@@ -149,11 +153,9 @@ def _no_rows(columns: Sequence[str] | None) -> pa.Schema:
 
 
 def _select(schema: pa.Schema, columns: Sequence[str], output: str) -> pa.Schema:
-    if isinstance(columns, str):
-        raise ConfigError(f"columns must be a list of names, not the text {columns!r}")
     for name in columns:
         if name not in schema.names:
-            hint = did_you_mean(str(name), schema.names)
+            hint = did_you_mean(name, schema.names)
             raise ConfigError(f"{output} has no column {name!r}; {hint}")
     return pa.schema([schema.field(name) for name in columns], schema.metadata)
 

@@ -7,7 +7,7 @@ import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from pipemill.actors.output.layout import STORED_INPUT
@@ -37,10 +37,10 @@ def with_stored_rows(job: Job, ledger: Ledger) -> Job:
     rows = job.input.path
     if not isinstance(rows, HeldRows):
         return job
-    folder = _folder(rows)
-    record = _read_record(folder, ledger)
+    folder, limit = _folder(rows), job.input.limit
+    record = _read_record(folder, limit, ledger)
     if record is None:
-        record = _store(rows, job.input.format, ledger)
+        record = _store(rows, job.input.format, limit, ledger)
     elif isinstance(rows, StandardInput):
         check_same_input(record["digest"])
     path = "/".join(filter(None, [ledger.path.rstrip("/"), folder, record.get("folder")]))
@@ -59,8 +59,8 @@ def with_table(job: Job) -> Job:
 
 def needs_storing(job: Job, ledger: Ledger) -> bool:
     """Return whether `with_stored_rows` has something to write."""
-    rows = job.input.path
-    return isinstance(rows, HeldRows) and _read_record(_folder(rows), ledger) is None
+    rows, limit = job.input.path, job.input.limit
+    return isinstance(rows, HeldRows) and _read_record(_folder(rows), limit, ledger) is None
 
 
 def note_on_stream(path: object) -> str | None:
@@ -98,9 +98,11 @@ def sample_input(job: Job) -> Iterator[InputSample]:
         yield InputSample(job=job)
         return
     with tempfile.TemporaryDirectory(prefix="pipemill-") as folder:
-        written = _write(rows, Store(folder), "input", job.input.format, _SAMPLE)
+        limit = job.input.limit
+        most = replace(_SAMPLE, rows=min(limit or _SAMPLE.rows, _SAMPLE.rows))
+        written = _write(rows, Store(folder), "input", job.input.format, most)
         reading = _reading(job, f"{folder}/input", written.format, {})
-        if written.whole:
+        if written.whole or (limit is not None and written.rows == limit):
             yield InputSample(job=reading)
             return
         first = "" if written.rows is None else f" {written.rows:,}"
@@ -119,20 +121,27 @@ def _folder(rows: HeldRows) -> str:
     return f"{STORED_INPUT}/{rows.identity}"
 
 
-def _read_record(folder: str, ledger: Ledger) -> dict[str, Any] | None:
+def _read_record(folder: str, limit: int | None, ledger: Ledger) -> dict[str, Any] | None:
+    """Return what is stored of some rows; None if that is less than a job reads."""
     data = ledger.read(f"{folder}/{_COMPLETE}")
-    return None if data is None else json.loads(data)
+    record = None if data is None else json.loads(data)
+    stored = None if record is None else record.get("limit")
+    return None if stored is not None and (limit is None or limit > stored) else record
 
 
-def _store(rows: HeldRows, format: str, ledger: Ledger) -> dict[str, Any]:
+def _store(rows: HeldRows, format: str, limit: int | None, ledger: Ledger) -> dict[str, Any]:
     folder = _folder(rows)
     with suppress(Exception):  # what is left of a run that was killed is never read
         ledger.store.filesystem.rm(ledger.store.locate(folder), recursive=True)
     attempt = uuid.uuid4().hex[:12]
-    written = _write(rows, ledger.store, f"{folder}/{attempt}", format)
+    # A stream may never end. What is piped is a file, whose rows nobody counts before it is read.
+    is_file = isinstance(rows, StandardInput)
+    most = None if limit is None or is_file else SampleSize(rows=limit)
+    written = _write(rows, ledger.store, f"{folder}/{attempt}", format, most)
     record = {**asdict(written), "folder": attempt, "snapshot": rows.snapshot}
+    record["limit"] = None if most is None else limit
     # A run that was asleep while another one took over must not replace what that one stored.
-    stored = _read_record(folder, ledger)
+    stored = _read_record(folder, limit, ledger)
     if stored is not None:
         return stored
     ledger.write(f"{folder}/{_COMPLETE}", json.dumps(record).encode())

@@ -56,6 +56,9 @@ def _check_alike(values: Sequence[Any]) -> None:
         raise TypeError("they are partly bytes (or images) and partly texts (or paths)")
     if {datetime.date, datetime.datetime} <= kinds:
         raise TypeError("they are partly dates and partly dates with a time")
+    times = [value for value in values if isinstance(value, datetime.datetime)]
+    if len({value.tzinfo is None for value in times}) == 2:
+        raise TypeError("they are partly times with a time zone and partly without")
 
 
 def make_table(rows: Sequence[Mapping[str, Any]], first: int, owner: str) -> pa.Table:
@@ -95,7 +98,7 @@ def to_storable(table: pa.Table, owner: str) -> pa.Table:
     columns = []
     for name, column in zip(table.column_names, table.columns, strict=True):
         kind = getattr(column.type, "extension_name", "")
-        if kind in _OPAQUE:
+        if _is_opaque(column.type):
             raise ConfigError(
                 f"column {name!r} of {owner} has the type {column.type}, which can't be stored: "
                 "convert it to texts, numbers or times"
@@ -107,6 +110,18 @@ def to_storable(table: pa.Table, owner: str) -> pa.Table:
     table = pa.table(columns, names=table.column_names, metadata=table.schema.metadata)
     features = {k: v for k, v in (table.schema.metadata or {}).items() if k == b"huggingface"}
     return cast_rows(table, simplify_schema(table.schema).with_metadata(features or None))
+
+
+def _is_opaque(kind: pa.DataType) -> bool:
+    """Return whether a type, or one in it, is one that only its library can read."""
+    seen: list[pa.DataType] = []
+
+    def note(inner: pa.DataType) -> pa.DataType:
+        seen.append(inner.value_type if pa.types.is_dictionary(inner) else inner)
+        return inner
+
+    map_types(kind, note)
+    return any(getattr(inner, "extension_name", "") in _OPAQUE for inner in seen)
 
 
 def _without_empty_structs(column: pa.ChunkedArray) -> pa.ChunkedArray:

@@ -30,6 +30,9 @@ _KINDS: dict[tuple[str, str], Callable[[Any], TableRows]] = {
         "a pandas.Series", table_of_pandas(v.to_frame("text" if v.name is None else v.name))
     ),
     ("polars", "DataFrame"): lambda v: FrameRows("a polars.DataFrame", table_of_polars(v)),
+    ("polars", "Series"): lambda v: FrameRows(
+        "a polars.Series", table_of_polars(v.to_frame(v.name or "text"))
+    ),
     ("polars", "LazyFrame"): lambda v: FrameRows("a polars.LazyFrame", collect_polars(v)),
     ("pyarrow", "Table"): lambda v: FrameRows("a pyarrow.Table", v),
     ("pyarrow", "RecordBatch"): lambda v: FrameRows("a pyarrow.RecordBatch", table_of_arrow(v)),

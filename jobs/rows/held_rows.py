@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -25,10 +26,15 @@ _begun: list[object] = []
 
 @dataclass(frozen=True, kw_only=True)
 class SampleSize:
-    """How much of an input is enough to show or to measure."""
+    """How much of an input is enough: to show, to measure, or because the job reads no more.
+
+    Attributes:
+        rows: the most rows that are read.
+        bytes: after how many bytes reading ends.
+    """
 
     rows: int
-    bytes: int
+    bytes: int = sys.maxsize
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +86,7 @@ class HeldRows(ABC):
 
         Args:
             format: what `input.format` says: "auto" or a name.
-            most: how much to write at least, if there is as much; None for everything.
+            most: how much is enough; None for everything.
 
         Raises:
             ConfigError: rows have values that can't be stored.
@@ -99,13 +105,19 @@ class TableRows(HeldRows):
     def tables(self) -> Iterator[pa.Table]:
         """Yield the rows in order, about a thousand at a time."""
 
+    def head(self, rows: int) -> TableRows:
+        """Return these rows; only the first, where others would be computed for nothing."""
+        return self
+
     def write(self, store: Store, folder: str, format: str, most: SampleSize | None) -> WrittenRows:
         if format not in ("auto", _FORMAT):
             raise ConfigError(f"input.format is {format}, but {self.name} is no file: leave it out")
         files = rows = size = 0
         whole = True
         shard: list[pa.Table] = []
-        for table in _check_types(self.tables(), self.name):
+        source = self if most is None else self.head(most.rows)
+        for table in _check_types(source.tables(), self.name):
+            table = table if most is None else table.slice(0, most.rows - rows)
             if shard and (sum(t.nbytes for t in shard) >= _SHARD_BYTES or not _fits(shard, table)):
                 _write_shard(store, f"{folder}/{files:06}{_SUFFIX}", shard)
                 files, shard = files + 1, []

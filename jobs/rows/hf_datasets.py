@@ -54,6 +54,9 @@ class IterableDatasetRows(TableRows):
     def __init__(self, dataset: datasets.IterableDataset) -> None:
         self._dataset = dataset
 
+    def head(self, rows: int) -> IterableDatasetRows:
+        return IterableDatasetRows(self._dataset.take(rows))
+
     @property
     def identity(self) -> str:
         return "IterableDataset"

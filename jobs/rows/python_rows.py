@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -51,9 +52,12 @@ class RowIterator(TableRows):
 
     is_stream = True
 
-    def __init__(self, rows: Iterator[Row]) -> None:
-        self._rows = rows
+    def __init__(self, rows: Iterator[Row], most: int | None = None) -> None:
+        self._rows, self._most = rows, most
         self.name = f"a {type(rows).__name__}"
+
+    def head(self, rows: int) -> RowIterator:
+        return RowIterator(self._rows, rows)
 
     @property
     def identity(self) -> str:
@@ -61,7 +65,9 @@ class RowIterator(TableRows):
 
     def tables(self) -> Iterator[pa.Table]:
         check_unread(self._rows)
-        yield from tables_of_rows(self._guarded(), f"the {type(self._rows).__name__}")
+        yield from tables_of_rows(
+            islice(self._guarded(), self._most), f"the {type(self._rows).__name__}"
+        )
 
     def _guarded(self) -> Iterator[Row]:
         count = 0
@@ -72,8 +78,8 @@ class RowIterator(TableRows):
         except Exception as error:
             raise RunError(
                 f"the {type(self._rows).__name__} raised after {count:,} rows: "
-                f"{type(error).__name__}: {error_message(error)}. None of its rows is stored: "
-                "run again with a new one"
+                f"{type(error).__name__}: {' '.join(error_message(error).split())}. None of its "
+                "rows is stored: run again with a new one"
             ) from error
 
 

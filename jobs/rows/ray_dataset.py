@@ -29,6 +29,9 @@ class RayDatasetRows(TableRows):
     def __init__(self, dataset: ray.data.Dataset) -> None:
         self._dataset = dataset
 
+    def head(self, rows: int) -> RayDatasetRows:
+        return RayDatasetRows(self._dataset.limit(rows))
+
     @property
     def identity(self) -> str:
         return "ray.data.Dataset"

@@ -205,6 +205,8 @@ def test_actors_end_with_a_pipeline_that_fails_though_its_error_is_kept(ray_sess
         ({"model": "/no/where"}, "no model at /no/where"),
         ({"actors": {"mx": 1}}, "unknown key 'actors.mx'.*'max'"),
         ({"actors": {"per_node": 2}}, "actors.per_node is for pipemill.run: Ray places"),
+        ({"actors": {"cluster": "local"}}, "actors.cluster is for pipemill.run: Ray places"),
+        ({"actors": {"num_cpus": 99}}, r"asks for 99 CPU \(actors.num_cpus\), but the largest no"),
         ({"on_error": "drop"}, "on_error must be 'column' or 'raise', not 'drop'"),
         ({"error_column": ""}, "error_column must be the name of a column, not ''"),
         ({"error_column": "score"}, "error_column 'score' is a column that text-classification ad"),
@@ -244,6 +246,14 @@ def test_cpus_are_left_for_the_rest_of_the_pipeline():
     assert large == OperatorPool(least=1, initial=1, most=1, num_cpus=2)
     gpus = pool([{"CPU": 16, "GPU": 1}, {"CPU": 4}], num_gpus=0.125)
     assert gpus == OperatorPool(least=1, initial=8, most=8, num_cpus=0.125)
+
+
+def test_what_no_node_has_is_said():
+    for given in ({"num_cpus": 4}, {"num_gpus": 1}, {"num_gpus": 2, "num_cpus": 1}):
+        with pytest.raises(ConfigError, match="an actor asks for .*, but the largest node of this"):
+            pool([{"CPU": 2}, {"CPU": 3}], **given)
+        assert pool([{"CPU": 2}], autoscales=True, **given).least == 1
+    assert pool([{"CPU": 0.5}]).initial == 1, "without num_cpus an actor takes less than a CPU"
 
 
 def test_the_pool_grows_as_wanted():

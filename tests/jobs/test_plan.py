@@ -21,6 +21,7 @@ from pipemill.jobs.planning.sampling.sample_rows import sample_rows
 from pipemill.jobs.prepare import prepare_without_output
 
 import pipemill
+from tests.references.make_static_embeddings import HERE
 from tests.support import tiny
 
 TEXTS = tiny.texts(70, seed=9, longest=40)
@@ -184,6 +185,17 @@ def test_in_python_it_takes_what_run_takes_and_no_output(models, data):
     assert "█" in page
     with pytest.raises(pipemill.ConfigError, match="seconds must be a number above 0, not 0"):
         pipemill.plan({}, seconds=0)
+
+
+def test_texts_without_a_known_token_are_measured(tmp_path):
+    job = {"task": "feature-extraction", "model": str(HERE / "model2vec_quantized")}
+    unknown = [{"text": "☃ ☃"}] * 3
+    plan = pipemill.plan(**job, input=unknown, seconds=0.1)
+    assert (plan.rows, plan.tokens) == (3, 0)
+    assert plan.rows_per_second > 0
+    plot = str(tmp_path / "plot.png")
+    tuning = pipemill.tune(**job, input=unknown, seconds=0.1, plot=plot)
+    assert [s.rows_per_second > 0 for s in tuning.settings if s.how == "sorted"] == [True]
 
 
 def test_a_run_is_estimated_with_its_start_and_its_cost(models, data, capsys):

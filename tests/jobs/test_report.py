@@ -235,6 +235,19 @@ def test_of_what_is_no_output_it_says_so(tmp_path, capsys):
     assert "is not an output of pipemill" in capsys.readouterr().err
 
 
+def test_a_page_that_can_not_be_written_is_one_line(out, capsys, monkeypatch):
+    def fail(filesystem, path, data):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("pipemill.jobs.report.write_atomic", fail)
+    assert main(["report", str(out)]) == 2
+    said = capsys.readouterr().err
+    assert said == (
+        f"pipemill: can't write {out}/_pipemill/report.html: OSError: [Errno 28] No space left on "
+        "device\n"
+    )
+
+
 def test_in_python_it_returns_the_path(out):
     assert pipemill.report(str(out)) == f"{out}/_pipemill/report.html"
     assert "61: 60 done" in Page(out / "_pipemill/report.html").seen

@@ -311,13 +311,23 @@ def test_without_matplotlib_a_plot_names_the_extra(models, data, tmp_path, capsy
     assert "pipemill[plot]" in err
 
 
-def test_wrong_flags_are_said_before_anything_is_loaded(models, data, tmp_path, capsys):
+def test_wrong_flags_are_said_before_anything_is_loaded(
+    models, data, tmp_path, capsys, monkeypatch
+):
     words = flags(models, data)
     assert main(["tune", *words, "--plot", str(tmp_path / "no/a.png")]) == 2
     assert "no folder" in capsys.readouterr().err
     assert main(["tune", *words, "--plot", str(tmp_path / "a.txt")]) == 2
+    assert "must end in one of .png" in capsys.readouterr().err
+    (tmp_path / "b.png").mkdir()
+    assert main(["tune", *words, "--plot", str(tmp_path / "b.png")]) == 2
+    assert "b.png: it is a folder; name a file in it" in capsys.readouterr().err
+    # Not by its permissions: root may write anywhere.
+    with monkeypatch.context() as patch:
+        patch.setattr("os.access", lambda path, mode: path != tmp_path)
+        assert main(["tune", *words, "--plot", str(tmp_path / "a.png")]) == 2
     said = capsys.readouterr().err
-    assert "must end in one of .png" in said
+    assert f"can't write the plot {tmp_path}/a.png: {tmp_path} can't be written to" in said
     assert "measured" not in said
     for wrong in (["--seconds", "0"], ["--rows", "none"]):
         assert main(["tune", *words, *wrong]) == 2

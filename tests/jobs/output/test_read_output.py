@@ -75,7 +75,7 @@ def test_columns_are_those_that_were_asked_for(kept):
     assert pipemill.read(kept.output, ["row"], dead_letters=True).to_table().num_columns == 1
     with pytest.raises(pipemill.ConfigError, match="no column 'scores'; did you mean 'score'"):
         pipemill.read(kept.output, ["id", "scores"])
-    with pytest.raises(pipemill.ConfigError, match="a list of names, not the text 'id'"):
+    with pytest.raises(pipemill.ConfigError, match="a list of texts, .*, not 'id'"):
         pipemill.read(kept.output, "id")
 
 

@@ -8,6 +8,7 @@ import math
 import subprocess
 import sys
 
+import datasets
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -147,6 +148,29 @@ def test_images_and_arrays_in_cells_are_kept(answers):
     assert [row["matrix"] for row in found] == [[[1, 1], [1, 1]], None]
 
 
+def test_a_series_of_polars_is_a_column(answers):
+    pl = polars()
+    assert answers(pl.Series(["a", "b"]))["text"].to_pylist() == ["a", "b"]
+    named = answers(pl.Series("body", ["a"]), "named", settings=["input.columns.text=body"])
+    assert named["body"].to_pylist() == ["a"]
+
+
+def test_what_is_no_rows_is_said_with_what_to_do(job):
+    def generate():
+        yield {"text": "a"}
+
+    for given, message in (
+        (pa.array(["a"]), r"input is a StringArray: give rows as a list, .to_pylist\(\)$"),
+        (np.array(["a"]), r"input is a ndarray: give rows as a list, list\(…\)$"),
+        ({"text": np.array(["a"])}, r"input is a dict of lists \(text\): give rows as a list of"),
+        (generate, "'input' must hold keys, not a function: call it, and give what it returns"),
+        (Exporter, "'input' must hold keys, not a type$"),
+        (datasets.DatasetDict(), "input is a DatasetDict that holds nothing"),
+    ):
+        with pytest.raises(pipemill.ConfigError, match=message):
+            pipemill.run(**job(given))
+
+
 def test_an_index_with_a_name_is_a_column(answers):
     frame = pd.DataFrame({"text": ["a", "b"]}, index=pd.Index([7, 9], name="id"))
     assert answers(frame, "named")["id"].to_pylist() == [7, 9]
@@ -163,6 +187,14 @@ def test_an_index_with_a_name_is_a_column(answers):
         (
             {"month": pd.period_range("2026", periods=2, freq="M")},
             "column 'month' of a pandas.DataFrame has the type .*period",
+        ),
+        (
+            {"range": pd.Categorical(pd.interval_range(0, 2))},
+            "column 'range' of a pandas.DataFrame has the type .*interval.*, which can't be stored",
+        ),
+        (
+            {"time": pd.Series([pd.Timestamp(0), pd.Timestamp(0, tz="UTC")], dtype=object)},
+            "column 'time', rows 0 to 1, .* partly times with a time zone and partly without",
         ),
         ({"z": [1j, 2j]}, "column 'z' of the pandas.DataFrame is complex128, which can't be"),
     ],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import math
 import os
 import subprocess
@@ -17,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
+from pipemill.jobs import prepare
 from pipemill.jobs.output import stored_rows
 from pipemill.jobs.rows import held_rows
 
@@ -241,6 +243,36 @@ def test_killed_while_it_is_stored_every_row_is_there_once(job, tmp_path):
     assert done.stdout.split()[0] == "5000"
     assert read_table(tmp_path / "out")["n"].to_pylist() == list(range(5000))
     assert len(list((tmp_path / "out").glob("*/input/*/*/*.rows"))) == 5
+
+
+def test_a_stream_is_read_to_the_limit_and_no_further(answers, job, models):
+    def endless():
+        yield from rows(5)
+        raise AssertionError("more than the limit was read")
+
+    given = {"path": endless(), "limit": 5}
+    assert answers(given)["n"].to_pylist() == list(range(5))
+    given = {"path": {"train": list(rows(3)), "test": itertools.count()}, "limit": 3}
+    assert answers(given, "splits")["split"].to_pylist() == ["train"] * 3
+    assert answers({"path": list(rows(1500)), "limit": 1001}, "list")["n"][-1].as_py() == 1000
+    job = {"task": "text-classification", "model": models["text-classification"]}
+    shown = pipemill.preview(**job, input={"path": endless(), "limit": 5}, rows=8)
+    assert (shown.rows, shown.notes) == (5, ())
+    assert pipemill.plan(**job, input={"path": endless(), "limit": 5}, seconds=0.1).rows == 5
+
+
+def test_a_run_that_reads_more_than_was_stored_stores_again(job, monkeypatch):
+    def fail(*arguments):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(prepare, "build_plan", fail)
+        with pytest.raises(KeyboardInterrupt):
+            pipemill.run(**job({"path": rows(9), "limit": 2}))
+    assert pipemill.run(**job({"path": rows(9), "limit": 4})).rows == 4
+    with pytest.raises(pipemill.ConfigError, match=r"input.limit \(4 then, None now\)"):
+        pipemill.run(**job(rows(9)))
+    assert pipemill.run(**job({"path": rows(9), "limit": 4})).added["rows"] == 0
 
 
 def test_before_a_run_a_generator_gives_a_sample(models, monkeypatch):

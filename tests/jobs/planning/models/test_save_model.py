@@ -198,7 +198,7 @@ def test_what_files_would_not_bring_back_is_refused(models, job):
     other = copy.copy(pipeline)
     other.model = Other(pipeline.model.config)
     assert "would load another class from its files" in refused(other)
-    assert "alone can't read rows: give its tokenizer" in refused(pipeline.model)
+    assert "alone can't read rows: its tokenizer or processor is" in refused(pipeline.model)
     assert "give no other" in refused({"model": pipeline, "tokenizer": pipeline.tokenizer})
     assert "both a path, 'm', and a loaded model" in refused({"model": pipeline, "path": "m"})
     assert "task is fill-mask, and the pipeline (model) is one for text-classification" in refused(
@@ -212,7 +212,33 @@ def test_what_files_would_not_bring_back_is_refused(models, job):
     generation = transformers.GenerationConfig(max_new_tokens=2)
     made = make(models, "text-generation", generation_config=generation)
     assert "was made with generation_config" in refused(made)
-    assert "unknown key 'model.model'" in refused({"model": "a folder"})
+    assert refused({"model": "a folder"}).startswith("model.model is a str, and no loaded model")
+
+
+def test_what_is_no_mapping_of_loaded_parts_is_one_line(models, job):
+    pipeline = make(models)
+    module = type("Linear", (torch.nn.Identity,), {"__module__": "torch.ao.nn.quantized"})
+    quantized = copy.deepcopy(pipeline.model)
+    quantized.classifier = module()
+    for model, message in (
+        ((pipeline.model, pipeline.tokenizer), "model is a tuple with a loaded model: give model="),
+        ([pipeline.model], "model is a list with a loaded model: give model={'model': model, "),
+        (pipeline.tokenizer, "'model' must hold keys, not a TokenizersBackend"),
+        (transformers.pipeline, "'model' must hold keys, not a function: call it, and give wha"),
+        ({"model": pipeline.model, "tokenizer": "a folder"}, "model.tokenizer is a str: give the"),
+        (
+            {"model": copy.deepcopy(pipeline.model).to("meta"), "tokenizer": pipeline.tokenizer},
+            "weights of the loaded BertForSequenceClassification are on the device meta",
+        ),
+        (
+            {"model": quantized, "tokenizer": pipeline.tokenizer},
+            "the loaded BertForSequenceClassification holds modules that torch quantized",
+        ),
+    ):
+        with pytest.raises(pipemill.ConfigError) as caught:
+            pipemill.preview(**job, task="text-classification", model=model)
+        assert str(caught.value).startswith(message)
+        assert "\n" not in str(caught.value)
 
 
 def test_a_model_that_can_not_be_saved_is_named(models, job, monkeypatch):

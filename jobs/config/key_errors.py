@@ -1,0 +1,101 @@
+"""Say in a line for each key what is wrong with a config."""
+
+from __future__ import annotations
+
+from typing import Any, get_args, get_origin
+
+from pydantic import BaseModel, ValidationError
+
+from pipemill.errors import did_you_mean
+
+IN_PYTHON = "the job"  # the source of a config without a file
+_ARGUMENTS = ("columns", "settings")  # which functions take beside the keys of a config
+_LONGEST = 200  # characters of a value in a message
+
+
+def explain_errors(error: ValidationError, job: type[BaseModel], where: str = IN_PYTHON) -> str:
+    """Return a line for each key of a config that is wrong.
+
+    Args:
+        error: what pydantic says.
+        job: the class that it says it of.
+        where: the config's source.
+    """
+    return "\n".join(_format_errors(error, job, where))
+
+
+def _format_errors(error: ValidationError, job: type[BaseModel], where: str) -> list[str]:
+    """Format one message per key.
+
+    For a union of types, pydantic has one error per branch; they become one message.
+    """
+    all_keys = _list_all_keys(job)
+    messages: dict[str, str] = {}
+    missing: list[str] = []
+    reasons_by_key: dict[str, list[str]] = {}
+    for problem in error.errors():
+        *parents, last = problem["loc"] or ("",)
+        # For a union, pydantic also names the branch that it tried, which is not a key.
+        keys = [
+            str(key)
+            for place, key in enumerate(parents)
+            if key in all_keys or (place and parents[place - 1] == "tasks")
+        ]
+        if problem["type"] == "invalid_key" or last == "[key]":
+            key = parents[-1] if last == "[key]" else last
+            inside = f" of {'.'.join(keys)!r}" if keys else ""
+            messages[f"{keys}{key}"] = (
+                f"the key {key!r}{inside} in {where} is not a text: put it in quotes"
+            )
+            continue
+        if problem["type"] == "extra_forbidden":
+            full = ".".join([*keys, str(last)])
+            also = () if keys or where != IN_PYTHON else _ARGUMENTS
+            hint = did_you_mean(str(last), [*_list_keys(job, keys), *also])
+            messages[full] = f"unknown key {full!r} in {where}; {hint}"
+            continue
+        full = ".".join([*keys, *([str(last)] if last in all_keys else [])])
+        if problem["type"] == "missing":
+            missing.append(repr(full))
+            continue
+        reason = problem["msg"].removeprefix("Value error, ")
+        reasons = reasons_by_key.setdefault(full, [])
+        if reasons:
+            reason = reason.removeprefix("Input should be ")
+        if reason not in reasons:
+            reasons.append(reason)
+        value = _shorten(problem["input"])
+        if not problem["loc"]:
+            messages[full] = f"{where}: {reason}"
+            continue
+        told = "" if value in reason else f" (it is {value})"
+        messages[full] = f"{full!r} in {where}: {', or '.join(reasons)}{told}"
+    if missing:
+        are = "is" if len(missing) == 1 else "are"
+        return [f"{', '.join(missing)} {are} missing in {where}", *messages.values()]
+    return list(messages.values())
+
+
+def _shorten(value: Any) -> str:
+    if not isinstance(value, str | bytes | int | float | list | tuple | dict | None):
+        return f"a {type(value).__name__}"
+    text = repr(value)
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
+
+
+def _list_keys(model: type[BaseModel], parents: list[str]) -> list[str]:
+    for parent in (key for key in parents if not key.isdecimal()):
+        annotation = model.model_fields[parent].annotation
+        options = [annotation, *get_args(annotation)]
+        model = next(
+            o
+            for o in options
+            if get_origin(o) is None and isinstance(o, type) and issubclass(o, BaseModel)
+        )
+    return list(model.model_fields)
+
+
+def _list_all_keys(job: type[BaseModel]) -> set[str]:
+    plain = ("task", "parameters", "pipeline_class")
+    sections = [name for name in job.model_fields if name not in plain]
+    return set(job.model_fields).union(*(_list_keys(job, [section]) for section in sections))
