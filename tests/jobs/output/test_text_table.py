@@ -47,5 +47,5 @@ def test_what_a_terminal_obeys_is_shown():
     assert join_blocks([f"a{clear}\nb", table]).startswith(f"a{shown}\nb\n{shown}")
     with open(os.devnull, "w") as file:
         console = Console(file=file, record=True, width=80)
-        console.print(table)
+        console.print(TextTable(rows=[(clear, "b")]))
     assert shown in console.export_text()
