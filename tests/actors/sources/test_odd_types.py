@@ -7,10 +7,12 @@ import json
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from pipemill.actors.sources.reading import Reading
 
 import pipemill
 from pipemill.errors import ConfigError
 from tests.support import light
+from tests.support.splits import plan, read
 
 TEXTS = ["one", "two words", "three"]
 A, B = b"a" * 16, b"b" * 16
@@ -132,3 +134,12 @@ def test_a_text_that_is_not_utf8_is_a_dead_letter(run, tmp_path):
     assert (letter["row"], letter["stage"]) == (1, "read")
     assert "column 'odd'" in letter["message"]
     assert "UTF8" in letter["message"]
+
+
+def test_a_number_of_csv_may_have_thousands_of_digits(tmp_path):
+    digits = "0" * 5000
+    (tmp_path / "a.csv").write_text(f"n\n{digits}7\n1{digits}\n9007199254740993\n 8\n")
+    reading = Reading(types={"n": pa.float64()})
+    (batch,) = read(plan(tmp_path, reading=reading), reading)
+    assert batch.rows["n"].to_pylist()[0::3] == [7.0, 8.0]
+    assert sorted(batch.failures) == [1, 2]
