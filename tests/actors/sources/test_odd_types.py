@@ -79,6 +79,16 @@ def test_a_type_that_parquet_lacks_is_refused(run, tmp_path, odd):
         run()
 
 
+def test_rows_in_python_that_parquet_can_not_be_read_with_are_refused(tmp_path, monkeypatch):
+    light.install(monkeypatch)
+    odd: object = 1
+    for _ in range(60):
+        odd = [odd]
+    job = {**light.job(tmp_path, []), "input": [{"text": "one", "odd": odd}]}
+    with pytest.raises(ConfigError, match=r"column 'odd' is list<.*which Parquet can't hold"):
+        pipemill.run(**job)
+
+
 def test_a_file_may_lack_what_is_never_null_in_another(run, tmp_path):
     odd = pa.array([{"a": 1}] * 3, NOT_NULL)
     pq.write_table(pa.table({"text": TEXTS, "odd": odd}), tmp_path / "in/a.parquet")
