@@ -106,6 +106,10 @@ class LineFiles:
             stream.close()
             raise
 
+    def _is_row(self, line: bytes) -> bool:
+        # A byte order mark alone is what some editors save of an empty text.
+        return line != codecs.BOM_UTF8 if self.blank else not _is_blank(line)
+
     def _read_head(
         self, path: str, stream: IO[bytes], plain: bool, start: int
     ) -> tuple[bytes, bool]:
@@ -148,7 +152,7 @@ class LineFiles:
             with self.open_text(file.path) as stream:
                 position = 0
                 for line in stream:
-                    if self.blank or not _is_blank(line):
+                    if self._is_row(line):
                         yield position, line
                     position += len(line)
         except BAD_FILE as error:
@@ -184,7 +188,7 @@ class LineFiles:
                 if not line:
                     return
                 number += 1
-                if self.blank or not _is_blank(line):
+                if self._is_row(line):
                     where = f"line {number}" if counted else f"the line at byte {position}"
                     yield Line(line, f"{where} of {path}")
                 position += len(line)
