@@ -271,7 +271,9 @@ def _read_dead_row(
     try:
         with dead_letters(ledger.store, parts[example["split"]]).open() as file:
             table = pq.read_table(file)
-        row = table.filter(pc.equal(table["row"], example["split_row"])).slice(0, 1).to_pylist()
+        simple = [field.name for field in table.schema if not _is_odd(field.type)]
+        found = table.filter(pc.equal(table["row"], example["split_row"])).select(simple)
+        row = found.slice(0, 1).to_pylist()
     except (OSError, KeyError, pa.ArrowException):
         return []
     own = ("split", "row", "stage", "error", "message", "attempts")
@@ -281,6 +283,11 @@ def _read_dead_row(
         for name, value in values
         if value is None or isinstance(value, str | int | float)
     ][:_COLUMNS]
+
+
+def _is_odd(kind: pa.DataType) -> bool:
+    """Tell whether Python may lack values of a type, such as a time far away."""
+    return pa.types.is_temporal(kind) or pa.types.is_nested(kind)
 
 
 def _shorten(text: object) -> str:

@@ -86,3 +86,16 @@ def error_message(error: BaseException) -> str:
     except Exception as other:
         message = f"(its message raises {type(other).__name__})"
     return message.encode(errors="replace").decode()
+
+
+# A terminal obeys them, and they may come from a row, a file's name or an error: they are shown.
+_CONTROLS = {
+    code: repr(chr(code))[1:-1]
+    for code in (*range(32), *range(127, 160))
+    if chr(code) not in "\t\n"
+}
+
+
+def escape_controls(text: str) -> str:
+    """Return a text with its control characters as Python writes them, such as `\\x1b`."""
+    return text.translate(_CONTROLS)

@@ -172,6 +172,8 @@ class CsvSource(FileSource):
         with files.open_text(path, start) as stream:
             # Not iterated over, which would read ahead.
             header = next(find_records(iter(stream.readline, b""), _find_delimiter(path)), None)
+            if header is not None and header.fields == [codecs.BOM_UTF8.decode("latin-1")]:
+                header = None
             if header is not None and header.broken:
                 raise BadFile(f"its header: {header.broken}")
             if header is not None and not header.closed:

@@ -71,6 +71,8 @@ class JsonlSource(FileSource):
         if seen is None:
             seen = self._sample(files, bad)
         if not seen:
+            if not bad and not any(map(self._has_line, files)):
+                return pa.schema([])
             raise NothingToRead(str(bad[0]) if bad else self._find_fault(files[0]))
         schema = self.reading.declare(seen.schema(self.reading.kinds))
         if is_complete and not seen.too_many:
@@ -169,6 +171,9 @@ class JsonlSource(FileSource):
             any_long=any_long,
             rounds=declared,
         )
+
+    def _has_line(self, file: InputFile) -> bool:
+        return next(iter(self.files.rows(file)), None) is not None
 
     def _find_fault(self, file: InputFile) -> str:
         """Return why a file has no columns, by its first line."""

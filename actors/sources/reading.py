@@ -35,7 +35,8 @@ class Reading:
             if name not in schema.names:
                 raise ConfigError(
                     f"input.schema names {name!r}, which the input does not have; "
-                    f"{did_you_mean(name, schema.names)} (columns: {', '.join(schema.names)})"
+                    f"{did_you_mean(name, schema.names)} (columns: {', '.join(schema.names)}; "
+                    "those that folders name have the types of their names)"
                 )
             schema = schema.set(schema.get_field_index(name), pa.field(name, kind))
         return schema

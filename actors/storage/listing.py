@@ -69,6 +69,8 @@ def _list(path: str, options: Mapping[str, Any], output: str | None) -> Listing:
         file = _make_file(filesystem, filesystem.info(inner), path)
         inside = _is_below(filesystem, filesystem.info(inner), output)
         return Listing(path, [] if inside else [file], True, int(inside))
+    if isinstance(filesystem, LocalFileSystem):
+        _check_is_file(inner)
     top, roots = _find_roots(filesystem, inner)
     files: list[InputFile] = []
     tables: list[str] = []
@@ -83,7 +85,8 @@ def _list(path: str, options: Mapping[str, Any], output: str | None) -> Listing:
             below = name[len(top if name.startswith(top) else root) :].lstrip("/").split("/")
             if any(part.startswith((".", "_")) for part in below):
                 continue
-            _check_link(entry)
+            if isinstance(filesystem, LocalFileSystem):
+                _check_link(entry)
             if _is_below(filesystem, entry, output):
                 left_out += 1
                 continue
@@ -172,6 +175,17 @@ def _iterate_files(filesystem: Any, root: str) -> Iterator[dict[str, Any]]:
 def _check_link(entry: dict[str, Any]) -> None:
     if entry.get("islink") and os.path.isdir(entry["name"]):
         raise OSError(f"{entry['name']} is a link to a folder: give the path of the folder")
+    if entry["type"] != "file":  # also a link has another type
+        _check_is_file(entry["name"])
+
+
+def _check_is_file(path: str) -> None:
+    """Raise ConfigError for what is there, and would be waited for without end."""
+    if os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path):
+        raise ConfigError(
+            f"{path} is a pipe or a device, not a file: pipe what it gives to the command, with "
+            "--input -"
+        )
 
 
 def _resolve_path(filesystem: Any, entry: dict[str, Any]) -> str:

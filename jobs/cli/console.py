@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import IO, Protocol
 
-from pipemill.errors import ConfigError
+from pipemill.errors import ConfigError, escape_controls
 
 from ..monitoring.messages import is_terminal, shows_text
 from ..output.text_table import Block, TextTable, join_blocks
@@ -43,7 +43,7 @@ def print_blocks(blocks: Iterable[Block], file: IO[str]) -> None:
 
     console = Console(file=file, markup=False, emoji=False, highlight=False)
     for block in blocks:
-        console.print(block)
+        console.print(escape_controls(block) if isinstance(block, str) else block)
 
 
 def write_text(path: str, text: str) -> None:

@@ -32,6 +32,7 @@ from ..planning.prepared_job import PreparedJob, build_prepared_job
 from ..planning.resolve_task import validate_parameters
 from ..prepare import check_libraries, resolve_job
 from .drift import Drift
+from .row_difference import max_difference, read_row
 
 
 @dataclass
@@ -253,8 +254,8 @@ def _compare(
         if row >= batch.rows.num_rows or row in batch.failures:
             check.findings.append(f"{where}: the input no longer has this row")
             continue
-        got = list(part.slice(place, 1).to_pylist()[0].values())
-        source = list(batch.rows.select(keep).slice(row, 1).to_pylist()[0].values())
+        got = read_row(part, place)
+        source = read_row(batch.rows.select(keep), row)
         if max_difference(got[: len(keep)], source) > 0:
             check.findings.append(f"{where}: its input columns differ from the input")
             continue
@@ -294,20 +295,3 @@ def _read(prepared: PreparedJob, split: Split) -> Batch:
             f"a sample needs the input, and {split.path} can't be read: "
             f"{type(error).__name__}: {error}"
         ) from error
-
-
-def max_difference(one: Any, other: Any) -> float:
-    """Return the largest difference of the numbers in two values, relative above 1.
-
-    It is infinite if anything else differs. Two NaN are equal.
-    """
-    if isinstance(one, dict) and isinstance(other, dict) and one.keys() == other.keys():
-        return max((max_difference(one[name], other[name]) for name in one), default=0.0)
-    if isinstance(one, list) and isinstance(other, list) and len(one) == len(other):
-        return max((max_difference(a, b) for a, b in zip(one, other, strict=True)), default=0.0)
-    if isinstance(one, float) and isinstance(other, float | int):
-        if one == other or (one != one and other != other):
-            return 0.0
-        apart = abs(one - other) / max(1.0, abs(other))
-        return apart if apart == apart else float("inf")
-    return 0.0 if one == other else float("inf")

@@ -8,6 +8,8 @@ import sys
 from datetime import datetime, timezone
 from typing import IO
 
+from pipemill.errors import escape_controls
+
 _json = _quiet = False
 
 
@@ -38,7 +40,7 @@ def write_error(text: str) -> None:
     if _json:
         _write_json("error", text)
     else:
-        print(f"pipemill: {text}", file=sys.stderr, flush=True)
+        print(f"pipemill: {escape_controls(text)}", file=sys.stderr, flush=True)
 
 
 def _write_json(event: str, text: str) -> None:

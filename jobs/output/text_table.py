@@ -8,6 +8,8 @@ from html import escape
 from itertools import zip_longest
 from typing import TYPE_CHECKING, TypeAlias
 
+from pipemill.errors import escape_controls
+
 if TYPE_CHECKING:
     from rich.padding import Padding
 
@@ -38,6 +40,7 @@ class TextTable:
 
     def _lines(self) -> Iterator[str]:
         rows = [self.header, *self.rows] if self.header else self.rows
+        rows = [[escape_controls(cell) for cell in row] for row in rows]
         longest = [min(max(map(len, cells)), self.most) for cells in zip(*rows, strict=True)]
         widths = [max(pair) for pair in zip_longest(longest, self.widths, fillvalue=0)]
         for row in rows:
@@ -73,7 +76,7 @@ class TextTable:
         names = self.header or [""] * (len(self.rows[0]) if self.rows else 0)
         for column, (name, width) in enumerate(zip_longest(names, self.widths)):
             table.add_column(
-                Text(name),
+                Text(escape_controls(name)),
                 style="" if self.header or column else "bold",
                 justify="right" if column in self.right else "left",
                 min_width=width,
@@ -81,7 +84,7 @@ class TextTable:
             )
         for row in self.rows:
             # As it is: what looks like markup may be a row's.
-            table.add_row(*map(Text, row))
+            table.add_row(*(Text(escape_controls(cell)) for cell in row))
         return Padding(table, (0, 0, 0, self.indent), expand=False)
 
 
@@ -105,7 +108,9 @@ def format_duration(seconds: float) -> str:
 
 def join_blocks(blocks: Iterable[Block]) -> str:
     """Return the blocks as plain text."""
-    return "\n".join(map(str, blocks))
+    return "\n".join(
+        escape_controls(block) if isinstance(block, str) else str(block) for block in blocks
+    )
 
 
 def blocks_to_html(blocks: Iterable[Block]) -> str:

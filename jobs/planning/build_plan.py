@@ -75,7 +75,9 @@ def _new_plan(
     stored: Plan | None,
 ) -> tuple[Plan, bool]:
     plan = Plan(format, source.infer_schema(files))
-    plan.add(_cut(job, task, source, files))
+    # Files may hold no row though they have bytes: blank lines, or an empty array.
+    if not find_source(format).columns_from_rows or not all(map(is_partition_field, plan.schema)):
+        plan.add(_cut(job, task, source, files))
     if stored is not None and stored.splits and not plan.splits:
         return stored, False
     if not plan.splits:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from pipemill.actors.storage.file_names import is_chain
 from pipemill.actors.storage.filesystem import absolute
+from pipemill.actors.storage.input_file import InputFile
 from pipemill.pipelines.media import MediaAccess
 
 from pipemill.errors import ConfigError
@@ -16,13 +18,21 @@ if TYPE_CHECKING:
     from ..config.job import InputSection
 
 
-def make_media_access(section: InputSection) -> MediaAccess:
+def make_media_access(section: InputSection, files: Iterable[InputFile] = ()) -> MediaAccess:
     """Make the access to the media that rows name.
+
+    Args:
+        section: the input, as the job names it.
+        files: the files with the rows. If they lie in one folder, a relative path is looked for
+            there first, as of the `metadata.jsonl` of a folder of images.
 
     Raises:
         ConfigError: for a root that is not a folder or URL.
     """
     roots = find_media_roots(section)
+    if section.media_roots is None and roots:
+        inside = [folder for folder in _find_shared_folder(files) if _is_below(folder, roots)]
+        roots = tuple(dict.fromkeys([*inside, *roots]))
     try:
         return MediaAccess(roots=roots, options=json.dumps(section.storage_options))
     except TypeError:
@@ -40,6 +50,20 @@ def find_media_roots(section: InputSection) -> tuple[str, ...]:
     paths = section.path if isinstance(section.path, list) else [section.path]
     folders = [_find_folder(path) for path in paths if isinstance(path, str)]
     return tuple(dict.fromkeys(filter(None, folders)))
+
+
+def _find_shared_folder(files: Iterable[InputFile]) -> list[str]:
+    """Return the folder in which all files lie; nothing if there are several."""
+    found: set[str] = set()
+    for file in files:
+        found.add("" if is_chain(file.path) else file.path.rpartition("/")[0])
+        if len(found) > 1:
+            return []
+    return [folder for folder in found if folder]
+
+
+def _is_below(folder: str, roots: tuple[str, ...]) -> bool:
+    return any(f"{folder}/".startswith(f"{root.rstrip('/')}/") for root in roots)
 
 
 def _find_folder(path: str) -> str | None:

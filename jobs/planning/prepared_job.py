@@ -118,7 +118,7 @@ def build_prepared_job(
         plan.results = parse_schema(job.output.schema).serialize().to_pybytes()
     reading = replace(reading_of(job, task), known=tuple(plan.schema.names))
     source = open_source(plan.format, job.input.storage_options, read, reading)
-    media = make_media_access(job.input)
+    media = make_media_access(job.input, plan.files())
     load = build_load(task, bound, plan, source, read, decides).with_changes(media=media)
     return PreparedJob(
         job=job,

@@ -139,7 +139,8 @@ def _write_shard(store: Store, name: str, tables: list[pa.Table]) -> None:
     shard = pa.concat_tables(tables, promote_options="default")
     try:
         pq.write_table(shard, sink, row_group_size=GROUP_ROWS)
-    except pa.ArrowNotImplementedError:
+        pq.read_schema(pa.BufferReader(sink.getbuffer()))  # one may be written and not be read
+    except (pa.ArrowNotImplementedError, OSError):
         check_writable(shard.schema, "convert it, or leave it out")
         raise
     store.write(name, sink.getvalue())

@@ -211,3 +211,29 @@ def test_a_lease_whose_answer_was_lost_is_ours(tmp_path, monkeypatch):
     monkeypatch.setattr(leases, "create_exclusive", lost)
     with leases.Lease(Store(str(tmp_path / "out"))) as lease:
         lease.acquire()
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("a.jsonl.gz", gzip.compress(b"")),
+        ("a.jsonl", b"\n  \n\r\n"),
+        ("a.json", b"[]\n"),
+        ("a.jsonl", b"\xef\xbb\xbf"),
+    ],
+)
+def test_json_without_rows_is_no_input_until_there_are_some(job, tmp_path, name, data):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / name).write_bytes(data)
+    assert job(input=str(tmp_path / "in")).rows == 0
+    assert pq.read_table(tmp_path / "out").column_names == ["text", "label", "score"]
+    (tmp_path / "in/b.jsonl").write_text('{"text": "a mill"}\n')
+    assert job(input=str(tmp_path / "in")).done == 1
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "a.jsonl")
+    os.symlink(tmp_path / "a.jsonl", tmp_path / "b.jsonl")
+    for path in (tmp_path, tmp_path / "a.jsonl", tmp_path / "b.jsonl", "/dev/null"):
+        with pytest.raises(ConfigError, match=r"is a pipe or a device, .* --input -"):
+            below(str(path))

@@ -19,7 +19,7 @@ from pipemill.actors.output.part_file import (
 )
 from pipemill.actors.output.part_footer import DeadLetterFooter
 from pipemill.jobs.cli.app import main
-from pipemill.jobs.measuring.verify_sample import max_difference
+from pipemill.jobs.measuring.row_difference import max_difference
 
 import pipemill
 from tests.support import light, tiny
@@ -275,6 +275,29 @@ def test_a_sample_again_by_plain_transformers(models, tmp_path, task, parameters
     assert found.sample.rows == 26
     assert (found.sample.transformers, found.sample.pipemill) == (26 - windows, windows)
     assert found.sample.difference < 1e-4
+
+
+def test_a_sample_of_values_that_python_has_not(models, tmp_path):
+    texts = tiny.texts(4, seed=3)
+    odd = {
+        "time": pa.array([2**62, -(2**62), 0, None], pa.timestamp("us")),
+        "day": pa.array([2**31 - 1, -(2**31), 0, None], pa.date32()),
+        "map": pa.array([[("a", float("nan"))], [], None, [("b", 1.0)]],
+                        pa.map_(pa.string(), pa.float64())),
+    }  # fmt: skip
+    pq.write_table(pa.table({"text": [*texts[:3], None], **odd}), tmp_path / "in.parquet")
+    pipemill.run(
+        task="text-classification",
+        model=models["text-classification"],
+        input=str(tmp_path / "in.parquet"),
+        output={"path": str(tmp_path / "out"), "max_errors": None},
+        actors={"placement": "local"},
+    )
+    found = pipemill.verify(str(tmp_path / "out"), sample=9)
+    assert found.findings == []
+    assert found.sample is not None
+    assert found.sample.rows == 3
+    assert pipemill.report(str(tmp_path / "out"))
 
 
 def test_a_sample_finds_answers_under_the_wrong_rows(models, tmp_path, capsys):

@@ -6,6 +6,7 @@ import io
 import math
 import re
 from collections.abc import Callable, Sequence
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -179,7 +180,8 @@ def _find_loss(
         spelled = text.decode()
         is_whole = _WHOLE.fullmatch(spelled)
         is_too_large = math.isinf(value) and "inf" not in spelled.lower()
-        if is_too_large or (is_whole and int(spelled) != value):
+        # Python makes no whole number of thousands of digits.
+        if is_too_large or (is_whole and Decimal(spelled.strip()) != value):
             wrong.append((i, Misfit(field.name, spelled, field.type, where(i))))
     return wrong
 

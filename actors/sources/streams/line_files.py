@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import gzip
 import io
 import zlib
@@ -105,6 +106,10 @@ class LineFiles:
             stream.close()
             raise
 
+    def _is_row(self, line: bytes) -> bool:
+        # A byte order mark alone is what some editors save of an empty text.
+        return line != codecs.BOM_UTF8 if self.blank else not _is_blank(line)
+
     def _read_head(
         self, path: str, stream: IO[bytes], plain: bool, start: int
     ) -> tuple[bytes, bool]:
@@ -137,7 +142,7 @@ class LineFiles:
 
     def _check_rows(self, path: str, lines: Iterable[bytes]) -> None:
         """Raise BadFile if none of the first lines is what the file should hold."""
-        lines = [line for line in lines if line.strip()]
+        lines = [line for line in lines if not _is_blank(line)]
         if lines and self.is_row is not None and not any(map(self.is_row, lines)):
             raise BadFile(f"the first lines of {path} are not of its format")
 
@@ -147,7 +152,7 @@ class LineFiles:
             with self.open_text(file.path) as stream:
                 position = 0
                 for line in stream:
-                    if self.blank or line.strip():
+                    if self._is_row(line):
                         yield position, line
                     position += len(line)
         except BAD_FILE as error:
@@ -183,7 +188,7 @@ class LineFiles:
                 if not line:
                     return
                 number += 1
-                if self.blank or line.strip():
+                if self._is_row(line):
                     where = f"line {number}" if counted else f"the line at byte {position}"
                     yield Line(line, f"{where} of {path}")
                 position += len(line)
@@ -198,3 +203,7 @@ class LineFiles:
             ),
         )
         return planner.plan(files, rows_per_part, limit)
+
+
+def _is_blank(line: bytes) -> bool:
+    return not line.removeprefix(codecs.BOM_UTF8).strip()

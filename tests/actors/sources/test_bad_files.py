@@ -349,3 +349,16 @@ def test_a_file_that_is_compressed_against_its_name_is_said(tmp_path, name, comp
     write(tmp_path, name, compress(GARBAGE))
     with pytest.raises(ConfigError, match=said):
         plan(tmp_path)
+
+
+@pytest.mark.parametrize("size", [None, 1])
+def test_a_byte_order_mark_alone_is_no_row(tmp_path, size):
+    write(tmp_path, "a.txt", codecs.BOM_UTF8)
+    write(tmp_path, "b.txt", codecs.BOM_UTF8 + b"\n")  # a blank line
+    assert [row["text"] for row in rows(read(plan(tmp_path, size)))] == [""]
+    (tmp_path / "a.csv").write_bytes(codecs.BOM_UTF8)
+    with pytest.raises(ConfigError, match=r"a\.csv has no header line"):
+        plan(tmp_path / "a.csv")
+    write(tmp_path, "b.csv", "text\none\n")
+    files = [str(tmp_path / "a.csv"), str(tmp_path / "b.csv")]
+    assert [row["text"] for row in rows(read(plan(files, size)))] == ["one"]

@@ -7,10 +7,12 @@ import json
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from pipemill.actors.sources.reading import Reading
 
 import pipemill
 from pipemill.errors import ConfigError
 from tests.support import light
+from tests.support.splits import plan, read
 
 TEXTS = ["one", "two words", "three"]
 A, B = b"a" * 16, b"b" * 16
@@ -77,6 +79,16 @@ def test_a_type_that_parquet_lacks_is_refused(run, tmp_path, odd):
         run()
 
 
+def test_rows_in_python_that_parquet_can_not_be_read_with_are_refused(tmp_path, monkeypatch):
+    light.install(monkeypatch)
+    odd: object = 1
+    for _ in range(60):
+        odd = [odd]
+    job = {**light.job(tmp_path, []), "input": [{"text": "one", "odd": odd}]}
+    with pytest.raises(ConfigError, match=r"column 'odd' is list<.*which Parquet can't hold"):
+        pipemill.run(**job)
+
+
 def test_a_file_may_lack_what_is_never_null_in_another(run, tmp_path):
     odd = pa.array([{"a": 1}] * 3, NOT_NULL)
     pq.write_table(pa.table({"text": TEXTS, "odd": odd}), tmp_path / "in/a.parquet")
@@ -132,3 +144,12 @@ def test_a_text_that_is_not_utf8_is_a_dead_letter(run, tmp_path):
     assert (letter["row"], letter["stage"]) == (1, "read")
     assert "column 'odd'" in letter["message"]
     assert "UTF8" in letter["message"]
+
+
+def test_a_number_of_csv_may_have_thousands_of_digits(tmp_path):
+    digits = "0" * 5000
+    (tmp_path / "a.csv").write_text(f"n\n{digits}7\n1{digits}\n9007199254740993\n 8\n")
+    reading = Reading(types={"n": pa.float64()})
+    (batch,) = read(plan(tmp_path, reading=reading), reading)
+    assert batch.rows["n"].to_pylist()[0::3] == [7.0, 8.0]
+    assert sorted(batch.failures) == [1, 2]

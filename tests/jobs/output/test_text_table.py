@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+
 from pipemill.jobs.output.text_table import TextTable, facts, join_blocks
+from rich.console import Console
 
 
 def test_columns_line_up_and_no_line_ends_in_spaces():
@@ -33,3 +36,16 @@ def test_an_indented_table_and_text_are_joined_by_lines():
 def test_a_table_without_rows_is_its_header_or_nothing():
     assert str(TextTable(rows=[])) == ""
     assert str(TextTable(rows=[], header=("a", "b"))) == "a  b"
+
+
+def test_what_a_terminal_obeys_is_shown():
+    """Rows, the names of files and errors hold it; ESC [ 2 J would clear the screen."""
+    clear = "\x1b[2J\x07\x9b1m"
+    shown = r"\x1b[2J\x07\x9b1m"
+    table = TextTable(header=(clear, "b"), rows=[(clear, "é"), ("c", "d")])
+    assert str(table).split("\n")[1] == f"{shown}  é"
+    assert join_blocks([f"a{clear}\nb", table]).startswith(f"a{shown}\nb\n{shown}")
+    with open(os.devnull, "w") as file:
+        console = Console(file=file, record=True, width=80)
+        console.print(TextTable(rows=[(clear, "b")]))
+    assert shown in console.export_text()

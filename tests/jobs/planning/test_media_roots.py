@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 import pytest
+from pipemill.actors.storage.input_file import InputFile
 from pipemill.jobs.config.job import InputSection
 from pipemill.jobs.planning.media_roots import find_media_roots, make_media_access
 
@@ -59,6 +60,26 @@ def test_rows_read_below_them_only(tmp_path):
     assert access.fetch(str(tmp_path / "in/inside.bin")) == b"inside"
     with pytest.raises(PermissionError, match="media_roots"):
         access.fetch(str(tmp_path / "in/../outside.bin"))
+
+
+def test_a_relative_path_begins_in_the_folder_of_the_rows(tmp_path):
+    def access(*names, path=str(tmp_path)):
+        files = [InputFile(str(tmp_path / name), 1, "1") for name in names]
+        return make_media_access(InputSection(path=path), files)
+
+    for folder in ("", "a/", "b/"):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        (tmp_path / folder / "0.png").write_bytes(f"of {folder}".encode())
+    rows = access("a/metadata.jsonl", "a/more.jsonl")
+    assert (rows.fetch("0.png"), rows.fetch("b/0.png")) == (b"of a/", b"of b/")
+    # Rows of several folders do not tell which is theirs.
+    assert access("a/metadata.jsonl", "b/metadata.jsonl").roots == (str(tmp_path),)
+    assert access("0.jsonl").roots == (str(tmp_path),)
+    # A file that is read from elsewhere opens no folder.
+    assert access("a/0.jsonl", path=str(tmp_path / "b")).roots == (str(tmp_path / "b"),)
+    files = [InputFile(str(tmp_path / "a/0.jsonl"), 1, "1")]
+    named = InputSection(path=str(tmp_path), media_roots=[str(tmp_path / "b")])
+    assert make_media_access(named, files).roots == (str(tmp_path / "b"),)
 
 
 def test_a_root_that_is_none_is_a_message():
