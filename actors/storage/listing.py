@@ -31,6 +31,7 @@ class Listing:
     left_out: the number of files that were left out because they are in the output.
     table: why the files are not the rows of a table, if they are part of one.
     outputs: folders of other outputs of pipemill among the files, with the files in each.
+    special: names of pipes, sockets and devices, which are no files: opening one may wait forever.
     """
 
     path: str
@@ -39,6 +40,7 @@ class Listing:
     left_out: int = 0
     table: str | None = None
     outputs: Mapping[str, list[InputFile]] = field(default_factory=dict)
+    special: tuple[str, ...] = ()
 
 
 def output_location(output: str, options: Mapping[str, Any]) -> str:
@@ -69,11 +71,17 @@ def _list(path: str, options: Mapping[str, Any], output: str | None) -> Listing:
         file = _make_file(filesystem, filesystem.info(inner), path)
         inside = _is_below(filesystem, filesystem.info(inner), output)
         return Listing(path, [] if inside else [file], True, int(inside))
+    if isinstance(filesystem, LocalFileSystem) and os.path.lexists(inner):
+        if not os.path.exists(inner):
+            raise ConfigError(f"no input at {path}: it is a link to nothing")
+        if not os.path.isdir(inner):
+            return Listing(path, [], True, special=(path,))
     top, roots = _find_roots(filesystem, inner)
     files: list[InputFile] = []
     tables: list[str] = []
     with_parts: dict[str, list[InputFile]] = {}
     table, left_out = None, 0
+    special = []
     for root in roots:
         found = []
         for entry in _iterate_files(filesystem, root):
@@ -84,6 +92,9 @@ def _list(path: str, options: Mapping[str, Any], output: str | None) -> Listing:
             if any(part.startswith((".", "_")) for part in below):
                 continue
             _check_link(entry)
+            if entry.get("type") == "other" and os.path.exists(name):
+                special.append(name)
+                continue
             if _is_below(filesystem, entry, output):
                 left_out += 1
                 continue
@@ -102,7 +113,7 @@ def _list(path: str, options: Mapping[str, Any], output: str | None) -> Listing:
         for folder, parts in with_parts.items()
         if filesystem.exists(f"{folder}/{JOB}")
     }
-    return Listing(path, files, False, left_out, table, outputs)
+    return Listing(path, files, False, left_out, table, outputs, tuple(special))
 
 
 def _is_below(filesystem: Any, entry: dict[str, Any], output: str | None) -> bool:

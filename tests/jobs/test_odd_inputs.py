@@ -51,6 +51,21 @@ def test_what_a_pattern_begins_with_may_be_hidden(tmp_path):
     assert len(below(str(tmp_path / "_in" / "*.jsonl"))) == 1
 
 
+def test_pipes_and_links_to_nothing_are_named_and_never_opened(job, tmp_path):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/a.jsonl").write_text('{"text": "a"}\n')
+    os.mkfifo(tmp_path / "in/b.fifo")  # which says nothing of rows
+    assert job(input=str(tmp_path / "in")).rows == 1
+    os.mkfifo(tmp_path / "in/b.jsonl")
+    (tmp_path / "gone.jsonl").symlink_to(tmp_path / "nothing.jsonl")
+    for path in ("in", "in/*.jsonl", "in/b.jsonl", "in/b.fifo"):
+        named = "b.fifo" if path == "in/b.fifo" else "b.jsonl"
+        with pytest.raises(ConfigError, match=rf"/in/{named} is a pipe, a socket or a device, and"):
+            job(input=str(tmp_path / path), output=str(tmp_path / "other"))
+    with pytest.raises(ConfigError, match=r"no input at .*gone\.jsonl: it is a link to nothing$"):
+        job(input=str(tmp_path / "gone.jsonl"))
+
+
 class Untold(http.server.SimpleHTTPRequestHandler):
     """Says of no file how long it is."""
 
