@@ -13,6 +13,7 @@ from pipemill.actors.arrow_arrays import field_values
 from pipemill.actors.batch import ROWS_OF, Batch
 from pipemill.actors.compute.deduplicate import deduplicate_chunks
 from pipemill.actors.compute.micro_batches import micro_batches, padded_size
+from pipemill.pipelines.loading.model import keep_settings
 
 from pipemill.errors import RunError, explain_interrupt, explain_missing_library
 
@@ -81,7 +82,7 @@ def plan(
     check_price(price_per_hour)
     others_of = list_texts("engines", engines, "onnx")
     job = build_job(config, settings or [], columns or {}, sections, needs_output=False)
-    with explain_interrupt("interrupted"):
+    with explain_interrupt("interrupted"), keep_settings():
         others = with_engines(job, others_of)
         if not job.tasks:
             estimate = _estimate(job, rows, seconds, replicas, price_per_hour)

@@ -14,6 +14,7 @@ from pipemill.actors.batch import Batch, Failure
 from pipemill.actors.compute.stages import Stages
 from pipemill.actors.output.part_file import append_columns
 from pipemill.actors.storage.store import Store
+from pipemill.pipelines.loading.model import keep_settings
 
 from pipemill.errors import RunError, error_message, explain_interrupt, explain_missing_library
 
@@ -141,7 +142,7 @@ def preview(
     """
     check_count(rows=rows)
     job = build_job(config, settings or [], columns or {}, sections, needs_output=False)
-    with explain_interrupt("interrupted"), sample_input(job) as sample:
+    with explain_interrupt("interrupted"), keep_settings(), sample_input(job) as sample:
         return _preview(sample.job, rows)
 
 

@@ -14,6 +14,7 @@ from pipemill.actors.output.part_rewriter import DeadRowSource, PartRewriter
 from pipemill.actors.output.state_table import dead_letters
 from pipemill.actors.split import Split
 from pipemill.actors.storage.listing import stat
+from pipemill.pipelines.loading.model import keep_settings
 
 from pipemill.errors import ConfigError, RunError, explain_interrupt
 
@@ -70,7 +71,12 @@ def retry(
     """
     started = time.monotonic()
     job = build_job(config, settings or [], columns or {}, sections)
-    with explain_interrupt(), Lease(output_store(job), "retry") as lease, ray_until_end():
+    with (
+        explain_interrupt(),
+        keep_settings(),
+        Lease(output_store(job), "retry") as lease,
+        ray_until_end(),
+    ):
         ledger, record, plan = open_output(job.output.path, job.output.storage_options)
         prepared, task, decides = _reopen(job, ledger, record, plan, lease)
         job = prepared.job

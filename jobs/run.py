@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipemill.actors.split_result import SplitResult
 from pipemill.actors.split_table import SplitTable
+from pipemill.pipelines.loading.model import keep_settings
 
 from pipemill.errors import ConfigError, RunError, explain_interrupt
 
@@ -87,7 +88,12 @@ def run(
         raise ConfigError("private is about push_to_hub: name the dataset to publish in, too")
     check_output_lasts(job.output.path)
     check_input_stays(job.input.path)
-    with explain_interrupt(), Lease(output_store(job)) as lease, ray_until_end():
+    with (
+        explain_interrupt(),
+        keep_settings(),
+        Lease(output_store(job)) as lease,
+        ray_until_end(),
+    ):
         report = _run(job, lease, started)
     return report if push_to_hub is None else _publish(report, job, push_to_hub, private)
 

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipemill.pipelines.loading.model import keep_settings
+
 from pipemill.errors import ConfigError, explain_interrupt
 
 from .config.check_arguments import check_count, check_positive, list_texts
@@ -141,7 +143,7 @@ def tune(
         raise ConfigError(f"log must be a function that takes a line, such as print, not {log!r}")
     job = build_job(config, settings or [], columns or {}, sections, needs_output=False)
     file = None if plot is None else os.fspath(plot)
-    with explain_interrupt("interrupted"):
+    with explain_interrupt("interrupted"), keep_settings():
         return _tune(job, others, rows, seconds, file, log or (lambda text: None))
 
 

@@ -16,6 +16,7 @@ from pipemill.actors.output.part_file import PartInfo, check_part, from_ranges
 from pipemill.actors.output.part_footer import PartFooter
 from pipemill.actors.output.state_table import dead_letters
 from pipemill.actors.split import Split
+from pipemill.pipelines.loading.model import keep_settings
 
 from pipemill.errors import explain_interrupt
 
@@ -117,7 +118,7 @@ def verify(
     """
     check_count(0, sample=sample)
     options = check_options("input_options", input_options)
-    with explain_interrupt("interrupted"):
+    with explain_interrupt("interrupted"), keep_settings():
         return _verify(output, sample, storage_options or {}, options)
 
 

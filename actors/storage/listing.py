@@ -31,6 +31,7 @@ class Listing:
     left_out: the number of files that were left out because they are in the output.
     table: why the files are not the rows of a table, if they are part of one.
     outputs: folders of other outputs of pipemill among the files, with the files in each.
+    special: names of pipes, sockets and devices, which are no files: opening one may wait forever.
     """
 
     path: str
@@ -39,6 +40,7 @@ class Listing:
     left_out: int = 0
     table: str | None = None
     outputs: Mapping[str, list[InputFile]] = field(default_factory=dict)
+    special: tuple[str, ...] = ()
 
 
 def output_location(output: str, options: Mapping[str, Any]) -> str:
@@ -69,13 +71,17 @@ def _list(path: str, options: Mapping[str, Any], output: str | None) -> Listing:
         file = _make_file(filesystem, filesystem.info(inner), path)
         inside = _is_below(filesystem, filesystem.info(inner), output)
         return Listing(path, [] if inside else [file], True, int(inside))
-    if isinstance(filesystem, LocalFileSystem):
-        _check_is_file(inner)
+    if isinstance(filesystem, LocalFileSystem) and os.path.lexists(inner):
+        if not os.path.exists(inner):
+            raise ConfigError(f"no input at {path}: it is a link to nothing")
+        if not os.path.isdir(inner):
+            return Listing(path, [], True, special=(path,))
     top, roots = _find_roots(filesystem, inner)
     files: list[InputFile] = []
     tables: list[str] = []
     with_parts: dict[str, list[InputFile]] = {}
     table, left_out = None, 0
+    special = []
     for root in roots:
         found = []
         for entry in _iterate_files(filesystem, root):
@@ -85,8 +91,10 @@ def _list(path: str, options: Mapping[str, Any], output: str | None) -> Listing:
             below = name[len(top if name.startswith(top) else root) :].lstrip("/").split("/")
             if any(part.startswith((".", "_")) for part in below):
                 continue
-            if isinstance(filesystem, LocalFileSystem):
-                _check_link(entry)
+            _check_link(entry)
+            if entry.get("type") == "other" and os.path.exists(name):
+                special.append(name)
+                continue
             if _is_below(filesystem, entry, output):
                 left_out += 1
                 continue
@@ -105,7 +113,7 @@ def _list(path: str, options: Mapping[str, Any], output: str | None) -> Listing:
         for folder, parts in with_parts.items()
         if filesystem.exists(f"{folder}/{JOB}")
     }
-    return Listing(path, files, False, left_out, table, outputs)
+    return Listing(path, files, False, left_out, table, outputs, tuple(special))
 
 
 def _is_below(filesystem: Any, entry: dict[str, Any], output: str | None) -> bool:
@@ -175,17 +183,6 @@ def _iterate_files(filesystem: Any, root: str) -> Iterator[dict[str, Any]]:
 def _check_link(entry: dict[str, Any]) -> None:
     if entry.get("islink") and os.path.isdir(entry["name"]):
         raise OSError(f"{entry['name']} is a link to a folder: give the path of the folder")
-    if entry["type"] != "file":  # also a link has another type
-        _check_is_file(entry["name"])
-
-
-def _check_is_file(path: str) -> None:
-    """Raise ConfigError for what is there, and would be waited for without end."""
-    if os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path):
-        raise ConfigError(
-            f"{path} is a pipe or a device, not a file: pipe what it gives to the command, with "
-            "--input -"
-        )
 
 
 def _resolve_path(filesystem: Any, entry: dict[str, Any]) -> str:

@@ -37,7 +37,21 @@ def main(arguments: list[str] | None = None) -> int:
 
 def command(arguments: list[str]) -> int:
     """Run the command line in a supervised process, and return the exit status."""
+    _open_standard_streams()
     return supervise(lambda: _run_and_report(arguments), _explain_end)
+
+
+def _open_standard_streams() -> None:
+    """Open what was closed (`>&-`), to nowhere.
+
+    The next file would take its number, and what libraries print would go into that file.
+    """
+    while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(number)
+    sys.stdin = sys.stdin or os.fdopen(0, closefd=False)
+    sys.stdout = sys.stdout or os.fdopen(1, "w", closefd=False)
+    sys.stderr = sys.stderr or os.fdopen(2, "w", closefd=False)
 
 
 def parse_verb(arguments: list[str]) -> Verb:

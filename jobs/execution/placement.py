@@ -139,17 +139,17 @@ def _reduce_actors(work: SplitWork) -> SplitWork:
 def _dataset(splits: Sequence[Split]) -> Dataset:
     """Return a dataset with one row per split, in order, in not too many blocks."""
     import ray
-    from ray.data import DataContext
 
-    context = DataContext.get_current()
+    # `from_arrow` would run a task for each block: the first workers of Ray would each import its
+    # library for that, and could then no longer become actors.
+    rows: Any = _Rows(splits)
+    dataset = ray.data.from_items(rows, override_num_blocks=min(len(rows), _MOST_BLOCKS))
+    context = dataset.context  # a copy: that of the process is for the user's own datasets
     context.enable_progress_bars = False
     context.execution_options.preserve_order = False
     # A split may take longer than Ray waits by default for a task that shows no progress.
     context.execution_no_progress_timeout_s = 10**9
-    # `from_arrow` would run a task for each block: the first workers of Ray would each import its
-    # library for that, and could then no longer become actors.
-    rows: Any = _Rows(splits)
-    return ray.data.from_items(rows, override_num_blocks=min(len(rows), _MOST_BLOCKS))
+    return dataset
 
 
 class _Rows(Sequence[dict[str, str]]):

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 
 from tqdm import tqdm
 
-from ..monitoring.messages import shows_text, write_event
+from ..monitoring.messages import is_terminal, shows_text, write_event
 from .supervisor import check_interrupts
 
 # How often a wait is updated.
@@ -55,7 +55,7 @@ if is_notebook():
 def _choose_pause(in_notebook: bool) -> float:
     if in_notebook:
         return _NOTEBOOK_S
-    return _TERMINAL_S if sys.stderr.isatty() else _LOG_S
+    return _TERMINAL_S if is_terminal(sys.stderr) else _LOG_S
 
 
 class Wait:
@@ -72,7 +72,7 @@ class Wait:
                 self._line.refresh()  # the seconds
             return
         self._text = text
-        if not shows_text() or not sys.stderr.isatty():
+        if not shows_text() or not is_terminal(sys.stderr):
             log(f"{self._label}{text}")
             return
         if self._line is not None:

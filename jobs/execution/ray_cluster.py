@@ -19,9 +19,10 @@ from .progress import log, waiting
 from .ray_address import check_configured_address, find_ray, read_configured_address
 from .supervisor import check_interrupts, report_ray
 
-# Whether pipemill started or joined Ray, and whether it is shut down later than its session.
+# Whether pipemill started or joined Ray, and how many blocks of code keep it, in any thread.
 _is_ours = False
-_shuts_down_later = False
+_blocks = 0
+_lock = threading.RLock()
 # Ray's function that prints the messages of raylets, while it is replaced.
 _print_to_stdstream: Callable[..., None] | None = None
 # How long a shutdown waits for Ray's threads in this process.
@@ -32,17 +33,18 @@ _THREADS_S = 30.0
 def ray_until_end() -> Iterator[None]:
     """Keep Ray running when a session in this block ends; shut it down at the end of the block.
 
-    Of nested blocks the outermost one shuts it down.
+    Of blocks that are nested, or run in several threads, the last one shuts it down.
     """
-    global _shuts_down_later
-    is_nested = _shuts_down_later
-    _shuts_down_later = True
+    global _blocks
+    with _lock:
+        _blocks += 1
     try:
         yield
     finally:
-        _shuts_down_later = is_nested
-        if not is_nested:
-            _shut_down()
+        with _lock:
+            _blocks -= 1
+            if not _blocks:
+                _shut_down()
 
 
 @contextmanager
@@ -56,24 +58,24 @@ def ray_session(cluster: str = "auto") -> Iterator[None]:
         ConfigError: for a Ray that can't be joined.
         RunError: for a Ray that can't be started.
     """
-    global _is_ours
-    if _is_connected():
-        if cluster == "local" and not _is_ours:
-            raise ConfigError(
-                "actors.cluster is local, but this process is already connected to a Ray: call "
-                "ray.shutdown() first, or leave actors.cluster out"
-            )
+    with ray_until_end():
+        with _lock:  # another thread may start it now
+            _connect(cluster)
         yield
-        return
-    report_ray()
-    _is_ours = True
-    try:
+
+
+def _connect(cluster: str) -> None:
+    global _is_ours
+    if not _is_connected():
+        report_ray()
+        _is_ours = True
         with _keep_sigterm_handler():
             _start(cluster)
-        yield
-    finally:
-        if not _shuts_down_later:
-            _shut_down()
+    elif cluster == "local" and not _is_ours:
+        raise ConfigError(
+            "actors.cluster is local, but this process is already connected to a Ray: call "
+            "ray.shutdown() first, or leave actors.cluster out"
+        )
 
 
 def _is_connected() -> bool:

@@ -21,7 +21,7 @@ def choose_style(*, as_json: bool, quiet: bool) -> None:
 
 def shows_text() -> bool:
     """Return whether bars, tables and messages for a reader are shown."""
-    return not (_json or _quiet)
+    return not (_json or _quiet) and sys.stderr is not None  # None: a program without a terminal
 
 
 def writes_json() -> bool:
@@ -56,4 +56,5 @@ def write_line(line: str) -> None:
 
 def is_terminal(file: IO[str]) -> bool:
     """Return whether a person reads this file as it is written."""
-    return file.isatty() and os.environ.get("TERM") != "dumb"
+    isatty = getattr(file, "isatty", None)  # what a program writes to instead may have none
+    return isatty is not None and isatty() and os.environ.get("TERM") != "dumb"

@@ -123,6 +123,12 @@ def _paths(plan: Plan | None) -> Iterator[str]:
 def _select(listing: Listing, format: str) -> list[InputFile]:
     """Return the files of a listing that are input."""
     files = listing.files
+    for name in listing.special:
+        if listing.named or format != _AUTO or format_of(name) is not None:
+            raise ConfigError(
+                f"{name} is a pipe, a socket or a device, and no file: name files, or pipe its "
+                "rows to the command, with --input -"
+            )
     if not listing.named:
         files = _of_format(files, format)
     hides_table = not files or any(format_of(file.path) == ParquetSource.name for file in files)

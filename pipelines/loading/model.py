@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib import import_module
 from typing import Any
 
 from .missing_weights import describe_missing, find_missing_weights, record_loading
 from .model_files import FolderSource, ModelFiles
 from .user_class import import_pipeline_class, register_pipeline_class
+
+# What puts back settings of this process that loading a model changed.
+_undo: list[Callable[[], object]] = []
+_blocks = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -252,7 +258,33 @@ def _leave_room_for_others(torch: Any, share: float) -> None:
         torch.cuda.set_per_process_memory_fraction(max(mine, share / 2))
 
 
+@contextmanager
+def keep_settings() -> Iterator[None]:
+    """Leave torch and transformers as the program set them that loads models in this block.
+
+    Of blocks that are nested, or run in several threads, the last one puts settings back.
+    """
+    global _blocks
+    if not _blocks:
+        _undo.clear()
+    _blocks += 1
+    try:
+        yield
+    finally:
+        _blocks -= 1
+        while _undo and not _blocks:
+            _undo.pop()()
+
+
 def _quiet(transformers: Any) -> None:
+    import torch
+
+    logging = transformers.utils.logging
+    if not _undo:
+        _undo.append(partial(torch.set_num_threads, torch.get_num_threads()))
+        _undo.append(partial(logging.set_verbosity, logging.get_verbosity()))
+        if logging.is_progress_bar_enabled():
+            _undo.append(logging.enable_progress_bar)
     # A worker's stderr is read by nobody; weight-loading bars only fill the logs.
-    transformers.utils.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()

@@ -51,6 +51,23 @@ def test_what_a_pattern_begins_with_may_be_hidden(tmp_path):
     assert len(below(str(tmp_path / "_in" / "*.jsonl"))) == 1
 
 
+def test_pipes_and_links_to_nothing_are_named_and_never_opened(job, tmp_path):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/a.jsonl").write_text('{"text": "a"}\n')
+    os.mkfifo(tmp_path / "in/b.fifo")  # which says nothing of rows
+    assert job(input=str(tmp_path / "in")).rows == 1
+    os.mkfifo(tmp_path / "in/b.jsonl")
+    (tmp_path / "gone.jsonl").symlink_to(tmp_path / "nothing.jsonl")
+    (tmp_path / "link.jsonl").symlink_to(tmp_path / "in/b.jsonl")
+    named = dict.fromkeys(("in", "in/*.jsonl", "in/b.jsonl"), "b.jsonl")
+    named |= {"in/b.fifo": "b.fifo", "link.jsonl": "link.jsonl", "/dev/null": "null"}
+    for path, name in named.items():
+        with pytest.raises(ConfigError, match=rf"/{name} is a pipe, a socket or a device, and"):
+            job(input=str(tmp_path / path), output=str(tmp_path / "other"))
+    with pytest.raises(ConfigError, match=r"no input at .*gone\.jsonl: it is a link to nothing$"):
+        job(input=str(tmp_path / "gone.jsonl"))
+
+
 class Untold(http.server.SimpleHTTPRequestHandler):
     """Says of no file how long it is."""
 
@@ -229,11 +246,3 @@ def test_json_without_rows_is_no_input_until_there_are_some(job, tmp_path, name,
     assert pq.read_table(tmp_path / "out").column_names == ["text", "label", "score"]
     (tmp_path / "in/b.jsonl").write_text('{"text": "a mill"}\n')
     assert job(input=str(tmp_path / "in")).done == 1
-
-
-def test_a_pipe_is_not_waited_for(tmp_path):
-    os.mkfifo(tmp_path / "a.jsonl")
-    os.symlink(tmp_path / "a.jsonl", tmp_path / "b.jsonl")
-    for path in (tmp_path, tmp_path / "a.jsonl", tmp_path / "b.jsonl", "/dev/null"):
-        with pytest.raises(ConfigError, match=r"is a pipe or a device, .* --input -"):
-            below(str(path))

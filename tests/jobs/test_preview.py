@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
+import torch
 import transformers
 from pipemill.actors.batch import Failure
 from pipemill.jobs.cli.app import main
@@ -150,8 +151,34 @@ def test_in_python_it_takes_what_run_takes_and_no_output(models, data, tmp_path,
 
 @pytest.mark.parametrize("rows", [0, -1, True, "5"])
 def test_a_number_of_rows_that_is_not_one_is_said_at_once(rows):
-    with pytest.raises(pipemill.ConfigError, match="rows must be a number above 0"):
+    with pytest.raises(pipemill.ConfigError, match="rows must be a whole number of at least 1"):
         pipemill.preview({"task": "no such"}, rows=rows)
+
+
+def test_torch_and_transformers_are_left_as_the_program_set_them(models, data, tmp_path):
+    logging = transformers.utils.logging
+    before = torch.get_num_threads(), logging.get_verbosity()
+    torch.set_num_threads(3)
+    logging.set_verbosity_info()
+    logging.enable_progress_bar()
+    job = {"task": "text-classification", "model": models["text-classification"]}
+    job |= {"input": str(data), "columns": {"text": "body"}}
+    out, ran = str(tmp_path / "kept"), {"actors": {"placement": "local"}}
+    try:
+        for compute in (
+            lambda: pipemill.preview(**job),
+            lambda: pipemill.plan(**job, rows=4, seconds=0.01),
+            lambda: pipemill.tune(**job, rows=2, seconds=0.01, plot=str(tmp_path / "plot.png")),
+            lambda: pipemill.run(**job, **ran, output=out),
+            lambda: pipemill.retry(**job, **ran, output=out),
+            lambda: pipemill.verify(out, sample=2),
+        ):
+            compute()
+            assert (torch.get_num_threads(), logging.get_verbosity()) == (3, logging.INFO)
+            assert logging.is_progress_bar_enabled()
+    finally:
+        torch.set_num_threads(before[0])
+        logging.set_verbosity(before[1])
 
 
 def test_in_a_notebook_texts_are_text():

@@ -220,6 +220,16 @@ def test_a_fault_is_a_traceback_and_status_1(monkeypatch, capsys):
     assert "ZeroDivisionError" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&- <&-"])
+def test_closed_streams_lead_nowhere(tmp_path, closed):
+    file = tmp_path / "job.json"
+    file.write_text(json.dumps(light.job(tmp_path, ["a b", "c"])))
+    run = f"{sys.executable} -m tests.support.light run {file} {closed}"
+    done = subprocess.run(run, shell=True, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, "Traceback" in done.stderr) == (0, False)
+    assert pipemill.verify(tmp_path / "out").ok
+
+
 def test_a_reader_that_has_seen_enough_is_no_error():
     done = subprocess.run(
         f"{sys.executable} -m pipemill tasks | head -1", shell=True, cwd=ROOT,

@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 
 import pyarrow.dataset as ds
+import ray.data
+from pipemill.jobs.execution import placement as placements
 
 import pipemill
 from tests.support import tiny
 from tests.support.ray_endpoint import wait_for_series
+from tests.support.splits import split_of
 from tests.support.tables import same_rows
 
 
@@ -72,3 +75,18 @@ def test_the_progress_bar_shows_rows_rate_time_left_and_dead_letters(capsys):
     assert "3 dead letters" in shown
     assert "rows/s" in shown
     assert "<" in shown  # elapsed<left
+
+
+def test_the_settings_of_the_programs_own_datasets_stay(ray_session, monkeypatch):
+    context = ray.data.DataContext.get_current()
+    monkeypatch.setattr(context, "enable_progress_bars", True)
+    monkeypatch.setattr(context.execution_options, "preserve_order", True)
+    monkeypatch.setattr(context, "execution_no_progress_timeout_s", 7)
+    ours = placements._dataset([split_of("a.jsonl")]).map_batches(lambda batch: batch).context
+    assert not ours.enable_progress_bars
+    assert not ours.execution_options.preserve_order
+    assert ours.execution_no_progress_timeout_s == 10**9
+    theirs = ray.data.range(1).context
+    assert theirs.enable_progress_bars
+    assert theirs.execution_options.preserve_order
+    assert theirs.execution_no_progress_timeout_s == 7

@@ -1,9 +1,13 @@
 """Which Ray a run joins, and with how many actors."""
 
+import threading
+import time
+
 import pytest
 from pipemill.jobs.config.job import ActorsSection
+from pipemill.jobs.execution import ray_cluster
 from pipemill.jobs.execution.pool_size import choose_pool_size
-from pipemill.jobs.execution.ray_cluster import _start
+from pipemill.jobs.execution.ray_cluster import _start, ray_session, ray_until_end
 
 from pipemill.errors import ConfigError, RunError
 from tests.support.listening import GRPC, listen
@@ -28,6 +32,37 @@ def test_where_a_cluster_grows_so_many_actors_are_asked_for_at_once(
     monkeypatch.setattr("ray.nodes", lambda: nodes)
     monkeypatch.setattr("pipemill.jobs.execution.pool_size.autoscales", lambda: grows)
     assert choose_pool_size(ActorsSection(num_gpus=0, **given), "fused", 50) == expected
+
+
+def test_threads_share_a_ray_that_the_last_of_them_shuts_down(monkeypatch):
+    events = []
+
+    def start(cluster):
+        time.sleep(0.1)  # while the other thread asks for one, too
+        events.append("start")
+
+    monkeypatch.setattr(ray_cluster, "_start", start)
+    monkeypatch.setattr(ray_cluster, "_is_connected", lambda: events[-1:] not in ([], ["stop"]))
+    monkeypatch.setattr(ray_cluster, "_shut_down", lambda: events.append("stop"))
+    first_ends = threading.Event()
+
+    def first():
+        with ray_until_end(), ray_session():
+            time.sleep(0.3)
+        events.append("first ends")
+        first_ends.set()
+
+    def second():
+        with ray_session():
+            first_ends.wait(10)
+            events.append("second works")
+
+    threads = [threading.Thread(target=one) for one in (first, second)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert events == ["start", "first ends", "second works", "stop"]
 
 
 def test_a_ray_that_does_not_start_is_a_message(monkeypatch):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import sys
 
 import pytest
 from pipemill.jobs.cli.app import main
 from pipemill.jobs.monitoring import run_log, run_monitor
 from pipemill.jobs.monitoring.run_log import RunState
 
+import pipemill
 from tests.support import light
 
 TEXTS = [f"text {i}" if i % 7 else "bad1" for i in range(45)]
@@ -20,6 +22,27 @@ def config(tmp_path, monkeypatch):
     file = tmp_path / "job.json"
     file.write_text(json.dumps(light.job(tmp_path, TEXTS)))
     return str(file)
+
+
+class Lines:
+    """What some programs put in the place of stderr."""
+
+    def __init__(self):
+        self.text = ""
+
+    def write(self, text):
+        self.text += text
+
+    def flush(self):
+        pass
+
+
+@pytest.mark.parametrize("stderr", [None, Lines()])
+def test_a_program_needs_no_stderr(tmp_path, monkeypatch, stderr):
+    light.install(monkeypatch)
+    monkeypatch.setattr(sys, "stderr", stderr)
+    assert pipemill.run(light.job(tmp_path, TEXTS)).rows == 45
+    assert stderr is None or "lengths: loading the model\n" in stderr.text
 
 
 def test_lines_of_json_end_with_the_counts_of_the_run(config, tmp_path, capsys, monkeypatch):
