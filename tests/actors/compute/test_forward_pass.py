@@ -234,3 +234,19 @@ def test_when_the_machines_memory_ends_the_run_goes_on_with_a_smaller_budget():
     assert told["out_of_memory"] >= 1
     assert told["budget"] < little.BUDGET / 4
     assert told["farthest"] < 1e-5 < 0.1 < told["spread"]
+
+
+def test_an_engine_that_takes_all_chunks_loses_only_the_one_that_never_fits():
+    task = Memory(room=100, packed=True)
+    task.schedules = True
+    sizes = [10] * 20
+    sizes[7] = 101
+
+    def forward(chunks):  # what an engine leaves to transformers runs one by one
+        each = (chunks[i : i + 1] for i in range(len(chunks)))
+        return pa.concat_arrays([Memory.forward(task, one) for one in each])
+
+    task.forward = forward
+    forward, answers = ran(task, TokenBudget(5000), chunks_of(sizes))
+    assert [(i, str(error)) for i, error in forward.failed] == [(7, FULL)]
+    assert answers == [None if i == 7 else f"chunk {i}!" for i in range(20)]
