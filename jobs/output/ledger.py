@@ -6,6 +6,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from typing import IO, Any, TypeVar
 
 from pipemill.actors.batch import LEFT_OUT
@@ -26,6 +27,7 @@ from .job_record import JobRecord
 from .split_plan import Plan
 
 _THREADS = 16
+_CALLS = 4096
 _END_BYTES = 2**16  # the footer of most parts
 
 T = TypeVar("T")
@@ -85,8 +87,12 @@ class Ledger:
 
     def map_parallel(self, read: Callable[[T], R], items: Iterable[T]) -> list[R]:
         """Call `read` for every item, many at a time: a store takes long to answer."""
+        left, results = iter(items), list[R]()
         with ThreadPoolExecutor(_THREADS) as threads:
-            return list(threads.map(read, items))
+            # Some at a time: a million calls that wait take a gigabyte.
+            while some := list(islice(left, _CALLS)):
+                results += threads.map(read, some)
+        return results
 
     def snapshot(self) -> tuple[bytes | None, ...]:
         """Return what a run finds when it starts, to be compared later."""
