@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -250,3 +251,9 @@ def test_an_engine_that_takes_all_chunks_loses_only_the_one_that_never_fits():
     forward, answers = ran(task, TokenBudget(5000), chunks_of(sizes))
     assert [(i, str(error)) for i, error in forward.failed] == [(7, FULL)]
     assert answers == [None if i == 7 else f"chunk {i}!" for i in range(20)]
+
+
+def test_outputs_that_no_array_holds_say_what_to_do():
+    big = pa.ListArray.from_arrays(pa.array([0, 2**30], pa.int32()), pa.nulls(2**30))
+    with pytest.raises(OverflowError, match="a smaller output.rows_per_part"):
+        scatter([(np.array([i]), big) for i in range(3)], 3)
