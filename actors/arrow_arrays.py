@@ -47,10 +47,22 @@ def offsets_of(lists: pa.ListArray) -> np.ndarray:
 def scatter(
     pieces: list[tuple[np.ndarray, pa.Array]], length: int, type: pa.DataType | None = None
 ) -> pa.Array:
-    """Return an array of `length` with each piece's values at its indices, and null elsewhere."""
+    """Return an array of `length` with each piece's values at its indices, and null elsewhere.
+
+    Raises:
+        OverflowError: the values are too many for one array.
+    """
     if not pieces:
         return pa.nulls(length, type)
-    values = pa.concat_arrays([values for _, values in pieces])
+    try:
+        values = pa.concat_arrays([values for _, values in pieces])
+    except pa.ArrowInvalid as error:
+        if "overflow" not in str(error):
+            raise
+        raise OverflowError(
+            "the answers of a split are more than Arrow holds in a column: use a new output with a "
+            "smaller output.rows_per_part"
+        ) from None
     if len(pieces) == 1 and np.array_equal(pieces[0][0], np.arange(length)):
         return values
     return values.take(_find_positions([indices for indices, _ in pieces], length))

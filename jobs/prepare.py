@@ -170,6 +170,8 @@ def _draft(
     # The dtype of parts that exist holds, even if the device is another one now.
     decides = decide_results(job, task, weights, record.decides if record and parts else {})
     record = _record_of_job(job, ledger, record, bool(parts), decides)
+    if record is not None:  # a field that is null may be missing there
+        decides = dict(record.decides)
     stores_rows = lease is not None and needs_storing(job, ledger)
     stores = stores_rows or (lease is not None and needs_model(job, ledger, weights))
     if lease is not None and stores:
@@ -239,9 +241,10 @@ def _record_of_job(
         return None
     if record.decides == decides:
         return record
-    if has_parts:  # a job without a part may be changed
-        check_fingerprint(record, decides, job, ledger.path)
-    return None
+    if not has_parts:  # such a job may be changed
+        return None
+    check_fingerprint(record, decides, job, ledger.path)
+    return record
 
 
 def _check_unused(ledger: Ledger) -> None:

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 from pipemill.actors.output.part_rewriter import DeadRowSource, PartRewriter
 from pipemill.actors.output.state_table import dead_letters
 from pipemill.actors.split import Split
+from pipemill.actors.storage.backoff import retry_on_driver
+from pipemill.actors.storage.input_file import InputFile
 from pipemill.actors.storage.listing import stat
 from pipemill.pipelines.loading.model import keep_settings
 
@@ -85,7 +87,7 @@ def retry(
         footers, left = ledger.footers(done), len(plan.splits) - len(done)
         added: Counter[str] = Counter()
         if todo := [split for split, f in zip(done, footers, strict=True) if f.dead]:
-            _check_unchanged(plan, todo, with_stored_rows(job, ledger))
+            _check_unchanged(ledger, plan, todo, with_stored_rows(job, ledger))
             check_libraries(prepared, task, prepared.placement)
             lease.acquire()
             _record_settings(ledger, decides)
@@ -139,17 +141,19 @@ def _list_changeable(record: JobRecord) -> list[str]:
     return [*of_tasks, *_MAY_CHANGE]
 
 
-def _check_unchanged(plan: Plan, splits: Sequence[Split], job: Job) -> None:
+def _check_unchanged(ledger: Ledger, plan: Plan, splits: Sequence[Split], job: Job) -> None:
     """Raise ConfigError for a file that is not the one that was planned."""
-    files = []
-    for path in dict.fromkeys(file.path for split in splits for file in split.files()):
+
+    def look(path: str) -> InputFile:
         try:
-            files.append(stat(path, job.input.storage_options))
+            return retry_on_driver(lambda: stat(path, job.input.storage_options), path)
         except FileNotFoundError:
             raise ConfigError(
                 f"{path} no longer exists: its dead letters can't be read again"
             ) from None
-    plan.new_files(files)
+
+    paths = dict.fromkeys(file.path for split in splits for file in split.files())
+    plan.new_files(ledger.map_parallel(look, paths))
 
 
 def _process(

@@ -103,7 +103,7 @@ def _run(job: Job, lease: Lease, started: float) -> Report:
     job, ledger = prepared.job, prepared.ledger
     exist = ledger.parts()
     done, todo = prepared.plan.splits.divide(lambda split: split.part in exist)
-    before = ledger.totals(done)
+    before = ledger.totals(done, prepared.sink.fingerprint)
     added: Counter[str] = Counter()
     if not prepared.asks_sample:
         place = resolve_placement(prepared.placement, job.actors, todo, prepared.is_static)
@@ -159,7 +159,7 @@ def _process(
 
     def count(result: SplitResult) -> Counter[str]:
         if result.rows is None:  # a late worker of an earlier run wrote the part
-            return ledger.totals([result.split])
+            return ledger.totals([result.split], prepared.sink.fingerprint)
         return count_rows(result)
 
     def check(totals: Counter[str]) -> None:

@@ -6,7 +6,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pyarrow as pa
@@ -130,12 +130,11 @@ def _verify(
 ) -> Verification:
     ledger, record, plan = open_output(output, storage_options)
     files = _files(ledger)
-    there = [split for split in plan.splits if split.part in files]
+    there, left = plan.splits.divide(lambda split: split.part in files)
     missing = [
         f"{split.part} is missing, the part of split {split.number} ({split.path} "
         f"[{split.start}:{split.stop}]). Run the job again"
-        for split in plan.splits
-        if split.part not in files
+        for split in left
     ]
     good, wrong_parts = _check_parts(ledger, record, there)
     wrong_letters, notes = _check_letters(ledger, plan, good)
@@ -167,8 +166,9 @@ def _files(ledger: Ledger) -> set[str]:
 def _check_names(files: set[str], plan: Plan) -> list[str]:
     """Return a finding for each file that is not a part of the plan."""
     findings = []
-    of_number = {split.part[:13]: split for split in plan.splits}
-    for name in sorted(files - {split.part for split in plan.splits}):
+    others = sorted(files - {split.part for split in plan.splits})
+    of_number = {split.part[:13]: split for split in plan.splits} if others else {}
+    for name in others:
         split = of_number.get(name.rsplit("/", 1)[-1][:13])
         what = f"a second part of split {split.number}" if split else "not a part of this output"
         findings.append(f"{name} is {what}, and readers take its rows too. Remove it")
@@ -181,12 +181,15 @@ def _check_parts(
     """Return the footers of the parts that are right, by the number of their split, and findings
     on the others."""
 
+    same: dict[pa.Schema, pa.Schema] = {}  # a million parts may share one
+
     def check(split: Split) -> tuple[PartInfo, str | None] | Exception:
         try:
             with ledger.open(split.part) as file:
-                return check_part(file)
+                part, changed = check_part(file)
         except Exception as error:  # from the filesystem, or Parquet
             return error
+        return replace(part, schema=same.setdefault(part.schema, part.schema)), changed
 
     good: dict[int, PartFooter] = {}
     findings: list[str] = []
@@ -248,28 +251,34 @@ def _check_letters(
         f"{DEAD_LETTERS}/{name} belongs to no split of the plan. Remove it"
         for name in sorted(there - known)
     ]
-    notes = []
-    checked = [split for split in plan.splits if split.number in good]
-    for split, (rows, wrong) in zip(
-        checked,
-        ledger.map_parallel(
-            lambda split: _read_letters(ledger, split, split.part in there), checked
-        ),
-        strict=True,
-    ):
-        dead = set(from_ranges(good[split.number].dead_rows).tolist())
-        if wrong is None and dead - set(rows):
-            wrong = f"lacks rows {_first_few(dead - set(rows))}, which {split.part} calls dead"
-        if wrong is None and len(rows) != len(set(rows)):
-            wrong = "has a row twice"
-        if wrong is not None:
-            findings.append(f"{DEAD_LETTERS}/{split.part} {wrong}; delete the part and run again")
-        elif set(rows) - dead:
-            notes.append(
-                f"{DEAD_LETTERS}/{split.part} still names rows {_first_few(set(rows) - dead)}, "
-                "which have an answer: a retry was stopped. Retry again to remove them"
-            )
-    return findings, notes
+
+    def check(split: Split) -> tuple[str | None, str | None]:
+        return _check_letters_of(ledger, split, good[split.number], split.part in there)
+
+    checked = plan.splits.select(lambda split: split.number in good)
+    each = ledger.map_parallel(check, checked)
+    findings += [finding for finding, _ in each if finding is not None]
+    return findings, [note for _, note in each if note is not None]
+
+
+def _check_letters_of(
+    ledger: Ledger, split: Split, footer: PartFooter, there: bool
+) -> tuple[str | None, str | None]:
+    """Return a finding on the dead letters of a split, or a note, if there is any."""
+    rows, wrong = _read_letters(ledger, split, there)
+    dead, named = set(from_ranges(footer.dead_rows).tolist()), set(rows)
+    if wrong is None and dead - named:
+        wrong = f"lacks rows {_first_few(dead - named)}, which {split.part} calls dead"
+    if wrong is None and len(rows) != len(named):
+        wrong = "has a row twice"
+    if wrong is not None:
+        return f"{DEAD_LETTERS}/{split.part} {wrong}; delete the part and run again", None
+    if named - dead:
+        return None, (
+            f"{DEAD_LETTERS}/{split.part} still names rows {_first_few(named - dead)}, which have "
+            "an answer: a retry was stopped. Retry again to remove them"
+        )
+    return None, None
 
 
 def _read_letters(ledger: Ledger, split: Split, there: bool) -> tuple[list[int], str | None]:

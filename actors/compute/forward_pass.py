@@ -79,7 +79,7 @@ class ForwardPass:
             started = time.perf_counter()
             fits = True
             try:
-                pieces, failed = bisect_failures(left[cut], self._run_micro_batch)
+                pieces, failed = bisect_failures(left[cut], self._run_within_budget)
             except OutOfMemory:
                 fits = False
             if not fits:  # outside `except`: an exception in flight holds what did not fit
@@ -103,13 +103,17 @@ class ForwardPass:
     def _run_micro_batch(self, chunks: np.ndarray) -> Any:
         """Return the outputs of some chunks, or a function that waits for them."""
         mark_progress()
+        outputs = self.task.forward(self.chunks.take(pa.array(chunks)))
+        if callable(outputs):
+            if not self.blocking and self.budget.is_final:
+                return outputs
+            outputs = outputs()  # measuring a micro-batch needs its end
+        return check_length(chunks, outputs)
+
+    def _run_within_budget(self, chunks: np.ndarray) -> Any:
+        """Do the same. Raise OutOfMemory for chunks that may fit in smaller micro-batches."""
         try:
-            outputs = self.task.forward(self.chunks.take(pa.array(chunks)))
-            if callable(outputs):
-                if not self.blocking and self.budget.is_final:
-                    return outputs
-                outputs = outputs()  # measuring a micro-batch needs its end
-            return check_length(chunks, outputs)
+            return self._run_micro_batch(chunks)
         except Exception as error:
             # If a single chunk does not fit, its row fails.
             if len(chunks) > 1 and is_out_of_memory(error):
@@ -136,14 +140,17 @@ class ForwardPass:
 
     def _copy_to_duplicates(self, duplicate_of: np.ndarray) -> None:
         """Give chunks the outputs and errors of the first chunk that equals them."""
-        equal = {int(chunk): np.flatnonzero(duplicate_of == chunk) for chunk, _ in self.failed}
-        self.failed = [(int(i), error) for chunk, error in self.failed for i in equal[chunk]]
-        for i, (chunks, values) in enumerate(self.done):
-            order = np.argsort(chunks)
-            nearest = np.searchsorted(chunks[order], duplicate_of)
-            nearest = np.minimum(nearest, len(chunks) - 1)
-            copies = np.flatnonzero(chunks[order][nearest] == duplicate_of)
-            self.done[i] = (copies, values.take(pa.array(order[nearest[copies]])))
+        errors = dict(self.failed)
+        firsts = enumerate(duplicate_of.tolist())
+        self.failed = [(i, errors[first]) for i, first in firsts if first in errors]
+        if not self.done:
+            return
+        place = np.full(len(duplicate_of), -1)
+        computed = np.concatenate([chunks for chunks, _ in self.done])
+        place[computed] = np.arange(len(computed))
+        copies = np.flatnonzero(place[duplicate_of] >= 0)
+        values = pa.concat_arrays([values for _, values in self.done])
+        self.done = [(copies, values.take(pa.array(place[duplicate_of[copies]])))]
 
 
 def _has(chunks: pa.StructArray, name: str) -> bool:

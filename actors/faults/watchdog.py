@@ -2,7 +2,8 @@
 
 What counts as progress: a call of a stage for some rows, a micro-batch, a row that is preprocessed,
 and a call of a layer, thus also a token that is generated. Slow work makes progress; a hang makes
-none. Waiting for another call's lock is no stage, and neither are loading, reading and writing.
+none. Loading, reading and writing are no stages. A call that waits for another one's lock waits
+before its stage, or by `hold`.
 """
 
 from __future__ import annotations
@@ -13,9 +14,10 @@ import threading
 import time
 import traceback
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from types import FrameType
 
 from .process_end import HUNG, end_this_process, is_replaceable
@@ -90,6 +92,30 @@ def mark_progress(*_: object) -> None:
         call.since = now
 
 
+def share_stage() -> Callable[[], None]:
+    """Return what makes the steps of the thread that calls it those of this thread's stage."""
+    return partial(setattr, _local, "call", getattr(_local, "call", None))
+
+
+@contextmanager
+def hold(lock: threading.Lock | threading.Semaphore) -> Iterator[None]:
+    """Hold a lock inside the block. While its holder's stage makes steps, to wait is no hang."""
+    call: _Call | None = getattr(_local, "call", None)
+    seen = -1
+    while not lock.acquire(timeout=_find_pause()):
+        if call is not None and seen != _paces[call.stage].steps:
+            seen, call.since = _paces[call.stage].steps, time.monotonic()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _find_pause() -> float:
+    """Return the seconds between two looks."""
+    return min(_LOOK_S, LEAST_S / 4)
+
+
 def _start_watching() -> None:
     global _watching
     with _starting:
@@ -101,7 +127,7 @@ def _start_watching() -> None:
 
 def _watch() -> None:
     while True:
-        pause, before = min(_LOOK_S, LEAST_S / 4), time.monotonic()
+        pause, before = _find_pause(), time.monotonic()
         time.sleep(pause)
         late = time.monotonic() - before - pause
         with suppress(Exception):  # what is armed would end a process without a watchdog

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from ..arrow_arrays import take_rows
 from ..batch import Batch, RowError, left_out
 from ..faults.attempt_files import AttemptFiles
 from ..sources.schemas.hf_features import Features, make_metadata
@@ -75,7 +76,7 @@ class PartSink:
                 make_metadata(part.schema, known) if known else None
             )
         if self.on_error != "null":
-            part = part.take(pa.array(batch.ok_rows()))
+            part = take_rows(part, batch.ok_rows())
         return part
 
     def _footer(self, split: Split, batch: Batch) -> PartFooter:

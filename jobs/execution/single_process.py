@@ -54,12 +54,14 @@ def is_small(actors: ActorsSection, splits: Sequence[Split], is_static: bool = F
         return False
     if actors.gpus_each and actors.gpus_each > len(find_gpus()):
         return False  # Ray says what is wrong
-    estimate, size = RowEstimate(splits), sum(file.size for file in _files(splits))
-    if estimate.known > (_MOST_STATIC_ROWS if is_static else _MOST_ROWS) or size > _MOST_BYTES:
+    estimate = RowEstimate(splits)
+    if estimate.known > (_MOST_STATIC_ROWS if is_static else _MOST_ROWS):
         return False
     if estimate.unknown_bytes > _MOST_BYTES_OF_UNCOUNTED_ROWS:
         return False
-    return not joins_ray(actors.cluster)
+    # Last: there may be millions of files.
+    size = sum(file.size for file in _files(splits))
+    return size <= _MOST_BYTES and not joins_ray(actors.cluster)
 
 
 def _files(splits: Sequence[Split]) -> set[InputFile]:

@@ -20,6 +20,7 @@ from pipemill.actors.storage.store import FileStamp, Store
 
 # With fewer parts it costs more than it saves.
 LEAST_PARTS = 1000
+_ROWS = 2**14  # that are parsed at once
 _SCHEMA = pa.schema(
     [
         ("part", pa.string()),
@@ -39,16 +40,18 @@ class FooterCache:
     def read(self, stamps: Mapping[str, FileStamp]) -> dict[str, PartFooter]:
         """Return the footers of the parts that look as they did. stamps: how parts look now."""
         try:
-            columns = pq.read_table(io.BytesIO(self._table.read())).to_pydict()
-            names = ("part", "size", "written")
-            looks = zip(*(columns[name] for name in names), strict=True)
-            # One text for all: parsing 100,000 of them alone takes twice as long.
-            notes = json.loads(f"[{','.join(columns['footer'])}]")
-            return {
-                part: PartFooter.from_json(one)
-                for (part, *look), one in zip(looks, notes, strict=True)
-                if part in stamps and look == [stamps[part].size, stamps[part].written]
-            }
+            table = pq.read_table(io.BytesIO(self._table.read()))
+            known: dict[str, PartFooter] = {}
+            for batch in table.to_batches(max_chunksize=_ROWS):
+                *looks, footers = (batch[name].to_pylist() for name in _SCHEMA.names)
+                # One text for many: parsing 100,000 of them alone takes twice as long.
+                notes = json.loads(f"[{','.join(footers)}]")
+                known |= {
+                    part: PartFooter.from_json(one)
+                    for part, *look, one in zip(*looks, notes, strict=True)
+                    if part in stamps and look == [stamps[part].size, stamps[part].written]
+                }
+            return known
         except Exception:  # it is not there, or damaged: it only saves time
             return {}
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from typing import IO, Any, TypeVar
 
 from pipemill.actors.batch import LEFT_OUT
@@ -26,6 +27,7 @@ from .job_record import JobRecord
 from .split_plan import Plan
 
 _THREADS = 16
+_CALLS = 4096
 _END_BYTES = 2**16  # the footer of most parts
 
 T = TypeVar("T")
@@ -47,13 +49,22 @@ class Ledger:
         """List the files of dead letters, which have the names of their parts."""
         return set(self.files(DEAD_LETTERS))
 
-    def totals(self, splits: Iterable[Split]) -> Counter[str]:
+    def totals(self, splits: Sequence[Split], fingerprint: str | None = None) -> Counter[str]:
         """Add up the footers of these splits, under the names of `PartFooter`.
 
         A key that no column holds counts as left_out_KEY.
+
+        Raises:
+            ConfigError: a part is damaged, or is not of the job with this fingerprint: a worker of
+                a job that was changed before it had a part may write its split late.
         """
         totals: Counter[str] = Counter()
-        for footer in self.footers(splits):
+        for split, footer in zip(splits, self.footers(splits), strict=True):
+            if fingerprint not in (None, footer.fingerprint):
+                raise ConfigError(
+                    f"{self.path}/{split.part} was written by another job ({footer.job}, "
+                    f"{footer.fingerprint}); delete it and run again to compute its rows"
+                )
             totals.update({name: getattr(footer, name) for name in ("rows", "dead", *ROW_COUNTS)})
             totals.update({LEFT_OUT + name: rows for name, rows in footer.left_out.items()})
         return totals
@@ -85,8 +96,12 @@ class Ledger:
 
     def map_parallel(self, read: Callable[[T], R], items: Iterable[T]) -> list[R]:
         """Call `read` for every item, many at a time: a store takes long to answer."""
+        left, results = iter(items), list[R]()
         with ThreadPoolExecutor(_THREADS) as threads:
-            return list(threads.map(read, items))
+            # Some at a time: a million calls that wait take a gigabyte.
+            while some := list(islice(left, _CALLS)):
+                results += threads.map(read, some)
+        return results
 
     def snapshot(self) -> tuple[bytes | None, ...]:
         """Return what a run finds when it starts, to be compared later."""

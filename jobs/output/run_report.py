@@ -219,10 +219,10 @@ def count_output(whole: Mapping[str, int], reasons: Reasons) -> dict[str, Any]:
 
 def unnamed_rows(ledger: Ledger, plan: Plan) -> dict[str, Any] | None:
     """Count the rows of the output from files that the input no longer names."""
+    if not plan.unnamed:
+        return None
     paths = set(plan.unnamed)
     splits = [split for split in plan.splits if paths & {file.path for file in split.files()}]
-    if not splits:
-        return None
     exist = ledger.parts()
     done = [split for split in splits if split.part in exist]
     rows = sum(

@@ -6,6 +6,8 @@ import threading
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from pipemill.actors.faults.watchdog import hold
+
 from ..engines.base import GenerationEngine, Prompt, UnsupportedPrompt, Values
 from ..engines.stacking import answers_equal
 from .pickled_chunks import DeferredError
@@ -44,7 +46,7 @@ class ScheduledForward:
             self.generation.schedules(one.keywords) and not self.forward.is_empty(one.inputs)
             for one in prompts
         ]
-        with self._alone:
+        with hold(self._alone):
             if not self.generation.is_exact:
                 suits = self._try_kinds(chunks, prompts, suits)
             if self._differs:
@@ -55,7 +57,7 @@ class ScheduledForward:
         outputs = [next(written if suit else singles) for suit in suits]
         for i, output in enumerate(outputs):
             if isinstance(output, UnsupportedPrompt):
-                with self._alone:
+                with hold(self._alone):
                     (outputs[i],) = self.forward.run_singly([chunks[i]])
         return outputs
 

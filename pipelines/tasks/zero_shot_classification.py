@@ -9,13 +9,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from pipemill.actors.device_transfer import Outputs, to_host_async
+from pipemill.actors.faults.watchdog import mark_progress
 from pipemill.actors.task import Column, Followed, Loaded, Parameter
 
 from ..adapter.row_values import own_value_error
 from ..engines.encoder import make_encoder
 from ..plain_form import Comparison, PlainForm, plain_zero_shot_classification, to_plain_parameters
 from ..task_spec import ReadJson
-from ..text import model_limits, token_chunks
+from ..text import model_limits, token_chunks, windows
 from ..text.candidate_labels import (
     CANDIDATE_LABELS,
     HypothesisTemplate,
@@ -116,19 +117,34 @@ class ZeroShotClassification:
         return pa.schema([("labels", pa.list_(pa.string())), ("scores", pa.list_(pa.float32()))])
 
     def expand(self, rows: pa.Table) -> pa.ListArray:
-        texts, hypotheses, truncated = [], [], []
-        labels = self._read_labels(rows)
-        templates = self._read_templates(rows)
-        row_texts = rows["text"].to_pylist()
-        for text, row_labels, template in zip(row_texts, labels, templates, strict=True):
+        texts, truncated = [], []
+        for text in rows["text"].to_pylist():
             if not text:
                 raise ValueError("the text is empty: zero-shot-classification needs one")
             text, count = truncate_to_prefix(self.pipeline.tokenizer, text, self.max_length)
+            texts.append(text)
             truncated.append(count)
-            texts += [text] * len(row_labels)
-            hypotheses += [template.fill(label) for label in row_labels]
-        encoding = self._tokenize(texts, hypotheses, rows.num_rows)
-        counts = np.fromiter(map(len, labels), np.int64)
+        hypotheses = [
+            [template.fill(label) for label in labels]
+            for labels, template in zip(
+                self._read_labels(rows), self._read_templates(rows), strict=True
+            )
+        ]
+        sizes = [len(t) * len(h) for t, h in zip(texts, hypotheses, strict=True)]
+        lists = []
+        for part in windows.split_by_size(sizes):  # a text is tokenized once for each label
+            mark_progress()
+            lists.append(self._make_chunks(texts[part], hypotheses[part], truncated[part]))
+        return pa.concat_arrays(lists)
+
+    def _make_chunks(
+        self, row_texts: list[str], row_hypotheses: list[list[str]], truncated: list[int]
+    ) -> pa.ListArray:
+        """Make the chunks of rows. truncated: tokens that were cut from each row's text before."""
+        counts = np.fromiter(map(len, row_hypotheses), np.int64)
+        texts = [t for t, count in zip(row_texts, counts, strict=True) for _ in range(count)]
+        hypotheses = [hypothesis for several in row_hypotheses for hypothesis in several]
+        encoding = self._tokenize(texts, hypotheses, len(row_texts))
         starts = np.cumsum(counts) - counts
         lost = self._count_truncated(encoding, texts, hypotheses, starts)
         lost[starts] += np.array(truncated, dtype=np.int32)

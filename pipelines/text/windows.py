@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from pipemill.actors.faults.watchdog import mark_progress
 from pipemill.actors.task import Parameter
 
 from ..tasks import shared_parameters
@@ -178,7 +179,8 @@ class WindowTokenizer:
 
     def _tokenize(self, *texts: list[str]) -> pa.ListArray:
         lists = []
-        for part in _split_by_size(texts):
+        for part in split_by_size([sum(map(len, row)) for row in zip(*texts, strict=True)]):
+            mark_progress()
             columns = [column[part] for column in texts]
             is_alone = len(columns) == 1 and len(columns[0]) == 1
             pieces = self._tokenize_in_pieces(columns[0][0]) if is_alone else None
@@ -262,12 +264,15 @@ class WindowTokenizer:
         return count_special_tokens(self.tokenizer, texts, self.keywords)
 
 
-def _split_by_size(texts: Sequence[list[str]]) -> list[slice]:
-    """Split consecutive texts, or pairs, into groups of at most about `_CHARACTERS`.
+def split_by_size(characters: Sequence[int]) -> list[slice]:
+    """Split rows into groups of consecutive ones, whose texts are tokenized at once.
 
-    A very long text is alone in its group.
+    A group has at most about `_CHARACTERS`. A very long row is alone in its group.
+
+    Args:
+        characters: of the texts of each row.
     """
-    sizes = np.array([sum(map(len, row)) for row in zip(*texts, strict=True)])
+    sizes = np.array(characters, dtype=np.int64)
     ends = np.cumsum(sizes)
     cuts = np.flatnonzero(np.diff(ends // _CHARACTERS)) + 1
     long = np.flatnonzero(sizes >= long_texts.LONG)

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 
 import fsspec
 import pyarrow.dataset as ds
 import pytest
+from pipemill.actors.workers.fused import FusedWorker
 from pipemill.jobs.cli.app import main
+from pipemill.jobs.config.load import build_job
 from pipemill.jobs.output import lease
 from pipemill.jobs.planning import fingerprint
+from pipemill.jobs.prepare import prepare
 
 import pipemill
 from tests.references import half_done
+from tests.support import light
 from tests.support.tables import same_rows
 
 # Of 16 rows in 4 splits two splits were written; in the second two rows died.
@@ -100,3 +105,19 @@ def test_it_is_resumed_and_its_dead_rows_are_tried_again(name, tmp_path):
     assert (checked.ok, checked.findings, checked.notes) == (True, [], [])
     assert json.loads(pipemill.status(str(out)).to_json())["splits_left"] == 0
     assert "15" in read_page(out)
+
+
+def test_one_whose_record_lacks_a_field_that_is_null_now_keeps_its_plan(tmp_path, monkeypatch):
+    light.install(monkeypatch)
+    job = light.job(tmp_path, [f"text {n}" for n in range(20)])
+    prepared = prepare(build_job(job, [], {}, {}))
+    place, plan = (tmp_path / "out/_pipemill" / name for name in ("job.json", "plan.parquet/rows"))
+    record, planned = json.loads(place.read_text()), plan.stat().st_mtime_ns
+    assert record["decides"].pop("input.dataset", "missing") is None
+    record["fingerprint"] = fingerprint.hash_fields(record["decides"])
+    place.write_text(json.dumps(record))
+    sink = replace(prepared.sink, fingerprint=record["fingerprint"])
+    FusedWorker(prepared.load, prepared.source, sink).process(prepared.plan.splits[0])
+    assert pipemill.run(job).added["splits"] == 1
+    assert plan.stat().st_mtime_ns == planned
+    assert pipemill.verify(str(tmp_path / "out")).ok

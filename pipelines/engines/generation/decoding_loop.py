@@ -61,9 +61,9 @@ class DecodingLoop:
         if self.decoder.shares:
             _find_beginning(sequences)
         with self._lock:
-            self.waiting += sequences
-            # The longest first: they fill the memory most.
-            self.waiting.sort(key=lambda one: -_length(one))
+            # The longest first: they fill the memory most. A new list: one that is being sorted is
+            # empty to the thread that computes.
+            self.waiting = sorted([*self.waiting, *sequences], key=lambda one: -_length(one))
         self._loop.run(
             lambda: self._compute(most or self.most),
             lambda: all(one.is_done for one in sequences),
@@ -99,7 +99,7 @@ class DecodingLoop:
         for one in sequences:
             one.restart()
         with self._lock:
-            self.waiting[:0] = sequences
+            self.waiting = [*sequences, *self.waiting]
 
     def _admit(self, most: int) -> None:
         """Begin texts that wait, if there is room for enough of them."""

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from pipemill.actors.faults.blame import is_out_of_memory, is_row_error
+from pipemill.actors.faults.watchdog import hold, share_stage
 from transformers import WhisperForConditionalGeneration
 
 from ..base import GenerationEngine, Prompt, Values
@@ -98,7 +99,8 @@ class SpeechGeneration(GenerationEngine):
         order = sorted(range(len(prompts)), key=lambda i: -_length(prompts[i]))
         outputs: list[Any] = [None] * len(prompts)
         ended: list[BaseException] = []
-        threads = ThreadPoolExecutor(min(len(prompts), rooms, most or rooms))
+        count = min(len(prompts), rooms, most or rooms)
+        threads = ThreadPoolExecutor(count, initializer=share_stage())
         try:
             several = threads.map(lambda i: self._write(prompts[i], ended), order)
             for i, output in zip(order, several, strict=True):
@@ -122,7 +124,7 @@ class SpeechGeneration(GenerationEngine):
 
         ended: gets the error for which all recordings of the call are given up.
         """
-        with self._rooms:
+        with hold(self._rooms):
             try:
                 return self._forward(prompt, ended)
             except BaseException as error:

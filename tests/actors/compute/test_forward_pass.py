@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -234,3 +235,25 @@ def test_when_the_machines_memory_ends_the_run_goes_on_with_a_smaller_budget():
     assert told["out_of_memory"] >= 1
     assert told["budget"] < little.BUDGET / 4
     assert told["farthest"] < 1e-5 < 0.1 < told["spread"]
+
+
+def test_an_engine_that_takes_all_chunks_loses_only_the_one_that_never_fits():
+    task = Memory(room=100, packed=True)
+    task.schedules = True
+    sizes = [10] * 20
+    sizes[7] = 101
+
+    def forward(chunks):  # what an engine leaves to transformers runs one by one
+        each = (chunks[i : i + 1] for i in range(len(chunks)))
+        return pa.concat_arrays([Memory.forward(task, one) for one in each])
+
+    task.forward = forward
+    forward, answers = ran(task, TokenBudget(5000), chunks_of(sizes))
+    assert [(i, str(error)) for i, error in forward.failed] == [(7, FULL)]
+    assert answers == [None if i == 7 else f"chunk {i}!" for i in range(20)]
+
+
+def test_outputs_that_no_array_holds_say_what_to_do():
+    big = pa.ListArray.from_arrays(pa.array([0, 2**30], pa.int32()), pa.nulls(2**30))
+    with pytest.raises(OverflowError, match="a smaller output.rows_per_part"):
+        scatter([(np.array([i]), big) for i in range(3)], 3)

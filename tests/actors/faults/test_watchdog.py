@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
+import pyarrow as pa
 import pytest
+from pipemill.actors.batch import Batch
 from pipemill.actors.faults import process_end, watchdog
-from pipemill.actors.faults.watchdog import mark_progress, watch_stage
+from pipemill.actors.faults.watchdog import hold, mark_progress, share_stage, watch_stage
 from pipemill.pipelines.loading.model import Model
 from pipemill.pipelines.loading.task_loader import LoadTask
+
+from tests.support import tiny_audio
 
 
 @pytest.fixture
@@ -18,6 +23,7 @@ def ended(monkeypatch):
     reasons: list[str] = []
     monkeypatch.setattr(watchdog, "LEAST_S", 0.5)
     monkeypatch.setattr(watchdog, "FIRST_S", 0.5)
+    monkeypatch.setattr(watchdog, "FACTOR", 1)
     monkeypatch.setattr(watchdog, "_watching", None)  # the one there is sleeps for seconds
     monkeypatch.setattr(watchdog, "end_this_process", lambda reason, _: reasons.append(reason))
     watchdog._paces.clear()
@@ -56,6 +62,38 @@ def test_a_call_that_waits_for_another_thread_is_not_it(ended):
     assert [reason.partition(";")[0][-10:] for reason in ended] == ["of forward"]
 
 
+@pytest.mark.parametrize("steps", [10, 2])
+def test_to_wait_for_a_lock_is_a_hang_only_if_its_holder_hangs(ended, steps):
+    lock, held = threading.Lock(), threading.Event()
+
+    def work():
+        with watch_stage("forward"), hold(lock):
+            held.set()
+            for _ in range(steps):
+                time.sleep(0.15)
+                mark_progress()
+            time.sleep(1.5 - steps * 0.15)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    held.wait()
+    with watch_stage("forward"), hold(lock):
+        pass
+    thread.join()
+    assert bool(ended) == (steps < 10)
+
+
+def test_a_thread_that_helps_a_stage_makes_its_steps(ended):
+    def work():
+        for _ in range(8):
+            time.sleep(0.15)
+            mark_progress()
+
+    with watch_stage("forward"), ThreadPoolExecutor(1, initializer=share_stage()) as threads:
+        threads.submit(work).result()
+    assert ended == []
+
+
 def test_the_limit_follows_the_longest_step(monkeypatch):
     pace = watchdog._Pace()
     assert pace.limit_s() == watchdog.FIRST_S == 900
@@ -72,12 +110,43 @@ def test_each_token_that_is_generated_is_progress(models):
         columns=(("text", "text"),),
         parameters='{"max_new_tokens": 20, "min_new_tokens": 20, "do_sample": false}',
     )
-    import pyarrow as pa
-    from pipemill.actors.batch import Batch
-
     stages = load()
     watchdog._paces.clear()
     batch = stages.process(Batch(pa.table({"text": ["one text"]})))
     assert not batch.failures
     assert watchdog._paces["forward"].steps > 20
     assert not process_end.is_replaceable()
+
+
+def test_each_token_that_is_heard_is_progress(models):
+    load = LoadTask(
+        task="automatic-speech-recognition",
+        model=Model(path=models["whisper"]),
+        columns=(("audio", "audio"),),
+    )
+    stages = load()
+    assert stages.task.schedules
+    watchdog._paces.clear()
+    batch = stages.process(Batch(pa.table({"audio": [tiny_audio.wav(1.5, 1)]})))
+    assert not batch.failures
+    assert watchdog._paces["forward"].steps > 20
+
+
+def test_texts_that_wait_for_others_that_run_alone_do_not_hang(models, ended):
+    load = LoadTask(
+        task="text-generation",
+        model=Model(path=models["text-generation"]),
+        columns=(("text", "text"),),
+        parameters='{"max_new_tokens": 2, "do_sample": false}',
+    )
+    stages = load()
+    rows = Batch(pa.table({"text": ["one text", "and two"]}))
+    stages.process(rows)
+    thread = threading.Thread(target=stages.process, args=[rows])
+    with watch_stage("forward"), stages.task.forwards.scheduled._alone:
+        thread.start()
+        for _ in range(8):
+            time.sleep(0.15)
+            mark_progress()
+    thread.join()
+    assert ended == []

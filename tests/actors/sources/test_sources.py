@@ -322,3 +322,12 @@ def test_each_footer_of_parquet_is_read_once_to_plan(tmp_path, monkeypatch):
     made = plan(tmp_path)
     assert [split.rows for split in made.splits] == [1, 2, 3, 4]
     assert sorted(files) == [str(tmp_path / f"{number}.parquet") for number in range(5)]
+
+
+def test_a_parquet_file_without_any_column_that_is_read_has_its_rows(tmp_path):
+    file = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"other": range(10)}), file, row_group_size=4)
+    source = open_source("parquet", {}, pa.schema([("text", pa.string())]))
+    batches = [source.read(split_of(str(file), a, b)) for a, b in ((0, 3), (3, 9), (9, 10))]
+    assert [batch.rows.num_rows for batch in batches] == [3, 6, 1]
+    assert rows(batches) == [{"text": None}] * 10

@@ -11,6 +11,7 @@ import time
 
 import psutil
 import pyarrow.dataset as ds
+import pytest
 from pipemill.actors.workers.fused import FusedWorker
 from pipemill.jobs.config.load import build_job
 from pipemill.jobs.prepare import prepare
@@ -59,6 +60,21 @@ def test_what_it_writes_late_is_what_was_there(tmp_path, monkeypatch):
     assert before["n"].to_pylist() == [n for n in range(len(TEXTS)) if n != 3]
     assert pipemill.verify(str(tmp_path / "out")).ok
     assert pipemill.run(wanted).added["splits"] == 0
+
+
+def test_what_it_writes_late_for_a_job_that_was_changed_is_no_answer(tmp_path, monkeypatch):
+    light.install(monkeypatch)
+    before = prepare(build_job(light.job(tmp_path, TEXTS), [], {}, {}))
+    worker = FusedWorker(before.load, before.source, before.sink)
+    changed = light.job(tmp_path, TEXTS, parameters={"healed": 1})
+    prepare(build_job(changed, [], {}, {}))
+    split = before.plan.splits[0]
+    assert worker.process(split).error is None
+    with pytest.raises(pipemill.ConfigError, match=f"{split.part} was written by another job"):
+        pipemill.run(changed)
+    (tmp_path / "out" / split.part).unlink()
+    assert pipemill.run(changed).dead == 0
+    assert pipemill.verify(str(tmp_path / "out")).ok
 
 
 def main(config: str) -> None:

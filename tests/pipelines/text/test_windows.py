@@ -231,6 +231,24 @@ def test_many_long_texts_are_tokenized_a_few_at_a_time(monkeypatch):
         assert [cutter.make_chunks(*columns) for cutter, columns in given] == together
 
 
+def test_pairs_of_texts_and_labels_are_tokenized_a_few_at_a_time(models, monkeypatch):
+    texts = [tiny.sentence(words, words) for words in (5, 90, 3, 150, 8, 20, 4, 60)]
+    rows, labels = pa.table({"body": texts}), ["river", "mill", "the old mill"]
+    together = answers(models, "zero-shot-classification", rows, {"candidate_labels": labels})
+    seen, usual = [], transformers.PreTrainedTokenizerBase.__call__
+
+    def noted(self, text, *others, **keywords):
+        seen.append(1 if isinstance(text, str) else len(text))
+        return usual(self, text, *others, **keywords)
+
+    monkeypatch.setattr(transformers.PreTrainedTokenizerBase, "__call__", noted)
+    monkeypatch.setattr("pipemill.pipelines.text.windows._CHARACTERS", 300)
+    batch = answers(models, "zero-shot-classification", rows, {"candidate_labels": labels})
+    assert max(seen) < len(texts) * len(labels) / 2
+    assert batch.results == together.results
+    assert batch.stats["lost_tokens"] == together.stats["lost_tokens"] > 0
+
+
 def test_rows_that_die_beside_others_do_not_disturb_the_count(models):
     rows = pa.table({"body": [None, tiny.sentence(150, 1), None, "short", tiny.sentence(90, 2)]})
     batch = answers(models, "text-classification", rows, {"truncation": True})

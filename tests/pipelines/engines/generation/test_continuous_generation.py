@@ -9,7 +9,9 @@ import pytest
 import torch
 import transformers
 from pipemill.pipelines.engines.base import Prompt
+from pipemill.pipelines.engines.generation import decoding_loop
 from pipemill.pipelines.engines.generation.continuous_generation import ContinuousGeneration
+from pipemill.pipelines.engines.generation.token_choice import Sequence
 
 from tests.support import tiny, tiny_generators, tiny_image_writers
 from tests.support.row_by_row import run
@@ -267,3 +269,21 @@ def test_what_is_sampled_does_not_depend_on_the_other_rows(models):
     other = run("text-generation", models["text-generation"], {"text": PROMPTS[::-1]}, parameters)
     assert one.results.to_pylist() == other.results.to_pylist()[::-1]
     assert one.stats["micro_batches"] == 1
+
+
+def test_texts_that_come_hide_none_that_wait(llama, monkeypatch):
+    """The thread that computes looks at them without a lock."""
+    loop = ContinuousGeneration(llama, "generated_sequence").loop
+    monkeypatch.setattr(loop._loop, "run", lambda step, is_done: None)
+    sequences = [
+        Sequence(inputs={"input_ids": torch.zeros(1, n)}, keywords={}, settings="", seed=0)
+        for n in (3, 9, 5)
+    ]
+    loop.write(sequences[:1])
+    seen, length = [], decoding_loop._length
+    monkeypatch.setattr(
+        decoding_loop, "_length", lambda one: seen.append(len(loop.waiting)) or length(one)
+    )
+    loop.write(sequences[1:])
+    assert set(seen) == {1}
+    assert loop.waiting == [sequences[1], sequences[2], sequences[0]]
