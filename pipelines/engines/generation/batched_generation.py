@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from functools import cached_property
 from typing import Any
 
 from ..base import GenerationEngine, Values
@@ -117,13 +118,21 @@ class BatchedGeneration(GenerationEngine):
         pad = self.pipeline.tokenizer.pad_token_id if pad is None else pad
         return max((i for i, token in enumerate(sequence) if token != pad), default=-1)
 
+    @cached_property
+    def _model_settings(self) -> Values:
+        """Return what the model's own config says; finding it takes some milliseconds."""
+        settings: Values = self.pipeline._get_set_generation_params({})
+        return settings
+
     def _settings(self, keywords: Values) -> Values:
         """Return what the call says, over what the pipeline or its model generates with."""
         if self.nests:
             keywords = keywords.get("generate_kwargs") or {}
         restored = getattr(self.pipeline, "generation_config", None)
         if restored is None:
-            given = self.pipeline._get_set_generation_params(dict(keywords))
+            given = {**self._model_settings, **keywords}
+            if keywords.get("generation_config") is not None:
+                given = self.pipeline._get_set_generation_params(dict(keywords))
             usual = {**self.pipeline._generation_defaults, **given}
             if "max_length" in given:  # a default of the pipeline's gives way to it
                 usual["max_new_tokens"] = given.get("max_new_tokens")

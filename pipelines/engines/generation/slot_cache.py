@@ -180,7 +180,8 @@ class SlotCache:
         have = self._mask.shape
         # More than is used: everything is moved only after as many steps.
         most = max(have[1], -(-(width + max(width // 2, _COLUMNS)) // _COLUMNS) * _COLUMNS)
-        shape = (max(have[0], slots if slots <= have[0] else 2 * slots), most)
+        # The first texts may be all there are; when others join, more may follow.
+        shape = (have[0] if slots <= have[0] else slots * (2 if have[0] else 1), most)
         used, at = (
             (slice(self.count), slice(self.start, self.end)),
             slice(width - self.width, width),

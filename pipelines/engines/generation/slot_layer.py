@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers.cache_utils import DynamicLayer
 
+from .huge_pages import make_zeros
+
 if TYPE_CHECKING:
     from .slot_cache import SlotCache
 
@@ -67,6 +69,6 @@ class SlotLayer(DynamicLayer):
     def move(self, shape: tuple[int, int], used: tuple[slice, slice], at: slice) -> None:
         for name in ("keys", "values"):
             old = getattr(self, name)
-            new = old.new_zeros((shape[0], old.shape[1], shape[1], old.shape[3]))
+            new = make_zeros(old, (shape[0], old.shape[1], shape[1], old.shape[3]))
             new[used[0], :, at] = old[used[0], :, used[1]]
             setattr(self, name, new)
