@@ -149,7 +149,10 @@ def _dataset(splits: Sequence[Split]) -> Dataset:
     # `from_arrow` would run a task for each block: the first workers of Ray would each import its
     # library for that, and could then no longer become actors.
     rows: Any = _Rows(splits)
-    return ray.data.from_items(rows, override_num_blocks=min(len(rows), _MOST_BLOCKS))
+    dataset = ray.data.from_items(rows, override_num_blocks=min(len(rows), _MOST_BLOCKS))
+    # A block may hold many splits: a result is wanted when it is there, not with the last one.
+    dataset.context.target_max_block_size = 1
+    return dataset
 
 
 class _Rows(Sequence[dict[str, str]]):
