@@ -47,7 +47,7 @@ class ArrowSource(FileSource):
         sizes = self._read_each(files, _count_rows_and_bytes)
         counts = [sizes[file][0] if file in sizes else None for file in files]
         size = sum(bytes for _, bytes in sizes.values())
-        return cut_rows(files, counts, size, rows_per_part, limit)
+        return cut_rows(files, counts, size, rows_per_part, limit, self.most_rows)
 
     def read(self, split: Split) -> Batch:
         schema = self.schema

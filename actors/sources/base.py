@@ -12,8 +12,9 @@ import pyarrow as pa
 from ..batch import Batch
 from ..split import Split
 from ..storage.input_file import InputFile
+from ..task import MEDIA
 from .reading import Reading
-from .split_ranges import SplitRange
+from .split_ranges import MOST_MEDIA_ROWS, MOST_ROWS, SplitRange
 
 
 class Source(Protocol):
@@ -93,6 +94,12 @@ class FileSource(ABC):
     options: dict[str, Any]
     schema: pa.Schema | None = None
     reading: Reading = field(default_factory=Reading)
+
+    @property
+    def most_rows(self) -> int:
+        """Return the most rows of a split whose size is chosen."""
+        has_media = not set(MEDIA).isdisjoint(self.reading.kinds.values())
+        return MOST_MEDIA_ROWS if has_media else MOST_ROWS
 
     @classmethod
     def combine_columns(cls, schema: pa.Schema, names: Iterable[str]) -> list[pa.Field]:

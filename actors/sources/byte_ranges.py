@@ -11,7 +11,7 @@ import numpy as np
 from ..storage.file_names import compression_of
 from ..storage.input_file import InputFile
 from .bad_file import BAD_FILE
-from .split_ranges import SplitRange, choose_rows_per_split, cut_evenly
+from .split_ranges import MOST_ROWS, SplitRange, choose_rows_per_split, cut_evenly
 
 SAMPLED_FILES, SAMPLED_ROWS = 16, 2000
 # A smaller file that must be cut between rows is one split; a larger one is read to find where.
@@ -33,6 +33,7 @@ class ByteRangePlanner:
     large_file: a file of more bytes than this that must be cut between rows is read for it.
     most_bytes: the most bytes of a range of several rows, in files that are read.
     keeps_empty: whether a file of 0 bytes becomes a split, since it is not of its format.
+    most_rows: the most rows of a range whose size is chosen, about.
     """
 
     row_offsets: Callable[[InputFile], RowOffsets]
@@ -40,6 +41,7 @@ class ByteRangePlanner:
     large_file: int = field(default_factory=lambda: LARGE_FILE)
     most_bytes: int | None = None
     keeps_empty: bool = False
+    most_rows: int = MOST_ROWS
 
     def plan(
         self, files: list[InputFile], rows_per_part: int | None, limit: int | None
@@ -51,7 +53,7 @@ class ByteRangePlanner:
         """
         width = self._row_width(files)
         step = rows_per_part or choose_rows_per_split(
-            sum(file.size for file in files) / width, width
+            sum(file.size for file in files) / width, width, self.most_rows
         )
         ranges: list[SplitRange] = []
         rows_left = limit

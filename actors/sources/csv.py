@@ -88,7 +88,7 @@ class CsvSource(FileSource):
     def plan_splits(
         self, files: list[InputFile], rows_per_part: int | None, limit: int | None
     ) -> list[SplitRange]:
-        planner = ByteRangePlanner(row_offsets=self._row_offsets)
+        planner = ByteRangePlanner(row_offsets=self._row_offsets, most_rows=self.most_rows)
         return planner.plan(files, rows_per_part, limit)
 
     def read(self, split: Split) -> Batch:

@@ -87,7 +87,7 @@ class JsonlSource(FileSource):
     def plan_splits(
         self, files: list[InputFile], rows_per_part: int | None, limit: int | None
     ) -> list[SplitRange]:
-        return self.files.plan_splits(files, rows_per_part, limit)
+        return self.files.plan_splits(files, rows_per_part, limit, self.most_rows)
 
     def read(self, split: Split) -> Batch:
         assert self.schema is not None

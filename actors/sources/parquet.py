@@ -77,7 +77,7 @@ class ParquetSource(FileSource):
             footers = self._read_footers(files)
         counts = [None if footer is None else footer.rows for footer in footers]
         size = sum(footer.bytes for footer in footers if footer is not None)
-        return cut_rows(files, counts, size, rows_per_part, limit)
+        return cut_rows(files, counts, size, rows_per_part, limit, self.most_rows)
 
     def read(self, split: Split) -> Batch:
         assert self.schema is not None

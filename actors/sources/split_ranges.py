@@ -9,7 +9,9 @@ from ..storage.input_file import InputFile
 
 # A split is a few seconds to a minute of work: long enough to hide the cost of scheduling and
 # writing, with enough rows to fill micro-batches of equal length; short enough to lose in a crash.
-_FEWEST_ROWS, _MOST_ROWS = 64, 8192
+_FEWEST_ROWS, MOST_ROWS = 64, 8192
+# Decoded media take far more memory than a row of text, whatever the input holds of them.
+MOST_MEDIA_ROWS = 1024
 _SPLITS = 32
 MOST_BYTES = 64 * 2**20
 
@@ -31,9 +33,9 @@ class SplitRange:
     bundle: tuple[InputFile, ...] = ()
 
 
-def choose_rows_per_split(rows: float, bytes_per_row: float) -> int:
-    """Return how many rows a split should have in an input of `rows` rows."""
-    count = min(max(rows / _SPLITS, _FEWEST_ROWS), _MOST_ROWS)
+def choose_rows_per_split(rows: float, bytes_per_row: float, most: int = MOST_ROWS) -> int:
+    """Return how many rows a split should have in an input of `rows` rows, `most` at most."""
+    count = min(max(rows / _SPLITS, _FEWEST_ROWS), most)
     return max(int(min(count, MOST_BYTES / max(bytes_per_row, 1))), 1)
 
 
@@ -50,15 +52,17 @@ def cut_rows(
     size: int,
     rows_per_part: int | None,
     limit: int | None,
+    most_rows: int = MOST_ROWS,
 ) -> Iterator[SplitRange]:
     """Cut files into ranges of rows.
 
     counts: the rows of each file. A file whose count is None becomes one split, and counts as
         one row of the limit.
     size: bytes of all files together, as in memory.
+    most_rows: the most rows of a range whose size is chosen.
     """
     total = sum(count or 0 for count in counts)
-    step = rows_per_part or choose_rows_per_split(total, size / max(total, 1))
+    step = rows_per_part or choose_rows_per_split(total, size / max(total, 1), most_rows)
     left = total if limit is None else limit
     for file, count in zip(files, counts, strict=True):
         if count is None:

@@ -55,7 +55,7 @@ class TextSource(FileSource):
     def plan_splits(
         self, files: list[InputFile], rows_per_part: int | None, limit: int | None
     ) -> list[SplitRange]:
-        return self.files.plan_splits(files, rows_per_part, limit)
+        return self.files.plan_splits(files, rows_per_part, limit, self.most_rows)
 
     def read(self, split: Split) -> Batch:
         assert self.schema is not None

@@ -94,6 +94,7 @@ class WebDatasetSource(FileSource):
             large_file=LARGE_FILE if len(files) < _MANY else _VERY_LARGE,
             most_bytes=MOST_BYTES,
             keeps_empty=True,
+            most_rows=self.most_rows,
         )
         files = [file for file in files if file.size > _RECORD or not self._is_empty(file)]
         return planner.plan(files, rows_per_part, limit)

@@ -149,6 +149,8 @@ def _dataset(splits: Sequence[Split]) -> Dataset:
     context.execution_options.preserve_order = False
     # A split may take longer than Ray waits by default for a task that shows no progress.
     context.execution_no_progress_timeout_s = 10**9
+    # A block may hold many splits: a result is wanted when it is there, not with the last one.
+    context.target_max_block_size = 1
     return dataset
 
 

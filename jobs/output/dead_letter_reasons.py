@@ -20,6 +20,7 @@ from .ledger import Ledger
 from .split_plan import Plan
 
 _FILES = 500  # files of dead letters that are read, evenly from first to last
+_FILES_AT_ONCE = 32
 _MESSAGES = 100_000  # different messages that are read: a second or two
 _SHOWN = 10
 _WHY = ["stage", "error", "message"]
@@ -63,17 +64,16 @@ def collect_reasons(ledger: Ledger, plan: Plan, most: int = _SHOWN) -> Reasons:
     read = failed[:: max(-(-len(failed) // _FILES), 1)]
     counts: Counter[tuple[str, str, str]] = Counter()
     first: dict[tuple[str, str, str], tuple[Split, dict[str, Any]]] = {}
-    footers = ledger.footers(read)
-    messages = ledger.map_parallel(
-        lambda item: _messages(ledger, *item), list(zip(read, footers, strict=True))
-    )
-    left = _MESSAGES
-    for split, letters in zip(read, messages, strict=True):
-        for letter in letters[: max(left, 0)]:
-            kind = (letter["stage"], letter["error"], kind_of(letter["message"]))
-            counts[kind] += letter["count"]
-            first.setdefault(kind, (split, letter))
-        left -= len(letters)
+    items, left = list(zip(read, ledger.footers(read), strict=True)), _MESSAGES
+    while items and left > 0:  # some at a time: all messages of 500 files may take gigabytes
+        some, items = items[:_FILES_AT_ONCE], items[_FILES_AT_ONCE:]
+        messages = ledger.map_parallel(lambda item: _messages(ledger, *item), some)
+        for (split, _), letters in zip(some, messages, strict=True):
+            for letter in letters[: max(left, 0)]:
+                kind = (letter["stage"], letter["error"], kind_of(letter["message"]))
+                counts[kind] += letter["count"]
+                first.setdefault(kind, (split, letter))
+            left -= len(letters)
     firsts = _first_rows(plan.splits, {split.number for split, _ in first.values()})
     shown = [_reason(*first[kind], count, firsts) for kind, count in counts.most_common(most)]
     return Reasons(shown, len(counts), counts.total())

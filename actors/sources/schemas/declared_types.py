@@ -70,7 +70,7 @@ class DeclaredSource:
         return batch
 
     def _open(self, schema: pa.Schema | None) -> FileSource:
-        return self.format(self.options, schema)
+        return self.format(self.options, schema, Reading(kinds=self.reading.kinds))
 
     def _cast(self, batch: Batch, field: pa.Field, split: Split) -> pa.Array:
         values = batch.rows[field.name].combine_chunks()

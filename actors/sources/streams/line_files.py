@@ -194,13 +194,18 @@ class LineFiles:
                 position += len(line)
 
     def plan_splits(
-        self, files: list[InputFile], rows_per_part: int | None, limit: int | None
+        self,
+        files: list[InputFile],
+        rows_per_part: int | None,
+        limit: int | None,
+        most_rows: int,
     ) -> list[SplitRange]:
         planner = ByteRangePlanner(
             row_offsets=self.row_offsets,
             can_cut_anywhere=lambda file: (
                 not is_foreign(self.encoding) and self.can_cut_anywhere(file.path)
             ),
+            most_rows=most_rows,
         )
         return planner.plan(files, rows_per_part, limit)
 

@@ -19,6 +19,7 @@ from pipemill.actors.sources.open_source import open_source
 from pipemill.actors.sources.reading import Reading
 from pipemill.jobs.output.split_plan import Plan
 from pipemill.jobs.planning.find_inputs import list_files
+from pyarrow.csv import write_csv
 
 from pipemill.errors import ConfigError
 from tests.support.splits import FOLDER, plan, read, rows, split_of
@@ -331,3 +332,18 @@ def test_a_parquet_file_without_any_column_that_is_read_has_its_rows(tmp_path):
     batches = [source.read(split_of(str(file), a, b)) for a, b in ((0, 3), (3, 9), (9, 10))]
     assert [batch.rows.num_rows for batch in batches] == [3, 6, 1]
     assert rows(batches) == [{"text": None}] * 10
+
+
+@pytest.mark.parametrize("name", ["a.parquet", "a.jsonl", "a.csv"])
+def test_media_that_the_input_only_names_are_few_in_a_split(tmp_path, monkeypatch, name):
+    file, table = tmp_path / name, pa.table({"image": [f"{n:05}.jpg" for n in range(64_000)]})
+    monkeypatch.setattr("pipemill.actors.sources.byte_ranges.LARGE_FILE", 2**16)
+    if file.suffix == ".parquet":
+        pq.write_table(table, file)
+    elif file.suffix == ".csv":
+        write_csv(table, file)
+    else:
+        write_jsonl(file, list(map(json.dumps, table.to_pylist())))
+    usual, few = plan(file), plan(file, reading=Reading(kinds={"image": "image"}))
+    assert len(usual.splits) == 32
+    assert 62 <= len(few.splits) <= 64

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import time
 
 import pyarrow.dataset as ds
 import ray.data
+from pipemill.actors.split_result import results_from_table, results_to_table
 from pipemill.jobs.execution import placement as placements
 
 import pipemill
@@ -25,26 +27,26 @@ def test_every_placement_gives_the_same_answers_and_dead_letters(models, tmp_pat
     )
     (tmp_path / "in.jsonl").write_text("\n".join(lines))
     tables, letters = {}, {}
-    for placement in ("local", "fused", "staged"):
-        out = tmp_path / placement
+    for place in ("local", "fused", "staged"):
+        out = tmp_path / place
         wanted = {
             "task": "fill-mask",
             "model": models["fill-mask"],
             "input": str(tmp_path / "in.jsonl"),
             "output": {"path": str(out), "rows_per_part": 20},
-            "actors": {"placement": placement, "max": 1},
+            "actors": {"placement": place, "max": 1},
         }
         report = pipemill.run(wanted)
         assert (report.rows, report.done, report.dead) == (150, 147, 3)
-        if placement == "local":
+        if place == "local":
             tried = pipemill.retry(wanted)
             assert tried.added == {"rows": 3, "done": 0, "dead": 3, "splits": 3}
-        tables[placement] = ds.dataset(out).to_table()
-        letters[placement] = ds.dataset(out / "_pipemill/dead-letter").to_table()
+        tables[place] = ds.dataset(out).to_table()
+        letters[place] = ds.dataset(out / "_pipemill/dead-letter").to_table()
     assert letters["local"]["attempts"].to_pylist() == [2, 2, 2]
-    for placement in ("fused", "staged"):
-        assert same_rows(tables[placement], tables["local"])
-        once = letters[placement].drop_columns("attempts")
+    for place in ("fused", "staged"):
+        assert same_rows(tables[place], tables["local"])
+        once = letters[place].drop_columns("attempts")
         assert once.equals(letters["local"].drop_columns("attempts"))
     assert tables["local"]["n"].to_pylist() == [i for i in range(150) if i not in (3, 77, 140)]
     check_metrics("fused")
@@ -62,6 +64,19 @@ def check_metrics(job):
     assert series.total("ray_pipemill_dead_letters_total", job=job, reason=reason) == 1
     for stage in ("read", "expand", "forward", "regroup", "write"):
         assert series.total("ray_pipemill_stage_seconds_count", job=job, stage=stage) == 8
+
+
+def test_the_result_of_a_split_does_not_wait_for_others_of_its_block(monkeypatch, ray_session):
+    def work(table):
+        time.sleep(0.3)
+        return results_to_table(results_from_table(table))
+
+    monkeypatch.setattr(placements, "_MOST_BLOCKS", 1)
+    dataset = placements._dataset([split_of("a", i, i + 1) for i in range(5)])
+    results = placements._results(dataset.map_batches(work, batch_size=1, batch_format="pyarrow"))
+    came = [time.monotonic() for _ in results]
+    assert len(came) == 5
+    assert came[-1] - came[0] > 0.6
 
 
 def test_the_progress_bar_shows_rows_rate_time_left_and_dead_letters(capsys):
