@@ -28,7 +28,8 @@ def _is_text(type: pa.DataType) -> bool:
     return types.is_string(type) or types.is_large_string(type) or types.is_string_view(type)
 
 
-def _is_binary(type: pa.DataType) -> bool:
+def is_bytes(type: pa.DataType) -> bool:
+    """Tell whether a column holds bytes alone."""
     return types.is_binary(type) or types.is_large_binary(type) or types.is_binary_view(type)
 
 
@@ -54,10 +55,10 @@ def _is_media(type: pa.DataType) -> bool:
     They are encoded bytes, a path or URL, both in a struct, as datasets has them, or decoded audio.
     """
     if not types.is_struct(type):
-        return _is_binary(type) or _is_text(type)
+        return is_bytes(type) or _is_text(type)
     fields = {field.name: field.type for field in type}
     if "bytes" in fields and not types.is_null(fields["bytes"]):
-        return _is_binary(fields["bytes"])
+        return is_bytes(fields["bytes"])
     if "array" in fields and "sampling_rate" in fields:
         array = fields["array"]
         return _is_numbers(array) or (_is_list(array) and _is_numbers(array.value_type))

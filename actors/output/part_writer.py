@@ -16,6 +16,7 @@ from ..faults.attempt_files import AttemptFiles
 from ..sources.schemas.hf_features import Features, make_metadata
 from ..sources.schemas.media_columns import holds_files
 from ..split import Split
+from ..storage.partitions import FOLDER
 from ..storage.store import Store
 from .part_file import append_columns, encode_part, to_ranges
 from .part_footer import ROW_COUNTS, TOKEN_COUNTS, DeadLetterFooter, PartFooter
@@ -121,6 +122,10 @@ class PartSink:
                 "attempts": pa.array([(attempts or {}).get(row, 1) for row in rows], pa.int32()),
             }
         )
-        names = [f.name for f in batch.rows.schema if f.name in self.keep or not holds_files(f)]
+        names = [
+            f.name
+            for f in batch.rows.schema
+            if f.name in self.keep or not (holds_files(f) or f.name == FOLDER)
+        ]
         table = append_columns(batch.rows.select(names).take(pa.array(places)), why)
         return encode_part(table, DeadLetterFooter(split))

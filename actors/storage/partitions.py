@@ -8,13 +8,21 @@ from urllib.parse import unquote
 
 import pyarrow as pa
 
-from .file_names import member_of
+from .file_names import is_chain, member_of
 from .input_file import Partitions
 
 _FOLDER = re.compile(r"([^=/]+)=([^/]*)")
 _NULL = "__HIVE_DEFAULT_PARTITION__"
 _WHOLE = re.compile(r"0|-?[1-9][0-9]{0,17}")
 _MARK = {b"pipemill": b"partition"}
+# The folder of a row's file, in which a relative path of media begins. It is never written.
+FOLDER = "_pipemill_folder"
+FOLDER_FIELD = pa.field(FOLDER, pa.string(), metadata=_MARK)
+
+
+def folder_of(path: str) -> str | None:
+    """Return the folder of a file; None for one in an archive."""
+    return None if is_chain(path) else path.rpartition("/")[0] or None
 
 
 def is_partition(folder: str) -> bool:
@@ -55,6 +63,8 @@ def is_partition_field(field: pa.Field) -> bool:
 
 def read_partition_values(field: pa.Field, paths: Sequence[str]) -> pa.Array:
     """Return a column's value for each path. Raises ValueError for a value of another type."""
+    if field.name == FOLDER:
+        return pa.array([folder_of(path) for path in paths], field.type)
     of_folder: dict[str, int | str | None] = {}
     values = []
     for path in paths:

@@ -5,17 +5,25 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from pipemill.actors.columns import is_bytes
 from pipemill.actors.storage.file_names import is_chain
 from pipemill.actors.storage.filesystem import absolute
 from pipemill.actors.storage.input_file import InputFile
-from pipemill.pipelines.media import MediaAccess
+from pipemill.actors.storage.partitions import FOLDER, folder_of
+from pipemill.actors.task import MEDIA
+from pipemill.pipelines.media import MediaAccess, is_below
+from pipemill.pipelines.pipeline_task import PipelineTask
 
 from pipemill.errors import ConfigError
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from ..config.job import InputSection
+    from .bind_task import BoundTask
 
 
 def make_media_access(section: InputSection, files: Iterable[InputFile] = ()) -> MediaAccess:
@@ -31,7 +39,7 @@ def make_media_access(section: InputSection, files: Iterable[InputFile] = ()) ->
     """
     roots = find_media_roots(section)
     if section.media_roots is None and roots:
-        inside = [folder for folder in _find_shared_folder(files) if _is_below(folder, roots)]
+        inside = [folder for folder in _find_shared_folder(files) if is_below(folder, roots)]
         roots = tuple(dict.fromkeys([*inside, *roots]))
     try:
         return MediaAccess(roots=roots, options=json.dumps(section.storage_options))
@@ -41,6 +49,27 @@ def make_media_access(section: InputSection, files: Iterable[InputFile] = ()) ->
         return MediaAccess(roots=roots, options="{}")
     except ValueError as error:
         raise ConfigError(f"input.media_roots: {error}") from None
+
+
+def with_folders(
+    bound: BoundTask, section: InputSection, files: Iterable[InputFile], schema: pa.Schema
+) -> BoundTask:
+    """Let a task know the folder of each row's file, where a relative path may begin there.
+
+    Args:
+        files: the files with the rows. Those of one folder have it among the roots.
+        schema: the columns of the rows.
+    """
+    spec, columns = bound.task.spec, bound.columns
+    if section.media_roots is not None or bound.task.is_user or not isinstance(spec, PipelineTask):
+        return bound
+    kinds = {columns[one.name]: one.kind for one in spec.inputs if one.name in columns}
+    # Those of a chat may be media, where the model sees any.
+    may = (*MEDIA, "messages") if any(one.kind in MEDIA for one in spec.inputs) else MEDIA
+    names = [name for name, kind in kinds.items() if kind in may]
+    if all(is_bytes(schema.field(name).type) for name in names) or _find_shared_folder(files):
+        return bound
+    return replace(bound, columns={**columns, FOLDER: FOLDER})
 
 
 def find_media_roots(section: InputSection) -> tuple[str, ...]:
@@ -54,16 +83,12 @@ def find_media_roots(section: InputSection) -> tuple[str, ...]:
 
 def _find_shared_folder(files: Iterable[InputFile]) -> list[str]:
     """Return the folder in which all files lie; nothing if there are several."""
-    found: set[str] = set()
+    found: set[str | None] = set()
     for file in files:
-        found.add("" if is_chain(file.path) else file.path.rpartition("/")[0])
+        found.add(folder_of(file.path))
         if len(found) > 1:
             return []
     return [folder for folder in found if folder]
-
-
-def _is_below(folder: str, roots: tuple[str, ...]) -> bool:
-    return any(f"{folder}/".startswith(f"{root.rstrip('/')}/") for root in roots)
 
 
 def _find_folder(path: str) -> str | None:

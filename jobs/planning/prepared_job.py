@@ -12,6 +12,7 @@ from pipemill.actors.sources.base import Source
 from pipemill.actors.sources.open_source import open_source
 from pipemill.actors.sources.registry import find_source
 from pipemill.actors.sources.schemas.hf_features import read_features
+from pipemill.actors.storage.partitions import FOLDER, FOLDER_FIELD
 from pipemill.pipelines.load_cascade import LoadCascade
 from pipemill.pipelines.loading.task_loader import LoadTask
 from pipemill.pipelines.task_columns import inputs_of, with_inputs, with_needed
@@ -25,7 +26,7 @@ from .bind_task import bind_task, check_conditions
 from .build_load import build_load
 from .columns import kept_columns, read_columns
 from .fingerprint import hash_fields
-from .media_roots import make_media_access
+from .media_roots import make_media_access, with_folders
 from .model_conventions import follow_as_output_did
 from .resolve_task import ResolvedTask, list_tasks, parameters_of, reading_of
 
@@ -110,6 +111,9 @@ def build_prepared_job(
     asked = check_conditions(task, schema)
     needed = {*keep, *(asked & set(schema.names))}
     read = read_columns(schema, needed.union(*(one.columns.values() for one in bound)))
+    bound = [with_folders(one, job.input, plan.files(), read) for one in bound]
+    if any(FOLDER in one.columns for one in bound):
+        read = read.append(FOLDER_FIELD)
     check_writable(
         pa.schema([read.field(name) for name in keep]),
         "name the columns to keep without it (output.keep)",

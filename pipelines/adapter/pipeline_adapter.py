@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 from pipemill.actors.faults.watchdog import mark_progress
+from pipemill.actors.storage.partitions import FOLDER
 from pipemill.actors.task import MEDIA, Loaded
 
 from ..engines.stacking import batch_group, chunk_size, copy_kwargs
@@ -150,6 +151,9 @@ class PipelineAdapter:
         """Give what the pipeline's `preprocess` takes for a row; its files exist in the block."""
         kinds, own = self.keywords.kinds, self.keywords.own
         content = {k: v for k, v in row.items() if k not in own}
+        media = self.loaded.media
+        if folder := content.pop(FOLDER, None):
+            media = media.beside(folder)
         # As they are: what is null in a parameter means something, in a column only that
         # another row has it.
         given = {
@@ -157,7 +161,7 @@ class PipelineAdapter:
             for name in self.declared.own_parameters
             if name in kinds and self.keywords.given.get(name) is not None
         }
-        with open_row(content, kinds, self.pipeline, self.loaded.media) as found:
+        with open_row(content, kinds, self.pipeline, media) as found:
             prepared = self.declared.prepare({**given, **found}, self.pipeline)
             yield prepared
             # Of a chat that was made here, as of one that the row has.
@@ -226,8 +230,8 @@ class PipelineAdapter:
     def _values(self, rows: pa.Table) -> list[dict[str, Any]]:
         """Return each row's columns, but for media, over the parameters."""
         kinds, parameters = self.keywords.kinds, self.keywords.given
-        light = rows.drop_columns([n for n in rows.column_names if kinds[n] in MEDIA])
-        given = light.to_pylist() if light.num_columns else [{}] * rows.num_rows
+        names = [n for n in rows.column_names if n != FOLDER and kinds[n] not in MEDIA]
+        given = rows.select(names).to_pylist() if names else [{}] * rows.num_rows
         return [{**parameters, **{k: v for k, v in g.items() if v is not None}} for g in given]
 
 

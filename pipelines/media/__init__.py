@@ -4,7 +4,7 @@ Workers use this. Pillow and PyAV are the optional extra `media`; importing this
 A row that can't be read raises ValueError or OSError, a missing library `MissingLibrary`.
 """
 
-from .access import MediaAccess
+from .access import MediaAccess, is_below
 from .audio import audio
 from .encode import png, wav
 from .images import image
@@ -18,6 +18,7 @@ __all__ = [
     "audio",
     "check_video",
     "image",
+    "is_below",
     "png",
     "require_media_library",
     "video_file",

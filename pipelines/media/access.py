@@ -6,8 +6,9 @@ import base64
 import json
 import os
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Any
 from urllib.parse import unquote, unquote_to_bytes
 
@@ -34,10 +35,12 @@ class MediaAccess:
         options: fsspec storage options as a JSON object. Those under a protocol's name
             (`{"https": {"headers": {…}}}`) are for that protocol. The others are for every store
             but http and https, because a web server must not get an object store's keys.
+        folder: where a relative path is looked for before the roots; "" for the roots alone.
     """
 
     roots: tuple[str, ...] = ()
     options: str = field(default="{}", repr=False)
+    folder: str = ""
 
     def __post_init__(self) -> None:
         if isinstance(self.roots, str):
@@ -49,6 +52,10 @@ class MediaAccess:
             valid = False
         if not valid:  # the message leaves out the text, which may hold secrets
             raise ValueError("the storage options of media are not a JSON object")
+
+    def beside(self, folder: str | None) -> MediaAccess:
+        """Return the same for the rows of a file in this folder, if it lies below a root."""
+        return self if folder is None else _beside(self, folder)
 
     def check(self) -> None:
         """Check, before the first row, that every root can be used on this machine.
@@ -128,7 +135,7 @@ class MediaAccess:
     def _read_relative(self, path: str) -> bytes:
         if not self.roots:
             raise outside_roots_error(path)
-        for root in self.roots:
+        for root in (*filter(None, [self.folder]), *self.roots):
             try:
                 if _URL.match(root):
                     return self._read_url(str(Url.parse(root).join(path)))
@@ -143,6 +150,16 @@ class MediaAccess:
         if "::" in name or not any(url.is_below(root) for root in roots):
             raise outside_roots_error(name)
         return remote_files.read(url, self.roots, self.options)
+
+
+@lru_cache(maxsize=256)
+def _beside(access: MediaAccess, folder: str) -> MediaAccess:
+    return replace(access, folder=folder) if is_below(folder, access.roots) else access
+
+
+def is_below(folder: str, roots: Iterable[str]) -> bool:
+    """Tell whether a folder or URL is one of the roots, or lies below one."""
+    return any(f"{folder}/".startswith(f"{root.rstrip('/')}/") for root in roots)
 
 
 def outside_roots_error(name: str) -> PermissionError:

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import os
+import shutil
 
+import numpy as np
+import pyarrow.parquet as pq
 import pytest
+import transformers
+from PIL import Image
 from pipemill.actors.storage.input_file import InputFile
 from pipemill.jobs.config.job import InputSection
 from pipemill.jobs.planning.media_roots import find_media_roots, make_media_access
 
+import pipemill
 from pipemill.errors import ConfigError
 
 
@@ -85,3 +91,51 @@ def test_a_relative_path_begins_in_the_folder_of_the_rows(tmp_path):
 def test_a_root_that_is_none_is_a_message():
     with pytest.raises(ConfigError, match=r"input\.media_roots"):
         make_media_access(InputSection(path="rows.parquet", media_roots=["https://"]))
+
+
+def test_each_row_begins_in_the_folder_of_its_own_file(models, tmp_path):
+    """The layout of an imagefolder of `datasets`: train/metadata.csv, test/metadata.csv."""
+    names = ["0.png", "1.png", "gone.png"]
+    for number, folder in enumerate(("test", "train")):
+        (tmp_path / "in" / folder).mkdir(parents=True)
+        (tmp_path / "in" / folder / "metadata.csv").write_text("\n".join(["file_name", *names]))
+        for i in range(2):
+            draw(tmp_path / "in" / folder / f"{i}.png", seed=2 * number + i)
+    job = {
+        "task": "image-classification",
+        "model": models["image-classification"],
+        "input": {"path": str(tmp_path / "in"), "columns": {"image": "file_name"}},
+        "output": {"path": str(tmp_path / "out"), "max_errors": 0.9},
+        "parameters": {"top_k": 1},
+        "actors": {"placement": "local"},
+    }
+    plain = transformers.pipeline("image-classification", models["image-classification"])
+    expected = [
+        plain(str(tmp_path / "in" / folder / name), top_k=1)[0]["score"]
+        for folder in ("test", "train")
+        for name in names[:2]
+    ]
+    assert len({round(score, 4) for score in expected}) == 4
+    shown = pipemill.preview(job, rows=6).table
+    assert shown.column_names == ["file_name", "labels", "scores"]
+    assert scores(shown) == pytest.approx(expected, abs=1e-4)
+    assert pipemill.plan(job).rows == 6
+    assert (report := pipemill.run(job)).dead == 2, report
+    assert scores(pq.read_table(tmp_path / "out")) == pytest.approx(expected, abs=1e-4)
+    letters = pq.read_table(tmp_path / "out/_pipemill/dead-letter")
+    assert [name for name in letters.column_names if name.startswith("_")] == []
+    assert pipemill.verify(str(tmp_path / "out"), sample=4).ok
+    for folder in ("test", "train"):
+        shutil.copy(tmp_path / "in" / folder / "1.png", tmp_path / "in" / folder / "gone.png")
+    assert pipemill.retry(job).dead == 0
+    expected = [expected[i] for i in (0, 1, 1, 2, 3, 3)]
+    assert scores(pq.read_table(tmp_path / "out")) == pytest.approx(expected, abs=1e-4)
+
+
+def draw(path, seed):
+    noise = np.random.default_rng(seed).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(path)
+
+
+def scores(table):
+    return [value[0] for value in table["scores"].to_pylist() if value]
