@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from operator import eq
-from typing import Any, overload
+from typing import overload
 
 import numpy as np
 import pyarrow as pa
@@ -15,7 +15,8 @@ from .split import Split
 from .storage.input_file import InputFile
 
 _FILE = {"path": pa.string(), "size": pa.int64(), "version": pa.string()}
-_COLUMNS = pa.schema(
+# Of the rows of a stored table.
+SCHEMA = pa.schema(
     [
         ("number", pa.int64()),
         *_FILE.items(),
@@ -26,6 +27,7 @@ _COLUMNS = pa.schema(
     ]
 )
 _NOT_COUNTED = -1
+_ROWS = 2**17
 
 
 class SplitTable(Sequence[Split]):
@@ -78,56 +80,71 @@ class SplitTable(Sequence[Split]):
             (passed if test(split) else others).append(split.number)
         return self._share(passed), self._share(others)
 
-    def to_arrow(self) -> pa.Table:
-        """Return a whole table with a row for each split."""
-        stored = (self._paths, np.frombuffer(self._sizes, np.int64), self._versions)
-        every = pa.chunked_array([_zip_columns(*stored), _to_struct(self._added)])
-        files = every.combine_chunks().take(pa.array(np.frombuffer(self._file, np.int32)))
-        start, stop, rows = (
-            np.frombuffer(column, np.int64) for column in (self._start, self._stop, self._rows)
-        )
-        bundles = [self._bundles.get(number, ()) for number in self._numbers]
-        offsets = pa.array(np.cumsum([0, *map(len, bundles)]), pa.int32())
-        bundled = _to_struct([file for bundle in bundles for file in bundle])
-        columns = [
-            np.arange(len(self), dtype=np.int64),
-            *files.flatten(),
-            start,
-            stop,
-            pa.array(rows, mask=rows == _NOT_COUNTED),
-            pa.ListArray.from_arrays(offsets, bundled),
-        ]
-        return pa.table(columns, schema=_COLUMNS)
+    def to_arrow(self) -> Iterator[pa.Table]:
+        """Yield the rows of a whole table, one for each split, in tables of some."""
+        for first in range(0, len(self), _ROWS):
+            places = np.array(self._file[first : first + _ROWS])
+            start, stop, rows = (
+                np.array(column[first : first + _ROWS])
+                for column in (self._start, self._stop, self._rows)
+            )
+            numbers = range(first, first + len(places))
+            bundles = [self._bundles.get(number, ()) for number in numbers]
+            files = _to_struct([self._find_file(p) for p in range(places[0], places[-1] + 1)])
+            columns = [
+                pa.array(numbers),
+                *files.take(pa.array(places - places[0])).flatten(),
+                start,
+                stop,
+                pa.array(rows, mask=rows == _NOT_COUNTED),
+                pa.ListArray.from_arrays(
+                    pa.array(np.cumsum([0, *map(len, bundles)]), pa.int32()),
+                    _to_struct([file for bundle in bundles for file in bundle]),
+                ),
+            ]
+            yield pa.table(columns, schema=SCHEMA)
 
     @classmethod
-    def from_arrow(cls, rows: pa.Table) -> SplitTable:
-        """Return the table of what `to_arrow` returned."""
+    def from_arrow(cls, tables: Iterable[pa.Table | pa.RecordBatch]) -> SplitTable:
+        """Return the table of what `to_arrow` yielded, in pieces of any size."""
         table = cls()
-        # Splits of a file follow each other. Each file is made once: there may be millions.
+        paths, versions = [table._paths], [table._versions]
+        for rows in tables:
+            if rows.num_rows:
+                path, version = table._extend(rows)
+                paths.append(path)
+                versions.append(version)
+        table._paths, table._versions = pa.concat_arrays(paths), pa.concat_arrays(versions)
+        table._numbers = range(len(table._file))
+        return table
+
+    def _extend(self, rows: pa.Table | pa.RecordBatch) -> tuple[pa.Array, pa.Array]:
+        """Add the splits of some rows; return the paths and the versions of their files."""
+        if isinstance(rows, pa.RecordBatch):
+            rows = pa.Table.from_batches([rows])
         names = [rows[name].combine_chunks() for name in _FILE]
+        # Splits of a file follow each other.
         codes = [
             (name.dictionary_encode().indices if pa.types.is_string(name.type) else name).to_numpy()
             for name in names
         ]
         is_new = np.ones(len(rows), bool)
-        if len(rows):
-            is_new[1:] = np.any([code[1:] != code[:-1] for code in codes], axis=0)
-        firsts = pa.array(np.flatnonzero(is_new))
-        table._paths, sizes, table._versions = (name.take(firsts) for name in names)
-        table._sizes.frombytes(sizes.to_numpy().tobytes())
-        table._file.frombytes((np.cumsum(is_new) - 1).astype(np.int32).tobytes())
-        table._start.frombytes(_to_bytes(rows["start"]))
-        table._stop.frombytes(_to_bytes(rows["stop"]))
-        table._rows.frombytes(_to_bytes(rows["rows"].fill_null(_NOT_COUNTED)))
+        is_new[1:] = np.any([code[1:] != code[:-1] for code in codes], axis=0)
+        paths, sizes, versions = (name.take(pa.array(np.flatnonzero(is_new))) for name in names)
+        places = np.cumsum(is_new) - 1 + len(self._sizes)
+        first = len(self._file)
+        self._sizes.frombytes(sizes.to_numpy().tobytes())
+        self._file.frombytes(places.astype(np.int32).tobytes())
+        self._start.frombytes(_to_bytes(rows["start"]))
+        self._stop.frombytes(_to_bytes(rows["stop"]))
+        self._rows.frombytes(_to_bytes(rows["rows"].fill_null(_NOT_COUNTED)))
         bundles = rows["bundle"].combine_chunks()
         bundled = list(map(InputFile, *(v.to_pylist() for v in bundles.flatten().flatten())))
         cuts = bundles.offsets.to_numpy()
-        table._bundles = {
-            number: tuple(bundled[cuts[number] : cuts[number + 1]])
-            for number in np.flatnonzero(np.diff(cuts)).tolist()
-        }
-        table._numbers = range(len(rows))
-        return table
+        cuts = cuts - cuts[0]
+        for row in np.flatnonzero(np.diff(cuts)).tolist():
+            self._bundles[first + row] = tuple(bundled[cuts[row] : cuts[row + 1]])
+        return paths, versions
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, SplitTable):
@@ -180,12 +197,7 @@ def _to_struct(files: list[InputFile]) -> pa.StructArray:
     columns = [
         pa.array([getattr(file, name) for file in files], kind) for name, kind in _FILE.items()
     ]
-    return _zip_columns(*columns)
-
-
-def _zip_columns(*columns: Any) -> pa.StructArray:
-    fields = [pa.field(*item) for item in _FILE.items()]
-    return pa.StructArray.from_arrays([pa.array(column) for column in columns], fields=fields)
+    return pa.StructArray.from_arrays(columns, fields=[pa.field(*item) for item in _FILE.items()])
 
 
 def _to_bytes(column: pa.ChunkedArray) -> bytes:

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pipemill.actors.sources.split_ranges import SplitRange
 from pipemill.actors.split import Split
-from pipemill.actors.split_table import SplitTable
+from pipemill.actors.split_table import SCHEMA, SplitTable
 from pipemill.actors.storage.input_file import InputFile
 
 from pipemill.errors import ConfigError
@@ -97,17 +97,18 @@ class Plan:
         if self.settled is not None:
             notes["settled"] = json.dumps(self.settled)
         sink = io.BytesIO()
-        table = self.splits.to_arrow().replace_schema_metadata(notes)
-        pq.write_table(table, sink, compression="zstd")
+        with pq.ParquetWriter(sink, SCHEMA.with_metadata(notes), compression="zstd") as writer:
+            for rows in self.splits.to_arrow():
+                writer.write_table(rows)
         return sink.getvalue()
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Plan:
-        table = pq.read_table(io.BytesIO(data))
-        notes = table.schema.metadata
+        file = pq.ParquetFile(io.BytesIO(data))
+        notes = file.schema_arrow.metadata
         schema = pa.ipc.read_schema(pa.py_buffer(notes[b"schema"]))
         settled = json.loads(notes.get(b"settled", b"null"))
-        splits = SplitTable.from_arrow(table)
+        splits = SplitTable.from_arrow(file.iter_batches())
         return cls(notes[b"format"].decode(), schema, splits, notes.get(b"results"), settled)
 
 

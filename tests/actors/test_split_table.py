@@ -1,5 +1,7 @@
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pipemill.actors import split_table
 from pipemill.actors.sources.split_ranges import SplitRange
 from pipemill.actors.split import Split
 from pipemill.actors.split_table import SplitTable
@@ -40,10 +42,14 @@ def test_it_is_the_list_of_its_splits(pieces, part, each):
 
 
 @settings(deadline=None)
-@given(PIECES)
-def test_it_survives_as_an_arrow_table(pieces):
-    table, splits = make_splits(pieces)
-    again = SplitTable.from_arrow(table.to_arrow())
+@given(PIECES, st.integers(1, 9))
+def test_it_survives_as_arrow_tables(pieces, rows):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(split_table, "_ROWS", rows)
+        table, splits = make_splits(pieces)
+        tables = list(table.to_arrow())
+    assert [len(one) for one in tables[:-1]] == [rows] * (len(tables) - 1)
+    again = SplitTable.from_arrow(tables)
     assert (list(again), again == table) == (splits, True)
     again.append(SplitRange(InputFile("new", 1, "1"), 0, 5, 5))
     assert (again[-1].path, again[-1].number, again == table) == ("new", len(splits), False)
