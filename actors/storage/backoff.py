@@ -29,6 +29,9 @@ _NAMES = {
     "ClientPayloadError", "ServerTimeoutError", "IncompleteRead", "ResponseParserError",
 }  # fmt: skip
 
+# What web servers answer that have too much to do; aiohttp's errors have it as `status`.
+_STATUSES = {429, 502, 503, 504}
+
 T = TypeVar("T")
 
 
@@ -41,6 +44,8 @@ def is_transient(error: BaseException) -> bool:
     if isinstance(error, ConfigError):  # its cause decides
         return error.__context__ is not None and is_transient(error.__context__)
     if isinstance(error, OSError) and error.errno in _ERRNOS:
+        return True
+    if getattr(error, "status", None) in _STATUSES:
         return True
     return bool(_NAMES & {kind.__name__ for kind in type(error).__mro__})
 

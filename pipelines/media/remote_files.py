@@ -7,11 +7,17 @@ from collections.abc import Iterable
 from functools import lru_cache, partial
 from typing import Any
 
+from pipemill.actors.storage.backoff import retry_with_backoff
+
+from pipemill.errors import StoreError
+
 from .local_files import shorten_name
 from .media_libraries import MissingLibrary
 from .urls import Url
 
 _WEB = ("http", "https")
+# Seconds between the tries of a file. Of a server that is away for longer, rows are dead letters.
+_WAITS_S = (1.0, 4.0)
 
 
 class Redirected(PermissionError):
@@ -34,7 +40,8 @@ def read(url: Url, roots: tuple[str, ...], options: str) -> bytes:
     try:
         # Its name in the file system, which has no scheme except on the web.
         files = open_filesystem(url, roots, options)
-        return files.cat_file(files._strip_protocol(name))
+        inner = files._strip_protocol(name)
+        return retry_with_backoff(lambda: files.cat_file(inner), name, _WAITS_S)
     except (MissingLibrary, Redirected):
         raise
     except FileNotFoundError:
@@ -43,7 +50,8 @@ def read(url: Url, roots: tuple[str, ...], options: str) -> bytes:
         raise IsADirectoryError(f"{shorten_name(name)} is a folder, not a file") from None
     except Exception as error:
         # Each store raises other exceptions; botocore's and aiohttp's are not OSErrors.
-        reason = f"{type(error).__name__}: {error}"
+        cause = error.__cause__ if isinstance(error, StoreError) else error
+        reason = f"{type(cause).__name__}: {cause}"
         raise OSError(f"can't read {shorten_name(name)} ({reason})") from error
 
 

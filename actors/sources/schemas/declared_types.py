@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -35,7 +36,7 @@ class DeclaredSource:
     reading: Reading
 
     def infer_schema(self, files: list[InputFile]) -> pa.Schema:
-        inferred = self._open(None).infer_schema(files)
+        inferred = self._as_it_is.infer_schema(files)
         schema = self.reading.declare(inferred)
         for old, new in zip(inferred, schema, strict=True):
             try:
@@ -50,7 +51,7 @@ class DeclaredSource:
     def plan_splits(
         self, files: list[InputFile], rows_per_part: int | None, limit: int | None
     ) -> Iterable[SplitRange]:
-        return self._open(None).plan_splits(files, rows_per_part, limit)
+        return self._as_it_is.plan_splits(files, rows_per_part, limit)
 
     def read(self, split: Split) -> Batch:
         assert self.schema is not None
@@ -68,6 +69,11 @@ class DeclaredSource:
                 column = self._cast(batch, field, split)
                 batch.rows = batch.rows.set_column(index, field, column)
         return batch
+
+    @cached_property
+    def _as_it_is(self) -> FileSource:
+        """The files as they are; what their columns were inferred from is planned, too."""
+        return self._open(None)
 
     def _open(self, schema: pa.Schema | None) -> FileSource:
         return self.format(self.options, schema, Reading(kinds=self.reading.kinds))

@@ -85,9 +85,22 @@ def _cast_column(rows: pa.RecordBatch | pa.Table, field: pa.Field) -> pa.Array |
         column = column if column.type == field.type else column.cast(field.type)
         # Arrow reads bytes that are not UTF-8 as text, which other readers of the output refuse.
         column.validate(full=True)
+        _check_seconds(column)
     except pa.ArrowException as error:
         raise type(error)(f"column {field.name!r}: {error}") from None
     return column
+
+
+def _check_seconds(column: pa.Array | pa.ChunkedArray) -> None:
+    """Raise ArrowInvalid for a time that no part holds: Parquet has no times in seconds."""
+    kind = map_types(column.type, _to_milliseconds)
+    if kind != column.type:
+        column.cast(kind)
+
+
+def _to_milliseconds(kind: pa.DataType) -> pa.DataType:
+    in_seconds = pa.types.is_timestamp(kind) and kind.unit == "s"
+    return pa.timestamp("ms", kind.tz) if in_seconds else kind
 
 
 def simplify_column(column: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
@@ -98,6 +111,8 @@ def simplify_column(column: pa.Array | pa.ChunkedArray) -> pa.Array | pa.Chunked
         column = pc.run_end_decode(column)
     elif _holds_nested(column.type):
         column = _decode_dictionary(column)
+    elif _has_null_entries(column):  # which can't be written
+        column = _decode_dictionary(column).cast(column.type)
     kind = _simplify_type(column.type)
     return column if column.type == kind else column.cast(kind)
 
@@ -152,6 +167,14 @@ def _replace_type(kind: pa.DataType) -> pa.DataType:
 def _holds_nested(kind: pa.DataType) -> bool:
     """Tell whether a type is a dictionary of lists or structs: Arrow can't combine them."""
     return pa.types.is_dictionary(kind) and pa.types.is_nested(kind.value_type)
+
+
+def _has_null_entries(column: pa.Array | pa.ChunkedArray) -> bool:
+    """Tell whether a column is a dictionary of which an entry is null."""
+    if not pa.types.is_dictionary(column.type):
+        return False
+    chunks = column.chunks if isinstance(column, pa.ChunkedArray) else [column]
+    return any(chunk.dictionary.null_count for chunk in chunks)
 
 
 def _decode_dictionary(column: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:

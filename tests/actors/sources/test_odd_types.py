@@ -153,3 +153,22 @@ def test_a_number_of_csv_may_have_thousands_of_digits(tmp_path):
     (batch,) = read(plan(tmp_path, reading=reading), reading)
     assert batch.rows["n"].to_pylist()[0::3] == [7.0, 8.0]
     assert sorted(batch.failures) == [1, 2]
+
+
+SECONDS = pa.timestamp("s", "UTC")
+
+
+@pytest.mark.parametrize(
+    ("odd", "dead"),
+    [
+        (pa.array([1, 2**55, None], SECONDS), 1),
+        (pa.array([[{"t": 1}], [{"t": 2**55}], []], pa.list_(pa.struct([("t", SECONDS)]))), 1),
+        (pa.DictionaryArray.from_arrays(pa.array([0, 1, 0], pa.int8()), pa.array(["x", None])), 0),
+    ],
+)
+def test_values_that_parquet_cannot_hold_cost_their_row_at_most(run, tmp_path, odd, dead):
+    write_arrow(tmp_path / "in/a.arrow", odd)
+    report, rows = run()
+    assert (report.done, report.dead) == (3 - dead, dead)
+    kept = [n for n in range(3) if not (dead and n == 1)]
+    assert rows["odd"].to_pylist() == odd.take(pa.array(kept)).to_pylist()

@@ -310,7 +310,8 @@ def test_files_in_an_archive_are_read_where_they_are(tmp_path, path):
     }
 
 
-def test_each_footer_of_parquet_is_read_once_to_plan(tmp_path, monkeypatch):
+@pytest.mark.parametrize("types", [{}, {"text": pa.large_string()}])
+def test_each_footer_of_parquet_is_read_once_to_plan(tmp_path, monkeypatch, types):
     for number in range(5):
         pq.write_table(pa.table({"text": ["a"] * number}), tmp_path / f"{number}.parquet")
     read, files = pq.read_metadata, []
@@ -320,7 +321,7 @@ def test_each_footer_of_parquet_is_read_once_to_plan(tmp_path, monkeypatch):
         return read(file)
 
     monkeypatch.setattr(pq, "read_metadata", note)
-    made = plan(tmp_path)
+    made = plan(tmp_path, reading=Reading(types=types))
     assert [split.rows for split in made.splits] == [1, 2, 3, 4]
     assert sorted(files) == [str(tmp_path / f"{number}.parquet") for number in range(5)]
 

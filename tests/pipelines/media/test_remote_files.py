@@ -10,7 +10,7 @@ import fsspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pipemill.pipelines.media import MediaAccess
+from pipemill.pipelines.media import MediaAccess, remote_files
 
 REFUSED = "not below any of input.media_roots.*add its folder or URL to input.media_roots"
 
@@ -42,14 +42,16 @@ def test_stores_by_their_prefix():
 class _Server:
     """A web server on loopback that counts what is asked of it."""
 
-    def __init__(self, redirects: dict[str, str]) -> None:
+    def __init__(self, redirects: dict[str, str], busy: int = 0) -> None:
+        """busy: how many requests are told to come again."""
         asked = self.asked = []
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self):
                 asked.append(self.path)
                 location = redirects.get(self.path)
-                self.send_response(302 if location else 404 if "no.jpg" in self.path else 200)
+                status = 302 if location else 404 if "no.jpg" in self.path else 200
+                self.send_response(503 if len(asked) <= busy else status)
                 if location:
                     self.send_header("Location", location)
                 body = b"" if location else f"{self.path}|{self.headers.get('X-Key')}".encode()
@@ -96,6 +98,21 @@ def test_web_below_its_prefix(web):
     assert access.fetch(f"{good.url}/pics/inside") == b"/pics/a.jpg|k"
     with pytest.raises(FileNotFoundError, match=r"^no file at 'http://.*no.jpg'"):
         access.fetch(f"{good.url}/pics/no.jpg")
+
+
+@pytest.mark.parametrize("busy", [2, 3])
+def test_a_server_that_is_busy_is_asked_again(monkeypatch, busy):
+    monkeypatch.setattr(remote_files, "_WAITS_S", (0.0, 0.0))
+    server = _Server({}, busy)
+    access = MediaAccess(roots=(f"{server.url}/pics",))
+    if busy == 2:
+        assert access.fetch("a.jpg") == b"/pics/a.jpg|None"
+    else:
+        with pytest.raises(OSError, match=r"^can't read 'http://.*a.jpg' \(ClientResponse.*503"):
+            access.fetch("a.jpg")
+    assert len(server.asked) == 3
+    server.server.shutdown()
+    server.server.server_close()
 
 
 def test_keys_of_a_store_are_not_sent_to_the_web(web):
