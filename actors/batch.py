@@ -55,12 +55,14 @@ class Batch:
         rows_of_NAME: rows that a task of several computed; left_out_NAME: rows with a value of that
         key that no column holds.
     results: the task's result columns, as long as `rows`; null where a row failed.
+    lacking: why a column has no values at all, by name, where that is known.
     """
 
     rows: pa.Table
     failures: dict[int, Failure] = field(default_factory=dict)
     stats: dict[str, float] = field(default_factory=dict)
     results: pa.Table | None = None
+    lacking: Mapping[str, str] = field(default_factory=dict)
 
     def ok_rows(self) -> np.ndarray:
         """Return the numbers of the rows that have not failed so far."""

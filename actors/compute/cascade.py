@@ -84,7 +84,7 @@ class Cascade:
         inputs = batch.rows.select(list(dict.fromkeys(step.stages.columns.values())))
         if len(rows) < batch.rows.num_rows:
             inputs = inputs.take(pa.array(rows, pa.int64()))
-        done = step.stages.process(Batch(inputs))
+        done = step.stages.process(Batch(inputs, lacking=batch.lacking))
         for row, failure in done.failures.items():
             named = replace(failure, stage=f"{failure.stage} of {name}")
             batch.failures.setdefault(int(rows[row]), named)

@@ -71,7 +71,8 @@ class Stages:
         with self._host, watch_stage("expand"), _measure_time(batch, "expand"):
             inputs = self._select_inputs(batch.rows)
             for name in (c.name for c in self.task.inputs if c.required and c.name in self.columns):
-                error = ValueError(f"column {self.columns[name]!r} is null")
+                column = self.columns[name]
+                error = ValueError(batch.lacking.get(column, f"column {column!r} is null"))
                 for missing in np.flatnonzero(inputs[name].is_null().to_numpy()):
                     batch.add_failure("expand", int(missing), error)
             pieces, failed = bisect_failures(

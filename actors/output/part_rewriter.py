@@ -137,7 +137,7 @@ class DeadRowSource:
                 "back"
             )
         rows = whole.rows.take(pa.array(numbers))
-        batch = Batch(rows.append_column(ROW, pa.array(numbers)))
+        batch = Batch(rows.append_column(ROW, pa.array(numbers)), lacking=whole.lacking)
         place = {int(number): i for i, number in enumerate(numbers)}
         batch.failures = {
             place[row]: failure for row, failure in whole.failures.items() if row in place

@@ -17,12 +17,24 @@ from ..storage.backoff import retry_on_driver
 from ..storage.filesystem import open_filesystem
 from ..storage.input_file import InputFile
 from .base import FileSource
-from .schemas.file_schemas import cast_valid_rows, check_names, make_null_rows, simplify_column
+from .schemas.file_schemas import (
+    cast_valid_rows,
+    check_names,
+    explain_lacking,
+    make_null_rows,
+    map_types,
+    simplify_column,
+)
 from .schemas.unify import find_extremes, unify_columns
 from .split_ranges import SplitRange, cut_rows
 
 _FILE_MARK = b"ARROW1"
 _FEATHER_1 = b"FEA1"
+_BYTES = {
+    pa.string(): pa.binary(),
+    pa.large_string(): pa.large_binary(),
+    pa.string_view(): pa.binary_view(),
+}
 _STREAM_END = b"\xff\xff\xff\xff\0\0\0\0"
 
 T = TypeVar("T")
@@ -54,22 +66,26 @@ class ArrowSource(FileSource):
         assert schema is not None
         if split.stop < 0:
             return self._make_dead_row(split, schema)
-        rows, failed = self._read_rows(split, schema)
-        batch = Batch(rows.combine_chunks())
+        rows, failed, names = self._read_rows(split, schema)
+        batch = Batch(rows.combine_chunks(), lacking=explain_lacking(schema, names, split.path))
         for row, reason in failed.items():
             batch.add_failure("read", row, reason)
         return batch
 
     def _read_rows(
         self, split: Split, schema: pa.Schema
-    ) -> tuple[pa.Table, dict[int, BaseException]]:
-        """Return the rows of a split, null if they can't be read, and the errors by row."""
+    ) -> tuple[pa.Table, dict[int, BaseException], list[str]]:
+        """Return the rows of a split, null if they can't be read, and the errors by row.
+
+        And the names of the file's columns.
+        """
         start, stop = split.start, split.stop
         tables, failed = [schema.empty_table()], dict[int, BaseException]()
-        first = 0
+        first, names = 0, schema.names
         with self._open(split.path) as stream:
             for batch in _iterate_batches(stream):
                 part = batch.slice(max(start - first, 0), max(stop - max(start, first), 0))
+                names = batch.schema.names
                 if part.num_rows and first + batch.num_rows > start:
                     table, wrong = _cast_batch(part, schema)
                     at = max(first - start, 0)
@@ -81,7 +97,7 @@ class ArrowSource(FileSource):
             rows = pa.concat_tables(tables)
             if rows.num_rows != stop - start:
                 raise ValueError(f"{split.path} lacks some of the planned rows {start} to {stop}")
-            return rows, failed
+            return rows, failed, names
 
     def _make_dead_row(self, split: Split, schema: pa.Schema) -> Batch:
         """Return a single dead row for a file, whose number of rows is unknown."""
@@ -149,11 +165,32 @@ def _cast_batch(
 ) -> tuple[pa.Table, list[tuple[int, BaseException]]]:
     """Cast rows that may be damaged: Arrow does not check what it reads from a file."""
     try:
-        rows.validate(full=True)
+        for column in rows.columns:
+            _check_layout(column)
     except pa.ArrowInvalid as error:
         reason = ValueError(f"the rows' record batch is damaged: {error}")
         return make_null_rows(schema, rows.num_rows), [(i, reason) for i in range(rows.num_rows)]
     return cast_valid_rows(rows, schema)
+
+
+def _check_layout(column: pa.Array) -> None:
+    """Check what must be right before rows are taken. Texts may hold bytes that are not UTF-8.
+
+    Raises ArrowInvalid.
+    """
+    try:
+        column.validate(full=True)
+    except pa.ArrowInvalid:
+        kind = map_types(column.type, _text_as_bytes)
+        if kind == column.type:
+            raise
+        column.view(kind).validate(full=True)
+
+
+def _text_as_bytes(kind: pa.DataType) -> pa.DataType:
+    if pa.types.is_dictionary(kind):
+        return pa.dictionary(kind.index_type, map_types(kind.value_type, _text_as_bytes))
+    return _BYTES.get(kind, kind)
 
 
 def _read_schema(stream: pa.NativeFile) -> pa.Schema:

@@ -27,6 +27,7 @@ from .byte_ranges import SAMPLED_FILES, SAMPLED_ROWS, sample_evenly
 from .parsing.json_rows import JsonRows, parse_object
 from .parsing.json_values import Parser, fit_values, to_json_text
 from .parsing.misfits import Misfit
+from .schemas.file_schemas import explain_lacking
 from .schemas.json_schema import JSON_TEXT, SeenColumns
 from .split_ranges import SplitRange
 from .streams.line_files import LineFiles
@@ -104,9 +105,11 @@ class JsonlSource(FileSource):
         if is_whole_file and len(rows) > 1 and len(rows.failed) == len(rows):
             reason = ValueError(f"none of its lines is a JSON object; {rows.failed[0]}")
             return make_bad_file_batch(self.schema, split.path, "JSON", reason)
-        return self._to_batch(rows, parser)
+        is_all = is_whole_file or (split.start == 0 and split.stop >= split.size)
+        where = split.path if is_all else f"the rows from byte {split.start} of {split.path}"
+        return self._to_batch(rows, parser, where)
 
-    def _to_batch(self, rows: JsonRows, parser: Parser) -> Batch:
+    def _to_batch(self, rows: JsonRows, parser: Parser, where: str) -> Batch:
         schema = self.schema
         assert schema is not None
         rest = next((field.name for field in schema if holds_rest(field)), None)
@@ -132,7 +135,11 @@ class JsonlSource(FileSource):
                     else:
                         misfits.setdefault(i, {})[column.name] = value
         # A row that failed keeps the values that its other columns can hold.
-        batch = Batch(self._add_rest(pa.table(columns, schema=schema), rows, misfits, rest))
+        names = dict.fromkeys(name for row in rows.rows for name in row)
+        batch = Batch(
+            self._add_rest(pa.table(columns, schema=schema), rows, misfits, rest),
+            lacking=explain_lacking(schema, list(names), where) if names else {},
+        )
         for number, reason in rows.failed.items():
             batch.add_failure("read", number, reason)
         batch.count_left_out(rows.left_out)

@@ -22,6 +22,7 @@ from .schemas.file_schemas import (
     cast_rows,
     cast_valid_rows,
     check_names,
+    explain_lacking,
     make_null_rows,
     simplify_column,
 )
@@ -96,7 +97,8 @@ class ParquetSource(FileSource):
                 rows, failed = _read_valid_rows(parquet, groups, self.schema)
         if rows.num_rows != stop - start:
             raise ValueError(f"{split.path} lacks some of the planned rows {start} to {stop}")
-        batch = Batch(rows.combine_chunks())
+        lacking = explain_lacking(self.schema, parquet.schema_arrow.names, split.path)
+        batch = Batch(rows.combine_chunks(), lacking=lacking)
         for row, reason in failed.items():
             batch.add_failure("read", row, reason)
         return batch

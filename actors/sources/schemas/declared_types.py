@@ -59,9 +59,9 @@ class DeclaredSource:
             return self._open(self.schema).read(split)
         file = split.file
         inferred = self._open(None).infer_schema([file])
+        known = self.reading.types.keys() & set(inferred.names)  # a file may lack some
         fields = [
-            inferred.field(field.name) if field.name in self.reading.types else field
-            for field in self.schema
+            inferred.field(field.name) if field.name in known else field for field in self.schema
         ]
         batch = self._open(pa.schema(fields)).read(split)
         for index, field in enumerate(self.schema):

@@ -47,6 +47,20 @@ def check_names(schema: pa.Schema) -> pa.Schema:
     return schema
 
 
+def explain_lacking(schema: pa.Schema, names: list[str], where: str) -> dict[str, str]:
+    """Return why a column is null in all rows of a file, or of a place in it, by name.
+
+    names: the columns that are there.
+    """
+    has = ", ".join(names) or "none"
+    has = has if len(has) <= 200 else f"{has[:200]}…"
+    return {
+        name: f"there is no column {name!r} in {where} (columns: {has})"
+        for name in schema.names
+        if name not in names
+    }
+
+
 def simplify_schema(schema: pa.Schema) -> pa.Schema:
     """Return a schema without metadata, with the types in which values are handled."""
     return pa.schema([pa.field(field.name, _simplify_type(field.type)) for field in schema])
@@ -70,7 +84,8 @@ def cast_valid_rows(
     except pa.ArrowException:
         table = rows if isinstance(rows, pa.Table) else pa.Table.from_batches([rows])
         names = [name for name in schema.names if name in table.schema.names]
-        table = pa.table({name: simplify_column(table[name]) for name in names})
+        # Each row has its value alone, not the whole dictionary, of which another may be wrong.
+        table = pa.table({n: _decode_dictionary(simplify_column(table[n])) for n in names})
         pieces, wrong = bisect_failures(
             np.arange(rows.num_rows), lambda some: cast_rows(table.take(some), schema)
         )
@@ -87,7 +102,8 @@ def _cast_column(rows: pa.RecordBatch | pa.Table, field: pa.Field) -> pa.Array |
         column.validate(full=True)
         _check_seconds(column)
     except pa.ArrowException as error:
-        raise type(error)(f"column {field.name!r}: {error}") from None
+        why = "it holds a text that is not UTF-8" if "Invalid UTF8" in str(error) else error
+        raise type(error)(f"column {field.name!r}: {why}") from None
     return column
 
 
@@ -178,6 +194,8 @@ def _has_null_entries(column: pa.Array | pa.ChunkedArray) -> bool:
 
 
 def _decode_dictionary(column: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
+    if not pa.types.is_dictionary(column.type):
+        return column
     if isinstance(column, pa.ChunkedArray):
         chunks = [chunk.dictionary_decode() for chunk in column.chunks]
         return pa.chunked_array(chunks, column.type.value_type)

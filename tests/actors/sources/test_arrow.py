@@ -173,7 +173,7 @@ def test_rows_of_a_damaged_record_batch_die_and_the_others_are_read(tmp_path):
     tables = [pa.table({"t": texts}) for texts in (["aaaa", "bbbb"], ["cccc", "dddd"])]
     write(tmp_path / "a.arrow", pa.concat_tables(tables), 2, stream=True)
     data = (tmp_path / "a.arrow").read_bytes()
-    place = data.index(b"ccccdddd")
+    place = data.rindex(bytes([0, 0, 0, 0, 4, 0, 0, 0, 8, 0, 0, 0]))  # where each text begins
     (tmp_path / "a.arrow").write_bytes(data[:place] + b"\xff\xfe" + data[place + 2 :])
     (batch,) = read(plan(tmp_path))
     assert batch.rows["t"].to_pylist() == ["aaaa", "bbbb", None, None]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pyarrow as pa
+import pyarrow.feather as feather
 import pyarrow.parquet as pq
 import pytest
 from pipemill.actors.sources.reading import Reading
@@ -26,8 +27,9 @@ def run(tmp_path, monkeypatch):
     light.install(monkeypatch)
     (tmp_path / "in").mkdir()
 
-    def run():
-        report = pipemill.run({**light.job(tmp_path, []), "input": {"path": str(tmp_path / "in")}})
+    def run(**more):
+        rows = {"path": str(tmp_path / "in"), **more}
+        report = pipemill.run({**light.job(tmp_path, []), "input": rows})
         return report, pipemill.read(str(tmp_path / "out")).to_table()
 
     return run
@@ -89,6 +91,25 @@ def test_rows_in_python_that_parquet_can_not_be_read_with_are_refused(tmp_path, 
         pipemill.run(**job)
 
 
+@pytest.mark.parametrize("suffix", ["parquet", "arrow", "jsonl"])
+@pytest.mark.parametrize("declared", [None, {"text": "string"}])
+def test_rows_of_a_file_without_the_column_that_is_read_say_so(run, tmp_path, suffix, declared):
+    for name, column in (("a", "text"), ("b", "body")):
+        path, rows = tmp_path / f"in/{name}.{suffix}", [{column: text, "n": 1} for text in TEXTS]
+        table = pa.Table.from_pylist(rows)
+        if suffix == "parquet":
+            pq.write_table(table, path)
+        elif suffix == "arrow":
+            feather.write_feather(table, path)
+        else:
+            path.write_text("\n".join(map(json.dumps, rows)))
+    report, _ = run(schema=declared)
+    assert (report.done, report.dead) == (3, 3)
+    letters = pipemill.read(str(tmp_path / "out"), dead_letters=True).to_table()
+    why = f"there is no column 'text' in {path} (columns: body, n)"
+    assert letters["message"].to_pylist() == [why] * 3
+
+
 def test_a_file_may_lack_what_is_never_null_in_another(run, tmp_path):
     odd = pa.array([{"a": 1}] * 3, NOT_NULL)
     pq.write_table(pa.table({"text": TEXTS, "odd": odd}), tmp_path / "in/a.parquet")
@@ -131,10 +152,26 @@ def test_a_whole_number_of_thousands_of_digits_is_kept(run, tmp_path, before):
     assert json.loads(rows["odd"][1].as_py()) == 1
 
 
-def test_a_text_that_is_not_utf8_is_a_dead_letter(run, tmp_path):
-    odd = pa.array([b"a", b"\xff\xfe", b"c"])
-    odd = pa.Array.from_buffers(pa.string(), 3, odd.buffers())
-    pq.write_table(pa.table({"text": TEXTS, "odd": odd}), tmp_path / "in/a.parquet")
+NOT_UTF8 = pa.array([b"a", b"\xff\xfe", b"c"])
+NOT_UTF8 = pa.Array.from_buffers(pa.string(), 3, NOT_UTF8.buffers())
+
+
+@pytest.mark.parametrize(
+    ("suffix", "odd"),
+    [
+        ("parquet", NOT_UTF8),
+        ("parquet", pa.ListArray.from_arrays([0, 1, 2, 3], NOT_UTF8)),
+        ("arrow", NOT_UTF8),
+        ("arrow", pa.ListArray.from_arrays([0, 1, 2, 3], NOT_UTF8)),
+        ("arrow", pa.DictionaryArray.from_arrays([0, 1, 2], NOT_UTF8)),
+    ],
+    ids=["parquet", "parquet-list", "arrow", "arrow-list", "arrow-dictionary"],
+)
+def test_a_text_that_is_not_utf8_is_a_dead_letter(run, tmp_path, suffix, odd):
+    if suffix == "arrow":
+        write_arrow(tmp_path / "in/a.arrow", odd)
+    else:
+        pq.write_table(pa.table({"text": TEXTS, "odd": odd}), tmp_path / "in/a.parquet")
     report, rows = run()
     assert (report.done, report.dead) == (2, 1)
     rows.validate(full=True)
@@ -143,7 +180,7 @@ def test_a_text_that_is_not_utf8_is_a_dead_letter(run, tmp_path):
     (letter,) = letters.to_pylist()
     assert (letter["row"], letter["stage"]) == (1, "read")
     assert "column 'odd'" in letter["message"]
-    assert "UTF8" in letter["message"]
+    assert "not UTF-8" in letter["message"]
 
 
 def test_a_number_of_csv_may_have_thousands_of_digits(tmp_path):
