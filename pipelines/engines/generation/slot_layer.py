@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import ctypes
+import functools
+import mmap
 from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers.cache_utils import DynamicLayer
 
-from .huge_pages import make_zeros
-
 if TYPE_CHECKING:
     from .slot_cache import SlotCache
+
+_LARGE_PAGE = 2 * 2**20
 
 
 class SlotLayer(DynamicLayer):
@@ -72,3 +75,26 @@ class SlotLayer(DynamicLayer):
             new = make_zeros(old, (shape[0], old.shape[1], shape[1], old.shape[3]))
             new[used[0], :, at] = old[used[0], :, used[1]]
             setattr(self, name, new)
+
+
+def make_zeros(like: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
+    """Return zeros of the dtype and on the device of a tensor, on large pages where there are any.
+
+    A step reads all keys and values, more than caches and TLBs hold. Linux is asked for whole pages
+    of 2 MiB; where it does not give them, nothing changes.
+    """
+    made = like.new_empty(shape)
+    advise = _find_madvise() if made.device.type == "cpu" else None
+    if advise is not None:
+        first = -(-made.data_ptr() // _LARGE_PAGE) * _LARGE_PAGE
+        length = (made.data_ptr() + made.nbytes - first) // _LARGE_PAGE * _LARGE_PAGE
+        if length > 0:
+            advise(ctypes.c_void_p(first), ctypes.c_size_t(length), mmap.MADV_HUGEPAGE)
+    return made.zero_()
+
+
+@functools.cache
+def _find_madvise() -> Any:
+    if not hasattr(mmap, "MADV_HUGEPAGE"):  # of Linux
+        return None
+    return getattr(ctypes.CDLL(None), "madvise", None)

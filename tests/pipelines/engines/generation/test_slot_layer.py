@@ -2,7 +2,7 @@ import mmap
 
 import pytest
 import torch
-from pipemill.pipelines.engines.generation import huge_pages
+from pipemill.pipelines.engines.generation import slot_layer
 
 MIB = 2**20
 
@@ -11,9 +11,9 @@ MIB = 2**20
 @pytest.mark.parametrize("mib", [1, 3, 9])
 def test_whole_large_pages_inside_the_tensor_are_advised(mib, monkeypatch):
     advised = []
-    monkeypatch.setattr(huge_pages, "_find_madvise", lambda: lambda *given: advised.append(given))
+    monkeypatch.setattr(slot_layer, "_find_madvise", lambda: lambda *given: advised.append(given))
     like = torch.ones(1, dtype=torch.float64)
-    made = huge_pages.make_zeros(like, (mib, MIB // 8))
+    made = slot_layer.make_zeros(like, (mib, MIB // 8))
     assert torch.equal(made, torch.zeros(mib, MIB // 8, dtype=torch.float64))
     for first, length, advice in advised:
         assert (first.value % (2 * MIB), length.value % (2 * MIB)) == (0, 0)
@@ -25,5 +25,5 @@ def test_whole_large_pages_inside_the_tensor_are_advised(mib, monkeypatch):
 
 
 def test_the_system_takes_the_advice():
-    made = huge_pages.make_zeros(torch.ones(1), (5, MIB))
+    made = slot_layer.make_zeros(torch.ones(1), (5, MIB))
     assert (made == 0).all()
