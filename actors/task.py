@@ -211,6 +211,8 @@ class LoadedTask(Protocol):
             out if false.
         schedules: whether `forward` takes all chunks of a split at once, in several threads, and
             chooses which of them run together. May be left out if false.
+        explain_failure: given a table of one row that failed, and its error, returns an error that
+            says more plainly what is wrong with the row. May be left out.
     """
 
     @property

@@ -82,7 +82,7 @@ class Stages:
                 ),
             )
             for row, exception in failed:
-                batch.add_failure("expand", row, exception)
+                self._fail(batch, "expand", row, exception)
         lists = scatter(pieces, batch.rows.num_rows)
         batch.add_stats(**_count_truncated(lists))
         batch.rows = batch.rows.append_column(CHUNKS, lists)
@@ -104,7 +104,7 @@ class Stages:
             batch.add_stats(**forward.stats)
             row_of_chunk = np.repeat(rows, np.diff(offsets))
             for chunk, error in forward.failed:
-                batch.add_failure("forward", int(row_of_chunk[chunk]), error)
+                self._fail(batch, "forward", int(row_of_chunk[chunk]), error)
             if forward.done:
                 flat = scatter(forward.done, len(chunks))
                 lists = pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), flat)
@@ -139,7 +139,7 @@ class Stages:
                 ),
             )
             for row, error in failed:
-                batch.add_failure("regroup", row, error)
+                self._fail(batch, "regroup", row, error)
             structs = scatter(pieces, batch.rows.num_rows, pa.struct(list(schema)))
         columns = [pc.struct_field(structs, i) for i in range(len(schema))]
         batch.results = pa.table(columns, schema=schema)
@@ -160,6 +160,13 @@ class Stages:
         for row, error in failed:
             batch.add_failure("regroup", row, error)
         return [answer for _, answers in pieces for answer in answers]
+
+    def _fail(self, batch: Batch, stage: str, row: int, error: BaseException) -> None:
+        """Make a row a dead letter; the task may know more of why."""
+        explain = getattr(self.task, "explain_failure", None)
+        if explain is not None and row not in batch.failures:
+            error = explain(self._select_inputs(batch.rows.slice(row, 1)), error)
+        batch.add_failure(stage, row, error)
 
     def _select_inputs(self, rows: pa.Table) -> pa.Table:
         return pa.table({name: rows[column] for name, column in self.columns.items()})

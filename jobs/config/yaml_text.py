@@ -10,6 +10,8 @@ import yaml
 
 from pipemill.errors import ConfigError
 
+_MOST_VALUES = 1_000_000
+
 
 def read_mapping(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Read the mapping in a YAML file, as it is written."""
@@ -45,7 +47,7 @@ def parse_yaml(text: str, problem: str) -> Any:
     """Parse YAML. Raise ConfigError, in one line that begins with `problem`."""
     try:
         data = yaml.load(text, _Loader)
-        _check_depth(data)
+        _check_size(data)
     except RecursionError:
         raise ConfigError(f"{problem}: it is nested too deeply, or contains itself") from None
     except yaml.MarkedYAMLError as error:
@@ -57,8 +59,17 @@ def parse_yaml(text: str, problem: str) -> Any:
     return data
 
 
-def _check_depth(value: Any) -> None:
-    """Raise RecursionError for a value that contains itself."""
+def _check_size(value: Any, count: int = 0) -> int:
+    """Return how many values there are, with `count` before them.
+
+    Raises:
+        RecursionError: a value contains itself.
+        ValueError: there are too many. Anchors of a few lines may stand for billions.
+    """
+    count += 1
+    if count > _MOST_VALUES:
+        raise ValueError(f"it holds more than {_MOST_VALUES:,} values")
     if isinstance(value, dict | list):
         for inner in value.values() if isinstance(value, dict) else value:
-            _check_depth(inner)
+            count = _check_size(inner, count)
+    return count

@@ -15,9 +15,12 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
+from pipemill.actors.faults.blame import is_memory_failure
 from pipemill.actors.faults.watchdog import mark_progress
 from pipemill.actors.storage.partitions import FOLDER
 from pipemill.actors.task import MEDIA, Loaded
+
+from pipemill.errors import error_message
 
 from ..engines.stacking import batch_group, chunk_size, copy_kwargs
 from ..pipeline_task import PipelineTask
@@ -29,7 +32,7 @@ from .images.level_processor import ImageLevels, find_levels
 from .pickled_chunks import DeferredError, pickle_chunk
 from .pipeline_forward import PipelineForward
 from .result_schema import COLUMNS_OF_SAMPLE, COLUMNS_OF_TASK, as_columns
-from .row_values import open_row
+from .row_values import describe_media, open_row
 from .token_outputs import calls_model_once, without_padding
 
 if TYPE_CHECKING:
@@ -150,10 +153,6 @@ class PipelineAdapter:
     def open_row(self, row: dict[str, Any]) -> Iterator[Any]:
         """Give what the pipeline's `preprocess` takes for a row; its files exist in the block."""
         kinds, own = self.keywords.kinds, self.keywords.own
-        content = {k: v for k, v in row.items() if k not in own}
-        media = self.loaded.media
-        if folder := content.pop(FOLDER, None):
-            media = media.beside(folder)
         # As they are: what is null in a parameter means something, in a column only that
         # another row has it.
         given = {
@@ -161,11 +160,35 @@ class PipelineAdapter:
             for name in self.declared.own_parameters
             if name in kinds and self.keywords.given.get(name) is not None
         }
-        with open_row(content, kinds, self.pipeline, media) as found:
+        with self._open_values({k: v for k, v in row.items() if k not in own}) as found:
             prepared = self.declared.prepare({**given, **found}, self.pipeline)
             yield prepared
             # Of a chat that was made here, as of one that the row has.
             leave_media(getattr(prepared, "messages", None) or [])
+
+    @contextmanager
+    def _open_values(self, row: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        media, values = self.loaded.media, {k: v for k, v in row.items() if k != FOLDER}
+        if folder := row.get(FOLDER):
+            media = media.beside(folder)
+        with open_row(values, self.keywords.kinds, self.pipeline, media) as found:
+            yield found
+
+    def explain_failure(self, row: pa.Table, error: BaseException) -> BaseException:
+        """Return an error that says in plain words if the row's media are hardly any."""
+        kinds, message = {**self.keywords.kinds, FOLDER: FOLDER}, error_message(error)
+        media = [name for name in row.column_names if kinds[name] in (*MEDIA, FOLDER)]
+        if not media or is_memory_failure(type(error).__name__, message):
+            return error
+        try:
+            with self._open_values(row.select(media).to_pylist()[0]) as found:
+                each = (describe_media(v, kinds[k], self.pipeline) for k, v in found.items())
+                why = next(filter(None, each), None)
+        except Exception:  # it is the media that can't be read, which the error says
+            return error
+        if why is None:
+            return error
+        return type(type(error).__name__, (Exception,), {})(f"{why}: {message}")
 
     def _find_levels(self) -> ImageLevels | None:
         """Return the pipeline for `preprocess` that leaves images as levels, where it may."""

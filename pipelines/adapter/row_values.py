@@ -83,6 +83,14 @@ def _decode(value: Any, kind: str, pipeline: Any, access: Any, files: ExitStack)
     return path
 
 
+def describe_media(value: Any, kind: str, pipeline: Any) -> str | None:
+    """Return why a model may not take a decoded value; None if nothing is odd about it."""
+    from ..media import describe_small_media
+
+    rate = _sampling_rate(pipeline) if kind == "audio" else 0
+    return describe_small_media(value, kind, rate)
+
+
 def _sampling_rate(pipeline: Any) -> int:
     extractor = pipeline.feature_extractor or pipeline.processor.feature_extractor
     return int(extractor.sampling_rate)

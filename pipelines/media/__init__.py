@@ -9,6 +9,7 @@ from .audio import audio
 from .encode import png, wav
 from .images import image
 from .media_libraries import NEEDED, MissingLibrary, require_media_library
+from .small_media import describe_small_media
 from .video import check_video, video_file
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "MissingLibrary",
     "audio",
     "check_video",
+    "describe_small_media",
     "image",
     "is_below",
     "png",

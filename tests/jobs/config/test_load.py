@@ -131,6 +131,10 @@ def test_secrets_are_neither_shown_nor_stored():
         ),
         ("a: {b: 1, b: 2}", "the key 'b' is given twice"),
         ("a: &a {b: *a}", "nested too deeply, or contains itself"),
+        (
+            "a0: &a0 x\n" + "".join(f"a{i + 1}: &a{i + 1} [*a{i}, *a{i}]\n" for i in range(60)),
+            "more than 1,000,000 values",
+        ),
         ("[" * 500, "nested too deeply, or contains itself"),
         ("a: 2020-99-99", "month must be in 1..12"),
         ("a: !!int x", "invalid literal"),
