@@ -32,6 +32,7 @@ class Listing:
     table: why the files are not the rows of a table, if they are part of one.
     outputs: folders of other outputs of pipemill among the files, with the files in each.
     special: names of pipes, sockets and devices, which are no files: opening one may wait forever.
+    nothing: why there is no file at all.
     """
 
     path: str
@@ -41,6 +42,7 @@ class Listing:
     table: str | None = None
     outputs: Mapping[str, list[InputFile]] = field(default_factory=dict)
     special: tuple[str, ...] = ()
+    nothing: str | None = None
 
 
 def output_location(output: str, options: Mapping[str, Any]) -> str:
@@ -113,7 +115,23 @@ def _list(path: str, options: Mapping[str, Any], output: str | None) -> Listing:
         for folder, parts in with_parts.items()
         if filesystem.exists(f"{folder}/{JOB}")
     }
-    return Listing(path, files, False, left_out, table, outputs, tuple(special))
+    is_empty = not (files or left_out or special)
+    nothing = _explain_nothing(filesystem, top, is_pattern) if is_empty else None
+    return Listing(path, files, False, left_out, table, outputs, tuple(special), nothing)
+
+
+def _explain_nothing(filesystem: Any, folder: str, is_pattern: bool) -> str:
+    """Return why there is no file, by the first folder of a path that does not exist."""
+    protocols = filesystem.protocol
+    if "http" in ([protocols] if isinstance(protocols, str) else protocols):
+        return "found no file"  # a web server has no folders
+    ends = [match.start() for match in re.finditer("/", folder)][folder.startswith("/") :]
+    for end in (*ends, len(folder)):
+        if folder[:end] and not filesystem.exists(folder[:end]):
+            scheme = _ONE_SLASH.search(folder)
+            hint = f" (a URL begins with {scheme[1]}://)" if scheme else ""
+            return f"found no file: {url_of(filesystem, folder[:end])} does not exist{hint}"
+    return "found no file that fits the pattern" if is_pattern else "found no file in that folder"
 
 
 def _is_below(filesystem: Any, entry: dict[str, Any], output: str | None) -> bool:
@@ -150,6 +168,8 @@ def _make_file(
 
 
 _WILD = "*?["
+# What a URL is to the local filesystem if one of its slashes is missing.
+_ONE_SLASH = re.compile(r"/(s3|gs|gcs|hf|az|abfs|adl|https?|file):/")
 # The name of a part, see `Split.part`.
 _PART = re.compile(r"part-\d{8}-[0-9a-f]{12}\.parquet")
 # At most this many files' folders are checked for the marks of a table.

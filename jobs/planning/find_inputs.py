@@ -135,9 +135,10 @@ def _select(listing: Listing, format: str) -> list[InputFile]:
     if listing.table and format in (_AUTO, ParquetSource.name) and hides_table:
         raise ConfigError(listing.table)
     if not files:
-        count = len(listing.files) + listing.left_out
-        what = f"{count} files, but no input among them" if count else "no file"
-        raise ConfigError(f"no input at {listing.path}: found {what} ({_known_suffixes()})")
+        if listing.nothing is not None:
+            raise ConfigError(f"no input at {listing.path}: {listing.nothing}")
+        what = f"found {len(listing.files) + listing.left_out} files, but no input among them"
+        raise ConfigError(f"no input at {listing.path}: {what} ({_known_suffixes()})")
     if format == _AUTO and format_of(files[0].path) is None:
         raise ConfigError(
             f"can't tell the format of {listing.path} from its name: "

@@ -104,11 +104,11 @@ def _find_folder(path: str) -> str | None:
     scheme, mark, rest = path.rpartition("://")
     fixed = rest[: min((rest.find(c) for c in "*?[" if c in rest), default=len(rest))]
     if fixed == rest and (rest.endswith("/") or os.path.isdir(path)):
-        return path
+        return None if mark and "::" in path else path  # a root must not have it
     folder = fixed.rpartition("/")[0]
     if not mark:
         return folder or "/"
     if "::" in folder:
-        return None  # a root must not have it
+        return None
     bucket = rest if fixed == rest else ""
     return f"{scheme}://{folder or bucket}" if folder or bucket else None

@@ -17,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pipemill.actors.sources.open_source import open_source
 from pipemill.actors.sources.reading import Reading
+from pipemill.actors.storage.filesystem import absolute
 from pipemill.jobs.output.split_plan import Plan
 from pipemill.jobs.planning.find_inputs import list_files
 from pyarrow.csv import write_csv
@@ -348,3 +349,19 @@ def test_media_that_the_input_only_names_are_few_in_a_split(tmp_path, monkeypatc
     usual, few = plan(file), plan(file, reading=Reading(kinds={"image": "image"}))
     assert len(usual.splits) == 32
     assert 62 <= len(few.splits) <= 64
+
+
+def test_an_input_that_is_not_there_is_explained(tmp_path, monkeypatch):
+    (tmp_path / "in").mkdir()
+    monkeypatch.chdir(tmp_path)
+    for path, why in {
+        "in": "found no file in that folder",
+        "in/*.csv": "found no file that fits the pattern",
+        "in/no/rows.csv": f"found no file: {tmp_path}/in/no does not exist",
+        "gone/*/*.csv": f"found no file: {tmp_path}/gone does not exist",
+        "s3:/bucket/in": f"found no file: {tmp_path}/s3: does not exist (a URL begins with s3://)",
+        "memory://no/such/a.csv": "found no file: memory:///no does not exist",
+    }.items():
+        with pytest.raises(ConfigError) as raised:
+            list_files(path, "auto", {}, None)
+        assert str(raised.value) == f"no input at {absolute(path)}: {why}"
