@@ -64,6 +64,7 @@ _calls: list[_Call] = []
 _local = threading.local()
 _starting = threading.Lock()
 _watching: threading.Thread | None = None
+_armed = False  # whether faulthandler would end this process
 
 
 @contextmanager
@@ -143,8 +144,8 @@ def _look(stopped_s: float) -> None:
         if paused > limit and not call.reported:
             call.reported = True
             _report(call, paused)
-    if is_replaceable():
-        _arm_for(calls)
+    # A process that has been armed may have become one that must not end.
+    _arm_for(calls if is_replaceable() else [])
 
 
 def _report(call: _Call, paused: float) -> None:
@@ -158,12 +159,16 @@ def _report(call: _Call, paused: float) -> None:
 
 def _arm_for(calls: list[_Call]) -> None:
     """Let faulthandler end the process from a thread without Python, unless it is armed again."""
+    global _armed
     if not calls:
-        faulthandler.cancel_dump_traceback_later()
+        if _armed:  # what others have armed is theirs
+            faulthandler.cancel_dump_traceback_later()
+        _armed = False
         return
     limit = max(_paces[call.stage].limit_s() for call in calls) + _GRACE_S
     with suppress(Exception):  # a stderr without a file
         faulthandler.dump_traceback_later(limit, exit=True, file=sys.__stderr__ or sys.stderr)
+        _armed = True
 
 
 def _describe(thread: int) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -150,3 +151,18 @@ def test_texts_that_wait_for_others_that_run_alone_do_not_hang(models, ended):
             mark_progress()
     thread.join()
     assert ended == []
+
+
+def test_a_process_that_must_not_end_any_more_is_not_ended_later(monkeypatch):
+    cancelled = []
+    monkeypatch.setattr(faulthandler, "dump_traceback_later", lambda *_, **__: None)
+    monkeypatch.setattr(
+        faulthandler, "cancel_dump_traceback_later", lambda: cancelled.append("cancelled")
+    )
+    monkeypatch.setattr(watchdog, "is_replaceable", lambda: True)
+    with watchdog.watch_stage("forward"):
+        pass
+    monkeypatch.setattr(watchdog, "is_replaceable", lambda: False)
+    for _ in range(2):
+        watchdog._look(0)
+    assert cancelled == ["cancelled"]
