@@ -22,6 +22,8 @@ from ..rows.hub_dataset import list_hub_files, parse_hub_dataset
 from .saved_dataset import list_saved_files
 
 _AUTO = "auto"
+# What `datasets` writes beside the files of a dataset, as in a clone of one from the Hub.
+_NOTES = ("dataset_info.json", "dataset_infos.json", "dataset_dict.json")
 
 
 class FoundFiles(NamedTuple):
@@ -149,6 +151,7 @@ def _select(listing: Listing, format: str) -> list[InputFile]:
 
 def _of_format(files: list[InputFile], format: str) -> list[InputFile]:
     """Return the files of a folder or a glob that are read as a format."""
+    files = [file for file in files if file.path.rpartition("/")[2] not in _NOTES] or files
     if format != _AUTO:
         if find_source(format).takes_any_file:
             return files

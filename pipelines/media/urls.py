@@ -47,11 +47,23 @@ class Url:
         return f"{self.scheme}://{self.host}{self.path}{self.query}"
 
     def join(self, path: str) -> Url:
-        """Return the URL of a relative path below this one."""
-        plain = "/".join(part for part in path.split("/") if part != ".")
+        """Return the URL of a relative path that begins at this one, which is a folder.
+
+        Each `..` takes a folder away, as in a local path: to a store it would be a name.
+        """
+        folder, steps = self.path.rstrip("/"), list[str]()
+        for step in path.split("/"):
+            if step == ".." and (steps or "/" in folder):
+                if steps:
+                    steps.pop()
+                else:
+                    folder = folder.rpartition("/")[0]
+            elif step != ".":
+                steps.append(step)
+        plain = "/".join(steps)
         if self.scheme in _WEB:
             plain = quote(plain)
-        return Url(self.scheme, self.host, f"{self.path.rstrip('/')}/{plain}")
+        return Url(self.scheme, self.host, f"{folder}/{plain}")
 
     def is_below(self, root: Url) -> bool:
         """Return whether this URL lies below a root, however a server may read it."""

@@ -365,3 +365,20 @@ def test_an_input_that_is_not_there_is_explained(tmp_path, monkeypatch):
         with pytest.raises(ConfigError) as raised:
             list_files(path, "auto", {}, None)
         assert str(raised.value) == f"no input at {absolute(path)}: {why}"
+
+
+@pytest.mark.parametrize("suffix", ["parquet", "jsonl"])
+def test_the_notes_of_a_cloned_dataset_are_no_rows(tmp_path, suffix):
+    for name in ("README.md", ".gitattributes", "dataset_infos.json", "data/dataset_info.json"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text('{"default": {"features": {}}}')
+    if suffix == "parquet":
+        pq.write_table(pa.table({"n": [1]}), tmp_path / "data/train-0.parquet")
+    else:
+        (tmp_path / "data/train-0.jsonl").write_text('{"n": 1}\n')
+    for format in ("auto", suffix):
+        (file,) = list_files(str(tmp_path), format, {}, None).files
+        assert file.path == str(tmp_path / f"data/train-0.{suffix}")
+    # They are rows where they are named, or alone.
+    named = str(tmp_path / "dataset_infos.json")
+    assert [file.path for file in list_files(named, "auto", {}, None).files] == [named]

@@ -39,6 +39,29 @@ def test_stores_by_their_prefix():
             access.fetch(name)
 
 
+def test_a_relative_path_begins_beside_its_rows_and_may_go_up_inside_the_root():
+    files = fsspec.filesystem("memory")
+    for name in (
+        "/store/in/train/0.jpg",
+        "/store/in/0.jpg",
+        "/store/in/pics/1.jpg",
+        "/store/2.jpg",
+    ):
+        files.pipe_file(name, name.encode())
+    access = MediaAccess(roots=("memory://store/in",))
+    beside = access.beside("memory://store/in/train")
+    assert beside.fetch("0.jpg") == b"/store/in/train/0.jpg"
+    assert beside.fetch("pics/1.jpg") == b"/store/in/pics/1.jpg"  # beside the input's folder
+    for name in ("../pics/1.jpg", "a/../../pics/./1.jpg"):
+        assert beside.fetch(name) == b"/store/in/pics/1.jpg"
+    for name in ("../../2.jpg", "../../../../../2.jpg", "%2e%2e/%2e%2e/2.jpg", "..%2f..%2f2.jpg"):
+        with pytest.raises(PermissionError, match=REFUSED):
+            beside.fetch(name)
+    # The folder of rows that lie elsewhere opens nothing.
+    for other in ("memory://store", "memory://store/in2", None):
+        assert access.beside(other).fetch("0.jpg") == b"/store/in/0.jpg"
+
+
 class _Server:
     """A web server on loopback that counts what is asked of it."""
 
