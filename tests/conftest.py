@@ -17,6 +17,8 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
+from pipemill.actors.faults.process_end import is_replaceable, set_replaceable
+
 from tests.support import tiny, tiny_audio, tiny_generators, tiny_images, tiny_questions
 from tests.support.marks import group_of, marks_of, rank_of
 from tests.support.shared import SHARED, name_group
@@ -122,6 +124,14 @@ def no_flush():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", lambda file: None)
         yield
+
+
+@pytest.fixture(autouse=True)
+def not_replaceable():
+    """Let a worker that a test had in this process leave none that may end itself."""
+    yield
+    if is_replaceable():
+        set_replaceable(False)
 
 
 @pytest.fixture(scope="session")
