@@ -19,7 +19,7 @@ _COMPRESSED = (
     (re.compile(rb"BZh[1-9](1AY&SY|\x17rE8P\x90)", re.DOTALL), "bzip2", ".bz2"),
     (re.compile(rb"\xfd7zXZ\0"), "xz", ".xz"),
 )
-BARE_RETURNS = (
+_BARE_RETURNS = (
     "its lines end with a carriage return (CR) alone: end them with LF, as `tr '\\r' '\\n'` does"
 )
 _ZIP = b"PK\x03\x04"
@@ -52,9 +52,10 @@ def find_compression(head: bytes) -> str | None:
     return None
 
 
-def has_bare_returns(line: bytes) -> bool:
-    """Tell whether the only line of a file is likely several, which end as on an old Macintosh."""
-    return b"\r" in line.rstrip(b"\r\n") and not line.endswith(b"\n")
+def find_bare_returns(line: bytes) -> str | None:
+    """Return what is wrong if a file's only line is likely several that end with CR alone."""
+    is_several = b"\r" in line.rstrip(b"\r\n") and not line.endswith(b"\n")
+    return _BARE_RETURNS if is_several else None
 
 
 def make_bad_file_batch(schema: pa.Schema, path: str, format: str, error: BaseException) -> Batch:

@@ -16,10 +16,9 @@ from ..split import Split
 from ..storage.input_file import InputFile
 from .bad_file import (
     BAD_FILE,
-    BARE_RETURNS,
     BadFile,
     NothingToRead,
-    has_bare_returns,
+    find_bare_returns,
     make_bad_file_batch,
 )
 from .base import FileSource
@@ -186,8 +185,8 @@ class JsonlSource(FileSource):
         """Return why a file has no columns, by its first line."""
         reason = f"no JSON object with a key in the first lines of {file.path}"
         line = next((line for _, line in self.files.rows(file)), b"{}")
-        if has_bare_returns(line):
-            return f"{reason}: {BARE_RETURNS}"
+        if wrong := find_bare_returns(line):
+            return f"{reason}: {wrong}"
         try:
             parse_object(Parser(), line, "line 1")
         except ValueError as error:

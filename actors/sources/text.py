@@ -13,10 +13,9 @@ from ..split import Split
 from ..storage.input_file import InputFile
 from .bad_file import (
     BAD_FILE,
-    BARE_RETURNS,
     BadFile,
     NothingToRead,
-    has_bare_returns,
+    find_bare_returns,
     make_bad_file_batch,
 )
 from .base import FileSource
@@ -72,9 +71,8 @@ class TextSource(FileSource):
             if not is_whole_file:
                 raise
             return make_bad_file_batch(self.schema, split.path, "text", error)
-        if has_bare_returns(only):
-            reason = ValueError(BARE_RETURNS)
-            return make_bad_file_batch(self.schema, split.path, "text", reason)
+        if wrong_ends := find_bare_returns(only):
+            return make_bad_file_batch(self.schema, split.path, "text", ValueError(wrong_ends))
         column = pa.field("text", self.schema.field("text").type if self.schema.names else "string")
         array, wrong = _to_column(values, wheres, column)
         if is_whole_file and len(values) > 1 and len(wrong) == len(values):
@@ -91,8 +89,8 @@ class TextSource(FileSource):
             lines = [line for _, line in islice(self.files.rows(file), SAMPLED_ROWS)]
         except BadFile as error:
             return error
-        if len(lines) == 1 and has_bare_returns(lines[0]):
-            return BadFile(f"can't read {file.path} as text: {BARE_RETURNS}")
+        if len(lines) == 1 and (wrong := find_bare_returns(lines[0])):
+            return BadFile(f"can't read {file.path} as text: {wrong}")
         if len(lines) > 1 and not any(map(_is_text, lines)):
             return BadFile(
                 f"can't read {file.path} as text: none of its first lines is UTF-8. Name its "
