@@ -20,7 +20,7 @@ from .config.sections import Sections, takes_sections
 from .config.yaml_text import read_mapping
 from .execution.progress import log
 from .submission import check_cluster
-from .submission.job_client import connect, explain_submission
+from .submission.job_client import connect, explain_submission, submit_once
 from .submission.job_text import JobText, write_job_text
 from .submission.shipped_code import FOLDERS, copy_package, list_requirements
 from .submission.submission import FIRST, RETRIES, Submission
@@ -93,11 +93,12 @@ def submit(
             runtime |= {"working_dir": os.fspath(working_dir), "excludes": excludes}
         name = f"pipemill-{secrets.token_hex(6)}"
         with explain_submission(client.get_address()):
-            client.submit_job(
+            submit_once(
+                client,
+                name,
                 entrypoint=_write_command(job, retries, code),
                 runtime_env=runtime,
                 metadata={FIRST: name, RETRIES: str(retries)},
-                submission_id=name,
             )
     return Submission(name, client.get_address(), job.output)
 

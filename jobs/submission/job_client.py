@@ -6,9 +6,10 @@ import logging
 import os
 import re
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from pipemill.errors import ConfigError, RunError
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 # pyproject.toml requires this one.
 _OLDEST_RAY = (2, 60)
 _PORT = 8265
+# How long the job API may be silent: a tunnel that is made again, a head that is busy.
+SILENCE_S = 60.0
+PAUSE_S = 1.0
 _LOGGERS = (
     "ray.dashboard.modules.dashboard_sdk",
     "ray.dashboard.modules.job.sdk",
@@ -51,6 +55,34 @@ def connect(address: str) -> JobSubmissionClient:
             ) from None
     _check_version(address, getattr(client, "_server_ray_version", None))
     return client
+
+
+def submit_once(client: JobSubmissionClient, submission_id: str, **job: Any) -> None:
+    """Submit a job; if the connection is lost, submit it again unless the cluster has it.
+
+    Args:
+        client: Of the cluster's job API.
+        submission_id: A name that no other job has.
+        job: The other arguments of Ray's `submit_job`.
+
+    Raises:
+        OSError: The job API has been silent for a minute.
+        RuntimeError, ValueError: Ray does not accept the job.
+    """
+    until = time.monotonic() + SILENCE_S
+    while True:
+        try:
+            client.submit_job(submission_id=submission_id, **job)
+            return
+        except OSError:
+            if time.monotonic() > until:
+                raise
+        time.sleep(PAUSE_S)
+        try:
+            client.get_job_info(submission_id)
+            return
+        except (OSError, RuntimeError):  # still silent, or the job is not known
+            continue
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from pipemill.errors import ConfigError, RunInterrupted
 
 from ..output.text_table import Block, Shown, facts
-from .job_client import answering, connect
+from .job_client import PAUSE_S, SILENCE_S, answering, connect, submit_once
 
 if TYPE_CHECKING:
     from ray.dashboard.modules.job.pydantic_models import JobDetails
@@ -19,10 +19,7 @@ if TYPE_CHECKING:
 
 # Of a job's record in Ray: the id of its first attempt, and how often it may be submitted again.
 FIRST, RETRIES = "pipemill_submission", "pipemill_retries"
-_PAUSE_S = 1.0
 _STOP_S = 60.0
-# How long the job API may be silent while a job is waited for.
-_SILENCE_S = 60.0
 _MESSAGE = 600  # characters of a message of Ray, which may be pages
 _ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
 
@@ -66,7 +63,7 @@ class Submission(Shown):
             client.stop_job(str(last.submission_id))
             until = time.monotonic() + _STOP_S
             while time.monotonic() < until and self._attempts(client)[-1].status not in _ENDED:
-                time.sleep(_PAUSE_S / 4)
+                time.sleep(PAUSE_S / 4)
             return True
 
     def wait(self, log: Callable[[str], object] | None = None) -> int:
@@ -115,11 +112,11 @@ class Submission(Shown):
                 attempts = self._attempts(client)
                 text = "" if log is None else _read_logs(client, attempts)
                 silent_since = None
-            except (OSError, RuntimeError):  # a tunnel that is made again, a head that is busy
+            except (OSError, RuntimeError):
                 silent_since = silent_since or time.monotonic()
-                if time.monotonic() - silent_since > _SILENCE_S:
+                if time.monotonic() - silent_since > SILENCE_S:
                     raise
-                time.sleep(_PAUSE_S)
+                time.sleep(PAUSE_S)
                 continue
             last = attempts[-1]
             has_ended = last.status in _ENDED
@@ -130,7 +127,7 @@ class Submission(Shown):
                 shown = stop
             if not has_ended:
                 # A long log takes a while to be sent, each time.
-                time.sleep(_PAUSE_S + shown / 1e6)
+                time.sleep(PAUSE_S + shown / 1e6)
             elif _was_killed(last) and len(attempts) <= int((last.metadata or {}).get(RETRIES, 0)):
                 self._submit_again(client, last, len(attempts))
             else:
@@ -140,11 +137,12 @@ class Submission(Shown):
                 return _exit_status(last)
 
     def _submit_again(self, client: JobSubmissionClient, job: JobDetails, number: int) -> None:
-        client.submit_job(
+        submit_once(
+            client,
+            f"{self.id}-{number + 1}",
             entrypoint=str(job.entrypoint),
             runtime_env=job.runtime_env,
             metadata=job.metadata,
-            submission_id=f"{self.id}-{number + 1}",
         )
 
     def _attempts(self, client: JobSubmissionClient) -> list[JobDetails]:

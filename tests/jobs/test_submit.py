@@ -21,6 +21,7 @@ import pytest
 import yaml
 
 from tests.support import tiny
+from tests.support.failing_proxy import LOST, Proxy
 from tests.support.processes import MARK, marked_environment
 
 ROWS, ROWS_PER_PART = 48, 6
@@ -230,6 +231,32 @@ def test_a_cluster_that_does_not_take_the_job_is_one_line(ray_head, other_server
         (without, f"{other_server}/old", "runs Ray 2.40.0, and pipemill needs 2.60 or newer"),
     ]:
         assert message in refuse(tmp_path, variables, "job.yaml", "--address", address)
+
+
+SUBMIT = """
+import sys
+from pipemill.jobs.submission.job_client import connect, submit_once
+
+client = connect(sys.argv[1])
+submit_once(client, "mine", entrypoint="true")
+print([job.submission_id for job in client.list_jobs()].count("mine"))
+"""
+
+
+def test_a_lost_connection_loses_no_job_and_doubles_none(ray_head, tmp_path):
+    answers = [0, LOST]  # the request is lost, then the answer to the next one
+
+    def rule(method, path, count):
+        submits = (method, path) == ("POST", "/api/jobs/")
+        return answers[count] if submits and count < len(answers) else None
+
+    with Proxy(ray_head.api, rule) as proxy:
+        done = subprocess.run(
+            [sys.executable, "-c", SUBMIT, proxy.endpoint],
+            cwd=tmp_path, env=environment(ray_head), capture_output=True, text=True, timeout=120,
+        )  # fmt: skip
+    assert (done.returncode, done.stdout) == (0, "1\n"), done.stderr
+    assert proxy.failed == 2
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import io
 import threading
 from collections import Counter
 from collections.abc import Callable
@@ -10,7 +11,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlsplit
 
 # Method and path of a request, and how often it came before: None to let it through, 503 or
-# another status to answer, 0 to hang up.
+# another status to answer, 0 to hang up, LOST to let it through and hang up.
+LOST = -1
 Rule = Callable[[str, str, int], int | None]
 
 
@@ -34,7 +36,10 @@ class Proxy:
                     self._pass_on(body)
                     return
                 proxy.failed += 1
-                if status:
+                if status == LOST:
+                    self.wfile = io.BytesIO()
+                    self._pass_on(body)
+                elif status:
                     self.send_response(status)
                     self.send_header("Content-Length", "0")
                     self.end_headers()
