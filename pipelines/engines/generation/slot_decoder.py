@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from transformers.cache_utils import DynamicCache, EncoderDecoderCache
+from transformers.generation.utils import ALL_CACHE_NAMES
 
 from ..base import UnsupportedPrompt, Values
 from .beam_search import extend_beams
@@ -14,11 +15,12 @@ from .slot_cache import Move, SlotCache
 from .step_hooks import StepHooks
 from .token_choice import Rules, Sequence, append_tokens
 
+# "cache" since transformers 5.24, "past_key_values" before.
+CACHE = ALL_CACHE_NAMES[0]
 # What a step needs of what `generate` prepared, and what it makes itself.
 _KEPT = ("use_cache", "logits_to_keep", "output_attentions", "output_hidden_states")
 _MADE = (
-    "attention_mask", "position_ids", "past_key_values", "encoder_outputs",
-    "decoder_attention_mask",
+    "attention_mask", "position_ids", CACHE, "encoder_outputs", "decoder_attention_mask"
 )  # fmt: skip
 # Of what a written token is, where a model's inputs say it: a text, or as the prompt's last token.
 _TYPES = ("token_type_ids", "mm_token_type_ids", "moe_mm_token_type_ids")
@@ -83,8 +85,8 @@ class SlotDecoder:
             inputs = self.model.prepare_inputs_for_generation(
                 input_ids,
                 is_first_iteration=True,
-                past_key_values=EncoderDecoderCache(DynamicCache(), DynamicCache()),
                 encoder_outputs=(read,),
+                **{CACHE: EncoderDecoderCache(DynamicCache(), DynamicCache())},
                 **given,
                 **kept,
             )
@@ -98,7 +100,7 @@ class SlotDecoder:
         self._kept, self._has_positions = kept, prepared.get("position_ids") is not None
         on = [i for i, one in enumerate(group) if not one.is_done]
         if on:
-            filled = outputs.past_key_values
+            filled = outputs[CACHE]
             if len(on) < len(group):
                 index = torch.tensor(on, device=self.slots.device)
                 filled.batch_select_indices(index)
@@ -115,12 +117,12 @@ class SlotDecoder:
             raise UnsupportedPrompt("a prompt with padding")
         if places is None:
             raise UnsupportedPrompt("positions that the model counts itself")
-        given = {**prepared, "past_key_values": DynamicCache()}
+        given = {**prepared, CACHE: DynamicCache()}
         inputs = self.model.prepare_inputs_for_generation(
             input_ids, is_first_iteration=True, **given
         )
         outputs = self.model(**inputs, return_dict=True)
-        cache = outputs.past_key_values
+        cache = outputs[CACHE]
         one.ids, length = input_ids[0].tolist(), cache.get_seq_length()
         if length != len(one.ids):  # GIT, which gets no mask of them
             raise UnsupportedPrompt("columns of what has no token")
@@ -138,7 +140,7 @@ class SlotDecoder:
         """
         more = {name: value for name, value in prepared.items() if name not in _MADE}
         inputs = self.model.prepare_inputs_for_generation(
-            input_ids, next_sequence_length=1, past_key_values=cache, **more
+            input_ids, next_sequence_length=1, **{CACHE: cache}, **more
         )
         types = {}
         for name, value in inputs.items():
@@ -174,8 +176,8 @@ class SlotDecoder:
         inputs = self.model.prepare_inputs_for_generation(
             ids.to(device),
             is_first_iteration=True,
-            past_key_values=_repeat(cache, count) if cache else DynamicCache(),
             attention_mask=mask.to(device),
+            **{CACHE: _repeat(cache, count) if cache else DynamicCache()},
             **more,
         )
         return self.model(**inputs, return_dict=True), lengths, shared
@@ -205,7 +207,7 @@ class SlotDecoder:
             if self.joins_late:
                 more["decoder_attention_mask"] = slots.mask()
         inputs = self.model.prepare_inputs_for_generation(
-            ids.to(slots.device), next_sequence_length=1, past_key_values=cache, **more
+            ids.to(slots.device), next_sequence_length=1, **{CACHE: cache}, **more
         )
         with self.hooks.step(slots.positions(), slots.beams) if self.hooks else nullcontext():
             logits = self.model(**inputs, return_dict=True).logits[:, -1]
@@ -237,8 +239,8 @@ class SlotDecoder:
         """Return the keys and values of what prompts begin with."""
         if self._beginning[0] != tokens:
             ids = torch.tensor([tokens], device=self.slots.device)
-            outputs = self.model(ids, past_key_values=DynamicCache(), **kept)
-            self._beginning = tokens, outputs.past_key_values
+            outputs = self.model(ids, **{CACHE: DynamicCache()}, **kept)
+            self._beginning = tokens, outputs[CACHE]
         return self._beginning[1]
 
     def _check(self, model: Any, prepared: Values, rules: Rules, beams: int) -> None:
@@ -249,7 +251,7 @@ class SlotDecoder:
             raise UnsupportedPrompt("settings with another number of beams")
         if beams > 1 and self.hooks and not self.hooks.shares_encoder:
             raise UnsupportedPrompt("attention to the encoder's output by an unknown name")
-        cache = prepared.get("past_key_values")
+        cache = prepared.get(CACHE)
         own = cache.self_attention_cache if isinstance(cache, EncoderDecoderCache) else cache
         kinds = {type(layer).__name__ for layer in getattr(own, "layers", [None])}
         if not kinds <= {"DynamicLayer", "DynamicSlidingWindowLayer"}:

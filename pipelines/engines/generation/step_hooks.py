@@ -14,6 +14,8 @@ from ..base import Values
 
 # What attends to the encoder's output is called so: in BART's family, in T5's and in GPT-2.
 _CROSS_ATTENTION = ("encoder_attn", "EncDecAttention", "crossattention")
+# How many positions come before, in what embeds them: since transformers 5.24, and before.
+_LENGTHS = {"cache_length", "past_key_values_length"}
 
 
 class StepHooks:
@@ -33,6 +35,7 @@ class StepHooks:
         self._thread: int | None = None
         self._positions = torch.zeros(0, dtype=torch.long)
         self._beams = 1
+        self._length = ""
         if len(embed) == 1:
             self._hook_positions(embed[0])
         for one in cross:
@@ -58,11 +61,12 @@ class StepHooks:
 
     def _hook_positions(self, embed: Any) -> None:
         """Give each text its position in what embeds positions, if it takes them or counts them."""
-        parameters = inspect.signature(embed.forward).parameters
+        parameters = set(inspect.signature(embed.forward).parameters)
         if isinstance(embed, torch.nn.Embedding) and "position_ids" in parameters:
             embed.register_forward_pre_hook(self._set_positions, with_kwargs=True)
             embed.register_forward_hook(self._lay_out)
-        elif {"input_ids", "inputs_embeds", "past_key_values_length"} <= set(parameters):
+        elif {"input_ids", "inputs_embeds"} < parameters and parameters & _LENGTHS:
+            (self._length,) = parameters & _LENGTHS
             embed.register_forward_hook(self._count_apart)
         else:
             return
@@ -80,7 +84,7 @@ class StepHooks:
             return None
         for position in self._positions.unique().tolist():
             rows = self._positions == position
-            output[rows] = embed.forward(given[0][rows], past_key_values_length=position)
+            output[rows] = embed.forward(given[0][rows], **{self._length: position})
         return output
 
     def _join_beams(self, module: Any, given: tuple[Any, ...], named: Values) -> Any:

@@ -7,6 +7,7 @@ import torch
 import transformers
 from pipemill.pipelines.engines.base import Prompt
 from pipemill.pipelines.engines.generation.continuous_generation import ContinuousGeneration
+from pipemill.pipelines.engines.generation.slot_decoder import CACHE
 
 import pipemill
 from tests.support import tiny, tiny_generators
@@ -172,7 +173,7 @@ def test_beams_share_what_the_encoder_read(marian):
     engine, seen = make_engine(marian), []
 
     def note(module, given, named, output):
-        cache = named["past_key_values"].cross_attention_cache
+        cache = named[CACHE].cross_attention_cache
         seen.append((len(cache.layers[0].keys), len(output[0])))
 
     layer = marian.model.get_decoder().layers[0].encoder_attn
