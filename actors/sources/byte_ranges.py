@@ -25,7 +25,7 @@ RowOffsets = Iterable[tuple[int, int]]
 class ByteRangePlanner:
     """Split files into byte ranges, and read no more of them than needed.
 
-    A bad file becomes a single split.
+    A bad file becomes a single split, and counts as one row of the limit.
 
     row_offsets: finds the rows of a file.
     can_cut_anywhere: tells whether a range of a file may start and end in the middle of a row;
@@ -58,18 +58,20 @@ class ByteRangePlanner:
         ranges: list[SplitRange] = []
         rows_left = limit
         for file in files:
+            if rows_left == 0:
+                break
             try:
                 if rows_per_part or limit is not None:
                     most_bytes = None if rows_per_part else self.most_bytes
                     planned = cut_counted_rows(
                         file, self.row_offsets(file), step, rows_left, most_bytes
                     )
-                    if rows_left is not None:
-                        rows_left -= sum(part.rows or 0 for part in planned)
                 else:
                     planned = self._plan_file(file, step, width)
             except BAD_FILE:
                 planned = [_whole(file)]
+            if rows_left is not None:
+                rows_left -= sum(1 if part.rows is None else part.rows for part in planned)
             ranges += planned
         return ranges
 

@@ -247,8 +247,8 @@ class _Text:
         """Return the place of a record, for messages."""
         if self.line is None:
             return f"byte {self.start + record.start} of {self.path}"
-        lines = self.data[: record.start].count(b"\n")
-        return f"line {self.line + lines} of {self.path}"
+        own = self.data.count(b"\n", record.start, record.stop - 1)
+        return f"line {self.line + record.lines - 1 - own} of {self.path}"
 
 
 def _is_not_header(header: Record) -> bool:

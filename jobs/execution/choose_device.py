@@ -10,6 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from pipemill.pipelines.engines.registry import find_engine
 from pipemill.pipelines.loading.model_files import ModelFiles
 
 from pipemill.errors import ConfigError
@@ -95,7 +96,9 @@ def choose_device(job: Job, *models: ModelFiles, here: bool = False, on_cpu: boo
     if alone:
         log(f"device: {with_gpus[0].gpu_name}")
         return _update_actors(job, num_gpus=1.0)
-    share = choose_gpu_share(with_gpus, actors, _sum_weight_bytes(models))
+    # An engine with weights of its own takes all of a GPU's memory, and keeps it busy.
+    takes_all = not all(map(_loads_weights, job.each_task()))
+    share = choose_gpu_share(with_gpus, actors, None if takes_all else _sum_weight_bytes(models))
     log(f"device: {gpus}, {share.per_gpu} actor{'s' * (share.per_gpu > 1)} on each")
     return _update_actors(job, num_gpus=share.num_gpus, num_cpus=share.num_cpus)
 
@@ -232,6 +235,12 @@ def read_ray_machines(nodes: Iterable[Mapping[str, float]]) -> list[Machine]:
             )
         )
     return machines
+
+
+def _loads_weights(job: Job) -> bool:
+    """Tell whether the engine of a job of one task computes with the model in torch."""
+    factory = find_engine(job.model.engine)
+    return factory is None or factory.loads_weights
 
 
 def _sum_weight_bytes(models: Iterable[ModelFiles]) -> int | None:

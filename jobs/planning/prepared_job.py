@@ -160,6 +160,7 @@ def _describe_engine(load: LoadTask) -> str | None:
 
 def _input_schema(job: Job, plan: Plan) -> pa.Schema:
     """Return the columns of the input, with those that its format makes on demand."""
-    schema, names = plan.schema, filter(None, job.input.columns.values())
-    combined = find_source(plan.format).combine_columns(schema, names)
+    schema = plan.schema
+    names = [name for one in job.each_task() for name in one.input.columns.values() if name]
+    combined = find_source(plan.format).combine_columns(schema, dict.fromkeys(names))
     return pa.schema([*schema, *combined], metadata=schema.metadata)

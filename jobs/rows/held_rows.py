@@ -112,17 +112,17 @@ class TableRows(HeldRows):
     def write(self, store: Store, folder: str, format: str, most: SampleSize | None) -> WrittenRows:
         if format not in ("auto", _FORMAT):
             raise ConfigError(f"input.format is {format}, but {self.name} is no file: leave it out")
-        files = rows = size = 0
+        files = rows = size = held = 0
         whole = True
         shard: list[pa.Table] = []
         source = self if most is None else self.head(most.rows)
         for table in _check_types(source.tables(), self.name):
             table = table if most is None else table.slice(0, most.rows - rows)
-            if shard and (sum(t.nbytes for t in shard) >= _SHARD_BYTES or not _fits(shard, table)):
+            if shard and (held >= _SHARD_BYTES or not _fits(shard, table)):
                 _write_shard(store, f"{folder}/{files:06}{_SUFFIX}", shard)
-                files, shard = files + 1, []
+                files, shard, held = files + 1, [], 0
             shard.append(table)
-            rows, size = rows + table.num_rows, size + table.nbytes
+            rows, size, held = rows + table.num_rows, size + table.nbytes, held + table.nbytes
             if most is not None and (rows >= most.rows or size >= most.bytes):
                 whole = self.count == rows
                 break

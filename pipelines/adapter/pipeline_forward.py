@@ -6,7 +6,7 @@ import pickle
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
-from pipemill.actors.faults.blame import is_row_error
+from pipemill.actors.faults.blame import is_out_of_memory, is_row_error
 
 from ..engines.stacking import answers_equal, copy_kwargs, stack, to_float32, unstack
 from .images.chunk_encoding import dequantize
@@ -114,7 +114,9 @@ class PipelineForward:
         try:
             together = self._together(some)
             self.alone[ragged] = not (self.rounds() or all(map(answers_equal, together, singles)))
-        except Exception:
+        except Exception as error:
+            if is_out_of_memory(error):  # fewer chunks may fit, and give the same answers
+                raise
             self.alone[ragged] = True
         if self.alone[ragged] and self.by_token is not None:
             self.by_token.encoder.unpack()

@@ -23,6 +23,12 @@ _OBJECTS = {
 }
 
 
+# Configurations, weights, vocabularies and chat templates.
+_DOWNLOADED = (
+    "*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "*.spm", "*.tiktoken", "*.codes",
+)  # fmt: skip
+
+
 class FolderSource(Protocol):
     """Makes a model's folder on any machine: fetches it from a URL, or merges an adapter."""
 
@@ -59,13 +65,16 @@ class ModelFiles:
         root = self.remote.fetch()
         return replace(self, path=os.path.normpath(root / inner), root=str(root))
 
-    def download(self) -> Path:
-        """Return a folder on this machine with all files but weights that may hold code."""
+    def download(self, pickled: bool = False) -> Path:
+        """Return a folder on this machine with all files but weights that may hold code.
+
+        pickled: whether these are wanted, too.
+        """
         if Path(self.path).is_dir():
             return Path(self.path)
         from huggingface_hub import snapshot_download
 
-        wanted = ["*.json", "*.safetensors", "*.txt", "*.model"]
+        wanted = [*_DOWNLOADED, *(["*.bin"] if pickled else [])]
         return Path(snapshot_download(self.path, revision=self.revision, allow_patterns=wanted))
 
     def find(self, name: str) -> Path | None:

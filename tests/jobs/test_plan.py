@@ -17,10 +17,12 @@ from pipemill.jobs.config.job import ActorsSection
 from pipemill.jobs.config.load import build_job
 from pipemill.jobs.measuring import run_time
 from pipemill.jobs.measuring.worker_pod import estimate_worker_pod
+from pipemill.jobs.output.split_plan import NOTHING
 from pipemill.jobs.planning.sampling.sample_rows import sample_rows
 from pipemill.jobs.prepare import prepare_without_output
 
 import pipemill
+from pipemill.errors import RunError, StoreError
 from tests.references.make_static_embeddings import HERE
 from tests.support import tiny
 
@@ -154,6 +156,19 @@ def test_rows_come_from_several_places_and_neighbours_stay_together(models, data
     assert first.rows["body"].to_pylist() == TEXTS[:3]
     everything = sample_rows(prepared.source, prepared.plan.splits, 1000).rows["body"].to_pylist()
     assert sorted(everything) == sorted(TEXTS)
+
+
+def test_a_store_that_does_not_answer_is_not_asked_for_every_split():
+    asked = []
+
+    class Away:
+        def read(self, split):
+            asked.append(split)
+            raise StoreError("the store can't be reached, tried 7 times over 61 s")
+
+    with pytest.raises(RunError, match="can't be reached, tried 7 times over 61 s$"):
+        sample_rows(Away(), [NOTHING] * 1000, 10)
+    assert len(asked) == 1
 
 
 def test_rows_that_cannot_be_read_are_counted(models, tmp_path):

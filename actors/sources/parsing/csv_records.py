@@ -59,7 +59,7 @@ def find_records(lines: Iterable[bytes], delimiter: str, start: int = 0) -> Iter
         if feed.ended:
             # The added line is a separate record, unless the file ended in quotes.
             if feed.position > first:
-                yield Record(first, feed.position, fields, closed=False)
+                yield Record(first, feed.position, fields, closed=False, lines=feed.lines_read)
             return
         if fields:
             yield Record(first, feed.position, fields, lines=feed.lines_read)

@@ -10,7 +10,7 @@ import pyarrow as pa
 from pipemill.actors.sources.base import Source
 from pipemill.actors.split import Split
 
-from pipemill.errors import RunError
+from pipemill.errors import RunError, StoreError
 
 from ...output.split_plan import RowEstimate
 
@@ -47,6 +47,8 @@ def sample_rows(
             break
         try:
             batch = source.read(splits[number])
+        except StoreError as error:  # nor would it answer for the next split
+            raise RunError(str(error)) from error
         except Exception as error:  # another file may be readable
             reasons.append(str(error))
             continue

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from pipemill.actors.faults.blame import is_out_of_memory, is_row_error
 
+from ..gpu_memory import find_free_bytes
 from .shared_loop import SharedLoop
 from .slot_decoder import SlotDecoder
 from .token_choice import Sequence
@@ -197,4 +198,4 @@ def _find_beginning(sequences: list[Sequence]) -> None:
 def _find_cache_bytes(device: torch.device) -> float:
     if device.type != "cuda":
         return _CACHE_BYTES
-    return torch.cuda.mem_get_info(device)[0] * _CACHE_SHARE
+    return find_free_bytes(device) * _CACHE_SHARE

@@ -21,6 +21,7 @@ from ..base import GenerationEngine, Prompt, Values
 from ..generation.batched_generation import is_harmless
 from ..generation.continuous_generation import OTHER_LOOPS
 from ..generation.hypotheses import Hypotheses, SearchRules, simplify
+from ..gpu_memory import find_free_bytes
 from ..onednn.linears import CLOSE
 from ..onednn.speech_layers import use_faster_layers
 from ..stacking import copy_kwargs
@@ -211,7 +212,7 @@ class SpeechGeneration(GenerationEngine):
         device = self.pipeline.device
         memory: float = _CACHE_BYTES
         if device.type == "cuda":
-            memory = torch.cuda.mem_get_info(device)[0] * _CACHE_SHARE
+            memory = find_free_bytes(device) * _CACHE_SHARE
         fits = int(memory / self.decoder.window_bytes(beams))
         return max(min(fits, _MOST_TEXTS // beams, self._most), 1)
 

@@ -15,8 +15,10 @@ import pytest
 import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
+from pipemill.actors.sources.byte_ranges import ByteRangePlanner
 from pipemill.actors.sources.open_source import open_source
 from pipemill.actors.sources.reading import Reading
+from pipemill.actors.sources.streams.line_files import LineFiles
 from pipemill.actors.storage.filesystem import absolute
 from pipemill.jobs.output.split_plan import Plan
 from pipemill.jobs.planning.find_inputs import list_files
@@ -382,3 +384,21 @@ def test_the_notes_of_a_cloned_dataset_are_no_rows(tmp_path, suffix):
     # They are rows where they are named, or alone.
     named = str(tmp_path / "dataset_infos.json")
     assert [file.path for file in list_files(named, "auto", {}, None).files] == [named]
+
+
+def test_no_file_after_the_limit_is_opened(tmp_path, monkeypatch):
+    (tmp_path / "0.jsonl.gz").write_bytes(b"no gzip")
+    for name in "12345":
+        (tmp_path / f"{name}.jsonl").write_text('{"text": "a"}\n' * 3)
+    opened, open_text = [], LineFiles.open_text
+
+    def note(files, path, start=0):
+        opened.append(Path(path).name[0])
+        return open_text(files, path, start)
+
+    source, files = open_source("jsonl", {}), list_files(str(tmp_path), "auto", {}, None).files
+    monkeypatch.setattr(ByteRangePlanner, "_row_width", lambda *_: 14.0)
+    monkeypatch.setattr(LineFiles, "open_text", note)
+    ranges = list(source.plan_splits(files, None, 5))
+    assert [one.rows for one in ranges] == [None, 3, 1]
+    assert opened == ["0", "1", "2"]

@@ -16,8 +16,9 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 from pipemill.actors.sources.open_source import open_source
-from pipemill.actors.sources.parsing.tar_samples import read_samples, split_name
+from pipemill.actors.sources.parsing.tar_samples import _Walk, read_samples, split_name
 from pipemill.actors.sources.schemas.media_columns import make_files_column, merge_columns
+from pipemill.actors.storage import backoff
 from pipemill.actors.task import Column
 from pipemill.jobs.output.split_plan import Plan
 from pipemill.jobs.planning.columns import kept_columns
@@ -359,3 +360,23 @@ def test_a_shard_that_is_no_tar_is_one_dead_row_beside_others(tmp_path, bad, suf
     (tmp_path / f"b.{suffix}").write_bytes(BAD[bad])
     with pytest.raises(ConfigError, match=rf"can't read .*a\.{suffix}: the tar can't be read"):
         plan(tmp_path, rows_per_part=size)
+
+
+def test_a_store_that_fails_within_a_shard_is_asked_again(tmp_path, monkeypatch):
+    """As from the network: the samples after that place are no dead letters."""
+    (tmp_path / "a.tar").write_bytes(tar(numbered(30)))
+    made = plan(tmp_path)
+    monkeypatch.setattr(backoff, "WAITS_S", (0.0,))
+    left, take = [20], _Walk.take
+
+    def take_or_fail(walk, count):
+        left[0] -= 1
+        if not left[0]:
+            raise ConnectionResetError(104, "reset by peer")
+        return take(walk, count)
+
+    monkeypatch.setattr(_Walk, "take", take_or_fail)
+    (batch,) = read(made)
+    assert left[0] < 0
+    assert not batch.failures
+    assert rows([batch]) == expected(30)

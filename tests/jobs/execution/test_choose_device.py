@@ -138,6 +138,15 @@ def test_gpus_are_used_where_there_are_any(one_gpu, model, tmp_path, capsys):
     assert "device: NVIDIA X, 8 actors on each" in capsys.readouterr().err
 
 
+def test_vllm_has_a_gpu_for_itself(one_gpu, model, tmp_path):
+    """It takes most of the memory when it starts, however small the model is."""
+    model_section = {"path": str(tmp_path), "engine": "vllm"}
+    alone = Job(task="text-generation", model=model_section, input="i", output="o")
+    assert choose_device(alone, model).actors.num_gpus == 1
+    tasks = [{"task": "ner", "model": "m"}, {"task": "text-generation", "model": model_section}]
+    assert choose_device(Job(tasks=tasks, input="i", output="o"), model).actors.num_gpus == 1
+
+
 @pytest.mark.parametrize("how", [{"here": True}, {"placement": "local"}])
 def test_a_process_alone_has_the_whole_gpu(one_gpu, model, tmp_path, how):
     here, actors = how.pop("here", False), how

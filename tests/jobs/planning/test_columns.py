@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import pyarrow as pa
 import pytest
-from pipemill.actors.sources.schemas.media_columns import make_files_column
+from pipemill.actors.sources.schemas.media_columns import make_files_column, make_member_column
 from pipemill.actors.task import Column
+from pipemill.jobs.config.job import Job
+from pipemill.jobs.output.split_plan import Plan
 from pipemill.jobs.planning.columns import kept_columns, notes_on_columns
+from pipemill.jobs.planning.prepared_job import _input_schema
 from pipemill.pipelines.task_columns import resolve_columns
 
 from pipemill.errors import ConfigError
@@ -167,3 +170,10 @@ def test_csv_with_another_delimiter_is_said():
         resolve((Column(name="text", kind="text"),), pa.schema([("text;n", TEXT)]))
     with pytest.raises(ConfigError, match="columns: a;b, c. Name one with"):
         resolve((Column(name="text", kind="text"),), pa.schema([("a;b", TEXT), ("c", TEXT)]))
+
+
+def test_one_of_several_tasks_names_several_members_of_a_shard():
+    shards = pa.schema([make_member_column(end, alone=False) for end in ("jpg", "png")])
+    entry = {"task": "image-classification", "model": "m", "columns": {"image": "jpg;png"}}
+    job = Job(tasks=[entry], input="in", output="out")
+    assert "jpg;png" in _input_schema(job, Plan("webdataset", shards)).names

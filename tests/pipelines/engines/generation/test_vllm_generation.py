@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import huggingface_hub
 import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
@@ -11,6 +12,8 @@ import transformers
 from pipemill.actors.faults.blame import find_blame
 from pipemill.pipelines.engines.base import Prompt
 from pipemill.pipelines.engines.generation.vllm_generation import EngineDied, VllmGeneration
+from pipemill.pipelines.loading.model import Model
+from pipemill.pipelines.loading.task_loader import LoadTask
 
 import pipemill
 from tests.support import tiny, vllm_stand_in
@@ -106,3 +109,20 @@ def test_what_it_can_not_do_is_one_message(engines, job, models):
 def test_it_names_its_extra(job):
     with pytest.raises(pipemill.ConfigError, match=r"pip install 'pipemill\[vllm\]'"):
         pipemill.run(**job())
+
+
+def test_it_loads_the_commit_of_the_job(engines, models, monkeypatch):
+    """By the name on the Hub alone, vLLM would take the newest one."""
+    asked = []
+
+    def download(name, revision, allow_patterns):
+        asked.append((name, revision, "*.jinja" in allow_patterns, "*.bin" in allow_patterns))
+        return models["text-generation"]
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    model = Model(path="org/writer", revision="0123abcd")
+    load = LoadTask(task="text-generation", model=model, columns=(("text", "text"),), engine="vllm")
+    load()
+    (engine,) = engines
+    assert engine.args.model == engine.args.tokenizer == models["text-generation"]
+    assert asked == [("org/writer", "0123abcd", True, False)]
