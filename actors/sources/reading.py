@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import pyarrow as pa
 
-from pipemill.errors import ConfigError, did_you_mean
+from pipemill.errors import ConfigError, name_columns
 
 
 @dataclass(frozen=True)
@@ -35,8 +35,8 @@ class Reading:
             if name not in schema.names:
                 raise ConfigError(
                     f"input.schema names {name!r}, which the input does not have; "
-                    f"{did_you_mean(name, schema.names)} (columns: {', '.join(schema.names)}; "
-                    "those that folders name have the types of their names)"
+                    f"{name_columns(name, schema.names)} (those that folders "
+                    "name have the types of their names)"
                 )
             schema = schema.set(schema.get_field_index(name), pa.field(name, kind))
         return schema
