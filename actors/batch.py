@@ -89,12 +89,15 @@ class Batch:
         sink = pa.BufferOutputStream()
         with pa.ipc.new_stream(sink, self.rows.schema) as writer:
             writer.write_table(self.rows)
-        return pickle.dumps((sink.getvalue(), self.failures, self.stats), protocol=5)
+        return pickle.dumps(
+            (sink.getvalue(), self.failures, self.stats, dict(self.lacking)), protocol=5
+        )
 
     @classmethod
     def from_bytes(cls, payload: bytes) -> Batch:
-        table, failures, stats = pickle.loads(payload)
-        return cls(pa.ipc.open_stream(table).read_all(), failures, stats)
+        table, failures, stats, lacking = pickle.loads(payload)
+        rows = pa.ipc.open_stream(table).read_all()
+        return cls(rows, failures, stats, lacking=lacking)
 
 
 def left_out(stats: Mapping[str, float]) -> dict[str, int] | None:

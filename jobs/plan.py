@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import psutil
 from pipemill.actors.arrow_arrays import field_values
-from pipemill.actors.batch import ROWS_OF, Batch
+from pipemill.actors.batch import ROWS_OF
 from pipemill.actors.compute.deduplicate import deduplicate_chunks
 from pipemill.actors.compute.micro_batches import micro_batches, padded_size
 from pipemill.pipelines.loading.model import keep_settings
@@ -170,14 +170,14 @@ def _estimate_tasks(
 
 def _compute_few_rows(prepared: PreparedJob, rows: int) -> tuple[list[float], int]:
     """Return the share of a few rows that each task computes, and the bytes of this process."""
-    few = sample_rows(prepared.source, prepared.plan.splits, rows).rows
+    few = sample_rows(prepared.source, prepared.plan.splits, rows)
     try:
         tasks = prepared.load()
     except Exception as error:
         raise load_failure(error, *prepared.load.models) from error
     with explain_missing_library():
-        stats = tasks.process(Batch(few)).stats
-    shares = [stats[ROWS_OF + entry.label] / few.num_rows for entry in prepared.job.tasks]
+        stats = tasks.process(few.to_batch()).stats
+    shares = [stats[ROWS_OF + entry.label] / few.rows.num_rows for entry in prepared.job.tasks]
     return shares, psutil.Process().memory_info().rss
 
 

@@ -148,14 +148,14 @@ def preview(
 
 def _preview(job: Job, rows: int) -> Preview:
     prepared = prepare_without_output(job)
-    table = sample_rows(prepared.source, prepared.plan.splits, rows, places=1).rows
-    batch = _compute_rows(prepared, table)
+    sample = sample_rows(prepared.source, prepared.plan.splits, rows, places=1)
+    batch = _compute_rows(prepared, sample.to_batch())
     assert batch.results is not None
     shown = append_columns(batch.rows.select(prepared.sink.keep), batch.results)
     return Preview(shown, batch.failures, prepared.notes)
 
 
-def _compute_rows(prepared: PreparedJob, rows: pa.Table) -> Batch:
+def _compute_rows(prepared: PreparedJob, rows: Batch) -> Batch:
     """Load a job's tasks into this process, and compute rows of its input.
 
     Raises:
@@ -170,7 +170,7 @@ def _compute_rows(prepared: PreparedJob, rows: pa.Table) -> Batch:
         schema = _infer_schema(prepared, prepared.task.stages(loaded))
         stages = prepared.task.stages(replace(loaded, schema=schema))
     with explain_missing_library():
-        return stages.process(Batch(rows))
+        return stages.process(rows)
 
 
 def _infer_schema(prepared: PreparedJob, stages: Stages) -> pa.Schema:

@@ -11,7 +11,7 @@ from pipemill.actors.columns import describe, matches
 from pipemill.actors.sources.schemas.media_columns import MEDIA_KINDS, find_media_columns
 from pipemill.actors.task import Column
 
-from pipemill.errors import ConfigError, did_you_mean
+from pipemill.errors import ConfigError, did_you_mean, name_columns
 
 from .task_spec import TaskSpec
 from .user_pipeline import user_pipeline_task
@@ -72,7 +72,7 @@ def resolve_columns(
         elif mapped is not None:
             raise ConfigError(
                 f"no column {own!r} in the input (input.columns.{column.name}); "
-                f"{did_you_mean(own, schema.names)} (columns: {', '.join(schema.names)})"
+                f"{name_columns(own, schema.names)}"
             )
         elif column.required and column.name not in parameters:
             instead = f", or set parameters.{column.name}" if column.parameter else ""

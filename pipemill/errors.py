@@ -76,6 +76,14 @@ def did_you_mean(name: str, names: Iterable[str]) -> str:
     return f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(names)}"
 
 
+def name_columns(name: str, names: Iterable[str]) -> str:
+    """A hint as `did_you_mean` gives it on a column; the columns are named once, and always."""
+    names = list(names)
+    near = get_close_matches(name, names, n=1, cutoff=0.5)
+    columns = f"columns: {', '.join(names)}"
+    return f"did you mean {near[0]!r}? ({columns})" if near else columns
+
+
 def error_message(error: BaseException) -> str:
     """Return an exception's message as valid UTF-8.
 

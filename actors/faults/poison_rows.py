@@ -119,7 +119,7 @@ class UnprocessableSplit(JudgedError):
 def _take(batch: Batch, rows: np.ndarray) -> Batch:
     place = {int(row): i for i, row in enumerate(rows)}
     failures = {place[row]: why for row, why in batch.failures.items() if row in place}
-    return Batch(batch.rows.take(pa.array(rows, pa.int64())), failures)
+    return Batch(batch.rows.take(pa.array(rows, pa.int64())), failures, lacking=batch.lacking)
 
 
 def _join_batches(batch: Batch, pieces: list[tuple[np.ndarray, Batch]]) -> Batch:

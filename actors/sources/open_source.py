@@ -15,7 +15,7 @@ from ..split import Split
 from ..storage.backoff import retry_on_driver, retry_with_backoff
 from ..storage.input_file import InputFile
 from ..storage.partitions import infer_partition_fields, is_partition_field, read_partition_values
-from .base import Source
+from .base import FileSource, Source
 from .reading import Reading
 from .registry import all_sources, find_source
 from .schemas.declared_types import DeclaredSource
@@ -31,13 +31,29 @@ class RetryingSource:
 
     source: Source
     schema: pa.Schema | None
+    reading: Reading
 
     def infer_schema(self, files: list[InputFile]) -> pa.Schema:
         schema = retry_on_driver(lambda: self.source.infer_schema(files), "the input")
         if not schema.names and not any(file.size for file in files):
             return schema  # an input without rows
-        added = infer_partition_fields([file.partitions for file in files], schema.names)
-        return pa.schema([*schema, *added], metadata=schema.metadata) if added else schema
+        if isinstance(self.source, FileSource) and self.source.values == "fixed":
+            self._refuse_types(schema)
+        added = infer_partition_fields(
+            [file.partitions for file in files], schema.names, self.reading.types
+        )
+        if added:
+            schema = pa.schema([*schema, *added], metadata=schema.metadata)
+        self.reading.check(schema)
+        return schema
+
+    def _refuse_types(self, schema: pa.Schema) -> None:
+        for name in self.reading.types:
+            if name in schema.names:
+                raise ConfigError(
+                    f"input.schema applies to {_formats_with('text', 'typed')}, and to columns "
+                    f"that folders name; the type of {name!r} can't be changed: leave it out"
+                )
 
     def plan_splits(
         self, files: list[InputFile], rows_per_part: int | None, limit: int | None
@@ -81,20 +97,15 @@ def open_source(
     reading = reading or Reading()
     read = schema and pa.schema([f for f in schema if not is_partition_field(f)])
     if source.values == "text":
-        return RetryingSource(source(dict(options), read, reading), schema)
+        return RetryingSource(source(dict(options), read, reading), schema, reading)
     if reading.encoding is not None:
         raise ConfigError(
             f"input.encoding applies to {_formats_with('text')}; the input is {format}: "
             "remove input.encoding"
         )
-    if not reading.types:
-        return RetryingSource(source(dict(options), read, reading), schema)
-    if source.values == "fixed":
-        raise ConfigError(
-            f"input.schema applies to {_formats_with('text', 'typed')}; the types of {format} "
-            "columns can't be changed: remove input.schema"
-        )
-    return RetryingSource(DeclaredSource(source, dict(options), read, reading), schema)
+    if not reading.types or source.values == "fixed":
+        return RetryingSource(source(dict(options), read, reading), schema, reading)
+    return RetryingSource(DeclaredSource(source, dict(options), read, reading), schema, reading)
 
 
 def _formats_with(*values: str) -> str:

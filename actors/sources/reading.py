@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import pyarrow as pa
 
-from pipemill.errors import ConfigError, did_you_mean
+from pipemill.errors import ConfigError, name_columns
 
 
 @dataclass(frozen=True)
@@ -30,13 +30,17 @@ class Reading:
         return name in self.kinds or name in self.types
 
     def declare(self, schema: pa.Schema) -> pa.Schema:
-        """Return a schema with the declared types. Raises ConfigError for an unknown column."""
-        for name, kind in self.types.items():
+        """Return a schema with the declared types of its columns."""
+        for name in self.types.keys() & set(schema.names):
+            field = pa.field(name, self.types[name])
+            schema = schema.set(schema.get_field_index(name), field)
+        return schema
+
+    def check(self, schema: pa.Schema) -> None:
+        """Raise ConfigError if a type is declared of what is no column of the input."""
+        for name in self.types:
             if name not in schema.names:
                 raise ConfigError(
                     f"input.schema names {name!r}, which the input does not have; "
-                    f"{did_you_mean(name, schema.names)} (columns: {', '.join(schema.names)}; "
-                    "those that folders name have the types of their names)"
+                    f"{name_columns(name, schema.names)}"
                 )
-            schema = schema.set(schema.get_field_index(name), pa.field(name, kind))
-        return schema

@@ -19,8 +19,9 @@ from fsspec.implementations.local import LocalFileSystem
 
 from pipemill.errors import ConfigError
 
-from .backoff import retry_with_backoff
+from .backoff import is_transient, retry_with_backoff
 from .file_names import is_chain, member_of
+from .storage_options import explain_storage_error
 
 # Kept open: an archive is closed with its filesystem, even while a file in it is read.
 _ARCHIVES: dict[tuple[str, str, str], AbstractFileSystem] = {}
@@ -55,6 +56,11 @@ def open_filesystem(url: str, options: Mapping[str, Any]) -> tuple[AbstractFileS
         raise ConfigError(f"can't open {url}: {error}") from None
     except (FileNotFoundError, IsADirectoryError, *_NO_ARCHIVE) as error:
         raise ConfigError(f"can't open {url}: {type(error).__name__}: {error}") from None
+    except Exception as error:  # some log in at once, and each library has errors of its own
+        if is_transient(error):
+            raise
+        why = explain_storage_error(error, url, options)
+        raise ConfigError(f"can't open {url}: {why}") from error
     if member != url:
         _ARCHIVES[archive] = filesystem
     return filesystem, path

@@ -20,6 +20,7 @@ from .file_names import member_of
 from .filesystem import absolute, open_filesystem, url_of
 from .input_file import InputFile, Partitions
 from .partitions import parse_partitions
+from .storage_options import explain_storage_error
 from .table_formats import find_table_around, find_table_by_log, is_table_data
 
 
@@ -63,11 +64,17 @@ def list_below(path: str, options: Mapping[str, Any], output: str | None) -> Lis
         raise
     except Exception as error:  # filesystems raise exceptions of many classes
         raise ConfigError(
-            f"can't list the input {path}: {type(error).__name__}: {error}"
+            f"can't list the input {path}: {explain_storage_error(error, path, options)}"
         ) from error
 
 
 def _list(path: str, options: Mapping[str, Any], output: str | None) -> Listing:
+    if _VERSION in path and path.startswith("s3"):
+        # s3fs drops it, and reads the newest.
+        raise ConfigError(
+            f"can't list the input {path}: a version of an object is not read, only the newest; "
+            "copy that version to an object of its own"
+        )
     filesystem, inner = open_filesystem(path, options)
     if filesystem.isfile(inner):
         file = _make_file(filesystem, filesystem.info(inner), path)
@@ -167,6 +174,7 @@ def _make_file(
     return InputFile(url, int(entry["size"] or 0), find_version(entry), partitions)
 
 
+_VERSION = "?versionId="
 _WILD = "*?["
 # What a URL is to the local filesystem if one of its slashes is missing.
 _ONE_SLASH = re.compile(r"/(s3|gs|gcs|hf|az|abfs|adl|https?|file):/")

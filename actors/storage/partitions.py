@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from urllib.parse import unquote
 
 import pyarrow as pa
+
+from pipemill.errors import ConfigError
 
 from .file_names import is_chain, member_of
 from .input_file import Partitions
@@ -37,23 +39,35 @@ def parse_partitions(folders: Sequence[str]) -> Partitions:
 
 
 def infer_partition_fields(
-    partitions: Sequence[Partitions], columns: Sequence[str]
+    partitions: Sequence[Partitions],
+    columns: Sequence[str],
+    types: Mapping[str, pa.DataType],
 ) -> list[pa.Field]:
     """Return the columns that all files' folders name; none if they name different ones.
 
     Columns that the files have themselves are left out. Values are whole numbers if all are written
     as Python writes them, else text: `month=01` stays as it is.
+
+    types: those that the user declares. Raises ConfigError for a folder that names another value.
     """
     names = [name for name, _ in partitions[0]] if partitions else []
     if not names or any([name for name, _ in folders] != names for folders in set(partitions)):
         return []
     fields = []
     for index, name in enumerate(names):
+        if name in columns:
+            continue
         values = {folders[index][1] for folders in partitions} - {_NULL}
         are_whole = bool(values) and all(map(_WHOLE.fullmatch, values))
-        kind = pa.int64() if are_whole else pa.string()
-        fields.append(pa.field(name, kind, metadata=_MARK))
-    return [field for field in fields if field.name not in columns]
+        field = pa.field(
+            name, types.get(name, pa.int64() if are_whole else pa.string()), metadata=_MARK
+        )
+        try:
+            _cast_values(field, sorted(values))
+        except ValueError as error:
+            raise ConfigError(f"input.schema.{name}: {error}") from None
+        fields.append(field)
+    return fields
 
 
 def is_partition_field(field: pa.Field) -> bool:
@@ -65,25 +79,33 @@ def read_partition_values(field: pa.Field, paths: Sequence[str]) -> pa.Array:
     """Return a column's value for each path. Raises ValueError for a value of another type."""
     if field.name == FOLDER:
         return pa.array([folder_of(path) for path in paths], field.type)
-    of_folder: dict[str, int | str | None] = {}
+    of_folder: dict[str, str | None] = {}
     values = []
     for path in paths:
         folder = member_of(path).rpartition("/")[0]
         if folder not in of_folder:
-            of_folder[folder] = _read_value(field, folder)
+            value = dict(parse_partitions(folder.split("/"))).get(field.name, _NULL)
+            of_folder[folder] = None if value == _NULL else value
         values.append(of_folder[folder])
-    return pa.array(values, field.type)
+    return _cast_values(field, values)
 
 
-def _read_value(field: pa.Field, folder: str) -> int | str | None:
-    value = dict(parse_partitions(folder.split("/"))).get(field.name, _NULL)
-    if value == _NULL:
-        return None
-    if not pa.types.is_integer(field.type):
-        return value
-    if not _WHOLE.fullmatch(value):
+def _cast_values(field: pa.Field, values: Sequence[str | None]) -> pa.Array:
+    """Return values as they are in folders' names in the type of their column."""
+    texts = pa.array(values, pa.string())
+    try:
+        return texts.cast(field.type)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+        wrong = next((text for text in values if not _fits(text, field.type)), None)
+        kind = "a whole number" if pa.types.is_integer(field.type) else f"a {field.type}"
         raise ValueError(
-            f"the folder {field.name}={value} does not name a whole number, but the folders that "
-            "this output was planned with did"
-        )
-    return int(value)
+            f"the folder {field.name}={wrong} does not name {kind}, the type of that column"
+        ) from None
+
+
+def _fits(text: str | None, kind: pa.DataType) -> bool:
+    try:
+        pa.scalar(text, pa.string()).cast(kind)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+        return False
+    return True

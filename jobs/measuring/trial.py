@@ -102,7 +102,7 @@ def start_trial(job: Job, rows: int) -> Trial:
     load_seconds = time.perf_counter() - loading
     _try_padding(stages)
     with explain_missing_library():
-        batch = stages.expand(Batch(sampled.rows))
+        batch = stages.expand(sampled.to_batch())
     live = pa.array(batch.ok_rows())
     if not len(live):
         first = next(iter(batch.failures.values()))

@@ -17,6 +17,7 @@ from pipemill.actors.output.state_table import StateTable
 from pipemill.actors.split import Split
 from pipemill.actors.storage.backoff import retry_on_driver
 from pipemill.actors.storage.filesystem import absolute
+from pipemill.actors.storage.storage_options import explain_storage_error
 from pipemill.actors.storage.store import FileStamp, Store
 
 from pipemill.errors import ConfigError, RunError
@@ -189,7 +190,8 @@ class Ledger:
             raise
         except Exception as error:  # filesystems raise various exceptions
             raise ConfigError(
-                f"can't read the output {self.path}: {type(error).__name__}: {error}"
+                f"can't read the output {self.path}: "
+                f"{explain_storage_error(error, self.path, self.store.options)}"
             ) from error
 
     def is_stored_input(self, path: object) -> bool:

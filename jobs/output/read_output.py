@@ -17,7 +17,7 @@ from pipemill.actors.output.state_table import dead_letters as dead_letters_of
 from pipemill.actors.split import Split
 from pyarrow import fs
 
-from pipemill.errors import ConfigError, did_you_mean
+from pipemill.errors import ConfigError, name_columns
 
 from ..config.check_arguments import list_texts
 from .ledger import Ledger, open_output
@@ -155,7 +155,7 @@ def _no_rows(columns: Sequence[str] | None) -> pa.Schema:
 def _select(schema: pa.Schema, columns: Sequence[str], output: str) -> pa.Schema:
     for name in columns:
         if name not in schema.names:
-            hint = did_you_mean(name, schema.names)
+            hint = name_columns(name, schema.names)
             raise ConfigError(f"{output} has no column {name!r}; {hint}")
     return pa.schema([schema.field(name) for name in columns], schema.metadata)
 

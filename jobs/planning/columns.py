@@ -14,7 +14,7 @@ from pipemill.actors.storage.partitions import is_partition_field
 from pipemill.actors.task import Column
 from pipemill.pipelines.task_columns import is_namesake
 
-from pipemill.errors import ConfigError, did_you_mean
+from pipemill.errors import ConfigError, name_columns
 
 
 def notes_on_columns(
@@ -57,7 +57,7 @@ def kept_columns(keep: Literal["all"] | list[str], schema: pa.Schema) -> list[st
         if name not in schema.names:
             raise ConfigError(
                 f"output.keep names {name!r}, which the input does not have; "
-                f"{did_you_mean(name, schema.names)} (columns: {', '.join(schema.names)})"
+                f"{name_columns(name, schema.names)}"
             )
     # What the kept columns can't hold is kept with them.
     return [field.name for field in schema if field.name in keep or (keep and holds_rest(field))]

@@ -48,7 +48,7 @@ def make_media_access(section: InputSection, files: Iterable[InputFile] = ()) ->
         # credentials of the environment.
         return MediaAccess(roots=roots, options="{}")
     except ValueError as error:
-        raise ConfigError(f"input.media_roots: {error}") from None
+        raise ConfigError(str(error)) from None
 
 
 def with_folders(
@@ -104,11 +104,9 @@ def _find_folder(path: str) -> str | None:
     scheme, mark, rest = path.rpartition("://")
     fixed = rest[: min((rest.find(c) for c in "*?[" if c in rest), default=len(rest))]
     if fixed == rest and (rest.endswith("/") or os.path.isdir(path)):
-        return None if mark and "::" in path else path  # a root must not have it
+        return path
     folder = fixed.rpartition("/")[0]
     if not mark:
         return folder or "/"
-    if "::" in folder:
-        return None
     bucket = rest if fixed == rest else ""
     return f"{scheme}://{folder or bucket}" if folder or bucket else None

@@ -6,13 +6,14 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from pipemill.actors.storage.backoff import retry_on_driver
 from pipemill.actors.storage.filesystem import open_filesystem
 from pipemill.actors.storage.input_file import InputFile
 from pipemill.actors.storage.listing import stat
 
-from pipemill.errors import ConfigError
+from pipemill.errors import ConfigError, RunError
 
-_STATE, _DATASET_SPLITS = "state.json", "dataset_dict.json"
+_STATE, _DATASET_SPLITS, _INFO = "state.json", "dataset_dict.json", "dataset_info.json"
 
 
 def list_saved_files(folder: str, options: Mapping[str, Any]) -> list[InputFile] | None:
@@ -23,19 +24,26 @@ def list_saved_files(folder: str, options: Mapping[str, Any]) -> list[InputFile]
             be read in the order of its rows.
     """
     try:
-        filesystem, inner = open_filesystem(folder, options)
+        filesystem, inner = retry_on_driver(lambda: open_filesystem(folder, options), folder)
     except FileNotFoundError:  # a missing archive, which the listing will report
         return None
     inner = inner.rstrip("/")
     parts = _read_json(filesystem, f"{inner}/{_DATASET_SPLITS}")
     if parts is not None:
-        names = [str(name) for name in parts.get("splits", [])]
+        listed = parts.get("splits")
+        names = [str(name) for name in listed] if isinstance(listed, list) else []
         raise ConfigError(
-            f"{folder} holds several dataset splits ({', '.join(names)}): "
+            f"{folder} holds several dataset splits ({', '.join(names) or _DATASET_SPLITS}): "
             f"name one of them, such as {folder.rstrip('/')}/{(names or ['train'])[0]}"
         )
     state = _read_json(filesystem, f"{inner}/{_STATE}")
-    if state is None or not isinstance(state.get("_data_files"), list):
+    entries = state.get("_data_files") if state is not None else None
+    if state is None or not isinstance(entries, list) or not all(map(_is_entry, entries)):
+        if filesystem.isfile(f"{inner}/{_STATE}") and filesystem.isfile(f"{inner}/{_INFO}"):
+            raise ConfigError(
+                f"{folder}/{_STATE} is damaged, which lists the files with the rows in their "
+                f"order: save the dataset again, or name its files ({folder.rstrip('/')}/*.arrow)"
+            )
         return None
     if state.get("_indices_files") or state.get("_indices_data_files"):
         raise ConfigError(
@@ -43,7 +51,7 @@ def list_saved_files(folder: str, options: Mapping[str, Any]) -> list[InputFile]
             "did: load it and save it again (datasets.load_from_disk, save_to_disk)"
         )
     files = []
-    for entry in state["_data_files"]:
+    for entry in entries:
         path = f"{folder.rstrip('/')}/{entry['filename']}"
         try:
             files.append(stat(path, options))
@@ -56,9 +64,15 @@ def list_saved_files(folder: str, options: Mapping[str, Any]) -> list[InputFile]
     return files
 
 
+def _is_entry(entry: object) -> bool:
+    return isinstance(entry, dict) and isinstance(entry.get("filename"), str)
+
+
 def _read_json(filesystem: Any, path: str) -> dict[str, Any] | None:
     try:
-        content = json.loads(filesystem.cat_file(path))
+        content = json.loads(retry_on_driver(lambda: filesystem.cat_file(path), path))
+    except RunError:
+        raise
     except Exception:  # missing, or not JSON; the listing reports what is wrong
         return None
     return content if isinstance(content, dict) else None

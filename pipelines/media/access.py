@@ -15,7 +15,7 @@ from urllib.parse import unquote, unquote_to_bytes
 from . import local_files, remote_files
 from .base64_text import decode_media
 from .local_files import shorten_name
-from .urls import Url, escapes_root
+from .urls import Url, escapes_root, joins_urls
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
@@ -147,7 +147,7 @@ class MediaAccess:
     def _read_url(self, name: str) -> bytes:
         url = Url.parse(name)
         roots = [Url.parse(root) for root in self.roots if _URL.match(root)]
-        if "::" in name or not any(url.is_below(root) for root in roots):
+        if joins_urls(name) or not any(url.is_below(root) for root in roots):
             raise outside_roots_error(name)
         return remote_files.read(url, self.roots, self.options)
 
@@ -180,10 +180,10 @@ def _normalize_root(root: str) -> str:
     if scheme.lower() in _LOCAL_SCHEMES:
         return os.path.abspath(rest)
     url = Url.parse(root)
-    if "::" in root or escapes_root(url.path) or not (url.host or url.path.strip("/")):
+    if joins_urls(root) or escapes_root(url.path) or not (url.host or url.path.strip("/")):
         raise ValueError(
-            f"input.media_roots: {root!r} must name a folder of one host or bucket, without :: "
-            "or .."
+            f"input.media_roots: {root!r} must name a folder of one host or bucket: neither in an "
+            "archive nor with .. in it"
         )
     return root
 

@@ -40,7 +40,7 @@ def read(url: Url, roots: tuple[str, ...], options: str) -> bytes:
     try:
         # Its name in the file system, which has no scheme except on the web.
         files = open_filesystem(url, roots, options)
-        inner = files._strip_protocol(name)
+        inner = files._strip_protocol(name.replace("::", "\0")).replace("\0", "::")
         return retry_with_backoff(lambda: files.cat_file(inner), name, _WAITS_S)
     except (MissingLibrary, Redirected):
         raise

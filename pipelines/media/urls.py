@@ -6,6 +6,8 @@ import re
 from dataclasses import dataclass
 from urllib.parse import quote, unquote
 
+from pipemill.actors.storage.file_names import is_chain
+
 _WEB = ("http", "https")
 _DEFAULT_PORTS = {"http": ":80", "https": ":443"}
 _LONGEST = 16384
@@ -70,6 +72,12 @@ class Url:
         folder = root.path.rstrip("/") + "/"
         same = (self.scheme, self.host) == (root.scheme, root.host)
         return same and self.path.startswith(folder) and not escapes_root(self.path)
+
+
+def joins_urls(text: str) -> bool:
+    """Tell whether a URL leads into another one, as fsspec writes it; "::" alone is a name's."""
+    inner = text.partition("://")[2]
+    return is_chain(text) or ("::" in inner and "://" in inner)
 
 
 def escapes_root(path: str) -> bool:

@@ -50,6 +50,24 @@ def test_it_shows_what_a_run_writes(models, data):
     assert list(found.failures) == [1]
 
 
+def test_rows_of_files_without_the_column_say_so_as_a_run_does(models, tmp_path):
+    for name, columns in (("a", ["id", "body"]), ("b", ["id", "other"]), ("c", ["n", "id"])):
+        pq.write_table(pa.table(dict.fromkeys(columns, TEXTS[:2])), tmp_path / f"{name}.parquet")
+    wanted = job(models, tmp_path / "*.parquet", actors={"placement": "local"})
+    found = preview(wanted, rows=6)
+    whys = [
+        f"there is no column 'body' in {tmp_path}/{name}.parquet (columns: {has})"
+        for name, has in (("b", "id, other"), ("c", "n, id"))
+    ]
+    assert [found.failures[row].message for row in range(2, 6)] == ["; ".join(whys)] * 4
+    for name, why in zip("bc", whys, strict=True):
+        only = job(models, tmp_path / f"[a{name}].parquet")
+        assert {failure.message for failure in preview(only, rows=6).failures.values()} == {why}
+    pq.write_table(pa.table({"body": [None, "x"]}), tmp_path / "a.parquet")
+    failures = preview(wanted, rows=6).failures  # a null is in a file that has the column, too
+    assert {failure.message for failure in failures.values()} == {"column 'body' is null"}
+
+
 def test_the_verb_shows_rows_and_failures_and_ends_in_json(models, data, tmp_path, capsys):
     words = ["--task", "text-classification", "--model", models["text-classification"],
              "--input", str(data), "--output", str(tmp_path / "out")]  # fmt: skip

@@ -180,6 +180,10 @@ def _replace_type(kind: pa.DataType) -> pa.DataType:
     return kind
 
 
+def _value_type(kind: pa.DataType) -> pa.DataType:
+    return kind.value_type if pa.types.is_dictionary(kind) else kind
+
+
 def _holds_nested(kind: pa.DataType) -> bool:
     """Tell whether a type is a dictionary of lists or structs: Arrow can't combine them."""
     return pa.types.is_dictionary(kind) and pa.types.is_nested(kind.value_type)
@@ -195,7 +199,8 @@ def _has_null_entries(column: pa.Array | pa.ChunkedArray) -> bool:
 
 def _decode_dictionary(column: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
     if not pa.types.is_dictionary(column.type):
-        return column
+        kind = map_types(column.type, _value_type)
+        return column if kind == column.type else column.cast(kind)
     if isinstance(column, pa.ChunkedArray):
         chunks = [chunk.dictionary_decode() for chunk in column.chunks]
         return pa.chunked_array(chunks, column.type.value_type)

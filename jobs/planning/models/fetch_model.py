@@ -6,8 +6,9 @@ import json
 from typing import TYPE_CHECKING
 
 from pipemill.actors.storage.remote_folder import RemoteFolder, list_remote_folder
+from pipemill.actors.storage.storage_options import explain_storage_error
 
-from pipemill.errors import ConfigError, RunError, StoreError, error_message
+from pipemill.errors import ConfigError, RunError, StoreError
 
 from ...execution.progress import waiting
 
@@ -64,7 +65,8 @@ def fetch_model(model: ModelSection) -> RemoteFolder:
 
 
 def _describe(model: ModelSection, error: Exception) -> str:
-    reason = f"can't read the model {model.path}: {type(error).__name__}: {error_message(error)}"
+    why = explain_storage_error(error, str(model.path), model.storage_options)
+    reason = f"can't read the model {model.path}: {why}"
     if isinstance(error, PermissionError) or "Credential" in type(error).__name__:
         reason += (
             "; give credentials in the environment (such as AWS_ACCESS_KEY_ID) or in "

@@ -145,7 +145,7 @@ def _sample(
     reasons: list[str] = []
     for split in splits:
         batch = source.read(split)
-        few = Batch(batch.rows.slice(start, count))
+        few = Batch(batch.rows.slice(start, count), lacking=batch.lacking)
         few.failures = {
             row - start: f for row, f in batch.failures.items() if start <= row < start + count
         }

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
+from pipemill.actors.batch import Batch
 from pipemill.actors.sources.base import Source
 from pipemill.actors.split import Split
 
@@ -25,11 +26,17 @@ class RowSample:
         rows: as many as were wanted, or all there are, in the order of the input.
         unread: how many rows are left out because the source could not read them.
         whole: the rows of the input, as far as is known.
+        lacking: why a column has no values in the files that lack it, by name.
     """
 
     rows: pa.Table
     unread: int
     whole: int
+    lacking: Mapping[str, str]
+
+    def to_batch(self) -> Batch:
+        """Return the rows as the stages take them."""
+        return Batch(self.rows, lacking=self.lacking)
 
 
 def sample_rows(
@@ -38,6 +45,7 @@ def sample_rows(
     """Read `count` rows from `places` places. Raises RunError if no row can be read."""
     estimate = RowEstimate(splits)
     tables: list[pa.Table] = []
+    lacking: list[Mapping[str, str]] = []
     left, unread, reasons = count, 0, []
     chosen = np.unique(np.linspace(0, max(len(splits) - 1, 0), places).astype(int))
     # Where the chosen splits hold too few rows, the others follow.
@@ -56,6 +64,7 @@ def sample_rows(
         take = min(-(-left // max(len(chosen) - turn, 1)), batch.rows.num_rows)
         live = batch.ok_rows()
         tables.append(batch.rows.take(pa.array(live[live < take])))
+        lacking.append(batch.lacking)
         unread += take - tables[-1].num_rows
         reasons += [failure.message for row, failure in batch.failures.items() if row < take]
         left -= take
@@ -63,4 +72,25 @@ def sample_rows(
     if rows is None or not rows.num_rows:
         why = reasons[0] if reasons else "the input is empty"
         raise RunError(f"no input rows could be read: {why}")
-    return RowSample(rows.combine_chunks(), unread, estimate.total())
+    return RowSample(
+        rows=rows.combine_chunks(),
+        unread=unread,
+        whole=estimate.total(),
+        lacking=_join_lacking(tables, lacking),
+    )
+
+
+def _join_lacking(
+    tables: Sequence[pa.Table], lacking: Sequence[Mapping[str, str]]
+) -> dict[str, str]:
+    """Return the reasons of all files, for columns that are null only in rows of such files."""
+    joined = {}
+    for name in dict.fromkeys(name for reasons in lacking for name in reasons):
+        nulls = [
+            reasons.get(name)
+            for table, reasons in zip(tables, lacking, strict=True)
+            if table[name].null_count
+        ]
+        if nulls and None not in nulls:
+            joined[name] = "; ".join(dict.fromkeys(filter(None, nulls)))
+    return joined

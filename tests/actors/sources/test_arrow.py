@@ -103,6 +103,13 @@ def test_what_can_not_be_read_right_is_refused(tmp_path):
     state.write_text(json.dumps({**whole, "_data_files": [{"filename": "gone.arrow"}]}))
     with pytest.raises(ConfigError, match=r"gone\.arrow is missing, although"):
         plan(tmp_path / "dict/train")
+    for broken in ("", "{", "{}", '{"_data_files": ["a.arrow"]}', '{"_data_files": [{"n": 1}]}'):
+        state.write_text(broken)
+        with pytest.raises(ConfigError, match=r"dict/train/state\.json is damaged, which lists"):
+            plan(tmp_path / "dict/train")
+    (tmp_path / "dict/dataset_dict.json").write_text('{"splits": null}')
+    with pytest.raises(ConfigError, match=r"several dataset splits \(dataset_dict.json\): name"):
+        plan(tmp_path / "dict")
 
 
 def test_a_file_that_is_cut_off_is_an_error_not_fewer_rows(tmp_path):

@@ -154,6 +154,7 @@ def test_a_whole_number_of_thousands_of_digits_is_kept(run, tmp_path, before):
 
 NOT_UTF8 = pa.array([b"a", b"\xff\xfe", b"c"])
 NOT_UTF8 = pa.Array.from_buffers(pa.string(), 3, NOT_UTF8.buffers())
+IN_DICTIONARY = pa.DictionaryArray.from_arrays([0, 1, 2], NOT_UTF8)
 
 
 @pytest.mark.parametrize(
@@ -163,9 +164,11 @@ NOT_UTF8 = pa.Array.from_buffers(pa.string(), 3, NOT_UTF8.buffers())
         ("parquet", pa.ListArray.from_arrays([0, 1, 2, 3], NOT_UTF8)),
         ("arrow", NOT_UTF8),
         ("arrow", pa.ListArray.from_arrays([0, 1, 2, 3], NOT_UTF8)),
-        ("arrow", pa.DictionaryArray.from_arrays([0, 1, 2], NOT_UTF8)),
+        ("arrow", IN_DICTIONARY),
+        ("parquet", pa.ListArray.from_arrays([0, 1, 2, 3], IN_DICTIONARY)),
+        ("arrow", pa.StructArray.from_arrays([IN_DICTIONARY], ["a"])),
     ],
-    ids=["parquet", "parquet-list", "arrow", "arrow-list", "arrow-dictionary"],
+    ids="parquet parquet-list arrow arrow-list arrow-dictionary in-parquet in-arrow".split(),
 )
 def test_a_text_that_is_not_utf8_is_a_dead_letter(run, tmp_path, suffix, odd):
     if suffix == "arrow":

@@ -394,7 +394,7 @@ def test_input_schema_is_checked_before_anything_costs(run, tmp_path):
         run("b.parquet", None, {"encoding": "latin-1"})
     with pytest.raises(ConfigError, match=r"schema.l: the input's column is list.* cast to int64"):
         run("b.parquet", None, {"schema": {"l": "int64"}})
-    with pytest.raises(ConfigError, match="input.schema applies to .*; the types of files columns"):
+    with pytest.raises(ConfigError, match="schema applies to .*; the type of 'path' can't be"):
         run("b.parquet", None, {"schema": {"path": "string"}, "format": "files"})
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import gzip
 import json
 
@@ -9,8 +10,11 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
+from pipemill.actors.sources.open_source import open_source
+from pipemill.actors.sources.reading import Reading
 from pipemill.actors.storage.store import Store
 from pipemill.jobs.output.split_plan import Plan
+from pipemill.jobs.planning.find_inputs import list_files
 
 import pipemill
 from tests.actors.sources.test_webdataset import tar
@@ -153,3 +157,37 @@ def test_a_folder_that_names_no_number_where_others_did_is_told(tmp_path, monkey
         pipemill.ConfigError, match=r"year=unknown does not name a whole number.*name another"
     ):
         pipemill.run(job)
+
+
+@pytest.mark.parametrize("suffix", ["parquet", "arrow", "jsonl", "csv"])
+def test_their_types_are_declared_as_those_of_other_columns(tmp_path, monkeypatch, suffix):
+    light.install(monkeypatch)
+    null = "year=2/day=__HIVE_DEFAULT_PARTITION__/text=3"
+    write(tmp_path / "in", suffix, "year=01/day=2024-01-31/text=2", null)
+    types = {"year": "float64", "day": "date32", "text": "string"}  # `text` is in the files, too
+    job = {**light.job(tmp_path, []), "input": {"path": str(tmp_path / "in"), "schema": types}}
+    assert pipemill.run(job).done == 2
+    table = pipemill.read(str(tmp_path / "out")).to_table()
+    kinds = {name: table.schema.field(name).type for name in types}
+    assert kinds == {"year": pa.float64(), "day": pa.date32(), "text": pa.string()}
+    assert table["year"].to_pylist() == [1, 2]
+    assert table["day"].to_pylist() == [datetime.date(2024, 1, 31), None]
+    assert table["text"].to_pylist()[1] == null
+    write(tmp_path / "in", suffix, "year=x/day=2024-01-31/text=4")
+    why = r"input\.schema\.year: the folder year=x does not name a double"
+    job["output"] = {"path": str(tmp_path / "two")}
+    with pytest.raises(pipemill.ConfigError, match=why):
+        pipemill.run(job)
+
+
+def test_of_files_whose_own_columns_have_fixed_types(tmp_path):
+    (tmp_path / "in/label=3").mkdir(parents=True)
+    (tmp_path / "in/label=3/a.jpg").write_bytes(b"x")
+    files = list_files(str(tmp_path / "in"), "files", {}, None).files
+    for name, fits in (("label", True), ("path", False)):
+        source = open_source("files", {}, None, Reading(types={name: pa.string()}))
+        if fits:
+            assert source.infer_schema(files).field("label").type == pa.string()
+        else:
+            with pytest.raises(pipemill.ConfigError, match="the type of 'path' can't be changed"):
+                source.infer_schema(files)

@@ -83,6 +83,8 @@ def test_a_media_input_finds_the_bytes_of_files_unless_told_otherwise():
         resolve((Column(name="text", kind="text"),), schema)
     with pytest.raises(ConfigError, match=r"no column 'pth' .*did you mean 'path'"):
         resolve((IMAGE,), schema, {"image": "pth"})
+    with pytest.raises(ConfigError, match=r"\(input.columns.image\); columns: path, bytes$"):
+        resolve((IMAGE,), schema, {"image": "other"})  # they are named once
 
 
 def test_files_of_another_kind_and_a_second_image_are_not_taken_for_the_first():

@@ -34,6 +34,8 @@ def roots(path, **more):
         ("s3://bucket/a/", "s3://bucket/a/"),
         ("s3://bucket/*.parquet", "s3://bucket"),
         ("s3://bucket", "s3://bucket"),
+        ("s3://bucket/a::b/", "s3://bucket/a::b/"),
+        ("s3://bucket/a::b/c.parquet", "s3://bucket/a::b"),
     ],
 )
 def test_without_a_word_they_are_the_folders_of_the_input(tmp_path, path, root):

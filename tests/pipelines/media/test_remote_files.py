@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import unquote
@@ -17,12 +18,18 @@ REFUSED = "not below any of input.media_roots.*add its folder or URL to input.me
 
 def test_stores_by_their_prefix():
     files = fsspec.filesystem("memory")
-    for name in ("/bucket/pics/a#1?.jpg", "/bucket/pics/b.jpg", "/bucket/other/b.jpg"):
+    for name in ("a#1?.jpg", "b.jpg", "c::d.jpg", "e::f/g.jpg", "../other/b.jpg"):
+        name = posixpath.normpath(f"/bucket/pics/{name}")
         files.pipe_file(name, b"x" + name.encode())
     access = MediaAccess(roots=("memory://bucket/pics",))
     access.check()
     assert access.fetch("memory://bucket/pics/b.jpg") == b"x/bucket/pics/b.jpg"
     assert access.fetch("a#1?.jpg") == b"x/bucket/pics/a#1?.jpg"
+    for name in ("c::d.jpg", "e::f/g.jpg"):  # of one file, not a joint of two
+        for path in (name, f"memory://bucket/pics/{name}"):
+            assert access.fetch(path) == f"x/bucket/pics/{name}".encode()
+    inside = MediaAccess(roots=("memory://bucket/pics/e::f/",))
+    assert inside.fetch("g.jpg") == b"x/bucket/pics/e::f/g.jpg"
     with pytest.raises(FileNotFoundError, match="^no file at 'memory://bucket/pics/no.jpg'"):
         access.fetch("memory://bucket/pics/no.jpg")
     for name in (
@@ -30,6 +37,7 @@ def test_stores_by_their_prefix():
         "memory://bucket/pics/../other/b.jpg",
         "memory://bucket/picsother/b.jpg",
         "../other/b.jpg",
+        "pics/x::memory://bucket/other/b.jpg",
         "simplecache::memory://bucket/pics/b.jpg",
         "memory://bucket/pics/x::memory://bucket/other/b.jpg",
         "/bucket/pics/b.jpg",
