@@ -21,6 +21,7 @@ from pipemill.errors import ConfigError
 
 from .backoff import retry_with_backoff
 from .file_names import is_chain, member_of
+from .shared_archive import share_archive
 
 # Kept open: an archive is closed with its filesystem, even while a file in it is read.
 _ARCHIVES: dict[tuple[str, str, str], AbstractFileSystem] = {}
@@ -56,7 +57,7 @@ def open_filesystem(url: str, options: Mapping[str, Any]) -> tuple[AbstractFileS
     except (FileNotFoundError, IsADirectoryError, *_NO_ARCHIVE) as error:
         raise ConfigError(f"can't open {url}: {type(error).__name__}: {error}") from None
     if member != url:
-        _ARCHIVES[archive] = filesystem
+        _ARCHIVES[archive] = filesystem = share_archive(filesystem)
     return filesystem, path
 
 
