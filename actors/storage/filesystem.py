@@ -21,6 +21,7 @@ from pipemill.errors import ConfigError
 
 from .backoff import is_transient, retry_with_backoff
 from .file_names import is_chain, member_of
+from .shared_archive import share_archive
 from .storage_options import explain_storage_error
 
 # Kept open: an archive is closed with its filesystem, even while a file in it is read.
@@ -62,7 +63,7 @@ def open_filesystem(url: str, options: Mapping[str, Any]) -> tuple[AbstractFileS
         why = explain_storage_error(error, url, options)
         raise ConfigError(f"can't open {url}: {why}") from error
     if member != url:
-        _ARCHIVES[archive] = filesystem
+        _ARCHIVES[archive] = filesystem = share_archive(filesystem)
     return filesystem, path
 
 

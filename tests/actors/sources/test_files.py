@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import pickle
+import tarfile
 from pathlib import Path
 
 import pyarrow as pa
@@ -201,3 +203,15 @@ def test_files_of_less_common_suffixes_are_rows_too(tmp_path, kind, suffixes):
     made = plan(tmp_path)
     assert [Path(row["path"]).suffix[1:] for row in rows(read(made))] == sorted(suffixes.split())
     assert made.schema.field("bytes").metadata[b"kinds"] == kind.encode()
+
+
+def test_threads_that_read_one_tar_get_their_own_bytes(tmp_path):
+    """Its files share one place in it, and 16 of them are read at once."""
+    contents = [bytes([i % 256]) * (2000 + 37 * i) for i in range(800)]
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        for i, content in enumerate(contents):
+            member = tarfile.TarInfo(f"{i:04}.jpg")
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+    batches = read(plan(f"tar://*.jpg::{tmp_path}/a.tar"))
+    assert [row["bytes"] == contents[i] for i, row in enumerate(rows(batches))] == [True] * 800
