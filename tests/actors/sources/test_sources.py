@@ -296,6 +296,32 @@ def test_a_value_that_the_planned_type_does_not_hold_costs_its_own_row(tmp_path)
     assert str(large) in failure.message
 
 
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("a.zip", r"a \.zip is an archive: name the files in it by their suffix, as zip://.*a.zip"),
+        ("a.orc", r"\.orc files are not read: .*\(pipemill.run\(input=pyarrow.orc.read_table\('/"),
+        ("a.xlsx", r"\.xlsx files are not read: .*pandas.read_excel\('/"),
+    ],
+)
+def test_files_of_other_formats_say_how_to_read_them(tmp_path, name, said):
+    (tmp_path / name).write_bytes(b"PK")
+    for path, start in ((tmp_path, "no input at .*found 1 files"), (tmp_path / name, "can't read")):
+        with pytest.raises(ConfigError, match=f"{start}.*{said}"):
+            plan(path)
+
+
+def test_an_archive_that_is_encrypted_or_of_an_unknown_compression_is_one_line(tmp_path):
+    for at, value, said in ((8, 1, "is encrypted"), (10, 97, "is compressed in a way")):
+        with zipfile.ZipFile(tmp_path / f"{at}.zip", "w") as archive:
+            archive.writestr("a.jsonl", '{"text": "a"}')
+        data = bytearray((tmp_path / f"{at}.zip").read_bytes())
+        data[data.find(b"PK\x01\x02") + at] = value  # in the list of members
+        (tmp_path / f"{at}.zip").write_bytes(data)
+        with pytest.raises(ConfigError, match=f"can't open zip.*: a.jsonl {said}.*; unpack"):
+            plan(f"zip://*.jsonl::{tmp_path}/{at}.zip")
+
+
 @pytest.mark.parametrize("path", ["zip://", "zip://b/*", "zip://b", "zip://b/1.jsonl.gz"])
 def test_files_in_an_archive_are_read_where_they_are(tmp_path, path):
     texts = ["one", "two", "three"]
