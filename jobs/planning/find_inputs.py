@@ -174,7 +174,7 @@ def _explain_unread(files: list[InputFile]) -> str | None:
     for path in (file.path for file in files):
         suffix = suffix_of(path)
         if suffix == ".zip":
-            url = f"zip://*.jsonl::{path}"
+            url = f"zip://*{suffix_of(path[: -len(suffix)]) or '.jsonl'}::{path}"
             return f"a .zip is an archive: name the files in it by their suffix, as {url}"
         if suffix in _UNREAD:
             reader = _UNREAD[suffix]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+import os
 import zipfile
 from pathlib import Path
 
@@ -195,6 +196,21 @@ def test_a_link_to_a_folder_is_not_passed_over(tmp_path):
     (tmp_path / "in/link").symlink_to(tmp_path / "other")
     with pytest.raises(ConfigError, match="is a link to a folder"):
         list_files(str(tmp_path / "in"), "auto", {}, "/nowhere")
+
+
+def test_a_link_to_a_file_in_a_folder_is_that_file(tmp_path):
+    """As in the Hub's cache, where each file is a link. A new file behind it is noticed."""
+    (tmp_path / "in").mkdir()
+    pq.write_table(pa.table({"n": [1]}), tmp_path / "a")
+    (tmp_path / "in/a.parquet").symlink_to(tmp_path / "a")
+    (before,) = list_files(str(tmp_path / "in"), "auto", {}, "/nowhere").files
+    (named,) = list_files(str(tmp_path / "in/a.parquet"), "auto", {}, "/nowhere").files
+    assert before == named
+    assert before.size == (tmp_path / "a").stat().st_size
+    os.utime(tmp_path / "a", (1, 1))
+    (after,) = list_files(str(tmp_path / "in"), "auto", {}, "/nowhere").files
+    assert (after.version, after.size) == ("1.0", before.size)
+    assert after.version != before.version
 
 
 def test_rows_that_cannot_be_decoded_are_dead_and_the_others_are_read(tmp_path):
