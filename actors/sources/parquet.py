@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -18,11 +18,13 @@ from ..storage.backoff import is_transient, retry_on_driver
 from ..storage.filesystem import open_filesystem
 from ..storage.input_file import InputFile
 from .base import FileSource
+from .parsing.parquet_footer import open_as_stored
 from .schemas.file_schemas import (
     cast_rows,
     cast_valid_rows,
     check_names,
     explain_lacking,
+    holds_dictionary,
     make_null_rows,
     simplify_column,
 )
@@ -94,7 +96,7 @@ class ParquetSource(FileSource):
             except (OSError, pa.ArrowException) as error:
                 if is_transient(error):
                     raise
-                rows, failed = _read_valid_rows(parquet, groups, self.schema)
+                rows, failed = _read_valid_rows(parquet, file, groups, self.schema)
         if rows.num_rows != stop - start:
             raise ValueError(f"{split.path} lacks some of the planned rows {start} to {stop}")
         lacking = explain_lacking(self.schema, parquet.schema_arrow.names, split.path)
@@ -234,8 +236,19 @@ def _decode(parquet: pq.ParquetFile, groups: list[Group], columns: list[str]) ->
             break
 
 
+def _decode_group(
+    parquet: pq.ParquetFile, file: IO[bytes], group: Group, columns: list[str]
+) -> pa.Table:
+    try:
+        return pa.concat_tables(_decode(parquet, [group], columns))
+    except pa.ArrowInvalid:
+        if not any(map(holds_dictionary, parquet.schema_arrow.types)):
+            raise
+        return pa.concat_tables(_decode(open_as_stored(file), [group], columns))
+
+
 def _read_valid_rows(
-    parquet: pq.ParquetFile, groups: list[Group], schema: pa.Schema
+    parquet: pq.ParquetFile, file: IO[bytes], groups: list[Group], schema: pa.Schema
 ) -> tuple[pa.Table, dict[int, BaseException]]:
     """Read the rows that can be decoded and cast; return nulls and errors for the others."""
     tables: list[pa.Table] = [schema.empty_table()]
@@ -243,7 +256,7 @@ def _read_valid_rows(
     at = 0
     for number, first, last in groups:
         try:
-            rows = pa.concat_tables(_decode(parquet, [(number, first, last)], schema.names))
+            rows = _decode_group(parquet, file, (number, first, last), schema.names)
         except (OSError, pa.ArrowException) as error:
             if is_transient(error):
                 raise

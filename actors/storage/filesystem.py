@@ -16,6 +16,7 @@ from typing import IO, Any
 from fsspec import AbstractFileSystem
 from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
+from fsspec.implementations.zip import ZipFileSystem
 
 from pipemill.errors import ConfigError
 
@@ -62,9 +63,23 @@ def open_filesystem(url: str, options: Mapping[str, Any]) -> tuple[AbstractFileS
             raise
         why = explain_storage_error(error, url, options)
         raise ConfigError(f"can't open {url}: {why}") from error
+    if isinstance(filesystem, ZipFileSystem):
+        _check_members(filesystem, url)
     if member != url:
         _ARCHIVES[archive] = filesystem = share_archive(filesystem)
     return filesystem, path
+
+
+def _check_members(archive: ZipFileSystem, url: str) -> None:
+    """Raise ConfigError for an archive that can be listed, but not read."""
+    known = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)
+    for member in archive.zip.infolist():
+        is_locked = member.flag_bits & 1
+        if is_locked or member.compress_type not in known:
+            why = "is encrypted" if is_locked else "is compressed in a way that Python can't read"
+            raise ConfigError(
+                f"can't open {url}: {member.filename} {why}; unpack the archive, and name the files"
+            )
 
 
 def absolute(path: str) -> str:

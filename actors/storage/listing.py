@@ -205,7 +205,10 @@ def _iterate_files(filesystem: Any, root: str) -> Iterator[dict[str, Any]]:
     # A folder at a time: what fsspec says of a million files takes a gigabyte. A folder without
     # permission would be skipped silently.
     for _, _, files in filesystem.walk(root, detail=True, on_error="raise"):
-        yield from files.values()
+        for entry in files.values():
+            # A walk says of a link when it was made, not when its file was written, or what it is.
+            is_whole = entry.get("islink") and os.path.exists(entry["name"])
+            yield filesystem.info(entry["name"]) if is_whole else entry
 
 
 def _check_link(entry: dict[str, Any]) -> None:

@@ -10,7 +10,7 @@ from pipemill.actors.sources.arrow import ArrowSource
 from pipemill.actors.sources.parquet import ParquetSource
 from pipemill.actors.sources.registry import all_sources, find_source, format_names, format_of
 from pipemill.actors.sources.text import TextSource
-from pipemill.actors.storage.file_names import COMPRESSIONS
+from pipemill.actors.storage.file_names import COMPRESSIONS, suffix_of
 from pipemill.actors.storage.filesystem import absolute
 from pipemill.actors.storage.input_file import InputFile
 from pipemill.actors.storage.listing import Listing, list_below, output_location
@@ -140,13 +140,49 @@ def _select(listing: Listing, format: str) -> list[InputFile]:
         if listing.nothing is not None:
             raise ConfigError(f"no input at {listing.path}: {listing.nothing}")
         what = f"found {len(listing.files) + listing.left_out} files, but no input among them"
+        if hint := _explain_unread(listing.files):
+            raise ConfigError(f"no input at {listing.path}: {what}; {hint}")
         raise ConfigError(f"no input at {listing.path}: {what} ({_known_suffixes()})")
     if format == _AUTO and format_of(files[0].path) is None:
+        if hint := _explain_unread(files):
+            raise ConfigError(f"can't read {listing.path}: {hint}")
         raise ConfigError(
             f"can't tell the format of {listing.path} from its name: "
             f"set input.format to one of {', '.join(format_names())}"
         )
     return files
+
+
+# Files that users hold, but no source reads, with what does.
+_UNREAD = {
+    ".orc": "pyarrow.orc.read_table",
+    ".avro": "polars.read_avro",
+    ".xlsx": "pandas.read_excel",
+    ".xls": "pandas.read_excel",
+    ".ods": "pandas.read_excel",
+    ".h5": "pandas.read_hdf",
+    ".hdf5": "pandas.read_hdf",
+    ".xml": "pandas.read_xml",
+    ".dta": "pandas.read_stata",
+    ".sas7bdat": "pandas.read_sas",
+    ".sav": "pandas.read_spss",
+}
+
+
+def _explain_unread(files: list[InputFile]) -> str | None:
+    """Return how to read files that no source reads; None if that is not known."""
+    for path in (file.path for file in files):
+        suffix = suffix_of(path)
+        if suffix == ".zip":
+            url = f"zip://*{suffix_of(path[: -len(suffix)]) or '.jsonl'}::{path}"
+            return f"a .zip is an archive: name the files in it by their suffix, as {url}"
+        if suffix in _UNREAD:
+            reader = _UNREAD[suffix]
+            return (
+                f"{suffix} files are not read: write them as Parquet, or pass their rows in Python "
+                f"(pipemill.run(input={reader}({path!r}), …))"
+            )
+    return None
 
 
 def _of_format(files: list[InputFile], format: str) -> list[InputFile]:

@@ -180,6 +180,11 @@ def _replace_type(kind: pa.DataType) -> pa.DataType:
     return kind
 
 
+def holds_dictionary(kind: pa.DataType) -> bool:
+    """Tell whether a type is a dictionary, or has one inside."""
+    return map_types(kind, _value_type) != map_types(kind, lambda same: same)
+
+
 def _value_type(kind: pa.DataType) -> pa.DataType:
     return kind.value_type if pa.types.is_dictionary(kind) else kind
 

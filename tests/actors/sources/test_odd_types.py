@@ -154,7 +154,8 @@ def test_a_whole_number_of_thousands_of_digits_is_kept(run, tmp_path, before):
 
 NOT_UTF8 = pa.array([b"a", b"\xff\xfe", b"c"])
 NOT_UTF8 = pa.Array.from_buffers(pa.string(), 3, NOT_UTF8.buffers())
-IN_DICTIONARY = pa.DictionaryArray.from_arrays([0, 1, 2], NOT_UTF8)
+# Entries are numbered as by pandas, which Parquet has not.
+IN_DICTIONARY = pa.DictionaryArray.from_arrays(pa.array([0, 1, 2], pa.int8()), NOT_UTF8)
 
 
 @pytest.mark.parametrize(
@@ -165,10 +166,11 @@ IN_DICTIONARY = pa.DictionaryArray.from_arrays([0, 1, 2], NOT_UTF8)
         ("arrow", NOT_UTF8),
         ("arrow", pa.ListArray.from_arrays([0, 1, 2, 3], NOT_UTF8)),
         ("arrow", IN_DICTIONARY),
+        ("parquet", IN_DICTIONARY),
         ("parquet", pa.ListArray.from_arrays([0, 1, 2, 3], IN_DICTIONARY)),
         ("arrow", pa.StructArray.from_arrays([IN_DICTIONARY], ["a"])),
     ],
-    ids="parquet parquet-list arrow arrow-list arrow-dictionary in-parquet in-arrow".split(),
+    ids="parquet parquet-list arrow arrow-list category parquet-category in-list in-struct".split(),
 )
 def test_a_text_that_is_not_utf8_is_a_dead_letter(run, tmp_path, suffix, odd):
     if suffix == "arrow":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+import os
 import zipfile
 from pathlib import Path
 
@@ -199,6 +200,21 @@ def test_a_link_to_a_folder_is_not_passed_over(tmp_path):
         list_files(str(tmp_path / "in"), "auto", {}, "/nowhere")
 
 
+def test_a_link_to_a_file_in_a_folder_is_that_file(tmp_path):
+    """As in the Hub's cache, where each file is a link. A new file behind it is noticed."""
+    (tmp_path / "in").mkdir()
+    pq.write_table(pa.table({"n": [1]}), tmp_path / "a")
+    (tmp_path / "in/a.parquet").symlink_to(tmp_path / "a")
+    (before,) = list_files(str(tmp_path / "in"), "auto", {}, "/nowhere").files
+    (named,) = list_files(str(tmp_path / "in/a.parquet"), "auto", {}, "/nowhere").files
+    assert before == named
+    assert before.size == (tmp_path / "a").stat().st_size
+    os.utime(tmp_path / "a", (1, 1))
+    (after,) = list_files(str(tmp_path / "in"), "auto", {}, "/nowhere").files
+    assert (after.version, after.size) == ("1.0", before.size)
+    assert after.version != before.version
+
+
 def test_rows_that_cannot_be_decoded_are_dead_and_the_others_are_read(tmp_path):
     path = tmp_path / "a.parquet"
     texts = [hashlib.sha256(str(n).encode()).hexdigest() for n in range(40)]
@@ -296,6 +312,32 @@ def test_a_value_that_the_planned_type_does_not_hold_costs_its_own_row(tmp_path)
     (failure,) = [failure for batch in batches for failure in batch.failures.values()]
     assert failure.message.startswith("column 'n': ")
     assert str(large) in failure.message
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("a.zip", r"a \.zip is an archive: name the files in it by their suffix, as zip://.*a.zip"),
+        ("a.orc", r"\.orc files are not read: .*\(pipemill.run\(input=pyarrow.orc.read_table\('/"),
+        ("a.xlsx", r"\.xlsx files are not read: .*pandas.read_excel\('/"),
+    ],
+)
+def test_files_of_other_formats_say_how_to_read_them(tmp_path, name, said):
+    (tmp_path / name).write_bytes(b"PK")
+    for path, start in ((tmp_path, "no input at .*found 1 files"), (tmp_path / name, "can't read")):
+        with pytest.raises(ConfigError, match=f"{start}.*{said}"):
+            plan(path)
+
+
+def test_an_archive_that_is_encrypted_or_of_an_unknown_compression_is_one_line(tmp_path):
+    for at, value, said in ((8, 1, "is encrypted"), (10, 97, "is compressed in a way")):
+        with zipfile.ZipFile(tmp_path / f"{at}.zip", "w") as archive:
+            archive.writestr("a.jsonl", '{"text": "a"}')
+        data = bytearray((tmp_path / f"{at}.zip").read_bytes())
+        data[data.find(b"PK\x01\x02") + at] = value  # in the list of members
+        (tmp_path / f"{at}.zip").write_bytes(data)
+        with pytest.raises(ConfigError, match=f"can't open zip.*: a.jsonl {said}.*; unpack"):
+            plan(f"zip://*.jsonl::{tmp_path}/{at}.zip")
 
 
 @pytest.mark.parametrize("path", ["zip://", "zip://b/*", "zip://b", "zip://b/1.jsonl.gz"])
