@@ -14,6 +14,7 @@ import pyarrow as pa
 import pytest
 import transformers
 
+import pipemill
 from tests.support import tiny
 from tests.support.restored_cases import REFERENCES
 from tests.support.row_by_row import assert_rows, run
@@ -189,6 +190,30 @@ def test_removed_tasks_answer_as_4_57(task, column, case):
     )
     rows = [{f"{column}s": one} if several else {column: one[0]} for one in texts]
     assert_rows(batch, rows, 2)
+
+
+def test_languages_may_be_columns():
+    """Beside a parameter for the other one, and in rows that lack one."""
+    pipemill.restore_pipelines()
+    folder = REFERENCES / "models/mbart"
+    truth = plain("translation", str(folder))
+    texts = ["the mill by the river", "Anna , Peter and Mary : a stone wheel"] * 3
+    targets = ["de_DE", "fr_XX", "fr_XX", "de_DE", None, "en_XX"]
+    sources = ["en_XX", None, "de_DE", "fr_XX", None, "en_XX"]
+
+    def translate(text, source, target):
+        if source is None or target is None:
+            return "expand"
+        return truth(text, src_lang=source, tgt_lang=target, **SHORT)[0]
+
+    columns = {"text": texts, "tgt_lang": targets}
+    batch = run("translation", folder, columns, {**SHORT, "src_lang": "en_XX"})
+    assert_rows(batch, [translate(t, "en_XX", to) for t, to in zip(texts, targets, strict=True)])
+    batch = run("translation", folder, {**columns, "src_lang": sources}, SHORT)
+    assert_rows(batch, list(map(translate, texts, sources, targets)))
+    assert "needs both src_lang and tgt_lang" in batch.failures[1].message
+    with pytest.raises(ValueError, match=r"needs both .* set parameters\.tgt_lang, have columns"):
+        run("translation", folder, {"text": texts, "src_lang": sources}, SHORT)
 
 
 def _conversations():
