@@ -74,6 +74,31 @@ def test_a_folder_may_want_several_texts(models, tmp_path, wanted):
         assert_rows(batch, [{"generated_text": text} for (text,) in expected], 6)
 
 
+@pytest.mark.parametrize("place", ["parameter", "generate_kwargs", "column", "folder"])
+def test_texts_end_at_stop_strings(models, tmp_path, place):
+    """The tokenizer that `generate` asks for is given wherever they come from."""
+    task, stop = "text-generation", {"stop_strings": ["a", "e"]}
+    folder, long = Path(shutil.copytree(models[task], tmp_path / "model")), {**SHORT}
+    long |= {"max_new_tokens": 12}
+    truth = plain(task, models[task])
+    expected = [
+        {"generated_text": truth(t, **long, **stop, tokenizer=truth.tokenizer)[0]["generated_text"]}
+        for t in TEXTS
+    ]
+    assert expected[1]["generated_text"] != truth(TEXTS[1], **long)[0]["generated_text"]
+    columns, given = {"text": TEXTS}, {**long}
+    if place == "parameter":
+        given |= stop
+    elif place == "generate_kwargs":
+        given = {"generate_kwargs": {**long, **stop}}
+    elif place == "column":
+        columns |= {"stop_strings": [stop["stop_strings"]] * len(TEXTS)}
+    else:
+        file = folder / "generation_config.json"
+        file.write_text(json.dumps({**json.loads(file.read_text()), **stop}))
+    assert_rows(run(task, folder, columns, given), expected, 6)
+
+
 def test_what_is_sampled_is_the_same_in_every_run_and_every_micro_batch(models):
     import torch
 
