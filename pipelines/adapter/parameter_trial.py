@@ -30,7 +30,20 @@ def keywords_of(
     copies = copy.deepcopy({k: v for k, v in given.items() if k not in declared.own_parameters})
     wanted = pipeline._sanitize_parameters(**copies)
     loaded = pipeline._preprocess_params, pipeline._forward_params, pipeline._postprocess_params
-    return tuple({**a, **b} for a, b in zip(loaded, wanted, strict=True))
+    before, during, after = ({**a, **b} for a, b in zip(loaded, wanted, strict=True))
+    if getattr(pipeline, "_pipeline_calls_generate", False):
+        _give_tokenizer(pipeline, during)
+    return before, during, after
+
+
+def _give_tokenizer(pipeline: Any, during: Keywords) -> None:
+    """Add the tokenizer with which `generate` finds stop strings in what it writes."""
+    nested = during.get("generate_kwargs")
+    keywords = nested if nested and "stop_strings" in nested else during
+    own = getattr(getattr(pipeline.model, "generation_config", None), "stop_strings", None)
+    if keywords.get("stop_strings", own):
+        found = pipeline.tokenizer or getattr(pipeline.processor, "tokenizer", None)
+        keywords.setdefault("tokenizer", found)
 
 
 def check_parameters_work(declared: PipelineTask, loaded: Loaded) -> None:

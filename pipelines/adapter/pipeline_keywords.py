@@ -42,7 +42,11 @@ class PipelineKeywords:
             if self.given.get(name) is not None:
                 self.given[name] = plain_value(self.given[name], self.kinds[name])
         self.of = lru_cache(maxsize=64)(self._of)
-        declared.suits(declared.with_defaults(self.given), loaded.pipeline)
+        # What only rows have is none of these values: it is checked for each row.
+        by_row = self.own.intersection(loaded.columns)
+        values = declared.with_defaults(self.given).items()
+        at_load = {n: v for n, v in values if v is not None or n not in by_row}
+        declared.suits(at_load, loaded.pipeline)
         check_parameters_work(declared, loaded)
         self.of("{}")
 

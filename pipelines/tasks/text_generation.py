@@ -162,6 +162,7 @@ def _make_seq2seq_task(
     name: str,
     column: str,
     suits: Callable[[Values, Any], None] = lambda values, pipeline: None,
+    own: tuple[Column, ...] = (),
     **more: Parameter,
 ) -> PipelineTask:
     """Make a task in which an encoder reads a text and a decoder writes one.
@@ -170,12 +171,13 @@ def _make_seq2seq_task(
         name: the task's name.
         column: the result column.
         suits: as in `PipelineTask`.
+        own: columns of parameters that a row may have, beside those that all of these tasks have.
         more: parameters beside those that all of these tasks have.
     """
     return PipelineTask(
         name=name,
         adds=f"{column}; with num_return_sequences above 1 {column}s: a list",
-        inputs=(Column(name="text", kind="text"), *ROW_SETTINGS),
+        inputs=(Column(name="text", kind="text"), *ROW_SETTINGS, *own),
         parameters={
             "truncation": shared_parameters.truncation(False),
             "clean_up_tokenization_spaces": Parameter(False, "bool"),
@@ -201,12 +203,13 @@ SUMMARIZATION = _make_seq2seq_task("summarization", "summary_text")
 
 def _check_languages(values: Values, pipeline: Any) -> None:
     pair = len(pipeline.task.split("_")) == 4
-    missing = [name for name in ("src_lang", "tgt_lang") if values[name] is None]
+    # A row says itself what is not among the values.
+    missing = [name for name in ("src_lang", "tgt_lang") if values.get(name, "") is None]
     if missing and not pair and hasattr(pipeline.tokenizer, "_build_translation_inputs"):
         raise ValueError(
             f"{type(pipeline.tokenizer).__name__} needs both src_lang and tgt_lang: set "
-            f"parameters.{' and parameters.'.join(missing)}, or name them in the task "
-            "(translation_XX_to_YY)"
+            f"parameters.{' and parameters.'.join(missing)}, have columns of these names, or name "
+            "both in the task (translation_XX_to_YY)"
         )
 
 
@@ -214,6 +217,10 @@ TRANSLATION = _make_seq2seq_task(
     "translation",
     "translation_text",
     suits=_check_languages,
+    own=tuple(
+        Column(name=name, kind="text", required=False, parameter=True)
+        for name in ("src_lang", "tgt_lang")
+    ),
     src_lang=shared_parameters.texts(None, "str|null"),
     tgt_lang=shared_parameters.texts(None, "str|null"),
 )

@@ -12,6 +12,7 @@ from ..text.candidate_labels import CANDIDATE_LABELS, check_candidate_labels
 from . import shared_parameters
 
 _IMAGE = Column(name="image", kind="image")
+_THRESHOLD = Column(name="threshold", kind="number", required=False, parameter=True)
 _BOX = pa.struct([(side, pa.int32()) for side in ("xmin", "ymin", "xmax", "ymax")])
 _OBJECTS = fixed(
     objects=pa.list_(pa.struct([("label", pa.string()), ("score", pa.float32()), ("box", _BOX)]))
@@ -68,7 +69,7 @@ def _to_depth(answer: Any, values: Values) -> Values:
 OBJECT_DETECTION = PipelineTask(
     name="object-detection",
     adds="objects: a list of structs of label, score, box (xmin, ymin, xmax, ymax)",
-    inputs=(_IMAGE,),
+    inputs=(_IMAGE, _THRESHOLD),
     parameters={"threshold": shared_parameters.fraction(0.5)},
     results=_OBJECTS,
     record=_to_objects,
@@ -81,6 +82,7 @@ ZERO_SHOT_OBJECT_DETECTION = PipelineTask(
         _IMAGE,
         Column(name="candidate_labels", kind="labels", parameter=True),
         Column(name="top_k", kind="number", required=False, parameter=True),
+        _THRESHOLD,
     ),
     parameters={
         "candidate_labels": CANDIDATE_LABELS,

@@ -37,7 +37,6 @@ WRONG = [
     (ASR, {"return_language": True}, "return_language: True.*Only Whisper"),
     (ASR, {"chunk_length_s": 0.0001}, r"chunk_length_s \(0.0001\).* steps of"),
     ("text-generation", {"generate_kwargs": {"max_new_token": 1}}, "max_new_token"),
-    ("text-generation", {"stop_strings": "a"}, "stop_strings: 'a'"),
     ("text-generation", {"forced_bos_token_id": 10**6}, "forced_bos_token_id"),
     ("text-generation", {"temperature": 0.0}, "temperature: 0.0.*strictly positive"),
     ("text-generation", {"tokenizer_encode_kwargs": {"return_tensors": "np"}}, "tokenizer_enc"),

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pytest
 import transformers
 
+import pipemill
 from tests.support import tiny
 from tests.support.restored_cases import REFERENCES
 from tests.support.row_by_row import assert_rows, run
@@ -71,6 +72,31 @@ def test_a_folder_may_want_several_texts(models, tmp_path, wanted):
         assert_rows(batch, [{"generated_texts": texts} for texts in expected], 6)
     else:
         assert_rows(batch, [{"generated_text": text} for (text,) in expected], 6)
+
+
+@pytest.mark.parametrize("place", ["parameter", "generate_kwargs", "column", "folder"])
+def test_texts_end_at_stop_strings(models, tmp_path, place):
+    """The tokenizer that `generate` asks for is given wherever they come from."""
+    task, stop = "text-generation", {"stop_strings": ["a", "e"]}
+    folder, long = Path(shutil.copytree(models[task], tmp_path / "model")), {**SHORT}
+    long |= {"max_new_tokens": 12}
+    truth = plain(task, models[task])
+    expected = [
+        {"generated_text": truth(t, **long, **stop, tokenizer=truth.tokenizer)[0]["generated_text"]}
+        for t in TEXTS
+    ]
+    assert expected[1]["generated_text"] != truth(TEXTS[1], **long)[0]["generated_text"]
+    columns, given = {"text": TEXTS}, {**long}
+    if place == "parameter":
+        given |= stop
+    elif place == "generate_kwargs":
+        given = {"generate_kwargs": {**long, **stop}}
+    elif place == "column":
+        columns |= {"stop_strings": [stop["stop_strings"]] * len(TEXTS)}
+    else:
+        file = folder / "generation_config.json"
+        file.write_text(json.dumps({**json.loads(file.read_text()), **stop}))
+    assert_rows(run(task, folder, columns, given), expected, 6)
 
 
 def test_what_is_sampled_is_the_same_in_every_run_and_every_micro_batch(models):
@@ -189,6 +215,30 @@ def test_removed_tasks_answer_as_4_57(task, column, case):
     )
     rows = [{f"{column}s": one} if several else {column: one[0]} for one in texts]
     assert_rows(batch, rows, 2)
+
+
+def test_languages_may_be_columns():
+    """Beside a parameter for the other one, and in rows that lack one."""
+    pipemill.restore_pipelines()
+    folder = REFERENCES / "models/mbart"
+    truth = plain("translation", str(folder))
+    texts = ["the mill by the river", "Anna , Peter and Mary : a stone wheel"] * 3
+    targets = ["de_DE", "fr_XX", "fr_XX", "de_DE", None, "en_XX"]
+    sources = ["en_XX", None, "de_DE", "fr_XX", None, "en_XX"]
+
+    def translate(text, source, target):
+        if source is None or target is None:
+            return "expand"
+        return truth(text, src_lang=source, tgt_lang=target, **SHORT)[0]
+
+    columns = {"text": texts, "tgt_lang": targets}
+    batch = run("translation", folder, columns, {**SHORT, "src_lang": "en_XX"})
+    assert_rows(batch, [translate(t, "en_XX", to) for t, to in zip(texts, targets, strict=True)])
+    batch = run("translation", folder, {**columns, "src_lang": sources}, SHORT)
+    assert_rows(batch, list(map(translate, texts, sources, targets)))
+    assert "needs both src_lang and tgt_lang" in batch.failures[1].message
+    with pytest.raises(ValueError, match=r"needs both .* set parameters\.tgt_lang, have columns"):
+        run("translation", folder, {"text": texts, "src_lang": sources}, SHORT)
 
 
 def _conversations():

@@ -134,6 +134,20 @@ def test_object_detection(models, tmp_path, model, parameters, budget, form):
     )  # fmt: skip
 
 
+def test_each_image_may_have_its_own_threshold(models, tmp_path):
+    model = models["object-detection"]
+    truth, own = plain("object-detection", model), [0.1, None, 0.5, 0.1]
+    expected = [
+        {"objects": truth(image, threshold=1.0 if threshold is None else threshold)}
+        for image, threshold in zip(pictures(4), own, strict=True)
+    ]
+    assert len({len(e["objects"]) for e in expected}) > 1
+    check(
+        "object-detection", model, files(4), expected, tmp_path, budget=1_000_000, form="bytes",
+        parameters={"threshold": 1.0}, own={"threshold": own},
+    )  # fmt: skip
+
+
 @ways
 def test_depth_estimation(models, tmp_path, budget, form):
     model = models["depth-estimation"]
