@@ -13,7 +13,7 @@ from pipemill.pipelines.loading.model import Model
 from pipemill.pipelines.loading.task_loader import LoadTask
 from pipemill.pipelines.registry import find_registered
 
-from pipemill.errors import RunError
+from pipemill.errors import RunError, StoreError
 
 from ..output.split_plan import Plan
 from .resolve_task import ResolvedTask, choose_dtype, find_graph_runtime
@@ -134,8 +134,10 @@ def _read_examples(job: Job, source: Source, plan: Plan, columns: Iterable[str])
         return None
     try:
         rows = sample_rows(source, plan.splits, _EXAMPLES, places=1).rows.select(list(columns))
-    except RunError:  # the run will say what is wrong with them
-        return None
+    except RunError as error:
+        if isinstance(error.__cause__, StoreError):  # other rows would make another graph
+            raise
+        return None  # the run will say what is wrong with them
     fit = int(_EXAMPLE_BYTES / max(rows.nbytes / rows.num_rows, 1))
     rows = rows.slice(0, max(fit, 1))
     stream = pa.BufferOutputStream()

@@ -18,8 +18,10 @@ from pipemill.jobs.config.load import build_job
 from pipemill.jobs.measuring import run_time
 from pipemill.jobs.measuring.worker_pod import estimate_worker_pod
 from pipemill.jobs.output.split_plan import NOTHING
+from pipemill.jobs.planning.sampling.infer_parameters import infer_parameters
 from pipemill.jobs.planning.sampling.sample_rows import sample_rows
 from pipemill.jobs.prepare import prepare_without_output
+from pipemill.pipelines.registry import find_task
 
 import pipemill
 from pipemill.errors import RunError, StoreError
@@ -166,9 +168,17 @@ def test_a_store_that_does_not_answer_is_not_asked_for_every_split():
             asked.append(split)
             raise StoreError("the store can't be reached, tried 7 times over 61 s")
 
-    with pytest.raises(RunError, match="can't be reached, tried 7 times over 61 s$"):
-        sample_rows(Away(), [NOTHING] * 1000, 10)
+    def read_rows(count):
+        return sample_rows(Away(), [NOTHING] * 1000, count).rows
+
+    with pytest.raises(RunError, match="can't be reached, tried 7 times over 61 s; run again"):
+        read_rows(10)
     assert len(asked) == 1
+    # What the rows would have decided is not stored as if they decided nothing.
+    task = find_task("feature-extraction")
+    spec = dataclasses.replace(task, infer_parameters={"pooling": lambda values, model: "mean"})
+    with pytest.raises(RunError, match="can't be reached"):
+        infer_parameters(spec, {}, "m", read_rows, {"text": "text"})
 
 
 def test_rows_that_cannot_be_read_are_counted(models, tmp_path):

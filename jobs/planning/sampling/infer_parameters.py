@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 from pipemill.pipelines.task_spec import TaskSpec
 
-from pipemill.errors import RunError
+from pipemill.errors import RunError, StoreError
 
 _ROWS = 800
 
@@ -34,7 +34,9 @@ def infer_parameters(
         return {}
     try:
         rows = read_rows(_ROWS)
-    except RunError:  # the run will say what is wrong with them
-        return {}
+    except RunError as error:
+        if isinstance(error.__cause__, StoreError):  # the rows may be read when it is back
+            raise
+        return {}  # the run will say what is wrong with them
     values = {name: rows[column].to_pylist() for name, column in columns.items()}
     return {name: infer(values, Path(model)) for name, infer in asked.items()}
