@@ -77,7 +77,7 @@ def _build_bound(
         def read_rows(count: int) -> pa.Table:
             return sample_rows(source, plan.splits, count).rows
 
-        inferred = infer_parameters(task.spec, parameters, task.model.path, read_rows, columns)
+        inferred = infer_parameters(task.spec, parameters, task.model, read_rows, columns)
         plan.settled = stored = {**stored, **{prefix + n: value for n, value in inferred.items()}}
     settled = {
         name: stored[prefix + name]
