@@ -247,7 +247,6 @@ def _collect_errors(ledger: Ledger, plan: Plan, found: Status) -> dict[str, Any]
         return None
     reasons = collect_reasons(ledger, plan, _SHOWN)
     sample = f" ({reasons.read:,} of the {found.dead:,})" if reasons.read < found.dead else ""
-    parts = {split.number: split.part for split in plan.splits}
     most = max((reason["count"] for reason in reasons.dead_letters), default=1)
     return {
         "sample": sample,
@@ -256,7 +255,7 @@ def _collect_errors(ledger: Ledger, plan: Plan, found: Status) -> dict[str, Any]
                 **reason,
                 "place": place_of(reason),
                 "percent": 100 * reason["count"] / most,
-                "row": _read_dead_row(ledger, parts, reason["example"]),
+                "row": _read_dead_row(ledger, plan, reason["example"]),
             }
             for reason in reasons.dead_letters
         ],
@@ -264,17 +263,15 @@ def _collect_errors(ledger: Ledger, plan: Plan, found: Status) -> dict[str, Any]
     }
 
 
-def _read_dead_row(
-    ledger: Ledger, parts: Mapping[int, str], example: Mapping[str, Any]
-) -> list[tuple[str, str]]:
+def _read_dead_row(ledger: Ledger, plan: Plan, example: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Return the values of a dead row that are texts or numbers; [] if they can't be read."""
     try:
-        with dead_letters(ledger.store, parts[example["split"]]).open() as file:
+        with dead_letters(ledger.store, plan.splits[example["split"]].part).open() as file:
             table = pq.read_table(file)
         simple = [field.name for field in table.schema if not _is_odd(field.type)]
         found = table.filter(pc.equal(table["row"], example["split_row"])).select(simple)
         row = found.slice(0, 1).to_pylist()
-    except (OSError, KeyError, pa.ArrowException):
+    except (OSError, LookupError, pa.ArrowException):
         return []
     own = ("split", "row", "stage", "error", "message", "attempts")
     values = [(name, value) for one in row for name, value in one.items() if name not in own]

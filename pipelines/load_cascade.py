@@ -88,8 +88,8 @@ class LoadCascade:
         return tuple(load.model.name for load in self.loads)
 
     def with_num_gpus(self, num_gpus: float) -> LoadCascade:
-        """Return the same for workers with another share of a GPU."""
-        return self._map(lambda load: load.with_num_gpus(num_gpus))
+        """Return the same for another share of a GPU; a task on the CPU stays there."""
+        return self._map(lambda one: one.with_num_gpus(num_gpus) if one.model.num_gpus else one)
 
     def with_changes(self, **changes: Any) -> LoadCascade:
         """Return the same with other fields of what loads each task."""

@@ -16,6 +16,7 @@ from ..split import Split
 from ..storage.backoff import retry_on_driver
 from ..storage.filesystem import open_filesystem
 from ..storage.input_file import InputFile
+from ..storage.parallel import map_parallel
 from .base import FileSource
 from .schemas.file_schemas import (
     cast_valid_rows,
@@ -124,7 +125,8 @@ class ArrowSource(FileSource):
         self, files: list[InputFile], read: Callable[[pa.NativeFile], T]
     ) -> dict[InputFile, T]:
         """Call `read` for each file; leave out bad ones. Raises ConfigError if all are bad."""
-        results = {file: self._read_file(file, read) for file in files}
+        found = map_parallel(lambda file: self._read_file(file, read), files)
+        results = dict(zip(files, found, strict=True))
         good = {file: r for file, r in results.items() if not isinstance(r, ConfigError)}
         if results and not good:
             raise next(r for r in results.values() if isinstance(r, ConfigError))

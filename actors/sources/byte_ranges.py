@@ -8,8 +8,10 @@ from itertools import islice
 
 import numpy as np
 
+from ..storage.backoff import retry_on_driver
 from ..storage.file_names import compression_of
 from ..storage.input_file import InputFile
+from ..storage.parallel import map_parallel
 from .bad_file import BAD_FILE
 from .split_ranges import MOST_ROWS, SplitRange, choose_rows_per_split, cut_evenly
 
@@ -55,27 +57,44 @@ class ByteRangePlanner:
         step = rows_per_part or choose_rows_per_split(
             sum(file.size for file in files) / width, width, self.most_rows
         )
+        if limit is None:
+            planned = map_parallel(
+                lambda file: self._plan_file(file, rows_per_part, step, width, None), files
+            )
+            return [part for parts in planned for part in parts]
         ranges: list[SplitRange] = []
-        rows_left = limit
+        left = limit
         for file in files:
-            if rows_left == 0:
+            if not left:
                 break
-            try:
-                if rows_per_part or limit is not None:
-                    most_bytes = None if rows_per_part else self.most_bytes
-                    planned = cut_counted_rows(
-                        file, self.row_offsets(file), step, rows_left, most_bytes
-                    )
-                else:
-                    planned = self._plan_file(file, step, width)
-            except BAD_FILE:
-                planned = [_whole(file)]
-            if rows_left is not None:
-                rows_left -= sum(1 if part.rows is None else part.rows for part in planned)
-            ranges += planned
+            parts = self._plan_file(file, rows_per_part, step, width, left)
+            left -= sum(1 if part.rows is None else part.rows for part in parts)
+            ranges += parts
         return ranges
 
-    def _plan_file(self, file: InputFile, step: int, width: float) -> list[SplitRange]:
+    def _plan_file(
+        self,
+        file: InputFile,
+        rows_per_part: int | None,
+        step: int,
+        width: float,
+        limit: int | None,
+    ) -> list[SplitRange]:
+        """Return the ranges of a file: a single one for a bad file."""
+
+        def plan() -> list[SplitRange]:
+            if rows_per_part or limit is not None:
+                most_bytes = None if rows_per_part else self.most_bytes
+                return cut_counted_rows(file, self.row_offsets(file), step, limit, most_bytes)
+            return self._cut_file(file, step, width)
+
+        try:
+            # Retried one by one: of many thousands, some may fail each time.
+            return retry_on_driver(plan, file.path)
+        except BAD_FILE:
+            return [_whole(file)]
+
+    def _cut_file(self, file: InputFile, step: int, width: float) -> list[SplitRange]:
         has_unknown_size = self._has_unknown_size(file)
         cuts = cut_evenly(file.size, max(int(step * width), 1))
         if has_unknown_size or compression_of(file.path) or self.can_cut_anywhere is None:

@@ -11,7 +11,6 @@ import io
 import zlib
 from collections import Counter
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
@@ -25,6 +24,7 @@ from ..batch import Batch
 from ..split import Split
 from ..storage.file_names import COMPRESSIONS, member_of
 from ..storage.input_file import InputFile
+from ..storage.parallel import map_parallel
 from .bad_file import BAD_FILE, BadFile, NothingToRead, make_bad_file_batch
 from .base import FileSource
 from .byte_ranges import (
@@ -41,7 +41,6 @@ from .split_ranges import SplitRange
 from .streams.line_files import LineFiles
 from .streams.read_bytes import skip_bytes
 
-_THREADS = 16
 _INFERRED_BYTES = 4 * 2**20
 # How a page begins that a server sends instead of the file.
 _PAGES = ("<!doctype", "<html", "<?xml")
@@ -63,8 +62,7 @@ class CsvSource(FileSource):
     odd: set[str] = field(default_factory=set)
 
     def infer_schema(self, files: list[InputFile]) -> pa.Schema:
-        with ThreadPoolExecutor(_THREADS) as threads:
-            records = list(threads.map(self._read_header, files))
+        records = list(map_parallel(self._read_header, files))
         good, headers = [], []
         for file, header in zip(files, records, strict=True):
             if isinstance(header, Record):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -63,6 +63,7 @@ class FilesSource(FileSource):
                 contents = list(threads.map(self._read_file, files))
             rows["bytes"] = [value if isinstance(value, bytes) else None for value in contents]
             failed = {i: value for i, value in enumerate(contents) if isinstance(value, Exception)}
+            _check_access(files, failed)
         batch = Batch(pa.table({f.name: rows[f.name] for f in self.schema}, schema=self.schema))
         for row, error in failed.items():
             batch.add_failure("read", row, error)
@@ -82,6 +83,14 @@ class FilesSource(FileSource):
                 raise
             return error
         return data
+
+
+def _check_access(files: Sequence[InputFile], failed: Mapping[int, Exception]) -> None:
+    """Raise PermissionError if all of several files are refused: credentials may have expired."""
+    if 1 < len(files) == len(failed):
+        refused = [error for error in failed.values() if isinstance(error, PermissionError)]
+        if len(refused) == len(files):
+            raise refused[0]
 
 
 def _bundle_files(

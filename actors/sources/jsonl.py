@@ -14,6 +14,7 @@ import pyarrow as pa
 from ..batch import Batch
 from ..split import Split
 from ..storage.input_file import InputFile
+from ..storage.parallel import map_parallel
 from .bad_file import (
     BAD_FILE,
     BadFile,
@@ -197,20 +198,33 @@ class JsonlSource(FileSource):
         """Return the columns of all rows, or None if reading them would take too long."""
         if sum(file.size for file in files) > SCANNED_BYTES:
             return None
-        seen, bytes_left = SeenColumns(), SCANNED_BYTES
-        for file in files:
-            before = seen.copy()
+        begun = 0  # bytes; threads may miss each other's, so it is a limit on memory alone
+
+        def read(file: InputFile) -> list[bytes] | BadFile | None:
+            nonlocal begun
+            lines: list[bytes] = []
             try:
-                rows = (line for _, line in self.files.rows(file))
-                while lines := list(islice(rows, SAMPLED_ROWS)):
-                    bytes_left -= sum(map(len, lines))
-                    if bytes_left < 0:
-                        bad.clear()
+                for _, line in self.files.rows(file):
+                    begun += len(line)
+                    if begun > SCANNED_BYTES:
                         return None
-                    _observe(seen, lines)
+                    lines.append(line)
             except BadFile as error:
-                bad.append(error)
-                seen = before
+                begun -= sum(map(len, lines))
+                return error
+            return lines
+
+        seen, size = SeenColumns(), 0
+        for lines in map_parallel(read, files):
+            if isinstance(lines, BadFile):
+                bad.append(lines)
+                continue
+            size += sum(map(len, lines or ()))
+            if lines is None or size > SCANNED_BYTES:
+                bad.clear()
+                return None
+            for first in range(0, len(lines), SAMPLED_ROWS):
+                _observe(seen, lines[first : first + SAMPLED_ROWS])
         return seen
 
     def _sample(self, files: list[InputFile], bad: list[BadFile]) -> SeenColumns:

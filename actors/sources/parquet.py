@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import IO, NamedTuple
 
@@ -17,6 +16,7 @@ from ..split import Split
 from ..storage.backoff import is_transient, retry_on_driver
 from ..storage.filesystem import open_filesystem
 from ..storage.input_file import InputFile
+from ..storage.parallel import map_parallel
 from .base import FileSource
 from .parsing.parquet_footer import open_as_stored
 from .schemas.file_schemas import (
@@ -32,8 +32,6 @@ from .schemas.hf_features import keep_features
 from .schemas.unify import find_extremes, unify_columns
 from .split_ranges import SplitRange, cut_rows
 
-_THREADS = 16
-_FOOTERS = 4096
 _READ_ROWS = 4096
 
 # The number of a row group, and the range of its rows to read.
@@ -133,12 +131,9 @@ class ParquetSource(FileSource):
 
         taken: list[_Footer | None] = []
         error: ConfigError | None = None
-        with ThreadPoolExecutor(_THREADS) as threads:
-            # A few at a time: those of a million files, and the calls for them, take gigabytes.
-            for first in range(0, len(files), _FOOTERS):
-                for one in threads.map(read, files[first : first + _FOOTERS]):
-                    error = error or (one if isinstance(one, ConfigError) else None)
-                    taken.append(None if isinstance(one, ConfigError) else one)
+        for one in map_parallel(read, files):
+            error = error or (one if isinstance(one, ConfigError) else None)
+            taken.append(None if isinstance(one, ConfigError) else one)
         if error is not None and all(one is None for one in taken):
             raise error
         return taken

@@ -22,11 +22,9 @@ from pipemill.errors import ConfigError
 
 from .backoff import is_transient, retry_with_backoff
 from .file_names import is_chain, member_of
-from .shared_archive import share_archive
+from .shared_archive import open_archive
 from .storage_options import explain_storage_error
 
-# Kept open: an archive is closed with its filesystem, even while a file in it is read.
-_ARCHIVES: dict[tuple[str, str, str], AbstractFileSystem] = {}
 # What a file raises that is no archive.
 _NO_ARCHIVE = (zipfile.BadZipFile, tarfile.TarError)
 # After this time each of several writers has written.
@@ -40,9 +38,17 @@ def open_filesystem(url: str, options: Mapping[str, Any]) -> tuple[AbstractFileS
     Listings are not cached, since other processes write, too. Raises ConfigError.
     """
     member = member_of(url)
-    archive = (member.partition("://")[0], url.removeprefix(member), str(options))
-    if archive in _ARCHIVES:
-        return _ARCHIVES[archive], _ARCHIVES[archive]._strip_protocol(member)
+    if member == url:
+        return _open_by_url(url, member, options)
+    # Kept open: an archive is closed with its filesystem.
+    key = (member.partition("://")[0], url.removeprefix(member), str(options))
+    filesystem = open_archive(key, lambda: _open_by_url(url, member, options)[0])
+    return filesystem, _strip_protocol(filesystem, member)
+
+
+def _open_by_url(
+    url: str, member: str, options: Mapping[str, Any]
+) -> tuple[AbstractFileSystem, str]:
     # fsspec takes "::" in a file's name for the joint of two URLs.
     if not is_chain(url):
         plain = url.replace("::", ":")
@@ -53,7 +59,7 @@ def open_filesystem(url: str, options: Mapping[str, Any]) -> tuple[AbstractFileS
     try:
         filesystem, path = url_to_fs(plain, use_listings_cache=False, **options)
         if plain != url:
-            path = filesystem._strip_protocol(member.replace("::", "\0")).replace("\0", "::")
+            path = _strip_protocol(filesystem, member)
     except (ImportError, ValueError) as error:
         raise ConfigError(f"can't open {url}: {error}") from None
     except (FileNotFoundError, IsADirectoryError, *_NO_ARCHIVE) as error:
@@ -65,8 +71,6 @@ def open_filesystem(url: str, options: Mapping[str, Any]) -> tuple[AbstractFileS
         raise ConfigError(f"can't open {url}: {why}") from error
     if isinstance(filesystem, ZipFileSystem):
         _check_members(filesystem, url)
-    if member != url:
-        _ARCHIVES[archive] = filesystem = share_archive(filesystem)
     return filesystem, path
 
 
@@ -80,6 +84,10 @@ def _check_members(archive: ZipFileSystem, url: str) -> None:
             raise ConfigError(
                 f"can't open {url}: {member.filename} {why}; unpack the archive, and name the files"
             )
+
+
+def _strip_protocol(filesystem: AbstractFileSystem, member: str) -> str:
+    return filesystem._strip_protocol(member.replace("::", "\0")).replace("\0", "::")
 
 
 def absolute(path: str) -> str:

@@ -4,29 +4,57 @@ from __future__ import annotations
 
 import io
 import threading
+import weakref
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
 from typing import IO, Any
 
 from fsspec import AbstractFileSystem
 
+# Of thousands of archives, the last ones stay open: each has a file of the system, and a list of
+# all that is in it.
+_MOST = 64
 _BUFFER = 2**18
 # Its files lock the archive themselves.
 _SAFE = "zip"
 
+_opened: OrderedDict[Hashable, AbstractFileSystem] = OrderedDict()
+_opens = threading.Lock()
 
-def share_archive(filesystem: AbstractFileSystem) -> AbstractFileSystem:
-    """Let several threads read files of an archive.
 
-    Those of a tar share one place in it: between a thread's `seek` and its `read`, another one's
-    `seek` would give it the bytes of another file.
+def open_archive(key: Hashable, make: Callable[[], AbstractFileSystem]) -> AbstractFileSystem:
+    """Return the archive of a key; `make` opens it, if it is not open.
+
+    It is closed when others were used since, and neither it nor a file in it is in use.
+    """
+    with _opens:
+        if key not in _opened:
+            _opened[key] = _share_archive(make())
+        _opened.move_to_end(key)
+        if len(_opened) > _MOST:
+            _opened.popitem(last=False)
+        return _opened[key]
+
+
+def _share_archive(filesystem: AbstractFileSystem) -> AbstractFileSystem:
+    """Let several threads read files of an archive, and let each file keep the archive open.
+
+    The files of a tar share one place in it: between a thread's `seek` and its `read`, another
+    one's `seek` would give it the bytes of another file.
     """
     protocol = filesystem.protocol
-    if _SAFE in ([protocol] if isinstance(protocol, str) else protocol):
-        return filesystem
-    lock, usual = threading.Lock(), filesystem._open
+    is_safe = _SAFE in ([protocol] if isinstance(protocol, str) else protocol)
+    lock, itself = threading.Lock(), weakref.ref(filesystem)
 
     def open_shared(*args: Any, **keywords: Any) -> IO[bytes]:
+        archive: Any = itself()  # it is there: this is its method
+        if is_safe:
+            file = type(archive)._open(archive, *args, **keywords)
+            file.archive = archive
+            return file
         with lock:
-            return io.BufferedReader(_SharedFile(usual(*args, **keywords), lock), _BUFFER)
+            file = type(archive)._open(archive, *args, **keywords)
+        return io.BufferedReader(_SharedFile(file, lock, archive), _BUFFER)
 
     filesystem._open = open_shared
     return filesystem
@@ -38,8 +66,8 @@ class _SharedFile(io.RawIOBase):
     To close it takes no lock: that may happen wherever memory is freed.
     """
 
-    def __init__(self, file: Any, lock: threading.Lock) -> None:
-        self._file, self._lock = file, lock
+    def __init__(self, file: Any, lock: threading.Lock, archive: AbstractFileSystem) -> None:
+        self._file, self._lock, self._archive = file, lock, archive
 
     def readable(self) -> bool:
         return True

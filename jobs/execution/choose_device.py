@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipemill.pipelines.engines.registry import find_engine
@@ -252,15 +253,20 @@ def _sum_weight_bytes(models: Iterable[ModelFiles]) -> int | None:
 def _find_weight_bytes(model: ModelFiles) -> int | None:
     """Find the size of a model's weights in bytes; None if it is unknown."""
     folder = model.folder()
-    if folder is not None:
-        files = {file.name: file.stat().st_size for file in folder.iterdir() if file.is_file()}
-    else:
+    files = () if folder is None else filter(Path.is_file, folder.iterdir())
+    found = _sum_weights({file.name: file.stat().st_size for file in files})
+    # Of a model on the Hub, this machine may have the small files alone.
+    if found is None and not Path(model.path).is_dir():
         from huggingface_hub import HfApi
 
-        files = {}
         with suppress(Exception):  # the Hub can't be reached: the worker will say so
             info = HfApi().model_info(model.path, revision=model.revision, files_metadata=True)
-            files = {file.rfilename: file.size or 0 for file in info.siblings or ()}
+            found = _sum_weights({one.rfilename: one.size or 0 for one in info.siblings or ()})
+    return found
+
+
+def _sum_weights(files: Mapping[str, int]) -> int | None:
+    """Return the bytes of those files that hold weights; None without any. files: by name."""
     for suffix in (".safetensors", ".bin"):
         sizes = [size for name, size in files.items() if name.endswith(suffix) and "/" not in name]
         if sizes:

@@ -64,7 +64,8 @@ class SplitLoop:
             ConfigError: if the model can't be loaded, or a library is missing.
         """
         totals: Counter[str] = Counter(splits=0)
-        problems: list[str] = []
+        problems: list[str] = []  # of the first splits: a million may fail
+        failed = 0
         results = run_splits(self.work, splits)
         stage = stage_of(self.work)
         # Closed while Ray is there: what is open would start another one.
@@ -79,7 +80,9 @@ class SplitLoop:
                 if result.error is not None:
                     monitor.count(result, {}, self.estimate.total())
                     self._raise_if_permanent(result)
-                    problems.append(_describe(result))
+                    failed += 1
+                    if failed <= _SHOWN:
+                        problems.append(_describe(result))
                     if result.fatal:
                         break
                     continue
@@ -92,7 +95,9 @@ class SplitLoop:
                     self.check(totals)
         if problems or totals["splits"] < len(splits):
             first = self.unfinished(totals["splits"], len(splits))
-            raise RunError("\n".join([f"{first}. What stopped them:", *_first(problems)]))
+            reasons = problems or ["Ray gave no reason"]
+            more = [f"… and {failed - _SHOWN} more"] if failed > _SHOWN else []
+            raise RunError("\n".join([f"{first}. What stopped them:", *reasons, *more]))
         return totals
 
     def _raise_if_permanent(self, result: SplitResult) -> None:
@@ -110,10 +115,3 @@ class SplitLoop:
 def _describe(result: SplitResult) -> str:
     split = result.split
     return f"{split.path} [{split.start}:{split.stop}] (split {split.number}): {result.error}"
-
-
-def _first(problems: list[str]) -> list[str]:
-    if not problems:
-        return ["Ray gave no reason"]
-    more = len(problems) - _SHOWN
-    return [*problems[:_SHOWN], *([f"… and {more} more"] if more > 0 else [])]

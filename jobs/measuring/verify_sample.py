@@ -214,7 +214,7 @@ def _choose_rows(
     plan: Plan, footers: Mapping[int, PartFooter], count: int
 ) -> list[tuple[Split, list[int]]]:
     """Return random rows with a result, all equally likely, as (split, row numbers)."""
-    splits = [split for split in plan.splits if split.number in footers]
+    splits = plan.splits.select(lambda split: split.number in footers)
     live = [footers[split.number].rows - footers[split.number].dead for split in splits]
     ends = np.cumsum([0, *live])
     picked = sorted(random.sample(range(int(ends[-1])), min(count, int(ends[-1]))))

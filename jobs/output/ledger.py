@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
 from typing import IO, Any, TypeVar
 
 from pipemill.actors.batch import LEFT_OUT
@@ -17,6 +15,7 @@ from pipemill.actors.output.state_table import StateTable
 from pipemill.actors.split import Split
 from pipemill.actors.storage.backoff import retry_on_driver
 from pipemill.actors.storage.filesystem import absolute
+from pipemill.actors.storage.parallel import map_parallel
 from pipemill.actors.storage.storage_options import explain_storage_error
 from pipemill.actors.storage.store import FileStamp, Store
 
@@ -27,8 +26,6 @@ from .footer_cache import LEAST_PARTS, FooterCache
 from .job_record import JobRecord
 from .split_plan import Plan
 
-_THREADS = 16
-_CALLS = 4096
 _END_BYTES = 2**16  # the footer of most parts
 
 T = TypeVar("T")
@@ -96,13 +93,8 @@ class Ledger:
             raise self._unlisted(error) from error
 
     def map_parallel(self, read: Callable[[T], R], items: Iterable[T]) -> list[R]:
-        """Call `read` for every item, many at a time: a store takes long to answer."""
-        left, results = iter(items), list[R]()
-        with ThreadPoolExecutor(_THREADS) as threads:
-            # Some at a time: a million calls that wait take a gigabyte.
-            while some := list(islice(left, _CALLS)):
-                results += threads.map(read, some)
-        return results
+        """Call `read` for every item, many at a time."""
+        return list(map_parallel(read, items))
 
     def snapshot(self) -> tuple[bytes | None, ...]:
         """Return what a run finds when it starts, to be compared later."""

@@ -13,7 +13,7 @@ from pipemill.pipelines.loading.model import Model
 from pipemill.pipelines.loading.task_loader import LoadTask
 from pipemill.pipelines.registry import find_registered
 
-from pipemill.errors import RunError
+from pipemill.errors import RunError, StoreError
 
 from ..output.split_plan import Plan
 from .resolve_task import ResolvedTask, choose_dtype, find_graph_runtime
@@ -77,7 +77,7 @@ def _build_bound(
         def read_rows(count: int) -> pa.Table:
             return sample_rows(source, plan.splits, count).rows
 
-        inferred = infer_parameters(task.spec, parameters, task.model.path, read_rows, columns)
+        inferred = infer_parameters(task.spec, parameters, task.model, read_rows, columns)
         plan.settled = stored = {**stored, **{prefix + n: value for n, value in inferred.items()}}
     settled = {
         name: stored[prefix + name]
@@ -134,8 +134,10 @@ def _read_examples(job: Job, source: Source, plan: Plan, columns: Iterable[str])
         return None
     try:
         rows = sample_rows(source, plan.splits, _EXAMPLES, places=1).rows.select(list(columns))
-    except RunError:  # the run will say what is wrong with them
-        return None
+    except RunError as error:
+        if isinstance(error.__cause__, StoreError):  # other rows would make another graph
+            raise
+        return None  # the run will say what is wrong with them
     fit = int(_EXAMPLE_BYTES / max(rows.nbytes / rows.num_rows, 1))
     rows = rows.slice(0, max(fit, 1))
     stream = pa.BufferOutputStream()

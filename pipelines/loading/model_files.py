@@ -77,6 +77,14 @@ class ModelFiles:
         wanted = [*_DOWNLOADED, *(["*.bin"] if pickled else [])]
         return Path(snapshot_download(self.path, revision=self.revision, allow_patterns=wanted))
 
+    def settings_folder(self) -> Path:
+        """Return a folder on this machine with the model's files of settings, as far as it can."""
+        if not Path(self.path).is_dir():
+            for name in sorted(_OBJECTS - {_TOKENIZER}):
+                with suppress(OSError):
+                    self.find(name)
+        return self.folder() or Path(self.path)
+
     def find(self, name: str) -> Path | None:
         """Return the path of a file on this machine; None if the model does not have it.
 

@@ -6,11 +6,14 @@ import dataclasses
 import json
 import os
 import re
+from pathlib import Path
 
+import huggingface_hub
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import transformers
 from pipemill.jobs import plan
 from pipemill.jobs.cli.app import main
 from pipemill.jobs.config.job import ActorsSection
@@ -18,8 +21,11 @@ from pipemill.jobs.config.load import build_job
 from pipemill.jobs.measuring import run_time
 from pipemill.jobs.measuring.worker_pod import estimate_worker_pod
 from pipemill.jobs.output.split_plan import NOTHING
+from pipemill.jobs.planning.sampling.infer_parameters import infer_parameters
 from pipemill.jobs.planning.sampling.sample_rows import sample_rows
 from pipemill.jobs.prepare import prepare_without_output
+from pipemill.pipelines.loading.model_files import ModelFiles
+from pipemill.pipelines.registry import find_task
 
 import pipemill
 from pipemill.errors import RunError, StoreError
@@ -53,8 +59,6 @@ def job(models, data, **sections):
 
 
 def lengths(models) -> np.ndarray:
-    import transformers
-
     tokenizer = transformers.AutoTokenizer.from_pretrained(models["text-classification"])
     return np.array([len(ids) for ids in tokenizer(TEXTS)["input_ids"]])
 
@@ -76,8 +80,6 @@ def test_what_can_be_counted_is_exact(models, data):
     assert found.padding["in batches of 32"] == round(1 - sizes.sum() / padded, 4) > 0.1
     assert found.padding["sorted"] < 0.1
     assert found.padding["packed"] == 0
-    import transformers
-
     cut = transformers.AutoTokenizer.from_pretrained(models["text-classification"])
     distinct = {tuple(ids) for ids in cut(TEXTS, truncation=True, max_length=MOST)["input_ids"]}
     assert found.duplicates == pytest.approx(1 - len(distinct) / 70)
@@ -166,9 +168,32 @@ def test_a_store_that_does_not_answer_is_not_asked_for_every_split():
             asked.append(split)
             raise StoreError("the store can't be reached, tried 7 times over 61 s")
 
-    with pytest.raises(RunError, match="can't be reached, tried 7 times over 61 s$"):
-        sample_rows(Away(), [NOTHING] * 1000, 10)
+    def read_rows(count):
+        return sample_rows(Away(), [NOTHING] * 1000, count).rows
+
+    with pytest.raises(RunError, match="can't be reached, tried 7 times over 61 s; run again"):
+        read_rows(10)
     assert len(asked) == 1
+    # What the rows would have decided is not stored as if they decided nothing.
+    task = find_task("feature-extraction")
+    spec = dataclasses.replace(task, infer_parameters={"pooling": lambda values, model: "mean"})
+    with pytest.raises(RunError, match="can't be reached"):
+        infer_parameters(spec, {}, ModelFiles("m"), read_rows, {"text": "text"})
+
+
+def test_rows_decide_of_a_model_on_the_hub_too(models, monkeypatch):
+    folder = Path(models["fill-mask"])
+    monkeypatch.setattr(
+        huggingface_hub, "hf_hub_download", lambda path, name, revision: str(folder / name)
+    )
+    monkeypatch.setattr(
+        huggingface_hub, "try_to_load_from_cache", lambda path, name, revision: str(folder / name)
+    )
+    mask = transformers.AutoTokenizer.from_pretrained(folder).mask_token
+    rows = pa.table({"text": ["none", f"{mask} and {mask}"]})
+    model, spec = ModelFiles("org/filler", "0123abcd"), find_task("fill-mask")
+    found = infer_parameters(spec, {}, model, lambda count: rows, {"text": "text"})
+    assert found == {"several_masks": True}
 
 
 def test_rows_that_cannot_be_read_are_counted(models, tmp_path):

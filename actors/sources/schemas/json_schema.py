@@ -40,13 +40,6 @@ class SeenColumns:
         self._seen: dict[str, dict[str, tuple[int, pa.DataType]]] = {}
         self.too_many = False
 
-    def copy(self) -> SeenColumns:
-        """Return a copy that further rows do not change."""
-        other = SeenColumns()
-        other.too_many = self.too_many
-        other._seen = {name: dict(groups) for name, groups in self._seen.items()}
-        return other
-
     def __bool__(self) -> bool:
         return bool(self._seen)
 

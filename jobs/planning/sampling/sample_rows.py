@@ -42,7 +42,10 @@ class RowSample:
 def sample_rows(
     source: Source, splits: Sequence[Split], count: int, places: int = _PLACES
 ) -> RowSample:
-    """Read `count` rows from `places` places. Raises RunError if no row can be read."""
+    """Read `count` rows from `places` places.
+
+    Raises RunError if no row can be read, or from a StoreError if the store does not answer.
+    """
     estimate = RowEstimate(splits)
     tables: list[pa.Table] = []
     lacking: list[Mapping[str, str]] = []
@@ -56,7 +59,7 @@ def sample_rows(
         try:
             batch = source.read(splits[number])
         except StoreError as error:  # nor would it answer for the next split
-            raise RunError(str(error)) from error
+            raise RunError(f"{error}; run again when that has passed") from error
         except Exception as error:  # another file may be readable
             reasons.append(str(error))
             continue

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
+from fsspec.implementations.local import LocalFileSystem
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pipemill.actors.sources.open_source import open_source
@@ -215,3 +216,21 @@ def test_threads_that_read_one_tar_get_their_own_bytes(tmp_path):
             tar.addfile(member, io.BytesIO(content))
     batches = read(plan(f"tar://*.jpg::{tmp_path}/a.tar"))
     assert [row["bytes"] == contents[i] for i, row in enumerate(rows(batches))] == [True] * 800
+
+
+def test_rows_are_not_blamed_where_every_file_is_refused(photos, monkeypatch):
+    """As when credentials expire: the split is left for the next run."""
+    made, read_file = plan(photos), LocalFileSystem.cat_file
+    refused = {"003.jpg"}
+
+    def cat_file(files, path, *range, **options):
+        if not refused or Path(path).name in refused:
+            raise PermissionError("The provided token has expired.")
+        return read_file(files, path, *range, **options)
+
+    monkeypatch.setattr(LocalFileSystem, "cat_file", cat_file)
+    (batch,) = read(made)
+    assert [failure.error for failure in batch.failures.values()] == ["PermissionError"]
+    refused.clear()
+    with pytest.raises(PermissionError, match="token has expired"):
+        read(made)

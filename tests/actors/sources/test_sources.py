@@ -20,6 +20,7 @@ from pipemill.actors.sources.byte_ranges import ByteRangePlanner
 from pipemill.actors.sources.open_source import open_source
 from pipemill.actors.sources.reading import Reading
 from pipemill.actors.sources.streams.line_files import LineFiles
+from pipemill.actors.storage import backoff
 from pipemill.actors.storage.filesystem import absolute
 from pipemill.jobs.output.split_plan import Plan
 from pipemill.jobs.planning.find_inputs import list_files
@@ -444,3 +445,24 @@ def test_no_file_after_the_limit_is_opened(tmp_path, monkeypatch):
     ranges = list(source.plan_splits(files, None, 5))
     assert [one.rows for one in ranges] == [None, 3, 1]
     assert opened == ["0", "1", "2"]
+
+
+def test_each_file_is_asked_for_again_by_itself(tmp_path, monkeypatch):
+    """Of many thousands, more fail than the whole plan may be tried again."""
+    for number in range(30):
+        (tmp_path / f"{number:02}.jsonl").write_text('{"text": "a"}\n' * 3)
+    failed, open_text = set(), LineFiles.open_text
+
+    def fail_first(files, path, start=0):
+        if path not in failed:
+            failed.add(path)
+            raise ConnectionResetError(104, "reset by peer")
+        return open_text(files, path, start)
+
+    source, files = open_source("jsonl", {}), list_files(str(tmp_path), "auto", {}, None).files
+    monkeypatch.setattr(ByteRangePlanner, "_row_width", lambda *_: 14.0)
+    monkeypatch.setattr(LineFiles, "open_text", fail_first)
+    monkeypatch.setattr(backoff, "WAITS_S", (0.0, 0.0))
+    ranges = list(source.plan_splits(files, 2, None))
+    assert [one.file.path for one in ranges] == [file.path for file in files for _ in range(2)]
+    assert len(failed) == 30

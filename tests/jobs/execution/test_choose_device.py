@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import types
 import warnings
 
+import huggingface_hub
 import pytest
 from pipemill.jobs.config.job import ActorsSection, Job
 from pipemill.jobs.execution import choose_device as devices
@@ -145,6 +147,18 @@ def test_vllm_has_a_gpu_for_itself(one_gpu, model, tmp_path):
     assert choose_device(alone, model).actors.num_gpus == 1
     tasks = [{"task": "ner", "model": "m"}, {"task": "text-generation", "model": model_section}]
     assert choose_device(Job(tasks=tasks, input="i", output="o"), model).actors.num_gpus == 1
+
+
+def test_a_model_on_the_hub_counts_before_its_weights_are_here(one_gpu, tmp_path, monkeypatch):
+    """Its config.json is here already: the job was checked with it."""
+    config = tmp_path / "config.json"
+    config.write_text("{}")
+    weights = types.SimpleNamespace(rfilename="model.safetensors", size=1000)
+    info = types.SimpleNamespace(siblings=[weights])
+    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *_, **__: str(config))
+    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", lambda *_, **__: info)
+    on_hub = ModelFiles("org/model", "0123abcd")
+    assert choose_device(job(tmp_path), on_hub).actors.num_gpus == 0.125
 
 
 @pytest.mark.parametrize("how", [{"here": True}, {"placement": "local"}])

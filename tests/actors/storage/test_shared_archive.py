@@ -1,0 +1,47 @@
+"""Archives stay open while they are used, and thousands of them are not open at once."""
+
+from __future__ import annotations
+
+import io
+import os
+import tarfile
+import zipfile
+
+import pytest
+from pipemill.actors.storage import shared_archive
+from pipemill.actors.storage.filesystem import open_filesystem
+
+SIZE = 100_000
+
+
+def make(path, content):
+    if path.suffix == ".zip":
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("a.bin", content)
+        return
+    with tarfile.open(path, "w") as archive:
+        member = tarfile.TarInfo("a.bin")
+        member.size = len(content)
+        archive.addfile(member, io.BytesIO(content))
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar"])
+def test_of_many_archives_few_are_open_and_those_that_are_read(tmp_path, kind, monkeypatch):
+    monkeypatch.setattr(shared_archive, "_MOST", 3)
+    contents = [bytes([number]) * SIZE for number in range(40)]
+    for number, content in enumerate(contents):
+        make(tmp_path / f"{number}.{kind}", content)
+    urls = [f"{kind}://a.bin::{tmp_path}/{number}.{kind}" for number in range(40)]
+
+    def opened(url):
+        filesystem, path = open_filesystem(url, {})
+        return filesystem.open(path, "rb")
+
+    before = len(os.listdir("/proc/self/fd"))
+    first = opened(urls[0])
+    assert first.read(10) == contents[0][:10]
+    for url, content in zip(urls, contents, strict=True):
+        with opened(url) as file:
+            assert file.read() == content
+    assert len(os.listdir("/proc/self/fd")) <= before + 5
+    assert first.read() == contents[0][10:], "its archive is no longer among the last ones"
