@@ -18,7 +18,7 @@ from ..storage.backoff import is_transient, retry_on_driver
 from ..storage.filesystem import open_filesystem
 from ..storage.input_file import InputFile
 from .base import FileSource
-from .parsing.parquet_footer import open_as_stored
+from .parsing.parquet_file import open_as_stored, open_parquet, schema_of
 from .schemas.file_schemas import (
     cast_rows,
     cast_valid_rows,
@@ -89,7 +89,7 @@ class ParquetSource(FileSource):
         if stop < 0:
             return self._make_dead_row(split)
         with filesystem.open(path, "rb") as file:
-            parquet = pq.ParquetFile(file)
+            parquet = open_parquet(file)
             groups = _find_groups(parquet.metadata, start, stop)
             try:
                 rows, failed = _read_rows(parquet, groups, self.schema), dict[int, BaseException]()
@@ -126,7 +126,7 @@ class ParquetSource(FileSource):
             footer = self._read_footer(file)
             if isinstance(footer, ConfigError):
                 return footer
-            schema = keep_features(footer.schema.to_arrow_schema())
+            schema = keep_features(schema_of(footer))
             groups = map(footer.row_group, range(footer.num_row_groups))
             size = sum(group.total_byte_size for group in groups)
             return _Footer(schemas.setdefault(schema, schema), footer.num_rows, size)
@@ -173,7 +173,7 @@ class ParquetSource(FileSource):
 
         def read() -> tuple[int, int] | None:
             with filesystem.open(path, "rb") as opened:
-                column = pq.ParquetFile(opened).read(columns=[name]).column(name)
+                column = open_parquet(opened).read(columns=[name]).column(name)
                 return find_extremes(simplify_column(column))
 
         try:
