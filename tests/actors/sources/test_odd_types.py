@@ -120,6 +120,19 @@ def test_a_file_may_lack_what_is_never_null_in_another(run, tmp_path):
     assert rows["odd"].to_pylist() == [{"a": 1}] * 3 + [None] * 3
 
 
+def test_a_category_of_polars_is_one_of_plain_texts(run, tmp_path):
+    """Arrow can't decode a dictionary of texts in views, as polars writes them."""
+    texts = pa.array(["a", None, "b"]).cast(pa.string_view())
+    odd = pa.DictionaryArray.from_arrays(pa.array([0, 1, 2], pa.uint32()), texts)
+    table = pa.table({"text": odd, "odd": odd, "l": pa.ListArray.from_arrays([0, 1, 2, 3], odd)})
+    with pa.ipc.new_file(tmp_path / "in/a.arrow", table.schema) as writer:
+        writer.write_table(table)
+    report, rows = run()
+    assert (report.done, report.dead) == (2, 1)
+    assert rows["odd"].to_pylist() == ["a", "b"]
+    assert rows["l"].to_pylist() == [["a"], ["b"]]
+
+
 def test_times_of_spark_before_1677_and_after_2262_stay(run, tmp_path):
     times = [datetime(9999, 12, 31), datetime(1, 1, 1), datetime(2024, 1, 1, 1, 1, 1, 999999)]
     table = pa.table({"text": TEXTS, "t": times, "l": [[time] for time in times]})
