@@ -125,6 +125,9 @@ def simplify_column(column: pa.Array | pa.ChunkedArray) -> pa.Array | pa.Chunked
         column = column.cast(column.type.storage_type)
     if pa.types.is_dictionary(column.type) and column.type.value_type in _WITHOUT_VIEW:
         column = column.cast(_simplify_type(column.type))
+    if pa.types.is_nested(column.type) and holds_dictionary(column.type):
+        kind = _simplify_type(column.type)  # their entries may be null, too
+        column = _decode_dictionary(column.cast(kind)).cast(kind)
     if pa.types.is_run_end_encoded(column.type):
         column = pc.run_end_decode(column)
     elif _holds_nested(column.type):
