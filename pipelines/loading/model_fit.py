@@ -9,6 +9,7 @@ wrong on the way there is no verdict, and loading it on a worker says what is wr
 
 from __future__ import annotations
 
+import inspect
 import sys
 from contextlib import nullcontext
 from typing import Any
@@ -35,6 +36,12 @@ _MAIN_INPUTS = {
     "text": ("input_ids",),
     "image": ("pixel_values", "input_ids"),
     "audio": ("input_features", "input_values"),
+}
+# What a model is given by tasks whose auto class takes models of all kinds.
+_GIVEN = {
+    "feature-extraction": ("input_ids",),
+    "image-feature-extraction": ("pixel_values",),
+    "zero-shot-audio-classification": ("input_ids", "input_features"),
 }
 # Pairs that work though the task's auto classes do not list them.
 _BEYOND_TABLES = {("document-question-answering", "VisionEncoderDecoderConfig")}
@@ -88,6 +95,8 @@ def _find_misfit(spec: TaskSpec, model: Model, own: bool) -> str | None:
             return f"{model.path} {_describe_other_type(config, task, classes)}"
     if model_class is None:
         return None
+    if not own and (reason := _find_other_medium(config, model_class, task)):
+        return f"{model.path} {reason}"
     if not model.allow_missing and (reason := _find_other_head(config, model_class, task)):
         return f"{model.path} {reason}"
     loaded, info = load_without_values(model_class, config, read_weights(model, config))
@@ -143,6 +152,18 @@ def _describe_other_type(config: Any, task: str, classes: tuple[Any, ...]) -> st
     return (
         f"holds {named} (model_type {config.model_type}), which can't do {task}: that needs a "
         f"model that transformers' {wanted} can load"
+    )
+
+
+def _find_other_medium(config: Any, model_class: Any, task: str) -> str | None:
+    taken = inspect.signature(model_class.forward).parameters
+    lacks = [name for name in _GIVEN.get(task, ()) if name not in taken]
+    if not lacks:
+        return None
+    return (
+        f"holds {model_class.__name__} (model_type {config.model_type}), which can't do {task}: "
+        f"that needs a model of {' and '.join(_GIVEN[task])}, and this one's input is "
+        f"{model_class.main_input_name}"
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -15,6 +16,9 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
 import torch
+from pipemill.pipelines.loading.model import Model
+from pipemill.pipelines.loading.model_fit import find_misfit
+from pipemill.pipelines.registry import find_task
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
@@ -219,6 +223,24 @@ def test_a_model_that_the_task_has_no_class_for_is_refused(models, tmp_path):
         match=r"holds ViT\w+ \(model_type vit\), which can't do text-classification",
     ):
         run(tmp_path, models["image-classification"])
+
+
+@pytest.mark.parametrize(
+    ("task", "other", "lacks"),
+    [
+        ("feature-extraction", "automatic-speech-recognition", "input_ids, and .* input_values"),
+        (
+            "image-feature-extraction",
+            "fill-mask",
+            "pixel_values, and this one's input is input_ids",
+        ),
+        ("zero-shot-audio-classification", "feature-extraction", "input_ids and input_features"),
+    ],
+)
+def test_a_model_of_another_medium_is_refused_where_all_kinds_load(models, task, other, lacks):
+    """These tasks load a model by transformers' AutoModel; each row would fail in its forward."""
+    why = find_misfit(find_task(task), Model(path=str(models[other])), own=False)
+    assert re.search(f"which can't do {task}: that needs a model of {lacks}", why or "")
 
 
 def test_a_kind_of_model_that_transformers_does_not_know_is_refused(folder, tmp_path):
