@@ -17,6 +17,7 @@ from typing import Any
 from ..embeddings.sentence_transformers_files import is_model2vec
 from ..restored import restore_pipelines
 from ..task_spec import TaskSpec
+from ..text.cross_encoder_config import check_labels
 from .fast_imports import gc_paused
 from .model import Model
 from .tokenizer_fit import find_tokenizer_misfit
@@ -43,6 +44,14 @@ _GIVEN = {
     "image-feature-extraction": ("pixel_values",),
     "zero-shot-audio-classification": ("input_ids", "input_features"),
 }
+# Tasks that look up a name for the number of each output.
+_LABELLED = (
+    "audio-classification",
+    "image-classification",
+    "token-classification",
+    "video-classification",
+    "zero-shot-classification",
+)
 # Pairs that work though the task's auto classes do not list them.
 _BEYOND_TABLES = {("document-question-answering", "VisionEncoderDecoderConfig")}
 
@@ -79,6 +88,11 @@ def _find_misfit(spec: TaskSpec, model: Model, own: bool) -> str | None:
     classes, pipeline_class = model.find_classes(task)
     if is_model2vec(model.files.json("config.json")):
         return f"{model.path} holds static embeddings, which only feature-extraction can use"
+    if task in _LABELLED:
+        try:
+            check_labels({"config.json": model.files.json("config.json")})
+        except ValueError as error:
+            return f"{model.path}: {error}"
     try:
         config = model.read_config()
     except ValueError as error:

@@ -225,6 +225,17 @@ def test_a_model_that_the_task_has_no_class_for_is_refused(models, tmp_path):
         run(tmp_path, models["image-classification"])
 
 
+@pytest.mark.parametrize("task", ["image-classification", "token-classification"])
+def test_labels_that_are_not_numbered_from_0_are_refused(models, tmp_path, task):
+    folder = Path(shutil.copytree(models[task], tmp_path / "model"))
+    config = json.loads((folder / "config.json").read_text())
+    holes = {str(2 * int(number)): name for number, name in config["id2label"].items()}
+    for labels, why in ((holes, "but not number 1"), (list(holes.values()), "must give a name to")):
+        (folder / "config.json").write_text(json.dumps({**config, "id2label": labels}))
+        misfit = find_misfit(find_task(task), Model(path=str(folder)), own=False)
+        assert re.search(f"id2label in its config.json .*{why}", misfit or "")
+
+
 @pytest.mark.parametrize(
     ("task", "other", "lacks"),
     [
