@@ -13,6 +13,7 @@ from pipemill.errors import ConfigError
 from ..batch import Batch
 from ..split import Split
 from ..storage.backoff import retry_on_driver, retry_with_backoff
+from ..storage.file_names import compression_of
 from ..storage.input_file import InputFile
 from ..storage.partitions import infer_partition_fields, is_partition_field, read_partition_values
 from .base import FileSource, Source
@@ -66,6 +67,11 @@ class RetryingSource:
         assert self.schema is not None
         if not split.path:  # an input without rows
             return Batch(self.schema.empty_table())
+        may_grow = isinstance(self.source, FileSource) and self.source.values == "text"
+        # The others say themselves what has become of a file, and which rows it costs.
+        is_range = split.stop >= 0 and not split.bundle
+        if is_range or (may_grow and compression_of(split.path) is None):
+            split.file.check_size(may_grow=may_grow)
         batch = retry_with_backoff(lambda: self.source.read(split), split.path)
         for field in filter(is_partition_field, self.schema):
             files = split.files()

@@ -18,7 +18,7 @@ from ..storage.filesystem import open_filesystem
 from ..storage.input_file import InputFile
 from ..storage.parallel import map_parallel
 from .base import FileSource
-from .parsing.parquet_footer import open_as_stored
+from .parsing.parquet_file import open_as_stored, open_parquet, schema_of
 from .schemas.file_schemas import (
     cast_rows,
     cast_valid_rows,
@@ -87,7 +87,7 @@ class ParquetSource(FileSource):
         if stop < 0:
             return self._make_dead_row(split)
         with filesystem.open(path, "rb") as file:
-            parquet = pq.ParquetFile(file)
+            parquet = open_parquet(file)
             groups = _find_groups(parquet.metadata, start, stop)
             try:
                 rows, failed = _read_rows(parquet, groups, self.schema), dict[int, BaseException]()
@@ -124,7 +124,7 @@ class ParquetSource(FileSource):
             footer = self._read_footer(file)
             if isinstance(footer, ConfigError):
                 return footer
-            schema = keep_features(footer.schema.to_arrow_schema())
+            schema = keep_features(schema_of(footer))
             groups = map(footer.row_group, range(footer.num_row_groups))
             size = sum(group.total_byte_size for group in groups)
             return _Footer(schemas.setdefault(schema, schema), footer.num_rows, size)
@@ -168,7 +168,7 @@ class ParquetSource(FileSource):
 
         def read() -> tuple[int, int] | None:
             with filesystem.open(path, "rb") as opened:
-                column = pq.ParquetFile(opened).read(columns=[name]).column(name)
+                column = open_parquet(opened).read(columns=[name]).column(name)
                 return find_extremes(simplify_column(column))
 
         try:

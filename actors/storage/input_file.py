@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -24,3 +25,19 @@ class InputFile:
     size: int
     version: str
     partitions: Partitions = field(default=(), compare=False)
+
+    def check_size(self, may_grow: bool) -> None:
+        """Raise ValueError if a local file has another size now. Stores are not asked once more.
+
+        The time is not compared: another machine may have its own copy.
+
+        may_grow: whether what is added at its end leaves what was planned as it is.
+        """
+        if "://" in self.path or not self.version:
+            return
+        try:
+            size = os.stat(self.path).st_size
+        except OSError:  # reading it will say why
+            return
+        if size < self.size or (size > self.size and not may_grow):
+            raise ValueError(f"{self.path} has changed since it was planned: run again")

@@ -9,6 +9,7 @@ wrong on the way there is no verdict, and loading it on a worker says what is wr
 
 from __future__ import annotations
 
+import inspect
 import sys
 from contextlib import nullcontext
 from typing import Any
@@ -16,6 +17,7 @@ from typing import Any
 from ..embeddings.sentence_transformers_files import is_model2vec
 from ..restored import restore_pipelines
 from ..task_spec import TaskSpec
+from ..text.cross_encoder_config import check_labels
 from .fast_imports import gc_paused
 from .model import Model
 from .tokenizer_fit import find_tokenizer_misfit
@@ -36,6 +38,20 @@ _MAIN_INPUTS = {
     "image": ("pixel_values", "input_ids"),
     "audio": ("input_features", "input_values"),
 }
+# What a model is given by tasks whose auto class takes models of all kinds.
+_GIVEN = {
+    "feature-extraction": ("input_ids",),
+    "image-feature-extraction": ("pixel_values",),
+    "zero-shot-audio-classification": ("input_ids", "input_features"),
+}
+# Tasks that look up a name for the number of each output.
+_LABELLED = (
+    "audio-classification",
+    "image-classification",
+    "token-classification",
+    "video-classification",
+    "zero-shot-classification",
+)
 # Pairs that work though the task's auto classes do not list them.
 _BEYOND_TABLES = {("document-question-answering", "VisionEncoderDecoderConfig")}
 
@@ -72,6 +88,11 @@ def _find_misfit(spec: TaskSpec, model: Model, own: bool) -> str | None:
     classes, pipeline_class = model.find_classes(task)
     if is_model2vec(model.files.json("config.json")):
         return f"{model.path} holds static embeddings, which only feature-extraction can use"
+    if task in _LABELLED:
+        try:
+            check_labels({"config.json": model.files.json("config.json")})
+        except ValueError as error:
+            return f"{model.path}: {error}"
     try:
         config = model.read_config()
     except ValueError as error:
@@ -88,6 +109,8 @@ def _find_misfit(spec: TaskSpec, model: Model, own: bool) -> str | None:
             return f"{model.path} {_describe_other_type(config, task, classes)}"
     if model_class is None:
         return None
+    if not own and (reason := _find_other_medium(config, model_class, task)):
+        return f"{model.path} {reason}"
     if not model.allow_missing and (reason := _find_other_head(config, model_class, task)):
         return f"{model.path} {reason}"
     loaded, info = load_without_values(model_class, config, read_weights(model, config))
@@ -143,6 +166,18 @@ def _describe_other_type(config: Any, task: str, classes: tuple[Any, ...]) -> st
     return (
         f"holds {named} (model_type {config.model_type}), which can't do {task}: that needs a "
         f"model that transformers' {wanted} can load"
+    )
+
+
+def _find_other_medium(config: Any, model_class: Any, task: str) -> str | None:
+    taken = inspect.signature(model_class.forward).parameters
+    lacks = [name for name in _GIVEN.get(task, ()) if name not in taken]
+    if not lacks:
+        return None
+    return (
+        f"holds {model_class.__name__} (model_type {config.model_type}), which can't do {task}: "
+        f"that needs a model of {' and '.join(_GIVEN[task])}, and this one's input is "
+        f"{model_class.main_input_name}"
     )
 
 

@@ -71,8 +71,12 @@ def find_default_activation(files: Mapping[str, Any]) -> str:
 def check_labels(files: Mapping[str, Any]) -> None:
     """Raise ValueError if the names of the labels are not numbered from 0 on."""
     names = files.get(_CONFIG, {}).get("id2label")
-    if not isinstance(names, dict):
+    if names is None:
         return
+    if not isinstance(names, dict):
+        raise ValueError(
+            "id2label in its config.json must give a name to each number, as an object"
+        )
     for number in range(len(names)):
         if str(number) not in names:
             raise ValueError(

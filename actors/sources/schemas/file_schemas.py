@@ -123,7 +123,12 @@ def simplify_column(column: pa.Array | pa.ChunkedArray) -> pa.Array | pa.Chunked
     """Return the values in the type that `simplify_schema` gives their column."""
     if isinstance(column.type, pa.BaseExtensionType):
         column = column.cast(column.type.storage_type)
-    elif pa.types.is_run_end_encoded(column.type):
+    if pa.types.is_dictionary(column.type) and column.type.value_type in _WITHOUT_VIEW:
+        column = column.cast(_simplify_type(column.type))
+    if pa.types.is_nested(column.type) and holds_dictionary(column.type):
+        kind = _simplify_type(column.type)  # their entries may be null, too
+        column = _decode_dictionary(column.cast(kind)).cast(kind)
+    if pa.types.is_run_end_encoded(column.type):
         column = pc.run_end_decode(column)
     elif _holds_nested(column.type):
         column = _decode_dictionary(column)
@@ -167,13 +172,18 @@ def _simplify_type(kind: pa.DataType) -> pa.DataType:
     return map_types(kind, _replace_type)
 
 
+_WITHOUT_VIEW = {pa.string_view(): pa.string(), pa.binary_view(): pa.binary()}
+
+
 def _replace_type(kind: pa.DataType) -> pa.DataType:
     # A worker may not know the type, since it did not import the library that defines it.
     if isinstance(kind, pa.BaseExtensionType):
         return map_types(kind.storage_type, _replace_type)
     # Arrow can't take rows of a view column.
-    if kind in (pa.string_view(), pa.binary_view()):
-        return pa.string() if kind == pa.string_view() else pa.binary()
+    if kind in _WITHOUT_VIEW:
+        return _WITHOUT_VIEW[kind]
+    if pa.types.is_dictionary(kind) and kind.value_type in _WITHOUT_VIEW:  # as polars writes them
+        return pa.dictionary(kind.index_type, _WITHOUT_VIEW[kind.value_type], kind.ordered)
     # Arrow writes a file of lists without items that it can't read again.
     if pa.types.is_fixed_size_list(kind) and not kind.list_size:
         return pa.list_(kind.value_field)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import datetime
 
 import pyarrow as pa
 import pyarrow.feather as feather
@@ -117,6 +118,30 @@ def test_a_file_may_lack_what_is_never_null_in_another(run, tmp_path):
     report, rows = run()
     assert report.done == 6
     assert rows["odd"].to_pylist() == [{"a": 1}] * 3 + [None] * 3
+
+
+def test_a_category_of_polars_is_one_of_plain_texts(run, tmp_path):
+    """Arrow can't decode a dictionary of texts in views, as polars writes them."""
+    texts = pa.array(["a", None, "b"]).cast(pa.string_view())
+    odd = pa.DictionaryArray.from_arrays(pa.array([0, 1, 2], pa.uint32()), texts)
+    table = pa.table({"text": odd, "odd": odd, "l": pa.ListArray.from_arrays([0, 1, 2, 3], odd)})
+    with pa.ipc.new_file(tmp_path / "in/a.arrow", table.schema) as writer:
+        writer.write_table(table)
+    report, rows = run()
+    assert (report.done, report.dead) == (2, 1)
+    assert rows["odd"].to_pylist() == ["a", "b"]
+    assert rows["l"].to_pylist() == [["a"], ["b"]]
+
+
+def test_times_of_spark_before_1677_and_after_2262_stay(run, tmp_path):
+    times = [datetime(9999, 12, 31), datetime(1, 1, 1), datetime(2024, 1, 1, 1, 1, 1, 999999)]
+    table = pa.table({"text": TEXTS, "t": times, "l": [[time] for time in times]})
+    path = tmp_path / "in/a.parquet"
+    pq.write_table(table, path, use_deprecated_int96_timestamps=True)
+    assert pq.read_schema(path).field("t").type == pa.timestamp("ns")
+    report, rows = run()
+    assert report.done == 3
+    assert (rows["t"].to_pylist(), rows["l"].to_pylist()) == (times, [[time] for time in times])
 
 
 def test_times_that_python_has_not(run, tmp_path):

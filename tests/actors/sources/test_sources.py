@@ -201,6 +201,24 @@ def test_a_link_to_a_folder_is_not_passed_over(tmp_path):
         list_files(str(tmp_path / "in"), "auto", {}, "/nowhere")
 
 
+def test_a_file_that_changes_after_it_was_planned_is_named(tmp_path):
+    """Lines that are added to a log are for the next run; what else changes is another file."""
+    logs, table = tmp_path / "a.jsonl", tmp_path / "a.parquet"
+    write_jsonl(logs, ['{"n": 1}', '{"n": 2}'])
+    made = plan(logs)
+    write_jsonl(logs, ['{"n": 1}', '{"n": 2}', '{"n": 3}'])
+    assert [row["n"] for row in rows(read(made))] == [1, 2]
+    write_jsonl(logs, ['{"n": 1}'])
+    with pytest.raises(ValueError, match=r"a\.jsonl has changed since it was planned: run again"):
+        read(made)
+    for count in (1, 9):
+        pq.write_table(pa.table({"n": ["a", "b", "c"]}), table)
+        made = plan(table)
+        pq.write_table(pa.table({"n": ["x"] * count}), table)
+        with pytest.raises(ValueError, match=r"a\.parquet has changed since it was planned: run"):
+            read(made)
+
+
 def test_a_link_to_a_file_in_a_folder_is_that_file(tmp_path):
     """As in the Hub's cache, where each file is a link. A new file behind it is noticed."""
     (tmp_path / "in").mkdir()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -15,6 +16,9 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
 import torch
+from pipemill.pipelines.loading.model import Model
+from pipemill.pipelines.loading.model_fit import find_misfit
+from pipemill.pipelines.registry import find_task
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
@@ -219,6 +223,35 @@ def test_a_model_that_the_task_has_no_class_for_is_refused(models, tmp_path):
         match=r"holds ViT\w+ \(model_type vit\), which can't do text-classification",
     ):
         run(tmp_path, models["image-classification"])
+
+
+@pytest.mark.parametrize("task", ["image-classification", "token-classification"])
+def test_labels_that_are_not_numbered_from_0_are_refused(models, tmp_path, task):
+    folder = Path(shutil.copytree(models[task], tmp_path / "model"))
+    config = json.loads((folder / "config.json").read_text())
+    holes = {str(2 * int(number)): name for number, name in config["id2label"].items()}
+    for labels, why in ((holes, "but not number 1"), (list(holes.values()), "must give a name to")):
+        (folder / "config.json").write_text(json.dumps({**config, "id2label": labels}))
+        misfit = find_misfit(find_task(task), Model(path=str(folder)), own=False)
+        assert re.search(f"id2label in its config.json .*{why}", misfit or "")
+
+
+@pytest.mark.parametrize(
+    ("task", "other", "lacks"),
+    [
+        ("feature-extraction", "automatic-speech-recognition", "input_ids, and .* input_values"),
+        (
+            "image-feature-extraction",
+            "fill-mask",
+            "pixel_values, and this one's input is input_ids",
+        ),
+        ("zero-shot-audio-classification", "feature-extraction", "input_ids and input_features"),
+    ],
+)
+def test_a_model_of_another_medium_is_refused_where_all_kinds_load(models, task, other, lacks):
+    """These tasks load a model by transformers' AutoModel; each row would fail in its forward."""
+    why = find_misfit(find_task(task), Model(path=str(models[other])), own=False)
+    assert re.search(f"which can't do {task}: that needs a model of {lacks}", why or "")
 
 
 def test_a_kind_of_model_that_transformers_does_not_know_is_refused(folder, tmp_path):
