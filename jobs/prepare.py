@@ -69,11 +69,12 @@ class _Draft:
     has_work: bool
 
 
-def prepare(job: Job, lease: Lease | None = None) -> PreparedJob:
+def prepare(job: Job, lease: Lease | None = None, reprocess: bool = False) -> PreparedJob:
     """Prepare a job, and write its plan and its record to the output. Raises ConfigError.
 
     Args:
         lease: acquired before anything is written, if something is left to do.
+        reprocess: whether the results of files that changed are removed, and computed again.
     """
     _check_places(job)
     job = with_table(job)
@@ -85,7 +86,7 @@ def prepare(job: Job, lease: Lease | None = None) -> PreparedJob:
     while True:
         snapshot = ledger.snapshot()
         held = lease is None or lease.is_held
-        draft = _draft(job, task, weights, ledger, lease)
+        draft = _draft(job, task, weights, ledger, lease, reprocess)
         if lease is not None and draft.has_work:
             lease.acquire()
             if not held and ledger.snapshot() != snapshot:
@@ -163,7 +164,12 @@ def _resolve_one(
 
 
 def _draft(
-    job: Job, task: ResolvedTask, weights: str, ledger: Ledger, lease: Lease | None
+    job: Job,
+    task: ResolvedTask,
+    weights: str,
+    ledger: Ledger,
+    lease: Lease | None,
+    reprocess: bool,
 ) -> _Draft:
     """Prepare the job from what the output holds now. Writes only objects of the job."""
     record, parts = ledger.read_job(), ledger.parts()
@@ -180,7 +186,8 @@ def _draft(
     note = None if stores_rows else note_on_stream(job.input.path)
     job, task = _with_model_of_output(job, task, ledger, weights)
     job = with_stored_rows(job, ledger)
-    plan, changed = build_plan(job, task, ledger, ledger.read_plan() if record else None)
+    stored = ledger.read_plan() if record else None
+    plan, changed = build_plan(job, task, ledger, stored, reprocess)
     prepared = build_prepared_job(job, task, plan, ledger, decides)
     if note is not None:
         prepared = replace(prepared, notes=(*prepared.notes, note))
@@ -223,6 +230,8 @@ def _write(draft: _Draft) -> None:
     if draft.plan_changed:
         if NOTHING.part in ledger.parts() and not plan.is_of_nothing:
             ledger.remove(NOTHING.part)
+        # Before the plan: parts that it does not name would be duplicates for readers.
+        ledger.remove_results(plan.replaced)
         ledger.write_plan(plan)
     if draft.is_new:
         job = draft.prepared.job

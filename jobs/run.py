@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from pipemill.actors.split_result import SplitResult
 from pipemill.actors.split_table import SplitTable
@@ -54,6 +54,7 @@ def run(
     columns: Mapping[str, str | None] | None = None,
     push_to_hub: str | None = None,
     private: bool | None = None,
+    on_changed: Literal["error", "reprocess"] = "error",
     **sections: Unpack[Sections],
 ) -> Report:
     """Run a job to its end; called again, do what is left.
@@ -65,6 +66,8 @@ def run(
         push_to_hub: a dataset on the Hugging Face Hub to publish the rows in, once all are there,
             as `pipemill.push` does.
         private: whether that dataset is private if it is new.
+        on_changed: what becomes of input files that changed since they were planned: an error, or
+            "reprocess", which removes their results and computes them again.
         sections: `task`, `model`, `input`, `output`, `parameters`, `batching`, `actors`,
             `pipeline_class`, as in a config; a path alone stands for `model`, `input` and
             `output`.
@@ -86,6 +89,8 @@ def run(
         check_dataset_name(push_to_hub)
     elif private is not None:
         raise ConfigError("private is about push_to_hub: name the dataset to publish in, too")
+    if on_changed not in (choices := ("error", "reprocess")):
+        raise ConfigError(f"on_changed must be one of {', '.join(choices)}, not {on_changed!r}")
     check_output_lasts(job.output.path)
     check_input_stays(job.input.path)
     with (
@@ -94,12 +99,12 @@ def run(
         Lease(output_store(job)) as lease,
         ray_until_end(),
     ):
-        report = _run(job, lease, started)
+        report = _run(job, lease, started, on_changed == "reprocess")
     return report if push_to_hub is None else _publish(report, job, push_to_hub, private)
 
 
-def _run(job: Job, lease: Lease, started: float) -> Report:
-    prepared = prepare(job, lease)
+def _run(job: Job, lease: Lease, started: float, reprocess: bool) -> Report:
+    prepared = prepare(job, lease, reprocess)
     job, ledger = prepared.job, prepared.ledger
     exist = ledger.parts()
     done, todo = prepared.plan.splits.divide(lambda split: split.part in exist)

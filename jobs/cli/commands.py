@@ -24,6 +24,7 @@ from .options import (
     Dataset,
     FirstRows,
     LogFormat,
+    OnChanged,
     OtherEngines,
     Out,
     Output,
@@ -82,6 +83,7 @@ def run(
     options: JobOptions,
     push_to_hub: PushToHub = None,
     private: Private = False,
+    on_changed: OnChanged = "error",
     quiet: Quiet = False,
     log_format: LogFormat = "text",
 ) -> int:
@@ -96,7 +98,12 @@ def run(
             from ..run import run
 
         job = options.build()
-        report = run(job, push_to_hub=push_to_hub, private=private or None)
+        report = run(
+            job,
+            push_to_hub=push_to_hub,
+            private=private or None,
+            on_changed=on_changed,  # type: ignore[arg-type]
+        )
         print_blocks(report.blocks(), sys.stderr)
         if shows_text():
             print_blocks(read_first_rows(report.output, job.output.storage_options), sys.stderr)

@@ -35,6 +35,16 @@ Private = Annotated[
     bool,
     typer.Option("--private", help="A dataset that is made is private.", rich_help_panel=_OUTPUT),
 ]
+OnChanged = Annotated[
+    str,
+    typer.Option(
+        "--on-changed",
+        metavar="error|reprocess",
+        help="Input files that changed since they were planned are an error, or computed again.",
+        rich_help_panel=_OUTPUT,
+        show_default=True,
+    ),
+]
 Quiet = Annotated[
     bool,
     typer.Option("-q", "--quiet", help="Say only errors.", rich_help_panel=_OUTPUT),

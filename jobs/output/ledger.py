@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import IO, Any, TypeVar
 
 from pipemill.actors.batch import LEFT_OUT
@@ -193,6 +193,16 @@ class Ledger:
 
     def remove(self, name: str) -> None:
         self.store.remove(name)
+
+    def remove_results(self, parts: Collection[str]) -> None:
+        """Remove parts, as far as they exist, and the files of their dead letters."""
+        if not parts:
+            return
+        kept = set(parts)
+        for name in sorted(self.parts() & kept):
+            self.remove(name)
+        for name in sorted(self.dead_letter_files() & kept):
+            self.remove(f"{DEAD_LETTERS}/{name}")
 
     def write(self, name: str, data: bytes) -> None:
         self._try_to_write(lambda: self.store.write(name, data))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -33,6 +33,7 @@ class Plan:
         results: the columns that are added, as a serialized schema, if a sample showed them.
         settled: parameters that were inferred from some rows; None before that.
         unnamed: planned files that the input no longer names; not stored.
+        replaced: parts of splits that others have taken the places of; not stored.
         notes: what users may not expect of the input's files; not stored.
     """
 
@@ -42,6 +43,7 @@ class Plan:
     results: bytes | None = None
     settled: dict[str, Any] | None = None
     unnamed: list[str] = field(default_factory=list)
+    replaced: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
     def add(self, pieces: Iterable[SplitRange]) -> None:
@@ -57,11 +59,30 @@ class Plan:
         """Yield the files of the splits in their order, some perhaps more than once."""
         return (file for file in self.splits.files() if file.path)
 
-    def new_files(self, files: list[InputFile]) -> list[InputFile]:
+    def replan(self, changed: Collection[str], pieces: Iterable[SplitRange]) -> None:
+        """Put splits in the places of those with a file that changed: rows keep their order.
+
+        Places that are left over hold no rows; splits for which there is no place come last.
+        """
+        old, self.splits, left = self.splits, SplitTable(), iter(pieces)
+        for split in old:
+            if any(file.path in changed for file in split.files()):
+                self.replaced.append(split.part)
+                self.splits.append(next(left, SplitRange(NOTHING.file, 0, 0, 0)))
+            else:
+                kept = SplitRange(split.file, split.start, split.stop, split.rows, split.bundle)
+                self.splits.append(kept)
+        self.add(left)
+
+    def new_files(
+        self, files: list[InputFile], changed: list[InputFile] | None = None
+    ) -> list[InputFile]:
         """Return the files that no split belongs to.
 
         Raises ConfigError for a planned file that changed, and for one that is gone while a new
         file has the same size and version: that file was renamed, and has no other rows.
+
+        changed: where to put planned files that changed, instead of raising.
         """
         # The plan's files are made one by one: of a million, the listed ones are enough.
         places = {file.path: place for place, file in enumerate(files)}
@@ -73,11 +94,14 @@ class Plan:
                 gone[old.size, old.version] = old.path
                 continue
             is_planned[place] = True
-            if old != (file := files[place]):
+            if old != (file := files[place]) and changed is not None:
+                changed += [file] if file not in changed[-1:] else []
+            elif old != file:
                 raise ConfigError(
                     f"{file.path} has changed since this output was planned "
                     f"(then {_bytes_and_date(old)}; now {_bytes_and_date(file)}). Its old "
-                    "results are kept as they are: put the old file back, or name another output"
+                    "results are kept as they are: put the old file back, name another output, or "
+                    "compute the file again with --on-changed reprocess (on_changed='reprocess')"
                 )
         new = [file for file, known in zip(files, is_planned, strict=True) if not known]
         for file in new:

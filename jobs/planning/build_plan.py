@@ -32,7 +32,11 @@ _STATIC_ROWS, _STATIC_BYTES = 16384, 16 * 2**20
 
 
 def build_plan(
-    job: Job, task: ResolvedTask, ledger: Ledger, stored: Plan | None = None
+    job: Job,
+    task: ResolvedTask,
+    ledger: Ledger,
+    stored: Plan | None = None,
+    reprocess: bool = False,
 ) -> tuple[Plan, bool]:
     """Return the plan of an output, and whether it differs from the stored one.
 
@@ -41,6 +45,7 @@ def build_plan(
 
     Args:
         stored: the plan in the output.
+        reprocess: whether files that changed get new splits in place of their old ones.
 
     Raises:
         ConfigError: for an input that can't be read, or that does not fit the stored plan.
@@ -61,7 +66,7 @@ def build_plan(
         # An input without rows decides nothing, not even its columns.
         plan, changed = _new_plan(job, task, source, files, format, stored)
     else:
-        plan, changed = _extended_plan(job, task, source, files, format, stored)
+        plan, changed = _extended_plan(job, task, source, files, format, stored, reprocess)
     plan.notes = notes
     return plan, changed
 
@@ -86,25 +91,56 @@ def _new_plan(
 
 
 def _extended_plan(
-    job: Job, task: ResolvedTask, source: Source, files: list[InputFile], format: str, plan: Plan
+    job: Job,
+    task: ResolvedTask,
+    source: Source,
+    files: list[InputFile],
+    format: str,
+    plan: Plan,
+    reprocess: bool,
 ) -> tuple[Plan, bool]:
-    new = plan.new_files(files)
+    changed: list[InputFile] = []
+    new = plan.new_files(files, changed if reprocess else None)
     if format != plan.format:
         raise ConfigError(f"the input was {plan.format} when it was planned, and is {format} now")
     if job.input.limit:
         _check_still_there(plan, files)
+        if changed:
+            raise ConfigError(
+                f"{changed[0].path} has changed, and with input.limit it can't be computed again: "
+                "other rows would be within the limit; name another output"
+            )
         return plan, False
     before = len(plan.splits)
-    if new:
+    again = _share_splits(plan, files, changed)
+    if new or again:
         # Files without a row are never planned, and bad ones have no columns.
         with suppress(NothingToRead):
             reads = [
                 source_names(own.spec.inputs, one.input.columns).values()
                 for one, own in list_tasks(job, task)
             ]
-            _check_columns(plan, source.infer_schema(new), new, set().union(*reads))
-        plan.add(_cut(job, task, source, new))
-    return plan, len(plan.splits) > before
+            read = [*again, *new]
+            _check_columns(plan, source.infer_schema(read), read, set().union(*reads))
+        if again:
+            plan.replan({file.path for file in again}, _cut(job, task, source, again))
+        plan.add(_cut(job, task, source, new) if new else [])
+    return plan, bool(again) or len(plan.splits) > before
+
+
+def _share_splits(plan: Plan, files: list[InputFile], changed: list[InputFile]) -> list[InputFile]:
+    """Return the files that have splits in common with those that changed, and these."""
+    paths = {file.path for file in changed}
+    for split in plan.splits if paths else ():
+        if split.bundle and any(file.path in paths for file in split.bundle):
+            paths.update(file.path for file in split.bundle)
+    again = [file for file in files if file.path in paths]
+    if gone := paths - {file.path for file in again}:
+        raise ConfigError(
+            f"{min(gone)} is not in the input, and shares a part with {changed[0].path}, which has "
+            "changed: its rows would be lost; put it back, or name another output"
+        )
+    return again
 
 
 def _cut(

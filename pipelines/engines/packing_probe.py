@@ -129,5 +129,7 @@ def _each_alone(pipeline: Any, outputs: ModelOutputs, columns: Columns, lengths:
 
 
 def _is_close(pipeline: Any, got: Any, expected: Any) -> bool:
+    if got.shape != expected.shape:  # not even one for each chunk
+        return False
     close = _CLOSE.get(str(pipeline.model.dtype).removeprefix("torch."), 0)
     return bool((got - expected).norm() <= close * (expected - expected.mean(dim=0)).norm())

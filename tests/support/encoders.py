@@ -34,6 +34,7 @@ KINDS = {
     "DistilBert": {"dim": 32, "n_layers": 2, "n_heads": 4, "hidden_dim": 37},
     "ModernBert": {"global_attn_every_n_layers": 2, "local_attention": WINDOW},
     "EuroBert": {},
+    "NomicBert": {},
     "DPR": {},
     "Albert": {"embedding_size": 16},
     "Qwen2": {"num_key_value_heads": 2},
