@@ -10,6 +10,7 @@ from typing import IO
 
 from pipemill.actors.sources.bad_file import find_compression_suffix
 from pipemill.actors.sources.registry import find_source, format_names
+from pipemill.actors.storage.filesystem import write_blocks
 from pipemill.actors.storage.store import Store
 
 from pipemill.errors import ConfigError
@@ -50,12 +51,13 @@ class StandardInput(HeldRows):
         if most is not None:
             data, whole = _read_sample(blocks, most, cuts=not suffix)
             blocks = iter([data])
-        path = store.locate(name)
-        store.filesystem.makedirs(path.rpartition("/")[0], exist_ok=True)
-        with store.filesystem.open(path, "wb") as file:
+
+        def digested() -> Iterator[bytes]:
             for block in blocks:
                 digest.update(block)
-                file.write(block)
+                yield block
+
+        write_blocks(store.filesystem, store.locate(name), digested())
         return WrittenRows(
             format=format, files=1, rows=None, whole=whole, digest=digest.hexdigest()
         )
