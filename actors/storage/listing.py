@@ -91,9 +91,9 @@ def _list(path: str, options: Mapping[str, Any], output: str | None) -> Listing:
     with_parts: dict[str, list[InputFile]] = {}
     table, left_out = None, 0
     special = []
-    for root in roots:
+    for root, known in roots.items():
         found = []
-        for entry in _iterate_files(filesystem, root):
+        for entry in _iterate_files(filesystem, root, known):
             name = entry["name"]
             table = table or find_table_by_log(name)
             # A pattern may match hidden folders: only names below its first folder count.
@@ -184,20 +184,23 @@ _PART = re.compile(r"part-\d{8}-[0-9a-f]{12}\.parquet")
 _CHECKED = 10_000
 
 
-def _find_roots(filesystem: Any, path: str) -> tuple[str, list[str]]:
-    """Return the folder that a path begins with, and the paths that it stands for, sorted."""
+def _find_roots(filesystem: Any, path: str) -> tuple[str, dict[str, dict[str, Any]]]:
+    """Return the folder that a path begins with, and what is known of what it stands for."""
     if filesystem.isdir(path):
-        return path, [path]
+        return path, {path: {"type": "directory"}}
     if any(character in path for character in _WILD):
         first = min(path.find(c) for c in _WILD if c in path)
-        return path[:first].rpartition("/")[0], sorted(filesystem.glob(path))
-    return path, []
+        found = filesystem.glob(path, detail=True)
+        return path[:first].rpartition("/")[0], dict(sorted(found.items()))
+    return path, {}
 
 
-def _iterate_files(filesystem: Any, root: str) -> Iterator[dict[str, Any]]:
-    """Yield what is known of each file at or below a path."""
+def _iterate_files(filesystem: Any, root: str, known: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield what is known of each file at or below a path, of which something is known."""
     if not isinstance(filesystem, LocalFileSystem):
-        yield from filesystem.find(root, detail=True).values()
+        # A store is not asked again for each file that fits a pattern.
+        is_folder = known["type"] == "directory"
+        yield from filesystem.find(root, detail=True).values() if is_folder else [known]
         return
     if filesystem.isfile(root):
         yield filesystem.info(root)

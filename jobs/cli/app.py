@@ -37,8 +37,19 @@ def main(arguments: list[str] | None = None) -> int:
 
 def command(arguments: list[str]) -> int:
     """Run the command line in a supervised process, and return the exit status."""
+    _use_utf8()
     _open_standard_streams()
     return supervise(lambda: _run_and_report(arguments), _explain_end)
+
+
+def _use_utf8() -> None:
+    """Begin again in Python's UTF-8 mode, where the locale has another encoding (LC_ALL=C).
+
+    Names of files are UTF-8 nearly everywhere, whatever the locale says.
+    """
+    if sys.getfilesystemencoding() != "utf-8" and os.environ.get("PYTHONUTF8") != "1":
+        os.environ["PYTHONUTF8"] = "1"
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
 
 def _open_standard_streams() -> None:

@@ -35,7 +35,7 @@ def _parse_type(text: str, key: str) -> pa.DataType:
     inner, closed, size = rest.rpartition(">")
     if not bracket:
         try:
-            return pa.type_for_alias(head)
+            return _parse_parametric(head) or pa.type_for_alias(head)
         except ValueError:
             raise _type_error(text, key) from None
     if head == "struct" and closed and not size:
@@ -51,6 +51,16 @@ def _parse_type(text: str, key: str) -> pa.DataType:
     raise _type_error(text, key)
 
 
+def _parse_parametric(text: str) -> pa.DataType | None:
+    """Return a type that has a time zone, or a precision, as Arrow prints it; None for others."""
+    if time := re.fullmatch(r"timestamp\[(s|ms|us|ns), *(?:tz=)?([^\]]+)\]", text):
+        return pa.timestamp(time[1], time[2].strip())
+    if decimal := re.fullmatch(r"decimal(128|256)\((\d+), *(\d+)\)", text):
+        make = pa.decimal128 if decimal[1] == "128" else pa.decimal256
+        return make(int(decimal[2]), int(decimal[3]))
+    return None
+
+
 def _strip_item_name(text: str) -> str:
     """Return a list's type without the name that Arrow prints before it: list<item: string>."""
     return re.sub(r"^\s*(item|element)\s*:", "", text)
@@ -60,7 +70,7 @@ def _split_fields(text: str) -> list[str]:
     """Split at the commas outside brackets: timestamp[ms, UTC] has one inside."""
     pieces, depth = [""], 0
     for character in text:
-        depth += {"<": 1, "[": 1, ">": -1, "]": -1}.get(character, 0)
+        depth += {"<": 1, "[": 1, "(": 1, ">": -1, "]": -1, ")": -1}.get(character, 0)
         if character == "," and depth == 0:
             pieces.append("")
         else:

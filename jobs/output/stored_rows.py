@@ -42,7 +42,7 @@ def with_stored_rows(job: Job, ledger: Ledger) -> Job:
     if record is None:
         record = _store(rows, job.input.format, limit, ledger)
     elif isinstance(rows, StandardInput):
-        check_same_input(record["digest"])
+        check_same_input(record["digest"], None if record["whole"] else record["bytes"])
     path = "/".join(filter(None, [ledger.path.rstrip("/"), folder, record.get("folder")]))
     return _reading(job, path, record.get("format", "parquet"), job.output.storage_options)
 
@@ -134,12 +134,11 @@ def _store(rows: HeldRows, format: str, limit: int | None, ledger: Ledger) -> di
     with suppress(Exception):  # what is left of a run that was killed is never read
         ledger.store.filesystem.rm(ledger.store.locate(folder), recursive=True)
     attempt = uuid.uuid4().hex[:12]
-    # A stream may never end. What is piped is a file, whose rows nobody counts before it is read.
-    is_file = isinstance(rows, StandardInput)
-    most = None if limit is None or is_file else SampleSize(rows=limit)
+    most = None if limit is None else SampleSize(rows=limit)  # a stream may never end
     written = _write(rows, ledger.store, f"{folder}/{attempt}", format, most)
     record = {**asdict(written), "folder": attempt, "snapshot": rows.snapshot}
-    record["limit"] = None if most is None else limit
+    # What is piped is a file: where its rows are not lines, nobody counts them before it is read.
+    record["limit"] = None if isinstance(rows, StandardInput) and written.whole else limit
     # A run that was asleep while another one took over must not replace what that one stored.
     stored = _read_record(folder, limit, ledger)
     if stored is not None:

@@ -47,6 +47,7 @@ class WrittenRows:
         rows: how many there are; None where only reading the files tells it.
         whole: whether these are all rows.
         digest: of the bytes, if the rows came as bytes.
+        bytes: how many these are.
     """
 
     format: str
@@ -54,6 +55,7 @@ class WrittenRows:
     rows: int | None
     whole: bool
     digest: str | None = None
+    bytes: int | None = None
 
 
 class HeldRows(ABC):

@@ -4,6 +4,7 @@ import time
 
 import fsspec
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 from pipemill.actors.storage.filesystem import open_filesystem, write_atomic
 from pipemill.actors.storage.listing import list_below, stat
 
@@ -60,3 +61,22 @@ def test_a_file_has_one_version_however_it_is_found(tmp_path, place):
     assert listed.version
     assert stat(listed.path, {}) == listed
     assert list_below(f"{folder}/rows.jsonl", {}, None).files == [listed]
+
+
+def test_a_store_is_not_asked_for_each_file_that_fits_a_pattern(monkeypatch):
+    for n in range(50):
+        MemoryFileSystem().pipe_file(f"/patterns/day={n % 2}/{n:02}.parquet", b"PAR1")
+    asked = []
+    find = MemoryFileSystem.find
+
+    def note(self, path, *arguments, **keywords):
+        asked.append(path)
+        return find(self, path, *arguments, **keywords)
+
+    monkeypatch.setattr(MemoryFileSystem, "find", note)
+    listing = list_below("memory://patterns/day=1/*.parquet", {}, None)
+    assert [file.path[-10:] for file in listing.files] == [
+        f"{n:02}.parquet" for n in range(1, 50, 2)
+    ]
+    assert {file.size for file in listing.files} == {4}
+    assert len(asked) == 1

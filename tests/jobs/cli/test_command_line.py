@@ -305,3 +305,13 @@ def test_markup_in_rows_is_shown_as_it_is(tmp_path):
     assert str(Preview(table, {})) == (
         "row 0\n  text        [red]a[/red] :smile:\nrow 1\n  text        [/]"
     )
+
+
+def test_names_beyond_ascii_under_a_locale_without_them(tmp_path):
+    (tmp_path / "ü日").mkdir()
+    config = tmp_path / "ü日/jöb.yaml"
+    config.write_text("task: text-classification\nmodel: /no/módel\ninput: i\noutput: o\n")
+    locale = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    done = command("run", str(config), **locale)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "no model at /no/módel" in done.stderr

@@ -21,6 +21,9 @@ from pipemill.errors import ConfigError
         ("bool", pa.bool_()),
         ("binary", pa.binary()),
         ("timestamp[ms]", pa.timestamp("ms")),
+        ("timestamp[us, tz=UTC]", pa.timestamp("us", "UTC")),
+        ("timestamp[ns, Europe/Paris]", pa.timestamp("ns", "Europe/Paris")),
+        ("struct<a: decimal128(38, 9)>", pa.struct({"a": pa.decimal128(38, 9)})),
         ("list<float32>", pa.list_(pa.float32())),
         ("list<element: float>", pa.list_(pa.float32())),
         ("list<list<int64>>", pa.list_(pa.list_(pa.int64()))),
@@ -47,7 +50,8 @@ def test_types(text, kind):
     "text",
     ["strng", "", "list", "list<>", "list<string", "list<string>>", "struct<a>", "struct<>",
      "struct<: string>", "struct<a: string, a: string>", "map<string, string>",
-     "fixed_size_list<float32>", "fixed_size_list<float32>[x]", "lst<string>"],
+     "fixed_size_list<float32>", "timestamp[x, UTC]", "decimal128(99, 1)",
+     "fixed_size_list<float32>[x]", "lst<string>"],
 )  # fmt: skip
 def test_a_text_that_is_no_type_is_a_message(text):
     with pytest.raises(

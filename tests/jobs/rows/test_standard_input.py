@@ -117,6 +117,25 @@ def test_what_can_not_be_read_is_said(pipe):
     assert "there is nothing on standard input" in done.stderr.decode()
 
 
+def test_a_limit_reads_the_lines_that_it_needs(pipe, tmp_path):
+    """The program that writes them is told to end, as by `head`; another limit needs more."""
+    endless = subprocess.Popen(["yes", '\n{"text": "again"}'], stdout=subprocess.PIPE)
+    done = pipe(None, "out", "--set", "input.limit=7", stdin=endless.stdout)
+    assert json.loads(done.stdout.splitlines()[-1])["rows"] == 7
+    endless.stdout.close()
+    assert endless.wait(timeout=60) != 0
+    (stored,) = (tmp_path / "out/_pipemill").rglob("000000.jsonl")
+    assert stored.read_bytes() == b'\n{"text": "again"}\n' * 7
+    same, other = (b'\n{"text": "%s"}\n' % word * 9 for word in (b"again", b"other"))
+    for data, status in ((b"", 0), (same, 0), (other, 2)):
+        assert pipe(data, "out", "--set", "input.limit=7").returncode == status
+    pretty = json.dumps([{"text": "a"}, {"text": "b"}], indent=1).encode()
+    for format, data in (("jsonl", pretty), ("csv", b'text\n"a\nb"\nc\n'), ("text", b"a\nb")):
+        more = ["--set", f"input.format={format}", "--set", "input.limit=2"]
+        done = pipe(data, format, *more)
+        assert json.loads(done.stdout.splitlines()[-1])["rows"] == 2
+
+
 def test_dead_letters_are_tried_again_without_it(pipe, tmp_path):
     data = b'{"text": "bad3"}\n{"text": "b"}\n'
     assert pipe(data, "out", "--set", "output.max_errors=null").returncode == 0
