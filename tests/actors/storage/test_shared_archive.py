@@ -69,4 +69,5 @@ def test_archives_are_opened_at_the_same_time_and_each_once(tmp_path):
             )
         )
     assert sorted(made) == ["one", "other"]
-    assert found[0] is found[2] and found[1] is found[3]
+    assert found[0] is found[2]
+    assert found[1] is found[3]
