@@ -34,7 +34,7 @@ from .byte_ranges import (
     RowOffsets,
     sample_evenly,
 )
-from .parsing.csv_records import Record, find_records
+from .parsing.csv_records import Record, find_places, find_records
 from .parsing.csv_values import infer_types, parse_columns
 from .schemas.file_schemas import combine_schemas, make_null_rows
 from .split_ranges import SplitRange
@@ -206,8 +206,7 @@ class CsvSource(FileSource):
             raise BadFile(file.path)
         with self._open_named(file) as (stream, header):
             if header is not None:
-                for record in find_records(stream, _find_delimiter(file.path), header.stop):
-                    yield record.start, record.stop
+                yield from find_places(stream, _find_delimiter(file.path), header.stop)
 
     def _infer_types(self, file: InputFile) -> dict[str, pa.DataType] | BadFile:
         """Infer the types of the columns that the task reads by the first rows."""
