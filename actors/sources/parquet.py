@@ -13,7 +13,7 @@ from pipemill.errors import ConfigError
 
 from ..batch import Batch
 from ..split import Split
-from ..storage.backoff import is_transient, retry_on_driver
+from ..storage.backoff import is_of_store, retry_on_driver
 from ..storage.filesystem import open_filesystem
 from ..storage.input_file import InputFile
 from ..storage.parallel import map_parallel
@@ -92,7 +92,7 @@ class ParquetSource(FileSource):
             try:
                 rows, failed = _read_rows(parquet, groups, self.schema), dict[int, BaseException]()
             except (OSError, pa.ArrowException) as error:
-                if is_transient(error):
+                if is_of_store(error):
                     raise
                 rows, failed = _read_valid_rows(parquet, file, groups, self.schema)
         if rows.num_rows != stop - start:
@@ -253,7 +253,7 @@ def _read_valid_rows(
         try:
             rows = _decode_group(parquet, file, (number, first, last), schema.names)
         except (OSError, pa.ArrowException) as error:
-            if is_transient(error):
+            if is_of_store(error):
                 raise
             tables.append(make_null_rows(schema, last - first))
             reason = type(error)(f"row group {number} can't be decoded: {error}")

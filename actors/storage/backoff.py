@@ -50,6 +50,14 @@ def is_transient(error: BaseException) -> bool:
     return bool(_NAMES & {kind.__name__ for kind in type(error).__mro__})
 
 
+def is_of_store(error: BaseException) -> bool:
+    """Return whether a file could not be read whatever it holds: it is away, forbidden or gone."""
+    if isinstance(error, PermissionError | FileNotFoundError) or is_transient(error):
+        return True
+    # Those of what a file holds have no number, as Arrow and gzip raise them.
+    return isinstance(error, OSError) and error.errno is not None
+
+
 def retry_on_driver(call: Callable[[], T], what: str) -> T:
     """Return the result of a call on the driver. Raises RunError if the store does not answer."""
     try:

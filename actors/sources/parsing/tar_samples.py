@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import IO, Any
 
-from ...storage.backoff import is_transient
+from ...storage.backoff import is_of_store
 from ..bad_file import find_compression
 from ..streams.read_bytes import skip_bytes
 
@@ -69,7 +69,7 @@ def read_samples(
             sample.members[extension] = walk.read(member) if wanted(extension) else None
             sample.stop = walk.next
     except _UNREADABLE as error:
-        if is_transient(error):  # the store is at fault, not the tar
+        if is_of_store(error):  # the tar is not at fault
             raise
         why = find_compression(walk.head) or error
         reason = ValueError(f"the tar can't be read from byte {walk.next} on: {why}")
