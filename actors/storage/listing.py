@@ -198,9 +198,12 @@ def _find_roots(filesystem: Any, path: str) -> tuple[str, dict[str, dict[str, An
 def _iterate_files(filesystem: Any, root: str, known: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """Yield what is known of each file at or below a path, of which something is known."""
     if not isinstance(filesystem, LocalFileSystem):
-        # A store is not asked again for each file that fits a pattern.
-        is_folder = known["type"] == "directory"
-        yield from filesystem.find(root, detail=True).values() if is_folder else [known]
+        # A store is not asked again for each file that fits a pattern; a web server's pages of
+        # links do not say how large a file is.
+        if known["type"] == "directory":
+            yield from filesystem.find(root, detail=True).values()
+        else:
+            yield known if known.get("size") is not None else filesystem.info(root)
         return
     if filesystem.isfile(root):
         yield filesystem.info(root)

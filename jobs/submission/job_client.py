@@ -69,7 +69,7 @@ def submit_once(client: JobSubmissionClient, submission_id: str, **job: Any) -> 
         OSError: The job API has been silent for a minute.
         RuntimeError, ValueError: Ray does not accept the job.
     """
-    until = time.monotonic() + SILENCE_S
+    until, asked = time.monotonic() + SILENCE_S, 0
     while True:
         try:
             client.submit_job(submission_id=submission_id, **job)
@@ -77,6 +77,11 @@ def submit_once(client: JobSubmissionClient, submission_id: str, **job: Any) -> 
         except OSError:
             if time.monotonic() > until:
                 raise
+        except RuntimeError as error:
+            if asked and "already exists" in str(error):  # of which no answer came before
+                return
+            raise
+        asked += 1
         time.sleep(PAUSE_S)
         try:
             client.get_job_info(submission_id)

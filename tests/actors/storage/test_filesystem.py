@@ -1,6 +1,9 @@
 import subprocess
 import sys
+import threading
 import time
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import fsspec
 import pytest
@@ -80,3 +83,19 @@ def test_a_store_is_not_asked_for_each_file_that_fits_a_pattern(monkeypatch):
     ]
     assert {file.size for file in listing.files} == {4}
     assert len(asked) == 1
+
+
+def test_a_pattern_of_a_web_server_finds_how_large_files_are(tmp_path):
+    for name, rows in (("a", b"{}\n"), ("b", b"{}\n{}\n")):
+        (tmp_path / f"{name}.jsonl").write_bytes(rows)
+    handler = partial(SimpleHTTPRequestHandler, directory=str(tmp_path))
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    url = f"http://127.0.0.1:{server.server_port}"
+    files = list_below(f"{url}/*.jsonl", {}, None).files
+    server.shutdown()
+    server.server_close()
+    assert [(file.path, file.size) for file in files] == [
+        (f"{url}/a.jsonl", 3),
+        (f"{url}/b.jsonl", 6),
+    ]
