@@ -50,7 +50,8 @@ def test_types(text, kind):
     "text",
     ["strng", "", "list", "list<>", "list<string", "list<string>>", "struct<a>", "struct<>",
      "struct<: string>", "struct<a: string, a: string>", "map<string, string>",
-     "fixed_size_list<float32>", "timestamp[x, UTC]", "decimal128(99, 1)", "fixed_size_list<float32>[x]", "lst<string>"],
+     "timestamp[x, UTC]", "decimal128(99, 1)", "fixed_size_list<float32>",
+     "fixed_size_list<float32>[x]", "lst<string>"],
 )  # fmt: skip
 def test_a_text_that_is_no_type_is_a_message(text):
     with pytest.raises(
