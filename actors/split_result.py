@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from .split import Split
 
-Cause = Literal["model", "row", "library", "memory"]
+Cause = Literal["model", "row", "library", "memory", "access"]
 
 SCHEMA = pa.schema(
     [
@@ -42,7 +42,8 @@ class SplitResult:
         fatal: whether the next split would fail in the same way.
         cause: what stops a run for good: the model can't be loaded ("model"), a row failed where
             none may ("row"), or a row needs a library that is not installed ("library"). Running
-            again would not help. Or "memory": fewer actors on a GPU may help.
+            again would not help. Or "memory": fewer actors on a GPU may help; or "access": its
+            input may not be read, which credentials that expired would cause for all splits.
         payload: the batch on its way to the next operator of Ray.
     """
 

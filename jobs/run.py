@@ -119,6 +119,9 @@ def _run(job: Job, lease: Lease, started: float, reprocess: bool) -> Report:
             prepared = _with_inferred_columns(prepared, todo)
         if todo:
             added = _process(prepared, todo, lease, before)
+    if replaced := prepared.plan.replaced:
+        # A late worker of an earlier run may have written some after they were removed.
+        ledger.remove_results(set(replaced) - {split.part for split in prepared.plan.splits})
     if added:
         _save_token_budget(prepared, added)
     report = _report(prepared, before, added, time.monotonic() - started)

@@ -53,6 +53,12 @@ class JudgedError(RuntimeError):
     blame: Blame = "row"
 
 
+class MediaAway(JudgedError):
+    """The server of media that rows name does not answer. Other splits may not need it."""
+
+    blame = "run"
+
+
 def find_blame(error: BaseException) -> Blame:
     """Return what is to blame for an exception of a stage.
 

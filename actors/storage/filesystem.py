@@ -8,7 +8,7 @@ import tarfile
 import time
 import uuid
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -142,6 +142,17 @@ def copy_atomic(filesystem: AbstractFileSystem, source: Path, path: str) -> None
         return
     with _replace_file(Path(path)) as file, open(source, "rb") as opened:
         shutil.copyfileobj(opened, file, _COPIED_BYTES)
+
+
+def write_blocks(filesystem: AbstractFileSystem, path: str, blocks: Iterable[bytes]) -> None:
+    """Write a file as `write_atomic` does, block by block: they may not be there a second time."""
+    if isinstance(filesystem, LocalFileSystem):
+        with _replace_file(Path(path)) as file:
+            file.writelines(blocks)
+        return
+    filesystem.makedirs(path.rpartition("/")[0], exist_ok=True)
+    with filesystem.open(path, "wb") as file:
+        file.writelines(blocks)
 
 
 @contextmanager

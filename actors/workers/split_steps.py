@@ -14,7 +14,7 @@ from pipemill.errors import StoreError, error_message
 from ..batch import Batch, RowError
 from ..compute.stages import Stages
 from ..faults.attempts import AttemptError, Attempts, SplitGivenUp, has_suspects, run_attempt
-from ..faults.blame import is_memory_failure, is_row_error
+from ..faults.blame import MediaAway, is_memory_failure, is_row_error
 from ..faults.isolated_process import IsolatedProcess
 from ..faults.load_errors import LoadError
 from ..faults.poison_rows import CrashIsolator, UnprocessableSplit
@@ -135,7 +135,7 @@ def write_split(sink: Sink, split: Split, batch: Batch) -> SplitResult:
 # Errors that the next split would meet, too.
 _FATAL = (LoadError, AttemptError, UnprocessableSplit, StoreError)
 # Errors whose message says enough without the name of the class.
-_EXPLAINED = (*_FATAL, SplitGivenUp)
+_EXPLAINED = (*_FATAL, SplitGivenUp, MediaAway)
 
 
 def process_safely(process: Process, split: Split, payload: bytes | None) -> SplitResult:
@@ -154,17 +154,26 @@ def process_safely(process: Process, split: Split, payload: bytes | None) -> Spl
         return SplitResult(
             split=split,
             error=message,
-            fatal=isinstance(error, _FATAL) or not is_row_error(error),
+            fatal=_is_fatal(error),
             cause=cause,
         )
 
 
+def _is_fatal(error: BaseException) -> bool:
+    """Tell whether the next split would fail, too."""
+    if isinstance(error, MediaAway):
+        return False
+    return isinstance(error, _FATAL) or not is_row_error(error)
+
+
 def _cause_of(error: BaseException) -> Cause | None:
-    """Return what stops the run for good, or would not be so with fewer actors on a GPU."""
+    """Return what kind of error it is, if that decides how the run goes on."""
     if isinstance(error, LoadError) and error.for_good:
         return "model"
     if isinstance(error, LoadError) and error.out_of_memory:
         return "memory"
+    if isinstance(error, PermissionError):
+        return "access"
     return "library" if getattr(error, "no_rows_fault", False) else None
 
 

@@ -21,6 +21,8 @@ from .progress import Progress
 from .split_work import SplitWork
 
 _SHOWN = 3
+# After so many splits in a row that may not be read, the others are not tried.
+_MOST_REFUSED = 100
 
 
 def count_rows(result: SplitResult) -> Counter[str]:
@@ -65,7 +67,7 @@ class SplitLoop:
         """
         totals: Counter[str] = Counter(splits=0)
         problems: list[str] = []  # of the first splits: a million may fail
-        failed = 0
+        failed = refused = 0
         results = run_splits(self.work, splits)
         stage = stage_of(self.work)
         # Closed while Ray is there: what is open would start another one.
@@ -83,9 +85,11 @@ class SplitLoop:
                     failed += 1
                     if failed <= _SHOWN:
                         problems.append(_describe(result))
-                    if result.fatal:
+                    refused = refused + 1 if result.cause == "access" else 0
+                    if result.fatal or refused == _MOST_REFUSED:
                         break
                     continue
+                refused = 0
                 counts = self.count(result)
                 totals.update({"splits": 1, **counts})
                 self.estimate.see(result.split, counts["rows"])

@@ -198,11 +198,10 @@ class Ledger:
         """Remove parts, as far as they exist, and the files of their dead letters."""
         if not parts:
             return
-        kept = set(parts)
-        for name in sorted(self.parts() & kept):
-            self.remove(name)
-        for name in sorted(self.dead_letter_files() & kept):
-            self.remove(f"{DEAD_LETTERS}/{name}")
+        names = set(parts)
+        self.map_parallel(self.remove, self.parts() & names)
+        letters = self.dead_letter_files() & names
+        self.map_parallel(self.remove, [f"{DEAD_LETTERS}/{name}" for name in letters])
 
     def write(self, name: str, data: bytes) -> None:
         self._try_to_write(lambda: self.store.write(name, data))

@@ -64,13 +64,15 @@ class Plan:
 
         Places that are left over hold no rows; splits for which there is no place come last.
         """
-        old, self.splits, left = self.splits, SplitTable(), iter(pieces)
+        old, self.splits, left, file = self.splits, SplitTable(), iter(pieces), NOTHING.file
         for split in old:
-            if any(file.path in changed for file in split.files()):
+            if any(one.path in changed for one in split.files()):
                 self.replaced.append(split.part)
                 self.splits.append(next(left, SplitRange(NOTHING.file, 0, 0, 0)))
             else:
-                kept = SplitRange(split.file, split.start, split.stop, split.rows, split.bundle)
+                # One object for all splits of a file: it may have a million.
+                file = file if file == split.file else split.file
+                kept = SplitRange(file, split.start, split.stop, split.rows, split.bundle)
                 self.splits.append(kept)
         self.add(left)
 
@@ -101,7 +103,8 @@ class Plan:
                     f"{file.path} has changed since this output was planned "
                     f"(then {_bytes_and_date(old)}; now {_bytes_and_date(file)}). Its old "
                     "results are kept as they are: put the old file back, name another output, or "
-                    "compute the file again with --on-changed reprocess (on_changed='reprocess')"
+                    "compute the file again with run --on-changed reprocess "
+                    "(on_changed='reprocess')"
                 )
         new = [file for file, known in zip(files, is_planned, strict=True) if not known]
         for file in new:

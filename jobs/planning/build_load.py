@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 from pipemill.actors.sources.base import Source
+from pipemill.actors.split import Split
 from pipemill.pipelines.load_cascade import LoadCascade, LoadStep
 from pipemill.pipelines.loading.model import Model
 from pipemill.pipelines.loading.task_loader import LoadTask
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 # The most rows that an exported model is calibrated with, and their bytes: they travel to workers.
 _EXAMPLES, _EXAMPLE_BYTES = 300, 8 * 2**20
+# In the plan: from how many of its splits they come. Others may be added.
+_EXAMPLE_SPLITS = "example_splits"
 
 
 def build_load(
@@ -79,6 +82,8 @@ def _build_bound(
 
         inferred = infer_parameters(task.spec, parameters, task.model, read_rows, columns)
         plan.settled = stored = {**stored, **{prefix + n: value for n, value in inferred.items()}}
+        if find_graph_runtime(job) is not None:
+            stored[prefix + _EXAMPLE_SPLITS] = len(plan.splits)
     settled = {
         name: stored[prefix + name]
         for name in task.spec.infer_parameters
@@ -95,7 +100,9 @@ def _build_bound(
         max_tokens=None if tokens == "auto" else tokens,
         compiles=job.model.compile,
         schema=plan.results,
-        examples=_read_examples(job, source, plan, columns.values()),
+        examples=_read_examples(
+            job, source, plan.splits[: stored.get(prefix + _EXAMPLE_SPLITS)], columns.values()
+        ),
     )
 
 
@@ -128,12 +135,14 @@ def build_load_task(
     )
 
 
-def _read_examples(job: Job, source: Source, plan: Plan, columns: Iterable[str]) -> bytes | None:
+def _read_examples(
+    job: Job, source: Source, splits: Sequence[Split], columns: Iterable[str]
+) -> bytes | None:
     """Read the first rows, which an exported model is made with: always the same of a plan."""
     if find_graph_runtime(job) is None:
         return None
     try:
-        rows = sample_rows(source, plan.splits, _EXAMPLES, places=1).rows.select(list(columns))
+        rows = sample_rows(source, splits, _EXAMPLES, places=1).rows.select(list(columns))
     except RunError as error:
         if isinstance(error.__cause__, StoreError):  # other rows would make another graph
             raise

@@ -79,10 +79,14 @@ class PreparedJob:
         return replace(self, load=self.load.with_changes(**changes))
 
     def work(self) -> SplitWork:
-        """Return what processing its splits takes."""
+        """Return what processing its splits takes.
+
+        A split of which media can't be read, since their server is away, is left for the next run.
+        """
+        media = replace(self.load.loads[0].media, waits=True)
         return SplitWork(
             placement=self.placement,
-            load=self.load,
+            load=self.load.with_changes(media=media),
             source=self.source,
             sink=self.sink,
             actors=self.job.actors,

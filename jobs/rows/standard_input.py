@@ -10,6 +10,7 @@ from typing import IO
 
 from pipemill.actors.sources.bad_file import find_compression_suffix
 from pipemill.actors.sources.registry import find_source, format_names
+from pipemill.actors.storage.filesystem import write_blocks
 from pipemill.actors.storage.store import Store
 
 from pipemill.errors import ConfigError
@@ -53,13 +54,15 @@ class StandardInput(HeldRows):
             blocks = [data]
         elif most is not None and not suffix and _has_rows_in_lines(first, format):
             blocks = lines = _FirstLines(blocks, most.rows)
-        path = store.locate(name)
-        store.filesystem.makedirs(path.rpartition("/")[0], exist_ok=True)
-        with store.filesystem.open(path, "wb") as file:
+
+        def digested() -> Iterator[bytes]:
+            nonlocal size
             for block in blocks:
                 digest.update(block)
-                file.write(block)
                 size += len(block)
+                yield block
+
+        write_blocks(store.filesystem, store.locate(name), digested())
         return WrittenRows(
             format=format,
             files=1,

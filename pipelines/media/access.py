@@ -36,11 +36,14 @@ class MediaAccess:
             (`{"https": {"headers": {…}}}`) are for that protocol. The others are for every store
             but http and https, because a web server must not get an object store's keys.
         folder: where a relative path is looked for before the roots; "" for the roots alone.
+        waits: whether a server that is away is waited for as for a store, and then is no row's
+            fault. Else it is that of the row that names it.
     """
 
     roots: tuple[str, ...] = ()
     options: str = field(default="{}", repr=False)
     folder: str = ""
+    waits: bool = False
 
     def __post_init__(self) -> None:
         if isinstance(self.roots, str):
@@ -84,6 +87,7 @@ class MediaAccess:
             ValueError: for a value without data.
             PermissionError: for a path or URL outside the roots.
             OSError: for a file that cannot be read.
+            MediaAway: if its server is away, and is waited for.
         """
         if isinstance(value, Mapping):
             inner = value.get("bytes")
@@ -147,9 +151,10 @@ class MediaAccess:
     def _read_url(self, name: str) -> bytes:
         url = Url.parse(name)
         roots = [Url.parse(root) for root in self.roots if _URL.match(root)]
-        if joins_urls(name) or not any(url.is_below(root) for root in roots):
+        root = next((root for root in roots if url.is_below(root)), None)
+        if joins_urls(name) or root is None:
             raise outside_roots_error(name)
-        return remote_files.read(url, self.roots, self.options)
+        return remote_files.read(url, self.roots, self.options, root if self.waits else None)
 
 
 @lru_cache(maxsize=256)

@@ -35,7 +35,9 @@ def open_container(source: bytes | str, kind: str) -> Iterator[Any]:
         raise ValueError(f"the {kind} is empty (0 bytes)")
     try:
         options = {"format_whitelist": ",".join(_FORMATS)}
-        container = av.open(file, options=options, metadata_errors="replace")
+        # From PyAV 19 on, metadata of other encodings are no error.
+        more = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
+        container = av.open(file, options=options, **more)
     except Exception as error:
         head = _read_beginning(source)
         raise ValueError(

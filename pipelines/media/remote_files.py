@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterable
 from functools import lru_cache, partial
 from typing import Any
 
-from pipemill.actors.storage.backoff import retry_with_backoff
+from pipemill.actors.faults.blame import MediaAway
+from pipemill.actors.faults.watchdog import mark_progress
+from pipemill.actors.storage.backoff import is_transient, retry_with_backoff
 
 from pipemill.errors import StoreError
 
@@ -16,24 +19,32 @@ from .media_libraries import MissingLibrary
 from .urls import Url
 
 _WEB = ("http", "https")
-# Seconds between the tries of a file. Of a server that is away for longer, rows are dead letters.
+# Seconds between the tries of a file, before its server is asked for its root.
 _WAITS_S = (1.0, 4.0)
+# When each server was found to be away; it is not asked again for so many seconds.
+_away: dict[str, float] = {}
+_AWAY_S = 60.0
+_ADVICE = (
+    "run again when it does, or take it out of input.media_roots: its rows are dead letters then"
+)
 
 
 class Redirected(PermissionError):
     """A redirect that was not followed."""
 
 
-def read(url: Url, roots: tuple[str, ...], options: str) -> bytes:
+def read(url: Url, roots: tuple[str, ...], options: str, awaited: Url | None = None) -> bytes:
     """Return the bytes behind a URL.
 
     Args:
         url: a URL below one of the roots; the caller has checked that.
         roots: the roots of the job.
         options: as in `MediaAccess`.
+        awaited: the root that the URL is below, if its server is waited for.
 
     Raises:
         OSError: for a file that can't be read.
+        MediaAway: if the awaited server does not answer.
         MissingLibrary: if the library of the protocol is not installed.
     """
     name = str(url)
@@ -41,8 +52,8 @@ def read(url: Url, roots: tuple[str, ...], options: str) -> bytes:
         # Its name in the file system, which has no scheme except on the web.
         files = open_filesystem(url, roots, options)
         inner = files._strip_protocol(name.replace("::", "\0")).replace("\0", "::")
-        return retry_with_backoff(lambda: files.cat_file(inner), name, _WAITS_S)
-    except (MissingLibrary, Redirected):
+        return _fetch(files, inner, name, awaited)
+    except (MissingLibrary, Redirected, MediaAway):
         raise
     except FileNotFoundError:
         raise FileNotFoundError(f"no file at {shorten_name(name)}") from None
@@ -53,6 +64,38 @@ def read(url: Url, roots: tuple[str, ...], options: str) -> bytes:
         cause = error.__cause__ if isinstance(error, StoreError) else error
         reason = f"{type(cause).__name__}: {cause}"
         raise OSError(f"can't read {shorten_name(name)} ({reason})") from error
+
+
+def _fetch(files: Any, inner: str, name: str, awaited: Url | None) -> bytes:
+    server = "" if awaited is None else f"{awaited.scheme}://{awaited.host}"
+    if server in _away and time.monotonic() < _away[server] + _AWAY_S:
+        raise MediaAway(f"{server} does not answer; {_ADVICE}")
+
+    def fetch() -> bytes:
+        mark_progress()
+        return bytes(files.cat_file(inner))
+
+    try:
+        return retry_with_backoff(fetch, name, _WAITS_S)
+    except StoreError:
+        if awaited is None or _answers(files, awaited):
+            raise
+    try:
+        return retry_with_backoff(fetch, name)
+    except StoreError as error:
+        if _answers(files, awaited):
+            raise
+        _away[server] = time.monotonic()
+        raise MediaAway(f"{server} does not answer: {error}; {_ADVICE}") from error
+
+
+def _answers(files: Any, root: Url) -> bool:
+    """Tell whether a server answers at all: then a file that it does not give is at fault."""
+    try:
+        files.cat_file(files._strip_protocol(str(root)), start=0, end=1)
+    except Exception as error:
+        return not is_transient(error)
+    return True
 
 
 def open_filesystem(url: Url, roots: tuple[str, ...], options: str) -> Any:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from pipemill.actors.faults.blame import MediaAway
 from pipemill.actors.sources.parquet import ParquetSource
+from pipemill.jobs.execution import split_loop
 
 import pipemill
 from tests.support import light
@@ -27,4 +29,42 @@ def test_of_many_splits_that_fail_the_first_are_named(tmp_path, monkeypatch):
     assert [line.rpartition(": ")[2] for line in named] == [f"split {n} is gone" for n in (1, 2, 3)]
     assert more == "… and 2 more"
     monkeypatch.setattr(ParquetSource, "read", read)
+    assert pipemill.run(**wanted).done == 60
+
+
+def test_media_of_a_server_that_is_away_stop_no_other_split(tmp_path, monkeypatch):
+    light.install(monkeypatch)
+    wanted = light.job(tmp_path, [f"text {n}" for n in range(60)])
+    expand = light.Light.expand
+
+    def expand_some(task, rows):
+        if "text 20" in rows["text"].to_pylist():
+            raise MediaAway("http://away does not answer")
+        return expand(task, rows)
+
+    monkeypatch.setattr(light.Light, "expand", expand_some)
+    with pytest.raises(pipemill.RunError, match=r"^5 of 6 splits(.|\n)*: http://away does not"):
+        pipemill.run(**wanted)
+    monkeypatch.setattr(light.Light, "expand", expand)
+    report = pipemill.run(**wanted)
+    assert (report.done, report.dead, report.added["rows"]) == (60, 0, 10)
+
+
+def test_a_run_whose_credentials_expire_tries_only_some_splits_more(tmp_path, monkeypatch):
+    light.install(monkeypatch)
+    wanted = light.job(tmp_path, [f"text {n}" for n in range(60)], rows_per_part=2)
+    read, tried, refused = ParquetSource.read, [], {3, *range(10, 30)}
+
+    def read_some(source, split):
+        tried.append(split.number)
+        if split.number in refused:
+            raise PermissionError("the token has expired")
+        return read(source, split)
+
+    monkeypatch.setattr(ParquetSource, "read", read_some)
+    monkeypatch.setattr(split_loop, "_MOST_REFUSED", 5)
+    with pytest.raises(pipemill.RunError, match=r"^9 of 30 splits(.|\n)*the token has expired"):
+        pipemill.run(**wanted)
+    assert tried == list(range(15))
+    refused.clear()
     assert pipemill.run(**wanted).done == 60

@@ -79,6 +79,24 @@ def test_what_is_left_of_a_stopped_try_is_done_by_the_next(tmp_path, job, monkey
     assert pipemill.verify(job["output"]["path"]).ok
 
 
+def test_what_a_late_worker_writes_of_the_old_file_is_removed(tmp_path, job, monkeypatch):
+    output = Path(job["output"]["path"])
+    old = {path.relative_to(output): path.read_bytes() for path in output.rglob("part-*.parquet")}
+    write(tmp_path / "in", "a", ["new"])
+    write_plan = Ledger.write_plan
+
+    def write_late(ledger, plan):
+        write_plan(ledger, plan)
+        for name, data in old.items():
+            (output / name).write_bytes(data)
+
+    monkeypatch.setattr(Ledger, "write_plan", write_late)
+    pipemill.run(job, on_changed="reprocess")
+    assert read(job) == ["new", *(f"b{i}" for i in range(19))]
+    found = pipemill.verify(output)
+    assert (found.ok, found.findings) == (True, [])
+
+
 def test_a_bundle_is_computed_again_if_one_of_its_files_changed(tmp_path):
     photos = tmp_path / "photos"
     photos.mkdir()

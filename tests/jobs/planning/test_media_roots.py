@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import transformers
 from PIL import Image
+from pipemill.actors.storage import backoff
 from pipemill.actors.storage.input_file import InputFile
 from pipemill.jobs.config.job import InputSection
 from pipemill.jobs.planning.media_roots import find_media_roots, make_media_access
+from pipemill.pipelines.media import remote_files
 
 import pipemill
 from pipemill.errors import ConfigError
@@ -141,3 +145,27 @@ def draw(path, seed):
 
 def scores(table):
     return [value[0] for value in table["scores"].to_pylist() if value]
+
+
+def test_a_server_that_is_away_leaves_the_splits_that_need_it_undone(models, tmp_path, monkeypatch):
+    monkeypatch.setattr(remote_files, "_WAITS_S", ())
+    monkeypatch.setattr(backoff, "WAITS_S", ())
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        server = f"http://127.0.0.1:{free.getsockname()[1]}"
+    draw(tmp_path / "here.png", 0)
+    urls = ["here.png"] * 8 + [f"{server}/a.png"] * 2 + ["here.png"] * 2
+    pq.write_table(pa.table({"image": urls}), tmp_path / "in.parquet")
+    job = {
+        "task": "image-classification",
+        "model": models["image-classification"],
+        "input": {"path": str(tmp_path / "in.parquet"), "media_roots": [str(tmp_path), server]},
+        "output": {"path": str(tmp_path / "out"), "rows_per_part": 2},
+        "actors": {"placement": "local"},
+    }
+    with pytest.raises(pipemill.RunError, match=r"^5 of 6 splits(.|\n)*does not answer"):
+        pipemill.run(job)
+    found = pipemill.status(tmp_path / "out")
+    assert (found.done, found.dead, found.left) == (10, 0, 2)
+    job["input"]["media_roots"].pop()
+    assert pipemill.run({**job, "output": {**job["output"], "max_errors": None}}).dead == 2

@@ -77,6 +77,27 @@ def test_its_format_is_named_or_json_lines(format, data, texts, tmp_path, monkey
     assert read_table(tmp_path / "out")["text"].to_pylist() == texts
 
 
+def test_it_is_on_the_disk_before_the_output_says_so(tmp_path, monkeypatch):
+    light.install(monkeypatch)
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b'{"text": "a"}\n')))
+    synced, sync = [], os.fsync
+
+    def note(file):
+        synced.append(os.readlink(f"/proc/self/fd/{file}"))
+        sync(file)
+
+    monkeypatch.setattr(os, "fsync", note)
+    job = tmp_path / "job.json"
+    job.write_text(json.dumps(light.job(tmp_path, ["unused"])))
+    assert main(["run", str(job), "--input", "-"]) == 0
+    places = [path.replace(str(tmp_path / "out"), "") for path in synced]
+    rows, record = (
+        next(i for i, path in enumerate(places) if name in path)
+        for name in (".000000.jsonl.", ".job.json.")
+    )
+    assert rows < record
+
+
 def test_what_can_not_be_read_is_said(pipe):
     for data, message in (
         (b"", "there is nothing on standard input: pipe a file to the command"),

@@ -11,6 +11,8 @@ import fsspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pipemill.actors.faults.blame import MediaAway
+from pipemill.actors.storage import backoff
 from pipemill.pipelines.media import MediaAccess, remote_files
 
 REFUSED = "not below any of input.media_roots.*add its folder or URL to input.media_roots"
@@ -142,6 +144,34 @@ def test_a_server_that_is_busy_is_asked_again(monkeypatch, busy):
         with pytest.raises(OSError, match=r"^can't read 'http://.*a.jpg' \(ClientResponse.*503"):
             access.fetch("a.jpg")
     assert len(server.asked) == 3
+    server.server.shutdown()
+    server.server.server_close()
+
+
+def test_a_server_that_is_away_is_no_fault_of_a_row(monkeypatch):
+    monkeypatch.setattr(remote_files, "_WAITS_S", (0.0,))
+    monkeypatch.setattr(backoff, "WAITS_S", (0.0, 0.0))
+    server, gone = _Server({}, busy=3), _Server({})
+    gone.server.shutdown()
+    gone.server.server_close()
+    access = MediaAccess(roots=(f"{server.url}/pics", f"{gone.url}/pics"), waits=True)
+    assert access.fetch(f"{server.url}/pics/a.jpg") == b"/pics/a.jpg|None"
+    assert server.asked == ["/pics/a.jpg", "/pics/a.jpg", "/pics", "/pics/a.jpg"]
+    with pytest.raises(MediaAway, match=r"^http://127.*does not answer: .*tried 3 times"):
+        access.fetch(f"{gone.url}/pics/a.jpg")
+    monkeypatch.setattr(backoff, "WAITS_S", (99.0,))
+    with pytest.raises(MediaAway, match=r"^http://127.*does not answer; run again"):
+        access.fetch(f"{gone.url}/pics/b.jpg")  # at once
+    server.server.shutdown()
+    server.server.server_close()
+
+
+def test_a_server_that_answers_gets_no_more_time_for_a_file(monkeypatch):
+    monkeypatch.setattr(remote_files, "_WAITS_S", (0.0,))
+    server = _Server({}, busy=2)  # the root is given then
+    access = MediaAccess(roots=(f"{server.url}/pics",), waits=True)
+    with pytest.raises(OSError, match=r"^can't read 'http://.*a.jpg' \(ClientResponse.*503"):
+        access.fetch("a.jpg")
     server.server.shutdown()
     server.server.server_close()
 

@@ -216,16 +216,22 @@ def test_a_library_that_is_installed(run, runtime):
 
 
 def test_examples_are_the_same_for_every_run(models, tmp_path, torchscript):
-    from pipemill.jobs.prepare import prepare_without_output
+    from pipemill.jobs.prepare import prepare, prepare_without_output
 
-    pq.write_table(pa.table({"text": TEXTS}), tmp_path / "in.parquet")
-    job = {"task": "text-classification", "input": str(tmp_path / "in.parquet")}
+    (tmp_path / "in").mkdir()
+    pq.write_table(pa.table({"text": TEXTS}), tmp_path / "in/a.parquet")
+    job = {"task": "text-classification", "input": str(tmp_path / "in")}
     job |= {"model": {"path": models["text-classification"], "engine": "torchscript"}}
     job |= {"output": str(tmp_path / "out")}
     one, other = (prepare_without_output(make_job(job, "test")).load for _ in range(2))
     assert one.examples is not None
     assert one == other
     assert pa.ipc.open_stream(one.examples).read_all()["text"].to_pylist() == TEXTS
+    assert prepare(make_job(job, "test")).load.examples == one.examples
+    pq.write_table(pa.table({"text": ["more"]}), tmp_path / "in/b.parquet")
+    later = prepare(make_job(job, "test"))
+    assert len(later.plan.splits) == 2
+    assert later.load.examples == one.examples, "of the input as it was at first"
 
 
 @pytest.mark.parametrize(
