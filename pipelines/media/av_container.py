@@ -36,7 +36,8 @@ def open_container(source: bytes | str, kind: str) -> Iterator[Any]:
     try:
         options = {"format_whitelist": ",".join(_FORMATS)}
         # From PyAV 19 on, metadata of other encodings are no error.
-        more = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
+        is_old = int(av.__version__.split(".")[0]) < 19
+        more: dict[str, Any] = {"metadata_errors": "replace"} if is_old else {}
         container = av.open(file, options=options, **more)
     except Exception as error:
         head = _read_beginning(source)
