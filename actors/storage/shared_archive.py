@@ -19,7 +19,9 @@ _BUFFER = 2**18
 _SAFE = "zip"
 
 _opened: OrderedDict[Hashable, AbstractFileSystem] = OrderedDict()
-_opens = threading.Lock()
+# Of those that are being opened: from a store that takes a while, many at a time.
+_opening: dict[Hashable, threading.Lock] = {}
+_lock = threading.Lock()
 
 
 def open_archive(key: Hashable, make: Callable[[], AbstractFileSystem]) -> AbstractFileSystem:
@@ -27,13 +29,26 @@ def open_archive(key: Hashable, make: Callable[[], AbstractFileSystem]) -> Abstr
 
     It is closed when others were used since, and neither it nor a file in it is in use.
     """
-    with _opens:
-        if key not in _opened:
-            _opened[key] = _share_archive(make())
-        _opened.move_to_end(key)
-        if len(_opened) > _MOST:
-            _opened.popitem(last=False)
-        return _opened[key]
+    with _lock:
+        if key in _opened:
+            _opened.move_to_end(key)
+            return _opened[key]
+        opening = _opening.setdefault(key, threading.Lock())
+    with opening:
+        with _lock:
+            if key in _opened:  # another thread was faster
+                return _opened[key]
+        archive = None
+        try:
+            archive = _share_archive(make())
+        finally:
+            with _lock:
+                _opening.pop(key, None)
+                if archive is not None:
+                    _opened[key] = archive
+                if len(_opened) > _MOST:
+                    _opened.popitem(last=False)
+        return archive
 
 
 def _share_archive(filesystem: AbstractFileSystem) -> AbstractFileSystem:

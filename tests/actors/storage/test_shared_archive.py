@@ -5,11 +5,15 @@ from __future__ import annotations
 import io
 import os
 import tarfile
+import threading
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 
+import fsspec
 import pytest
 from pipemill.actors.storage import shared_archive
 from pipemill.actors.storage.filesystem import open_filesystem
+from pipemill.actors.storage.shared_archive import open_archive
 
 SIZE = 100_000
 
@@ -45,3 +49,25 @@ def test_of_many_archives_few_are_open_and_those_that_are_read(tmp_path, kind, m
             assert file.read() == content
     assert len(os.listdir("/proc/self/fd")) <= before + 5
     assert first.read() == contents[0][10:], "its archive is no longer among the last ones"
+
+
+def test_archives_are_opened_at_the_same_time_and_each_once(tmp_path):
+    make(tmp_path / "a.zip", b"a")
+    both, made = threading.Barrier(2), []
+
+    def open_zip(name):
+        made.append(name)
+        if len(made) <= 2:
+            both.wait(5)  # for the other name
+        return fsspec.filesystem("zip", fo=str(tmp_path / "a.zip"))
+
+    with ThreadPoolExecutor(4) as threads:
+        names = ["one", "other", "one", "other"]
+        found = list(
+            threads.map(
+                lambda name: open_archive((name, str(tmp_path)), lambda: open_zip(name)), names
+            )
+        )
+    assert sorted(made) == ["one", "other"]
+    assert found[0] is found[2]
+    assert found[1] is found[3]
