@@ -55,14 +55,14 @@ class StandardInput(HeldRows):
         elif most is not None and not suffix and _has_rows_in_lines(first, format):
             blocks = lines = _FirstLines(blocks, most.rows)
 
-        def count() -> Iterator[bytes]:
+        def digest_blocks() -> Iterator[bytes]:
             nonlocal size
             for block in blocks:
                 digest.update(block)
                 size += len(block)
                 yield block
 
-        write_blocks(store.filesystem, store.locate(name), count())
+        write_blocks(store.filesystem, store.locate(name), digest_blocks())
         return WrittenRows(
             format=format,
             files=1,

@@ -35,7 +35,10 @@ def open_container(source: bytes | str, kind: str) -> Iterator[Any]:
         raise ValueError(f"the {kind} is empty (0 bytes)")
     try:
         options = {"format_whitelist": ",".join(_FORMATS)}
-        container = av.open(file, options=options, metadata_errors="replace")
+        # From PyAV 19 on, metadata of other encodings are no error.
+        is_old = int(av.__version__.split(".")[0]) < 19
+        more: dict[str, Any] = {"metadata_errors": "replace"} if is_old else {}
+        container = av.open(file, options=options, **more)
     except Exception as error:
         head = _read_beginning(source)
         raise ValueError(
