@@ -23,6 +23,7 @@ from pipemill.pipelines.loading.model import keep_settings
 
 from pipemill.errors import ConfigError, RunError, explain_interrupt
 
+from .config.check_arguments import check_on_changed
 from .config.job import Job
 from .config.load import build_job
 from .config.sections import Sections, takes_sections
@@ -89,8 +90,7 @@ def run(
         check_dataset_name(push_to_hub)
     elif private is not None:
         raise ConfigError("private is about push_to_hub: name the dataset to publish in, too")
-    if on_changed not in (choices := ("error", "reprocess")):
-        raise ConfigError(f"on_changed must be one of {', '.join(choices)}, not {on_changed!r}")
+    check_on_changed(on_changed)
     check_output_lasts(job.output.path)
     check_input_stays(job.input.path)
     with (

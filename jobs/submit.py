@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import pipemill
 from pipemill.errors import ConfigError
 
-from .config.check_arguments import check_count
+from .config.check_arguments import check_count, check_on_changed
 from .config.job import Job
 from .config.load import merge_config
 from .config.sections import Sections, takes_sections
@@ -48,6 +48,7 @@ def submit(
     env: Mapping[str, str] | None = None,
     retries: int = 0,
     code: Literal["here", "cluster"] = "here",
+    on_changed: Literal["error", "reprocess"] = "error",
     settings: list[str] | None = None,
     columns: Mapping[str, str | None] | None = None,
     **sections: Unpack[Sections],
@@ -67,6 +68,7 @@ def submit(
         retries: How often a run that failed is started again. It resumes.
         code: "here" sends this pipemill along; "cluster" takes the one that is installed there,
             which must have the same version.
+        on_changed: As for `run`.
         settings: "output.rows_per_part=300" and the like, over the config.
         columns: Short for `input.columns`.
         sections: As for `run`.
@@ -79,6 +81,7 @@ def submit(
             does not fit.
     """
     _check_arguments(address, working_dir, env or {}, retries, code)
+    check_on_changed(on_changed)
     env = dict(env or {})
     data, where = merge_config(config, settings or [], columns or {}, sections, read_mapping)
     job = write_job_text(data, where, env)
@@ -96,7 +99,7 @@ def submit(
             submit_once(
                 client,
                 name,
-                entrypoint=_write_command(job, retries, code),
+                entrypoint=_write_command(job, retries, code, on_changed),
                 runtime_env=runtime,
                 metadata={FIRST: name, RETRIES: str(retries)},
             )
@@ -148,12 +151,13 @@ def _explain_what_travels(job: JobText) -> None:
         log(f"The cluster must set what the config names, or env must send it: {names}")
 
 
-def _write_command(job: JobText, retries: int, code: str) -> str:
+def _write_command(job: JobText, retries: int, code: str, on_changed: str) -> str:
     """Return the shell's lines that check the cluster and run the job there."""
     end = "END"
     while end in job.text:
         end += "_END"
-    run = f"python -m pipemill run /dev/stdin <<'{end}'\n{job.text}{end}\n"
+    flags = "" if on_changed == "error" else f" --on-changed {on_changed}"
+    run = f"python -m pipemill run /dev/stdin{flags} <<'{end}'\n{job.text}{end}\n"
     return (
         (_HAS_PIPEMILL if code == "cluster" else "")
         + f"python -m {check_cluster.__name__} {shlex.join(list_requirements())} || exit 2\n"

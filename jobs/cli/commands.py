@@ -138,6 +138,7 @@ def submit(
     env: Variables = None,
     working_dir: WorkingDir = None,
     code: Code = "here",
+    on_changed: OnChanged = "error",
 ) -> int:
     """Run a job on a Ray cluster that is elsewhere.
 
@@ -154,6 +155,7 @@ def submit(
         env=parse_variables(env or []),
         retries=retries,
         code=code,  # type: ignore[arg-type]
+        on_changed=on_changed,  # type: ignore[arg-type]
     )
     print_blocks(job.blocks(), sys.stderr)
     if not wait:

@@ -52,3 +52,9 @@ def check_options(name: str, options: Any) -> dict[str, Any]:
             f"{type(options).__name__}"  # not its value: it may hold a secret
         )
     return dict(options)
+
+
+def check_on_changed(value: object) -> None:
+    """Raise ConfigError for what can't become of input files that changed."""
+    if value not in (choices := ("error", "reprocess")):
+        raise ConfigError(f"on_changed must be one of {', '.join(choices)}, not {value!r}")

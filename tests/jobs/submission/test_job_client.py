@@ -1,9 +1,14 @@
-"""Submitting a job once, though answers get lost."""
+"""What is sent to a cluster: once, though answers get lost."""
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
+from pipemill.jobs import submit
 from pipemill.jobs.submission import job_client
+
+import pipemill
 
 
 class Silent:
@@ -29,3 +34,20 @@ def test_a_job_whose_answers_were_lost_is_there(monkeypatch):
     assert len(client.submitted) == 1
     with pytest.raises(RuntimeError, match="already exists"):
         job_client.submit_once(client, "mine", entrypoint="true")  # of another submission
+
+
+@pytest.mark.parametrize("retries", [0, 2])
+def test_changed_files_are_computed_again_on_the_cluster(monkeypatch, retries):
+    sent = []
+    cluster = SimpleNamespace(get_address=lambda: "http://head:8265")
+    monkeypatch.setattr(submit, "connect", lambda address: cluster)
+    monkeypatch.setattr(submit, "submit_once", lambda client, name, **job: sent.append(job))
+    job = {"task": "fill-mask", "model": "m", "input": "s3://b/in", "output": "s3://b/out"}
+    more = {"address": "head", "retries": retries, "code": "cluster"}
+    pipemill.submit(job, **more)
+    pipemill.submit(job, **more, on_changed="reprocess")
+    usual, again = (one["entrypoint"] for one in sent)
+    assert again == usual.replace("/dev/stdin ", "/dev/stdin --on-changed reprocess ")
+    assert again != usual
+    with pytest.raises(pipemill.ConfigError, match="on_changed must be one of"):
+        pipemill.submit(job, **more, on_changed="again")
