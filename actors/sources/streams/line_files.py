@@ -32,6 +32,7 @@ from .encodings import (
     is_foreign,
 )
 from .frames import FrameStream
+from .places import Place, keep_place, take_place
 from .read_bytes import read_up_to, skip_bytes
 from .zstd import ZstdStream
 
@@ -173,25 +174,36 @@ class LineFiles:
         If a split begins in the middle of a line, the line belongs to the split before it.
         """
         path, start, stop = split.path, split.start, split.stop
-        with self.open_text(path, start) as stream:
-            position, number = 0, 0
+        file = (split.file, self.encoding, self.blank, self.documents, repr(self.options))
+        place = take_place(file, start) if start > 0 else None
+        place = place or Place(self.open_text(path, start))
+        stream, keeps = place.stream, False
+        try:
             if stop < 0 and stream.seekable() and split.size:
                 stop = split.size  # what was appended after planning is not input
-            if start > 0:
-                number = skip_bytes(stream, start - 1)
+            if start > place.position:
+                place.number += skip_bytes(stream, start - 1 - place.position)
                 line = stream.readline()
-                position = start - 1 + len(line)
-                number += line.endswith(b"\n")
+                place.position = start - 1 + len(line)
+                place.number += line.endswith(b"\n")
             counted = start == 0 or not stream.seekable()
-            while stop < 0 or position < stop:
+            while stop < 0 or place.position < stop:
                 line = stream.readline()
                 if not line:
                     return
-                number += 1
+                place.number += 1
                 if self._is_row(line):
-                    where = f"line {number}" if counted else f"the line at byte {position}"
+                    where = (
+                        f"line {place.number}" if counted else f"the line at byte {place.position}"
+                    )
                     yield Line(line, f"{where} of {path}")
-                position += len(line)
+                place.position += len(line)
+            keeps = not stream.seekable()
+        finally:
+            if keeps:
+                keep_place(file, place)
+            else:
+                stream.close()
 
     def plan_splits(
         self,
