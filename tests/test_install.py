@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 import sys
+import tomllib
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
@@ -12,11 +13,6 @@ import yaml
 from pipemill.pipelines.loading.extras import EXTRAS, how_to_install, is_installed, package_of
 from pipemill.pipelines.media import NEEDED
 from pipemill.pipelines.registry import find_task, task_names
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,11 +26,6 @@ from safetensors.numpy import load_file, save_file
 import pipemill
 from demo import newsgroups
 from tests.support.task_table import COMMAND, insert_table
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 ROOT = Path(__file__).parent.parent
 PAGES = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import IO
 
 from pipemill.errors import escape_controls
@@ -44,7 +44,7 @@ def write_error(text: str) -> None:
 
 
 def _write_json(event: str, text: str) -> None:
-    time = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    time = datetime.now(UTC).isoformat(timespec="seconds")
     write_line(json.dumps({"event": event, "time": time, "text": text}))
 
 

@@ -5,13 +5,13 @@ Their inputs are in fsspec's memory, under the names and dates that the outputs'
 
 from __future__ import annotations
 
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 OUTPUTS = Path(__file__).parent / "outputs"
 INPUT = "memory://half-done"
-WRITTEN = datetime(2026, 1, 1, tzinfo=timezone.utc)
+WRITTEN = datetime(2026, 1, 1, tzinfo=UTC)
 
 # What is the job's own, and what another attempt at its dead letters changes.
 JOBS: dict[str, dict[str, Any]] = {

@@ -89,7 +89,7 @@ def test_types_that_go_together_are_one_and_no_value_changes(tmp_path, one, othe
 
 
 def test_times_of_other_units_and_zones_are_the_same_instants(tmp_path):
-    at = datetime.datetime(2024, 5, 6, 7, 8, 9, tzinfo=datetime.timezone.utc)
+    at = datetime.datetime(2024, 5, 6, 7, 8, 9, tzinfo=datetime.UTC)
     made = planned(
         tmp_path,
         pa.array([at], pa.timestamp("us", "UTC")),

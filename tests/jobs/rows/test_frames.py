@@ -20,7 +20,7 @@ from pipemill.jobs.rows.content_digest import digest_tables
 
 import pipemill
 
-UTC = datetime.timezone.utc
+UTC = datetime.UTC
 TABLE = pa.table(
     {
         "text": ["a mill", None, "", "the red river"] * 700,
