@@ -198,7 +198,8 @@ class LineFiles:
                     )
                     yield Line(line, f"{where} of {path}")
                 place.position += len(line)
-            keeps = not stream.seekable()
+            # Of a file without a version nobody knows whether it is the same the next time.
+            keeps = bool(split.version) and not stream.seekable()
         finally:
             if keeps:
                 keep_place(file, place)

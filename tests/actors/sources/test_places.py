@@ -6,6 +6,7 @@ import gzip
 import json
 import random
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import pytest
 from pipemill.actors.sources.open_source import open_source
@@ -68,3 +69,14 @@ def test_in_any_order_rows_and_errors_are_the_same(source, seed, monkeypatch):
         found = dict(zip(order, threads.map(lambda n: read(source, splits[n]), order), strict=True))
     assert [found[n] for n in range(len(splits))] == expected
     assert len(places._kept) <= 4
+
+
+def test_of_a_file_without_a_version_nothing_is_kept(source, tmp_path):
+    source, splits = source
+    first, second = (replace(split, version="") for split in splits[:2])
+    before = read(source, second)
+    read(source, first)
+    changed = {"text": "another"}
+    lines = [json.dumps(changed) + "\n" for _ in range(1000)]
+    (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress("".join(lines).encode()))
+    assert set(read(source, second)[0]) == {"another"} != set(before[0])
