@@ -15,9 +15,9 @@ from contextlib import nullcontext
 from typing import Any
 
 from ..embeddings.sentence_transformers_files import is_model2vec
+from ..label_names import check_label_names
 from ..restored import restore_pipelines
 from ..task_spec import TaskSpec
-from ..text.cross_encoder_config import check_labels
 from .fast_imports import gc_paused
 from .model import Model
 from .tokenizer_fit import find_tokenizer_misfit
@@ -90,7 +90,7 @@ def _find_misfit(spec: TaskSpec, model: Model, own: bool) -> str | None:
         return f"{model.path} holds static embeddings, which only feature-extraction can use"
     if task in _LABELLED:
         try:
-            check_labels({"config.json": model.files.json("config.json")})
+            check_label_names(model.files.json("config.json") or {})
         except ValueError as error:
             return f"{model.path}: {error}"
     try:

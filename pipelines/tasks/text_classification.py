@@ -14,6 +14,7 @@ from pipemill.actors.task import Column, Followed, Loaded, Parameter
 from ..adapter.row_values import own_count
 from ..embeddings.pooling import pair_vectors_with_counts, pool_windows
 from ..engines.encoder import make_encoder
+from ..label_names import check_label_names
 from ..plain_form import (
     Comparison,
     PlainForm,
@@ -24,7 +25,6 @@ from ..plain_form import (
 from ..task_spec import Values
 from ..text import model_limits, token_chunks, windows
 from ..text.cross_encoder_config import (
-    check_labels,
     find_activation,
     find_default_activation,
     read_cross_encoder_files,
@@ -77,7 +77,7 @@ class TextClassification:
 
     @staticmethod
     def follow(parameters: Mapping[str, Any], files: Mapping[str, Any]) -> Followed:
-        check_labels(files)
+        check_label_names(files.get("config.json", {}))
         if parameters["function_to_apply"] is not None:
             return Followed()
         name = find_activation(files)

@@ -68,23 +68,6 @@ def find_default_activation(files: Mapping[str, Any]) -> str:
     return "Identity" if regression else "Sigmoid"
 
 
-def check_labels(files: Mapping[str, Any]) -> None:
-    """Raise ValueError if the names of the labels are not numbered from 0 on."""
-    names = files.get(_CONFIG, {}).get("id2label")
-    if names is None:
-        return
-    if not isinstance(names, dict):
-        raise ValueError(
-            "id2label in its config.json must give a name to each number, as an object"
-        )
-    for number in range(len(names)):
-        if str(number) not in names:
-            raise ValueError(
-                f"id2label in its config.json has {len(names)} labels, but not number {number}: "
-                "number them from 0 on"
-            )
-
-
 def _count_labels(config: Mapping[str, Any]) -> int:
     names = config.get("id2label")
     count = config.get("num_labels", 2)

@@ -1,0 +1,26 @@
+"""Check the names that a model's config gives to its outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+
+def check_label_names(config: Mapping[str, Any]) -> None:
+    """Raise ValueError if the names of the labels are not numbered from 0 on.
+
+    config: of a model, as in its config.json.
+    """
+    names = config.get("id2label")
+    if names is None:
+        return
+    if not isinstance(names, dict):
+        raise ValueError(
+            "id2label in its config.json must give a name to each number, as an object"
+        )
+    for number in range(len(names)):
+        if str(number) not in names:
+            raise ValueError(
+                f"id2label in its config.json has {len(names)} labels, but not number {number}: "
+                "number them from 0 on"
+            )
