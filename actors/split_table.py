@@ -47,6 +47,11 @@ class SplitTable(Sequence[Split]):
         self._bundles: dict[int, tuple[InputFile, ...]] = {}
         self._numbers: Sequence[int] = range(0)
 
+    @property
+    def numbers(self) -> Sequence[int]:
+        """The numbers of its splits in their plan."""
+        return self._numbers
+
     def append(self, piece: SplitRange) -> None:
         """Add a split to a whole table."""
         if not self._added or self._added[-1] is not piece.file:
@@ -155,7 +160,11 @@ class SplitTable(Sequence[Split]):
         return len(self._numbers)
 
     def __iter__(self) -> Iterator[Split]:
-        return map(self._make, self._numbers)
+        place, file = -1, InputFile("", 0, "")
+        for number in self._numbers:
+            if self._file[number] != place:  # splits of a file follow each other
+                file = self._find_file(place := self._file[number])
+            yield self._make(number, file)
 
     @overload
     def __getitem__(self, place: int) -> Split: ...
@@ -164,10 +173,11 @@ class SplitTable(Sequence[Split]):
     def __getitem__(self, place: int | slice) -> Split | SplitTable:
         if isinstance(place, slice):
             return self._share(self._numbers[place])
-        return self._make(self._numbers[place])
+        number = self._numbers[place]
+        return self._make(number, self._find_file(self._file[number]))
 
-    def _make(self, number: int) -> Split:
-        file, rows = self._find_file(self._file[number]), self._rows[number]
+    def _make(self, number: int, file: InputFile) -> Split:
+        rows = self._rows[number]
         return Split(
             number,
             file.path,

@@ -135,8 +135,8 @@ def ledger(parts: int, folder: str) -> Seconds:
     with timed(seconds, "resume"):
         again = book.read_plan()
         assert again is not None
-        left = [split for split in again.splits if split.part not in exist]
-        tally = book.totals(split for split in again.splits if split.part in exist)
+        done, left = again.splits.divide(lambda split: split.part in exist)
+        tally = book.totals(done)
     assert (len(left), tally["rows"]) == (10, (parts - 10) * 100)
     with timed(seconds, "status"):
         assert status(folder).splits_left == 10

@@ -108,10 +108,12 @@ def status(
     ledger, record, plan = open_output(output, storage_options)
     exist = ledger.parts()
     done, left = plan.splits.divide(lambda split: split.part in exist)
-    footers = dict(zip((s.number for s in done), ledger.footers(done), strict=True))
-    estimate = RowEstimate(plan.splits)
-    for split in done:
-        estimate.see(split, footers[split.number].rows)
+    footers = dict(zip(done.numbers, ledger.footers(done), strict=True))
+    estimate, each = RowEstimate(plan.splits), []
+    for split in plan.splits:
+        if footer := footers.get(split.number):
+            estimate.see(split, footer.rows)
+        each.append(_describe_split(split, footer))
     rows = sum(footer.rows for footer in footers.values())
     dead = sum(footer.dead for footer in footers.values())
     reasons = collect_reasons(ledger, plan) if dead else NO_REASONS
@@ -129,7 +131,7 @@ def status(
         dead_reasons=reasons.dead_letters,
         dead_kinds=reasons.kinds,
         dead_read=reasons.read,
-        each=[_describe_split(split, footers.get(split.number)) for split in plan.splits],
+        each=each,
     )
 
 

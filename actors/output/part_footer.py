@@ -60,11 +60,11 @@ class PartFooter:
     @classmethod
     def from_json(cls, notes: Mapping[str, Any]) -> PartFooter:
         """Read a footer. Raises TypeError if it is not the footer of a part."""
-        known = cls.__dataclass_fields__.keys() - {"unknown"}
-        return cls(
-            **{name: value for name, value in notes.items() if name in known},
-            unknown={name: value for name, value in notes.items() if name not in known},
-        )
+        unknown = {name: notes[name] for name in notes.keys() - _KNOWN}
+        return cls(**{n: notes[n] for n in notes.keys() - unknown.keys()}, unknown=unknown)
+
+
+_KNOWN = PartFooter.__dataclass_fields__.keys() - {"unknown"}
 
 
 @dataclass(frozen=True)

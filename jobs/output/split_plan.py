@@ -151,10 +151,13 @@ def _bytes_and_date(file: InputFile) -> str:
 class RowEstimate:
     """The rows in some splits; for byte ranges estimated from the splits that were read."""
 
-    def __init__(self, splits: Sequence[Split]) -> None:
-        self.known = sum(split.rows for split in splits if split.rows is not None)
-        self.unknown_bytes = sum(_bytes(split) for split in splits if split.rows is None)
-        self.rows_seen = self.bytes_seen = 0
+    def __init__(self, splits: Iterable[Split]) -> None:
+        self.known = self.unknown_bytes = self.rows_seen = self.bytes_seen = 0
+        for split in splits:
+            if split.rows is None:
+                self.unknown_bytes += _bytes(split)
+            else:
+                self.known += split.rows
 
     @classmethod
     def of_known(cls, rows: int) -> RowEstimate:
