@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
-from pipemill.actors.storage import backoff
+from pipemill.actors.storage import backoff, listing
 from pipemill.actors.storage.filesystem import open_filesystem, write_atomic
 from pipemill.actors.storage.store import Store
 from pipemill.jobs.cli.app import main
@@ -332,3 +332,25 @@ def test_a_delta_table_is_read_there(bucket, tmp_path):
     report = pipemill.run(**{**job(bucket, tmp_path), "input": f"{bucket}/table"})
     assert (report.rows, report.dead) == (ROWS, len(DEAD))
     assert sorted(rows_of(bucket)) == [n for n in range(ROWS) if n not in DEAD]
+
+
+def test_a_folder_with_more_objects_than_a_page_is_listed_once(bucket, monkeypatch):
+    monkeypatch.setattr(listing, "_TAKEN", 7)
+    filesystem, root = open_filesystem(f"{bucket}/folder", {})
+    names = [f"{root}/{n % 3}/{n:03}.txt" for n in range(s3_server.PAGE * 3 // 2)]
+    names += [f"{root}/1/", f"{root}/_hidden/a.txt", f"{root}.txt"]
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(lambda name: filesystem.pipe_file(name, b"a"), names))
+    pages = []
+
+    async def note(self, method, *arguments, **keywords):
+        if method == "list_objects_v2" and keywords.get("MaxKeys") != 1:
+            pages.append(keywords)
+        return await call(self, method, *arguments, **keywords)
+
+    call = type(filesystem)._call_s3
+    monkeypatch.setattr(type(filesystem), "_call_s3", note)
+    found = listing.list_below(f"{bucket}/folder", {}, None)
+    assert [file.path for file in found.files] == sorted(f"s3://{n}" for n in names[:-3])
+    assert {(file.size, len(file.version)) for file in found.files} == {(1, 32)}
+    assert len(pages) == 2
