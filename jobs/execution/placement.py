@@ -119,7 +119,8 @@ def _run_on_ray(
                     return [split for split in splits if split.number not in done]
                 crowded.append(result.split)
                 continue
-            done.add(result.split.number)
+            if work.shares_gpu:
+                done.add(result.split.number)
             yield result
     return crowded
 

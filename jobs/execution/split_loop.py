@@ -21,7 +21,7 @@ from .progress import Progress
 from .split_work import SplitWork
 
 _SHOWN = 3
-# After so many splits in a row that may not be read, the others are not tried.
+# After so many splits in a row that can't be read for now, the others are not tried.
 _MOST_REFUSED = 100
 
 
