@@ -13,6 +13,7 @@ from pipemill.errors import ConfigError
 
 from ..batch import Batch
 from ..split import Split
+from ..storage.file_names import compression_of
 from ..storage.input_file import InputFile
 from .bad_file import BAD_FILE
 from .base import FileSource
@@ -33,6 +34,7 @@ from .schemas.media_columns import (
 )
 from .split_ranges import MOST_BYTES, SplitRange
 from .streams.line_files import LineFiles
+from .streams.places import Place, place_before
 
 _KEY = "__key__"
 _TEXT = set(
@@ -105,8 +107,10 @@ class WebDatasetSource(FileSource):
         extensions = {name for field in schema for name in members_of(field) or [field.name]}
         columns: dict[str, list[Any]] = {name: [] for name in schema.names}
         failed: dict[int, Exception] = {}
-        with LineFiles(self.options, blank=False).open(split.path) as stream:
-            samples = read_samples(stream, split.start, split.stop, extensions.__contains__)
+        files = LineFiles(self.options, blank=False)
+        file = ("tar", split.file, repr(self.options))
+        with place_before(file, split.start, lambda: Place(files.open(split.path))) as place:
+            samples = read_samples(place, split.start, split.stop, extensions.__contains__)
             for number, sample in enumerate(samples):
                 row, error = _to_row(sample, schema)
                 if sample.torn:
@@ -115,6 +119,10 @@ class WebDatasetSource(FileSource):
                     values.append(row.get(name))
                 if error:
                     failed[number] = error
+            # A tar that is not compressed is read from anywhere. Of one without a version nobody
+            # knows whether it is the same the next time.
+            is_read_on = compression_of(split.path) is not None and split.stop >= 0
+            place.stays = place.stays and is_read_on and bool(split.version)
         batch = Batch(pa.table(columns, schema=schema))
         for number, error in failed.items():
             batch.add_failure("read", number, error)
@@ -133,7 +141,7 @@ class WebDatasetSource(FileSource):
         """Yield the samples of a file without their bytes."""
         try:
             with LineFiles(self.options, blank=False).open(file.path) as stream:
-                yield from read_samples(stream, 0, -1, lambda extension: False)
+                yield from read_samples(Place(stream), 0, -1, lambda extension: False)
         except (OSError, *BAD_FILE) as error:
             raise ConfigError(f"can't read {file.path}: {error}") from None
 

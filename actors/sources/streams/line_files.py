@@ -32,7 +32,7 @@ from .encodings import (
     is_foreign,
 )
 from .frames import FrameStream
-from .places import Place, keep_place, take_place
+from .places import Place, place_before
 from .read_bytes import read_up_to, skip_bytes
 from .zstd import ZstdStream
 
@@ -175,10 +175,8 @@ class LineFiles:
         """
         path, start, stop = split.path, split.start, split.stop
         file = (split.file, self.encoding, self.blank, self.documents, repr(self.options))
-        place = take_place(file, start) if start > 0 else None
-        place = place or Place(self.open_text(path, start))
-        stream, keeps = place.stream, False
-        try:
+        with place_before(file, start, lambda: Place(self.open_text(path, start))) as place:
+            stream = place.stream
             if stop < 0 and stream.seekable() and split.size:
                 stop = split.size  # what was appended after planning is not input
             if start > place.position:
@@ -199,12 +197,7 @@ class LineFiles:
                     yield Line(line, f"{where} of {path}")
                 place.position += len(line)
             # Of a file without a version nobody knows whether it is the same the next time.
-            keeps = bool(split.version) and not stream.seekable()
-        finally:
-            if keeps:
-                keep_place(file, place)
-            else:
-                stream.close()
+            place.stays = bool(split.version) and not stream.seekable()
 
     def plan_splits(
         self,

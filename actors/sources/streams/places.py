@@ -7,44 +7,82 @@ with the square of its size.
 from __future__ import annotations
 
 import threading
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import IO
+from typing import IO, Any
 
-# In a process, of which each thread reads a split.
-_MOST = 4
+# In a process, of which each thread reads a split; and the most bytes that they hold for it, such
+# as the last 2 GiB of what `zstd --long=31` packed. One is kept in any case.
+_MOST, _MOST_BYTES = 4, 2**30
 
 
 @dataclass
 class Place:
-    """A stream of lines, and where it is.
+    """A stream of rows, and where it is.
 
-    position: the bytes before, which end with a line.
-    number: how many lines these are.
+    position: the bytes before, which end with a row.
+    number: how many lines end in these.
+    header: what the file begins with, if its format reads that first.
+    stays: whether the stream is kept when its reader is done.
     """
 
     stream: IO[bytes]
     position: int = 0
     number: int = 0
+    header: Any = None
+    stays: bool = False
 
 
 _kept: list[tuple[Hashable, Place]] = []
 _lock = threading.Lock()
 
 
-def take_place(file: Hashable, start: int) -> Place | None:
-    """Return the kept stream of a file that is the nearest before a byte; it is the caller's."""
+@contextmanager
+def place_before(file: Hashable, start: int, begin: Callable[[], Place]) -> Iterator[Place]:
+    """Yield the kept place of a file that is the nearest before a byte, or a new one.
+
+    begin: makes a place that is before the byte.
+    """
+    place = _take(file, start) or begin()
+    stays, place.stays = False, False
+    try:
+        yield place
+        stays = place.stays
+    finally:
+        if stays:
+            _keep(file, place)
+        else:
+            place.stream.close()
+
+
+def _take(file: Hashable, start: int) -> Place | None:
     with _lock:
         fit = [i for i, (key, one) in enumerate(_kept) if key == file and one.position <= start]
-        if not fit:
+        if not start or not fit:
             return None
         return _kept.pop(max(fit, key=lambda i: _kept[i][1].position))[1]
 
 
-def keep_place(file: Hashable, place: Place) -> None:
-    """Keep a stream of a file; the oldest one is closed if there are too many."""
+def _keep(file: Hashable, place: Place) -> None:
+    """Keep a stream of a file; the oldest ones are closed if there are too many."""
+    dropped = []
     with _lock:
         _kept.append((file, place))
-        dropped = _kept.pop(0)[1] if len(_kept) > _MOST else None
-    if dropped is not None:
-        dropped.stream.close()
+        while len(_kept) > 1 and (len(_kept) > _MOST or _held_by_all() > _MOST_BYTES):
+            dropped.append(_kept.pop(0)[1])
+    for one in dropped:
+        one.stream.close()
+
+
+def _held_by_all() -> int:
+    return sum(_held_bytes(place.stream) for _, place in _kept)
+
+
+def _held_bytes(stream: Any) -> int:
+    """Return how many bytes a stream says that it holds, or the one that it reads."""
+    while stream is not None:
+        if (held := getattr(stream, "held_bytes", None)) is not None:
+            return int(held)
+        stream = getattr(stream, "raw", None) or getattr(stream, "source", None)
+    return 0
