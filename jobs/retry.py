@@ -84,14 +84,14 @@ def retry(
         job = prepared.job
         exist = ledger.parts()
         done = plan.splits.select(lambda split: split.part in exist)
-        footers, left = ledger.footers(done), len(plan.splits) - len(done)
-        added: Counter[str] = Counter()
-        if todo := [split for split, f in zip(done, footers, strict=True) if f.dead]:
+        left, added = len(plan.splits) - len(done), Counter[str]()
+        dead = _count_dead_rows(ledger, done)
+        if todo := done.select(lambda split: split.number in dead):
             _check_unchanged(ledger, plan, todo, with_stored_rows(job, ledger))
             check_libraries(prepared, task, prepared.placement)
             lease.acquire()
             _record_settings(ledger, decides)
-            added = _process(prepared, todo, sum(f.dead for f in footers), lease)
+            added = _process(prepared, todo, sum(dead.values()), lease)
         _remove_answered_letters(ledger, done, lease)
         seconds = time.monotonic() - started
         report = _report(prepared, plan, done, added, seconds)
@@ -124,6 +124,12 @@ def _reopen(
     task = replace(task, model=resolve_model(job.model))
     prepared = build_prepared_job(with_stored_rows(job, ledger), task, plan, ledger, decides)
     return prepared, task, decides
+
+
+def _count_dead_rows(ledger: Ledger, done: Sequence[Split]) -> dict[int, int]:
+    """Return how many dead rows each split has that has any, by its number."""
+    footers = zip(done, ledger.footers(done), strict=True)
+    return {split.number: footer.dead for split, footer in footers if footer.dead}
 
 
 def _record_settings(ledger: Ledger, decides: Mapping[str, Any]) -> None:
