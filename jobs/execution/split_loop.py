@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 
+from pipemill.actors.batch import add_counts
 from pipemill.actors.split import Split
 from pipemill.actors.split_result import SplitResult
 
@@ -91,7 +92,7 @@ class SplitLoop:
                     continue
                 refused = 0
                 counts = self.count(result)
-                totals.update({"splits": 1, **counts})
+                add_counts(totals, {"splits": 1, **counts})
                 self.estimate.see(result.split, counts["rows"])
                 progress.add(counts["rows"], counts["dead"], self.estimate.total())
                 monitor.count(result, counts, self.estimate.total())
