@@ -56,6 +56,15 @@ def place_before(file: Hashable, start: int, begin: Callable[[], Place]) -> Iter
             place.stream.close()
 
 
+def close_places() -> None:
+    """Close all streams that this process keeps."""
+    with _lock:
+        dropped = [place for _, place in _kept]
+        _kept.clear()
+    for one in dropped:
+        one.stream.close()
+
+
 def _take(file: Hashable, start: int) -> Place | None:
     with _lock:
         fit = [i for i, (key, one) in enumerate(_kept) if key == file and one.position <= start]

@@ -20,6 +20,9 @@ from pipemill.actors.sources.streams.line_files import LineFiles
 from pipemill.actors.split import Split
 from pipemill.actors.storage.listing import stat
 
+import pipemill
+from tests.support import light
+
 TEXTS = [f"row {number}" + "é" * (number % 7) for number in range(1000)]
 BAD = 500
 COMPRESS = {
@@ -137,6 +140,23 @@ def test_of_a_file_without_a_version_nothing_is_kept(source, tmp_path):
     write(tmp_path, kind, [text.replace("row", "cow") for text in TEXTS])
     after = read(source, second)
     assert after[0] == [text.replace("row", "cow") for text in before[0]] != before[0]
+
+
+def test_a_run_in_this_process_leaves_none_open(tmp_path, monkeypatch):
+    light.install(monkeypatch)
+    found, _ = write(tmp_path, "jsonl.gz", TEXTS)
+    job = light.job(tmp_path, TEXTS, output={"rows_per_part": 300}, input=found.path)
+    monkeypatch.setattr(places, "_kept", [])
+    most, usual = [], places._keep
+
+    def keep(file, place):
+        usual(file, place)
+        most.append(len(places._kept))
+
+    monkeypatch.setattr(places, "_keep", keep)
+    assert pipemill.run(**job).rows == len(TEXTS)
+    assert most
+    assert not places._kept
 
 
 def test_few_streams_with_large_windows_are_kept(tmp_path, monkeypatch):
