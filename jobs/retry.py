@@ -16,6 +16,7 @@ from pipemill.actors.split import Split
 from pipemill.actors.storage.backoff import retry_on_driver
 from pipemill.actors.storage.input_file import InputFile
 from pipemill.actors.storage.listing import stat
+from pipemill.actors.storage.shared_archive import forget_archives
 from pipemill.pipelines.loading.model import keep_settings
 
 from pipemill.errors import ConfigError, RunError, explain_interrupt
@@ -159,6 +160,7 @@ def _check_unchanged(ledger: Ledger, plan: Plan, splits: Sequence[Split], job: J
             ) from None
 
     paths = dict.fromkeys(file.path for split in splits for file in split.files())
+    forget_archives()
     plan.new_files(ledger.map_parallel(look, paths))
 
 

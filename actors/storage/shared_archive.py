@@ -51,6 +51,12 @@ def open_archive(key: Hashable, make: Callable[[], AbstractFileSystem]) -> Abstr
         return archive
 
 
+def forget_archives() -> None:
+    """Open all archives again when they are used next: another file may lie there by then."""
+    with _lock:
+        _opened.clear()
+
+
 def _share_archive(filesystem: AbstractFileSystem) -> AbstractFileSystem:
     """Let several threads read files of an archive, and let each file keep the archive open.
 
