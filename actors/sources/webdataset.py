@@ -115,6 +115,8 @@ class WebDatasetSource(FileSource):
                 row, error = _to_row(sample, schema)
                 if sample.torn:
                     error = _locate_error(sample, split.path)
+                    if place.is_old:  # a new stream may read on
+                        raise error
                 for name, values in columns.items():
                     values.append(row.get(name))
                 if error:

@@ -25,6 +25,7 @@ class Place:
     number: how many lines end in these.
     header: what the file begins with, if its format reads that first.
     stays: whether the stream is kept when its reader is done.
+    is_old: whether it was kept before.
     """
 
     stream: IO[bytes]
@@ -32,6 +33,11 @@ class Place:
     number: int = 0
     header: Any = None
     stays: bool = False
+    is_old: bool = False
+
+
+class StreamEnded(ConnectionError):
+    """A kept stream can't be read further; a new one may be: it was open for a while."""
 
 
 _kept: list[tuple[Hashable, Place]] = []
@@ -43,12 +49,18 @@ def place_before(file: Hashable, start: int, begin: Callable[[], Place]) -> Iter
     """Yield the kept place of a file that is the nearest before a byte, or a new one.
 
     begin: makes a place that is before the byte.
+
+    Raises StreamEnded for any error of a kept stream.
     """
     place = _take(file, start) or begin()
     stays, place.stays = False, False
     try:
         yield place
         stays = place.stays
+    except Exception as error:
+        if place.is_old:
+            raise StreamEnded(f"{type(error).__name__}: {error}") from error
+        raise
     finally:
         if stays:
             _keep(file, place)
@@ -75,7 +87,7 @@ def _take(file: Hashable, start: int) -> Place | None:
 
 def _keep(file: Hashable, place: Place) -> None:
     """Keep a stream of a file; the oldest ones are closed if there are too many."""
-    dropped = []
+    dropped, place.is_old = [], True
     with _lock:
         _kept.append((file, place))
         while len(_kept) > 1 and (len(_kept) > _MOST or _held_by_all() > _MOST_BYTES):

@@ -18,6 +18,7 @@ from pipemill.actors.sources.open_source import open_source
 from pipemill.actors.sources.streams import places
 from pipemill.actors.sources.streams.line_files import LineFiles
 from pipemill.actors.split import Split
+from pipemill.actors.storage import backoff
 from pipemill.actors.storage.listing import stat
 
 import pipemill
@@ -128,6 +129,19 @@ def test_in_any_order_rows_and_errors_are_the_same(source, seed, monkeypatch):
         found = dict(zip(order, threads.map(lambda n: read(source, splits[n]), order), strict=True))
     assert [found[n] for n in range(len(splits))] == expected
     assert 0 < len(places._kept) <= 4
+
+
+def test_a_kept_stream_that_broke_is_no_fault_of_rows(source, monkeypatch):
+    """As that of a server which hung up meanwhile."""
+    source, splits = source
+    expected = read(source, splits[2])
+    monkeypatch.setattr(places, "_kept", [])
+    monkeypatch.setattr(backoff, "WAITS_S", (0.0,))
+    read(source, splits[1])
+    ((_, place),) = places._kept
+    stream = place.stream
+    stream.close()
+    assert read(source, splits[2]) == expected
 
 
 def test_of_a_file_without_a_version_nothing_is_kept(source, tmp_path):
