@@ -131,16 +131,37 @@ def test_in_any_order_rows_and_errors_are_the_same(source, seed, monkeypatch):
     assert 0 < len(places._kept) <= 4
 
 
-def test_a_kept_stream_that_broke_is_no_fault_of_rows(source, monkeypatch):
-    """As that of a server which hung up meanwhile."""
+class Breaking:
+    """A stream that breaks after some calls, as if a server had hung up."""
+
+    def __init__(self, stream, calls):
+        self._stream, self._left = stream, calls
+
+    def _call(self, name, *given):
+        self._left -= 1
+        if self._left < 0:
+            raise OSError("Socket is closed")
+        return getattr(self._stream, name)(*given)
+
+    def read(self, *given):
+        return self._call("read", *given)
+
+    def readline(self, *given):
+        return self._call("readline", *given)
+
+    def __getattr__(self, name):
+        return getattr(self._stream, name)
+
+
+@pytest.mark.parametrize("calls", [0, 2])
+def test_a_kept_stream_that_breaks_is_no_fault_of_rows(source, calls, monkeypatch):
     source, splits = source
     expected = read(source, splits[2])
     monkeypatch.setattr(places, "_kept", [])
     monkeypatch.setattr(backoff, "WAITS_S", (0.0,))
     read(source, splits[1])
     ((_, place),) = places._kept
-    stream = place.stream
-    stream.close()
+    place.stream = Breaking(place.stream, calls)
     assert read(source, splits[2]) == expected
 
 
