@@ -39,7 +39,7 @@ from .parsing.csv_values import infer_types, parse_columns
 from .schemas.file_schemas import combine_schemas, make_null_rows
 from .split_ranges import SplitRange
 from .streams.line_files import LineFiles
-from .streams.places import Place, place_before
+from .streams.places import Place, identify, place_before, seeks_slowly
 from .streams.read_bytes import skip_bytes
 
 _INFERRED_BYTES = 4 * 2**20
@@ -130,8 +130,8 @@ class CsvSource(FileSource):
     def _read_text(self, split: Split, schema: pa.Schema) -> _Text | None:
         """Return the records of a split; None for a file without a header."""
         path, start, stop = split.path, split.start, split.stop
-        file = ("CSV", split.file, self.reading.encoding, repr(self.options))
-        with place_before(file, start, lambda: self._begin(path, start)) as place:
+        file, how = identify(split.file, self.options), ("CSV", self.reading.encoding)
+        with place_before(file, how, start, lambda: self._begin(path, start)) as place:
             stream, header = place.stream, place.header
             if header is None:
                 return None
@@ -151,8 +151,7 @@ class CsvSource(FileSource):
                 raise ValueError(
                     f"{path} is shorter than planned: it lacks some of the bytes {start} to {stop}"
                 )
-            # Of a file without a version nobody knows whether it is the same the next time.
-            place.stays = stop >= 0 and bool(split.version) and not seeks
+            place.stays = stop >= 0 and seeks_slowly(path, stream)
         return _Text(path, data, names, start, line)
 
     def _drop_strangers(

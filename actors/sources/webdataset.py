@@ -13,7 +13,6 @@ from pipemill.errors import ConfigError
 
 from ..batch import Batch
 from ..split import Split
-from ..storage.file_names import compression_of
 from ..storage.input_file import InputFile
 from .bad_file import BAD_FILE
 from .base import FileSource
@@ -34,7 +33,7 @@ from .schemas.media_columns import (
 )
 from .split_ranges import MOST_BYTES, SplitRange
 from .streams.line_files import LineFiles
-from .streams.places import Place, place_before
+from .streams.places import Place, identify, place_before, seeks_slowly
 
 _KEY = "__key__"
 _TEXT = set(
@@ -108,9 +107,9 @@ class WebDatasetSource(FileSource):
         columns: dict[str, list[Any]] = {name: [] for name in schema.names}
         failed: dict[int, Exception] = {}
         files = LineFiles(self.options, blank=False)
-        file = ("tar", split.file, repr(self.options))
-        with place_before(file, split.start, lambda: Place(files.open(split.path))) as place:
-            samples = read_samples(place, split.start, split.stop, extensions.__contains__)
+        file, start = identify(split.file, self.options), split.start
+        with place_before(file, "tar", start, lambda: Place(files.open(split.path))) as place:
+            samples = read_samples(place, start, split.stop, extensions.__contains__)
             for number, sample in enumerate(samples):
                 row, error = _to_row(sample, schema)
                 if sample.torn:
@@ -121,10 +120,8 @@ class WebDatasetSource(FileSource):
                     values.append(row.get(name))
                 if error:
                     failed[number] = error
-            # A tar that is not compressed is read from anywhere. Of one without a version nobody
-            # knows whether it is the same the next time.
-            is_read_on = compression_of(split.path) is not None and split.stop >= 0
-            place.stays = place.stays and is_read_on and bool(split.version)
+            is_slow = seeks_slowly(split.path, place.stream)
+            place.stays = place.stays and split.stop >= 0 and is_slow
         batch = Batch(pa.table(columns, schema=schema))
         for number, error in failed.items():
             batch.add_failure("read", number, error)

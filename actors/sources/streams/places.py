@@ -1,4 +1,4 @@
-"""Streams that can't seek, kept where the rows of a split end: others of the file begin there.
+"""Streams that seek slowly, kept where the rows of a split end: others of the file begin there.
 
 A compressed file is read from its start for each split otherwise, which takes a time that grows
 with the square of its size.
@@ -7,14 +7,20 @@ with the square of its size.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import IO, Any
 
+from ...storage.file_names import compression_of, member_of
+from ...storage.filesystem import open_filesystem
+from ...storage.input_file import InputFile
+from ...storage.shared_archive import number_of
+
 # In a process, of which each thread reads a split; and the most bytes that they hold for it, such
 # as the last 2 GiB of what `zstd --long=31` packed. One is kept in any case.
 _MOST, _MOST_BYTES = 4, 2**30
+_ZIP = "zip://"
 
 
 @dataclass
@@ -44,26 +50,43 @@ _kept: list[tuple[Hashable, Place]] = []
 _lock = threading.Lock()
 
 
+def seeks_slowly(path: str, stream: IO[bytes]) -> bool:
+    """Tell whether a stream of a file reads on to get to another place."""
+    return compression_of(path) is not None or path.startswith(_ZIP) or not stream.seekable()
+
+
+def identify(file: InputFile, options: Mapping[str, Any]) -> Hashable | None:
+    """Return what no other file has that a path leads to; None if nobody knows which one it is."""
+    if member_of(file.path) == file.path:
+        return (file, repr(options)) if file.version else None
+    archive, _ = open_filesystem(file.path, options)
+    return file, repr(options), number_of(archive)
+
+
 @contextmanager
-def place_before(file: Hashable, start: int, begin: Callable[[], Place]) -> Iterator[Place]:
+def place_before(
+    file: Hashable | None, how: Hashable, start: int, begin: Callable[[], Place]
+) -> Iterator[Place]:
     """Yield the kept place of a file that is the nearest before a byte, or a new one.
 
+    file: as `identify` returns it; None keeps nothing.
+    how: how the file is read.
     begin: makes a place that is before the byte.
 
     Raises StreamEnded for any error of a kept stream.
     """
-    place = _take(file, start) or begin()
+    place = _take((file, how), start) or begin()
     stays, place.stays = False, False
     try:
         yield place
-        stays = place.stays
+        stays = place.stays and file is not None
     except Exception as error:
         if place.is_old:
             raise StreamEnded(f"{type(error).__name__}: {error}") from error
         raise
     finally:
         if stays:
-            _keep(file, place)
+            _keep((file, how), place)
         else:
             place.stream.close()
 

@@ -7,8 +7,10 @@ import gzip
 import io
 import json
 import lzma
+import os
 import random
 import tarfile
+import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -20,6 +22,7 @@ from pipemill.actors.sources.streams.line_files import LineFiles
 from pipemill.actors.split import Split
 from pipemill.actors.storage import backoff
 from pipemill.actors.storage.listing import stat
+from pipemill.actors.storage.shared_archive import forget_archives
 
 import pipemill
 from tests.support import light
@@ -34,6 +37,8 @@ COMPRESS = {
 }
 FORMATS = {"jsonl": "jsonl", "csv": "csv", "tar": "webdataset"}
 KINDS = ["jsonl.gz", "csv.gz", "csv.zst", "tar.gz", "tar.zst", "tar.bz2", "csv.xz"]
+# In an archive, which may have no versions of its files.
+IN_ARCHIVES = ["jsonl.zip", "csv.zip", "jsonl.gz.tar"]
 
 
 def to_jsonl(texts) -> bytes:
@@ -74,13 +79,25 @@ MAKE = {"jsonl": to_jsonl, "csv": to_csv, "tar": to_tar}
 
 
 def write(folder, kind, texts):
-    format, compression = kind.split(".")
-    path = folder / f"a.{kind}"
-    path.write_bytes(COMPRESS[compression](MAKE[format](texts)))
-    return stat(str(path), {}), FORMATS[format]
+    format, *more = kind.split(".")
+    path, data, url = folder / f"a.{kind}", MAKE[format](texts), str(folder / f"a.{kind}")
+    new = path.with_name("new")
+    if kind.endswith(".zip"):
+        with zipfile.ZipFile(new, "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr(f"b.{format}", data)
+        url = f"zip://b.{format}::{path}"
+    elif kind.endswith(".tar"):
+        (packed := folder / "packed").write_bytes(COMPRESS[more[0]](data))
+        with tarfile.open(new, "w") as archive:
+            archive.add(packed, f"b.{format}.{more[0]}")
+        url = f"tar://b.{format}.{more[0]}::{path}"
+    else:
+        new.write_bytes(COMPRESS[more[0]](data))
+    os.replace(new, path)
+    return stat(url, {}), FORMATS[format]
 
 
-@pytest.fixture(params=KINDS)
+@pytest.fixture(params=[*KINDS, *IN_ARCHIVES])
 def source(request, tmp_path, monkeypatch):
     """A source, and the splits of a file with a bad row."""
     found, format = write(tmp_path, request.param, TEXTS)
@@ -114,6 +131,17 @@ def test_one_after_the_other_they_are_read_once(source, monkeypatch):
     texts = [text for split in splits for text in read(source, split)[0]]
     assert [text.rstrip("\n") for text in texts if text] == [*TEXTS[:BAD], *TEXTS[BAD + 1 :]]
     assert len(opened) == 1
+
+
+@pytest.mark.parametrize("source", IN_ARCHIVES, indirect=True)
+def test_of_an_archive_that_was_replaced_nothing_is_read_on(source, tmp_path):
+    source, splits = source
+    read(source, splits[0])
+    kind = splits[0].path.partition("/a.")[2]
+    write(tmp_path, kind, [text.replace("row", "cow") for text in TEXTS])
+    forget_archives()
+    found = [text.rstrip("\n") for text in read(source, splits[1])[0]]
+    assert found == [text.replace("row", "cow") for text in TEXTS[37:74]]
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -165,6 +193,7 @@ def test_a_kept_stream_that_breaks_is_no_fault_of_rows(source, calls, monkeypatc
     assert read(source, splits[2]) == expected
 
 
+@pytest.mark.parametrize("source", KINDS, indirect=True)
 def test_of_a_file_without_a_version_nothing_is_kept(source, tmp_path):
     source, splits = source
     first, second = (replace(split, version="") for split in splits[:2])
