@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -13,6 +14,9 @@ from pipemill.errors import error_message
 
 # Before the name of a key in `Batch.stats`.
 LEFT_OUT = "left_out_"
+# Keys may be names of things, each there once: so many are told apart, of a split and of all.
+_MOST_KEYS, _MOST_COUNTS = 100, 1000
+_OTHER_KEYS = f"{LEFT_OUT}(other keys)"
 # Before the name of a task in `Batch.stats`.
 ROWS_OF = "rows_of_"
 
@@ -81,8 +85,9 @@ class Batch:
 
     def count_left_out(self, rows: Mapping[str, int]) -> None:
         """Count rows with a value that no column holds, by the value's key."""
-        for name, count in rows.items():
-            self.add_stats(**{LEFT_OUT + name.encode(errors="replace").decode(): count})
+        for place, (name, count) in enumerate(Counter(rows).most_common()):
+            key = LEFT_OUT + name.encode(errors="replace").decode()
+            self.add_stats(**{key if place < _MOST_KEYS else _OTHER_KEYS: count})
 
     def to_bytes(self) -> bytes:
         """Serialize for the next Ray operator, as one value that no block boundary can cut."""
@@ -98,6 +103,14 @@ class Batch:
         table, failures, stats, lacking = pickle.loads(payload)
         rows = pa.ipc.open_stream(table).read_all()
         return cls(rows, failures, stats, lacking=lacking)
+
+
+def add_counts(totals: Counter[str], counts: Mapping[str, float]) -> None:
+    """Add what a split counted to the totals of many."""
+    for name, count in counts.items():
+        if len(totals) >= _MOST_COUNTS and name not in totals and name.startswith(LEFT_OUT):
+            name = _OTHER_KEYS
+        totals[name] += count  # type: ignore[assignment]
 
 
 def left_out(stats: Mapping[str, float]) -> dict[str, int] | None:

@@ -43,7 +43,7 @@ class SplitResult:
         cause: what stops a run for good: the model can't be loaded ("model"), a row failed where
             none may ("row"), or a row needs a library that is not installed ("library"). Running
             again would not help. Or "memory": fewer actors on a GPU may help; or "access": its
-            input may not be read, which credentials that expired would cause for all splits.
+            input may not be read, or the server of its media is away, which may be so for all.
         payload: the batch on its way to the next operator of Ray.
     """
 

@@ -16,6 +16,7 @@ from pipemill.actors.split import Split
 from pipemill.actors.storage.backoff import retry_on_driver
 from pipemill.actors.storage.input_file import InputFile
 from pipemill.actors.storage.listing import stat
+from pipemill.actors.storage.shared_archive import forget_archives
 from pipemill.pipelines.loading.model import keep_settings
 
 from pipemill.errors import ConfigError, RunError, explain_interrupt
@@ -84,14 +85,14 @@ def retry(
         job = prepared.job
         exist = ledger.parts()
         done = plan.splits.select(lambda split: split.part in exist)
-        footers, left = ledger.footers(done), len(plan.splits) - len(done)
-        added: Counter[str] = Counter()
-        if todo := [split for split, f in zip(done, footers, strict=True) if f.dead]:
+        left, added = len(plan.splits) - len(done), Counter[str]()
+        dead = _count_dead_rows(ledger, done)
+        if todo := done.select(lambda split: split.number in dead):
             _check_unchanged(ledger, plan, todo, with_stored_rows(job, ledger))
             check_libraries(prepared, task, prepared.placement)
             lease.acquire()
             _record_settings(ledger, decides)
-            added = _process(prepared, todo, sum(f.dead for f in footers), lease)
+            added = _process(prepared, todo, sum(dead.values()), lease)
         _remove_answered_letters(ledger, done, lease)
         seconds = time.monotonic() - started
         report = _report(prepared, plan, done, added, seconds)
@@ -126,6 +127,12 @@ def _reopen(
     return prepared, task, decides
 
 
+def _count_dead_rows(ledger: Ledger, done: Sequence[Split]) -> dict[int, int]:
+    """Return how many dead rows each split has that has any, by its number."""
+    footers = zip(done, ledger.footers(done), strict=True)
+    return {split.number: footer.dead for split, footer in footers if footer.dead}
+
+
 def _record_settings(ledger: Ledger, decides: Mapping[str, Any]) -> None:
     """Add the settings of this retry to job.json; the footers of parts name their fingerprint."""
     record, own = ledger.read_job(), hash_fields(decides)
@@ -153,6 +160,7 @@ def _check_unchanged(ledger: Ledger, plan: Plan, splits: Sequence[Split], job: J
             ) from None
 
     paths = dict.fromkeys(file.path for split in splits for file in split.files())
+    forget_archives()
     plan.new_files(ledger.map_parallel(look, paths))
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from array import array
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from typing import Any, overload
 
 from pipemill.actors.output.part_footer import PartFooter
 from pipemill.actors.split import Split
+from pipemill.actors.split_table import SplitTable
 
 from .output.dead_letter_reasons import (
     NO_REASONS,
@@ -21,6 +23,8 @@ from .output.lease import find_latest
 from .output.ledger import Ledger, open_output
 from .output.split_plan import RowEstimate
 from .output.text_table import Block, Shown, TextTable, facts
+
+_NOT_DONE = -1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,8 +38,8 @@ class Status(Shown):
         lease: The run that holds the output, or None. Its `alive` is None where only time tells,
             because it is on another machine.
         dead_reasons, dead_kinds, dead_read: Why rows are dead, as in `Report`.
-        each: The number, part, path, rows and dead rows of each split; dead is None until it is
-            done.
+        each: The number, part, path, rows and dead rows of each split, a sequence; dead is None
+            until it is done.
     """
 
     output: str
@@ -51,7 +55,7 @@ class Status(Shown):
     dead_reasons: list[dict[str, Any]] = field(default_factory=list)
     dead_kinds: int = 0
     dead_read: int = 0
-    each: list[dict[str, Any]] = field(repr=False)
+    each: Sequence[dict[str, Any]] = field(repr=False)
 
     def to_json(self) -> str:
         """Return one line, without the single splits."""
@@ -108,14 +112,12 @@ def status(
     ledger, record, plan = open_output(output, storage_options)
     exist = ledger.parts()
     done, left = plan.splits.divide(lambda split: split.part in exist)
-    footers = dict(zip(done.numbers, ledger.footers(done), strict=True))
-    estimate, each = RowEstimate(plan.splits), []
-    for split in plan.splits:
-        if footer := footers.get(split.number):
-            estimate.see(split, footer.rows)
-        each.append(_describe_split(split, footer))
-    rows = sum(footer.rows for footer in footers.values())
-    dead = sum(footer.dead for footer in footers.values())
+    each, estimate = _SplitStates(plan.splits), RowEstimate(plan.splits)
+    rows = dead = 0
+    for split, footer in zip(done, ledger.footers(done), strict=True):
+        each.see(split, footer)
+        estimate.see(split, footer.rows)
+        rows, dead = rows + footer.rows, dead + footer.dead
     reasons = collect_reasons(ledger, plan) if dead else NO_REASONS
     return Status(
         output=ledger.path,
@@ -135,15 +137,42 @@ def status(
     )
 
 
-def _describe_split(split: Split, footer: PartFooter | None) -> dict[str, Any]:
-    place = f" [{split.start}:{split.stop}]" if split.stop >= 0 else ""
-    return {
-        "split": split.number,
-        "part": split.part,
-        "input": f"{split.path}{place}",
-        "rows": footer.rows if footer else split.rows,
-        "dead": footer.dead if footer else None,
-    }
+class _SplitStates(Sequence[dict[str, Any]]):
+    """What became of each split, made when it is asked for: there may be millions."""
+
+    def __init__(self, splits: SplitTable) -> None:
+        self._splits = splits
+        self._rows, self._dead = (array("q", [_NOT_DONE]) * len(splits) for _ in range(2))
+
+    def see(self, split: Split, footer: PartFooter) -> None:
+        """Note what is in the part of a split."""
+        self._rows[split.number], self._dead[split.number] = footer.rows, footer.dead
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and list(self) == list(other)
+
+    def __len__(self) -> int:
+        return len(self._splits)
+
+    @overload
+    def __getitem__(self, place: int) -> dict[str, Any]: ...
+    @overload
+    def __getitem__(self, place: slice) -> list[dict[str, Any]]: ...
+    def __getitem__(self, place: int | slice) -> dict[str, Any] | list[dict[str, Any]]:
+        if isinstance(place, slice):
+            return [self._describe(split) for split in self._splits[place]]
+        return self._describe(self._splits[place])
+
+    def _describe(self, split: Split) -> dict[str, Any]:
+        place = f" [{split.start}:{split.stop}]" if split.stop >= 0 else ""
+        rows, dead = self._rows[split.number], self._dead[split.number]
+        return {
+            "split": split.number,
+            "part": split.part,
+            "input": f"{split.path}{place}",
+            "rows": split.rows if rows == _NOT_DONE else rows,
+            "dead": None if dead == _NOT_DONE else dead,
+        }
 
 
 def _lease(ledger: Ledger) -> dict[str, Any] | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+from array import array
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import IO
@@ -102,17 +103,19 @@ def _blocks(file: IO[bytes], footer: int, digest: str) -> Iterator[bytes]:
 
 def to_ranges(numbers: Iterable[int]) -> Ranges:
     """Turn ascending numbers into [start, stop) ranges: a part may have many dead rows."""
-    ranges: Ranges = []
-    for number in numbers:
-        if ranges and ranges[-1][1] == number:
-            ranges[-1][1] += 1
-        else:
-            ranges.append([int(number), int(number) + 1])
-    return ranges
+    rows = np.fromiter(numbers, np.int64)
+    if not len(rows):
+        return array("q")
+    cuts = np.flatnonzero(np.diff(rows) != 1)
+    starts, lasts = rows[np.append(0, cuts + 1)], rows[np.append(cuts, len(rows) - 1)]
+    return array("q", np.stack([starts, lasts + 1], axis=1).tobytes())
 
 
 def from_ranges(ranges: Ranges) -> np.ndarray:
-    return np.concatenate([np.empty(0, np.int64), *(np.arange(a, b) for a, b in ranges)])
+    """Return the numbers in ranges."""
+    starts, stops = np.array(ranges, np.int64).reshape(-1, 2).T
+    lengths = stops - starts
+    return np.arange(lengths.sum()) + np.repeat(starts - (np.cumsum(lengths) - lengths), lengths)
 
 
 def _digest(blocks: Iterable[bytes | bytearray]) -> str:

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import sys
+from array import array
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 from ..compute.empty_answers import EMPTY
 
-# Row numbers in ascending order, as [start, stop) pairs.
-Ranges = list[list[int]]
+# Row numbers in ascending order: start and stop of each range, one after the other. There may be
+# millions of them on a driver. Files have them in pairs.
+Ranges: TypeAlias = "array[int]"
+# Shared by a million footers, and never changed.
+_NO_RANGES: Ranges = array("q")
+_NOTHING: dict[str, Any] = {}
 # Fields that count, named as in `Batch.work`. A retry adds to the first ones.
 ROW_COUNTS = ("truncated_rows", "lost_tokens", *EMPTY)
 TOKEN_COUNTS = ("tokens", "padded_tokens")
@@ -38,20 +44,22 @@ class PartFooter:
     split: int
     rows: int
     dead: int
-    dead_rows: Ranges = field(default_factory=list)
+    dead_rows: Ranges = field(default_factory=lambda: _NO_RANGES)
     truncated_rows: int = 0
     lost_tokens: int = 0
-    left_out: Mapping[str, int] = field(default_factory=dict)
+    left_out: Mapping[str, int] = field(default_factory=lambda: _NOTHING)
     tokens: int = 0
     padded_tokens: int = 0
     nan_rows: int = 0
     null_answers: int = 0
-    retried: Mapping[str, Ranges] = field(default_factory=dict)
-    unknown: Mapping[str, Any] = field(default_factory=dict)
+    retried: Mapping[str, Ranges] = field(default_factory=lambda: _NOTHING)
+    unknown: Mapping[str, Any] = field(default_factory=lambda: _NOTHING)
 
     def to_json(self) -> dict[str, Any]:
         fields = dict(vars(self))
         unknown = fields.pop("unknown")
+        fields["dead_rows"] = _to_pairs(self.dead_rows)
+        fields["retried"] = {name: _to_pairs(rows) for name, rows in self.retried.items()}
         for name in ("left_out", "nan_rows", "null_answers", "retried"):
             if not fields[name]:
                 del fields[name]
@@ -59,9 +67,18 @@ class PartFooter:
 
     @classmethod
     def from_json(cls, notes: Mapping[str, Any]) -> PartFooter:
-        """Read a footer. Raises TypeError if it is not the footer of a part."""
+        """Read a footer. Raises TypeError, ValueError if it is not the footer of a part."""
         unknown = {name: notes[name] for name in notes.keys() - _KNOWN}
-        return cls(**{n: notes[n] for n in notes.keys() - unknown.keys()}, unknown=unknown)
+        fields = {name: notes[name] for name in notes.keys() - unknown.keys()}
+        if "dead_rows" in fields:
+            fields["dead_rows"] = _from_pairs(fields["dead_rows"])
+        if "retried" in fields:
+            retried = fields["retried"].items()
+            fields["retried"] = {name: _from_pairs(pairs) for name, pairs in retried}
+        for name in ("job", "fingerprint"):
+            if isinstance(fields.get(name), str):
+                fields[name] = sys.intern(fields[name])
+        return cls(**fields, unknown=unknown or _NOTHING)
 
 
 _KNOWN = PartFooter.__dataclass_fields__.keys() - {"unknown"}
@@ -85,3 +102,12 @@ def footer_from_json(notes: Mapping[str, Any]) -> Footer:
     if "fingerprint" in notes:
         return PartFooter.from_json(notes)
     return DeadLetterFooter(notes["split"])
+
+
+def _from_pairs(pairs: Iterable[Iterable[int]]) -> Ranges:
+    """Return the ranges of [start, stop) pairs, as files have them."""
+    return array("q", (end for start, stop in pairs for end in (start, stop))) or _NO_RANGES
+
+
+def _to_pairs(ranges: Ranges) -> list[tuple[int, int]]:
+    return list(zip(ranges[::2], ranges[1::2], strict=True))

@@ -8,6 +8,7 @@ footer of the part says which.
 from __future__ import annotations
 
 import io
+from array import array
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -115,7 +116,7 @@ class PartRewriter(PartSink):
     def _add_retried(self, footer: PartFooter, answered: np.ndarray) -> dict[str, Ranges]:
         retried = dict(footer.retried)
         if self.fingerprint != footer.fingerprint:
-            before = from_ranges(retried.get(self.fingerprint, []))
+            before = from_ranges(retried.get(self.fingerprint, array("q")))
             retried[self.fingerprint] = to_ranges(np.union1d(before, answered))
         return retried
 

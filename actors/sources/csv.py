@@ -39,6 +39,7 @@ from .parsing.csv_values import infer_types, parse_columns
 from .schemas.file_schemas import combine_schemas, make_null_rows
 from .split_ranges import SplitRange
 from .streams.line_files import LineFiles
+from .streams.places import Place, identify, place_before, seeks_slowly
 from .streams.read_bytes import skip_bytes
 
 _INFERRED_BYTES = 4 * 2**20
@@ -129,7 +130,9 @@ class CsvSource(FileSource):
     def _read_text(self, split: Split, schema: pa.Schema) -> _Text | None:
         """Return the records of a split; None for a file without a header."""
         path, start, stop = split.path, split.start, split.stop
-        with self._open(path, start) as (stream, header):
+        file, how = identify(split.file, self.options), ("CSV", self.reading.encoding)
+        with place_before(file, how, start, lambda: self._begin(path, start)) as place:
+            stream, header = place.stream, place.header
             if header is None:
                 return None
             names = _parse_column_names(header)
@@ -139,14 +142,17 @@ class CsvSource(FileSource):
                     "other files have"
                 )
             start = max(start, header.stop)
-            lines = skip_bytes(stream, start if stream.seekable() else start - header.stop)
-            counts_lines = start == header.stop or not stream.seekable()
+            seeks = stream.seekable()
+            place.number += skip_bytes(stream, start if seeks else start - place.position)
+            line = place.number + 1 if start == header.stop or not seeks else None
             data = stream.read(stop - start if stop >= 0 else -1)
-        if stop >= 0 and len(data) != stop - start:
-            raise ValueError(
-                f"{path} is shorter than planned: it lacks some of the bytes {start} to {stop}"
-            )
-        return _Text(path, data, names, start, header.lines + lines + 1 if counts_lines else None)
+            place.position, place.number = start + len(data), place.number + data.count(b"\n")
+            if stop >= 0 and len(data) != stop - start:
+                raise ValueError(
+                    f"{path} is shorter than planned: it lacks some of the bytes {start} to {stop}"
+                )
+            place.stays = stop >= 0 and seeks_slowly(path, stream)
+        return _Text(path, data, names, start, line)
 
     def _drop_strangers(
         self, files: list[InputFile], headers: list[list[str]]
@@ -163,11 +169,11 @@ class CsvSource(FileSource):
         kept = [i for i, odd in enumerate(strange) if not odd]
         return [files[i] for i in kept], [headers[i] for i in kept]
 
-    @contextmanager
-    def _open(self, path: str, start: int = 0) -> Iterator[tuple[IO[bytes], Record | None]]:
-        """Open a file after its header. Yield the stream and the header, or None if it is empty."""
+    def _begin(self, path: str, start: int = 0) -> Place:
+        """Open a file after its header, which is None if the file is empty."""
         files = LineFiles(self.options, blank=True, encoding=self.reading.encoding)
-        with files.open_text(path, start) as stream:
+        stream = files.open_text(path, start)
+        try:
             # Not iterated over, which would read ahead.
             header = next(find_records(iter(stream.readline, b""), _find_delimiter(path)), None)
             if header is not None and header.fields == [codecs.BOM_UTF8.decode("latin-1")]:
@@ -179,14 +185,18 @@ class CsvSource(FileSource):
             if header is not None and _is_not_header(header):
                 names = ", ".join(_parse_column_names(header))[:80]
                 raise BadFile(f"its first line is not a header: {names!r}")
-            yield stream, header
+        except BaseException:
+            stream.close()
+            raise
+        return Place(stream, header.stop if header else 0, header.lines if header else 0, header)
 
     @contextmanager
     def _open_named(self, file: InputFile) -> Iterator[tuple[IO[bytes], Record | None]]:
         """Open a file; errors name it. Raises BadFile, or ConfigError if it is not at fault."""
         try:
-            with self._open(file.path) as opened:
-                yield opened
+            place = self._begin(file.path)
+            with place.stream as stream:
+                yield stream, place.header
         except BAD_FILE as error:
             raise BadFile(f"can't read {file.path} as CSV: {error}") from None
         except (OSError, ValueError, zlib.error) as error:

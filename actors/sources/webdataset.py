@@ -33,6 +33,7 @@ from .schemas.media_columns import (
 )
 from .split_ranges import MOST_BYTES, SplitRange
 from .streams.line_files import LineFiles
+from .streams.places import Place, identify, place_before, seeks_slowly
 
 _KEY = "__key__"
 _TEXT = set(
@@ -105,16 +106,22 @@ class WebDatasetSource(FileSource):
         extensions = {name for field in schema for name in members_of(field) or [field.name]}
         columns: dict[str, list[Any]] = {name: [] for name in schema.names}
         failed: dict[int, Exception] = {}
-        with LineFiles(self.options, blank=False).open(split.path) as stream:
-            samples = read_samples(stream, split.start, split.stop, extensions.__contains__)
+        files = LineFiles(self.options, blank=False)
+        file, start = identify(split.file, self.options), split.start
+        with place_before(file, "tar", start, lambda: Place(files.open(split.path))) as place:
+            samples = read_samples(place, start, split.stop, extensions.__contains__)
             for number, sample in enumerate(samples):
                 row, error = _to_row(sample, schema)
                 if sample.torn:
                     error = _locate_error(sample, split.path)
+                    if place.is_old:  # a new stream may read on
+                        raise error
                 for name, values in columns.items():
                     values.append(row.get(name))
                 if error:
                     failed[number] = error
+            is_slow = seeks_slowly(split.path, place.stream)
+            place.stays = place.stays and split.stop >= 0 and is_slow
         batch = Batch(pa.table(columns, schema=schema))
         for number, error in failed.items():
             batch.add_failure("read", number, error)
@@ -133,7 +140,7 @@ class WebDatasetSource(FileSource):
         """Yield the samples of a file without their bytes."""
         try:
             with LineFiles(self.options, blank=False).open(file.path) as stream:
-                yield from read_samples(stream, 0, -1, lambda extension: False)
+                yield from read_samples(Place(stream), 0, -1, lambda extension: False)
         except (OSError, *BAD_FILE) as error:
             raise ConfigError(f"can't read {file.path}: {error}") from None
 

@@ -17,10 +17,11 @@ from pipemill.errors import ConfigError, RunError
 
 from ..output.layout import JOB
 from .backoff import retry_on_driver
-from .file_names import member_of
+from .file_names import is_chain, member_of
 from .filesystem import absolute, open_filesystem, url_of
 from .input_file import InputFile, Partitions
 from .partitions import parse_partitions
+from .shared_archive import forget_archives
 from .storage_options import explain_storage_error
 from .table_formats import find_table_around, find_table_by_log, is_table_data
 
@@ -59,6 +60,8 @@ def list_below(path: str, options: Mapping[str, Any], output: str | None) -> Lis
     Names that start with "." or "_" and files in `output` are left out.
     Raises ConfigError, RunError.
     """
+    if is_chain(path):
+        forget_archives()  # a notebook may have read what was there before
     try:
         return retry_on_driver(lambda: _list(path, options, output), path)
     except (ConfigError, RunError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import threading
 import weakref
 from collections import OrderedDict
@@ -22,6 +23,7 @@ _opened: OrderedDict[Hashable, AbstractFileSystem] = OrderedDict()
 # Of those that are being opened: from a store that takes a while, many at a time.
 _opening: dict[Hashable, threading.Lock] = {}
 _lock = threading.Lock()
+_numbers = itertools.count()
 
 
 def open_archive(key: Hashable, make: Callable[[], AbstractFileSystem]) -> AbstractFileSystem:
@@ -51,6 +53,12 @@ def open_archive(key: Hashable, make: Callable[[], AbstractFileSystem]) -> Abstr
         return archive
 
 
+def forget_archives() -> None:
+    """Open all archives again when they are used next: another file may lie there by then."""
+    with _lock:
+        _opened.clear()
+
+
 def _share_archive(filesystem: AbstractFileSystem) -> AbstractFileSystem:
     """Let several threads read files of an archive, and let each file keep the archive open.
 
@@ -72,7 +80,13 @@ def _share_archive(filesystem: AbstractFileSystem) -> AbstractFileSystem:
         return io.BufferedReader(_SharedFile(file, lock, archive), _BUFFER)
 
     filesystem._open = open_shared
+    filesystem._number = next(_numbers)
     return filesystem
+
+
+def number_of(archive: AbstractFileSystem) -> int:
+    """Return the number of an opened archive. One that is opened again has another one."""
+    return int(archive._number)
 
 
 class _SharedFile(io.RawIOBase):

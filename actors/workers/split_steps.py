@@ -172,7 +172,7 @@ def _cause_of(error: BaseException) -> Cause | None:
         return "model"
     if isinstance(error, LoadError) and error.out_of_memory:
         return "memory"
-    if isinstance(error, PermissionError):
+    if isinstance(error, PermissionError | MediaAway):
         return "access"
     return "library" if getattr(error, "no_rows_fault", False) else None
 

@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from pipemill.actors.credentials import Credentials, WithCredentials
+from pipemill.actors.sources.streams.places import close_places
 from pipemill.actors.split import Split
 from pipemill.actors.split_result import SplitResult, results_from_table
 from pipemill.actors.workers.fused import FusedWorker, LocalWorker
@@ -56,8 +57,12 @@ def uses_ray(placement: str) -> bool:
 
 def run_splits(work: SplitWork, splits: Sequence[Split]) -> Results:
     """Process splits, and yield the result of each as it comes, in any order."""
-    with _attempts_of(work.sink):
-        yield from _run(work, splits)
+    close_places()  # of the rows that were looked at before
+    try:
+        with _attempts_of(work.sink):
+            yield from _run(work, splits)
+    finally:
+        close_places()
 
 
 def stage_of(work: SplitWork) -> StartupStage:
@@ -119,7 +124,8 @@ def _run_on_ray(
                     return [split for split in splits if split.number not in done]
                 crowded.append(result.split)
                 continue
-            done.add(result.split.number)
+            if work.shares_gpu:
+                done.add(result.split.number)
             yield result
     return crowded
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 
+from pipemill.actors.batch import add_counts
 from pipemill.actors.split import Split
 from pipemill.actors.split_result import SplitResult
 
@@ -21,7 +22,7 @@ from .progress import Progress
 from .split_work import SplitWork
 
 _SHOWN = 3
-# After so many splits in a row that may not be read, the others are not tried.
+# After so many splits in a row that can't be read for now, the others are not tried.
 _MOST_REFUSED = 100
 
 
@@ -91,7 +92,7 @@ class SplitLoop:
                     continue
                 refused = 0
                 counts = self.count(result)
-                totals.update({"splits": 1, **counts})
+                add_counts(totals, {"splits": 1, **counts})
                 self.estimate.see(result.split, counts["rows"])
                 progress.add(counts["rows"], counts["dead"], self.estimate.total())
                 monitor.count(result, counts, self.estimate.total())

@@ -187,7 +187,7 @@ def _settings_of(record: JobRecord, footer: PartFooter, row: int, stored: str) -
     """Return what a row was computed with, as JSON: a retry may have changed it."""
     decides = record.decides
     for fingerprint, ranges in footer.retried.items():
-        if any(start <= row < stop for start, stop in ranges):
+        if row in from_ranges(ranges):
             decides = record.retries[fingerprint]
             break
     fields = {name: decides[stored + name] for name in ("parameters", "model.dtype")}

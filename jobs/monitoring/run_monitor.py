@@ -10,6 +10,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Literal
 
+from pipemill.actors.batch import add_counts
 from pipemill.actors.monitoring.ray_metrics import record_progress
 from pipemill.actors.split_result import SplitResult
 
@@ -88,7 +89,7 @@ class RunMonitor:
                 self._state = replace(self._state, splits_failed=self._state.splits_failed + 1)
                 return
             work = {n: amount for n, amount in counts.items() if n not in ("rows", "dead")}
-            self._work.update(work)
+            add_counts(self._work, work)
             self._reasons.update(result.reasons)
             self._slowest = find_slowest([*self._slowest, _describe_split(result, counts)])
             self._state = replace(

@@ -60,7 +60,7 @@ def collect_reasons(ledger: Ledger, plan: Plan, most: int = _SHOWN) -> Reasons:
     """Read the dead letters of an output: all of them, or a sample of the files if very many."""
     names = ledger.dead_letter_files()
     parts = ledger.parts() if names else set()
-    failed = [split for split in plan.splits if split.part in names and split.part in parts]
+    failed = plan.splits.select(lambda split: split.part in names and split.part in parts)
     read = failed[:: max(-(-len(failed) // _FILES), 1)]
     counts: Counter[tuple[str, str, str]] = Counter()
     first: dict[tuple[str, str, str], tuple[Split, dict[str, Any]]] = {}

@@ -20,7 +20,7 @@ from pipemill.actors.storage.store import FileStamp, Store
 
 # With fewer parts it costs more than it saves.
 LEAST_PARTS = 1000
-_ROWS = 2**14  # that are parsed at once
+_ROWS, _BYTES = 2**14, 2**24  # that are parsed at once
 _SCHEMA = pa.schema(
     [
         ("part", pa.string()),
@@ -42,7 +42,8 @@ class FooterCache:
         try:
             table = pq.read_table(io.BytesIO(self._table.read()))
             known: dict[str, PartFooter] = {}
-            for batch in table.to_batches(max_chunksize=_ROWS):
+            some = max(min(_ROWS, _BYTES * len(table) // max(table.nbytes, 1)), 1)
+            for batch in table.to_batches(max_chunksize=some):
                 *looks, footers = (batch[name].to_pylist() for name in _SCHEMA.names)
                 # One text for many: parsing 100,000 of them alone takes twice as long.
                 notes = json.loads(f"[{','.join(footers)}]")

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import IO, Any, TypeVar
 
-from pipemill.actors.batch import LEFT_OUT
+from pipemill.actors.batch import LEFT_OUT, add_counts
 from pipemill.actors.output.layout import DEAD_LETTERS, JOB, PLAN, STORED_INPUT
 from pipemill.actors.output.part_file import read_footer, read_footer_end
 from pipemill.actors.output.part_footer import ROW_COUNTS, PartFooter
@@ -64,7 +64,7 @@ class Ledger:
                     f"{footer.fingerprint}); delete it and run again to compute its rows"
                 )
             totals.update({name: getattr(footer, name) for name in ("rows", "dead", *ROW_COUNTS)})
-            totals.update({LEFT_OUT + name: rows for name, rows in footer.left_out.items()})
+            add_counts(totals, {LEFT_OUT + name: rows for name, rows in footer.left_out.items()})
         return totals
 
     def footers(self, splits: Iterable[Split]) -> list[PartFooter]:

@@ -222,9 +222,9 @@ def unnamed_rows(ledger: Ledger, plan: Plan) -> dict[str, Any] | None:
     if not plan.unnamed:
         return None
     paths = set(plan.unnamed)
-    splits = [split for split in plan.splits if paths & {file.path for file in split.files()}]
+    splits = plan.splits.select(lambda split: any(file.path in paths for file in split.files()))
     exist = ledger.parts()
-    done = [split for split in splits if split.part in exist]
+    done = splits.select(lambda split: split.part in exist)
     rows = sum(
         sum(file.path in paths for file in split.bundle) if split.bundle else footer.rows
         for split, footer in zip(done, ledger.footers(done), strict=True)

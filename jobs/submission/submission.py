@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from pipemill.errors import ConfigError, RunInterrupted
 
 from ..output.text_table import Block, Shown, facts
+from .follow_log import LogFollower
 from .job_client import PAUSE_S, SILENCE_S, answering, connect, submit_once
 
 if TYPE_CHECKING:
@@ -106,11 +107,13 @@ class Submission(Shown):
         return [facts([*lines, *([("output", self.output)] if self.output else [])])]
 
     def _wait(self, client: JobSubmissionClient, log: Callable[[str], object] | None) -> int:
-        shown, silent_since = 0, None
+        followers: list[LogFollower] = []
+        silent_since = None
         while True:
             try:
                 attempts = self._attempts(client)
-                text = "" if log is None else _read_logs(client, attempts)
+                if log is not None:
+                    _show_new_lines(client, attempts, followers, log)
                 silent_since = None
             except (OSError, RuntimeError):
                 silent_since = silent_since or time.monotonic()
@@ -119,15 +122,8 @@ class Submission(Shown):
                 time.sleep(PAUSE_S)
                 continue
             last = attempts[-1]
-            has_ended = last.status in _ENDED
-            # Until it has ended, the last line may be half of one.
-            stop = len(text) if has_ended else text.rfind("\n") + 1
-            if log is not None and stop > shown:
-                log(text[shown:stop].removesuffix("\n"))
-                shown = stop
-            if not has_ended:
-                # A long log takes a while to be sent, each time.
-                time.sleep(PAUSE_S + shown / 1e6)
+            if last.status not in _ENDED:
+                time.sleep(PAUSE_S)
             elif _was_killed(last) and len(attempts) <= int((last.metadata or {}).get(RETRIES, 0)):
                 self._submit_again(client, last, len(attempts))
             else:
@@ -160,6 +156,23 @@ class Submission(Shown):
             if (job.metadata or {}).get(FIRST) == name and job.submission_id != self.id
         ]
         return [first, *sorted(others, key=lambda job: job.start_time or 0)]
+
+
+def _show_new_lines(
+    client: JobSubmissionClient,
+    attempts: list[JobDetails],
+    followers: list[LogFollower],
+    log: Callable[[str], object],
+) -> None:
+    """Hand over what attempts have printed since the last time. followers: one for each of them."""
+    for number, one in enumerate(attempts):
+        has_ended = one.status in _ENDED
+        if number == len(followers):
+            followers.append(LogFollower(client, str(one.submission_id)))
+        elif number < len(followers) - 1:
+            continue  # it had ended before the next one began
+        if text := followers[number].read(has_ended):
+            log(text.removesuffix("\n"))
 
 
 def _read_logs(client: JobSubmissionClient, attempts: list[JobDetails]) -> str:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
+from math import isclose
 from typing import Any, TypeAlias
 
 
@@ -42,6 +43,10 @@ class Sequences:
         side = -1 if self.window is None else self.window - 1
         return side, 0 if self.causal else side
 
+    def has_usual_scale(self) -> bool:
+        """Tell whether the products are multiplied by 1 / sqrt(width)."""
+        return self.scale is None or isclose(self.scale, self.query.shape[-1] ** -0.5)
+
     def all_heads(self, states: Any) -> Any:
         """Return keys or values with as many heads as the queries have."""
         groups = self.query.shape[1] // states.shape[1]
@@ -56,7 +61,11 @@ def torch_varlen(sequences: Sequences) -> Any:
     """Run `torch.nn.attention.varlen`, which torch has from 2.10 on."""
     function = import_module("torch.nn.attention.varlen").varlen_attn
     names = _parameters_of(function)
-    options: dict[str, Any] = {"scale": sequences.scale}
+    options: dict[str, Any] = {}
+    if "scale" in names:
+        options["scale"] = sequences.scale
+    elif not sequences.has_usual_scale():
+        raise NotImplementedError("this version of torch has no scale in varlen_attn")
     if "window_size" in names:
         options["window_size"] = sequences.sides()
     elif sequences.window is not None:

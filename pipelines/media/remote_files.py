@@ -21,6 +21,9 @@ from .urls import Url
 _WEB = ("http", "https")
 # Seconds between the tries of a file, before its server is asked for its root.
 _WAITS_S = (1.0, 4.0)
+# How long a web server may take for a file, and how long it may send nothing. The watchdog of the
+# stage that waits ends the process after 300 s without a step.
+_WHOLE_S, _SILENT_S = 240.0, 60.0
 # When each server was found to be away; it is not asked again for so many seconds.
 _away: dict[str, float] = {}
 _AWAY_S = 60.0
@@ -153,4 +156,6 @@ async def _make_guarded_client(roots: Iterable[str], *, loop: Any = None, **argu
     trace = aiohttp.TraceConfig()
     trace.on_request_redirect.append(check)
     traces = [*arguments.pop("trace_configs", []), trace]
-    return aiohttp.ClientSession(loop=loop, trace_configs=traces, **arguments)
+    timeout = aiohttp.ClientTimeout(total=_WHOLE_S, sock_connect=_SILENT_S, sock_read=_SILENT_S)
+    given = {"timeout": timeout, **arguments}
+    return aiohttp.ClientSession(loop=loop, trace_configs=traces, **given)

@@ -128,7 +128,9 @@ def test_it_takes_code_along_and_resumes_after_each_kill(ray_head, models, tmp_p
 
 FOLLOW = """
 import sys, pipemill
+from pipemill.jobs.submission import follow_log
 
+follow_log._LONG = 200  # what comes behind that is streamed
 job = pipemill.Submission(sys.argv[1], sys.argv[2])
 print(job.status())
 print(job.stop(), job.status(), job.stop(), job.wait())

@@ -223,7 +223,7 @@ def test_no_bit_of_a_part_or_of_its_letters_can_change_unseen(whole, place, bit,
 def test_ranges_are_the_numbers(numbers):
     ranges = to_ranges(sorted(numbers))
     assert from_ranges(ranges).tolist() == sorted(numbers)
-    assert all(one[1] < other[0] for one, other in zip(ranges, ranges[1:], strict=False))
+    assert all(stop < start for stop, start in zip(ranges[1::2], ranges[2::2], strict=False))
 
 
 def test_distance():

@@ -69,7 +69,7 @@ class DocumentStream(PulledStream):
         return next(self._lines, b"")
 
     def _parse_elements(self) -> Iterator[bytes]:
-        text = _Text(self._stream)
+        text = _Text(self.source)
         inside = False
         while True:
             next_one = text.skip(_SPACE if inside else _BETWEEN)

@@ -10,6 +10,7 @@ from typing import IO, Any
 
 from ...storage.backoff import is_of_store
 from ..bad_file import find_compression
+from ..streams.places import Place
 from ..streams.read_bytes import skip_bytes
 
 _READ = 2**20
@@ -37,17 +38,20 @@ class Sample:
 
 
 def read_samples(
-    stream: IO[bytes], start: int, stop: int, wanted: Callable[[str], bool]
+    place: Place, start: int, stop: int, wanted: Callable[[str], bool]
 ) -> Iterator[Sample]:
     """Yield the samples that start in [start, stop); a stop of -1 is the end of the file.
 
     `start` must be the start of a sample. Where the tar is cut off or damaged, the sample there is
     the last one and has an error: whether it has all its members, and what followed, is unknown.
 
+    place: in the tar, not after `start`. Afterwards it is behind the samples, and stays unless the
+        tar can't be read further.
     wanted: tells for an extension whether to read the members' bytes.
     """
-    skip_bytes(stream, start)
-    walk = _Walk(stream, start)
+    walk = _Walk(place.stream, place.position)
+    walk.seek(start)
+    walk.next = start
     sample: Sample | None = None
     try:
         for member in walk.members(stop):
@@ -68,6 +72,7 @@ def read_samples(
                 sample.error = ValueError(f"{member.name} is a sparse file")
             sample.members[extension] = walk.read(member) if wanted(extension) else None
             sample.stop = walk.next
+        place.position, place.stays = walk.position, True
     except _UNREADABLE as error:
         if is_of_store(error):  # the tar is not at fault
             raise

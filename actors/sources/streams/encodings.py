@@ -67,7 +67,7 @@ class DecodedStream(PulledStream):
     def _next_piece(self) -> bytes:
         piece = b""
         while not piece and not self._ended:
-            data = self._stream.read(_READ) or b""
+            data = self.source.read(_READ) or b""
             self._ended = not data
             text = self._decoder.decode(data, final=self._ended)
             piece = text.encode("utf-8", "surrogateescape")
@@ -78,17 +78,17 @@ class RejoinedStream(io.RawIOBase):
     """A stream after bytes that were already read from it."""
 
     def __init__(self, head: bytes, stream: IO[bytes] | io.RawIOBase) -> None:
-        self._head, self._stream = head, stream
+        self._head, self.source = head, stream
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int:
-        data = self._head[: len(buffer)] or self._stream.read(len(buffer)) or b""
+        data = self._head[: len(buffer)] or self.source.read(len(buffer)) or b""
         self._head = self._head[len(buffer) :]
         buffer[: len(data)] = data
         return len(data)
 
     def close(self) -> None:
-        self._stream.close()
+        self.source.close()
         super().close()

@@ -26,7 +26,7 @@ class FrameStream(PulledStream):
         self._input = b""
 
     def _next_piece(self) -> bytes:
-        while piece := self._input or self._stream.read(_READ):
+        while piece := self._input or self.source.read(_READ):
             self._input = b""
             if data := self._decompress(piece):
                 return data

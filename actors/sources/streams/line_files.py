@@ -32,7 +32,7 @@ from .encodings import (
     is_foreign,
 )
 from .frames import FrameStream
-from .places import Place, keep_place, take_place
+from .places import Place, identify, place_before, seeks_slowly
 from .read_bytes import read_up_to, skip_bytes
 from .zstd import ZstdStream
 
@@ -174,15 +174,14 @@ class LineFiles:
         If a split begins in the middle of a line, the line belongs to the split before it.
         """
         path, start, stop = split.path, split.start, split.stop
-        file = (split.file, self.encoding, self.blank, self.documents, repr(self.options))
-        place = take_place(file, start) if start > 0 else None
-        place = place or Place(self.open_text(path, start))
-        stream, keeps = place.stream, False
-        try:
+        file, how = identify(split.file, self.options), (self.encoding, self.blank, self.documents)
+        with place_before(file, how, start, lambda: Place(self.open_text(path, start))) as place:
+            stream = place.stream
             if stop < 0 and stream.seekable() and split.size:
                 stop = split.size  # what was appended after planning is not input
             if start > place.position:
-                place.number += skip_bytes(stream, start - 1 - place.position)
+                before = 0 if stream.seekable() else place.position
+                place.number += skip_bytes(stream, start - 1 - before)
                 line = stream.readline()
                 place.position = start - 1 + len(line)
                 place.number += line.endswith(b"\n")
@@ -198,13 +197,7 @@ class LineFiles:
                     )
                     yield Line(line, f"{where} of {path}")
                 place.position += len(line)
-            # Of a file without a version nobody knows whether it is the same the next time.
-            keeps = bool(split.version) and not stream.seekable()
-        finally:
-            if keeps:
-                keep_place(file, place)
-            else:
-                stream.close()
+            place.stays = split.stop >= 0 and seeks_slowly(path, stream)
 
     def plan_splits(
         self,

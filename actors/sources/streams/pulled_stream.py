@@ -13,7 +13,7 @@ class PulledStream(io.RawIOBase):
     """
 
     def __init__(self, source: IO[bytes] | io.RawIOBase) -> None:
-        self._stream: Any = source
+        self.source: Any = source
         self._left = b""
 
     def _next_piece(self) -> bytes:
@@ -32,5 +32,5 @@ class PulledStream(io.RawIOBase):
         return count
 
     def close(self) -> None:
-        self._stream.close()
+        self.source.close()
         super().close()

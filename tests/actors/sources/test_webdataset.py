@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from pipemill.actors.sources.open_source import open_source
 from pipemill.actors.sources.parsing.tar_samples import _Walk, read_samples, split_name
 from pipemill.actors.sources.schemas.media_columns import make_files_column, merge_columns
+from pipemill.actors.sources.streams.places import Place
 from pipemill.actors.storage import backoff
 from pipemill.actors.task import Column
 from pipemill.jobs.output.split_plan import Plan
@@ -215,15 +216,15 @@ def test_headers_that_lie_cost_no_memory():
     info.size = 2**45
     for format in (tarfile.GNU_FORMAT, tarfile.PAX_FORMAT):
         head = info.tobuf(format)
-        (sample,) = read_samples(Frugal(head + b"x" * 1000), 0, -1, lambda extension: True)
+        (sample,) = read_samples(Place(Frugal(head + b"x" * 1000)), 0, -1, lambda extension: True)
         assert "a.jpg is cut off" in str(sample.error)
     for kind in (tarfile.XHDTYPE, tarfile.GNUTYPE_LONGNAME):
         info.type = kind
-        (sample,) = read_samples(Frugal(info.tobuf(tarfile.GNU_FORMAT)), 0, -1, bool)
+        (sample,) = read_samples(Place(Frugal(info.tobuf(tarfile.GNU_FORMAT))), 0, -1, bool)
         assert "a header of" in str(sample.error)
     chain = tarfile.TarInfo("././@LongLink")
     chain.type, chain.size = tarfile.GNUTYPE_LONGNAME, 0
-    (sample,) = read_samples(io.BytesIO(chain.tobuf(tarfile.GNU_FORMAT) * 3000), 0, -1, bool)
+    (sample,) = read_samples(Place(io.BytesIO(chain.tobuf(tarfile.GNU_FORMAT) * 3000)), 0, -1, bool)
     assert sample.error
 
 

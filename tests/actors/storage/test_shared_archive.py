@@ -13,6 +13,7 @@ import fsspec
 import pytest
 from pipemill.actors.storage import shared_archive
 from pipemill.actors.storage.filesystem import open_filesystem
+from pipemill.actors.storage.listing import list_below
 from pipemill.actors.storage.shared_archive import open_archive
 
 SIZE = 100_000
@@ -71,3 +72,15 @@ def test_archives_are_opened_at_the_same_time_and_each_once(tmp_path):
     assert sorted(made) == ["one", "other"]
     assert found[0] is found[2]
     assert found[1] is found[3]
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar"])
+def test_an_archive_that_was_replaced_is_listed_and_read_as_it_is_now(tmp_path, kind):
+    """As in a notebook, which runs a job again."""
+    url = f"{kind}://*.bin::{tmp_path}/it.{kind}"
+    for content in (b"old", b"newer"):
+        make(tmp_path / f"new.{kind}", content)
+        os.replace(tmp_path / f"new.{kind}", tmp_path / f"it.{kind}")
+        (file,) = list_below(url, {}, None).files
+        filesystem, path = open_filesystem(file.path, {})
+        assert (file.size, filesystem.cat_file(path)) == (len(content), content)

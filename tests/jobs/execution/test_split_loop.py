@@ -50,7 +50,10 @@ def test_media_of_a_server_that_is_away_stop_no_other_split(tmp_path, monkeypatc
     assert (report.done, report.dead, report.added["rows"]) == (60, 0, 10)
 
 
-def test_a_run_whose_credentials_expire_tries_only_some_splits_more(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    "error", [PermissionError("the token has expired"), MediaAway("http://away does not answer")]
+)
+def test_a_run_that_can_read_no_split_tries_only_some_more(error, tmp_path, monkeypatch):
     light.install(monkeypatch)
     wanted = light.job(tmp_path, [f"text {n}" for n in range(60)], rows_per_part=2)
     read, tried, refused = ParquetSource.read, [], {3, *range(10, 30)}
@@ -58,12 +61,12 @@ def test_a_run_whose_credentials_expire_tries_only_some_splits_more(tmp_path, mo
     def read_some(source, split):
         tried.append(split.number)
         if split.number in refused:
-            raise PermissionError("the token has expired")
+            raise error
         return read(source, split)
 
     monkeypatch.setattr(ParquetSource, "read", read_some)
     monkeypatch.setattr(split_loop, "_MOST_REFUSED", 5)
-    with pytest.raises(pipemill.RunError, match=r"^9 of 30 splits(.|\n)*the token has expired"):
+    with pytest.raises(pipemill.RunError, match=rf"^9 of 30 splits(.|\n)*{error}"):
         pipemill.run(**wanted)
     assert tried == list(range(15))
     refused.clear()

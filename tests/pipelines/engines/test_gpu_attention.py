@@ -41,9 +41,9 @@ def attend(query, key, value, starts_q, starts_k, scale=None, causal=False, side
     return out
 
 
-def of_torch_2_10(q, k, v, cu_q, cu_k, max_q, max_k, is_causal=False, return_aux=None, scale=None):
+def of_torch_2_10(q, k, v, cu_q, cu_k, max_q, max_k, is_causal=False, return_aux=None):
     assert q.shape[1] == k.shape[1], "it has no grouped heads"
-    return attend(q, k, v, cu_q, cu_k, scale, is_causal)
+    return attend(q, k, v, cu_q, cu_k, None, is_causal)
 
 
 def of_torch_2_11(
@@ -98,7 +98,12 @@ def test_every_version_of_torch_is_asked_for_the_same(
     monkeypatch, varlen_attn, causal, window, kv_heads
 ):
     put_in(monkeypatch, "torch.nn.attention.varlen", varlen_attn=varlen_attn)
-    asked = sequences(kv_heads, causal, window, scale=0.3)
+    scale = 0.3
+    if varlen_attn is of_torch_2_10:
+        with pytest.raises(NotImplementedError, match="has no scale"):
+            torch_varlen(sequences(kv_heads, causal, window, scale))
+        scale = 8**-0.5
+    asked = sequences(kv_heads, causal, window, scale)
     if window is not None and varlen_attn is of_torch_2_10:
         with pytest.raises(NotImplementedError, match="has no window"):
             torch_varlen(asked)
@@ -111,7 +116,7 @@ def test_every_version_of_torch_is_asked_for_the_same(
         asked.value,
         starts,
         starts,
-        0.3,
+        scale,
         causal,
         (side, 0 if causal else side),
     )

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import posixpath
+import socket
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import unquote
 
@@ -11,8 +13,10 @@ import fsspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pipemill.actors.faults import watchdog
 from pipemill.actors.faults.blame import MediaAway
 from pipemill.actors.storage import backoff
+from pipemill.actors.storage.backoff import WAITS_S
 from pipemill.pipelines.media import MediaAccess, remote_files
 
 REFUSED = "not below any of input.media_roots.*add its folder or URL to input.media_roots"
@@ -164,6 +168,20 @@ def test_a_server_that_is_away_is_no_fault_of_a_row(monkeypatch):
         access.fetch(f"{gone.url}/pics/b.jpg")  # at once
     server.server.shutdown()
     server.server.server_close()
+
+
+def test_a_server_that_takes_a_request_and_says_nothing_is_away(monkeypatch):
+    """Its watchdog would end the process that waits for it."""
+    monkeypatch.setattr(remote_files, "_WAITS_S", (0.0,))
+    monkeypatch.setattr(backoff, "WAITS_S", (0.0,))
+    monkeypatch.setattr(remote_files, "_SILENT_S", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        root = f"http://127.0.0.1:{server.getsockname()[1]}/pics"
+        access, started = MediaAccess(roots=(root,), waits=True), time.monotonic()
+        with pytest.raises(MediaAway, match="does not answer: .*tried 2 times.*Timeout"):
+            access.fetch("a.jpg")
+    assert time.monotonic() - started < 60
+    assert remote_files._WHOLE_S + 1.2 * max(WAITS_S) < watchdog.LEAST_S
 
 
 def test_a_server_that_answers_gets_no_more_time_for_a_file(monkeypatch):
