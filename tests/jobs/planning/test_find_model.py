@@ -16,6 +16,7 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
 import torch
+import transformers
 from pipemill.pipelines.loading.model import Model
 from pipemill.pipelines.loading.model_fit import find_misfit
 from pipemill.pipelines.registry import find_task
@@ -223,6 +224,21 @@ def test_a_model_that_the_task_has_no_class_for_is_refused(models, tmp_path):
         match=r"holds ViT\w+ \(model_type vit\), which can't do text-classification",
     ):
         run(tmp_path, models["image-classification"])
+
+
+@pytest.mark.parametrize("kind", ["MaskFormer", "Mask2Former", "OneFormer", "Eomt", "RfDetr"])
+def test_a_model_that_only_the_tasks_pipeline_knows_is_not_refused(tmp_path, kind):
+    """transformers loads what config.json names, and the pipeline looks into more tables."""
+    instances = "Instance" if kind in ("MaskFormer", "RfDetr") else "Universal"
+    config = getattr(transformers, f"{kind}Config")()
+    config.architectures = [f"{kind}For{instances}Segmentation"]
+    config.save_pretrained(tmp_path)
+    found = find_misfit(find_task("image-segmentation"), Model(path=str(tmp_path)), own=False)
+    assert found is None or "can't do" not in found
+    config.architectures = [f"{kind}Model"]
+    config.save_pretrained(tmp_path)
+    found = find_misfit(find_task("image-segmentation"), Model(path=str(tmp_path)), own=False)
+    assert "can't do" in found
 
 
 @pytest.mark.parametrize("task", ["image-classification", "token-classification"])
