@@ -9,7 +9,7 @@ from functools import partial
 from importlib import import_module
 from typing import Any
 
-from .block_attention import keep_block_attention
+from ..engines.block_attention import keep_block_attention
 from .missing_weights import describe_missing, find_missing_weights, record_loading
 from .model_files import FolderSource, ModelFiles
 from .user_class import import_pipeline_class, register_pipeline_class
