@@ -143,8 +143,10 @@ def quantized(folder):
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
-def test_files_that_cannot_be_loaded_are_named(folder, tmp_path, damage, said):
+def test_files_that_cannot_be_loaded_are_named(folder, tmp_path, monkeypatch, damage, said):
     damage(folder)
+    for name in ("accelerate", "gptqmodel", "peft"):
+        monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(pipemill.ConfigError, match=said):
         run(tmp_path, folder)
     assert not (tmp_path / "out").exists()
