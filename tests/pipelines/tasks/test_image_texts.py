@@ -9,6 +9,8 @@ import pytest
 
 pytest.importorskip("PIL")
 
+from pipemill.pipelines.media import let_pyav_decode
+
 from tests.pipelines.tasks.test_vision import ranked
 from tests.support import made_media
 from tests.support.image_rows import WAYS, answers, check, column, files, pictures, plain
@@ -127,6 +129,7 @@ def test_video_classification(models, tmp_path, parameters, budget, form):
     name = "video-classification"
     model = models[name]
     truth = plain(name, model)
+    let_pyav_decode(truth)
     expected = []
     for i, data in enumerate(videos()):
         path = tmp_path / f"truth{i}.mp4"
