@@ -19,7 +19,7 @@ def check_libraries(declared: PipelineTask, loaded: Loaded) -> None:
         media.require_media_library(kind)
     if media_kinds(declared.inputs):  # a chat may show some, too
         loaded.media.check()
-    for name in [*declared.libraries, *_video_decoder(loaded)]:
+    for name in declared.libraries:
         try:
             importlib.import_module(name)
         except Exception as error:  # torchvision without its operators is a RuntimeError
@@ -27,15 +27,3 @@ def check_libraries(declared: PipelineTask, loaded: Loaded) -> None:
                 f"{declared.name} needs {package_of(name)}, which cannot be imported here "
                 f"({error}); on every machine of the cluster: {how_to_install([name])}"
             ) from error
-
-
-def _video_decoder(loaded: Loaded) -> list[str]:
-    """Return the library that transformers' video processor, which needs torchvision, decodes with.
-
-    Until torchvision 0.26 that was torchvision itself; without torchvision it is PyAV.
-    """
-    if "video" not in loaded.columns or getattr(loaded.pipeline, "video_processor", None) is None:
-        return []
-    from torchvision import io
-
-    return [] if hasattr(io, "read_video") else ["torchcodec"]

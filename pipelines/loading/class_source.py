@@ -247,9 +247,22 @@ def _asked_for(method: ast.FunctionDef) -> set[str]:
             found |= _names(call.args[1])
         elif isinstance(statement, ast.Try) and _raises(statement):
             found |= {name for line in statement.body for name in _imported(line)}
+        elif isinstance(statement, ast.If):
+            found |= _refused_without(statement)
         else:
             found |= _imported(statement)
     return found
+
+
+def _refused_without(statement: ast.If) -> set[str]:
+    """Return the library of `if not library: raise ImportError(…)`."""
+    match statement:
+        case ast.If(
+            test=ast.UnaryOp(op=ast.Not(), operand=ast.Name(id=library)),
+            body=[ast.Raise(exc=ast.Call(func=ast.Name(id="ImportError")))],
+        ):
+            return {library}
+    return set()
 
 
 def _raises(statement: ast.Try) -> bool:

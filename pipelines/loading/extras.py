@@ -12,7 +12,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "peft": ("peft",),
     "tokenizers": ("google.protobuf", "sacremoses", "sentencepiece", "tiktoken"),
     "japanese": ("fugashi", "ipadic", "sudachipy", "unidic_lite"),
-    "vision": ("pytesseract", "scipy", "timm", "torchvision"),
+    "vision": ("num2words", "pytesseract", "scipy", "timm", "torchvision"),
     "delta": ("deltalake",),
     "iceberg": ("pyiceberg",),
     "lance": ("lance",),

@@ -13,6 +13,7 @@ from ..engines.base import GenerationEngine
 from ..engines.encoder import make_encoder
 from ..engines.onednn.image_layers import use_faster_layers
 from ..engines.registry import AUTO, PADDED, find_engine
+from ..media import let_pyav_decode
 from ..pipeline_task import PipelineTask
 from ..task_spec import TaskSpec
 
@@ -38,6 +39,7 @@ def make_task(spec: TaskSpec, loaded: Loaded) -> LoadedTask:
 def make_adapter(declared: PipelineTask, loaded: Loaded) -> PipelineAdapter:
     """Return a declared task with its pipeline. Raises what `make_task` does."""
     check_libraries(declared, loaded)
+    let_pyav_decode(loaded.pipeline)
     # Before an engine changes the model: a wrong parameter is an error of loading.
     keywords = PipelineKeywords(declared, loaded)
     by_token = _make_token_outputs(declared, loaded)

@@ -9,6 +9,7 @@ from functools import partial
 from importlib import import_module
 from typing import Any
 
+from ..engines.block_attention import keep_block_attention
 from .missing_weights import describe_missing, find_missing_weights, record_loading
 from .model_files import FolderSource, ModelFiles
 from .user_class import import_pipeline_class, register_pipeline_class
@@ -100,6 +101,7 @@ class Model:
             pipeline = transformers.pipeline(task, device=device, dtype=self.saved_dtype, **source)
         if not self.allow_missing:
             self._check_complete(pipeline.model, loadings, task)
+        keep_block_attention(pipeline.model)
         return pipeline
 
     def _check_complete(self, model: Any, loadings: list[tuple[Any, Any]], task: str) -> None:

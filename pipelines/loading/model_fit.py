@@ -52,8 +52,15 @@ _LABELLED = (
     "video-classification",
     "zero-shot-classification",
 )
-# Pairs that work though the task's auto classes do not list them.
+# Models that the task's pipeline takes, beyond those that its auto classes list: by configuration,
+# or by the tables of transformers that they are in.
 _BEYOND_TABLES = {("document-question-answering", "VisionEncoderDecoderConfig")}
+_MORE_TABLES = {
+    "image-segmentation": (
+        "MODEL_FOR_UNIVERSAL_SEGMENTATION_MAPPING_NAMES",
+        "MODEL_FOR_INSTANCE_SEGMENTATION_MAPPING_NAMES",
+    ),
+}
 
 
 def find_misfit(spec: TaskSpec, model: Model, own: bool) -> str | None:
@@ -151,13 +158,20 @@ def _find_named_class(config: Any, spec: TaskSpec, pipeline_class: Any) -> Any:
     named = getattr(transformers, (config.architectures or [""])[0], None)
     if named is None:
         return None
-    if (spec.name, type(config).__name__) in _BEYOND_TABLES:
+    if (spec.name, type(config).__name__) in _BEYOND_TABLES or _is_in_more_tables(named, spec.name):
         return named
     if not (getattr(pipeline_class, "_pipeline_calls_generate", False) and named.can_generate()):
         return None
     kinds = {column.kind for column in spec.inputs}
     medium = next((kind for kind in ("audio", "image") if kind in kinds), "text")
     return named if named.main_input_name in _MAIN_INPUTS[medium] else None
+
+
+def _is_in_more_tables(named: Any, task: str) -> bool:
+    from transformers.models.auto import modeling_auto
+
+    tables = (getattr(modeling_auto, name, {}) for name in _MORE_TABLES.get(task, ()))
+    return any(named.__name__ in table.values() for table in tables)
 
 
 def _describe_other_type(config: Any, task: str, classes: tuple[Any, ...]) -> str:

@@ -11,6 +11,7 @@ from .images import image
 from .media_libraries import NEEDED, MissingLibrary, require_media_library
 from .small_media import describe_small_media
 from .video import check_video, video_file
+from .video_frames import let_pyav_decode
 
 __all__ = [
     "NEEDED",
@@ -21,6 +22,7 @@ __all__ = [
     "describe_small_media",
     "image",
     "is_below",
+    "let_pyav_decode",
     "png",
     "require_media_library",
     "video_file",

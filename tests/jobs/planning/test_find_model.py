@@ -16,6 +16,7 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
 import torch
+import transformers
 from pipemill.pipelines.loading.model import Model
 from pipemill.pipelines.loading.model_fit import find_misfit
 from pipemill.pipelines.registry import find_task
@@ -142,8 +143,10 @@ def quantized(folder):
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
-def test_files_that_cannot_be_loaded_are_named(folder, tmp_path, damage, said):
+def test_files_that_cannot_be_loaded_are_named(folder, tmp_path, monkeypatch, damage, said):
     damage(folder)
+    for name in ("accelerate", "gptqmodel", "peft"):
+        monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(pipemill.ConfigError, match=said):
         run(tmp_path, folder)
     assert not (tmp_path / "out").exists()
@@ -223,6 +226,21 @@ def test_a_model_that_the_task_has_no_class_for_is_refused(models, tmp_path):
         match=r"holds ViT\w+ \(model_type vit\), which can't do text-classification",
     ):
         run(tmp_path, models["image-classification"])
+
+
+@pytest.mark.parametrize("kind", ["MaskFormer", "Mask2Former", "OneFormer", "Eomt", "RfDetr"])
+def test_a_model_that_only_the_tasks_pipeline_knows_is_not_refused(tmp_path, kind):
+    """transformers loads what config.json names, and the pipeline looks into more tables."""
+    instances = "Instance" if kind in ("MaskFormer", "RfDetr") else "Universal"
+    config = getattr(transformers, f"{kind}Config")()
+    config.architectures = [f"{kind}For{instances}Segmentation"]
+    config.save_pretrained(tmp_path)
+    found = find_misfit(find_task("image-segmentation"), Model(path=str(tmp_path)), own=False)
+    assert found is None or "can't do" not in found
+    config.architectures = [f"{kind}Model"]
+    config.save_pretrained(tmp_path)
+    found = find_misfit(find_task("image-segmentation"), Model(path=str(tmp_path)), own=False)
+    assert "can't do" in found
 
 
 @pytest.mark.parametrize("task", ["image-classification", "token-classification"])

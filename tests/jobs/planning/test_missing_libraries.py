@@ -81,6 +81,12 @@ def processor(folder):
     return transformers.AutoProcessor.from_pretrained(folder)
 
 
+def number_writer(folder):
+    import transformers
+
+    return transformers.SmolVLMProcessor(None, tiny.tokenizer(), None)
+
+
 def feature_extractor(folder):
     import transformers
 
@@ -285,6 +291,18 @@ CASES = {
         {"scipy"},
         model,
     ),
+    "a processor that writes numbers in words": (
+        "image-text-to-text",
+        {
+            "config__json": {"model_type": "smolvlm"},
+            "preprocessor_config__json": {
+                "image_processor_type": "SmolVLMImageProcessor",
+                "processor_class": "SmolVLMProcessor",
+            },
+        },
+        {"num2words", "torchvision"},
+        number_writer,
+    ),
     "attention that natten computes": (
         "image-classification",
         {
@@ -319,6 +337,13 @@ def test_what_transformers_can_not_load_is_named_beforehand(name, tmp_path, capl
     assert any(m.lower() in said for m in expected), said
 
 
+@pytest.fixture
+def lacks_vision(monkeypatch):
+    for name in ("timm", "torchvision", "pytesseract"):
+        monkeypatch.setitem(sys.modules, name, None)
+
+
+@pytest.mark.usefixtures("lacks_vision")
 def test_a_message_names_library_reason_and_extra(tmp_path):
     task, contents, *_ = CASES["a classifier of timm"]
     folder = files(tmp_path / "model", **contents)
@@ -331,6 +356,7 @@ def test_a_message_names_library_reason_and_extra(tmp_path):
     )
 
 
+@pytest.mark.usefixtures("lacks_vision")
 def test_several_reasons_several_extras_and_what_has_none(tmp_path):
     folder = files(tmp_path / "model", config__json={"model_type": "layoutlm"})
     task, contents, *_ = CASES["attention that natten computes"]
@@ -384,6 +410,7 @@ def pipemill_tasks():
     return task_names()
 
 
+@pytest.mark.usefixtures("lacks_vision")
 def test_a_cluster_that_runs_already_may_have_what_this_machine_lacks(tmp_path, monkeypatch):
     task, contents, *_ = CASES["a classifier of timm"]
     folder = files(tmp_path / "model", **contents)

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import copy
-import sys
-import types
 from functools import lru_cache
 
 import pyarrow as pa
 import pytest
-from pipemill.actors.task import Loaded
-from pipemill.pipelines.adapter.check_libraries import check_libraries
-from pipemill.pipelines.media import MediaAccess, MissingLibrary
-from pipemill.pipelines.tasks.media_classification import VIDEO_CLASSIFICATION
 
 pytest.importorskip("PIL")
+
+from pipemill.pipelines.media import let_pyav_decode
 
 from tests.pipelines.tasks.test_vision import ranked
 from tests.support import made_media
@@ -134,6 +129,7 @@ def test_video_classification(models, tmp_path, parameters, budget, form):
     name = "video-classification"
     model = models[name]
     truth = plain(name, model)
+    let_pyav_decode(truth)
     expected = []
     for i, data in enumerate(videos()):
         path = tmp_path / f"truth{i}.mp4"
@@ -144,25 +140,3 @@ def test_video_classification(models, tmp_path, parameters, budget, form):
         parameters=parameters, media="video",
     )  # fmt: skip
     assert task.forwards.alone.get(False) is (None if budget == 1 else False)
-
-
-@pytest.mark.parametrize("decodes", [True, False])
-def test_beside_torchvision_the_decoder_of_its_videos_is_asked_for_at_once(
-    models, monkeypatch, decodes
-):
-    pytest.importorskip("av")
-    torchvision, io = types.ModuleType("torchvision"), types.ModuleType("torchvision.io")
-    torchvision.io = io
-    if decodes:  # as until 0.26
-        io.read_video = None
-    for module in (torchvision, io):
-        monkeypatch.setitem(sys.modules, module.__name__, module)
-    monkeypatch.setitem(sys.modules, "torchcodec", None)
-    pipeline = copy.copy(plain("video-classification", models["video-classification"]))
-    pipeline.video_processor = object()
-    loaded = Loaded(pipeline=pipeline, parameters={}, columns=("video",), media=MediaAccess())
-    if decodes:
-        check_libraries(VIDEO_CLASSIFICATION, loaded)
-        return
-    with pytest.raises(MissingLibrary, match="video-classification needs torchcodec.*pip install"):
-        check_libraries(VIDEO_CLASSIFICATION, loaded)
