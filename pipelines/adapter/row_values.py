@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
+from pipemill.actors.columns import SAMPLES
 from pipemill.actors.task import MEDIA, Column, Parameter
 
 from ..text.candidate_labels import parse_labels
@@ -37,6 +40,29 @@ def open_row(
         }
         yield values
         leave_media(values.get("messages") or [])
+
+
+def read_rows(rows: pa.Table, kinds: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Return each row's values in Python; samples that are whole numbers keep their type."""
+    values = rows.to_pylist()
+    for name in rows.column_names:
+        type = rows.schema.field(name).type
+        if kinds.get(name) != "audio" or not pa.types.is_struct(type):
+            continue
+        inner = type.field("array").type if type.get_field_index("array") >= 0 else type
+        while hasattr(inner, "value_type"):
+            inner = inner.value_type
+        if inner in SAMPLES:
+            for row in values:
+                _keep_type(row[name], inner.to_pandas_dtype())
+    return values
+
+
+def _keep_type(audio: dict[str, Any] | None, dtype: type) -> None:
+    if audio is not None and audio.get("array") is not None:
+        samples = np.asarray(audio["array"])
+        if samples.dtype.kind == "i":  # else a sample is null, or there are none
+            audio["array"] = samples.astype(dtype)
 
 
 def _value(value: Any, kind: str, pipeline: Any, media: Any, files: ExitStack) -> Any:
