@@ -21,6 +21,15 @@ from .text_generation import (
 
 _IMAGE = Column(name="image", kind="image", required=False)
 
+
+def _make_image(pipeline: Any = None, given: Any = None) -> Any:
+    """Return a small image, to try parameters with."""
+    from PIL import Image
+
+    return Image.new("RGB", (32, 32), "gray")
+
+
+
 IMAGE_TO_TEXT = PipelineTask(
     name="image-to-text",
     adds="generated_text; with num_return_sequences above 1 generated_texts: a list",
@@ -35,6 +44,7 @@ IMAGE_TO_TEXT = PipelineTask(
     written="",
     checks=check_generate_kwargs,
     suits=check_against_model,
+    sample=_make_image,
 )
 
 
@@ -63,6 +73,9 @@ IMAGE_TEXT_TO_TEXT = PipelineTask(
     written="generated_sequence",
     checks=check_generate_kwargs,
     suits=check_against_model,
+    sample=lambda pipeline, given: _prepare_image_and_text(
+        {"text": "a", "image": _make_image()}, pipeline
+    ),
 )
 
 
@@ -125,4 +138,5 @@ ANY_TO_ANY = PipelineTask(
     written="generated_sequence",
     checks=check_generate_kwargs,
     suits=check_against_model,
+    sample=lambda pipeline, given: _prepare_any({"text": "a"}, pipeline),
 )
