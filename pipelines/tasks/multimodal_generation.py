@@ -29,7 +29,6 @@ def _make_image(pipeline: Any = None, given: Any = None) -> Any:
     return Image.new("RGB", (32, 32), "gray")
 
 
-
 IMAGE_TO_TEXT = PipelineTask(
     name="image-to-text",
     adds="generated_text; with num_return_sequences above 1 generated_texts: a list",
