@@ -88,6 +88,8 @@ def _prepare_any(values: Values, pipeline: Any) -> Any:
     if (chat := chat_beside(values, pipeline.processor)) is not None:
         return Chat(chat)
     plural = {"text": "text", "image": "images", "video": "videos", "audio": "audio"}
+    if all(values.get(name) is None for name in plural):
+        raise ValueError(f"the row has none of {', '.join(plural)}, and no messages")
     return {plural[name]: values.get(name) for name in plural}
 
 
@@ -123,7 +125,7 @@ ANY_TO_ANY = PipelineTask(
         Column(name="audio", kind="audio", required=False),
         Column(name="video", kind="video", required=False),
     ),
-    one_of=("text", "messages", "image"),
+    one_of=("text", "messages", "image", "audio", "video"),
     parameters={
         **CHAT_PARAMETERS,
         "processor_kwargs": Parameter(None, "dict|null"),
