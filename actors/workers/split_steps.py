@@ -174,6 +174,8 @@ def _cause_of(error: BaseException) -> Cause | None:
         return "memory"
     if isinstance(error, PermissionError):
         return "access"
+    if isinstance(error, MediaAway):
+        return "away"
     return "library" if getattr(error, "no_rows_fault", False) else None
 
 
