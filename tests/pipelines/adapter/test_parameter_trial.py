@@ -9,6 +9,7 @@ import transformers
 from pipemill.pipelines.loading.model import Model
 from pipemill.pipelines.loading.task_loader import LoadTask
 from pipemill.pipelines.registry import find_task
+from pipemill.pipelines.text.candidate_labels import parse_labels
 
 from tests.support import tiny
 from tests.support.row_by_row import run
@@ -121,6 +122,22 @@ def test_nulls_among_labels_are_none_of_them(models):
     assert results[0]["labels"] == expected["labels"]
     given = run(task, models[task], {"text": ["a"]}, {"candidate_labels": ["river", None, "bread"]})
     assert given.results["labels"].to_pylist() == [expected["labels"]]
+
+
+@pytest.mark.parametrize(
+    ("text", "labels"),
+    [
+        ("a, b,,c ", ["a", "b", "c"]),
+        ('["a", "b, c", null]', ["a", "b, c"]),
+        ("['a', \"it's, c\"] ", ["a", "it's, c"]),
+        ("[a], [b]", ["[a]", "[b]"]),
+        ("[1, 2]", ["[1", "2]"]),
+    ],
+)
+def test_labels_in_a_text(text, labels):
+    assert parse_labels(text) == labels
+    with pytest.raises(ValueError, match="holds no label"):
+        parse_labels("[]")
 
 
 @pytest.mark.parametrize("template", ["{:>30000000}", "{label}", "{} {}", "{0.__class__}", "none"])
