@@ -61,12 +61,17 @@ def _is_media(type: pa.DataType) -> bool:
         return is_bytes(fields["bytes"])
     if "array" in fields and "sampling_rate" in fields:
         array = fields["array"]
-        return _is_numbers(array) or (_is_list(array) and _is_numbers(array.value_type))
+        return _is_samples(array) or (_is_list(array) and _is_samples(array.value_type))
     return "path" in fields and _is_text(fields["path"])
 
 
 def _is_numbers(type: pa.DataType) -> bool:
     return _is_list(type) and _is_number(type.value_type)
+
+
+def _is_samples(type: pa.DataType) -> bool:
+    """Tell whether a list can be a recording: what 64 bits hold is not known to be sound."""
+    return _is_list(type) and (types.is_floating(type.value_type) or type.value_type in SAMPLES)
 
 
 def _is_boxes(type: pa.DataType) -> bool:
@@ -84,6 +89,9 @@ def _is_table(type: pa.DataType) -> bool:
     return types.is_struct(type) or _is_list(type) or types.is_map(type) or _is_text(type)
 
 
+# Whole numbers that recordings are made of: files of 8, 16 and 32 bits.
+SAMPLES = (pa.uint8(), pa.int16(), pa.int32())
+
 _MEDIA = "{} (bytes, a path or URL, or a struct of bytes and path)"
 
 _KINDS: dict[str, tuple[Callable[[pa.DataType], bool], str]] = {
@@ -99,7 +107,9 @@ _KINDS: dict[str, tuple[Callable[[pa.DataType], bool], str]] = {
     "image": (_is_media, _MEDIA.format("an image")),
     "audio": (
         _is_media,
-        _MEDIA.format("audio") + ", or a struct of array and sampling_rate",
+        _MEDIA.format("audio")
+        + ", or a struct of array (floats, or samples of type uint8, int16 or int32) and "
+        "sampling_rate",
     ),
     "video": (_is_media, _MEDIA.format("a video")),
     "record": (_is_record, "a record (a struct or map), or that as JSON"),

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from .split import Split
 
-Cause = Literal["model", "row", "library", "memory", "access"]
+Cause = Literal["model", "row", "library", "memory", "access", "away"]
 
 SCHEMA = pa.schema(
     [
@@ -43,7 +43,8 @@ class SplitResult:
         cause: what stops a run for good: the model can't be loaded ("model"), a row failed where
             none may ("row"), or a row needs a library that is not installed ("library"). Running
             again would not help. Or "memory": fewer actors on a GPU may help; or "access": its
-            input may not be read, or the server of its media is away, which may be so for all.
+            input may not be read, which credentials that expired would cause for all splits; or
+            "away": the server of its media does not answer.
         payload: the batch on its way to the next operator of Ray.
     """
 

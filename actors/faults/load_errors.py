@@ -17,6 +17,7 @@ _NETWORK = {
 _OFFLINE = "OfflineModeIsEnabled"  # a connection error to huggingface_hub
 # Errors that transformers quotes as text.
 _QUOTED = re.compile(r"CUDA error|\b(MemoryError|OutOfMemoryError|\w*(Connect|Timeout)\w*Error)\b")
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 _FIRST_ERROR = re.compile(r"^Traceback \(most recent call last\):\n(?:[ \t].*\n|\n)*(\S.*)", re.M)
 
 
@@ -92,7 +93,7 @@ def _is_transient(error: BaseException, offline: bool) -> bool:
 
 def describe_error(error: BaseException) -> str:
     """Return its class and message in one line; the first error of quoted tracebacks."""
-    message = error_message(error)
+    message = _COLOURS.sub("", error_message(error))
     quoted = _FIRST_ERROR.search(message)
     if quoted is not None:
         return " ".join(quoted[1].split())

@@ -15,6 +15,7 @@ from ..split import Split
 from ..storage.backoff import retry_on_driver, retry_with_backoff
 from ..storage.file_names import compression_of
 from ..storage.input_file import InputFile
+from ..storage.object_versions import check_object
 from ..storage.partitions import infer_partition_fields, is_partition_field, read_partition_values
 from .base import FileSource, Source
 from .reading import Reading
@@ -33,6 +34,7 @@ class RetryingSource:
     source: Source
     schema: pa.Schema | None
     reading: Reading
+    options: Mapping[str, Any]
 
     def infer_schema(self, files: list[InputFile]) -> pa.Schema:
         schema = retry_on_driver(lambda: self.source.infer_schema(files), "the input")
@@ -73,6 +75,8 @@ class RetryingSource:
         if is_range or (may_grow and compression_of(split.path) is None):
             split.file.check_size(may_grow=may_grow)
         batch = retry_with_backoff(lambda: self.source.read(split), split.path)
+        if not split.bundle:
+            retry_with_backoff(lambda: check_object(split.file, self.options), split.path)
         for field in filter(is_partition_field, self.schema):
             files = split.files()
             values = read_partition_values(field, [file.path for file in files])
@@ -103,15 +107,17 @@ def open_source(
     reading = reading or Reading()
     read = schema and pa.schema([f for f in schema if not is_partition_field(f)])
     if source.values == "text":
-        return RetryingSource(source(dict(options), read, reading), schema, reading)
+        return RetryingSource(source(dict(options), read, reading), schema, reading, options)
     if reading.encoding is not None:
         raise ConfigError(
             f"input.encoding applies to {_formats_with('text')}; the input is {format}: "
             "remove input.encoding"
         )
     if not reading.types or source.values == "fixed":
-        return RetryingSource(source(dict(options), read, reading), schema, reading)
-    return RetryingSource(DeclaredSource(source, dict(options), read, reading), schema, reading)
+        return RetryingSource(source(dict(options), read, reading), schema, reading, options)
+    return RetryingSource(
+        DeclaredSource(source, dict(options), read, reading), schema, reading, options
+    )
 
 
 def _formats_with(*values: str) -> str:

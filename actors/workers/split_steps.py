@@ -172,8 +172,10 @@ def _cause_of(error: BaseException) -> Cause | None:
         return "model"
     if isinstance(error, LoadError) and error.out_of_memory:
         return "memory"
-    if isinstance(error, PermissionError | MediaAway):
+    if isinstance(error, PermissionError):
         return "access"
+    if isinstance(error, MediaAway):
+        return "away"
     return "library" if getattr(error, "no_rows_fault", False) else None
 
 

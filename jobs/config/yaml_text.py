@@ -17,6 +17,11 @@ def read_mapping(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Read the mapping in a YAML file, as it is written."""
     try:
         text = Path(path).read_text(encoding="utf-8")
+    except IsADirectoryError:
+        raise ConfigError(
+            f"can't read the config {path}: it is a folder; name the YAML file of the job, not its "
+            "output"
+        ) from None
     except OSError as error:
         raise ConfigError(f"can't read the config {path}: {error.strerror}") from None
     except UnicodeDecodeError:

@@ -13,6 +13,7 @@ from pipemill.actors.split_result import SplitResult
 
 from pipemill.errors import ConfigError, RunError
 
+from ..monitoring.failed_splits import FailedSplits
 from ..monitoring.run_monitor import RunMonitor
 from ..output.lease import Lease
 from ..output.split_plan import RowEstimate
@@ -20,10 +21,6 @@ from ..planning.find_model import permanent_load_error
 from .placement import run_splits, stage_of
 from .progress import Progress
 from .split_work import SplitWork
-
-_SHOWN = 3
-# After so many splits in a row that can't be read for now, the others are not tried.
-_MOST_REFUSED = 100
 
 
 def count_rows(result: SplitResult) -> Counter[str]:
@@ -67,8 +64,7 @@ class SplitLoop:
             ConfigError: if the model can't be loaded, or a library is missing.
         """
         totals: Counter[str] = Counter(splits=0)
-        problems: list[str] = []  # of the first splits: a million may fail
-        failed = refused = 0
+        failed = FailedSplits(splits)
         results = run_splits(self.work, splits)
         stage = stage_of(self.work)
         # Closed while Ray is there: what is open would start another one.
@@ -83,14 +79,11 @@ class SplitLoop:
                 if result.error is not None:
                     monitor.count(result, {}, self.estimate.total())
                     self._raise_if_permanent(result)
-                    failed += 1
-                    if failed <= _SHOWN:
-                        problems.append(_describe(result))
-                    refused = refused + 1 if result.cause == "access" else 0
-                    if result.fatal or refused == _MOST_REFUSED:
+                    failed.add(result)
+                    if result.fatal or failed.find_hopeless():
                         break
                     continue
-                refused = 0
+                failed.note_success()
                 counts = self.count(result)
                 add_counts(totals, {"splits": 1, **counts})
                 self.estimate.see(result.split, counts["rows"])
@@ -98,11 +91,12 @@ class SplitLoop:
                 monitor.count(result, counts, self.estimate.total())
                 if totals["splits"] < len(splits):
                     self.check(totals)
-        if problems or totals["splits"] < len(splits):
+        if failed or totals["splits"] < len(splits):
             first = self.unfinished(totals["splits"], len(splits))
-            reasons = problems or ["Ray gave no reason"]
-            more = [f"… and {failed - _SHOWN} more"] if failed > _SHOWN else []
-            raise RunError("\n".join([f"{first}. What stopped them:", *reasons, *more]))
+            reasons = failed.lines() or ["Ray gave no reason"]
+            hopeless = failed.find_hopeless()
+            last = [hopeless] if hopeless else []
+            raise RunError("\n".join([f"{first}. What stopped them:", *reasons, *last]))
         return totals
 
     def _raise_if_permanent(self, result: SplitResult) -> None:
@@ -115,8 +109,3 @@ class SplitLoop:
             raise RunError(
                 f"{result.error}. Correct that row, or set output.on_error to dead_letter"
             )
-
-
-def _describe(result: SplitResult) -> str:
-    split = result.split
-    return f"{split.path} [{split.start}:{split.stop}] (split {split.number}): {result.error}"

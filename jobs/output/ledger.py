@@ -180,6 +180,11 @@ class Ledger:
             return None
         except RunError:
             raise
+        except NotADirectoryError as error:
+            raise ConfigError(
+                f"can't read the output {self.path}: it is a file; name the folder that the run "
+                "wrote to (output.path)"
+            ) from error
         except Exception as error:  # filesystems raise various exceptions
             raise ConfigError(
                 f"can't read the output {self.path}: "

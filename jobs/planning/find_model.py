@@ -19,7 +19,10 @@ from pipemill.actors.storage.remote_folder import cache_folder
 from pipemill.pipelines.loading.adapters.merge_adapter import MergedAdapter
 from pipemill.pipelines.loading.checkpoint import (
     CheckpointError,
+    check_dtype,
     check_files,
+    check_pickled,
+    describe_other_folder,
     find_weights,
     read_tensors,
 )
@@ -173,8 +176,8 @@ def _check_folder(model: ModelSection, root: Path, folder: Path) -> None:
     names = os.listdir(folder)
     if "config.json" not in names and not begins_with_static(root):
         raise ConfigError(
-            f"{model.path} is not a model: {folder / 'config.json'} is not there "
-            "(save it with save_pretrained)"
+            f"{model.path} is not a model: {folder / 'config.json'} is not there; "
+            f"{describe_other_folder(folder)}"
         )
     pickled = sorted(file.name for file in folder.glob("*.bin") if file.name != "training_args.bin")
     if model.use_safetensors and pickled and not any(folder.rglob("*.safetensors")):
@@ -185,10 +188,12 @@ def _check_folder(model: ModelSection, root: Path, folder: Path) -> None:
     try:
         check_files(folder, (folder / name for name in names))
         config = read_config(str(folder), None)
+        check_dtype(folder, config)
         # The model's code may keep its weights anywhere.
         if not (model.trust_remote_code and config.get("auto_map")):
             weights = find_weights(folder, config, pickled=not model.use_safetensors)
             read_tensors(file for file in weights if file.suffix == ".safetensors")
+            check_pickled(file for file in weights if file.suffix == ".bin")
     except CheckpointError as error:
         raise ConfigError(str(error)) from None
     _check_quantization(model, config)

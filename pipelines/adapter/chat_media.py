@@ -63,17 +63,19 @@ def fill_media(chat: list[dict[str, Any]], values: Mapping[str, Any]) -> None:
 def chat_beside(values: Mapping[str, Any], processor: Any) -> list[dict[str, Any]] | None:
     """Return the row's media and text as one user message, for a model that reads chats.
 
-    None if the model reads no chats, or if the row has no medium or no text; and if the text has
-    the model's marks for its media: then it is the whole prompt.
+    None if the model reads no chats, or if the row has no medium; and if the text has the model's
+    marks for its media: then it is the whole prompt.
     """
     media = [kind for kind in ("image", "video", "audio") if values.get(kind) is not None]
     text = values.get("text")
-    if getattr(processor, "chat_template", None) is None or not media or text is None:
-        return None
-    if any(mark in text for kind in media for mark in _marks(processor, kind)):
+    if getattr(processor, "chat_template", None) is None or not media:
         return None
     parts = [{"type": kind, kind: values[kind]} for kind in media]
-    return [{"role": "user", "content": [*parts, {"type": "text", "text": text}]}]
+    if text is not None:
+        if any(mark in text for kind in media for mark in _marks(processor, kind)):
+            return None
+        parts.append({"type": "text", "text": text})
+    return [{"role": "user", "content": parts}]
 
 
 def _marks(processor: Any, kind: str) -> list[str]:

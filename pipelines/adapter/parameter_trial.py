@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -102,7 +103,20 @@ def _run(declared: PipelineTask, pipeline: Any, given: Keywords) -> None:
         list(made) if chunked else made
         return
     if declared.written is not None or getattr(pipeline, "_pipeline_calls_generate", False):
-        during = {n: v for n, v in during.items() if n not in _LENGTHS} | {"max_new_tokens": 1}
+        during = _shorten(during, pipeline)
     with seed_row([], pipeline.device):
         outputs = [pipeline.forward(one, **during) for one in (made if chunked else [made])]
     pipeline.postprocess(outputs if chunked else outputs[0], **after)
+
+
+def _shorten(during: Keywords, pipeline: Any) -> Keywords:
+    """Return the keywords of a `_forward` that writes, so that it writes one token."""
+    name = "generate_kwargs"  # for `generate` alone, where the pipeline tells them apart
+    taken = inspect.signature(pipeline._forward).parameters.get(name)
+    if name in during or (taken is not None and taken.kind != taken.VAR_KEYWORD):
+        return {**during, name: _shorten_generation(during.get(name) or {})}
+    return _shorten_generation(during)
+
+
+def _shorten_generation(keywords: Keywords) -> Keywords:
+    return {n: v for n, v in keywords.items() if n not in _LENGTHS} | {"max_new_tokens": 1}

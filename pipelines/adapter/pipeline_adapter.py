@@ -32,7 +32,7 @@ from .images.level_processor import ImageLevels, find_levels
 from .pickled_chunks import DeferredError, pickle_chunk
 from .pipeline_forward import PipelineForward
 from .result_schema import COLUMNS_OF_SAMPLE, COLUMNS_OF_TASK, as_columns
-from .row_values import describe_media, open_row
+from .row_values import describe_media, open_row, read_rows
 from .token_outputs import calls_model_once, without_padding
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ class PipelineAdapter:
         lists = []
         with ThreadPoolExecutor(count := self._count_threads()) as threads:
             each = map if count == 1 else threads.map
-            for chunks in each(self._chunks, rows.to_pylist()):
+            for chunks in each(self._chunks, read_rows(rows, self.keywords.kinds)):
                 lists.append(chunks)
                 mark_progress()
         return pa.array(lists, pa.list_(_CHUNK))
@@ -181,7 +181,7 @@ class PipelineAdapter:
         if not media or is_memory_failure(type(error).__name__, message):
             return error
         try:
-            with self._open_values(row.select(media).to_pylist()[0]) as found:
+            with self._open_values(read_rows(row.select(media), kinds)[0]) as found:
                 each = (describe_media(v, kinds[k], self.pipeline) for k, v in found.items())
                 why = next(filter(None, each), None)
         except Exception:  # it is the media that can't be read, which the error says

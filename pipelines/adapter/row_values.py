@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
+from pipemill.actors.columns import SAMPLES
 from pipemill.actors.task import MEDIA, Column, Parameter
 
 from ..text.candidate_labels import parse_labels
@@ -37,6 +40,29 @@ def open_row(
         }
         yield values
         leave_media(values.get("messages") or [])
+
+
+def read_rows(rows: pa.Table, kinds: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Return each row's values in Python; samples that are whole numbers keep their type."""
+    values = rows.to_pylist()
+    for name in rows.column_names:
+        type = rows.schema.field(name).type
+        if kinds.get(name) != "audio" or not pa.types.is_struct(type):
+            continue
+        inner = type.field("array").type if type.get_field_index("array") >= 0 else type
+        while hasattr(inner, "value_type"):
+            inner = inner.value_type
+        if inner in SAMPLES:
+            for row in values:
+                _keep_type(row[name], inner.to_pandas_dtype())
+    return values
+
+
+def _keep_type(audio: dict[str, Any] | None, dtype: type) -> None:
+    if audio is not None and audio.get("array") is not None:
+        samples = np.asarray(audio["array"])
+        if samples.dtype.kind == "i":  # else a sample is null, or there are none
+            audio["array"] = samples.astype(dtype)
 
 
 def _value(value: Any, kind: str, pipeline: Any, media: Any, files: ExitStack) -> Any:
@@ -108,8 +134,10 @@ def messages_of(value: Any) -> list[dict[str, Any]]:
     return chat
 
 
-def read_json(value: Any) -> Any:
+def read_json(value: Any, make: Callable[[list[tuple[str, Any]]], Any] | None = None) -> Any:
     """Return what a JSON text holds, or a value that is not a text as it is.
+
+    make: makes an object of its names and values.
 
     Raises:
         ValueError: the text is not JSON.
@@ -117,8 +145,8 @@ def read_json(value: Any) -> Any:
     if not isinstance(value, str):
         return value
     try:
-        return json.loads(value)
-    except ValueError as error:
+        return json.loads(value, object_pairs_hook=make)
+    except json.JSONDecodeError as error:
         shown = repr(value) if len(value) <= 60 else f"{value[:60]!r}…"
         raise ValueError(f"{shown} is not JSON: {error}") from None
 
@@ -130,18 +158,30 @@ def _make_table(value: Any) -> Any:
     """
     import pandas as pd
 
-    table = read_json(value)
+    table = read_json(value, _unique)
     if isinstance(table, list) and all(isinstance(row, dict) for row in table):
         names = dict.fromkeys(name for row in table for name in row)
         table = {name: [row.get(name) for row in table] for name in names}
     elif isinstance(table, list) and all(isinstance(pair, tuple) for pair in table):
-        table = dict(table)  # an Arrow map
+        table = _unique(table)  # an Arrow map
     if not isinstance(table, dict) or not all(isinstance(c, list) for c in table.values()):
         raise ValueError("a table is a mapping of column names to lists, or a list of rows")
+    if len(counts := sorted({len(cells) for cells in table.values()})) > 1:
+        raise ValueError(
+            f"the columns of the table have from {counts[0]} to {counts[-1]} cells: give each as "
+            "many as the others (null for none)"
+        )
     texts = {name: [_cell(cell) for cell in cells] for name, cells in table.items()}
     # As objects: pandas would make numbers of columns with a null, and give texts a type in which
     # a tokenizer can't put its cells.
     return pd.DataFrame(texts, dtype=object)
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    names = [name for name, _ in pairs]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise ValueError(f"the table has two columns named {twice!r}: rename one")
+    return dict(pairs)
 
 
 def _cell(value: Any) -> str:

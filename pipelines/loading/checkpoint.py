@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import struct
+import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,15 @@ _OTHER_WEIGHTS = {
     ".pt": "a training checkpoint",
     ".pth": "a training checkpoint",
 }
+# What folders of other libraries hold, and libraries whose folders look alike.
+_OTHER_MARKS = {
+    "model_index.json": "a diffusers pipeline",
+    "open_clip_config.json": "a model of OpenCLIP",
+    "params.json": "a model in the form that Llama or Mistral publish",
+    "config.cfg": "a model of spaCy",
+    "saved_model.pb": "a model of TensorFlow",
+}
+_DTYPE = re.compile(r"(b?float|u?int|complex)\d+\w*|half|float|double")
 _POINTER = b"version https://git-lfs.github.com/spec/"
 _LONGEST_POINTER = 1024  # bytes
 _LONGEST_HEADER = 100 * 2**20  # bytes; the library refuses longer ones, too
@@ -67,6 +78,54 @@ def find_weights(folder: Path, config: Mapping[str, Any], pickled: bool) -> list
             check_files(folder, [path])
             return _read_index(path) if name.endswith(".index.json") else [path]
     raise CheckpointError(_describe_missing_weights(folder, names))
+
+
+def describe_other_folder(folder: Path) -> str:
+    """Return what a folder without config.json seems to be, and what to do with it."""
+    for name, kind in _OTHER_MARKS.items():
+        if (folder / name).is_file():
+            return f"with {name} it is {kind}, which pipemill can't run"
+    inner = [path.parent for depth in ("*", "*/*") for path in folder.glob(f"{depth}/config.json")]
+    if inner:
+        return f"name the folder that holds it: {max(inner, key=lambda path: path.stat().st_mtime)}"
+    if others := _find_other_weights(folder):
+        return f"it has {others}, which pipemill can't run: save the model with save_pretrained"
+    names = sorted(path.name for path in folder.iterdir())
+    more = ", …" if len(names) > 5 else ""
+    found = f"it has {', '.join(names[:5])}{more}" if names else "it is empty"
+    return f"{found}. Save the model there with save_pretrained"
+
+
+def _find_other_weights(folder: Path) -> str:
+    """Return a file for each format that other libraries save; "" if there is none."""
+    others = {
+        format: path.relative_to(folder).as_posix()
+        for path in sorted(folder.rglob("*"))
+        if (format := _OTHER_WEIGHTS.get(path.suffix.lower())) is not None and path.is_file()
+    }
+    return ", ".join(f"{name} ({format})" for format, name in others.items())
+
+
+def check_dtype(folder: Path, config: Mapping[str, Any]) -> None:
+    """Raise CheckpointError for a dtype that torch does not have: loading asks torch for it."""
+    for name in ("dtype", "torch_dtype"):
+        value = config.get(name)
+        if isinstance(value, str) and not _DTYPE.fullmatch(value):
+            raise CheckpointError(
+                f"{folder / 'config.json'}: {name} is {value!r}, which torch does not have: write "
+                "float32, float16 or bfloat16, or leave it out"
+            )
+
+
+def check_pickled(files: Iterable[Path]) -> None:
+    """Raise CheckpointError for pickled weights that are cut off."""
+    for file in files:
+        with open(file, "rb") as opened:
+            begin = opened.read(2)
+        if not begin or (begin == b"PK" and not zipfile.is_zipfile(file)):
+            raise CheckpointError(
+                f"{file} ({file.stat().st_size:,} bytes) is cut off: copy or download it again"
+            )
 
 
 def read_tensors(files: Iterable[Path]) -> Tensors:
@@ -136,22 +195,15 @@ def _read_header(file: Path) -> Tensors:
 
 
 def _describe_missing_weights(folder: Path, names: list[str]) -> str:
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
     message = f"{folder} holds no weights (looked for {', '.join(names)})"
-    others = {
-        format: path.relative_to(folder).as_posix()
-        for path in files
-        if (format := _OTHER_WEIGHTS.get(path.suffix.lower())) is not None
-    }
     if (folder / "adapter_config.json").is_file():
         return f"{message}: {describe_adapter(folder)}"
-    if others:
-        found = ", ".join(f"{name} ({format})" for format, name in others.items())
+    if others := _find_other_weights(folder):
         return (
-            f"{message}, only {found}, which pipemill can't run: save the model with "
+            f"{message}, only {others}, which pipemill can't run: save the model with "
             "save_pretrained"
         )
-    here = ", ".join(path.name for path in files if path.parent == folder)
+    here = ", ".join(path.name for path in sorted(folder.iterdir()) if path.is_file())
     return f"{message}; it has {here}. Copy the weights there, or name another folder"
 
 

@@ -27,7 +27,8 @@ def audio(value: bytes | Mapping[str, Any], sampling_rate: int) -> np.ndarray:
 
     Args:
         value: the bytes of a file that FFmpeg reads, which may be a video; or
-            {"array": floats of shape (samples,) or (channels, samples), "sampling_rate": Hz}.
+            {"array": numbers of shape (samples,) or (channels, samples), "sampling_rate": Hz}.
+            Whole numbers, which need their type, are read as a WAV file's: int16 as -1 to 1.
         sampling_rate: Hz of the samples to return.
 
     Returns:
@@ -150,9 +151,7 @@ def _convert_array(value: Mapping[str, Any], sampling_rate: int) -> np.ndarray:
     rate = int(value["sampling_rate"])
     if not _LOWEST_RATE <= rate <= _HIGHEST_RATE:
         raise ValueError(_describe_rate(rate))
-    samples = np.asarray(value["array"])
-    if samples.dtype.kind != "f":
-        raise ValueError(f"the audio's array must hold floats from -1 to 1, not {samples.dtype}")
+    samples = _scale(np.asarray(value["array"]))
     if samples.ndim == 2 and 0 < samples.shape[0] <= 64:
         samples = samples.mean(axis=0)
     if samples.ndim != 1:
@@ -167,6 +166,20 @@ def _convert_array(value: Mapping[str, Any], sampling_rate: int) -> np.ndarray:
     frame.sample_rate = rate
     resampler = Resampler(sampling_rate)
     return _join([*resampler.feed(frame), *resampler.end()])
+
+
+def _scale(samples: np.ndarray) -> np.ndarray:
+    """Return whole numbers from -1 to 1, as FFmpeg reads those of a WAV file."""
+    if samples.dtype.kind == "f":
+        return samples
+    if samples.dtype.name not in ("uint8", "int16", "int32"):
+        raise ValueError(
+            "the audio's array must hold floats from -1 to 1, or samples of type uint8, int16 or "
+            f"int32, not {samples.dtype}"
+        )
+    half = 2.0 ** (8 * samples.dtype.itemsize - 1)
+    silence = half if samples.dtype.kind == "u" else 0
+    return ((samples - silence) / half).astype(np.float32)
 
 
 def _describe_rate(rate: int) -> str:

@@ -5,6 +5,7 @@ Images of more than 8 bits are scaled instead of clipped.
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +18,14 @@ if TYPE_CHECKING:
 # For EPS Pillow starts Ghostscript, which would run the program in the file. The other formats it
 # only knows by name.
 _NOT_READ = {"EPS", "WMF", "BUFR", "GRIB", "HDF5", "MPEG"}
+# What else is taken for images.
+_OTHERS = (
+    (re.compile(rb".{4}ftyp(hei|hev|mif1|msf1)", re.DOTALL), "it is HEIC: save it as JPEG or PNG"),
+    (re.compile(rb".{4}ftyp", re.DOTALL), "it is a video"),
+    (re.compile(rb"\s*(<\?xml[^>]*>\s*)?<svg", re.IGNORECASE), "it is SVG: save it as PNG"),
+    (re.compile(rb"%PDF-"), "it is PDF: save its pages as PNG"),
+    (re.compile(rb"\s*<(!doctype )?html", re.IGNORECASE), "it is a web page"),
+)
 _BITS_PER_SAMPLE, _PHOTOMETRIC, _ORIENTATION = 258, 262, 274
 
 
@@ -67,10 +76,9 @@ def _open(data: bytes) -> Image.Image:
     try:
         return Image.open(io.BytesIO(data), formats=[f for f in Image.ID if f not in _NOT_READ])
     except UnidentifiedImageError:
-        raise _Unusable(
-            "the image is in a format that pipemill does not read; its "
-            f"{len(data)} bytes begin with {data[:24]!r}"
-        ) from None
+        known = next((kind for mark, kind in _OTHERS if mark.match(data)), None)
+        what = known or f"its {len(data)} bytes begin with {data[:24]!r}"
+        raise _Unusable(f"the image is in a format that pipemill does not read; {what}") from None
 
 
 def _check_size(picture: Image.Image) -> None:

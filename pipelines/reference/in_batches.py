@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 from pipemill.actors.arrow_arrays import combine_chunks, field_values
 from pipemill.actors.task import Loaded
 
+from ..adapter.row_values import read_rows
 from ..engines.registry import PADDED
 from ..loading.make_task import make_adapter
 from ..task_spec import TaskSpec
@@ -58,6 +59,7 @@ class PlainBatches:
         )
 
     def _inputs(self, rows: pa.Table) -> Iterator[Any]:
-        for row in with_prompt(rows, "text", self.prompt).to_pylist():
+        rows = with_prompt(rows, "text", self.prompt)
+        for row in read_rows(rows, self.adapter.keywords.kinds):
             with self.adapter.open_row(row) as inputs:
                 yield inputs

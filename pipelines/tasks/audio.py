@@ -104,6 +104,14 @@ def _make_generation(pipeline: Any) -> GenerationEngine | None:
     return make_speech_generation(pipeline)
 
 
+def _make_sound(pipeline: Any, given: Values) -> Any:
+    """Return a second of sound, to try parameters with."""
+    import numpy as np
+
+    rate = int(pipeline.feature_extractor.sampling_rate)
+    return np.sin(np.arange(rate) / 9).astype(np.float32)
+
+
 _SECONDS = Parameter(0, "float", least=0)
 
 AUTOMATIC_SPEECH_RECOGNITION = PipelineTask(
@@ -125,6 +133,7 @@ AUTOMATIC_SPEECH_RECOGNITION = PipelineTask(
     generation=_make_generation,
     checks=_check_parameters,
     suits=_check_against_pipeline,
+    sample=_make_sound,
 )
 
 
@@ -161,4 +170,5 @@ TEXT_TO_AUDIO = PipelineTask(
     batchable=False,
     checks=check_generation,
     suits=_check_generates,
+    sample=lambda pipeline, given: "a",
 )

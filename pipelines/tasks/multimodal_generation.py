@@ -21,6 +21,14 @@ from .text_generation import (
 
 _IMAGE = Column(name="image", kind="image", required=False)
 
+
+def _make_image(pipeline: Any = None, given: Any = None) -> Any:
+    """Return a small image, to try parameters with."""
+    from PIL import Image
+
+    return Image.new("RGB", (32, 32), "gray")
+
+
 IMAGE_TO_TEXT = PipelineTask(
     name="image-to-text",
     adds="generated_text; with num_return_sequences above 1 generated_texts: a list",
@@ -35,6 +43,7 @@ IMAGE_TO_TEXT = PipelineTask(
     written="",
     checks=check_generate_kwargs,
     suits=check_against_model,
+    sample=_make_image,
 )
 
 
@@ -63,6 +72,9 @@ IMAGE_TEXT_TO_TEXT = PipelineTask(
     written="generated_sequence",
     checks=check_generate_kwargs,
     suits=check_against_model,
+    sample=lambda pipeline, given: _prepare_image_and_text(
+        {"text": "a", "image": _make_image()}, pipeline
+    ),
 )
 
 
@@ -76,6 +88,8 @@ def _prepare_any(values: Values, pipeline: Any) -> Any:
     if (chat := chat_beside(values, pipeline.processor)) is not None:
         return Chat(chat)
     plural = {"text": "text", "image": "images", "video": "videos", "audio": "audio"}
+    if all(values.get(name) is None for name in plural):
+        raise ValueError(f"the row has none of {', '.join(plural)}, and no messages")
     return {plural[name]: values.get(name) for name in plural}
 
 
@@ -111,7 +125,7 @@ ANY_TO_ANY = PipelineTask(
         Column(name="audio", kind="audio", required=False),
         Column(name="video", kind="video", required=False),
     ),
-    one_of=("text", "messages", "image"),
+    one_of=("text", "messages", "image", "audio", "video"),
     parameters={
         **CHAT_PARAMETERS,
         "processor_kwargs": Parameter(None, "dict|null"),
@@ -125,4 +139,5 @@ ANY_TO_ANY = PipelineTask(
     written="generated_sequence",
     checks=check_generate_kwargs,
     suits=check_against_model,
+    sample=lambda pipeline, given: _prepare_any({"text": "a"}, pipeline),
 )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import json
 from collections.abc import Mapping
 from string import Formatter
 from typing import Any
@@ -16,18 +18,35 @@ def parse_labels(value: Any) -> list[str]:
     """Return the labels of a value.
 
     Args:
-        value: a list of labels, or one text with commas between them. Nulls are left out.
+        value: a list of labels, one text with commas between them, or a list as a text of JSON or
+            as Python prints it: columns of CSV hold lists like that. Nulls are left out.
 
     Raises:
         ValueError: if no label is left.
     """
     if isinstance(value, str):
-        labels = [part.strip() for part in value.split(",") if part.strip()]
+        listed = _read_list(value)
+        split = [part.strip() for part in value.split(",") if part.strip()]
+        labels = split if listed is None else listed
     else:
         labels = [label for label in value if label is not None]
     if not labels:
         raise ValueError(f"candidate_labels {value!r} holds no label: give at least one")
     return labels
+
+
+def _read_list(text: str) -> list[str] | None:
+    """Return the texts of a list that a text holds; None for another text."""
+    if not (text.strip().startswith("[") and text.strip().endswith("]")):
+        return None
+    for read in (json.loads, ast.literal_eval):
+        try:
+            found = read(text.strip())
+        except (ValueError, SyntaxError, RecursionError, MemoryError):
+            continue
+        if isinstance(found, list) and all(isinstance(one, str | None) for one in found):
+            return [one for one in found if one is not None]
+    return None
 
 
 class HypothesisTemplate:

@@ -110,6 +110,17 @@ def test_what_is_no_mistake_of_an_option_is_said_by_the_config(capsys):
     assert "can't read the config no-such.yaml" in capsys.readouterr().err
 
 
+def test_a_config_in_place_of_an_output_and_the_other_way_round(tmp_path, capsys):
+    config = tmp_path / "job.yaml"
+    config.write_text("task: text-classification")
+    for verb, name, said in (
+        ("retry", tmp_path, "it is a folder; name the YAML file of the job, not its output"),
+        ("status", config, "it is a file; name the folder that the run wrote to (output.path)"),
+    ):
+        assert main([verb, str(name)]) == 2
+        assert said in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("flag", ["--help", "-h"])
 def test_help_in_a_pipe_is_plain_text_in_groups(flag):
     done = command(flag, FORCE_COLOR="1")

@@ -156,7 +156,7 @@ def test_a_file_that_is_no_config_is_one_line_that_says_where(tmp_path, text, me
 
 
 def test_what_can_not_be_read_is_no_config(tmp_path):
-    for path, message in [(tmp_path, "Is a directory"), ("a\0b", "embedded null byte")]:
+    for path, message in [(tmp_path, "it is a folder"), ("a\0b", "embedded null byte")]:
         with pytest.raises(ConfigError, match=f"can't read the config.*{message}"):
             job(config=path)
     for wrong in (5, ["a"], object()):

@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
+from pipemill.actors.sources.open_source import RetryingSource
 from pipemill.actors.storage import backoff, listing
 from pipemill.actors.storage.filesystem import open_filesystem, write_atomic
 from pipemill.actors.storage.store import Store
@@ -354,3 +355,24 @@ def test_a_folder_with_more_objects_than_a_page_is_listed_once(bucket, monkeypat
     assert [file.path for file in found.files] == sorted(f"s3://{n}" for n in names[:-3])
     assert {(file.size, len(file.version)) for file in found.files} == {(1, 32)}
     assert len(pages) == 2
+
+
+def test_an_object_that_is_written_again_during_a_run_is_named(bucket, tmp_path, monkeypatch):
+    """Of as many bytes and rows as before: a part of each version would be read."""
+    read, filesystem = RetryingSource.read, open_filesystem("s3://", {})[0]
+    name = f"{bucket.removeprefix('s3://')}/in/1.parquet"
+    old = filesystem.cat_file(name)
+
+    def rewrite(source, split):
+        if split.number == 4:
+            filesystem.pipe_file(name, old.replace(b"text 7", b"TEXT 7"))
+        return read(source, split)
+
+    monkeypatch.setattr(RetryingSource, "read", rewrite)
+    wanted = job(bucket, tmp_path)
+    with pytest.raises(
+        pipemill.RunError, match=r"4 of 6 splits(.|\n)*1\.parquet has changed since"
+    ):
+        pipemill.run(wanted)
+    with pytest.raises(pipemill.ConfigError, match=r"1\.parquet has changed.*--on-changed"):
+        pipemill.run(wanted)

@@ -124,6 +124,32 @@ def quantized(folder):
     (folder / "config.json").write_text(json.dumps(config))
 
 
+def odd_dtype(folder):
+    config = json.loads((folder / "config.json").read_text())
+    config["torch_dtype"] = "auto"
+    (folder / "config.json").write_text(json.dumps(config))
+
+
+def trainers_folder(folder):
+    inner = folder / "checkpoint-500"
+    inner.mkdir()
+    for file in filter(Path.is_file, list(folder.iterdir())):
+        file.rename(inner / file.name)
+
+
+def only_gguf(folder):
+    for file in folder.iterdir():
+        file.unlink()
+    (folder / "llama-q4.gguf").write_bytes(b"GGUF")
+
+
+def diffusion(folder):
+    only_gguf(folder)
+    (folder / "model_index.json").write_text("{}")
+    (folder / "vae").mkdir()
+    (folder / "vae/config.json").write_text("{}")
+
+
 @pytest.mark.parametrize(
     ("damage", "said"),
     [
@@ -138,6 +164,10 @@ def quantized(folder):
         (broken_index, r"index\.json is not an index of shards"),
         (broken_config, r"config\.json is not JSON"),
         (listed_config, r"config\.json is not a JSON object"),
+        (odd_dtype, r"config\.json: torch_dtype is 'auto', which torch does not have"),
+        (trainers_folder, r"config\.json is not there; name the folder that holds it: .*/check"),
+        (only_gguf, r"config\.json is not there; it has llama-q4\.gguf \(GGUF \(llama\.cpp\)\)"),
+        (diffusion, r"not there; with model_index\.json it is a diffusers pipeline, which pipem"),
         (adapter, r"it is a PEFT adapter of org/base, not a model: merge the two"),
         (quantized, r"quantized with awq.*accelerate and gptqmodel can't be imported here.*pip in"),
     ],
@@ -157,6 +187,19 @@ def test_a_file_in_place_of_the_folder_is_named(folder, tmp_path):
         pipemill.ConfigError, match=r"model\.safetensors is a file: name the folder"
     ):
         run(tmp_path, folder / "model.safetensors")
+
+
+@pytest.mark.parametrize("size", [0, 1000])
+def test_pickled_weights_that_are_cut_off_are_named(folder, tmp_path, size):
+    model = AutoModelForSequenceClassification.from_pretrained(folder)
+    no_weights(folder)
+    torch.save(model.state_dict(), folder / "pytorch_model.bin")
+    assert run(tmp_path, folder, use_safetensors=False).done == 2
+    whole = (folder / "pytorch_model.bin").read_bytes()
+    (folder / "pytorch_model.bin").write_bytes(whole[:size])
+    shutil.rmtree(tmp_path / "out")
+    with pytest.raises(pipemill.ConfigError, match=r"pytorch_model\.bin \([\d,]+ bytes\) is cut"):
+        run(tmp_path, folder, use_safetensors=False)
 
 
 def test_shards_are_read(folder, models, tmp_path):

@@ -146,6 +146,13 @@ def test_arrays():
     np.testing.assert_allclose(
         audio({"array": samples.T, "sampling_rate": 16000}, 16000), samples.mean(1), atol=1e-7
     )
+    # Whole numbers are what a file has.
+    for kind, dtype in (("PCM_16", np.int16), ("PCM_32", np.int32), ("PCM_U8", np.uint8)):
+        file = written("WAV", kind, 16000, 1)
+        frame = next(av.open(io.BytesIO(file)).decode(audio=0))
+        assert frame.to_ndarray().dtype == dtype
+        head = audio({"array": frame.to_ndarray()[0], "sampling_rate": 16000}, 16000)
+        np.testing.assert_array_equal(head, audio(file, 16000)[: len(head)])
     # The same resampling as that of a file.
     np.testing.assert_array_equal(
         audio({"array": samples[:, 0], "sampling_rate": 44100}, 16000),

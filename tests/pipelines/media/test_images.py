@@ -169,7 +169,7 @@ def test_pixels_of_32_bits():
     ("data", "message"),
     [
         (b"", r"^the image is empty \(0 bytes\)"),
-        (b"<html>404", "^the image is in a format.* its 9 bytes begin with b'<html>404'"),
+        (b"<html>404", "^the image is in a format.* it is a web page"),
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "^the image is in a format"),
         (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "^the image is in a format"),
         *[
@@ -250,3 +250,19 @@ def test_png_round_trips():
 def test_what_png_cannot_hold(picture):
     with pytest.raises(ValueError, match="^no PNG of"):
         png(picture)
+
+
+@pytest.mark.parametrize(
+    ("data", "what"),
+    [
+        (b"\0\0\0\x18ftypheic" + bytes(99), "it is HEIC: save it as JPEG or PNG$"),
+        (b"\0\0\0\x18ftypisom" + bytes(99), "it is a video$"),
+        (b'<?xml version="1.0"?>\n<svg width="9">', "it is SVG: save it as PNG$"),
+        (b"%PDF-1.7 and so on", "it is PDF: save its pages as PNG$"),
+        (b"<!DOCTYPE html><title>404", "it is a web page$"),
+        (b"ABC" * 50, r"its 150 bytes begin with b'ABC"),
+    ],
+)
+def test_what_is_no_picture_is_named(data, what):
+    with pytest.raises(ValueError, match=f"a format that pipemill does not read; {what}"):
+        image(data)

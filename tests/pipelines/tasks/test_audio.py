@@ -6,6 +6,7 @@ import io
 from functools import lru_cache
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import transformers
 from pipemill.pipelines.media import audio
@@ -60,6 +61,13 @@ def test_audio_classification_of_arrays_and_files(models, tmp_path):
     structs = [{"array": a.tolist(), "sampling_rate": tiny_audio.RATE} for a in arrays]
     expected = [ranked(truth(array)) for array in arrays]
     assert_rows(run(task, models[task], {"audio": structs}), expected)
+    whole = [[round(x * 2**15) for x in array.tolist()] for array in arrays]
+    assert max(map(max, whole)) > 1000
+    type = pa.struct([("array", pa.list_(pa.int16())), ("sampling_rate", pa.int64())])
+    rows = [{"array": array, "sampling_rate": tiny_audio.RATE} for array in whole]
+    rows.insert(1, {"array": [1, None], "sampling_rate": tiny_audio.RATE})
+    batch = run(task, models[task], {"audio": pa.array([*rows, None], type)})
+    assert_rows(batch, [expected[0], "expand", *expected[1:], "expand"])
     for number, sound in enumerate(SOUNDS[:3]):
         (tmp_path / f"{number}.wav").write_bytes(sound)
     names = [f"{number}.wav" for number in range(3)]

@@ -137,6 +137,17 @@ def test_sound_beside_a_text_is_a_message_too(models):
     assert_rows(batch, expected)
 
 
+def test_sound_alone_is_a_message_too(models):
+    batch = run(HEAR, models[HEAR], {"audio": [*SOUNDS[:3], None]}, GREEDY)
+    truth = plain(HEAR, models[HEAR])
+    expected = []
+    for sound in SOUNDS[:3]:
+        said = [{"role": "user", "content": [{"type": "audio", "audio": heard(sound)}]}]
+        expected.append({"generated_text": truth(text=said, **GREEDY)[0]["generated_text"]})
+    assert_rows(batch, [*expected, "expand"])
+    assert "the row has none of text, image, video, audio" in batch.failures[3].message
+
+
 @pytest.mark.parametrize(
     "parameters",
     [

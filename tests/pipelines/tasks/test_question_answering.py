@@ -153,7 +153,9 @@ def test_a_question_longer_than_the_models_positions_is_answered(models):
 def test_tables_that_are_none_die_alone(models):
     task = "table-question-answering"
     tables = [json.dumps(TABLES[0]), "[1, 2]", '{"mill": []}', '{"a": ["1"], "b": ["1", "2"]}', "{"]
-    tables.append(json.dumps(TABLES[1]))
-    batch = run(task, models[task], {"table": tables, "query": [*QUERIES[:5], QUERIES[1]]})
+    tables += ['{"a": ["1"], "b": ["2"], "a": ["3"]}', json.dumps(TABLES[1])]
+    batch = run(task, models[task], {"table": tables, "query": [*QUERIES[:5], "a", QUERIES[1]]})
     first, last = (_told(models[task], TABLES[i], QUERIES[i]) for i in (0, 1))
-    assert_rows(batch, [first, "expand", "expand", "expand", "expand", last])
+    assert_rows(batch, [first, *["expand"] * 5, last])
+    assert "the columns of the table have from 1 to 2 cells" in batch.failures[3].message
+    assert "two columns named 'a'" in batch.failures[5].message
