@@ -169,6 +169,19 @@ def test_zero_shot_audio_classification_with_labels_of_each_row(models):
         assert_rows(batch, expected)
 
 
+def test_which_seconds_of_a_long_recording_clap_hears_depends_on_the_recording_alone(models):
+    task = "zero-shot-audio-classification"
+    long = [tiny_audio.wav(5, seed) for seed in range(3)]
+    parameters = {"candidate_labels": LABELS}
+    np.random.seed(1)
+    first = run(task, models[task], {"audio": long}, parameters)  # several times the same
+    drawn = np.random.random()
+    np.random.seed(1)
+    assert np.random.random() == drawn
+    again = run(task, models[task], {"audio": long[::-1]}, parameters)
+    assert_rows(again, first.results.to_pylist()[::-1])
+
+
 def test_text_to_audio(models):
     import soundfile
 
