@@ -32,6 +32,7 @@ from .images.level_processor import ImageLevels, find_levels
 from .pickled_chunks import DeferredError, pickle_chunk
 from .pipeline_forward import PipelineForward
 from .result_schema import COLUMNS_OF_SAMPLE, COLUMNS_OF_TASK, as_columns
+from .row_seed import seed_cuts
 from .row_values import describe_media, open_row, read_rows
 from .token_outputs import calls_model_once, without_padding
 
@@ -218,8 +219,9 @@ class PipelineAdapter:
             if isinstance(prepared, str):
                 prepared, beyond = self.declared.shorten(prepared, self.pipeline, before)
             pipeline = self.pipeline if self.levels is None else self.levels.pipeline
-            inputs = pipeline.preprocess(prepared, **copy_kwargs(before))
-            chunks = list(inputs) if self.forwards.chunked else [inputs]
+            with seed_cuts(pipeline, prepared):
+                inputs = pipeline.preprocess(prepared, **copy_kwargs(before))
+                chunks = list(inputs) if self.forwards.chunked else [inputs]
         if self.forwards.by_token is not None:
             chunks = [without_padding(chunk) for chunk in chunks]
         if not chunks:

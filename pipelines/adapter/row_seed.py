@@ -3,9 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
+
+import numpy as np
+from pipemill.actors.faults.watchdog import hold
+
+# How CLAP takes its seconds of a longer recording: by numpy's random numbers.
+_BY_CHANCE = ("rand_trunc", "fusion")
+# Numpy's random numbers are the whole process's: one row at a time.
+_drawing = threading.Lock()
 
 
 @contextmanager
@@ -21,6 +30,22 @@ def seed_row(inputs: Any, device: Any) -> Iterator[None]:
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.manual_seed(find_seed(inputs))
         yield
+
+
+@contextmanager
+def seed_cuts(pipeline: Any, inputs: Any) -> Iterator[None]:
+    """Seed numpy's random numbers by the inputs alone, where `preprocess` cuts sound by them."""
+    extractor = getattr(pipeline, "feature_extractor", None)
+    if getattr(extractor, "truncation", None) not in _BY_CHANCE:
+        yield
+        return
+    with hold(_drawing):
+        before = np.random.get_state()
+        np.random.seed(find_seed(inputs) % 2**32)
+        try:
+            yield
+        finally:
+            np.random.set_state(before)
 
 
 def find_seed(inputs: Any) -> int:
@@ -39,5 +64,7 @@ def _feed(digest: Any, value: Any) -> None:
             _feed(digest, inner)
     elif hasattr(value, "detach"):
         digest.update(value.detach().double().cpu().numpy().tobytes())
+    elif isinstance(value, np.ndarray):
+        digest.update(value.tobytes())
     elif isinstance(value, str | int | float):
         digest.update(repr(value).encode())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -155,6 +156,26 @@ def _check_generates(values: Values, pipeline: Any) -> None:
         )
 
 
+def _make_speakers(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Make tensors of the lists that say whose voice a text is spoken in: models take no lists."""
+    made = dict(parameters)
+    for name in ("forward_params", "generate_kwargs"):
+        if isinstance(given := made.get(name), dict):
+            made[name] = {k: _make_speaker(v) if _is_speaker(k, v) else v for k, v in given.items()}
+    return made
+
+
+def _is_speaker(name: str, value: Any) -> bool:
+    return name.startswith("speaker_") and isinstance(value, list)
+
+
+def _make_speaker(value: list[Any]) -> Any:
+    import torch
+
+    tensor = torch.tensor(value)
+    return tensor.reshape(-1, tensor.shape[-1]) if tensor.is_floating_point() else tensor
+
+
 TEXT_TO_AUDIO = PipelineTask(
     name="text-to-audio",
     adds="audio: WAV; sampling_rate: Hz",
@@ -167,6 +188,7 @@ TEXT_TO_AUDIO = PipelineTask(
     },
     results=fixed(audio=pa.binary(), sampling_rate=pa.int32()),
     record=_to_wav_record,
+    to_pipeline_parameters=_make_speakers,
     batchable=False,
     checks=check_generation,
     suits=_check_generates,

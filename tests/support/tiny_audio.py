@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tests.support import tiny
+from tests.support import tiny, tiny_generators
 
 RATE = 16_000
 
@@ -237,6 +237,43 @@ def vits(folder: Path) -> None:
         noise_scale_duration=0.0,
     )
     VitsModel(config).eval().save_pretrained(folder)
+
+
+def speecht5(folder: Path) -> None:
+    """Speaks in the voice of eight numbers. Its vocoder is in the folder `vocoder` beside it."""
+    import torch
+    from transformers import (
+        SpeechT5Config,
+        SpeechT5ForTextToSpeech,
+        SpeechT5HifiGan,
+        SpeechT5HifiGanConfig,
+    )
+
+    torch.manual_seed(6)
+    config = SpeechT5Config(
+        vocab_size=360,
+        hidden_size=24,
+        encoder_layers=1,
+        decoder_layers=1,
+        encoder_attention_heads=2,
+        decoder_attention_heads=2,
+        encoder_ffn_dim=24,
+        decoder_ffn_dim=24,
+        speech_decoder_prenet_units=8,
+        speech_decoder_postnet_units=8,
+        num_mel_bins=20,
+        speaker_embedding_dim=8,
+        initializer_range=0.4,
+    )
+    SpeechT5ForTextToSpeech(config).eval().save_pretrained(folder)
+    tiny_generators.words(64).save_pretrained(folder)
+    vocoder = SpeechT5HifiGanConfig(
+        model_in_dim=20,
+        upsample_initial_channel=8,
+        upsample_rates=[4, 4],
+        upsample_kernel_sizes=[8, 8],
+    )
+    SpeechT5HifiGan(vocoder).save_pretrained(folder / "vocoder")
 
 
 MODELS: dict[str, Callable[[Path], None]] = {
