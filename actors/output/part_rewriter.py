@@ -38,6 +38,7 @@ class PartRewriter(PartSink):
             return read_footer(file)
 
     def write(self, split: Split, batch: Batch) -> None:
+        self.check_lease()
         footer, part = self._read_part(split)
         numbers = batch.rows[ROW].to_numpy()
         # A late worker may have tried rows that got an answer in the meantime.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,9 +19,14 @@ from ..sources.schemas.media_columns import holds_files
 from ..split import Split
 from ..storage.partitions import FOLDER
 from ..storage.store import Store
+from .layout import LEASE, lease_numbers, name_lease
 from .part_file import append_columns, encode_part, to_ranges
 from .part_footer import ROW_COUNTS, TOKEN_COUNTS, DeadLetterFooter, PartFooter
 from .state_table import dead_letters
+
+
+class LeaseLost(RuntimeError):
+    """The run of this worker may not write any more."""
 
 
 @dataclass
@@ -35,6 +41,7 @@ class PartSink:
         job, fingerprint: of the job, for the footers of parts.
         run: which run writes; each run gets a new one.
         features: of `datasets`, for the input columns that have any.
+        lease: the number of the lease under which the run writes; 0 without one.
     """
 
     store: Store
@@ -44,6 +51,7 @@ class PartSink:
     fingerprint: str = ""
     run: str = field(default_factory=lambda: uuid.uuid4().hex[:12])
     features: Features = field(default_factory=dict)
+    lease: int = 0
 
     @property
     def name(self) -> str:
@@ -56,7 +64,17 @@ class PartSink:
     def is_done(self, split: Split) -> bool:
         return self.store.exists(split.part)
 
+    def check_lease(self) -> None:
+        """Raise LeaseLost if another run has taken over: its plan may have no such part."""
+        if not self.lease or self.store.exists(name_lease(self.lease)):
+            return
+        # A store that replaces a file in two steps may have none for a moment.
+        with suppress(FileNotFoundError):
+            if max(lease_numbers(self.store.list_names(LEASE)), default=0) > self.lease:
+                raise LeaseLost(f"another run has taken over {self.store.path}")
+
     def write(self, split: Split, batch: Batch) -> None:
+        self.check_lease()
         if batch.failures and self.on_error == "raise":
             row, first = min(batch.failures.items())
             raise RowError(f"row {row} of {split.path} failed (output.on_error is raise): {first}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from pipemill.actors.batch import add_counts
 from pipemill.actors.split import Split
@@ -65,7 +65,9 @@ class SplitLoop:
         """
         totals: Counter[str] = Counter(splits=0)
         failed = FailedSplits(splits)
-        results = run_splits(self.work, splits)
+        # A worker that outlives this run writes no part that the plan of a later one lacks.
+        sink = replace(self.work.sink, lease=self.lease.number)
+        results = run_splits(replace(self.work, sink=sink), splits)
         stage = stage_of(self.work)
         # Closed while Ray is there: what is open would start another one.
         with (

@@ -20,7 +20,7 @@ from pipemill.actors.storage.store import FileStamp, Store
 
 # With fewer parts it costs more than it saves.
 LEAST_PARTS = 1000
-_ROWS, _BYTES = 2**14, 2**24  # that are parsed at once
+_ROWS, _BYTES = 2**14, 2**22  # that are parsed at once
 _SCHEMA = pa.schema(
     [
         ("part", pa.string()),

@@ -15,7 +15,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import TypeVar
 
-from pipemill.actors.output.layout import LEASE
+from pipemill.actors.output.layout import LEASE, lease_numbers, name_lease
 from pipemill.actors.storage.filesystem import create_exclusive
 from pipemill.actors.storage.store import Store
 
@@ -147,7 +147,7 @@ class Lease:
         # The file that exists may be ours: the answer of a store can get lost.
         with suppress(FileExistsError):
             create_exclusive(
-                self.store.filesystem, self.store.locate(_file(number)), mine.to_bytes()
+                self.store.filesystem, self.store.locate(name_lease(number)), mine.to_bytes()
             )
         # A store without conditional writes lets two processes create it, and a slow process may
         # have looked long ago: who is there now?
@@ -157,7 +157,7 @@ class Lease:
         for old in _numbers(self.store):
             if old < number:
                 with suppress(Exception):  # it no longer counts
-                    self.store.remove(_file(old))
+                    self.store.remove(name_lease(old))
         return True
 
     def _beat(self) -> None:
@@ -174,22 +174,18 @@ class Lease:
                 continue  # the next beat may do better, and four may fail
 
     def _write(self, holder: LeaseOwner) -> None:
-        self.store.write(_file(self._number), holder.to_bytes())
+        self.store.write(name_lease(self._number), holder.to_bytes())
 
 
 def find_latest(store: Store) -> tuple[int, LeaseOwner | None, bytes]:
     """Return the lease that counts: its number (0 if the output has no lease), owner and bytes."""
     while found := max(_numbers(store), default=0):
         try:
-            data = store.read(_file(found))
+            data = store.read(name_lease(found))
         except FileNotFoundError:
             continue  # removed by the process that took over
         return found, LeaseOwner.from_bytes(data), data
     return 0, None, b""
-
-
-def _file(number: int) -> str:
-    return f"{LEASE}/{number:08d}.json"
 
 
 def _numbers(store: Store) -> list[int]:
@@ -197,4 +193,4 @@ def _numbers(store: Store) -> list[int]:
         names = store.list_names(LEASE)
     except FileNotFoundError:
         return []
-    return [int(n[:-5]) for n in names if n.endswith(".json") and n[:-5].isdigit()]
+    return lease_numbers(names)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from contextlib import suppress
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
@@ -51,6 +52,8 @@ class LogFollower:
             self._seen += len(text)
             if text or not stream.is_over():
                 return text
+        if stream is not None:
+            stream.close()
             self._stream = None
         if time.monotonic() < self._wait_until and not has_ended:
             return ""
@@ -69,6 +72,8 @@ class _LogStream:
         self._client, self._id, self._skip = client, submission_id, skip
         self._pieces: SimpleQueue[str] = SimpleQueue()
         self._heard = time.monotonic()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._task: asyncio.Task[None] | None = None
         self._thread = threading.Thread(target=self._run, daemon=True, name="pipemill-log")
         self._thread.start()
 
@@ -86,13 +91,19 @@ class _LogStream:
         is_quiet = time.monotonic() > self._heard + _QUIET_S
         return is_quiet or (not self._thread.is_alive() and self._pieces.empty())
 
+    def close(self) -> None:
+        """Close the connection, if it is open."""
+        if self._loop is not None and self._task is not None:
+            with suppress(RuntimeError):  # the thread has ended
+                self._loop.call_soon_threadsafe(self._task.cancel)
+
     def _run(self) -> None:
-        try:
+        # What follows is fetched, and that says what is wrong.
+        with suppress(Exception, asyncio.CancelledError):
             asyncio.run(self._receive())
-        except Exception:  # what follows is fetched, and that says what is wrong
-            return
 
     async def _receive(self) -> None:
+        self._task, self._loop = asyncio.current_task(), asyncio.get_running_loop()
         async for text in self._client.tail_job_logs(self._id):
             self._heard = time.monotonic()
             if new := text[self._skip :]:

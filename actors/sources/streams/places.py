@@ -73,7 +73,7 @@ def place_before(
     how: how the file is read.
     begin: makes a place that is before the byte.
 
-    Raises StreamEnded for any error of a kept stream.
+    Raises StreamEnded for any error of a kept stream. No other one of the file is kept then.
     """
     place = _take((file, how), start) or begin()
     stays, place.stays = False, False
@@ -82,6 +82,7 @@ def place_before(
         stays = place.stays and file is not None
     except Exception as error:
         if place.is_old:
+            _close(lambda key: key == (file, how))
             raise StreamEnded(f"{type(error).__name__}: {error}") from error
         raise
     finally:
@@ -93,11 +94,15 @@ def place_before(
 
 def close_places() -> None:
     """Close all streams that this process keeps."""
+    _close(lambda key: True)
+
+
+def _close(is_wrong: Callable[[Hashable], bool]) -> None:
     with _lock:
-        dropped = [place for _, place in _kept]
-        _kept.clear()
-    for one in dropped:
-        one.stream.close()
+        dropped = [place for key, place in _kept if is_wrong(key)]
+        _kept[:] = [one for one in _kept if not is_wrong(one[0])]
+    for place in dropped:
+        place.stream.close()
 
 
 def _take(file: Hashable, start: int) -> Place | None:

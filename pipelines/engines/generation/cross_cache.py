@@ -53,8 +53,10 @@ class CrossCache:
         self._mask[texts] = 0
         self._mask[texts, tokens] = mask[:, tokens]
         for (keys, values), layer in zip(self._layers, filled.layers, strict=True):
-            keys[texts, :, tokens] = layer.keys[:, :, tokens]
-            values[texts, :, tokens] = layer.values[:, :, tokens]
+            for mine, other in ((keys, layer.keys), (values, layer.values)):
+                mine[texts, :, tokens] = other[:, :, tokens]
+                # A mask hides what other texts left, but not if it is NaN or infinite.
+                mine[texts, :, longest:] = 0
         self.lengths += lengths
 
     def remove(self, text: int) -> None:
@@ -65,6 +67,7 @@ class CrossCache:
             for both in self._layers:
                 for one in both:
                     one[text, :, :length] = one[last, :, :length]
+                    one[text, :, length : self.lengths[text]] = 0
             self.lengths[text] = length
         self.lengths.pop()
 

@@ -155,12 +155,13 @@ class SlotCache:
         """Free the slots of a text: the last text moves there."""
         last = len(self.lengths) - 1
         if text != last:
-            begin = self.end - self.lengths[last]
+            begin, gone = self.end - self.lengths[last], self.end - self.lengths[text]
             to, source = (slice(i * self.beams, (i + 1) * self.beams) for i in (text, last))
             self._mask[to] = self._mask[source]
             for layer in self._layers:
                 layer.keys[to, :, begin : self.end] = layer.keys[source, :, begin : self.end]
                 layer.values[to, :, begin : self.end] = layer.values[source, :, begin : self.end]
+                layer.clear(to, slice(gone, begin))
             self.lengths[text] = self.lengths[last]
         self.lengths.pop()
         if self._cross.lengths:

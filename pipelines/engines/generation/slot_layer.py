@@ -58,9 +58,15 @@ class SlotLayer(DynamicLayer):
     ) -> None:
         """Copy a text of `end - begin` columns from keys and values of (heads, columns, width)."""
         rest = end - begin - shared
+        self.clear(slots, slice(begin))
         for mine, other in ((self.keys, keys), (self.values, values)):
             mine[slots, :, begin : begin + shared] = other[:, :shared]
             mine[slots, :, end - rest : end] = other[:, other.shape[1] - rest :]
+
+    def clear(self, slots: slice, columns: slice) -> None:
+        """Forget what a text left. A mask hides it, but not if it is NaN or infinite."""
+        for mine in (self.keys, self.values):
+            mine[slots, :, columns] = 0
 
     def copy_within(self, pairs: list[tuple[slice, torch.Tensor, torch.Tensor]]) -> None:
         """Copy columns from slots to other ones, all at once. pairs: columns, to, source."""

@@ -184,13 +184,15 @@ class Breaking:
 @pytest.mark.parametrize("calls", [0, 2])
 def test_a_kept_stream_that_breaks_is_no_fault_of_rows(source, calls, monkeypatch):
     source, splits = source
-    expected = read(source, splits[2])
+    expected = read(source, splits[8])
     monkeypatch.setattr(places, "_kept", [])
     monkeypatch.setattr(backoff, "WAITS_S", (0.0,))
-    read(source, splits[1])
-    ((_, place),) = places._kept
-    place.stream = Breaking(place.stream, calls)
-    assert read(source, splits[2]) == expected
+    for number in (7, 4, 1):
+        read(source, splits[number])
+    assert len(places._kept) == 3
+    for _, place in places._kept:
+        place.stream = Breaking(place.stream, calls)
+    assert read(source, splits[8]) == expected
 
 
 @pytest.mark.parametrize("source", KINDS, indirect=True)

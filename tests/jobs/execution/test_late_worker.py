@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import psutil
 import pyarrow.dataset as ds
@@ -75,6 +76,45 @@ def test_what_it_writes_late_for_a_job_that_was_changed_is_no_answer(tmp_path, m
     (tmp_path / "out" / split.part).unlink()
     assert pipemill.run(changed).dead == 0
     assert pipemill.verify(str(tmp_path / "out")).ok
+
+
+def test_what_it_would_write_late_for_a_file_that_changed_is_not_written(tmp_path, monkeypatch):
+    light.install(monkeypatch)
+    wanted = light.job(tmp_path, TEXTS)
+    assert pipemill.run(wanted).rows == len(TEXTS)
+    before = prepare(build_job(wanted, [], {}, {}))
+    worker = FusedWorker(before.load, before.source, replace(before.sink, lease=1))
+    split, expand = before.plan.splits[0], light.Light.expand
+    (tmp_path / "out" / split.part).unlink()
+
+    def take_a_while(task, rows):
+        monkeypatch.setattr(light.Light, "expand", expand)
+        (tmp_path / "in.parquet").unlink()
+        changed = light.job(tmp_path, [f"{text} again" for text in TEXTS])
+        assert pipemill.run(changed, on_changed="reprocess").rows == len(TEXTS)
+        return expand(task, rows)
+
+    monkeypatch.setattr(light.Light, "expand", take_a_while)
+    assert "another run has taken over" in worker.process(split).error
+    assert not (tmp_path / "out" / split.part).exists()
+    assert pipemill.verify(str(tmp_path / "out")).ok
+
+
+def test_a_run_that_another_one_took_over_writes_no_part(tmp_path, monkeypatch):
+    light.install(monkeypatch)
+    wanted, expand = light.job(tmp_path, TEXTS), light.Light.expand
+    leases = tmp_path / "out/_pipemill/lease"
+
+    def take_over(task, rows):
+        (leases / "00000001.json").rename(leases / "00000002.json")
+        monkeypatch.setattr(light.Light, "expand", expand)
+        return expand(task, rows)
+
+    monkeypatch.setattr(light.Light, "expand", take_over)
+    with pytest.raises(pipemill.RunError, match="another run has taken over"):
+        pipemill.run(wanted)
+    assert not list((tmp_path / "out").glob("part-*"))
+    assert pipemill.run(wanted).rows == len(TEXTS)
 
 
 def main(config: str) -> None:

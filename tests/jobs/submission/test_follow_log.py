@@ -104,5 +104,10 @@ def test_a_stream_that_is_cut_without_a_sign_is_given_up(monkeypatch):
     assert follower.read(has_ended=False) == head.log
     fetched = head.fetched
     time.sleep(0.3)
+    cut = follower._stream
     assert follower.read(has_ended=False) == ""
     assert head.fetched == fetched + 1
+    cut._thread.join(10)
+    assert not cut._thread.is_alive(), "its connection stays open"
+    assert follower.read(has_ended=True) == ""
+    assert follower._stream is None

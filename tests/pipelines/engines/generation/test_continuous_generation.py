@@ -121,6 +121,25 @@ def test_settings_count_as_for_a_prompt_alone(llama, more):
     assert got == one_by_one(llama, prompts)
 
 
+@pytest.mark.parametrize("kind", ["llama", "learned positions", "a window of 8 tokens"])
+def test_a_text_whose_numbers_are_nan_changes_no_other(kind):
+    """As in half precision: others take its slot later, with fewer columns."""
+    pipeline = make_pipeline(kind)
+    nan = set(pipeline.tokenizer("Anna")["input_ids"])
+    good = [text for text in PROMPTS if not nan & set(pipeline.tokenizer(text)["input_ids"])]
+    texts = ["Anna " * 12, *good[:4], "Anna " * 12, *good[4:]]
+    head = pipeline.model.get_output_embeddings()
+    head.weight = torch.nn.Parameter(head.weight.detach().clone())
+    with torch.no_grad():
+        pipeline.model.get_input_embeddings().weight[list(nan)] = float("nan")
+    prompts = prompts_of(pipeline, texts=texts)
+    expected = dict(zip(texts, one_by_one(pipeline, prompts, texts), strict=True))
+    for most in (2, 3, 4):
+        engine = ContinuousGeneration(pipeline, "generated_sequence")
+        found = dict(zip(texts, texts_of(pipeline, engine.write_all(prompts, most)), strict=True))
+        assert {text: found[text] for text in good} == {text: expected[text] for text in good}
+
+
 def test_what_generate_does_otherwise_is_left_to_it(llama):
     engine = ContinuousGeneration(llama, "generated_sequence")
     for more in (

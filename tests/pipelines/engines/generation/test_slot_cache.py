@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pipemill.pipelines.engines.generation.cross_cache import CrossCache
 from pipemill.pipelines.engines.generation.slot_cache import SlotCache
 from transformers.cache_utils import DynamicCache
 
@@ -62,3 +63,28 @@ def test_each_slot_holds_its_text(data):
         assert slots.lengths == [text.shape[2] for text in texts]
         if not texts:
             return
+
+
+def test_what_the_encoder_read_of_a_text_that_ended_is_forgotten():
+    """A mask hides it from others that take its place, but not if it is NaN."""
+
+    def fill(*lengths):
+        cache, mask = DynamicCache(), torch.zeros(len(lengths), max(lengths), dtype=torch.long)
+        states = torch.ones(len(lengths), 2, max(lengths), 3)
+        for row, length in enumerate(lengths):
+            mask[row, :length] = 1
+        cache.update(states, states.clone(), 0)
+        return cache, mask
+
+    for first in (0, 2):  # of which the last one takes the place, or none
+        cross = CrossCache()
+        cross.add(*fill(5, 2, 4))
+        for one in cross._layers[0]:
+            one[first] = float("nan")
+        cross.remove(first)
+        cross.add(*fill(1))
+        cross.add(*fill(5))
+        layer = cross.for_step().layers[0]
+        assert layer.keys.shape == (4, 2, 5, 3)
+        assert layer.keys.isfinite().all()
+        assert layer.values.isfinite().all()
