@@ -72,7 +72,7 @@ def resolve_columns(
         elif mapped is not None:
             raise ConfigError(
                 f"no column {own!r} in the input (input.columns.{column.name}); "
-                f"{name_columns(own, schema.names)}"
+                f"{_describe_field(own, schema) or name_columns(own, schema.names)}"
             )
         elif column.required and column.name not in parameters:
             instead = f", or set parameters.{column.name}" if column.parameter else ""
@@ -83,6 +83,14 @@ def resolve_columns(
                 f"Name one with --column {column.name}=COLUMN (input.columns){instead}"
             )
     return found
+
+
+def _describe_field(name: str, schema: pa.Schema) -> str:
+    """Return what is said of a name that means a field inside a column, such as `a.b`."""
+    column, _, field = name.partition(".")
+    if column not in schema.names or not pa.types.is_struct(schema.field(column).type):
+        return ""
+    return f"fields of the struct {column!r} can't be read: make {field!r} a column of its own"
 
 
 def _describe_other_delimiter(schema: pa.Schema) -> str:

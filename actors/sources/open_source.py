@@ -74,7 +74,13 @@ class RetryingSource:
         is_range = split.stop >= 0 and not split.bundle
         if is_range or (may_grow and compression_of(split.path) is None):
             split.file.check_size(may_grow=may_grow)
-        batch = retry_with_backoff(lambda: self.source.read(split), split.path)
+        try:
+            batch = retry_with_backoff(lambda: self.source.read(split), split.path)
+        except FileNotFoundError:
+            raise FileNotFoundError(
+                f"{split.path} no longer exists: put it back, or leave out the rows that are left "
+                "of it with run --on-changed reprocess (on_changed='reprocess')"
+            ) from None
         if not split.bundle:
             retry_with_backoff(lambda: check_object(split.file, self.options), split.path)
         for field in filter(is_partition_field, self.schema):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -59,14 +59,14 @@ class Plan:
         """Yield the files of the splits in their order, some perhaps more than once."""
         return (file for file in self.splits.files() if file.path)
 
-    def replan(self, changed: Collection[str], pieces: Iterable[SplitRange]) -> None:
+    def replan(self, is_replaced: Callable[[Split], bool], pieces: Iterable[SplitRange]) -> None:
         """Put splits in the places of those with a file that changed: rows keep their order.
 
         Places that are left over hold no rows; splits for which there is no place come last.
         """
         old, self.splits, left, file = self.splits, SplitTable(), iter(pieces), NOTHING.file
         for split in old:
-            if any(one.path in changed for one in split.files()):
+            if is_replaced(split):
                 self.replaced.append(split.part)
                 self.splits.append(next(left, SplitRange(NOTHING.file, 0, 0, 0)))
             else:

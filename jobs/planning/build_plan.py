@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -12,7 +13,9 @@ from pipemill.actors.sources.base import Source
 from pipemill.actors.sources.open_source import open_source
 from pipemill.actors.sources.registry import find_source
 from pipemill.actors.sources.split_ranges import SplitRange
-from pipemill.actors.storage.filesystem import absolute
+from pipemill.actors.split import Split
+from pipemill.actors.storage.backoff import retry_on_driver
+from pipemill.actors.storage.filesystem import absolute, open_filesystem
 from pipemill.actors.storage.input_file import InputFile
 from pipemill.actors.storage.partitions import is_partition_field, read_partition_values
 from pipemill.pipelines.task_columns import source_names
@@ -66,7 +69,9 @@ def build_plan(
         # An input without rows decides nothing, not even its columns.
         plan, changed = _new_plan(job, task, source, files, format, stored)
     else:
-        plan, changed = _extended_plan(job, task, source, files, format, stored, reprocess)
+        plan, changed = _extended_plan(
+            job, task, source, files, format, stored, ledger if reprocess else None
+        )
     plan.notes = notes
     return plan, changed
 
@@ -97,10 +102,14 @@ def _extended_plan(
     files: list[InputFile],
     format: str,
     plan: Plan,
-    reprocess: bool,
+    reprocessed: Ledger | None,
 ) -> tuple[Plan, bool]:
+    """Return the stored plan with splits for new files, and whether it changed.
+
+    reprocessed: the output, if its files that changed are computed again.
+    """
     changed: list[InputFile] = []
-    new = plan.new_files(files, changed if reprocess else None)
+    new = plan.new_files(files, None if reprocessed is None else changed)
     if format != plan.format:
         raise ConfigError(f"the input was {plan.format} when it was planned, and is {format} now")
     if job.input.limit:
@@ -113,6 +122,7 @@ def _extended_plan(
         return plan, False
     before = len(plan.splits)
     again = _share_splits(plan, files, changed)
+    lost = set() if reprocessed is None else _find_lost(job, plan, files, reprocessed)
     if new or again:
         # Files without a row are never planned, and bad ones have no columns.
         with suppress(NothingToRead):
@@ -122,10 +132,32 @@ def _extended_plan(
             ]
             read = [*again, *new]
             _check_columns(plan, source.infer_schema(read), read, set().union(*reads))
-        if again:
-            plan.replan({file.path for file in again}, _cut(job, task, source, again))
-        plan.add(_cut(job, task, source, new) if new else [])
-    return plan, bool(again) or len(plan.splits) > before
+    if again or lost:
+        paths = {file.path for file in again}
+
+        def is_replaced(split: Split) -> bool:
+            return split.number in lost or any(file.path in paths for file in split.files())
+
+        plan.replan(is_replaced, _cut(job, task, source, again) if again else [])
+    plan.add(_cut(job, task, source, new) if new else [])
+    return plan, bool(again or lost) or len(plan.splits) > before
+
+
+def _find_lost(job: Job, plan: Plan, files: list[InputFile], ledger: Ledger) -> set[int]:
+    """Return the numbers of splits that no run can do: they are left, and their file is gone."""
+    listed, done = {file.path for file in files}, ledger.parts()
+    exists: dict[str, bool] = {}
+    lost = set()
+    for split in plan.splits:
+        path = split.path
+        if not path or split.bundle or path in listed or split.part in done:
+            continue
+        if path not in exists:
+            filesystem, inner = open_filesystem(path, job.input.storage_options)
+            exists[path] = retry_on_driver(partial(filesystem.exists, inner), path)
+        if not exists[path]:
+            lost.add(split.number)
+    return lost
 
 
 def _share_splits(plan: Plan, files: list[InputFile], changed: list[InputFile]) -> list[InputFile]:

@@ -9,6 +9,7 @@ from typing import Any
 from pipemill.actors.task import Loaded
 
 from ..pipeline_task import PipelineTask
+from .chat_text import check_chat_template
 from .parameter_trial import check_parameters_work, keywords_of
 from .row_values import own_value_error, plain_value
 from .user_parameters import check_parameters, row_parameters
@@ -48,6 +49,9 @@ class PipelineKeywords:
         at_load = {n: v for n, v in values if v is not None or n not in by_row}
         declared.suits(at_load, loaded.pipeline)
         check_parameters_work(declared, loaded)
+        reads_chats = self.kinds.get("messages") == "messages" and "messages" in loaded.columns
+        if reads_chats and not declared.any_parameter:
+            check_chat_template(loaded.pipeline, self.given)
         self.of("{}")
 
     def settings(self, values: dict[str, Any]) -> str:

@@ -9,6 +9,7 @@ from pipemill.actors.task import Column, Loaded, Parameter
 
 from ..embeddings.pooling import POOLINGS, pool
 from ..pipeline_task import PipelineTask, Values
+from .shared_parameters import sample_image
 
 
 def _find_width(loaded: Loaded) -> int | None:
@@ -53,4 +54,5 @@ IMAGE_FEATURE_EXTRACTION = PipelineTask(
     record=_to_embedding,
     own_parameters=("pooling", "normalize"),
     defaults={"return_tensors": True},
+    sample=sample_image,
 )

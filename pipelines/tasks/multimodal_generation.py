@@ -9,6 +9,7 @@ from pipemill.actors.task import Column, Loaded, Parameter
 
 from ..adapter.chat_media import chat_beside, fill_media
 from ..pipeline_task import PipelineTask, Values
+from . import shared_parameters
 from .generation_parameters import ONLY_BY_DICT, check_against_model, check_generate_kwargs
 from .text_generation import (
     CHAT_PARAMETERS,
@@ -20,14 +21,6 @@ from .text_generation import (
 )
 
 _IMAGE = Column(name="image", kind="image", required=False)
-
-
-def _make_image(pipeline: Any = None, given: Any = None) -> Any:
-    """Return a small image, to try parameters with."""
-    from PIL import Image
-
-    return Image.new("RGB", (32, 32), "gray")
-
 
 IMAGE_TO_TEXT = PipelineTask(
     name="image-to-text",
@@ -43,7 +36,7 @@ IMAGE_TO_TEXT = PipelineTask(
     written="",
     checks=check_generate_kwargs,
     suits=check_against_model,
-    sample=_make_image,
+    sample=shared_parameters.sample_image,
 )
 
 
@@ -73,7 +66,7 @@ IMAGE_TEXT_TO_TEXT = PipelineTask(
     checks=check_generate_kwargs,
     suits=check_against_model,
     sample=lambda pipeline, given: _prepare_image_and_text(
-        {"text": "a", "image": _make_image()}, pipeline
+        {"text": "a", "image": shared_parameters.sample_image()}, pipeline
     ),
 )
 

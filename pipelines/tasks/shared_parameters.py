@@ -40,3 +40,10 @@ def texts(default: Any, types: str = "list") -> Parameter:
     types: names of the types that it takes, as in `Parameter.kind`.
     """
     return Parameter(default, types, each=TEXT, filled=True)
+
+
+def sample_image(pipeline: Any = None, given: Any = None) -> Any:
+    """Return a small image to try parameters with: a `PipelineTask.sample`."""
+    from PIL import Image
+
+    return Image.new("RGB", (32, 32), "gray")

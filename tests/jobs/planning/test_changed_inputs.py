@@ -117,6 +117,23 @@ def test_a_bundle_is_computed_again_if_one_of_its_files_changed(tmp_path):
         pipemill.run(job, on_changed="reprocess")
 
 
+def test_rows_of_a_file_that_is_gone_can_be_left_out(tmp_path, job):
+    """Else the job could never be done."""
+    gone = sorted(Path(job["output"]["path"]).glob("*.parquet"))[1]
+    gone.unlink()
+    (tmp_path / "in/a.parquet").unlink()
+    write(tmp_path / "in", "c", ["c0"])
+    with pytest.raises(pipemill.RunError, match=r"a\.parquet no longer exists: put it back, or le"):
+        pipemill.run(job)
+    report = pipemill.run(job, on_changed="reprocess")
+    assert (report.rows, report.dead, report.added["rows"]) == (41, 2, 0)
+    kept = [*range(10), *range(20, 29)]
+    assert read(job) == [*(f"a{i}" for i in kept), *(f"b{i}" for i in range(19)), "c0"]
+    found = pipemill.verify(job["output"]["path"])
+    assert (found.ok, found.rows) == (True, 41)
+    assert pipemill.run(job).added["splits"] == 0
+
+
 def test_what_on_changed_can_not_do_is_said(tmp_path, job, capsys):
     write(tmp_path / "in", "a", ["other"])
     config = tmp_path / "job.yaml"

@@ -38,6 +38,7 @@ FITTING = {
         BYTES,
         pa.struct({"path": TEXT, "bytes": pa.large_binary()}),
         pa.struct({"array": NUMBERS, "sampling_rate": pa.int64()}),
+        pa.struct({"array": pa.list_(pa.int16()), "sampling_rate": pa.int64()}),
         pa.struct({"array": pa.list_(NUMBERS), "path": TEXT, "sampling_rate": pa.int64()}),
     ],
     "video": [pa.large_binary(), TEXT],
@@ -55,7 +56,11 @@ UNFIT = {
     "messages": [pa.list_(TEXT), pa.struct({"role": TEXT, "content": TEXT})],
     "table": [pa.int64()],
     "image": [pa.int64(), pa.struct({"a": TEXT}), pa.list_(BYTES)],
-    "audio": [pa.struct({"array": TEXT, "sampling_rate": pa.int64()}), pa.struct({"array": TEXT})],
+    "audio": [
+        pa.struct({"array": TEXT, "sampling_rate": pa.int64()}),
+        pa.struct({"array": pa.list_(pa.int64()), "sampling_rate": pa.int64()}),
+        pa.struct({"array": TEXT}),
+    ],
     "video": [pa.struct({"bytes": TEXT})],
 }
 
@@ -179,3 +184,10 @@ def test_one_of_several_tasks_names_several_members_of_a_shard():
     entry = {"task": "image-classification", "model": "m", "columns": {"image": "jpg;png"}}
     job = Job(tasks=[entry], input="in", output="out")
     assert "jpg;png" in _input_schema(job, Plan("webdataset", shards)).names
+
+
+def test_a_field_of_a_struct_is_no_column():
+    text = (Column(name="text", kind="text"),)
+    schema = pa.schema({"post": pa.struct({"body": TEXT})})
+    with pytest.raises(ConfigError, match="struct 'post' can't be read: make 'body' a column"):
+        resolve_columns("fill-mask", text, {"text": "post.body"}, {}, schema)

@@ -45,6 +45,11 @@ WRONG = [
     ("text-to-audio", {"generate_kwargs": {"num_beams": 3}}, "generate_kwargs is for models that"),
     ("whisper", {"return_timestamps": "char"}, "return_timestamps: 'char'.*Whisper cannot"),
     ("whisper", {"generate_kwargs": {"beams": 3}}, "does not know beams"),
+    (
+        "image-feature-extraction",
+        {"image_processor_kwargs": {"size": {"height": 9, "width": 9}}},
+        "can't work with image_processor_kwargs.*Input image size",
+    ),
     # Of tasks that write about media, too: they would make every row a dead letter.
     *(
         (task, {"generate_kwargs": {"bad_words_ids": [[10**6]]}}, "can't work with .*bad_words_ids")
@@ -75,6 +80,7 @@ def test_what_the_model_can_not_do_is_said_when_it_is_loaded(models, task, param
         ("image-to-text", {"generate_kwargs": {"min_length": 9, "num_beams": 2}}),
         ("image-text-to-text", {"max_new_tokens": 3, "generate_kwargs": {"temperature": 0.5}}),
         ("any-to-any", {"generate_kwargs": {"min_new_tokens": 3}}),
+        ("image-feature-extraction", {"image_processor_kwargs": {"do_normalize": False}}),
     ],
 )
 def test_what_it_can_do_is_not_refused(models, task, parameters):

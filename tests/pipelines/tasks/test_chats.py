@@ -7,7 +7,9 @@ import copy
 import io
 import json
 import shutil
+from dataclasses import replace
 from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -321,3 +323,28 @@ def test_a_reply_alone_ends_the_chat_as_the_whole_one_does(models, goes_on):
         assert append_reply(chat, " c", goes_on) == chat[:1] + expected
     parts = [{"role": "assistant", "content": [{"type": "text", "text": "b"}]}]
     assert append_reply(parts, " c", None) == [{"role": "assistant", "content": "b c"}]
+
+
+@pytest.mark.parametrize(
+    ("template", "said"),
+    [
+        (None, "the model has no chat template: it can't read messages"),
+        ([{"name": "rag", "template": "a"}], r"several chat templates \(rag\), and none is called"),
+        ("{% for m in messages %}", "the model's chat template is damaged: Unexpected end"),
+    ],
+)
+@pytest.mark.parametrize("task", ["text-generation", "conversational"])
+def test_a_model_that_reads_no_chats_is_refused(models, tmp_path, task, template, said):
+    """Each row would be a dead letter."""
+    folder = Path(shutil.copytree(models["text-generation"], tmp_path / "model"))
+    (folder / "chat_template.jinja").unlink()
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    settings["chat_template"] = template
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    load = LoadTask(task=task, model=Model(path=str(folder)), columns=(("messages", "chat"),))
+    with pytest.raises(ValueError, match=said):
+        load()
+    own = {"tokenizer_encode_kwargs": {"chat_template": "{{ messages[0]['content'] }}"}}
+    replace(load, parameters=json.dumps(own))()
+    if task == "text-generation":
+        replace(load, columns=(("text", "text"),))()
