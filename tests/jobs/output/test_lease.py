@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import threading
 import time
@@ -84,7 +85,7 @@ def test_a_second_run_is_refused_and_a_killed_one_is_replaced_at_once(tmp_path, 
 def test_a_killed_process_that_is_not_yet_waited_for_is_dead(tmp_path):
     first = started(light.job(tmp_path, TEXTS), tmp_path)
     first.kill()
-    time.sleep(0.1)  # a zombie now
+    os.waitid(os.P_PID, first.pid, os.WEXITED | os.WNOWAIT)  # a zombie now
     with Lease(Store(str(tmp_path / "out"))) as lease:
         lease.acquire()
     first.communicate()
