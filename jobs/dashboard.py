@@ -60,6 +60,8 @@ def _rate(selected: str) -> str:
 # An actor is a worker whose device computed in the last minutes.
 _ACTORS = f"count by ({JOB}) (rate({_of_job(DEVICE_BUSY)}[5m]) > 0)"
 _ROWS_PER_SECOND = f"sum by ({JOB}) (rate({_of_job(ROWS)}[5m]))"
+# Of each job: a counter has no series before it counts.
+_NONE = f"0 * max by ({JOB}) ({_of_job(SPLITS)})"
 _TOKENS_PER_SECOND = f"sum by ({JOB}) ({_rate(_of_job(TOKENS))})"
 _STAGE_SUM = STAGE_SECONDS.series[1]
 
@@ -99,7 +101,8 @@ _ROWS = {
             title="Device busy",
             about="The share of an actor's time in which its device computes, on average. Near "
             "100 % the device binds; far below, the stages before or after it.",
-            query=f"avg by ({JOB}) ({_rate(_of_job(DEVICE_BUSY))})",
+            # A split counts when it is done, also the seconds before the time that is looked at.
+            query=f"clamp_max(avg by ({JOB}) ({_rate(_of_job(DEVICE_BUSY))}), 1)",
             legend=f"{{{{{JOB}}}}}",
             unit="percentunit",
         ),
@@ -115,7 +118,8 @@ _ROWS = {
         _Panel(
             title="Padding",
             about="The share of the computed tokens that is padding.",
-            query=f"sum by ({JOB}) ({_rate(_of_job(TOKENS, kind='padding'))})"
+            # Where nothing is padded, there is no series of padding.
+            query=f"1 - sum by ({JOB}) ({_rate(_of_job(TOKENS, kind='real'))})"
             f" / {_TOKENS_PER_SECOND}",
             legend=f"{{{{{JOB}}}}}",
             unit="percentunit",
@@ -140,14 +144,15 @@ _ROWS = {
             title="Share of rows that fail",
             about="output.max_errors ends a run of which too many rows fail.",
             query=f"sum by ({JOB}) ({_rate(_of_job(ROWS, outcome='dead'))})"
-            f" / sum by ({JOB}) ({_rate(_of_job(ROWS))})",
+            f" / sum by ({JOB}) ({_rate(_of_job(ROWS))}) or {_NONE}",
             legend=f"{{{{{JOB}}}}}",
             unit="percentunit",
         ),
         _Panel(
             title="Micro-batches that ran out of memory",
             about="Each was computed again in halves.",
-            query=f"sum by ({JOB}) (increase({_of_job(OOM_SHRINKS)}[$__rate_interval]))",
+            query=f"sum by ({JOB}) (increase({_of_job(OOM_SHRINKS)}[$__rate_interval]))"
+            f" or {_NONE}",
             legend=f"{{{{{JOB}}}}}",
         ),
         _Panel(
