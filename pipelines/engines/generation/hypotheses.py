@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from pipemill.actors.device_transfer import to_device
 
 # A token that may follow: the score of the whole text with it, the text, and the token.
 Candidate = tuple[float, int, int]
@@ -78,11 +80,12 @@ class Hypotheses:
         """
         logits = logits.expand(len(self.texts), -1)
         scores = logits if self.rules.beams == 1 else torch.log_softmax(logits, dim=-1)
-        ids = torch.tensor(self.texts, device=logits.device)
+        ids = to_device(self.texts, logits.device)
         for change in self.rules.processors:
             scores = change(ids, scores)
         if self.rules.beams > 1:
-            scores = scores + torch.tensor(self.scores, device=scores.device)[:, None]
+            own = np.array(self.scores, np.float32)
+            scores = scores + to_device(own, scores.device)[:, None]
         return scores
 
     def extend(
@@ -138,7 +141,7 @@ def simplify(processor: Change) -> Change:
     """
     kind = type(processor).__name__
     if kind == "SuppressTokensLogitsProcessor":
-        tokens = processor.suppress_tokens  # type: ignore[attr-defined]
+        tokens = processor.suppress_tokens.tolist()  # type: ignore[attr-defined]
         return lambda ids, scores: _suppress(scores, tokens)
     if kind == "SuppressTokensAtBeginLogitsProcessor":
         begin = processor.begin_index  # type: ignore[attr-defined]
@@ -146,6 +149,6 @@ def simplify(processor: Change) -> Change:
     return processor
 
 
-def _suppress(scores: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
-    known = tokens[(tokens >= 0) & (tokens < scores.shape[1])]
-    return scores.index_fill(1, known, -float("inf"))
+def _suppress(scores: torch.Tensor, tokens: list[int]) -> torch.Tensor:
+    known = [token for token in tokens if 0 <= token < scores.shape[1]]
+    return scores.index_fill(1, to_device(known, scores.device), -float("inf"))
