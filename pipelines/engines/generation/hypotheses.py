@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,7 +15,8 @@ Candidate = tuple[float, int, int]
 # What transformers adds to the score of a text that must not be chosen.
 _NEVER = -1e9
 # From the texts' tokens, shape (texts, tokens), and the scores of the next ones, to other scores.
-Change = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+# One with the attribute `reads_texts` gets the tokens as lists.
+Change = Callable[[Any, torch.Tensor], torch.Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +84,7 @@ class Hypotheses:
         scores = logits if self.rules.beams == 1 else torch.log_softmax(logits, dim=-1)
         ids = to_device(self.texts, logits.device)
         for change in self.rules.processors:
-            scores = change(ids, scores)
+            scores = change(self.texts if getattr(change, "reads_texts", False) else ids, scores)
         if self.rules.beams > 1:
             own = np.array(self.scores, np.float32)
             scores = scores + to_device(own, scores.device)[:, None]
@@ -132,23 +134,3 @@ class Hypotheses:
         if rules.early_stopping == "never" and rules.length_penalty > 0:
             length = rules.most
         return self.scores[0] / length**rules.length_penalty > worst
-
-
-def simplify(processor: Change) -> Change:
-    """Return what does the same as one of transformers' `LogitsProcessor`, sooner if possible.
-
-    Those that suppress tokens look for them in the whole vocabulary in each step.
-    """
-    kind = type(processor).__name__
-    if kind == "SuppressTokensLogitsProcessor":
-        tokens = processor.suppress_tokens.tolist()  # type: ignore[attr-defined]
-        return lambda ids, scores: _suppress(scores, tokens)
-    if kind == "SuppressTokensAtBeginLogitsProcessor":
-        begin = processor.begin_index  # type: ignore[attr-defined]
-        return lambda ids, scores: processor(ids, scores) if ids.shape[1] == begin else scores
-    return processor
-
-
-def _suppress(scores: torch.Tensor, tokens: list[int]) -> torch.Tensor:
-    known = [token for token in tokens if 0 <= token < scores.shape[1]]
-    return scores.index_fill(1, to_device(known, scores.device), -float("inf"))

@@ -91,13 +91,13 @@ def test_a_token_of_all_texts_is_waited_for_once(models, note, kind):
     assert {tuple(found) for found in steps} == {("tolist",)}
 
 
+@pytest.mark.parametrize("timestamps", [False, True])
 @pytest.mark.parametrize("beams", [1, 3])
-def test_a_token_of_all_recordings_is_waited_for_once(models, note, beams):
+def test_a_token_of_all_recordings_is_waited_for_once(models, note, beams, timestamps):
     steps = note(WindowDecoder, "step")
     generate = {"max_new_tokens": 8, "num_beams": beams}
-    process(
-        "automatic-speech-recognition", models["whisper"], SOUNDS, {"generate_kwargs": generate}
-    )
+    parameters = {"return_timestamps": timestamps, "generate_kwargs": generate}
+    process("automatic-speech-recognition", models["whisper"], SOUNDS, parameters)
     assert len(steps) >= 7
     assert {tuple(found) for found in steps} == {("tolist",)}
 
