@@ -35,9 +35,12 @@ def to_host_async(tensor: Any, convert: Callable[[np.ndarray], pa.Array]) -> Out
     return arrived
 
 
-def to_device(array: np.ndarray, device: Any) -> Any:
-    """Return the array as a tensor. A GPU gets it from pinned memory, so the host need not wait."""
+def to_device(array: np.ndarray | list[Any], device: Any) -> Any:
+    """Return the array, or lists of integers, as a tensor.
+
+    A GPU gets it from pinned memory: `torch.tensor(…, device=…)` would wait for the GPU.
+    """
     import torch
 
-    tensor = torch.from_numpy(array)
+    tensor = torch.from_numpy(np.asarray(array))
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor

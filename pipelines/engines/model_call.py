@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache, wraps
 from typing import Any
 
 from pipemill.actors.device_transfer import to_device
@@ -11,6 +14,8 @@ from pipemill.actors.faults.watchdog import mark_progress
 
 from ..text import model_limits
 from .base import Columns, ModelOutputs
+
+_masks = threading.local()  # .hide of a thread's call: see `known_masks`
 
 
 class ModelCall:
@@ -41,6 +46,53 @@ class ModelCall:
                 return found[0]
             several = [found[name] for name in self.outputs.names]
             return torch.stack(several, dim=-1) if len(several) > 1 else several[0]
+
+
+@contextmanager
+def known_masks(hide_text: bool, hide_read: bool) -> Iterator[None]:
+    """Tell transformers whether masks of (rows, tokens) hide any token, for calls in the block.
+
+    It would ask a GPU, and wait for all that it has to do.
+
+    Args:
+        hide_text: whether the mask of the text itself does.
+        hide_read: whether that of what a decoder reads does, or a text's that sees both ways.
+    """
+    _tell_mask_makers()
+    before = getattr(_masks, "hide", None)
+    _masks.hide = hide_text, hide_read
+    try:
+        yield
+    finally:
+        _masks.hide = before
+
+
+@cache
+def _tell_mask_makers() -> None:
+    from transformers import AttentionMaskInterface
+
+    makers = AttentionMaskInterface()
+    for name in ("sdpa", "eager"):
+        AttentionMaskInterface.register(name, _told(makers[name]))
+
+
+def _told(make: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a maker of masks that does the same, and asks nothing that is known."""
+
+    @wraps(make)
+    def told(*given: Any, **named: Any) -> Any:
+        hide, mask = getattr(_masks, "hide", None), named.get("attention_mask")
+        # One of another width is filled up with tokens that are hidden.
+        if hide is not None and mask is not None and mask.shape[-1] == named.get("kv_length"):
+            both_ways = "allow_is_bidirectional_skip" in named
+            if not hide[both_ways]:
+                named["attention_mask"] = None
+            else:
+                skips = ("allow_is_causal_skip", "allow_is_bidirectional_skip")
+                named.update((name, False) for name in skips if name in named)
+        return make(*given, **named)
+
+    return told
 
 
 def first_tokens(output: Any) -> Any:

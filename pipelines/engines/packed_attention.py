@@ -66,13 +66,13 @@ def install_packed_attention(model: Any) -> str:
     Raises:
         NotImplementedError: the model's code does not let its attention be exchanged.
     """
-    from transformers import AttentionInterface, AttentionMaskInterface
+    from transformers import AttentionInterface
 
     if not model._can_set_attn_implementation():
         raise NotImplementedError(f"{type(model).__name__} does not exchange its attention")
     AttentionInterface.register(_NAME, _attention)
-    # Who may see whom follows from the lengths: no mask is made.
-    AttentionMaskInterface.register(_NAME, lambda *args, **kwargs: None)
+    # Who may see whom follows from the lengths. For a name that `AttentionMaskInterface` lacks no
+    # mask is made, nor are positions looked at, for which the host would wait.
     usual = model.config._attn_implementation
     model.set_attn_implementation(_NAME)
     return usual

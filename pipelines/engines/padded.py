@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
 from pipemill.actors.device_transfer import to_device
 
 from .base import Columns, Engine, ModelOutputs
-from .model_call import ModelCall, first_tokens
+from .model_call import ModelCall, first_tokens, known_masks
 from .packed_attention import runs
 
 # Places for each token.
@@ -63,7 +64,9 @@ class PaddedEngine(Engine):
         """
         tokenizer, reads = self.pipeline.tokenizer, self.outputs.reads
         inputs, here = pad(columns, lengths, tokenizer, width)
-        output = self._call(inputs, model)
+        hides = not here.all()
+        with nullcontext() if model else known_masks(hide_text=hides, hide_read=hides):
+            output = self._call(inputs, model)
         if reads == "first":
             return first_tokens(output)
         if (

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import itertools
-from functools import partial
 
+import numpy as np
 import torch
+from pipemill.actors.device_transfer import to_device
 
 from .slot_cache import Move
 from .token_choice import Sequence, process
@@ -20,19 +21,21 @@ def extend_beams(sequences: list[Sequence], logits: torch.Tensor) -> list[list[M
     process(scores, sequences)
     searches = [one.search for one in sequences if one.search is not None]
     before = [score for search in searches for score in search.scores]
-    scores += torch.tensor(before, device=scores.device)[:, None]
+    scores += to_device(np.array(before, np.float32), scores.device)[:, None]
     width = scores.shape[1]
     scores = scores.view(len(searches), -1)
     best = scores.topk(max(search.rules.candidates for search in searches))
-    found = best.values, best.indices // width, best.indices % width
-    columns = [each.tolist() for each in found]
+    # At once: the host waits for the device only here. A double holds any index.
+    values, indices = torch.stack([best.values.double(), best.indices.double()]).tolist()
     moves = []
-    for one, search, *candidates in zip(sequences, searches, *columns, strict=True):
+    for one, search, *found in zip(sequences, searches, values, indices, strict=True):
         assert one.rules is not None
         texts, wanted = search.texts, search.rules.candidates
         parents = search.extend(
-            list(zip(*candidates, strict=True))[:wanted],
-            partial(one.rules.ends_with, device=scores.device),
+            [(value, *divmod(int(index), width)) for value, index in zip(*found, strict=True)][
+                :wanted
+            ],
+            one.rules.ends_with,
         )
         one.is_done = search.is_done
         start = search.prompt_length

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import torch
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 
@@ -17,7 +19,10 @@ class CrossCache:
         self.lengths: list[int] = []
         # Of shape (texts, heads, tokens, width), with room for more texts and tokens.
         self._layers: list[tuple[torch.Tensor, torch.Tensor]] = []
+        # To be copied: to make one of a tensor, transformers waits for a GPU.
+        self._layer = DynamicLayer()
         self._mask = torch.zeros((0, 0), dtype=torch.long)
+        self._has_holes = False
 
     @property
     def used(self) -> tuple[slice, slice]:
@@ -28,26 +33,34 @@ class CrossCache:
         """Return which tokens were read for each text, shape (texts, tokens)."""
         return self._mask[self.used]
 
+    @property
+    def hides(self) -> bool:
+        """Tell whether `mask` hides a token from any text."""
+        return self._has_holes or min(self.lengths, default=0) < max(self.lengths, default=0)
+
     def for_step(self) -> DynamicCache:
         """Return the cache with which a model computes the next step."""
         texts, tokens = self.used
         cache = DynamicCache()
         for keys, values in self._layers:
-            layer = DynamicLayer()
-            layer.lazy_initialization(keys, values)
+            layer = copy.copy(self._layer)
             layer.keys, layer.values = keys[texts, :, tokens], values[texts, :, tokens]
             cache.layers.append(layer)
         return cache
 
     def add(self, filled: Cache, mask: torch.Tensor) -> None:
         """Copy texts from another cache, behind the others. mask: as `mask` returns it, of them."""
-        lengths = [int(row.nonzero().max()) + 1 for row in mask]
+        columns = torch.arange(1, mask.shape[1] + 1, device=mask.device)
+        seen = mask != 0
+        lengths, counts = torch.stack([(seen * columns).amax(1), seen.sum(1)]).tolist()
+        self._has_holes = self._has_holes or lengths != counts
         first, count, longest = len(self.lengths), len(lengths), max(lengths)
         if not self._layers:
             self._mask = mask[:0, :0].clone()
             self._layers = [
                 (layer.keys[:0, :, :0], layer.values[:0, :, :0]) for layer in filled.layers
             ]
+            self._layer.lazy_initialization(*self._layers[0])
         self._reserve(first + count, longest)
         texts, tokens = slice(first, first + count), slice(longest)
         self._mask[texts] = 0

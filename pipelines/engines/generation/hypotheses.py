@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
+from pipemill.actors.device_transfer import to_device
 
 # A token that may follow: the score of the whole text with it, the text, and the token.
 Candidate = tuple[float, int, int]
 # What transformers adds to the score of a text that must not be chosen.
 _NEVER = -1e9
 # From the texts' tokens, shape (texts, tokens), and the scores of the next ones, to other scores.
-Change = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+# One with the attribute `reads_texts` gets the tokens as lists.
+Change = Callable[[Any, torch.Tensor], torch.Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,11 +82,12 @@ class Hypotheses:
         """
         logits = logits.expand(len(self.texts), -1)
         scores = logits if self.rules.beams == 1 else torch.log_softmax(logits, dim=-1)
-        ids = torch.tensor(self.texts, device=logits.device)
+        ids = to_device(self.texts, logits.device)
         for change in self.rules.processors:
-            scores = change(ids, scores)
+            scores = change(self.texts if getattr(change, "reads_texts", False) else ids, scores)
         if self.rules.beams > 1:
-            scores = scores + torch.tensor(self.scores, device=scores.device)[:, None]
+            own = np.array(self.scores, np.float32)
+            scores = scores + to_device(own, scores.device)[:, None]
         return scores
 
     def extend(
@@ -129,23 +134,3 @@ class Hypotheses:
         if rules.early_stopping == "never" and rules.length_penalty > 0:
             length = rules.most
         return self.scores[0] / length**rules.length_penalty > worst
-
-
-def simplify(processor: Change) -> Change:
-    """Return what does the same as one of transformers' `LogitsProcessor`, sooner if possible.
-
-    Those that suppress tokens look for them in the whole vocabulary in each step.
-    """
-    kind = type(processor).__name__
-    if kind == "SuppressTokensLogitsProcessor":
-        tokens = processor.suppress_tokens  # type: ignore[attr-defined]
-        return lambda ids, scores: _suppress(scores, tokens)
-    if kind == "SuppressTokensAtBeginLogitsProcessor":
-        begin = processor.begin_index  # type: ignore[attr-defined]
-        return lambda ids, scores: processor(ids, scores) if ids.shape[1] == begin else scores
-    return processor
-
-
-def _suppress(scores: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
-    known = tokens[(tokens >= 0) & (tokens < scores.shape[1])]
-    return scores.index_fill(1, known, -float("inf"))

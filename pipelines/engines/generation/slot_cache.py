@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
+from pipemill.actors.device_transfer import to_device
 from transformers.cache_utils import Cache, EncoderDecoderCache
 
 from .cross_cache import CrossCache
@@ -65,14 +66,23 @@ class SlotCache:
         """Return the memory of a column of one slot; 0 before there were any."""
         return sum(layer.column_bytes for layer in self._layers)
 
-    def positions(self) -> torch.Tensor:
+    def positions(self) -> list[int]:
         """Return the position of the next step's token in each slot."""
-        lengths = torch.tensor(self.lengths, device=self.device)
-        return lengths if self.beams == 1 else lengths.repeat_interleave(self.beams)
+        return [length for length in self.lengths for _ in range(self.beams)]
 
     def mask(self) -> torch.Tensor:
         """Return which columns each slot has in the next step, shape (slots, width + 1)."""
         return self._mask[: self.count, self.start : self.end + 1]
+
+    @property
+    def hides(self) -> bool:
+        """Tell whether `mask` hides a column from any slot."""
+        return min(self.lengths, default=0) < self.width
+
+    @property
+    def encoder_hides(self) -> bool:
+        """Tell whether `encoder_mask` hides a token from any slot."""
+        return self._cross.hides
 
     def encoder_mask(self) -> torch.Tensor:
         """Return which tokens each slot's encoder read, shape (slots, tokens)."""
@@ -144,7 +154,7 @@ class SlotCache:
         pairs = [
             (
                 slice(max(self.end - columns, self.start), self.end),
-                *(torch.tensor(slots, device=self.device) for slots in both),
+                *(to_device(slots, self.device) for slots in both),
             )
             for columns, both in groups.items()
         ]

@@ -6,10 +6,12 @@ from contextlib import nullcontext
 from typing import Any
 
 import torch
+from pipemill.actors.device_transfer import to_device
 from transformers.cache_utils import DynamicCache, EncoderDecoderCache
 from transformers.generation.utils import ALL_CACHE_NAMES
 
 from ..base import UnsupportedPrompt, Values
+from ..model_call import known_masks
 from .beam_search import extend_beams
 from .slot_cache import Move, SlotCache
 from .step_hooks import StepHooks
@@ -91,8 +93,9 @@ class SlotDecoder:
                 **kept,
             )
             outputs = self.model(**inputs, return_dict=True)
+            beginning = input_ids[0].tolist()
             for one in group:
-                one.ids = input_ids[0].tolist()
+                one.ids = list(beginning)
         for one in group:
             one.begin(rules)
         logits = outputs.logits[:, -1]
@@ -102,7 +105,7 @@ class SlotDecoder:
         if on:
             filled = outputs[CACHE]
             if len(on) < len(group):
-                index = torch.tensor(on, device=self.slots.device)
+                index = to_device(on, self.slots.device)
                 filled.batch_select_indices(index)
                 mask = None if mask is None else mask[index]
             self.slots.add(filled, [lengths[i] for i in on], shared, mask, beams)
@@ -172,15 +175,17 @@ class SlotDecoder:
         more = dict(kept)
         if prepared.get("position_ids") is not None:
             places = (mask.cumsum(-1) - 1).clamp(min=0)
-            more["position_ids"] = places[:, shared:].to(device)
+            more["position_ids"] = to_device(places[:, shared:].numpy(), device)
         inputs = self.model.prepare_inputs_for_generation(
-            ids.to(device),
+            to_device(ids.numpy(), device),
             is_first_iteration=True,
-            attention_mask=mask.to(device),
+            attention_mask=to_device(mask.numpy(), device),
             **{CACHE: _repeat(cache, count) if cache else DynamicCache()},
             **more,
         )
-        return self.model(**inputs, return_dict=True), lengths, shared
+        hides = min(lengths) < max(lengths)
+        with known_masks(hides, hides):
+            return self.model(**inputs, return_dict=True), lengths, shared
 
     def step(self, running: list[Sequence]) -> None:
         """Append a token to each text that runs; leave out the texts that end with it.
@@ -188,7 +193,7 @@ class SlotDecoder:
         running: in the order of their slots.
         """
         slots = self.slots
-        ids = torch.tensor([text[-1:] for one in running for text in one.texts])
+        ids = [text[-1:] for one in running for text in one.texts]
         more = dict(self._kept)
         cache = slots.for_step()
         if self.is_decoder:
@@ -197,7 +202,7 @@ class SlotDecoder:
                 more["position_ids"] = self._find_positions(running)
             for name in {name for one in running for name in one.types}:
                 types = [[one.types.get(name, 0)] for one in running for _ in one.texts]
-                more[name] = torch.tensor(types, device=slots.device)
+                more[name] = to_device(types, slots.device)
         else:
             read = slots.encoder_mask()
             # Their keys and values are in the cache: only the shape is looked at.
@@ -207,9 +212,12 @@ class SlotDecoder:
             if self.joins_late:
                 more["decoder_attention_mask"] = slots.mask()
         inputs = self.model.prepare_inputs_for_generation(
-            ids.to(slots.device), next_sequence_length=1, **{CACHE: cache}, **more
+            to_device(ids, slots.device), next_sequence_length=1, **{CACHE: cache}, **more
         )
-        with self.hooks.step(slots.positions(), slots.beams) if self.hooks else nullcontext():
+        with (
+            self.hooks.step(slots.positions(), slots.beams) if self.hooks else nullcontext(),
+            known_masks(slots.hides, slots.hides if self.is_decoder else slots.encoder_hides),
+        ):
             logits = self.model(**inputs, return_dict=True).logits[:, -1]
         slots.advance()
         moves = self._append(running, logits)
@@ -224,7 +232,7 @@ class SlotDecoder:
         """Return the positions of a step's tokens: with several axes, these come first."""
         lengths = zip(self.slots.lengths, running, strict=True)
         each = [[length + shift for shift in one.shift] for length, one in lengths]
-        places = torch.tensor(each, device=self.slots.device)
+        places = to_device(each, self.slots.device)
         places = places.repeat_interleave(self.slots.beams, 0).T[:, :, None]
         return places if len(places) > 1 else places[0]
 
@@ -238,7 +246,7 @@ class SlotDecoder:
     def _compute_beginning(self, tokens: tuple[int, ...], kept: Values) -> Any:
         """Return the keys and values of what prompts begin with."""
         if self._beginning[0] != tokens:
-            ids = torch.tensor([tokens], device=self.slots.device)
+            ids = to_device([tokens], self.slots.device)
             outputs = self.model(ids, **{CACHE: DynamicCache()}, **kept)
             self._beginning = tokens, outputs[CACHE]
         return self._beginning[1]

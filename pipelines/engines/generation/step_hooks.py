@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import inspect
 import threading
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
+from pipemill.actors.device_transfer import to_device
 
 from ..base import Values
 
@@ -33,7 +35,7 @@ class StepHooks:
         self.sets_positions = False
         self.shares_encoder = bool(cross)
         self._thread: int | None = None
-        self._positions = torch.zeros(0, dtype=torch.long)
+        self._positions: list[int] = []
         self._beams = 1
         self._length = ""
         if len(embed) == 1:
@@ -43,11 +45,11 @@ class StepHooks:
             one.register_forward_hook(self._part_beams)
 
     @contextmanager
-    def step(self, positions: torch.Tensor, beams: int) -> Iterator[None]:
+    def step(self, positions: list[int], beams: int) -> Iterator[None]:
         """Compute a token of each text in this block, in this thread.
 
         Args:
-            positions: those of the tokens, shape (texts,); with beams each of them is a text.
+            positions: those of the tokens of each text; with beams each of them is a text.
             beams: so many texts after each other share what their encoder read.
         """
         self._positions, self._beams, self._thread = positions, beams, threading.get_ident()
@@ -73,7 +75,10 @@ class StepHooks:
         self.sets_positions = True
 
     def _set_positions(self, embed: Any, given: tuple[Any, ...], named: Values) -> Any:
-        return (given[:2], {**named, "position_ids": self._positions}) if self._is_on() else None
+        if not self._is_on():
+            return None
+        positions = to_device(self._positions, embed.weight.device)
+        return given[:2], {**named, "position_ids": positions}
 
     def _lay_out(self, embed: Any, given: Any, output: torch.Tensor) -> Any:
         return output.reshape(-1, 1, output.shape[-1]) if self._is_on() else None
@@ -82,8 +87,11 @@ class StepHooks:
         """Embed the texts of each position apart: some models count no padding tokens."""
         if not self._is_on():
             return None
-        for position in self._positions.unique().tolist():
-            rows = self._positions == position
+        texts: dict[int, list[int]] = defaultdict(list)
+        for text, position in enumerate(self._positions):
+            texts[position].append(text)
+        for position, some in texts.items():
+            rows = to_device(some, output.device)
             output[rows] = embed.forward(given[0][rows], **{self._length: position})
         return output
 

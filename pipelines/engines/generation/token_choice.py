@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from pipemill.actors.device_transfer import to_device
 
 from ..base import Values
 from .hypotheses import Hypotheses, SearchRules
@@ -66,11 +67,11 @@ class Rules:
             fill=((pads and pads[0]) or ends[0]) if ends else -1,
         )
 
-    def ends_with(self, texts: list[list[int]], device: torch.device) -> list[bool]:
+    def ends_with(self, texts: list[list[int]]) -> list[bool]:
         """Tell which texts, of equal length, one of the criteria ends."""
         if not self.criteria:
             return [False] * len(texts)
-        ids = torch.tensor(texts, device=device)
+        ids = torch.tensor(texts)  # on the CPU: a GPU would be waited for
         ended = torch.stack([criterion(ids, None) for criterion in self.criteria])
         return ended.any(0).tolist()
 
@@ -141,14 +142,15 @@ def append_tokens(sequences: list[Sequence], logits: torch.Tensor) -> None:
     """Append a token to each text. logits: of the next tokens, shape (texts, vocabulary)."""
     scores = logits.to(torch.float32, copy=True)
     process(scores, sequences)
-    tokens = scores.argmax(dim=-1).tolist()
+    tokens = scores.argmax(dim=-1)
     for i, one in enumerate(sequences):
         if one.rules is not None and one.rules.samples:
-            shares = torch.nn.functional.softmax(scores[i : i + 1], dim=-1)
+            shares = torch.nn.functional.softmax(scores[i], dim=-1)
             one.random = one.random or torch.Generator(scores.device).manual_seed(one.seed)
-            tokens[i] = int(torch.multinomial(shares, 1, generator=one.random))
-    for one, token in zip(sequences, tokens, strict=True):
-        _append(one, token, scores.device)
+            tokens[i : i + 1] = torch.multinomial(shares, 1, generator=one.random)
+    # The host waits for the device only here.
+    for one, token in zip(sequences, tokens.tolist(), strict=True):
+        _append(one, token)
 
 
 def process(scores: torch.Tensor, sequences: list[Sequence]) -> None:
@@ -163,17 +165,17 @@ def process(scores: torch.Tensor, sequences: list[Sequence]) -> None:
             # Of equal length: what looks at a text's tokens sees no padding.
             groups[rules, len(text)].append(i)
     for (rules, _), rows in groups.items():
-        ids = torch.tensor([texts[i][1] for i in rows], device=scores.device)
-        index = torch.tensor(rows, device=scores.device)
+        ids = to_device([texts[i][1] for i in rows], scores.device)
+        index = to_device(rows, scores.device)
         scores[index] = rules.processors(ids, scores[index])
 
 
-def _append(one: Sequence, token: int, device: torch.device) -> None:
+def _append(one: Sequence, token: int) -> None:
     assert one.rules is not None
     one.ids.append(token)
     one.new += 1
     one.is_done = token in one.rules.ends or one.new >= one.rules.most
-    one.is_done = one.is_done or one.rules.ends_with([one.ids], device)[0]
+    one.is_done = one.is_done or one.rules.ends_with([one.ids])[0]
 
 
 def _to_list(tokens: torch.Tensor | None) -> list[int]:

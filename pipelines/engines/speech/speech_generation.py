@@ -20,11 +20,12 @@ from transformers import WhisperForConditionalGeneration
 from ..base import GenerationEngine, Prompt, Values
 from ..generation.batched_generation import is_harmless
 from ..generation.continuous_generation import OTHER_LOOPS
-from ..generation.hypotheses import Hypotheses, SearchRules, simplify
+from ..generation.hypotheses import Hypotheses, SearchRules
 from ..gpu_memory import find_free_bytes
 from ..onednn.linears import CLOSE
 from ..onednn.speech_layers import use_faster_layers
 from ..stacking import copy_kwargs
+from .score_rules import simplify
 from .window_decoder import Window, WindowDecoder
 from .window_loop import WindowLoop
 

@@ -7,11 +7,13 @@ windows at once.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from pipemill.actors.device_transfer import to_device
 from torch.nn.functional import scaled_dot_product_attention
 
 from ..generation.hypotheses import Hypotheses
@@ -66,7 +68,7 @@ class WindowDecoder:
     def begin(self, window: Window) -> None:
         """Compute a window's prompt, and the first tokens of its texts."""
         self._make_cross(window)
-        prompt = torch.tensor(window.hypotheses.texts[0], device=self.model.device)
+        prompt = to_device(window.hypotheses.texts[0], self.model.device)
         count = len(prompt)
 
         def attend_own(layer: int, states: torch.Tensor) -> torch.Tensor:
@@ -92,10 +94,8 @@ class WindowDecoder:
         for window in windows:
             parts.append(slice(first, first := first + len(window.hypotheses.texts)))
         device = self.model.device
-        ids = torch.tensor([t[-1] for w in windows for t in w.hypotheses.texts], device=device)
-        places = torch.tensor(
-            [w.length for w in windows for _ in w.hypotheses.texts], device=device
-        )
+        ids = to_device([t[-1] for w in windows for t in w.hypotheses.texts], device)
+        places = to_device([w.length for w in windows for _ in w.hypotheses.texts], device)
 
         def attend_own(layer: int, states: torch.Tensor) -> torch.Tensor:
             outputs = []
@@ -142,16 +142,19 @@ class WindowDecoder:
         states: the decoder's output for each text's last token.
         """
         logits = self.model.proj_out(states).float()
-        found = []
+        best = []
         for window, part in zip(windows, parts, strict=True):
             scores = window.hypotheses.adjust(logits[part])
-            best = torch.topk(scores.flatten(), window.hypotheses.rules.candidates)
-            found.append((best.values, best.indices))
+            best.append(torch.topk(scores.flatten(), window.hypotheses.rules.candidates))
         width = logits.shape[-1]
-        for window, (values, indices) in zip(windows, found, strict=True):
-            texts, tokens = indices // width, indices % width
+        # Of all windows at once: the host waits for the device only here. A double holds any index.
+        values = torch.cat([one.values.double() for one in best])
+        indices = torch.cat([one.indices.double() for one in best])
+        found = zip(*torch.stack([values, indices]).tolist(), strict=True)
+        for window in windows:
+            some = itertools.islice(found, window.hypotheses.rules.candidates)
             kept = window.hypotheses.extend(
-                list(zip(values.tolist(), texts.tolist(), tokens.tolist(), strict=True))
+                [(value, *divmod(int(index), width)) for value, index in some]
             )
             if window.is_done:
                 window.release()
@@ -221,7 +224,7 @@ def _grow(window: Window) -> None:
 
 def _reorder(window: Window, kept: list[int]) -> None:
     """Give each text the keys and values of the one that it continues."""
-    index = torch.tensor(kept, device=window.own[0][0].device)
+    index = to_device(kept, window.own[0][0].device)
     for both in window.own:
         for one in both:
             one[: len(kept), :, : window.length] = one[index, :, : window.length]
