@@ -157,8 +157,9 @@ class PipelineForward:
             for output, (_, _, after) in zip(outputs, keywords, strict=True)
         ]
 
-    def inputs_of(self, payload: bytes) -> Any:
-        return dequantize(pickle.loads(payload), self.pipeline.device)
+    def inputs_of(self, payload: bytes, device: Any = None) -> Any:
+        """Return a chunk's inputs, with its images on a device: None for the pipeline's."""
+        return dequantize(pickle.loads(payload), device or self.pipeline.device)
 
     def reduce(self, output: Any, after: Keywords) -> Any:
         """Return what regroup needs of a forward pass.

@@ -103,7 +103,7 @@ class ScheduledForward:
 
     def _prompt(self, chunk: Chunk) -> Prompt:
         payload, settings = chunk
-        inputs = self.forward.inputs_of(payload)
+        inputs = self.forward.inputs_of(payload, "cpu")  # a seed of a GPU's images waits for them
         during = self.forward.keywords.of(settings)[1]
         seed, load = find_seed(inputs), None
         if self.generation.reads_more(inputs):

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache, wraps
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from pipemill.actors.device_transfer import to_device
 from pipemill.actors.faults.watchdog import mark_progress
@@ -15,7 +16,9 @@ from pipemill.actors.faults.watchdog import mark_progress
 from ..text import model_limits
 from .base import Columns, ModelOutputs
 
-_masks = threading.local()  # .hide of a thread's call: see `known_masks`
+_masks = threading.local()  # .known of a thread's call: `KnownMasks`, and what it says
+_COMPARED = 4  # masks that hide nothing
+_models: WeakKeyDictionary[Any, KnownMasks] = WeakKeyDictionary()
 
 
 class ModelCall:
@@ -48,23 +51,46 @@ class ModelCall:
             return torch.stack(several, dim=-1) if len(several) > 1 else several[0]
 
 
-@contextmanager
-def known_masks(hide_text: bool, hide_read: bool) -> Iterator[None]:
-    """Tell transformers whether masks of (rows, tokens) hide any token, for calls in the block.
+class KnownMasks:
+    """Tells transformers whether a model's masks hide any token.
 
-    It would ask a GPU, and wait for all that it has to do.
-
-    Args:
-        hide_text: whether the mask of the text itself does.
-        hide_read: whether that of what a decoder reads does, or a text's that sees both ways.
+    It would ask a GPU, and wait for all that it has to do. That a mask hides nothing is compared
+    with it for the first times: a model may hide some tokens by itself, as that of padding. Those
+    that a model is tried with (`packing_probe`) are of all kinds.
     """
-    _tell_mask_makers()
-    before = getattr(_masks, "hide", None)
-    _masks.hide = hide_text, hide_read
-    try:
-        yield
-    finally:
-        _masks.hide = before
+
+    @classmethod
+    def of(cls, model: Any) -> KnownMasks:
+        """Return what is known of a model's masks: the same for all who ask."""
+        if model not in _models:
+            _models[model] = cls()
+        return _models[model]
+
+    def __init__(self) -> None:
+        _tell_mask_makers()
+        self._comparisons, self._is_right = _COMPARED, True
+
+    @contextmanager
+    def known(self, hide_text: bool, hide_read: bool) -> Iterator[None]:
+        """Tell it for calls in this block, whose masks have the shape (rows, tokens).
+
+        Args:
+            hide_text: whether the mask of the text itself hides any token.
+            hide_read: whether that of what a decoder reads does, or a text's that sees both ways.
+        """
+        before = getattr(_masks, "known", None)
+        _masks.known = self, (hide_text, hide_read)
+        try:
+            yield
+        finally:
+            _masks.known = before
+
+    def is_whole(self, mask: Any) -> bool:
+        """Tell whether a mask of which this was said hides nothing."""
+        if self._comparisons:
+            self._comparisons -= 1
+            self._is_right = self._is_right and bool(mask.all())
+        return self._is_right
 
 
 @cache
@@ -81,15 +107,15 @@ def _told(make: Callable[..., Any]) -> Callable[..., Any]:
 
     @wraps(make)
     def told(*given: Any, **named: Any) -> Any:
-        hide, mask = getattr(_masks, "hide", None), named.get("attention_mask")
+        known, mask = getattr(_masks, "known", None), named.get("attention_mask")
         # One of another width is filled up with tokens that are hidden.
-        if hide is not None and mask is not None and mask.shape[-1] == named.get("kv_length"):
-            both_ways = "allow_is_bidirectional_skip" in named
-            if not hide[both_ways]:
-                named["attention_mask"] = None
-            else:
+        if known is not None and mask is not None and mask.shape[-1] == named.get("kv_length"):
+            masks, hide = known
+            if hide["allow_is_bidirectional_skip" in named]:
                 skips = ("allow_is_causal_skip", "allow_is_bidirectional_skip")
                 named.update((name, False) for name in skips if name in named)
+            elif masks.is_whole(mask):
+                named["attention_mask"] = None
         return make(*given, **named)
 
     return told

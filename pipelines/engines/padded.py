@@ -10,7 +10,7 @@ import numpy as np
 from pipemill.actors.device_transfer import to_device
 
 from .base import Columns, Engine, ModelOutputs
-from .model_call import ModelCall, first_tokens, known_masks
+from .model_call import KnownMasks, ModelCall, first_tokens
 from .packed_attention import runs
 
 # Places for each token.
@@ -65,7 +65,7 @@ class PaddedEngine(Engine):
         tokenizer, reads = self.pipeline.tokenizer, self.outputs.reads
         inputs, here = pad(columns, lengths, tokenizer, width)
         hides = not here.all()
-        with nullcontext() if model else known_masks(hide_text=hides, hide_read=hides):
+        with nullcontext() if model else KnownMasks.of(self.pipeline.model).known(hides, hides):
             output = self._call(inputs, model)
         if reads == "first":
             return first_tokens(output)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from pipemill.actors.device_transfer import to_device
 
 LEVELS = 256
 _SMALLEST = 4 * LEVELS  # numbers in a channel; with fewer, its palette outweighs what is saved
@@ -45,8 +46,9 @@ class PixelLevels:
         """Return the tensor, on that device."""
         import torch
 
-        codes = torch.from_numpy(self.codes).to(device)
-        palette = torch.from_numpy(self.palette).to(device, getattr(torch, self.dtype))
+        device = torch.device(device)
+        codes = to_device(self.codes, device)
+        palette = to_device(self.palette, device).to(getattr(torch, self.dtype))
         channels = [
             numbers.index_select(0, codes.select(-3, c).flatten().int())
             for c, numbers in enumerate(palette)

@@ -11,7 +11,7 @@ from transformers.cache_utils import DynamicCache, EncoderDecoderCache
 from transformers.generation.utils import ALL_CACHE_NAMES
 
 from ..base import UnsupportedPrompt, Values
-from ..model_call import known_masks
+from ..model_call import KnownMasks
 from .beam_search import extend_beams
 from .slot_cache import Move, SlotCache
 from .step_hooks import StepHooks
@@ -47,7 +47,7 @@ class SlotDecoder:
             self.hooks is None or self.hooks.sets_positions or _has_relative_positions(self.model)
         )
         self.shares = self.is_decoder and not _has_windows(self.model)
-        self._has_positions = False
+        self._has_positions, self._masks = False, KnownMasks.of(self.model)
         self._kept: Values = {}
         # What an encoder read, of one token, and whether a mask says what that is of each text.
         self._read, self._has_mask = torch.zeros(1, 1, 1), True
@@ -184,7 +184,7 @@ class SlotDecoder:
             **more,
         )
         hides = min(lengths) < max(lengths)
-        with known_masks(hides, hides):
+        with self._masks.known(hides, hides):
             return self.model(**inputs, return_dict=True), lengths, shared
 
     def step(self, running: list[Sequence]) -> None:
@@ -216,7 +216,7 @@ class SlotDecoder:
         )
         with (
             self.hooks.step(slots.positions(), slots.beams) if self.hooks else nullcontext(),
-            known_masks(slots.hides, slots.hides if self.is_decoder else slots.encoder_hides),
+            self._masks.known(slots.hides, slots.hides if self.is_decoder else slots.encoder_hides),
         ):
             logits = self.model(**inputs, return_dict=True).logits[:, -1]
         slots.advance()
