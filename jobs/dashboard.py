@@ -151,8 +151,7 @@ _ROWS = {
         _Panel(
             title="Micro-batches that ran out of memory",
             about="Each was computed again in halves.",
-            query=f"sum by ({JOB}) (increase({_of_job(OOM_SHRINKS)}[$__rate_interval]))"
-            f" or {_NONE}",
+            query=f"sum by ({JOB}) (increase({_of_job(OOM_SHRINKS)}[$__rate_interval])) or {_NONE}",
             legend=f"{{{{{JOB}}}}}",
         ),
         _Panel(

@@ -54,9 +54,9 @@ class ModelCall:
 class KnownMasks:
     """Tells transformers whether a model's masks hide any token.
 
-    It would ask a GPU, and wait for all that it has to do. That a mask hides nothing is compared
-    with it for the first times: a model may hide some tokens by itself, as that of padding. Those
-    that a model is tried with (`packing_probe`) are of all kinds.
+    It would ask a GPU, and wait for all that it has to do. A model may hide some tokens by itself,
+    as that of padding, so what is said is compared with the mask: on a CPU always, on a GPU for the
+    first times. The texts that a model is tried with (`packing_probe`) are of all kinds.
     """
 
     @classmethod
@@ -87,10 +87,16 @@ class KnownMasks:
 
     def is_whole(self, mask: Any) -> bool:
         """Tell whether a mask of which this was said hides nothing."""
+        if _is_on_host(mask):
+            return bool(mask.all())
         if self._comparisons:
             self._comparisons -= 1
             self._is_right = self._is_right and bool(mask.all())
         return self._is_right
+
+
+def _is_on_host(mask: Any) -> bool:
+    return bool(mask.device.type == "cpu")
 
 
 @cache

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pytest
 import torch
 from pipemill.actors.batch import Batch
+from pipemill.pipelines.engines import model_call
 from pipemill.pipelines.engines.generation.slot_decoder import SlotDecoder
 from pipemill.pipelines.engines.speech.window_decoder import WindowDecoder
 from pipemill.pipelines.loading.model import Model
@@ -35,6 +36,12 @@ WRITERS = {
     ),
     "t5": ("text2text-generation", {"num_beams": 1, "min_new_tokens": 8}),
 }
+
+
+@pytest.fixture(autouse=True)
+def on_a_gpu(monkeypatch):
+    """Treat masks as those of a GPU, which are not always looked at."""
+    monkeypatch.setattr(model_call, "_is_on_host", lambda mask: False)
 
 
 def process(task, model, columns, parameters):
