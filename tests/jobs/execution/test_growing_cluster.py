@@ -17,7 +17,7 @@ ROWS = 300
 
 
 def test_a_run_grows_with_a_cluster_that_begins_with_a_head_alone(tmp_path, monkeypatch):
-    monkeypatch.setenv("LIGHT_SLOW", "0.1")
+    monkeypatch.setenv("LIGHT_SLOW", "0.2")  # a node may take half a minute to come
     wanted = light.job(tmp_path, [f"row {n}" for n in range(ROWS)], actors={})
     (tmp_path / "job.yaml").write_text(json.dumps(wanted))
     command = [sys.executable, "-m", "tests.support.light_over_ray", "run"]
