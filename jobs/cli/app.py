@@ -91,7 +91,7 @@ def _explain_end(reason: str, as_json: bool) -> None:
 def _run_and_report(arguments: list[str]) -> int:
     """Run a verb, and report its status when everything is written: before Ray shuts down, which
     may end the process."""
-    status = 130
+    status: int | None = None
     try:
         verb = _explain_errors(arguments, lambda: parse_verb(arguments))
         if isinstance(verb, int):
@@ -106,9 +106,10 @@ def _run_and_report(arguments: list[str]) -> int:
             status = _explain_errors(arguments, verb)
             report_status(status)
     except KeyboardInterrupt:  # one of several, at any moment
-        status = _print_error(_interrupted(arguments), 130)
+        if status is None:  # otherwise the reason is printed
+            status = _print_error(_interrupted(arguments), 130)
         report_status(status)
-    return status
+    return 130 if status is None else status
 
 
 def _explain_errors(arguments: list[str], work: Callable[[], Result]) -> Result | int:
