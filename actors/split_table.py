@@ -47,11 +47,6 @@ class SplitTable(Sequence[Split]):
         self._bundles: dict[int, tuple[InputFile, ...]] = {}
         self._numbers: Sequence[int] = range(0)
 
-    @property
-    def numbers(self) -> Sequence[int]:
-        """The numbers of its splits in their plan."""
-        return self._numbers
-
     def append(self, piece: SplitRange) -> None:
         """Add a split to a whole table."""
         if not self._added or self._added[-1] is not piece.file:
