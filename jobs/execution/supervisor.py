@@ -26,8 +26,10 @@ _LAST_INTERRUPT = 3
 
 # The pipe to the parent, in the child.
 _parent: int | None = None
-# Whether this process was interrupted.
-_interrupted = False
+# The times each signal arrived in this process, and the interrupts that were raised for them. The
+# same interrupt may arrive both directly and forwarded.
+_arrived: Counter[int] = Counter()
+_raised = 0
 # Whether interrupts are only recorded for now.
 _delays = False
 
@@ -67,21 +69,15 @@ def _end_child(status: int) -> NoReturn:
 
 def handle_interrupts() -> None:
     """Raise KeyboardInterrupt in this process on SIGINT and SIGTERM."""
-    global _interrupted
-    _interrupted = False
-    arrived: Counter[int] = Counter()
-    raised = 0
+    global _raised
+    _arrived.clear()
+    _raised = 0
 
     def interrupt(number: int, _: object) -> None:
-        global _interrupted
-        nonlocal raised
-        _interrupted = True
-        arrived[number] += 1
-        # The same interrupt may arrive both directly and forwarded.
-        if arrived[number] > raised and not _delays:
-            raised += 1
+        _arrived[number] += 1
+        if _arrived[number] > _raised and not _delays:
             _silence_other_exceptions()
-            raise KeyboardInterrupt
+            check_interrupts()
 
     for number in (*_SIGNALS, _FORWARDED):
         if signal.getsignal(number) != signal.SIG_IGN:
@@ -102,7 +98,9 @@ def delay_interrupts() -> Iterator[None]:
 
 def check_interrupts() -> None:
     """Raise KeyboardInterrupt if an interrupt was lost, as in a destructor or a callback."""
-    if _interrupted:
+    global _raised
+    if _arrived:
+        _raised = max(_arrived.values())
         raise KeyboardInterrupt
 
 

@@ -267,7 +267,7 @@ def test_an_interrupt_while_typer_parses_waits_for_its_end(monkeypatch, capsys):
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)
-        supervisor._interrupted = False
+        supervisor._arrived.clear()
     assert parsed == [True]
     assert capsys.readouterr().err == "pipemill: interrupted\n"
 

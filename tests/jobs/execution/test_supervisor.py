@@ -87,6 +87,16 @@ def test_an_interrupt_arrives_once(number, to):
     assert end(process) == (130, "once")
 
 
+def test_a_delayed_interrupt_arrives_once():
+    delayed = CAUGHT.replace("    time.sleep(60)", "    with delay_interrupts(): time.sleep(1)")
+    process = start(delayed)
+    child = int(process.stdout.readline())
+    os.kill(child, signal.SIGINT)
+    time.sleep(1.5)  # it was raised
+    os.kill(process.pid, signal.SIGINT)  # and is forwarded
+    assert end(process) == (130, "once")
+
+
 def test_the_third_interrupt_ends_what_does_not_end_by_itself():
     process = start("ready()\nwhile True:\n    try: time.sleep(60)\n    except BaseException: pass")
     process.stdout.readline()
