@@ -92,7 +92,7 @@ def plan(files: int, folder: str) -> Seconds:
 def files(count: int, folder: str) -> Seconds:
     """A run up to its first row, over so many Parquet files of ten rows; then once more.
 
-    The files are hard links to a few.
+    Each is a process. The files are hard links to a few.
     """
     seconds: Seconds = {}
     model, source, first = (str(Path(folder, "model")), Path(folder, "in"), Path(folder, "first"))
@@ -105,14 +105,25 @@ def files(count: int, folder: str) -> Seconds:
         if number % 10_000 == 0:
             (below := source / f"{number:08}").mkdir(parents=True)
         os.link(first, below / f"{number:08}.parquet")
-    given = {"task": "text-classification", "model": model, "input": str(source)}
-    job = build_job(None, [], {}, {**given, "output": str(Path(folder, "out"))})
+    command = [sys.executable, "-m", "benchmarks.at_scale", "--prepare", folder]
+    peaks = []
     for what in ("plan", "resume"):
-        with timed(seconds, what), Lease(output_store(job)) as lease:
-            splits = prepare(job, lease).plan.splits
-            done, left = splits.divide(lambda split: False)
-        assert (len(done), len(left)) == (0, count)
-    return {**seconds, "peak_mib": measure_peak(resource.RUSAGE_SELF) // 1024}
+        with timed(seconds, what):
+            said = subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout
+        found = json.loads(said.splitlines()[-1])
+        assert found["splits"] == count
+        peaks.append(found["peak_mib"])
+    return {**seconds, "peak_mib": max(peaks)}
+
+
+def prepare_files(folder: str) -> dict[str, int]:
+    """Prepare the job of `files` as `run` does; return its splits, and this process's memory."""
+    given = {"task": "text-classification", "model": str(Path(folder, "model"))}
+    paths = {"input": str(Path(folder, "in")), "output": str(Path(folder, "out"))}
+    job = build_job(None, [], {}, {**given, **paths})
+    with Lease(output_store(job)) as lease:
+        _, left = prepare(job, lease).plan.splits.divide(lambda split: False)
+    return {"splits": len(left), "peak_mib": measure_peak(resource.RUSAGE_SELF) // 1024}
 
 
 def ledger(parts: int, folder: str) -> Seconds:
@@ -226,7 +237,11 @@ def measure_peak(who: int) -> int:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--one", nargs=2, metavar=("WHAT", "SIZE"))
+    parser.add_argument("--prepare", metavar="FOLDER")
     options = parser.parse_args()
+    if options.prepare:
+        print(json.dumps(prepare_files(options.prepare)))
+        return
     if options.one:
         what, size = options.one[0], int(options.one[1])
         with tempfile.TemporaryDirectory() as folder:
