@@ -133,7 +133,8 @@ def _with_list(sections: Mapping[str, Any]) -> dict[str, Any]:
             if not isinstance(given[0], Mapping) and not isinstance(value, str | os.PathLike):
                 raise ConfigError(
                     f"input is a list whose item {number:,} is of the type {type(value).__name__}: "
-                    "a list holds paths, texts, or rows, which are dicts"
+                    "a list holds paths, texts, or rows, which are dicts: [{'COLUMN': one} for one "
+                    "in …]"
                 )
         texts = [os.fspath(one) if isinstance(one, os.PathLike) else one for one in given]
         return {**sections, "input": texts}

@@ -68,7 +68,11 @@ def _describe(value: object) -> str:
     if isinstance(value, str | int | float | list):
         return f"the value {value!r}"
     kind = f"a {type(value).__name__}"
-    return f"{kind}: call it, and give what it returns" if inspect.isroutine(value) else kind
+    if inspect.isroutine(value):
+        return f"{kind}: call it, and give what it returns"
+    if hasattr(type(value), "__getitem__") and hasattr(type(value), "__len__"):
+        return f"{kind}: give its rows, (rows[i] for i in range(len(rows)))"
+    return kind
 
 
 def to_section(key: str, value: Any) -> dict[str, Any]:

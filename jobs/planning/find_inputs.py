@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import replace
+from itertools import islice
 from typing import Any, NamedTuple
 
 from pipemill.actors.sources.arrow import ArrowSource
@@ -24,6 +27,9 @@ from .saved_dataset import list_saved_files
 _AUTO = "auto"
 # What `datasets` writes beside the files of a dataset, as in a clone of one from the Hub.
 _NOTES = ("dataset_info.json", "dataset_infos.json", "dataset_dict.json")
+_POINTER = b"version https://git-lfs.github.com/spec/"
+_POINTER_BYTES = range(50, 200)
+_MOST_POINTERS = 1000  # files of these sizes that are looked into
 
 
 class FoundFiles(NamedTuple):
@@ -85,7 +91,20 @@ def list_files(
             f"the input mixes formats ({', '.join(sorted(map(str, formats)))}): "
             "name one in input.format, or give a narrower input.path"
         )
+    _check_pointers(files.values())
     return FoundFiles(list(files.values()), str(formats.pop()), notes)
+
+
+def _check_pointers(files: Iterable[InputFile]) -> None:
+    """Raise ConfigError for pointers of Git LFS, which a clone may have in place of its files."""
+    small = (f for f in files if f.size in _POINTER_BYTES and "://" not in f.path)
+    for file in islice(small, _MOST_POINTERS):
+        with suppress(OSError), open(file.path, "rb") as opened:
+            if opened.read(len(_POINTER)) == _POINTER:
+                raise ConfigError(
+                    f"{file.path} is a Git LFS pointer, not the file itself: run `git lfs pull` in "
+                    f"{os.path.dirname(file.path)}, or download the files again"
+                )
 
 
 def _without_outputs(
@@ -166,6 +185,7 @@ _UNREAD = {
     ".dta": "pandas.read_stata",
     ".sas7bdat": "pandas.read_sas",
     ".sav": "pandas.read_spss",
+    ".pkl": "pandas.read_pickle",
 }
 
 

@@ -13,6 +13,7 @@ from .frames import (
     BatchReaderRows,
     FrameRows,
     collect_polars,
+    table_of_array,
     table_of_arrow,
     table_of_pandas,
     table_of_polars,
@@ -37,6 +38,9 @@ _KINDS: dict[tuple[str, str], Callable[[Any], TableRows]] = {
     ("pyarrow", "Table"): lambda v: FrameRows("a pyarrow.Table", v),
     ("pyarrow", "RecordBatch"): lambda v: FrameRows("a pyarrow.RecordBatch", table_of_arrow(v)),
     ("pyarrow", "RecordBatchReader"): BatchReaderRows,
+    ("pyarrow", "Scanner"): lambda v: BatchReaderRows(v.to_reader()),
+    ("pyarrow", "Array"): lambda v: FrameRows("a pyarrow.Array", table_of_array(v)),
+    ("pyarrow", "ChunkedArray"): lambda v: FrameRows("a pyarrow.ChunkedArray", table_of_array(v)),
     ("pyarrow", "Dataset"): lambda v: ArrowDatasetRows("a pyarrow.dataset.Dataset", v),
     ("datasets", "Dataset"): HubDatasetRows,
     ("datasets", "IterableDataset"): IterableDatasetRows,
@@ -50,6 +54,10 @@ _EXAMPLES = {
     "datasets": "Dataset",
     "ray": "data.Dataset",
 }
+# A dict of these holds columns, and not dataset splits.
+_COLUMNS = {
+    ("pandas", "Series"), ("polars", "Series"), ("pyarrow", "Array"), ("pyarrow", "ChunkedArray"),
+}  # fmt: skip
 # Of these libraries only the classes above are rows.
 _LIBRARIES = set(_EXAMPLES)
 _SECTION_KEYS = frozenset({"path", "format", "columns", "limit", "schema", "encoding"})
@@ -102,6 +110,8 @@ def _is_object_with_rows(value: object) -> bool:
 
 def _is_dict_of_splits(value: object) -> bool:
     if not isinstance(value, Mapping) or not value or _SECTION_KEYS & set(value):
+        return False
+    if any(_COLUMNS.intersection(_classes(rows)) for rows in value.values()):
         return False
     return all(
         _is_object_with_rows(rows)

@@ -138,6 +138,13 @@ def table_of_polars(frame: polars.DataFrame) -> pa.Table:
     return pa.table(columns, names=frame.columns)
 
 
+def table_of_array(values: pa.Array | pa.ChunkedArray) -> pa.Table:
+    """Return texts as a table of one column, and structs as one of their fields."""
+    if pa.types.is_struct(values.type):
+        return pa.Table.from_struct_array(values)
+    return pa.table({"text": values})
+
+
 def table_of_arrow(value: Any) -> pa.Table:
     """Return what exports an Arrow stream as a table."""
     if isinstance(value, pa.Table):

@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pyarrow as pa
 from pipemill.actors.faults.blame import is_memory_failure
 from pipemill.actors.faults.watchdog import mark_progress
@@ -74,6 +75,10 @@ class PipelineAdapter:
         saying = (self.declared.repeats, getattr(self.pipeline, "repeats", None), usual)
         self.repeats = bool(next(said for said in saying if said is not None))
         self.limit = model_limits.count_positions(self.pipeline.model)
+        # Ids that stand for media may have no row: the model does not look them up.
+        kinds = {self.keywords.kinds.get(name) for name in self.loaded.columns}
+        texts = self.declared.written is not None and not kinds.intersection(MEDIA)
+        self.rows = model_limits.count_embedding_rows(self.pipeline.model) if texts else None
 
     @property
     def packed(self) -> bool:
@@ -231,6 +236,8 @@ class PipelineAdapter:
             ids = chunk.get("input_ids") if isinstance(chunk, Mapping) else None
             tokens = 0 if ids is None else int(ids.shape[-1])
             model_limits.check_token_count(tokens, self.limit, "cut or shorten the text")
+            if ids is not None:
+                model_limits.check_token_ids(np.asarray(ids).ravel(), self.rows)
         pads = self.forwards.can_pad(during)
         # preprocess may put parameters into lists, and a pipeline reads the first one for all.
         apart = settings if during or self.forwards.by_token is None else ""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -21,7 +23,8 @@ _OBJECTS = {
     "tokenizer_config.json",
     _TOKENIZER,
 }
-
+# Names of other files that a tokenizer is made of.
+_OF_TOKENIZER = re.compile(r"vocab|merges|token|tekken|\.(model|spm|tiktoken)$")
 
 # Configurations, weights, vocabularies and chat templates.
 _DOWNLOADED = (
@@ -119,23 +122,32 @@ class ModelFiles:
         config = self.find_here("config.json")
         return None if config is None else config.parent
 
-    def find_damage(self) -> str | None:
+    def find_damage(self, names: str = "*.json") -> str | None:
         """Return which of the JSON files that transformers reads is damaged; None if none is."""
         folder = self.folder()
-        for file in sorted(folder.glob("*.json")) if folder is not None else ():
+        for file in sorted(folder.glob(names)) if folder is not None else ():
             try:
                 content = json.loads(file.read_text(encoding="utf-8"))
             except (OSError, ValueError) as error:
                 reason = f"is not JSON ({error})"
             else:
                 if file.name not in _OBJECTS or isinstance(content, dict):
-                    if file.name != _TOKENIZER or "model" in content:
+                    if file.name != _TOKENIZER or (fault := _find_fault(file, content)) is None:
                         continue
-                    reason = 'is not a tokenizer: it has no "model"'
+                    reason = fault
                 else:
                     reason = "is not a JSON object"
             return f"{file} {reason}: copy or download it again"
         return None
+
+    def describe_tokenizer_files(self) -> str:
+        """Return which files a tokenizer could not be made of."""
+        found = ", ".join(sorted(filter(_OF_TOKENIZER.search, _list_names(self)))) or "nothing"
+        return (
+            f"{self.path} has no tokenizer.json, and transformers can't make a tokenizer of what "
+            f"is there ({found}): copy the tokenizer's files there (tokenizer.save_pretrained), or "
+            "pip install sentencepiece tiktoken if its files need them"
+        )
 
     def is_unknown(self, name: str) -> bool:
         """Tell whether the model may have a file on the Hub, which could not be asked."""
@@ -171,6 +183,20 @@ class ModelFiles:
     def _find_listed(self, name: str) -> Path | None:
         # One listing, and not one request for each file that is missing.
         return self.find(name) if name in self else None
+
+
+def _find_fault(file: Path, content: Mapping[str, Any]) -> str | None:
+    """Return why tokenizer.json is no tokenizer; None if its library can read it."""
+    import tokenizers
+
+    if "model" not in content:
+        return 'is not a tokenizer: it has no "model"'
+    try:
+        tokenizers.Tokenizer.from_file(str(file))
+    except Exception as error:
+        version = tokenizers.__version__
+        return f"can't be read by tokenizers {version}, which may be too old for it ({error})"
+    return None
 
 
 @lru_cache(maxsize=8)

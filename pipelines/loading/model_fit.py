@@ -100,6 +100,10 @@ def _find_misfit(spec: TaskSpec, model: Model, own: bool) -> str | None:
             check_label_names(model.files.json("config.json") or {})
         except ValueError as error:
             return f"{model.path}: {error}"
+    # transformers does as if there were none.
+    generates = getattr(pipeline_class, "_pipeline_calls_generate", False)
+    if generates and (damage := model.files.find_damage("generation_config.json")):
+        return damage
     try:
         config = model.read_config()
     except ValueError as error:

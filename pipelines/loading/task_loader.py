@@ -6,14 +6,18 @@ import json
 import sys
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
 from pipemill.actors.batch import Batch
+from pipemill.actors.compute.first_rows import FirstRows
 from pipemill.actors.compute.stages import Stages
 from pipemill.actors.compute.token_budget import TokenBudget
 from pipemill.actors.faults.load_errors import LoadError
 from pipemill.actors.task import Loaded
+
+from pipemill.errors import error_message
 
 from ..adapter.row_values import media_kinds
 from ..embeddings.static_folder import StaticFolder, find_static_folder
@@ -22,6 +26,7 @@ from ..engines.graphs.model_graph import GraphSettings, install_graph, record_ca
 from ..engines.graphs.runtime import GraphRuntime
 from ..engines.model_call import report_layers
 from ..engines.registry import AUTO, find_engine
+from ..made_rows import make_rows
 from ..media import MediaAccess, require_media_library
 from ..registry import find_task, register_task
 from ..restored import restore_pipelines
@@ -36,6 +41,8 @@ from .model_fit import find_misfit
 # as many as its caches hold, on a GPU enough to fill it.
 _ON_CPU = (2048, 4096, 1024)
 _ON_GPU = (16384, 32768, 65536)
+# What transformers says where it can't make a tokenizer of a folder's files.
+_NO_TOKENIZER = "Couldn't instantiate the backend tokenizer"
 _STATIC = (65536,)  # their vectors are gathered in blocks that fit the caches
 
 
@@ -103,7 +110,10 @@ class LoadTask:
         try:
             pipeline = load(spec.name)
         except Exception as error:
-            if (damage := model.files.find_damage()) is None:
+            damage = model.files.find_damage()
+            if damage is None and _NO_TOKENIZER in error_message(error):
+                damage = model.files.describe_tokenizer_files()
+            if damage is None:
                 raise
             raise LoadError(f"loading failed: {damage}", for_good=True) from error
         if computes_here and not self.compiles:  # hooks would break a compiled graph
@@ -143,7 +153,14 @@ class LoadTask:
         if factory is not None and factory.graph is not None:
             self._install_graph(factory.graph, loaded, Stages(task, columns, TokenBudget(512)))
         budget = TokenBudget(*([self.max_tokens] if self.max_tokens else usual))
-        return Stages(task, columns, budget)
+        return Stages(task, columns, budget, self._first_rows(loaded, columns))
+
+    def _first_rows(self, loaded: Loaded, columns: dict[str, str]) -> FirstRows | None:
+        """Return what stops the job if the model answers no row at all."""
+        if self.own:  # only its author knows what it takes
+            return None
+        make = partial(make_rows, self.spec(), loaded.pipeline, columns)
+        return FirstRows(task=self.task, make=make, computes=self.weights)
 
     def _install_graph(self, runtime: GraphRuntime, loaded: Loaded, stages: Stages) -> None:
         """Let an exported graph compute in place of the model, made with the job's first rows."""

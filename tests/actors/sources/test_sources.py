@@ -348,6 +348,15 @@ def test_files_of_other_formats_say_how_to_read_them(tmp_path, name, said):
             plan(path)
 
 
+@pytest.mark.parametrize("name", ["a.parquet", "a.jsonl", "a.csv", "a.txt", "a.png"])
+def test_pointers_of_git_lfs_are_no_files(tmp_path, name):
+    pointer = f"version https://git-lfs.github.com/spec/v1\noid sha256:{64 * 'a'}\nsize 12345\n"
+    for number in range(3):
+        (tmp_path / f"{number}{name}").write_text(pointer if number else pointer * 2)
+    with pytest.raises(ConfigError, match=f"1{name} is a Git LFS pointer.* `git lfs pull` in "):
+        plan(tmp_path)
+
+
 def test_an_archive_that_is_encrypted_or_of_an_unknown_compression_is_one_line(tmp_path):
     for at, value, said in ((8, 1, "is encrypted"), (10, 97, "is compressed in a way")):
         with zipfile.ZipFile(tmp_path / f"{at}.zip", "w") as archive:

@@ -53,6 +53,8 @@ KINDS = {
     "pyarrow.RecordBatch": lambda: TABLE.combine_chunks().to_batches()[0],
     "pyarrow.RecordBatchReader": lambda: TABLE.to_reader(max_chunksize=100),
     "pyarrow.dataset.Dataset": lambda: ds.dataset(TABLE),
+    "pyarrow.dataset.Scanner": lambda: ds.dataset(TABLE).scanner(batch_size=100),
+    "pyarrow.Array of structs": lambda: TABLE.to_struct_array(),
     "what exports an Arrow stream": lambda: Exporter(),
     "list of dicts": TABLE.to_pylist,
     "generator of dicts": lambda: (row for row in TABLE.to_pylist()),
@@ -155,12 +157,28 @@ def test_a_series_of_polars_is_a_column(answers):
     assert named["body"].to_pylist() == ["a"]
 
 
+def test_arrays_of_arrow_are_texts(answers):
+    for texts in (pa.array(["a", "b"]), pa.chunked_array([["a"], ["b"]])):
+        assert answers(texts, type(texts).__name__)["text"].to_pylist() == ["a", "b"]
+
+
+class Numbered:
+    """Like a dataset of torch."""
+
+    def __len__(self):
+        return 1
+
+    def __getitem__(self, number):
+        raise IndexError
+
+
 def test_what_is_no_rows_is_said_with_what_to_do(job):
     def generate():
         yield {"text": "a"}
 
     for given, message in (
-        (pa.array(["a"]), r"input is a StringArray: give rows as a list, .to_pylist\(\)$"),
+        ({"a": pd.Series(["x"]), "b": pd.Series(["y"])}, r"a dict of lists \(a, b\): give rows"),
+        (Numbered(), r"a Numbered: give its rows, \(rows\[i\] for i in range\(len\(rows\)\)\)$"),
         (np.array(["a"]), r"input is a ndarray: give rows as a list, list\(…\)$"),
         ({"text": np.array(["a"])}, r"input is a dict of lists \(text\): give rows as a list of"),
         (generate, "'input' must hold keys, not a function: call it, and give what it returns"),

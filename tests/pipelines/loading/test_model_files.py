@@ -5,7 +5,10 @@ from __future__ import annotations
 import shutil
 
 import pytest
+from pipemill.actors.faults.load_errors import LoadError
+from pipemill.pipelines.loading.model import Model
 from pipemill.pipelines.loading.model_files import ModelFiles
+from pipemill.pipelines.loading.task_loader import LoadTask
 
 import pipemill
 
@@ -45,6 +48,7 @@ def test_a_name_on_the_hub_without_a_way_there_is_read_from_the_cache(tmp_path, 
         ("tokenizer.json", "{}", r'is not a tokenizer: it has no "model"'),
         ("tokenizer.json", '{"version": "1.0", "mod', r"is not JSON \(Unterminated string"),
         ("tokenizer.json", "", r"is not JSON \(Expecting value"),
+        ("tokenizer.json", '{"model": {"type": "New"}}', r"can't be read by tokenizers .*untagged"),
         ("tokenizer_config.json", "[]", "is not a JSON object"),
     ],
 )
@@ -60,3 +64,18 @@ def test_a_damaged_file_is_named_when_loading_fails(models, tmp_path, name, cont
             output=str(tmp_path / "out"),
             actors={"placement": "local"},
         )
+
+
+def test_files_that_make_no_tokenizer_are_named(models, tmp_path):
+    folder = shutil.copytree(models["text-generation"], tmp_path / "model")
+    (folder / "tokenizer.json").rename(folder / "vocab.json")
+    said = r"no tokenizer.json, and .* of what is there \(tokenizer_config.json, vocab.json\)"
+    with pytest.raises(LoadError, match=said):
+        LoadTask(task="text-generation", model=Model(path=str(folder)), columns=()).loaded()
+
+
+def test_a_damaged_generation_config_is_no_missing_one(models, tmp_path):
+    folder = shutil.copytree(models["text-generation"], tmp_path / "model")
+    (folder / "generation_config.json").write_text('{"eos_token_id": 5,')
+    misfit = LoadTask(task="text-generation", model=Model(path=str(folder)), columns=())
+    assert "generation_config.json is not JSON" in str(misfit.find_misfit())

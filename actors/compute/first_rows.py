@@ -1,0 +1,80 @@
+"""Tell a model that fails for every row from rows that fail: made ones fail in the same way."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
+
+import pyarrow as pa
+
+from ..batch import Batch, Failure
+from ..faults.load_errors import LoadError
+
+MakeRows = Callable[[Collection[str]], pa.Table]
+
+# What differs between rows that fail in the same way: sizes, ids, positions.
+_NUMBER = re.compile(r"\d+(\.\d+)?")
+
+
+@dataclass
+class FirstRows:
+    """What is known of a model until it has answered a row.
+
+    Attributes:
+        task: what messages call it.
+        make: from the input's columns that hold values to a few rows that any model of the task
+            can take.
+        computes: whether this process has the weights; else it makes chunks only.
+        answered: whether a row has been through all steps.
+    """
+
+    task: str
+    make: MakeRows
+    computes: bool
+    answered: bool = False
+    # What made rows failed with, by the step and the columns that they had.
+    _tried: dict[tuple[str, ...], set[tuple[str, str]]] = field(default_factory=dict)
+
+    def check(self, batch: Batch, step: str, run: Callable[[Batch], Batch]) -> None:
+        """Raise LoadError if all rows failed by this step, and made ones fail in the same way.
+
+        run: computes the made rows up to this step.
+        """
+        if not batch.rows.num_rows or len(batch.ok_rows()):
+            self.answered = self.answered or step == "regroup"
+            return
+        if self.answered or not (self.computes or step == "expand"):
+            return
+        failures = Counter(_kind_of(failure) for failure in batch.failures.values())
+        kind, count = failures.most_common(1)[0]
+        rows = batch.rows
+        given = [name for name in rows.column_names if rows[name].null_count < rows.num_rows]
+        known = (step, *given)
+        if known not in self._tried:
+            self._tried[known] = _find_failures(self.make(given), run)
+        if self._tried[known] == {kind}:
+            first = next(f for f in batch.failures.values() if _kind_of(f) == kind)
+            raise LoadError(self._describe(first, count), for_good=True)
+
+    def _describe(self, failure: Failure, count: int) -> str:
+        rows = "the first row fails" if count == 1 else f"the first {count:,} rows fail"
+        reason = " ".join(failure.message.split()).rstrip(".")
+        return (
+            f"{self.task}: {rows}, and made-up ones fail in the same way: {failure.error}: "
+            f"{reason}. No row would have an answer: the files of the model do not go together, or "
+            "a parameter does not suit it"
+        )
+
+
+def _find_failures(made: pa.Table, run: Callable[[Batch], Batch]) -> set[tuple[str, str]]:
+    """Return what made rows fail with; nothing if one of them does not fail."""
+    failures = run(Batch(made)).failures if made.num_rows else {}
+    if len(failures) < made.num_rows:
+        return set()
+    return {_kind_of(failure) for failure in failures.values()}
+
+
+def _kind_of(failure: Failure) -> tuple[str, str]:
+    return failure.error, _NUMBER.sub("#", failure.message)

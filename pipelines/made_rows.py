@@ -1,0 +1,93 @@
+"""Make rows that any model of a task can take, to try one that has answered none."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from pipemill.actors.task import MEDIA
+
+from .media import png, wav
+from .task_spec import TaskSpec
+
+_COUNT = 2  # of different lengths and sizes
+_SIDES = ((64, 64), (120, 96))
+_FRAMES = (32, 64)
+_RATE = 16_000
+
+
+def make_rows(
+    spec: TaskSpec, pipeline: Any, columns: Mapping[str, str], given: Collection[str]
+) -> pa.Table:
+    """Return a few rows; none where it is not known what the task can take.
+
+    Args:
+        spec: the task.
+        pipeline: the loaded pipeline.
+        columns: the task's column names to those of the input.
+        given: the input's columns that are to hold values.
+    """
+    kinds = {column.kind for column in spec.inputs if columns.get(column.name) in given}
+    if _has_places(spec, pipeline, kinds):
+        return pa.table({})
+    try:
+        made: dict[str, Any] = {}
+        for column in spec.inputs:
+            name = columns.get(column.name)
+            if name is None:
+                continue
+            wanted = name in given and (column.required or not column.parameter)
+            made[name] = [
+                _make(column.kind, row, spec, pipeline) for row in range(_COUNT) if wanted
+            ]
+        return pa.table({n: values or pa.nulls(_COUNT) for n, values in made.items()})
+    except Exception:  # a library of media is missing, or the task reads what is not made here
+        return pa.table({})
+
+
+def _has_places(spec: TaskSpec, pipeline: Any, given: Collection[str]) -> bool:
+    """Tell whether texts must say where the media of their row belong."""
+    if not (any(column.kind == "messages" for column in spec.inputs) and set(MEDIA) & set(given)):
+        return False
+    template = getattr(pipeline.processor, "chat_template", None)
+    return "messages" in given or ("text" in given and not template)
+
+
+def _make(kind: str, row: int, spec: TaskSpec, pipeline: Any) -> Any:
+    text = " ".join(["a", "river", "and", "a", "mill"][: 1 + 4 * row] * (1 + row))
+    if kind in ("text", "texts"):
+        mask = pipeline.tokenizer.mask_token if spec.name == "fill-mask" else ""
+        return f"{text} {mask}".strip()
+    if kind == "messages":
+        return json.dumps([{"role": "user", "content": text}])
+    if kind == "labels":
+        return ["a", "b"]
+    if kind == "table":
+        return json.dumps({"a": ["1", "2"], "b": ["3", "4"]})
+    width, height = _SIDES[row]
+    pixels = np.random.default_rng(row).integers(0, 256, (height, width, 3), np.uint8)
+    if kind == "image":
+        return png(pixels)
+    if kind == "audio":
+        return wav(np.random.default_rng(row).normal(0, 0.1, (row + 1) * _RATE), _RATE)
+    if kind == "video":
+        return _make_video(pixels, _FRAMES[row])
+    raise ValueError(f"no {kind} is made")
+
+
+def _make_video(pixels: np.ndarray, frames: int) -> bytes:
+    import av
+
+    sink = io.BytesIO()
+    with av.open(sink, "w", format="mp4") as container:
+        stream = container.add_stream("mpeg4", rate=10)
+        stream.height, stream.width = pixels.shape[:2]
+        stream.pix_fmt = "yuv420p"
+        for _ in range(frames):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels)))
+        container.mux(stream.encode())
+    return sink.getvalue()

@@ -1,0 +1,105 @@
+"""A model that answers no row at all stops its job at the first rows."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from pipemill.actors.batch import Batch
+from pipemill.actors.faults.load_errors import LoadError
+from pipemill.pipelines.loading.model import Model
+from pipemill.pipelines.loading.task_loader import LoadTask
+from pipemill.pipelines.registry import find_task
+
+import pipemill
+from pipemill.errors import ModelError
+from tests.support.image_rows import files
+
+ANSWERED = (
+    "automatic-speech-recognition feature-extraction fill-mask image-classification "
+    "keypoint-matching table-question-answering text-classification text-generation "
+    "text-to-audio token-classification video-classification visual-question-answering "
+    "zero-shot-audio-classification zero-shot-classification zero-shot-object-detection"
+).split()
+
+
+def load(task, model, weights=True):
+    inputs = [
+        column for column in find_task(task).inputs if column.required or not column.parameter
+    ]
+    columns = tuple((column.name, column.name) for column in inputs)
+    return LoadTask(task=task, model=Model(path=str(model)), columns=columns, weights=weights)()
+
+
+@pytest.fixture
+def of_another_size(models, tmp_path):
+    """An image classifier whose processor makes images of another size than its weights take."""
+    folder = shutil.copytree(models["image-classification"], tmp_path / "model")
+    settings = json.loads((folder / "preprocessor_config.json").read_text())
+    settings["size"] = {"height": 50, "width": 50}
+    (folder / "preprocessor_config.json").write_text(json.dumps(settings))
+    return folder
+
+
+@pytest.mark.parametrize("task", ANSWERED)
+def test_a_model_that_works_answers_made_rows(models, task):
+    stages = load(task, models[task])
+    batch = stages.process(Batch(stages.first.make(list(stages.columns.values()))))
+    assert batch.rows.num_rows == 2
+    assert not batch.failures
+
+
+def test_a_model_that_answers_no_row_is_refused_at_the_first_rows(of_another_size, tmp_path):
+    rows = [{"image": b"none"}, *({"image": file} for file in files(2))]
+    with pytest.raises(ModelError, match="the first 2 rows fail, and made-up ones.*50\\*50.*model"):
+        pipemill.run(
+            task="image-classification",
+            model=str(of_another_size),
+            input=rows,
+            output=str(tmp_path / "out"),
+            actors={"placement": "local"},
+        )
+    assert not list(Path(tmp_path / "out").glob("*.parquet"))
+
+
+def test_each_step_refuses_it_where_steps_run_in_several_processes(of_another_size):
+    rows = Batch(pa.table({"image": [*files(2)]}))
+    expanded = load("image-classification", of_another_size, weights=False).expand(rows)
+    assert not expanded.failures
+    with pytest.raises(LoadError, match="doesn't match model"):
+        load("image-classification", of_another_size).forward(expanded)
+
+
+def test_rows_that_fail_by_themselves_do_not_stop_the_job(models):
+    stages = load("image-classification", models["image-classification"])
+    batch = stages.process(Batch(pa.table({"image": [b"none", b"", None]})))
+    assert len(batch.failures) == 3
+    assert not stages.first.answered
+    stages.process(Batch(pa.table({"image": list(files(1))})))
+    assert stages.first.answered
+
+
+def test_settings_of_a_model_that_fail_for_every_text_are_refused(models, tmp_path):
+    folder = shutil.copytree(models["text-generation"], tmp_path / "model")
+    settings = {"do_sample": True, "temperature": 0.0}
+    (folder / "generation_config.json").write_text(json.dumps(settings))
+    with pytest.raises(LoadError, match="text-generation: the first row fails.*strictly positive"):
+        load("text-generation", folder).process(
+            Batch(pa.table({"text": ["the mill"], "messages": pa.nulls(1)}))
+        )
+
+
+def test_a_token_beyond_the_embedding_table_costs_its_row_before_the_model_gets_it(
+    models, tmp_path
+):
+    folder = shutil.copytree(models["text-generation"], tmp_path / "model")
+    tokenizer = json.loads((folder / "tokenizer.json").read_text())
+    tokenizer["model"]["vocab"]["z"] = 1000
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
+    rows = pa.table({"text": ["the mill", "z"], "messages": pa.nulls(2)})
+    batch = load("text-generation", folder).process(Batch(rows))
+    assert {row: failure.stage for row, failure in batch.failures.items()} == {1: "expand"}
+    assert "the token id 1000, beyond the model's embedding table" in batch.failures[1].message
