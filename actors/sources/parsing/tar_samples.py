@@ -59,7 +59,7 @@ def read_samples(
                 yield sample
                 sample = None
             name = split_name(member.name) if member is not None else None
-            if member is None or name is None or not member.isreg():
+            if member is None or name is None or not (member.isreg() or _is_link(member)):
                 continue
             key, extension = name
             if sample is None or sample.key != key:
@@ -68,9 +68,9 @@ def read_samples(
                 sample = Sample(key, member.offset, member.offset)
             if extension in sample.members:
                 sample.error = ValueError(f"two members {key}.{extension}")
-            if member.issparse():
-                sample.error = ValueError(f"{member.name} is a sparse file")
-            sample.members[extension] = walk.read(member) if wanted(extension) else None
+            odd = _why_unread(member)
+            sample.error = sample.error or odd
+            sample.members[extension] = walk.read(member) if wanted(extension) and not odd else None
             sample.stop = walk.next
         place.position, place.stays = walk.position, True
     except _UNREADABLE as error:
@@ -83,6 +83,22 @@ def read_samples(
         sample.stop = max(sample.stop, walk.next + 1)
     if sample is not None:
         yield sample
+
+
+def _is_link(member: tarfile.TarInfo) -> bool:
+    return member.issym() or member.islnk()
+
+
+def _why_unread(member: tarfile.TarInfo) -> ValueError | None:
+    """Return why a member's bytes can't be read, which are elsewhere or not as many as it says."""
+    if _is_link(member):
+        return ValueError(
+            f"{member.name} is a link to {member.linkname}, and holds no data: pack the file "
+            "itself, as `tar --dereference --hard-dereference` does"
+        )
+    if member.issparse():
+        return ValueError(f"{member.name} is a sparse file: pack it without `tar --sparse`")
+    return None
 
 
 def split_name(name: str) -> tuple[str, str] | None:
