@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from pipemill.actors.sources.open_source import open_source
 from pipemill.actors.sources.parsing.tar_samples import _Walk, read_samples, split_name
 from pipemill.actors.sources.schemas.media_columns import make_files_column, merge_columns
+from pipemill.actors.sources.streams import places
 from pipemill.actors.sources.streams.places import Place
 from pipemill.actors.storage import backoff
 from pipemill.actors.task import Column
@@ -415,3 +416,58 @@ def test_a_store_that_fails_within_a_shard_is_asked_again(tmp_path, monkeypatch)
     assert left[0] < 0
     assert not batch.failures
     assert rows([batch]) == expected(30)
+
+
+@pytest.mark.parametrize("order", ["forward", "any"])
+@pytest.mark.parametrize("format", FORMATS[:2])
+def test_of_very_many_shards_none_is_read_to_be_cut(tmp_path, monkeypatch, order, format):
+    """Each range has the samples that begin in it, wherever it was cut."""
+    monkeypatch.setattr("pipemill.actors.sources.webdataset._VERY_MANY", 3)
+    monkeypatch.setattr("pipemill.actors.sources.webdataset.LARGE_FILE", 20_000)
+    for module in ("byte_ranges", "webdataset"):
+        monkeypatch.setattr(f"pipemill.actors.sources.{module}.SAMPLED_ROWS", 5)
+    monkeypatch.setattr("pipemill.actors.sources.split_ranges._FEWEST_ROWS", 1)
+    monkeypatch.setattr("pipemill.actors.sources.split_ranges._SPLITS", 400)
+    monkeypatch.setattr(places, "_kept", [])
+    # One sample is longer than several ranges, and names are longer than a header.
+    long = [("long/" * 60 + "n.jpg", b"long" * 20_000), ("long/" * 60 + "n.txt", b"l")]
+    for number in range(3):
+        data = tar([*numbered(60), *long, *numbered(40, 60)], format)
+        (tmp_path / f"{number}.tar").write_bytes(data + tar(numbered(20, 100)))
+    (tmp_path / "3.tar").write_bytes(b"")
+    damaged = bytearray((tmp_path / "2.tar").read_bytes())
+    place = bytes(damaged).index(b"0070.jpg")
+    damaged[place : place + 512] = b"?" * 512
+    (tmp_path / "2.tar").write_bytes(damaged)
+    headers, usual = [], _Walk.members
+
+    def note(walk, stop):
+        for member in usual(walk, stop):
+            headers.append(member)
+            yield member
+
+    monkeypatch.setattr(_Walk, "members", note)
+    made = plan(tmp_path)
+    assert len(headers) < 120, "those of the first samples"
+    headers.clear()
+    cuts = [split for split in made.splits if split.stop >= 0]
+    assert len(cuts) == len(made.splits) - 1 > 60
+    source, chosen = open_source(made.format, {}, made.schema), list(made.splits)
+    if order == "any":
+        random.Random(0).shuffle(chosen)
+    batches = {split.number: source.read(split) for split in chosen[:100]}
+    if order == "forward":
+        assert len(headers) < 3 * 120 + 2 + 100, "each once, and the first one of the next range"
+    batches |= {split.number: source.read(split) for split in chosen[100:]}
+    batches = [batches[split.number] for split in made.splits]
+    keys = [f"{n:04}" for n in range(120)]
+    keys.insert(60, "long/" * 60 + "n")
+    got = [row["__key__"] for row in rows(batches)]
+    assert got == [*keys, *keys, *keys[:71], None]
+    (batch, row), empty = [(batch, row) for batch in batches for row in batch.failures]
+    assert batch.rows["__key__"][row].as_py() == "0069"
+    assert "the tar can't be read from byte" in batch.failures[row].message
+    assert empty[0] is batches[-1]
+    assert any(batch.rows.num_rows == 0 for batch in batches)
+    good = [row for row in rows(batches[:-1]) if row["__key__"] < "0060"]
+    assert good == 3 * expected(60)
