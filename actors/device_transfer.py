@@ -42,5 +42,7 @@ def to_device(array: np.ndarray | list[Any], device: Any) -> Any:
     """
     import torch
 
-    tensor = torch.from_numpy(np.asarray(array))
+    # NumPy takes a list of nothing for one of floats.
+    given = np.array(array, np.int64) if isinstance(array, list) else array
+    tensor = torch.from_numpy(given)
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor

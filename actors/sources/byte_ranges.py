@@ -103,7 +103,7 @@ class ByteRangePlanner:
             at_rows = len(cuts) > 1 and not self.can_cut_anywhere(file)
         if at_rows and file.size > self.large_file:
             return cut_counted_rows(file, self.row_offsets(file), step, None, self.most_bytes)
-        if at_rows or len(cuts) == 1:
+        if at_rows or len(cuts) <= 1:
             return [_whole(file)] if file.size or has_unknown_size or self.keeps_empty else []
         return [SplitRange(file, start, stop, None) for start, stop in cuts]
 

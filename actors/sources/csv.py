@@ -143,6 +143,8 @@ class CsvSource(FileSource):
                 )
             start = max(start, header.stop)
             seeks = stream.seekable()
+            if stop < 0 and seeks and split.size:
+                stop = split.size  # what was appended after planning is not input
             place.number += skip_bytes(stream, start if seeks else start - place.position)
             line = place.number + 1 if start == header.stop or not seeks else None
             data = stream.read(stop - start if stop >= 0 else -1)
@@ -151,7 +153,7 @@ class CsvSource(FileSource):
                 raise ValueError(
                     f"{path} is shorter than planned: it lacks some of the bytes {start} to {stop}"
                 )
-            place.stays = stop >= 0 and seeks_slowly(path, stream)
+            place.stays = split.stop >= 0 and seeks_slowly(path, stream)
         return _Text(path, data, names, start, line)
 
     def _drop_strangers(

@@ -41,6 +41,10 @@ _TEXT = set(
 )
 # From this many shards on, each is a split, unless it is very large.
 _MANY, _VERY_LARGE = 64, 256 * 2**20
+# From this many on, no shard is read to plan its splits, since all of them may be a hundred
+# terabytes. Where a range begins, a worker finds out by the headers before it, or goes on where the
+# range before it ended: of so many shards, Ray gives the ranges of one to one actor.
+_VERY_MANY = 1000
 # A tar without members is not longer than this.
 _RECORD = 10240
 
@@ -88,11 +92,14 @@ class WebDatasetSource(FileSource):
     def plan_splits(
         self, files: list[InputFile], rows_per_part: int | None, limit: int | None
     ) -> list[SplitRange]:
+        large = LARGE_FILE if len(files) < _MANY else _VERY_LARGE
+        cuts = len(files) >= _VERY_MANY
         planner = ByteRangePlanner(
             row_offsets=lambda file: (
                 (sample.start, sample.stop) for sample in self._read_headers(file)
             ),
-            large_file=LARGE_FILE if len(files) < _MANY else _VERY_LARGE,
+            can_cut_anywhere=lambda file: cuts and file.size > large and bool(file.version),
+            large_file=large,
             most_bytes=MOST_BYTES,
             keeps_empty=True,
             most_rows=self.most_rows,
@@ -108,8 +115,11 @@ class WebDatasetSource(FileSource):
         failed: dict[int, Exception] = {}
         files = LineFiles(self.options, blank=False)
         file, start = identify(split.file, self.options), split.start
+        # Of ranges between samples it is known how many they are.
+        is_cut = split.rows is None and split.stop >= 0
+        stop = -1 if is_cut and split.stop >= split.size else split.stop
         with place_before(file, "tar", start, lambda: Place(files.open(split.path))) as place:
-            samples = read_samples(place, start, split.stop, extensions.__contains__)
+            samples = read_samples(place, start, stop, extensions.__contains__, is_cut)
             for number, sample in enumerate(samples):
                 row, error = _to_row(sample, schema)
                 if sample.torn:
@@ -120,8 +130,8 @@ class WebDatasetSource(FileSource):
                     values.append(row.get(name))
                 if error:
                     failed[number] = error
-            is_slow = seeks_slowly(split.path, place.stream)
-            place.stays = place.stays and split.stop >= 0 and is_slow
+            is_slow = is_cut or seeks_slowly(split.path, place.stream)
+            place.stays = place.stays and stop >= 0 and is_slow
         batch = Batch(pa.table(columns, schema=schema))
         for number, error in failed.items():
             batch.add_failure("read", number, error)

@@ -8,11 +8,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from pipemill.errors import ConfigError, RunInterrupted
+from pipemill.errors import ConfigError, RunError, RunInterrupted
 
 from ..output.text_table import Block, Shown, facts
 from .follow_log import LogFollower
-from .job_client import PAUSE_S, SILENCE_S, answering, connect, submit_once
+from .job_client import PAUSE_S, SILENCE_S, answering, connect, first_line, submit_once
 
 if TYPE_CHECKING:
     from ray.dashboard.modules.job.pydantic_models import JobDetails
@@ -93,8 +93,14 @@ class Submission(Shown):
             ) from None
 
     def result_line(self) -> str | None:
-        """Return the line of JSON that the job has printed at its end, if it came to it."""
-        lines = [line for line in self.logs().splitlines() if line.startswith('{"rows": ')]
+        """Return the line of JSON that the job has printed at its end.
+
+        None if it did not come to it, or if Ray can't read its log.
+        """
+        try:
+            lines = [line for line in self.logs().splitlines() if line.startswith('{"rows": ')]
+        except RunError:
+            return None
         return lines[-1] if lines else None
 
     def to_json(self) -> str:
@@ -110,17 +116,22 @@ class Submission(Shown):
         followers: list[LogFollower] = []
         silent_since = None
         while True:
+            attempts: list[JobDetails] = []
             try:
                 attempts = self._attempts(client)
                 if log is not None:
                     _show_new_lines(client, attempts, followers, log)
                 silent_since = None
-            except (OSError, RuntimeError):
+            except (OSError, RuntimeError) as error:
                 silent_since = silent_since or time.monotonic()
-                if time.monotonic() - silent_since > SILENCE_S:
+                if time.monotonic() - silent_since <= SILENCE_S:
+                    time.sleep(PAUSE_S)
+                    continue
+                if log is None or not attempts:
                     raise
-                time.sleep(PAUSE_S)
-                continue
+                # Its node may be gone, or a library may have printed what is no text.
+                log(f"Ray can't read the job's log ({first_line(error)}); waiting without it")
+                log = None
             last = attempts[-1]
             if last.status not in _ENDED:
                 time.sleep(PAUSE_S)

@@ -58,14 +58,15 @@ def _read_frames(path: str, sample_indices_fn: Callable[..., Any] | None) -> tup
     indices = np.arange(count)
     if sample_indices_fn is not None:  # it says what is wrong with a video that is too short
         indices = np.asarray(sample_indices_fn(metadata=metadata))
-    wanted, found = set(indices.tolist()), {}
+    wanted, found, decoded = set(indices.tolist()), {}, 0
     with open_container(path, "video") as container:
         for number, frame in enumerate(container.decode(video=0)):
+            decoded = number + 1
             if number in wanted:
                 found[number] = frame.to_ndarray(format="rgb24")
             if len(found) == len(wanted):
                 break
         if len(found) < len(wanted):
-            raise Unusable(f"of {count} frames only {number + 1} can be decoded")
+            raise Unusable(f"of {count} frames only {decoded} can be decoded")
     metadata.frames_indices = indices
     return np.stack([found[number] for number in indices.tolist()]), metadata

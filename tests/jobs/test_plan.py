@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import transformers
+from pipemill.actors.batch import Batch
 from pipemill.jobs import plan
 from pipemill.jobs.cli.app import main
 from pipemill.jobs.config.job import ActorsSection
@@ -158,6 +159,23 @@ def test_rows_come_from_several_places_and_neighbours_stay_together(models, data
     assert first.rows["body"].to_pylist() == TEXTS[:3]
     everything = sample_rows(prepared.source, prepared.plan.splits, 1000).rows["body"].to_pylist()
     assert sorted(everything) == sorted(TEXTS)
+
+
+@pytest.mark.parametrize("is_empty", [True, False])
+def test_of_millions_of_splits_without_rows_some_are_looked_at(is_empty):
+    asked = []
+
+    class Barren:
+        def read(self, split):
+            asked.append(split)
+            if is_empty:
+                return Batch(pa.table({"text": pa.array([], pa.string())}))
+            raise ValueError("what is read is no text")
+
+    why = "the input is empty" if is_empty else "what is read is no text"
+    with pytest.raises(RunError, match=f"no input rows could be read: {why}"):
+        sample_rows(Barren(), [NOTHING] * 3000, 10)
+    assert len(asked) == 1000
 
 
 def test_a_store_that_does_not_answer_is_not_asked_for_every_split():

@@ -38,41 +38,51 @@ class Sample:
 
 
 def read_samples(
-    place: Place, start: int, stop: int, wanted: Callable[[str], bool]
+    place: Place, start: int, stop: int, wanted: Callable[[str], bool], is_cut: bool = False
 ) -> Iterator[Sample]:
     """Yield the samples that start in [start, stop); a stop of -1 is the end of the file.
 
-    `start` must be the start of a sample. Where the tar is cut off or damaged, the sample there is
-    the last one and has an error: whether it has all its members, and what followed, is unknown.
+    Where the tar is cut off or damaged, the sample there is the last one and has an error: whether
+    it has all its members, and what followed, is unknown.
 
-    place: in the tar, not after `start`. Afterwards it is behind the samples, and stays unless the
-        tar can't be read further.
+    place: in the tar, at the start of a sample that is not after `start`. Afterwards it is behind
+        the samples, and stays unless the tar can't be read further.
     wanted: tells for an extension whether to read the members' bytes.
+    is_cut: whether `start` may be in the middle of a sample. The tar is then read from the place
+        on; else `start` is the start of a sample, and so is `stop`.
     """
     walk = _Walk(place.stream, place.position)
-    walk.seek(start)
-    walk.next = start
+    if not is_cut:
+        walk.seek(start)
+        walk.next = start
     sample: Sample | None = None
     try:
-        for member in walk.members(stop):
+        for member in walk.members(-1 if is_cut else stop):
             if member is None and sample is not None:
-                yield sample
+                if sample.start >= start:
+                    yield sample
                 sample = None
             name = split_name(member.name) if member is not None else None
-            if member is None or name is None or not member.isreg():
+            if member is None or name is None or not (member.isreg() or _is_link(member)):
                 continue
             key, extension = name
             if sample is None or sample.key != key:
-                if sample is not None:
+                if sample is not None and sample.start >= start:
                     yield sample
                 sample = Sample(key, member.offset, member.offset)
+                if 0 <= stop <= sample.start:
+                    walk.seek(sample.start)
+                    place.position, place.after = sample.start, stop
+                    place.stays = place.stream.seekable()
+                    return
             if extension in sample.members:
                 sample.error = ValueError(f"two members {key}.{extension}")
-            if member.issparse():
-                sample.error = ValueError(f"{member.name} is a sparse file")
-            sample.members[extension] = walk.read(member) if wanted(extension) else None
+            odd = _why_unread(member)
+            sample.error = sample.error or odd
+            reads = sample.start >= start and not odd and wanted(extension)
+            sample.members[extension] = walk.read(member) if reads else None
             sample.stop = walk.next
-        place.position, place.stays = walk.position, True
+        place.position, place.stays = walk.position, not is_cut
     except _UNREADABLE as error:
         if is_of_store(error):  # the tar is not at fault
             raise
@@ -81,8 +91,24 @@ def read_samples(
         sample = sample or Sample("", walk.next, walk.next)
         sample.error, sample.torn = reason, True
         sample.stop = max(sample.stop, walk.next + 1)
-    if sample is not None:
+    if sample is not None and sample.start >= start and not 0 <= stop <= sample.start:
         yield sample
+
+
+def _is_link(member: tarfile.TarInfo) -> bool:
+    return member.issym() or member.islnk()
+
+
+def _why_unread(member: tarfile.TarInfo) -> ValueError | None:
+    """Return why a member's bytes can't be read, which are elsewhere or not as many as it says."""
+    if _is_link(member):
+        return ValueError(
+            f"{member.name} is a link to {member.linkname}, and holds no data: pack the file "
+            "itself, as `tar --dereference --hard-dereference` does"
+        )
+    if member.issparse():
+        return ValueError(f"{member.name} is a sparse file: pack it without `tar --sparse`")
+    return None
 
 
 def split_name(name: str) -> tuple[str, str] | None:

@@ -32,6 +32,7 @@ class Place:
     header: what the file begins with, if its format reads that first.
     stays: whether the stream is kept when its reader is done.
     is_old: whether it was kept before.
+    after: a byte up to `position`, if no row begins between them; None if that is not known.
     """
 
     stream: IO[bytes]
@@ -40,6 +41,11 @@ class Place:
     header: Any = None
     stays: bool = False
     is_old: bool = False
+    after: int | None = None
+
+    def is_before(self, start: int) -> bool:
+        """Tell whether no row that begins at a byte or later was passed."""
+        return (self.position if self.after is None else self.after) <= start
 
 
 class StreamEnded(ConnectionError):
@@ -107,7 +113,7 @@ def _close(is_wrong: Callable[[Hashable], bool]) -> None:
 
 def _take(file: Hashable, start: int) -> Place | None:
     with _lock:
-        fit = [i for i, (key, one) in enumerate(_kept) if key == file and one.position <= start]
+        fit = [i for i, (key, one) in enumerate(_kept) if key == file and one.is_before(start)]
         if not start or not fit:
             return None
         return _kept.pop(max(fit, key=lambda i: _kept[i][1].position))[1]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 import pyarrow as pa
@@ -16,6 +17,9 @@ from pipemill.errors import RunError, StoreError
 from ...output.split_plan import RowEstimate
 
 _PLACES = 4
+# After so many splits without a row, or that can't be read, no others are looked at: there may be
+# millions.
+_MOST_FRUITLESS = 1000
 
 
 @dataclass(frozen=True)
@@ -50,11 +54,12 @@ def sample_rows(
     tables: list[pa.Table] = []
     lacking: list[Mapping[str, str]] = []
     left, unread, reasons = count, 0, []
-    chosen = np.unique(np.linspace(0, max(len(splits) - 1, 0), places).astype(int))
+    fruitless = 0
+    chosen = np.unique(np.linspace(0, max(len(splits) - 1, 0), places).astype(int)).tolist()
     # Where the chosen splits hold too few rows, the others follow.
-    order = [*chosen, *np.setdiff1d(np.arange(len(splits)), chosen)] if splits else []
-    for turn, number in enumerate(order):
-        if left <= 0:
+    others = (number for number in range(len(splits)) if number not in chosen)
+    for turn, number in enumerate(chain(chosen if splits else [], others)):
+        if left <= 0 or fruitless == _MOST_FRUITLESS:
             break
         try:
             batch = source.read(splits[number])
@@ -62,12 +67,14 @@ def sample_rows(
             raise RunError(f"{error}; run again when that has passed") from error
         except Exception as error:  # another file may be readable
             reasons.append(str(error))
+            fruitless += 1
             continue
         estimate.see(splits[number], batch.rows.num_rows)
         take = min(-(-left // max(len(chosen) - turn, 1)), batch.rows.num_rows)
         live = batch.ok_rows()
         tables.append(batch.rows.take(pa.array(live[live < take])))
         lacking.append(batch.lacking)
+        fruitless += not tables[-1].num_rows
         unread += take - tables[-1].num_rows
         reasons += [failure.message for row, failure in batch.failures.items() if row < take]
         left -= take

@@ -204,10 +204,16 @@ def test_a_link_to_a_folder_is_not_passed_over(tmp_path):
 def test_a_file_that_changes_after_it_was_planned_is_named(tmp_path):
     """Lines that are added to a log are for the next run; what else changes is another file."""
     logs, table = tmp_path / "a.jsonl", tmp_path / "a.parquet"
+    cells = tmp_path / "a.csv"
+    cells.write_text("n\n1\n2\n")
     write_jsonl(logs, ['{"n": 1}', '{"n": 2}'])
-    made = plan(logs)
+    made, made_of_cells = plan(logs), plan(cells)
     write_jsonl(logs, ['{"n": 1}', '{"n": 2}', '{"n": 3}'])
+    cells.write_text('n\n1\n2\n"3')  # which is still being written
     assert [row["n"] for row in rows(read(made))] == [1, 2]
+    batches = read(made_of_cells)
+    assert [row["n"] for row in rows(batches)] == ["1", "2"]
+    assert not any(batch.failures for batch in batches)
     write_jsonl(logs, ['{"n": 1}'])
     with pytest.raises(ValueError, match=r"a\.jsonl has changed since it was planned: run again"):
         read(made)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import gzip
 import io
 import lzma
+import os
 import random
+import subprocess
 import tarfile
 
 import pyarrow as pa
@@ -18,6 +20,7 @@ from hypothesis import strategies as st
 from pipemill.actors.sources.open_source import open_source
 from pipemill.actors.sources.parsing.tar_samples import _Walk, read_samples, split_name
 from pipemill.actors.sources.schemas.media_columns import make_files_column, merge_columns
+from pipemill.actors.sources.streams import places
 from pipemill.actors.sources.streams.places import Place
 from pipemill.actors.storage import backoff
 from pipemill.actors.task import Column
@@ -127,9 +130,9 @@ def test_types_and_members_that_some_samples_lack(tmp_path):
 def test_what_is_no_sample_harms_nothing(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     odd = []
-    for kind in (tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.FIFOTYPE):
+    for kind in (tarfile.CHRTYPE, tarfile.FIFOTYPE):
         info = tarfile.TarInfo("0000.png")
-        info.type, info.linkname = kind, "/etc/passwd"
+        info.type = kind
         odd.append(info)
     folder = tarfile.TarInfo("sub.d")
     folder.type = tarfile.DIRTYPE
@@ -145,6 +148,38 @@ def test_what_is_no_sample_harms_nothing(tmp_path, monkeypatch):
     assert [row["__key__"] for row in got] == keys
     assert [row["jpg"] for row in got][1:] == [b"up", b"abs", b"long", b"1", b"2", b"not adjacent"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.tar"]
+
+
+@pytest.mark.parametrize("suffix", ["tar", "tar.gz"])
+def test_links_and_sparse_files_are_dead_rows_and_cost_no_other(tmp_path, suffix):
+    """tar writes the second of two hard links, and links to files, without the data."""
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for number in (0, 4):
+        (folder / f"{number}.bin").write_bytes(b"same")
+    os.link(folder / "0.bin", folder / "1.bin")
+    (folder / "2.bin").symlink_to("0.bin")
+    with open(folder / "3.bin", "wb") as file:  # longer than the tar
+        file.truncate(2**30)
+    subprocess.run(
+        ["tar", "--sparse", "-cf", tmp_path / "a.tar", *sorted(os.listdir(folder))],
+        cwd=folder,
+        check=True,
+    )
+    if suffix == "tar.gz":
+        (tmp_path / "a.tar.gz").write_bytes(gzip.compress((tmp_path / "a.tar").read_bytes()))
+        (tmp_path / "a.tar").unlink()
+    for size in (None, 2):
+        batches = read(plan(tmp_path / f"a.{suffix}", rows_per_part=size))
+        got = {row["__key__"]: row["bin"] for row in rows(batches)}
+        assert got == {"0": b"same", "1": None, "2": None, "3": None, "4": b"same"}
+        assert sum(batch.rows.num_rows for batch in batches) == 5
+        why = [f.message for batch in batches for _, f in sorted(batch.failures.items())]
+        assert [message.split(",")[0].split(":")[0] for message in sorted(why)] == [
+            "1.bin is a link to 0.bin",
+            "2.bin is a link to 0.bin",
+            "3.bin is a sparse file",
+        ]
 
 
 def test_a_member_twice_and_text_that_is_none_die_alone(tmp_path):
@@ -381,3 +416,58 @@ def test_a_store_that_fails_within_a_shard_is_asked_again(tmp_path, monkeypatch)
     assert left[0] < 0
     assert not batch.failures
     assert rows([batch]) == expected(30)
+
+
+@pytest.mark.parametrize("order", ["forward", "any"])
+@pytest.mark.parametrize("format", FORMATS[:2])
+def test_of_very_many_shards_none_is_read_to_be_cut(tmp_path, monkeypatch, order, format):
+    """Each range has the samples that begin in it, wherever it was cut."""
+    monkeypatch.setattr("pipemill.actors.sources.webdataset._VERY_MANY", 3)
+    monkeypatch.setattr("pipemill.actors.sources.webdataset.LARGE_FILE", 20_000)
+    for module in ("byte_ranges", "webdataset"):
+        monkeypatch.setattr(f"pipemill.actors.sources.{module}.SAMPLED_ROWS", 5)
+    monkeypatch.setattr("pipemill.actors.sources.split_ranges._FEWEST_ROWS", 1)
+    monkeypatch.setattr("pipemill.actors.sources.split_ranges._SPLITS", 400)
+    monkeypatch.setattr(places, "_kept", [])
+    # One sample is longer than several ranges, and names are longer than a header.
+    long = [("long/" * 60 + "n.jpg", b"long" * 20_000), ("long/" * 60 + "n.txt", b"l")]
+    for number in range(3):
+        data = tar([*numbered(60), *long, *numbered(40, 60)], format)
+        (tmp_path / f"{number}.tar").write_bytes(data + tar(numbered(20, 100)))
+    (tmp_path / "3.tar").write_bytes(b"")
+    damaged = bytearray((tmp_path / "2.tar").read_bytes())
+    place = bytes(damaged).index(b"0070.jpg")
+    damaged[place : place + 512] = b"?" * 512
+    (tmp_path / "2.tar").write_bytes(damaged)
+    headers, usual = [], _Walk.members
+
+    def note(walk, stop):
+        for member in usual(walk, stop):
+            headers.append(member)
+            yield member
+
+    monkeypatch.setattr(_Walk, "members", note)
+    made = plan(tmp_path)
+    assert len(headers) < 120, "those of the first samples"
+    headers.clear()
+    cuts = [split for split in made.splits if split.stop >= 0]
+    assert len(cuts) == len(made.splits) - 1 > 60
+    source, chosen = open_source(made.format, {}, made.schema), list(made.splits)
+    if order == "any":
+        random.Random(0).shuffle(chosen)
+    batches = {split.number: source.read(split) for split in chosen[:100]}
+    if order == "forward":
+        assert len(headers) < 3 * 120 + 2 + 100, "each once, and the first one of the next range"
+    batches |= {split.number: source.read(split) for split in chosen[100:]}
+    batches = [batches[split.number] for split in made.splits]
+    keys = [f"{n:04}" for n in range(120)]
+    keys.insert(60, "long/" * 60 + "n")
+    got = [row["__key__"] for row in rows(batches)]
+    assert got == [*keys, *keys, *keys[:71], None]
+    (batch, row), empty = [(batch, row) for batch in batches for row in batch.failures]
+    assert batch.rows["__key__"][row].as_py() == "0069"
+    assert "the tar can't be read from byte" in batch.failures[row].message
+    assert empty[0] is batches[-1]
+    assert any(batch.rows.num_rows == 0 for batch in batches)
+    good = [row for row in rows(batches[:-1]) if row["__key__"] < "0060"]
+    assert good == 3 * expected(60)

@@ -8,8 +8,9 @@ import time
 
 import pytest
 from aiohttp import web
-from pipemill.jobs.submission import follow_log
+from pipemill.jobs.submission import follow_log, submission
 from pipemill.jobs.submission.follow_log import LogFollower
+from pipemill.jobs.submission.submission import Submission
 
 
 class Head:
@@ -18,12 +19,14 @@ class Head:
     def __init__(self, streams: bool, cuts: int | None = None) -> None:
         self.log, self.fetched, self.streamed = "", 0, 0
         self._streams, self._cuts = streams, cuts
+        self.status, self.can_read = "RUNNING", True
         self._loop = asyncio.new_event_loop()
         threading.Thread(target=self._loop.run_forever, daemon=True).start()
         asyncio.run_coroutine_threadsafe(self._start(), self._loop).result(30)
 
     async def _start(self) -> None:
         app = web.Application()
+        app.router.add_get("/api/jobs/mine", self._tell)
         app.router.add_get("/api/jobs/mine/logs", self._fetch)
         app.router.add_get("/api/jobs/mine/logs/tail", self._tail)
         runner = web.AppRunner(app)
@@ -32,8 +35,14 @@ class Head:
         await site.start()
         self.address = f"http://127.0.0.1:{site._server.sockets[0].getsockname()[1]}"
 
+    async def _tell(self, request: web.Request) -> web.Response:
+        about = {"type": "SUBMISSION", "submission_id": "mine", "entrypoint": "run"}
+        return web.json_response({**about, "status": self.status, "driver_exit_code": 0})
+
     async def _fetch(self, request: web.Request) -> web.Response:
         self.fetched += 1
+        if not self.can_read:
+            raise web.HTTPInternalServerError(text="UnicodeDecodeError")
         return web.json_response({"logs": self.log})
 
     async def _tail(self, request: web.Request) -> web.StreamResponse:
@@ -111,3 +120,24 @@ def test_a_stream_that_is_cut_without_a_sign_is_given_up(monkeypatch):
     assert not cut._thread.is_alive(), "its connection stays open"
     assert follower.read(has_ended=True) == ""
     assert follower._stream is None
+
+
+def test_a_log_that_ray_cannot_read_ends_no_wait(monkeypatch):
+    """As if a library had printed bytes that are no text."""
+    monkeypatch.setattr(submission, "SILENCE_S", 0.3)
+    monkeypatch.setattr(submission, "PAUSE_S", 0.05)
+    head = Head(streams=True)
+    head.log = "a line\n"
+    said = []
+
+    def note(text):
+        said.append(text)
+        head.can_read = False
+        if len(said) > 1:
+            head.status = "SUCCEEDED"
+
+    job = Submission("mine", head.address)
+    assert job._wait(client(head), note) == 0
+    assert said[0] == "a line"
+    assert said[1].startswith("Ray can't read the job's log (Request failed with status code 500")
+    assert len(said) == 2
