@@ -118,4 +118,4 @@ class ModelSlot:
 
 
 def _lacks_gpu_memory(error: BaseException) -> bool:
-    return lacks_memory(error) and re.search(r"\b(CUDA|HIP)\b", error_message(error)) is not None
+    return lacks_memory(error) and re.search(r"\b(CUDA|HIP)", error_message(error)) is not None

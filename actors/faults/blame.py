@@ -42,6 +42,8 @@ SIGNS = (
     "could not execute a primitive",
     "bad_alloc",
     "alloc_failed",
+    # Before torch 2.14 in a part of a GPU (MIG): the driver refuses what the message would say.
+    "nvml_success == ",
 )
 # The names of the classes that torch raises for it.
 _CLASSES = ("OutOfMemoryError", "AcceleratorError", "RuntimeError")

@@ -5,10 +5,9 @@ from __future__ import annotations
 import inspect
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import cache, wraps
 from typing import Any
-from weakref import WeakKeyDictionary
 
 from pipemill.actors.device_transfer import to_device
 from pipemill.actors.faults.watchdog import mark_progress
@@ -16,9 +15,8 @@ from pipemill.actors.faults.watchdog import mark_progress
 from ..text import model_limits
 from .base import Columns, ModelOutputs
 
-_masks = threading.local()  # .known of a thread's call: `KnownMasks`, and what it says
-_COMPARED = 4  # masks that hide nothing
-_models: WeakKeyDictionary[Any, KnownMasks] = WeakKeyDictionary()
+# Of a thread's call: .known, the masks that it tells of; .made, the last one that was made of one.
+_masks = threading.local()
 
 
 class ModelCall:
@@ -31,19 +29,27 @@ class ModelCall:
         """Return the arrays as tensors on the model's device."""
         return {name: to_device(values, self.pipeline.device) for name, values in inputs.items()}
 
-    def __call__(self, inputs: Columns, model: Callable[..., Any] | None = None) -> Any:
+    def __call__(
+        self,
+        inputs: Columns,
+        model: Callable[..., Any] | None = None,
+        hides: bool | None = None,
+    ) -> Any:
         """Return the output, of shape (chunks, tokens, …), or (chunks, …) of a model that pools.
 
         Args:
             inputs: of shape (chunks, tokens).
             model: what is called instead of the pipeline's model.
+            hides: whether the mask hides any token; None if that is not known.
         """
         import torch
 
         pipeline, tensors = self.pipeline, self.tensors(inputs)
         if "use_cache" in inspect.signature(pipeline.model.forward).parameters:
             tensors["use_cache"] = False
-        with torch.inference_mode(), pipeline.device_placement():
+        mask = tensors.get("attention_mask")
+        known = known_masks((mask, hides)) if hides is not None else nullcontext()
+        with torch.inference_mode(), pipeline.device_placement(), known:
             found = (model or pipeline.model)(**tensors)
             if not self.outputs.names:
                 return found[0]
@@ -51,61 +57,51 @@ class ModelCall:
             return torch.stack(several, dim=-1) if len(several) > 1 else several[0]
 
 
-class KnownMasks:
-    """Tells transformers whether a model's masks hide any token.
+@contextmanager
+def known_masks(*masks: tuple[Any, bool]) -> Iterator[None]:
+    """Tell transformers whether these masks hide any token, for calls in this block.
 
-    It would ask a GPU, and wait for all that it has to do. A model may hide some tokens by itself,
-    as that of padding, so what is said is compared with the mask: on a CPU always, on a GPU for the
-    first times. The texts that a model is tried with (`packing_probe`) are of all kinds.
+    It would ask a GPU, and wait for all that it has to do. Nothing is told of other masks: a model
+    may hide some tokens by itself, as that of padding, and then has made a mask of its own.
+
+    Args:
+        masks: tensors of shape (rows, tokens), and whether each hides any token.
     """
-
-    @classmethod
-    def of(cls, model: Any) -> KnownMasks:
-        """Return what is known of a model's masks: the same for all who ask."""
-        if model not in _models:
-            _models[model] = cls()
-        return _models[model]
-
-    def __init__(self) -> None:
-        _tell_mask_makers()
-        self._comparisons, self._is_right = _COMPARED, True
-
-    @contextmanager
-    def known(self, hide_text: bool, hide_read: bool) -> Iterator[None]:
-        """Tell it for calls in this block, whose masks have the shape (rows, tokens).
-
-        Args:
-            hide_text: whether the mask of the text itself hides any token.
-            hide_read: whether that of what a decoder reads does, or a text's that sees both ways.
-        """
-        before = getattr(_masks, "known", None)
-        _masks.known = self, (hide_text, hide_read)
-        try:
-            yield
-        finally:
-            _masks.known = before
-
-    def is_whole(self, mask: Any) -> bool:
-        """Tell whether a mask of which this was said hides nothing."""
-        if _is_on_host(mask):
-            return bool(mask.all())
-        if self._comparisons:
-            self._comparisons -= 1
-            self._is_right = self._is_right and bool(mask.all())
-        return self._is_right
-
-
-def _is_on_host(mask: Any) -> bool:
-    return bool(mask.device.type == "cpu")
+    _tell_mask_makers()
+    before = _masks.__dict__.get("known", ())
+    _masks.known = masks
+    try:
+        yield
+    finally:
+        _masks.known, _masks.made = before, (None, None)
 
 
 @cache
 def _tell_mask_makers() -> None:
-    from transformers import AttentionMaskInterface
+    from transformers import AttentionMaskInterface, masking_utils
 
     makers = AttentionMaskInterface()
     for name in ("sdpa", "eager"):
         AttentionMaskInterface.register(name, _told(makers[name]))
+    # What a maker gets is a mask of booleans, which this function makes of the one for the model.
+    if usual := getattr(masking_utils, "_preprocess_mask_arguments", None):
+        masking_utils._preprocess_mask_arguments = _noted(usual)
+
+
+def _noted(preprocess: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a function that does the same, and notes what is known of the mask that it makes."""
+
+    @wraps(preprocess)
+    def noted(*given: Any, **named: Any) -> Any:
+        found = preprocess(*given, **named)
+        known = getattr(_masks, "known", ())
+        if known:
+            mask = named["attention_mask"] if "attention_mask" in named else given[2]
+            hides = next((hides for one, hides in known if one is mask), None)
+            _masks.made = found[1], hides
+        return found
+
+    return noted
 
 
 def _told(make: Callable[..., Any]) -> Callable[..., Any]:
@@ -113,14 +109,18 @@ def _told(make: Callable[..., Any]) -> Callable[..., Any]:
 
     @wraps(make)
     def told(*given: Any, **named: Any) -> Any:
-        known, mask = getattr(_masks, "known", None), named.get("attention_mask")
+        made: Any = getattr(_masks, "made", (None, None))
+        mask, hides = made
         # One of another width is filled up with tokens that are hidden.
-        if known is not None and mask is not None and mask.shape[-1] == named.get("kv_length"):
-            masks, hide = known
-            if hide["allow_is_bidirectional_skip" in named]:
+        if (
+            mask is not None
+            and mask.shape[-1] == named.get("kv_length")
+            and mask is named.get("attention_mask")
+        ):
+            if hides:
                 skips = ("allow_is_causal_skip", "allow_is_bidirectional_skip")
                 named.update((name, False) for name in skips if name in named)
-            elif masks.is_whole(mask):
+            elif hides is not None:
                 named["attention_mask"] = None
         return make(*given, **named)
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
 from pipemill.actors.device_transfer import to_device
 
 from .base import Columns, Engine, ModelOutputs
-from .model_call import KnownMasks, ModelCall, first_tokens
+from .model_call import ModelCall, first_tokens
 from .packed_attention import runs
 
 # Places for each token.
@@ -64,9 +63,7 @@ class PaddedEngine(Engine):
         """
         tokenizer, reads = self.pipeline.tokenizer, self.outputs.reads
         inputs, here = pad(columns, lengths, tokenizer, width)
-        hides = not here.all()
-        with nullcontext() if model else KnownMasks.of(self.pipeline.model).known(hides, hides):
-            output = self._call(inputs, model)
+        output = self._call(inputs, model, hides=None if model else not here.all())
         if reads == "first":
             return first_tokens(output)
         if (

@@ -10,7 +10,7 @@ from pipemill.actors.faults.load_errors import LoadError
 from pipemill.actors.model_slot import ModelSlot
 from pipemill.actors.storage.store import Store
 
-from tests.support.crowded import MESSAGE
+from tests.support.crowded import MESSAGE, NVML
 from tests.support.killers import LoadKillers
 
 
@@ -20,6 +20,7 @@ from tests.support.killers import LoadKillers
         (torch.OutOfMemoryError(MESSAGE), 2, 3, None),
         (torch.OutOfMemoryError(MESSAGE), 9, 4, True),
         (torch.AcceleratorError("CUDA error: out of memory"), 1, 2, None),
+        (RuntimeError(NVML), 1, 2, None),
         (MemoryError(), 1, 1, True),
         (OSError("no file named model.safetensors"), 1, 1, False),
     ],

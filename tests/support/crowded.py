@@ -17,6 +17,11 @@ MESSAGE = (
     "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 15.77 GiB of "
     "which 1.07 GiB is free. Process 1 has 3.60 GiB memory in use."
 )
+# The same, where the driver does not tell torch which processes hold it, as in a part of a GPU.
+NVML = (
+    'NVML_SUCCESS == r INTERNAL ASSERT FAILED at "/pytorch/c10/cuda/CUDACachingAllocator.cpp":1015,'
+    " please report a bug to PyTorch. "
+)
 
 
 class OutOfMemoryError(RuntimeError):

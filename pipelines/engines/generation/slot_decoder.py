@@ -11,7 +11,7 @@ from transformers.cache_utils import DynamicCache, EncoderDecoderCache
 from transformers.generation.utils import ALL_CACHE_NAMES
 
 from ..base import UnsupportedPrompt, Values
-from ..model_call import KnownMasks
+from ..model_call import known_masks
 from .beam_search import extend_beams
 from .slot_cache import Move, SlotCache
 from .step_hooks import StepHooks
@@ -47,7 +47,7 @@ class SlotDecoder:
             self.hooks is None or self.hooks.sets_positions or _has_relative_positions(self.model)
         )
         self.shares = self.is_decoder and not _has_windows(self.model)
-        self._has_positions, self._masks = False, KnownMasks.of(self.model)
+        self._has_positions = False
         self._kept: Values = {}
         # What an encoder read, of one token, and whether a mask says what that is of each text.
         self._read, self._has_mask = torch.zeros(1, 1, 1), True
@@ -176,15 +176,15 @@ class SlotDecoder:
         if prepared.get("position_ids") is not None:
             places = (mask.cumsum(-1) - 1).clamp(min=0)
             more["position_ids"] = to_device(places[:, shared:].numpy(), device)
+        there = to_device(mask.numpy(), device)
         inputs = self.model.prepare_inputs_for_generation(
             to_device(ids.numpy(), device),
             is_first_iteration=True,
-            attention_mask=to_device(mask.numpy(), device),
+            attention_mask=there,
             **{CACHE: _repeat(cache, count) if cache else DynamicCache()},
             **more,
         )
-        hides = min(lengths) < max(lengths)
-        with self._masks.known(hides, hides):
+        with known_masks((there, min(lengths) < max(lengths))):
             return self.model(**inputs, return_dict=True), lengths, shared
 
     def step(self, running: list[Sequence]) -> None:
@@ -196,8 +196,9 @@ class SlotDecoder:
         ids = [text[-1:] for one in running for text in one.texts]
         more = dict(self._kept)
         cache = slots.for_step()
+        mask, read = slots.mask(), None
         if self.is_decoder:
-            more["attention_mask"] = slots.mask()
+            more["attention_mask"] = mask
             if self._has_positions:
                 more["position_ids"] = self._find_positions(running)
             for name in {name for one in running for name in one.types}:
@@ -210,13 +211,13 @@ class SlotDecoder:
             if self._has_mask:
                 more["attention_mask"] = read
             if self.joins_late:
-                more["decoder_attention_mask"] = slots.mask()
+                more["decoder_attention_mask"] = mask
         inputs = self.model.prepare_inputs_for_generation(
             to_device(ids, slots.device), next_sequence_length=1, **{CACHE: cache}, **more
         )
         with (
             self.hooks.step(slots.positions(), slots.beams) if self.hooks else nullcontext(),
-            self._masks.known(slots.hides, slots.hides if self.is_decoder else slots.encoder_hides),
+            known_masks((mask, slots.hides), (read, slots.encoder_hides)),
         ):
             logits = self.model(**inputs, return_dict=True).logits[:, -1]
         slots.advance()

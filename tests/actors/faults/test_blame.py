@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from pipemill.actors.faults.blame import find_blame, is_row_error
 from pipemill.actors.faults.load_errors import LoadError
 
+from tests.support.crowded import NVML
 from tests.support.killers import ASSERT
 
 MORE = "\nCompile with `TORCH_USE_CUDA_DSA` to enable device-side assertions.\n"
@@ -35,6 +36,7 @@ BLAME = {
     f"CUDA error: out of memory{MORE}": "memory",
     "CUDA driver error: out of memory": "memory",
     "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`": "memory",
+    NVML: "memory",
     "[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory": "memory",
     # The device refused a call; it works on.
     f"CUDA error: invalid configuration argument{MORE}": "row",
