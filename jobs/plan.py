@@ -114,6 +114,7 @@ def _estimate(
     lost, sizes = trial.lost, trial.sizes
     return JobEstimate(
         rows=whole,
+        rows_exact=trial.sampled.is_exact,
         sampled=trial.rows.num_rows + trial.failed,
         failed=trial.failed,
         chunks=len(sizes),

@@ -47,6 +47,7 @@ class JobEstimate(Shown):
 
     Attributes:
         rows: The rows of the whole input, as far as is known.
+        rows_exact: Whether they are counted; else they are estimated.
         sampled: The rows that were read.
         failed: Those of them that will be dead letters.
         chunks, tokens: What the sampled rows become for the model.
@@ -69,6 +70,7 @@ class JobEstimate(Shown):
     """
 
     rows: int
+    rows_exact: bool
     sampled: int
     failed: int
     chunks: int
@@ -130,10 +132,11 @@ class JobEstimate(Shown):
             for name, share in self.padding.items()
         ]
         whole = f"{format_duration(self.seconds)} on one actor"
+        rows = f"{self.rows:,}" if self.rows_exact else f"about {self.rows:,}"
         if self.gpu_hours is not None:
             whole += f", {self.gpu_hours:,.2f} GPU-hours"
         return [
-            ("rows", f"{self.rows:,} in all; the figures below are from {self.sampled:,} of them"),
+            ("rows", f"{rows} in all; the figures below are from {self.sampled:,} of them"),
             ("dead", f"{self.failed:,}"),
             ("chunks", f"{self.chunks:,} of {self.tokens:,} tokens"),
             ("truncated", f"{cut:,} rows lose {lost:,} tokens"),

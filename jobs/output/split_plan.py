@@ -172,6 +172,10 @@ class RowEstimate:
             self.rows_seen += rows
             self.bytes_seen += _bytes(split)
 
+    @property
+    def is_exact(self) -> bool:
+        return self.bytes_seen == self.unknown_bytes
+
     def total(self) -> int:
         if not self.bytes_seen:
             return self.known

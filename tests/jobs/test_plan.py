@@ -224,6 +224,19 @@ def test_rows_that_cannot_be_read_are_counted(models, tmp_path):
     assert (found.rows, found.sampled, found.failed) == (9, 9, 1)
 
 
+@pytest.mark.parametrize(("rows", "said"), [(70, "70 in all"), (20, r"about \d+ in all")])
+def test_a_number_of_rows_that_is_estimated_is_said_to_be(models, tmp_path, rows, said):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for number in range(7):
+        lines = [json.dumps({"body": text}) for text in TEXTS[number::7]]
+        (folder / f"{number}.jsonl").write_text("\n".join(lines) + "\n")
+    uncounted = job(models, folder, output=str(tmp_path / "out"))
+    found = plan.plan(uncounted, rows=rows, seconds=0.01)
+    assert found.rows_exact is (rows == 70)
+    assert re.search(rf"rows +{said}; the figures below are from {rows} of them", str(found))
+
+
 def test_in_python_it_takes_what_run_takes_and_no_output(models, data):
     found = pipemill.plan(
         {"task": "text-classification", "input": str(data)},

@@ -30,12 +30,14 @@ class RowSample:
         rows: as many as were wanted, or all there are, in the order of the input.
         unread: how many rows are left out because the source could not read them.
         whole: the rows of the input, as far as is known.
+        is_exact: whether they are counted; else they are estimated.
         lacking: why a column has no values in the files that lack it, by name.
     """
 
     rows: pa.Table
     unread: int
     whole: int
+    is_exact: bool
     lacking: Mapping[str, str]
 
     def to_batch(self) -> Batch:
@@ -86,6 +88,7 @@ def sample_rows(
         rows=rows.combine_chunks(),
         unread=unread,
         whole=estimate.total(),
+        is_exact=estimate.is_exact,
         lacking=_join_lacking(tables, lacking),
     )
 
