@@ -69,14 +69,16 @@ class Status(Shown):
         return [facts(self._facts())]
 
     def _facts(self) -> list[tuple[str, str]]:
-        about = "about " if self.left_is_estimate else ""
+        count = f"about {self.left:,}" if self.left_is_estimate else f"{self.left:,}"
+        if self.left_is_estimate and not self.left:  # nothing was read to estimate them from
+            count = "an unknown number of"
         lines = [
             ("output", self.output),
             ("task", self.task),
             ("rows", f"{self.rows:,} ({self.done:,} done, {self.dead:,} dead)"),
             (
                 "left",
-                f"{about}{self.left:,} rows in {self.splits_left:,} of {self.splits:,} splits",
+                f"{count} rows in {self.splits_left:,} of {self.splits:,} splits",
             ),
             ("held by", _describe_lease(self.lease)),
         ]

@@ -60,6 +60,9 @@ def test_rows_left_are_estimated_where_only_reading_tells(tmp_path, monkeypatch)
     assert found.left_is_estimate
     assert found.rows + found.left == pytest.approx(2000, rel=0.05)
     assert "about" in str(found)
+    for part in (tmp_path / "out").glob("part-*"):
+        part.unlink()
+    assert "left          an unknown number of rows in" in str(pipemill.status(tmp_path / "out"))
 
 
 def test_who_holds_it(out):
