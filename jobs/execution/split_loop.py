@@ -19,7 +19,7 @@ from ..output.lease import Lease
 from ..output.split_plan import RowEstimate
 from ..planning.find_model import permanent_load_error
 from .placement import run_splits, stage_of
-from .progress import Progress
+from .progress import Progress, log
 from .split_work import SplitWork
 
 
@@ -81,9 +81,12 @@ class SplitLoop:
                 if result.error is not None:
                     monitor.count(result, {}, self.estimate.total())
                     self._raise_if_permanent(result)
+                    is_first = not failed
                     failed.add(result)
                     if result.fatal or failed.find_hopeless():
                         break
+                    if is_first:  # the others may take hours
+                        log(f"{self.label}: a split is left undone: {result.error}")
                     continue
                 failed.note_success()
                 counts = self.count(result)

@@ -17,7 +17,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import NoReturn
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+# Of a key, of `kill`, and of a terminal that is closed; `nohup` has the last one ignored.
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 # The signal that the parent forwards an interrupt as. Ctrl-C also reaches the child directly, from
 # the terminal.
 _FORWARDED = signal.SIGUSR1
@@ -68,7 +69,7 @@ def _end_child(status: int) -> NoReturn:
 
 
 def handle_interrupts() -> None:
-    """Raise KeyboardInterrupt in this process on SIGINT and SIGTERM."""
+    """Raise KeyboardInterrupt in this process on each of the signals that ask for an end."""
     global _raised
     _arrived.clear()
     _raised = 0

@@ -24,6 +24,8 @@ _WAITS_S = (1.0, 4.0)
 # How long a web server may take for a file, and how long it may send nothing. The watchdog of the
 # stage that waits ends the process after 300 s without a step.
 _WHOLE_S, _SILENT_S = 240.0, 60.0
+# How long a server that sent nothing for a file may take to say anything at all.
+_SOON_S = 10.0
 # When each server was found to be away; it is not asked again for so many seconds.
 _away: dict[str, float] = {}
 _AWAY_S = 60.0
@@ -76,7 +78,16 @@ def _fetch(files: Any, inner: str, name: str, awaited: Url | None) -> bytes:
 
     def fetch() -> bytes:
         mark_progress()
-        return bytes(files.cat_file(inner))
+        try:
+            return bytes(files.cat_file(inner))
+        except TimeoutError as error:
+            # A server that says nothing for so long has had its time to come back.
+            if awaited is None or _answers(files, awaited, _SOON_S):
+                raise
+            _away[server] = time.monotonic()
+            raise MediaAway(
+                f"{server} does not answer: it sent nothing for {_SILENT_S:g} s; {_ADVICE}"
+            ) from error
 
     try:
         return retry_with_backoff(fetch, name, _WAITS_S)
@@ -92,10 +103,13 @@ def _fetch(files: Any, inner: str, name: str, awaited: Url | None) -> bytes:
         raise MediaAway(f"{server} does not answer: {error}; {_ADVICE}") from error
 
 
-def _answers(files: Any, root: Url) -> bool:
+def _answers(files: Any, root: Url, within_s: float | None = None) -> bool:
     """Tell whether a server answers at all: then a file that it does not give is at fault."""
+    # It is that of fsspec's asynchronous file systems; others would take it for an option.
+    limit = {"timeout": within_s} if within_s is not None and root.scheme in _WEB else {}
     try:
-        files.cat_file(files._strip_protocol(str(root)), start=0, end=1)
+        mark_progress()
+        files.cat_file(files._strip_protocol(str(root)), start=0, end=1, **limit)
     except Exception as error:
         return not is_transient(error)
     return True

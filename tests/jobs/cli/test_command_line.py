@@ -261,7 +261,8 @@ def test_an_interrupt_while_typer_parses_waits_for_its_end(monkeypatch, capsys):
 
     parsed: list[bool] = []
     monkeypatch.setattr(parser, "parse", parse)
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    handlers = {number: signal.getsignal(number) for number in numbers}
     try:
         assert app.main(["status", "out"]) == 130
     finally:

@@ -34,7 +34,7 @@ def test_of_many_splits_that_fail_the_first_are_named(tmp_path, monkeypatch):
     assert pipemill.run(**wanted).done == 60
 
 
-def test_media_of_a_server_that_is_away_stop_no_other_split(tmp_path, monkeypatch):
+def test_media_of_a_server_that_is_away_stop_no_other_split(tmp_path, monkeypatch, capsys):
     light.install(monkeypatch)
     wanted = light.job(tmp_path, [f"text {n}" for n in range(60)])
     expand = light.Light.expand
@@ -47,6 +47,7 @@ def test_media_of_a_server_that_is_away_stop_no_other_split(tmp_path, monkeypatc
     monkeypatch.setattr(light.Light, "expand", expand_some)
     with pytest.raises(pipemill.RunError, match=r"^5 of 6 splits(.|\n)*: http://away does not"):
         pipemill.run(**wanted)
+    assert capsys.readouterr().err.count("a split is left undone: http://away does not") == 1
     monkeypatch.setattr(light.Light, "expand", expand)
     report = pipemill.run(**wanted)
     assert (report.done, report.dead, report.added["rows"]) == (60, 0, 10)

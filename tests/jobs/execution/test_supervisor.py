@@ -77,7 +77,7 @@ except KeyboardInterrupt:
 """
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 @pytest.mark.parametrize("to", ["parent", "child", "both"])
 def test_an_interrupt_arrives_once(number, to):
     process = start(CAUGHT)
@@ -105,6 +105,17 @@ def test_the_third_interrupt_ends_what_does_not_end_by_itself():
         assert process.poll() is None
         process.send_signal(signal.SIGINT)
     assert end(process) == (130, "pipemill: interrupted; run again to resume")
+
+
+def test_nohup_is_obeyed():
+    usual = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as it does, for what it starts
+    try:
+        process = start("ready()\ntime.sleep(1)\nreport_status(0)\nreturn 0")
+        for pid in (int(process.stdout.readline()), process.pid):
+            os.kill(pid, signal.SIGHUP)
+        assert end(process) == (0, "")
+    finally:
+        signal.signal(signal.SIGHUP, usual)
 
 
 def test_a_lost_interrupt_is_found_again():
