@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from pipemill.actors.output.part_rewriter import DeadRowSource, PartRewriter
 from pipemill.actors.output.state_table import dead_letters
 from pipemill.actors.split import Split
+from pipemill.actors.split_table import SplitTable
 from pipemill.actors.storage.backoff import retry_on_driver
 from pipemill.actors.storage.input_file import InputFile
 from pipemill.actors.storage.listing import stat
@@ -164,9 +165,7 @@ def _check_unchanged(ledger: Ledger, plan: Plan, splits: Sequence[Split], job: J
     plan.new_files(ledger.map_parallel(look, paths))
 
 
-def _process(
-    prepared: PreparedJob, splits: Sequence[Split], dead: int, lease: Lease
-) -> Counter[str]:
+def _process(prepared: PreparedJob, splits: SplitTable, dead: int, lease: Lease) -> Counter[str]:
     """Compute the dead rows of splits, and count them: rows, done, dead, splits.
 
     Args:

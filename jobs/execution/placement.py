@@ -12,6 +12,7 @@ from pipemill.actors.credentials import Credentials, WithCredentials
 from pipemill.actors.sources.streams.places import close_places
 from pipemill.actors.split import Split
 from pipemill.actors.split_result import SplitResult, results_from_table
+from pipemill.actors.split_table import SplitTable
 from pipemill.actors.workers.fused import FusedWorker, LocalWorker
 from pipemill.actors.workers.split_steps import Load, Sink
 from pipemill.actors.workers.staged import ExpandWorker, ForwardWorker, RegroupWorker
@@ -55,7 +56,7 @@ def uses_ray(placement: str) -> bool:
     return placement not in ("local", SINGLE)
 
 
-def run_splits(work: SplitWork, splits: Sequence[Split]) -> Results:
+def run_splits(work: SplitWork, splits: SplitTable) -> Results:
     """Process splits, and yield the result of each as it comes, in any order."""
     close_places()  # of the rows that were looked at before
     try:
@@ -93,7 +94,7 @@ def _clear(sink: Sink) -> None:
         attempts.end(attempts.names())
 
 
-def _run(work: SplitWork, splits: Sequence[Split]) -> Results:
+def _run(work: SplitWork, splits: SplitTable) -> Results:
     if work.placement == "local":
         with closing(LocalWorker(work.load, work.source, work.sink)) as worker:
             yield from map(worker.process, splits)
@@ -110,24 +111,24 @@ def _run(work: SplitWork, splits: Sequence[Split]) -> Results:
                 work = _reduce_actors(work)
 
 
-def _run_on_ray(
-    work: SplitWork, splits: Sequence[Split]
-) -> Generator[SplitResult, None, Sequence[Split]]:
+def _run_on_ray(work: SplitWork, splits: SplitTable) -> Generator[SplitResult, None, SplitTable]:
     """Yield the results of splits; return those that may fit with fewer actors on a GPU."""
     size = choose_pool_size(work.actors, work.placement, len(splits))
     build = _fused if work.placement == "fused" else _staged
-    done, crowded = set[int](), list[Split]()
+    # Of millions of splits, a byte for each.
+    done = bytearray(splits[-1].number + 1 if work.shares_gpu else 0)
+    crowded = set[int]()
     with closing(_results(build(_dataset(splits), work, size))) as results:
         for result in results:
             if result.cause == "memory" and work.shares_gpu:
                 if result.fatal:  # the model: all that this actor gets would come back
-                    return [split for split in splits if split.number not in done]
-                crowded.append(result.split)
+                    return splits.select(lambda split: not done[split.number])
+                crowded.add(result.split.number)
                 continue
             if work.shares_gpu:
-                done.add(result.split.number)
+                done[result.split.number] = True
             yield result
-    return crowded
+    return splits.select(lambda split: split.number in crowded) if crowded else splits[:0]
 
 
 def _reduce_actors(work: SplitWork) -> SplitWork:

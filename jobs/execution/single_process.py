@@ -22,6 +22,7 @@ from pipemill.actors.child_process import (
 from pipemill.actors.faults.attempts import DEATHS_LOADING
 from pipemill.actors.split import Split
 from pipemill.actors.split_result import SplitResult
+from pipemill.actors.split_table import SplitTable
 from pipemill.actors.storage.input_file import InputFile
 
 from ..output.split_plan import RowEstimate
@@ -69,8 +70,8 @@ def _files(splits: Sequence[Split]) -> set[InputFile]:
 
 
 def work_without_ray(
-    work: SplitWork, splits: Sequence[Split]
-) -> Generator[SplitResult, None, Sequence[Split]]:
+    work: SplitWork, splits: SplitTable
+) -> Generator[SplitResult, None, SplitTable]:
     """Yield the result of each split; return the splits that several Ray actors would do faster."""
     estimate, pace = RowEstimate(splits), _Pace()
     with _WorkerProcess(work) as worker:
@@ -83,7 +84,7 @@ def work_without_ray(
             remaining = pace.seconds_for(estimate.total() - pace.rows)
             if remaining and ray_is_sooner(remaining, worker.load_s, len(left), work.actors):
                 return left
-    return []
+    return splits[:0]
 
 
 class _Pace:

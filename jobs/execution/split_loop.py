@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 
 from pipemill.actors.batch import add_counts
-from pipemill.actors.split import Split
 from pipemill.actors.split_result import SplitResult
+from pipemill.actors.split_table import SplitTable
 
 from pipemill.errors import ConfigError, RunError
 
@@ -56,7 +56,7 @@ class SplitLoop:
     count: Callable[[SplitResult], Counter[str]] = count_rows
     check: Callable[[Counter[str]], None] = accept_all
 
-    def run(self, splits: Sequence[Split]) -> Counter[str]:
+    def run(self, splits: SplitTable) -> Counter[str]:
         """Process splits, and return what they counted, with their number as `splits`.
 
         Raises:

@@ -25,9 +25,10 @@ _HARMLESS = (None, False, 0, 1)
 _IDS, _MASK = "input_ids", "attention_mask"
 
 
-def is_harmless(value: Any) -> bool:
+def is_harmless(name: str, value: Any) -> bool:
     """Tell whether a setting has the value with which it does nothing."""
-    return value in _HARMLESS
+    # No token twice, that is.
+    return value in _HARMLESS and not (value == 1 and name.endswith("no_repeat_ngram_size"))
 
 
 class BatchedGeneration(GenerationEngine):
@@ -54,7 +55,7 @@ class BatchedGeneration(GenerationEngine):
         if settings.get("max_new_tokens") is not None:
             settings["max_length"] = None  # counts for nothing beside it
         minds = _MINDS_PROMPT if self.after_prompt else MINDS_PADDING
-        return all(is_harmless(settings.get(name)) for name in minds)
+        return all(is_harmless(name, settings.get(name)) for name in minds)
 
     def generate(self, prompts: list[Values], keywords: Values) -> list[Values]:
         together = self.pipeline.forward(self._stack(prompts), **copy_kwargs(keywords))

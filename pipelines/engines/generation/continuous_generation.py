@@ -36,7 +36,7 @@ class ContinuousGeneration(BatchedGeneration):
 
     def schedules(self, keywords: Values) -> bool:
         settings = self._settings(keywords)
-        plain = all(is_harmless(settings.get(name)) for name in OTHER_LOOPS)
+        plain = all(is_harmless(name, settings.get(name)) for name in OTHER_LOOPS)
         beams, wanted = _beams(settings), settings.get("num_return_sequences") or 1
         searches = beams > 1 and not settings.get("do_sample") and wanted <= beams
         suits = searches or (beams == 1 and wanted == 1)

@@ -127,7 +127,7 @@ class VllmGeneration(BatchedGeneration):
         settings = self._settings(prompt.keywords)
         config = self.pipeline.model.generation_config
         for name, value in settings.items():
-            if name in _SAME or name in _FOLLOWED or is_harmless(value):
+            if name in _SAME or name in _FOLLOWED or is_harmless(name, value):
                 continue
             if name in prompt.keywords:
                 raise ValueError(

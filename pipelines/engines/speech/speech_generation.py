@@ -74,8 +74,8 @@ class SpeechGeneration(GenerationEngine):
 
     def schedules(self, keywords: Values) -> bool:
         settings = self._settings(keywords)
-        others = [settings.get(name) for name in _OTHER_SEARCHES]
-        plain = all(value is not True and is_harmless(value) for value in others)
+        others = [(name, settings.get(name)) for name in _OTHER_SEARCHES]
+        plain = all(value is not True and is_harmless(name, value) for name, value in others)
         # Whisper draws by chance at any other temperature, and may draw again at several.
         return (
             plain

@@ -147,6 +147,7 @@ def test_what_generate_does_otherwise_is_left_to_it(llama):
         {"num_return_sequences": 2, "do_sample": True},
         {"use_cache": False},
         {"guidance_scale": 1.5},
+        {"encoder_no_repeat_ngram_size": 1},
     ):
         assert not engine.schedules({"max_new_tokens": 3, **more})
 
