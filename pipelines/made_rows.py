@@ -32,7 +32,7 @@ def make_rows(
         given: the input's columns that are to hold values.
     """
     kinds = {column.kind for column in spec.inputs if columns.get(column.name) in given}
-    if _has_places(spec, pipeline, kinds):
+    if not kinds or _lacks_required(spec, columns, given) or _has_places(spec, pipeline, kinds):
         return pa.table({})
     try:
         made: dict[str, Any] = {}
@@ -47,6 +47,12 @@ def make_rows(
         return pa.table({n: values or pa.nulls(_COUNT) for n, values in made.items()})
     except Exception:  # a library of media is missing, or the task reads what is not made here
         return pa.table({})
+
+
+def _lacks_required(spec: TaskSpec, columns: Mapping[str, str], given: Collection[str]) -> bool:
+    """Tell whether the rows fail without a model: a column that they must have has no value."""
+    required = {columns.get(column.name) for column in spec.inputs if column.required}
+    return not required - {None} <= set(given)
 
 
 def _has_places(spec: TaskSpec, pipeline: Any, given: Collection[str]) -> bool:

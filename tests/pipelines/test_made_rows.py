@@ -82,6 +82,16 @@ def test_rows_that_fail_by_themselves_do_not_stop_the_job(models):
     assert stages.first.answered
 
 
+@pytest.mark.parametrize(
+    "task", ["text-classification", "text-generation", "table-question-answering"]
+)
+def test_rows_without_values_do_not_stop_the_job(models, task):
+    """As those of a file, or of a crawl, whose first texts are missing."""
+    stages = load(task, models[task])
+    batch = stages.process(Batch(pa.table({name: pa.nulls(2) for name in stages.columns.values()})))
+    assert len(batch.failures) == 2
+
+
 def test_settings_of_a_model_that_fail_for_every_text_are_refused(models, tmp_path):
     folder = shutil.copytree(models["text-generation"], tmp_path / "model")
     settings = {"do_sample": True, "temperature": 0.0}
