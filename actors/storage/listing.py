@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
 from functools import lru_cache
 from typing import Any
 
-from fsspec.asyn import sync
 from fsspec.implementations.local import LocalFileSystem
 
 from pipemill.errors import ConfigError, RunError
@@ -24,6 +22,7 @@ from .partitions import parse_partitions
 from .shared_archive import forget_archives
 from .storage_options import explain_storage_error
 from .table_formats import find_table_around, find_table_by_log, is_table_data
+from .walk_files import find_roots, find_version, iterate_files
 
 
 @dataclass(frozen=True)
@@ -80,6 +79,12 @@ def _list(path: str, options: Mapping[str, Any], output: str | None) -> Listing:
             "copy that version to an object of its own"
         )
     filesystem, inner = open_filesystem(path, options)
+    one = _list_one(filesystem, inner, path, output)
+    return _list_folders(filesystem, inner, path, output) if one is None else one
+
+
+def _list_one(filesystem: Any, inner: str, path: str, output: str | None) -> Listing | None:
+    """Return the listing of what is no folder, or None for a folder or a pattern."""
     if filesystem.isfile(inner):
         file = _make_file(filesystem, filesystem.info(inner), path)
         inside = _is_below(filesystem, filesystem.info(inner), output)
@@ -89,48 +94,82 @@ def _list(path: str, options: Mapping[str, Any], output: str | None) -> Listing:
             raise ConfigError(f"no input at {path}: it is a link to nothing")
         if not os.path.isdir(inner):
             return Listing(path, [], True, special=(path,))
-    top, roots = _find_roots(filesystem, inner)
-    files: list[InputFile] = []
-    tables: list[str] = []
-    with_parts: dict[str, list[InputFile]] = {}
-    table, left_out = None, 0
-    special = []
-    for root, known in roots.items():
-        found = []
-        for entry in _iterate_files(filesystem, root, known):
-            name = entry["name"]
-            table = table or find_table_by_log(name)
-            # A pattern may match hidden folders: only names below its first folder count.
-            below = name[len(top if name.startswith(top) else root) :].lstrip("/").split("/")
-            if any(part.startswith((".", "_")) for part in below):
-                continue
-            if name.endswith("/"):  # what a console makes for a folder of a bucket
-                continue
-            _check_link(entry)
-            if entry.get("type") == "other" and os.path.exists(name):
-                special.append(name)
-                continue
-            if _is_below(filesystem, entry, output):
-                left_out += 1
-                continue
-            folders = name.removeprefix(top).split("/")[:-1]
-            found.append(_make_file(filesystem, entry, path, parse_partitions(folders)))
-            folder, _, base = name.rpartition("/")
-            if _PART.fullmatch(base) and folder != top.rstrip("/"):
-                with_parts.setdefault(folder, []).append(found[-1])
-            if len(tables) < _CHECKED and is_table_data(name):
-                tables.append(name)
-        files += sorted(found, key=lambda file: file.path)
+    return None
+
+
+def _list_folders(filesystem: Any, inner: str, path: str, output: str | None) -> Listing:
+    top, roots = find_roots(filesystem, inner)
     is_pattern = top != inner
-    table = table or _find_table(filesystem, top, tables, is_pattern)
+    walk = _Walk(filesystem, path, output, top)
+    for root, known in roots.items():
+        first = len(walk.files)
+        for entry in iterate_files(filesystem, root, known):
+            walk.add(entry, root)
+        walk.files[first:] = sorted(walk.files[first:], key=lambda file: file.path)
     outputs = {
         url_of(filesystem, folder): parts
-        for folder, parts in with_parts.items()
+        for folder, parts in walk.with_parts.items()
         if filesystem.exists(f"{folder}/{JOB}")
     }
-    is_empty = not (files or left_out or special)
-    nothing = _explain_nothing(filesystem, top, is_pattern) if is_empty else None
-    return Listing(path, files, False, left_out, table, outputs, tuple(special), nothing)
+    is_empty = not (walk.files or walk.left_out or walk.special)
+    return Listing(
+        path,
+        walk.files,
+        False,
+        walk.left_out,
+        walk.table or _find_table(filesystem, top, walk.tables, is_pattern),
+        outputs,
+        tuple(walk.special),
+        _explain_nothing(filesystem, top, is_pattern) if is_empty else None,
+    )
+
+
+@dataclass
+class _Walk:
+    """What is found in the folders of a path, or by a pattern.
+
+    top: the folder that the path begins with.
+    tables: files that may be part of a table.
+    with_parts: files that may be parts of other outputs, by their folders.
+    table, left_out, special: as in `Listing`.
+    """
+
+    filesystem: Any
+    path: str
+    output: str | None
+    top: str
+    files: list[InputFile] = field(default_factory=list)
+    tables: list[str] = field(default_factory=list)
+    with_parts: dict[str, list[InputFile]] = field(default_factory=dict)
+    table: str | None = None
+    left_out: int = 0
+    special: list[str] = field(default_factory=list)
+
+    def add(self, entry: dict[str, Any], root: str) -> None:
+        """Add a file, unless it is hidden, in the output or no file."""
+        name = entry["name"]
+        self.table = self.table or find_table_by_log(name)
+        # A pattern may match hidden folders: only names below its first folder count.
+        below = name[len(self.top if name.startswith(self.top) else root) :].lstrip("/").split("/")
+        if any(part.startswith((".", "_")) for part in below):
+            return
+        if name.endswith("/"):  # what a console makes for a folder of a bucket
+            return
+        _check_link(entry)
+        if entry.get("type") == "other" and os.path.exists(name):
+            self.special.append(name)
+            return
+        if _is_below(self.filesystem, entry, self.output):
+            self.left_out += 1
+            return
+        folders = name.removeprefix(self.top).split("/")[:-1]
+        file = _make_file(self.filesystem, entry, self.path, parse_partitions(folders))
+        self.files.append(file)
+        folder, _, base = name.rpartition("/")
+        if _PART.fullmatch(base) and folder != self.top.rstrip("/"):
+            self.with_parts.setdefault(folder, []).append(file)
+        if len(self.tables) < _CHECKED and is_table_data(name):
+            self.tables.append(name)
 
 
 def _explain_nothing(filesystem: Any, folder: str, is_pattern: bool) -> str:
@@ -181,82 +220,12 @@ def _make_file(
 
 
 _VERSION = "?versionId="
-_WILD = "*?["
 # What a URL is to the local filesystem if one of its slashes is missing.
 _ONE_SLASH = re.compile(r"/(s3|gs|gcs|hf|az|abfs|adl|https?|file):/")
 # The name of a part, see `Split.part`.
 _PART = re.compile(r"part-\d{8}-[0-9a-f]{12}\.parquet")
-_TAKEN = 1000  # objects, as many as S3 lists at a time
 # At most this many files' folders are checked for the marks of a table.
 _CHECKED = 10_000
-
-
-def _find_roots(filesystem: Any, path: str) -> tuple[str, dict[str, dict[str, Any]]]:
-    """Return the folder that a path begins with, and what is known of what it stands for."""
-    if _is_folder(filesystem, path):
-        return path, {path: {"type": "directory"}}
-    if any(character in path for character in _WILD):
-        first = min(path.find(c) for c in _WILD if c in path)
-        found = filesystem.glob(path, detail=True)
-        return path[:first].rpartition("/")[0], dict(sorted(found.items()))
-    return path, {}
-
-
-def _is_folder(filesystem: Any, path: str) -> bool:
-    if not _lists_some_at_a_time(filesystem):
-        return bool(filesystem.isdir(path))
-    try:  # `isdir` of s3fs lists all of the folder, and keeps it
-        return bool(filesystem.info(path)["type"] == "directory")
-    except FileNotFoundError:
-        return False
-
-
-def _lists_some_at_a_time(filesystem: Any) -> bool:
-    return hasattr(filesystem, "_iterdir") and hasattr(filesystem, "loop")
-
-
-def _iterate_files(filesystem: Any, root: str, known: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Yield what is known of each file at or below a path, of which something is known."""
-    if not isinstance(filesystem, LocalFileSystem):
-        # A store is not asked again for each file that fits a pattern; a web server's pages of
-        # links do not say how large a file is.
-        if known["type"] == "directory":
-            yield from _find_on_store(filesystem, root)
-        else:
-            yield known if known.get("size") is not None else filesystem.info(root)
-        return
-    if filesystem.isfile(root):
-        yield filesystem.info(root)
-        return
-    # A folder at a time: what fsspec says of a million files takes a gigabyte. A folder without
-    # permission would be skipped silently.
-    for _, _, files in filesystem.walk(root, detail=True, on_error="raise"):
-        for entry in files.values():
-            # A walk says of a link when it was made, not when its file was written, or what it is.
-            is_whole = entry.get("islink") and os.path.exists(entry["name"])
-            yield filesystem.info(entry["name"]) if is_whole else entry
-
-
-def _find_on_store(filesystem: Any, root: str) -> Iterator[dict[str, Any]]:
-    """Yield what is known of each object below a folder, in any order."""
-    if not _lists_some_at_a_time(filesystem):
-        yield from filesystem.find(root, detail=True).values()
-        return
-    bucket, _, folder = filesystem._strip_protocol(root).rstrip("/").partition("/")
-    # What s3fs says of a million objects takes 1.5 GB, and it holds all of them. So some at a time.
-    prefix = f"{folder}/" if folder else ""
-    entries = filesystem._iterdir(bucket, delimiter="", prefix=prefix)
-
-    async def take() -> list[dict[str, Any]]:
-        taken = []
-        async for entry in entries:
-            taken.append(entry)
-            if len(taken) == _TAKEN:
-                break
-        return taken
-
-    while taken := sync(filesystem.loop, take):
-        yield from taken
 
 
 def _check_link(entry: dict[str, Any]) -> None:
@@ -279,13 +248,3 @@ def _resolve_path(filesystem: Any, entry: dict[str, Any]) -> str:
 @lru_cache(maxsize=1024)
 def _resolve_folder(path: str) -> str:
     return os.path.realpath(path)
-
-
-def find_version(entry: dict[str, Any]) -> str:
-    """Return what changes when a listed file does: an etag or a time; "" if nothing is known."""
-    for key in ("ETag", "etag", "md5Hash", "mtime", "LastModified", "last_modified", "created"):
-        if value := entry.get(key):
-            # fsspec's memory lists a number where `info` has a date.
-            dated = key == "created" and isinstance(value, datetime)
-            return str(value.timestamp() if dated else value).strip('"')
-    return ""

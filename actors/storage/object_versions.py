@@ -7,7 +7,7 @@ from typing import Any
 
 from .filesystem import open_filesystem
 from .input_file import InputFile
-from .listing import find_version
+from .walk_files import find_version
 
 # Other stores may name one version in several ways: in a listing, and when asked for one file.
 _SCHEMES = ("s3://", "s3a://")

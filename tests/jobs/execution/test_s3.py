@@ -21,7 +21,7 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
 from pipemill.actors.sources.open_source import RetryingSource
-from pipemill.actors.storage import backoff, listing
+from pipemill.actors.storage import backoff, listing, walk_files
 from pipemill.actors.storage.filesystem import open_filesystem, write_atomic
 from pipemill.actors.storage.store import Store
 from pipemill.jobs.cli.app import main
@@ -336,7 +336,7 @@ def test_a_delta_table_is_read_there(bucket, tmp_path):
 
 
 def test_a_folder_with_more_objects_than_a_page_is_listed_once(bucket, monkeypatch):
-    monkeypatch.setattr(listing, "_TAKEN", 7)
+    monkeypatch.setattr(walk_files, "_TAKEN", 7)
     filesystem, root = open_filesystem(f"{bucket}/folder", {})
     names = [f"{root}/{n % 3}/{n:03}.txt" for n in range(s3_server.PAGE * 3 // 2)]
     names += [f"{root}/1/", f"{root}/_hidden/a.txt", f"{root}.txt"]
