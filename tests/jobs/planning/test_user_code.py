@@ -79,6 +79,15 @@ def test_an_answer_of_another_shape_is_the_column_result(models, data, tmp_path,
         assert answer["logits"] == pytest.approx(right["logits"], abs=1e-4)
 
 
+def test_the_class_itself_may_be_given(models, data, tmp_path):
+    wanted = job(models, data, tmp_path / "out", "Louder")
+    pipemill.run(**wanted | {"pipeline_class": own_pipelines.Louder})
+    assert pipemill.run(**wanted).added["rows"] == 0  # the same job
+    inner = type("Inner", (transformers.TextClassificationPipeline,), {"__module__": "__main__"})
+    with pytest.raises(pipemill.ConfigError, match="class Inner is defined in __main__, from whe"):
+        pipemill.run(**wanted | {"pipeline_class": inner})
+
+
 @pytest.mark.parametrize("first", ["text", "second_text"])
 @pytest.mark.parametrize("task", ["text-classification", "pair-classification"])
 def test_a_column_can_be_a_parameter_of_each_row(models, data, tmp_path, task, first):
