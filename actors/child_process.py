@@ -32,7 +32,8 @@ def start_python(
     # Ray workers have entries in sys.path that a new interpreter lacks.
     path = os.pathsep.join(folder or os.getcwd() for folder in sys.path)
     process = subprocess.Popen(
-        [sys.executable, "-m", module],
+        # Without -P the current folder comes first: a queue.py there would hide Python's.
+        [sys.executable, "-P", "-m", module],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=stderr,

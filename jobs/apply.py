@@ -49,7 +49,7 @@ def apply(
     parameters: Mapping[str, Any] | None = None,
     batching: Mapping[str, Any] | None = None,
     actors: Mapping[str, Any] | None = None,
-    pipeline_class: str | None = None,
+    pipeline_class: str | type | None = None,
     schema: Mapping[str, str] | None = None,
     media_roots: list[str] | None = None,
     error_column: str = "error",
@@ -72,7 +72,7 @@ def apply(
         batching: `max_tokens`, as in a config.
         actors: `min`, `max`, `num_gpus`, `per_gpu`, `num_cpus` and `pass_credentials`, as in a
             config. Between `min` and `max`, Ray chooses.
-        pipeline_class: "package.module:Class", a subclass of `transformers.Pipeline`.
+        pipeline_class: A subclass of `transformers.Pipeline`, or its "package.module:Class".
         schema: Arrow types of the columns that such a pipeline adds, by name.
         media_roots: Folders and URLs below which paths and URLs in media columns are read.
         error_column: The name of the column that says why a row failed; null in others.

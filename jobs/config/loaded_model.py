@@ -85,6 +85,9 @@ def read_model_section(value: Any) -> Any:
 
 def with_loaded_model(data: Mapping[str, Any]) -> dict[str, Any]:
     """Return a job's keys with what its loaded pipeline says of them. Raises ConfigError."""
+    if isinstance(given := data.get("pipeline_class"), type):
+        place = _find_own_class(given) or f"{given.__module__}:{given.__qualname__}"
+        data = {**data, "pipeline_class": place}
     data = {**data, "model": read_model_section(data["model"])} if "model" in data else {**data}
     model = data.get("model")
     loaded = model.get("path") if isinstance(model, Mapping) else None
@@ -138,7 +141,7 @@ def _find_own_class(cls: type) -> str | None:
     if module == "__main__" or not name.isidentifier():
         raise ConfigError(
             f"the pipeline's class {name} is defined in {module}, from where workers can't import "
-            "it: put it at the top of a module, and make the pipeline with that"
+            "it: put it at the top of a module, and use it from there"
         )
     if module.startswith("transformers_modules."):
         raise ConfigError(

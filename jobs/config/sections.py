@@ -53,7 +53,7 @@ class Sections(TypedDict, total=False):
     parameters: Mapping[str, Any]
     batching: Mapping[str, Any]
     actors: Mapping[str, Any]
-    pipeline_class: str | None
+    pipeline_class: str | type | None
 
 
 def takes_sections(verb: Verb) -> Verb:

@@ -12,9 +12,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from pipemill.errors import ConfigError, RunError
 
+from ..planning.user_code import find_hiding_files
 from .progress import log, waiting
 from .ray_address import check_configured_address, find_ray, read_configured_address
 from .supervisor import check_interrupts, report_ray
@@ -126,6 +128,12 @@ def _start(cluster: str) -> None:
     address = "" if cluster == "local" else read_configured_address()
     check_configured_address(address)
     joins = find_ray(cluster)
+    if hidden := find_hiding_files(Path.cwd()):
+        log(
+            f"{', '.join(hidden)} in the current folder, which comes first for Ray's workers: they "
+            "import it instead of the library of that name, and may never start. Rename it, or "
+            "start the run in another folder"
+        )
     # Ray Data gathers usage statistics in a thread that never ends, and `_shut_down` would wait.
     os.environ.setdefault("RAY_DATA_USAGE_DISABLED", "1")
     with waiting("joining Ray" if joins else "starting Ray"):

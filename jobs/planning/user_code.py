@@ -23,6 +23,14 @@ from pipemill.errors import ConfigError, did_you_mean
 if TYPE_CHECKING:
     from ..config.job import Job
 
+# What workers import beside Python's own modules; and modules of Python that nothing imports.
+_IMPORTED = set(
+    "PIL av datasets filelock fsspec huggingface_hub jinja2 numpy packaging pandas psutil "
+    "pyarrow pydantic ray regex requests rich safetensors tokenizers torch tqdm transformers "
+    "typer yaml".split()
+)
+_HARMLESS = {"antigravity", "idlelib", "test", "this", "turtle"}
+
 
 def check_class(name: str) -> None:
     """Raise ConfigError if there is no such module, or no such name in it."""
@@ -124,3 +132,10 @@ def _list_names(source: Path) -> set[str] | None:
         elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
             names.add(node.id)
     return None if names & {"*", "__getattr__"} else names
+
+
+def find_hiding_files(folder: Path) -> list[str]:
+    """Return the modules in a folder that have the name of one that every worker imports."""
+    names = (sys.stdlib_module_names - _HARMLESS) | _IMPORTED
+    packages = (file.parent for file in folder.glob("*/__init__.py"))
+    return sorted(path.name for path in (*folder.glob("*.py"), *packages) if path.stem in names)

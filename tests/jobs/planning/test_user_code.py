@@ -14,8 +14,10 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
 import transformers
+from pipemill.actors.child_process import start_python
 from pipemill.jobs.cli.app import main
 from pipemill.jobs.output.split_plan import Plan
+from pipemill.jobs.planning.user_code import find_hiding_files
 
 import pipemill
 from tests.support import own_pipelines, tiny
@@ -77,6 +79,15 @@ def test_an_answer_of_another_shape_is_the_column_result(models, data, tmp_path,
         assert answer["label"] == right["label"]
         assert answer["score"] == near(right["score"])
         assert answer["logits"] == pytest.approx(right["logits"], abs=1e-4)
+
+
+def test_the_class_itself_may_be_given(models, data, tmp_path):
+    wanted = job(models, data, tmp_path / "out", "Louder")
+    pipemill.run(**wanted | {"pipeline_class": own_pipelines.Louder})
+    assert pipemill.run(**wanted).added["rows"] == 0  # the same job
+    inner = type("Inner", (transformers.TextClassificationPipeline,), {"__module__": "__main__"})
+    with pytest.raises(pipemill.ConfigError, match="class Inner is defined in __main__, from whe"):
+        pipemill.run(**wanted | {"pipeline_class": inner})
 
 
 @pytest.mark.parametrize("first", ["text", "second_text"])
@@ -316,3 +327,20 @@ def test_the_sample_and_the_rows_are_computed_by_ray(models, data, tmp_path, ray
     assert found.schema.equals(right.schema)
     labels = [pc.struct_field(table["result"], "label") for table in (found, right)]
     assert labels[0].equals(labels[1])
+
+
+def test_files_that_hide_a_module_of_every_worker_are_found(tmp_path):
+    for name in ("queue.py", "jobs.py", "test.py", "torch/__init__.py", "tests/__init__.py"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "ray").mkdir()  # no package: Python takes the installed one
+    assert find_hiding_files(tmp_path) == ["queue.py", "torch"]
+
+
+def test_a_process_takes_no_module_of_the_current_folder_for_one_of_python(tmp_path, monkeypatch):
+    (tmp_path / "queue.py").write_text("raise SystemExit('of the user')")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [p for p in sys.path if p not in ("", str(tmp_path))])
+    process = start_python("concurrent.futures.thread", stderr=subprocess.PIPE)
+    assert process.communicate()[1] == b""
+    assert process.returncode == 0
