@@ -5,16 +5,17 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import pyarrow.parquet as pq
+from pipemill.actors.split import Split
 
 from pipemill.errors import ConfigError, RunError, explain_interrupt
 
-from .output.hub_card import DATA, HubCard
+from .output.hub_card import DATA, HubCard, place_part
 from .output.ledger import Ledger, open_output
 from .output.split_plan import Plan
 from .output.text_table import Block, Shown, facts
@@ -22,7 +23,7 @@ from .output.text_table import Block, Shown, facts
 if TYPE_CHECKING:
     from huggingface_hub import CommitInfo, CommitOperationAdd, HfApi
 
-_PART = re.compile(rf"{DATA}/part-\d{{8}}-[0-9a-f]+\.parquet")
+_PART = re.compile(rf"{DATA}/(\d{{5,}}/)?part-\d{{8}}-[0-9a-f]+\.parquet")
 _UPLOAD_BYTES = 2**28  # in memory at once
 _COMMIT_FILES = 100  # the Hub takes long for a commit of very many
 _LONGEST = 500  # characters of a message
@@ -106,7 +107,14 @@ def push(
                 f"the dataset {repo.repo_id} exists and is public: make it private in its "
                 "settings on the Hub, or name another one"
             )
-        card = HubCard(name=repo.repo_id, record=record, schema=schema, rows=rows, dead=dead)
+        card = HubCard(
+            name=repo.repo_id,
+            record=record,
+            schema=schema,
+            rows=rows,
+            dead=dead,
+            parts=len(plan.splits),
+        )
         commit = _commit(api, repo.repo_id, ledger, plan, card)
     return Publication(
         name=repo.repo_id,
@@ -139,7 +147,7 @@ def _commit(api: HfApi, repo: str, ledger: Ledger, plan: Plan, card: HubCard) ->
 
     there = api.list_repo_files(repo, repo_type="dataset")
     text = card.render(_read_card(repo) if "README.md" in there else None)
-    additions = list(_upload(api, repo, ledger, [split.part for split in plan.splits]))
+    additions = list(_upload(api, repo, ledger, plan.splits))
     ours = {addition.path_in_repo for addition in additions}
     stale = [file for file in there if _PART.fullmatch(file) and file not in ours]
     operations = [
@@ -166,17 +174,18 @@ def _read_card(repo: str) -> str:
 
 
 def _upload(
-    api: HfApi, repo: str, ledger: Ledger, parts: Iterable[str]
+    api: HfApi, repo: str, ledger: Ledger, splits: Sequence[Split]
 ) -> Iterator[CommitOperationAdd]:
     """Upload the parts without committing them; the Hub skips what it has."""
     from huggingface_hub import CommitOperationAdd
 
     batch: list[CommitOperationAdd] = []
-    for part in parts:
+    for split in splits:
+        part = split.part
         data = ledger.read(part)
         if data is None:
             raise ConfigError(f"{ledger.path}/{part} is gone: run the job again, then push")
-        batch.append(CommitOperationAdd(f"{DATA}/{part}", data))
+        batch.append(CommitOperationAdd(place_part(split.number, part, len(splits)), data))
         if sum(addition.upload_info.size for addition in batch) >= _UPLOAD_BYTES:
             api.preupload_lfs_files(repo, batch, repo_type="dataset")
             yield from batch

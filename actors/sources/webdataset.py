@@ -43,7 +43,7 @@ _TEXT = set(
 _MANY, _VERY_LARGE = 64, 256 * 2**20
 # From this many on, no shard is read to plan its splits, since all of them may be a hundred
 # terabytes. Where a range begins, a worker finds out by the headers before it, or goes on where the
-# range before it ended: of so many shards, Ray gives the ranges of one to one actor.
+# range before it ended: of so many shards, Ray gives most ranges of one to one actor.
 _VERY_MANY = 1000
 # A tar without members is not longer than this.
 _RECORD = 10240

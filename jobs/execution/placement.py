@@ -31,8 +31,9 @@ if TYPE_CHECKING:
 
     from ..config.job import ActorsSection
 
-# Ray schedules every block: more blocks than this cost more than they gain.
-_MOST_BLOCKS = 1000
+# Ray schedules every block, which takes it some milliseconds. An actor that is slow with its last
+# one keeps the run waiting, and one that gets none is idle.
+_FEW_BLOCKS, _BLOCKS_EACH, _MOST_BLOCKS = 1000, 8, 20_000
 # Calls that overlap in an actor: one tokenizes or writes while another is on the device.
 _CALLS = 2
 # The same where the task writes texts: long ones of a split hold back no other one.
@@ -118,7 +119,7 @@ def _run_on_ray(work: SplitWork, splits: SplitTable) -> Generator[SplitResult, N
     # Of millions of splits, a byte for each.
     done = bytearray(splits[-1].number + 1 if work.shares_gpu else 0)
     crowded = set[int]()
-    with closing(_results(build(_dataset(splits), work, size))) as results:
+    with closing(_results(build(_dataset(splits, size[1]), work, size))) as results:
         for result in results:
             if result.cause == "memory" and work.shares_gpu:
                 if result.fatal:  # the model: all that this actor gets would come back
@@ -143,14 +144,19 @@ def _reduce_actors(work: SplitWork) -> SplitWork:
     return fewer
 
 
-def _dataset(splits: Sequence[Split]) -> Dataset:
-    """Return a dataset with one row per split, in order, in not too many blocks."""
+def count_blocks(splits: int, actors: int) -> int:
+    """Choose how many blocks so many actors share."""
+    return min(splits, max(_FEW_BLOCKS, min(_BLOCKS_EACH * actors, _MOST_BLOCKS)))
+
+
+def _dataset(splits: Sequence[Split], actors: int) -> Dataset:
+    """Return a dataset with one row per split, in order. actors: the most that work on it."""
     import ray
 
     # `from_arrow` would run a task for each block: the first workers of Ray would each import its
     # library for that, and could then no longer become actors.
     rows: Any = _Rows(splits)
-    dataset = ray.data.from_items(rows, override_num_blocks=min(len(rows), _MOST_BLOCKS))
+    dataset = ray.data.from_items(rows, override_num_blocks=count_blocks(len(rows), actors))
     context = dataset.context  # a copy: that of the process is for the user's own datasets
     context.enable_progress_bars = False
     context.execution_options.preserve_order = False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -157,6 +158,20 @@ def describe_wait(actors: ActorsSection) -> str | None:
         if free_units < needs <= all_units:
             return f"waits for {name}s ({all_units - free_units:g} of {all_units:g} in use)"
     return None
+
+
+def describe_lost_room(actors: ActorsSection) -> str | None:
+    """Return that no node that is alive can hold an actor; None if one can, or without a Ray."""
+    ray = sys.modules.get("ray")
+    if ray is None or not ray.is_initialized():
+        return None
+    nodes = find_ray_nodes()
+    if any(count_actors(node, actors) for node in nodes):
+        return None
+    return (
+        f"none of the {len(nodes)} nodes of the Ray cluster can hold an actor now: the run waits "
+        "until one joins that can. Or interrupt it; run again to resume"
+    )
 
 
 def autoscales() -> bool:

@@ -14,6 +14,8 @@ from pipemill.actors.batch import add_counts
 from pipemill.actors.monitoring.ray_metrics import record_progress
 from pipemill.actors.split_result import SplitResult
 
+from ..execution.pool_size import describe_lost_room
+from ..execution.progress import log
 from ..execution.split_work import SplitWork
 from ..output.lease import Lease
 from ..output.lease_owner import now
@@ -22,6 +24,8 @@ from .run_log import RunLog, RunState, find_slowest
 
 _BEAT_S = 1.0
 _PATIENCE_S = 15.0
+# Seconds without a split after which the cluster is asked whether it has nodes for actors.
+_SILENCE_S = 300.0
 # Seconds between lines on stderr, where they are JSON.
 _LINES_S = 10.0
 # The pace is that of the last minute, and of as many splits at least.
@@ -41,7 +45,8 @@ class RunMonitor:
         self, work: SplitWork, lease: Lease, before: Mapping[str, int], splits: int, total: int
     ) -> None:
         self._name, self._log = work.sink.name, RunLog(lease.store, lease.number)
-        self._started = time.monotonic()
+        self._started = self._heard = time.monotonic()
+        self._actors = work.actors
         self._work: Counter[str] = Counter()
         self._reasons: Counter[str] = Counter()
         self._slowest: list[Mapping[str, Any]] = []
@@ -84,7 +89,7 @@ class RunMonitor:
             total: rows that the run is now expected to do.
         """
         with self._lock:
-            self._total = total
+            self._total, self._heard = total, time.monotonic()
             if result.error is not None:
                 self._state = replace(self._state, splits_failed=self._state.splits_failed + 1)
                 return
@@ -139,6 +144,16 @@ class RunMonitor:
             self._record()
             with suppress(Exception):  # the next one may do better
                 self._log.write()
+            with suppress(Exception):  # a head that does not answer
+                self._warn_of_silence()
+
+    def _warn_of_silence(self) -> None:
+        """Say why no split is done any more, if no node is left: Ray says nothing, and waits."""
+        if time.monotonic() < self._heard + _SILENCE_S:
+            return
+        self._heard = time.monotonic()
+        if why := describe_lost_room(self._actors):
+            log(why)
 
     def _add(self, event: Literal["start", "progress", "end"], text: str | None = None) -> None:
         state = self.state(event, text)

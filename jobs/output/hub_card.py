@@ -17,12 +17,22 @@ if TYPE_CHECKING:
     from huggingface_hub import DatasetCard
 
 DATA = "data"  # the folder of the parts
-_CONFIG = {
-    "config_name": "default",
-    "data_files": [{"split": "train", "path": f"{DATA}/part-*.parquet"}],
-}
+# The most files of a folder: the Hub refuses others.
+FOLDER_FILES = 10_000
 _TAG = "pipemill"
 _BEGIN, _END = "<!-- pipemill: begin -->", "<!-- pipemill: end -->"
+
+
+def place_part(number: int, name: str, count: int) -> str:
+    """Return where a part is in a dataset. count: how many there are."""
+    if count <= FOLDER_FILES:
+        return f"{DATA}/{name}"
+    return f"{DATA}/{number // FOLDER_FILES:05}/{name}"
+
+
+def place_parts(count: int) -> str:
+    """Return the pattern of the places of so many parts."""
+    return f"{DATA}/part-*.parquet" if count <= FOLDER_FILES else f"{DATA}/*/part-*.parquet"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +44,7 @@ class HubCard:
         record: of the job.
         schema: the columns.
         rows, dead: of the output: all input rows, and those that could not be computed.
+        parts: how many files the rows are in.
     """
 
     name: str
@@ -41,6 +52,7 @@ class HubCard:
     schema: pa.Schema
     rows: int
     dead: int
+    parts: int
 
     def render(self, old: str | None) -> str:
         """Return the README.md.
@@ -54,7 +66,7 @@ class HubCard:
             card = DatasetCard(f"---\n{{}}\n---\n\n# {self.name.rsplit('/', 1)[-1]}\n")
         else:
             card = DatasetCard(old)
-        _set_metadata(card)
+        self._set_metadata(card)
         section = f"{_BEGIN}\n{self._describe()}\n{_END}"
         before, begin, rest = card.text.partition(_BEGIN)
         if begin:
@@ -62,6 +74,14 @@ class HubCard:
         else:
             card.text = f"{card.text.rstrip()}\n\n{section}\n"
         return str(card)
+
+    def _set_metadata(self, card: DatasetCard) -> None:
+        """Name the parts as the default config; other configs, tags and entries stay."""
+        files = {"split": "train", "path": place_parts(self.parts)}
+        ours = {"config_name": "default", "data_files": [files]}
+        others = [c for c in card.data.get("configs") or [] if c.get("config_name") != "default"]
+        card.data["configs"] = [ours, *others]
+        card.data["tags"] = [*(t for t in card.data.get("tags") or [] if t != _TAG), _TAG]
 
     def _describe(self) -> str:
         record = self.record
@@ -108,13 +128,6 @@ class HubCard:
             return done
         where = "have null answers" if self.record.keeps_dead_rows else "are left out"
         return f"{done} of {self.rows:,}; {self.dead:,} could not be computed and {where}"
-
-
-def _set_metadata(card: DatasetCard) -> None:
-    """Name the parts as the default config; other configs, tags and entries stay."""
-    others = [c for c in card.data.get("configs") or [] if c.get("config_name") != "default"]
-    card.data["configs"] = [_CONFIG, *others]
-    card.data["tags"] = [*(t for t in card.data.get("tags") or [] if t != _TAG), _TAG]
 
 
 def _name_model(path: str) -> str:

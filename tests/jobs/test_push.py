@@ -104,7 +104,9 @@ def test_a_card_names_the_model_of_each_of_several_tasks():
     record = JobRecord(
         job={**entries[0], "tasks": entries, "output": {"on_error": "dead_letter"}}, decides=decides
     )
-    card = HubCard(name=NAME, record=record, schema=pa.schema([]), rows=3, dead=0).render(None)
+    card = HubCard(name=NAME, record=record, schema=pa.schema([]), rows=3, dead=0, parts=1).render(
+        None
+    )
     for text in (
         "- **Task:** mask + feature-extraction\n",
         "- **Model of mask:** [org/one](https://huggingface.co/org/one)\n",
@@ -147,6 +149,37 @@ def test_what_changed_is_published_and_what_people_wrote_stays(server, wanted, t
                  "- **Rows:** 40\n", "data/part-*.parquet"):  # fmt: skip
         assert card.count(text) == 1
     assert files["notes.txt"] == b"ours"
+
+
+MANY = """if True:
+    import runpy, sys
+    from pipemill.jobs.output import hub_card
+    hub_card.FOLDER_FILES = 3
+    sys.argv = ["light", "push", *sys.argv[1:]]
+    runpy.run_module("tests.support.light", run_name="__main__")
+"""
+
+
+def test_more_parts_than_the_hub_takes_in_a_folder_are_in_several(
+    server, wanted, tmp_path, monkeypatch
+):
+    light.install(monkeypatch)
+    pipemill.run(wanted)
+    call(server, tmp_path, "push", "out", NAME)
+    done = subprocess.run(
+        [sys.executable, "-c", MANY, "out", NAME],
+        env={**os.environ, **environment(server, tmp_path)},
+        cwd=tmp_path, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    parts = sorted(file.name for file in (tmp_path / "out").glob("part-*"))
+    places = [f"data/{number // 3:05}/{part}" for number, part in enumerate(parts)]
+    assert len(parts) == 4
+    assert sorted(server.files[NAME]) == ["README.md", *places], "the old places are empty"
+    rows = datasets.load_dataset(
+        str(download(server, tmp_path / "copy")), cache_dir=str(tmp_path / "cache")
+    )["train"]
+    assert rows.to_list() == ds.dataset(tmp_path / "out").to_table().to_pylist()
 
 
 REFUSED = {

@@ -71,12 +71,21 @@ def test_the_result_of_a_split_does_not_wait_for_others_of_its_block(monkeypatch
         time.sleep(0.3)
         return results_to_table(results_from_table(table))
 
-    monkeypatch.setattr(placements, "_MOST_BLOCKS", 1)
-    dataset = placements._dataset([split_of("a", i, i + 1) for i in range(5)])
+    monkeypatch.setattr(placements, "count_blocks", lambda splits, actors: 1)
+    dataset = placements._dataset([split_of("a", i, i + 1) for i in range(5)], actors=1)
     results = placements._results(dataset.map_batches(work, batch_size=1, batch_format="pyarrow"))
     came = [time.monotonic() for _ in results]
     assert len(came) == 5
     assert came[-1] - came[0] > 0.6
+
+
+def test_every_actor_of_a_large_cluster_gets_blocks():
+    for actors in (1, 64, 500, 2000):
+        blocks = placements.count_blocks(10**6, actors)
+        assert blocks >= 2 * placements._WRITING_CALLS * actors, "two for each of its calls"
+        assert blocks <= max(1000, 8 * actors)
+        assert placements.count_blocks(700, actors) == 700
+    assert placements.count_blocks(10**6, 10**6) == 20_000
 
 
 def test_the_progress_bar_shows_rows_rate_time_left_and_dead_letters(capsys):
@@ -97,7 +106,8 @@ def test_the_settings_of_the_programs_own_datasets_stay(ray_session, monkeypatch
     monkeypatch.setattr(context, "enable_progress_bars", True)
     monkeypatch.setattr(context.execution_options, "preserve_order", True)
     monkeypatch.setattr(context, "execution_no_progress_timeout_s", 7)
-    ours = placements._dataset([split_of("a.jsonl")]).map_batches(lambda batch: batch).context
+    one = placements._dataset([split_of("a.jsonl")], actors=1)
+    ours = one.map_batches(lambda batch: batch).context
     assert not ours.enable_progress_bars
     assert not ours.execution_options.preserve_order
     assert ours.execution_no_progress_timeout_s == 10**9
