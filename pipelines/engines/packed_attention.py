@@ -140,6 +140,8 @@ def _select_queries(streams: list[Any], places: np.ndarray, scale: float | None)
 
     query, *others = streams
     out = torch.empty_like(query, memory_format=torch.contiguous_format)
+    # The last one may be repeated. Each would have a copy of its sequence's keys and values.
+    several, places = len(places), np.unique(places)
     gqa = query.shape[1] != others[0].shape[1]
     for start, count, length in runs(_stream.lengths):
         end = start + count * length
@@ -155,6 +157,8 @@ def _select_queries(streams: list[Any], places: np.ndarray, scale: float | None)
             query[here, :, None], keys, values, scale=scale, enable_gqa=gqa
         )
         out[here] = done[:, :, 0]
+    if several > len(places):
+        out[len(places) :] = out[len(places) - 1]
     return out
 
 

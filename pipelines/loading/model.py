@@ -9,6 +9,8 @@ from functools import partial
 from importlib import import_module
 from typing import Any
 
+from pipemill.errors import error_message
+
 from ..engines.block_attention import keep_block_attention
 from .missing_weights import describe_missing, find_missing_weights, record_loading
 from .model_files import FolderSource, ModelFiles
@@ -81,7 +83,8 @@ class Model:
             if not torch.cuda.is_available():
                 raise RuntimeError(
                     f"actors.num_gpus is {self.num_gpus:g}, but torch {torch.__version__} "
-                    "finds no GPU on this worker"
+                    f"finds no GPU on this worker{_explain_no_gpu(torch)}: "
+                    "with actors.num_gpus: cpu GPUs are left alone"
                 )
             device = torch.device("cuda:0")
             _leave_room_for_others(torch, self.num_gpus)
@@ -250,6 +253,15 @@ def _set_generation(model: Any, path: str, revision: str | None) -> None:
         return
     with suppress(OSError):  # it says nothing
         model.generation_config = GenerationConfig.from_pretrained(path, revision=revision)
+
+
+def _explain_no_gpu(torch: Any) -> str:
+    """Return, for a message, why torch finds no GPU: its driver may be too old."""
+    try:
+        torch.cuda.init()
+    except Exception as error:
+        return f" ({error_message(error).partition('. ')[0].strip()})"
+    return ""
 
 
 def _leave_room_for_others(torch: Any, share: float) -> None:

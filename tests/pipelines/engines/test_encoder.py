@@ -114,6 +114,22 @@ def test_the_last_layer_works_for_the_tokens_that_are_read(kind, head):
     assert not any(m._forward_pre_hooks for m in pipeline.model.modules())
 
 
+def test_no_keys_are_copied_for_tokens_that_the_last_layer_repeats(monkeypatch):
+    import torch
+
+    pipeline = encoders.loaded("Bert", "ForSequenceClassification")
+    encoder, usual = encoders.encoder(pipeline), torch.nn.functional.scaled_dot_product_attention
+    rows = []
+
+    def noted(query, key, *given, **named):
+        rows.append(len(key))
+        return usual(query, key, *given, **named)
+
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", noted)
+    encoder(encoders.chunks(encoders.sequences(pipeline, [LIMIT])))
+    assert rows == [1, 1]
+
+
 @pytest.mark.parametrize(
     ("kind", "head", "more"),
     [

@@ -15,3 +15,17 @@ def test_a_user_pipeline_can_be_made_without_weights(models, task):
     pipeline = model.load_without_weights(task)
     assert type(pipeline.model).__name__ == "BertForSequenceClassification"
     assert pipeline.model.device.type == "meta"
+
+
+def test_what_torch_says_of_a_gpu_that_it_does_not_find_is_told(models, monkeypatch):
+    import torch
+
+    def init():
+        raise RuntimeError("The NVIDIA driver is too old (found version 11040). Please update it.")
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "init", init)
+    model = Model(path=models["text-classification"], num_gpus=1)
+    reason = r"no GPU on this worker \(The NVIDIA driver is too old \(found version 11040\)\): with"
+    with pytest.raises(RuntimeError, match=reason):
+        model.load("text-classification")
