@@ -8,9 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 from pipemill.actors.faults.blame import is_out_of_memory, is_row_error
 
-from ..engines.stacking import answers_equal, copy_kwargs, stack, to_float32, unstack
+from ..engines.stacking import (
+    CLOSE,
+    ROUNDED,
+    answers_equal,
+    copy_kwargs,
+    stack,
+    to_float32,
+    unstack,
+)
 from .images.chunk_encoding import dequantize
 from .pickled_chunks import DeferredError
+from .recording_outputs import RecordingOutputs
 from .row_seed import seed_row
 from .scheduled_forward import ScheduledForward, select_tried
 from .token_outputs import calls_model_once
@@ -37,6 +46,7 @@ class PipelineForward:
         alone: whether every chunk runs alone, in a micro-batch of chunks of equal length (False)
             and of unequal length (True); what is missing was not tried yet.
         scheduled: gives an engine all chunks at once, where the task writes texts.
+        recordings: computes recordings of any length at once, where the model hears a mask.
     """
 
     def __init__(
@@ -59,7 +69,10 @@ class PipelineForward:
         self.scheduled = None
         if generation is not None:
             self.scheduled = ScheduledForward(self, generation)
-        if not keywords.declared.batchable:
+        self.recordings = None
+        if engine is None and RecordingOutputs.suits(self.pipeline):
+            self.recordings = RecordingOutputs(self.pipeline)
+        elif not keywords.declared.batchable:
             self.alone = {False: True, True: True}
         elif engine is not None and engine.is_exact:
             self.alone = {False: False, True: False}
@@ -83,6 +96,8 @@ class PipelineForward:
         """
         if self.by_token is not None:
             return self.by_token.pads
+        if self.recordings is not None:
+            return self.alone.get(True) is not True
         return self.generation is not None and self.generation.can_pad(during)
 
     def is_empty(self, inputs: Any) -> bool:
@@ -97,7 +112,7 @@ class PipelineForward:
         """
         if self.scheduled is not None and self.schedules:
             return self.scheduled(chunks)
-        ragged = ragged and self.generation is not None  # an encoder has tried it by itself
+        ragged = ragged and self.by_token is None  # an encoder has tried it by itself
         if self.generation is not None:
             _, during, _ = self.keywords.of(chunks[0][1])
             if self.generation.samples(during):  # each row has its random numbers
@@ -109,11 +124,14 @@ class PipelineForward:
         )
 
     def _try(self, chunks: list[Chunk], ragged: bool) -> None:
-        some = select_tried(chunks)
-        singles = self.run_singly(some)
+        some, rounded = select_tried(chunks), self._has_16_bits()
+        singles = self.run_singly(some, as_computed=rounded)
         try:
-            together = self._together(some)
-            self.alone[ragged] = not (self.rounds() or all(map(answers_equal, together, singles)))
+            together = self._together(some, as_computed=rounded)
+            close = ROUNDED if rounded else CLOSE
+            pairs = zip(together, singles, strict=True)
+            equal = self.rounds() or all(answers_equal(*pair, close) for pair in pairs)
+            self.alone[ragged] = not equal
         except Exception as error:
             if is_out_of_memory(error):  # fewer chunks may fit, and give the same answers
                 raise
@@ -123,35 +141,48 @@ class PipelineForward:
 
     def rounds(self) -> bool:
         """Tell whether the micro-batch's size may change a text: as always in 16 bits."""
-        return self.generation is not None and self.pipeline.model.dtype.itemsize < 4
+        return self.generation is not None and self._has_16_bits()
 
-    def run_singly(self, chunks: list[Chunk]) -> list[Any]:
+    def _has_16_bits(self) -> bool:
+        dtype = getattr(self.pipeline.model, "dtype", None)
+        return dtype is not None and dtype.itemsize < 4
+
+    def run_singly(self, chunks: list[Chunk], as_computed: bool = False) -> list[Any]:
+        """Return what regroup needs of each chunk, computed alone.
+
+        as_computed: whether what `_forward` returns is wanted in its place.
+        """
         encoder = None if self.by_token is None else self.by_token.encoder
         with nullcontext() if encoder is None else encoder.as_loaded():
-            return [self._single(*chunk) for chunk in chunks]
+            return [self._single(*chunk, as_computed) for chunk in chunks]
 
-    def _single(self, payload: bytes, settings: str) -> Any:
+    def _single(self, payload: bytes, settings: str, as_computed: bool) -> Any:
         _, during, after = self.keywords.of(settings)
         inputs = self.inputs_of(payload)
         with seed_row(inputs, self.pipeline.device):
             output = self.pipeline.forward(inputs, **copy_kwargs(during))
-        return self.reduce(output, after)
+        return to_float32(output) if as_computed else self.reduce(output, after)
 
-    def _together(self, chunks: list[Chunk]) -> list[Any]:
+    def _together(self, chunks: list[Chunk], as_computed: bool = False) -> list[Any]:
         keywords = [self.keywords.of(settings) for _, settings in chunks]
         inputs = [pickle.loads(payload) for payload, _ in chunks]
         during = [copy_kwargs(during) for _, during, _ in keywords]
         if self.by_token is not None:
             outputs = self.by_token(list(zip(inputs, during, strict=True)))
         # Of equal keywords from here on: others are in other micro-batches.
+        elif self.recordings is not None:
+            outputs = self.recordings(list(zip(inputs, during, strict=True)))
         elif self.generation is None:
             stacked = dequantize(stack(inputs), self.pipeline.device)
             outputs = unstack(self.pipeline.forward(stacked, **during[0]), len(chunks))
         elif self.is_empty(inputs[0]) and not self.generation.is_exact:
-            return self.run_singly(chunks)  # transformers makes one text of them, however many
+            # transformers makes one text of them, however many
+            return self.run_singly(chunks, as_computed)
         else:
             prompts = [dequantize(one, self.pipeline.device) for one in inputs]
             outputs = self.generation.generate(prompts, during[0])
+        if as_computed:
+            return list(map(to_float32, outputs))
         return [
             self.reduce(output, after)
             for output, (_, _, after) in zip(outputs, keywords, strict=True)

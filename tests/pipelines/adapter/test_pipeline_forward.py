@@ -2,23 +2,58 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
+import pyarrow as pa
 import pytest
+import torch
+from pipemill.actors.batch import Batch
 from pipemill.pipelines.adapter.pipeline_forward import PipelineForward
+from pipemill.pipelines.loading.model import Model
+from pipemill.pipelines.loading.task_loader import LoadTask
+
+from tests.support.image_rows import files
 
 
 def test_a_first_try_without_memory_decides_nothing(monkeypatch):
     """Of fewer chunks the answers may be the same: they are tried when they fit."""
     forward = PipelineForward.__new__(PipelineForward)
     forward.alone, forward.by_token, forward.generation, forward.scheduled = {}, None, None, None
+    forward.pipeline = SimpleNamespace(model=None)
 
-    def together(chunks):
+    def together(chunks, as_computed=False):
         if len(chunks) > 2:
             raise RuntimeError("CUDA out of memory. Tried to allocate 20.00 MiB")
         return [f"answer to {chunk}" for chunk in chunks]
 
     monkeypatch.setattr(forward, "_together", together)
-    monkeypatch.setattr(forward, "run_singly", lambda chunks: [f"answer to {c}" for c in chunks])
+    monkeypatch.setattr(
+        forward, "run_singly", lambda chunks, as_computed: [f"answer to {c}" for c in chunks]
+    )
     with pytest.raises(RuntimeError, match="out of memory"):
         forward(["a", "b", "c"])
     assert forward(["a", "b"]) == ["answer to a", "answer to b"]
     assert forward.alone == {False: False}
+
+
+@pytest.mark.parametrize("change", ["rounding", "neighbours"])
+def test_numbers_of_16_bits_may_be_rounded_otherwise_together(models, change):
+    """As on a GPU, whose kernels for several images add up in another order."""
+    path, columns = models["image-classification"], (("image", "image"),)
+    model = Model(path=path, dtype="bfloat16")
+    stages = LoadTask(task="image-classification", model=model, columns=columns)()
+    pipeline, forwards = stages.task.pipeline, stages.task.forwards
+    usual = pipeline.model.forward
+
+    def rounded(*given, **named):
+        output = usual(*given, **named)
+        if len(output.logits) > 1 and change == "rounding":
+            output.logits = output.logits * (1 + 0.01 * torch.sin(torch.arange(7.0))[None])
+        elif change == "neighbours":
+            output.logits = output.logits.roll(1, 0)
+        return output
+
+    pipeline.model.forward = rounded
+    batch = stages.process(Batch(pa.table({"image": list(files(6))})))
+    assert not batch.failures
+    assert forwards.alone == {False: change == "neighbours"}
