@@ -33,9 +33,17 @@ class RecordingOutputs:
         return (
             calls_model_once(pipeline)
             and getattr(pipeline, "type", _TYPES[0]) in _TYPES
+            and not pipeline.model.can_generate()
             and bool(getattr(extractor, "return_attention_mask", False))
             and hasattr(pipeline.model, "_get_feat_extract_output_lengths")
+            # It takes the mean of a whole recording, and of what fills it up.
+            and getattr(pipeline.model.config, "feat_extract_norm", None) != "group"
         )
+
+    @staticmethod
+    def pays(pipeline: Any) -> bool:
+        """Tell whether several at once are faster: a CPU has enough to do with one of them."""
+        return bool(pipeline.device.type != "cpu")
 
     def __call__(self, chunks: list[tuple[Inputs, Inputs]]) -> list[Any]:
         """Return what `_forward` returns for each recording.
