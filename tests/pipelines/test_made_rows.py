@@ -82,6 +82,13 @@ def test_rows_that_fail_by_themselves_do_not_stop_the_job(models):
     assert stages.first.answered
 
 
+@pytest.mark.parametrize("task", ["image-classification", "text-generation", "text-classification"])
+def test_rows_that_hold_nothing_do_not_stop_the_job(models, task):
+    stages = load(task, models[task])
+    batch = stages.process(Batch(pa.table({name: pa.nulls(2) for name in stages.columns})))
+    assert len(batch.failures) == 2
+
+
 def test_settings_of_a_model_that_fail_for_every_text_are_refused(models, tmp_path):
     folder = shutil.copytree(models["text-generation"], tmp_path / "model")
     settings = {"do_sample": True, "temperature": 0.0}
