@@ -29,10 +29,15 @@ def make_rows(
         spec: the task.
         pipeline: the loaded pipeline.
         columns: the task's column names to those of the input.
-        given: the input's columns that are to hold values.
+        given: the input's columns that hold values in some rows; others are null here, too, unless
+            the task needs them.
     """
     kinds = {column.kind for column in spec.inputs if columns.get(column.name) in given}
-    if not kinds or _lacks_required(spec, columns, given) or _has_places(spec, pipeline, kinds):
+    optional = [c.name for c in spec.inputs if not (c.required or c.parameter)]
+    optional = [columns[name] for name in optional if name in columns]
+    # Rows may fail because they have none of these, which made ones would not have, either.
+    lacks = bool(optional) and not set(optional).intersection(given)
+    if lacks or _has_places(spec, pipeline, kinds):
         return pa.table({})
     try:
         made: dict[str, Any] = {}
@@ -40,19 +45,13 @@ def make_rows(
             name = columns.get(column.name)
             if name is None:
                 continue
-            wanted = name in given and (column.required or not column.parameter)
+            wanted = column.required or (name in given and not column.parameter)
             made[name] = [
                 _make(column.kind, row, spec, pipeline) for row in range(_COUNT) if wanted
             ]
         return pa.table({n: values or pa.nulls(_COUNT) for n, values in made.items()})
     except Exception:  # a library of media is missing, or the task reads what is not made here
         return pa.table({})
-
-
-def _lacks_required(spec: TaskSpec, columns: Mapping[str, str], given: Collection[str]) -> bool:
-    """Tell whether the rows fail without a model: a column that they must have has no value."""
-    required = {columns.get(column.name) for column in spec.inputs if column.required}
-    return not required - {None} <= set(given)
 
 
 def _has_places(spec: TaskSpec, pipeline: Any, given: Collection[str]) -> bool:

@@ -47,6 +47,7 @@ def test_a_notebook_runs_in_its_folder(name, tmp_path, monkeypatch):
         assert part in text
     assert "False" not in text
     assert "TqdmWarning" not in text
+    assert "ipywidgets" not in text
     assert "Traceback" not in text
 
 

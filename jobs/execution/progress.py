@@ -7,6 +7,7 @@ them.
 
 from __future__ import annotations
 
+import logging
 import sys
 import threading
 import time
@@ -50,6 +51,8 @@ def _find_notebook_bar() -> type[tqdm]:
 if is_notebook():
     # Before another library imports it, and with it the warning.
     _find_notebook_bar()
+    # Ray's request to install ipywidgets, when its classes of datasets are imported.
+    logging.getLogger("ray.widgets.util").setLevel(logging.WARNING)
 
 
 def _choose_pause(in_notebook: bool) -> float:
