@@ -50,7 +50,8 @@ def test_a_budget_beyond_the_memory_is_halved_until_it_fits(models, rows, tmp_pa
     total = torch.cuda.get_device_properties(0).total_memory
     torch.cuda.set_per_process_memory_fraction(40 * 2**20 / total)
     try:
-        settings = {"batching.max_tokens": 2**20}
+        # One split: its rows are one micro-batch, of some 70 MB.
+        settings = {"batching.max_tokens": 2**20, "output.rows_per_part": 3000}
         told, found = run(capsys, model, rows, tmp_path / "little", **settings)
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
