@@ -124,6 +124,7 @@ def _estimate(
         padding=_padding(trial, best),
         duplicates=1 - len(deduplicate_chunks(trial.chunks)[0]) / len(sizes),
         rows_per_second=rate,
+        host_share=min(trial.host_seconds / setting.seconds, 1.0) if setting.seconds else 0.0,
         seconds=whole / rate,
         gpu_hours=whole / rate * gpus / 3600 if gpus else None,
         max_tokens=best,

@@ -57,6 +57,8 @@ class JobEstimate(Shown):
             order, in sorted micro-batches, and packed (None if the model can't be packed).
         duplicates: The share of the sampled chunks that equal an earlier one.
         rows_per_second: The speed of one actor.
+        host_share: The share of its time in which it prepares rows and shapes answers: an actor of
+            a GPU does that while the GPU computes other rows.
         seconds, gpu_hours: What the whole input takes on one actor; no hours without a GPU.
         max_tokens: The fastest token budget.
         actors: The most actors that the job allows; None if it is one, or follows from the cluster.
@@ -80,6 +82,7 @@ class JobEstimate(Shown):
     padding: dict[str, float | None]
     duplicates: float
     rows_per_second: float
+    host_share: float
     seconds: float
     gpu_hours: float | None
     max_tokens: int
@@ -143,6 +146,7 @@ class JobEstimate(Shown):
             ("duplicates", f"{self.duplicates:.1%} of the chunks (more is possible in all rows)"),
             ("padding", ", ".join(padding)),
             ("speed", f"{self.rows_per_second:,.3g} rows/s"),
+            ("stages", f"model {1 - self.host_share:.0%}, rows and answers {self.host_share:.0%}"),
             ("work", whole),
             *((task.name, str(task)) for task in self.tasks),
             ("run", self._run_in_words()),

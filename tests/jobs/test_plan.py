@@ -90,6 +90,8 @@ def test_what_can_be_counted_is_exact(models, data):
     assert sum(count for _, count in found.lengths) == 70
     assert found.lengths[-1][0] > MOST, "what was cut counts"
     assert found.rows_per_second > 0
+    assert 0 < found.host_share < 1
+    assert re.search(r"stages +model \d+%, rows and answers \d+%", str(found))
     assert found.seconds == pytest.approx(70 / found.rows_per_second)
     assert found.gpu_hours is None
 
