@@ -34,6 +34,7 @@ def run_both(folder: Path, models: tuple[str, ...]) -> list[int]:
     import pyarrow as pa
     import pyarrow.parquet as pq
     import ray
+    import ray.data
     from ray.cluster_utils import Cluster
 
     pq.write_table(pa.table({"text": [f"row {n}" for n in range(ROWS)]}), folder / "in.parquet")
@@ -42,6 +43,8 @@ def run_both(folder: Path, models: tuple[str, ...]) -> list[int]:
     for name in NODES:
         cluster.add_node(num_cpus=2, env_vars={"HF_HOME": str(folder / name)})
     ray.init(address=cluster.address, log_to_driver=False, logging_level="error")
+    # On a busy machine the first actors could do all rows before the last one starts.
+    ray.data.DataContext.get_current().wait_for_min_actors_s = 200
     try:
         return [run(folder, number, model).done for number, model in enumerate(models)]
     finally:
