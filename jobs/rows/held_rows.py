@@ -131,7 +131,7 @@ class TableRows(HeldRows):
         if shard:
             _write_shard(store, f"{folder}/{files:06}{_SUFFIX}", shard)
             files += 1
-        if not files:
+        if not files or (not rows and not table.column_names):
             raise ConfigError(f"{self.name} gave no row, and so no columns: nothing can be done")
         return WrittenRows(format=_FORMAT, files=files, rows=rows, whole=whole)
 
