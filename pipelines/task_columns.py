@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -73,14 +73,16 @@ def resolve_columns(
             raise ConfigError(
                 f"no column {own!r} in the input (input.columns.{column.name}); "
                 f"{_describe_field(own, schema) or name_columns(own, schema.names)}"
+                f"{_describe_nested_rows(own, schema)}"
             )
         elif column.required and column.name not in parameters:
             instead = f", or set parameters.{column.name}" if column.parameter else ""
             why = "input.columns leaves out" if left_out else "the input does not have"
             raise ConfigError(
                 f"{name} reads a column {column.name!r}, which {why}; "
-                f"columns: {', '.join(schema.names)}. {_describe_other_delimiter(schema)}"
-                f"Name one with --column {column.name}=COLUMN (input.columns){instead}"
+                f"columns: {', '.join(schema.names)}{_describe_nested_rows(own, schema)}. "
+                f"{_describe_other_delimiter(schema)}Name one with "
+                f"--column {column.name}=COLUMN (input.columns){instead}"
             )
     return found
 
@@ -99,6 +101,32 @@ def _describe_other_delimiter(schema: pa.Schema) -> str:
     if not found:
         return ""
     return f"If that is CSV divided by {found[0]!r}: it is read with commas, or with tabs as .tsv. "
+
+
+def _describe_nested_rows(name: str, schema: pa.Schema) -> str:
+    """Return what is said of rows in a list of one large object, as in `{"data": [{…}, …]}`."""
+    lists = list(_find_lists(schema, ""))
+    found = [path for path, fields in lists if name in fields]
+    if not found and len(lists) == 1 and "role" not in lists[0][1]:  # a chat is no rows
+        found = [lists[0][0]]
+    if not found:
+        return ""
+    return (
+        f". If the objects in {' and '.join(found)} are the rows, write them one a line: "
+        f"jq -c '{', '.join(found)}' FILE > rows.jsonl"
+    )
+
+
+def _find_lists(fields: Iterable[pa.Field], path: str) -> Iterator[tuple[str, list[str]]]:
+    """Yield where lists of objects are, as jq calls it, and the fields of the objects."""
+    for field in fields:
+        kind = field.type
+        if (pa.types.is_list(kind) or pa.types.is_large_list(kind)) and pa.types.is_struct(
+            kind.value_type
+        ):
+            inner = f"{path}.{field.name}[]"
+            yield inner, kind.value_type.names
+            yield from _find_lists(kind.value_type.fields, inner)
 
 
 def source_names(inputs: Iterable[Column], mapping: Mapping[str, str | None]) -> dict[str, str]:
@@ -137,19 +165,32 @@ def with_needed(
     inputs: tuple[Column, ...],
     mapping: Mapping[str, str | None],
     parameters: Mapping[str, Any],
+    adds: bool,
 ) -> pa.Schema:
-    """Add the columns that a task needs to those of files without rows, which don't show them."""
+    """Give columns of an input without rows, which have no types, those that a task needs.
+
+    adds: whether only rows show which columns there are, so that all that the task needs are there.
+    """
     needed = {column.name for column in inputs if column.required or column.name in mapping}
     if spec.one_of and not needed & set(spec.one_of):
         needed.add(spec.one_of[0])
     for column in inputs:
         name = mapping.get(column.name, column.name)
-        if name is None:
+        if name is None or column.name not in needed or column.name in parameters:
             continue
-        if column.name in needed and column.name not in parameters and name not in schema.names:
-            type = next(type for type in USUAL_TYPES if matches(column.kind, type))
-            schema = schema.append(pa.field(name, type))
+        place = schema.get_field_index(name)
+        field = pa.field(name, next(type for type in USUAL_TYPES if matches(column.kind, type)))
+        if place < 0 and adds:
+            schema = schema.append(field)
+        elif place >= 0 and _is_untyped(column, schema.field(place)):
+            schema = schema.set(place, field)
     return schema
+
+
+def _is_untyped(column: Column, field: pa.Field) -> bool:
+    """Tell whether a column without rows has a type for lack of one: pandas takes float64."""
+    lacks = pa.types.is_null(field.type) or pa.types.is_float64(field.type)
+    return lacks and not matches(column.kind, field.type)
 
 
 USUAL_TYPES = (

@@ -33,6 +33,9 @@ from .schemas.unify import find_extremes, unify_columns
 from .split_ranges import SplitRange, cut_rows
 
 _READ_ROWS = 4096
+# Of files that hold the rows of an object in Python. Not that of Parquet: readers that look into
+# every folder would take them for parts.
+STORED_ROWS = ".rows"
 
 # The number of a row group, and the range of its rows to read.
 Group = tuple[int, int, int]
@@ -97,7 +100,8 @@ class ParquetSource(FileSource):
                 rows, failed = _read_valid_rows(parquet, file, groups, self.schema)
         if rows.num_rows != stop - start:
             raise ValueError(f"{split.path} lacks some of the planned rows {start} to {stop}")
-        lacking = explain_lacking(self.schema, parquet.schema_arrow.names, split.path)
+        where = "these rows" if split.path.endswith(STORED_ROWS) else split.path
+        lacking = explain_lacking(self.schema, parquet.schema_arrow.names, where)
         batch = Batch(rows.combine_chunks(), lacking=lacking)
         for row, reason in failed.items():
             batch.add_failure("read", row, reason)

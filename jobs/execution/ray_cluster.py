@@ -128,7 +128,8 @@ def _start(cluster: str) -> None:
     address = "" if cluster == "local" else read_configured_address()
     check_configured_address(address)
     joins = find_ray(cluster)
-    if hidden := find_hiding_files(Path.cwd()):
+    # Workers of a Ray that is started here look where this process looks.
+    if joins and (hidden := find_hiding_files(Path.cwd())):
         log(
             f"{', '.join(hidden)} in the current folder, which comes first for Ray's workers: they "
             "import it instead of the library of that name, and may never start. Rename it, or "
@@ -230,10 +231,22 @@ def _describe_size() -> str:
 
 def _start_local() -> None:
     import ray
+    from ray.job_config import JobConfig
+
+    class DriversOrder(JobConfig):
+        """Makes workers find modules as this process does: Ray puts the current folder first."""
+
+        def _serialize(self) -> str:
+            self._py_driver_sys_path.extend(map(os.path.abspath, reversed(sys.path)))
+            return super()._serialize()
 
     def start() -> None:
         ray.init(
-            "local", log_to_driver=False, logging_level=logging.CRITICAL, include_dashboard=False
+            "local",
+            job_config=DriversOrder(),
+            log_to_driver=False,
+            logging_level=logging.CRITICAL,
+            include_dashboard=False,
         )
 
     try:

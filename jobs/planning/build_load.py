@@ -91,6 +91,13 @@ def _build_bound(
     }
     tokens = job.batching.max_tokens
     dtype = decides.get(f"{prefix}model.dtype") or choose_dtype(job, task.spec, task.is_user)
+    runtime = find_graph_runtime(job)
+    if runtime is not None and runtime.calibrates(dtype) and _replaces_examples(plan):
+        plan.notes.append(
+            f"the rows that the {dtype} graph of {runtime.name} took its scales from are others "
+            "now: rows computed from here on may differ slightly from those that were done "
+            "(another output would hold rows of one graph)"
+        )
     return build_load_task(
         job,
         task,
@@ -104,6 +111,14 @@ def _build_bound(
             job, source, plan.splits[: stored.get(prefix + _EXAMPLE_SPLITS)], columns.values()
         ),
     )
+
+
+def _replaces_examples(plan: Plan) -> bool:
+    """Tell whether splits of changed files took the places of some that held the first rows."""
+    if not plan.replaced:
+        return False
+    first = min(int(part.split("-")[1]) for part in plan.replaced)
+    return sum(split.rows or 0 for split in plan.splits[:first]) < _EXAMPLES
 
 
 def build_load_task(

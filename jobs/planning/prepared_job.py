@@ -105,11 +105,12 @@ def build_prepared_job(
     if not task.steps:
         task = replace(task, spec=with_inputs(task.spec, schema))
         task = follow_as_output_did(job, task, decides)
-    if plan.is_of_nothing and find_source(plan.format).columns_from_rows:
+    if plan.is_of_nothing:
+        adds = find_source(plan.format).columns_from_rows
         for one, own in list_tasks(job, task):
             given = parameters_of(one, own.spec)
             columns = inputs_of(own.spec, given)
-            schema = with_needed(schema, own.spec, columns, one.input.columns, given)
+            schema = with_needed(schema, own.spec, columns, one.input.columns, given, adds)
     keep = kept_columns(job.output.keep, schema)
     bound = [bind_task(one, own, schema, keep) for one, own in list_tasks(job, task)]
     asked = check_conditions(task, schema)

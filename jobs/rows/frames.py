@@ -36,7 +36,9 @@ class FrameRows(TableRows):
         return self._table.num_rows
 
     def tables(self) -> Iterator[pa.Table]:
-        for start in range(0, max(self.count, 1), GROUP_ROWS):
+        if not self.count:  # a slice of a table without columns would have rows
+            yield self._table
+        for start in range(0, self.count, GROUP_ROWS):
             yield self._table.slice(start, GROUP_ROWS)
 
 

@@ -10,14 +10,13 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pipemill.actors.sources.parquet import STORED_ROWS
 from pipemill.actors.storage.store import Store
 
 from pipemill.errors import ConfigError, RunError, StoreError, error_message
 
 GROUP_ROWS = 1000
 _FORMAT = "parquet"
-# Not that of Parquet: readers that look into every folder would take the files for parts.
-_SUFFIX = ".rows"
 _SHARD_BYTES = 128 * 2**20
 
 # What this process has read from, and can be read once: what is left of it is not all of it.
@@ -121,7 +120,7 @@ class TableRows(HeldRows):
         for table in _check_types(source.tables(), self.name):
             table = table if most is None else table.slice(0, most.rows - rows)
             if shard and (held >= _SHARD_BYTES or not _fits(shard, table)):
-                _write_shard(store, f"{folder}/{files:06}{_SUFFIX}", shard)
+                _write_shard(store, f"{folder}/{files:06}{STORED_ROWS}", shard)
                 files, shard, held = files + 1, [], 0
             shard.append(table)
             rows, size, held = rows + table.num_rows, size + table.nbytes, held + table.nbytes
@@ -129,9 +128,9 @@ class TableRows(HeldRows):
                 whole = self.count == rows
                 break
         if shard:
-            _write_shard(store, f"{folder}/{files:06}{_SUFFIX}", shard)
+            _write_shard(store, f"{folder}/{files:06}{STORED_ROWS}", shard)
             files += 1
-        if not files:
+        if not files or (not rows and not table.column_names):
             raise ConfigError(f"{self.name} gave no row, and so no columns: nothing can be done")
         return WrittenRows(format=_FORMAT, files=files, rows=rows, whole=whole)
 

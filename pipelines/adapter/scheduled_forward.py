@@ -6,6 +6,7 @@ import threading
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from pipemill.actors.faults.blame import is_memory_failure, is_out_of_memory
 from pipemill.actors.faults.watchdog import hold
 
 from ..engines.base import GenerationEngine, Prompt, UnsupportedPrompt, Values
@@ -82,10 +83,13 @@ class ScheduledForward:
         singles = self.forward.run_singly(some)
         try:
             written = self._write(list(map(self._prompt, some)), _TRIED_AT_ONCE)
+            _check_memory(written)
             can = not any(isinstance(one, UnsupportedPrompt) for one in written)
             equal = self.forward.rounds() or all(map(answers_equal, written, singles))
             self._differs = not (can and equal)
-        except Exception:
+        except Exception as error:
+            if is_out_of_memory(error):  # fewer texts may fit, and be the same
+                raise
             self._differs = True
 
     def _write(self, prompts: list[Prompt], most: int | None = None) -> list[Any]:
@@ -110,6 +114,13 @@ class ScheduledForward:
             inputs = {name: inputs[name] if name == "input_ids" else None for name in inputs}
             load = partial(self.forward.inputs_of, payload)
         return Prompt(inputs=inputs, keywords=during, settings=settings, seed=seed, load=load)
+
+
+def _check_memory(written: list[Any]) -> None:
+    """Raise MemoryError if a text did not fit in memory."""
+    for one in written:
+        if isinstance(one, DeferredError) and is_memory_failure(one.error, one.message):
+            raise MemoryError(one.message)
 
 
 def select_tried(chunks: list[T]) -> list[T]:

@@ -16,6 +16,7 @@ PATHS = {
         "jobs/execution/test_growing_cluster.py",
         "jobs/execution/test_kill.py",
         "jobs/execution/test_raylets.py",
+        "jobs/planning/test_user_code.py::test_files_of_the_current_folder_hide_no_library_of_rays_workers",
         "jobs/rows/test_ray_dataset.py",
         "test_notebook.py::test_a_notebook_runs_in_its_folder",
         "test_readme.py::test_every_block_of_python_runs",

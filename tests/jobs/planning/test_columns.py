@@ -134,6 +134,28 @@ def test_whole_files_are_kept_only_by_name():
     assert kept_columns(["bytes", "path"], schema) == ["path", "bytes"]
 
 
+def test_rows_in_a_list_of_one_object_are_named_with_what_to_do():
+    text = (Column(name="text", kind="text"),)
+    rows = pa.list_(pa.struct({"text": TEXT, "id": pa.int64()}))
+    deep = pa.list_(pa.struct({"title": TEXT, "paragraphs": rows}))
+    chat = pa.list_(pa.struct({"role": TEXT, "content": TEXT}))
+    named = "If the objects in {} are the rows, write them one a line: jq -c '{}' FILE > rows.jsonl"
+    for fields, mapping, where in (
+        ({"version": TEXT, "data": rows}, {}, [".data[]"]),
+        ({"data": deep}, {}, [".data[].paragraphs[]"]),
+        ({"train": rows, "test": rows}, {}, [".train[]", ".test[]"]),
+        ({"data": rows, "other": chat}, {"text": "id"}, [".data[]"]),
+        ({"data": rows}, {"text": "body"}, [".data[]"]),
+        ({"messages": chat}, {}, []),
+        ({"data": rows, "other": rows}, {"text": "body"}, []),
+    ):
+        with pytest.raises(ConfigError) as caught:
+            resolve(text, pa.schema(fields), mapping)
+        said = named.format(" and ".join(where), ", ".join(where))
+        assert (said in str(caught.value)) == bool(where), fields
+        assert where or "jq" not in str(caught.value)
+
+
 TARGETS = Column(name="targets", kind="texts", required=False, parameter=True)
 TOP_K = Column(name="top_k", kind="number", required=False, parameter=True)
 

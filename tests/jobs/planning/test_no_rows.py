@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import tarfile
 
+import pandas as pd
 import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
@@ -69,6 +70,33 @@ def test_every_format_without_rows_gives_one_empty_part(tmp_path, name, write, e
     assert pipemill.verify(str(tmp_path / "out")).ok
     for verb in ("status", "report"):
         assert main([verb, str(tmp_path / "out")]) == 0, capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        pa.table({"id": pa.nulls(0), "text": pa.nulls(0)}),
+        pd.DataFrame({"id": [], "text": []}),
+        pd.DataFrame(columns=["id", "text"]),
+        {"train": pd.DataFrame({"id": [], "text": []}), "test": pd.DataFrame()},
+    ],
+)
+def test_columns_without_rows_need_no_types(tmp_path, rows):
+    report = run(tmp_path, rows)
+    assert (report.rows, report.splits) == (0, 1)
+    more = ["split"] if isinstance(rows, dict) else []
+    assert columns(tmp_path) == ["id", "text", *more, "again", "length"]
+    schema = pipemill.read(report.output).schema
+    assert schema.field("text").type == pa.string()
+    assert run(tmp_path, rows).added["splits"] == 0
+
+
+def test_a_frame_without_columns_is_refused(tmp_path):
+    for rows in (pd.DataFrame(), pd.DataFrame(index=range(3)), pa.table({})):
+        with pytest.raises(pipemill.ConfigError, match="gave no row, and so no columns"):
+            run(tmp_path, rows)
+    with pytest.raises(pipemill.ConfigError, match="column 'text' is double"):
+        run(tmp_path, pd.DataFrame({"text": [1.5]}))
 
 
 def test_rows_that_come_later_are_planned_anew(tmp_path):

@@ -294,27 +294,41 @@ def test_a_model_of_its_own_code_is_refused_unless_allowed(models, data, tmp_pat
     assert pipemill.run(**wanted).done == 40
 
 
-def test_the_command_finds_a_module_in_its_folder(models, data, tmp_path):
-    folder = tmp_path / "user"
-    folder.mkdir()
+def run_in_its_folder(models, data, folder, actors):
+    """Run a job with a class of the current folder, as the installed command does."""
+    folder.mkdir(exist_ok=True)
     shutil.copy(ROOT / "tests/support/own_pipelines.py", folder / "mine.py")
     (folder / "job.yaml").write_text(
         "task: pair-classification\npipeline_class: mine:PairPipeline\n"
         f"model: {models['text-classification']}\ninput: {data}\n"
         "output: {path: out, schema: {label: string, score: float32}}\n"
-        "actors: {placement: local}\n"
+        f"actors: {actors}\n"
     )
-    # As the installed command does, whose folder is not the current one.
-    (tmp_path / "pipemill_command.py").write_text(
+    # Its own folder is not the current one.
+    command = folder.parent / "pipemill_command.py"
+    command.write_text(
         f"import sys\nsys.path.insert(0, {str(ROOT)!r})\n"
         "from pipemill.jobs.cli.app import main\nsys.exit(main())\n"
     )
-    words = [sys.executable, str(tmp_path / "pipemill_command.py"), "run", "job.yaml"]
-    done = subprocess.run(words, cwd=folder, capture_output=True, text=True)
+    words = [sys.executable, str(command), "run", "job.yaml"]
+    done = subprocess.run(words, cwd=folder, capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout.splitlines()[-1])["done"] == 40
     table = ds.dataset(folder / "out").to_table()
     assert table.schema.names == ["id", "text", "other", "label", "score"]
+
+
+def test_the_command_finds_a_module_in_its_folder(models, data, tmp_path):
+    run_in_its_folder(models, data, tmp_path / "user", "{placement: local}")
+
+
+def test_files_of_the_current_folder_hide_no_library_of_rays_workers(models, data, tmp_path):
+    folder = tmp_path / "user"
+    folder.mkdir()
+    for name in ("transformers.py", "statistics.py", "torch/__init__.py"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text("raise ImportError('of the user')")
+    run_in_its_folder(models, data, folder, "{placement: fused, cluster: local, max: 1}")
 
 
 def test_the_sample_and_the_rows_are_computed_by_ray(models, data, tmp_path, ray_session):

@@ -37,6 +37,15 @@ def test_a_column_says_which_split_a_row_is_of(answers, job):
     assert answers(mixed, "mixed")["n"].to_pylist() == [1, 2, None]
 
 
+def test_a_split_without_the_column_is_told_from_the_others(job):
+    other = datasets.Dataset.from_dict({"body": ["b"]})
+    report = pipemill.run(**job(datasets.DatasetDict(train=texts("a"), test=other)))
+    assert (report.done, report.dead) == (1, 1)
+    (letter,) = pipemill.read(report.output, dead_letters=True).to_table().to_pylist()
+    assert letter["input_split"] == "test"
+    assert letter["message"] == "there is no column 'text' in these rows (columns: body, split)"
+
+
 def test_a_column_of_that_name_stays(answers, job):
     rows = [{"text": "a", "split": 7}]
     found = answers({"train": rows, "test": rows})

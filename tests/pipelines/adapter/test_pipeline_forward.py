@@ -8,7 +8,9 @@ import pyarrow as pa
 import pytest
 import torch
 from pipemill.actors.batch import Batch
+from pipemill.pipelines.adapter.pickled_chunks import DeferredError
 from pipemill.pipelines.adapter.pipeline_forward import PipelineForward
+from pipemill.pipelines.adapter.scheduled_forward import ScheduledForward
 from pipemill.pipelines.loading.model import Model
 from pipemill.pipelines.loading.task_loader import LoadTask
 
@@ -34,6 +36,57 @@ def test_a_first_try_without_memory_decides_nothing(monkeypatch):
         forward(["a", "b", "c"])
     assert forward(["a", "b"]) == ["answer to a", "answer to b"]
     assert forward.alone == {False: False}
+
+
+class Engine:
+    """An engine that has memory for two texts: with more it raises, or a text is the error."""
+
+    is_exact = False
+
+    def __init__(self, raises):
+        self.raises = raises
+
+    def schedules(self, keywords):
+        return True
+
+    def write_all(self, prompts, most=None):
+        answers = [f"answer to {prompt}" for prompt in prompts]
+        if len(prompts) <= 2:
+            return answers
+        error = RuntimeError("CUDA out of memory. Tried to allocate 20.00 MiB")
+        if self.raises:
+            raise error
+        return [error, *answers[1:]]
+
+
+@pytest.mark.parametrize("raises", [True, False])
+def test_a_first_try_of_scheduled_texts_without_memory_decides_nothing(monkeypatch, raises):
+    alone = []
+
+    def run_singly(chunks):
+        alone.extend(chunks)
+        return [f"answer to {chunk}" for chunk in chunks]
+
+    forward = SimpleNamespace(
+        run_singly=run_singly, is_empty=lambda inputs: False, rounds=lambda: False
+    )
+    scheduled = ScheduledForward(forward, Engine(raises))
+
+    class Text(str):
+        inputs, keywords = {"input_ids": None}, {}
+
+    monkeypatch.setattr(scheduled, "_prompt", Text)
+    monkeypatch.setattr(
+        scheduled,
+        "_reduce",
+        lambda prompt, one: DeferredError.of(one) if isinstance(one, Exception) else one,
+    )
+    with pytest.raises((RuntimeError, MemoryError), match="out of memory"):
+        scheduled(["a", "b", "c"])
+    assert scheduled(["a", "b"]) == ["answer to a", "answer to b"]
+    alone.clear()
+    assert scheduled(["c", "d"]) == ["answer to c", "answer to d"]
+    assert not alone
 
 
 @pytest.mark.parametrize("change", ["rounding", "neighbours"])
