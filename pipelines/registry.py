@@ -55,6 +55,7 @@ ALIASES = {
     "text-to-speech": "text-to-audio",
     "vqa": "visual-question-answering",
 }
+_TRANSLATION = re.compile(r"translation_\w+_to_\w+")
 # Where another package says which tasks it brings: name = "module:TASK" in its pyproject.toml.
 ENTRY_POINTS = "pipemill.tasks"
 # Tasks that this program registered: from where workers import each.
@@ -96,6 +97,11 @@ def find_registered(name: str) -> str | None:
     return _registered.get(name)
 
 
+def is_built_in(name: str) -> bool:
+    """Tell whether a task is one of pipemill, by its name or an alias."""
+    return ALIASES.get(name, name) in _TASKS or bool(_TRANSLATION.fullmatch(name))
+
+
 def task_names() -> list[str]:
     """Return the names of all tasks, those of installed packages among them."""
     return sorted(
@@ -113,7 +119,7 @@ def find_task(name: str) -> TaskSpec:
     if home := _TASKS.get(ALIASES.get(name, name)):
         module, attribute = home.split(":")
         return as_spec(getattr(import_module(f"pipemill.pipelines.{module}"), attribute))
-    if re.fullmatch(r"translation_\w+_to_\w+", name):
+    if _TRANSLATION.fullmatch(name):
         return replace(find_task("translation"), name=name)
     if name in _registered:
         return register_task(_registered[name])

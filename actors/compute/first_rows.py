@@ -10,12 +10,16 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 
 from ..batch import Batch, Failure
+from ..faults.blame import is_memory_failure
 from ..faults.load_errors import LoadError
 
 MakeRows = Callable[[Collection[str]], pa.Table]
 
 # What differs between rows that fail in the same way: sizes, ids, positions.
 _NUMBER = re.compile(r"\d+(\.\d+)?")
+# Errors of a network, a disk or a process, which made rows meet as well, and other workers may not.
+_PASSING_CLASS = re.compile(r"MemoryError|Timeout|Connect|StoreError")
+_PASSING_MESSAGE = re.compile(r"\[Errno|can't start new thread")
 
 
 @dataclass
@@ -27,13 +31,13 @@ class FirstRows:
         make: from the input's columns that hold values to a few rows that any model of the task
             can take.
         computes: whether this process has the weights; else it makes chunks only.
-        answered: whether a row has been through all steps.
+        passed: the steps that a row has been through.
     """
 
     task: str
     make: MakeRows
     computes: bool
-    answered: bool = False
+    passed: set[str] = field(default_factory=set)
     # What made rows failed with, by the step and the columns that they had.
     _tried: dict[tuple[str, ...], set[tuple[str, str]]] = field(default_factory=dict)
 
@@ -42,20 +46,21 @@ class FirstRows:
 
         run: computes the made rows up to this step.
         """
-        if not batch.rows.num_rows or len(batch.ok_rows()):
-            self.answered = self.answered or step == "regroup"
-            return
-        if self.answered or not (self.computes or step == "expand"):
+        rows = batch.rows
+        if len(batch.ok_rows()):
+            self.passed.add(step)
+        if step in self.passed or not rows.num_rows or not (self.computes or step == "expand"):
             return
         failures = Counter(_kind_of(failure) for failure in batch.failures.values())
         kind, count = failures.most_common(1)[0]
-        rows = batch.rows
+        first = next(f for f in batch.failures.values() if _kind_of(f) == kind)
+        if _may_pass(first):
+            return
         given = [name for name in rows.column_names if rows[name].null_count < rows.num_rows]
         known = (step, *given)
         if known not in self._tried:
             self._tried[known] = _find_failures(self.make(given), run)
         if self._tried[known] == {kind}:
-            first = next(f for f in batch.failures.values() if _kind_of(f) == kind)
             raise LoadError(self._describe(first, count), for_good=True)
 
     def _describe(self, failure: Failure, count: int) -> str:
@@ -78,3 +83,12 @@ def _find_failures(made: pa.Table, run: Callable[[Batch], Batch]) -> set[tuple[s
 
 def _kind_of(failure: Failure) -> tuple[str, str]:
     return failure.error, _NUMBER.sub("#", failure.message)
+
+
+def _may_pass(failure: Failure) -> bool:
+    """Tell whether a row may be computed at another time or elsewhere: no model is at fault."""
+    return bool(
+        is_memory_failure(failure.error, failure.message)
+        or _PASSING_CLASS.search(failure.error)
+        or _PASSING_MESSAGE.match(failure.message)
+    )

@@ -171,10 +171,10 @@ class Stages:
         """Raise LoadError for a model that has answered no row so far, and can't answer any."""
         if self.first is None:
             return
-        # Its budget measures nothing; the locks are the same.
-        trial = replace(self, budget=TokenBudget(self.budget.tokens), first=None)
 
         def run(made: Batch) -> Batch:
+            # Its budget measures nothing; the locks are the same.
+            trial = replace(self, budget=TokenBudget(self.budget.tokens), first=None)
             for name in self.steps[: self.steps.index(step) + 1]:
                 made = trial.run_step(name, made)
             return made

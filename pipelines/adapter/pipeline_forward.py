@@ -132,8 +132,11 @@ class PipelineForward:
         singles = self.run_singly(some, as_computed)
         try:
             together = self._together(some, as_computed)
-            pairs = zip(together, singles, strict=True)
+            pairs = list(zip(together, singles, strict=True))
             equal = self.rounds() or all(answers_equal(*pair, close) for pair in pairs)
+            if as_computed and equal:
+                each = zip(pairs, some, strict=True)
+                equal = not any(self._lost_answer(*pair, settings) for pair, (_, settings) in each)
             self.alone[ragged] = not equal
         except Exception as error:
             if is_out_of_memory(error):  # fewer chunks may fit, and give the same answers
@@ -141,6 +144,23 @@ class PipelineForward:
             self.alone[ragged] = True
         if self.alone[ragged] and self.by_token is not None:
             self.by_token.encoder.unpack()
+
+    def _lost_answer(self, together: Any, single: Any, settings: str) -> bool:
+        """Tell whether only what was computed alone has all that `postprocess` reads."""
+        _, _, after = self.keywords.of(settings)
+
+        def can_answer(output: Any) -> bool:
+            try:
+                self.pipeline.postprocess(
+                    [output] if self.chunked else output, **copy_kwargs(after)
+                )
+            except Exception as error:
+                if not is_row_error(error) or is_out_of_memory(error):
+                    raise
+                return False
+            return True
+
+        return not can_answer(together) and can_answer(single)
 
     def rounds(self) -> bool:
         """Tell whether the micro-batch's size may change a text: as always in 16 bits."""

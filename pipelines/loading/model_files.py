@@ -140,8 +140,10 @@ class ModelFiles:
             return f"{file} {reason}: copy or download it again"
         return None
 
-    def describe_tokenizer_files(self) -> str:
-        """Return which files a tokenizer could not be made of."""
+    def describe_tokenizer_files(self) -> str | None:
+        """Return which files no tokenizer can be made of; None if others may be on the Hub."""
+        if _TOKENIZER in self or self.is_unknown(_TOKENIZER):
+            return None
         found = ", ".join(sorted(filter(_OF_TOKENIZER.search, _list_names(self)))) or "nothing"
         return (
             f"{self.path} has no tokenizer.json, and transformers can't make a tokenizer of what "

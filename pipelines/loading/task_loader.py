@@ -28,7 +28,7 @@ from ..engines.model_call import report_layers
 from ..engines.registry import AUTO, find_engine
 from ..made_rows import make_rows
 from ..media import MediaAccess, require_media_library
-from ..registry import find_task, register_task
+from ..registry import find_task, is_built_in, register_task
 from ..restored import restore_pipelines
 from ..task_spec import TaskSpec
 from ..user_pipeline import user_pipeline_task
@@ -157,7 +157,7 @@ class LoadTask:
 
     def _first_rows(self, loaded: Loaded, columns: dict[str, str]) -> FirstRows | None:
         """Return what stops the job if the model answers no row at all."""
-        if self.own:  # only its author knows what it takes
+        if self.own or not is_built_in(self.task):  # only its author knows what it takes
             return None
         make = partial(make_rows, self.spec(), loaded.pipeline, columns)
         return FirstRows(task=self.task, make=make, computes=self.weights)

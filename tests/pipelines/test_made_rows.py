@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
+import torch
+from PIL import Image
 from pipemill.actors.batch import Batch
 from pipemill.actors.faults.load_errors import LoadError
 from pipemill.pipelines.loading.model import Model
 from pipemill.pipelines.loading.task_loader import LoadTask
+from pipemill.pipelines.made_rows import make_rows
 from pipemill.pipelines.registry import find_task
 
 import pipemill
@@ -77,9 +81,9 @@ def test_rows_that_fail_by_themselves_do_not_stop_the_job(models):
     stages = load("image-classification", models["image-classification"])
     batch = stages.process(Batch(pa.table({"image": [b"none", b"", None]})))
     assert len(batch.failures) == 3
-    assert not stages.first.answered
+    assert not stages.first.passed
     stages.process(Batch(pa.table({"image": list(files(1))})))
-    assert stages.first.answered
+    assert stages.first.passed == {"expand", "forward", "regroup"}
 
 
 @pytest.mark.parametrize(
@@ -89,6 +93,53 @@ def test_rows_that_hold_nothing_do_not_stop_the_job(models, task):
     stages = load(task, models[task])
     batch = stages.process(Batch(pa.table({name: pa.nulls(2) for name in stages.columns})))
     assert len(batch.failures) == 2
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory"),
+        OSError(28, "No space left on device"),
+        TimeoutError("the Hub does not answer"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_what_may_pass_does_not_stop_the_job(models, error):
+    stages = load("image-classification", models["image-classification"])
+
+    def forward(*given, **named):
+        raise error
+
+    stages.task.pipeline.model.forward = forward
+    batch = stages.process(Batch(pa.table({"image": list(files(2))})))
+    assert {failure.stage for failure in batch.failures.values()} == {"forward"}
+
+
+def test_rows_that_are_too_small_do_not_stop_the_job(models):
+    stages = load("image-classification", models["image-classification"])
+    usual = stages.task.expand
+
+    def expand(inputs):
+        for data in inputs["image"].to_pylist():
+            if (least := min(Image.open(io.BytesIO(data)).size)) < 224:
+                raise ValueError(f"{least} pixels are fewer than 224")
+        return usual(inputs)
+
+    stages.task.expand = expand
+    assert len(stages.process(Batch(pa.table({"image": [*files(1)] * 2}))).failures) == 2
+
+
+@pytest.mark.parametrize(
+    ("task", "columns"),
+    [
+        ("translation", ["text", "src_lang"]),  # which may be null in the first rows alone
+        ("document-question-answering", ["image", "question"]),
+    ],
+)
+def test_no_rows_are_made_that_a_model_may_not_take(task, columns):
+    given = {name: name for name in columns}
+    assert not make_rows(find_task(task), None, given, columns).num_rows
 
 
 def test_settings_of_a_model_that_fail_for_every_text_are_refused(models, tmp_path):

@@ -12,8 +12,11 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
 import transformers
+from pipemill.actors.batch import Batch
 from pipemill.jobs.cli.app import main
 from pipemill.pipelines import registry
+from pipemill.pipelines.loading.model import Model
+from pipemill.pipelines.loading.task_loader import LoadTask
 
 import pipemill
 from tests.support import tiny
@@ -202,6 +205,18 @@ def test_its_column_is_asked_for_if_none_has_a_usual_name(models, wanted, tmp_pa
     assert report.done == 30
     with pytest.raises(pipemill.ConfigError, match="no task 'text-clasification'"):
         pipemill.run(task="text-clasification", **wanted)
+
+
+def test_rows_that_all_fail_are_no_fault_of_a_model_where_others_know_what_it_takes(
+    models, package, monkeypatch
+):
+    def expand(self, rows):
+        raise ValueError("a text holds the two sides of a pair")
+
+    monkeypatch.setattr("mill_extra.Margin.expand", expand)
+    model = Model(path=models["text-classification"])
+    stages = LoadTask(task="label-margin", model=model, columns=(("text", "text"),))()
+    assert len(stages.process(Batch(pa.table({"text": ["mill", "river"]}))).failures) == 2
 
 
 @pytest.fixture

@@ -110,3 +110,24 @@ def test_numbers_of_16_bits_may_be_rounded_otherwise_together(models, change):
     batch = stages.process(Batch(pa.table({"image": list(files(6))})))
     assert not batch.failures
     assert forwards.alone == {False: change == "neighbours"}
+
+
+def test_what_is_lost_of_several_outputs_is_computed_alone(models):
+    """In 16 bits, where what the model returns is compared, and not the answers."""
+    model = Model(path=models["image-classification"], dtype="bfloat16")
+    columns = (("image", "image"),)
+    stages = LoadTask(task="image-classification", model=model, columns=columns)()
+    pipeline, forwards = stages.task.pipeline, stages.task.forwards
+    forward, postprocess = pipeline._forward, pipeline.postprocess
+    forwards.postprocess = None
+
+    def with_count(inputs, **named):
+        return {"logits": forward(inputs, **named).logits, "count": 3}
+
+    def of_count(output, **named):
+        return postprocess({"logits": output["logits"]}, top_k=output["count"])
+
+    pipeline._forward, pipeline.postprocess = with_count, of_count
+    batch = stages.process(Batch(pa.table({"image": list(files(6))})))
+    assert not batch.failures
+    assert forwards.alone == {False: True}
