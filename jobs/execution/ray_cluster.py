@@ -237,7 +237,9 @@ def _start_local() -> None:
         """Makes workers find modules as this process does: Ray puts the current folder first."""
 
         def _serialize(self) -> str:
-            self._py_driver_sys_path.extend(map(os.path.abspath, reversed(sys.path)))
+            # Another version of Ray may have another attribute, and then keeps its own order.
+            found = getattr(self, "_py_driver_sys_path", [])
+            found.extend(map(os.path.abspath, reversed(sys.path)))
             return super()._serialize()
 
     def start() -> None:
