@@ -73,8 +73,10 @@ class RunView:
 
     def _rows(self, state: RunState) -> str:
         rows, dead = state.rows_before + state.rows, state.dead_before + state.dead
-        share = f" ({rows / state.rows_total:.0%})" if state.rows_total else ""
-        return f"{rows:,} of {self.about}{state.rows_total:,} rows{share}, {dead:,} dead"
+        if not state.rows_total:  # before a split was read, nobody knows
+            return f"{rows:,} rows, {dead:,} dead"
+        share = f"({rows / state.rows_total:.0%})"
+        return f"{rows:,} of {self.about}{state.rows_total:,} rows {share}, {dead:,} dead"
 
     def _actors(self) -> str:
         loading = f", {self.loading} loading the model" if self.loading else ""

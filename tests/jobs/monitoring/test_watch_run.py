@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 from pipemill.jobs.cli.app import main
 from pipemill.jobs.monitoring import watch_run
-from pipemill.jobs.output.lease_owner import LeaseOwner
+from pipemill.jobs.monitoring.run_log import RunState
+from pipemill.jobs.output.lease_owner import LeaseOwner, current_owner, now
 
 import pipemill
 from tests.support import light
@@ -85,3 +86,14 @@ def test_nothing_to_watch_is_the_status(tmp_path, monkeypatch, capsys):
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["rows"] == 90
     assert main(["status", os.fspath(tmp_path), "--watch"]) == 2
     assert "is not an output of pipemill" in capsys.readouterr().err
+
+
+def test_before_a_split_is_read_no_number_of_rows_is_said():
+    state = RunState(
+        event="start", time=now(), seconds=0.0, verb="run", task="fill-mask", placement="fused"
+    )
+    owner = current_owner("run")
+    view = watch_run.RunView(
+        owner=owner, state=state, about="about ", actors=0, splits=0, loading=1
+    )
+    assert view.line().startswith("0 rows, 0 dead, 0 at work")
