@@ -128,7 +128,6 @@ def _start(cluster: str) -> None:
     address = "" if cluster == "local" else read_configured_address()
     check_configured_address(address)
     joins = find_ray(cluster)
-    # Workers of a Ray that is started here look where this process looks.
     if joins and (hidden := find_hiding_files(Path.cwd())):
         log(
             f"{', '.join(hidden)} in the current folder, which comes first for Ray's workers: they "
@@ -237,7 +236,8 @@ def _start_local() -> None:
         """Makes workers find modules as this process does: Ray puts the current folder first."""
 
         def _serialize(self) -> str:
-            self._py_driver_sys_path.extend(map(os.path.abspath, reversed(sys.path)))
+            places = [os.path.abspath(p) for p in reversed(sys.path) if isinstance(p, str)]
+            self._py_driver_sys_path.extend(places)
             return super()._serialize()
 
     def start() -> None:
