@@ -107,8 +107,9 @@ def _describe_nested_rows(name: str, schema: pa.Schema) -> str:
     """Return what is said of rows in a list of one large object, as in `{"data": [{…}, …]}`."""
     lists = list(_find_lists(schema, ""))
     found = [path for path, fields in lists if name in fields]
-    if not found and len(lists) == 1 and "role" not in lists[0][1]:  # a chat is no rows
-        found = [lists[0][0]]
+    outer = [(path, fields) for path, fields in lists if path.count("[]") == 1]
+    if not found and len(outer) == 1 and "role" not in outer[0][1]:  # a chat is no rows
+        found = [outer[0][0]]
     if not found:
         return ""
     return (
@@ -118,15 +119,16 @@ def _describe_nested_rows(name: str, schema: pa.Schema) -> str:
 
 
 def _find_lists(fields: Iterable[pa.Field], path: str) -> Iterator[tuple[str, list[str]]]:
-    """Yield where lists of objects are, as jq calls it, and the fields of the objects."""
+    """Yield where lists of objects are, as jq calls it, and the names in the objects."""
     for field in fields:
-        kind = field.type
-        if (pa.types.is_list(kind) or pa.types.is_large_list(kind)) and pa.types.is_struct(
-            kind.value_type
-        ):
-            inner = f"{path}.{field.name}[]"
-            yield inner, kind.value_type.names
-            yield from _find_lists(kind.value_type.fields, inner)
+        kind, name = field.type, field.name
+        inner = f"{path}.{name}" if name.isidentifier() else f'{path}."{name}"'
+        if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+            kind, inner = kind.value_type, f"{inner}[]"
+        if pa.types.is_struct(kind):
+            if inner.endswith("[]"):
+                yield inner, [one.name for one in kind]
+            yield from _find_lists(kind, inner)
 
 
 def source_names(inputs: Iterable[Column], mapping: Mapping[str, str | None]) -> dict[str, str]:

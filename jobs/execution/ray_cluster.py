@@ -128,7 +128,6 @@ def _start(cluster: str) -> None:
     address = "" if cluster == "local" else read_configured_address()
     check_configured_address(address)
     joins = find_ray(cluster)
-    # Workers of a Ray that is started here look where this process looks.
     if joins and (hidden := find_hiding_files(Path.cwd())):
         log(
             f"{', '.join(hidden)} in the current folder, which comes first for Ray's workers: they "
@@ -239,7 +238,7 @@ def _start_local() -> None:
         def _serialize(self) -> str:
             # Another version of Ray may have another attribute, and then keeps its own order.
             found = getattr(self, "_py_driver_sys_path", [])
-            found.extend(map(os.path.abspath, reversed(sys.path)))
+            found.extend(os.path.abspath(p) for p in reversed(sys.path) if isinstance(p, str))
             return super()._serialize()
 
     def start() -> None:

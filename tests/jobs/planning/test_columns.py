@@ -146,6 +146,8 @@ def test_rows_in_a_list_of_one_object_are_named_with_what_to_do():
         ({"train": rows, "test": rows}, {}, [".train[]", ".test[]"]),
         ({"data": rows, "other": chat}, {"text": "id"}, [".data[]"]),
         ({"data": rows}, {"text": "body"}, [".data[]"]),
+        ({"result": pa.struct({"the rows": rows})}, {}, ['.result."the rows"[]']),
+        ({"data": deep}, {"text": "body"}, [".data[]"]),
         ({"messages": chat}, {}, []),
         ({"data": rows, "other": rows}, {"text": "body"}, []),
     ):
