@@ -96,7 +96,7 @@ def test_what_it_can_not_do_is_one_message(engines, job, models):
     with pytest.raises(pipemill.ConfigError, match="runs decoders, and .* has an encoder"):
         pipemill.run(**wanted)
     with pytest.raises(pipemill.ModelError, match="the engine vllm .* knows no penalty_alpha"):
-        pipemill.run(**job(do_sample=False, penalty_alpha=0.6, top_k=4))
+        pipemill.run(**job(most=None, do_sample=False, penalty_alpha=0.6, top_k=4))
     wanted = job(json_schema={"type": "object"})
     wanted["model"]["engine"] = "auto"
     wanted["output"] += "-2"
