@@ -80,9 +80,9 @@ def resolve_columns(
             why = "input.columns leaves out" if left_out else "the input does not have"
             raise ConfigError(
                 f"{name} reads a column {column.name!r}, which {why}; "
-                f"columns: {', '.join(schema.names)}{_describe_nested_rows(own, schema)}. "
-                f"{_describe_other_delimiter(schema)}Name one with "
-                f"--column {column.name}=COLUMN (input.columns){instead}"
+                f"columns: {', '.join(schema.names)}. {_describe_other_delimiter(schema)}Name one "
+                f"with --column {column.name}=COLUMN (input.columns){instead}"
+                f"{_describe_nested_rows(own, schema)}"
             )
     return found
 

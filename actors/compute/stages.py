@@ -30,8 +30,8 @@ from ..faults.bisect import bisect_failures
 from ..faults.watchdog import mark_progress, watch_stage
 from ..task import LoadedTask
 from .empty_answers import count_empty
-from .first_rows import FirstRows
 from .forward_pass import ForwardPass
+from .model_trial import ModelTrial
 from .token_budget import TokenBudget
 
 T = TypeVar("T")
@@ -46,13 +46,13 @@ class Stages:
 
     columns: the task's column names to those of the input.
     budget: of a micro-batch; measured over all splits.
-    first: stops a model that answers no row; None if nothing is known of what it reads.
+    trial: stops a model that answers no row; None if nothing is known of what it reads.
     """
 
     task: LoadedTask
     columns: Mapping[str, str]
     budget: TokenBudget
-    first: FirstRows | None = None
+    trial: ModelTrial | None = None
     steps: ClassVar[tuple[str, ...]] = ("expand", "forward", "regroup")
     # Calls overlap, one on the host while another is on the device. One at a time in each:
     # a fast tokenizer raises "Already borrowed" when two threads use it at once.
@@ -88,7 +88,7 @@ class Stages:
                 self._fail(batch, "expand", row, exception)
         lists = scatter(pieces, batch.rows.num_rows)
         batch.add_stats(**_count_truncated(lists))
-        self._check_first(batch, "expand")
+        self._check_model(batch, "expand")
         batch.rows = batch.rows.append_column(CHUNKS, lists)
         return batch
 
@@ -113,7 +113,7 @@ class Stages:
                 flat = scatter(forward.done, len(chunks))
                 lists = pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), flat)
                 outputs = scatter([(rows, lists)], batch.rows.num_rows)
-            self._check_first(batch, "forward")
+            self._check_model(batch, "forward")
         batch.rows = batch.rows.append_column(OUTPUTS, outputs)
         return batch
 
@@ -146,7 +146,7 @@ class Stages:
             for row, error in failed:
                 self._fail(batch, "regroup", row, error)
             structs = scatter(pieces, batch.rows.num_rows, pa.struct(list(schema)))
-        self._check_first(batch, "regroup")
+        self._check_model(batch, "regroup")
         columns = [pc.struct_field(structs, i) for i in range(len(schema))]
         batch.results = pa.table(columns, schema=schema)
         batch.add_stats(**count_empty(batch.results, batch.ok_rows()))
@@ -167,19 +167,19 @@ class Stages:
             batch.add_failure("regroup", row, error)
         return [answer for _, answers in pieces for answer in answers]
 
-    def _check_first(self, batch: Batch, step: str) -> None:
+    def _check_model(self, batch: Batch, step: str) -> None:
         """Raise LoadError for a model that has answered no row so far, and can't answer any."""
-        if self.first is None:
+        if self.trial is None:
             return
 
-        def run(made: Batch) -> Batch:
+        def run(dummies: Batch) -> Batch:
             # Its budget measures nothing; the locks are the same.
-            trial = replace(self, budget=TokenBudget(self.budget.tokens), first=None)
+            stages = replace(self, budget=TokenBudget(self.budget.tokens), trial=None)
             for name in self.steps[: self.steps.index(step) + 1]:
-                made = trial.run_step(name, made)
-            return made
+                dummies = stages.run_step(name, dummies)
+            return dummies
 
-        self.first.check(batch, step, run)
+        self.trial.check(batch, step, run)
 
     def _fail(self, batch: Batch, stage: str, row: int, error: BaseException) -> None:
         """Make a row a dead letter; the task may know more of why."""

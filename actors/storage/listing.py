@@ -18,11 +18,12 @@ from .backoff import retry_on_driver
 from .file_names import is_chain, member_of
 from .filesystem import absolute, open_filesystem, url_of
 from .input_file import InputFile, Partitions
+from .object_versions import find_version
 from .partitions import parse_partitions
 from .shared_archive import forget_archives
 from .storage_options import explain_storage_error
 from .table_formats import find_table_around, find_table_by_log, is_table_data
-from .walk_files import find_roots, find_version, iterate_files
+from .walk_files import find_roots, iterate_files
 
 
 @dataclass(frozen=True)

@@ -1,13 +1,13 @@
-"""Notice that an object on S3 was written again after it was planned."""
+"""Tell the versions of files apart, and notice an object that changed after it was planned."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
 from .filesystem import open_filesystem
 from .input_file import InputFile
-from .walk_files import find_version
 
 # Other stores may name one version in several ways: in a listing, and when asked for one file.
 _SCHEMES = ("s3://", "s3a://")
@@ -32,3 +32,13 @@ def check_object(file: InputFile, options: Mapping[str, Any]) -> None:
         return
     if found is not None and find_version(found) != file.version:
         raise ValueError(f"{file.path} has changed since it was planned: run again")
+
+
+def find_version(entry: dict[str, Any]) -> str:
+    """Return what changes when a listed file does: an etag or a time; "" if nothing is known."""
+    for key in ("ETag", "etag", "md5Hash", "mtime", "LastModified", "last_modified", "created"):
+        if value := entry.get(key):
+            # fsspec's memory lists a number where `info` has a date.
+            dated = key == "created" and isinstance(value, datetime)
+            return str(value.timestamp() if dated else value).strip('"')
+    return ""

@@ -24,7 +24,7 @@ from pipemill.errors import StoreError
 
 from .backoff import retry_with_backoff
 from .filesystem import open_filesystem
-from .walk_files import find_version
+from .object_versions import find_version
 
 # Ranges that are fetched at the same time, and the bytes of each.
 _RANGES, _RANGE_BYTES = 8, 16 * 2**20

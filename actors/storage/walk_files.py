@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from datetime import datetime
 from typing import Any
 
 from fsspec.asyn import sync
@@ -80,13 +79,3 @@ def _find_on_store(filesystem: Any, root: str) -> Iterator[dict[str, Any]]:
 
     while taken := sync(filesystem.loop, take):
         yield from taken
-
-
-def find_version(entry: dict[str, Any]) -> str:
-    """Return what changes when a listed file does: an etag or a time; "" if nothing is known."""
-    for key in ("ETag", "etag", "md5Hash", "mtime", "LastModified", "last_modified", "created"):
-        if value := entry.get(key):
-            # fsspec's memory lists a number where `info` has a date.
-            dated = key == "created" and isinstance(value, datetime)
-            return str(value.timestamp() if dated else value).strip('"')
-    return ""

@@ -1,8 +1,11 @@
-"""How much of a GPU's memory this process may still take."""
+"""How much of a GPU's memory this process may take."""
 
 from __future__ import annotations
 
 from typing import Any
+
+# What CUDA itself holds for a process, which torch does not count.
+_CONTEXT_BYTES = 600 * 2**20
 
 
 def find_free_bytes(device: Any) -> int:
@@ -19,3 +22,13 @@ def find_free_bytes(device: Any) -> int:
     # torch 2.6 does not tell.
     find_share = getattr(torch.cuda, "get_per_process_memory_fraction", lambda device: 1.0)
     return max(min(free, int(find_share(device) * total) - taken), 0)
+
+
+def limit_to_share(share: float) -> None:
+    """Keep this process to its share of the GPU's memory: others hold the rest."""
+    import torch
+
+    if share < 1:
+        total = torch.cuda.get_device_properties(0).total_memory
+        mine = share - _CONTEXT_BYTES / total
+        torch.cuda.set_per_process_memory_fraction(max(mine, share / 2))

@@ -12,6 +12,7 @@ from typing import Any
 from pipemill.errors import error_message
 
 from ..engines.block_attention import keep_block_attention
+from ..engines.gpu_memory import limit_to_share
 from .missing_weights import describe_missing, find_missing_weights, record_loading
 from .model_files import FolderSource, ModelFiles
 from .user_class import import_pipeline_class, register_pipeline_class
@@ -87,7 +88,7 @@ class Model:
                     "with actors.num_gpus: cpu GPUs are left alone"
                 )
             device = torch.device("cuda:0")
-            _leave_room_for_others(torch, self.num_gpus)
+            limit_to_share(self.num_gpus)
         else:
             device = torch.device("cpu")
             torch.set_num_threads(max(int(self.num_cpus), 1))
@@ -217,8 +218,6 @@ _ENCODERS = {
     "longt5": "LongT5EncoderModel",
     "switch_transformers": "SwitchTransformersEncoderModel",
 }
-# What CUDA itself holds for a process, which torch does not count.
-_CONTEXT_BYTES = 600 * 2**20
 # What a pipeline may be made of beside its model, from the model's folder.
 _PARTS = ("tokenizer", "image_processor", "video_processor", "processor")
 
@@ -262,14 +261,6 @@ def _explain_no_gpu(torch: Any) -> str:
     except Exception as error:
         return f" ({error_message(error).partition('. ')[0].strip()})"
     return ""
-
-
-def _leave_room_for_others(torch: Any, share: float) -> None:
-    """Keep this process to its share of the GPU's memory: others hold the rest."""
-    if share < 1:
-        total = torch.cuda.get_device_properties(0).total_memory
-        mine = share - _CONTEXT_BYTES / total
-        torch.cuda.set_per_process_memory_fraction(max(mine, share / 2))
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 from pipemill.actors.batch import Batch
-from pipemill.actors.compute.first_rows import FirstRows
+from pipemill.actors.compute.model_trial import ModelTrial
 from pipemill.actors.compute.stages import Stages
 from pipemill.actors.compute.token_budget import TokenBudget
 from pipemill.actors.faults.load_errors import LoadError
@@ -20,13 +20,13 @@ from pipemill.actors.task import Loaded
 from pipemill.errors import error_message
 
 from ..adapter.row_values import media_kinds
+from ..dummy_rows import make_dummy_rows
 from ..embeddings.static_folder import StaticFolder, find_static_folder
 from ..embeddings.static_model import StaticModel, load_static_model
 from ..engines.graphs.model_graph import GraphSettings, install_graph, record_calls
 from ..engines.graphs.runtime import GraphRuntime
 from ..engines.model_call import report_layers
 from ..engines.registry import AUTO, find_engine
-from ..made_rows import make_rows
 from ..media import MediaAccess, require_media_library
 from ..registry import find_task, is_built_in, register_task
 from ..restored import restore_pipelines
@@ -153,14 +153,14 @@ class LoadTask:
         if factory is not None and factory.graph is not None:
             self._install_graph(factory.graph, loaded, Stages(task, columns, TokenBudget(512)))
         budget = TokenBudget(*([self.max_tokens] if self.max_tokens else usual))
-        return Stages(task, columns, budget, self._first_rows(loaded, columns))
+        return Stages(task, columns, budget, self._trial(loaded, columns))
 
-    def _first_rows(self, loaded: Loaded, columns: dict[str, str]) -> FirstRows | None:
+    def _trial(self, loaded: Loaded, columns: dict[str, str]) -> ModelTrial | None:
         """Return what stops the job if the model answers no row at all."""
         if self.own or not is_built_in(self.task):  # only its author knows what it takes
             return None
-        make = partial(make_rows, self.spec(), loaded.pipeline, columns)
-        return FirstRows(task=self.task, make=make, computes=self.weights)
+        make = partial(make_dummy_rows, self.spec(), loaded.pipeline, columns)
+        return ModelTrial(task=self.task, make=make, computes=self.weights)
 
     def _install_graph(self, runtime: GraphRuntime, loaded: Loaded, stages: Stages) -> None:
         """Let an exported graph compute in place of the model, made with the job's first rows."""

@@ -13,9 +13,9 @@ import torch
 from PIL import Image
 from pipemill.actors.batch import Batch
 from pipemill.actors.faults.load_errors import LoadError
+from pipemill.pipelines.dummy_rows import make_dummy_rows
 from pipemill.pipelines.loading.model import Model
 from pipemill.pipelines.loading.task_loader import LoadTask
-from pipemill.pipelines.made_rows import make_rows
 from pipemill.pipelines.registry import find_task
 
 import pipemill
@@ -49,9 +49,9 @@ def of_another_size(models, tmp_path):
 
 
 @pytest.mark.parametrize("task", ANSWERED)
-def test_a_model_that_works_answers_made_rows(models, task):
+def test_a_model_that_works_answers_dummy_rows(models, task):
     stages = load(task, models[task])
-    batch = stages.process(Batch(stages.first.make(list(stages.columns.values()))))
+    batch = stages.process(Batch(stages.trial.make(list(stages.columns.values()))))
     assert batch.rows.num_rows == 2
     assert not batch.failures
 
@@ -81,9 +81,9 @@ def test_rows_that_fail_by_themselves_do_not_stop_the_job(models):
     stages = load("image-classification", models["image-classification"])
     batch = stages.process(Batch(pa.table({"image": [b"none", b"", None]})))
     assert len(batch.failures) == 3
-    assert not stages.first.passed
+    assert not stages.trial.passed
     stages.process(Batch(pa.table({"image": list(files(1))})))
-    assert stages.first.passed == {"expand", "forward", "regroup"}
+    assert stages.trial.passed == {"expand", "forward", "regroup"}
 
 
 @pytest.mark.parametrize(
@@ -139,7 +139,7 @@ def test_rows_that_are_too_small_do_not_stop_the_job(models):
 )
 def test_no_rows_are_made_that_a_model_may_not_take(task, columns):
     given = {name: name for name in columns}
-    assert not make_rows(find_task(task), None, given, columns).num_rows
+    assert not make_dummy_rows(find_task(task), None, given, columns).num_rows
 
 
 def test_settings_of_a_model_that_fail_for_every_text_are_refused(models, tmp_path):

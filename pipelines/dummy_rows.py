@@ -1,4 +1,4 @@
-"""Make rows that any model of a task can take, to try one that has answered none."""
+"""Make dummy rows that any model of a task can take, to try one that has answered none."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _RATE = 16_000
 _READS_PAGES = "document-question-answering"
 
 
-def make_rows(
+def make_dummy_rows(
     spec: TaskSpec, pipeline: Any, columns: Mapping[str, str], given: Collection[str]
 ) -> pa.Table:
     """Return a few rows; none where it is not known what the task can take.
@@ -44,7 +44,7 @@ def make_rows(
     kinds = {column.kind for column in spec.inputs if columns.get(column.name) in given}
     optional = [c.name for c in spec.inputs if not (c.required or c.parameter)]
     optional = [columns[name] for name in optional if name in columns]
-    # Rows may fail because they have none of these, which made ones would not have, either.
+    # Rows may fail because they have none of these, which dummy ones would not have, either.
     lacks = bool(optional) and not set(optional).intersection(given)
     if lacks or _has_places(spec, pipeline, kinds):
         return pa.table({})

@@ -1,4 +1,4 @@
-"""Tell a model that fails for every row from rows that fail: made ones fail in the same way."""
+"""Tell a model that fails for every row from rows that fail: dummy ones fail in the same way."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ MakeRows = Callable[[Collection[str]], pa.Table]
 
 # What differs between rows that fail in the same way: sizes, ids, positions.
 _NUMBER = re.compile(r"\d+(\.\d+)?")
-# Errors of a network, a disk or a process, which made rows meet as well, and other workers may not.
+# Errors of a network, a disk or a process: dummy rows meet them as well, other workers may not.
 _PASSING_CLASS = re.compile(r"MemoryError|Timeout|Connect|StoreError")
 _PASSING_MESSAGE = re.compile(r"\[Errno|can't start new thread")
 
 
 @dataclass
-class FirstRows:
+class ModelTrial:
     """What is known of a model until it has answered a row.
 
     Attributes:
@@ -38,18 +38,21 @@ class FirstRows:
     make: MakeRows
     computes: bool
     passed: set[str] = field(default_factory=set)
-    # What made rows failed with, by the step and the columns that they had.
+    # What dummy rows failed with, by the step and the columns that they had.
     _tried: dict[tuple[str, ...], set[tuple[str, str]]] = field(default_factory=dict)
 
     def check(self, batch: Batch, step: str, run: Callable[[Batch], Batch]) -> None:
-        """Raise LoadError if all rows failed by this step, and made ones fail in the same way.
+        """Raise LoadError if all rows failed by this step, and dummy ones fail in the same way.
 
-        run: computes the made rows up to this step.
+        run: computes the dummy rows up to this step.
         """
+        if step in self.passed:
+            return
         rows = batch.rows
         if len(batch.ok_rows()):
             self.passed.add(step)
-        if step in self.passed or not rows.num_rows or not (self.computes or step == "expand"):
+            return
+        if not rows.num_rows or not (self.computes or step == "expand"):
             return
         failures = Counter(_kind_of(failure) for failure in batch.failures.values())
         kind, count = failures.most_common(1)[0]
@@ -73,10 +76,10 @@ class FirstRows:
         )
 
 
-def _find_failures(made: pa.Table, run: Callable[[Batch], Batch]) -> set[tuple[str, str]]:
-    """Return what made rows fail with; nothing if one of them does not fail."""
-    failures = run(Batch(made)).failures if made.num_rows else {}
-    if len(failures) < made.num_rows:
+def _find_failures(dummies: pa.Table, run: Callable[[Batch], Batch]) -> set[tuple[str, str]]:
+    """Return what dummy rows fail with; nothing if one of them does not fail."""
+    failures = run(Batch(dummies)).failures if dummies.num_rows else {}
+    if len(failures) < dummies.num_rows:
         return set()
     return {_kind_of(failure) for failure in failures.values()}
 
