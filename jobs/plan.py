@@ -21,6 +21,7 @@ from .config.check_arguments import check_count, check_positive, check_price, li
 from .config.job import Job
 from .config.load import build_job
 from .config.sections import Sections, takes_sections
+from .execution.choose_device import recommend_gpu_share
 from .measuring.benchmark import Measurement, candidate_budgets, find_best_budget, measure_budget
 from .measuring.job_estimate import JobEstimate, TaskEstimate
 from .measuring.other_engines import with_engines
@@ -111,6 +112,13 @@ def _estimate(
     whole = trial.sampled.whole
     section = trial.prepared.job.actors
     gpus, most = section.gpus_each, section.max
+    share = None
+    if gpus:
+        host, device = trial.host_seconds, (setting.seconds or 0.0) - trial.host_seconds
+        share = recommend_gpu_share(job.actors, trial.weight_bytes, host=host, device=device)
+    if share is not None:
+        held = {"num_gpus": share.num_gpus, "num_cpus": share.num_cpus}
+        section = section.model_copy(update=held)
     lost, sizes = trial.lost, trial.sizes
     return JobEstimate(
         rows=whole,
@@ -128,6 +136,7 @@ def _estimate(
         seconds=whole / rate,
         gpu_hours=whole / rate * gpus / 3600 if gpus else None,
         max_tokens=best,
+        per_gpu=None if share is None else share.per_gpu,
         actors=None if most == "auto" or most == 1 else most,
         run=run,
         pod=estimate_worker_pod(section, _measure_actor_bytes(setting, gpus)),
@@ -155,6 +164,7 @@ def _estimate_tasks(
         rows_per_second=rate,
         seconds=whole,
         gpu_hours=whole * gpus / 3600 if gpus else None,
+        per_gpu=None,  # the models lie in a GPU's memory together
         run=run,
         pod=estimate_worker_pod(job.actors, actor_bytes),
         notes=tuple(dict.fromkeys(note for one in each for note in one.notes)),

@@ -156,8 +156,29 @@ class GpuShare:
     num_cpus: float
 
 
+def recommend_gpu_share(
+    actors: ActorsSection, weights: int | None, *, host: float, device: float
+) -> GpuShare | None:
+    """Recommend how many actors share a GPU of this machine, so that rows never keep it waiting.
+
+    Args:
+        actors: the job's settings.
+        weights: bytes of the model's weights; None if unknown.
+        host: seconds in which an actor prepares some rows and shapes their answers.
+        device: seconds in which the GPU computes them.
+
+    Returns:
+        The share; None without a GPU, or if the job says how much of one an actor holds.
+    """
+    machines = [machine for machine in find_machines("", joins=False) if machine.gpus >= 1]
+    if not machines or not isinstance(actors.num_gpus, str):
+        return None
+    busy = math.ceil(host / max(device, 1e-9))
+    return choose_gpu_share(machines, actors, weights, busy)
+
+
 def choose_gpu_share(
-    machines: list[Machine], actors: ActorsSection, weights: int | None
+    machines: list[Machine], actors: ActorsSection, weights: int | None, busy: int = 1
 ) -> GpuShare:
     """Choose how many actors share each GPU.
 
@@ -165,11 +186,14 @@ def choose_gpu_share(
         machines: machines that all have GPUs.
         actors: the job's settings.
         weights: bytes of the model's weights; None if unknown.
+        busy: the actors that must prepare rows at the same time to keep a GPU busy.
     """
     if actors.per_gpu != "auto":
         per_gpu = int(actors.per_gpu)
     else:
-        per_gpu = min(_count_replicas(machine, weights, actors.num_cpus) for machine in machines)
+        per_gpu = min(
+            _count_replicas(machine, weights, actors.num_cpus, busy) for machine in machines
+        )
         if actors.max != "auto":
             gpus = sum(math.floor(machine.gpus) for machine in machines)
             per_gpu = min(per_gpu, max(math.ceil(actors.max / gpus), 1))
@@ -181,10 +205,10 @@ def choose_gpu_share(
     )
 
 
-def _count_replicas(machine: Machine, weights: int | None, num_cpus: float) -> int:
+def _count_replicas(machine: Machine, weights: int | None, num_cpus: float, busy: int) -> int:
     if weights is None:
         return 1
-    wanted = next((count for most, count in _REPLICAS if weights <= most), 1)
+    wanted = max(busy, next((count for most, count in _REPLICAS if weights <= most), 1))
     by_memory = machine.gpu_memory // (weights + _ROOM)
     by_cpus = math.floor(machine.cpus / machine.gpus / num_cpus)
     return max(min(wanted, by_memory, by_cpus), 1)

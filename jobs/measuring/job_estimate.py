@@ -61,6 +61,8 @@ class JobEstimate(Shown):
             a GPU does that while the GPU computes other rows.
         seconds, gpu_hours: What the whole input takes on one actor; no hours without a GPU.
         max_tokens: The fastest token budget.
+        per_gpu: How many actors sharing a GPU keep it busy, by the time that each stage took, the
+            model's size, the GPU's memory and the CPUs here; None without a GPU.
         actors: The most actors that the job allows; None if it is one, or follows from the cluster.
         run: How long the run takes, its start included: here, or with the actors asked for.
         pod: What a pod of a Ray worker on Kubernetes must have.
@@ -86,6 +88,7 @@ class JobEstimate(Shown):
     seconds: float
     gpu_hours: float | None
     max_tokens: int
+    per_gpu: int | None
     actors: int | None
     run: RunTime
     pod: WorkerPod
@@ -121,8 +124,16 @@ class JobEstimate(Shown):
         else:
             fields["cost"] = [round(bound, 4) for bound in self.cost]
         fields["pod"] = self.pod.to_manifest()
-        fields["recommended"] = {"batching": {"max_tokens": self.max_tokens}}
+        fields["recommended"] = self._recommended()
+        del fields["per_gpu"]
         return fields
+
+    def _recommended(self) -> dict[str, dict[str, int]]:
+        """Return settings for the config, by section."""
+        sections = {"batching": {"max_tokens": self.max_tokens}}
+        return (
+            sections if self.per_gpu is None else sections | {"actors": {"per_gpu": self.per_gpu}}
+        )
 
     def blocks(self) -> list[Block]:
         """Return what a reader wants to see."""
@@ -153,8 +164,14 @@ class JobEstimate(Shown):
             ("worker's pod", str(self.pod)),
             *([("cost", _cost_in_words(*self.cost))] if self.cost else []),
             *((f"with {name}", other._in_short()) for name, other in self.engines.items()),
-            ("recommended", f"batching: {{max_tokens: {self.max_tokens}}}"),
+            *(("recommended", line) for line in self._recommended_in_words()),
             *(("note", note) for note in self.notes),
+        ]
+
+    def _recommended_in_words(self) -> list[str]:
+        return [
+            f"{section}: {{{', '.join(f'{name}: {value}' for name, value in settings.items())}}}"
+            for section, settings in self._recommended().items()
         ]
 
     def _in_short(self) -> str:

@@ -67,6 +67,13 @@ class Trial:
         return field_values(self.chunks, "size")
 
     @property
+    def weight_bytes(self) -> int | None:
+        """Return the bytes of the model's weights; None if its engine holds them."""
+        model = self.loaded.pipeline.model
+        parameters = getattr(model, "parameters", None)
+        return None if parameters is None else sum(one.nbytes for one in parameters())
+
+    @property
     def packs(self) -> bool:
         return self.stages.task.packed
 

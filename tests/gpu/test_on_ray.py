@@ -16,6 +16,7 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
 
+from pipemill import plan
 from tests.support import tiny
 
 ROWS = 2000
@@ -117,3 +118,10 @@ def _wait_for_parts(process: subprocess.Popen, out: Path, count: int) -> None:
     while len(list(out.glob("part-*"))) < count and process.poll() is None:
         assert time.monotonic() < until, "no parts came"
         time.sleep(0.02)
+
+
+def test_plan_recommends_how_many_actors_share_the_gpu(models, rows):
+    settings = {"task": "text-classification", "model": models["text-classification"]}
+    found = plan({**settings, "input": {"path": str(rows), "columns": {"text": "text"}}}, seconds=1)
+    assert found.per_gpu >= 1
+    assert (found.pod.gpus, found.pod.actors) == (1, found.per_gpu)

@@ -94,6 +94,10 @@ def test_what_can_be_counted_is_exact(models, data):
     assert re.search(r"stages +model \d+%, rows and answers \d+%", str(found))
     assert found.seconds == pytest.approx(70 / found.rows_per_second)
     assert found.gpu_hours is None
+    shared = dataclasses.replace(found, per_gpu=3)
+    assert json.loads(shared.to_json())["recommended"]["actors"] == {"per_gpu": 3}
+    assert re.search(r"recommended +actors: \{per_gpu: 3\}", str(shared))
+    assert "per_gpu" not in found.to_json() + str(found)
 
 
 def test_windows_are_chunks_and_lose_nothing(models, data):

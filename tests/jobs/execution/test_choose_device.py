@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import types
 import warnings
 
@@ -17,6 +18,7 @@ from pipemill.jobs.execution.choose_device import (
     choose_gpu_share,
     divide_nodes,
     read_ray_machines,
+    recommend_gpu_share,
 )
 from pipemill.jobs.execution.pool_size import count_actors
 from pipemill.jobs.planning.resolve_task import choose_dtype
@@ -60,6 +62,33 @@ def test_small_models_share_a_gpu(machines, weights, actors, per_gpu, num_cpus):
     # So that Ray, too, finds room for so many, and for no more.
     assert int(1 / share.num_gpus + 1e-9) == per_gpu
     assert share.num_gpus * per_gpu <= 1
+
+
+@pytest.mark.parametrize(
+    ("machine", "weights", "actors", "host", "per_gpu"),
+    [
+        (H100, HUGE, {}, 0.9, 1),
+        (H100, HUGE, {}, 2.1, 3),  # as many as prepare rows while the GPU computes for a second
+        (H100, HUGE, {}, 20, 4),  # as many as its memory holds
+        (H100, LARGE, {}, 0.9, 2),  # not fewer than without a measurement
+        (T4, SMALL, {}, 30, 4),  # as many as there are CPUs
+        (H100, HUGE, {"per_gpu": 2}, 9, 2),
+        (H100, HUGE, {"num_gpus": 0.5}, 9, None),
+        (H100, None, {}, 9, 1),
+    ],
+)
+def test_a_gpu_gets_as_many_actors_as_keep_it_busy(
+    machine, weights, actors, host, per_gpu, monkeypatch
+):
+    one = ("GPU", machine.gpu_memory)
+    monkeypatch.setattr(devices, "find_gpus", lambda: [one])
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: range(int(machine.cpus)))
+    share = recommend_gpu_share(ActorsSection(**actors), weights, host=host, device=1.0)
+    assert (share and share.per_gpu) == per_gpu
+
+
+def test_no_actors_share_what_is_no_gpu():
+    assert recommend_gpu_share(ActorsSection(), SMALL, host=1.0, device=1.0) is None
 
 
 @pytest.mark.parametrize("per_gpu", range(1, 40))
