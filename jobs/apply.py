@@ -20,6 +20,7 @@ from .config.job import ActorsSection, Job
 from .config.load import build_job
 from .execution.actor_release import ActorRelease
 from .execution.pool_size import autoscales, choose_operator_pool, find_ray_nodes
+from .execution.progress import log
 from .planning.build_load import build_load_task
 from .planning.media_roots import make_media_access
 from .planning.resolve_task import (
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
 _ROWS_ON_CPU, _ROWS_ON_GPU, _ROWS_OF_MEDIA = 512, 4096, 64
 # Calls that overlap in an actor: one tokenizes while another is on the device.
 _CALLS = 2
+# For the actor of Ray that leaves out the rows of a checkpoint, a task that reads, and our actors.
+_CHECKPOINT_CPUS = 3
 
 
 def apply(
@@ -191,7 +194,15 @@ def _read_schema(dataset: Dataset) -> pa.Schema | None:
 def _map(dataset: Dataset, job: Job, task: ResolvedTask, arguments: tuple[Any, ...]) -> Dataset:
     from ray.data import ActorPoolStrategy
 
-    pool = choose_operator_pool(job.actors, find_ray_nodes(), autoscales=autoscales())
+    nodes = find_ray_nodes()
+    pool = choose_operator_pool(job.actors, nodes, autoscales=autoscales())
+    cpus = sum(node.get("CPU", 0) for node in nodes)
+    if getattr(dataset.context, "checkpoint_config", None) is not None and cpus < _CHECKPOINT_CPUS:
+        log(
+            f"Ray has {cpus:g} CPUs. Resuming from its checkpoint takes one, reading one, and the "
+            "actors a part of one: where they don't fit, Ray waits forever. Start it with more: "
+            f"ray.init(num_cpus={_CHECKPOINT_CPUS})"
+        )
     rows = _ROWS_ON_GPU if job.actors.gpus_each else _ROWS_ON_CPU
     if any(column.kind in MEDIA for column in task.spec.inputs):
         rows = _ROWS_OF_MEDIA

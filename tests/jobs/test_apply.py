@@ -14,6 +14,7 @@ from PIL import Image
 from pipemill.jobs.config.job import ActorsSection
 from pipemill.jobs.execution.actor_release import ActorRelease
 from pipemill.jobs.execution.pool_size import OperatorPool, choose_operator_pool
+from ray.data.checkpoint import CheckpointConfig
 from transformers import pipeline
 
 import pipemill
@@ -80,6 +81,18 @@ def test_other_operators_may_have_actors(ray_session, models):
         model=models["text-classification"],
     )
     assert dataset.map_batches(Same, **actors).count() == 1200
+
+
+def test_too_few_cpus_to_resume_from_rays_checkpoint_are_said(
+    ray_session, models, tmp_path, capsys
+):
+    dataset = ray.data.from_items([{"text": "a text"}])
+    arguments = {"task": "text-classification", "model": models["text-classification"]}
+    pipemill.apply(dataset, **arguments)
+    assert "checkpoint" not in capsys.readouterr().err
+    dataset.context.checkpoint_config = CheckpointConfig("text", str(tmp_path / "checkpoint"))
+    pipemill.apply(dataset, **arguments)
+    assert "Ray has 2 CPUs. Resuming from its checkpoint takes one" in capsys.readouterr().err
 
 
 def test_rows_keep_their_order_when_ray_divides_a_block(ray_session, models):
