@@ -93,7 +93,7 @@ class RetryingSource:
         return batch
 
     def _read_anew(self, split: Split) -> Batch:
-        """Read a split; at once from a new stream if a kept one ended: it need not be waited for."""
+        """Read a split; if a kept stream ended, at once from a new one."""
         try:
             return self.source.read(split)
         except StreamEnded:
