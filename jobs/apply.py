@@ -22,13 +22,9 @@ from .execution.actor_release import ActorRelease
 from .execution.pool_size import autoscales, choose_operator_pool, find_ray_nodes
 from .execution.progress import log
 from .planning.build_load import build_load_task
+from .planning.choose_engine import choose_dtype, find_graph_runtime
 from .planning.media_roots import make_media_access
-from .planning.resolve_task import (
-    ResolvedTask,
-    choose_dtype,
-    find_graph_runtime,
-    parameters_of,
-)
+from .planning.resolve_task import ResolvedTask, parameters_of
 from .prepare import check_task_fits, resolve_job
 
 if TYPE_CHECKING:

@@ -23,6 +23,7 @@ from .output.split_plan import NOTHING
 from .output.stored_rows import needs_storing, note_on_stream, with_stored_rows, with_table
 from .planning.build_load import build_load_task
 from .planning.build_plan import build_plan
+from .planning.choose_engine import choose_dtype, computes_on_cpu
 from .planning.find_model import (
     check_fit,
     digest_model,
@@ -30,25 +31,17 @@ from .planning.find_model import (
     resolve_model,
     with_digests,
 )
-from .planning.fingerprint import check_fingerprint, fingerprint_fields, hash_fields
+from .planning.fingerprint import check_fingerprint, decide_results, hash_fields
 from .planning.missing_libraries import check_early_requirements, check_requirements
 from .planning.model_conventions import follow_conventions
 from .planning.models.save_model import needs_model, with_stored_model
 from .planning.prepared_job import PreparedJob, build_prepared_job
 from .planning.resolve_task import (
     ResolvedTask,
-    choose_dtype,
-    computes_on_cpu,
     list_tasks,
     resolve_job_task,
     with_steps,
 )
-
-# What all tasks of a job share.
-_SHARED = (
-    "input.limit", "input.dataset", "output.keep", "output.on_error", "input.schema",
-    "input.encoding", "output.schema", "transformers", "torch",
-)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -274,31 +267,6 @@ def _check_fits_or_let_worker(prepared: PreparedJob, task: ResolvedTask) -> Prep
         return prepared.with_load(checks_fit=True)
     check_tasks_fit(prepared.job, task)
     return prepared
-
-
-def decide_results(
-    job: Job, task: ResolvedTask, weights: str, then: Mapping[str, Any]
-) -> dict[str, Any]:
-    """Return the fields that decide a job's results; of several tasks each has its own.
-
-    Args:
-        job: the job.
-        task: its task, and the others if it has several.
-        weights: a digest of the first model's files.
-        then: the fields of an output that has parts, of which the dtype holds; empty without.
-    """
-    if not task.steps:
-        dtype = choose_dtype(job, task.spec, task.is_user, then.get("model.dtype"))
-        return fingerprint_fields(job, task.spec.name, dtype, weights, task.followed.decides)
-    fields: dict[str, Any] = {"tasks": [step.entry.label for step in task.steps]}
-    for step in task.steps:
-        name, own = step.entry.label, step.task
-        dtype = choose_dtype(step.job, own.spec, own.is_user, then.get(f"{name}.model.dtype"))
-        all = fingerprint_fields(step.job, own.spec.name, dtype, step.digest, own.followed.decides)
-        fields |= {key: value for key, value in all.items() if key in _SHARED}
-        fields |= {f"{name}.{key}": value for key, value in all.items() if key not in _SHARED}
-        fields |= {f"{name}.name": step.entry.name, f"{name}.where": step.entry.where}
-    return fields
 
 
 def check_libraries(prepared: PreparedJob, task: ResolvedTask, placement: str) -> None:

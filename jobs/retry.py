@@ -37,11 +37,11 @@ from .output.run_report import Report, count_output
 from .output.split_plan import Plan, RowEstimate
 from .output.stored_rows import with_stored_rows, with_table
 from .planning.find_model import digest_model, resolve_model, with_digests
-from .planning.fingerprint import check_fingerprint, hash_fields
+from .planning.fingerprint import check_fingerprint, decide_results, hash_fields
 from .planning.models.save_model import needs_model, with_stored_model
 from .planning.prepared_job import PreparedJob, build_prepared_job
 from .planning.resolve_task import ResolvedTask
-from .prepare import check_libraries, decide_results, output_store, resolve_job
+from .prepare import check_libraries, output_store, resolve_job
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack

@@ -34,45 +34,37 @@ def make_dummy_rows(
         spec: the task.
         pipeline: the loaded pipeline.
         columns: the task's column names to those of the input.
-        given: the input's columns that hold values in some rows; others are null here, too, unless
-            the task needs them.
+        given: the input's columns that hold values in some rows.
     """
-    # What suits a model, such as a language, is known of no row that has no such value.
-    differ = any(c.parameter and not c.required and c.name in columns for c in spec.inputs)
-    if differ or spec.name == _READS_PAGES:
+    read = [column for column in spec.inputs if column.name in columns]
+    optional = [column for column in read if not column.required]
+    # Rows that lack a column may fail for that; later ones may have it, and be answered.
+    lacks = any(columns[column.name] not in given for column in optional)
+    # Nor is it known which value of one, such as a language, suits the model.
+    if lacks or any(column.parameter for column in optional) or spec.name == _READS_PAGES:
         return pa.table({})
-    kinds = {column.kind for column in spec.inputs if columns.get(column.name) in given}
-    optional = [c.name for c in spec.inputs if not (c.required or c.parameter)]
-    optional = [columns[name] for name in optional if name in columns]
-    # Rows may fail because they have none of these, which dummy ones would not have, either.
-    lacks = bool(optional) and not set(optional).intersection(given)
-    if lacks or _has_places(spec, pipeline, kinds):
+    if _has_places(spec, pipeline, {column.kind for column in read}):
         return pa.table({})
     try:
-        made: dict[str, Any] = {}
-        for column in spec.inputs:
-            name = columns.get(column.name)
-            if name is None:
-                continue
-            wanted = column.required or name in given
-            made[name] = [
-                _make(column.kind, row, spec, pipeline) for row in range(_COUNT) if wanted
-            ]
-        return pa.table({n: values or pa.nulls(_COUNT) for n, values in made.items()})
+        rows = range(_COUNT)
+        made = {columns[c.name]: [_make(c.kind, row, spec, pipeline) for row in rows] for c in read}
+        return pa.table(made)
     except Exception:  # a library of media is missing, or the task reads what is not made here
         return pa.table({})
 
 
-def _has_places(spec: TaskSpec, pipeline: Any, given: Collection[str]) -> bool:
+def _has_places(spec: TaskSpec, pipeline: Any, kinds: Collection[str]) -> bool:
     """Tell whether texts must say where the media of their row belong."""
-    if not (any(column.kind == "messages" for column in spec.inputs) and set(MEDIA) & set(given)):
+    if not (any(column.kind == "messages" for column in spec.inputs) and set(MEDIA) & set(kinds)):
         return False
     template = getattr(pipeline.processor, "chat_template", None)
-    return "messages" in given or ("text" in given and not template)
+    return "messages" in kinds or ("text" in kinds and not template)
 
 
 def _make(kind: str, row: int, spec: TaskSpec, pipeline: Any) -> Any:
     text = " ".join(["a", "river", "and", "a", "mill"][: 1 + 4 * row] * _REPEATS[row])
+    if kind in ("text", "texts", "messages") and _drops(text, pipeline):
+        raise ValueError("no text is made in the model's script")
     if kind in ("text", "texts"):
         mask = pipeline.tokenizer.mask_token if spec.name == "fill-mask" else ""
         return f"{text} {mask}".strip()
@@ -91,6 +83,12 @@ def _make(kind: str, row: int, spec: TaskSpec, pipeline: Any) -> Any:
     if kind == "video":
         return _make_video(pixels[:96, :96], _FRAMES[row])
     raise ValueError(f"no {kind} is made")
+
+
+def _drops(text: str, pipeline: Any) -> bool:
+    """Tell whether a tokenizer leaves nothing of a text, as one that speaks in another script."""
+    tokenizer = pipeline.tokenizer or getattr(pipeline.processor, "tokenizer", None)
+    return tokenizer is not None and not tokenizer.tokenize(text)
 
 
 def _make_video(pixels: np.ndarray, frames: int) -> bytes:

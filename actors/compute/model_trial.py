@@ -54,9 +54,12 @@ class ModelTrial:
             return
         if not rows.num_rows or not (self.computes or step == "expand"):
             return
-        failures = Counter(_kind_of(failure) for failure in batch.failures.values())
-        kind, count = failures.most_common(1)[0]
-        first = next(f for f in batch.failures.values() if _kind_of(f) == kind)
+        # Rows that an earlier step failed for did not get to this one.
+        failures = [failure for failure in batch.failures.values() if failure.stage == step]
+        if not failures:
+            return
+        kind, count = Counter(map(_kind_of, failures)).most_common(1)[0]
+        first = next(failure for failure in failures if _kind_of(failure) == kind)
         if _may_pass(first):
             return
         given = [name for name in rows.column_names if rows[name].null_count < rows.num_rows]

@@ -22,6 +22,7 @@ from .reading import Reading
 from .registry import all_sources, find_source
 from .schemas.declared_types import DeclaredSource
 from .split_ranges import SplitRange
+from .streams.places import StreamEnded
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ class RetryingSource:
         if is_range or (may_grow and compression_of(split.path) is None):
             split.file.check_size(may_grow=may_grow)
         try:
-            batch = retry_with_backoff(lambda: self.source.read(split), split.path)
+            batch = retry_with_backoff(lambda: self._read_anew(split), split.path)
         except FileNotFoundError:
             raise FileNotFoundError(
                 f"{split.path} no longer exists: put it back, or leave out the rows that are left "
@@ -90,6 +91,13 @@ class RetryingSource:
                 values = pa.repeat(values[0], batch.rows.num_rows)
             batch.rows = batch.rows.append_column(field.name, values)
         return batch
+
+    def _read_anew(self, split: Split) -> Batch:
+        """Read a split; if a kept stream ended, at once from a new one."""
+        try:
+            return self.source.read(split)
+        except StreamEnded:
+            return self.source.read(split)
 
 
 def open_source(

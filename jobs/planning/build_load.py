@@ -17,7 +17,8 @@ from pipemill.pipelines.registry import find_registered
 from pipemill.errors import RunError, StoreError
 
 from ..output.split_plan import Plan
-from .resolve_task import ResolvedTask, choose_dtype, find_graph_runtime
+from .choose_engine import choose_dtype, find_graph_runtime
+from .resolve_task import ResolvedTask
 from .sampling.infer_parameters import infer_parameters
 from .sampling.sample_rows import sample_rows
 

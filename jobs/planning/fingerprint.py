@@ -15,20 +15,52 @@ from pipemill.pipelines.engines.registry import find_engine
 from pipemill.errors import ConfigError
 
 from ..rows.held_rows import HeldRows
+from .choose_engine import choose_dtype
 from .user_code import digest_class
 
 if TYPE_CHECKING:
     from ..config.job import Job
     from ..output.job_record import JobRecord
+    from .resolve_task import ResolvedTask
 
 _BLOCK = 2**20
 # It parses the long text of a package for each answer.
 version = cache(metadata.version)
 # Fields that the model's folder may decide, with what a fingerprint without them means.
 FIELD_DEFAULTS = {"pooling": "mean", "function_to_apply": "transformers' own"}
+# What all tasks of a job share.
+_SHARED = (
+    "input.limit", "input.dataset", "output.keep", "output.on_error", "input.schema",
+    "input.encoding", "output.schema", "transformers", "torch",
+)  # fmt: skip
 
 
-def fingerprint_fields(
+def decide_results(
+    job: Job, task: ResolvedTask, weights: str, then: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return the fields that decide a job's results; of several tasks each has its own.
+
+    Args:
+        job: the job.
+        task: its task, and the others if it has several.
+        weights: a digest of the first model's files.
+        then: the fields of an output that has parts, of which the dtype holds; empty without.
+    """
+    if not task.steps:
+        dtype = choose_dtype(job, task.spec, task.is_user, then.get("model.dtype"))
+        return _list_fields(job, task.spec.name, dtype, weights, task.followed.decides)
+    fields: dict[str, Any] = {"tasks": [step.entry.label for step in task.steps]}
+    for step in task.steps:
+        name, own = step.entry.label, step.task
+        dtype = choose_dtype(step.job, own.spec, own.is_user, then.get(f"{name}.model.dtype"))
+        every = _list_fields(step.job, own.spec.name, dtype, step.digest, own.followed.decides)
+        fields |= {key: value for key, value in every.items() if key in _SHARED}
+        fields |= {f"{name}.{key}": value for key, value in every.items() if key not in _SHARED}
+        fields |= {f"{name}.name": step.entry.name, f"{name}.where": step.entry.where}
+    return fields
+
+
+def _list_fields(
     job: Job, task: str, dtype: str, weights: str, followed: Mapping[str, str]
 ) -> dict[str, Any]:
     """Return the fields that decide a job's results, by name, so that messages can name them.

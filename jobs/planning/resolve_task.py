@@ -11,8 +11,6 @@ from pipemill.actors.compute.row_condition import RowCondition
 from pipemill.actors.sources.reading import Reading
 from pipemill.actors.task import Column, Followed
 from pipemill.pipelines.embeddings.static_folder import find_static_folder
-from pipemill.pipelines.engines.graphs.runtime import GRAPH_TASKS, GraphRuntime
-from pipemill.pipelines.engines.registry import find_engine
 from pipemill.pipelines.loading.model_files import ModelFiles
 from pipemill.pipelines.registry import find_task, is_transformers_task
 from pipemill.pipelines.task_columns import USUAL, inputs_of, source_names
@@ -22,6 +20,7 @@ from pipemill.pipelines.user_pipeline import user_pipeline_task
 from pipemill.errors import ConfigError, did_you_mean
 
 from ..config.arrow_types import parse_schema
+from .choose_engine import check_engine, computes_on_cpu
 from .user_code import check_class, has_remote_pipeline
 
 if TYPE_CHECKING:
@@ -117,8 +116,7 @@ def resolve_task(job: Job, model: str) -> tuple[TaskSpec, bool]:
     if spec is None:
         spec = user_pipeline_task(job.task, _named_columns(job))
     _check_parameters(job, spec)
-    _check_json_schema(job)
-    _check_engine(job, spec, own)
+    check_engine(job, spec, own)
     if job.output.schema is not None and not own and not spec.infers_columns:
         raise ConfigError(
             "output.schema declares the columns of your own pipeline (pipeline_class), and the "
@@ -151,28 +149,6 @@ def with_steps(job: Job, tasks: Sequence[ResolvedTask]) -> ResolvedTask:
             one = one.model_copy(update={"actors": actors})
         steps.append(ResolvedStep(entry=entry, job=one, task=task))
     return replace(tasks[0], steps=tuple(steps))
-
-
-def choose_dtype(job: Job, spec: TaskSpec, own: bool, then: object = None) -> str:
-    """Return the dtype that the job names, or for "auto" the one that suits the device.
-
-    "auto" is bfloat16 on a GPU, and as saved on a CPU. The user's pipeline, and a task that can't
-    compute in bfloat16, is left as saved on a GPU, too.
-
-    Args:
-        job: the job.
-        spec: its task.
-        own: whether the pipeline is the user's.
-        then: what was chosen for the parts of the output: it holds, even if the device is another
-            one now. None without parts.
-    """
-    if job.model.dtype != "auto":
-        return job.model.dtype
-    if then in ("auto", "bfloat16"):
-        return str(then)
-    if not job.actors.gpus_each:
-        return "auto"
-    return "auto" if own or spec.wants_float32 else "bfloat16"
 
 
 def parameters_of(job: Job, spec: TaskSpec) -> dict[str, Any]:
@@ -227,60 +203,6 @@ def _named_columns(job: Job) -> tuple[str, ...]:
 
 def _kind(column: Column) -> str:
     return "text" if column.kind == "any" and column.name in _TEXTS else column.kind
-
-
-def find_graph_runtime(job: Job) -> GraphRuntime | None:
-    """Return what runs the job's exported model; None where the model itself computes."""
-    factory = find_engine(job.model.engine)
-    return None if factory is None else factory.graph
-
-
-def computes_on_cpu(job: Job, task: ResolvedTask) -> bool:
-    """Tell whether a GPU would be of no use to a job."""
-    return task.is_static or find_graph_runtime(job) is not None
-
-
-def _check_engine(job: Job, spec: TaskSpec, own: bool) -> None:
-    try:
-        runtime = find_graph_runtime(job)
-    except LookupError as error:
-        raise ConfigError(f"model.engine: {error.args[0]}") from None
-    if runtime is None:
-        if job.model.dtype == "int8":
-            _check_int8(job, spec, own)
-        return
-    name, actors = job.model.engine, job.actors
-    if own or spec.name not in GRAPH_TASKS:
-        which = f"{spec.name} with your own pipeline" if own else spec.name
-        raise ConfigError(
-            f"model.engine {name} runs {', '.join(GRAPH_TASKS)}, not {which}: leave it out"
-        )
-    if job.model.dtype not in ("auto", *runtime.dtypes):
-        raise ConfigError(
-            f"model.engine {name} computes in {' or '.join(runtime.dtypes)}, not in "
-            f"{job.model.dtype} (model.dtype)"
-        )
-    if job.model.compile:
-        raise ConfigError(f"model.engine {name} and model.compile are both given: leave one out")
-    if actors.num_gpus not in ("auto", "cpu", 0):
-        raise ConfigError(
-            f"model.engine {name} computes on CPUs, but actors.num_gpus is {actors.num_gpus}: "
-            "leave one of the two out"
-        )
-
-
-def _check_int8(job: Job, spec: TaskSpec, own: bool) -> None:
-    raise ConfigError(
-        "model.dtype int8 is for the engines onnx and openvino: set model.engine to one of them"
-    )
-
-
-def _check_json_schema(job: Job) -> None:
-    if job.parameters.get("json_schema") is not None and job.model.engine != "vllm":
-        raise ConfigError(
-            "json_schema needs model.engine: vllm, which can hold texts to a schema; set it, or "
-            "leave json_schema out"
-        )
 
 
 def _check_parameters(job: Job, spec: TaskSpec) -> None:

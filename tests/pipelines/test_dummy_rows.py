@@ -30,11 +30,10 @@ ANSWERED = (
 ).split()
 
 
-def load(task, model, weights=True):
-    inputs = [
-        column for column in find_task(task).inputs if column.required or not column.parameter
-    ]
-    columns = tuple((column.name, column.name) for column in inputs)
+def load(task, model, weights=True, names=None):
+    inputs = find_task(task).inputs
+    names = names or [c.name for c in inputs if c.required or not c.parameter]
+    columns = tuple((name, name) for name in names)
     return LoadTask(task=task, model=Model(path=str(model)), columns=columns, weights=weights)()
 
 
@@ -131,15 +130,33 @@ def test_rows_that_are_too_small_do_not_stop_the_job(models):
 
 
 @pytest.mark.parametrize(
-    ("task", "columns"),
+    ("task", "columns", "given"),
     [
-        ("translation", ["text", "src_lang"]),  # which may be null in the first rows alone
-        ("document-question-answering", ["image", "question"]),
+        ("translation", ["text", "src_lang"], ["text", "src_lang"]),
+        ("text-generation", ["text", "messages"], ["messages"]),  # later rows may have a text
+        ("document-question-answering", ["image", "question"], ["image", "question"]),
     ],
 )
-def test_no_rows_are_made_that_a_model_may_not_take(task, columns):
-    given = {name: name for name in columns}
-    assert not make_dummy_rows(find_task(task), None, given, columns).num_rows
+def test_no_rows_are_made_that_a_model_may_not_take(task, columns, given):
+    columns = {name: name for name in columns}
+    assert not make_dummy_rows(find_task(task), None, columns, given).num_rows
+
+
+def test_texts_in_another_script_than_the_models_do_not_stop_the_job(models, tmp_path):
+    folder = shutil.copytree(models["text-to-audio"], tmp_path / "model")
+    numbers = json.loads((folder / "vocab.json").read_text())
+    letters = {chr(ord("अ") + ord(c) - ord("a")): n for c, n in numbers.items() if c.isalpha()}
+    others = {piece: n for piece, n in numbers.items() if not piece.isalpha()}
+    (folder / "vocab.json").write_text(json.dumps({**others, **letters}))
+    stages = load("text-to-audio", folder)
+    assert len(stages.process(Batch(pa.table({"text": ["the mill"]}))).failures) == 1
+    assert not stages.process(Batch(pa.table({"text": ["अआइ"]}))).failures
+
+
+def test_rows_that_an_earlier_step_lost_hide_no_model_that_fails(of_another_size):
+    rows = [b"none"] * 3 + [*files(1)]
+    with pytest.raises(LoadError, match="the first row fails.*doesn't match model"):
+        load("image-classification", of_another_size).process(Batch(pa.table({"image": rows})))
 
 
 def test_settings_of_a_model_that_fail_for_every_text_are_refused(models, tmp_path):
@@ -147,8 +164,8 @@ def test_settings_of_a_model_that_fail_for_every_text_are_refused(models, tmp_pa
     settings = {"do_sample": True, "temperature": 0.0}
     (folder / "generation_config.json").write_text(json.dumps(settings))
     with pytest.raises(LoadError, match="text-generation: the first row fails.*strictly positive"):
-        load("text-generation", folder).process(
-            Batch(pa.table({"text": ["the mill"], "messages": pa.nulls(1)}))
+        load("text-generation", folder, names=["text"]).process(
+            Batch(pa.table({"text": ["the mill"]}))
         )
 
 

@@ -10,9 +10,12 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipemill.actors.batch import Batch
 from pipemill.actors.compute.stages import Stages
 from pipemill.actors.compute.token_budget import TokenBudget
 from pipemill.actors.faults import watchdog
+from pipemill.actors.sources.base import Source
+from pipemill.actors.split import Split
 
 from tests.support.changeable import Changeable
 from tests.support.lengths import Lengths
@@ -102,3 +105,16 @@ class LoadKillers(Changeable):
         if self.dies and self.weights:
             die(Path(self.deaths), "kill", "load")
         return Stages(Killers(self.deaths), {"text": "text"}, TokenBudget(100))
+
+
+@dataclass(frozen=True)
+class KillingSource:
+    """A source that ends the process that reads the split of a number."""
+
+    source: Source
+    number: int
+
+    def read(self, split: Split) -> Batch:
+        if split.number == self.number:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return self.source.read(split)

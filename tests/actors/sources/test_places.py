@@ -186,7 +186,7 @@ def test_a_kept_stream_that_breaks_is_no_fault_of_rows(source, calls, monkeypatc
     source, splits = source
     expected = read(source, splits[8])
     monkeypatch.setattr(places, "_kept", [])
-    monkeypatch.setattr(backoff, "WAITS_S", (0.0,))
+    monkeypatch.setattr(backoff, "WAITS_S", ())
     for number in (7, 4, 1):
         read(source, splits[number])
     assert len(places._kept) == 3

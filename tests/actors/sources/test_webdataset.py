@@ -418,6 +418,25 @@ def test_a_store_that_fails_within_a_shard_is_asked_again(tmp_path, monkeypatch)
     assert rows([batch]) == expected(30)
 
 
+def test_of_many_shards_only_very_large_ones_are_cut(tmp_path, monkeypatch):
+    for name, value in {"LARGE_FILE": 20_000, "_MANY": 3, "_VERY_LARGE": 200_000}.items():
+        monkeypatch.setattr(f"pipemill.actors.sources.webdataset.{name}", value)
+    monkeypatch.setattr("pipemill.actors.sources.split_ranges._FEWEST_ROWS", 1)
+    monkeypatch.setattr("pipemill.actors.sources.split_ranges._SPLITS", 400)
+
+    def count_splits():
+        paths = [split.path for split in plan(tmp_path).splits]
+        return [paths.count(str(path)) for path in sorted(tmp_path.iterdir())]
+
+    for number, samples in enumerate((60, 150)):
+        (tmp_path / f"{number}.tar").write_bytes(tar(numbered(samples), tarfile.USTAR_FORMAT))
+    assert min(count_splits()) > 1, "they are few"
+    (tmp_path / "2.tar").write_bytes(tar(numbered(60), tarfile.USTAR_FORMAT))
+    small, large, other = count_splits()
+    assert (small, other) == (1, 1)
+    assert large > 1
+
+
 @pytest.mark.parametrize("order", ["forward", "any"])
 @pytest.mark.parametrize("format", FORMATS[:2])
 def test_of_very_many_shards_none_is_read_to_be_cut(tmp_path, monkeypatch, order, format):

@@ -21,7 +21,7 @@ from pipemill.jobs.execution.choose_device import (
     recommend_gpu_share,
 )
 from pipemill.jobs.execution.pool_size import count_actors
-from pipemill.jobs.planning.resolve_task import choose_dtype
+from pipemill.jobs.planning.choose_engine import choose_dtype
 from pipemill.pipelines.loading.model_files import ModelFiles
 from pipemill.pipelines.registry import find_task
 

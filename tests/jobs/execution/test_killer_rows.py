@@ -24,7 +24,7 @@ from pipemill.jobs.execution.split_work import SplitWork
 from pipemill.jobs.output.split_plan import Plan
 from pipemill.jobs.planning.find_inputs import list_files
 
-from tests.support.killers import LoadKillers
+from tests.support.killers import KillingSource, LoadKillers
 
 ROWS, PER_SPLIT = 150, 50
 # Of the three splits one has several ways, one has those by a signal, and one has none.
@@ -36,6 +36,8 @@ KILLING = {
     60: "kill in forward",
     75: "segfault in regroup",
 }
+# Enough where Ray starts the workers: a way in each stage, and one by which a worker ends itself.
+ON_RAY = {n: text for n, text in KILLING.items() if n not in (3, 49)}
 MESSAGES = {
     "segfault": "signal 11 (SIGSEGV)",
     "exit": "exit status 3",
@@ -46,21 +48,30 @@ MESSAGES = {
 SCHEMA = pa.schema([("n", pa.int64()), ("text", pa.string())])
 
 
-def run(folder: Path, placement: str, *, dies: bool = False, rows: int = ROWS) -> list[SplitResult]:
+def run(
+    folder: Path,
+    placement: str,
+    *,
+    dies: bool = False,
+    rows: int = ROWS,
+    killing: dict[int, str] = KILLING,
+    unread: int | None = None,
+) -> list[SplitResult]:
     """The results of the splits; the same call again does what is left."""
     source = folder / "in.parquet"
     if not source.exists():
         (folder / "deaths").mkdir()
-        texts = [KILLING.get(n, f"text {n}") for n in range(ROWS)]
+        texts = [killing.get(n, f"text {n}") for n in range(ROWS)]
         pq.write_table(pa.table({"n": range(ROWS), "text": texts}, schema=SCHEMA), source)
     plan = Plan("parquet", SCHEMA)
     file = list_files(str(source), "auto", {}, "/nowhere")[0][0]
     cuts = range(0, rows, PER_SPLIT)
     plan.add(SplitRange(file, i, i + PER_SPLIT, PER_SPLIT) for i in cuts)
+    read = open_source("parquet", {}, SCHEMA)
     work = SplitWork(
         placement=placement,
         load=LoadKillers(str(folder / "deaths"), dies),
-        source=open_source("parquet", {}, SCHEMA),
+        source=read if unread is None else KillingSource(read, unread),
         sink=PartSink(Store(str(folder / "out")), ["n", "text"], "dead_letter"),
         actors=ActorsSection(num_gpus=0, num_cpus=0.5, max=1 if dies else 2),
     )
@@ -93,26 +104,36 @@ def check_output(folder: Path, rows: int = ROWS, killing: dict[int, str] = KILLI
 
 @pytest.mark.parametrize("placement", ["fused", "staged"])
 def test_they_are_found_and_the_others_answered(tmp_path, ray_session, placement):
-    check_found(tmp_path, placement)
+    check_found(tmp_path, placement, ON_RAY)
 
 
 def test_they_are_found_in_one_process_without_ray(tmp_path, monkeypatch):
     monkeypatch.setattr(single_process, "RAY_S", math.inf)  # however long it takes
-    check_found(tmp_path, "single")
+    check_found(tmp_path, "single", KILLING)
 
 
-def check_found(tmp_path, placement):
-    lines = run(tmp_path, placement)
+def check_found(tmp_path, placement, killing):
+    lines = run(tmp_path, placement, killing=killing)
     assert all(line.error is None for line in lines)
     # Without a number: the part was written when another split of that actor killed it.
     told = [line for line in lines if line.rows is not None]
     assert [line.rows for line in told] == [PER_SPLIT] * len(told)
     assert len(lines) == ROWS // PER_SPLIT
-    check_output(tmp_path)
+    check_output(tmp_path, killing=killing)
     # Of workers two for a split (of each operator); in a process of their own two for a row, and
     # one more for a SIGKILL; and once more where another split killed the actor meanwhile.
     operators = 3 if placement == "staged" else 1
-    assert len(deaths(tmp_path)) <= 2 * 2 * operators + 2 * (2 * len(KILLING) + 1)
+    assert len(deaths(tmp_path)) <= 2 * 2 * operators + 2 * (2 * len(killing) + 1)
+
+
+def test_a_split_that_kills_while_it_is_read_is_left_undone_and_said(tmp_path, monkeypatch):
+    monkeypatch.setattr(single_process, "RAY_S", math.inf)
+    results = run(tmp_path, "single", killing={}, unread=1)
+    assert [(result.split.number, result.rows) for result in results] == [
+        (0, PER_SPLIT), (1, None), (2, PER_SPLIT),
+    ]  # fmt: skip
+    assert "stage read died 3 times: its process was killed by signal 9" in results[1].error
+    assert not results[1].fatal
 
 
 def test_a_model_that_kills_every_actor_at_load_ends_the_run(tmp_path, ray_session):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from pipemill.jobs.config.job import Job
-from pipemill.jobs.planning.resolve_task import choose_dtype
+from pipemill.jobs.planning.choose_engine import choose_dtype
 from pipemill.pipelines.registry import find_task
 
 
