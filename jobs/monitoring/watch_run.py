@@ -80,7 +80,7 @@ class RunView:
 
     def _actors(self) -> str:
         loading = f", {self.loading} loading the model" if self.loading else ""
-        return f"{self.actors} at work on {self.splits} splits{loading}"
+        return f"{self.actors} at work on {self.splits} split{'s' * (self.splits != 1)}{loading}"
 
 
 def _pace(state: RunState) -> list[str]:
