@@ -34,7 +34,7 @@ from .pickled_chunks import DeferredError, pickle_chunk
 from .pipeline_forward import PipelineForward
 from .result_schema import COLUMNS_OF_SAMPLE, COLUMNS_OF_TASK, as_columns
 from .row_seed import seed_cuts
-from .row_values import describe_media, open_row, read_rows
+from .row_values import describe_value, open_row, read_rows
 from .token_outputs import calls_model_once, without_padding
 
 if TYPE_CHECKING:
@@ -181,14 +181,14 @@ class PipelineAdapter:
             yield found
 
     def explain_failure(self, row: pa.Table, error: BaseException) -> BaseException:
-        """Return an error that says in plain words if the row's media are hardly any."""
+        """Return an error that says in plain words if the row's texts or media are hardly any."""
         kinds, message = {**self.keywords.kinds, FOLDER: FOLDER}, error_message(error)
-        media = [name for name in row.column_names if kinds[name] in (*MEDIA, FOLDER)]
-        if not media or is_memory_failure(type(error).__name__, message):
+        names = [name for name in row.column_names if kinds[name] in ("text", *MEDIA, FOLDER)]
+        if not names or is_memory_failure(type(error).__name__, message):
             return error
         try:
-            with self._open_values(read_rows(row.select(media), kinds)[0]) as found:
-                each = (describe_media(v, kinds[k], self.pipeline) for k, v in found.items())
+            with self._open_values(read_rows(row.select(names), kinds)[0]) as found:
+                each = (describe_value(v, kinds[k], self.pipeline) for k, v in found.items())
                 why = next(filter(None, each), None)
         except Exception:  # it is the media that can't be read, which the error says
             return error

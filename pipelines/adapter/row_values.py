@@ -109,9 +109,15 @@ def _decode(value: Any, kind: str, pipeline: Any, access: Any, files: ExitStack)
     return path
 
 
-def describe_media(value: Any, kind: str, pipeline: Any) -> str | None:
-    """Return why a model may not take a decoded value; None if nothing is odd about it."""
+def describe_value(value: Any, kind: str, pipeline: Any) -> str | None:
+    """Return why a model may not take a value, decoded if it is media; None if it may."""
     from ..media import describe_small_media
+
+    if kind == "text":
+        tokenizer = pipeline.tokenizer or getattr(pipeline.processor, "tokenizer", None)
+        if tokenizer is None or tokenizer.tokenize(value):
+            return None
+        return f"the text {shorten_repr(value)} has no character that the model's tokenizer knows"
 
     rate = _sampling_rate(pipeline) if kind == "audio" else 0
     return describe_small_media(value, kind, rate)
@@ -147,8 +153,12 @@ def read_json(value: Any, make: Callable[[list[tuple[str, Any]]], Any] | None = 
     try:
         return json.loads(value, object_pairs_hook=make)
     except json.JSONDecodeError as error:
-        shown = repr(value) if len(value) <= 60 else f"{value[:60]!r}…"
-        raise ValueError(f"{shown} is not JSON: {error}") from None
+        raise ValueError(f"{shorten_repr(value)} is not JSON: {error}") from None
+
+
+def shorten_repr(text: str) -> str:
+    """Return a text in quotes for a message, without what is too much of it."""
+    return repr(text) if len(text) <= 60 else f"{text[:60]!r}…"
 
 
 def _make_table(value: Any) -> Any:

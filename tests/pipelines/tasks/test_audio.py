@@ -194,13 +194,18 @@ def test_which_seconds_of_a_long_recording_clap_hears_depends_on_the_recording_a
 def test_text_to_audio(models):
     import soundfile
 
-    task, texts = "text-to-audio", ["the mill", "a", "river stone wheel " * 6, "", "the mill"]
+    task, texts = (
+        "text-to-audio",
+        ["the mill", "a", "river stone wheel " * 6, "", "the mill", "日本"],
+    )
     truth = plain(task, models[task])
     batch = run(task, models[task], {"text": texts})
-    assert {row: f.stage for row, f in batch.failures.items()} == {3: "forward"}
+    assert {row: f.stage for row, f in batch.failures.items()} == {3: "forward", 5: "forward"}
+    unknown = "the text '日本' has no character that the model's tokenizer knows: narrow(): length"
+    assert batch.failures[5].message.startswith(unknown)
     lengths = set()
     for text, got in zip(texts, batch.results.to_pylist(), strict=True):
-        if text:
+        if text and text != "日本":
             answer = truth(text)
             samples, rate = soundfile.read(io.BytesIO(got["audio"]), dtype="float32")
             assert rate == got["sampling_rate"] == answer["sampling_rate"]
