@@ -12,6 +12,7 @@ from pipemill.actors.task import Followed
 from pipemill.pipelines.embeddings.embedding_head import WEIGHTS
 from pipemill.pipelines.embeddings.sentence_transformers_files import MODULES, find_first_module
 from pipemill.pipelines.embeddings.static_folder import MODULE
+from pipemill.pipelines.loading.checkpoint import CheckpointError, check_pickled, read_tensors
 from pipemill.pipelines.loading.model_files import ModelFiles
 from pipemill.pipelines.task_spec import TaskSpec
 
@@ -139,11 +140,16 @@ def _read_json(file: Path) -> Any:
 
 
 def _check_weights(job: Job, files: ModelFiles, followed: Followed) -> None:
-    """Raise ConfigError for a module without weights, or with pickles that are not allowed."""
+    """Raise ConfigError for a module without whole weights, or with pickles if none may be read."""
     for folder in followed.weights:
         safe, pickled = (files.find(f"{folder}/{name}") for name in WEIGHTS)
-        if safe is not None:
-            continue
+        try:
+            if safe is not None:
+                read_tensors([safe])
+                continue
+            check_pickled([] if pickled is None else [pickled])
+        except CheckpointError as error:
+            raise ConfigError(str(error)) from None
         if pickled is None:
             raise ConfigError(
                 f"the model {job.model.path}: the module {folder} has no weights: there is no "

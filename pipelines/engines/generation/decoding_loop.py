@@ -57,7 +57,8 @@ class DecodingLoop:
     def write(self, sequences: list[Sequence], most: int | None = None) -> None:
         """Write these texts: each has an output afterwards, which may be an exception.
 
-        most: of all texts, how many at a time, while this call computes.
+        most: of all texts, how many at a time, while this call computes: the texts are a first try,
+            in which a model shows whether it hears a mask.
         """
         if self.decoder.shares:
             _find_beginning(sequences)
@@ -65,10 +66,17 @@ class DecodingLoop:
             # The longest first: they fill the memory most. A new list: one that is being sorted is
             # empty to the thread that computes.
             self.waiting = sorted([*self.waiting, *sequences], key=lambda one: -_length(one))
-        self._loop.run(
-            lambda: self._compute(most or self.most),
-            lambda: all(one.is_done for one in sequences),
-        )
+        # A model that counts columns itself has none to spare.
+        if spoils := most is not None and self.decoder.joins_late:
+            self.slots.spoil(True)
+        try:
+            self._loop.run(
+                lambda: self._compute(most or self.most),
+                lambda: all(one.is_done for one in sequences),
+            )
+        finally:
+            if spoils:
+                self.slots.spoil(False)
 
     def _compute(self, most: int) -> None:
         """Begin texts, and write a token of each."""

@@ -21,6 +21,7 @@ from .cross_cache import CrossCache
 from .slot_layer import SlotLayer
 
 _COLUMNS = 64  # tensors grow by multiples of it
+_MARGIN = 4  # columns that a first try hides before the longest text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,18 +39,27 @@ class SlotCache:
     Attributes:
         beams: the slots of each text.
         lengths: the columns of each text in use, in the order of the slots.
-        start: the first column that a text in use has.
+        start: the first column that a step attends to: the longest text's, or `margin` before it.
         end: the column behind the last one.
+        margin: columns before the longest text, which the mask hides, too.
     """
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
         self.beams = 1
         self.lengths: list[int] = []
-        self.start = self.end = 0
+        self.start = self.end = self.margin = 0
         self._layers: list[SlotLayer] = []
         self._mask = torch.zeros((0, 0), dtype=torch.long, device=device)
         self._cross = CrossCache()
+
+    def spoil(self, whether: bool) -> None:
+        """Fill the columns that the mask hides with large values, and have some for any texts.
+
+        A model that does not hear the mask then writes other texts, however alike they are in
+        length.
+        """
+        self.margin = _MARGIN if whether else 0
 
     @property
     def count(self) -> int:
@@ -130,7 +140,7 @@ class SlotCache:
             self._layers = [SlotLayer(self, layer.keys, layer.values) for layer in own.layers]
         first = self.count
         self.beams = beams
-        self._reserve(first + len(lengths) * beams, max(lengths))
+        self._reserve(first + len(lengths) * beams, max(lengths) + self.margin)
         for row, length in enumerate(lengths):
             slots = slice(first + row * beams, first + (row + 1) * beams)
             begin = self.end - length
@@ -139,7 +149,7 @@ class SlotCache:
             for layer, source in zip(self._layers, own.layers, strict=True):
                 layer.copy_in(slots, begin, self.end, shared, source.keys[row], source.values[row])
         self.lengths += lengths
-        self.start = self.end - max(self.lengths)
+        self._set_start()
         if encoder_mask is not None:
             self._cross.add(filled.cross_attention_cache, encoder_mask)
 
@@ -177,7 +187,11 @@ class SlotCache:
         if self._cross.lengths:
             self._cross.remove(text)
         # Columns that only the freed slots had are not attended to any more.
-        self.start = self.end - max(self.lengths, default=0)
+        self._set_start()
+
+    def _set_start(self) -> None:
+        # The margin's columns may be used up by texts that began without one.
+        self.start = max(self.end - max(self.lengths, default=0) - self.margin, 0)
 
     def clear(self) -> None:
         """Free all slots, and their memory."""

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from .slot_cache import SlotCache
 
 _LARGE_PAGE = 2 * 2**20
+# A value that changes what a model writes that sees it, and is a number in 16 bits, too.
+_SPOILED = 1000.0
 
 
 class SlotLayer(DynamicLayer):
@@ -64,9 +66,12 @@ class SlotLayer(DynamicLayer):
             mine[slots, :, end - rest : end] = other[:, other.shape[1] - rest :]
 
     def clear(self, slots: slice, columns: slice) -> None:
-        """Forget what a text left. A mask hides it, but not if it is NaN or infinite."""
-        for mine in (self.keys, self.values):
-            mine[slots, :, columns] = 0
+        """Forget what a text left. A mask hides it, but not if it is NaN or infinite.
+
+        In a first try the columns get values that no text may see.
+        """
+        self.keys[slots, :, columns] = 0
+        self.values[slots, :, columns] = _SPOILED if self.slots.margin else 0
 
     def copy_within(self, pairs: list[tuple[slice, torch.Tensor, torch.Tensor]]) -> None:
         """Copy columns from slots to other ones, all at once. pairs: columns, to, source."""

@@ -267,6 +267,14 @@ def test_what_cannot_be_followed_is_refused_by_name(folders, tmp_path, named):
     assert str(folder) in str(raised.value)
 
 
+@pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin"])
+def test_weights_of_a_module_that_are_cut_off_are_named(folders, tmp_path, name):
+    folder = edited(folders, "cls", tmp_path, REFUSED["2_Dense has no weights"])
+    (folder / "2_Dense" / name).write_bytes(b"PK\3\4")
+    with pytest.raises(ConfigError, match=f"2_Dense/{name}.* is cut off"):
+        loads(folder, ["a"], {}, tmp_path)
+
+
 def test_the_message_of_a_refused_module_says_what_to_do(folders, tmp_path):
     folder = edited(folders, "cls", tmp_path, REFUSED["CNN"])
     with pytest.raises(ConfigError, match=r"names the module CNN \(1_CNN\).*parameters.pooling"):

@@ -43,6 +43,12 @@ KINDS = {
         vocab_size=360, hidden_size=16, state_size=4, num_hidden_layers=2, initializer_range=0.8,
         bos_token_id=0, pad_token_id=1, eos_token_id=2,
     ),
+    "a mask that is not heard": transformers.GitConfig(
+        vocab_size=360, hidden_size=16, intermediate_size=24, num_hidden_layers=2,
+        num_attention_heads=2, initializer_range=0.8, bos_token_id=0, pad_token_id=1,
+        eos_token_id=2, vision_config={"hidden_size": 8, "num_hidden_layers": 1,
+        "num_attention_heads": 1, "intermediate_size": 8, "image_size": 32, "patch_size": 4},
+    ),
 }  # fmt: skip
 
 
@@ -86,7 +92,10 @@ def one_by_one(pipeline, prompts, texts=PROMPTS):
     return written
 
 
-@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "states instead of a cache"])
+LEFT_TO_GENERATE = ("states instead of a cache", "a mask that is not heard")
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in LEFT_TO_GENERATE])
 def test_every_kind_of_decoder(kind):
     pipeline = make_pipeline(kind)
     prompts = prompts_of(pipeline)
@@ -260,14 +269,16 @@ def test_a_prompt_that_fails_fails_alone(llama):
     assert {isinstance(output, ValueError) for output in outputs} == {True, False}
 
 
-def test_a_model_without_such_a_cache_is_left_to_generate(tmp_path):
-    pipeline = make_pipeline("states instead of a cache")
+@pytest.mark.parametrize("kind", LEFT_TO_GENERATE)
+def test_a_model_that_writes_otherwise_beside_others_is_left_to_generate(kind, tmp_path):
+    pipeline = make_pipeline(kind)
     pipeline.save_pretrained(tmp_path)
     parameters = {"do_sample": False, "max_new_tokens": 6}
-    expected = [pipeline(text, **parameters)[0]["generated_text"] for text in PROMPTS]
-    for count in (1, len(PROMPTS)):
-        batch = run("text-generation", str(tmp_path), {"text": PROMPTS[:count]}, parameters)
-        assert batch.results["generated_text"].to_pylist() == expected[:count]
+    # One, some of which none is padded, all.
+    for texts in (PROMPTS[:1], ["a b", "b a"], PROMPTS):
+        batch = run("text-generation", str(tmp_path), {"text": texts}, parameters)
+        expected = [pipeline(text, **parameters)[0]["generated_text"] for text in texts]
+        assert batch.results["generated_text"].to_pylist() == expected
 
 
 def test_rows_have_their_own_settings(models):
