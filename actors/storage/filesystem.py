@@ -94,7 +94,13 @@ def absolute(path: str) -> str:
     """Return a local path as an absolute one, and a URL as it is."""
     if "://" in path or is_chain(path):
         return path
-    return os.path.abspath(os.path.expanduser(path))
+    try:
+        return os.path.abspath(os.path.expanduser(path))
+    except FileNotFoundError:
+        raise ConfigError(
+            f"{path} is relative, and the current folder no longer exists: go to another one, or "
+            "name an absolute path"
+        ) from None
 
 
 def why_no_folder(path: str) -> str | None:

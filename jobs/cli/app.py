@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import traceback
@@ -131,6 +132,11 @@ def _explain_errors(arguments: list[str], work: Callable[[], Result]) -> Result 
     except BrokenPipeError:  # the reader, perhaps `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            traceback.print_exc()
+            return 1
+        return _print_error(f"{error}: make room where stdout goes, and run again", 1)
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else 1
     except Exception:  # a fault of pipemill
@@ -145,6 +151,7 @@ def _interrupted(arguments: list[str]) -> str:
 
 def _print_error(message: object, status: int) -> int:
     write_error(str(message))
+    report_status(status)  # before the error is freed, whose traceback may hold objects of Ray
     return status
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import gc
 import logging
 import os
+import secrets
+import shutil
 import signal
 import socket
 import sys
@@ -27,6 +29,8 @@ _blocks = 0
 _lock = threading.RLock()
 # Ray's function that prints the messages of raylets, while it is replaced.
 _print_to_stdstream: Callable[..., None] | None = None
+# Ray itself needs some MiB for its logs; rows are elsewhere.
+_FREE_BYTES = 50 << 20
 # How long a shutdown waits for Ray's threads in this process.
 _THREADS_S = 30.0
 
@@ -172,7 +176,7 @@ def _explain_no_ray(error: Exception, joins: str) -> Exception:
     reason = text.splitlines()[0]
     if not joins:
         # Ray raises no special exception for it.
-        return RunError(f"Ray could not be started ({reason}); run again to resume")
+        return RunError(f"Ray could not be started ({reason}); {_what_helps_ray(reason)}")
     where = f"the Ray at {joins}"
     local = "or set actors.cluster to local to start a Ray for this run"
     if text.startswith("Version mismatch"):
@@ -188,6 +192,25 @@ def _explain_no_ray(error: Exception, joins: str) -> Exception:
             f"its head, {local}"
         )
     return RunError(f"{where} could not be joined ({reason}); run again to resume")
+
+
+def _what_helps_ray(reason: str) -> str:
+    """Return what to do for a Ray that did not start: its folder may not be fit for it."""
+    folder = os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp"
+    try:
+        free = shutil.disk_usage(folder).free
+    except OSError:
+        free = 0
+    fault = ""
+    if "AF_UNIX" in reason:  # the sockets there may have 107 bytes
+        fault = "has too long a name"
+    elif not os.access(folder, os.W_OK | os.X_OK):
+        fault = "can't be written to"
+    elif free < _FREE_BYTES:
+        fault = f"has only {free >> 20} MiB left"
+    if not fault:
+        return "run again to resume"
+    return f"{folder}, where Ray keeps its files, {fault}: name another folder in RAY_TMPDIR"
 
 
 def _set_raylet_messages(*, shown: bool) -> None:
@@ -254,11 +277,23 @@ def _start_local() -> None:
         start()
     except Exception as error:
         # Ray waits 30 seconds for its processes, which is not enough on a machine that is busy.
-        if "timed out during startup" not in str(error):
+        if "timed out during startup" in str(error):
+            ray.shutdown()
+            check_interrupts()
+            start()
+        elif _is_about_home(error):
+            # For the processes that Ray starts. This one remembers it, so later starts need it too.
+            os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+            start()
+        else:
             raise
-        ray.shutdown()
-        check_interrupts()
-        start()
+
+
+def _is_about_home(error: Exception) -> bool:
+    """Tell whether Ray could not write its token to ~/.ray: there is no home, or it is closed."""
+    if isinstance(error, OSError):
+        return Path(str(error.filename)).name in (".ray", "auth_token")
+    return "home directory" in str(error)
 
 
 @contextmanager

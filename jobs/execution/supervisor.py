@@ -24,6 +24,8 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _FORWARDED = signal.SIGUSR1
 # The number of interrupts at which the child is killed.
 _LAST_INTERRUPT = 3
+# How long the child may take to end after all is written: Ray's shutdown may wait forever.
+_END_S = 120
 
 # The pipe to the parent, in the child.
 _parent: int | None = None
@@ -113,9 +115,11 @@ def find_command_pid() -> int:
 def report_status(status: int) -> None:
     """Report to the parent that everything is written, and the exit status.
 
-    Interrupts are ignored after that.
+    Interrupts are ignored after that, and this process is killed if it does not end.
     """
     if _parent is not None:
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)  # the kernel's own work: C++ may block Python
+        signal.alarm(_END_S)
         for number in (*_SIGNALS, _FORWARDED):
             signal.signal(number, signal.SIG_IGN)
     _report(f"status {status}")

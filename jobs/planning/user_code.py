@@ -12,7 +12,9 @@ import importlib.util
 import json
 import os
 import sys
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
+from types import CodeType, FunctionType
 from typing import TYPE_CHECKING, Any
 
 from pipemill.pipelines.loading.model_files import ModelFiles
@@ -42,6 +44,31 @@ def check_class(name: str) -> None:
     if names is not None and attribute not in names:
         hint = did_you_mean(attribute, names)
         raise ConfigError(f"pipeline_class {name!r}: {source} has no {attribute!r}; {hint}")
+    if source is not None and _is_outdated(module, source):
+        raise ConfigError(
+            f"pipeline_class {name!r}: {source} was changed after this Python imported it, and the "
+            f"old code would answer: importlib.reload({module}), or restart Python"
+        )
+
+
+def _is_outdated(module: str, source: Path) -> bool:
+    """Tell whether this Python holds other functions of a module than its source has now."""
+    loaded = sys.modules.get(module)
+    # Other loaders, such as pytest's, rewrite what they load.
+    if type(getattr(loaded, "__loader__", None)) is not SourceFileLoader:
+        return False
+    codes = [compile(source.read_bytes(), str(source), "exec", dont_inherit=True)]
+    for code in codes:  # grows: functions and classes are constants of what is around them
+        codes.extend(constant for constant in code.co_consts if isinstance(constant, CodeType))
+    names = {code.co_qualname for code in codes}
+    values = list(vars(loaded).values())
+    values += [v for c in values if isinstance(c, type) for v in vars(c).values()]
+    held = [function.__code__ for function in values if isinstance(function, FunctionType)]
+    return any(
+        code not in codes
+        for code in held
+        if code.co_filename == str(source) and code.co_qualname in names
+    )
 
 
 def digest_class(name: str) -> str | None:

@@ -14,6 +14,7 @@ from pipemill.jobs.config.job import InputSection
 from pipemill.jobs.planning.media_roots import find_media_roots
 
 import pipemill
+from pipemill.errors import ConfigError
 from tests.actors.storage.test_partitions import FORMATS
 from tests.support import light
 from tests.support.splits import plan, read, rows
@@ -114,3 +115,12 @@ def test_a_job_writes_to_an_oddly_named_folder(tmp_path, monkeypatch):
     assert pipemill.run(job).rows == 1
     assert pipemill.run(job).added["rows"] == 0
     assert pipemill.verify(str(folder / "out")).ok
+
+
+def test_a_relative_path_below_a_removed_folder_is_refused(tmp_path, monkeypatch):
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    assert absolute("/a/b") == "/a/b"
+    with pytest.raises(ConfigError, match="out is relative, and the current folder no longer"):
+        absolute("out")

@@ -1,5 +1,6 @@
 """Which Ray a run joins, and with how many actors."""
 
+import os
 import threading
 import time
 
@@ -92,6 +93,35 @@ def test_a_ray_that_starts_the_second_time_is_used(monkeypatch):
     monkeypatch.setattr("ray.shutdown", lambda: None)
     _start("local")
     assert len(tries) == 2
+
+
+def test_a_ray_without_a_home_gets_its_token_from_the_environment(monkeypatch):
+    tokens = []
+
+    def init(*args, **settings):
+        tokens.append(os.environ.get("RAY_AUTH_TOKEN"))
+        if len(tokens) == 1:
+            raise PermissionError(13, "Permission denied", "/.ray")
+
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "")  # so that it is removed afterwards
+    monkeypatch.delenv("RAY_AUTH_TOKEN")
+    monkeypatch.setattr("ray.init", init)
+    monkeypatch.setattr("ray.shutdown", lambda: None)
+    _start("local")
+    assert tokens[0] is None
+    assert len(tokens[1]) == 64
+
+
+def test_a_folder_in_which_ray_cannot_start_is_named(monkeypatch, tmp_path):
+    def init(*args, **settings):
+        raise OSError(30, "Read-only file system", "/tmp/ray")
+
+    monkeypatch.setattr("ray.init", init)
+    monkeypatch.setattr("ray.shutdown", lambda: None)
+    monkeypatch.setenv("RAY_TMPDIR", "/proc")
+    said = r"; /proc, where Ray keeps its files, (can't|has only 0).* RAY_TMPDIR"
+    with pytest.raises(RunError, match=said):
+        _start("local")
 
 
 @pytest.mark.parametrize(

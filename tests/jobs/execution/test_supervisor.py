@@ -50,6 +50,13 @@ def end(process: subprocess.Popen[str]) -> tuple[int, str]:
         # Ray's shutdown, after everything is written.
         ("report_status(0)\nos._exit(1)", 0, ""),
         ("report_status(1)\nos.kill(os.getpid(), signal.SIGKILL)", 1, ""),
+        # One that hangs in C, where Python handles no signal.
+        (
+            "import pipemill.jobs.execution.supervisor as s, ctypes\ns._END_S = 1\n"
+            "report_status(1)\nctypes.PyDLL(None).sleep(90)",
+            1,
+            "",
+        ),
         ("report_json()\nos._exit(1)", 1, '"text": "the process ended with status 1 without a'),
         ("os._exit(1)", 1, "pipemill: the process ended with status 1 without a reason; run again"),
         ("report_ray()\nos._exit(1)", 1, "pipemill: Ray ended the process: its raylet or the head"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import shutil
 import subprocess
@@ -358,3 +359,32 @@ def test_a_process_takes_no_module_of_the_current_folder_for_one_of_python(tmp_p
     process = start_python("concurrent.futures.thread", stderr=subprocess.PIPE)
     assert process.communicate()[1] == b""
     assert process.returncode == 0
+
+
+CHANGING = """
+import transformers
+
+class Changing(transformers.TextClassificationPipeline):
+    def postprocess(self, outputs, **settings):
+        return {"label": "LABEL", "score": 0.5}
+"""
+
+
+def test_code_that_was_edited_since_its_import_does_not_answer(models, data, tmp_path, monkeypatch):
+    """As in a notebook: Python imports a module once."""
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    wanted = job(models, data, tmp_path / "out", "Changing") | {
+        "pipeline_class": "changing:Changing"
+    }
+
+    def write_and_answer(label):
+        (tmp_path / "changing.py").write_text(CHANGING.replace("LABEL", label))
+        return pipemill.preview(wanted, rows=1).table["label"].to_pylist()
+
+    assert write_and_answer("first") == ["first"]
+    assert write_and_answer("first") == ["first"]
+    with pytest.raises(pipemill.ConfigError, match=r"changing.py was changed .*\.reload\(changing"):
+        write_and_answer("second")
+    importlib.reload(sys.modules["changing"])
+    assert write_and_answer("second") == ["second"]
