@@ -61,7 +61,7 @@ class Encoder:
         import torch
 
         if lengths.min(initial=1) < 1:
-            raise ValueError("the text has no tokens")
+            raise ValueError("there are no tokens to compute")
         model_limits.check_token_ids(columns.get("input_ids", lengths[:0]), self._rows)
         return torch.as_tensor(self.engine.run(columns, lengths))
 
