@@ -22,7 +22,7 @@ from .images.chunk_encoding import dequantize
 from .pickled_chunks import DeferredError
 from .recording_outputs import RecordingOutputs
 from .row_seed import seed_row
-from .scheduled_forward import ScheduledForward, select_tried
+from .scheduled_forward import TRIED, ScheduledForward, select_tried
 from .token_outputs import calls_model_once
 
 if TYPE_CHECKING:
@@ -67,6 +67,7 @@ class PipelineForward:
         self.compared = 0  # answers of `postprocess`
         engine = generation if by_token is None else by_token.encoder.engine
         self.alone: dict[bool, bool] = {}
+        self._equal = {False: 0, True: 0}  # chunks that gave the same together, so far
         self.scheduled = None
         if generation is not None:
             self.scheduled = ScheduledForward(self, generation)
@@ -137,12 +138,14 @@ class PipelineForward:
             if as_computed and equal:
                 each = zip(pairs, some, strict=True)
                 equal = not any(self._lost_answer(*pair, settings) for pair, (_, settings) in each)
-            self.alone[ragged] = not equal
+            self._equal[ragged] += len(some)
+            if not equal or self._equal[ragged] >= TRIED:
+                self.alone[ragged] = not equal
         except Exception as error:
             if is_out_of_memory(error):  # fewer chunks may fit, and give the same answers
                 raise
             self.alone[ragged] = True
-        if self.alone[ragged] and self.by_token is not None:
+        if self.alone.get(ragged) and self.by_token is not None:
             self.by_token.encoder.unpack()
 
     def _lost_answer(self, together: Any, single: Any, settings: str) -> bool:
@@ -205,8 +208,8 @@ class PipelineForward:
         elif self.generation is None:
             stacked = dequantize(stack(inputs), self.pipeline.device)
             outputs = unstack(self.pipeline.forward(stacked, **during[0]), len(chunks))
-        elif self.is_empty(inputs[0]) and not self.generation.is_exact:
-            # transformers makes one text of them, however many
+        elif any(map(self.is_empty, inputs)) and not self.generation.is_exact:
+            # Beside others one would get a prompt of padding; of several, transformers makes one.
             return self.run_singly(chunks, as_computed)
         else:
             prompts = [dequantize(one, self.pipeline.device) for one in inputs]

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_TRIED = 4  # of the first chunks, which are compared with what each gives alone
+TRIED = 4  # of the first chunks, which are compared with what each gives alone
 _TRIED_AT_ONCE = 2  # so that texts end while others wait
 
 
@@ -125,5 +125,5 @@ def _check_memory(written: list[Any]) -> None:
 
 def select_tried(chunks: list[T]) -> list[T]:
     """Return some chunks, from the longest to the shortest: the first may be as long as can be."""
-    last, steps = len(chunks) - 1, _TRIED - 1
-    return [chunks[i] for i in sorted({step * last // steps for step in range(_TRIED)})]
+    last, steps = len(chunks) - 1, TRIED - 1
+    return [chunks[i] for i in sorted({step * last // steps for step in range(TRIED)})]

@@ -21,6 +21,7 @@ def test_a_first_try_without_memory_decides_nothing(monkeypatch):
     """Of fewer chunks the answers may be the same: they are tried when they fit."""
     forward = PipelineForward.__new__(PipelineForward)
     forward.alone, forward.by_token, forward.generation, forward.scheduled = {}, None, None, None
+    forward._equal = {False: 0}
     forward.pipeline = SimpleNamespace(model=None, device=torch.device("cpu"))
 
     def together(chunks, as_computed=False):
@@ -30,12 +31,13 @@ def test_a_first_try_without_memory_decides_nothing(monkeypatch):
 
     monkeypatch.setattr(forward, "_together", together)
     monkeypatch.setattr(
-        forward, "run_singly", lambda chunks, as_computed: [f"answer to {c}" for c in chunks]
+        forward, "run_singly", lambda chunks, *_: [f"answer to {chunk}" for chunk in chunks]
     )
     with pytest.raises(RuntimeError, match="out of memory"):
         forward(["a", "b", "c"])
-    assert forward(["a", "b"]) == ["answer to a", "answer to b"]
-    assert forward.alone == {False: False}
+    for decided in ({}, {False: False}):
+        assert forward(["a", "b"]) == ["answer to a", "answer to b"]
+        assert forward.alone == decided
 
 
 class Engine:
@@ -87,6 +89,33 @@ def test_a_first_try_of_scheduled_texts_without_memory_decides_nothing(monkeypat
     alone.clear()
     assert scheduled(["c", "d"]) == ["answer to c", "answer to d"]
     assert not alone
+
+
+def test_two_chunks_that_are_the_same_together_decide_nothing(models):
+    """They may be by chance, as texts of two words that a model without a mask writes."""
+    columns = (("image", "image"),)
+    load = LoadTask(
+        task="image-classification",
+        model=Model(path=models["image-classification"]),
+        columns=columns,
+        max_tokens=10**6,
+    )
+    rows = [pa.table({"image": [*files(4)][first : first + 2]}) for first in (0, 2, 0)]
+    expected = [load().process(Batch(two)).results.to_pylist() for two in rows]
+    stages = load()
+    pipeline, usual, calls = stages.task.pipeline, stages.task.pipeline.model.forward, []
+
+    def changed(*given, **named):
+        output = usual(*given, **named)
+        if len(output.logits) > 1:
+            calls.append(len(output.logits))
+            output.logits = output.logits if len(calls) == 1 else output.logits.roll(1, 0)
+        return output
+
+    pipeline.model.forward = changed
+    for two, answers in zip(rows, expected, strict=True):
+        assert stages.process(Batch(two)).results.to_pylist() == answers
+    assert calls == [2, 2]
 
 
 @pytest.mark.parametrize("change", ["rounding", "neighbours"])

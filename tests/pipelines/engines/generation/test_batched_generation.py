@@ -6,12 +6,13 @@ import json
 
 import pyarrow as pa
 import pytest
+import torch
 import transformers
 from pipemill.actors.batch import Batch
 from pipemill.pipelines.loading.model import Model
 from pipemill.pipelines.loading.task_loader import LoadTask
 
-from tests.support import tiny
+from tests.support import tiny, tiny_generators
 from tests.support.restored_cases import REFERENCES
 from tests.support.row_by_row import run
 
@@ -95,6 +96,22 @@ def test_a_text_without_a_prompt_begins_as_if_it_were_alone(models):
     expected = [truth(prompt, **GREEDY)[0]["generated_text"] for prompt in prompts]
     batch = run("text-generation", model, {"text": prompts}, GREEDY)
     assert batch.results["generated_text"].to_pylist() == expected
+
+
+def test_a_text_without_tokens_fails_as_it_does_alone_though_others_share_a_pass(tmp_path):
+    """Longformer's encoder-decoder writes in no slots, and padding would be a prompt."""
+    config = transformers.LEDConfig(
+        vocab_size=360, d_model=16, encoder_layers=2, decoder_layers=2, encoder_attention_heads=2,
+        decoder_attention_heads=2, encoder_ffn_dim=24, decoder_ffn_dim=24, attention_window=[8, 8],
+        max_encoder_position_embeddings=512, max_decoder_position_embeddings=256, pad_token_id=1,
+        eos_token_id=2, bos_token_id=0, decoder_start_token_id=2, init_std=0.8,
+    )  # fmt: skip
+    torch.manual_seed(3)
+    transformers.LEDForConditionalGeneration(config).save_pretrained(tmp_path)
+    tiny_generators.words(256).save_pretrained(tmp_path)
+    texts = [*PROMPTS[:6], ""]
+    batch = run("text2text-generation", str(tmp_path), {"text": texts}, GREEDY)
+    assert list(batch.failures) == [6]
 
 
 def test_prompts_of_unequal_length_are_tried_apart_from_equal_ones(models, monkeypatch):
