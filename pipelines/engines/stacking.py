@@ -16,6 +16,8 @@ _VALUES_PER_TOKEN = 768
 # How far two answers may be apart by rounding. What a model returns in 16 bits, or on a GPU, may be
 # further apart, by these shares of the largest number.
 CLOSE, ROUNDED, ROUNDED_ON_GPU = 1e-4, 0.05, 0.005
+# So far apart are numbers of about the same size, in whatever order.
+ALIKE = 0.5
 # From here on, numbers may stand for infinity, as those of a mask do, and count for no others.
 _HUGE = 1e4
 
@@ -147,6 +149,8 @@ def _numbers_equal(one: np.ndarray, other: np.ndarray, close: float) -> bool:
 
     if close == CLOSE or not one.size:
         return np.allclose(one, other, close, close, equal_nan=True)
+    if close == ALIKE:
+        one, other = np.sort(one, axis=None), np.sort(other, axis=None)
     if (one == one.round()).all():  # tokens
         return bool((one == other).mean() >= 1 - close)
     huge = ~(np.abs(other) < _HUGE)

@@ -118,7 +118,21 @@ def test_two_chunks_that_are_the_same_together_decide_nothing(models):
     assert calls == [2, 2]
 
 
-@pytest.mark.parametrize("change", ["rounding", "neighbours"])
+def change_logits(logits, change):
+    """Return what a model that answers to several images in another way answers."""
+    several = len(logits) > 1
+    if change == "rounding" and several:
+        return logits * (1 + 0.01 * torch.sin(torch.arange(7.0))[None])
+    if change == "much rounding" and several:
+        return logits.roll(1, 1) * (1 + 0.2 * torch.sin(torch.arange(7.0))[None])
+    if change == "swapped":
+        return logits.roll(1, 0)
+    if change == "mean":
+        return logits - 0.2 * logits.mean(0)
+    return logits * len(logits) if change == "count" else logits
+
+
+@pytest.mark.parametrize("change", ["rounding", "much rounding", "swapped", "mean", "count"])
 def test_numbers_of_16_bits_may_be_rounded_otherwise_together(models, change):
     """As on a GPU, whose kernels for several images add up in another order."""
     path, columns = models["image-classification"], (("image", "image"),)
@@ -127,18 +141,15 @@ def test_numbers_of_16_bits_may_be_rounded_otherwise_together(models, change):
     pipeline, forwards = stages.task.pipeline, stages.task.forwards
     usual = pipeline.model.forward
 
-    def rounded(*given, **named):
+    def changed(*given, **named):
         output = usual(*given, **named)
-        if len(output.logits) > 1 and change == "rounding":
-            output.logits = output.logits * (1 + 0.01 * torch.sin(torch.arange(7.0))[None])
-        elif change == "neighbours":
-            output.logits = output.logits.roll(1, 0)
+        output.logits = change_logits(output.logits, change)
         return output
 
-    pipeline.model.forward = rounded
+    pipeline.model.forward = changed
     batch = stages.process(Batch(pa.table({"image": list(files(6))})))
     assert not batch.failures
-    assert forwards.alone == {False: change == "neighbours"}
+    assert forwards.alone == {False: "rounding" not in change}
 
 
 def test_what_is_lost_of_several_outputs_is_computed_alone(models):
