@@ -17,6 +17,8 @@ _NETWORK = {
 _OFFLINE = "OfflineModeIsEnabled"  # a connection error to huggingface_hub
 # Errors that transformers quotes as text.
 _QUOTED = re.compile(r"CUDA error|\b(MemoryError|OutOfMemoryError|\w*(Connect|Timeout)\w*Error)\b")
+# What the loader of shared libraries says of one whose libraries are of another build.
+_OTHER_BUILD = re.compile(r"\.so[.\d]*: cannot open shared object file|undefined symbol: ")
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 _FIRST_ERROR = re.compile(r"^Traceback \(most recent call last\):\n(?:[ \t].*\n|\n)*(\S.*)", re.M)
 
@@ -41,8 +43,14 @@ class LoadError(JudgedError):
         """Wrap the error that loading raised."""
         if isinstance(error, LoadError):
             return error
+        line = describe_error(error)
+        if _OTHER_BUILD.search(line):
+            line += (
+                ". A library here is of another build: install torch, torchvision and torchaudio "
+                "from one index"
+            )
         return cls(
-            f"loading failed: {describe_error(error)}",
+            f"loading failed: {line}",
             for_good=is_permanent(error),
             out_of_memory=lacks_memory(error),
         )

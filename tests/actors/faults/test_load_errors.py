@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import pickle
@@ -116,3 +117,12 @@ def test_it_survives_the_way_from_a_worker():
     for lasts in (True, False):
         there = pickle.loads(pickle.dumps(LoadError("why", for_good=lasts)))
         assert (str(there), there.for_good) == ("why", lasts)
+
+
+def test_a_library_of_another_build_is_told():
+    """As torchaudio's, made for CUDA, beside a torch for CPUs."""
+    with pytest.raises(OSError) as error:
+        ctypes.CDLL("libc10_cuda.so")
+    assert "install torch, torchvision and torchaudio from one index" in str(
+        LoadError.of(error.value)
+    )
