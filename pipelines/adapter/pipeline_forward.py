@@ -112,11 +112,13 @@ class PipelineForward:
     def __call__(self, chunks: list[Chunk], ragged: bool = False) -> list[Any]:
         """Return what regroup needs of each chunk.
 
-        ragged: whether the chunks are of unequal length.
+        ragged: whether the chunks are of unequal size.
         """
         if self.scheduled is not None and self.schedules:
             return self.scheduled(chunks)
         ragged = ragged and self.by_token is None  # an encoder has tried it by itself
+        if self.recordings is not None:  # a size stands for some hundred numbers
+            ragged = len({len(payload) for payload, _ in chunks}) > 1
         if self.generation is not None:
             _, during, _ = self.keywords.of(chunks[0][1])
             if self.generation.samples(during):  # each row has its random numbers
@@ -129,6 +131,8 @@ class PipelineForward:
 
     def _try(self, chunks: list[Chunk], ragged: bool) -> None:
         some, close = select_tried(chunks), self._closeness()
+        if ragged and self.recordings is not None:
+            some = self.recordings.vary_lengths(some)
         # An answer may be another one by rounding: two labels whose scores are nearly equal.
         as_computed = close > CLOSE
         singles = self.run_singly(some, as_computed)

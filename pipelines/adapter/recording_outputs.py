@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import copy
+import pickle
 from typing import Any
 
+from .pickled_chunks import pickle_chunk
 from .token_outputs import calls_model_once
 
 Inputs = dict[str, Any]
+Chunk = tuple[bytes, str]  # pickled inputs, and the row's own settings
 
 _MASK = "attention_mask"
+_CUT = 8  # so much shorter are some recordings of a first try
 _TYPES = ("ctc", "ctc_with_lm")  # of speech recognition; other types write
 
 
@@ -45,6 +49,28 @@ class RecordingOutputs:
         """Tell whether several at once are faster: a CPU has enough to do with one of them."""
         return bool(pipeline.device.type != "cpu")
 
+    def vary_lengths(self, chunks: list[Chunk]) -> list[Chunk]:
+        """Return the chunks, of every other one the beginning.
+
+        Recordings of nearly one length would not show what a model makes of what fills them up.
+        """
+        return [
+            (self._cut(one), own) if i % 2 else (one, own) for i, (one, own) in enumerate(chunks)
+        ]
+
+    def _cut(self, payload: bytes) -> bytes:
+        inputs, name = pickle.loads(payload), self.pipeline.model.main_input_name
+        end = inputs[name].shape[1] // _CUT
+        if min(self._count_frames([end])) < 1:
+            return payload
+        return pickle_chunk({**inputs, **{k: inputs[k][:, :end] for k in (name, _MASK)}})
+
+    def _count_frames(self, lengths: list[int]) -> list[int]:
+        import torch
+
+        count = self.pipeline.model._get_feat_extract_output_lengths
+        return [int(n) for n in count(torch.tensor(lengths))]
+
     def __call__(self, chunks: list[tuple[Inputs, Inputs]]) -> list[Any]:
         """Return what `_forward` returns for each recording.
 
@@ -78,7 +104,7 @@ class RecordingOutputs:
 
         model, device = self.pipeline.model, self.pipeline.device
         name = model.main_input_name
-        frames = [int(n) for n in model._get_feat_extract_output_lengths(torch.tensor(lengths))]
+        frames = self._count_frames(lengths)
         if min(frames) < 1:
             raise ValueError("the recording is too short for the model")
         masks = [inputs[_MASK][0] for inputs in several]

@@ -20,7 +20,8 @@ from tests.support.image_rows import files
 def test_a_first_try_without_memory_decides_nothing(monkeypatch):
     """Of fewer chunks the answers may be the same: they are tried when they fit."""
     forward = PipelineForward.__new__(PipelineForward)
-    forward.alone, forward.by_token, forward.generation, forward.scheduled = {}, None, None, None
+    forward.alone, forward.by_token, forward.generation = {}, None, None
+    forward.scheduled = forward.recordings = None
     forward._equal = {False: 0}
     forward.pipeline = SimpleNamespace(model=None, device=torch.device("cpu"))
 

@@ -35,7 +35,7 @@ def with_mask(model, folder):
     return str(copied)
 
 
-def run(task, model, change=None):
+def run(task, model, change=None, sounds=SOUNDS):
     """Return the batch, and how many recordings each call of the model got."""
     stages = LoadTask(task=task, model=Model(path=model), columns=(("audio", "audio"),))()
     loaded, calls = stages.task.pipeline.model, []
@@ -48,7 +48,7 @@ def run(task, model, change=None):
         return usual(*given, **named)
 
     loaded.forward = counted
-    return stages.process(Batch(pa.table({"audio": SOUNDS}))), calls
+    return stages.process(Batch(pa.table({"audio": sounds}))), calls
 
 
 def answers(task, batch):
@@ -84,6 +84,13 @@ def test_a_model_that_hears_what_fills_them_up_hears_each_alone(models, tmp_path
     batch, calls = run(SPEECH, model, change=lambda named: named.pop("attention_mask"))
     assert answers(SPEECH, batch) == truths(SPEECH, model)
     assert calls.count(1) >= len(SOUNDS)
+
+
+def test_recordings_of_nearly_one_length_show_what_fills_others_up(models, tmp_path):
+    model = with_mask(models[SPEECH], tmp_path / "model")
+    near = [tiny_audio.wav((15_400 + 4 * i) / tiny_audio.RATE, i) for i in range(5)]
+    _, calls = run(SPEECH, model, lambda named: named.pop("attention_mask"), near)
+    assert calls == [1, 1, 1, 1, 4, *[1] * len(near)]
 
 
 def test_one_that_is_too_short_fails_alone(models, tmp_path):
