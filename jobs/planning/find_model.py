@@ -8,7 +8,6 @@ import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -26,6 +25,7 @@ from pipemill.pipelines.loading.checkpoint import (
     find_weights,
     read_tensors,
 )
+from pipemill.pipelines.loading.extras import is_installed, package_of
 from pipemill.pipelines.loading.fit_process import FitCheck
 from pipemill.pipelines.loading.model_files import ModelFiles
 from pipemill.pipelines.loading.task_loader import LoadTask
@@ -214,7 +214,7 @@ _QUANTIZERS: dict[str, tuple[str, ...]] = {
     "higgs": ("accelerate", "flute"),
     "hqq": ("hqq",),
     "mxfp4": ("accelerate",),
-    "quanto": ("accelerate", "optimum"),
+    "quanto": ("accelerate", "optimum.quanto"),
     "quark": ("quark",),
     "spqr": ("accelerate", "spqr_quant"),
     "torchao": ("torchao",),
@@ -227,12 +227,13 @@ def _check_quantization(model: ModelSection, config: Mapping[str, Any]) -> None:
     if not isinstance(quantization, Mapping) or os.environ.get("RAY_ADDRESS"):
         return  # the workers of another machine may have what this one lacks
     method = str(quantization.get("quant_method") or _guess_method(quantization))
-    missing = [name for name in _QUANTIZERS.get(method, ()) if find_spec(name) is None]
+    missing = [name for name in _QUANTIZERS.get(method, ()) if not is_installed(name)]
     if missing:
         raise ConfigError(
             f"the weights of {model.path} are quantized with {method} (config.json), and "
             f"{' and '.join(missing)} can't be imported here: on every machine of the cluster, pip "
-            f"install {' '.join(missing)}; or name a checkpoint that is not quantized"
+            f"install {' '.join(map(package_of, missing))}; or name "
+            "a checkpoint that is not quantized"
         )
 
 

@@ -9,6 +9,7 @@ model answers by token; and only where a first try gave the answers of one chunk
 from __future__ import annotations
 
 import pickle
+import re
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -41,6 +42,8 @@ if TYPE_CHECKING:
     from ..engines.encoder import Encoder
     from .pipeline_keywords import PipelineKeywords
 
+# The model is of another kind than its processor, or than its pipeline.
+_NOT_THE_ROWS = re.compile(r"required positional argument|Config' object has no attribute")
 _CHUNK = pa.struct(
     [
         ("size", pa.int64()),
@@ -185,6 +188,8 @@ class PipelineAdapter:
         kinds, message = {**self.keywords.kinds, FOLDER: FOLDER}, error_message(error)
         names = [name for name in row.column_names if kinds[name] in ("text", *MEDIA, FOLDER)]
         if not names or is_memory_failure(type(error).__name__, message):
+            return error
+        if _NOT_THE_ROWS.search(message):
             return error
         try:
             with self._open_values(read_rows(row.select(names), kinds)[0]) as found:

@@ -27,11 +27,14 @@ _PACKAGES = {
     "bs4": "beautifulsoup4",
     "cv2": "opencv-python-headless",
     "faiss": "faiss-cpu",
+    "flute": "flute-kernel",
     "g2p_en": "g2p-en",
     "google.protobuf": "protobuf",
     "lance": "pylance",
     "mistral_common": "mistral-common",
+    "optimum.quanto": "optimum-quanto",
     "pretty_midi": "pretty-midi",
+    "quark": "amd-quark",
     "unidic_lite": "unidic-lite",
 }
 

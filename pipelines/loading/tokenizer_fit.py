@@ -31,6 +31,12 @@ def find_tokenizer_misfit(model: Model, loaded: Any) -> str | None:
         if "not NoneType" not in str(error):
             raise
         return _describe_no_vocabulary(folder)  # there was no file to open
+    longest = tokenizer.model_max_length
+    if not isinstance(longest, int | float):
+        return (
+            f"tokenizer_config.json in {folder} has a model_max_length of {longest!r}: it must be "
+            "a number of tokens"
+        )
     try:
         vocabulary = tokenizer.get_vocab()
     except Exception:  # characters and bytes need none

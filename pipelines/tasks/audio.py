@@ -139,6 +139,10 @@ AUTOMATIC_SPEECH_RECOGNITION = PipelineTask(
 
 
 def _to_wav_record(answer: Any, values: Values) -> Values:
+    if answer["sampling_rate"] is None:  # FastSpeech2 with its vocoder: that is the spectrogram
+        raise ValueError(
+            "transformers gives no sampling rate for what this model answers: no sound"
+        )
     from ..media import wav
 
     return {

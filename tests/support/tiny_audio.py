@@ -12,6 +12,7 @@ import numpy as np
 from tests.support import tiny, tiny_generators
 
 RATE = 16_000
+MELS = 8  # of `fastspeech2`
 
 
 def wav(seconds: float, seed: int, rate: int = RATE, channels: int = 1) -> bytes:
@@ -274,6 +275,40 @@ def speecht5(folder: Path) -> None:
         upsample_kernel_sizes=[8, 8],
     )
     SpeechT5HifiGan(vocoder).save_pretrained(folder / "vocoder")
+
+
+def fastspeech2(folder: Path) -> None:
+    """Speaks by a vocoder inside the model."""
+    from transformers import FastSpeech2ConformerWithHifiGan, FastSpeech2ConformerWithHifiGanConfig
+
+    layers = {
+        f"{part}_{name}": number
+        for part in ("encoder", "decoder")
+        for name, number in {"layers": 1, "num_attention_heads": 2, "linear_units": 16}.items()
+    }
+    predictors = {f"{name}_predictor_channels": 8 for name in ("duration", "energy", "pitch")}
+    words = tiny_generators.words(64)
+    config = FastSpeech2ConformerWithHifiGanConfig(
+        model_config={
+            **layers,
+            **predictors,
+            "vocab_size": len(words),
+            "hidden_size": 16,
+            "num_mel_bins": MELS,
+            "speech_decoder_postnet_units": 8,
+            "speech_decoder_postnet_layers": 2,
+        },
+        vocoder_config={
+            "model_in_dim": MELS,
+            "upsample_initial_channel": 8,
+            "upsample_rates": [4, 4],
+            "upsample_kernel_sizes": [8, 8],
+        },
+    )
+    model = FastSpeech2ConformerWithHifiGan(config).eval()
+    model.model.duration_predictor.linear.bias.data.fill_(1)  # some frames for each token
+    model.save_pretrained(folder)
+    words.save_pretrained(folder)
 
 
 MODELS: dict[str, Callable[[Path], None]] = {

@@ -124,6 +124,17 @@ def quantized(folder):
     (folder / "config.json").write_text(json.dumps(config))
 
 
+def quantized_by_quanto(folder):
+    config = json.loads((folder / "config.json").read_text())
+    config["quantization_config"] = {"quant_method": "quanto", "weights": "int8"}
+    (folder / "config.json").write_text(json.dumps(config))
+
+
+def text_as_length(folder):
+    file = folder / "tokenizer_config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "model_max_length": "32"}))
+
+
 def odd_dtype(folder):
     config = json.loads((folder / "config.json").read_text())
     config["torch_dtype"] = "auto"
@@ -169,13 +180,21 @@ def diffusion(folder):
         (only_gguf, r"config\.json is not there; it has llama-q4\.gguf \(GGUF \(llama\.cpp\)\)"),
         (diffusion, r"not there; with model_index\.json it is a diffusers pipeline, which pipem"),
         (adapter, r"it is a PEFT adapter of org/base, not a model: merge the two"),
+        (
+            text_as_length,
+            r"tokenizer_config\.json in .* has a model_max_length of '32': it must be",
+        ),
+        (
+            quantized_by_quanto,
+            r"and optimum\.quanto can't be imported.* accelerate optimum-quanto;",
+        ),
         (quantized, r"quantized with awq.*accelerate and gptqmodel can't be imported here.*pip in"),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
 def test_files_that_cannot_be_loaded_are_named(folder, tmp_path, monkeypatch, damage, said):
     damage(folder)
-    for name in ("accelerate", "gptqmodel", "peft"):
+    for name in ("accelerate", "gptqmodel", "optimum", "peft"):
         monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(pipemill.ConfigError, match=said):
         run(tmp_path, folder)

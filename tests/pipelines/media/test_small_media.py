@@ -8,14 +8,16 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 from pipemill.actors.batch import Batch
+from pipemill.actors.faults.load_errors import LoadError
 from pipemill.pipelines.loading.model import Model
 from pipemill.pipelines.loading.task_loader import LoadTask
 
 from tests.support import made_media, tiny_audio
 
 
-def failures(task, model, column, values):
-    load = LoadTask(task=task, model=Model(path=model), columns=((column, "x"),), max_tokens=1)
+def failures(task, model, column, values, **more):
+    columns = ((column, "x"),)
+    load = LoadTask(task=task, model=Model(path=model), columns=columns, max_tokens=1, **more)
     return load().process(Batch(pa.table({"x": values}))).failures
 
 
@@ -60,3 +62,23 @@ def test_videos(models, shape, why):
     assert [failure.message.split(" for this model: ")[0] for failure in failed.values()] == (
         [f"the video {why}"] if why else []
     )
+
+
+@pytest.mark.parametrize(
+    ("parameters", "why"),
+    [
+        ("{}", "'VJEPA2Config' object has no attribute 'num_frames'"),
+        ('{"num_frames": 4}', r"VJEPA2ForVideoClassification\.forward\(\) missing 1 required"),
+    ],
+)
+def test_a_model_of_another_kind_is_not_blamed_on_the_video(tmp_path, parameters, why):
+    import transformers
+
+    shape = {"crop_size": 16, "patch_size": 8, "frames_per_clip": 4, "num_pooler_layers": 1}
+    sizes = {"hidden_size": 12, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = transformers.VJEPA2Config(**shape, **sizes, pred_hidden_size=12)
+    transformers.VJEPA2ForVideoClassification(config).save_pretrained(tmp_path)
+    transformers.VideoMAEImageProcessorPil(size={"shortest_edge": 16}).save_pretrained(tmp_path)
+    file = made_media.video(16, 16, 4, seed=1)
+    with pytest.raises(LoadError, match=f"made-up ones fail in the same way: .*Error: {why}"):
+        failures("video-classification", str(tmp_path), "video", [file], parameters=parameters)

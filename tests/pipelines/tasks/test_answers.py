@@ -252,6 +252,17 @@ def test_fill_mask(models, parameters):
     assert_same(batch.results["predictions"].to_pylist()[:-1], expected)
 
 
+def test_targets_of_a_row(models):
+    targets = [["bread", "of"], None, ["of"]]
+    rows = {"text": [f"{text} [MASK] of" for text in TEXTS[:3]], "targets": targets}
+    batch = answers(models, "fill-mask", rows, {"top_k": 2})
+    expected = [
+        truth_of(models, "fill-mask", text, top_k=2, **({"targets": own} if own else {}))
+        for text, own in zip(rows["text"], targets, strict=True)
+    ]
+    assert_same(batch.results["predictions"].to_pylist(), expected)
+
+
 def test_a_text_longer_than_the_table_of_positions_dies_before_the_device_sees_it(models):
     """Where there is no window around all masks."""
     rows = {"text": [f"[MASK] {tiny.sentence(200, 1)} [MASK]", "one [MASK]"]}

@@ -239,3 +239,13 @@ def test_text_to_audio_with_parameters_of_the_model(models):
     task, parameters = "text-to-audio", {"forward_params": {"speaker_id": None}}
     batch = run(task, models[task], {"text": ["the mill"]}, parameters)
     assert not batch.failures
+
+
+def test_a_spectrogram_is_no_sound(tmp_path):
+    """Transformers gives that of FastSpeech2 with its vocoder as `audio`, without a rate."""
+    tiny_audio.fastspeech2(tmp_path)
+    answer = plain("text-to-audio", str(tmp_path))("the mill")
+    assert answer["sampling_rate"] is None
+    assert answer["audio"].shape[-1] == tiny_audio.MELS
+    batch = run("text-to-audio", tmp_path, {"text": ["the mill"]})
+    assert "no sampling rate" in batch.failures[0].message
