@@ -32,7 +32,7 @@ from .output.job_command import format_command
 from .output.job_record import JobRecord
 from .output.ledger import Ledger, open_output
 from .output.split_plan import Plan
-from .output.text_table import format_duration
+from .output.text_table import format_duration, format_number
 from .status import Status, status
 
 _SHOWN = 20  # labels and kinds of errors, the most frequent ones
@@ -116,7 +116,7 @@ def _collect_tiles(found: Status, history: RunHistory) -> list[tuple[str, str, s
     if whole is not None:
         rate = whole.rows / max(whole.seconds, 1e-3)
         tiles += [
-            ("rows per second", f"{rate:,.3g}", "waits included"),
+            ("rows per second", format_number(rate), "waits included"),
             ("running", format_duration(whole.seconds), f"in {_plural(len(history.runs), 'run')}"),
         ]
     return tiles
@@ -187,7 +187,7 @@ def _describe_run(run: Any) -> tuple[str, ...]:
         run.verb,
         f"{run.rows:,}",
         format_duration(run.seconds),
-        f"{run.rows / max(run.seconds, 1e-3):,.3g}",
+        format_number(run.rows / max(run.seconds, 1e-3)),
         _shorten(end),
     )
 
@@ -221,8 +221,8 @@ def _list_slowest(history: RunHistory) -> list[tuple[str, ...]]:
             f"{split['split']:,}",
             _shorten(split["path"]),
             f"{split['rows']:,}",
-            f"{split['seconds']:,.3g} s",
-            f"{1000 * split['seconds'] / max(split['rows'], 1):,.3g} ms",
+            f"{format_number(split['seconds'])} s",
+            f"{format_number(1000 * split['seconds'] / max(split['rows'], 1))} ms",
         )
         for split in (() if whole is None else whole.slowest)
     ]

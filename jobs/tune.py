@@ -28,7 +28,7 @@ from .measuring.benchmark import (
 from .measuring.other_engines import with_engines
 from .measuring.plot import check_plot, draw_plot
 from .measuring.trial import Trial, start_trial
-from .output.text_table import Block, Shown, TextTable
+from .output.text_table import Block, Shown, TextTable, format_number
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -239,15 +239,11 @@ def _cells(setting: Measurement) -> list[str]:
     about = "≈" if setting.measured < 1 else ""
     memory = setting.memory_bytes
     return [
-        about + _format_number(setting.rows_per_second),
-        about + _format_number(setting.tokens_per_second or 0),
+        about + format_number(setting.rows_per_second),
+        about + format_number(setting.tokens_per_second or 0),
         "-" if setting.padding is None else f"{setting.padding:.1%}",
         "-" if memory is None else f"{memory / 2**20:,.0f} MiB",
     ]
-
-
-def _format_number(value: float) -> str:
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def _introduction(trial: Trial, seconds: float) -> str:

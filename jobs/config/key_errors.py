@@ -9,7 +9,6 @@ from pydantic import BaseModel, ValidationError
 from pipemill.errors import did_you_mean
 
 IN_PYTHON = "the job"  # the source of a config without a file
-_ARGUMENTS = ("columns", "settings")  # which functions take beside the keys of a config
 _LONGEST = 200  # characters of a value in a message
 
 
@@ -50,8 +49,7 @@ def _format_errors(error: ValidationError, job: type[BaseModel], where: str) -> 
             continue
         if problem["type"] == "extra_forbidden":
             full = ".".join([*keys, str(last)])
-            also = () if keys or where != IN_PYTHON else _ARGUMENTS
-            hint = did_you_mean(str(last), [*_list_keys(job, keys), *also])
+            hint = did_you_mean(str(last), _list_keys(job, keys))
             messages[full] = f"unknown key {full!r} in {where}; {hint}"
             continue
         full = ".".join([*keys, *([str(last)] if last in all_keys else [])])

@@ -3,7 +3,12 @@
 import inspect
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict, TypeVar
+from functools import wraps
+from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict, TypeVar, cast
+
+from pipemill.errors import ConfigError, did_you_mean
+
+from .key_errors import IN_PYTHON
 
 if TYPE_CHECKING:
     import datasets
@@ -60,7 +65,7 @@ def takes_sections(verb: Verb) -> Verb:
     """Show each section in the signature of a function, as `help` and notebooks print it.
 
     The function itself takes `**sections: Unpack[Sections]`: a section that is not given differs
-    from one that is None, and a wrong name gets the error of a wrong key.
+    from one that is None. A wrong name is a ConfigError with the nearest of all names.
     """
     signature = inspect.signature(verb)
     *named, sections = signature.parameters.values()
@@ -74,5 +79,15 @@ def takes_sections(verb: Verb) -> Verb:
         )
         for name, kind in Sections.__annotations__.items()
     ]
-    verb.__signature__ = signature.replace(parameters=[*named, *shown])  # type: ignore[attr-defined]
-    return verb
+    names = [parameter.name for parameter in (*named, *shown)]
+
+    @wraps(verb)
+    def checked(*args: Any, **arguments: Any) -> Any:
+        for name in arguments:
+            if name not in names:
+                hint = did_you_mean(name, names)
+                raise ConfigError(f"unknown key {name!r} in {IN_PYTHON}; {hint}")
+        return verb(*args, **arguments)
+
+    checked.__signature__ = signature.replace(parameters=[*named, *shown])  # type: ignore[attr-defined]
+    return cast(Verb, checked)

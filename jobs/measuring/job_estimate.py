@@ -8,7 +8,14 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from ..execution.placement import SINGLE
-from ..output.text_table import Block, Shown, TextTable, facts, format_duration
+from ..output.text_table import (
+    Block,
+    Shown,
+    TextTable,
+    facts,
+    format_duration,
+    format_number,
+)
 
 if TYPE_CHECKING:
     from .run_time import RunTime
@@ -35,10 +42,9 @@ class TaskEstimate:
     max_tokens: int
 
     def __str__(self) -> str:
-        return (
-            f"{self.share:.1%} of the rows, {self.rows_per_second:,.3g} rows/s, batching: "
-            f"{{max_tokens: {self.max_tokens}}}"
-        )
+        rate = format_number(self.rows_per_second)
+        batching = f"batching: {{max_tokens: {self.max_tokens}}}"
+        return f"{self.share:.1%} of the rows, {rate} rows/s, {batching}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,7 +162,7 @@ class JobEstimate(Shown):
             ("truncated", f"{cut:,} rows lose {lost:,} tokens"),
             ("duplicates", f"{self.duplicates:.1%} of the chunks (more is possible in all rows)"),
             ("padding", ", ".join(padding)),
-            ("speed", f"{self.rows_per_second:,.3g} rows/s"),
+            ("speed", f"{format_number(self.rows_per_second)} rows/s"),
             ("stages", f"model {1 - self.host_share:.0%}, rows and answers {self.host_share:.0%}"),
             ("work", whole),
             *((task.name, str(task)) for task in self.tasks),
@@ -176,9 +182,9 @@ class JobEstimate(Shown):
 
     def _in_short(self) -> str:
         """Return what is expected with an engine beside the job's."""
-        run = self.run
+        run, rate = self.run, format_number(self.rows_per_second)
         text = (
-            f"{self.rows_per_second:,.3g} rows/s, a run of about {format_duration(run.expected)} "
+            f"{rate} rows/s, a run of about {format_duration(run.expected)} "
             f"({format_duration(run.least)} to {format_duration(run.most)})"
         )
         return f"{text}, cost {_cost_in_words(*self.cost)}" if self.cost else text

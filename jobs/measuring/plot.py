@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from pipemill.errors import ConfigError
 
+from ..output.text_table import format_number
 from .benchmark import Measurement, find_best
 
 if TYPE_CHECKING:
@@ -104,7 +105,9 @@ def _draw_bars(
         if setting is best:
             bar.set(edgecolor="black", linewidth=2)
     estimates = ["≈" if setting.measured < 1 else "" for setting in drawn]
-    labels = [f"{sign}{value:.3g}" for sign, value in zip(estimates, values, strict=True)]
+    labels = [
+        f"{sign}{format_number(value)}" for sign, value in zip(estimates, values, strict=True)
+    ]
     axes.bar_label(bars, labels, padding=4, fontsize=8)
     axes.margins(x=0.18)
     axes.spines[["top", "right"]].set_visible(False)

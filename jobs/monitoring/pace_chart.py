@@ -7,10 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..output.text_table import format_duration
+from ..output.text_table import format_duration, format_number
 
 WIDTH, HEIGHT = 1000, 300
 _BINS = 60
+_UNITS = {"s": 1, "min": 60, "h": 3600}
+_STEPS = {"s": (1, 2, 5, 10, 20, 30), "min": (1, 2, 5, 10, 20, 30)}  # between two ticks
+_MOST_STEPS = 5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,8 +55,8 @@ def draw_pace(
         before = time
     return PaceChart(
         points=" ".join(points),
-        rates=[(100 * share, f"{top * share:,.4g}") for share in (0, 0.5, 1)],
-        times=[(25 * i, format_duration(end * i / 4)) for i in range(5)],
+        rates=[(100 * share, format_number(top * share)) for share in (0, 0.5, 1)],
+        times=_list_times(end),
         starts=[100 * start / end for start in starts[1:]],
         note=f"{rows:,} rows in {format_duration(end)}. {note}",
     )
@@ -71,6 +74,19 @@ def pace_of_parts(written: list[tuple[float, int]]) -> list[tuple[float, float]]
         (float(end), float(count / (end - start)))
         for start, end, count in zip(edges, edges[1:], counts, strict=False)
     ]
+
+
+def _list_times(end: float) -> list[tuple[float, str]]:
+    """Return the ticks of an axis from 0 to `end` seconds, at round times."""
+    least = end / _MOST_STEPS
+    steps = [(step, unit) for unit, steps in _STEPS.items() for step in steps]
+    enough = [(step, unit) for step, unit in steps if step * _UNITS[unit] >= least]
+    step, unit = enough[0] if enough else (_round_up(least / _UNITS["h"]), "h")
+    if least < 1:
+        step = _round_up(least)
+    seconds = step * _UNITS[unit]
+    ticks = range(math.floor(end / seconds + 1e-9) + 1)  # of 0.3 / 0.1, too
+    return [(100 * seconds * i / end, f"{step * i:,g} {unit}") for i in ticks]
 
 
 def _round_up(value: float) -> float:

@@ -17,7 +17,7 @@ from pipemill.actors.storage.backoff import retry_on_driver
 from ..output.lease import EXPIRY_S, find_latest
 from ..output.lease_owner import LeaseOwner
 from ..output.ledger import Ledger, open_output
-from ..output.text_table import TextTable, facts, format_duration
+from ..output.text_table import TextTable, facts, format_duration, format_number
 from .messages import is_terminal
 from .run_log import RunState, read_log
 
@@ -87,7 +87,7 @@ def _pace(state: RunState) -> list[str]:
     if state.rows_per_second is None:
         return []
     left = [] if state.eta_seconds is None else [f"{format_duration(state.eta_seconds)} left"]
-    return [f"{state.rows_per_second:,.3g} rows/s", *left]
+    return [f"{format_number(state.rows_per_second)} rows/s", *left]
 
 
 def _binds(state: RunState) -> str:

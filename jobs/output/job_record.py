@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -28,7 +29,8 @@ class JobRecord:
     """What is stored of a job. Older outputs lack the fields that have defaults.
 
     Attributes:
-        job: the job as it was written, `Job.model_dump()`, but with absolute paths of the input.
+        job: the job as it was written, `Job.model_dump()`, but with absolute paths of the input
+            and of folders of models.
         decides: what decides its results, by name.
         fingerprint: of `decides`.
         versions: of libraries, when the output was started.
@@ -52,6 +54,11 @@ class JobRecord:
         """Make the record of a job that starts now."""
         fields = job.model_dump()
         # A relative path is another one in another folder.
+        for model in (entry["model"] for entry in fields.get("tasks") or [fields]):
+            for key in ("path", "adapter"):
+                named = model.get(key)
+                if named is not None and os.path.isdir(absolute(named)):  # otherwise a Hub name
+                    model[key] = absolute(named)
         path = fields["input"]["path"]
         fields["input"]["path"] = (
             absolute(path) if isinstance(path, str) else [absolute(one) for one in path]

@@ -106,6 +106,11 @@ def format_duration(seconds: float) -> str:
     return f"{seconds / 3600:,.1f} h"
 
 
+def format_number(value: float) -> str:
+    """Return a number with three digits, or as a whole number: not 1.23e+03."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
 def join_blocks(blocks: Iterable[Block]) -> str:
     """Return the blocks as plain text."""
     return "\n".join(

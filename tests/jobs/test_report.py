@@ -109,6 +109,44 @@ def test_the_pace_of_two_runs_is_one_line(tmp_path):
     assert chart.starts == [40]
 
 
+@pytest.mark.parametrize(
+    ("end", "ticks"),
+    [
+        (0.3, ["0 s", "0.1 s", "0.2 s", "0.3 s"]),
+        (9.4, ["0 s", "2 s", "4 s", "6 s", "8 s"]),
+        (100, ["0 s", "20 s", "40 s", "60 s", "80 s", "100 s"]),
+        (400, ["0 min", "2 min", "4 min", "6 min"]),
+        (20_000, ["0 h", "2 h", "4 h"]),
+    ],
+)
+def test_ticks_are_at_round_times_where_they_say_and_rates_have_no_exponent(end, ticks):
+    chart = draw_pace([(end / 2, 15_000), (end, 7)], [0], 9, "")
+    assert chart is not None
+    assert [text for _, text in chart.times] == ticks
+    number, unit = ticks[1].split()
+    seconds = float(number) * {"s": 1, "min": 60, "h": 3600}[unit]
+    assert chart.times[1][0] == pytest.approx(100 * seconds / end)
+    assert [text for _, text in chart.rates] == ["0", "10,000", "20,000"]
+
+
+def test_its_commands_name_folders_of_models_from_anywhere(tmp_path, monkeypatch):
+    tiny.save(tmp_path / "m", "ForSequenceClassification")
+    monkeypatch.chdir(tmp_path)
+    pq.write_table(pa.table({"text": ["a b"]}), "in.parquet")
+    pipemill.run(
+        task="text-classification",
+        model="m",
+        input="in.parquet",
+        output="out",
+        actors={"placement": "local"},
+    )
+    monkeypatch.chdir("/")
+    pipemill.report(str(tmp_path / "out"))
+    seen = Page(tmp_path / "out/_pipemill/report.html").seen
+    assert f"--model {tmp_path}/m " in seen
+    assert pipemill.verify(str(tmp_path / "out"), sample=1).ok
+
+
 def test_outputs_without_logs_are_drawn_from_the_times_of_parts(out):
     shutil.rmtree(out / "_pipemill/log")
     for number, part in enumerate(sorted(out.glob("part-*"))):

@@ -32,6 +32,15 @@ def test_a_wrong_name_is_that_of_a_wrong_key(verb):
         getattr(pipemill, verb)(task="fill-mask", modle="m", input="i", output="o")
 
 
+@pytest.mark.parametrize(
+    ("verb", "wrong", "right"),
+    [("tune", "secs", "seconds"), ("plan", "replica", "replicas"), ("run", "setings", "settings")],
+)
+def test_a_wrong_name_may_be_meant_as_any_argument_of_the_function(verb, wrong, right):
+    with pytest.raises(pipemill.ConfigError, match=f"key '{wrong}'.*did you mean '{right}'"):
+        getattr(pipemill, verb)(task="fill-mask", model="m", input="i", **{wrong: 1})
+
+
 @pytest.mark.parametrize("verb", LOOKS)
 def test_defaults_are_those_of_the_command(verb):
     def defaults(function):

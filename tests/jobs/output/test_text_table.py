@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from pipemill.jobs.output.text_table import TextTable, facts, join_blocks
+from pipemill.jobs.output.text_table import TextTable, facts, format_number, join_blocks
 from rich.console import Console
 
 
@@ -36,6 +36,11 @@ def test_an_indented_table_and_text_are_joined_by_lines():
 def test_a_table_without_rows_is_its_header_or_nothing():
     assert str(TextTable(rows=[])) == ""
     assert str(TextTable(rows=[], header=("a", "b"))) == "a  b"
+
+
+def test_numbers_have_three_digits_and_no_exponent():
+    shown = [format_number(value) for value in (0.01234, 7.5, 99.4, 2680, 15_000_000)]
+    assert shown == ["0.0123", "7.5", "99.4", "2,680", "15,000,000"]
 
 
 def test_what_a_terminal_obeys_is_shown():
