@@ -77,6 +77,7 @@ class RunMonitor:
         self._ended.set()
         self._thread.join(_PATIENCE_S)
         self._add("end", None if error is None else _describe(error))
+        self._record()  # what was done since the last beat
         if not self._thread.is_alive():  # it would still wait for the store
             with suppress(Exception):  # the run has ended, however it did
                 self._log.write(at_once=True)

@@ -37,15 +37,20 @@ def test_splits_and_the_time_left_stay_at_the_endpoint(tmp_path, ray_session):
             found = wait_for_series(
                 lambda series: series.total("ray_pipemill_eta_seconds", job="monitored") is not None
             )
+            monitor.count(result, {"rows": 10, "dead": 1}, 70)  # after the last beat, perhaps
+        ended = wait_for_series(
+            lambda series: series.total("ray_pipemill_splits", job="monitored", state="done") == 3
+        )
+    assert ended.total("ray_pipemill_splits", job="monitored", state="left") == 3
     states = {
         state: found.total("ray_pipemill_splits", job="monitored", state=state)
         for state in ("done", "left", "failed")
     }
     assert states == {"done": 2, "left": 4, "failed": 1}
     last = read_log(store, lease.number)[-1]
-    assert (last.event, last.rows, last.dead, last.rows_before) == ("end", 20, 2, 5)
-    assert (last.rows_total, last.reasons) == (75, {"read: A": 2})
-    assert last.eta_seconds == round(50 / last.rows_per_second, 1)
+    assert (last.event, last.rows, last.dead, last.rows_before) == ("end", 30, 3, 5)
+    assert (last.rows_total, last.reasons) == (75, {"read: A": 3})
+    assert last.eta_seconds == round(40 / last.rows_per_second, 1)
 
 
 @pytest.mark.parametrize("cpus", [1, 1000])
