@@ -6,9 +6,11 @@ import json
 import os
 import re
 import subprocess
+import sys
 from pathlib import Path
 from typing import Literal
 
+import kubernetes_validate
 import pytest
 import yaml
 from pipemill.jobs.config.job import Job
@@ -22,7 +24,7 @@ CONSTRAINTS = (ROOT / "constraints.txt").read_text()
 
 
 class Fields(BaseModel):
-    """A part of a manifest: what the examples use of KubeRay's v1 and of Kubernetes, no more."""
+    """A part of a manifest: what the examples use of KubeRay's v1, no more."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -189,6 +191,32 @@ def test_the_values_for_helm_make_the_same_cluster():
         assert getattr(values.worker, field) == getattr(pod, field)
     for field in ("lifecycle", "resources", "envFrom"):
         assert getattr(values.worker, field) == getattr(pod.containers[0], field)
+
+
+@pytest.mark.parametrize("name", ["rayjob.yaml", "rayjob-kueue.yaml", "raycluster.yaml"])
+def test_pods_and_config_maps_are_valid_by_the_schema_of_kubernetes(name):
+    objects = read(name)
+    spec = objects.get("RayJob", objects.get("RayCluster"))["spec"]
+    spec = spec.get("rayClusterSpec", spec)
+    groups = [spec["headGroupSpec"], *spec["workerGroupSpecs"]]
+    pods = [{"kind": "Pod", "metadata": {"name": "a"}, **group["template"]} for group in groups]
+    maps = [one for kind, one in objects.items() if kind == "ConfigMap"]
+    for one in [*pods, *maps]:
+        kubernetes_validate.validate({"apiVersion": "v1", **one}, "1.34", strict=True)
+
+
+@pytest.mark.parametrize(
+    ("linter", "name"),
+    [
+        (("hadolint", "--failure-threshold=warning"), "docker/Dockerfile.cpu"),
+        (("hadolint", "--failure-threshold=warning"), "docker/Dockerfile.cuda"),
+        (("shellcheck", "--severity=warning"), "slurm/pipemill.sbatch"),
+    ],
+)
+def test_a_linter_finds_nothing(linter, name):
+    program = Path(sys.executable).with_name(linter[0])
+    done = subprocess.run([program, *linter[1:], EXAMPLES / name], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
 
 
 @pytest.mark.parametrize("name", ["Dockerfile.cpu", "Dockerfile.cuda"])
