@@ -28,6 +28,8 @@ _COMMAND_S = 1.2
 _MORE_RAY_S = 3.0
 # What remains of Ray's time if a Ray is running already.
 _JOINED_SHARE = 0.3
+# Imports that take longer wait for a cold disk, from which the processes of the run don't read.
+_MOST_IMPORTS_S = 3 * IMPORTS_S
 # By how much a start, and a measured speed, may differ in the run.
 _START_RANGE, _SPEED_RANGE = 0.35, 0.12
 
@@ -95,8 +97,9 @@ def estimate_run_time(trial: Trial, best: Measurement, actors: int | None = None
     spread = _SPEED_RANGE + 2 * _sampling_error(trial)
 
     # How busy this machine is shows in what imports take.
-    slow = trial.imports_seconds / IMPORTS_S
-    fit = trial.imports_seconds + trial.plan_seconds
+    imports = min(trial.imports_seconds, _MOST_IMPORTS_S)
+    slow = imports / IMPORTS_S
+    fit = imports + trial.plan_seconds
     load = fit + trial.load_seconds
     start, crowding = _COMMAND_S * slow, 1.0
     if placement in ("local", SINGLE):

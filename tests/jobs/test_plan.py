@@ -19,7 +19,7 @@ from pipemill.jobs import plan
 from pipemill.jobs.cli.app import main
 from pipemill.jobs.config.job import ActorsSection
 from pipemill.jobs.config.load import build_job
-from pipemill.jobs.measuring import run_time
+from pipemill.jobs.measuring import benchmark, run_time, trial
 from pipemill.jobs.measuring.worker_pod import estimate_worker_pod
 from pipemill.jobs.output.split_plan import NOTHING
 from pipemill.jobs.planning.sampling.infer_parameters import infer_parameters
@@ -298,6 +298,17 @@ def test_a_run_is_estimated_with_its_start_and_its_cost(models, data, capsys):
     assert (told["price_per_hour"], told["run"]["actors"]) == (3.6, 50)
     assert told["cost"] == pytest.approx(many.cost, abs=1e-4)
     assert re.search(r"^cost +[\d.]+ to [\d.]+$", str(many), re.MULTILINE)
+
+
+def test_a_cold_disk_counts_for_the_first_process_alone(models, data, monkeypatch):
+    started = trial.start_trial(job(models, data, batching={"max_tokens": 300}), 20)
+    setting = benchmark.measure_budget(started, 300, started.packs, 0.01)
+
+    def start(seconds):
+        taken = dataclasses.replace(started, imports_seconds=seconds)
+        return run_time.estimate_run_time(taken, setting, 2).start
+
+    assert start(3.0) < start(6.0) < start(60.0) == start(600.0)
 
 
 def test_a_price_and_a_number_of_actors_are_positive(models, data, capsys):
