@@ -35,6 +35,7 @@ from .task_entry import (
     FiniteCount,
     ModelSection,
     Number,
+    Parameters,
     PathOrUrl,
     Section,
     TaskEntry,
@@ -241,7 +242,7 @@ class Job(Section, metaclass=_ExplainedErrors):
     model: ModelSection
     input: InputSection
     output: OutputSection
-    parameters: dict[str, Any] = Field(default={})
+    parameters: Parameters = Field(default={})
     batching: BatchingSection = BatchingSection()
     actors: ActorsSection = ActorsSection()
     tasks: list[TaskEntry] = Field(default=[], exclude_if=lambda value: not value)

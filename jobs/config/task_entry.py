@@ -29,6 +29,18 @@ def check_number(value: Any) -> Any:
     return value
 
 
+def to_plain_values(value: Any) -> Any:
+    """Return numbers and arrays of numpy, pandas and torch as Python's own numbers and lists."""
+    if isinstance(value, dict):
+        return {name: to_plain_values(one) for name, one in value.items()}
+    if isinstance(value, list):
+        return [to_plain_values(one) for one in value]
+    return value.tolist() if hasattr(value, "tolist") else value
+
+
+Parameters = Annotated[dict[str, Any], BeforeValidator(to_plain_values)]
+
+
 def _check_at_least_one(value: str | int) -> str | int:
     if isinstance(value, int) and value < 1:
         raise ValueError(f"must be at least 1, not {value}")
@@ -132,7 +144,7 @@ class TaskEntry(Section):
     name: str | None = None
     columns: dict[str, str | None] = {}
     where: str | None = None
-    parameters: dict[str, Any] = {}
+    parameters: Parameters = {}
     batching: BatchingSection = BatchingSection()
 
     @property

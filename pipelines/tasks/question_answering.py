@@ -96,8 +96,17 @@ def _prepare_document(values: Values, pipeline: Any) -> Values:
                 "words and boxes must be lists of one length: "
                 f"they have {len(values['words'])} and {len(values.get('boxes', []))} items"
             )
-        inputs["word_boxes"] = list(zip(values["words"], values["boxes"], strict=True))
+        boxes = [_check_box(box) for box in values["boxes"]]
+        inputs["word_boxes"] = list(zip(values["words"], boxes, strict=True))
     return inputs
+
+
+def _check_box(box: list[float | None] | None) -> list[int]:
+    """Return a box in whole numbers, which a model looks up in a table; raise for another one."""
+    whole = [int(side) for side in box or () if side is not None and float(side).is_integer()]
+    if len(box or ()) != 4 or len(whole) != 4:
+        raise ValueError(f"a box is four whole numbers (0 to 1000), not {box}")
+    return whole
 
 
 DOCUMENT_QUESTION_ANSWERING = PipelineTask(

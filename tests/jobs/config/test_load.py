@@ -1,3 +1,7 @@
+import json
+
+import numpy as np
+import pandas as pd
 import pytest
 from pipemill.jobs.config.job import Job
 from pipemill.jobs.config.load import build_job
@@ -35,6 +39,24 @@ def test_settings_override_sections_which_override_the_config():
         "bfloat16",
         3,
         {"text": "body"},
+    )
+
+
+def test_parameters_of_numpy_and_pandas_are_plain_values():
+    given = {
+        "top_k": np.int64(2),
+        "candidate_labels": pd.Series(["a", "b", "a"]).unique(),
+        "generate_kwargs": {"temperature": np.float64(0.5), "eos_token_id": [np.int32(3)]},
+    }
+    made = job(parameters=given).parameters
+    assert (
+        json.loads(json.dumps(made))
+        == made
+        == {
+            "top_k": 2,
+            "candidate_labels": ["a", "b"],
+            "generate_kwargs": {"temperature": 0.5, "eos_token_id": [3]},
+        }
     )
 
 

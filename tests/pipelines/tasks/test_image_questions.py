@@ -116,6 +116,24 @@ def test_documents_of_words_alone(models):
     assert "words and boxes must be lists of one length" in batch.failures[5].message
 
 
+def test_boxes_are_whole_numbers(models):
+    name, (words, boxes) = "document-question-answering", _document(0)
+    floats = [[float(side) for side in box] for box in boxes]  # as frames have them
+    wrong = [[*floats[:-1], last] for last in ([0.5, 0, 9, 9], [0, 0, 9], [0, 0, 9, float("nan")])]
+    columns = {
+        "question": ["who"] * 5,
+        "words": [words] * 5,
+        "boxes": [floats, *wrong, [*floats[:-1], None]],
+    }
+    word_boxes = list(zip(words, boxes, strict=True))
+    expected = plain(name, models[name])(image=None, question="who", word_boxes=word_boxes)[0]
+    batch = run(name, models[name], columns)
+    assert_rows(batch, [expected, *["expand"] * 4], different=1)
+    assert batch.failures[1].message == (
+        "a box is four whole numbers (0 to 1000), not [0.5, 0.0, 9.0, 9.0]"
+    )
+
+
 def test_a_model_that_sees_the_document_needs_its_image(models):
     name = "document-question-answering"
     columns = {"question": ["who"], "words": [["a"]], "boxes": [[[0, 0, 9, 9]]]}
