@@ -1,8 +1,14 @@
-"""Let the actors of a pipeline of Ray Data end when it has failed."""
+"""Let the actors of a pipeline of Ray Data end when it has failed, or was left."""
 
 from __future__ import annotations
 
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ray.data import Dataset
 
 
 class ActorRelease:
@@ -27,3 +33,27 @@ class ActorRelease:
         while one is not None:
             traceback.clear_frames(one.__traceback__)
             one = one.__cause__ or one.__context__
+
+
+@contextmanager
+def killing_actors(dataset: Dataset) -> Iterator[None]:
+    """Kill the actors of a dataset's execution that is not at its end after this context.
+
+    Ray lets an actor end when nothing refers to it. A task that it was computing may refer to it
+    for as long as this process lives, and the next execution would wait for its share of a GPU.
+    """
+    executors: list[Any] = []
+
+    class NotesExecutor(ActorRelease):
+        def before_execution_starts(self, executor: object) -> None:
+            executors.append(executor)
+
+    context = dataset.context
+    others = context.custom_execution_callback_classes
+    context.custom_execution_callback_classes = [*others, NotesExecutor]
+    try:
+        yield
+    finally:
+        for executor in executors:
+            with suppress(Exception):  # Ray may be gone, and what ended the run must be seen
+                executor.shutdown(force=True)  # which does nothing at its end

@@ -19,6 +19,7 @@ from pipemill.actors.workers.staged import ExpandWorker, ForwardWorker, RegroupW
 
 from pipemill.errors import RunError
 
+from .actor_release import killing_actors
 from .pool_size import TASK_CPUS, choose_pool_size, describe_wait
 from .progress import log
 from .ray_cluster import ray_session
@@ -239,12 +240,14 @@ def _results(dataset: Dataset) -> Results:
     import ray
     from ray.exceptions import RayError
 
-    # `iter_batches` reads in a thread, which may still use Ray when that is shut down.
-    bundles = dataset.iter_internal_ref_bundles()
+    bundles = None
     try:
-        for bundle in bundles:
-            for entry in bundle.blocks:
-                yield from results_from_table(ray.get(entry.ref).drop_columns(["payload"]))
+        with killing_actors(dataset):
+            # `iter_batches` reads in a thread, which may still use Ray when that is shut down.
+            bundles = dataset.iter_internal_ref_bundles()
+            for bundle in bundles:
+                for entry in bundle.blocks:
+                    yield from results_from_table(ray.get(entry.ref).drop_columns(["payload"]))
     except RayError as error:
         reason = str(error).strip().splitlines() or [""]
         raise RunError(

@@ -96,8 +96,8 @@ def test_a_row_that_kills_the_process_of_a_later_task_is_found(tmp_path, monkeyp
         schema=killer_rows.SCHEMA.serialize().to_pybytes(),
     )
     monkeypatch.setattr(killer_rows, "LoadKillers", lambda *_: load)
-    monkeypatch.setattr(killer_rows, "KILLING", {75: "segfault in regroup", 120: "exit in forward"})
-    lines = killer_rows.run(tmp_path, "single")
+    killing = {75: "segfault in regroup", 120: "exit in forward"}
+    lines = killer_rows.run(tmp_path, "single", killing=killing)
     assert all(line.error is None for line in lines)
     table = ds.dataset(tmp_path / "out").to_table()
     live = [n for n in range(killer_rows.ROWS) if n not in (75, 120)]
