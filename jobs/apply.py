@@ -190,10 +190,11 @@ def _read_schema(dataset: Dataset) -> pa.Schema | None:
 def _map(dataset: Dataset, job: Job, task: ResolvedTask, arguments: tuple[Any, ...]) -> Dataset:
     from ray.data import ActorPoolStrategy
 
-    nodes = find_ray_nodes()
-    pool = choose_operator_pool(job.actors, nodes, autoscales=autoscales())
+    nodes, grows = find_ray_nodes(), autoscales()
+    pool = choose_operator_pool(job.actors, nodes, autoscales=grows)
     cpus = sum(node.get("CPU", 0) for node in nodes)
-    if getattr(dataset.context, "checkpoint_config", None) is not None and cpus < _CHECKPOINT_CPUS:
+    resumes = getattr(dataset.context, "checkpoint_config", None) is not None
+    if resumes and cpus < _CHECKPOINT_CPUS and not grows:
         log(
             f"Ray has {cpus:g} CPUs. Resuming from its checkpoint takes one, reading one, and the "
             "actors a part of one: where they don't fit, Ray waits forever. Start it with more: "

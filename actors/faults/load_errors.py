@@ -18,7 +18,10 @@ _OFFLINE = "OfflineModeIsEnabled"  # a connection error to huggingface_hub
 # Errors that transformers quotes as text.
 _QUOTED = re.compile(r"CUDA error|\b(MemoryError|OutOfMemoryError|\w*(Connect|Timeout)\w*Error)\b")
 # What the loader of shared libraries says of one whose libraries are of another build.
-_OTHER_BUILD = re.compile(r"\.so[.\d]*: cannot open shared object file|undefined symbol: ")
+_OTHER_BUILD = re.compile(
+    r"lib(torch|c10|cudart|cudnn|cublas)\w*\.so[.\d]*: cannot open shared object file"
+    r"|undefined symbol: "
+)
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 _FIRST_ERROR = re.compile(r"^Traceback \(most recent call last\):\n(?:[ \t].*\n|\n)*(\S.*)", re.M)
 

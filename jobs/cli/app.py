@@ -132,15 +132,12 @@ def _explain_errors(arguments: list[str], work: Callable[[], Result]) -> Result 
     except BrokenPipeError:  # the reader, perhaps `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            traceback.print_exc()
-            return 1
-        return _print_error(f"{error}: make room where stdout goes, and run again", 1)
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else 1
-    except Exception:  # a fault of pipemill
-        traceback.print_exc()
+    except Exception as error:
+        if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+            return _print_error(f"{error}: make room there, or where stdout goes, and run again", 1)
+        traceback.print_exc()  # a fault of pipemill
         return 1
 
 

@@ -12,7 +12,7 @@ from ..output.text_table import format_duration, format_number
 WIDTH, HEIGHT = 1000, 300
 _BINS = 60
 _UNITS = {"s": 1, "min": 60, "h": 3600}
-_STEPS = {"s": (1, 2, 5, 10, 20, 30), "min": (1, 2, 5, 10, 20, 30)}  # between two ticks
+_STEPS = (1, 2, 5, 10, 20, 30)  # seconds or minutes between two ticks
 _MOST_STEPS = 5
 
 
@@ -79,7 +79,7 @@ def pace_of_parts(written: list[tuple[float, int]]) -> list[tuple[float, float]]
 def _list_times(end: float) -> list[tuple[float, str]]:
     """Return the ticks of an axis from 0 to `end` seconds, at round times."""
     least = end / _MOST_STEPS
-    steps = [(step, unit) for unit, steps in _STEPS.items() for step in steps]
+    steps = [(step, unit) for unit in ("s", "min") for step in _STEPS]
     enough = [(step, unit) for step, unit in steps if step * _UNITS[unit] >= least]
     step, unit = enough[0] if enough else (_round_up(least / _UNITS["h"]), "h")
     if least < 1:

@@ -57,7 +57,8 @@ class JobRecord:
         for model in (entry["model"] for entry in fields.get("tasks") or [fields]):
             for key in ("path", "adapter"):
                 named = model.get(key)
-                if named is not None and os.path.isdir(absolute(named)):  # otherwise a Hub name
+                # Otherwise a Hub name, which needs no current folder.
+                if named is not None and os.path.isdir(os.path.expanduser(named)):
                     model[key] = absolute(named)
         path = fields["input"]["path"]
         fields["input"]["path"] = (

@@ -61,7 +61,7 @@ class RecordingOutputs:
     def _cut(self, payload: bytes) -> bytes:
         inputs, name = pickle.loads(payload), self.pipeline.model.main_input_name
         end = inputs[name].shape[1] // _CUT
-        if min(self._count_frames([end])) < 1:
+        if self._count_frames([end])[0] < 2:  # SEW makes one of two
             return payload
         return pickle_chunk({**inputs, **{k: inputs[k][:, :end] for k in (name, _MASK)}})
 

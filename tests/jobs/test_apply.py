@@ -84,7 +84,7 @@ def test_other_operators_may_have_actors(ray_session, models):
 
 
 def test_too_few_cpus_to_resume_from_rays_checkpoint_are_said(
-    ray_session, models, tmp_path, capsys
+    ray_session, models, tmp_path, capsys, monkeypatch
 ):
     dataset = ray.data.from_items([{"text": "a text"}])
     arguments = {"task": "text-classification", "model": models["text-classification"]}
@@ -93,6 +93,9 @@ def test_too_few_cpus_to_resume_from_rays_checkpoint_are_said(
     dataset.context.checkpoint_config = CheckpointConfig("text", str(tmp_path / "checkpoint"))
     pipemill.apply(dataset, **arguments)
     assert "Ray has 2 CPUs. Resuming from its checkpoint takes one" in capsys.readouterr().err
+    monkeypatch.setattr("pipemill.jobs.apply.autoscales", lambda: True)  # it may get more
+    pipemill.apply(dataset, **arguments)
+    assert "checkpoint" not in capsys.readouterr().err
 
 
 def test_rows_keep_their_order_when_ray_divides_a_block(ray_session, models):

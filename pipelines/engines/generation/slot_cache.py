@@ -44,11 +44,12 @@ class SlotCache:
         margin: columns before the longest text, which the mask hides, too.
     """
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, device: torch.device, margin: int = 0) -> None:
         self.device = device
         self.beams = 1
         self.lengths: list[int] = []
-        self.start = self.end = self.margin = 0
+        self.start = self.end = 0
+        self.margin = margin
         self._layers: list[SlotLayer] = []
         self._mask = torch.zeros((0, 0), dtype=torch.long, device=device)
         self._cross = CrossCache()
@@ -195,7 +196,7 @@ class SlotCache:
 
     def clear(self) -> None:
         """Free all slots, and their memory."""
-        self.__init__(self.device)  # type: ignore[misc]
+        self.__init__(self.device, self.margin)  # type: ignore[misc]
 
     def _reserve(self, slots: int, columns: int) -> None:
         """Make room for so many slots, for texts of so many columns, and for a step's column."""

@@ -32,6 +32,17 @@ def test_what_is_damaged_raises(damaged):
         JobRecord.from_json(damaged)
 
 
+def test_a_name_on_the_hub_needs_no_current_folder(tmp_path, monkeypatch):
+    """The folder that a shell is in may be removed."""
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    sections = {"task": "t", "model": "org/m", "input": "/i.csv", "output": "/o"}
+    job = build_job(sections, [], {}, {})
+    gone.rmdir()
+    assert JobRecord.of(job, {}, "f").job["model"]["path"] == "org/m"
+
+
 def test_a_budget_is_kept_for_the_device_that_measured_it():
     sections = {"task": "t", "model": "m", "input": "i.csv", "output": "o"}
     job = build_job({**sections, "actors": {"num_gpus": 0}}, [], {}, {})

@@ -93,6 +93,21 @@ def test_recordings_of_nearly_one_length_show_what_fills_others_up(models, tmp_p
     assert calls == [1, 1, 1, 1, 4, *[1] * len(near)]
 
 
+def test_parts_that_are_too_short_for_a_model_are_not_tried(tmp_path):
+    """SEW takes frames by twos: where its part failed, every micro-batch was tried again."""
+    config = transformers.SEWConfig(
+        hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=24,
+        conv_dim=(8, 8), conv_stride=(20, 16), conv_kernel=(25, 16), feat_extract_norm="layer",
+        num_conv_pos_embeddings=4, num_conv_pos_embedding_groups=2,
+    )  # fmt: skip
+    transformers.SEWForSequenceClassification(config).save_pretrained(tmp_path)
+    transformers.Wav2Vec2FeatureExtractor(return_attention_mask=True).save_pretrained(tmp_path)
+    sounds = [tiny_audio.wav((3_500 + 40 * i) / tiny_audio.RATE, i) for i in range(5)]
+    batch, calls = run(SOUND, str(tmp_path), sounds=sounds)
+    assert not batch.failures
+    assert calls[:5] == [1, 1, 1, 1, 4]
+
+
 def test_one_that_is_too_short_fails_alone(models, tmp_path):
     model = with_mask(models[SPEECH], tmp_path / "model")
     stages = LoadTask(task=SPEECH, model=Model(path=model), columns=(("audio", "audio"),))()

@@ -65,6 +65,15 @@ def test_each_slot_holds_its_text(data):
             return
 
 
+def test_a_first_try_that_lost_its_slots_hides_columns_again():
+    """As when memory ran out: a model that does not hear a mask would pass for one that does."""
+    slots = SlotCache(torch.device("cpu"))
+    slots.spoil(True)
+    slots.clear()
+    slots.add(filled([torch.randn(LAYERS, HEADS, 5, WIDTH)] * 2, 0), [5, 5], 0, None)
+    assert slots.hides
+
+
 def test_what_the_encoder_read_of_a_text_that_ended_is_forgotten():
     """A mask hides it from others that take its place, but not if it is NaN."""
 
