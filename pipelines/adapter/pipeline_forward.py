@@ -121,7 +121,9 @@ class PipelineForward:
             ragged = len({len(payload) for payload, _ in chunks}) > 1
         if self.generation is not None:
             _, during, _ = self.keywords.of(chunks[0][1])
-            if self.generation.samples(during):  # each row has its random numbers
+            deaf = self.scheduled is not None and not self.scheduled.hears_mask
+            # Each row has its random numbers; and prompts of unequal length would be padded.
+            if self.generation.samples(during) or (ragged and deaf):
                 return self.run_singly(chunks)
         if ragged not in self.alone and len(chunks) > 1:
             self._try(chunks, ragged)

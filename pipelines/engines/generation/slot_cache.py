@@ -22,6 +22,8 @@ from .slot_layer import SlotLayer
 
 _COLUMNS = 64  # tensors grow by multiples of it
 _MARGIN = 4  # columns that a first try hides before the longest text
+# A value that changes what a model writes that sees it, and is a number in 16 bits, too.
+_SPOILED = 1000.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,14 +44,16 @@ class SlotCache:
         start: the first column that a step attends to: the longest text's, or `margin` before it.
         end: the column behind the last one.
         margin: columns before the longest text, which the mask hides, too.
+        hidden: the values in the columns that the mask hides.
     """
 
-    def __init__(self, device: torch.device, margin: int = 0) -> None:
+    def __init__(self, device: torch.device, margin: int = 0, hidden: float = 0.0) -> None:
         self.device = device
         self.beams = 1
         self.lengths: list[int] = []
         self.start = self.end = 0
-        self.margin = margin
+        self.margin, self.hidden = margin, hidden
+        self._spoiled = _SPOILED
         self._layers: list[SlotLayer] = []
         self._mask = torch.zeros((0, 0), dtype=torch.long, device=device)
         self._cross = CrossCache()
@@ -58,9 +62,11 @@ class SlotCache:
         """Fill the columns that the mask hides with large values, and have some for any texts.
 
         A model that does not hear the mask then writes other texts, however alike they are in
-        length.
+        length; and others each time, since the values' sign changes.
         """
-        self.margin = _MARGIN if whether else 0
+        self.margin, self.hidden = (_MARGIN, self._spoiled) if whether else (0, 0.0)
+        if whether:
+            self._spoiled = -self._spoiled
 
     @property
     def count(self) -> int:
@@ -196,7 +202,7 @@ class SlotCache:
 
     def clear(self) -> None:
         """Free all slots, and their memory."""
-        self.__init__(self.device, self.margin)  # type: ignore[misc]
+        self.__init__(self.device, self.margin, self.hidden)  # type: ignore[misc]
 
     def _reserve(self, slots: int, columns: int) -> None:
         """Make room for so many slots, for texts of so many columns, and for a step's column."""

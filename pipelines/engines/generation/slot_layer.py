@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from .slot_cache import SlotCache
 
 _LARGE_PAGE = 2 * 2**20
-# A value that changes what a model writes that sees it, and is a number in 16 bits, too.
-_SPOILED = 1000.0
 
 
 class SlotLayer(DynamicLayer):
@@ -71,7 +69,7 @@ class SlotLayer(DynamicLayer):
         In a first try the columns get values that no text may see.
         """
         self.keys[slots, :, columns] = 0
-        self.values[slots, :, columns] = _SPOILED if self.slots.margin else 0
+        self.values[slots, :, columns] = self.slots.hidden
 
     def copy_within(self, pairs: list[tuple[slice, torch.Tensor, torch.Tensor]]) -> None:
         """Copy columns from slots to other ones, all at once. pairs: columns, to, source."""

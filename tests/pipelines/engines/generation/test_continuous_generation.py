@@ -5,13 +5,17 @@ from __future__ import annotations
 import threading
 from contextlib import contextmanager
 
+import pyarrow as pa
 import pytest
 import torch
 import transformers
+from pipemill.actors.batch import Batch
 from pipemill.pipelines.engines.base import Prompt
 from pipemill.pipelines.engines.generation import decoding_loop
 from pipemill.pipelines.engines.generation.continuous_generation import ContinuousGeneration
 from pipemill.pipelines.engines.generation.token_choice import Sequence
+from pipemill.pipelines.loading.model import Model
+from pipemill.pipelines.loading.task_loader import LoadTask
 
 from tests.support import tiny, tiny_generators, tiny_image_writers
 from tests.support.row_by_row import run
@@ -269,9 +273,11 @@ def test_a_prompt_that_fails_fails_alone(llama):
     assert {isinstance(output, ValueError) for output in outputs} == {True, False}
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("kind", LEFT_TO_GENERATE)
-def test_a_model_that_writes_otherwise_beside_others_is_left_to_generate(kind, tmp_path):
+def test_a_model_that_writes_otherwise_beside_others_is_left_to_generate(kind, dtype, tmp_path):
     pipeline = make_pipeline(kind)
+    pipeline.model.to(dtype)
     pipeline.save_pretrained(tmp_path)
     parameters = {"do_sample": False, "max_new_tokens": 6}
     # One, some of which none is padded, all.
@@ -279,6 +285,21 @@ def test_a_model_that_writes_otherwise_beside_others_is_left_to_generate(kind, t
         batch = run("text-generation", str(tmp_path), {"text": texts}, parameters)
         expected = [pipeline(text, **parameters)[0]["generated_text"] for text in texts]
         assert batch.results["generated_text"].to_pylist() == expected
+
+
+def test_a_model_of_16_bits_that_hears_its_mask_writes_several_texts_at_once(tmp_path):
+    pipeline = make_pipeline("llama")
+    pipeline.model.to(torch.bfloat16)
+    pipeline.save_pretrained(tmp_path)
+    load = LoadTask(
+        task="text-generation",
+        model=Model(path=str(tmp_path)),
+        columns=(("text", "text"),),
+        parameters='{"do_sample": false, "max_new_tokens": 6}',
+    )
+    stages = load()
+    assert not stages.process(Batch(pa.table({"text": PROMPTS}))).failures
+    assert stages.task.forwards.schedules
 
 
 def test_rows_have_their_own_settings(models):
