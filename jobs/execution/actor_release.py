@@ -36,7 +36,7 @@ class ActorRelease:
 
 
 @contextmanager
-def killing_actors(dataset: Dataset) -> Iterator[None]:
+def kill_leftover_actors(dataset: Dataset) -> Iterator[None]:
     """Kill the actors of a dataset's execution that is not at its end after this context.
 
     Ray lets an actor end when nothing refers to it. A task that it was computing may refer to it

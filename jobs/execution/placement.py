@@ -19,7 +19,7 @@ from pipemill.actors.workers.staged import ExpandWorker, ForwardWorker, RegroupW
 
 from pipemill.errors import RunError
 
-from .actor_release import killing_actors
+from .actor_release import kill_leftover_actors
 from .pool_size import TASK_CPUS, choose_pool_size, describe_wait
 from .progress import log
 from .ray_cluster import ray_session
@@ -242,7 +242,7 @@ def _results(dataset: Dataset) -> Results:
 
     bundles = None
     try:
-        with killing_actors(dataset):
+        with kill_leftover_actors(dataset):
             # `iter_batches` reads in a thread, which may still use Ray when that is shut down.
             bundles = dataset.iter_internal_ref_bundles()
             for bundle in bundles:
