@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from ray.data import Dataset
@@ -35,25 +36,34 @@ class ActorRelease:
             one = one.__cause__ or one.__context__
 
 
+# The executor that this thread has started.
+_started = threading.local()
+
+
+class NotedExecution(ActorRelease):
+    """Notes what executes a pipeline; a callback of Ray Data."""
+
+    def before_execution_starts(self, executor: object) -> None:
+        """Note the executor."""
+        _started.executor = executor
+
+
 @contextmanager
 def kill_leftover_actors(dataset: Dataset) -> Iterator[None]:
     """Kill the actors of a dataset's execution that is not at its end after this context.
 
     Ray lets an actor end when nothing refers to it. A task that it was computing may refer to it
     for as long as this process lives, and the next execution would wait for its share of a GPU.
+
+    dataset: is executed in this thread, within the context.
     """
-    executors: list[Any] = []
-
-    class NotesExecutor(ActorRelease):
-        def before_execution_starts(self, executor: object) -> None:
-            executors.append(executor)
-
-    context = dataset.context
+    context, _started.executor = dataset.context, None
     others = context.custom_execution_callback_classes
-    context.custom_execution_callback_classes = [*others, NotesExecutor]
+    context.custom_execution_callback_classes = [*others, NotedExecution]
     try:
         yield
     finally:
-        for executor in executors:
+        executor, _started.executor = _started.executor, None
+        if executor is not None:
             with suppress(Exception):  # Ray may be gone, and what ended the run must be seen
                 executor.shutdown(force=True)  # which does nothing at its end
