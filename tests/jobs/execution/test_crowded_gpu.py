@@ -42,8 +42,8 @@ def test_fewer_actors_share_the_gpu_until_model_and_rows_fit(tmp_path):
         "4 actors on it: going on with 2",
         "2 actors on it: going on with 1",
     ]
-    # Ray may say before that what an actor computed will not end.
-    assert done.stdout.splitlines()[-1] == "8", "each split has one result"
+    # Beside it, Ray may say that what an actor computed will not end.
+    assert "8" in done.stdout.splitlines(), "each split has one result"
 
 
 def main(folder: Path) -> None:
