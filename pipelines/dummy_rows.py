@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 from pipemill.actors.task import MEDIA
 
+from .adapter.row_values import drops_text
 from .media import png, wav
 from .task_spec import TaskSpec
 
@@ -63,7 +64,7 @@ def _has_places(spec: TaskSpec, pipeline: Any, kinds: Collection[str]) -> bool:
 
 def _make(kind: str, row: int, spec: TaskSpec, pipeline: Any) -> Any:
     text = " ".join(["a", "river", "and", "a", "mill"][: 1 + 4 * row] * _REPEATS[row])
-    if kind in ("text", "texts", "messages") and _drops(text, pipeline):
+    if kind in ("text", "texts", "messages") and drops_text(text, pipeline):
         raise ValueError("no text is made in the model's script")
     if kind in ("text", "texts"):
         mask = pipeline.tokenizer.mask_token if spec.name == "fill-mask" else ""
@@ -83,12 +84,6 @@ def _make(kind: str, row: int, spec: TaskSpec, pipeline: Any) -> Any:
     if kind == "video":
         return _make_video(pixels[:96, :96], _FRAMES[row])
     raise ValueError(f"no {kind} is made")
-
-
-def _drops(text: str, pipeline: Any) -> bool:
-    """Tell whether a tokenizer leaves nothing of a text, as one that speaks in another script."""
-    tokenizer = pipeline.tokenizer or getattr(pipeline.processor, "tokenizer", None)
-    return tokenizer is not None and not tokenizer.tokenize(text)
 
 
 def _make_video(pixels: np.ndarray, frames: int) -> bytes:

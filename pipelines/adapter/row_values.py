@@ -109,15 +109,20 @@ def _decode(value: Any, kind: str, pipeline: Any, access: Any, files: ExitStack)
     return path
 
 
+def drops_text(text: str, pipeline: Any) -> bool:
+    """Tell whether a tokenizer leaves nothing of a text, as one that speaks in another script."""
+    tokenizer = pipeline.tokenizer or getattr(pipeline.processor, "tokenizer", None)
+    return tokenizer is not None and not tokenizer.tokenize(text)
+
+
 def describe_value(value: Any, kind: str, pipeline: Any) -> str | None:
     """Return why a model may not take a value, decoded if it is media; None if it may."""
     from ..media import describe_small_media
 
     if kind == "text":
-        tokenizer = pipeline.tokenizer or getattr(pipeline.processor, "tokenizer", None)
-        if tokenizer is None or tokenizer.tokenize(value):
+        if not drops_text(value, pipeline):
             return None
-        return f"the text {shorten_repr(value)} has no character that the model's tokenizer knows"
+        return f"the text {_shorten_repr(value)} has no character that the model's tokenizer knows"
 
     rate = _sampling_rate(pipeline) if kind == "audio" else 0
     return describe_small_media(value, kind, rate)
@@ -153,10 +158,10 @@ def read_json(value: Any, make: Callable[[list[tuple[str, Any]]], Any] | None = 
     try:
         return json.loads(value, object_pairs_hook=make)
     except json.JSONDecodeError as error:
-        raise ValueError(f"{shorten_repr(value)} is not JSON: {error}") from None
+        raise ValueError(f"{_shorten_repr(value)} is not JSON: {error}") from None
 
 
-def shorten_repr(text: str) -> str:
+def _shorten_repr(text: str) -> str:
     """Return a text in quotes for a message, without what is too much of it."""
     return repr(text) if len(text) <= 60 else f"{text[:60]!r}…"
 
