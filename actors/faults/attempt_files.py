@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import socket
-import sys
 import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
+from ..monitoring.ray_connection import find_connected_ray
 from ..output.layout import ATTEMPTS
 from ..storage.backoff import retry_with_backoff
 from ..storage.store import Store
@@ -84,8 +84,8 @@ class AttemptFiles:
         return dead
 
     def loader_key(self) -> str:
-        ray = sys.modules.get("ray")
-        actor = ray.get_runtime_context().get_actor_id() if ray and ray.is_initialized() else None
+        ray = find_connected_ray()
+        actor = None if ray is None else ray.get_runtime_context().get_actor_id()
         return f"loading.{self.run}.{actor or os.getpid()}"
 
     def _read(self, name: str) -> dict[str, Any] | None:

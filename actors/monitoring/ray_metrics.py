@@ -6,7 +6,6 @@ of `ray[default]` takes the values and exports none.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from contextlib import suppress
 from functools import cache
@@ -26,6 +25,7 @@ from .metrics import (
     TOKENS,
     Metric,
 )
+from .ray_connection import find_connected_ray
 
 STAGES = ("read", "expand", "forward", "regroup", "write")
 
@@ -47,7 +47,7 @@ def record_rows(
         job: the short name of the output, or of a pipeline of Ray Data.
         task: the task's name.
     """
-    if not _is_connected():
+    if find_connected_ray() is None:
         return
     dead, tokens = sum(reasons.values()), work.get("tokens", 0)
     _add(ROWS, rows - dead, job=job, task=task, outcome="done")
@@ -74,17 +74,12 @@ def record_progress(job: str, splits: dict[str, int], eta_seconds: float | None)
         splits: how many there are in each state.
         eta_seconds: until its end; None if unknown.
     """
-    if not _is_connected():
+    if find_connected_ray() is None:
         return
     for state, count in splits.items():
         _record(SPLITS, count, job=job, state=state)
     if eta_seconds is not None:
         _record(ETA_SECONDS, eta_seconds, job=job)
-
-
-def _is_connected() -> bool:
-    ray = sys.modules.get("ray")
-    return ray is not None and ray.is_initialized()
 
 
 def _add(metric: Metric, amount: float, **labels: str) -> None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import math
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from pipemill.actors.monitoring.ray_connection import find_connected_ray
 
 from pipemill.errors import ConfigError
 
@@ -162,8 +163,7 @@ def describe_wait(actors: ActorsSection) -> str | None:
 
 def describe_lost_room(actors: ActorsSection) -> str | None:
     """Return that no node that is alive can hold an actor; None if one can, or without a Ray."""
-    ray = sys.modules.get("ray")
-    if ray is None or not ray.is_initialized():
+    if find_connected_ray() is None:
         return None
     nodes = find_ray_nodes()
     if any(count_actors(node, actors) for node in nodes):

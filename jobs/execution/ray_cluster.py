@@ -16,6 +16,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from pipemill.actors.monitoring.ray_connection import find_connected_ray
+
 from pipemill.errors import ConfigError, RunError
 
 from ..planning.user_code import find_hiding_files
@@ -72,7 +74,7 @@ def ray_session(cluster: str = "auto") -> Iterator[None]:
 
 def _connect(cluster: str) -> None:
     global _is_ours
-    if not _is_connected():
+    if find_connected_ray() is None:
         report_ray()
         _is_ours = True
         with _keep_sigterm_handler():
@@ -82,11 +84,6 @@ def _connect(cluster: str) -> None:
             "actors.cluster is local, but this process is already connected to a Ray: call "
             "ray.shutdown() first, or leave actors.cluster out"
         )
-
-
-def _is_connected() -> bool:
-    ray = sys.modules.get("ray")
-    return ray is not None and ray.is_initialized()
 
 
 def _shut_down() -> None:
@@ -125,7 +122,7 @@ def _belongs_to_ray_data(thread: threading.Thread) -> bool:
 
 def joins_ray(cluster: str) -> bool:
     """Return whether a session joins a running Ray instead of starting one."""
-    return _is_connected() or bool(find_ray(cluster))
+    return find_connected_ray() is not None or bool(find_ray(cluster))
 
 
 def _start(cluster: str) -> None:
@@ -314,10 +311,11 @@ def _keep_sigterm_handler() -> Iterator[None]:
 
 def joins_other_machines(cluster: str) -> bool:
     """Return whether a session uses a Ray that may have other machines than this one."""
-    if not _is_connected():
+    ray = find_connected_ray()
+    if ray is None:
         return joins_ray(cluster)
     here = socket.gethostname()
-    nodes = sys.modules["ray"].nodes()
+    nodes = ray.nodes()
     return any(node["NodeManagerHostname"] != here for node in nodes if node["Alive"])
 
 

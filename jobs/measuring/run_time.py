@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 import os
-import sys
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import psutil
+from pipemill.actors.monitoring.ray_connection import find_connected_ray
 
 from ..config.job import ActorsSection
 from ..execution.gpus import find_gpus
@@ -133,8 +133,7 @@ def estimate_run_time(trial: Trial, best: Measurement, actors: int | None = None
 
 def count_local_actors(actors: ActorsSection, splits: int) -> int:
     """Return how many actors a run has on the Ray that it is connected to, or on this machine."""
-    ray = sys.modules.get("ray")
-    if ray is not None and ray.is_initialized():
+    if find_connected_ray() is not None:
         nodes = find_ray_nodes()
     else:
         nodes = [{"CPU": float(os.cpu_count() or 1), "GPU": float(len(find_gpus()))}]

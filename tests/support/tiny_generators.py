@@ -66,13 +66,14 @@ def _llama(vocabulary: int) -> dict[str, Any]:
     }
 
 
-def decoder(folder: Path) -> None:
+def decoder(folder: Path, **config: Any) -> None:
+    """Write a Llama; config: what differs from `_llama`."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
     torch.manual_seed(11)
     tokens = words(chat_template=TEMPLATE)
-    model = LlamaForCausalLM(LlamaConfig(**_llama(len(tokens)))).eval()
+    model = LlamaForCausalLM(LlamaConfig(**(_llama(len(tokens)) | config))).eval()
     model.generation_config.max_new_tokens = 8
     model.save_pretrained(folder)
     tokens.save_pretrained(folder)

@@ -21,6 +21,8 @@ class EngineArgs:
     model: str
     tokenizer: str
     dtype: str
+    trust_remote_code: bool
+    max_model_len: int
     seed: int
     enable_prefix_caching: bool
     disable_log_stats: bool
@@ -36,6 +38,7 @@ class SamplingParams:
     temperature: float
     max_tokens: int | None
     stop_token_ids: list[int]
+    ignore_eos: bool
     seed: int | None
     detokenize: bool
     top_k: int = 0

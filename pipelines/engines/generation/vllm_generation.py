@@ -1,13 +1,19 @@
 """Texts written by vLLM, which has many rows in flight at once.
 
-The classes and arguments used are those of vLLM 0.33: `LLMEngine`, `EngineArgs`, `SamplingParams`
-and `StructuredOutputsParams`.
+The classes and arguments used are `LLMEngine`, `EngineArgs`, `SamplingParams` and
+`StructuredOutputsParams`: those of vLLM 0.30, which are the same in 0.33.
 """
 
 from __future__ import annotations
 
 import itertools
+import multiprocessing
+import os
+import subprocess
+import sys
 import threading
+import weakref
+from contextlib import suppress
 from typing import Any
 
 from pipemill.actors.faults.blame import JudgedError
@@ -19,11 +25,9 @@ from ..base import EngineFactory, Prompt, Values
 from .batched_generation import BatchedGeneration, is_harmless
 from .shared_loop import SharedLoop
 
-# Settings of `generate` by the names that vLLM gives them.
+# Settings of `generate` by the names that vLLM gives them: of a text that is sampled, of all.
+_SAME_IF_SAMPLED = {"top_k": "top_k", "top_p": "top_p", "min_p": "min_p"}
 _SAME = {
-    "top_k": "top_k",
-    "top_p": "top_p",
-    "min_p": "min_p",
     "repetition_penalty": "repetition_penalty",
     "min_new_tokens": "min_tokens",
     "stop_strings": "stop",
@@ -34,6 +38,34 @@ _FOLLOWED = (
     "bos_token_id", "use_cache", "tokenizer", "json_schema", "return_dict_in_generate",
     "cache_implementation", "prefix_length",
 )  # fmt: skip
+# Those that a model's own config may have, too. Much else in it says nothing about the text.
+_UNKNOWN = (
+    "num_beams", "num_return_sequences", "no_repeat_ngram_size", "min_length", "bad_words_ids",
+    "suppress_tokens", "begin_suppress_tokens", "forced_bos_token_id", "forced_eos_token_id",
+    "sequence_bias", "exponential_decay_length_penalty", "guidance_scale", "penalty_alpha",
+)  # fmt: skip
+# What `generate` takes unless a model or a call says otherwise.
+_USUAL_TOP_K = 50
+# Seconds that a process that was killed takes at most to give its memory back.
+_END_S = 10
+# What vLLM logs is not to be among what a command prints, nor to bury what pipemill says.
+_LOGGING = {"VLLM_LOGGING_STREAM": "ext://sys.stderr", "VLLM_LOGGING_LEVEL": "WARNING"}
+# Ends processes when its input ends, however the process that holds the other end of it ends.
+_END_PROCESSES = """
+import os, signal, sys
+files = []
+for process in sys.argv[1:]:
+    try:
+        files.append(os.pidfd_open(int(process)))
+    except ProcessLookupError:
+        pass
+sys.stdin.read()
+for file in files:
+    try:
+        signal.pidfd_send_signal(file, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+"""
 
 
 class EngineDied(JudgedError):
@@ -60,6 +92,8 @@ class VllmGeneration(BatchedGeneration):
                 f"the engine vllm (model.engine) runs decoders, and {kind} has an encoder, too: "
                 "leave it out"
             )
+        for name, value in _LOGGING.items():
+            os.environ.setdefault(name, value)
         try:
             from vllm import EngineArgs, LLMEngine
         except ImportError as error:
@@ -67,16 +101,25 @@ class VllmGeneration(BatchedGeneration):
                 f"model.engine vllm needs vLLM ({error}): pip install 'pipemill[vllm]'"
             ) from error
         folder = pipeline.tokenizer.name_or_path
+        others = multiprocessing.active_children()
         self.engine = LLMEngine.from_engine_args(
             EngineArgs(
                 model=folder,
                 tokenizer=folder,
                 dtype=str(pipeline.model.dtype).removeprefix("torch."),
+                # The job allowed it, or the model's class would be one of transformers.
+                trust_remote_code=type(pipeline.model).__module__.startswith(
+                    "transformers_modules."
+                ),
+                max_model_len=-1,  # as long as the model can, if the memory is enough for it
                 seed=0,
                 enable_prefix_caching=True,
                 disable_log_stats=True,
             )
         )
+        # vLLM computes in processes that would outlive this one, and keep the GPU's memory.
+        made = [one for one in multiprocessing.active_children() if one not in others]
+        weakref.finalize(self, _end_processes, _watch_processes(made), made)
         self._numbers = itertools.count()
         self._loop = SharedLoop()
         self._lock = threading.Lock()
@@ -125,32 +168,34 @@ class VllmGeneration(BatchedGeneration):
         from vllm.sampling_params import StructuredOutputsParams
 
         settings = self._settings(prompt.keywords)
-        config = self.pipeline.model.generation_config
+        same = _SAME | _SAME_IF_SAMPLED
         for name, value in settings.items():
-            if name in _SAME or name in _FOLLOWED or is_harmless(name, value):
+            if name in same or name in _FOLLOWED or is_harmless(name, value):
                 continue
-            if name in prompt.keywords:
+            if name in prompt.keywords or name in _UNKNOWN:
                 raise ValueError(
-                    f"the engine vllm (model.engine) knows no {name}: leave it out, or take the "
-                    "engine auto"
+                    f"the engine vllm (model.engine) knows no {name} ({value!r}): leave it out"
+                    f"{'' if name in prompt.keywords else ' of generation_config.json'}, or take "
+                    "the engine auto"
                 )
         samples = bool(settings.get("do_sample"))
-        ends = settings.get("eos_token_id", config.eos_token_id)
+        ends = settings.get("eos_token_id", self.pipeline.model.generation_config.eos_token_id)
         most = settings.get("max_new_tokens")
         if most is None and settings.get("max_length") is not None:
             most = settings["max_length"] - length
+        names = same if samples else _SAME
         more = {
-            own: settings[name]
-            for name, own in _SAME.items()
-            if settings.get(name) is not None
-            and (samples or name not in ("top_k", "top_p", "min_p"))
+            own: settings[name] for name, own in names.items() if settings.get(name) is not None
         }
+        if samples:
+            more.setdefault("top_k", _USUAL_TOP_K)
         if (schema := settings.get("json_schema")) is not None:
             more["structured_outputs"] = StructuredOutputsParams(json=schema)
         return SamplingParams(
             temperature=float(settings.get("temperature") or 1.0) if samples else 0.0,
             max_tokens=most,
             stop_token_ids=[ends] if isinstance(ends, int) else list(ends or []),
+            ignore_eos=schema is None,  # of its own choice: where a schema is met, it needs one
             seed=prompt.seed % 2**63 if samples else None,
             detokenize=bool(settings.get("stop_strings")),
             **more,
@@ -164,6 +209,21 @@ class VllmGeneration(BatchedGeneration):
         ids = prompt.inputs["input_ids"]
         whole = torch.cat([ids[0], torch.tensor(written, dtype=ids.dtype)])
         return {**prompt.inputs, self.written: whole[None, None]}
+
+
+def _watch_processes(processes: list[Any]) -> subprocess.Popen[bytes]:
+    """Start what ends processes when this process ends, or its input is closed."""
+    numbers = [str(process.pid) for process in processes]
+    command = [sys.executable, "-S", "-c", _END_PROCESSES, *numbers]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
+
+
+def _end_processes(watch: subprocess.Popen[bytes], processes: list[Any]) -> None:
+    """End processes, and wait until they have: another engine may need their memory."""
+    with suppress(OSError):
+        watch.communicate()  # closes its input
+    for process in processes:
+        process.join(_END_S)
 
 
 VLLM = EngineFactory(name="vllm", generate=VllmGeneration, loads_weights=False, modules=("vllm",))

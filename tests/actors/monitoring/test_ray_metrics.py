@@ -5,8 +5,10 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 from pipemill.actors.monitoring.metrics import METRICS
+from pipemill.actors.monitoring.ray_connection import find_connected_ray
 from pipemill.actors.monitoring.ray_metrics import record_progress, record_split
 from pipemill.actors.split_result import SplitResult
 
@@ -88,3 +90,10 @@ def test_the_docs_have_every_metric():
         f"{', '.join(f'`{label}`' for label in metric.labels)} | {metric.help} |"
         for metric in METRICS
     ]
+
+
+def test_nothing_is_recorded_while_ray_is_imported(monkeypatch):
+    """As another thread does it, where a library that a pipeline uses imports Ray."""
+    monkeypatch.setitem(sys.modules, "ray", ModuleType("ray"))
+    assert find_connected_ray() is None
+    record_progress("mine", {"done": 1}, 2.0)

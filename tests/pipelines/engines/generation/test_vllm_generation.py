@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+import subprocess
+import sys
+import time
+
 import huggingface_hub
+import psutil
 import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
@@ -72,6 +79,22 @@ def test_settings_have_the_names_that_vllm_gives_them(engines, job):
     assert len({params.seed for params in seen}) == len(PROMPTS)
 
 
+def test_a_text_is_sampled_from_the_tokens_that_generate_takes(engines, job):
+    pipemill.run(**job(most=None, max_new_tokens=3, do_sample=True))
+    assert {params.top_k for params in engines[0].seen} == {50}
+
+
+def test_a_setting_of_the_model_is_not_passed_over(engines, job, models, tmp_path):
+    folder = shutil.copytree(models["text-generation"], tmp_path / "beams")
+    file = folder / "generation_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"num_beams": 3}))
+    wanted = job(most=None, do_sample=False)
+    wanted["model"]["path"] = str(folder)
+    with pytest.raises(pipemill.ModelError, match=r"knows no num_beams \(3\).*generation_config"):
+        pipemill.run(**wanted)
+    assert pipemill.run(**{**wanted, "parameters": {"do_sample": False, "num_beams": 1}}).dead == 0
+
+
 def test_a_row_fails_alone(engines, job):
     report = pipemill.run(**job([*PROMPTS[:3], "red " * 600], most=None, max_new_tokens=4))
     assert (report.done, report.dead) == (3, 1)
@@ -102,6 +125,33 @@ def test_what_it_can_not_do_is_one_message(engines, job, models):
     wanted["output"] += "-2"
     with pytest.raises(pipemill.ConfigError, match="json_schema needs model.engine: vllm"):
         pipemill.run(**wanted)
+
+
+_HOLDS_A_PROCESS = """
+import multiprocessing, signal, time
+from pipemill.pipelines.engines.generation.vllm_generation import _watch_processes
+
+if __name__ == "__main__":
+    made = multiprocessing.get_context("spawn").Process(target=time.sleep, args=(60,))
+    made.start()
+    _watch_processes([made])
+    print(made.pid, flush=True)
+    signal.pause()
+"""
+
+
+def test_no_engine_outlives_its_worker(tmp_path):
+    """It would keep the memory of the GPU: vLLM computes in a process that ends only if told to."""
+    script = tmp_path / "worker.py"
+    script.write_text(_HOLDS_A_PROCESS)
+    worker = subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, text=True)
+    engine = psutil.Process(int(worker.stdout.readline()))
+    worker.kill()
+    worker.wait()
+    until = time.monotonic() + 20
+    while engine.is_running() and engine.status() != psutil.STATUS_ZOMBIE:
+        assert time.monotonic() < until, "it goes on"
+        time.sleep(0.05)
 
 
 def test_it_names_its_extra(job):
