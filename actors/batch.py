@@ -30,8 +30,11 @@ class Failure:
     message: str
 
     @classmethod
-    def of(cls, stage: str, error: BaseException) -> Failure:
-        return cls(stage, type(error).__name__, error_message(error)[:2000])
+    def of(cls, stage: str, error: BaseException, column: str | None = None) -> Failure:
+        message = error_message(error)
+        if column is not None and repr(column) not in message:
+            message = f"column {column!r}: {message}"
+        return cls(stage, type(error).__name__, message[:2000])
 
     @property
     def reason(self) -> str:
@@ -74,9 +77,11 @@ class Batch:
         alive[list(self.failures)] = False
         return np.flatnonzero(alive)
 
-    def add_failure(self, stage: str, row: int, error: BaseException) -> None:
-        """Make a row a dead letter, unless it is one already."""
-        self.failures.setdefault(row, Failure.of(stage, error))
+    def add_failure(
+        self, stage: str, row: int, error: BaseException, column: str | None = None
+    ) -> None:
+        """Make a row a dead letter, unless it is one already. column: whose value is at fault."""
+        self.failures.setdefault(row, Failure.of(stage, error, column))
 
     def add_stats(self, **amounts: float) -> None:
         """Add to the counts."""

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import Literal
+from typing import Literal, TypeVar
 
 from pipemill.errors import error_message
+
+Error = TypeVar("Error", bound=BaseException)
 
 # row: other rows may succeed. memory: it ran out; fewer rows at once may succeed. process: another
 # process may succeed with the same rows. run: every process and every row would fail.
@@ -104,6 +106,17 @@ def is_memory_failure(error: str, message: str) -> bool:
 def is_row_error(error: BaseException) -> bool:
     """Return whether a row may be at fault, so that other rows may succeed."""
     return find_blame(error) in ("row", "memory")
+
+
+def blame_column(error: Error, name: str) -> Error:
+    """Note in an exception which of the task's columns holds the value that causes it."""
+    error.blamed_column = name  # type: ignore[attr-defined]
+    return error
+
+
+def blamed_column(error: BaseException) -> str:
+    """Return the task's name of the column that `blame_column` noted, or an empty text."""
+    return str(getattr(error, "blamed_column", ""))
 
 
 def chain_of(error: BaseException) -> Iterator[BaseException]:

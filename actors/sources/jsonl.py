@@ -94,7 +94,7 @@ class JsonlSource(FileSource):
         assert self.schema is not None
         is_whole_file = split.start == 0 and split.stop < 0
         rows = JsonRows()
-        parser = Parser(spells=any(field.metadata in (JSON_TEXT, _REST) for field in self.schema))
+        parser = Parser(spells=any(map(self._keeps_spelling, self.schema)))
         try:
             for line in self.files.read_split(split):
                 rows.add(parser, line.data, line.where, self.reading)
@@ -108,6 +108,12 @@ class JsonlSource(FileSource):
         is_all = is_whole_file or (split.start == 0 and split.stop >= split.size)
         where = split.path if is_all else f"the rows from byte {split.start} of {split.path}"
         return self._to_batch(rows, parser, where)
+
+    def _keeps_spelling(self, column: pa.Field) -> bool:
+        """Tell whether a column shows how numbers are written."""
+        is_text = pa.types.is_string(column.type) or pa.types.is_large_string(column.type)
+        declared = is_text and column.name in self.reading.types
+        return declared or column.metadata in (JSON_TEXT, _REST)
 
     def _to_batch(self, rows: JsonRows, parser: Parser, where: str) -> Batch:
         schema = self.schema

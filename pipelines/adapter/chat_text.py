@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
+
+# A chat of one message has a frame of system prompt and tools, but never this many characters.
+_LONGEST_FRAME = 10**6
+# A width of nine digits, as "{:>999999999}" and "%999999999d" have.
+_WIDE_FORMAT = re.compile(r"\{[^{}]*:[^{}]*\d{9}[^{}]*\}|%[-+ #0]*\d{9}")
 
 
 def message_text(generated: Any) -> str:
@@ -33,6 +39,9 @@ def check_chat_template(pipeline: Any, parameters: Mapping[str, Any]) -> None:
     """Raise ValueError for a model without a template for chats, or with one that is damaged."""
     given = [parameters.get(name) or {} for name in ("tokenizer_encode_kwargs", "processor_kwargs")]
     owner = pipeline.tokenizer if pipeline.processor is None else pipeline.processor
+    own = [one["chat_template"] for one in given if isinstance(one.get("chat_template"), str)]
+    for template in own:
+        _check_template(template, "the parameter chat_template", owner)
     # Mistral's tokenizers have no template, and write chats by themselves.
     if not hasattr(owner, "chat_template") or any("chat_template" in one for one in given):
         return
@@ -47,12 +56,42 @@ def check_chat_template(pipeline: Any, parameters: Mapping[str, Any]) -> None:
             f"the model has {why}: it can't read messages. Name a model that is made for chats, or "
             "read a column of texts instead (--column text=COLUMN --column messages=)"
         )
-    if template is None:
-        return
-    from jinja2 import TemplateSyntaxError
+    if template is not None:
+        _check_template(template, "the model's chat template", owner)
+
+
+def _check_template(template: str, name: str, owner: Any) -> None:
+    """Raise ValueError for a template that is damaged, or writes enormous texts."""
+    from jinja2 import TemplateSyntaxError, nodes
     from transformers.utils.chat_template_utils import _compile_jinja_template
 
     try:
-        _compile_jinja_template(template)
+        # Compiling computes what is constant, such as a text of a gigabyte; parsing does not.
+        parsed = _compile_jinja_template("").environment.parse(template)
+        for constant in parsed.find_all(nodes.Const):
+            if _is_enormous(constant.value):
+                raise ValueError(
+                    f"{name} holds {str(constant.value)[:60]!r}, which makes texts of gigabytes: "
+                    "a template needs no such width"
+                )
+        compiled = _compile_jinja_template(template)
     except TemplateSyntaxError as error:
-        raise ValueError(f"the model's chat template is damaged: {error}") from None
+        raise ValueError(f"{name} is damaged: {error}") from None
+    special = getattr(getattr(owner, "tokenizer", owner), "special_tokens_map", {})
+    for content in ("a", [{"type": "text", "text": "a"}]):
+        chat = [{"role": "user", "content": content}]
+        try:
+            text = compiled.render(messages=chat, add_generation_prompt=True, **special)
+        except Exception:  # it may refuse this chat, but not those of the rows
+            continue
+        if len(text) > _LONGEST_FRAME:
+            raise ValueError(
+                f"{name} makes {len(text):,} characters of a message of one: no row could be read"
+            )
+
+
+def _is_enormous(constant: Any) -> bool:
+    """Tell whether a constant is a number that no template needs, or formats to such a width."""
+    if isinstance(constant, str):
+        return _WIDE_FORMAT.search(constant) is not None
+    return isinstance(constant, int) and constant >= 10**8

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
-from pipemill.actors.faults.blame import is_memory_failure
+from pipemill.actors.faults.blame import blame_column, is_memory_failure
 from pipemill.actors.faults.watchdog import mark_progress
 from pipemill.actors.storage.partitions import FOLDER
 from pipemill.actors.task import MEDIA, Loaded
@@ -193,13 +193,14 @@ class PipelineAdapter:
             return error
         try:
             with self._open_values(read_rows(row.select(names), kinds)[0]) as found:
-                each = (describe_value(v, kinds[k], self.pipeline) for k, v in found.items())
-                why = next(filter(None, each), None)
+                each = ((k, describe_value(v, kinds[k], self.pipeline)) for k, v in found.items())
+                name, why = next(((k, why) for k, why in each if why), ("", None))
         except Exception:  # it is the media that can't be read, which the error says
             return error
         if why is None:
             return error
-        return type(type(error).__name__, (Exception,), {})(f"{why}: {message}")
+        explained = type(type(error).__name__, (Exception,), {})(f"{why}: {message}")
+        return blame_column(explained, name)
 
     def _find_levels(self) -> ImageLevels | None:
         """Return the pipeline for `preprocess` that leaves images as levels, where it may."""

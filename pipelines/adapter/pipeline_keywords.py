@@ -48,10 +48,10 @@ class PipelineKeywords:
         values = declared.with_defaults(self.given).items()
         at_load = {n: v for n, v in values if v is not None or n not in by_row}
         declared.suits(at_load, loaded.pipeline)
-        check_parameters_work(declared, loaded)
         reads_chats = self.kinds.get("messages") == "messages" and "messages" in loaded.columns
         if reads_chats and not declared.any_parameter:
             check_chat_template(loaded.pipeline, self.given)
+        check_parameters_work(declared, loaded)
         self.of("{}")
 
     def settings(self, values: dict[str, Any]) -> str:

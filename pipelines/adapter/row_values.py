@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from pipemill.actors.columns import SAMPLES
+from pipemill.actors.faults.blame import blame_column
 from pipemill.actors.task import MEDIA, Column, Parameter
 
 from ..text.candidate_labels import parse_labels
@@ -33,11 +34,15 @@ def open_row(
     Media of a chat, and a video, which is a temporary file, exist inside the block.
     """
     with ExitStack() as files:
-        values = {
-            name: _value(value, kinds[name], pipeline, media, files)
-            for name, value in row.items()
-            if value is not None
-        }
+        values = {}
+        for name, value in row.items():
+            if value is None:
+                continue
+            try:
+                values[name] = _value(value, kinds[name], pipeline, media, files)
+            except Exception as error:
+                blame_column(error, name)
+                raise
         yield values
         leave_media(values.get("messages") or [])
 
@@ -89,6 +94,8 @@ def plain_value(value: Any, kind: str) -> Any:
         return without_nulls(dict(value) if isinstance(value, list) else value)
     if kind == "messages":
         return messages_of(value)
+    if kind == "text" and isinstance(value, list) and None in value:
+        raise ValueError(f"word {value.index(None)} is null")
     if kind == "table":
         return _make_table(value)
     return without_nulls(value)
@@ -140,8 +147,13 @@ def messages_of(value: Any) -> list[dict[str, Any]]:
         raise ValueError("messages are a list of {role, content}, with at least one of them")
     for message in chat:
         if not isinstance(message, dict) or "role" not in message:
-            raise ValueError(f"a message is {{role, content}}, not {message!r}")
-        message.setdefault("content", "")
+            raise ValueError(f"a message is {{role, content}}, not {_shorten_repr(message)}")
+        content = message.setdefault("content", "")
+        if isinstance(content, list) and not all(isinstance(part, dict) for part in content):
+            raise ValueError(
+                "the content of a message is a text or a list of parts, such as "
+                f"{{type: text, text: …}}, not {_shorten_repr(content)}"
+            )
     return chat
 
 
@@ -161,9 +173,12 @@ def read_json(value: Any, make: Callable[[list[tuple[str, Any]]], Any] | None = 
         raise ValueError(f"{_shorten_repr(value)} is not JSON: {error}") from None
 
 
-def _shorten_repr(text: str) -> str:
-    """Return a text in quotes for a message, without what is too much of it."""
-    return repr(text) if len(text) <= 60 else f"{text[:60]!r}…"
+def _shorten_repr(value: Any) -> str:
+    """Return a value for a message, without what is too much of it."""
+    if isinstance(value, str):
+        return repr(value) if len(value) <= 60 else f"{value[:60]!r}…"
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:60]}…"
 
 
 def _make_table(value: Any) -> Any:

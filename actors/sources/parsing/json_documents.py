@@ -94,7 +94,8 @@ class DocumentStream(PulledStream):
                 may_continue = _is_cut_off(error, len(text.buffer)) and known < _LONGEST
                 if not may_continue or not text.read_more():
                     where = text.dropped + error.pos
-                    raise BadFile(f"it is not JSON: {error.msg} at character {where}") from None
+                    what = error.msg.removesuffix(" at")
+                    raise BadFile(f"it is not JSON: {what} at character {where}") from None
             except RecursionError:
                 raise BadFile("it is JSON that is nested too deeply") from None
         element = text.buffer[text.position : end]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import chain
 from typing import Any
 
 import pyarrow as pa
@@ -19,6 +20,9 @@ _DECIMAL_DIGITS = {16: 3, 32: 6, 64: 15}
 _MANTISSA_BITS = {16: 11, 32: 24, 64: 53}
 _TICKS = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 _INT64 = (-(2**63), 2**63 - 1)
+_MOST_DIGITS = 76  # of a decimal
+# Arrow writes the years of times up to 32767 as text.
+_TEXT_SECONDS = 30_000 * 366 * 24 * 3600
 _NOTHING = (1, 0)
 
 # Finds the least and the greatest value of a column in a file, as whole numbers, if it has any.
@@ -57,10 +61,17 @@ def unify_columns(
                 else pa.field(field.name, common)
             )
     for name in mixed:
-        if conflict_of(fields[name]) is None and _changes_values(
-            fields[name], files, schemas, extremes
-        ):
-            fields[name] = pa.field(name, pa.string())
+        if conflict_of(fields[name]) is not None:
+            continue
+        changed = _find_changed(fields[name], files, schemas, extremes)
+        if (one := next(changed, None)) is None:
+            continue
+        fields[name] = pa.field(name, pa.string())
+        if _are_times(one[0]) and not all(map(_is_told_by_text, chain([one], changed))):
+            named = [schema for schema in dict.fromkeys(schemas) if name in schema.names]
+            kinds = {schema.field(name).type: first[schema] for schema in named}
+            kinds.pop(pa.null(), None)
+            fields[name] = _make_conflict(name, *list(kinds.items())[:2])
     return add_features(pa.schema(list(fields.values())), features)
 
 
@@ -88,7 +99,24 @@ def find_common_type(one: pa.DataType, other: pa.DataType) -> pa.DataType | None
         common = _promote(map_types(one, _simplify), map_types(other, _simplify))
     if common is not None and pa.types.is_floating(common) and not _are_floats(one, other):
         return pa.float64()
-    return common
+    return common and _widen_decimals(common, one, other)
+
+
+def _widen_decimals(common: pa.DataType, *kinds: pa.DataType) -> pa.DataType:
+    """Give decimals one digit more: Arrow unifies them with whole numbers to one too few."""
+
+    def widen(kind: pa.DataType) -> pa.DataType:
+        if not pa.types.is_decimal(kind):
+            return kind
+        digits = min(kind.precision + 1, _MOST_DIGITS)
+        return (pa.decimal128 if digits <= 38 else pa.decimal256)(digits, kind.scale)
+
+    has_integers = any(map_types(kind, _drop_integer) != kind for kind in kinds)
+    return map_types(common, widen) if has_integers else common
+
+
+def _drop_integer(kind: pa.DataType) -> pa.DataType:
+    return pa.null() if pa.types.is_integer(kind) else kind
 
 
 def _promote(one: pa.DataType, other: pa.DataType) -> pa.DataType | None:
@@ -121,21 +149,27 @@ def _make_conflict(
     return pa.field(name, pa.null(), metadata={b"pipemill": _CONFLICT, b"why": why.encode()})
 
 
-def _changes_values(
+def _find_changed(
     field: pa.Field, files: list[InputFile], schemas: list[pa.Schema], extremes: Extremes
-) -> bool:
-    """Tell whether the type of a column would change a value of a file."""
+) -> Iterator[tuple[pa.DataType, Range | None]]:
+    """Yield the types whose values the type of a column would change, with the values' range."""
     for file, schema in zip(files, schemas, strict=True):
         index = schema.get_field_index(field.name)
-        limits = None if index < 0 else _find_exact_range(schema.field(index).type, field.type)
+        kind = None if index < 0 else schema.field(index).type
+        limits = None if kind is None else _find_exact_range(kind, field.type)
         if limits is None:
             continue
-        if limits == _NOTHING:
-            return True
-        values = extremes(file, field.name)
-        if values and not limits[0] <= values[0] <= values[1] <= limits[1]:
-            return True
-    return False
+        values = None if limits == _NOTHING else extremes(file, field.name)
+        if limits == _NOTHING or (values and not limits[0] <= values[0] <= values[1] <= limits[1]):
+            yield kind, values
+
+
+def _is_told_by_text(changed: tuple[pa.DataType, Range | None]) -> bool:
+    """Tell whether times are the same as text: one of a duration would have no unit."""
+    kind, values = changed
+    if pa.types.is_duration(kind) or values is None:
+        return False
+    return max(map(abs, values)) <= _TEXT_SECONDS * _TICKS[kind.unit]
 
 
 def _find_exact_range(kind: pa.DataType, wide: pa.DataType) -> Range | None:

@@ -65,6 +65,16 @@ def coded(values, index=None):
             pa.array([0.25]),
             pa.float64(),
         ),
+        (
+            pa.array([decimal.Decimal("1.50")], pa.decimal128(5, 2)),
+            pa.array([2**63 - 1, None]),
+            pa.decimal128(21, 2),
+        ),
+        (
+            pa.array([[decimal.Decimal("1.50")]], pa.list_(pa.decimal128(5, 2))),
+            pa.array([[2**31 - 1]], pa.list_(pa.int32())),
+            None,
+        ),
         (pa.array(["a"], pa.string_view()), pa.array(["b"]), pa.string()),
         (pa.array([["a"]], pa.list_(pa.string_view())), pa.array([["b"]]), None),
     ],
@@ -130,6 +140,20 @@ def test_a_column_that_no_number_type_holds_unchanged_is_text(tmp_path, statisti
     }
     assert (second["n"], second["u"], second["d"]) == ("0.5", "-1", "0.5")
     assert second["t"].startswith("1970-01-01 00:00:00.0")
+
+
+@pytest.mark.parametrize(
+    ("kind", "value"),
+    [
+        (pa.duration("s"), 2**50),  # as text it would be a number without a unit
+        (pa.timestamp("us"), 2**63 - 1),  # "infinity", whose year Arrow can't write
+    ],
+)
+def test_times_that_neither_a_unit_nor_text_holds_are_refused(tmp_path, kind, value):
+    fine = pa.timestamp("ns") if pa.types.is_timestamp(kind) else pa.duration("ns")
+    made = planned(tmp_path, pa.nulls(1), pa.array([0, value], kind), pa.array([5], fine))
+    why = conflict_of(made.schema.field("c"))
+    assert f"{kind} in {tmp_path}/1.parquet and {fine} in {tmp_path}/2.parquet" in why
 
 
 def test_columns_that_some_files_lack_are_null_there(tmp_path):

@@ -127,6 +127,13 @@ def test_what_a_pipeline_of_the_users_is_given(tmp_path, texts, kind):
     )
 
 
+def test_a_number_in_a_declared_text_is_as_it_is_written(tmp_path):
+    written = ["1.10", "1e5", "[1.0, 2.50]", '{"v": 3.0}']
+    (tmp_path / "a.jsonl").write_text("".join(f'{{"v": {text}}}\n' for text in written))
+    _, got, _ = taken(tmp_path, Reading(types={"v": pa.string()}))
+    assert [row["v"] for row in got] == written
+
+
 def test_declared_types_of_csv(tmp_path):
     types = {
         "i": pa.int32(), "day": pa.date32(), "l": pa.list_(pa.int64()), "d": pa.float64(),

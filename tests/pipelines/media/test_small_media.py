@@ -25,11 +25,11 @@ def test_images(models):
     files = [made_media.png(Image.new("RGB", size)) for size in ((1, 300), (40, 40), (1, 1))]
     failed = failures("depth-estimation", models["depth-estimation"], "image", [*files, b"none"])
     assert sorted(failed) == [0, 2, 3]
-    narrow = "the image is 1 x 300 pixels, likely too narrow for this model: "
+    narrow = "column 'x': the image is 1 x 300 pixels, likely too narrow for this model: "
     assert failed[0].message.startswith(narrow)
     assert failed[2].error == "IndexError"
     small = "the image is 1 x 1 pixels, likely too small for this model: tuple index out of range"
-    assert failed[2].message == small
+    assert failed[2].message == f"column 'x': {small}"
     assert "format that pipemill does not read" in failed[3].message
 
 
@@ -39,7 +39,7 @@ def test_audio(models):
     assert list(failed) == [0]
     assert failed[0].error == "RuntimeError"
     short = "the audio is 0.01 s long (160 samples at 16000 Hz), likely too short for this model: "
-    assert failed[0].message.startswith(short)
+    assert failed[0].message.startswith(f"column 'x': {short}")
 
 
 _by_pillow = pytest.mark.skipif(
@@ -60,7 +60,7 @@ def test_videos(models, shape, why):
     model, file = models["video-classification"], made_media.video(*shape, seed=1)
     failed = failures("video-classification", model, "video", [file])
     assert [failure.message.split(" for this model: ")[0] for failure in failed.values()] == (
-        [f"the video {why}"] if why else []
+        [f"column 'x': the video {why}"] if why else []
     )
 
 

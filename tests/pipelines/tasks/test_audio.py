@@ -202,7 +202,7 @@ def test_text_to_audio(models):
     batch = run(task, models[task], {"text": texts})
     assert {row: f.stage for row, f in batch.failures.items()} == {3: "forward", 5: "forward"}
     unknown = "the text '日本' has no character that the model's tokenizer knows: narrow(): length"
-    assert batch.failures[5].message.startswith(unknown)
+    assert batch.failures[5].message.startswith(f"column 'my_text': {unknown}")
     lengths = set()
     for text, got in zip(texts, batch.results.to_pylist(), strict=True):
         if text and text != "日本":

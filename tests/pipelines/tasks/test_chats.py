@@ -331,6 +331,10 @@ def test_a_reply_alone_ends_the_chat_as_the_whole_one_does(models, goes_on):
         (None, "the model has no chat template: it can't read messages"),
         ([{"name": "rag", "template": "a"}], r"several chat templates \(rag\), and none is called"),
         ("{% for m in messages %}", "the model's chat template is damaged: Unexpected end"),
+        ("{{ '{:>999999999}'.format(messages[0]['content']) }}", "makes texts of gigabytes"),
+        ("{{ '%-999999999s' % messages[0]['content'] }}", "makes texts of gigabytes"),
+        ("{{ messages[0]['content'].center(2000000000) }}", "makes texts of gigabytes"),
+        ("{{ messages[0]['content'] * 9999999 }}", "makes 9,999,999 characters of a message"),
     ],
 )
 @pytest.mark.parametrize("task", ["text-generation", "conversational"])
@@ -346,5 +350,8 @@ def test_a_model_that_reads_no_chats_is_refused(models, tmp_path, task, template
         load()
     own = {"tokenizer_encode_kwargs": {"chat_template": "{{ messages[0]['content'] }}"}}
     replace(load, parameters=json.dumps(own))()
+    wide = {"tokenizer_encode_kwargs": {"chat_template": "{{ '{:>999999999}'.format('a') }}"}}
+    with pytest.raises(ValueError, match="the parameter chat_template holds .* of gigabytes"):
+        replace(load, parameters=json.dumps(wide))()
     if task == "text-generation":
         replace(load, columns=(("text", "text"),))()
