@@ -296,6 +296,8 @@ def test_decisions_have_the_columns_that_a_sample_shows(models, tmp_path):
         assert one["much"]["score"] == pytest.approx(told["much"]["score"], abs=1e-4)
         assert one["what"]["choice"] == told["what"]["choice"]
     assert len({one["sad"]["noul"] for one in expected}) == 4
+    again = pipemill.verify(str(tmp_path / "out"), sample=4)  # options in their order
+    assert again.findings == []
 
 
 def test_a_request_names_no_files(models):
