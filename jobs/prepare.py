@@ -31,7 +31,12 @@ from .planning.find_model import (
     resolve_model,
     with_digests,
 )
-from .planning.fingerprint import check_fingerprint, decide_results, hash_fields
+from .planning.fingerprint import (
+    changed_fields,
+    check_fingerprint,
+    decide_results,
+    hash_fields,
+)
 from .planning.missing_libraries import check_early_requirements, check_requirements
 from .planning.model_conventions import follow_conventions
 from .planning.models.save_model import needs_model, with_stored_model
@@ -241,9 +246,7 @@ def _record_of_job(
     if record is None:
         _check_unused(ledger)
         return None
-    if record.decides == decides:
-        return record
-    if not has_parts:  # such a job may be changed
+    if not has_parts and changed_fields(record.decides, decides):  # such a job may be changed
         return None
     check_fingerprint(record, decides, job, ledger.path)
     return record

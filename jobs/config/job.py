@@ -143,8 +143,11 @@ class OutputSection(Section):
     @field_validator("max_errors", mode="before")
     @classmethod
     def _is_a_number(cls, value: object) -> object:
-        if isinstance(value, bool):  # Python would take it as 1 or 0
-            raise ValueError("must be a share or a number of rows, or null for no limit")
+        # Python would take a bool as 1 or 0.
+        if isinstance(value, bool) or (isinstance(value, float) and value > 1 and value % 1):
+            raise ValueError(
+                "must be a share or a number of rows, as 0.05 and 50 are, or null for no limit"
+            )
         return value
 
     @field_validator("on_error", mode="before")

@@ -191,7 +191,7 @@ def _settings_of(record: JobRecord, footer: PartFooter, row: int, stored: str) -
             decides = record.retries[fingerprint]
             break
     fields = {name: decides[stored + name] for name in ("parameters", "model.dtype")}
-    return json.dumps(fields, sort_keys=True)
+    return json.dumps(fields)  # not sorted: the order of a question's options may be read, too
 
 
 def _plain_rows(plan: Plan, step: _Step, settings: str) -> PlainRows:

@@ -134,15 +134,34 @@ def check_fingerprint(record: JobRecord, new: Mapping[str, Any], job: Job, outpu
     then = {**defaults, **_describe_fields(old, record.job)}
     now = {**defaults, **_describe_fields(new, job.model_dump())}
     changed = [
-        f"{name} ({then.get(name)} then, {now.get(name)} now)"
-        for name in {**old, **new}
-        if old.get(name) != new.get(name)
+        f"{name} ({then.get(name)} then, {now.get(name)} now)" for name in changed_fields(old, new)
     ]
     if changed:
         raise ConfigError(
             f"{output} holds the results of another job: {'; '.join(changed)}. "
             "Choose another output.path, or undo the change"
         )
+
+
+def changed_fields(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """Return the names of the fields that differ.
+
+    Parameters may be in any order. What one of them holds is compared in its order: a model that
+    chooses reads its options as they follow each other.
+    """
+    return [name for name in {**old, **new} if not _are_same(old.get(name), new.get(name))]
+
+
+def _are_same(old: Any, new: Any) -> bool:
+    if old != new or not isinstance(old, Mapping):
+        return bool(old == new)
+    return all(_key_order(old[name]) == _key_order(new[name]) for name in old)
+
+
+def _key_order(value: Any) -> list[Any]:
+    if isinstance(value, Mapping):
+        return [(name, _key_order(one)) for name, one in value.items()]
+    return [_key_order(one) for one in value] if isinstance(value, list) else []
 
 
 def _describe_fields(fields: Mapping[str, Any], job: Mapping[str, Any]) -> dict[str, str]:

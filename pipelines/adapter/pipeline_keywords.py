@@ -60,11 +60,10 @@ class PipelineKeywords:
         values: of the row's columns, by name; others may be among them.
         """
         own = {
-            name: self._own_value(name, value)
-            for name, value in values.items()
-            if name in self.own and name in self.loaded.columns
+            name: self._own_value(name, values[name])
+            for name in sorted(self.own.intersection(self.loaded.columns, values))
         }
-        return json.dumps(own, sort_keys=True)
+        return json.dumps(own)  # what is in a mapping keeps its order, which may be read, too
 
     def _own_value(self, name: str, value: Any) -> Any:
         plain, parameter = plain_value(value, self.kinds[name]), self.declared.parameters.get(name)

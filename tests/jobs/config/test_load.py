@@ -199,6 +199,7 @@ def test_what_can_not_be_read_is_no_config(tmp_path):
         ("output.rows_per_part=true", "'output.rows_per_part'.*must be a number"),
         ("output.rows_per_part=.inf", "'output.rows_per_part'.*finite number"),
         ("output.max_errors=.nan", "'output.max_errors'.*greater than or equal to 0"),
+        ("output.max_errors=1.5", "'output.max_errors'.*a share or a number of rows.*it is 1.5"),
         ("output.max_errors=yes", "'output.max_errors'.*a share or a number"),
         ("batching.max_tokens=false", "'batching.max_tokens'.*must be a number"),
         ("actors.min=true", "'actors.min'.*must be a number"),

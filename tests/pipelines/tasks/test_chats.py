@@ -277,14 +277,15 @@ def test_decisions_have_the_columns_that_a_sample_shows(models, tmp_path):
 
     states = [*TEXTS[:3], None, tiny.sentence(30, 7)]
     pq.write_table(pa.table({"state": states}), tmp_path / "in.parquet")
-    report = pipemill.run(
-        task="decision",
-        model=models["decision"],
-        input=str(tmp_path / "in.parquet"),
-        output={"path": str(tmp_path / "out"), "max_errors": None},
-        parameters={"questions": QUESTIONS},
-        actors={"placement": "local"},
-    )
+    job = {
+        "task": "decision",
+        "model": models["decision"],
+        "input": str(tmp_path / "in.parquet"),
+        "output": {"path": str(tmp_path / "out"), "max_errors": None},
+        "parameters": {"questions": QUESTIONS},
+        "actors": {"placement": "local"},
+    }
+    report = pipemill.run(job)
     truth = plain("decision", models["decision"])
     got = pq.read_table(tmp_path / "out")["result"].to_pylist()
     expected = [truth({"state": s, "questions": QUESTIONS}) for s in states if s is not None]
@@ -296,6 +297,11 @@ def test_decisions_have_the_columns_that_a_sample_shows(models, tmp_path):
         assert one["much"]["score"] == pytest.approx(told["much"]["score"], abs=1e-4)
         assert one["what"]["choice"] == told["what"]["choice"]
     assert len({one["sad"]["noul"] for one in expected}) == 4
+    again = pipemill.verify(str(tmp_path / "out"), sample=4)  # options in their order
+    assert again.findings == []
+    swapped = {name: QUESTIONS[name] for name in reversed(QUESTIONS)}
+    with pytest.raises(pipemill.ConfigError, match="another job: parameters"):
+        pipemill.run({**job, "parameters": {"questions": swapped}})
 
 
 def test_a_request_names_no_files(models):
