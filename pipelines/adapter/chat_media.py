@@ -84,8 +84,9 @@ def _marks(processor: Any, kind: str) -> list[str]:
     names = {f"{kind}_token", first, *(n for n in vars(processor) if kind in n and "token" in n)}
     owners = (processor, getattr(processor, "tokenizer", None))
     found = [getattr(owner, name, None) for owner in owners for name in sorted(names)]
-    # Numbers of tokens are called so, too.
-    return [str(mark) for mark in found if str(mark).startswith(("<", "["))]
+    # A mark may be an AddedToken. Numbers of tokens are called so, too.
+    texts = [getattr(mark, "content", mark) for mark in found]
+    return [text for text in texts if text and isinstance(text, str)]
 
 
 def leave_media(chat: list[dict[str, Any]]) -> None:
