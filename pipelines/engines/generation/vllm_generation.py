@@ -7,13 +7,8 @@ The classes and arguments used are `LLMEngine`, `EngineArgs`, `SamplingParams` a
 from __future__ import annotations
 
 import itertools
-import multiprocessing
 import os
-import subprocess
-import sys
 import threading
-import weakref
-from contextlib import suppress
 from typing import Any
 
 from pipemill.actors.faults.blame import JudgedError
@@ -23,6 +18,7 @@ from pipemill.errors import error_message
 from ...media.media_libraries import MissingLibrary
 from ..base import EngineFactory, Prompt, Values
 from .batched_generation import BatchedGeneration, is_harmless
+from .engine_processes import end_with, note_processes, tell_end
 from .shared_loop import SharedLoop
 
 # Settings of `generate` by the names that vLLM gives them: of a text that is sampled, of all.
@@ -46,26 +42,10 @@ _UNKNOWN = (
 )  # fmt: skip
 # What `generate` takes unless a model or a call says otherwise.
 _USUAL_TOP_K = 50
-# Seconds that a process that was killed takes at most to give its memory back.
-_END_S = 10
+# Of the classes of models whose code is in their folders.
+_REMOTE_CODE = "transformers_modules."
 # What vLLM logs is not to be among what a command prints, nor to bury what pipemill says.
 _LOGGING = {"VLLM_LOGGING_STREAM": "ext://sys.stderr", "VLLM_LOGGING_LEVEL": "WARNING"}
-# Ends processes when its input ends, however the process that holds the other end of it ends.
-_END_PROCESSES = """
-import os, signal, sys
-files = []
-for process in sys.argv[1:]:
-    try:
-        files.append(os.pidfd_open(int(process)))
-    except ProcessLookupError:
-        pass
-sys.stdin.read()
-for file in files:
-    try:
-        signal.pidfd_send_signal(file, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
-"""
 
 
 class EngineDied(JudgedError):
@@ -101,25 +81,24 @@ class VllmGeneration(BatchedGeneration):
                 f"model.engine vllm needs vLLM ({error}): pip install 'pipemill[vllm]'"
             ) from error
         folder = pipeline.tokenizer.name_or_path
-        others = multiprocessing.active_children()
-        self.engine = LLMEngine.from_engine_args(
-            EngineArgs(
-                model=folder,
-                tokenizer=folder,
-                dtype=str(pipeline.model.dtype).removeprefix("torch."),
-                # The job allowed it, or the model's class would be one of transformers.
-                trust_remote_code=type(pipeline.model).__module__.startswith(
-                    "transformers_modules."
-                ),
-                max_model_len=-1,  # as long as the model can, if the memory is enough for it
-                seed=0,
-                enable_prefix_caching=True,
-                disable_log_stats=True,
+        with note_processes() as processes:
+            self.engine = LLMEngine.from_engine_args(
+                EngineArgs(
+                    model=folder,
+                    tokenizer=folder,
+                    dtype=str(pipeline.model.dtype).removeprefix("torch."),
+                    # The job allowed it, or the model's class would be one of transformers.
+                    trust_remote_code=type(pipeline.model).__module__.startswith(_REMOTE_CODE),
+                    max_model_len=-1,  # the model's, or as long as memory allows
+                    seed=0,
+                    enable_prefix_caching=True,
+                    disable_log_stats=True,
+                )
             )
-        )
-        # vLLM computes in processes that would outlive this one, and keep the GPU's memory.
-        made = [one for one in multiprocessing.active_children() if one not in others]
-        weakref.finalize(self, _end_processes, _watch_processes(made), made)
+        end_with(self, processes)
+        answers = getattr(getattr(self.engine, "engine_core", None), "outputs_queue", None)
+        if answers is not None:
+            tell_end(processes, answers.put)
         self._numbers = itertools.count()
         self._loop = SharedLoop()
         self._lock = threading.Lock()
@@ -150,6 +129,8 @@ class VllmGeneration(BatchedGeneration):
                 )
             except ValueError as error:  # such as a prompt that is too long
                 self._written[name] = error
+            except Exception as error:
+                raise EngineDied(f"vLLM ended: {error_message(error)}") from error
         try:
             outputs = self.engine.step() if self.engine.has_unfinished_requests() else []
         except Exception as error:
@@ -209,21 +190,6 @@ class VllmGeneration(BatchedGeneration):
         ids = prompt.inputs["input_ids"]
         whole = torch.cat([ids[0], torch.tensor(written, dtype=ids.dtype)])
         return {**prompt.inputs, self.written: whole[None, None]}
-
-
-def _watch_processes(processes: list[Any]) -> subprocess.Popen[bytes]:
-    """Start what ends processes when this process ends, or its input is closed."""
-    numbers = [str(process.pid) for process in processes]
-    command = [sys.executable, "-S", "-c", _END_PROCESSES, *numbers]
-    return subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
-
-
-def _end_processes(watch: subprocess.Popen[bytes], processes: list[Any]) -> None:
-    """End processes, and wait until they have: another engine may need their memory."""
-    with suppress(OSError):
-        watch.communicate()  # closes its input
-    for process in processes:
-        process.join(_END_S)
 
 
 VLLM = EngineFactory(name="vllm", generate=VllmGeneration, loads_weights=False, modules=("vllm",))

@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
-import time
 
 import huggingface_hub
-import psutil
 import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
@@ -125,33 +121,6 @@ def test_what_it_can_not_do_is_one_message(engines, job, models):
     wanted["output"] += "-2"
     with pytest.raises(pipemill.ConfigError, match="json_schema needs model.engine: vllm"):
         pipemill.run(**wanted)
-
-
-_HOLDS_A_PROCESS = """
-import multiprocessing, signal, time
-from pipemill.pipelines.engines.generation.vllm_generation import _watch_processes
-
-if __name__ == "__main__":
-    made = multiprocessing.get_context("spawn").Process(target=time.sleep, args=(60,))
-    made.start()
-    _watch_processes([made])
-    print(made.pid, flush=True)
-    signal.pause()
-"""
-
-
-def test_no_engine_outlives_its_worker(tmp_path):
-    """It would keep the memory of the GPU: vLLM computes in a process that ends only if told to."""
-    script = tmp_path / "worker.py"
-    script.write_text(_HOLDS_A_PROCESS)
-    worker = subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, text=True)
-    engine = psutil.Process(int(worker.stdout.readline()))
-    worker.kill()
-    worker.wait()
-    until = time.monotonic() + 20
-    while engine.is_running() and engine.status() != psutil.STATUS_ZOMBIE:
-        assert time.monotonic() < until, "it goes on"
-        time.sleep(0.05)
 
 
 def test_it_names_its_extra(job):
