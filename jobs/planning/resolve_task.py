@@ -12,7 +12,7 @@ from pipemill.actors.sources.reading import Reading
 from pipemill.actors.task import Column, Followed
 from pipemill.pipelines.embeddings.static_folder import find_static_folder
 from pipemill.pipelines.loading.model_files import ModelFiles
-from pipemill.pipelines.registry import find_task, is_transformers_task
+from pipemill.pipelines.registry import find_registered, find_task, is_transformers_task
 from pipemill.pipelines.task_columns import USUAL, inputs_of, source_names
 from pipemill.pipelines.task_spec import TaskSpec
 from pipemill.pipelines.user_pipeline import user_pipeline_task
@@ -21,7 +21,7 @@ from pipemill.errors import ConfigError, did_you_mean
 
 from ..config.arrow_types import parse_schema
 from .choose_engine import check_engine, computes_on_cpu
-from .user_code import check_class, has_remote_pipeline
+from .user_code import check_class, check_registered, has_remote_pipeline
 
 if TYPE_CHECKING:
     from ..config.job import Job
@@ -113,6 +113,8 @@ def resolve_task(job: Job, model: str) -> tuple[TaskSpec, bool]:
         own = True
     spec = None if own else _find_task(job.task)
     own = spec is None
+    if spec is not None and (location := find_registered(spec.name)) is not None:
+        check_registered(spec.name, location)
     if spec is None:
         spec = user_pipeline_task(job.task, _named_columns(job))
     _check_parameters(job, spec)

@@ -44,10 +44,26 @@ def check_class(name: str) -> None:
     if names is not None and attribute not in names:
         hint = did_you_mean(attribute, names)
         raise ConfigError(f"pipeline_class {name!r}: {source} has no {attribute!r}; {hint}")
-    if source is not None and _is_outdated(module, source):
+    if source is not None:
+        _check_imported(f"pipeline_class {name!r}", module, source)
+
+
+def check_registered(task: str, location: str) -> None:
+    """Raise ConfigError if a task's module was changed since the program imported it.
+
+    location: from where workers import the task, as "package.module:name".
+    """
+    module = location.partition(":")[0]
+    source = getattr(sys.modules.get(module), "__file__", None)
+    if source is not None:
+        _check_imported(f"task {task!r}", module, Path(source))
+
+
+def _check_imported(what: str, module: str, source: Path) -> None:
+    if _is_outdated(module, source):
         raise ConfigError(
-            f"pipeline_class {name!r}: {source} was changed after this Python imported it, and the "
-            f"old code would answer: importlib.reload({module}), or restart Python"
+            f"{what}: {source} was changed after this Python imported it, and the old code would "
+            f"answer: importlib.reload({module}), or restart Python"
         )
 
 
