@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import IO, Any, TypeVar
 
+from fsspec.implementations.local import LocalFileSystem
 from pipemill.actors.batch import LEFT_OUT, add_counts
-from pipemill.actors.output.layout import DEAD_LETTERS, JOB, PLAN, STORED_INPUT
+from pipemill.actors.output.layout import ATTEMPTS, DEAD_LETTERS, JOB, PLAN, STORED_INPUT
 from pipemill.actors.output.part_file import read_footer, read_footer_end
 from pipemill.actors.output.part_footer import ROW_COUNTS, PartFooter
 from pipemill.actors.output.state_table import StateTable
@@ -207,6 +209,15 @@ class Ledger:
         self.map_parallel(self.remove, self.parts() & names)
         letters = self.dead_letter_files() & names
         self.map_parallel(self.remove, [f"{DEAD_LETTERS}/{name}" for name in letters])
+
+    def remove_unfinished(self) -> None:
+        """Remove what processes that were killed while they wrote left under temporary names."""
+        if not isinstance(self.filesystem, LocalFileSystem):  # others write without such names
+            return
+        for folder in ("", DEAD_LETTERS, ATTEMPTS):
+            for name in self.files(folder):
+                if name.startswith((".part-", ".loading.")) and name.endswith(".tmp"):
+                    Path(self.root, folder, name).unlink(missing_ok=True)
 
     def write(self, name: str, data: bytes) -> None:
         self._try_to_write(lambda: self.store.write(name, data))

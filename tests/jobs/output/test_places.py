@@ -37,6 +37,26 @@ def test_a_place_where_no_folder_can_be_is_said(verb, place, said, tmp_path, mon
     assert (tmp_path / "file").read_text() == "mine"
 
 
+def test_what_a_killed_process_was_writing_is_removed(tmp_path, monkeypatch):
+    light.install(monkeypatch)
+    wanted = light.job(tmp_path, ["a"])
+    pipemill.run(wanted)
+    left = [
+        tmp_path / "out" / folder / ".part-00000000-ab.parquet.cd.tmp"
+        for folder in ("", "_pipemill/dead-letter", "_pipemill/attempts")
+    ]
+    mine = tmp_path / "out/.notes.tmp"
+    for path in [*left, mine]:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("half")
+    pipemill.run(wanted)
+    assert all(path.exists() for path in left), "a retry may be writing them"
+    next((tmp_path / "out").glob("part-*")).unlink()
+    pipemill.run(wanted)
+    assert not any(path.exists() for path in left)
+    assert mine.exists()
+
+
 def test_a_link_to_a_folder_is_an_output(tmp_path, monkeypatch):
     light.install(monkeypatch)
     (tmp_path / "real").mkdir()
