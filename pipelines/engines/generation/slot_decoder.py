@@ -263,7 +263,8 @@ class SlotDecoder:
         cache = prepared.get(CACHE)
         own = cache.self_attention_cache if isinstance(cache, EncoderDecoderCache) else cache
         kinds = {type(layer).__name__ for layer in getattr(own, "layers", [None])}
-        if not kinds <= {"DynamicLayer", "DynamicSlidingWindowLayer"}:
+        # A dummy stands for a layer that reads the keys and values of another one.
+        if not kinds <= {"DynamicLayer", "DynamicSlidingWindowLayer", "DummyLayer"}:
             raise UnsupportedPrompt(f"a cache of {', '.join(sorted(kinds))}")
 
     def _check_tokens(self, prepared: Values) -> None:

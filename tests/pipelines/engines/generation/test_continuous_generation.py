@@ -30,6 +30,11 @@ KINDS = {
     "windows in some layers": transformers.Gemma3TextConfig(
         **SMALL, sliding_window=8, head_dim=8, layer_types=["sliding_attention", "full_attention"]
     ),
+    "layers that share keys and values": transformers.Gemma4TextConfig(
+        **{**SMALL, "num_hidden_layers": 4}, sliding_window=8, head_dim=8, global_head_dim=16,
+        vocab_size_per_layer_input=360, hidden_size_per_layer_input=8, num_kv_shared_layers=2,
+        layer_types=["sliding_attention", "full_attention"] * 2,
+    ),
     "learned positions": transformers.GPT2Config(
         vocab_size=360, n_embd=16, n_layer=2, n_head=2, n_positions=256, initializer_range=0.8,
         bos_token_id=0, pad_token_id=1, eos_token_id=2,
