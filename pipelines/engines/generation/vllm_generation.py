@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import itertools
 import os
+import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from pipemill.actors.faults.blame import JudgedError
@@ -74,16 +76,11 @@ class VllmGeneration(BatchedGeneration):
             )
         for name, value in _LOGGING.items():
             os.environ.setdefault(name, value)
-        try:
-            from vllm import EngineArgs, LLMEngine
-        except ImportError as error:
-            raise MissingLibrary(
-                f"model.engine vllm needs vLLM ({error}): pip install 'pipemill[vllm]'"
-            ) from error
+        vllm = _import_vllm()
         folder = pipeline.tokenizer.name_or_path
         with note_processes() as processes:
-            self.engine = LLMEngine.from_engine_args(
-                EngineArgs(
+            self.engine = vllm.LLMEngine.from_engine_args(
+                vllm.EngineArgs(
                     model=folder,
                     tokenizer=folder,
                     dtype=str(pipeline.model.dtype).removeprefix("torch."),
@@ -95,10 +92,10 @@ class VllmGeneration(BatchedGeneration):
                     disable_log_stats=True,
                 )
             )
-        end_with(self, processes)
-        answers = getattr(getattr(self.engine, "engine_core", None), "outputs_queue", None)
-        if answers is not None:
-            tell_end(processes, answers.put)
+        if processes:  # none where vLLM was told to compute in this one
+            core = self.engine.engine_core
+            end_with(self, processes, core.shutdown)
+            tell_end(processes, core.outputs_queue.put)
         self._numbers = itertools.count()
         self._loop = SharedLoop()
         self._lock = threading.Lock()
@@ -190,6 +187,21 @@ class VllmGeneration(BatchedGeneration):
         ids = prompt.inputs["input_ids"]
         whole = torch.cat([ids[0], torch.tensor(written, dtype=ids.dtype)])
         return {**prompt.inputs, self.written: whole[None, None]}
+
+
+def _import_vllm() -> Any:
+    """Import vLLM. It keeps exceptions of its import, and with them all frames of that thread.
+
+    In a thread that loads a model, these hold the model.
+    """
+    with ThreadPoolExecutor(1) as thread:
+        try:
+            thread.submit(lambda: __import__("vllm").LLMEngine).result()
+        except ImportError as error:
+            raise MissingLibrary(
+                f"model.engine vllm needs vLLM ({error}): pip install 'pipemill[vllm]'"
+            ) from error
+    return sys.modules["vllm"]
 
 
 VLLM = EngineFactory(name="vllm", generate=VllmGeneration, loads_weights=False, modules=("vllm",))
