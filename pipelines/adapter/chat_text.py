@@ -8,8 +8,8 @@ from typing import Any
 
 # A chat of one message has a frame of system prompt and tools, but never this many characters.
 _LONGEST_FRAME = 10**6
-# A width of nine digits, as "{:>999999999}" and "%999999999d" have.
-_WIDE_FORMAT = re.compile(r"\{[^{}]*:[^{}]*\d{9}[^{}]*\}|%[-+ #0]*\d{9}")
+# A width of nine digits, as "{:>999999999}" and "%999999999d" have. JSON quotes what is before a :.
+_WIDE_FORMAT = re.compile(r"""\{[^{}:"']*:[^{}]*\d{9}[^{}]*\}|%[-+ #0]*\d{9}""")
 
 
 def message_text(generated: Any) -> str:

@@ -354,7 +354,8 @@ def test_a_model_that_reads_no_chats_is_refused(models, tmp_path, task, template
     load = LoadTask(task=task, model=Model(path=str(folder)), columns=(("messages", "chat"),))
     with pytest.raises(ValueError, match=said):
         load()
-    own = {"tokenizer_encode_kwargs": {"chat_template": "{{ messages[0]['content'] }}"}}
+    example = """{{ '{"id": 123456789}' }}{{ messages[0]['content'] }}"""  # and no width
+    own = {"tokenizer_encode_kwargs": {"chat_template": example}}
     replace(load, parameters=json.dumps(own))()
     wide = {"tokenizer_encode_kwargs": {"chat_template": "{{ '{:>999999999}'.format('a') }}"}}
     with pytest.raises(ValueError, match="the parameter chat_template holds .* of gigabytes"):
