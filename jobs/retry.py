@@ -95,7 +95,7 @@ def retry(
             _record_settings(ledger, decides)
             added = _process(prepared, todo, sum(dead.values()), lease)
         _remove_answered_letters(ledger, done, lease)
-        if lease.is_held:
+        if lease.is_held and lease.lost is None:
             ledger.remove_unfinished()
         seconds = time.monotonic() - started
         report = _report(prepared, plan, done, added, seconds)

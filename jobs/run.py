@@ -124,7 +124,7 @@ def _run(job: Job, lease: Lease, started: float, reprocess: bool) -> Report:
         ledger.remove_results(set(replaced) - {split.part for split in prepared.plan.splits})
     if added:
         _save_token_budget(prepared, added)
-    if lease.is_held:  # else another process may be writing: a retry
+    if lease.is_held and lease.lost is None:  # else another process may be writing: a retry
         ledger.remove_unfinished()
     report = _report(prepared, before, added, time.monotonic() - started)
     check_at_the_end(job.output, report)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
@@ -217,7 +218,8 @@ class Ledger:
         for folder in ("", DEAD_LETTERS, ATTEMPTS):
             for name in self.files(folder):
                 if name.startswith((".part-", ".loading.")) and name.endswith(".tmp"):
-                    Path(self.root, folder, name).unlink(missing_ok=True)
+                    with suppress(OSError):  # they are in no one's way
+                        Path(self.root, folder, name).unlink()
 
     def write(self, name: str, data: bytes) -> None:
         self._try_to_write(lambda: self.store.write(name, data))

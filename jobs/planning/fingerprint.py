@@ -146,8 +146,9 @@ def check_fingerprint(record: JobRecord, new: Mapping[str, Any], job: Job, outpu
 def changed_fields(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """Return the names of the fields that differ.
 
-    Parameters may be in any order. What one of them holds is compared in its order: a model that
-    chooses reads its options as they follow each other.
+    Parameters may be in any order, and keyword arguments among them, such as `generate_kwargs`.
+    What else one of them holds is compared in its order: a model that chooses reads its options as
+    they follow each other.
     """
     return [name for name in {**old, **new} if not _are_same(old.get(name), new.get(name))]
 
@@ -155,7 +156,12 @@ def changed_fields(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
 def _are_same(old: Any, new: Any) -> bool:
     if old != new or not isinstance(old, Mapping):
         return bool(old == new)
-    return all(_key_order(old[name]) == _key_order(new[name]) for name in old)
+    return all(
+        _are_same(value, new[name])
+        if name.endswith("_kwargs")
+        else _key_order(value) == _key_order(new[name])
+        for name, value in old.items()
+    )
 
 
 def _key_order(value: Any) -> list[Any]:

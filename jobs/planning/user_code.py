@@ -73,7 +73,10 @@ def _is_outdated(module: str, source: Path) -> bool:
     # Other loaders, such as pytest's, rewrite what they load.
     if type(getattr(loaded, "__loader__", None)) is not SourceFileLoader:
         return False
-    codes = [compile(source.read_bytes(), str(source), "exec", dont_inherit=True)]
+    try:
+        codes = [compile(source.read_bytes(), str(source), "exec", dont_inherit=True)]
+    except (OSError, SyntaxError, ValueError):  # removed, or no Python any more
+        return True
     for code in codes:  # grows: functions and classes are constants of what is around them
         codes.extend(constant for constant in code.co_consts if isinstance(constant, CodeType))
     names = {code.co_qualname for code in codes}

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 # A chat of one message has a frame of system prompt and tools, but never this many characters.
 _LONGEST_FRAME = 10**6
-# A width of nine digits, as "{:>999999999}" and "%999999999d" have.
-_WIDE_FORMAT = re.compile(r"\{[^{}]*:[^{}]*\d{9}[^{}]*\}|%[-+ #0]*\d{9}")
+# A width of nine digits, as "{:>999999999}" and "%999999999d" have. JSON quotes what is before a :.
+_WIDE_FORMAT = re.compile(r"""\{[^{}:"']*:[^{}]*\d{9}[^{}]*\}|%[-+ #0]*\d{9}""")
 
 
 def message_text(generated: Any) -> str:
@@ -62,18 +62,17 @@ def check_chat_template(pipeline: Any, parameters: Mapping[str, Any]) -> None:
 
 def _check_template(template: str, name: str, owner: Any) -> None:
     """Raise ValueError for a template that is damaged, or writes enormous texts."""
-    from jinja2 import TemplateSyntaxError, nodes
+    from jinja2 import TemplateSyntaxError
     from transformers.utils.chat_template_utils import _compile_jinja_template
 
     try:
         # Compiling computes what is constant, such as a text of a gigabyte; parsing does not.
         parsed = _compile_jinja_template("").environment.parse(template)
-        for constant in parsed.find_all(nodes.Const):
-            if _is_enormous(constant.value):
-                raise ValueError(
-                    f"{name} holds {str(constant.value)[:60]!r}, which makes texts of gigabytes: "
-                    "a template needs no such width"
-                )
+        for value in _find_enormous(parsed):
+            raise ValueError(
+                f"{name} holds {str(value)[:60]!r}, which makes texts of gigabytes: a template "
+                "needs no such width"
+            )
         compiled = _compile_jinja_template(template)
     except TemplateSyntaxError as error:
         raise ValueError(f"{name} is damaged: {error}") from None
@@ -90,8 +89,15 @@ def _check_template(template: str, name: str, owner: Any) -> None:
             )
 
 
-def _is_enormous(constant: Any) -> bool:
-    """Tell whether a constant is a number that no template needs, or formats to such a width."""
-    if isinstance(constant, str):
-        return _WIDE_FORMAT.search(constant) is not None
-    return isinstance(constant, int) and constant >= 10**8
+def _find_enormous(template: Any) -> Iterator[str | int]:
+    """Yield texts that format to an enormous width, and numbers that are one or say how often."""
+    from jinja2 import nodes
+
+    for constant in template.find_all(nodes.Const):
+        if isinstance(constant.value, str) and _WIDE_FORMAT.search(constant.value):
+            yield constant.value
+    # Elsewhere a number is a time, or greater than all others.
+    for node in template.find_all((nodes.Call, nodes.Filter, nodes.Mul)):
+        for value in (getattr(child, "value", None) for child in node.iter_child_nodes()):
+            if isinstance(value, int) and value >= 10**8:
+                yield value

@@ -48,7 +48,8 @@ class ScheduledForward:
         """Return what regroup needs of each chunk. Several threads call it."""
         prompts = list(map(self._prompt, chunks))
         suits = [
-            self.generation.schedules(one.keywords) and not self.forward.is_empty(one.inputs)
+            self.generation.schedules(one.keywords)
+            and (self.generation.is_exact or not self.forward.is_empty(one.inputs))
             for one in prompts
         ]
         with hold(self._alone):

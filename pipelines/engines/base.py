@@ -99,8 +99,8 @@ class GenerationEngine(Protocol):
     """Writes texts after prompts.
 
     Attributes:
-        is_exact: whether each text is the one that its prompt gets alone. Where it may not be, a
-            first micro-batch is compared with one prompt at a time.
+        is_exact: whether each text is the one that its prompt gets alone, after one of no token,
+            too. Where it may not be, a first micro-batch is compared with one prompt at a time.
     """
 
     is_exact: bool

@@ -247,13 +247,15 @@ def test_a_registered_task_runs_in_a_worker_process(module, models, tmp_path, mo
     assert report.to_arrow()["margin"].to_pylist() == pytest.approx(expected, abs=1e-4)
     # Edited now, the workers would have other code than this process.
     file = tmp_path / "mill_module.py"
-    file.write_text(
-        PACKAGE.replace("    def expand(self, rows):", "    def expand(self, rows, a=1):")
-    )
-    with pytest.raises(pipemill.ConfigError, match=r"label-margin.*mill_module.py was changed"):
-        pipemill.preview(
-            task="label-margin", model=models["text-classification"], input=tmp_path / "in.parquet"
-        )
+    edited = PACKAGE.replace("    def expand(self, rows):", "    def expand(self, rows, a=1):")
+    for text in (edited, "def ("):
+        file.write_text(text)
+        with pytest.raises(pipemill.ConfigError, match=r"label-margin.*mill_module.py was changed"):
+            pipemill.preview(
+                task="label-margin",
+                model=models["text-classification"],
+                input=tmp_path / "in.parquet",
+            )
 
 
 @pytest.mark.parametrize(

@@ -50,6 +50,10 @@ class SamplingParams:
     structured_outputs: Any = None
 
 
+class VLLMValidationError(Exception):
+    pass
+
+
 class EngineDeadError(Exception):
     pass
 
@@ -83,8 +87,12 @@ class LLMEngine:
 
     def add_request(self, request_id: str, prompt: Any, params: SamplingParams) -> str:
         ids = prompt["prompt_token_ids"]
+        if any(not 0 <= one < self.model.config.vocab_size for one in params.stop_token_ids):
+            raise VLLMValidationError("stop_token_ids contain out-of-vocab token ids")
         if len(ids) >= self.model.config.max_position_embeddings:
-            raise ValueError(f"the prompt has {len(ids)} tokens, too many for the model")
+            raise VLLMValidationError(f"the prompt has {len(ids)} tokens, too many for the model")
+        if not ids:
+            raise VLLMValidationError("the prompt is empty")
         self.requests[request_id] = _Request(ids, params)
         self.seen.append(params)
         return request_id
@@ -103,14 +111,22 @@ class LLMEngine:
             with torch.no_grad():
                 logits = self.model(torch.tensor([one.ids + one.written])).logits[0, -1]
             one.written.append(int(logits.argmax()))
-            ended = one.written[-1] in one.params.stop_token_ids
-            if ended or len(one.written) == one.params.max_tokens:
+            reason = self._end_of(one)
+            if reason is not None:
                 del self.requests[name]
-                answer = types.SimpleNamespace(token_ids=tuple(one.written))
+                answer = types.SimpleNamespace(token_ids=tuple(one.written), finish_reason=reason)
                 finished.append(
                     types.SimpleNamespace(request_id=name, finished=True, outputs=[answer])
                 )
         return finished
+
+    def _end_of(self, one: _Request) -> str | None:
+        schema = one.params.structured_outputs
+        if schema is not None and schema.json == {"$ref": "#"}:  # found by the engine's process
+            return "error"
+        if one.written[-1] in one.params.stop_token_ids:
+            return "stop"
+        return "length" if len(one.written) == one.params.max_tokens else None
 
 
 @contextmanager
@@ -120,9 +136,12 @@ def install(monkeypatch: Any) -> Any:
     package.__spec__ = ModuleSpec("vllm", None)
     package.LLMEngine, package.EngineArgs = LLMEngine, EngineArgs  # type: ignore[attr-defined]
     package.SamplingParams = SamplingParams  # type: ignore[attr-defined]
+    errors = types.ModuleType("vllm.v1.engine.exceptions")
+    errors.EngineDeadError = EngineDeadError  # type: ignore[attr-defined]
     params.StructuredOutputsParams = StructuredOutputsParams  # type: ignore[attr-defined]
     LLMEngine.made = []
     with monkeypatch.context() as patch:
         patch.setitem(sys.modules, "vllm", package)
         patch.setitem(sys.modules, "vllm.sampling_params", params)
+        patch.setitem(sys.modules, "vllm.v1.engine.exceptions", errors)
         yield LLMEngine.made

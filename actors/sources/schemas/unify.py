@@ -103,20 +103,31 @@ def find_common_type(one: pa.DataType, other: pa.DataType) -> pa.DataType | None
 
 
 def _widen_decimals(common: pa.DataType, *kinds: pa.DataType) -> pa.DataType:
-    """Give decimals one digit more: Arrow unifies them with whole numbers to one too few."""
+    """Give decimals the digits of whole numbers: Arrow unifies the two to one digit too few."""
+    inner = [_list_types(kind) for kind in kinds]
+    longest = max((_count_digits(kind) for kind in chain(*inner)), default=0)
 
     def widen(kind: pa.DataType) -> pa.DataType:
-        if not pa.types.is_decimal(kind):
+        if not pa.types.is_decimal(kind) or all(kind in types for types in inner):
             return kind
-        digits = min(kind.precision + 1, _MOST_DIGITS)
+        digits = min(max(kind.precision, longest + kind.scale), _MOST_DIGITS)
         return (pa.decimal128 if digits <= 38 else pa.decimal256)(digits, kind.scale)
 
-    has_integers = any(map_types(kind, _drop_integer) != kind for kind in kinds)
-    return map_types(common, widen) if has_integers else common
+    return map_types(common, widen) if longest else common
 
 
-def _drop_integer(kind: pa.DataType) -> pa.DataType:
-    return pa.null() if pa.types.is_integer(kind) else kind
+def _list_types(kind: pa.DataType) -> list[pa.DataType]:
+    """List a type and all types in it."""
+    found: list[pa.DataType] = []
+    map_types(kind, lambda one: found.append(one) or one)  # type: ignore[func-returns-value]
+    return found
+
+
+def _count_digits(kind: pa.DataType) -> int:
+    """Return how many digits the whole numbers of a type have at most; 0 for another type."""
+    if not pa.types.is_integer(kind):
+        return 0
+    return len(str(2 ** (kind.bit_width - pa.types.is_signed_integer(kind))))
 
 
 def _promote(one: pa.DataType, other: pa.DataType) -> pa.DataType | None:

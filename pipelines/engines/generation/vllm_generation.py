@@ -42,6 +42,9 @@ _UNKNOWN = (
     "suppress_tokens", "begin_suppress_tokens", "forced_bos_token_id", "forced_eos_token_id",
     "sequence_bias", "exponential_decay_length_penalty", "guidance_scale", "penalty_alpha",
 )  # fmt: skip
+_UNKNOWN_IF_SAMPLED = ("typical_p", "epsilon_cutoff", "eta_cutoff", "top_h")
+# The inputs of a prompt that is a text.
+_TEXT = ("input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids")
 # What `generate` takes unless a model or a call says otherwise.
 _USUAL_TOP_K = 50
 # Of the classes of models whose code is in their folders.
@@ -101,6 +104,7 @@ class VllmGeneration(BatchedGeneration):
         self._lock = threading.Lock()
         self._new: list[tuple[str, Prompt]] = []
         self._written: dict[str, list[int] | Exception] = {}
+        self._died: str | None = None
 
     def schedules(self, keywords: Values) -> bool:
         return True
@@ -118,25 +122,54 @@ class VllmGeneration(BatchedGeneration):
     def _step(self) -> None:
         with self._lock:
             new, self._new = self._new, []
-        for name, prompt in new:
-            try:
-                ids = prompt.inputs["input_ids"][0].tolist()
-                self.engine.add_request(
-                    name, {"prompt_token_ids": ids}, self._sampling(prompt, len(ids))
-                )
-            except ValueError as error:  # such as a prompt that is too long
-                self._written[name] = error
-            except Exception as error:
-                raise EngineDied(f"vLLM ended: {error_message(error)}") from error
+        if self._died is not None:  # and would be waited for forever
+            raise EngineDied(self._died)
         try:
+            for name, prompt in new:
+                self._add(name, prompt)
             outputs = self.engine.step() if self.engine.has_unfinished_requests() else []
         except Exception as error:
-            raise EngineDied(f"vLLM ended: {error_message(error)}") from error
+            self._died = f"vLLM ended: {error_message(error)}"
+            raise EngineDied(self._died) from error
         for output in outputs:
             if output.finished:
-                self._written[output.request_id] = list(output.outputs[0].token_ids)
+                self._written[output.request_id] = _read_output(output.outputs[0])
 
-    def _sampling(self, prompt: Prompt, length: int) -> Any:
+    def _add(self, name: str, prompt: Prompt) -> None:
+        """Give a prompt to vLLM, unless it is refused: such as one that is too long."""
+        from vllm.v1.engine.exceptions import EngineDeadError
+
+        try:
+            ids = self._begin(prompt)
+            self.engine.add_request(name, {"prompt_token_ids": ids}, self._sampling(prompt))
+        except EngineDeadError:
+            raise
+        except Exception as error:  # of various classes, for a prompt, a setting or a schema
+            self._written[name] = error
+
+    def _begin(self, prompt: Prompt) -> list[int]:
+        """Return the tokens to write on after, without padding.
+
+        Raises:
+            ValueError: for an empty prompt, if the model has no token that begins a text, and for
+                one with images or sounds.
+        """
+        tensors = {name for name, value in prompt.inputs.items() if hasattr(value, "shape")}
+        if more := sorted(tensors - set(_TEXT)):
+            raise ValueError(
+                "the engine vllm (model.engine) reads prompts of text only, and this one has "
+                f"{', '.join(more)}: take the engine auto"
+            )
+        ids, mask = prompt.inputs["input_ids"][0], prompt.inputs.get("attention_mask")
+        if len(ids):
+            return list((ids if mask is None else ids[mask[0] != 0]).tolist())
+        config = self.pipeline.model.generation_config
+        begin = self._settings(prompt.keywords).get("bos_token_id", config.bos_token_id)
+        if begin is None:
+            raise ValueError("the prompt is empty, and the model has no bos_token_id to begin with")
+        return [begin]
+
+    def _sampling(self, prompt: Prompt) -> Any:
         """Return a prompt's settings as vLLM takes them.
 
         Raises:
@@ -146,21 +179,26 @@ class VllmGeneration(BatchedGeneration):
         from vllm.sampling_params import StructuredOutputsParams
 
         settings = self._settings(prompt.keywords)
-        same = _SAME | _SAME_IF_SAMPLED
+        samples, same = bool(settings.get("do_sample")), _SAME | _SAME_IF_SAMPLED
+        unknown = (*_UNKNOWN, *_UNKNOWN_IF_SAMPLED) if samples else _UNKNOWN
+        given = (prompt.keywords.get("generate_kwargs") or {}) if self.nests else prompt.keywords
         for name, value in settings.items():
             if name in same or name in _FOLLOWED or is_harmless(name, value):
                 continue
-            if name in prompt.keywords or name in _UNKNOWN:
+            if name in given or name in unknown:
                 raise ValueError(
                     f"the engine vllm (model.engine) knows no {name} ({value!r}): leave it out"
-                    f"{'' if name in prompt.keywords else ' of generation_config.json'}, or take "
+                    f"{'' if name in given else ' of generation_config.json'}, or take "
                     "the engine auto"
                 )
-        samples = bool(settings.get("do_sample"))
+        if samples and settings.get("temperature") == 0:
+            raise ValueError("temperature must be above 0 with do_sample: true; it is 0")
         ends = settings.get("eos_token_id", self.pipeline.model.generation_config.eos_token_id)
+        ends = [ends] if isinstance(ends, int) else ends or []
         most = settings.get("max_new_tokens")
         if most is None and settings.get("max_length") is not None:
-            most = settings["max_length"] - length
+            most = settings["max_length"] + settings.get("prefix_length", 0)
+            most -= max(prompt.inputs["input_ids"].shape[1], 1)
         names = same if samples else _SAME
         more = {
             own: settings[name] for name, own in names.items() if settings.get(name) is not None
@@ -172,7 +210,7 @@ class VllmGeneration(BatchedGeneration):
         return SamplingParams(
             temperature=float(settings.get("temperature") or 1.0) if samples else 0.0,
             max_tokens=most,
-            stop_token_ids=[ends] if isinstance(ends, int) else list(ends or []),
+            stop_token_ids=[end for end in ends if end >= 0],  # with -1 no token ends a text
             ignore_eos=schema is None,  # of its own choice: where a schema is met, it needs one
             seed=prompt.seed % 2**63 if samples else None,
             detokenize=bool(settings.get("stop_strings")),
@@ -185,8 +223,19 @@ class VllmGeneration(BatchedGeneration):
         if isinstance(written, Exception):
             return written
         ids = prompt.inputs["input_ids"]
-        whole = torch.cat([ids[0], torch.tensor(written, dtype=ids.dtype)])
-        return {**prompt.inputs, self.written: whole[None, None]}
+        begin = ids[0].tolist() or self._begin(prompt)
+        whole = torch.tensor([[[*begin, *written]]], dtype=ids.dtype)
+        # As the pipeline itself says that a prompt was empty.
+        output = {**prompt.inputs, "input_ids": ids if ids.shape[1] else None, self.written: whole}
+        output.pop("attention_mask", None)  # the pipeline returns none
+        return output
+
+
+def _read_output(output: Any) -> list[int] | Exception:
+    """Return the tokens of a text; an error if vLLM gave it up, whatever it has until then."""
+    if output.finish_reason in ("error", "abort"):
+        return ValueError("vLLM gave this text up (see its log), as for a schema it can't follow")
+    return list(output.token_ids)
 
 
 def _import_vllm() -> Any:

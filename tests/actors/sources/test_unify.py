@@ -8,7 +8,7 @@ import decimal
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from pipemill.actors.sources.schemas.unify import conflict_of
+from pipemill.actors.sources.schemas.unify import conflict_of, find_common_type
 from pipemill.jobs.planning.columns import check_conflicts
 from pipemill.jobs.rows.held_rows import check_writable
 
@@ -154,6 +154,15 @@ def test_times_that_neither_a_unit_nor_text_holds_are_refused(tmp_path, kind, va
     made = planned(tmp_path, pa.nulls(1), pa.array([0, value], kind), pa.array([5], fine))
     why = conflict_of(made.schema.field("c"))
     assert f"{kind} in {tmp_path}/1.parquet and {fine} in {tmp_path}/2.parquet" in why
+
+
+def test_decimals_are_as_long_as_the_longest_number_however_many_files_there_are():
+    kind = pa.decimal128(5, 2)
+    for integer in (pa.int64(), pa.int32(), pa.int64()):
+        kind = find_common_type(integer, kind)
+    assert kind == pa.decimal128(21, 2)
+    beside = [pa.struct({"a": one, "b": pa.decimal128(5, 2)}) for one in (pa.int32(), pa.int64())]
+    assert find_common_type(*beside) == beside[1]
 
 
 def test_columns_that_some_files_lack_are_null_there(tmp_path):

@@ -354,7 +354,9 @@ def test_a_model_that_reads_no_chats_is_refused(models, tmp_path, task, template
     load = LoadTask(task=task, model=Model(path=str(folder)), columns=(("messages", "chat"),))
     with pytest.raises(ValueError, match=said):
         load()
-    own = {"tokenizer_encode_kwargs": {"chat_template": "{{ messages[0]['content'] }}"}}
+    no_widths = """{% set n = namespace(least=999999999) %}{{ '{"id": 123456789}' }}"""
+    example = no_widths + "{{ messages[0]['content'] }}"
+    own = {"tokenizer_encode_kwargs": {"chat_template": example}}
     replace(load, parameters=json.dumps(own))()
     wide = {"tokenizer_encode_kwargs": {"chat_template": "{{ '{:>999999999}'.format('a') }}"}}
     with pytest.raises(ValueError, match="the parameter chat_template holds .* of gigabytes"):

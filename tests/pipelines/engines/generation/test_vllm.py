@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import multiprocessing
 from importlib.util import find_spec
 
 import pyarrow as pa
@@ -15,7 +17,7 @@ from tests.support import tiny, tiny_generators
 
 pytestmark = pytest.mark.skipif(find_spec("vllm") is None, reason="vLLM is not installed")
 
-PROMPTS = [*tiny.texts(12, seed=2, longest=40), "Anna", "red red red red"]
+PROMPTS = [*tiny.texts(12, seed=2, longest=40), "Anna", "red red red red", ""]
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +41,8 @@ def write(model, tmp_path, monkeypatch):
             parameters=parameters,
             actors={"placement": "local"},
         )
+        gc.collect()
+        assert multiprocessing.active_children() == []  # they would keep the GPU's memory
         answers = ds.dataset(tmp_path / "out").to_table()
         return report, dict(zip(*map(pa.Array.to_pylist, answers.columns[::2]), strict=True))
 

@@ -98,15 +98,50 @@ def test_a_row_fails_alone(engines, job):
     assert "too many for the model" in str(reason)
 
 
-def test_an_engine_that_dies_blames_no_row(engines, models):
-    path = models["text-generation"]
-    pipeline = transformers.pipeline("text-generation", model=path)
+def test_an_empty_text_begins_with_the_token_that_begins_texts(models, engines, job, tmp_path):
+    truth = transformers.pipeline("text-generation", model=models["text-generation"])
+    report = pipemill.run(**job(["Anna", ""], most=None, max_new_tokens=4, do_sample=False))
+    assert report.dead_reasons == []
+    answers = ds.dataset(tmp_path / "out").to_table()["generated_text"].to_pylist()
+    assert answers[1] == truth("", max_new_tokens=4, do_sample=False)[0]["generated_text"]
+
+
+@pytest.fixture
+def write(engines, models):
+    """Write after one prompt of these tokens."""
+    pipeline = transformers.pipeline("text-generation", model=models["text-generation"])
     engine = VllmGeneration(pipeline, "generated_sequence")
-    ids = torch.tensor([[vllm_stand_in.DEADLY, 5]])
-    prompt = Prompt(inputs={"input_ids": ids}, keywords={}, settings="", seed=1)
-    with pytest.raises(EngineDied, match="vLLM ended: EngineCore") as raised:
-        engine.write_all([prompt])
-    assert find_blame(raised.value) == "process"
+
+    def run(*ids, mask=None, more=(), **keywords):
+        inputs = {"input_ids": torch.tensor([ids]), **dict(more)}
+        if mask is not None:
+            inputs["attention_mask"] = torch.tensor([mask])
+        keywords = {"max_new_tokens": 4, "do_sample": False} | keywords
+        return engine.write_all([Prompt(inputs=inputs, keywords=keywords, settings="", seed=1)])[0]
+
+    return run
+
+
+def test_an_engine_that_dies_blames_no_row(write):
+    for ids in ((vllm_stand_in.DEADLY, 5), (6, 5)):  # the second would be waited for forever
+        with pytest.raises(EngineDied, match="vLLM ended: EngineCore") as raised:
+            write(*ids)
+        assert find_blame(raised.value) == "process"
+
+
+def test_padding_is_not_read(write):
+    whole = write(5, 6)["generated_sequence"].tolist()[0][0]
+    padded = write(1, 1, 5, 6, mask=[0, 0, 1, 1])["generated_sequence"].tolist()[0][0]
+    assert padded == [1, 1, *whole]
+
+
+def test_what_vllm_does_not_take_is_an_error_of_the_row(write):
+    image = {"pixel_values": torch.zeros(1, 3, 8, 8)}
+    assert "text only, and this one has pixel_values" in str(write(5, more=image))
+    assert "temperature must be above 0" in str(write(5, do_sample=True, temperature=0.0))
+    assert "float" in str(write(5, do_sample=True, temperature=[1]))
+    assert "gave this text up" in str(write(5, json_schema={"$ref": "#"}))
+    assert write(5, eos_token_id=-1)["generated_sequence"].shape == (1, 1, 5)
 
 
 def test_what_it_can_not_do_is_one_message(engines, job, models):
