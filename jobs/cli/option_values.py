@@ -9,8 +9,7 @@ from typing import Any
 import typer
 
 from pipemill.errors import ConfigError
-
-from ..execution.supervisor import delay_interrupts
+from pipemill.interrupts import delay_interrupts
 
 
 def parse_count(text: str) -> int:

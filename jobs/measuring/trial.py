@@ -18,6 +18,7 @@ from pipemill.actors.compute.stages import CHUNKS, Stages
 from pipemill.actors.task import Loaded
 
 from pipemill.errors import RunError, explain_missing_library
+from pipemill.interrupts import delay_interrupts
 
 from ..config.job import Job
 from ..execution.single_process import IMPORTS_S
@@ -145,8 +146,9 @@ def _time_imports() -> float:
     if "transformers" in sys.modules:
         return IMPORTS_S
     started = time.perf_counter()
-    import torch  # noqa: F401
-    import transformers  # noqa: F401
+    with delay_interrupts():
+        import torch  # noqa: F401
+        import transformers  # noqa: F401
 
     return time.perf_counter() - started
 

@@ -1,10 +1,13 @@
-"""Import large libraries fast."""
+"""Import large libraries fast, and to their end."""
 
 from __future__ import annotations
 
 import gc
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+
+from pipemill.interrupts import delay_interrupts
 
 
 @contextmanager
@@ -22,3 +25,12 @@ def gc_paused() -> Iterator[None]:
         if enabled:
             gc.freeze()
             gc.enable()
+
+
+@contextmanager
+def importing_transformers() -> Iterator[None]:
+    """Import torch and transformers in the block."""
+    # The user's process has imported them, and holds much else that is not to stay.
+    imported = "transformers.pipelines" in sys.modules
+    with delay_interrupts(), nullcontext() if imported else gc_paused():
+        yield

@@ -10,15 +10,13 @@ wrong on the way there is no verdict, and loading it on a worker says what is wr
 from __future__ import annotations
 
 import inspect
-import sys
-from contextlib import nullcontext
 from typing import Any
 
 from ..embeddings.sentence_transformers_files import is_model2vec
 from ..label_names import check_label_names
 from ..restored import restore_pipelines
 from ..task_spec import TaskSpec
-from .fast_imports import gc_paused
+from .fast_imports import importing_transformers
 from .model import Model
 from .tokenizer_fit import find_tokenizer_misfit
 from .weights_fit import find_weights_misfit, load_without_values, read_weights
@@ -88,8 +86,7 @@ def find_misfit(spec: TaskSpec, model: Model, own: bool) -> str | None:
 
 
 def _find_misfit(spec: TaskSpec, model: Model, own: bool) -> str | None:
-    # The user's process has imported them, and holds much else that is not to stay.
-    with nullcontext() if "transformers.pipelines" in sys.modules else gc_paused():
+    with importing_transformers():
         restore_pipelines()
     task = spec.name
     classes, pipeline_class = model.find_classes(task)
