@@ -122,9 +122,8 @@ _HOME = {
 def __getattr__(name: str) -> Any:
     if name in _HOME:
         from pipemill.errors import explain_interrupt
-        from pipemill.interrupts import delay_interrupts
 
-        with explain_interrupt("interrupted"), delay_interrupts():
+        with explain_interrupt("interrupted"):
             return getattr(import_module(_HOME[name]), name)
     raise AttributeError(f"module 'pipemill' has no attribute {name!r}")
 

@@ -1,43 +1,62 @@
-"""Delay interrupts where they would leave something half done."""
+"""Let an interrupt wait for the end of an import."""
 
 from __future__ import annotations
 
+import _thread
 import signal
+import sys
 import threading
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from types import FrameType
 
-# Of a key, of `kill`, of a terminal that is closed, and what a supervisor forwards them as.
-_NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")
+_AGAIN_S = 0.05
 
 
 @contextmanager
-def delay_interrupts() -> Iterator[None]:
-    """Delay interrupts to the end of a block, such as an import.
+def finish_imports() -> Iterator[None]:
+    """Within it, an interrupt that comes during an import is raised after it.
 
-    A library in C++ whose import was interrupted can't be imported again: torch then ends the
-    process, which in a notebook holds all that the user has. One in Rust panics.
+    What was imported halfway can't be imported again: torch then ends the process, which in a
+    notebook holds all that the user has, and Ray lacks its own modules.
     """
-    if threading.current_thread() is not threading.main_thread():
+    usual = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(usual):
         yield  # Python handles signals in the main thread alone
         return
-    arrived: list[int] = []
-    handlers: dict[int, Callable[..., Any]] = {}
+    before = _count_imports(sys._getframe())
+    waiting: list[int] = []
 
-    def record(number: int, _: object) -> None:
-        arrived.append(number)
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        waiting.clear()
+        if _count_imports(frame) > before:
+            waiting.append(number)
+            # Not `threading.Timer`, whose locks the main thread may hold at this moment.
+            _thread.start_new_thread(send_again, ())
+        else:
+            usual(number, frame)
 
+    def send_again() -> None:
+        time.sleep(_AGAIN_S)
+        if waiting:
+            signal.raise_signal(signal.SIGINT)
+
+    signal.signal(signal.SIGINT, interrupt)
     try:
-        for number in (getattr(signal, name) for name in _NAMES if hasattr(signal, name)):
-            handler = signal.getsignal(number)
-            if callable(handler):
-                handlers[number] = handler
-                signal.signal(number, record)
         yield
     finally:
-        for number, handler in handlers.items():
-            if signal.getsignal(number) is record:
-                signal.signal(number, handler)
-        for number in dict.fromkeys(arrived):
-            handlers[number](number, None)
+        if signal.getsignal(signal.SIGINT) is interrupt:
+            signal.signal(signal.SIGINT, usual)
+        if waiting:
+            waiting.clear()
+            usual(signal.SIGINT, None)
+
+
+def _count_imports(frame: FrameType | None) -> int:
+    """Return how many imports a frame is in."""
+    count = 0
+    while frame is not None:
+        count += frame.f_code.co_filename == "<frozen importlib._bootstrap>"
+        frame = frame.f_back
+    return count

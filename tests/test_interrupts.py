@@ -1,30 +1,30 @@
-"""An interrupt does not leave a library half imported."""
+"""An interrupt leaves no library half imported, and the call can be made again."""
 
 from __future__ import annotations
 
 import signal
 import subprocess
 import sys
-import threading
+import time
 
 import pytest
 
-from pipemill.interrupts import delay_interrupts
+from pipemill.interrupts import finish_imports
 
-# A notebook whose user interrupts a cell as torch is imported, and runs it again.
+# A notebook whose user interrupts a cell while a library is imported, and runs it again.
 CELLS = """
 import os, signal, sys, threading, time
 import pipemill
 
 def interrupt():
-    while "torch._C" not in sys.modules:
+    while sys.argv[1] not in sys.modules:
         time.sleep(0.001)
     os.kill(os.getpid(), signal.SIGINT)
 
 def cell():
     return pipemill.run(
-        task="text-classification", model=sys.argv[1], input=["a b", "c d"], output=sys.argv[2],
-        actors={"placement": "local"},
+        task="text-classification", model=sys.argv[3], input=["a b", "c d"] * 300,
+        output=sys.argv[4], actors={"placement": sys.argv[2]},
     )
 
 threading.Thread(target=interrupt).start()
@@ -36,49 +36,51 @@ print(cell().done)
 """
 
 
-def test_an_interrupted_import_of_torch_does_not_end_the_process(models, tmp_path):
-    command = [sys.executable, "-c", CELLS, models["text-classification"], str(tmp_path / "out")]
+@pytest.mark.parametrize(
+    ("module", "placement"), [("torch._C", "local"), ("ray._private.worker", "auto")]
+)
+def test_a_cell_that_was_interrupted_in_an_import_runs_again(module, placement, models, tmp_path):
+    arguments = [module, placement, models["text-classification"], str(tmp_path / "out")]
+    command = [sys.executable, "-c", CELLS, *arguments]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
-    assert (ended.returncode, ended.stdout) == (0, "interrupted; run again to resume\n2\n"), (
+    assert (ended.returncode, ended.stdout) == (0, "interrupted; run again to resume\n600\n"), (
         ended.stderr
     )
 
 
 @pytest.fixture
-def notebook():
-    """Interrupts as in a notebook; another test may have left others."""
+def notebook(tmp_path, monkeypatch):
+    """Interrupts as in a notebook, since another test may have left others; and a module."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    code = "import signal, time\nsignal.raise_signal(signal.SIGINT)\ntime.sleep({})\nwhole = True\n"
+    for name, seconds in (("long_import", 0.2), ("short_import", 0)):
+        (tmp_path / f"{name}.py").write_text(code.format(seconds))
+    monkeypatch.syspath_prepend(tmp_path)
     yield
     signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.usefixtures("notebook")
-def test_an_interrupt_arrives_at_the_end_of_the_block():
-    reached = []
+@pytest.mark.parametrize(("name", "after_s"), [("long_import", 1), ("short_import", 0)])
+def test_an_interrupt_waits_for_the_end_of_an_import(name, after_s):
+    def cell() -> None:
+        with finish_imports(), finish_imports():
+            __import__(name)
+            time.sleep(after_s)
 
-    def work() -> None:
-        signal.raise_signal(signal.SIGINT)
-        reached.append(True)
-
-    def delayed() -> None:
-        with delay_interrupts(), delay_interrupts():
-            work()
-
-    for cell in (delayed, work):
-        with pytest.raises(KeyboardInterrupt):
-            cell()
-    assert reached == [True]
+    with pytest.raises(KeyboardInterrupt):
+        cell()
+    assert sys.modules.pop(name).whole
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    time.sleep(0.1)  # it does not come once more
 
 
-def test_another_thread_delays_nothing():
-    before = signal.getsignal(signal.SIGINT)
-    seen = []
+@pytest.mark.usefixtures("notebook")
+def test_an_interrupt_outside_an_import_comes_at_once():
+    def cell() -> None:
+        with finish_imports():
+            signal.raise_signal(signal.SIGINT)
+            pytest.fail("it did not come")
 
-    def work() -> None:
-        with delay_interrupts():
-            seen.append(signal.getsignal(signal.SIGINT))
-
-    thread = threading.Thread(target=work)
-    thread.start()
-    thread.join()
-    assert seen == [before]
+    with pytest.raises(KeyboardInterrupt):
+        cell()

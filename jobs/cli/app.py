@@ -12,9 +12,8 @@ from typing import TypeVar
 
 # Little before the command has its handlers: an interrupt while Python imports is a traceback.
 from pipemill.errors import ConfigError, RunError
-from pipemill.interrupts import delay_interrupts
 
-from ..execution.supervisor import handle_interrupts, report_status, supervise
+from ..execution.supervisor import delay_interrupts, handle_interrupts, report_status, supervise
 from ..monitoring.messages import choose_style, write_error
 
 Verb = Callable[[], int]

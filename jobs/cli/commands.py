@@ -12,9 +12,8 @@ from typing import Annotated
 import typer
 
 from pipemill.errors import explain_interrupt
-from pipemill.interrupts import delay_interrupts
 
-from ..execution.supervisor import report_json
+from ..execution.supervisor import delay_interrupts, report_json
 from ..monitoring.messages import choose_style, shows_text
 from .console import print_blocks, print_result, write_text
 from .job_options import JobOptions, takes_job

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pipemill.errors import ConfigError
-from pipemill.interrupts import delay_interrupts
 
+from ..execution.supervisor import delay_interrupts
 from .option_values import complete_task, parse_columns, parse_parameters
 
 if TYPE_CHECKING:

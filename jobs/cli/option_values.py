@@ -9,7 +9,8 @@ from typing import Any
 import typer
 
 from pipemill.errors import ConfigError
-from pipemill.interrupts import delay_interrupts
+
+from ..execution.supervisor import delay_interrupts
 
 
 def parse_count(text: str) -> int:

@@ -19,7 +19,6 @@ from pathlib import Path
 from pipemill.actors.monitoring.ray_connection import find_connected_ray
 
 from pipemill.errors import ConfigError, RunError
-from pipemill.interrupts import delay_interrupts
 
 from ..planning.user_code import find_hiding_files
 from .progress import log, waiting
@@ -99,7 +98,7 @@ def _shut_down() -> None:
         return
     _is_ours = False
     ray = sys.modules.get("ray")
-    if ray is None:  # an interrupt came before the import
+    if ray is None:  # an interrupt came during the import
         return
     until = time.monotonic() + _THREADS_S
     for thread in threading.enumerate():
@@ -139,9 +138,8 @@ def _start(cluster: str) -> None:
     # Ray Data gathers usage statistics in a thread that never ends, and `_shut_down` would wait.
     os.environ.setdefault("RAY_DATA_USAGE_DISABLED", "1")
     with waiting("joining Ray" if joins else "starting Ray"):
-        with delay_interrupts():
-            import ray
-            import ray.data
+        import ray
+        import ray.data
 
         # After the import, which sets the level. pipemill reports what a user needs to know.
         logging.getLogger("ray.data").setLevel(logging.CRITICAL)

@@ -33,6 +33,8 @@ _parent: int | None = None
 # same interrupt may arrive both directly and forwarded.
 _arrived: Counter[int] = Counter()
 _raised = 0
+# Whether interrupts are only recorded for now.
+_delays = False
 
 
 def supervise(work: Callable[[], int], explain: Callable[[str, bool], None]) -> int:
@@ -76,13 +78,25 @@ def handle_interrupts() -> None:
 
     def interrupt(number: int, _: object) -> None:
         _arrived[number] += 1
-        if _arrived[number] > _raised:
+        if _arrived[number] > _raised and not _delays:
             _silence_other_exceptions()
             check_interrupts()
 
     for number in (*_SIGNALS, _FORWARDED):
         if signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, interrupt)
+
+
+@contextmanager
+def delay_interrupts() -> Iterator[None]:
+    """Delay interrupts to the end of a block, such as an import in Rust, which would panic."""
+    global _delays
+    _delays = True
+    try:
+        yield
+    finally:
+        _delays = False
+        check_interrupts()
 
 
 def check_interrupts() -> None:

@@ -18,7 +18,6 @@ from pipemill.actors.compute.stages import CHUNKS, Stages
 from pipemill.actors.task import Loaded
 
 from pipemill.errors import RunError, explain_missing_library
-from pipemill.interrupts import delay_interrupts
 
 from ..config.job import Job
 from ..execution.single_process import IMPORTS_S
@@ -146,9 +145,8 @@ def _time_imports() -> float:
     if "transformers" in sys.modules:
         return IMPORTS_S
     started = time.perf_counter()
-    with delay_interrupts():
-        import torch  # noqa: F401
-        import transformers  # noqa: F401
+    import torch  # noqa: F401
+    import transformers  # noqa: F401
 
     return time.perf_counter() - started
 

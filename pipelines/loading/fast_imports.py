@@ -1,13 +1,10 @@
-"""Import large libraries fast, and to their end."""
+"""Import large libraries fast."""
 
 from __future__ import annotations
 
 import gc
-import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
-
-from pipemill.interrupts import delay_interrupts
+from contextlib import contextmanager
 
 
 @contextmanager
@@ -25,12 +22,3 @@ def gc_paused() -> Iterator[None]:
         if enabled:
             gc.freeze()
             gc.enable()
-
-
-@contextmanager
-def importing_transformers() -> Iterator[None]:
-    """Import torch and transformers in the block."""
-    # The user's process has imported them, and holds much else that is not to stay.
-    imported = "transformers.pipelines" in sys.modules
-    with delay_interrupts(), nullcontext() if imported else gc_paused():
-        yield

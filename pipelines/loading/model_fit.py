@@ -10,13 +10,15 @@ wrong on the way there is no verdict, and loading it on a worker says what is wr
 from __future__ import annotations
 
 import inspect
+import sys
+from contextlib import nullcontext
 from typing import Any
 
 from ..embeddings.sentence_transformers_files import is_model2vec
 from ..label_names import check_label_names
 from ..restored import restore_pipelines
 from ..task_spec import TaskSpec
-from .fast_imports import importing_transformers
+from .fast_imports import gc_paused
 from .model import Model
 from .tokenizer_fit import find_tokenizer_misfit
 from .weights_fit import find_weights_misfit, load_without_values, read_weights
@@ -86,7 +88,8 @@ def find_misfit(spec: TaskSpec, model: Model, own: bool) -> str | None:
 
 
 def _find_misfit(spec: TaskSpec, model: Model, own: bool) -> str | None:
-    with importing_transformers():
+    # The user's process has imported them, and holds much else that is not to stay.
+    with nullcontext() if "transformers.pipelines" in sys.modules else gc_paused():
         restore_pipelines()
     task = spec.name
     classes, pipeline_class = model.find_classes(task)

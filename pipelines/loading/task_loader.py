@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sys
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -30,7 +32,7 @@ from ..registry import find_task, is_built_in, register_task
 from ..restored import restore_pipelines
 from ..task_spec import TaskSpec
 from ..user_pipeline import user_pipeline_task
-from .fast_imports import importing_transformers
+from .fast_imports import gc_paused
 from .make_task import make_task
 from .model import Model
 from .model_fit import find_misfit
@@ -86,7 +88,8 @@ class LoadTask:
         """Load the pipeline, and return it with what the job says about it."""
         if (static := self.static_folder) is not None:
             return self._describe(load_static_model(self.resolved_model().files, static))
-        with importing_transformers():
+        # The user's process has imported them, and holds much else that is not to stay.
+        with nullcontext() if "transformers.pipelines" in sys.modules else gc_paused():
             restore_pipelines()
         # A pipeline of which nothing is known may need its weights anywhere.
         whole = self.weights or self.own

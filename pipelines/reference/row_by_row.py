@@ -10,8 +10,6 @@ import numpy as np
 import pyarrow as pa
 from pipemill.actors.batch import Batch
 
-from pipemill.interrupts import delay_interrupts
-
 from ..engines.registry import PADDED, find_engine
 from ..loading.task_loader import LoadTask
 from ..plain_form import Comparison
@@ -26,8 +24,7 @@ class PlainRows:
     """
 
     def __init__(self, load: LoadTask) -> None:
-        with delay_interrupts():
-            import torch
+        import torch
 
         if load.model.num_gpus and not torch.cuda.is_available():
             load = replace(load, model=replace(load.model, num_gpus=0))

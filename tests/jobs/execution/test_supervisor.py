@@ -15,7 +15,6 @@ START = """
 import os, signal, sys, time
 from pipemill.jobs.cli.app import _explain_end
 from pipemill.jobs.execution.supervisor import *
-from pipemill.interrupts import delay_interrupts
 def ready():
     print(os.getpid(), flush=True)
 def work():
