@@ -156,6 +156,8 @@ class EngineFactory:
             outputs that a task wants; None where it runs no such tasks.
         generate: makes what writes texts, from a pipeline and the name of the ids that its
             `_forward` returns; None where it writes none.
+        schedules_all: whether prompts with any keywords are given to its `write_all`. Else it gets
+            no prompts of tasks whose prompts can't be stacked.
         graph: runs the exported model of any task in `GRAPH_TASKS`, in place of the pipeline's own.
         loads_weights: whether it computes with the pipeline's own model. Else that model has no
             weights: it is on the meta device.
@@ -165,6 +167,7 @@ class EngineFactory:
     name: str
     encode: Callable[[Any, ModelOutputs], Engine] | None = None
     generate: Callable[[Any, str], GenerationEngine] | None = None
+    schedules_all: bool = False
     graph: GraphRuntime | None = None
     loads_weights: bool = True
     modules: tuple[str, ...] = ()

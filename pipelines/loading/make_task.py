@@ -77,7 +77,8 @@ def _make_generation(declared: PipelineTask, loaded: Loaded) -> GenerationEngine
         return declared.generation(loaded.pipeline) if loaded.engine == AUTO else None
     factory = find_engine(loaded.engine)
     if factory is not None:
-        makes = factory.generate if declared.batchable else None
+        runs = declared.written and (declared.batchable or factory.schedules_all)
+        makes = factory.generate if runs else None
         return makes and makes(loaded.pipeline, declared.written)
     tokenizer = loaded.pipeline.tokenizer
     if tokenizer is None or tokenizer.pad_token_id is None:

@@ -10,6 +10,7 @@ import itertools
 import os
 import sys
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -43,10 +44,12 @@ _UNKNOWN = (
     "sequence_bias", "exponential_decay_length_penalty", "guidance_scale", "penalty_alpha",
 )  # fmt: skip
 _UNKNOWN_IF_SAMPLED = ("typical_p", "epsilon_cutoff", "eta_cutoff", "top_h")
-# The inputs of a prompt that is a text.
-_TEXT = ("input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids")
+# The inputs of a prompt: of its text, and its images.
+_TEXT, _IMAGES = ("input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids"), "images"
 # What `generate` takes unless a model or a call says otherwise.
 _USUAL_TOP_K = 50
+# Settings of a processor that are its tokenizer's.
+_OF_TOKENIZER = ("add_special_tokens", "truncation", "max_length", "padding")
 # Of the classes of models whose code is in their folders.
 _REMOTE_CODE = "transformers_modules."
 # What vLLM logs is not to be among what a command prints, nor to bury what pipemill says.
@@ -77,6 +80,8 @@ class VllmGeneration(BatchedGeneration):
                 f"the engine vllm (model.engine) runs decoders, and {kind} has an encoder, too: "
                 "leave it out"
             )
+        if getattr(pipeline, "processor", None) is not None:
+            _leave_images(pipeline.processor)
         for name, value in _LOGGING.items():
             os.environ.setdefault(name, value)
         vllm = _import_vllm()
@@ -140,8 +145,10 @@ class VllmGeneration(BatchedGeneration):
         from vllm.v1.engine.exceptions import EngineDeadError
 
         try:
-            ids = self._begin(prompt)
-            self.engine.add_request(name, {"prompt_token_ids": ids}, self._sampling(prompt))
+            given: Values = {"prompt_token_ids": self._begin(prompt)}
+            if images := prompt.inputs.get(_IMAGES):
+                given["multi_modal_data"] = {"image": images}
+            self.engine.add_request(name, given, self._sampling(prompt))
         except EngineDeadError:
             raise
         except Exception as error:  # of various classes, for a prompt, a setting or a schema
@@ -220,15 +227,49 @@ class VllmGeneration(BatchedGeneration):
     def _output(self, prompt: Prompt, written: list[int] | Exception) -> Values | Exception:
         import torch
 
+        from ...restored.generation_config import GeneratingPipeline
+
         if isinstance(written, Exception):
             return written
         ids = prompt.inputs["input_ids"]
         begin = ids[0].tolist() or self._begin(prompt)
-        whole = torch.tensor([[[*begin, *written]]], dtype=ids.dtype)
+        whole = torch.tensor([[*begin, *written]], dtype=ids.dtype)
+        if not isinstance(self.pipeline, GeneratingPipeline):  # which may have several for a row
+            whole = whole[None]
         # As the pipeline itself says that a prompt was empty.
         output = {**prompt.inputs, "input_ids": ids if ids.shape[1] else None, self.written: whole}
         output.pop("attention_mask", None)  # the pipeline returns none
+        if "text" in output:
+            output["prompt_text"] = output.pop("text")
         return output
+
+
+def _leave_images(processor: Any) -> None:
+    """Let a processor give images as they are, and the marks for them: vLLM does the rest."""
+    usual = type(processor)
+
+    def read(self: Any, images: Any = None, text: Any = None, **settings: Any) -> Any:
+        from transformers import BatchFeature
+
+        if more := [name for name in ("videos", "audio") if settings.get(name) is not None]:
+            raise ValueError(
+                f"the engine vllm (model.engine) reads texts and images, and not {more[0]}: take "
+                "the engine auto"
+            )
+        named = {name: settings[name] for name in _OF_TOKENIZER if name in settings}
+        texts = [text] if isinstance(text, str) else text
+        tokens = self.tokenizer(texts, return_tensors="pt", **named)
+        return BatchFeature({**tokens, _IMAGES: list(_flatten(images))})
+
+    processor.__class__ = type(usual.__name__, (usual,), {"__call__": read})
+
+
+def _flatten(images: Any) -> Iterator[Any]:
+    if isinstance(images, list | tuple):
+        for one in images:
+            yield from _flatten(one)
+    elif images is not None:
+        yield images
 
 
 def _read_output(output: Any) -> list[int] | Exception:
@@ -253,4 +294,10 @@ def _import_vllm() -> Any:
     return sys.modules["vllm"]
 
 
-VLLM = EngineFactory(name="vllm", generate=VllmGeneration, loads_weights=False, modules=("vllm",))
+VLLM = EngineFactory(
+    name="vllm",
+    generate=VllmGeneration,
+    schedules_all=True,
+    loads_weights=False,
+    modules=("vllm",),
+)
