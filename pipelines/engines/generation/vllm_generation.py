@@ -42,8 +42,6 @@ _UNKNOWN = (
     "sequence_bias", "exponential_decay_length_penalty", "guidance_scale", "penalty_alpha",
 )  # fmt: skip
 _UNKNOWN_IF_SAMPLED = ("typical_p", "epsilon_cutoff", "eta_cutoff", "top_h")
-# The inputs of a prompt that is a text.
-_TEXT = ("input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids")
 # What `generate` takes unless a model or a call says otherwise.
 _USUAL_TOP_K = 50
 # Of the classes of models whose code is in their folders.
@@ -156,15 +154,8 @@ class VllmGeneration(BatchedGeneration):
         """Return the tokens to write on after, without padding.
 
         Raises:
-            ValueError: for an empty prompt, if the model has no token that begins a text, and for
-                one with images or sounds.
+            ValueError: for an empty prompt, if the model has no token that begins a text.
         """
-        tensors = {name for name, value in prompt.inputs.items() if hasattr(value, "shape")}
-        if more := sorted(tensors - set(_TEXT)):
-            raise ValueError(
-                "the engine vllm (model.engine) reads prompts of text only, and this one has "
-                f"{', '.join(more)}: take the engine auto"
-            )
         ids, mask = prompt.inputs["input_ids"][0], prompt.inputs.get("attention_mask")
         if len(ids):
             return list((ids if mask is None else ids[mask[0] != 0]).tolist())
@@ -186,14 +177,13 @@ class VllmGeneration(BatchedGeneration):
         settings = self._settings(prompt.keywords)
         samples, same = bool(settings.get("do_sample")), _SAME | _SAME_IF_SAMPLED
         unknown = (*_UNKNOWN, *_UNKNOWN_IF_SAMPLED) if samples else _UNKNOWN
-        given = (prompt.keywords.get("generate_kwargs") or {}) if self.nests else prompt.keywords
         for name, value in settings.items():
             if name in same or name in _FOLLOWED or is_harmless(name, value):
                 continue
-            if name in given or name in unknown:
+            if name in prompt.keywords or name in unknown:
                 raise ValueError(
                     f"the engine vllm (model.engine) knows no {name} ({value!r}): leave it out"
-                    f"{'' if name in given else ' of generation_config.json'}, or take "
+                    f"{'' if name in prompt.keywords else ' of generation_config.json'}, or take "
                     "the engine auto"
                 )
         if samples and settings.get("temperature") == 0:
