@@ -43,9 +43,8 @@ def write(model, tmp_path, monkeypatch):
         )
         gc.collect()
         assert multiprocessing.active_children() == []  # they would keep the GPU's memory
-        answers = ds.dataset(tmp_path / "out").to_table()
-        texts = answers[0].to_pylist()
-        return report, dict(zip(texts, answers["generated_text"].to_pylist(), strict=True))
+        rows = ds.dataset(tmp_path / "out").to_table().to_pylist()
+        return report, {row["text"]: row["generated_text"] for row in rows}
 
     return run
 
