@@ -121,7 +121,10 @@ _HOME = {
 
 def __getattr__(name: str) -> Any:
     if name in _HOME:
-        return getattr(import_module(_HOME[name]), name)
+        from pipemill.errors import explain_interrupt
+
+        with explain_interrupt("interrupted"):
+            return getattr(import_module(_HOME[name]), name)
     raise AttributeError(f"module 'pipemill' has no attribute {name!r}")
 
 

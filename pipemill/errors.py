@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
+from .interrupts import finish_imports
+
 if TYPE_CHECKING:
     from pipemill.jobs.output.run_report import Report
 
@@ -49,9 +51,10 @@ class StoreError(RuntimeError):
 
 @contextmanager
 def explain_interrupt(message: str = "interrupted; run again to resume") -> Iterator[None]:
-    """Within it an interrupt says this."""
+    """Within it an interrupt says this, and waits for the end of an import."""
     try:
-        yield
+        with finish_imports():
+            yield
     except KeyboardInterrupt as error:
         if type(error) is not KeyboardInterrupt:  # it says more already
             raise

@@ -26,12 +26,21 @@ def _numbers(text: str) -> list[int]:
     return [int(part) for part in takewhile(str.isdecimal, text.partition("+")[0].split("."))]
 
 
+def _advise(problems: list[str]) -> str:
+    if any(problem.startswith("ray>") and problem.endswith(" missing") for problem in problems):
+        return (
+            "It is not the Python of the cluster's Ray, but the first on the PATH of its head: "
+            "activate Ray's environment there before `ray start`"
+        )
+    return "Install it on every node"
+
+
 def main(requirements: list[str]) -> int:
     problems = [problem for one in requirements if (problem := find_problem(one))]
     if problems:
         print(
             f"pipemill: the cluster's Python ({sys.executable}) lacks what the job needs: "
-            f"{'; '.join(problems)}. Install it on every node",
+            f"{'; '.join(problems)}. {_advise(problems)}",
             file=sys.stderr,
         )
     return 2 if problems else 0

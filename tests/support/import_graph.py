@@ -80,9 +80,9 @@ def _absolute_base(node: ast.ImportFrom, package: tuple[str, ...]) -> str:
 
 
 def find_upward_imports(graph: Graph) -> list[tuple[str, str]]:
-    """Return the imports against jobs -> pipelines -> actors -> errors.
+    """Return the imports against jobs -> pipelines -> actors -> errors -> interrupts.
 
-    The public folder is above all, except for `pipemill.errors`; its version may be read by all.
+    The public folder is above all, except for these two; its version may be read by all.
     """
     return [
         (name, found)
@@ -93,7 +93,7 @@ def find_upward_imports(graph: Graph) -> list[tuple[str, str]]:
 
 
 def _height(name: str) -> int:
-    order = ("pipemill.errors", *FOLDERS, PUBLIC)
+    order = ("pipemill.interrupts", "pipemill.errors", *FOLDERS, PUBLIC)
     return order.index(name if name in order else name.split(".")[0])
 
 

@@ -41,22 +41,28 @@ def note_processes() -> Iterator[list[BaseProcess]]:
     started += [one for one in multiprocessing.active_children() if one not in others]
 
 
-def end_with(owner: object, processes: list[BaseProcess]) -> None:
-    """Kill processes when their owner is freed, or when this process ends, however it does.
+def end_with(owner: object, processes: list[BaseProcess], stop: Callable[[], object]) -> None:
+    """End processes when their owner is freed, or when this process ends, however it does.
 
     They would go on, and keep the memory of the GPU.
+
+    stop: ends them where the owner is freed.
     """
     if processes:
         numbers = [str(process.pid) for process in processes]
         command = [sys.executable, "-S", "-c", _KILL_AT_END, *numbers]
         watch = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
-        weakref.finalize(owner, _end, watch, processes)
+        weakref.finalize(owner, _end, processes, stop, watch)
 
 
-def _end(watch: subprocess.Popen[bytes], processes: list[BaseProcess]) -> None:
+def _end(
+    processes: list[BaseProcess], stop: Callable[[], object], watch: subprocess.Popen[bytes]
+) -> None:
     """End processes, and wait until they have: another engine may need their memory."""
+    with suppress(Exception):
+        stop()
     with suppress(OSError):
-        watch.communicate()  # closes its input
+        watch.communicate()  # closes its input: what has not ended is killed
     for process in processes:
         process.join(_END_S)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -76,17 +77,11 @@ class VllmGeneration(BatchedGeneration):
             )
         for name, value in _LOGGING.items():
             os.environ.setdefault(name, value)
-        try:
-            with ThreadPoolExecutor(1) as thread:
-                EngineArgs, LLMEngine = thread.submit(_import_vllm).result()
-        except ImportError as error:
-            raise MissingLibrary(
-                f"model.engine vllm needs vLLM ({error}): pip install 'pipemill[vllm]'"
-            ) from error
+        vllm = _import_vllm()
         folder = pipeline.tokenizer.name_or_path
         with note_processes() as processes:
-            self.engine = LLMEngine.from_engine_args(
-                EngineArgs(
+            self.engine = vllm.LLMEngine.from_engine_args(
+                vllm.EngineArgs(
                     model=folder,
                     tokenizer=folder,
                     dtype=str(pipeline.model.dtype).removeprefix("torch."),
@@ -98,10 +93,10 @@ class VllmGeneration(BatchedGeneration):
                     disable_log_stats=True,
                 )
             )
-        end_with(self, processes)
-        answers = getattr(getattr(self.engine, "engine_core", None), "outputs_queue", None)
-        if answers is not None:
-            tell_end(processes, answers.put)
+        if processes:  # none where vLLM was told to compute in this one
+            core = self.engine.engine_core
+            end_with(self, processes, core.shutdown)
+            tell_end(processes, core.outputs_queue.put)
         self._numbers = itertools.count()
         self._loop = SharedLoop()
         self._lock = threading.Lock()
@@ -226,19 +221,26 @@ class VllmGeneration(BatchedGeneration):
         return output
 
 
-def _import_vllm() -> tuple[Any, Any]:
-    """Return vLLM's classes. In a thread of its own: it keeps an error of its imports, and with
-    that all frames that led there, in which the engine would be kept for good."""
-    from vllm import EngineArgs, LLMEngine
-
-    return EngineArgs, LLMEngine
-
-
 def _read_output(output: Any) -> list[int] | Exception:
     """Return the tokens of a text; an error if vLLM gave it up, whatever it has until then."""
     if output.finish_reason in ("error", "abort"):
         return ValueError("vLLM gave this text up (see its log), as for a schema it can't follow")
     return list(output.token_ids)
+
+
+def _import_vllm() -> Any:
+    """Import vLLM. It keeps exceptions of its import, and with them all frames of that thread.
+
+    In a thread that loads a model, these hold the model.
+    """
+    with ThreadPoolExecutor(1) as thread:
+        try:
+            thread.submit(lambda: __import__("vllm").LLMEngine).result()
+        except ImportError as error:
+            raise MissingLibrary(
+                f"model.engine vllm needs vLLM ({error}): pip install 'pipemill[vllm]'"
+            ) from error
+    return sys.modules["vllm"]
 
 
 VLLM = EngineFactory(name="vllm", generate=VllmGeneration, loads_weights=False, modules=("vllm",))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 
 import pytest
 import yaml
+from pipemill.jobs.submission import check_cluster
 from pipemill.jobs.submission.check_cluster import find_problem, main
 from pipemill.jobs.submission.job_text import write_job_text
 from pipemill.jobs.submission.shipped_code import copy_package, list_requirements
@@ -124,7 +126,16 @@ def test_what_a_cluster_lacks_is_named(capsys):
     message = capsys.readouterr().err
     assert message.startswith(f"pipemill: the cluster's Python ({sys.executable}) lacks")
     assert "no-such-library>=1 is missing; pyarrow>=9999.1 is needed, and " in message
+    assert message.endswith(" is installed. Install it on every node\n")
     assert "Traceback" not in message
+
+
+def test_a_python_on_the_path_that_is_not_that_of_ray_is_named():
+    """As on a head that was started by `/opt/venv/bin/ray`, without that on its PATH."""
+    command = [sys.executable, "-I", "-S", check_cluster.__file__, "ray>=2.60"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "ray>=2.60 is missing. It is not the Python of the cluster's Ray" in done.stderr
 
 
 def test_models_that_a_cluster_can_not_read_are_refused(tmp_path, monkeypatch, models):

@@ -28,7 +28,7 @@ if __name__ == "__main__":
         process = multiprocessing.get_context("spawn").Process(target=time.sleep, args=(60,))
         process.start()
     engine = Engine()
-    end_with(engine, started)
+    end_with(engine, started, print)
     print(process.pid, flush=True)
     signal.pause()
 """
@@ -60,12 +60,13 @@ def test_processes_end_with_their_engine_and_that_is_told():
         process.start()
     assert started == [process]
     engine, told = Engine(), queue.SimpleQueue()
-    end_with(engine, started)
+    end_with(engine, started, lambda: told.put("stop"))
     tell_end(started, told.put)
     assert told.empty()
     del engine
     gc.collect()
     assert not process.is_alive()
+    assert told.get(timeout=10) == "stop"
     assert isinstance(told.get(timeout=10), ChildProcessError)
     assert other.is_alive()
     other.kill()

@@ -1,0 +1,86 @@
+"""An interrupt leaves no library half imported, and the call can be made again."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from pipemill.interrupts import finish_imports
+
+# A notebook whose user interrupts a cell while a library is imported, and runs it again.
+CELLS = """
+import os, signal, sys, threading, time
+import pipemill
+
+def interrupt():
+    while sys.argv[1] not in sys.modules:
+        time.sleep(0.001)
+    os.kill(os.getpid(), signal.SIGINT)
+
+def cell():
+    return pipemill.run(
+        task="text-classification", model=sys.argv[3], input=["a b", "c d"] * 300,
+        output=sys.argv[4], actors={"placement": sys.argv[2]},
+    )
+
+threading.Thread(target=interrupt).start()
+try:
+    cell()
+except pipemill.RunInterrupted as error:
+    print(error)
+print(cell().done)
+"""
+
+
+@pytest.mark.parametrize(
+    ("module", "placement"), [("torch._C", "local"), ("ray._private.worker", "auto")]
+)
+def test_a_cell_that_was_interrupted_in_an_import_runs_again(module, placement, models, tmp_path):
+    arguments = [module, placement, models["text-classification"], str(tmp_path / "out")]
+    command = [sys.executable, "-c", CELLS, *arguments]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
+    assert (ended.returncode, ended.stdout) == (0, "interrupted; run again to resume\n600\n"), (
+        ended.stderr
+    )
+
+
+@pytest.fixture
+def notebook(tmp_path, monkeypatch):
+    """Interrupts as in a notebook, since another test may have left others; and a module."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    code = "import signal, time\nsignal.raise_signal(signal.SIGINT)\ntime.sleep({})\nwhole = True\n"
+    for name, seconds in (("long_import", 0.2), ("short_import", 0)):
+        (tmp_path / f"{name}.py").write_text(code.format(seconds))
+    monkeypatch.syspath_prepend(tmp_path)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("notebook")
+@pytest.mark.parametrize(("name", "after_s"), [("long_import", 1), ("short_import", 0)])
+def test_an_interrupt_waits_for_the_end_of_an_import(name, after_s):
+    def cell() -> None:
+        with finish_imports(), finish_imports():
+            __import__(name)
+            time.sleep(after_s)
+
+    with pytest.raises(KeyboardInterrupt):
+        cell()
+    assert sys.modules.pop(name).whole
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    time.sleep(0.1)  # it does not come once more
+
+
+@pytest.mark.usefixtures("notebook")
+def test_an_interrupt_outside_an_import_comes_at_once():
+    def cell() -> None:
+        with finish_imports():
+            signal.raise_signal(signal.SIGINT)
+            pytest.fail("it did not come")
+
+    with pytest.raises(KeyboardInterrupt):
+        cell()
