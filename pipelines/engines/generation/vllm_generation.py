@@ -44,8 +44,8 @@ _UNKNOWN = (
     "sequence_bias", "exponential_decay_length_penalty", "guidance_scale", "penalty_alpha",
 )  # fmt: skip
 _UNKNOWN_IF_SAMPLED = ("typical_p", "epsilon_cutoff", "eta_cutoff", "top_h")
-# The inputs of a prompt: of its text, and its images.
-_TEXT, _IMAGES = ("input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids"), "images"
+# The input of a prompt that holds its images.
+_IMAGES = "images"
 # What `generate` takes unless a model or a call says otherwise.
 _USUAL_TOP_K = 50
 # Settings of a processor that are its tokenizer's.
@@ -158,15 +158,8 @@ class VllmGeneration(BatchedGeneration):
         """Return the tokens to write on after, without padding.
 
         Raises:
-            ValueError: for an empty prompt, if the model has no token that begins a text, and for
-                one with images or sounds.
+            ValueError: for an empty prompt, if the model has no token that begins a text.
         """
-        tensors = {name for name, value in prompt.inputs.items() if hasattr(value, "shape")}
-        if more := sorted(tensors - set(_TEXT)):
-            raise ValueError(
-                "the engine vllm (model.engine) reads prompts of text only, and this one has "
-                f"{', '.join(more)}: take the engine auto"
-            )
         ids, mask = prompt.inputs["input_ids"][0], prompt.inputs.get("attention_mask")
         if len(ids):
             return list((ids if mask is None else ids[mask[0] != 0]).tolist())

@@ -112,8 +112,8 @@ def write(engines, models):
     pipeline = transformers.pipeline("text-generation", model=models["text-generation"])
     engine = VllmGeneration(pipeline, "generated_sequence")
 
-    def run(*ids, mask=None, more=(), **keywords):
-        inputs = {"input_ids": torch.tensor([ids]), **dict(more)}
+    def run(*ids, mask=None, **keywords):
+        inputs = {"input_ids": torch.tensor([ids])}
         if mask is not None:
             inputs["attention_mask"] = torch.tensor([mask])
         keywords = {"max_new_tokens": 4, "do_sample": False} | keywords
@@ -136,8 +136,6 @@ def test_padding_is_not_read(write):
 
 
 def test_what_vllm_does_not_take_is_an_error_of_the_row(write):
-    image = {"pixel_values": torch.zeros(1, 3, 8, 8)}
-    assert "text only, and this one has pixel_values" in str(write(5, more=image))
     assert "temperature must be above 0" in str(write(5, do_sample=True, temperature=0.0))
     assert "float" in str(write(5, do_sample=True, temperature=[1]))
     assert "gave this text up" in str(write(5, json_schema={"$ref": "#"}))
