@@ -63,6 +63,7 @@ class _Request:
     ids: list[int]
     params: SamplingParams
     written: list[int] = field(default_factory=list)
+    seen: dict[str, Any] = field(default_factory=dict)
 
 
 class LLMEngine:
@@ -74,12 +75,15 @@ class LLMEngine:
 
     def __init__(self, args: EngineArgs) -> None:
         import torch
-        from transformers import AutoModelForCausalLM
+        import transformers as tf
 
         self.args = args
-        self.model = AutoModelForCausalLM.from_pretrained(
-            args.model, dtype=getattr(torch, args.dtype)
-        ).eval()
+        config = tf.AutoConfig.from_pretrained(args.model)
+        self.limits = config.get_text_config()
+        sees = hasattr(config, "vision_config")
+        kind = tf.AutoModelForImageTextToText if sees else tf.AutoModelForCausalLM
+        self.model = kind.from_pretrained(args.model, dtype=getattr(torch, args.dtype)).eval()
+        self.processor = tf.AutoProcessor.from_pretrained(args.model) if sees else None
         self.requests: dict[str, _Request] = {}
         self.seen: list[SamplingParams] = []
         self.most = 0
@@ -87,13 +91,19 @@ class LLMEngine:
 
     def add_request(self, request_id: str, prompt: Any, params: SamplingParams) -> str:
         ids = prompt["prompt_token_ids"]
-        if any(not 0 <= one < self.model.config.vocab_size for one in params.stop_token_ids):
+        if any(not 0 <= one < self.limits.vocab_size for one in params.stop_token_ids):
             raise VLLMValidationError("stop_token_ids contain out-of-vocab token ids")
-        if len(ids) >= self.model.config.max_position_embeddings:
+        if len(ids) >= self.limits.max_position_embeddings:
             raise VLLMValidationError(f"the prompt has {len(ids)} tokens, too many for the model")
         if not ids:
             raise VLLMValidationError("the prompt is empty")
-        self.requests[request_id] = _Request(ids, params)
+        request = _Request(ids, params)
+        if images := prompt.get("multi_modal_data", {}).get("image"):
+            text = self.processor.tokenizer.decode(ids)
+            inputs = self.processor(images, text, return_tensors="pt")
+            request.ids = inputs["input_ids"][0].tolist()
+            request.seen = {"pixel_values": inputs["pixel_values"]}
+        self.requests[request_id] = request
         self.seen.append(params)
         return request_id
 
@@ -109,7 +119,8 @@ class LLMEngine:
             if one.ids[0] == DEADLY:
                 raise EngineDeadError("EngineCore encountered an issue")
             with torch.no_grad():
-                logits = self.model(torch.tensor([one.ids + one.written])).logits[0, -1]
+                ids = torch.tensor([one.ids + one.written])
+                logits = self.model(ids, **one.seen).logits[0, -1]
             one.written.append(int(logits.argmax()))
             reason = self._end_of(one)
             if reason is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 
@@ -12,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 import transformers
+from PIL import Image
 from pipemill.actors.faults.blame import find_blame
 from pipemill.pipelines.engines.base import Prompt
 from pipemill.pipelines.engines.generation.vllm_generation import EngineDied, VllmGeneration
@@ -19,7 +21,7 @@ from pipemill.pipelines.loading.model import Model
 from pipemill.pipelines.loading.task_loader import LoadTask
 
 import pipemill
-from tests.support import tiny, vllm_stand_in
+from tests.support import made_media, tiny, vllm_stand_in
 from tests.support.restored_cases import REFERENCES
 
 PROMPTS = [*tiny.texts(9, seed=2, longest=20), "Anna", "red red red red"]
@@ -61,6 +63,38 @@ def test_many_rows_are_in_flight_and_each_has_its_answer(models, engines, job, t
     assert engine.most > 3
     assert engine.args.dtype == "float32"
     assert {params.temperature for params in engine.seen} == {0.0}
+
+
+def test_images_are_left_to_it(engines, job, models, tmp_path):
+    """Only their marks are among the tokens that it is given."""
+    task, model = "image-text-to-text", models["image-text-to-text"]
+    images = [made_media.png(made_media.picture(20 + n, 40, n)) for n in range(4)]
+    texts = ["red blue", "the mill of a river", "Anna", "bread"]
+    settings = {"generate_kwargs": {"max_new_tokens": 6, "do_sample": False}}
+    wanted = {**job(most=None), "task": task, "parameters": settings}
+    wanted["input"] = pa.table({"image": [*images, None], "text": [*texts, "Berlin"]})
+    wanted["model"]["path"] = model
+    assert pipemill.run(**wanted).done == 5
+    truth = transformers.pipeline(task, model=model)
+    answers = ds.dataset(tmp_path / "out").to_table()["generated_text"].to_pylist()
+    for image, text, answer in zip(images, texts, answers, strict=False):
+        shown = {"type": "image", "image": Image.open(io.BytesIO(image))}
+        chat = [{"role": "user", "content": [shown, {"type": "text", "text": text}]}]
+        (expected,) = truth(text=chat, **settings)
+        assert answer == expected["generated_text"][-1]["content"]
+    (expected,) = truth(text="Berlin", **settings)
+    assert answers[-1] == expected["generated_text"]
+
+
+def test_chats_get_their_reply(engines, job, models, tmp_path):
+    chats = [[{"role": "user", "content": text}] for text in PROMPTS[:5]]
+    wanted = job(most=None, do_sample=False, max_new_tokens=6)
+    wanted |= {"task": "conversational", "input": pa.table({"messages": chats})}
+    assert pipemill.run(**wanted).done == 5
+    truth = transformers.pipeline("text-generation", model=models["text-generation"])
+    expected = [truth(chat, do_sample=False, max_new_tokens=6) for chat in chats]
+    replies = ds.dataset(tmp_path / "out").to_table()["generated_text"].to_pylist()
+    assert replies == [one[0]["generated_text"][-1]["content"] for one in expected]
 
 
 def test_settings_have_the_names_that_vllm_gives_them(engines, job):
