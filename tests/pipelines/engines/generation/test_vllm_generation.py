@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import shutil
+from importlib.util import find_spec
 
 import huggingface_hub
 import pyarrow as pa
@@ -65,9 +66,19 @@ def test_many_rows_are_in_flight_and_each_has_its_answer(models, engines, job, t
     assert {params.temperature for params in engine.seen} == {0.0}
 
 
-def test_images_are_left_to_it(engines, job, models, tmp_path):
+@pytest.mark.parametrize(
+    "task",
+    [
+        "image-text-to-text",
+        pytest.param(
+            "any-to-any",
+            marks=pytest.mark.skipif(not find_spec("torchvision"), reason="without torchvision"),
+        ),
+    ],
+)
+def test_images_are_left_to_it(task, engines, job, models, tmp_path):
     """Only their marks are among the tokens that it is given."""
-    task, model = "image-text-to-text", models["image-text-to-text"]
+    model = models["image-text-to-text"]
     images = [made_media.png(made_media.picture(20 + n, 40, n)) for n in range(4)]
     texts = ["red blue", "the mill of a river", "Anna", "bread"]
     settings = {"generate_kwargs": {"max_new_tokens": 6, "do_sample": False}}
