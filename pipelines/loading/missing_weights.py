@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
+
+from ..shared_patch import SharedPatch, Step
 
 # Weights that no answer depends on, though checkpoints in wide use lack them.
 _UNUSED = re.compile(
@@ -68,27 +71,37 @@ def _is_harmless(model: Any, name: str, task: str) -> bool:
 
 @contextmanager
 def record_loading() -> Iterator[list[tuple[Any, Any]]]:
-    """Collect each model that transformers loads inside the block, with its loading info.
+    """Collect each model that transformers loads inside the block in this thread, with its info.
 
     `transformers.pipeline` loads a model without handing on what `output_loading_info` would
     return; this takes it where transformers logs it. Where transformers has no such place, nothing
     is collected.
     """
+    found: list[tuple[Any, Any]] = []
+    with _PATCH.applied():
+        before, _thread.found = getattr(_thread, "found", None), found
+        try:
+            yield found
+        finally:
+            _thread.found = before
+
+
+def _find_steps() -> list[Step]:
     from transformers import PreTrainedModel
 
-    found: list[tuple[Any, Any]] = []
-    usual = vars(PreTrainedModel).get("_finalize_model_loading")
-    if usual is None:
-        yield found
-        return
+    there = "_finalize_model_loading" in vars(PreTrainedModel)
+    return [(PreTrainedModel, "_finalize_model_loading", _recording)] if there else []
 
+
+_PATCH = SharedPatch(_find_steps)
+_thread = threading.local()  # .found: what `record_loading` collects in this thread
+
+
+def _recording(usual: Any) -> Any:
     def finalize(model: Any, load_config: Any, loading_info: Any) -> Any:
         info = usual.__func__(model, load_config, loading_info)
-        found.append((model, info))
+        if (found := getattr(_thread, "found", None)) is not None:
+            found.append((model, info))
         return info
 
-    PreTrainedModel._finalize_model_loading = staticmethod(finalize)
-    try:
-        yield found
-    finally:
-        PreTrainedModel._finalize_model_loading = usual
+    return staticmethod(finalize)

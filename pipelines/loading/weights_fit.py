@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from ..shared_patch import SharedPatch, Step
 from .checkpoint import CheckpointError, Tensors, find_weights, read_tensors
 from .missing_weights import describe_missing, find_missing_weights
 from .model import Model
@@ -110,30 +112,57 @@ def _torch_type(name: str) -> Any:
 def _values_left_out() -> Iterator[None]:
     """Keep transformers from asking for values while it loads tensors that have none.
 
-    Raise KeyError where this transformers has no such steps: then there is no verdict.
+    Other threads may load models with their values meanwhile. Raise KeyError where this
+    transformers has no such steps: then there is no verdict.
     """
+    with _PATCH.applied():
+        _thread.leaves_out = True
+        try:
+            yield
+        finally:
+            _thread.leaves_out = False
+
+
+def _find_steps() -> list[Step]:
     import torch
     from transformers import PreTrainedModel, core_model_loading
 
-    usual = torch.equal
+    return [
+        # transformers calls it in threads of its own.
+        (core_model_loading, "_materialize_copy", _copy_without_values),
+        (PreTrainedModel, "_move_missing_keys_from_meta_to_device", _skip_here),
+        (PreTrainedModel, "_initialize_missing_keys", _skip_here),
+        (torch, "equal", _equal_without_values),
+    ]
 
+
+_PATCH = SharedPatch(_find_steps)
+_thread = threading.local()  # .leaves_out
+
+
+def _skip_here(usual: Any) -> Any:
+    def skip(*given: Any, **named: Any) -> Any:
+        if not getattr(_thread, "leaves_out", False):
+            return usual(*given, **named)
+        return None
+
+    return skip
+
+
+def _copy_without_values(usual: Any) -> Any:
+    def copy(tensor: Any, *given: Any, **named: Any) -> Any:
+        if getattr(tensor, "is_meta", False):
+            return tensor[...]
+        return usual(tensor, *given, **named)
+
+    return copy
+
+
+def _equal_without_values(usual: Any) -> Any:
     def equal(one: Any, other: Any) -> bool:  # of tied weights that are saved twice
         return one.shape == other.shape if one.is_meta or other.is_meta else usual(one, other)
 
-    steps: list[tuple[Any, str, Any]] = [
-        (core_model_loading, "_materialize_copy", lambda tensor, *_, **__: tensor[...]),
-        (PreTrainedModel, "_move_missing_keys_from_meta_to_device", lambda *_: None),
-        (PreTrainedModel, "_initialize_missing_keys", lambda *_: None),
-        (torch, "equal", equal),
-    ]
-    before = [(owner, name, vars(owner)[name]) for owner, name, _ in steps]
-    try:
-        for owner, name, step in steps:
-            setattr(owner, name, step)
-        yield
-    finally:
-        for owner, name, step in before:
-            setattr(owner, name, step)
+    return equal
 
 
 def _describe_mismatch(model: Any, mismatched: Any) -> str:
