@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import sys
 import traceback
@@ -15,6 +14,7 @@ from pipemill.errors import ConfigError, RunError
 
 from ..execution.supervisor import delay_interrupts, handle_interrupts, report_status, supervise
 from ..monitoring.messages import choose_style, write_error
+from .used_up import advise
 
 Verb = Callable[[], int]
 Result = TypeVar("Result")
@@ -40,7 +40,9 @@ def command(arguments: list[str]) -> int:
     """Run the command line in a supervised process, and return the exit status."""
     _use_utf8()
     _open_standard_streams()
-    return supervise(lambda: _run_and_report(arguments), _explain_end)
+    return _explain_errors(
+        arguments, lambda: supervise(lambda: _run_and_report(arguments), _explain_end)
+    )
 
 
 def _use_utf8() -> None:
@@ -135,8 +137,10 @@ def _explain_errors(arguments: list[str], work: Callable[[], Result]) -> Result 
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else 1
     except Exception as error:
-        if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
-            return _print_error(f"{error}: make room there, or where stdout goes, and run again", 1)
+        if (advice := advise(error)) is not None:
+            # NumPy explains itself on a page, and says in the last line what happened.
+            said = str(error).strip().splitlines() or [type(error).__name__]
+            return _print_error(f"{said[-1]}: {advice}", 1)
         traceback.print_exc()  # a fault of pipemill
         return 1
 

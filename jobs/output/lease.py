@@ -108,8 +108,8 @@ class Lease:
         if self.holder is None:
             return
         self._ended.set()
-        assert self._thread is not None
-        self._thread.join(EXPIRY_S)
+        if self._thread is not None and self._thread.is_alive():  # it may have been refused
+            self._thread.join(EXPIRY_S)
         try:
             if self.lost is None:
                 self._write(replace(self.holder, released=True, seen=now()))
