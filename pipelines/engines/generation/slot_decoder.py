@@ -9,6 +9,7 @@ import torch
 from pipemill.actors.device_transfer import to_device
 from transformers.cache_utils import DynamicCache, EncoderDecoderCache
 from transformers.generation.utils import ALL_CACHE_NAMES
+from transformers.modeling_outputs import BaseModelOutput
 
 from ..base import UnsupportedPrompt, Values
 from ..model_call import known_masks
@@ -87,7 +88,7 @@ class SlotDecoder:
             inputs = self.model.prepare_inputs_for_generation(
                 input_ids,
                 is_first_iteration=True,
-                encoder_outputs=(read,),
+                encoder_outputs=BaseModelOutput(read),
                 **{CACHE: EncoderDecoderCache(DynamicCache(), DynamicCache())},
                 **given,
                 **kept,
@@ -207,7 +208,7 @@ class SlotDecoder:
         else:
             read = slots.encoder_mask()
             # Their keys and values are in the cache: only the shape is looked at.
-            more["encoder_outputs"] = (self._read.expand(*read.shape, -1),)
+            more["encoder_outputs"] = BaseModelOutput(self._read.expand(*read.shape, -1))
             if self._has_mask:
                 more["attention_mask"] = read
             if self.joins_late:

@@ -14,8 +14,8 @@ from pipemill.actors.device_transfer import to_device
 
 from ..base import Values
 
-# What attends to the encoder's output is called so: in BART's family, in T5's and in GPT-2.
-_CROSS_ATTENTION = ("encoder_attn", "EncDecAttention", "crossattention")
+# What attends to the encoder's output is called so: in BART's family, T5's, GPT-2, and T5Gemma.
+_CROSS_ATTENTION = ("encoder_attn", "EncDecAttention", "crossattention", "cross_attn")
 # How many positions come before, in what embeds them: since transformers 5.24, and before.
 _LENGTHS = {"cache_length", "past_key_values_length"}
 
@@ -31,7 +31,9 @@ class StepHooks:
     def __init__(self, model: Any) -> None:
         modules = dict(model.get_decoder().named_modules())
         embed = [one for name, one in modules.items() if name.endswith("embed_positions")]
-        cross = [one for name, one in modules.items() if name.endswith(_CROSS_ATTENTION)]
+        cross = [
+            one for name, one in modules.items() if name.rpartition(".")[2] in _CROSS_ATTENTION
+        ]
         self.sets_positions = False
         self.shares_encoder = bool(cross)
         self._thread: int | None = None
@@ -100,13 +102,14 @@ class StepHooks:
         if self._beams == 1 or not self._is_on():
             return None
         states = given[0] if given else named["hidden_states"]
-        rows, beams = len(states), self._beams
+        # ProphetNet asks for the next tokens, too: several queries of each text.
+        rows, queries, width = states.shape
+        beams = self._beams
         named = {
-            # A mask is the same for all beams.
-            name: value[::beams] if _is_mask(value, rows) else value
+            name: _share_mask(value[::beams], beams * queries) if _is_mask(value, rows) else value
             for name, value in named.items()
         }
-        states = states.reshape(rows // beams, beams, -1)
+        states = states.reshape(rows // beams, beams * queries, width)
         if given:
             return (states, *given[1:]), named
         return given, {**named, "hidden_states": states}
@@ -115,7 +118,15 @@ class StepHooks:
         if self._beams == 1 or not self._is_on():
             return None
         states, *others = output
-        return states.reshape(-1, 1, states.shape[-1]), *others
+        return states.reshape(-1, states.shape[1] // self._beams, states.shape[-1]), *others
+
+
+def _share_mask(mask: torch.Tensor, queries: int) -> torch.Tensor:
+    """Return a text's mask for all its queries: LED wants it said for each of them.
+
+    ProphetNet has a mask of each head, and wants it said once.
+    """
+    return mask if mask.shape[1] > 1 else mask[:, :, :1].expand(-1, -1, queries, -1)
 
 
 def _is_mask(value: Any, rows: int) -> bool:

@@ -21,6 +21,10 @@ LAYERS = {
     "decoder_layers": 2, "encoder_attention_heads": 2, "decoder_attention_heads": 2,
     "max_position_embeddings": 128, "init_std": 0.8, "decoder_start_token_id": 1, **TOKENS,
 }  # fmt: skip
+GEMMA = {
+    "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2,
+    "num_key_value_heads": 1, "head_dim": 8, "sliding_window": 16, "initializer_range": 0.8,
+}  # fmt: skip
 KINDS = {
     "t5": transformers.T5Config(
         d_model=16, d_kv=8, d_ff=24, num_layers=2, num_heads=2, decoder_start_token_id=1, **TOKENS
@@ -30,6 +34,20 @@ KINDS = {
     "mbart": transformers.MBartConfig(**LAYERS, forced_eos_token_id=2),
     "pegasus": transformers.PegasusConfig(**LAYERS),
     "positions from the tokens": transformers.M2M100Config(**LAYERS),
+    "led": transformers.LEDConfig(
+        attention_window=[8, 8], max_encoder_position_embeddings=128,
+        max_decoder_position_embeddings=128, **LAYERS,
+    ),
+    "prophetnet": transformers.ProphetNetConfig(
+        hidden_size=16, encoder_ffn_dim=24, decoder_ffn_dim=24, num_encoder_layers=2,
+        num_decoder_layers=2, num_encoder_attention_heads=2, num_decoder_attention_heads=2,
+        max_position_embeddings=128, init_std=0.8, num_buckets=8, relative_max_distance=32,
+        decoder_start_token_id=1, **{**TOKENS, "bos_token_id": 1, "pad_token_id": 0},
+    ),
+    "t5gemma": transformers.T5GemmaConfig(
+        encoder={**GEMMA, **TOKENS}, decoder={**GEMMA, **TOKENS, "cross_attention_hidden_size": 16},
+        decoder_start_token_id=1, initializer_range=0.8, **TOKENS,
+    ),
     "llama": transformers.LlamaConfig(
         hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=2,
         num_key_value_heads=1, max_position_embeddings=256, initializer_range=0.8, **TOKENS,
@@ -38,6 +56,8 @@ KINDS = {
         n_embd=16, n_layer=2, n_head=2, n_positions=256, initializer_range=0.8, **TOKENS
     ),
 }  # fmt: skip
+# Where positions are counted from the cache's first column, all texts begin together.
+BEGIN_TOGETHER = ("led", "prophetnet", "t5gemma")
 SEARCHES = [
     {},
     {"num_beams": 2, "num_return_sequences": 2, "length_penalty": 2.0},
@@ -120,7 +140,7 @@ def test_every_kind_of_model(kind):
         assert all(engine.schedules(prompt.keywords) for prompt in prompts)
         assert texts_of(pipeline, engine.write_all(prompts, most)) == expected
         assert engine.loop.steps < sum(MOST) or most == 1
-    assert engine.loop.decoder.joins_late
+    assert engine.loop.decoder.joins_late == (kind not in BEGIN_TOGETHER)
 
 
 @pytest.mark.parametrize("kind", ["marian", "gpt2"])  # with an encoder, and without
