@@ -14,7 +14,7 @@ from pipemill.errors import ConfigError, RunError
 
 from ..execution.supervisor import delay_interrupts, handle_interrupts, report_status, supervise
 from ..monitoring.messages import choose_style, write_error
-from .used_up import advise
+from .machine_limits import advise
 
 Verb = Callable[[], int]
 Result = TypeVar("Result")

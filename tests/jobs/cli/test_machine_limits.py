@@ -11,7 +11,7 @@ import threading
 
 import pytest
 from pipemill.jobs.cli import app
-from pipemill.jobs.cli.used_up import advise
+from pipemill.jobs.cli.machine_limits import advise
 
 from tests.support import light
 
