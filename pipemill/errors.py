@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
-from .interrupts import finish_imports
+from .interrupts import finish_critical_sections
 
 if TYPE_CHECKING:
     from pipemill.jobs.output.run_report import Report
@@ -51,9 +51,9 @@ class StoreError(RuntimeError):
 
 @contextmanager
 def explain_interrupt(message: str = "interrupted; run again to resume") -> Iterator[None]:
-    """Within it an interrupt says this, and waits for the end of an import."""
+    """Within it an interrupt says this, and waits for the end of what must not be left halfway."""
     try:
-        with finish_imports():
+        with finish_critical_sections():
             yield
     except KeyboardInterrupt as error:
         if type(error) is not KeyboardInterrupt:  # it says more already

@@ -1,4 +1,4 @@
-"""Let an interrupt wait for the end of an import."""
+"""Let an interrupt wait for the end of what must not be left halfway."""
 
 from __future__ import annotations
 
@@ -12,25 +12,29 @@ from contextlib import contextmanager
 from types import FrameType
 
 _AGAIN_S = 0.05
+# Python's modules in whose callbacks an exception is dropped.
+_CALLBACKS = ("weakref", "_weakrefset")
 
 
 @contextmanager
-def finish_imports() -> Iterator[None]:
-    """Within it, an interrupt that comes during an import is raised after it.
+def finish_critical_sections() -> Iterator[None]:
+    """Within it, an interrupt that comes in a critical section is raised after it.
 
     What was imported halfway can't be imported again: torch then ends the process, which in a
-    notebook holds all that the user has, and Ray lacks its own modules.
+    notebook holds all that the user has, and Ray lacks its own modules. A progress bar that is left
+    while it takes its lock keeps that for good, and the next run waits for it. In a destructor or
+    a callback of a weak reference an interrupt would be lost.
     """
     usual = signal.getsignal(signal.SIGINT)
     if threading.current_thread() is not threading.main_thread() or not callable(usual):
         yield  # Python handles signals in the main thread alone
         return
-    before = _count_imports(sys._getframe())
+    before = _count_sections(sys._getframe())
     waiting: list[int] = []
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         waiting.clear()
-        if _count_imports(frame) > before:
+        if _count_sections(frame) > before:
             waiting.append(number)
             # Not `threading.Timer`, whose locks the main thread may hold at this moment.
             _thread.start_new_thread(send_again, ())
@@ -53,10 +57,18 @@ def finish_imports() -> Iterator[None]:
             usual(signal.SIGINT, None)
 
 
-def _count_imports(frame: FrameType | None) -> int:
-    """Return how many imports a frame is in."""
+def _count_sections(frame: FrameType | None) -> int:
+    """Return how many critical sections a frame is in."""
     count = 0
     while frame is not None:
-        count += frame.f_code.co_filename == "<frozen importlib._bootstrap>"
+        count += _is_critical(frame)
         frame = frame.f_back
     return count
+
+
+def _is_critical(frame: FrameType) -> bool:
+    code, module = frame.f_code, str(frame.f_globals.get("__name__"))
+    if module.startswith("tqdm."):
+        return code.co_name != "__iter__"  # in which the rows of somebody else may be made
+    is_import = code.co_filename == "<frozen importlib._bootstrap>"
+    return is_import or module in _CALLBACKS or code.co_name == "__del__"

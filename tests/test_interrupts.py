@@ -1,4 +1,4 @@
-"""An interrupt leaves no library half imported, and the call can be made again."""
+"""An interrupt leaves nothing halfway and is not lost, and the call can be made again."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ import signal
 import subprocess
 import sys
 import time
+import weakref
 
 import pytest
+import tqdm
 
-from pipemill.interrupts import finish_imports
+from pipemill.interrupts import finish_critical_sections
 
 # A notebook whose user interrupts a cell while a library is imported, and runs it again.
 CELLS = """
@@ -64,7 +66,7 @@ def notebook(tmp_path, monkeypatch):
 @pytest.mark.parametrize(("name", "after_s"), [("long_import", 1), ("short_import", 0)])
 def test_an_interrupt_waits_for_the_end_of_an_import(name, after_s):
     def cell() -> None:
-        with finish_imports(), finish_imports():
+        with finish_critical_sections(), finish_critical_sections():
             __import__(name)
             time.sleep(after_s)
 
@@ -75,10 +77,47 @@ def test_an_interrupt_waits_for_the_end_of_an_import(name, after_s):
     time.sleep(0.1)  # it does not come once more
 
 
+def interrupt() -> None:
+    signal.raise_signal(signal.SIGINT)
+
+
+class Screen:
+    flush = write = staticmethod(lambda *text: interrupt())
+
+
+class Freed:
+    def __del__(self) -> None:
+        interrupt()
+
+
+class Named:
+    """What a weak reference may be of."""
+
+
+@pytest.mark.usefixtures("notebook")
+@pytest.mark.parametrize("section", ["draw", "free", "call back"])
+def test_an_interrupt_waits_for_the_end_of_a_critical_section(section):
+    passed = []
+
+    def cell() -> None:
+        freed, named = Freed() if section == "free" else None, Named()
+        reference = weakref.finalize(named, interrupt if section == "call back" else int)
+        with finish_critical_sections():
+            if section == "draw":  # its lock is taken meanwhile
+                tqdm.tqdm(total=1, file=Screen())
+            del freed, named
+            passed.append(reference.alive)
+            time.sleep(1)
+
+    with pytest.raises(KeyboardInterrupt):
+        cell()
+    assert passed == [False]
+
+
 @pytest.mark.usefixtures("notebook")
 def test_an_interrupt_outside_an_import_comes_at_once():
     def cell() -> None:
-        with finish_imports():
+        with finish_critical_sections():
             signal.raise_signal(signal.SIGINT)
             pytest.fail("it did not come")
 
