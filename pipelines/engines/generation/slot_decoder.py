@@ -178,13 +178,8 @@ class SlotDecoder:
             places = (mask.cumsum(-1) - 1).clamp(min=0)
             more["position_ids"] = to_device(places[:, shared:].numpy(), device)
         there = to_device(mask.numpy(), device)
-        inputs = self.model.prepare_inputs_for_generation(
-            to_device(ids.numpy(), device),
-            is_first_iteration=True,
-            attention_mask=there,
-            **{CACHE: _repeat(cache, count) if cache else DynamicCache()},
-            **more,
-        )
+        more |= {"attention_mask": there, CACHE: _repeat(cache, count) if cache else DynamicCache()}
+        inputs = self._prepare(to_device(ids.numpy(), device), is_first_iteration=True, **more)
         with known_masks((there, min(lengths) < max(lengths))):
             return self.model(**inputs, return_dict=True), lengths, shared
 
@@ -195,8 +190,7 @@ class SlotDecoder:
         """
         slots = self.slots
         ids = [text[-1:] for one in running for text in one.texts]
-        more = dict(self._kept)
-        cache = slots.for_step()
+        more = {**self._kept, CACHE: slots.for_step()}
         mask, read = slots.mask(), None
         if self.is_decoder:
             more["attention_mask"] = mask
@@ -213,9 +207,7 @@ class SlotDecoder:
                 more["attention_mask"] = read
             if self.joins_late:
                 more["decoder_attention_mask"] = mask
-        inputs = self.model.prepare_inputs_for_generation(
-            to_device(ids, slots.device), next_sequence_length=1, **{CACHE: cache}, **more
-        )
+        inputs = self._prepare(to_device(ids, slots.device), next_sequence_length=1, **more)
         with (
             self.hooks.step(slots.positions(), slots.beams) if self.hooks else nullcontext(),
             known_masks((mask, slots.hides), (read, slots.encoder_hides)),
@@ -229,6 +221,13 @@ class SlotDecoder:
                 slots.remove(place)
                 running[place] = running[-1]
                 running.pop()
+
+    def _prepare(self, ids: torch.Tensor, **more: Any) -> Values:
+        inputs: Values = self.model.prepare_inputs_for_generation(ids, **more)
+        # EXAONE 4.5 drops them, to count columns.
+        if inputs.get("position_ids", ids) is None:
+            inputs["position_ids"] = more.get("position_ids")
+        return inputs
 
     def _find_positions(self, running: list[Sequence]) -> torch.Tensor:
         """Return the positions of a step's tokens: with several axes, these come first."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 from contextlib import contextmanager
 
@@ -114,6 +115,20 @@ def test_every_kind_of_decoder(kind):
         engine = ContinuousGeneration(pipeline, "generated_sequence")
         assert texts_of(pipeline, engine.write_all(prompts, most)) == expected
         assert engine.loop.steps < sum(MOST) or most == 1
+
+
+def test_a_model_that_drops_positions_gets_them(llama, monkeypatch):
+    """As EXAONE 4.5, which counts the cache's columns."""
+    prepare = llama.model.prepare_inputs_for_generation
+
+    @functools.wraps(prepare)
+    def drop(*given, **named):
+        return {**prepare(*given, **named), "position_ids": None}
+
+    monkeypatch.setattr(llama.model, "prepare_inputs_for_generation", drop)
+    prompts = prompts_of(llama)
+    engine = ContinuousGeneration(llama, "generated_sequence")
+    assert texts_of(llama, engine.write_all(prompts, 3)) == one_by_one(llama, prompts)
 
 
 @pytest.mark.parametrize(
