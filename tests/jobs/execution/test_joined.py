@@ -155,7 +155,7 @@ def test_a_job_may_want_a_ray_of_this_machine(ray_head, tmp_path):
 
 
 def test_a_python_that_has_a_ray_can_start_no_other(monkeypatch):
-    monkeypatch.setattr("pipemill.jobs.execution.ray_cluster._is_connected", lambda: True)
+    monkeypatch.setattr("pipemill.jobs.execution.ray_cluster.find_connected_ray", object)
     refused = pytest.raises(ConfigError, match=r"actors.cluster is local, but .*ray.shutdown\(\)")
     with refused, ray_session("local"):
         pass

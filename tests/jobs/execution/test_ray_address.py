@@ -55,7 +55,7 @@ def test_the_address_is_where_ray_looks_for_it(monkeypatch, tmp_path, names):
 
 
 def test_a_ray_that_was_started_here_is_joined(monkeypatch, leave_address):
-    monkeypatch.setattr("pipemill.jobs.execution.ray_cluster._is_connected", lambda: False)
+    monkeypatch.setattr("pipemill.jobs.execution.ray_cluster.find_connected_ray", lambda: None)
     assert not joins_other_machines("auto")
     with listen(GRPC) as address:
         leave_address(address)

@@ -43,7 +43,11 @@ def test_threads_share_a_ray_that_the_last_of_them_shuts_down(monkeypatch):
         events.append("start")
 
     monkeypatch.setattr(ray_cluster, "_start", start)
-    monkeypatch.setattr(ray_cluster, "_is_connected", lambda: events[-1:] not in ([], ["stop"]))
+    monkeypatch.setattr(
+        ray_cluster,
+        "find_connected_ray",
+        lambda: None if events[-1:] in ([], ["stop"]) else ray_cluster,
+    )
     monkeypatch.setattr(ray_cluster, "_shut_down", lambda: events.append("stop"))
     first_ends = threading.Event()
 
