@@ -10,7 +10,6 @@ import itertools
 import os
 import sys
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -23,6 +22,7 @@ from ..base import EngineFactory, Prompt, Values
 from .batched_generation import BatchedGeneration, is_harmless
 from .engine_processes import end_with, note_processes, tell_end
 from .shared_loop import SharedLoop
+from .vllm_images import IMAGES, leave_images
 
 # Settings of `generate` by the names that vLLM gives them: of a text that is sampled, of all.
 _SAME_IF_SAMPLED = {"top_k": "top_k", "top_p": "top_p", "min_p": "min_p"}
@@ -44,12 +44,8 @@ _UNKNOWN = (
     "sequence_bias", "exponential_decay_length_penalty", "guidance_scale", "penalty_alpha",
 )  # fmt: skip
 _UNKNOWN_IF_SAMPLED = ("typical_p", "epsilon_cutoff", "eta_cutoff", "top_h")
-# The input of a prompt that holds its images.
-_IMAGES = "images"
 # What `generate` takes unless a model or a call says otherwise.
 _USUAL_TOP_K = 50
-# Settings of a processor that are its tokenizer's.
-_OF_TOKENIZER = ("add_special_tokens", "truncation", "max_length", "padding")
 # Of the classes of models whose code is in their folders.
 _REMOTE_CODE = "transformers_modules."
 # What vLLM logs is not to be among what a command prints, nor to bury what pipemill says.
@@ -81,7 +77,7 @@ class VllmGeneration(BatchedGeneration):
                 "leave it out"
             )
         if getattr(pipeline, "processor", None) is not None:
-            _leave_images(pipeline.processor)
+            leave_images(pipeline.processor)
         for name, value in _LOGGING.items():
             os.environ.setdefault(name, value)
         vllm = _import_vllm()
@@ -146,7 +142,7 @@ class VllmGeneration(BatchedGeneration):
 
         try:
             given: Values = {"prompt_token_ids": self._begin(prompt)}
-            if images := prompt.inputs.get(_IMAGES):
+            if images := prompt.inputs.get(IMAGES):
                 given["multi_modal_data"] = {"image": images}
             self.engine.add_request(name, given, self._sampling(prompt))
         except EngineDeadError:
@@ -235,34 +231,6 @@ class VllmGeneration(BatchedGeneration):
         if "text" in output:
             output["prompt_text"] = output.pop("text")
         return output
-
-
-def _leave_images(processor: Any) -> None:
-    """Let a processor give images as they are, and the marks for them: vLLM does the rest."""
-    usual = type(processor)
-
-    def read(self: Any, images: Any = None, text: Any = None, **settings: Any) -> Any:
-        from transformers import BatchFeature
-
-        if more := [name for name in ("videos", "audio") if settings.get(name) is not None]:
-            raise ValueError(
-                f"the engine vllm (model.engine) reads texts and images, and not {more[0]}: take "
-                "the engine auto"
-            )
-        named = {name: settings[name] for name in _OF_TOKENIZER if name in settings}
-        texts = [text] if isinstance(text, str) else text
-        tokens = self.tokenizer(texts, return_tensors="pt", **named)
-        return BatchFeature({**tokens, _IMAGES: list(_flatten(images))})
-
-    processor.__class__ = type(usual.__name__, (usual,), {"__call__": read})
-
-
-def _flatten(images: Any) -> Iterator[Any]:
-    if isinstance(images, list | tuple):
-        for one in images:
-            yield from _flatten(one)
-    elif images is not None:
-        yield images
 
 
 def _read_output(output: Any) -> list[int] | Exception:
