@@ -9,6 +9,7 @@ has written everything; the parent explains every other end, and forwards interr
 from __future__ import annotations
 
 import os
+import select
 import signal
 import sys
 import threading
@@ -182,7 +183,7 @@ class _Supervisor:
 
     def wait(self) -> int:
         """Wait for the child, and return its exit status; explain an end without one."""
-        _, ended = os.waitpid(self.child, 0)
+        ended = self._wait_for_end()
         for number in _SIGNALS:
             signal.signal(number, signal.SIG_IGN)
         reports = self._read_reports()
@@ -196,6 +197,23 @@ class _Supervisor:
         end = _describe_end(os.waitstatus_to_exitcode(ended), "ray" in reports)
         self._explain(end, as_json)
         return 1
+
+    def _wait_for_end(self) -> int:
+        """Wait until the child has ended, and return its wait status.
+
+        An interrupt that comes just before a `waitpid` that blocks would be handled after it, so
+        signals are also written to a pipe.
+        """
+        arrived, arrives = os.pipe()
+        os.set_blocking(arrives, False)
+        signal.set_wakeup_fd(arrives, warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        while True:
+            pid, ended = os.waitpid(self.child, os.WNOHANG)
+            if pid:
+                return ended
+            select.select([arrived], [], [])
+            os.read(arrived, 4096)
 
     def _forward(self, *_: object) -> None:
         self.interrupts += 1
