@@ -79,7 +79,7 @@ def wait_for_parts(folder: Path, process: subprocess.Popen[str], count: int) -> 
 
 
 def find_drivers(head) -> list[psutil.Process]:
-    """The shell and the processes of a job's command."""
+    """The shell of a job's command, and then its processes."""
     found = []
     for process in psutil.process_iter():
         try:
@@ -89,7 +89,7 @@ def find_drivers(head) -> list[psutil.Process]:
                 found.append(process)
         except psutil.Error:
             continue
-    return found
+    return sorted(found, key=psutil.Process.create_time)  # numbers begin again after the last
 
 
 def rows(folder: Path) -> pa.Table:
