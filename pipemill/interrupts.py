@@ -18,7 +18,7 @@ _CALLBACKS = ("weakref", "_weakrefset")
 
 @contextmanager
 def finish_critical_sections() -> Iterator[None]:
-    """Within it, an interrupt that comes in a critical section is raised after it.
+    """Raise an interrupt that comes in a critical section of the block after that section.
 
     What was imported halfway can't be imported again: torch then ends the process, which in a
     notebook holds all that the user has, and Ray lacks its own modules. A progress bar that is left
