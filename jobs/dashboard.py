@@ -32,7 +32,7 @@ class _Panel:
         query: in PromQL.
         legend: names a line by its labels; "" where there is one.
         unit: as Grafana names it.
-        stacks: whether lines lie upon each other.
+        stacks: whether lines are stacked.
     """
 
     title: str

@@ -32,9 +32,9 @@ from .planning.find_model import (
     with_digests,
 )
 from .planning.fingerprint import (
-    changed_fields,
     check_fingerprint,
     decide_results,
+    find_changed_fields,
     hash_fields,
 )
 from .planning.missing_libraries import check_early_requirements, check_requirements
@@ -246,7 +246,7 @@ def _record_of_job(
     if record is None:
         _check_unused(ledger)
         return None
-    if not has_parts and changed_fields(record.decides, decides):  # such a job may be changed
+    if not has_parts and find_changed_fields(record.decides, decides):  # such a job may be changed
         return None
     check_fingerprint(record, decides, job, ledger.path)
     return record

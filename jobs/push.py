@@ -197,7 +197,7 @@ def _upload(
 
 @contextmanager
 def _explain_refusal(name: str) -> Iterator[None]:
-    """Within it an answer of the Hub that is not success, or none, is a RunError."""
+    """Raise RunError in the block if the Hub refuses or does not answer."""
     from huggingface_hub import constants
 
     try:

@@ -51,7 +51,10 @@ class StoreError(RuntimeError):
 
 @contextmanager
 def explain_interrupt(message: str = "interrupted; run again to resume") -> Iterator[None]:
-    """Within it an interrupt says this, and waits for the end of what must not be left halfway."""
+    """Raise RunInterrupted with this message for an interrupt in the block.
+
+    It waits for the end of what must not be left halfway.
+    """
     try:
         with finish_critical_sections():
             yield
@@ -63,7 +66,7 @@ def explain_interrupt(message: str = "interrupted; run again to resume") -> Iter
 
 @contextmanager
 def explain_missing_library() -> Iterator[None]:
-    """Within it a library that only a row shows to be missing is a ConfigError."""
+    """Raise ConfigError if a row in the block shows that a library is missing."""
     try:
         yield
     except ImportError as error:
@@ -73,14 +76,14 @@ def explain_missing_library() -> Iterator[None]:
 
 
 def did_you_mean(name: str, names: Iterable[str]) -> str:
-    """A hint to end an error message with: the nearest right name, or all of them."""
+    """Return a hint to end an error message with: the nearest right name, or all of them."""
     names = list(names)
     near = get_close_matches(name, names, n=1, cutoff=0.5)
     return f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(names)}"
 
 
 def name_columns(name: str, names: Iterable[str]) -> str:
-    """A hint as `did_you_mean` gives it on a column; the columns are named once, and always."""
+    """Return a hint on a column as `did_you_mean` does, which always names all columns."""
     names = list(names)
     near = get_close_matches(name, names, n=1, cutoff=0.5)
     columns = f"columns: {', '.join(names)}"

@@ -18,7 +18,7 @@ _CALLBACKS = ("weakref", "_weakrefset")
 
 @contextmanager
 def finish_critical_sections() -> Iterator[None]:
-    """Within it, an interrupt that comes in a critical section is raised after it.
+    """Raise an interrupt that comes in a critical section of the block after that section.
 
     What was imported halfway can't be imported again: torch then ends the process, which in a
     notebook holds all that the user has, and Ray lacks its own modules. A progress bar that is left
@@ -30,12 +30,13 @@ def finish_critical_sections() -> Iterator[None]:
         yield  # Python handles signals in the main thread alone
         return
     before = _count_sections(sys._getframe())
-    waiting: list[int] = []
+    main = threading.get_ident()
+    waiting: dict[int, bool] = {}
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         waiting.clear()
         if _count_sections(frame) > before:
-            waiting.append(number)
+            waiting[number] = True
             # Not `threading.Timer`, whose locks the main thread may hold at this moment.
             _thread.start_new_thread(send_again, ())
         else:
@@ -43,8 +44,9 @@ def finish_critical_sections() -> Iterator[None]:
 
     def send_again() -> None:
         time.sleep(_AGAIN_S)
-        if waiting:
-            signal.raise_signal(signal.SIGINT)
+        if waiting.pop(signal.SIGINT, False):
+            # To the main thread, which may wait for a lock by now: a signal wakes it.
+            signal.pthread_kill(main, signal.SIGINT)
 
     signal.signal(signal.SIGINT, interrupt)
     try:
@@ -52,9 +54,9 @@ def finish_critical_sections() -> Iterator[None]:
     finally:
         if signal.getsignal(signal.SIGINT) is interrupt:
             signal.signal(signal.SIGINT, usual)
-        if waiting:
-            waiting.clear()
-            usual(signal.SIGINT, None)
+        if waiting.pop(signal.SIGINT, False):
+            # By the frame, a block around this one sees that it is in a section.
+            usual(signal.SIGINT, sys._getframe())
 
 
 def _count_sections(frame: FrameType | None) -> int:
@@ -68,7 +70,8 @@ def _count_sections(frame: FrameType | None) -> int:
 
 def _is_critical(frame: FrameType) -> bool:
     code, module = frame.f_code, str(frame.f_globals.get("__name__"))
-    if module.startswith("tqdm."):
+    # Its `contrib` has maps, in which whole downloads run.
+    if module.startswith("tqdm.") and not module.startswith("tqdm.contrib."):
         return code.co_name != "__iter__"  # in which the rows of somebody else may be made
     is_import = code.co_filename == "<frozen importlib._bootstrap>"
     return is_import or module in _CALLBACKS or code.co_name == "__del__"

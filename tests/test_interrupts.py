@@ -5,11 +5,13 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+import threading
 import time
 import weakref
 
 import pytest
 import tqdm
+from tqdm.contrib.concurrent import thread_map
 
 from pipemill.interrupts import finish_critical_sections
 
@@ -57,22 +59,31 @@ def notebook(tmp_path, monkeypatch):
     code = "import signal, time\nsignal.raise_signal(signal.SIGINT)\ntime.sleep({})\nwhole = True\n"
     for name, seconds in (("long_import", 0.2), ("short_import", 0)):
         (tmp_path / f"{name}.py").write_text(code.format(seconds))
+    (tmp_path / "outer_import.py").write_text(
+        "from pipemill.interrupts import finish_critical_sections\n"
+        "with finish_critical_sections():\n    import short_import\nwhole = True\n"
+    )
     monkeypatch.syspath_prepend(tmp_path)
     yield
     signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.usefixtures("notebook")
-@pytest.mark.parametrize(("name", "after_s"), [("long_import", 1), ("short_import", 0)])
+@pytest.mark.parametrize(
+    ("name", "after_s"), [("long_import", 10), ("short_import", 0), ("outer_import", 0)]
+)
 def test_an_interrupt_waits_for_the_end_of_an_import(name, after_s):
     def cell() -> None:
         with finish_critical_sections(), finish_critical_sections():
             __import__(name)
-            time.sleep(after_s)
+            threading.Event().wait(after_s)  # only a signal wakes it
 
+    started = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
         cell()
+    assert time.monotonic() - started < 5
     assert sys.modules.pop(name).whole
+    sys.modules.pop("short_import", None)
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     time.sleep(0.1)  # it does not come once more
 
@@ -115,7 +126,7 @@ def test_an_interrupt_waits_for_the_end_of_a_critical_section(section):
 
 
 @pytest.mark.usefixtures("notebook")
-def test_an_interrupt_outside_an_import_comes_at_once():
+def test_an_interrupt_outside_a_critical_section_comes_at_once():
     def cell() -> None:
         with finish_critical_sections():
             signal.raise_signal(signal.SIGINT)
@@ -123,3 +134,19 @@ def test_an_interrupt_outside_an_import_comes_at_once():
 
     with pytest.raises(KeyboardInterrupt):
         cell()
+
+
+@pytest.mark.usefixtures("notebook")
+def test_an_interrupt_does_not_wait_for_the_end_of_a_download():
+    """`datasets` downloads many files so."""
+
+    def download(file: int) -> None:
+        if file == 0:
+            signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+        done.append(file)
+        time.sleep(0.05)
+
+    done: list[int] = []
+    with pytest.raises(KeyboardInterrupt), finish_critical_sections():
+        thread_map(download, range(100), max_workers=1, disable=True)
+    assert len(done) < 50

@@ -27,7 +27,7 @@ from ..arrow_arrays import (
 )
 from ..batch import Batch
 from ..faults.bisect import bisect_failures
-from ..faults.blame import blamed_column
+from ..faults.blame import find_blamed_column
 from ..faults.watchdog import mark_progress, watch_stage
 from ..task import LoadedTask
 from .empty_answers import count_empty
@@ -187,7 +187,7 @@ class Stages:
         explain = getattr(self.task, "explain_failure", None)
         if explain is not None and row not in batch.failures:
             error = explain(self._select_inputs(batch.rows.slice(row, 1)), error)
-        batch.add_failure(stage, row, error, self.columns.get(blamed_column(error)))
+        batch.add_failure(stage, row, error, self.columns.get(find_blamed_column(error)))
 
     def _select_inputs(self, rows: pa.Table) -> pa.Table:
         return pa.table({name: rows[column] for name, column in self.columns.items()})

@@ -114,7 +114,7 @@ def blame_column(error: Error, name: str) -> Error:
     return error
 
 
-def blamed_column(error: BaseException) -> str:
+def find_blamed_column(error: BaseException) -> str:
     """Return the task's name of the column that `blame_column` noted, or an empty text."""
     return str(getattr(error, "blamed_column", ""))
 

@@ -1,7 +1,7 @@
 """End the process of a worker if a stage hangs.
 
 What counts as progress: a call of a stage for some rows, a micro-batch, a row that is preprocessed,
-and a call of a layer, thus also a token that is generated. Slow work makes progress; a hang makes
+and a call of a layer, so also a token that is generated. Slow work makes progress; a hang makes
 none. Loading, reading and writing are no stages. A call that waits for another one's lock waits
 before its stage, or by `hold`.
 """

@@ -204,19 +204,19 @@ class JsonlSource(FileSource):
         """Return the columns of all rows, or None if reading them would take too long."""
         if sum(file.size for file in files) > SCANNED_BYTES:
             return None
-        begun = 0  # bytes; threads may miss each other's, so it is a limit on memory alone
+        scanned = 0  # bytes; threads may miss each other's, so it is a limit on memory alone
 
         def read(file: InputFile) -> list[bytes] | BadFile | None:
-            nonlocal begun
+            nonlocal scanned
             lines: list[bytes] = []
             try:
                 for _, line in self.files.rows(file):
-                    begun += len(line)
-                    if begun > SCANNED_BYTES:
+                    scanned += len(line)
+                    if scanned > SCANNED_BYTES:
                         return None
                     lines.append(line)
             except BadFile as error:
-                begun -= sum(map(len, lines))
+                scanned -= sum(map(len, lines))
                 return error
             return lines
 

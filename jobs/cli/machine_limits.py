@@ -24,10 +24,10 @@ def advise(error: Exception) -> str | None:
     """Return what to do about an error of a machine's limits; None for another error."""
     if isinstance(error, MemoryError):
         return _MEMORY
-    if isinstance(error, ImportError):
-        return _MEMORY if any(text in str(error).lower() for text in _UNMAPPED) else None
     if isinstance(error, RuntimeError):
         return _PROCESSES if str(error) == "can't start new thread" else None
+    if isinstance(error, ImportError) or getattr(error, "errno", 0) is None:  # `ctypes` has none
+        return _MEMORY if any(text in str(error).lower() for text in _UNMAPPED) else None
     if not isinstance(error, OSError):
         return None
     # A pipe that can take no more for now has the number of a refused process, and other words.

@@ -66,8 +66,8 @@ def _format_errors(error: ValidationError, job: type[BaseModel], where: str) -> 
         if not problem["loc"]:
             messages[full] = f"{where}: {reason}"
             continue
-        told = "" if value in reason else f" (it is {value})"
-        messages[full] = f"{full!r} in {where}: {', or '.join(reasons)}{told}"
+        given = "" if value in reason else f" (it is {value})"
+        messages[full] = f"{full!r} in {where}: {', or '.join(reasons)}{given}"
     if missing:
         are = "is" if len(missing) == 1 else "are"
         return [f"{', '.join(missing)} {are} missing in {where}", *messages.values()]

@@ -192,7 +192,7 @@ def _read_parameters(pipeline: Any, task: str | None) -> dict[str, Any]:
         task: its task; None if its class is the user's, which may have any parameters.
 
     Raises:
-        ConfigError: it was made with others than the task's, or they can't be told.
+        ConfigError: it was made with parameters that the task lacks, or that can't be found.
     """
     stored = (pipeline._preprocess_params, pipeline._forward_params, pipeline._postprocess_params)
     usual = _sanitize(pipeline, {}) or ({}, {}, {})

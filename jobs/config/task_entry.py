@@ -92,7 +92,8 @@ class ModelSection(Section):
         use_safetensors: whether only weights in safetensors are read, which can't hold code. If
             not, pickled ones are read, too, as transformers does.
         allow_missing: whether weights that the checkpoint lacks may be random numbers, which
-            differ in every process. If not, such a model is refused.
+            differ in every process, and layers beyond those that config.json counts may be left
+            out. If not, such a model is refused.
         compile: whether `torch.compile` compiles the model, for micro-batches padded to a few
             widths.
         engine: what computes: "auto" (torch), "onnx" (ONNX Runtime), "openvino", or the name of an

@@ -113,7 +113,7 @@ class _Pace:
 
 
 def ray_is_sooner(remaining: float, load_s: float, splits: int, actors: ActorsSection) -> bool:
-    """Compare. remaining: seconds that this process would still need."""
+    """Tell whether Ray would end first. remaining: seconds that this process still needs."""
     fit = math.floor((os.cpu_count() or 1) / actors.num_cpus)
     most = fit if actors.max == "auto" else min(fit, actors.max)
     pool = max(min(most, splits), 1)

@@ -33,7 +33,7 @@ class AnswerStatistics:
 
 
 def describe_answers(tables: Iterable[pa.Table], name: str = "") -> AnswerStatistics:
-    """Count. Columns that are missing, or of another kind, count nothing.
+    """Count labels, scores and lengths of vectors; columns of other kinds count nothing.
 
     Args:
         tables: columns `label`, `score` and `embedding`.

@@ -98,7 +98,7 @@ class Report(Shown):
         object.__setattr__(self, "_options", storage_options)
 
     def to_json(self) -> str:
-        """One line."""
+        """Return the report as one line of JSON."""
         fields = rename_dead_reasons(asdict(self))
         for name in ("truncated", "left_out", "published", "engine", "tasks"):
             if fields[name] is None:
@@ -173,8 +173,8 @@ class Report(Shown):
             lines.append(("published", self.published))
         if self.dead:
             lines.append(("dead letters", f"{self.output.rstrip('/')}/_pipemill/dead-letter/"))
-            told = format_reasons(self.dead_reasons, self.dead_kinds, self.dead_read, self.dead)
-            lines += [("", line) for line in told]
+            reasons = format_reasons(self.dead_reasons, self.dead_kinds, self.dead_read, self.dead)
+            lines += [("", line) for line in reasons]
         return lines
 
     def _computed(self) -> list[tuple[str, str]]:

@@ -76,7 +76,7 @@ class InputSample:
 
     Attributes:
         job: reads files.
-        notes: what is to be said about them.
+        notes: what the user should know about them.
         rows: how many rows the whole input has; None if the files are the whole input, or if it
             is not known.
     """

@@ -134,7 +134,8 @@ def check_fingerprint(record: JobRecord, new: Mapping[str, Any], job: Job, outpu
     then = {**defaults, **_describe_fields(old, record.job)}
     now = {**defaults, **_describe_fields(new, job.model_dump())}
     changed = [
-        f"{name} ({then.get(name)} then, {now.get(name)} now)" for name in changed_fields(old, new)
+        f"{name} ({then.get(name)} then, {now.get(name)} now)"
+        for name in find_changed_fields(old, new)
     ]
     if changed:
         raise ConfigError(
@@ -143,7 +144,7 @@ def check_fingerprint(record: JobRecord, new: Mapping[str, Any], job: Job, outpu
         )
 
 
-def changed_fields(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+def find_changed_fields(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """Return the names of the fields that differ.
 
     Parameters may be in any order, and keyword arguments among them, such as `generate_kwargs`.

@@ -114,7 +114,7 @@ def tables_of_rows(rows: Iterable[Row], owner: str) -> Iterator[pa.Table]:
 
 @contextmanager
 def _explain_rows(first: int, last: int, owner: str) -> Iterator[None]:
-    """Within it what a row raises is a ConfigError: it contains itself, or is no plain dict."""
+    """Raise ConfigError for a row in the block that contains itself, or is no plain dict."""
     try:
         yield
     except ConfigError:

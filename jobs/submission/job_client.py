@@ -92,7 +92,7 @@ def submit_once(client: JobSubmissionClient, submission_id: str, **job: Any) -> 
 
 @contextmanager
 def answering(address: str) -> Iterator[None]:
-    """Within it, a job API that answers no more is a RunError in one line."""
+    """Raise RunError in one line if the job API stops answering in the block."""
     try:
         yield
     except (OSError, RuntimeError) as error:
@@ -104,7 +104,7 @@ def answering(address: str) -> Iterator[None]:
 
 @contextmanager
 def explain_submission(address: str) -> Iterator[None]:
-    """Within it, a job that Ray does not accept is a ConfigError in one line."""
+    """Raise ConfigError in one line if Ray does not accept the job in the block."""
     try:
         yield
     except (OSError, RuntimeError, ValueError) as error:

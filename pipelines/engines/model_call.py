@@ -61,8 +61,8 @@ class ModelCall:
 def known_masks(*masks: tuple[Any, bool]) -> Iterator[None]:
     """Tell transformers whether these masks hide any token, for calls in this block.
 
-    It would ask a GPU, and wait for all that it has to do. Nothing is told of other masks: a model
-    may hide some tokens by itself, as that of padding, and then has made a mask of its own.
+    It would ask a GPU, and wait for all that it has to do. Other masks are not affected: a model
+    may hide some tokens by itself, such as padding, and then has made another mask.
 
     Args:
         masks: tensors of shape (rows, tokens), and whether each hides any token.
@@ -82,17 +82,17 @@ def _tell_mask_makers() -> None:
 
     makers = AttentionMaskInterface()
     for name in ("sdpa", "eager"):
-        AttentionMaskInterface.register(name, _told(makers[name]))
+        AttentionMaskInterface.register(name, _use_known_mask(makers[name]))
     # What a maker gets is a mask of booleans, which this function makes of the one for the model.
     if usual := getattr(masking_utils, "_preprocess_mask_arguments", None):
-        masking_utils._preprocess_mask_arguments = _noted(usual)
+        masking_utils._preprocess_mask_arguments = _note_made_mask(usual)
 
 
-def _noted(preprocess: Callable[..., Any]) -> Callable[..., Any]:
+def _note_made_mask(preprocess: Callable[..., Any]) -> Callable[..., Any]:
     """Return a function that does the same, and notes what is known of the mask that it makes."""
 
     @wraps(preprocess)
-    def noted(*given: Any, **named: Any) -> Any:
+    def preprocess_and_note(*given: Any, **named: Any) -> Any:
         found = preprocess(*given, **named)
         known = getattr(_masks, "known", ())
         if known:
@@ -101,14 +101,14 @@ def _noted(preprocess: Callable[..., Any]) -> Callable[..., Any]:
             _masks.made = found[1], hides
         return found
 
-    return noted
+    return preprocess_and_note
 
 
-def _told(make: Callable[..., Any]) -> Callable[..., Any]:
+def _use_known_mask(make: Callable[..., Any]) -> Callable[..., Any]:
     """Return a maker of masks that does the same, and asks nothing that is known."""
 
     @wraps(make)
-    def told(*given: Any, **named: Any) -> Any:
+    def make_known(*given: Any, **named: Any) -> Any:
         made: Any = getattr(_masks, "made", (None, None))
         mask, hides = made
         # One of another width is filled up with tokens that are hidden.
@@ -124,7 +124,7 @@ def _told(make: Callable[..., Any]) -> Callable[..., Any]:
                 named["attention_mask"] = None
         return make(*given, **named)
 
-    return told
+    return make_known
 
 
 def first_tokens(output: Any) -> Any:

@@ -1,4 +1,8 @@
-"""Find the weights that a loaded model lacks: transformers fills them with random numbers."""
+"""Find what a loaded model and its checkpoint do not share.
+
+transformers fills weights that the checkpoint lacks with random numbers, and leaves out layers
+that config.json does not count.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +22,7 @@ _UNUSED = re.compile(
     r"|(^|\.)position_ids$"
     r"|^neck\.fusion_stage\.layers\.0\.residual_layer1\."  # DPT: the first layer adds nothing
 )
+_NUMBER = re.compile(r"\.(\d+)(?=\.)")
 _POOLER = re.compile(r"(^|\.)pooler\.")
 # Tasks that read the last hidden state, and not what the model pools from it.
 _UNPOOLED_TASKS = ("feature-extraction", "image-feature-extraction")
@@ -53,6 +58,48 @@ def describe_missing(model: Any, missing: list[str], unexpected: Iterable[str]) 
         "random numbers, and so would the answers: name a model that was trained for this task "
         "(or set model.allow_missing to true if you mean it)"
     )
+
+
+def find_layers_left_out(model: Any, unexpected: Iterable[str]) -> str | None:
+    """Return a message if the checkpoint has more layers of a stack than config.json counts.
+
+    A layer with weights that none of the stack has is something else: it predicts further tokens
+    (DeepSeek's and its relatives' last one).
+
+    Args:
+        model: a `transformers.PreTrainedModel`.
+        unexpected: the names that transformers reports as not used.
+    """
+    base = f"{model.base_model_prefix}."
+    beyond = _group_by_layer(unexpected, base)
+    if not beyond:
+        return None
+    there = _group_by_layer(model.state_dict(), base)
+    for stack, layers in beyond.items():
+        known = set().union(*there.get(stack, {}).values())
+        extra = [n for n in layers if n not in there.get(stack, {}) and layers[n] <= known]
+        if extra:
+            count = len(there[stack])
+            return (
+                f"the checkpoint has {count + len(extra)} layers of {stack}, and "
+                f"{type(model).__name__} has {count} by config.json: the others would be left out. "
+                "Take the config.json that belongs to the weights (or set model.allow_missing to "
+                "true if you mean it)"
+            )
+    return None
+
+
+def _group_by_layer(names: Iterable[str], base: str) -> dict[str, dict[int, set[str]]]:
+    """Return, by stack of layers and number in it, how the layer's weights are called there.
+
+    base: a prefix that the checkpoint or the model may have, and the other not.
+    """
+    found: dict[str, dict[int, set[str]]] = {}
+    for name in (name.removeprefix(base) for name in names):
+        for part in _NUMBER.finditer(name):
+            layers = found.setdefault(name[: part.start()], {})
+            layers.setdefault(int(part[1]), set()).add(name[part.end() :])
+    return found
 
 
 def _is_harmless(model: Any, name: str, task: str) -> bool:

@@ -13,7 +13,12 @@ from pipemill.errors import error_message
 
 from ..engines.block_attention import keep_block_attention
 from ..engines.gpu_memory import limit_to_share
-from .missing_weights import describe_missing, find_missing_weights, record_loading
+from .missing_weights import (
+    describe_missing,
+    find_layers_left_out,
+    find_missing_weights,
+    record_loading,
+)
 from .model_files import FolderSource, ModelFiles
 from .user_class import import_pipeline_class, register_pipeline_class
 
@@ -33,7 +38,8 @@ class Model:
             makes the weights from those in float32.
         trust_remote_code: whether code in the model's folder may run.
         use_safetensors: whether only weights in safetensors are read.
-        allow_missing: whether weights that the checkpoint lacks may be random numbers.
+        allow_missing: whether weights that the checkpoint lacks may be random numbers, and its
+            layers that config.json does not count may be left out.
         pipeline_class: "package.module:Class", the user's `transformers.Pipeline`.
         num_gpus: GPUs that the actor holds; 0 means CPU.
         num_cpus: CPUs that the actor holds; on a CPU this is its number of intra-op threads.
@@ -109,12 +115,14 @@ class Model:
         return pipeline
 
     def _check_complete(self, model: Any, loadings: list[tuple[Any, Any]], task: str) -> None:
-        """Raise ValueError where transformers has filled weights with random numbers."""
+        """Raise ValueError where transformers has filled in random numbers or left layers out."""
         for loaded, info in loadings:
-            if loaded is model and (
-                missing := find_missing_weights(model, info.missing_keys, task)
-            ):
-                reason = describe_missing(model, missing, info.unexpected_keys)
+            if loaded is not model:
+                continue
+            unexpected = info.unexpected_keys
+            if missing := find_missing_weights(model, info.missing_keys, task):
+                raise ValueError(f"{self.path}: {describe_missing(model, missing, unexpected)}")
+            if reason := find_layers_left_out(model, unexpected):
                 raise ValueError(f"{self.path}: {reason}")
 
     def find_classes(self, task: str) -> tuple[tuple[Any, ...], Any]:

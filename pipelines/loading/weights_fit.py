@@ -11,7 +11,7 @@ from typing import Any
 
 from ..shared_patch import SharedPatch, Step
 from .checkpoint import CheckpointError, Tensors, find_weights, read_tensors
-from .missing_weights import describe_missing, find_missing_weights
+from .missing_weights import describe_missing, find_layers_left_out, find_missing_weights
 from .model import Model
 
 # torch's names of safetensors' types.
@@ -32,7 +32,7 @@ _TYPES = {
 
 
 def find_weights_misfit(loaded: Any, info: Mapping[str, Any], task: str) -> str | None:
-    """Return which weights the checkpoint lacks, or has in another shape; None if it has all.
+    """Return which weights the checkpoint lacks, has in another shape, or has in vain; or None.
 
     Args:
         loaded: the model.
@@ -44,7 +44,7 @@ def find_weights_misfit(loaded: Any, info: Mapping[str, Any], task: str) -> str 
         return describe_missing(loaded, missing, info["unexpected_keys"])
     if info["mismatched_keys"]:
         return _describe_mismatch(loaded, info["mismatched_keys"])
-    return None
+    return find_layers_left_out(loaded, info["unexpected_keys"])
 
 
 def read_weights(model: Model, config: Any) -> Tensors:

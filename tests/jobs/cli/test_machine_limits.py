@@ -61,10 +61,16 @@ def test_no_thread_for_a_run_is_one_line_and_the_output_is_released(tmp_path, mo
     assert app.main(words) == 0
 
 
+def test_too_little_memory_for_a_library_that_a_library_loads_gets_advice():
+    """torch loads some of its own by `ctypes`, whose error has no number."""
+    assert "more memory" in str(advise(OSError("libtorch_cpu.so: failed to map segment")))
+
+
 @pytest.mark.parametrize(
     "error",
     [
         RuntimeError("no such thread"),
+        OSError("no library"),
         ImportError("no module"),
         ValueError("1"),
         # A pipe that can take no more for now.

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 import transformers
+from pipemill.pipelines.loading import model_fit
 from pipemill.pipelines.loading.model import Model
 from pipemill.pipelines.loading.model_fit import find_misfit
 from pipemill.pipelines.registry import find_task
@@ -280,6 +281,27 @@ def test_a_config_of_another_size_is_refused(folder, tmp_path):
     (folder / "config.json").write_text(json.dumps(config))
     with pytest.raises(pipemill.ConfigError, match=r"classifier.* has the shape \(4.*needs \(7"):
         run(tmp_path, folder)
+
+
+@pytest.mark.parametrize("task", ["text-classification", "feature-extraction"])
+@pytest.mark.parametrize("verdict", [True, False], ids=["before the run", "by a worker"])
+def test_a_config_of_fewer_layers_is_refused(folder, tmp_path, monkeypatch, task, verdict):
+    config = json.loads((folder / "config.json").read_text()) | {"num_hidden_layers": 1}
+    (folder / "config.json").write_text(json.dumps(config))
+    if not verdict:
+        monkeypatch.setattr(model_fit, "find_weights_misfit", lambda *given: None)
+    with pytest.raises(pipemill.ConfigError, match=r"2 layers of encoder\.layer, .* has 1 "):
+        run(tmp_path, folder, task)
+    assert run(tmp_path, folder, task, allow_missing=True).done == 2
+
+
+def test_a_layer_that_predicts_further_tokens_is_not_missed(folder, tmp_path):
+    """DeepSeek's checkpoints have it after the last one, with weights that others lack."""
+    weights = load_file(folder / "model.safetensors")
+    further = {k.replace("layer.1.", "layer.2."): v.clone() for k, v in weights.items()}
+    weights["bert.encoder.layer.2.eh_proj.weight"] = torch.ones(2)
+    save_file(further | weights, folder / "model.safetensors")
+    assert run(tmp_path, folder).done == 2
 
 
 def test_a_model_that_the_task_has_no_class_for_is_refused(models, tmp_path):

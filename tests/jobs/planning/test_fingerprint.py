@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pipemill.jobs.planning.fingerprint import changed_fields
+from pipemill.jobs.planning.fingerprint import find_changed_fields
 
 
 def test_keyword_arguments_have_no_order_and_options_have_one():
@@ -13,6 +13,6 @@ def test_keyword_arguments_have_no_order_and_options_have_one():
         given = old["parameters"]
         return {"parameters": {**given, name: dict(reversed(given[name].items()))}}
 
-    assert changed_fields(old, {"parameters": dict(reversed(old["parameters"].items()))}) == []
-    assert changed_fields(old, turned("generate_kwargs")) == []
-    assert changed_fields(old, turned("questions")) == ["parameters"]
+    assert find_changed_fields(old, {"parameters": dict(reversed(old["parameters"].items()))}) == []
+    assert find_changed_fields(old, turned("generate_kwargs")) == []
+    assert find_changed_fields(old, turned("questions")) == ["parameters"]

@@ -440,25 +440,22 @@ def test_a_language_model_that_would_be_left_out_is_said_and_refuses_nothing(
     assert "pip install kenlm pyctcdecode. Without: the texts are decoded without it" in said
 
 
-@pytest.mark.parametrize(
-    ("task", "column", "library"),
-    [
-        ("image-classification", "image", "pillow"),
-        ("automatic-speech-recognition", "audio", "av"),
-        ("video-classification", "video", "av, pillow"),
-    ],
-)
-def test_a_media_task_without_its_extra_is_told_before_anything_is_imported(
-    models, tmp_path, task, column, library
-):
-    pq.write_table(pa.table({column: [b"x"]}), tmp_path / "in.parquet")
-    arguments = ["--task", task, "--model", models[task], "--input", "in.parquet"]
-    verbs = ("run", "preview", "plan", "tune") if column == "image" else ("run",)
-    commands = [[verb, *arguments, "--output", "out"] for verb in verbs]
+def test_a_media_task_without_its_extra_is_told_before_anything_is_imported(models, tmp_path):
+    commands, lacking = [], []
+    for task, column, library, verbs in (
+        ("image-classification", "image", "pillow", ("run", "preview", "plan", "tune")),
+        ("automatic-speech-recognition", "audio", "av", ("run",)),
+        ("video-classification", "video", "av, pillow", ("run",)),
+    ):
+        pq.write_table(pa.table({column: [b"x"]}), tmp_path / f"{column}.parquet")
+        words = ["--task", task, "--model", models[task], "--input", f"{column}.parquet"]
+        commands += [[verb, *words, "--output", "out"] for verb in verbs]
+        lacking += [f"{library} to read the column {column!r}" for _ in verbs]
     started = time.monotonic()
-    for status, out, err in without.run(("PIL", "av"), tmp_path, *commands):
+    done = without.run(("PIL", "av"), tmp_path, *commands)
+    for (status, out, err), library in zip(done, lacking, strict=True):
         assert (status, out) == (2, ""), err
-        assert f"needs what is not installed here: {library} to read the column" in err
+        assert f"needs what is not installed here: {library}" in err
         assert "pip install 'pipemill[media]'" in err
         assert "imported: []" in err
     assert time.monotonic() - started < 20  # a second, where nothing else runs
@@ -487,45 +484,47 @@ def test_a_finished_output_needs_no_library(models, tmp_path):
     assert "pip install 'pipemill[media]'" in sample[2]
 
 
-def test_media_columns_that_a_job_does_not_read_need_nothing(models, tmp_path):
-    pq.write_table(pa.table({"text": tiny.texts(2)}), tmp_path / "in.parquet")
-    table = pa.table({"text": tiny.texts(2), "audio": [b"x", b"y"]})
-    pq.write_table(table, tmp_path / "sounds.parquet")
-    job = ["run", "--task", "any-to-any", "--model", models["any-to-any"]]
-    local = ["--set", "actors.placement=local"]
-    (status, out, err), (refused, _, why) = without.run(
-        ("PIL", "av"),
-        tmp_path,
-        [*job, "--input", "in.parquet", "--output", "out", *local],
-        [*job, "--input", "sounds.parquet", "--output", "b"],
-    )
-    assert status == 0, err
-    assert json.loads(out.splitlines()[-1])["done"] == 2
-    assert refused == 2
-    assert "av to read the column 'audio'" in why
-
-
-def test_sound_in_a_chat_without_its_library_ends_the_run_and_is_no_rows_fault(
+def test_media_columns_need_their_library_if_a_job_reads_them(
     models, tmp_path, monkeypatch, capsys
 ):
+    """Sound in a chat without its library ends the run, and is no row's fault."""
     chats = [
         [{"role": "user", "content": "no sound"}],
         [{"role": "user", "content": [{"type": "audio", "base64": "UklGRg=="}]}],
     ]
-    table = pa.table({"messages": [json.dumps(chat) for chat in chats]})
-    pq.write_table(table, tmp_path / "in.parquet")
-    arguments = [
-        "--task", "any-to-any", "--model", models["any-to-any"], "--input", "in.parquet",
-    ]  # fmt: skip
+    for name, columns in {
+        "texts": {"text": tiny.texts(2)},
+        "sounds": {"text": tiny.texts(2), "audio": [b"x", b"y"]},
+        "chats": {"messages": [json.dumps(chat) for chat in chats]},
+    }.items():
+        pq.write_table(pa.table(columns), tmp_path / f"{name}.parquet")
+
+    def words(verb, name):
+        model = ["--task", "any-to-any", "--model", models["any-to-any"]]
+        return [verb, *model, "--input", f"{name}.parquet"]
+
     local = ["--output", "a", "--set", "actors.placement=local"]
-    commands = (["run", *arguments, *local], ["preview", *arguments], ["plan", *arguments])
-    for status, _, err in without.run(("av",), tmp_path, *commands):
+    # One Python for all: each imports torch anew.
+    read, refused, *done = without.run(
+        ("PIL", "av"),
+        tmp_path,
+        [*words("run", "texts"), "--output", "b", *local[2:]],
+        [*words("run", "sounds"), "--output", "c"],
+        [*words("run", "chats"), *local],
+        words("preview", "chats"),
+        words("plan", "chats"),
+    )
+    assert read[0] == 0, read
+    assert json.loads(read[1].splitlines()[-1])["done"] == 2
+    assert refused[0] == 2
+    assert "av to read the column 'audio'" in refused[2]
+    for status, _, err in done:
         assert status == 2, err
         assert "pipemill: av is needed" in err
         assert "pip install 'pipemill[media]'" in err
         assert "Traceback" not in err
     monkeypatch.chdir(tmp_path)
-    main(["run", *arguments, *local])
+    main([*words("run", "chats"), *local])
     assert "2 rows" in capsys.readouterr().err, "with the library the same output goes on"
 
 

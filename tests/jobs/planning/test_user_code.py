@@ -248,22 +248,20 @@ def test_all_rows_of_the_sample_fail(models, tmp_path):
 
 @pytest.fixture(scope="module")
 def own_model(models, tmp_path_factory):
-    """As transformers saves a pipeline that it was told of: in a process of its own, since
-    registering one changes transformers."""
+    """As transformers saves a pipeline that it was told of."""
+    from transformers.pipelines import PIPELINE_REGISTRY
+
     folder = tmp_path_factory.mktemp("own")
     shutil.copy(ROOT / "tests/support/own_pipelines.py", folder / "pair_code.py")
-    code = f"""
-from pair_code import PairPipeline
-from transformers import AutoModelForSequenceClassification, pipeline
-from transformers.pipelines import PIPELINE_REGISTRY
-
-PIPELINE_REGISTRY.register_pipeline(
-    "pair-classification", PairPipeline, pt_model=AutoModelForSequenceClassification
-)
-model = {models["text-classification"]!r}
-pipeline("pair-classification", model=model, device="cpu").save_pretrained("saved")
-"""
-    subprocess.run([sys.executable, "-c", code], cwd=folder, check=True, capture_output=True)
+    task, auto = "pair-classification", transformers.AutoModelForSequenceClassification
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(folder)
+        pipeline_class = importlib.import_module("pair_code").PairPipeline
+        patch.setattr(PIPELINE_REGISTRY, "supported_tasks", {**PIPELINE_REGISTRY.supported_tasks})
+        PIPELINE_REGISTRY.register_pipeline(task, pipeline_class, pt_model=auto)
+        own = transformers.pipeline(task, model=models["text-classification"], device="cpu")
+        own.save_pretrained(folder / "saved")
+    del sys.modules["pair_code"]
     (folder / "pair_code.py").unlink()
     return folder / "saved"
 
@@ -295,41 +293,52 @@ def test_a_model_of_its_own_code_is_refused_unless_allowed(models, data, tmp_pat
     assert pipemill.run(**wanted).done == 40
 
 
-def run_in_its_folder(models, data, folder, actors):
-    """Run a job with a class of the current folder, as the installed command does."""
-    folder.mkdir(exist_ok=True)
+@pytest.fixture
+def folder(models, data, tmp_path):
+    """A user's folder, with a job whose class is in it."""
+    folder = tmp_path / "user"
+    folder.mkdir()
     shutil.copy(ROOT / "tests/support/own_pipelines.py", folder / "mine.py")
     (folder / "job.yaml").write_text(
         "task: pair-classification\npipeline_class: mine:PairPipeline\n"
         f"model: {models['text-classification']}\ninput: {data}\n"
         "output: {path: out, schema: {label: string, score: float32}}\n"
-        f"actors: {actors}\n"
+        "actors: {max: 1}\n"
     )
-    # Its own folder is not the current one.
+    return folder
+
+
+def check_answers(out, folder):
+    assert json.loads(out.splitlines()[-1])["done"] == 40
+    table = ds.dataset(folder / "out").to_table()
+    assert table.schema.names == ["id", "text", "other", "label", "score"]
+
+
+def test_the_command_finds_a_module_in_its_folder(folder, monkeypatch, capsys):
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    assert main(["run", "job.yaml", "--set", "actors.placement=local"]) == 0
+    del sys.modules["mine"]
+    check_answers(capsys.readouterr().out, folder)
+
+
+def test_files_of_the_current_folder_hide_no_library_of_rays_workers(folder):
+    for name in ("transformers.py", "statistics.py", "torch/__init__.py"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text("raise ImportError('of the user')")
+    # As the installed command: its own folder is not the current one.
     command = folder.parent / "pipemill_command.py"
     command.write_text(
         f"import sys\nsys.path.insert(0, {str(ROOT)!r})\n"
         "from pipemill.jobs.cli.app import main\nsys.exit(main())\n"
     )
-    words = [sys.executable, str(command), "run", "job.yaml"]
-    done = subprocess.run(words, cwd=folder, capture_output=True, text=True, timeout=200)
+    words = ["run", "job.yaml", "--set", "actors.placement=fused", "--set", "actors.cluster=local"]
+    done = subprocess.run(
+        [sys.executable, str(command), *words],
+        cwd=folder, capture_output=True, text=True, timeout=200,
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout.splitlines()[-1])["done"] == 40
-    table = ds.dataset(folder / "out").to_table()
-    assert table.schema.names == ["id", "text", "other", "label", "score"]
-
-
-def test_the_command_finds_a_module_in_its_folder(models, data, tmp_path):
-    run_in_its_folder(models, data, tmp_path / "user", "{placement: local}")
-
-
-def test_files_of_the_current_folder_hide_no_library_of_rays_workers(models, data, tmp_path):
-    folder = tmp_path / "user"
-    folder.mkdir()
-    for name in ("transformers.py", "statistics.py", "torch/__init__.py"):
-        (folder / name).parent.mkdir(exist_ok=True)
-        (folder / name).write_text("raise ImportError('of the user')")
-    run_in_its_folder(models, data, folder, "{placement: fused, cluster: local, max: 1}")
+    check_answers(done.stdout, folder)
 
 
 def test_the_sample_and_the_rows_are_computed_by_ray(models, data, tmp_path, ray_session):
