@@ -22,6 +22,8 @@ from pathlib import Path
 import yaml
 
 FLOORS = Path(__file__).with_suffix(".yaml")
+# Texts and recordings, of which each takes a second and more.
+_WITH_BEAMS, _RECORDINGS = 8, 6
 VERSIONS = ("pipemill", "torch", "transformers", "tokenizers", "numpy", "pyarrow")
 
 
@@ -57,6 +59,30 @@ def measure_texts(name: str) -> Iterator[tuple[str, float]]:
     yield "beside transformers at its best batch size", found["ratio"]
 
 
+def measure_beams(name: str) -> Iterator[tuple[str, float]]:
+    import pipemill
+
+    from . import generation
+
+    pipemill.restore_pipelines()
+    found = generation.compare(name, _WITH_BEAMS, 1, (1, _WITH_BEAMS))
+    # A near tie of two beams may be decided by how sums are rounded: see docs/speed.md.
+    if found["equal_texts"]["pipemill"] < _WITH_BEAMS - 1:
+        raise SystemExit(f"{name}: texts differ from those of transformers: {found}")
+    yield "beside transformers at its best batch size", found["ratio"]
+
+
+def measure_speech(way: str) -> Iterator[tuple[str, float]]:
+    from .speech import __main__ as speech
+
+    sounds = speech.make_sounds(_RECORDINGS)
+    pipelines = speech.make_pipeline(), speech.make_pipeline()
+    found = speech.compare(way, pipelines, sounds, [1, _RECORDINGS], 1)
+    if found["equal_answers"]["pipemill"] < _RECORDINGS:
+        raise SystemExit(f"speech, {way}: answers differ from those of transformers: {found}")
+    yield "beside transformers at its best batch size", found["ratio"]
+
+
 def measure_task(work: str) -> Iterator[tuple[str, float]]:
     from . import text_tasks
 
@@ -73,6 +99,10 @@ MEASURES = {
     "decoder": lambda: measure_texts("decoder"),
     "t5": lambda: measure_texts("t5"),
     "marian": lambda: measure_texts("marian"),
+    "t5 with beams": lambda: measure_beams("t5-beams"),
+    "marian with beams": lambda: measure_beams("marian-beams"),
+    "speech with beams": lambda: measure_speech("long"),
+    "greedy speech": lambda: measure_speech("chunks, greedy"),
 }
 
 

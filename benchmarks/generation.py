@@ -232,12 +232,14 @@ class Contest:
         return [(one[0] if isinstance(one, list) else one)["generated_text"] for one in answers]
 
 
-def compare(name: str, rows: int, rounds: int) -> dict[str, Any]:
+def compare(
+    name: str, rows: int, rounds: int, batches: tuple[int, ...] = BATCHES
+) -> dict[str, Any]:
     """Return the CPU seconds of each way, and how many of its texts are the right ones."""
     contest = Contest(name, rows)
     truth = contest.run_pipeline(1)
     ways: dict[str, Callable[[], list[str]]] = {"pipemill": contest.run_ours}
-    for batch in BATCHES:
+    for batch in batches:
         ways[f"batches of {batch}"] = lambda batch=batch: contest.run_pipeline(batch)  # type: ignore[misc]
     seconds: dict[str, list[float]] = {way: [] for way in ways}
     right = {}

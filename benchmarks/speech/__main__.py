@@ -42,7 +42,15 @@ WAYS: dict[str, dict[str, Any]] = {
 }
 
 
-def make_pipeline() -> Any:
+def make_pipeline(folder: str | None = None) -> Any:
+    """Return a pipeline with the model of a folder, or one with random weights."""
+    torch.manual_seed(5)
+    if folder is None:
+        return _make_random_pipeline()
+    return transformers.pipeline("automatic-speech-recognition", model=folder, device="cpu")
+
+
+def _make_random_pipeline() -> Any:
     """Return a pipeline with a model whose texts end after few or many tokens."""
     from transformers.convert_slow_tokenizer import bytes_to_unicode
 
@@ -205,17 +213,10 @@ def main() -> None:
     transformers.logging.set_verbosity_error()
     torch.set_num_threads(1)
     files = read_sounds(options.sounds) if options.sounds else make_sounds(options.rows)
-
-    def make() -> Any:
-        torch.manual_seed(5)
-        if options.model is None:
-            return make_pipeline()
-        task = "automatic-speech-recognition"
-        return transformers.pipeline(task, model=options.model, device="cpu")
-
     batches = list(map(int, options.batches.split(",")))
     for name in options.only.split(";") if options.only else WAYS:
-        found = compare(name, (make(), make()), files, batches, options.rounds)
+        pipelines = make_pipeline(options.model), make_pipeline(options.model)
+        found = compare(name, pipelines, files, batches, options.rounds)
         print(json.dumps(found), flush=True)
 
 
