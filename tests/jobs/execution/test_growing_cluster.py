@@ -32,7 +32,8 @@ def test_a_run_grows_with_a_cluster_that_begins_with_a_head_alone(tmp_path, monk
         raylets = [
             process
             for process in psutil.process_iter(["name", "cmdline"])
-            if process.info["name"] == "raylet" and address in " ".join(process.info["cmdline"])
+            if process.info["name"] == "raylet"
+            and address in " ".join(process.info["cmdline"] or [])
         ]
     assert done.returncode == 0, done.stderr
     assert "this cluster grows: set actors.num_gpus to 1" in done.stderr
