@@ -8,10 +8,11 @@ from typing import Any
 
 import pyarrow as pa
 from pipemill.actors.columns import describe, matches
+from pipemill.actors.sources.schemas.json_schema import JSON_TEXT
 from pipemill.actors.sources.schemas.media_columns import MEDIA_KINDS, find_media_columns
 from pipemill.actors.task import Column
 
-from pipemill.errors import ConfigError, did_you_mean, name_columns
+from pipemill.errors import ConfigError, did_you_mean, list_columns, name_columns
 
 from .task_spec import TaskSpec
 from .user_pipeline import user_pipeline_task
@@ -80,7 +81,7 @@ def resolve_columns(
             why = "input.columns leaves out" if left_out else "the input does not have"
             raise ConfigError(
                 f"{name} reads a column {column.name!r}, which {why}; "
-                f"columns: {', '.join(schema.names)}. {_describe_other_delimiter(schema)}Name one "
+                f"{list_columns(schema.names)}. {_describe_other_delimiter(schema)}Name one "
                 f"with --column {column.name}=COLUMN (input.columns){instead}"
                 f"{_describe_nested_rows(own, schema)}"
             )
@@ -156,7 +157,7 @@ def with_inputs(spec: TaskSpec, schema: pa.Schema) -> TaskSpec:
     if not names:
         raise ConfigError(
             f"which column goes into the pipeline of {spec.name}? Name it with --column "
-            f"NAME=COLUMN (input.columns); columns: {', '.join(schema.names)}"
+            f"NAME=COLUMN (input.columns); {list_columns(schema.names)}"
         )
     return user_pipeline_task(spec.name, tuple(names))
 
@@ -195,6 +196,7 @@ def _is_untyped(column: Column, field: pa.Field) -> bool:
     return lacks and not matches(column.kind, field.type)
 
 
+_LONGEST_TYPE = 200  # characters in a message
 USUAL_TYPES = (
     pa.string(),
     pa.list_(pa.string()),
@@ -205,13 +207,35 @@ USUAL_TYPES = (
 
 
 def _check_type(task: str, column: Column, field: pa.Field) -> None:
-    if not matches(column.kind, field.type):
+    if _fits(column, field):
+        return
+    is_json = field.metadata == JSON_TEXT
+    held = "JSON of no common type" if is_json else _shorten(field.type)
+    if is_json or _is_written_by_pandas(field.type):
+        hint = "; pandas writes a row a line with to_json(FILE, orient='records', lines=True)"
+    else:
         plain = column.kind == "text" and not pa.types.is_nested(field.type)
         hint = f"; input.schema: {{{field.name}: string}} reads it as text" if plain else ""
-        raise ConfigError(
-            f"column {field.name!r} is {field.type}, but {task} reads {describe(column.kind)} "
-            f"as {column.name!r}{hint}{_way_out(column)}"
-        )
+    raise ConfigError(
+        f"column {field.name!r} is {held}, but {task} reads {describe(column.kind)} "
+        f"as {column.name!r}{hint}{_way_out(column)}"
+    )
+
+
+def _fits(column: Column, field: pa.Field) -> bool:
+    # Of what is read as text and is JSON, no value that was seen is a text.
+    is_text = column.kind != "text" or field.metadata != JSON_TEXT
+    return is_text and matches(column.kind, field.type)
+
+
+def _is_written_by_pandas(type: pa.DataType) -> bool:
+    """Tell whether a column is an object of rows by number, as `DataFrame.to_json` writes it."""
+    return pa.types.is_struct(type) and {"0", str(type.num_fields - 1)} <= {f.name for f in type}
+
+
+def _shorten(type: pa.DataType) -> str:
+    text = str(type)
+    return text if len(text) <= _LONGEST_TYPE else f"{text[:_LONGEST_TYPE]}…"
 
 
 def _way_out(column: Column) -> str:
@@ -226,7 +250,7 @@ def _way_out(column: Column) -> str:
 
 def is_namesake(column: Column, field: pa.Field) -> bool:
     """Tell whether a column has only the name of a parameter, and another type."""
-    return column.parameter and not column.required and not matches(column.kind, field.type)
+    return column.parameter and not column.required and not _fits(column, field)
 
 
 def _own_name(name: str, column: Column, inputs: tuple[Column, ...], schema: pa.Schema) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
 from typing import TYPE_CHECKING
@@ -75,6 +75,9 @@ def explain_missing_library() -> Iterator[None]:
         raise ConfigError(str(error)) from None
 
 
+_MOST_COLUMNS = 50  # in a message
+
+
 def did_you_mean(name: str, names: Iterable[str]) -> str:
     """Return a hint to end an error message with: the nearest right name, or all of them."""
     names = list(names)
@@ -86,8 +89,13 @@ def name_columns(name: str, names: Iterable[str]) -> str:
     """Return a hint on a column as `did_you_mean` does, which always names all columns."""
     names = list(names)
     near = get_close_matches(name, names, n=1, cutoff=0.5)
-    columns = f"columns: {', '.join(names)}"
-    return f"did you mean {near[0]!r}? ({columns})" if near else columns
+    return f"did you mean {near[0]!r}? ({list_columns(names)})" if near else list_columns(names)
+
+
+def list_columns(names: Sequence[str]) -> str:
+    """Return the names of columns for a message, or the first ones and how many there are."""
+    more = f", … ({len(names):,} in all)" if len(names) > _MOST_COLUMNS else ""
+    return f"columns: {', '.join(names[:_MOST_COLUMNS])}{more}"
 
 
 def error_message(error: BaseException) -> str:

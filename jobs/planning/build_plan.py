@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 from pipemill.actors.sources.bad_file import NothingToRead
 from pipemill.actors.sources.base import Source
+from pipemill.actors.sources.files import FilesSource
 from pipemill.actors.sources.open_source import open_source
 from pipemill.actors.sources.registry import find_source
 from pipemill.actors.sources.split_ranges import SplitRange
@@ -18,6 +19,7 @@ from pipemill.actors.storage.backoff import retry_on_driver
 from pipemill.actors.storage.filesystem import absolute, open_filesystem
 from pipemill.actors.storage.input_file import InputFile
 from pipemill.actors.storage.partitions import is_partition_field, read_partition_values
+from pipemill.actors.task import MEDIA
 from pipemill.pipelines.task_columns import source_names
 
 from pipemill.errors import ConfigError
@@ -60,6 +62,7 @@ def build_plan(
         None if ledger.is_stored_input(job.input.path) else ledger.path,
         job.output.storage_options,
         stored,
+        _choose_companion(job, task),
     )
     reading = reading_of(job, task)
     source = open_source(format, job.input.storage_options, reading=reading)
@@ -74,6 +77,12 @@ def build_plan(
         )
     plan.notes = notes
     return plan, changed
+
+
+def _choose_companion(job: Job, task: ResolvedTask) -> str | None:
+    """Return the format of the rows in a folder of media and texts; None if it may be either."""
+    inputs = (column for _, own in list_tasks(job, task) for column in own.spec.inputs)
+    return FilesSource.name if any(column.kind in MEDIA for column in inputs) else None
 
 
 def _new_plan(

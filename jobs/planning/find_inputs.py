@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
@@ -27,6 +28,8 @@ from .saved_dataset import list_saved_files
 _AUTO = "auto"
 # What `datasets` writes beside the files of a dataset, as in a clone of one from the Hub.
 _NOTES = ("dataset_info.json", "dataset_infos.json", "dataset_dict.json")
+# What it keeps of a map, a filter or a shuffle, there or beside what `save_to_disk` wrote.
+_CACHE = re.compile(r"cache-[0-9a-f]{16}(_\d{5}_of_\d{5})?\.arrow")
 _POINTER = b"version https://git-lfs.github.com/spec/"
 _POINTER_BYTES = range(50, 200)
 _MOST_POINTERS = 1000  # files of these sizes that are looked into
@@ -53,16 +56,18 @@ def list_files(
     output: str | None,
     output_options: Mapping[str, Any] | None = None,
     stored: Plan | None = None,
+    companion: str | None = None,
 ) -> FoundFiles:
     """Return the input's files, and their format.
 
     Folders are read recursively, sorted by name. Names that start with "." or "_" and files in
     the output are left out. So are, below a folder or a glob, files of other formats than a named
     one, and, if the format is "auto", media and text files beside files of another format; and,
-    beside other files, outputs of pipemill in lower folders.
+    beside other files, outputs of pipemill in lower folders and what `datasets` keeps of a map.
 
     Args:
         stored: the plan of the output, if there is one.
+        companion: the format that is read where there are only media and text files.
 
     Raises:
         ConfigError: there is no such file, or the files' formats differ.
@@ -80,9 +85,10 @@ def list_files(
         listed = list_saved_files(path, options) if may_be_saved else None
         if listed is None:
             listing = list_below(path, options, outside)
-            listing, note = _without_outputs(listing, format, stored)
-            notes += note
-            listed = _select(listing, format)
+            for without in (_without_outputs, _without_caches):
+                listing, note = without(listing, format, stored)
+                notes += note
+            listed = _select(listing, format, companion)
         for file in listed:
             files.setdefault(file.path, file)
     formats = {format_of(path) for path in files} if format == _AUTO else {format}
@@ -136,12 +142,32 @@ def _without_outputs(
     return replace(listing, files=rest), [note]
 
 
+def _without_caches(
+    listing: Listing, format: str, stored: Plan | None
+) -> tuple[Listing, list[str]]:
+    """Return a listing without what `datasets` made of other files of it, and a note on that."""
+    made = [file for file in listing.files if _CACHE.fullmatch(file.path.rpartition("/")[2])]
+    rest = [file for file in listing.files if file not in made] if made else []
+    if (
+        not any(format_of(file.path) == ArrowSource.name for file in rest)
+        or listing.named
+        or any(file.path in set(_paths(stored)) for file in made)
+    ):
+        return listing, []
+    more = f" and {len(made) - 1:,} more" if len(made) > 1 else ""
+    note = (
+        f"not read: {made[0].path}{more}, which datasets made of the rows by map, filter or "
+        "shuffle; if you want its rows, name the file"
+    )
+    return replace(listing, files=rest), [note]
+
+
 def _paths(plan: Plan | None) -> Iterator[str]:
     """Yield the paths of the files that an output was planned for."""
     return (file.path for file in plan.files()) if plan else iter(())
 
 
-def _select(listing: Listing, format: str) -> list[InputFile]:
+def _select(listing: Listing, format: str, companion: str | None) -> list[InputFile]:
     """Return the files of a listing that are input."""
     files = listing.files
     for name in listing.special:
@@ -151,7 +177,7 @@ def _select(listing: Listing, format: str) -> list[InputFile]:
                 "rows to the command, with --input -"
             )
     if not listing.named:
-        files = _of_format(files, format)
+        files = _of_format(files, format, companion)
     hides_table = not files or any(format_of(file.path) == ParquetSource.name for file in files)
     if listing.table and format in (_AUTO, ParquetSource.name) and hides_table:
         raise ConfigError(listing.table)
@@ -205,7 +231,7 @@ def _explain_unread(files: list[InputFile]) -> str | None:
     return None
 
 
-def _of_format(files: list[InputFile], format: str) -> list[InputFile]:
+def _of_format(files: list[InputFile], format: str, companion: str | None) -> list[InputFile]:
     """Return the files of a folder or a glob that are read as a format."""
     files = [file for file in files if file.path.rpartition("/")[2] not in _NOTES] or files
     if format != _AUTO:
@@ -213,7 +239,8 @@ def _of_format(files: list[InputFile], format: str) -> list[InputFile]:
             return files
         return [file for file in files if format_of(file.path) == format] or files
     formats = {name for file in files if (name := format_of(file.path)) is not None}
-    formats = {name for name in formats if not find_source(name).is_companion} or formats
+    others = {name for name in formats if not find_source(name).is_companion}
+    formats = others or formats & {companion} or formats
     return [file for file in files if format_of(file.path) in formats]
 
 

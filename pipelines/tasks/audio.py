@@ -9,7 +9,12 @@ import pyarrow as pa
 from pipemill.actors.task import Column, Loaded, Parameter
 
 from ..pipeline_task import PipelineTask, Values, fixed
-from .generation_parameters import GENERATION, check_against_model, check_generation
+from .generation_parameters import (
+    GENERATION,
+    GENERATION_OF_SPEECH,
+    check_against_model,
+    check_generation,
+)
 
 if TYPE_CHECKING:
     from ..engines.base import GenerationEngine
@@ -115,6 +120,18 @@ def _make_sound(pipeline: Any, given: Values) -> Any:
 
 _SECONDS = Parameter(0, "float", least=0)
 
+
+def _make_prompt(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Make a tensor of the tokens that Whisper is to take for the text before: it takes no list."""
+    made = dict(parameters)
+    given = made.get("generate_kwargs") or {}
+    if isinstance(given.get("prompt_ids"), list):
+        import torch
+
+        made["generate_kwargs"] = {**given, "prompt_ids": torch.tensor(given["prompt_ids"])}
+    return made
+
+
 AUTOMATIC_SPEECH_RECOGNITION = PipelineTask(
     name="automatic-speech-recognition",
     adds="text; with return_timestamps also chunks: a list of structs of text, start, end (s)",
@@ -126,11 +143,12 @@ AUTOMATIC_SPEECH_RECOGNITION = PipelineTask(
         "return_language": Parameter(None, "bool|null"),
         "ignore_warning": Parameter(None, "bool|null"),
         "decoder_kwargs": Parameter(None, "dict|null"),
-        **GENERATION,
+        **GENERATION_OF_SPEECH,
     },
     results=_make_transcript_schema,
     record=_to_transcript,
     batchable=False,
+    to_pipeline_parameters=_make_prompt,
     generation=_make_generation,
     checks=_check_parameters,
     suits=_check_against_pipeline,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from pipemill.actors.task import Column, Loaded, Parameter
@@ -92,6 +93,14 @@ ROW_SETTINGS = (
     Column(name="stop_strings", kind="texts", required=False, parameter=True),
 )
 GENERATION: Mapping[str, Parameter] = {"generate_kwargs": _DICT, **_NAMED}
+# Whisper writes a window again at the next temperature where the text at the last one is poor.
+_TEMPERATURE = Parameter(None, "real", least=0)
+_TEMPERATURES = Parameter(None, "real|list|null", least=0, each=_TEMPERATURE, filled=True)
+_OF_SPEECH = {**_NAMED, "temperature": _TEMPERATURES}
+GENERATION_OF_SPEECH: Mapping[str, Parameter] = {
+    "generate_kwargs": replace(_DICT, keys=_OF_SPEECH),
+    **_OF_SPEECH,
+}
 ONLY_BY_DICT: Mapping[str, Parameter] = {"max_new_tokens": _count(1), "generate_kwargs": _DICT}
 
 

@@ -147,6 +147,20 @@ def test_new_files_and_changed_ones(tmp_path):
 BAD = {"empty": b"", "html": b"<html><body>404</body></html>", "mark": b"ARROW1\0\0" + b"?" * 99}
 
 
+def test_what_datasets_made_of_the_rows_is_not_read_beside_them(tmp_path):
+    (tmp_path / "in.jsonl").write_text('{"n": 1}\n{"n": 2}\n')
+    cache = {"cache_dir": str(tmp_path / "cache"), "split": "train"}
+    loaded = datasets.load_dataset("json", data_files=str(tmp_path / "in.jsonl"), **cache)
+    loaded.map(lambda row: {"n": row["n"] + 10})
+    loaded.filter(lambda row: row["n"] > 1)
+    files, _, notes = list_files(str(tmp_path / "cache"), "auto", {}, None)
+    assert [Path(file.path).name for file in files] == ["json-train.arrow"]
+    (note,) = notes
+    assert "and 1 more, which datasets made" in note
+    made = note.removeprefix("not read: ").partition(" and ")[0]
+    assert len(list_files(made, "auto", {}, None).files) == 1
+
+
 @pytest.mark.parametrize("bad", [*BAD, "half", "twice", "unfinished"])
 def test_a_file_that_is_no_arrow_is_one_dead_row_beside_others(tmp_path, bad):
     for name in "abc":

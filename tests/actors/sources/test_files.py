@@ -136,6 +136,8 @@ def test_what_a_folder_is_taken_for(photos, tmp_path):
     (photos / "index.parquet").rename(photos / "captions.txt")
     with pytest.raises(ConfigError, match=r"mixes formats \(files, text\)"):
         formats()
+    found = list_files(str(photos), "auto", {}, None, companion="files")
+    assert (found.format, len(found.files)) == ("files", 30)
     (tmp_path / "x.dat").write_bytes(b"?")
     with pytest.raises(ConfigError, match=r"set input\.format to one of parquet, .*files"):
         formats(tmp_path / "x.dat")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 import pytest
+from pipemill.actors.sources.schemas.json_schema import SeenColumns
 from pipemill.actors.sources.schemas.media_columns import make_files_column, make_member_column
 from pipemill.actors.task import Column
 from pipemill.jobs.config.job import Job
@@ -156,6 +157,19 @@ def test_rows_in_a_list_of_one_object_are_named_with_what_to_do():
         said = named.format(" and ".join(where), ", ".join(where))
         assert (said in str(caught.value)) == bool(where), fields
         assert where or "jq" not in str(caught.value)
+
+
+@pytest.mark.parametrize("rows", [3, 300])  # of more than 256 keys an object is JSON text
+def test_a_frame_that_pandas_wrote_as_columns_is_no_row_of_text(rows):
+    seen = SeenColumns()
+    seen.add([{"text": {str(i): "a mill" for i in range(rows)}}], any_long=False)
+    schema = seen.schema({"text": "text"})
+    with pytest.raises(
+        ConfigError, match=r"column 'text' is .{,220} reads text .*orient='records'"
+    ):
+        resolve((Column(name="text", kind="text"),), schema)
+    optional = Column(name="text", kind="text", required=False, parameter=True)
+    assert resolve((optional,), schema) == {}
 
 
 TARGETS = Column(name="targets", kind="texts", required=False, parameter=True)

@@ -76,6 +76,7 @@ def test_what_the_model_can_not_do_is_said_when_it_is_loaded(models, task, param
         ("text-generation", {"stop_sequence": ["a", "b"], "min_new_tokens": 4}),
         (ASR, {"chunk_length_s": 1, "stride_length_s": [0.2, 0.1], "return_timestamps": "char"}),
         ("whisper", {"return_timestamps": True, "generate_kwargs": {"num_beams": 2}}),
+        ("whisper", {"generate_kwargs": {"temperature": [0, 0.4], "prompt_ids": [5, 6]}}),
         ("whisper", {"chunk_length_s": 5, "generate_kwargs": {"language": "en"}}),
         ("image-to-text", {"generate_kwargs": {"min_length": 9, "num_beams": 2}}),
         ("image-text-to-text", {"max_new_tokens": 3, "generate_kwargs": {"temperature": 0.5}}),
