@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from os.path import isfile
 from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
 from pipemill.pipelines.loading.adapters.merge_adapter import (
     ADAPTER_CONFIG,
@@ -18,6 +19,17 @@ from pipemill.pipelines.loading.model_files import ModelFiles
 from pipemill.errors import ConfigError
 
 from ...execution.progress import waiting
+from .fetch_model import fetch_model, is_remote
+
+if TYPE_CHECKING:
+    from ...config.task_entry import ModelSection
+
+
+class Adapter(NamedTuple):
+    """The files of an adapter, as workers find them, and their folder on this machine."""
+
+    files: ModelFiles
+    folder: Path
 
 
 def is_adapter(folder: Path) -> bool:
@@ -46,24 +58,39 @@ def read_base(folder: Path, name: str) -> str:
     return str(found)
 
 
-def find_adapter(name: str) -> ModelFiles:
-    """Return the files of an adapter, in a folder or on the Hub. Raises ConfigError."""
+def find_adapter(model: ModelSection, name: str, revision: str | None = None) -> Adapter:
+    """Return an adapter, which is in a folder, at a URL or on the Hub. Raises ConfigError.
+
+    Args:
+        model: how the store of a URL is read.
+        name: of the adapter.
+        revision: of a name on the Hub.
+    """
     folder = Path(name).expanduser()
-    if not folder.is_dir():
+    if is_remote(name):
+        remote = fetch_model(model.model_copy(update={"path": name}))
+        folder = remote.copy
+        files = ModelFiles(str(folder), root=str(folder), remote=remote)
+    elif folder.is_dir():
+        files = ModelFiles(str(folder.resolve()))
+    else:
         if name.startswith((".", "/", "~")) or name.count("/") > 1:
             raise ConfigError(f"no adapter at {name} (model.adapter): there is no such folder")
         try:
-            folder = ModelFiles(name).download()
+            folder = ModelFiles(name, revision).download()
         except Exception as error:  # of huggingface_hub, of many classes
             reason = (str(error).strip().splitlines() or [""])[0]
             raise ConfigError(
                 f"no adapter {name!r} (model.adapter): there is no such folder, and the Hub says: "
                 f"{type(error).__name__}: {reason}"
             ) from None
+        files = ModelFiles(
+            name, folder.name
+        )  # …/snapshots/COMMIT; other machines have no such folder
     for file in (ADAPTER_CONFIG, ADAPTER_WEIGHTS):
         if not (folder / file).is_file():
             raise ConfigError(f"{name} (model.adapter) is not a PEFT adapter: it has no {file}")
-    return ModelFiles(str(folder.resolve()))
+    return Adapter(files, folder)
 
 
 def require_peft(name: str) -> None:
