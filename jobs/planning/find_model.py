@@ -38,7 +38,15 @@ from ..config.loaded_model import LoadedModel
 from .fingerprint import digest_folder, hash_fields
 from .model_conventions import begins_with_static, loaded_folder
 from .models.fetch_model import fetch_model, is_remote
-from .models.find_adapter import Adapter, find_adapter, is_adapter, merge, read_base, require_peft
+from .models.find_adapter import (
+    Adapter,
+    check_adapter,
+    find_adapter,
+    is_adapter,
+    merge,
+    read_base,
+    require_peft,
+)
 from .models.save_model import save_model
 from .user_code import read_config
 
@@ -61,7 +69,7 @@ def resolve_model(model: ModelSection) -> ModelFiles:
     """Return the files that a worker loads. Raise ConfigError if there are none."""
     if model.adapter is not None:
         base = model.model_copy(update={"adapter": None})
-        return _find_merged(model, base, find_adapter(model, model.adapter))
+        return _find_merged(model, base, _find_adapter(model, model.adapter))
     if isinstance(model.path, LoadedModel):
         return _find_in_copy(model, save_model(model.path))
     if is_remote(model.path):
@@ -139,11 +147,20 @@ def permanent_load_error(models: tuple[str, ...], why: str) -> ModelError:
     return ModelError(f"{why} (the model is {models[0]})")
 
 
+def _find_adapter(model: ModelSection, name: str) -> Adapter:
+    if is_remote(name):
+        remote = fetch_model(model.model_copy(update={"path": name}))
+        folder = str(remote.copy)
+        files = ModelFiles(folder, root=folder, remote=remote)
+        return check_adapter(name, Adapter(files, remote.copy))
+    return find_adapter(name, model.revision if model.adapter is None else None)
+
+
 def _find_with_base(model: ModelSection, folder: Path) -> ModelFiles:
     """Return the files of an adapter alone, in a folder, merged into the base that it names."""
     base_path = read_base(folder, str(model.path))
     base = model.model_copy(update={"path": base_path, "revision": None})
-    return _find_merged(model, base, find_adapter(model, str(model.path), model.revision))
+    return _find_merged(model, base, _find_adapter(model, str(model.path)))
 
 
 def _find_merged(model: ModelSection, base: ModelSection, adapter: Adapter) -> ModelFiles:

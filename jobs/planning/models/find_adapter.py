@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from os.path import isfile
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from pipemill.pipelines.loading.adapters.merge_adapter import (
     ADAPTER_CONFIG,
@@ -19,10 +19,6 @@ from pipemill.pipelines.loading.model_files import ModelFiles
 from pipemill.errors import ConfigError
 
 from ...execution.progress import waiting
-from .fetch_model import fetch_model, is_remote
-
-if TYPE_CHECKING:
-    from ...config.task_entry import ModelSection
 
 
 class Adapter(NamedTuple):
@@ -58,39 +54,31 @@ def read_base(folder: Path, name: str) -> str:
     return str(found)
 
 
-def find_adapter(model: ModelSection, name: str, revision: str | None = None) -> Adapter:
-    """Return an adapter, which is in a folder, at a URL or on the Hub. Raises ConfigError.
-
-    Args:
-        model: how the store of a URL is read.
-        name: of the adapter.
-        revision: of a name on the Hub.
-    """
+def find_adapter(name: str, revision: str | None = None) -> Adapter:
+    """Return an adapter, which is in a folder or on the Hub. Raises ConfigError."""
     folder = Path(name).expanduser()
-    if is_remote(name):
-        remote = fetch_model(model.model_copy(update={"path": name}))
-        folder = remote.copy
-        files = ModelFiles(str(folder), root=str(folder), remote=remote)
-    elif folder.is_dir():
-        files = ModelFiles(str(folder.resolve()))
-    else:
-        if name.startswith((".", "/", "~")) or name.count("/") > 1:
-            raise ConfigError(f"no adapter at {name} (model.adapter): there is no such folder")
-        try:
-            folder = ModelFiles(name, revision).download()
-        except Exception as error:  # of huggingface_hub, of many classes
-            reason = (str(error).strip().splitlines() or [""])[0]
-            raise ConfigError(
-                f"no adapter {name!r} (model.adapter): there is no such folder, and the Hub says: "
-                f"{type(error).__name__}: {reason}"
-            ) from None
-        files = ModelFiles(
-            name, folder.name
-        )  # …/snapshots/COMMIT; other machines have no such folder
+    if folder.is_dir():
+        return check_adapter(name, Adapter(ModelFiles(str(folder.resolve())), folder))
+    if name.startswith((".", "/", "~")) or name.count("/") > 1:
+        raise ConfigError(f"no adapter at {name} (model.adapter): there is no such folder")
+    try:
+        folder = ModelFiles(name, revision).download()
+    except Exception as error:  # of huggingface_hub, of many classes
+        reason = (str(error).strip().splitlines() or [""])[0]
+        raise ConfigError(
+            f"no adapter {name!r} (model.adapter): there is no such folder, and the Hub says: "
+            f"{type(error).__name__}: {reason}"
+        ) from None
+    # …/snapshots/COMMIT, which another machine does not have.
+    return check_adapter(name, Adapter(ModelFiles(name, folder.name), folder))
+
+
+def check_adapter(name: str, adapter: Adapter) -> Adapter:
+    """Return an adapter whose files are there. Raises ConfigError."""
     for file in (ADAPTER_CONFIG, ADAPTER_WEIGHTS):
-        if not (folder / file).is_file():
+        if not (adapter.folder / file).is_file():
             raise ConfigError(f"{name} (model.adapter) is not a PEFT adapter: it has no {file}")
-    return Adapter(files, folder)
+    return adapter
 
 
 def require_peft(name: str) -> None:
