@@ -129,4 +129,5 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])
+    # What a notebook offers to complete: not what this file imports.
+    return sorted([*(name for name in globals() if name.startswith("__")), *__all__])

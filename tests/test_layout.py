@@ -151,6 +151,7 @@ def test_public_names_are_there_and_import_nothing_heavy():
     assert pipemill.__all__ == sorted(pipemill.__all__)
     for name in pipemill.__all__:
         assert getattr(pipemill, name).__name__ == name
+    assert [name for name in dir(pipemill) if not name.startswith("__")] == pipemill.__all__
     code = (
         "import sys, pipemill, pipemill.jobs.cli.app, pipemill.jobs.prepare\n"
         "from pipemill.pipelines.registry import find_task, task_names\n"

@@ -84,7 +84,8 @@ class ModelSection(Section):
     Attributes:
         path: a folder, a Hub name, or the URL of a folder on an object store; in Python, instead
             of a section, also a `transformers.Pipeline`, or a mapping with a loaded model.
-        adapter: a folder or Hub name of a PEFT adapter that is merged into the model at `path`.
+        adapter: a folder, Hub name or URL of a PEFT adapter that is merged into the model at
+            `path`.
         revision: a branch, tag or commit on the Hub.
         dtype: "float32", "bfloat16", "float16", "int8" (text encoders and image classifiers on a
             CPU), or "auto": as saved on a CPU, bfloat16 on a GPU.

@@ -6,7 +6,9 @@ import os
 import socket
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +17,7 @@ from urllib.request import getproxies
 
 from pipemill.actors.faults.load_errors import LoadError
 from pipemill.actors.storage.remote_folder import cache_folder
-from pipemill.pipelines.loading.adapters.merge_adapter import MergedAdapter
+from pipemill.pipelines.loading.adapters.merge_adapter import ADAPTER_CONFIG, MergedAdapter
 from pipemill.pipelines.loading.checkpoint import (
     CheckpointError,
     check_dtype,
@@ -36,7 +38,15 @@ from ..config.loaded_model import LoadedModel
 from .fingerprint import digest_folder, hash_fields
 from .model_conventions import begins_with_static, loaded_folder
 from .models.fetch_model import fetch_model, is_remote
-from .models.find_adapter import find_adapter, is_adapter, merge, read_base, require_peft
+from .models.find_adapter import (
+    Adapter,
+    check_adapter,
+    find_adapter,
+    is_adapter,
+    merge,
+    read_base,
+    require_peft,
+)
 from .models.save_model import save_model
 from .user_code import read_config
 
@@ -59,18 +69,18 @@ def resolve_model(model: ModelSection) -> ModelFiles:
     """Return the files that a worker loads. Raise ConfigError if there are none."""
     if model.adapter is not None:
         base = model.model_copy(update={"adapter": None})
-        return _find_merged(model, base, find_adapter(model.adapter))
+        return _find_merged(model, base, _find_adapter(model, model.adapter))
     if isinstance(model.path, LoadedModel):
         return _find_in_copy(model, save_model(model.path))
     if is_remote(model.path):
         remote = fetch_model(model)
+        if is_adapter(remote.copy):
+            return _find_with_base(model, remote.copy)
         files = _find_in_copy(model, remote.copy)
         return replace(files, root=str(remote.copy), remote=remote)
     folder = Path(model.path).expanduser()
     if is_adapter(folder):
-        base_path = read_base(folder, str(model.path))
-        base = model.model_copy(update={"path": base_path, "revision": None})
-        return _find_merged(model, base, ModelFiles(str(folder.resolve())))
+        return _find_with_base(model, folder)
     if folder.is_dir():
         try:
             return _find_in_folder(model, folder)
@@ -83,7 +93,10 @@ def resolve_model(model: ModelSection) -> ModelFiles:
         )
     if model.path.startswith((".", "/", "~")) or model.path.count("/") > 1:
         raise ConfigError(f"no model at {model.path}: there is no folder {folder.resolve()}")
-    return ModelFiles(model.path, _find_on_hub(model))
+    found = _find_on_hub(model)
+    if found.name == ADAPTER_CONFIG:
+        return _find_with_base(model, found.parent)
+    return ModelFiles(model.path, found.parent.name)  # …/snapshots/COMMIT/config.json
 
 
 def with_digests(task: ResolvedTask) -> ResolvedTask:
@@ -134,7 +147,23 @@ def permanent_load_error(models: tuple[str, ...], why: str) -> ModelError:
     return ModelError(f"{why} (the model is {models[0]})")
 
 
-def _find_merged(model: ModelSection, base: ModelSection, adapter: ModelFiles) -> ModelFiles:
+def _find_adapter(model: ModelSection, name: str) -> Adapter:
+    if is_remote(name):
+        remote = fetch_model(model.model_copy(update={"path": name}))
+        folder = str(remote.copy)
+        files = ModelFiles(folder, root=folder, remote=remote)
+        return check_adapter(name, Adapter(files, remote.copy))
+    return find_adapter(name, model.revision if model.adapter is None else None)
+
+
+def _find_with_base(model: ModelSection, folder: Path) -> ModelFiles:
+    """Return the files of an adapter alone, in a folder, merged into the base that it names."""
+    base_path = read_base(folder, str(model.path))
+    base = model.model_copy(update={"path": base_path, "revision": None})
+    return _find_merged(model, base, _find_adapter(model, str(model.path)))
+
+
+def _find_merged(model: ModelSection, base: ModelSection, adapter: Adapter) -> ModelFiles:
     """Return the files of an adapter that is merged into its base. Raises ConfigError."""
     name = model.adapter or str(model.path)
     require_peft(name)
@@ -144,10 +173,11 @@ def _find_merged(model: ModelSection, base: ModelSection, adapter: ModelFiles) -
         raise ConfigError(
             f"{name} is a PEFT adapter, and its base can't be used: {error}"
         ) from None
+    on_disk = ModelFiles(str(adapter.folder))
     digest = hash_fields(
-        {"base": digest_model(base, files), "adapter": digest_model(base, adapter)}
+        {"base": digest_model(base, files), "adapter": digest_model(base, on_disk)}
     )
-    merged = MergedAdapter(files, adapter, digest, str(model.path), model.use_safetensors)
+    merged = MergedAdapter(files, adapter.files, digest, str(model.path), model.use_safetensors)
     merge(merged, name, str(base.path))
     found = _find_in_copy(model, merged.copy)
     return replace(found, root=str(merged.copy), remote=merged)
@@ -242,10 +272,11 @@ def _guess_method(quantization: Mapping[str, Any]) -> str:
     return "bitsandbytes" if quantization.keys() & {"load_in_4bit", "load_in_8bit"} else "unknown"
 
 
-def _find_on_hub(model: ModelSection) -> str:
-    """Return the commit that the name stands for, from the local cache or the Hub."""
+def _find_on_hub(model: ModelSection) -> Path:
+    """Return where the configuration of a model, or of an adapter alone, is in the Hub's cache."""
     from huggingface_hub import constants, hf_hub_download
     from huggingface_hub.errors import (
+        EntryNotFoundError,
         HFValidationError,
         RemoteEntryNotFoundError,
         RepositoryNotFoundError,
@@ -255,12 +286,18 @@ def _find_on_hub(model: ModelSection) -> str:
     offline = constants.HF_HUB_OFFLINE
     reachable = not offline and _is_reachable(constants.ENDPOINT)
     try:
-        config = hf_hub_download(
+        download = partial(
+            hf_hub_download,
             model.path,
-            "config.json",
             revision=model.revision,
             local_files_only=not reachable,  # else the library tries for half a minute
         )
+        try:
+            return Path(download("config.json"))
+        except EntryNotFoundError:
+            with suppress(EntryNotFoundError):
+                return Path(download(ADAPTER_CONFIG))
+            raise
     except RevisionNotFoundError:
         reason = f"the Hub's model has no revision {model.revision!r} (model.revision)"
     except RemoteEntryNotFoundError:
@@ -273,8 +310,6 @@ def _find_on_hub(model: ModelSection) -> str:
         reason = "HF_HUB_OFFLINE is set" if offline else f"{constants.ENDPOINT} can't be reached"
         if reachable:
             reason = f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"
-    else:
-        return Path(config).parent.name  # …/snapshots/COMMIT/config.json
     raise ConfigError(
         f"no model {model.path!r}: there is no such folder in {os.getcwd()}, it is not in the "
         f"cache ({constants.HF_HUB_CACHE}), and {reason}"

@@ -175,10 +175,18 @@ def _fits(shard: list[pa.Table], table: pa.Table) -> bool:
 
 
 def _check_types(tables: Iterator[pa.Table], name: str) -> Iterator[pa.Table]:
-    """Yield the tables. Raise ConfigError for a column whose types have nothing in common."""
+    """Yield the tables. Raise ConfigError for a column whose types have nothing in common.
+
+    Tables without rows come last, with the columns that no other has: theirs may be of any type.
+    """
     common: pa.Schema | None = None
+    empty: list[pa.Table] = []
     first = 0
     for table in guard_tables(tables, name):
+        if not table.num_rows:
+            if not any(table.schema.equals(other.schema) for other in empty):
+                empty.append(table)
+            continue
         if common is None:
             common = table.schema
         elif not table.schema.equals(common):
@@ -191,6 +199,12 @@ def _check_types(tables: Iterator[pa.Table], name: str) -> Iterator[pa.Table]:
                 ) from None
         yield table
         first += table.num_rows
+    known = set(common.names) if common is not None else set()
+    for table in empty:
+        new = [column for column in table.column_names if column not in known]
+        if new:
+            yield table.select(new)
+        known.update(new)
 
 
 def guard_tables(tables: Iterator[pa.Table], name: str) -> Iterator[pa.Table]:

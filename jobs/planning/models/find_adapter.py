@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from os.path import isfile
 from pathlib import Path
+from typing import NamedTuple
 
 from pipemill.pipelines.loading.adapters.merge_adapter import (
     ADAPTER_CONFIG,
@@ -18,6 +19,13 @@ from pipemill.pipelines.loading.model_files import ModelFiles
 from pipemill.errors import ConfigError
 
 from ...execution.progress import waiting
+
+
+class Adapter(NamedTuple):
+    """The files of an adapter, as workers find them, and their folder on this machine."""
+
+    files: ModelFiles
+    folder: Path
 
 
 def is_adapter(folder: Path) -> bool:
@@ -46,24 +54,31 @@ def read_base(folder: Path, name: str) -> str:
     return str(found)
 
 
-def find_adapter(name: str) -> ModelFiles:
-    """Return the files of an adapter, in a folder or on the Hub. Raises ConfigError."""
+def find_adapter(name: str, revision: str | None = None) -> Adapter:
+    """Return an adapter, which is in a folder or on the Hub. Raises ConfigError."""
     folder = Path(name).expanduser()
-    if not folder.is_dir():
-        if name.startswith((".", "/", "~")) or name.count("/") > 1:
-            raise ConfigError(f"no adapter at {name} (model.adapter): there is no such folder")
-        try:
-            folder = ModelFiles(name).download()
-        except Exception as error:  # of huggingface_hub, of many classes
-            reason = (str(error).strip().splitlines() or [""])[0]
-            raise ConfigError(
-                f"no adapter {name!r} (model.adapter): there is no such folder, and the Hub says: "
-                f"{type(error).__name__}: {reason}"
-            ) from None
+    if folder.is_dir():
+        return check_adapter(name, Adapter(ModelFiles(str(folder.resolve())), folder))
+    if name.startswith((".", "/", "~")) or name.count("/") > 1:
+        raise ConfigError(f"no adapter at {name} (model.adapter): there is no such folder")
+    try:
+        folder = ModelFiles(name, revision).download()
+    except Exception as error:  # of huggingface_hub, of many classes
+        reason = (str(error).strip().splitlines() or [""])[0]
+        raise ConfigError(
+            f"no adapter {name!r} (model.adapter): there is no such folder, and the Hub says: "
+            f"{type(error).__name__}: {reason}"
+        ) from None
+    # …/snapshots/COMMIT, which another machine does not have.
+    return check_adapter(name, Adapter(ModelFiles(name, folder.name), folder))
+
+
+def check_adapter(name: str, adapter: Adapter) -> Adapter:
+    """Return an adapter whose files are there. Raises ConfigError."""
     for file in (ADAPTER_CONFIG, ADAPTER_WEIGHTS):
-        if not (folder / file).is_file():
+        if not (adapter.folder / file).is_file():
             raise ConfigError(f"{name} (model.adapter) is not a PEFT adapter: it has no {file}")
-    return ModelFiles(str(folder.resolve()))
+    return adapter
 
 
 def require_peft(name: str) -> None:

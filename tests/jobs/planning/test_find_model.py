@@ -538,6 +538,30 @@ def test_a_model_on_the_hub_is_checked_by_its_header(models, tmp_path):
     assert ds.dataset(tmp_path / "org-good").count_rows() == 1
 
 
+def test_an_adapter_on_the_hub_brings_its_base(models, tmp_path):
+    peft = pytest.importorskip("peft")
+    base = Path(models["text-classification"])
+    torch.manual_seed(3)
+    adapter = peft.get_peft_model(
+        AutoModelForSequenceClassification.from_pretrained(base),
+        peft.LoraConfig(task_type="SEQ_CLS", target_modules=["query"], init_lora_weights=False),
+    )
+    adapter.save_pretrained(tmp_path / "adapter")
+    config = json.loads((tmp_path / "adapter/adapter_config.json").read_text())
+    config["base_model_name_or_path"] = "org/base"
+    (tmp_path / "adapter/adapter_config.json").write_text(json.dumps(config))
+
+    repositories = {"org/base": base, "org/adapter": tmp_path / "adapter"}
+    found = run_from_hub(repositories, ["org/adapter"], tmp_path)
+    assert found["org/adapter"][0] == 0, found
+    plain = transformers.pipeline("text-classification", model=adapter.eval(), tokenizer=str(base))(
+        "a mill"
+    )[0]
+    row = ds.dataset(tmp_path / "org-adapter").to_table().to_pylist()[0]
+    assert row["label"] == plain["label"]
+    assert row["score"] == pytest.approx(plain["score"], abs=1e-5)
+
+
 def test_an_old_output_goes_on_without_another_look(folder, tmp_path):
     """What has parts was checked when it began."""
     assert run(tmp_path, folder).done == 2

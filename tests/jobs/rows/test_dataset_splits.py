@@ -37,6 +37,20 @@ def test_a_column_says_which_split_a_row_is_of(answers, job):
     assert answers(mixed, "mixed")["n"].to_pylist() == [1, 2, None]
 
 
+def test_an_empty_split_changes_no_type(answers, job):
+    """The columns of a frame without rows are of numbers, or of anything."""
+    empty = pd.DataFrame({"text": [], "n": [], "other": []}, dtype="float64")
+    rows = pd.DataFrame({"text": ["a", "b"], "n": [1, 2]})
+    for name, splits in {
+        "last": {"train": rows, "x": empty},
+        "first": {"x": empty, "train": rows},
+    }.items():
+        found = answers(splits, name)
+        assert pairs(found) == EXPECTED[:2]
+        assert str(found["n"].type) == "int64"
+        assert found["other"].to_pylist() == [None, None]
+
+
 def test_a_split_without_the_column_is_told_from_the_others(job):
     other = datasets.Dataset.from_dict({"body": ["b"]})
     report = pipemill.run(**job(datasets.DatasetDict(train=texts("a"), test=other)))

@@ -77,6 +77,8 @@ def test_answers_are_those_of_transformers_with_peft(models, job, tmp_path, capf
     assert "merging" not in capfd.readouterr().err
     assert len(list(cache_folder().glob("merged-*/config.json"))) == 1
     assert pipemill.verify(tmp_path / "out", sample=2).ok
+    for model in (f"file://{adapter}", {"path": f"file://{base}", "adapter": f"file://{adapter}"}):
+        assert pipemill.run(**job, model=model).added["rows"] == 0
 
     other = train(models, tmp_path / "other", seed=1, task_type="SEQ_CLS")
     with pytest.raises(pipemill.ConfigError, match="holds the results of another job: model"):
