@@ -128,7 +128,10 @@ class VllmGeneration(BatchedGeneration):
         try:
             for name, prompt in new:
                 self._add(name, prompt)
-            outputs = self.engine.step() if self.engine.has_unfinished_requests() else []
+            computes = self.engine.has_unfinished_requests()
+            if not (new or computes):  # what this thread waits for never comes
+                raise RuntimeError("it returned no text for a prompt")
+            outputs = self.engine.step() if computes else []
         except Exception as error:
             self._died = f"vLLM ended: {error_message(error)}"
             raise EngineDied(self._died) from error
