@@ -210,7 +210,7 @@ class VllmGeneration(BatchedGeneration):
             temperature=float(settings.get("temperature") or 1.0) if samples else 0.0,
             max_tokens=most,
             stop_token_ids=[end for end in ends if end >= 0],  # with -1 no token ends a text
-            ignore_eos=schema is None,  # of its own choice: where a schema is met, it needs one
+            ignore_eos=schema is None,  # by its own choice: where a schema is met, it needs one
             seed=prompt.seed % 2**63 if samples else None,
             detokenize=bool(settings.get("stop_strings")),
             **more,
