@@ -1,4 +1,4 @@
-"""One contender's whole run, in a process of its own: Parquet in, Parquet out.
+"""One contender's whole run, in a separate process: Parquet in, Parquet out.
 
     python -m benchmarks.contenders WORK NAME MODEL INPUT OUTPUT
 

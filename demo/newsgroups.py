@@ -40,7 +40,7 @@ def prepare(folder: Path = FOLDER) -> None:
 
 
 def neighbours(output: str, of: int = 1000, count: int = 5) -> str:
-    """The posts nearest to one post, and how often a post's nearest is of its own group."""
+    """The posts nearest to one post, and how often a post's nearest is of the same group."""
     table = pq.read_table(output, columns=["id", "group", "text", "embedding"])
     vectors = table["embedding"].combine_chunks().flatten().to_numpy().reshape(len(table), -1)
     likeness = vectors @ vectors.T

@@ -49,7 +49,7 @@ BUILDERS = {
 
 
 def pytest_configure():
-    """Give the tests' Rays a folder of their own: a Ray that runs on this machine is not joined."""
+    """Give the tests' Rays a separate folder: a Ray that runs on this machine is not joined."""
     os.environ.pop("RAY_ADDRESS", None)
     # Short: it holds sockets, whose paths may have 107 bytes.
     os.environ["RAY_TMPDIR"] = tempfile.mkdtemp(prefix="ray", dir="/tmp")

@@ -64,7 +64,7 @@ def _open_by_url(
         raise ConfigError(f"can't open {url}: {error}") from None
     except (FileNotFoundError, IsADirectoryError, *_NO_ARCHIVE) as error:
         raise ConfigError(f"can't open {url}: {type(error).__name__}: {error}") from None
-    except Exception as error:  # some log in at once, and each library has errors of its own
+    except Exception as error:  # some log in at once, and each library has its own errors
         if is_transient(error):
             raise
         why = explain_storage_error(error, url, options)

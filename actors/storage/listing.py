@@ -77,7 +77,7 @@ def _list(path: str, options: Mapping[str, Any], output: str | None) -> Listing:
         # s3fs drops it, and reads the newest.
         raise ConfigError(
             f"can't list the input {path}: a version of an object is not read, only the newest; "
-            "copy that version to an object of its own"
+            "copy that version to another object"
         )
     filesystem, inner = open_filesystem(path, options)
     one = _list_one(filesystem, inner, path, output)

@@ -77,7 +77,7 @@ class WorkerModel:
 
 
 def isolate_in_process(load: Load, source: SplitReader | None = None) -> CrashIsolator:
-    """Return what computes in a process of its own, which a row may kill."""
+    """Return what computes in a separate process, which a row may kill."""
     return CrashIsolator(lambda: IsolatedProcess(load, source))
 
 

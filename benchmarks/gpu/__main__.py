@@ -6,7 +6,7 @@
 Models have the true shapes and random weights; their tokenizer is --tokenizer's folder. For each
 model: the forward pass alone on packed tokens that were prepared before, the three stages in one
 process, whole runs over Ray from Parquet to Parquet, transformers.pipeline and
-sentence-transformers in bfloat16. Each in a process of its own, with a time limit; results are
+sentence-transformers in bfloat16. Each in a separate process, with a time limit; results are
 written as they come. Steady rates leave out the start of a run.
 """
 

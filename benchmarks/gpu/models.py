@@ -101,4 +101,4 @@ def peak() -> float | None:
     return next((flops for part, flops in PEAK_FLOPS.items() if part in name), None)
 
 
-# Each of these runs in a process of its own, and returns what is written.
+# Each of these runs in a separate process, and returns what is written.

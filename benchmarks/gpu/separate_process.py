@@ -1,4 +1,4 @@
-"""Run a contender in a process of its own, with a time limit."""
+"""Run a contender in a separate process, with a time limit."""
 
 from __future__ import annotations
 

@@ -97,7 +97,7 @@ def choose_device(job: Job, *models: ModelFiles, here: bool = False, on_cpu: boo
     if alone:
         log(f"device: {with_gpus[0].gpu_name}")
         return _update_actors(job, num_gpus=1.0)
-    # An engine with weights of its own takes all of a GPU's memory, and keeps it busy.
+    # An engine with its own weights takes all of a GPU's memory, and keeps it busy.
     takes_all = not all(map(_loads_weights, job.each_task()))
     share = choose_gpu_share(with_gpus, actors, None if takes_all else _sum_weight_bytes(models))
     log(f"device: {gpus}, {share.per_gpu} actor{'s' * (share.per_gpu > 1)} on each")

@@ -128,7 +128,7 @@ def _find_steps() -> list[Step]:
     from transformers import PreTrainedModel, core_model_loading
 
     return [
-        # transformers calls it in threads of its own.
+        # transformers calls it in its own threads.
         (core_model_loading, "_materialize_copy", _copy_without_values),
         (PreTrainedModel, "_move_missing_keys_from_meta_to_device", _skip_here),
         (PreTrainedModel, "_initialize_missing_keys", _skip_here),

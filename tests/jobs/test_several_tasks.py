@@ -52,7 +52,7 @@ def table(out):
 
 
 def alone(job, place, rows, folder):
-    """The answers of one of the tasks to some of the rows, as a job of its own."""
+    """The answers of one of the tasks to some of the rows, as a separate job."""
     folder.mkdir()
     pq.write_table(rows, folder / "in.parquet")
     entry = {key: job["tasks"][place][key] for key in ("task", "model")}

@@ -78,7 +78,7 @@ def _built(kind: str, head: str, settings: tuple):
 
 
 def loaded(kind: str, head: str = "Model", dtype: str = "float32", **settings) -> Loaded:
-    """A model of its own, always with the same weights."""
+    """A new model, always with the same weights."""
     import torch
 
     model = copy.deepcopy(_built(kind, head, tuple(settings.items())))

@@ -47,7 +47,7 @@ class Way:
 
 
 class Run:
-    """The command in a process of its own, with all processes that descend from it."""
+    """The command in a separate process, with all processes that descend from it."""
 
     def __init__(self, way: Way, folder: Path) -> None:
         self.way, self.folder, self.out = way, folder, folder / "out"

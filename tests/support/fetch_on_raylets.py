@@ -1,9 +1,9 @@
-"""Runs over two raylets, each with a cache of its own as two machines have; a line of JSON.
+"""Runs over two raylets, each with its own cache as two machines have; a line of JSON.
 
     python -m tests.support.fetch_on_raylets FOLDER URL
 
 The first run's model is FOLDER/model on a local Hub, which counts what is fetched; the second run's
-is at the URL. In a process of its own: Ray's test cluster starts its own head, and huggingface_hub
+is at the URL. In a separate process: Ray's test cluster starts its own head, and huggingface_hub
 reads its environment once.
 """
 

@@ -46,7 +46,7 @@ def _loaded(task: str, model: str, made: str) -> Any:
 
 
 def check_rows_differ(task: str) -> None:
-    """Of every list of rows, each has an answer of its own: a swapped one would be seen."""
+    """Of every list of rows, each has another answer: a swapped one would be seen."""
     for parameter in cases(task):
         case = parameter.values[1]
         if isinstance(case.get("answer"), list) and isinstance(case["input"], list):

@@ -1,6 +1,6 @@
 """A run over three raylets of which one dies in the middle and another joins; a line of JSON.
 
-In a process of its own: Ray's test cluster starts its own head.
+In a separate process: Ray's test cluster starts its own head.
 """
 
 from __future__ import annotations

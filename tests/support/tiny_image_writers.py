@@ -141,7 +141,7 @@ def make_pipeline(kind: str) -> Any:
 
 
 def make_inputs(kind: str, seed: int, images: int = 1) -> dict[str, Any]:
-    """What `_forward` takes for a row: a text of its own length, with images in it."""
+    """What `_forward` takes for a row: a text of another length, with images in it."""
     import torch
 
     random = torch.Generator().manual_seed(seed)

@@ -128,7 +128,10 @@ class VllmGeneration(BatchedGeneration):
         try:
             for name, prompt in new:
                 self._add(name, prompt)
-            outputs = self.engine.step() if self.engine.has_unfinished_requests() else []
+            computes = self.engine.has_unfinished_requests()
+            if not (new or computes):  # what this thread waits for never comes
+                raise RuntimeError("it returned no text for a prompt")
+            outputs = self.engine.step() if computes else []
         except Exception as error:
             self._died = f"vLLM ended: {error_message(error)}"
             raise EngineDied(self._died) from error
@@ -207,7 +210,7 @@ class VllmGeneration(BatchedGeneration):
             temperature=float(settings.get("temperature") or 1.0) if samples else 0.0,
             max_tokens=most,
             stop_token_ids=[end for end in ends if end >= 0],  # with -1 no token ends a text
-            ignore_eos=schema is None,  # of its own choice: where a schema is met, it needs one
+            ignore_eos=schema is None,  # by its own choice: where a schema is met, it needs one
             seed=prompt.seed % 2**63 if samples else None,
             detokenize=bool(settings.get("stop_strings")),
             **more,

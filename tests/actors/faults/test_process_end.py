@@ -19,7 +19,7 @@ PART = "part-00000000-0123456789ab.parquet"
 
 
 def work(folder: str, replaceable: bool, way: str) -> None:
-    """A worker at a split, in a process of its own."""
+    """A worker at a split, in a separate process."""
     set_replaceable(replaceable)
     with track_attempt(AttemptFiles(Store(folder), "run"), PART):
         print("at work", flush=True)

@@ -24,7 +24,7 @@ PATIENCE_S = 240
 
 
 class Job:
-    """A run of the command line in a process of its own, and all processes that descend from it."""
+    """A run of the command line in a separate process, and all processes that descend from it."""
 
     def __init__(self, wanted: dict, folder: Path, slow: float = 0.0) -> None:
         """slow: seconds that a row takes."""

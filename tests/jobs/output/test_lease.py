@@ -45,7 +45,7 @@ def elsewhere(out, **changes) -> LeaseOwner:
 
 
 def started(wanted, tmp_path, parts=1):
-    """A run in a process of its own, which has written so many parts."""
+    """A run in a separate process, which has written so many parts."""
     run = light.start("run", wanted, tmp_path, slow=0.1)
     until = time.monotonic() + 60
     while len(list((tmp_path / "out").glob("part-*"))) < parts:

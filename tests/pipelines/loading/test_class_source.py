@@ -84,7 +84,7 @@ def test_tables_are_those_of_transformers():
     from transformers.models.auto.tokenization_auto import TOKENIZER_MAPPING_NAMES
 
     tokenizers = mapping("tokenization_auto", "TOKENIZER_MAPPING_NAMES")
-    # Which of these two it is hangs on a library; neither has needs of its own.
+    # Which of these two it is hangs on a library; neither needs anything else.
     mistral = {"MistralCommonBackend", "TokenizersBackend"}
     known = {
         k: v

@@ -174,6 +174,16 @@ def test_an_engine_that_dies_blames_no_row(write):
         assert find_blame(raised.value) == "process"
 
 
+def test_a_text_that_the_engine_loses_is_not_waited_for(write, monkeypatch):
+    def lose(engine):
+        engine.requests.clear()
+        return []
+
+    monkeypatch.setattr(vllm_stand_in.LLMEngine, "step", lose)
+    with pytest.raises(EngineDied, match="vLLM ended: it returned no text for a prompt"):
+        write(6, 5)
+
+
 def test_padding_is_not_read(write):
     whole = write(5, 6)["generated_sequence"].tolist()[0][0]
     padded = write(1, 1, 5, 6, mask=[0, 0, 1, 1])["generated_sequence"].tolist()[0][0]
