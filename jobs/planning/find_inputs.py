@@ -146,12 +146,12 @@ def _without_caches(
     listing: Listing, format: str, stored: Plan | None
 ) -> tuple[Listing, list[str]]:
     """Return a listing without what `datasets` made of other files of it, and a note on that."""
-    made = [file for file in listing.files if _CACHE.fullmatch(file.path.rpartition("/")[2])]
-    rest = [file for file in listing.files if file not in made] if made else []
+    made = list(filter(_is_cache, listing.files))
+    rest = [file for file in listing.files if not _is_cache(file)] if made else []
     if (
         not any(format_of(file.path) == ArrowSource.name for file in rest)
         or listing.named
-        or any(file.path in set(_paths(stored)) for file in made)
+        or not {file.path for file in made}.isdisjoint(_paths(stored))
     ):
         return listing, []
     more = f" and {len(made) - 1:,} more" if len(made) > 1 else ""
@@ -160,6 +160,10 @@ def _without_caches(
         "shuffle; if you want its rows, name the file"
     )
     return replace(listing, files=rest), [note]
+
+
+def _is_cache(file: InputFile) -> bool:
+    return _CACHE.fullmatch(file.path.rpartition("/")[2]) is not None
 
 
 def _paths(plan: Plan | None) -> Iterator[str]:
