@@ -93,7 +93,7 @@ def _describe_field(name: str, schema: pa.Schema) -> str:
     column, _, field = name.partition(".")
     if column not in schema.names or not pa.types.is_struct(schema.field(column).type):
         return ""
-    return f"fields of the struct {column!r} can't be read: make {field!r} a separate column"
+    return f"fields of the struct {column!r} can't be read: make {field!r} a column"
 
 
 def _describe_other_delimiter(schema: pa.Schema) -> str:
