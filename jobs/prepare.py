@@ -263,9 +263,7 @@ def _check_unused(ledger: Ledger) -> None:
 
 def _check_fits_or_let_worker(prepared: PreparedJob, task: ResolvedTask) -> PreparedJob:
     """Check that the model can do the task, or let the worker do so if that is faster."""
-    if not prepared.asks_sample and is_small(
-        prepared.job.actors, prepared.plan.splits, prepared.is_static
-    ):
+    if is_small(prepared.job.actors, prepared.plan.splits, prepared.is_static):
         # The one worker process starts at once, and imports torch anyway.
         return prepared.with_load(checks_fit=True)
     check_tasks_fit(prepared.job, task)

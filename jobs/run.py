@@ -110,9 +110,8 @@ def _run(job: Job, lease: Lease, started: float, reprocess: bool) -> Report:
     done, todo = prepared.plan.splits.divide(lambda split: split.part in exist)
     before = ledger.totals(done, prepared.sink.fingerprint)
     added: Counter[str] = Counter()
-    if not prepared.asks_sample:
-        place = resolve_placement(prepared.placement, job.actors, todo, prepared.is_static)
-        prepared = replace(prepared, placement=place)
+    place = resolve_placement(prepared.placement, job.actors, todo, prepared.is_static)
+    prepared = replace(prepared, placement=place)
     with_ray = todo and uses_ray(prepared.placement)
     with ray_session(job.actors.cluster) if with_ray else nullcontext():
         if todo and prepared.asks_sample:

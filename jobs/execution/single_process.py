@@ -120,6 +120,15 @@ def ray_is_sooner(remaining: float, load_s: float, splits: int, actors: ActorsSe
     return RAY_S + load_s + remaining / pool < remaining
 
 
+def start_process(
+    module: str, actors: ActorsSection, stderr: IO[bytes] | int
+) -> subprocess.Popen[bytes]:
+    """Start a Python with as many threads as an actor of Ray has."""
+    # Ray sets this variable for its workers, too.
+    threads = os.environ.get("OMP_NUM_THREADS", str(max(math.floor(actors.num_cpus), 1)))
+    return start_python(module, environment={"OMP_NUM_THREADS": threads}, stderr=stderr)
+
+
 class _WorkerProcess:
     """A worker in a process; another one takes its place when it dies, and retries its split.
 
@@ -129,7 +138,7 @@ class _WorkerProcess:
 
     def __init__(self, work: SplitWork) -> None:
         self._worker = (work.load, work.source, work.sink)
-        self._threads = str(max(math.floor(work.actors.num_cpus), 1))
+        self._actors = work.actors
         self._process: subprocess.Popen[bytes] | None = None
         self._log: IO[bytes] | None = None
         self._error: str | None = None
@@ -170,14 +179,9 @@ class _WorkerProcess:
         )
 
     def _launch(self) -> None:
-        # Ray sets this variable for its workers, too.
-        threads = os.environ.get("OMP_NUM_THREADS", self._threads)
         self._log = tempfile.TemporaryFile()  # noqa: SIM115
-        self._process = start_python(
-            worker_process.__name__,
-            environment={"OMP_NUM_THREADS": threads},
-            stderr=self._log,  # kept off the terminal, like the logs of Ray workers
-        )
+        # Kept off the terminal, like the logs of Ray workers.
+        self._process = start_process(worker_process.__name__, self._actors, self._log)
 
     def _request(self, message: Any) -> Any:
         assert self._process is not None

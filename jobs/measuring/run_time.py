@@ -101,6 +101,8 @@ def estimate_run_time(trial: Trial, best: Measurement, actors: int | None = None
     slow = imports / IMPORTS_S
     fit = imports + trial.plan_seconds
     load = fit + trial.load_seconds
+    if trial.prepared.asks_sample and placement != "local":
+        load *= 2  # another process computes the sample first
     start, crowding = _COMMAND_S * slow, 1.0
     if placement in ("local", SINGLE):
         count, start = 1, start + load

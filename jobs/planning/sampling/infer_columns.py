@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 from pipemill.actors.batch import Batch
+from pipemill.actors.child_process import (
+    PROCESS_GONE,
+    end_process,
+    receive,
+    send,
+    take_over_pipes,
+)
 from pipemill.actors.compute.stages import Stages
 from pipemill.actors.faults.attempts import Attempts, track_attempt
 from pipemill.actors.faults.load_errors import LoadError
@@ -22,8 +30,9 @@ from pipemill.pipelines.loading.task_loader import LoadTask
 
 from pipemill.errors import RunError, error_message
 
-from ...execution.placement import with_credentials
+from ...execution.placement import uses_ray, with_credentials
 from ...execution.pool_size import choose_pool_size
+from ...execution.single_process import start_process
 from ..find_model import load_failure
 
 if TYPE_CHECKING:
@@ -59,7 +68,7 @@ def infer_columns(
     Raises RunError with the reason if that can't be done, ConfigError if the model can't load, or
     if no node of Ray has room for an actor: Ray would wait for one.
     """
-    if placement != "local":
+    if uses_ray(placement):
         choose_pool_size(actors, placement, len(splits))
     few = list(splits[:_SPLITS])  # a table would travel as a whole
     deaths = [name for name in attempts.names() if name.startswith(f"{_SAMPLING}.")]
@@ -68,8 +77,10 @@ def infer_columns(
         with track_attempt(attempts, _SAMPLING):
             if placement == "local":
                 found = _schema_of(load, source, few, window)
-            else:
+            elif uses_ray(placement):
                 found = _schema_by_ray(load, source, few, window, actors)
+            else:
+                found = _schema_by_process(load, source, few, window, actors)
         if found is not None:
             break
     attempts.end(deaths)
@@ -105,6 +116,30 @@ def _schema_by_ray(
             if not isinstance(error, ray.exceptions.NodeDiedError):
                 break
     return None, f"no sample could be computed: {reason}"
+
+
+def _schema_by_process(
+    load: LoadTask,
+    source: SplitReader,
+    splits: Sequence[Split],
+    window: tuple[int, int],
+    actors: ActorsSection,
+) -> Found | None:
+    """Infer the schema in another process; return None if it died."""
+    process = start_process(__name__, actors, subprocess.DEVNULL)
+    try:
+        send(process.stdin, (load, source, splits, window))
+        return receive(process.stdout)
+    except PROCESS_GONE:
+        return None
+    finally:
+        end_process(process)
+
+
+def _answer() -> None:
+    """Read the arguments of `_schema_of` from stdin, and write what it returns to stdout."""
+    requests, replies = take_over_pipes()
+    send(replies, _schema_of(*receive(requests)))
 
 
 def _schema_of(
@@ -164,3 +199,7 @@ def _common_schema(task: Any, answers: list[Any]) -> pa.Schema:
         if own_columns_fit(declared, answers, own, task.keywords.given):
             return own.with_metadata({b"columns": COLUMNS_OF_TASK})
     return schema_of(answers).with_metadata({b"columns": COLUMNS_OF_SAMPLE})
+
+
+if __name__ == "__main__":
+    _answer()

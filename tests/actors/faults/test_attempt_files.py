@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from functools import partial
 
 import pytest
 import ray
@@ -105,6 +107,12 @@ def test_a_sample_is_of_other_rows_after_its_process_died(files, tmp_path, monke
     die(tmp_path, "sampling", 5)
     with pytest.raises(RunError, match=r"on each of the first rows.*output\.schema"):
         ask()
+
+
+def test_a_sample_without_ray_whose_process_dies_is_given_up_after_all_rows(files):
+    load, actors = partial(os._exit, 9), ActorsSection(num_gpus=0)
+    with pytest.raises(RunError, match="died on each of the first rows"):
+        infer_columns.infer_columns(load, None, [], "single", actors, files)  # type: ignore[arg-type]
 
 
 def test_a_sample_is_computed_again_after_its_node_died(files, monkeypatch, ray_session):

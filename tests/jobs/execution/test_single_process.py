@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
+import transformers
 from pipemill.actors.output.part_writer import PartSink
 from pipemill.actors.sources.open_source import open_source
 from pipemill.actors.sources.split_ranges import SplitRange
@@ -26,7 +27,7 @@ from pipemill.jobs.output.split_plan import Plan
 from pipemill.jobs.planning.find_inputs import list_files
 
 import pipemill
-from tests.support import light, light_over_ray, tiny
+from tests.support import light, light_over_ray, own_pipelines, tiny
 from tests.support.listening import GRPC, listen
 from tests.support.processes import kill_marked, marked, marked_environment
 from tests.support.run_on_raylets import LoadSlow
@@ -167,6 +168,32 @@ def test_forty_rows_need_no_ray_and_get_the_same_answers(models, tmp_path):
     table = ds.dataset(tmp_path / "out").to_table()
     assert table["n"].to_pylist() == list(range(39))
     assert same_rows(ds.dataset(tmp_path / "again").to_table(), table)
+
+
+def test_the_columns_of_a_users_class_need_no_ray(alone, models, tmp_path, capfd):
+    model, texts = models["text-classification"], tiny.texts(9, seed=4, longest=20)
+    report = pipemill.run(
+        task="mine",
+        model=model,
+        pipeline_class=own_pipelines.Words,
+        input=[{"text": text} for text in texts],
+        output=str(tmp_path / "out"),
+    )
+    assert "computing a sample for the result columns" in capfd.readouterr().err
+    assert not (tmp_path / "ray").exists()
+    truth = own_pipelines.Words(**load_parts(model))
+    answers = report.to_arrow()["result"].to_pylist()
+    assert [one["words"] for one in answers] == [text.split() for text in texts]
+    assert [one["best"] for one in answers] == pytest.approx(
+        [truth(text)["best"] for text in texts], abs=1e-5
+    )
+
+
+def load_parts(folder):
+    return {
+        "model": transformers.AutoModelForSequenceClassification.from_pretrained(folder),
+        "tokenizer": transformers.AutoTokenizer.from_pretrained(folder),
+    }
 
 
 def test_it_is_interrupted_like_any_run_and_goes_on(tmp_path):
