@@ -116,11 +116,15 @@ class HubCard:
     def _describe_model(self, prefix: str, entry: Mapping[str, Any]) -> list[str]:
         model, decides = entry["model"], self.record.decides
         of = f" of {prefix[:-1]}" if prefix else ""
-        return [
+        weights = f"{decides.get(f'{prefix}model')}, {decides.get(f'{prefix}model.dtype')}"
+        lines = [
             f"- **Model{of}:** {_name_model(model['path'])}",
-            f"- **Revision{of}:** {model.get('revision') or 'the latest one'}, "
-            f"weights {decides.get(f'{prefix}model')}, {decides.get(f'{prefix}model.dtype')}",
+            f"- **Weights{of}:** {weights}",
         ]
+        if _is_on_hub(model["path"]):
+            revision = model.get("revision") or "the newest one then"
+            lines.insert(1, f"- **Revision{of}:** {revision}")
+        return lines
 
     def _count_rows(self) -> str:
         done = f"{self.rows - self.dead:,}"
@@ -132,6 +136,11 @@ class HubCard:
 
 def _name_model(path: str) -> str:
     """Return a link to a model on the Hub. Of a folder or URL only the last name is published."""
-    if re.fullmatch(r"[\w.-]+(/[\w.-]+)?", path) and not os.path.exists(path):
+    if _is_on_hub(path):
         return f"[{path}](https://huggingface.co/{path})"
     return path.rstrip("/").rsplit("/", 1)[-1]
+
+
+def _is_on_hub(path: str) -> bool:
+    is_name = re.fullmatch(r"[\w.-]+(/[\w.-]+)?", path) is not None
+    return is_name and not os.path.exists(path)

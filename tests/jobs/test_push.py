@@ -110,8 +110,8 @@ def test_a_card_names_the_model_of_each_of_several_tasks():
     for text in (
         "- **Task:** mask + feature-extraction\n",
         "- **Model of mask:** [org/one](https://huggingface.co/org/one)\n",
-        "- **Revision of mask:** main, weights d1, auto\n",
-        "- **Model of feature-extraction:** two\n",
+        "- **Revision of mask:** main\n- **Weights of mask:** d1, auto\n",
+        "- **Model of feature-extraction:** two\n- **Weights of feature-extraction:** d2, None\n",
         '{"mask": {}, "feature-extraction": {"a": 1}}',
     ):
         assert text in card
