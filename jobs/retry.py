@@ -37,7 +37,7 @@ from .output.run_report import Report, count_output
 from .output.split_plan import Plan, RowEstimate
 from .output.stored_rows import with_stored_rows, with_table
 from .planning.find_model import digest_model, resolve_model, with_digests
-from .planning.fingerprint import check_fingerprint, decide_results, hash_fields
+from .planning.fingerprint import check_fingerprint, decide_results, hash_retry
 from .planning.models.save_model import needs_model, with_stored_model
 from .planning.prepared_job import PreparedJob, build_prepared_job
 from .planning.resolve_task import ResolvedTask
@@ -92,7 +92,7 @@ def retry(
             _check_unchanged(ledger, plan, todo, with_stored_rows(job, ledger))
             check_libraries(prepared, task, prepared.placement)
             lease.acquire()
-            _record_settings(ledger, decides)
+            _record_settings(ledger, prepared.sink.fingerprint, decides)
             added = _process(prepared, todo, sum(dead.values()), lease)
         _remove_answered_letters(ledger, done, lease)
         if lease.is_held and lease.lost is None:
@@ -127,7 +127,8 @@ def _reopen(
     job = with_stored_model(job, ledger, task.model, weights)
     task = replace(task, model=resolve_model(job.model))
     prepared = build_prepared_job(with_stored_rows(job, ledger), task, plan, ledger, decides)
-    return prepared, task, decides
+    sink = replace(prepared.sink, fingerprint=hash_retry(decides, record))
+    return replace(prepared, sink=sink), task, decides
 
 
 def _count_dead_rows(ledger: Ledger, done: Sequence[Split]) -> dict[int, int]:
@@ -136,13 +137,13 @@ def _count_dead_rows(ledger: Ledger, done: Sequence[Split]) -> dict[int, int]:
     return {split.number: footer.dead for split, footer in footers if footer.dead}
 
 
-def _record_settings(ledger: Ledger, decides: Mapping[str, Any]) -> None:
+def _record_settings(ledger: Ledger, fingerprint: str, decides: Mapping[str, Any]) -> None:
     """Add the settings of this retry to job.json; the footers of parts name their fingerprint."""
-    record, own = ledger.read_job(), hash_fields(decides)
-    if record is None or decides == record.decides or own in record.retries:
+    record = ledger.read_job()
+    if record is None or fingerprint in {record.fingerprint, *record.retries}:
         return
     settings = {name: decides.get(name) for name in _list_changeable(record)}
-    ledger.write_job(record.with_retry(own, settings))
+    ledger.write_job(record.with_retry(fingerprint, settings))
 
 
 def _list_changeable(record: JobRecord) -> list[str]:

@@ -105,7 +105,10 @@ def _describe_other_delimiter(schema: pa.Schema) -> str:
 
 
 def _describe_nested_rows(name: str, schema: pa.Schema) -> str:
-    """Return what is said of rows in a list of one large object, as in `{"data": [{…}, …]}`."""
+    """Return what is said of rows inside one large object, as in `{"data": [{…}, …]}`."""
+    first = schema.field("0").type if "0" in schema.names else None
+    if first is not None and pa.types.is_struct(first) and name in {one.name for one in first}:
+        return f". {_FOR_PANDAS}"
     lists = list(_find_lists(schema, ""))
     found = [path for path, fields in lists if name in fields]
     outer = [(path, fields) for path, fields in lists if path.count("[]") == 1]
@@ -196,6 +199,7 @@ def _is_untyped(column: Column, field: pa.Field) -> bool:
     return lacks and not matches(column.kind, field.type)
 
 
+_FOR_PANDAS = "pandas writes a row a line with to_json(FILE, orient='records', lines=True)"
 _LONGEST_TYPE = 200  # characters in a message
 USUAL_TYPES = (
     pa.string(),
@@ -212,7 +216,7 @@ def _check_type(task: str, column: Column, field: pa.Field) -> None:
     is_json = field.metadata == JSON_TEXT
     held = "JSON of no common type" if is_json else _shorten(field.type)
     if is_json or _is_written_by_pandas(field.type):
-        hint = "; pandas writes a row a line with to_json(FILE, orient='records', lines=True)"
+        hint = f"; {_FOR_PANDAS}"
     else:
         plain = column.kind == "text" and not pa.types.is_nested(field.type)
         hint = f"; input.schema: {{{field.name}: string}} reads it as text" if plain else ""

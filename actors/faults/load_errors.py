@@ -23,6 +23,10 @@ _OTHER_BUILD = re.compile(
     r"|undefined symbol: "
 )
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+# Hundreds of names, with which transformers ends some messages.
+_ALL_TYPES = re.compile(
+    r", or one of the following `model_type` keys.*|\s*Model type should be one of .*", re.DOTALL
+)
 _FIRST_ERROR = re.compile(r"^Traceback \(most recent call last\):\n(?:[ \t].*\n|\n)*(\S.*)", re.M)
 
 
@@ -108,5 +112,6 @@ def describe_error(error: BaseException) -> str:
     quoted = _FIRST_ERROR.search(message)
     if quoted is not None:
         return " ".join(quoted[1].split())
+    message = _ALL_TYPES.sub(" that this transformers knows", message)
     paragraph = re.split(r"\n\s*\n", message.strip())[0]
     return f"{type(error).__name__}: {' '.join(paragraph.split())}"

@@ -48,7 +48,7 @@ class JsonlSource(FileSource):
     """Types are those of all rows, or of a sample of a large input."""
 
     name = "jsonl"
-    suffixes = (".jsonl", ".ndjson", ".json")
+    suffixes = (".jsonl", ".ndjson", ".json", ".jsonlines")
     compressible = True
     values = "text"
     columns_from_rows = True

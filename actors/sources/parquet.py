@@ -58,7 +58,7 @@ class ParquetSource(FileSource):
     """Splits are row ranges."""
 
     name = "parquet"
-    suffixes = (".parquet", ".pq")
+    suffixes = (".parquet", ".pq", ".parq")
     values = "typed"
     missing_columns = "unread"
 

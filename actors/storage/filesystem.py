@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import tarfile
 import time
@@ -12,6 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
+from urllib.parse import unquote
 
 from fsspec import AbstractFileSystem
 from fsspec.core import url_to_fs
@@ -37,6 +39,7 @@ def open_filesystem(url: str, options: Mapping[str, Any]) -> tuple[AbstractFileS
 
     Listings are not cached, since other processes write, too. Raises ConfigError.
     """
+    url = decode_local_url(url)
     member = member_of(url)
     if member == url:
         return _open_by_url(url, member, options)
@@ -44,6 +47,20 @@ def open_filesystem(url: str, options: Mapping[str, Any]) -> tuple[AbstractFileS
     key = (member.partition("://")[0], url.removeprefix(member), str(options))
     filesystem = open_archive(key, lambda: _open_by_url(url, member, options)[0])
     return filesystem, _strip_protocol(filesystem, member)
+
+
+def decode_local_url(url: str) -> str:
+    """Return a file:// URL with its %20 as spaces, which fsspec takes as they are.
+
+    `Path.as_uri()` writes them. Where such a name itself exists, or the folder of such a pattern,
+    the URL stays.
+    """
+    if "%" not in url or not url.startswith("file://"):
+        return url
+    folder = re.split(r"[*?\[]", url.removeprefix("file://"))[0]
+    is_pattern = f"file://{folder}" != url
+    there = os.path.dirname(folder) if is_pattern else folder
+    return url if os.path.lexists(there) else unquote(url)
 
 
 def _open_by_url(

@@ -120,6 +120,18 @@ def hash_fields(fields: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:16]
 
 
+def hash_retry(fields: Mapping[str, Any], record: JobRecord) -> str:
+    """Return the digest of a retry's fields; another one for options in another order.
+
+    That of a job does not read their order: the parts of older outputs hold it.
+    """
+    digest = hash_fields(fields)
+    then = {record.fingerprint: record.decides, **record.retries}.get(digest, fields)
+    if not find_changed_fields({**record.decides, **then}, fields):
+        return digest
+    return hashlib.sha256(json.dumps([fields]).encode()).hexdigest()[:16]
+
+
 def check_fingerprint(record: JobRecord, new: Mapping[str, Any], job: Job, output: str) -> None:
     """Raise ConfigError, with the fields that differ, for an output of another job.
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from pipemill.actors.columns import is_bytes
 from pipemill.actors.storage.file_names import is_chain
-from pipemill.actors.storage.filesystem import absolute
+from pipemill.actors.storage.filesystem import absolute, decode_local_url
 from pipemill.actors.storage.input_file import InputFile
 from pipemill.actors.storage.partitions import FOLDER, folder_of
 from pipemill.actors.task import MEDIA
@@ -75,7 +75,7 @@ def with_folders(
 def find_media_roots(section: InputSection) -> tuple[str, ...]:
     """Return the roots that the job names, or else the folders of its input."""
     if section.media_roots is not None:
-        return tuple(absolute(root) for root in section.media_roots)
+        return tuple(decode_local_url(absolute(root)) for root in section.media_roots)
     paths = section.path if isinstance(section.path, list) else [section.path]
     folders = [_find_folder(path) for path in paths if isinstance(path, str)]
     return tuple(dict.fromkeys(filter(None, folders)))
@@ -96,7 +96,7 @@ def _find_folder(path: str) -> str | None:
 
     Return None if there is none: in archives ("zip://…::…"), and above all buckets.
     """
-    path = absolute(path)
+    path = decode_local_url(absolute(path))
     if is_chain(path):
         return None
     if os.path.isfile(path):  # its name may look like a glob

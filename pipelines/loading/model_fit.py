@@ -129,7 +129,7 @@ def _find_misfit(spec: TaskSpec, model: Model, own: bool) -> str | None:
         return f"{model.path}: {reason}"
     if any(getattr(pipeline_class, f"_load_{part}", False) for part in ("tokenizer", "processor")):
         # Texts that are written need a vocabulary, too; other inputs have other tables.
-        return find_tokenizer_misfit(model, loaded if _reads_text(spec) else None)
+        return find_tokenizer_misfit(model, loaded, _reads_text(spec))
     return None
 
 

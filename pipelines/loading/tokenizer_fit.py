@@ -14,11 +14,13 @@ _LEAST_VOCABULARY = 0.5
 _MOST_BEYOND = 0.01
 
 
-def find_tokenizer_misfit(model: Model, loaded: Any) -> str | None:
+def find_tokenizer_misfit(model: Model, loaded: Any, reads_text: bool) -> str | None:
     """Return why the tokenizer can't be the model's; None if nothing is known against it.
 
-    loaded: the model, which may be on the meta device; None if its embedding table is not one of
-        the tokenizer's tokens.
+    Args:
+        model: where the tokenizer is.
+        loaded: the model, which may be on the meta device.
+        reads_text: whether its embedding table is one of the tokenizer's tokens.
     """
     from transformers import AutoTokenizer
 
@@ -46,22 +48,28 @@ def find_tokenizer_misfit(model: Model, loaded: Any) -> str | None:
     if not regular:
         looked = ", ".join(dict.fromkeys(type(tokenizer).vocab_files_names.values()))
         return _describe_no_vocabulary(folder, f" (looked for {looked})")
-    rows = count_embedding_rows(loaded)
+    table = "embedding table" if reads_text else "CTC head"
+    rows = count_embedding_rows(loaded) if reads_text else _count_letters(loaded)
     if rows is None:
         return None
     beyond = sum(number >= rows for number in regular)
     if beyond > _MOST_BEYOND * len(regular):
         return (
             f"the tokenizer in {folder} has {len(vocabulary):,} tokens, and {beyond:,} of their "
-            f"ids are beyond the model's embedding table of {rows:,}: the tokenizer is of another "
-            "model"
+            f"ids are beyond the model's {table} of {rows:,}: the tokenizer is of another model"
         )
     if len(vocabulary) < _LEAST_VOCABULARY * rows:
         return (
-            f"the tokenizer in {folder} has {len(vocabulary):,} tokens, and the model's embedding "
-            f"table has room for {rows:,}: the tokenizer is of another model"
+            f"the tokenizer in {folder} has {len(vocabulary):,} tokens, and the model's {table} "
+            f"has room for {rows:,}: the tokenizer is of another model"
         )
     return None
+
+
+def _count_letters(model: Any) -> int | None:
+    """Return how many tokens a model of speech chooses among (CTC); None for another model."""
+    is_ctc = type(model).__name__.endswith("ForCTC")
+    return getattr(model.config, "vocab_size", None) if is_ctc else None
 
 
 def _describe_no_vocabulary(folder: str, looked: str = "") -> str:

@@ -113,6 +113,20 @@ def test_what_transformers_quotes_counts_too():
     assert is_permanent(missing)
 
 
+def test_the_names_of_all_types_are_left_out(tmp_path):
+    from transformers import AutoImageProcessor
+
+    (tmp_path / "preprocessor_config.json").write_text('{"image_processor_type": "Nope"}')
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(ValueError) as error:
+        AutoImageProcessor.from_pretrained(tmp_path)
+    assert "convnext" in str(error.value)
+    line = describe_error(error.value)
+    assert line.endswith(
+        "in its preprocessor_config.json of config.json that this transformers knows"
+    )
+
+
 def test_it_survives_the_way_from_a_worker():
     for lasts in (True, False):
         there = pickle.loads(pickle.dumps(LoadError("why", for_good=lasts)))

@@ -87,7 +87,9 @@ def test_row_ranges_of_parquet_hold_every_row_once(tmp_path, counts, group, size
     assert all(1 <= batch.rows.num_rows <= size for batch in batches)
 
 
-@pytest.mark.parametrize("suffix", ["jsonl", "jsonl.gz", "jsonl.zst", "ndjson", "json"])
+@pytest.mark.parametrize(
+    "suffix", ["jsonl", "jsonl.gz", "jsonlines", "jsonl.zst", "ndjson", "json"]
+)
 def test_plain_and_compressed_lines(tmp_path, suffix):
     wanted = [{"n": i, "t": "é" * i} for i in range(50)]
     write_jsonl(tmp_path / f"a.{suffix}", [json.dumps(row) for row in wanted])

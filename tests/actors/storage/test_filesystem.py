@@ -50,6 +50,22 @@ def test_any_fsspec_url_is_written_and_read():
     assert filesystem.cat_file(f"{path}/a") == b"abc"
 
 
+def test_a_quoted_file_url_is_that_of_the_file(tmp_path):
+    for name in ("a b", "a%20b/c d"):
+        (tmp_path / name).mkdir(parents=True)
+    inner = tmp_path / "a%20b/c d/e#.jsonl"
+    inner.write_text("{}")
+
+    def opened(url):
+        return open_filesystem(url, {})[1]
+
+    assert opened((tmp_path / "a b").as_uri()) == f"{tmp_path}/a%20b", "such a name is there"
+    for path in (inner, inner.parent, tmp_path / "new one", tmp_path / "new/50%/x"):
+        assert opened(path.as_uri()) == opened(str(path)) == str(path)
+    assert opened(f"{inner.parent.as_uri()}/*.jsonl") == f"{inner.parent}/*.jsonl"
+    assert opened(f"file://{tmp_path}/a%20b/*.jsonl") == f"{tmp_path}/a%20b/*.jsonl"
+
+
 def test_an_unknown_protocol_is_named():
     with pytest.raises(ConfigError, match=r"can't open nope://x.*nope"):
         open_filesystem("nope://x", {})

@@ -170,6 +170,9 @@ def test_a_frame_that_pandas_wrote_as_columns_is_no_row_of_text(rows):
         resolve((Column(name="text", kind="text"),), schema)
     optional = Column(name="text", kind="text", required=False, parameter=True)
     assert resolve((optional,), schema) == {}
+    by_index = pa.schema([(str(i), pa.struct({"text": TEXT})) for i in range(rows)])
+    with pytest.raises(ConfigError, match=r"reads a column 'text'.*orient='records'"):
+        resolve((Column(name="text", kind="text"),), by_index)
 
 
 TARGETS = Column(name="targets", kind="texts", required=False, parameter=True)

@@ -406,6 +406,18 @@ def test_a_vocabulary_of_another_model_is_refused(folder, tmp_path):
         run(tmp_path, folder)
 
 
+@pytest.mark.parametrize(
+    ("count", "why"), [(6, "head has room for 17"), (99, "beyond the model's CTC head")]
+)
+def test_letters_of_another_model_of_speech_are_refused(models, tmp_path, count, why):
+    task = "automatic-speech-recognition"
+    folder = Path(shutil.copytree(models[task], tmp_path / "model"))
+    letters = list(json.loads((folder / "vocab.json").read_text()))[:count]
+    letters += [chr(ord("А") + i) for i in range(count - len(letters))]
+    (folder / "vocab.json").write_text(json.dumps({one: i for i, one in enumerate(letters)}))
+    assert why in (find_misfit(find_task(task), Model(path=str(folder)), own=False) or "")
+
+
 def test_vectors_need_no_pooler(models, tmp_path):
     """A masked-language model has none, and no vector is made of it."""
     assert run(tmp_path, models["fill-mask"], "feature-extraction").done == 2

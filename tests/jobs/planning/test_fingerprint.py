@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from pipemill.jobs.planning.fingerprint import find_changed_fields
+from pipemill.jobs.output.job_record import JobRecord
+from pipemill.jobs.planning.fingerprint import find_changed_fields, hash_fields, hash_retry
 
 
 def test_keyword_arguments_have_no_order_and_options_have_one():
@@ -16,3 +17,18 @@ def test_keyword_arguments_have_no_order_and_options_have_one():
     assert find_changed_fields(old, {"parameters": dict(reversed(old["parameters"].items()))}) == []
     assert find_changed_fields(old, turned("generate_kwargs")) == []
     assert find_changed_fields(old, turned("questions")) == ["parameters"]
+
+
+def test_a_retry_with_options_in_another_order_has_a_fingerprint_of_its_own():
+    def asking(**questions):
+        return {"parameters": {"generate_kwargs": {"a": 1, "b": 2}, "questions": questions}}
+
+    first, changed = asking(yes="a", no="b"), asking(yes="c", no="d")
+    record = JobRecord(job={}, decides=first, fingerprint=hash_fields(first))
+    swapped = {"parameters": {**first["parameters"], "generate_kwargs": {"b": 2, "a": 1}}}
+    assert hash_retry(first, record) == hash_retry(swapped, record) == record.fingerprint
+    assert hash_retry(changed, record) == hash_fields(changed)
+    for fields in (changed, asking(no="d", yes="c"), asking(no="b", yes="a")):
+        assert hash_retry(fields, record) not in {record.fingerprint, *record.retries}
+        record = record.with_retry(hash_retry(fields, record), fields)
+        assert hash_retry(fields, record) in record.retries, "a second retry is the same"
