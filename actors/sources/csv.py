@@ -271,7 +271,10 @@ def _parse_column_names(header: Record) -> list[str]:
     # A byte that is not UTF-8 becomes a replacement character.
     texts = [field.encode("latin-1") for field in header.fields]
     texts[0] = texts[0].removeprefix(codecs.BOM_UTF8).removeprefix(b'"').removesuffix(b'"')
-    return [text.decode(errors="replace") for text in texts]
+    names = [text.decode(errors="replace") for text in texts]
+    # Spreadsheets end lines with commas for columns that are empty. pandas names them so.
+    several = names.count("") > 1
+    return [name or (f"Unnamed: {i}" if several else "") for i, name in enumerate(names)]
 
 
 def _find_delimiter(path: str) -> str:
