@@ -22,7 +22,7 @@ from pipemill.errors import ConfigError
 
 from ..batch import Batch
 from ..split import Split
-from ..storage.file_names import COMPRESSIONS, member_of
+from ..storage.file_names import COMPRESSIONS, name_of
 from ..storage.input_file import InputFile
 from ..storage.parallel import map_parallel
 from .bad_file import BAD_FILE, BadFile, NothingToRead, make_bad_file_batch
@@ -278,7 +278,7 @@ def _parse_column_names(header: Record) -> list[str]:
 
 
 def _find_delimiter(path: str) -> str:
-    name = member_of(path).lower()
+    name = name_of(path).lower()
     for end in COMPRESSIONS:
         name = name.removesuffix(end)
     return "\t" if name.endswith(".tsv") else ","

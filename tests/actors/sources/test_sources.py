@@ -347,6 +347,7 @@ def test_a_value_that_the_planned_type_does_not_hold_costs_its_own_row(tmp_path)
         ("a.zip", r"a \.zip is an archive: name the files in it by their suffix, as zip://.*a.zip"),
         ("a.orc", r"\.orc files are not read: .*\(pipemill.run\(input=pyarrow.orc.read_table\('/"),
         ("a.xlsx", r"\.xlsx files are not read: .*pandas.read_excel\('/"),
+        ("a.jsonl.lz4", r"\.lz4 files are not unpacked: unpack them, or compress them as \.gz"),
     ],
 )
 def test_files_of_other_formats_say_how_to_read_them(tmp_path, name, said):
