@@ -60,7 +60,7 @@ def resolve_columns(
             raise ConfigError(
                 f"{column.name!r} is given twice: in parameters, and as a column in input.columns"
             )
-        own = mapped or _own_name(name, column, inputs, schema)
+        own = _own_name(name, column, inputs, schema) if mapped is None else mapped
         left_out = column.name in mapping and mapped is None
         if own in schema.names and column.name not in parameters and not left_out:
             field = schema.field(own)

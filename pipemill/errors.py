@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
 from typing import TYPE_CHECKING
+from unicodedata import is_normalized
 
 from .interrupts import finish_critical_sections
 
@@ -82,20 +83,33 @@ def did_you_mean(name: str, names: Iterable[str]) -> str:
     """Return a hint to end an error message with: the nearest right name, or all of them."""
     names = list(names)
     near = get_close_matches(name, names, n=1, cutoff=0.5)
-    return f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(names)}"
+    return f"did you mean {_quote(near[0])}?" if near else f"there are: {', '.join(names)}"
 
 
 def name_columns(name: str, names: Iterable[str]) -> str:
     """Return a hint on a column as `did_you_mean` does, which always names all columns."""
     names = list(names)
     near = get_close_matches(name, names, n=1, cutoff=0.5)
-    return f"did you mean {near[0]!r}? ({list_columns(names)})" if near else list_columns(names)
+    return (
+        f"did you mean {_quote(near[0])}? ({list_columns(names)})" if near else list_columns(names)
+    )
 
 
 def list_columns(names: Sequence[str]) -> str:
     """Return the names of columns for a message, or the first ones and how many there are."""
     more = f", … ({len(names):,} in all)" if len(names) > _MOST_COLUMNS else ""
-    return f"columns: {', '.join(names[:_MOST_COLUMNS])}{more}"
+    shown = (name if _is_plain(name) else _quote(name) for name in names[:_MOST_COLUMNS])
+    return f"columns: {', '.join(shown)}{more}"
+
+
+def _quote(name: str) -> str:
+    """Return a name in quotes, with escapes for characters that look like others, or like none."""
+    return repr(name) if _is_plain(name.strip(" ")) else ascii(name)
+
+
+def _is_plain(name: str) -> bool:
+    """Tell whether a name can be typed as it shows: it is written in composed characters (NFC)."""
+    return name.isprintable() and name == name.strip() != "" and is_normalized("NFC", name)
 
 
 def error_message(error: BaseException) -> str:

@@ -22,7 +22,7 @@ from pipemill.errors import ConfigError
 
 from ..batch import Batch
 from ..split import Split
-from ..storage.file_names import COMPRESSIONS, member_of
+from ..storage.file_names import COMPRESSIONS, name_of
 from ..storage.input_file import InputFile
 from ..storage.parallel import map_parallel
 from .bad_file import BAD_FILE, BadFile, NothingToRead, make_bad_file_batch
@@ -271,11 +271,14 @@ def _parse_column_names(header: Record) -> list[str]:
     # A byte that is not UTF-8 becomes a replacement character.
     texts = [field.encode("latin-1") for field in header.fields]
     texts[0] = texts[0].removeprefix(codecs.BOM_UTF8).removeprefix(b'"').removesuffix(b'"')
-    return [text.decode(errors="replace") for text in texts]
+    names = [text.decode(errors="replace") for text in texts]
+    # Spreadsheets end lines with commas for columns that are empty. pandas names them so.
+    several = names.count("") > 1
+    return [name or (f"Unnamed: {i}" if several else "") for i, name in enumerate(names)]
 
 
 def _find_delimiter(path: str) -> str:
-    name = member_of(path).lower()
+    name = name_of(path).lower()
     for end in COMPRESSIONS:
         name = name.removesuffix(end)
     return "\t" if name.endswith(".tsv") else ","

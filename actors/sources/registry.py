@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from pipemill.errors import ConfigError, did_you_mean
 
-from ..storage.file_names import COMPRESSIONS, member_of, suffix_of
+from ..storage.file_names import COMPRESSIONS, name_of, suffix_of
 
 if TYPE_CHECKING:
     from .base import FileSource
@@ -75,7 +75,7 @@ def _formats_by_suffix() -> dict[str, str]:
 
 def format_of(path: str) -> str | None:
     """Return the format that a file's suffix tells, or None."""
-    name = member_of(path)
+    name = name_of(path)
     suffix = suffix_of(name)
     if suffix not in COMPRESSIONS:
         return _formats_by_suffix().get(suffix)

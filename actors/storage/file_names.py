@@ -19,7 +19,19 @@ def suffix_of(name: str) -> str:
 
 def compression_of(path: str) -> str | None:
     """Return a file's compression as fsspec names it, or None."""
-    return {**COMPRESSIONS, ".tgz": "gzip"}.get(suffix_of(member_of(path)))
+    return {**COMPRESSIONS, ".tgz": "gzip"}.get(suffix_of(name_of(path)))
+
+
+def name_of(path: str) -> str:
+    """Return a path as its suffix tells the format: a web address without its query.
+
+    One that only the query names stays, as `…/download?file=rows.csv`.
+    """
+    member = member_of(path)
+    if not member.startswith(("http://", "https://")):
+        return member
+    plain = re.split("[?#]", member, maxsplit=1)[0]
+    return plain if suffix_of(plain) else member
 
 
 def member_of(path: str) -> str:

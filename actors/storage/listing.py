@@ -121,7 +121,7 @@ def _list_folders(filesystem: Any, inner: str, path: str, output: str | None) ->
         walk.table or _find_table(filesystem, top, walk.tables, is_pattern),
         outputs,
         tuple(walk.special),
-        _explain_nothing(filesystem, top, is_pattern) if is_empty else None,
+        _explain_nothing(filesystem, inner, walk) if is_empty else None,
     )
 
 
@@ -132,6 +132,7 @@ class _Walk:
     top: the folder that the path begins with.
     tables: files that may be part of a table.
     with_parts: files that may be parts of other outputs, by their folders.
+    hidden: the first file that is left out for its name.
     table, left_out, special: as in `Listing`.
     """
 
@@ -142,6 +143,7 @@ class _Walk:
     files: list[InputFile] = field(default_factory=list)
     tables: list[str] = field(default_factory=list)
     with_parts: dict[str, list[InputFile]] = field(default_factory=dict)
+    hidden: str | None = None
     table: str | None = None
     left_out: int = 0
     special: list[str] = field(default_factory=list)
@@ -153,6 +155,7 @@ class _Walk:
         # A pattern may match hidden folders: only names below its first folder count.
         below = name[len(self.top if name.startswith(self.top) else root) :].lstrip("/").split("/")
         if any(part.startswith((".", "_")) for part in below):
+            self.hidden = self.hidden or name
             return
         if name.endswith("/"):  # what a console makes for a folder of a bucket
             return
@@ -173,8 +176,11 @@ class _Walk:
             self.tables.append(name)
 
 
-def _explain_nothing(filesystem: Any, folder: str, is_pattern: bool) -> str:
+def _explain_nothing(filesystem: Any, path: str, walk: _Walk) -> str:
     """Return why there is no file, by the first folder of a path that does not exist."""
+    folder, is_pattern = walk.top, walk.top != path
+    if walk.hidden is not None:
+        return f"names that begin with . or _ are left out, as {walk.hidden}: give its own path"
     protocols = filesystem.protocol
     if "http" in ([protocols] if isinstance(protocols, str) else protocols):
         return "found no file"  # a web server has no folders
@@ -184,7 +190,12 @@ def _explain_nothing(filesystem: Any, folder: str, is_pattern: bool) -> str:
             scheme = _ONE_SLASH.search(folder)
             hint = f" (a URL begins with {scheme[1]}://)" if scheme else ""
             return f"found no file: {url_of(filesystem, folder[:end])} does not exist{hint}"
-    return "found no file that fits the pattern" if is_pattern else "found no file in that folder"
+    if not is_pattern:
+        return "found no file in that folder"
+    literal = re.split(r"[*?]", path)[0].rpartition("/")[0]
+    has_brackets = "[" in literal and filesystem.exists(literal)
+    hint = f": write [[] for the [ in {url_of(filesystem, literal)}" if has_brackets else ""
+    return f"found no file that fits the pattern{hint}"
 
 
 def _is_below(filesystem: Any, entry: dict[str, Any], output: str | None) -> bool:

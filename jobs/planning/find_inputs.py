@@ -81,7 +81,9 @@ def list_files(
             for file in list_hub_files(hub_dataset, options, _paths(stored)):
                 files.setdefault(file.path, file)
             continue
-        may_be_saved = format in (_AUTO, ArrowSource.name) and format_of(path) is None
+        is_query = "?" in path and "://" in path
+        is_named = format_of(path) is not None or is_query
+        may_be_saved = format in (_AUTO, ArrowSource.name) and not is_named
         listed = list_saved_files(path, options) if may_be_saved else None
         if listed is None:
             listing = list_below(path, options, outside)
@@ -218,6 +220,8 @@ _UNREAD = {
     ".pkl": "pandas.read_pickle",
 }
 
+_COMPRESSED = (".7z", ".br", ".lz4", ".lzma", ".rar", ".snappy", ".z")
+
 
 def _explain_unread(files: list[InputFile]) -> str | None:
     """Return how to read files that no source reads; None if that is not known."""
@@ -226,6 +230,9 @@ def _explain_unread(files: list[InputFile]) -> str | None:
         if suffix == ".zip":
             url = f"zip://*{suffix_of(path[: -len(suffix)]) or '.jsonl'}::{path}"
             return f"a .zip is an archive: name the files in it by their suffix, as {url}"
+        if suffix in _COMPRESSED:
+            known = ", ".join(COMPRESSIONS)
+            return f"{suffix} files are not unpacked: unpack them, or compress them as {known}"
         if suffix in _UNREAD:
             reader = _UNREAD[suffix]
             return (

@@ -17,6 +17,9 @@ from pipemill.actors.task import MEDIA, Column, Parameter
 from ..text.candidate_labels import parse_labels
 from .chat_media import leave_media, open_media
 
+# What transformers reads sound at for a model that names no rate.
+_USUAL_RATE = 16_000
+
 WHOLE_NUMBER = Parameter(None, "int")
 
 
@@ -136,8 +139,12 @@ def describe_value(value: Any, kind: str, pipeline: Any) -> str | None:
 
 
 def _sampling_rate(pipeline: Any) -> int:
-    extractor = pipeline.feature_extractor or pipeline.processor.feature_extractor
-    return int(extractor.sampling_rate)
+    places = [(pipeline, "feature_extractor")]
+    # Granite Speech and Phi-4 call it audio_processor.
+    places += [(pipeline.processor, name) for name in ("feature_extractor", "audio_processor")]
+    parts = (getattr(owner, name, None) for owner, name in places)
+    rates = (getattr(part, "sampling_rate", None) for part in parts)
+    return int(next(filter(None, rates), _USUAL_RATE))
 
 
 def messages_of(value: Any) -> list[dict[str, Any]]:

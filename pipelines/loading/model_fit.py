@@ -166,6 +166,8 @@ def _find_named_class(config: Any, spec: TaskSpec, pipeline_class: Any) -> Any:
         return named
     if not (getattr(pipeline_class, "_pipeline_calls_generate", False) and named.can_generate()):
         return None
+    if spec.name == "document-question-answering":  # generates with Donut alone
+        return None
     kinds = {column.kind for column in spec.inputs}
     medium = next((kind for kind in ("audio", "image") if kind in kinds), "text")
     return named if named.main_input_name in _MAIN_INPUTS[medium] else None

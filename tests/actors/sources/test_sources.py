@@ -347,6 +347,7 @@ def test_a_value_that_the_planned_type_does_not_hold_costs_its_own_row(tmp_path)
         ("a.zip", r"a \.zip is an archive: name the files in it by their suffix, as zip://.*a.zip"),
         ("a.orc", r"\.orc files are not read: .*\(pipemill.run\(input=pyarrow.orc.read_table\('/"),
         ("a.xlsx", r"\.xlsx files are not read: .*pandas.read_excel\('/"),
+        ("a.jsonl.lz4", r"\.lz4 files are not unpacked: unpack them, or compress them as \.gz"),
     ],
 )
 def test_files_of_other_formats_say_how_to_read_them(tmp_path, name, said):
@@ -432,9 +433,17 @@ def test_media_that_the_input_only_names_are_few_in_a_split(tmp_path, monkeypatc
 
 
 def test_an_input_that_is_not_there_is_explained(tmp_path, monkeypatch):
-    (tmp_path / "in").mkdir()
+    for folder in ("in", "hidden", "data [v2]"):
+        (tmp_path / folder).mkdir()
+    for name in ("hidden/_rows.csv", "data [v2]/rows.csv"):
+        (tmp_path / name).write_text("n\n1\n")
     monkeypatch.chdir(tmp_path)
+    left_out = f"begin with . or _ are left out, as {tmp_path}/hidden/_rows.csv: give its own path"
     for path, why in {
+        "hidden": f"names that {left_out}",
+        "hidden/_*.csv": f"names that {left_out}",
+        "data [v2]/*.csv": "found no file that fits the pattern: write [[] for the [ in "
+        f"{tmp_path}/data [v2]",
         "in": "found no file in that folder",
         "in/*.csv": "found no file that fits the pattern",
         "in/no/rows.csv": f"found no file: {tmp_path}/in/no does not exist",
@@ -445,6 +454,8 @@ def test_an_input_that_is_not_there_is_explained(tmp_path, monkeypatch):
         with pytest.raises(ConfigError) as raised:
             list_files(path, "auto", {}, None)
         assert str(raised.value) == f"no input at {absolute(path)}: {why}"
+    for path in ("hidden/_rows.csv", "data [[]v2]/*.csv", "data [v2]"):
+        assert len(list_files(path, "auto", {}, None).files) == 1
 
 
 @pytest.mark.parametrize("suffix", ["parquet", "jsonl"])

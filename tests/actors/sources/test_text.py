@@ -124,6 +124,9 @@ def test_files_and_columns(tmp_path):
     (tmp_path / "d.csv").write_text("n,u\n1,2\n")
     with pytest.raises(ConfigError, match=r"d\.csv and .*a\.csv have different columns: t, u"):
         plan(tmp_path)
+    (tmp_path / "d.csv").write_text("n,t,,\n3,z,,\n")
+    spread = {"n": "3", "t": "z", "Unnamed: 2": "", "Unnamed: 3": ""}
+    assert rows(read(plan(tmp_path / "d.csv"))) == [spread]
     for text, message in [
         ("n,n\n1,2\n", "two columns named 'n'"),
         ("", "no header line"),

@@ -8,7 +8,7 @@ import zipfile
 import fsspec
 import pytest
 from pipemill.actors.sources.registry import format_of
-from pipemill.actors.storage.file_names import is_chain, member_of
+from pipemill.actors.storage.file_names import compression_of, is_chain, member_of
 from pipemill.actors.storage.filesystem import absolute
 from pipemill.jobs.config.job import InputSection
 from pipemill.jobs.planning.media_roots import find_media_roots
@@ -124,3 +124,18 @@ def test_a_relative_path_below_a_removed_folder_is_refused(tmp_path, monkeypatch
     assert absolute("/a/b") == "/a/b"
     with pytest.raises(ConfigError, match="out is relative, and the current folder no longer"):
         absolute("out")
+
+
+@pytest.mark.parametrize(
+    ("url", "format", "compression"),
+    [
+        ("https://h/a.jsonl?sig=x%2Fy.csv", "jsonl", None),
+        ("https://h/a.csv.gz?sig=x#row.txt", "csv", "gzip"),
+        ("http://h/a.parquet#row", "parquet", None),
+        ("https://h/download?file=a.tsv", "csv", None),
+        ("https://h/?id=3", None, None),
+        ("s3://b/a?b/c#1.jsonl", "jsonl", None),
+    ],
+)
+def test_the_query_of_a_web_address_is_no_part_of_the_name(url, format, compression):
+    assert (format_of(url), compression_of(url)) == (format, compression)

@@ -10,6 +10,7 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 from pipemill.actors.storage.filesystem import open_filesystem, write_atomic
 from pipemill.actors.storage.listing import list_below, stat
+from pipemill.jobs.planning.find_inputs import list_files
 
 from pipemill.errors import ConfigError
 
@@ -101,7 +102,7 @@ def test_a_store_is_not_asked_for_each_file_that_fits_a_pattern(monkeypatch):
     assert len(asked) == 1
 
 
-def test_a_pattern_of_a_web_server_finds_how_large_files_are(tmp_path):
+def test_files_of_a_web_server_are_found_by_a_pattern_or_with_a_query(tmp_path):
     for name, rows in (("a", b"{}\n"), ("b", b"{}\n{}\n")):
         (tmp_path / f"{name}.jsonl").write_bytes(rows)
     handler = partial(SimpleHTTPRequestHandler, directory=str(tmp_path))
@@ -109,9 +110,15 @@ def test_a_pattern_of_a_web_server_finds_how_large_files_are(tmp_path):
     threading.Thread(target=server.serve_forever, daemon=True).start()
     url = f"http://127.0.0.1:{server.server_port}"
     files = list_below(f"{url}/*.jsonl", {}, None).files
+    # The server leaves the query out of account, and so would find any file below it.
+    signed = list_files(f"{url}/b.jsonl?X-Signature=a.b%2Fc&x", "auto", {}, None)
     server.shutdown()
     server.server_close()
     assert [(file.path, file.size) for file in files] == [
         (f"{url}/a.jsonl", 3),
         (f"{url}/b.jsonl", 6),
     ]
+    assert [(file.path, file.size) for file in signed.files] == [
+        (f"{url}/b.jsonl?X-Signature=a.b%2Fc&x", 6)
+    ]
+    assert signed.format == "jsonl"

@@ -232,3 +232,18 @@ def test_a_field_of_a_struct_is_no_column():
     schema = pa.schema({"post": pa.struct({"body": TEXT})})
     with pytest.raises(ConfigError, match="struct 'post' can't be read: make 'body' a column"):
         resolve_columns("fill-mask", text, {"text": "post.body"}, {}, schema)
+
+
+def test_names_that_look_like_others_are_shown_with_escapes():
+    text = (Column(name="text", kind="text"),)
+    odd = pa.schema([(name, TEXT) for name in (" text", "cafe\u0301", "", "a\ufeff", "plain é")])
+    shown = r"columns: ' text', 'cafe\u0301', '', 'a\ufeff', plain é"
+    for mapping, said in (
+        ({}, f"{shown}. Name one"),
+        ({"text": "café"}, rf"did you mean 'cafe\u0301'? ({shown})"),
+        ({"text": "xyz"}, shown),
+    ):
+        with pytest.raises(ConfigError) as caught:
+            resolve(text, odd, mapping)
+        assert said in str(caught.value)
+    assert resolve(text, odd, {"text": ""}) == {"text": ""}

@@ -327,6 +327,15 @@ def test_a_model_that_only_the_tasks_pipeline_knows_is_not_refused(tmp_path, kin
     assert "can't do" in found
 
 
+def test_a_model_that_writes_what_documents_say_in_another_way_is_refused(tmp_path):
+    """transformers loads it, and then asks it for places in the text, as LayoutLM's."""
+    config = transformers.UdopConfig(architectures=["UdopForConditionalGeneration"])
+    config.save_pretrained(tmp_path)
+    task = find_task("document-question-answering")
+    found = find_misfit(task, Model(path=str(tmp_path)), own=False)
+    assert "which can't do document-question-answering" in (found or "")
+
+
 @pytest.mark.parametrize("task", ["image-classification", "token-classification"])
 def test_labels_that_are_not_numbered_from_0_are_refused(models, tmp_path, task):
     folder = Path(shutil.copytree(models[task], tmp_path / "model"))

@@ -1,6 +1,9 @@
 """Values that a pipeline can't take: the dead letter names the column of the data."""
 
+from types import SimpleNamespace
+
 import pytest
+from pipemill.pipelines.adapter.row_values import _sampling_rate
 
 from tests.support.row_by_row import run
 
@@ -40,3 +43,16 @@ from tests.support.row_by_row import run
 def test_a_value_that_a_pipeline_can_not_take(models, task, columns, parameters, said):
     batch = run(task, models[task], columns, parameters, budgets=(80,))
     assert batch.failures[0].message.startswith(f"column {said}")
+
+
+def test_sound_is_read_at_the_rate_that_a_processor_names_by_either_name():
+    from transformers import Wav2Vec2FeatureExtractor
+
+    hears = Wav2Vec2FeatureExtractor(sampling_rate=8_000)
+    for given, rate in (
+        ({"feature_extractor": hears, "processor": None}, 8_000),
+        ({"processor": SimpleNamespace(feature_extractor=hears)}, 8_000),
+        ({"processor": SimpleNamespace(audio_processor=hears)}, 8_000),
+        ({"processor": SimpleNamespace()}, 16_000),
+    ):
+        assert _sampling_rate(SimpleNamespace(**{"feature_extractor": None, **given})) == rate
