@@ -140,7 +140,10 @@ def ray_session():
     import logging
 
     import ray
+    import ray.data
 
+    # Ray would cut a few rows into 200 blocks, each of which every operator takes a while for.
+    ray.data.DataContext.get_current().read_op_min_num_blocks = 4
     ray.init(
         "local",
         num_cpus=2,
