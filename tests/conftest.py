@@ -140,12 +140,17 @@ def ray_session():
     import logging
 
     import ray
+    import ray.data
 
+    # Ray would cut a few rows into 200 blocks, each of which every operator takes a while for.
+    ray.data.DataContext.get_current().read_op_min_num_blocks = 4
     ray.init(
         "local",
         num_cpus=2,
         include_dashboard=False,
         log_to_driver=False,
         logging_level=logging.ERROR,
+        # How often workers report their metrics. It is 10 s otherwise, for which tests would wait.
+        _system_config={"metrics_report_interval_ms": 2000},
     )
     SHARED.callback(ray.shutdown)

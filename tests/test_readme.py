@@ -58,6 +58,11 @@ for text in json.load(sys.stdin):
     print(text, file=sys.stderr)
     exec(text, {"__name__": "__main__"})
 """
+# So would a worker process for each run; those of README and of bash have one.
+WITHOUT_WORKERS = """
+from pipemill.jobs.execution import placement
+placement.SINGLE = "local"
+"""
 
 
 def blocks_to_run(page: str, language: str) -> list[str]:
@@ -69,10 +74,12 @@ def run_bash(page: str, folder: Path, environment: dict[str, str]) -> None:
         run(["bash", "-euc", text], folder, environment)
 
 
-def run_python(pages: list[str], folder: Path, environment: dict[str, str]) -> None:
-    """Run the blocks of pages in one process; they share no names."""
+def run_python(
+    pages: list[str], folder: Path, environment: dict[str, str], before: str = ""
+) -> None:
+    """Run the blocks of pages in one process; they share no names. before: code to begin with."""
     texts = [text for page in pages for text in blocks_to_run(page, "python")]
-    run([sys.executable, "-c", IN_ONE_PYTHON], folder, environment, json.dumps(texts))
+    run([sys.executable, "-c", before + IN_ONE_PYTHON], folder, environment, json.dumps(texts))
 
 
 def run(command: list[str], folder: Path, environment: dict[str, str], given: str = "") -> None:
@@ -146,7 +153,7 @@ def test_every_block_of_python_runs(folder, environment):
         return any("import ray\n" in text for text in blocks_to_run(page, "python"))
 
     # Last, since later blocks would use the Ray that it starts.
-    run_python(sorted(DOCS, key=imports_ray), folder, environment)
+    run_python(sorted(DOCS, key=imports_ray), folder, environment, WITHOUT_WORKERS)
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -19,10 +19,17 @@ from transformers import pipeline
 
 import pipemill
 from pipemill.errors import ConfigError
-from tests.support import tiny
+from tests.support import light, light_over_ray, tiny
 from tests.support.ray_endpoint import wait_for_series
 
 ON_CPU = {"num_gpus": "cpu", "max": 1, "num_cpus": 0.5}
+
+
+@pytest.fixture
+def light_task(tmp_path, monkeypatch):
+    """What is asked for where the task does not matter: one whose actors need not import torch."""
+    light_over_ray.install(monkeypatch)
+    return {"task": "lengths", "model": light.save_model(tmp_path / "light")}
 
 
 def rows(dataset: ray.data.Dataset) -> list[dict]:
@@ -72,14 +79,10 @@ class Same:
         return batch
 
 
-def test_other_operators_may_have_actors(ray_session, models):
+def test_other_operators_may_have_actors(ray_session, light_task):
     dataset = ray.data.from_items([{"n": n, "text": f"text {n}"} for n in range(1200)])
     actors = {"concurrency": 1, "num_cpus": 0.4}
-    dataset = pipemill.apply(
-        dataset.map_batches(Same, **actors),
-        task="text-classification",
-        model=models["text-classification"],
-    )
+    dataset = pipemill.apply(dataset.map_batches(Same, **actors), **light_task)
     assert dataset.map_batches(Same, **actors).count() == 1200
 
 
@@ -98,15 +101,11 @@ def test_too_few_cpus_to_resume_from_rays_checkpoint_are_said(
     assert "checkpoint" not in capsys.readouterr().err
 
 
-def test_rows_keep_their_order_when_ray_divides_a_block(ray_session, models):
+def test_rows_keep_their_order_when_ray_divides_a_block(ray_session, light_task):
     """Every other piece takes long, so another actor ends the next one before."""
-    long = [f"{text} {text}" for text in tiny.texts(4 * 512, seed=5, longest=60)]
-    texts = []
-    for first in range(0, len(long), 512):
-        texts += long[first : first + 512] + [tiny.WORDS[0]] * 512
+    texts = (["slow"] * 512 + ["fast"] * 512) * 4
     dataset = ray.data.from_arrow(pa.table({"n": range(len(texts)), "text": texts}))
-    task = {"task": "text-classification", "model": models["text-classification"]}
-    table = pipemill.apply(dataset, **task, actors=ON_CPU | {"min": 2, "max": 2}).to_pandas()
+    table = pipemill.apply(dataset, **light_task, actors=ON_CPU | {"min": 2, "max": 2}).to_pandas()
     assert table["n"].tolist() == list(range(len(texts)))
     assert table["error"].isna().all()
 
@@ -147,31 +146,33 @@ def test_images_that_ray_has_read(ray_session, models, tmp_path):
         np.testing.assert_allclose(row["scores"], [one["score"] for one in expected], atol=1e-5)
 
 
-def test_a_row_that_kills_its_process_does_not_stop_the_pipeline(ray_session, models):
+def test_a_row_that_kills_its_process_does_not_stop_the_pipeline(ray_session, light_task):
     texts = [f"t{n}" for n in range(12)]
     texts[4] = "die"
+    dataset = ray.data.from_items([{"n": n, "text": text} for n, text in enumerate(texts)])
+    found = rows(pipemill.apply(dataset, **light_task, actors=ON_CPU))
+    assert [row["n"] for row in found if row["error"]] == [4]
+    assert found[4]["error"].startswith("regroup: WorkerDied: its process ended with exit status 9")
+    assert all(row["length"] == len(row["text"]) for row in found if row["n"] != 4)
+
+
+def test_a_pipeline_class_of_the_user(ray_session, models):
+    texts = tiny.texts(3, seed=2, longest=15)
     applied = pipemill.apply(
         ray.data.from_items([{"n": n, "text": text} for n, text in enumerate(texts)]),
         task="mine",
         model=models["text-classification"],
-        pipeline_class="tests.support.own_pipelines:Dies",
+        pipeline_class="tests.support.own_pipelines:Louder",
         schema={"label": "string"},
         actors=ON_CPU,
     )
-    found = rows(applied)
-    assert [row["n"] for row in found if row["error"]] == [4]
-    assert found[4]["error"].startswith("expand: WorkerDied: its process ended with exit status 9")
-    assert all(row["label"] for row in found if row["n"] != 4)
+    plain = pipeline("text-classification", models["text-classification"], device="cpu")
+    assert [row["label"] for row in rows(applied)] == [one["label"].upper() for one in plain(texts)]
 
 
-def test_a_failure_may_end_the_pipeline(ray_session, models):
-    applied = pipemill.apply(
-        ray.data.from_items([{"text": None}, {"text": "a"}]),
-        task="feature-extraction",
-        model=models["feature-extraction"],
-        actors=ON_CPU,
-        on_error="raise",
-    )
+def test_a_failure_may_end_the_pipeline(ray_session, light_task):
+    dataset = ray.data.from_items([{"text": None}, {"text": "a"}])
+    applied = pipemill.apply(dataset, **light_task, actors=ON_CPU, on_error="raise")
     with pytest.raises(Exception, match=r"a row failed \(on_error is raise\).* 'text' is null"):
         applied.materialize()
 
@@ -186,18 +187,14 @@ def wait_for_free_cpus() -> float:
     return free
 
 
-def test_actors_end_with_a_pipeline_that_fails_though_its_error_is_kept(ray_session, models):
+def test_actors_end_with_a_pipeline_that_fails_though_its_error_is_kept(ray_session, light_task):
     def fail(row):
         raise ValueError("on purpose")
 
     gc.collect()
     all_cpus = wait_for_free_cpus()
-    applied = pipemill.apply(
-        ray.data.from_items([{"text": "a"}] * 20),
-        task="text-classification",
-        model=models["text-classification"],
-        actors=ON_CPU,
-    )
+    dataset = ray.data.from_items([{"text": "a"}] * 20)
+    applied = pipemill.apply(dataset, **light_task, actors=ON_CPU)
     assert ActorRelease not in (
         ray.data.DataContext.get_current().custom_execution_callback_classes
     )

@@ -136,7 +136,8 @@ print(job.status())
 print(job.stop(), job.status(), job.stop(), job.wait())
 assert "loading the model" in job.logs()
 again = pipemill.submit(
-    "job.yaml", address=sys.argv[2], working_dir="code", env={"GREETING": "hi"}, code="cluster"
+    "job.yaml", address=sys.argv[2], working_dir="code", env={"GREETING": "hi"}, code="cluster",
+    settings=["actors.placement=local"],
 )
 seen = []
 print(again.wait(seen.append))
@@ -148,9 +149,11 @@ assert again.id in str(again) and again.output in again._repr_html_()
 
 def test_who_stops_waiting_finds_the_job_again(ray_head, models, tmp_path):
     write_job(tmp_path, models)
+    # In the driver: an actor would import torch beside it, and the test above has some.
     process = start(
-        ray_head, tmp_path, "job.yaml", "--wait", "--working-dir", "code", "--env", "GREETING=hello"
-    )
+        ray_head, tmp_path, "job.yaml", "--wait", "--working-dir", "code", "--env",
+        "GREETING=hello", "--set", "actors.placement=local",
+    )  # fmt: skip
     wait_for_parts(tmp_path, process, 1)
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)

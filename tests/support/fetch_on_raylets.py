@@ -1,9 +1,9 @@
-"""Runs over two raylets, each with its own cache as two machines have; a line of JSON.
+"""A run over two raylets, each with its own cache as two machines have; a line of JSON.
 
     python -m tests.support.fetch_on_raylets FOLDER URL
 
-The first run's model is FOLDER/model on a local Hub, which counts what is fetched; the second run's
-is at the URL. In a separate process: Ray's test cluster starts its own head, and huggingface_hub
+The first task's model is FOLDER/model on a local Hub, which counts what is fetched; the second's is
+at the URL. In a separate process: Ray's test cluster starts its own head, and huggingface_hub
 reads its environment once.
 """
 
@@ -13,7 +13,6 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import Any
 
 from tests.support.hub_server import hub
 
@@ -25,12 +24,12 @@ def main(folder: Path, url: str) -> None:
     with hub({"org/tiny": folder / "model"}) as (endpoint, asked):
         home = str(folder / "driver")
         os.environ |= {"HF_ENDPOINT": endpoint, "HF_HUB_OFFLINE": "0", "HF_HOME": home}
-        done = run_both(folder, ("org/tiny", url))
+        done = run_on_both(folder, ("org/tiny", url))
     fetched = [name for name in asked if name == "model.safetensors"]
     print(json.dumps({"done": done, "fetched": len(fetched), "copies": count_copies(folder)}))
 
 
-def run_both(folder: Path, models: tuple[str, ...]) -> list[int]:
+def run_on_both(folder: Path, models: tuple[str, ...]) -> list[int]:
     import pyarrow as pa
     import pyarrow.parquet as pq
     import ray
@@ -46,22 +45,26 @@ def run_both(folder: Path, models: tuple[str, ...]) -> list[int]:
     # On a busy machine the first actors could do all rows before the last one starts.
     ray.data.DataContext.get_current().wait_for_min_actors_s = 200
     try:
-        return [run(folder, number, model).done for number, model in enumerate(models)]
+        return run(folder, models)
     finally:
         ray.shutdown()
         cluster.shutdown()
 
 
-def run(folder: Path, number: int, model: str) -> Any:
+def run(folder: Path, models: tuple[str, ...]) -> list[int]:
+    """Return the rows that each model has computed."""
     import pipemill
 
-    return pipemill.run(
-        task="feature-extraction",
-        model=model,
+    report = pipemill.run(
+        tasks=[
+            {"task": "feature-extraction", "model": model, "name": f"task_{number}"}
+            for number, model in enumerate(models)
+        ],
         input=str(folder / "in.parquet"),
-        output={"path": str(folder / f"out-{number}"), "rows_per_part": 2},
+        output={"path": str(folder / "out"), "rows_per_part": 2},
         actors={"min": ACTORS, "max": ACTORS, "num_cpus": 0.7},
     )
+    return [report.tasks[f"task_{number}"] for number in range(len(models))]
 
 
 def count_copies(folder: Path) -> dict[str, int]:

@@ -1,7 +1,7 @@
 """The command line with one more task, `lengths`: it needs no model, and starts in a second.
 
-A text "bad3" fails until the parameter `healed` is 3. LIGHT_SLOW in the environment is how many
-seconds a row takes.
+A text "bad3" fails until the parameter `healed` is 3, "die" ends the process, and "slow" takes a
+millisecond. LIGHT_SLOW in the environment is how many seconds a row takes.
 """
 
 from __future__ import annotations
@@ -46,8 +46,11 @@ class Light(Lengths):
         return pa.schema([*super().results(), *more])
 
     def regroup(self, rows, outputs):
-        time.sleep(float(os.environ.get("LIGHT_SLOW", 0)) * rows.num_rows)
-        for text in rows["text"].to_pylist():
+        texts = rows["text"].to_pylist()
+        time.sleep(float(os.environ.get("LIGHT_SLOW", 0)) * len(texts) + texts.count("slow") / 1000)
+        for text in texts:
+            if text == "die":
+                os._exit(9)
             if text.startswith("bad") and int(text[3:]) > self.given.get("healed", 0):
                 raise ValueError(f"{text} is not healed")
         table = super().regroup(rows, outputs)
@@ -77,11 +80,17 @@ def install(patch=None) -> None:
         patch.setattr(prepare, "check_fit", _no_model)
 
 
+def save_model(folder: Path) -> str:
+    """The path of a folder that passes for a model's."""
+    folder.mkdir(exist_ok=True)
+    (folder / "config.json").write_text("{}")
+    (folder / "model.safetensors").write_bytes(struct.pack("<Q", 2) + b"{}")
+    return str(folder)
+
+
 def job(folder: Path, texts: list[str | None], rows_per_part: int = 10, **more) -> dict:
     """A job over these texts, whose files lie in that folder."""
-    (folder / "model").mkdir(exist_ok=True)
-    (folder / "model/config.json").write_text("{}")
-    (folder / "model/model.safetensors").write_bytes(struct.pack("<Q", 2) + b"{}")
+    save_model(folder / "model")
     if not (folder / "in.parquet").exists():
         table = pa.table({"n": range(len(texts)), "text": pa.array(texts, pa.string())})
         pq.write_table(table, folder / "in.parquet")

@@ -21,18 +21,21 @@ def load(self: Any) -> Any:
     return light._load(self)
 
 
-def install() -> None:
-    """Let jobs load a task that workers import from here."""
+def install(patch: Any = None) -> None:
+    """Let jobs load a task that workers import from here. patch: pytest's, which undoes it."""
     from pipemill.jobs.planning import build_load
     from pipemill.pipelines.loading.task_loader import LoadTask
 
     from tests.support import light, light_over_ray
 
-    light.install()
+    light.install(patch)
     task = type("LightTask", (LoadTask,), {"__call__": light_over_ray.load})
     task.__module__ = light_over_ray.__name__
     light_over_ray.LightTask = task
-    build_load.LoadTask = task
+    if patch is None:
+        build_load.LoadTask = task
+    else:
+        patch.setattr(build_load, "LoadTask", task)
 
 
 def __getattr__(name: str) -> Any:  # in a worker, which unpickles it by name

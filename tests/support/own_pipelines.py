@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 import torch
 from transformers import Pipeline, TextClassificationPipeline
 from transformers.pipelines.base import ChunkPipeline
@@ -102,10 +100,3 @@ class Steady(FirstWord):
     """Says that equal texts have equal answers."""
 
     repeats = True
-
-
-class Dies(TextClassificationPipeline):
-    def preprocess(self, inputs, **tokenizer_kwargs):
-        if inputs == "die":
-            os._exit(9)
-        return super().preprocess(inputs, **tokenizer_kwargs)

@@ -36,7 +36,7 @@ def start(wanted: dict, folder: Path, environment: dict[str, str]) -> subprocess
 
 def on_files(tmp_path, **actors) -> dict:
     texts = [f"text {n}" for n in range(ROWS)]
-    return light.job(tmp_path, texts, actors={"placement": "auto", **actors})
+    return light.job(tmp_path, texts, actors={"placement": "auto", "max": 1, **actors})
 
 
 @pytest.fixture(scope="module")
@@ -144,7 +144,7 @@ def test_a_run_ends_when_it_is_done(ray_head, tmp_path):
 
 def test_a_job_may_want_a_ray_of_this_machine(ray_head, tmp_path):
     address, environment = ray_head.address, ray_head.environment
-    wanted = on_files(tmp_path, cluster="local", placement="fused", max=1)
+    wanted = on_files(tmp_path, cluster="local", placement="fused")
     driver = start(wanted, tmp_path, {**environment, "RAY_ADDRESS": address})
     _, stderr = driver.communicate(timeout=240)
     assert driver.returncode == 0, stderr

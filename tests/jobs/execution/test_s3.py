@@ -90,42 +90,8 @@ def check_rows(bucket):
     assert rows_of(bucket) == [n for n in range(ROWS) if n not in DEAD]
 
 
-def test_a_job_is_run_resumed_verified_and_tells_no_secret(bucket, tmp_path, capfd):
-    report = pipemill.run(**job(bucket, tmp_path))
-    assert (report.rows, report.dead) == (ROWS, len(DEAD))
-    check_rows(bucket)
-    filesystem, root = open_filesystem(f"{bucket}/out", {})
-    filesystem.rm_file(sorted(filesystem.glob(f"{root}/part-*"))[3])
-    assert pipemill.run(**job(bucket, tmp_path)).added["splits"] == 1
-    check_rows(bucket)
-    assert main(["status", f"{bucket}/out"]) == 0
-    assert main(["verify", f"{bucket}/out"]) == 0
-    told = "".join(capfd.readouterr())
-    stored = b"".join(filesystem.cat_file(path) for path in filesystem.find(root))
-    assert s3_server.SECRET not in told
-    assert s3_server.SECRET.encode() not in stored
-    assert s3_server.KEY.encode() not in stored
-
-
-def test_an_output_is_read_as_a_dataset(bucket, server, tmp_path, monkeypatch):
-    wanted = job(bucket, tmp_path)
-    wanted["output"]["path"] += "/odd name+%20"
-    wanted["output"]["storage_options"] = options = {
-        "key": s3_server.KEY, "secret": s3_server.SECRET, "endpoint_url": server.endpoint,
-    }  # fmt: skip
-    report = pipemill.run(**wanted)
-    for name in server.environment():
-        monkeypatch.delenv(name)
-    found = report.to_arrow(["n"])["n"].to_pylist()
-    assert found == [n for n in range(ROWS) if n not in DEAD]
-    assert report.dead_letters()["n"].to_pylist() == DEAD
-    again = pipemill.read(report.output, ["n"], storage_options=options)
-    assert again.to_table()["n"].to_pylist() == found
-    assert sum(batch.num_rows for batch in again.to_batches()) == again.count_rows()
-
-
-def test_other_readers_take_an_output_for_one_dataset(bucket, server, tmp_path):
-    report = pipemill.run(**job(bucket, tmp_path))
+def check_other_readers(bucket, server):
+    """They take the output for one dataset."""
     out, done = f"{bucket}/out", [n for n in range(ROWS) if n not in DEAD]
     arrow = fs.S3FileSystem(
         access_key=s3_server.KEY,
@@ -150,12 +116,28 @@ def test_other_readers_take_an_output_for_one_dataset(bucket, server, tmp_path):
     assert rows.collect()["n"].to_list() == done
     dead = polars.scan_parquet(f"{out}/_pipemill/dead-letter/*.parquet", storage_options=options)
     assert dead.collect()["n"].to_list() == DEAD
+
+
+def test_a_job_is_run_resumed_retried_verified_and_tells_no_secret(bucket, server, tmp_path, capfd):
+    report = pipemill.run(**job(bucket, tmp_path))
+    assert (report.rows, report.dead) == (ROWS, len(DEAD))
+    check_rows(bucket)
+    filesystem, root = open_filesystem(f"{bucket}/out", {})
+    filesystem.rm_file(sorted(filesystem.glob(f"{root}/part-*"))[3])
+    assert pipemill.run(**job(bucket, tmp_path)).added["splits"] == 1
+    check_rows(bucket)
+    assert main(["status", f"{bucket}/out"]) == 0
+    check_other_readers(bucket, server)
     retried = pipemill.retry({**job(bucket, tmp_path), "parameters": {"healed": 3}})
-    assert retried.dead == report.dead == len(DEAD)
-    filesystem, root = open_filesystem(out, {})
-    assert filesystem.exists(f"{root}/.huggingface.yaml")
+    assert retried.dead == report.dead
     assert retried.dead_letters()["attempts"].to_pylist() == [2] * len(DEAD)
-    assert pipemill.verify(out).findings == []
+    assert filesystem.exists(f"{root}/.huggingface.yaml")
+    assert main(["verify", f"{bucket}/out"]) == 0
+    told = "".join(capfd.readouterr())
+    stored = b"".join(filesystem.cat_file(path) for path in filesystem.find(root))
+    assert s3_server.SECRET not in told
+    assert s3_server.SECRET.encode() not in stored
+    assert s3_server.KEY.encode() not in stored
 
 
 def test_odd_names_of_objects_and_tables_of_other_formats(bucket, tmp_path):
@@ -173,20 +155,25 @@ def test_odd_names_of_objects_and_tables_of_other_formats(bucket, tmp_path):
             pipemill.run(**wanted)
 
 
-def test_options_in_python_take_the_place_of_the_environment(bucket, tmp_path, monkeypatch):
-    options = {
-        "key": s3_server.KEY,
-        "secret": s3_server.SECRET,
-        "endpoint_url": os.environ["AWS_ENDPOINT_URL"],
-    }
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_ENDPOINT_URL"):
+def test_options_in_python_take_the_place_of_the_environment(bucket, server, tmp_path, monkeypatch):
+    for name in server.environment():
         monkeypatch.delenv(name)
+    options = {
+        "key": s3_server.KEY, "secret": s3_server.SECRET, "endpoint_url": server.endpoint,
+    }  # fmt: skip
     wanted = job(bucket, tmp_path)
     wanted["input"] = {"path": wanted["input"], "storage_options": options}
+    wanted["output"]["path"] += "/odd name+%20"
     wanted["output"]["storage_options"] = options
     report = pipemill.run(**wanted)
     assert report.rows == ROWS
-    filesystem, root = open_filesystem(f"{bucket}/out", options)
+    found = report.to_arrow(["n"])["n"].to_pylist()
+    assert found == [n for n in range(ROWS) if n not in DEAD]
+    assert report.dead_letters()["n"].to_pylist() == DEAD
+    again = pipemill.read(report.output, ["n"], storage_options=options)
+    assert again.to_table()["n"].to_pylist() == found
+    assert sum(batch.num_rows for batch in again.to_batches()) == again.count_rows()
+    filesystem, root = open_filesystem(report.output, options)
     stored = b"".join(filesystem.cat_file(path) for path in filesystem.find(root))
     assert s3_server.SECRET.encode() not in stored
     assert s3_server.SECRET not in repr(pipemill.Job(**{**wanted, "model": {"path": "m"}}))
