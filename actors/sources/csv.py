@@ -55,7 +55,7 @@ class CsvSource(FileSource):
     """
 
     name = "csv"
-    suffixes = (".csv", ".tsv")
+    suffixes = (".csv", ".tsv", ".tab")
     compressible = True
     values = "text"
     missing_columns = "none"
@@ -281,7 +281,7 @@ def _find_delimiter(path: str) -> str:
     name = name_of(path).lower()
     for end in COMPRESSIONS:
         name = name.removesuffix(end)
-    return "\t" if name.endswith(".tsv") else ","
+    return "\t" if name.endswith((".tsv", ".tab")) else ","
 
 
 def _choose_common_type(name: str, sampled: list[dict[str, pa.DataType]]) -> pa.DataType:

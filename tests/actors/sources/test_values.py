@@ -67,10 +67,10 @@ ODD = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("suffix", ["csv", "tsv"])
+@pytest.mark.parametrize("suffix", ["csv", "tsv", "tab"])
 @pytest.mark.parametrize("column", ["id", "text"])
 def test_csv_keeps_every_character(tmp_path, suffix, column):
-    between = "\t" if suffix == "tsv" else ","
+    between = "," if suffix == "csv" else "\t"
     quoted = ['"' + value.replace('"', '""') + '"' for value in ODD]
     data = f"text{between}id\n" + "".join(f"{q}{between}{q}\n" for q in quoted)
     (tmp_path / f"a.{suffix}").write_text(data)
