@@ -150,7 +150,5 @@ def ray_session():
         include_dashboard=False,
         log_to_driver=False,
         logging_level=logging.ERROR,
-        # How often workers report their metrics. It is 10 s otherwise, for which tests would wait.
-        _system_config={"metrics_report_interval_ms": 2000},
     )
     SHARED.callback(ray.shutdown)

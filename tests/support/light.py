@@ -1,7 +1,8 @@
 """The command line with one more task, `lengths`: it needs no model, and starts in a second.
 
 A text "bad3" fails until the parameter `healed` is 3, "die" ends the process, and "slow" takes a
-millisecond. LIGHT_SLOW in the environment is how many seconds a row takes.
+millisecond. LIGHT_SLOW in the environment is how many seconds a row takes, as long as the file
+LIGHT_SLOW_UNTIL is not there.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ class Light(Lengths):
 
     def regroup(self, rows, outputs):
         texts = rows["text"].to_pylist()
-        time.sleep(float(os.environ.get("LIGHT_SLOW", 0)) * len(texts) + texts.count("slow") / 1000)
+        time.sleep(_seconds_a_row() * len(texts) + texts.count("slow") / 1000)
         for text in texts:
             if text == "die":
                 os._exit(9)
@@ -57,6 +58,11 @@ class Light(Lengths):
         if self.given.get("cased"):
             table = table.append_column("cased", pa.array([True] * len(table)))
         return table
+
+
+def _seconds_a_row() -> float:
+    until = os.environ.get("LIGHT_SLOW_UNTIL")
+    return 0 if until and os.path.exists(until) else float(os.environ.get("LIGHT_SLOW", 0))
 
 
 def _load(self):

@@ -30,7 +30,7 @@ class Series:
 
 
 def wait_for_series(arrived: Callable[[Series], bool], seconds: float = 40) -> Series:
-    """Return what the endpoints show once it has arrived; conftest.py says how soon that is."""
+    """Return what the endpoints show once it has arrived; workers report every ten seconds."""
     until = time.monotonic() + seconds
     while True:
         series = Series("".join(map(_read, ray.nodes())))

@@ -34,8 +34,7 @@ def test_every_placement_gives_the_same_answers_and_dead_letters(models, tmp_pat
             "model": models["fill-mask"],
             "input": str(tmp_path / "in.jsonl"),
             "output": {"path": str(out), "rows_per_part": 20},
-            # So much that two tasks of `staged` fit beside it: each process imports torch.
-            "actors": {"placement": place, "max": 1, "num_cpus": 1.5},
+            "actors": {"placement": place, "max": 1},
         }
         report = pipemill.run(wanted)
         assert (report.rows, report.done, report.dead) == (150, 147, 3)
