@@ -112,12 +112,16 @@ def choose_operator_pool(
             for node, count in zip(nodes, counts, strict=True)
             if count
         ]
-        num_cpus = max(math.floor(min([num_cpus, *shares]) * 10**4) / 10**4, 0.01)
+        # None where a task that reads takes the only CPU of a node, unless Ray would go on adding.
+        least_cpus = 0.01 if autoscales else 0.0
+        num_cpus = max(math.floor(min([num_cpus, *shares]) * 10**4) / 10**4, least_cpus)
     elif sum(node.get("CPU", 0) for node in nodes) - fit * num_cpus < 1:
         fit = max(fit - 1, 1)
     most = actors.max if actors.max != "auto" else None if autoscales else fit
     least = actors.min if autoscales else min(actors.min, fit)
-    wanted = min(fit if most is None else most, math.floor(1 / num_cpus))
+    wanted = fit if most is None else most
+    if num_cpus:
+        wanted = min(wanted, math.floor(1 / num_cpus))
     return OperatorPool(least=least, initial=max(least, wanted), most=most, num_cpus=num_cpus)
 
 

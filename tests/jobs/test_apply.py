@@ -252,7 +252,8 @@ def pool(nodes: list[dict[str, float]], *, autoscales: bool = False, **given) ->
 
 def test_cpus_are_left_for_the_rest_of_the_pipeline():
     assert pool([{"CPU": 2}]) == OperatorPool(least=1, initial=2, most=2, num_cpus=0.25)
-    assert pool([{"CPU": 1}]) == OperatorPool(least=1, initial=1, most=1, num_cpus=0.01)
+    # Reading takes the whole of it.
+    assert pool([{"CPU": 1}]) == OperatorPool(least=1, initial=1, most=1, num_cpus=0)
     mixed = pool([{"CPU": 16}, {"CPU": 4}])
     assert mixed == OperatorPool(least=1, initial=2, most=20, num_cpus=0.375)
     large = pool([{"CPU": 4}], num_cpus=2)

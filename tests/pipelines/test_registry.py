@@ -11,7 +11,7 @@ import pytest
 from pipemill.pipelines import registry, restored
 from pipemill.pipelines.adapter.user_parameters import names_read
 from pipemill.pipelines.registry import ALIASES, find_task, task_names
-from pipemill.pipelines.tasks.generation_parameters import GENERATION
+from pipemill.pipelines.tasks.generation_parameters import GENERATION, GENERATION_OF_SPEECH
 from pipemill.pipelines.text import windows
 
 # Parameters of pipemill's own, that no transformers pipeline has.
@@ -90,10 +90,11 @@ def arguments(kind) -> dict[str, inspect.Parameter]:
 def their_parameters(name):
     task = find_task(name)
     ours = {*getattr(task, "own_parameters", ()), *OURS.get(name, ())}
+    generate = [*GENERATION.values(), *GENERATION_OF_SPEECH.values()]
     return {
         name: parameter
         for name, parameter in task.parameters.items()
-        if name not in ours and parameter is not GENERATION.get(name)
+        if name not in ours and not any(parameter is one for one in generate)
     }
 
 
