@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import os
-import socket
 import sys
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import replace
-from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
-from urllib.request import getproxies
 
 from pipemill.actors.faults.load_errors import LoadError
 from pipemill.actors.storage.remote_folder import cache_folder
@@ -47,6 +42,7 @@ from .models.find_adapter import (
     read_base,
     require_peft,
 )
+from .models.find_on_hub import find_on_hub
 from .models.save_model import save_model
 from .user_code import read_config
 
@@ -93,7 +89,7 @@ def resolve_model(model: ModelSection) -> ModelFiles:
         )
     if model.path.startswith((".", "/", "~")) or model.path.count("/") > 1:
         raise ConfigError(f"no model at {model.path}: there is no folder {folder.resolve()}")
-    found = _find_on_hub(model)
+    found = find_on_hub(model)
     if found.name == ADAPTER_CONFIG:
         return _find_with_base(model, found.parent)
     return ModelFiles(model.path, found.parent.name)  # …/snapshots/COMMIT/config.json
@@ -270,60 +266,3 @@ def _check_quantization(model: ModelSection, config: Mapping[str, Any]) -> None:
 def _guess_method(quantization: Mapping[str, Any]) -> str:
     # Old bitsandbytes configurations name no method.
     return "bitsandbytes" if quantization.keys() & {"load_in_4bit", "load_in_8bit"} else "unknown"
-
-
-def _find_on_hub(model: ModelSection) -> Path:
-    """Return where the configuration of a model, or of an adapter alone, is in the Hub's cache."""
-    from huggingface_hub import constants, hf_hub_download
-    from huggingface_hub.errors import (
-        EntryNotFoundError,
-        HFValidationError,
-        RemoteEntryNotFoundError,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-    )
-
-    offline = constants.HF_HUB_OFFLINE
-    reachable = not offline and _is_reachable(constants.ENDPOINT)
-    try:
-        download = partial(
-            hf_hub_download,
-            model.path,
-            revision=model.revision,
-            local_files_only=not reachable,  # else the library tries for half a minute
-        )
-        try:
-            return Path(download("config.json"))
-        except EntryNotFoundError:
-            with suppress(EntryNotFoundError):
-                return Path(download(ADAPTER_CONFIG))
-            raise
-    except RevisionNotFoundError:
-        reason = f"the Hub's model has no revision {model.revision!r} (model.revision)"
-    except RemoteEntryNotFoundError:
-        reason = "the Hub's repository has no config.json: it is not a transformers model"
-    except RepositoryNotFoundError:
-        reason = "the Hub has no model of that name (for a private one, set HF_TOKEN)"
-    except HFValidationError as error:
-        reason = f"it is not a name on the Hub ({error})"
-    except (OSError, ValueError) as error:
-        reason = "HF_HUB_OFFLINE is set" if offline else f"{constants.ENDPOINT} can't be reached"
-        if reachable:
-            reason = f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"
-    raise ConfigError(
-        f"no model {model.path!r}: there is no such folder in {os.getcwd()}, it is not in the "
-        f"cache ({constants.HF_HUB_CACHE}), and {reason}"
-    )
-
-
-def _is_reachable(url: str) -> bool:
-    """Tell whether something listens at a URL; True where a proxy stands in between."""
-    if getproxies():
-        return True
-    parts = urlsplit(url)
-    port = parts.port or (80 if parts.scheme == "http" else 443)
-    try:
-        socket.create_connection((parts.hostname or "", port), timeout=5).close()
-    except OSError:
-        return False
-    return True
