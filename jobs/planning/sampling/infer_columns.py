@@ -51,6 +51,8 @@ _DIED = (
     "died on each of the first rows; declare the columns in output.schema"
 )
 
+# The arguments of `_schema_of`.
+Asked = tuple[LoadTask, SplitReader, Sequence[Split], tuple[int, int]]
 # The schema, or the reason why it could not be inferred.
 Found = tuple[bytes | None, str | LoadError | None]
 
@@ -75,12 +77,13 @@ def infer_columns(
     found: Found | None = None
     for window in _WINDOWS[len(attempts.dead_attempts(deaths)) :]:
         with track_attempt(attempts, _SAMPLING):
+            asked = (load, source, few, window)
             if placement == "local":
-                found = _schema_of(load, source, few, window)
+                found = _schema_of(*asked)
             elif uses_ray(placement):
-                found = _schema_by_ray(load, source, few, window, actors)
+                found = _schema_by_ray(asked, actors)
             else:
-                found = _schema_by_process(load, source, few, window, actors)
+                found = _schema_by_process(asked, actors)
         if found is not None:
             break
     attempts.end(deaths)
@@ -92,23 +95,18 @@ def infer_columns(
     return schema
 
 
-def _schema_by_ray(
-    load: LoadTask,
-    source: SplitReader,
-    splits: Sequence[Split],
-    window: tuple[int, int],
-    actors: ActorsSection,
-) -> Found | None:
+def _schema_by_ray(asked: Asked, actors: ActorsSection) -> Found | None:
     """Infer the schema in a task of Ray; return None if its process died."""
     import ray
 
     sample = ray.remote(_schema_of).options(
         num_cpus=actors.num_cpus, num_gpus=actors.gpus_each, max_retries=0
     )
+    load, *others = asked
     reason = ""
     for _ in range(_NODES):
         try:
-            return ray.get(sample.remote(with_credentials(load, actors), source, splits, window))
+            return ray.get(sample.remote(with_credentials(load, actors), *others))
         except (ray.exceptions.WorkerCrashedError, ray.exceptions.OutOfMemoryError):
             return None
         except ray.exceptions.RayError as error:
@@ -118,17 +116,11 @@ def _schema_by_ray(
     return None, f"no sample could be computed: {reason}"
 
 
-def _schema_by_process(
-    load: LoadTask,
-    source: SplitReader,
-    splits: Sequence[Split],
-    window: tuple[int, int],
-    actors: ActorsSection,
-) -> Found | None:
+def _schema_by_process(asked: Asked, actors: ActorsSection) -> Found | None:
     """Infer the schema in another process; return None if it died."""
     process = start_process(__name__, actors, subprocess.DEVNULL)
     try:
-        send(process.stdin, (load, source, splits, window))
+        send(process.stdin, asked)
         return receive(process.stdout)
     except PROCESS_GONE:
         return None
