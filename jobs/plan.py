@@ -13,7 +13,7 @@ from pipemill.actors.arrow_arrays import field_values
 from pipemill.actors.batch import ROWS_OF
 from pipemill.actors.compute.deduplicate import deduplicate_chunks
 from pipemill.actors.compute.micro_batches import micro_batches, padded_size
-from pipemill.pipelines.loading.model import keep_settings
+from pipemill.pipelines.library_settings import keep_settings
 
 from pipemill.errors import RunError, explain_interrupt, explain_missing_library
 

@@ -14,7 +14,7 @@ from pipemill.actors.batch import Batch, Failure
 from pipemill.actors.compute.stages import Stages
 from pipemill.actors.output.part_file import append_columns
 from pipemill.actors.storage.store import Store
-from pipemill.pipelines.loading.model import keep_settings
+from pipemill.pipelines.library_settings import keep_settings
 
 from pipemill.errors import RunError, error_message, explain_interrupt, explain_missing_library
 

@@ -18,7 +18,7 @@ from pipemill.actors.storage.backoff import retry_on_driver
 from pipemill.actors.storage.input_file import InputFile
 from pipemill.actors.storage.listing import stat
 from pipemill.actors.storage.shared_archive import forget_archives
-from pipemill.pipelines.loading.model import keep_settings
+from pipemill.pipelines.library_settings import keep_settings
 
 from pipemill.errors import ConfigError, RunError, explain_interrupt
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pipemill.actors.split_result import SplitResult
 from pipemill.actors.split_table import SplitTable
-from pipemill.pipelines.loading.model import keep_settings
+from pipemill.pipelines.library_settings import keep_settings
 
 from pipemill.errors import ConfigError, RunError, explain_interrupt
 

@@ -16,7 +16,7 @@ from pipemill.actors.output.part_file import PartInfo, check_part, from_ranges
 from pipemill.actors.output.part_footer import PartFooter
 from pipemill.actors.output.state_table import dead_letters
 from pipemill.actors.split import Split
-from pipemill.pipelines.loading.model import keep_settings
+from pipemill.pipelines.library_settings import keep_settings
 
 from pipemill.errors import explain_interrupt
 

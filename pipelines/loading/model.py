@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import partial
 from importlib import import_module
 from typing import Any
 
@@ -13,6 +11,7 @@ from pipemill.errors import error_message
 
 from ..engines.block_attention import keep_block_attention
 from ..engines.gpu_memory import limit_to_share
+from ..library_settings import set_libraries
 from .missing_weights import (
     describe_missing,
     find_layers_left_out,
@@ -21,10 +20,6 @@ from .missing_weights import (
 )
 from .model_files import FolderSource, ModelFiles
 from .user_class import import_pipeline_class, register_pipeline_class
-
-# What puts back settings of this process that loading a model changed.
-_undo: list[Callable[[], object]] = []
-_blocks = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +79,7 @@ class Model:
         import torch
         import transformers
 
-        _quiet(transformers)
+        set_libraries(transformers)
         if self.num_gpus:
             # Ray shows an actor only the GPUs it holds, so its own is always the first.
             if not torch.cuda.is_available():
@@ -153,7 +148,7 @@ class Model:
         import transformers
         from transformers.pipelines import check_task
 
-        _quiet(transformers)
+        set_libraries(transformers)
         source = self._source(task)
         path = source.pop("model")
         config = transformers.AutoConfig.from_pretrained(path, **_hub(source))
@@ -269,35 +264,3 @@ def _explain_no_gpu(torch: Any) -> str:
     except Exception as error:
         return f" ({error_message(error).partition('. ')[0].strip()})"
     return ""
-
-
-@contextmanager
-def keep_settings() -> Iterator[None]:
-    """Leave torch and transformers as the program set them that loads models in this block.
-
-    Of blocks that are nested, or run in several threads, the last one puts settings back.
-    """
-    global _blocks
-    if not _blocks:
-        _undo.clear()
-    _blocks += 1
-    try:
-        yield
-    finally:
-        _blocks -= 1
-        while _undo and not _blocks:
-            _undo.pop()()
-
-
-def _quiet(transformers: Any) -> None:
-    import torch
-
-    logging = transformers.utils.logging
-    if not _undo:
-        _undo.append(partial(torch.set_num_threads, torch.get_num_threads()))
-        _undo.append(partial(logging.set_verbosity, logging.get_verbosity()))
-        if logging.is_progress_bar_enabled():
-            _undo.append(logging.enable_progress_bar)
-    # A worker's stderr is read by nobody; weight-loading bars only fill the logs.
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()

@@ -177,6 +177,7 @@ def test_torch_and_transformers_are_left_as_the_program_set_them(models, data, t
     logging = transformers.utils.logging
     before = torch.get_num_threads(), logging.get_verbosity()
     torch.set_num_threads(3)
+    torch.backends.cuda.enable_cudnn_sdp(True)
     logging.set_verbosity_info()
     logging.enable_progress_bar()
     job = {"task": "text-classification", "model": models["text-classification"]}
@@ -194,6 +195,7 @@ def test_torch_and_transformers_are_left_as_the_program_set_them(models, data, t
             compute()
             assert (torch.get_num_threads(), logging.get_verbosity()) == (3, logging.INFO)
             assert logging.is_progress_bar_enabled()
+            assert torch.backends.cuda.cudnn_sdp_enabled()
     finally:
         torch.set_num_threads(before[0])
         logging.set_verbosity(before[1])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from pipemill.pipelines.library_settings import keep_settings
 from pipemill.pipelines.loading.model import Model
 
 
@@ -29,3 +30,13 @@ def test_what_torch_says_of_a_gpu_that_it_does_not_find_is_told(models, monkeypa
     reason = r"no GPU on this worker \(The NVIDIA driver is too old \(found version 11040\)\): with"
     with pytest.raises(RuntimeError, match=reason):
         model.load("text-classification")
+
+
+def test_no_attention_of_cudnn_builds_a_graph_for_each_shape(models):
+    import torch
+
+    torch.backends.cuda.enable_cudnn_sdp(True)  # as other tests may not have left it
+    with keep_settings():
+        Model(path=models["text-classification"]).load("text-classification")
+        assert not torch.backends.cuda.cudnn_sdp_enabled()
+    assert torch.backends.cuda.cudnn_sdp_enabled()
