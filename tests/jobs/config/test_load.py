@@ -127,6 +127,14 @@ def test_a_section_whose_keys_are_all_comments_is_empty(tmp_path):
     assert Job(tasks=entries, input="i", output="o").tasks[0].parameters == {}
 
 
+def test_numbers_with_an_exponent_are_numbers():
+    """Also those that YAML 1.1 takes for texts, as it has no point in 1e-3."""
+    values = ["1e-3", "-2E+1", "1.5e3", ".5e-1", "'1e-3'", "12e4", "1e", "e-3", "v1e-3"]
+    made = job([f"parameters.p{i}={value}" for i, value in enumerate(values)])
+    numbers = [0.001, -20.0, 1500.0, 0.05, "1e-3", "12e4", "1e", "e-3", "v1e-3"]
+    assert list(made.parameters.values()) == numbers
+
+
 def test_columns_from_the_command_are_added_to_those_of_the_config():
     config = {**GOOD, "input": {"path": "i", "columns": {"text": "body", "text_pair": "other"}}}
     assert job(columns={"text": "title"}, config=config).input.columns == {
