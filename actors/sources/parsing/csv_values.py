@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import io
 import math
 import re
@@ -239,6 +240,8 @@ def _read_table(
 ) -> pa.Table:
     if not data.strip(b"\r\n"):
         return pa.table({name: pa.nulls(0) for name in names})
+    if data.startswith(codecs.BOM_UTF8):
+        data = codecs.BOM_UTF8 + data  # Arrow drops one, also where it is part of a value
     read = pa.csv.ReadOptions(
         use_threads=False, column_names=names, block_size=min(len(data) + 1, 2**31 - 1)
     )

@@ -92,6 +92,16 @@ def test_csv_keeps_any_text(tmp_path, values):
     assert [row["id"] for row in taken(tmp_path)[1]] == values
 
 
+@pytest.mark.parametrize("rows_per_part", [None, 1])
+def test_csv_keeps_a_byte_order_mark_that_is_in_a_value(tmp_path, rows_per_part):
+    texts = ["\ufeff", "a\ufeff", "\ufeffb", "\ufeff\ufeffc", '\ufeff"d"']
+    quoted = ['"' + text.replace('"', '""') + '"' if '"' in text else text for text in texts]
+    data = "\ufefftext,id\n" + "".join(f"{text},1\n" for text in quoted)
+    (tmp_path / "a.csv").write_text(data)
+    got = rows(read(plan(tmp_path, rows_per_part)))
+    assert [row["text"] for row in got] == texts
+
+
 def test_numbers_that_the_task_reads_are_numbers_and_others_are_named(tmp_path):
     reading = Reading(kinds={"text": "text", "top_k": "number", "multi_label": "flag"})
     good = "3,a,1,007\n" * 2000
