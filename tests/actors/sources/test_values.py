@@ -279,6 +279,17 @@ def test_a_place_in_a_large_file_is_a_byte(tmp_path):
     assert said == [f"{wrong} (byte {data.index('x,a')} of a.csv)"]
 
 
+@pytest.mark.parametrize("indent", [None, 1])
+def test_a_place_in_a_json_array_is_a_row(tmp_path, indent):
+    values = [{"text": "a"}, None, {"text": 5}]
+    (tmp_path / "a.json").write_text(json.dumps(values, indent=indent))
+    _, _, said = taken(tmp_path, Reading(kinds={"text": "text"}))
+    assert said == [
+        "row 2 of a.json must be a JSON object, not 'null'",
+        "column 'text' is 5, not a text (row 3 of a.json)",
+    ]
+
+
 def test_declared_types_of_json(tmp_path):
     types = {
         "id": pa.string(), "t": pa.timestamp("us"), "f": pa.float32(), "s": pa.int8(),
