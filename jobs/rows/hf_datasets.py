@@ -75,22 +75,19 @@ def _iterate_tables(
 ) -> Iterator[pa.Table]:
     """Yield the rows in order, in tables of so many, with files as they are.
 
-    After a `map` each row of a stream has the types of its own values, and `datasets` joins only
-    rows of equal types. Others (a null beside a number) are read one by one, and joined here.
+    Where `datasets` makes tables of rows in Python, as after a `map`, each row has the types of its
+    own values, and only rows of equal types could be joined: not a null and a number. These are
+    joined here, which is as fast.
     """
-    count = 0
-    try:
-        for table in dataset.with_format("arrow").iter(rows):
-            yield table
-            count += len(table)
+    arrow = dataset.with_format("arrow")
+    source = getattr(dataset, "_ex_iterable", None)  # of a stream
+    if source is None or getattr(source, "iter_arrow", None) is not None:
+        yield from arrow.iter(rows)
         return
-    except pa.ArrowInvalid as error:
-        if "Schema at index" not in str(error):
-            raise
-    singles = iter(dataset.skip(count).with_format("arrow"))
+    singles, first = iter(arrow), 0
     while group := [one.to_pylist()[0] for one in islice(singles, rows)]:
-        yield make_table(group, count, "the IterableDataset")
-        count += len(group)
+        yield make_table(group, first, "the IterableDataset")
+        first += len(group)
 
 
 def _embed_files(

@@ -195,6 +195,16 @@ def test_values_of_a_stream_may_be_null_in_some_rows(answers, kind, late):
     assert got == rows
 
 
+def test_a_stream_of_what_can_be_read_once_is_read_once(answers):
+    given = iter([{"text": "ONE", "n": n if n % 2 else None} for n in range(1500)])
+
+    def read():
+        yield from given
+
+    got = answers(datasets.IterableDataset.from_generator(read))
+    assert got["n"].to_pylist() == [n if n % 2 else None for n in range(1500)]
+
+
 def test_pictures_of_a_stream_that_was_mapped_are_kept(tmp_path):
     from PIL import Image
 
