@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
@@ -9,6 +10,7 @@ from pydantic import BaseModel, ValidationError
 from pipemill.errors import did_you_mean
 
 IN_PYTHON = "the job"  # the source of a config without a file
+_OF_COLUMNS = ("columns", "schema")  # mappings whose keys are names of columns
 _LONGEST = 200  # characters of a value in a message
 
 
@@ -42,9 +44,11 @@ def _format_errors(error: ValidationError, job: type[BaseModel], where: str) -> 
         ]
         if problem["type"] == "invalid_key" or last == "[key]":
             key = parents[-1] if last == "[key]" else last
+            # pydantic makes 0 of false, as which YAML reads "no".
+            key = key if isinstance(key, str) else problem["input"]
             inside = f" of {'.'.join(keys)!r}" if keys else ""
             messages[f"{keys}{key}"] = (
-                f"the key {key!r}{inside} in {where} is not a text: put it in quotes"
+                f"the key {key!r}{inside} in {where} is not a text{_advise_quotes(key)}"
             )
             continue
         if problem["type"] == "extra_forbidden":
@@ -52,11 +56,14 @@ def _format_errors(error: ValidationError, job: type[BaseModel], where: str) -> 
             hint = did_you_mean(str(last), _list_keys(job, keys))
             messages[full] = f"unknown key {full!r} in {where}; {hint}"
             continue
-        full = ".".join([*keys, *([str(last)] if last in all_keys else [])])
+        is_key = last in all_keys or (parents and parents[-1] in _OF_COLUMNS)
+        full = ".".join([*keys, *([str(last)] if is_key else [])])
         if problem["type"] == "missing":
             missing.append(repr(full))
             continue
         reason = problem["msg"].removeprefix("Value error, ")
+        if problem["type"] in ("dict_type", "model_type"):
+            reason = "must hold keys"
         reasons = reasons_by_key.setdefault(full, [])
         if reasons:
             reason = reason.removeprefix("Input should be ")
@@ -67,11 +74,23 @@ def _format_errors(error: ValidationError, job: type[BaseModel], where: str) -> 
             messages[full] = f"{where}: {reason}"
             continue
         given = "" if value in reason else f" (it is {value})"
+        if problem["type"] == "string_type":
+            given += _advise_quotes(problem["input"])
         messages[full] = f"{full!r} in {where}: {', or '.join(reasons)}{given}"
     if missing:
         are = "is" if len(missing) == 1 else "are"
         return [f"{', '.join(missing)} {are} missing in {where}", *messages.values()]
     return list(messages.values())
+
+
+def _advise_quotes(value: Any) -> str:
+    """Return what to do with a value of YAML, and of Python, that was meant to be a text."""
+    if not isinstance(value, bool | int | float | datetime.date):
+        return ""
+    advice = ": put it in quotes"
+    if isinstance(value, bool):
+        advice += ", since YAML reads yes, no, on and off as true and false"
+    return advice
 
 
 def _shorten(value: Any) -> str:
