@@ -96,6 +96,28 @@ def _qwen() -> Any:
     )  # fmt: skip
 
 
+def _qwen_with_states() -> Any:
+    import transformers as t
+
+    rope = {"rope_type": "default", "mrope_section": [1, 1, 2], "rope_theta": 10000.0}
+    return t.Qwen3_5Config(
+        vision_config={
+            "hidden_size": 16, "intermediate_size": 24, "depth": 2, "num_heads": 2,
+            "patch_size": 8, "spatial_merge_size": 1, "temporal_patch_size": 1,
+            "out_hidden_size": 16, "num_position_embeddings": 16, "initializer_range": 0.8,
+        },
+        text_config={
+            **TEXT, "head_dim": 8, "layer_types": ["linear_attention", "full_attention"],
+            "linear_num_key_heads": 2, "linear_num_value_heads": 2, "linear_key_head_dim": 8,
+            "linear_value_head_dim": 8, "rope_parameters": {**rope, "partial_rotary_factor": 1.0},
+        },
+        image_token_id=IMAGE,
+        video_token_id=57,
+        vision_start_token_id=START,
+        vision_end_token_id=56,
+    )  # fmt: skip
+
+
 def _mllama() -> Any:
     import transformers as t
 
@@ -118,6 +140,7 @@ CONFIGS = {
     "gemma": _gemma,
     "paligemma": _paligemma,
     "qwen": _qwen,
+    "qwen with states": _qwen_with_states,
     "mllama": _mllama,
 }
 
@@ -146,7 +169,7 @@ def make_inputs(kind: str, seed: int, images: int = 1) -> dict[str, Any]:
 
     random = torch.Generator().manual_seed(seed)
     # In Qwen's, of the row's own height.
-    height = 2 + seed % 3 if kind == "qwen" else 2
+    height = 2 + seed % 3 if kind.startswith("qwen") else 2
     shown = [START, *[IMAGE] * 2 * height] if kind != "mllama" else [IMAGE]
     before = torch.randint(3, 50, (1 + seed % 4,), generator=random).tolist()
     after = torch.randint(3, 50, (1 + seed % 7,), generator=random).tolist()
@@ -159,7 +182,7 @@ def make_inputs(kind: str, seed: int, images: int = 1) -> dict[str, Any]:
     if kind == "idefics":
         inputs["pixel_values"] = pixels[None]
         inputs["pixel_attention_mask"] = torch.ones_like(pixels[None, :, 0], dtype=torch.bool)
-    elif kind == "qwen":
+    elif kind.startswith("qwen"):
         cut = pixels.unflatten(3, (2, 8)).unflatten(2, (height, 8)).permute(0, 2, 4, 1, 3, 5)
         inputs["pixel_values"] = cut.reshape(images * height * 2, -1)
         inputs["image_grid_thw"] = torch.tensor([[1, height, 2]] * images)

@@ -45,8 +45,8 @@ class ContinuousGeneration(BatchedGeneration):
     def reads_more(self, inputs: Values) -> bool:
         if not self.after_prompt:
             return inputs.get("input_ids") is None
-        tensors = {name for name, value in inputs.items() if isinstance(value, torch.Tensor)}
-        return not tensors <= {"input_ids", "attention_mask"}
+        arrays = {name for name, value in inputs.items() if hasattr(value, "shape")}
+        return not arrays <= {"input_ids", "attention_mask"}
 
     def write_all(self, prompts: list[Prompt], most: int | None = None) -> list[Values | Exception]:
         sequences = [

@@ -65,7 +65,9 @@ SETTINGS = {
 
 
 @pytest.mark.parametrize("more", SETTINGS.values(), ids=SETTINGS)
-@pytest.mark.parametrize("kind", ["llava", "idefics", "gemma", "paligemma", "qwen"])
+@pytest.mark.parametrize(
+    "kind", ["llava", "idefics", "gemma", "paligemma", "qwen", "qwen with states"]
+)
 def test_every_kind_of_model(kind, more):
     pipeline = make_pipeline(kind)
     prompts = prompts_of(kind, more)
