@@ -2,14 +2,36 @@
 
 from __future__ import annotations
 
-from typing import Any, get_args, get_origin
+from typing import TYPE_CHECKING, Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
 from pipemill.errors import did_you_mean
 
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
+
 IN_PYTHON = "the job"  # the source of a config without a file
 _LONGEST = 200  # characters of a value in a message
+# What pydantic says of a value, by its type of error, in words that a config's author knows. Names
+# in braces are those of the error's context.
+_REASONS = {
+    "string_type": "a text",
+    "bool_type": "true or false",
+    "bool_parsing": "true or false",
+    "int_type": "a whole number",
+    "int_parsing": "a whole number",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "float_parsing": "a number",
+    "finite_number": "a finite number",
+    "greater_than": "above {gt:g}",
+    "greater_than_equal": "at least {ge:g}",
+    "list_type": "a list",
+    "dict_type": "a mapping of names to values",
+    "model_type": "a mapping of keys to values",
+    "literal_error": "{expected}",
+}
 
 
 def explain_errors(error: ValidationError, job: type[BaseModel], where: str = IN_PYTHON) -> str:
@@ -56,22 +78,29 @@ def _format_errors(error: ValidationError, job: type[BaseModel], where: str) -> 
         if problem["type"] == "missing":
             missing.append(repr(full))
             continue
-        reason = problem["msg"].removeprefix("Value error, ")
+        reason = _explain(problem)
         reasons = reasons_by_key.setdefault(full, [])
         if reasons:
-            reason = reason.removeprefix("Input should be ")
-        if reason not in reasons:
+            reason = reason.removeprefix("must be ")
+        # A whole number is a number.
+        if reason not in reasons and (reason, reasons) != ("a whole number", ["must be a number"]):
             reasons.append(reason)
         value = _shorten(problem["input"])
         if not problem["loc"]:
             messages[full] = f"{where}: {reason}"
             continue
-        given = "" if value in reason else f" (it is {value})"
+        given = "" if f"not {value}" in reason else f" (it is {value})"
         messages[full] = f"{full!r} in {where}: {', or '.join(reasons)}{given}"
     if missing:
         are = "is" if len(missing) == 1 else "are"
         return [f"{', '.join(missing)} {are} missing in {where}", *messages.values()]
     return list(messages.values())
+
+
+def _explain(problem: ErrorDetails) -> str:
+    if plain := _REASONS.get(problem["type"]):
+        return f"must be {plain.format_map(problem.get('ctx', {}))}"
+    return problem["msg"].removeprefix("Value error, ").replace("Input should be ", "must be ", 1)
 
 
 def _shorten(value: Any) -> str:
