@@ -19,7 +19,7 @@ from .text import model_limits
 
 # Parameters that pipemill adds to transformers', or gives another meaning.
 OWN_PARAMETERS = frozenset(
-    "window_pooling pooling normalize truncation max_length stride padding".split()
+    "window_pooling pooling normalize truncate_dim truncation max_length stride padding".split()
 )
 
 

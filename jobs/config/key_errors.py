@@ -3,15 +3,35 @@
 from __future__ import annotations
 
 import datetime
-from typing import Any, get_args, get_origin
+from typing import TYPE_CHECKING, Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
 from pipemill.errors import did_you_mean
 
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
+
 IN_PYTHON = "the job"  # the source of a config without a file
 _OF_COLUMNS = ("columns", "schema")  # mappings whose keys are names of columns
 _LONGEST = 200  # characters of a value in a message
+# What pydantic says of a value, by its type of error, in words that a config's author knows. Names
+# in braces are those of the error's context.
+_REASONS = {
+    "string_type": "a text",
+    "bool_type": "true or false",
+    "bool_parsing": "true or false",
+    "int_type": "a whole number",
+    "int_parsing": "a whole number",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "float_parsing": "a number",
+    "finite_number": "a finite number",
+    "greater_than": "above {gt:g}",
+    "greater_than_equal": "at least {ge:g}",
+    "list_type": "a list",
+    "literal_error": "{expected}",
+}
 
 
 def explain_errors(error: ValidationError, job: type[BaseModel], where: str = IN_PYTHON) -> str:
@@ -61,19 +81,18 @@ def _format_errors(error: ValidationError, job: type[BaseModel], where: str) -> 
         if problem["type"] == "missing":
             missing.append(repr(full))
             continue
-        reason = problem["msg"].removeprefix("Value error, ")
-        if problem["type"] in ("dict_type", "model_type"):
-            reason = "must hold keys"
+        reason = _explain(problem)
         reasons = reasons_by_key.setdefault(full, [])
         if reasons:
-            reason = reason.removeprefix("Input should be ")
-        if reason not in reasons:
+            reason = reason.removeprefix("must be ")
+        # A whole number is a number.
+        if reason not in reasons and (reason, reasons) != ("a whole number", ["must be a number"]):
             reasons.append(reason)
         value = _shorten(problem["input"])
         if not problem["loc"]:
             messages[full] = f"{where}: {reason}"
             continue
-        given = "" if value in reason else f" (it is {value})"
+        given = "" if f"not {value}" in reason else f" (it is {value})"
         if problem["type"] == "string_type":
             given += _advise_quotes(problem["input"])
         messages[full] = f"{full!r} in {where}: {', or '.join(reasons)}{given}"
@@ -91,6 +110,14 @@ def _advise_quotes(value: Any) -> str:
     if isinstance(value, bool):
         advice += ", since YAML reads yes, no, on and off as true and false"
     return advice
+
+
+def _explain(problem: ErrorDetails) -> str:
+    if plain := _REASONS.get(problem["type"]):
+        return f"must be {plain.format_map(problem.get('ctx', {}))}"
+    if problem["type"] in ("dict_type", "model_type"):
+        return "must hold keys"
+    return problem["msg"].removeprefix("Value error, ").replace("Input should be ", "must be ", 1)
 
 
 def _shorten(value: Any) -> str:

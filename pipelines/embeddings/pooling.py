@@ -18,22 +18,21 @@ def pool(vectors: Any, pooling: str, normalize: bool = False) -> Any:
     Args:
         vectors: a numpy array of shape (vectors, width).
         pooling: one of `POOLINGS`.
-        normalize: whether to scale the vector to length 1.
+        normalize: whether to scale each resulting vector to length 1.
 
     Returns:
-        Shape (width,); `vectors` as they are for "none".
+        Shape (width,); for "none" that of `vectors`.
     """
-    if pooling == "none":
-        return vectors
-    vector = {
+    pooled = {
+        "none": lambda: vectors,
         "mean": lambda: vectors.mean(axis=0),
         "max": lambda: vectors.max(axis=0),
         "cls": lambda: vectors[0],
         "last": lambda: vectors[-1],
     }[pooling]()
     if normalize:
-        vector = vector / max(float(np.linalg.norm(vector)), 1e-12)
-    return vector
+        pooled = pooled / np.maximum(np.linalg.norm(pooled, axis=-1, keepdims=True), 1e-12)
+    return pooled
 
 
 def pool_and_concatenate(vectors: Any, poolings: tuple[str, ...], unpooled: int = 0) -> Any:

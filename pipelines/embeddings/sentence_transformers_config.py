@@ -84,7 +84,9 @@ def build_recipe(parameters: Mapping[str, Any], files: Mapping[str, Any]) -> Emb
     if parameters["normalize"] is False:
         while steps and isinstance(steps[-1], Normalize):
             steps.pop()
-    elif parameters["normalize"] and steps[-1:] != [Normalize()]:
+    if (width := _find_truncation(parameters, files, follows)) is not None:
+        steps.append(Truncate(width))
+    if parameters["normalize"] and steps[-1:] != [Normalize()]:
         steps.append(Normalize())
     return EmbeddingRecipe(
         poolings=recipe.poolings,
@@ -189,12 +191,9 @@ def _build_folder_recipe(files: Mapping[str, Any]) -> EmbeddingRecipe:
     poolings = _read_poolings(config)
     width = config.get("embedding_dimension", config.get("word_embedding_dimension"))
     width = None if width is None else check_count(width, path) * len(poolings)
-    steps = list(_read_steps(modules[2:], files, width))
-    if (truncate_dim := _get_settings(files).get("truncate_dim")) is not None:
-        steps.append(Truncate(check_count(truncate_dim, SETTINGS)))
     return EmbeddingRecipe(
         poolings=poolings,
-        steps=tuple(steps),
+        steps=tuple(_read_steps(modules[2:], files, width)),
         pools_prompt=config.get("include_prompt", True),
         as_sentence_transformers=True,
         **read_transformer_settings(files, folder),
@@ -250,6 +249,16 @@ def _read_activation(folder: str, config: Mapping[str, Any]) -> str:
     if not str(function).startswith("torch.nn.") or name not in ACTIVATIONS:
         raise ValueError(f"the module Dense ({folder}) has the activation {function}, {UNFOLLOWED}")
     return name
+
+
+def _find_truncation(
+    parameters: Mapping[str, Any], files: Mapping[str, Any], follows: bool
+) -> int | None:
+    """Return how many numbers of a vector the job keeps, or else the folder; None for all."""
+    if parameters["truncate_dim"] is not None or not follows or MODULES not in files:
+        return parameters["truncate_dim"]
+    width = _get_settings(files).get("truncate_dim")
+    return None if width is None else check_count(width, SETTINGS)
 
 
 def _choose_prompt(parameters: Mapping[str, Any], files: Mapping[str, Any], follows: bool) -> str:

@@ -69,7 +69,9 @@ class FeatureExtraction:
     vector is that of `SentenceTransformer.encode`, with the folder's default prompt. For any other
     model it is the mean. `pooling` may also be "mean" over all tokens, the first ("cls") or "last"
     token's vector, or the "max" of each dimension: then nothing else in the folder is followed.
-    `normalize` scales the vector to length 1; false leaves out the scaling that a folder asks for.
+    `truncate_dim` keeps the first numbers of each vector, so many, and wins over the folder's.
+    `normalize` scales what is left to length 1; false leaves out the scaling that a folder asks
+    for.
     `prompt` is put before every text; `prompt_name` names a prompt of the folder.
 
     A text longer than the model is cut into windows of `max_length` tokens, or of the folder's
@@ -87,6 +89,7 @@ class FeatureExtraction:
     parameters: Mapping[str, Parameter] = {
         "pooling": Parameter("auto", "str", ("auto", *POOLINGS)),
         "normalize": Parameter(None, "bool|null"),
+        "truncate_dim": Parameter(None, "int|null", least=1),
         "prompt": Parameter(None, "str|null"),
         "prompt_name": Parameter(None, "str|null"),
         **windows.PARAMETERS,
@@ -169,7 +172,7 @@ class FeatureExtraction:
         states, lengths = self.encoder(chunks)
         counts = lengths if self.encoder.outputs.reads == "all" else np.ones_like(lengths)
         if self.per_token:
-            return to_host_async(states, lambda array: list_token_vectors(array, counts))
+            return to_host_async(states, lambda array: list_token_vectors(self.head(array), counts))
         unpooled = np.zeros_like(counts)
         if self.unpooled and self.encoder.outputs.reads == "all":
             unpooled = np.minimum(chunks.field("unpooled").to_numpy(), counts)
@@ -206,9 +209,11 @@ class FeatureExtraction:
 
     def _pool_record(self, record: Values) -> Values:
         """Pool a row's token vectors, as transformers computes them, to its one vector."""
-        if self.per_token or "embedding" not in record:
+        if "embedding" not in record:
             return record
         vectors = np.array(record["embedding"], dtype=np.float32)
+        if self.per_token:
+            return {**record, "embedding": self.head(vectors).tolist()}
         vector = pool_and_concatenate(vectors, self.recipe.poolings, self.unpooled)
         return {**record, "embedding": self.head(vector[None].astype(np.float32))[0].tolist()}
 

@@ -17,7 +17,10 @@ from pipemill.pipelines.text import windows
 # Parameters of pipemill's own, that no transformers pipeline has.
 OURS = {
     "text-classification": {"window_pooling", "add_special_tokens", *windows.PARAMETERS},
-    "feature-extraction": {"pooling", "normalize", "prompt", "prompt_name", *windows.PARAMETERS},
+    "feature-extraction": {
+        *("pooling", "normalize", "truncate_dim", "prompt", "prompt_name"),
+        *windows.PARAMETERS,
+    },
     "text-generation": {"json_schema"},  # of the engine vllm alone
 }
 # Where what is written in a signature is not what holds.

@@ -45,7 +45,7 @@ def out(report):
         ("submit", {"address": "h", "retries": 1.5}, "retries must be a whole number of at leas"),
         ("submit", {"address": "h", "working_dir": 5}, "working_dir must be the path of a folder"),
         ("Job", {"outptu": "o"}, "^'output' is missing in the job\nunknown key 'outptu' in"),
-        ("Job", {"output": {"path": 5}}, "^'output.path' in the job: Input should be a valid st"),
+        ("Job", {"output": {"path": 5}}, r"^'output.path' in the job: must be a text \(it is 5\)"),
     ],
 )
 def test_of_a_job(verb, arguments, message):

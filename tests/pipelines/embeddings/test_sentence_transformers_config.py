@@ -140,6 +140,44 @@ def test_false_leaves_a_folders_own_scaling_out(folders, tmp_path):
     assert prepared.pooling == "cls"
 
 
+@pytest.mark.parametrize(
+    ("name", "parameters", "told"),
+    [
+        ("normalized", {"truncate_dim": 6}, "cls, normalized, the first 6 numbers"),
+        ("normalized", {"truncate_dim": 6, "normalize": False}, "cls, the first 6 numbers"),
+        (
+            "normalized",
+            {"truncate_dim": 6, "normalize": True},
+            "cls, normalized, the first 6 numbers, normalized",
+        ),
+        ("normalized", {"truncate_dim": 6, "pooling": "cls"}, "cls, the first 6 numbers"),
+        (
+            "default_prompt",
+            {"truncate_dim": 3, "prompt": ""},
+            "mean, normalized, the first 3 numbers",
+        ),
+        ("default_prompt", {"normalize": False, "prompt": ""}, "mean, the first 5 numbers"),
+    ],
+)
+def test_a_job_truncates_vectors(folders, tmp_path, name, parameters, told):
+    texts = VECTORS["normalized"][0]["texts"][:4]
+    model = folders(name)
+    whole = loads(model, texts, {"pooling": told.split(",")[0]}, tmp_path)
+    expected = vectors_of(whole.load().process(Batch(pa.table({"text": texts}))))
+    for step in told.split(", ")[1:]:
+        if step == "normalized":
+            expected = expected / np.linalg.norm(expected, axis=1, keepdims=True)
+        else:
+            expected = expected[:, : int(step.split()[2])]
+    prepared = loads(model, texts, parameters, tmp_path)
+    rows = Batch(pa.table({"text": texts}))
+    np.testing.assert_allclose(vectors_of(prepared.load().process(rows)), expected, atol=1e-5)
+    assert prepared.pooling == told
+    answer, by_transformers = PlainRows(prepared.load).answer(Batch(pa.table({"text": texts[:1]})))
+    assert by_transformers
+    np.testing.assert_allclose(answer["embedding"], expected[0], atol=1e-5)
+
+
 def test_windows_are_pooled_before_what_follows_the_pooling(folders, tmp_path):
     texts = VECTORS["short"][1]["texts"]
     folder = folders("short")  # 20 tokens at once, mean, normalized

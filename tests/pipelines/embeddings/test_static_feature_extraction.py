@@ -45,6 +45,21 @@ def test_vectors_are_those_of_encode(tmp_path, name, number):
         np.testing.assert_allclose(got, np.array(case["vectors"]), atol=1e-6, rtol=1e-5)
 
 
+@pytest.mark.parametrize("name", ["model2vec", "module"])
+def test_a_job_truncates_vectors(tmp_path, name):
+    def embed(**parameters):
+        job = make_job(build(tmp_path, references.HERE / name, **parameters), "test")
+        loaded = prepare_without_output(job).load()
+        batch = loaded.process(Batch(pa.table({"text": TEXTS})))
+        return np.array(batch.results["embedding"].to_pylist())
+
+    whole = embed(normalize=False)
+    np.testing.assert_array_equal(embed(normalize=False, truncate_dim=3), whole[:, :3])
+    lengths = np.linalg.norm(whole[:, :3], axis=1, keepdims=True)
+    scaled = embed(normalize=True, truncate_dim=3)
+    np.testing.assert_allclose(scaled, whole[:, :3] / np.maximum(lengths, 1e-12), rtol=1e-5)
+
+
 def test_a_run_imports_no_torch_and_counts_what_is_cut_off(tmp_path):
     """The whole command's process, and those that it starts, would be slow with torch."""
     job = build(tmp_path, references.HERE / "model2vec_quantized", max_length=3)

@@ -71,16 +71,18 @@ POOLED = {
 @pytest.mark.parametrize("model", ["", "-convolutions"])
 @pytest.mark.parametrize("pooling", POOLED)
 def test_image_feature_extraction(models, tmp_path, model, pooling, budget, form):
+    normalize = pooling == "mean" or (pooling == "none" and not model)
     model = models[f"image-feature-extraction{model}"]
     truth = plain("image-feature-extraction", model)
-    normalize = pooling == "mean"
     expected = []
     for image in pictures():
         vectors = np.array(truth(image)[0])
         if vectors.ndim == 3:  # columns first, then places
             vectors = vectors.reshape(len(vectors), -1).T
         vector = POOLED[pooling](vectors)
-        expected.append({"embedding": vector / np.linalg.norm(vector) if normalize else vector})
+        if normalize:
+            vector = vector / np.linalg.norm(vector, axis=-1, keepdims=True)
+        expected.append({"embedding": vector})
     check(
         "image-feature-extraction", model, files(), expected, tmp_path, budget=budget, form=form,
         parameters={"pooling": pooling, "normalize": normalize},
