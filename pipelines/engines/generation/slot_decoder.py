@@ -85,7 +85,8 @@ class SlotDecoder:
             self._check_tokens(prepared)
             outputs, lengths, shared = self._fill_decoder(group, prepared, kept)
         else:
-            self._check_tokens(prepared)
+            if not group[0].load:  # else the encoder has read more than tokens
+                self._check_tokens(prepared)
             # `generate` repeats them for each beam.
             input_ids, read = input_ids[::beams], prepared["encoder_outputs"][0][::beams]
             mask = prepared.get("attention_mask")
