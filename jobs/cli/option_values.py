@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Callable
 from typing import Any
 
 import typer
@@ -23,7 +24,7 @@ def parse_count(text: str) -> int:
 def parse_number(text: str) -> int:
     """Return a number, which may be 0."""
     if not str(text).isdecimal():
-        raise typer.BadParameter(f"must be a whole number, not {text!r}")
+        raise typer.BadParameter(f"must be a whole number of at least 0, not {text!r}")
     return int(text)
 
 
@@ -35,11 +36,15 @@ def parse_price(text: str) -> float:
     return price
 
 
-def parse_log_format(text: str) -> str:
-    """Return how messages are written."""
-    if text not in ("text", "json"):
-        raise typer.BadParameter(f"must be text or json, not {text!r}")
-    return text
+def make_choice(*names: str) -> Callable[[str], str]:
+    """Make the parser of an option that takes one of these names."""
+
+    def parse(text: str) -> str:
+        if text not in names:
+            raise typer.BadParameter(f"must be {' or '.join(names)}, not {text!r}")
+        return text
+
+    return parse
 
 
 def parse_seconds(text: str) -> float:

@@ -7,8 +7,8 @@ import typer
 
 from .option_values import (
     complete_task,
+    make_choice,
     parse_count,
-    parse_log_format,
     parse_number,
     parse_price,
     parse_seconds,
@@ -40,6 +40,7 @@ OnChanged = Annotated[
     typer.Option(
         "--on-changed",
         metavar="error|reprocess",
+        parser=make_choice("error", "reprocess"),
         help="Input files that changed since they were planned are an error, or computed again.",
         rich_help_panel=_OUTPUT,
         show_default=True,
@@ -54,7 +55,7 @@ LogFormat = Annotated[
     typer.Option(
         "--log-format",
         metavar="text|json",
-        parser=parse_log_format,
+        parser=make_choice("text", "json"),
         help="What is said on stderr: text, or lines of JSON.",
         rich_help_panel=_OUTPUT,
         show_default=True,
@@ -202,6 +203,7 @@ Code = Annotated[
     typer.Option(
         "--code",
         metavar="here|cluster",
+        parser=make_choice("here", "cluster"),
         help="Whose pipemill runs: this one, which travels along, or the cluster's.",
         rich_help_panel=_CLUSTER,
         show_default=True,

@@ -35,6 +35,10 @@ def check_engine(job: Job, spec: TaskSpec, own: bool) -> None:
                 "model.dtype int8 is for the engines onnx and openvino: set model.engine to one of "
                 "them"
             )
+        if not own and not _may_run(job, spec):
+            raise ConfigError(
+                f"model.engine {job.model.engine} does not run {spec.name}: leave it out"
+            )
         return
     name, actors = job.model.engine, job.actors
     if own or spec.name not in GRAPH_TASKS:
@@ -54,6 +58,12 @@ def check_engine(job: Job, spec: TaskSpec, own: bool) -> None:
             f"model.engine {name} computes on CPUs, but actors.num_gpus is {actors.num_gpus}: "
             "leave one of the two out"
         )
+
+
+def _may_run(job: Job, spec: TaskSpec) -> bool:
+    """Tell whether the engine may run a task; one that only writes runs those that write texts."""
+    factory = find_engine(job.model.engine)
+    return factory is None or factory.encode is not None or bool(getattr(spec, "written", None))
 
 
 def find_graph_runtime(job: Job) -> GraphRuntime | None:

@@ -268,7 +268,6 @@ def test_a_lost_connection_loses_no_job_and_doubles_none(ray_head, tmp_path):
     ("more", "message"),
     [
         (["--env", "NOT_SET_HERE"], "--env 'NOT_SET_HERE' is not of the form NAME=VALUE, and no"),
-        (["--code", "there"], 'code must be "here" or "cluster", not \'there\''),
         (["--working-dir", "nowhere"], "working_dir nowhere is not a folder"),
         (["--set", "outputs=o"], "unknown key 'outputs' in job.yaml; did you mean 'output'?"),
     ],

@@ -146,4 +146,4 @@ def test_what_on_changed_can_not_do_is_said(tmp_path, job, capsys):
     assert "with input.limit it can't be computed again" in capsys.readouterr().err
     assert main(["run", str(config), "--on-changed", "again"]) == 2
     err = capsys.readouterr().err
-    assert "on_changed must be one of error, reprocess, not 'again'" in err
+    assert "--on-changed must be error or reprocess, not 'again'" in err

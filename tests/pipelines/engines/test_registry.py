@@ -140,7 +140,7 @@ def test_a_task_that_it_does_not_run(package, job, monkeypatch):
     registry.register_engine(nothing)
     names = ["auto", "counting", "lost", "nothing", "onnx", "openvino", "vllm"]
     assert registry.engine_names() == names
-    with pytest.raises(pipemill.RunError, match="the engine nothing .*model.engine"):
+    with pytest.raises(pipemill.ConfigError, match="model.engine nothing does not run text-clas"):
         pipemill.run(**job("nothing"))
 
 

@@ -211,6 +211,12 @@ def test_what_it_can_not_do_is_one_message(engines, job, models):
         pipemill.run(**wanted)
 
 
+@pytest.mark.parametrize("task", ["text-classification", "image-to-text", "object-detection"])
+def test_a_task_that_it_does_not_run_is_refused_before_its_extra_is_named(task, job):
+    with pytest.raises(pipemill.ConfigError, match=f"engine vllm does not run {task}: leave it"):
+        pipemill.run(**{**job(), "task": task})
+
+
 def test_it_names_its_extra(job):
     with pytest.raises(pipemill.ConfigError, match=r"pip install 'pipemill\[vllm\]'"):
         pipemill.run(**job())
