@@ -24,8 +24,9 @@ _COMPARE: Mapping[type[ast.cmpop], Callable[[Any, Any], pc.Expression]] = {
 }
 # Of more than some thousands Arrow's recursion ends the process.
 _MOST = 500
-# Arrow compares no views, and takes numbers of 64 bits for signed ones.
+# Arrow compares no views and no floats of 16 bits, and takes numbers of 64 bits for signed ones.
 _COMPARABLE = {
+    pa.float16(): pa.float32(),
     pa.string_view(): pa.large_string(),
     pa.binary_view(): pa.large_binary(),
     pa.uint64(): pa.decimal128(20, 0),
@@ -164,7 +165,32 @@ class RowCondition:
             if not (isinstance(right, ast.Constant) and right.value is None):
                 raise ValueError(f"in {self.text!r} only None may follow `is`: {_HOW}")
             return one.is_null() if isinstance(how, ast.Is) else one.is_valid()
-        return _COMPARE[type(how)](one, self._convert(right, schema))
+        one, other = self._align(left, right, schema), self._align(right, left, schema)
+        return _COMPARE[type(how)](one, other)
+
+    def _align(self, side: ast.expr, other: ast.expr, schema: pa.Schema) -> pc.Expression:
+        """Return a side of a comparison in a type in which Arrow compares any of its values.
+
+        Beside floats Arrow wants whole numbers that these hold exactly, and gives up otherwise.
+        """
+        value = self._convert(side, schema)
+        kind, beside = _find_type(side, schema), _find_type(other, schema)
+        if _is_number(kind) and _is_number(beside) and pa.types.is_floating(beside):
+            return value.cast(pa.float64(), safe=False)
+        text = side.value if isinstance(side, ast.Constant) else None
+        if isinstance(text, str) and (pa.types.is_date(beside) or pa.types.is_timestamp(beside)):
+            return pc.scalar(self._read_time(text, beside))
+        return value
+
+    def _read_time(self, text: str, kind: pa.DataType) -> pa.Scalar:
+        try:
+            return pa.scalar(text).cast(kind)
+        except pa.ArrowInvalid:
+            zone = getattr(kind, "tz", None) and ", with its zone (+02:00, or Z for UTC)"
+            raise ValueError(
+                f"in {self.text!r} {text!r} is compared with {kind}: write a date as 2024-12-31, "
+                f"and a time as 2024-12-31 23:59:00{zone or ''}"
+            ) from None
 
     def _find_in_list(
         self, one: pc.Expression, is_in: bool, left: ast.expr, right: ast.expr, schema: pa.Schema
@@ -177,6 +203,15 @@ class RowCondition:
         nulls = [field.name for field in schema if pa.types.is_null(field.type)]
         if isinstance(left, ast.Name) and left.id in nulls:  # in which Arrow finds no value
             return _unknown()
+        kind = _find_type(left, schema)
+        if _is_number(kind) and all(type(value) in (int, float) for value in values):
+            if pa.types.is_floating(kind):
+                values = [float(value) for value in values]
+            elif any(isinstance(value, float) for value in values):
+                one = one.cast(pa.float64(), safe=False)
+            elif pa.types.is_decimal(kind):
+                most = 10 ** (kind.precision - kind.scale)  # Arrow gives up at larger ones
+                values = [Decimal(value) for value in values if abs(value) < most]
         found = one.isin(_to_array(values))
         # A null is in no list, and not outside of one, either.
         return pc.if_else(one.is_valid(), found if is_in else ~found, _unknown())
@@ -215,6 +250,21 @@ def _to_comparable(rows: pa.Table) -> pa.Table:
     return rows
 
 
+def _find_type(node: ast.expr, schema: pa.Schema) -> pa.DataType:
+    """Return the type of a side of a comparison; null for one that is not known."""
+    if isinstance(node, ast.Name) and node.id in schema.names:
+        return schema.field(node.id).type
+    try:
+        value = ast.literal_eval(node)
+        return pa.float64() if isinstance(value, float) else _to_scalar(value, schema).type
+    except (ValueError, TypeError, SyntaxError, pa.ArrowException):
+        return pa.null()
+
+
+def _is_number(kind: pa.DataType) -> bool:
+    return pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)
+
+
 def _to_scalar(value: Any, schema: pa.Schema) -> pa.Scalar:
     """Return a value as Arrow's. A decimal is compared with decimals, and may be large."""
     if not isinstance(value, int) or isinstance(value, bool):
@@ -226,6 +276,8 @@ def _to_scalar(value: Any, schema: pa.Schema) -> pa.Scalar:
 def _to_array(values: Sequence[Any]) -> pa.Array:
     if all(isinstance(value, int) for value in values) and not all(map(_fits, values)):
         return pa.array([Decimal(value) for value in values])
+    if any(isinstance(value, float) for value in values):
+        values = [float(value) if type(value) is int else value for value in values]
     return pa.array(values)
 
 

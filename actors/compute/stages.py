@@ -110,7 +110,7 @@ class Stages:
             row_of_chunk = np.repeat(rows, np.diff(offsets))
             for chunk, error in forward.failed:
                 self._fail(batch, "forward", int(row_of_chunk[chunk]), error)
-            if forward.done:
+            if forward.done or not len(chunks):  # each row may have no chunk
                 flat = scatter(forward.done, len(chunks))
                 lists = pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), flat)
                 outputs = scatter([(rows, lists)], batch.rows.num_rows)

@@ -13,6 +13,9 @@ _EXAMPLES = (
     "string, bool, int64, float32, binary, list<string>, struct<label: string, score: float>"
 )
 
+# Arrow can't take rows of views.
+_VIEWS = {"string_view": pa.string(), "binary_view": pa.binary()}
+
 
 def parse_schema(columns: Mapping[str, str], key: str = "output.schema") -> pa.Schema:
     """Parse the types of columns to a schema.
@@ -35,7 +38,7 @@ def _parse_type(text: str, key: str) -> pa.DataType:
     inner, closed, size = rest.rpartition(">")
     if not bracket:
         try:
-            return _parse_parametric(head) or pa.type_for_alias(head)
+            return _parse_parametric(head) or _VIEWS.get(head) or pa.type_for_alias(head)
         except ValueError:
             raise _type_error(text, key) from None
     if head == "struct" and closed and not size:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from typing import TYPE_CHECKING, Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
 IN_PYTHON = "the job"  # the source of a config without a file
+_OF_COLUMNS = ("columns", "schema")  # mappings whose keys are names of columns
 _LONGEST = 200  # characters of a value in a message
 # What pydantic says of a value, by its type of error, in words that a config's author knows. Names
 # in braces are those of the error's context.
@@ -28,8 +30,6 @@ _REASONS = {
     "greater_than": "above {gt:g}",
     "greater_than_equal": "at least {ge:g}",
     "list_type": "a list",
-    "dict_type": "a mapping of names to values",
-    "model_type": "a mapping of keys to values",
     "literal_error": "{expected}",
 }
 
@@ -64,9 +64,11 @@ def _format_errors(error: ValidationError, job: type[BaseModel], where: str) -> 
         ]
         if problem["type"] == "invalid_key" or last == "[key]":
             key = parents[-1] if last == "[key]" else last
+            # pydantic makes 0 of false, as which YAML reads "no".
+            key = key if isinstance(key, str) else problem["input"]
             inside = f" of {'.'.join(keys)!r}" if keys else ""
             messages[f"{keys}{key}"] = (
-                f"the key {key!r}{inside} in {where} is not a text: put it in quotes"
+                f"the key {key!r}{inside} in {where} is not a text{_advise_quotes(key)}"
             )
             continue
         if problem["type"] == "extra_forbidden":
@@ -74,7 +76,8 @@ def _format_errors(error: ValidationError, job: type[BaseModel], where: str) -> 
             hint = did_you_mean(str(last), _list_keys(job, keys))
             messages[full] = f"unknown key {full!r} in {where}; {hint}"
             continue
-        full = ".".join([*keys, *([str(last)] if last in all_keys else [])])
+        is_key = last in all_keys or (parents and parents[-1] in _OF_COLUMNS)
+        full = ".".join([*keys, *([str(last)] if is_key else [])])
         if problem["type"] == "missing":
             missing.append(repr(full))
             continue
@@ -90,6 +93,8 @@ def _format_errors(error: ValidationError, job: type[BaseModel], where: str) -> 
             messages[full] = f"{where}: {reason}"
             continue
         given = "" if f"not {value}" in reason else f" (it is {value})"
+        if problem["type"] == "string_type":
+            given += _advise_quotes(problem["input"])
         messages[full] = f"{full!r} in {where}: {', or '.join(reasons)}{given}"
     if missing:
         are = "is" if len(missing) == 1 else "are"
@@ -97,9 +102,21 @@ def _format_errors(error: ValidationError, job: type[BaseModel], where: str) -> 
     return list(messages.values())
 
 
+def _advise_quotes(value: Any) -> str:
+    """Return what to do with a value of YAML, and of Python, that was meant to be a text."""
+    if not isinstance(value, bool | int | float | datetime.date):
+        return ""
+    advice = ": put it in quotes"
+    if isinstance(value, bool):
+        advice += ", since YAML reads yes, no, on and off as true and false"
+    return advice
+
+
 def _explain(problem: ErrorDetails) -> str:
     if plain := _REASONS.get(problem["type"]):
         return f"must be {plain.format_map(problem.get('ctx', {}))}"
+    if problem["type"] in ("dict_type", "model_type"):
+        return "must hold keys"
     return problem["msg"].removeprefix("Value error, ").replace("Input should be ", "must be ", 1)
 
 

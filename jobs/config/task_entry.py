@@ -16,6 +16,7 @@ from pydantic import (
     ValidationError,
     WrapValidator,
     field_validator,
+    model_validator,
 )
 
 from .loaded_model import LoadedModel
@@ -76,6 +77,21 @@ ModelPath = Annotated[PathOrUrl, WrapValidator(_check_path_or_loaded), PlainSeri
 
 class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _leave_out_empty(cls, data: Any) -> Any:
+        """Take a key without a value, such as `parameters:`, for one that holds no keys."""
+        if not isinstance(data, Mapping):
+            return data
+        holders = [
+            name
+            for name, field in cls.model_fields.items()
+            if isinstance(field.default, dict | BaseModel)
+        ]
+        return {
+            key: value for key, value in data.items() if value is not None or key not in holders
+        }
 
 
 class ModelSection(Section):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,10 @@ def read_mapping(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 class _Loader(yaml.SafeLoader):
-    """A YAML loader that refuses a repeated key; YAML itself would take the last one."""
+    """A YAML loader that refuses a repeated key; YAML itself would take the last one.
+
+    1e-3 is a number, as in YAML 1.2. 12e4 stays a text: it may be the hash of a commit.
+    """
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[tuple[str, str]] = set()
@@ -46,6 +50,13 @@ class _Loader(yaml.SafeLoader):
                     raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
                 seen.add((key.tag, key.value))
         return super().construct_mapping(node, deep)
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"[-+]?([0-9]+[eE][-+][0-9]+|([0-9]+\.[0-9]*|\.[0-9]+)[eE][-+]?[0-9]+)$"),
+    list("-+.0123456789"),
+)
 
 
 def parse_yaml(text: str, problem: str) -> Any:

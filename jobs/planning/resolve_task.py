@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 
 # A user's pipeline is given text from these, even if the values seem to be something else.
 _TEXTS = ("inputs", "text")
+# The message on a value that YAML did not read as the text that is wanted, such as no and 2024.
+_UNQUOTED = re.compile(r" is a text\b[^0-9]*, not (True|False|[-+.0-9e]+)$")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,7 +178,8 @@ def validate_parameters(given: dict[str, Any], spec: TaskSpec) -> dict[str, Any]
         try:
             taken[name] = spec.parameters[name].validate(name, value)
         except ValueError as error:
-            raise ConfigError(f"parameters of {spec.name}: {error}") from None
+            advice = ": put it in quotes" if _UNQUOTED.search(str(error)) else ""
+            raise ConfigError(f"parameters of {spec.name}: {error}{advice}") from None
     return taken
 
 

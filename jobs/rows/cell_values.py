@@ -150,9 +150,22 @@ def to_plain(value: Any) -> Any:
         return [to_plain(inner) for inner in value]
     if is_picture(value):
         return encode_picture(value)
+    if isinstance(value, np.datetime64 | np.timedelta64):
+        return _plain_time(value)
     if hasattr(value, "__array__") and not np.isscalar(value):
         return _plain_array(np.asarray(value))
     return value
+
+
+def _plain_time(value: np.datetime64 | np.timedelta64) -> Any:
+    """Return a time of numpy in a unit that Arrow has: a date for days and longer."""
+    if np.isnat(value):
+        return None
+    unit, is_day = np.datetime_data(value.dtype)[0], isinstance(value, np.datetime64)
+    if is_day and unit in ("Y", "M", "W", "D"):
+        day = value.astype("M8[D]").item()
+        return day if isinstance(day, datetime.date) else value  # a number beyond the year 9999
+    return value.astype(f"{value.dtype.kind}8[s]") if unit in ("W", "D", "h", "m") else value
 
 
 def size_of(value: Any) -> int:

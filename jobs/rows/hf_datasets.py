@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -10,7 +11,7 @@ from pipemill.actors.sources.schemas.file_schemas import cast_rows, simplify_sch
 
 from pipemill.errors import ConfigError
 
-from .cell_values import to_storable
+from .cell_values import make_table, to_storable
 from .held_rows import GROUP_ROWS, TableRows
 
 if TYPE_CHECKING:
@@ -65,8 +66,28 @@ class IterableDatasetRows(TableRows):
         if self._dataset.features is not None:
             yield from _embed_files(self._dataset, self._dataset.features)
             return
-        for rows in self._dataset.with_format("arrow").iter(GROUP_ROWS):
+        for rows in _iterate_tables(self._dataset, GROUP_ROWS):
             yield to_storable(rows, "the IterableDataset")
+
+
+def _iterate_tables(
+    dataset: datasets.Dataset | datasets.IterableDataset, rows: int
+) -> Iterator[pa.Table]:
+    """Yield the rows in order, in tables of so many, with files as they are.
+
+    Where `datasets` makes tables of rows in Python, as after a `map`, each row has the types of its
+    own values, and only rows of equal types could be joined: not a null and a number. These are
+    joined here, which is as fast.
+    """
+    arrow = dataset.with_format("arrow")
+    source = getattr(dataset, "_ex_iterable", None)  # of a stream
+    if source is None or getattr(source, "iter_arrow", None) is not None:
+        yield from arrow.iter(rows)
+        return
+    singles, first = iter(arrow), 0
+    while group := [one.to_pylist()[0] for one in islice(singles, rows)]:
+        yield make_table(group, first, "the IterableDataset")
+        first += len(group)
 
 
 def _embed_files(
@@ -79,7 +100,7 @@ def _embed_files(
     has_files = any(require_storage_embed(feature) for feature in features.values())
     notes = features.arrow_schema.metadata
     schema, first = simplify_schema(features.arrow_schema).with_metadata(notes), 0
-    for rows in dataset.with_format("arrow").iter(_ROWS_WITH_FILES if has_files else GROUP_ROWS):
+    for rows in _iterate_tables(dataset, _ROWS_WITH_FILES if has_files else GROUP_ROWS):
         table = table_cast(rows, features.arrow_schema)
         if has_files:
             try:

@@ -216,9 +216,10 @@ class PipelineForward:
 
     def _single(self, payload: bytes, settings: str, as_computed: bool) -> Any:
         _, during, after = self.keywords.of(settings)
-        inputs = self.inputs_of(payload)
+        inputs = pickle.loads(payload)
         with seed_row(inputs, self.pipeline.device):
-            output = self.pipeline.forward(inputs, **copy_kwargs(during))
+            images = dequantize(inputs, self.pipeline.device)
+            output = self.pipeline.forward(images, **copy_kwargs(during))
         return to_float32(output) if as_computed else self.reduce(output, after)
 
     def _together(self, chunks: list[Chunk], as_computed: bool = False) -> list[Any]:
@@ -246,9 +247,9 @@ class PipelineForward:
             for output, (_, _, after) in zip(outputs, keywords, strict=True)
         ]
 
-    def inputs_of(self, payload: bytes, device: Any = None) -> Any:
-        """Return a chunk's inputs, with its images on a device: None for the pipeline's."""
-        return dequantize(pickle.loads(payload), device or self.pipeline.device)
+    def inputs_of(self, payload: bytes) -> Any:
+        """Return a chunk's inputs, with its images on the pipeline's device."""
+        return dequantize(pickle.loads(payload), self.pipeline.device)
 
     def reduce(self, output: Any, after: Keywords) -> Any:
         """Return what regroup needs of a forward pass.

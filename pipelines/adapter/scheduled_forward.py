@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import threading
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -11,6 +12,7 @@ from pipemill.actors.faults.watchdog import hold
 
 from ..engines.base import GenerationEngine, Prompt, UnsupportedPrompt, Values
 from ..engines.stacking import answers_equal
+from .images.chunk_encoding import dequantize
 from .pickled_chunks import DeferredError
 from .row_seed import find_seed
 
@@ -121,12 +123,14 @@ class ScheduledForward:
 
     def _prompt(self, chunk: Chunk) -> Prompt:
         payload, settings = chunk
-        inputs = self.forward.inputs_of(payload, "cpu")  # a seed of a GPU's images waits for them
+        inputs = pickle.loads(payload)
         during = self.forward.keywords.of(settings)[1]
         seed, load = find_seed(inputs), None
         if self.generation.reads_more(inputs):
             inputs = {name: inputs[name] if name == "input_ids" else None for name in inputs}
             load = partial(self.forward.inputs_of, payload)
+        else:
+            inputs = dequantize(inputs, "cpu")
         return Prompt(inputs=inputs, keywords=during, settings=settings, seed=seed, load=load)
 
 

@@ -96,6 +96,50 @@ def _qwen() -> Any:
     )  # fmt: skip
 
 
+def _qwen_with_states() -> Any:
+    import transformers as t
+
+    rope = {"rope_type": "default", "mrope_section": [1, 1, 2], "rope_theta": 10000.0}
+    return t.Qwen3_5Config(
+        vision_config={
+            "hidden_size": 16, "intermediate_size": 24, "depth": 2, "num_heads": 2,
+            "patch_size": 8, "spatial_merge_size": 1, "temporal_patch_size": 1,
+            "out_hidden_size": 16, "num_position_embeddings": 16, "initializer_range": 0.8,
+        },
+        text_config={
+            **TEXT, "head_dim": 8, "layer_types": ["linear_attention", "full_attention"],
+            "linear_num_key_heads": 2, "linear_num_value_heads": 2, "linear_key_head_dim": 8,
+            "linear_value_head_dim": 8, "rope_parameters": {**rope, "partial_rotary_factor": 1.0},
+        },
+        image_token_id=IMAGE,
+        video_token_id=57,
+        vision_start_token_id=START,
+        vision_end_token_id=56,
+    )  # fmt: skip
+
+
+def _florence() -> Any:
+    """Its encoder reads images of 64 by 64 pixels and the prompt."""
+    import transformers as t
+
+    heads = [2, 2, 2, 2]
+    return t.Florence2Config(
+        vision_config={
+            "depths": [1, 1, 1, 1], "embed_dim": [8, 8, 8, 16], "num_heads": heads,
+            "num_groups": heads, "window_size": 4, "projection_dim": 16, "drop_path_rate": 0.0,
+            "initializer_range": 0.8,
+        },
+        text_config=t.BartConfig(
+            vocab_size=TOKENS, d_model=16, encoder_layers=2, decoder_layers=2,
+            encoder_attention_heads=2, decoder_attention_heads=2, encoder_ffn_dim=24,
+            decoder_ffn_dim=24, max_position_embeddings=256, init_std=0.8, bos_token_id=0,
+            pad_token_id=1, eos_token_id=2, decoder_start_token_id=2, forced_eos_token_id=2,
+        ),
+        image_token_id=IMAGE,
+        decoder_start_token_id=2,
+    )  # fmt: skip
+
+
 def _mllama() -> Any:
     import transformers as t
 
@@ -118,6 +162,8 @@ CONFIGS = {
     "gemma": _gemma,
     "paligemma": _paligemma,
     "qwen": _qwen,
+    "qwen with states": _qwen_with_states,
+    "florence": _florence,
     "mllama": _mllama,
 }
 
@@ -132,7 +178,8 @@ def make_pipeline(kind: str) -> Any:
     torch.manual_seed(5)
     model = t.AutoModelForImageTextToText.from_config(CONFIGS[kind]()).eval()
     for parameter in model.parameters():  # some kinds begin with zeros, or with small numbers
-        if parameter.std(unbiased=False) < 0.1:
+        # Florence's norms would make each token the same.
+        if parameter.std(unbiased=False) < 0.1 and (kind != "florence" or parameter.dim() > 1):
             torch.nn.init.normal_(parameter, std=0.3)
     model.generation_config.update(eos_token_id=2, pad_token_id=1)
     tokens = tiny_generators.words(256)
@@ -146,8 +193,9 @@ def make_inputs(kind: str, seed: int, images: int = 1) -> dict[str, Any]:
 
     random = torch.Generator().manual_seed(seed)
     # In Qwen's, of the row's own height.
-    height = 2 + seed % 3 if kind == "qwen" else 2
-    shown = [START, *[IMAGE] * 2 * height] if kind != "mllama" else [IMAGE]
+    height = 2 + seed % 3 if kind.startswith("qwen") else 2
+    tokens = {"mllama": 1, "florence": 5}.get(kind)
+    shown = [START, *[IMAGE] * 2 * height] if tokens is None else [IMAGE] * tokens
     before = torch.randint(3, 50, (1 + seed % 4,), generator=random).tolist()
     after = torch.randint(3, 50, (1 + seed % 7,), generator=random).tolist()
     ids = torch.tensor([[0, *before, *shown * images, *after]])
@@ -155,11 +203,12 @@ def make_inputs(kind: str, seed: int, images: int = 1) -> dict[str, Any]:
     if not images:
         return inputs
     is_image = (ids == IMAGE).long()
-    pixels = torch.randn(images, 3, 8 * height, 16, generator=random)
+    size = (64, 64) if kind == "florence" else (8 * height, 16)
+    pixels = torch.randn(images, 3, *size, generator=random)
     if kind == "idefics":
         inputs["pixel_values"] = pixels[None]
         inputs["pixel_attention_mask"] = torch.ones_like(pixels[None, :, 0], dtype=torch.bool)
-    elif kind == "qwen":
+    elif kind.startswith("qwen"):
         cut = pixels.unflatten(3, (2, 8)).unflatten(2, (height, 8)).permute(0, 2, 4, 1, 3, 5)
         inputs["pixel_values"] = cut.reshape(images * height * 2, -1)
         inputs["image_grid_thw"] = torch.tensor([[1, height, 2]] * images)

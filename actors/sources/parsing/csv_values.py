@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import io
 import math
 import re
@@ -19,7 +20,7 @@ from ...arrow_arrays import scatter, scatter_rows
 from ...faults.bisect import bisect_failures
 from ..reading import Reading
 from .csv_records import Record
-from .json_values import Parser, fit_values, is_nested
+from .json_values import Parser, cast_texts, fit_values, is_nested
 from .misfits import Misfit
 
 # The spellings of null in columns other than text. "nan" is a number.
@@ -164,12 +165,12 @@ def parse_fields(
     else:
         converted, wrong = _convert(texts, field, where_valid, null_values=[])
         if types.is_floating(field.type):
-            wrong += _find_loss(texts, converted, field, where_valid)
+            wrong += find_loss(texts, converted, field, where_valid)
     wrong = [(int(valid[i]), error) for i, error in wrong]
     return scatter([(valid, converted)], len(values), field.type), wrong
 
 
-def _find_loss(
+def find_loss(
     texts: pa.Array, numbers: pa.Array, field: pa.Field, where: Callable[[int], str]
 ) -> Wrong:
     """Find whole numbers that a float of this width can't hold exactly, and too large numbers."""
@@ -209,15 +210,17 @@ def _convert(
     values: pa.Array, field: pa.Field, where: Callable[[int], str], **options: Any
 ) -> tuple[pa.Array, Wrong]:
     """Convert bytes to the field's type; return the values, and an error for those that fail."""
-    conversion = pa.csv.ConvertOptions(column_types={field.name: field.type}, **options)
+    kind = pa.float64() if types.is_float16(field.type) else field.type  # Arrow reads no halves
+    conversion = pa.csv.ConvertOptions(column_types={field.name: kind}, **options)
 
     def convert(rows: np.ndarray) -> pa.Array:
+        some = values.take(pa.array(rows))
+        if types.is_decimal(kind):  # of which Arrow reads numbers that do not fit as others
+            return cast_texts(pc.utf8_trim_whitespace(some.cast(pa.string())), kind)
         # Quoted, so that each stays one field.
-        quoted = (
-            b'"' + value.replace(b'"', b'""') + b'"\n'
-            for value in values.take(pa.array(rows)).to_pylist()
-        )
-        return _read_table(b"".join(quoted), [field.name], ",", conversion)[0].combine_chunks()
+        quoted = (b'"' + value.replace(b'"', b'""') + b'"\n' for value in some.to_pylist())
+        table = _read_table(b"".join(quoted), [field.name], ",", conversion)
+        return table[0].combine_chunks().cast(field.type, safe=False)
 
     pieces, bad = bisect_failures(np.arange(len(values)), convert)
     converted = scatter(pieces, len(values), field.type)
@@ -239,6 +242,8 @@ def _read_table(
 ) -> pa.Table:
     if not data.strip(b"\r\n"):
         return pa.table({name: pa.nulls(0) for name in names})
+    if data.startswith(codecs.BOM_UTF8):
+        data = codecs.BOM_UTF8 + data  # Arrow drops one, also where it is part of a value
     read = pa.csv.ReadOptions(
         use_threads=False, column_names=names, block_size=min(len(data) + 1, 2**31 - 1)
     )

@@ -64,5 +64,6 @@ def parse_object(parser: Parser, line: bytes, where: str) -> dict[str, Any]:
             raise json.JSONDecodeError(f"{message}: {error.msg}", error.doc, error.pos) from None
         raise ValueError(f"{message}: {error}") from None
     if not isinstance(row, dict):
-        raise ValueError(f"{where} must be a JSON object, not {line[:80]!r}")
+        shown = line.decode(errors="replace").strip()[:80]
+        raise ValueError(f"{where} must be a JSON object, not {shown!r}")
     return row

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from pyarrow import types
 
 from ...faults.bisect import bisect_failures
@@ -173,6 +174,18 @@ def fit_values(
     return pa.array(converted, kind), sorted({*misfits, *(i for i, _ in refused)})
 
 
+def cast_texts(texts: pa.Array | pa.Scalar, kind: pa.DataType) -> pa.Array | pa.Scalar:
+    """Cast texts, also where Arrow can't. Raises an ArrowException for one that does not fit."""
+    if types.is_decimal(kind):  # of 39 digits Arrow makes another number in 128 bits
+        return texts.cast(pa.decimal256(76, kind.scale)).cast(kind)
+    if types.is_time(kind):
+        times = pc.binary_join_element_wise("1970-01-01T", texts, "")
+        return times.cast(pa.timestamp(kind.unit)).cast(kind)
+    if types.is_duration(kind):
+        return texts.cast(pa.int64()).cast(kind)
+    return texts.cast(kind)
+
+
 def is_nested(kind: pa.DataType) -> bool:
     """Tell whether a type is a struct or a list."""
     return types.is_struct(kind) or _is_list(kind)
@@ -264,7 +277,7 @@ def _fit_exactly(value: Any, kind: pa.DataType, rounds: bool) -> Any:
             return value.encode()
     elif type(value) in (str, int) or isinstance(value, float):  # dates, times, decimals
         text = value if type(value) is str else to_json_text(value)
-        return pa.scalar(text).cast(kind)
+        return cast_texts(pa.scalar(text), kind)
     raise ValueError(value)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipemill.errors import ConfigError
 
@@ -18,6 +19,8 @@ from ...faults.bisect import bisect_failures
 from ...split import Split
 from ...storage.input_file import InputFile
 from ..base import FileSource
+from ..parsing.csv_values import find_loss
+from ..parsing.json_values import cast_texts
 from ..parsing.misfits import Misfit
 from ..reading import Reading
 from ..split_ranges import SplitRange
@@ -40,7 +43,7 @@ class DeclaredSource:
         schema = self.reading.declare(inferred)
         for old, new in zip(inferred, schema, strict=True):
             try:
-                pa.array([], old.type).cast(new.type)
+                _cast_values(pa.array([], old.type), new.type)
             except (pa.ArrowNotImplementedError, pa.ArrowInvalid):
                 raise ConfigError(
                     f"input.schema.{new.name}: the input's column is {old.type}, which can't be "
@@ -83,11 +86,54 @@ class DeclaredSource:
         kind = pa.schema([field])
         pieces, wrong = bisect_failures(
             np.arange(len(values)),
-            lambda some: pa.table([values.take(pa.array(some)).cast(field.type)], schema=kind),
+            lambda some: pa.table(
+                [_cast_values(values.take(pa.array(some)), field.type)], schema=kind
+            ),
         )
+        column = scatter_rows(pieces, len(values), kind)[0]
+
+        def where(row: int) -> str:
+            return f"row {split.start + row + 1} of {split.path}"
+
         for row, _ in wrong:
-            where = f"row {split.start + row + 1} of {split.path}"
-            batch.add_failure(
-                "read", row, Misfit(field.name, values[row].as_py(), field.type, where)
-            )
-        return scatter_rows(pieces, len(values), kind)[0]
+            misfit = Misfit(field.name, values[row].as_py(), field.type, where(row))
+            batch.add_failure("read", row, misfit)
+        if _is_text(values.type) and pa.types.is_floating(field.type):
+            for row, error in find_loss(values.cast(pa.binary()), column, field, where):
+                batch.add_failure("read", row, error)
+        return column
+
+
+def _cast_values(values: pa.Array, kind: pa.DataType) -> pa.Array:
+    """Cast values. Raises an ArrowException where one of another type of numbers would change.
+
+    A float may have fewer digits than the one before, or than a text.
+    """
+    if _is_text(values.type):
+        return cast_texts(values, kind)
+    is_whole = pa.types.is_integer(values.type)
+    if is_whole and pa.types.is_decimal(kind):  # Arrow wants room for all digits of the type
+        return values.cast(pa.decimal128(20)).cast(kind)
+    cast = values.cast(kind)
+    is_float = pa.types.is_floating(values.type)
+    if is_float and pa.types.is_floating(kind):
+        lost = pc.and_(_is_finite(values), pc.invert(_is_finite(cast)))
+    elif (is_whole or is_float) and (_is_number(kind) or pa.types.is_boolean(kind)):
+        lost = pc.not_equal(cast.cast(values.type, safe=is_whole), values)
+    else:
+        return cast
+    if pc.any(lost).as_py():
+        raise pa.ArrowInvalid(f"{kind} can't hold it")
+    return cast
+
+
+def _is_number(kind: pa.DataType) -> bool:
+    return pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)
+
+
+def _is_finite(floats: pa.Array) -> pa.Array:
+    return pc.is_finite(floats.cast(pa.float64()))
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind)

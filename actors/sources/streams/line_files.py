@@ -186,6 +186,8 @@ class LineFiles:
                 place.position = start - 1 + len(line)
                 place.number += line.endswith(b"\n")
             counted = start == 0 or not stream.seekable()
+            # Of an array, or of objects over several lines, which have become lines.
+            is_row = isinstance(getattr(stream, "raw", None), DocumentStream)
             while stop < 0 or place.position < stop:
                 line = stream.readline()
                 if not line:
@@ -193,7 +195,9 @@ class LineFiles:
                 place.number += 1
                 if self._is_row(line):
                     where = (
-                        f"line {place.number}" if counted else f"the line at byte {place.position}"
+                        f"{'row' if is_row else 'line'} {place.number}"
+                        if counted
+                        else f"the line at byte {place.position}"
                     )
                     yield Line(line, f"{where} of {path}")
                 place.position += len(line)

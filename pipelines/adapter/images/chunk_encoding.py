@@ -42,6 +42,10 @@ class PixelLevels:
     palette: np.ndarray
     dtype: str
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.codes.shape
+
     def tensor(self, device: Any) -> Any:
         """Return the tensor, on that device."""
         import torch

@@ -43,10 +43,8 @@ class ContinuousGeneration(BatchedGeneration):
         return plain and suits and settings.get("use_cache") is not False
 
     def reads_more(self, inputs: Values) -> bool:
-        if not self.after_prompt:
-            return inputs.get("input_ids") is None
-        tensors = {name for name, value in inputs.items() if isinstance(value, torch.Tensor)}
-        return not tensors <= {"input_ids", "attention_mask"}
+        arrays = {name for name, value in inputs.items() if hasattr(value, "shape")}
+        return inputs.get("input_ids") is None or not arrays <= {"input_ids", "attention_mask"}
 
     def write_all(self, prompts: list[Prompt], most: int | None = None) -> list[Values | Exception]:
         sequences = [

@@ -134,7 +134,7 @@ class DecodingLoop:
         longest = max([self.slots.width, *map(_length, self.waiting[:1])])
         # What an encoder read is there once.
         columns = longest * (_GROWTH * beams if self.decoder.is_decoder else _GROWTH + beams - 1)
-        each = columns * self.slots.column_bytes
+        each = columns * self.slots.column_bytes + beams * self.slots.state_bytes
         return max(int(self.cache_bytes / each), 1) if each else self.most
 
     def _take_group(self, most: int) -> list[Sequence]:

@@ -12,13 +12,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from pipemill.actors.device_transfer import to_device
-from transformers.cache_utils import Cache, EncoderDecoderCache
+from transformers.cache_utils import Cache, EncoderDecoderCache, LinearAttentionLayer
 
 from .cross_cache import CrossCache
-from .slot_layer import SlotLayer
+from .slot_layer import SlotLayer, StateLayer
 
 _COLUMNS = 64  # tensors grow by multiples of it
 _MARGIN = 4  # columns that a first try hides before the longest text
@@ -54,7 +55,7 @@ class SlotCache:
         self.start = self.end = 0
         self.margin, self.hidden = margin, hidden
         self._spoiled = _SPOILED
-        self._layers: list[SlotLayer] = []
+        self._layers: list[SlotLayer | StateLayer] = []
         self._mask = torch.zeros((0, 0), dtype=torch.long, device=device)
         self._cross = CrossCache()
 
@@ -82,6 +83,11 @@ class SlotCache:
     def column_bytes(self) -> int:
         """Return the memory of a column of one slot; 0 before there were any."""
         return sum(layer.column_bytes for layer in self._layers)
+
+    @property
+    def state_bytes(self) -> int:
+        """Return the memory that a slot takes however long its text is, as `column_bytes`."""
+        return sum(layer.state_bytes for layer in self._layers)
 
     def positions(self) -> list[int]:
         """Return the position of the next step's token in each slot."""
@@ -111,7 +117,7 @@ class SlotCache:
         self._reserve(self.count, 0)
         self._mask[: self.count, self.end] = 1
         for layer in self._layers:
-            layer.is_written = False
+            layer.begin_step()
         cache = Cache(layers=list(self._layers))
         if not self._cross.lengths:
             return cache
@@ -144,7 +150,7 @@ class SlotCache:
         """
         own = filled.self_attention_cache if isinstance(filled, EncoderDecoderCache) else filled
         if not self._layers:
-            self._layers = [SlotLayer(self, layer.keys, layer.values) for layer in own.layers]
+            self._layers = [self._make_layer(layer) for layer in own.layers]
         first = self.count
         self.beams = beams
         self._reserve(first + len(lengths) * beams, max(lengths) + self.margin)
@@ -154,11 +160,16 @@ class SlotCache:
             self._mask[slots] = 0
             self._mask[slots, begin : self.end] = 1
             for layer, source in zip(self._layers, own.layers, strict=True):
-                layer.copy_in(slots, begin, self.end, shared, source.keys[row], source.values[row])
+                layer.copy_in(slots, begin, self.end, shared, source, row)
         self.lengths += lengths
         self._set_start()
         if encoder_mask is not None:
             self._cross.add(filled.cross_attention_cache, encoder_mask)
+
+    def _make_layer(self, filled: Any) -> SlotLayer | StateLayer:
+        if isinstance(filled, LinearAttentionLayer):
+            return StateLayer(self, filled)
+        return SlotLayer(self, filled.keys, filled.values)
 
     def move(self, moves: Iterable[tuple[int, Move]]) -> None:
         """Let beams go on as others of their text did. Each move comes with its text's number."""
@@ -186,9 +197,7 @@ class SlotCache:
             to, source = (slice(i * self.beams, (i + 1) * self.beams) for i in (text, last))
             self._mask[to] = self._mask[source]
             for layer in self._layers:
-                layer.keys[to, :, begin : self.end] = layer.keys[source, :, begin : self.end]
-                layer.values[to, :, begin : self.end] = layer.values[source, :, begin : self.end]
-                layer.clear(to, slice(gone, begin))
+                layer.replace(to, source, begin, gone, self.end)
             self.lengths[text] = self.lengths[last]
         self.lengths.pop()
         if self._cross.lengths:

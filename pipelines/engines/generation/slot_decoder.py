@@ -7,7 +7,13 @@ from typing import Any
 
 import torch
 from pipemill.actors.device_transfer import to_device
-from transformers.cache_utils import DynamicCache, EncoderDecoderCache
+from transformers.cache_utils import (
+    DummyLayer,
+    DynamicCache,
+    DynamicLayer,
+    EncoderDecoderCache,
+    LinearAttentionLayer,
+)
 from transformers.generation.utils import ALL_CACHE_NAMES
 from transformers.modeling_outputs import BaseModelOutput
 
@@ -27,6 +33,8 @@ _MADE = (
 )  # fmt: skip
 # Of what a written token is, where a model's inputs say it: a text, or as the prompt's last token.
 _TYPES = ("token_type_ids", "mm_token_type_ids", "moe_mm_token_type_ids")
+# Layers that keep keys and values.
+_COLUMNS = {"DynamicLayer", "DynamicSlidingWindowLayer"}
 
 
 class SlotDecoder:
@@ -77,7 +85,8 @@ class SlotDecoder:
             self._check_tokens(prepared)
             outputs, lengths, shared = self._fill_decoder(group, prepared, kept)
         else:
-            self._check_tokens(prepared)
+            if not group[0].load:  # else the encoder has read more than tokens
+                self._check_tokens(prepared)
             # `generate` repeats them for each beam.
             input_ids, read = input_ids[::beams], prepared["encoder_outputs"][0][::beams]
             mask = prepared.get("attention_mask")
@@ -107,7 +116,7 @@ class SlotDecoder:
             filled = outputs[CACHE]
             if len(on) < len(group):
                 index = to_device(on, self.slots.device)
-                filled.batch_select_indices(index)
+                filled.reorder_cache(index)
                 mask = None if mask is None else mask[index]
             self.slots.add(filled, [lengths[i] for i in on], shared, mask, beams)
         return input_ids
@@ -121,7 +130,7 @@ class SlotDecoder:
             raise UnsupportedPrompt("a prompt with padding")
         if places is None:
             raise UnsupportedPrompt("positions that the model counts itself")
-        given = {**prepared, CACHE: DynamicCache()}
+        given = {**prepared, CACHE: _make_cache(prepared)}
         inputs = self.model.prepare_inputs_for_generation(
             input_ids, is_first_iteration=True, **given
         )
@@ -134,7 +143,7 @@ class SlotDecoder:
         one.shift = tuple((places[..., 0, -1].flatten() + 1 - length).tolist())
         if one.beams > 1:  # it is prepared for each of them
             outputs.logits = outputs.logits[:: one.beams]
-            cache.batch_select_indices(torch.zeros(1, dtype=torch.long, device=self.slots.device))
+            cache.reorder_cache(torch.zeros(1, dtype=torch.long, device=self.slots.device))
         return outputs, [length]
 
     def _find_types(self, input_ids: torch.Tensor, prepared: Values, cache: Any) -> dict[str, int]:
@@ -162,8 +171,11 @@ class SlotDecoder:
         for one in group:
             one.ids = one.inputs["input_ids"][0].tolist()
         lengths = [len(one.ids) for one in group]
-        shared = len(group[0].beginning)
-        cache = self._compute_beginning(group[0].beginning, kept) if shared else None
+        cache, shared = _make_cache(prepared), len(group[0].beginning)
+        if cache.layers:  # some have states, which are not repeated
+            shared = 0
+        if shared:
+            cache = _repeat(self._compute_beginning(group[0].beginning, kept), len(group))
         rest = max(lengths) - shared
         device, count = self.slots.device, len(group)
         ids = torch.zeros((count, rest), dtype=torch.long)
@@ -178,7 +190,7 @@ class SlotDecoder:
             places = (mask.cumsum(-1) - 1).clamp(min=0)
             more["position_ids"] = to_device(places[:, shared:].numpy(), device)
         there = to_device(mask.numpy(), device)
-        more |= {"attention_mask": there, CACHE: _repeat(cache, count) if cache else DynamicCache()}
+        more |= {"attention_mask": there, CACHE: cache}
         inputs = self._prepare(to_device(ids.numpy(), device), is_first_iteration=True, **more)
         with known_masks((there, min(lengths) < max(lengths))):
             return self.model(**inputs, return_dict=True), lengths, shared
@@ -263,8 +275,10 @@ class SlotDecoder:
         cache = prepared.get(CACHE)
         own = cache.self_attention_cache if isinstance(cache, EncoderDecoderCache) else cache
         kinds = {type(layer).__name__ for layer in getattr(own, "layers", [None])}
-        # A dummy stands for a layer that reads the keys and values of another one.
-        if not kinds <= {"DynamicLayer", "DynamicSlidingWindowLayer", "DummyLayer"}:
+        # A dummy stands for a layer that reads the keys and values of another one, or none.
+        if not kinds <= {*_COLUMNS, "DummyLayer", "LinearAttentionLayer"} or (
+            kinds and not kinds & _COLUMNS
+        ):
             raise UnsupportedPrompt(f"a cache of {', '.join(sorted(kinds))}")
 
     def _check_tokens(self, prepared: Values) -> None:
@@ -275,6 +289,21 @@ class SlotDecoder:
         places = prepared.get("position_ids")
         if places is not None and places.dim() != 2:
             raise UnsupportedPrompt("positions of several axes")
+
+
+def _make_cache(prepared: Values) -> DynamicCache:
+    """Return an empty cache. It forgets no keys and values, as that of a window would."""
+    cache = DynamicCache()
+    layers = getattr(prepared.get(CACHE), "layers", [])
+    if any(isinstance(layer, LinearAttentionLayer) for layer in layers):
+        cache.layers = list(map(_make_layer, layers))
+    return cache
+
+
+def _make_layer(like: Any) -> DynamicLayer | LinearAttentionLayer:
+    if isinstance(like, LinearAttentionLayer):
+        return LinearAttentionLayer(like.number_of_states)
+    return LinearAttentionLayer(0) if isinstance(like, DummyLayer) else DynamicLayer()
 
 
 def _repeat(cache: Any, count: int) -> DynamicCache:

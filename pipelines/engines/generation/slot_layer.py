@@ -8,7 +8,7 @@ import mmap
 from typing import TYPE_CHECKING, Any
 
 import torch
-from transformers.cache_utils import DynamicLayer
+from transformers.cache_utils import DynamicLayer, LinearAttentionLayer
 
 if TYPE_CHECKING:
     from .slot_cache import SlotCache
@@ -41,6 +41,13 @@ class SlotLayer(DynamicLayer):
     def column_bytes(self) -> int:
         return sum(one.shape[1] * one.shape[3] * one.itemsize for one in (self.keys, self.values))
 
+    @property
+    def state_bytes(self) -> int:
+        return 0
+
+    def begin_step(self) -> None:
+        self.is_written = False
+
     def get_seq_length(self) -> int:
         return self.slots.width + self.is_written
 
@@ -53,13 +60,13 @@ class SlotLayer(DynamicLayer):
         begin: int,
         end: int,
         shared: int,
-        keys: torch.Tensor,
-        values: torch.Tensor,
+        source: DynamicLayer,
+        row: int,
     ) -> None:
-        """Copy a text of `end - begin` columns from keys and values of (heads, columns, width)."""
+        """Copy a text of `end - begin` columns from a row of what a model filled."""
         rest = end - begin - shared
         self.clear(slots, slice(begin))
-        for mine, other in ((self.keys, keys), (self.values, values)):
+        for mine, other in ((self.keys, source.keys[row]), (self.values, source.values[row])):
             mine[slots, :, begin : begin + shared] = other[:, :shared]
             mine[slots, :, end - rest : end] = other[:, other.shape[1] - rest :]
 
@@ -78,12 +85,81 @@ class SlotLayer(DynamicLayer):
             for (columns, to, _), copied in zip(pairs, read, strict=True):
                 mine[to, :, columns] = copied
 
+    def replace(self, to: slice, source: slice, begin: int, gone: int, end: int) -> None:
+        """Copy a text that begins at a column to slots whose text began at the column `gone`."""
+        for mine in (self.keys, self.values):
+            mine[to, :, begin:end] = mine[source, :, begin:end]
+        self.clear(to, slice(gone, begin))
+
     def move(self, shape: tuple[int, int], used: tuple[slice, slice], at: slice) -> None:
         for name in ("keys", "values"):
             old = getattr(self, name)
             new = make_zeros(old, (shape[0], old.shape[1], shape[1], old.shape[3]))
             new[used[0], :, at] = old[used[0], :, used[1]]
             setattr(self, name, new)
+
+
+class StateLayer(LinearAttentionLayer):
+    """The slots of one layer of linear attention: states of one size, however long the texts are.
+
+    like: a layer that a model has filled.
+    """
+
+    column_bytes = 0
+
+    def __init__(self, slots: SlotCache, like: LinearAttentionLayer) -> None:
+        super().__init__(like.number_of_states)
+        self.slots = slots
+        self.dtype, self.device = like.dtype, like.device
+        self.conv_kernel_size = dict(like.conv_kernel_size)
+        self.has_previous_state = dict(like.has_previous_state)
+        self.is_conv_states_initialized = dict(like.is_conv_states_initialized)
+        self.is_recurrent_states_initialized = dict(like.is_recurrent_states_initialized)
+        self._whole = {key: one.new_zeros((0, *one.shape[1:])) for key, one in _find_states(like)}
+
+    @property
+    def state_bytes(self) -> int:
+        return sum(one[:0].element_size() * one.shape[1:].numel() for one in self._whole.values())
+
+    def begin_step(self) -> None:
+        for (name, index), whole in self._whole.items():
+            getattr(self, name)[index] = whole[: self.slots.count]
+
+    def copy_in(
+        self,
+        slots: slice,
+        begin: int,
+        end: int,
+        shared: int,
+        source: LinearAttentionLayer,
+        row: int,
+    ) -> None:
+        for key, state in _find_states(source):
+            self._whole[key][slots] = state[row]
+
+    def copy_within(self, pairs: list[tuple[slice, torch.Tensor, torch.Tensor]]) -> None:
+        for whole in self._whole.values():
+            read = [whole[source] for _, _, source in pairs]
+            for (_, to, _), copied in zip(pairs, read, strict=True):
+                whole[to] = copied
+
+    def replace(self, to: slice, source: slice, *_: int) -> None:
+        for whole in self._whole.values():
+            whole[to] = whole[source]
+
+    def move(self, shape: tuple[int, int], used: tuple[slice, slice], at: slice) -> None:
+        for key, old in self._whole.items():
+            self._whole[key] = make_zeros(old, (shape[0], *old.shape[1:]))
+            self._whole[key][used[0]] = old[used[0]]
+
+
+def _find_states(layer: LinearAttentionLayer) -> list[tuple[tuple[str, int], torch.Tensor]]:
+    return [
+        ((name, index), state)
+        for name in ("conv_states", "recurrent_states")
+        for index, state in getattr(layer, name).items()
+        if state is not None
+    ]
 
 
 def make_zeros(like: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:

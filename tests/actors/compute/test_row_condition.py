@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from decimal import Decimal
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import given, settings
@@ -128,6 +130,66 @@ def test_columns_and_numbers_of_any_size_are_compared(text, rows):
     condition = RowCondition(text)
     condition.check(table.schema)
     assert condition.find_rows(table).tolist() == rows
+
+
+@pytest.mark.parametrize(
+    ("text", "rows"),
+    [
+        ("n < 1.5", [0, 3]),
+        ("0.5 < n", [0, 2]),
+        ("n != 1.0", [2, 3]),
+        ("n > 9.3e18", []),
+        ("n in [1.0, 9007199254740993]", [0]),
+        ("n not in [1.5]", [0, 2, 3]),
+        ("n == 9223372036854775807 and half < 3", [2]),
+        ("n > score", [2]),
+        ("score <= n", [0, 2]),
+        ("n > half", [2]),
+        ("score < 16777217", [0, 2, 3]),
+        ("half >= 0.5", [0, 2, 3]),
+        ("half in [2]", [2]),
+        ("price in [1]", [2]),
+        ("price in [1, 12345678901]", [2]),
+        ("price > score", [0, 2]),
+    ],
+)
+def test_whole_numbers_are_compared_with_fractions(text, rows):
+    """Arrow gives up at whole numbers above 2**24, of which floats do not hold all."""
+    table = pa.table(
+        {
+            "n": pa.array([1, None, 2**63 - 1, -1]),
+            "score": pa.array([1, None, 0.5, 2], pa.float32()),
+            "half": pa.array(np.array([1, 0, 2, 3], np.float16)),
+            "price": pa.array([Decimal("2.50"), None, Decimal(1), Decimal(0)], pa.decimal128(5, 2)),
+        }
+    )
+    condition = RowCondition(text)
+    condition.check(table.schema)
+    assert condition.find_rows(table).tolist() == rows
+
+
+@pytest.mark.parametrize(
+    ("text", "rows"),
+    [
+        ("day > '2024-02-29'", [2]),
+        ("'2024-02-29' == day", [0]),
+        ("day in ['2024-02-29', '2025-01-01']", [0, 2]),
+        ("time >= '2024-02-29 12:00:00'", [0, 2]),
+        ("time < '2025-01-01'", [0]),
+        ("zone == '2024-02-29T13:00+01:00'", [0]),
+    ],
+)
+def test_dates_and_times_are_compared_with_texts(text, rows):
+    days = [dt.date(2024, 2, 29), None, dt.date(2025, 1, 1)]
+    times = [dt.datetime(2024, 2, 29, 12), None, dt.datetime(2025, 1, 1)]
+    zone = pa.array(times, pa.timestamp("us", "UTC"))
+    table = pa.table({"day": days, "time": pa.array(times, pa.timestamp("ns")), "zone": zone})
+    condition = RowCondition(text)
+    condition.check(table.schema)
+    assert condition.find_rows(table).tolist() == rows
+    for wrong, said in (("day > '2024'", "a date as 2024-12-31"), ("zone > '2024-02-29'", "zone")):
+        with pytest.raises(ValueError, match=f"is compared with .*: write .*{said}"):
+            RowCondition(wrong).check(table.schema)
 
 
 def test_a_column_of_two_is_not_chosen():

@@ -63,6 +63,14 @@ def test_no_rows_and_only_dead_rows_keep_the_schema():
         assert batch.results.num_rows == len(texts)
 
 
+@pytest.mark.parametrize("staged", [False, True])
+@pytest.mark.parametrize("texts", [[""], ["", None, ""], ["", "one"]])
+def test_rows_without_chunks_have_empty_lists_of_outputs(texts, staged):
+    batch, _ = process(texts, staged=staged)
+    known = [text for text in texts if text is not None]
+    assert batch.results["again"].drop_null().to_pylist() == [text.upper() for text in known]
+
+
 def test_wrong_number_of_answers_is_an_error_of_the_row_not_a_shift():
     task = Lengths()
     task.forward = lambda chunks: pa.array(["x"] * (len(chunks) - 1), pa.string())

@@ -136,7 +136,7 @@ def test_it_survives_the_way_from_a_worker():
 def test_a_library_of_another_build_is_told():
     """As torchaudio's, made for CUDA, beside a torch for CPUs."""
     with pytest.raises(OSError) as error:
-        ctypes.CDLL("libc10_cuda.so")
+        ctypes.CDLL("libtorch_of_another_build.so")
     advice = "install torch, torchvision and torchaudio from one index"
     assert advice in str(LoadError.of(error.value))
     system = ImportError("libGL.so.1: cannot open shared object file: No such file or directory")

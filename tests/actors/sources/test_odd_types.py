@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from datetime import datetime
+from datetime import datetime, time, timedelta
+from decimal import Decimal
 
 import pyarrow as pa
 import pyarrow.feather as feather
@@ -239,3 +240,65 @@ def test_values_that_parquet_cannot_hold_cost_their_row_at_most(run, tmp_path, o
     assert (report.done, report.dead) == (3 - dead, dead)
     kept = [n for n in range(3) if not (dead and n == 1)]
     assert rows["odd"].to_pylist() == odd.take(pa.array(kept)).to_pylist()
+
+
+def kept_of(rows):
+    """The values that were kept, by the text of their row."""
+    return {row["text"]: row["odd"] for row in rows.select(["text", "odd"]).to_pylist()}
+
+
+NINES = "9" * 39  # of which Arrow makes a negative decimal of 128 bits
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
+@pytest.mark.parametrize(
+    ("kind", "values", "kept"),
+    [
+        ("decimal128(5, 2)", ["999.99", "99999", "1e3", "-1000"], [Decimal("999.99")]),
+        ("decimal128(38, 0)", ["9" * 38, NINES], [Decimal("9" * 38)]),
+        ("decimal256(50, 2)", ["1.5", "1.555"], [Decimal("1.50")]),
+        ("float16", ["1.5", "70000", "2049"], [1.5]),
+        ("float32", ["0.5", "16777217"], [0.5]),
+        ("time64[us]", ['"10:00:00.5"', '"10:00:00.1234567"'], [time(10, 0, 0, 500_000)]),
+        ("duration[s]", ["5", "1.5"], [timedelta(seconds=5)]),
+        ("string_view", ['"a"'], ["a"]),
+    ],
+)
+def test_numbers_and_times_fit_their_declared_type_or_cost_their_row(
+    run, tmp_path, suffix, kind, values, kept
+):
+    path, texts = tmp_path / f"in/a.{suffix}", [str(i) for i in range(len(values))]
+    plain = [value.strip('"') for value in values]
+    if suffix == "csv":
+        rows = "".join(f"{text},{value}\n" for text, value in zip(texts, plain, strict=True))
+        path.write_text(f"text,odd\n{rows}")
+    elif suffix == "jsonl":
+        pairs = zip(texts, values, strict=True)
+        path.write_text("".join(f'{{"text": "{t}", "odd": {value}}}\n' for t, value in pairs))
+    else:
+        pq.write_table(pa.table({"text": texts, "odd": plain}), path)
+    report, rows = run(schema={"odd": kind})
+    assert kept_of(rows) == {str(i): value for i, value in enumerate(kept)}
+    assert report.dead == len(values) - len(kept)
+
+
+@pytest.mark.parametrize(
+    ("values", "kind", "kept"),
+    [
+        (pa.array([1, 100, -5, None]), "decimal128(4, 2)", [Decimal(1), Decimal(-5), None]),
+        (pa.array([0.25, 0.125, float("nan")]), "decimal128(4, 2)", [Decimal("0.25")]),
+        (pa.array([1.0, 1e300, float("inf")]), "float32", [1.0, float("inf")]),
+        (pa.array([1, 0, 2]), "bool", [True, False]),
+        (pa.array([1.0, 0.5]), "bool", [True]),
+        (pa.array([2048, 2049, 99999]), "float16", [2048.0]),
+        (pa.array([2.0**53 + 2, 0.5]), "int64", [2**53 + 2]),
+    ],
+)
+def test_numbers_of_parquet_fit_their_declared_type_or_cost_their_row(
+    run, tmp_path, values, kind, kept
+):
+    texts = [str(i) for i in range(len(values))]
+    pq.write_table(pa.table({"text": texts, "odd": values}), tmp_path / "in/a.parquet")
+    report, rows = run(schema={"odd": kind})
+    assert rows["odd"].to_pylist() == kept
+    assert report.dead == len(values) - len(kept)

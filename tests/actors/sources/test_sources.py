@@ -138,7 +138,7 @@ def test_lines_that_are_no_rows_die_alone(tmp_path):
     assert said == {
         2: "line 3 of FILE is not JSON: Expecting property name enclosed in double quotes: "
         "line 1 column 2 (char 1)",
-        4: "line 5 of FILE must be a JSON object, not b'[1]\\n'",
+        4: "line 5 of FILE must be a JSON object, not '[1]'",
         6: "column 't' is {\"deep\": 1}, not a text (line 7 of FILE)",
         10: "line 11 of FILE is not UTF-8 (invalid start byte): name another encoding in "
         "input.encoding",

@@ -92,6 +92,16 @@ def test_csv_keeps_any_text(tmp_path, values):
     assert [row["id"] for row in taken(tmp_path)[1]] == values
 
 
+@pytest.mark.parametrize("rows_per_part", [None, 1])
+def test_csv_keeps_a_byte_order_mark_that_is_in_a_value(tmp_path, rows_per_part):
+    texts = ["\ufeff", "a\ufeff", "\ufeffb", "\ufeff\ufeffc", '\ufeff"d"']
+    quoted = ['"' + text.replace('"', '""') + '"' if '"' in text else text for text in texts]
+    data = "\ufefftext,id\n" + "".join(f"{text},1\n" for text in quoted)
+    (tmp_path / "a.csv").write_text(data)
+    got = rows(read(plan(tmp_path, rows_per_part)))
+    assert [row["text"] for row in got] == texts
+
+
 def test_numbers_that_the_task_reads_are_numbers_and_others_are_named(tmp_path):
     reading = Reading(kinds={"text": "text", "top_k": "number", "multi_label": "flag"})
     good = "3,a,1,007\n" * 2000
@@ -267,6 +277,17 @@ def test_a_place_in_a_large_file_is_a_byte(tmp_path):
     (tmp_path / "a.csv").write_text(data)
     *_, said = taken(tmp_path, Reading(types={"n": pa.int64()}), 20)
     assert said == [f"{wrong} (byte {data.index('x,a')} of a.csv)"]
+
+
+@pytest.mark.parametrize("indent", [None, 1])
+def test_a_place_in_a_json_array_is_a_row(tmp_path, indent):
+    values = [{"text": "a"}, None, {"text": 5}]
+    (tmp_path / "a.json").write_text(json.dumps(values, indent=indent))
+    _, _, said = taken(tmp_path, Reading(kinds={"text": "text"}))
+    assert said == [
+        "row 2 of a.json must be a JSON object, not 'null'",
+        "column 'text' is 5, not a text (row 3 of a.json)",
+    ]
 
 
 def test_declared_types_of_json(tmp_path):

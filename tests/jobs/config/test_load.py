@@ -1,10 +1,12 @@
+import datetime
 import json
 
 import numpy as np
 import pandas as pd
 import pytest
-from pipemill.jobs.config.job import Job
+from pipemill.jobs.config.job import ActorsSection, Job
 from pipemill.jobs.config.load import build_job
+from pipemill.jobs.config.task_entry import BatchingSection
 
 from pipemill.errors import ConfigError
 
@@ -87,11 +89,50 @@ def test_a_yaml_file_takes_values_from_the_environment(tmp_path, monkeypatch):
         ({"output": {"path": "o", "max_errors": True}}, "'output.max_errors'.*a number of rows"),
         ({"actors": {"min": 4, "max": 2}}, "'actors' in the job: max .2. is less than min .4."),
         ({"model": {"path": "m", "dtype": "fp8"}}, "'model.dtype'.*float32"),
+        # As YAML reads no, 2024 and 2024-01-01 without quotes.
+        (
+            {"input": {"path": "i", "columns": {"text": False}}},
+            r"'input.columns.text' in .*it is False\): put it in quotes, since YAML reads yes, no",
+        ),
+        (
+            {"input": {"path": "i", "schema": {False: "int64"}}},
+            "the key False of 'input.schema' in .*put it in quotes, since YAML reads yes, no",
+        ),
+        ({"output": {"path": "o", "keep": [2024]}}, r"'output.keep'.*2024\): put it in quotes$"),
+        (
+            {"output": datetime.date(2024, 1, 1)},
+            r"'output' in .*: must hold keys \(it is a date\)$",
+        ),
+        (
+            {"output": {"path": datetime.date(2024, 1, 1)}},
+            r"'output.path'.*a date\): put it in quotes$",
+        ),
     ],
 )
 def test_a_wrong_key_or_value_is_named_with_the_right_one(change, message):
     with pytest.raises(ConfigError, match=message):
         job(config={**GOOD, **change})
+
+
+def test_a_section_whose_keys_are_all_comments_is_empty(tmp_path):
+    file = tmp_path / "job.yaml"
+    file.write_text(
+        "task: ner\nmodel: {path: m, storage_options: }\ninput: {path: i, columns: }\noutput: o\n"
+        "parameters:\n  # top_k: 2\nbatching:\nactors:\n"
+    )
+    made = job(config=file)
+    assert (made.parameters, made.actors, made.batching) == ({}, ActorsSection(), BatchingSection())
+    assert (made.input.columns, made.model.storage_options) == ({}, {})
+    entries = [{"task": "ner", "model": "m", "parameters": None, "columns": None}]
+    assert Job(tasks=entries, input="i", output="o").tasks[0].parameters == {}
+
+
+def test_numbers_with_an_exponent_are_numbers():
+    """Also those that YAML 1.1 takes for texts, as it has no point in 1e-3."""
+    values = ["1e-3", "-2E+1", "1.5e3", ".5e-1", "'1e-3'", "12e4", "1e", "e-3", "v1e-3"]
+    made = job([f"parameters.p{i}={value}" for i, value in enumerate(values)])
+    numbers = [0.001, -20.0, 1500.0, 0.05, "1e-3", "12e4", "1e", "e-3", "v1e-3"]
+    assert list(made.parameters.values()) == numbers
 
 
 def test_columns_from_the_command_are_added_to_those_of_the_config():
@@ -211,7 +252,7 @@ def test_what_can_not_be_read_is_no_config(tmp_path):
         ("actors.num_cpus=0", r"'actors.num_cpus' in the job: must be above 0 \(it is 0\)"),
         ("model.compile=maybe", "'model.compile' in the job: must be true or false .it is 'may"),
         ("output.max_errors=5%", "'output.max_errors' in the job: must be a number .it is '5%'.$"),
-        ("batching=5", "'batching' in the job: must be a mapping of keys to values .it is 5.$"),
+        ("batching=5", "'batching' in the job: must hold keys .it is 5.$"),
         ("task=[a]", "'task' in the job: must be a text"),
         ("output.path=2020-99-99", "the value of 'output.path' is not YAML: '2020-99-99'"),
     ],

@@ -82,7 +82,7 @@ WRONG = [
     ("fill-mask", {"top_k": -1}, "top_k is a whole number of at least 0, not -1"),
     ("fill-mask", {"targets": []}, r"targets is .*not empty.*, not \[\]"),
     ("fill-mask", {"targets": ""}, "targets is .*not empty"),
-    ("fill-mask", {"targets": ["a", 3]}, r"targets\[1\] is a text, not 3"),
+    ("fill-mask", {"targets": ["a", 3]}, r"targets\[1\] is a text, not 3: put it in quotes$"),
     ("question-answering", {"top_k": 0}, "top_k is a whole number of at least 1, not 0"),
     ("question-answering", {"topk": 0}, "topk is a whole number of at least 1"),
     ("question-answering", {"max_answer_len": 0}, "max_answer_len is .* at least 1"),
@@ -100,7 +100,11 @@ WRONG = [
     ("zero-shot-classification", {"candidate_labels": ""}, "candidate_labels is .*not empty"),
     ("zero-shot-classification", {"candidate_labels": " , "}, "' , ' holds no label"),
     ("zero-shot-classification", {"candidate_labels": [None]}, "holds no label"),
-    ("zero-shot-classification", {"candidate_labels": ["a", False]}, r"candidate_labels\[1\] is"),
+    (
+        "zero-shot-classification",
+        {"candidate_labels": ["a", False]},  # YAML's "no"
+        r"candidate_labels\[1\] is a text or null, not False: put it in quotes$",
+    ),
     ("zero-shot-image-classification", {"candidate_labels": [None, None]}, "holds no label"),
     ("zero-shot-audio-classification", {"candidate_labels": ","}, "holds no label"),
     ("zero-shot-object-detection", {"candidate_labels": [1]}, r"candidate_labels\[0\] is"),

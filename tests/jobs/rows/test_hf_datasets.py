@@ -165,3 +165,58 @@ def test_a_stream_that_fails_on_the_way_is_one_line(tmp_path, monkeypatch):
     assert "None of its rows is stored: run again" in str(caught.value)
     whole = datasets.IterableDataset.from_generator(lambda: ({"text": t} for t in "abc"))
     assert pipemill.run(**{**wanted, "input": whole}).rows == 3
+
+
+def _shout(row):
+    return {**row, "text": row["text"].upper()}
+
+
+STREAMS = {
+    "generator": lambda made, read: datasets.IterableDataset.from_generator(read),
+    "map": lambda made, read: made.to_iterable_dataset(num_shards=3).map(_shout),
+    "features": lambda made, read: made.to_iterable_dataset().map(_shout, features=made.features),
+    "filter": lambda made, read: made.to_iterable_dataset().map(_shout).filter(lambda row: True),
+}
+
+
+@pytest.mark.parametrize("kind", STREAMS)
+@pytest.mark.parametrize("late", [0, 1200])
+def test_values_of_a_stream_may_be_null_in_some_rows(answers, kind, late):
+    """Each row of a stream that was mapped has the types of its own values."""
+
+    def read():
+        for n in range(late + 300):
+            odd = n >= late and n % 3
+            yield {"text": "ONE", "n": None if odd == 1 else n, "l": [] if odd else [n, None]}
+
+    rows = list(read())
+    stream = STREAMS[kind](datasets.Dataset.from_list(rows), read)
+    got = answers(stream).select(["text", "n", "l"]).to_pylist()
+    assert got == rows
+
+
+def test_a_stream_of_what_can_be_read_once_is_read_once(answers):
+    given = iter([{"text": "ONE", "n": n if n % 2 else None} for n in range(1500)])
+
+    def read():
+        yield from given
+
+    got = answers(datasets.IterableDataset.from_generator(read))
+    assert got["n"].to_pylist() == [n if n % 2 else None for n in range(1500)]
+
+
+def test_pictures_of_a_stream_that_was_mapped_are_kept(tmp_path):
+    from PIL import Image
+
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
+    features = datasets.Features({"image": datasets.Image(), "n": datasets.Value("int8")})
+    paths = [str(tmp_path / "a.png"), None, str(tmp_path / "a.png")]
+    made = datasets.Dataset.from_dict({"image": paths, "n": [1, None, 3]}, features=features)
+    stream = made.to_iterable_dataset().map(lambda row: row, features=features)
+    got = rows(read(plan(stored(stream, tmp_path / "out"), format="parquet")))
+    assert [row["n"] for row in got] == [1, None, 3]
+    assert [row["image"] and row["image"]["bytes"][:4] for row in got] == [
+        b"\x89PNG",
+        None,
+        b"\x89PNG",
+    ]

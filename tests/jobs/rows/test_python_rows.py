@@ -11,9 +11,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -169,6 +170,24 @@ def test_nan_in_a_list_is_a_number_except_among_texts(answers):
     assert math.isnan(found["n"][0].as_py())
     assert found["n"].null_count == 1
     assert found["s"].to_pylist() == ["x", None]
+
+
+def test_times_of_numpy_are_dates_and_times(answers):
+    given = {
+        "day": np.datetime64("2024-02-29"),
+        "month": np.datetime64("2024-02"),
+        "hour": np.datetime64("2024-02-29T05"),
+        "none": np.datetime64("NaT"),
+        "span": np.timedelta64(2, "D"),
+        "fine": np.datetime64("2024-02-29T05:06:07.123456789"),
+    }
+    table = answers([{"text": "one", **given}, {"text": "two"}])
+    assert table["day"].to_pylist() == [date(2024, 2, 29), None]
+    assert table["month"].to_pylist() == [date(2024, 2, 1), None]
+    assert table["hour"].to_pylist() == [datetime(2024, 2, 29, 5), None]
+    assert table["none"].to_pylist() == [None, None]
+    assert table["span"].to_pylist() == [timedelta(days=2), None]
+    assert table["fine"].cast(pa.int64()).to_pylist() == [1709183167123456789, None]
 
 
 def test_a_dict_without_keys_is_null_where_no_row_has_keys(answers):

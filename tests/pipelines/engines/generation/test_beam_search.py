@@ -52,6 +52,11 @@ KINDS = {
         hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=2,
         num_key_value_heads=1, max_position_embeddings=256, initializer_range=0.8, **TOKENS,
     ),
+    "states in some layers": transformers.JambaConfig(
+        hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=2,
+        num_key_value_heads=1, attn_layer_period=2, attn_layer_offset=1, mamba_d_state=4,
+        num_experts=2, initializer_range=0.8, **TOKENS,
+    ),
     "gpt2": transformers.GPT2Config(
         n_embd=16, n_layer=2, n_head=2, n_positions=256, initializer_range=0.8, **TOKENS
     ),

@@ -49,6 +49,20 @@ KINDS = {
         vocab_size=360, hidden_size=16, n_layer=2, n_head=2, initializer_range=0.8,
         bos_token_id=0, pad_token_id=1, eos_token_id=2,
     ),
+    "states in some layers": transformers.Qwen3NextConfig(
+        **SMALL, head_dim=8, layer_types=["linear_attention", "full_attention"],
+        linear_num_key_heads=2, linear_num_value_heads=2, linear_key_head_dim=8,
+        linear_value_head_dim=8, num_experts=4, num_experts_per_tok=2, moe_intermediate_size=8,
+        shared_expert_intermediate_size=8,
+    ),
+    "convolutions in some layers": transformers.Lfm2Config(
+        **SMALL, layer_types=["conv", "full_attention"]
+    ),
+    "layers without any cache": transformers.NemotronHConfig(
+        **{**SMALL, "num_hidden_layers": 3}, layers_block_type=["linear_attention", "mlp",
+        "full_attention"], head_dim=8, ssm_state_size=4, mamba_num_heads=2, mamba_head_dim=16,
+        n_groups=1, chunk_size=8,
+    ),
     "states instead of a cache": transformers.MambaConfig(
         vocab_size=360, hidden_size=16, state_size=4, num_hidden_layers=2, initializer_range=0.8,
         bos_token_id=0, pad_token_id=1, eos_token_id=2,
@@ -154,7 +168,9 @@ def test_settings_count_as_for_a_prompt_alone(llama, more):
     assert got == one_by_one(llama, prompts)
 
 
-@pytest.mark.parametrize("kind", ["llama", "learned positions", "a window of 8 tokens"])
+@pytest.mark.parametrize(
+    "kind", ["llama", "learned positions", "a window of 8 tokens", "states in some layers"]
+)
 def test_a_text_whose_numbers_are_nan_changes_no_other(kind):
     """As in half precision: others take its slot later, with fewer columns."""
     pipeline = make_pipeline(kind)
@@ -240,6 +256,17 @@ def test_where_memory_runs_out_fewer_texts_are_written_at_a_time(llama):
     with before_forward(llama.model, run_out):
         assert texts_of(llama, engine.write_all(prompts)) == expected
     assert engine.loop.most == 2
+
+
+def test_memory_is_planned_for_states_too():
+    """They are as large for a short text as for a long one."""
+    pipeline, most = make_pipeline("states in some layers"), []
+    prompts = prompts_of(pipeline, texts=["Anna", "red", "the", "blue", "Mary", "sun", "on", "he"])
+    engine = ContinuousGeneration(pipeline, "generated_sequence")
+    engine.loop.cache_bytes = 6000
+    with before_forward(pipeline.model, lambda ids: most.append(len(engine.loop.running))):
+        texts_of(pipeline, engine.write_all(prompts))
+    assert 1 < max(most) <= 6000 / engine.loop.slots.state_bytes
 
 
 def test_a_prompt_without_room_beside_others_waits_for_it(llama):

@@ -65,7 +65,9 @@ SETTINGS = {
 
 
 @pytest.mark.parametrize("more", SETTINGS.values(), ids=SETTINGS)
-@pytest.mark.parametrize("kind", ["llava", "idefics", "gemma", "paligemma", "qwen"])
+@pytest.mark.parametrize(
+    "kind", ["llava", "idefics", "gemma", "paligemma", "qwen", "qwen with states", "florence"]
+)
 def test_every_kind_of_model(kind, more):
     pipeline = make_pipeline(kind)
     prompts = prompts_of(kind, more)
@@ -73,6 +75,7 @@ def test_every_kind_of_model(kind, more):
     assert len({str(one) for one in expected}) == len(expected)
     for most in (1, 3, 64):
         engine = ContinuousGeneration(pipeline, "generated_sequence")
+        assert engine.reads_more(prompts[0].load())
         assert written_by(engine, prompts, most) == expected
         assert engine.loop.steps < sum(MOST) or most == 1
 
