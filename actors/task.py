@@ -103,16 +103,16 @@ class Parameter:
             return value
         fits = isinstance(value, tuple(t for k in kinds if k != "any" for t in _TYPES[k][0]))
         if self.choices or not fits or (_is_bool(value) and "bool" not in kinds):
-            raise self._wrong(name, value)
+            raise self._explain_wrong(name, value)
         if isinstance(value, int | float) and not _is_bool(value):
-            if not self._in_bounds(value):
-                raise self._wrong(name, value)
+            if not self._is_in_bounds(value):
+                raise self._explain_wrong(name, value)
             return float(value) if "real" in kinds else value
         if isinstance(value, str | list | tuple | dict):
             return self._check_content(name, value)
         return value
 
-    def _in_bounds(self, value: float) -> bool:
+    def _is_in_bounds(self, value: float) -> bool:
         if isinstance(value, float) and not math.isfinite(value):
             return False
         return (
@@ -126,17 +126,17 @@ class Parameter:
     def _check_content(self, name: str, value: Any) -> Any:
         """Return a text, list or mapping after a check of what it holds."""
         if self.filled and not value:
-            raise self._wrong(name, value)
+            raise self._explain_wrong(name, value)
         if isinstance(value, list | tuple):
             if self.count is not None and len(value) != self.count:
-                raise self._wrong(name, value)
+                raise self._explain_wrong(name, value)
             if self.each is not None:
                 return [self.each.validate(f"{name}[{i}]", one) for i, one in enumerate(value)]
         if isinstance(value, dict) and self.keys is not None:
-            return {key: self._of_key(name, key, one) for key, one in value.items()}
+            return {key: self._validate_key(name, key, one) for key, one in value.items()}
         return value
 
-    def _of_key(self, name: str, key: Any, value: Any) -> Any:
+    def _validate_key(self, name: str, key: Any, value: Any) -> Any:
         known = (self.keys or {}).get(key)
         if known is not None:
             if value is None and not known.nullable:
@@ -146,7 +146,7 @@ class Parameter:
             return value
         raise ValueError(f"{name} takes {', '.join(self.keys or {})}, not {key!r}")
 
-    def _wrong(self, name: str, value: Any) -> ValueError:
+    def _explain_wrong(self, name: str, value: Any) -> ValueError:
         shown = repr(value)
         shown = shown if len(shown) <= 100 else f"{shown[:100]}…"
         return ValueError(f"{name} is {self.wanted()}, not {shown}")
@@ -159,7 +159,7 @@ class Parameter:
     def wanted(self) -> str:
         """Return what its values are, for messages."""
         if self.choices:
-            return f"one of {', '.join(map(_as_yaml, self.choices))}"
+            return f"one of {', '.join(map(_format_yaml, self.choices))}"
         if self.kind == "any":
             return "any value"
         return " or ".join(self._describe(kind) for kind in self.kind.split("|"))
@@ -168,7 +168,7 @@ class Parameter:
         """Return what a value of one of its kinds is, with its limits."""
         text = _TYPES[kind][1]
         if kind in ("int", "float", "real"):
-            return f"{text} {self._bounds()}".strip()
+            return f"{text} {self._describe_bounds()}".strip()
         if kind == "list" and self.count is not None:
             text = f"a list of {self.count}"
         if kind == "list" and self.each is not None:
@@ -177,7 +177,7 @@ class Parameter:
             text += " that is not empty"
         return text
 
-    def _bounds(self) -> str:
+    def _describe_bounds(self) -> str:
         if self.least is not None and self.most is not None:
             return f"from {self.least:g} to {self.most:g}"
         bounds = {
@@ -193,7 +193,7 @@ def _is_bool(value: Any) -> bool:
     return isinstance(value, bool)
 
 
-def _as_yaml(value: Any) -> str:
+def _format_yaml(value: Any) -> str:
     return "null" if value is None else str(value).lower() if _is_bool(value) else str(value)
 
 

@@ -44,7 +44,7 @@ class _Panel:
     stacks: bool = False
 
 
-def _of_job(metric: Metric, **labels: str) -> str:
+def _select_job(metric: Metric, **labels: str) -> str:
     return _select(metric.exported, **labels)
 
 
@@ -53,16 +53,16 @@ def _select(name: str, **labels: str) -> str:
     return f"{name}{{{', '.join(pairs)}}}"
 
 
-def _rate(selected: str) -> str:
+def _compute_rate(selected: str) -> str:
     return f"rate({selected}[$__rate_interval])"
 
 
 # An actor is a worker whose device computed in the last minutes.
-_ACTORS = f"count by ({JOB}) (rate({_of_job(DEVICE_BUSY)}[5m]) > 0)"
-_ROWS_PER_SECOND = f"sum by ({JOB}) (rate({_of_job(ROWS)}[5m]))"
+_ACTORS = f"count by ({JOB}) (rate({_select_job(DEVICE_BUSY)}[5m]) > 0)"
+_ROWS_PER_SECOND = f"sum by ({JOB}) (rate({_select_job(ROWS)}[5m]))"
 # Of each job: a counter has no series before it counts.
-_NONE = f"0 * max by ({JOB}) ({_of_job(SPLITS)})"
-_TOKENS_PER_SECOND = f"sum by ({JOB}) ({_rate(_of_job(TOKENS))})"
+_NONE = f"0 * max by ({JOB}) ({_select_job(SPLITS)})"
+_TOKENS_PER_SECOND = f"sum by ({JOB}) ({_compute_rate(_select_job(TOKENS))})"
 _STAGE_SUM = STAGE_SECONDS.series[1]
 
 _ROWS = {
@@ -70,13 +70,13 @@ _ROWS = {
         _Panel(
             title="Rows per second",
             about="Rows with an answer, and rows that became dead letters.",
-            query=f"sum by ({JOB}, outcome) ({_rate(_of_job(ROWS))})",
+            query=f"sum by ({JOB}, outcome) ({_compute_rate(_select_job(ROWS))})",
             legend=f"{{{{{JOB}}}}} {{{{outcome}}}}",
         ),
         _Panel(
             title="Time left",
             about="At the pace of the last minute.",
-            query=f"max by ({JOB}) ({_of_job(ETA_SECONDS)})",
+            query=f"max by ({JOB}) ({_select_job(ETA_SECONDS)})",
             legend=f"{{{{{JOB}}}}}",
             unit="s",
             kind="stat",
@@ -84,14 +84,14 @@ _ROWS = {
         _Panel(
             title="Splits",
             about="The pieces of the input: done, left, and failed.",
-            query=f"max by ({JOB}, state) ({_of_job(SPLITS)})",
+            query=f"max by ({JOB}, state) ({_select_job(SPLITS)})",
             legend=f"{{{{{JOB}}}}} {{{{state}}}}",
             stacks=True,
         ),
         _Panel(
             title="Tokens per second",
             about="Padding is computed for nothing.",
-            query=f"sum by ({JOB}, kind) ({_rate(_of_job(TOKENS))})",
+            query=f"sum by ({JOB}, kind) ({_compute_rate(_select_job(TOKENS))})",
             legend=f"{{{{{JOB}}}}} {{{{kind}}}}",
             stacks=True,
         ),
@@ -102,7 +102,7 @@ _ROWS = {
             about="The share of an actor's time in which its device computes, on average. Near "
             "100 % the device binds; far below, the stages before or after it.",
             # A split counts when it is done, also the seconds before the time that is looked at.
-            query=f"clamp_max(avg by ({JOB}) ({_rate(_of_job(DEVICE_BUSY))}), 1)",
+            query=f"clamp_max(avg by ({JOB}) ({_compute_rate(_select_job(DEVICE_BUSY))}), 1)",
             legend=f"{{{{{JOB}}}}}",
             unit="percentunit",
         ),
@@ -110,7 +110,7 @@ _ROWS = {
             title="Work in each stage",
             about="Seconds of work per second, over all actors: read, expand (tokenize or decode), "
             "forward (the device), regroup, write. Ray adds them up by the middles of buckets.",
-            query=f"sum by (stage) ({_rate(_select(_STAGE_SUM))})",
+            query=f"sum by (stage) ({_compute_rate(_select(_STAGE_SUM))})",
             legend="{{stage}}",
             unit="s",
             stacks=True,
@@ -119,7 +119,7 @@ _ROWS = {
             title="Padding",
             about="The share of the computed tokens that is padding.",
             # Where nothing is padded, there is no series of padding.
-            query=f"1 - sum by ({JOB}) ({_rate(_of_job(TOKENS, kind='real'))})"
+            query=f"1 - sum by ({JOB}) ({_compute_rate(_select_job(TOKENS, kind='real'))})"
             f" / {_TOKENS_PER_SECOND}",
             legend=f"{{{{{JOB}}}}}",
             unit="percentunit",
@@ -128,7 +128,7 @@ _ROWS = {
             title="Token budget",
             about="The most tokens in a micro-batch: measured on the first rows, and halved when "
             "memory runs out.",
-            query=f"max by ({JOB}) ({_of_job(BUDGET_TOKENS)})",
+            query=f"max by ({JOB}) ({_select_job(BUDGET_TOKENS)})",
             legend=f"{{{{{JOB}}}}}",
         ),
     ],
@@ -136,28 +136,31 @@ _ROWS = {
         _Panel(
             title="Dead letters by reason",
             about="The most frequent stages and errors. pipemill status shows a message of each.",
-            query=f"topk(10, sum by (reason) ({_of_job(DEAD_LETTERS)}))",
+            query=f"topk(10, sum by (reason) ({_select_job(DEAD_LETTERS)}))",
             legend="{{reason}}",
             kind="bargauge",
         ),
         _Panel(
             title="Share of rows that fail",
             about="output.max_errors ends a run of which too many rows fail.",
-            query=f"sum by ({JOB}) ({_rate(_of_job(ROWS, outcome='dead'))})"
-            f" / sum by ({JOB}) ({_rate(_of_job(ROWS))}) or {_NONE}",
+            query=f"sum by ({JOB}) ({_compute_rate(_select_job(ROWS, outcome='dead'))})"
+            f" / sum by ({JOB}) ({_compute_rate(_select_job(ROWS))}) or {_NONE}",
             legend=f"{{{{{JOB}}}}}",
             unit="percentunit",
         ),
         _Panel(
             title="Micro-batches that ran out of memory",
             about="Each was computed again in halves.",
-            query=f"sum by ({JOB}) (increase({_of_job(OOM_SHRINKS)}[$__rate_interval])) or {_NONE}",
+            query=(
+                f"sum by ({JOB}) (increase({_select_job(OOM_SHRINKS)}[$__rate_interval]))"
+                f" or {_NONE}"
+            ),
             legend=f"{{{{{JOB}}}}}",
         ),
         _Panel(
             title="Failed splits",
             about="The same command again does them.",
-            query=f"max by ({JOB}) ({_of_job(SPLITS, state='failed')})",
+            query=f"max by ({JOB}) ({_select_job(SPLITS, state='failed')})",
             legend=f"{{{{{JOB}}}}}",
             kind="stat",
         ),
@@ -172,7 +175,7 @@ _ROWS = {
         _Panel(
             title="Device hours so far",
             about="Busy hours of all devices, in the time that is shown.",
-            query=f"sum by ({JOB}) (increase({_of_job(DEVICE_BUSY)}[$__range])) / 3600",
+            query=f"sum by ({JOB}) (increase({_select_job(DEVICE_BUSY)}[$__range])) / 3600",
             legend=f"{{{{{JOB}}}}}",
             unit="h",
             kind="stat",
@@ -180,7 +183,7 @@ _ROWS = {
         _Panel(
             title="Cost until the end",
             about="Time left, times actors, times the price above.",
-            query=f"max by ({JOB}) ({_of_job(ETA_SECONDS)}) / 3600 * {_ACTORS} * $price",
+            query=f"max by ({JOB}) ({_select_job(ETA_SECONDS)}) / 3600 * {_ACTORS} * $price",
             legend=f"{{{{{JOB}}}}}",
             kind="stat",
         ),
@@ -212,12 +215,12 @@ def dashboard() -> dict[str, Any]:
         "schemaVersion": 39,
         "refresh": "10s",
         "time": {"from": "now-1h", "to": "now"},
-        "templating": {"list": _variables()},
-        "panels": list(_panels()),
+        "templating": {"list": _list_variables()},
+        "panels": list(_make_panels()),
     }
 
 
-def _variables() -> list[dict[str, Any]]:
+def _list_variables() -> list[dict[str, Any]]:
     return [
         {"name": "datasource", "label": "Data source", "type": "datasource", "query": "prometheus"},
         {
@@ -242,7 +245,7 @@ def _variables() -> list[dict[str, Any]]:
     ]
 
 
-def _panels() -> Iterator[dict[str, Any]]:
+def _make_panels() -> Iterator[dict[str, Any]]:
     number = 0
     for y, (title, panels) in enumerate(_ROWS.items()):
         top = y * (_HEIGHT + 1)

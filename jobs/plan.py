@@ -129,7 +129,7 @@ def _estimate(
         tokens=int(sizes.sum()),
         lengths=count_by_length(count_row_tokens(trial)),
         truncated={"rows": int(np.count_nonzero(lost)), "tokens": int(lost.sum())},
-        padding=_padding(trial, best),
+        padding=_count_padding(trial, best),
         duplicates=1 - len(deduplicate_chunks(trial.chunks)[0]) / len(sizes),
         rows_per_second=rate,
         host_share=min(trial.host_seconds / setting.seconds, 1.0) if setting.seconds else 0.0,
@@ -213,7 +213,7 @@ def count_by_length(tokens: np.ndarray) -> list[tuple[int, int]]:
     return [(2**k, int(counts[k])) for k in range(int(classes.min()), len(counts))]
 
 
-def _padding(trial: Trial, budget: int) -> dict[str, Any]:
+def _count_padding(trial: Trial, budget: int) -> dict[str, Any]:
     """Return the share of padding of each way to form batches, counted and not measured."""
     sizes = trial.sizes
     in_order = [np.arange(i, min(i + _BATCH, len(sizes))) for i in range(0, len(sizes), _BATCH)]

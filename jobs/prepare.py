@@ -84,7 +84,7 @@ def prepare(job: Job, lease: Lease | None = None, reprocess: bool = False) -> Pr
     while True:
         snapshot = ledger.snapshot()
         held = lease is None or lease.is_held
-        draft = _draft(job, task, weights, ledger, lease, reprocess)
+        draft = _draft_job(job, task, weights, ledger, lease, reprocess)
         if lease is not None and draft.has_work:
             lease.acquire()
             if not held and ledger.snapshot() != snapshot:
@@ -161,7 +161,7 @@ def _resolve_one(
     return task
 
 
-def _draft(
+def _draft_job(
     job: Job,
     task: ResolvedTask,
     weights: str,
@@ -182,7 +182,7 @@ def _draft(
         check_tasks_fit(job, task)
         lease.acquire()
     note = None if stores_rows else note_on_stream(job.input.path)
-    job, task = _with_model_of_output(job, task, ledger, weights)
+    job, task = _take_model_of_output(job, task, ledger, weights)
     job = with_stored_rows(job, ledger)
     stored = ledger.read_plan() if record else None
     plan, changed = build_plan(job, task, ledger, stored, reprocess)
@@ -210,7 +210,7 @@ def _draft(
     )
 
 
-def _with_model_of_output(
+def _take_model_of_output(
     job: Job, task: ResolvedTask, ledger: Ledger, weights: str
 ) -> tuple[Job, ResolvedTask]:
     """Return a job and a task whose model, if it is in memory, is read from the output."""

@@ -94,25 +94,25 @@ class Preview(Shown):
     def blocks(self) -> list[Block]:
         """Return what a reader wants to see."""
         blocks: list[Block] = []
-        for number, row in enumerate(_rows_of(self.table)):
-            blocks += _row_blocks(number, row)
+        for number, row in enumerate(_list_rows(self.table)):
+            blocks += _make_row_blocks(number, row)
             if number in self.failures:
-                blocks.append(f"  dead: {self._reason(number)}")
-        return [*blocks, *self._notes()]
+                blocks.append(f"  dead: {self._find_reason(number)}")
+        return [*blocks, *self._list_notes()]
 
     def _repr_html_(self) -> str:
         names = self.table.schema.names
-        rows = [[_shorten(row[name]) for name in names] for row in _rows_of(self.table)]
+        rows = [[_shorten(row[name]) for name in names] for row in _list_rows(self.table)]
         if self.failures:
             names = [*names, "dead"]
-            rows = [[*row, self._reason(number)] for number, row in enumerate(rows)]
-        return blocks_to_html([TextTable(header=names, rows=rows), *self._notes()])
+            rows = [[*row, self._find_reason(number)] for number, row in enumerate(rows)]
+        return blocks_to_html([TextTable(header=names, rows=rows), *self._list_notes()])
 
-    def _reason(self, number: int) -> str:
+    def _find_reason(self, number: int) -> str:
         """Return why a row failed; nothing if it did not."""
         return str(self.failures.get(number, ""))
 
-    def _notes(self) -> list[str]:
+    def _list_notes(self) -> list[str]:
         return [f"note: {note}" for note in self.notes]
 
 
@@ -195,13 +195,13 @@ def read_first_rows(output: str, options: dict[str, Any]) -> list[Block]:
         if batch is None:
             continue
         blocks: list[Block] = []
-        for number, row in enumerate(_rows_of(batch)):
-            blocks += _row_blocks(number, row)
+        for number, row in enumerate(_list_rows(batch)):
+            blocks += _make_row_blocks(number, row)
         return blocks
     return []
 
 
-def _rows_of(table: pa.Table | pa.RecordBatch) -> Iterator[dict[str, Any]]:
+def _list_rows(table: pa.Table | pa.RecordBatch) -> Iterator[dict[str, Any]]:
     for number in range(table.num_rows):
         yield {name: _to_python(table[name][number]) for name in table.schema.names}
 
@@ -213,7 +213,7 @@ def _to_python(scalar: Any) -> Any:
         return f"({scalar.type})"
 
 
-def _row_blocks(number: int, row: dict[str, Any]) -> list[Block]:
+def _make_row_blocks(number: int, row: dict[str, Any]) -> list[Block]:
     cells = [(name, _shorten(value)) for name, value in row.items()]
     return [f"row {number}", TextTable(rows=cells, widths=(10,), most=30, indent=2)]
 

@@ -117,7 +117,11 @@ def _collect_tiles(found: Status, history: RunHistory) -> list[tuple[str, str, s
         rate = whole.rows / max(whole.seconds, 1e-3)
         tiles += [
             ("rows per second", format_number(rate), "waits included"),
-            ("running", format_duration(whole.seconds), f"in {_plural(len(history.runs), 'run')}"),
+            (
+                "running",
+                format_duration(whole.seconds),
+                f"in {_pluralize(len(history.runs), 'run')}",
+            ),
         ]
     return tiles
 
@@ -163,7 +167,7 @@ def _draw_chart(
             return chart
     rows = {one["part"]: one["rows"] for one in found.each}
     entries = ledger.filesystem.ls(ledger.root, detail=True)
-    written = {entry["name"].rsplit("/", 1)[-1]: _time_written(entry) for entry in entries}
+    written = {entry["name"].rsplit("/", 1)[-1]: _read_time_written(entry) for entry in entries}
     times = sorted(
         (when, rows[split.part])
         for split in done
@@ -192,11 +196,11 @@ def _describe_run(run: Any) -> tuple[str, ...]:
     )
 
 
-def _plural(count: int, noun: str) -> str:
+def _pluralize(count: int, noun: str) -> str:
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
-def _time_written(entry: dict[str, Any]) -> float | None:
+def _read_time_written(entry: dict[str, Any]) -> float | None:
     when = entry.get("mtime") or entry.get("LastModified") or entry.get("created")
     if isinstance(when, datetime):
         return when.timestamp()

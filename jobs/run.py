@@ -115,7 +115,7 @@ def _run(job: Job, lease: Lease, started: float, reprocess: bool) -> Report:
     with_ray = todo and uses_ray(prepared.placement)
     with ray_session(job.actors.cluster) if with_ray else nullcontext():
         if todo and prepared.asks_sample:
-            prepared = _with_inferred_columns(prepared, todo)
+            prepared = _infer_columns(prepared, todo)
         if todo:
             added = _process(prepared, todo, lease, before)
     if replaced := prepared.plan.replaced:
@@ -139,7 +139,7 @@ def _publish(report: Report, job: Job, name: str, private: bool | None) -> Repor
     return replace(report, published=published.url, storage_options=options)
 
 
-def _with_inferred_columns(prepared: PreparedJob, todo: SplitTable) -> PreparedJob:
+def _infer_columns(prepared: PreparedJob, todo: SplitTable) -> PreparedJob:
     """Infer the columns that the task adds from a sample, once, and store them in the plan."""
     wait = describe_wait(prepared.job.actors) if uses_ray(prepared.placement) else None
     with waiting(wait or "computing a sample for the result columns"):

@@ -66,9 +66,9 @@ class Status(Shown):
 
     def blocks(self) -> list[Block]:
         """Return what a reader wants to see."""
-        return [facts(self._facts())]
+        return [facts(self._list_facts())]
 
-    def _facts(self) -> list[tuple[str, str]]:
+    def _list_facts(self) -> list[tuple[str, str]]:
         count = f"about {self.left:,}" if self.left_is_estimate else f"{self.left:,}"
         if self.left_is_estimate and not self.left:  # nothing was read to estimate them from
             count = "an unknown number of"
@@ -131,7 +131,7 @@ def status(
         left_is_estimate=any(split.rows is None for split in left),
         splits=len(plan.splits),
         splits_left=len(left),
-        lease=_lease(ledger),
+        lease=_read_lease(ledger),
         dead_reasons=reasons.dead_letters,
         dead_kinds=reasons.kinds,
         dead_read=reasons.read,
@@ -177,7 +177,7 @@ class _SplitStates(Sequence[dict[str, Any]]):
         }
 
 
-def _lease(ledger: Ledger) -> dict[str, Any] | None:
+def _read_lease(ledger: Ledger) -> dict[str, Any] | None:
     number, owner, _ = find_latest(ledger.store)
     if not number or owner is None or owner.released:
         return None

@@ -46,7 +46,7 @@ class TaskSummary(Shown):
         """Return the task's line in the list of all."""
         names = [column.name if column.required else f"{column.name}?" for column in self.reads]
         reads = ", ".join(names) if self.problem is None else self.problem
-        return _with_aliases(self.name), reads, self.adds
+        return _name_with_aliases(self.name), reads, self.adds
 
     def blocks(self) -> list[Block]:
         """Return what a reader wants to see."""
@@ -83,7 +83,7 @@ def _summarize(name: str) -> TaskSummary:
         return TaskSummary(name=name, problem=str(error.args[0]))
     return TaskSummary(
         name=name,
-        aliases=_aliases_of(name),
+        aliases=_list_aliases(name),
         reads=tuple(spec.inputs),
         adds=spec.adds,
         parameters=dict(spec.parameters),
@@ -104,21 +104,21 @@ def describe_task(name: str) -> str:
         spec = user_pipeline_task(name, ())
     sections = [
         ("reads", _describe_columns(spec)),
-        ("adds", _paragraph(spec.adds or "what its results() returns")),
+        ("adds", _format_paragraph(spec.adds or "what its results() returns")),
         ("parameters", _describe_parameters(spec)),
-        ("example", _example_command(spec)),
-        ("the same as a file, for pipemill run job.yaml", _example_yaml(spec)),
+        ("example", _make_example_command(spec)),
+        ("the same as a file, for pipemill run job.yaml", _make_example_yaml(spec)),
     ]
     texts = [f"{title}\n{textwrap.indent(text, '  ')}" for title, text in sections]
-    return "\n\n".join([_with_aliases(spec.name), *texts])
+    return "\n\n".join([_name_with_aliases(spec.name), *texts])
 
 
-def _with_aliases(name: str) -> str:
-    aliases = _aliases_of(name)
+def _name_with_aliases(name: str) -> str:
+    aliases = _list_aliases(name)
     return f"{name} ({', '.join(aliases)})" if aliases else name
 
 
-def _aliases_of(name: str) -> tuple[str, ...]:
+def _list_aliases(name: str) -> tuple[str, ...]:
     aliases = tuple(alias for alias, task in ALIASES.items() if task == name)
     return (*aliases, "translation_XX_to_YY") if name == "translation" else aliases
 
@@ -126,13 +126,13 @@ def _aliases_of(name: str) -> tuple[str, ...]:
 def _describe_columns(spec: TaskSpec) -> str:
     if not spec.inputs:
         usual = ", ".join(USUAL)
-        return _paragraph(
+        return _format_paragraph(
             "the columns that input.columns names; without it the first that exists of "
             f"{usual}, or the only one"
         )
     split = inputs_of(spec, {"is_split_into_words": "is_split_into_words" in spec.parameters})
     lines = [
-        _item(column.name, _describe_column(column, other))
+        _format_item(column.name, _describe_column(column, other))
         for column, other in zip(spec.inputs, split, strict=True)
     ]
     if names := spec.one_of:
@@ -161,9 +161,9 @@ def _describe_parameters(spec: TaskSpec) -> str:
     lines, last = [], []
     for text, names in alike.items():
         if len(names) < _MANY:
-            lines += [_item(name, text) for name in names]
+            lines += [_format_item(name, text) for name in names]
         else:
-            last.append(_paragraph(f"{text}: {', '.join(names)}"))
+            last.append(_format_paragraph(f"{text}: {', '.join(names)}"))
     return "\n".join(lines + last)
 
 
@@ -171,21 +171,21 @@ def _describe_parameter(parameter: Parameter) -> str:
     return f"{parameter.wanted()}; {json.dumps(parameter.default)} unless given"
 
 
-def _example_values(spec: TaskSpec) -> tuple[list[str], dict[str, str]]:
+def _make_example_values(spec: TaskSpec) -> tuple[list[str], dict[str, str]]:
     """Return the columns and the parameters that a job of this spec needs."""
     needed = [column for column in spec.inputs if column.required]
     one_of = spec.one_of[:1]
     columns = [c.name for c in needed if not c.parameter] + list(one_of)
-    parameters = {c.name: _example_value(c) for c in needed if c.parameter}
+    parameters = {c.name: _make_example_value(c) for c in needed if c.parameter}
     return columns or [column.name for column in spec.inputs[:1]], parameters
 
 
-def _example_value(column: Column) -> str:
+def _make_example_value(column: Column) -> str:
     return "[red, green]" if column.kind == "labels" else "what is this"
 
 
-def _example_command(spec: TaskSpec) -> str:
-    columns, parameters = _example_values(spec)
+def _make_example_command(spec: TaskSpec) -> str:
+    columns, parameters = _make_example_values(spec)
     lines = [
         f"pipemill run --task {spec.name} --model FOLDER-OR-HUB-NAME",
         "--input 'data/*.parquet' --output answers/",
@@ -197,8 +197,8 @@ def _example_command(spec: TaskSpec) -> str:
     return " \\\n    ".join(lines)
 
 
-def _example_yaml(spec: TaskSpec) -> str:
-    columns, parameters = _example_values(spec)
+def _make_example_yaml(spec: TaskSpec) -> str:
+    columns, parameters = _make_example_values(spec)
     named = ", ".join(f"{name}: COLUMN" for name in columns)
     lines = [f"task: {spec.name}", "model: FOLDER-OR-HUB-NAME"]
     lines.append(f"input: {{path: 'data/*.parquet', columns: {{{named}}}}}")
@@ -209,9 +209,9 @@ def _example_yaml(spec: TaskSpec) -> str:
     return "\n".join(lines)
 
 
-def _item(name: str, text: str) -> str:
+def _format_item(name: str, text: str) -> str:
     return textwrap.fill(f"{name:28}  {text}", _WIDTH - 2, subsequent_indent=" " * 30)
 
 
-def _paragraph(text: str) -> str:
+def _format_paragraph(text: str) -> str:
     return textwrap.fill(text, _WIDTH - 2, break_on_hyphens=False)

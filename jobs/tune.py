@@ -73,19 +73,19 @@ class Tuning(Shown):
 
     def blocks(self) -> list[Block]:
         """Return what a reader wants to see."""
-        return [format_settings(self.settings), *self._advice()]
+        return [format_settings(self.settings), *self._advise_setting()]
 
     def _repr_html_(self) -> str:
-        return super()._repr_html_() + _picture(self.plot)
+        return super()._repr_html_() + _embed_plot(self.plot)
 
-    def _advice(self) -> list[str]:
+    def _advise_setting(self) -> list[str]:
         lines = []
         if any(0 < s.measured < 1 or (s.seconds and not s.measured) for s in self.settings):
             lines.append(
                 f"≈ is an estimate: the setting was stopped after {self.seconds:g} s, or skipped "
                 "because one batch would have taken longer"
             )
-        if less := self._tokens_left_out():
+        if less := self._count_left_out():
             lines.append(f"transformers computed {less:,} tokens less: it truncates long texts")
         if self.plot is not None:
             lines.append(f"plot: {self.plot}")
@@ -93,7 +93,7 @@ class Tuning(Shown):
             lines += ["for the config:", "", f"batching: {{max_tokens: {self.max_tokens}}}"]
         return lines
 
-    def _tokens_left_out(self) -> int:
+    def _count_left_out(self) -> int:
         """Return how many tokens transformers would leave out."""
         tokens = {s.how: s.tokens for s in self.settings if s.tokens}
         return max(tokens.get("sorted", 0) - tokens.get("transformers", 10**18), 0)
@@ -164,7 +164,7 @@ def _tune(
     missing = check_plot(plot)
     others = with_engines(job, engines)
     trial = start_trial(job, rows)
-    log(_introduction(trial, seconds))
+    log(_introduce(trial, seconds))
     settings = []
     for setting in measure_transformers(trial, BATCH_SIZES, seconds):
         log(f"measured {setting.name}")
@@ -200,7 +200,7 @@ def _draw(settings: list[Measurement], plot: str | None, trial: Trial, log: Log)
     Where a plot was not asked for, an error must not cost the measurements.
     """
     try:
-        file = plot or _default_plot(trial.prepared.ledger.path)
+        file = plot or _place_plot(trial.prepared.ledger.path)
         model = str(trial.job.model.path).rstrip("/").rpartition("/")[2]
         title = f"{trial.prepared.task.task}, {model}, {trial.rows.num_rows:,} rows"
         return draw_plot(settings, file, title)
@@ -211,7 +211,7 @@ def _draw(settings: list[Measurement], plot: str | None, trial: Trial, log: Log)
         return None
 
 
-def _picture(plot: str | None) -> str:
+def _embed_plot(plot: str | None) -> str:
     """Return the plot as an HTML image that needs no file; nothing if that can't be."""
     kind = _PICTURES.get(Path(plot).suffix.lower()) if plot else None
     try:
@@ -224,7 +224,7 @@ def _picture(plot: str | None) -> str:
 def format_settings(settings: list[Measurement]) -> TextTable:
     """Return a line per setting."""
     header = ["", "rows/s", "tokens/s", "padding", "memory"]
-    rows = [[setting.name, *_cells(setting)] for setting in settings]
+    rows = [[setting.name, *_make_cells(setting)] for setting in settings]
     if any(setting.problem for setting in settings):
         header = [*header, "problem"]
         rows = [[*row, setting.problem or ""] for row, setting in zip(rows, settings, strict=True)]
@@ -233,7 +233,7 @@ def format_settings(settings: list[Measurement]) -> TextTable:
     )
 
 
-def _cells(setting: Measurement) -> list[str]:
+def _make_cells(setting: Measurement) -> list[str]:
     if setting.rows_per_second is None:
         return ["-"] * 4
     about = "≈" if setting.measured < 1 else ""
@@ -246,7 +246,7 @@ def _cells(setting: Measurement) -> list[str]:
     ]
 
 
-def _introduction(trial: Trial, seconds: float) -> str:
+def _introduce(trial: Trial, seconds: float) -> str:
     failed = f" ({trial.failed} more failed)" if trial.failed else ""
     on_gpu = trial.loaded.pipeline.device.type == "cuda"
     memory = "allocated on the GPU, with the model" if on_gpu else "growth of this process"
@@ -258,7 +258,7 @@ def _introduction(trial: Trial, seconds: float) -> str:
     )
 
 
-def _default_plot(output: str) -> str:
+def _place_plot(output: str) -> str:
     """Return a place beside the output, not in it: what is there belongs to the run."""
     folder = Path(output).parent
     here = "://" in output or not folder.is_dir() or not os.access(folder, os.W_OK)

@@ -74,9 +74,9 @@ class Verification(Shown):
 
     def blocks(self) -> list[Block]:
         """Return what a reader wants to see."""
-        return [facts(self._facts())]
+        return [facts(self._list_facts())]
 
-    def _facts(self) -> list[tuple[str, str]]:
+    def _list_facts(self) -> list[tuple[str, str]]:
         lines = [
             ("output", f"{self.output} ({self.parts:,} parts)"),
             ("rows", f"{self.rows:,} ({self.done:,} done, {self.dead:,} dead)"),
@@ -129,7 +129,7 @@ def _verify(
     input_options: Mapping[str, Any],
 ) -> Verification:
     ledger, record, plan = open_output(output, storage_options)
-    files = _files(ledger)
+    files = _list_files(ledger)
     there, left = plan.splits.divide(lambda split: split.part in files)
     missing = [
         f"{split.part} is missing, the part of split {split.number} ({split.path} "
@@ -157,7 +157,7 @@ def _verify(
     )
 
 
-def _files(ledger: Ledger) -> set[str]:
+def _list_files(ledger: Ledger) -> set[str]:
     """Return the names of all files below the output that readers take for its data."""
     names = {name[len(ledger.root) :].lstrip("/") for name in ledger.filesystem.find(ledger.root)}
     return {n for n in names if not any(piece[:1] in "._" for piece in n.split("/"))}
@@ -204,7 +204,10 @@ def _check_parts(
         part, changed = one
         wrong = [changed] if changed else _check_footer(part, split, record)
         if usual and part.schema != usual and not changed:
-            wrong.append(f"its columns are {_columns(part.schema)}, others have {_columns(usual)}")
+            wrong.append(
+                f"its columns are {_describe_columns(part.schema)}, "
+                f"others have {_describe_columns(usual)}"
+            )
         if wrong:
             findings.append(f"{split.part}: {'; '.join(wrong)}; {_FIX}")
         elif isinstance(part.footer, PartFooter):
@@ -233,7 +236,7 @@ def _check_footer(part: PartInfo, split: Split, record: JobRecord) -> list[str]:
     return wrong
 
 
-def _columns(schema: pa.Schema) -> str:
+def _describe_columns(schema: pa.Schema) -> str:
     return ", ".join(f"{field.name}: {field.type}" for field in schema)
 
 
@@ -268,15 +271,15 @@ def _check_letters_of(
     rows, wrong = _read_letters(ledger, split, there)
     dead, named = set(from_ranges(footer.dead_rows).tolist()), set(rows)
     if wrong is None and dead - named:
-        wrong = f"lacks rows {_first_few(dead - named)}, which {split.part} calls dead"
+        wrong = f"lacks rows {_name_first_few(dead - named)}, which {split.part} calls dead"
     if wrong is None and len(rows) != len(named):
         wrong = "has a row twice"
     if wrong is not None:
         return f"{DEAD_LETTERS}/{split.part} {wrong}; delete the part and run again", None
     if named - dead:
         return None, (
-            f"{DEAD_LETTERS}/{split.part} still names rows {_first_few(named - dead)}, which have "
-            "an answer: a retry was stopped. Retry again to remove them"
+            f"{DEAD_LETTERS}/{split.part} still names rows {_name_first_few(named - dead)}, which "
+            "have an answer: a retry was stopped. Retry again to remove them"
         )
     return None, None
 
@@ -301,6 +304,6 @@ def _read_letters(ledger: Ledger, split: Split, there: bool) -> tuple[list[int],
     return table["row"].to_pylist(), None
 
 
-def _first_few(rows: set[int]) -> str:
+def _name_first_few(rows: set[int]) -> str:
     first = sorted(rows)[:5]
     return ", ".join(map(str, first)) + (", …" if len(rows) > 5 else "")

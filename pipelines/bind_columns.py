@@ -54,7 +54,7 @@ class ColumnBinder:
             kind = next(column.kind for column in inputs if column.name == name)
             if own in schema.names:
                 place = schema.get_field_index(own)
-                schema = schema.set(place, _with_known_type(schema.field(own), kind))
+                schema = schema.set(place, _set_known_type(schema.field(own), kind))
         columns = resolve_columns(spec.name, inputs, mapping, parameters, schema)
         check_one_of(spec, columns)
         return BoundTask(
@@ -63,7 +63,7 @@ class ColumnBinder:
         )
 
 
-def _with_known_type(field: pa.Field, kind: str) -> pa.Field:
+def _set_known_type(field: pa.Field, kind: str) -> pa.Field:
     """Return a column of nulls, or of images that are tensors, with a type that the task takes."""
     if pa.types.is_null(field.type):
         usual = (type for type in USUAL_TYPES if matches(kind, type))

@@ -150,18 +150,18 @@ def _load_task(point: EntryPoint, *, check_name: bool = True) -> TaskSpec:
 
 def is_transformers_task(name: str) -> bool:
     """Tell whether the installed transformers has a task of that name."""
-    table = _text_of_transformers("pipelines/__init__.py")
+    table = _read_transformers_file("pipelines/__init__.py")
     return re.search(rf'^    "{re.escape(name)}": {{$', table, re.M) is not None
 
 
 def transformers_has_model(model_type: str) -> bool:
     """Tell whether the installed transformers has code for a type of model, such as "bert"."""
-    table = _text_of_transformers("models/auto/auto_mappings.py")
-    table += _text_of_transformers("models/auto/configuration_auto.py")
+    table = _read_transformers_file("models/auto/auto_mappings.py")
+    table += _read_transformers_file("models/auto/configuration_auto.py")
     return f'("{model_type}", ' in table
 
 
-def _text_of_transformers(file: str) -> str:
+def _read_transformers_file(file: str) -> str:
     """Return one of its source files: importing it would import torch for a misspelt name."""
     spec = find_spec("transformers")
     if spec is None or not spec.submodule_search_locations:

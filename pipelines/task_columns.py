@@ -60,7 +60,7 @@ def resolve_columns(
             raise ConfigError(
                 f"{column.name!r} is given twice: in parameters, and as a column in input.columns"
             )
-        own = _own_name(name, column, inputs, schema) if mapped is None else mapped
+        own = _find_own_name(name, column, inputs, schema) if mapped is None else mapped
         left_out = column.name in mapping and mapped is None
         if own in schema.names and column.name not in parameters and not left_out:
             field = schema.field(own)
@@ -222,7 +222,7 @@ def _check_type(task: str, column: Column, field: pa.Field) -> None:
         hint = f"; input.schema: {{{field.name}: string}} reads it as text" if plain else ""
     raise ConfigError(
         f"column {field.name!r} is {held}, but {task} reads {describe(column.kind)} "
-        f"as {column.name!r}{hint}{_way_out(column)}"
+        f"as {column.name!r}{hint}{_advise_way_out(column)}"
     )
 
 
@@ -242,7 +242,7 @@ def _shorten(type: pa.DataType) -> str:
     return text if len(text) <= _LONGEST_TYPE else f"{text[:_LONGEST_TYPE]}…"
 
 
-def _way_out(column: Column) -> str:
+def _advise_way_out(column: Column) -> str:
     if column.required and not column.parameter:
         return ""
     instead = f"; or set parameters.{column.name}" if column.parameter else ""
@@ -257,7 +257,7 @@ def is_namesake(column: Column, field: pa.Field) -> bool:
     return column.parameter and not column.required and not _fits(column, field)
 
 
-def _own_name(name: str, column: Column, inputs: tuple[Column, ...], schema: pa.Schema) -> str:
+def _find_own_name(name: str, column: Column, inputs: tuple[Column, ...], schema: pa.Schema) -> str:
     """Return the input's column for one that is not mapped: of the same name, or of its kind."""
     first = next(other for other in inputs if other.kind == column.kind)
     if column.name in schema.names or column.kind not in MEDIA_KINDS or column != first:

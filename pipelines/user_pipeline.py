@@ -23,7 +23,7 @@ def user_pipeline_task(name: str, columns: tuple[str, ...]) -> PipelineTask:
     try:
         known = find_task(name)
     except LookupError:
-        return PipelineTask(name=name, inputs=tuple(map(_column, columns)), any_parameter=True)
+        return PipelineTask(name=name, inputs=tuple(map(_make_column, columns)), any_parameter=True)
     declared = known.declared or PipelineTask(name=name, inputs=known.inputs)
     beside = set(columns) - {column.name for column in declared.inputs}
     more = (Column(name=own, kind="any", required=False, parameter=True) for own in sorted(beside))
@@ -39,5 +39,5 @@ def user_pipeline_task(name: str, columns: tuple[str, ...]) -> PipelineTask:
     )
 
 
-def _column(name: str) -> Column:
+def _make_column(name: str) -> Column:
     return Column(name=name, kind=name if name in KINDS else "any", required=False)

@@ -24,14 +24,14 @@ def deduplicate_chunks(chunks: pa.StructArray) -> tuple[np.ndarray, np.ndarray]:
     names = [field.name for field in chunks.type if field.name != "lost"]
     number = np.zeros(len(chunks), dtype=np.int64)
     for name in names:
-        values = _number_values(combine_chunks(chunks.field(name)))
+        values = _assign_numbers(combine_chunks(chunks.field(name)))
         pairs = number * len(chunks) + values  # both are less than the number of chunks
         _, number = np.unique(pairs, return_inverse=True)
     _, first, number = np.unique(number, return_index=True, return_inverse=True)
     return np.sort(first), first[number]
 
 
-def _number_values(values: pa.Array) -> np.ndarray:
+def _assign_numbers(values: pa.Array) -> np.ndarray:
     """Return a number for each value, from 0 on; equal ones if and only if the values are equal."""
     keys = _view_as_binary(values)
     if keys is None:

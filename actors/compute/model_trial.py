@@ -58,8 +58,8 @@ class ModelTrial:
         failures = [failure for failure in batch.failures.values() if failure.stage == step]
         if not failures:
             return
-        kind, count = Counter(map(_kind_of, failures)).most_common(1)[0]
-        first = next(failure for failure in failures if _kind_of(failure) == kind)
+        kind, count = Counter(map(_find_kind, failures)).most_common(1)[0]
+        first = next(failure for failure in failures if _find_kind(failure) == kind)
         if _may_pass(first):
             return
         given = [name for name in rows.column_names if rows[name].null_count < rows.num_rows]
@@ -84,10 +84,10 @@ def _find_failures(dummies: pa.Table, run: Callable[[Batch], Batch]) -> set[tupl
     failures = run(Batch(dummies)).failures if dummies.num_rows else {}
     if len(failures) < dummies.num_rows:
         return set()
-    return {_kind_of(failure) for failure in failures.values()}
+    return {_find_kind(failure) for failure in failures.values()}
 
 
-def _kind_of(failure: Failure) -> tuple[str, str]:
+def _find_kind(failure: Failure) -> tuple[str, str]:
     return failure.error, _NUMBER.sub("#", failure.message)
 
 

@@ -51,7 +51,7 @@ class RowCondition:
     text: str
 
     def __post_init__(self) -> None:
-        self._expression()
+        self._build_expression()
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -78,7 +78,7 @@ class RowCondition:
         """Return the numbers of the rows for which it is true."""
         rows = _to_comparable(rows.select(self.columns))
         numbered = rows.append_column("", pa.array(np.arange(rows.num_rows)))
-        return numbered.filter(self._expression(rows.schema))[""].to_numpy()
+        return numbered.filter(self._build_expression(rows.schema))[""].to_numpy()
 
     def _explain(self, schema: pa.Schema) -> str:
         """Return which part can't be tested on rows with these columns."""
@@ -115,7 +115,7 @@ class RowCondition:
         except (SyntaxError, ValueError, RecursionError, MemoryError):
             raise ValueError(f"{self.text!r} is not a condition: {_HOW}") from None
 
-    def _expression(self, schema: pa.Schema | None = None) -> pc.Expression:
+    def _build_expression(self, schema: pa.Schema | None = None) -> pc.Expression:
         if not self.columns:
             raise ValueError(f"{self.text!r} names no column: {_HOW}")
         parsed = self._parse()
@@ -202,7 +202,7 @@ class RowCondition:
             raise ValueError(f"{self.text!r} has None in a list: write `or … is None` beside it")
         nulls = [field.name for field in schema if pa.types.is_null(field.type)]
         if isinstance(left, ast.Name) and left.id in nulls:  # in which Arrow finds no value
-            return _unknown()
+            return _make_unknown()
         kind = _find_type(left, schema)
         if _is_number(kind) and all(type(value) in (int, float) for value in values):
             if pa.types.is_floating(kind):
@@ -214,7 +214,7 @@ class RowCondition:
                 values = [Decimal(value) for value in values if abs(value) < most]
         found = one.isin(_to_array(values))
         # A null is in no list, and not outside of one, either.
-        return pc.if_else(one.is_valid(), found if is_in else ~found, _unknown())
+        return pc.if_else(one.is_valid(), found if is_in else ~found, _make_unknown())
 
     def _read_value(self, node: ast.expr) -> Any:
         try:
@@ -236,7 +236,7 @@ def _combine(
     return parts[0]
 
 
-def _unknown() -> pc.Expression:
+def _make_unknown() -> pc.Expression:
     """Return what is neither true nor false. Not a constant: to make it takes pandas along."""
     return pc.scalar(pa.scalar(None, pa.bool_()))
 

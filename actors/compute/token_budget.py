@@ -53,16 +53,16 @@ class TokenBudget:
             self._seconds[budget] += seconds
         self._runs[budget] += 1
         if min(self._runs[candidate] for candidate in self.candidates) >= _ROUNDS:
-            self._best = max(self.candidates, key=self._rate)
+            self._best = max(self.candidates, key=self._compute_rate)
 
     def halve(self, tokens: int) -> None:
         """Limit the budget to half of `tokens`, which did not fit in memory."""
         most = max(tokens // 2, 1)
         self.candidates = [c for c in self.candidates if c <= most] or [most]
         if len(self.candidates) == 1 or (self._best or 0) > most:
-            self._best = max(self.candidates, key=self._rate)
+            self._best = max(self.candidates, key=self._compute_rate)
 
-    def _rate(self, candidate: int) -> float:
+    def _compute_rate(self, candidate: int) -> float:
         seconds = self._seconds[candidate]
         # A candidate that was never filled is not better than the first.
         return self._tokens[candidate] / seconds if seconds else 0.0

@@ -89,12 +89,12 @@ def check_part(file: IO[bytes]) -> tuple[PartInfo, str | None]:
     end = file.seek(0, 2)
     start = end - _TAIL - metadata.serialized_size
     file.seek(0)
-    changed = _digest(_blocks(file, start, written)) != written
+    changed = _digest(_read_blocks(file, start, written)) != written
     info = PartInfo(footer, metadata.num_rows, schema)
     return info, "it was changed after pipemill wrote it" if changed else None
 
 
-def _blocks(file: IO[bytes], footer: int, digest: str) -> Iterator[bytes]:
+def _read_blocks(file: IO[bytes], footer: int, digest: str) -> Iterator[bytes]:
     """Yield the file as it was when its digest was computed. footer: where its footer starts."""
     for place in range(0, footer, _BLOCK):
         yield file.read(min(_BLOCK, footer - place))

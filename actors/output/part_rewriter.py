@@ -94,7 +94,7 @@ class PartRewriter(PartSink):
         if self.on_error != "null":
             there = np.setdiff1d(there, from_ranges(footer.dead_rows))
         stays = ~np.isin(there, answered)  # an answer takes the place of a row of nulls
-        new = _as_parquet_reads_it(new)
+        new = _cast_as_parquet(new)
         _check_columns(part.schema, new.schema)
         whole = pa.concat_tables([part.filter(pa.array(stays)), new])
         order = np.argsort(np.concatenate([there[stays], answered]), kind="stable")
@@ -147,7 +147,7 @@ class DeadRowSource:
         return batch
 
 
-def _as_parquet_reads_it(table: pa.Table) -> pa.Table:
+def _cast_as_parquet(table: pa.Table) -> pa.Table:
     """Return the table with the types of a part: Parquet has no times in seconds, for example."""
     file = io.BytesIO()
     pq.write_table(table, file)

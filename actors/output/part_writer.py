@@ -83,9 +83,11 @@ class PartSink:
             letters.write(self.encode_dead_letters(split.number, batch))
         else:
             letters.remove()  # an attempt may have died before it wrote the part
-        self.store.write(split.part, encode_part(self._part(batch), self._footer(split, batch)))
+        self.store.write(
+            split.part, encode_part(self._make_part(batch), self._make_footer(split, batch))
+        )
 
-    def _part(self, batch: Batch) -> pa.Table:
+    def _make_part(self, batch: Batch) -> pa.Table:
         assert batch.results is not None
         part = append_columns(batch.rows.select(self.keep), batch.results)
         if self.features:  # under the names that the part has
@@ -98,7 +100,7 @@ class PartSink:
             part = take_rows(part, batch.ok_rows())
         return part
 
-    def _footer(self, split: Split, batch: Batch) -> PartFooter:
+    def _make_footer(self, split: Split, batch: Batch) -> PartFooter:
         names = (*ROW_COUNTS, *TOKEN_COUNTS)
         counts: dict[str, Any] = {name: int(batch.stats.get(name, 0)) for name in names}
         return PartFooter(

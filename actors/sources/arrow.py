@@ -183,15 +183,15 @@ def _check_layout(column: pa.Array) -> None:
     try:
         column.validate(full=True)
     except pa.ArrowInvalid:
-        kind = map_types(column.type, _text_as_bytes)
+        kind = map_types(column.type, _find_bytes_type)
         if kind == column.type:
             raise
         column.view(kind).validate(full=True)
 
 
-def _text_as_bytes(kind: pa.DataType) -> pa.DataType:
+def _find_bytes_type(kind: pa.DataType) -> pa.DataType:
     if pa.types.is_dictionary(kind):
-        return pa.dictionary(kind.index_type, map_types(kind.value_type, _text_as_bytes))
+        return pa.dictionary(kind.index_type, map_types(kind.value_type, _find_bytes_type))
     return _BYTES.get(kind, kind)
 
 

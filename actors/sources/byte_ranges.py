@@ -53,7 +53,7 @@ class ByteRangePlanner:
         rows_per_part: the exact number of rows in each, or None to choose it.
         limit: the number of rows to read, from the start.
         """
-        width = self._row_width(files)
+        width = self._measure_row_width(files)
         step = rows_per_part or choose_rows_per_split(
             sum(file.size for file in files) / width, width, self.most_rows
         )
@@ -92,7 +92,7 @@ class ByteRangePlanner:
             # Retried one by one: of many thousands, some may fail each time.
             return retry_on_driver(plan, file.path)
         except BAD_FILE:
-            return [_whole(file)]
+            return [_take_whole(file)]
 
     def _cut_file(self, file: InputFile, step: int, width: float) -> list[SplitRange]:
         has_unknown_size = self._has_unknown_size(file)
@@ -104,7 +104,7 @@ class ByteRangePlanner:
         if at_rows and file.size > self.large_file:
             return cut_counted_rows(file, self.row_offsets(file), step, None, self.most_bytes)
         if at_rows or len(cuts) <= 1:
-            return [_whole(file)] if file.size or has_unknown_size or self.keeps_empty else []
+            return [_take_whole(file)] if file.size or has_unknown_size or self.keeps_empty else []
         return [SplitRange(file, start, stop, None) for start, stop in cuts]
 
     def _has_unknown_size(self, file: InputFile) -> bool:
@@ -113,7 +113,7 @@ class ByteRangePlanner:
             return False
         return next(iter(self.row_offsets(file)), None) is not None
 
-    def _row_width(self, files: list[InputFile]) -> float:
+    def _measure_row_width(self, files: list[InputFile]) -> float:
         """Return the mean bytes of a row, by the first rows of the first file that has any."""
         for file in sample_evenly(files, SAMPLED_FILES):
             try:
@@ -154,5 +154,5 @@ def sample_evenly(files: list[InputFile], count: int) -> list[InputFile]:
     return [files[i] for i in dict.fromkeys(numbers.tolist())]
 
 
-def _whole(file: InputFile) -> SplitRange:
+def _take_whole(file: InputFile) -> SplitRange:
     return SplitRange(file, 0, -1, None)

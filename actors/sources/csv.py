@@ -87,7 +87,7 @@ class CsvSource(FileSource):
     def plan_splits(
         self, files: list[InputFile], rows_per_part: int | None, limit: int | None
     ) -> list[SplitRange]:
-        planner = ByteRangePlanner(row_offsets=self._row_offsets, most_rows=self.most_rows)
+        planner = ByteRangePlanner(row_offsets=self._find_row_offsets, most_rows=self.most_rows)
         return planner.plan(files, rows_per_part, limit)
 
     def read(self, split: Split) -> Batch:
@@ -213,7 +213,7 @@ class CsvSource(FileSource):
         except BadFile as error:
             return error
 
-    def _row_offsets(self, file: InputFile) -> RowOffsets:
+    def _find_row_offsets(self, file: InputFile) -> RowOffsets:
         if file.path in self.odd:
             raise BadFile(file.path)
         with self._open_named(file) as (stream, header):

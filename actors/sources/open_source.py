@@ -55,7 +55,7 @@ class RetryingSource:
         for name in self.reading.types:
             if name in schema.names:
                 raise ConfigError(
-                    f"input.schema applies to {_formats_with('text', 'typed')}, and to columns "
+                    f"input.schema applies to {_describe_formats('text', 'typed')}, and to columns "
                     f"that folders name; the type of {name!r} can't be changed: leave it out"
                 )
 
@@ -124,7 +124,7 @@ def open_source(
         return RetryingSource(source(dict(options), read, reading), schema, reading, options)
     if reading.encoding is not None:
         raise ConfigError(
-            f"input.encoding applies to {_formats_with('text')}; the input is {format}: "
+            f"input.encoding applies to {_describe_formats('text')}; the input is {format}: "
             "remove input.encoding"
         )
     if not reading.types or source.values == "fixed":
@@ -134,6 +134,6 @@ def open_source(
     )
 
 
-def _formats_with(*values: str) -> str:
+def _describe_formats(*values: str) -> str:
     names = [name for name, source in all_sources().items() if source.values in values]
     return f"{', '.join(names[:-1])} and {names[-1]}"

@@ -65,7 +65,7 @@ def all_sources() -> dict[str, type[FileSource]]:
 
 
 @cache
-def _formats_by_suffix() -> dict[str, str]:
+def _map_suffixes() -> dict[str, str]:
     formats: dict[str, str] = {}
     for name, source in all_sources().items():
         for suffix in source.suffixes:
@@ -78,15 +78,15 @@ def format_of(path: str) -> str | None:
     name = name_of(path)
     suffix = suffix_of(name)
     if suffix not in COMPRESSIONS:
-        return _formats_by_suffix().get(suffix)
-    format = _formats_by_suffix().get(suffix_of(name[: -len(suffix)]))
+        return _map_suffixes().get(suffix)
+    format = _map_suffixes().get(suffix_of(name[: -len(suffix)]))
     return format if format is not None and all_sources()[format].compressible else None
 
 
 def clear_cache() -> None:
     """Forget which sources there are, after a package was installed in a running process."""
     all_sources.cache_clear()
-    _formats_by_suffix.cache_clear()
+    _map_suffixes.cache_clear()
 
 
 def _load(point: EntryPoint) -> type[FileSource]:

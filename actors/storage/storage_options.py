@@ -28,19 +28,21 @@ def explain_storage_error(error: BaseException, url: str, options: Mapping[str, 
         return f"storage_options ({', '.join(options)}) has a value of a wrong type ({plain})"
     name = unknown[1]
     if name in options:
-        hint = did_you_mean(name, _known_options(url))
-        return f"storage_options has {name!r}, which {_protocol(url)}:// does not know; {hint}"
+        hint = did_you_mean(name, _list_options(url))
+        return f"storage_options has {name!r}, which {_find_protocol(url)}:// does not know; {hint}"
     for key, value in options.items():
         if isinstance(value, Mapping) and name in value:
-            return f"storage_options.{key} has {name!r}, which {_protocol(url)}:// does not know"
+            return (
+                f"storage_options.{key} has {name!r}, which {_find_protocol(url)}:// does not know"
+            )
     return plain
 
 
-def _protocol(url: str) -> str:
+def _find_protocol(url: str) -> str:
     return member_of(url).partition("://")[0]
 
 
-def _known_options(url: str) -> list[str]:
-    taken = inspect.signature(get_filesystem_class(_protocol(url)).__init__).parameters
+def _list_options(url: str) -> list[str]:
+    taken = inspect.signature(get_filesystem_class(_find_protocol(url)).__init__).parameters
     more = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
     return [name for name, one in taken.items() if one.kind not in more and name not in _INNER]

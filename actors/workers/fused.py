@@ -50,16 +50,16 @@ class FusedWorker:
         if self.sink.is_done(split):
             return SplitResult(split=split)
         return self.model.run_attempt(
-            split, lambda: self._usual(split), lambda: self._isolated(split)
+            split, lambda: self._process_usually(split), lambda: self._process_isolated(split)
         )
 
-    def _usual(self, split: Split) -> SplitResult:
+    def _process_usually(self, split: Split) -> SplitResult:
         batch = read_split(self.source, split)
         with self.model.slot.stages() as stages:
             batch = stages.process(batch)
         return self._finish(split, batch)
 
-    def _isolated(self, split: Split) -> SplitResult:
+    def _process_isolated(self, split: Split) -> SplitResult:
         with (
             self.model.slot.unloaded(),
             isolate_in_process(self.load, self.source) as isolation,
@@ -90,10 +90,10 @@ class LocalWorker(FusedWorker):
         if self._instead is not None:
             self._instead.__exit__()
 
-    def _usual(self, split: Split) -> SplitResult:
+    def _process_usually(self, split: Split) -> SplitResult:
         if self._instead is None:
             try:
-                return super()._usual(split)
+                return super()._process_usually(split)
             except Exception as error:
                 if find_blame(error) != "process":
                     raise

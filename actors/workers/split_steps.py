@@ -148,7 +148,7 @@ def process_safely(process: Process, split: Split, payload: bytes | None) -> Spl
     except (KeyboardInterrupt, SystemExit):
         raise
     except BaseException as error:
-        message, cause = error_message(error), _cause_of(error)
+        message, cause = error_message(error), _find_cause(error)
         if not isinstance(error, _EXPLAINED) and cause != "library":
             message = f"{type(error).__name__}: {message}"
         return SplitResult(
@@ -166,7 +166,7 @@ def _is_fatal(error: BaseException) -> bool:
     return isinstance(error, _FATAL) or not is_row_error(error)
 
 
-def _cause_of(error: BaseException) -> Cause | None:
+def _find_cause(error: BaseException) -> Cause | None:
     """Return what kind of error it is, if that decides how the run goes on."""
     if isinstance(error, LoadError) and error.for_good:
         return "model"

@@ -41,14 +41,18 @@ class ExpandWorker:
         # Listed for every split: Ray runs a task that died in any process, however old.
         seen = attempts.names()
         return run_attempt(
-            attempts, seen, split.part, lambda: self._usual(split), lambda: self._isolated(split)
+            attempts,
+            seen,
+            split.part,
+            lambda: self._process_usually(split),
+            lambda: self._process_isolated(split),
         )
 
-    def _usual(self, split: Split) -> SplitResult:
+    def _process_usually(self, split: Split) -> SplitResult:
         batch = _load_once(self.load).expand(read_split(self.source, split))
         return SplitResult(split=split, payload=batch.to_bytes())
 
-    def _isolated(self, split: Split) -> SplitResult:
+    def _process_isolated(self, split: Split) -> SplitResult:
         with isolate_in_process(self.load, self.source) as isolation:
             batch = isolation.run(("expand",), isolation.read(split))
         return SplitResult(split=split, payload=batch.to_bytes())
@@ -71,17 +75,17 @@ class ForwardWorker:
             return SplitResult(split=split)
         batch = Batch.from_bytes(payload)
         computed = self.model.run_attempt(
-            split, lambda: self._usual(batch), lambda: self._isolated(batch)
+            split, lambda: self._process_usually(batch), lambda: self._process_isolated(batch)
         )
         crowded = find_crowding(split, computed) if self.shares_gpu else None
         return crowded or SplitResult(split=split, payload=computed.to_bytes())
 
-    def _usual(self, batch: Batch) -> Batch:
+    def _process_usually(self, batch: Batch) -> Batch:
         with self.model.slot.stages() as stages:
             assert isinstance(stages, Stages)
             return stages.forward(batch)
 
-    def _isolated(self, batch: Batch) -> Batch:
+    def _process_isolated(self, batch: Batch) -> Batch:
         with self.model.slot.unloaded(), isolate_in_process(self.load) as isolation:
             return isolation.run(("forward",), batch)
 
@@ -104,10 +108,10 @@ class RegroupWorker:
             attempts.names(),
             split.part,
             lambda: write_split(self.sink, split, _load_once(self.load).regroup(batch)),
-            lambda: self._isolated(split, batch),
+            lambda: self._process_isolated(split, batch),
         )
 
-    def _isolated(self, split: Split, batch: Batch) -> SplitResult:
+    def _process_isolated(self, split: Split, batch: Batch) -> SplitResult:
         with isolate_in_process(self.load) as isolation:
             batch = isolation.run(("regroup",), batch)
         return write_split(self.sink, split, batch)

@@ -110,7 +110,7 @@ def _run_and_report(arguments: list[str]) -> int:
             report_status(status)
     except KeyboardInterrupt:  # one of several, at any moment
         if status is None:  # otherwise the reason is printed
-            status = _print_error(_interrupted(arguments), 130)
+            status = _print_error(_describe_interrupt(arguments), 130)
         report_status(status)
     return 130 if status is None else status
 
@@ -130,7 +130,7 @@ def _explain_errors(arguments: list[str], work: Callable[[], Result]) -> Result 
             print_result(error.report)
         return _print_error(error, 1)
     except KeyboardInterrupt as error:
-        return _print_error(str(error) or _interrupted(arguments), 130)
+        return _print_error(str(error) or _describe_interrupt(arguments), 130)
     except BrokenPipeError:  # the reader, perhaps `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
@@ -145,7 +145,7 @@ def _explain_errors(arguments: list[str], work: Callable[[], Result]) -> Result 
         return 1
 
 
-def _interrupted(arguments: list[str]) -> str:
+def _describe_interrupt(arguments: list[str]) -> str:
     resumes = arguments[:1] in (["run"], ["retry"])
     return "interrupted; run again to resume" if resumes else "interrupted"
 

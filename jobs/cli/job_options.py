@@ -96,14 +96,21 @@ class JobOptions:
             from ..config.load import build_job
 
         columns = parse_columns(self.column or [])
-        return build_job(self.config, self.set or [], columns, self._sections(), needs_output)
+        return build_job(
+            self.config, self.set or [], columns, self._collect_sections(), needs_output
+        )
 
     def arguments(self) -> dict[str, Any]:
         """Return the arguments that describe the job to a function. Raises ConfigError."""
         columns = parse_columns(self.column or [])
-        return {"config": self.config, "settings": self.set, "columns": columns, **self._sections()}
+        return {
+            "config": self.config,
+            "settings": self.set,
+            "columns": columns,
+            **self._collect_sections(),
+        }
 
-    def _input_path(self) -> Any:
+    def _read_input_path(self) -> Any:
         with delay_interrupts():
             from ..rows.standard_input import STANDARD_INPUT, StandardInput
 
@@ -114,14 +121,14 @@ class JobOptions:
             raise ConfigError("--input - is standard input, which can't be one of several inputs")
         return StandardInput()
 
-    def _sections(self) -> dict[str, Any]:
+    def _collect_sections(self) -> dict[str, Any]:
         sections: dict[str, Any] = {
             name: getattr(self, name)
             for name in ("task", "model", "output")
             if getattr(self, name) is not None
         }
         if self.input:
-            sections["input"] = {"path": self._input_path()}
+            sections["input"] = {"path": self._read_input_path()}
         if self.param:
             sections["parameters"] = parse_parameters(self.param)
         return sections

@@ -44,7 +44,7 @@ class Command(TyperCommand):
         return partial(self.callback, **ctx.params)
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
-        self.rich_markup_mode = _markup_mode()
+        self.rich_markup_mode = _choose_markup()
         super().format_help(ctx, formatter)
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
@@ -60,7 +60,7 @@ class Group(TyperGroup):
         return super().resolve_command(ctx, args)
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
-        self.rich_markup_mode = _markup_mode()
+        self.rich_markup_mode = _choose_markup()
         super().format_help(ctx, formatter)
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
@@ -106,7 +106,7 @@ def _explain(error: Any, arguments: list[str]) -> str:
         # Of `-model` typer names only `-m`.
         name = next((word for word in arguments if word.startswith(error.option_name)), "")
         name = name.partition("=")[0] or error.option_name
-        return f"unknown option {name}{_did_you_mean(name, _option_names(error.ctx))}"
+        return f"unknown option {name}{_did_you_mean(name, _list_option_names(error.ctx))}"
     if hasattr(error, "option_name"):
         return f"{error.option_name} needs a value"
     parameter = getattr(error, "param", None)
@@ -121,7 +121,7 @@ def _explain(error: Any, arguments: list[str]) -> str:
 
 def _check_values(command: Any, ctx: Any, args: list[str]) -> None:
     """Raise where the value of an option is missing: typer would take the next option for it."""
-    names = set(_option_names(ctx))
+    names = set(_list_option_names(ctx))
     takes_value = {
         name for p in command.params if not getattr(p, "is_flag", False) for name in p.opts
     }
@@ -132,7 +132,7 @@ def _check_values(command: Any, ctx: Any, args: list[str]) -> None:
             ctx.fail(f"{word} needs a value, and {following} follows it")
 
 
-def _option_names(ctx: Any) -> list[str]:
+def _list_option_names(ctx: Any) -> list[str]:
     parameters = ctx.command.get_params(ctx)
     return [name for p in parameters if p.param_type_name == "option" for name in p.opts]
 
@@ -142,7 +142,7 @@ def _did_you_mean(name: str, names: Any) -> str:
     return f"; did you mean {near[0]}?" if near else ""
 
 
-def _markup_mode() -> Any:
+def _choose_markup() -> Any:
     """Return how help is shown: with rich on a terminal, or as plain text."""
     return "rich" if is_terminal(sys.stdout) else None
 

@@ -40,7 +40,7 @@ def _parse_type(text: str, key: str) -> pa.DataType:
         try:
             return _parse_parametric(head) or _VIEWS.get(head) or pa.type_for_alias(head)
         except ValueError:
-            raise _type_error(text, key) from None
+            raise _make_type_error(text, key) from None
     if head == "struct" and closed and not size:
         fields = [field.partition(":") for field in _split_fields(inner)]
         names = [field.strip() for field, _, _ in fields]
@@ -51,7 +51,7 @@ def _parse_type(text: str, key: str) -> pa.DataType:
         return pa.list_(_parse_type(_strip_item_name(inner), key))
     if head == "fixed_size_list" and re.fullmatch(r"\[\d+\]", size):
         return pa.list_(_parse_type(_strip_item_name(inner), key), int(size[1:-1]))
-    raise _type_error(text, key)
+    raise _make_type_error(text, key)
 
 
 def _parse_parametric(text: str) -> pa.DataType | None:
@@ -81,5 +81,5 @@ def _split_fields(text: str) -> list[str]:
     return pieces
 
 
-def _type_error(text: str, key: str) -> ConfigError:
+def _make_type_error(text: str, key: str) -> ConfigError:
     return ConfigError(f"{key}: {text!r} is not an Arrow type; examples are {_EXAMPLES}")

@@ -45,7 +45,7 @@ from .task_entry import (
 )
 
 
-def _known_format(value: str) -> str:
+def _check_format(value: str) -> str:
     if value not in (names := ["auto", *format_names(), *FORMATS]):
         raise ValueError(f"no such format; {did_you_mean(value, names)}")
     return value
@@ -96,7 +96,7 @@ class InputSection(Section):
     """
 
     path: InputPath
-    format: Annotated[str, AfterValidator(_known_format)] = "auto"
+    format: Annotated[str, AfterValidator(_check_format)] = "auto"
     columns: dict[str, str | None] = Field(default={})
     limit: Annotated[int | None, BeforeValidator(check_number)] = Field(default=None, ge=1)
     schema: dict[str, str] | None = None  # type: ignore[assignment]
@@ -152,7 +152,7 @@ class OutputSection(Section):
 
     @field_validator("on_error", mode="before")
     @classmethod
-    def _null_is_a_name(cls, value: object) -> object:
+    def _name_null(cls, value: object) -> object:
         return "null" if value is None else value  # YAML reads `on_error: null` as None
 
     schema: dict[str, str] | None = None  # type: ignore[assignment]
@@ -192,7 +192,7 @@ class ActorsSection(Section):
     pass_credentials: bool = True
 
     @model_validator(mode="after")
-    def _ordered(self) -> ActorsSection:
+    def _check_order(self) -> ActorsSection:
         if self.max != "auto" and self.max < self.min:
             raise ValueError(f"max ({self.max}) is less than min ({self.min})")
         if self.per_node is not None and "num_cpus" in self.model_fields_set:
@@ -252,7 +252,7 @@ class Job(Section, metaclass=_ExplainedErrors):
 
     @model_validator(mode="before")
     @classmethod
-    def _first_task(cls, data: Any) -> Any:
+    def _add_first_task(cls, data: Any) -> Any:
         return with_first_task(data) if isinstance(data, Mapping) else data
 
     @field_validator("tasks")
@@ -287,6 +287,6 @@ class Job(Section, metaclass=_ExplainedErrors):
 
     @field_validator("model", "input", "output", mode="before")
     @classmethod
-    def _path_alone(cls, value: Any) -> Any:
+    def _take_path_alone(cls, value: Any) -> Any:
         is_path = isinstance(value, str | list) or holds_rows(value)
         return {"path": value} if is_path else value

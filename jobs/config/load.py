@@ -83,14 +83,14 @@ def merge_config(
     if isinstance(config, Job):
         data, where = _dump(config), IN_PYTHON
     elif config is None or isinstance(config, Mapping):
-        data, where = _with_list(config or {}), IN_PYTHON
+        data, where = _hold_list(config or {}), IN_PYTHON
     elif isinstance(config, str | os.PathLike):
         data, where = read(config), str(config)
     else:
         raise ConfigError(f"a job must be a YAML file, a mapping or a pipemill.Job, not {config!r}")
     if not isinstance(columns, Mapping):
         raise ConfigError(f"columns must map names to columns, not {columns!r}")
-    data = _merge(data, _with_texts(sections))
+    data = _merge(data, _hold_texts(sections))
     if columns:
         data = _merge(data, {"input": {"columns": dict(columns)}})
     texts = list_texts("settings", settings, "input.limit=20")
@@ -113,16 +113,16 @@ def _dump(job: Job) -> dict[str, Any]:
     return data
 
 
-def _with_texts(sections: Mapping[str, Any]) -> Mapping[str, Any]:
+def _hold_texts(sections: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return the sections; a list of strings that is no list of paths becomes rows."""
     given = sections.get("input")
     if not isinstance(given, list | tuple) or not given:
-        return _with_list(sections)
+        return _hold_list(sections)
     is_rows = all(isinstance(value, str) for value in given) and are_texts(given)
-    return {**sections, "input": RowList(given)} if is_rows else _with_list(sections)
+    return {**sections, "input": RowList(given)} if is_rows else _hold_list(sections)
 
 
-def _with_list(sections: Mapping[str, Any]) -> dict[str, Any]:
+def _hold_list(sections: Mapping[str, Any]) -> dict[str, Any]:
     """Return the sections; an input that is a list or a tuple becomes a list of texts or dicts.
 
     Raises ConfigError for an input that is neither, nor anything else that may be one.

@@ -201,7 +201,7 @@ def _read_parameters(pipeline: Any, task: str | None) -> dict[str, Any]:
         name: value.value if isinstance(value, Enum) else value
         for group, before in zip(stored, usual, strict=True)
         for name, value in group.items()
-        if not name.startswith("_") and not (name in before and _equal(before[name], value))
+        if not name.startswith("_") and not (name in before and _are_equal(before[name], value))
     }
     flags: list[dict[str, Any]] = []
     unknown: list[str] = []
@@ -216,15 +216,15 @@ def _read_parameters(pipeline: Any, task: str | None) -> dict[str, Any]:
         unknown = sorted({*changed, *generate} - known.keys())
         changed = {name: value for name, value in changed.items() if name in known}
         if set(unknown) & generate.keys():
-            raise _unknown_parameters(unknown)
+            raise _refuse_parameters(unknown)
     for flag in ({}, *flags):
         given = {**changed, **flag}
-        if _equal(_sanitize(pipeline, given), stored):
+        if _are_equal(_sanitize(pipeline, given), stored):
             return {**given, **generate}
-    raise _unknown_parameters(unknown or sorted(changed))
+    raise _refuse_parameters(unknown or sorted(changed))
 
 
-def _unknown_parameters(names: list[str]) -> ConfigError:
+def _refuse_parameters(names: list[str]) -> ConfigError:
     return ConfigError(
         f"the pipeline (model) was made with {', '.join(names) or 'parameters'}, which pipemill "
         "can't take over: make it without, and say in parameters what you want instead"
@@ -238,7 +238,7 @@ def _sanitize(pipeline: Any, given: Mapping[str, Any]) -> tuple[Any, ...] | None
         return None
 
 
-def _equal(one: Any, other: Any) -> bool:
+def _are_equal(one: Any, other: Any) -> bool:
     try:
         return bool(one == other)
     except Exception:  # arrays and tensors

@@ -177,7 +177,7 @@ class TaskEntry(Section):
 
     @field_validator("model", mode="before")
     @classmethod
-    def _path_alone(cls, value: Any) -> Any:
+    def _take_path_alone(cls, value: Any) -> Any:
         return {"path": value} if isinstance(value, str) else value
 
     @field_validator("name")

@@ -21,7 +21,7 @@ def find_gpus() -> list[tuple[str, int]]:
     """
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     ids = None if visible is None else [part.strip() for part in visible.split(",")]
-    if ids in ([""], ["-1"]) or not _torch_has_cuda():
+    if ids in ([""], ["-1"]) or not _has_torch_cuda():
         return []
     gpus = _ask_driver()
     if ids is None or not gpus:
@@ -60,7 +60,7 @@ def _ask_driver() -> list[tuple[str, int]]:
     return gpus
 
 
-def _torch_has_cuda() -> bool:
+def _has_torch_cuda() -> bool:
     """Return whether torch was built for CUDA, without importing it."""
     spec = importlib.util.find_spec("torch")
     if spec is None or spec.origin is None:
@@ -75,6 +75,6 @@ def explain_no_gpu() -> str:
     """Return, for messages, why a GPU of this machine is not used; "" without a GPU."""
     if not _ask_driver():
         return ""
-    if not _torch_has_cuda():
+    if not _has_torch_cuda():
         return f" ({socket.gethostname()} has one, but its torch is built without CUDA)"
     return f" (CUDA_VISIBLE_DEVICES is {os.environ.get('CUDA_VISIBLE_DEVICES', '')!r})"

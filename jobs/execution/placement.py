@@ -62,7 +62,7 @@ def run_splits(work: SplitWork, splits: SplitTable) -> Results:
     """Process splits, and yield the result of each as it comes, in any order."""
     close_places()  # of the rows that were looked at before
     try:
-        with _attempts_of(work.sink):
+        with _remove_attempts(work.sink):
             yield from _run(work, splits)
     finally:
         close_places()
@@ -77,7 +77,7 @@ def stage_of(work: SplitWork) -> StartupStage:
 
 
 @contextmanager
-def _attempts_of(sink: Sink) -> Iterator[None]:
+def _remove_attempts(sink: Sink) -> Iterator[None]:
     """Remove all attempts at the end: they should only outlive processes that died."""
     try:
         yield
@@ -116,11 +116,11 @@ def _run(work: SplitWork, splits: SplitTable) -> Results:
 def _run_on_ray(work: SplitWork, splits: SplitTable) -> Generator[SplitResult, None, SplitTable]:
     """Yield the results of splits; return those that may fit with fewer actors on a GPU."""
     size = choose_pool_size(work.actors, work.placement, len(splits))
-    build = _fused if work.placement == "fused" else _staged
+    build = _build_fused if work.placement == "fused" else _build_staged
     # Of millions of splits, a byte for each.
     done = bytearray(splits[-1].number + 1 if work.shares_gpu else 0)
     crowded = set[int]()
-    with closing(_results(build(_dataset(splits, size[1]), work, size))) as results:
+    with closing(_read_results(build(_make_dataset(splits, size[1]), work, size))) as results:
         for result in results:
             if result.cause == "memory" and work.shares_gpu:
                 if result.fatal:  # the model: all that this actor gets would come back
@@ -150,7 +150,7 @@ def count_blocks(splits: int, actors: int) -> int:
     return min(splits, max(_FEW_BLOCKS, min(_BLOCKS_EACH * actors, _MOST_BLOCKS)))
 
 
-def _dataset(splits: Sequence[Split], actors: int) -> Dataset:
+def _make_dataset(splits: Sequence[Split], actors: int) -> Dataset:
     """Return a dataset with one row per split, in order. actors: the most that work on it."""
     import ray
 
@@ -181,7 +181,7 @@ class _Rows(Sequence[dict[str, str]]):
         return {"split": self._splits[place].to_json()}
 
 
-def _fused(dataset: Dataset, work: SplitWork, size: tuple[int, int]) -> Dataset:
+def _build_fused(dataset: Dataset, work: SplitWork, size: tuple[int, int]) -> Dataset:
     writes = getattr(work.load, "writes_texts", False)
     return _map(
         dataset,
@@ -192,7 +192,7 @@ def _fused(dataset: Dataset, work: SplitWork, size: tuple[int, int]) -> Dataset:
     )
 
 
-def _staged(dataset: Dataset, work: SplitWork, size: tuple[int, int]) -> Dataset:
+def _build_staged(dataset: Dataset, work: SplitWork, size: tuple[int, int]) -> Dataset:
     light = with_credentials(work.load.with_changes(weights=False), work.actors)
     expanded = _map(dataset, ExpandWorker(light, work.source, work.sink), num_cpus=TASK_CPUS)
     forwarded = _map(
@@ -236,7 +236,7 @@ def _pool(actors: ActorsSection, size: tuple[int, int], calls: int) -> dict[str,
     }
 
 
-def _results(dataset: Dataset) -> Results:
+def _read_results(dataset: Dataset) -> Results:
     import ray
     from ray.exceptions import RayError
 

@@ -174,14 +174,14 @@ class Progress:
             self._end_wait()
             if not shows_text():
                 return
-            self.bar = self._new_bar(rows)
+            self.bar = self._make_bar(rows)
         self.bar.total = self.before + max(total, self.rows)
         if (widget := getattr(self.bar, "container", None)) is not None:
             widget.children[1].max = self.bar.total  # which tqdm sets only once
         self.bar.set_postfix_str(f"{self.dead} dead letters", refresh=False)
         self.bar.update(rows)
 
-    def _new_bar(self, first: int) -> tqdm:
+    def _make_bar(self, first: int) -> tqdm:
         """Make the bar. first: rows that are done now; when they were started may be unknown."""
         in_notebook = is_notebook()
         bar = (_find_notebook_bar() if in_notebook else tqdm)(

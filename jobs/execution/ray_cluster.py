@@ -173,7 +173,7 @@ def _explain_no_ray(error: Exception, joins: str) -> Exception:
     reason = text.splitlines()[0]
     if not joins:
         # Ray raises no special exception for it.
-        return RunError(f"Ray could not be started ({reason}); {_what_helps_ray(reason)}")
+        return RunError(f"Ray could not be started ({reason}); {_advise_on_ray(reason)}")
     where = f"the Ray at {joins}"
     local = "or set actors.cluster to local to start a Ray for this run"
     if text.startswith("Version mismatch"):
@@ -191,7 +191,7 @@ def _explain_no_ray(error: Exception, joins: str) -> Exception:
     return RunError(f"{where} could not be joined ({reason}); run again to resume")
 
 
-def _what_helps_ray(reason: str) -> str:
+def _advise_on_ray(reason: str) -> str:
     """Return what to do for a Ray that did not start: its folder may not be fit for it."""
     folder = os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp"
     try:

@@ -61,11 +61,11 @@ def is_small(actors: ActorsSection, splits: Sequence[Split], is_static: bool = F
     if estimate.unknown_bytes > _MOST_BYTES_OF_UNCOUNTED_ROWS:
         return False
     # Last: there may be millions of files.
-    size = sum(file.size for file in _files(splits))
+    size = sum(file.size for file in _list_files(splits))
     return size <= _MOST_BYTES and not joins_ray(actors.cluster)
 
 
-def _files(splits: Sequence[Split]) -> set[InputFile]:
+def _list_files(splits: Sequence[Split]) -> set[InputFile]:
     return {file for split in splits for file in split.files()}
 
 
@@ -172,7 +172,7 @@ class _WorkerProcess:
                 self.started = self.started or time.monotonic()
                 return None
             except PROCESS_GONE:
-                status, last = self._stop(), self._last_line()
+                status, last = self._stop(), self._find_last_line()
         return (
             f"loading failed: the process died {DEATHS_LOADING} times in a row while it loaded the "
             f"model (out of memory?); the last time {describe_exit(status)}{last}"
@@ -193,7 +193,7 @@ class _WorkerProcess:
         process, self._process = self._process, None
         return 0 if process is None else end_process(process)
 
-    def _last_line(self) -> str:
+    def _find_last_line(self) -> str:
         assert self._log is not None
         self._log.seek(0)
         lines = self._log.read().decode(errors="replace").strip().splitlines()

@@ -40,13 +40,13 @@ class SplitWork:
 
     def with_fewer_on_gpu(self) -> SplitWork:
         """Return the same with half as many actors on a GPU that they share."""
-        return self._with_per_gpu(max(math.floor(1 / self.actors.gpus_each) // 2, 1))
+        return self._set_per_gpu(max(math.floor(1 / self.actors.gpus_each) // 2, 1))
 
     def alone_on_gpu(self) -> SplitWork:
         """Return the same for one actor, which has the GPU that others would share."""
-        return self._with_per_gpu(1) if self.shares_gpu else self
+        return self._set_per_gpu(1) if self.shares_gpu else self
 
-    def _with_per_gpu(self, per_gpu: int) -> SplitWork:
+    def _set_per_gpu(self, per_gpu: int) -> SplitWork:
         num_gpus = math.floor(10**4 / per_gpu) / 10**4
         return replace(
             self,

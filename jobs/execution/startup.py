@@ -32,7 +32,7 @@ class StartupStage:
         if time.monotonic() - self._looked >= _LOOK_S:
             self._text = self._look()
             self._looked = time.monotonic()
-        return self._text, self._text == self._computing()
+        return self._text, self._text == self._describe_start()
 
     def _look(self) -> str:
         try:
@@ -43,10 +43,10 @@ class StartupStage:
             self._old = set(names)
         new = [name for name in names if name not in self._old]
         if any(name.startswith("part-") for name in new):
-            return self._computing()
+            return self._describe_start()
         if any(name.startswith(f"loading.{self.attempts.run}.") for name in new):
             return "loading the model"
         return self._text or self.first
 
-    def _computing(self) -> str:
+    def _describe_start(self) -> str:
         return "measuring on the first rows" if self.measures else "computing the first rows"

@@ -19,8 +19,8 @@ def check_output_lasts(path: str) -> None:
     """
     if _is_in_copy(path):
         raise ConfigError(
-            f"output.path {path} is {absolute(path)}, in the copy of the working directory that "
-            "Ray made for this job and deletes after it: name an absolute path, or a URL that "
+            f"output.path {path} is {absolute(path)}, in the copy of the working directory "
+            "that Ray made for this job and deletes after it: name an absolute path, or a URL that "
             "every node can reach"
         )
 

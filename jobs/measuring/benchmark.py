@@ -120,7 +120,7 @@ def measure_budget(
         tokens=int(sizes.sum()),
         padded_tokens=int(costs.sum()),
     )
-    with nullcontext() if packed else trial.padding(), _peak(trial) as peak:
+    with nullcontext() if packed else trial.padding(), _measure_peak(trial) as peak:
         watch = Stopwatch(costs, seconds)
         for number in _spread_evenly(len(cuts)):
             forward = ForwardPass(
@@ -130,11 +130,11 @@ def measure_budget(
             if forward.stats["out_of_memory"]:
                 return replace(setting, problem="out of memory")
             if not forward.done:
-                return replace(setting, problem=_first_line(forward.failed[0][1]))
+                return replace(setting, problem=_cut_first_line(forward.failed[0][1]))
             if watch.record(int(number)):
                 break
     seconds = watch.seconds() + trial.host_seconds
-    return _with_rates(trial, setting, seconds, measured=watch.measured, memory_bytes=peak.bytes)
+    return _add_rates(trial, setting, seconds, measured=watch.measured, memory_bytes=peak.bytes)
 
 
 def measure_transformers(trial: Trial, sizes: list[int], seconds: float) -> Iterator[Measurement]:
@@ -145,7 +145,7 @@ def measure_transformers(trial: Trial, sizes: list[int], seconds: float) -> Iter
             tokens, counts = plain.sizes(trial.rows)
         except Exception as error:
             for size in sizes:
-                yield Measurement(how="transformers", size=size, problem=_first_line(error))
+                yield Measurement(how="transformers", size=size, problem=_cut_first_line(error))
             return
         pace = 0.0  # seconds per padded token, of the last size that ran
         for size in sizes:
@@ -170,10 +170,10 @@ def _measure_batch_size(
         how="transformers", size=size, tokens=int(tokens.sum()), padded_tokens=int(costs.sum())
     )
     if costs[0] * pace > _HOPELESS * seconds:
-        return _with_rates(trial, setting, setting.padded_tokens * pace)
+        return _add_rates(trial, setting, setting.padded_tokens * pace)
     last_batch = (np.cumsum(counts) - 1) // size  # of each row's last chunk
     batch = -1
-    with _peak(trial) as peak:
+    with _measure_peak(trial) as peak:
         watch = Stopwatch(costs, seconds)
         try:
             for row, _ in enumerate(plain.answers(trial.rows, size)):
@@ -187,14 +187,14 @@ def _measure_batch_size(
                 if time_is_up:
                     break
         except Exception as error:
-            problem = "out of memory" if is_out_of_memory(error) else _first_line(error)
+            problem = "out of memory" if is_out_of_memory(error) else _cut_first_line(error)
             return replace(setting, problem=problem)
-    return _with_rates(
+    return _add_rates(
         trial, setting, watch.seconds(), measured=watch.measured, memory_bytes=peak.bytes
     )
 
 
-def _with_rates(trial: Trial, setting: Measurement, seconds: float, **more: Any) -> Measurement:
+def _add_rates(trial: Trial, setting: Measurement, seconds: float, **more: Any) -> Measurement:
     """Return a copy with the rates that follow from the seconds for all rows."""
     return replace(
         setting,
@@ -205,11 +205,11 @@ def _with_rates(trial: Trial, setting: Measurement, seconds: float, **more: Any)
     )
 
 
-def _peak(trial: Trial) -> PeakMemory:
+def _measure_peak(trial: Trial) -> PeakMemory:
     return PeakMemory(trial.loaded.pipeline.device)
 
 
-def _first_line(error: BaseException) -> str:
+def _cut_first_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}".splitlines()[0]
 
 

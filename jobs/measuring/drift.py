@@ -37,10 +37,10 @@ class Drift:
         if "embedding" in expected:
             self._add_vectors(got["embedding"], expected["embedding"])
             return
-        ours, right = _scores(got), _scores(expected)
+        ours, right = _read_scores(got), _read_scores(expected)
         same = [abs(ours[label] - right[label]) for label in ours.keys() & right.keys()]
         self.score = max([self.score, *same])
-        self.flipped += _best(got) != _best(expected)
+        self.flipped += _find_best(got) != _find_best(expected)
 
     def _add_vectors(self, got: Any, expected: Any) -> None:
         one, other = (np.array(value, np.float64).ravel() for value in (got, expected))
@@ -82,27 +82,27 @@ class Drift:
         return f"{self.engine}: {text}"
 
 
-def _scores(record: Mapping[str, Any]) -> dict[Any, float]:
+def _read_scores(record: Mapping[str, Any]) -> dict[Any, float]:
     """Return the score of each label, answer or entity of a row."""
     if "labels" in record:
         return dict(zip(record["labels"] or (), record["scores"] or (), strict=True))
     if "score" in record:
         return {record.get("label", record.get("answer")): record["score"]}
     items = record.get("entities") or record.get("predictions") or ()
-    return {_key(item): item["score"] for item in items if "score" in item}
+    return {_make_key(item): item["score"] for item in items if "score" in item}
 
 
-def _best(record: Mapping[str, Any]) -> Any:
+def _find_best(record: Mapping[str, Any]) -> Any:
     """Return the answer itself, without scores."""
     if "labels" in record:
         return (record["labels"] or [None])[0]
     if "predictions" in record:
-        return [_key(item) for item in record["predictions"] or ()][:1]
+        return [_make_key(item) for item in record["predictions"] or ()][:1]
     if "entities" in record:
-        return [_key(item) for item in record["entities"] or ()]
+        return [_make_key(item) for item in record["entities"] or ()]
     return record.get("label", record.get("answer"))
 
 
-def _key(item: Mapping[str, Any]) -> tuple[Any, ...]:
+def _make_key(item: Mapping[str, Any]) -> tuple[Any, ...]:
     names = ("entity", "entity_group", "start", "end", "token", "label")
     return tuple(item.get(name) for name in names)

@@ -113,15 +113,15 @@ class JobEstimate(Shown):
 
     def to_json(self) -> str:
         """Return one line."""
-        return json.dumps(self._fields())
+        return json.dumps(self._list_fields())
 
-    def _fields(self) -> dict[str, Any]:
+    def _list_fields(self) -> dict[str, Any]:
         fields = asdict(self)
         fields |= {k: round(v, 4) for k, v in fields.items() if isinstance(v, float)}
         fields["run"] = {
             k: round(v, 1) if isinstance(v, float) else v for k, v in fields["run"].items()
         }
-        fields["engines"] = {name: other._fields() for name, other in self.engines.items()}
+        fields["engines"] = {name: other._list_fields() for name, other in self.engines.items()}
         for name in ("notes", "tasks", "engines"):
             if not fields[name]:
                 del fields[name]
@@ -130,11 +130,11 @@ class JobEstimate(Shown):
         else:
             fields["cost"] = [round(bound, 4) for bound in self.cost]
         fields["pod"] = self.pod.to_manifest()
-        fields["recommended"] = self._recommended()
+        fields["recommended"] = self._recommend_settings()
         del fields["per_gpu"]
         return fields
 
-    def _recommended(self) -> dict[str, dict[str, int]]:
+    def _recommend_settings(self) -> dict[str, dict[str, int]]:
         """Return settings for the config, by section."""
         sections = {"batching": {"max_tokens": self.max_tokens}}
         return (
@@ -143,9 +143,9 @@ class JobEstimate(Shown):
 
     def blocks(self) -> list[Block]:
         """Return what a reader wants to see."""
-        return [facts(self._facts()), "", "tokens of a row", self._histogram()]
+        return [facts(self._list_facts()), "", "tokens of a row", self._make_histogram()]
 
-    def _facts(self) -> list[tuple[str, str]]:
+    def _list_facts(self) -> list[tuple[str, str]]:
         cut, lost = self.truncated["rows"], self.truncated["tokens"]
         padding = [
             f"{'-' if share is None else f'{share:.1%}'} {name}"
@@ -168,26 +168,26 @@ class JobEstimate(Shown):
             *((task.name, str(task)) for task in self.tasks),
             ("run", self._run_in_words()),
             ("worker's pod", str(self.pod)),
-            *([("cost", _cost_in_words(*self.cost))] if self.cost else []),
-            *((f"with {name}", other._in_short()) for name, other in self.engines.items()),
-            *(("recommended", line) for line in self._recommended_in_words()),
+            *([("cost", _describe_cost(*self.cost))] if self.cost else []),
+            *((f"with {name}", other._summarize_engine()) for name, other in self.engines.items()),
+            *(("recommended", line) for line in self._describe_recommended()),
             *(("note", note) for note in self.notes),
         ]
 
-    def _recommended_in_words(self) -> list[str]:
+    def _describe_recommended(self) -> list[str]:
         return [
             f"{section}: {{{', '.join(f'{name}: {value}' for name, value in settings.items())}}}"
-            for section, settings in self._recommended().items()
+            for section, settings in self._recommend_settings().items()
         ]
 
-    def _in_short(self) -> str:
+    def _summarize_engine(self) -> str:
         """Return what is expected with an engine beside the job's."""
         run, rate = self.run, format_number(self.rows_per_second)
         text = (
             f"{rate} rows/s, a run of about {format_duration(run.expected)} "
             f"({format_duration(run.least)} to {format_duration(run.most)})"
         )
-        return f"{text}, cost {_cost_in_words(*self.cost)}" if self.cost else text
+        return f"{text}, cost {_describe_cost(*self.cost)}" if self.cost else text
 
     def _run_in_words(self) -> str:
         run = self.run
@@ -199,7 +199,7 @@ class JobEstimate(Shown):
             f"{format_duration(run.most)}), {format_duration(run.start)} of it the start; {how}"
         )
 
-    def _histogram(self) -> TextTable:
+    def _make_histogram(self) -> TextTable:
         most = max(count for _, count in self.lengths)
         rows = [
             (f"up to {top:,}", f"{count:,}", "█" * -(-count * _BAR // most))
@@ -208,6 +208,6 @@ class JobEstimate(Shown):
         return TextTable(rows=rows, right=frozenset({0, 1}), widths=(14, 7))
 
 
-def _cost_in_words(least: float, most: float) -> str:
+def _describe_cost(least: float, most: float) -> str:
     digits = ",.2f" if least >= 1 else ".2g"
     return f"{least:{digits}} to {most:{digits}}"

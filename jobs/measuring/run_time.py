@@ -94,7 +94,7 @@ def estimate_run_time(trial: Trial, best: Measurement, actors: int | None = None
     scale = rows / trial.rows.num_rows
     least = max(host, device) * scale
     work = least if overlaps else best.seconds * scale
-    spread = _SPEED_RANGE + 2 * _sampling_error(trial)
+    spread = _SPEED_RANGE + 2 * _estimate_error(trial)
 
     # How busy this machine is shows in what imports take.
     imports = min(trial.imports_seconds, _MOST_IMPORTS_S)
@@ -110,12 +110,12 @@ def estimate_run_time(trial: Trial, best: Measurement, actors: int | None = None
             # The first process computes for a while, and then Ray's actors do.
             work, least = max(work - WATCHED_S, 0.0), max(least - WATCHED_S, 0.0)
             count, placement = count_local_actors(section, len(splits)), "fused"
-            crowding = _crowding(count, section)
+            crowding = _measure_crowding(count, section)
             start += WATCHED_S + ((RAY_S + _MORE_RAY_S) * slow + load) * crowding
     else:
         count = actors or count_local_actors(section, len(splits))
         if actors is None:
-            crowding = _crowding(count, section)
+            crowding = _measure_crowding(count, section)
         ray_s = (RAY_S + _MORE_RAY_S) * (_JOINED_SHARE if joins_ray(section.cluster) else 1)
         # Another process checks first that the model fits the task.
         start += fit + (ray_s * slow + load) * crowding
@@ -144,7 +144,7 @@ def count_local_actors(actors: ActorsSection, splits: int) -> int:
     return max(min(wanted, splits), 1)
 
 
-def _crowding(count: int, actors: ActorsSection) -> float:
+def _measure_crowding(count: int, actors: ActorsSection) -> float:
     """Return how much slower so many actors are here than the one that was measured.
 
     On CPUs they share the cores with what else runs on this machine.
@@ -160,7 +160,7 @@ def _moves_to_ray(work: float, load: float, splits: int, actors: ActorsSection) 
     return work > WATCHED_S and ray_is_sooner(work - WATCHED_S, load, splits - 1, actors)
 
 
-def _sampling_error(trial: Trial) -> float:
+def _estimate_error(trial: Trial) -> float:
     """Return the standard error of the mean work of a row, as a share of it."""
     row = np.repeat(np.arange(len(trial.counts)), trial.counts)
     tokens = np.bincount(row, weights=trial.sizes, minlength=len(trial.counts))

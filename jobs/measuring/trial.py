@@ -91,7 +91,7 @@ def start_trial(job: Job, rows: int) -> Trial:
         RunError: No row could be expanded.
     """
     resolve_job(job, "local", here=True)  # says what is missing before anything is imported
-    imports_seconds = _time_imports()
+    imports_seconds = _measure_imports()
     started = time.perf_counter()
     with sample_input(job) as sample:
         prepared = prepare_without_output(sample.job)
@@ -133,14 +133,14 @@ def start_trial(job: Job, rows: int) -> Trial:
         counts=counts,
         distinct=deduplicate_chunks(chunks)[0] if repeats else np.arange(len(chunks)),
         lost=_count_lost_tokens(chunks, counts),
-        host_seconds=batch.stats["expand_seconds"] + _time_regroup(stages, prepared, rows_left),
+        host_seconds=batch.stats["expand_seconds"] + _measure_regroup(stages, prepared, rows_left),
         imports_seconds=imports_seconds,
         plan_seconds=planned - started,
         load_seconds=load_seconds,
     )
 
 
-def _time_imports() -> float:
+def _measure_imports() -> float:
     """Import what every process that computes imports, and return the seconds that takes."""
     if "transformers" in sys.modules:
         return IMPORTS_S
@@ -167,7 +167,7 @@ def _count_lost_tokens(chunks: pa.StructArray, counts: np.ndarray) -> np.ndarray
     return lost.astype(np.int64)
 
 
-def _time_regroup(stages: Stages, prepared: PreparedJob, rows: pa.Table) -> float:
+def _measure_regroup(stages: Stages, prepared: PreparedJob, rows: pa.Table) -> float:
     """Return the seconds for all rows, estimated from a few. Computing them warms everything up."""
     few, seconds = rows.slice(0, _WARM_UP), 0.0
     for _ in range(2):  # what is done for the first time takes longer

@@ -98,7 +98,7 @@ def verify_sample(
         ConfigError: The model is not the one that computed the output, or a file can't be read.
     """
     prepared = _prepare_again(ledger, record, plan, options)
-    check = SampleCheck(notes=_other_versions(record), drift=_make_drift(prepared))
+    check = SampleCheck(notes=_list_other_versions(record), drift=_make_drift(prepared))
     steps = _list_steps(prepared)
     plain_by_settings: dict[tuple[str, str], PlainRows] = {}
     for split, rows in _choose_rows(plan, footers, count):
@@ -106,12 +106,12 @@ def verify_sample(
         for step in steps:
             rows_by_settings = defaultdict(list)
             for row in rows:
-                settings = _settings_of(record, footers[split.number], row, step.stored)
+                settings = _find_settings(record, footers[split.number], row, step.stored)
                 rows_by_settings[settings].append(row)
             for settings, some in rows_by_settings.items():
                 key = step.stored, settings
                 if key not in plain_by_settings:
-                    plain_by_settings[key] = _plain_rows(prepared.plan, step, settings)
+                    plain_by_settings[key] = _make_plain_rows(prepared.plan, step, settings)
                 plain = plain_by_settings[key]
                 check.tolerance = max(check.tolerance, plain.tolerance)
                 _compare(prepared, step, plain, split, footers[split.number], some, check)
@@ -173,7 +173,7 @@ def _list_steps(prepared: PreparedJob) -> list[_Step]:
     ]
 
 
-def _other_versions(record: JobRecord) -> list[str]:
+def _list_other_versions(record: JobRecord) -> list[str]:
     from importlib.metadata import version
 
     return [
@@ -183,7 +183,7 @@ def _other_versions(record: JobRecord) -> list[str]:
     ]
 
 
-def _settings_of(record: JobRecord, footer: PartFooter, row: int, stored: str) -> str:
+def _find_settings(record: JobRecord, footer: PartFooter, row: int, stored: str) -> str:
     """Return what a row was computed with, as JSON: a retry may have changed it."""
     decides = record.decides
     for fingerprint, ranges in footer.retried.items():
@@ -194,7 +194,7 @@ def _settings_of(record: JobRecord, footer: PartFooter, row: int, stored: str) -
     return json.dumps(fields)  # not sorted: the order of a question's options may be read, too
 
 
-def _plain_rows(plan: Plan, step: _Step, settings: str) -> PlainRows:
+def _make_plain_rows(plan: Plan, step: _Step, settings: str) -> PlainRows:
     fields, spec = json.loads(settings), step.load.spec()
     model = replace(step.load.model, dtype=fields["model.dtype"])
     given = validate_parameters(fields["parameters"], spec)
@@ -223,12 +223,12 @@ def _choose_rows(
         at = int(np.searchsorted(ends, place, side="right")) - 1
         rows[at].append(place - int(ends[at]))
     return [
-        (splits[at], [int(_live(footers[splits[at].number])[i]) for i in places])
+        (splits[at], [int(_list_live_rows(footers[splits[at].number])[i]) for i in places])
         for at, places in rows.items()
     ]
 
 
-def _live(footer: PartFooter) -> np.ndarray:
+def _list_live_rows(footer: PartFooter) -> np.ndarray:
     return np.setdiff1d(np.arange(footer.rows), from_ranges(footer.dead_rows))
 
 
@@ -248,7 +248,7 @@ def _compare(
         part = pq.read_table(file)
     places = rows
     if prepared.sink.on_error != "null":
-        places = np.searchsorted(_live(footer), rows).tolist()
+        places = np.searchsorted(_list_live_rows(footer), rows).tolist()
     for row, place in zip(rows, places, strict=True):
         where = f"{split.part}, row {place} (row {row} of split {split.number}, {split.path})"
         if row >= batch.rows.num_rows or row in batch.failures:

@@ -47,13 +47,13 @@ class RunView:
 
     def table(self) -> TextTable:
         """Return what a reader wants to see."""
-        lines = [("run", str(self.owner)), ("actors", self._actors())]
+        lines = [("run", str(self.owner)), ("actors", self._describe_actors())]
         if self.state is not None:
             lines += [
-                ("rows", self._rows(self.state)),
-                ("speed", ", ".join(_pace(self.state)) or "not known yet"),
+                ("rows", self._describe_rows(self.state)),
+                ("speed", ", ".join(_describe_pace(self.state)) or "not known yet"),
             ]
-            if binds := _binds(self.state):
+            if binds := _describe_limit(self.state):
                 lines.append(("binds", f"{binds} of the actors' time"))
             reasons = sorted(self.state.reasons.items(), key=lambda item: -item[1])
             names = ["dead letters", *[""] * _REASONS]
@@ -66,31 +66,35 @@ class RunView:
     def line(self) -> str:
         """Return the same in a line."""
         if self.state is None:
-            return f"the run prepares, {self._actors()}"
-        binds = _binds(self.state)
-        parts = [self._rows(self.state), *_pace(self.state), self._actors()]
+            return f"the run prepares, {self._describe_actors()}"
+        binds = _describe_limit(self.state)
+        parts = [
+            self._describe_rows(self.state),
+            *_describe_pace(self.state),
+            self._describe_actors(),
+        ]
         return ", ".join([*parts, f"binds: {binds}"] if binds else parts)
 
-    def _rows(self, state: RunState) -> str:
+    def _describe_rows(self, state: RunState) -> str:
         rows, dead = state.rows_before + state.rows, state.dead_before + state.dead
         if not state.rows_total:  # before a split was read, nobody knows
             return f"{rows:,} rows, {dead:,} dead"
         share = f"({rows / state.rows_total:.0%})"
         return f"{rows:,} of {self.about}{state.rows_total:,} rows {share}, {dead:,} dead"
 
-    def _actors(self) -> str:
+    def _describe_actors(self) -> str:
         loading = f", {self.loading} loading the model" if self.loading else ""
         return f"{self.actors} at work on {self.splits} split{'s' * (self.splits != 1)}{loading}"
 
 
-def _pace(state: RunState) -> list[str]:
+def _describe_pace(state: RunState) -> list[str]:
     if state.rows_per_second is None:
         return []
     left = [] if state.eta_seconds is None else [f"{format_duration(state.eta_seconds)} left"]
     return [f"{format_number(state.rows_per_second)} rows/s", *left]
 
 
-def _binds(state: RunState) -> str:
+def _describe_limit(state: RunState) -> str:
     shares = [f"{stage} {share:.0%}" for stage, share in state.shares().items()]
     return ", ".join(share for share in shares if not share.endswith(" 0%"))
 
@@ -165,7 +169,7 @@ def watch_run(output: str) -> None:
     """Show how far the run of an output is, until it ends. Raises ConfigError."""
     watcher = RunWatcher(output)
     on_terminal = is_terminal(sys.stderr)
-    with _live_table() if on_terminal else nullcontext(_Lines()) as display:
+    with _open_live_table() if on_terminal else nullcontext(_Lines()) as display:
         for view in watcher.views():
             display.show(view)
             time.sleep(_TERMINAL_S if on_terminal else _LINES_S)
@@ -176,7 +180,7 @@ class _Lines:
         print(view.line(), file=sys.stderr, flush=True)
 
 
-def _live_table() -> AbstractContextManager[_Display]:
+def _open_live_table() -> AbstractContextManager[_Display]:
     """Return a table that is updated in place, and goes away in the end."""
     from rich.console import Console
     from rich.live import Live

@@ -67,15 +67,15 @@ def collect_reasons(ledger: Ledger, plan: Plan, most: int = _SHOWN) -> Reasons:
     items, left = list(zip(read, ledger.footers(read), strict=True)), _MESSAGES
     while items and left > 0:  # some at a time: all messages of 500 files may take gigabytes
         some, items = items[:_FILES_AT_ONCE], items[_FILES_AT_ONCE:]
-        messages = ledger.map_parallel(lambda item: _messages(ledger, *item), some)
+        messages = ledger.map_parallel(lambda item: _count_messages(ledger, *item), some)
         for (split, _), letters in zip(some, messages, strict=True):
             for letter in letters[: max(left, 0)]:
                 kind = (letter["stage"], letter["error"], kind_of(letter["message"]))
                 counts[kind] += letter["count"]
                 first.setdefault(kind, (split, letter))
             left -= len(letters)
-    firsts = _first_rows(plan.splits, {split.number for split, _ in first.values()})
-    shown = [_reason(*first[kind], count, firsts) for kind, count in counts.most_common(most)]
+    firsts = _find_first_rows(plan.splits, {split.number for split, _ in first.values()})
+    shown = [_make_reason(*first[kind], count, firsts) for kind, count in counts.most_common(most)]
     return Reasons(shown, len(counts), counts.total())
 
 
@@ -121,7 +121,7 @@ def place_of(reason: Mapping[str, Any]) -> str:
     return f"{example['input']}, row {example['row']}"
 
 
-def _reason(
+def _make_reason(
     split: Split, letter: dict[str, Any], count: int, firsts: Mapping[int, int | None]
 ) -> dict[str, Any]:
     row, start = letter["row"], firsts[split.number]
@@ -141,7 +141,7 @@ def _reason(
     }
 
 
-def _first_rows(splits: Iterable[Split], wanted: set[int]) -> dict[int, int | None]:
+def _find_first_rows(splits: Iterable[Split], wanted: set[int]) -> dict[int, int | None]:
     """Return the first row of each of these splits in its file; None where the plan lacks it."""
     firsts: dict[int, int | None] = {}
     path = ""
@@ -155,7 +155,7 @@ def _first_rows(splits: Iterable[Split], wanted: set[int]) -> dict[int, int | No
     return firsts
 
 
-def _messages(ledger: Ledger, split: Split, footer: PartFooter) -> list[dict[str, Any]]:
+def _count_messages(ledger: Ledger, split: Split, footer: PartFooter) -> list[dict[str, Any]]:
     """Return the distinct messages of the dead letters of a split, with the count and the first
     row of each; an empty list if the file is gone or damaged."""
     try:

@@ -100,13 +100,13 @@ class JobRecord:
 
     def token_budget(self, job: Job) -> int | None:
         """Return the tokens of a micro-batch that a run measured, if the job leaves them open."""
-        return self.max_tokens.get(_device(job)) if _is_open(job) else None
+        return self.max_tokens.get(_describe_device(job)) if _is_open(job) else None
 
     def with_token_budget(self, job: Job, tokens: int | None) -> JobRecord:
         """Add the budget that most splits of a run settled on; None if there was none."""
         if tokens is None or not _is_open(job):
             return self
-        return replace(self, max_tokens={**self.max_tokens, _device(job): tokens})
+        return replace(self, max_tokens={**self.max_tokens, _describe_device(job): tokens})
 
     def with_retry(self, fingerprint: str, settings: Mapping[str, Any]) -> JobRecord:
         """Add the settings of a retry that differ from those of the job."""
@@ -138,5 +138,5 @@ def _is_open(job: Job) -> bool:
     return job.batching.max_tokens == "auto"
 
 
-def _device(job: Job) -> str:
+def _describe_device(job: Job) -> str:
     return "gpu" if job.actors.gpus_each else "cpu"

@@ -154,7 +154,7 @@ class Lease:
         found, holder, _ = find_latest(self.store)
         if found != number or holder is None or holder.id != mine.id:
             return False
-        for old in _numbers(self.store):
+        for old in _list_numbers(self.store):
             if old < number:
                 with suppress(Exception):  # it no longer counts
                     self.store.remove(name_lease(old))
@@ -179,7 +179,7 @@ class Lease:
 
 def find_latest(store: Store) -> tuple[int, LeaseOwner | None, bytes]:
     """Return the lease that counts: its number (0 if the output has no lease), owner and bytes."""
-    while found := max(_numbers(store), default=0):
+    while found := max(_list_numbers(store), default=0):
         try:
             data = store.read(name_lease(found))
         except FileNotFoundError:
@@ -188,7 +188,7 @@ def find_latest(store: Store) -> tuple[int, LeaseOwner | None, bytes]:
     return 0, None, b""
 
 
-def _numbers(store: Store) -> list[int]:
+def _list_numbers(store: Store) -> list[int]:
     try:
         names = store.list_names(LEASE)
     except FileNotFoundError:

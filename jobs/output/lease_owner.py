@@ -53,7 +53,7 @@ class LeaseOwner:
 
     def is_alive(self) -> bool | None:
         """Return whether the process is alive; None if it is on another machine."""
-        if self.machine != _machine():
+        if self.machine != _identify_machine():
             return None
         start = process_start(self.pid)
         return start is not None and (start == self.born or "" in (start, self.born))
@@ -76,9 +76,9 @@ def current_owner(verb: str) -> LeaseOwner:
     return LeaseOwner(
         id=uuid.uuid4().hex,
         verb=verb,
-        user=_user(),
+        user=_find_user(),
         host=socket.gethostname(),
-        machine=_machine(),
+        machine=_identify_machine(),
         pid=pid,
         born=process_start(pid) or "",
         since=now(),
@@ -91,7 +91,7 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def _user() -> str:
+def _find_user() -> str:
     try:
         return getpass.getuser()
     except (OSError, KeyError):  # a container may run under a number without a name
@@ -99,7 +99,7 @@ def _user() -> str:
 
 
 @lru_cache(maxsize=1)
-def _machine() -> str:
+def _identify_machine() -> str:
     """Return what differs where process numbers differ: containers of one host count their own,
     and hosts may have the same name."""
     try:

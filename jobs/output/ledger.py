@@ -74,12 +74,12 @@ class Ledger:
         """Read the footer of the part of each split. Raises ConfigError that names a bad part."""
         parts = [split.part for split in splits]
         if len(parts) < LEAST_PARTS:
-            return self.map_parallel(self._footer, parts)
+            return self.map_parallel(self._read_footer, parts)
         stamps = self._list_stamps()
         cache = FooterCache(self.store)
         known = cache.read(stamps)
         new = [part for part in parts if part not in known]
-        known |= zip(new, self.map_parallel(self._footer, new), strict=True)
+        known |= zip(new, self.map_parallel(self._read_footer, new), strict=True)
         if len(new) >= LEAST_PARTS:
             # A part that was written meanwhile has another stamp by now, and is read again.
             cache.write(stamps, [(part, known[part]) for part in parts if part in stamps])
@@ -93,7 +93,7 @@ class Ledger:
         except RunError:
             raise
         except Exception as error:
-            raise self._unlisted(error) from error
+            raise self._explain_unlisted(error) from error
 
     def map_parallel(self, read: Callable[[T], R], items: Iterable[T]) -> list[R]:
         """Call `read` for every item, many at a time."""
@@ -110,7 +110,7 @@ class Ledger:
         try:
             return Plan.from_bytes(data)
         except Exception as error:  # it may hold anything
-            raise self._damaged(PLAN, error) from None
+            raise self._explain_damaged(PLAN, error) from None
 
     def write_plan(self, plan: Plan) -> None:
         data = plan.to_bytes()
@@ -126,7 +126,7 @@ class Ledger:
         try:
             return JobRecord.from_json(data)
         except (ValueError, TypeError, LookupError, AttributeError) as error:
-            raise self._damaged(JOB, error) from None
+            raise self._explain_damaged(JOB, error) from None
 
     def write_job(self, record: JobRecord) -> None:
         self.write(JOB, record.to_json())
@@ -140,21 +140,21 @@ class Ledger:
         except RunError:
             raise
         except Exception as error:
-            raise self._unlisted(error) from error
+            raise self._explain_unlisted(error) from error
 
-    def _unlisted(self, error: Exception) -> ConfigError:
+    def _explain_unlisted(self, error: Exception) -> ConfigError:
         return ConfigError(f"can't list the output {self.path}: {type(error).__name__}: {error}")
 
     def open(self, name: str) -> IO[bytes]:
         return self.store.open(name)
 
-    def _damaged(self, name: str, error: Exception) -> ConfigError:
+    def _explain_damaged(self, name: str, error: Exception) -> ConfigError:
         return ConfigError(
             f"{self.path}/{name} is damaged ({type(error).__name__}: {error}): restore it, or name "
             "another output"
         )
 
-    def _footer(self, part: str) -> PartFooter:
+    def _read_footer(self, part: str) -> PartFooter:
         def read() -> PartFooter:
             footer = read_footer_end(self.store.read_end(part, _END_BYTES))
             if footer is not None:

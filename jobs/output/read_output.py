@@ -65,7 +65,7 @@ def read(
     exist = ledger.parts()
     done = plan.splits.select(lambda split: split.part in exist)
     files = _find_letters(ledger, done) if dead_letters else [_File(split.part) for split in done]
-    schema = _read_schema(ledger, files[0].name) if files else _no_rows(names)
+    schema = _read_schema(ledger, files[0].name) if files else _infer_schema_without_rows(names)
     if names is not None:
         schema = _select(schema, names, ledger.path)
 
@@ -117,7 +117,7 @@ def _find_file(ledger: Ledger, split: Split, footer: PartFooter) -> _File | None
     except FileNotFoundError:
         return None
     except Exception as error:
-        raise _unreadable(ledger, table.name, error) from error
+        raise _explain_unreadable(ledger, table.name, error) from error
     return _File(table.find(), from_ranges(footer.dead_rows) if rows != footer.dead else None)
 
 
@@ -136,19 +136,19 @@ def _read_schema(ledger: Ledger, name: str) -> pa.Schema:
         with ledger.open(name) as file:
             schema = pq.read_schema(file)
     except Exception as error:  # from the filesystem, or Parquet
-        raise _unreadable(ledger, name, error) from error
+        raise _explain_unreadable(ledger, name, error) from error
     notes = {key: value for key, value in (schema.metadata or {}).items() if key != _FOOTER}
     return schema.with_metadata(notes or None)
 
 
-def _unreadable(ledger: Ledger, name: str, error: Exception) -> ConfigError:
+def _explain_unreadable(ledger: Ledger, name: str, error: Exception) -> ConfigError:
     return ConfigError(
         f"can't read {ledger.path}/{name} ({type(error).__name__}: {error}): "
         f"pipemill verify {ledger.path} checks all files"
     )
 
 
-def _no_rows(columns: Sequence[str] | None) -> pa.Schema:
+def _infer_schema_without_rows(columns: Sequence[str] | None) -> pa.Schema:
     return pa.schema([(name, pa.null()) for name in columns or []])
 
 

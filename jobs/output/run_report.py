@@ -109,11 +109,11 @@ class Report(Shown):
 
     def blocks(self) -> list[Block]:
         """Return what a reader wants to see."""
-        return [facts(self._lines())]
+        return [facts(self._list_lines())]
 
     def to_dataset(self, columns: Sequence[str] | None = None) -> ds.Dataset:
         """Open the rows of the output as `pipemill.read` does, with the run's storage options."""
-        return read(self.output, columns, storage_options=self._storage_options())
+        return read(self.output, columns, storage_options=self._find_storage_options())
 
     dataset = to_dataset
 
@@ -127,13 +127,13 @@ class Report(Shown):
 
     def dead_letters(self) -> pa.Table:
         """Read the rows that failed, and why."""
-        options = self._storage_options()
+        options = self._find_storage_options()
         return read(self.output, dead_letters=True, storage_options=options).to_table()
 
-    def _storage_options(self) -> Mapping[str, Any] | None:
+    def _find_storage_options(self) -> Mapping[str, Any] | None:
         return vars(self)["_options"]
 
-    def _lines(self) -> list[tuple[str, str]]:
+    def _list_lines(self) -> list[tuple[str, str]]:
         lines: list[tuple[str, Any]] = [
             ("rows", f"{self.rows:,} ({self.done:,} done, {self.dead:,} dead)"),
         ]
@@ -142,12 +142,12 @@ class Report(Shown):
                 (
                     "this run",
                     f"{self.added['rows']:,} rows in {self.seconds:.1f} s, "
-                    f"{_rate(self.rows_per_second)} rows/s",
+                    f"{_format_rate(self.rows_per_second)} rows/s",
                 )
             )
         else:
             lines.append(("this run", f"nothing left to do ({self.seconds:.1f} s)"))
-        lines += self._computed()
+        lines += self._describe_computed()
         if self.engine is not None:
             lines.append(("engine", self.engine))
         if self.pooling is not None:
@@ -167,7 +167,7 @@ class Report(Shown):
         if self.null_answers:
             lines.append(("no answer", f"{self.null_answers:,} rows are done with a null answer"))
         if self.unnamed_input is not None:
-            lines.append(("input", _unnamed_in_words(self.unnamed_input)))
+            lines.append(("input", _describe_unnamed(self.unnamed_input)))
         lines.append(("output", f"{self.output} ({self.splits:,} parts)"))
         if self.published is not None:
             lines.append(("published", self.published))
@@ -177,7 +177,7 @@ class Report(Shown):
             lines += [("", line) for line in reasons]
         return lines
 
-    def _computed(self) -> list[tuple[str, str]]:
+    def _describe_computed(self) -> list[tuple[str, str]]:
         lines = []
         if self.tasks:
             rows = ", ".join(f"{name} {count:,} rows" for name, count in self.tasks.items())
@@ -196,7 +196,7 @@ class Report(Shown):
         return lines
 
 
-def _rate(rows_per_second: float) -> str:
+def _format_rate(rows_per_second: float) -> str:
     return f"{rows_per_second:,.0f}" if rows_per_second >= 10 else f"{rows_per_second:.2g}"
 
 
@@ -232,7 +232,7 @@ def unnamed_rows(ledger: Ledger, plan: Plan) -> dict[str, Any] | None:
     return {"rows": rows, "files": plan.unnamed[:_FILES], "count": len(plan.unnamed)}
 
 
-def _unnamed_in_words(unnamed: Mapping[str, Any]) -> str:
+def _describe_unnamed(unnamed: Mapping[str, Any]) -> str:
     files, more = unnamed["files"], unnamed["count"] - 1
     which = f"{files[0]} and {more:,} more files" if more else files[0]
     return f"{unnamed['rows']:,} rows are of {which}, which the input no longer names"

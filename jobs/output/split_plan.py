@@ -101,7 +101,7 @@ class Plan:
             elif old != file:
                 raise ConfigError(
                     f"{file.path} has changed since this output was planned "
-                    f"(then {_bytes_and_date(old)}; now {_bytes_and_date(file)}). Its old "
+                    f"(then {_describe_version(old)}; now {_describe_version(file)}). Its old "
                     "results are kept as they are: put the old file back, name another output, or "
                     "compute the file again with run --on-changed reprocess "
                     "(on_changed='reprocess')"
@@ -139,7 +139,7 @@ class Plan:
         return cls(notes[b"format"].decode(), schema, splits, notes.get(b"results"), settled)
 
 
-def _bytes_and_date(file: InputFile) -> str:
+def _describe_version(file: InputFile) -> str:
     """Describe the version of a file: its size, and its time on a disk or its etag on a store."""
     size = f"{file.size:,} bytes"
     if re.fullmatch(r"\d{9,10}(\.\d*)?", file.version):
@@ -155,7 +155,7 @@ class RowEstimate:
         self.known = self.unknown_bytes = self.rows_seen = self.bytes_seen = 0
         for split in splits:
             if split.rows is None:
-                self.unknown_bytes += _bytes(split)
+                self.unknown_bytes += _count_bytes(split)
             else:
                 self.known += split.rows
 
@@ -170,7 +170,7 @@ class RowEstimate:
         """Count the rows of a split that was read."""
         if split.rows is None:
             self.rows_seen += rows
-            self.bytes_seen += _bytes(split)
+            self.bytes_seen += _count_bytes(split)
 
     @property
     def is_exact(self) -> bool:
@@ -182,5 +182,5 @@ class RowEstimate:
         return self.known + round(self.rows_seen * self.unknown_bytes / self.bytes_seen)
 
 
-def _bytes(split: Split) -> int:
+def _count_bytes(split: Split) -> int:
     return split.size if split.stop < 0 else split.stop - split.start

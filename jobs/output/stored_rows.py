@@ -37,14 +37,14 @@ def with_stored_rows(job: Job, ledger: Ledger) -> Job:
     rows = job.input.path
     if not isinstance(rows, HeldRows):
         return job
-    folder, limit = _folder(rows), job.input.limit
+    folder, limit = _name_folder(rows), job.input.limit
     record = _read_record(folder, limit, ledger)
     if record is None:
-        record = _store(rows, job.input.format, limit, ledger)
+        record = _store_rows(rows, job.input.format, limit, ledger)
     elif isinstance(rows, StandardInput):
         check_same_input(record["digest"], None if record["whole"] else record["bytes"])
     path = "/".join(filter(None, [ledger.path.rstrip("/"), folder, record.get("folder")]))
-    return _reading(job, path, record.get("format", "parquet"), job.output.storage_options)
+    return _make_reading_job(job, path, record.get("format", "parquet"), job.output.storage_options)
 
 
 def with_table(job: Job) -> Job:
@@ -60,7 +60,7 @@ def with_table(job: Job) -> Job:
 def needs_storing(job: Job, ledger: Ledger) -> bool:
     """Return whether `with_stored_rows` has something to write."""
     rows, limit = job.input.path, job.input.limit
-    return isinstance(rows, HeldRows) and _read_record(_folder(rows), limit, ledger) is None
+    return isinstance(rows, HeldRows) and _read_record(_name_folder(rows), limit, ledger) is None
 
 
 def note_on_stream(path: object) -> str | None:
@@ -101,7 +101,7 @@ def sample_input(job: Job) -> Iterator[InputSample]:
         limit = job.input.limit
         most = replace(_SAMPLE, rows=min(limit or _SAMPLE.rows, _SAMPLE.rows))
         written = _write(rows, Store(folder), "input", job.input.format, most)
-        reading = _reading(job, f"{folder}/input", written.format, {})
+        reading = _make_reading_job(job, f"{folder}/input", written.format, {})
         if written.whole or (limit is not None and written.rows == limit):
             yield InputSample(job=reading)
             return
@@ -112,12 +112,12 @@ def sample_input(job: Job) -> Iterator[InputSample]:
         yield InputSample(job=reading, notes=(note,), rows=rows.count)
 
 
-def _reading(job: Job, path: str, format: str, options: dict[str, Any]) -> Job:
+def _make_reading_job(job: Job, path: str, format: str, options: dict[str, Any]) -> Job:
     stored = {"path": path, "format": format, "storage_options": options}
     return job.model_copy(update={"input": job.input.model_copy(update=stored)})
 
 
-def _folder(rows: HeldRows) -> str:
+def _name_folder(rows: HeldRows) -> str:
     return f"{STORED_INPUT}/{rows.identity}"
 
 
@@ -129,8 +129,8 @@ def _read_record(folder: str, limit: int | None, ledger: Ledger) -> dict[str, An
     return None if stored is not None and (limit is None or limit > stored) else record
 
 
-def _store(rows: HeldRows, format: str, limit: int | None, ledger: Ledger) -> dict[str, Any]:
-    folder = _folder(rows)
+def _store_rows(rows: HeldRows, format: str, limit: int | None, ledger: Ledger) -> dict[str, Any]:
+    folder = _name_folder(rows)
     with suppress(Exception):  # what is left of a run that was killed is never read
         ledger.store.filesystem.rm(ledger.store.locate(folder), recursive=True)
     attempt = uuid.uuid4().hex[:12]

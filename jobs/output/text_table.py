@@ -36,9 +36,9 @@ class TextTable:
     indent: int = 0
 
     def __str__(self) -> str:
-        return "\n".join(self._lines())
+        return "\n".join(self._make_lines())
 
-    def _lines(self) -> Iterator[str]:
+    def _make_lines(self) -> Iterator[str]:
         rows = [self.header, *self.rows] if self.header else self.rows
         rows = [[escape_controls(cell) for cell in row] for row in rows]
         longest = [min(max(map(len, cells)), self.most) for cells in zip(*rows, strict=True)]
@@ -52,12 +52,12 @@ class TextTable:
 
     def to_html(self) -> str:
         """Return a table element. Cells are text: what looks like HTML is escaped."""
-        parts = [self._html_row("th", self.header, "th")] if self.header else []
+        parts = [self._make_html_row("th", self.header, "th")] if self.header else []
         first = "td" if self.header else "th"
-        parts += [self._html_row(first, row, "td") for row in self.rows]
+        parts += [self._make_html_row(first, row, "td") for row in self.rows]
         return f"<table>{''.join(parts)}</table>"
 
-    def _html_row(self, first: str, row: Sequence[str], other: str) -> str:
+    def _make_html_row(self, first: str, row: Sequence[str], other: str) -> str:
         cells = []
         for column, cell in enumerate(row):
             tag = other if column else first

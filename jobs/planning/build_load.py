@@ -93,7 +93,7 @@ def _build_bound(
     tokens = job.batching.max_tokens
     dtype = decides.get(f"{prefix}model.dtype") or choose_dtype(job, task.spec, task.is_user)
     runtime = find_graph_runtime(job)
-    if runtime is not None and runtime.calibrates(dtype) and _replaces_examples(plan):
+    if runtime is not None and runtime.calibrates(dtype) and _are_examples_replaced(plan):
         plan.notes.append(
             f"the rows that the {dtype} graph of {runtime.name} took its scales from are others "
             "now: rows computed from here on may differ slightly from those that were done "
@@ -114,7 +114,7 @@ def _build_bound(
     )
 
 
-def _replaces_examples(plan: Plan) -> bool:
+def _are_examples_replaced(plan: Plan) -> bool:
     """Tell whether splits of changed files took the places of some that held the first rows."""
     if not plan.replaced:
         return False

@@ -70,9 +70,9 @@ def build_plan(
         stored = None
     if stored is None or not stored.splits or stored.is_of_nothing:
         # An input without rows decides nothing, not even its columns.
-        plan, changed = _new_plan(job, task, source, files, format, stored)
+        plan, changed = _make_plan(job, task, source, files, format, stored)
     else:
-        plan, changed = _extended_plan(
+        plan, changed = _extend_plan(
             job, task, source, files, format, stored, ledger if reprocess else None
         )
     plan.notes = notes
@@ -85,7 +85,7 @@ def _choose_companion(job: Job, task: ResolvedTask) -> str | None:
     return FilesSource.name if any(column.kind in MEDIA for column in inputs) else None
 
 
-def _new_plan(
+def _make_plan(
     job: Job,
     task: ResolvedTask,
     source: Source,
@@ -104,7 +104,7 @@ def _new_plan(
     return plan, True
 
 
-def _extended_plan(
+def _extend_plan(
     job: Job,
     task: ResolvedTask,
     source: Source,
@@ -229,21 +229,21 @@ def _is_of_another_input(job: Job, ledger: Ledger, plan: Plan, files: list[Input
         return True
     record = ledger.read_job()
     then = None if record is None else record.input_path
-    if job.input.limit is None and _paths(then) != _paths(job.input.path):
+    if job.input.limit is None and _list_paths(then) != _list_paths(job.input.path):
         plan.new_files(files)  # raises for a file that only has another name
         raise ConfigError(
-            f"{ledger.path} holds rows of another input ({_some(plan.unnamed)}), and none of its "
-            "files is in this one: name another output, or name the old files too to add these to "
-            "them"
+            f"{ledger.path} holds rows of another input ({_name_some(plan.unnamed)}), and none of "
+            "its files is in this one: name another output, or name the old files too to add these "
+            "to them"
         )
     return False
 
 
-def _paths(given: Any) -> set[str]:
+def _list_paths(given: Any) -> set[str]:
     return {absolute(path) for path in ([given] if isinstance(given, str) else given or [])}
 
 
-def _some(paths: list[str]) -> str:
+def _name_some(paths: list[str]) -> str:
     return f"{paths[0]} and {len(paths) - 1:,} more files" if len(paths) > 1 else paths[0]
 
 

@@ -78,7 +78,7 @@ def list_files(
     for path in map(absolute, [paths] if isinstance(paths, str) else paths):
         hub_dataset = parse_hub_dataset(path)
         if hub_dataset is not None and (format == _AUTO or "?" in path):
-            for file in list_hub_files(hub_dataset, options, _paths(stored)):
+            for file in list_hub_files(hub_dataset, options, _list_paths(stored)):
                 files.setdefault(file.path, file)
             continue
         is_query = "?" in path and "://" in path
@@ -87,7 +87,7 @@ def list_files(
         listed = list_saved_files(path, options) if may_be_saved else None
         if listed is None:
             listing = list_below(path, options, outside)
-            for without in (_without_outputs, _without_caches):
+            for without in (_leave_out_outputs, _leave_out_caches):
                 listing, note = without(listing, format, stored)
                 notes += note
             listed = _select(listing, format, companion)
@@ -115,7 +115,7 @@ def _check_pointers(files: Iterable[InputFile]) -> None:
                 )
 
 
-def _without_outputs(
+def _leave_out_outputs(
     listing: Listing, format: str, stored: Plan | None
 ) -> tuple[Listing, list[str]]:
     """Return a listing without the parts of outputs among other files, and a note on them.
@@ -128,7 +128,7 @@ def _without_outputs(
     formats = {format_of(file.path) for file in rest} - {None}
     if format != _AUTO and not find_source(format).takes_any_file:
         formats &= {format}
-    if not parts or not formats or any(path in parts for path in _paths(stored)):
+    if not parts or not formats or any(path in parts for path in _list_paths(stored)):
         return listing, []
     folders = list(listing.outputs)
     if format == _AUTO and formats == {TextSource.name}:
@@ -144,7 +144,7 @@ def _without_outputs(
     return replace(listing, files=rest), [note]
 
 
-def _without_caches(
+def _leave_out_caches(
     listing: Listing, format: str, stored: Plan | None
 ) -> tuple[Listing, list[str]]:
     """Return a listing without what `datasets` made of other files of it, and a note on that."""
@@ -153,7 +153,7 @@ def _without_caches(
     if (
         not any(format_of(file.path) == ArrowSource.name for file in rest)
         or listing.named
-        or not {file.path for file in made}.isdisjoint(_paths(stored))
+        or not {file.path for file in made}.isdisjoint(_list_paths(stored))
     ):
         return listing, []
     more = f" and {len(made) - 1:,} more" if len(made) > 1 else ""
@@ -168,7 +168,7 @@ def _is_cache(file: InputFile) -> bool:
     return _CACHE.fullmatch(file.path.rpartition("/")[2]) is not None
 
 
-def _paths(plan: Plan | None) -> Iterator[str]:
+def _list_paths(plan: Plan | None) -> Iterator[str]:
     """Yield the paths of the files that an output was planned for."""
     return (file.path for file in plan.files()) if plan else iter(())
 
@@ -183,7 +183,7 @@ def _select(listing: Listing, format: str, companion: str | None) -> list[InputF
                 "rows to the command, with --input -"
             )
     if not listing.named:
-        files = _of_format(files, format, companion)
+        files = _select_format(files, format, companion)
     hides_table = not files or any(format_of(file.path) == ParquetSource.name for file in files)
     if listing.table and format in (_AUTO, ParquetSource.name) and hides_table:
         raise ConfigError(listing.table)
@@ -193,7 +193,7 @@ def _select(listing: Listing, format: str, companion: str | None) -> list[InputF
         what = f"found {len(listing.files) + listing.left_out} files, but no input among them"
         if hint := _explain_unread(listing.files):
             raise ConfigError(f"no input at {listing.path}: {what}; {hint}")
-        raise ConfigError(f"no input at {listing.path}: {what} ({_known_suffixes()})")
+        raise ConfigError(f"no input at {listing.path}: {what} ({_list_suffixes()})")
     if format == _AUTO and format_of(files[0].path) is None:
         if hint := _explain_unread(files):
             raise ConfigError(f"can't read {listing.path}: {hint}")
@@ -242,7 +242,7 @@ def _explain_unread(files: list[InputFile]) -> str | None:
     return None
 
 
-def _of_format(files: list[InputFile], format: str, companion: str | None) -> list[InputFile]:
+def _select_format(files: list[InputFile], format: str, companion: str | None) -> list[InputFile]:
     """Return the files of a folder or a glob that are read as a format."""
     files = [file for file in files if file.path.rpartition("/")[2] not in _NOTES] or files
     if format != _AUTO:
@@ -255,7 +255,7 @@ def _of_format(files: list[InputFile], format: str, companion: str | None) -> li
     return [file for file in files if format_of(file.path) in formats]
 
 
-def _known_suffixes() -> str:
+def _list_suffixes() -> str:
     sources = all_sources().values()
     suffixes = ", ".join(suffix for source in sources for suffix in source.suffixes)
     compressible = ", ".join(source.name for source in sources if source.compressible)

@@ -58,7 +58,7 @@ def digest_model(model: ModelSection, files: ModelFiles) -> str:
             return files.remote.digest
         return files.revision or digest_folder(Path(files.root or files.path))
     except OSError as error:
-        raise _unreadable(model, error) from None
+        raise _explain_unreadable(model, error) from None
 
 
 def resolve_model(model: ModelSection) -> ModelFiles:
@@ -81,7 +81,7 @@ def resolve_model(model: ModelSection) -> ModelFiles:
         try:
             return _find_in_folder(model, folder)
         except OSError as error:
-            raise _unreadable(model, error) from None
+            raise _explain_unreadable(model, error) from None
     if folder.is_file():
         raise ConfigError(
             f"model.path {model.path} is a file: name the folder that holds config.json and the "
@@ -194,7 +194,7 @@ def _find_in_folder(model: ModelSection, root: Path) -> ModelFiles:
     return ModelFiles(str(folder.resolve()), root=None if folder == root else str(root.resolve()))
 
 
-def _unreadable(model: ModelSection, error: OSError) -> ConfigError:
+def _explain_unreadable(model: ModelSection, error: OSError) -> ConfigError:
     return ConfigError(f"can't read the model {model.path}: {error}")
 
 

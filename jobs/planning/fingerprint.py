@@ -76,14 +76,14 @@ def _list_fields(
         "task": task,
         "model": weights,
         "model.dtype": dtype,
-        **_engine_fields(job),
+        **_list_engine_fields(job),
         "parameters": job.parameters,
         "input.columns": job.input.columns,
         "input.limit": job.input.limit,
-        "input.dataset": _identity(job.input.path),
+        "input.dataset": _identify_object(job.input.path),
         "output.keep": job.output.keep,
         "output.on_error": job.output.on_error,
-        **_class_fields(job),
+        **_list_class_fields(job),
         **({"input.schema": job.input.schema} if job.input.schema else {}),
         **({"input.encoding": job.input.encoding} if job.input.encoding else {}),
         **followed,
@@ -94,7 +94,7 @@ def _list_fields(
     return json.loads(json.dumps(fields))  # as they are when they are read from the output
 
 
-def _engine_fields(job: Job) -> dict[str, Any]:
+def _list_engine_fields(job: Job) -> dict[str, Any]:
     name = job.model.engine
     if name == "auto":
         return {}
@@ -103,12 +103,12 @@ def _engine_fields(job: Job) -> dict[str, Any]:
     return {"model.engine": name, **{package: version(package) for package in packages}}
 
 
-def _identity(path: object) -> str | None:
+def _identify_object(path: object) -> str | None:
     """Return what tells the rows of an object from others; None for paths."""
     return path.identity if isinstance(path, HeldRows) else None
 
 
-def _class_fields(job: Job) -> dict[str, Any]:
+def _list_class_fields(job: Job) -> dict[str, Any]:
     if job.pipeline_class is None:
         return {}
     code = digest_class(job.pipeline_class)
@@ -172,15 +172,15 @@ def _are_same(old: Any, new: Any) -> bool:
     return all(
         _are_same(value, new[name])
         if name.endswith("_kwargs")
-        else _key_order(value) == _key_order(new[name])
+        else _list_keys(value) == _list_keys(new[name])
         for name, value in old.items()
     )
 
 
-def _key_order(value: Any) -> list[Any]:
+def _list_keys(value: Any) -> list[Any]:
     if isinstance(value, Mapping):
-        return [(name, _key_order(one)) for name, one in value.items()]
-    return [_key_order(one) for one in value] if isinstance(value, list) else []
+        return [(name, _list_keys(one)) for name, one in value.items()]
+    return [_list_keys(one) for one in value] if isinstance(value, list) else []
 
 
 def _describe_fields(fields: Mapping[str, Any], job: Mapping[str, Any]) -> dict[str, str]:

@@ -60,7 +60,7 @@ def read_conventions(
     files: Mapping[str, Any] = {}
     try:
         if not decides or decides.keys() & FIELD_DEFAULTS.keys():
-            files = spec.files(_reader(model))
+            files = spec.files(_choose_reader(model))
         followed = spec.follow(parameters, files)
     except ValueError as error:
         raise ConfigError(f"the model {job.model.path}: {error}") from None
@@ -122,7 +122,7 @@ def begins_with_static(root: Path) -> bool:
     return file.is_file() and find_first_module(_read_json(file))[0] == MODULE
 
 
-def _reader(files: ModelFiles) -> Callable[[str], Any]:
+def _choose_reader(files: ModelFiles) -> Callable[[str], Any]:
     def read(name: str) -> Any:
         file = files.find(name)
         return None if file is None else _read_json(file)

@@ -101,7 +101,7 @@ def build_prepared_job(
     Args:
         decides: what decides the results of the output; empty without an output.
     """
-    schema = _input_schema(job, plan)
+    schema = _read_input_schema(job, plan)
     if not task.steps:
         task = replace(task, spec=with_inputs(task.spec, schema))
         task = follow_as_output_did(job, task, decides)
@@ -163,7 +163,7 @@ def _describe_engine(load: LoadTask) -> str | None:
     return name if dtype == "auto" else f"{name} {dtype}"
 
 
-def _input_schema(job: Job, plan: Plan) -> pa.Schema:
+def _read_input_schema(job: Job, plan: Plan) -> pa.Schema:
     """Return the columns of the input, with those that its format makes on demand."""
     schema = plan.schema
     names = [name for one in job.each_task() for name in one.input.columns.values() if name]

@@ -119,7 +119,7 @@ def resolve_task(job: Job, model: str) -> tuple[TaskSpec, bool]:
     if spec is not None and (location := find_registered(spec.name)) is not None:
         check_registered(spec.name, location)
     if spec is None:
-        spec = user_pipeline_task(job.task, _named_columns(job))
+        spec = user_pipeline_task(job.task, _list_named_columns(job))
     _check_parameters(job, spec)
     check_engine(job, spec, own)
     if job.output.schema is not None and not own and not spec.infers_columns:
@@ -190,7 +190,7 @@ def column_kinds(
     inputs = inputs_of(spec, parameters) or tuple(Column(name=n, kind="any") for n in USUAL)
     read = {column.name: column for column in inputs if column.name not in parameters}
     names = source_names(read.values(), mapping)
-    return {own: _kind(read[name]) for name, own in names.items()}
+    return {own: _find_kind(read[name]) for name, own in names.items()}
 
 
 def _find_task(name: str) -> TaskSpec | None:
@@ -203,11 +203,11 @@ def _find_task(name: str) -> TaskSpec | None:
     return None
 
 
-def _named_columns(job: Job) -> tuple[str, ...]:
+def _list_named_columns(job: Job) -> tuple[str, ...]:
     return tuple(name for name, column in job.input.columns.items() if column is not None)
 
 
-def _kind(column: Column) -> str:
+def _find_kind(column: Column) -> str:
     return "text" if column.kind == "any" and column.name in _TEXTS else column.kind
 
 

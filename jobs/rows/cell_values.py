@@ -106,7 +106,7 @@ def to_storable(table: pa.Table, owner: str) -> pa.Table:
         if kind.startswith("ray.data.arrow_") and "tensor" in kind:
             cells = [cell for chunk in column.chunks for cell in chunk.to_numpy(False)]
             column = pa.chunked_array([make_column(name, cells)])
-        columns.append(_without_empty_structs(column))
+        columns.append(_replace_empty_structs(column))
     table = pa.table(columns, names=table.column_names, metadata=table.schema.metadata)
     features = {k: v for k, v in (table.schema.metadata or {}).items() if k == b"huggingface"}
     return cast_rows(table, simplify_schema(table.schema).with_metadata(features or None))
@@ -124,7 +124,7 @@ def _is_opaque(kind: pa.DataType) -> bool:
     return any(getattr(inner, "extension_name", "") in _OPAQUE for inner in seen)
 
 
-def _without_empty_structs(column: pa.ChunkedArray) -> pa.ChunkedArray:
+def _replace_empty_structs(column: pa.ChunkedArray) -> pa.ChunkedArray:
     """Return a column with null for a dict without keys, which Parquet has no type for."""
     kind = map_types(column.type, lambda inner: pa.null() if inner == pa.struct([]) else inner)
     if kind == column.type:
@@ -153,7 +153,7 @@ def to_plain(value: Any) -> Any:
     if isinstance(value, np.datetime64 | np.timedelta64):
         return _plain_time(value)
     if hasattr(value, "__array__") and not np.isscalar(value):
-        return _plain_array(np.asarray(value))
+        return _to_plain_array(np.asarray(value))
     return value
 
 
@@ -181,7 +181,7 @@ def size_of(value: Any) -> int:
     return int(getattr(value, "nbytes", 8))
 
 
-def _plain_array(array: np.ndarray) -> Any:
+def _to_plain_array(array: np.ndarray) -> Any:
     is_picture = array.dtype == np.uint8 and (
         array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (3, 4))
     )

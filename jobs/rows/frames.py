@@ -105,7 +105,7 @@ def table_of_pandas(frame: pandas.DataFrame) -> pa.Table:
         try:
             array = pa.Array.from_pandas(values)
         except (pa.ArrowException, TypeError, ValueError) as error:
-            raise _refused(name, owner, values.dtype, error) from None
+            raise _explain_refusal(name, owner, values.dtype, error) from None
         columns.append(array)
     return pa.table(columns, names=list(frame.columns))
 
@@ -136,7 +136,9 @@ def table_of_polars(frame: polars.DataFrame) -> pa.Table:
         except BaseException as error:  # polars' panics are no Exceptions
             if isinstance(error, KeyboardInterrupt | SystemExit):
                 raise
-            raise _refused(series.name, "the polars.DataFrame", series.dtype, error) from None
+            raise _explain_refusal(
+                series.name, "the polars.DataFrame", series.dtype, error
+            ) from None
     return pa.table(columns, names=frame.columns)
 
 
@@ -160,7 +162,7 @@ def table_of_arrow(value: Any) -> pa.Table:
         ) from None
 
 
-def _refused(name: object, owner: str, kind: object, error: BaseException) -> ConfigError:
+def _explain_refusal(name: object, owner: str, kind: object, error: BaseException) -> ConfigError:
     return ConfigError(
         f"column {name!r} of {owner} is {kind}, which can't be stored "
         f"({' '.join(str(error).split())}): convert it to texts, numbers or times"

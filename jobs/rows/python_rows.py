@@ -66,10 +66,10 @@ class RowIterator(TableRows):
     def tables(self) -> Iterator[pa.Table]:
         check_unread(self._rows)
         yield from tables_of_rows(
-            islice(self._guarded(), self._most), f"the {type(self._rows).__name__}"
+            islice(self._iterate_safely(), self._most), f"the {type(self._rows).__name__}"
         )
 
-    def _guarded(self) -> Iterator[Row]:
+    def _iterate_safely(self) -> Iterator[Row]:
         count = 0
         try:
             for row in self._rows:
@@ -131,12 +131,12 @@ def are_texts(values: Sequence[str]) -> bool:
     Raises:
         ConfigError: it may be either.
     """
-    paths = [value for value in values if _looks_like_path(value)]
+    paths = [value for value in values if _is_path_like(value)]
     if values and not paths and any(re.search(r"\S\s+\S", value) for value in values):
         return True
     if len(paths) == len(values):
         return False
-    others = [value for value in values if not _looks_like_path(value)]
+    others = [value for value in values if not _is_path_like(value)]
     seen = f"{_shorten(others[0])} is no file that exists"
     if paths:
         seen += f", but {_shorten(paths[0])} looks like one"
@@ -146,7 +146,7 @@ def are_texts(values: Sequence[str]) -> bool:
     )
 
 
-def _looks_like_path(value: str) -> bool:
+def _is_path_like(value: str) -> bool:
     if re.match(r"[A-Za-z][\w+.-]*://", value) or is_chain(value) or not value.strip():
         return True
     if "\n" in value:

@@ -46,7 +46,7 @@ class StandardInput(HeldRows):
         suffix = find_compression_suffix(first)
         format = _guess_format(first, suffix) if format == "auto" else format
         name = f"{folder}/000000{find_source(format).suffixes[0]}{suffix}"
-        blocks: Iterable[bytes] = _blocks(first, opened)
+        blocks: Iterable[bytes] = _read_blocks(first, opened)
         whole, size, lines = True, 0, None
         digest = hashlib.sha256()
         if most is not None and most.bytes < sys.maxsize:
@@ -86,7 +86,7 @@ def check_same_input(digest: str, size: int | None) -> None:
         return
     now = hashlib.sha256()
     left = sys.maxsize if size is None else size
-    for block in _blocks(first, opened):
+    for block in _read_blocks(first, opened):
         now.update(block[:left])
         left -= len(block)
         if left <= 0:
@@ -105,7 +105,7 @@ def _open() -> IO[bytes] | None:
     return sys.stdin.buffer
 
 
-def _blocks(first: bytes, file: IO[bytes]) -> Iterator[bytes]:
+def _read_blocks(first: bytes, file: IO[bytes]) -> Iterator[bytes]:
     block = first
     while block:
         yield block

@@ -17,11 +17,11 @@ def find_problem(requirement: str) -> str:
         found = version(name)
     except PackageNotFoundError:
         return f"{requirement} is missing"
-    fits = _numbers(found) >= _numbers(wanted)
+    fits = _parse_numbers(found) >= _parse_numbers(wanted)
     return "" if fits else f"{requirement} is needed, and {found} is installed"
 
 
-def _numbers(text: str) -> list[int]:
+def _parse_numbers(text: str) -> list[int]:
     """Return a version's numbers, up to the first part that is none, such as 0rc1."""
     return [int(part) for part in takewhile(str.isdecimal, text.partition("+")[0].split("."))]
 

@@ -41,7 +41,7 @@ def connect(address: str) -> JobSubmissionClient:
     """
     address = _complete(address)
     _check_port(address)
-    with _explain(address), _without_overrides():
+    with _explain(address), _hide_overrides():
         try:
             from ray.job_submission import JobSubmissionClient
 
@@ -145,7 +145,7 @@ def _check_port(address: str) -> None:
 
 
 @contextmanager
-def _without_overrides() -> Iterator[None]:
+def _hide_overrides() -> Iterator[None]:
     saved = {name: os.environ.pop(name) for name in _OVERRIDES if name in os.environ}
     try:
         yield

@@ -61,7 +61,7 @@ def write_job_text(config: dict[str, Any], where: str, environment: Mapping[str,
             f"the model is {job.model.path}, in this process: save it where the cluster can read "
             "it (save_pretrained), and name that folder or URL"
         )
-    sent = _with_sections(config)
+    sent = _expand_sections(config)
     local: list[str] = []
 
     def locate(path: str) -> str:
@@ -98,12 +98,12 @@ def write_job_text(config: dict[str, Any], where: str, environment: Mapping[str,
     )
 
 
-def _with_sections(config: Mapping[str, Any]) -> dict[str, Any]:
+def _expand_sections(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return the keys of a job, or of one of its tasks, with its sections as mappings."""
     names = [name for name in ("model", "input", "output") if name in config]
     keys = {**config, **{name: to_section(name, config[name]) for name in names}}
     if config.get("tasks"):
-        keys["tasks"] = [_with_sections(entry) for entry in config["tasks"]]
+        keys["tasks"] = [_expand_sections(entry) for entry in config["tasks"]]
     return keys
 
 

@@ -42,13 +42,13 @@ class Submission(Shown):
     def status(self) -> str:
         """Return Ray's word: PENDING, RUNNING, SUCCEEDED, FAILED or STOPPED."""
         with answering(self.address):
-            return str(self._attempts(connect(self.address))[-1].status.value)
+            return str(self._list_attempts(connect(self.address))[-1].status.value)
 
     def logs(self) -> str:
         """Return what the job has printed so far."""
         with answering(self.address):
             client = connect(self.address)
-            return _read_logs(client, self._attempts(client))
+            return _read_logs(client, self._list_attempts(client))
 
     def stop(self) -> bool:
         """Stop the job and wait until it has ended. Submit it again to resume.
@@ -58,12 +58,12 @@ class Submission(Shown):
         """
         with answering(self.address):
             client = connect(self.address)
-            last = self._attempts(client)[-1]
+            last = self._list_attempts(client)[-1]
             if last.status in _ENDED:
                 return False
             client.stop_job(str(last.submission_id))
             until = time.monotonic() + _STOP_S
-            while time.monotonic() < until and self._attempts(client)[-1].status not in _ENDED:
+            while time.monotonic() < until and self._list_attempts(client)[-1].status not in _ENDED:
                 time.sleep(PAUSE_S / 4)
             return True
 
@@ -118,7 +118,7 @@ class Submission(Shown):
         while True:
             attempts: list[JobDetails] = []
             try:
-                attempts = self._attempts(client)
+                attempts = self._list_attempts(client)
                 if log is not None:
                     _show_new_lines(client, attempts, followers, log)
                 silent_since = None
@@ -152,7 +152,7 @@ class Submission(Shown):
             metadata=job.metadata,
         )
 
-    def _attempts(self, client: JobSubmissionClient) -> list[JobDetails]:
+    def _list_attempts(self, client: JobSubmissionClient) -> list[JobDetails]:
         """Return the job's attempts in their order."""
         try:
             first = client.get_job_info(self.id)

@@ -19,7 +19,7 @@ def open_media(chat: list[dict[str, Any]], decode: Callable[[Any, str], Any]) ->
 
     decode: from a value of a media column and its kind to what a processor takes.
     """
-    for part in _parts(chat):
+    for part in _list_parts(chat):
         if part.get("type") == "image_url":  # as OpenAI's interface has it
             named = part.pop("image_url", None)
             part["type"] = "image"
@@ -42,21 +42,21 @@ def fill_media(chat: list[dict[str, Any]], values: Mapping[str, Any]) -> None:
         ValueError: a place without a medium, or a medium without a place.
     """
     left = {kind for kind in MEDIA if kind in values}
-    for part in _parts(chat):
+    for part in _list_parts(chat):
         kind = part.get("type")
         if kind not in MEDIA or kind in part:
             continue
         if kind not in left:
             raise ValueError(
-                f"a message has a place for {_an(kind)}, and the row has no such value"
+                f"a message has a place for {_add_article(kind)}, and the row has no such value"
             )
         part[kind] = values[kind]
         left.remove(kind)
     if left:
         kind = min(left)
         raise ValueError(
-            f"the row has both messages and {_an(kind)}, but no message says where it belongs: "
-            f'{{"type": "{kind}"}} among its content'
+            f"the row has both messages and {_add_article(kind)}, but no message says where it "
+            f'belongs: {{"type": "{kind}"}} among its content'
         )
 
 
@@ -72,13 +72,13 @@ def chat_beside(values: Mapping[str, Any], processor: Any) -> list[dict[str, Any
         return None
     parts = [{"type": kind, kind: values[kind]} for kind in media]
     if text is not None:
-        if any(mark in text for kind in media for mark in _marks(processor, kind)):
+        if any(mark in text for kind in media for mark in _find_marks(processor, kind)):
             return None
         parts.append({"type": "text", "text": text})
     return [{"role": "user", "content": parts}]
 
 
-def _marks(processor: Any, kind: str) -> list[str]:
+def _find_marks(processor: Any, kind: str) -> list[str]:
     """Return the tokens that stand for a medium in a prompt."""
     first = f"bo{kind[0]}_token"  # "begin of image", as Gemma has it
     names = {f"{kind}_token", first, *(n for n in vars(processor) if kind in n and "token" in n)}
@@ -91,16 +91,16 @@ def _marks(processor: Any, kind: str) -> list[str]:
 
 def leave_media(chat: list[dict[str, Any]]) -> None:
     """Remove decoded media from a chat: their tensors travel with the chunks."""
-    for part in _parts(chat):
+    for part in _list_parts(chat):
         if part.get("type") in MEDIA:
             part.pop(part["type"], None)
 
 
-def _an(kind: str) -> str:
+def _add_article(kind: str) -> str:
     return f"a {kind}" if kind == "video" else f"an {kind}"
 
 
-def _parts(chat: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+def _list_parts(chat: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     for message in chat:
         if isinstance(message.get("content"), list):
             yield from (part for part in message["content"] if isinstance(part, dict))

@@ -57,12 +57,12 @@ def check_parameters_work(declared: PipelineTask, loaded: Loaded) -> None:
     if declared.any_parameter or not parameters:
         return
     for attempt in (_take, _run) if declared.sample is not None else (_take,):
-        error = _failure(attempt, declared, loaded.pipeline, parameters)
-        if error is not None and _failure(attempt, declared, loaded.pipeline, {}) is None:
+        error = _find_failure(attempt, declared, loaded.pipeline, parameters)
+        if error is not None and _find_failure(attempt, declared, loaded.pipeline, {}) is None:
             alone = {
                 name: value
                 for name, value in parameters.items()
-                if _failure(attempt, declared, loaded.pipeline, {name: value}) is not None
+                if _find_failure(attempt, declared, loaded.pipeline, {name: value}) is not None
             }
             wrong = ", ".join(f"{name}: {value!r}" for name, value in (alone or parameters).items())
             raise ValueError(
@@ -71,7 +71,7 @@ def check_parameters_work(declared: PipelineTask, loaded: Loaded) -> None:
             )
 
 
-def _failure(
+def _find_failure(
     attempt: Callable[[PipelineTask, Any, Keywords], None],
     declared: PipelineTask,
     pipeline: Any,

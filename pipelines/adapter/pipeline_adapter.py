@@ -107,7 +107,7 @@ class PipelineAdapter:
         lists = []
         with ThreadPoolExecutor(count := self._count_threads()) as threads:
             each = map if count == 1 else threads.map
-            for chunks in each(self._chunks, read_rows(rows, self.keywords.kinds)):
+            for chunks in each(self._make_chunks, read_rows(rows, self.keywords.kinds)):
                 lists.append(chunks)
                 mark_progress()
         return pa.array(lists, pa.list_(_CHUNK))
@@ -134,18 +134,18 @@ class PipelineAdapter:
         columns = COLUMNS_OF_TASK if seen is None else (seen.metadata or {}).get(b"columns")
         if columns != COLUMNS_OF_TASK:
             return as_columns(answers, schema, sampled=columns == COLUMNS_OF_SAMPLE)
-        values = self._values(rows)
+        values = self._list_values(rows)
         records = list(map(self.declared.record, answers, values))
         try:
             return pa.Table.from_pylist(records, schema=schema)
         except pa.ArrowTypeError:  # a model may call its labels 0 and 1
-            texts = _numbers_as_text(records, pa.list_(pa.struct(list(schema))))
+            texts = _write_numbers(records, pa.list_(pa.struct(list(schema))))
             return pa.Table.from_pylist(texts, schema=schema)
 
     def answers(self, rows: pa.Table, outputs: pa.ListArray) -> list[Any]:
         """Return what `transformers.pipeline` returns for each row. Raises what it raises."""
         found = []
-        for payloads, values in zip(outputs.to_pylist(), self._values(rows), strict=True):
+        for payloads, values in zip(outputs.to_pylist(), self._list_values(rows), strict=True):
             answers = [pickle.loads(payload) for payload in payloads]
             failed = (one for one in answers if isinstance(one, DeferredError))
             answer = next(failed, answers[0])
@@ -220,7 +220,7 @@ class PipelineAdapter:
 
         return find_levels(self.pipeline, preprocess)
 
-    def _chunks(self, row: dict[str, Any]) -> list[dict[str, Any]]:
+    def _make_chunks(self, row: dict[str, Any]) -> list[dict[str, Any]]:
         self.keywords.check_row(row)
         own = {k: v for k, v in row.items() if v is not None}
         with self.open_row(row) as prepared:
@@ -265,7 +265,7 @@ class PipelineAdapter:
         dtype = str(self.pipeline.dtype).removeprefix("torch.")
         return quantize_images(chunk, self.scale, palette, dtype)
 
-    def _values(self, rows: pa.Table) -> list[dict[str, Any]]:
+    def _list_values(self, rows: pa.Table) -> list[dict[str, Any]]:
         """Return each row's columns, but for media, over the parameters."""
         kinds, parameters = self.keywords.kinds, self.keywords.given
         names = [n for n in rows.column_names if n != FOLDER and kinds[n] not in MEDIA]
@@ -273,13 +273,13 @@ class PipelineAdapter:
         return [{**parameters, **{k: v for k, v in g.items() if v is not None}} for g in given]
 
 
-def _numbers_as_text(value: Any, type: pa.DataType) -> Any:
+def _write_numbers(value: Any, type: pa.DataType) -> Any:
     """Return the value with text in place of numbers where `type` has text."""
     if pa.types.is_string(type) and isinstance(value, int | float):
         return str(value)
     if pa.types.is_list(type) and isinstance(value, list):
-        return [_numbers_as_text(item, type.value_type) for item in value]
+        return [_write_numbers(item, type.value_type) for item in value]
     if pa.types.is_struct(type) and isinstance(value, dict):
         names = {field.name: field.type for field in type}
-        return {k: _numbers_as_text(v, names[k]) if k in names else v for k, v in value.items()}
+        return {k: _write_numbers(v, names[k]) if k in names else v for k, v in value.items()}
     return value

@@ -128,25 +128,29 @@ class PipelineForward:
         if ragged not in self.alone and len(chunks) > 1:
             self._try(chunks, ragged)
         return (
-            self._together(chunks) if self.alone.get(ragged) is False else self.run_singly(chunks)
+            self._run_together(chunks)
+            if self.alone.get(ragged) is False
+            else self.run_singly(chunks)
         )
 
     def _try(self, chunks: list[Chunk], ragged: bool) -> None:
-        some, close = select_tried(chunks), self._closeness()
+        some, close = select_tried(chunks), self._choose_closeness()
         if ragged and self.recordings is not None:
             some = self.recordings.vary_lengths(some)
         # An answer may be another one by rounding: two labels whose scores are nearly equal.
         as_computed = close > CLOSE
         singles = self.run_singly(some, as_computed)
         try:
-            together = self._together(some, as_computed)
+            together = self._run_together(some, as_computed)
             pairs = list(zip(together, singles, strict=True))
             equal = self.rounds() or all(answers_equal(*pair, close) for pair in pairs)
             if as_computed and not equal and not ragged:
                 equal = self._is_own_answer(some, pairs)
             if as_computed and equal:
                 each = zip(pairs, some, strict=True)
-                equal = not any(self._lost_answer(*pair, settings) for pair, (_, settings) in each)
+                equal = not any(
+                    self._is_answer_lost(*pair, settings) for pair, (_, settings) in each
+                )
             self._equal[ragged] += len(some)
             if not equal or self._equal[ragged] >= TRIED:
                 self.alone[ragged] = not equal
@@ -168,12 +172,12 @@ class PipelineForward:
         for i, (together, single) in enumerate(pairs):
             if not answers_equal(together, single, ALIKE):
                 return False
-            copies = self._together([chunks[i]] * len(chunks), as_computed=True)
+            copies = self._run_together([chunks[i]] * len(chunks), as_computed=True)
             if not answers_equal(together, copies[i]):
                 return False
         return True
 
-    def _lost_answer(self, together: Any, single: Any, settings: str) -> bool:
+    def _is_answer_lost(self, together: Any, single: Any, settings: str) -> bool:
         """Tell whether only what was computed alone has all that `postprocess` reads."""
         _, _, after = self.keywords.of(settings)
 
@@ -194,7 +198,7 @@ class PipelineForward:
         """Tell whether the micro-batch's size may change a text: as always in 16 bits."""
         return self.generation is not None and self._has_16_bits()
 
-    def _closeness(self) -> float:
+    def _choose_closeness(self) -> float:
         """Return how far numbers may be apart, as a share of the largest, by rounding alone."""
         if self._has_16_bits():
             return ROUNDED
@@ -212,9 +216,9 @@ class PipelineForward:
         """
         encoder = None if self.by_token is None else self.by_token.encoder
         with nullcontext() if encoder is None else encoder.as_loaded():
-            return [self._single(*chunk, as_computed) for chunk in chunks]
+            return [self._run_single(*chunk, as_computed) for chunk in chunks]
 
-    def _single(self, payload: bytes, settings: str, as_computed: bool) -> Any:
+    def _run_single(self, payload: bytes, settings: str, as_computed: bool) -> Any:
         _, during, after = self.keywords.of(settings)
         inputs = pickle.loads(payload)
         with seed_row(inputs, self.pipeline.device):
@@ -222,7 +226,7 @@ class PipelineForward:
             output = self.pipeline.forward(images, **copy_kwargs(during))
         return to_float32(output) if as_computed else self.reduce(output, after)
 
-    def _together(self, chunks: list[Chunk], as_computed: bool = False) -> list[Any]:
+    def _run_together(self, chunks: list[Chunk], as_computed: bool = False) -> list[Any]:
         keywords = [self.keywords.of(settings) for _, settings in chunks]
         inputs = [pickle.loads(payload) for payload, _ in chunks]
         during = [copy_kwargs(during) for _, during, _ in keywords]

@@ -42,7 +42,7 @@ class PipelineKeywords:
         for name in (c.name for c in declared.inputs if c.parameter and c.kind not in _AS_GIVEN):
             if self.given.get(name) is not None:
                 self.given[name] = plain_value(self.given[name], self.kinds[name])
-        self.of = lru_cache(maxsize=64)(self._of)
+        self.of = lru_cache(maxsize=64)(self._find_keywords)
         # What only rows have is none of these values: it is checked for each row.
         by_row = self.own.intersection(loaded.columns)
         values = declared.with_defaults(self.given).items()
@@ -60,16 +60,16 @@ class PipelineKeywords:
         values: of the row's columns, by name; others may be among them.
         """
         own = {
-            name: self._own_value(name, values[name])
+            name: self._take_own_value(name, values[name])
             for name in sorted(self.own.intersection(self.loaded.columns, values))
         }
         return json.dumps(own)  # what is in a mapping keeps its order, which may be read, too
 
-    def _own_value(self, name: str, value: Any) -> Any:
+    def _take_own_value(self, name: str, value: Any) -> Any:
         plain, parameter = plain_value(value, self.kinds[name]), self.declared.parameters.get(name)
         return plain if parameter is None else parameter.validate(name, plain)
 
-    def _of(self, settings: str) -> tuple[Keywords, ...]:
+    def _find_keywords(self, settings: str) -> tuple[Keywords, ...]:
         """Return the keywords of preprocess, _forward and postprocess for a row's settings."""
         return keywords_of(self.declared, self.pipeline, {**self.given, **json.loads(settings)})
 

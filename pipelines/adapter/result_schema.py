@@ -25,7 +25,7 @@ def own_columns_fit(
 
     given: the parameters.
     """
-    known = _field_names(schema) | _NO_COLUMNS
+    known = _list_field_names(schema) | _NO_COLUMNS
     known |= {name.removesuffix("s") for name in known}
     try:
         pa.Table.from_pylist([task.record(answer, given) for answer in answers], schema=schema)
@@ -42,7 +42,7 @@ def schema_of(answers: list[Any]) -> pa.Schema:
         raise ValueError(
             f"the answers have no type in common ({error}): declare the columns in output.schema"
         ) from error
-    return pa.schema([("result", _without_null_types(type))])
+    return pa.schema([("result", _replace_null_types(type))])
 
 
 def as_columns(answers: list[Any], schema: pa.Schema, sampled: bool) -> pa.Table:
@@ -61,7 +61,7 @@ def as_columns(answers: list[Any], schema: pa.Schema, sampled: bool) -> pa.Table
         raise ValueError(
             f"the answer does not fit {_describe(schema)} ({error}); {advice}"
         ) from None
-    unseen = _names(records) - _field_names(schema) if sampled else set()
+    unseen = _names(records) - _list_field_names(schema) if sampled else set()
     if unseen:
         raise ValueError(
             f"the answer has {', '.join(sorted(unseen))}, which {_describe(schema)} does not have; "
@@ -101,14 +101,14 @@ def plain(value: Any) -> Any:
     return value
 
 
-def _without_null_types(type: pa.DataType) -> pa.DataType:
+def _replace_null_types(type: pa.DataType) -> pa.DataType:
     """Return the type with text for what was always null."""
     if pa.types.is_null(type):
         return pa.string()
     if pa.types.is_list(type):
-        return pa.list_(_without_null_types(type.value_type))
+        return pa.list_(_replace_null_types(type.value_type))
     if pa.types.is_struct(type):
-        return pa.struct([(field.name, _without_null_types(field.type)) for field in type])
+        return pa.struct([(field.name, _replace_null_types(field.type)) for field in type])
     return type
 
 
@@ -124,7 +124,7 @@ def _names(value: Any) -> set[str]:
     return set()
 
 
-def _field_names(type: Any) -> set[str]:
+def _list_field_names(type: Any) -> set[str]:
     if isinstance(type, pa.Schema) or pa.types.is_struct(type):
-        return {field.name for field in type}.union(*(_field_names(f.type) for f in type))
-    return _field_names(type.value_type) if pa.types.is_list(type) else set()
+        return {field.name for field in type}.union(*(_list_field_names(f.type) for f in type))
+    return _list_field_names(type.value_type) if pa.types.is_list(type) else set()

@@ -42,7 +42,7 @@ def open_row(
             if value is None:
                 continue
             try:
-                values[name] = _value(value, kinds[name], pipeline, media, files)
+                values[name] = _make_value(value, kinds[name], pipeline, media, files)
             except Exception as error:
                 blame_column(error, name)
                 raise
@@ -73,7 +73,7 @@ def _keep_type(audio: dict[str, Any] | None, dtype: type) -> None:
             audio["array"] = samples.astype(dtype)
 
 
-def _value(value: Any, kind: str, pipeline: Any, media: Any, files: ExitStack) -> Any:
+def _make_value(value: Any, kind: str, pipeline: Any, media: Any, files: ExitStack) -> Any:
     if kind in MEDIA:
         return _decode(value, kind, pipeline, media, files)
     value = plain_value(value, kind)
@@ -108,12 +108,12 @@ def _decode(value: Any, kind: str, pipeline: Any, access: Any, files: ExitStack)
     from .. import media
 
     if kind == "audio" and isinstance(value, dict) and value.get("array") is not None:
-        return media.audio(value, _sampling_rate(pipeline))
+        return media.audio(value, _find_sampling_rate(pipeline))
     data = access.fetch(value)
     if kind == "image":
         return media.image(data)
     if kind == "audio":
-        return media.audio(data, _sampling_rate(pipeline))
+        return media.audio(data, _find_sampling_rate(pipeline))
     path = files.enter_context(media.video_file(data))
     media.check_video(path)
     return path
@@ -134,11 +134,11 @@ def describe_value(value: Any, kind: str, pipeline: Any) -> str | None:
             return None
         return f"the text {_shorten_repr(value)} has no character that the model's tokenizer knows"
 
-    rate = _sampling_rate(pipeline) if kind == "audio" else 0
+    rate = _find_sampling_rate(pipeline) if kind == "audio" else 0
     return describe_small_media(value, kind, rate)
 
 
-def _sampling_rate(pipeline: Any) -> int:
+def _find_sampling_rate(pipeline: Any) -> int:
     places = [(pipeline, "feature_extractor")]
     # Granite Speech and Phi-4 call it audio_processor.
     places += [(pipeline.processor, name) for name in ("feature_extractor", "audio_processor")]
@@ -195,12 +195,12 @@ def _make_table(value: Any) -> Any:
     """
     import pandas as pd
 
-    table = read_json(value, _unique)
+    table = read_json(value, _check_unique)
     if isinstance(table, list) and all(isinstance(row, dict) for row in table):
         names = dict.fromkeys(name for row in table for name in row)
         table = {name: [row.get(name) for row in table] for name in names}
     elif isinstance(table, list) and all(isinstance(pair, tuple) for pair in table):
-        table = _unique(table)  # an Arrow map
+        table = _check_unique(table)  # an Arrow map
     if not isinstance(table, dict) or not all(isinstance(c, list) for c in table.values()):
         raise ValueError("a table is a mapping of column names to lists, or a list of rows")
     if len(counts := sorted({len(cells) for cells in table.values()})) > 1:
@@ -208,20 +208,20 @@ def _make_table(value: Any) -> Any:
             f"the columns of the table have from {counts[0]} to {counts[-1]} cells: give each as "
             "many as the others (null for none)"
         )
-    texts = {name: [_cell(cell) for cell in cells] for name, cells in table.items()}
+    texts = {name: [_format_cell(cell) for cell in cells] for name, cells in table.items()}
     # As objects: pandas would make numbers of columns with a null, and give texts a type in which
     # a tokenizer can't put its cells.
     return pd.DataFrame(texts, dtype=object)
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _check_unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     names = [name for name, _ in pairs]
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise ValueError(f"the table has two columns named {twice!r}: rename one")
     return dict(pairs)
 
 
-def _cell(value: Any) -> str:
+def _format_cell(value: Any) -> str:
     return "" if value is None or value != value else str(value)
 
 

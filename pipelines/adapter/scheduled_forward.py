@@ -48,7 +48,7 @@ class ScheduledForward:
 
     def __call__(self, chunks: list[Chunk]) -> list[Any]:
         """Return what regroup needs of each chunk. Several threads call it."""
-        prompts = list(map(self._prompt, chunks))
+        prompts = list(map(self._make_prompt, chunks))
         suits = [
             self.generation.schedules(one.keywords)
             and (self.generation.is_exact or not self.forward.is_empty(one.inputs))
@@ -104,7 +104,7 @@ class ScheduledForward:
 
     def _write_tried(self, chunks: list[Chunk]) -> list[Any]:
         """Write the texts of a first try; with other values each time in what a mask hides."""
-        written = self._write(list(map(self._prompt, chunks)), _TRIED_AT_ONCE)
+        written = self._write(list(map(self._make_prompt, chunks)), _TRIED_AT_ONCE)
         _check_memory(written)
         return written
 
@@ -121,7 +121,7 @@ class ScheduledForward:
             return DeferredError.of(output)
         return self.forward.reduce(output, self.forward.keywords.of(prompt.settings)[2])
 
-    def _prompt(self, chunk: Chunk) -> Prompt:
+    def _make_prompt(self, chunk: Chunk) -> Prompt:
         payload, settings = chunk
         inputs = pickle.loads(payload)
         during = self.forward.keywords.of(settings)[1]

@@ -52,7 +52,7 @@ class TokenOutputs:
             read = self._is_read(inputs["input_ids"][0].numpy())
             share = found[at : at + np.count_nonzero(read)]
             at += len(share)
-            answer = self._placed(share, read)
+            answer = self._place_outputs(share, read)
             pipeline.model = lambda answer=answer, **inputs: answer
             outputs.append(pipeline._forward(inputs, **keywords))
         return outputs
@@ -62,7 +62,7 @@ class TokenOutputs:
             return ids == self.pipeline.tokenizer.mask_token_id
         return np.ones(len(ids), dtype=bool)
 
-    def _placed(self, share: Any, read: np.ndarray) -> dict[str, Any]:
+    def _place_outputs(self, share: Any, read: np.ndarray) -> dict[str, Any]:
         """Return the model's outputs for a chunk, of shape (1, tokens, …).
 
         What lies where no token is read is never looked at, nor filled: the logits of a

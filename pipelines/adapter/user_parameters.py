@@ -18,7 +18,7 @@ def row_parameters(declared: PipelineTask, pipeline: Any) -> set[str]:
     if not declared.any_parameter:
         return set()
     names = [column.name for column in declared.inputs]
-    own = {argument.name for argument in _arguments(pipeline)} & set(names)
+    own = {argument.name for argument in _list_arguments(pipeline)} & set(names)
     return own - set(names[:1]) if declared.inputs[0].required or len(own) == len(names) else own
 
 
@@ -32,7 +32,7 @@ def check_parameters(given: Mapping[str, Any], columns: set[str], pipeline: Any)
         columns: the parameters that each row has as a column.
         pipeline: the loaded pipeline.
     """
-    arguments = _arguments(pipeline)
+    arguments = _list_arguments(pipeline)
     if any(argument.kind is argument.VAR_KEYWORD for argument in arguments):
         return
     named = {argument.name for argument in arguments} | names_read(type(pipeline))
@@ -57,7 +57,7 @@ def names_read(pipeline_class: type) -> set[str]:
     return texts.union(*(code.co_varnames for code in codes))
 
 
-def _arguments(pipeline: Any) -> list[inspect.Parameter]:
+def _list_arguments(pipeline: Any) -> list[inspect.Parameter]:
     """Return what the three functions take beside their inputs."""
     steps = (pipeline.preprocess, pipeline._forward, pipeline.postprocess)
     return [a for step in steps for a in list(inspect.signature(step).parameters.values())[1:]]

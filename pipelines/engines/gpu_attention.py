@@ -60,7 +60,7 @@ Kernel: TypeAlias = Callable[[Sequences], Any]
 def torch_varlen(sequences: Sequences) -> Any:
     """Run `torch.nn.attention.varlen`, which torch has from 2.10 on."""
     function = import_module("torch.nn.attention.varlen").varlen_attn
-    names = _parameters_of(function)
+    names = _list_parameters(function)
     options: dict[str, Any] = {}
     if "scale" in names:
         options["scale"] = sequences.scale
@@ -91,7 +91,7 @@ def torch_varlen(sequences: Sequences) -> Any:
 
 def flash_attention(sequences: Sequences) -> Any:
     """Run flash-attn, as a package or as a kernel of the Hub."""
-    return _flash_attention()(
+    return _import_flash_attention()(
         sequences.query,
         sequences.key,
         sequences.value,
@@ -143,14 +143,14 @@ def _is_here(kernel: Kernel) -> bool:
         if kernel is torch_varlen:
             import_module("torch.nn.attention.varlen")
         elif kernel is flash_attention:
-            _flash_attention()
+            _import_flash_attention()
     except Exception:  # a package that does not fit this torch raises anything
         return False
     return True
 
 
 @cache
-def _flash_attention() -> Any:
+def _import_flash_attention() -> Any:
     try:
         return import_module("flash_attn").flash_attn_varlen_func
     except ImportError:
@@ -159,5 +159,5 @@ def _flash_attention() -> Any:
 
 
 @cache
-def _parameters_of(function: Callable[..., Any]) -> frozenset[str]:
+def _list_parameters(function: Callable[..., Any]) -> frozenset[str]:
     return frozenset(inspect.signature(function).parameters)

@@ -96,7 +96,7 @@ class PackedEngine(Engine):
     def run(self, columns: Columns, lengths: np.ndarray) -> Any:
         if self.way.pads_head:
             return self._run_with_padded_head(columns, lengths)
-        inputs, longer = self._inputs(columns, lengths)
+        inputs, longer = self._make_inputs(columns, lengths)
         places = np.cumsum(lengths) - lengths
         if self.outputs.reads == "masks":
             mask = self.pipeline.tokenizer.mask_token_id
@@ -116,7 +116,7 @@ class PackedEngine(Engine):
         if is_mostly_padding(lengths):
             halves = split_in_half(columns, lengths)
             return torch.cat([self._run_with_padded_head(*half) for half in halves])
-        inputs, longer = self._inputs(columns, lengths)
+        inputs, longer = self._make_inputs(columns, lengths)
         padded, here = pad(columns, lengths, self.pipeline.tokenizer)
         with (
             unpack_hidden_states(self.pipeline.model, self._call.tensors(inputs), here),
@@ -124,7 +124,7 @@ class PackedEngine(Engine):
         ):
             return first_tokens(self._call(padded))
 
-    def _inputs(self, columns: Columns, lengths: np.ndarray) -> tuple[Columns, np.ndarray]:
+    def _make_inputs(self, columns: Columns, lengths: np.ndarray) -> tuple[Columns, np.ndarray]:
         # oneDNN makes a kernel for each new number of tokens: there are to be few of them.
         rounds = bool(self.model.linears.forwards)
         return packed_inputs(columns, lengths, self.way.padding_index, rounds)

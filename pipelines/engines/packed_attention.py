@@ -70,7 +70,7 @@ def install_packed_attention(model: Any) -> str:
 
     if not model._can_set_attn_implementation():
         raise NotImplementedError(f"{type(model).__name__} does not exchange its attention")
-    AttentionInterface.register(_NAME, _attention)
+    AttentionInterface.register(_NAME, _compute_attention)
     # Who may see whom follows from the lengths. For a name that `AttentionMaskInterface` lacks no
     # mask is made, nor are positions looked at, for which the host would wait.
     usual = model.config._attn_implementation
@@ -78,7 +78,7 @@ def install_packed_attention(model: Any) -> str:
     return usual
 
 
-def _attention(
+def _compute_attention(
     module: Any,
     query: Any,
     key: Any,
@@ -107,14 +107,16 @@ def _attention(
         places, heads = selected.places, key.shape[1]
         streams[1:] = [t[0].unflatten(-1, (heads, -1)) for t in (selected.keys, selected.values)]
     if _stream.kernel is not None:
-        sequences = _sequences(streams, places, scaling, causal, sliding_window)
+        sequences = _make_sequences(streams, places, scaling, causal, sliding_window)
         return _stream.kernel(sequences)[None], None
     if places is not None:
         return _select_queries(streams, places, scaling)[None], None
-    return _by_length(streams, scaling, causal, sliding_window)[None], None
+    return _attend_by_length(streams, scaling, causal, sliding_window)[None], None
 
 
-def _by_length(streams: list[Any], scale: float | None, causal: bool, window: int | None) -> Any:
+def _attend_by_length(
+    streams: list[Any], scale: float | None, causal: bool, window: int | None
+) -> Any:
     """Compute one dense attention for each run of sequences of equal length."""
     import torch
 
@@ -125,7 +127,7 @@ def _by_length(streams: list[Any], scale: float | None, causal: bool, window: in
         parts = [s[start:end].unflatten(0, (count, length)).transpose(1, 2) for s in streams]
         done = torch.nn.functional.scaled_dot_product_attention(
             *parts,
-            attn_mask=_window_mask(length, window, causal, out.device),
+            attn_mask=_make_window_mask(length, window, causal, out.device),
             is_causal=causal and window is None,
             scale=scale,
             enable_gqa=gqa,
@@ -162,7 +164,7 @@ def _select_queries(streams: list[Any], places: np.ndarray, scale: float | None)
     return out
 
 
-def _sequences(
+def _make_sequences(
     streams: list[Any],
     places: np.ndarray | None,
     scale: float | None,
@@ -170,8 +172,8 @@ def _sequences(
     window: int | None,
 ) -> Sequences:
     query, key, value = (stream.contiguous() for stream in streams)
-    key_starts, longest_key = _sequence_starts(None, key.device)
-    query_starts, longest_query = _sequence_starts(places, key.device)
+    key_starts, longest_key = _find_sequence_starts(None, key.device)
+    query_starts, longest_query = _find_sequence_starts(places, key.device)
     return Sequences(
         query=query,
         key=key,
@@ -186,7 +188,7 @@ def _sequences(
     )
 
 
-def _sequence_starts(places: np.ndarray | None, device: Any) -> tuple[Any, int]:
+def _find_sequence_starts(places: np.ndarray | None, device: Any) -> tuple[Any, int]:
     """Return where the sequences start, on the device, and the longest length.
 
     It is made once for all layers. places: only the tokens at these places are counted.
@@ -202,7 +204,7 @@ def _sequence_starts(places: np.ndarray | None, device: Any) -> tuple[Any, int]:
     return known[all_tokens]
 
 
-def _window_mask(length: int, window: int | None, causal: bool, device: Any) -> Any:
+def _make_window_mask(length: int, window: int | None, causal: bool, device: Any) -> Any:
     """Return the mask of attention to the nearest tokens only; None where those are all."""
     import torch
 

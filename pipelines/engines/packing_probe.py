@@ -35,11 +35,11 @@ def find_packed_engine(pipeline: Any, outputs: ModelOutputs) -> PackedEngine | N
         return None
     try:
         columns, lengths = _probe(pipeline, outputs)
-        expected = _each_alone(pipeline, outputs, columns, lengths)
+        expected = _run_each_alone(pipeline, outputs, columns, lengths)
         model = PackedModel(pipeline.model)
     except Exception:  # the model does something else instead of attention as usual
         return None
-    for way in _ways(pipeline.model, outputs):
+    for way in _list_ways(pipeline.model, outputs):
         engine = PackedEngine(pipeline, outputs, model, way)
         try:
             got = engine.run(columns, lengths).float()
@@ -57,7 +57,7 @@ def is_padding_exact(pipeline: Any, outputs: ModelOutputs) -> bool:
         return False
     try:
         columns, lengths = _probe(pipeline, outputs)
-        expected = _each_alone(pipeline, outputs, columns, lengths)
+        expected = _run_each_alone(pipeline, outputs, columns, lengths)
         got = PaddedEngine(pipeline, outputs).run_padded(columns, lengths).float()
     except Exception:  # it does not take the probe: it is not known to be exact
         return False
@@ -92,17 +92,17 @@ def make_probe(pipeline: Any) -> tuple[Columns, np.ndarray]:
     return columns, lengths
 
 
-def _ways(model: Any, outputs: ModelOutputs) -> Iterator[PackedWay]:
+def _list_ways(model: Any, outputs: ModelOutputs) -> Iterator[PackedWay]:
     """Yield what may be tried, the fastest first."""
     table = model_limits.find_position_table(model)
     index = None if table is None else table.padding_idx
     kernels = (*find_kernels(model), None)
-    heads = list(_heads(model, outputs))
+    heads = list(_list_heads(model, outputs))
     for kernel, (last, pads_head), padding in product(kernels, heads, dict.fromkeys((index, None))):
         yield PackedWay(kernel=kernel, last_layer=last, pads_head=pads_head, padding_index=padding)
 
 
-def _heads(model: Any, outputs: ModelOutputs) -> Iterator[tuple[LastLayer | None, bool]]:
+def _list_heads(model: Any, outputs: ModelOutputs) -> Iterator[tuple[LastLayer | None, bool]]:
     """Yield how the head may get what it reads, the cheapest first.
 
     The last layer without the other tokens; all layers with all tokens; whole chunks, for a head
@@ -123,7 +123,9 @@ def _probe(pipeline: Any, outputs: ModelOutputs) -> tuple[Columns, np.ndarray]:
     return columns, lengths
 
 
-def _each_alone(pipeline: Any, outputs: ModelOutputs, columns: Columns, lengths: np.ndarray) -> Any:
+def _run_each_alone(
+    pipeline: Any, outputs: ModelOutputs, columns: Columns, lengths: np.ndarray
+) -> Any:
     engine = PaddedEngine(pipeline, outputs)
     return engine.run_by_length(columns, lengths, together=False).float()
 

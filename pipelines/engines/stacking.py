@@ -26,7 +26,7 @@ def chunk_size(inputs: Any) -> int:
     """Return a chunk's size in tokens, or in what costs about as much as one."""
     if isinstance(inputs, Mapping) and inputs.get("input_ids") is not None:
         return max(int(inputs["input_ids"].numel()), 1)
-    return max(max(_counts(inputs), default=1) // _VALUES_PER_TOKEN, 1)
+    return max(max(_list_counts(inputs), default=1) // _VALUES_PER_TOKEN, 1)
 
 
 def batch_group(inputs: Any, settings: str, pads: bool = False) -> int:
@@ -37,7 +37,7 @@ def batch_group(inputs: Any, settings: str, pads: bool = False) -> int:
         settings: the row's own parameters, as far as the forward pass depends on them.
         pads: whether chunks of unequal length may share a forward pass.
     """
-    text = repr((sorted(inputs) if pads else _shapes(inputs), settings)).encode()
+    text = repr((sorted(inputs) if pads else _list_shapes(inputs), settings)).encode()
     return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big", signed=True)
 
 
@@ -58,14 +58,14 @@ def unstack(outputs: Any, count: int) -> list[Any]:
 
     Values that don't have one part for each input are left out: a model's caches, and its loss.
     """
-    return [_part(outputs, i, count) for i in range(count)]
+    return [_take_part(outputs, i, count) for i in range(count)]
 
 
 class _Absent:
     """Stands for a value that does not have one part for each input."""
 
 
-def _part(value: Any, i: int, count: int) -> Any:
+def _take_part(value: Any, i: int, count: int) -> Any:
     import torch
 
     if isinstance(value, torch.Tensor):
@@ -74,15 +74,15 @@ def _part(value: Any, i: int, count: int) -> Any:
     if isinstance(value, list):
         return value[i] if len(value) == count else _Absent
     if isinstance(value, Mapping):
-        parts = {name: _part(inner, i, count) for name, inner in value.items()}
-        return _like(value, {k: v for k, v in parts.items() if v is not _Absent})
+        parts = {name: _take_part(inner, i, count) for name, inner in value.items()}
+        return _make_like(value, {k: v for k, v in parts.items() if v is not _Absent})
     if isinstance(value, tuple):
-        several = [_part(inner, i, count) for inner in value]
+        several = [_take_part(inner, i, count) for inner in value]
         return tuple(v for v in several if v is not _Absent)
     return None if value is None else _Absent
 
 
-def _like(value: Any, items: dict[str, Any]) -> Any:
+def _make_like(value: Any, items: dict[str, Any]) -> Any:
     """Return the items, in the value's class if that is one of transformers' outputs."""
     from transformers.utils import ModelOutput
 
@@ -109,7 +109,7 @@ def to_float32(output: Any) -> Any:
         short = output.is_floating_point() and output.dtype.itemsize == 2
         return output.float() if short else output
     if isinstance(output, Mapping):
-        return _like(output, {name: to_float32(inner) for name, inner in output.items()})
+        return _make_like(output, {name: to_float32(inner) for name, inner in output.items()})
     if isinstance(output, list):
         return [to_float32(inner) for inner in output]
     return tuple(map(to_float32, output)) if type(output) is tuple else output
@@ -136,15 +136,15 @@ def answers_equal(one: Any, other: Any, close: float = CLOSE) -> bool:
     if isinstance(one, torch.Tensor):
         one, other = one.float().cpu().numpy(), other.float().cpu().numpy()
     if isinstance(one, np.ndarray):
-        return one.shape == other.shape and _numbers_equal(one, other, close)
+        return one.shape == other.shape and _are_numbers_equal(one, other, close)
     if hasattr(one, "getdata"):
-        return _same_picture(one, other)
+        return _are_pictures_equal(one, other)
     if isinstance(one, float | np.floating):
         return math.isclose(one, other, rel_tol=close, abs_tol=close) or one != one
     return one == other
 
 
-def _numbers_equal(one: np.ndarray, other: np.ndarray, close: float) -> bool:
+def _are_numbers_equal(one: np.ndarray, other: np.ndarray, close: float) -> bool:
     import numpy as np
 
     if close == CLOSE or not one.size:
@@ -168,7 +168,7 @@ def _numbers_equal(one: np.ndarray, other: np.ndarray, close: float) -> bool:
     return bool(apart[usual].mean() <= 2 * close * size[usual].mean())
 
 
-def _same_picture(one: Any, other: Any) -> bool:
+def _are_pictures_equal(one: Any, other: Any) -> bool:
     """Tell whether two pictures differ by rounding alone, at the edge of a level or mask."""
     import numpy as np
 
@@ -178,19 +178,19 @@ def _same_picture(one: Any, other: Any) -> bool:
     return bool(difference.mean() < 0.25)
 
 
-def _counts(value: Any) -> list[int]:
+def _list_counts(value: Any) -> list[int]:
     if hasattr(value, "numel"):
         return [int(value.numel())]
     if isinstance(value, Mapping):
         value = list(value.values())
-    return [n for v in value for n in _counts(v)] if isinstance(value, list | tuple) else []
+    return [n for v in value for n in _list_counts(v)] if isinstance(value, list | tuple) else []
 
 
-def _shapes(value: Any) -> Any:
+def _list_shapes(value: Any) -> Any:
     if hasattr(value, "numel"):
         return tuple(value.shape), str(value.dtype)
     if isinstance(value, Mapping):
-        return {name: _shapes(inner) for name, inner in value.items()}
+        return {name: _list_shapes(inner) for name, inner in value.items()}
     return type(value).__name__
 
 

@@ -89,7 +89,7 @@ def select_tokens(
     def gather(module: Any, args: Any, output: Any) -> Any:
         states = output[0][0, index]
         # Several rows of one token, or one row of several.
-        return _with_states(output, states[:, None] if first else states[None])
+        return _replace_states(output, states[:, None] if first else states[None])
 
     # A pooler looks at the tokens before the base model returns them.
     pools = getattr(base, "pooler", None) is not None
@@ -126,7 +126,7 @@ def unpack_hidden_states(model: Any, inputs: dict[str, Any], here: np.ndarray) -
         states = output[0][0, : len(places)]
         filled = states.new_zeros((here.size, states.shape[-1]))
         filled[places] = states
-        return _with_states(output, filled.unflatten(0, here.shape))
+        return _replace_states(output, filled.unflatten(0, here.shape))
 
     hooks = [
         body.register_forward_pre_hook(before, with_kwargs=True),
@@ -139,7 +139,7 @@ def unpack_hidden_states(model: Any, inputs: dict[str, Any], here: np.ndarray) -
             hook.remove()
 
 
-def _with_states(output: Any, states: Any) -> Any:
+def _replace_states(output: Any, states: Any) -> Any:
     """Return a base model's output with other hidden states."""
     output[0 if isinstance(output, list) else "last_hidden_state"] = states
     return output

@@ -45,8 +45,8 @@ class ClassSource:
         """
         for source in self.lineage():
             for statement in source.node.body:
-                if name in _assigned(statement):
-                    return _constant(statement.value)  # type: ignore[attr-defined]
+                if name in _find_assigned(statement):
+                    return _read_constant(statement.value)  # type: ignore[attr-defined]
         return None
 
     def lineage(self) -> Iterator[ClassSource]:
@@ -54,7 +54,7 @@ class ClassSource:
         yield self
         for base in self.node.bases:
             if isinstance(base, ast.Name) and base.id not in _ROOTS:
-                found = _named(self.file, base.id)
+                found = _find_named(self.file, base.id)
                 if found is not None:
                     yield from found.lineage()
 
@@ -65,15 +65,15 @@ class ClassSource:
         """
         found: set[str] = set()
         for source in self.lineage():
-            found |= _decorated(source.node)
-            for method in _methods(source.node):
+            found |= _find_required(source.node)
+            for method in _find_methods(source.node):
                 if method.name in methods:
-                    found |= _decorated(method) | _asked_for(method)
+                    found |= _find_required(method) | _find_asked_for(method)
         return found - {"torch"}
 
     def made_of(self) -> Iterator[ClassSource]:
         """Yield the class, and those of its file that are made when it is made."""
-        known = _classes(self.file)
+        known = _find_classes(self.file)
         seen, left = set(), [self.node.name]
         while left:
             name = left.pop()
@@ -81,7 +81,7 @@ class ClassSource:
                 continue
             seen.add(name)
             yield ClassSource(self.file, known[name])
-            parts = [m for m in _methods(known[name]) if m.name == "__init__"]
+            parts = [m for m in _find_methods(known[name]) if m.name == "__init__"]
             nodes = [n for part in [*known[name].bases, *parts] for n in ast.walk(part)]
             left += [n.id for n in nodes if isinstance(n, ast.Name)]
 
@@ -119,14 +119,14 @@ def _find_class(models: Path, name: str, prefix: str, folder: str) -> ClassSourc
 
 def class_in(file: Path, name: str) -> ClassSource | None:
     """Return a class of a file, or None if the file or the class is not there."""
-    node = _classes(file).get(name) if file.is_file() else None
+    node = _find_classes(file).get(name) if file.is_file() else None
     return None if node is None else ClassSource(file, node)
 
 
 def arguments_of(source: ClassSource) -> set[str]:
     """Return the names of the arguments that a class is made of."""
     for one in source.lineage():
-        for method in _methods(one.node):
+        for method in _find_methods(one.node):
             if method.name == "__init__":
                 return {a.arg for a in [*method.args.args, *method.args.kwonlyargs]}
     return set()
@@ -148,9 +148,9 @@ def mapping(file: str, name: str) -> Mapping[str, Any]:
 @lru_cache(maxsize=64)
 def _read_mapping(path: Path, name: str) -> Mapping[str, Any]:
     found: dict[str, Any] = {}
-    for node in ast.walk(_tree(path)):
-        if isinstance(node, ast.Assign | ast.AnnAssign) and name in _assigned(node):
-            found |= _pairs(node.value)
+    for node in ast.walk(_parse_file(path)):
+        if isinstance(node, ast.Assign | ast.AnnAssign) and name in _find_assigned(node):
+            found |= _read_pairs(node.value)
     return found
 
 
@@ -160,11 +160,11 @@ def names_in(file: str, name: str) -> set[str]:
     path = root / "models" / "auto" / f"{file}.py" if root else None
     if path is None or not path.is_file():
         return set()
-    assigned = [n for n in _tree(path).body if name in _assigned(n)]
-    return {x for n in assigned for x in _literal(n.value) or ()}  # type: ignore[attr-defined]
+    assigned = [n for n in _parse_file(path).body if name in _find_assigned(n)]
+    return {x for n in assigned for x in _read_literal(n.value) or ()}  # type: ignore[attr-defined]
 
 
-def _pairs(node: ast.expr | None) -> dict[str, Any]:
+def _read_pairs(node: ast.expr | None) -> dict[str, Any]:
     """Return what OrderedDict([(key, value), …]) holds; of a choice, the first alternative."""
     entries = node.args[0].elts if _is_table(node) else []  # type: ignore[union-attr]
     pairs: dict[str, Any] = {}
@@ -172,7 +172,7 @@ def _pairs(node: ast.expr | None) -> dict[str, Any]:
         if isinstance(entry, ast.Tuple) and len(entry.elts) == 2:
             key, value = entry.elts
             value = value.body if isinstance(value, ast.IfExp) else value
-            pairs[_literal(key)] = _literal(value)
+            pairs[_read_literal(key)] = _read_literal(value)
     return pairs
 
 
@@ -180,7 +180,7 @@ def _is_table(node: ast.expr | None) -> bool:
     return isinstance(node, ast.Call) and bool(node.args) and isinstance(node.args[0], ast.List)
 
 
-def _literal(node: ast.expr) -> Any:
+def _read_literal(node: ast.expr) -> Any:
     try:
         return ast.literal_eval(node)
     except ValueError:
@@ -188,19 +188,19 @@ def _literal(node: ast.expr) -> Any:
 
 
 @lru_cache(maxsize=64)
-def _tree(file: Path) -> ast.Module:
+def _parse_file(file: Path) -> ast.Module:
     return ast.parse(file.read_bytes())
 
 
-def _classes(file: Path) -> dict[str, ast.ClassDef]:
-    return {node.name: node for node in _tree(file).body if isinstance(node, ast.ClassDef)}
+def _find_classes(file: Path) -> dict[str, ast.ClassDef]:
+    return {node.name: node for node in _parse_file(file).body if isinstance(node, ast.ClassDef)}
 
 
-def _named(file: Path, name: str) -> ClassSource | None:
+def _find_named(file: Path, name: str) -> ClassSource | None:
     """Return the class that a name stands for in a file, which defines or imports it."""
-    if name in _classes(file):
+    if name in _find_classes(file):
         return class_in(file, name)
-    for node in _tree(file).body:
+    for node in _parse_file(file).body:
         if not (isinstance(node, ast.ImportFrom) and node.level and node.module):
             continue
         if name in {alias.asname or alias.name for alias in node.names}:
@@ -209,7 +209,7 @@ def _named(file: Path, name: str) -> ClassSource | None:
     return None
 
 
-def _assigned(statement: ast.stmt) -> set[str]:
+def _find_assigned(statement: ast.stmt) -> set[str]:
     targets: list[ast.expr] = []
     if isinstance(statement, ast.Assign):
         targets = statement.targets
@@ -218,18 +218,18 @@ def _assigned(statement: ast.stmt) -> set[str]:
     return {target.id for target in targets if isinstance(target, ast.Name)}
 
 
-def _constant(value: ast.expr | None) -> Any:
+def _read_constant(value: ast.expr | None) -> Any:
     if value is None or isinstance(value, ast.Constant):
         return value and value.value
-    found = _literal(value)
+    found = _read_literal(value)
     return ast.unparse(value) if found is None else found
 
 
-def _methods(node: ast.ClassDef) -> Iterator[ast.FunctionDef]:
+def _find_methods(node: ast.ClassDef) -> Iterator[ast.FunctionDef]:
     return (child for child in node.body if isinstance(child, ast.FunctionDef))
 
 
-def _decorated(node: ast.ClassDef | ast.FunctionDef) -> set[str]:
+def _find_required(node: ast.ClassDef | ast.FunctionDef) -> set[str]:
     """Return the libraries of `@requires(backends=…)`."""
     found: set[str] = set()
     for decorator in node.decorator_list:
@@ -238,7 +238,7 @@ def _decorated(node: ast.ClassDef | ast.FunctionDef) -> set[str]:
     return found
 
 
-def _asked_for(method: ast.FunctionDef) -> set[str]:
+def _find_asked_for(method: ast.FunctionDef) -> set[str]:
     """Return the libraries that a method asks for in any case, or imports in any case."""
     found: set[str] = set()
     for statement in method.body:
@@ -246,15 +246,15 @@ def _asked_for(method: ast.FunctionDef) -> set[str]:
         if isinstance(call, ast.Call) and getattr(call.func, "id", "") == "requires_backends":
             found |= _names(call.args[1])
         elif isinstance(statement, ast.Try) and _raises(statement):
-            found |= {name for line in statement.body for name in _imported(line)}
+            found |= {name for line in statement.body for name in _find_imported(line)}
         elif isinstance(statement, ast.If):
-            found |= _refused_without(statement)
+            found |= _find_refused_without(statement)
         else:
-            found |= _imported(statement)
+            found |= _find_imported(statement)
     return found
 
 
-def _refused_without(statement: ast.If) -> set[str]:
+def _find_refused_without(statement: ast.If) -> set[str]:
     """Return the library of `if not library: raise ImportError(…)`."""
     match statement:
         case ast.If(
@@ -269,7 +269,7 @@ def _raises(statement: ast.Try) -> bool:
     return any(isinstance(n, ast.Raise) for h in statement.handlers for n in ast.walk(h))
 
 
-def _imported(statement: ast.stmt) -> set[str]:
+def _find_imported(statement: ast.stmt) -> set[str]:
     names: list[str] = []
     if isinstance(statement, ast.Import):
         names = [alias.name for alias in statement.names]
@@ -279,6 +279,6 @@ def _imported(statement: ast.stmt) -> set[str]:
 
 
 def _names(node: ast.expr) -> set[str]:
-    value = _literal(node)
+    value = _read_literal(node)
     names = [value] if isinstance(value, str) else value or []
     return {_BACKENDS.get(name, name) for name in names if isinstance(name, str)}

@@ -61,12 +61,12 @@ def is_installed(module: str) -> bool:
 def how_to_install(modules: Iterable[str]) -> str:
     """Return the pip command that brings the modules: by extras where pipemill has them."""
     wanted = sorted(set(modules))
-    extras = sorted({extra for module in wanted if (extra := _extra_with(module))})
-    rest = [package_of(module) for module in wanted if not _extra_with(module)]
+    extras = sorted({extra for module in wanted if (extra := _find_extra(module))})
+    rest = [package_of(module) for module in wanted if not _find_extra(module)]
     parts = ([f"'pipemill[{','.join(extras)}]'"] if extras else []) + rest
     return f"pip install {' '.join(parts)}"
 
 
-def _extra_with(module: str) -> str | None:
+def _find_extra(module: str) -> str | None:
     name = module if module in _PACKAGES else module.partition(".")[0]
     return next((extra for extra, modules in EXTRAS.items() if name in modules), None)

@@ -137,14 +137,14 @@ def _find_steps() -> list[Step]:
     from transformers import PreTrainedModel
 
     there = "_finalize_model_loading" in vars(PreTrainedModel)
-    return [(PreTrainedModel, "_finalize_model_loading", _recording)] if there else []
+    return [(PreTrainedModel, "_finalize_model_loading", _wrap_loading)] if there else []
 
 
 _PATCH = SharedPatch(_find_steps)
 _thread = threading.local()  # .found: what `record_loading` collects in this thread
 
 
-def _recording(usual: Any) -> Any:
+def _wrap_loading(usual: Any) -> Any:
     def finalize(model: Any, load_config: Any, loading_info: Any) -> Any:
         info = usual.__func__(model, load_config, loading_info)
         if (found := getattr(_thread, "found", None)) is not None:

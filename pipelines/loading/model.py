@@ -93,7 +93,7 @@ class Model:
         else:
             device = torch.device("cpu")
             torch.set_num_threads(max(int(self.num_cpus), 1))
-        source = self._source(task)
+        source = self._make_source(task)
         if self.use_safetensors:
             source["model_kwargs"] = {"use_safetensors": True}
         with record_loading() as loadings:
@@ -127,7 +127,7 @@ class Model:
         """
         from transformers.pipelines import check_task
 
-        own = self._source(task).get("pipeline_class")
+        own = self._make_source(task).get("pipeline_class")
         _, targets, _ = check_task(task)
         pipeline_class = own or targets["impl"]
         if isinstance(pipeline_class, str):
@@ -149,18 +149,18 @@ class Model:
         from transformers.pipelines import check_task
 
         set_libraries(transformers)
-        source = self._source(task)
+        source = self._make_source(task)
         path = source.pop("model")
-        config = transformers.AutoConfig.from_pretrained(path, **_hub(source))
+        config = transformers.AutoConfig.from_pretrained(path, **_select_hub_options(source))
         _, targets, _ = check_task(task)
         own = source.get("pipeline_class", targets["impl"])
         encoder = self.find_encoder(task)
-        model = self._empty((encoder,) if encoder else targets["pt"], config)
+        model = self._make_empty((encoder,) if encoder else targets["pt"], config)
         _set_generation(model, path, self.revision)
-        parts = _parts(own, path, source)
+        parts = _load_parts(own, path, source)
         return transformers.pipeline(task, model=model, device=model.device, **parts, **source)
 
-    def _empty(self, auto_classes: tuple[Any, ...], config: Any) -> Any:
+    def _make_empty(self, auto_classes: tuple[Any, ...], config: Any) -> Any:
         """Return the model on the meta device, of the class that it has with its weights."""
         import torch
         import transformers
@@ -200,7 +200,7 @@ class Model:
         name = _ENCODERS.get(config.model_type)
         return None if name is None else getattr(transformers, name)
 
-    def _source(self, task: str) -> dict[str, Any]:
+    def _make_source(self, task: str) -> dict[str, Any]:
         source: dict[str, Any] = {
             "model": self.path,
             "revision": self.revision,
@@ -208,7 +208,7 @@ class Model:
         }
         if self.pipeline_class is not None:
             own = import_pipeline_class(self.pipeline_class)
-            register_pipeline_class(task, own, source["model"], **_hub(source))
+            register_pipeline_class(task, own, source["model"], **_select_hub_options(source))
             source["pipeline_class"] = own
         return source
 
@@ -225,12 +225,12 @@ _ENCODERS = {
 _PARTS = ("tokenizer", "image_processor", "video_processor", "processor")
 
 
-def _hub(source: dict[str, Any]) -> dict[str, Any]:
+def _select_hub_options(source: dict[str, Any]) -> dict[str, Any]:
     """Return what of a pipeline's source a configuration is loaded by."""
     return {name: source[name] for name in ("revision", "trust_remote_code")}
 
 
-def _parts(pipeline_class: Any, path: str, source: dict[str, Any]) -> dict[str, Any]:
+def _load_parts(pipeline_class: Any, path: str, source: dict[str, Any]) -> dict[str, Any]:
     """Return the parts that the pipeline wants, or takes if the model has them."""
     import transformers
 
@@ -242,7 +242,7 @@ def _parts(pipeline_class: Any, path: str, source: dict[str, Any]) -> dict[str, 
     if getattr(pipeline_class, "_load_feature_extractor", None):
         # Given its path, transformers would look for a decoder by the name of a model it loads.
         parts["feature_extractor"] = transformers.AutoFeatureExtractor.from_pretrained(
-            path, **_hub(source)
+            path, **_select_hub_options(source)
         )
     return parts
 

@@ -113,7 +113,7 @@ def _find_misfit(spec: TaskSpec, model: Model, own: bool) -> str | None:
         classes = (encoder,)
     if _is_remote(config, model) or getattr(config, "quantization_config", None) is not None:
         return None
-    model_class = next(filter(None, (_concrete(c, config) for c in classes)), None)
+    model_class = next(filter(None, (_find_concrete(c, config) for c in classes)), None)
     if model_class is None and not own:
         model_class = _find_named_class(config, spec, pipeline_class)
         if model_class is None:
@@ -141,7 +141,7 @@ def _is_remote(config: Any, model: Model) -> bool:
     return bool(model.trust_remote_code and getattr(config, "auto_map", None))
 
 
-def _concrete(model_class: Any, config: Any) -> Any:
+def _find_concrete(model_class: Any, config: Any) -> Any:
     """Return the class that an auto class makes of this configuration, or None."""
     from transformers.models.auto.auto_factory import _get_model_class
 

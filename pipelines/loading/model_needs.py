@@ -47,13 +47,13 @@ def needs_of_model(task: str, columns: set[str], files: ModelFiles) -> Iterator[
 
     columns: the task's columns that the job reads.
     """
-    pipeline = _pipeline(task)
+    pipeline = _find_pipeline(task)
     if pipeline is None:  # another package's, of which nothing is known
         return
     for module in sorted(pipeline.libraries()):
         yield Need(module, f"for the pipeline {pipeline.node.name}")
     config = files.json("config.json")
-    loads = _parts(pipeline, config, files)
+    loads = _find_parts(pipeline, config, files)
     images = "image_processor" in loads
     document = task == "document-question-answering"
     if "tokenizer" in loads:
@@ -64,7 +64,7 @@ def needs_of_model(task: str, columns: set[str], files: ModelFiles) -> Iterator[
         yield from _needs_of_image_processor(task, config, files, required=images)
     if pipeline.value("_load_processor"):
         yield from _needs_of_processor(config, files)
-        if task == "any-to-any" and _modalities(config) & {"image", "video"}:
+        if task == "any-to-any" and _list_modalities(config) & {"image", "video"}:
             for module in ("PIL", "torchvision"):
                 yield Need(module, f"for the pipeline {pipeline.node.name} with images")
     if document and "words" not in columns and config.get("model_type") != "vision-encoder-decoder":
@@ -73,7 +73,7 @@ def needs_of_model(task: str, columns: set[str], files: ModelFiles) -> Iterator[
     yield from _needs_of_weights(task, config, images)
 
 
-def _pipeline(task: str) -> ClassSource | None:
+def _find_pipeline(task: str) -> ClassSource | None:
     """Return the pipeline of a task: one that pipemill restores, or transformers' own."""
     task = "translation" if task.startswith("translation_") else task
     if task in restored.HOMES:
@@ -88,12 +88,12 @@ def _pipeline(task: str) -> ClassSource | None:
     return class_in(root / "pipelines" / f"{found[1]}.py", found[2]) if found else None
 
 
-def _parts(pipeline: ClassSource, config: Settings, files: ModelFiles) -> set[str]:
+def _find_parts(pipeline: ClassSource, config: Settings, files: ModelFiles) -> set[str]:
     """Return what the pipeline can't do without: what it loads if it can is left out."""
     parts = ("tokenizer", "image_processor", "feature_extractor")
     loads = {part for part in parts if pipeline.value(f"_load_{part}")}
     if pipeline.value("_load_processor"):
-        processor = _processor(config, files)
+        processor = _find_processor(config, files)
         # Without one, transformers takes the tokenizer alone.
         loads |= arguments_of(processor) & set(parts) if processor else {"tokenizer"}
     return loads
@@ -101,14 +101,14 @@ def _parts(pipeline: ClassSource, config: Settings, files: ModelFiles) -> set[st
 
 def _needs_of_tokenizer(config: Settings, files: ModelFiles) -> Iterator[Need]:
     settings = files.json("tokenizer_config.json")
-    name = _tokenizer_class(config, settings)
+    name = _find_tokenizer_class(config, settings)
     if "auto_map" in settings or not name:
         return
     source = find_class(name, "tokenization", str(config.get("model_type") or ""))
     reason = f"for the tokenizer {name}"
     modules = source.libraries() if source else set()
     modules |= _needs_of_settings(name, settings)
-    vocabulary = _vocabulary(source)
+    vocabulary = _find_vocabulary(source)
     if "sentencepiece" not in modules and "tokenizer.json" not in files and vocabulary in files:
         modules |= _needs_of_vocabulary(vocabulary, files)
         reason = f"to read {vocabulary} of the tokenizer {name}, which has no tokenizer.json"
@@ -116,7 +116,7 @@ def _needs_of_tokenizer(config: Settings, files: ModelFiles) -> Iterator[Need]:
         yield Need(module, reason)
 
 
-def _tokenizer_class(config: Settings, settings: Settings) -> str:
+def _find_tokenizer_class(config: Settings, settings: Settings) -> str:
     """Return the class that `AutoTokenizer` takes."""
     model_type = str(config.get("model_type") or "")
     registered = mapping("tokenization_auto", "TOKENIZER_MAPPING_NAMES").get(model_type)
@@ -152,7 +152,7 @@ def _needs_of_japanese(settings: Settings) -> set[str]:
     return needs
 
 
-def _vocabulary(source: ClassSource | None) -> str:
+def _find_vocabulary(source: ClassSource | None) -> str:
     """Return the file that a tokenizer reads where there is no tokenizer.json."""
     text = source.file.read_text(encoding="utf-8") if source else ""
     found = re.search(r'"vocab_file": "([^"]+)"', text)
@@ -167,10 +167,10 @@ def _needs_of_vocabulary(name: str, files: ModelFiles) -> set[str]:
 
 
 def _needs_of_feature_extractor(config: Settings, files: ModelFiles) -> Iterator[Need]:
-    settings = _settings("feature_extractor", files)
+    settings = _read_settings("feature_extractor", files)
     model_type = str(config.get("model_type") or "")
     name = settings.get("feature_extractor_type")
-    name = name or _of_model_type(
+    name = name or _look_up_model_type(
         "feature_extraction_auto", "FEATURE_EXTRACTOR_MAPPING_NAMES", model_type
     )
     source = find_class(name, "feature_extraction", model_type) if isinstance(name, str) else None
@@ -188,8 +188,8 @@ def _needs_of_feature_extractor(config: Settings, files: ModelFiles) -> Iterator
 def _needs_of_image_processor(
     task: str, config: Settings, files: ModelFiles, *, required: bool
 ) -> Iterator[Need]:
-    settings = _settings("image_processor", files)
-    classes = _image_processors(config, settings)
+    settings = _read_settings("image_processor", files)
+    classes = _find_image_processors(config, settings)
     if "auto_map" in settings or not classes or not (required or settings):
         return
     # As `AutoImageProcessor` does: by torchvision where that is installed, else by Pillow.
@@ -208,7 +208,7 @@ def _needs_of_image_processor(
         yield Need(module, f"for the image processor {name}")
 
 
-def _image_processors(config: Settings, settings: Settings) -> dict[str, str]:
+def _find_image_processors(config: Settings, settings: Settings) -> dict[str, str]:
     """Return the classes of an image processor by the library that they compute with."""
     old = str(settings.get("feature_extractor_type") or "")
     name = settings.get("image_processor_type") or old.replace("FeatureExtractor", "ImageProcessor")
@@ -227,7 +227,7 @@ def _image_processors(config: Settings, settings: Settings) -> dict[str, str]:
 
 
 def _needs_of_processor(config: Settings, files: ModelFiles) -> Iterator[Need]:
-    source = _processor(config, files)
+    source = _find_processor(config, files)
     if source is None:
         return
     modules = source.libraries()
@@ -237,28 +237,28 @@ def _needs_of_processor(config: Settings, files: ModelFiles) -> Iterator[Need]:
         yield Need(module, f"for the processor {source.node.name}")
 
 
-def _processor(config: Settings, files: ModelFiles) -> ClassSource | None:
+def _find_processor(config: Settings, files: ModelFiles) -> ClassSource | None:
     places = ("processor_config.json", "preprocessor_config.json", "tokenizer_config.json")
     settings = [files.json(place) for place in places]
     model_type = str(config.get("model_type") or "")
     if any("AutoProcessor" in (s.get("auto_map") or {}) for s in settings):
         return None
     name = next((s["processor_class"] for s in settings if s.get("processor_class")), None)
-    name = name or _of_model_type("processing_auto", "PROCESSOR_MAPPING_NAMES", model_type)
+    name = name or _look_up_model_type("processing_auto", "PROCESSOR_MAPPING_NAMES", model_type)
     return find_class(name, "processing", model_type) if isinstance(name, str) else None
 
 
 def _needs_of_weights(task: str, config: Settings, images: bool) -> Iterator[Need]:
     if _is_timm(config, nested=images):
         yield Need("timm", "for the model, which is made by timm")
-    source = _model(task, config)
+    source = _find_model(task, config)
     if source is not None:
         modules = {m for part in source.made_of() for m in part.libraries()}
         for module in sorted(modules):
             yield Need(module, f"for the model {source.node.name}")
 
 
-def _model(task: str, config: Settings) -> ClassSource | None:
+def _find_model(task: str, config: Settings) -> ClassSource | None:
     """Return the class of a model, where transformers has it."""
     root, model_type = transformers_folder(), str(config.get("model_type") or "")
     if root is None or not model_type or "auto_map" in config:
@@ -274,7 +274,7 @@ def _model(task: str, config: Settings) -> ClassSource | None:
     return class_in(file, str(names[0])) if names else None
 
 
-def _modalities(config: Settings) -> set[str]:
+def _list_modalities(config: Settings) -> set[str]:
     """Return what the model of any-to-any takes: "text", "image", …"""
     root, module = transformers_folder(), module_of(str(config.get("model_type") or ""))
     names = config.get("architectures") or [""]
@@ -308,13 +308,13 @@ def _names_timm(value: Any) -> bool:
     return value.get("model_type") in _TIMM or any(_names_timm(v) for v in value.values())
 
 
-def _settings(part: str, files: ModelFiles) -> Settings:
+def _read_settings(part: str, files: ModelFiles) -> Settings:
     """Return the settings of a part: of a processor's, or those that stand alone."""
     inside = files.json("processor_config.json").get(part)
     return inside if isinstance(inside, dict) else files.json("preprocessor_config.json")
 
 
-def _of_model_type(file: str, name: str, model_type: str) -> Any:
+def _look_up_model_type(file: str, name: str, model_type: str) -> Any:
     return mapping("auto_mappings", name).get(model_type) or mapping(file, f"MISSING_{name}").get(
         model_type
     )

@@ -153,9 +153,9 @@ class LoadTask:
         if factory is not None and factory.graph is not None:
             self._install_graph(factory.graph, loaded, Stages(task, columns, TokenBudget(512)))
         budget = TokenBudget(*([self.max_tokens] if self.max_tokens else usual))
-        return Stages(task, columns, budget, self._trial(loaded, columns))
+        return Stages(task, columns, budget, self._make_trial(loaded, columns))
 
-    def _trial(self, loaded: Loaded, columns: dict[str, str]) -> ModelTrial | None:
+    def _make_trial(self, loaded: Loaded, columns: dict[str, str]) -> ModelTrial | None:
         """Return what stops the job if the model answers no row at all."""
         if self.own or not is_built_in(self.task):  # only its author knows what it takes
             return None

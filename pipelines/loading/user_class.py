@@ -46,13 +46,13 @@ def register_pipeline_class(task: str, pipeline_class: Any, path: str, **source:
     except KeyError:
         config = AutoConfig.from_pretrained(path, **source)
         PIPELINE_REGISTRY.register_pipeline(
-            task, pipeline_class, pt_model=_model_classes(config) or None
+            task, pipeline_class, pt_model=_list_model_classes(config) or None
         )
         # With this mark, `save_pretrained` would write the pipeline's code beside the weights.
         del pipeline_class._registered_impl
 
 
-def _model_classes(config: Any) -> tuple[Any, ...]:
+def _list_model_classes(config: Any) -> tuple[Any, ...]:
     import transformers
 
     remote = [name for name in getattr(config, "auto_map", None) or {} if "AutoModel" in name]

@@ -72,7 +72,7 @@ def read_weights(model: Model, config: Any) -> Tensors:
 def _read_pickled(files: list[Path]) -> Tensors:
     import torch
 
-    names = {_torch_type(name): name for name in _TYPES}
+    names = {_find_torch_type(name): name for name in _TYPES}
     found: Tensors = {}
     for file in files:
         # On the meta device nothing but names and shapes is read; and no code is run.
@@ -89,10 +89,10 @@ def load_without_values(
     import torch
 
     weights = {
-        name: torch.empty(shape, dtype=_torch_type(dtype), device="meta")
+        name: torch.empty(shape, dtype=_find_torch_type(dtype), device="meta")
         for name, (dtype, shape) in tensors.items()
     }
-    with _values_left_out():
+    with _leave_out_values():
         return model_class.from_pretrained(
             None,
             config=config,
@@ -102,14 +102,14 @@ def load_without_values(
         )
 
 
-def _torch_type(name: str) -> Any:
+def _find_torch_type(name: str) -> Any:
     import torch
 
     return getattr(torch, _TYPES[name])
 
 
 @contextmanager
-def _values_left_out() -> Iterator[None]:
+def _leave_out_values() -> Iterator[None]:
     """Keep transformers from asking for values while it loads tensors that have none.
 
     Other threads may load models with their values meanwhile. Raise KeyError where this
@@ -132,7 +132,7 @@ def _find_steps() -> list[Step]:
         (core_model_loading, "_materialize_copy", _copy_without_values),
         (PreTrainedModel, "_move_missing_keys_from_meta_to_device", _skip_here),
         (PreTrainedModel, "_initialize_missing_keys", _skip_here),
-        (torch, "equal", _equal_without_values),
+        (torch, "equal", _compare_without_values),
     ]
 
 
@@ -158,7 +158,7 @@ def _copy_without_values(usual: Any) -> Any:
     return copy
 
 
-def _equal_without_values(usual: Any) -> Any:
+def _compare_without_values(usual: Any) -> Any:
     def equal(one: Any, other: Any) -> bool:  # of tied weights that are saved twice
         return one.shape == other.shape if one.is_meta or other.is_meta else usual(one, other)
 

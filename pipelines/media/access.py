@@ -58,7 +58,7 @@ class MediaAccess:
 
     def beside(self, folder: str | None) -> MediaAccess:
         """Return the same for the rows of a file in this folder, if it lies below a root."""
-        return self if folder is None else _beside(self, folder)
+        return self if folder is None else _make_access_beside(self, folder)
 
     def check(self) -> None:
         """Check, before the first row, that every root can be used on this machine.
@@ -158,7 +158,7 @@ class MediaAccess:
 
 
 @lru_cache(maxsize=256)
-def _beside(access: MediaAccess, folder: str) -> MediaAccess:
+def _make_access_beside(access: MediaAccess, folder: str) -> MediaAccess:
     return replace(access, folder=folder) if is_below(folder, access.roots) else access
 
 

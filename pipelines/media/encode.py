@@ -76,11 +76,11 @@ def wav(samples: np.ndarray, sampling_rate: int) -> bytes:
     format = struct.pack(
         "<HHIIHHH", _IEEE_FLOAT, channels, sampling_rate, sampling_rate * frame, frame, 32, 0
     )
-    head = b"WAVE" + _chunk(b"fmt ", format) + _chunk(b"fact", struct.pack("<I", length))
+    head = b"WAVE" + _make_chunk(b"fmt ", format) + _make_chunk(b"fact", struct.pack("<I", length))
     if len(head) + 8 + samples.nbytes > _LARGEST_WAV:
         raise ValueError(f"no WAV of {samples.nbytes} bytes: the format ends at 4 GiB")
-    return _chunk(b"RIFF", head + _chunk(b"data", samples.T.tobytes()))
+    return _make_chunk(b"RIFF", head + _make_chunk(b"data", samples.T.tobytes()))
 
 
-def _chunk(name: bytes, content: bytes) -> bytes:
+def _make_chunk(name: bytes, content: bytes) -> bytes:
     return name + struct.pack("<I", len(content)) + content

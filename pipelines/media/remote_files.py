@@ -82,7 +82,7 @@ def _fetch(files: Any, inner: str, name: str, awaited: Url | None) -> bytes:
             return bytes(files.cat_file(inner))
         except TimeoutError as error:
             # A server that says nothing for so long has had its time to come back.
-            if awaited is None or _answers(files, awaited, _SOON_S):
+            if awaited is None or _is_server_answering(files, awaited, _SOON_S):
                 raise
             _away[server] = time.monotonic()
             raise MediaAway(
@@ -92,18 +92,18 @@ def _fetch(files: Any, inner: str, name: str, awaited: Url | None) -> bytes:
     try:
         return retry_with_backoff(fetch, name, _WAITS_S)
     except StoreError:
-        if awaited is None or _answers(files, awaited):
+        if awaited is None or _is_server_answering(files, awaited):
             raise
     try:
         return retry_with_backoff(fetch, name)
     except StoreError as error:
-        if _answers(files, awaited):
+        if _is_server_answering(files, awaited):
             raise
         _away[server] = time.monotonic()
         raise MediaAway(f"{server} does not answer: {error}; {_ADVICE}") from error
 
 
-def _answers(files: Any, root: Url, within_s: float | None = None) -> bool:
+def _is_server_answering(files: Any, root: Url, within_s: float | None = None) -> bool:
     """Tell whether a server answers at all: then a file that it does not give is at fault."""
     # It is that of fsspec's asynchronous file systems; others would take it for an option.
     limit = {"timeout": within_s} if within_s is not None and root.scheme in _WEB else {}

@@ -54,11 +54,14 @@ class PlainBatches:
         """Yield the answers one by one; a batch is computed when its first answer is asked for."""
         return iter(
             self.pipeline.get_iterator(
-                self._inputs(rows), 0, batch_size, *copy.deepcopy(self.adapter.keywords.of("{}"))
+                self._make_inputs(rows),
+                0,
+                batch_size,
+                *copy.deepcopy(self.adapter.keywords.of("{}")),
             )
         )
 
-    def _inputs(self, rows: pa.Table) -> Iterator[Any]:
+    def _make_inputs(self, rows: pa.Table) -> Iterator[Any]:
         rows = with_prompt(rows, "text", self.prompt)
         for row in read_rows(rows, self.adapter.keywords.kinds):
             with self.adapter.open_row(row) as inputs:

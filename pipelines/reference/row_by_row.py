@@ -62,17 +62,17 @@ class PlainRows:
         """
         if self.own is None:
             assert self.plain is not None
-            return _columns(self.plain.process(row)), True
+            return _list_columns(self.plain.process(row)), True
         inputs = {name: row.rows[column] for name, column in self.own.columns.items()}
         comparison = self.comparison
         if self.plain is None or comparison is None or not comparison.can_answer(pa.table(inputs)):
-            return _columns(self.own.process(row)), False
+            return _list_columns(self.own.process(row)), False
         if comparison.prompt:
             row = Batch(with_prompt(row.rows, self.own.columns["text"], comparison.prompt))
-        return comparison.record(_columns(self.plain.process(row))), True
+        return comparison.record(_list_columns(self.plain.process(row))), True
 
 
-def _columns(batch: Batch) -> dict[str, Any]:
+def _list_columns(batch: Batch) -> dict[str, Any]:
     for failure in batch.failures.values():
         return {failure.error: failure.message}
     assert batch.results is not None

@@ -100,7 +100,7 @@ def _merge_defaults(
 def _fill_unset(config: GenerationConfig, model: Any) -> None:
     """Fill what is unset in `config` from the model's settings, as `generate` did in 4.57."""
     model_config = model.generation_config
-    if not _saved_before_4_50(model_config):
+    if not _is_before_4_50(model_config):
         _copy_unset(config, model_config)
         return
     for key in _TOKENS:
@@ -123,7 +123,7 @@ def _is_unset(key: str, value: Any) -> bool:
     return value is None or value == _GLOBAL.get(key)
 
 
-def _saved_before_4_50(config: GenerationConfig) -> bool:
+def _is_before_4_50(config: GenerationConfig) -> bool:
     version = getattr(config, "transformers_version", None) or "5.0"
     return tuple(map(int, version.split(".")[:2])) < (4, 50)
 

@@ -75,12 +75,12 @@ class ImageToTextPipeline(GeneratingPipeline):
         header = {"header_text": prompt} if prompt is not None and is_pix2struct else {}
         inputs = self.image_processor(images=image, return_tensors="pt", **header).to(self.dtype)
         if model_type == "git":
-            inputs["input_ids"] = None if prompt is None else self._git_prompt(prompt)
+            inputs["input_ids"] = None if prompt is None else self._make_git_prompt(prompt)
         elif prompt is not None and not is_pix2struct:
             inputs.update(self.tokenizer(prompt, return_tensors="pt"))
         return inputs
 
-    def _git_prompt(self, prompt: str) -> torch.Tensor:
+    def _make_git_prompt(self, prompt: str) -> torch.Tensor:
         # A caption begins with the class token and does not end where the prompt does.
         ids = self.tokenizer(text=prompt, add_special_tokens=False).input_ids
         return torch.tensor([[self.tokenizer.cls_token_id, *ids]])

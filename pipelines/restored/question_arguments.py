@@ -45,7 +45,7 @@ def to_example(item: Any) -> Any:
             raise ValueError(f"`{key}` cannot be empty")
     question, context = item["question"], item["context"]
     if isinstance(question, list):
-        return [to_example(pair) for pair in _pair_up(question, context)]
+        return [to_example(pair) for pair in _pair_questions(question, context)]
     return Example(question, context)
 
 
@@ -69,7 +69,7 @@ def _select_argument(args: tuple[Any, ...], named: Mapping[str, Any]) -> Any:
     if len(args) == 1:
         return args[0]
     if len(args) == 2 and all(type(arg) is str for arg in args):
-        return _pair_up(*args)
+        return _pair_questions(*args)
     if args:
         return list(args)
     for old in ("X", "data"):
@@ -77,11 +77,11 @@ def _select_argument(args: tuple[Any, ...], named: Mapping[str, Any]) -> Any:
             warnings.warn(f"{old}= is deprecated: give question= and context=", FutureWarning, 4)
             return named[old]
     if all(key in named for key in _KEYS):
-        return _pair_up(named["question"], named["context"])
+        return _pair_questions(named["question"], named["context"])
     raise ValueError(f"no question= and context= among the arguments {sorted(named)}")
 
 
-def _pair_up(question: Any, context: Any) -> list[dict[str, Any]]:
+def _pair_questions(question: Any, context: Any) -> list[dict[str, Any]]:
     """Return one dictionary per question; several questions may share one context."""
     if isinstance(question, list) and isinstance(context, str):
         context = [context] * len(question)

@@ -21,7 +21,7 @@ def _count(least: int) -> Parameter:
     return Parameter(None, "int|null", least=least)
 
 
-def _real(
+def _declare_real(
     least: float | None = None,
     most: float | None = None,
     above: float | None = None,
@@ -46,17 +46,17 @@ _NAMED: Mapping[str, Parameter] = {
     "do_sample": _FLAG,
     "num_beams": _count(1),
     "use_cache": _FLAG,
-    "temperature": _real(least=0),  # 0 if nothing is sampled
+    "temperature": _declare_real(least=0),  # 0 if nothing is sampled
     "top_k": _count(0),
-    "top_p": _real(least=0, most=1),
-    "min_p": _real(least=0, most=1),
-    "top_h": _real(above=0, most=1),
-    "typical_p": _real(above=0, most=1),
-    "epsilon_cutoff": _real(least=0, below=1),
-    "eta_cutoff": _real(least=0, below=1),
-    "repetition_penalty": _real(above=0),
-    "encoder_repetition_penalty": _real(above=0),
-    "length_penalty": _real(),
+    "top_p": _declare_real(least=0, most=1),
+    "min_p": _declare_real(least=0, most=1),
+    "top_h": _declare_real(above=0, most=1),
+    "typical_p": _declare_real(above=0, most=1),
+    "epsilon_cutoff": _declare_real(least=0, below=1),
+    "eta_cutoff": _declare_real(least=0, below=1),
+    "repetition_penalty": _declare_real(above=0),
+    "encoder_repetition_penalty": _declare_real(above=0),
+    "length_penalty": _declare_real(),
     "no_repeat_ngram_size": _count(0),
     "encoder_no_repeat_ngram_size": _count(0),
     "bad_words_ids": Parameter(None, "list|null", each=_IDS, filled=True),
@@ -71,11 +71,11 @@ _NAMED: Mapping[str, Parameter] = {
     "begin_suppress_tokens": Parameter(None, "list|null", each=Parameter(None, "int")),
     "sequence_bias": Parameter(None, "list|dict|null", filled=True),
     "token_healing": _FLAG,
-    "guidance_scale": _real(),
+    "guidance_scale": _declare_real(),
     "num_return_sequences": _count(1),
     "num_beam_groups": _count(1),
-    "diversity_penalty": _real(),
-    "penalty_alpha": _real(),
+    "diversity_penalty": _declare_real(),
+    "penalty_alpha": _declare_real(),
     "pad_token_id": Parameter(None, "int|null"),
     "bos_token_id": _TOKENS,
     "eos_token_id": Parameter(None, "int|list|null", each=Parameter(None, "int"), filled=True),

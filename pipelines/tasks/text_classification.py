@@ -232,10 +232,10 @@ def softmax(logits: np.ndarray) -> np.ndarray:
     return shifted / shifted.sum(axis=-1, keepdims=True)
 
 
-def _sigmoid(logits: np.ndarray) -> np.ndarray:
+def _compute_sigmoid(logits: np.ndarray) -> np.ndarray:
     return 1.0 / (1.0 + np.exp(-logits))
 
 
 # Folders of cross-encoders name functions as `torch.nn` does.
 _NAMES = {"Sigmoid": "sigmoid", "Identity": "none"}
-_ACTIVATIONS = {"softmax": softmax, "sigmoid": _sigmoid, "none": lambda logits: logits}
+_ACTIVATIONS = {"softmax": softmax, "sigmoid": _compute_sigmoid, "none": lambda logits: logits}

@@ -208,7 +208,7 @@ def build_word_table(tokenizer: HasBackend) -> WordTable | None:
     boundary = _find_boundary(backend.pre_tokenizer)
     if boundary is None or getattr(backend.model, "dropout", None):
         return None
-    if not all(_is_local(part, boundary) for part in _parts(backend.normalizer)):
+    if not all(_is_local(part, boundary) for part in _list_parts(backend.normalizer)):
         return None
     whole = []
     for token in backend.get_added_tokens_decoder().values():
@@ -239,7 +239,7 @@ def _is_plain(tokenizer: Any) -> bool:
 
 
 def _find_boundary(pre_tokenizer: Any) -> Boundary | None:
-    first, *others = _parts(pre_tokenizer) or [None]
+    first, *others = _list_parts(pre_tokenizer) or [None]
     match type(first).__name__:
         case "BertPreTokenizer" if not others:
             return "spaces"
@@ -259,13 +259,13 @@ def _is_local(part: Any, boundary: Boundary) -> bool:
     return type(part).__name__ in _NORMALIZERS[boundary]
 
 
-def _parts(component: Any) -> list[Any]:
+def _list_parts(component: Any) -> list[Any]:
     """Return the parts of a normalizer or pre-tokenizer, in order."""
     if component is None:
         return []
     if type(component).__name__ != "Sequence":
         return [component]
-    return [inner for part in list(component) for inner in _parts(part)]
+    return [inner for part in list(component) for inner in _list_parts(part)]
 
 
 def _is_safe(word: str, boundary: Boundary) -> bool:

@@ -325,7 +325,7 @@ def test_actors_share_the_cores_with_what_else_runs(monkeypatch):
 
     def crowding(count, load, **actors):
         monkeypatch.setattr(run_time.psutil, "getloadavg", lambda: (load, 0, 0))
-        return run_time._crowding(count, ActorsSection(**actors))
+        return run_time._measure_crowding(count, ActorsSection(**actors))
 
     assert crowding(4, 1.0) == 1, "only this process"
     assert crowding(4, 5.0) == pytest.approx(8 / 5), "eight on four cores, and before five"

@@ -77,7 +77,7 @@ def read_samples(
                     return
             if extension in sample.members:
                 sample.error = ValueError(f"two members {key}.{extension}")
-            odd = _why_unread(member)
+            odd = _find_member_error(member)
             sample.error = sample.error or odd
             reads = sample.start >= start and not odd and wanted(extension)
             sample.members[extension] = walk.read(member) if reads else None
@@ -99,7 +99,7 @@ def _is_link(member: tarfile.TarInfo) -> bool:
     return member.issym() or member.islnk()
 
 
-def _why_unread(member: tarfile.TarInfo) -> ValueError | None:
+def _find_member_error(member: tarfile.TarInfo) -> ValueError | None:
     """Return why a member's bytes can't be read, which are elsewhere or not as many as it says."""
     if _is_link(member):
         return ValueError(

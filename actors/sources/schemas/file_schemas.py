@@ -192,10 +192,10 @@ def _replace_type(kind: pa.DataType) -> pa.DataType:
 
 def holds_dictionary(kind: pa.DataType) -> bool:
     """Tell whether a type is a dictionary, or has one inside."""
-    return map_types(kind, _value_type) != map_types(kind, lambda same: same)
+    return map_types(kind, _find_value_type) != map_types(kind, lambda same: same)
 
 
-def _value_type(kind: pa.DataType) -> pa.DataType:
+def _find_value_type(kind: pa.DataType) -> pa.DataType:
     return kind.value_type if pa.types.is_dictionary(kind) else kind
 
 
@@ -214,7 +214,7 @@ def _has_null_entries(column: pa.Array | pa.ChunkedArray) -> bool:
 
 def _decode_dictionary(column: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
     if not pa.types.is_dictionary(column.type):
-        kind = map_types(column.type, _value_type)
+        kind = map_types(column.type, _find_value_type)
         return column if kind == column.type else column.cast(kind)
     if isinstance(column, pa.ChunkedArray):
         chunks = [chunk.dictionary_decode() for chunk in column.chunks]

@@ -124,17 +124,17 @@ def _keep(file: Hashable, place: Place) -> None:
     dropped, place.is_old = [], True
     with _lock:
         _kept.append((file, place))
-        while len(_kept) > 1 and (len(_kept) > _MOST or _held_by_all() > _MOST_BYTES):
+        while len(_kept) > 1 and (len(_kept) > _MOST or _count_held_by_all() > _MOST_BYTES):
             dropped.append(_kept.pop(0)[1])
     for one in dropped:
         one.stream.close()
 
 
-def _held_by_all() -> int:
-    return sum(_held_bytes(place.stream) for _, place in _kept)
+def _count_held_by_all() -> int:
+    return sum(_count_held_bytes(place.stream) for _, place in _kept)
 
 
-def _held_bytes(stream: Any) -> int:
+def _count_held_bytes(stream: Any) -> int:
     """Return how many bytes a stream says that it holds, or the one that it reads."""
     while stream is not None:
         if (held := getattr(stream, "held_bytes", None)) is not None:

@@ -37,7 +37,7 @@ def save_model(loaded: LoadedModel) -> Path:
     home = _make_temporary_folder()
     folder = Path(tempfile.mkdtemp(dir=home))
     try:
-        with _no_progress():
+        with _hide_progress():
             for part in loaded.parts:
                 part.save_pretrained(folder)
     except Exception as error:  # a full disk, or a part that transformers can't save
@@ -110,7 +110,7 @@ def _make_temporary_folder() -> Path:
 
 
 @contextmanager
-def _no_progress() -> Iterator[None]:
+def _hide_progress() -> Iterator[None]:
     from transformers.utils import logging
 
     shown = logging.is_progress_bar_enabled()

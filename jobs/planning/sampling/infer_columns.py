@@ -79,11 +79,11 @@ def infer_columns(
         with track_attempt(attempts, _SAMPLING):
             asked = (load, source, few, window)
             if placement == "local":
-                found = _schema_of(*asked)
+                found = _infer_here(*asked)
             elif uses_ray(placement):
-                found = _schema_by_ray(asked, actors)
+                found = _infer_by_ray(asked, actors)
             else:
-                found = _schema_by_process(asked, actors)
+                found = _infer_by_process(asked, actors)
         if found is not None:
             break
     attempts.end(deaths)
@@ -95,11 +95,11 @@ def infer_columns(
     return schema
 
 
-def _schema_by_ray(asked: Asked, actors: ActorsSection) -> Found | None:
+def _infer_by_ray(asked: Asked, actors: ActorsSection) -> Found | None:
     """Infer the schema in a task of Ray; return None if its process died."""
     import ray
 
-    sample = ray.remote(_schema_of).options(
+    sample = ray.remote(_infer_here).options(
         num_cpus=actors.num_cpus, num_gpus=actors.gpus_each, max_retries=0
     )
     load, *others = asked
@@ -116,7 +116,7 @@ def _schema_by_ray(asked: Asked, actors: ActorsSection) -> Found | None:
     return None, f"no sample could be computed: {reason}"
 
 
-def _schema_by_process(asked: Asked, actors: ActorsSection) -> Found | None:
+def _infer_by_process(asked: Asked, actors: ActorsSection) -> Found | None:
     """Infer the schema in another process; return None if it died."""
     process = start_process(__name__, actors, subprocess.DEVNULL)
     try:
@@ -131,10 +131,10 @@ def _schema_by_process(asked: Asked, actors: ActorsSection) -> Found | None:
 def _answer() -> None:
     """Read the arguments of `_schema_of` from stdin, and write what it returns to stdout."""
     requests, replies = take_over_pipes()
-    send(replies, _schema_of(*receive(requests)))
+    send(replies, _infer_here(*receive(requests)))
 
 
-def _schema_of(
+def _infer_here(
     load: Load, source: SplitReader, splits: Sequence[Split], window: tuple[int, int]
 ) -> Found:
     """Return exceptions instead of raising them: those of user code may fail to unpickle."""
@@ -160,7 +160,7 @@ def schema_of_sample(
     answers, failed = _sample(stages, source, splits, window)
     if not answers:
         raise RunError(f"none of the first rows could be computed; {'; '.join(failed[:3])}")
-    return _common_schema(stages.task, answers).serialize().to_pybytes()
+    return _choose_schema(stages.task, answers).serialize().to_pybytes()
 
 
 def _sample(
@@ -183,7 +183,7 @@ def _sample(
     return answers, reasons
 
 
-def _common_schema(task: Any, answers: list[Any]) -> pa.Schema:
+def _choose_schema(task: Any, answers: list[Any]) -> pa.Schema:
     """Return the columns of the task if they hold every answer, else one column of the answers."""
     declared = task.declared
     if declared.results is not None:

@@ -93,9 +93,9 @@ def quantize_images(
     def change(value: Any) -> Any:
         if palette is not None and str(getattr(value, "dtype", "")) == "torch.uint8":
             return PixelLevels(value.numpy(), palette, dtype)
-        return value if scale is None else _levels(value, scale)
+        return value if scale is None else _to_levels(value, scale)
 
-    return chunk if scale is None and palette is None else _each(chunk, change)
+    return chunk if scale is None and palette is None else _change_each(chunk, change)
 
 
 def dequantize(chunk: Any, device: Any) -> Any:
@@ -113,7 +113,7 @@ def dequantize(chunk: Any, device: Any) -> Any:
             return [dequantize(one, device) for one in value]
         return value
 
-    return _each(chunk, change)
+    return _change_each(chunk, change)
 
 
 def join_levels(several: list[PixelLevels], device: Any) -> Any:
@@ -127,16 +127,16 @@ def join_levels(several: list[PixelLevels], device: Any) -> Any:
     return torch.cat([one.tensor(device) for one in several])
 
 
-def _each(value: Any, change: Any) -> Any:
+def _change_each(value: Any, change: Any) -> Any:
     if not isinstance(value, Mapping):
         return change(value)
     changed: Any = copy.copy(value)  # of the same class: pipelines read its attributes
     for name, inner in value.items():
-        changed[name] = _each(inner, change)
+        changed[name] = _change_each(inner, change)
     return changed
 
 
-def _levels(value: Any, scale: Scale) -> Any:
+def _to_levels(value: Any, scale: Scale) -> Any:
     """Return the value as `PixelLevels` if they give it back exactly; else the value."""
     import torch
 

@@ -48,10 +48,10 @@ class BatchedGeneration(GenerationEngine):
         self.nests = named is not None and named.kind is not named.VAR_KEYWORD
 
     def samples(self, keywords: Values) -> bool:
-        return bool(self._settings(keywords).get("do_sample"))
+        return bool(self._merge_settings(keywords).get("do_sample"))
 
     def can_pad(self, keywords: Values) -> bool:
-        settings = self._settings(keywords)
+        settings = self._merge_settings(keywords)
         if settings.get("max_new_tokens") is not None:
             settings["max_length"] = None  # counts for nothing beside it
         minds = _MINDS_PROMPT if self.after_prompt else MINDS_PADDING
@@ -84,7 +84,7 @@ class BatchedGeneration(GenerationEngine):
         self, outputs: list[Values], inputs: list[Values], keywords: Values
     ) -> list[Values]:
         """Return what each output would have been alone."""
-        settings = self._settings(keywords)
+        settings = self._merge_settings(keywords)
         longest = max(one[_IDS].shape[1] for one in inputs)
         for output, one in zip(outputs, inputs, strict=True):
             length = one[_IDS].shape[1]
@@ -110,11 +110,11 @@ class BatchedGeneration(GenerationEngine):
             places = (i for i in range(begin, len(sequence)) if sequence[i] in ends)
             end = next(places, None)
             if end is None and settings.get("stop_strings"):  # it may have ended without a token
-                end = self._last_real(sequence, settings)
+                end = self._find_last_real(sequence, settings)
             lengths.append(len(sequence) if end is None else end + 1)
         return written[..., : max(lengths)]
 
-    def _last_real(self, sequence: list[int], settings: Values) -> int:
+    def _find_last_real(self, sequence: list[int], settings: Values) -> int:
         pad = settings.get("pad_token_id")
         pad = self.pipeline.tokenizer.pad_token_id if pad is None else pad
         return max((i for i, token in enumerate(sequence) if token != pad), default=-1)
@@ -125,7 +125,7 @@ class BatchedGeneration(GenerationEngine):
         settings: Values = self.pipeline._get_set_generation_params({})
         return settings
 
-    def _settings(self, keywords: Values) -> Values:
+    def _merge_settings(self, keywords: Values) -> Values:
         """Return what the call says, over what the pipeline or its model generates with."""
         if self.nests:
             keywords = keywords.get("generate_kwargs") or {}

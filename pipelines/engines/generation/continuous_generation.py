@@ -35,9 +35,9 @@ class ContinuousGeneration(BatchedGeneration):
         self.loop = DecodingLoop(pipeline, self._begin)
 
     def schedules(self, keywords: Values) -> bool:
-        settings = self._settings(keywords)
+        settings = self._merge_settings(keywords)
         plain = all(is_harmless(name, settings.get(name)) for name in OTHER_LOOPS)
-        beams, wanted = _beams(settings), settings.get("num_return_sequences") or 1
+        beams, wanted = _count_beams(settings), settings.get("num_return_sequences") or 1
         searches = beams > 1 and not settings.get("do_sample") and wanted <= beams
         suits = searches or (beams == 1 and wanted == 1)
         return plain and suits and settings.get("use_cache") is not False
@@ -56,7 +56,7 @@ class ContinuousGeneration(BatchedGeneration):
                 begins_alone=one.load is not None,
                 load=one.load,
                 needs_length=self._needs_length(one.keywords),
-                beams=_beams(self._settings(one.keywords)),
+                beams=_count_beams(self._merge_settings(one.keywords)),
             )
             for one in prompts
         ]
@@ -67,7 +67,7 @@ class ContinuousGeneration(BatchedGeneration):
         """Tell whether only prompts of equal length may begin together."""
         if not self.after_prompt:
             return False
-        settings = self._settings(keywords)
+        settings = self._merge_settings(keywords)
         if settings.get("max_new_tokens") is None and settings.get("max_length") is not None:
             return True
         return any(settings.get(name) not in (None, 0) for name in _MINDS_LENGTH)
@@ -78,7 +78,7 @@ class ContinuousGeneration(BatchedGeneration):
         given = copy_kwargs(group[0].keywords)
         keywords = given.setdefault("generate_kwargs", {}) if self.nests else given
         keywords["custom_generate"] = fill
-        if strings := self._settings(keywords).get("stop_strings"):
+        if strings := self._merge_settings(keywords).get("stop_strings"):
             # With a function in place of its loop `generate` takes no tokenizer for them.
             tokenizer = keywords.pop("tokenizer", None) or self.pipeline.tokenizer
             ends = StopStringCriteria(tokenizer, strings)
@@ -105,5 +105,5 @@ class ContinuousGeneration(BatchedGeneration):
         return output
 
 
-def _beams(settings: Values) -> int:
+def _count_beams(settings: Values) -> int:
     return settings.get("num_beams") or 1

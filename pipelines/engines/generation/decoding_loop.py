@@ -65,7 +65,7 @@ class DecodingLoop:
         with self._lock:
             # The longest first: they fill the memory most. A new list: one that is being sorted is
             # empty to the thread that computes.
-            self.waiting = sorted([*self.waiting, *sequences], key=lambda one: -_length(one))
+            self.waiting = sorted([*self.waiting, *sequences], key=lambda one: -_count_tokens(one))
         # A model that counts columns itself has none to spare.
         if spoils := most is not None and self.decoder.joins_late:
             self.slots.spoil(True)
@@ -131,7 +131,7 @@ class DecodingLoop:
 
     def _count_places(self, beams: int) -> int:
         """Return how many texts the memory has room for, at least one."""
-        longest = max([self.slots.width, *map(_length, self.waiting[:1])])
+        longest = max([self.slots.width, *map(_count_tokens, self.waiting[:1])])
         # What an encoder read is there once.
         columns = longest * (_GROWTH * beams if self.decoder.is_decoder else _GROWTH + beams - 1)
         each = columns * self.slots.column_bytes + beams * self.slots.state_bytes
@@ -143,7 +143,7 @@ class DecodingLoop:
         left: list[Sequence] = []
         with self._lock:
             first = self.waiting[0]
-            most = min(most, max(self.prompt_tokens // max(_length(first), 1), 1))
+            most = min(most, max(self.prompt_tokens // max(_count_tokens(first), 1), 1))
             for one in self.waiting:
                 fits = len(taken) < most and (one is first or _begin_together(first, one))
                 (taken if fits else left).append(one)
@@ -173,7 +173,7 @@ class DecodingLoop:
         self.running += [one for one in group if not one.is_done]
 
 
-def _length(one: Sequence) -> int:
+def _count_tokens(one: Sequence) -> int:
     ids = one.inputs.get("input_ids")
     return 1 if ids is None else int(ids.shape[-1])
 
@@ -182,7 +182,7 @@ def _begin_together(one: Sequence, other: Sequence) -> bool:
     """Tell whether the prompts of two sequences may share a forward pass."""
     if one.begins_alone or other.begins_alone or one.settings != other.settings:
         return False
-    if one.needs_length and _length(one) != _length(other):
+    if one.needs_length and _count_tokens(one) != _count_tokens(other):
         return False
     return one.beginning == other.beginning
 

@@ -44,7 +44,7 @@ class StepHooks:
             self._hook_positions(embed[0])
         for one in cross:
             one.register_forward_pre_hook(self._join_beams, with_kwargs=True)
-            one.register_forward_hook(self._part_beams)
+            one.register_forward_hook(self._separate_beams)
 
     @contextmanager
     def step(self, positions: list[int], beams: int) -> Iterator[None]:
@@ -114,7 +114,7 @@ class StepHooks:
             return (states, *given[1:]), named
         return given, {**named, "hidden_states": states}
 
-    def _part_beams(self, module: Any, given: Any, output: Any) -> Any:
+    def _separate_beams(self, module: Any, given: Any, output: Any) -> Any:
         if self._beams == 1 or not self._is_on():
             return None
         states, *others = output

@@ -116,7 +116,7 @@ class VllmGeneration(BatchedGeneration):
             self._new += zip(names, prompts, strict=True)
         self._loop.run(self._step, lambda: all(name in self._written for name in names))
         return [
-            self._output(prompt, self._written.pop(name))
+            self._make_output(prompt, self._written.pop(name))
             for name, prompt in zip(names, prompts, strict=True)
         ]
 
@@ -147,7 +147,7 @@ class VllmGeneration(BatchedGeneration):
             given: Values = {"prompt_token_ids": self._begin(prompt)}
             if images := prompt.inputs.get(IMAGES):
                 given["multi_modal_data"] = {"image": images}
-            self.engine.add_request(name, given, self._sampling(prompt))
+            self.engine.add_request(name, given, self._make_sampling(prompt))
         except EngineDeadError:
             raise
         except Exception as error:  # of various classes, for a prompt, a setting or a schema
@@ -163,12 +163,12 @@ class VllmGeneration(BatchedGeneration):
         if len(ids):
             return list((ids if mask is None else ids[mask[0] != 0]).tolist())
         config = self.pipeline.model.generation_config
-        begin = self._settings(prompt.keywords).get("bos_token_id", config.bos_token_id)
+        begin = self._merge_settings(prompt.keywords).get("bos_token_id", config.bos_token_id)
         if begin is None:
             raise ValueError("the prompt is empty, and the model has no bos_token_id to begin with")
         return [begin]
 
-    def _sampling(self, prompt: Prompt) -> Any:
+    def _make_sampling(self, prompt: Prompt) -> Any:
         """Return a prompt's settings as vLLM takes them.
 
         Raises:
@@ -177,7 +177,7 @@ class VllmGeneration(BatchedGeneration):
         from vllm import SamplingParams
         from vllm.sampling_params import StructuredOutputsParams
 
-        settings = self._settings(prompt.keywords)
+        settings = self._merge_settings(prompt.keywords)
         samples, same = bool(settings.get("do_sample")), _SAME | _SAME_IF_SAMPLED
         unknown = (*_UNKNOWN, *_UNKNOWN_IF_SAMPLED) if samples else _UNKNOWN
         given = (prompt.keywords.get("generate_kwargs") or {}) if self.nests else prompt.keywords
@@ -216,7 +216,7 @@ class VllmGeneration(BatchedGeneration):
             **more,
         )
 
-    def _output(self, prompt: Prompt, written: list[int] | Exception) -> Values | Exception:
+    def _make_output(self, prompt: Prompt, written: list[int] | Exception) -> Values | Exception:
         import torch
 
         from ...restored.generation_config import GeneratingPipeline

@@ -141,7 +141,7 @@ def pays(run: Callable[[], Any], layers: FasterLayers, most_time: float) -> bool
                 outputs[number] = run()
                 seconds[number] = min(seconds[number], time.perf_counter() - start)
     layers.leave()
-    usual, faster = (list(_tensors(output)) for output in outputs)
+    usual, faster = (list(_list_tensors(output)) for output in outputs)
     return (
         seconds[1] < most_time * seconds[0]
         and len(usual) == len(faster)
@@ -149,12 +149,12 @@ def pays(run: Callable[[], Any], layers: FasterLayers, most_time: float) -> bool
     )
 
 
-def _tensors(value: Any) -> Iterator[Any]:
+def _list_tensors(value: Any) -> Iterator[Any]:
     if hasattr(value, "norm"):
         yield value
     elif isinstance(value, Mapping | list | tuple):
         for inner in value.values() if isinstance(value, Mapping) else value:
-            yield from _tensors(inner)
+            yield from _list_tensors(inner)
 
 
 def _are_close(one: Any, other: Any) -> bool:

@@ -47,7 +47,7 @@ class TimestampRules:
         self.processor, self.first = processor, int(processor.timestamp_begin)
 
     def __call__(self, texts: Any, scores: torch.Tensor) -> torch.Tensor:
-        forbidden = [self._forbidden(text, scores.shape[1]) for text in texts]
+        forbidden = [self._find_forbidden(text, scores.shape[1]) for text in texts]
         starts, ends = to_device(np.array(forbidden)[..., None], scores.device).unbind(2)
         tokens = torch.arange(scores.shape[1], device=scores.device)
         scores = scores.masked_fill(((tokens >= starts) & (tokens < ends)).any(1), _NEVER)
@@ -58,7 +58,7 @@ class TimestampRules:
         is_time = shares[:, self.first :].logsumexp(-1) > shares[:, : self.first].max(-1).values
         return scores.masked_fill((tokens < self.first) & is_time[:, None], _NEVER)
 
-    def _forbidden(self, text: list[int], vocabulary: int) -> list[Interval]:
+    def _find_forbidden(self, text: list[int], vocabulary: int) -> list[Interval]:
         """Return the tokens that must not follow: always as many intervals, some of them empty."""
         rules, first = self.processor, self.first
         written = text[rules.begin_index :]

@@ -73,7 +73,7 @@ class SpeechGeneration(GenerationEngine):
         )
 
     def schedules(self, keywords: Values) -> bool:
-        settings = self._settings(keywords)
+        settings = self._merge_settings(keywords)
         others = [(name, settings.get(name)) for name in _OTHER_SEARCHES]
         plain = all(value is not True and is_harmless(name, value) for name, value in others)
         # Whisper draws by chance at any other temperature, and may draw again at several.
@@ -98,7 +98,7 @@ class SpeechGeneration(GenerationEngine):
             return []
         rooms = self._count_rooms(prompts[0].keywords)
         # The longest first: their windows follow one another.
-        order = sorted(range(len(prompts)), key=lambda i: -_length(prompts[i]))
+        order = sorted(range(len(prompts)), key=lambda i: -_count_frames(prompts[i]))
         outputs: list[Any] = [None] * len(prompts)
         ended: list[BaseException] = []
         count = min(len(prompts), rooms, most or rooms)
@@ -202,14 +202,14 @@ class SpeechGeneration(GenerationEngine):
         if self._heard.ended:
             raise self._heard.ended[0]
 
-    def _settings(self, keywords: Values) -> Values:
+    def _merge_settings(self, keywords: Values) -> Values:
         """Return what the call says, over what the model and the pipeline generate with."""
         given = self.pipeline._get_set_generation_params(dict(keywords))
         return {**self.pipeline._generation_defaults, **given}
 
     def _count_rooms(self, keywords: Values) -> int:
         """Return how many recordings one call writes down at once."""
-        beams = self._settings(keywords).get("num_beams") or 1
+        beams = self._merge_settings(keywords).get("num_beams") or 1
         device = self.pipeline.device
         memory: float = _CACHE_BYTES
         if device.type == "cuda":
@@ -264,6 +264,6 @@ def _ran_out_of_memory(output: Values | Exception) -> bool:
     return isinstance(output, Exception) and is_out_of_memory(output)
 
 
-def _length(prompt: Prompt) -> int:
+def _count_frames(prompt: Prompt) -> int:
     features = prompt.inputs.get("input_features")
     return 0 if features is None else int(features.shape[-1])

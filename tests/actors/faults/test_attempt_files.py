@@ -94,7 +94,7 @@ def test_a_sample_is_of_other_rows_after_its_process_died(files, tmp_path, monke
         asked.append(window)
         return b"schema", None
 
-    monkeypatch.setattr(infer_columns, "_schema_of", schema_of)
+    monkeypatch.setattr(infer_columns, "_infer_here", schema_of)
 
     def ask():
         return infer_columns.infer_columns(None, None, [], "local", None, files)  # type: ignore[arg-type]

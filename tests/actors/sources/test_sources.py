@@ -486,7 +486,7 @@ def test_no_file_after_the_limit_is_opened(tmp_path, monkeypatch):
         return open_text(files, path, start)
 
     source, files = open_source("jsonl", {}), list_files(str(tmp_path), "auto", {}, None).files
-    monkeypatch.setattr(ByteRangePlanner, "_row_width", lambda *_: 14.0)
+    monkeypatch.setattr(ByteRangePlanner, "_measure_row_width", lambda *_: 14.0)
     monkeypatch.setattr(LineFiles, "open_text", note)
     ranges = list(source.plan_splits(files, None, 5))
     assert [one.rows for one in ranges] == [None, 3, 1]
@@ -506,7 +506,7 @@ def test_each_file_is_asked_for_again_by_itself(tmp_path, monkeypatch):
         return open_text(files, path, start)
 
     source, files = open_source("jsonl", {}), list_files(str(tmp_path), "auto", {}, None).files
-    monkeypatch.setattr(ByteRangePlanner, "_row_width", lambda *_: 14.0)
+    monkeypatch.setattr(ByteRangePlanner, "_measure_row_width", lambda *_: 14.0)
     monkeypatch.setattr(LineFiles, "open_text", fail_first)
     monkeypatch.setattr(backoff, "WAITS_S", (0.0, 0.0))
     ranges = list(source.plan_splits(files, 2, None))

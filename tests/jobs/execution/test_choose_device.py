@@ -242,7 +242,7 @@ def test_a_number_of_gpus_is_not_divided_again(tmp_path):
     ],
 )
 def test_only_visible_gpus_count(monkeypatch, visible, found):
-    monkeypatch.setattr(gpus, "_torch_has_cuda", lambda: True)
+    monkeypatch.setattr(gpus, "_has_torch_cuda", lambda: True)
     monkeypatch.setattr(gpus, "_ask_driver", lambda: [("a", 1), ("b", 2)])
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     if visible is not None:

@@ -72,8 +72,10 @@ def test_the_result_of_a_split_does_not_wait_for_others_of_its_block(monkeypatch
         return results_to_table(results_from_table(table))
 
     monkeypatch.setattr(placements, "count_blocks", lambda splits, actors: 1)
-    dataset = placements._dataset([split_of("a", i, i + 1) for i in range(5)], actors=1)
-    results = placements._results(dataset.map_batches(work, batch_size=1, batch_format="pyarrow"))
+    dataset = placements._make_dataset([split_of("a", i, i + 1) for i in range(5)], actors=1)
+    results = placements._read_results(
+        dataset.map_batches(work, batch_size=1, batch_format="pyarrow")
+    )
     came = [time.monotonic() for _ in results]
     assert len(came) == 5
     assert came[-1] - came[0] > 0.6
@@ -106,7 +108,7 @@ def test_the_settings_of_the_programs_own_datasets_stay(ray_session, monkeypatch
     monkeypatch.setattr(context, "enable_progress_bars", True)
     monkeypatch.setattr(context.execution_options, "preserve_order", True)
     monkeypatch.setattr(context, "execution_no_progress_timeout_s", 7)
-    one = placements._dataset([split_of("a.jsonl")], actors=1)
+    one = placements._make_dataset([split_of("a.jsonl")], actors=1)
     ours = one.map_batches(lambda batch: batch).context
     assert not ours.enable_progress_bars
     assert not ours.execution_options.preserve_order

@@ -25,7 +25,7 @@ def test_they_are_read_once(output, monkeypatch):
     first = opened.footers(plan.splits)
     assert (output / "_pipemill/footers.parquet/rows").exists()
     read = []
-    monkeypatch.setattr(type(opened), "_footer", lambda self, part: read.append(part))
+    monkeypatch.setattr(type(opened), "_read_footer", lambda self, part: read.append(part))
     assert opened.footers(plan.splits) == first
     assert read == []
 

@@ -7,7 +7,7 @@ import pytest
 from pipemill.actors.sources.split_ranges import SplitRange
 from pipemill.actors.storage.input_file import InputFile
 from pipemill.jobs.output.split_plan import Plan
-from pipemill.jobs.planning.build_load import _replaces_examples
+from pipemill.jobs.planning.build_load import _are_examples_replaced
 
 
 @pytest.mark.parametrize(("changed", "rows", "replaces"), [
@@ -21,4 +21,4 @@ def test_a_graph_has_other_scales_if_the_first_300_rows_changed(changed, rows, r
         lambda split: split.number == changed,
         [SplitRange(InputFile("/in/new.parquet", 10, "2"), 0, 100, rows)],
     )
-    assert _replaces_examples(plan) == replaces
+    assert _are_examples_replaced(plan) == replaces

@@ -10,7 +10,7 @@ from pipemill.actors.task import Column
 from pipemill.jobs.config.job import Job
 from pipemill.jobs.output.split_plan import Plan
 from pipemill.jobs.planning.columns import kept_columns, notes_on_columns
-from pipemill.jobs.planning.prepared_job import _input_schema
+from pipemill.jobs.planning.prepared_job import _read_input_schema
 from pipemill.pipelines.task_columns import resolve_columns
 
 from pipemill.errors import ConfigError
@@ -224,7 +224,7 @@ def test_one_of_several_tasks_names_several_members_of_a_shard():
     shards = pa.schema([make_member_column(end, alone=False) for end in ("jpg", "png")])
     entry = {"task": "image-classification", "model": "m", "columns": {"image": "jpg;png"}}
     job = Job(tasks=[entry], input="in", output="out")
-    assert "jpg;png" in _input_schema(job, Plan("webdataset", shards)).names
+    assert "jpg;png" in _read_input_schema(job, Plan("webdataset", shards)).names
 
 
 def test_a_field_of_a_struct_is_no_column():

@@ -30,7 +30,7 @@ def test_a_first_try_without_memory_decides_nothing(monkeypatch):
             raise RuntimeError("CUDA out of memory. Tried to allocate 20.00 MiB")
         return [f"answer to {chunk}" for chunk in chunks]
 
-    monkeypatch.setattr(forward, "_together", together)
+    monkeypatch.setattr(forward, "_run_together", together)
     monkeypatch.setattr(
         forward, "run_singly", lambda chunks, *_: [f"answer to {chunk}" for chunk in chunks]
     )
@@ -78,7 +78,7 @@ def test_a_first_try_of_scheduled_texts_without_memory_decides_nothing(monkeypat
     class Text(str):
         inputs, keywords = {"input_ids": None}, {}
 
-    monkeypatch.setattr(scheduled, "_prompt", Text)
+    monkeypatch.setattr(scheduled, "_make_prompt", Text)
     monkeypatch.setattr(
         scheduled,
         "_reduce",

@@ -3,7 +3,7 @@
 from types import SimpleNamespace
 
 import pytest
-from pipemill.pipelines.adapter.row_values import _sampling_rate
+from pipemill.pipelines.adapter.row_values import _find_sampling_rate
 
 from tests.support.row_by_row import run
 
@@ -55,4 +55,4 @@ def test_sound_is_read_at_the_rate_that_a_processor_names_by_either_name():
         ({"processor": SimpleNamespace(audio_processor=hears)}, 8_000),
         ({"processor": SimpleNamespace()}, 16_000),
     ):
-        assert _sampling_rate(SimpleNamespace(**{"feature_extractor": None, **given})) == rate
+        assert _find_sampling_rate(SimpleNamespace(**{"feature_extractor": None, **given})) == rate

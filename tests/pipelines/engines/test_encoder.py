@@ -245,7 +245,7 @@ def without(fields):
     def broken(module, query, key, value, attention_mask, **others):
         return usual(module, query, key, value, None, **{**others, **fields})
 
-    usual = packed_attention._attention
+    usual = packed_attention._compute_attention
     return broken
 
 
@@ -257,7 +257,7 @@ def whole_stream(*args, **others):
     return answer
 
 
-attention = packed_attention._attention
+attention = packed_attention._compute_attention
 
 
 @pytest.mark.parametrize(
@@ -272,7 +272,7 @@ attention = packed_attention._attention
 )
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_answers_that_are_a_little_wrong_are_refused(kind, broken, dtype, monkeypatch):
-    monkeypatch.setattr(packed_attention, "_attention", broken)
+    monkeypatch.setattr(packed_attention, "_compute_attention", broken)
     encoder = encoders.encoder(encoders.loaded(kind, dtype=dtype))
     assert not encoder.is_packed
     if dtype == "float32":
@@ -296,7 +296,7 @@ def test_a_model_that_looks_beyond_the_sequence_for_one_kind_of_token_is_refused
 def test_a_window_wider_than_the_usual_probe_is_tried(monkeypatch):
     settings = {"local_attention": 400, "max_position_embeddings": 4096}
     assert encoders.encoder(encoders.loaded("ModernBert", **settings)).is_packed
-    monkeypatch.setattr(packed_attention, "_attention", without({"sliding_window": None}))
+    monkeypatch.setattr(packed_attention, "_compute_attention", without({"sliding_window": None}))
     assert not encoders.encoder(encoders.loaded("ModernBert", **settings)).is_packed
     settings["local_attention"] = 5000
     assert not encoders.encoder(encoders.loaded("ModernBert", **settings)).is_packed

@@ -125,14 +125,14 @@ def test_every_version_of_torch_is_asked_for_the_same(
 
 def test_flash_attn_is_asked_for_the_same(monkeypatch):
     put_in(monkeypatch, "flash_attn", flash_attn_varlen_func=of_flash_attn)
-    gpu_attention._flash_attention.cache_clear()
+    gpu_attention._import_flash_attention.cache_clear()
     asked = sequences(kv_heads=2, window=4)
     starts = asked.query_starts
     expected = attend(asked.query, asked.key, asked.value, starts, starts, sides=(3, 3))
     try:
         assert torch.allclose(flash_attention(asked), expected, atol=1e-6)
     finally:
-        gpu_attention._flash_attention.cache_clear()
+        gpu_attention._import_flash_attention.cache_clear()
 
 
 def on_cuda(dtype):
@@ -140,7 +140,7 @@ def on_cuda(dtype):
 
 
 def test_only_kernels_that_are_here_are_tried(monkeypatch):
-    gpu_attention._flash_attention.cache_clear()
+    gpu_attention._import_flash_attention.cache_clear()
     monkeypatch.setitem(sys.modules, "flash_attn", None)  # as if it could not be imported
     monkeypatch.setitem(sys.modules, "kernels", None)
     assert find_kernels(on_cuda(torch.bfloat16)) == [torch_varlen, memory_efficient]

@@ -88,10 +88,10 @@ def test_images_are_preprocessed_on_threads_in_order(models, monkeypatch):
     rows = pa.table({"image": files})
     expected = adapter.expand(rows)
     met = threading.Barrier(2, timeout=10)
-    chunks = adapter._chunks
-    monkeypatch.setattr(adapter, "_chunks", lambda row: (met.wait(), chunks(row))[1])
+    chunks = adapter._make_chunks
+    monkeypatch.setattr(adapter, "_make_chunks", lambda row: (met.wait(), chunks(row))[1])
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
     assert adapter.expand(rows) == expected
-    monkeypatch.setattr(adapter, "_chunks", chunks)
+    monkeypatch.setattr(adapter, "_make_chunks", chunks)
     with pytest.raises(ValueError, match="cut off"):
         adapter.expand(pa.table({"image": [*files, files[0][:200]]}))

@@ -379,9 +379,9 @@ def test_texts_that_come_hide_none_that_wait(llama, monkeypatch):
         for n in (3, 9, 5)
     ]
     loop.write(sequences[:1])
-    seen, length = [], decoding_loop._length
+    seen, length = [], decoding_loop._count_tokens
     monkeypatch.setattr(
-        decoding_loop, "_length", lambda one: seen.append(len(loop.waiting)) or length(one)
+        decoding_loop, "_count_tokens", lambda one: seen.append(len(loop.waiting)) or length(one)
     )
     loop.write(sequences[1:])
     assert set(seen) == {1}
