@@ -38,7 +38,7 @@ def field_values(chunks: pa.StructArray, name: str) -> np.ndarray:
     return chunks.field(name).to_numpy(zero_copy_only=False)
 
 
-def offsets_of(lists: pa.ListArray) -> np.ndarray:
+def read_offsets(lists: pa.ListArray) -> np.ndarray:
     """Return where each list begins among all values, and where the last ends; (lists + 1,)."""
     lengths = pc.list_value_length(lists).to_numpy(zero_copy_only=False)
     return np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])

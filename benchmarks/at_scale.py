@@ -36,7 +36,7 @@ from pipemill.jobs.output.job_record import JobRecord
 from pipemill.jobs.output.lease import Lease
 from pipemill.jobs.output.ledger import Ledger
 from pipemill.jobs.output.split_plan import Plan
-from pipemill.jobs.prepare import output_store, prepare
+from pipemill.jobs.prepare import make_output_store, prepare
 from pipemill.jobs.status import status
 
 from tests.support import tiny
@@ -121,7 +121,7 @@ def prepare_files(folder: str) -> dict[str, int]:
     given = {"task": "text-classification", "model": str(Path(folder, "model"))}
     paths = {"input": str(Path(folder, "in")), "output": str(Path(folder, "out"))}
     job = build_job(None, [], {}, {**given, **paths})
-    with Lease(output_store(job)) as lease:
+    with Lease(make_output_store(job)) as lease:
         _, left = prepare(job, lease).plan.splits.divide(lambda split: False)
     return {"splits": len(left), "peak_mib": measure_peak(resource.RUSAGE_SELF) // 1024}
 

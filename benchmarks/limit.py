@@ -23,7 +23,7 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 from pipemill.actors.arrow_arrays import field_values
 from pipemill.actors.batch import Batch
-from pipemill.actors.compute.micro_batches import micro_batches
+from pipemill.actors.compute.micro_batches import cut_micro_batches
 from pipemill.actors.compute.stages import CHUNKS
 from pipemill.pipelines.loading.model import Model
 from pipemill.pipelines.loading.task_loader import LoadTask
@@ -42,7 +42,7 @@ def prepared(stages, texts: list[str]) -> list[tuple[dict[str, np.ndarray], np.n
     chunks = batch.rows[CHUNKS].combine_chunks().flatten()
     sizes = field_values(chunks, "size")
     streams = []
-    for cut in micro_batches(sizes, BUDGET, padded=False):
+    for cut in cut_micro_batches(sizes, BUDGET, padded=False):
         some = chunks.take(pa.array(cut))
         names = [f.name for f in some.type if f.name in ("input_ids", "token_type_ids")]
         columns = {name: some.field(name).flatten().to_numpy().astype(np.int64) for name in names}

@@ -24,7 +24,7 @@ from .execution.progress import log
 from .planning.build_load import build_load_task
 from .planning.choose_engine import choose_dtype, find_graph_runtime
 from .planning.media_roots import make_media_access
-from .planning.resolve_task import ResolvedTask, parameters_of
+from .planning.resolve_task import ResolvedTask, select_parameters
 from .prepare import check_task_fits, resolve_job
 
 if TYPE_CHECKING:
@@ -172,7 +172,7 @@ def _build_load(job: Job, task: ResolvedTask) -> LoadTask:
         task,
         choose_dtype(job, task.spec, task.is_user),
         {},
-        parameters=json.dumps(parameters_of(job, task.spec)),
+        parameters=json.dumps(select_parameters(job, task.spec)),
         max_tokens=None if tokens == "auto" else tokens,
         compiles=job.model.compile,
         schema=None if declared is None else parse_schema(declared).serialize().to_pybytes(),

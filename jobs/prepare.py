@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from pipemill.actors.output.layout import STATE
-from pipemill.actors.storage.filesystem import absolute, why_no_folder
+from pipemill.actors.storage.filesystem import explain_no_folder, make_absolute
 from pipemill.actors.storage.store import Store
 
 from pipemill.errors import ConfigError
@@ -76,7 +76,7 @@ def prepare(job: Job, lease: Lease | None = None, reprocess: bool = False) -> Pr
     """
     _check_places(job)
     job = with_table(job)
-    ledger = Ledger(output_store(job))
+    ledger = Ledger(make_output_store(job))
     # Libraries are checked before all weights are read for their digest.
     job, task = resolve_job(job, job.actors.placement if ledger.read_job() is None else None)
     weights = digest_model(job.model, task.model)
@@ -98,7 +98,7 @@ def prepare_without_output(job: Job) -> PreparedJob:
 
     The model is not compiled: for a few rows that would take most of the time.
     """
-    ledger = Ledger(output_store(job))
+    ledger = Ledger(make_output_store(job))
     job, task = resolve_job(job, "local", here=True)
     check_tasks_fit(job, task, here=True)
     plan, _ = build_plan(job, task, ledger)
@@ -107,17 +107,17 @@ def prepare_without_output(job: Job) -> PreparedJob:
     return prepared.with_load(compiles=False)
 
 
-def output_store(job: Job) -> Store:
+def make_output_store(job: Job) -> Store:
     """Return the folder that a job writes to. Raises ConfigError if none can be there."""
-    path = absolute(job.output.path)
-    if reason := why_no_folder(path):
+    path = make_absolute(job.output.path)
+    if reason := explain_no_folder(path):
         raise ConfigError(f"output.path {job.output.path!r}: {reason}; name another folder")
     return Store(path, job.output.storage_options)
 
 
 def _check_places(job: Job) -> None:
     for model in (str(one.model.path) for one in job.each_task()):
-        if f"{absolute(job.output.path)}/".startswith(f"{absolute(model).rstrip('/')}/"):
+        if f"{make_absolute(job.output.path)}/".startswith(f"{make_absolute(model).rstrip('/')}/"):
             raise ConfigError(
                 f"output.path {job.output.path} lies in the model's folder, of which every file "
                 "decides the results: name a folder elsewhere"

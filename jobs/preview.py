@@ -24,10 +24,10 @@ from .config.load import build_job
 from .config.sections import Sections, takes_sections
 from .output.ledger import Ledger
 from .output.stored_rows import sample_input
-from .output.text_table import Block, Shown, TextTable, blocks_to_html
+from .output.text_table import Block, Shown, TextTable, render_html
 from .planning.find_model import load_failure
 from .planning.prepared_job import PreparedJob
-from .planning.sampling.infer_columns import schema_of_sample
+from .planning.sampling.infer_columns import infer_sample_schema
 from .planning.sampling.sample_rows import sample_rows
 from .prepare import prepare_without_output
 
@@ -106,7 +106,7 @@ class Preview(Shown):
         if self.failures:
             names = [*names, "dead"]
             rows = [[*row, self._find_reason(number)] for number, row in enumerate(rows)]
-        return blocks_to_html([TextTable(header=names, rows=rows), *self._list_notes()])
+        return render_html([TextTable(header=names, rows=rows), *self._list_notes()])
 
     def _find_reason(self, number: int) -> str:
         """Return why a row failed; nothing if it did not."""
@@ -176,7 +176,7 @@ def _compute_rows(prepared: PreparedJob, rows: Batch) -> Batch:
 def _infer_schema(prepared: PreparedJob, stages: Stages) -> pa.Schema:
     few = prepared.plan.splits[:1]
     try:
-        schema = schema_of_sample(stages, prepared.source, few)
+        schema = infer_sample_schema(stages, prepared.source, few)
     except RunError:
         raise
     except Exception as error:  # from user code

@@ -25,7 +25,7 @@ from pipemill.errors import ConfigError
 from .config.task_entry import TaskEntry
 from .measuring.answer_statistics import AnswerStatistics, describe_answers
 from .measuring.part_sample import FILES, count_text_lengths, read_answers, take_some
-from .monitoring.pace_chart import PaceChart, draw_pace, pace_of_parts
+from .monitoring.pace_chart import PaceChart, compute_pace, draw_pace
 from .monitoring.run_history import RunHistory, read_history
 from .output.dead_letter_reasons import collect_reasons, place_of
 from .output.job_command import format_command
@@ -174,7 +174,7 @@ def _draw_chart(
         if rows.get(split.part) is not None and (when := written.get(split.part)) is not None
     )
     note = "From the times at which parts were written."
-    return draw_pace(pace_of_parts(times), [], sum(count for _, count in times), note)
+    return draw_pace(compute_pace(times), [], sum(count for _, count in times), note)
 
 
 def _list_stages(history: RunHistory) -> list[tuple[str, float]]:

@@ -41,7 +41,7 @@ from .planning.fingerprint import check_fingerprint, decide_results, hash_retry
 from .planning.models.save_model import needs_model, with_stored_model
 from .planning.prepared_job import PreparedJob, build_prepared_job
 from .planning.resolve_task import ResolvedTask
-from .prepare import check_libraries, output_store, resolve_job
+from .prepare import check_libraries, make_output_store, resolve_job
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -78,7 +78,7 @@ def retry(
     with (
         explain_interrupt(),
         keep_settings(),
-        Lease(output_store(job), "retry") as lease,
+        Lease(make_output_store(job), "retry") as lease,
         ray_until_end(),
     ):
         ledger, record, plan = open_output(job.output.path, job.output.storage_options)

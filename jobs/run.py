@@ -34,13 +34,13 @@ from .execution.ray_cluster import ray_session, ray_until_end
 from .execution.split_loop import SplitLoop, count_rows
 from .execution.working_copy import check_input_stays, check_output_lasts
 from .output.dead_letter_reasons import NO_REASONS, collect_reasons
-from .output.error_limit import check_at_the_end, check_on_the_way, error_limit_reached
+from .output.error_limit import check_at_the_end, check_on_the_way, explain_error_limit
 from .output.lease import Lease
-from .output.run_report import Report, compute_metrics, count_output, unnamed_rows
+from .output.run_report import Report, compute_metrics, count_output, count_unnamed_rows
 from .output.split_plan import RowEstimate
 from .planning.prepared_job import PreparedJob
 from .planning.sampling.infer_columns import infer_columns
-from .prepare import output_store, prepare
+from .prepare import make_output_store, prepare
 from .push import check_dataset_name, push
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ def run(
     with (
         explain_interrupt(),
         keep_settings(),
-        Lease(output_store(job)) as lease,
+        Lease(make_output_store(job)) as lease,
         ray_until_end(),
     ):
         report = _run(job, lease, started, on_changed == "reprocess")
@@ -192,7 +192,7 @@ def _check_dead(prepared: PreparedJob, totals: Counter[str], whole: int) -> None
     wrong = check_on_the_way(prepared.job.output, totals["rows"], totals["dead"], whole)
     if wrong:
         reasons = collect_reasons(prepared.ledger, prepared.plan)
-        raise error_limit_reached(wrong, reasons, totals["dead"])
+        raise explain_error_limit(wrong, reasons, totals["dead"])
 
 
 def _save_token_budget(prepared: PreparedJob, added: Counter[str]) -> None:
@@ -223,7 +223,7 @@ def _report(
         },
         **compute_metrics(added),
         **count_output(whole, collect_reasons(ledger, plan) if whole["dead"] else NO_REASONS),
-        unnamed_input=unnamed_rows(ledger, plan),
+        unnamed_input=count_unnamed_rows(ledger, plan),
         engine=prepared.engine,
         pooling=prepared.pooling,
         storage_options=prepared.job.output.storage_options,

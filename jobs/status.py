@@ -22,7 +22,7 @@ from .output.dead_letter_reasons import (
 from .output.lease import find_latest
 from .output.ledger import Ledger, open_output
 from .output.split_plan import RowEstimate
-from .output.text_table import Block, Shown, TextTable, facts
+from .output.text_table import Block, Shown, TextTable, make_fact_table
 
 _NOT_DONE = -1
 
@@ -66,7 +66,7 @@ class Status(Shown):
 
     def blocks(self) -> list[Block]:
         """Return what a reader wants to see."""
-        return [facts(self._list_facts())]
+        return [make_fact_table(self._list_facts())]
 
     def _list_facts(self) -> list[tuple[str, str]]:
         count = f"about {self.left:,}" if self.left_is_estimate else f"{self.left:,}"

@@ -10,13 +10,13 @@ from dataclasses import dataclass, field
 from pipemill.actors.columns import describe
 from pipemill.actors.task import Column, Parameter
 from pipemill.pipelines.registry import ALIASES, find_task, is_transformers_task, task_names
-from pipemill.pipelines.task_columns import USUAL, inputs_of
+from pipemill.pipelines.task_columns import USUAL, list_inputs
 from pipemill.pipelines.task_spec import TaskSpec
 from pipemill.pipelines.user_pipeline import user_pipeline_task
 
 from pipemill.errors import ConfigError
 
-from .output.text_table import Block, Shown, TextTable, facts
+from .output.text_table import Block, Shown, TextTable, make_fact_table
 
 _HEADER = ("task", "reads", "adds")
 _WIDTH = 100
@@ -51,7 +51,7 @@ class TaskSummary(Shown):
     def blocks(self) -> list[Block]:
         """Return what a reader wants to see."""
         lines = list(zip(_HEADER, self.cells(), strict=True))
-        return [facts([*lines, ("parameters", ", ".join(self.parameters) or "none")])]
+        return [make_fact_table([*lines, ("parameters", ", ".join(self.parameters) or "none")])]
 
 
 class TaskList(Shown, list[TaskSummary]):
@@ -130,7 +130,7 @@ def _describe_columns(spec: TaskSpec) -> str:
             "the columns that input.columns names; without it the first that exists of "
             f"{usual}, or the only one"
         )
-    split = inputs_of(spec, {"is_split_into_words": "is_split_into_words" in spec.parameters})
+    split = list_inputs(spec, {"is_split_into_words": "is_split_into_words" in spec.parameters})
     lines = [
         _format_item(column.name, _describe_column(column, other))
         for column, other in zip(spec.inputs, split, strict=True)

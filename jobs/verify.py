@@ -25,7 +25,7 @@ from .measuring.verify_sample import SampleCheck, verify_sample
 from .output.job_record import JobRecord
 from .output.ledger import Ledger, open_output
 from .output.split_plan import Plan
-from .output.text_table import Block, Shown, facts
+from .output.text_table import Block, Shown, make_fact_table
 
 # Findings and notes that are shown.
 _SHOWN = 100
@@ -74,7 +74,7 @@ class Verification(Shown):
 
     def blocks(self) -> list[Block]:
         """Return what a reader wants to see."""
-        return [facts(self._list_facts())]
+        return [make_fact_table(self._list_facts())]
 
     def _list_facts(self) -> list[tuple[str, str]]:
         lines = [

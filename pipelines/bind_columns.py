@@ -15,9 +15,9 @@ from .loading.task_loader import LoadTask
 from .task_columns import (
     USUAL_TYPES,
     check_one_of,
-    inputs_of,
+    list_inputs,
+    map_source_names,
     resolve_columns,
-    source_names,
     with_inputs,
 )
 
@@ -49,8 +49,8 @@ class ColumnBinder:
         spec = with_inputs(
             replace(self.load, columns=tuple((name, name) for name in named)).spec(), schema
         )
-        inputs = inputs_of(spec, parameters)
-        for name, own in source_names(inputs, mapping).items():
+        inputs = list_inputs(spec, parameters)
+        for name, own in map_source_names(inputs, mapping).items():
             kind = next(column.kind for column in inputs if column.name == name)
             if own in schema.names:
                 place = schema.get_field_index(own)

@@ -12,7 +12,7 @@ import pyarrow as pa
 from pipemill.actors.task import MEDIA
 
 from .adapter.row_values import drops_text
-from .media import png, wav
+from .media import encode_png, encode_wav
 from .task_spec import TaskSpec
 
 # One is short and small, and one is neither: a row may be too short, or too small, for any model.
@@ -78,9 +78,9 @@ def _make(kind: str, row: int, spec: TaskSpec, pipeline: Any) -> Any:
     width, height = _SIDES[row]
     pixels = np.random.default_rng(row).integers(0, 256, (height, width, 3), np.uint8)
     if kind == "image":
-        return png(pixels)
+        return encode_png(pixels)
     if kind == "audio":
-        return wav(np.random.default_rng(row).normal(0, 0.1, _SECONDS[row] * _RATE), _RATE)
+        return encode_wav(np.random.default_rng(row).normal(0, 0.1, _SECONDS[row] * _RATE), _RATE)
     if kind == "video":
         return _make_video(pixels[:96, :96], _FRAMES[row])
     raise ValueError(f"no {kind} is made")

@@ -154,7 +154,7 @@ def is_transformers_task(name: str) -> bool:
     return re.search(rf'^    "{re.escape(name)}": {{$', table, re.M) is not None
 
 
-def transformers_has_model(model_type: str) -> bool:
+def has_transformers_model(model_type: str) -> bool:
     """Tell whether the installed transformers has code for a type of model, such as "bert"."""
     table = _read_transformers_file("models/auto/auto_mappings.py")
     table += _read_transformers_file("models/auto/configuration_auto.py")

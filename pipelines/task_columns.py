@@ -21,7 +21,7 @@ from .user_pipeline import user_pipeline_task
 USUAL = ("inputs", "text", "image", "audio", "video", "messages")
 
 
-def inputs_of(spec: TaskSpec, parameters: Mapping[str, Any]) -> tuple[Column, ...]:
+def list_inputs(spec: TaskSpec, parameters: Mapping[str, Any]) -> tuple[Column, ...]:
     """Return the task's columns: lists of words if the parameters say that texts are split."""
     if not parameters.get("is_split_into_words") or spec.any_parameter:
         return spec.inputs
@@ -38,7 +38,7 @@ def resolve_columns(
     """Return the input's column for each of the task's. A column of the same name needs no mapping.
 
     A column that only has the name of a parameter is read if its type is right, and left alone if
-    it is not (`notes_on_columns`).
+    it is not (`note_columns`).
 
     Args:
         name: the task's.
@@ -135,7 +135,7 @@ def _find_lists(fields: Iterable[pa.Field], path: str) -> Iterator[tuple[str, li
             yield from _find_lists(kind, inner)
 
 
-def source_names(inputs: Iterable[Column], mapping: Mapping[str, str | None]) -> dict[str, str]:
+def map_source_names(inputs: Iterable[Column], mapping: Mapping[str, str | None]) -> dict[str, str]:
     """Return the input's column for each of a task's, without those that are left out."""
     names = {column.name: mapping.get(column.name, column.name) for column in inputs}
     return {name: own for name, own in names.items() if own is not None}

@@ -10,7 +10,7 @@ from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import yaml
-from pipemill.pipelines.loading.extras import EXTRAS, how_to_install, is_installed, package_of
+from pipemill.pipelines.loading.extras import EXTRAS, advise_install, find_package, is_installed
 from pipemill.pipelines.media import NEEDED
 from pipemill.pipelines.registry import find_task, task_names
 
@@ -56,7 +56,7 @@ def imported(source):
 
 
 def packages(module):
-    return {normal(name) for name in [*INSTALLED.get(module, []), package_of(module)]}
+    return {normal(name) for name in [*INSTALLED.get(module, []), find_package(module)]}
 
 
 def test_what_is_imported_is_declared():
@@ -136,7 +136,7 @@ def test_only_extras_bring_what_an_extra_names():
     brought = declared(PROJECT["dependencies"])
     for extra, modules in EXTRAS.items():
         names = declared(PROJECT["optional-dependencies"][extra])
-        assert {normal(package_of(module)) for module in modules} <= names
+        assert {normal(find_package(module)) for module in modules} <= names
         # Those of transformers alone may be there for a dependency's sake.
         assert not names & brought - {"protobuf"}
     # vLLM pins one version of torch, which nobody should get unasked.
@@ -156,13 +156,13 @@ def test_every_library_that_a_task_names_is_in_an_extra():
         named |= set(getattr(find_task(task), "libraries", ()))
     assert "torchvision.ops.boxes" in named
     for module in named:
-        assert how_to_install([module]).startswith("pip install 'pipemill["), module
+        assert advise_install([module]).startswith("pip install 'pipemill["), module
 
 
 def test_how_to_install_joins_extras_and_names_what_has_none():
-    assert how_to_install(["PIL"]) == "pip install 'pipemill[media]'"
-    assert how_to_install(["timm", "PIL", "av"]) == "pip install 'pipemill[media,vision]'"
-    assert how_to_install(["natten", "g2p_en", "bs4"]) == (
+    assert advise_install(["PIL"]) == "pip install 'pipemill[media]'"
+    assert advise_install(["timm", "PIL", "av"]) == "pip install 'pipemill[media,vision]'"
+    assert advise_install(["natten", "g2p_en", "bs4"]) == (
         "pip install 'pipemill[speech]' beautifulsoup4 natten"
     )
 

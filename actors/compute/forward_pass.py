@@ -17,7 +17,7 @@ from ..faults.out_of_memory import OutOfMemory, release_memory
 from ..faults.watchdog import mark_progress
 from ..task import LoadedTask
 from .deduplicate import deduplicate_chunks
-from .micro_batches import micro_batches, padded_size
+from .micro_batches import count_padded, cut_micro_batches
 from .token_budget import TokenBudget
 
 Pieces = list[tuple[np.ndarray, Any]]
@@ -71,11 +71,11 @@ class ForwardPass:
         """Run micro-batches of one budget; return the chunks to run with another one."""
         budget, padded = self.budget.tokens, not self._is("packed")
         groups = None if self.groups is None else self.groups[left]
-        cuts = micro_batches(self.sizes[left], budget, groups, padded=padded)
+        cuts = cut_micro_batches(self.sizes[left], budget, groups, padded=padded)
         for number, cut in enumerate(cuts):
             rest = cuts[number:]
             tokens = int(self.sizes[left[cut]].sum())
-            cost = padded_size(self.sizes[left], [cut]) if padded else tokens
+            cost = count_padded(self.sizes[left], [cut]) if padded else tokens
             started = time.perf_counter()
             fits = True
             try:

@@ -9,7 +9,7 @@ import numpy as np
 _START = 1 / 64
 
 
-def micro_batches(
+def cut_micro_batches(
     sizes: np.ndarray, budget: int, groups: np.ndarray | None = None, *, padded: bool = True
 ) -> list[np.ndarray]:
     """Cut chunks into the micro-batches that cost least, padded to their longest chunk.
@@ -77,6 +77,6 @@ def _cut_padded(sizes: np.ndarray, budget: int) -> list[np.ndarray]:
     return batches
 
 
-def padded_size(sizes: np.ndarray, batches: list[np.ndarray]) -> int:
+def count_padded(sizes: np.ndarray, batches: list[np.ndarray]) -> int:
     """Return the tokens of these micro-batches, padding included."""
     return int(sum(len(batch) * sizes[batch].max(initial=0) for batch in batches))

@@ -21,7 +21,7 @@ from ..arrow_arrays import (
     check_length,
     combine_chunks,
     field_values,
-    offsets_of,
+    read_offsets,
     scatter,
     take_rows,
 )
@@ -100,7 +100,7 @@ class Stages:
         batch.rows = batch.rows.drop_columns(CHUNKS)
         outputs = pa.nulls(batch.rows.num_rows)
         if len(rows):
-            chunks, offsets = lists.flatten(), offsets_of(lists)
+            chunks, offsets = lists.flatten(), read_offsets(lists)
             with nullcontext() if getattr(self.task, "schedules", False) else self._device:
                 with watch_stage("forward"), _measure_time(batch, "forward"):
                     forward = ForwardPass(self.task, self.budget, chunks)

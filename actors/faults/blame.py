@@ -80,7 +80,7 @@ def find_blame(error: BaseException) -> Blame:
     if is_out_of_memory(error):
         return "memory"
     # A pipeline may have caught the device's error, and raised another one.
-    for link in chain_of(error):
+    for link in list_causes(error):
         blame = _blame_of_device_error(link)
         if blame is not None:
             return blame
@@ -119,7 +119,7 @@ def find_blamed_column(error: BaseException) -> str:
     return str(getattr(error, "blamed_column", ""))
 
 
-def chain_of(error: BaseException) -> Iterator[BaseException]:
+def list_causes(error: BaseException) -> Iterator[BaseException]:
     """Yield the error, and those that led to it."""
     seen: set[int] = set()
     link: BaseException | None = error

@@ -6,7 +6,7 @@ import re
 
 from pipemill.errors import StoreError, error_message
 
-from .blame import SIGNS, JudgedError, chain_of, is_out_of_memory
+from .blame import SIGNS, JudgedError, is_out_of_memory, list_causes
 
 # Errors of the operating system that stay: no file, no permission, not the right kind of file.
 _LASTING = (FileNotFoundError, PermissionError, NotADirectoryError, IsADirectoryError)
@@ -68,7 +68,7 @@ def is_permanent(error: BaseException) -> bool:
 
     It may succeed once memory is free, a store or the Hub answers, or on another GPU.
     """
-    causes = list(chain_of(error))
+    causes = list(list_causes(error))
     offline = any(type(cause).__name__ == _OFFLINE for cause in causes)
     return not any(_is_transient(cause, offline) for cause in causes)
 
@@ -77,7 +77,7 @@ def lacks_memory(error: BaseException) -> bool:
     """Return whether loading failed because memory ran out."""
     return any(
         is_out_of_memory(cause) or _quotes_memory_error(error_message(cause))
-        for cause in chain_of(error)
+        for cause in list_causes(error)
     )
 
 

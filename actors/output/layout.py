@@ -24,7 +24,7 @@ def name_lease(number: int) -> str:
     return f"{LEASE}/{number:08d}{LEASE_SUFFIX}"
 
 
-def lease_numbers(names: Iterable[str]) -> list[int]:
+def list_lease_numbers(names: Iterable[str]) -> list[int]:
     """Return the numbers of the leases among the names in their folder."""
     found = (name.removesuffix(LEASE_SUFFIX) for name in names if name.endswith(LEASE_SUFFIX))
     return [int(number) for number in found if number.isdigit()]

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from .part_footer import Footer, PartFooter, Ranges, footer_from_json
+from .part_footer import Footer, PartFooter, Ranges, read_footer_json
 
 _KEY = b"pipemill"
 _BLOCK = 2**22
@@ -72,7 +72,7 @@ def _parse_footer(metadata: pq.FileMetaData) -> tuple[Footer, str]:
     """Return the footer and the digest. Raises an exception if pipemill did not write the file."""
     notes = json.loads((metadata.metadata or {})[_KEY])
     digest = str(notes.pop(_DIGEST))
-    return footer_from_json(notes), digest
+    return read_footer_json(notes), digest
 
 
 def check_part(file: IO[bytes]) -> tuple[PartInfo, str | None]:

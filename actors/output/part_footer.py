@@ -97,7 +97,7 @@ class DeadLetterFooter:
 Footer = PartFooter | DeadLetterFooter
 
 
-def footer_from_json(notes: Mapping[str, Any]) -> Footer:
+def read_footer_json(notes: Mapping[str, Any]) -> Footer:
     """Read the footer of either file. Raises TypeError, KeyError if it is neither."""
     if "fingerprint" in notes:
         return PartFooter.from_json(notes)

@@ -19,7 +19,7 @@ from ..sources.schemas.media_columns import holds_files
 from ..split import Split
 from ..storage.partitions import FOLDER
 from ..storage.store import Store
-from .layout import LEASE, lease_numbers, name_lease
+from .layout import LEASE, list_lease_numbers, name_lease
 from .part_file import append_columns, encode_part, to_ranges
 from .part_footer import ROW_COUNTS, TOKEN_COUNTS, DeadLetterFooter, PartFooter
 from .state_table import dead_letters
@@ -70,7 +70,7 @@ class PartSink:
             return
         # A store that replaces a file in two steps may have none for a moment.
         with suppress(FileNotFoundError):
-            if max(lease_numbers(self.store.list_names(LEASE)), default=0) > self.lease:
+            if max(list_lease_numbers(self.store.list_names(LEASE)), default=0) > self.lease:
                 raise LeaseLost(f"another run has taken over {self.store.path}")
 
     def write(self, split: Split, batch: Batch) -> None:

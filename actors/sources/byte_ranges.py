@@ -9,7 +9,7 @@ from itertools import islice
 import numpy as np
 
 from ..storage.backoff import retry_on_driver
-from ..storage.file_names import compression_of
+from ..storage.file_names import find_compression
 from ..storage.input_file import InputFile
 from ..storage.parallel import map_parallel
 from .bad_file import BAD_FILE
@@ -97,7 +97,7 @@ class ByteRangePlanner:
     def _cut_file(self, file: InputFile, step: int, width: float) -> list[SplitRange]:
         has_unknown_size = self._has_unknown_size(file)
         cuts = cut_evenly(file.size, max(int(step * width), 1))
-        if has_unknown_size or compression_of(file.path) or self.can_cut_anywhere is None:
+        if has_unknown_size or find_compression(file.path) or self.can_cut_anywhere is None:
             at_rows = True
         else:
             at_rows = len(cuts) > 1 and not self.can_cut_anywhere(file)

@@ -13,11 +13,11 @@ import pyarrow as pa
 from ..batch import Batch
 from ..split import Split
 from ..storage.backoff import is_transient
-from ..storage.file_names import member_of
+from ..storage.file_names import find_member
 from ..storage.filesystem import open_filesystem
 from ..storage.input_file import InputFile
 from .base import FileSource
-from .schemas.media_columns import MEDIA_SUFFIXES, make_files_column, media_kind
+from .schemas.media_columns import MEDIA_SUFFIXES, find_media_kind, make_files_column
 from .split_ranges import MOST_BYTES, SplitRange
 
 _FEWEST_FILES, _MOST_FILES = 64, 1024
@@ -37,7 +37,7 @@ class FilesSource(FileSource):
     takes_any_file = True
 
     def infer_schema(self, files: list[InputFile]) -> pa.Schema:
-        kinds = {kind for file in files if (kind := media_kind(member_of(file.path)))}
+        kinds = {kind for file in files if (kind := find_media_kind(find_member(file.path)))}
         return pa.schema([pa.field("path", pa.string()), make_files_column("bytes", kinds)])
 
     def plan_splits(

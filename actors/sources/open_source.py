@@ -13,13 +13,13 @@ from pipemill.errors import ConfigError
 from ..batch import Batch
 from ..split import Split
 from ..storage.backoff import retry_on_driver, retry_with_backoff
-from ..storage.file_names import compression_of
+from ..storage.file_names import find_compression
 from ..storage.input_file import InputFile
 from ..storage.object_versions import check_object
 from ..storage.partitions import infer_partition_fields, is_partition_field, read_partition_values
 from .base import FileSource, Source
 from .reading import Reading
-from .registry import all_sources, find_source
+from .registry import find_source, list_sources
 from .schemas.declared_types import DeclaredSource
 from .split_ranges import SplitRange
 from .streams.places import StreamEnded
@@ -73,7 +73,7 @@ class RetryingSource:
         may_grow = isinstance(self.source, FileSource) and self.source.values == "text"
         # The others say themselves what has become of a file, and which rows it costs.
         is_range = split.stop >= 0 and not split.bundle
-        if is_range or (may_grow and compression_of(split.path) is None):
+        if is_range or (may_grow and find_compression(split.path) is None):
             split.file.check_size(may_grow=may_grow)
         try:
             batch = retry_with_backoff(lambda: self._read_anew(split), split.path)
@@ -135,5 +135,5 @@ def open_source(
 
 
 def _describe_formats(*values: str) -> str:
-    names = [name for name, source in all_sources().items() if source.values in values]
+    names = [name for name, source in list_sources().items() if source.values in values]
     return f"{', '.join(names[:-1])} and {names[-1]}"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from pipemill.errors import ConfigError, did_you_mean
 
-from ..storage.file_names import COMPRESSIONS, name_of, suffix_of
+from ..storage.file_names import COMPRESSIONS, find_suffix, name_of
 
 if TYPE_CHECKING:
     from .base import FileSource
@@ -50,7 +50,7 @@ def find_source(name: str) -> type[FileSource]:
 
 
 @cache
-def all_sources() -> dict[str, type[FileSource]]:
+def list_sources() -> dict[str, type[FileSource]]:
     """Return the source of each format, without those of broken packages.
 
     A broken package is an error only where a job names its format.
@@ -67,7 +67,7 @@ def all_sources() -> dict[str, type[FileSource]]:
 @cache
 def _map_suffixes() -> dict[str, str]:
     formats: dict[str, str] = {}
-    for name, source in all_sources().items():
+    for name, source in list_sources().items():
         for suffix in source.suffixes:
             formats.setdefault(suffix, name)
     return formats
@@ -76,16 +76,16 @@ def _map_suffixes() -> dict[str, str]:
 def format_of(path: str) -> str | None:
     """Return the format that a file's suffix tells, or None."""
     name = name_of(path)
-    suffix = suffix_of(name)
+    suffix = find_suffix(name)
     if suffix not in COMPRESSIONS:
         return _map_suffixes().get(suffix)
-    format = _map_suffixes().get(suffix_of(name[: -len(suffix)]))
-    return format if format is not None and all_sources()[format].compressible else None
+    format = _map_suffixes().get(find_suffix(name[: -len(suffix)]))
+    return format if format is not None and list_sources()[format].compressible else None
 
 
 def clear_cache() -> None:
     """Forget which sources there are, after a package was installed in a running process."""
-    all_sources.cache_clear()
+    list_sources.cache_clear()
     _map_suffixes.cache_clear()
 
 

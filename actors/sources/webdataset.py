@@ -26,8 +26,8 @@ from .byte_ranges import (
 from .parsing.tar_samples import Sample, read_samples
 from .schemas.media_columns import (
     MEDIA_KINDS,
+    list_members,
     make_member_column,
-    members_of,
     merge_columns,
     takes_first,
 )
@@ -110,7 +110,7 @@ class WebDatasetSource(FileSource):
     def read(self, split: Split) -> Batch:
         schema = self.schema
         assert schema is not None
-        extensions = {name for field in schema for name in members_of(field) or [field.name]}
+        extensions = {name for field in schema for name in list_members(field) or [field.name]}
         columns: dict[str, list[Any]] = {name: [] for name in schema.names}
         failed: dict[int, Exception] = {}
         files = LineFiles(self.options, blank=False)
@@ -191,7 +191,7 @@ def _get_value(sample: Sample, field: pa.Field) -> str | bytes | None:
 
     Raises ValueError for text that is not UTF-8, and for several members of a column of one.
     """
-    ends = members_of(field) or (field.name,)
+    ends = list_members(field) or (field.name,)
     present = [end for end in ends if sample.members.get(end) is not None]
     if not present:
         return None

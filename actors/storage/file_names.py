@@ -10,16 +10,16 @@ from functools import lru_cache
 COMPRESSIONS = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2", ".xz": "xz"}
 
 
-def suffix_of(name: str) -> str:
+def find_suffix(name: str) -> str:
     """Return a name's last suffix in lower case, such as ".json"; "" if it has none."""
     name = name.lower()
     dot = name.rfind(".")
     return name[dot:] if dot > name.rfind("/") else ""
 
 
-def compression_of(path: str) -> str | None:
+def find_compression(path: str) -> str | None:
     """Return a file's compression as fsspec names it, or None."""
-    return {**COMPRESSIONS, ".tgz": "gzip"}.get(suffix_of(name_of(path)))
+    return {**COMPRESSIONS, ".tgz": "gzip"}.get(find_suffix(name_of(path)))
 
 
 def name_of(path: str) -> str:
@@ -27,14 +27,14 @@ def name_of(path: str) -> str:
 
     One that only the query names stays, as `…/download?file=rows.csv`.
     """
-    member = member_of(path)
+    member = find_member(path)
     if not member.startswith(("http://", "https://")):
         return member
     plain = re.split("[?#]", member, maxsplit=1)[0]
-    return plain if suffix_of(plain) else member
+    return plain if find_suffix(plain) else member
 
 
-def member_of(path: str) -> str:
+def find_member(path: str) -> str:
     """Return a file's own part of a path that leads into another file, such as an archive.
 
     It is zip://member in zip://member::s3://bucket/archive.zip.

@@ -23,7 +23,7 @@ from fsspec.implementations.zip import ZipFileSystem
 from pipemill.errors import ConfigError
 
 from .backoff import is_transient, retry_with_backoff
-from .file_names import is_chain, member_of
+from .file_names import find_member, is_chain
 from .shared_archive import open_archive
 from .storage_options import explain_storage_error
 
@@ -40,7 +40,7 @@ def open_filesystem(url: str, options: Mapping[str, Any]) -> tuple[AbstractFileS
     Listings are not cached, since other processes write, too. Raises ConfigError.
     """
     url = decode_local_url(url)
-    member = member_of(url)
+    member = find_member(url)
     if member == url:
         return _open_by_url(url, member, options)
     # Kept open: an archive is closed with its filesystem.
@@ -107,7 +107,7 @@ def _strip_protocol(filesystem: AbstractFileSystem, member: str) -> str:
     return filesystem._strip_protocol(member.replace("::", "\0")).replace("\0", "::")
 
 
-def absolute(path: str) -> str:
+def make_absolute(path: str) -> str:
     """Return a local path as an absolute one, and a URL as it is."""
     if "://" in path or is_chain(path):
         return path
@@ -120,7 +120,7 @@ def absolute(path: str) -> str:
         ) from None
 
 
-def why_no_folder(path: str) -> str | None:
+def explain_no_folder(path: str) -> str | None:
     """Return why no folder can be at a local path; None if one may be, and for a URL."""
     if "://" in path or is_chain(path):
         return None
@@ -135,7 +135,7 @@ def why_no_folder(path: str) -> str | None:
     return None
 
 
-def url_of(filesystem: AbstractFileSystem, path: str) -> str:
+def make_url(filesystem: AbstractFileSystem, path: str) -> str:
     """Return the URL of a path in a filesystem; a local path stays as it is."""
     return path if isinstance(filesystem, LocalFileSystem) else filesystem.unstrip_protocol(path)
 

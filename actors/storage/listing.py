@@ -15,8 +15,8 @@ from pipemill.errors import ConfigError, RunError
 
 from ..output.layout import JOB
 from .backoff import retry_on_driver
-from .file_names import is_chain, member_of
-from .filesystem import absolute, open_filesystem, url_of
+from .file_names import find_member, is_chain
+from .filesystem import make_absolute, make_url, open_filesystem
 from .input_file import InputFile, Partitions
 from .object_versions import find_version
 from .partitions import parse_partitions
@@ -48,9 +48,9 @@ class Listing:
     nothing: str | None = None
 
 
-def output_location(output: str, options: Mapping[str, Any]) -> str:
+def locate_output(output: str, options: Mapping[str, Any]) -> str:
     """Return the output's location in the form that `list_below` takes."""
-    filesystem, path = open_filesystem(absolute(output), options)
+    filesystem, path = open_filesystem(make_absolute(output), options)
     return _resolve_path(filesystem, {"name": path, "islink": True}).rstrip("/")
 
 
@@ -108,7 +108,7 @@ def _list_folders(filesystem: Any, inner: str, path: str, output: str | None) ->
             walk.add(entry, root)
         walk.files[first:] = sorted(walk.files[first:], key=lambda file: file.path)
     outputs = {
-        url_of(filesystem, folder): parts
+        make_url(filesystem, folder): parts
         for folder, parts in walk.with_parts.items()
         if filesystem.exists(f"{folder}/{JOB}")
     }
@@ -189,12 +189,12 @@ def _explain_nothing(filesystem: Any, path: str, walk: _Walk) -> str:
         if folder[:end] and not filesystem.exists(folder[:end]):
             scheme = _ONE_SLASH.search(folder)
             hint = f" (a URL begins with {scheme[1]}://)" if scheme else ""
-            return f"found no file: {url_of(filesystem, folder[:end])} does not exist{hint}"
+            return f"found no file: {make_url(filesystem, folder[:end])} does not exist{hint}"
     if not is_pattern:
         return "found no file in that folder"
     literal = re.split(r"[*?]", path)[0].rpartition("/")[0]
     has_brackets = "[" in literal and filesystem.exists(literal)
-    hint = f": write [[] for the [ in {url_of(filesystem, literal)}" if has_brackets else ""
+    hint = f": write [[] for the [ in {make_url(filesystem, literal)}" if has_brackets else ""
     return f"found no file that fits the pattern{hint}"
 
 
@@ -221,8 +221,8 @@ def _make_file(
     filesystem: Any, entry: dict[str, Any], listed: str, partitions: Partitions = ()
 ) -> InputFile:
     """Return a listed file. listed: the path that was listed."""
-    url = url_of(filesystem, entry["name"])
-    url += listed.removeprefix(member_of(listed))
+    url = make_url(filesystem, entry["name"])
+    url += listed.removeprefix(find_member(listed))
     if not url.isascii():
         try:
             url.encode()

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from pipemill.errors import ConfigError
 
-from .file_names import is_chain, member_of
+from .file_names import find_member, is_chain
 from .input_file import Partitions
 
 _FOLDER = re.compile(r"([^=/]+)=([^/]*)")
@@ -22,7 +22,7 @@ FOLDER = "_pipemill_folder"
 FOLDER_FIELD = pa.field(FOLDER, pa.string(), metadata=_MARK)
 
 
-def folder_of(path: str) -> str | None:
+def find_folder(path: str) -> str | None:
     """Return the folder of a file; None for one in an archive."""
     return None if is_chain(path) else path.rpartition("/")[0] or None
 
@@ -78,11 +78,11 @@ def is_partition_field(field: pa.Field) -> bool:
 def read_partition_values(field: pa.Field, paths: Sequence[str]) -> pa.Array:
     """Return a column's value for each path. Raises ValueError for a value of another type."""
     if field.name == FOLDER:
-        return pa.array([folder_of(path) for path in paths], field.type)
+        return pa.array([find_folder(path) for path in paths], field.type)
     of_folder: dict[str, str | None] = {}
     values = []
     for path in paths:
-        folder = member_of(path).rpartition("/")[0]
+        folder = find_member(path).rpartition("/")[0]
         if folder not in of_folder:
             value = dict(parse_partitions(folder.split("/"))).get(field.name, _NULL)
             of_folder[folder] = None if value == _NULL else value

@@ -68,7 +68,7 @@ class RemoteFolder:
         identity = json.dumps([self.url, [[f.name, f.size, f.version] for f in self.files]])
         digest = hashlib.sha256(identity.encode()).hexdigest()[:16]
         name = re.sub(r"[^\w.-]+", "-", self.url.rstrip("/").rpartition("/")[2])
-        return cache_folder() / f"{name}-{digest}"
+        return find_cache_folder() / f"{name}-{digest}"
 
     def fetch(self) -> Path:
         """Fetch what is missing of the copy, and return its folder.
@@ -98,7 +98,7 @@ class RemoteFolder:
         os.replace(partial, self.copy)
 
 
-def cache_folder() -> Path:
+def find_cache_folder() -> Path:
     """Return where copies lie: beside the Hub's files if HF_HOME moves these, else in ~/.cache."""
     if "HF_HOME" in os.environ:
         home = Path(os.environ["HF_HOME"])

@@ -11,7 +11,7 @@ from fsspec import get_filesystem_class
 
 from pipemill.errors import did_you_mean, error_message
 
-from .file_names import member_of
+from .file_names import find_member
 
 # What users of a filesystem never give.
 _INNER = ("self", "asynchronous", "loop")
@@ -39,7 +39,7 @@ def explain_storage_error(error: BaseException, url: str, options: Mapping[str, 
 
 
 def _find_protocol(url: str) -> str:
-    return member_of(url).partition("://")[0]
+    return find_member(url).partition("://")[0]
 
 
 def _list_options(url: str) -> list[str]:

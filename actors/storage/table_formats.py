@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from .backoff import is_transient
-from .file_names import member_of, suffix_of
+from .file_names import find_member, find_suffix
 from .partitions import is_partition
 
 DELTA, HUDI, ICEBERG, LANCE = "_delta_log", ".hoodie", "metadata", "_versions"
@@ -29,7 +29,7 @@ _MOST_FOLDERS = 64
 
 def is_table_data(name: str) -> bool:
     """Tell whether a file may hold rows of such a table, by its name."""
-    return suffix_of(member_of(name)) in _DATA
+    return find_suffix(find_member(name)) in _DATA
 
 
 def find_table_by_log(name: str) -> str | None:

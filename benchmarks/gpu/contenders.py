@@ -21,7 +21,7 @@ def alone(name: str, task: str, model: str, texts: list[str]) -> dict[str, Any]:
     import torch
     from pipemill.actors.arrow_arrays import field_values
     from pipemill.actors.batch import Batch
-    from pipemill.actors.compute.micro_batches import micro_batches
+    from pipemill.actors.compute.micro_batches import cut_micro_batches
     from pipemill.actors.compute.stages import CHUNKS
     from pipemill.pipelines.loading.model import Model
     from pipemill.pipelines.loading.task_loader import LoadTask
@@ -58,7 +58,7 @@ def alone(name: str, task: str, model: str, texts: list[str]) -> dict[str, Any]:
     told["forward"] = {}
     for budget in (16384, 32768, 65536, 131072):
         streams = []
-        for cut in micro_batches(sizes, budget, padded=not encoder.is_packed):
+        for cut in cut_micro_batches(sizes, budget, padded=not encoder.is_packed):
             some = chunks.take(pa.array(cut))
             names = [f.name for f in some.type if f.name in ("input_ids", "token_type_ids")]
             columns = {n: some.field(n).flatten().to_numpy().astype(np.int64) for n in names}

@@ -28,7 +28,7 @@ import torch
 import transformers
 from pipemill.pipelines.engines.base import Prompt
 from pipemill.pipelines.engines.speech.speech_generation import make_speech_generation
-from pipemill.pipelines.media import audio
+from pipemill.pipelines.media import decode_audio
 
 RATE = 16_000
 SECONDS = (1, 60)
@@ -143,7 +143,7 @@ def compare(
     """
     usual, faster = pipelines
     settings, engine = WAYS[name], make_speech_generation(faster)
-    sounds = [audio(file, RATE) for file, _ in files]
+    sounds = [decode_audio(file, RATE) for file, _ in files]
     ways: dict[str, Callable[[], list[Any]]] = {
         "pipemill": lambda: run_ours(faster, engine, sounds, settings)
     }

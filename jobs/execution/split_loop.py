@@ -17,7 +17,7 @@ from ..monitoring.failed_splits import FailedSplits
 from ..monitoring.run_monitor import RunMonitor
 from ..output.lease import Lease
 from ..output.split_plan import RowEstimate
-from ..planning.find_model import permanent_load_error
+from ..planning.find_model import explain_load_error
 from .placement import run_splits, stage_of
 from .progress import Progress, log
 from .split_work import SplitWork
@@ -109,7 +109,7 @@ class SplitLoop:
         if result.cause == "library":
             raise ConfigError(str(result.error))
         if result.cause == "model":
-            raise permanent_load_error(self.work.load.models, str(result.error))
+            raise explain_load_error(self.work.load.models, str(result.error))
         if result.cause == "row":
             raise RunError(
                 f"{result.error}. Correct that row, or set output.on_error to dead_letter"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from pipemill.actors.storage.filesystem import absolute
+from pipemill.actors.storage.filesystem import make_absolute
 
 from pipemill.errors import ConfigError
 
@@ -19,7 +19,7 @@ def check_output_lasts(path: str) -> None:
     """
     if _is_in_copy(path):
         raise ConfigError(
-            f"output.path {path} is {absolute(path)}, in the copy of the working directory "
+            f"output.path {path} is {make_absolute(path)}, in the copy of the working directory "
             "that Ray made for this job and deletes after it: name an absolute path, or a URL that "
             "every node can reach"
         )
@@ -35,7 +35,7 @@ def check_input_stays(inputs: object) -> None:
     for path in paths:
         if _is_in_copy(path):
             raise ConfigError(
-                f"input.path {path} is {absolute(path)}, in the copy of the working directory "
+                f"input.path {path} is {make_absolute(path)}, in the copy of the working directory "
                 "that Ray made for this job. The next job's copy may lie elsewhere, and that job "
                 "could not resume this output: name an absolute path, or a URL that every node "
                 "can reach"
@@ -43,5 +43,5 @@ def check_input_stays(inputs: object) -> None:
 
 
 def _is_in_copy(path: str) -> bool:
-    copy = os.path.realpath(absolute(path)) if "://" not in path else path
+    copy = os.path.realpath(make_absolute(path)) if "://" not in path else path
     return _WORKING_COPY in f"{copy}/"

@@ -12,9 +12,9 @@ from ..output.text_table import (
     Block,
     Shown,
     TextTable,
-    facts,
     format_duration,
     format_number,
+    make_fact_table,
 )
 
 if TYPE_CHECKING:
@@ -143,7 +143,7 @@ class JobEstimate(Shown):
 
     def blocks(self) -> list[Block]:
         """Return what a reader wants to see."""
-        return [facts(self._list_facts()), "", "tokens of a row", self._make_histogram()]
+        return [make_fact_table(self._list_facts()), "", "tokens of a row", self._make_histogram()]
 
     def _list_facts(self) -> list[tuple[str, str]]:
         cut, lost = self.truncated["rows"], self.truncated["tokens"]

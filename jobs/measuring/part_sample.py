@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pipemill.actors.split import Split
 
-from ..planning.columns import kept_columns
+from ..planning.columns import list_kept_columns
 from .answer_statistics import count_lengths
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ def take_some(done: Sequence[Split], most: int) -> Sequence[Split]:
 
 def _list_kept(record: JobRecord, plan: Plan) -> set[str]:
     keep = record.job["output"]["keep"]
-    return set(kept_columns(keep, plan.schema) if keep == "all" else keep)
+    return set(list_kept_columns(keep, plan.schema) if keep == "all" else keep)
 
 
 def count_text_lengths(

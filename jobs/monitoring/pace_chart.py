@@ -62,7 +62,7 @@ def draw_pace(
     )
 
 
-def pace_of_parts(written: list[tuple[float, int]]) -> list[tuple[float, float]]:
+def compute_pace(written: list[tuple[float, int]]) -> list[tuple[float, float]]:
     """Return the pace of parts that were written at these times; [] if that is one moment."""
     if len(written) < 2 or written[-1][0] <= written[0][0]:
         return []

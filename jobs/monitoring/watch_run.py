@@ -17,7 +17,7 @@ from pipemill.actors.storage.backoff import retry_on_driver
 from ..output.lease import EXPIRY_S, find_latest
 from ..output.lease_owner import LeaseOwner
 from ..output.ledger import Ledger, open_output
-from ..output.text_table import TextTable, facts, format_duration, format_number
+from ..output.text_table import TextTable, format_duration, format_number, make_fact_table
 from .messages import is_terminal
 from .run_log import RunState, read_log
 
@@ -61,7 +61,7 @@ class RunView:
             if len(reasons) > _REASONS:
                 counts.append(f"… and {len(reasons) - _REASONS:,} more kinds")
             lines += zip(names, counts, strict=False)
-        return facts(lines)
+        return make_fact_table(lines)
 
     def line(self) -> str:
         """Return the same in a line."""

@@ -70,7 +70,7 @@ def collect_reasons(ledger: Ledger, plan: Plan, most: int = _SHOWN) -> Reasons:
         messages = ledger.map_parallel(lambda item: _count_messages(ledger, *item), some)
         for (split, _), letters in zip(some, messages, strict=True):
             for letter in letters[: max(left, 0)]:
-                kind = (letter["stage"], letter["error"], kind_of(letter["message"]))
+                kind = (letter["stage"], letter["error"], strip_values(letter["message"]))
                 counts[kind] += letter["count"]
                 first.setdefault(kind, (split, letter))
             left -= len(letters)
@@ -79,7 +79,7 @@ def collect_reasons(ledger: Ledger, plan: Plan, most: int = _SHOWN) -> Reasons:
     return Reasons(shown, len(counts), counts.total())
 
 
-def kind_of(message: str) -> str:
+def strip_values(message: str) -> str:
     """Return the message without the values in it."""
     kind = message[: 2 * _LONGEST]
     for values, instead in _VALUES:
@@ -87,7 +87,7 @@ def kind_of(message: str) -> str:
     return kind[:_LONGEST]
 
 
-def in_words(reason: Mapping[str, Any]) -> str:
+def describe_reason(reason: Mapping[str, Any]) -> str:
     """Return one line: how many, why, and where one of them is."""
     message = " ".join(str(reason["message"]).split())
     return (
@@ -105,7 +105,7 @@ def format_reasons(
     dead_letters: list[dict[str, Any]], kinds: int, read: int, dead: int
 ) -> list[str]:
     """Return a line per reason, and lines about what these leave out."""
-    lines = [in_words(reason) for reason in dead_letters]
+    lines = [describe_reason(reason) for reason in dead_letters]
     if kinds > len(dead_letters):
         lines.append(f"… and {kinds - len(dead_letters):,} more kinds")
     if read < dead:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pipemill.errors import RunError
 
 from ..config.job import OutputSection
-from .dead_letter_reasons import Reasons, format_reasons, in_words
+from .dead_letter_reasons import Reasons, describe_reason, format_reasons
 from .run_report import Report
 
 # Among fewer rows a share of dead ones says little.
@@ -40,11 +40,11 @@ def check_at_the_end(output: OutputSection, report: Report) -> None:
     elif wrong:
         advice += ". Or raise output.max_errors"
     if wrong:
-        why = f" ({in_words(report.dead_reasons[0])})" if report.dead_reasons else ""
+        why = f" ({describe_reason(report.dead_reasons[0])})" if report.dead_reasons else ""
         raise RunError(f"{wrong}{why}. {advice}", report)
 
 
-def error_limit_reached(wrong: str, reasons: Reasons, dead: int) -> RunError:
+def explain_error_limit(wrong: str, reasons: Reasons, dead: int) -> RunError:
     """Return the error that ends a run with rows left."""
     lines = format_reasons(reasons.dead_letters, reasons.kinds, reasons.read, dead)
     advice = "Correct the cause, or raise output.max_errors; run again to resume"

@@ -11,7 +11,7 @@ from functools import cache
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
-from pipemill.actors.storage.filesystem import absolute
+from pipemill.actors.storage.filesystem import make_absolute
 
 import pipemill
 
@@ -59,10 +59,10 @@ class JobRecord:
                 named = model.get(key)
                 # Otherwise a Hub name, which needs no current folder.
                 if named is not None and os.path.isdir(os.path.expanduser(named)):
-                    model[key] = absolute(named)
+                    model[key] = make_absolute(named)
         path = fields["input"]["path"]
         fields["input"]["path"] = (
-            absolute(path) if isinstance(path, str) else [absolute(one) for one in path]
+            make_absolute(path) if isinstance(path, str) else [make_absolute(one) for one in path]
         )
         return cls(
             job=fields,

@@ -15,7 +15,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import TypeVar
 
-from pipemill.actors.output.layout import LEASE, lease_numbers, name_lease
+from pipemill.actors.output.layout import LEASE, list_lease_numbers, name_lease
 from pipemill.actors.storage.filesystem import create_exclusive
 from pipemill.actors.storage.store import Store
 
@@ -23,7 +23,7 @@ from pipemill.errors import ConfigError, RunError
 
 from ..execution.progress import log
 from ..execution.supervisor import find_command_pid
-from .lease_owner import LeaseOwner, current_owner, now
+from .lease_owner import LeaseOwner, identify_owner, now
 
 BEAT_S = 3.0
 EXPIRY_S = 15.0  # without a beat
@@ -69,7 +69,7 @@ class Lease:
         """Acquire the lease, unless it is held already. Raises RunError that names the owner."""
         if self.holder is not None:
             return
-        mine = current_owner(self.verb)
+        mine = identify_owner(self.verb)
         _held.add(mine.id)
         try:
             while True:
@@ -193,4 +193,4 @@ def _list_numbers(store: Store) -> list[int]:
         names = store.list_names(LEASE)
     except FileNotFoundError:
         return []
-    return lease_numbers(names)
+    return list_lease_numbers(names)

@@ -70,7 +70,7 @@ class LeaseOwner:
         return {name: getattr(self, name) for name in names}
 
 
-def current_owner(verb: str) -> LeaseOwner:
+def identify_owner(verb: str) -> LeaseOwner:
     """Return an owner for this process."""
     pid = find_command_pid()
     return LeaseOwner(

@@ -17,7 +17,7 @@ from pipemill.actors.output.part_footer import ROW_COUNTS, PartFooter
 from pipemill.actors.output.state_table import StateTable
 from pipemill.actors.split import Split
 from pipemill.actors.storage.backoff import retry_on_driver
-from pipemill.actors.storage.filesystem import absolute
+from pipemill.actors.storage.filesystem import make_absolute
 from pipemill.actors.storage.parallel import map_parallel
 from pipemill.actors.storage.storage_options import explain_storage_error
 from pipemill.actors.storage.store import FileStamp, Store
@@ -251,7 +251,7 @@ def open_output(
             f"an output is named by its folder or URL, a text or a path, not by {_describe(output)}"
         )
     given = check_options("storage_options", options)
-    ledger = Ledger(Store(absolute(path), given))
+    ledger = Ledger(Store(make_absolute(path), given))
     record, plan = ledger.read_job(), ledger.read_plan()
     if record is None or plan is None:
         raise ConfigError(

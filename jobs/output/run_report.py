@@ -13,7 +13,7 @@ from .dead_letter_reasons import Reasons, format_reasons, rename_dead_reasons
 from .ledger import Ledger
 from .read_output import read
 from .split_plan import Plan
-from .text_table import Block, Shown, facts
+from .text_table import Block, Shown, make_fact_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -109,7 +109,7 @@ class Report(Shown):
 
     def blocks(self) -> list[Block]:
         """Return what a reader wants to see."""
-        return [facts(self._list_lines())]
+        return [make_fact_table(self._list_lines())]
 
     def to_dataset(self, columns: Sequence[str] | None = None) -> ds.Dataset:
         """Open the rows of the output as `pipemill.read` does, with the run's storage options."""
@@ -217,7 +217,7 @@ def count_output(whole: Mapping[str, int], reasons: Reasons) -> dict[str, Any]:
     }
 
 
-def unnamed_rows(ledger: Ledger, plan: Plan) -> dict[str, Any] | None:
+def count_unnamed_rows(ledger: Ledger, plan: Plan) -> dict[str, Any] | None:
     """Count the rows of the output from files that the input no longer names."""
     if not plan.unnamed:
         return None

@@ -92,7 +92,7 @@ class TextTable:
 Block: TypeAlias = str | TextTable
 
 
-def facts(pairs: Iterable[tuple[str, str]]) -> TextTable:
+def make_fact_table(pairs: Iterable[tuple[str, str]]) -> TextTable:
     """Return a table of names and what is to say about each."""
     return TextTable(rows=list(pairs), widths=(_FACT_WIDTH - _GAP,))
 
@@ -118,7 +118,7 @@ def join_blocks(blocks: Iterable[Block]) -> str:
     )
 
 
-def blocks_to_html(blocks: Iterable[Block]) -> str:
+def render_html(blocks: Iterable[Block]) -> str:
     """Return the blocks as HTML. Everything in them is escaped."""
     return "".join(
         block.to_html()
@@ -140,4 +140,4 @@ class Shown:
         return join_blocks(self.blocks())
 
     def _repr_html_(self) -> str:
-        return blocks_to_html(self.blocks())
+        return render_html(self.blocks())

@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 from pipemill.pipelines.task_columns import (
     check_one_of,
-    inputs_of,
+    list_inputs,
+    map_source_names,
     resolve_columns,
-    source_names,
     with_inputs,
 )
 
 from pipemill.errors import ConfigError
 
-from .columns import check_conflicts, notes_on_columns
-from .resolve_task import ResolvedTask, parameters_of
+from .columns import check_conflicts, note_columns
+from .resolve_task import ResolvedTask, select_parameters
 
 if TYPE_CHECKING:
     from ..config.job import Job
@@ -63,9 +63,9 @@ def check_conditions(task: ResolvedTask, schema: pa.Schema) -> set[str]:
 def bind_task(job: Job, task: ResolvedTask, schema: pa.Schema, keep: list[str]) -> BoundTask:
     """Find the columns of the input that a task reads. Raises ConfigError."""
     task = replace(task, spec=with_inputs(task.spec, schema))
-    parameters = parameters_of(job, task.spec)
-    inputs = inputs_of(task.spec, parameters)
-    names = source_names((c for c in inputs if c.name not in parameters), job.input.columns)
+    parameters = select_parameters(job, task.spec)
+    inputs = list_inputs(task.spec, parameters)
+    names = map_source_names((c for c in inputs if c.name not in parameters), job.input.columns)
     check_conflicts(schema, names.values(), keep)
     named = task.spec.name, inputs, job.input.columns, parameters, schema
     columns = resolve_columns(*named)
@@ -75,5 +75,5 @@ def bind_task(job: Job, task: ResolvedTask, schema: pa.Schema, keep: list[str]) 
         task=task,
         parameters=parameters,
         columns=columns,
-        notes=(*notes_on_columns(*named), *task.followed.notes),
+        notes=(*note_columns(*named), *task.followed.notes),
     )

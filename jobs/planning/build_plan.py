@@ -16,18 +16,18 @@ from pipemill.actors.sources.registry import find_source
 from pipemill.actors.sources.split_ranges import SplitRange
 from pipemill.actors.split import Split
 from pipemill.actors.storage.backoff import retry_on_driver
-from pipemill.actors.storage.filesystem import absolute, open_filesystem
+from pipemill.actors.storage.filesystem import make_absolute, open_filesystem
 from pipemill.actors.storage.input_file import InputFile
 from pipemill.actors.storage.partitions import is_partition_field, read_partition_values
 from pipemill.actors.task import MEDIA
-from pipemill.pipelines.task_columns import source_names
+from pipemill.pipelines.task_columns import map_source_names
 
 from pipemill.errors import ConfigError
 
 from ..output.ledger import Ledger
 from ..output.split_plan import NOTHING, Plan
 from .find_inputs import list_files
-from .resolve_task import ResolvedTask, list_tasks, reading_of
+from .resolve_task import ResolvedTask, find_reading, list_tasks
 
 if TYPE_CHECKING:
     from ..config.job import Job
@@ -64,7 +64,7 @@ def build_plan(
         stored,
         _choose_companion(job, task),
     )
-    reading = reading_of(job, task)
+    reading = find_reading(job, task)
     source = open_source(format, job.input.storage_options, reading=reading)
     if stored is not None and _is_of_another_input(job, ledger, stored, files):
         stored = None
@@ -136,7 +136,7 @@ def _extend_plan(
         # Files without a row are never planned, and bad ones have no columns.
         with suppress(NothingToRead):
             reads = [
-                source_names(own.spec.inputs, one.input.columns).values()
+                map_source_names(own.spec.inputs, one.input.columns).values()
                 for one, own in list_tasks(job, task)
             ]
             read = [*again, *new]
@@ -240,7 +240,7 @@ def _is_of_another_input(job: Job, ledger: Ledger, plan: Plan, files: list[Input
 
 
 def _list_paths(given: Any) -> set[str]:
-    return {absolute(path) for path in ([given] if isinstance(given, str) else given or [])}
+    return {make_absolute(path) for path in ([given] if isinstance(given, str) else given or [])}
 
 
 def _name_some(paths: list[str]) -> str:

@@ -8,8 +8,8 @@ from typing import Any, Literal
 import pyarrow as pa
 from pipemill.actors.columns import describe
 from pipemill.actors.sources.jsonl import holds_rest
-from pipemill.actors.sources.schemas.media_columns import holds_files, members_of
-from pipemill.actors.sources.schemas.unify import conflict_of
+from pipemill.actors.sources.schemas.media_columns import holds_files, list_members
+from pipemill.actors.sources.schemas.unify import find_conflict
 from pipemill.actors.storage.partitions import is_partition_field
 from pipemill.actors.task import Column
 from pipemill.pipelines.task_columns import is_namesake
@@ -17,7 +17,7 @@ from pipemill.pipelines.task_columns import is_namesake
 from pipemill.errors import ConfigError, name_columns
 
 
-def notes_on_columns(
+def note_columns(
     name: str,
     inputs: tuple[Column, ...],
     mapping: Mapping[str, str | None],
@@ -46,13 +46,13 @@ def notes_on_columns(
     return tuple(notes)
 
 
-def kept_columns(keep: Literal["all"] | list[str], schema: pa.Schema) -> list[str]:
+def list_kept_columns(keep: Literal["all"] | list[str], schema: pa.Schema) -> list[str]:
     """Return the names of the input columns that the output keeps.
 
     "all" leaves out those that hold whole files: they would copy the dataset.
     """
     if keep == "all":
-        return [f.name for f in schema if not holds_files(f) and not members_of(f)]
+        return [f.name for f in schema if not holds_files(f) and not list_members(f)]
     for name in keep:
         if name not in schema.names:
             raise ConfigError(
@@ -67,7 +67,7 @@ def read_columns(schema: pa.Schema, names: Collection[str]) -> pa.Schema:
     """Return the columns of these names, and at least one that lies in the files."""
     found = [field for field in schema if field.name in names]
     if all(map(is_partition_field, found)):  # how many rows there are only the files tell
-        inside = [f for f in schema if not is_partition_field(f) and conflict_of(f) is None]
+        inside = [f for f in schema if not is_partition_field(f) and find_conflict(f) is None]
         found = [*inside[:1], *found]
     return pa.schema(found)
 
@@ -75,7 +75,7 @@ def read_columns(schema: pa.Schema, names: Collection[str]) -> pa.Schema:
 def check_conflicts(schema: pa.Schema, read: Iterable[str], keep: Iterable[str]) -> None:
     """Raise ConfigError for a column that is needed and whose types in the files can't be one."""
     for field in schema:
-        why = conflict_of(field)
+        why = find_conflict(field)
         if why is not None and field.name in read:
             raise ConfigError(why)
         if why is not None and field.name in keep:

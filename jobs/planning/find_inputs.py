@@ -12,12 +12,12 @@ from typing import Any, NamedTuple
 
 from pipemill.actors.sources.arrow import ArrowSource
 from pipemill.actors.sources.parquet import ParquetSource
-from pipemill.actors.sources.registry import all_sources, find_source, format_names, format_of
+from pipemill.actors.sources.registry import find_source, format_names, format_of, list_sources
 from pipemill.actors.sources.text import TextSource
-from pipemill.actors.storage.file_names import COMPRESSIONS, suffix_of
-from pipemill.actors.storage.filesystem import absolute
+from pipemill.actors.storage.file_names import COMPRESSIONS, find_suffix
+from pipemill.actors.storage.filesystem import make_absolute
 from pipemill.actors.storage.input_file import InputFile
-from pipemill.actors.storage.listing import Listing, list_below, output_location
+from pipemill.actors.storage.listing import Listing, list_below, locate_output
 
 from pipemill.errors import ConfigError
 
@@ -72,10 +72,10 @@ def list_files(
     Raises:
         ConfigError: there is no such file, or the files' formats differ.
     """
-    outside = output_location(output, output_options or {}) if output is not None else None
+    outside = locate_output(output, output_options or {}) if output is not None else None
     files: dict[str, InputFile] = {}
     notes: list[str] = []
-    for path in map(absolute, [paths] if isinstance(paths, str) else paths):
+    for path in map(make_absolute, [paths] if isinstance(paths, str) else paths):
         hub_dataset = parse_hub_dataset(path)
         if hub_dataset is not None and (format == _AUTO or "?" in path):
             for file in list_hub_files(hub_dataset, options, _list_paths(stored)):
@@ -226,9 +226,9 @@ _COMPRESSED = (".7z", ".br", ".lz4", ".lzma", ".rar", ".snappy", ".z")
 def _explain_unread(files: list[InputFile]) -> str | None:
     """Return how to read files that no source reads; None if that is not known."""
     for path in (file.path for file in files):
-        suffix = suffix_of(path)
+        suffix = find_suffix(path)
         if suffix == ".zip":
-            url = f"zip://*{suffix_of(path[: -len(suffix)]) or '.jsonl'}::{path}"
+            url = f"zip://*{find_suffix(path[: -len(suffix)]) or '.jsonl'}::{path}"
             return f"a .zip is an archive: name the files in it by their suffix, as {url}"
         if suffix in _COMPRESSED:
             known = ", ".join(COMPRESSIONS)
@@ -256,7 +256,7 @@ def _select_format(files: list[InputFile], format: str, companion: str | None) -
 
 
 def _list_suffixes() -> str:
-    sources = all_sources().values()
+    sources = list_sources().values()
     suffixes = ", ".join(suffix for source in sources for suffix in source.suffixes)
     compressible = ", ".join(source.name for source in sources if source.compressible)
     return (

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipemill.actors.faults.load_errors import LoadError
-from pipemill.actors.storage.remote_folder import cache_folder
+from pipemill.actors.storage.remote_folder import find_cache_folder
 from pipemill.pipelines.loading.adapters.merge_adapter import ADAPTER_CONFIG, MergedAdapter
 from pipemill.pipelines.loading.checkpoint import (
     CheckpointError,
@@ -22,7 +22,7 @@ from pipemill.pipelines.loading.checkpoint import (
     find_weights,
     read_tensors,
 )
-from pipemill.pipelines.loading.extras import is_installed, package_of
+from pipemill.pipelines.loading.extras import find_package, is_installed
 from pipemill.pipelines.loading.fit_process import FitCheck
 from pipemill.pipelines.loading.model_files import ModelFiles
 from pipemill.pipelines.loading.task_loader import LoadTask
@@ -31,7 +31,7 @@ from pipemill.errors import ConfigError, ModelError, RunError
 
 from ..config.loaded_model import LoadedModel
 from .fingerprint import digest_folder, hash_fields
-from .model_conventions import begins_with_static, loaded_folder
+from .model_conventions import begins_with_static, find_loaded_folder
 from .models.fetch_model import fetch_model, is_remote
 from .models.find_adapter import (
     Adapter,
@@ -123,7 +123,7 @@ def check_fit(load: LoadTask, here: bool) -> None:
 
 def name_model(message: str, model: ModelSection, folder: str) -> str:
     """Put a model's URL, or the class of a loaded one, where a message names its local copy."""
-    if isinstance(model.path, LoadedModel) or folder.startswith(str(cache_folder())):
+    if isinstance(model.path, LoadedModel) or folder.startswith(str(find_cache_folder())):
         return message.replace(folder, str(model.path).rstrip("/"))
     return message
 
@@ -132,11 +132,11 @@ def load_failure(error: Exception, *models: str) -> RunError:
     """Return the error of a model that did not load, by whether another try may help."""
     why = LoadError.of(error)
     if why.for_good:
-        return permanent_load_error(models, str(why))
+        return explain_load_error(models, str(why))
     return RunError(f"{why}; run again when that has passed")
 
 
-def permanent_load_error(models: tuple[str, ...], why: str) -> ModelError:
+def explain_load_error(models: tuple[str, ...], why: str) -> ModelError:
     """Return the error of a model that will never load. It names the model."""
     if len(models) > 1 or models[0] in why:  # of several, the message names the task
         return ModelError(why)
@@ -189,7 +189,7 @@ def _find_in_copy(model: ModelSection, folder: Path) -> ModelFiles:
 
 def _find_in_folder(model: ModelSection, root: Path) -> ModelFiles:
     """Return the files of a model below a folder. Raises ConfigError, OSError."""
-    folder = loaded_folder(root)
+    folder = find_loaded_folder(root)
     _check_folder(model, root, folder)
     return ModelFiles(str(folder.resolve()), root=None if folder == root else str(root.resolve()))
 
@@ -258,7 +258,7 @@ def _check_quantization(model: ModelSection, config: Mapping[str, Any]) -> None:
         raise ConfigError(
             f"the weights of {model.path} are quantized with {method} (config.json), and "
             f"{' and '.join(missing)} can't be imported here: on every machine of the cluster, pip "
-            f"install {' '.join(map(package_of, missing))}; or name "
+            f"install {' '.join(map(find_package, missing))}; or name "
             "a checkpoint that is not quantized"
         )
 

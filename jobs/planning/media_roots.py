@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 from pipemill.actors.columns import is_bytes
 from pipemill.actors.storage.file_names import is_chain
-from pipemill.actors.storage.filesystem import absolute, decode_local_url
+from pipemill.actors.storage.filesystem import decode_local_url, make_absolute
 from pipemill.actors.storage.input_file import InputFile
-from pipemill.actors.storage.partitions import FOLDER, folder_of
+from pipemill.actors.storage.partitions import FOLDER, find_folder
 from pipemill.actors.task import MEDIA
 from pipemill.pipelines.media import MediaAccess, is_below
 from pipemill.pipelines.pipeline_task import PipelineTask
@@ -75,7 +75,7 @@ def with_folders(
 def find_media_roots(section: InputSection) -> tuple[str, ...]:
     """Return the roots that the job names, or else the folders of its input."""
     if section.media_roots is not None:
-        return tuple(decode_local_url(absolute(root)) for root in section.media_roots)
+        return tuple(decode_local_url(make_absolute(root)) for root in section.media_roots)
     paths = section.path if isinstance(section.path, list) else [section.path]
     folders = [_find_folder(path) for path in paths if isinstance(path, str)]
     return tuple(dict.fromkeys(filter(None, folders)))
@@ -85,7 +85,7 @@ def _find_shared_folder(files: Iterable[InputFile]) -> list[str]:
     """Return the folder in which all files lie; nothing if there are several."""
     found: set[str | None] = set()
     for file in files:
-        found.add(folder_of(file.path))
+        found.add(find_folder(file.path))
         if len(found) > 1:
             return []
     return [folder for folder in found if folder]
@@ -96,7 +96,7 @@ def _find_folder(path: str) -> str | None:
 
     Return None if there is none: in archives ("zip://…::…"), and above all buckets.
     """
-    path = decode_local_url(absolute(path))
+    path = decode_local_url(make_absolute(path))
     if is_chain(path):
         return None
     if os.path.isfile(path):  # its name may look like a glob

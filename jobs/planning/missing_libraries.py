@@ -15,7 +15,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from pipemill.pipelines.engines.registry import find_engine
-from pipemill.pipelines.loading.extras import how_to_install, is_installed, package_of
+from pipemill.pipelines.loading.extras import advise_install, find_package, is_installed
 from pipemill.pipelines.loading.model_needs import Need, needs_of_model
 from pipemill.pipelines.media import NEEDED
 from pipemill.pipelines.task_spec import TaskSpec
@@ -114,7 +114,7 @@ def _format_message(task: str, missing: list[Need]) -> str:
         for reason in dict.fromkeys(reasons[m] for m in modules)
     ]
     libraries = [module for module in modules if module not in _PROGRAMS]
-    ways = [how_to_install(libraries)] if libraries else []
+    ways = [advise_install(libraries)] if libraries else []
     ways += [f"apt-get install {_PROGRAMS[module]}" for module in modules if module in _PROGRAMS]
     return (
         f"{task} needs what is not installed here: {'; '.join(parts)}. On every machine of the "
@@ -123,4 +123,4 @@ def _format_message(task: str, missing: list[Need]) -> str:
 
 
 def _name_package(module: str) -> str:
-    return f"the program {module}" if module in _PROGRAMS else package_of(module)
+    return f"the program {module}" if module in _PROGRAMS else find_package(module)

@@ -19,7 +19,7 @@ from pipemill.pipelines.task_spec import TaskSpec
 from pipemill.errors import ConfigError
 
 from .fingerprint import FIELD_DEFAULTS
-from .resolve_task import ResolvedTask, parameters_of
+from .resolve_task import ResolvedTask, select_parameters
 
 if TYPE_CHECKING:
     from ..config.job import Job
@@ -56,7 +56,7 @@ def read_conventions(
     Raises:
         ConfigError: the folder says what can't be followed.
     """
-    parameters = spec.with_defaults(parameters_of(job, spec))
+    parameters = spec.with_defaults(select_parameters(job, spec))
     files: Mapping[str, Any] = {}
     try:
         if not decides or decides.keys() & FIELD_DEFAULTS.keys():
@@ -96,7 +96,7 @@ def follow_as_output_did(job: Job, task: ResolvedTask, decides: Mapping[str, Any
     return replace(older, followed=replace(older.followed, notes=task.followed.notes))
 
 
-def loaded_folder(folder: Path) -> Path:
+def find_loaded_folder(folder: Path) -> Path:
     """Return the folder with the weights: the transformer's, or static embeddings'.
 
     In a folder of sentence-transformers it may be a lower one. Raise ConfigError if modules.json

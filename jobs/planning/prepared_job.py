@@ -15,7 +15,7 @@ from pipemill.actors.sources.schemas.hf_features import read_features
 from pipemill.actors.storage.partitions import FOLDER, FOLDER_FIELD
 from pipemill.pipelines.load_cascade import LoadCascade
 from pipemill.pipelines.loading.task_loader import LoadTask
-from pipemill.pipelines.task_columns import inputs_of, with_inputs, with_needed
+from pipemill.pipelines.task_columns import list_inputs, with_inputs, with_needed
 
 from ..config.arrow_types import parse_schema
 from ..execution.choose_placement import choose_placement
@@ -24,11 +24,11 @@ from ..output.split_plan import Plan
 from ..rows.held_rows import check_writable
 from .bind_task import bind_task, check_conditions
 from .build_load import build_load
-from .columns import kept_columns, read_columns
+from .columns import list_kept_columns, read_columns
 from .fingerprint import hash_fields
 from .media_roots import make_media_access, with_folders
 from .model_conventions import follow_as_output_did
-from .resolve_task import ResolvedTask, list_tasks, parameters_of, reading_of
+from .resolve_task import ResolvedTask, find_reading, list_tasks, select_parameters
 
 if TYPE_CHECKING:
     from ..config.job import Job
@@ -108,10 +108,10 @@ def build_prepared_job(
     if plan.is_of_nothing:
         adds = find_source(plan.format).columns_from_rows
         for one, own in list_tasks(job, task):
-            given = parameters_of(one, own.spec)
-            columns = inputs_of(own.spec, given)
+            given = select_parameters(one, own.spec)
+            columns = list_inputs(own.spec, given)
             schema = with_needed(schema, own.spec, columns, one.input.columns, given, adds)
-    keep = kept_columns(job.output.keep, schema)
+    keep = list_kept_columns(job.output.keep, schema)
     bound = [bind_task(one, own, schema, keep) for one, own in list_tasks(job, task)]
     asked = check_conditions(task, schema)
     needed = {*keep, *(asked & set(schema.names))}
@@ -125,7 +125,7 @@ def build_prepared_job(
     )
     if job.output.schema is not None:
         plan.results = parse_schema(job.output.schema).serialize().to_pybytes()
-    reading = replace(reading_of(job, task), known=tuple(plan.schema.names))
+    reading = replace(find_reading(job, task), known=tuple(plan.schema.names))
     source = open_source(plan.format, job.input.storage_options, read, reading)
     media = make_media_access(job.input, plan.files())
     load = build_load(task, bound, plan, source, read, decides).with_changes(media=media)

@@ -14,7 +14,7 @@ from pipemill.actors.task import Column, Followed
 from pipemill.pipelines.embeddings.static_folder import find_static_folder
 from pipemill.pipelines.loading.model_files import ModelFiles
 from pipemill.pipelines.registry import find_registered, find_task, is_transformers_task
-from pipemill.pipelines.task_columns import USUAL, inputs_of, source_names
+from pipemill.pipelines.task_columns import USUAL, list_inputs, map_source_names
 from pipemill.pipelines.task_spec import TaskSpec
 from pipemill.pipelines.user_pipeline import user_pipeline_task
 
@@ -156,7 +156,7 @@ def with_steps(job: Job, tasks: Sequence[ResolvedTask]) -> ResolvedTask:
     return replace(tasks[0], steps=tuple(steps))
 
 
-def parameters_of(job: Job, spec: TaskSpec) -> dict[str, Any]:
+def select_parameters(job: Job, spec: TaskSpec) -> dict[str, Any]:
     """Return the job's parameters, as its task takes them."""
     return validate_parameters(job.parameters, spec)
 
@@ -183,13 +183,13 @@ def validate_parameters(given: dict[str, Any], spec: TaskSpec) -> dict[str, Any]
     return taken
 
 
-def column_kinds(
+def list_column_kinds(
     spec: TaskSpec, parameters: Mapping[str, Any], mapping: Mapping[str, str | None]
 ) -> dict[str, str]:
     """Return the input's columns that a task may read, each with the kind of its values."""
-    inputs = inputs_of(spec, parameters) or tuple(Column(name=n, kind="any") for n in USUAL)
+    inputs = list_inputs(spec, parameters) or tuple(Column(name=n, kind="any") for n in USUAL)
     read = {column.name: column for column in inputs if column.name not in parameters}
-    names = source_names(read.values(), mapping)
+    names = map_source_names(read.values(), mapping)
     return {own: _find_kind(read[name]) for name, own in names.items()}
 
 
@@ -212,7 +212,7 @@ def _find_kind(column: Column) -> str:
 
 
 def _check_parameters(job: Job, spec: TaskSpec) -> None:
-    given = parameters_of(job, spec)
+    given = select_parameters(job, spec)
     for name, value in given.items():
         try:
             json.dumps(value)
@@ -224,13 +224,13 @@ def _check_parameters(job: Job, spec: TaskSpec) -> None:
         raise ConfigError(f"parameters of {spec.name}: {error}") from None
 
 
-def reading_of(job: Job, task: ResolvedTask) -> Reading:
+def find_reading(job: Job, task: ResolvedTask) -> Reading:
     """Return how the values of the input are to be read."""
     types = parse_schema(job.input.schema, "input.schema") if job.input.schema is not None else []
     kinds: dict[str, str] = {}
     for one, own in list_tasks(job, task):
-        parameters = parameters_of(one, own.spec)
-        for name, kind in column_kinds(own.spec, parameters, one.input.columns).items():
+        parameters = select_parameters(one, own.spec)
+        for name, kind in list_column_kinds(own.spec, parameters, one.input.columns).items():
             # A text is read as one, even if another task would take any value.
             if kinds.get(name, "any") == "any":
                 kinds[name] = kind

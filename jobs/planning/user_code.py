@@ -18,7 +18,7 @@ from types import CodeType, FunctionType
 from typing import TYPE_CHECKING, Any
 
 from pipemill.pipelines.loading.model_files import ModelFiles
-from pipemill.pipelines.registry import transformers_has_model
+from pipemill.pipelines.registry import has_transformers_model
 
 from pipemill.errors import ConfigError, did_you_mean
 
@@ -112,7 +112,7 @@ def has_remote_pipeline(job: Job, path: str) -> bool:
         if remote is not None and is_used:
             _refuse_code(job, f"for {job.task}", str(remote.get("impl")))
         classes = sorted((config.get("auto_map") or {}).items())
-        if classes and not transformers_has_model(str(config.get("model_type"))):
+        if classes and not has_transformers_model(str(config.get("model_type"))):
             _refuse_code(job, "to load", ", ".join(str(code) for _, code in classes))
     return is_used
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from pipemill.actors.sources.schemas.file_schemas import cast_rows, map_types, simplify_schema
-from pipemill.pipelines.media.encode import png
+from pipemill.pipelines.media.encode import encode_png
 from pipemill.pipelines.media.picture_files import encode_picture, is_picture
 
 from pipemill.errors import ConfigError, error_message
@@ -168,14 +168,14 @@ def _plain_time(value: np.datetime64 | np.timedelta64) -> Any:
     return value.astype(f"{value.dtype.kind}8[s]") if unit in ("W", "D", "h", "m") else value
 
 
-def size_of(value: Any) -> int:
+def estimate_size(value: Any) -> int:
     """Estimate the bytes of a value."""
     if isinstance(value, str | bytes):
         return len(value)
     if isinstance(value, Mapping):
-        return sum(map(size_of, value.values()))
+        return sum(map(estimate_size, value.values()))
     if isinstance(value, list | tuple):
-        return sum(map(size_of, value))
+        return sum(map(estimate_size, value))
     if is_picture(value):
         return 4 * value.width * value.height
     return int(getattr(value, "nbytes", 8))
@@ -186,7 +186,7 @@ def _to_plain_array(array: np.ndarray) -> Any:
         array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (3, 4))
     )
     if is_picture:
-        return png(array) if array.size else b""  # an empty picture, where it is read
+        return encode_png(array) if array.size else b""  # an empty picture, where it is read
     return array if array.ndim == 1 else array.tolist()
 
 

@@ -13,10 +13,10 @@ from .frames import (
     BatchReaderRows,
     FrameRows,
     collect_polars,
-    table_of_array,
-    table_of_arrow,
-    table_of_pandas,
-    table_of_polars,
+    convert_array,
+    convert_arrow,
+    convert_pandas,
+    convert_polars,
 )
 from .held_rows import HeldRows, TableRows
 from .hf_datasets import HubDatasetRows, IterableDatasetRows
@@ -26,21 +26,21 @@ from .ray_dataset import RayDatasetRows
 
 # By the module and name of their class, or of one that it inherits from.
 _KINDS: dict[tuple[str, str], Callable[[Any], TableRows]] = {
-    ("pandas", "DataFrame"): lambda v: FrameRows("a pandas.DataFrame", table_of_pandas(v)),
+    ("pandas", "DataFrame"): lambda v: FrameRows("a pandas.DataFrame", convert_pandas(v)),
     ("pandas", "Series"): lambda v: FrameRows(
-        "a pandas.Series", table_of_pandas(v.to_frame("text" if v.name is None else v.name))
+        "a pandas.Series", convert_pandas(v.to_frame("text" if v.name is None else v.name))
     ),
-    ("polars", "DataFrame"): lambda v: FrameRows("a polars.DataFrame", table_of_polars(v)),
+    ("polars", "DataFrame"): lambda v: FrameRows("a polars.DataFrame", convert_polars(v)),
     ("polars", "Series"): lambda v: FrameRows(
-        "a polars.Series", table_of_polars(v.to_frame(v.name or "text"))
+        "a polars.Series", convert_polars(v.to_frame(v.name or "text"))
     ),
     ("polars", "LazyFrame"): lambda v: FrameRows("a polars.LazyFrame", collect_polars(v)),
     ("pyarrow", "Table"): lambda v: FrameRows("a pyarrow.Table", v),
-    ("pyarrow", "RecordBatch"): lambda v: FrameRows("a pyarrow.RecordBatch", table_of_arrow(v)),
+    ("pyarrow", "RecordBatch"): lambda v: FrameRows("a pyarrow.RecordBatch", convert_arrow(v)),
     ("pyarrow", "RecordBatchReader"): BatchReaderRows,
     ("pyarrow", "Scanner"): lambda v: BatchReaderRows(v.to_reader()),
-    ("pyarrow", "Array"): lambda v: FrameRows("a pyarrow.Array", table_of_array(v)),
-    ("pyarrow", "ChunkedArray"): lambda v: FrameRows("a pyarrow.ChunkedArray", table_of_array(v)),
+    ("pyarrow", "Array"): lambda v: FrameRows("a pyarrow.Array", convert_array(v)),
+    ("pyarrow", "ChunkedArray"): lambda v: FrameRows("a pyarrow.ChunkedArray", convert_array(v)),
     ("pyarrow", "Dataset"): lambda v: ArrowDatasetRows("a pyarrow.dataset.Dataset", v),
     ("datasets", "Dataset"): HubDatasetRows,
     ("datasets", "IterableDataset"): IterableDatasetRows,
@@ -96,7 +96,7 @@ def _hold_table(value: object) -> TableRows:
     package = type(value).__module__.partition(".")[0]
     if package in _LIBRARIES:
         raise ConfigError(f"a {kind} is not a {package}.{_EXAMPLES[package]}")
-    return FrameRows(f"a {kind}", table_of_arrow(value))
+    return FrameRows(f"a {kind}", convert_arrow(value))
 
 
 def _is_object_with_rows(value: object) -> bool:

@@ -88,7 +88,7 @@ class BatchReaderRows(TableRows):
                 yield to_storable(rows, "the RecordBatchReader")
 
 
-def table_of_pandas(frame: pandas.DataFrame) -> pa.Table:
+def convert_pandas(frame: pandas.DataFrame) -> pa.Table:
     """Return a frame as a table; an index with a name is a column."""
     owner = "the pandas.DataFrame"
     if any(name is not None for name in frame.index.names):
@@ -121,10 +121,10 @@ def collect_polars(frame: polars.LazyFrame) -> pa.Table:
             f"the polars.LazyFrame can't be collected: {type(error).__name__}: "
             f"{' '.join(error_message(error).split())}"
         ) from None
-    return table_of_polars(collected)
+    return convert_polars(collected)
 
 
-def table_of_polars(frame: polars.DataFrame) -> pa.Table:
+def convert_polars(frame: polars.DataFrame) -> pa.Table:
     """Return a frame as a table."""
     columns = []
     for series in frame.get_columns():
@@ -142,14 +142,14 @@ def table_of_polars(frame: polars.DataFrame) -> pa.Table:
     return pa.table(columns, names=frame.columns)
 
 
-def table_of_array(values: pa.Array | pa.ChunkedArray) -> pa.Table:
+def convert_array(values: pa.Array | pa.ChunkedArray) -> pa.Table:
     """Return texts as a table of one column, and structs as one of their fields."""
     if pa.types.is_struct(values.type):
         return pa.Table.from_struct_array(values)
     return pa.table({"text": values})
 
 
-def table_of_arrow(value: Any) -> pa.Table:
+def convert_arrow(value: Any) -> pa.Table:
     """Return what exports an Arrow stream as a table."""
     if isinstance(value, pa.Table):
         return value

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 from pipemill.actors.sources.registry import format_of
 from pipemill.actors.storage.backoff import retry_on_driver
-from pipemill.actors.storage.filesystem import absolute, open_filesystem
+from pipemill.actors.storage.filesystem import make_absolute, open_filesystem
 from pipemill.actors.storage.table_formats import DELTA, ICEBERG, LANCE, find_table_mark
-from pipemill.pipelines.loading.extras import how_to_install
+from pipemill.pipelines.loading.extras import advise_install
 
 from pipemill.errors import ConfigError
 
@@ -71,7 +71,7 @@ class LakeTable(TableRows):
         except ImportError as error:
             module = {"delta": "deltalake", "iceberg": "pyiceberg", "lance": "lance"}[self._format]
             raise ConfigError(
-                f"{self.name} can't be read without {module} ({error}): {how_to_install([module])}"
+                f"{self.name} can't be read without {module} ({error}): {advise_install([module])}"
             ) from None
         except ConfigError:
             raise
@@ -90,7 +90,7 @@ def find_lake_table(path: object, format: str, options: Mapping[str, Any]) -> La
     """Return the table that is at a path, or that its format says is there; None without one."""
     if not isinstance(path, str):
         return None
-    location = absolute(path)
+    location = make_absolute(path)
     if format == "auto":
         format = _detect_format(location, options) or ""
     if format not in FORMATS:

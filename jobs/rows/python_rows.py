@@ -16,7 +16,7 @@ from pipemill.actors.storage.file_names import is_chain
 
 from pipemill.errors import ConfigError, RunError, error_message
 
-from .cell_values import make_table, size_of
+from .cell_values import estimate_size, make_table
 from .content_digest import digest_tables
 from .held_rows import GROUP_ROWS, TableRows, check_unread
 
@@ -44,7 +44,7 @@ class RowList(TableRows):
         return len(self._rows)
 
     def tables(self) -> Iterator[pa.Table]:
-        return tables_of_rows(self._rows, "the list")
+        return make_tables(self._rows, "the list")
 
 
 class RowIterator(TableRows):
@@ -65,7 +65,7 @@ class RowIterator(TableRows):
 
     def tables(self) -> Iterator[pa.Table]:
         check_unread(self._rows)
-        yield from tables_of_rows(
+        yield from make_tables(
             islice(self._iterate_safely(), self._most), f"the {type(self._rows).__name__}"
         )
 
@@ -83,7 +83,7 @@ class RowIterator(TableRows):
             ) from error
 
 
-def tables_of_rows(rows: Iterable[Row], owner: str) -> Iterator[pa.Table]:
+def make_tables(rows: Iterable[Row], owner: str) -> Iterator[pa.Table]:
     """Yield rows in tables of a thousand, or of fewer if they are large."""
     group: list[Mapping[str, Any]] = []
     first, size = 0, 0
@@ -100,7 +100,7 @@ def tables_of_rows(rows: Iterable[Row], owner: str) -> Iterator[pa.Table]:
         kind = str if is_text else dict
         group.append({TEXT: row} if isinstance(row, str) else row)
         with _explain_rows(number, number, owner):
-            size += size_of(group[-1])
+            size += estimate_size(group[-1])
         if len(group) >= GROUP_ROWS or size >= _GROUP_BYTES:
             with _explain_rows(first, number, owner):
                 table = make_table(group, first, owner)

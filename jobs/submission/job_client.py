@@ -91,14 +91,14 @@ def submit_once(client: JobSubmissionClient, submission_id: str, **job: Any) -> 
 
 
 @contextmanager
-def answering(address: str) -> Iterator[None]:
+def explain_silence(address: str) -> Iterator[None]:
     """Raise RunError in one line if the job API stops answering in the block."""
     try:
         yield
     except (OSError, RuntimeError) as error:
         raise RunError(
-            f"the job API at {address} does not answer ({first_line(error)}). The job may go on; "
-            "submitted again, it resumes"
+            f"the job API at {address} does not answer ({cut_first_line(error)}). The job may go "
+            "on; submitted again, it resumes"
         ) from None
 
 
@@ -109,7 +109,7 @@ def explain_submission(address: str) -> Iterator[None]:
         yield
     except (OSError, RuntimeError, ValueError) as error:
         raise ConfigError(
-            f"the cluster at {address} does not accept the job ({first_line(error)})"
+            f"the cluster at {address} does not accept the job ({cut_first_line(error)})"
         ) from None
 
 
@@ -162,11 +162,11 @@ def _explain(address: str) -> Iterator[None]:
     except Exception as error:
         if type(error).__name__ == "AuthenticationError":
             raise ConfigError(
-                f"the cluster at {address} refuses the token ({first_line(error)}): set "
+                f"the cluster at {address} refuses the token ({cut_first_line(error)}): set "
                 "RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH (or RAY_AUTH_TOKEN) as on its head"
             ) from None
         raise ConfigError(
-            f"what answers at {address} is not Ray's job API ({first_line(error)}): give the "
+            f"what answers at {address} is not Ray's job API ({cut_first_line(error)}): give the "
             "address of Ray's dashboard, whose port is 8265 unless the cluster says otherwise"
         ) from None
 
@@ -180,7 +180,7 @@ def _check_version(address: str, version: str | None) -> None:
         )
 
 
-def first_line(error: BaseException) -> str:
+def cut_first_line(error: BaseException) -> str:
     """Return the first line of an error, for a message."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return lines[0].rstrip(".:")[:200]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import yaml
-from pipemill.actors.storage.filesystem import absolute
+from pipemill.actors.storage.filesystem import make_absolute
 
 from pipemill.errors import ConfigError
 
@@ -71,7 +71,7 @@ def write_job_text(config: dict[str, Any], where: str, environment: Mapping[str,
     for one, model in zip(job.each_task(), models, strict=True):
         for key in ("path", "adapter"):
             named = getattr(one.model, key)
-            if named is not None and os.path.isdir(absolute(named)):  # otherwise a Hub name
+            if named is not None and os.path.isdir(make_absolute(named)):  # otherwise a Hub name
                 model[key] = locate(model[key])
         _check_secrets(model.get("storage_options") or {}, "model.storage_options")
     for section, key in (("input", "path"), ("input", "media_roots"), ("output", "path")):
@@ -120,7 +120,7 @@ def _locate(path: str, local: list[str]) -> str:
     """Return a path as the cluster must read it, and add it to `local` if it is of this machine."""
     if path.startswith("${"):
         return path
-    found = absolute(path)
+    found = make_absolute(path)
     if "://" not in found:
         local.append(found)
     return found

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 from pipemill.errors import ConfigError, RunError, RunInterrupted
 
-from ..output.text_table import Block, Shown, facts
+from ..output.text_table import Block, Shown, make_fact_table
 from .follow_log import LogFollower
-from .job_client import PAUSE_S, SILENCE_S, answering, connect, first_line, submit_once
+from .job_client import PAUSE_S, SILENCE_S, connect, cut_first_line, explain_silence, submit_once
 
 if TYPE_CHECKING:
     from ray.dashboard.modules.job.pydantic_models import JobDetails
@@ -41,12 +41,12 @@ class Submission(Shown):
 
     def status(self) -> str:
         """Return Ray's word: PENDING, RUNNING, SUCCEEDED, FAILED or STOPPED."""
-        with answering(self.address):
+        with explain_silence(self.address):
             return str(self._list_attempts(connect(self.address))[-1].status.value)
 
     def logs(self) -> str:
         """Return what the job has printed so far."""
-        with answering(self.address):
+        with explain_silence(self.address):
             client = connect(self.address)
             return _read_logs(client, self._list_attempts(client))
 
@@ -56,7 +56,7 @@ class Submission(Shown):
         Returns:
             Whether it was running.
         """
-        with answering(self.address):
+        with explain_silence(self.address):
             client = connect(self.address)
             last = self._list_attempts(client)[-1]
             if last.status in _ENDED:
@@ -83,7 +83,7 @@ class Submission(Shown):
         """
         client = connect(self.address)
         try:
-            with answering(self.address):
+            with explain_silence(self.address):
                 return self._wait(client, log)
         except KeyboardInterrupt:
             raise RunInterrupted(
@@ -110,7 +110,7 @@ class Submission(Shown):
     def blocks(self) -> list[Block]:
         """Return what a reader wants to see."""
         lines = [("job", self.id), ("cluster", self.address)]
-        return [facts([*lines, *([("output", self.output)] if self.output else [])])]
+        return [make_fact_table([*lines, *([("output", self.output)] if self.output else [])])]
 
     def _wait(self, client: JobSubmissionClient, log: Callable[[str], object] | None) -> int:
         followers: list[LogFollower] = []
@@ -130,7 +130,7 @@ class Submission(Shown):
                 if log is None or not attempts:
                     raise
                 # Its node may be gone, or a library may have printed what is no text.
-                log(f"Ray can't read the job's log ({first_line(error)}); waiting without it")
+                log(f"Ray can't read the job's log ({cut_first_line(error)}); waiting without it")
                 log = None
             last = attempts[-1]
             if last.status not in _ENDED:

@@ -60,7 +60,7 @@ def fill_media(chat: list[dict[str, Any]], values: Mapping[str, Any]) -> None:
         )
 
 
-def chat_beside(values: Mapping[str, Any], processor: Any) -> list[dict[str, Any]] | None:
+def build_chat(values: Mapping[str, Any], processor: Any) -> list[dict[str, Any]] | None:
     """Return the row's media and text as one user message, for a model that reads chats.
 
     None if the model reads no chats, or if the row has no medium; and if the text has the model's

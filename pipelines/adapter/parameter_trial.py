@@ -20,7 +20,7 @@ Keywords = dict[str, Any]
 _LENGTHS = ("min_new_tokens", "min_length", "max_length", "max_time")
 
 
-def keywords_of(
+def find_keywords(
     declared: PipelineTask, pipeline: Any, given: Mapping[str, Any]
 ) -> tuple[Keywords, ...]:
     """Return the keywords of preprocess, _forward and postprocess.
@@ -89,14 +89,14 @@ def _find_failure(
 
 
 def _take(declared: PipelineTask, pipeline: Any, given: Keywords) -> None:
-    keywords_of(declared, pipeline, given)
+    find_keywords(declared, pipeline, given)
 
 
 def _run(declared: PipelineTask, pipeline: Any, given: Keywords) -> None:
     from transformers.pipelines.base import ChunkPipeline
 
     assert declared.sample is not None
-    before, during, after = keywords_of(declared, pipeline, given)
+    before, during, after = find_keywords(declared, pipeline, given)
     chunked = isinstance(pipeline, ChunkPipeline)
     made = pipeline.preprocess(declared.sample(pipeline, given), **before)
     if pipeline.device.type == "meta":

@@ -36,7 +36,7 @@ from .pipeline_forward import PipelineForward
 from .result_schema import COLUMNS_OF_SAMPLE, COLUMNS_OF_TASK, as_columns
 from .row_seed import seed_cuts
 from .row_values import describe_value, open_row, read_rows
-from .token_outputs import calls_model_once, without_padding
+from .token_outputs import calls_model_once, strip_padding
 
 if TYPE_CHECKING:
     from ..engines.encoder import Encoder
@@ -234,7 +234,7 @@ class PipelineAdapter:
                 inputs = pipeline.preprocess(prepared, **copy_kwargs(before))
                 chunks = list(inputs) if self.forwards.chunked else [inputs]
         if self.forwards.by_token is not None:
-            chunks = [without_padding(chunk) for chunk in chunks]
+            chunks = [strip_padding(chunk) for chunk in chunks]
         if not chunks:
             raise ValueError(f"there is nothing for {self.name} to compute in this row")
         for chunk in chunks:

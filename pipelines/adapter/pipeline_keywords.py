@@ -10,9 +10,9 @@ from pipemill.actors.task import Loaded
 
 from ..pipeline_task import PipelineTask
 from .chat_text import check_chat_template
-from .parameter_trial import check_parameters_work, keywords_of
-from .row_values import own_value_error, plain_value
-from .user_parameters import check_parameters, row_parameters
+from .parameter_trial import check_parameters_work, find_keywords
+from .row_values import explain_own_value, make_plain_value
+from .user_parameters import check_parameters, list_row_parameters
 
 Keywords = dict[str, Any]
 
@@ -34,14 +34,14 @@ class PipelineKeywords:
         self.declared, self.loaded, self.pipeline = declared, loaded, loaded.pipeline
         self.kinds = {column.name: column.kind for column in declared.inputs}
         self.given = {**declared.defaults, **declared.to_pipeline_parameters(loaded.parameters)}
-        self.own = declared.row_parameters() | row_parameters(declared, loaded.pipeline)
+        self.own = declared.row_parameters() | list_row_parameters(declared, loaded.pipeline)
         if declared.any_parameter:
             asked = self.given.keys() - declared.own_parameters
             check_parameters({k: self.given[k] for k in asked}, self.own, self.pipeline)
         # What is null inside such a parameter means something: it is taken as it is.
         for name in (c.name for c in declared.inputs if c.parameter and c.kind not in _AS_GIVEN):
             if self.given.get(name) is not None:
-                self.given[name] = plain_value(self.given[name], self.kinds[name])
+                self.given[name] = make_plain_value(self.given[name], self.kinds[name])
         self.of = lru_cache(maxsize=64)(self._find_keywords)
         # What only rows have is none of these values: it is checked for each row.
         by_row = self.own.intersection(loaded.columns)
@@ -66,19 +66,22 @@ class PipelineKeywords:
         return json.dumps(own)  # what is in a mapping keeps its order, which may be read, too
 
     def _take_own_value(self, name: str, value: Any) -> Any:
-        plain, parameter = plain_value(value, self.kinds[name]), self.declared.parameters.get(name)
+        plain, parameter = (
+            make_plain_value(value, self.kinds[name]),
+            self.declared.parameters.get(name),
+        )
         return plain if parameter is None else parameter.validate(name, plain)
 
     def _find_keywords(self, settings: str) -> tuple[Keywords, ...]:
         """Return the keywords of preprocess, _forward and postprocess for a row's settings."""
-        return keywords_of(self.declared, self.pipeline, {**self.given, **json.loads(settings)})
+        return find_keywords(self.declared, self.pipeline, {**self.given, **json.loads(settings)})
 
     def check_row(self, row: dict[str, Any]) -> None:
         """Raise ValueError for values of a row's own parameters that can't be right."""
         named = [
             c.name for c in self.declared.inputs if c.parameter and row.get(c.name) is not None
         ]
-        own = {name: plain_value(row[name], self.kinds[name]) for name in named}
+        own = {name: make_plain_value(row[name], self.kinds[name]) for name in named}
         if not own:
             return
         try:
@@ -89,4 +92,4 @@ class PipelineKeywords:
             self.declared.checks(values)
             self.declared.suits(values, self.pipeline)
         except ValueError as error:
-            raise own_value_error(error, own) from None
+            raise explain_own_value(error, own) from None

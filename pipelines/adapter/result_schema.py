@@ -18,7 +18,7 @@ _DECLARE = "declare the columns in output.schema (with a new output) to have roo
 _CHANGE = "change output.schema (with a new output) to have room for it"
 
 
-def own_columns_fit(
+def fit_own_columns(
     task: PipelineTask, answers: list[Any], schema: pa.Schema, given: Values
 ) -> bool:
     """Tell whether the columns that the task adds by itself hold all of these answers.
@@ -34,10 +34,10 @@ def own_columns_fit(
     return all(_names(answer) <= known for answer in answers)
 
 
-def schema_of(answers: list[Any]) -> pa.Schema:
+def infer_result_schema(answers: list[Any]) -> pa.Schema:
     """Return one column `result` of the type that fits all. Raise ValueError if none does."""
     try:
-        type = pa.array([plain(answer) for answer in answers]).type
+        type = pa.array([simplify_answer(answer) for answer in answers]).type
     except (pa.ArrowException, TypeError) as error:
         raise ValueError(
             f"the answers have no type in common ({error}): declare the columns in output.schema"
@@ -53,7 +53,7 @@ def as_columns(answers: list[Any], schema: pa.Schema, sampled: bool) -> pa.Table
     Raises:
         ValueError: an answer that does not fit, or that holds more than the sample showed.
     """
-    records = [shaped(answer, schema) for answer in answers]
+    records = [shape_answer(answer, schema) for answer in answers]
     advice = _DECLARE if sampled else _CHANGE
     try:
         table = pa.Table.from_pylist(records, schema=schema)
@@ -70,9 +70,9 @@ def as_columns(answers: list[Any], schema: pa.Schema, sampled: bool) -> pa.Table
     return table
 
 
-def shaped(answer: Any, schema: pa.Schema) -> Values:
+def shape_answer(answer: Any, schema: pa.Schema) -> Values:
     """Return the answer under the names of a schema. Raise ValueError if it has none of them."""
-    value = plain(answer)
+    value = simplify_answer(answer)
     if isinstance(value, list) and len(value) == 1 and isinstance(value[0], dict):
         value = value[0] if schema.names != ["result"] else value
     if isinstance(value, dict) and set(schema.names) & set(value):
@@ -82,12 +82,12 @@ def shaped(answer: Any, schema: pa.Schema) -> Values:
     raise ValueError(f"the answer has none of the columns {', '.join(schema.names)}: {value!r}")
 
 
-def plain(value: Any) -> Any:
+def simplify_answer(value: Any) -> Any:
     """Return a value that Arrow can hold: arrays and tensors as lists, pictures as PNG."""
     if isinstance(value, Mapping):
-        return {str(name): plain(inner) for name, inner in value.items()}
+        return {str(name): simplify_answer(inner) for name, inner in value.items()}
     if isinstance(value, list | tuple | set):
-        return [plain(inner) for inner in value]
+        return [simplify_answer(inner) for inner in value]
     if hasattr(value, "detach"):
         return (
             value.detach().float().cpu().tolist() if value.is_floating_point() else value.tolist()
@@ -95,9 +95,9 @@ def plain(value: Any) -> Any:
     if hasattr(value, "tolist"):
         return value.tolist()
     if hasattr(value, "getbands"):
-        from ..media import png
+        from ..media import encode_png
 
-        return png(value)
+        return encode_png(value)
     return value
 
 

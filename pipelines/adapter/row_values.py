@@ -23,7 +23,7 @@ _USUAL_RATE = 16_000
 WHOLE_NUMBER = Parameter(None, "int")
 
 
-def media_kinds(inputs: tuple[Column, ...]) -> list[str]:
+def list_media_kinds(inputs: tuple[Column, ...]) -> list[str]:
     """Return the kinds of media among a task's columns: libraries must be there for them."""
     return sorted({column.kind for column in inputs} & set(MEDIA))
 
@@ -76,13 +76,13 @@ def _keep_type(audio: dict[str, Any] | None, dtype: type) -> None:
 def _make_value(value: Any, kind: str, pipeline: Any, media: Any, files: ExitStack) -> Any:
     if kind in MEDIA:
         return _decode(value, kind, pipeline, media, files)
-    value = plain_value(value, kind)
+    value = make_plain_value(value, kind)
     if kind == "messages" and pipeline.processor is not None:  # a tokenizer alone sees no media
         open_media(value, lambda one, kind: _decode(one, kind, pipeline, media, files))
     return value
 
 
-def plain_value(value: Any, kind: str) -> Any:
+def make_plain_value(value: Any, kind: str) -> Any:
     """Return a value of any kind but media as a pipeline takes it."""
     if kind == "labels":
         return parse_labels(value)
@@ -94,27 +94,27 @@ def plain_value(value: Any, kind: str) -> Any:
     if kind == "record":
         if isinstance(value, str):
             return read_json(value)
-        return without_nulls(dict(value) if isinstance(value, list) else value)
+        return leave_out_nulls(dict(value) if isinstance(value, list) else value)
     if kind == "messages":
-        return messages_of(value)
+        return read_messages(value)
     if kind == "text" and isinstance(value, list) and None in value:
         raise ValueError(f"word {value.index(None)} is null")
     if kind == "table":
         return _make_table(value)
-    return without_nulls(value)
+    return leave_out_nulls(value)
 
 
 def _decode(value: Any, kind: str, pipeline: Any, access: Any, files: ExitStack) -> Any:
     from .. import media
 
     if kind == "audio" and isinstance(value, dict) and value.get("array") is not None:
-        return media.audio(value, _find_sampling_rate(pipeline))
+        return media.decode_audio(value, _find_sampling_rate(pipeline))
     data = access.fetch(value)
     if kind == "image":
-        return media.image(data)
+        return media.decode_image(data)
     if kind == "audio":
-        return media.audio(data, _find_sampling_rate(pipeline))
-    path = files.enter_context(media.video_file(data))
+        return media.decode_audio(data, _find_sampling_rate(pipeline))
+    path = files.enter_context(media.open_video_file(data))
     media.check_video(path)
     return path
 
@@ -147,9 +147,9 @@ def _find_sampling_rate(pipeline: Any) -> int:
     return int(next(filter(None, rates), _USUAL_RATE))
 
 
-def messages_of(value: Any) -> list[dict[str, Any]]:
+def read_messages(value: Any) -> list[dict[str, Any]]:
     """Return a chat as a list of messages. Raise ValueError if the value is not a chat."""
-    chat = read_json(value) if isinstance(value, str) else without_nulls(value)
+    chat = read_json(value) if isinstance(value, str) else leave_out_nulls(value)
     if not isinstance(chat, list) or not chat:
         raise ValueError("messages are a list of {role, content}, with at least one of them")
     for message in chat:
@@ -225,17 +225,17 @@ def _format_cell(value: Any) -> str:
     return "" if value is None or value != value else str(value)
 
 
-def own_count(name: str, value: Any, default: int) -> int:
+def read_own_count(name: str, value: Any, default: int) -> int:
     """Return a row's own whole number. Raise ValueError, which names it, for another value."""
     if value is None:
         return default
     try:
-        return int(WHOLE_NUMBER.validate(name, plain_value(value, "number")))
+        return int(WHOLE_NUMBER.validate(name, make_plain_value(value, "number")))
     except ValueError as error:
-        raise own_value_error(error, [name]) from None
+        raise explain_own_value(error, [name]) from None
 
 
-def own_value_error(error: ValueError, names: Iterable[str]) -> ValueError:
+def explain_own_value(error: ValueError, names: Iterable[str]) -> ValueError:
     """Return the error of a row's own parameters, with how to keep them from being read."""
     columns = ", ".join(f"{name}: null" for name in names)
     return ValueError(
@@ -244,10 +244,10 @@ def own_value_error(error: ValueError, names: Iterable[str]) -> ValueError:
     )
 
 
-def without_nulls(value: Any) -> Any:
+def leave_out_nulls(value: Any) -> Any:
     """Leave out null fields: Arrow fills those that a struct does not have with null."""
     if isinstance(value, dict):
-        return {k: without_nulls(v) for k, v in value.items() if v is not None}
+        return {k: leave_out_nulls(v) for k, v in value.items() if v is not None}
     if isinstance(value, list):
-        return [without_nulls(v) for v in value]
+        return [leave_out_nulls(v) for v in value]
     return value

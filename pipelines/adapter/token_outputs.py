@@ -78,7 +78,7 @@ class TokenOutputs:
         return {name: part[None] for name, part in zip(names, parts, strict=True)}
 
 
-def without_padding(inputs: Inputs) -> Inputs:
+def strip_padding(inputs: Inputs) -> Inputs:
     """Return a chunk's tensors, of shape (1, tokens, …), as if its tokenizer had not padded."""
     mask = inputs.get("attention_mask")
     if mask is None or mask.all():

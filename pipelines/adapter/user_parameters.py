@@ -9,7 +9,7 @@ from typing import Any
 from ..pipeline_task import PipelineTask
 
 
-def row_parameters(declared: PipelineTask, pipeline: Any) -> set[str]:
+def list_row_parameters(declared: PipelineTask, pipeline: Any) -> set[str]:
     """Return the columns that are arguments by name of one of the pipeline's functions.
 
     Not the first column of a known task, and none where all columns would be such arguments: that

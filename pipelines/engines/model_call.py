@@ -48,7 +48,7 @@ class ModelCall:
         if "use_cache" in inspect.signature(pipeline.model.forward).parameters:
             tensors["use_cache"] = False
         mask = tensors.get("attention_mask")
-        known = known_masks((mask, hides)) if hides is not None else nullcontext()
+        known = tell_masks((mask, hides)) if hides is not None else nullcontext()
         with torch.inference_mode(), pipeline.device_placement(), known:
             found = (model or pipeline.model)(**tensors)
             if not self.outputs.names:
@@ -58,7 +58,7 @@ class ModelCall:
 
 
 @contextmanager
-def known_masks(*masks: tuple[Any, bool]) -> Iterator[None]:
+def tell_masks(*masks: tuple[Any, bool]) -> Iterator[None]:
     """Tell transformers whether these masks hide any token, for calls in this block.
 
     It would ask a GPU, and wait for all that it has to do. Other masks are not affected: a model
@@ -127,7 +127,7 @@ def _use_known_mask(make: Callable[..., Any]) -> Callable[..., Any]:
     return make_known
 
 
-def first_tokens(output: Any) -> Any:
+def select_first_tokens(output: Any) -> Any:
     """Return a row for each chunk: a model without a head has one for each of its tokens."""
     return output[:, 0] if output.dim() > 2 else output
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .base import Columns, Engine, ModelOutputs
-from .model_call import ModelCall, first_tokens
+from .model_call import ModelCall, select_first_tokens
 from .onednn.linears import prepack_linears
 from .packed_attention import install_packed_attention, packed_lengths
 from .padded import is_mostly_padding, pad, split_in_half
@@ -30,7 +30,7 @@ class PackedWay:
         kernel: computes the attention on a GPU; None for dense attention by length.
         last_layer: the layer that leaves out the tokens that the head does not read, if any does.
         pads_head: whether the head, which looks at all tokens of a chunk, gets padded chunks.
-        padding_index: where positions are counted from, see `token_stream.positions`.
+        padding_index: where positions are counted from, see `token_stream.list_positions`.
     """
 
     kernel: Kernel | None = None
@@ -107,7 +107,7 @@ class PackedEngine(Engine):
         ):
             output = self._call(inputs)
         if self.outputs.reads == "first":
-            return first_tokens(output)
+            return select_first_tokens(output)
         return output[0][: lengths.sum()]
 
     def _run_with_padded_head(self, columns: Columns, lengths: np.ndarray) -> Any:
@@ -122,7 +122,7 @@ class PackedEngine(Engine):
             unpack_hidden_states(self.pipeline.model, self._call.tensors(inputs), here),
             packed_lengths(longer, kernel=self.way.kernel),
         ):
-            return first_tokens(self._call(padded))
+            return select_first_tokens(self._call(padded))
 
     def _make_inputs(self, columns: Columns, lengths: np.ndarray) -> tuple[Columns, np.ndarray]:
         # oneDNN makes a kernel for each new number of tokens: there are to be few of them.

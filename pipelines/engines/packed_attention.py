@@ -122,7 +122,7 @@ def _attend_by_length(
 
     out = torch.empty_like(streams[0], memory_format=torch.contiguous_format)
     gqa = streams[0].shape[1] != streams[1].shape[1]
-    for start, count, length in runs(_stream.lengths):
+    for start, count, length in find_runs(_stream.lengths):
         end = start + count * length
         parts = [s[start:end].unflatten(0, (count, length)).transpose(1, 2) for s in streams]
         done = torch.nn.functional.scaled_dot_product_attention(
@@ -145,7 +145,7 @@ def _select_queries(streams: list[Any], places: np.ndarray, scale: float | None)
     # The last one may be repeated. Each would have a copy of its sequence's keys and values.
     several, places = len(places), np.unique(places)
     gqa = query.shape[1] != others[0].shape[1]
-    for start, count, length in runs(_stream.lengths):
+    for start, count, length in find_runs(_stream.lengths):
         end = start + count * length
         here = slice(*np.searchsorted(places, (start, end)))
         if here.start == here.stop:
@@ -214,7 +214,7 @@ def _make_window_mask(length: int, window: int | None, causal: bool, device: Any
     return ((distance >= 0) if causal else (distance > -window)) & (distance < window)
 
 
-def runs(lengths: np.ndarray) -> list[tuple[int, int, int]]:
+def find_runs(lengths: np.ndarray) -> list[tuple[int, int, int]]:
     """Return (first token, sequences, length) of each run of sequences of equal length."""
     cuts = np.flatnonzero(np.diff(lengths)) + 1
     firsts, counts = np.append(0, cuts), np.diff(np.append(np.append(0, cuts), len(lengths)))

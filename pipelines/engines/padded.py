@@ -9,8 +9,8 @@ import numpy as np
 from pipemill.actors.device_transfer import to_device
 
 from .base import Columns, Engine, ModelOutputs
-from .model_call import ModelCall, first_tokens
-from .packed_attention import runs
+from .model_call import ModelCall, select_first_tokens
+from .packed_attention import find_runs
 
 # Places for each token.
 _MOST = 4
@@ -39,7 +39,7 @@ class PaddedEngine(Engine):
         import torch
 
         answers = []
-        for start, count, length in runs(lengths):
+        for start, count, length in find_runs(lengths):
             each = count if together else 1
             for first in range(start, start + count * length, each * length):
                 some = {name: v[first : first + each * length] for name, v in columns.items()}
@@ -65,7 +65,7 @@ class PaddedEngine(Engine):
         inputs, here = pad(columns, lengths, tokenizer, width)
         output = self._call(inputs, model, hides=None if model else not here.all())
         if reads == "first":
-            return first_tokens(output)
+            return select_first_tokens(output)
         if (
             output.shape[:2] != here.shape
         ):  # Perceiver's number of outputs does not depend on the text

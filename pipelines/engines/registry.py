@@ -25,7 +25,7 @@ _BUILT_IN = {
 _REGISTERED: dict[str, EngineFactory] = {}
 
 
-def engine_names() -> list[str]:
+def list_engines() -> list[str]:
     """Return the values that `model.engine` may have."""
     others = {*_BUILT_IN, *_REGISTERED, *(point.name for point in entry_points(group=ENTRY_POINTS))}
     return [AUTO, *sorted(others)]
@@ -56,6 +56,6 @@ def find_engine(name: str) -> EngineFactory | None:
                     f"the engine {name!r} of {point.value} (entry point {ENTRY_POINTS}) can't be "
                     f"used: {type(error).__name__}: {error}"
                 ) from error
-    if near := get_close_matches(name, engine_names(), n=1):
+    if near := get_close_matches(name, list_engines(), n=1):
         raise LookupError(f"no engine {name!r}; did you mean {near[0]!r}?")
-    raise LookupError(f"no engine {name!r}; the engines are: {', '.join(engine_names())}")
+    raise LookupError(f"no engine {name!r}; the engines are: {', '.join(list_engines())}")

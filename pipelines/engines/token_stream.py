@@ -27,12 +27,15 @@ def packed_inputs(
     Args:
         columns: of chunks one after the other, shape (tokens,).
         lengths: the tokens of each chunk.
-        padding_index: see `positions`.
+        padding_index: see `list_positions`.
         rounds: whether the stream is made longer, so that there are few different lengths.
     """
     if rounds:
         columns, lengths = _round_up(columns, lengths)
-    columns = {**columns, "position_ids": positions(columns["input_ids"], lengths, padding_index)}
+    columns = {
+        **columns,
+        "position_ids": list_positions(columns["input_ids"], lengths, padding_index),
+    }
     return {name: values[None] for name, values in columns.items()}, lengths
 
 
@@ -51,7 +54,7 @@ def _round_up(
     return filled, np.append(lengths, more)
 
 
-def positions(ids: np.ndarray, lengths: np.ndarray, padding_index: int | None) -> np.ndarray:
+def list_positions(ids: np.ndarray, lengths: np.ndarray, padding_index: int | None) -> np.ndarray:
     """Return the position of each token in its sequence, shape (tokens,).
 
     padding_index: RoBERTa and models like it count from behind the padding's position, and do not

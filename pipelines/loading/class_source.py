@@ -86,7 +86,7 @@ class ClassSource:
             left += [n.id for n in nodes if isinstance(n, ast.Name)]
 
 
-def transformers_folder() -> Path | None:
+def find_transformers() -> Path | None:
     """Return where transformers is installed."""
     spec = find_spec("transformers")
     if spec is None or not spec.submodule_search_locations:
@@ -102,8 +102,8 @@ def find_class(name: str, prefix: str, model_type: str = "") -> ClassSource | No
         prefix: what its file's name begins with: "tokenization", "image_processing", …
         model_type: where to look first.
     """
-    root = transformers_folder()
-    folder = module_of(model_type) if model_type else ""
+    root = find_transformers()
+    folder = find_module(model_type) if model_type else ""
     return _find_class(root / "models", name, prefix, folder) if root else None
 
 
@@ -113,17 +113,17 @@ def _find_class(models: Path, name: str, prefix: str, folder: str) -> ClassSourc
     first = sorted((models / folder).glob(f"{prefix}_*.py")) if folder else []
     for file in [*first, *sorted(models.glob(f"*/{prefix}_*.py"))]:
         if f"\nclass {name}(" in file.read_text(encoding="utf-8"):
-            return class_in(file, name)
+            return find_class_in(file, name)
     return None
 
 
-def class_in(file: Path, name: str) -> ClassSource | None:
+def find_class_in(file: Path, name: str) -> ClassSource | None:
     """Return a class of a file, or None if the file or the class is not there."""
     node = _find_classes(file).get(name) if file.is_file() else None
     return None if node is None else ClassSource(file, node)
 
 
-def arguments_of(source: ClassSource) -> set[str]:
+def list_arguments(source: ClassSource) -> set[str]:
     """Return the names of the arguments that a class is made of."""
     for one in source.lineage():
         for method in _find_methods(one.node):
@@ -132,15 +132,15 @@ def arguments_of(source: ClassSource) -> set[str]:
     return set()
 
 
-def module_of(model_type: str) -> str:
+def find_module(model_type: str) -> str:
     """Return the folder of transformers/models in which a type of model is."""
-    table = mapping("auto_mappings", "SPECIAL_MODEL_TYPE_TO_MODULE_NAME")
+    table = read_mapping("auto_mappings", "SPECIAL_MODEL_TYPE_TO_MODULE_NAME")
     return str(table.get(model_type, model_type)).replace("-", "_")
 
 
-def mapping(file: str, name: str) -> Mapping[str, Any]:
+def read_mapping(file: str, name: str) -> Mapping[str, Any]:
     """Return a table of transformers/models/auto, such as TOKENIZER_MAPPING_NAMES."""
-    root = transformers_folder()
+    root = find_transformers()
     path = root / "models" / "auto" / f"{file}.py" if root else None
     return _read_mapping(path, name) if path and path.is_file() else {}
 
@@ -156,7 +156,7 @@ def _read_mapping(path: Path, name: str) -> Mapping[str, Any]:
 
 def names_in(file: str, name: str) -> set[str]:
     """Return a set of names of transformers/models/auto."""
-    root = transformers_folder()
+    root = find_transformers()
     path = root / "models" / "auto" / f"{file}.py" if root else None
     if path is None or not path.is_file():
         return set()
@@ -199,13 +199,13 @@ def _find_classes(file: Path) -> dict[str, ast.ClassDef]:
 def _find_named(file: Path, name: str) -> ClassSource | None:
     """Return the class that a name stands for in a file, which defines or imports it."""
     if name in _find_classes(file):
-        return class_in(file, name)
+        return find_class_in(file, name)
     for node in _parse_file(file).body:
         if not (isinstance(node, ast.ImportFrom) and node.level and node.module):
             continue
         if name in {alias.asname or alias.name for alias in node.names}:
             folder = file.parents[node.level - 1]
-            return class_in(folder / f"{node.module.replace('.', '/')}.py", name)
+            return find_class_in(folder / f"{node.module.replace('.', '/')}.py", name)
     return None
 
 

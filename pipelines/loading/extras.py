@@ -39,7 +39,7 @@ _PACKAGES = {
 }
 
 
-def package_of(module: str) -> str:
+def find_package(module: str) -> str:
     """Return the name under which pip knows a module."""
     return _PACKAGES.get(module, module.partition(".")[0])
 
@@ -58,11 +58,11 @@ def is_installed(module: str) -> bool:
         return False
 
 
-def how_to_install(modules: Iterable[str]) -> str:
+def advise_install(modules: Iterable[str]) -> str:
     """Return the pip command that brings the modules: by extras where pipemill has them."""
     wanted = sorted(set(modules))
     extras = sorted({extra for module in wanted if (extra := _find_extra(module))})
-    rest = [package_of(module) for module in wanted if not _find_extra(module)]
+    rest = [find_package(module) for module in wanted if not _find_extra(module)]
     parts = ([f"'pipemill[{','.join(extras)}]'"] if extras else []) + rest
     return f"pip install {' '.join(parts)}"
 

@@ -11,13 +11,13 @@ from typing import Any
 from .. import restored
 from .class_source import (
     ClassSource,
-    arguments_of,
-    class_in,
     find_class,
-    mapping,
-    module_of,
+    find_class_in,
+    find_module,
+    find_transformers,
+    list_arguments,
     names_in,
-    transformers_folder,
+    read_mapping,
 )
 from .extras import is_installed
 from .model_files import ModelFiles
@@ -78,14 +78,14 @@ def _find_pipeline(task: str) -> ClassSource | None:
     task = "translation" if task.startswith("translation_") else task
     if task in restored.HOMES:
         module, name = restored.HOMES[task].split(":")
-        return class_in(Path(restored.__file__).parent / f"{module}.py", name)
-    root = transformers_folder()
+        return find_class_in(Path(restored.__file__).parent / f"{module}.py", name)
+    root = find_transformers()
     table = root / "pipelines" / "__init__.py" if root else None
     if root is None or table is None or not table.is_file():
         return None
     entry = rf'^    "{re.escape(task)}": {{\s*"impl": "transformers\.pipelines\.(\w+)\.(\w+)"'
     found = re.search(entry, table.read_text(encoding="utf-8"), re.M)
-    return class_in(root / "pipelines" / f"{found[1]}.py", found[2]) if found else None
+    return find_class_in(root / "pipelines" / f"{found[1]}.py", found[2]) if found else None
 
 
 def _find_parts(pipeline: ClassSource, config: Settings, files: ModelFiles) -> set[str]:
@@ -95,7 +95,7 @@ def _find_parts(pipeline: ClassSource, config: Settings, files: ModelFiles) -> s
     if pipeline.value("_load_processor"):
         processor = _find_processor(config, files)
         # Without one, transformers takes the tokenizer alone.
-        loads |= arguments_of(processor) & set(parts) if processor else {"tokenizer"}
+        loads |= list_arguments(processor) & set(parts) if processor else {"tokenizer"}
     return loads
 
 
@@ -119,7 +119,7 @@ def _needs_of_tokenizer(config: Settings, files: ModelFiles) -> Iterator[Need]:
 def _find_tokenizer_class(config: Settings, settings: Settings) -> str:
     """Return the class that `AutoTokenizer` takes."""
     model_type = str(config.get("model_type") or "")
-    registered = mapping("tokenization_auto", "TOKENIZER_MAPPING_NAMES").get(model_type)
+    registered = read_mapping("tokenization_auto", "TOKENIZER_MAPPING_NAMES").get(model_type)
     own = settings.get("tokenizer_class") or config.get("tokenizer_class")
     first, second = (str(name or "").removesuffix("Fast") for name in (own, registered))
     if first and second and first != second:
@@ -214,8 +214,8 @@ def _find_image_processors(config: Settings, settings: Settings) -> dict[str, st
     name = settings.get("image_processor_type") or old.replace("FeatureExtractor", "ImageProcessor")
     name = str(name or config.get("image_processor_type") or "").removesuffix("Fast")
     tables = [
-        mapping("auto_mappings", "IMAGE_PROCESSOR_MAPPING_NAMES"),
-        mapping("image_processing_auto", "MISSING_IMAGE_PROCESSOR_MAPPING_NAMES"),
+        read_mapping("auto_mappings", "IMAGE_PROCESSOR_MAPPING_NAMES"),
+        read_mapping("image_processing_auto", "MISSING_IMAGE_PROCESSOR_MAPPING_NAMES"),
     ]
     if not name:
         model_type = config.get("model_type")
@@ -231,7 +231,7 @@ def _needs_of_processor(config: Settings, files: ModelFiles) -> Iterator[Need]:
     if source is None:
         return
     modules = source.libraries()
-    if "video_processor" in arguments_of(source):
+    if "video_processor" in list_arguments(source):
         modules |= {"torchvision"}  # it is loaded for rows without a video, too
     for module in sorted(modules):
         yield Need(module, f"for the processor {source.node.name}")
@@ -260,28 +260,28 @@ def _needs_of_weights(task: str, config: Settings, images: bool) -> Iterator[Nee
 
 def _find_model(task: str, config: Settings) -> ClassSource | None:
     """Return the class of a model, where transformers has it."""
-    root, model_type = transformers_folder(), str(config.get("model_type") or "")
+    root, model_type = find_transformers(), str(config.get("model_type") or "")
     if root is None or not model_type or "auto_map" in config:
         return None
-    module = module_of(model_type)
+    module = find_module(model_type)
     file = root / "models" / module / f"modeling_{module}.py"
     if not file.is_file() or "requires" not in file.read_text(encoding="utf-8"):
         return None
     names = config.get("architectures") or []
     if task.endswith("feature-extraction"):
-        names = mapping("modeling_auto", "MODEL_MAPPING_NAMES").get(model_type) or []
+        names = read_mapping("modeling_auto", "MODEL_MAPPING_NAMES").get(model_type) or []
         names = [names] if isinstance(names, str) else list(names)
-    return class_in(file, str(names[0])) if names else None
+    return find_class_in(file, str(names[0])) if names else None
 
 
 def _list_modalities(config: Settings) -> set[str]:
     """Return what the model of any-to-any takes: "text", "image", …"""
-    root, module = transformers_folder(), module_of(str(config.get("model_type") or ""))
+    root, module = find_transformers(), find_module(str(config.get("model_type") or ""))
     names = config.get("architectures") or [""]
     if root is None or not module:
         return set()
     file = root / "models" / module / f"modeling_{module}.py"
-    source = class_in(file, str(names[0]))
+    source = find_class_in(file, str(names[0]))
     value = source.value("input_modalities") if source else None
     return {value} if isinstance(value, str) else set(value or ())
 
@@ -294,7 +294,7 @@ def _is_timm(config: Settings, *, nested: bool) -> bool:
         return True
     if config.get("backbone_config") is not None or config.get("backbone_kwargs"):
         return False
-    root, module = transformers_folder(), module_of(model_type)
+    root, module = find_transformers(), find_module(model_type)
     file = root / "models" / module / f"configuration_{module}.py" if root and module else None
     if file is None or not file.is_file() or not config.get("use_timm_backbone", True):
         return False
@@ -315,6 +315,6 @@ def _read_settings(part: str, files: ModelFiles) -> Settings:
 
 
 def _look_up_model_type(file: str, name: str, model_type: str) -> Any:
-    return mapping("auto_mappings", name).get(model_type) or mapping(file, f"MISSING_{name}").get(
-        model_type
-    )
+    return read_mapping("auto_mappings", name).get(model_type) or read_mapping(
+        file, f"MISSING_{name}"
+    ).get(model_type)

@@ -19,7 +19,7 @@ from pipemill.actors.task import Loaded
 
 from pipemill.errors import error_message
 
-from ..adapter.row_values import media_kinds
+from ..adapter.row_values import list_media_kinds
 from ..dummy_rows import make_dummy_rows
 from ..embeddings.static_folder import StaticFolder, find_static_folder
 from ..embeddings.static_model import StaticModel, load_static_model
@@ -95,7 +95,7 @@ class LoadTask:
         whole = self.weights or self.own
         spec, model, factory = self.spec(), self.resolved_model(), find_engine(self.engine)
         read = tuple(c for c in spec.inputs if c.name in dict(self.columns))
-        for kind in media_kinds(read):
+        for kind in list_media_kinds(read):
             require_media_library(kind)  # before transformers says so in its own way
         if self.checks_fit and (misfit := self.find_misfit()) is not None:
             raise LoadError(misfit, for_good=True)

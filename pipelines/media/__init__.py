@@ -5,26 +5,26 @@ A row that can't be read raises ValueError or OSError, a missing library `Missin
 """
 
 from .access import MediaAccess, is_below
-from .audio import audio
-from .encode import png, wav
-from .images import image
+from .audio import decode_audio
+from .encode import encode_png, encode_wav
+from .images import decode_image
 from .media_libraries import NEEDED, MissingLibrary, require_media_library
 from .small_media import describe_small_media
-from .video import check_video, video_file
+from .video import check_video, open_video_file
 from .video_frames import let_pyav_decode
 
 __all__ = [
     "NEEDED",
     "MediaAccess",
     "MissingLibrary",
-    "audio",
     "check_video",
+    "decode_audio",
+    "decode_image",
     "describe_small_media",
-    "image",
+    "encode_png",
+    "encode_wav",
     "is_below",
     "let_pyav_decode",
-    "png",
+    "open_video_file",
     "require_media_library",
-    "video_file",
-    "wav",
 ]

@@ -18,7 +18,7 @@ _STATED = ("wav", "w64", "flac", "mov", "caf", "aiff", "au", "matroska")
 _STREAMED_WAV = 0x7FFF0000  # writers that do not know the size state about this, or more
 
 
-def audio(value: bytes | Mapping[str, Any], sampling_rate: int) -> np.ndarray:
+def decode_audio(value: bytes | Mapping[str, Any], sampling_rate: int) -> np.ndarray:
     """Decode audio to mono samples.
 
     The channels of a file are mixed as FFmpeg mixes them (two: 0.707 of each), those of an array

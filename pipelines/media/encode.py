@@ -17,7 +17,7 @@ _IEEE_FLOAT = 3
 _LARGEST_WAV = 2**32 - 1
 
 
-def png(picture: np.ndarray | Image.Image) -> bytes:
+def encode_png(picture: np.ndarray | Image.Image) -> bytes:
     """Encode a picture or a mask as a PNG file.
 
     A bool mask becomes a PNG of 1 bit, which `numpy.asarray(Image.open(…))` reads as bool again.
@@ -51,7 +51,7 @@ def png(picture: np.ndarray | Image.Image) -> bytes:
     return sink.getvalue()
 
 
-def wav(samples: np.ndarray, sampling_rate: int) -> bytes:
+def encode_wav(samples: np.ndarray, sampling_rate: int) -> bytes:
     """Encode samples as a WAV file of float32.
 
     Equal samples give equal bytes. (libsndfile would write the time of day into the header.)

@@ -29,7 +29,7 @@ _OTHERS = (
 _BITS_PER_SAMPLE, _PHOTOMETRIC, _ORIENTATION = 258, 262, 274
 
 
-def image(data: bytes) -> Image.Image:
+def decode_image(data: bytes) -> Image.Image:
     """Decode the first frame of an image file, upright by its EXIF, in mode RGB.
 
     Transparency is dropped, as load_image does. Grey of more than 8 bits keeps its 8 highest, as

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipemill.errors import error_message
 
-from .encode import png
+from .encode import encode_png
 from .images import convert_to_rgb, find_turn
 
 if TYPE_CHECKING:
@@ -50,13 +50,13 @@ def encode_picture(picture: Image.Image) -> bytes:
         upright = picture
     upright = upright if turn is None else upright.transpose(turn)
     if upright.mode in _PNG_MODES or upright.mode.startswith("I;16"):
-        return png(upright)
+        return encode_png(upright)
     try:
         sink = io.BytesIO()
         upright.save(sink, format="TIFF")
         return sink.getvalue()
     except (OSError, KeyError, ValueError):  # a mode that TIFF lacks, too
-        return png(upright.convert("LA" if upright.mode == "La" else "RGB"))
+        return encode_png(upright.convert("LA" if upright.mode == "La" else "RGB"))
 
 
 def _read_file(picture: Image.Image) -> bytes | None:

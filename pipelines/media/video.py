@@ -11,7 +11,7 @@ from .media_libraries import require_media_library
 
 
 @contextmanager
-def video_file(data: bytes) -> Iterator[str]:
+def open_video_file(data: bytes) -> Iterator[str]:
     """Write bytes to a temporary file for the time of a block, and yield its path.
 
     Nothing is decoded: see `check_video`.

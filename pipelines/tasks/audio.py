@@ -161,10 +161,10 @@ def _to_wav_record(answer: Any, values: Values) -> Values:
         raise ValueError(
             "transformers gives no sampling rate for what this model answers: no sound"
         )
-    from ..media import wav
+    from ..media import encode_wav
 
     return {
-        "audio": wav(answer["audio"], int(answer["sampling_rate"])),
+        "audio": encode_wav(answer["audio"], int(answer["sampling_rate"])),
         "sampling_rate": int(answer["sampling_rate"]),
     }
 

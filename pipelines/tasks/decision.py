@@ -38,14 +38,14 @@ def _decode_asset(name: str, asset: Any) -> Any:
 
     transformers would take a path or URL too, and read it from anywhere.
     """
-    from ..media import image, require_media_library
+    from ..media import decode_image, require_media_library
 
     if not (isinstance(asset, dict) and isinstance(asset.get("data_base64"), str)):
         raise ValueError(
             f"the asset {name!r} must hold its image as base64 text: {{data_base64: …}}"
         )
     require_media_library("image")
-    return image(base64.b64decode(asset["data_base64"], validate=True))
+    return decode_image(base64.b64decode(asset["data_base64"], validate=True))
 
 
 DECISION = PipelineTask(

@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow as pa
 from pipemill.actors.task import Column, Loaded, Parameter
 
-from ..adapter.chat_media import chat_beside, fill_media
+from ..adapter.chat_media import build_chat, fill_media
 from ..pipeline_task import PipelineTask, Values
 from . import shared_parameters
 from .generation_parameters import ONLY_BY_DICT, check_against_model, check_generate_kwargs
@@ -43,7 +43,7 @@ IMAGE_TO_TEXT = PipelineTask(
 def _prepare_image_and_text(values: Values, pipeline: Any) -> Any:
     if "messages" in values or "text" not in values or "image" not in values:
         return prepare_chat_or_text(values, pipeline)
-    if (chat := chat_beside(values, pipeline.processor)) is not None:
+    if (chat := build_chat(values, pipeline.processor)) is not None:
         return prepare_chat_or_text({"messages": chat}, pipeline)
     return {"images": values["image"], "text": values["text"]}
 
@@ -78,7 +78,7 @@ def _prepare_any(values: Values, pipeline: Any) -> Any:
     if "messages" in values:
         fill_media(values["messages"], values)
         return Chat(values["messages"])
-    if (chat := chat_beside(values, pipeline.processor)) is not None:
+    if (chat := build_chat(values, pipeline.processor)) is not None:
         return Chat(chat)
     plural = {"text": "text", "image": "images", "video": "videos", "audio": "audio"}
     if all(values.get(name) is None for name in plural):
@@ -94,7 +94,7 @@ def _make_any_schema(loaded: Loaded) -> pa.Schema:
 
 
 def _to_any_record(answer: Any, values: Values) -> Values:
-    from ..media import png
+    from ..media import encode_png
 
     mode = values.get("generation_mode") or "text"
     if mode == "text":
@@ -104,7 +104,7 @@ def _to_any_record(answer: Any, values: Values) -> Values:
             "transformers returns generated audio without its sampling rate: set "
             "parameters.generation_mode to text or image"
         )
-    return {"generated_image": png(answer[0]["generated_image"])}
+    return {"generated_image": encode_png(answer[0]["generated_image"])}
 
 
 ANY_TO_ANY = PipelineTask(

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from pipemill.actors.device_transfer import Outputs, to_host_async
 from pipemill.actors.task import Column, Followed, Loaded, Parameter
 
-from ..adapter.row_values import own_count
+from ..adapter.row_values import read_own_count
 from ..embeddings.pooling import pair_vectors_with_counts, pool_windows
 from ..engines.encoder import make_encoder
 from ..label_names import check_label_names
@@ -173,7 +173,9 @@ class TextClassification:
         default = len(self.labels) if self.top_k is None else self.top_k
         counts = np.full(rows.num_rows, default)
         if "top_k" in rows.column_names:
-            values = [own_count("top_k", value, default) for value in rows["top_k"].to_pylist()]
+            values = [
+                read_own_count("top_k", value, default) for value in rows["top_k"].to_pylist()
+            ]
             counts = np.array(values, dtype=np.int64)
         # A negative number leaves out that many labels, as in a slice.
         return np.where(counts < 0, len(self.labels) + counts, counts)

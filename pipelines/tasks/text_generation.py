@@ -10,7 +10,7 @@ from pipemill.actors.task import Column, Loaded, Parameter
 
 from ..adapter.chat_media import fill_media
 from ..adapter.chat_text import append_reply, message_text
-from ..adapter.row_values import messages_of
+from ..adapter.row_values import read_messages
 from ..pipeline_task import PipelineTask, Values
 from ..text.truncation import truncate_like_tokenizer
 from . import shared_parameters
@@ -89,7 +89,7 @@ def _to_chat_record(answer: Any, values: Values) -> Values:
         chat = answer[0]["generated_text"]
         if isinstance(chat, str):  # return_full_text: false
             chat = append_reply(
-                messages_of(values["messages"]), chat, values.get("continue_final_message")
+                read_messages(values["messages"]), chat, values.get("continue_final_message")
             )
         record["messages"] = [{"role": m["role"], "content": message_text([m])} for m in chat]
     return record

@@ -26,9 +26,9 @@ def _to_objects(answer: Any, values: Values) -> Values:
 
 
 def _to_segments(answer: Any, values: Values) -> Values:
-    from ..media import png
+    from ..media import encode_png
 
-    return {"segments": [{**segment, "mask": png(segment["mask"])} for segment in answer]}
+    return {"segments": [{**segment, "mask": encode_png(segment["mask"])} for segment in answer]}
 
 
 def _make_mask_schema(loaded: Loaded) -> pa.Schema:
@@ -43,10 +43,10 @@ def _make_mask_schema(loaded: Loaded) -> pa.Schema:
 def _to_masks(answer: Any, values: Values) -> Values:
     import numpy as np
 
-    from ..media import png
+    from ..media import encode_png
 
     record = {
-        "masks": [png(np.asarray(mask, dtype=bool)) for mask in answer["masks"]],
+        "masks": [encode_png(np.asarray(mask, dtype=bool)) for mask in answer["masks"]],
         "scores": answer["scores"].tolist(),
     }
     if "bounding_boxes" in answer:
@@ -57,12 +57,12 @@ def _to_masks(answer: Any, values: Values) -> Values:
 
 
 def _to_depth(answer: Any, values: Values) -> Values:
-    from ..media import png
+    from ..media import encode_png
 
     return {
         # A list of arrays: Python's numbers would take many times the memory.
         "predicted_depth": list(answer["predicted_depth"].float().numpy()),
-        "depth": png(answer["depth"]),
+        "depth": encode_png(answer["depth"]),
     }
 
 
@@ -195,9 +195,9 @@ KEYPOINT_MATCHING = PipelineTask(
 
 
 def _to_picture(answer: Any, values: Values) -> Values:
-    from ..media import png
+    from ..media import encode_png
 
-    return {"image_out": png(answer)}
+    return {"image_out": encode_png(answer)}
 
 
 IMAGE_TO_IMAGE = PipelineTask(

@@ -12,7 +12,7 @@ from pipemill.actors.device_transfer import Outputs, to_host_async
 from pipemill.actors.faults.watchdog import mark_progress
 from pipemill.actors.task import Column, Followed, Loaded, Parameter
 
-from ..adapter.row_values import own_value_error
+from ..adapter.row_values import explain_own_value
 from ..engines.encoder import make_encoder
 from ..plain_form import Comparison, PlainForm, plain_zero_shot_classification, to_plain_parameters
 from ..task_spec import ReadJson
@@ -208,7 +208,7 @@ class ZeroShotClassification:
         try:
             return list(map(HypothesisTemplate, self._read_values(rows, "hypothesis_template")))
         except ValueError as error:
-            raise own_value_error(error, ["hypothesis_template"]) from None
+            raise explain_own_value(error, ["hypothesis_template"]) from None
 
     def _read_values(self, rows: pa.Table, name: str) -> list[Any]:
         """Return each row's value of a parameter, or the job's where the row has none."""

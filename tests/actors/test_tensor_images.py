@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from pipemill.actors.tensor_images import encode_tensors, is_tensor
-from pipemill.pipelines.media.images import image
+from pipemill.pipelines.media.images import decode_image
 from ray.data.extensions import ArrowTensorArray, ArrowVariableShapedTensorArray
 
 
@@ -23,7 +23,7 @@ def test_pixels_stay(shape):
     for array in arrays:
         assert is_tensor(array.type)
         for encoded, pixels in zip(encode_tensors(pa.chunked_array([array])), made, strict=True):
-            rgb = np.asarray(image(encoded.as_py()))
+            rgb = np.asarray(decode_image(encoded.as_py()))
             grey = pixels if pixels.ndim == 2 else pixels[:, :, :3]
             assert (rgb == np.broadcast_to(grey.reshape(5, 7, -1), (5, 7, 3))).all()
 
@@ -33,12 +33,14 @@ def test_shapes_may_differ():
     array = ArrowVariableShapedTensorArray.from_numpy(made)
     assert is_tensor(array.type)
     encoded = encode_tensors(pa.chunked_array([array])).to_pylist()
-    assert [np.array_equal(image(e), m) for e, m in zip(encoded, made, strict=True)] == [True] * 2
+    assert [np.array_equal(decode_image(e), m) for e, m in zip(encoded, made, strict=True)] == [
+        True
+    ] * 2
 
 
 def test_other_tensors_fail_when_they_are_read():
     array = ArrowTensorArray.from_numpy(np.zeros((1, 5, 7, 3), np.float32))
     (encoded,) = encode_tensors(pa.chunked_array([array])).to_pylist()
     with pytest.raises(ValueError, match="empty"):
-        image(encoded)
+        decode_image(encoded)
     assert not is_tensor(pa.list_(pa.uint8()))

@@ -11,7 +11,7 @@ import pytest
 from pipemill.actors.storage.store import Store
 from pipemill.jobs.cli.app import main
 from pipemill.jobs.output.lease import Lease
-from pipemill.jobs.output.lease_owner import current_owner
+from pipemill.jobs.output.lease_owner import identify_owner
 
 import pipemill
 from tests.support import light
@@ -74,13 +74,13 @@ def test_who_holds_it(out):
         assert "held by       `pipemill retry` of" in str(found)
     assert pipemill.status(str(out)).lease is None
     file = max((out / "_pipemill/lease").iterdir())
-    there = replace(current_owner("run"), machine="another", seen="2026-01-02T03:04:05+00:00")
+    there = replace(identify_owner("run"), machine="another", seen="2026-01-02T03:04:05+00:00")
     file.write_bytes(there.to_bytes())
     found = pipemill.status(str(out))
     assert found.lease is not None
     assert found.lease["alive"] is None
     assert "last seen 2026-01-02T03:04:05" in str(found)
-    file.write_bytes(replace(current_owner("run"), pid=2**22 + 1).to_bytes())
+    file.write_bytes(replace(identify_owner("run"), pid=2**22 + 1).to_bytes())
     assert pipemill.status(str(out)).lease is None
 
 

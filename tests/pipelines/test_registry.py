@@ -59,8 +59,8 @@ def test_the_tasks_of_transformers_are_known_without_importing_it(theirs):
     assert all(map(registry.is_transformers_task, tasks))
     for name in ("question-answering", "text-clasification", "pt", "impl"):
         assert not registry.is_transformers_task(name)
-    assert registry.transformers_has_model("bert")
-    assert not registry.transformers_has_model("bert-of-mine")
+    assert registry.has_transformers_model("bert")
+    assert not registry.has_transformers_model("bert-of-mine")
 
 
 def test_names_are_those_that_the_tasks_have():

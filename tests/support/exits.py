@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from pipemill.jobs.output.lease_owner import current_owner
+from pipemill.jobs.output.lease_owner import identify_owner
 
 from tests.support import light
 from tests.support.processes import kill_marked, marked, marked_environment
@@ -139,7 +139,7 @@ def take_over(run: Run) -> None:
     run.wait_for_parts()
     lease = max((run.out / "_pipemill/lease").glob("*.json"))
     number = int(lease.stem) + 1
-    holder = replace(current_owner("run"), pid=1, host="elsewhere")
+    holder = replace(identify_owner("run"), pid=1, host="elsewhere")
     (lease.parent / f"{number:08d}.json").write_bytes(holder.to_bytes())
 
 

@@ -21,7 +21,7 @@ _WHOLE_FILES = {b"pipemill": b"files"}
 _ALONE, _MEMBERS, _SEVERAL = b"alone", b"members", b"several"
 
 
-def media_kind(name: str) -> str | None:
+def find_media_kind(name: str) -> str | None:
     """Return "image", "audio" or "video" by a name's last suffix in any case, or None."""
     end = name.rpartition(".")[2].lower()
     return next((kind for kind, ends in MEDIA_KINDS.items() if end in ends), None)
@@ -55,7 +55,7 @@ def merge_columns(schema: pa.Schema, named: Iterable[str]) -> list[pa.Field]:
     """
     merged = []
     for kind, ends in MEDIA_KINDS.items():
-        fields = [f for f in schema if holds_files(f) and media_kind(f.name) == kind]
+        fields = [f for f in schema if holds_files(f) and find_media_kind(f.name) == kind]
         alone = [f.name in ends and _ALONE in f.metadata for f in fields]
         if fields and all(alone) and not {kind, "bytes"} & set(schema.names):
             field = make_files_column(kind, [kind])
@@ -70,7 +70,7 @@ def merge_columns(schema: pa.Schema, named: Iterable[str]) -> list[pa.Field]:
     return merged
 
 
-def members_of(field: pa.Field) -> tuple[str, ...]:
+def list_members(field: pa.Field) -> tuple[str, ...]:
     """Return the extensions that a merged column takes members of; none for another column."""
     names = (field.metadata or {}).get(_MEMBERS)
     return tuple(names.decode().split(";")) if names else ()
@@ -93,5 +93,5 @@ def find_media_columns(kind: str, schema: pa.Schema) -> list[str]:
         metadata = schema.field("bytes").metadata or {}
         kinds = metadata.get(b"kinds", b"").decode()
         return ["bytes"] if kind in kinds.split(",") or not kinds else []
-    merged = [f.name for f in schema if members_of(f) and f.name == kind]
-    return merged or [f.name for f in schema if holds_files(f) and media_kind(f.name) == kind]
+    merged = [f.name for f in schema if list_members(f) and f.name == kind]
+    return merged or [f.name for f in schema if holds_files(f) and find_media_kind(f.name) == kind]

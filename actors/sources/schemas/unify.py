@@ -36,7 +36,7 @@ def unify_columns(
     """Return the columns of all files together, in the order in which they first appear.
 
     A column has the type that holds the values of all files; text, if that type would change a
-    value (a large whole number as a float). If there is no common type, `conflict_of` tells why.
+    value (a large whole number as a float). If there is no common type, `find_conflict` tells why.
     The metadata holds the features of `datasets` that the files agree on.
     """
     features = find_common_features(schemas)
@@ -51,7 +51,7 @@ def unify_columns(
         for field in schema:
             known = fields.setdefault(field.name, field)
             owner = owners.setdefault(field.name, first[schema])
-            if known.type == field.type or conflict_of(known) is not None:
+            if known.type == field.type or find_conflict(known) is not None:
                 continue
             mixed.add(field.name)
             common = find_common_type(known.type, field.type)
@@ -61,7 +61,7 @@ def unify_columns(
                 else pa.field(field.name, common)
             )
     for name in mixed:
-        if conflict_of(fields[name]) is not None:
+        if find_conflict(fields[name]) is not None:
             continue
         changed = _find_changed(fields[name], files, schemas, extremes)
         if (one := next(changed, None)) is None:
@@ -83,7 +83,7 @@ def find_extremes(column: pa.ChunkedArray) -> tuple[int, int] | None:
     return None if limits["min"] is None else (limits["min"], limits["max"])
 
 
-def conflict_of(field: pa.Field) -> str | None:
+def find_conflict(field: pa.Field) -> str | None:
     """Return why a column can't be read, if its types in the files have no common one."""
     metadata = field.metadata or {}
     return metadata[b"why"].decode() if metadata.get(b"pipemill") == _CONFLICT else None

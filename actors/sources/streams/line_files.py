@@ -16,7 +16,7 @@ from fsspec.implementations.local import LocalFileOpener, LocalFileSystem
 from pipemill.errors import ConfigError
 
 from ...split import Split
-from ...storage.file_names import compression_of
+from ...storage.file_names import find_compression
 from ...storage.filesystem import open_filesystem
 from ...storage.input_file import InputFile
 from ..bad_file import BAD_FILE, BadFile
@@ -69,7 +69,7 @@ class LineFiles:
     def open(self, path: str) -> IO[bytes]:
         """Open a file as a stream of its decompressed bytes."""
         filesystem, inner = open_filesystem(path, self.options)
-        compression = compression_of(path)
+        compression = find_compression(path)
         if compression == "zstd":
             return io.BufferedReader(ZstdStream(filesystem.open(inner, "rb")), _BUFFER)
         if compression in ("bz2", "xz"):
@@ -87,7 +87,7 @@ class LineFiles:
         Raises BadFile for a file that is not text.
         """
         stream = self.open(path)
-        plain = compression_of(path) is None and stream.seekable()
+        plain = find_compression(path) is None and stream.seekable()
         try:
             head, plain = self._read_head(path, stream, plain, start)
             encoding = detect_encoding(head, self.encoding)
@@ -133,7 +133,7 @@ class LineFiles:
 
     def can_cut_anywhere(self, path: str) -> bool:
         """Tell whether byte ranges of the file are ranges of its lines."""
-        if compression_of(path) is not None:
+        if find_compression(path) is not None:
             return False
         with self.open_text(path) as stream:
             if not stream.seekable():

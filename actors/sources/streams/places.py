@@ -12,10 +12,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import IO, Any
 
-from ...storage.file_names import compression_of, member_of
+from ...storage.file_names import find_compression, find_member
 from ...storage.filesystem import open_filesystem
 from ...storage.input_file import InputFile
-from ...storage.shared_archive import number_of
+from ...storage.shared_archive import find_number
 
 # In a process, of which each thread reads a split; and the most bytes that they hold for it, such
 # as the last 2 GiB of what `zstd --long=31` packed. One is kept in any case.
@@ -58,15 +58,15 @@ _lock = threading.Lock()
 
 def seeks_slowly(path: str, stream: IO[bytes]) -> bool:
     """Tell whether a stream of a file reads on to get to another place."""
-    return compression_of(path) is not None or path.startswith(_ZIP) or not stream.seekable()
+    return find_compression(path) is not None or path.startswith(_ZIP) or not stream.seekable()
 
 
 def identify(file: InputFile, options: Mapping[str, Any]) -> Hashable | None:
     """Return what no other file has that a path leads to; None if nobody knows which one it is."""
-    if member_of(file.path) == file.path:
+    if find_member(file.path) == file.path:
         return (file, repr(options)) if file.version else None
     archive, _ = open_filesystem(file.path, options)
-    return file, repr(options), number_of(archive)
+    return file, repr(options), find_number(archive)
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from pipemill.pipelines.loading.adapters.merge_adapter import (
     MergedAdapter,
 )
 from pipemill.pipelines.loading.checkpoint import describe_adapter
-from pipemill.pipelines.loading.extras import how_to_install, is_installed
+from pipemill.pipelines.loading.extras import advise_install, is_installed
 from pipemill.pipelines.loading.model_files import ModelFiles
 
 from pipemill.errors import ConfigError
@@ -39,7 +39,7 @@ def read_base(folder: Path, name: str) -> str:
     if not is_installed("peft"):
         raise ConfigError(
             f"{name} is not a model: {describe_adapter(folder)}. Or let pipemill merge them: on "
-            f"every machine of the cluster, {how_to_install(['peft'])}"
+            f"every machine of the cluster, {advise_install(['peft'])}"
         )
     try:
         base = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))
@@ -86,7 +86,7 @@ def require_peft(name: str) -> None:
     if not is_installed("peft"):
         raise ConfigError(
             f"{name} is a PEFT adapter, which needs peft: on every machine of the cluster, "
-            f"{how_to_install(['peft'])}"
+            f"{advise_install(['peft'])}"
         )
 
 

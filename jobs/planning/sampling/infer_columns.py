@@ -23,8 +23,8 @@ from pipemill.actors.workers.split_steps import Load, load_stages
 from pipemill.pipelines.adapter.result_schema import (
     COLUMNS_OF_SAMPLE,
     COLUMNS_OF_TASK,
-    own_columns_fit,
-    schema_of,
+    fit_own_columns,
+    infer_result_schema,
 )
 from pipemill.pipelines.loading.task_loader import LoadTask
 
@@ -51,7 +51,7 @@ _DIED = (
     "died on each of the first rows; declare the columns in output.schema"
 )
 
-# The arguments of `_schema_of`.
+# The arguments of `_infer_here`.
 Asked = tuple[LoadTask, SplitReader, Sequence[Split], tuple[int, int]]
 # The schema, or the reason why it could not be inferred.
 Found = tuple[bytes | None, str | LoadError | None]
@@ -129,7 +129,7 @@ def _infer_by_process(asked: Asked, actors: ActorsSection) -> Found | None:
 
 
 def _answer() -> None:
-    """Read the arguments of `_schema_of` from stdin, and write what it returns to stdout."""
+    """Read the arguments of `_infer_here` from stdin, and write what it returns to stdout."""
     requests, replies = take_over_pipes()
     send(replies, _infer_here(*receive(requests)))
 
@@ -141,7 +141,7 @@ def _infer_here(
     try:
         stages = load_stages(load)
         assert isinstance(stages, Stages)  # the columns of several tasks are known
-        return schema_of_sample(stages, source, splits, window), None
+        return infer_sample_schema(stages, source, splits, window), None
     except LoadError as error:
         return None, error.with_traceback(None)
     except RunError as error:
@@ -150,7 +150,7 @@ def _infer_here(
         return None, f"the sample failed: {type(error).__name__}: {error_message(error)}"
 
 
-def schema_of_sample(
+def infer_sample_schema(
     stages: Stages,
     source: SplitReader,
     splits: Sequence[Split],
@@ -188,9 +188,9 @@ def _choose_schema(task: Any, answers: list[Any]) -> pa.Schema:
     declared = task.declared
     if declared.results is not None:
         own = declared.results(task.loaded)
-        if own_columns_fit(declared, answers, own, task.keywords.given):
+        if fit_own_columns(declared, answers, own, task.keywords.given):
             return own.with_metadata({b"columns": COLUMNS_OF_TASK})
-    return schema_of(answers).with_metadata({b"columns": COLUMNS_OF_SAMPLE})
+    return infer_result_schema(answers).with_metadata({b"columns": COLUMNS_OF_SAMPLE})
 
 
 if __name__ == "__main__":

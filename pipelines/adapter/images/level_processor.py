@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from ...media import png
+from ...media import encode_png
 from .chunk_encoding import LEVELS, dequantize, quantize_images
 
 # Of every kind of shape, since processors cut and pad.
@@ -96,7 +96,7 @@ def _try_size(
     try:
         palette = _make_palette(pipeline.image_processor)
         for shape in _SHAPES:
-            file = png(rng.integers(256, size=(*shape, 3), dtype=np.uint8))
+            file = encode_png(rng.integers(256, size=(*shape, 3), dtype=np.uint8))
             usual, levels = preprocess(pipeline, file), preprocess(like, file)
             small = [quantize_images(chunk, None, palette, dtype) for chunk in levels]
             if not _are_equal(usual, [dequantize(chunk, "cpu") for chunk in small]):

@@ -18,7 +18,7 @@ from transformers.generation.utils import ALL_CACHE_NAMES
 from transformers.modeling_outputs import BaseModelOutput
 
 from ..base import UnsupportedPrompt, Values
-from ..model_call import known_masks
+from ..model_call import tell_masks
 from .beam_search import extend_beams
 from .slot_cache import Move, SlotCache
 from .step_hooks import StepHooks
@@ -192,7 +192,7 @@ class SlotDecoder:
         there = to_device(mask.numpy(), device)
         more |= {"attention_mask": there, CACHE: cache}
         inputs = self._prepare(to_device(ids.numpy(), device), is_first_iteration=True, **more)
-        with known_masks((there, min(lengths) < max(lengths))):
+        with tell_masks((there, min(lengths) < max(lengths))):
             return self.model(**inputs, return_dict=True), lengths, shared
 
     def step(self, running: list[Sequence]) -> None:
@@ -222,7 +222,7 @@ class SlotDecoder:
         inputs = self._prepare(to_device(ids, slots.device), next_sequence_length=1, **more)
         with (
             self.hooks.step(slots.positions(), slots.beams) if self.hooks else nullcontext(),
-            known_masks((mask, slots.hides), (read, slots.encoder_hides)),
+            tell_masks((mask, slots.hides), (read, slots.encoder_hides)),
         ):
             logits = self.model(**inputs, return_dict=True).logits[:, -1]
         slots.advance()

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pipemill.actors.storage.remote_folder import cache_folder
+from pipemill.actors.storage.remote_folder import find_cache_folder
 
 # The version of what is written: another one is another graph.
 _LAYOUT = 1
@@ -27,7 +27,7 @@ def find_graph(key: str, build: Callable[[Path], None]) -> Path:
     """
     from filelock import FileLock
 
-    folder = cache_folder().parent / "graphs" / key
+    folder = find_cache_folder().parent / "graphs" / key
     if folder.is_dir():
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)

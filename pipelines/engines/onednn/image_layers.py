@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from .linears import CLOSE, FasterLayers, prepack_linears, prepacked
+from .linears import CLOSE, FasterLayers, make_prepacked, prepack_linears
 
 # Of the time of the usual layers, for one image. It gains by reading and writing less, which shows
 # with more images only: 8 take 0.77 of the time, one as long as before. A CPU for which oneDNN has
@@ -63,7 +63,7 @@ def fuse_activations(model: Any, linears: FasterLayers) -> Exchanged:
             or (type(layer) is GELUActivation and layer.act is torch.nn.functional.gelu)
         ]
         if first in large and len(gelus) == 1:
-            yield first, prepacked(first, gelu=True)
+            yield first, make_prepacked(first, gelu=True)
             yield gelus[0], _pass_on
 
 

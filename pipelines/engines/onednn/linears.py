@@ -62,7 +62,7 @@ def prepack_linears(model: Any) -> FasterLayers:
         try:
             if not _pays(layers[sizes.index(max(sizes))]):
                 return FasterLayers([])
-            return FasterLayers([(layer, prepacked(layer)) for layer in layers])
+            return FasterLayers([(layer, make_prepacked(layer)) for layer in layers])
         except (RuntimeError, AttributeError):  # a CPU or a torch that has no such product
             return FasterLayers([])
 
@@ -86,7 +86,7 @@ def list_linears(model: Any, widest: int) -> list[Any]:
     ]
 
 
-def prepacked(layer: Any, gelu: bool = False) -> Callable[[Any], Any]:
+def make_prepacked(layer: Any, gelu: bool = False) -> Callable[[Any], Any]:
     """Return a `forward` of the layer with its weights in oneDNN's order.
 
     gelu: whether it also does what a GELU after the layer does.
@@ -110,7 +110,7 @@ def _pays(layer: Any) -> bool:
     import torch
 
     inputs = torch.randn(_TOKENS, layer.in_features, dtype=layer.weight.dtype)
-    ways = (layer.forward, prepacked(layer))
+    ways = (layer.forward, make_prepacked(layer))
     usual, packed = (way(inputs).float() for way in ways)
     close = CLOSE[str(layer.weight.dtype).removeprefix("torch.")]
     if (usual - packed).abs().max() > close * usual.abs().max():

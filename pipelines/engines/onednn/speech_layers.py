@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from .image_layers import fuse_activations, pays
-from .linears import CLOSE, MOST_BYTES, FasterLayers, list_linears, prepacked
+from .linears import CLOSE, MOST_BYTES, FasterLayers, list_linears, make_prepacked
 
 _TEXTS = 40  # rows that a vocabulary's head gets in a step, about
 _WIDEST = 2**20  # a step's texts read the whole head: unlike that of a text's many tokens, it pays
@@ -50,5 +50,5 @@ def use_faster_layers(model: Any) -> None:
 
 def _exchange(module: Any) -> FasterLayers:
     """Return faster layers for those of a module, not yet in use."""
-    linears = FasterLayers([(one, prepacked(one)) for one in list_linears(module, _WIDEST)])
+    linears = FasterLayers([(one, make_prepacked(one)) for one in list_linears(module, _WIDEST)])
     return FasterLayers([*linears.forwards, *fuse_activations(module, linears)])

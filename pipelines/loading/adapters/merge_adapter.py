@@ -19,7 +19,7 @@ from typing import Any
 
 from pipemill.actors.child_process import start_python
 from pipemill.actors.faults.load_errors import describe_error
-from pipemill.actors.storage.remote_folder import cache_folder
+from pipemill.actors.storage.remote_folder import find_cache_folder
 
 from ..checkpoint import read_tensors
 from ..model_files import ModelFiles
@@ -61,7 +61,7 @@ class MergedAdapter:
     @property
     def copy(self) -> Path:
         """Return where the merged model is on this machine, once it is complete."""
-        return cache_folder() / f"merged-{self.digest}"
+        return find_cache_folder() / f"merged-{self.digest}"
 
     def fetch(self) -> Path:
         """Merge the two, if that was not done before, and return the folder.

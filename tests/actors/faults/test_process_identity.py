@@ -13,7 +13,7 @@ import pytest
 from pipemill.actors.faults import process_identity as identity
 from pipemill.actors.faults.attempt_files import AttemptFiles
 from pipemill.actors.storage.store import Store
-from pipemill.jobs.output.lease_owner import LeaseOwner, current_owner
+from pipemill.jobs.output.lease_owner import LeaseOwner, identify_owner
 
 ABSENT = 2**22 + 1  # above the largest number that Linux gives
 
@@ -74,11 +74,11 @@ def test_a_hidden_process_is_there_but_has_no_identity(monkeypatch):
     monkeypatch.setattr(os, "kill", forbidden)
     assert identity.process_start(os.getpid()) == ""
     assert identity.process_identity(os.getpid()) is None
-    assert current_owner("run").is_alive()
+    assert identify_owner("run").is_alive()
 
 
 def test_a_lease_of_an_older_version_is_understood(sleeper):
-    fields = {**json.loads(current_owner("run").to_bytes()), "pid": sleeper.pid}
+    fields = {**json.loads(identify_owner("run").to_bytes()), "pid": sleeper.pid}
     lease = {**fields, "born": kernel_start(sleeper.pid)}
     assert LeaseOwner.from_bytes(json.dumps(lease).encode()).is_alive() is True
     assert LeaseOwner.from_bytes(json.dumps({**lease, "born": ""}).encode()).is_alive() is True

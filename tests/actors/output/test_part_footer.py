@@ -6,7 +6,7 @@ import json
 import tracemalloc
 
 import pytest
-from pipemill.actors.output.part_footer import DeadLetterFooter, PartFooter, footer_from_json
+from pipemill.actors.output.part_footer import DeadLetterFooter, PartFooter, read_footer_json
 
 OLD = {"job": "t", "fingerprint": "f", "split": 1, "rows": 3, "dead": 1, "dead_rows": [[0, 1]]}
 
@@ -34,9 +34,9 @@ def test_millions_of_dead_rows_take_little_memory():
 
 
 def test_other_footers():
-    assert footer_from_json({"split": 4}) == DeadLetterFooter(4)
-    assert footer_from_json(OLD) == PartFooter.from_json(OLD)
+    assert read_footer_json({"split": 4}) == DeadLetterFooter(4)
+    assert read_footer_json(OLD) == PartFooter.from_json(OLD)
     with pytest.raises(KeyError):
-        footer_from_json({"rows": 4})
+        read_footer_json({"rows": 4})
     with pytest.raises(TypeError):
-        footer_from_json({"fingerprint": "f"})
+        read_footer_json({"fingerprint": "f"})

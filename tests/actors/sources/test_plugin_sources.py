@@ -149,7 +149,7 @@ def test_what_is_built_in_comes_first(package):
 def test_each_source_has_the_name_that_it_is_registered_by():
     for name in registry._SOURCES:
         assert registry.find_source(name).name == name
-    suffixes = [s for source in registry.all_sources().values() for s in source.suffixes]
+    suffixes = [s for source in registry.list_sources().values() for s in source.suffixes]
     assert len(suffixes) == len(set(suffixes))
 
 

@@ -21,7 +21,7 @@ from pipemill.actors.sources.open_source import open_source
 from pipemill.actors.sources.reading import Reading
 from pipemill.actors.sources.streams.line_files import LineFiles
 from pipemill.actors.storage import backoff
-from pipemill.actors.storage.filesystem import absolute
+from pipemill.actors.storage.filesystem import make_absolute
 from pipemill.jobs.output.split_plan import Plan
 from pipemill.jobs.planning.find_inputs import list_files
 from pyarrow.csv import write_csv
@@ -453,7 +453,7 @@ def test_an_input_that_is_not_there_is_explained(tmp_path, monkeypatch):
     }.items():
         with pytest.raises(ConfigError) as raised:
             list_files(path, "auto", {}, None)
-        assert str(raised.value) == f"no input at {absolute(path)}: {why}"
+        assert str(raised.value) == f"no input at {make_absolute(path)}: {why}"
     for path in ("hidden/_rows.csv", "data [[]v2]/*.csv", "data [v2]"):
         assert len(list_files(path, "auto", {}, None).files) == 1
 

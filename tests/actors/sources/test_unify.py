@@ -8,7 +8,7 @@ import decimal
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from pipemill.actors.sources.schemas.unify import conflict_of, find_common_type
+from pipemill.actors.sources.schemas.unify import find_common_type, find_conflict
 from pipemill.jobs.planning.columns import check_conflicts
 from pipemill.jobs.rows.held_rows import check_writable
 
@@ -152,7 +152,7 @@ def test_a_column_that_no_number_type_holds_unchanged_is_text(tmp_path, statisti
 def test_times_that_neither_a_unit_nor_text_holds_are_refused(tmp_path, kind, value):
     fine = pa.timestamp("ns") if pa.types.is_timestamp(kind) else pa.duration("ns")
     made = planned(tmp_path, pa.nulls(1), pa.array([0, value], kind), pa.array([5], fine))
-    why = conflict_of(made.schema.field("c"))
+    why = find_conflict(made.schema.field("c"))
     assert f"{kind} in {tmp_path}/1.parquet and {fine} in {tmp_path}/2.parquet" in why
 
 
@@ -191,7 +191,7 @@ def test_columns_that_some_files_lack_are_null_there(tmp_path):
 )
 def test_a_column_whose_types_can_not_be_one_is_refused_where_it_is_needed(tmp_path, one, other):
     made = planned(tmp_path, pa.array(one), pa.array(other))
-    why = conflict_of(made.schema.field("c"))
+    why = find_conflict(made.schema.field("c"))
     for number in range(2):
         kind = pq.read_schema(tmp_path / f"{number}.parquet").field("c").type
         assert f"{kind} in {tmp_path}/{number}.parquet" in why

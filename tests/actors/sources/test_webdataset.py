@@ -25,7 +25,7 @@ from pipemill.actors.sources.streams.places import Place
 from pipemill.actors.storage import backoff
 from pipemill.actors.task import Column
 from pipemill.jobs.output.split_plan import Plan
-from pipemill.jobs.planning.columns import kept_columns
+from pipemill.jobs.planning.columns import list_kept_columns
 from pipemill.pipelines.task_columns import resolve_columns
 
 import pipemill
@@ -306,7 +306,7 @@ def assembled(folder, mapping=None, keep="all"):
     merged = merge_columns(made.schema, (mapping or {}).values())
     schema = pa.schema([*made.schema, *merged])
     columns = resolve_columns("sizes", Sizes.inputs, mapping or {}, {}, schema)
-    kept = kept_columns(keep, schema)
+    kept = list_kept_columns(keep, schema)
     read = pa.schema([f for f in schema if f.name in {*kept, *columns.values()}])
     return made, open_source("webdataset", {}, read), columns["image"], kept
 

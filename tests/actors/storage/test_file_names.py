@@ -8,8 +8,8 @@ import zipfile
 import fsspec
 import pytest
 from pipemill.actors.sources.registry import format_of
-from pipemill.actors.storage.file_names import compression_of, is_chain, member_of
-from pipemill.actors.storage.filesystem import absolute
+from pipemill.actors.storage.file_names import find_compression, find_member, is_chain
+from pipemill.actors.storage.filesystem import make_absolute
 from pipemill.jobs.config.job import InputSection
 from pipemill.jobs.planning.media_roots import find_media_roots
 
@@ -93,10 +93,10 @@ def test_names_in_archives_and_chains_of_the_users_own(tmp_path):
 )
 def test_what_is_a_chain(path, member):
     assert is_chain(path) == (member is not None)
-    assert member_of(path) == (member or path)
+    assert find_member(path) == (member or path)
     assert format_of(path) == "jsonl"
     joined = member is not None or "://" in path or path.startswith("/")
-    assert (absolute(path) == path) == joined
+    assert (make_absolute(path) == path) == joined
 
 
 def test_media_are_looked_for_beside_an_oddly_named_file(tmp_path):
@@ -121,9 +121,9 @@ def test_a_relative_path_below_a_removed_folder_is_refused(tmp_path, monkeypatch
     (tmp_path / "gone").mkdir()
     monkeypatch.chdir(tmp_path / "gone")
     (tmp_path / "gone").rmdir()
-    assert absolute("/a/b") == "/a/b"
+    assert make_absolute("/a/b") == "/a/b"
     with pytest.raises(ConfigError, match="out is relative, and the current folder no longer"):
-        absolute("out")
+        make_absolute("out")
 
 
 @pytest.mark.parametrize(
@@ -138,4 +138,4 @@ def test_a_relative_path_below_a_removed_folder_is_refused(tmp_path, monkeypatch
     ],
 )
 def test_the_query_of_a_web_address_is_no_part_of_the_name(url, format, compression):
-    assert (format_of(url), compression_of(url)) == (format, compression)
+    assert (format_of(url), find_compression(url)) == (format, compression)

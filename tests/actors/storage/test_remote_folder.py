@@ -13,7 +13,11 @@ from dataclasses import replace
 import fsspec
 import pytest
 from pipemill.actors.storage import remote_folder
-from pipemill.actors.storage.remote_folder import RemoteFolder, cache_folder, list_remote_folder
+from pipemill.actors.storage.remote_folder import (
+    RemoteFolder,
+    find_cache_folder,
+    list_remote_folder,
+)
 
 from pipemill.errors import StoreError
 
@@ -69,7 +73,7 @@ def test_the_copy_holds_the_same_bytes_and_is_kept(url, reads):
     found = list_remote_folder(url, {})
     folder = found.fetch()
     assert held(folder) == FILES
-    assert folder.parent == cache_folder()
+    assert folder.parent == find_cache_folder()
     assert folder.name.startswith("model-")
     before = len(reads)
     assert list_remote_folder(url, {}).fetch() == folder
@@ -127,11 +131,11 @@ def test_the_cache_is_where_the_users_caches_are(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.delenv("HF_HOME", raising=False)
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
-    assert cache_folder() == tmp_path / ".cache/pipemill/models"
+    assert find_cache_folder() == tmp_path / ".cache/pipemill/models"
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "x"))
-    assert cache_folder() == tmp_path / "x/pipemill/models"
+    assert find_cache_folder() == tmp_path / "x/pipemill/models"
     monkeypatch.setenv("HF_HOME", "~/hf")
-    assert cache_folder() == tmp_path / "hf/pipemill/models"
+    assert find_cache_folder() == tmp_path / "hf/pipemill/models"
 
 
 FETCH_SLOWLY = """

@@ -13,7 +13,7 @@ import pytest
 from pipemill.jobs.cli.app import main
 from pipemill.jobs.monitoring import watch_run
 from pipemill.jobs.monitoring.run_log import RunState
-from pipemill.jobs.output.lease_owner import LeaseOwner, current_owner, now
+from pipemill.jobs.output.lease_owner import LeaseOwner, identify_owner, now
 
 import pipemill
 from tests.support import light
@@ -92,7 +92,7 @@ def test_before_a_split_is_read_no_number_of_rows_is_said():
     state = RunState(
         event="start", time=now(), seconds=0.0, verb="run", task="fill-mask", placement="fused"
     )
-    owner = current_owner("run")
+    owner = identify_owner("run")
     view = watch_run.RunView(
         owner=owner, state=state, about="about ", actors=0, splits=0, loading=1
     )

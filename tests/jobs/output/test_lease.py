@@ -16,7 +16,7 @@ import pytest
 from pipemill.actors.storage.store import Store
 from pipemill.jobs.output import lease as leases
 from pipemill.jobs.output.lease import Lease
-from pipemill.jobs.output.lease_owner import LeaseOwner, current_owner
+from pipemill.jobs.output.lease_owner import LeaseOwner, identify_owner
 
 import pipemill
 from tests.support import light
@@ -38,7 +38,7 @@ def file(out, number=1):
 
 def elsewhere(out, **changes) -> LeaseOwner:
     """A lease of a process on another machine."""
-    holder = replace(current_owner("run"), machine="another", host="node7", **changes)
+    holder = replace(identify_owner("run"), machine="another", host="node7", **changes)
     file(out).parent.mkdir(parents=True, exist_ok=True)
     file(out).write_bytes(holder.to_bytes())
     return holder
@@ -187,7 +187,7 @@ def test_a_holder_that_slept_stops_when_another_has_taken_over(tmp_path, monkeyp
     def take_over():
         while not list((tmp_path / "out").glob("part-*")):
             time.sleep(0.01)
-        other = replace(current_owner("run"), host="node7")
+        other = replace(identify_owner("run"), host="node7")
         file(tmp_path / "out", 2).write_bytes(other.to_bytes())
 
     thread = threading.Thread(target=take_over)
@@ -262,7 +262,7 @@ def test_a_store_that_knows_no_conditional_write_still_has_one_holder(monkeypatc
 
 
 def test_a_process_number_that_was_given_again_is_not_the_holder(tmp_path):
-    holder = replace(current_owner("run"), pid=1, born="not that of init")
+    holder = replace(identify_owner("run"), pid=1, born="not that of init")
     file(tmp_path / "out").parent.mkdir(parents=True)
     file(tmp_path / "out").write_bytes(holder.to_bytes())
     assert pipemill.run(light.job(tmp_path, TEXTS)).rows == 100

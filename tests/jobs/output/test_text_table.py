@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from pipemill.jobs.output.text_table import TextTable, facts, format_number, join_blocks
+from pipemill.jobs.output.text_table import TextTable, format_number, join_blocks, make_fact_table
 from rich.console import Console
 
 
@@ -23,8 +23,10 @@ def test_columns_line_up_and_no_line_ends_in_spaces():
 
 
 def test_facts_start_at_the_same_column_and_longer_names_keep_their_distance():
-    assert str(facts([("rows", "3"), ("", "more")])) == "rows          3\n              more"
-    assert str(facts([("a much longer name", "3"), ("b", "4")])) == (
+    assert (
+        str(make_fact_table([("rows", "3"), ("", "more")])) == "rows          3\n              more"
+    )
+    assert str(make_fact_table([("a much longer name", "3"), ("b", "4")])) == (
         "a much longer name  3\nb                   4"
     )
 

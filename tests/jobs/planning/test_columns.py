@@ -9,7 +9,7 @@ from pipemill.actors.sources.schemas.media_columns import make_files_column, mak
 from pipemill.actors.task import Column
 from pipemill.jobs.config.job import Job
 from pipemill.jobs.output.split_plan import Plan
-from pipemill.jobs.planning.columns import kept_columns, notes_on_columns
+from pipemill.jobs.planning.columns import list_kept_columns, note_columns
 from pipemill.jobs.planning.prepared_job import _read_input_schema
 from pipemill.pipelines.task_columns import resolve_columns
 
@@ -131,8 +131,8 @@ def test_a_media_input_finds_the_one_member_of_its_kind():
 
 def test_whole_files_are_kept_only_by_name():
     schema = pa.schema([("path", TEXT), make_files_column("bytes"), ("thumbnail", BYTES)])
-    assert kept_columns("all", schema) == ["path", "thumbnail"]
-    assert kept_columns(["bytes", "path"], schema) == ["path", "bytes"]
+    assert list_kept_columns("all", schema) == ["path", "thumbnail"]
+    assert list_kept_columns(["bytes", "path"], schema) == ["path", "bytes"]
 
 
 def test_rows_in_a_list_of_one_object_are_named_with_what_to_do():
@@ -183,7 +183,7 @@ def test_a_column_that_has_only_the_name_of_a_parameter_is_left_alone():
     inputs = (Column(name="text", kind="text"), TARGETS, TOP_K)
     schema = pa.schema([("text", TEXT), ("targets", pa.list_(pa.int64())), ("top_k", pa.int32())])
     assert resolve(inputs, schema) == {"text": "text", "top_k": "top_k"}
-    targets, top_k = notes_on_columns("the-task", inputs, {}, {}, schema)
+    targets, top_k = note_columns("the-task", inputs, {}, {}, schema)
     assert targets == (
         "column 'targets' is list<item: int64> and is not read: the-task reads a text, or a list "
         "of texts as 'targets'"
@@ -192,8 +192,8 @@ def test_a_column_that_has_only_the_name_of_a_parameter_is_left_alone():
     assert "--column top_k= (input.columns: {top_k: null})" in top_k
     # What the job says itself is no surprise.
     mapping, parameters = {"top_k": "top_k"}, {"targets": ["a"]}
-    assert notes_on_columns("the-task", inputs, mapping, parameters, schema) == ()
-    assert notes_on_columns("the-task", inputs, {"top_k": None}, parameters, schema) == ()
+    assert note_columns("the-task", inputs, mapping, parameters, schema) == ()
+    assert note_columns("the-task", inputs, {"top_k": None}, parameters, schema) == ()
 
 
 def test_a_column_that_is_mapped_must_be_of_the_right_type_and_is_told_the_way_out():

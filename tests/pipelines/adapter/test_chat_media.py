@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import transformers
-from pipemill.pipelines.adapter.chat_media import chat_beside
+from pipemill.pipelines.adapter.chat_media import build_chat
 from tokenizers import AddedToken
 
 
@@ -14,6 +14,6 @@ def test_a_model_may_have_any_mark_for_an_image(models, mark):
     processor = transformers.AutoProcessor.from_pretrained(models["image-text-to-text"])
     processor.image_token = mark
     written = getattr(mark, "content", mark)
-    assert chat_beside({"image": b"", "text": f"a {written} of a mill"}, processor) is None
+    assert build_chat({"image": b"", "text": f"a {written} of a mill"}, processor) is None
     # The number of that token is no mark.
-    assert chat_beside({"image": b"", "text": f"in {processor.image_token_id}"}, processor)
+    assert build_chat({"image": b"", "text": f"in {processor.image_token_id}"}, processor)

@@ -12,7 +12,7 @@ from pipemill.actors.batch import Batch
 from pipemill.pipelines.adapter.recording_outputs import RecordingOutputs
 from pipemill.pipelines.loading.model import Model
 from pipemill.pipelines.loading.task_loader import LoadTask
-from pipemill.pipelines.media import audio
+from pipemill.pipelines.media import decode_audio
 
 from tests.support import tiny_audio
 
@@ -61,7 +61,7 @@ def answers(task, batch):
 
 def truths(task, model):
     plain = transformers.pipeline(task, model=model, device="cpu")
-    found = [plain(audio(sound, tiny_audio.RATE)) for sound in SOUNDS]
+    found = [plain(decode_audio(sound, tiny_audio.RATE)) for sound in SOUNDS]
     if task == SPEECH:
         return [answer["text"] for answer in found]
     return [

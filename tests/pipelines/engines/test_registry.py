@@ -139,7 +139,7 @@ def test_a_task_that_it_does_not_run(package, job, monkeypatch):
     monkeypatch.setattr(registry, "_REGISTERED", {})
     registry.register_engine(nothing)
     names = ["auto", "counting", "lost", "nothing", "onnx", "openvino", "vllm"]
-    assert registry.engine_names() == names
+    assert registry.list_engines() == names
     with pytest.raises(pipemill.ConfigError, match="model.engine nothing does not run text-clas"):
         pipemill.run(**job("nothing"))
 

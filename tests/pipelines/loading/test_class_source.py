@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 from pipemill.pipelines.loading.class_source import (
-    arguments_of,
-    class_in,
     find_class,
-    mapping,
-    module_of,
+    find_class_in,
+    find_module,
+    find_transformers,
+    list_arguments,
     names_in,
-    transformers_folder,
+    read_mapping,
 )
 from pipemill.pipelines.loading.extras import is_installed
 
@@ -24,7 +24,7 @@ MODULES = {"vision": "PIL", "protobuf": "google.protobuf", "mistral-common": "mi
 def decorated():
     """Kind and name of every class in transformers/models that a `@requires` stands on."""
     for kind in KINDS:
-        for file in sorted((transformers_folder() / "models").glob(f"*/{kind}_*.py")):
+        for file in sorted((find_transformers() / "models").glob(f"*/{kind}_*.py")):
             text = file.read_text(encoding="utf-8")
             for name in re.findall(r"^@requires\(.*\)\n(?:@.*\n)*class (\w+)\(", text, re.M):
                 if not name.startswith("Auto"):
@@ -67,14 +67,14 @@ def test_what_a_class_asks_for(name, kind, model_type, modules):
 
 
 def test_a_model_is_made_of_what_its_constructor_names():
-    folder = transformers_folder() / "models/mask2former"
+    folder = find_transformers() / "models/mask2former"
     file = folder / "modeling_mask2former.py"
-    whole = class_in(file, "Mask2FormerForUniversalSegmentation")
+    whole = find_class_in(file, "Mask2FormerForUniversalSegmentation")
     assert {m for part in whole.made_of() for m in part.libraries()} == {"scipy"}
-    alone = class_in(file, "Mask2FormerModel")
+    alone = find_class_in(file, "Mask2FormerModel")
     assert not {m for part in alone.made_of() for m in part.libraries()}
-    assert class_in(file, "NoSuchModel") is None
-    assert class_in(Path("no/such/file.py"), "Mask2FormerModel") is None
+    assert find_class_in(file, "NoSuchModel") is None
+    assert find_class_in(Path("no/such/file.py"), "Mask2FormerModel") is None
 
 
 def test_tables_are_those_of_transformers():
@@ -83,7 +83,7 @@ def test_tables_are_those_of_transformers():
     from transformers.models.auto.image_processing_auto import IMAGE_PROCESSOR_MAPPING_NAMES
     from transformers.models.auto.tokenization_auto import TOKENIZER_MAPPING_NAMES
 
-    tokenizers = mapping("tokenization_auto", "TOKENIZER_MAPPING_NAMES")
+    tokenizers = read_mapping("tokenization_auto", "TOKENIZER_MAPPING_NAMES")
     # Which of these two it is hangs on a library; neither needs anything else.
     mistral = {"MistralCommonBackend", "TokenizersBackend"}
     known = {
@@ -96,14 +96,14 @@ def test_tables_are_those_of_transformers():
     wrong = tokenization_auto.MODELS_WITH_INCORRECT_HUB_TOKENIZER_CLASS
     assert names_in("tokenization_auto", "MODELS_WITH_INCORRECT_HUB_TOKENIZER_CLASS") == set(wrong)
     images = {
-        **mapping("auto_mappings", "IMAGE_PROCESSOR_MAPPING_NAMES"),
-        **mapping("image_processing_auto", "MISSING_IMAGE_PROCESSOR_MAPPING_NAMES"),
+        **read_mapping("auto_mappings", "IMAGE_PROCESSOR_MAPPING_NAMES"),
+        **read_mapping("image_processing_auto", "MISSING_IMAGE_PROCESSOR_MAPPING_NAMES"),
     }
     assert images == dict(IMAGE_PROCESSOR_MAPPING_NAMES)
     for kind in ("bert", "gpt-sw3", "layoutxlm", "mm-grounding-dino", "sam_hq_vision_model"):
-        assert module_of(kind) == model_type_to_module_name(kind)
+        assert find_module(kind) == model_type_to_module_name(kind)
 
 
 def test_arguments_of_a_processor():
-    found = arguments_of(find_class("Qwen2VLProcessor", "processing", "qwen2_vl"))
+    found = list_arguments(find_class("Qwen2VLProcessor", "processing", "qwen2_vl"))
     assert {"image_processor", "tokenizer", "video_processor"} <= found

@@ -196,12 +196,12 @@ def test_base64_text_of_media_is_the_file(data):
 
 
 def test_base64_text_is_read_as_transformers_reads_it():
-    from pipemill.pipelines.media import image
+    from pipemill.pipelines.media import decode_image
     from transformers.image_utils import load_image
 
     text = base64.b64encode(PNG).decode()
     for value in (text, f"data:image/png;base64,{text}", base64.encodebytes(PNG).decode()):
-        assert image(MediaAccess().fetch(value)) == load_image(value)
+        assert decode_image(MediaAccess().fetch(value)) == load_image(value)
 
 
 def test_a_name_is_no_base64_and_a_value_is_never_told_whole(tree):

@@ -15,7 +15,7 @@ import pytest
 import soundfile
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from pipemill.pipelines.media import audio, wav
+from pipemill.pipelines.media import decode_audio, encode_wav
 
 RNG = np.random.default_rng(0)
 LAYOUTS = {1: "mono", 2: "stereo", 6: "5.1"}
@@ -86,7 +86,7 @@ FILES = {**LOSSLESS, **LOSSY}
 def test_as_ffmpeg_reads_it(name, rate):
     from transformers.pipelines.audio_utils import ffmpeg_read
 
-    ours = audio(FILES[name], rate)
+    ours = decode_audio(FILES[name], rate)
     try:
         expected = ffmpeg_read(FILES[name], rate)
     except ValueError:
@@ -100,7 +100,7 @@ def test_as_ffmpeg_reads_it(name, rate):
 
 @pytest.mark.parametrize("name", FILES)
 def test_mono_of_the_right_length(name):
-    samples = audio(FILES[name], 16000)
+    samples = decode_audio(FILES[name], 16000)
     assert samples.dtype == np.float32
     assert samples.ndim == 1
     assert 6400 <= len(samples) <= 7300
@@ -112,51 +112,53 @@ def test_samples_at_their_own_rate_are_as_written(kind):
     sink = io.BytesIO()
     soundfile.write(sink, samples, 16000, format="WAV", subtype=kind)
     expected, _ = soundfile.read(io.BytesIO(sink.getvalue()), dtype="float32")
-    np.testing.assert_array_equal(audio(sink.getvalue(), 16000), expected)
+    np.testing.assert_array_equal(decode_audio(sink.getvalue(), 16000), expected)
 
 
 def test_two_channels_are_mixed_as_ffmpeg_does():
     samples = sound(16000, 0.1, 2)
-    mixed = audio(wav(samples.T, 16000), 16000)
+    mixed = decode_audio(encode_wav(samples.T, 16000), 16000)
     np.testing.assert_allclose(mixed, np.sqrt(0.5) * samples.sum(axis=1), atol=1e-6)
 
 
 def test_a_tone_stays_a_tone_when_resampled():
     at = np.arange(44100) / 44100
     for value in (
-        wav(np.sin(2 * np.pi * 440 * at), 44100),
+        encode_wav(np.sin(2 * np.pi * 440 * at), 44100),
         {"array": np.sin(2 * np.pi * 440 * at).tolist(), "sampling_rate": 44100},
     ):
-        samples = audio(value, 16000)
+        samples = decode_audio(value, 16000)
         assert len(samples) == 16000
         expected = np.sin(2 * np.pi * 440 * np.arange(16000) / 16000)
         np.testing.assert_allclose(samples[200:-200], expected[200:-200], atol=2e-3)
 
 
 def test_one_sample_at_its_own_rate():
-    assert audio(wav([0.5], 16000), 16000).tolist() == [0.5]
+    assert decode_audio(encode_wav([0.5], 16000), 16000).tolist() == [0.5]
 
 
 def test_arrays():
     samples = sound(16000, 0.1, 2)
     for array in (samples[:, 0], samples[:, 0].tolist(), samples[:, 0].astype(np.float64)):
-        ours = audio({"array": array, "sampling_rate": 16000, "path": None}, 16000)
+        ours = decode_audio({"array": array, "sampling_rate": 16000, "path": None}, 16000)
         assert ours.dtype == np.float32
         np.testing.assert_array_equal(ours, samples[:, 0])
     np.testing.assert_allclose(
-        audio({"array": samples.T, "sampling_rate": 16000}, 16000), samples.mean(1), atol=1e-7
+        decode_audio({"array": samples.T, "sampling_rate": 16000}, 16000),
+        samples.mean(1),
+        atol=1e-7,
     )
     # Whole numbers are what a file has.
     for kind, dtype in (("PCM_16", np.int16), ("PCM_32", np.int32), ("PCM_U8", np.uint8)):
         file = written("WAV", kind, 16000, 1)
         frame = next(av.open(io.BytesIO(file)).decode(audio=0))
         assert frame.to_ndarray().dtype == dtype
-        head = audio({"array": frame.to_ndarray()[0], "sampling_rate": 16000}, 16000)
-        np.testing.assert_array_equal(head, audio(file, 16000)[: len(head)])
+        head = decode_audio({"array": frame.to_ndarray()[0], "sampling_rate": 16000}, 16000)
+        np.testing.assert_array_equal(head, decode_audio(file, 16000)[: len(head)])
     # The same resampling as that of a file.
     np.testing.assert_array_equal(
-        audio({"array": samples[:, 0], "sampling_rate": 44100}, 16000),
-        audio(wav(samples[:, 0], 44100), 16000),
+        decode_audio({"array": samples[:, 0], "sampling_rate": 44100}, 16000),
+        decode_audio(encode_wav(samples[:, 0], 44100), 16000),
     )
 
 
@@ -175,11 +177,11 @@ def test_the_sound_of_a_video_and_of_a_wav_of_unknown_length():
         frame.sample_rate = 16000
         container.mux(track.encode(frame))
         container.mux(track.encode(None))
-    assert 8000 <= len(audio(sink.getvalue(), 16000)) <= 10100
+    assert 8000 <= len(decode_audio(sink.getvalue(), 16000)) <= 10100
     streamed = bytearray(LOSSLESS["wav 16 kHz mono"])
     streamed[4:8] = streamed[40:44] = b"\xff" * 4
     np.testing.assert_array_equal(
-        audio(bytes(streamed), 16000), audio(LOSSLESS["wav 16 kHz mono"], 16000)
+        decode_audio(bytes(streamed), 16000), decode_audio(LOSSLESS["wav 16 kHz mono"], 16000)
     )
 
 
@@ -222,7 +224,7 @@ CUT = "^the audio is cut off: it has .* of "
         ({"array": [], "sampling_rate": 16000}, "^the audio has no samples"),
         # ffmpeg gives nothing, either.
         ({"array": [0.5], "sampling_rate": 8000}, "^the audio has no samples, or too few"),
-        (wav([0.5], 8000), "^the audio has no samples, or too few"),
+        (encode_wav([0.5], 8000), "^the audio has no samples, or too few"),
         ({"array": [0.1], "sampling_rate": 0}, "^the audio has a sampling rate of 0 Hz"),
         (
             {"array": [1, 2], "sampling_rate": 16000},
@@ -238,21 +240,23 @@ CUT = "^the audio is cut off: it has .* of "
 )
 def test_what_is_wrong_with_it(value, message):
     with pytest.raises(ValueError, match=message):
-        audio(value, 16000)
+        decode_audio(value, 16000)
 
 
 def test_a_file_with_nan_or_an_absurd_rate():
-    data = wav(np.zeros(800), 16000)
+    data = encode_wav(np.zeros(800), 16000)
     for bad in (float("nan"), float("-inf")):
         with pytest.raises(ValueError, match="^the audio has samples that are not finite"):
-            audio(data[:-400] + struct.pack("<f", bad) + data[-396:], 16000)
+            decode_audio(data[:-400] + struct.pack("<f", bad) + data[-396:], 16000)
     with pytest.raises(ValueError, match="^the audio has a sampling rate of 3 Hz"):
-        audio(data[:24] + struct.pack("<I", 3) + data[28:], 16000)
+        decode_audio(data[:24] + struct.pack("<I", 3) + data[28:], 16000)
 
 
 def test_a_rate_that_changes_in_the_middle():
     lower = encoded("adts", "aac", 22050, 1)
-    lengths = [len(audio(data, 16000)) for data in (LOSSY["adts"], lower, LOSSY["adts"] + lower)]
+    lengths = [
+        len(decode_audio(data, 16000)) for data in (LOSSY["adts"], lower, LOSSY["adts"] + lower)
+    ]
     assert abs(lengths[0] + lengths[1] - lengths[2]) <= 2
     assert lengths[2] > 1.5 * lengths[0]
 
@@ -272,20 +276,22 @@ def _with_broken_packets(every: int) -> bytes:
 
 def test_a_broken_packet_is_left_out_but_not_many():
     with pytest.raises(ValueError, match="^the audio is broken: .* packets do not decode"):
-        audio(_with_broken_packets(3), 16000)
-    assert len(audio(_with_broken_packets(12), 16000)) < len(audio(LOSSY["adts"], 16000))
+        decode_audio(_with_broken_packets(3), 16000)
+    assert len(decode_audio(_with_broken_packets(12), 16000)) < len(
+        decode_audio(LOSSY["adts"], 16000)
+    )
 
 
 def test_a_file_longer_than_a_day(monkeypatch):
-    monkeypatch.setattr(sys.modules[audio.__module__], "_LONGEST_S", 0.3)
+    monkeypatch.setattr(sys.modules[decode_audio.__module__], "_LONGEST_S", 0.3)
     with pytest.raises(ValueError, match="^the audio is longer than"):
-        audio(LOSSLESS["flac"], 16000)
+        decode_audio(LOSSLESS["flac"], 16000)
 
 
 def test_cut_where_no_length_is_stated_is_short():
     for name in ("mp3", "adts"):
-        whole = audio(FILES[name], 16000)
-        half = audio(FILES[name][: len(FILES[name]) * 2 // 3], 16000)
+        whole = decode_audio(FILES[name], 16000)
+        half = decode_audio(FILES[name][: len(FILES[name]) * 2 // 3], 16000)
         assert 0.3 < len(half) / len(whole) < 0.8
 
 
@@ -309,7 +315,7 @@ def test_random_bytes_are_errors_of_the_row(data):
 
 def _only_errors_of_the_row(data: bytes) -> None:
     try:
-        assert np.isfinite(audio(data, 16000)).all()
+        assert np.isfinite(decode_audio(data, 16000)).all()
     except (ValueError, OSError) as error:
         assert str(error)  # noqa: PT017
 
@@ -317,14 +323,16 @@ def _only_errors_of_the_row(data: bytes) -> None:
 @pytest.mark.parametrize("shape", [(800,), (1, 800), (2, 800), (6, 50)])
 def test_wav_is_what_soundfile_reads(shape):
     samples = RNG.standard_normal(shape).astype(np.float32)  # beyond 1 as well
-    again, rate = soundfile.read(io.BytesIO(wav(samples, 22050)), dtype="float32", always_2d=True)
+    again, rate = soundfile.read(
+        io.BytesIO(encode_wav(samples, 22050)), dtype="float32", always_2d=True
+    )
     assert rate == 22050
     np.testing.assert_array_equal(again.T, np.atleast_2d(samples))
-    info = soundfile.info(io.BytesIO(wav(samples, 22050)))
+    info = soundfile.info(io.BytesIO(encode_wav(samples, 22050)))
     assert (info.format, info.subtype) == ("WAV", "FLOAT")
 
 
 @pytest.mark.parametrize("samples", [[], [[[0.0]]], [float("nan")], np.zeros((100, 2))])
 def test_what_wav_cannot_hold(samples):
     with pytest.raises(ValueError, match="^no WAV of"):
-        wav(np.array(samples), 16000)
+        encode_wav(np.array(samples), 16000)

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageSequence
-from pipemill.pipelines.media import image, png
+from pipemill.pipelines.media import decode_image, encode_png
 from transformers.image_utils import load_image
 
 RNG = np.random.default_rng(0)
@@ -79,7 +79,7 @@ ORDINARY = {
 @pytest.mark.parametrize("name", ORDINARY)
 def test_as_transformers_loads_it(name, tmp_path):
     expected = loaded(ORDINARY[name], tmp_path / "wrong.txt")
-    ours = image(ORDINARY[name])
+    ours = decode_image(ORDINARY[name])
     assert ours.mode == "RGB"
     assert ours.size == expected.size
     np.testing.assert_array_equal(np.asarray(ours), np.asarray(expected))
@@ -89,9 +89,9 @@ def test_as_transformers_loads_it(name, tmp_path):
 
 
 def test_turned_pictures_stand_upright():
-    sizes = {image(oriented(n)).size for n in (1, 2, 3, 4)}
+    sizes = {decode_image(oriented(n)).size for n in (1, 2, 3, 4)}
     assert sizes == {(37, 23)}
-    assert {image(oriented(n)).size for n in (5, 6, 7, 8)} == {(23, 37)}
+    assert {decode_image(oriented(n)).size for n in (5, 6, 7, 8)} == {(23, 37)}
 
 
 def test_the_first_frame_of_animations():
@@ -99,7 +99,7 @@ def test_the_first_frame_of_animations():
         several = Image.open(io.BytesIO(ORDINARY[name]))
         first, *others = [frame.convert("RGB") for frame in ImageSequence.Iterator(several)]
         assert len(others) == 2
-        assert np.array_equal(np.asarray(image(ORDINARY[name])), np.asarray(first))
+        assert np.array_equal(np.asarray(decode_image(ORDINARY[name])), np.asarray(first))
 
 
 def _png16(colour: int, values: np.ndarray, **chunks: bytes) -> bytes:
@@ -143,7 +143,7 @@ DEEP = {
 
 @pytest.mark.parametrize("name", DEEP)
 def test_sixteen_bits_of_grey_are_scaled(name, tmp_path):
-    pixels = np.asarray(image(DEEP[name]))
+    pixels = np.asarray(decode_image(DEEP[name]))
     assert (pixels == pixels[..., :1]).all()
     assert pixels[0, :, 0].tolist() == SHADES
     # The reason why not as transformers: all but the three darkest would be white.
@@ -152,23 +152,23 @@ def test_sixteen_bits_of_grey_are_scaled(name, tmp_path):
 
 def test_sixteen_bits_of_colour_come_out_like_grey(tmp_path):
     data = _png16(2, np.stack([RAMP] * 3, axis=-1))
-    assert np.asarray(image(data))[0, :, 0].tolist() == SHADES
-    assert np.array_equal(np.asarray(image(data)), np.asarray(loaded(data, tmp_path / "x")))
+    assert np.asarray(decode_image(data))[0, :, 0].tolist() == SHADES
+    assert np.array_equal(np.asarray(decode_image(data)), np.asarray(loaded(data, tmp_path / "x")))
 
 
 def test_white_is_zero():
-    pixels = np.asarray(image(_tiff16(t262=0)))
+    pixels = np.asarray(decode_image(_tiff16(t262=0)))
     assert pixels[0, :, 0].tolist() == [255 - shade for shade in SHADES]
 
 
 def test_pixels_of_32_bits():
     small = Image.fromarray(np.array([[0, 7, 255]], np.int32))
-    assert np.asarray(image(saved(small, "TIFF")))[0, :, 0].tolist() == [0, 7, 255]
+    assert np.asarray(decode_image(saved(small, "TIFF")))[0, :, 0].tolist() == [0, 7, 255]
     for array in (RAMP.astype(np.int32), RAMP / np.float32(65535), -RAMP.astype(np.float32)):
         with pytest.raises(ValueError, match=r"^the image has 32-bit pixels from .* 8 or 16 bits"):
-            image(saved(Image.fromarray(array), "TIFF"))
+            decode_image(saved(Image.fromarray(array), "TIFF"))
     with pytest.raises(ValueError, match="^the image has 32-bit pixels from nan"):
-        image(saved(Image.fromarray(np.full((1, 2), np.nan, np.float32)), "TIFF"))
+        decode_image(saved(Image.fromarray(np.full((1, 2), np.nan, np.float32)), "TIFF"))
 
 
 @pytest.mark.parametrize(
@@ -188,7 +188,7 @@ def test_pixels_of_32_bits():
 )
 def test_what_is_no_whole_image_says_so(data, message):
     with pytest.raises(ValueError, match=message):
-        image(data)
+        decode_image(data)
 
 
 def test_bombs_are_refused(monkeypatch):
@@ -197,19 +197,19 @@ def test_bombs_are_refused(monkeypatch):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with pytest.raises(ValueError, match="^the image is too large.*limit of (400|800)"):
-                image(saved(Image.new("1", (side, 20)), "PNG"))
-    assert image(saved(Image.new("1", (20, 20)), "PNG")).size == (20, 20)
+                decode_image(saved(Image.new("1", (side, 20)), "PNG"))
+    assert decode_image(saved(Image.new("1", (20, 20)), "PNG")).size == (20, 20)
     huge = struct.pack(">IIBBBBB", 2**31 - 1, 2**31 - 1, 8, 2, 0, 0, 0)
     data = ORDINARY["PNG RGB"]
     head = struct.pack(">I", 13) + b"IHDR" + huge + struct.pack(">I", zlib.crc32(b"IHDR" + huge))
     with pytest.raises(ValueError, match="^the image is too large"):
-        image(data[:8] + head + data[33:])
+        decode_image(data[:8] + head + data[33:])
 
 
 def test_broken_exif_is_no_exif():
     data = oriented(6)
     at = data.index(b"Exif\0\0") + 6
-    assert image(data[:at] + b"XX*\0" + data[at + 4 :]).size == RGB.size
+    assert decode_image(data[:at] + b"XX*\0" + data[at + 4 :]).size == RGB.size
 
 
 @settings(max_examples=250, deadline=None, suppress_health_check=list(HealthCheck))
@@ -232,20 +232,22 @@ def _only_errors_of_the_row(data: bytes) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            assert image(data).mode == "RGB"
+            assert decode_image(data).mode == "RGB"
         except (ValueError, OSError) as error:
             assert str(error)  # noqa: PT017
 
 
 def test_png_round_trips():
     mask = RNG.random((9, 14)) > 0.5
-    again = np.asarray(Image.open(io.BytesIO(png(mask))))
+    again = np.asarray(Image.open(io.BytesIO(encode_png(mask))))
     assert again.dtype == bool
     assert np.array_equal(again, mask)
     levels = RNG.integers(0, 256, (9, 14), np.uint8)
-    assert np.array_equal(np.asarray(Image.open(io.BytesIO(png(levels[::-1])))), levels[::-1])
-    assert np.array_equal(np.asarray(image(png(RGB))), np.asarray(RGB))
-    assert png(mask) == png(mask.copy())
+    assert np.array_equal(
+        np.asarray(Image.open(io.BytesIO(encode_png(levels[::-1])))), levels[::-1]
+    )
+    assert np.array_equal(np.asarray(decode_image(encode_png(RGB))), np.asarray(RGB))
+    assert encode_png(mask) == encode_png(mask.copy())
 
 
 @pytest.mark.parametrize(
@@ -255,7 +257,7 @@ def test_png_round_trips():
 )
 def test_what_png_cannot_hold(picture):
     with pytest.raises(ValueError, match="^no PNG of"):
-        png(picture)
+        encode_png(picture)
 
 
 @pytest.mark.parametrize(
@@ -271,4 +273,4 @@ def test_what_png_cannot_hold(picture):
 )
 def test_what_is_no_picture_is_named(data, what):
     with pytest.raises(ValueError, match=f"a format that pipemill does not read; {what}"):
-        image(data)
+        decode_image(data)

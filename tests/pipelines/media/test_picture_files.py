@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import transformers
 from PIL import Image
-from pipemill.pipelines.media.images import image
+from pipemill.pipelines.media.images import decode_image
 from pipemill.pipelines.media.picture_files import encode_picture
 from transformers.image_utils import load_image
 
@@ -41,7 +41,7 @@ def opened(mode: str, format: str, orientation: int) -> Image.Image:
 def assert_read_alike(picture: Image.Image) -> None:
     known = picture.convert("LA") if picture.mode == "La" else picture  # load_image fails at it
     expected = np.asarray(load_image(known.copy()))
-    assert np.array_equal(np.asarray(image(encode_picture(picture))), expected)
+    assert np.array_equal(np.asarray(decode_image(encode_picture(picture))), expected)
 
 
 @pytest.mark.parametrize(
@@ -72,15 +72,15 @@ def test_what_is_given_is_not_changed():
 def test_grey_of_16_bits_is_scaled_as_a_files_is(mode, tmp_path):
     levels = (NOISE[:, :, 0].astype(np.uint16) << 8) + 7
     wide = Image.frombytes(mode, (9, 6), levels.astype(">u2" if mode == "I;16B" else "<u2"))
-    assert np.array_equal(np.asarray(image(encode_picture(wide)))[:, :, 0], NOISE[:, :, 0])
+    assert np.array_equal(np.asarray(decode_image(encode_picture(wide)))[:, :, 0], NOISE[:, :, 0])
 
 
 def test_a_tiff_with_white_as_zero_is_read_as_its_file_is(tmp_path):
     path = tmp_path / "white.tiff"
     wide = Image.fromarray((NOISE[:, :, 0].astype(np.uint16)) << 8)
     wide.save(path, tiffinfo={262: 0})
-    expected = np.asarray(image(path.read_bytes()))
-    assert np.array_equal(np.asarray(image(encode_picture(Image.open(path)))), expected)
+    expected = np.asarray(decode_image(path.read_bytes()))
+    assert np.array_equal(np.asarray(decode_image(encode_picture(Image.open(path)))), expected)
 
 
 @pytest.mark.parametrize("kind", [list, pd.DataFrame])

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from pipemill.pipelines.media import check_video, png, video_file, wav
+from pipemill.pipelines.media import check_video, encode_png, encode_wav, open_video_file
 
 
 def video(format: str, codec: str) -> bytes:
@@ -56,7 +56,7 @@ def _song_with_cover() -> bytes:
         frame.sample_rate = 16000
         container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
-    picture = b"\0image/png\0\x03\0" + png(np.ones((4, 4), bool))
+    picture = b"\0image/png\0\x03\0" + encode_png(np.ones((4, 4), bool))
     tag = b"APIC" + len(picture).to_bytes(4, "big") + b"\0\0" + picture
     size = bytes((len(tag) >> 7 * place) & 127 for place in (3, 2, 1, 0))
     song = sink.getvalue()
@@ -72,13 +72,13 @@ def _without_frames() -> bytes:
 
 
 def check(data: bytes) -> None:
-    with video_file(data) as path:
+    with open_video_file(data) as path:
         check_video(path)
 
 
 @pytest.mark.parametrize("name", VIDEOS)
 def test_videos_are_videos(name):
-    with video_file(VIDEOS[name]) as path:
+    with open_video_file(VIDEOS[name]) as path:
         check_video(path)
         with open(path, "rb") as file:
             assert file.read() == VIDEOS[name]
@@ -87,10 +87,10 @@ def test_videos_are_videos(name):
 
 
 def test_the_file_is_gone_afterwards():
-    with video_file(b"abc") as path:
+    with open_video_file(b"abc") as path:
         assert os.path.isfile(path)
     assert not os.path.exists(path)
-    with pytest.raises(RuntimeError), video_file(b"abc") as path:
+    with pytest.raises(RuntimeError), open_video_file(b"abc") as path:
         raise RuntimeError
     assert not os.path.exists(path)
 
@@ -100,7 +100,7 @@ def test_the_file_is_gone_afterwards():
     [
         (b"", r"^the video is empty \(0 bytes\)"),
         (b"<html>", "^the video is in a format that pipemill does not read.* begin with b'<html>'"),
-        (wav(np.zeros(800), 16000), r"^no video stream in the file \(wav: audio\)"),
+        (encode_wav(np.zeros(800), 16000), r"^no video stream in the file \(wav: audio\)"),
         (_song_with_cover(), r"^no video stream in the file \(mp3: audio, video\)"),
         (VIDEOS["mp4"][:-300], "^the video is in a format that pipemill does not read"),
         (VIDEOS["mkv"][:400], "^(no video|the video)"),

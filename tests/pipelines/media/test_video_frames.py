@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import av
 import numpy as np
 import pytest
-from pipemill.pipelines.media import let_pyav_decode, video_file
+from pipemill.pipelines.media import let_pyav_decode, open_video_file
 from transformers.video_utils import load_video
 
 from .test_video import VIDEOS
@@ -37,7 +37,7 @@ def middle(metadata):
 @pytest.mark.parametrize("name", VIDEOS)
 def test_frames_are_those_of_the_file(monkeypatch, name):
     fetch = pipeline(monkeypatch).video_processor.fetch_videos
-    with video_file(VIDEOS[name]) as path:
+    with open_video_file(VIDEOS[name]) as path:
         with av.open(path) as container:
             frames = [f.to_ndarray(format="rgb24") for f in container.decode(video=0)]
         (video,), (metadata,) = fetch([path])
@@ -56,7 +56,7 @@ def test_frames_are_those_of_the_file(monkeypatch, name):
 def test_a_video_that_is_cut_off_is_an_error_of_the_row(monkeypatch):
     fetch = pipeline(monkeypatch).video_processor.fetch_videos
     data = VIDEOS["avi"]
-    with video_file(data[: len(data) * 2 // 3]) as path, pytest.raises(ValueError):
+    with open_video_file(data[: len(data) * 2 // 3]) as path, pytest.raises(ValueError):
         fetch(path, sample_indices_fn=lambda metadata: np.arange(6))
 
 

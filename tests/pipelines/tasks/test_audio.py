@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 import transformers
 from pipemill.pipelines.adapter.row_seed import seed_row
-from pipemill.pipelines.media import audio
+from pipemill.pipelines.media import decode_audio
 
 from tests.support import tiny_audio
 from tests.support.row_by_row import assert_rows, run
@@ -25,7 +25,7 @@ def plain(task, model):
 
 
 def heard(sound, rate=tiny_audio.RATE):
-    return audio(sound, rate)
+    return decode_audio(sound, rate)
 
 
 def ranked(answer):

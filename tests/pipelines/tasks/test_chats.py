@@ -19,7 +19,7 @@ from PIL import Image
 from pipemill.actors.batch import Batch
 from pipemill.pipelines.loading.model import Model
 from pipemill.pipelines.loading.task_loader import LoadTask
-from pipemill.pipelines.media import audio
+from pipemill.pipelines.media import decode_audio
 
 import pipemill
 from tests.support import tiny, tiny_audio
@@ -234,7 +234,7 @@ def test_a_chat_reads_nothing_outside_the_roots(models, tmp_path, monkeypatch, k
 
 
 def heard(data):
-    return audio(data, tiny_audio.RATE)
+    return decode_audio(data, tiny_audio.RATE)
 
 
 def test_anything_with_sound(models):

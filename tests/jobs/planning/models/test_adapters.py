@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 import transformers
-from pipemill.actors.storage.remote_folder import cache_folder
+from pipemill.actors.storage.remote_folder import find_cache_folder
 
 import pipemill
 from tests.support import tiny
@@ -75,7 +75,7 @@ def test_answers_are_those_of_transformers_with_peft(models, job, tmp_path, capf
     assert capfd.readouterr().err.count("merging the adapter") == 1
     assert pipemill.run(**job, model=adapter).added["rows"] == 0
     assert "merging" not in capfd.readouterr().err
-    assert len(list(cache_folder().glob("merged-*/config.json"))) == 1
+    assert len(list(find_cache_folder().glob("merged-*/config.json"))) == 1
     assert pipemill.verify(tmp_path / "out", sample=2).ok
     for model in (f"file://{adapter}", {"path": f"file://{base}", "adapter": f"file://{adapter}"}):
         assert pipemill.run(**job, model=model).added["rows"] == 0

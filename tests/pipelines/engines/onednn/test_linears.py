@@ -57,13 +57,13 @@ def test_large_layers_are_prepacked_and_answer_the_same(takes, dtype, close):
 
 def test_a_product_that_differs_is_not_used(takes, monkeypatch):
     takes(2.0, 1.0)
-    made = linears.prepacked
+    made = linears.make_prepacked
 
     def odd(layer, gelu=False):
         product = made(layer, gelu)
         return lambda inputs: product(inputs) * 1.001
 
-    monkeypatch.setattr(linears, "prepacked", odd)
+    monkeypatch.setattr(linears, "make_prepacked", odd)
     assert prepack_linears(model()).forwards == []
 
 

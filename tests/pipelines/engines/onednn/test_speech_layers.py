@@ -52,7 +52,7 @@ def test_a_model_with_faster_layers_answers_the_same(dtype, close):
 def test_layers_that_answer_otherwise_stay_as_they_were(monkeypatch):
     model = make_whisper()
     monkeypatch.setattr(
-        speech_layers, "prepacked", lambda layer, gelu=False: lambda one: layer(one) * 1.01
+        speech_layers, "make_prepacked", lambda layer, gelu=False: lambda one: layer(one) * 1.01
     )
     use_faster_layers(model)
     assert not list_exchanged(model)

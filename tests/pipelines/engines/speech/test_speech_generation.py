@@ -18,7 +18,7 @@ from pipemill.pipelines.engines.speech.speech_generation import (
     make_speech_generation,
 )
 from pipemill.pipelines.engines.speech.window_decoder import WindowDecoder
-from pipemill.pipelines.media import audio
+from pipemill.pipelines.media import decode_audio
 
 from tests.support import tiny_audio
 from tests.support.row_by_row import assert_rows, run
@@ -67,7 +67,7 @@ def at_once(monkeypatch):
 
 
 def heard(sound):
-    return audio(sound, tiny_audio.RATE)
+    return decode_audio(sound, tiny_audio.RATE)
 
 
 def spoken(answer):
