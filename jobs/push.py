@@ -18,7 +18,7 @@ from pipemill.errors import ConfigError, RunError, explain_interrupt
 from .output.hub_card import DATA, HubCard, place_part
 from .output.ledger import Ledger, open_output
 from .output.split_plan import Plan
-from .output.text_table import Block, Shown, make_fact_table
+from .output.text_table import Block, Shown, format_count, make_fact_table
 
 if TYPE_CHECKING:
     from huggingface_hub import CommitInfo, CommitOperationAdd, HfApi
@@ -53,7 +53,7 @@ class Publication(Shown):
 
     def blocks(self) -> list[Block]:
         """Return what a reader wants to see."""
-        rows = f"{self.rows:,} in {self.parts:,} parts"
+        rows = f"{self.rows:,} in {format_count(self.parts, 'part')}"
         return [make_fact_table([("dataset", self.url), ("rows", rows), ("commit", self.commit)])]
 
 

@@ -32,7 +32,7 @@ from .output.job_command import format_command
 from .output.job_record import JobRecord
 from .output.ledger import Ledger, open_output
 from .output.split_plan import Plan
-from .output.text_table import format_duration, format_number
+from .output.text_table import format_count, format_duration, format_number
 from .status import Status, status
 
 _SHOWN = 20  # labels and kinds of errors, the most frequent ones
@@ -120,7 +120,7 @@ def _collect_tiles(found: Status, history: RunHistory) -> list[tuple[str, str, s
             (
                 "running",
                 format_duration(whole.seconds),
-                f"in {_pluralize(len(history.runs), 'run')}",
+                f"in {format_count(len(history.runs), 'run')}",
             ),
         ]
     return tiles
@@ -194,10 +194,6 @@ def _describe_run(run: Any) -> tuple[str, ...]:
         format_number(run.rows / max(run.seconds, 1e-3)),
         _shorten(end),
     )
-
-
-def _pluralize(count: int, noun: str) -> str:
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def _read_time_written(entry: dict[str, Any]) -> float | None:

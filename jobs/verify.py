@@ -25,7 +25,7 @@ from .measuring.verify_sample import SampleCheck, verify_sample
 from .output.job_record import JobRecord
 from .output.ledger import Ledger, open_output
 from .output.split_plan import Plan
-from .output.text_table import Block, Shown, make_fact_table
+from .output.text_table import Block, Shown, format_count, make_fact_table
 
 # Findings and notes that are shown.
 _SHOWN = 100
@@ -78,7 +78,7 @@ class Verification(Shown):
 
     def _list_facts(self) -> list[tuple[str, str]]:
         lines = [
-            ("output", f"{self.output} ({self.parts:,} parts)"),
+            ("output", f"{self.output} ({format_count(self.parts, 'part')})"),
             ("rows", f"{self.rows:,} ({self.done:,} done, {self.dead:,} dead)"),
         ]
         if self.sample is not None:

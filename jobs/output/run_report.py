@@ -13,7 +13,7 @@ from .dead_letter_reasons import Reasons, format_reasons, rename_dead_reasons
 from .ledger import Ledger
 from .read_output import read
 from .split_plan import Plan
-from .text_table import Block, Shown, make_fact_table
+from .text_table import Block, Shown, format_count, make_fact_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -141,7 +141,7 @@ class Report(Shown):
             lines.append(
                 (
                     "this run",
-                    f"{self.added['rows']:,} rows in {self.seconds:.1f} s, "
+                    f"{format_count(self.added['rows'], 'row')} in {self.seconds:.1f} s, "
                     f"{_format_rate(self.rows_per_second)} rows/s",
                 )
             )
@@ -156,7 +156,9 @@ class Report(Shown):
             rows, tokens = self.truncated["rows"], self.truncated["tokens"]
             lines.append(("truncated", f"{rows:,} rows lost {tokens:,} tokens of their texts"))
         if self.left_out is not None:
-            some = [f"{name!r} in {rows:,} rows" for name, rows in self.left_out.items()]
+            some = [
+                f"{name!r} in {format_count(rows, 'row')}" for name, rows in self.left_out.items()
+            ]
             more = f" and {len(some) - 5} other keys" if len(some) > 5 else ""
             lines.append(
                 ("not kept", f"values of {', '.join(some[:5])}{more}, which no column holds")
@@ -168,7 +170,7 @@ class Report(Shown):
             lines.append(("no answer", f"{self.null_answers:,} rows are done with a null answer"))
         if self.unnamed_input is not None:
             lines.append(("input", _describe_unnamed(self.unnamed_input)))
-        lines.append(("output", f"{self.output} ({self.splits:,} parts)"))
+        lines.append(("output", f"{self.output} ({format_count(self.splits, 'part')})"))
         if self.published is not None:
             lines.append(("published", self.published))
         if self.dead:
@@ -180,7 +182,9 @@ class Report(Shown):
     def _describe_computed(self) -> list[tuple[str, str]]:
         lines = []
         if self.tasks:
-            rows = ", ".join(f"{name} {count:,} rows" for name, count in self.tasks.items())
+            rows = ", ".join(
+                f"{name} {format_count(count, 'row')}" for name, count in self.tasks.items()
+            )
             lines.append(("tasks", rows))
         if self.packed == 1:
             lines.append(("padding", "none (packed)"))

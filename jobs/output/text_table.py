@@ -106,6 +106,11 @@ def format_duration(seconds: float) -> str:
     return f"{seconds / 3600:,.1f} h"
 
 
+def format_count(count: int, noun: str) -> str:
+    """Return a number of things: "1 row", "2,000 rows"."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
 def format_number(value: float) -> str:
     """Return a number with three digits, or as a whole number: not 1.23e+03."""
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
