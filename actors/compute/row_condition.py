@@ -176,7 +176,7 @@ class RowCondition:
         value = self._convert(side, schema)
         kind, beside = _find_type(side, schema), _find_type(other, schema)
         if _is_number(kind) and _is_number(beside) and pa.types.is_floating(beside):
-            return value.cast(pa.float64(), safe=False)
+            return _to_float(value, kind)
         text = side.value if isinstance(side, ast.Constant) else None
         if isinstance(text, str) and (pa.types.is_date(beside) or pa.types.is_timestamp(beside)):
             return pc.scalar(self._read_time(text, beside))
@@ -208,7 +208,7 @@ class RowCondition:
             if pa.types.is_floating(kind):
                 values = [float(value) for value in values]
             elif any(isinstance(value, float) for value in values):
-                one = one.cast(pa.float64(), safe=False)
+                one = _to_float(one, kind)
             elif pa.types.is_decimal(kind):
                 most = 10 ** (kind.precision - kind.scale)  # Arrow gives up at larger ones
                 values = [Decimal(value) for value in values if abs(value) < most]
@@ -263,6 +263,13 @@ def _find_type(node: ast.expr, schema: pa.Schema) -> pa.DataType:
 
 def _is_number(kind: pa.DataType) -> bool:
     return pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)
+
+
+def _to_float(number: pc.Expression, kind: pa.DataType) -> pc.Expression:
+    """Return a number as the nearest float. Of the decimal 0.35 Arrow itself makes another one."""
+    if pa.types.is_decimal(kind):
+        number = number.cast(pa.string())
+    return number.cast(pa.float64(), safe=False)
 
 
 def _to_scalar(value: Any, schema: pa.Schema) -> pa.Scalar:

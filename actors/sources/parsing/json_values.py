@@ -179,7 +179,7 @@ def cast_texts(texts: pa.Array | pa.Scalar, kind: pa.DataType) -> pa.Array | pa.
     if types.is_decimal(kind):  # of 39 digits Arrow makes another number in 128 bits
         return texts.cast(pa.decimal256(76, kind.scale)).cast(kind)
     if types.is_time(kind):
-        times = pc.binary_join_element_wise("1970-01-01T", texts, "")
+        times = pc.binary_join_element_wise("1970-01-01T", texts.cast(pa.string()), "")
         return times.cast(pa.timestamp(kind.unit)).cast(kind)
     if types.is_duration(kind):
         return texts.cast(pa.int64()).cast(kind)

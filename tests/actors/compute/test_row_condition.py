@@ -151,6 +151,10 @@ def test_columns_and_numbers_of_any_size_are_compared(text, rows):
         ("price in [1]", [2]),
         ("price in [1, 12345678901]", [2]),
         ("price > score", [0, 2]),
+        ("tax == 0.35", [0]),
+        ("0.35 < tax", [2]),
+        ("tax in [0.35, 0.57]", [0, 2]),
+        ("tax not in [0.35]", [2, 3]),
     ],
 )
 def test_whole_numbers_are_compared_with_fractions(text, rows):
@@ -161,6 +165,8 @@ def test_whole_numbers_are_compared_with_fractions(text, rows):
             "score": pa.array([1, None, 0.5, 2], pa.float32()),
             "half": pa.array(np.array([1, 0, 2, 3], np.float16)),
             "price": pa.array([Decimal("2.50"), None, Decimal(1), Decimal(0)], pa.decimal128(5, 2)),
+            # Of which Arrow makes other floats than the nearest ones.
+            "tax": [Decimal("0.35"), None, Decimal("0.57"), Decimal("-0.41")],
         }
     )
     condition = RowCondition(text)
