@@ -72,6 +72,14 @@ def _list_fields(
         weights: a digest of the model's files.
         followed: fields that decide the results because the model's folder says so.
     """
+    given = job.parameters
+    # Older outputs hold the vectors of tokens and patches as they were, also with `normalize`.
+    scales_each = (
+        job.pipeline_class is None
+        and task.endswith("feature-extraction")
+        and given.get("pooling") == "none"
+        and given.get("normalize")
+    )
     fields = {
         "task": task,
         "model": weights,
@@ -87,6 +95,7 @@ def _list_fields(
         **({"input.schema": job.input.schema} if job.input.schema else {}),
         **({"input.encoding": job.input.encoding} if job.input.encoding else {}),
         **followed,
+        **({"normalize of each vector": True} if scales_each else {}),
         **({"output.schema": job.output.schema} if job.output.schema else {}),
         "transformers": version("transformers"),
         "torch": version("torch"),

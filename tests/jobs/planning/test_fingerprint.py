@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import pytest
+from pipemill.jobs.config.job import Job
 from pipemill.jobs.output.job_record import JobRecord
-from pipemill.jobs.planning.fingerprint import find_changed_fields, hash_fields, hash_retry
+from pipemill.jobs.planning.fingerprint import (
+    _list_fields,
+    find_changed_fields,
+    hash_fields,
+    hash_retry,
+)
 
 
 def test_keyword_arguments_have_no_order_and_options_have_one():
@@ -32,3 +39,13 @@ def test_a_retry_with_options_in_another_order_has_a_fingerprint_of_its_own():
         assert hash_retry(fields, record) not in {record.fingerprint, *record.retries}
         record = record.with_retry(hash_retry(fields, record), fields)
         assert hash_retry(fields, record) in record.retries, "a second retry is the same"
+
+
+@pytest.mark.parametrize("task", ["feature-extraction", "image-feature-extraction"])
+def test_scaled_vectors_of_tokens_do_not_join_older_ones_that_were_not_scaled(task):
+    def decide(**parameters):
+        job = Job(task=task, model="m", input="i", output="o", parameters=parameters)
+        return _list_fields(job, task, "float32", "digest", {}).keys()
+
+    assert decide(pooling="none", normalize=True) - decide() == {"normalize of each vector"}
+    assert decide(pooling="none") == decide(pooling="mean", normalize=True) == decide()
