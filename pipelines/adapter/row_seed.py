@@ -16,7 +16,7 @@ from .images.chunk_encoding import PixelLevels
 # How CLAP takes its seconds of a longer recording: by numpy's random numbers.
 _BY_CHANCE = ("rand_trunc", "fusion")
 # Numbers of an array that decide a seed: to read all of a large image would take longer than some
-# models do.
+# models do. A sound's are all read, so that CLAP hears the seconds that it heard for older outputs.
 _MOST = 65_536
 # Numpy's random numbers are the whole process's: one row at a time.
 _drawing = threading.Lock()
@@ -72,7 +72,7 @@ def _feed(digest: Any, value: Any) -> None:
     elif hasattr(value, "detach"):
         digest.update(_some(value.detach().flatten()).double().cpu().numpy().tobytes())
     elif isinstance(value, np.ndarray):
-        digest.update(_some(value.reshape(-1)).tobytes())
+        digest.update((_some(value.reshape(-1)) if value.ndim > 1 else value).tobytes())
     elif isinstance(value, str | int | float):
         digest.update(repr(value).encode())
 
