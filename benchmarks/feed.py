@@ -124,7 +124,7 @@ def feed(work: str, folder: str, rows: int, rows_per_split: int) -> dict[str, An
     stages = load.stages(loaded)
     clock, model = Clock(), loaded.pipeline.model
     WindowTokenizer.make_chunks = clock.timed("tokenize", WindowTokenizer.make_chunks)  # type: ignore[method-assign]
-    for name in ("deduplicate_chunks", "micro_batches"):
+    for name in ("deduplicate_chunks", "cut_micro_batches"):
         setattr(forward_pass, name, clock.timed("plan", getattr(forward_pass, name)))
     Encoder.__call__ = clock.timed("tensors", Encoder.__call__)  # type: ignore[method-assign]
     model.forward = clock.timed("model", model.forward)
