@@ -63,12 +63,14 @@ def _format_errors(error: ValidationError, job: type[BaseModel], where: str) -> 
             if key in all_keys or (place and parents[place - 1] == "tasks")
         ]
         if problem["type"] == "invalid_key" or last == "[key]":
-            key = parents[-1] if last == "[key]" else last
-            # pydantic makes 0 of false, as which YAML reads "no".
-            key = key if isinstance(key, str) else problem["input"]
+            key: Any = parents[-1] if last == "[key]" else last
+            # pydantic makes 0 of false, as which YAML reads "no", and a text of a date's code.
+            if isinstance(problem["input"], int | float | datetime.date):
+                key = problem["input"]
+            shown = str(key) if isinstance(key, datetime.date) else repr(key)
             inside = f" of {'.'.join(keys)!r}" if keys else ""
             messages[f"{keys}{key}"] = (
-                f"the key {key!r}{inside} in {where} is not a text{_advise_quotes(key)}"
+                f"the key {shown}{inside} in {where} is not a text{_advise_quotes(key)}"
             )
             continue
         if problem["type"] == "extra_forbidden":
@@ -83,10 +85,11 @@ def _format_errors(error: ValidationError, job: type[BaseModel], where: str) -> 
             continue
         reason = _explain(problem)
         reasons = reasons_by_key.setdefault(full, [])
+        known = [one.removeprefix("must be ") for one in reasons]
         if reasons:
             reason = reason.removeprefix("must be ")
         # A whole number is a number.
-        if reason not in reasons and (reason, reasons) != ("a whole number", ["must be a number"]):
+        if reason not in known and (reason, known) != ("a whole number", ["a number"]):
             reasons.append(reason)
         value = _shorten(problem["input"])
         if not problem["loc"]:

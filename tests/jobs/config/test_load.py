@@ -98,6 +98,14 @@ def test_a_yaml_file_takes_values_from_the_environment(tmp_path, monkeypatch):
             {"input": {"path": "i", "schema": {False: "int64"}}},
             "the key False of 'input.schema' in .*put it in quotes, since YAML reads yes, no",
         ),
+        (
+            {"input": {"path": "i", "columns": {datetime.date(2024, 1, 1): "a"}}},
+            "the key 2024-01-01 of 'input.columns' in .* is not a text: put it in quotes$",
+        ),
+        (
+            {"input": {"path": [1, "i"]}},
+            r"'input.path' in the job: must be a text \(it is 1\): put it in quotes$",
+        ),
         ({"output": {"path": "o", "keep": [2024]}}, r"'output.keep'.*2024\): put it in quotes$"),
         (
             {"output": datetime.date(2024, 1, 1)},
