@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import types
 
+from ...arrow_arrays import scatter
 from ...faults.bisect import bisect_failures
 
 # Python may be set to refuse whole numbers of more digits (sys.set_int_max_str_digits).
@@ -155,6 +156,8 @@ def fit_values(
     quick = None if any_long else _convert_at_once(values, kind)
     if quick is not None:
         return quick, []
+    if _is_cast_from_text(kind):
+        return _cast_all(values, kind)
     converted: list[Any] = []
     misfits: list[int] = []
     for i, value in enumerate(values):
@@ -174,6 +177,24 @@ def fit_values(
     return pa.array(converted, kind), sorted({*misfits, *(i for i, _ in refused)})
 
 
+def _cast_all(values: list[Any], kind: pa.DataType) -> tuple[pa.Array, list[int]]:
+    """Fit values to a type of which each is cast from its text, many at once."""
+    texts = [_to_cast_text(value) for value in values]
+    there = np.flatnonzero([text is not None for text in texts])
+    pieces, refused = bisect_failures(
+        there, lambda rows: cast_texts(pa.array([texts[i] for i in rows], pa.string()), kind)
+    )
+    misfits = [i for i, value in enumerate(values) if value is not None and texts[i] is None]
+    return scatter(pieces, len(values), kind), sorted({*misfits, *(i for i, _ in refused)})
+
+
+def _to_cast_text(value: Any) -> str | None:
+    """Return the text that a value of a date, time or decimal is cast from; None for a misfit."""
+    if type(value) is int or isinstance(value, float):
+        return to_json_text(value)
+    return value if type(value) is str else None
+
+
 def cast_texts(texts: pa.Array | pa.Scalar, kind: pa.DataType) -> pa.Array | pa.Scalar:
     """Cast texts, also where Arrow can't. Raises an ArrowException for one that does not fit."""
     if types.is_decimal(kind):  # of 39 digits Arrow makes another number in 128 bits
@@ -189,6 +210,10 @@ def cast_texts(texts: pa.Array | pa.Scalar, kind: pa.DataType) -> pa.Array | pa.
 def is_nested(kind: pa.DataType) -> bool:
     """Tell whether a type is a struct or a list."""
     return types.is_struct(kind) or _is_list(kind)
+
+
+def _is_cast_from_text(kind: pa.DataType) -> bool:
+    return types.is_temporal(kind) or types.is_decimal(kind)
 
 
 def _is_list(kind: pa.DataType) -> bool:
@@ -275,8 +300,7 @@ def _fit_exactly(value: Any, kind: pa.DataType, rounds: bool) -> Any:
     elif types.is_binary(kind) or types.is_large_binary(kind):
         if type(value) is str:
             return value.encode()
-    elif type(value) in (str, int) or isinstance(value, float):  # dates, times, decimals
-        text = value if type(value) is str else to_json_text(value)
+    elif (text := _to_cast_text(value)) is not None:
         return cast_texts(pa.scalar(text), kind)
     raise ValueError(value)
 

@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pipemill.actors.sources import jsonl
 from pipemill.actors.sources.open_source import open_source
+from pipemill.actors.sources.parsing import json_values
 from pipemill.actors.sources.reading import Reading
 
 import pipemill
@@ -314,6 +315,26 @@ def test_declared_types_of_json(tmp_path):
         "column 'l' is [\"x\"]", "column 'v' is [1]", "column 'v' is [1, \"x\"]",
         "column 's' is true",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("kind", "good", "bad"),
+    [(pa.decimal128(5, 2), 1.5, 1.555), (pa.date32(), "2024-02-29", "2023-02-29")],
+)
+def test_declared_types_of_json_are_cast_many_at_once(tmp_path, monkeypatch, kind, good, bad):
+    cast, calls = json_values.cast_texts, []
+    monkeypatch.setattr(
+        json_values, "cast_texts", lambda texts, kind: calls.append(texts) or cast(texts, kind)
+    )
+    values = [good, None, True, bad, *[good] * 1000]
+    (tmp_path / "a.jsonl").write_text(lines(*({"v": value} for value in values)))
+    _, got, said = taken(tmp_path, Reading(types={"v": kind}))
+    kept = pa.array([good, None, None, None, *[good] * 1000]).cast(kind)
+    assert [row["v"] for row in got] == kept.to_pylist()
+    assert [message.partition(", not")[0] for message in said] == [
+        f"column 'v' is {json.dumps(value)}" for value in (True, bad)
+    ]
+    assert len(calls) < 50
 
 
 def test_a_large_input_keeps_what_its_first_rows_did_not_show(tmp_path, monkeypatch, run):
