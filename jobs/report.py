@@ -146,12 +146,15 @@ def _collect_facts(
         padding = 1 - totals["tokens"] / totals["padded_tokens"]
         facts.append(("tokens", f"{totals['tokens']:,}, and {padding:.1%} padding"))
     if totals["truncated_rows"]:
-        lost = f"{totals['truncated_rows']:,} rows lost {totals['lost_tokens']:,} tokens"
+        rows, tokens = totals["truncated_rows"], totals["lost_tokens"]
+        lost = f"{format_count(rows, 'row')} lost {format_count(tokens, 'token')}"
         facts.append(("truncated", lost))
     if totals["nan_rows"]:
-        facts.append(("not finite", f"{totals['nan_rows']:,} rows have NaN or infinite numbers"))
+        count = format_count(totals["nan_rows"], "row")
+        facts.append(("not finite", f"{count} with NaN or infinite numbers"))
     if totals["null_answers"]:
-        facts.append(("no answer", f"{totals['null_answers']:,} rows are done with a null answer"))
+        count = format_count(totals["null_answers"], "row")
+        facts.append(("no answer", f"{count} done with a null answer"))
     return facts
 
 

@@ -154,7 +154,8 @@ class Report(Shown):
             lines.append(("pooling", self.pooling))
         if self.truncated is not None:
             rows, tokens = self.truncated["rows"], self.truncated["tokens"]
-            lines.append(("truncated", f"{rows:,} rows lost {tokens:,} tokens of their texts"))
+            lost = format_count(tokens, "token")
+            lines.append(("truncated", f"{format_count(rows, 'row')} lost {lost} of their texts"))
         if self.left_out is not None:
             some = [
                 f"{name!r} in {format_count(rows, 'row')}" for name, rows in self.left_out.items()
@@ -165,9 +166,11 @@ class Report(Shown):
             )
         lines += [("note", note) for note in self.notes]
         if self.nan_rows:
-            lines.append(("not finite", f"{self.nan_rows:,} rows have NaN or infinite numbers"))
+            count = format_count(self.nan_rows, "row")
+            lines.append(("not finite", f"{count} with NaN or infinite numbers"))
         if self.null_answers:
-            lines.append(("no answer", f"{self.null_answers:,} rows are done with a null answer"))
+            count = format_count(self.null_answers, "row")
+            lines.append(("no answer", f"{count} done with a null answer"))
         if self.unnamed_input is not None:
             lines.append(("input", _describe_unnamed(self.unnamed_input)))
         lines.append(("output", f"{self.output} ({format_count(self.splits, 'part')})"))
@@ -238,8 +241,8 @@ def count_unnamed_rows(ledger: Ledger, plan: Plan) -> dict[str, Any] | None:
 
 def _describe_unnamed(unnamed: Mapping[str, Any]) -> str:
     files, more = unnamed["files"], unnamed["count"] - 1
-    which = f"{files[0]} and {more:,} more files" if more else files[0]
-    return f"{unnamed['rows']:,} rows are of {which}, which the input no longer names"
+    which = f"{files[0]} and {format_count(more, 'more file')}" if more else files[0]
+    return f"{format_count(unnamed['rows'], 'row')} of {which}, which the input no longer names"
 
 
 def compute_metrics(work: Mapping[str, float]) -> dict[str, Any]:

@@ -96,7 +96,7 @@ def scores(tmp_path):
 def test_rows_of_nan_are_done_and_said(scores, tmp_path, capsys):
     report = pipemill.run(scores)
     assert (report.done, report.dead, report.nan_rows, report.null_answers) == (16, 4, 8, 0)
-    line = "8 rows have NaN or infinite numbers"
+    line = "8 rows with NaN or infinite numbers"
     assert f"not finite    {line}" in str(report)
     assert line in report._repr_html_()
     assert json.loads(report.to_json())["nan_rows"] == 8
@@ -134,6 +134,6 @@ def test_questions_without_a_span_are_said(tmp_path, top_k):
     assert (report.done, report.null_answers) == (3, 1)
     answers = pq.read_table(next((tmp_path / "out").glob("part-*"))).column(2).to_pylist()
     assert [not answer for answer in answers] == [False, True, False]
-    line = "1 rows are done with a null answer"
+    line = "1 row done with a null answer"
     assert f"no answer     {line}" in str(report)
     assert line in report._repr_html_()

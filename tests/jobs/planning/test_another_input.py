@@ -63,10 +63,10 @@ def test_some_of_the_planned_files_are_said(tmp_path, t, u, capsys):
     told = json.loads(out.splitlines()[-1])
     assert (told["rows"], told["added"]["rows"]) == (67, 2)
     assert told["unnamed_input"] == {"rows": 40, "files": [t], "count": 1}
-    assert f"40 rows are of {t}, which the input no longer names" in err
+    assert f"40 rows of {t}, which the input no longer names" in err
     assert pipemill.run(job(tmp_path, [t, u, more])).unnamed_input is None
     report = pipemill.run(job(tmp_path, [more]))
-    assert f"65 rows are of {t} and 1 more files" in report._repr_html_()
+    assert f"65 rows of {t} and 1 more file, which" in report._repr_html_()
 
 
 def test_a_folder_that_holds_other_files_by_and_by_is_no_other_input(tmp_path, t, u):
