@@ -53,7 +53,7 @@ def _select(name: str, **labels: str) -> str:
     return f"{name}{{{', '.join(pairs)}}}"
 
 
-def _compute_rate(selected: str) -> str:
+def _format_rate(selected: str) -> str:
     return f"rate({selected}[$__rate_interval])"
 
 
@@ -62,7 +62,7 @@ _ACTORS = f"count by ({JOB}) (rate({_select_job(DEVICE_BUSY)}[5m]) > 0)"
 _ROWS_PER_SECOND = f"sum by ({JOB}) (rate({_select_job(ROWS)}[5m]))"
 # Of each job: a counter has no series before it counts.
 _NONE = f"0 * max by ({JOB}) ({_select_job(SPLITS)})"
-_TOKENS_PER_SECOND = f"sum by ({JOB}) ({_compute_rate(_select_job(TOKENS))})"
+_TOKENS_PER_SECOND = f"sum by ({JOB}) ({_format_rate(_select_job(TOKENS))})"
 _STAGE_SUM = STAGE_SECONDS.series[1]
 
 _ROWS = {
@@ -70,7 +70,7 @@ _ROWS = {
         _Panel(
             title="Rows per second",
             about="Rows with an answer, and rows that became dead letters.",
-            query=f"sum by ({JOB}, outcome) ({_compute_rate(_select_job(ROWS))})",
+            query=f"sum by ({JOB}, outcome) ({_format_rate(_select_job(ROWS))})",
             legend=f"{{{{{JOB}}}}} {{{{outcome}}}}",
         ),
         _Panel(
@@ -91,7 +91,7 @@ _ROWS = {
         _Panel(
             title="Tokens per second",
             about="Padding is computed for nothing.",
-            query=f"sum by ({JOB}, kind) ({_compute_rate(_select_job(TOKENS))})",
+            query=f"sum by ({JOB}, kind) ({_format_rate(_select_job(TOKENS))})",
             legend=f"{{{{{JOB}}}}} {{{{kind}}}}",
             stacks=True,
         ),
@@ -102,7 +102,7 @@ _ROWS = {
             about="The share of an actor's time in which its device computes, on average. Near "
             "100 % the device binds; far below, the stages before or after it.",
             # A split counts when it is done, also the seconds before the time that is looked at.
-            query=f"clamp_max(avg by ({JOB}) ({_compute_rate(_select_job(DEVICE_BUSY))}), 1)",
+            query=f"clamp_max(avg by ({JOB}) ({_format_rate(_select_job(DEVICE_BUSY))}), 1)",
             legend=f"{{{{{JOB}}}}}",
             unit="percentunit",
         ),
@@ -110,7 +110,7 @@ _ROWS = {
             title="Work in each stage",
             about="Seconds of work per second, over all actors: read, expand (tokenize or decode), "
             "forward (the device), regroup, write. Ray adds them up by the middles of buckets.",
-            query=f"sum by (stage) ({_compute_rate(_select(_STAGE_SUM))})",
+            query=f"sum by (stage) ({_format_rate(_select(_STAGE_SUM))})",
             legend="{{stage}}",
             unit="s",
             stacks=True,
@@ -119,7 +119,7 @@ _ROWS = {
             title="Padding",
             about="The share of the computed tokens that is padding.",
             # Where nothing is padded, there is no series of padding.
-            query=f"1 - sum by ({JOB}) ({_compute_rate(_select_job(TOKENS, kind='real'))})"
+            query=f"1 - sum by ({JOB}) ({_format_rate(_select_job(TOKENS, kind='real'))})"
             f" / {_TOKENS_PER_SECOND}",
             legend=f"{{{{{JOB}}}}}",
             unit="percentunit",
@@ -143,8 +143,8 @@ _ROWS = {
         _Panel(
             title="Share of rows that fail",
             about="output.max_errors ends a run of which too many rows fail.",
-            query=f"sum by ({JOB}) ({_compute_rate(_select_job(ROWS, outcome='dead'))})"
-            f" / sum by ({JOB}) ({_compute_rate(_select_job(ROWS))}) or {_NONE}",
+            query=f"sum by ({JOB}) ({_format_rate(_select_job(ROWS, outcome='dead'))})"
+            f" / sum by ({JOB}) ({_format_rate(_select_job(ROWS))}) or {_NONE}",
             legend=f"{{{{{JOB}}}}}",
             unit="percentunit",
         ),

@@ -216,15 +216,15 @@ def _read_parameters(pipeline: Any, task: str | None) -> dict[str, Any]:
         unknown = sorted({*changed, *generate} - known.keys())
         changed = {name: value for name, value in changed.items() if name in known}
         if set(unknown) & generate.keys():
-            raise _refuse_parameters(unknown)
+            raise _explain_parameters(unknown)
     for flag in ({}, *flags):
         given = {**changed, **flag}
         if _are_equal(_sanitize(pipeline, given), stored):
             return {**given, **generate}
-    raise _refuse_parameters(unknown or sorted(changed))
+    raise _explain_parameters(unknown or sorted(changed))
 
 
-def _refuse_parameters(names: list[str]) -> ConfigError:
+def _explain_parameters(names: list[str]) -> ConfigError:
     return ConfigError(
         f"the pipeline (model) was made with {', '.join(names) or 'parameters'}, which pipemill "
         "can't take over: make it without, and say in parameters what you want instead"

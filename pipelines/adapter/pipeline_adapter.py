@@ -139,7 +139,7 @@ class PipelineAdapter:
         try:
             return pa.Table.from_pylist(records, schema=schema)
         except pa.ArrowTypeError:  # a model may call its labels 0 and 1
-            texts = _write_numbers(records, pa.list_(pa.struct(list(schema))))
+            texts = _replace_numbers(records, pa.list_(pa.struct(list(schema))))
             return pa.Table.from_pylist(texts, schema=schema)
 
     def answers(self, rows: pa.Table, outputs: pa.ListArray) -> list[Any]:
@@ -273,13 +273,13 @@ class PipelineAdapter:
         return [{**parameters, **{k: v for k, v in g.items() if v is not None}} for g in given]
 
 
-def _write_numbers(value: Any, type: pa.DataType) -> Any:
+def _replace_numbers(value: Any, type: pa.DataType) -> Any:
     """Return the value with text in place of numbers where `type` has text."""
     if pa.types.is_string(type) and isinstance(value, int | float):
         return str(value)
     if pa.types.is_list(type) and isinstance(value, list):
-        return [_write_numbers(item, type.value_type) for item in value]
+        return [_replace_numbers(item, type.value_type) for item in value]
     if pa.types.is_struct(type) and isinstance(value, dict):
         names = {field.name: field.type for field in type}
-        return {k: _write_numbers(v, names[k]) if k in names else v for k, v in value.items()}
+        return {k: _replace_numbers(v, names[k]) if k in names else v for k, v in value.items()}
     return value

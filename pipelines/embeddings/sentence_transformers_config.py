@@ -165,7 +165,7 @@ def _is_sentence_transformer(files: Mapping[str, Any]) -> bool:
     return model_type == "SentenceTransformer"
 
 
-def _refuse_module(module: str, folder: str) -> ValueError:
+def _explain_module(module: str, folder: str) -> ValueError:
     where = f" ({folder})" if folder else ""
     return ValueError(f"{MODULES} names the module {module}{where}, {UNFOLLOWED}")
 
@@ -176,14 +176,14 @@ def _build_folder_recipe(files: Mapping[str, Any]) -> EmbeddingRecipe:
     ]
     first, folder = find_first_module(files[MODULES])
     if first != "Transformer":
-        raise _refuse_module(first, folder)
+        raise _explain_module(first, folder)
     model_type = files.get(join_path(folder, "config.json"), {}).get("model_type")
     if str(model_type) in _ENCODER_DECODERS:
         raise ValueError(f"its vectors are those of the encoder of a {model_type}, {UNFOLLOWED}")
     if len(modules) < 2:
         raise ValueError(f"{MODULES} names no Pooling after the Transformer, {UNFOLLOWED}")
     if modules[1][0] != "Pooling":
-        raise _refuse_module(*modules[1])
+        raise _explain_module(*modules[1])
     path = join_path(modules[1][1], "config.json")
     if path not in files:
         raise ValueError(f"there is no {path}, which says how the vectors are pooled")
@@ -233,7 +233,7 @@ def _read_steps(
             residual = bool(config.get("use_residual"))
             yield Dense(folder, width, _read_activation(folder, config), residual)
         else:
-            raise _refuse_module(module, folder)
+            raise _explain_module(module, folder)
 
 
 def _check_names(module: str, folder: str, config: Mapping[str, Any]) -> None:

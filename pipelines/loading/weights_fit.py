@@ -132,7 +132,7 @@ def _find_steps() -> list[Step]:
         (core_model_loading, "_materialize_copy", _copy_without_values),
         (PreTrainedModel, "_move_missing_keys_from_meta_to_device", _skip_here),
         (PreTrainedModel, "_initialize_missing_keys", _skip_here),
-        (torch, "equal", _compare_without_values),
+        (torch, "equal", _wrap_equal),
     ]
 
 
@@ -158,7 +158,7 @@ def _copy_without_values(usual: Any) -> Any:
     return copy
 
 
-def _compare_without_values(usual: Any) -> Any:
+def _wrap_equal(usual: Any) -> Any:
     def equal(one: Any, other: Any) -> bool:  # of tied weights that are saved twice
         return one.shape == other.shape if one.is_meta or other.is_meta else usual(one, other)
 

@@ -23,12 +23,12 @@ def list_input_names(tokenizer: Any, model: Any) -> list[str]:
     names = [name for name in tokenizer.model_input_names if name != _TYPES]
     if _TYPES not in inspect.signature(model.forward).parameters:
         return names
-    if _TYPES in tokenizer.model_input_names or _has_token_types(tokenizer):
+    if _TYPES in tokenizer.model_input_names or _had_token_types(tokenizer):
         names.append(_TYPES)
     return names
 
 
-def _has_token_types(tokenizer: Any) -> bool:
+def _had_token_types(tokenizer: Any) -> bool:
     if "model_input_names" in tokenizer.init_kwargs:  # the model's folder decides
         return False
     tokenizer_class = type(tokenizer)
