@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 
 import hypothesis.strategies as st
@@ -91,6 +92,7 @@ LINES = st.lists(
 @given(LINES, st.sampled_from([None, 1, 3]), st.booleans())
 @example([b'{"a": "\\ud800"}'], None, True)
 @example([b"[]"], None, False)
+@example([codecs.BOM_UTF8], None, False)
 def test_every_line_of_any_file_is_a_row_or_a_dead_letter(tmp_path, lines, rows_per_part, ends):
     lines = [line.replace(b"\n", b" ") for line in lines]
     path = tmp_path / "in.jsonl"
@@ -100,6 +102,7 @@ def test_every_line_of_any_file_is_a_row_or_a_dead_letter(tmp_path, lines, rows_
         assert "in.jsonl" in refusal
         return
     batches = read(made)
+    lines = path.read_bytes().removeprefix(codecs.BOM_UTF8).split(b"\n")
     is_empty_array = path.read_bytes().strip() == b"[]"
     assert len(rows(batches)) == sum(bool(line.strip()) and not is_empty_array for line in lines)
     for batch in batches:
