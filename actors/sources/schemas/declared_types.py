@@ -25,6 +25,9 @@ from ..parsing.misfits import Misfit
 from ..reading import Reading
 from ..split_ranges import SplitRange
 
+# Texts, and bytes that may be: some writers of Parquet do not note which are.
+_TEXTS = (pa.string(), pa.large_string(), pa.binary(), pa.large_binary())
+
 
 @dataclass(frozen=True)
 class DeclaredSource:
@@ -98,7 +101,9 @@ class DeclaredSource:
         for row, _ in wrong:
             misfit = Misfit(field.name, values[row].as_py(), field.type, where(row))
             batch.add_failure("read", row, misfit)
-        if _is_text(values.type) and pa.types.is_floating(field.type):
+        if pa.types.is_dictionary(values.type):
+            values = values.dictionary_decode()
+        if values.type in _TEXTS and pa.types.is_floating(field.type):
             for row, error in find_loss(values.cast(pa.binary()), column, field, where):
                 batch.add_failure("read", row, error)
         return column
@@ -109,8 +114,10 @@ def _cast_values(values: pa.Array, kind: pa.DataType) -> pa.Array:
 
     A float may have fewer digits than the one before, or than a text.
     """
-    if _is_text(values.type):
-        return cast_texts(values, kind)
+    if pa.types.is_dictionary(values.type):
+        values = values.dictionary_decode()
+    if values.type in _TEXTS and kind not in _TEXTS:
+        return cast_texts(values.cast(pa.string()), kind)
     if pa.types.is_decimal(kind) and values.type in (pa.float32(), pa.float64()):
         # By its digits: Arrow makes another float of the decimal 0.35 than the nearest one.
         return cast_texts(values.cast(pa.string()), kind)
@@ -136,7 +143,3 @@ def _is_number(kind: pa.DataType) -> bool:
 
 def _is_finite(floats: pa.Array) -> pa.Array:
     return pc.is_finite(floats.cast(pa.float64()))
-
-
-def _is_text(kind: pa.DataType) -> bool:
-    return pa.types.is_string(kind) or pa.types.is_large_string(kind)

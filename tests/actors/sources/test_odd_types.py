@@ -290,6 +290,14 @@ def test_numbers_and_times_fit_their_declared_type_or_cost_their_row(
         # Of 0.35 and 0.57 as decimals Arrow makes other floats.
         (pa.array([0.35, 0.57, -0.0]), "decimal128(4, 2)", [Decimal("0.35"), Decimal("0.57"), 0]),
         (pa.array([0.1, 1e4], pa.float32()), "decimal128(3, 1)", [Decimal("0.1")]),
+        # A category of pandas, and bytes that are not noted as text.
+        (pa.array(["5", NINES, None]).dictionary_encode(), "decimal128(38, 0)", [Decimal(5), None]),
+        (pa.array([b"5", NINES.encode(), b"\xff"]), "decimal128(38, 0)", [Decimal(5)]),
+        (pa.array([b"1.5", b"16777217"]), "float32", [1.5]),
+        (pa.array(["1.5", "16777217"]).dictionary_encode(), "float32", [1.5]),
+        (pa.array(["10:00", "x"]).dictionary_encode(), "time32[s]", [time(10)]),
+        (pa.array([b"a", b"\xff"]), "string", ["a"]),
+        (pa.array(["a", None]).dictionary_encode(), "binary", [b"a", None]),
         (pa.array(["10:00", "10"], pa.large_string()), "time32[s]", [time(10), time(10)]),
         (pa.array([1.0, 1e300, float("inf")]), "float32", [1.0, float("inf")]),
         (pa.array([1, 0, 2]), "bool", [True, False]),
