@@ -27,6 +27,8 @@ from ..split_ranges import SplitRange
 
 # Texts, and bytes that may be: some writers of Parquet do not note which are.
 _TEXTS = (pa.string(), pa.large_string(), pa.binary(), pa.large_binary())
+# The errors of some sums, as shares of the sum.
+_ERRORS = {pa.float32(): 1e-6, pa.float64(): 1e-13}
 
 
 @dataclass(frozen=True)
@@ -120,7 +122,7 @@ def _cast_values(values: pa.Array, kind: pa.DataType) -> pa.Array:
         return cast_texts(values.cast(pa.string()), kind)
     if pa.types.is_decimal(kind) and values.type in (pa.float32(), pa.float64()):
         # By its digits: Arrow makes another float of the decimal 0.35 than the nearest one.
-        return cast_texts(values.cast(pa.string()), kind)
+        return cast_texts(_round_computed(values, kind.scale).cast(pa.string()), kind)
     is_whole = pa.types.is_integer(values.type)
     if is_whole and pa.types.is_decimal(kind):  # Arrow wants room for all digits of the type
         return values.cast(pa.decimal128(20)).cast(kind)
@@ -135,6 +137,14 @@ def _cast_values(values: pa.Array, kind: pa.DataType) -> pa.Array:
     if pc.any(lost).as_py():
         raise pa.ArrowInvalid(f"{kind} can't hold it")
     return cast
+
+
+def _round_computed(values: pa.Array, digits: int) -> pa.Array:
+    """Round fractions that lose no more than computing adds: 0.1 + 0.2 is 0.30000000000000004."""
+    rounded = pc.round(values, digits)
+    lost = pc.abs(pc.subtract(values, rounded))
+    is_little = pc.less_equal(lost, pc.multiply(pc.abs(values), _ERRORS[values.type]))
+    return pc.if_else(is_little, rounded, values)
 
 
 def _is_number(kind: pa.DataType) -> bool:

@@ -293,6 +293,11 @@ def test_numbers_and_times_fit_their_declared_type_or_cost_their_row(
     [
         (pa.array([1, 100, -5, None]), "decimal128(4, 2)", [Decimal(1), Decimal(-5), None]),
         (pa.array([0.25, 0.125, float("nan")]), "decimal128(4, 2)", [Decimal("0.25")]),
+        (
+            pa.array([0.1 + 0.2, 1e5 - 0.01, 0.301]),
+            "decimal128(8, 2)",
+            [Decimal("0.30"), Decimal("99999.99")],
+        ),
         # Of 0.35 and 0.57 as decimals Arrow makes other floats.
         (pa.array([0.35, 0.57, -0.0]), "decimal128(4, 2)", [Decimal("0.35"), Decimal("0.57"), 0]),
         (pa.array([0.1, 1e4], pa.float32()), "decimal128(3, 1)", [Decimal("0.1")]),
