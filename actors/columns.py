@@ -33,7 +33,8 @@ def is_bytes(type: pa.DataType) -> bool:
     return types.is_binary(type) or types.is_large_binary(type) or types.is_binary_view(type)
 
 
-def _is_number(type: pa.DataType) -> bool:
+def is_number(type: pa.DataType) -> bool:
+    """Tell whether a column holds numbers; truth values are none."""
     return types.is_integer(type) or types.is_floating(type) or types.is_decimal(type)
 
 
@@ -66,7 +67,7 @@ def _is_media(type: pa.DataType) -> bool:
 
 
 def _is_numbers(type: pa.DataType) -> bool:
-    return _is_list(type) and _is_number(type.value_type)
+    return _is_list(type) and is_number(type.value_type)
 
 
 def _is_samples(type: pa.DataType) -> bool:
@@ -99,7 +100,7 @@ _KINDS: dict[str, tuple[Callable[[pa.DataType], bool], str]] = {
     "texts": (_is_labels, "a text, or a list of texts"),
     "labels": (_is_labels, "a list of texts"),
     "flag": (types.is_boolean, "true or false"),
-    "number": (_is_number, "a number"),
+    "number": (is_number, "a number"),
     "words": (_is_words, "a list of words"),
     "boxes": (_is_boxes, "a list of boxes, each a list of numbers"),
     "messages": (_is_messages, "a list of messages (structs of role and content), or that as JSON"),

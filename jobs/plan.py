@@ -12,7 +12,7 @@ import psutil
 from pipemill.actors.arrow_arrays import field_values
 from pipemill.actors.batch import ROWS_OF
 from pipemill.actors.compute.deduplicate import deduplicate_chunks
-from pipemill.actors.compute.micro_batches import count_padded, cut_micro_batches
+from pipemill.actors.compute.micro_batches import count_padded_tokens, cut_micro_batches
 from pipemill.pipelines.library_settings import keep_settings
 
 from pipemill.errors import RunError, explain_interrupt, explain_missing_library
@@ -220,8 +220,8 @@ def _count_padding(trial: Trial, budget: int) -> dict[str, Any]:
     chunks = trial.chunks
     groups = field_values(chunks, "group") if chunks.type.get_field_index("group") >= 0 else None
     ways = {
-        f"in batches of {_BATCH}": count_padded(sizes, in_order),
-        "sorted": count_padded(sizes, cut_micro_batches(sizes, budget, groups)),
+        f"in batches of {_BATCH}": count_padded_tokens(sizes, in_order),
+        "sorted": count_padded_tokens(sizes, cut_micro_batches(sizes, budget, groups)),
     }
     shares: dict[str, Any] = {
         name: round(1 - int(sizes.sum()) / padded, 4) if padded else 0.0

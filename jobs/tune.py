@@ -164,7 +164,7 @@ def _tune(
     missing = check_plot(plot)
     others = with_engines(job, engines)
     trial = start_trial(job, rows)
-    log(_introduce(trial, seconds))
+    log(_write_introduction(trial, seconds))
     settings = []
     for setting in measure_transformers(trial, BATCH_SIZES, seconds):
         log(f"measured {setting.name}")
@@ -246,7 +246,7 @@ def _make_cells(setting: Measurement) -> list[str]:
     ]
 
 
-def _introduce(trial: Trial, seconds: float) -> str:
+def _write_introduction(trial: Trial, seconds: float) -> str:
     failed = f" ({trial.failed} more failed)" if trial.failed else ""
     on_gpu = trial.loaded.pipeline.device.type == "cuda"
     memory = "allocated on the GPU, with the model" if on_gpu else "growth of this process"

@@ -17,7 +17,7 @@ from ..faults.out_of_memory import OutOfMemory, release_memory
 from ..faults.watchdog import mark_progress
 from ..task import LoadedTask
 from .deduplicate import deduplicate_chunks
-from .micro_batches import count_padded, cut_micro_batches
+from .micro_batches import count_padded_tokens, cut_micro_batches
 from .token_budget import TokenBudget
 
 Pieces = list[tuple[np.ndarray, Any]]
@@ -75,7 +75,7 @@ class ForwardPass:
         for number, cut in enumerate(cuts):
             rest = cuts[number:]
             tokens = int(self.sizes[left[cut]].sum())
-            cost = count_padded(self.sizes[left], [cut]) if padded else tokens
+            cost = count_padded_tokens(self.sizes[left], [cut]) if padded else tokens
             started = time.perf_counter()
             fits = True
             try:

@@ -77,6 +77,6 @@ def _cut_padded(sizes: np.ndarray, budget: int) -> list[np.ndarray]:
     return batches
 
 
-def count_padded(sizes: np.ndarray, batches: list[np.ndarray]) -> int:
+def count_padded_tokens(sizes: np.ndarray, batches: list[np.ndarray]) -> int:
     """Return the tokens of these micro-batches, padding included."""
     return int(sum(len(batch) * sizes[batch].max(initial=0) for batch in batches))

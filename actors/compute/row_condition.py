@@ -14,6 +14,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ..columns import is_number
+
 _COMPARE: Mapping[type[ast.cmpop], Callable[[Any, Any], pc.Expression]] = {
     ast.Eq: operator.eq,
     ast.NotEq: operator.ne,
@@ -158,15 +160,15 @@ class RowCondition:
     def _compare(
         self, how: ast.cmpop, left: ast.expr, right: ast.expr, schema: pa.Schema
     ) -> pc.Expression:
+        if not isinstance(how, ast.In | ast.NotIn | ast.Is | ast.IsNot):
+            sides = self._align(left, right, schema), self._align(right, left, schema)
+            return _COMPARE[type(how)](*sides)
         one = self._convert(left, schema)
         if isinstance(how, ast.In | ast.NotIn):
             return self._find_in_list(one, isinstance(how, ast.In), left, right, schema)
-        if isinstance(how, ast.Is | ast.IsNot):
-            if not (isinstance(right, ast.Constant) and right.value is None):
-                raise ValueError(f"in {self.text!r} only None may follow `is`: {_HOW}")
-            return one.is_null() if isinstance(how, ast.Is) else one.is_valid()
-        one, other = self._align(left, right, schema), self._align(right, left, schema)
-        return _COMPARE[type(how)](one, other)
+        if not (isinstance(right, ast.Constant) and right.value is None):
+            raise ValueError(f"in {self.text!r} only None may follow `is`: {_HOW}")
+        return one.is_null() if isinstance(how, ast.Is) else one.is_valid()
 
     def _align(self, side: ast.expr, other: ast.expr, schema: pa.Schema) -> pc.Expression:
         """Return a side of a comparison in a type in which Arrow compares any of its values.
@@ -175,7 +177,7 @@ class RowCondition:
         """
         value = self._convert(side, schema)
         kind, beside = _find_type(side, schema), _find_type(other, schema)
-        if _is_number(kind) and _is_number(beside) and pa.types.is_floating(beside):
+        if is_number(kind) and is_number(beside) and pa.types.is_floating(beside):
             return _to_float(value, kind)
         text = side.value if isinstance(side, ast.Constant) else None
         if isinstance(text, str) and (pa.types.is_date(beside) or pa.types.is_timestamp(beside)):
@@ -204,7 +206,7 @@ class RowCondition:
         if isinstance(left, ast.Name) and left.id in nulls:  # in which Arrow finds no value
             return _make_unknown()
         kind = _find_type(left, schema)
-        if _is_number(kind) and all(type(value) in (int, float) for value in values):
+        if is_number(kind) and all(type(value) in (int, float) for value in values):
             if pa.types.is_floating(kind):
                 values = [float(value) for value in values]
             elif any(isinstance(value, float) for value in values):
@@ -259,10 +261,6 @@ def _find_type(node: ast.expr, schema: pa.Schema) -> pa.DataType:
         return pa.float64() if isinstance(value, float) else _to_scalar(value, schema).type
     except (ValueError, TypeError, SyntaxError, pa.ArrowException):
         return pa.null()
-
-
-def _is_number(kind: pa.DataType) -> bool:
-    return pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)
 
 
 def _to_float(number: pc.Expression, kind: pa.DataType) -> pc.Expression:

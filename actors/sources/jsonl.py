@@ -24,8 +24,9 @@ from .bad_file import (
 )
 from .base import FileSource
 from .byte_ranges import SAMPLED_FILES, SAMPLED_ROWS, sample_evenly
+from .parsing.json_parser import Parser, to_json_text
 from .parsing.json_rows import JsonRows, parse_object
-from .parsing.json_values import Parser, fit_values, to_json_text
+from .parsing.json_values import fit_values
 from .parsing.misfits import Misfit
 from .schemas.file_schemas import explain_lacking
 from .schemas.json_schema import JSON_TEXT, SeenColumns

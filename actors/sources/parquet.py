@@ -18,7 +18,7 @@ from ..storage.filesystem import open_filesystem
 from ..storage.input_file import InputFile
 from ..storage.parallel import map_parallel
 from .base import FileSource
-from .parsing.parquet_file import open_as_stored, open_parquet, read_columns
+from .parsing.parquet_file import open_as_stored, open_parquet, read_footer_schema
 from .schemas.file_schemas import (
     cast_rows,
     cast_valid_rows,
@@ -128,7 +128,7 @@ class ParquetSource(FileSource):
             footer = self._read_footer(file)
             if isinstance(footer, ConfigError):
                 return footer
-            schema = keep_features(read_columns(footer))
+            schema = keep_features(read_footer_schema(footer))
             groups = map(footer.row_group, range(footer.num_row_groups))
             size = sum(group.total_byte_size for group in groups)
             return _Footer(schemas.setdefault(schema, schema), footer.num_rows, size)

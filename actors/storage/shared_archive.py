@@ -84,7 +84,7 @@ def _share_archive(filesystem: AbstractFileSystem) -> AbstractFileSystem:
     return filesystem
 
 
-def find_number(archive: AbstractFileSystem) -> int:
+def find_archive_number(archive: AbstractFileSystem) -> int:
     """Return the number of an opened archive. One that is opened again has another one."""
     return int(archive._number)
 

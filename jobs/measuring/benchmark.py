@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 from pipemill.actors.arrow_arrays import field_values
 from pipemill.actors.compute.forward_pass import ForwardPass
-from pipemill.actors.compute.micro_batches import count_padded, cut_micro_batches
+from pipemill.actors.compute.micro_batches import count_padded_tokens, cut_micro_batches
 from pipemill.actors.compute.token_budget import TokenBudget
 from pipemill.actors.faults.blame import is_out_of_memory
 from pipemill.pipelines.reference.in_batches import PlainBatches
@@ -113,7 +113,7 @@ def measure_budget(
     sizes = field_values(chunks, "size")
     groups = field_values(chunks, "group") if chunks.type.get_field_index("group") >= 0 else None
     cuts = cut_micro_batches(sizes, budget, groups, padded=not packed)
-    costs = np.array([sizes[c].sum() if packed else count_padded(sizes, [c]) for c in cuts])
+    costs = np.array([sizes[c].sum() if packed else count_padded_tokens(sizes, [c]) for c in cuts])
     setting = Measurement(
         how=engine or ("packed" if packed else "sorted"),
         size=budget,
@@ -165,7 +165,7 @@ def _measure_batch_size(
 ) -> Measurement:
     tokens, counts = chunks
     cuts = [np.arange(i, min(i + size, len(tokens))) for i in range(0, len(tokens), size)]
-    costs = np.array([count_padded(tokens, [cut]) for cut in cuts])
+    costs = np.array([count_padded_tokens(tokens, [cut]) for cut in cuts])
     setting = Measurement(
         how="transformers", size=size, tokens=int(tokens.sum()), padded_tokens=int(costs.sum())
     )

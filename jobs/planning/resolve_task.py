@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from pipemill.actors.compute.row_condition import RowCondition
 from pipemill.actors.sources.reading import Reading
-from pipemill.actors.task import Column, Followed
+from pipemill.actors.task import Column, Followed, Parameter
 from pipemill.pipelines.embeddings.static_folder import find_static_folder
 from pipemill.pipelines.loading.model_files import ModelFiles
 from pipemill.pipelines.registry import find_registered, find_task, is_transformers_task
@@ -30,8 +29,6 @@ if TYPE_CHECKING:
 
 # A user's pipeline is given text from these, even if the values seem to be something else.
 _TEXTS = ("inputs", "text")
-# The message on a value that YAML did not read as the text that is wanted, such as no and 2024.
-_UNQUOTED = re.compile(r" is a text\b[^0-9]*, not (True|False|[-+.0-9e]+)$")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,9 +175,20 @@ def validate_parameters(given: dict[str, Any], spec: TaskSpec) -> dict[str, Any]
         try:
             taken[name] = spec.parameters[name].validate(name, value)
         except ValueError as error:
-            advice = ": put it in quotes" if _UNQUOTED.search(str(error)) else ""
+            advice = ": put it in quotes" if _lacks_quotes(spec.parameters[name], value) else ""
             raise ConfigError(f"parameters of {spec.name}: {error}{advice}") from None
     return taken
+
+
+def _lacks_quotes(parameter: Parameter, value: Any) -> bool:
+    """Tell whether YAML did not read a value, such as no and 2024, as the text that is wanted."""
+    if parameter.each is not None and isinstance(value, list | tuple):
+        return any(_lacks_quotes(parameter.each, one) for one in value)
+    if parameter.keys is not None and isinstance(value, dict):
+        known = parameter.keys
+        return any(_lacks_quotes(known[key], one) for key, one in value.items() if key in known)
+    takes_text = "str" in parameter.kind.split("|") and not parameter.choices
+    return takes_text and isinstance(value, bool | int | float)
 
 
 def list_column_kinds(

@@ -151,13 +151,13 @@ def to_plain(value: Any) -> Any:
     if is_picture(value):
         return encode_picture(value)
     if isinstance(value, np.datetime64 | np.timedelta64):
-        return _plain_time(value)
+        return _to_plain_time(value)
     if hasattr(value, "__array__") and not np.isscalar(value):
         return _to_plain_array(np.asarray(value))
     return value
 
 
-def _plain_time(value: np.datetime64 | np.timedelta64) -> Any:
+def _to_plain_time(value: np.datetime64 | np.timedelta64) -> Any:
     """Return a time of numpy in a unit that Arrow has: a date for days and longer."""
     if np.isnat(value):
         return None

@@ -18,7 +18,7 @@ _DECLARE = "declare the columns in output.schema (with a new output) to have roo
 _CHANGE = "change output.schema (with a new output) to have room for it"
 
 
-def do_own_columns_fit(
+def can_own_columns_hold(
     task: PipelineTask, answers: list[Any], schema: pa.Schema, given: Values
 ) -> bool:
     """Tell whether the columns that the task adds by itself hold all of these answers.

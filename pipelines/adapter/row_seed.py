@@ -70,13 +70,13 @@ def _feed(digest: Any, value: Any) -> None:
     elif isinstance(value, PixelLevels):
         _feed(digest, [value.codes, value.palette])
     elif hasattr(value, "detach"):
-        digest.update(_some(value.detach().flatten()).double().cpu().numpy().tobytes())
+        digest.update(_sample_numbers(value.detach().flatten()).double().cpu().numpy().tobytes())
     elif isinstance(value, np.ndarray):
-        digest.update((_some(value.reshape(-1)) if value.ndim > 1 else value).tobytes())
+        digest.update((_sample_numbers(value.reshape(-1)) if value.ndim > 1 else value).tobytes())
     elif isinstance(value, str | int | float):
         digest.update(repr(value).encode())
 
 
-def _some(numbers: Any) -> Any:
+def _sample_numbers(numbers: Any) -> Any:
     """Return at most `_MOST` of the numbers, from all over the array."""
     return numbers[:: -(-len(numbers) // _MOST) or 1]

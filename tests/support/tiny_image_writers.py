@@ -78,28 +78,30 @@ def _paligemma() -> Any:
     )
 
 
+_QWEN_ROPE = {"rope_type": "default", "mrope_section": [1, 1, 2], "rope_theta": 10000.0}
+_QWEN_TOKENS = {
+    "image_token_id": IMAGE, "video_token_id": 57, "vision_start_token_id": START,
+    "vision_end_token_id": 56,
+}  # fmt: skip
+
+
 def _qwen() -> Any:
     import transformers as t
 
-    rope = {"rope_type": "default", "mrope_section": [1, 1, 2], "rope_theta": 10000.0}
     return t.Qwen2VLConfig(
         vision_config={
             "embed_dim": 16, "hidden_size": 16, "depth": 2, "num_heads": 2, "patch_size": 8,
             "spatial_merge_size": 1, "temporal_patch_size": 1, "mlp_ratio": 2,
             "initializer_range": 0.8,
         },
-        text_config={**TEXT, "rope_parameters": rope},
-        image_token_id=IMAGE,
-        video_token_id=57,
-        vision_start_token_id=START,
-        vision_end_token_id=56,
+        text_config={**TEXT, "rope_parameters": _QWEN_ROPE},
+        **_QWEN_TOKENS,
     )  # fmt: skip
 
 
 def _qwen_with_states() -> Any:
     import transformers as t
 
-    rope = {"rope_type": "default", "mrope_section": [1, 1, 2], "rope_theta": 10000.0}
     return t.Qwen3_5Config(
         vision_config={
             "hidden_size": 16, "intermediate_size": 24, "depth": 2, "num_heads": 2,
@@ -109,12 +111,10 @@ def _qwen_with_states() -> Any:
         text_config={
             **TEXT, "head_dim": 8, "layer_types": ["linear_attention", "full_attention"],
             "linear_num_key_heads": 2, "linear_num_value_heads": 2, "linear_key_head_dim": 8,
-            "linear_value_head_dim": 8, "rope_parameters": {**rope, "partial_rotary_factor": 1.0},
+            "linear_value_head_dim": 8,
+            "rope_parameters": {**_QWEN_ROPE, "partial_rotary_factor": 1.0},
         },
-        image_token_id=IMAGE,
-        video_token_id=57,
-        vision_start_token_id=START,
-        vision_end_token_id=56,
+        **_QWEN_TOKENS,
     )  # fmt: skip
 
 

@@ -20,8 +20,10 @@ from ...arrow_arrays import scatter, scatter_rows
 from ...faults.bisect import bisect_failures
 from ..reading import Reading
 from .csv_records import Record
-from .json_values import Parser, cast_texts, fit_values, is_nested
+from .json_parser import Parser
+from .json_values import fit_values, is_nested
 from .misfits import Misfit
+from .text_casts import cast_texts
 
 # The spellings of null in columns other than text. "nan" is a number.
 _NULLS = ["", "NA", "N/A", "n/a", "#N/A", "NULL", "null", "Null"]

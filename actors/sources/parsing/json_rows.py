@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..reading import Reading
-from .json_values import Parser
+from .json_parser import Parser
 
 
 @dataclass

@@ -20,7 +20,7 @@ def open_parquet(file: IO[bytes], footer: pq.FileMetaData | None = None) -> pq.P
     return pq.ParquetFile(file, metadata=footer, coerce_int96_timestamp_unit="us")
 
 
-def read_columns(footer: pq.FileMetaData) -> pa.Schema:
+def read_footer_schema(footer: pq.FileMetaData) -> pa.Schema:
     """Return the columns of a file, in the types that `open_parquet` reads."""
     stored = footer.schema
     if any(stored.column(i).physical_type == "INT96" for i in range(footer.num_columns)):

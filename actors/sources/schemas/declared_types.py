@@ -15,13 +15,14 @@ from pipemill.errors import ConfigError
 
 from ...arrow_arrays import scatter_rows
 from ...batch import Batch
+from ...columns import is_number
 from ...faults.bisect import bisect_failures
 from ...split import Split
 from ...storage.input_file import InputFile
 from ..base import FileSource
 from ..parsing.csv_values import find_loss
-from ..parsing.json_values import cast_texts
 from ..parsing.misfits import Misfit
+from ..parsing.text_casts import cast_texts
 from ..reading import Reading
 from ..split_ranges import SplitRange
 
@@ -130,7 +131,7 @@ def _cast_values(values: pa.Array, kind: pa.DataType) -> pa.Array:
     is_float = pa.types.is_floating(values.type)
     if is_float and pa.types.is_floating(kind):
         lost = pc.and_(_is_finite(values), pc.invert(_is_finite(cast)))
-    elif (is_whole or is_float) and (_is_number(kind) or pa.types.is_boolean(kind)):
+    elif (is_whole or is_float) and (is_number(kind) or pa.types.is_boolean(kind)):
         lost = pc.not_equal(cast.cast(values.type, safe=is_whole), values)
     else:
         return cast
@@ -145,10 +146,6 @@ def _round_computed(values: pa.Array, digits: int) -> pa.Array:
     lost = pc.abs(pc.subtract(values, rounded))
     is_little = pc.less_equal(lost, pc.multiply(pc.abs(values), _ERRORS[values.type]))
     return pc.if_else(is_little, rounded, values)
-
-
-def _is_number(kind: pa.DataType) -> bool:
-    return pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)
 
 
 def _is_finite(floats: pa.Array) -> pa.Array:

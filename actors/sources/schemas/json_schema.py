@@ -10,7 +10,8 @@ import pyarrow.compute as pc
 from pyarrow import types
 
 from ...columns import matches
-from ..parsing.json_values import EXACT, LongNumber
+from ..parsing.json_parser import LongNumber
+from ..parsing.json_values import EXACT
 
 # Marks a column that is kept as JSON text, since its values have no common type.
 JSON_TEXT = {b"pipemill": b"json"}

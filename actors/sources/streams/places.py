@@ -15,7 +15,7 @@ from typing import IO, Any
 from ...storage.file_names import find_compression, find_member
 from ...storage.filesystem import open_filesystem
 from ...storage.input_file import InputFile
-from ...storage.shared_archive import find_number
+from ...storage.shared_archive import find_archive_number
 
 # In a process, of which each thread reads a split; and the most bytes that they hold for it, such
 # as the last 2 GiB of what `zstd --long=31` packed. One is kept in any case.
@@ -66,7 +66,7 @@ def identify(file: InputFile, options: Mapping[str, Any]) -> Hashable | None:
     if find_member(file.path) == file.path:
         return (file, repr(options)) if file.version else None
     archive, _ = open_filesystem(file.path, options)
-    return file, repr(options), find_number(archive)
+    return file, repr(options), find_archive_number(archive)
 
 
 @contextmanager

@@ -23,7 +23,7 @@ from pipemill.actors.workers.split_steps import Load, load_stages
 from pipemill.pipelines.adapter.result_schema import (
     COLUMNS_OF_SAMPLE,
     COLUMNS_OF_TASK,
-    do_own_columns_fit,
+    can_own_columns_hold,
     infer_result_schema,
 )
 from pipemill.pipelines.loading.task_loader import LoadTask
@@ -188,7 +188,7 @@ def _choose_schema(task: Any, answers: list[Any]) -> pa.Schema:
     declared = task.declared
     if declared.results is not None:
         own = declared.results(task.loaded)
-        if do_own_columns_fit(declared, answers, own, task.keywords.given):
+        if can_own_columns_hold(declared, answers, own, task.keywords.given):
             return own.with_metadata({b"columns": COLUMNS_OF_TASK})
     return infer_result_schema(answers).with_metadata({b"columns": COLUMNS_OF_SAMPLE})
 

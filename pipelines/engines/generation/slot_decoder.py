@@ -7,13 +7,7 @@ from typing import Any
 
 import torch
 from pipemill.actors.device_transfer import to_device
-from transformers.cache_utils import (
-    DummyLayer,
-    DynamicCache,
-    DynamicLayer,
-    EncoderDecoderCache,
-    LinearAttentionLayer,
-)
+from transformers.cache_utils import DynamicCache, EncoderDecoderCache
 from transformers.generation.utils import ALL_CACHE_NAMES
 from transformers.modeling_outputs import BaseModelOutput
 
@@ -21,6 +15,7 @@ from ..base import UnsupportedPrompt, Values
 from ..model_call import tell_masks
 from .beam_search import extend_beams
 from .slot_cache import Move, SlotCache
+from .slot_layer import are_layers_held, make_cache, repeat_cache
 from .step_hooks import StepHooks
 from .token_choice import Rules, Sequence, append_tokens
 
@@ -33,8 +28,6 @@ _MADE = (
 )  # fmt: skip
 # Of what a written token is, where a model's inputs say it: a text, or as the prompt's last token.
 _TYPES = ("token_type_ids", "mm_token_type_ids", "moe_mm_token_type_ids")
-# Layers that keep keys and values.
-_COLUMNS = {"DynamicLayer", "DynamicSlidingWindowLayer"}
 
 
 class SlotDecoder:
@@ -130,7 +123,7 @@ class SlotDecoder:
             raise UnsupportedPrompt("a prompt with padding")
         if places is None:
             raise UnsupportedPrompt("positions that the model counts itself")
-        given = {**prepared, CACHE: _make_cache(prepared)}
+        given = {**prepared, CACHE: make_cache(prepared.get(CACHE))}
         inputs = self.model.prepare_inputs_for_generation(
             input_ids, is_first_iteration=True, **given
         )
@@ -171,11 +164,11 @@ class SlotDecoder:
         for one in group:
             one.ids = one.inputs["input_ids"][0].tolist()
         lengths = [len(one.ids) for one in group]
-        cache, shared = _make_cache(prepared), len(group[0].beginning)
+        cache, shared = make_cache(prepared.get(CACHE)), len(group[0].beginning)
         if cache.layers:  # some have states, which are not repeated
             shared = 0
         if shared:
-            cache = _repeat(self._compute_beginning(group[0].beginning, kept), len(group))
+            cache = repeat_cache(self._compute_beginning(group[0].beginning, kept), len(group))
         rest = max(lengths) - shared
         device, count = self.slots.device, len(group)
         ids = torch.zeros((count, rest), dtype=torch.long)
@@ -272,14 +265,8 @@ class SlotDecoder:
             raise UnsupportedPrompt("settings with another number of beams")
         if beams > 1 and self.hooks and not self.hooks.shares_encoder:
             raise UnsupportedPrompt("attention to the encoder's output by an unknown name")
-        cache = prepared.get(CACHE)
-        own = cache.self_attention_cache if isinstance(cache, EncoderDecoderCache) else cache
-        kinds = {type(layer).__name__ for layer in getattr(own, "layers", [None])}
-        # A dummy stands for a layer that reads the keys and values of another one, or none.
-        if not kinds <= {*_COLUMNS, "DummyLayer", "LinearAttentionLayer"} or (
-            kinds and not kinds & _COLUMNS
-        ):
-            raise UnsupportedPrompt(f"a cache of {', '.join(sorted(kinds))}")
+        if not are_layers_held(cache := prepared.get(CACHE)):
+            raise UnsupportedPrompt(f"a {type(cache).__name__} with other layers")
 
     def _check_tokens(self, prepared: Values) -> None:
         """Raise UnsupportedPrompt if prompts are more than their tokens."""
@@ -289,29 +276,6 @@ class SlotDecoder:
         places = prepared.get("position_ids")
         if places is not None and places.dim() != 2:
             raise UnsupportedPrompt("positions of several axes")
-
-
-def _make_cache(prepared: Values) -> DynamicCache:
-    """Return an empty cache. It forgets no keys and values, as that of a window would."""
-    cache = DynamicCache()
-    layers = getattr(prepared.get(CACHE), "layers", [])
-    if any(isinstance(layer, LinearAttentionLayer) for layer in layers):
-        cache.layers = list(map(_make_layer, layers))
-    return cache
-
-
-def _make_layer(like: Any) -> DynamicLayer | LinearAttentionLayer:
-    if isinstance(like, LinearAttentionLayer):
-        return LinearAttentionLayer(like.number_of_states)
-    return LinearAttentionLayer(0) if isinstance(like, DummyLayer) else DynamicLayer()
-
-
-def _repeat(cache: Any, count: int) -> DynamicCache:
-    repeated = DynamicCache()
-    for i, layer in enumerate(cache.layers):
-        shape = (count, -1, -1, -1)
-        repeated.update(layer.keys.expand(*shape), layer.values.expand(*shape), i)
-    return repeated
 
 
 def _has_relative_positions(model: Any) -> bool:

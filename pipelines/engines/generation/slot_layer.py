@@ -1,4 +1,4 @@
-"""Keep the keys and values that one layer of a model makes of the texts in a `SlotCache`."""
+"""Keep what one layer of a model makes of texts in a `SlotCache`, and first of their prompts."""
 
 from __future__ import annotations
 
@@ -8,12 +8,20 @@ import mmap
 from typing import TYPE_CHECKING, Any
 
 import torch
-from transformers.cache_utils import DynamicLayer, LinearAttentionLayer
+from transformers.cache_utils import (
+    DummyLayer,
+    DynamicCache,
+    DynamicLayer,
+    EncoderDecoderCache,
+    LinearAttentionLayer,
+)
 
 if TYPE_CHECKING:
     from .slot_cache import SlotCache
 
 _LARGE_PAGE = 2 * 2**20
+# Layers that keep keys and values.
+_OF_KEYS = {"DynamicLayer", "DynamicSlidingWindowLayer"}
 
 
 class SlotLayer(DynamicLayer):
@@ -119,7 +127,7 @@ class StateLayer(LinearAttentionLayer):
 
     @property
     def state_bytes(self) -> int:
-        return sum(one[:0].element_size() * one.shape[1:].numel() for one in self._whole.values())
+        return sum(one.itemsize * one.shape[1:].numel() for one in self._whole.values())
 
     def begin_step(self) -> None:
         for (name, index), whole in self._whole.items():
@@ -160,6 +168,42 @@ def _find_states(layer: LinearAttentionLayer) -> list[tuple[tuple[str, int], tor
         for index, state in getattr(layer, name).items()
         if state is not None
     ]
+
+
+def are_layers_held(cache: Any) -> bool:
+    """Tell whether slots hold all kinds of layers that a cache of `generate` has."""
+    own = cache.self_attention_cache if isinstance(cache, EncoderDecoderCache) else cache
+    kinds = {type(layer).__name__ for layer in getattr(own, "layers", [None])}
+    # A dummy stands for a layer that reads the keys and values of another one, or none.
+    known = {*_OF_KEYS, "DummyLayer", "LinearAttentionLayer"}
+    return kinds <= known and (not kinds or bool(kinds & _OF_KEYS))
+
+
+def make_cache(like: Any) -> DynamicCache:
+    """Return an empty cache for prompts. It forgets no keys and values, as that of a window would.
+
+    like: the cache that `generate` made.
+    """
+    cache = DynamicCache()
+    layers = getattr(like, "layers", [])
+    if any(isinstance(layer, LinearAttentionLayer) for layer in layers):
+        cache.layers = list(map(_make_layer, layers))
+    return cache
+
+
+def _make_layer(like: Any) -> DynamicLayer | LinearAttentionLayer:
+    if isinstance(like, LinearAttentionLayer):
+        return LinearAttentionLayer(like.number_of_states)
+    return LinearAttentionLayer(0) if isinstance(like, DummyLayer) else DynamicLayer()
+
+
+def repeat_cache(cache: Any, count: int) -> DynamicCache:
+    """Return a cache of so many texts, all with the keys and values of the one text here."""
+    repeated = DynamicCache()
+    for i, layer in enumerate(cache.layers):
+        shape = (count, -1, -1, -1)
+        repeated.update(layer.keys.expand(*shape), layer.values.expand(*shape), i)
+    return repeated
 
 
 def make_zeros(like: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:

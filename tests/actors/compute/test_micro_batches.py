@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pipemill.actors.compute.micro_batches import count_padded, cut_micro_batches
+from pipemill.actors.compute.micro_batches import count_padded_tokens, cut_micro_batches
 
 SIZES = st.lists(st.integers(1, 600), max_size=300).map(lambda s: np.array(s, dtype=np.int64))
 
@@ -19,7 +19,7 @@ def test_every_chunk_is_in_one_micro_batch_within_the_budget(sizes, budget, grou
 
 
 def cost(sizes, batches, budget):
-    return count_padded(sizes, batches) + len(batches) * budget / 64
+    return count_padded_tokens(sizes, batches) + len(batches) * budget / 64
 
 
 @given(st.lists(st.integers(1, 40), max_size=9).map(np.array), st.integers(1, 120))
@@ -38,7 +38,7 @@ def test_no_other_cuts_of_the_sorted_chunks_cost_less(sizes, budget):
 def test_natural_lengths_are_hardly_padded_even_in_a_small_split():
     sizes = np.random.default_rng(0).lognormal(3.3, 0.9, 256).astype(np.int64).clip(3, 512)
     batches = cut_micro_batches(sizes, 2048)
-    assert count_padded(sizes, batches) < 1.08 * sizes.sum()
+    assert count_padded_tokens(sizes, batches) < 1.08 * sizes.sum()
     assert len(batches) < 50
 
 
@@ -46,9 +46,9 @@ def test_chunks_of_many_rows_share_a_micro_batch_with_little_padding():
     # One row of 200 chunks among 200 rows of one.
     sizes = np.array([64] * 200 + list(range(1, 201)))
     batches = cut_micro_batches(sizes, 2048)
-    assert count_padded(sizes, batches) < 1.1 * sizes.sum()
+    assert count_padded_tokens(sizes, batches) < 1.1 * sizes.sum()
     in_order = [np.arange(i, i + 32) for i in range(0, 400, 32) if i + 32 <= 400]
-    assert count_padded(sizes, in_order) > 1.1 * sizes[:384].sum()
+    assert count_padded_tokens(sizes, in_order) > 1.1 * sizes[:384].sum()
 
 
 def test_a_budget_of_nothing_is_refused():
