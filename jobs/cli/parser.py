@@ -106,7 +106,13 @@ def _explain(error: Any, arguments: list[str]) -> str:
         # Of `-model` typer names only `-m`.
         name = next((word for word in arguments if word.startswith(error.option_name)), "")
         name = name.partition("=")[0] or error.option_name
-        return f"unknown option {name}{_did_you_mean(name, _list_option_names(error.ctx))}"
+        names = _list_option_names(error.ctx)
+        hint = (
+            _did_you_mean(name, names, least=0.8)
+            or _hint_setting(name, names, arguments)
+            or _did_you_mean(name, names)
+        )
+        return f"unknown option {name}{hint}"
     if hasattr(error, "option_name"):
         return f"{error.option_name} needs a value"
     parameter = getattr(error, "param", None)
@@ -137,9 +143,28 @@ def _list_option_names(ctx: Any) -> list[str]:
     return [name for p in parameters if p.param_type_name == "option" for name in p.opts]
 
 
-def _did_you_mean(name: str, names: Any) -> str:
-    near = get_close_matches(name, list(names), n=1)
+def _did_you_mean(name: str, names: Any, least: float = 0.6) -> str:
+    near = get_close_matches(name, list(names), n=1, cutoff=least)
     return f"; did you mean {near[0]}?" if near else ""
+
+
+def _hint_setting(name: str, names: list[str], arguments: list[str]) -> str:
+    """Return a hint on an option that is a key of the config, or a parameter of the task."""
+    if not {"--set", "--param"} <= set(names):
+        return ""
+    from ..config.job import Job
+    from ..config.key_hints import ELSEWHERE, find_sections, list_parameters
+
+    task = next((after for word, after in pairwise(arguments) if word == "--task"), None)
+    key = name.lstrip("-").replace("-", "_")
+    sections = find_sections(key, Job, list_parameters({"task": task}))
+    ways = [
+        f"--param {key}=…" if section == "parameters" else f"--set {section}.{key}=…"
+        for section in sections
+    ]
+    if ways:
+        return f"; did you mean {' or '.join(ways)}?"
+    return f"; {ELSEWHERE[key]}" if key in ELSEWHERE else ""
 
 
 def _choose_markup() -> Any:

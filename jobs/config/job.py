@@ -220,7 +220,7 @@ class _ExplainedErrors(type(BaseModel)):  # type: ignore[misc]
         try:
             return super().__call__(*args, **keys)
         except ValidationError as error:
-            raise ConfigError(explain_errors(error, cls)) from None
+            raise ConfigError(explain_errors(error, cls, keys)) from None
 
 
 class Job(Section, metaclass=_ExplainedErrors):

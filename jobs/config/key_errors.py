@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import datetime
-from typing import TYPE_CHECKING, Any, get_args, get_origin
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ValidationError
 
-from pipemill.errors import did_you_mean
+from .key_hints import hint_key, list_keys, list_parameters
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
@@ -34,18 +35,26 @@ _REASONS = {
 }
 
 
-def explain_errors(error: ValidationError, job: type[BaseModel], where: str = IN_PYTHON) -> str:
+def explain_errors(
+    error: ValidationError,
+    job: type[BaseModel],
+    data: Mapping[str, Any],
+    where: str = IN_PYTHON,
+) -> str:
     """Return a line for each key of a config that is wrong.
 
     Args:
         error: what pydantic says.
         job: the class that it says it of.
+        data: the config.
         where: the config's source.
     """
-    return "\n".join(_format_errors(error, job, where))
+    return "\n".join(_format_errors(error, job, list_parameters(data), where))
 
 
-def _format_errors(error: ValidationError, job: type[BaseModel], where: str) -> list[str]:
+def _format_errors(
+    error: ValidationError, job: type[BaseModel], parameters: set[str], where: str
+) -> list[str]:
     """Format one message per key.
 
     For a union of types, pydantic has one error per branch; they become one message.
@@ -75,7 +84,7 @@ def _format_errors(error: ValidationError, job: type[BaseModel], where: str) -> 
             continue
         if problem["type"] == "extra_forbidden":
             full = ".".join([*keys, str(last)])
-            hint = did_you_mean(str(last), _list_keys(job, keys))
+            hint = hint_key(str(last), list_keys(job, keys), job, parameters)
             messages[full] = f"unknown key {full!r} in {where}; {hint}"
             continue
         is_key = last in all_keys or (parents and parents[-1] in _OF_COLUMNS)
@@ -130,19 +139,7 @@ def _shorten(value: Any) -> str:
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
 
 
-def _list_keys(model: type[BaseModel], parents: list[str]) -> list[str]:
-    for parent in (key for key in parents if not key.isdecimal()):
-        annotation = model.model_fields[parent].annotation
-        options = [annotation, *get_args(annotation)]
-        model = next(
-            o
-            for o in options
-            if get_origin(o) is None and isinstance(o, type) and issubclass(o, BaseModel)
-        )
-    return list(model.model_fields)
-
-
 def _list_all_keys(job: type[BaseModel]) -> set[str]:
     plain = ("task", "parameters", "pipeline_class")
     sections = [name for name in job.model_fields if name not in plain]
-    return set(job.model_fields).union(*(_list_keys(job, [section]) for section in sections))
+    return set(job.model_fields).union(*(list_keys(job, [section]) for section in sections))

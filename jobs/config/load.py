@@ -185,7 +185,7 @@ def make_job(data: Mapping[str, Any], where: str) -> Job:
     try:
         return Job.model_validate(with_loaded_model(data))
     except ValidationError as error:
-        raise ConfigError(explain_errors(error, Job, where)) from None
+        raise ConfigError(explain_errors(error, Job, data, where)) from None
 
 
 def _merge_section(old: dict[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:

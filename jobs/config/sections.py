@@ -6,9 +6,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import wraps
 from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict, TypeVar, cast
 
-from pipemill.errors import ConfigError, did_you_mean
+from pipemill.errors import ConfigError
 
+from .job import Job
 from .key_errors import IN_PYTHON
+from .key_hints import hint_key, list_parameters
 
 if TYPE_CHECKING:
     import datasets
@@ -85,7 +87,7 @@ def takes_sections(verb: Verb) -> Verb:
     def checked(*args: Any, **arguments: Any) -> Any:
         for name in arguments:
             if name not in names:
-                hint = did_you_mean(name, names)
+                hint = hint_key(name, names, Job, list_parameters(arguments))
                 raise ConfigError(f"unknown key {name!r} in {IN_PYTHON}; {hint}")
         return verb(*args, **arguments)
 

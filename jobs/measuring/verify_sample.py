@@ -22,6 +22,7 @@ from pipemill.pipelines.reference.row_by_row import PlainRows
 
 from pipemill.errors import ConfigError, explain_missing_library
 
+from ..config.job import Job
 from ..config.load import make_job
 from ..output.job_record import JobRecord
 from ..output.ledger import Ledger
@@ -197,7 +198,7 @@ def _find_settings(record: JobRecord, footer: PartFooter, row: int, stored: str)
 def _make_plain_rows(plan: Plan, step: _Step, settings: str) -> PlainRows:
     fields, spec = json.loads(settings), step.load.spec()
     model = replace(step.load.model, dtype=fields["model.dtype"])
-    given = validate_parameters(fields["parameters"], spec)
+    given = validate_parameters(fields["parameters"], spec, Job)
     stored = plan.settled or {}
     inferred = {
         n: stored[step.stored + n] for n in spec.infer_parameters if step.stored + n in stored

@@ -16,10 +16,12 @@ from pipemill.pipelines.registry import find_registered, find_task, is_transform
 from pipemill.pipelines.task_columns import USUAL, list_inputs, map_source_names
 from pipemill.pipelines.task_spec import TaskSpec
 from pipemill.pipelines.user_pipeline import user_pipeline_task
+from pydantic import BaseModel
 
-from pipemill.errors import ConfigError, did_you_mean
+from pipemill.errors import ConfigError
 
 from ..config.arrow_types import parse_schema
+from ..config.key_hints import hint_key
 from .choose_engine import check_engine, computes_on_cpu
 from .user_code import check_class, check_registered, has_remote_pipeline
 
@@ -155,20 +157,23 @@ def with_steps(job: Job, tasks: Sequence[ResolvedTask]) -> ResolvedTask:
 
 def select_parameters(job: Job, spec: TaskSpec) -> dict[str, Any]:
     """Return the job's parameters, as its task takes them."""
-    return validate_parameters(job.parameters, spec)
+    return validate_parameters(job.parameters, spec, type(job))
 
 
-def validate_parameters(given: dict[str, Any], spec: TaskSpec) -> dict[str, Any]:
+def validate_parameters(
+    given: dict[str, Any], spec: TaskSpec, job: type[BaseModel]
+) -> dict[str, Any]:
     """Return parameters as the task takes them.
 
-    Null leaves the default, unless it is a value of the parameter.
+    Null leaves the default, unless it is a value of the parameter. A name that is unknown may be
+    a key of `job`.
     """
     if spec.any_parameter:
         return given  # the user's pipeline knows its own, and is asked when it is loaded
     taken = {}
     for name, value in given.items():
         if name not in spec.parameters:
-            hint = did_you_mean(name, spec.parameters) if spec.parameters else "it takes none"
+            hint = hint_key(name, spec.parameters, job) if spec.parameters else "it takes none"
             raise ConfigError(f"{spec.name} has no parameter {name!r}; {hint}")
         if value is None and not spec.parameters[name].nullable:
             continue

@@ -211,6 +211,8 @@ def test_a_plan_says_what_each_task_gets(job, tmp_path):
         ({"wher": "x"}, "unknown key 'tasks.1.wher' in {file}; did you mean 'where'?"),
         ({"task": "no-such"}, "no-such"),
         ({"parameters": {"top": 3}}, "text-classification has no parameter 'top'"),
+        ({"parameters": {"dtype": "float16"}}, "no parameter 'dtype'; did you mean 'model.dtype'?"),
+        ({"top_k": 3}, "'tasks.1.top_k' in {file}; did you mean 'parameters.top_k'?"),
         ({"model": "/nowhere"}, "no model at /nowhere"),
     ],
 )

@@ -77,6 +77,9 @@ def plain(text: str) -> str:
         (["run", "--modle=x"], "unknown option --modle; did you mean --model?", "run "),
         (["run", "-model", "x"], "unknown option -model; did you mean --model?", "run "),
         (["run", "--wholly-else"], "unknown option --wholly-else", "run "),
+        (["run", "--num-gpus=1"], "unknown option --num-gpus; did you mean --set actors.n", "run "),
+        (["run", "--resume"], "unknown option --resume; leave it out: the same job", "run "),
+        (["status", "--num-gpus"], "unknown option --num-gpus", "status "),
         (["run", "--model"], "--model needs a value", "run "),
         (["plan", "--model", "--task"], "--model needs a value, and --task follows it", "plan "),
         (["run", "a.yaml", "b.yaml"], "got unexpected extra argument", "run "),
@@ -95,6 +98,11 @@ def test_a_wrong_command_line_is_status_2_and_two_lines(capsys, words, message, 
     first, second = err.splitlines()
     assert first.startswith(f"pipemill: {message}")
     assert second == f"See pipemill {see}--help"
+
+
+def test_an_option_may_be_meant_as_a_parameter_of_the_task(capsys):
+    assert main(["plan", "--task", "text-classification", "--top-k", "3"]) == 2
+    assert "unknown option --top-k; did you mean --param top_k=…?\n" in capsys.readouterr().err
 
 
 def test_a_wrong_command_line_is_the_same_on_a_terminal():

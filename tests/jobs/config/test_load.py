@@ -78,6 +78,12 @@ def test_a_yaml_file_takes_values_from_the_environment(tmp_path, monkeypatch):
     [
         ({"bach": 1}, "unknown key 'bach' in the job; did you mean 'batching'"),
         ({"output": {"path": "o", "kep": "all"}}, "'output.kep'.*did you mean 'keep'"),
+        ({"num_gpus": 1}, "'num_gpus' in the job; did you mean 'actors.num_gpus'?"),
+        ({"schema": {}}, "'schema' .* mean 'input.schema' or 'output.schema'?"),
+        ({"top_k": 1}, "'top_k' in the job; did you mean 'parameters.top_k'?"),
+        ({"actors": {"dtype": "float16"}}, "'actors.dtype' in .*did you mean 'model.dtype'?"),
+        ({"tasks": 5, "zzz": 1}, "'tasks' in the job: must be a list"),
+        ({"batch_size": 8}, "'batch_size' in the job; leave it out: micro-batches are measured"),
         ({"input": {"path": "i", "colums": {}}}, "'input.colums'.*did you mean 'columns'"),
         ({"actors": {"zzz": 1}}, "'actors.zzz'.*there are: min, max, num_gpus"),
         ({"output": None}, "'output'"),

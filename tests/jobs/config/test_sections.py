@@ -33,6 +33,14 @@ def test_a_wrong_name_is_that_of_a_wrong_key(verb):
 
 
 @pytest.mark.parametrize(
+    ("wrong", "right"), [("engine", "model.engine"), ("aggregation_strategy", "parameters.aggr")]
+)
+def test_a_key_of_a_section_is_found_there(wrong, right):
+    with pytest.raises(pipemill.ConfigError, match=f"key '{wrong}' .*did you mean '{right}"):
+        pipemill.plan(task="ner", model="m", input="i", output="o", **{wrong: "onnx"})
+
+
+@pytest.mark.parametrize(
     ("verb", "wrong", "right"),
     [("tune", "secs", "seconds"), ("plan", "replica", "replicas"), ("run", "setings", "settings")],
 )
