@@ -31,6 +31,8 @@ from ..text.truncation import count_truncated_tokens
 from .chat_media import leave_media
 from .images.chunk_encoding import quantize_images, scale_of
 from .images.level_processor import ImageLevels, find_levels
+from .on_device.picture_resize import choose_resize
+from .on_device.spectra import choose_extractor
 from .pickled_chunks import DeferredError, pickle_chunk
 from .pipeline_forward import PipelineForward
 from .result_schema import COLUMNS_OF_SAMPLE, COLUMNS_OF_TASK, as_columns
@@ -72,6 +74,7 @@ class PipelineAdapter:
         self.name, self.inputs = self.declared.name, self.declared.inputs
         self.scale = scale_of(self.pipeline)
         self.levels = self._find_levels()
+        self.preparing = self._choose_preparing()
         # What generates may draw lots, and what the user brings may do anything, unless it says so.
         generates = getattr(self.pipeline, "_pipeline_calls_generate", False)
         usual = not (generates or self.declared.any_parameter)
@@ -218,7 +221,14 @@ class PipelineAdapter:
                 chunks = pipeline.preprocess(prepared, **copy_kwargs(before))
                 return list(chunks) if self.forwards.chunked else [chunks]
 
-        return find_levels(self.pipeline, preprocess)
+        levels = find_levels(self.pipeline, preprocess)
+        return None if levels is None else choose_resize(self.pipeline, levels, preprocess)
+
+    def _choose_preparing(self) -> Any:
+        """Return the pipeline whose `preprocess` makes the chunks of rows."""
+        if self.levels is not None:
+            return self.levels.pipeline
+        return self.pipeline if self.declared.any_parameter else choose_extractor(self.pipeline)
 
     def _make_chunks(self, row: dict[str, Any]) -> list[dict[str, Any]]:
         self.keywords.check_row(row)
@@ -229,9 +239,8 @@ class PipelineAdapter:
             beyond = 0
             if isinstance(prepared, str):
                 prepared, beyond = self.declared.shorten(prepared, self.pipeline, before)
-            pipeline = self.pipeline if self.levels is None else self.levels.pipeline
-            with seed_cuts(pipeline, prepared):
-                inputs = pipeline.preprocess(prepared, **copy_kwargs(before))
+            with seed_cuts(self.preparing, prepared):
+                inputs = self.preparing.preprocess(prepared, **copy_kwargs(before))
                 chunks = list(inputs) if self.forwards.chunked else [inputs]
         if self.forwards.by_token is not None:
             chunks = [strip_padding(chunk) for chunk in chunks]

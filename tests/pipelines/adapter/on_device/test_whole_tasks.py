@@ -1,0 +1,68 @@
+"""Tasks that prepare their media on a device, as they would on a GPU, against those on the CPU."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+import pytest
+from pipemill.actors.batch import Batch
+from pipemill.pipelines.adapter.on_device import picture_resize, spectra
+from pipemill.pipelines.adapter.on_device.picture_resize import DeviceProcessor
+from pipemill.pipelines.adapter.on_device.spectra import DeviceExtractor
+from pipemill.pipelines.loading.model import Model
+from pipemill.pipelines.loading.task_loader import LoadTask
+
+from tests.support import made_media, tiny_audio
+
+pytest.importorskip("PIL")
+
+
+@pytest.fixture
+def as_on_a_gpu(monkeypatch):
+    """Let each load prepare on the device, which is the CPU."""
+    for module in (picture_resize, spectra):
+        monkeypatch.setattr(module, "rounds_on_gpu", lambda pipeline: True)
+        monkeypatch.setattr(module, "is_faster", lambda one, other: True)
+
+
+def _load(task, path, column):
+    model = Model(path=str(path), dtype="bfloat16")
+    return LoadTask(task=task, model=model, columns=((column, column),))()
+
+
+@pytest.mark.parametrize("task", ["image-classification", "image-feature-extraction"])
+def test_pictures(models, request, task):
+    files = [made_media.png(made_media.picture(61 + n, 47, n)) for n in range(6)]
+    rows = Batch(pa.table({"image": [*files[:3], b"no image", *files[3:]]}))
+    usual = _load(task, models[task], "image").process(rows)
+    request.getfixturevalue("as_on_a_gpu")
+    stages = _load(task, models[task], "image")
+    assert isinstance(stages.task.levels.pipeline.image_processor, DeviceProcessor)
+    found = stages.process(rows)
+    assert list(found.failures) == list(usual.failures) == [3]
+    for name in usual.results.column_names:
+        _compare(found.results[name].to_pylist(), usual.results[name].to_pylist())
+
+
+def _compare(found, usual):
+    """Compare answers, of which numbers may differ by what a level of 255 makes."""
+    if isinstance(usual, float):
+        assert found == pytest.approx(usual, abs=0.05)
+    elif isinstance(usual, list):
+        assert len(found) == len(usual)
+        for one, other in zip(found, usual, strict=True):
+            _compare(one, other)
+    else:
+        assert found == usual
+
+
+def test_recordings(models, request):
+    rows = Batch(pa.table({"audio": [*tiny_audio.sounds()[:5], b"no sound"]}))
+    task, model = "automatic-speech-recognition", models["whisper"]
+    usual = _load(task, model, "audio").process(rows)
+    request.getfixturevalue("as_on_a_gpu")
+    stages = _load(task, model, "audio")
+    assert isinstance(stages.task.preparing.feature_extractor, DeviceExtractor)
+    found = stages.process(rows)
+    assert list(found.failures) == list(usual.failures) == [5]
+    assert found.results.equals(usual.results)
+    assert len(set(usual.results["text"].to_pylist())) > 2
