@@ -35,7 +35,7 @@ BATCHES = (8, 32, 64)
 NEW_TOKENS = 96
 _TOKENS = {"bos_token_id": 0, "pad_token_id": 1, "eos_token_id": 2}
 _PIXELS = 128
-_WORDS = "river city stone green seven walk paper north cloud music bread clock lamp under".split()
+WORDS = "river city stone green seven walk paper north cloud music bread clock lamp under".split()
 
 
 def make_tokenizer(vocabulary: int = 0) -> Any:
@@ -51,7 +51,7 @@ def make_tokenizer(vocabulary: int = 0) -> Any:
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    fast.train_from_iterator([" ".join(_WORDS)], trainer)
+    fast.train_from_iterator([" ".join(WORDS)], trainer)
     tokenizer = transformers.PreTrainedTokenizerFast(
         tokenizer_object=fast, bos_token="<s>", pad_token="<pad>", eos_token="</s>",
         model_max_length=2048,
@@ -174,7 +174,7 @@ class Contest:
         self.pipeline = transformers.pipeline(shape.task, model=model, tokenizer=tokenizer, **more)
         chance = random.Random(3)
         texts = [
-            " ".join(chance.choices(_WORDS, k=chance.randint(*shape.words))) for _ in range(rows)
+            " ".join(chance.choices(WORDS, k=chance.randint(*shape.words))) for _ in range(rows)
         ]
         self.rows: list[Any] = texts
         if self.sees:

@@ -107,7 +107,14 @@ def profile(encoder: Any, stream: Any) -> list[str]:
     return lines + host
 
 
-def on_ray(task: str, model: str, rows: str, output: str, replicas: int) -> dict[str, Any]:
+def on_ray(
+    task: str,
+    model: str,
+    rows: str,
+    output: str,
+    replicas: int,
+    parameters: dict[str, Any] | None = None,
+) -> dict[str, Any]:
     """A whole run. replicas: on the GPU; 0 for what pipemill chooses."""
     import pipemill
 
@@ -116,7 +123,12 @@ def on_ray(task: str, model: str, rows: str, output: str, replicas: int) -> dict
         actors["per_gpu"] = replicas
     began = time.time()
     report = pipemill.run(
-        task=task, model={"path": model}, input=rows, output=output, actors=actors
+        task=task,
+        model={"path": model},
+        input=rows,
+        output=output,
+        parameters=parameters or {},
+        actors=actors,
     )
     whole = time.time() - began
     parts = sorted(Path(output).glob("part-*"), key=lambda part: part.stat().st_mtime)

@@ -34,7 +34,7 @@ SIZES = [(640, 480), (500, 375), (375, 500), (800, 600)]
 BATCHES = (1, 8, 32)
 
 
-def photo(seed: int) -> bytes:
+def make_photo(seed: int) -> bytes:
     """Make a JPEG with as much detail at every scale as a photo has: about 100 kB."""
     from PIL import Image
 
@@ -175,7 +175,7 @@ def main() -> None:
     if options.run:
         run(*json.loads(options.run))
         return
-    files = [photo(seed) for seed in range(max(options.images, 24))][: options.images]
+    files = [make_photo(seed) for seed in range(max(options.images, 24))][: options.images]
     sizes = options.batch or BATCHES
     for name in options.only or ("vit-s", "resnet-50"):
         with tempfile.TemporaryDirectory() as folder:
@@ -187,7 +187,7 @@ def main() -> None:
                 show(times, len(files))
             if options.whole:
                 # Equal images would be computed once.
-                many = [photo(seed) for seed in range(options.whole)]
+                many = [make_photo(seed) for seed in range(options.whole)]
                 pq.write_table(pa.table({"id": range(len(many)), "image": many}), rows)
                 for size in (0, *sizes, 0):
                     label = f"transformers, batch_size={size}" if size else "pipemill"

@@ -19,6 +19,7 @@ import re
 import statistics
 import time
 import warnings
+import wave
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -46,12 +47,17 @@ def make_pipeline(folder: str | None = None) -> Any:
     """Return a pipeline with the model of a folder, or one with random weights."""
     torch.manual_seed(5)
     if folder is None:
-        return _make_random_pipeline()
+        return make_random_pipeline()
     return transformers.pipeline("automatic-speech-recognition", model=folder, device="cpu")
 
 
-def _make_random_pipeline() -> Any:
-    """Return a pipeline with a model whose texts end after few or many tokens."""
+def make_random_pipeline(
+    width: int = 384, encoder_layers: int = 4, decoder_layers: int = 4, mels: int = 80
+) -> Any:
+    """Return a pipeline with a model whose texts end after few or many tokens.
+
+    Without arguments it has the shape of Whisper tiny.
+    """
     from transformers.convert_slow_tokenizer import bytes_to_unicode
 
     letters = {letter: i for i, letter in enumerate(bytes_to_unicode().values())}
@@ -63,9 +69,10 @@ def _make_random_pipeline() -> Any:
     names = ["startoftranscript", "notimestamps", *(f"{i * 0.02:.2f}" for i in range(1501))]
     tokenizer.add_tokens([f"<|{name}|>" for name in names], special_tokens=True)
     config = transformers.WhisperConfig(
-        vocab_size=len(tokenizer), d_model=384, encoder_layers=4, decoder_layers=4,
-        encoder_attention_heads=6, decoder_attention_heads=6, encoder_ffn_dim=1536,
-        decoder_ffn_dim=1536, init_std=0.05, pad_token_id=50_256, bos_token_id=50_256,
+        vocab_size=len(tokenizer), d_model=width, encoder_layers=encoder_layers,
+        decoder_layers=decoder_layers, encoder_attention_heads=width // 64,
+        decoder_attention_heads=width // 64, encoder_ffn_dim=4 * width, decoder_ffn_dim=4 * width,
+        num_mel_bins=mels, init_std=0.05, pad_token_id=50_256, bos_token_id=50_256,
         eos_token_id=50_256, decoder_start_token_id=50_257,
     )  # fmt: skip
     model = transformers.WhisperForConditionalGeneration(config).eval()
@@ -78,7 +85,7 @@ def _make_random_pipeline() -> Any:
     )  # fmt: skip
     return transformers.pipeline(
         "automatic-speech-recognition", model=model, tokenizer=tokenizer,
-        feature_extractor=transformers.WhisperFeatureExtractor(), device="cpu",
+        feature_extractor=transformers.WhisperFeatureExtractor(feature_size=mels), device="cpu",
     )  # fmt: skip
 
 
@@ -93,8 +100,6 @@ def _let_texts_end(model: Any) -> None:
 
 def make_sounds(count: int) -> list[tuple[bytes, str | None]]:
     """Return WAV files of gliding tones and noise."""
-    import soundfile
-
     chance, files = np.random.default_rng(3), []
     for _ in range(count):
         seconds = np.arange(int(chance.uniform(*SECONDS) * RATE)) / RATE
@@ -103,7 +108,9 @@ def make_sounds(count: int) -> list[tuple[bytes, str | None]]:
         sound = 0.2 * tones * np.sin(6.3 * beat * seconds) ** 2
         sound += 0.02 * chance.standard_normal(len(seconds))
         file = io.BytesIO()
-        soundfile.write(file, sound, RATE, format="WAV", subtype="PCM_16")
+        with wave.open(file, "wb") as writer:
+            writer.setparams((1, 2, RATE, 0, "NONE", ""))
+            writer.writeframes((sound * 32_767).astype("<i2").tobytes())
         files.append((file.getvalue(), None))
     return files
 
