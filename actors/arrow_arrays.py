@@ -38,6 +38,13 @@ def field_values(chunks: pa.StructArray, name: str) -> np.ndarray:
     return chunks.field(name).to_numpy(zero_copy_only=False)
 
 
+def make_empty_null(texts: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return a column with nulls for empty texts; one of another type as it is."""
+    if not (pa.types.is_string(texts.type) or pa.types.is_large_string(texts.type)):
+        return texts
+    return pc.if_else(pc.equal(texts, ""), pa.scalar(None, texts.type), texts)
+
+
 def read_offsets(lists: pa.ListArray) -> np.ndarray:
     """Return where each list begins among all values, and where the last ends; (lists + 1,)."""
     lengths = pc.list_value_length(lists).to_numpy(zero_copy_only=False)

@@ -52,6 +52,11 @@ class Column:
                 f"the kind of a column is one of {', '.join(KINDS)}, not {self.kind!r}"
             )
 
+    @property
+    def may_be_empty(self) -> bool:
+        """Whether an empty text says that a row lacks this parameter: CSV has no nulls."""
+        return self.parameter and not self.required and self.kind in ("text", "texts")
+
 
 @dataclass(frozen=True)
 class Parameter:

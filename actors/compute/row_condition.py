@@ -209,6 +209,7 @@ class RowCondition:
         if is_number(kind) and all(type(value) in (int, float) for value in values):
             if pa.types.is_floating(kind):
                 values = [float(value) for value in values]
+                values += [0.0, -0.0] if 0.0 in values else []  # which Arrow's lists tell apart
             elif any(isinstance(value, float) for value in values):
                 one = _to_float(one, kind)
             elif pa.types.is_decimal(kind):

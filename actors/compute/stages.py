@@ -21,6 +21,7 @@ from ..arrow_arrays import (
     check_length,
     combine_chunks,
     field_values,
+    make_empty_null,
     read_offsets,
     scatter,
     take_rows,
@@ -110,10 +111,10 @@ class Stages:
             row_of_chunk = np.repeat(rows, np.diff(offsets))
             for chunk, error in forward.failed:
                 self._fail(batch, "forward", int(row_of_chunk[chunk]), error)
-            if forward.done or not len(chunks):  # each row may have no chunk
-                flat = scatter(forward.done, len(chunks))
-                lists = pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), flat)
-                outputs = scatter([(rows, lists)], batch.rows.num_rows)
+            # Also without any output: a row that has no chunk has an empty list of them.
+            flat = scatter(forward.done, len(chunks))
+            lists = pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), flat)
+            outputs = scatter([(rows, lists)], batch.rows.num_rows)
             self._check_model(batch, "forward")
         batch.rows = batch.rows.append_column(OUTPUTS, outputs)
         return batch
@@ -190,7 +191,11 @@ class Stages:
         batch.add_failure(stage, row, error, self.columns.get(find_blamed_column(error)))
 
     def _select_inputs(self, rows: pa.Table) -> pa.Table:
-        return pa.table({name: rows[column] for name, column in self.columns.items()})
+        inputs = {name: rows[column] for name, column in self.columns.items()}
+        for column in self.task.inputs:
+            if column.name in inputs and column.may_be_empty:
+                inputs[column.name] = make_empty_null(inputs[column.name])
+        return pa.table(inputs)
 
 
 def _count_truncated(lists: pa.Array) -> dict[str, int]:

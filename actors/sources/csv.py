@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import chain, islice
 from typing import IO
 
 import pyarrow as pa
@@ -176,10 +176,7 @@ class CsvSource(FileSource):
         files = LineFiles(self.options, blank=True, encoding=self.reading.encoding)
         stream = files.open_text(path, start)
         try:
-            # Not iterated over, which would read ahead.
-            header = next(find_records(iter(stream.readline, b""), _find_delimiter(path)), None)
-            if header is not None and header.fields == [codecs.BOM_UTF8.decode("latin-1")]:
-                header = None
+            header = _find_header(stream, _find_delimiter(path))
             if header is not None and header.broken:
                 raise BadFile(f"its header: {header.broken}")
             if header is not None and not header.closed:
@@ -260,18 +257,25 @@ class _Text:
         return f"line {self.line + record.lines - 1 - own} of {self.path}"
 
 
+def _find_header(stream: IO[bytes], delimiter: str) -> Record | None:
+    """Read the header from the start of a file, without the byte order mark before it."""
+    first = stream.readline()
+    rest = first.removeprefix(codecs.BOM_UTF8)
+    # Not iterated over, which would read ahead.
+    lines = chain([rest] if rest else [], iter(stream.readline, b""))
+    return next(find_records(lines, delimiter, len(first) - len(rest)), None)
+
+
 def _is_not_header(header: Record) -> bool:
     """Tell whether the first line is that of an error page, or not text."""
-    first = header.fields[0].removeprefix(codecs.BOM_UTF8.decode("latin-1")).lstrip().lower()
+    first = header.fields[0].lstrip().lower()
     controls = (c for field in header.fields for c in field if c < " " and c not in "\t\r\n")
     return first.startswith(_PAGES) or any(controls)
 
 
 def _parse_column_names(header: Record) -> list[str]:
     # A byte that is not UTF-8 becomes a replacement character.
-    texts = [field.encode("latin-1") for field in header.fields]
-    texts[0] = texts[0].removeprefix(codecs.BOM_UTF8).removeprefix(b'"').removesuffix(b'"')
-    names = [text.decode(errors="replace") for text in texts]
+    names = [field.encode("latin-1").decode(errors="replace") for field in header.fields]
     # Spreadsheets end lines with commas for columns that are empty. pandas names them so.
     several = names.count("") > 1
     return [name or (f"Unnamed: {i}" if several else "") for i, name in enumerate(names)]

@@ -37,14 +37,15 @@ def count_text_lengths(
     columns = (record.job.get("tasks") or [{}])[0].get("columns", {})
     name = {**record.job["input"]["columns"], **columns}.get("text", "text")
     places = list(plan.schema.get_all_field_indices(name or ""))
-    if name not in _list_kept(record, plan) or len(places) != 1:
+    kept = _list_kept(record, plan)
+    if name not in kept or len(places) != 1:
         return None
     if not pa.types.is_string(plan.schema.field(places[0]).type):
         return None
     sample = take_some(done, FILES)
     tables = ledger.map_parallel(lambda s: _read_columns(ledger, s.part, (name,)), sample)
-    # The task may add a column of that name.
-    names = (f"input_{name}", name)
+    # The task may add a column of that name; then the input's was renamed.
+    names = (name,) if f"input_{name}" in kept else (f"input_{name}", name)
     found = [[table[n] for n in names if n in table.column_names] for table in tables]
     classes = count_lengths(columns[0] for columns in found if columns)
     most = max((count for _, count in classes), default=1)
@@ -67,7 +68,8 @@ def read_answers(
         for table in ledger.map_parallel(lambda s: _read_columns(ledger, s.part, names), sample):  # noqa: B023
             # A column of the input that has such a name was renamed, if the task adds one.
             own = [n for n in table.column_names if n in names]
-            own = [n for n in own if n not in kept or f"input_{n}" in table.column_names]
+            renamed = {n for n in own if f"input_{n}" in {*table.column_names} - kept}
+            own = [n for n in own if n not in kept or n in renamed]
             yield table.select(own).rename_columns([n.removeprefix(prefix) for n in own])
 
 

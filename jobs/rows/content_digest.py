@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from pipemill.actors.arrow_arrays import combine_chunks
+from pipemill.actors.sources.schemas.file_schemas import map_types
 
 
 class _Digest(Protocol):
@@ -45,11 +46,22 @@ def _add(digest: _Digest, values: pa.Array) -> None:
         _add_bytes(digest, values.drop_null())
     else:
         plain = values.drop_null()
-        numbers = plain.to_numpy(zero_copy_only=False) if pa.types.is_primitive(kind) else None
-        if numbers is not None and numbers.dtype != object:
-            digest.update(np.ascontiguousarray(numbers).tobytes())
-        else:  # decimals, maps, times of a day: few have many of these
-            digest.update(repr(plain.to_pylist()).encode())
+        try:
+            numbers = plain.to_numpy(zero_copy_only=False) if pa.types.is_primitive(kind) else None
+            if numbers is not None and numbers.dtype != object:
+                digest.update(np.ascontiguousarray(numbers).tobytes())
+            else:  # decimals, maps, times of a day: few have many of these
+                digest.update(repr(plain.to_pylist()).encode())
+        except (ValueError, OverflowError):  # a time that Python has no value for
+            ticks = plain.cast(map_types(kind, _count_ticks))
+            digest.update(repr(ticks.to_pylist()).encode())
+
+
+def _count_ticks(kind: pa.DataType) -> pa.DataType:
+    """Return the whole numbers that hold a type of times; another type as it is."""
+    if not pa.types.is_temporal(kind):
+        return kind
+    return pa.int32() if kind.bit_width == 32 else pa.int64()
 
 
 def _is_bytes(kind: pa.DataType) -> bool:

@@ -14,7 +14,7 @@ from pipemill.actors.columns import SAMPLES
 from pipemill.actors.faults.blame import blame_column
 from pipemill.actors.task import MEDIA, Column, Parameter
 
-from ..text.candidate_labels import parse_labels
+from ..text.candidate_labels import parse_labels, read_list
 from .chat_media import leave_media, open_media
 
 # What transformers reads sound at for a model that names no rate.
@@ -90,7 +90,9 @@ def make_plain_value(value: Any, kind: str) -> Any:
         # A column of whole numbers with nulls in it is often one of floats.
         return int(value) if math.isfinite(value) and value == int(value) else float(value)
     if kind == "texts":
-        return value if isinstance(value, str) else [text for text in value if text is not None]
+        if isinstance(value, str):
+            return read_list(value) or value
+        return [text for text in value if text is not None]
     if kind == "record":
         if isinstance(value, str):
             return read_json(value)

@@ -25,7 +25,7 @@ def parse_labels(value: Any) -> list[str]:
         ValueError: if no label is left.
     """
     if isinstance(value, str):
-        listed = _read_list(value)
+        listed = read_list(value)
         split = [part.strip() for part in value.split(",") if part.strip()]
         labels = split if listed is None else listed
     else:
@@ -35,8 +35,8 @@ def parse_labels(value: Any) -> list[str]:
     return labels
 
 
-def _read_list(text: str) -> list[str] | None:
-    """Return the texts of a list that a text holds; None for another text."""
+def read_list(text: str) -> list[str] | None:
+    """Return the texts of a list that a text holds, as in columns of CSV; None for another text."""
     if not (text.strip().startswith("[") and text.strip().endswith("]")):
         return None
     for read in (json.loads, ast.literal_eval):

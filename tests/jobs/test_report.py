@@ -258,6 +258,19 @@ def test_labels_of_the_input_are_not_taken_for_the_tasks(models, tmp_path, task)
     assert ("Labels" in page.seen) == (task == "text-classification")
 
 
+@pytest.mark.parametrize("beside", [["x" * 100] * 2, [7, 8]])
+def test_an_input_column_called_input_text_is_not_taken_for_the_text(tmp_path, monkeypatch, beside):
+    light.install(monkeypatch)
+    table = pa.table({"input_text": beside, "text": ["a river", "the mill"]})
+    pq.write_table(table, tmp_path / "in.parquet")
+    job = light.job(tmp_path, [])
+    pipemill.run(job)
+    pipemill.report(job["output"]["path"])
+    seen = Page(tmp_path / "out/_pipemill/report.html").seen
+    assert "up to 8" in seen
+    assert "up to 128" not in seen
+
+
 def test_messages_that_are_no_text_are_shown_as_what_they_can_be(out):
     letter = next((out / "_pipemill/dead-letter").glob("part-*"))
     table = pq.read_table(letter)

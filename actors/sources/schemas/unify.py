@@ -134,7 +134,7 @@ def _promote(one: pa.DataType, other: pa.DataType) -> pa.DataType | None:
     pair = [pa.schema([pa.field("column", kind)]) for kind in (one, other)]
     try:
         return pa.unify_schemas(pair, promote_options="permissive").field(0).type
-    except pa.ArrowTypeError:
+    except (pa.ArrowTypeError, pa.ArrowInvalid):  # invalid: decimals of too many digits together
         return None
 
 

@@ -148,6 +148,8 @@ def test_columns_and_numbers_of_any_size_are_compared(text, rows):
         ("score < 16777217", [0, 2, 3]),
         ("half >= 0.5", [0, 2, 3]),
         ("half in [2]", [2]),
+        ("zero in [0]", [0, 1]),
+        ("zero not in [-0.0, 1.5]", []),
         ("price in [1]", [2]),
         ("price in [1, 12345678901]", [2]),
         ("price > score", [0, 2]),
@@ -163,6 +165,7 @@ def test_whole_numbers_are_compared_with_fractions(text, rows):
         {
             "n": pa.array([1, None, 2**63 - 1, -1]),
             "score": pa.array([1, None, 0.5, 2], pa.float32()),
+            "zero": [0.0, -0.0, None, 1.5],
             "half": pa.array(np.array([1, 0, 2, 3], np.float16)),
             "price": pa.array([Decimal("2.50"), None, Decimal(1), Decimal(0)], pa.decimal128(5, 2)),
             # Of which Arrow makes other floats than the nearest ones.

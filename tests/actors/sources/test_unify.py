@@ -187,6 +187,10 @@ def test_columns_that_some_files_lack_are_null_there(tmp_path):
         ([{"x": 1}], [{"x": "a"}]),
         ([["a"]], ["a"]),
         ([datetime.datetime(2024, 1, 1)], ["a"]),
+        (
+            pa.array([decimal.Decimal(1)], pa.decimal256(76, 2)),
+            pa.array([decimal.Decimal("0.25")], pa.decimal128(30, 25)),
+        ),
     ],
 )
 def test_a_column_whose_types_can_not_be_one_is_refused_where_it_is_needed(tmp_path, one, other):

@@ -103,6 +103,16 @@ def test_csv_keeps_a_byte_order_mark_that_is_in_a_value(tmp_path, rows_per_part)
     assert [row["text"] for row in got] == texts
 
 
+@pytest.mark.parametrize("name", ["a,b", 'a "b"', "a\nb", "text"])
+def test_csv_has_a_first_column_in_quotes_after_a_byte_order_mark(tmp_path, name):
+    quoted = name.replace('"', '""')
+    (tmp_path / "a.csv").write_text(f'\ufeff"{quoted}",id\none,1\n\ufefftwo,2\n')
+    schema, got, said = taken(tmp_path, Reading(kinds={name: "text"}))
+    assert schema.names == [name, "id"]
+    assert [row[name] for row in got] == ["one", "\ufefftwo"]
+    assert not said
+
+
 def test_numbers_that_the_task_reads_are_numbers_and_others_are_named(tmp_path):
     reading = Reading(kinds={"text": "text", "top_k": "number", "multi_label": "flag"})
     good = "3,a,1,007\n" * 2000

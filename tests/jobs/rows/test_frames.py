@@ -92,6 +92,21 @@ def test_equal_content_goes_on_and_other_content_is_refused(job):
             pipemill.run(**job(other))
 
 
+@pytest.mark.parametrize(
+    ("kind", "least", "more"),
+    [
+        (pa.time64("ns"), 38_280_250_583_962, 38_280_250_583_963),
+        (pa.list_(pa.timestamp("us"), 1), [2**62], [2**62 + 1]),
+        (pa.map_(pa.string(), pa.duration("s")), [("a", 2**50)], [("a", 2**50 + 1)]),
+    ],
+    ids=str,
+)
+def test_a_digest_takes_times_that_python_has_not(kind, least, more):
+    columns = (pa.array([value, None], kind) for value in (least, more))
+    one, other = (digest_tables([pa.table({"a": column})]) for column in columns)
+    assert one != other
+
+
 def test_a_digest_is_of_the_values_and_not_of_their_layout():
     whole = digest_tables([TABLE])
     chunks = pa.concat_tables([TABLE.slice(i, 7) for i in range(0, 2800, 7)])

@@ -263,6 +263,32 @@ def test_targets_of_a_row(models):
     assert_same(batch.results["predictions"].to_pylist(), expected)
 
 
+def test_targets_of_a_row_as_csv_has_them(models):
+    """An empty field is none, and a list is a text."""
+    rows = {
+        "text": [f"{text} [MASK] of" for text in TEXTS[:3]],
+        "targets": ["", '["bread", "of"]', "of"],
+    }
+    batch = answers(models, "fill-mask", rows)
+    expected = [
+        truth_of(models, "fill-mask", text, **own)
+        for text, own in zip(
+            rows["text"], ({}, {"targets": ["bread", "of"]}, {"targets": "of"}), strict=True
+        )
+    ]
+    assert_same(batch.results["predictions"].to_pylist(), expected)
+
+
+def test_an_empty_template_of_a_row_is_none(models):
+    rows = {"text": TEXTS[:2], "candidate_labels": [["bread", "of"]] * 2}
+    templates = {"hypothesis_template": ["", None]}
+    got, expected = (
+        answers(models, "zero-shot-classification", {**rows, **more}) for more in (templates, {})
+    )
+    assert not got.failures
+    assert_same(got.results.to_pylist(), expected.results.to_pylist())
+
+
 def test_a_text_longer_than_the_table_of_positions_dies_before_the_device_sees_it(models):
     """Where there is no window around all masks."""
     rows = {"text": [f"[MASK] {tiny.sentence(200, 1)} [MASK]", "one [MASK]"]}
