@@ -218,6 +218,9 @@ class LoadedTask(Protocol):
             chooses which of them run together. May be left out if false.
         explain_failure: given a table of one row that failed, and its error, returns an error that
             says more plainly what is wrong with the row. May be left out.
+        expand_each: does what `expand` does, but for rows that fail: given the rows, returns the
+            chunks of the others, and the errors by the position of their row. May be left out: then
+            `expand` is called again with fewer rows until those that fail are alone.
     """
 
     @property

@@ -27,7 +27,7 @@ from ..arrow_arrays import (
     take_rows,
 )
 from ..batch import Batch
-from ..faults.bisect import bisect_failures
+from ..faults.bisect import SomeFailed, bisect_failures
 from ..faults.blame import find_blamed_column
 from ..faults.watchdog import mark_progress, watch_stage
 from ..task import LoadedTask
@@ -82,9 +82,7 @@ class Stages:
                     batch.add_failure("expand", int(missing), error)
             pieces, failed = bisect_failures(
                 batch.ok_rows(),
-                _note_progress(
-                    lambda rows: check_length(rows, self.task.expand(take_rows(inputs, rows)))
-                ),
+                _note_progress(lambda rows: self._make_chunks(rows, take_rows(inputs, rows))),
             )
             for row, exception in failed:
                 self._fail(batch, "expand", row, exception)
@@ -93,6 +91,17 @@ class Stages:
         self._check_model(batch, "expand")
         batch.rows = batch.rows.append_column(CHUNKS, lists)
         return batch
+
+    def _make_chunks(self, rows: np.ndarray, inputs: pa.Table) -> pa.ListArray:
+        """Return the chunks of each row. Raise SomeFailed if the task says which rows fail."""
+        expand_each = getattr(self.task, "expand_each", None)
+        if expand_each is None:
+            return check_length(rows, self.task.expand(inputs))
+        lists, failed = expand_each(inputs)
+        lists = check_length(rows[len(failed) :], lists)
+        if failed:
+            raise SomeFailed(failed, lists)
+        return lists
 
     def forward(self, batch: Batch) -> Batch:
         """Replace the chunks by their outputs, computed in micro-batches across all rows."""

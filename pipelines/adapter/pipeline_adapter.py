@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
-from pipemill.actors.faults.blame import blame_column, is_memory_failure
+from pipemill.actors.faults.bisect import forget_call
+from pipemill.actors.faults.blame import blame_column, find_blame, is_memory_failure
 from pipemill.actors.faults.watchdog import mark_progress
 from pipemill.actors.storage.partitions import FOLDER
 from pipemill.actors.task import MEDIA, Loaded
@@ -107,13 +108,36 @@ class PipelineAdapter:
         return self.declared.results(self.loaded)
 
     def expand(self, rows: pa.Table) -> pa.ListArray:
-        lists = []
+        lists, failed = self.expand_each(rows)
+        for error in failed.values():
+            raise error
+        return lists
+
+    def expand_each(self, rows: pa.Table) -> tuple[pa.ListArray, dict[int, BaseException]]:
+        """Return the chunks of the rows that have some, and the errors of the others by position.
+
+        A row that fails costs nothing more: its neighbours need not be decoded again.
+        """
+        lists, failed = [], {}
         with ThreadPoolExecutor(count := self._count_threads()) as threads:
             each = map if count == 1 else threads.map
-            for chunks in each(self._make_chunks, read_rows(rows, self.keywords.kinds)):
-                lists.append(chunks)
+            found = each(self._try_chunks, read_rows(rows, self.keywords.kinds))
+            for position, chunks in enumerate(found):
+                if isinstance(chunks, BaseException):
+                    failed[position] = chunks
+                else:
+                    lists.append(chunks)
                 mark_progress()
-        return pa.array(lists, pa.list_(_CHUNK))
+        return pa.array(lists, pa.list_(_CHUNK)), failed
+
+    def _try_chunks(self, row: dict[str, Any]) -> list[dict[str, Any]] | BaseException:
+        """Return a row's chunks, or the error if the row alone is at fault."""
+        try:
+            return self._make_chunks(row)
+        except BaseException as error:
+            if find_blame(error) != "row":
+                raise
+            return forget_call(error)
 
     def _count_threads(self) -> int:
         """Return how many rows are preprocessed at once.

@@ -47,6 +47,11 @@ class Conversation:
     def __getitem__(self, index: int) -> Message:
         return self.messages[index]
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Conversation) and self.messages == other.messages
+
+    __hash__ = object.__hash__
+
     def __repr__(self) -> str:
         return f"Conversation({self.messages!r})"
 

@@ -69,3 +69,25 @@ def test_another_answer_than_the_pipelines_is_not_used(stages):
     forwards.compared, forwards.postprocess = 0, lambda pipeline, output, **keywords: []
     assert _label(stages) == expected
     assert forwards.postprocess is None
+
+
+def test_images_that_fail_cost_no_second_preprocessing_of_the_others(stages, monkeypatch):
+    files = [made_media.png(made_media.picture(40, 30, seed)) for seed in range(40)]
+    good = stages.process(Batch(pa.table({"image": files}))).results["labels"].to_pylist()
+    bad = (3, 17, 18, 39)
+    for row in bad:
+        files[row] = files[row][:200]
+    levels = stages.task.levels.pipeline
+    read, preprocess = [], levels.preprocess
+
+    def preprocessed(image, **keywords):
+        read.append(image)
+        return preprocess(image, **keywords)
+
+    monkeypatch.setattr(levels, "preprocess", preprocessed, raising=False)
+    batch = stages.process(Batch(pa.table({"image": files})))
+    assert sorted(batch.failures) == list(bad)
+    assert {failure.stage for failure in batch.failures.values()} == {"expand"}
+    labels = batch.results["labels"].to_pylist()
+    assert labels == [None if row in bad else own for row, own in enumerate(good)]
+    assert len(read) == 36

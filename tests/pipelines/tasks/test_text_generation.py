@@ -13,6 +13,9 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 import transformers
+from pipemill.actors.batch import Batch
+from pipemill.pipelines.loading.model import Model
+from pipemill.pipelines.loading.task_loader import LoadTask
 
 import pipemill
 from tests.support import tiny
@@ -255,6 +258,19 @@ def test_conversations_go_on_as_in_4_57(case):
     batch = run("conversational", folder, {"messages": case["input"]}, case["called"])
     rows = [{"generated_text": chat[-1]["content"], "messages": chat} for chat in case["answer"]]
     assert_rows(batch, rows)
+
+
+def test_conversations_are_written_beside_each_other(models):
+    load = LoadTask(
+        task="conversational",
+        model=Model(path=str(models["text-generation"])),
+        columns=(("messages", "messages"),),
+        parameters=json.dumps(SHORT),
+    )
+    stages = load()
+    batch = stages.process(Batch(pa.table({"messages": list(map(json.dumps, CHATS * 3))})))
+    assert not batch.failures
+    assert stages.task.schedules
 
 
 def test_sizes_are_tokens(models):
