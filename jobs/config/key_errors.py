@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
-from pipemill.errors import did_you_mean
+from .names_elsewhere import advise_key
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
@@ -75,7 +75,7 @@ def _format_errors(error: ValidationError, job: type[BaseModel], where: str) -> 
             continue
         if problem["type"] == "extra_forbidden":
             full = ".".join([*keys, str(last)])
-            hint = did_you_mean(str(last), _list_keys(job, keys))
+            hint = advise_key(str(last), _list_keys(job, keys))
             messages[full] = f"unknown key {full!r} in {where}; {hint}"
             continue
         is_key = last in all_keys or (parents and parents[-1] in _OF_COLUMNS)

@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import wraps
 from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict, TypeVar, cast
 
-from pipemill.errors import ConfigError, did_you_mean
+from pipemill.errors import ConfigError
 
 from .key_errors import IN_PYTHON
+from .names_elsewhere import advise_key
 
 if TYPE_CHECKING:
     import datasets
@@ -85,7 +86,7 @@ def takes_sections(verb: Verb) -> Verb:
     def checked(*args: Any, **arguments: Any) -> Any:
         for name in arguments:
             if name not in names:
-                hint = did_you_mean(name, names)
+                hint = advise_key(name, names)
                 raise ConfigError(f"unknown key {name!r} in {IN_PYTHON}; {hint}")
         return verb(*args, **arguments)
 

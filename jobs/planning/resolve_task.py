@@ -17,9 +17,10 @@ from pipemill.pipelines.task_columns import USUAL, list_inputs, map_source_names
 from pipemill.pipelines.task_spec import TaskSpec
 from pipemill.pipelines.user_pipeline import user_pipeline_task
 
-from pipemill.errors import ConfigError, did_you_mean
+from pipemill.errors import ConfigError
 
 from ..config.arrow_types import parse_schema
+from ..config.names_elsewhere import advise_parameter
 from .choose_engine import check_engine, computes_on_cpu
 from .user_code import check_class, check_registered, has_remote_pipeline
 
@@ -168,7 +169,7 @@ def validate_parameters(given: dict[str, Any], spec: TaskSpec) -> dict[str, Any]
     taken = {}
     for name, value in given.items():
         if name not in spec.parameters:
-            hint = did_you_mean(name, spec.parameters) if spec.parameters else "it takes none"
+            hint = advise_parameter(name, spec)
             raise ConfigError(f"{spec.name} has no parameter {name!r}; {hint}")
         if value is None and not spec.parameters[name].nullable:
             continue

@@ -4,6 +4,7 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from pipemill.jobs.config.job import ActorsSection, Job
 from pipemill.jobs.config.load import build_job
 from pipemill.jobs.config.task_entry import BatchingSection
@@ -21,6 +22,12 @@ def test_a_path_alone_stands_for_a_section():
     made = job()
     assert (made.model.path, made.input.path, made.output.path) == ("m", "i", "o")
     assert made == build_job(None, [], {}, GOOD)
+
+
+@pytest.mark.parametrize("given", ["bfloat16", "torch.bfloat16", torch.bfloat16])
+def test_a_dtype_may_be_that_of_torch(given):
+    made = job(model={"path": "m", "dtype": given})
+    assert made.model_dump()["model"]["dtype"] == "bfloat16"
 
 
 def test_settings_override_sections_which_override_the_config():

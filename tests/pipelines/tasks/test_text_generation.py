@@ -99,6 +99,16 @@ def test_texts_end_at_stop_strings(models, tmp_path, place):
     assert_rows(run(task, folder, columns, given), expected, 6)
 
 
+def test_the_end_of_a_prompt_is_healed(models):
+    """`generate` asks for the tokenizer, which nobody can give in a job."""
+    task, given = "text-generation", {**SHORT, "token_healing": True}
+    truth = plain(task, models[task])
+    texts = [*TEXTS, "the mi"]
+    expected = [truth(t, **given, tokenizer=truth.tokenizer)[0] for t in texts]
+    assert expected[-1] != truth(texts[-1], **SHORT)[0]
+    assert_rows(run(task, models[task], {"text": texts}, given), expected, 6)
+
+
 def test_what_is_sampled_is_the_same_in_every_run_and_every_micro_batch(models):
     import torch
 
