@@ -153,7 +153,7 @@ def _hint_setting(name: str, names: list[str], arguments: list[str]) -> str:
     if not {"--set", "--param"} <= set(names):
         return ""
     from ..config.job import Job
-    from ..config.key_hints import ELSEWHERE, find_sections, list_parameters
+    from ..config.key_hints import IN_A_JOB, find_sections, list_parameters
 
     task = next((after for word, after in pairwise(arguments) if word == "--task"), None)
     key = name.lstrip("-").replace("-", "_")
@@ -164,7 +164,7 @@ def _hint_setting(name: str, names: list[str], arguments: list[str]) -> str:
     ]
     if ways:
         return f"; did you mean {' or '.join(ways)}?"
-    return f"; {ELSEWHERE[key]}" if key in ELSEWHERE else ""
+    return f"; {IN_A_JOB[key]}" if key in IN_A_JOB else ""
 
 
 def _choose_markup() -> Any:

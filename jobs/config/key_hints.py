@@ -6,21 +6,68 @@ from collections.abc import Container, Iterable, Mapping
 from contextlib import suppress
 from typing import Any, get_args, get_origin
 
+from pipemill.pipelines.task_spec import TaskSpec
+from pipemill.pipelines.tasks.generation_parameters import FIELDS
 from pydantic import BaseModel
 
 from pipemill.errors import did_you_mean
 
 _NOT_SECTIONS = ("task", "parameters", "pipeline_class", "tasks")
-# What other libraries call a setting, and what to do with it here.
-ELSEWHERE = {
-    "batch_size": "leave it out: micro-batches are measured (batching.max_tokens limits them)",
-    "concurrency": "did you mean 'actors.max'?",
-    "device": "leave it out: GPUs are used where there are any (actors.num_gpus decides otherwise)",
-    "num_workers": "did you mean 'actors.max'?",
-    "overwrite": "leave it out, and name another output, or remove this one",
-    "resume": "leave it out: the same job again finishes its output",
-    "torch_dtype": "did you mean 'model.dtype'?",
-    "where": "it stands in an entry of 'tasks'",
+_PART = (
+    "it is read from the model's folder; to take another one, save it there, or give "
+    "model={{'model': …, '{name}': …}} in Python"
+)
+_KWARGS = (
+    "the dtype is model.dtype, pipemill chooses the attention, and quantized weights are those of "
+    "a folder that holds them"
+)
+_SPEED = "micro-batches are measured, or batching.max_tokens sets their size"
+_HUB = "it comes from the environment"
+_COLUMNS = "answers are columns of the output"
+# Names that other libraries have for what a job says elsewhere, or need not say.
+IN_A_JOB = {
+    "batch_size": _SPEED,
+    "max_batch_size": _SPEED,
+    "num_workers": "rows are read while the model computes; leave it out",
+    "device": "GPUs are found, and actors.num_gpus: cpu leaves them alone",
+    "device_map": "GPUs are found, and actors.num_gpus says how many an actor has",
+    "torch_dtype": "set model.dtype",
+    "concurrency": "set actors.max",
+    "overwrite": "name another output, or remove this one",
+    "resume": "the same job again finishes its output; leave it out",
+    "where": "it stands in an entry of tasks",
+    **{
+        name: _PART.format(name=name)
+        for name in ("tokenizer", "feature_extractor", "image_processor", "processor")
+    },
+    "config": "it is read from the model's folder: write what is to differ into its config.json",
+    "generation_config": "set its values in parameters, each by its name",
+    "use_fast": "a fast tokenizer is taken wherever the model has one",
+    "model_kwargs": _KWARGS,
+    "attn_implementation": _KWARGS,
+    "quantization_config": _KWARGS,
+    "load_in_8bit": _KWARGS,
+    "load_in_4bit": _KWARGS,
+    "token": f"{_HUB}: HF_TOKEN",
+    "use_auth_token": f"{_HUB}: HF_TOKEN",
+    "cache_dir": f"{_HUB}: HF_HOME",
+    "local_files_only": f"{_HUB}: HF_HUB_OFFLINE=1",
+    "timeout": "a server that sends nothing for a minute is given up; leave it out",
+    "show_progress_bar": "each run shows how far it is; leave it out",
+    "convert_to_numpy": _COLUMNS,
+    "convert_to_tensor": _COLUMNS,
+    "return_tensors": _COLUMNS,
+    "return_text": _COLUMNS,
+    "return_type": _COLUMNS,
+    "output_value": f"{_COLUMNS}; for a vector of each token set pooling: none",
+    "precision": "vectors are float32; the model computes in model.dtype",
+}
+# Older names of parameters: the task's own, and what it is set to.
+_OLDER = {
+    "return_all_scores": ("top_k", "null gives the scores of all labels"),
+    "grouped_entities": ("aggregation_strategy", "simple groups entities"),
+    "ignore_subwords": ("aggregation_strategy", "first takes the label of a word's first token"),
+    "tokenizer_kwargs": ("truncation", "it, max_length and others are parameters themselves"),
 }
 
 
@@ -38,12 +85,26 @@ def hint_key(
     Returns:
         The same key in other sections, else the nearest one of `keys`, else all of these.
     """
-    keys = list(keys)
-    if name in keys:
-        return did_you_mean(name, keys)
+    return _hint_elsewhere(name, job, parameters) or did_you_mean(name, keys)
+
+
+def _hint_elsewhere(name: str, job: type[BaseModel], parameters: Container[str] = ()) -> str:
     if places := find_sections(name, job, parameters):
         return f"did you mean {' or '.join(repr(f'{place}.{name}') for place in places)}?"
-    return ELSEWHERE.get(name) or did_you_mean(name, keys)
+    return IN_A_JOB.get(name, "")
+
+
+def hint_parameter(name: str, spec: TaskSpec, job: type[BaseModel]) -> str:
+    """Return a hint on a parameter that a task does not have, as `hint_key` does."""
+    known = spec.parameters
+    if any(name == column.name for column in spec.inputs):
+        return f"it is a column of the input: --column {name}=COLUMN (input.columns)"
+    if "generate_kwargs" in known and name in FIELDS:
+        return f"set it in generate_kwargs: {{{name}: …}}"
+    if name in _OLDER and _OLDER[name][0] in known:
+        return "set {}: {}".format(*_OLDER[name])
+    nearest = did_you_mean(name, known) if known else "it takes none"
+    return _hint_elsewhere(name, job) or nearest
 
 
 def find_sections(name: str, job: type[BaseModel], parameters: Container[str] = ()) -> list[str]:

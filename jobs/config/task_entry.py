@@ -42,6 +42,12 @@ def to_plain_values(value: Any) -> Any:
 Parameters = Annotated[dict[str, Any], BeforeValidator(to_plain_values)]
 
 
+def _name_dtype(value: Any) -> Any:
+    """Return the name of a dtype, also of one of torch's, which transformers takes."""
+    is_torchs = type(value).__module__ == "torch" and type(value).__name__ == "dtype"
+    return str(value).removeprefix("torch.") if is_torchs or isinstance(value, str) else value
+
+
 def _check_at_least_one(value: str | int) -> str | int:
     if isinstance(value, int) and value < 1:
         raise ValueError(f"must be at least 1, not {value}")
@@ -120,7 +126,9 @@ class ModelSection(Section):
 
     path: ModelPath
     revision: str | None = None
-    dtype: Literal["auto", "float32", "bfloat16", "float16", "int8"] = "auto"
+    dtype: Annotated[
+        Literal["auto", "float32", "bfloat16", "float16", "int8"], BeforeValidator(_name_dtype)
+    ] = "auto"
     trust_remote_code: bool = False
     use_safetensors: bool = True
     allow_missing: bool = False

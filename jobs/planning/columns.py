@@ -27,17 +27,22 @@ def note_columns(
     """Return notes on columns that have the name of a parameter, and that the job does not map."""
     notes = []
     for column in inputs:
-        if not column.parameter or column.required or column.name not in schema.names:
-            continue
-        if column.name in mapping or column.name in parameters:
+        if not column.parameter or column.name not in schema.names or column.name in mapping:
             continue
         field = schema.field(column.name)
-        if is_namesake(column, field):
+        unfit, given = is_namesake(column, field), column.name in parameters
+        if pa.types.is_null(field.type) or (given and unfit) or (column.required and not given):
+            continue
+        if given:
+            notes.append(
+                f"column {field.name!r} is not read: parameters.{column.name} is that of all rows"
+            )
+        elif unfit:
             notes.append(
                 f"column {field.name!r} is {field.type} and is not read: {name} reads "
                 f"{describe(column.kind)} as {column.name!r}"
             )
-        elif not pa.types.is_null(field.type):
+        else:
             notes.append(
                 f"column {field.name!r} is read as the parameter {column.name} of each row; if it "
                 f"means something else: --column {column.name}= "

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from .resolve_task import ResolvedTask
 
 _BLOCK = 2**20
-# It parses the long text of a package for each answer.
-version = cache(metadata.version)
 # Fields that the model's folder may decide, with what a fingerprint without them means.
 FIELD_DEFAULTS = {"pooling": "mean", "function_to_apply": "transformers' own"}
 # What all tasks of a job share.
@@ -33,6 +31,15 @@ _SHARED = (
     "input.limit", "input.dataset", "output.keep", "output.on_error", "input.schema",
     "input.encoding", "output.schema", "transformers", "torch",
 )  # fmt: skip
+
+
+@cache  # the long text of a package is parsed for each answer
+def version(package: str) -> str:
+    """Return the version of a package, which may be there on the workers only."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "not installed here"
 
 
 def decide_results(

@@ -21,7 +21,7 @@ from pydantic import BaseModel
 from pipemill.errors import ConfigError
 
 from ..config.arrow_types import parse_schema
-from ..config.key_hints import hint_key
+from ..config.key_hints import hint_parameter
 from .choose_engine import check_engine, computes_on_cpu
 from .user_code import check_class, check_registered, has_remote_pipeline
 
@@ -173,7 +173,7 @@ def validate_parameters(
     taken = {}
     for name, value in given.items():
         if name not in spec.parameters:
-            hint = hint_key(name, spec.parameters, job) if spec.parameters else "it takes none"
+            hint = hint_parameter(name, spec, job)
             raise ConfigError(f"{spec.name} has no parameter {name!r}; {hint}")
         if value is None and not spec.parameters[name].nullable:
             continue

@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+# Parameters in which a job may bring a chat template.
+_WITH_TEMPLATE = ("tokenizer_encode_kwargs", "processor_kwargs", "chat_template_kwargs")
 # A chat of one message has a frame of system prompt and tools, but never this many characters.
 _LONGEST_FRAME = 10**6
 # A width of nine digits, as "{:>999999999}" and "%999999999d" have. JSON quotes what is before a :.
@@ -37,7 +39,7 @@ def append_reply(
 
 def check_chat_template(pipeline: Any, parameters: Mapping[str, Any]) -> None:
     """Raise ValueError for a model without a template for chats, or with one that is damaged."""
-    given = [parameters.get(name) or {} for name in ("tokenizer_encode_kwargs", "processor_kwargs")]
+    given = [parameters.get(name) or {} for name in _WITH_TEMPLATE]
     owner = pipeline.tokenizer if pipeline.processor is None else pipeline.processor
     own = [one["chat_template"] for one in given if isinstance(one.get("chat_template"), str)]
     for template in own:

@@ -38,13 +38,14 @@ def find_keywords(
 
 
 def _give_tokenizer(pipeline: Any, during: Keywords) -> None:
-    """Add the tokenizer with which `generate` finds stop strings in what it writes."""
-    nested = during.get("generate_kwargs")
-    keywords = nested if nested and "stop_strings" in nested else during
-    own = getattr(getattr(pipeline.model, "generation_config", None), "stop_strings", None)
-    if keywords.get("stop_strings", own):
-        found = pipeline.tokenizer or getattr(pipeline.processor, "tokenizer", None)
-        keywords.setdefault("tokenizer", found)
+    """Add the tokenizer with which `generate` finds stop strings, and heals a prompt's end."""
+    nested = during.get("generate_kwargs") or {}
+    for setting in ("stop_strings", "token_healing"):
+        keywords = nested if setting in nested else during
+        own = getattr(getattr(pipeline.model, "generation_config", None), setting, None)
+        if keywords.get(setting, own):
+            found = pipeline.tokenizer or getattr(pipeline.processor, "tokenizer", None)
+            keywords.setdefault("tokenizer", found)
 
 
 def check_parameters_work(declared: PipelineTask, loaded: Loaded) -> None:

@@ -47,6 +47,7 @@ if TYPE_CHECKING:
 
 # The model is of another kind than its processor, or than its pipeline.
 _NOT_THE_ROWS = re.compile(r"required positional argument|Config' object has no attribute")
+_BEYOND_TABLE = "index out of range in self"  # torch's embedding; a prompt's tokens are checked
 _CHUNK = pa.struct(
     [
         ("size", pa.int64()),
@@ -213,6 +214,8 @@ class PipelineAdapter:
     def explain_failure(self, row: pa.Table, error: BaseException) -> BaseException:
         """Return an error that says in plain words if the row's texts or media are hardly any."""
         kinds, message = {**self.keywords.kinds, FOLDER: FOLDER}, error_message(error)
+        if self.declared.written is not None and self.limit and _BEYOND_TABLE in message:
+            return ValueError(model_limits.explain_too_long(self.limit))
         names = [name for name in row.column_names if kinds[name] in ("text", *MEDIA, FOLDER)]
         if not names or is_memory_failure(type(error).__name__, message):
             return error

@@ -9,6 +9,7 @@ from typing import Any
 from pipemill.actors.task import Loaded
 
 from ..pipeline_task import PipelineTask
+from ..text.tokenizer_keywords import check_tokenizer_keywords
 from .chat_text import check_chat_template
 from .parameter_trial import check_parameters_work, find_keywords
 from .row_values import explain_own_value, make_plain_value
@@ -50,7 +51,9 @@ class PipelineKeywords:
         declared.suits(at_load, loaded.pipeline)
         reads_chats = self.kinds.get("messages") == "messages" and "messages" in loaded.columns
         if reads_chats and not declared.any_parameter:
-            check_chat_template(loaded.pipeline, self.given)
+            check_chat_template(loaded.pipeline, loaded.parameters)
+        if not declared.any_parameter:
+            check_tokenizer_keywords(loaded.parameters, loaded.pipeline, reads_chats)
         check_parameters_work(declared, loaded)
         self.of("{}")
 

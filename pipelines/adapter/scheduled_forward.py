@@ -92,7 +92,7 @@ class ScheduledForward:
             written = self._write_tried(some)
             # By rounding, a text may be another one alone, but not in a pass of the same shape.
             pairs = zip(written, self._write_tried(some) if rounds else singles, strict=True)
-            equal = [answers_equal(*pair) for pair in pairs]
+            equal = [_fail_both(*pair) or answers_equal(*pair) for pair in pairs]
             can = not any(isinstance(one, UnsupportedPrompt) for one in written)
             # A GPU may add up in another order each time.
             differs = sum(equal) < len(equal) / (2 if rounds else 1)
@@ -132,6 +132,11 @@ class ScheduledForward:
         else:
             inputs = dequantize(inputs, "cpu")
         return Prompt(inputs=inputs, keywords=during, settings=settings, seed=seed, load=load)
+
+
+def _fail_both(one: Any, other: Any) -> bool:
+    """Tell whether a text can be written in neither way, for whatever reason."""
+    return isinstance(one, DeferredError) and isinstance(other, DeferredError)
 
 
 def _check_memory(written: list[Any]) -> None:

@@ -66,15 +66,32 @@ def _resolve_strides(values: Values) -> tuple[float, float]:
 
 
 def _check_against_pipeline(values: Values, pipeline: Any) -> None:
+    _check_reads_all(values, pipeline)
     check_against_model(values, pipeline)
     _check_language(values, pipeline.model)
     _check_chunks_advance(values, pipeline)
 
 
+def _check_reads_all(values: Values, pipeline: Any) -> None:
+    """Raise ValueError for a parameter that transformers would not read with this model."""
+    model = type(pipeline.model).__name__
+    generation = [n for n in GENERATION_OF_SPEECH if values.get(n) is not None and values[n] != {}]
+    if generation and not pipeline.model.can_generate():
+        raise ValueError(
+            f"{', '.join(generation)} is for models that generate, and {model} does not: leave it "
+            "out"
+        )
+    if values["decoder_kwargs"] and pipeline.type != "ctc_with_lm":
+        raise ValueError(
+            f"decoder_kwargs is for models with a language model (pyctcdecode), and {model} has "
+            "none: leave it out"
+        )
+
+
 def _check_language(values: Values, model: Any) -> None:
     """Raise ValueError for a language that Whisper does not know."""
     languages = getattr(getattr(model, "generation_config", None), "lang_to_id", None)
-    language = (values["generate_kwargs"] or {}).get("language")
+    language = (values["generate_kwargs"] or {}).get("language") or values["language"]
     if not (languages and isinstance(language, str)):
         return
     from transformers.models.whisper.tokenization_whisper import TO_LANGUAGE_CODE
@@ -123,13 +140,18 @@ _SECONDS = Parameter(0, "float", least=0)
 
 def _make_prompt(parameters: Mapping[str, Any]) -> dict[str, Any]:
     """Make a tensor of the tokens that Whisper is to take for the text before: it takes no list."""
-    made = dict(parameters)
-    given = made.get("generate_kwargs") or {}
-    if isinstance(given.get("prompt_ids"), list):
-        import torch
-
-        made["generate_kwargs"] = {**given, "prompt_ids": torch.tensor(given["prompt_ids"])}
+    made = _with_tensor(parameters)
+    if made.get("generate_kwargs"):
+        made["generate_kwargs"] = _with_tensor(made["generate_kwargs"])
     return made
+
+
+def _with_tensor(given: Mapping[str, Any]) -> dict[str, Any]:
+    if not isinstance(given.get("prompt_ids"), list):
+        return dict(given)
+    import torch
+
+    return {**given, "prompt_ids": torch.tensor(given["prompt_ids"])}
 
 
 AUTOMATIC_SPEECH_RECOGNITION = PipelineTask(

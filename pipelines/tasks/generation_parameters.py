@@ -83,6 +83,18 @@ _NAMED: Mapping[str, Parameter] = {
     "prompt_lookup_num_tokens": _count(1),
     "cache_implementation": Parameter(None, "str|null", (*_CACHES, *_OLD_CACHES)),
 }
+# The other fields, and arguments of `generate`: they are taken in `generate_kwargs` alone.
+_OTHERS = (
+    "assistant_confidence_threshold", "assistant_early_exit", "assistant_ensemble_weight",
+    "assistant_lookbehind", "cache_config", "compile_config", "constraints",
+    "continuous_batching_config", "custom_generate", "disable_compile", "dola_layers",
+    "force_words_ids", "is_assistant", "low_memory", "max_cache_len", "max_matching_ngram_size",
+    "num_assistant_tokens", "num_assistant_tokens_schedule", "output_attentions",
+    "output_hidden_states", "output_logits", "output_scores", "prefill_chunk_size",
+    "return_dict_in_generate", "speculation_type", "synced_gpus", "target_lookbehind", "use_mtp",
+    "watermarking_config",
+)  # fmt: skip
+FIELDS = frozenset((*_NAMED, *_OTHERS))
 # A model may take more parameters. Those it does not know are found when it is loaded.
 _DICT = Parameter(None, "dict|null", keys=_NAMED, more=True)
 
@@ -96,7 +108,18 @@ GENERATION: Mapping[str, Parameter] = {"generate_kwargs": _DICT, **_NAMED}
 # Whisper writes a window again at the next temperature where the text at the last one is poor.
 _TEMPERATURE = Parameter(None, "real", least=0)
 _TEMPERATURES = Parameter(None, "real|list|null", least=0, each=_TEMPERATURE, filled=True)
-_OF_SPEECH = {**_NAMED, "temperature": _TEMPERATURES}
+_OF_SPEECH = {
+    **_NAMED,
+    "temperature": _TEMPERATURES,
+    "language": Parameter(None, "str|null"),
+    "task": Parameter(None, "str|null"),
+    "prompt_ids": Parameter(None, "list|null", each=_ID, filled=True),
+    "prompt_condition_type": Parameter(None, "str|null", (None, "first-segment", "all-segments")),
+    "condition_on_prev_tokens": _FLAG,
+    "compression_ratio_threshold": _declare_real(),
+    "logprob_threshold": _declare_real(),
+    "no_speech_threshold": _declare_real(),
+}
 GENERATION_OF_SPEECH: Mapping[str, Parameter] = {
     "generate_kwargs": replace(_DICT, keys=_OF_SPEECH),
     **_OF_SPEECH,

@@ -40,6 +40,14 @@ def _to_embedding(answer: Any, values: Values) -> Values:
     return {"embedding": list(vector) if pooling == "none" else vector}
 
 
+def _check_one_pooling(values: Values) -> None:
+    if values["pool"] and values["pooling"] != "mean":
+        raise ValueError(
+            f"pool is true, which takes the model's own pooling, and pooling is "
+            f"{values['pooling']}: leave one out"
+        )
+
+
 IMAGE_FEATURE_EXTRACTION = PipelineTask(
     name="image-feature-extraction",
     adds="embedding: a fixed-size list of float32; with pooling none one for each patch",
@@ -54,5 +62,6 @@ IMAGE_FEATURE_EXTRACTION = PipelineTask(
     record=_to_embedding,
     own_parameters=("pooling", "normalize"),
     defaults={"return_tensors": True},
+    checks=_check_one_pooling,
     sample=sample_image,
 )

@@ -98,7 +98,10 @@ ZERO_SHOT_IMAGE_CLASSIFICATION = PipelineTask(
     name="zero-shot-image-classification",
     adds="labels, scores: lists, best first",
     inputs=(Column(name="image", kind="image"), _LABELS, _TEMPLATE),
-    parameters=_make_parameters("This is a photo of {}."),
+    parameters={
+        **_make_parameters("This is a photo of {}."),
+        "tokenizer_kwargs": Parameter(None, "dict|null"),
+    },
     results=_RESULTS,
     record=to_ranked_labels,
     checks=check_candidate_labels,

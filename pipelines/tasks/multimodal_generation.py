@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import pyarrow as pa
@@ -21,6 +22,18 @@ from .text_generation import (
 )
 
 _IMAGE = Column(name="image", kind="image", required=False)
+_CHAT_PARAMETERS: Mapping[str, Parameter] = {
+    **CHAT_PARAMETERS,
+    "chat_template_kwargs": Parameter(None, "dict|null"),
+    "processor_kwargs": Parameter(None, "dict|null"),
+}
+
+
+def _name_template_variables(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Give variables of the chat template as the pipelines take them: among the parameters."""
+    made = dict(parameters)
+    return {**(made.pop("chat_template_kwargs", None) or {}), **made}
+
 
 IMAGE_TO_TEXT = PipelineTask(
     name="image-to-text",
@@ -54,10 +67,10 @@ IMAGE_TEXT_TO_TEXT = PipelineTask(
     inputs=(_IMAGE, TEXT, MESSAGES),
     one_of=("text", "messages"),
     parameters={
-        **CHAT_PARAMETERS,
-        "processor_kwargs": Parameter(None, "dict|null"),
+        **_CHAT_PARAMETERS,
         **ONLY_BY_DICT,
     },
+    to_pipeline_parameters=_name_template_variables,
     results=make_text_schema("generated_text"),
     record=make_text_record("generated_text"),
     prepare=_prepare_image_and_text,
@@ -120,11 +133,11 @@ ANY_TO_ANY = PipelineTask(
     ),
     one_of=("text", "messages", "image", "audio", "video"),
     parameters={
-        **CHAT_PARAMETERS,
-        "processor_kwargs": Parameter(None, "dict|null"),
+        **_CHAT_PARAMETERS,
         "generation_mode": Parameter(None, "str|null", (None, "text", "image")),
         **ONLY_BY_DICT,
     },
+    to_pipeline_parameters=_name_template_variables,
     results=_make_any_schema,
     record=_to_any_record,
     prepare=_prepare_any,

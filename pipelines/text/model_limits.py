@@ -89,6 +89,14 @@ def check_token_count(count: int, limit: int | None, advice: str) -> None:
         raise ValueError(f"{count} tokens are more than the model's {limit}: {advice}")
 
 
+def explain_too_long(limit: int) -> str:
+    """Return why a text can't be written on: its next token would have no position."""
+    return (
+        f"the text has grown to the {limit} tokens that the model has positions for: lower "
+        "max_new_tokens, or shorten what is read"
+    )
+
+
 def check_token_ids(ids: np.ndarray, rows: int | None) -> None:
     """Raise ValueError for ids beyond the embedding table.
 

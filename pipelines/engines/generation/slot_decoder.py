@@ -11,6 +11,7 @@ from transformers.cache_utils import DynamicCache, EncoderDecoderCache
 from transformers.generation.utils import ALL_CACHE_NAMES
 from transformers.modeling_outputs import BaseModelOutput
 
+from ...text.model_limits import count_positions, explain_too_long
 from ..base import UnsupportedPrompt, Values
 from ..model_call import tell_masks
 from .beam_search import extend_beams
@@ -49,6 +50,7 @@ class SlotDecoder:
             self.hooks is None or self.hooks.sets_positions or _has_relative_positions(self.model)
         )
         self.shares = self.is_decoder and not _has_windows(self.model)
+        self.limit = count_positions(self.model if self.is_decoder else self.model.get_decoder())
         self._has_positions = False
         self._kept: Values = {}
         # What an encoder read, of one token, and whether a mask says what that is of each text.
@@ -194,6 +196,9 @@ class SlotDecoder:
         running: in the order of their slots.
         """
         slots = self.slots
+        self._end_too_long(running)
+        if not running:
+            return
         ids = [text[-1:] for one in running for text in one.texts]
         more = {**self._kept, CACHE: slots.for_step()}
         mask, read = slots.mask(), None
@@ -221,11 +226,24 @@ class SlotDecoder:
         slots.advance()
         moves = self._append(running, logits)
         slots.move((i, one) for i, each in enumerate(moves) for one in each)
+        self._remove_done(running)
+
+    def _remove_done(self, running: list[Sequence]) -> None:
         for place in range(len(running) - 1, -1, -1):
             if running[place].is_done:
-                slots.remove(place)
+                self.slots.remove(place)
                 running[place] = running[-1]
                 running.pop()
+
+    def _end_too_long(self, running: list[Sequence]) -> None:
+        """End texts whose next token has no position, with an error.
+
+        On a GPU a position beyond the table would make the whole process fail.
+        """
+        for one, length in zip(running, self.slots.lengths, strict=True):
+            if self.limit is not None and length >= self.limit:
+                one.output, one.is_done = ValueError(explain_too_long(self.limit)), True
+        self._remove_done(running)
 
     def _prepare(self, ids: torch.Tensor, **more: Any) -> Values:
         inputs: Values = self.model.prepare_inputs_for_generation(ids, **more)

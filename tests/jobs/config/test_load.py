@@ -4,6 +4,7 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from pipemill.jobs.config.job import ActorsSection, Job
 from pipemill.jobs.config.load import build_job
 from pipemill.jobs.config.task_entry import BatchingSection
@@ -21,6 +22,12 @@ def test_a_path_alone_stands_for_a_section():
     made = job()
     assert (made.model.path, made.input.path, made.output.path) == ("m", "i", "o")
     assert made == build_job(None, [], {}, GOOD)
+
+
+@pytest.mark.parametrize("given", ["bfloat16", "torch.bfloat16", torch.bfloat16])
+def test_a_dtype_may_be_that_of_torch(given):
+    made = job(model={"path": "m", "dtype": given})
+    assert made.model_dump()["model"]["dtype"] == "bfloat16"
 
 
 def test_settings_override_sections_which_override_the_config():
@@ -83,7 +90,10 @@ def test_a_yaml_file_takes_values_from_the_environment(tmp_path, monkeypatch):
         ({"top_k": 1}, "'top_k' in the job; did you mean 'parameters.top_k'?"),
         ({"actors": {"dtype": "float16"}}, "'actors.dtype' in .*did you mean 'model.dtype'?"),
         ({"tasks": 5, "zzz": 1}, "'tasks' in the job: must be a list"),
-        ({"batch_size": 8}, "'batch_size' in the job; leave it out: micro-batches are measured"),
+        (
+            {"batch_size": 8},
+            "'batch_size' in the job; micro-batches are measured, or",
+        ),
         ({"input": {"path": "i", "colums": {}}}, "'input.colums'.*did you mean 'columns'"),
         ({"actors": {"zzz": 1}}, "'actors.zzz'.*there are: min, max, num_gpus"),
         ({"output": None}, "'output'"),

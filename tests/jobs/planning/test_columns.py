@@ -196,6 +196,17 @@ def test_a_column_that_has_only_the_name_of_a_parameter_is_left_alone():
     assert note_columns("the-task", inputs, {"top_k": None}, parameters, schema) == ()
 
 
+def test_a_column_is_said_not_to_be_read_where_the_job_gives_its_parameter():
+    labels = Column(name="labels", kind="labels", parameter=True)
+    inputs = (Column(name="text", kind="text"), TARGETS, TOP_K, labels)
+    schema = pa.schema([("text", TEXT), ("top_k", pa.int32()), ("labels", TEXT)])
+    assert note_columns("the-task", inputs, {}, {"top_k": 3, "labels": ["a"]}, schema) == (
+        "column 'top_k' is not read: parameters.top_k is that of all rows",
+        "column 'labels' is not read: parameters.labels is that of all rows",
+    )
+    assert note_columns("the-task", inputs, {"top_k": None}, {"top_k": 3}, schema) == ()
+
+
 def test_a_column_that_is_mapped_must_be_of_the_right_type_and_is_told_the_way_out():
     inputs = (Column(name="text", kind="text"), TARGETS)
     schema = pa.schema([("text", TEXT), ("targets", pa.int64())])

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 from pipemill.jobs.config.job import Job
 from pipemill.jobs.output.job_record import JobRecord
+from pipemill.jobs.planning import fingerprint
 from pipemill.jobs.planning.fingerprint import (
     _list_fields,
     find_changed_fields,
@@ -49,3 +52,12 @@ def test_scaled_vectors_of_tokens_do_not_join_older_ones_that_were_not_scaled(ta
 
     assert decide(pooling="none", normalize=True) - decide() == {"normalize of each vector"}
     assert decide(pooling="none") == decide(pooling="mean", normalize=True) == decide()
+
+
+def test_an_engine_that_is_not_installed_here_is_another_one(monkeypatch):
+    """An output is asked for its job before it is known whether anything is left to compute."""
+    graph = SimpleNamespace(modules=("a-package-that-is-nowhere",))
+    monkeypatch.setattr(fingerprint, "find_engine", lambda name: SimpleNamespace(graph=graph))
+    job = Job(task="ner", model={"path": "m", "engine": "nowhere"}, input="i", output="o")
+    fields = _list_fields(job, "token-classification", "float32", "digest", {})
+    assert fields["a-package-that-is-nowhere"] == "not installed here"

@@ -115,6 +115,17 @@ WRONG = [
     ("image-segmentation", {"mask_threshold": 2}, "mask_threshold is a number from 0 to 1"),
     ("image-segmentation", {"overlap_mask_area_threshold": -1}, "overlap_mask_area_threshold is"),
     ("image-segmentation", {"subtask": "all"}, "subtask is one of null, panoptic"),
+    (
+        "image-feature-extraction",
+        {"pool": True, "pooling": "max"},
+        "pool is true, .* and pooling is max: leave one out",
+    ),
+    (
+        "automatic-speech-recognition",
+        {"generate_kwargs": {"prompt_ids": "a word"}},
+        "generate_kwargs: prompt_ids is a list",
+    ),
+    ("automatic-speech-recognition", {"language": ["en", "de"]}, "language is a text or null"),
     ("image-classification", {"top_k": "5"}, "top_k is a whole number, not '5'"),
     ("audio-classification", {"top_k": -1}, "top_k is a whole number of at least 0 or null"),
     ("video-classification", {"num_frames": 0}, "num_frames is a whole number of at least 1"),

@@ -28,6 +28,12 @@ ASR = "automatic-speech-recognition"
 WRONG = [
     ("fill-mask", {"top_k": 10**6}, r"top_k \(1000000\) must be at most the model's \d+ tokens"),
     ("fill-mask", {"tokenizer_kwargs": {"return_tensors": "np"}}, "tokenizer_kwargs"),
+    (
+        "fill-mask",
+        {"tokenizer_kwargs": {"max_lenght": 9}},
+        "tokenizer_kwargs: .* knows no 'max_lenght'; did you mean 'max_length'",
+    ),
+    ("text-generation", {"tokenizer_encode_kwargs": {"thinks": 1}}, "no 'thinks'; leave it out"),
     ("token-classification", {"stride": 126}, r"stride \(126\).* the 126 tokens of a window"),
     (
         "token-classification",
@@ -36,6 +42,10 @@ WRONG = [
     ),
     (ASR, {"return_timestamps": True}, "return_timestamps: True.*Set `return_timestamps='char'`"),
     (ASR, {"return_language": True}, "return_language: True.*Only Whisper"),
+    (ASR, {"generate_kwargs": {"language": "en"}}, "generate_kwargs is for models that generate"),
+    (ASR, {"max_new_tokens": 9, "language": "en"}, "max_new_tokens, language is for models"),
+    (ASR, {"decoder_kwargs": {"beam_width": 9}}, "decoder_kwargs is for models with a language"),
+    ("whisper", {"language": "klingon"}, "language must be one of de, en, not 'klingon'"),
     (ASR, {"chunk_length_s": 0.0001}, r"chunk_length_s \(0.0001\).* steps of"),
     ("text-generation", {"generate_kwargs": {"max_new_token": 1}}, "max_new_token"),
     ("text-generation", {"forced_bos_token_id": 10**6}, "forced_bos_token_id"),
@@ -78,6 +88,9 @@ def test_what_the_model_can_not_do_is_said_when_it_is_loaded(models, task, param
         ("whisper", {"return_timestamps": True, "generate_kwargs": {"num_beams": 2}}),
         ("whisper", {"generate_kwargs": {"temperature": [0, 0.4], "prompt_ids": [5, 6]}}),
         ("whisper", {"chunk_length_s": 5, "generate_kwargs": {"language": "en"}}),
+        ("whisper", {"language": "de", "task": "translate", "prompt_ids": [5, 6]}),
+        ("text-generation", {"token_healing": True}),
+        ("text-generation", {"tokenizer_encode_kwargs": {"split_special_tokens": True}}),
         ("image-to-text", {"generate_kwargs": {"min_length": 9, "num_beams": 2}}),
         ("image-text-to-text", {"max_new_tokens": 3, "generate_kwargs": {"temperature": 0.5}}),
         ("any-to-any", {"generate_kwargs": {"min_new_tokens": 3}}),

@@ -124,6 +124,7 @@ def test_a_sound_that_is_none_leaves_its_neighbours_alone(models):
         {"return_timestamps": "word", "max_new_tokens": 8},
         {"return_timestamps": True, "chunk_length_s": 2, "stride_length_s": 0.3},
         {"generate_kwargs": {"language": "de", "max_new_tokens": 6}},
+        {"language": "de", "task": "translate", "max_new_tokens": 6},
     ],
 )
 def test_speech_recognition_by_a_model_that_writes(models, parameters):

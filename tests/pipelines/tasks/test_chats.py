@@ -88,6 +88,22 @@ def test_an_image_beside_a_text_is_a_message_for_a_model_that_reads_chats(models
     assert_rows(batch, [{"generated_text": one} for one in expected])
 
 
+@pytest.mark.parametrize("greeting", ["the mill", None])
+def test_a_chat_template_reads_variables_of_the_job(models, tmp_path, greeting):
+    folder = Path(shutil.copytree(models[SEE], tmp_path / "model"))
+    file = folder / "chat_template.jinja"
+    file.write_text("{{ greeting or 'bread' }} " + file.read_text())
+    truth = plain(SEE, str(folder))
+    expected = [truth(text=chat(t), **GREEDY, greeting=greeting)[0] for t in TEXTS]
+    assert expected[0] != truth(text=chat(TEXTS[0]), **GREEDY, greeting="Anna and Peter")[0]
+    given = {**GREEDY, "chat_template_kwargs": {"greeting": greeting}}
+    batch = run(SEE, folder, {"messages": [chat(t) for t in TEXTS]}, given)
+    assert_rows(batch, [{"generated_text": one["generated_text"]} for one in expected])
+    wrong = {**GREEDY, "chat_template_kwargs": {"greetings": "a"}}
+    with pytest.raises(ValueError, match="its chat template know no 'greetings'"):
+        run(SEE, folder, {"messages": [chat(TEXTS[0])]}, wrong)
+
+
 def test_a_row_that_turns_out_otherwise_later_is_written_by_generate(models):
     """As one with padding, where the rows that were tried had none."""
     padding = {"processor_kwargs": {"padding": "max_length", "max_length": 40}}

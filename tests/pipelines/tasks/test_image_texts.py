@@ -31,7 +31,14 @@ OWN_LABELS = [
 
 @ways
 @pytest.mark.parametrize("model", ["", "-siglip"])
-@pytest.mark.parametrize("more", [{}, {"hypothesis_template": "it is {}"}])
+@pytest.mark.parametrize(
+    "more",
+    [
+        {},
+        {"hypothesis_template": "it is {}"},
+        {"tokenizer_kwargs": {"max_length": 4, "truncation": True}},
+    ],
+)
 def test_zero_shot_image_classification(models, tmp_path, model, more, budget, form):
     name = "zero-shot-image-classification"
     model, parameters = models[f"{name}{model}"], {"candidate_labels": LABELS, **more}

@@ -102,6 +102,16 @@ def test_texts_end_at_stop_strings(models, tmp_path, place):
     assert_rows(run(task, folder, columns, given), expected, 6)
 
 
+def test_the_end_of_a_prompt_is_healed(models):
+    """`generate` asks for the tokenizer, which nobody can give in a job."""
+    task, given = "text-generation", {**SHORT, "token_healing": True}
+    truth = plain(task, models[task])
+    texts = [*TEXTS, "the mi"]
+    expected = [truth(t, **given, tokenizer=truth.tokenizer)[0] for t in texts]
+    assert expected[-1] != truth(texts[-1], **SHORT)[0]
+    assert_rows(run(task, models[task], {"text": texts}, given), expected, 6)
+
+
 def test_what_is_sampled_is_the_same_in_every_run_and_every_micro_batch(models):
     import torch
 
@@ -176,12 +186,36 @@ def test_a_prompt_longer_than_the_model_reads_dies_alone(models):
     from tests.support import tiny_generators
 
     folder = models.root / "gpt2"
-    tiny_generators.gpt2(folder)
+    if not folder.exists():
+        tiny_generators.gpt2(folder)
     texts = [TEXTS[0], tiny.sentence(200, 5), TEXTS[2]]
     batch = run("text-generation", str(folder), {"text": texts}, SHORT)
     truth = plain("text-generation", str(folder))
     expected = [{"generated_text": truth(t, **SHORT)[0]["generated_text"]} for t in texts[::2]]
     assert_rows(batch, [expected[0], "expand", expected[1]])
+
+
+@pytest.mark.parametrize("sampled", [False, True])
+def test_a_text_that_outgrows_the_models_positions_says_so(models, sampled):
+    """Also where the model writes it alone; the others are still written together."""
+    from tests.support import tiny_generators
+
+    folder = models.root / "gpt2"
+    if not folder.exists():
+        tiny_generators.gpt2(folder)
+    texts = [tiny.sentence(words, words) for words in (2, 4, 12, 3, 1, 5)]
+    given = {"min_new_tokens": 45, "max_new_tokens": 47, "do_sample": sampled}
+    given["num_beams"] = 2 if sampled else 1  # beams drawn by chance are left to `generate`
+    load = LoadTask(
+        task="text-generation", model=Model(path=str(folder)), columns=(("text", "text"),),
+        parameters=json.dumps(given),
+    )  # fmt: skip
+    stages = load()
+    batch = stages.process(Batch(pa.table({"text": texts})))
+    (failure,) = batch.failures.values()
+    assert list(batch.failures) == [2]
+    assert "64 tokens that the model has positions for: lower max_new_tokens" in failure.message
+    assert stages.task.schedules is not sampled
 
 
 def references(task, column):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import threading
 from contextlib import contextmanager
@@ -76,9 +77,11 @@ KINDS = {
 }  # fmt: skip
 
 
-def make_pipeline(kind: str):
+def make_pipeline(kind):
+    """Make one of a model of a kind, or of a configuration."""
     torch.manual_seed(3)
-    model = transformers.AutoModelForCausalLM.from_config(KINDS[kind]).eval()
+    config = KINDS[kind] if isinstance(kind, str) else kind
+    model = transformers.AutoModelForCausalLM.from_config(config).eval()
     return transformers.pipeline(
         "text-generation", model=model, tokenizer=tiny_generators.words(256)
     )
@@ -213,6 +216,32 @@ def before_forward(model, do):
         yield
     finally:
         handle.remove()
+
+
+@pytest.mark.parametrize("beams", [1, 2])
+@pytest.mark.parametrize(
+    ("kind", "limit"),
+    [("learned positions", "n_positions"), ("positions from the mask", "max_position_embeddings")],
+)
+def test_a_text_that_outgrows_the_models_positions_fails_alone(kind, limit, beams):
+    """On a GPU a position beyond the table would cost the process, with all that it writes."""
+    config = copy.deepcopy(KINDS[kind])
+    setattr(config, limit, 40)
+    pipeline, texts = make_pipeline(config), [*PROMPTS[1:5], *PROMPTS[6:]]
+    more = {"min_new_tokens": 22, "max_new_tokens": 22, "num_beams": beams}
+    prompts = prompts_of(pipeline, more, texts)
+    engine = ContinuousGeneration(pipeline, "generated_sequence")
+    outputs = engine.write_all(prompts)
+    fits = [one.inputs["input_ids"].shape[1] + 21 <= 40 for one in prompts]
+    assert len(set(fits)) == 2
+    for text, prompt, output, fit in zip(texts, prompts, outputs, fits, strict=True):
+        if fit:
+            assert texts_of(pipeline, [output]) == one_by_one(pipeline, [prompt], [text])
+        else:
+            with pytest.raises(IndexError):
+                one_by_one(pipeline, [prompt], [text])
+            assert "the 40 tokens that the model has positions for" in str(output)
+    assert engine.loop.steps == 21, "no text was written twice"
 
 
 def test_a_beginning_that_all_share_is_computed_once(llama):
