@@ -45,11 +45,10 @@ def stack(inputs: list[Any]) -> dict[str, Any]:
     """Join inputs of equal shape: tensors on their first axis, all else as lists."""
     import torch
 
+    several = {name: [one[name] for one in inputs] for name in inputs[0]}
     return {
-        name: torch.cat([one[name] for one in inputs])
-        if isinstance(value, torch.Tensor)
-        else [one[name] for one in inputs]
-        for name, value in inputs[0].items()
+        name: torch.cat(values) if all(isinstance(v, torch.Tensor) for v in values) else values
+        for name, values in several.items()
     }
 
 

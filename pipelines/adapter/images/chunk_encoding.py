@@ -101,13 +101,14 @@ def quantize_images(
 def dequantize(chunk: Any, device: Any) -> Any:
     """Return the chunk as it was, with its images on the device.
 
-    chunk: may be several, stacked: then a list of `PixelLevels` becomes one tensor.
+    chunk: may be several, stacked: then a list of `PixelLevels`, some of which may be tensors,
+        becomes one tensor.
     """
 
     def change(value: Any) -> Any:
         if isinstance(value, PixelLevels):
             return value.tensor(device)
-        if isinstance(value, list) and value and all(isinstance(v, PixelLevels) for v in value):
+        if isinstance(value, list) and any(isinstance(v, PixelLevels) for v in value):
             return join_levels(value, device)
         if isinstance(value, list) and any(isinstance(v, Mapping) for v in value):
             return [dequantize(one, device) for one in value]
@@ -116,15 +117,22 @@ def dequantize(chunk: Any, device: Any) -> Any:
     return _change_each(chunk, change)
 
 
-def join_levels(several: list[PixelLevels], device: Any) -> Any:
-    """Return the tensors of several, joined on their first axis: at once if they can be."""
+def join_levels(several: list[Any], device: Any) -> Any:
+    """Return the tensors of several, joined on their first axis: at once if they can be.
+
+    several: `PixelLevels`, and tensors of images that could not be encoded so.
+    """
     import torch
 
-    first = several[0]
-    if all(np.array_equal(one.palette, first.palette) for one in several):
-        codes = np.concatenate([one.codes for one in several])
+    levels = [one for one in several if isinstance(one, PixelLevels)]
+    first = levels[0]
+    equal = all(np.array_equal(one.palette, first.palette) for one in levels)
+    if equal and len(levels) == len(several):
+        codes = np.concatenate([one.codes for one in levels])
         return PixelLevels(codes, first.palette, first.dtype).tensor(device)
-    return torch.cat([one.tensor(device) for one in several])
+    return torch.cat(
+        [one.tensor(device) if isinstance(one, PixelLevels) else one.to(device) for one in several]
+    )
 
 
 def _change_each(value: Any, change: Any) -> Any:

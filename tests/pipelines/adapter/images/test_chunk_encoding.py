@@ -17,6 +17,8 @@ from pipemill.pipelines.adapter.images.chunk_encoding import (
 
 pytest.importorskip("PIL")
 
+from pipemill.pipelines.engines.stacking import stack
+
 from tests.support import made_media
 
 PROCESSORS = [
@@ -87,6 +89,18 @@ def test_images_of_a_nested_chunk():
     assert isinstance(small["model_inputs"]["pixel_values"], PixelLevels)
     again = dequantize(small, "cpu")
     assert torch.equal(again["model_inputs"]["pixel_values"], chunk["pixel_values"])
+
+
+@pytest.mark.parametrize("first", ["levels", "numbers"])
+def test_images_of_which_some_are_no_levels_share_a_forward_pass(first):
+    processor, inputs = _processed("ViTImageProcessorPil", {})
+    scale = scale_of(SimpleNamespace(image_processor=processor))
+    numbers = {"pixel_values": inputs["pixel_values"] + torch.rand(inputs["pixel_values"].shape)}
+    several = [dict(inputs), numbers, dict(inputs)][first == "numbers" :]
+    chunks = [quantize_images(one, scale) for one in several]
+    assert {type(chunk["pixel_values"]) for chunk in chunks} == {PixelLevels, torch.Tensor}
+    together = dequantize(stack(chunks), "cpu")["pixel_values"]
+    assert torch.equal(together, torch.cat([one["pixel_values"] for one in several]))
 
 
 def test_chunks_of_a_task_carry_levels(models):
