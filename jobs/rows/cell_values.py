@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from pipemill.actors.sources.parsing.json_values import hides_flag
 from pipemill.actors.sources.schemas.file_schemas import cast_rows, map_types, simplify_schema
 from pipemill.pipelines.media.encode import encode_png
 from pipemill.pipelines.media.picture_files import encode_picture, is_picture
@@ -43,8 +44,8 @@ def make_column(
             whole = all(value is None or type(value) is int for value in plain)
             for kind in (None, *([pa.uint64()] if whole else [])):
                 with suppress(pa.ArrowException, TypeError, ValueError, OverflowError):
-                    return pa.array(plain, kind)
-        return pa.array(plain, from_pandas=True)
+                    return _check_no_flags(plain, pa.array(plain, kind))
+        return _check_no_flags(plain, pa.array(plain, from_pandas=True))
     except Exception as error:  # values may be objects of any library
         raise ConfigError(_explain(name, values, first, error)) from None
 
@@ -59,6 +60,12 @@ def _check_alike(values: Sequence[Any]) -> None:
     times = [value for value in values if isinstance(value, datetime.datetime)]
     if len({value.tzinfo is None for value in times}) == 2:
         raise TypeError("they are partly times with a time zone and partly without")
+
+
+def _check_no_flags(values: Sequence[Any], array: pa.Array) -> pa.Array:
+    if hides_flag(values, array.type):
+        raise TypeError("they are partly numbers and partly true or false")
+    return array
 
 
 def make_table(rows: Sequence[Mapping[str, Any]], first: int, owner: str) -> pa.Table:

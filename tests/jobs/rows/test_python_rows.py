@@ -110,6 +110,14 @@ def contains_itself():
             [{"text": "a", "n": 2**53 + 1}, {"text": "b", "n": 0.5}],
             "column 'n', .* can't be stored",
         ),
+        (
+            [{"text": "a", "n": 0.5}, {"text": "b", "n": True}],
+            r"'n', .*they are partly numbers and partly true or false.* bool \(row 1\)",
+        ),
+        (
+            [{"text": "a", "n": [{"x": 0.5}, {"x": True}]}],
+            "'n', .*they are partly numbers and partly true or false",
+        ),
         ([{"text": "a", "n": contains_itself()}], "row 0 of the list can't be read .Recursion"),
         ([Unreadable(text="a")], r"row 0 of the list can't be read \(RuntimeError: no keys\)"),
         ((x for x in ()), "a generator gave no row, and so no columns"),
