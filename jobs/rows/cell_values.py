@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,16 @@ from pipemill.pipelines.media.picture_files import encode_picture, is_picture
 
 from pipemill.errors import ConfigError, error_message
 
+# Values of which Arrow makes others beside those of another group: a number becomes a time of 1970.
+# The first group counts: True is a whole number, too, and a duration of numpy.
+_NUMBERS = "numbers"
+_GROUPS: Mapping[str, tuple[type, ...]] = {
+    "true or false": (bool, np.bool_),
+    "times": (datetime.date, datetime.time, datetime.timedelta, np.datetime64, np.timedelta64),
+    _NUMBERS: (int, float, Decimal, np.number),
+    "bytes (or images)": (bytes, bytearray),
+    "texts (or paths)": (str,),
+}
 # Types that only their library can read, and whose bare numbers mean something else.
 _OPAQUE = ("pandas.period", "pandas.interval", "ray.data.arrow_pickled_object")
 
@@ -53,8 +64,11 @@ def make_column(
 def _check_alike(values: Sequence[Any]) -> None:
     """Raise TypeError for values of two types of which Arrow would make one, and change some."""
     kinds = {type(value) for value in values}
-    if {bytes, str} <= kinds:
-        raise TypeError("they are partly bytes (or images) and partly texts (or paths)")
+    members = [name for name in _GROUPS if name in set(map(_find_group, kinds))]
+    if len(members) > 1 and all(v != v for v in values if _find_group(type(v)) == _NUMBERS):
+        members = [name for name in members if name != _NUMBERS]  # NaN, which means no value
+    if len(members) > 1:
+        raise TypeError(f"they are partly {members[0]} and partly {members[1]}")
     if {datetime.date, datetime.datetime} <= kinds:
         raise TypeError("they are partly dates and partly dates with a time")
     times = [value for value in values if isinstance(value, datetime.datetime)]
@@ -62,9 +76,13 @@ def _check_alike(values: Sequence[Any]) -> None:
         raise TypeError("they are partly times with a time zone and partly without")
 
 
+def _find_group(kind: type) -> str | None:
+    return next((name for name, kinds in _GROUPS.items() if issubclass(kind, kinds)), None)
+
+
 def _check_no_flags(values: Sequence[Any], array: pa.Array) -> pa.Array:
     if hides_flag(values, array.type):
-        raise TypeError("they are partly numbers and partly true or false")
+        raise TypeError("they are partly true or false and partly numbers")
     return array
 
 

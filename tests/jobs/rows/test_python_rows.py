@@ -112,11 +112,16 @@ def contains_itself():
         ),
         (
             [{"text": "a", "n": 0.5}, {"text": "b", "n": True}],
-            r"'n', .*they are partly numbers and partly true or false.* bool \(row 1\)",
+            r"'n', .*they are partly true or false and partly numbers.* bool \(row 1\)",
+        ),
+        *(
+            ([{"text": "a", "n": value}, {"text": "b", "n": number}], "they are partly times and")
+            for value in (date(2026, 1, 2), datetime(2026, 1, 2), np.timedelta64(1, "s"))
+            for number in (1, 0.5)
         ),
         (
             [{"text": "a", "n": [{"x": 0.5}, {"x": True}]}],
-            "'n', .*they are partly numbers and partly true or false",
+            "'n', .*they are partly true or false and partly numbers",
         ),
         ([{"text": "a", "n": contains_itself()}], "row 0 of the list can't be read .Recursion"),
         ([Unreadable(text="a")], r"row 0 of the list can't be read \(RuntimeError: no keys\)"),
