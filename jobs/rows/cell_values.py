@@ -19,11 +19,10 @@ from pipemill.errors import ConfigError, error_message
 
 # Values of which Arrow makes others beside those of another group: a number becomes a time of 1970.
 # The first group counts: True is a whole number, too, and a duration of numpy.
-_NUMBERS = "numbers"
 _GROUPS: Mapping[str, tuple[type, ...]] = {
     "true or false": (bool, np.bool_),
     "times": (datetime.date, datetime.time, datetime.timedelta, np.datetime64, np.timedelta64),
-    _NUMBERS: (int, float, Decimal, np.number),
+    "numbers": (int, float, Decimal, np.number),
     "bytes (or images)": (bytes, bytearray),
     "texts (or paths)": (str,),
 }
@@ -64,11 +63,13 @@ def make_column(
 def _check_alike(values: Sequence[Any]) -> None:
     """Raise TypeError for values of two types of which Arrow would make one, and change some."""
     kinds = {type(value) for value in values}
-    members = [name for name in _GROUPS if name in set(map(_find_group, kinds))]
-    if len(members) > 1 and all(v != v for v in values if _find_group(type(v)) == _NUMBERS):
-        members = [name for name in members if name != _NUMBERS]  # NaN, which means no value
-    if len(members) > 1:
-        raise TypeError(f"they are partly {members[0]} and partly {members[1]}")
+    groups = {kind: _find_group(kind) for kind in kinds}
+    if len({*groups.values()} - {None}) > 1:
+        # NaN, which equals nothing, says that there is no value.
+        found = {name for value in values if (name := groups[type(value)]) and value == value}
+        named = [name for name in _GROUPS if name in found]
+        if len(named) > 1:
+            raise TypeError(f"they are partly {named[0]} and partly {named[1]}")
     if {datetime.date, datetime.datetime} <= kinds:
         raise TypeError("they are partly dates and partly dates with a time")
     times = [value for value in values if isinstance(value, datetime.datetime)]
@@ -175,6 +176,8 @@ def to_plain(value: Any) -> Any:
         return [to_plain(inner) for inner in value]
     if is_picture(value):
         return encode_picture(value)
+    if isinstance(value, datetime.datetime):
+        return value if value == value else None  # NaT of pandas, of which Arrow makes the year 1
     if isinstance(value, np.datetime64 | np.timedelta64):
         return _to_plain_time(value)
     if hasattr(value, "__array__") and not np.isscalar(value):
