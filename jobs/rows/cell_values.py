@@ -5,16 +5,27 @@ from __future__ import annotations
 import datetime
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from pipemill.actors.sources.parsing.json_values import hides_flag
 from pipemill.actors.sources.schemas.file_schemas import cast_rows, map_types, simplify_schema
 from pipemill.pipelines.media.encode import encode_png
 from pipemill.pipelines.media.picture_files import encode_picture, is_picture
 
 from pipemill.errors import ConfigError, error_message
 
+# Values of which Arrow makes others beside those of another group: a number becomes a time of 1970.
+# The first group counts: True is a whole number, too, and a duration of numpy.
+_GROUPS: Mapping[str, tuple[type, ...]] = {
+    "true or false": (bool, np.bool_),
+    "times": (datetime.date, datetime.time, datetime.timedelta, np.datetime64, np.timedelta64),
+    "numbers": (int, float, Decimal, np.number),
+    "bytes (or images)": (bytes, bytearray),
+    "texts (or paths)": (str,),
+}
 # Types that only their library can read, and whose bare numbers mean something else.
 _OPAQUE = ("pandas.period", "pandas.interval", "ray.data.arrow_pickled_object")
 
@@ -43,8 +54,8 @@ def make_column(
             whole = all(value is None or type(value) is int for value in plain)
             for kind in (None, *([pa.uint64()] if whole else [])):
                 with suppress(pa.ArrowException, TypeError, ValueError, OverflowError):
-                    return pa.array(plain, kind)
-        return pa.array(plain, from_pandas=True)
+                    return _check_no_flags(plain, pa.array(plain, kind))
+        return _check_no_flags(plain, pa.array(plain, from_pandas=True))
     except Exception as error:  # values may be objects of any library
         raise ConfigError(_explain(name, values, first, error)) from None
 
@@ -52,13 +63,28 @@ def make_column(
 def _check_alike(values: Sequence[Any]) -> None:
     """Raise TypeError for values of two types of which Arrow would make one, and change some."""
     kinds = {type(value) for value in values}
-    if {bytes, str} <= kinds:
-        raise TypeError("they are partly bytes (or images) and partly texts (or paths)")
+    groups = {kind: _find_group(kind) for kind in kinds}
+    if len({*groups.values()} - {None}) > 1:
+        # NaN, which equals nothing, says that there is no value.
+        found = {name for value in values if (name := groups[type(value)]) and value == value}
+        named = [name for name in _GROUPS if name in found]
+        if len(named) > 1:
+            raise TypeError(f"they are partly {named[0]} and partly {named[1]}")
     if {datetime.date, datetime.datetime} <= kinds:
         raise TypeError("they are partly dates and partly dates with a time")
     times = [value for value in values if isinstance(value, datetime.datetime)]
     if len({value.tzinfo is None for value in times}) == 2:
         raise TypeError("they are partly times with a time zone and partly without")
+
+
+def _find_group(kind: type) -> str | None:
+    return next((name for name, kinds in _GROUPS.items() if issubclass(kind, kinds)), None)
+
+
+def _check_no_flags(values: Sequence[Any], array: pa.Array) -> pa.Array:
+    if hides_flag(values, array.type):
+        raise TypeError("they are partly true or false and partly numbers")
+    return array
 
 
 def make_table(rows: Sequence[Mapping[str, Any]], first: int, owner: str) -> pa.Table:
@@ -150,6 +176,8 @@ def to_plain(value: Any) -> Any:
         return [to_plain(inner) for inner in value]
     if is_picture(value):
         return encode_picture(value)
+    if isinstance(value, datetime.datetime):
+        return value if value == value else None  # NaT of pandas, of which Arrow makes the year 1
     if isinstance(value, np.datetime64 | np.timedelta64):
         return _to_plain_time(value)
     if hasattr(value, "__array__") and not np.isscalar(value):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -126,11 +128,34 @@ def _convert_at_once(values: list[Any], kind: pa.DataType) -> pa.Array | None:
         return None
     try:
         seen = pa.array(values)
+        if hides_flag(values, seen.type):
+            return None
         if seen.type == kind:
             return seen
         return pa.array(values, kind) if _holds(kind, seen.type) else None
     except (pa.ArrowException, ValueError, TypeError, OverflowError):
         return None
+
+
+def hides_flag(values: Iterable[Any], kind: pa.DataType) -> bool:
+    """Tell whether `true` or `false` is among fractions, for which Arrow makes 1.0 or 0.0 of it.
+
+    kind: the type that Arrow gives the values.
+    """
+    if types.is_floating(kind):
+        return bool in set(map(type, values))
+    if types.is_list(kind) and _holds_floats(kind):
+        lists = (value for value in values if type(value) is list)
+        return hides_flag(chain.from_iterable(lists), kind.value_type)
+    if types.is_struct(kind) and _holds_floats(kind):
+        structs = [value for value in values if isinstance(value, dict)]
+        return any(hides_flag((s.get(f.name) for s in structs), f.type) for f in kind)
+    return False
+
+
+def _holds_floats(kind: pa.DataType) -> bool:
+    inner = (kind.field(i).type for i in range(kind.num_fields))
+    return types.is_floating(kind) or any(map(_holds_floats, inner))
 
 
 def _holds(kind: pa.DataType, seen: pa.DataType) -> bool:

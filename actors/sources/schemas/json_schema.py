@@ -11,7 +11,7 @@ from pyarrow import types
 
 from ...columns import matches
 from ..parsing.json_parser import LongNumber
-from ..parsing.json_values import EXACT
+from ..parsing.json_values import EXACT, hides_flag
 
 # Marks a column that is kept as JSON text, since its values have no common type.
 JSON_TEXT = {b"pipemill": b"json"}
@@ -119,7 +119,9 @@ def _infer_group_type(values: list[Any], group: str, any_long: bool) -> pa.DataT
         return _infer_number_type(values)
     if not any_long:
         try:
-            return _infer_array_type(pa.array(values))
+            array = pa.array(values)
+            if not hides_flag(values, array.type):
+                return _infer_array_type(array)
         except _UNTYPED:
             pass
     kind = pa.null()

@@ -368,6 +368,27 @@ def test_a_large_input_keeps_what_its_first_rows_did_not_show(tmp_path, monkeypa
         assert got[2001]["_misfits"] == '{"later": {"deep": 1.10}}'
 
 
+FLAGS = [(0.5, True), ([0.5, 2], [1.5, False]), ({"a": [0.5]}, {"a": [1.5, True]})]
+
+
+@pytest.mark.parametrize(("number", "flag"), FLAGS)
+def test_a_flag_among_fractions_is_no_number(tmp_path, monkeypatch, number, flag):
+    """Arrow takes it for 0.0 or 1.0 where a fraction comes first."""
+    (tmp_path / "a.jsonl").write_text(lines(*({"x": value} for value in (number, flag))))
+    _, got, _ = taken(tmp_path, Reading())
+    assert [json.loads(row["x"]) for row in got] == [number, flag]
+    (tmp_path / "a.jsonl").write_text(lines({"x": 0.5}, {"x": True}))
+    _, got, said = taken(tmp_path, Reading(types={"x": pa.float32()}))
+    assert [row["x"] for row in got] == [0.5, None]
+    assert len(said) == 1
+    monkeypatch.setattr(jsonl, "SCANNED_BYTES", 10)
+    monkeypatch.setattr(jsonl, "SAMPLED_ROWS", 2)
+    (tmp_path / "a.jsonl").write_text(lines(*({"x": value} for value in (number, number, flag))))
+    _, got, _ = taken(tmp_path, Reading())
+    assert (got[0]["x"], got[2]["x"]) == (number, None)
+    assert json.loads(got[2]["_misfits"]) == {"x": flag}
+
+
 def test_keys_that_nothing_can_hold_are_said_over_the_whole_output(run, tmp_path, capsys):
     data = '{"text": "a", "v": 1, "v": 2}\n{"text": "b", "v": 3, "\\ud800": 1}\n' * 2
     report, got, _ = run("a.jsonl", data)

@@ -11,10 +11,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -22,6 +23,7 @@ from PIL import Image
 from pipemill.jobs import prepare
 from pipemill.jobs.output import stored_rows
 from pipemill.jobs.rows import held_rows
+from pipemill.jobs.rows.cell_values import make_column
 
 import pipemill
 
@@ -110,6 +112,19 @@ def contains_itself():
             [{"text": "a", "n": 2**53 + 1}, {"text": "b", "n": 0.5}],
             "column 'n', .* can't be stored",
         ),
+        (
+            [{"text": "a", "n": 0.5}, {"text": "b", "n": True}],
+            r"'n', .*they are partly true or false and partly numbers.* bool \(row 1\)",
+        ),
+        *(
+            ([{"text": "a", "n": value}, {"text": "b", "n": number}], "they are partly times and")
+            for value in (date(2026, 1, 2), datetime(2026, 1, 2), np.timedelta64(1, "s"))
+            for number in (1, 0.5)
+        ),
+        (
+            [{"text": "a", "n": [{"x": 0.5}, {"x": True}]}],
+            "'n', .*they are partly true or false and partly numbers",
+        ),
         ([{"text": "a", "n": contains_itself()}], "row 0 of the list can't be read .Recursion"),
         ([Unreadable(text="a")], r"row 0 of the list can't be read \(RuntimeError: no keys\)"),
         ((x for x in ()), "a generator gave no row, and so no columns"),
@@ -120,6 +135,16 @@ def test_what_is_no_row_is_named(given, message, job):
     for arguments in forms[: 1 if isinstance(given, Iterator) else 2]:
         with pytest.raises(pipemill.ConfigError, match=message):
             pipemill.run(**arguments)
+
+
+@pytest.mark.parametrize(
+    "value", ["x", 1.5, 2, True, date(2026, 1, 2), datetime(2026, 1, 2, tzinfo=UTC)]
+)
+@pytest.mark.parametrize("missing", [pd.NaT, pd.NA, None])
+def test_what_says_that_a_value_is_missing_goes_with_any_other(value, missing):
+    for values in ([value, missing], [missing, value]):
+        column = make_column("x", values)
+        assert [one for one in column.to_pylist() if one is not None] == [value]
 
 
 def test_whole_numbers_of_64_bits_and_tuples_and_empty_splits_are_rows(answers):
