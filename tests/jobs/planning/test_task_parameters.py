@@ -76,6 +76,7 @@ WRONG = [
     ("text-classification", {"stride": 9, "max_length": 9}, r"stride \(9\).* max_length \(9\)"),
     ("text-classification", {"padding_side": "up"}, "padding_side is one of null, left, right"),
     ("text-classification", {"pad_to_multiple_of": 0}, "pad_to_multiple_of is a whole number of"),
+    ("feature-extraction", {"truncation": "only_second"}, "only_second, and there is no second"),
     ("token-classification", {"stride": -1}, "stride is a whole number of at least 0 or null"),
     ("token-classification", {"ignore_labels": [1]}, r"ignore_labels\[0\] is a text, not 1"),
     ("token-classification", {"ignore_labels": ["O", None]}, r"ignore_labels\[1\] is a text"),

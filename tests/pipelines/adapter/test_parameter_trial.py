@@ -28,6 +28,7 @@ ASR = "automatic-speech-recognition"
 WRONG = [
     ("fill-mask", {"top_k": 10**6}, r"top_k \(1000000\) must be at most the model's \d+ tokens"),
     ("fill-mask", {"tokenizer_kwargs": {"return_tensors": "np"}}, "tokenizer_kwargs"),
+    ("text-classification", {"truncation": "only_second"}, "there is no second text"),
     (
         "fill-mask",
         {"tokenizer_kwargs": {"max_lenght": 9}},
