@@ -158,6 +158,11 @@ WRONG = [
         {"chunk_length_s": float("inf")},
         "chunk_length_s is a number",
     ),
+    (
+        "text-generation",
+        {"num_beams": 2, "generate_kwargs": {"num_beams": 3}},
+        "num_beams is given twice, in generate_kwargs and outside it",
+    ),
     ("text-generation", {"max_new_tokens": 0}, "max_new_tokens is a whole number of at least 1"),
     ("text-generation", {"max_new_tokens": "9"}, "max_new_tokens is a whole number"),
     ("text-generation", {"max_new_tokens": True}, "max_new_tokens is a whole number"),
