@@ -62,12 +62,15 @@ IN_A_JOB = {
     "output_value": f"{_COLUMNS}; for a vector of each token set pooling: none",
     "precision": "vectors are float32; the model computes in model.dtype",
 }
-# Older names of parameters: the task's own, and what it is set to.
+# Older names of parameters, with a parameter of the tasks that had them, and what does the same.
 _OLDER = {
-    "return_all_scores": ("top_k", "null gives the scores of all labels"),
-    "grouped_entities": ("aggregation_strategy", "simple groups entities"),
-    "ignore_subwords": ("aggregation_strategy", "first takes the label of a word's first token"),
-    "tokenizer_kwargs": ("truncation", "it, max_length and others are parameters themselves"),
+    "return_all_scores": ("top_k", "top_k: null gives the scores of all labels"),
+    "grouped_entities": ("aggregation_strategy", "aggregation_strategy: simple groups entities"),
+    "ignore_subwords": ("aggregation_strategy", "aggregation_strategy: first does that"),
+    "tokenizer_kwargs": (
+        "truncation",
+        "truncation, max_length and others are parameters themselves",
+    ),
 }
 
 
@@ -102,7 +105,7 @@ def hint_parameter(name: str, spec: TaskSpec, job: type[BaseModel]) -> str:
     if "generate_kwargs" in known and name in FIELDS:
         return f"set it in generate_kwargs: {{{name}: …}}"
     if name in _OLDER and _OLDER[name][0] in known:
-        return "set {}: {}".format(*_OLDER[name])
+        return _OLDER[name][1]
     nearest = did_you_mean(name, known) if known else "it takes none"
     return _hint_elsewhere(name, job) or nearest
 

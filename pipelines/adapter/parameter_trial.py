@@ -90,7 +90,10 @@ def _find_failure(
 
 
 def _take(declared: PipelineTask, pipeline: Any, given: Keywords) -> None:
-    find_keywords(declared, pipeline, given)
+    steps = (pipeline.preprocess, pipeline._forward, pipeline.postprocess)
+    for step, keywords in zip(steps, find_keywords(declared, pipeline, given), strict=True):
+        # Some pipelines take a parameter that the step it is for does not.
+        inspect.signature(step).bind_partial(None, **keywords)
 
 
 def _run(declared: PipelineTask, pipeline: Any, given: Keywords) -> None:

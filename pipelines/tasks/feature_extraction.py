@@ -105,7 +105,9 @@ class FeatureExtraction:
 
     @staticmethod
     def check(parameters: Mapping[str, Any]) -> None:
-        windows.check_parameters(merge_tokenize_kwargs(parameters))
+        settings = merge_tokenize_kwargs(parameters)
+        windows.check_parameters(settings)
+        windows.check_single_texts(settings["truncation"])
         if parameters["prompt"] is not None and parameters["prompt_name"] is not None:
             raise ValueError("prompt and prompt_name are both given: leave one out")
 

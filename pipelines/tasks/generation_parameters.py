@@ -129,6 +129,11 @@ ONLY_BY_DICT: Mapping[str, Parameter] = {"max_new_tokens": _count(1), "generate_
 
 def check_generation(parameters: Mapping[str, Any]) -> None:
     """Raise ValueError for parameters of `generate` that contradict each other."""
+    for name, value in (parameters.get("generate_kwargs") or {}).items():
+        if parameters.get(name) is not None and parameters[name] != value:
+            raise ValueError(
+                f"{name} is given twice, in generate_kwargs and outside it: leave one out"
+            )
     values = flatten_generate_kwargs(
         {n: v for n, v in parameters.items() if n in GENERATION and v is not None}
     )

@@ -91,6 +91,8 @@ class TextClassification:
 
     def __init__(self, loaded: Loaded) -> None:
         settings, pipeline = loaded.settings(self.parameters), loaded.pipeline
+        if "text_pair" not in loaded.columns:
+            windows.check_single_texts(settings["truncation"])
         self.encoder = make_encoder(loaded, reads="first")
         self.ranks = settings["top_k"] != 1 or "top_k" in loaded.columns
         self.top_k, self.window_pooling = settings["top_k"], settings["window_pooling"]

@@ -12,6 +12,7 @@ from ..adapter.chat_media import fill_media
 from ..adapter.chat_text import append_reply, message_text
 from ..adapter.row_values import read_messages
 from ..pipeline_task import PipelineTask, Values
+from ..text.translation_languages import check_languages
 from ..text.truncation import truncate_like_tokenizer
 from . import shared_parameters
 from .generation_parameters import (
@@ -201,22 +202,10 @@ TEXT2TEXT_GENERATION = _make_seq2seq_task("text2text-generation", "generated_tex
 SUMMARIZATION = _make_seq2seq_task("summarization", "summary_text")
 
 
-def _check_languages(values: Values, pipeline: Any) -> None:
-    pair = len(pipeline.task.split("_")) == 4
-    # A row says itself what is not among the values.
-    missing = [name for name in ("src_lang", "tgt_lang") if values.get(name, "") is None]
-    if missing and not pair and hasattr(pipeline.tokenizer, "_build_translation_inputs"):
-        raise ValueError(
-            f"{type(pipeline.tokenizer).__name__} needs both src_lang and tgt_lang: set "
-            f"parameters.{' and parameters.'.join(missing)}, have columns of these names, or name "
-            "both in the task (translation_XX_to_YY)"
-        )
-
-
 TRANSLATION = _make_seq2seq_task(
     "translation",
     "translation_text",
-    suits=_check_languages,
+    suits=check_languages,
     own=tuple(
         Column(name=name, kind="text", required=False, parameter=True)
         for name in ("src_lang", "tgt_lang")

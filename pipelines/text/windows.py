@@ -52,6 +52,15 @@ def check_parameters(parameters: Mapping[str, Any]) -> None:
         )
 
 
+def check_single_texts(truncation: bool | str | None) -> None:
+    """Raise ValueError for a truncation of second texts where there are none."""
+    if truncation == "only_second":
+        raise ValueError(
+            "truncation is only_second, and there is no second text (text_pair): set it to "
+            "only_first, or true"
+        )
+
+
 def truncates(truncation: bool | str | None) -> bool:
     """Return whether this value of `truncation` asks for truncated texts instead of windows."""
     return truncation not in (None, False, "do_not_truncate")

@@ -38,11 +38,11 @@ def test_a_key_of_transformers_is_answered_with_what_to_set(change, message):
 @pytest.mark.parametrize(
     ("task", "name", "hint"),
     [
-        ("text-classification", "return_all_scores", "set top_k: null "),
-        ("text-classification", "tokenizer_kwargs", "set truncation: it, max_length and others"),
+        ("text-classification", "return_all_scores", "^top_k: null gives"),
+        ("text-classification", "tokenizer_kwargs", "^truncation, max_length and others"),
         ("text-classification", "text_pair", "it is a column .*--column text_pair=COLUMN"),
         ("text-classification", "batch_size", "batching.max_tokens"),
-        ("token-classification", "grouped_entities", "set aggregation_strategy: simple"),
+        ("token-classification", "grouped_entities", "^aggregation_strategy: simple groups"),
         ("question-answering", "context", "it is a column .*--column context=COLUMN"),
         ("feature-extraction", "precision", "vectors are float32"),
         ("feature-extraction", "normalize_embeddings", "did you mean 'normalize'"),

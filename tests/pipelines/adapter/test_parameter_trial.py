@@ -28,6 +28,7 @@ ASR = "automatic-speech-recognition"
 WRONG = [
     ("fill-mask", {"top_k": 10**6}, r"top_k \(1000000\) must be at most the model's \d+ tokens"),
     ("fill-mask", {"tokenizer_kwargs": {"return_tensors": "np"}}, "tokenizer_kwargs"),
+    ("text-classification", {"truncation": "only_second"}, "there is no second text"),
     (
         "fill-mask",
         {"tokenizer_kwargs": {"max_lenght": 9}},
@@ -52,6 +53,11 @@ WRONG = [
     ("text-generation", {"temperature": 0.0}, "temperature: 0.0.*strictly positive"),
     ("text-generation", {"tokenizer_encode_kwargs": {"return_tensors": "np"}}, "tokenizer_enc"),
     ("image-text-to-text", {"generate_kwargs": {"beams": 3}}, "does not know beams"),
+    (
+        "document-question-answering",
+        {"max_question_len": 9},
+        "can't work with max_question_len: 9 .*unexpected keyword argument",
+    ),
     ("text-to-audio", {"generate_kwargs": {"num_beams": 3}}, "generate_kwargs is for models that"),
     ("whisper", {"return_timestamps": "char"}, "return_timestamps: 'char'.*Whisper cannot"),
     ("whisper", {"generate_kwargs": {"beams": 3}}, "does not know beams"),

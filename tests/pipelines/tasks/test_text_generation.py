@@ -278,6 +278,31 @@ def test_languages_may_be_columns():
         run("translation", folder, {"text": texts, "src_lang": sources}, SHORT)
 
 
+@pytest.mark.parametrize(
+    ("task", "given", "message"),
+    [
+        ("translation", {"tgt_lang": "German"}, "tgt_lang is 'German', which MBartTokenizer does"),
+        ("translation", {"tgt_lang": "de"}, "which MBartTokenizer .*; did you mean de_DE"),
+        ("translation", {"src_lang": "the"}, "src_lang is 'the', which"),
+        ("translation_en_to_de", {}, r"src_lang \(of the task\) is 'en', .* did you mean en_XX"),
+    ],
+)
+def test_a_language_that_the_model_does_not_know_is_refused(task, given, message):
+    """transformers takes it for the unknown token, and answers in any language."""
+    pipemill.restore_pipelines()
+    if task == "translation":
+        given = {"src_lang": "en_XX", "tgt_lang": "de_DE", **given}
+    with pytest.raises(ValueError, match=message):
+        run(task, REFERENCES / "models/mbart", {"text": TEXTS}, {**SHORT, **given})
+
+
+def test_a_row_with_a_language_that_the_model_does_not_know_dies_alone():
+    columns = {"text": TEXTS[:3], "tgt_lang": ["de_DE", "deu_Latn", "fr_XX"]}
+    batch = run("translation", REFERENCES / "models/mbart", columns, {**SHORT, "src_lang": "en_XX"})
+    assert list(batch.failures) == [1]
+    assert "tgt_lang is 'deu_Latn', which MBartTokenizer does not know" in batch.failures[1].message
+
+
 def _conversations():
     told = json.loads((REFERENCES / "conversational.json").read_text())
     for number, case in enumerate(told):
