@@ -47,7 +47,8 @@ if TYPE_CHECKING:
 
 # The model is of another kind than its processor, or than its pipeline.
 _NOT_THE_ROWS = re.compile(r"required positional argument|Config' object has no attribute")
-_BEYOND_TABLE = "index out of range in self"  # torch's embedding; a prompt's tokens are checked
+# torch's embedding, and a tensor of a size; a prompt's tokens are checked.
+_BEYOND_TABLE = "index out of range in self", "out of bounds for dimension 0 with size {}"
 _CHUNK = pa.struct(
     [
         ("size", pa.int64()),
@@ -214,7 +215,8 @@ class PipelineAdapter:
     def explain_failure(self, row: pa.Table, error: BaseException) -> BaseException:
         """Return an error that says in plain words if the row's texts or media are hardly any."""
         kinds, message = {**self.keywords.kinds, FOLDER: FOLDER}, error_message(error)
-        if self.declared.written is not None and self.limit and _BEYOND_TABLE in message:
+        beyond = any(sign.format(self.limit) in message for sign in _BEYOND_TABLE)
+        if self.declared.written is not None and self.limit and beyond:
             return ValueError(model_limits.explain_too_long(self.limit))
         names = [name for name in row.column_names if kinds[name] in ("text", *MEDIA, FOLDER)]
         if not names or is_memory_failure(type(error).__name__, message):

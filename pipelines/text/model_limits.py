@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 
 _POSITIONS = ("position_embeddings", "embed_positions", "wpe")
+# Models whose table is no module: rotary positions, or sines, up to a fixed one.
+_WITHOUT_MODULE = ("gptj", "codegen", "ctrl")
 _ROPE_BY_LENGTH = ("dynamic", "longrope")
 _UNBOUNDED = 10**9  # tokenizers that know no limit have a larger one
 
@@ -29,6 +31,8 @@ def count_positions(model: Any) -> int | None:
 
     RoBERTa and its relatives start counting after the padding index, BART and OPT at an offset.
     """
+    if model.config.model_type in _WITHOUT_MODULE:
+        return int(model.config.max_position_embeddings)
     table = find_position_table(model)
     if table is None or _is_unlimited(model, table):
         return None

@@ -80,14 +80,24 @@ def decoder(folder: Path, **config: Any) -> None:
 
 
 def gpt2(folder: Path) -> None:
+    _with_positions(folder, "GPT2", 64)
+
+
+def with_table_in_code(folder: Path, kind: str) -> None:
+    """Write a model of a kind whose table of 40 positions is no module."""
+    more = {"n_ctx": 40, "dff": 16} if kind == "CTRL" else {"rotary_dim": 4}
+    _with_positions(folder, kind, 40, **more)
+
+
+def _with_positions(folder: Path, kind: str, count: int, **more: Any) -> None:
     import torch
-    from transformers import GPT2Config, GPT2LMHeadModel
+    import transformers
 
     torch.manual_seed(15)
     tokens = words(64)
-    config = GPT2Config(
+    config = getattr(transformers, f"{kind}Config")(
         vocab_size=len(tokens),
-        n_positions=64,
+        n_positions=count,
         n_embd=16,
         n_layer=2,
         n_head=2,
@@ -95,8 +105,10 @@ def gpt2(folder: Path) -> None:
         bos_token_id=0,
         pad_token_id=1,
         eos_token_id=2,
+        **more,
     )
-    GPT2LMHeadModel(config).eval().save_pretrained(folder)
+    model = transformers.AutoModelForCausalLM.from_config(config).eval()
+    model.save_pretrained(folder)
     tokens.save_pretrained(folder)
 
 

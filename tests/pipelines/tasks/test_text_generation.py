@@ -218,6 +218,29 @@ def test_a_text_that_outgrows_the_models_positions_says_so(models, sampled):
     assert stages.task.schedules is not sampled
 
 
+@pytest.mark.parametrize("sampled", [False, True])
+@pytest.mark.parametrize("kind", ["GPTJ", "CTRL"])
+def test_so_does_one_whose_positions_are_in_a_table_that_is_no_module(models, kind, sampled):
+    """On a GPU a position beyond such a table would end the process, too."""
+    from tests.support import tiny_generators
+
+    folder = models.root / kind.lower()
+    if not folder.exists():
+        tiny_generators.with_table_in_code(folder, kind)
+    texts = [tiny.sentence(1, 3), tiny.sentence(7, 5), tiny.sentence(40, 7)]
+    given = {"min_new_tokens": 24, "max_new_tokens": 24, "do_sample": sampled}
+    given["num_beams"] = 2 if sampled else 1  # beams drawn by chance are left to `generate`
+    batch = run("text-generation", str(folder), {"text": texts}, given)
+    assert {row: failure.stage for row, failure in batch.failures.items()} == {
+        1: "forward", 2: "expand",
+    }  # fmt: skip
+    assert "40 tokens that the model has positions for" in batch.failures[1].message
+    assert "more than the model's 40" in batch.failures[2].message
+    if not sampled:
+        expected = plain("text-generation", str(folder))(texts[0], **given)
+        assert_rows(batch, [expected[0], "forward", "expand"])
+
+
 def references(task, column):
     """Cases of several rows, made without parameters of loading, that were answered with text."""
     told = json.loads((REFERENCES / f"{task.replace('-', '_')}.json").read_text())
