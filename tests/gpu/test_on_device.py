@@ -17,7 +17,7 @@ from tests.support import made_media
 pytest.importorskip("PIL")
 
 
-def test_pictures_are_those_of_the_cpu_but_for_a_level(models):
+def test_pictures_are_those_of_the_cpu(models):
     model = Model(path=models["image-classification"], dtype="float32")
     load = LoadTask(task="image-classification", model=model, columns=(("image", "image"),))
     adapter = load().task
@@ -31,9 +31,10 @@ def test_pictures_are_those_of_the_cpu_but_for_a_level(models):
     for seed in range(20):
         file = made_media.png(made_media.picture(61 + 40 * seed, 47 + 30 * seed, seed))
         usual = preprocess(adapter.levels.pipeline, file)[0]["pixel_values"]
-        levels = preprocess(found.pipeline, file)[0]["pixel_values"]
-        assert levels.device.type == "cpu"
-        assert (levels.int() - usual.int()).abs().max() <= 2
+        for _ in range(2):  # the first one of each size is made by the CPU
+            levels = preprocess(found.pipeline, file)[0]["pixel_values"]
+            assert levels.device.type == "cpu"
+            assert torch.equal(levels, usual)
 
 
 def test_spectra_are_those_of_the_cpu(models):

@@ -1,44 +1,94 @@
 """Resize pictures on the device of the model, for hosts whose CPUs are slower than it.
 
-Pillow resizes the width, rounds to 8 bits, and then resizes the height. Torch's antialiased
-`interpolate` weighs pixels as Pillow does, so that numbers differ from Pillow's by one level of 255
-where a sum is at the edge between two levels, and by two in one pixel of many thousands, where both
-sums are. A model in 16 bits rounds its pixels by as much.
+The numbers are exactly Pillow's: its weights are whole numbers of 2**-22, and so are its sums. It
+resizes one axis, rounds to 8 bits, and then resizes the other. Older versions begin with the width,
+Pillow 13 with the height of some pictures: the first picture of each size is resized on the CPU,
+too, and shows the order.
 """
 
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from ..images.level_processor import ImageLevels, are_equal, draw_files, find_size
-from .side_stream import SideStream, is_faster, rounds_on_gpu
+from .side_stream import SideStream, is_faster, is_on_gpu
 
-# Pillow's filters that torch has, by Pillow's number.
-_MODES = {2: "bilinear", 3: "bicubic"}
 # A larger picture would take too much of the device's memory, and stays on the CPU.
 _MOST_PIXELS = 2**24
 _PHOTO = (600, 800, 3)  # height, width and channels, where speed is measured
+_BITS = 22  # of a weight
+_AT_ONCE = 16  # products of a pixel that are held
+_ORDERS = (2, 1), (1, 2)  # of the axes, in (channels, height, width)
+_MOST_SIZES = 10_000  # of pictures, whose order is kept
+
+
+@dataclass(frozen=True)
+class _Filter:
+    """One of Pillow's filters.
+
+    Attributes:
+        reach: the distance of the farthest pixel that counts.
+        weigh: from distances to weights.
+    """
+
+    reach: float
+    weigh: Callable[[np.ndarray], np.ndarray]
+
+    def find_weights(self, before: int, after: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return which pixels of a line make each new one, and by which weights, as Pillow does.
+
+        Both have the shape (pixels for a new one, after). A sum of doubles depends on its order.
+        """
+        scale = before / after
+        stretch = max(scale, 1.0)
+        reach = self.reach * stretch
+        centers = (np.arange(after) + 0.5) * scale
+        first = np.maximum((centers - reach + 0.5).astype(np.int32), 0)
+        end = np.minimum((centers + reach + 0.5).astype(np.int32), before)
+        places = first + np.arange(math.ceil(reach) * 2 + 1, dtype=np.int32)[:, None]
+        weights = self.weigh(np.abs(places - centers + 0.5) * (1.0 / stretch))
+        weights = np.where(places < end, weights, 0.0)
+        weights /= np.cumsum(weights, axis=0)[-1]
+        whole = np.trunc(weights * 2**_BITS + np.where(weights < 0, -0.5, 0.5))
+        return np.minimum(places, before - 1), whole.astype(np.int32)
+
+
+def _weigh_bicubic(far: np.ndarray) -> np.ndarray:
+    near = (1.5 * far - 2.5) * far * far + 1
+    return np.where(far < 1, near, np.where(far < 2, (((far - 5) * far + 8) * far - 4) * -0.5, 0.0))
+
+
+# By Pillow's number.
+_FILTERS = {
+    2: _Filter(1.0, lambda far: np.maximum(1.0 - far, 0.0)),
+    3: _Filter(2.0, _weigh_bicubic),
+}
 
 
 class DeviceProcessor:
     """Stands in for an image processor, and resizes on a device what the device can."""
 
-    def __init__(self, on_cpu: Any, size: tuple[int, int], mode: str, stream: SideStream) -> None:
+    def __init__(
+        self, on_cpu: Any, size: tuple[int, int], resample: int, stream: SideStream
+    ) -> None:
         """Stand in for the processor.
 
         Args:
             on_cpu: the processor.
             size: (width, height) of the result.
-            mode: of `torch.nn.functional.interpolate`.
+            resample: Pillow's number of a filter.
             stream: of the device.
         """
-        self.on_cpu, self.mode, self.stream = on_cpu, mode, stream
+        self.on_cpu, self.filter, self.stream = on_cpu, _FILTERS[resample], stream
         self.width, self.height = size
+        # The axes in Pillow's order, by the shape of a picture; none where numbers differ.
+        self.orders: dict[tuple[int, int], tuple[int, ...]] = {}
 
     def __call__(self, images: Any, **keywords: Any) -> Any:
         from transformers import BatchFeature
@@ -59,18 +109,54 @@ class DeviceProcessor:
         """Return the levels of RGB pictures: uint8, (pictures, 3, height, width), on the CPU."""
         import torch
 
-        return self.stream.to_host(torch.stack([self._resize(np.array(one)) for one in pictures]))
+        return torch.stack([self._resize(one) for one in pictures])
 
-    def _resize(self, picture: np.ndarray) -> Any:
+    def _resize(self, picture: Any) -> Any:
+        order = self.orders.get(picture.size)
+        if order:
+            return self._resize_in_order(picture, order)
+        levels = self.on_cpu([picture], return_tensors="pt")["pixel_values"][0]
+        if order is None and len(self.orders) < _MOST_SIZES:
+            self._find_order(picture, levels)
+        return levels
+
+    def _find_order(self, picture: Any, levels: Any) -> None:
+        """Note in which order Pillow has resized the axes of a picture, if the picture tells."""
         import torch
-        from torch.nn.functional import interpolate
 
-        pixels = torch.from_numpy(picture).to(self.stream.device).permute(2, 0, 1)[None].float()
-        for size in ((pixels.shape[2], self.width), (self.height, self.width)):
-            if pixels.shape[2:] != size:
-                pixels = interpolate(pixels, size=size, mode=self.mode, antialias=True)
-                pixels = pixels.add_(0.5).floor_().clamp_(0, 255)
-        return pixels[0].to(torch.uint8)
+        equal = [
+            order for order in _ORDERS if torch.equal(self._resize_in_order(picture, order), levels)
+        ]
+        one_axis = picture.width == self.width or picture.height == self.height
+        if one_axis or len(equal) < len(_ORDERS):
+            self.orders[picture.size] = equal[0] if equal else ()
+
+    def _resize_in_order(self, picture: Any, order: tuple[int, ...]) -> Any:
+        import torch
+
+        pixels = torch.from_numpy(np.array(picture)).to(self.stream.device)
+        pixels = pixels.permute(2, 0, 1).contiguous()
+        for axis in order:
+            size = (self.height, self.width)[axis - 1]
+            if pixels.shape[axis] != size:
+                pixels = self._resize_axis(pixels, axis, size)
+        return self.stream.to_host(pixels)
+
+    def _resize_axis(self, pixels: Any, axis: int, size: int) -> Any:
+        """Return levels, uint8 of shape (channels, height, width), with one axis resized."""
+        import torch
+
+        found = self.filter.find_weights(pixels.shape[axis], size)
+        places, weights = (torch.from_numpy(one).to(pixels.device) for one in found)
+        before, after = pixels.shape[:axis], pixels.shape[axis + 1 :]
+        sums = torch.full(
+            (*before, size, *after), 2 ** (_BITS - 1), dtype=torch.int32, device=pixels.device
+        )
+        for some, own in zip(places.split(_AT_ONCE), weights.split(_AT_ONCE), strict=True):
+            taken = pixels.index_select(axis, some.flatten()).view(*before, *some.shape, *after)
+            products = taken * own.view(*own.shape, *(1 for _ in after))
+            sums += products.sum(axis, dtype=torch.int32)
+        return (sums >> _BITS).clamp_(0, 255).to(torch.uint8)
 
 
 def _may_resize(picture: Any) -> bool:
@@ -80,14 +166,14 @@ def _may_resize(picture: Any) -> bool:
 def choose_resize(
     pipeline: Any, levels: ImageLevels, preprocess: Callable[[Any, bytes], list[Any]]
 ) -> ImageLevels:
-    """Return the levels that are made faster: on the CPU, or on a GPU where that makes no odds.
+    """Return the levels that are made faster: on the CPU, or on the pipeline's GPU.
 
     Args:
         pipeline: as it is.
         levels: those that are made on the CPU.
         preprocess: from a pipeline and an image file to the chunks of a row.
     """
-    if not rounds_on_gpu(pipeline):
+    if not is_on_gpu(pipeline):
         return levels
     found = resize_on_device(pipeline, levels, preprocess, pipeline.device)
     return found if found is not None and _is_faster(found, levels) else levels
@@ -96,23 +182,23 @@ def choose_resize(
 def resize_on_device(
     pipeline: Any, levels: ImageLevels, preprocess: Callable[[Any, bytes], list[Any]], device: Any
 ) -> ImageLevels | None:
-    """Return levels that are made on a device, if they are the same but for one.
+    """Return levels that are made on a device, if they are the same.
 
     Args are those of `choose_resize`, and the device.
     """
-    size, mode = find_size(pipeline.image_processor), _find_mode(pipeline.image_processor)
-    if size is None or mode is None:
+    size, resample = find_size(pipeline.image_processor), _find_filter(pipeline.image_processor)
+    if size is None or resample is None:
         return None
     like, on_cpu = copy.copy(pipeline), levels.pipeline.image_processor
     try:
-        like.image_processor = DeviceProcessor(on_cpu, size, mode, SideStream(device))
+        like.image_processor = DeviceProcessor(on_cpu, size, resample, SideStream(device))
         for file in draw_files():
-            usual, found = preprocess(levels.pipeline, file), preprocess(like, file)
-            if not are_equal(usual, found, most=1):
+            usual, _ = preprocess(levels.pipeline, file), preprocess(like, file)
+            if not are_equal(usual, preprocess(like, file)):
                 return None
-    except Exception:  # a torch without this kernel
+    except Exception:  # a torch without these kernels
         return None
-    return replace(levels, pipeline=like)
+    return replace(levels, pipeline=like) if any(like.image_processor.orders.values()) else None
 
 
 def _is_faster(on_device: ImageLevels, on_cpu: ImageLevels) -> bool:
@@ -126,9 +212,10 @@ def _is_faster(on_device: ImageLevels, on_cpu: ImageLevels) -> bool:
     )
 
 
-def _find_mode(processor: Any) -> str | None:
-    """Return torch's name of the filter by which a processor resizes, if torch has it."""
+def _find_filter(processor: Any) -> int | None:
+    """Return Pillow's number of the filter by which a processor resizes, if it is known here."""
     try:
-        return _MODES.get(int(processor.resample))
+        number = int(processor.resample)
     except (AttributeError, TypeError, ValueError):
         return None
+    return number if number in _FILTERS else None

@@ -46,12 +46,16 @@ class SideStream:
         return tensor.cpu()
 
 
+def is_on_gpu(pipeline: Any) -> bool:
+    """Tell whether a pipeline's model is on a GPU."""
+    return bool(pipeline.device.type == "cuda")
+
+
 def rounds_on_gpu(pipeline: Any) -> bool:
     """Tell whether a model is on a GPU, and rounds its inputs by more than devices differ."""
     import torch
 
-    in_16_bits = pipeline.dtype in (torch.bfloat16, torch.float16)
-    return in_16_bits and pipeline.device.type == "cuda"
+    return is_on_gpu(pipeline) and pipeline.dtype in (torch.bfloat16, torch.float16)
 
 
 def is_faster(one: Callable[[], Any], other: Callable[[], Any]) -> bool:
