@@ -39,7 +39,6 @@ from .separate_process import in_process
 
 TEXTS = 200_000
 
-
 Note = Callable[[str, str, dict[str, Any]], None]
 
 
@@ -56,6 +55,9 @@ def main() -> None:
     )
     parser.add_argument("--json", default="benchmarks/results/gpu.json")
     options = parser.parse_args()
+    names = options.only.split(",")
+    if SHAPES.keys() & set(names) and not (options.texts and options.tokenizer):
+        parser.error(f"--texts and --tokenizer are needed, unless --only is of {', '.join(WORKS)}")
     results: dict[str, Any] = {}
     os.makedirs(os.path.dirname(options.json) or ".", exist_ok=True)
 
@@ -64,7 +66,7 @@ def main() -> None:
         Path(options.json).write_text(json.dumps(results, indent=1))
         print(work, contender, json.dumps(figures), flush=True)
 
-    for name in options.only.split(","):
+    for name in names:
         with tempfile.TemporaryDirectory() as temporary:
             measure = _measure_media if name in WORKS else _measure_texts
             measure(name, options, Path(temporary), note)

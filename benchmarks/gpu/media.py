@@ -87,7 +87,10 @@ def _write_decoder(folder: Path) -> None:
         **_ONE_BILLION, **ids,
     )  # fmt: skip
     torch.set_default_dtype(torch.bfloat16)
-    transformers.LlamaForCausalLM(config).save_pretrained(folder)
+    try:
+        transformers.LlamaForCausalLM(config).save_pretrained(folder)
+    finally:
+        torch.set_default_dtype(torch.float32)
     tokenizer.save_pretrained(folder)
 
 

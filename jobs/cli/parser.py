@@ -108,7 +108,7 @@ def _explain(error: Any, arguments: list[str]) -> str:
         name = name.partition("=")[0] or error.option_name
         names = _list_option_names(error.ctx)
         hint = (
-            _did_you_mean(name, names, least=0.8)
+            _did_you_mean(name, names, least=0.85)
             or _hint_setting(name, names, arguments)
             or _did_you_mean(name, names)
         )
@@ -155,7 +155,8 @@ def _hint_setting(name: str, names: list[str], arguments: list[str]) -> str:
     from ..config.job import Job
     from ..config.key_hints import IN_A_JOB, find_sections, list_parameters
 
-    task = next((after for word, after in pairwise(arguments) if word == "--task"), None)
+    words = [part for word in arguments for part in word.split("=", 1)]
+    task = next((after for word, after in pairwise(words) if word == "--task"), None)
     key = name.lstrip("-").replace("-", "_")
     sections = find_sections(key, Job, list_parameters({"task": task}))
     ways = [

@@ -62,8 +62,14 @@ IN_A_JOB = {
     "output_value": f"{_COLUMNS}; for a vector of each token set pooling: none",
     "precision": "vectors are float32; the model computes in model.dtype",
 }
-# Older names of parameters, with a parameter of the tasks that had them, and what does the same.
-_OLDER = {
+# Other names of parameters, older ones mostly, with a parameter of the tasks that are meant, and what
+# does the same.
+_OTHER_NAMES = {
+    "max_tokens": (
+        "max_new_tokens",
+        "max_new_tokens is the most tokens that are written, and batching.max_tokens is the size "
+        "of a micro-batch",
+    ),
     "return_all_scores": ("top_k", "top_k: null gives the scores of all labels"),
     "grouped_entities": ("aggregation_strategy", "aggregation_strategy: simple groups entities"),
     "ignore_subwords": ("aggregation_strategy", "aggregation_strategy: first does that"),
@@ -104,8 +110,8 @@ def hint_parameter(name: str, spec: TaskSpec, job: type[BaseModel]) -> str:
         return f"it is a column of the input: --column {name}=COLUMN (input.columns)"
     if "generate_kwargs" in known and name in FIELDS:
         return f"set it in generate_kwargs: {{{name}: …}}"
-    if name in _OLDER and _OLDER[name][0] in known:
-        return _OLDER[name][1]
+    if name in _OTHER_NAMES and _OTHER_NAMES[name][0] in known:
+        return _OTHER_NAMES[name][1]
     nearest = did_you_mean(name, known) if known else "it takes none"
     return _hint_elsewhere(name, job) or nearest
 

@@ -53,7 +53,9 @@ class PipelineKeywords:
         if reads_chats and not declared.any_parameter:
             check_chat_template(loaded.pipeline, loaded.parameters)
         if not declared.any_parameter:
-            check_tokenizer_keywords(loaded.parameters, loaded.pipeline, reads_chats)
+            check_tokenizer_keywords(
+                loaded.parameters, loaded.pipeline, reads_chats, loaded.columns
+            )
         check_parameters_work(declared, loaded)
         self.of("{}")
 

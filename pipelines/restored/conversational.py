@@ -50,8 +50,6 @@ class Conversation:
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Conversation) and self.messages == other.messages
 
-    __hash__ = object.__hash__
-
     def __repr__(self) -> str:
         return f"Conversation({self.messages!r})"
 

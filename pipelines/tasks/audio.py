@@ -100,7 +100,7 @@ def _check_language(values: Values, model: Any) -> None:
     code = TO_LANGUAGE_CODE.get(language.lower(), language.lower())
     if f"<|{code}|>" not in languages and code not in languages:
         known = ", ".join(sorted(name.strip("<|>") for name in languages))
-        raise ValueError(f"generate_kwargs: language must be one of {known}, not {language!r}")
+        raise ValueError(f"language must be one of {known}, not {language!r}")
 
 
 def _check_chunks_advance(values: Values, pipeline: Any) -> None:

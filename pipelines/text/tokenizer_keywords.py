@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from difflib import get_close_matches
 from typing import Any
 
@@ -15,14 +15,23 @@ _READERS = {
 }
 
 
-def check_tokenizer_keywords(given: Mapping[str, Any], pipeline: Any, reads_chats: bool) -> None:
+def check_tokenizer_keywords(
+    given: Mapping[str, Any], pipeline: Any, reads_chats: bool, columns: Collection[str]
+) -> None:
     """Raise ValueError for a keyword that nothing reads: a misspelt one, mostly.
 
     Args:
         given: the parameters of the job.
         pipeline: the loaded pipeline.
         reads_chats: whether a chat template makes the texts; it reads names of its own.
+        columns: those of the task that the job has.
     """
+    # A text beside an image becomes a chat.
+    if given.get("chat_template_kwargs") and set(columns) == {"text"}:
+        raise ValueError(
+            "chat_template_kwargs is for chats, and the rows are plain texts: leave it out, or "
+            "give chats in a column messages"
+        )
     for parameter, part in _READERS.items():
         reader, keywords = getattr(pipeline, part, None), given.get(parameter)
         if reader is None or not keywords:

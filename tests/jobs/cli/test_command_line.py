@@ -78,6 +78,7 @@ def plain(text: str) -> str:
         (["run", "-model", "x"], "unknown option -model; did you mean --model?", "run "),
         (["run", "--wholly-else"], "unknown option --wholly-else", "run "),
         (["run", "--num-gpus=1"], "unknown option --num-gpus; did you mean --set actors.n", "run "),
+        (["run", "--format=csv"], "unknown option --format; did you mean --set input.format", "run "),
         (["run", "--resume"], "unknown option --resume; the same job again finishes", "run "),
         (["status", "--num-gpus"], "unknown option --num-gpus", "status "),
         (["run", "--model"], "--model needs a value", "run "),
@@ -100,8 +101,11 @@ def test_a_wrong_command_line_is_status_2_and_two_lines(capsys, words, message, 
     assert second == f"See pipemill {see}--help"
 
 
-def test_an_option_may_be_meant_as_a_parameter_of_the_task(capsys):
-    assert main(["plan", "--task", "text-classification", "--top-k", "3"]) == 2
+@pytest.mark.parametrize(
+    "task", [["--task", "text-classification"], ["--task=text-classification"]]
+)
+def test_an_option_may_be_meant_as_a_parameter_of_the_task(capsys, task):
+    assert main(["plan", *task, "--top-k", "3"]) == 2
     assert "unknown option --top-k; did you mean --param top_k=…?\n" in capsys.readouterr().err
 
 

@@ -48,6 +48,8 @@ def test_a_key_of_transformers_is_answered_with_what_to_set(change, message):
         ("feature-extraction", "normalize_embeddings", "did you mean 'normalize'"),
         ("text-generation", "max_matching_ngram_size", "set it in generate_kwargs"),
         ("text-generation", "max_new_token", "did you mean 'max_new_tokens'"),
+        ("text-generation", "max_tokens", "^max_new_tokens is the most tokens"),
+        ("text-classification", "max_tokens", "did you mean 'batching.max_tokens'"),
         ("text-generation", "return_tensors", "answers are columns"),
         ("image-text-to-text", "temperature", r"set it in generate_kwargs: \{temperature: …\}"),
         ("depth-estimation", "timeout", "a server that sends nothing"),

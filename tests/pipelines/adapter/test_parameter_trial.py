@@ -46,7 +46,7 @@ WRONG = [
     (ASR, {"generate_kwargs": {"language": "en"}}, "generate_kwargs is for models that generate"),
     (ASR, {"max_new_tokens": 9, "language": "en"}, "max_new_tokens, language is for models"),
     (ASR, {"decoder_kwargs": {"beam_width": 9}}, "decoder_kwargs is for models with a language"),
-    ("whisper", {"language": "klingon"}, "language must be one of de, en, not 'klingon'"),
+    ("whisper", {"language": "klingon"}, "^language must be one of de, en, not 'klingon'"),
     (ASR, {"chunk_length_s": 0.0001}, r"chunk_length_s \(0.0001\).* steps of"),
     ("text-generation", {"generate_kwargs": {"max_new_token": 1}}, "max_new_token"),
     ("text-generation", {"forced_bos_token_id": 10**6}, "forced_bos_token_id"),

@@ -128,6 +128,9 @@ def test_a_conversation_gets_its_reply_itself():
     conversation.add_user_input("and Anna ?")
     assert len(pipe(conversation)) == 4
     assert list(conversation)[1] == reply == conversation[1]
+    assert conversation == Conversation(conversation.messages) != Conversation("a")
+    with pytest.raises(TypeError, match="unhashable"):  # as in transformers: its messages change
+        hash(conversation)
 
 
 def test_conversations_of_a_batch_do_not_change_one_another():

@@ -102,6 +102,8 @@ def test_a_chat_template_reads_variables_of_the_job(models, tmp_path, greeting):
     wrong = {**GREEDY, "chat_template_kwargs": {"greetings": "a"}}
     with pytest.raises(ValueError, match="its chat template know no 'greetings'"):
         run(SEE, folder, {"messages": [chat(TEXTS[0])]}, wrong)
+    with pytest.raises(ValueError, match="chat_template_kwargs is for chats, and .* plain texts"):
+        run(SEE, folder, {"text": TEXTS}, given)
 
 
 def test_a_row_that_turns_out_otherwise_later_is_written_by_generate(models):
