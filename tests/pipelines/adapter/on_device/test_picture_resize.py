@@ -98,6 +98,8 @@ def test_a_pipeline_resizes_on_the_device_where_levels_are_the_same(models, task
     assert one.dtype == other.dtype == torch.uint8
     assert (one.int() - other.int()).abs().max() <= 1
     assert choose_resize(adapter.pipeline, adapter.levels, preprocess) is adapter.levels
+    if not torch.cuda.is_available():
+        assert resize_on_device(adapter.pipeline, adapter.levels, preprocess, "cuda:0") is None
     # Another filter than the processor's is found out.
     processor = copy.copy(adapter.pipeline.image_processor)
     processor.resample = {2: 3, 3: 2}[int(processor.resample)]
