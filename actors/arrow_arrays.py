@@ -38,11 +38,16 @@ def field_values(chunks: pa.StructArray, name: str) -> np.ndarray:
     return chunks.field(name).to_numpy(zero_copy_only=False)
 
 
-def make_empty_null(texts: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Return a column with nulls for empty texts; one of another type as it is."""
-    if not (pa.types.is_string(texts.type) or pa.types.is_large_string(texts.type)):
-        return texts
-    return pc.if_else(pc.equal(texts, ""), pa.scalar(None, texts.type), texts)
+def make_empty_null(values: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return a column with nulls for empty texts or lists; one of another type as it is."""
+    kind = values.type
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
+        empty = pc.equal(values, "")
+    elif pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        empty = pc.equal(pc.list_value_length(values), 0)
+    else:
+        return values
+    return pc.if_else(empty, pa.scalar(None, kind), values)
 
 
 def read_offsets(lists: pa.ListArray) -> np.ndarray:

@@ -160,7 +160,7 @@ def _check_unchanged(ledger: Ledger, plan: Plan, splits: Sequence[Split], job: J
             return retry_on_driver(lambda: stat(path, job.input.storage_options), path)
         except FileNotFoundError:
             raise ConfigError(
-                f"{path} no longer exists: its dead letters can't be read again"
+                f"{path} no longer exists, and its dead letters can't be read again: put it back"
             ) from None
 
     paths = dict.fromkeys(file.path for split in splits for file in split.files())

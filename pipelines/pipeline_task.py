@@ -52,6 +52,8 @@ class PipelineTask(TaskSpec):
             of the text that is read, and by how many tokens it is shorter.
         postprocess: from the pipeline, what its `_forward` returns for a row, and the keywords of
             its `postprocess` to what that returns, sooner. The first answers are compared.
+        set_up: changes the loaded pipeline as the parameters say, before it is looked at. Raises
+            ValueError for what it can't become.
         suits: raises ValueError for values that the loaded pipeline (its model, its tokenizer)
             can't take. It gets the same values as `checks`.
         sample: from the pipeline and its parameters to a short input. If only the user's
@@ -73,6 +75,7 @@ class PipelineTask(TaskSpec):
     truncated_column: str | None = None
     shorten: Shorten = lambda text, pipeline, before: (text, 0)
     postprocess: Postprocess | None = None
+    set_up: Callable[[Any, Mapping[str, Any]], None] = lambda pipeline, parameters: None
     suits: Callable[[Values, Any], None] = check_nothing
     sample: Callable[[Any, Values], Any] | None = None
 

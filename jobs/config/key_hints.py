@@ -62,7 +62,7 @@ IN_A_JOB = {
     "output_value": f"{_COLUMNS}; for a vector of each token set pooling: none",
     "precision": "vectors are float32; the model computes in model.dtype",
 }
-# Other names of parameters, older ones mostly, with a parameter of the tasks that are meant, and
+# Other names of parameters, mostly older ones, with a parameter of the tasks that are meant, and
 # what does the same.
 _OTHER_NAMES = {
     "max_tokens": (

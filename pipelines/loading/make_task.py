@@ -40,6 +40,7 @@ def make_adapter(declared: PipelineTask, loaded: Loaded) -> PipelineAdapter:
     """Return a declared task with its pipeline. Raises what `make_task` does."""
     check_libraries(declared, loaded)
     let_pyav_decode(loaded.pipeline)
+    declared.set_up(loaded.pipeline, loaded.parameters)
     # Before an engine changes the model: a wrong parameter is an error of loading.
     keywords = PipelineKeywords(declared, loaded)
     by_token = _make_token_outputs(declared, loaded)

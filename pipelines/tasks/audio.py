@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 from pipemill.actors.task import Column, Loaded, Parameter
 
+from ..loading.adapters.language_adapter import set_language
 from ..pipeline_task import PipelineTask, Values, fixed
 from .generation_parameters import (
     GENERATION,
@@ -165,13 +166,16 @@ AUTOMATIC_SPEECH_RECOGNITION = PipelineTask(
         "return_language": Parameter(None, "bool|null"),
         "ignore_warning": Parameter(None, "bool|null"),
         "decoder_kwargs": Parameter(None, "dict|null"),
+        "target_lang": Parameter(None, "str|null"),
         **GENERATION_OF_SPEECH,
     },
     results=_make_transcript_schema,
     record=_to_transcript,
     batchable=False,
     to_pipeline_parameters=_make_prompt,
+    own_parameters=("target_lang",),
     generation=_make_generation,
+    set_up=set_language,
     checks=_check_parameters,
     suits=_check_against_pipeline,
     sample=_make_sound,

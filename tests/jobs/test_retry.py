@@ -124,6 +124,11 @@ def test_what_may_not_change_is_refused(tmp_path):
     assert table(tmp_path / "out").equals(before)
     assert pipemill.verify(str(tmp_path / "out")).findings == []
     (tmp_path / "in.parquet").touch()
+    (tmp_path / "in.parquet").rename(tmp_path / "away")
+    message = r"in\.parquet no longer exists, and its dead letters .* put it back"
+    with pytest.raises(pipemill.ConfigError, match=message):
+        pipemill.retry(wanted)
+    (tmp_path / "away").rename(tmp_path / "in.parquet")
     with pytest.raises(pipemill.ConfigError, match=r"in\.parquet has changed"):
         pipemill.retry({**wanted, "parameters": {"healed": 9}})
 

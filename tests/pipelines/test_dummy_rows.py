@@ -117,15 +117,15 @@ def test_what_may_pass_does_not_stop_the_job(models, error):
 
 def test_rows_that_are_too_small_do_not_stop_the_job(models):
     stages = load("image-classification", models["image-classification"])
-    usual = stages.task.expand
+    usual = stages.task.expand_each
 
-    def expand(inputs):
+    def expand_each(inputs):
         for data in inputs["image"].to_pylist():
             if (least := min(Image.open(io.BytesIO(data)).size)) < 224:
                 raise ValueError(f"{least} pixels are fewer than 224")
         return usual(inputs)
 
-    stages.task.expand = expand
+    stages.task.expand_each = expand_each
     assert len(stages.process(Batch(pa.table({"image": [*files(1)] * 2}))).failures) == 2
 
 

@@ -22,6 +22,9 @@ OURS = {
         *windows.PARAMETERS,
     },
     "text-generation": {"json_schema"},  # of the engine vllm alone
+    # What the pipeline takes among its parameters, whatever their names.
+    "image-text-to-text": {"chat_template_kwargs"},
+    "any-to-any": {"chat_template_kwargs"},
 }
 # Where what is written in a signature is not what holds.
 OTHERWISE = {

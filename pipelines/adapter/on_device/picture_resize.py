@@ -87,7 +87,7 @@ class DeviceProcessor:
         """
         self.on_cpu, self.filter, self.stream = on_cpu, _FILTERS[resample], stream
         self.width, self.height = size
-        # The axes in Pillow's order, by the shape of a picture; none where numbers differ.
+        # The axes in Pillow's order, by the size of a picture; none where numbers differ.
         self.orders: dict[tuple[int, int], tuple[int, ...]] = {}
 
     def __call__(self, images: Any, **keywords: Any) -> Any:

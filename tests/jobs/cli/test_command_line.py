@@ -78,7 +78,7 @@ def plain(text: str) -> str:
         (["run", "-model", "x"], "unknown option -model; did you mean --model?", "run "),
         (["run", "--wholly-else"], "unknown option --wholly-else", "run "),
         (["run", "--num-gpus=1"], "unknown option --num-gpus; did you mean --set actors.n", "run "),
-        (["run", "--format=csv"], "unknown option --format; did you mean --set input.f", "run "),
+        (["run", "--format=csv"], "unknown option --format; did you mean --set input.", "run "),
         (["run", "--resume"], "unknown option --resume; the same job again finishes", "run "),
         (["status", "--num-gpus"], "unknown option --num-gpus", "status "),
         (["run", "--model"], "--model needs a value", "run "),

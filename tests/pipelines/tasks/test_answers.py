@@ -279,6 +279,15 @@ def test_targets_of_a_row_as_csv_has_them(models):
     assert_same(batch.results["predictions"].to_pylist(), expected)
 
 
+def test_an_empty_list_of_targets_is_none(models):
+    rows = {"text": [f"{text} [MASK] of" for text in TEXTS[:3]]}
+    lists = {"targets": [["bread", "of"], [], None]}
+    nulls = {"targets": [["bread", "of"], None, None]}
+    got, expected = (answers(models, "fill-mask", {**rows, **more}) for more in (lists, nulls))
+    assert not got.failures
+    assert_same(got.results.to_pylist(), expected.results.to_pylist())
+
+
 def test_an_empty_template_of_a_row_is_none(models):
     rows = {"text": TEXTS[:2], "candidate_labels": [["bread", "of"]] * 2}
     templates = {"hypothesis_template": ["", None]}

@@ -143,6 +143,8 @@ def test_a_pipeline_resizes_on_the_device_where_levels_are_the_same(models, task
     assert torch.equal(one, other)
     assert found.pipeline.image_processor.orders
     assert choose_resize(adapter.pipeline, adapter.levels, preprocess) is adapter.levels
+    if not torch.cuda.is_available():
+        assert resize_on_device(adapter.pipeline, adapter.levels, preprocess, "cuda:0") is None
     # Another filter than the processor's is found out.
     processor = copy.copy(adapter.pipeline.image_processor)
     processor.resample = {2: 3, 3: 2}[int(processor.resample)]

@@ -58,6 +58,11 @@ def test_one_whose_spectra_differ_there_is_left():
     assert extract_on_device(_Pipeline(Other(feature_size=16)), "cpu") is None
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="the device is there")
+def test_a_device_that_is_not_there_is_not_chosen():
+    assert extract_on_device(_Pipeline(WhisperFeatureExtractor(feature_size=16)), "cuda:0") is None
+
+
 def test_a_device_that_fails_leaves_it_to_the_cpu(recording):
     asked = []
 
