@@ -1,9 +1,8 @@
 """Resize pictures on the device of the model, for hosts whose CPUs are slower than it.
 
 The numbers are exactly Pillow's: its weights are whole numbers of 2**-22, and so are its sums. It
-resizes one axis, rounds to 8 bits, and then resizes the other. Older versions begin with the width,
-Pillow 13 with the height of some pictures: the first picture of each size is resized on the CPU,
-too, and shows the order.
+resizes one axis, rounds to 8 bits, and then resizes the other (`src/libImaging/Resample.c` of
+Pillow 13).
 """
 
 from __future__ import annotations
@@ -12,6 +11,7 @@ import copy
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -24,8 +24,6 @@ _MOST_PIXELS = 2**24
 _PHOTO = (600, 800, 3)  # height, width and channels, where speed is measured
 _BITS = 22  # of a weight
 _AT_ONCE = 16  # products of a pixel that are held
-_ORDERS = (2, 1), (1, 2)  # of the axes, in (channels, height, width)
-_MOST_SIZES = 10_000  # of pictures, whose order is kept
 
 
 @dataclass(frozen=True)
@@ -40,24 +38,6 @@ class _Filter:
     reach: float
     weigh: Callable[[np.ndarray], np.ndarray]
 
-    def find_weights(self, before: int, after: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return which pixels of a line make each new one, and by which weights, as Pillow does.
-
-        Both have the shape (pixels for a new one, after). A sum of doubles depends on its order.
-        """
-        scale = before / after
-        stretch = max(scale, 1.0)
-        reach = self.reach * stretch
-        centers = (np.arange(after) + 0.5) * scale
-        first = np.maximum((centers - reach + 0.5).astype(np.int32), 0)
-        end = np.minimum((centers + reach + 0.5).astype(np.int32), before)
-        places = first + np.arange(math.ceil(reach) * 2 + 1, dtype=np.int32)[:, None]
-        weights = self.weigh(np.abs(places - centers + 0.5) * (1.0 / stretch))
-        weights = np.where(places < end, weights, 0.0)
-        weights /= np.cumsum(weights, axis=0)[-1]
-        whole = np.trunc(weights * 2**_BITS + np.where(weights < 0, -0.5, 0.5))
-        return np.minimum(places, before - 1), whole.astype(np.int32)
-
 
 def _weigh_bicubic(far: np.ndarray) -> np.ndarray:
     near = (1.5 * far - 2.5) * far * far + 1
@@ -69,6 +49,26 @@ _FILTERS = {
     2: _Filter(1.0, lambda far: np.maximum(1.0 - far, 0.0)),
     3: _Filter(2.0, _weigh_bicubic),
 }
+
+
+@lru_cache(maxsize=1024)
+def _find_weights(filter: _Filter, before: int, after: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return which pixels of a line make each new one, and by which weights, as Pillow does.
+
+    Both have the shape (pixels for a new one, after). A sum of doubles depends on its order.
+    """
+    scale = before / after
+    stretch = max(scale, 1.0)
+    reach = filter.reach * stretch
+    centers = (np.arange(after) + 0.5) * scale
+    first = np.maximum((centers - reach + 0.5).astype(np.int32), 0)
+    end = np.minimum((centers + reach + 0.5).astype(np.int32), before)
+    places = first + np.arange(math.ceil(reach) * 2 + 1, dtype=np.int32)[:, None]
+    weights = filter.weigh(np.abs(places - centers + 0.5) * (1.0 / stretch))
+    weights = np.where(places < end, weights, 0.0)
+    weights /= np.cumsum(weights, axis=0)[-1]
+    whole = np.trunc(weights * 2**_BITS + np.where(weights < 0, -0.5, 0.5))
+    return np.minimum(places, before - 1), whole.astype(np.int32)
 
 
 class DeviceProcessor:
@@ -87,8 +87,6 @@ class DeviceProcessor:
         """
         self.on_cpu, self.filter, self.stream = on_cpu, _FILTERS[resample], stream
         self.width, self.height = size
-        # The axes in Pillow's order, by the size of a picture; none where numbers differ.
-        self.orders: dict[tuple[int, int], tuple[int, ...]] = {}
 
     def __call__(self, images: Any, **keywords: Any) -> Any:
         from transformers import BatchFeature
@@ -109,44 +107,32 @@ class DeviceProcessor:
         """Return the levels of RGB pictures: uint8, (pictures, 3, height, width), on the CPU."""
         import torch
 
-        return torch.stack([self._resize(one) for one in pictures])
+        return self.stream.to_host(torch.stack([self._resize(np.array(one)) for one in pictures]))
 
-    def _resize(self, picture: Any) -> Any:
-        order = self.orders.get(picture.size)
-        if order:
-            return self._resize_in_order(picture, order)
-        levels = self.on_cpu([picture], return_tensors="pt")["pixel_values"][0]
-        if order is None and len(self.orders) < _MOST_SIZES:
-            self._find_order(picture, levels)
-        return levels
-
-    def _find_order(self, picture: Any, levels: Any) -> None:
-        """Note in which order Pillow has resized the axes of a picture, if the picture tells."""
+    def _resize(self, picture: np.ndarray) -> Any:
         import torch
 
-        equal = [
-            order for order in _ORDERS if torch.equal(self._resize_in_order(picture, order), levels)
-        ]
-        one_axis = picture.width == self.width or picture.height == self.height
-        if one_axis or len(equal) < len(_ORDERS):
-            self.orders[picture.size] = equal[0] if equal else ()
+        pixels = torch.from_numpy(picture).to(self.stream.device).permute(2, 0, 1).contiguous()
+        sizes = {1: self.height, 2: self.width}
+        for axis in (1, 2) if self._begins_with_height(picture) else (2, 1):
+            if pixels.shape[axis] != sizes[axis]:
+                pixels = self._resize_axis(pixels, axis, sizes[axis])
+        return pixels
 
-    def _resize_in_order(self, picture: Any, order: tuple[int, ...]) -> Any:
-        import torch
+    def _begins_with_height(self, picture: np.ndarray) -> bool:
+        """Tell whether Pillow does: from 13 on where this leaves it less to do."""
+        import PIL
 
-        pixels = torch.from_numpy(np.array(picture)).to(self.stream.device)
-        pixels = pixels.permute(2, 0, 1).contiguous()
-        for axis in order:
-            size = (self.height, self.width)[axis - 1]
-            if pixels.shape[axis] != size:
-                pixels = self._resize_axis(pixels, axis, size)
-        return self.stream.to_host(pixels)
+        height, width, _ = picture.shape
+        less = height - self.height
+        is_new = int(PIL.__version__.partition(".")[0]) >= 13
+        return is_new and less > 0 and less > 2 * (width - self.width)
 
     def _resize_axis(self, pixels: Any, axis: int, size: int) -> Any:
         """Return levels, uint8 of shape (channels, height, width), with one axis resized."""
         import torch
 
-        found = self.filter.find_weights(pixels.shape[axis], size)
+        found = _find_weights(self.filter, pixels.shape[axis], size)
         places, weights = (torch.from_numpy(one).to(pixels.device) for one in found)
         before, after = pixels.shape[:axis], pixels.shape[axis + 1 :]
         sums = torch.full(
@@ -193,12 +179,11 @@ def resize_on_device(
     try:
         like.image_processor = DeviceProcessor(on_cpu, size, resample, SideStream(device))
         for file in draw_files():
-            usual, _ = preprocess(levels.pipeline, file), preprocess(like, file)
-            if not are_equal(usual, preprocess(like, file)):
+            if not are_equal(preprocess(levels.pipeline, file), preprocess(like, file)):
                 return None
     except Exception:  # a torch without these kernels
         return None
-    return replace(levels, pipeline=like) if any(like.image_processor.orders.values()) else None
+    return replace(levels, pipeline=like)
 
 
 def _is_faster(on_device: ImageLevels, on_cpu: ImageLevels) -> bool:

@@ -11,9 +11,10 @@ import torch
 
 pytest.importorskip("PIL")
 
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 from pipemill.pipelines.adapter.images.level_processor import find_levels
-from pipemill.pipelines.adapter.on_device import picture_resize
 from pipemill.pipelines.adapter.on_device.picture_resize import (
     DeviceProcessor,
     choose_resize,
@@ -40,39 +41,29 @@ def _draw_picture(shape, seed=0):
     return Image.fromarray(pixels)
 
 
-def _make_processor(size, filter, asked):
-    def on_cpu(images, **keywords):
-        asked.append(len(images))
-        levels = [np.asarray(one.resize(size, filter)) for one in images]
-        return {"pixel_values": torch.from_numpy(np.stack(levels)).permute(0, 3, 1, 2)}
-
-    return DeviceProcessor(on_cpu, size, int(filter), SideStream("cpu"))
-
-
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("size", [(224, 224), (16, 24), (48, 31)])
 @pytest.mark.parametrize("filter", [Image.Resampling.BILINEAR, Image.Resampling.BICUBIC])
 def test_levels_are_those_of_pillow(shape, size, filter):
-    processor = _make_processor(size, filter, asked := [])
-    for seed in range(3):
-        picture = _draw_picture(shape, seed)
-        levels = processor(picture, return_tensors="pt")["pixel_values"]
-        assert levels.dtype == torch.uint8
-        expected = np.asarray(picture.resize(size, filter))
-        assert np.array_equal(levels[0].permute(1, 2, 0).numpy(), expected)
-    assert len(asked) == 1 or shape == (1, 1)  # which shows no order
+    pictures = [_draw_picture(shape, seed) for seed in range(3)]
+    levels = DeviceProcessor(None, size, int(filter), SideStream("cpu")).resize(pictures)
+    assert levels.dtype == torch.uint8
+    expected = np.stack([np.asarray(picture.resize(size, filter)) for picture in pictures])
+    assert np.array_equal(levels.permute(0, 2, 3, 1).numpy(), expected)
 
 
-def test_a_size_whose_numbers_differ_is_left_to_the_cpu():
-    processor = _make_processor((16, 16), Image.Resampling.BILINEAR, asked := [])
-    processor.filter = picture_resize._FILTERS[3]
-    for seed in range(3):
-        picture = _draw_picture((40, 50), seed)
-        levels = processor(picture, return_tensors="pt")["pixel_values"]
-        expected = np.asarray(picture.resize((16, 16), Image.Resampling.BILINEAR))
-        assert np.array_equal(levels[0].permute(1, 2, 0).numpy(), expected)
-    assert len(asked) == 3
-    assert processor.orders == {(50, 40): ()}
+@settings(max_examples=100, deadline=None)
+@given(st.data())
+def test_levels_of_any_size_are_those_of_pillow(data):
+    width, height, new_width, new_height = (
+        data.draw(st.integers(1, most)) for most in (300, 300, 90, 90)
+    )
+    filter = data.draw(st.sampled_from([Image.Resampling.BILINEAR, Image.Resampling.BICUBIC]))
+    picture, size = _draw_picture((height, width)), (new_width, new_height)
+    levels = DeviceProcessor(None, size, int(filter), SideStream("cpu")).resize([picture])
+    assert np.array_equal(
+        levels[0].permute(1, 2, 0).numpy(), np.asarray(picture.resize(size, filter))
+    )
 
 
 def test_what_the_device_cannot_is_left_to_the_cpu(monkeypatch):
@@ -84,7 +75,6 @@ def test_what_the_device_cannot_is_left_to_the_cpu(monkeypatch):
 
     processor = DeviceProcessor(on_cpu, (8, 8), 2, SideStream("cpu"))
     picture = _draw_picture((20, 30))
-    processor.orders[picture.size] = (2, 1)
     assert processor(picture, return_tensors="pt")["pixel_values"].shape == (1, 3, 8, 8)
     assert not asked
     assert processor(picture.convert("L"), return_tensors="pt") == "from the CPU"
@@ -141,7 +131,6 @@ def test_a_pipeline_resizes_on_the_device_where_levels_are_the_same(models, task
     one, other = levels[0]["pixel_values"], usual[0]["pixel_values"]
     assert one.dtype == other.dtype == torch.uint8
     assert torch.equal(one, other)
-    assert found.pipeline.image_processor.orders
     assert choose_resize(adapter.pipeline, adapter.levels, preprocess) is adapter.levels
     if not torch.cuda.is_available():
         assert resize_on_device(adapter.pipeline, adapter.levels, preprocess, "cuda:0") is None
