@@ -31,7 +31,7 @@ from ..text import model_limits
 from ..text.truncation import count_truncated_tokens
 from .chat_media import leave_media
 from .images.chunk_encoding import quantize_images, scale_of
-from .images.level_processor import ImageLevels, find_levels
+from .images.level_processor import ImageLevels, count_threads, find_levels
 from .on_device.picture_resize import choose_resize
 from .on_device.spectra import choose_extractor
 from .pickled_chunks import DeferredError, pickle_chunk
@@ -121,7 +121,8 @@ class PipelineAdapter:
         A row that fails costs nothing more: its neighbours need not be decoded again.
         """
         lists, failed = [], {}
-        with ThreadPoolExecutor(count := self._count_threads()) as threads:
+        count = 1 if self.levels is None else count_threads(self.pipeline)
+        with ThreadPoolExecutor(count) as threads:
             each = map if count == 1 else threads.map
             found = each(self._try_chunks, read_rows(rows, self.keywords.kinds))
             for position, chunks in enumerate(found):
@@ -140,17 +141,6 @@ class PipelineAdapter:
             if find_blame(error) != "row":
                 raise
             return forget_call(error)
-
-    def _count_threads(self) -> int:
-        """Return how many rows are preprocessed at once.
-
-        Decoding and resizing images leave the interpreter's lock alone. Tokenizers are not for
-        several threads.
-        """
-        import torch
-
-        alone = self.levels is None or self.pipeline.tokenizer is not None
-        return 1 if alone else torch.get_num_threads()
 
     def forward(self, chunks: pa.StructArray) -> pa.Array:
         inputs = [chunk.as_buffer() for chunk in chunks.field("inputs")]

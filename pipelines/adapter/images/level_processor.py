@@ -77,6 +77,17 @@ def find_levels(pipeline: Any, preprocess: Callable[[Any, bytes], list[Any]]) ->
     return next((levels for levels in found if levels is not None), None)
 
 
+def count_threads(pipeline: Any) -> int:
+    """Return how many images are preprocessed at once.
+
+    Decoding and resizing leave the interpreter's lock alone. Tokenizers are not for several
+    threads.
+    """
+    import torch
+
+    return 1 if pipeline.tokenizer is not None else torch.get_num_threads()
+
+
 def find_size(processor: Any) -> tuple[int, int] | None:
     """Return the (width, height) that the processor seems to make of every picture."""
     try:

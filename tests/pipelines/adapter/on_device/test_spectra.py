@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+import time
+
 import numpy as np
 import pytest
 import torch
@@ -95,3 +98,17 @@ def test_the_faster_of_two_is_told():
     slow, fast = (lambda: sum(range(300_000))), (lambda: None)
     assert is_faster(fast, slow)
     assert not is_faster(slow, fast)
+
+
+def test_what_is_faster_alone_may_be_slower_in_several_threads():
+    device = threading.Lock()
+
+    def on_device():
+        with device:
+            time.sleep(0.01)
+
+    def on_cpu():
+        time.sleep(0.02)
+
+    assert is_faster(on_device, on_cpu)
+    assert not is_faster(on_device, on_cpu, threads=8)

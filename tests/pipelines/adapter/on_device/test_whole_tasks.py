@@ -23,7 +23,7 @@ def as_on_a_gpu(monkeypatch):
     monkeypatch.setattr(picture_resize, "is_on_gpu", lambda pipeline: True)
     monkeypatch.setattr(spectra, "rounds_on_gpu", lambda pipeline: True)
     for module in (picture_resize, spectra):
-        monkeypatch.setattr(module, "is_faster", lambda one, other: True)
+        monkeypatch.setattr(module, "is_faster", lambda *given: True)
 
 
 def _load(task, path, column):
