@@ -92,7 +92,8 @@ def hint_key(
         parameters: those of the job's task.
 
     Returns:
-        The same key in other sections, else the nearest one of `keys`, else all of these.
+        The same key in other sections, else what says it in a job, else the nearest one of `keys`,
+        else all of these.
     """
     return _hint_elsewhere(name, job, parameters) or did_you_mean(name, keys)
 

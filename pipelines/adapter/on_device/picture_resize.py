@@ -56,7 +56,7 @@ _FILTERS = {
 def _find_weights(filter: _Filter, before: int, after: int) -> tuple[np.ndarray, np.ndarray]:
     """Return which pixels of a line make each new one, and by which weights, as Pillow does.
 
-    Both have the shape (pixels for a new one, after). A sum of doubles depends on its order.
+    Both have the shape (pixels for a new one, after).
     """
     scale = before / after
     stretch = max(scale, 1.0)
@@ -67,7 +67,7 @@ def _find_weights(filter: _Filter, before: int, after: int) -> tuple[np.ndarray,
     places = first + np.arange(math.ceil(reach) * 2 + 1, dtype=np.int32)[:, None]
     weights = filter.weigh(np.abs(places - centers + 0.5) * (1.0 / stretch))
     weights = np.where(places < end, weights, 0.0)
-    weights /= np.cumsum(weights, axis=0)[-1]
+    weights /= np.cumsum(weights, axis=0)[-1]  # added one by one, as the rounding depends on it
     whole = np.trunc(weights * 2**_BITS + np.where(weights < 0, -0.5, 0.5))
     return np.minimum(places, before - 1), whole.astype(np.int32)
 

@@ -240,8 +240,10 @@ class SlotDecoder:
 
         On a GPU a position beyond the table would make the whole process fail.
         """
+        if self.limit is None or max(self.slots.lengths, default=0) < self.limit:
+            return
         for one, length in zip(running, self.slots.lengths, strict=True):
-            if self.limit is not None and length >= self.limit:
+            if length >= self.limit:
                 one.output, one.is_done = ValueError(explain_too_long(self.limit)), True
         self._remove_done(running)
 
