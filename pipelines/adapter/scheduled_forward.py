@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pipemill.actors.faults.blame import is_memory_failure, is_out_of_memory
 from pipemill.actors.faults.watchdog import hold
+from pipemill.actors.task import NotScheduled
 
 from ..engines.base import GenerationEngine, Prompt, UnsupportedPrompt, Values
 from ..engines.stacking import answers_equal
@@ -47,7 +48,11 @@ class ScheduledForward:
         return not self._differs and self.generation.schedules(during)
 
     def __call__(self, chunks: list[Chunk]) -> list[Any]:
-        """Return what regroup needs of each chunk. Several threads call it."""
+        """Return what regroup needs of each chunk. Several threads call it.
+
+        Raises:
+            NotScheduled: a first try gave other answers.
+        """
         prompts = list(map(self._make_prompt, chunks))
         suits = [
             self.generation.schedules(one.keywords)
@@ -58,7 +63,7 @@ class ScheduledForward:
             if not self.generation.is_exact:
                 suits = self._try_kinds(chunks, prompts, suits)
             if self._differs:
-                return self.forward.run_singly(chunks)
+                raise NotScheduled
             alone = [chunk for chunk, suit in zip(chunks, suits, strict=True) if not suit]
             singles = iter(self.forward.run_singly(alone))
         written = iter(self._write([p for p, suit in zip(prompts, suits, strict=True) if suit]))

@@ -189,6 +189,32 @@ def test_captions_of_other_models_are_left_to_generate(model):
     assert {type(output) for output in outputs} == {UnsupportedPrompt}
 
 
+@pytest.mark.parametrize("more", [{}, {"num_beams": 3}], ids=" ".join)
+@pytest.mark.parametrize("model", ["git", "blip_caption"])
+def test_captions_of_other_models_share_the_batches_of_generate(model, more):
+    pipeline = captions(model)
+    inputs = [pipeline.preprocess(image) for image in pictures()]
+    keywords = {"max_new_tokens": 7, **more}
+    expected = [pipeline.forward(dict(one), **keywords) for one in inputs]
+    written = ContinuousGeneration(pipeline, "").generate(inputs, keywords)
+    texts = [pipeline.postprocess(ids) for ids in written]
+    assert texts == [pipeline.postprocess(ids) for ids in expected]
+    assert len(set(map(str, texts))) > 3
+
+
+def test_a_token_that_ends_texts_elsewhere_cuts_none_short():
+    """BLIP's text model has an end token of its own, and goes on after the pipeline's."""
+    pipeline = captions("blip_caption")
+    inputs = [pipeline.preprocess(image) for image in pictures()]
+    keywords = {"max_new_tokens": 7}
+    alone = [pipeline.forward(dict(one), **keywords) for one in inputs]
+    keywords["eos_token_id"] = sorted({ids[0, 4].item() for ids in alone if ids.shape[1] > 5})
+    assert keywords["eos_token_id"]
+    together = ContinuousGeneration(pipeline, "").generate(inputs, keywords)
+    texts = [pipeline.decode(ids[0]) for ids in together]
+    assert texts == [pipeline.decode(ids[0]) for ids in alone]
+
+
 def test_from_the_second_prompt_on_their_memory_is_known():
     pipeline = make_pipeline("llava")
     prompts = prompts_of("llava")
