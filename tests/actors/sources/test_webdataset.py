@@ -7,6 +7,7 @@ import io
 import lzma
 import os
 import random
+import re
 import subprocess
 import tarfile
 
@@ -360,8 +361,12 @@ def test_a_suffix_that_no_sampled_shard_has_is_read_too(tmp_path, monkeypatch):
 def test_two_images_of_one_sample_are_two_columns(tmp_path):
     for names in (["0.jpg", "0.seg.png"], ["0.jpg", "0.png", "1.jpeg"]):
         shard(tmp_path / "a.tar", *names)
-        with pytest.raises(ConfigError, match=r"the input has several \(jpg|jpeg"):
+        with pytest.raises(
+            ConfigError, match=r"the input has several \(.*'image=\w+(\.|;)"
+        ) as told:
             assembled(tmp_path)
+        named = re.search(r"'image=(.+)'", str(told.value))[1]
+        assert images(tmp_path, {"image": named})[1] == {}
         assert images(tmp_path, {"image": "jpg"})[0]["0"] == b"0.jpg"
     assert images(tmp_path, {"image": "png;jpg;jpeg"})[0] == {"0": b"0.png", "1": b"1.jpeg"}
 
