@@ -112,6 +112,14 @@ class GenerationEngine(Protocol):
         """
         return False
 
+    def joins(self, prompt: Prompt) -> bool:
+        """Tell whether others can be computed with this prompt, if its keywords suit."""
+        return True
+
+    def alone(self) -> AbstractContextManager[None]:
+        """Write no text elsewhere inside the block, if that would change what `_forward` does."""
+        return nullcontext()
+
     def reads_more(self, inputs: Values) -> bool:
         """Tell whether a prompt is more than its tokens, and is given with `load`.
 

@@ -7,7 +7,9 @@ from dataclasses import fields
 from functools import cached_property
 from typing import Any
 
+from ...text.model_limits import ScaledPositions
 from ..base import GenerationEngine, Values
+from ..block_attention import attends_in_blocks
 from ..stacking import copy_kwargs, unstack
 
 # Settings that only one row at a time may have, or that look at the tokens of the prompt: those of
@@ -37,13 +39,20 @@ class BatchedGeneration(GenerationEngine):
 
     written: the name under which `_forward` returns token ids, of shape (rows, sequences, tokens)
         or (rows, tokens); empty if it returns nothing else. A decoder's begin with the prompt.
+
+    Attributes:
+        positions: how a decoder's positions depend on the text's length, if they do.
+        in_blocks: whether the model's attention does.
     """
 
     is_exact = False
 
     def __init__(self, pipeline: Any, written: str) -> None:
         self.pipeline, self.written = pipeline, written
-        self.after_prompt = not pipeline.model.config.is_encoder_decoder
+        config = pipeline.model.config
+        self.after_prompt = not config.is_encoder_decoder
+        self.positions = ScaledPositions.of(config.get_text_config(decoder=True))
+        self.in_blocks = attends_in_blocks(pipeline.model)
         # Some pipelines take the keywords of `generate` in a dictionary.
         named = inspect.signature(pipeline._forward).parameters.get("generate_kwargs")
         self.nests = named is not None and named.kind is not named.VAR_KEYWORD
@@ -52,6 +61,8 @@ class BatchedGeneration(GenerationEngine):
         return bool(self._merge_settings(keywords).get("do_sample"))
 
     def can_pad(self, keywords: Values) -> bool:
+        if self.positions or self.in_blocks:
+            return False
         settings = self._merge_settings(keywords)
         if settings.get("max_new_tokens") is not None:
             settings["max_length"] = None  # counts for nothing beside it

@@ -12,6 +12,7 @@ from pipemill.actors.batch import Batch
 from pipemill.pipelines.adapter.pickled_chunks import DeferredError
 from pipemill.pipelines.adapter.pipeline_forward import PipelineForward
 from pipemill.pipelines.adapter.scheduled_forward import ScheduledForward
+from pipemill.pipelines.engines.base import GenerationEngine
 from pipemill.pipelines.loading.model import Model
 from pipemill.pipelines.loading.task_loader import LoadTask
 
@@ -42,7 +43,7 @@ def test_a_first_try_without_memory_decides_nothing(monkeypatch):
         assert forward.alone == decided
 
 
-class Engine:
+class Engine(GenerationEngine):
     """An engine that has memory for two texts: with more it raises, or a text is the error."""
 
     is_exact = False
