@@ -26,6 +26,7 @@ from .backoff import is_transient, retry_with_backoff
 from .file_names import find_member, is_chain
 from .shared_archive import open_archive
 from .storage_options import explain_storage_error
+from .web_files import is_web, read_without_ranges
 
 # What a file raises that is no archive.
 _NO_ARCHIVE = (zipfile.BadZipFile, tarfile.TarError)
@@ -88,6 +89,8 @@ def _open_by_url(
         raise ConfigError(f"can't open {url}: {why}") from error
     if isinstance(filesystem, ZipFileSystem):
         _check_members(filesystem, url)
+    if is_web(filesystem):
+        read_without_ranges(filesystem)
     return filesystem, path
 
 

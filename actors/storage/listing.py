@@ -24,6 +24,7 @@ from .shared_archive import forget_archives
 from .storage_options import explain_storage_error
 from .table_formats import find_table_around, find_table_by_log, is_table_data
 from .walk_files import find_roots, iterate_files
+from .web_files import is_web
 
 
 @dataclass(frozen=True)
@@ -181,8 +182,7 @@ def _explain_nothing(filesystem: Any, path: str, walk: _Walk) -> str:
     folder, is_pattern = walk.top, walk.top != path
     if walk.hidden is not None:
         return f"names that begin with . or _ are left out, as {walk.hidden}: give its own path"
-    protocols = filesystem.protocol
-    if "http" in ([protocols] if isinstance(protocols, str) else protocols):
+    if is_web(filesystem):
         return "found no file"  # a web server has no folders
     ends = [match.start() for match in re.finditer("/", folder)][folder.startswith("/") :]
     for end in (*ends, len(folder)):
@@ -203,8 +203,7 @@ def _is_below(filesystem: Any, entry: dict[str, Any], output: str | None) -> boo
 
 
 def _find_table(filesystem: Any, top: str, names: list[str], is_pattern: bool) -> str | None:
-    protocols = filesystem.protocol
-    if "http" in ([protocols] if isinstance(protocols, str) else protocols):
+    if is_web(filesystem):
         return None  # a web server has no folders
     # A walk sees all folders below its root, but not those that a pattern passes through.
     parents = {name.rpartition("/")[0] for name in names} if is_pattern else ()

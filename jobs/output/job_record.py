@@ -54,7 +54,7 @@ class JobRecord:
         """Make the record of a job that starts now."""
         fields = job.model_dump()
         # A relative path is another one in another folder.
-        for model in (entry["model"] for entry in fields.get("tasks") or [fields]):
+        for model in (entry["model"] for entry in [fields, *fields.get("tasks", ())]):
             for key in ("path", "adapter"):
                 named = model.get(key)
                 # Otherwise a Hub name, which needs no current folder.

@@ -43,6 +43,16 @@ def test_a_name_on_the_hub_needs_no_current_folder(tmp_path, monkeypatch):
     assert JobRecord.of(job, {}, "f").job["model"]["path"] == "org/m"
 
 
+def test_a_stored_job_of_several_tasks_is_a_job(tmp_path, monkeypatch):
+    """Also if the path of the first model was relative."""
+    (tmp_path / "model").mkdir()
+    monkeypatch.chdir(tmp_path)
+    tasks = [{"task": "t", "model": "model", "name": "a"}, {"task": "t", "model": "m", "name": "b"}]
+    job = build_job({"tasks": tasks, "input": "/i.csv", "output": "/o"}, [], {}, {})
+    stored = build_job(dict(JobRecord.of(job, {}, "f").job), [], {}, {})
+    assert [entry.model.path for entry in stored.tasks] == [str(tmp_path / "model"), "m"]
+
+
 def test_a_budget_is_kept_for_the_device_that_measured_it():
     sections = {"task": "t", "model": "m", "input": "i.csv", "output": "o"}
     job = build_job({**sections, "actors": {"num_gpus": 0}}, [], {}, {})
