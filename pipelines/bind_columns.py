@@ -56,7 +56,7 @@ class ColumnBinder:
                 place = schema.get_field_index(own)
                 schema = schema.set(place, _set_known_type(schema.field(own), kind))
         columns = resolve_columns(spec.name, inputs, mapping, parameters, schema)
-        check_one_of(spec, columns)
+        check_one_of(spec, columns, parameters)
         return BoundTask(
             load=replace(self.load, columns=tuple(columns.items())),
             columns=pa.schema([schema.field(own) for own in dict.fromkeys(columns.values())]),

@@ -141,14 +141,20 @@ def map_source_names(inputs: Iterable[Column], mapping: Mapping[str, str | None]
     return {name: own for name, own in names.items() if own is not None}
 
 
-def check_one_of(spec: TaskSpec, columns: Mapping[str, str]) -> None:
-    """Raise ConfigError if a task that reads one of several columns has none of them."""
+def check_one_of(spec: TaskSpec, columns: Mapping[str, str], parameters: Mapping[str, Any]) -> None:
+    """Raise ConfigError if a task that reads one of several columns has none of them.
+
+    parameters: those of the job, which may take the place of a column.
+    """
     names = spec.one_of
-    if names and not set(names) & set(columns):
-        raise ConfigError(
-            f"{spec.name} reads one of the columns {', '.join(names)}, and the input has none of "
-            f"them: name one with --column {names[0]}=COLUMN (input.columns)"
-        )
+    if not names or set(names) & {*columns, *parameters}:
+        return
+    shared = [name for name in names if name in spec.parameters]
+    instead = "".join(f", or set parameters.{name} for all rows" for name in shared)
+    raise ConfigError(
+        f"{spec.name} reads one of the columns {', '.join(names)}, and the input has none of "
+        f"them: name one with --column {names[0]}=COLUMN (input.columns){instead}"
+    )
 
 
 def with_inputs(spec: TaskSpec, schema: pa.Schema) -> TaskSpec:

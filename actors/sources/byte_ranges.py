@@ -16,8 +16,10 @@ from .bad_file import BAD_FILE
 from .split_ranges import MOST_ROWS, SplitRange, choose_rows_per_split, cut_evenly
 
 SAMPLED_FILES, SAMPLED_ROWS = 16, 2000
-# A smaller file that must be cut between rows is one split; a larger one is read to find where.
+# A file that must be cut between rows is read to find where, if it is larger than this, or has rows
+# for several splits.
 LARGE_FILE = 8 * 2**20
+_COMPRESSED = 4  # bytes of text to a compressed one, about
 
 # The first byte of each row of a file and the byte after its last, in order.
 RowOffsets = Iterable[tuple[int, int]]
@@ -33,6 +35,8 @@ class ByteRangePlanner:
     can_cut_anywhere: tells whether a range of a file may start and end in the middle of a row;
         None if it never may.
     large_file: a file of more bytes than this that must be cut between rows is read for it.
+    cuts_small_files: whether a smaller one is read for it, too, if it seems to have rows for
+        several splits.
     most_bytes: the most bytes of a range of several rows, in files that are read.
     keeps_empty: whether a file of 0 bytes becomes a split, since it is not of its format.
     most_rows: the most rows of a range whose size is chosen, about.
@@ -41,6 +45,7 @@ class ByteRangePlanner:
     row_offsets: Callable[[InputFile], RowOffsets]
     can_cut_anywhere: Callable[[InputFile], bool] | None = None
     large_file: int = field(default_factory=lambda: LARGE_FILE)
+    cuts_small_files: bool = True
     most_bytes: int | None = None
     keeps_empty: bool = False
     most_rows: int = MOST_ROWS
@@ -101,7 +106,9 @@ class ByteRangePlanner:
             at_rows = True
         else:
             at_rows = len(cuts) > 1 and not self.can_cut_anywhere(file)
-        if at_rows and file.size > self.large_file:
+        size = file.size * (_COMPRESSED if find_compression(file.path) else 1)
+        holds_several = self.cuts_small_files and size > step * width
+        if at_rows and (file.size > self.large_file or holds_several):
             return cut_counted_rows(file, self.row_offsets(file), step, None, self.most_bytes)
         if at_rows or len(cuts) <= 1:
             return [_take_whole(file)] if file.size or has_unknown_size or self.keeps_empty else []

@@ -29,7 +29,7 @@ _THREADS = 16
 
 @dataclass
 class FilesSource(FileSource):
-    """Columns: path, as listed, and bytes."""
+    """Columns: path, as listed, and bytes, which are a text where the task reads one."""
 
     name = "files"
     suffixes = MEDIA_SUFFIXES
@@ -38,7 +38,10 @@ class FilesSource(FileSource):
 
     def infer_schema(self, files: list[InputFile]) -> pa.Schema:
         kinds = {kind for file in files if (kind := find_media_kind(find_member(file.path)))}
-        return pa.schema([pa.field("path", pa.string()), make_files_column("bytes", kinds)])
+        column = make_files_column("bytes", kinds)
+        if self.reading.kinds.get("bytes") == "text":
+            column = column.with_type(pa.large_string())
+        return pa.schema([pa.field("path", pa.string()), column])
 
     def plan_splits(
         self, files: list[InputFile], rows_per_part: int | None, limit: int | None
@@ -60,8 +63,10 @@ class FilesSource(FileSource):
         failed: dict[int, Exception] = {}
         if "bytes" in self.schema.names:
             with ThreadPoolExecutor(_THREADS) as threads:
-                contents = list(threads.map(self._read_file, files))
-            rows["bytes"] = [value if isinstance(value, bytes) else None for value in contents]
+                contents: list[Any] = list(threads.map(self._read_file, files))
+            if self.schema.field("bytes").type == pa.large_string():
+                contents = [_decode(value) for value in contents]
+            rows["bytes"] = [None if isinstance(one, Exception) else one for one in contents]
             failed = {i: value for i, value in enumerate(contents) if isinstance(value, Exception)}
             _check_access(files, failed)
         batch = Batch(pa.table({f.name: rows[f.name] for f in self.schema}, schema=self.schema))
@@ -83,6 +88,16 @@ class FilesSource(FileSource):
                 raise
             return error
         return data
+
+
+def _decode(content: bytes | Exception) -> str | Exception:
+    if isinstance(content, Exception):
+        return content
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        error.reason += " (files that are read as texts are UTF-8)"
+        return error
 
 
 def _check_access(files: Sequence[InputFile], failed: Mapping[int, Exception]) -> None:

@@ -100,6 +100,7 @@ class WebDatasetSource(FileSource):
             ),
             can_cut_anywhere=lambda file: cuts and file.size > large and bool(file.version),
             large_file=large,
+            cuts_small_files=False,
             most_bytes=MOST_BYTES,
             keeps_empty=True,
             most_rows=self.most_rows,

@@ -69,7 +69,7 @@ def bind_task(job: Job, task: ResolvedTask, schema: pa.Schema, keep: list[str]) 
     check_conflicts(schema, names.values(), keep)
     named = task.spec.name, inputs, job.input.columns, parameters, schema
     columns = resolve_columns(*named)
-    check_one_of(task.spec, columns)
+    check_one_of(task.spec, columns, parameters)
     return BoundTask(
         job=job,
         task=task,

@@ -26,6 +26,8 @@ _CHAT_PARAMETERS: Mapping[str, Parameter] = {
     **CHAT_PARAMETERS,
     "chat_template_kwargs": Parameter(None, "dict|null"),
     "processor_kwargs": Parameter(None, "dict|null"),
+    # All rows may share one, such as "Describe the picture."
+    "text": Parameter(None, "str|null"),
 }
 
 
@@ -66,6 +68,7 @@ IMAGE_TEXT_TO_TEXT = PipelineTask(
     adds="generated_text; with num_return_sequences above 1 generated_texts: a list",
     inputs=(_IMAGE, TEXT, MESSAGES),
     one_of=("text", "messages"),
+    own_parameters=("text",),
     parameters={
         **_CHAT_PARAMETERS,
         **ONLY_BY_DICT,
@@ -132,6 +135,7 @@ ANY_TO_ANY = PipelineTask(
         Column(name="video", kind="video", required=False),
     ),
     one_of=("text", "messages", "image", "audio", "video"),
+    own_parameters=("text",),
     parameters={
         **_CHAT_PARAMETERS,
         "generation_mode": Parameter(None, "str|null", (None, "text", "image")),

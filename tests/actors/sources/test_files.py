@@ -15,6 +15,7 @@ from fsspec.implementations.local import LocalFileSystem
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pipemill.actors.sources.open_source import open_source
+from pipemill.actors.sources.reading import Reading
 from pipemill.jobs.config.load import build_job
 from pipemill.jobs.output.split_plan import Plan
 from pipemill.jobs.planning.find_inputs import InputFile, list_files
@@ -236,3 +237,16 @@ def test_rows_are_not_blamed_where_every_file_is_refused(photos, monkeypatch):
     refused.clear()
     with pytest.raises(PermissionError, match="token has expired"):
         read(made)
+
+
+def test_whole_files_are_texts_where_the_task_reads_one(tmp_path):
+    wanted = {"a.txt": "one\ntwo", "b.md": "drei é", "c.txt": "", "d.txt": None}
+    for name, text in wanted.items():
+        data = b"\xff" if text is None else text.encode("utf-8-sig" if name == "b.md" else "utf-8")
+        (tmp_path / name).write_bytes(data)
+    reading = Reading(kinds={"bytes": "text"})
+    made = plan(tmp_path, format="files", reading=reading)
+    (batch,) = read(made, reading)
+    assert [row["bytes"] for row in batch.rows.to_pylist()] == list(wanted.values())
+    assert list(batch.failures) == [3]
+    assert "UTF-8" in batch.failures[3].message

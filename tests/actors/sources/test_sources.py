@@ -512,3 +512,22 @@ def test_each_file_is_asked_for_again_by_itself(tmp_path, monkeypatch):
     ranges = list(source.plan_splits(files, 2, None))
     assert [one.file.path for one in ranges] == [file.path for file in files for _ in range(2)]
     assert len(failed) == 30
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.csv.gz", "a.jsonl.gz", "a.json", "a.txt.zst"])
+def test_a_small_file_with_rows_for_several_splits_is_cut(tmp_path, name):
+    """A prompt of 50 characters may be a minute of work."""
+    data = [{"id": i, "text": hashlib.sha256(bytes([i % 251])).hexdigest()} for i in range(640)]
+    lines = [row["text"] for row in data]
+    text = {
+        "csv": "id,text\n" + "".join(f"{row['id']},{row['text']}\n" for row in data),
+        "jsonl": "".join(f"{json.dumps(row)}\n" for row in data),
+        "json": json.dumps(data),
+        "txt": "".join(f"{line}\n" for line in lines),
+    }[name.split(".")[1]].encode()
+    packed = {"gz": gzip.compress, "zst": zstandard.compress}.get(name.split(".")[-1], bytes)(text)
+    (tmp_path / name).write_bytes(packed)
+    made = plan(tmp_path)
+    assert len(made.splits) >= (2 if packed != text else 10)
+    assert [row["text"] for row in rows(read(made))] == lines
+    assert max(len(batch.rows) for batch in read(made)) <= 64

@@ -121,8 +121,8 @@ def test_numbers_that_the_task_reads_are_numbers_and_others_are_named(tmp_path):
     assert schema.types == [pa.int64(), pa.string(), pa.bool_(), pa.string()]
     assert got[0] == {"top_k": 3, "text": "a", "multi_label": True, "n": "007"}
     assert said == [
-        "column 'top_k' is \"2.5\", not a whole number (int64) (line 2002 of a.csv)",
-        "column 'multi_label' is \"yes\", not true or false (line 2003 of a.csv)",
+        "column 'top_k' is \"2.5\", not a whole number (int64) (byte 20025 of a.csv)",
+        "column 'multi_label' is \"yes\", not true or false (byte 20035 of a.csv)",
     ]
 
 

@@ -88,6 +88,19 @@ def test_an_image_beside_a_text_is_a_message_for_a_model_that_reads_chats(models
     assert_rows(batch, [{"generated_text": one} for one in expected])
 
 
+def test_all_pictures_may_share_one_text(models):
+    batch = run(SEE, models[SEE], {"image": PICTURES}, {**GREEDY, "text": TEXTS[1]})
+    truth = plain(SEE, models[SEE])
+    chats = [chat(TEXTS[1], image=opened(data)) for data in PICTURES]
+    expected = [truth(text=one, **GREEDY)[0]["generated_text"] for one in chats]
+    assert_rows(batch, [{"generated_text": one} for one in expected])
+    job = {"task": SEE, "model": models[SEE], "input": pa.table({"image": PICTURES})}
+    given = {**GREEDY, "text": TEXTS[1]}
+    assert pipemill.preview(**job, parameters=given).table["generated_text"].to_pylist() == expected
+    with pytest.raises(pipemill.ConfigError, match=r"or set parameters\.text for all rows"):
+        pipemill.preview(**job)
+
+
 @pytest.mark.parametrize("greeting", ["the mill", None])
 def test_a_chat_template_reads_variables_of_the_job(models, tmp_path, greeting):
     folder = Path(shutil.copytree(models[SEE], tmp_path / "model"))
