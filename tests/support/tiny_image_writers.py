@@ -118,6 +118,29 @@ def _qwen_with_states() -> Any:
     )  # fmt: skip
 
 
+def _omni() -> Any:
+    """It hears: its rows have sound in place of images."""
+    import transformers as t
+
+    vision = {"depth": 1, "hidden_size": 16, "intermediate_size": 24, "num_heads": 2}
+    audio = {
+        "num_mel_bins": 8, "encoder_layers": 1, "encoder_attention_heads": 2,
+        "encoder_ffn_dim": 24, "d_model": 16, "n_window": 50, "output_dim": 16,
+        "max_source_positions": 100,
+    }  # fmt: skip
+    return t.Qwen2_5OmniThinkerConfig(
+        vision_config={**vision, "out_hidden_size": 16, "fullatt_block_indexes": [0]},
+        audio_config=audio,
+        text_config={**TEXT, "rope_parameters": _QWEN_ROPE},
+        audio_token_index=IMAGE,
+        image_token_index=57,
+        video_token_index=56,
+        audio_start_token_id=START,
+        audio_end_token_id=55,
+        vision_start_token_id=54,
+    )
+
+
 def _florence() -> Any:
     """Its encoder reads images of 64 by 64 pixels and the prompt."""
     import transformers as t
@@ -165,6 +188,7 @@ CONFIGS = {
     "qwen with states": _qwen_with_states,
     "florence": _florence,
     "mllama": _mllama,
+    "omni": _omni,
 }
 
 
@@ -194,13 +218,18 @@ def make_inputs(kind: str, seed: int, images: int = 1) -> dict[str, Any]:
     random = torch.Generator().manual_seed(seed)
     # In Qwen's, of the row's own height.
     height = 2 + seed % 3 if kind.startswith("qwen") else 2
-    tokens = {"mllama": 1, "florence": 5}.get(kind)
+    frames = 16 + 8 * (seed % 3)  # of sound: a fourth of them become tokens
+    tokens = {"mllama": 1, "florence": 5, "omni": frames // 4}.get(kind)
     shown = [START, *[IMAGE] * 2 * height] if tokens is None else [IMAGE] * tokens
     before = torch.randint(3, 50, (1 + seed % 4,), generator=random).tolist()
     after = torch.randint(3, 50, (1 + seed % 7,), generator=random).tolist()
     ids = torch.tensor([[0, *before, *shown * images, *after]])
     inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "text": str(seed)}
     if not images:
+        return inputs
+    if kind == "omni":
+        inputs["input_features"] = torch.randn(images, 8, frames, generator=random)
+        inputs["feature_attention_mask"] = torch.ones(images, frames, dtype=torch.long)
         return inputs
     is_image = (ids == IMAGE).long()
     size = (64, 64) if kind == "florence" else (8 * height, 16)

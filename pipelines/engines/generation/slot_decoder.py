@@ -29,6 +29,8 @@ _MADE = (
 )  # fmt: skip
 # Of what a written token is, where a model's inputs say it: a text, or as the prompt's last token.
 _TYPES = ("token_type_ids", "mm_token_type_ids", "moe_mm_token_type_ids")
+# Masks of media, which say nothing in a step that does not get these.
+_MASKED = {"feature_attention_mask": "input_features"}
 
 
 class SlotDecoder:
@@ -155,7 +157,9 @@ class SlotDecoder:
             if name in _TYPES and value is not None:
                 # As `generate` continues them.
                 types[name] = int(prepared[name][0, -1]) if name == "token_type_ids" else 0
-            elif name in more and name not in _KEPT and isinstance(value, torch.Tensor):
+                continue
+            masked = _MASKED.get(name, name)
+            if name in more and name not in _KEPT and isinstance(inputs.get(masked), torch.Tensor):
                 raise UnsupportedPrompt(f"an input {name}")
         return types
 
@@ -181,9 +185,13 @@ class SlotDecoder:
             ids[row, rest - len(own) :] = torch.tensor(own)
             mask[row, shared + rest - len(own) :] = 1
         more = dict(kept)
-        if prepared.get("position_ids") is not None:
+        if (given := prepared.get("position_ids")) is not None:
             places = (mask.cumsum(-1) - 1).clamp(min=0)
             more["position_ids"] = to_device(places[:, shared:].numpy(), device)
+            if given.dim() > 2:  # a text's are the same on each axis
+                more["position_ids"] = more["position_ids"].expand(len(given), -1, -1)
+                for one in group:
+                    one.shift = (0,) * len(given)
         there = to_device(mask.numpy(), device)
         more |= {"attention_mask": there, CACHE: cache}
         inputs = self._prepare(to_device(ids.numpy(), device), is_first_iteration=True, **more)
@@ -294,7 +302,7 @@ class SlotDecoder:
             if name not in (*_KEPT, *_MADE) and isinstance(value, torch.Tensor):
                 raise UnsupportedPrompt(f"an input {name}")
         places = prepared.get("position_ids")
-        if places is not None and places.dim() != 2:
+        if places is not None and places.dim() > 2 and (places != places[:1]).any():
             raise UnsupportedPrompt("positions of several axes")
 
 
