@@ -141,6 +141,25 @@ def _omni() -> Any:
     )
 
 
+def _phi() -> Any:
+    """It hears, too."""
+    import transformers as t
+
+    audio = {
+        "num_blocks": 1, "hidden_size": 16, "intermediate_size": 24, "num_attention_heads": 2,
+        "input_size": 8, "ext_pw_out_channel": 16, "depthwise_separable_out_channel": 16,
+        "nemo_conv_channels": 8, "bias_max_distance": 8, "initializer_range": 0.8,
+        "audio_token_id": IMAGE, "feature_layer": -1,
+    }  # fmt: skip
+    return t.Phi4MultimodalConfig(
+        **TEXT,
+        original_max_position_embeddings=256,
+        rope_parameters={"rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 1.0},
+        vision_config={**_SEEN, "crop_size": 16, "image_token_id": 57},
+        audio_config=audio,
+    )
+
+
 def _florence() -> Any:
     """Its encoder reads images of 64 by 64 pixels and the prompt."""
     import transformers as t
@@ -189,6 +208,7 @@ CONFIGS = {
     "florence": _florence,
     "mllama": _mllama,
     "omni": _omni,
+    "phi": _phi,
 }
 
 
@@ -200,7 +220,8 @@ def make_pipeline(kind: str) -> Any:
     from tests.support import tiny_generators
 
     torch.manual_seed(5)
-    model = t.AutoModelForImageTextToText.from_config(CONFIGS[kind]()).eval()
+    auto = t.AutoModelForCausalLM if kind == "phi" else t.AutoModelForImageTextToText
+    model = auto.from_config(CONFIGS[kind]()).eval()
     for parameter in model.parameters():  # some kinds begin with zeros, or with small numbers
         # Florence's norms would make each token the same.
         if parameter.std(unbiased=False) < 0.1 and (kind != "florence" or parameter.dim() > 1):
@@ -219,7 +240,7 @@ def make_inputs(kind: str, seed: int, images: int = 1) -> dict[str, Any]:
     # In Qwen's, of the row's own height.
     height = 2 + seed % 3 if kind.startswith("qwen") else 2
     frames = 16 + 8 * (seed % 3)  # of sound: a fourth of them become tokens
-    tokens = {"mllama": 1, "florence": 5, "omni": frames // 4}.get(kind)
+    tokens = {"mllama": 1, "florence": 5, "omni": frames // 4, "phi": frames // 8}.get(kind)
     shown = [START, *[IMAGE] * 2 * height] if tokens is None else [IMAGE] * tokens
     before = torch.randint(3, 50, (1 + seed % 4,), generator=random).tolist()
     after = torch.randint(3, 50, (1 + seed % 7,), generator=random).tolist()
@@ -230,6 +251,11 @@ def make_inputs(kind: str, seed: int, images: int = 1) -> dict[str, Any]:
     if kind == "omni":
         inputs["input_features"] = torch.randn(images, 8, frames, generator=random)
         inputs["feature_attention_mask"] = torch.ones(images, frames, dtype=torch.long)
+        return inputs
+    if kind == "phi":
+        inputs["audio_input_features"] = torch.randn(images, frames, 8, generator=random)
+        inputs["audio_embed_sizes"] = torch.tensor([frames // 8] * images)
+        inputs["audio_attention_mask"] = torch.ones(images, frames, dtype=torch.bool)
         return inputs
     is_image = (ids == IMAGE).long()
     size = (64, 64) if kind == "florence" else (8 * height, 16)

@@ -31,6 +31,11 @@ _MADE = (
 _TYPES = ("token_type_ids", "mm_token_type_ids", "moe_mm_token_type_ids")
 # Masks of media, which say nothing in a step that does not get these.
 _MASKED = {"feature_attention_mask": "input_features"}
+# Phi-4's media: a step gets them again, and has no token that shows one.
+_SHOWN = (
+    "image_pixel_values", "image_sizes", "image_attention_mask", "audio_input_features",
+    "audio_embed_sizes", "audio_attention_mask",
+)  # fmt: skip
 
 
 class SlotDecoder:
@@ -159,7 +164,8 @@ class SlotDecoder:
                 types[name] = int(prepared[name][0, -1]) if name == "token_type_ids" else 0
                 continue
             masked = _MASKED.get(name, name)
-            if name in more and name not in _KEPT and isinstance(inputs.get(masked), torch.Tensor):
+            known = name in (*_KEPT, *_SHOWN)
+            if name in more and not known and isinstance(inputs.get(masked), torch.Tensor):
                 raise UnsupportedPrompt(f"an input {name}")
         return types
 

@@ -67,7 +67,17 @@ SETTINGS = {
 @pytest.mark.parametrize("more", SETTINGS.values(), ids=SETTINGS)
 @pytest.mark.parametrize(
     "kind",
-    ["llava", "idefics", "gemma", "paligemma", "qwen", "qwen with states", "florence", "omni"],
+    [
+        "llava",
+        "idefics",
+        "gemma",
+        "paligemma",
+        "qwen",
+        "qwen with states",
+        "florence",
+        "omni",
+        "phi",
+    ],
 )
 def test_every_kind_of_model(kind, more):
     pipeline = make_pipeline(kind)
