@@ -29,8 +29,13 @@ _MADE = (
 )  # fmt: skip
 # Of what a written token is, where a model's inputs say it: a text, or as the prompt's last token.
 _TYPES = ("token_type_ids", "mm_token_type_ids", "moe_mm_token_type_ids")
-# Masks of media, which say nothing in a step that does not get these.
-_MASKED = {"feature_attention_mask": "input_features"}
+# What describes media, which says nothing in a step that does not get these.
+_DESCRIBED = {
+    "feature_attention_mask": "input_features",
+    "image_token_pooling": "pixel_values",
+    "image_grids": "pixel_values",
+    "image_num_crops": "pixel_values",
+}
 # Phi-4's media: a step gets them again, and has no token that shows one.
 _SHOWN = (
     "image_pixel_values", "image_sizes", "image_attention_mask", "audio_input_features",
@@ -163,9 +168,9 @@ class SlotDecoder:
                 # As `generate` continues them.
                 types[name] = int(prepared[name][0, -1]) if name == "token_type_ids" else 0
                 continue
-            masked = _MASKED.get(name, name)
+            needed = _DESCRIBED.get(name, name)
             known = name in (*_KEPT, *_SHOWN)
-            if name in more and not known and isinstance(inputs.get(masked), torch.Tensor):
+            if name in more and not known and isinstance(inputs.get(needed), torch.Tensor):
                 raise UnsupportedPrompt(f"an input {name}")
         return types
 
