@@ -66,7 +66,18 @@ SETTINGS = {
 
 @pytest.mark.parametrize("more", SETTINGS.values(), ids=SETTINGS)
 @pytest.mark.parametrize(
-    "kind", ["llava", "idefics", "gemma", "paligemma", "qwen", "qwen with states", "florence"]
+    "kind",
+    [
+        "llava",
+        "idefics",
+        "gemma",
+        "paligemma",
+        "qwen",
+        "qwen with states",
+        "florence",
+        "omni",
+        "phi",
+    ],
 )
 def test_every_kind_of_model(kind, more):
     pipeline = make_pipeline(kind)
@@ -80,7 +91,7 @@ def test_every_kind_of_model(kind, more):
         assert engine.loop.steps < sum(MOST) or most == 1
 
 
-@pytest.mark.parametrize("kind", ["llava", "idefics"])
+@pytest.mark.parametrize("kind", ["llava", "idefics", "omni"])
 def test_texts_without_images_run_beside_others(kind):
     """In these models they are computed as any text is, and may share their beginning."""
     pipeline = make_pipeline(kind)
