@@ -209,6 +209,12 @@ def test_a_file_in_place_of_the_folder_is_named(folder, tmp_path):
         run(tmp_path, folder / "model.safetensors")
 
 
+@pytest.mark.parametrize("path", ["hf://org/m", "https://huggingface.co/org/m/tree/main"])
+def test_the_address_of_a_model_on_the_hub_is_no_folder(path, tmp_path):
+    with pytest.raises(pipemill.ConfigError, match=r"by its name alone, org/m, and its branch"):
+        run(tmp_path, path)
+
+
 @pytest.mark.parametrize("size", [0, 1000])
 def test_pickled_weights_that_are_cut_off_are_named(folder, tmp_path, size):
     model = AutoModelForSequenceClassification.from_pretrained(folder)
