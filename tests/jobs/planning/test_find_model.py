@@ -371,6 +371,22 @@ def test_a_model_of_another_medium_is_refused_where_all_kinds_load(models, task,
     assert re.search(f"which can't do {task}: that needs a model of {lacks}", why or "")
 
 
+@pytest.mark.parametrize(
+    ("task", "other", "hint"),
+    [
+        ("feature-extraction", "", r"\. Save the part .*transformers\.CLIPTextModel\.from_pretr"),
+        ("image-feature-extraction", "", r"\. Save the part .*transformers\.CLIPVisionModel\.from"),
+        ("image-feature-extraction", "-siglip", r"\. Save .*SiglipVisionModel\.from_pretrained"),
+        ("feature-extraction", "-siglip", "$"),  # whose part AutoModel does not load
+    ],
+)
+def test_a_model_that_wants_a_text_beside_each_image_makes_no_vectors(models, task, other, hint):
+    model = Model(path=str(models[f"zero-shot-image-classification{other}"]))
+    why = find_misfit(find_task(task), model, own=False)
+    assert re.search(f"which can't do {task}: it compares texts .*needs both{hint}", why or "")
+    assert find_misfit(find_task("zero-shot-image-classification"), model, own=False) is None
+
+
 def test_a_kind_of_model_that_transformers_does_not_know_is_refused(folder, tmp_path):
     (folder / "config.json").write_text('{"model_type": "no-such-architecture"}')
     with pytest.raises(pipemill.ConfigError, match="no-such-architecture"):
