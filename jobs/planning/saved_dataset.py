@@ -39,7 +39,7 @@ def list_saved_files(folder: str, options: Mapping[str, Any]) -> list[InputFile]
     state = _read_json(filesystem, f"{inner}/{STATE}")
     entries = state.get("_data_files") if state is not None else None
     if state is None or not isinstance(entries, list) or not all(map(_is_entry, entries)):
-        if filesystem.isfile(f"{inner}/{STATE}") and filesystem.isfile(f"{inner}/{_INFO}"):
+        if all(_is_file(filesystem, f"{inner}/{name}") for name in (STATE, _INFO)):
             raise ConfigError(
                 f"{folder}/{STATE} is damaged, which lists the files with the rows in their "
                 f"order: save the dataset again, or name its files ({folder.rstrip('/')}/*.arrow)"
@@ -62,6 +62,13 @@ def list_saved_files(folder: str, options: Mapping[str, Any]) -> list[InputFile]
     if not files:
         raise ConfigError(f"no input at {folder}: its {STATE} lists no data file")
     return files
+
+
+def _is_file(filesystem: Any, path: str) -> bool:
+    try:
+        return bool(filesystem.isfile(path))
+    except Exception:  # the path is none of the filesystem's; the listing reports that
+        return False
 
 
 def _is_entry(entry: object) -> bool:
