@@ -40,7 +40,7 @@ from .schemas.file_schemas import combine_schemas, make_null_rows
 from .split_ranges import SplitRange
 from .streams.line_files import LineFiles
 from .streams.places import Place, identify, place_before, seeks_slowly
-from .streams.read_bytes import skip_bytes
+from .streams.read_bytes import counts_lines, skip_bytes
 
 _INFERRED_BYTES = 4 * 2**20
 # How a page begins that a server sends instead of the file.
@@ -146,8 +146,9 @@ class CsvSource(FileSource):
             seeks = stream.seekable()
             if stop < 0 and seeks and split.size:
                 stop = split.size  # what was appended after planning is not input
-            place.number += skip_bytes(stream, start if seeks else start - place.position)
-            line = place.number + 1 if start == header.stop or not seeks else None
+            counts = counts_lines(path, start, stream)
+            place.number += skip_bytes(stream, start, place.position, counts)
+            line = place.number + 1 if start == header.stop or counts else None
             data = stream.read(stop - start if stop >= 0 else -1)
             place.position, place.number = start + len(data), place.number + data.count(b"\n")
             if stop >= 0 and len(data) != stop - start:

@@ -179,9 +179,7 @@ class _Walk:
     def seek(self, position: int) -> None:
         # A position after the end of the file is not an error yet.
         if position != self.position:
-            skip_bytes(
-                self.stream, position if self.stream.seekable() else position - self.position
-            )
+            skip_bytes(self.stream, position, self.position)
         self.position = position
 
     def take(self, count: int) -> bytes:

@@ -428,7 +428,7 @@ def test_of_many_shards_only_very_large_ones_are_cut(tmp_path, monkeypatch):
     for name, value in {"LARGE_FILE": 20_000, "_MANY": 3, "_VERY_LARGE": 200_000}.items():
         monkeypatch.setattr(f"pipemill.actors.sources.webdataset.{name}", value)
     monkeypatch.setattr("pipemill.actors.sources.split_ranges._FEWEST_ROWS", 1)
-    monkeypatch.setattr("pipemill.actors.sources.split_ranges._SPLITS", 400)
+    monkeypatch.setattr("pipemill.actors.sources.split_ranges.FEW_SPLITS", 400)
 
     def count_splits():
         paths = [split.path for split in plan(tmp_path).splits]
@@ -452,7 +452,7 @@ def test_of_very_many_shards_none_is_read_to_be_cut(tmp_path, monkeypatch, order
     for module in ("byte_ranges", "webdataset"):
         monkeypatch.setattr(f"pipemill.actors.sources.{module}.SAMPLED_ROWS", 5)
     monkeypatch.setattr("pipemill.actors.sources.split_ranges._FEWEST_ROWS", 1)
-    monkeypatch.setattr("pipemill.actors.sources.split_ranges._SPLITS", 400)
+    monkeypatch.setattr("pipemill.actors.sources.split_ranges.FEW_SPLITS", 400)
     monkeypatch.setattr(places, "_kept", [])
     # One sample is longer than several ranges, and names are longer than a header.
     long = [("long/" * 60 + "n.jpg", b"long" * 20_000), ("long/" * 60 + "n.txt", b"l")]
