@@ -71,6 +71,7 @@ class ArrowSource(FileSource):
             return self._make_dead_row(split, schema)
         rows, failed, names = self._read_rows(split, schema)
         batch = Batch(rows.combine_chunks(), lacking=explain_lacking(schema, names, split.path))
+        self.count_new_columns(batch, names)
         for row, reason in failed.items():
             batch.add_failure("read", row, reason)
         return batch

@@ -111,6 +111,18 @@ class FileSource(ABC):
         """
         return []
 
+    def count_new_columns(self, batch: Batch, names: Iterable[str]) -> None:
+        """Count the rows of columns that the plan lacks: those of a file that was added later.
+
+        Args:
+            batch: the rows of a split.
+            names: the columns of its file.
+        """
+        known = self.reading.known
+        new = [name for name in names if name not in known] if known else []
+        if batch.rows.num_rows:
+            batch.count_left_out(dict.fromkeys(new, batch.rows.num_rows))
+
     @abstractmethod
     def infer_schema(self, files: list[InputFile]) -> pa.Schema:
         """See `Source.infer_schema`."""

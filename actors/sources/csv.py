@@ -123,6 +123,7 @@ class CsvSource(FileSource):
             )
             rows = pa.concat_tables([rows, make_null_rows(schema, 1)])
         batch = Batch(rows.combine_chunks())
+        self.count_new_columns(batch, text.names)
         for row, error in failed.items():
             batch.add_failure("read", row, error)
         return batch

@@ -103,6 +103,7 @@ class ParquetSource(FileSource):
         where = "these rows" if split.path.endswith(STORED_ROWS) else split.path
         lacking = explain_lacking(self.schema, parquet.schema_arrow.names, where)
         batch = Batch(rows.combine_chunks(), lacking=lacking)
+        self.count_new_columns(batch, parquet.schema_arrow.names)
         for row, reason in failed.items():
             batch.add_failure("read", row, reason)
         return batch

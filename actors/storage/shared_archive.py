@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import itertools
+import tarfile
 import threading
 import weakref
+import zipfile
+import zlib
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
 from typing import IO, Any
 
 from fsspec import AbstractFileSystem
@@ -71,13 +76,13 @@ def _share_archive(filesystem: AbstractFileSystem) -> AbstractFileSystem:
 
     def open_shared(*args: Any, **keywords: Any) -> IO[bytes]:
         archive: Any = itself()  # it is there: this is its method
-        if is_safe:
+        own = threading.Lock() if is_safe else lock
+        with own:
             file = type(archive)._open(archive, *args, **keywords)
+        if is_safe and not file.readable():
             file.archive = archive
             return file
-        with lock:
-            file = type(archive)._open(archive, *args, **keywords)
-        return io.BufferedReader(_SharedFile(file, lock, archive), _BUFFER)
+        return io.BufferedReader(_SharedFile(file, own, archive), _BUFFER)
 
     filesystem._open = open_shared
     filesystem._number = next(_numbers)
@@ -89,8 +94,17 @@ def find_archive_number(archive: AbstractFileSystem) -> int:
     return int(archive._number)
 
 
+@contextmanager
+def _explain_damage() -> Iterator[None]:
+    """Raise what damage of a compressed file raises, an OSError, for that of an archive."""
+    try:
+        yield
+    except (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError) as error:
+        raise gzip.BadGzipFile(f"its archive is damaged: {error}") from None
+
+
 class _SharedFile(io.RawIOBase):
-    """A file of an archive; only one file of the archive is read at a time.
+    """A file of an archive. Of a tar only one file is read at a time.
 
     To close it takes no lock: that may happen wherever memory is freed.
     """
@@ -105,13 +119,13 @@ class _SharedFile(io.RawIOBase):
         return bool(self._file.seekable())
 
     def readinto(self, buffer: Any) -> int:
-        with self._lock:
+        with self._lock, _explain_damage():
             data = self._file.read(len(buffer))
         buffer[: len(data)] = data
         return len(data)
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        with self._lock:
+        with self._lock, _explain_damage():
             return int(self._file.seek(offset, whence))
 
     def tell(self) -> int:

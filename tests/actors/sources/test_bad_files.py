@@ -5,11 +5,15 @@ from __future__ import annotations
 import bz2
 import codecs
 import gzip
+import io
 import json
 import lzma
 import random
 import re
+import zipfile
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import zstandard
 from hypothesis import given
@@ -124,6 +128,29 @@ def test_a_header_that_shares_no_name_with_most_is_a_bad_file(tmp_path):
         plan(tmp_path)
     write(tmp_path, "d.csv", '"text,n\nd,2\n')
     assert "header has a quote that is never closed" in read(plan(tmp_path))[-1].failures[0].message
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "csv", "txt", "parquet", "arrow"])
+def test_a_damaged_file_of_an_archive_is_one_dead_letter_beside_others(tmp_path, suffix):
+    rows_of_one = pa.table({"text": ["row " * 20]})
+    if suffix == "parquet":
+        pq.write_table(rows_of_one, sink := io.BytesIO(), compression="none")
+        data = sink.getvalue()
+    elif suffix == "arrow":
+        with pa.ipc.new_file(sink := io.BytesIO(), rows_of_one.schema) as new:
+            new.write_table(rows_of_one)
+        data = sink.getvalue()
+    else:
+        data = FORMATS[suffix]("row " * 20).encode()
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        for name in "ab":
+            archive.writestr(f"{name}.{suffix}", data)
+    packed = bytearray((tmp_path / "a.zip").read_bytes())
+    packed[packed.rindex(b"row row") + 1] ^= 1
+    (tmp_path / "a.zip").write_bytes(packed)
+    good, *bad = read(plan(f"zip://*.{suffix}::{tmp_path}/a.zip"))
+    assert good.rows["text"].to_pylist() == ["row " * 20]
+    assert "its archive is damaged: Bad CRC-32" in bad[0].failures[0].message
 
 
 def test_a_name_in_a_header_that_is_not_utf_8_is_no_other_name(tmp_path):

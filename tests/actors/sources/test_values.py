@@ -406,6 +406,32 @@ def test_keys_that_nothing_can_hold_are_said_over_the_whole_output(run, tmp_path
     assert "left_out" not in json.loads(dataclasses.replace(report, left_out=None).to_json())
 
 
+@pytest.mark.parametrize("form", ["parquet", "arrow", "csv", "jsonl"])
+def test_a_column_that_only_a_later_file_has_is_counted(tmp_path, monkeypatch, form):
+    light.install(monkeypatch)
+
+    def write(name, row):
+        table, path = pa.Table.from_pylist([row, row]), tmp_path / "in" / f"{name}.{form}"
+        if form == "parquet":
+            pq.write_table(table, path)
+        elif form == "arrow":
+            with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, table.schema) as new:
+                new.write_table(table)
+        elif form == "csv":
+            path.write_text(",".join(row) + "\n" + f"{','.join(row.values())}\n" * 2)
+        else:
+            path.write_text(lines(row, row))
+
+    (tmp_path / "in").mkdir()
+    write("a", {"text": "a", "v": "1"})
+    job = {**light.job(tmp_path, []), "input": str(tmp_path / "in")}
+    job["output"]["keep"] = ["text"]
+    assert pipemill.run(**job).left_out is None
+    write("b", {"v": "2", "text": "b", "new": "3"})
+    report = pipemill.run(**job)
+    assert (report.done, report.dead, report.left_out) == (4, 0, {"new": 2})
+
+
 def test_a_key_that_the_task_reads_is_not_there_twice(tmp_path):
     (tmp_path / "a.jsonl").write_text('{"text": "a", "text": "b"}\n{"text": "c", "text": "c"}\n')
     _, got, said = taken(tmp_path)
