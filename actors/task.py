@@ -202,6 +202,13 @@ def _format_yaml(value: Any) -> str:
     return "null" if value is None else str(value).lower() if _is_bool(value) else str(value)
 
 
+class NotScheduled(BaseException):
+    """What `forward` raises when it can't choose which chunks run together: none of them is lost.
+
+    The task's `schedules` is false from then on, and it gets the chunks again in micro-batches.
+    """
+
+
 class LoadedTask(Protocol):
     """A task that runs: three functions over the rows of a split.
 
@@ -215,7 +222,7 @@ class LoadedTask(Protocol):
         packed: whether chunks of a micro-batch cost their tokens only, and no padding. May be left
             out if false.
         schedules: whether `forward` takes all chunks of a split at once, in several threads, and
-            chooses which of them run together. May be left out if false.
+            chooses which of them run together, or raises NotScheduled. May be left out if false.
         explain_failure: given a table of one row that failed, and its error, returns an error that
             says more plainly what is wrong with the row. May be left out.
         expand_each: does what `expand` does, but for rows that fail: given the rows, returns the

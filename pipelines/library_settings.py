@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from typing import Any
+
+from .shared_patch import SharedPatch, Step
 
 # What puts back settings of this process that loading a model changed.
 _undo: list[Callable[[], object]] = []
@@ -49,3 +51,31 @@ def set_libraries(transformers: Any) -> None:
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     cuda.enable_cudnn_sdp(False)
+
+
+def ignore_weights_keyword() -> AbstractContextManager[None]:
+    """Let Mistral's own tokenizers load inside the block.
+
+    `transformers.pipeline` hands on to them what is said of a model's weights, which they refuse.
+    """
+    return _PATCH.applied()
+
+
+def _find_steps() -> list[Step]:
+    import transformers
+
+    if not transformers.utils.is_mistral_common_available():
+        return []
+    owner = transformers.MistralCommonBackend
+    return [(owner, _LOAD, _ignore_keyword)] if _LOAD in vars(owner) else []
+
+
+def _ignore_keyword(usual: Any) -> Any:
+    def from_pretrained(cls: Any, *given: Any, use_safetensors: Any = None, **named: Any) -> Any:
+        return usual.__func__(cls, *given, **named)
+
+    return classmethod(from_pretrained)
+
+
+_LOAD = "from_pretrained"
+_PATCH = SharedPatch(_find_steps)

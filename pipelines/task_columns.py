@@ -272,6 +272,7 @@ def _find_own_name(name: str, column: Column, inputs: tuple[Column, ...], schema
     if len(found) > 1 and column.required:
         raise ConfigError(
             f"{name} reads one {column.kind}, and the input has several ({', '.join(found)}): "
-            f"name one with --column {column.name}=COLUMN (input.columns)"
+            f"name one with --column {column.name}=COLUMN (input.columns), or each sample's first "
+            f"with --column '{column.name}={';'.join(found)}'"
         )
     return found[0] if found else column.name

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import operator
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
@@ -34,14 +35,18 @@ _COMPARABLE = {
     pa.uint64(): pa.decimal128(20, 0),
 }
 _HOW = (
-    "write columns, values, == != < <= > >=, in [..], is None, and, or, not, as in "
-    "\"label == 'spam' and score > 0.9\""
+    "write columns (`in backticks` if they are no plain words), values, == != < <= > >=, in [..], "
+    "is None, and, or, not, as in \"label == 'spam' and score > 0.9\""
 )
+# A text in quotes, or a name in backticks, which are Python's for nothing else.
+_QUOTED = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|`([^`]+)`""")
 
 
 @dataclass(frozen=True)
 class RowCondition:
     """A condition on rows, in the syntax of Python. It is not true where a column is null.
+
+    A column whose name is no word of Python is named in backticks: `c d` == 1.
 
     Args:
         text: the condition.
@@ -112,8 +117,23 @@ class RowCondition:
         return True
 
     def _parse(self) -> ast.expr:
+        names: dict[str, str] = {}
+
+        def replace(quoted: re.Match[str]) -> str:
+            if quoted[1] is None:
+                return quoted[0]
+            word = f"_column_{len(names)}_"
+            names[word] = quoted[1]
+            return word
+
+        code = _QUOTED.sub(replace, self.text).strip()
         try:
-            return ast.parse(self.text.strip(), mode="eval").body
+            # In brackets, so that it may have several lines.
+            parsed = ast.parse(f"({code}\n)" if code else "", mode="eval").body
+            for node in ast.walk(parsed):
+                if isinstance(node, ast.Name):
+                    node.id = names.get(node.id, node.id)
+            return parsed
         except (SyntaxError, ValueError, RecursionError, MemoryError):
             raise ValueError(f"{self.text!r} is not a condition: {_HOW}") from None
 

@@ -30,7 +30,7 @@ from ..batch import Batch
 from ..faults.bisect import SomeFailed, bisect_failures
 from ..faults.blame import find_blamed_column
 from ..faults.watchdog import mark_progress, watch_stage
-from ..task import LoadedTask
+from ..task import LoadedTask, NotScheduled
 from .empty_answers import count_empty
 from .forward_pass import ForwardPass
 from .model_trial import ModelTrial
@@ -111,11 +111,10 @@ class Stages:
         outputs = pa.nulls(batch.rows.num_rows)
         if len(rows):
             chunks, offsets = lists.flatten(), read_offsets(lists)
-            with nullcontext() if getattr(self.task, "schedules", False) else self._device:
-                with watch_stage("forward"), _measure_time(batch, "forward"):
-                    forward = ForwardPass(self.task, self.budget, chunks)
-                    forward.run()
-                self._count_actor(batch)
+            try:
+                forward = self._compute(batch, chunks)
+            except NotScheduled:
+                forward = self._compute(batch, chunks)
             batch.add_stats(**forward.stats)
             row_of_chunk = np.repeat(rows, np.diff(offsets))
             for chunk, error in forward.failed:
@@ -127,6 +126,15 @@ class Stages:
             self._check_model(batch, "forward")
         batch.rows = batch.rows.append_column(OUTPUTS, outputs)
         return batch
+
+    def _compute(self, batch: Batch, chunks: pa.StructArray) -> ForwardPass:
+        """Run chunks through the model. Raises NotScheduled for a task that will not again."""
+        forward = ForwardPass(self.task, self.budget, chunks)
+        with nullcontext() if getattr(self.task, "schedules", False) else self._device:
+            with watch_stage("forward"), _measure_time(batch, "forward"):
+                forward.run()
+            self._count_actor(batch)
+        return forward
 
     def _count_actor(self, batch: Batch) -> None:
         """Count what concerns the actor rather than this split, in amounts that add up."""

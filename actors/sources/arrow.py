@@ -52,7 +52,9 @@ class ArrowSource(FileSource):
 
     def infer_schema(self, files: list[InputFile]) -> pa.Schema:
         schemas = self._read_each(files, _read_schema)
-        return unify_columns(list(schemas), list(schemas.values()), self._find_extremes)
+        return unify_columns(
+            list(schemas), list(schemas.values()), self._find_extremes, self._has_values
+        )
 
     def plan_splits(
         self, files: list[InputFile], rows_per_part: int | None, limit: int | None
@@ -120,6 +122,16 @@ class ArrowSource(FileSource):
 
         values = self._read_file(file, read)
         return None if isinstance(values, ConfigError) else values
+
+    def _has_values(self, file: InputFile, name: str) -> bool:
+        """Tell whether a column has a value, or can't be read."""
+
+        def read(stream: pa.NativeFile) -> bool:
+            columns = (simplify_column(batch.column(name)) for batch in _iterate_batches(stream))
+            return any(column.null_count < len(column) for column in columns)
+
+        found = self._read_file(file, read)
+        return isinstance(found, ConfigError) or found
 
     def _read_each(
         self, files: list[InputFile], read: Callable[[pa.NativeFile], T]

@@ -13,11 +13,11 @@ from ..storage.file_names import find_compression
 from ..storage.input_file import InputFile
 from ..storage.parallel import map_parallel
 from .bad_file import BAD_FILE
-from .split_ranges import MOST_ROWS, SplitRange, choose_rows_per_split, cut_evenly
+from .split_ranges import FEW_SPLITS, MOST_ROWS, SplitRange, choose_rows_per_split, cut_evenly
 
 SAMPLED_FILES, SAMPLED_ROWS = 16, 2000
-# A file that must be cut between rows is read to find where, if it is larger than this, or has rows
-# for several splits.
+# A file that must be cut between rows is read to find where, if it is larger than this, or one of a
+# few files with rows for several splits.
 LARGE_FILE = 8 * 2**20
 _COMPRESSED = 4  # bytes of text to a compressed one, about
 
@@ -36,7 +36,7 @@ class ByteRangePlanner:
         None if it never may.
     large_file: a file of more bytes than this that must be cut between rows is read for it.
     cuts_small_files: whether a smaller one is read for it, too, if it seems to have rows for
-        several splits.
+        several splits, and the files are too few to be splits themselves.
     most_bytes: the most bytes of a range of several rows, in files that are read.
     keeps_empty: whether a file of 0 bytes becomes a split, since it is not of its format.
     most_rows: the most rows of a range whose size is chosen, about.
@@ -63,8 +63,10 @@ class ByteRangePlanner:
             sum(file.size for file in files) / width, width, self.most_rows
         )
         if limit is None:
+            cuts_small = self.cuts_small_files and len(files) < FEW_SPLITS
             planned = map_parallel(
-                lambda file: self._plan_file(file, rows_per_part, step, width, None), files
+                lambda file: self._plan_file(file, rows_per_part, step, width, None, cuts_small),
+                files,
             )
             return [part for parts in planned for part in parts]
         ranges: list[SplitRange] = []
@@ -84,6 +86,7 @@ class ByteRangePlanner:
         step: int,
         width: float,
         limit: int | None,
+        cuts_small: bool = False,
     ) -> list[SplitRange]:
         """Return the ranges of a file: a single one for a bad file."""
 
@@ -91,7 +94,7 @@ class ByteRangePlanner:
             if rows_per_part or limit is not None:
                 most_bytes = None if rows_per_part else self.most_bytes
                 return cut_counted_rows(file, self.row_offsets(file), step, limit, most_bytes)
-            return self._cut_file(file, step, width)
+            return self._cut_file(file, step, width, cuts_small)
 
         try:
             # Retried one by one: of many thousands, some may fail each time.
@@ -99,7 +102,9 @@ class ByteRangePlanner:
         except BAD_FILE:
             return [_take_whole(file)]
 
-    def _cut_file(self, file: InputFile, step: int, width: float) -> list[SplitRange]:
+    def _cut_file(
+        self, file: InputFile, step: int, width: float, cuts_small: bool
+    ) -> list[SplitRange]:
         has_unknown_size = self._has_unknown_size(file)
         cuts = cut_evenly(file.size, max(int(step * width), 1))
         if has_unknown_size or find_compression(file.path) or self.can_cut_anywhere is None:
@@ -107,8 +112,8 @@ class ByteRangePlanner:
         else:
             at_rows = len(cuts) > 1 and not self.can_cut_anywhere(file)
         size = file.size * (_COMPRESSED if find_compression(file.path) else 1)
-        holds_several = self.cuts_small_files and size > step * width
-        if at_rows and (file.size > self.large_file or holds_several):
+        is_read = file.size > self.large_file or (cuts_small and size > step * width)
+        if at_rows and is_read:
             return cut_counted_rows(file, self.row_offsets(file), step, None, self.most_bytes)
         if at_rows or len(cuts) <= 1:
             return [_take_whole(file)] if file.size or has_unknown_size or self.keeps_empty else []

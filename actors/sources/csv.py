@@ -40,7 +40,7 @@ from .schemas.file_schemas import combine_schemas, make_null_rows
 from .split_ranges import SplitRange
 from .streams.line_files import LineFiles
 from .streams.places import Place, identify, place_before, seeks_slowly
-from .streams.read_bytes import skip_bytes
+from .streams.read_bytes import counts_lines, skip_bytes
 
 _INFERRED_BYTES = 4 * 2**20
 # How a page begins that a server sends instead of the file.
@@ -138,15 +138,17 @@ class CsvSource(FileSource):
             names = _parse_column_names(header)
             if missing := [name for name in schema.names if name not in names]:
                 raise BadFile(
-                    f"its header ({', '.join(names)[:200]}) lacks {', '.join(missing)}, which "
+                    _find_foreign_name(header)
+                    or f"its header ({', '.join(names)[:200]}) lacks {', '.join(missing)}, which "
                     "other files have"
                 )
             start = max(start, header.stop)
             seeks = stream.seekable()
             if stop < 0 and seeks and split.size:
                 stop = split.size  # what was appended after planning is not input
-            place.number += skip_bytes(stream, start if seeks else start - place.position)
-            line = place.number + 1 if start == header.stop or not seeks else None
+            counts = counts_lines(path, start, stream)
+            place.number += skip_bytes(stream, start, place.position, counts)
+            line = place.number + 1 if start == header.stop or counts else None
             data = stream.read(stop - start if stop >= 0 else -1)
             place.position, place.number = start + len(data), place.number + data.count(b"\n")
             if stop >= 0 and len(data) != stop - start:
@@ -195,6 +197,8 @@ class CsvSource(FileSource):
         try:
             place = self._begin(file.path)
             with place.stream as stream:
+                if place.header is not None and (why := _find_foreign_name(place.header)):
+                    raise BadFile(why)
                 yield stream, place.header
         except BAD_FILE as error:
             raise BadFile(f"can't read {file.path} as CSV: {error}") from None
@@ -273,8 +277,21 @@ def _is_not_header(header: Record) -> bool:
     return first.startswith(_PAGES) or any(controls)
 
 
+def _find_foreign_name(header: Record) -> str | None:
+    """Return why a header can't be read, if it has a name that is not UTF-8."""
+    for name in (text.encode("latin-1") for text in header.fields):
+        try:
+            name.decode()
+        except UnicodeDecodeError:
+            return (
+                f"its header has the name {name[:60]!r}, which is not UTF-8: name another encoding "
+                "in input.encoding"
+            )
+    return None
+
+
 def _parse_column_names(header: Record) -> list[str]:
-    # A byte that is not UTF-8 becomes a replacement character.
+    # Older outputs may have columns whose names hold a replacement character.
     names = [field.encode("latin-1").decode(errors="replace") for field in header.fields]
     # Spreadsheets end lines with commas for columns that are empty. pandas names them so.
     several = names.count("") > 1

@@ -71,7 +71,7 @@ class ParquetSource(FileSource):
         footers = self._read_footers(files)
         self._last_read = files, footers
         good = {file: f.schema for file, f in zip(files, footers, strict=True) if f is not None}
-        return unify_columns(list(good), list(good.values()), self._find_extremes)
+        return unify_columns(list(good), list(good.values()), self._find_extremes, self._has_values)
 
     def plan_splits(
         self, files: list[InputFile], rows_per_part: int | None, limit: int | None
@@ -168,12 +168,28 @@ class ParquetSource(FileSource):
         return stored or self._read_extremes(file, name)
 
     def _read_extremes(self, file: InputFile, name: str) -> tuple[int, int] | None:
+        column = self._read_column(file, name)
+        return None if column is None else find_extremes(column)
+
+    def _has_values(self, file: InputFile, name: str) -> bool:
+        """Tell whether a column has a value, or can't be read."""
+        footer = self._read_footer(file)
+        if isinstance(footer, ConfigError):
+            return True
+        if not footer.num_rows:
+            return False
+        stored = [chunk.statistics for chunk in _find_chunks(footer, name)]
+        if stored and all(s is not None and s.has_null_count for s in stored):
+            return any(s.num_values for s in stored)
+        column = self._read_column(file, name)
+        return column is None or column.null_count < len(column)
+
+    def _read_column(self, file: InputFile, name: str) -> pa.ChunkedArray | None:
         filesystem, path = open_filesystem(file.path, self.options)
 
-        def read() -> tuple[int, int] | None:
+        def read() -> pa.ChunkedArray:
             with filesystem.open(path, "rb") as opened:
-                column = open_parquet(opened).read(columns=[name]).column(name)
-                return find_extremes(simplify_column(column))
+                return simplify_column(open_parquet(opened).read(columns=[name]).column(name))
 
         try:
             return retry_on_driver(read, file.path)
@@ -186,13 +202,18 @@ def _find_extremes_in(footer: pq.FileMetaData, name: str) -> tuple[int, int] | N
     if not pa.types.is_integer(footer.schema.to_arrow_schema().field(name).type):
         return None
     values: list[int] = []
-    for group in map(footer.row_group, range(footer.num_row_groups)):
-        columns = map(group.column, range(group.num_columns))
-        statistics = next((c.statistics for c in columns if c.path_in_schema == name), None)
-        if statistics is None or not statistics.has_min_max:
+    for chunk in _find_chunks(footer, name):
+        if chunk.statistics is None or not chunk.statistics.has_min_max:
             return None
-        values += [statistics.min, statistics.max]
+        values += [chunk.statistics.min, chunk.statistics.max]
     return (min(values), max(values)) if values else None
+
+
+def _find_chunks(footer: pq.FileMetaData, name: str) -> list[pq.ColumnChunkMetaData]:
+    """Return a column's chunk of each row group; none of a list or struct, which has several."""
+    groups = map(footer.row_group, range(footer.num_row_groups))
+    chunks = (group.column(i) for group in groups for i in range(group.num_columns))
+    return [chunk for chunk in chunks if chunk.path_in_schema == name]
 
 
 def _find_groups(footer: pq.FileMetaData, start: int, stop: int) -> list[Group]:

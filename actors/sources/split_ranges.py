@@ -12,7 +12,7 @@ from ..storage.input_file import InputFile
 _FEWEST_ROWS, MOST_ROWS = 64, 8192
 # Decoded media take far more memory than a row of text, whatever the input holds of them.
 MOST_MEDIA_ROWS = 1024
-_SPLITS = 32
+FEW_SPLITS = 32  # fewer keep no cluster busy
 MOST_BYTES = 64 * 2**20
 
 
@@ -35,7 +35,7 @@ class SplitRange:
 
 def choose_rows_per_split(rows: float, bytes_per_row: float, most: int = MOST_ROWS) -> int:
     """Return how many rows a split should have in an input of `rows` rows, `most` at most."""
-    count = min(max(rows / _SPLITS, _FEWEST_ROWS), most)
+    count = min(max(rows / FEW_SPLITS, _FEWEST_ROWS), most)
     return max(int(min(count, MOST_BYTES / max(bytes_per_row, 1))), 1)
 
 

@@ -20,7 +20,7 @@ _UNKNOWN = re.compile(r"unexpected keyword argument '(\w+)'")
 
 def explain_storage_error(error: BaseException, url: str, options: Mapping[str, Any]) -> str:
     """Return why a filesystem could not be used, and by which option, if it is one's fault."""
-    plain = f"{type(error).__name__}: {error_message(error)}"
+    plain = " ".join(f"{type(error).__name__}: {error_message(error)}".split())
     if not options or not isinstance(error, TypeError | AttributeError):
         return plain
     unknown = _UNKNOWN.search(plain)

@@ -7,7 +7,7 @@ import sys
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
-from typing import TypeVar
+from typing import TextIO, TypeVar
 
 # Little before the command has its handlers: an interrupt while Python imports is a traceback.
 from pipemill.errors import ConfigError, RunError
@@ -63,9 +63,14 @@ def _open_standard_streams() -> None:
     while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
         pass
     os.close(number)
-    sys.stdin = sys.stdin or os.fdopen(0, closefd=False)
-    sys.stdout = sys.stdout or os.fdopen(1, "w", closefd=False)
-    sys.stderr = sys.stderr or os.fdopen(2, "w", closefd=False)
+
+    def open_nowhere(mode: str) -> TextIO:
+        # Not 0 to 2: a library that was imported before may hold a file of its own there.
+        return os.fdopen(os.open(os.devnull, os.O_RDWR), mode)
+
+    sys.stdin = sys.stdin or open_nowhere("r")
+    sys.stdout = sys.stdout or open_nowhere("w")
+    sys.stderr = sys.stderr or open_nowhere("w")
 
 
 def parse_verb(arguments: list[str]) -> Verb:
@@ -102,8 +107,10 @@ def _run_and_report(arguments: list[str]) -> int:
             report_status(status)
             return status
         with delay_interrupts():
+            from ..execution.progress import lock_bars_by_threads
             from ..execution.ray_cluster import ray_until_end
 
+            lock_bars_by_threads()
         # No exception of a shutdown changes what was done.
         with suppress(Exception), ray_until_end():
             status = _explain_errors(arguments, verb)

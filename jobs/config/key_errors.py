@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -135,7 +136,7 @@ def _explain(problem: ErrorDetails) -> str:
 def _shorten(value: Any) -> str:
     if not isinstance(value, str | bytes | int | float | list | tuple | dict | None):
         return f"a {type(value).__name__}"
-    text = repr(value)
+    text = re.sub(r"\n\s*", " ", repr(value))  # that of a DatasetDict has several lines
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
 
 

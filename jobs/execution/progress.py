@@ -34,6 +34,14 @@ def log(text: str) -> None:
         sys.stderr.flush()
 
 
+def lock_bars_by_threads() -> None:
+    """Let the bars of this process share no lock with other processes, as tqdm's usually do.
+
+    From Python 3.14 on, who ends without removing such a lock is warned of it.
+    """
+    tqdm.set_lock(threading.RLock())
+
+
 def is_notebook() -> bool:
     """Return whether this process is the kernel of a notebook."""
     ipython = sys.modules.get("IPython")

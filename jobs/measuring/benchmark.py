@@ -15,6 +15,7 @@ from pipemill.actors.compute.forward_pass import ForwardPass
 from pipemill.actors.compute.micro_batches import count_padded_tokens, cut_micro_batches
 from pipemill.actors.compute.token_budget import TokenBudget
 from pipemill.actors.faults.blame import is_out_of_memory
+from pipemill.actors.task import NotScheduled
 from pipemill.pipelines.reference.in_batches import PlainBatches
 
 from .peak_memory import PeakMemory
@@ -123,10 +124,7 @@ def measure_budget(
     with nullcontext() if packed else trial.padding(), _measure_peak(trial) as peak:
         watch = Stopwatch(costs, seconds)
         for number in _spread_evenly(len(cuts)):
-            forward = ForwardPass(
-                trial.stages.task, TokenBudget(budget), chunks.take(pa.array(cuts[number]))
-            )
-            forward.run()
+            forward = _run_chunks(trial, budget, chunks.take(pa.array(cuts[number])))
             if forward.stats["out_of_memory"]:
                 return replace(setting, problem="out of memory")
             if not forward.done:
@@ -135,6 +133,15 @@ def measure_budget(
                 break
     seconds = watch.seconds() + trial.host_seconds
     return _add_rates(trial, setting, seconds, measured=watch.measured, memory_bytes=peak.bytes)
+
+
+def _run_chunks(trial: Trial, budget: int, chunks: pa.StructArray) -> ForwardPass:
+    forward = ForwardPass(trial.stages.task, TokenBudget(budget), chunks)
+    try:
+        forward.run()
+    except NotScheduled:  # they are of a kind that the trial had not seen
+        return _run_chunks(trial, budget, chunks)
+    return forward
 
 
 def measure_transformers(trial: Trial, sizes: list[int], seconds: float) -> Iterator[Measurement]:

@@ -23,7 +23,7 @@ from pipemill.errors import ConfigError
 
 from ..output.split_plan import Plan
 from ..rows.hub_dataset import list_hub_files, parse_hub_dataset
-from .saved_dataset import list_saved_files
+from .saved_dataset import STATE, list_saved_files
 
 _AUTO = "auto"
 # What `datasets` writes beside the files of a dataset, as in a clone of one from the Hub.
@@ -95,6 +95,13 @@ def list_files(
             files.setdefault(file.path, file)
     formats = {format_of(path) for path in files} if format == _AUTO else {format}
     if len(formats) > 1:
+        if saved := [file for file in files if file.endswith(f"/{STATE}")]:
+            folder = saved[0].removesuffix(f"/{STATE}")
+            more = f" and {len(saved) - 1:,} more" if len(saved) > 1 else ""
+            raise ConfigError(
+                f"the input holds folders that datasets saved ({folder}{more}): name each of them "
+                "in input.path, as a list"
+            )
         raise ConfigError(
             f"the input mixes formats ({', '.join(sorted(map(str, formats)))}): "
             "name one in input.format, or give a narrower input.path"

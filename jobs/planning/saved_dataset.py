@@ -13,7 +13,7 @@ from pipemill.actors.storage.listing import stat
 
 from pipemill.errors import ConfigError, RunError
 
-_STATE, _DATASET_SPLITS, _INFO = "state.json", "dataset_dict.json", "dataset_info.json"
+STATE, _DATASET_SPLITS, _INFO = "state.json", "dataset_dict.json", "dataset_info.json"
 
 
 def list_saved_files(folder: str, options: Mapping[str, Any]) -> list[InputFile] | None:
@@ -36,12 +36,12 @@ def list_saved_files(folder: str, options: Mapping[str, Any]) -> list[InputFile]
             f"{folder} holds several dataset splits ({', '.join(names) or _DATASET_SPLITS}): "
             f"name one of them, such as {folder.rstrip('/')}/{(names or ['train'])[0]}"
         )
-    state = _read_json(filesystem, f"{inner}/{_STATE}")
+    state = _read_json(filesystem, f"{inner}/{STATE}")
     entries = state.get("_data_files") if state is not None else None
     if state is None or not isinstance(entries, list) or not all(map(_is_entry, entries)):
-        if filesystem.isfile(f"{inner}/{_STATE}") and filesystem.isfile(f"{inner}/{_INFO}"):
+        if all(_is_file(filesystem, f"{inner}/{name}") for name in (STATE, _INFO)):
             raise ConfigError(
-                f"{folder}/{_STATE} is damaged, which lists the files with the rows in their "
+                f"{folder}/{STATE} is damaged, which lists the files with the rows in their "
                 f"order: save the dataset again, or name its files ({folder.rstrip('/')}/*.arrow)"
             )
         return None
@@ -57,11 +57,18 @@ def list_saved_files(folder: str, options: Mapping[str, Any]) -> list[InputFile]
             files.append(stat(path, options))
         except FileNotFoundError:
             raise ConfigError(
-                f"{path} is missing, although {folder}/{_STATE} lists it: save the dataset again"
+                f"{path} is missing, although {folder}/{STATE} lists it: save the dataset again"
             ) from None
     if not files:
-        raise ConfigError(f"no input at {folder}: its {_STATE} lists no data file")
+        raise ConfigError(f"no input at {folder}: its {STATE} lists no data file")
     return files
+
+
+def _is_file(filesystem: Any, path: str) -> bool:
+    try:
+        return bool(filesystem.isfile(path))
+    except Exception:  # the path is none of the filesystem's; the listing reports that
+        return False
 
 
 def _is_entry(entry: object) -> bool:

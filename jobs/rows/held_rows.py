@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pipemill.actors.sources.parquet import STORED_ROWS
+from pipemill.actors.sources.schemas.unify import find_common_type
 from pipemill.actors.storage.store import Store
 
 from pipemill.errors import ConfigError, RunError, StoreError, error_message
@@ -179,7 +180,7 @@ def _check_types(tables: Iterator[pa.Table], name: str) -> Iterator[pa.Table]:
 
     Tables without rows come last, with the columns that no other has: theirs may be of any type.
     """
-    common: pa.Schema | None = None
+    known: dict[str, pa.DataType] = {}
     empty: list[pa.Table] = []
     first = 0
     for table in guard_tables(tables, name):
@@ -187,24 +188,26 @@ def _check_types(tables: Iterator[pa.Table], name: str) -> Iterator[pa.Table]:
             if not any(table.schema.equals(other.schema) for other in empty):
                 empty.append(table)
             continue
-        if common is None:
-            common = table.schema
-        elif not table.schema.equals(common):
-            try:
-                common = pa.unify_schemas([common, table.schema], promote_options="permissive")
-            except pa.ArrowException as error:
+        last = first + table.num_rows - 1
+        for field in table.schema:
+            # A column without values goes with any type.
+            is_empty = table[field.name].null_count == table.num_rows
+            kind = pa.null() if is_empty else field.type
+            before = known.setdefault(field.name, kind)
+            common = find_common_type(before, kind)
+            if common is None:
                 raise ConfigError(
-                    f"rows {first:,} to {first + table.num_rows - 1:,} of {name} have other types "
-                    f"than those before: {error}. Give each column values of one type"
-                ) from None
+                    f"column {field.name!r} in the rows {first:,} to {last:,} of {name} is {kind}, "
+                    f"and was {before} before: give it values of one type"
+                )
+            known[field.name] = common
         yield table
         first += table.num_rows
-    known = set(common.names) if common is not None else set()
     for table in empty:
         new = [column for column in table.column_names if column not in known]
         if new:
             yield table.select(new)
-        known.update(new)
+        known.update((column, table.schema.field(column).type) for column in new)
 
 
 def guard_tables(tables: Iterator[pa.Table], name: str) -> Iterator[pa.Table]:

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     import datasets
 
 _PREFIX = "hf://datasets/"
+# A page that shows a dataset or a file of it, and does not send the file.
+_PAGE = re.compile(
+    r"https?://(?:huggingface|hf)\.co/datasets/([^/?#]+/[^/?#]+)(?:/(?:tree|blob|viewer)\b.*|/?)"
+)
 _KEYS = ("split", "config")
 # Builders of `datasets` that read what the files hold, and no more.
 _BUILDERS = ("parquet", "json", "csv", "text", "arrow", "webdataset")
@@ -34,7 +38,16 @@ class HubDataset:
 
 
 def parse_hub_dataset(path: str) -> HubDataset | None:
-    """Return the dataset that a path names; None for a path into its files, and for others."""
+    """Return the dataset that a path names; None for a path into its files, and for others.
+
+    Raises:
+        ConfigError: the path is the address of a web page, or asks for something unknown.
+    """
+    if page := _PAGE.fullmatch(path):
+        raise ConfigError(
+            f"{path} is a page about a dataset: name the dataset, as {_PREFIX}{page[1]}, or its "
+            f"files, as {_PREFIX}{page[1]}/data/*.parquet"
+        )
     match = re.fullmatch(rf"{_PREFIX}([^/@?*]+(?:/[^/@?*]+)?)(?:@([^/?*]+))?/?(?:\?(.*))?", path)
     if match is None:
         return None

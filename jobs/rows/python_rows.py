@@ -131,12 +131,13 @@ def are_texts(values: Sequence[str]) -> bool:
     Raises:
         ConfigError: it may be either.
     """
-    paths = [value for value in values if _is_path_like(value)]
-    if values and not paths and any(re.search(r"\S\s+\S", value) for value in values):
+    written = [value for value in values if value.strip()]  # a blank string may be either
+    paths = [value for value in written if _is_path_like(value)]
+    if not paths and any(re.search(r"\S\s+\S", value) for value in written):
         return True
-    if len(paths) == len(values):
+    if len(paths) == len(written):
         return False
-    others = [value for value in values if not _is_path_like(value)]
+    others = [value for value in written if not _is_path_like(value)]
     seen = f"{_shorten(others[0])} is no file that exists"
     if paths:
         seen += f", but {_shorten(paths[0])} looks like one"
@@ -147,7 +148,7 @@ def are_texts(values: Sequence[str]) -> bool:
 
 
 def _is_path_like(value: str) -> bool:
-    if re.match(r"[A-Za-z][\w+.-]*://", value) or is_chain(value) or not value.strip():
+    if re.match(r"[A-Za-z][\w+.-]*://", value) or is_chain(value):
         return True
     if "\n" in value:
         return False

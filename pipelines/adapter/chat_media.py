@@ -6,10 +6,13 @@ values of media columns, and the processor gets decoded media.
 
 from __future__ import annotations
 
+from base64 import b64encode
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from pipemill.actors.task import MEDIA
+
+from ..media.encode import encode_wav
 
 _SOURCES = ("url", "path", "base64")
 
@@ -68,7 +71,8 @@ def build_chat(values: Mapping[str, Any], processor: Any) -> list[dict[str, Any]
     """
     media = [kind for kind in ("image", "video", "audio") if values.get(kind) is not None]
     text = values.get("text")
-    if getattr(processor, "chat_template", None) is None or not media:
+    reads = getattr(processor, "chat_template", None) is not None or writes_own_chats(processor)
+    if not reads or not media:
         return None
     parts = [{"type": kind, kind: values[kind]} for kind in media]
     if text is not None:
@@ -76,6 +80,19 @@ def build_chat(values: Mapping[str, Any], processor: Any) -> list[dict[str, Any]
             return None
         parts.append({"type": "text", "text": text})
     return [{"role": "user", "content": parts}]
+
+
+def writes_own_chats(owner: Any) -> bool:
+    """Tell whether a tokenizer, or that of a processor, is Mistral's: it has no chat template."""
+    return "Mistral" in type(getattr(owner, "tokenizer", owner)).__name__
+
+
+def encode_recordings(chat: list[dict[str, Any]], processor: Any) -> None:
+    """Put decoded recordings into a file's form again, where only that is read."""
+    for part in _list_parts(chat) if writes_own_chats(processor) else ():
+        if part.get("type") == "audio" and part.get("audio") is not None:
+            wav = encode_wav(part.pop("audio"), processor.feature_extractor.sampling_rate)
+            part["base64"] = b64encode(wav).decode()
 
 
 def _find_marks(processor: Any, kind: str) -> list[str]:
@@ -94,6 +111,7 @@ def leave_media(chat: list[dict[str, Any]]) -> None:
     for part in _list_parts(chat):
         if part.get("type") in MEDIA:
             part.pop(part["type"], None)
+            part.pop("base64", None)
 
 
 def _add_article(kind: str) -> str:

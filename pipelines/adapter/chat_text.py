@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from .chat_media import writes_own_chats
+
 # Parameters in which a job may bring a chat template.
 _WITH_TEMPLATE = ("tokenizer_encode_kwargs", "processor_kwargs", "chat_template_kwargs")
 # A chat of one message has a frame of system prompt and tools, but never this many characters.
@@ -53,7 +55,7 @@ def check_chat_template(pipeline: Any, parameters: Mapping[str, Any]) -> None:
         template = template.get("default")
     else:
         why = "no chat template"
-    if template is None and "Mistral" not in type(owner).__name__:
+    if template is None and not writes_own_chats(owner):
         raise ValueError(
             f"the model has {why}: it can't read messages. Name a model that is made for chats, or "
             "read a column of texts instead (--column text=COLUMN --column messages=)"

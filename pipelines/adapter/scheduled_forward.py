@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pipemill.actors.faults.blame import is_memory_failure, is_out_of_memory
 from pipemill.actors.faults.watchdog import hold
+from pipemill.actors.task import NotScheduled
 
 from ..engines.base import GenerationEngine, Prompt, UnsupportedPrompt, Values
 from ..engines.stacking import answers_equal
@@ -47,10 +48,15 @@ class ScheduledForward:
         return not self._differs and self.generation.schedules(during)
 
     def __call__(self, chunks: list[Chunk]) -> list[Any]:
-        """Return what regroup needs of each chunk. Several threads call it."""
+        """Return what regroup needs of each chunk. Several threads call it.
+
+        Raises:
+            NotScheduled: a first try gave other answers.
+        """
         prompts = list(map(self._make_prompt, chunks))
         suits = [
             self.generation.schedules(one.keywords)
+            and self.generation.joins(one)
             and (self.generation.is_exact or not self.forward.is_empty(one.inputs))
             for one in prompts
         ]
@@ -58,15 +64,15 @@ class ScheduledForward:
             if not self.generation.is_exact:
                 suits = self._try_kinds(chunks, prompts, suits)
             if self._differs:
-                return self.forward.run_singly(chunks)
+                raise NotScheduled
             alone = [chunk for chunk, suit in zip(chunks, suits, strict=True) if not suit]
-            singles = iter(self.forward.run_singly(alone))
+            singles = iter(self._run_alone(alone))
         written = iter(self._write([p for p, suit in zip(prompts, suits, strict=True) if suit]))
         outputs = [next(written if suit else singles) for suit in suits]
         for i, output in enumerate(outputs):
             if isinstance(output, UnsupportedPrompt):
                 with hold(self._alone):
-                    (outputs[i],) = self.forward.run_singly([chunks[i]])
+                    (outputs[i],) = self._run_alone([chunks[i]])
         return outputs
 
     def _try_kinds(
@@ -87,7 +93,7 @@ class ScheduledForward:
 
     def _try(self, chunks: list[Chunk]) -> None:
         some, rounds = select_tried(chunks), self.forward.rounds()
-        singles = [] if rounds else self.forward.run_singly(some)
+        singles = [] if rounds else self._run_alone(some)
         try:
             written = self._write_tried(some)
             # By rounding, a text may be another one alone, but not in a pass of the same shape.
@@ -101,6 +107,10 @@ class ScheduledForward:
             if is_out_of_memory(error):  # fewer texts may fit, and be the same
                 raise
             self._differs = True
+
+    def _run_alone(self, chunks: list[Chunk]) -> list[Any]:
+        with self.generation.alone():
+            return self.forward.run_singly(chunks)
 
     def _write_tried(self, chunks: list[Chunk]) -> list[Any]:
         """Write the texts of a first try; with other values each time in what a mask hides."""

@@ -112,6 +112,14 @@ class GenerationEngine(Protocol):
         """
         return False
 
+    def joins(self, prompt: Prompt) -> bool:
+        """Tell whether others can be computed with this prompt, if its keywords suit."""
+        return True
+
+    def alone(self) -> AbstractContextManager[None]:
+        """Write no text elsewhere inside the block, if that would change what `_forward` does."""
+        return nullcontext()
+
     def reads_more(self, inputs: Values) -> bool:
         """Tell whether a prompt is more than its tokens, and is given with `load`.
 
@@ -129,7 +137,7 @@ class GenerationEngine(Protocol):
             prompts: in any number.
             most: of how many prompts at a time texts are written, at most.
         """
-        raise NotImplementedError
+        raise AssertionError(f"{type(self).__name__} schedules no prompts")
 
     def samples(self, keywords: Values) -> bool:
         """Tell whether texts are drawn by chance: then each prompt is written on alone."""
@@ -144,6 +152,10 @@ class GenerationEngine(Protocol):
             prompts: the inputs of `_forward`: tensors of one row, `input_ids` of shape (1, tokens).
             keywords: those of `_forward`, the same for all prompts.
         """
+
+    def select_read(self, output: Any) -> Any:
+        """Return what the pipeline's `postprocess` reads of what its `_forward` returned."""
+        return output
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,5 +20,11 @@ def keep_block_attention(model: Any) -> None:
             module.register_forward_pre_hook(_use_blocks)
 
 
+def attends_in_blocks(model: Any) -> bool:
+    """Tell whether a part of the model does, unless a text is too short for it."""
+    configs = [getattr(module, "config", None) for module in model.modules()]
+    return any(getattr(config, "attention_type", None) == _IN_BLOCKS for config in configs)
+
+
 def _use_blocks(module: Any, args: Any) -> None:
     module.set_attention_type(_IN_BLOCKS)

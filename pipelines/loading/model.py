@@ -11,7 +11,7 @@ from pipemill.errors import error_message
 
 from ..engines.block_attention import keep_block_attention
 from ..engines.gpu_memory import limit_to_share
-from ..library_settings import set_libraries
+from ..library_settings import ignore_weights_keyword, set_libraries
 from .missing_weights import (
     describe_missing,
     find_layers_left_out,
@@ -96,7 +96,7 @@ class Model:
         source = self._make_source(task)
         if self.use_safetensors:
             source["model_kwargs"] = {"use_safetensors": True}
-        with record_loading() as loadings:
+        with ignore_weights_keyword(), record_loading() as loadings:
             if encoder := self.find_encoder(task):
                 options = {"use_safetensors": True} if self.use_safetensors else {}
                 source["tokenizer"] = self.path

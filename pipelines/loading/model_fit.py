@@ -44,6 +44,8 @@ _GIVEN = {
     "image-feature-extraction": ("pixel_values",),
     "zero-shot-audio-classification": ("input_ids", "input_features"),
 }
+# Of models that compare texts with images, the name of the part that makes vectors alone.
+_TOWERS = {"feature-extraction": "TextModel", "image-feature-extraction": "VisionModel"}
 # Tasks that look up a name for the number of each output.
 _LABELLED = (
     "audio-classification",
@@ -193,11 +195,31 @@ def _find_other_medium(config: Any, model_class: Any, task: str) -> str | None:
     taken = inspect.signature(model_class.forward).parameters
     lacks = [name for name in _GIVEN.get(task, ()) if name not in taken]
     if not lacks:
-        return None
+        return _find_two_towers(config, model_class, task)
     return (
         f"holds {model_class.__name__} (model_type {config.model_type}), which can't do {task}: "
         f"that needs a model of {' and '.join(_GIVEN[task])}, and this one's input is "
         f"{model_class.main_input_name}"
+    )
+
+
+def _find_two_towers(config: Any, model_class: Any, task: str) -> str | None:
+    """Return why a model such as CLIP makes no vectors: it wants a text beside each image."""
+    import transformers
+
+    compares = transformers.AutoModelForZeroShotImageClassification._model_mapping
+    if task not in _TOWERS or type(config) not in compares:
+        return None
+    name = model_class.__name__.removesuffix("Model") + _TOWERS[task]
+    part = getattr(transformers, name, None)
+    loads = part is not None and part.config_class in transformers.AutoModel._model_mapping
+    hint = (
+        f". Save the part that you need: transformers.{name}.from_pretrained(MODEL)"
+        ".save_pretrained(FOLDER), and copy what reads its inputs there"
+    )
+    return (
+        f"holds {model_class.__name__} (model_type {config.model_type}), which can't do {task}: it "
+        f"compares texts with images, and needs both{hint if loads else ''}"
     )
 
 

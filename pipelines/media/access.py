@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import os
 import re
@@ -13,7 +12,7 @@ from typing import Any
 from urllib.parse import unquote, unquote_to_bytes
 
 from . import local_files, remote_files
-from .base64_text import decode_media
+from .base64_text import decode_base64, decode_media
 from .local_files import shorten_name
 from .urls import Url, escapes_root, joins_urls
 
@@ -202,9 +201,8 @@ def _decode_data_url(text: str) -> bytes:
         # transformers also takes base64 text without the mark.
         encoded = decode_media(payload)
         return data if encoded is None else encoded
-    data = b"".join(data.split()).rstrip(b"=")
     try:
-        return base64.b64decode(data + b"=" * (-len(data) % 4), validate=True)
+        return decode_base64(data.decode("latin-1"))
     except ValueError as error:
         raise ValueError(
             f"a data: URL that is not base64 ({error}): {shorten_name(text)}"

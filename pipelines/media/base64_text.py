@@ -11,9 +11,13 @@ from .local_files import shorten_name
 _SHORTEST, _HEAD = 32, 64
 _SIGNATURES = re.compile(
     rb"\x89PNG\r\n\x1a\n|\xff\xd8\xff|GIF8[79]a|BM.{4}\0{4}|RIFF.{4}(WEBP|WAVE)|II\*\0|MM\0\*"
-    rb"|\0\0\1\0|\0\0\0\x0cjP  |.{4}ftypavi[fs]|P[1-6]\s|qoif|fLaC|OggS|ID3",
+    rb"|\0\0\1\0|\0\0\0\x0cjP  |.{4}ftyp|P[1-6]\s|qoif|fLaC|OggS|ID3|\x1aE\xdf\xa3|FORM.{4}AIF[FC]"
+    rb"|\.snd\0|caff\0",
     re.DOTALL,
 )
+# Of MP3 and AAC without any mark before the first frame. A path may begin like that by chance.
+_FRAMES = re.compile(rb"\xff[\xe2\xe3\xf1-\xf3\xf9-\xfb]")
+_URL_SAFE = str.maketrans("-_", "+/")
 
 
 def decode_media(text: str) -> bytes | None:
@@ -23,19 +27,31 @@ def decode_media(text: str) -> bytes | None:
         ValueError: for such a text that is broken after its beginning.
     """
     head = "".join(text[: 2 * _HEAD].split())[:_HEAD]
-    if len(head) < _SHORTEST or not _SIGNATURES.match(_decode(head[: len(head) // 4 * 4]) or b""):
+    if len(head) < _SHORTEST:
         return None
-    whole = _decode("".join(text.split()).rstrip("="))
-    if whole is None:
+    try:
+        start = decode_base64(head[: len(head) // 4 * 4])
+    except ValueError:
+        return None
+    has_signature = _SIGNATURES.match(start)
+    if not has_signature and not (text.startswith("/") and _FRAMES.match(start)):
+        return None
+    try:
+        return decode_base64(text)
+    except ValueError:
+        if not has_signature:
+            return None
         raise ValueError(
             "the base64 text of an image or audio file is broken after its beginning: "
             f"{shorten_name(text)}"
-        )
-    return whole
+        ) from None
 
 
-def _decode(text: str) -> bytes | None:
-    try:
-        return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
-    except ValueError:
-        return None
+def decode_base64(text: str) -> bytes:
+    """Return the bytes of a text in either alphabet of base64, with or without its end marks.
+
+    Raises:
+        ValueError: it has other characters, or is cut off.
+    """
+    text = "".join(text.split()).rstrip("=").translate(_URL_SAFE)
+    return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)

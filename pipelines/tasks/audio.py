@@ -122,9 +122,15 @@ def _check_chunks_advance(values: Values, pipeline: Any) -> None:
 
 
 def _make_generation(pipeline: Any) -> GenerationEngine | None:
+    if not pipeline.model.can_generate():
+        return None
     # Here: the driver imports this module without torch.
+    from ..engines.generation.batched_generation import BatchedGeneration
     from ..engines.speech.speech_generation import make_speech_generation
 
+    if pipeline.type == "seq2seq":
+        return BatchedGeneration(pipeline, "tokens")
+    # Transducers (Parakeet TDT) write some texts otherwise in a batch.
     return make_speech_generation(pipeline)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 from pipemill.actors.task import Column, Loaded, Parameter
 
-from ..adapter.chat_media import build_chat, fill_media
+from ..adapter.chat_media import build_chat, encode_recordings, fill_media
 from ..pipeline_task import PipelineTask, Values
 from . import shared_parameters
 from .generation_parameters import ONLY_BY_DICT, check_against_model, check_generate_kwargs
@@ -92,9 +92,12 @@ def _prepare_any(values: Values, pipeline: Any) -> Any:
     from transformers.pipelines.any_to_any import Chat
 
     if "messages" in values:
-        fill_media(values["messages"], values)
-        return Chat(values["messages"])
-    if (chat := build_chat(values, pipeline.processor)) is not None:
+        chat = values["messages"]
+        fill_media(chat, values)
+    else:
+        chat = build_chat(values, pipeline.processor)
+    if chat is not None:
+        encode_recordings(chat, pipeline.processor)
         return Chat(chat)
     plural = {"text": "text", "image": "images", "video": "videos", "audio": "audio"}
     if all(values.get(name) is None for name in plural):

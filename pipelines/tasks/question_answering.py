@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 from pipemill.actors.task import Column, Loaded, Parameter
 
 from ..pipeline_task import PipelineTask, Values, fixed
 from . import shared_parameters
+
+if TYPE_CHECKING:
+    from ..engines.base import GenerationEngine
 
 _IMAGE = Column(name="image", kind="image")
 _QUESTION = Column(name="question", kind="text", parameter=True)
@@ -55,6 +58,16 @@ def _check_windows_hold_tokens(values: Values, pipeline: Any) -> None:
         raise ValueError(
             f"max_seq_len ({length}) must be more than the {special} special tokens of a window"
         )
+
+
+def _make_generation(pipeline: Any) -> GenerationEngine | None:
+    """Return what writes the answers about several documents, for a model that writes them."""
+    if not pipeline.model.can_generate():
+        return None
+    # Here: the driver imports this module without torch.
+    from ..engines.generation.batched_generation import BatchedGeneration
+
+    return BatchedGeneration(pipeline, "sequences")
 
 
 QUESTION_ANSWERING = PipelineTask(
@@ -138,6 +151,7 @@ DOCUMENT_QUESTION_ANSWERING = PipelineTask(
     own_parameters=("question",),
     checks=_check_windows_advance,
     suits=_check_windows_hold_tokens,
+    generation=_make_generation,
 )
 
 
@@ -167,7 +181,6 @@ VISUAL_QUESTION_ANSWERING = PipelineTask(
     results=_make_choice_schema,
     record=_to_choices,
     own_parameters=("question",),
-    batchable=False,
 )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -9,8 +10,49 @@ import numpy as np
 _POSITIONS = ("position_embeddings", "embed_positions", "wpe")
 # Models whose table is no module: rotary positions, or sines, up to a fixed one.
 _WITHOUT_MODULE = ("gptj", "codegen", "ctrl")
-_ROPE_BY_LENGTH = ("dynamic", "longrope")
+_DYNAMIC, _LONG = "dynamic", "longrope"  # kinds of rotary positions
 _UNBOUNDED = 10**9  # tokenizers that know no limit have a larger one
+
+
+@dataclass(frozen=True)
+class ScaledPositions:
+    """How a model's rotary positions change with the tokens that it computes at a time.
+
+    The longest text of a forward pass decides the positions of all.
+
+    Attributes:
+        usual: how many tokens a text may have whose positions are not scaled.
+        scales_once: whether those of all longer texts are scaled alike.
+    """
+
+    usual: int
+    scales_once: bool
+
+    @classmethod
+    def of(cls, config: Any) -> ScaledPositions | None:
+        """Return those of a text model's config; None if they do not depend on the length."""
+        rope = getattr(config, "rope_parameters", None) or {}
+        settings = [rope, *(inner for inner in rope.values() if isinstance(inner, dict))]
+        found = [one for one in settings if one.get("rope_type") in (_DYNAMIC, _LONG)]
+        if not found:
+            return None
+        most = config.max_position_embeddings
+        long = [one for one in found if one["rope_type"] == _LONG]
+        lengths = {int(one.get("original_max_position_embeddings") or most) for one in long}
+        if len(long) < len(found):
+            lengths.add(int(most))
+        return cls(min(lengths), len(lengths) == 1 and len(long) == len(found))
+
+    def find_scale(self, begin: int, end: int | None) -> int | None:
+        """Return which texts of as many tokens may be computed together; None if none may.
+
+        Args:
+            begin: the tokens of the prompt.
+            end: the most tokens of the whole text; None if there is no limit.
+        """
+        if end is not None and end <= self.usual:
+            return 0
+        return 1 if self.scales_once and begin > self.usual else None
 
 
 def find_max_length(pipeline: Any) -> int | None:
@@ -31,8 +73,9 @@ def count_positions(model: Any) -> int | None:
 
     RoBERTa and its relatives start counting after the padding index, BART and OPT at an offset.
     """
-    if model.config.model_type in _WITHOUT_MODULE:
-        return int(model.config.max_position_embeddings)
+    config = getattr(model, "config", None)  # FSMT's decoder has none
+    if config is not None and config.model_type in _WITHOUT_MODULE:
+        return int(config.max_position_embeddings)
     table = find_position_table(model)
     if table is None or _is_unlimited(model, table):
         return None
@@ -122,9 +165,7 @@ def needs_own_length(model: Any) -> bool:
     config = model.config.get_text_config()
     if getattr(config, "attention_type", None) == "block_sparse":
         return True
-    rope = getattr(config, "rope_parameters", None) or {}
-    settings = [rope, *(inner for inner in rope.values() if isinstance(inner, dict))]
-    return any(one.get("rope_type") in _ROPE_BY_LENGTH for one in settings)
+    return ScaledPositions.of(config) is not None
 
 
 def needs_equal_sizes(pipeline: Any) -> bool:

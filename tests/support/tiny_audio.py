@@ -311,9 +311,41 @@ def fastspeech2(folder: Path) -> None:
     words.save_pretrained(folder)
 
 
+def moonshine(folder: Path) -> None:
+    """Writes what it hears, without windows: recordings have their own lengths."""
+    import torch
+    from transformers import (
+        MoonshineConfig,
+        MoonshineForConditionalGeneration,
+        Wav2Vec2FeatureExtractor,
+    )
+
+    torch.manual_seed(4)
+    words = tiny_generators.words(64)
+    config = MoonshineConfig(
+        vocab_size=len(words),
+        hidden_size=24,
+        intermediate_size=32,
+        encoder_num_hidden_layers=1,
+        decoder_num_hidden_layers=1,
+        encoder_num_attention_heads=2,
+        decoder_num_attention_heads=2,
+        max_position_embeddings=64,
+        decoder_start_token_id=0,
+        bos_token_id=0,
+        pad_token_id=1,
+        eos_token_id=2,
+        initializer_range=0.5,
+    )
+    MoonshineForConditionalGeneration(config).save_pretrained(folder)
+    words.save_pretrained(folder)
+    Wav2Vec2FeatureExtractor(do_normalize=False).save_pretrained(folder)
+
+
 MODELS: dict[str, Callable[[Path], None]] = {
     "audio-classification": classifier,
     "automatic-speech-recognition": ctc,
+    "moonshine": moonshine,
     "whisper": whisper,
     "zero-shot-audio-classification": clap,
     "text-to-audio": vits,

@@ -118,6 +118,48 @@ def _qwen_with_states() -> Any:
     )  # fmt: skip
 
 
+def _omni() -> Any:
+    """It hears: its rows have sound in place of images."""
+    import transformers as t
+
+    vision = {"depth": 1, "hidden_size": 16, "intermediate_size": 24, "num_heads": 2}
+    audio = {
+        "num_mel_bins": 8, "encoder_layers": 1, "encoder_attention_heads": 2,
+        "encoder_ffn_dim": 24, "d_model": 16, "n_window": 50, "output_dim": 16,
+        "max_source_positions": 100,
+    }  # fmt: skip
+    return t.Qwen2_5OmniThinkerConfig(
+        vision_config={**vision, "out_hidden_size": 16, "fullatt_block_indexes": [0]},
+        audio_config=audio,
+        text_config={**TEXT, "rope_parameters": _QWEN_ROPE},
+        audio_token_index=IMAGE,
+        image_token_index=57,
+        video_token_index=56,
+        audio_start_token_id=START,
+        audio_end_token_id=55,
+        vision_start_token_id=54,
+    )
+
+
+def _phi() -> Any:
+    """It hears, too."""
+    import transformers as t
+
+    audio = {
+        "num_blocks": 1, "hidden_size": 16, "intermediate_size": 24, "num_attention_heads": 2,
+        "input_size": 8, "ext_pw_out_channel": 16, "depthwise_separable_out_channel": 16,
+        "nemo_conv_channels": 8, "bias_max_distance": 8, "initializer_range": 0.8,
+        "audio_token_id": IMAGE, "feature_layer": -1,
+    }  # fmt: skip
+    return t.Phi4MultimodalConfig(
+        **TEXT,
+        original_max_position_embeddings=256,
+        rope_parameters={"rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 1.0},
+        vision_config={**_SEEN, "crop_size": 16, "image_token_id": 57},
+        audio_config=audio,
+    )
+
+
 def _florence() -> Any:
     """Its encoder reads images of 64 by 64 pixels and the prompt."""
     import transformers as t
@@ -165,6 +207,8 @@ CONFIGS = {
     "qwen with states": _qwen_with_states,
     "florence": _florence,
     "mllama": _mllama,
+    "omni": _omni,
+    "phi": _phi,
 }
 
 
@@ -176,7 +220,8 @@ def make_pipeline(kind: str) -> Any:
     from tests.support import tiny_generators
 
     torch.manual_seed(5)
-    model = t.AutoModelForImageTextToText.from_config(CONFIGS[kind]()).eval()
+    auto = t.AutoModelForCausalLM if kind == "phi" else t.AutoModelForImageTextToText
+    model = auto.from_config(CONFIGS[kind]()).eval()
     for parameter in model.parameters():  # some kinds begin with zeros, or with small numbers
         # Florence's norms would make each token the same.
         if parameter.std(unbiased=False) < 0.1 and (kind != "florence" or parameter.dim() > 1):
@@ -194,13 +239,23 @@ def make_inputs(kind: str, seed: int, images: int = 1) -> dict[str, Any]:
     random = torch.Generator().manual_seed(seed)
     # In Qwen's, of the row's own height.
     height = 2 + seed % 3 if kind.startswith("qwen") else 2
-    tokens = {"mllama": 1, "florence": 5}.get(kind)
+    frames = 16 + 8 * (seed % 3)  # of sound: a fourth of them become tokens
+    tokens = {"mllama": 1, "florence": 5, "omni": frames // 4, "phi": frames // 8}.get(kind)
     shown = [START, *[IMAGE] * 2 * height] if tokens is None else [IMAGE] * tokens
     before = torch.randint(3, 50, (1 + seed % 4,), generator=random).tolist()
     after = torch.randint(3, 50, (1 + seed % 7,), generator=random).tolist()
     ids = torch.tensor([[0, *before, *shown * images, *after]])
     inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "text": str(seed)}
     if not images:
+        return inputs
+    if kind == "omni":
+        inputs["input_features"] = torch.randn(images, 8, frames, generator=random)
+        inputs["feature_attention_mask"] = torch.ones(images, frames, dtype=torch.long)
+        return inputs
+    if kind == "phi":
+        inputs["audio_input_features"] = torch.randn(images, frames, 8, generator=random)
+        inputs["audio_embed_sizes"] = torch.tensor([frames // 8] * images)
+        inputs["audio_attention_mask"] = torch.ones(images, frames, dtype=torch.bool)
         return inputs
     is_image = (ids == IMAGE).long()
     size = (64, 64) if kind == "florence" else (8 * height, 16)

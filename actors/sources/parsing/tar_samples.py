@@ -141,6 +141,7 @@ class _Walk:
         header = _Header(self)
         while stop < 0 or self.next < stop:
             self.seek(self.next)
+            header.left = _READ
             try:
                 member = tarfile.TarInfo.fromtarfile(header)  # type: ignore[arg-type]
             except tarfile.EOFHeaderError:  # type: ignore[attr-defined]
@@ -178,9 +179,7 @@ class _Walk:
     def seek(self, position: int) -> None:
         # A position after the end of the file is not an error yet.
         if position != self.position:
-            skip_bytes(
-                self.stream, position if self.stream.seekable() else position - self.position
-            )
+            skip_bytes(self.stream, position, self.position)
         self.position = position
 
     def take(self, count: int) -> bytes:
@@ -192,19 +191,24 @@ class _Walk:
 
 
 class _Header:
-    """The part of a `tarfile.TarFile` that parsing a header needs."""
+    """The part of a `tarfile.TarFile` that parsing a header needs.
+
+    left: how many bytes the next header may have. Newer versions of Python read large ones in
+        pieces.
+    """
 
     encoding, errors = "utf-8", "replace"
 
     def __init__(self, walk: _Walk) -> None:
-        self.walk, self.offset = walk, 0
+        self.walk, self.offset, self.left = walk, 0, _READ
         self.fileobj: Any = self
         self.pax_headers: dict[str, str] = {}
         self.tarinfo = tarfile.TarInfo
 
     def read(self, count: int) -> bytes:
-        if not 0 <= count <= _READ:
-            raise tarfile.ReadError(f"a header of {count} bytes")
+        if not 0 <= count <= self.left:
+            raise tarfile.ReadError(f"a header of more than {_READ:,} bytes")
+        self.left -= count
         return self.walk.take(count)
 
     def tell(self) -> int:

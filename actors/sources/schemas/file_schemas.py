@@ -97,7 +97,10 @@ def _cast_column(rows: pa.RecordBatch | pa.Table, field: pa.Field) -> pa.Array |
         return pa.nulls(rows.num_rows, field.type)
     try:
         column = simplify_column(rows.column(field.name))
-        column = column if column.type == field.type else column.cast(field.type)
+        if column.type != field.type:
+            # Arrow casts no nulls between some types.
+            is_empty = column.null_count == rows.num_rows
+            column = pa.nulls(rows.num_rows, field.type) if is_empty else column.cast(field.type)
         # Arrow reads bytes that are not UTF-8 as text, which other readers of the output refuse.
         column.validate(full=True)
         _check_seconds(column)

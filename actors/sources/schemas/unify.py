@@ -27,52 +27,76 @@ _NOTHING = (1, 0)
 
 # Finds the least and the greatest value of a column in a file, as whole numbers, if it has any.
 Extremes = Callable[[InputFile, str], tuple[int, int] | None]
+# Tells whether a column of a file has a value that is not null.
+HasValues = Callable[[InputFile, str], bool]
 Range = tuple[int, int]
 
 
 def unify_columns(
-    files: list[InputFile], schemas: list[pa.Schema], extremes: Extremes
+    files: list[InputFile], schemas: list[pa.Schema], extremes: Extremes, has_values: HasValues
 ) -> pa.Schema:
     """Return the columns of all files together, in the order in which they first appear.
 
     A column has the type that holds the values of all files; text, if that type would change a
-    value (a large whole number as a float). If there is no common type, `find_conflict` tells why.
-    The metadata holds the features of `datasets` that the files agree on.
+    value (a large whole number as a float). Types of which no file has a value do not count, if
+    there is no common type otherwise: pandas writes a column without values as floating-point
+    numbers. If there is no common type then, `find_conflict` tells why. The metadata holds the
+    features of `datasets` that the files agree on.
     """
     features = find_common_features(schemas)
     # Many files share one schema.
     simplified = {schema: simplify_schema(schema) for schema in set(schemas)}
     schemas = [simplified[schema] for schema in schemas]
     first = {schema: file for file, schema in reversed(list(zip(files, schemas, strict=True)))}
-    fields: dict[str, pa.Field] = {}
-    owners: dict[str, InputFile] = {}
-    mixed: set[str] = set()
+    columns: dict[str, dict[pa.DataType, InputFile]] = {}
     for schema in dict.fromkeys(schemas):
         for field in schema:
-            known = fields.setdefault(field.name, field)
-            owner = owners.setdefault(field.name, first[schema])
-            if known.type == field.type or find_conflict(known) is not None:
-                continue
-            mixed.add(field.name)
-            common = find_common_type(known.type, field.type)
-            fields[field.name] = (
-                _make_conflict(field.name, (known.type, owner), (field.type, first[schema]))
-                if common is None
-                else pa.field(field.name, common)
-            )
-    for name in mixed:
+            columns.setdefault(field.name, {}).setdefault(field.type, first[schema])
+    fields = {name: _unify_column(name, kinds) for name, kinds in columns.items()}
+    for name, kinds in columns.items():
         if find_conflict(fields[name]) is not None:
+            filled = _leave_out_empty(name, kinds, files, schemas, has_values)
+            fields[name] = _unify_column(name, filled or dict(list(kinds.items())[:1]))
+        if len(kinds) == 1 or find_conflict(fields[name]) is not None:
             continue
         changed = _find_changed(fields[name], files, schemas, extremes)
         if (one := next(changed, None)) is None:
             continue
         fields[name] = pa.field(name, pa.string())
         if _are_times(one[0]) and not all(map(_is_told_by_text, chain([one], changed))):
-            named = [schema for schema in dict.fromkeys(schemas) if name in schema.names]
-            kinds = {schema.field(name).type: first[schema] for schema in named}
             kinds.pop(pa.null(), None)
             fields[name] = _make_conflict(name, *list(kinds.items())[:2])
     return add_features(pa.schema(list(fields.values())), features)
+
+
+def _unify_column(name: str, kinds: dict[pa.DataType, InputFile]) -> pa.Field:
+    """Return a column of several types. kinds: each with the first file that has it."""
+    (kind, owner), *others = kinds.items()
+    for other, file in others:
+        common = find_common_type(kind, other)
+        if common is None:
+            return _make_conflict(name, (kind, owner), (other, file))
+        kind = common
+    return pa.field(name, kind)
+
+
+def _leave_out_empty(
+    name: str,
+    kinds: dict[pa.DataType, InputFile],
+    files: list[InputFile],
+    schemas: list[pa.Schema],
+    has_values: HasValues,
+) -> dict[pa.DataType, InputFile]:
+    """Return the types of a column of which at least one file has a value."""
+    filled = set()
+    for file, schema in zip(files, schemas, strict=True):
+        index = schema.get_field_index(name)
+        kind = None if index < 0 else schema.field(index).type
+        if kind is not None and kind not in filled and has_values(file, name):
+            filled.add(kind)
+            if len(filled) == len(kinds):
+                break
+    return {kind: file for kind, file in kinds.items() if kind in filled}
 
 
 def find_extremes(column: pa.ChunkedArray) -> tuple[int, int] | None:

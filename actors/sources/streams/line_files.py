@@ -33,7 +33,7 @@ from .encodings import (
 )
 from .frames import FrameStream
 from .places import Place, identify, place_before, seeks_slowly
-from .read_bytes import read_up_to, skip_bytes
+from .read_bytes import counts_lines, read_up_to, skip_bytes
 from .zstd import ZstdStream
 
 _BUFFER = 2**20
@@ -179,13 +179,13 @@ class LineFiles:
             stream = place.stream
             if stop < 0 and stream.seekable() and split.size:
                 stop = split.size  # what was appended after planning is not input
+            counts = counts_lines(path, start, stream)
             if start > place.position:
-                before = 0 if stream.seekable() else place.position
-                place.number += skip_bytes(stream, start - 1 - before)
+                place.number += skip_bytes(stream, start - 1, place.position, counts)
                 line = stream.readline()
                 place.position = start - 1 + len(line)
                 place.number += line.endswith(b"\n")
-            counted = start == 0 or not stream.seekable()
+            counted = start == 0 or counts
             # Of an array, or of objects over several lines, which have become lines.
             is_row = isinstance(getattr(stream, "raw", None), DocumentStream)
             while stop < 0 or place.position < stop:

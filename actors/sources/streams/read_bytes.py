@@ -6,6 +6,7 @@ import io
 from typing import IO
 
 _READ = 2**20
+_COUNTED = 8 * 2**20
 
 
 def read_up_to(stream: IO[bytes] | io.RawIOBase, count: int) -> bytes:
@@ -17,15 +18,25 @@ def read_up_to(stream: IO[bytes] | io.RawIOBase, count: int) -> bytes:
     return b"".join(parts)
 
 
-def skip_bytes(stream: IO[bytes], count: int) -> int:
-    """Go to byte `count`, or on by `count` bytes in a stream that can't seek.
+def counts_lines(path: str, start: int, stream: IO[bytes]) -> bool:
+    """Tell whether the lines before a byte are counted, so that messages can name a line.
+
+    They are where the bytes are read anyway, and where that takes some milliseconds.
+    """
+    return not stream.seekable() or ("://" not in path and start <= _COUNTED)
+
+
+def skip_bytes(stream: IO[bytes], position: int, now: int, counts: bool = False) -> int:
+    """Go on to byte `position` from byte `now`.
 
     Return how many lines end among the bytes that were read for it; 0 where none were.
+
+    counts: whether the bytes are read also if the stream can seek.
     """
-    if stream.seekable():
-        stream.seek(count)
+    if stream.seekable() and not counts:
+        stream.seek(position)
         return 0
-    ends = 0
+    ends, count = 0, position - now
     while count > 0 and (data := stream.read(min(count, _READ))):
         count -= len(data)
         ends += data.count(b"\n")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING
 
 from pipemill.actors.storage.remote_folder import RemoteFolder, list_remote_folder
@@ -15,6 +16,7 @@ from ...execution.progress import waiting
 if TYPE_CHECKING:
     from ...config.task_entry import ModelSection
 
+_ON_HUB = re.compile(r"hf://|https?://(huggingface|hf)\.co/")
 # One of these is in the folder of a model.
 _MARKS = {"config.json", "modules.json", "adapter_config.json"}
 
@@ -31,10 +33,11 @@ def fetch_model(model: ModelSection) -> RemoteFolder:
         ConfigError: there is no model at the URL, or it can't be read.
         RunError: the store does not answer.
     """
-    if model.path.startswith("hf://"):
+    if on_hub := _ON_HUB.match(model.path):
+        name = "/".join(model.path[on_hub.end() :].split("/")[:2])
         raise ConfigError(
-            f"model.path {model.path}: name a model on the Hugging Face Hub without hf://, such "
-            "as org/name, and its branch or commit in model.revision"
+            f"model.path {model.path}: name a model on the Hugging Face Hub by its name alone, "
+            f"{name or 'org/name'}, and its branch or commit in model.revision"
         )
     try:
         json.dumps(model.storage_options)

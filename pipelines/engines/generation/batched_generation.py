@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import inspect
+from dataclasses import fields
 from functools import cached_property
 from typing import Any
 
+from ...text.model_limits import ScaledPositions
 from ..base import GenerationEngine, Values
+from ..block_attention import attends_in_blocks
 from ..stacking import copy_kwargs, unstack
 
 # Settings that only one row at a time may have, or that look at the tokens of the prompt: those of
@@ -34,15 +37,22 @@ def is_harmless(name: str, value: Any) -> bool:
 class BatchedGeneration(GenerationEngine):
     """Generates with a pipeline's own model, from several prompts at once.
 
-    written: the name under which `_forward` returns token ids, of shape (rows, sequences, tokens);
-        a decoder's begin with the prompt.
+    written: the name under which `_forward` returns token ids, of shape (rows, sequences, tokens)
+        or (rows, tokens); empty if it returns nothing else. A decoder's begin with the prompt.
+
+    Attributes:
+        positions: how a decoder's positions depend on the text's length, if they do.
+        in_blocks: whether the model's attention does.
     """
 
     is_exact = False
 
     def __init__(self, pipeline: Any, written: str) -> None:
         self.pipeline, self.written = pipeline, written
-        self.after_prompt = not pipeline.model.config.is_encoder_decoder
+        config = pipeline.model.config
+        self.after_prompt = not config.is_encoder_decoder
+        self.positions = ScaledPositions.of(config.get_text_config(decoder=True))
+        self.in_blocks = attends_in_blocks(pipeline.model)
         # Some pipelines take the keywords of `generate` in a dictionary.
         named = inspect.signature(pipeline._forward).parameters.get("generate_kwargs")
         self.nests = named is not None and named.kind is not named.VAR_KEYWORD
@@ -51,6 +61,8 @@ class BatchedGeneration(GenerationEngine):
         return bool(self._merge_settings(keywords).get("do_sample"))
 
     def can_pad(self, keywords: Values) -> bool:
+        if self.positions or self.in_blocks:
+            return False
         settings = self._merge_settings(keywords)
         if settings.get("max_new_tokens") is not None:
             settings["max_length"] = None  # counts for nothing beside it
@@ -61,11 +73,24 @@ class BatchedGeneration(GenerationEngine):
         together = self.pipeline.forward(self._stack(prompts), **copy_kwargs(keywords))
         return self._unstack(unstack(together, len(prompts)), prompts, keywords)
 
+    def select_read(self, output: Any) -> Any:
+        """Leave out what `generate` can return beside the ids: keys, values and attention.
+
+        Those of a document, read by Donut, take 150 MB.
+        """
+        if not self.written:
+            return output
+        # Here: the driver imports this module without torch.
+        from transformers.generation.utils import GenerateEncoderDecoderOutput
+
+        unread = {one.name for one in fields(GenerateEncoderDecoderOutput)} - {self.written}
+        return {name: value for name, value in output.items() if name not in unread}
+
     def _stack(self, inputs: list[Values]) -> Values:
         """Return one input of several, each of one row: a decoder goes on at the right end."""
         import torch
 
-        longest = max(one[_IDS].shape[1] for one in inputs)
+        lengths = list(map(_count_tokens, inputs))
         fill = {_IDS: self.pipeline.tokenizer.pad_token_id, _MASK: 0}
         together: Values = {}
         for name, value in inputs[0].items():
@@ -73,8 +98,8 @@ class BatchedGeneration(GenerationEngine):
                 together[name] = [one[name] for one in inputs]
                 continue
             rows = []
-            for one in inputs:
-                missing = longest - one[name].shape[1]
+            for one, length in zip(inputs, lengths, strict=True):
+                missing = max(lengths) - length  # none where images or sound come with the tokens
                 side = (missing, 0) if self.after_prompt else (0, missing)
                 rows.append(torch.nn.functional.pad(one[name], side, value=fill.get(name, 0)))
             together[name] = torch.cat(rows)
@@ -85,16 +110,20 @@ class BatchedGeneration(GenerationEngine):
     ) -> list[Values]:
         """Return what each output would have been alone."""
         settings = self._merge_settings(keywords)
-        longest = max(one[_IDS].shape[1] for one in inputs)
+        longest, alone = max(map(_count_tokens, inputs)), []
         for output, one in zip(outputs, inputs, strict=True):
-            length = one[_IDS].shape[1]
+            length = _count_tokens(one)
             padding = longest - length if self.after_prompt else 0
             # A decoder beside an encoder begins with one token that says so.
             begin = length if self.after_prompt else 1
-            output[self.written] = self._trim(output[self.written][..., padding:], begin, settings)
-            if _IDS in output:
-                output[_IDS] = one[_IDS]
-        return outputs
+            written: Any = output[self.written] if self.written else output
+            written = self._trim(written[..., padding:], begin, settings)
+            if self.written:
+                output[self.written] = written
+                if _IDS in output:
+                    output[_IDS] = one[_IDS]
+            alone.append(output if self.written else written)
+        return alone
 
     def _trim(self, written: Any, begin: int, settings: Values) -> Any:
         """Return the ids without those that fill a row up until the longest of the others ends.
@@ -105,19 +134,20 @@ class BatchedGeneration(GenerationEngine):
         """
         ends = settings.get("eos_token_id")
         ends = ends if isinstance(ends, list) else [ends]
+        fill = settings.get("pad_token_id")
+        fill = self.pipeline.tokenizer.pad_token_id if fill is None else fill
+        if not fill and (settings.get("num_beams") or 1) > 1:  # to transformers, 0 is none there
+            fill = ends[0]
         lengths = []
-        for sequence in written[0].tolist():
-            places = (i for i in range(begin, len(sequence)) if sequence[i] in ends)
+        for sequence in written.flatten(0, -2).tolist():
+            last = max((i for i, token in enumerate(sequence) if token != fill), default=-1)
+            # A model inside the model may have other end tokens: it goes on after one of these.
+            places = (i for i in range(max(begin, last), len(sequence)) if sequence[i] in ends)
             end = next(places, None)
             if end is None and settings.get("stop_strings"):  # it may have ended without a token
-                end = self._find_last_real(sequence, settings)
+                end = last
             lengths.append(len(sequence) if end is None else end + 1)
         return written[..., : max(lengths)]
-
-    def _find_last_real(self, sequence: list[int], settings: Values) -> int:
-        pad = settings.get("pad_token_id")
-        pad = self.pipeline.tokenizer.pad_token_id if pad is None else pad
-        return max((i for i, token in enumerate(sequence) if token != pad), default=-1)
 
     @cached_property
     def _model_settings(self) -> Values:
@@ -140,3 +170,9 @@ class BatchedGeneration(GenerationEngine):
         else:
             usual = dict(vars(keywords.get("generation_config") or restored))
         return {**usual, **keywords}
+
+
+def _count_tokens(inputs: Values) -> int:
+    """Return the tokens of a prompt; 0 for an image without any."""
+    ids = inputs.get(_IDS)
+    return 0 if ids is None else int(ids.shape[1])

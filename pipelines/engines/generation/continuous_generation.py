@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -42,6 +43,12 @@ class ContinuousGeneration(BatchedGeneration):
         suits = searches or (beams == 1 and wanted == 1)
         return plain and suits and settings.get("use_cache") is not False
 
+    def joins(self, prompt: Prompt) -> bool:
+        return self._find_scale(prompt) is not None
+
+    def alone(self) -> AbstractContextManager[None]:
+        return self.loop.pause() if self.positions or self.in_blocks else nullcontext()
+
     def reads_more(self, inputs: Values) -> bool:
         arrays = {name for name, value in inputs.items() if hasattr(value, "shape")}
         return inputs.get("input_ids") is None or not arrays <= {"input_ids", "attention_mask"}
@@ -57,6 +64,7 @@ class ContinuousGeneration(BatchedGeneration):
                 load=one.load,
                 needs_length=self._needs_length(one.keywords),
                 beams=_count_beams(self._merge_settings(one.keywords)),
+                scale=self._find_scale(one) or 0,
             )
             for one in prompts
         ]
@@ -66,11 +74,20 @@ class ContinuousGeneration(BatchedGeneration):
     def _needs_length(self, keywords: Values) -> bool:
         """Tell whether only prompts of equal length may begin together."""
         if not self.after_prompt:
-            return False
+            return self.in_blocks
         settings = self._merge_settings(keywords)
         if settings.get("max_new_tokens") is None and settings.get("max_length") is not None:
             return True
         return any(settings.get(name) not in (None, 0) for name in _MINDS_LENGTH)
+
+    def _find_scale(self, prompt: Prompt) -> int | None:
+        """Return which texts may be computed together with this one; None if none may."""
+        if self.positions is None:
+            return 0
+        settings, ids = self._merge_settings(prompt.keywords), prompt.inputs.get("input_ids")
+        length = 1 if ids is None else int(ids.shape[-1])
+        new, most = settings.get("max_new_tokens"), settings.get("max_length")
+        return self.positions.find_scale(length, most if new is None else length + new)
 
     def _begin(self, group: list[Sequence], fill: Callable[..., Any]) -> None:
         load = group[0].load

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
 from pipemill.actors.faults.blame import is_out_of_memory, is_row_error
+from pipemill.actors.faults.watchdog import hold
 
 from ..gpu_memory import find_free_bytes
 from .shared_loop import SharedLoop
@@ -53,6 +55,7 @@ class DecodingLoop:
         self.steps = 0
         self._loop = SharedLoop()
         self._lock = threading.Lock()
+        self._computing = threading.Lock()
 
     def write(self, sequences: list[Sequence], most: int | None = None) -> None:
         """Write these texts: each has an output afterwards, which may be an exception.
@@ -81,13 +84,17 @@ class DecodingLoop:
     def _compute(self, most: int) -> None:
         """Begin texts, and write a token of each."""
         self.steps += 1
-        with self.pipeline.device_placement(), torch.no_grad():
+        with self._computing, self.pipeline.device_placement(), torch.no_grad():
             try:
                 self._admit(most)
                 if self.running:
                     self.decoder.step(self.running)
             except BaseException as error:
                 self._recover(error)
+
+    def pause(self) -> AbstractContextManager[None]:
+        """Compute nothing inside the block."""
+        return hold(self._computing)
 
     def _recover(self, error: BaseException) -> None:
         """Free all slots, and write their texts again: fewer at a time if memory ran out."""
@@ -114,12 +121,12 @@ class DecodingLoop:
         """Begin texts that wait, if there is room for enough of them."""
         if not self.waiting or (self.running and not self._joins(self.waiting[0])):
             return
-        beams = self.waiting[0].beams
+        beams, kind = self.waiting[0].beams, self.waiting[0].kind
         most = min(most, max(self.most // beams, 1), self._count_places(beams))
         free = most - len(self.running)
         if self.running and free < max(most * _FREE_SHARE, 1):
             return
-        while free > 0 and self.waiting and self.waiting[0].beams == beams:
+        while free > 0 and self.waiting and self.waiting[0].kind == kind:
             group = self._take_group(free)
             self._begin_group(group)
             # Only the first prompts show how much memory each needs.
@@ -127,7 +134,7 @@ class DecodingLoop:
 
     def _joins(self, one: Sequence) -> bool:
         """Tell whether a text may begin while others run."""
-        return self.decoder.joins_late and one.beams == self.running[0].beams
+        return self.decoder.joins_late and one.kind == self.running[0].kind
 
     def _count_places(self, beams: int) -> int:
         """Return how many texts the memory has room for, at least one."""
@@ -182,6 +189,8 @@ def _begin_together(one: Sequence, other: Sequence) -> bool:
     """Tell whether the prompts of two sequences may share a forward pass."""
     if one.begins_alone or other.begins_alone or one.settings != other.settings:
         return False
+    if one.kind != other.kind:
+        return False
     if one.needs_length and _count_tokens(one) != _count_tokens(other):
         return False
     return one.beginning == other.beginning
@@ -189,7 +198,8 @@ def _begin_together(one: Sequence, other: Sequence) -> bool:
 
 def _find_beginning(sequences: list[Sequence]) -> None:
     """Note what all prompts begin with, if that is long: those that are tokens alone."""
-    sequences = [one for one in sequences if one.load is None]
+    # The positions of a long text's beginning are scaled, too: it is no text of its own.
+    sequences = [one for one in sequences if one.load is None and not one.scale]
     if len(sequences) < _LEAST_SHARING:
         return
     prompts = [one.inputs["input_ids"][0].tolist() for one in sequences]

@@ -29,6 +29,18 @@ _MADE = (
 )  # fmt: skip
 # Of what a written token is, where a model's inputs say it: a text, or as the prompt's last token.
 _TYPES = ("token_type_ids", "mm_token_type_ids", "moe_mm_token_type_ids")
+# What describes media, which says nothing in a step that does not get these.
+_DESCRIBED = {
+    "feature_attention_mask": "input_features",
+    "image_token_pooling": "pixel_values",
+    "image_grids": "pixel_values",
+    "image_num_crops": "pixel_values",
+}
+# Phi-4's media: a step gets them again, and has no token that shows one.
+_SHOWN = (
+    "image_pixel_values", "image_sizes", "image_attention_mask", "audio_input_features",
+    "audio_embed_sizes", "audio_attention_mask",
+)  # fmt: skip
 
 
 class SlotDecoder:
@@ -155,7 +167,10 @@ class SlotDecoder:
             if name in _TYPES and value is not None:
                 # As `generate` continues them.
                 types[name] = int(prepared[name][0, -1]) if name == "token_type_ids" else 0
-            elif name in more and name not in _KEPT and isinstance(value, torch.Tensor):
+                continue
+            needed = _DESCRIBED.get(name, name)
+            known = name in (*_KEPT, *_SHOWN)
+            if name in more and not known and isinstance(inputs.get(needed), torch.Tensor):
                 raise UnsupportedPrompt(f"an input {name}")
         return types
 
@@ -181,9 +196,13 @@ class SlotDecoder:
             ids[row, rest - len(own) :] = torch.tensor(own)
             mask[row, shared + rest - len(own) :] = 1
         more = dict(kept)
-        if prepared.get("position_ids") is not None:
+        if (given := prepared.get("position_ids")) is not None:
             places = (mask.cumsum(-1) - 1).clamp(min=0)
             more["position_ids"] = to_device(places[:, shared:].numpy(), device)
+            if given.dim() > 2:  # a text's are the same on each axis
+                more["position_ids"] = more["position_ids"].expand(len(given), -1, -1)
+                for one in group:
+                    one.shift = (0,) * len(given)
         there = to_device(mask.numpy(), device)
         more |= {"attention_mask": there, CACHE: cache}
         inputs = self._prepare(to_device(ids.numpy(), device), is_first_iteration=True, **more)
@@ -294,7 +313,7 @@ class SlotDecoder:
             if name not in (*_KEPT, *_MADE) and isinstance(value, torch.Tensor):
                 raise UnsupportedPrompt(f"an input {name}")
         places = prepared.get("position_ids")
-        if places is not None and places.dim() != 2:
+        if places is not None and places.dim() > 2 and (places != places[:1]).any():
             raise UnsupportedPrompt("positions of several axes")
 
 

@@ -89,6 +89,7 @@ class Sequence:
         begins_alone: whether no other prompt may.
         load: makes the inputs, of a prompt that is more than its tokens: `inputs` has only these.
         beams: how many texts are searched at a time, of which the best is the one wanted.
+        scale: of its positions, where those of long texts are others.
         shift: how far its positions are from the columns of its slot, on each axis that they have.
         types: what a step's token types are, by their name.
         beginning: the first tokens of its prompt, if others of its split begin with them, too.
@@ -107,6 +108,7 @@ class Sequence:
     shift: tuple[int, ...] = (0,)
     types: dict[str, int] = field(default_factory=dict)
     beams: int = 1
+    scale: int = 0
     beginning: tuple[int, ...] = ()
     ids: list[int] = field(default_factory=list)
     rules: Rules | None = None
@@ -115,6 +117,11 @@ class Sequence:
     new: int = 0
     output: Values | Exception | None = None
     is_done: bool = False
+
+    @property
+    def kind(self) -> tuple[int, int]:
+        """Return what is equal of texts that run at once."""
+        return self.beams, self.scale
 
     @property
     def texts(self) -> list[list[int]]:

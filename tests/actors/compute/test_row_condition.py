@@ -75,6 +75,9 @@ def test_only_is_none_is_true_of_a_null(text):
         ("label in ['a', None]", "has None in a list"),
         ("'a' in label", "a list must follow `in`"),
         ("n == 1" + "0" * 90, "is not a condition (Decimal precision"),
+        ("`c d == 1", "is not a condition"),
+        ("`` == 1", "is not a condition"),
+        ("c d == 1", "write columns (`in backticks` if they are no plain words)"),
     ],
 )
 def test_what_is_no_condition_is_said(text, said):
@@ -199,6 +202,34 @@ def test_dates_and_times_are_compared_with_texts(text, rows):
     for wrong, said in (("day > '2024'", "a date as 2024-12-31"), ("zone > '2024-02-29'", "zone")):
         with pytest.raises(ValueError, match=f"is compared with .*: write .*{said}"):
             RowCondition(wrong).check(table.schema)
+
+
+@pytest.mark.parametrize(
+    ("text", "rows"),
+    [
+        ("`a.b` > 1", [1]),
+        ("`c d` == 'it`s `n` x' and `a.b` == 1", [0]),
+        ("`class` is None or `a.b` in [1]", [0, 1]),
+        ('`it\'s "so"` == 5', [0]),
+        ("`a.b` == n\n  and n < 2  # `one`", [0]),
+        ("`e\u0301` == 1", [0]),
+        ("n > 1\nor n == 1", [0, 1]),
+    ],
+)
+def test_a_column_of_any_name_is_named_in_backticks_and_lines_are_one_condition(text, rows):
+    table = pa.table(
+        {
+            "a.b": [1, 2],
+            "c d": ["it`s `n` x", "y"],
+            "class": pa.nulls(2, pa.string()),
+            'it\'s "so"': [5, 6],
+            "e\u0301": [1, 2],
+            "n": [1, 2],
+        }
+    )
+    condition = RowCondition(text)
+    condition.check(table.schema)
+    assert condition.find_rows(table).tolist() == rows
 
 
 def test_a_column_of_two_is_not_chosen():

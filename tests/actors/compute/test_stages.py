@@ -8,6 +8,7 @@ import pytest
 from pipemill.actors.batch import Batch
 from pipemill.actors.compute.stages import Stages
 from pipemill.actors.compute.token_budget import TokenBudget
+from pipemill.actors.task import NotScheduled
 
 from tests.support.lengths import Lengths
 
@@ -99,3 +100,33 @@ def test_overlapping_calls_count_the_actors_time_once():
     busy = sum(batch.stats["forward_seconds"] for batch in batches)
     assert 8 * seconds <= busy <= actor <= wall
     assert sum(batch.stats["budget_1000000"] for batch in batches) == 8
+
+
+def test_chunks_that_turn_out_not_to_be_scheduled_come_again_in_micro_batches():
+    """Of all splits that are given to the task meanwhile; and one micro-batch at a time."""
+    task, running, most = Lengths(), [], []
+    task.schedules = True
+    forward = task.forward
+
+    def find_out(chunks):
+        if task.schedules:
+            time.sleep(0.05)  # other splits are given meanwhile
+            task.schedules = False
+            raise NotScheduled
+        running.append(len(chunks))
+        most.append(len(running))
+        time.sleep(0.005)
+        running.pop()
+        return forward(chunks)
+
+    task.forward = find_out
+    stages = Stages(task, {"text": "t"}, TokenBudget(12))
+    batches = [Batch(pa.table({"t": [*TEXTS[i:], "forward"]})) for i in range(3)]
+    with ThreadPoolExecutor(3) as calls:
+        list(calls.map(stages.process, batches))
+    for i, batch in enumerate(batches):
+        assert batch.results["again"].to_pylist() == [*(t.upper() for t in TEXTS[i:]), None]
+        assert list(batch.failures) == [len(TEXTS) - i]
+        assert batch.stats["micro_batches"] > 5
+        assert batch.stats["chunks"] == sum(-(-len(t) // 3) for t in [*TEXTS[i:], "forward"])
+    assert max(most) == 1

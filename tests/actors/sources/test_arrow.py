@@ -94,6 +94,11 @@ def test_what_can_not_be_read_right_is_refused(tmp_path):
     with pytest.raises(ConfigError, match=r"dataset splits \(train, test\).*dict/train"):
         plan(tmp_path / "dict")
     assert len(rows(read(plan(tmp_path / "dict/test")))) == 2
+    for above in (tmp_path, f"{tmp_path}/dict/t*"):
+        with pytest.raises(ConfigError, match=r"that datasets saved \(.*/dict/test and 1 more\)"):
+            plan(above)
+    both = [f"{tmp_path}/dict/test", f"{tmp_path}/dict/train"]
+    assert len(rows(read(plan(both)))) == 4
     state = tmp_path / "dict/train/state.json"
     whole = json.loads(state.read_text())
     for key in ("_indices_data_files", "_indices_files"):

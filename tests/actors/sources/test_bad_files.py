@@ -8,6 +8,7 @@ import gzip
 import json
 import lzma
 import random
+import re
 
 import pytest
 import zstandard
@@ -123,6 +124,20 @@ def test_a_header_that_shares_no_name_with_most_is_a_bad_file(tmp_path):
         plan(tmp_path)
     write(tmp_path, "d.csv", '"text,n\nd,2\n')
     assert "header has a quote that is never closed" in read(plan(tmp_path))[-1].failures[0].message
+
+
+def test_a_name_in_a_header_that_is_not_utf_8_is_no_other_name(tmp_path):
+    write(tmp_path, "b.csv", "text,Größe\nb,2\n".encode("latin-1"))
+    said = r"b\.csv as CSV: its header has the name b'Gr\\xf6\\xdfe', which is not UTF-8: name an"
+    with pytest.raises(ConfigError, match=said):
+        plan(tmp_path)
+    reading = Reading(encoding="latin-1")
+    assert rows(read(plan(tmp_path, reading=reading), reading)) == [{"text": "b", "Größe": "2"}]
+    write(tmp_path, "a.csv", "text,Größe\na,1\n")
+    for size in (None, 1):
+        good, bad = read(plan(tmp_path, size))
+        assert good.rows.to_pylist() == [{"text": "a", "Größe": "1"}]
+        assert re.search(said, bad.failures[0].message)
 
 
 @pytest.mark.parametrize("size", [None, 1])

@@ -208,6 +208,38 @@ def test_a_column_whose_types_can_not_be_one_is_refused_where_it_is_needed(tmp_p
     assert [row["i"] for row in rows(read(made))] == [0, 1]
 
 
+@pytest.mark.parametrize("form", ["parquet", "without statistics", "arrow"])
+@pytest.mark.parametrize(
+    ("empty", "other"),
+    [
+        (pa.nulls(2, pa.float64()), ["a", None]),  # what pandas writes of texts that are missing
+        (pa.array([], pa.int64()), ["a"]),
+        (pa.nulls(2, pa.float64()), [["a"]]),
+        (pa.nulls(2, pa.string()), [{"x": 1}]),
+        (pa.nulls(1, pa.list_(pa.int8())), [1]),
+        (pa.nulls(1, pa.dictionary(pa.int8(), pa.int64())), [True]),
+        (pa.array([], pa.float64()), pa.nulls(2, pa.string())),
+    ],
+)
+def test_a_column_without_values_goes_with_any_type(tmp_path, form, empty, other):
+    for folder, columns in (("one", [empty, other]), ("two", [other, empty])):
+        (tmp_path / folder).mkdir()
+        for number, values in enumerate(columns):
+            table = pa.table({"i": [number] * len(values), "c": values})
+            path = tmp_path / folder / f"{number}.{form.split()[0]}"
+            if form == "arrow":
+                with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, table.schema) as new:
+                    new.write_table(table)
+            else:
+                path = path.with_suffix(".parquet")
+                pq.write_table(table, path, write_statistics=form == "parquet")
+        made = plan(tmp_path / folder)
+        batches = read(made)
+        assert not any(batch.failures for batch in batches)
+        values = [value for array in columns for value in pa.array(array).to_pylist()]
+        assert [row["c"] for row in rows(batches)] == values
+
+
 def test_a_column_that_parquet_has_no_type_for_is_named():
     schema = pa.schema([("a", pa.string()), ("span", pa.month_day_nano_interval())])
     with pytest.raises(

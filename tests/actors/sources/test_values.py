@@ -121,8 +121,8 @@ def test_numbers_that_the_task_reads_are_numbers_and_others_are_named(tmp_path):
     assert schema.types == [pa.int64(), pa.string(), pa.bool_(), pa.string()]
     assert got[0] == {"top_k": 3, "text": "a", "multi_label": True, "n": "007"}
     assert said == [
-        "column 'top_k' is \"2.5\", not a whole number (int64) (byte 20025 of a.csv)",
-        "column 'multi_label' is \"yes\", not true or false (byte 20035 of a.csv)",
+        "column 'top_k' is \"2.5\", not a whole number (int64) (line 2002 of a.csv)",
+        "column 'multi_label' is \"yes\", not true or false (line 2003 of a.csv)",
     ]
 
 
@@ -276,18 +276,23 @@ def test_what_the_task_reads_is_of_its_kind_and_else_names_column_row_and_value(
     ]
 
 
-def test_a_place_in_a_large_file_is_a_byte(tmp_path):
+@pytest.mark.parametrize("counted", [True, False])
+def test_a_place_is_a_line_and_in_a_large_file_a_byte(tmp_path, monkeypatch, counted):
+    """Though it is in a split that does not begin with the file."""
+    if not counted:
+        monkeypatch.setattr("pipemill.actors.sources.streams.read_bytes._COUNTED", 30)
     data = lines(*({"n": value} for value in [*range(30), "x"]))
     (tmp_path / "a.jsonl").write_text(data)
     *_, said = taken(tmp_path, Reading(kinds={"n": "number"}), 20)
-    place = data.index('{"n": "x"}')
+    place = "line 31" if counted else "the line at byte 290"
     wrong = "column 'n' is \"x\", not a whole number (int64)"
-    assert said == [f"{wrong} (the line at byte {place} of a.jsonl)"]
+    assert said == [f"{wrong} ({place} of a.jsonl)"]
     (tmp_path / "a.jsonl").unlink()
     data = "n,text\n" + "".join(f"{n},a\n" for n in range(30)) + "x,a\n"
     (tmp_path / "a.csv").write_text(data)
     *_, said = taken(tmp_path, Reading(types={"n": pa.int64()}), 20)
-    assert said == [f"{wrong} (byte {data.index('x,a')} of a.csv)"]
+    place = "line 32" if counted else f"byte {data.index('x,a')}"
+    assert said == [f"{wrong} ({place} of a.csv)"]
 
 
 @pytest.mark.parametrize("indent", [None, 1])

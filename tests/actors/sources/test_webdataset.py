@@ -7,6 +7,7 @@ import io
 import lzma
 import os
 import random
+import re
 import subprocess
 import tarfile
 
@@ -255,8 +256,9 @@ def test_headers_that_lie_cost_no_memory():
         assert "a.jpg is cut off" in str(sample.error)
     for kind in (tarfile.XHDTYPE, tarfile.GNUTYPE_LONGNAME):
         info.type = kind
-        (sample,) = read_samples(Place(Frugal(info.tobuf(tarfile.GNU_FORMAT))), 0, -1, bool)
-        assert "a header of" in str(sample.error)
+        large = info.tobuf(tarfile.GNU_FORMAT) + bytes(2**21)
+        (sample,) = read_samples(Place(Frugal(large)), 0, -1, bool)
+        assert "a header of more than 1,048,576 bytes" in str(sample.error)
     chain = tarfile.TarInfo("././@LongLink")
     chain.type, chain.size = tarfile.GNUTYPE_LONGNAME, 0
     (sample,) = read_samples(Place(io.BytesIO(chain.tobuf(tarfile.GNU_FORMAT) * 3000)), 0, -1, bool)
@@ -360,8 +362,12 @@ def test_a_suffix_that_no_sampled_shard_has_is_read_too(tmp_path, monkeypatch):
 def test_two_images_of_one_sample_are_two_columns(tmp_path):
     for names in (["0.jpg", "0.seg.png"], ["0.jpg", "0.png", "1.jpeg"]):
         shard(tmp_path / "a.tar", *names)
-        with pytest.raises(ConfigError, match=r"the input has several \(jpg|jpeg"):
+        with pytest.raises(
+            ConfigError, match=r"the input has several \(.*'image=\w+(\.|;)"
+        ) as told:
             assembled(tmp_path)
+        named = re.search(r"'image=(.+)'", str(told.value))[1]
+        assert images(tmp_path, {"image": named})[1] == {}
         assert images(tmp_path, {"image": "jpg"})[0]["0"] == b"0.jpg"
     assert images(tmp_path, {"image": "png;jpg;jpeg"})[0] == {"0": b"0.png", "1": b"1.jpeg"}
 
@@ -422,7 +428,7 @@ def test_of_many_shards_only_very_large_ones_are_cut(tmp_path, monkeypatch):
     for name, value in {"LARGE_FILE": 20_000, "_MANY": 3, "_VERY_LARGE": 200_000}.items():
         monkeypatch.setattr(f"pipemill.actors.sources.webdataset.{name}", value)
     monkeypatch.setattr("pipemill.actors.sources.split_ranges._FEWEST_ROWS", 1)
-    monkeypatch.setattr("pipemill.actors.sources.split_ranges._SPLITS", 400)
+    monkeypatch.setattr("pipemill.actors.sources.split_ranges.FEW_SPLITS", 400)
 
     def count_splits():
         paths = [split.path for split in plan(tmp_path).splits]
@@ -446,7 +452,7 @@ def test_of_very_many_shards_none_is_read_to_be_cut(tmp_path, monkeypatch, order
     for module in ("byte_ranges", "webdataset"):
         monkeypatch.setattr(f"pipemill.actors.sources.{module}.SAMPLED_ROWS", 5)
     monkeypatch.setattr("pipemill.actors.sources.split_ranges._FEWEST_ROWS", 1)
-    monkeypatch.setattr("pipemill.actors.sources.split_ranges._SPLITS", 400)
+    monkeypatch.setattr("pipemill.actors.sources.split_ranges.FEW_SPLITS", 400)
     monkeypatch.setattr(places, "_kept", [])
     # One sample is longer than several ranges, and names are longer than a header.
     long = [("long/" * 60 + "n.jpg", b"long" * 20_000), ("long/" * 60 + "n.txt", b"l")]

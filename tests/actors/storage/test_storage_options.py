@@ -33,6 +33,15 @@ def test_a_version_of_an_object_is_not_taken_for_the_newest(tmp_path, monkeypatc
         pipemill.run(job)
 
 
+@pytest.mark.parametrize("place", ["input", "output", "model"])
+def test_a_bucket_that_can_not_be_is_one_line(tmp_path, monkeypatch, place):
+    light.install(monkeypatch)
+    job = {**light.job(tmp_path, ["a"]), place: "s3://My Bucket/rows.parquet"}
+    with pytest.raises(pipemill.ConfigError, match='Invalid bucket name "My Bucket"') as told:
+        pipemill.run(job)
+    assert "\n" not in str(told.value)
+
+
 def test_a_server_that_refuses_when_it_is_opened(tmp_path, monkeypatch):
     light.install(monkeypatch)
     monkeypatch.setattr(backoff, "WAITS_S", (0.05, 0.1))

@@ -255,6 +255,19 @@ def test_closed_streams_lead_nowhere(tmp_path, closed):
     assert pipemill.verify(tmp_path / "out").ok
 
 
+def test_where_processes_are_not_forked_no_lock_is_left_behind(tmp_path):
+    """As Python 3.14 starts processes; tqdm's own lock is one of all processes."""
+    file = tmp_path / "job.json"
+    file.write_text(json.dumps(light.job(tmp_path, ["a b", "c"])))
+    code = (
+        "import multiprocessing, sys; multiprocessing.set_start_method('forkserver')\n"
+        "from tests.support import light; light.install()\n"
+        f"from pipemill.jobs.cli.app import command; sys.exit(command(['run', {str(file)!r}]))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, "resource_tracker" in done.stderr) == (0, False), done.stderr
+
+
 def test_a_reader_that_has_seen_enough_is_no_error():
     done = subprocess.run(
         f"{sys.executable} -m pipemill tasks | head -1", shell=True, cwd=ROOT,
@@ -269,7 +282,7 @@ def test_an_interrupt_while_typer_parses_waits_for_its_end(monkeypatch, capsys):
     from pipemill.jobs.execution import supervisor
 
     def parse(*_):
-        os.kill(os.getpid(), signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)  # to this thread: another one would take its time
         parsed.append(True)
         return lambda: 0
 

@@ -209,6 +209,12 @@ def test_a_file_in_place_of_the_folder_is_named(folder, tmp_path):
         run(tmp_path, folder / "model.safetensors")
 
 
+@pytest.mark.parametrize("path", ["hf://org/m", "https://huggingface.co/org/m/tree/main"])
+def test_the_address_of_a_model_on_the_hub_is_no_folder(path, tmp_path):
+    with pytest.raises(pipemill.ConfigError, match=r"by its name alone, org/m, and its branch"):
+        run(tmp_path, path)
+
+
 @pytest.mark.parametrize("size", [0, 1000])
 def test_pickled_weights_that_are_cut_off_are_named(folder, tmp_path, size):
     model = AutoModelForSequenceClassification.from_pretrained(folder)
@@ -363,6 +369,22 @@ def test_a_model_of_another_medium_is_refused_where_all_kinds_load(models, task,
     """These tasks load a model by transformers' AutoModel; each row would fail in its forward."""
     why = find_misfit(find_task(task), Model(path=str(models[other])), own=False)
     assert re.search(f"which can't do {task}: that needs a model of {lacks}", why or "")
+
+
+@pytest.mark.parametrize(
+    ("task", "other", "hint"),
+    [
+        ("feature-extraction", "", r"\. Save the part .*transformers\.CLIPTextModel\.from_pretr"),
+        ("image-feature-extraction", "", r"\. Save the part .*transformers\.CLIPVisionModel\.from"),
+        ("image-feature-extraction", "-siglip", r"\. Save .*SiglipVisionModel\.from_pretrained"),
+        ("feature-extraction", "-siglip", "$"),  # whose part AutoModel does not load
+    ],
+)
+def test_a_model_that_wants_a_text_beside_each_image_makes_no_vectors(models, task, other, hint):
+    model = Model(path=str(models[f"zero-shot-image-classification{other}"]))
+    why = find_misfit(find_task(task), model, own=False)
+    assert re.search(f"which can't do {task}: it compares texts .*needs both{hint}", why or "")
+    assert find_misfit(find_task("zero-shot-image-classification"), model, own=False) is None
 
 
 def test_a_kind_of_model_that_transformers_does_not_know_is_refused(folder, tmp_path):

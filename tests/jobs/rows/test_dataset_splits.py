@@ -51,6 +51,32 @@ def test_an_empty_split_changes_no_type(answers, job):
         assert found["other"].to_pylist() == [None, None]
 
 
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ([float("nan")], ["n"]),  # pandas has floating-point numbers where texts are missing
+        ([pd.NaT], [pd.Timestamp("2024-05-06", tz="UTC")]),
+        ([[1]], [None]),
+        (pd.Categorical(["a"]), ["b"]),
+        ([pd.Timestamp("2024-05-06", tz="UTC")], [pd.Timestamp("2024-05-06", tz="Europe/Paris")]),
+    ],
+)
+def test_splits_whose_types_go_together_as_those_of_files_do(answers, one, other):
+    for number, splits in enumerate(({"train": one, "test": other}, {"train": other, "test": one})):
+        frames = {k: pd.DataFrame({"text": ["a"], "n": column}) for k, column in splits.items()}
+        found = answers(frames, f"out{number}")["n"].to_pylist()
+        expected = [value for column in splits.values() for value in column]
+        assert [None if pd.isna(v) is True else v for v in expected] == found
+
+
+def test_a_column_whose_types_have_nothing_in_common_is_named(job):
+    frames = {"train": pd.DataFrame({"text": ["a"], "n": [1]})}
+    frames["test"] = pd.DataFrame({"text": ["b", "c"], "n": ["x", "y"]})
+    said = r"column 'n' in the rows 1 to 2 of a dict of dataset splits is .*string, and was int64 b"
+    with pytest.raises(pipemill.ConfigError, match=said):
+        pipemill.run(**job(frames))
+
+
 def test_a_split_without_the_column_is_told_from_the_others(job):
     other = datasets.Dataset.from_dict({"body": ["b"]})
     report = pipemill.run(**job(datasets.DatasetDict(train=texts("a"), test=other)))

@@ -93,6 +93,10 @@ def test_a_transform_is_refused_and_a_format_changes_no_value(models, tmp_path):
     for given in (made.with_transform(louder), changed, made.with_transform(louder).select([1])):
         with pytest.raises(pipemill.ConfigError, match=r"has a transform .*dataset\.map"):
             pipemill.run(**job(models, given, tmp_path / "out"))
+    given = datasets.DatasetDict(train=made, test=changed)
+    with pytest.raises(pipemill.ConfigError, match=r"\(it is DatasetDict\(\{ train: ") as caught:
+        pipemill.run(**job(models, given, tmp_path / "out"))
+    assert "\n" not in str(caught.value)
     for kind in ("numpy", "torch", "pandas", "arrow"):
         folder = stored(made.with_format(kind), tmp_path / kind)
         found = rows(read(plan(folder, format="parquet")))

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from pipemill.jobs.planning.find_inputs import list_files
 from pipemill.jobs.rows.hub_dataset import HubDataset, parse_hub_dataset
 
 import pipemill
@@ -52,6 +53,20 @@ def test_a_name_is_told_from_a_path():
         assert parse_hub_dataset(path) is None
     with pytest.raises(pipemill.ConfigError, match="'spilt' is unknown; did you mean 'split'"):
         parse_hub_dataset("hf://datasets/org/data?spilt=train")
+    page = "https://huggingface.co/datasets/org/data"
+    for path in (page, f"{page}/", f"{page}/tree/main", f"{page}/blob/main/a.parquet"):
+        with pytest.raises(pipemill.ConfigError, match=r"as hf://datasets/org/data, or its files"):
+            list_files(path, "auto", {}, None)
+    for path in (f"{page}/resolve/main/a.parquet", "https://huggingface.co/datasets/org"):
+        assert parse_hub_dataset(path) is None
+
+
+def test_a_path_that_the_hub_has_no_place_for_is_refused_in_one_line():
+    pytest.importorskip("huggingface_hub")
+    for path in ("hf://", "hf://datasets/"):
+        with pytest.raises(pipemill.ConfigError, match=r"^can't list the input hf://") as told:
+            list_files(path, "auto", {}, None)
+        assert "\n" not in str(told.value)
 
 
 def test_a_dataset_split_is_read_in_one_commit(tmp_path, monkeypatch):

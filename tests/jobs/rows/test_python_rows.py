@@ -43,6 +43,8 @@ def test_texts_are_rows_of_one_column(answers):
     assert answers(TEXTS, "list")["text"].to_pylist() == TEXTS
     assert answers(tuple(TEXTS), "tuple")["text"].to_pylist() == TEXTS
     assert answers(iter(TEXTS), "iterator")["text"].to_pylist() == TEXTS
+    blank = ["", *TEXTS, " \n"]
+    assert answers(blank, "blank")["text"].to_pylist() == blank
 
 
 def test_dicts_are_rows_and_a_missing_key_is_null(answers):
@@ -72,6 +74,9 @@ def test_strings_that_may_be_either_are_refused_with_both_ways_out(given, job):
 def test_paths_that_are_not_there_are_never_texts(job):
     for given in (["data/train", "s3:/x"], {"path": ["no such file", "another one"]}, ["x y.csv"]):
         with pytest.raises(pipemill.ConfigError, match="no input at|can't list the input"):
+            pipemill.run(**job(given))
+    for given in ([""], ["data/train", " "]):
+        with pytest.raises(pipemill.ConfigError):
             pipemill.run(**job(given))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from types import SimpleNamespace
 
 import pyarrow as pa
@@ -11,6 +12,7 @@ from pipemill.actors.batch import Batch
 from pipemill.pipelines.adapter.pickled_chunks import DeferredError
 from pipemill.pipelines.adapter.pipeline_forward import PipelineForward
 from pipemill.pipelines.adapter.scheduled_forward import ScheduledForward
+from pipemill.pipelines.engines.base import GenerationEngine
 from pipemill.pipelines.loading.model import Model
 from pipemill.pipelines.loading.task_loader import LoadTask
 
@@ -41,7 +43,7 @@ def test_a_first_try_without_memory_decides_nothing(monkeypatch):
         assert forward.alone == decided
 
 
-class Engine:
+class Engine(GenerationEngine):
     """An engine that has memory for two texts: with more it raises, or a text is the error."""
 
     is_exact = False
@@ -172,3 +174,34 @@ def test_what_is_lost_of_several_outputs_is_computed_alone(models):
     batch = stages.process(Batch(pa.table({"image": list(files(6))})))
     assert not batch.failures
     assert forwards.alone == {False: True}
+
+
+@pytest.mark.parametrize("mixes", [False, True])
+def test_in_16_bits_captions_are_compared_with_those_among_their_copies(mixes):
+    """Rounding depends on a batch's shape, so that those of one image alone tell nothing."""
+    columns, model = (("image", "image"),), "tests/references/models/blip_caption"
+    load = LoadTask(
+        task="image-to-text",
+        model=Model(path=model, dtype="bfloat16"),
+        columns=columns,
+        parameters=json.dumps({"max_new_tokens": 6}),
+        max_tokens=10**6,
+    )
+    stages = load()
+    vision, usual = stages.task.pipeline.model.vision_model, []
+    forward = vision.forward
+
+    def mixed(*given, **named):
+        output = forward(*given, **named)
+        usual.append(len(output[0]))
+        output.last_hidden_state = output.last_hidden_state.roll(1, 0)
+        return output
+
+    if mixes:
+        vision.forward = mixed
+    rows = Batch(pa.table({"image": files(8)}))
+    expected = load().process(Batch(rows.rows)).results.to_pylist()
+    got = stages.process(rows).results.to_pylist()
+    assert stages.task.forwards.alone[False] is mixes
+    assert not mixes or max(usual) > 1
+    assert got == expected

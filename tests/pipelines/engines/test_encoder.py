@@ -368,3 +368,4 @@ def test_tables_of_positions_that_do_not_end_are_no_limit(config):
     with torch.inference_mode():  # longer than the table, and no error
         model(input_ids=torch.full((1, 30), 5), decoder_input_ids=torch.full((1, 3), 5))
     assert model_limits.count_positions(model) is None
+    assert model_limits.count_positions(model.get_decoder()) is None

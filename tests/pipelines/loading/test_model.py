@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from pipemill.pipelines.library_settings import keep_settings
+from pipemill.pipelines.library_settings import ignore_weights_keyword, keep_settings
 from pipemill.pipelines.loading.model import Model
 
 
@@ -40,3 +40,21 @@ def test_no_attention_of_cudnn_builds_a_graph_for_each_shape(models):
         Model(path=models["text-classification"]).load("text-classification")
         assert not torch.backends.cuda.cudnn_sdp_enabled()
     assert torch.backends.cuda.cudnn_sdp_enabled()
+
+
+def test_a_tokenizer_of_mistral_is_not_told_of_weights(monkeypatch):
+    """As `transformers.pipeline` does; mistral-common's own takes no keyword that it lacks."""
+    import transformers
+
+    class Tokenizer:
+        @classmethod
+        def from_pretrained(cls, path, *, revision=None):
+            return cls, path, revision
+
+    monkeypatch.setattr(transformers.utils, "is_mistral_common_available", lambda: True)
+    monkeypatch.setattr(transformers, "MistralCommonBackend", Tokenizer, raising=False)
+    load = {"revision": "main", "use_safetensors": True}
+    with ignore_weights_keyword():
+        assert Tokenizer.from_pretrained("here", **load) == (Tokenizer, "here", "main")
+    with pytest.raises(TypeError):
+        Tokenizer.from_pretrained("here", **load)

@@ -185,6 +185,15 @@ PNG = base64.b64decode(
         b"RIFF\1\2\3\4WAVEfmt " + b"\1" * 50,
         b"II*\0" + b"\1" * 51,
         b"fLaC" + b"\1" * 52,
+        b"\0\0\0\x1cftypM4A " + b"\1\xff" * 50,
+        b"\0\0\0\x1cftypisom" + b"\1\xff" * 50,
+        b"\x1aE\xdf\xa3" + b"\1\xff" * 50,
+        b"FORM\0\0}.AIFF" + b"\1\xff" * 50,
+        b".snd\0\0\0 " + b"\1\xff" * 50,
+        b"caff\0\1" + b"\1\xff" * 50,
+        b"\xff\xfb\x90\xc4" + b"\1\xff" * 9000,  # MP3 without a mark before its first frame
+        b"\xff\xf3\x58\xc0" + b"\1\xff" * 50,
+        b"\xff\xf1\x60@" + b"\1\xff" * 50,  # AAC
     ],
 )
 def test_base64_text_of_media_is_the_file(data):
@@ -193,6 +202,10 @@ def test_base64_text_of_media_is_the_file(data):
     lines = base64.encodebytes(data).decode()
     for value in (text, text.rstrip("="), lines, f"data:image/png,{text}", {"path": text}):
         assert access.fetch(value) == data
+    safe = base64.urlsafe_b64encode(data).decode()
+    assert access.fetch(f"data:;base64,{safe}") == data
+    if not safe.startswith("_"):  # as a path may
+        assert access.fetch(safe) == data
 
 
 def test_base64_text_is_read_as_transformers_reads_it():
@@ -206,7 +219,8 @@ def test_base64_text_is_read_as_transformers_reads_it():
 
 def test_a_name_is_no_base64_and_a_value_is_never_told_whole(tree):
     access = MediaAccess(roots=(str(tree / "pics"),))
-    for name in ("iVBORw0KGgo", "/9j/4AAQ/pictures", "a" * 44, "iVBORw0KGgo" * 4 + "/a.jpg"):
+    long = "//nas/share/records/of/the/year/before/this/one/and/more/of/them/a.mp3"
+    for name in ("iVBORw0KGgo", "/9j/4AAQ/pictures", "a" * 44, "iVBORw0KGgo" * 4 + "/a.jpg", long):
         with pytest.raises(OSError, match=r"^(no file|not below)"):
             access.fetch(name)
     text = base64.b64encode(PNG + b"\1" * 30_000).decode()

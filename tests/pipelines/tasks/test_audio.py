@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import io
+import json
 from functools import lru_cache
 
 import numpy as np
 import pyarrow as pa
 import pytest
 import transformers
+from pipemill.actors.batch import Batch
 from pipemill.pipelines.adapter.row_seed import seed_row
+from pipemill.pipelines.loading.model import Model
+from pipemill.pipelines.loading.task_loader import LoadTask
 from pipemill.pipelines.media import decode_audio
 
 from tests.support import tiny_audio
@@ -135,6 +139,31 @@ def test_speech_recognition_by_a_model_that_writes(models, parameters):
     truth = plain(task, models["whisper"])
     batch = run(task, models["whisper"], {"audio": sounds}, parameters, budgets=(1, 10_000))
     assert_rows(batch, [_spoken(truth(heard(s), **parameters)) for s in sounds])
+
+
+def test_recordings_of_one_length_are_written_down_together(models):
+    """By models without windows: what fills a recording up would change what most of them hear."""
+    name, parameters = "automatic-speech-recognition", {"generate_kwargs": {"max_new_tokens": 8}}
+    files = [tiny_audio.wav([0.5, 0.8][seed % 2], seed) for seed in range(10)]
+    truth = transformers.pipeline(name, model=models["moonshine"], device="cpu")
+    sounds = [decode_audio(file, tiny_audio.RATE) for file in files]
+    expected = [truth(sound, **parameters)["text"] for sound in sounds]
+    stages = LoadTask(
+        task=name,
+        model=Model(path=models["moonshine"]),
+        columns=(("audio", "audio"),),
+        parameters=json.dumps(parameters),
+        max_tokens=10**6,
+    )()
+    for passes in ([1, 1, 1, 1, 4, 5, 5], [5, 5]):
+        seen = []
+        encoder = stages.task.pipeline.model.get_encoder()
+        hook = encoder.register_forward_hook(lambda *call: seen.append(len(call[2][0])))  # noqa: B023
+        batch = stages.process(Batch(pa.table({"audio": files})))
+        hook.remove()
+        assert batch.results["text"].to_pylist() == expected
+        assert sorted(seen) == passes
+    assert len(set(expected)) > 5
 
 
 def test_the_language_that_was_heard(models):

@@ -6,6 +6,7 @@ transformers 4.57.6.
 
 from __future__ import annotations
 
+import pyarrow as pa
 import pytest
 
 pytest.importorskip("PIL")
@@ -150,7 +151,14 @@ def test_document_question_answering_by_a_model_that_writes(models, tmp_path, bu
         found = plain(name, model)(image=image, question=question)
         expected.append({"score": None, "start": None, "end": None, **found[0]})
     own = {"question": QUESTIONS}
-    check(name, model, files(), expected, tmp_path, budget=budget, form=form, own=own)
+    task = check(name, model, files(), expected, tmp_path, budget=budget, form=form, own=own)
+    if budget > 1:
+        assert task.forwards.alone[False] is False, "prompts of one length share a batch"
+    # Also the keys and values of each document would be 150 MB, of Donut's size.
+    row = pa.table({"image": files(1), "question": ["who"]})
+    (chunk,) = task.expand(row).flatten().to_pylist()
+    output = task.forwards.run_singly([(chunk["inputs"], chunk["settings"])])[0]
+    assert [name for name, one in output.items() if one is not None] == ["sequences", "is_last"]
 
 
 @ways
@@ -209,6 +217,8 @@ def test_image_to_text(models, tmp_path, model, budget, form):
         parameters=parameters,
     )  # fmt: skip
     assert task.schedules is ("blip" not in model)
+    if budget > 1 and not task.schedules:
+        assert task.forwards.alone[False] is False, "images of one size share `generate`'s batches"
 
 
 @ways

@@ -66,7 +66,18 @@ SETTINGS = {
 
 @pytest.mark.parametrize("more", SETTINGS.values(), ids=SETTINGS)
 @pytest.mark.parametrize(
-    "kind", ["llava", "idefics", "gemma", "paligemma", "qwen", "qwen with states", "florence"]
+    "kind",
+    [
+        "llava",
+        "idefics",
+        "gemma",
+        "paligemma",
+        "qwen",
+        "qwen with states",
+        "florence",
+        "omni",
+        "phi",
+    ],
 )
 def test_every_kind_of_model(kind, more):
     pipeline = make_pipeline(kind)
@@ -80,7 +91,7 @@ def test_every_kind_of_model(kind, more):
         assert engine.loop.steps < sum(MOST) or most == 1
 
 
-@pytest.mark.parametrize("kind", ["llava", "idefics"])
+@pytest.mark.parametrize("kind", ["llava", "idefics", "omni"])
 def test_texts_without_images_run_beside_others(kind):
     """In these models they are computed as any text is, and may share their beginning."""
     pipeline = make_pipeline(kind)
@@ -187,6 +198,32 @@ def test_captions_of_other_models_are_left_to_generate(model):
     pipeline = captions(model)
     outputs = ContinuousGeneration(pipeline, "").write_all(list(caption_prompts(pipeline, {})))
     assert {type(output) for output in outputs} == {UnsupportedPrompt}
+
+
+@pytest.mark.parametrize("more", [{}, {"num_beams": 3}], ids=" ".join)
+@pytest.mark.parametrize("model", ["git", "blip_caption"])
+def test_captions_of_other_models_share_the_batches_of_generate(model, more):
+    pipeline = captions(model)
+    inputs = [pipeline.preprocess(image) for image in pictures()]
+    keywords = {"max_new_tokens": 7, **more}
+    expected = [pipeline.forward(dict(one), **keywords) for one in inputs]
+    written = ContinuousGeneration(pipeline, "").generate(inputs, keywords)
+    texts = [pipeline.postprocess(ids) for ids in written]
+    assert texts == [pipeline.postprocess(ids) for ids in expected]
+    assert len(set(map(str, texts))) > 3
+
+
+def test_a_token_that_ends_texts_elsewhere_cuts_none_short():
+    """BLIP's text model has an end token of its own, and goes on after the pipeline's."""
+    pipeline = captions("blip_caption")
+    inputs = [pipeline.preprocess(image) for image in pictures()]
+    keywords = {"max_new_tokens": 7}
+    alone = [pipeline.forward(dict(one), **keywords) for one in inputs]
+    keywords["eos_token_id"] = sorted({ids[0, 4].item() for ids in alone if ids.shape[1] > 5})
+    assert keywords["eos_token_id"]
+    together = ContinuousGeneration(pipeline, "").generate(inputs, keywords)
+    texts = [pipeline.decode(ids[0]) for ids in together]
+    assert texts == [pipeline.decode(ids[0]) for ids in alone]
 
 
 def test_from_the_second_prompt_on_their_memory_is_known():
