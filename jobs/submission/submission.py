@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from pipemill.errors import ConfigError, RunError, RunInterrupted
 
+from ..execution.supervisor import check_interrupts
 from ..output.text_table import Block, Shown, make_fact_table
 from .follow_log import LogFollower
 from .job_client import PAUSE_S, SILENCE_S, connect, cut_first_line, explain_silence, submit_once
@@ -116,6 +117,7 @@ class Submission(Shown):
         followers: list[LogFollower] = []
         silent_since = None
         while True:
+            check_interrupts()
             attempts: list[JobDetails] = []
             try:
                 attempts = self._list_attempts(client)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import threading
 import time
+from collections import Counter
 
 import pytest
 from aiohttp import web
+from pipemill.jobs.execution import supervisor
 from pipemill.jobs.submission import follow_log, submission
 from pipemill.jobs.submission.follow_log import LogFollower
 from pipemill.jobs.submission.submission import Submission
@@ -120,6 +123,14 @@ def test_a_stream_that_is_cut_without_a_sign_is_given_up(monkeypatch):
     assert not cut._thread.is_alive(), "its connection stays open"
     assert follower.read(has_ended=True) == ""
     assert follower._stream is None
+
+
+def test_an_interrupt_that_a_destructor_swallowed_ends_the_wait(monkeypatch):
+    head = Head(streams=True)
+    monkeypatch.setattr(supervisor, "_arrived", Counter({signal.SIGINT: 1}))
+    threading.Timer(1.0, lambda: setattr(head, "status", "SUCCEEDED")).start()
+    with pytest.raises(KeyboardInterrupt):
+        Submission("mine", head.address)._wait(client(head), None)
 
 
 def test_a_log_that_ray_cannot_read_ends_no_wait(monkeypatch):
