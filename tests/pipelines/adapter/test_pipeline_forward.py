@@ -205,3 +205,25 @@ def test_in_16_bits_captions_are_compared_with_those_among_their_copies(mixes):
     assert stages.task.forwards.alone[False] is mixes
     assert not mixes or max(usual) > 1
     assert got == expected
+
+
+def test_a_users_pipeline_gets_all_that_its_forward_returned(models, monkeypatch):
+    load = LoadTask(
+        task="text-generation",
+        model=Model(path=models["text-generation"]),
+        columns=(("text", "text"),),
+        parameters=json.dumps({"max_new_tokens": 3, "num_beams": 2}),
+    )
+    stages = load()
+    pipeline, seen = stages.task.pipeline, []
+    usual, answer = pipeline._forward, pipeline.postprocess
+    pipeline._forward = lambda *given, **named: {**usual(*given, **named), "scores": (1,)}
+
+    def note(output, **keywords):
+        seen.append(output.get("scores"))
+        return answer(output, **keywords)
+
+    monkeypatch.setattr(pipeline, "postprocess", note)
+    batch = stages.process(Batch(pa.table({"text": ["red", "a mill", "who is it", "cold"]})))
+    assert not batch.failures
+    assert set(seen) == {(1,)}
