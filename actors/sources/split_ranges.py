@@ -10,6 +10,8 @@ from ..storage.input_file import InputFile
 # A split is a few seconds to a minute of work: long enough to hide the cost of scheduling and
 # writing, with enough rows to fill micro-batches of equal length; short enough to lose in a crash.
 _FEWEST_ROWS, MOST_ROWS = 64, 8192
+# So many bytes of text are enough: of books, one may be minutes of work.
+_FEWEST_BYTES = 2**20
 # Decoded media take far more memory than a row of text, whatever the input holds of them.
 MOST_MEDIA_ROWS = 1024
 FEW_SPLITS = 32  # fewer keep no cluster busy
@@ -35,7 +37,10 @@ class SplitRange:
 
 def choose_rows_per_split(rows: float, bytes_per_row: float, most: int = MOST_ROWS) -> int:
     """Return how many rows a split should have in an input of `rows` rows, `most` at most."""
-    count = min(max(rows / FEW_SPLITS, _FEWEST_ROWS), most)
+    fewest: float = _FEWEST_ROWS
+    if most > MOST_MEDIA_ROWS:
+        fewest = min(fewest, _FEWEST_BYTES / max(bytes_per_row, 1))
+    count = min(max(rows / FEW_SPLITS, fewest), most)
     return max(int(min(count, MOST_BYTES / max(bytes_per_row, 1))), 1)
 
 

@@ -2,7 +2,12 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pipemill.actors.sources.split_ranges import SplitRange, choose_rows_per_split, cut_evenly
+from pipemill.actors.sources.split_ranges import (
+    MOST_MEDIA_ROWS,
+    SplitRange,
+    choose_rows_per_split,
+    cut_evenly,
+)
 from pipemill.jobs.output.split_plan import Plan, RowEstimate
 from pipemill.jobs.planning.find_inputs import InputFile
 
@@ -53,6 +58,10 @@ def test_a_split_is_neither_tiny_nor_huge():
     assert choose_rows_per_split(10**9, 1000) == 8192
     assert choose_rows_per_split(10**9, 2**20) == 64
     assert choose_rows_per_split(10, 10**12) == 1
+    # Six books are six splits; sixty pictures are one.
+    assert choose_rows_per_split(6, 2**20) == 1
+    assert choose_rows_per_split(100, 2**18) == 4
+    assert choose_rows_per_split(60, 2**18, MOST_MEDIA_ROWS) == 64
 
 
 def test_rows_of_byte_ranges_are_estimated_from_those_seen():
