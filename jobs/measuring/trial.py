@@ -90,11 +90,14 @@ def start_trial(job: Job, rows: int) -> Trial:
         ConfigError: The job can't run, or the model does not load.
         RunError: No row could be expanded.
     """
-    resolve_job(job, "local", here=True)  # says what is missing before anything is imported
+    # It says what is missing before anything is imported.
+    resolved, _ = resolve_job(job, "local", here=True)
     imports_seconds = _measure_imports()
     started = time.perf_counter()
     with sample_input(job) as sample:
-        prepared = prepare_without_output(sample.job)
+        # On the device that was chosen: it is said once.
+        on_device = sample.job.model_copy(update={"actors": resolved.actors})
+        prepared = prepare_without_output(on_device)
         planned = time.perf_counter()
         sampled = sample_rows(prepared.source, prepared.plan.splits, rows)
     prepared = replace(prepared, notes=(*prepared.notes, *sample.notes))

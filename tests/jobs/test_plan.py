@@ -121,6 +121,7 @@ def test_the_verb_ends_in_json_and_writes_nothing(models, data, tmp_path, capsys
     )
     assert main(["plan", str(config), "--seconds", "0.01", "--rows", "20"]) == 0
     out, err = capsys.readouterr()
+    assert err.count("device: ") == 1
     told = json.loads(out.splitlines()[-1])
     assert (told["rows"], told["sampled"]) == (70, 20)
     assert told["recommended"] == {"batching": {"max_tokens": 300}}
