@@ -280,8 +280,8 @@ class PipelineForward:
         Where a row is one chunk its answer is made here: the logits of a vocabulary are a
         thousand times larger, and a split's worth of them would fill the memory.
         """
-        if self.generation is not None:
-            output = self.generation.select_read(output)
+        if self.generation is not None and calls_model_once(self.pipeline):
+            output = self.generation.select_read(output)  # a user's class may read anything
         output = to_float32(output)
         if self.chunked:
             return output

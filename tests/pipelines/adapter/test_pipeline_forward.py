@@ -205,3 +205,21 @@ def test_in_16_bits_captions_are_compared_with_those_among_their_copies(mixes):
     assert stages.task.forwards.alone[False] is mixes
     assert not mixes or max(usual) > 1
     assert got == expected
+
+
+def test_a_pipeline_of_the_users_reads_what_it_returned():
+    """Whatever it is called: of transformers' pipelines none reads the scores of `generate`."""
+    model = Model(
+        path="tests/references/models/llama",
+        pipeline_class="tests.support.own_pipelines:Scored",
+    )
+    load = LoadTask(
+        task="text-generation",
+        model=model,
+        columns=(("text", "text"),),
+        parameters=json.dumps({"max_new_tokens": 3}),
+        max_tokens=10**6,
+    )
+    batch = load().process(Batch(pa.table({"text": ["one", "two three", "four five six"]})))
+    assert not batch.failures
+    assert all(one["generated_text"] for one in batch.results.to_pylist())
