@@ -84,7 +84,7 @@ class DecodingLoop:
     def _compute(self, most: int) -> None:
         """Begin texts, and write a token of each."""
         self.steps += 1
-        with self._computing, self.pipeline.device_placement(), torch.no_grad():
+        with hold(self._computing), self.pipeline.device_placement(), torch.no_grad():
             try:
                 self._admit(most)
                 if self.running:
