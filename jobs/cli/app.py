@@ -7,7 +7,7 @@ import sys
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
-from typing import TextIO, TypeVar
+from typing import Literal, TextIO, TypeVar
 
 # Little before the command has its handlers: an interrupt while Python imports is a traceback.
 from pipemill.errors import ConfigError, RunError
@@ -64,7 +64,7 @@ def _open_standard_streams() -> None:
         pass
     os.close(number)
 
-    def open_nowhere(mode: str) -> TextIO:
+    def open_nowhere(mode: Literal["r", "w"]) -> TextIO:
         # Not 0 to 2: a library that was imported before may hold a file of its own there.
         return os.fdopen(os.open(os.devnull, os.O_RDWR), mode)
 
