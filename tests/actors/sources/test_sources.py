@@ -318,6 +318,7 @@ def test_inputs_that_can_not_be_read_are_named(tmp_path):
     with pytest.raises(ConfigError, match="set input.format"):
         plan(tmp_path / "rows.dat")
     write_jsonl(tmp_path / "b.jsonl", ['{"a": 1}'])
+    (tmp_path / "state.json").write_text("[1]")  # not one that datasets wrote
     with pytest.raises(ConfigError, match="mixes formats .jsonl, parquet."):
         plan(tmp_path)
 
