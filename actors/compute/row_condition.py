@@ -38,8 +38,8 @@ _HOW = (
     "write columns (`in backticks` if they are no plain words), values, == != < <= > >=, in [..], "
     "is None, and, or, not, as in \"label == 'spam' and score > 0.9\""
 )
-# A text in quotes, or a name in backticks, which are Python's for nothing else.
-_QUOTED = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|`([^`]+)`""")
+# A text in quotes, a comment, or a name in backticks, which are Python's for nothing else.
+_QUOTED = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|#.*|`([^`]+)`""")
 
 
 @dataclass(frozen=True)

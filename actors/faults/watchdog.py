@@ -3,7 +3,7 @@
 What counts as progress: a call of a stage for some rows, a micro-batch, a row that is preprocessed,
 and a call of a layer, so also a token that is generated. Slow work makes progress; a hang makes
 none. Loading, reading and writing are no stages. A call that waits for another one's lock waits
-before its stage, or by `hold`.
+before its stage, or by `hold` or `wait_on`.
 """
 
 from __future__ import annotations
@@ -101,15 +101,25 @@ def share_stage() -> Callable[[], None]:
 @contextmanager
 def hold(lock: threading.Lock | threading.Semaphore) -> Iterator[None]:
     """Hold a lock inside the block. While its holder's stage makes steps, to wait is no hang."""
-    call: _Call | None = getattr(_local, "call", None)
     seen = -1
     while not lock.acquire(timeout=_find_pause()):
-        if call is not None and seen != _paces[call.stage].steps:
-            seen, call.since = _paces[call.stage].steps, time.monotonic()
+        seen = wait_on(seen)
     try:
         yield
     finally:
         lock.release()
+
+
+def wait_on(seen: int) -> int:
+    """Let this thread wait for others of its stage, if they made a step since it looked last.
+
+    seen: what this returned then; -1 at first.
+    """
+    call: _Call | None = getattr(_local, "call", None)
+    if call is None or seen == (steps := _paces[call.stage].steps):
+        return seen
+    call.since = time.monotonic()
+    return steps
 
 
 def _find_pause() -> float:

@@ -60,7 +60,7 @@ class ByteRangePlanner:
         """
         width = self._measure_row_width(files)
         step = rows_per_part or choose_rows_per_split(
-            sum(file.size for file in files) / width, width, self.most_rows
+            sum(map(_estimate_bytes, files)) / width, width, self.most_rows
         )
         if limit is None:
             cuts_small = self.cuts_small_files and len(files) < FEW_SPLITS
@@ -111,8 +111,8 @@ class ByteRangePlanner:
             at_rows = True
         else:
             at_rows = len(cuts) > 1 and not self.can_cut_anywhere(file)
-        size = file.size * (_COMPRESSED if find_compression(file.path) else 1)
-        is_read = file.size > self.large_file or (cuts_small and size > step * width)
+        seems_long = _estimate_bytes(file) > step * width
+        is_read = file.size > self.large_file or (cuts_small and seems_long)
         if at_rows and is_read:
             return cut_counted_rows(file, self.row_offsets(file), step, None, self.most_bytes)
         if at_rows or len(cuts) <= 1:
@@ -164,6 +164,11 @@ def sample_evenly(files: list[InputFile], count: int) -> list[InputFile]:
     """Return up to `count` files, spread evenly from the first to the last."""
     numbers = np.linspace(0, len(files) - 1, min(count, len(files))).astype(int)
     return [files[i] for i in dict.fromkeys(numbers.tolist())]
+
+
+def _estimate_bytes(file: InputFile) -> int:
+    """Return the bytes of a file's rows, about."""
+    return file.size * (_COMPRESSED if find_compression(file.path) else 1)
 
 
 def _take_whole(file: InputFile) -> SplitRange:

@@ -77,7 +77,7 @@ def _share_archive(filesystem: AbstractFileSystem) -> AbstractFileSystem:
     def open_shared(*args: Any, **keywords: Any) -> IO[bytes]:
         archive: Any = itself()  # it is there: this is its method
         own = threading.Lock() if is_safe else lock
-        with own:
+        with own, _explain_damage():
             file = type(archive)._open(archive, *args, **keywords)
         if is_safe and not file.readable():
             file.archive = archive

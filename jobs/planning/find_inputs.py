@@ -95,7 +95,8 @@ def list_files(
             files.setdefault(file.path, file)
     formats = {format_of(path) for path in files} if format == _AUTO else {format}
     if len(formats) > 1:
-        if saved := [file for file in files if file.endswith(f"/{STATE}")]:
+        saved = [file for file in files if file.endswith(f"/{STATE}")]
+        if saved and ArrowSource.name in formats:
             folder = saved[0].removesuffix(f"/{STATE}")
             more = f" and {len(saved) - 1:,} more" if len(saved) > 1 else ""
             raise ConfigError(

@@ -280,6 +280,7 @@ class PipelineForward:
         Where a row is one chunk its answer is made here: the logits of a vocabulary are a
         thousand times larger, and a split's worth of them would fill the memory.
         """
+        # A user's class may read anything.
         if self.chunked and self.generation is not None and calls_model_once(self.pipeline):
             output = self.generation.select_read(output)
         output = to_float32(output)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from transformers import Pipeline, TextClassificationPipeline
+from transformers import Pipeline, TextClassificationPipeline, TextGenerationPipeline
 from transformers.pipelines.base import ChunkPipeline
 
 
@@ -100,3 +100,15 @@ class Steady(FirstWord):
     """Says that equal texts have equal answers."""
 
     repeats = True
+
+
+class Scored(TextGenerationPipeline):
+    """Hands a number to its answers, under a name that `generate` uses, too."""
+
+    def _forward(self, model_inputs, **kwargs):
+        outputs = super()._forward(model_inputs, **kwargs)
+        return {**outputs, "scores": outputs["input_ids"].sum(-1, keepdim=True)}
+
+    def postprocess(self, model_outputs, **kwargs):
+        (answer,) = super().postprocess(model_outputs, **kwargs)
+        return [{**answer, "score": float(model_outputs["scores"])}]

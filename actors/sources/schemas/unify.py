@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ...storage.input_file import InputFile
+from ...storage.parallel import map_parallel
 from .file_schemas import map_types, simplify_schema
 from .hf_features import add_features, find_common_features
 
@@ -24,6 +25,7 @@ _MOST_DIGITS = 76  # of a decimal
 # Arrow writes the years of times up to 32767 as text.
 _TEXT_SECONDS = 30_000 * 366 * 24 * 3600
 _NOTHING = (1, 0)
+_LOOKED_AT = 64  # files at a time
 
 # Finds the least and the greatest value of a column in a file, as whole numbers, if it has any.
 Extremes = Callable[[InputFile, str], tuple[int, int] | None]
@@ -88,15 +90,18 @@ def _leave_out_empty(
     has_values: HasValues,
 ) -> dict[pa.DataType, InputFile]:
     """Return the types of a column of which at least one file has a value."""
-    filled = set()
+    owners: dict[pa.DataType, list[InputFile]] = {kind: [] for kind in kinds}
     for file, schema in zip(files, schemas, strict=True):
         index = schema.get_field_index(name)
-        kind = None if index < 0 else schema.field(index).type
-        if kind is not None and kind not in filled and has_values(file, name):
-            filled.add(kind)
-            if len(filled) == len(kinds):
-                break
-    return {kind: file for kind, file in kinds.items() if kind in filled}
+        if index >= 0:
+            owners[schema.field(index).type].append(file)
+
+    def is_filled(kind: pa.DataType) -> bool:
+        # Some at a time: of many files the first may tell it, or none of them.
+        parts = (owners[kind][i : i + _LOOKED_AT] for i in range(0, len(owners[kind]), _LOOKED_AT))
+        return any(any(map_parallel(lambda file: has_values(file, name), part)) for part in parts)
+
+    return {kind: file for kind, file in kinds.items() if is_filled(kind)}
 
 
 def find_extremes(column: pa.ChunkedArray) -> tuple[int, int] | None:

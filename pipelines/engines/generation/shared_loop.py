@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
-from pipemill.actors.faults.watchdog import mark_progress
+from pipemill.actors.faults.watchdog import mark_progress, wait_on
 
 _WAIT_S = 0.05
 
@@ -17,7 +17,6 @@ class SharedLoop:
     """
 
     def __init__(self) -> None:
-        self._steps = 0
         self._computes = threading.Lock()
         self._ended = threading.Condition()
 
@@ -29,7 +28,6 @@ class SharedLoop:
                 try:
                     while not is_done():
                         step()
-                        self._steps += 1
                         mark_progress()
                 finally:
                     self._computes.release()
@@ -38,6 +36,4 @@ class SharedLoop:
                 continue
             with self._ended:
                 self._ended.wait(_WAIT_S)
-            if seen != self._steps:  # of the thread that computes
-                seen = self._steps
-                mark_progress()
+            seen = wait_on(seen)  # for the thread that computes, or one that it waits for

@@ -214,6 +214,7 @@ def test_dates_and_times_are_compared_with_texts(text, rows):
         ("`a.b` == n\n  and n < 2  # `one`", [0]),
         ("`e\u0301` == 1", [0]),
         ("n > 1\nor n == 1", [0, 1]),
+        ("n > 1 # don't\nor `a.b` == 1 # can't", [0, 1]),
     ],
 )
 def test_a_column_of_any_name_is_named_in_backticks_and_lines_are_one_condition(text, rows):

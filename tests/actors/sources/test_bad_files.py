@@ -20,6 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pipemill.actors.sources import byte_ranges
 from pipemill.actors.sources.reading import Reading
+from pipemill.actors.storage.shared_archive import forget_archives
 
 from pipemill.errors import ConfigError
 from tests.support.splits import FOLDER, plan, read, rows
@@ -145,12 +146,16 @@ def test_a_damaged_file_of_an_archive_is_one_dead_letter_beside_others(tmp_path,
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
         for name in "ab":
             archive.writestr(f"{name}.{suffix}", data)
-    packed = bytearray((tmp_path / "a.zip").read_bytes())
-    packed[packed.rindex(b"row row") + 1] ^= 1
-    (tmp_path / "a.zip").write_bytes(packed)
-    good, *bad = read(plan(f"zip://*.{suffix}::{tmp_path}/a.zip"))
-    assert good.rows["text"].to_pylist() == ["row " * 20]
-    assert "its archive is damaged: Bad CRC-32" in bad[0].failures[0].message
+    whole = (tmp_path / "a.zip").read_bytes()
+    header = whole.rindex(b"PK\x03\x04")
+    for place, why in ((whole.rindex(b"row row"), "Bad CRC-32"), (header, "Bad magic number")):
+        packed = bytearray(whole)
+        packed[place + 1] ^= 1
+        (tmp_path / "a.zip").write_bytes(packed)
+        forget_archives()
+        good, *bad = read(plan(f"zip://*.{suffix}::{tmp_path}/a.zip"))
+        assert good.rows["text"].to_pylist() == ["row " * 20]
+        assert f"its archive is damaged: {why}" in bad[0].failures[0].message
 
 
 def test_a_name_in_a_header_that_is_not_utf_8_is_no_other_name(tmp_path):

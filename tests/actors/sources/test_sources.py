@@ -6,6 +6,7 @@ import gzip
 import hashlib
 import json
 import os
+import random
 import zipfile
 from pathlib import Path
 
@@ -317,6 +318,7 @@ def test_inputs_that_can_not_be_read_are_named(tmp_path):
     with pytest.raises(ConfigError, match="set input.format"):
         plan(tmp_path / "rows.dat")
     write_jsonl(tmp_path / "b.jsonl", ['{"a": 1}'])
+    (tmp_path / "state.json").write_text("[1]")  # not one that datasets wrote
     with pytest.raises(ConfigError, match="mixes formats .jsonl, parquet."):
         plan(tmp_path)
 
@@ -531,3 +533,13 @@ def test_a_small_file_with_rows_for_several_splits_is_cut(tmp_path, name):
     assert len(made.splits) >= (2 if packed != text else 10)
     assert [row["text"] for row in rows(read(made))] == lines
     assert max(len(batch.rows) for batch in read(made)) <= 64
+
+
+def test_a_compressed_file_has_about_as_many_splits_as_its_text(tmp_path):
+    """A part costs some time, too."""
+    words = random.Random(0).choices([f"word{i * i}" for i in range(300)], k=200_000)
+    lines = "".join(" ".join(words[i : i + 10]) + "\n" for i in range(0, len(words), 10))
+    (tmp_path / "a.txt").write_text(lines)
+    (tmp_path / "b.txt.gz").write_bytes(gzip.compress(lines.encode()))
+    plain, packed = (len(plan(tmp_path / name).splits) for name in ("a.txt", "b.txt.gz"))
+    assert plain / 2 < packed < plain * 2

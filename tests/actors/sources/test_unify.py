@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import datetime
 import decimal
+import threading
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from pipemill.actors.sources.schemas.unify import find_common_type, find_conflict
+from pipemill.actors.sources.schemas.unify import (
+    find_common_type,
+    find_conflict,
+    unify_columns,
+)
+from pipemill.actors.storage.input_file import InputFile
 from pipemill.jobs.planning.columns import check_conflicts
 from pipemill.jobs.rows.held_rows import check_writable
 
@@ -238,6 +244,23 @@ def test_a_column_without_values_goes_with_any_type(tmp_path, form, empty, other
         assert not any(batch.failures for batch in batches)
         values = [value for array in columns for value in pa.array(array).to_pylist()]
         assert [row["c"] for row in rows(batches)] == values
+
+
+def test_many_files_are_asked_for_values_at_once():
+    """Each takes a store's time to answer, and all of them may be empty."""
+    files = [InputFile(f"{number}.parquet", 1, "") for number in range(100)]
+    schemas = [pa.schema([("c", pa.float64() if n else pa.string())]) for n in range(100)]
+    several, asked = threading.Barrier(3), []
+
+    def has_values(file, name):
+        asked.append(file)
+        if file in files[1:4]:
+            several.wait(timeout=60)
+        return file == files[0]
+
+    made = unify_columns(files, schemas, lambda file, name: None, has_values)
+    assert made.field("c").type == pa.string()
+    assert sorted(map(files.index, asked)) == list(range(100))
 
 
 def test_a_column_that_parquet_has_no_type_for_is_named():
