@@ -7,6 +7,7 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 from pipemill.actors.faults.blame import is_out_of_memory, is_row_error
+from pipemill.actors.task import NotScheduled
 
 from ..engines.stacking import (
     ALIKE,
@@ -117,9 +118,14 @@ class PipelineForward:
         """Return what regroup needs of each chunk.
 
         ragged: whether the chunks are of unequal size.
+
+        Raises:
+            NotScheduled: they were given at once, and can't be any more.
         """
         if self.scheduled is not None and self.schedules:
             return self.scheduled(chunks)
+        if self.generation is not None and len({settings for _, settings in chunks}) > 1:
+            raise NotScheduled  # they came at once, and another thread has just found a difference
         ragged = ragged and self.by_token is None  # an encoder has tried it by itself
         if self.recordings is not None:  # a size stands for some hundred numbers
             ragged = len({len(payload) for payload, _ in chunks}) > 1

@@ -9,8 +9,8 @@ from typing import Any
 
 from pipemill.errors import error_message
 
-from ..engines.block_attention import keep_block_attention
 from ..engines.gpu_memory import limit_to_share
+from ..engines.text_length import forget_other_lengths
 from ..library_settings import ignore_weights_keyword, set_libraries
 from .missing_weights import (
     describe_missing,
@@ -106,7 +106,7 @@ class Model:
             pipeline = transformers.pipeline(task, device=device, dtype=self.saved_dtype, **source)
         if not self.allow_missing:
             self._check_complete(pipeline.model, loadings, task)
-        keep_block_attention(pipeline.model)
+        forget_other_lengths(pipeline.model)
         return pipeline
 
     def _check_complete(self, model: Any, loadings: list[tuple[Any, Any]], task: str) -> None:

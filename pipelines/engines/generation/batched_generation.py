@@ -9,8 +9,8 @@ from typing import Any
 
 from ...text.model_limits import ScaledPositions
 from ..base import GenerationEngine, Values
-from ..block_attention import attends_in_blocks
 from ..stacking import copy_kwargs, unstack
+from ..text_length import attends_in_blocks
 
 # Settings that only one row at a time may have, or that look at the tokens of the prompt: those of
 # a padded one would be others.

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pytest
 import torch
 from pipemill.actors.batch import Batch
+from pipemill.actors.task import NotScheduled
 from pipemill.pipelines.adapter.pickled_chunks import DeferredError
 from pipemill.pipelines.adapter.pipeline_forward import PipelineForward
 from pipemill.pipelines.adapter.scheduled_forward import ScheduledForward
@@ -223,3 +224,23 @@ def test_a_pipeline_of_the_users_reads_what_it_returned():
     batch = load().process(Batch(pa.table({"text": ["one", "two three", "four five six"]})))
     assert not batch.failures
     assert all(one["generated_text"] for one in batch.results.to_pylist())
+
+
+def test_rows_of_several_settings_that_no_engine_takes_any_more_are_given_back():
+    """Another thread may find out, just after they were handed over, that texts differ together."""
+    load = LoadTask(
+        task="text-generation",
+        model=Model(path="tests/references/models/llama"),
+        columns=(("text", "text"), ("max_new_tokens", "most")),
+        parameters=json.dumps({"do_sample": False}),
+        max_tokens=10**6,
+    )
+    rows = pa.table({"text": ["one", "two"] * 3, "most": [2, 5] * 3})
+    expected = load().process(Batch(rows)).results.to_pylist()
+    stages = load()
+    adapter = stages.task
+    chunks = adapter.expand(rows.rename_columns(["text", "max_new_tokens"])).flatten()
+    adapter.forwards.scheduled._differs = True
+    with pytest.raises(NotScheduled):
+        adapter.forward(chunks)
+    assert stages.process(Batch(rows)).results.to_pylist() == expected

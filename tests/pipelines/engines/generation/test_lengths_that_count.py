@@ -38,7 +38,7 @@ KINDS = {
     ),
 }  # fmt: skip
 SHORT = [tiny.sentence(2 + i % 3, i) for i in range(6)]
-LENGTHS = [3, 40, 5, 2, 6, 3]
+LENGTHS = [3, 40, 5, 55, 2, 6, 20, 3]
 # Two that are long, if that does not change what follows, and one that becomes long.
 SEVERAL = [3, 40, 5, 55, 4, 9, 6, 13]
 
