@@ -38,8 +38,9 @@ _HOW = (
     "write columns (`in backticks` if they are no plain words), values, == != < <= > >=, in [..], "
     "is None, and, or, not, as in \"label == 'spam' and score > 0.9\""
 )
-# A text in quotes, a comment, or a name in backticks, which are Python's for nothing else.
-_QUOTED = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|#.*|`([^`]+)`""")
+# A text in quotes, a name in backticks, which are Python's for nothing else, a comment, or the end
+# of a line.
+_TOKENS = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|`([^`]+)`|#.*|\\?\n""")
 
 
 @dataclass(frozen=True)
@@ -119,17 +120,15 @@ class RowCondition:
     def _parse(self) -> ast.expr:
         names: dict[str, str] = {}
 
-        def replace(quoted: re.Match[str]) -> str:
-            if quoted[1] is None:
-                return quoted[0]
+        def replace(token: re.Match[str]) -> str:
+            if token[1] is None:
+                return " " if token[0][0] == "#" or token[0][-1] == "\n" else token[0]
             word = f"_column_{len(names)}_"
-            names[word] = quoted[1]
+            names[word] = token[1]
             return word
 
-        code = _QUOTED.sub(replace, self.text).strip()
         try:
-            # In brackets, so that it may have several lines.
-            parsed = ast.parse(f"({code}\n)" if code else "", mode="eval").body
+            parsed = ast.parse(_TOKENS.sub(replace, self.text).strip(), mode="eval").body
             for node in ast.walk(parsed):
                 if isinstance(node, ast.Name):
                     node.id = names.get(node.id, node.id)
