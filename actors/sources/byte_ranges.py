@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 
 import numpy as np
@@ -63,10 +63,10 @@ class ByteRangePlanner:
             sum(map(_estimate_bytes, files)) / width, width, self.most_rows
         )
         if limit is None:
-            cuts_small = self.cuts_small_files and len(files) < FEW_SPLITS
+            cuts_small_files = self.cuts_small_files and len(files) < FEW_SPLITS
+            planner = replace(self, cuts_small_files=cuts_small_files)
             planned = map_parallel(
-                lambda file: self._plan_file(file, rows_per_part, step, width, None, cuts_small),
-                files,
+                lambda file: planner._plan_file(file, rows_per_part, step, width, None), files
             )
             return [part for parts in planned for part in parts]
         ranges: list[SplitRange] = []
@@ -86,7 +86,6 @@ class ByteRangePlanner:
         step: int,
         width: float,
         limit: int | None,
-        cuts_small: bool = False,
     ) -> list[SplitRange]:
         """Return the ranges of a file: a single one for a bad file."""
 
@@ -94,7 +93,7 @@ class ByteRangePlanner:
             if rows_per_part or limit is not None:
                 most_bytes = None if rows_per_part else self.most_bytes
                 return cut_counted_rows(file, self.row_offsets(file), step, limit, most_bytes)
-            return self._cut_file(file, step, width, cuts_small)
+            return self._cut_file(file, step, width)
 
         try:
             # Retried one by one: of many thousands, some may fail each time.
@@ -102,9 +101,7 @@ class ByteRangePlanner:
         except BAD_FILE:
             return [_take_whole(file)]
 
-    def _cut_file(
-        self, file: InputFile, step: int, width: float, cuts_small: bool
-    ) -> list[SplitRange]:
+    def _cut_file(self, file: InputFile, step: int, width: float) -> list[SplitRange]:
         has_unknown_size = self._has_unknown_size(file)
         cuts = cut_evenly(file.size, max(int(step * width), 1))
         if has_unknown_size or find_compression(file.path) or self.can_cut_anywhere is None:
@@ -112,7 +109,7 @@ class ByteRangePlanner:
         else:
             at_rows = len(cuts) > 1 and not self.can_cut_anywhere(file)
         seems_long = _estimate_bytes(file) > step * width
-        is_read = file.size > self.large_file or (cuts_small and seems_long)
+        is_read = file.size > self.large_file or (self.cuts_small_files and seems_long)
         if at_rows and is_read:
             return cut_counted_rows(file, self.row_offsets(file), step, None, self.most_bytes)
         if at_rows or len(cuts) <= 1:

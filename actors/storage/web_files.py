@@ -12,6 +12,7 @@ _READ = 2**20
 
 
 def is_web(filesystem: AbstractFileSystem) -> bool:
+    """Tell whether files come from web servers, which have no folders."""
     protocols = filesystem.protocol
     return "http" in ([protocols] if isinstance(protocols, str) else protocols)
 

@@ -109,7 +109,7 @@ class ScheduledForward:
             self._differs = True
 
     def _run_alone(self, chunks: list[Chunk]) -> list[Any]:
-        with self.generation.alone():
+        with self.generation.pause():
             return self.forward.run_singly(chunks)
 
     def _write_tried(self, chunks: list[Chunk]) -> list[Any]:

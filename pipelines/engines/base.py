@@ -116,7 +116,7 @@ class GenerationEngine(Protocol):
         """Tell whether others can be computed with this prompt, if its keywords suit."""
         return True
 
-    def alone(self) -> AbstractContextManager[None]:
+    def pause(self) -> AbstractContextManager[None]:
         """Write no text elsewhere inside the block, if that would change what `_forward` does."""
         return nullcontext()
 

@@ -88,7 +88,7 @@ class BatchedGeneration(GenerationEngine):
         """Return one input of several, each of one row: a decoder goes on at the right end."""
         import torch
 
-        lengths = list(map(_count_tokens, inputs))
+        lengths = list(map(count_tokens, inputs))
         fill = {_IDS: self.pipeline.tokenizer.pad_token_id, _MASK: 0}
         together: Values = {}
         for name, value in inputs[0].items():
@@ -108,9 +108,9 @@ class BatchedGeneration(GenerationEngine):
     ) -> list[Values]:
         """Return what each output would have been alone."""
         settings = self._merge_settings(keywords)
-        longest, alone = max(map(_count_tokens, inputs)), []
+        longest, alone = max(map(count_tokens, inputs)), []
         for output, one in zip(outputs, inputs, strict=True):
-            length = _count_tokens(one)
+            length = count_tokens(one)
             padding = longest - length if self.after_prompt else 0
             # A decoder beside an encoder begins with one token that says so.
             begin = length if self.after_prompt else 1
@@ -170,7 +170,7 @@ class BatchedGeneration(GenerationEngine):
         return {**usual, **keywords}
 
 
-def _count_tokens(inputs: Values) -> int:
+def count_tokens(inputs: Values) -> int:
     """Return the tokens of a prompt; 0 for an image without any."""
     ids = inputs.get(_IDS)
     return 0 if ids is None else int(ids.shape[1])

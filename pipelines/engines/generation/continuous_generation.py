@@ -11,7 +11,7 @@ from transformers.generation import StoppingCriteriaList, StopStringCriteria
 
 from ..base import Prompt, Values
 from ..stacking import copy_kwargs, unstack
-from .batched_generation import MINDS_PADDING, BatchedGeneration, is_harmless
+from .batched_generation import MINDS_PADDING, BatchedGeneration, count_tokens, is_harmless
 from .decoding_loop import DecodingLoop
 from .token_choice import Sequence
 
@@ -46,7 +46,7 @@ class ContinuousGeneration(BatchedGeneration):
     def joins(self, prompt: Prompt) -> bool:
         return self._find_scale(prompt) is not None
 
-    def alone(self) -> AbstractContextManager[None]:
+    def pause(self) -> AbstractContextManager[None]:
         return self.loop.pause() if self.positions or self.in_blocks else nullcontext()
 
     def reads_more(self, inputs: Values) -> bool:
@@ -84,8 +84,7 @@ class ContinuousGeneration(BatchedGeneration):
         """Return which texts may be computed together with this one; None if none may."""
         if self.positions is None:
             return 0
-        settings, ids = self._merge_settings(prompt.keywords), prompt.inputs.get("input_ids")
-        length = 1 if ids is None else int(ids.shape[-1])
+        settings, length = self._merge_settings(prompt.keywords), count_tokens(prompt.inputs)
         new, most = settings.get("max_new_tokens"), settings.get("max_length")
         return self.positions.find_scale(length, most if new is None else length + new)
 
