@@ -70,12 +70,12 @@ class ForwardPass:
     def _run_budget(self, left: np.ndarray) -> np.ndarray:
         """Run micro-batches of one budget; return the chunks to run with another one."""
         budget, padded = self.budget.tokens, not self._is("packed")
+        sizes = self.sizes[left]
         groups = None if self.groups is None else self.groups[left]
-        cuts = cut_micro_batches(self.sizes[left], budget, groups, padded=padded)
+        cuts = cut_micro_batches(sizes, budget, groups, padded=padded)
         for number, cut in enumerate(cuts):
-            rest = cuts[number:]
-            tokens = int(self.sizes[left[cut]].sum())
-            cost = count_padded_tokens(self.sizes[left], [cut]) if padded else tokens
+            tokens = int(sizes[cut].sum())
+            cost = count_padded_tokens(sizes, [cut]) if padded else tokens
             started = time.perf_counter()
             fits = True
             try:
@@ -86,14 +86,14 @@ class ForwardPass:
                 release_memory()
                 self.budget.halve(cost)
                 self.stats["out_of_memory"] += 1
-                return left[np.concatenate(rest)]
+                return left[np.concatenate(cuts[number:])]
             self.done += pieces
             self.failed += failed
             self.stats.update(micro_batches=1, tokens=tokens, padded_tokens=cost)
             self.stats["packed_tokens"] += 0 if padded else tokens
             self.budget.record(budget, cost, tokens, time.perf_counter() - started)
-            if self.budget.tokens != budget and len(rest) > 1:
-                return left[np.concatenate(rest[1:])]
+            if self.budget.tokens != budget and number + 1 < len(cuts):
+                return left[np.concatenate(cuts[number + 1 :])]
         return left[:0]
 
     def _is(self, name: str) -> bool:
