@@ -31,10 +31,9 @@ from .encodings import (
     detect_encoding,
     is_foreign,
 )
-from .frames import FrameStream
+from .frames import FRAMED, FrameStream
 from .places import Place, identify, place_before, seeks_slowly
 from .read_bytes import counts_lines, read_up_to, skip_bytes
-from .zstd import ZstdStream
 
 _BUFFER = 2**20
 
@@ -70,9 +69,7 @@ class LineFiles:
         """Open a file as a stream of its decompressed bytes."""
         filesystem, inner = open_filesystem(path, self.options)
         compression = find_compression(path)
-        if compression == "zstd":
-            return io.BufferedReader(ZstdStream(filesystem.open(inner, "rb")), _BUFFER)
-        if compression in ("bz2", "xz"):
+        if compression in FRAMED:
             stream = FrameStream(filesystem.open(inner, "rb"), compression)
             return io.BufferedReader(stream, _BUFFER)
         stream = filesystem.open(inner, "rb", compression=compression)
