@@ -43,15 +43,14 @@ class PartRewriter(PartSink):
         numbers = batch.rows[ROW].to_numpy()
         # A late worker may have tried rows that got an answer in the meantime.
         dead = np.intersect1d(from_ranges(footer.dead_rows), numbers)
+        is_dead = np.isin(numbers, dead)
         live = batch.ok_rows()
-        live = live[np.isin(numbers[live], dead)]
+        live = live[is_dead[live]]
         if len(live):
             part = self._add_answers(part, footer, batch, live)
             footer = self._update_footer(footer, batch, numbers[live])
             self.store.write(split.part, encode_part(part, footer))
-        batch.failures = {
-            place: failure for place, failure in batch.failures.items() if numbers[place] in dead
-        }
+        batch.failures = {row: why for row, why in batch.failures.items() if is_dead[row]}
         self._write_dead_letters(split, batch, numbers)
 
     def _read_part(self, split: Split) -> tuple[PartFooter, pa.Table]:
