@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pyarrow as pa
 
+from ..arrow_arrays import scatter_rows, take_rows
 from ..batch import ROWS_OF, Batch
 from .row_condition import RowCondition
 from .stages import Stages
@@ -82,9 +83,7 @@ class Cascade:
         step = self._by_name[name]
         rows = self._find_rows(step, batch)
         inputs = batch.rows.select(list(dict.fromkeys(step.stages.columns.values())))
-        if len(rows) < batch.rows.num_rows:
-            inputs = inputs.take(pa.array(rows, pa.int64()))
-        done = step.stages.process(Batch(inputs, lacking=batch.lacking))
+        done = step.stages.process(Batch(take_rows(inputs, rows), lacking=batch.lacking))
         for row, failure in done.failures.items():
             named = replace(failure, stage=f"{failure.stage} of {name}")
             batch.failures.setdefault(int(rows[row]), named)
@@ -100,7 +99,7 @@ class Cascade:
         )
         batch.add_stats(**{ROWS_OF + name: len(rows)})
         assert done.results is not None
-        added = _spread(done.results, rows, batch.rows.num_rows).rename_columns(
+        added = _place_rows(done.results, rows, batch.rows.num_rows).rename_columns(
             step.results().names
         )
         earlier = pa.table({}) if batch.results is None else batch.results
@@ -109,7 +108,7 @@ class Cascade:
             schema=pa.schema([*earlier.schema, *added.schema]),
         )
         live = batch.ok_rows()  # a row that fails has no answers of earlier steps, either
-        batch.results = _spread(results.take(pa.array(live)), live, results.num_rows)
+        batch.results = _place_rows(take_rows(results, live), live, results.num_rows)
         return batch
 
     @staticmethod
@@ -124,12 +123,6 @@ class Cascade:
         return np.intersect1d(rows, step.condition.find_rows(pa.table(named)))
 
 
-def _spread(results: pa.Table, rows: np.ndarray, count: int) -> pa.Table:
+def _place_rows(results: pa.Table, rows: np.ndarray, count: int) -> pa.Table:
     """Return a table of `count` rows with the results at these rows, and nulls at the others."""
-    if len(rows) == count:
-        return results
-    places = np.zeros(count, dtype=np.int64)
-    places[rows] = np.arange(len(rows))
-    missing = np.ones(count, dtype=bool)
-    missing[rows] = False
-    return results.take(pa.array(places, mask=missing))
+    return results if len(rows) == count else scatter_rows([(rows, results)], count, results.schema)

@@ -5,10 +5,9 @@ from __future__ import annotations
 import ast
 import operator
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
-from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ..columns import is_number
+from .arrow_comparison import (
+    combine_flat,
+    find_type,
+    make_unknown,
+    to_array,
+    to_comparable,
+    to_float,
+    to_scalar,
+)
 
 _COMPARE: Mapping[type[ast.cmpop], Callable[[Any, Any], pc.Expression]] = {
     ast.Eq: operator.eq,
@@ -27,13 +35,6 @@ _COMPARE: Mapping[type[ast.cmpop], Callable[[Any, Any], pc.Expression]] = {
 }
 # Of more than some thousands Arrow's recursion ends the process.
 _MOST = 500
-# Arrow compares no views and no floats of 16 bits, and takes numbers of 64 bits for signed ones.
-_COMPARABLE = {
-    pa.float16(): pa.float32(),
-    pa.string_view(): pa.large_string(),
-    pa.binary_view(): pa.large_binary(),
-    pa.uint64(): pa.decimal128(20, 0),
-}
 _HOW = (
     "write columns (`in backticks` if they are no plain words), values, == != < <= > >=, in [..], "
     "is None, and, or, not, as in \"label == 'spam' and score > 0.9\""
@@ -84,7 +85,7 @@ class RowCondition:
 
     def find_rows(self, rows: pa.Table) -> np.ndarray:
         """Return the numbers of the rows for which it is true."""
-        rows = _to_comparable(rows.select(self.columns))
+        rows = to_comparable(rows.select(self.columns))
         numbered = rows.append_column("", pa.array(np.arange(rows.num_rows)))
         return numbered.filter(self._build_expression(rows.schema))[""].to_numpy()
 
@@ -110,7 +111,7 @@ class RowCondition:
 
     def _suits(self, part: ast.expr, schema: pa.Schema) -> bool:
         """Tell whether a comparison can be tested on rows with these columns."""
-        rows = _to_comparable(schema.empty_table())
+        rows = to_comparable(schema.empty_table())
         try:
             rows.filter(self._convert(part, rows.schema))
         except pa.ArrowException:
@@ -161,20 +162,22 @@ class RowCondition:
                 return pc.field(node.id)
             case ast.BoolOp():
                 combine = operator.and_ if isinstance(node.op, ast.And) else operator.or_
-                return _combine(combine, [self._convert(value, schema) for value in node.values])
+                return combine_flat(
+                    combine, [self._convert(value, schema) for value in node.values]
+                )
             case ast.UnaryOp(op=ast.Not()):
                 return ~self._convert(node.operand, schema)
             case ast.Compare():
                 sides = [node.left, *node.comparators]
                 pairs = zip(node.ops, sides[:-1], sides[1:], strict=True)
-                return _combine(operator.and_, [self._compare(*pair, schema) for pair in pairs])
+                return combine_flat(operator.and_, [self._compare(*pair, schema) for pair in pairs])
         value = self._read_value(node)
         if value is None:
             raise ValueError(
                 f"{self.text!r} compares with None, which is never true: write `is None` or "
                 "`is not None`"
             )
-        return pc.scalar(_to_scalar(value, schema))
+        return pc.scalar(to_scalar(value, schema))
 
     def _compare(
         self, how: ast.cmpop, left: ast.expr, right: ast.expr, schema: pa.Schema
@@ -195,9 +198,9 @@ class RowCondition:
         Beside floats Arrow wants whole numbers that these hold exactly, and gives up otherwise.
         """
         value = self._convert(side, schema)
-        kind, beside = _find_type(side, schema), _find_type(other, schema)
+        kind, beside = find_type(side, schema), find_type(other, schema)
         if is_number(kind) and is_number(beside) and pa.types.is_floating(beside):
-            return _to_float(value, kind)
+            return to_float(value, kind)
         text = side.value if isinstance(side, ast.Constant) else None
         if isinstance(text, str) and (pa.types.is_date(beside) or pa.types.is_timestamp(beside)):
             return pc.scalar(self._read_time(text, beside))
@@ -223,20 +226,20 @@ class RowCondition:
             raise ValueError(f"{self.text!r} has None in a list: write `or … is None` beside it")
         nulls = [field.name for field in schema if pa.types.is_null(field.type)]
         if isinstance(left, ast.Name) and left.id in nulls:  # in which Arrow finds no value
-            return _make_unknown()
-        kind = _find_type(left, schema)
+            return make_unknown()
+        kind = find_type(left, schema)
         if is_number(kind) and all(type(value) in (int, float) for value in values):
             if pa.types.is_floating(kind):
                 values = [float(value) for value in values]
                 values += [0.0, -0.0] if 0.0 in values else []  # which Arrow's lists tell apart
             elif any(isinstance(value, float) for value in values):
-                one = _to_float(one, kind)
+                one = to_float(one, kind)
             elif pa.types.is_decimal(kind):
                 most = 10 ** (kind.precision - kind.scale)  # Arrow gives up at larger ones
                 values = [Decimal(value) for value in values if abs(value) < most]
-        found = one.isin(_to_array(values))
+        found = one.isin(to_array(values))
         # A null is in no list, and not outside of one, either.
-        return pc.if_else(one.is_valid(), found if is_in else ~found, _make_unknown())
+        return pc.if_else(one.is_valid(), found if is_in else ~found, make_unknown())
 
     def _read_value(self, node: ast.expr) -> Any:
         try:
@@ -246,65 +249,3 @@ class RowCondition:
                 f"{self.text!r} holds {ast.unparse(node)!r}, which is neither a column nor a "
                 f"value: {_HOW}"
             ) from None
-
-
-def _combine(
-    how: Callable[[Any, Any], pc.Expression], parts: Sequence[pc.Expression]
-) -> pc.Expression:
-    """Combine expressions as a flat tree: Arrow computes one by recursion."""
-    while len(parts) > 1:
-        pairs = [parts[start : start + 2] for start in range(0, len(parts), 2)]
-        parts = [reduce(how, pair) for pair in pairs]
-    return parts[0]
-
-
-def _make_unknown() -> pc.Expression:
-    """Return what is neither true nor false. Not a constant: to make it takes pandas along."""
-    return pc.scalar(pa.scalar(None, pa.bool_()))
-
-
-def _to_comparable(rows: pa.Table) -> pa.Table:
-    """Return the columns in types for which Arrow can compare every value with every number."""
-    for place, field in enumerate(rows.schema):
-        kind = _COMPARABLE.get(field.type)
-        if kind is not None:
-            rows = rows.set_column(place, field.name, rows.column(place).cast(kind))
-    return rows
-
-
-def _find_type(node: ast.expr, schema: pa.Schema) -> pa.DataType:
-    """Return the type of a side of a comparison; null for one that is not known."""
-    if isinstance(node, ast.Name) and node.id in schema.names:
-        return schema.field(node.id).type
-    try:
-        value = ast.literal_eval(node)
-        return pa.float64() if isinstance(value, float) else _to_scalar(value, schema).type
-    except (ValueError, TypeError, SyntaxError, pa.ArrowException):
-        return pa.null()
-
-
-def _to_float(number: pc.Expression, kind: pa.DataType) -> pc.Expression:
-    """Return a number as the nearest float. Of the decimal 0.35 Arrow itself makes another one."""
-    if pa.types.is_decimal(kind):
-        number = number.cast(pa.string())
-    return number.cast(pa.float64(), safe=False)
-
-
-def _to_scalar(value: Any, schema: pa.Schema) -> pa.Scalar:
-    """Return a value as Arrow's. A decimal is compared with decimals, and may be large."""
-    if not isinstance(value, int) or isinstance(value, bool):
-        return pa.scalar(value)
-    is_decimal = any(map(pa.types.is_decimal, schema.types)) or not _fits(value)
-    return pa.scalar(Decimal(value) if is_decimal else value)
-
-
-def _to_array(values: Sequence[Any]) -> pa.Array:
-    if all(isinstance(value, int) for value in values) and not all(map(_fits, values)):
-        return pa.array([Decimal(value) for value in values])
-    if any(isinstance(value, float) for value in values):
-        values = [float(value) if type(value) is int else value for value in values]
-    return pa.array(values)
-
-
-def _fits(value: int) -> bool:
-    return -(2**63) <= value < 2**63
