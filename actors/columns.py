@@ -18,14 +18,20 @@ def describe(kind: str) -> str:
     return _KINDS[kind][1]
 
 
-def _is_list(type: pa.DataType) -> bool:
+def is_list(type: pa.DataType) -> bool:
+    """Tell whether a type is a list of any kind."""
     return types.is_list(type) or types.is_large_list(type) or types.is_fixed_size_list(type)
+
+
+def is_string(type: pa.DataType) -> bool:
+    """Tell whether a column holds texts, and neither a dictionary of them nor a view."""
+    return types.is_string(type) or types.is_large_string(type)
 
 
 def _is_text(type: pa.DataType) -> bool:
     if types.is_dictionary(type):
         type = type.value_type
-    return types.is_string(type) or types.is_large_string(type) or types.is_string_view(type)
+    return is_string(type) or types.is_string_view(type)
 
 
 def is_bytes(type: pa.DataType) -> bool:
@@ -47,7 +53,7 @@ def _is_record(type: pa.DataType) -> bool:
 
 
 def _is_words(type: pa.DataType) -> bool:
-    return _is_list(type) and _is_text(type.value_type)
+    return is_list(type) and _is_text(type.value_type)
 
 
 def _is_media(type: pa.DataType) -> bool:
@@ -62,32 +68,32 @@ def _is_media(type: pa.DataType) -> bool:
         return is_bytes(fields["bytes"])
     if "array" in fields and "sampling_rate" in fields:
         array = fields["array"]
-        return _is_samples(array) or (_is_list(array) and _is_samples(array.value_type))
+        return _is_samples(array) or (is_list(array) and _is_samples(array.value_type))
     return "path" in fields and _is_text(fields["path"])
 
 
 def _is_numbers(type: pa.DataType) -> bool:
-    return _is_list(type) and is_number(type.value_type)
+    return is_list(type) and is_number(type.value_type)
 
 
 def _is_samples(type: pa.DataType) -> bool:
     """Tell whether a list can be a recording: what 64 bits hold is not known to be sound."""
-    return _is_list(type) and (types.is_floating(type.value_type) or type.value_type in SAMPLES)
+    return is_list(type) and (types.is_floating(type.value_type) or type.value_type in SAMPLES)
 
 
 def _is_boxes(type: pa.DataType) -> bool:
-    return _is_list(type) and _is_numbers(type.value_type)
+    return is_list(type) and _is_numbers(type.value_type)
 
 
 def _is_messages(type: pa.DataType) -> bool:
-    if not _is_list(type):
+    if not is_list(type):
         return _is_text(type)
     inner = type.value_type
     return types.is_struct(inner) and {"role", "content"} <= {field.name for field in inner}
 
 
 def _is_table(type: pa.DataType) -> bool:
-    return types.is_struct(type) or _is_list(type) or types.is_map(type) or _is_text(type)
+    return types.is_struct(type) or is_list(type) or types.is_map(type) or _is_text(type)
 
 
 # Whole numbers that recordings are made of: files of 8, 16 and 32 bits.

@@ -7,6 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ..arrow_arrays import combine_chunks
+from ..columns import is_list
 
 # The names in `Batch.stats`; a count of 0 is left out.
 EMPTY = ("nan_rows", "null_answers")
@@ -50,13 +51,7 @@ def _holds_floats(kind: pa.DataType) -> bool:
         return _holds_floats(kind.storage_type)
     if pa.types.is_struct(kind):
         return any(_holds_floats(field.type) for field in kind)
-    return _holds_floats(kind.value_type) if _is_list(kind) else pa.types.is_floating(kind)
-
-
-def _is_list(kind: pa.DataType) -> bool:
-    return (
-        pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
-    )
+    return _holds_floats(kind.value_type) if is_list(kind) else pa.types.is_floating(kind)
 
 
 def _find_not_finite(array: pa.Array) -> np.ndarray:
@@ -69,7 +64,7 @@ def _find_not_finite(array: pa.Array) -> np.ndarray:
         for field, values in zip(kind, array.flatten(), strict=True):
             if _holds_floats(field.type):
                 odd |= _find_not_finite(values)
-    elif _is_list(kind):
+    elif is_list(kind):
         inner = _find_not_finite(array.flatten())
         if inner.any():
             odd[pc.list_parent_indices(array).to_numpy()[inner]] = True

@@ -13,10 +13,10 @@ from pipemill.errors import ConfigError
 
 from ..batch import Batch
 from ..split import Split
-from ..storage.backoff import retry_on_driver
 from ..storage.filesystem import open_filesystem
 from ..storage.input_file import InputFile
 from ..storage.parallel import map_parallel
+from .bad_file import make_unread_batch, read_or_explain
 from .base import FileSource
 from .schemas.file_schemas import (
     cast_valid_rows,
@@ -68,7 +68,8 @@ class ArrowSource(FileSource):
         schema = self.schema
         assert schema is not None
         if split.stop < 0:
-            return self._make_dead_row(split, schema)
+            read = self._read_file(split.file, _count_rows_and_bytes)
+            return make_unread_batch(schema, split.path, read)
         rows, failed, names = self._read_rows(split, schema)
         batch = Batch(rows.combine_chunks(), lacking=explain_lacking(schema, names, split.path))
         self.count_new_columns(batch, names)
@@ -102,19 +103,6 @@ class ArrowSource(FileSource):
             if rows.num_rows != stop - start:
                 raise ValueError(f"{split.path} lacks some of the planned rows {start} to {stop}")
             return rows, failed, names
-
-    def _make_dead_row(self, split: Split, schema: pa.Schema) -> Batch:
-        """Return a single dead row for a file, whose number of rows is unknown."""
-        file = split.file
-        reason = self._read_file(file, _count_rows_and_bytes)
-        if not isinstance(reason, ConfigError):
-            raise ValueError(
-                f"{split.path} could not be read when it was planned, and now it can: "
-                "use a new output"
-            )
-        batch = Batch(make_null_rows(schema, 1))
-        batch.add_failure("read", 0, reason)
-        return batch
 
     def _find_extremes(self, file: InputFile, name: str) -> tuple[int, int] | None:
         def read(stream: pa.NativeFile) -> tuple[int, int] | None:
@@ -158,13 +146,7 @@ class ArrowSource(FileSource):
             with self._open(file.path) as stream:
                 return read(stream)
 
-        try:
-            return retry_on_driver(attempt, file.path)
-        except (OSError, EOFError, ValueError, pa.ArrowException) as error:
-            explained = ConfigError(f"can't read {file.path} as Arrow: {error}")
-            if isinstance(error, PermissionError):
-                raise explained from None
-            return explained
+        return read_or_explain(attempt, file.path, "Arrow")
 
 
 def _open_reader(stream: pa.NativeFile) -> Any:

@@ -5,12 +5,18 @@ from __future__ import annotations
 import gzip
 import re
 import zlib
+from collections.abc import Callable
+from typing import TypeVar
 
 import pyarrow as pa
 
 from pipemill.errors import ConfigError
 
 from ..batch import Batch
+from ..storage.backoff import retry_on_driver
+from .schemas.file_schemas import make_null_rows
+
+T = TypeVar("T")
 
 # How compressed files begin, what they are compressed by, and the end of their names.
 _COMPRESSED = (
@@ -42,8 +48,8 @@ def find_compression_suffix(head: bytes) -> str:
     return next((suffix for mark, _, suffix in _COMPRESSED if mark.match(head)), "")
 
 
-def find_compression(head: bytes) -> str | None:
-    """Return what a file's first bytes show it to be compressed by, against its name."""
+def explain_compression(head: bytes) -> str | None:
+    """Return what is wrong with a file whose first bytes are compressed, against its name."""
     if head.startswith(_ZIP):
         return "it is a zip archive: name the files in it, as zip://*::ARCHIVE"
     for mark, library, suffix in _COMPRESSED:
@@ -58,8 +64,39 @@ def find_bare_returns(line: bytes) -> str | None:
     return _BARE_RETURNS if is_several else None
 
 
+def read_or_explain(read: Callable[[], T], path: str, format: str) -> T | ConfigError:
+    """Call what reads a file; return the error of a bad one.
+
+    Raises ConfigError if the file may not be read.
+    """
+    try:
+        # Retried one by one: of many thousands, some may fail each time.
+        return retry_on_driver(read, path)
+    except (OSError, EOFError, ValueError, pa.ArrowException) as error:
+        explained = ConfigError(f"can't read {path} as {format}: {error}")
+        if isinstance(error, PermissionError):
+            raise explained from None
+        return explained
+
+
 def make_bad_file_batch(schema: pa.Schema, path: str, format: str, error: BaseException) -> Batch:
     """Return a single dead row for a file, whose number of rows is unknown."""
-    batch = Batch(pa.table([pa.nulls(1, field.type) for field in schema], schema=schema))
-    batch.add_failure("read", 0, BadFile(f"can't read {path} as {format}: {error}"))
+    return _make_dead_row(schema, BadFile(f"can't read {path} as {format}: {error}"))
+
+
+def make_unread_batch(schema: pa.Schema, path: str, read: object) -> Batch:
+    """Return a single dead row for a file that was bad when it was planned.
+
+    read: what `read_or_explain` returns now.
+    """
+    if not isinstance(read, ConfigError):
+        raise ValueError(
+            f"{path} could not be read when it was planned, and now it can: use a new output"
+        )
+    return _make_dead_row(schema, read)
+
+
+def _make_dead_row(schema: pa.Schema, error: BaseException) -> Batch:
+    batch = Batch(make_null_rows(schema, 1))
+    batch.add_failure("read", 0, error)
     return batch

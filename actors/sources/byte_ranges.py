@@ -163,6 +163,12 @@ def sample_evenly(files: list[InputFile], count: int) -> list[InputFile]:
     return [files[i] for i in dict.fromkeys(numbers.tolist())]
 
 
+def put_sample_first(files: list[InputFile]) -> list[InputFile]:
+    """Return the files, the `SAMPLED_FILES` of `sample_evenly` before the others."""
+    sampled = dict.fromkeys(sample_evenly(files, SAMPLED_FILES))
+    return [*sampled, *(file for file in files if file not in sampled)]
+
+
 def _estimate_bytes(file: InputFile) -> int:
     """Return the bytes of a file's rows, about."""
     return file.size * (_COMPRESSED if find_compression(file.path) else 1)

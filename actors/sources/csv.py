@@ -6,14 +6,13 @@ that is wrong be named.
 
 from __future__ import annotations
 
-import codecs
 import io
 import zlib
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import chain, islice
+from itertools import islice
 from typing import IO
 
 import pyarrow as pa
@@ -22,7 +21,6 @@ from pipemill.errors import ConfigError
 
 from ..batch import Batch
 from ..split import Split
-from ..storage.file_names import COMPRESSIONS, name_of
 from ..storage.input_file import InputFile
 from ..storage.parallel import map_parallel
 from .bad_file import BAD_FILE, BadFile, NothingToRead, make_bad_file_batch
@@ -34,17 +32,23 @@ from .byte_ranges import (
     RowOffsets,
     sample_evenly,
 )
+from .parsing.csv_headers import (
+    find_common_names,
+    find_delimiter,
+    find_foreign_name,
+    find_header,
+    is_not_header,
+    parse_column_names,
+)
 from .parsing.csv_records import Record, find_places, find_records
 from .parsing.csv_values import infer_types, parse_columns
-from .schemas.file_schemas import combine_schemas, make_null_rows
+from .schemas.file_schemas import make_null_rows
 from .split_ranges import SplitRange
 from .streams.line_files import LineFiles
 from .streams.places import Place, identify, place_before, seeks_slowly
 from .streams.read_bytes import counts_lines, skip_bytes
 
 _INFERRED_BYTES = 4 * 2**20
-# How a page begins that a server sends instead of the file.
-_PAGES = ("<!doctype", "<html", "<?xml")
 
 
 @dataclass
@@ -68,20 +72,19 @@ class CsvSource(FileSource):
         for file, header in zip(files, records, strict=True):
             if isinstance(header, Record):
                 good.append(file)
-                headers.append(_parse_column_names(header))
+                headers.append(parse_column_names(header))
         bad = [header for header in records if isinstance(header, BadFile)]
         if not good and bad:
             raise NothingToRead(str(bad[0]))
         if not good:
             raise NothingToRead(f"{files[0].path} has no header line with the names of its columns")
         good, headers = self._drop_strangers(good, headers)
-        names = [pa.schema([(name, pa.null()) for name in header]) for header in headers]
-        common = combine_schemas(good, names)
+        names = find_common_names(good, headers)
         sampled = [self._infer_types(file) for file in sample_evenly(good, SAMPLED_FILES)]
         if not any(isinstance(kinds, dict) for kinds in sampled):
             raise NothingToRead(str(sampled[0]))
         kinds = [kinds for kinds in sampled if isinstance(kinds, dict)]
-        fields = [pa.field(name, _choose_common_type(name, kinds)) for name in common.names]
+        fields = [pa.field(name, _choose_common_type(name, kinds)) for name in names]
         return self.reading.declare(pa.schema(fields))
 
     def plan_splits(
@@ -100,7 +103,7 @@ class CsvSource(FileSource):
             return make_bad_file_batch(self.schema, split.path, "CSV", error)
 
     def _read(self, split: Split, schema: pa.Schema) -> Batch:
-        delimiter = _find_delimiter(split.path)
+        delimiter = find_delimiter(split.path)
         text = self._read_text(split, schema)
         if text is None:
             return Batch(schema.empty_table())
@@ -136,10 +139,10 @@ class CsvSource(FileSource):
             stream, header = place.stream, place.header
             if header is None:
                 return None
-            names = _parse_column_names(header)
+            names = parse_column_names(header)
             if missing := [name for name in schema.names if name not in names]:
                 raise BadFile(
-                    _find_foreign_name(header)
+                    find_foreign_name(header)
                     or f"its header ({', '.join(names)[:200]}) lacks {', '.join(missing)}, which "
                     "other files have"
                 )
@@ -179,13 +182,13 @@ class CsvSource(FileSource):
         files = LineFiles(self.options, blank=True, encoding=self.reading.encoding)
         stream = files.open_text(path, start)
         try:
-            header = _find_header(stream, _find_delimiter(path))
+            header = find_header(stream, find_delimiter(path))
             if header is not None and header.broken:
                 raise BadFile(f"its header: {header.broken}")
             if header is not None and not header.closed:
                 raise BadFile("its header has a quote that is never closed")
-            if header is not None and _is_not_header(header):
-                names = ", ".join(_parse_column_names(header))[:80]
+            if header is not None and is_not_header(header):
+                names = ", ".join(parse_column_names(header))[:80]
                 raise BadFile(f"its first line is not a header: {names!r}")
         except BaseException:
             stream.close()
@@ -198,7 +201,7 @@ class CsvSource(FileSource):
         try:
             place = self._begin(file.path)
             with place.stream as stream:
-                if place.header is not None and (why := _find_foreign_name(place.header)):
+                if place.header is not None and (why := find_foreign_name(place.header)):
                     raise BadFile(why)
                 yield stream, place.header
         except BAD_FILE as error:
@@ -220,7 +223,7 @@ class CsvSource(FileSource):
             raise BadFile(file.path)
         with self._open_named(file) as (stream, header):
             if header is not None:
-                yield from find_places(stream, _find_delimiter(file.path), header.stop)
+                yield from find_places(stream, find_delimiter(file.path), header.stop)
 
     def _infer_types(self, file: InputFile) -> dict[str, pa.DataType] | BadFile:
         """Infer the types of the columns that the task reads by the first rows."""
@@ -230,13 +233,13 @@ class CsvSource(FileSource):
                 data = stream.read(_INFERRED_BYTES)
         except BadFile as error:
             return error
-        delimiter = _find_delimiter(file.path)
+        delimiter = find_delimiter(file.path)
         records = list(islice(find_records(io.BytesIO(data), delimiter), SAMPLED_ROWS))
         if records and (len(data) == _INFERRED_BYTES or not records[-1].closed):
             records.pop()  # it may be cut off
         data = data[: records[-1].stop if records else 0]
         kinds = dict(self.reading.kinds)
-        return infer_types(data, _parse_column_names(header), delimiter, records, kinds)
+        return infer_types(data, parse_column_names(header), delimiter, records, kinds)
 
 
 @dataclass(frozen=True)
@@ -260,50 +263,6 @@ class _Text:
             return f"byte {self.start + record.start} of {self.path}"
         own = self.data.count(b"\n", record.start, record.stop - 1)
         return f"line {self.line + record.lines - 1 - own} of {self.path}"
-
-
-def _find_header(stream: IO[bytes], delimiter: str) -> Record | None:
-    """Read the header from the start of a file, without the byte order mark before it."""
-    first = stream.readline()
-    rest = first.removeprefix(codecs.BOM_UTF8)
-    # Not iterated over, which would read ahead.
-    lines = chain([rest] if rest else [], iter(stream.readline, b""))
-    return next(find_records(lines, delimiter, len(first) - len(rest)), None)
-
-
-def _is_not_header(header: Record) -> bool:
-    """Tell whether the first line is that of an error page, or not text."""
-    first = header.fields[0].lstrip().lower()
-    controls = (c for field in header.fields for c in field if c < " " and c not in "\t\r\n")
-    return first.startswith(_PAGES) or any(controls)
-
-
-def _find_foreign_name(header: Record) -> str | None:
-    """Return why a header can't be read, if it has a name that is not UTF-8."""
-    for name in (text.encode("latin-1") for text in header.fields):
-        try:
-            name.decode()
-        except UnicodeDecodeError:
-            return (
-                f"its header has the name {name[:60]!r}, which is not UTF-8: name another encoding "
-                "in input.encoding"
-            )
-    return None
-
-
-def _parse_column_names(header: Record) -> list[str]:
-    # Older outputs may have columns whose names hold a replacement character.
-    names = [field.encode("latin-1").decode(errors="replace") for field in header.fields]
-    # Spreadsheets end lines with commas for columns that are empty. pandas names them so.
-    several = names.count("") > 1
-    return [name or (f"Unnamed: {i}" if several else "") for i, name in enumerate(names)]
-
-
-def _find_delimiter(path: str) -> str:
-    name = name_of(path).lower()
-    for end in COMPRESSIONS:
-        name = name.removesuffix(end)
-    return "\t" if name.endswith((".tsv", ".tab")) else ","
 
 
 def _choose_common_type(name: str, sampled: list[dict[str, pa.DataType]]) -> pa.DataType:

@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 
 from ..batch import Batch
+from ..columns import is_string
 from ..split import Split
 from ..storage.input_file import InputFile
 from ..storage.parallel import map_parallel
@@ -23,7 +24,7 @@ from .bad_file import (
     make_bad_file_batch,
 )
 from .base import FileSource
-from .byte_ranges import SAMPLED_FILES, SAMPLED_ROWS, sample_evenly
+from .byte_ranges import SAMPLED_FILES, SAMPLED_ROWS, put_sample_first
 from .parsing.json_parser import Parser, to_json_text
 from .parsing.json_rows import JsonRows, parse_object
 from .parsing.json_values import fit_values
@@ -112,8 +113,7 @@ class JsonlSource(FileSource):
 
     def _keeps_spelling(self, column: pa.Field) -> bool:
         """Tell whether a column shows how numbers are written."""
-        is_text = pa.types.is_string(column.type) or pa.types.is_large_string(column.type)
-        declared = is_text and column.name in self.reading.types
+        declared = is_string(column.type) and column.name in self.reading.types
         return declared or column.metadata in (JSON_TEXT, _REST)
 
     def _to_batch(self, rows: JsonRows, parser: Parser, where: str) -> Batch:
@@ -237,10 +237,8 @@ class JsonlSource(FileSource):
     def _sample(self, files: list[InputFile], bad: list[BadFile]) -> SeenColumns:
         """Return the columns of the first rows of some files."""
         seen = SeenColumns()
-        sampled = sample_evenly(files, SAMPLED_FILES)
-        paths = {file.path for file in sampled}
-        for file in [*sampled, *(file for file in files if file.path not in paths)]:
-            if file.path not in paths and seen:
+        for number, file in enumerate(put_sample_first(files)):
+            if number >= SAMPLED_FILES and seen:
                 break
             try:
                 _observe(seen, [line for _, line in islice(self.files.rows(file), SAMPLED_ROWS)])

@@ -119,19 +119,18 @@ def open_source(
     """
     source = find_source(format)
     reading = reading or Reading()
-    read = schema and pa.schema([f for f in schema if not is_partition_field(f)])
-    if source.values == "text":
-        return RetryingSource(source(dict(options), read, reading), schema, reading, options)
-    if reading.encoding is not None:
+    if reading.encoding is not None and source.values != "text":
         raise ConfigError(
             f"input.encoding applies to {_describe_formats('text')}; the input is {format}: "
             "remove input.encoding"
         )
-    if not reading.types or source.values == "fixed":
-        return RetryingSource(source(dict(options), read, reading), schema, reading, options)
-    return RetryingSource(
-        DeclaredSource(source, dict(options), read, reading), schema, reading, options
-    )
+    read = schema and pa.schema([f for f in schema if not is_partition_field(f)])
+    opened: Source
+    if reading.types and source.values == "typed":
+        opened = DeclaredSource(source, dict(options), read, reading)
+    else:
+        opened = source(dict(options), read, reading)
+    return RetryingSource(opened, schema, reading, options)
 
 
 def _describe_formats(*values: str) -> str:

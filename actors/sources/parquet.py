@@ -13,10 +13,11 @@ from pipemill.errors import ConfigError
 
 from ..batch import Batch
 from ..split import Split
-from ..storage.backoff import is_of_store, retry_on_driver
+from ..storage.backoff import is_of_store
 from ..storage.filesystem import open_filesystem
 from ..storage.input_file import InputFile
 from ..storage.parallel import map_parallel
+from .bad_file import make_unread_batch, read_or_explain
 from .base import FileSource
 from .parsing.parquet_file import open_as_stored, open_parquet, read_footer_schema
 from .schemas.file_schemas import (
@@ -88,7 +89,7 @@ class ParquetSource(FileSource):
         filesystem, path = open_filesystem(split.path, self.options)
         start, stop = split.start, split.stop
         if stop < 0:
-            return self._make_dead_row(split)
+            return make_unread_batch(self.schema, split.path, self._read_footer(split.file))
         with filesystem.open(path, "rb") as file:
             parquet = open_parquet(file)
             groups = _find_groups(parquet.metadata, start, stop)
@@ -106,19 +107,6 @@ class ParquetSource(FileSource):
         self.count_new_columns(batch, parquet.schema_arrow.names)
         for row, reason in failed.items():
             batch.add_failure("read", row, reason)
-        return batch
-
-    def _make_dead_row(self, split: Split) -> Batch:
-        """Return a single dead row for a file, whose number of rows is unknown."""
-        assert self.schema is not None
-        reason = self._read_footer(split.file)
-        if not isinstance(reason, ConfigError):
-            raise ValueError(
-                f"{split.path} could not be read when it was planned, and now it can: "
-                "use a new output"
-            )
-        batch = Batch(make_null_rows(self.schema, 1))
-        batch.add_failure("read", 0, reason)
         return batch
 
     def _read_footers(self, files: list[InputFile]) -> list[_Footer | None]:
@@ -153,14 +141,7 @@ class ParquetSource(FileSource):
                 check_names(footer.schema.to_arrow_schema())
                 return footer
 
-        try:
-            # Retried one by one: of many thousands, some may fail each time.
-            return retry_on_driver(read, file.path)
-        except (OSError, ValueError, pa.ArrowException) as error:
-            explained = ConfigError(f"can't read {file.path} as Parquet: {error}")
-            if isinstance(error, PermissionError):
-                raise explained from None
-            return explained
+        return read_or_explain(read, file.path, "Parquet")
 
     def _find_extremes(self, file: InputFile, name: str) -> tuple[int, int] | None:
         """Find the extremes of a column; None if it can't be read: its rows will fail."""
@@ -192,10 +173,8 @@ class ParquetSource(FileSource):
             with filesystem.open(path, "rb") as opened:
                 return simplify_column(open_parquet(opened).read(columns=[name]).column(name))
 
-        try:
-            return retry_on_driver(read, file.path)
-        except (OSError, ValueError, pa.ArrowException):
-            return None
+        column = read_or_explain(read, file.path, "Parquet")
+        return None if isinstance(column, ConfigError) else column
 
 
 def _find_extremes_in(footer: pq.FileMetaData, name: str) -> tuple[int, int] | None:

@@ -19,7 +19,7 @@ from .bad_file import (
     make_bad_file_batch,
 )
 from .base import FileSource
-from .byte_ranges import SAMPLED_FILES, SAMPLED_ROWS, sample_evenly
+from .byte_ranges import SAMPLED_ROWS, put_sample_first
 from .parsing.csv_values import parse_fields
 from .split_ranges import SplitRange
 from .streams.line_files import LineFiles
@@ -42,7 +42,7 @@ class TextSource(FileSource):
     def infer_schema(self, files: list[InputFile]) -> pa.Schema:
         bad: list[BadFile] = []
         # One readable file is enough; a bad file costs one dead letter.
-        for file in [*sample_evenly(files, SAMPLED_FILES), *files]:
+        for file in put_sample_first(files):
             error = self._find_fault(file)
             if error is None:
                 break

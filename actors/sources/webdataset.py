@@ -21,7 +21,7 @@ from .byte_ranges import (
     SAMPLED_FILES,
     SAMPLED_ROWS,
     ByteRangePlanner,
-    sample_evenly,
+    put_sample_first,
 )
 from .parsing.tar_samples import Sample, read_samples
 from .schemas.media_columns import (
@@ -66,12 +66,11 @@ class WebDatasetSource(FileSource):
         return merge_columns(schema, names)
 
     def infer_schema(self, files: list[InputFile]) -> pa.Schema:
-        sampled = sample_evenly(files, SAMPLED_FILES)
         extensions: set[str] = set()
         repeated: set[str] = set()
         error: Exception | None = None
-        for file in [*sampled, *files]:
-            if extensions and file not in sampled:
+        for number, file in enumerate(put_sample_first(files)):
+            if number >= SAMPLED_FILES and extensions:
                 break
             for sample in islice(self._read_headers(file), SAMPLED_ROWS):
                 names = sample.members.keys() - {_KEY}

@@ -17,6 +17,7 @@ import pyarrow.csv
 from pyarrow import types
 
 from ...arrow_arrays import scatter, scatter_rows
+from ...columns import is_string
 from ...faults.bisect import bisect_failures
 from ..reading import Reading
 from .csv_records import Record
@@ -85,7 +86,7 @@ def parse_columns(
     """
     data, odd = _keep_width(data, len(names), records)
     # An older output may give other columns a type. Arrow converts those, as it did then.
-    strict = {f.name for f in schema if reading.is_wanted(f.name) and not _is_text(f.type)}
+    strict = {f.name for f in schema if reading.is_wanted(f.name) and not is_string(f.type)}
     kinds = {f.name: pa.binary() if f.name in strict else f.type for f in schema}
     table = _read_typed_or_raw(data, names, delimiter, kinds)
     failed: dict[int, BaseException] = {}
@@ -125,10 +126,6 @@ def _read_typed_or_raw(
         return _read_table(data, names, delimiter, raw)
 
 
-def _is_text(kind: pa.DataType) -> bool:
-    return types.is_string(kind) or types.is_large_string(kind)
-
-
 def _is_binary(kind: pa.DataType) -> bool:
     return types.is_binary(kind) or types.is_large_binary(kind)
 
@@ -153,7 +150,7 @@ def parse_fields(
         return pa.nulls(len(values), field.type), []
     if _is_binary(field.type):
         return values.cast(field.type), []
-    if _is_text(field.type):
+    if is_string(field.type):
         return _convert(values, field, where)
     null = pc.is_in(values, pa.array(_NULLS).cast(pa.binary()))
     valid = np.flatnonzero(~null.to_numpy(zero_copy_only=False))

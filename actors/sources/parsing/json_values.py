@@ -12,6 +12,7 @@ import pyarrow as pa
 from pyarrow import types
 
 from ...arrow_arrays import scatter
+from ...columns import is_list, is_string
 from ...faults.bisect import bisect_failures
 from .json_parser import LongNumber, to_json_text
 from .text_casts import cast_texts
@@ -34,7 +35,7 @@ def fit_values(
     any_long: whether there may be a `LongNumber` among the values.
     rounds: whether a float may round a number with more digits than it holds.
     """
-    if _is_text(kind):
+    if is_string(kind):
         return _fit_texts(values, kind, as_text)
     quick = None if any_long else _convert_at_once(values, kind)
     if quick is not None:
@@ -53,11 +54,7 @@ def fit_values(
     pieces, refused = bisect_failures(
         np.arange(len(converted)), lambda rows: pa.array([converted[i] for i in rows], kind)
     )
-    if not refused:
-        return pa.concat_arrays([pa.array([], kind), *(array for _, array in pieces)]), misfits
-    for i, _ in refused:
-        converted[i] = None
-    return pa.array(converted, kind), sorted({*misfits, *(i for i, _ in refused)})
+    return scatter(pieces, len(values), kind), sorted({*misfits, *(i for i, _ in refused)})
 
 
 def _cast_all(values: list[Any], kind: pa.DataType) -> tuple[pa.Array, list[int]]:
@@ -80,19 +77,11 @@ def _to_cast_text(value: Any) -> str | None:
 
 def is_nested(kind: pa.DataType) -> bool:
     """Tell whether a type is a struct or a list."""
-    return types.is_struct(kind) or _is_list(kind)
+    return types.is_struct(kind) or is_list(kind)
 
 
 def _is_cast_from_text(kind: pa.DataType) -> bool:
     return types.is_temporal(kind) or types.is_decimal(kind)
-
-
-def _is_list(kind: pa.DataType) -> bool:
-    return types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind)
-
-
-def _is_text(kind: pa.DataType) -> bool:
-    return types.is_string(kind) or types.is_large_string(kind)
 
 
 def _fit_texts(values: list[Any], kind: pa.DataType, as_text: bool) -> tuple[pa.Array, list[int]]:
@@ -174,7 +163,7 @@ def _fit_exactly(value: Any, kind: pa.DataType, rounds: bool) -> Any:
     """Return a value as `pa.array` takes it for a type. Raises ValueError for a misfit."""
     if value is None:
         return None
-    if _is_text(kind):
+    if is_string(kind):
         if type(value) is str and _is_valid_text(value):
             return value
     elif types.is_boolean(kind):
@@ -188,7 +177,7 @@ def _fit_exactly(value: Any, kind: pa.DataType, rounds: bool) -> Any:
     elif types.is_struct(kind):
         if type(value) is dict and value.keys() <= {field.name for field in kind}:
             return {f.name: _fit_exactly(value.get(f.name), f.type, rounds) for f in kind}
-    elif _is_list(kind):
+    elif is_list(kind):
         if type(value) is list:
             return [_fit_exactly(item, kind.value_type, rounds) for item in value]
     elif types.is_binary(kind) or types.is_large_binary(kind):

@@ -8,6 +8,8 @@ from typing import Any
 import pyarrow as pa
 from pyarrow import types
 
+from ...columns import is_string
+
 _SHOWN = 80
 
 
@@ -29,7 +31,7 @@ def _shorten(value: Any) -> str:
 
 def _describe_type(kind: pa.DataType) -> str:
     """Describe the values of a type."""
-    if types.is_string(kind) or types.is_large_string(kind):
+    if is_string(kind):
         return "a text"
     if types.is_boolean(kind):
         return "true or false"

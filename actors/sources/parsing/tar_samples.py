@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import IO, Any
 
 from ...storage.backoff import is_of_store
-from ..bad_file import find_compression
+from ..bad_file import explain_compression
 from ..streams.places import Place
 from ..streams.read_bytes import skip_bytes
 
@@ -86,7 +86,7 @@ def read_samples(
     except _UNREADABLE as error:
         if is_of_store(error):  # the tar is not at fault
             raise
-        why = find_compression(walk.head) or error
+        why = explain_compression(walk.head) or error
         reason = ValueError(f"the tar can't be read from byte {walk.next} on: {why}")
         sample = sample or Sample("", walk.next, walk.next)
         sample.error, sample.torn = reason, True

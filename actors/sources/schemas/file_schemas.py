@@ -1,48 +1,26 @@
-"""Combine and convert the columns of files that have types."""
+"""Convert the columns of files that have types."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipemill.errors import ConfigError
-
 from ...arrow_arrays import scatter_rows
 from ...faults.bisect import bisect_failures
-from ...storage.input_file import InputFile
 
 
-def combine_schemas(files: list[InputFile], schemas: list[pa.Schema]) -> pa.Schema:
-    """Return one schema for all files. Raises ConfigError that names a file that differs."""
-    common = simplify_schema(schemas[0])
-    for file, schema in zip(files, schemas, strict=True):
-        odd = set(schema.names) ^ set(common.names)
-        if odd:
-            raise ConfigError(
-                f"{file.path} and {files[0].path} have different columns: "
-                f"{', '.join(sorted(odd))} is only in one of them"
-            )
-        if len(set(schema.names)) < len(schema.names):
-            twice = min(name for name in schema.names if schema.names.count(name) > 1)
-            raise ConfigError(f"{file.path} has two columns named {twice!r}: rename one")
-        try:
-            common = pa.unify_schemas(
-                [common, simplify_schema(schema)], promote_options="permissive"
-            )
-        except pa.ArrowTypeError as error:
-            raise ConfigError(
-                f"{file.path} and {files[0].path} differ in a column's type: {error}"
-            ) from None
-    return common
+def find_repeated_name(names: list[str]) -> str | None:
+    """Return a name that two columns have, the first in the alphabet; None if there is none."""
+    return min((name for name, count in Counter(names).items() if count > 1), default=None)
 
 
 def check_names(schema: pa.Schema) -> pa.Schema:
     """Return the schema of a file. Raises ValueError for two columns with the same name."""
-    if len(set(schema.names)) < len(schema.names):
-        twice = min(name for name in schema.names if schema.names.count(name) > 1)
+    if (twice := find_repeated_name(schema.names)) is not None:
         raise ValueError(f"it has two columns named {twice!r}: rename one")
     return schema
 

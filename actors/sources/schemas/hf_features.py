@@ -9,6 +9,8 @@ from typing import Any
 
 import pyarrow as pa
 
+from ...columns import is_list
+
 _KEY = b"huggingface"
 # Releases before 4 write lists like this, and can't read how later ones write them.
 _OLD = '"_type": "Sequence"'
@@ -77,7 +79,7 @@ def _infer_feature(kind: pa.DataType) -> Any:
     if pa.types.is_struct(kind):
         inner = {field.name: _infer_feature(field.type) for field in kind}
         return None if None in inner.values() or not inner else inner
-    if pa.types.is_list(kind) or pa.types.is_fixed_size_list(kind) or pa.types.is_large_list(kind):
+    if is_list(kind):
         feature = _infer_feature(kind.value_type)
         if feature is None:
             return None

@@ -170,13 +170,9 @@ def _infer_array_type(array: pa.Array) -> pa.DataType:
         fields = zip(array.type, array.flatten(), strict=True)
         return pa.struct([(field.name, _infer_array_type(inner)) for field, inner in fields])
     if types.is_integer(array.type):
-        return _infer_number_type([v for v in _find_limits(array) if v is not None] or [0])
+        limits = pc.min_max(array).as_py().values()
+        return _infer_number_type([limit for limit in limits if limit is not None] or [0])
     return array.type
-
-
-def _find_limits(array: pa.Array) -> list[int | None]:
-    limits = pc.min_max(array).as_py()
-    return [limits["min"], limits["max"]]
 
 
 def _merge(a: pa.DataType, b: pa.DataType) -> pa.DataType:

@@ -6,7 +6,7 @@ import codecs
 import io
 from typing import IO, Any
 
-from ..bad_file import BadFile, find_compression
+from ..bad_file import BadFile, explain_compression
 from .pulled_stream import PulledStream
 
 HEAD = 2**16
@@ -41,7 +41,7 @@ def is_foreign(encoding: str | None) -> bool:
 
 def check_is_text(head: bytes) -> None:
     """Raise BadFile for first bytes that are not UTF-8, such as UTF-16 without a mark."""
-    if (compression := find_compression(head)) is not None:
+    if (compression := explain_compression(head)) is not None:
         raise BadFile(compression)
     nulls = head.count(b"\0")
     if not nulls:
