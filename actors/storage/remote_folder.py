@@ -12,7 +12,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -76,14 +76,7 @@ class RemoteFolder:
         Raises:
             StoreError: the store does not answer, or the folder has changed since it was listed.
         """
-        from filelock import FileLock
-
-        if not self.copy.is_dir():
-            self.copy.parent.mkdir(parents=True, exist_ok=True)
-            with FileLock(f"{self.copy}.lock"):
-                if not self.copy.is_dir():  # another process has fetched it meanwhile
-                    self._fetch_files(self.copy.with_name(f"{self.copy.name}.partial"))
-        return self.copy
+        return make_folder_once(self.copy, self._fetch_files)
 
     def _fetch_files(self, partial: Path) -> None:
         filesystem, root = open_filesystem(self.url, json.loads(self.options))
@@ -95,7 +88,24 @@ class RemoteFolder:
         if list_remote_folder(self.url, json.loads(self.options)).files != self.files:
             shutil.rmtree(partial)
             raise StoreError(f"{self.url} has changed since it was listed")
-        os.replace(partial, self.copy)
+
+
+def make_folder_once(folder: Path, make: Callable[[Path], None]) -> Path:
+    """Make a folder of the cache, unless it is there: one process at a time, others wait for it.
+
+    make: fills a folder that gets the name afterwards. What a process left that was killed in the
+        middle is still in it.
+    """
+    from filelock import FileLock
+
+    if not folder.is_dir():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{folder}.lock"):
+            if not folder.is_dir():  # another process has made it meanwhile
+                partial = folder.with_name(f"{folder.name}.partial")
+                make(partial)
+                os.replace(partial, folder)
+    return folder
 
 
 def find_cache_folder() -> Path:

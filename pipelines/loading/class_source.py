@@ -140,9 +140,14 @@ def find_module(model_type: str) -> str:
 
 def read_mapping(file: str, name: str) -> Mapping[str, Any]:
     """Return a table of transformers/models/auto, such as TOKENIZER_MAPPING_NAMES."""
+    path = _find_auto_file(file)
+    return {} if path is None else _read_mapping(path, name)
+
+
+def _find_auto_file(name: str) -> Path | None:
     root = find_transformers()
-    path = root / "models" / "auto" / f"{file}.py" if root else None
-    return _read_mapping(path, name) if path and path.is_file() else {}
+    path = root / "models" / "auto" / f"{name}.py" if root else None
+    return path if path is not None and path.is_file() else None
 
 
 @lru_cache(maxsize=64)
@@ -156,11 +161,9 @@ def _read_mapping(path: Path, name: str) -> Mapping[str, Any]:
 
 def names_in(file: str, name: str) -> set[str]:
     """Return a set of names of transformers/models/auto."""
-    root = find_transformers()
-    path = root / "models" / "auto" / f"{file}.py" if root else None
-    if path is None or not path.is_file():
-        return set()
-    assigned = [n for n in _parse_file(path).body if name in _find_assigned(n)]
+    path = _find_auto_file(file)
+    body = [] if path is None else _parse_file(path).body
+    assigned = [n for n in body if name in _find_assigned(n)]
     return {x for n in assigned for x in _read_literal(n.value) or ()}  # type: ignore[attr-defined]
 
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import pickle
 import subprocess
-import sys
 from contextlib import suppress
 
-from pipemill.actors.child_process import start_python
+from pipemill.actors.child_process import receive, send, start_python, take_over_pipes
 
 from .task_loader import LoadTask
 
@@ -51,11 +49,9 @@ class FitCheck:
 
 def _answer() -> None:
     """Read a LoadTask from stdin, and write what `find_misfit` returns to stdout."""
-    answers = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what a model's code prints is not an answer
-    load = pickle.load(sys.stdin.buffer)
-    pickle.dump(load.find_misfit(), answers)
-    answers.close()
+    requests, answers = take_over_pipes()
+    load: LoadTask = receive(requests)
+    send(answers, load.find_misfit())
 
 
 if __name__ == "__main__":

@@ -146,18 +146,15 @@ class Model:
     def load_without_weights(self, task: str) -> Any:
         """Return the same pipeline on the meta device, to tokenize and to shape answers."""
         import transformers
-        from transformers.pipelines import check_task
 
         set_libraries(transformers)
         source = self._make_source(task)
         path = source.pop("model")
-        config = transformers.AutoConfig.from_pretrained(path, **_select_hub_options(source))
-        _, targets, _ = check_task(task)
-        own = source.get("pipeline_class", targets["impl"])
+        classes, pipeline_class = self.find_classes(task)
         encoder = self.find_encoder(task)
-        model = self._make_empty((encoder,) if encoder else targets["pt"], config)
+        model = self._make_empty((encoder,) if encoder else classes, self.read_config())
         _set_generation(model, path, self.revision)
-        parts = _load_parts(own, path, source)
+        parts = _load_parts(pipeline_class, path, source)
         return transformers.pipeline(task, model=model, device=model.device, **parts, **source)
 
     def _make_empty(self, auto_classes: tuple[Any, ...], config: Any) -> Any:
@@ -194,10 +191,7 @@ class Model:
             return None
         import transformers
 
-        config = transformers.AutoConfig.from_pretrained(
-            self.path, revision=self.revision, trust_remote_code=self.trust_remote_code
-        )
-        name = _ENCODERS.get(config.model_type)
+        name = _ENCODERS.get(self.read_config().model_type)
         return None if name is None else getattr(transformers, name)
 
     def _make_source(self, task: str) -> dict[str, Any]:
@@ -234,9 +228,6 @@ def _load_parts(pipeline_class: Any, path: str, source: dict[str, Any]) -> dict[
     """Return the parts that the pipeline wants, or takes if the model has them."""
     import transformers
 
-    if isinstance(pipeline_class, str):
-        module, _, name = pipeline_class.rpartition(".")
-        pipeline_class = getattr(import_module(module), name)
     wanted = {part: getattr(pipeline_class, f"_load_{part}", None) for part in _PARTS}
     parts = {part: path for part in _PARTS if wanted[part] is not False}
     if getattr(pipeline_class, "_load_feature_extractor", None):

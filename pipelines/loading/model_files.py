@@ -126,18 +126,8 @@ class ModelFiles:
         """Return which of the JSON files that transformers reads is damaged; None if none is."""
         folder = self.folder()
         for file in sorted(folder.glob(names)) if folder is not None else ():
-            try:
-                content = json.loads(file.read_text(encoding="utf-8"))
-            except (OSError, ValueError) as error:
-                reason = f"is not JSON ({error})"
-            else:
-                if file.name not in _OBJECTS or isinstance(content, dict):
-                    if file.name != _TOKENIZER or (fault := _find_fault(file, content)) is None:
-                        continue
-                    reason = fault
-                else:
-                    reason = "is not a JSON object"
-            return f"{file} {reason}: copy or download it again"
+            if (fault := _find_fault(file)) is not None:
+                return f"{file} {fault}: copy or download it again"
         return None
 
     def describe_tokenizer_files(self) -> str | None:
@@ -187,7 +177,18 @@ class ModelFiles:
         return self.find(name) if name in self else None
 
 
-def _find_fault(file: Path, content: Mapping[str, Any]) -> str | None:
+def _find_fault(file: Path) -> str | None:
+    """Return what is wrong with a JSON file; None if nothing is."""
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        return f"is not JSON ({error})"
+    if file.name in _OBJECTS and not isinstance(content, dict):
+        return "is not a JSON object"
+    return _find_tokenizer_fault(file, content) if file.name == _TOKENIZER else None
+
+
+def _find_tokenizer_fault(file: Path, content: Mapping[str, Any]) -> str | None:
     """Return why tokenizer.json is no tokenizer; None if its library can read it."""
     import tokenizers
 

@@ -7,19 +7,17 @@ so. Weights that neither the base nor the adapter has are not saved, so that che
 from __future__ import annotations
 
 import json
-import os
 import pickle
 import shutil
 import subprocess
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipemill.actors.child_process import start_python
+from pipemill.actors.child_process import receive, send, start_python, take_over_pipes
 from pipemill.actors.faults.load_errors import describe_error
-from pipemill.actors.storage.remote_folder import find_cache_folder
+from pipemill.actors.storage.remote_folder import find_cache_folder, make_folder_once
 
 from ..checkpoint import read_tensors
 from ..model_files import ModelFiles
@@ -68,17 +66,7 @@ class MergedAdapter:
 
         Raises what peft and transformers do.
         """
-        from filelock import FileLock
-
-        if not self.copy.is_dir():
-            self.copy.parent.mkdir(parents=True, exist_ok=True)
-            with FileLock(f"{self.copy}.lock"):
-                if not self.copy.is_dir():  # another process has merged them meanwhile
-                    partial = self.copy.with_name(f"{self.copy.name}.partial")
-                    shutil.rmtree(partial, ignore_errors=True)
-                    self._merge(partial)
-                    os.replace(partial, self.copy)
-        return self.copy
+        return make_folder_once(self.copy, self._merge)
 
     def fetch_beside(self) -> str | None:
         """Do the same in another process, for drivers that import no torch; return what failed."""
@@ -95,6 +83,7 @@ class MergedAdapter:
     def _merge(self, folder: Path) -> None:
         import peft
 
+        shutil.rmtree(folder, ignore_errors=True)
         base, adapter = self.base.here().download(), self.adapter.here().download()
         config = json.loads((adapter / ADAPTER_CONFIG).read_text(encoding="utf-8"))
         tensors = read_tensors([adapter / ADAPTER_WEIGHTS])
@@ -144,15 +133,13 @@ def _copy_other_files(source: Path, folder: Path) -> None:
 
 def _answer() -> None:
     """Read a MergedAdapter from stdin, fetch it, and write what failed, or None, to stdout."""
-    answers = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)
+    requests, answers = take_over_pipes()
     reason = None
     try:
-        pickle.load(sys.stdin.buffer).fetch()
+        receive(requests).fetch()
     except Exception as error:
         reason = describe_error(error)
-    pickle.dump(reason, answers)
-    answers.close()
+    send(answers, reason)
 
 
 if __name__ == "__main__":
