@@ -9,6 +9,8 @@ from typing import Any
 
 from pipemill.errors import error_message
 
+Chunk = tuple[bytes, str]  # pickled inputs, and the row's own settings
+
 
 def pickle_chunk(value: Any) -> bytes:
     """Return bytes for `pickle.loads`. Tensors take the room of their own numbers only."""

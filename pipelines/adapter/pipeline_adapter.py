@@ -43,7 +43,7 @@ from .token_outputs import calls_model_once, strip_padding
 
 if TYPE_CHECKING:
     from ..engines.encoder import Encoder
-    from .pipeline_keywords import PipelineKeywords
+    from .parameters.pipeline_keywords import PipelineKeywords
 
 # The model is of another kind than its processor, or than its pipeline.
 _NOT_THE_ROWS = re.compile(r"required positional argument|Config' object has no attribute")

@@ -6,36 +6,26 @@ import pickle
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
-from pipemill.actors.faults.blame import is_out_of_memory, is_row_error
+from pipemill.actors.faults.blame import is_row_error
 from pipemill.actors.task import NotScheduled
 
-from ..engines.stacking import (
-    ALIKE,
-    CLOSE,
-    ROUNDED,
-    ROUNDED_ON_GPU,
-    answers_equal,
-    copy_kwargs,
-    stack,
-    to_float32,
-    unstack,
-)
+from ..engines.stacking import copy_kwargs, stack, to_float32, unstack
+from .first_try import FirstTry
 from .images.chunk_encoding import dequantize
-from .pickled_chunks import DeferredError
+from .pickled_chunks import Chunk, DeferredError
 from .recording_outputs import RecordingOutputs
 from .row_seed import seed_row
-from .scheduled_forward import TRIED, ScheduledForward, select_tried
+from .scheduled_forward import ScheduledForward
 from .token_outputs import calls_model_once
 
 if TYPE_CHECKING:
     from ..engines.base import GenerationEngine
-    from .pipeline_keywords import PipelineKeywords
+    from .parameters.pipeline_keywords import PipelineKeywords
     from .token_outputs import TokenOutputs
 
 _COMPARED = 4  # answers of a task's own postprocessing with the pipeline's
 
 Keywords = dict[str, Any]
-Chunk = tuple[bytes, str]  # pickled inputs, and the row's own settings
 
 
 class PipelineForward:
@@ -69,7 +59,7 @@ class PipelineForward:
         self.compared = 0  # answers of `postprocess`
         engine = generation if by_token is None else by_token.encoder.engine
         self.alone: dict[bool, bool] = {}
-        self._equal = {False: 0, True: 0}  # chunks that gave the same together, so far
+        self.first_try = FirstTry(self)
         self.scheduled = None
         if generation is not None:
             self.scheduled = ScheduledForward(self, generation)
@@ -136,101 +126,24 @@ class PipelineForward:
             if self.generation.samples(during) or (ragged and deaf):
                 return self.run_singly(chunks)
         if ragged not in self.alone and len(chunks) > 1:
-            self._try(chunks, ragged)
-        return (
-            self._run_together(chunks)
-            if self.alone.get(ragged) is False
-            else self.run_singly(chunks)
-        )
+            self._decide(ragged, self.first_try.compare(chunks, ragged))
+        run = self.run_together if self.alone.get(ragged) is False else self.run_singly
+        return run(chunks)
 
-    def _try(self, chunks: list[Chunk], ragged: bool) -> None:
-        some, close = select_tried(chunks), self._choose_closeness()
-        if ragged and self.recordings is not None:
-            some = self.recordings.vary_lengths(some)
-        # An answer may be another one by rounding: two labels whose scores are nearly equal.
-        as_computed = close > CLOSE
-        singles = self.run_singly(some, as_computed)
-        try:
-            together = self._run_together(some, as_computed)
-            pairs = list(zip(together, singles, strict=True))
-            if self.rounds():
-                equal = ragged or self._are_texts_own(some, together, as_computed)
-            else:
-                equal = all(answers_equal(*pair, close) for pair in pairs)
-            if as_computed and not equal and not ragged:
-                equal = self._is_own_answer(some, pairs)
-            if as_computed and equal:
-                each = zip(pairs, some, strict=True)
-                equal = not any(
-                    self._is_answer_lost(*pair, settings) for pair, (_, settings) in each
-                )
-            self._equal[ragged] += len(some)
-            if not equal or self._equal[ragged] >= TRIED:
-                self.alone[ragged] = not equal
-        except Exception as error:
-            if is_out_of_memory(error):  # fewer chunks may fit, and give the same answers
-                raise
-            self.alone[ragged] = True
-        if self.alone.get(ragged) and self.by_token is not None:
+    def _decide(self, ragged: bool, equal: bool | None) -> None:
+        """Note what a first try found, if that was enough."""
+        if equal is None:
+            return
+        self.alone[ragged] = not equal
+        if not equal and self.by_token is not None:
             self.by_token.encoder.unpack()
-
-    def _are_texts_own(self, chunks: list[Chunk], together: list[Any], as_computed: bool) -> bool:
-        """Tell whether most chunks among others have the text that they have among their copies.
-
-        Equal shapes are rounded alike, but for a GPU that adds up in another order each time.
-        """
-        copies = [
-            self._run_together([chunk] * len(chunks), as_computed)[i]
-            for i, chunk in enumerate(chunks)
-        ]
-        equal = [answers_equal(*pair) for pair in zip(together, copies, strict=True)]
-        return sum(equal) >= len(equal) / 2
-
-    def _is_own_answer(self, chunks: list[Chunk], pairs: list[tuple[Any, Any]]) -> bool:
-        """Tell whether each chunk among others has the answer that it has among its copies.
-
-        A micro-batch's shape decides how its numbers are rounded. Some models, as those that choose
-        the best of many boxes, are then far from what they answer to one chunk.
-
-        pairs: for each chunk what was computed together, and alone.
-        """
-        for i, (together, single) in enumerate(pairs):
-            if not answers_equal(together, single, ALIKE):
-                return False
-            copies = self._run_together([chunks[i]] * len(chunks), as_computed=True)
-            if not answers_equal(together, copies[i]):
-                return False
-        return True
-
-    def _is_answer_lost(self, together: Any, single: Any, settings: str) -> bool:
-        """Tell whether only what was computed alone has all that `postprocess` reads."""
-        _, _, after = self.keywords.of(settings)
-
-        def can_answer(output: Any) -> bool:
-            try:
-                self.pipeline.postprocess(
-                    [output] if self.chunked else output, **copy_kwargs(after)
-                )
-            except Exception as error:
-                if not is_row_error(error) or is_out_of_memory(error):
-                    raise
-                return False
-            return True
-
-        return not can_answer(together) and can_answer(single)
 
     def rounds(self) -> bool:
         """Tell whether the micro-batch's size may change a text: as always in 16 bits."""
-        return self.generation is not None and self._has_16_bits()
+        return self.generation is not None and self.has_16_bits()
 
-    def _choose_closeness(self) -> float:
-        """Return how far numbers may be apart, as a share of the largest, by rounding alone."""
-        if self._has_16_bits():
-            return ROUNDED
-        # cuDNN convolves float32 with 10 bits of a number, by a kernel that the shape decides.
-        return CLOSE if self.pipeline.device.type == "cpu" else ROUNDED_ON_GPU
-
-    def _has_16_bits(self) -> bool:
+    def has_16_bits(self) -> bool:
+        """Tell whether the model computes in 16 bits or less."""
         dtype = getattr(self.pipeline.model, "dtype", None)
         return dtype is not None and dtype.itemsize < 4
 
@@ -251,7 +164,8 @@ class PipelineForward:
             output = self.pipeline.forward(images, **copy_kwargs(during))
         return to_float32(output) if as_computed else self.reduce(output, after)
 
-    def _run_together(self, chunks: list[Chunk], as_computed: bool = False) -> list[Any]:
+    def run_together(self, chunks: list[Chunk], as_computed: bool = False) -> list[Any]:
+        """Return the same, computed in one micro-batch."""
         keywords = [self.keywords.of(settings) for _, settings in chunks]
         inputs = [pickle.loads(payload) for payload, _ in chunks]
         during = [copy_kwargs(during) for _, during, _ in keywords]

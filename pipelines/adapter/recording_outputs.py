@@ -6,11 +6,10 @@ import copy
 import pickle
 from typing import Any
 
-from .pickled_chunks import pickle_chunk
+from .pickled_chunks import Chunk, pickle_chunk
 from .token_outputs import calls_model_once
 
 Inputs = dict[str, Any]
-Chunk = tuple[bytes, str]  # pickled inputs, and the row's own settings
 
 _MASK = "attention_mask"
 _CUT = 8  # so much shorter are some recordings of a first try

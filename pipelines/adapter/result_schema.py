@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import pyarrow as pa
+from pipemill.actors.sources.schemas.file_schemas import map_types
 
 from ..pipeline_task import PipelineTask, Values
 
@@ -42,7 +43,9 @@ def infer_result_schema(answers: list[Any]) -> pa.Schema:
         raise ValueError(
             f"the answers have no type in common ({error}): declare the columns in output.schema"
         ) from error
-    return pa.schema([("result", _replace_null_types(type))])
+    # What was always null becomes text.
+    filled = map_types(type, lambda one: pa.string() if pa.types.is_null(one) else one)
+    return pa.schema([("result", filled)])
 
 
 def as_columns(answers: list[Any], schema: pa.Schema, sampled: bool) -> pa.Table:
@@ -99,17 +102,6 @@ def simplify_answer(value: Any) -> Any:
 
         return encode_png(value)
     return value
-
-
-def _replace_null_types(type: pa.DataType) -> pa.DataType:
-    """Return the type with text for what was always null."""
-    if pa.types.is_null(type):
-        return pa.string()
-    if pa.types.is_list(type):
-        return pa.list_(_replace_null_types(type.value_type))
-    if pa.types.is_struct(type):
-        return pa.struct([(field.name, _replace_null_types(field.type)) for field in type])
-    return type
 
 
 def _describe(schema: pa.Schema) -> str:

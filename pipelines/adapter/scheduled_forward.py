@@ -5,7 +5,7 @@ from __future__ import annotations
 import pickle
 import threading
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from pipemill.actors.faults.blame import is_memory_failure, is_out_of_memory
 from pipemill.actors.faults.watchdog import hold
@@ -13,16 +13,14 @@ from pipemill.actors.task import NotScheduled
 
 from ..engines.base import GenerationEngine, Prompt, UnsupportedPrompt, Values
 from ..engines.stacking import answers_equal
+from .first_try import select_tried
 from .images.chunk_encoding import dequantize
-from .pickled_chunks import DeferredError
+from .pickled_chunks import Chunk, DeferredError
 from .row_seed import find_seed
 
 if TYPE_CHECKING:
-    from .pipeline_forward import Chunk, PipelineForward
+    from .pipeline_forward import PipelineForward
 
-T = TypeVar("T")
-
-TRIED = 4  # of the first chunks, which are compared with what each gives alone
 _TRIED_AT_ONCE = 2  # so that texts end while others wait
 
 
@@ -154,9 +152,3 @@ def _check_memory(written: list[Any]) -> None:
     for one in written:
         if isinstance(one, DeferredError) and is_memory_failure(one.error, one.message):
             raise MemoryError(one.message)
-
-
-def select_tried(chunks: list[T]) -> list[T]:
-    """Return some chunks, from the longest to the shortest: the first may be as long as can be."""
-    last, steps = len(chunks) - 1, TRIED - 1
-    return [chunks[i] for i in sorted({step * last // steps for step in range(TRIED)})]

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pipemill.actors.task import Loaded, LoadedTask
 
 from ..adapter.check_libraries import check_libraries
+from ..adapter.parameters.pipeline_keywords import PipelineKeywords
 from ..adapter.pipeline_adapter import PipelineAdapter
 from ..adapter.pipeline_forward import PipelineForward
-from ..adapter.pipeline_keywords import PipelineKeywords
 from ..adapter.token_outputs import TokenOutputs, calls_model_once
 from ..engines.base import GenerationEngine
 from ..engines.encoder import make_encoder

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 from pipemill.pipelines import registry, restored
-from pipemill.pipelines.adapter.user_parameters import names_read
+from pipemill.pipelines.adapter.parameters.user_parameters import names_read
 from pipemill.pipelines.registry import ALIASES, find_task, task_names
 from pipemill.pipelines.tasks.generation_parameters import GENERATION, GENERATION_OF_SPEECH
 from pipemill.pipelines.text import windows

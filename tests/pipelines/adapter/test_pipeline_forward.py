@@ -10,6 +10,7 @@ import pytest
 import torch
 from pipemill.actors.batch import Batch
 from pipemill.actors.task import NotScheduled
+from pipemill.pipelines.adapter.first_try import FirstTry
 from pipemill.pipelines.adapter.pickled_chunks import DeferredError
 from pipemill.pipelines.adapter.pipeline_forward import PipelineForward
 from pipemill.pipelines.adapter.scheduled_forward import ScheduledForward
@@ -25,7 +26,7 @@ def test_a_first_try_without_memory_decides_nothing(monkeypatch):
     forward = PipelineForward.__new__(PipelineForward)
     forward.alone, forward.by_token, forward.generation = {}, None, None
     forward.scheduled = forward.recordings = None
-    forward._equal = {False: 0}
+    forward.first_try = FirstTry(forward)
     forward.pipeline = SimpleNamespace(model=None, device=torch.device("cpu"))
 
     def together(chunks, as_computed=False):
@@ -33,7 +34,7 @@ def test_a_first_try_without_memory_decides_nothing(monkeypatch):
             raise RuntimeError("CUDA out of memory. Tried to allocate 20.00 MiB")
         return [f"answer to {chunk}" for chunk in chunks]
 
-    monkeypatch.setattr(forward, "_run_together", together)
+    monkeypatch.setattr(forward, "run_together", together)
     monkeypatch.setattr(
         forward, "run_singly", lambda chunks, *_: [f"answer to {chunk}" for chunk in chunks]
     )

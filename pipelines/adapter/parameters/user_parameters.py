@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
-from ..pipeline_task import PipelineTask
+from ...pipeline_task import PipelineTask
 
 
 def list_row_parameters(declared: PipelineTask, pipeline: Any) -> set[str]:

@@ -8,11 +8,11 @@ from typing import Any
 
 from pipemill.actors.task import Loaded
 
-from ..pipeline_task import PipelineTask
-from ..text.tokenizer_keywords import check_tokenizer_keywords
-from .chat_text import check_chat_template
+from ...pipeline_task import PipelineTask
+from ...text.tokenizer_keywords import check_tokenizer_keywords
+from ..chat_text import check_chat_template
+from ..row_values import explain_own_value, make_plain_value
 from .parameter_trial import check_parameters_work, find_keywords
-from .row_values import explain_own_value, make_plain_value
 from .user_parameters import check_parameters, list_row_parameters
 
 Keywords = dict[str, Any]

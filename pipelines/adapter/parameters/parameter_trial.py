@@ -12,8 +12,8 @@ from pipemill.actors.task import Loaded
 
 from pipemill.errors import error_message
 
-from ..pipeline_task import PipelineTask
-from .row_seed import seed_row
+from ...pipeline_task import PipelineTask
+from ..row_seed import seed_row
 
 Keywords = dict[str, Any]
 # What decides how much is written: for a short input one token is enough.
