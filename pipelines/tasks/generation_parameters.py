@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from pipemill.actors.task import Column, Loaded, Parameter
@@ -21,15 +22,7 @@ def _count(least: int) -> Parameter:
     return Parameter(None, "int|null", least=least)
 
 
-def _declare_real(
-    least: float | None = None,
-    most: float | None = None,
-    above: float | None = None,
-    below: float | None = None,
-) -> Parameter:
-    return Parameter(None, "real|null", least=least, most=most, above=above, below=below)
-
-
+_declare_real = partial(Parameter, None, "real|null")
 _FLAG, _TOKEN = Parameter(None, "bool|null"), Parameter(None, "int|null", least=0)
 _TOKENS = Parameter(None, "int|list|null", least=0, each=_ID, filled=True)
 

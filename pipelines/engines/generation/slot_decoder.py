@@ -86,33 +86,15 @@ class SlotDecoder:
         self._check(model, prepared, rules, beams)
         kept = {name: prepared[name] for name in _KEPT if name in prepared}
         mask, shared = None, 0
-        if self.is_decoder and group[0].load:
-            outputs, lengths = self._fill_one(group[0], input_ids, prepared)
-        elif self.is_decoder:
+        if not group[0].load:  # else they are more than tokens
             self._check_tokens(prepared)
-            outputs, lengths, shared = self._fill_decoder(group, prepared, kept)
+        if not self.is_decoder:
+            input_ids = input_ids[::beams]  # `generate` repeats them for each beam
+            outputs, lengths, mask = self._fill_beside_encoder(group, input_ids, prepared, kept)
+        elif group[0].load:
+            outputs, lengths = self._fill_one(group[0], input_ids, prepared)
         else:
-            if not group[0].load:  # else the encoder has read more than tokens
-                self._check_tokens(prepared)
-            # `generate` repeats them for each beam.
-            input_ids, read = input_ids[::beams], prepared["encoder_outputs"][0][::beams]
-            mask = prepared.get("attention_mask")
-            given = {} if mask is None else {"attention_mask": mask[::beams]}
-            self._read, self._has_mask = read[:1, :1].clone(), mask is not None
-            mask = given.get("attention_mask", read.new_ones(read.shape[:2], dtype=torch.long))
-            lengths = [input_ids.shape[1]] * len(group)
-            inputs = self.model.prepare_inputs_for_generation(
-                input_ids,
-                is_first_iteration=True,
-                encoder_outputs=BaseModelOutput(read),
-                **{CACHE: EncoderDecoderCache(DynamicCache(), DynamicCache())},
-                **given,
-                **kept,
-            )
-            outputs = self.model(**inputs, return_dict=True)
-            beginning = input_ids[0].tolist()
-            for one in group:
-                one.ids = list(beginning)
+            outputs, lengths, shared = self._fill_decoder(group, prepared, kept)
         for one in group:
             one.begin(rules)
         logits = outputs.logits[:, -1]
@@ -127,6 +109,32 @@ class SlotDecoder:
                 mask = None if mask is None else mask[index]
             self.slots.add(filled, [lengths[i] for i in on], shared, mask, beams)
         return input_ids
+
+    def _fill_beside_encoder(
+        self, group: list[Sequence], input_ids: torch.Tensor, prepared: Values, kept: Values
+    ) -> tuple[Any, list[int], torch.Tensor]:
+        """Compute the beginnings of what a decoder writes after what an encoder read.
+
+        Return the outputs, the beginnings' lengths, and the mask of what was read.
+        """
+        beams = group[0].beams
+        read, mask = prepared["encoder_outputs"][0][::beams], prepared.get("attention_mask")
+        given = {} if mask is None else {"attention_mask": mask[::beams]}
+        self._read, self._has_mask = read[:1, :1].clone(), mask is not None
+        inputs = self.model.prepare_inputs_for_generation(
+            input_ids,
+            is_first_iteration=True,
+            encoder_outputs=BaseModelOutput(read),
+            **{CACHE: EncoderDecoderCache(DynamicCache(), DynamicCache())},
+            **given,
+            **kept,
+        )
+        beginning = input_ids[0].tolist()
+        for one in group:
+            one.ids = list(beginning)
+        lengths = [len(beginning)] * len(group)
+        heard = given.get("attention_mask", read.new_ones(read.shape[:2], dtype=torch.long))
+        return self.model(**inputs, return_dict=True), lengths, heard
 
     def _fill_one(
         self, one: Sequence, input_ids: torch.Tensor, prepared: Values

@@ -178,27 +178,15 @@ class VllmGeneration(BatchedGeneration):
         from vllm.sampling_params import StructuredOutputsParams
 
         settings = self._merge_settings(prompt.keywords)
-        samples, same = bool(settings.get("do_sample")), _SAME | _SAME_IF_SAMPLED
-        unknown = (*_UNKNOWN, *_UNKNOWN_IF_SAMPLED) if samples else _UNKNOWN
-        given = (prompt.keywords.get("generate_kwargs") or {}) if self.nests else prompt.keywords
-        for name, value in settings.items():
-            if name in same or name in _FOLLOWED or is_harmless(name, value):
-                continue
-            if name in given or name in unknown:
-                raise ValueError(
-                    f"the engine vllm (model.engine) knows no {name} ({value!r}): leave it out"
-                    f"{'' if name in given else ' of generation_config.json'}, or take "
-                    "the engine auto"
-                )
-        if samples and settings.get("temperature") == 0:
-            raise ValueError("temperature must be above 0 with do_sample: true; it is 0")
+        samples = bool(settings.get("do_sample"))
+        self._check_settings(settings, prompt.keywords)
         ends = settings.get("eos_token_id", self.pipeline.model.generation_config.eos_token_id)
         ends = [ends] if isinstance(ends, int) else ends or []
         most = settings.get("max_new_tokens")
         if most is None and settings.get("max_length") is not None:
             most = settings["max_length"] + settings.get("prefix_length", 0)
             most -= max(prompt.inputs["input_ids"].shape[1], 1)
-        names = same if samples else _SAME
+        names = _SAME | _SAME_IF_SAMPLED if samples else _SAME
         more = {
             own: settings[name] for name, own in names.items() if settings.get(name) is not None
         }
@@ -215,6 +203,23 @@ class VllmGeneration(BatchedGeneration):
             detokenize=bool(settings.get("stop_strings")),
             **more,
         )
+
+    def _check_settings(self, settings: Values, keywords: Values) -> None:
+        """Raise ValueError for a setting that vLLM has no equivalent of."""
+        samples = bool(settings.get("do_sample"))
+        unknown = (*_UNKNOWN, *_UNKNOWN_IF_SAMPLED) if samples else _UNKNOWN
+        given = (keywords.get("generate_kwargs") or {}) if self.nests else keywords
+        for name, value in settings.items():
+            if name in (*_SAME, *_SAME_IF_SAMPLED, *_FOLLOWED) or is_harmless(name, value):
+                continue
+            if name in given or name in unknown:
+                raise ValueError(
+                    f"the engine vllm (model.engine) knows no {name} ({value!r}): leave it out"
+                    f"{'' if name in given else ' of generation_config.json'}, or take "
+                    "the engine auto"
+                )
+        if samples and settings.get("temperature") == 0:
+            raise ValueError("temperature must be above 0 with do_sample: true; it is 0")
 
     def _make_output(self, prompt: Prompt, written: list[int] | Exception) -> Values | Exception:
         import torch
