@@ -26,6 +26,7 @@ from .planning.choose_engine import choose_dtype, find_graph_runtime
 from .planning.media_roots import make_media_access
 from .planning.resolve_task import ResolvedTask, select_parameters
 from .prepare import check_task_fits, resolve_job
+from .rows.find_rows import list_classes
 
 if TYPE_CHECKING:
     from ray.data import Dataset
@@ -118,8 +119,7 @@ def apply(
 
 
 def _check_arguments(dataset: object, error_column: str, on_error: str) -> None:
-    classes = [(cls.__module__.partition(".")[0], cls.__name__) for cls in type(dataset).__mro__]
-    if ("ray", "Dataset") not in classes:
+    if ("ray", "Dataset") not in list_classes(dataset):
         raise ConfigError(
             f"apply takes a ray.data.Dataset, not {type(dataset).__name__}: use pipemill.run for "
             "files and tables, or make one, such as ray.data.from_arrow(table)"

@@ -180,16 +180,18 @@ def _upload(
     from huggingface_hub import CommitOperationAdd
 
     batch: list[CommitOperationAdd] = []
+    size = 0
     for split in splits:
         part = split.part
         data = ledger.read(part)
         if data is None:
             raise ConfigError(f"{ledger.path}/{part} is gone: run the job again, then push")
         batch.append(CommitOperationAdd(place_part(split.number, part, len(splits)), data))
-        if sum(addition.upload_info.size for addition in batch) >= _UPLOAD_BYTES:
+        size += len(data)
+        if size >= _UPLOAD_BYTES:
             api.preupload_lfs_files(repo, batch, repo_type="dataset")
             yield from batch
-            batch = []
+            batch, size = [], 0
     if batch:
         api.preupload_lfs_files(repo, batch, repo_type="dataset")
         yield from batch

@@ -28,12 +28,11 @@ from .config.sections import Sections, takes_sections
 from .execution.placement import resolve_placement, uses_ray
 from .execution.ray_cluster import ray_session, ray_until_end
 from .execution.split_loop import SplitLoop
-from .output.dead_letter_reasons import NO_REASONS, collect_reasons
 from .output.error_limit import check_at_the_end
 from .output.job_record import JobRecord
 from .output.lease import Lease
 from .output.ledger import Ledger, open_output
-from .output.run_report import Report, count_output
+from .output.run_report import Report, describe_output
 from .output.split_plan import Plan, RowEstimate
 from .output.stored_rows import with_stored_rows, with_table
 from .planning.find_model import digest_model, resolve_model, with_digests
@@ -98,7 +97,12 @@ def retry(
         if lease.is_held and lease.lost is None:
             ledger.remove_unfinished()
         seconds = time.monotonic() - started
-        report = _report(prepared, plan, done, added, seconds)
+        report = Report(
+            **describe_output(ledger, plan, ledger.totals(done), added, seconds),
+            engine=prepared.engine,
+            pooling=prepared.pooling,
+            storage_options=prepared.job.output.storage_options,
+        )
     if left:
         raise RunError(
             f"{added['done']:,} of {added['rows']:,} dead letters have an answer now. But {left} "
@@ -204,21 +208,3 @@ def _remove_answered_letters(ledger: Ledger, done: Sequence[Split], lease: Lease
         if not footer.dead:
             lease.acquire()
             dead_letters(ledger.store, split.part).remove()
-
-
-def _report(
-    prepared: PreparedJob, plan: Plan, done: Sequence[Split], added: Counter[str], seconds: float
-) -> Report:
-    ledger = prepared.ledger
-    whole = ledger.totals(done)
-    return Report(
-        seconds=round(seconds, 3),
-        rows_per_second=round(added["rows"] / seconds, 2),
-        output=ledger.path,
-        splits=len(plan.splits),
-        added={name: added[name] for name in ("rows", "done", "dead", "splits")},
-        **count_output(whole, collect_reasons(ledger, plan) if whole["dead"] else NO_REASONS),
-        engine=prepared.engine,
-        pooling=prepared.pooling,
-        storage_options=prepared.job.output.storage_options,
-    )

@@ -33,10 +33,10 @@ from .execution.progress import waiting
 from .execution.ray_cluster import ray_session, ray_until_end
 from .execution.split_loop import SplitLoop, count_rows
 from .execution.working_copy import check_input_stays, check_output_lasts
-from .output.dead_letter_reasons import NO_REASONS, collect_reasons
+from .output.dead_letter_reasons import collect_reasons
 from .output.error_limit import check_at_the_end, check_on_the_way, explain_error_limit
 from .output.lease import Lease
-from .output.run_report import Report, compute_metrics, count_output, count_unnamed_rows
+from .output.run_report import Report, compute_metrics, count_unnamed_rows, describe_output
 from .output.split_plan import RowEstimate
 from .planning.prepared_job import PreparedJob
 from .planning.sampling.infer_columns import infer_columns
@@ -208,21 +208,11 @@ def _save_token_budget(prepared: PreparedJob, added: Counter[str]) -> None:
 def _report(
     prepared: PreparedJob, before: Counter[str], added: Counter[str], seconds: float
 ) -> Report:
-    whole, plan, ledger = before + added, prepared.plan, prepared.ledger
+    ledger, plan = prepared.ledger, prepared.plan
     return Report(
         notes=prepared.notes,
-        seconds=round(seconds, 3),
-        rows_per_second=round(added["rows"] / seconds, 2),
-        output=ledger.path,
-        splits=len(plan.splits),
-        added={
-            "rows": added["rows"],
-            "done": added["rows"] - added["dead"],
-            "dead": added["dead"],
-            "splits": added["splits"],
-        },
+        **describe_output(ledger, plan, before + added, added, seconds),
         **compute_metrics(added),
-        **count_output(whole, collect_reasons(ledger, plan) if whole["dead"] else NO_REASONS),
         unnamed_input=count_unnamed_rows(ledger, plan),
         engine=prepared.engine,
         pooling=prepared.pooling,

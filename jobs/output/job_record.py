@@ -20,8 +20,15 @@ if TYPE_CHECKING:
 
 
 _VERSIONS = ("transformers", "torch", "ray", "pyarrow")
-# It parses the long text of a package for each answer.
-version = cache(metadata.version)
+
+
+@cache  # the long text of a package is parsed for each answer
+def version(package: str) -> str:
+    """Return the version of a package, which may be there on the workers only."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "not installed here"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from pipemill.actors.batch import ROWS_OF, left_out
 
-from .dead_letter_reasons import Reasons, format_reasons, rename_dead_reasons
+from .dead_letter_reasons import (
+    NO_REASONS,
+    Reasons,
+    collect_reasons,
+    format_reasons,
+    rename_dead_reasons,
+)
 from .ledger import Ledger
 from .read_output import read
 from .split_plan import Plan
@@ -207,8 +213,36 @@ def _format_rate(rows_per_second: float) -> str:
     return f"{rows_per_second:,.0f}" if rows_per_second >= 10 else f"{rows_per_second:.2g}"
 
 
-def count_output(whole: Mapping[str, int], reasons: Reasons) -> dict[str, Any]:
-    """Return the fields of a report that count the whole output. whole: its totals."""
+def describe_output(
+    ledger: Ledger,
+    plan: Plan,
+    whole: Mapping[str, int],
+    added: Mapping[str, int],
+    seconds: float,
+) -> dict[str, Any]:
+    """Return the fields of a report that count the whole output, and what was added to it.
+
+    Args:
+        whole: the totals of the output.
+        added: rows, dead and splits of this call.
+        seconds: what it took.
+    """
+    return {
+        "seconds": round(seconds, 3),
+        "rows_per_second": round(added["rows"] / seconds, 2),
+        "output": ledger.path,
+        "splits": len(plan.splits),
+        "added": {
+            "rows": added["rows"],
+            "done": added["rows"] - added["dead"],
+            "dead": added["dead"],
+            "splits": added["splits"],
+        },
+        **_count_rows(whole, collect_reasons(ledger, plan) if whole["dead"] else NO_REASONS),
+    }
+
+
+def _count_rows(whole: Mapping[str, int], reasons: Reasons) -> dict[str, Any]:
     truncated = {"rows": int(whole["truncated_rows"]), "tokens": int(whole["lost_tokens"])}
     return {
         "rows": whole["rows"],

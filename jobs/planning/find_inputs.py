@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from itertools import islice
@@ -18,6 +18,7 @@ from pipemill.actors.storage.file_names import COMPRESSIONS, find_suffix
 from pipemill.actors.storage.filesystem import make_absolute
 from pipemill.actors.storage.input_file import InputFile
 from pipemill.actors.storage.listing import Listing, list_below, locate_output
+from pipemill.pipelines.loading.checkpoint import is_pointer
 
 from pipemill.errors import ConfigError
 
@@ -30,7 +31,6 @@ _AUTO = "auto"
 _NOTES = ("dataset_info.json", "dataset_infos.json", "dataset_dict.json")
 # What it keeps of a map, a filter or a shuffle, there or beside what `save_to_disk` wrote.
 _CACHE = re.compile(r"cache-[0-9a-f]{16}(_\d{5}_of_\d{5})?\.arrow")
-_POINTER = b"version https://git-lfs.github.com/spec/"
 _POINTER_BYTES = range(50, 200)
 _MOST_POINTERS = 1000  # files of these sizes that are looked into
 
@@ -76,15 +76,7 @@ def list_files(
     files: dict[str, InputFile] = {}
     notes: list[str] = []
     for path in map(make_absolute, [paths] if isinstance(paths, str) else paths):
-        hub_dataset = parse_hub_dataset(path)
-        if hub_dataset is not None and (format == _AUTO or "?" in path):
-            for file in list_hub_files(hub_dataset, options, _list_paths(stored)):
-                files.setdefault(file.path, file)
-            continue
-        is_query = "?" in path and "://" in path
-        is_named = format_of(path) is not None or is_query
-        may_be_saved = format in (_AUTO, ArrowSource.name) and not is_named
-        listed = list_saved_files(path, options) if may_be_saved else None
+        listed = _list_by_description(path, format, options, stored)
         if listed is None:
             listing = list_below(path, options, outside)
             for without in (_leave_out_outputs, _leave_out_caches):
@@ -95,28 +87,46 @@ def list_files(
             files.setdefault(file.path, file)
     formats = {format_of(path) for path in files} if format == _AUTO else {format}
     if len(formats) > 1:
-        saved = [file for file in files if file.endswith(f"/{STATE}")]
-        if saved and ArrowSource.name in formats:
-            folder = saved[0].removesuffix(f"/{STATE}")
-            more = f" and {len(saved) - 1:,} more" if len(saved) > 1 else ""
-            raise ConfigError(
-                f"the input holds folders that datasets saved ({folder}{more}): name each of them "
-                "in input.path, as a list"
-            )
-        raise ConfigError(
-            f"the input mixes formats ({', '.join(sorted(map(str, formats)))}): "
-            "name one in input.format, or give a narrower input.path"
-        )
+        raise _explain_mixture(files, formats)
     _check_pointers(files.values())
     return FoundFiles(list(files.values()), str(formats.pop()), notes)
+
+
+def _list_by_description(
+    path: str, format: str, options: Mapping[str, Any], stored: Plan | None
+) -> Iterable[InputFile] | None:
+    """Return the files that the Hub or `datasets` says a path stands for; None if neither does."""
+    hub_dataset = parse_hub_dataset(path)
+    if hub_dataset is not None and (format == _AUTO or "?" in path):
+        return list_hub_files(hub_dataset, options, _list_paths(stored))
+    is_query = "?" in path and "://" in path
+    is_named = format_of(path) is not None or is_query
+    may_be_saved = format in (_AUTO, ArrowSource.name) and not is_named
+    return list_saved_files(path, options) if may_be_saved else None
+
+
+def _explain_mixture(paths: Iterable[str], formats: Collection[str | None]) -> ConfigError:
+    """Return the error of files of several formats."""
+    saved = [path for path in paths if path.endswith(f"/{STATE}")]
+    if saved and ArrowSource.name in formats:
+        folder = saved[0].removesuffix(f"/{STATE}")
+        more = f" and {len(saved) - 1:,} more" if len(saved) > 1 else ""
+        return ConfigError(
+            f"the input holds folders that datasets saved ({folder}{more}): name each of them "
+            "in input.path, as a list"
+        )
+    return ConfigError(
+        f"the input mixes formats ({', '.join(sorted(map(str, formats)))}): "
+        "name one in input.format, or give a narrower input.path"
+    )
 
 
 def _check_pointers(files: Iterable[InputFile]) -> None:
     """Raise ConfigError for pointers of Git LFS, which a clone may have in place of its files."""
     small = (f for f in files if f.size in _POINTER_BYTES and "://" not in f.path)
     for file in islice(small, _MOST_POINTERS):
-        with suppress(OSError), open(file.path, "rb") as opened:
-            if opened.read(len(_POINTER)) == _POINTER:
+        with suppress(OSError):
+            if is_pointer(file.path):
                 raise ConfigError(
                     f"{file.path} is a Git LFS pointer, not the file itself: run `git lfs pull` in "
                     f"{os.path.dirname(file.path)}, or download the files again"

@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from functools import cache
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,13 +12,13 @@ from pipemill.pipelines.engines.registry import find_engine
 
 from pipemill.errors import ConfigError
 
+from ..output.job_record import JobRecord, version
 from ..rows.held_rows import HeldRows
 from .choose_engine import choose_dtype
 from .user_code import digest_class
 
 if TYPE_CHECKING:
     from ..config.job import Job
-    from ..output.job_record import JobRecord
     from .resolve_task import ResolvedTask
 
 _BLOCK = 2**20
@@ -31,15 +29,6 @@ _SHARED = (
     "input.limit", "input.dataset", "output.keep", "output.on_error", "input.schema",
     "input.encoding", "output.schema", "transformers", "torch",
 )  # fmt: skip
-
-
-@cache  # the long text of a package is parsed for each answer
-def version(package: str) -> str:
-    """Return the version of a package, which may be there on the workers only."""
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return "not installed here"
 
 
 def decide_results(

@@ -85,7 +85,7 @@ def hold_rows(value: object) -> HeldRows:
 
 
 def _hold_table(value: object) -> TableRows:
-    for known in _list_classes(value):
+    for known in list_classes(value):
         if known in _KINDS:
             return _KINDS[known](value)
     if isinstance(value, list):
@@ -102,8 +102,8 @@ def _hold_table(value: object) -> TableRows:
 def _is_object_with_rows(value: object) -> bool:
     return (
         isinstance(value, Iterator)
-        or any(package in _LIBRARIES for package, _ in _list_classes(value))
-        or any(known in _KINDS for known in _list_classes(value))
+        or any(package in _LIBRARIES for package, _ in list_classes(value))
+        or any(known in _KINDS for known in list_classes(value))
         or (hasattr(value, "__arrow_c_stream__") and not isinstance(value, type))
     ) and not isinstance(value, Mapping)
 
@@ -111,7 +111,7 @@ def _is_object_with_rows(value: object) -> bool:
 def _is_dict_of_splits(value: object) -> bool:
     if not isinstance(value, Mapping) or not value or _SECTION_KEYS & set(value):
         return False
-    if any(_COLUMNS.intersection(_list_classes(rows)) for rows in value.values()):
+    if any(_COLUMNS.intersection(list_classes(rows)) for rows in value.values()):
         return False
     return all(
         _is_object_with_rows(rows)
@@ -120,5 +120,6 @@ def _is_dict_of_splits(value: object) -> bool:
     ) and any(_is_object_with_rows(rows) or rows for rows in value.values())
 
 
-def _list_classes(value: object) -> list[tuple[str, str]]:
+def list_classes(value: object) -> list[tuple[str, str]]:
+    """Return the classes of an object, each with the package that it is from."""
     return [(cls.__module__.partition(".")[0], cls.__name__) for cls in type(value).__mro__]

@@ -50,13 +50,17 @@ class CheckpointError(ValueError):
 def check_files(folder: Path, files: Iterable[Path]) -> None:
     """Raise CheckpointError for a Git LFS pointer in place of a file."""
     for file in files:
-        if file.is_file() and file.stat().st_size <= _LONGEST_POINTER:
-            with open(file, "rb") as opened:
-                if opened.read(len(_POINTER)) == _POINTER:
-                    raise CheckpointError(
-                        f"{file} is a Git LFS pointer, not the file itself: run `git lfs pull` in "
-                        f"{folder}, or download the model again"
-                    )
+        if file.is_file() and file.stat().st_size <= _LONGEST_POINTER and is_pointer(file):
+            raise CheckpointError(
+                f"{file} is a Git LFS pointer, not the file itself: run `git lfs pull` in "
+                f"{folder}, or download the model again"
+            )
+
+
+def is_pointer(file: str | Path) -> bool:
+    """Tell whether a file is what a clone has in its place until `git lfs pull`."""
+    with open(file, "rb") as opened:
+        return opened.read(len(_POINTER)) == _POINTER
 
 
 def find_weights(folder: Path, config: Mapping[str, Any], pickled: bool) -> list[Path]:
