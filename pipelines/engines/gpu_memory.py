@@ -19,9 +19,8 @@ def find_free_bytes(device: Any) -> int:
     free, total = torch.cuda.mem_get_info(device)
     taken = torch.cuda.memory_allocated(device)
     free += torch.cuda.memory_reserved(device) - taken
-    # torch 2.6 does not tell.
-    find_share = getattr(torch.cuda, "get_per_process_memory_fraction", lambda device: 1.0)
-    return max(min(free, int(find_share(device) * total) - taken), 0)
+    share = torch.cuda.get_per_process_memory_fraction(device)
+    return max(min(free, int(share * total) - taken), 0)
 
 
 def limit_to_share(share: float) -> None:
