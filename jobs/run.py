@@ -32,7 +32,6 @@ from .execution.pool_size import describe_wait
 from .execution.progress import waiting
 from .execution.ray_cluster import ray_session, ray_until_end
 from .execution.split_loop import SplitLoop, count_rows
-from .execution.working_copy import check_input_stays, check_output_lasts
 from .output.dead_letter_reasons import collect_reasons
 from .output.error_limit import check_at_the_end, check_on_the_way, explain_error_limit
 from .output.lease import Lease
@@ -42,6 +41,7 @@ from .planning.prepared_job import PreparedJob
 from .planning.sampling.infer_columns import infer_columns
 from .prepare import make_output_store, prepare
 from .push import check_dataset_name, push
+from .submission.working_copy import check_input_stays, check_output_lasts
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack

@@ -19,7 +19,8 @@ from pipemill.errors import ConfigError
 from .gpus import explain_no_gpu, find_gpus
 from .pool_size import TASK_CPUS, autoscales, find_ray_nodes
 from .progress import log
-from .ray_cluster import joins_ray, ray_session
+from .ray_address import joins_ray
+from .ray_cluster import ray_session
 
 if TYPE_CHECKING:
     from ..config.job import ActorsSection, Job

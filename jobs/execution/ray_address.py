@@ -9,6 +9,8 @@ import tempfile
 from contextlib import suppress
 from pathlib import Path
 
+from pipemill.actors.monitoring.ray_connection import find_connected_ray
+
 from pipemill.errors import ConfigError
 
 # How an HTTP/2 client begins (RFC 9113, section 3.4), with an empty SETTINGS frame.
@@ -28,6 +30,21 @@ def find_ray(cluster: str) -> str:
     if cluster == "local":
         return ""
     return read_configured_address() or find_ray_here()
+
+
+def joins_ray(cluster: str) -> bool:
+    """Return whether a session joins a running Ray instead of starting one."""
+    return find_connected_ray() is not None or bool(find_ray(cluster))
+
+
+def joins_other_machines(cluster: str) -> bool:
+    """Return whether a session uses a Ray that may have other machines than this one."""
+    ray = find_connected_ray()
+    if ray is None:
+        return joins_ray(cluster)
+    here = socket.gethostname()
+    nodes = ray.nodes()
+    return any(node["NodeManagerHostname"] != here for node in nodes if node["Alive"])
 
 
 def read_configured_address() -> str:

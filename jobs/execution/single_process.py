@@ -27,7 +27,7 @@ from pipemill.actors.storage.input_file import InputFile
 
 from ..output.split_plan import RowEstimate
 from .gpus import find_gpus
-from .ray_cluster import joins_ray
+from .ray_address import joins_ray
 from .split_work import SplitWork
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from ..config.job import ActorsSection
 from ..execution.gpus import find_gpus
 from ..execution.placement import SINGLE, resolve_placement
 from ..execution.pool_size import count_actors, find_ray_nodes
-from ..execution.ray_cluster import joins_ray
+from ..execution.ray_address import joins_ray
 from ..execution.single_process import IMPORTS_S, RAY_S, WATCHED_S, ray_is_sooner
 from .benchmark import Measurement
 

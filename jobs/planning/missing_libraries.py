@@ -23,7 +23,7 @@ from pipemill.pipelines.task_spec import TaskSpec
 from pipemill.errors import ConfigError
 
 from ..execution.progress import log
-from ..execution.ray_cluster import joins_other_machines
+from ..execution.ray_address import joins_other_machines
 
 if TYPE_CHECKING:
     from ..config.job import Job

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 from pipemill.actors.storage.filesystem import open_filesystem
 from pipemill.jobs.execution.ray_cluster import ray_session
-from pipemill.jobs.execution.working_copy import check_input_stays, check_output_lasts
+from pipemill.jobs.submission.working_copy import check_input_stays, check_output_lasts
 
 from pipemill.errors import ConfigError
 from tests.support import light, s3_server

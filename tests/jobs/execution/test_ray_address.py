@@ -9,8 +9,8 @@ from pipemill.jobs.execution.ray_address import (
     check_configured_address,
     find_ray,
     find_ray_here,
+    joins_other_machines,
 )
-from pipemill.jobs.execution.ray_cluster import joins_other_machines
 from ray._private.utils import get_ray_address_file
 
 from pipemill.errors import ConfigError
@@ -55,7 +55,7 @@ def test_the_address_is_where_ray_looks_for_it(monkeypatch, tmp_path, names):
 
 
 def test_a_ray_that_was_started_here_is_joined(monkeypatch, leave_address):
-    monkeypatch.setattr("pipemill.jobs.execution.ray_cluster.find_connected_ray", lambda: None)
+    monkeypatch.setattr("pipemill.jobs.execution.ray_address.find_connected_ray", lambda: None)
     assert not joins_other_machines("auto")
     with listen(GRPC) as address:
         leave_address(address)

@@ -39,7 +39,7 @@ def alone(monkeypatch, tmp_path):
     """No Ray that could be joined."""
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.setenv("RAY_TMPDIR", str(tmp_path / "ray"))
-    monkeypatch.setattr("pipemill.jobs.execution.ray_cluster.find_connected_ray", lambda: None)
+    monkeypatch.setattr("pipemill.jobs.execution.ray_address.find_connected_ray", lambda: None)
 
 
 def split(rows: int | None, size: int = 1000) -> Split:
@@ -74,7 +74,7 @@ def test_a_ray_that_runs_is_used_unless_the_job_wants_its_own(alone, monkeypatch
     monkeypatch.setenv("RAY_ADDRESS", address)
     assert not is_small(ActorsSection(num_gpus=0), [split(40)])
     assert is_small(ActorsSection(num_gpus=0, cluster="local"), [split(40)])
-    monkeypatch.setattr("pipemill.jobs.execution.ray_cluster.find_connected_ray", object)
+    monkeypatch.setattr("pipemill.jobs.execution.ray_address.find_connected_ray", object)
     assert not is_small(ActorsSection(num_gpus=0, cluster="local"), [split(40)])
 
 

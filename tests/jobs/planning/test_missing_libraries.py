@@ -416,7 +416,7 @@ def test_a_cluster_that_runs_already_may_have_what_this_machine_lacks(tmp_path, 
     folder = files(tmp_path / "model", **contents)
     job = job_of(task, folder)
     # Other tests of this process may have a Ray, which a run would use.
-    monkeypatch.setattr("pipemill.jobs.execution.ray_cluster.find_connected_ray", lambda: None)
+    monkeypatch.setattr("pipemill.jobs.execution.ray_address.find_connected_ray", lambda: None)
     monkeypatch.setenv("RAY_ADDRESS", "ray://head:10001")
     check_requirements(job, task_of(job), (), "fused")
     with pytest.raises(pipemill.ConfigError, match="timm"):
