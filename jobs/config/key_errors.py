@@ -77,11 +77,7 @@ def _format_errors(
             # pydantic makes 0 of false, as which YAML reads "no", and a text of a date's code.
             if isinstance(problem["input"], int | float | datetime.date):
                 key = problem["input"]
-            shown = str(key) if isinstance(key, datetime.date) else repr(key)
-            inside = f" of {'.'.join(keys)!r}" if keys else ""
-            messages[f"{keys}{key}"] = (
-                f"the key {shown}{inside} in {where} is not a text{_advise_quotes(key)}"
-            )
+            messages[f"{keys}{key}"] = _describe_no_text(key, keys, where)
             continue
         if problem["type"] == "extra_forbidden":
             full = ".".join([*keys, str(last)])
@@ -95,12 +91,7 @@ def _format_errors(
             continue
         reason = _explain(problem)
         reasons = reasons_by_key.setdefault(full, [])
-        known = [one.removeprefix("must be ") for one in reasons]
-        if reasons:
-            reason = reason.removeprefix("must be ")
-        # A whole number is a number.
-        if reason not in known and (reason, known) != ("a whole number", ["a number"]):
-            reasons.append(reason)
+        _add_reason(reasons, reason)
         value = _shorten(problem["input"])
         if not problem["loc"]:
             messages[full] = f"{where}: {reason}"
@@ -113,6 +104,23 @@ def _format_errors(
         are = "is" if len(missing) == 1 else "are"
         return [f"{', '.join(missing)} {are} missing in {where}", *messages.values()]
     return list(messages.values())
+
+
+def _describe_no_text(key: Any, parents: list[str], where: str) -> str:
+    """Return the message on a key that YAML reads as something else than a text."""
+    shown = str(key) if isinstance(key, datetime.date) else repr(key)
+    inside = f" of {'.'.join(parents)!r}" if parents else ""
+    return f"the key {shown}{inside} in {where} is not a text{_advise_quotes(key)}"
+
+
+def _add_reason(reasons: list[str], reason: str) -> None:
+    """Add what else a value of a union may be, to be joined by "or"."""
+    known = [one.removeprefix("must be ") for one in reasons]
+    if known:
+        reason = reason.removeprefix("must be ")
+    # A whole number is a number.
+    if reason not in known and (reason, known) != ("a whole number", ["a number"]):
+        reasons.append(reason)
 
 
 def _advise_quotes(value: Any) -> str:

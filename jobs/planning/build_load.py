@@ -75,16 +75,10 @@ def _build_bound(
         infers: whether parameters that rows decide are to be inferred, and stored in the plan.
     """
     job, task, parameters, columns = bound.job, bound.task, bound.parameters, bound.columns
-    stored = plan.settled or {}
+    runtime = find_graph_runtime(job)
     if infers:
-
-        def read_rows(count: int) -> pa.Table:
-            return sample_rows(source, plan.splits, count).rows
-
-        inferred = infer_parameters(task.spec, parameters, task.model, read_rows, columns)
-        plan.settled = stored = {**stored, **{prefix + n: value for n, value in inferred.items()}}
-        if find_graph_runtime(job) is not None:
-            stored[prefix + _EXAMPLE_SPLITS] = len(plan.splits)
+        _settle(bound, plan, source, prefix)
+    stored = plan.settled or {}
     settled = {
         name: stored[prefix + name]
         for name in task.spec.infer_parameters
@@ -92,7 +86,6 @@ def _build_bound(
     }
     tokens = job.batching.max_tokens
     dtype = decides.get(f"{prefix}model.dtype") or choose_dtype(job, task.spec, task.is_user)
-    runtime = find_graph_runtime(job)
     if runtime is not None and runtime.calibrates(dtype) and _are_examples_replaced(plan):
         plan.notes.append(
             f"the rows that the {dtype} graph of {runtime.name} took its scales from are others "
@@ -112,6 +105,20 @@ def _build_bound(
             job, source, plan.splits[: stored.get(prefix + _EXAMPLE_SPLITS)], columns.values()
         ),
     )
+
+
+def _settle(bound: BoundTask, plan: Plan, source: Source, prefix: str) -> None:
+    """Store in a new plan what its first rows decide of a task."""
+
+    def read_rows(count: int) -> pa.Table:
+        return sample_rows(source, plan.splits, count).rows
+
+    task = bound.task
+    inferred = infer_parameters(task.spec, bound.parameters, task.model, read_rows, bound.columns)
+    settled = {prefix + name: value for name, value in inferred.items()}
+    if find_graph_runtime(bound.job) is not None:
+        settled[prefix + _EXAMPLE_SPLITS] = len(plan.splits)
+    plan.settled = {**(plan.settled or {}), **settled}
 
 
 def _are_examples_replaced(plan: Plan) -> bool:
