@@ -1,9 +1,14 @@
-"""Check the names that a model's config gives to its outputs."""
+"""Labels: the columns of tasks that add some, and a check of the names that a config gives them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
+
+import pyarrow as pa
+
+ONE_LABEL = pa.schema([("label", pa.string()), ("score", pa.float32())])
+RANKED_LABELS = pa.schema([("labels", pa.list_(pa.string())), ("scores", pa.list_(pa.float32()))])
 
 
 def check_label_names(config: Mapping[str, Any]) -> None:

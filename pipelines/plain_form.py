@@ -13,6 +13,7 @@ from typing import Any
 import pyarrow as pa
 from pipemill.actors.task import Column, Loaded
 
+from .label_names import ONE_LABEL, RANKED_LABELS
 from .pipeline_task import PipelineTask, fixed
 from .task_spec import Values, check_nothing
 from .text import model_limits
@@ -77,7 +78,7 @@ def plain_text_classification(inputs: tuple[Column, ...]) -> PipelineTask:
     return PipelineTask(
         name="text-classification",
         inputs=inputs,
-        results=_make_label_schema,
+        results=_choose_label_columns,
         record=_to_ranked_labels,
         prepare=_prepare_text_or_pair,
     )
@@ -88,7 +89,7 @@ def plain_zero_shot_classification(inputs: tuple[Column, ...]) -> PipelineTask:
     return PipelineTask(
         name="zero-shot-classification",
         inputs=inputs,
-        results=fixed(labels=pa.list_(pa.string()), scores=pa.list_(pa.float32())),
+        results=lambda loaded: RANKED_LABELS,
         record=lambda answer, values: answer,
     )
 
@@ -112,10 +113,8 @@ def _to_ranked_labels(answer: Any, values: Values) -> Values:
     return {"label": labels[0], "score": scores[0], "labels": labels, "scores": scores}
 
 
-def _make_label_schema(loaded: Any) -> pa.Schema:
-    if loaded.parameters.get("top_k", 1) == 1:
-        return pa.schema([("label", pa.string()), ("score", pa.float32())])
-    return pa.schema([("labels", pa.list_(pa.string())), ("scores", pa.list_(pa.float32()))])
+def _choose_label_columns(loaded: Loaded) -> pa.Schema:
+    return ONE_LABEL if loaded.parameters.get("top_k", 1) == 1 else RANKED_LABELS
 
 
 def _unwrap_vectors(answer: list[Any]) -> list[list[float]]:

@@ -77,15 +77,22 @@ def resolve_columns(
                 f"{_describe_nested_rows(own, schema)}"
             )
         elif column.required and column.name not in parameters:
-            instead = f", or set parameters.{column.name}" if column.parameter else ""
             why = "input.columns leaves out" if left_out else "the input does not have"
-            raise ConfigError(
-                f"{name} reads a column {column.name!r}, which {why}; "
-                f"{list_columns(schema.names)}. {_describe_other_delimiter(schema)}Name one "
-                f"with --column {column.name}=COLUMN (input.columns){instead}"
-                f"{_describe_nested_rows(own, schema)}"
-            )
+            raise _explain_missing(name, column, why, own, schema)
     return found
+
+
+def _explain_missing(
+    task: str, column: Column, why: str, own: str, schema: pa.Schema
+) -> ConfigError:
+    """Return the error of a required column that is not there. own: its name in the input."""
+    instead = f", or set parameters.{column.name}" if column.parameter else ""
+    return ConfigError(
+        f"{task} reads a column {column.name!r}, which {why}; "
+        f"{list_columns(schema.names)}. {_describe_other_delimiter(schema)}Name one "
+        f"with --column {column.name}=COLUMN (input.columns){instead}"
+        f"{_describe_nested_rows(own, schema)}"
+    )
 
 
 def _describe_field(name: str, schema: pa.Schema) -> str:

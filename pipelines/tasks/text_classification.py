@@ -14,7 +14,7 @@ from pipemill.actors.task import Column, Followed, Loaded, Parameter
 from ..adapter.row_values import read_own_count
 from ..embeddings.pooling import pair_vectors_with_counts, pool_windows
 from ..engines.encoder import make_encoder
-from ..label_names import check_label_names
+from ..label_names import ONE_LABEL, RANKED_LABELS, check_label_names
 from ..plain_form import (
     Comparison,
     PlainForm,
@@ -108,9 +108,7 @@ class TextClassification:
         return self.encoder.is_packed
 
     def results(self) -> pa.Schema:
-        if not self.ranks:
-            return pa.schema([("label", pa.string()), ("score", pa.float32())])
-        return pa.schema([("labels", pa.list_(pa.string())), ("scores", pa.list_(pa.float32()))])
+        return RANKED_LABELS if self.ranks else ONE_LABEL
 
     def expand(self, rows: pa.Table) -> pa.ListArray:
         self._read_top_k(rows)  # to find a wrong one before anything is computed

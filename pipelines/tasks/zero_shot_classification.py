@@ -14,6 +14,7 @@ from pipemill.actors.task import Column, Followed, Loaded, Parameter
 
 from ..adapter.row_values import explain_own_value
 from ..engines.encoder import make_encoder
+from ..label_names import RANKED_LABELS
 from ..plain_form import Comparison, PlainForm, plain_zero_shot_classification, to_plain_parameters
 from ..task_spec import ReadJson
 from ..text import model_limits, token_chunks, windows
@@ -114,7 +115,7 @@ class ZeroShotClassification:
         return self.encoder.is_packed
 
     def results(self) -> pa.Schema:
-        return pa.schema([("labels", pa.list_(pa.string())), ("scores", pa.list_(pa.float32()))])
+        return RANKED_LABELS
 
     def expand(self, rows: pa.Table) -> pa.ListArray:
         texts, truncated = [], []
