@@ -50,8 +50,9 @@ class PipelineTask(TaskSpec):
             costs are counted.
         shorten: from a row's text, the pipeline and the keywords of its `preprocess` to the part
             of the text that is read, and by how many tokens it is shorter.
-        postprocess: from the pipeline, what its `_forward` returns for a row, and the keywords of
-            its `postprocess` to what that returns, sooner. The first answers are compared.
+        postprocess: from the pipeline, what its `_forward` returns for a row (a list, if it makes
+            several chunks of a row), and the keywords of its `postprocess` to what that returns,
+            sooner. The first answers are compared.
         set_up: changes the loaded pipeline as the parameters say, before it is looked at. Raises
             ValueError for what it can't become.
         suits: raises ValueError for values that the loaded pipeline (its model, its tokenizer)

@@ -170,7 +170,7 @@ class PipelineAdapter:
             answer = next(failed, answers[0])
             if self.forwards.chunked and not isinstance(answer, DeferredError):
                 _, _, after = self.keywords.of(self.keywords.settings(values))
-                answer = self.pipeline.postprocess(answers, **copy_kwargs(after))
+                answer = self.forwards.postprocess(answers, after)
             if isinstance(answer, DeferredError):
                 raise type(answer.error, (Exception,), {})(answer.message)
             found.append(answer)

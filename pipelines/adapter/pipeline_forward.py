@@ -53,10 +53,10 @@ class PipelineForward:
         self.pipeline, self.keywords = keywords.pipeline, keywords
         self.chunked = isinstance(self.pipeline, ChunkPipeline)
         self.by_token, self.generation = by_token, generation
-        self.postprocess = keywords.declared.postprocess
+        self.own_postprocess = keywords.declared.postprocess
         if not calls_model_once(self.pipeline):
-            self.postprocess = None
-        self.compared = 0  # answers of `postprocess`
+            self.own_postprocess = None
+        self.compared = 0  # answers of it with the pipeline's
         engine = generation if by_token is None else by_token.encoder.engine
         self.alone: dict[bool, bool] = {}
         self.first_try = FirstTry(self)
@@ -207,19 +207,24 @@ class PipelineForward:
         if self.chunked:
             return output
         try:
-            return self._postprocess(output, after)
+            return self.postprocess(output, after)
         except Exception as error:  # belongs to regroup, which raises it
             if not is_row_error(error):
                 raise
             return DeferredError.of(error)
 
-    def _postprocess(self, output: Any, after: Keywords) -> Any:
-        """Return the pipeline's answer, by the task's own way to it while the first ones agree."""
-        if self.postprocess is not None and self.compared >= _COMPARED:
-            return self.postprocess(self.pipeline, output, **copy_kwargs(after))
+    def postprocess(self, output: Any, after: Keywords) -> Any:
+        """Return the pipeline's answer, by the task's own way to it while the first ones agree.
+
+        output: what `_forward` returned for a row; of a pipeline that makes several chunks of it,
+            a list of what it returned for each.
+        """
+        own = self.own_postprocess
+        if own is not None and self.compared >= _COMPARED:
+            return own(self.pipeline, output, **copy_kwargs(after))
         usual = self.pipeline.postprocess(output, **copy_kwargs(after))
-        if self.postprocess is not None:
+        if own is not None:
             self.compared += 1
-            if self.postprocess(self.pipeline, output, **copy_kwargs(after)) != usual:
-                self.postprocess = None
+            if own(self.pipeline, output, **copy_kwargs(after)) != usual:
+                self.own_postprocess = None
         return usual

@@ -9,6 +9,7 @@ import pyarrow as pa
 from pipemill.actors.task import Column, Loaded, Parameter
 
 from ..pipeline_task import PipelineTask, Values
+from ..text.entities import find_entities
 from ..text.truncation import truncate_like_tokenizer
 from . import shared_parameters
 
@@ -61,6 +62,7 @@ TOKEN_CLASSIFICATION = PipelineTask(
     },
     results=_make_schema,
     record=_to_entities,
+    postprocess=find_entities,
     truncated_column="text",
     shorten=_shorten,
     token_outputs=("logits",),

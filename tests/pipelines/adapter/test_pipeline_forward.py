@@ -164,7 +164,7 @@ def test_what_is_lost_of_several_outputs_is_computed_alone(models):
     stages = LoadTask(task="image-classification", model=model, columns=columns)()
     pipeline, forwards = stages.task.pipeline, stages.task.forwards
     forward, postprocess = pipeline._forward, pipeline.postprocess
-    forwards.postprocess = None
+    forwards.own_postprocess = None
 
     def with_count(inputs, **named):
         return {"logits": forward(inputs, **named).logits, "count": 3}

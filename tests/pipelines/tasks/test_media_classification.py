@@ -56,7 +56,7 @@ def test_after_a_few_equal_answers_the_task_ranks(stages):
         seen.append(output)
         return rank_labels(pipeline, output, **keywords)
 
-    stages.task.forwards.postprocess = ranked
+    stages.task.forwards.own_postprocess = ranked
     stages.task.pipeline.postprocess = None
     assert _label(stages) == expected
     assert len(seen) == 9
@@ -66,9 +66,9 @@ def test_another_answer_than_the_pipelines_is_not_used(stages):
     expected = _label(stages)
     assert len(set(map(tuple, expected))) > 1
     forwards = stages.task.forwards
-    forwards.compared, forwards.postprocess = 0, lambda pipeline, output, **keywords: []
+    forwards.compared, forwards.own_postprocess = 0, lambda pipeline, output, **keywords: []
     assert _label(stages) == expected
-    assert forwards.postprocess is None
+    assert forwards.own_postprocess is None
 
 
 def test_images_that_fail_cost_no_second_preprocessing_of_the_others(stages, monkeypatch):
