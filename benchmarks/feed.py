@@ -33,7 +33,11 @@ import pyarrow.parquet as pq
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 STAGES = ("read", "tokenize", "plan", "tensors", "results", "write")
-WORKS = {"classification": "text-classification", "embedding": "feature-extraction"}
+WORKS = {
+    "classification": "text-classification",
+    "embedding": "feature-extraction",
+    "entities": "token-classification",
+}
 MAX_TOKENS = 16384  # as on a GPU
 
 
@@ -95,8 +99,19 @@ def write_model(folder: Path, work: str, tokenizer: str) -> None:
     words.save_pretrained(folder)
     shape = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}
     config = transformers.BertConfig(vocab_size=len(words), intermediate_size=8, **shape)
-    head = {"classification": "BertForSequenceClassification", "embedding": "BertModel"}[work]
-    getattr(transformers, head)(config).save_pretrained(folder)
+    heads = {
+        "classification": transformers.BertForSequenceClassification,
+        "embedding": transformers.BertModel,
+        "entities": transformers.BertForTokenClassification,
+    }
+    if work == "entities":
+        names = ["O", "B-PER", "I-PER", "B-LOC", "I-LOC", "B-ORG", "I-ORG"]
+        config.id2label = dict(enumerate(names))
+    model = heads[work](config)
+    if work == "entities":  # most tokens belong to none
+        model.classifier.weight.data *= 60
+        model.classifier.bias.data[0] += 6
+    model.save_pretrained(folder)
 
 
 def feed(work: str, folder: str, rows: int, rows_per_split: int) -> dict[str, Any]:
@@ -106,6 +121,7 @@ def feed(work: str, folder: str, rows: int, rows_per_split: int) -> dict[str, An
     from pipemill.actors.compute import forward_pass
     from pipemill.actors.output.part_file import append_columns, encode_part
     from pipemill.actors.output.part_footer import PartFooter
+    from pipemill.pipelines.adapter.pipeline_adapter import PipelineAdapter
     from pipemill.pipelines.engines.encoder import Encoder
     from pipemill.pipelines.loading.model import Model
     from pipemill.pipelines.loading.task_loader import LoadTask
@@ -118,11 +134,14 @@ def feed(work: str, folder: str, rows: int, rows_per_split: int) -> dict[str, An
         task=WORKS[work],
         model=Model(path=f"{folder}/{work}", num_cpus=1),
         columns=(("text", "text"),),
+        parameters='{"aggregation_strategy": "simple"}' if work == "entities" else "{}",
         max_tokens=MAX_TOKENS,
     )
     loaded = load.loaded()
     stages = load.stages(loaded)
     clock, model = Clock(), loaded.pipeline.model
+    PipelineAdapter.expand_each = clock.timed("tokenize", PipelineAdapter.expand_each)  # type: ignore[method-assign]
+    PipelineAdapter.forward = clock.timed("tensors", PipelineAdapter.forward)  # type: ignore[method-assign]
     WindowTokenizer.make_chunks = clock.timed("tokenize", WindowTokenizer.make_chunks)  # type: ignore[method-assign]
     for name in ("deduplicate_chunks", "cut_micro_batches"):
         setattr(forward_pass, name, clock.timed("plan", getattr(forward_pass, name)))

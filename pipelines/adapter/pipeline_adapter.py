@@ -289,9 +289,10 @@ class PipelineAdapter:
         ]
 
     def _quantize(self, chunk: Any) -> Any:
-        palette = None if self.levels is None else self.levels.palette
+        if self.levels is None:
+            return quantize_images(chunk, self.scale)
         dtype = str(self.pipeline.dtype).removeprefix("torch.")
-        return quantize_images(chunk, self.scale, palette, dtype)
+        return quantize_images(chunk, self.scale, self.levels.palette, dtype)
 
     def _list_values(self, rows: pa.Table) -> list[dict[str, Any]]:
         """Return each row's columns, but for media, over the parameters."""
