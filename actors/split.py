@@ -45,6 +45,11 @@ class Split:
         )
 
     @property
+    def place(self) -> str:
+        """Return its file, and which part of it if that has an end: for messages."""
+        return f"{self.path} [{self.start}:{self.stop}]" if self.stop >= 0 else self.path
+
+    @property
     def file(self) -> InputFile:
         """Return its file; for a bundle one that stands for all."""
         return InputFile(self.path, self.size, self.version)

@@ -166,12 +166,11 @@ class _SplitStates(Sequence[dict[str, Any]]):
         return self._describe(self._splits[place])
 
     def _describe(self, split: Split) -> dict[str, Any]:
-        place = f" [{split.start}:{split.stop}]" if split.stop >= 0 else ""
         rows, dead = self._rows[split.number], self._dead[split.number]
         return {
             "split": split.number,
             "part": split.part,
-            "input": f"{split.path}{place}",
+            "input": split.place,
             "rows": split.rows if rows == _NOT_DONE else rows,
             "dead": None if dead == _NOT_DONE else dead,
         }

@@ -132,8 +132,8 @@ def _verify(
     files = _list_files(ledger)
     there, left = plan.splits.divide(lambda split: split.part in files)
     missing = [
-        f"{split.part} is missing, the part of split {split.number} ({split.path} "
-        f"[{split.start}:{split.stop}]). Run the job again"
+        f"{split.part} is missing, the part of split {split.number} ({split.place}). Run the job "
+        "again"
         for split in left
     ]
     good, wrong_parts = _check_parts(ledger, record, there)

@@ -205,11 +205,13 @@ def dashboard(out: Out = None) -> int:
 @app.command(cls=Command, rich_help_panel=_AFTER)
 def report(output: Output) -> int:
     """Write an HTML page about an output into it."""
+    from pipemill.actors.output.layout import REPORT
+
     from ..report import report
 
     path = report(output)
     print(f"written: {path}", file=sys.stderr)
-    print(json.dumps({"output": output, "report": path}), flush=True)
+    print(json.dumps({"output": path.removesuffix(f"/{REPORT}"), "report": path}), flush=True)
     return 0
 
 

@@ -79,4 +79,4 @@ class FailedSplits:
 
 def _describe(split: Split, more: int, error: str) -> str:
     others = f" and {more:,} more of this file" if more else ""
-    return f"{split.path} [{split.start}:{split.stop}] (split {split.number}{others}): {error}"
+    return f"{split.place} (split {split.number}{others}): {error}"

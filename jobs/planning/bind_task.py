@@ -45,7 +45,7 @@ def check_conditions(task: ResolvedTask, schema: pa.Schema) -> set[str]:
     """Return the columns that the tasks' conditions read.
 
     Raises ConfigError for a condition that can't be tested. One on columns that earlier tasks add
-    is checked by the worker, which knows them.
+    is checked by the worker, which knows them; here are only the beginnings of their names.
     """
     asked: set[str] = set()
     for number, step in enumerate(task.steps):
@@ -57,6 +57,15 @@ def check_conditions(task: ResolvedTask, schema: pa.Schema) -> set[str]:
                 condition.check(schema)
             except ValueError as error:
                 raise ConfigError(f"where of {step.entry.label}: {error}") from None
+            continue
+        begins = tuple(earlier.entry.prefix for earlier in task.steps[:number])
+        for name in condition.columns:
+            if name not in schema.names and not name.startswith(begins):
+                raise ConfigError(
+                    f"where of {step.entry.label}: {condition.text!r} names {name!r}, which is no "
+                    f"column here: {', '.join(schema.names)}, and those of earlier tasks, which "
+                    f"begin with {' or '.join(begins)}"
+                )
     return asked
 
 

@@ -58,6 +58,9 @@ def as_columns(answers: list[Any], schema: pa.Schema, sampled: bool) -> pa.Table
     """
     records = [shape_answer(answer, schema) for answer in answers]
     advice = _DECLARE if sampled else _CHANGE
+    if not sampled:
+        for record in records:
+            _check_names(record, pa.struct(list(schema)), "the answer")
     try:
         table = pa.Table.from_pylist(records, schema=schema)
     except (pa.ArrowException, TypeError, ValueError) as error:
@@ -83,6 +86,21 @@ def shape_answer(answer: Any, schema: pa.Schema) -> Values:
     if len(schema) == 1:
         return {schema.names[0]: value}
     raise ValueError(f"the answer has none of the columns {', '.join(schema.names)}: {value!r}")
+
+
+def _check_names(value: Any, type: pa.DataType, place: str) -> None:
+    """Raise ValueError where a mapping has no name of its struct: all of it would be null."""
+    if pa.types.is_list(type) and isinstance(value, list):
+        for item in value:
+            _check_names(item, type.value_type, place)
+    elif pa.types.is_struct(type) and isinstance(value, Mapping):
+        names = [field.name for field in type]
+        if value and not set(names) & set(value):
+            raise ValueError(
+                f"{place} has none of {', '.join(names)}, but {', '.join(value)}; {_CHANGE}"
+            )
+        for field in type:
+            _check_names(value.get(field.name), field.type, f"{field.name!r} of the answer")
 
 
 def simplify_answer(value: Any) -> Any:

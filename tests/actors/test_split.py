@@ -15,6 +15,11 @@ def test_a_split_is_the_same_on_a_worker():
         assert (again, again.part) == (split, split.part)
 
 
+def test_messages_name_the_range_of_a_split_that_has_an_end():
+    assert Split(3, "in.csv", 100, "etag", 5, 50).place == "in.csv [5:50]"
+    assert Split(3, "in.jsonl", 100, "etag", 0, -1).place == "in.jsonl"
+
+
 def test_a_result_is_the_same_on_the_driver():
     split = Split(0, "in.parquet", 7, "x", 0, 2, 2)
     results = [

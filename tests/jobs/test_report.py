@@ -72,6 +72,13 @@ def test_its_commands_go_on_with_the_job(out, capsys):
         assert json.loads(capsys.readouterr().out)["added"]["rows"] == tried
 
 
+def test_its_last_line_names_the_output_with_its_whole_path(out, capsys, monkeypatch):
+    monkeypatch.chdir(out.parent)
+    assert main(["report", "out"]) == 0
+    page = str(out / "_pipemill/report.html")
+    assert json.loads(capsys.readouterr().out) == {"output": str(out), "report": page}
+
+
 def test_rows_from_memory_have_no_command(tmp_path, monkeypatch):
     light.install(monkeypatch)
     job = light.job(tmp_path, ["a", "bad1"])

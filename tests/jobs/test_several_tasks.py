@@ -223,6 +223,16 @@ def test_what_is_wrong_is_said(job, tmp_path, capsys, change, said):
     assert said.format(file=tmp_path / "other.yaml") in capsys.readouterr().err
 
 
+def test_an_unknown_column_of_a_condition_is_said_before_a_model_loads(job, tmp_path, capsys):
+    first = {**job["tasks"][0], "name": "a"}
+    job["tasks"] = [first, {**first, "name": "b", "where": "a_label == 'x' and label == 'x'"}]
+    assert pipemill_says(job, "run", capsys, tmp_path) == 2
+    said = capsys.readouterr().err
+    assert "names 'label', which is no column here: " in said
+    assert "and those of earlier tasks, which begin with a_" in said
+    assert "loading the model" not in said
+
+
 def test_one_task_and_several_are_not_both_given(job, tmp_path, capsys):
     job["tasks"][0].pop("name")
     assert pipemill_says({**job, "task": "fill-mask"}, "run", capsys, tmp_path) == 2
