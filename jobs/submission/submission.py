@@ -30,6 +30,8 @@ _ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
 class Submission(Shown):
     """A job on a cluster. `Submission(id, address)` is one that was submitted earlier.
 
+    As text it is its id: Ray's own client and commands take it.
+
     Attributes:
         id: Ray's name of it.
         address: Of the cluster's job API.
@@ -39,6 +41,9 @@ class Submission(Shown):
     id: str
     address: str
     output: str | None = field(default=None, compare=False)
+
+    def __str__(self) -> str:
+        return self.id
 
     def status(self) -> str:
         """Return Ray's word: PENDING, RUNNING, SUCCEEDED, FAILED or STOPPED."""

@@ -129,6 +129,7 @@ def test_it_takes_code_along_and_resumes_after_each_kill(ray_head, models, tmp_p
 FOLLOW = """
 import sys, pipemill
 from pipemill.jobs.submission import follow_log
+from ray.job_submission import JobSubmissionClient
 
 follow_log._LONG = 200  # what comes behind that is streamed
 job = pipemill.Submission(sys.argv[1], sys.argv[2])
@@ -143,7 +144,9 @@ seen = []
 print(again.wait(seen.append))
 assert '{"rows": 48, "done": 48' in "\\n".join(seen)
 assert "\\n".join(seen) == again.logs().removesuffix("\\n")
-assert again.id in str(again) and again.output in again._repr_html_()
+assert str(again) == again.id and again.output in again._repr_html_()
+client = JobSubmissionClient(again.address)
+assert client.get_job_info(again).submission_id == again.id  # Ray's own takes it for the id
 """
 
 
