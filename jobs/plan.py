@@ -127,7 +127,7 @@ def _estimate(
         failed=trial.failed,
         chunks=len(sizes),
         tokens=int(sizes.sum()),
-        lengths=count_by_length(count_row_tokens(trial)),
+        lengths=count_by_length(trial.row_tokens.astype(np.int64) + lost),
         truncated={"rows": int(np.count_nonzero(lost)), "tokens": int(lost.sum())},
         padding=_count_padding(trial, best),
         duplicates=1 - len(deduplicate_chunks(trial.chunks)[0]) / len(sizes),
@@ -197,13 +197,6 @@ def _measure_actor_bytes(setting: Measurement, gpus: float) -> int:
     """Return what this process takes now, and what computing adds to it on a CPU."""
     grows = 0 if gpus else setting.memory_bytes or 0
     return psutil.Process().memory_info().rss + grows
-
-
-def count_row_tokens(trial: Trial) -> np.ndarray:
-    """Return each row's tokens: those of its chunks, and those that were truncated."""
-    row = np.repeat(np.arange(len(trial.counts)), trial.counts)
-    computed = np.bincount(row, weights=trial.sizes, minlength=len(trial.counts))
-    return computed.astype(np.int64) + trial.lost
 
 
 def count_by_length(tokens: np.ndarray) -> list[tuple[int, int]]:

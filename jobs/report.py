@@ -31,6 +31,7 @@ from .output.dead_letter_reasons import collect_reasons, place_of
 from .output.job_command import format_command
 from .output.job_record import JobRecord
 from .output.ledger import Ledger, open_output
+from .output.run_report import describe_empty_answers
 from .output.split_plan import Plan
 from .output.text_table import format_count, format_duration, format_number
 from .status import Status, status
@@ -149,13 +150,7 @@ def _collect_facts(
         rows, tokens = totals["truncated_rows"], totals["lost_tokens"]
         lost = f"{format_count(rows, 'row')} lost {format_count(tokens, 'token')}"
         facts.append(("truncated", lost))
-    if totals["nan_rows"]:
-        count = format_count(totals["nan_rows"], "row")
-        facts.append(("not finite", f"{count} with NaN or infinite numbers"))
-    if totals["null_answers"]:
-        count = format_count(totals["null_answers"], "row")
-        facts.append(("no answer", f"{count} done with a null answer"))
-    return facts
+    return facts + describe_empty_answers(totals["nan_rows"], totals["null_answers"])
 
 
 def _draw_chart(

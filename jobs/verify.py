@@ -89,7 +89,7 @@ class Verification(Shown):
         lines += [("wrong", finding) for finding in self.findings[:_SHOWN]]
         if len(self.findings) > _SHOWN:
             lines.append(("", f"… and {len(self.findings) - _SHOWN:,} more"))
-        problems = f"{len(self.findings):,} problem{'s' * (len(self.findings) != 1)}"
+        problems = format_count(len(self.findings), "problem")
         lines.append(("result", "every input row is there exactly once" if self.ok else problems))
         return lines
 

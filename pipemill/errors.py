@@ -124,6 +124,11 @@ def error_message(error: BaseException) -> str:
     return message.encode(errors="replace").decode()
 
 
+def describe_error(error: BaseException) -> str:
+    """Return an exception's class and message on one line."""
+    return f"{type(error).__name__}: {' '.join(error_message(error).split())}"
+
+
 # A terminal obeys them, and they may come from a row, a file's name or an error: they are shown.
 _CONTROLS = {
     code: repr(chr(code))[1:-1]

@@ -7,7 +7,6 @@ import os
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-import numpy as np
 import psutil
 from pipemill.actors.monitoring.ray_connection import find_connected_ray
 
@@ -162,8 +161,7 @@ def _moves_to_ray(work: float, load: float, splits: int, actors: ActorsSection) 
 
 def _estimate_error(trial: Trial) -> float:
     """Return the standard error of the mean work of a row, as a share of it."""
-    row = np.repeat(np.arange(len(trial.counts)), trial.counts)
-    tokens = np.bincount(row, weights=trial.sizes, minlength=len(trial.counts))
+    tokens = trial.row_tokens
     if trial.sampled.whole <= len(tokens) or not tokens.mean():
         return 0.0
     return float(tokens.std() / tokens.mean() / math.sqrt(len(tokens)))

@@ -67,6 +67,12 @@ class Trial:
         return field_values(self.chunks, "size")
 
     @property
+    def row_tokens(self) -> np.ndarray:
+        """Return the tokens that are computed of each row: those of its chunks."""
+        row = np.repeat(np.arange(len(self.counts)), self.counts)
+        return np.bincount(row, weights=self.sizes, minlength=len(self.counts))
+
+    @property
     def weight_bytes(self) -> int | None:
         """Return the bytes of the model's weights; None if its engine holds them."""
         model = self.loaded.pipeline.model

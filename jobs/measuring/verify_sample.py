@@ -224,13 +224,13 @@ def _choose_rows(
         at = int(np.searchsorted(ends, place, side="right")) - 1
         rows[at].append(place - int(ends[at]))
     return [
-        (splits[at], [int(_list_live_rows(footers[splits[at].number])[i]) for i in places])
+        (splits[at], _list_live_rows(footers[splits[at].number])[places].tolist())
         for at, places in rows.items()
     ]
 
 
 def _list_live_rows(footer: PartFooter) -> np.ndarray:
-    return np.setdiff1d(np.arange(footer.rows), from_ranges(footer.dead_rows))
+    return np.setdiff1d(np.arange(footer.rows), from_ranges(footer.dead_rows), assume_unique=True)
 
 
 def _compare(

@@ -158,25 +158,9 @@ class Report(Shown):
             lines.append(("engine", self.engine))
         if self.pooling is not None:
             lines.append(("pooling", self.pooling))
-        if self.truncated is not None:
-            rows, tokens = self.truncated["rows"], self.truncated["tokens"]
-            lost = format_count(tokens, "token")
-            lines.append(("truncated", f"{format_count(rows, 'row')} lost {lost} of their texts"))
-        if self.left_out is not None:
-            some = [
-                f"{name!r} in {format_count(rows, 'row')}" for name, rows in self.left_out.items()
-            ]
-            more = f" and {len(some) - 5} other keys" if len(some) > 5 else ""
-            lines.append(
-                ("not kept", f"values of {', '.join(some[:5])}{more}, which no column holds")
-            )
+        lines += self._describe_lost()
         lines += [("note", note) for note in self.notes]
-        if self.nan_rows:
-            count = format_count(self.nan_rows, "row")
-            lines.append(("not finite", f"{count} with NaN or infinite numbers"))
-        if self.null_answers:
-            count = format_count(self.null_answers, "row")
-            lines.append(("no answer", f"{count} done with a null answer"))
+        lines += describe_empty_answers(self.nan_rows, self.null_answers)
         if self.unnamed_input is not None:
             lines.append(("input", _describe_unnamed(self.unnamed_input)))
         lines.append(("output", f"{self.output} ({format_count(self.splits, 'part')})"))
@@ -207,6 +191,34 @@ class Report(Shown):
         if self.device_busy is not None:
             lines.append(("device busy", f"{100 * self.device_busy:.0f} %"))
         return lines
+
+    def _describe_lost(self) -> list[tuple[str, str]]:
+        lines = []
+        if self.truncated is not None:
+            rows, tokens = self.truncated["rows"], self.truncated["tokens"]
+            lost = format_count(tokens, "token")
+            lines.append(("truncated", f"{format_count(rows, 'row')} lost {lost} of their texts"))
+        if self.left_out is not None:
+            some = [
+                f"{name!r} in {format_count(rows, 'row')}" for name, rows in self.left_out.items()
+            ]
+            more = f" and {len(some) - 5} other keys" if len(some) > 5 else ""
+            lines.append(
+                ("not kept", f"values of {', '.join(some[:5])}{more}, which no column holds")
+            )
+        return lines
+
+
+def describe_empty_answers(nan_rows: int, null_answers: int) -> list[tuple[str, str]]:
+    """Return a line for the answers that are not finite, and one for those that are null."""
+    lines = []
+    if nan_rows:
+        count = format_count(nan_rows, "row")
+        lines.append(("not finite", f"{count} with NaN or infinite numbers"))
+    if null_answers:
+        count = format_count(null_answers, "row")
+        lines.append(("no answer", f"{count} done with a null answer"))
+    return lines
 
 
 def _format_rate(rows_per_second: float) -> str:

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from pipemill.errors import ConfigError, error_message
+from pipemill.errors import ConfigError, describe_error
 
 from .cell_values import check_names, make_column, to_storable
 from .content_digest import digest_tables
-from .held_rows import GROUP_ROWS, TableRows, check_unread, guard_tables
+from .held_rows import GROUP_ROWS, TableRows, check_unread, guard_tables, split_reader
 
 if TYPE_CHECKING:
     import pandas
@@ -81,11 +81,8 @@ class BatchReaderRows(TableRows):
 
     def tables(self) -> Iterator[pa.Table]:
         check_unread(self._reader)
-        yield to_storable(self._reader.schema.empty_table(), "the RecordBatchReader")
-        for batch in self._reader:
-            for start in range(0, batch.num_rows, GROUP_ROWS):
-                rows = pa.Table.from_batches([batch.slice(start, GROUP_ROWS)])
-                yield to_storable(rows, "the RecordBatchReader")
+        for rows in split_reader(self._reader):
+            yield to_storable(rows, "the RecordBatchReader")
 
 
 def convert_pandas(frame: pandas.DataFrame) -> pa.Table:
@@ -118,8 +115,7 @@ def collect_polars(frame: polars.LazyFrame) -> pa.Table:
         if isinstance(error, KeyboardInterrupt | SystemExit):
             raise
         raise ConfigError(
-            f"the polars.LazyFrame can't be collected: {type(error).__name__}: "
-            f"{' '.join(error_message(error).split())}"
+            f"the polars.LazyFrame can't be collected: {describe_error(error)}"
         ) from None
     return convert_polars(collected)
 
@@ -157,8 +153,7 @@ def convert_arrow(value: Any) -> pa.Table:
         return pa.table(value)
     except Exception as error:  # of whatever library it is
         raise ConfigError(
-            f"the {type(value).__name__} can't be read: {type(error).__name__}: "
-            f"{' '.join(error_message(error).split())}"
+            f"the {type(value).__name__} can't be read: {describe_error(error)}"
         ) from None
 
 

@@ -14,7 +14,7 @@ from pipemill.actors.sources.parquet import STORED_ROWS
 from pipemill.actors.sources.schemas.unify import find_common_type
 from pipemill.actors.storage.store import Store
 
-from pipemill.errors import ConfigError, RunError, StoreError, error_message
+from pipemill.errors import ConfigError, RunError, StoreError, describe_error
 
 GROUP_ROWS = 1000
 _FORMAT = "parquet"
@@ -117,12 +117,15 @@ class TableRows(HeldRows):
         files = rows = size = held = 0
         whole = True
         shard: list[pa.Table] = []
+        schema: pa.Schema | None = None
         source = self if most is None else self.head(most.rows)
         for table in _check_types(source.tables(), self.name):
             table = table if most is None else table.slice(0, most.rows - rows)
-            if shard and (held >= _SHARD_BYTES or not _fits(shard, table)):
+            joined = _join_schemas(schema, table.schema)
+            if shard and (held >= _SHARD_BYTES or joined is None):
                 _write_shard(store, f"{folder}/{files:06}{STORED_ROWS}", shard)
-                files, shard, held = files + 1, [], 0
+                files, shard, held, joined = files + 1, [], 0, None
+            schema = joined or table.schema
             shard.append(table)
             rows, size, held = rows + table.num_rows, size + table.nbytes, held + table.nbytes
             if most is not None and (rows >= most.rows or size >= most.bytes):
@@ -162,17 +165,14 @@ def check_writable(schema: pa.Schema, what_to_do: str) -> None:
             ) from None
 
 
-def _fits(shard: list[pa.Table], table: pa.Table) -> bool:
-    """Return whether a table can be in a file with others, and no value changes its type."""
-    if shard[-1].schema.equals(table.schema, check_metadata=True):
-        return True
-    if shard[-1].schema.metadata != table.schema.metadata:
-        return False
+def _join_schemas(shard: pa.Schema | None, table: pa.Schema) -> pa.Schema | None:
+    """Return the schema of a file with a further table; None if a value would change its type."""
+    if shard is None or shard.metadata != table.metadata:
+        return None
     try:
-        pa.unify_schemas([*(t.schema for t in shard), table.schema])
+        return pa.unify_schemas([shard, table]).with_metadata(table.metadata)
     except pa.ArrowException:
-        return False
-    return True
+        return None
 
 
 def _check_types(tables: Iterator[pa.Table], name: str) -> Iterator[pa.Table]:
@@ -220,13 +220,21 @@ def guard_tables(tables: Iterator[pa.Table], name: str) -> Iterator[pa.Table]:
             raise
         except Exception as error:  # of the library that the rows are of
             raise RunError(
-                f"{name} failed after {rows:,} rows: {type(error).__name__}: "
-                f"{' '.join(error_message(error).split())}. None of its rows is stored: run again"
+                f"{name} failed after {rows:,} rows: {describe_error(error)}. None of its rows is "
+                "stored: run again"
             ) from error
         if table is None:
             return
         yield table
         rows += table.num_rows
+
+
+def split_reader(reader: pa.RecordBatchReader) -> Iterator[pa.Table]:
+    """Yield the rows in tables of about a thousand, after one without rows."""
+    yield reader.schema.empty_table()
+    for batch in reader:
+        for start in range(0, batch.num_rows, GROUP_ROWS):
+            yield pa.Table.from_batches([batch.slice(start, GROUP_ROWS)])
 
 
 def check_unread(rows: object) -> None:

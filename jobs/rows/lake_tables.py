@@ -18,7 +18,7 @@ from pipemill.pipelines.loading.extras import advise_install
 from pipemill.errors import ConfigError
 
 from .cell_values import to_storable
-from .held_rows import GROUP_ROWS, TableRows
+from .held_rows import GROUP_ROWS, TableRows, split_reader
 
 if TYPE_CHECKING:
     import deltalake
@@ -79,11 +79,8 @@ class LakeTable(TableRows):
             raise ConfigError(
                 f"{self.name} can't be read: {' '.join(str(error).split())}"
             ) from error
-        yield to_storable(reader.schema.empty_table(), self.name)
-        for batch in reader:
-            for start in range(0, batch.num_rows, GROUP_ROWS):
-                rows = pa.Table.from_batches([batch.slice(start, GROUP_ROWS)])
-                yield to_storable(rows, self.name)
+        for rows in split_reader(reader):
+            yield to_storable(rows, self.name)
 
 
 def find_lake_table(path: object, format: str, options: Mapping[str, Any]) -> LakeTable | None:

@@ -14,7 +14,7 @@ import pyarrow as pa
 from pipemill.actors.sources.registry import format_of
 from pipemill.actors.storage.file_names import is_chain
 
-from pipemill.errors import ConfigError, RunError, error_message
+from pipemill.errors import ConfigError, RunError, describe_error
 
 from .cell_values import estimate_size, make_table
 from .content_digest import digest_tables
@@ -78,8 +78,7 @@ class RowIterator(TableRows):
         except Exception as error:
             raise RunError(
                 f"the {type(self._rows).__name__} raised after {count:,} rows: "
-                f"{type(error).__name__}: {' '.join(error_message(error).split())}. None of its "
-                "rows is stored: run again with a new one"
+                f"{describe_error(error)}. None of its rows is stored: run again with a new one"
             ) from error
 
 
@@ -121,8 +120,7 @@ def _explain_rows(first: int, last: int, owner: str) -> Iterator[None]:
         raise
     except Exception as error:
         which = f"row {first:,}" if first == last else f"one of the rows {first:,} to {last:,}"
-        reason = f"{type(error).__name__}: {' '.join(error_message(error).split())}"
-        raise ConfigError(f"{which} of {owner} can't be read ({reason})") from None
+        raise ConfigError(f"{which} of {owner} can't be read ({describe_error(error)})") from None
 
 
 def are_texts(values: Sequence[str]) -> bool:

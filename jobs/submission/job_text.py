@@ -62,23 +62,10 @@ def write_job_text(config: dict[str, Any], where: str, environment: Mapping[str,
             "it (save_pretrained), and name that folder or URL"
         )
     sent = _expand_sections(config)
-    local: list[str] = []
-
-    def locate(path: str) -> str:
-        return _locate(path, local)
-
-    models = [entry["model"] for entry in sent.get("tasks") or [sent]]
-    for one, model in zip(job.each_task(), models, strict=True):
-        for key in ("path", "adapter"):
-            named = getattr(one.model, key)
-            if named is not None and os.path.isdir(make_absolute(named)):  # otherwise a Hub name
-                model[key] = locate(model[key])
-        _check_secrets(model.get("storage_options") or {}, "model.storage_options")
-    for section, key in (("input", "path"), ("input", "media_roots"), ("output", "path")):
-        if (value := sent[section].get(key)) is not None:
-            sent[section][key] = map_texts(value, locate)
-    for section in ("input", "output"):
-        _check_secrets(sent[section].get("storage_options") or {}, f"{section}.storage_options")
+    local_paths = _make_paths_absolute(sent, job)
+    models = [("model", keys["model"]) for keys in _list_tasks(sent)]
+    for section, keys in (*models, ("input", sent["input"]), ("output", sent["output"])):
+        _check_secrets(keys.get("storage_options") or {}, f"{section}.storage_options")
     try:
         text = yaml.safe_dump(sent, sort_keys=False, allow_unicode=True)
     except yaml.representer.RepresenterError as error:
@@ -93,7 +80,7 @@ def write_job_text(config: dict[str, Any], where: str, environment: Mapping[str,
     return JobText(
         text=text,
         output=sent["output"]["path"],
-        local_paths=tuple(dict.fromkeys(local)),
+        local_paths=local_paths,
         variables=tuple(n for n in dict.fromkeys(VARIABLE.findall(text)) if n not in environment),
     )
 
@@ -105,6 +92,29 @@ def _expand_sections(config: Mapping[str, Any]) -> dict[str, Any]:
     if config.get("tasks"):
         keys["tasks"] = [_expand_sections(entry) for entry in config["tasks"]]
     return keys
+
+
+def _list_tasks(sent: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the keys of each task: the job's own, if it has only one."""
+    return sent.get("tasks") or [sent]
+
+
+def _make_paths_absolute(sent: dict[str, Any], job: Job) -> tuple[str, ...]:
+    """Change the paths of a job's keys to what the cluster reads; return those of this machine."""
+    local: list[str] = []
+
+    def locate(path: str) -> str:
+        return _locate(path, local)
+
+    for one, keys in zip(job.each_task(), _list_tasks(sent), strict=True):
+        for key in ("path", "adapter"):
+            named = getattr(one.model, key)
+            if named is not None and os.path.isdir(make_absolute(named)):  # otherwise a Hub name
+                keys["model"][key] = locate(keys["model"][key])
+    for section, key in (("input", "path"), ("input", "media_roots"), ("output", "path")):
+        if (value := sent[section].get(key)) is not None:
+            sent[section][key] = map_texts(value, locate)
+    return tuple(dict.fromkeys(local))
 
 
 def _check_input(job: Job) -> None:

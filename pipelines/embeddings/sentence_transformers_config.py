@@ -42,7 +42,7 @@ _OLD_POOLINGS = {
     "pooling_mode_lasttoken": "lasttoken",
 }
 # Functions of `torch.nn` that need no argument and keep the vector's width.
-ACTIVATIONS = frozenset(
+_ACTIVATIONS = frozenset(
     "CELU ELU GELU Hardshrink Hardsigmoid Hardswish Hardtanh Identity LeakyReLU LogSigmoid Mish "
     "ReLU ReLU6 SELU SiLU Sigmoid Softplus Softshrink Softsign Tanh Tanhshrink".split()
 )
@@ -245,10 +245,16 @@ def _check_names(module: str, folder: str, config: Mapping[str, Any]) -> None:
 
 def _read_activation(folder: str, config: Mapping[str, Any]) -> str:
     function = config.get("activation_function", "torch.nn.modules.activation.Tanh")
-    name = str(function).rpartition(".")[2]
-    if not str(function).startswith("torch.nn.") or name not in ACTIVATIONS:
+    name = find_torch_activation(function)
+    if name is None:
         raise ValueError(f"the module Dense ({folder}) has the activation {function}, {UNFOLLOWED}")
     return name
+
+
+def find_torch_activation(path: Any) -> str | None:
+    """Return the name in `torch.nn` of the function at a path; None if it can't be applied."""
+    name = str(path).rpartition(".")[2]
+    return name if str(path).startswith("torch.nn.") and name in _ACTIVATIONS else None
 
 
 def _find_truncation(

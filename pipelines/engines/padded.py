@@ -66,9 +66,8 @@ class PaddedEngine(Engine):
         output = self._call(inputs, model, hides=None if model else not here.all())
         if reads == "first":
             return select_first_tokens(output)
-        if (
-            output.shape[:2] != here.shape
-        ):  # Perceiver's number of outputs does not depend on the text
+        # Perceiver's number of outputs does not depend on the text.
+        if output.shape[:2] != here.shape:
             raise ValueError(f"the model has {tuple(output.shape[:2])} outputs for {here.shape}")
         if reads == "masks":
             here &= inputs["input_ids"] == tokenizer.mask_token_id

@@ -52,9 +52,8 @@ class VisualQuestionAnsweringPipeline(GeneratingPipeline):
         With several images and several questions, every question is asked about every image, in
         the order of the questions. Without `question`, `image` is an input or a list of inputs.
         """
-        from PIL import (
-            Image,
-        )  # here, because every task restores all pipelines, and few need Pillow
+        # Here, because every task restores all pipelines, and few need Pillow.
+        from PIL import Image
 
         images, one_image = _to_list(image, (Image.Image, str))
         questions, one_question = _to_list(question, str)

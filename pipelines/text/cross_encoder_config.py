@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ..embeddings.sentence_transformers_config import ACTIVATIONS
+from ..embeddings.sentence_transformers_config import find_torch_activation
 from ..embeddings.sentence_transformers_files import MODULES, SETTINGS, list_module_types
 
 _CONFIG = "config.json"
@@ -53,8 +53,8 @@ def find_activation(files: Mapping[str, Any]) -> str | None:
     path = _find_activation_path(config, files.get(SETTINGS, {}))
     if path is None:
         return None
-    name = str(path).rpartition(".")[2]
-    if not str(path).startswith("torch.nn.") or name not in ACTIVATIONS:
+    name = find_torch_activation(path)
+    if name is None:
         raise ValueError(
             f"it is a cross-encoder whose scores are made by {path}, which pipemill can't follow: "
             "set parameters.function_to_apply to sigmoid or none"

@@ -28,19 +28,18 @@ def use_faster_layers(model: Any, shape: tuple[int, ...]) -> FasterLayers:
     """
     import torch
 
-    linears = prepack_linears(model)
-    fused = FasterLayers([*fuse_activations(model, linears), *_fuse_convolutions(model)])
-    linears.use()
-    if fused.forwards:
-        random = torch.Generator().manual_seed(0)
-        pixels = torch.randn(1, *shape, generator=random).to(next(model.parameters()).dtype)
-        try:
-            if pays(lambda: model(pixel_values=pixels), fused, _MOST_TIME):
-                fused.use()
-                return FasterLayers([*linears.forwards, *fused.forwards])
-        except Exception:  # a CPU or a torch without this product, a model with other inputs
-            fused.leave()
+    linears, fused = prepack_linears(model), FasterLayers([])
+    random = torch.Generator().manual_seed(0)
+    pixels = torch.randn(1, *shape, generator=random).to(next(model.parameters()).dtype)
+    try:
+        fused = FasterLayers([*fuse_activations(model, linears), *_fuse_convolutions(model)])
         linears.use()
+        if fused.forwards and pays(lambda: model(pixel_values=pixels), fused, _MOST_TIME):
+            fused.use()
+            return FasterLayers([*linears.forwards, *fused.forwards])
+    except Exception:  # a CPU or a torch without this product, a model with other inputs
+        fused.leave()
+    linears.use()
     return linears
 
 

@@ -38,6 +38,7 @@ def use_faster_layers(model: Any) -> None:
             size = sum(weights.nbytes for one in modules for weights in one.parameters())
             if size > left:
                 continue
+            tried = FasterLayers([])
             try:
                 tried = _exchange(modules[0])
                 if pays(run, tried, _WORTH):

@@ -251,6 +251,20 @@ def test_memory_is_bounded_by_large_rows_and_shards(monkeypatch, answers, tmp_pa
     assert len(files) > 5
 
 
+def test_keys_that_only_some_rows_have_cost_no_look_at_all_earlier_ones(monkeypatch, answers):
+    monkeypatch.setattr("pipemill.jobs.rows.python_rows.GROUP_ROWS", 1)
+    compared, unify = [], pa.unify_schemas
+
+    def count(schemas, **options):
+        compared.append(len(schemas))
+        return unify(schemas, **options)
+
+    monkeypatch.setattr(held_rows.pa, "unify_schemas", count)
+    given = [{"text": "a", **({"more": 1} if row % 2 else {})} for row in range(40)]
+    assert answers(given).num_rows == 40
+    assert sum(compared) < 4 * 40
+
+
 _STORE = """
 import sys, time, pipemill
 from tests.support import light

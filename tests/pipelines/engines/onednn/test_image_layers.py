@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from pipemill.pipelines.engines.onednn import image_layers, linears
@@ -121,6 +123,14 @@ def test_layers_that_take_far_longer_stay(monkeypatch):
         torch.nn.Linear
     }
     assert not any("forward" in vars(m) for m in model.modules() if type(m) is torch.nn.Conv2d)
+
+
+@pytest.mark.parametrize("make", [_resnet, _vit])
+def test_a_torch_without_the_products_keeps_the_layers(monkeypatch, make):
+    model = make()
+    monkeypatch.setattr(torch.ops, "mkldnn", SimpleNamespace())  # as on a Mac
+    assert not use_faster_layers(model, SHAPE).forwards
+    assert not any("forward" in vars(layer) for layer in model.modules())
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 import transformers
@@ -66,3 +68,10 @@ def test_a_part_that_is_too_large_to_copy_is_left_alone(monkeypatch):
     exchanged = list_exchanged(model)
     assert "proj_out" in exchanged
     assert not any("encoder." in name for name in exchanged)
+
+
+def test_a_torch_without_the_product_keeps_the_layers(monkeypatch):
+    model = make_whisper()
+    monkeypatch.setattr(torch.ops, "mkldnn", SimpleNamespace())  # as on a Mac
+    use_faster_layers(model)
+    assert not list_exchanged(model)
