@@ -7,6 +7,7 @@ import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
@@ -16,9 +17,10 @@ from pipemill.actors.output.part_file import PartInfo, check_part, from_ranges
 from pipemill.actors.output.part_footer import PartFooter
 from pipemill.actors.output.state_table import dead_letters
 from pipemill.actors.split import Split
+from pipemill.actors.storage.backoff import is_of_store, retry_on_driver
 from pipemill.pipelines.library_settings import keep_settings
 
-from pipemill.errors import explain_interrupt
+from pipemill.errors import RunError, explain_interrupt
 
 from .config.check_arguments import check_count, check_options
 from .measuring.verify_sample import SampleCheck, verify_sample
@@ -183,10 +185,16 @@ def _check_parts(
 
     same: dict[pa.Schema, pa.Schema] = {}  # a million parts may share one
 
+    def read(name: str) -> tuple[PartInfo, str | None]:
+        with ledger.open(name) as file:
+            return check_part(file)
+
     def check(split: Split) -> tuple[PartInfo, str | None] | Exception:
         try:
-            with ledger.open(split.part) as file:
-                part, changed = check_part(file)
+            path = f"{ledger.path}/{split.part}"
+            part, changed = retry_on_driver(partial(read, split.part), path)
+        except RunError:
+            raise
         except Exception as error:  # from the filesystem, or Parquet
             return error
         return replace(part, schema=same.setdefault(part.schema, part.schema)), changed
@@ -198,8 +206,10 @@ def _check_parts(
     usual = schemas.most_common(1)[0][0] if schemas else None
     for split, one in checks:
         if isinstance(one, Exception):
-            reason = f"{type(one).__name__}: {one}"
-            findings.append(f"{split.part} is damaged ({reason}); {_FIX}")
+            reason = f"is damaged ({_describe(one)}); {_FIX}"
+            if is_of_store(one):  # what the part holds is unknown
+                reason = f"can't be read ({_describe(one)})"
+            findings.append(f"{split.part} {reason}")
             continue
         part, changed = one
         wrong = [changed] if changed else _check_footer(part, split, record)
@@ -256,7 +266,12 @@ def _check_letters(
     ]
 
     def check(split: Split) -> tuple[str | None, str | None]:
-        return _check_letters_of(ledger, split, good[split.number], split.part in there)
+        name, footer = f"{DEAD_LETTERS}/{split.part}", good[split.number]
+        look = partial(_check_letters_of, ledger, split, footer, split.part in there)
+        try:
+            return retry_on_driver(look, f"{ledger.path}/{name}")
+        except OSError as error:
+            return f"{name} can't be read ({_describe(error)})", None
 
     checked = plan.splits.select(lambda split: split.number in good)
     each = ledger.map_parallel(check, checked)
@@ -296,12 +311,18 @@ def _read_letters(ledger: Ledger, split: Split, there: bool) -> tuple[list[int],
     except FileNotFoundError:  # an empty folder, whose removal was cut short
         return [], None
     except Exception as error:
-        return [], f"is damaged ({type(error).__name__}: {error})"
+        if is_of_store(error):
+            raise
+        return [], f"is damaged ({_describe(error)})"
     if changed:
         return [], f"is wrong: {changed}"
     if letters.footer is not None and letters.footer.split != split.number:
         return [], f"belongs to split {letters.footer.split}, not {split.number}"
     return table["row"].to_pylist(), None
+
+
+def _describe(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"
 
 
 def _name_first_few(rows: set[int]) -> str:

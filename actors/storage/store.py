@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -78,7 +79,13 @@ class Store:
     def exists(self, name: str) -> bool:
         """Return whether a file exists, asking again while the store is away. Raises StoreError."""
         path = self.locate(name)
-        return retry_with_backoff(lambda: self.filesystem.exists(path), path)
+        try:
+            return retry_with_backoff(lambda: self.filesystem.exists(path), path)
+        except OSError as error:
+            if error.errno == errno.EINVAL and "Bad Request" in str(error):
+                # S3's answer to HEAD has no text that would say it.
+                raise PermissionError(f"{error}; have the credentials expired?") from error
+            raise
 
     def remove(self, name: str) -> None:
         self.filesystem.rm_file(self.locate(name))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import sys
 import traceback
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from typing import Literal, TextIO, TypeVar
 from pipemill.errors import ConfigError, RunError
 
 from ..execution.supervisor import delay_interrupts, handle_interrupts, report_status, supervise
-from ..monitoring.messages import choose_style, write_error
+from ..monitoring.messages import choose_style, keep_messages_harmless, write_error
 from .machine_limits import advise
 
 Verb = Callable[[], int]
@@ -40,6 +41,7 @@ def command(arguments: list[str]) -> int:
     """Run the command line in a supervised process, and return the exit status."""
     _use_utf8()
     _open_standard_streams()
+    keep_messages_harmless()
     return _explain_errors(
         arguments, lambda: supervise(lambda: _run_and_report(arguments), _explain_end)
     )
@@ -138,18 +140,28 @@ def _explain_errors(arguments: list[str], work: Callable[[], Result]) -> Result 
         return _print_error(error, 1)
     except KeyboardInterrupt as error:
         return _print_error(str(error) or _describe_interrupt(arguments), 130)
-    except BrokenPipeError:  # the reader, perhaps `head`, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else 1
     except Exception as error:
+        if isinstance(error, BrokenPipeError) and _has_lost_reader():
+            return 0
         if (advice := advise(error)) is not None:
             # NumPy explains itself on a page, and says in the last line what happened.
             said = str(error).strip().splitlines() or [type(error).__name__]
             return _print_error(f"{said[-1]}: {advice}", 1)
         traceback.print_exc()  # a fault of pipemill
         return 1
+
+
+def _has_lost_reader() -> bool:
+    """Return whether the reader of stdout, perhaps `head`, has seen enough."""
+    stdout = sys.stdout.fileno()
+    poll = select.poll()
+    poll.register(stdout, 0)
+    if not poll.poll(0):
+        return False  # it was another pipe
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stdout)
+    return True
 
 
 def _describe_interrupt(arguments: list[str]) -> str:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import sys
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import IO
 
@@ -17,6 +19,48 @@ def choose_style(*, as_json: bool, quiet: bool) -> None:
     """Choose how this process says things from now on. quiet: it says only errors."""
     global _json, _quiet
     _json, _quiet = as_json, quiet
+
+
+class _LastingStream(io.TextIOWrapper):
+    """Leads nowhere as soon as it can't be written: its reader has gone, or its disk is full."""
+
+    is_lost = False
+    beneath: IO[str] | None = None
+
+    def write(self, text: str) -> int:
+        try:
+            return super().write(text)
+        except OSError:
+            self._lead_nowhere()
+        return len(text)
+
+    def flush(self) -> None:
+        try:
+            super().flush()
+        except OSError:
+            self._lead_nowhere()
+
+    def _lead_nowhere(self) -> None:
+        self.is_lost = True
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, self.fileno())
+        os.close(nowhere)
+        with suppress(OSError):
+            super().flush()  # what it still holds
+
+
+def keep_messages_harmless() -> None:
+    """Let no message that can't be written to stderr end the command."""
+    stderr = sys.stderr
+    if type(stderr) is io.TextIOWrapper:
+        lasting = _LastingStream(stderr.buffer, stderr.encoding, stderr.errors, line_buffering=True)
+        lasting.beneath = stderr  # which would close the buffer if nothing held it
+        sys.stderr = lasting
+
+
+def are_messages_lost() -> bool:
+    """Return whether stderr could not be written: nobody reads what this process says."""
+    return isinstance(sys.stderr, _LastingStream) and sys.stderr.is_lost
 
 
 def shows_text() -> bool:

@@ -18,7 +18,7 @@ from ..output.lease import EXPIRY_S, find_latest
 from ..output.lease_owner import LeaseOwner
 from ..output.ledger import Ledger, open_output
 from ..output.text_table import TextTable, format_duration, format_number, make_fact_table
-from .messages import is_terminal
+from .messages import are_messages_lost, is_terminal
 from .run_log import RunState, read_log
 
 # Seconds between looks: on a terminal, and where each is a new line.
@@ -166,12 +166,14 @@ class _Display(Protocol):
 
 
 def watch_run(output: str) -> None:
-    """Show how far the run of an output is, until it ends. Raises ConfigError."""
+    """Show how far the run of an output is, until it ends or nobody looks. Raises ConfigError."""
     watcher = RunWatcher(output)
     on_terminal = is_terminal(sys.stderr)
     with _open_live_table() if on_terminal else nullcontext(_Lines()) as display:
         for view in watcher.views():
             display.show(view)
+            if are_messages_lost():
+                break
             time.sleep(_TERMINAL_S if on_terminal else _LINES_S)
 
 

@@ -15,7 +15,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import TypeVar
 
-from pipemill.actors.output.layout import LEASE, list_lease_numbers, name_lease
+from pipemill.actors.output.layout import ATTEMPTS, LEASE, list_lease_numbers, name_lease
 from pipemill.actors.storage.filesystem import create_exclusive
 from pipemill.actors.storage.store import Store
 
@@ -69,6 +69,7 @@ class Lease:
         """Acquire the lease, unless it is held already. Raises RunError that names the owner."""
         if self.holder is not None:
             return
+        self._check_deletes()
         mine = identify_owner(self.verb)
         _held.add(mine.id)
         try:
@@ -89,6 +90,18 @@ class Lease:
         self._ended.clear()
         self._thread = threading.Thread(target=self._beat, daemon=True, name="pipemill-lease")
         self._thread.start()
+
+    def _check_deletes(self) -> None:
+        """Raise ConfigError if files can't be deleted: no attempt at a split would ever end."""
+        try:
+            self.store.remove(f"{ATTEMPTS}/none")
+        except PermissionError as error:
+            raise ConfigError(
+                f"can't delete files in the output {self.path}: {type(error).__name__}: {error}; "
+                "a run deletes some of its own files below _pipemill"
+            ) from error
+        except Exception:
+            pass  # there is none, or the store is away, which writing says better
 
     def check(self) -> None:
         """Raise RunError if another run has taken over the output."""

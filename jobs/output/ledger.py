@@ -16,7 +16,7 @@ from pipemill.actors.output.part_file import read_footer, read_footer_end
 from pipemill.actors.output.part_footer import ROW_COUNTS, PartFooter
 from pipemill.actors.output.state_table import StateTable
 from pipemill.actors.split import Split
-from pipemill.actors.storage.backoff import retry_on_driver
+from pipemill.actors.storage.backoff import is_of_store, retry_on_driver
 from pipemill.actors.storage.filesystem import make_absolute
 from pipemill.actors.storage.parallel import map_parallel
 from pipemill.actors.storage.storage_options import explain_storage_error
@@ -167,9 +167,12 @@ class Ledger:
         except RunError:
             raise
         except Exception as error:
+            reason = f"{type(error).__name__}: {error}"
+            if is_of_store(error):
+                raise ConfigError(f"can't read {self.path}/{part}: {reason}") from error
             raise ConfigError(
                 f"{self.path}/{part} is damaged, or pipemill did not write it "
-                f"({type(error).__name__}: {error}); delete it and run again to compute its rows"
+                f"({reason}); delete it and run again to compute its rows"
             ) from error
 
     def read(self, name: str) -> bytes | None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import shutil
+from collections import Counter
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -18,10 +21,12 @@ from pipemill.actors.output.part_file import (
     to_ranges,
 )
 from pipemill.actors.output.part_footer import DeadLetterFooter
+from pipemill.actors.storage.store import Store
 from pipemill.jobs.cli.app import main
 from pipemill.jobs.measuring.row_difference import max_difference
 
 import pipemill
+from pipemill.errors import ConfigError
 from tests.support import light, tiny
 
 TEXTS = [f"text {i}" if i % 7 else "bad1" for i in range(45)]
@@ -135,6 +140,44 @@ def test_a_part_that_was_changed_is_named(out, damage, message):
     (found,) = problems(out)
     assert found.startswith(name)
     assert message in found
+
+
+@pytest.mark.parametrize("folder", ["", LETTERS])
+def test_a_file_that_may_not_be_read_is_not_called_damaged(out, monkeypatch, folder):
+    bad = next(name for name in names(out) if (out / folder / name).exists())
+    plain = Store.open
+
+    def forbid(self, name):
+        if name == os.path.join(folder, bad):
+            raise PermissionError("AccessDenied")
+        return plain(self, name)
+
+    monkeypatch.setattr(Store, "open", forbid)
+    (found,) = problems(out)
+    assert found == f"{os.path.join(folder, bad)} can't be read (PermissionError: AccessDenied)"
+
+
+def test_a_store_that_is_away_for_a_moment_is_asked_again(out, monkeypatch):
+    monkeypatch.setattr("pipemill.actors.storage.backoff.WAITS_S", (0.01,) * 6)
+    plain, calls = Store.open, Counter()
+
+    def fail_once(self, name):
+        calls[name] += 1
+        if calls[name] == 1:
+            raise ConnectionResetError(errno.ECONNRESET, "reset")
+        return plain(self, name)
+
+    monkeypatch.setattr(Store, "open", fail_once)
+    assert problems(out) == []
+
+
+def test_a_part_whose_footer_may_not_be_read_is_not_called_damaged(out, monkeypatch):
+    def forbid(self, name, size):
+        raise PermissionError("AccessDenied")
+
+    monkeypatch.setattr(Store, "read_end", forbid)
+    with pytest.raises(ConfigError, match=r"^can't read .*/part-0\S+.parquet: Permission"):
+        pipemill.status(out)
 
 
 def test_a_part_of_another_job_is_named(out, whole):

@@ -221,7 +221,6 @@ def test_options_become_the_job_that_they_name(monkeypatch, capsys):
         (pipemill.RunError("5 rows failed"), 1, "pipemill: 5 rows failed\n"),
         (pipemill.ModelError("no weights"), 2, "pipemill: no weights\n"),
         (SystemExit(3), 3, ""),
-        (BrokenPipeError(), 0, ""),
     ],
 )
 def test_typer_leaves_the_ends_of_a_verb_alone(monkeypatch, capfd, end, status, err):
@@ -237,6 +236,15 @@ def test_typer_leaves_the_ends_of_a_verb_alone(monkeypatch, capfd, end, status, 
         os.dup2(stdout, place)
         os.close(stdout)
     assert capfd.readouterr().err == err
+
+
+def test_a_broken_pipe_that_is_not_stdout_is_no_success(monkeypatch, capfd):
+    def fail(*_, **__):
+        raise BrokenPipeError
+
+    monkeypatch.setattr(JobOptions, "build", fail)
+    assert main(["run", "job.yaml"]) == 1
+    assert capfd.readouterr().err.endswith("BrokenPipeError\n")
 
 
 def test_a_fault_is_a_traceback_and_status_1(monkeypatch, capsys):
@@ -275,6 +283,25 @@ def test_a_reader_that_has_seen_enough_is_no_error():
     )  # fmt: skip
     assert done.stdout.startswith("task ")
     assert done.stderr == ""
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_a_run_goes_on_when_its_messages_cannot_be_written(tmp_path, full):
+    config = tmp_path / "run.yaml"
+    config.write_text(json.dumps(light.job(tmp_path, [f"row {n}" for n in range(30)])))
+    if full:
+        messages = os.open("/dev/full", os.O_WRONLY)
+    else:  # their reader has gone
+        reader, messages = os.pipe()
+        os.close(reader)
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.support.light", "run", str(config)],
+        cwd=ROOT, stdout=subprocess.PIPE, stderr=messages, text=True,
+    )  # fmt: skip
+    os.close(messages)
+    assert done.returncode == 0
+    assert json.loads(done.stdout)["done"] == 30
+    assert len(list((tmp_path / "out").glob("part-*"))) == 3
 
 
 def test_an_interrupt_while_typer_parses_waits_for_its_end(monkeypatch, capsys):

@@ -261,6 +261,19 @@ def test_a_store_that_knows_no_conditional_write_still_has_one_holder(monkeypatc
     assert sorted(outcomes) == ["held", "refused"]
 
 
+def test_a_store_that_forbids_deletes_is_refused_before_the_first_row(tmp_path, monkeypatch):
+    from fsspec.implementations.memory import MemoryFileSystem
+
+    def forbid(self, path):
+        raise PermissionError("AccessDenied")
+
+    monkeypatch.setattr(MemoryFileSystem, "rm_file", forbid)
+    wanted = light.job(tmp_path, TEXTS, output={"path": "memory://append-only/out"})
+    with pytest.raises(pipemill.ConfigError, match="can't delete files in the output memory://app"):
+        pipemill.run(wanted)
+    assert not MemoryFileSystem().glob("memory://append-only/out/**/lease/*")
+
+
 def test_a_process_number_that_was_given_again_is_not_the_holder(tmp_path):
     holder = replace(identify_owner("run"), pid=1, born="not that of init")
     file(tmp_path / "out").parent.mkdir(parents=True)
