@@ -80,7 +80,7 @@ class Status(Shown):
                 "left",
                 f"{count} rows in {self.splits_left:,} of {self.splits:,} splits",
             ),
-            ("held by", _describe_lease(self.lease)),
+            ("held by", describe_lease(self.lease)),
         ]
         reasons = format_reasons(self.dead_reasons, self.dead_kinds, self.dead_read, self.dead)
         names = ["dead letters", *[""] * len(reasons)]
@@ -131,7 +131,7 @@ def status(
         left_is_estimate=any(split.rows is None for split in left),
         splits=len(plan.splits),
         splits_left=len(left),
-        lease=_read_lease(ledger),
+        lease=read_lease(ledger),
         dead_reasons=reasons.dead_letters,
         dead_kinds=reasons.kinds,
         dead_read=reasons.read,
@@ -176,7 +176,8 @@ class _SplitStates(Sequence[dict[str, Any]]):
         }
 
 
-def _read_lease(ledger: Ledger) -> dict[str, Any] | None:
+def read_lease(ledger: Ledger) -> dict[str, Any] | None:
+    """Return who holds the output; None if nobody does, or its process is known to have ended."""
     number, owner, _ = find_latest(ledger.store)
     if not number or owner is None or owner.released:
         return None
@@ -184,7 +185,8 @@ def _read_lease(ledger: Ledger) -> dict[str, Any] | None:
     return None if alive is False else {**owner.summary(), "alive": alive}
 
 
-def _describe_lease(lease: dict[str, Any] | None) -> str:
+def describe_lease(lease: dict[str, Any] | None) -> str:
+    """Return who holds the output, in words."""
     if lease is None:
         return "nobody"
     who = f"`pipemill {lease['verb']}` of {lease['user']} on {lease['host']}"

@@ -28,6 +28,7 @@ from .output.job_record import JobRecord
 from .output.ledger import Ledger, open_output
 from .output.split_plan import Plan
 from .output.text_table import Block, Shown, format_count, make_fact_table
+from .status import describe_lease, read_lease
 
 # Findings and notes that are shown.
 _SHOWN = 100
@@ -141,6 +142,8 @@ def _verify(
     good, wrong_parts = _check_parts(ledger, record, there)
     wrong_letters, notes = _check_letters(ledger, plan, good)
     findings = [*_check_names(files, plan), *missing, *wrong_parts, *wrong_letters]
+    if missing and (lease := read_lease(ledger)):
+        notes.append(f"{describe_lease(lease)} holds the output, and may write what is missing")
     check = verify_sample(ledger, record, plan, good, sample, input_options) if sample else None
     if check is not None:
         findings += check.findings

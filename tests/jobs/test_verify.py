@@ -24,6 +24,7 @@ from pipemill.actors.output.part_footer import DeadLetterFooter
 from pipemill.actors.storage.store import Store
 from pipemill.jobs.cli.app import main
 from pipemill.jobs.measuring.row_difference import max_difference
+from pipemill.jobs.output.lease import Lease
 
 import pipemill
 from pipemill.errors import ConfigError
@@ -140,6 +141,16 @@ def test_a_part_that_was_changed_is_named(out, damage, message):
     (found,) = problems(out)
     assert found.startswith(name)
     assert message in found
+
+
+def test_of_a_run_that_goes_on_it_says_who_may_write_the_missing_parts(out):
+    remove(out, names(out)[2])
+    with Lease(Store(str(out))) as lease:
+        lease.acquire()
+        (note,) = pipemill.verify(str(out)).notes
+        assert note.startswith("`pipemill run` of ")
+        assert note.endswith(") holds the output, and may write what is missing")
+    assert pipemill.verify(str(out)).notes == []
 
 
 @pytest.mark.parametrize("folder", ["", LETTERS])
