@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import select
 import sys
 import traceback
 from collections.abc import Callable
@@ -14,7 +13,12 @@ from typing import Literal, TextIO, TypeVar
 from pipemill.errors import ConfigError, RunError
 
 from ..execution.supervisor import delay_interrupts, handle_interrupts, report_status, supervise
-from ..monitoring.messages import choose_style, keep_messages_harmless, write_error
+from ..monitoring.messages import (
+    choose_style,
+    has_lost_reader,
+    keep_messages_harmless,
+    write_error,
+)
 from .machine_limits import advise
 
 Verb = Callable[[], int]
@@ -143,7 +147,7 @@ def _explain_errors(arguments: list[str], work: Callable[[], Result]) -> Result 
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else 1
     except Exception as error:
-        if isinstance(error, BrokenPipeError) and _has_lost_reader():
+        if isinstance(error, BrokenPipeError) and has_lost_reader():
             return 0
         if (advice := advise(error)) is not None:
             # NumPy explains itself on a page, and says in the last line what happened.
@@ -151,17 +155,6 @@ def _explain_errors(arguments: list[str], work: Callable[[], Result]) -> Result 
             return _print_error(f"{said[-1]}: {advice}", 1)
         traceback.print_exc()  # a fault of pipemill
         return 1
-
-
-def _has_lost_reader() -> bool:
-    """Return whether the reader of stdout, perhaps `head`, has seen enough."""
-    stdout = sys.stdout.fileno()
-    poll = select.poll()
-    poll.register(stdout, 0)
-    if not poll.poll(0):
-        return False  # it was another pipe
-    os.dup2(os.open(os.devnull, os.O_WRONLY), stdout)
-    return True
 
 
 def _describe_interrupt(arguments: list[str]) -> str:

@@ -9,7 +9,7 @@ from typing import IO, Protocol
 
 from pipemill.errors import ConfigError, escape_controls
 
-from ..monitoring.messages import is_terminal, shows_text
+from ..monitoring.messages import has_lost_reader, is_terminal, shows_text
 from ..output.text_table import Block, TextTable, join_blocks
 
 # Rich looks at every cell before it shows the first: of very many it takes seconds.
@@ -25,9 +25,16 @@ class Result(Protocol):
 
 
 def print_result(result: Result) -> None:
-    """Write a result: to stderr for a reader, to stdout as one line of JSON."""
+    """Write a result: to stderr for a reader, to stdout as one line of JSON.
+
+    The exit status is that of the result, also if nobody reads stdout any more.
+    """
     print_blocks(result.blocks(), sys.stderr)
-    print(result.to_json(), flush=True)
+    try:
+        print(result.to_json(), flush=True)
+    except BrokenPipeError:
+        if not has_lost_reader():
+            raise
 
 
 def print_blocks(blocks: Iterable[Block], file: IO[str]) -> None:

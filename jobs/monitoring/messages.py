@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import select
 import sys
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -61,6 +62,20 @@ def keep_messages_harmless() -> None:
 def are_messages_lost() -> bool:
     """Return whether stderr could not be written: nobody reads what this process says."""
     return isinstance(sys.stderr, _LastingStream) and sys.stderr.is_lost
+
+
+def has_lost_reader() -> bool:
+    """Return whether the reader of stdout, perhaps `head`, has seen enough; it then leads nowhere.
+
+    What failed to be written may have been for another pipe.
+    """
+    stdout = sys.stdout.fileno()
+    poll = select.poll()
+    poll.register(stdout, 0)
+    if not poll.poll(0):
+        return False
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stdout)
+    return True
 
 
 def shows_text() -> bool:

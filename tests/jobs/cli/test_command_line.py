@@ -335,6 +335,20 @@ def out(tmp_path, monkeypatch):
     return tmp_path / "out"
 
 
+def test_a_check_that_fails_is_no_success_where_nobody_reads_its_result(out):
+    next(out.glob("part-*")).unlink()
+    reader, pipe = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        [sys.executable, "-m", "pipemill", "verify", str(out)],
+        cwd=ROOT, stdout=pipe, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    os.close(pipe)
+    assert done.returncode == 1
+    assert "is missing" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_the_last_line_is_json_in_a_pipe_and_on_a_terminal(out):
     done = command("status", str(out), "--splits")
     assert done.returncode == 0
