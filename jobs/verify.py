@@ -20,7 +20,7 @@ from pipemill.actors.split import Split
 from pipemill.actors.storage.backoff import is_of_store, retry_on_driver
 from pipemill.pipelines.library_settings import keep_settings
 
-from pipemill.errors import RunError, explain_interrupt
+from pipemill.errors import RunError, describe_error, explain_interrupt
 
 from .config.check_arguments import check_count, check_options
 from .measuring.verify_sample import SampleCheck, verify_sample
@@ -209,9 +209,9 @@ def _check_parts(
     usual = schemas.most_common(1)[0][0] if schemas else None
     for split, one in checks:
         if isinstance(one, Exception):
-            reason = f"is damaged ({_describe(one)}); {_FIX}"
+            reason = f"is damaged ({describe_error(one)}); {_FIX}"
             if is_of_store(one):  # what the part holds is unknown
-                reason = f"can't be read ({_describe(one)})"
+                reason = f"can't be read ({describe_error(one)})"
             findings.append(f"{split.part} {reason}")
             continue
         part, changed = one
@@ -274,7 +274,7 @@ def _check_letters(
         try:
             return retry_on_driver(look, f"{ledger.path}/{name}")
         except OSError as error:
-            return f"{name} can't be read ({_describe(error)})", None
+            return f"{name} can't be read ({describe_error(error)})", None
 
     checked = plan.splits.select(lambda split: split.number in good)
     each = ledger.map_parallel(check, checked)
@@ -316,16 +316,12 @@ def _read_letters(ledger: Ledger, split: Split, there: bool) -> tuple[list[int],
     except Exception as error:
         if is_of_store(error):
             raise
-        return [], f"is damaged ({_describe(error)})"
+        return [], f"is damaged ({describe_error(error)})"
     if changed:
         return [], f"is wrong: {changed}"
     if letters.footer is not None and letters.footer.split != split.number:
         return [], f"belongs to split {letters.footer.split}, not {split.number}"
     return table["row"].to_pylist(), None
-
-
-def _describe(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}"
 
 
 def _name_first_few(rows: set[int]) -> str:

@@ -71,6 +71,7 @@ def to_scalar(value: Any, schema: pa.Schema) -> pa.Scalar:
 
 
 def to_array(values: Sequence[Any]) -> pa.Array:
+    """Return the values of a list as Arrow's, all of one type."""
     if all(isinstance(value, int) for value in values) and not all(map(_fits, values)):
         return pa.array([Decimal(value) for value in values])
     if any(isinstance(value, float) for value in values):

@@ -9,7 +9,7 @@ from functools import partial
 from typing import Protocol, TypeVar
 
 from .blame import JudgedError, find_blame
-from .load_errors import describe_error
+from .load_errors import describe_load_error
 from .process_end import BROKEN, Farewell, before_end, end_this_process
 
 # A split is suspected after this many workers died over it. One death says little: a machine was
@@ -85,7 +85,7 @@ def track_attempt(attempts: Attempts, what: str) -> Iterator[None]:
             raise
         except BaseException as error:
             if find_blame(error) == "process":
-                end_this_process(describe_error(error), BROKEN)
+                end_this_process(describe_load_error(error), BROKEN)
             attempts.end([name])
             raise
         attempts.end([name])

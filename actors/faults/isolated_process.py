@@ -26,7 +26,7 @@ from ..child_process import (
 )
 from ..split import Split, SplitReader
 from .blame import JudgedError, find_blame
-from .load_errors import describe_error
+from .load_errors import describe_load_error
 from .process_end import BROKEN, Farewell, before_end, end_this_process, set_replaceable
 
 if TYPE_CHECKING:
@@ -156,7 +156,7 @@ class _Server:
                 self._reply(number, "batch", self._compute(number, steps, payload))
             except Exception as error:
                 if find_blame(error) == "process":
-                    end_this_process(describe_error(error), BROKEN)
+                    end_this_process(describe_load_error(error), BROKEN)
                 self._reply(number, "error", f"{type(error).__name__}: {error_message(error)}")
             except BaseException as end:  # a row asked the process to end
                 code = end.code if isinstance(end, SystemExit) else 1

@@ -50,7 +50,7 @@ class LoadError(JudgedError):
         """Wrap the error that loading raised."""
         if isinstance(error, LoadError):
             return error
-        line = describe_error(error)
+        line = describe_load_error(error)
         if _OTHER_BUILD.search(line):
             line += (
                 ". A library here is of another build: install torch, torchvision and torchaudio "
@@ -106,7 +106,7 @@ def _is_transient(error: BaseException, offline: bool) -> bool:
     return isinstance(error, OSError) and bool(error.errno) and not isinstance(error, _LASTING)
 
 
-def describe_error(error: BaseException) -> str:
+def describe_load_error(error: BaseException) -> str:
     """Return its class and message in one line; the first error of quoted tracebacks."""
     message = _COLOURS.sub("", error_message(error))
     quoted = _FIRST_ERROR.search(message)

@@ -13,7 +13,7 @@ import pyarrow as pa
 from pipemill.errors import ConfigError
 
 from ..batch import Batch
-from ..storage.backoff import retry_on_driver
+from ..storage.backoff import is_forbidden, retry_on_driver
 from .schemas.file_schemas import make_null_rows
 
 T = TypeVar("T")
@@ -74,7 +74,7 @@ def read_or_explain(read: Callable[[], T], path: str, format: str) -> T | Config
         return retry_on_driver(read, path)
     except (OSError, EOFError, ValueError, pa.ArrowException) as error:
         explained = ConfigError(f"can't read {path} as {format}: {error}")
-        if isinstance(error, PermissionError):
+        if is_forbidden(error):
             raise explained from None
         return explained
 

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from ..batch import Batch
 from ..split import Split
-from ..storage.backoff import is_transient
+from ..storage.backoff import is_forbidden, is_transient
 from ..storage.file_names import find_member
 from ..storage.filesystem import open_filesystem
 from ..storage.input_file import InputFile
@@ -101,9 +101,9 @@ def _decode(content: bytes | Exception) -> str | Exception:
 
 
 def _check_access(files: Sequence[InputFile], failed: Mapping[int, Exception]) -> None:
-    """Raise PermissionError if all of several files are refused: credentials may have expired."""
+    """Raise the error if all of several files are refused: credentials may have expired."""
     if 1 < len(files) == len(failed):
-        refused = [error for error in failed.values() if isinstance(error, PermissionError)]
+        refused = [error for error in failed.values() if is_forbidden(error)]
         if len(refused) == len(files):
             raise refused[0]
 

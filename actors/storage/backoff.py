@@ -50,9 +50,15 @@ def is_transient(error: BaseException) -> bool:
     return bool(_NAMES & {kind.__name__ for kind in type(error).__mro__})
 
 
+def is_forbidden(error: BaseException) -> bool:
+    """Return whether a store does not allow a call; gcsfs has no class of its own for that."""
+    refused = isinstance(error, OSError) and str(error).startswith("Forbidden: ")
+    return refused or isinstance(error, PermissionError)
+
+
 def is_of_store(error: BaseException) -> bool:
     """Return whether a file could not be read whatever it holds: it is away, forbidden or gone."""
-    if isinstance(error, PermissionError | FileNotFoundError) or is_transient(error):
+    if is_forbidden(error) or isinstance(error, FileNotFoundError) or is_transient(error):
         return True
     # Those of what a file holds have no number, as Arrow and gzip raise them.
     return isinstance(error, OSError) and error.errno is not None

@@ -23,6 +23,7 @@ from ..model_slot import ModelSlot
 from ..monitoring.ray_metrics import record_split
 from ..split import Split, SplitReader
 from ..split_result import Cause, SplitResult, results_from_table, results_to_table
+from ..storage.backoff import is_forbidden
 
 if TYPE_CHECKING:
     from ..compute.cascade import Cascade
@@ -172,7 +173,7 @@ def _find_cause(error: BaseException) -> Cause | None:
         return "model"
     if isinstance(error, LoadError) and error.out_of_memory:
         return "memory"
-    if isinstance(error, PermissionError):
+    if is_forbidden(error):
         return "access"
     if isinstance(error, MediaAway):
         return "away"

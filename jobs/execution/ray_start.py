@@ -1,4 +1,4 @@
-"""Let Ray start or be joined without a word that users need not read; explain where it is not."""
+"""Start or join Ray without the messages that no user needs, and explain why that failed."""
 
 from __future__ import annotations
 

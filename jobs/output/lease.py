@@ -16,10 +16,11 @@ from dataclasses import replace
 from typing import TypeVar
 
 from pipemill.actors.output.layout import ATTEMPTS, LEASE, list_lease_numbers, name_lease
+from pipemill.actors.storage.backoff import is_forbidden
 from pipemill.actors.storage.filesystem import create_exclusive
 from pipemill.actors.storage.store import Store
 
-from pipemill.errors import ConfigError, RunError
+from pipemill.errors import ConfigError, RunError, describe_error
 
 from ..execution.progress import log
 from ..execution.supervisor import find_command_pid
@@ -95,13 +96,13 @@ class Lease:
         """Raise ConfigError if files can't be deleted: no attempt at a split would ever end."""
         try:
             self.store.remove(f"{ATTEMPTS}/none")
-        except PermissionError as error:
+        except Exception as error:
+            if not is_forbidden(error):
+                return  # there is none, or the store is away, which writing says better
             raise ConfigError(
-                f"can't delete files in the output {self.path}: {type(error).__name__}: {error}; "
+                f"can't delete files in the output {self.path}: {describe_error(error)}; "
                 "a run deletes some of its own files below _pipemill"
             ) from error
-        except Exception:
-            pass  # there is none, or the store is away, which writing says better
 
     def check(self) -> None:
         """Raise RunError if another run has taken over the output."""

@@ -22,7 +22,7 @@ from pipemill.actors.storage.parallel import map_parallel
 from pipemill.actors.storage.storage_options import explain_storage_error
 from pipemill.actors.storage.store import FileStamp, Store
 
-from pipemill.errors import ConfigError, RunError
+from pipemill.errors import ConfigError, RunError, describe_error
 
 from ..config.check_arguments import check_options
 from .footer_cache import LEAST_PARTS, FooterCache
@@ -143,14 +143,14 @@ class Ledger:
             raise self._explain_unlisted(error) from error
 
     def _explain_unlisted(self, error: Exception) -> ConfigError:
-        return ConfigError(f"can't list the output {self.path}: {type(error).__name__}: {error}")
+        return ConfigError(f"can't list the output {self.path}: {describe_error(error)}")
 
     def open(self, name: str) -> IO[bytes]:
         return self.store.open(name)
 
     def _explain_damaged(self, name: str, error: Exception) -> ConfigError:
         return ConfigError(
-            f"{self.path}/{name} is damaged ({type(error).__name__}: {error}): restore it, or name "
+            f"{self.path}/{name} is damaged ({describe_error(error)}): restore it, or name "
             "another output"
         )
 
@@ -167,7 +167,7 @@ class Ledger:
         except RunError:
             raise
         except Exception as error:
-            reason = f"{type(error).__name__}: {error}"
+            reason = describe_error(error)
             if is_of_store(error):
                 raise ConfigError(f"can't read {self.path}/{part}: {reason}") from error
             raise ConfigError(
@@ -232,7 +232,7 @@ class Ledger:
             write()
         except Exception as error:
             raise ConfigError(
-                f"can't write to the output {self.path}: {type(error).__name__}: {error}"
+                f"can't write to the output {self.path}: {describe_error(error)}"
             ) from error
 
 

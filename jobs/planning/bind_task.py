@@ -41,6 +41,21 @@ class BoundTask:
     notes: tuple[str, ...]
 
 
+def with_asked(schema: pa.Schema, task: ResolvedTask) -> pa.Schema:
+    """Give an input without rows, which alone would show its columns, those of conditions."""
+    for number, step in enumerate(task.steps):
+        begins = _list_prefixes(task, number)
+        for name in step.condition.columns if step.condition is not None else ():
+            if name not in schema.names and not name.startswith(begins):
+                schema = schema.append(pa.field(name, pa.null()))
+    return schema
+
+
+def _list_prefixes(task: ResolvedTask, number: int) -> tuple[str, ...]:
+    """Return how the columns begin that the tasks before one add."""
+    return tuple(step.entry.prefix for step in task.steps[:number])
+
+
 def check_conditions(task: ResolvedTask, schema: pa.Schema) -> set[str]:
     """Return the columns that the tasks' conditions read.
 
@@ -58,7 +73,7 @@ def check_conditions(task: ResolvedTask, schema: pa.Schema) -> set[str]:
             except ValueError as error:
                 raise ConfigError(f"where of {step.entry.label}: {error}") from None
             continue
-        begins = tuple(earlier.entry.prefix for earlier in task.steps[:number])
+        begins = _list_prefixes(task, number)
         for name in condition.columns:
             if name not in schema.names and not name.startswith(begins):
                 raise ConfigError(

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import pyarrow as pa
+from pipemill.actors.columns import is_list
 from pipemill.actors.sources.schemas.file_schemas import map_types
 
 from ..pipeline_task import PipelineTask, Values
@@ -90,7 +91,7 @@ def shape_answer(answer: Any, schema: pa.Schema) -> Values:
 
 def _check_names(value: Any, type: pa.DataType, place: str) -> None:
     """Raise ValueError where a mapping has no name of its struct: all of it would be null."""
-    if pa.types.is_list(type) and isinstance(value, list):
+    if is_list(type) and isinstance(value, list):
         for item in value:
             _check_names(item, type.value_type, place)
     elif pa.types.is_struct(type) and isinstance(value, Mapping):

@@ -116,13 +116,13 @@ class _Tokens:
             for i, (prefix, tag) in enumerate(pairs)
             if i == 0 or prefix == "B" or tag != pairs[i - 1][1]
         ]
-        ends = np.append(starts, len(self.index))  # of the one before
+        bounds = np.append(starts, len(self.index))  # each ends where the next one starts
         entities = []
         for first, after in zip(begins, [*begins[1:], len(names)], strict=True):
             group = names[first].split("-", 1)[-1]
             if group in ignored:
                 continue
-            cuts = ends[first : after + 1].tolist()
+            cuts = bounds[first : after + 1].tolist()
             parts = self._name_tokens(cuts[0], cuts[-1])
             if by_word:
                 at = [cut - cuts[0] for cut in cuts]

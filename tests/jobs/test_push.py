@@ -8,13 +8,16 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import datasets
 import pyarrow as pa
 import pyarrow.dataset as ds
 import pytest
+from pipemill.actors.split import Split
 from pipemill.jobs.output.hub_card import HubCard
 from pipemill.jobs.output.job_record import JobRecord
+from pipemill.jobs.push import _upload
 
 import pipemill
 from tests.support import light, without
@@ -244,3 +247,17 @@ def test_without_the_hub_nothing_is_published(wanted, tmp_path, monkeypatch):
         pipemill.push(str(tmp_path / "out"), NAME)
     with pytest.raises(pipemill.ConfigError, match="is not an output of pipemill"):
         pipemill.push(str(tmp_path / "anywhere"), NAME)
+
+
+def test_parts_are_uploaded_together_up_to_so_many_bytes(monkeypatch):
+    monkeypatch.setattr("pipemill.jobs.push._UPLOAD_BYTES", 25)
+    uploaded = []
+
+    def upload(repo, batch, repo_type):
+        uploaded.append([one.upload_info.size for one in batch])
+
+    splits = [Split(n, "in.csv", 100, "etag", n, n + 1) for n in range(7)]
+    hub, ledger = SimpleNamespace(preupload_lfs_files=upload), SimpleNamespace(path="out")
+    ledger.read = lambda part: b"x" * 10
+    assert len(list(_upload(hub, "org/name", ledger, splits))) == 7
+    assert uploaded == [[10, 10, 10], [10, 10, 10], [10]]

@@ -48,6 +48,7 @@ def find_foreign_name(header: Record) -> str | None:
 
 
 def parse_column_names(header: Record) -> list[str]:
+    """Return the names of the columns, as text."""
     # Older outputs may have columns whose names hold a replacement character.
     names = [field.encode("latin-1").decode(errors="replace") for field in header.fields]
     # Spreadsheets end lines with commas for columns that are empty. pandas names them so.
@@ -69,6 +70,7 @@ def find_common_names(files: Sequence[InputFile], headers: Sequence[list[str]]) 
 
 
 def find_delimiter(path: str) -> str:
+    """Return what stands between the fields of a file, by its name."""
     name = name_of(path).lower()
     for end in COMPRESSIONS:
         name = name.removesuffix(end)

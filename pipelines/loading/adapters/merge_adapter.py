@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from pipemill.actors.child_process import receive, send, start_python, take_over_pipes
-from pipemill.actors.faults.load_errors import describe_error
+from pipemill.actors.faults.load_errors import describe_load_error
 from pipemill.actors.storage.remote_folder import find_cache_folder, make_folder_once
 
 from ..checkpoint import read_tensors
@@ -138,7 +138,7 @@ def _answer() -> None:
     try:
         receive(requests).fetch()
     except Exception as error:
-        reason = describe_error(error)
+        reason = describe_load_error(error)
     send(answers, reason)
 
 

@@ -10,7 +10,7 @@ import shutil
 import socket
 
 import pytest
-from pipemill.actors.faults.load_errors import LoadError, describe_error, is_permanent
+from pipemill.actors.faults.load_errors import LoadError, describe_load_error, is_permanent
 from pipemill.pipelines.loading.model import Model
 
 from pipemill.errors import StoreError
@@ -51,7 +51,7 @@ def test_a_broken_folder_is_one_line_and_lasts(copy, how):
     breaks, message = BROKEN[how]
     breaks(copy)
     error = failure(copy)
-    line = describe_error(error)
+    line = describe_load_error(error)
     assert message in line
     assert "\n" not in line
     assert "Traceback" not in line
@@ -106,10 +106,10 @@ def test_what_transformers_quotes_counts_too():
         "{}\n\nDuring handling of the above exception, another exception occurred:\n"
     )
     memory = ValueError(quoted.format("RuntimeError: not enough memory: you tried to allocate"))
-    assert describe_error(memory) == "RuntimeError: not enough memory: you tried to allocate"
+    assert describe_load_error(memory) == "RuntimeError: not enough memory: you tried to allocate"
     assert not is_permanent(memory)
     missing = ValueError(quoted.format("OSError: no file named model.safetensors"))
-    assert describe_error(missing) == "OSError: no file named model.safetensors"
+    assert describe_load_error(missing) == "OSError: no file named model.safetensors"
     assert is_permanent(missing)
 
 
@@ -121,7 +121,7 @@ def test_the_names_of_all_types_are_left_out(tmp_path):
     with pytest.raises(ValueError) as error:
         AutoImageProcessor.from_pretrained(tmp_path)
     assert "convnext" in str(error.value)
-    line = describe_error(error.value)
+    line = describe_load_error(error.value)
     assert line.endswith(
         "in its preprocessor_config.json of config.json that this transformers knows"
     )

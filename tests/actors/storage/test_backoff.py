@@ -8,7 +8,7 @@ import time
 
 import pytest
 from pipemill.actors.storage import backoff
-from pipemill.actors.storage.backoff import is_transient, retry_with_backoff
+from pipemill.actors.storage.backoff import is_of_store, is_transient, retry_with_backoff
 
 from pipemill.errors import StoreError
 
@@ -86,3 +86,11 @@ def test_the_errors_of_clients_are_known():
         answer = {"Error": {"Code": code, "Message": "said the server"}}
         error = translate_boto_error(boto.ClientError(answer, "PutObject"))
         assert is_transient(error) is passing, code
+
+
+def test_what_a_store_refuses_is_not_the_files_fault():
+    refused = OSError("Forbidden: https://storage.googleapis.com/b/o/part\nno access")  # gcsfs's
+    for error in (PermissionError("no"), refused):
+        assert is_of_store(error)
+        assert not is_transient(error)
+    assert not is_of_store(OSError("Couldn't deserialize thrift"))  # Arrow's

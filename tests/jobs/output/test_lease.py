@@ -261,11 +261,14 @@ def test_a_store_that_knows_no_conditional_write_still_has_one_holder(monkeypatc
     assert sorted(outcomes) == ["held", "refused"]
 
 
-def test_a_store_that_forbids_deletes_is_refused_before_the_first_row(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    "error", [PermissionError("AccessDenied"), OSError("Forbidden: https://b/o/none\nno access")]
+)
+def test_a_store_that_forbids_deletes_is_refused_before_the_first_row(tmp_path, monkeypatch, error):
     from fsspec.implementations.memory import MemoryFileSystem
 
     def forbid(self, path):
-        raise PermissionError("AccessDenied")
+        raise error
 
     monkeypatch.setattr(MemoryFileSystem, "rm_file", forbid)
     wanted = light.job(tmp_path, TEXTS, output={"path": "memory://append-only/out"})

@@ -91,6 +91,22 @@ def test_columns_without_rows_need_no_types(tmp_path, rows):
     assert run(tmp_path, rows).added["splits"] == 0
 
 
+def test_a_condition_on_a_column_that_only_rows_would_show_is_no_fault(tmp_path):
+    (tmp_path / "a.jsonl").write_text("")
+    model = light.save_model(tmp_path / "model")
+    tasks = [
+        {"task": "lengths", "model": model, "name": "a", "where": "lang == 'en'"},
+        {"task": "lengths", "model": model, "name": "b", "where": "a_length > 1 and n < 3"},
+    ]
+    job = {"tasks": tasks, "output": str(tmp_path / "out"), "actors": {"placement": "local"}}
+    report = pipemill.run({**job, "input": str(tmp_path / "a.jsonl")})
+    assert (report.rows, report.splits) == (0, 1)
+    assert columns(tmp_path) == [
+        *("text", "lang", "n"),
+        *("a_again", "a_length", "b_again", "b_length"),
+    ]
+
+
 def test_a_frame_without_columns_is_refused(tmp_path):
     for rows in (pd.DataFrame(), pd.DataFrame(index=range(3)), pa.table({})):
         with pytest.raises(pipemill.ConfigError, match="gave no row, and so no columns"):

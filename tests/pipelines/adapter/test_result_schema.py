@@ -19,7 +19,11 @@ def test_a_declared_struct_is_a_choice_of_names():
 
 @pytest.mark.parametrize(
     ("type", "value"),
-    [(POINT, {"left": 1, "top": 2}), (pa.list_(POINT), [{"x": 1}, {"left": 1, "top": 2}])],
+    [
+        (POINT, {"left": 1, "top": 2}),
+        (pa.list_(POINT), [{"x": 1}, {"left": 1, "top": 2}]),
+        (pa.list_(POINT, 2), [{"x": 1}, {"left": 1, "top": 2}]),
+    ],
 )
 def test_a_declared_struct_with_other_names_is_no_null(type, value):
     with pytest.raises(ValueError, match="'best' of the answer has none of x, y, but left, top; "):
