@@ -9,6 +9,7 @@ import threading
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from pipemill.actors.sources.byte_ranges import SAMPLED_FILES
 from pipemill.actors.sources.schemas.unify import (
     find_common_type,
     find_conflict,
@@ -292,3 +293,12 @@ def test_an_encrypted_file_and_a_page_of_html_are_dead_rows_beside_others(tmp_pa
     assert len(bad) == 2
     for number, batch in enumerate(bad, 1):
         assert f"can't read {tmp_path}/{number}.parquet" in batch.failures[0].message
+
+
+def test_some_of_many_files_from_the_first_to_the_last_show_the_columns(tmp_path, monkeypatch):
+    # They are too large for a look at all.
+    monkeypatch.setattr("pipemill.actors.sources.jsonl.SCANNED_BYTES", 0)
+    for number in range(SAMPLED_FILES + 3):
+        more = ', "late": 1' if number == SAMPLED_FILES + 2 else ""
+        (tmp_path / f"{number:03}.jsonl").write_text(f'{{"i": {number}{more}}}\n')
+    assert plan(tmp_path).schema.names[:2] == ["i", "late"]
