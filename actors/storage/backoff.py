@@ -29,8 +29,8 @@ _NAMES = {
     "ClientPayloadError", "ServerTimeoutError", "IncompleteRead", "ResponseParserError",
 }  # fmt: skip
 
-# What web servers answer that have too much to do; aiohttp's errors have it as `status`.
-_STATUSES = {429, 502, 503, 504}
+# What servers answer that have too much to do: `status` of aiohttp's errors, `code` of gcsfs's.
+_STATUSES = {"429", "502", "503", "504"}
 
 T = TypeVar("T")
 
@@ -45,7 +45,7 @@ def is_transient(error: BaseException) -> bool:
         return error.__context__ is not None and is_transient(error.__context__)
     if isinstance(error, OSError) and error.errno in _ERRNOS:
         return True
-    if getattr(error, "status", None) in _STATUSES:
+    if _STATUSES & {str(getattr(error, name, None)) for name in ("status", "code")}:
         return True
     return bool(_NAMES & {kind.__name__ for kind in type(error).__mro__})
 

@@ -88,6 +88,13 @@ def test_the_errors_of_clients_are_known():
         assert is_transient(error) is passing, code
 
 
+@pytest.mark.parametrize(("code", "passing"), [(503, True), ("429", True), (404, False)])
+def test_the_code_of_an_answer_is_read(code, passing):
+    error = Exception(f"try again, {code}")
+    error.code = code  # as gcsfs's HttpError
+    assert is_transient(error) is passing
+
+
 def test_what_a_store_refuses_is_not_the_files_fault():
     refused = OSError("Forbidden: https://storage.googleapis.com/b/o/part\nno access")  # gcsfs's
     for error in (PermissionError("no"), refused):
