@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import shutil
+import signal
 import tempfile
 from pathlib import Path
 
@@ -50,6 +51,8 @@ BUILDERS = {
 
 def pytest_configure():
     """Give the tests' Rays a separate folder: a Ray that runs on this machine is not joined."""
+    # A shell's background commands ignore it, and so would all that the tests start.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     os.environ.pop("RAY_ADDRESS", None)
     # Short: it holds sockets, whose paths may have 107 bytes.
     os.environ["RAY_TMPDIR"] = tempfile.mkdtemp(prefix="ray", dir="/tmp")
