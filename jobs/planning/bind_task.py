@@ -43,12 +43,17 @@ class BoundTask:
 
 def with_asked(schema: pa.Schema, task: ResolvedTask) -> pa.Schema:
     """Give an input without rows, which alone would show its columns, those of conditions."""
-    for number, step in enumerate(task.steps):
-        begins = _list_prefixes(task, number)
-        for name in step.condition.columns if step.condition is not None else ():
-            if name not in schema.names and not name.startswith(begins):
-                schema = schema.append(pa.field(name, pa.null()))
+    for number in range(len(task.steps)):
+        for name in _find_unknown(task, number, schema):
+            schema = schema.append(pa.field(name, pa.null()))
     return schema
+
+
+def _find_unknown(task: ResolvedTask, number: int, schema: pa.Schema) -> list[str]:
+    """Return the columns of a step's condition that are neither the input's nor earlier tasks'."""
+    condition = task.steps[number].condition
+    named = [] if condition is None else [n for n in condition.columns if n not in schema.names]
+    return [name for name in named if not name.startswith(_list_prefixes(task, number))]
 
 
 def _list_prefixes(task: ResolvedTask, number: int) -> tuple[str, ...]:
@@ -73,14 +78,12 @@ def check_conditions(task: ResolvedTask, schema: pa.Schema) -> set[str]:
             except ValueError as error:
                 raise ConfigError(f"where of {step.entry.label}: {error}") from None
             continue
-        begins = _list_prefixes(task, number)
-        for name in condition.columns:
-            if name not in schema.names and not name.startswith(begins):
-                raise ConfigError(
-                    f"where of {step.entry.label}: {condition.text!r} names {name!r}, which is no "
-                    f"column here: {', '.join(schema.names)}, and those of earlier tasks, which "
-                    f"begin with {' or '.join(begins)}"
-                )
+        if unknown := _find_unknown(task, number, schema):
+            raise ConfigError(
+                f"where of {step.entry.label}: {condition.text!r} names {unknown[0]!r}, which is "
+                f"no column here: {', '.join(schema.names)}, and those of earlier tasks, which "
+                f"begin with {' or '.join(_list_prefixes(task, number))}"
+            )
     return asked
 
 

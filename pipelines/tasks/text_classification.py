@@ -29,6 +29,7 @@ from ..text.cross_encoder_config import (
     find_default_activation,
     read_cross_encoder_files,
 )
+from ..text.probabilities import compute_softmax
 
 _WINDOW_POOLINGS = ("mean", "max")
 
@@ -228,16 +229,14 @@ def _list_labels(config: Any) -> list[str]:
     return [str(config.id2label[i]) for i in range(len(config.id2label))]
 
 
-def softmax(logits: np.ndarray) -> np.ndarray:
-    """Compute the softmax over the last axis."""
-    shifted = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    return shifted / shifted.sum(axis=-1, keepdims=True)
-
-
 def _compute_sigmoid(logits: np.ndarray) -> np.ndarray:
     return 1.0 / (1.0 + np.exp(-logits))
 
 
 # Folders of cross-encoders name functions as `torch.nn` does.
 _NAMES = {"Sigmoid": "sigmoid", "Identity": "none"}
-_ACTIVATIONS = {"softmax": softmax, "sigmoid": _compute_sigmoid, "none": lambda logits: logits}
+_ACTIVATIONS = {
+    "softmax": compute_softmax,
+    "sigmoid": _compute_sigmoid,
+    "none": lambda logits: logits,
+}

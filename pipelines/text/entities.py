@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .probabilities import compute_softmax
+
 if TYPE_CHECKING:
     from transformers import Pipeline
 
@@ -31,7 +33,7 @@ def find_entities(pipeline: Pipeline, outputs: list[Any], **keywords: Any) -> li
     offsets = output.get("offset_mapping")
     if len(outputs) > 1 or output.get("word_ids") is not None or not hasattr(offsets, "numpy"):
         return pipeline.postprocess(outputs, **keywords)
-    scores = _compute_softmax(output["logits"][0].numpy())
+    scores = compute_softmax(output["logits"][0].numpy())
     if np.isnan(scores).any():  # they have no order
         return pipeline.postprocess(outputs, **keywords)
     tokens = _Tokens(pipeline, output, scores)
@@ -39,11 +41,6 @@ def find_entities(pipeline: Pipeline, outputs: list[Any], **keywords: Any) -> li
     strategy = getattr(strategy, "value", strategy)
     ignored = keywords.get("ignore_labels")
     return tokens.aggregate(strategy, ["O"] if ignored is None else ignored)
-
-
-def _compute_softmax(logits: np.ndarray) -> np.ndarray:
-    powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    return powers / powers.sum(axis=-1, keepdims=True)
 
 
 class _Tokens:
