@@ -16,7 +16,7 @@ from ..execution.supervisor import delay_interrupts, handle_interrupts, report_s
 from ..monitoring.messages import (
     choose_style,
     has_lost_reader,
-    keep_messages_harmless,
+    tolerate_lost_messages,
     write_error,
 )
 from .machine_limits import advise
@@ -45,7 +45,7 @@ def command(arguments: list[str]) -> int:
     """Run the command line in a supervised process, and return the exit status."""
     _use_utf8()
     _open_standard_streams()
-    keep_messages_harmless()
+    tolerate_lost_messages()
     return _explain_errors(
         arguments, lambda: supervise(lambda: _run_and_report(arguments), _explain_end)
     )

@@ -50,7 +50,7 @@ class _LastingStream(io.TextIOWrapper):
             super().flush()  # what it still holds
 
 
-def keep_messages_harmless() -> None:
+def tolerate_lost_messages() -> None:
     """Let no message that can't be written to stderr end the command."""
     stderr = sys.stderr
     if type(stderr) is io.TextIOWrapper:

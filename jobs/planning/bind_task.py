@@ -41,7 +41,7 @@ class BoundTask:
     notes: tuple[str, ...]
 
 
-def with_asked(schema: pa.Schema, task: ResolvedTask) -> pa.Schema:
+def with_condition_columns(schema: pa.Schema, task: ResolvedTask) -> pa.Schema:
     """Give an input without rows, which alone would show its columns, those of conditions."""
     for number in range(len(task.steps)):
         for name in _find_unknown(task, number, schema):
