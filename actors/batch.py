@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pickle
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 
 import numpy as np
 import pyarrow as pa
@@ -16,6 +17,7 @@ from pipemill.errors import error_message
 LEFT_OUT = "left_out_"
 # Keys may be names of things, each there once: so many are told apart, of a split and of all.
 _MOST_KEYS, _MOST_COUNTS = 100, 1000
+_SHOWN_REASONS = 3
 _OTHER_KEYS = f"{LEFT_OUT}(other keys)"
 # Before the name of a task in `Batch.stats`.
 ROWS_OF = "rows_of_"
@@ -63,6 +65,7 @@ class Batch:
         key that no column holds.
     results: the task's result columns, as long as `rows`; null where a row failed.
     lacking: why a column has no values at all, by name, where that is known.
+    file_rows: of a bundle, how many rows each of its files has; empty if it is one each.
     """
 
     rows: pa.Table
@@ -70,6 +73,7 @@ class Batch:
     stats: dict[str, float] = field(default_factory=dict)
     results: pa.Table | None = None
     lacking: Mapping[str, str] = field(default_factory=dict)
+    file_rows: tuple[int, ...] = ()
 
     def ok_rows(self) -> np.ndarray:
         """Return the numbers of the rows that have not failed so far."""
@@ -99,15 +103,52 @@ class Batch:
         sink = pa.BufferOutputStream()
         with pa.ipc.new_stream(sink, self.rows.schema) as writer:
             writer.write_table(self.rows)
-        return pickle.dumps(
-            (sink.getvalue(), self.failures, self.stats, dict(self.lacking)), protocol=5
-        )
+        others = self.failures, self.stats, dict(self.lacking), self.file_rows
+        return pickle.dumps((sink.getvalue(), *others), protocol=5)
 
     @classmethod
     def from_bytes(cls, payload: bytes) -> Batch:
-        table, failures, stats, lacking = pickle.loads(payload)
+        table, failures, stats, lacking, file_rows = pickle.loads(payload)
         rows = pa.ipc.open_stream(table).read_all()
-        return cls(rows, failures, stats, lacking=lacking)
+        return cls(rows, failures, stats, lacking=lacking, file_rows=file_rows)
+
+
+def join_files(batches: Iterable[Batch]) -> Batch:
+    """Return the rows of several files as those of one split."""
+    pieces = list(batches)
+    tables = [piece.rows for piece in pieces]
+    stats: Counter[str] = Counter()
+    failures, start = {}, 0
+    for piece in pieces:
+        failures.update({start + row: why for row, why in piece.failures.items()})
+        add_counts(stats, piece.stats)
+        start += piece.rows.num_rows
+    return Batch(
+        pa.concat_tables(tables).combine_chunks(),
+        failures,
+        dict(stats),
+        lacking=join_lacking(tables, [piece.lacking for piece in pieces]),
+        file_rows=tuple(table.num_rows for table in tables),
+    )
+
+
+def join_lacking(
+    tables: Sequence[pa.Table], lacking: Sequence[Mapping[str, str]]
+) -> dict[str, str]:
+    """Return the reasons of all files, for columns that are null only in rows of such files."""
+    joined = {}
+    for name in dict.fromkeys(name for reasons in lacking for name in reasons):
+        nulls = [
+            reasons.get(name)
+            for table, reasons in zip(tables, lacking, strict=True)
+            if table[name].null_count
+        ]
+        if nulls and None not in nulls:
+            different = dict.fromkeys(filter(None, nulls))
+            more = len(different) - _SHOWN_REASONS
+            shown = "; ".join(islice(different, _SHOWN_REASONS))
+            joined[name] = f"{shown}; the same in {more:,} more" if more > 0 else shown
+    return joined
 
 
 def add_counts(totals: Counter[str], counts: Mapping[str, float]) -> None:

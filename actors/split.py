@@ -22,9 +22,11 @@ class Split:
         number: its place in the plan.
         path, size, version: of its file. For a bundle: the path of the first file, the size of all
             files together, and a digest of all of them. An empty path means an input without rows.
-        start, stop: rows or bytes, as the format counts; a stop of -1 is the end of the file.
+        start, stop: rows or bytes, as the format counts; a stop of -1 is the end of the file, or of
+            the last file of a bundle.
         rows: how many rows it holds; None where only reading shows it.
-        bundle: the files of a bundle, one row each.
+        bundle: the files of a bundle: one row each if it has a stop, else all rows of each.
+        counts: how many rows each file of a bundle has, in formats whose splits are row ranges.
     """
 
     number: int
@@ -35,6 +37,7 @@ class Split:
     stop: int
     rows: int | None = None
     bundle: tuple[InputFile, ...] = ()
+    counts: tuple[int, ...] = ()
 
     @property
     def part(self) -> str:
@@ -46,7 +49,9 @@ class Split:
 
     @property
     def place(self) -> str:
-        """Return its file, and which part of it if that has an end: for messages."""
+        """Return its file or files, and which part of a file if that has an end: for messages."""
+        if self.bundle:
+            return f"{self.path}{_count_others(self.bundle)}"
         return f"{self.path} [{self.start}:{self.stop}]" if self.stop >= 0 else self.path
 
     @property
@@ -57,6 +62,16 @@ class Split:
     def files(self) -> tuple[InputFile, ...]:
         return self.bundle or (self.file,)
 
+    def list_members(self) -> list[Split]:
+        """Return a split for each file of a bundle of files with rows; none for other splits."""
+        if self.stop >= 0:
+            return []
+        stops = self.counts or (-1,) * len(self.bundle)
+        return [
+            Split(self.number, file.path, file.size, file.version, 0, stop)
+            for file, stop in zip(self.bundle, stops, strict=True)
+        ]
+
     def to_json(self) -> str:
         bundle = [{name: getattr(file, name) for name in _FILE} for file in self.bundle]
         fields = {name: getattr(self, name) for name in self.__slots__}
@@ -66,7 +81,13 @@ class Split:
     def from_json(cls, text: str) -> Split:
         fields = json.loads(text)
         bundle = tuple(InputFile(**file) for file in fields.pop("bundle", ()))
-        return cls(**fields, bundle=bundle)
+        counts = tuple(fields.pop("counts", ()))
+        return cls(**fields, bundle=bundle, counts=counts)
+
+
+def _count_others(bundle: tuple[InputFile, ...]) -> str:
+    others = len(bundle) - 1
+    return f" and {others:,} more file{'s' if others > 1 else ''}" if others else ""
 
 
 class SplitReader(Protocol):

@@ -24,6 +24,7 @@ SCHEMA = pa.schema(
         ("stop", pa.int64()),
         ("rows", pa.int64()),
         ("bundle", pa.list_(pa.struct(list(_FILE.items())))),
+        ("counts", pa.list_(pa.int64())),
     ]
 )
 _NOT_COUNTED = -1
@@ -45,6 +46,7 @@ class SplitTable(Sequence[Split]):
         self._file = array("i")  # the number of the file of each split
         self._start, self._stop, self._rows = array("q"), array("q"), array("q")
         self._bundles: dict[int, tuple[InputFile, ...]] = {}
+        self._counts: dict[int, tuple[int, ...]] = {}
         self._numbers: Sequence[int] = range(0)
 
     def append(self, piece: SplitRange) -> None:
@@ -53,6 +55,8 @@ class SplitTable(Sequence[Split]):
             self._added.append(piece.file)
         if piece.bundle:
             self._bundles[len(self._file)] = piece.bundle
+        if piece.counts:
+            self._counts[len(self._file)] = piece.counts
         self._file.append(len(self._sizes) + len(self._added) - 1)
         self._start.append(piece.start)
         self._stop.append(piece.stop)
@@ -90,6 +94,7 @@ class SplitTable(Sequence[Split]):
             )
             numbers = range(first, first + len(places))
             bundles = [self._bundles.get(number, ()) for number in numbers]
+            counts = [self._counts.get(number, ()) for number in numbers]
             files = _to_struct([self._find_file(p) for p in range(places[0], places[-1] + 1)])
             columns = [
                 pa.array(numbers),
@@ -101,6 +106,7 @@ class SplitTable(Sequence[Split]):
                     pa.array(np.cumsum([0, *map(len, bundles)]), pa.int32()),
                     _to_struct([file for bundle in bundles for file in bundle]),
                 ),
+                pa.array(counts, SCHEMA.field("counts").type),
             ]
             yield pa.table(columns, schema=SCHEMA)
 
@@ -144,6 +150,9 @@ class SplitTable(Sequence[Split]):
         cuts = cuts - cuts[0]
         for row in np.flatnonzero(np.diff(cuts)).tolist():
             self._bundles[first + row] = tuple(bundled[cuts[row] : cuts[row + 1]])
+        # Plans of older versions have no such column.
+        counts = rows["counts"].to_pylist() if "counts" in rows.column_names else []
+        self._counts.update((first + row, tuple(own)) for row, own in enumerate(counts) if own)
         return paths, versions
 
     def __eq__(self, other: object) -> bool:
@@ -182,6 +191,7 @@ class SplitTable(Sequence[Split]):
             self._stop[number],
             None if rows == _NOT_COUNTED else rows,
             self._bundles.get(number, ()),
+            self._counts.get(number, ()),
         )
 
     def _find_file(self, place: int) -> InputFile:

@@ -125,7 +125,8 @@ def _take(batch: Batch, rows: np.ndarray) -> Batch:
 def _join_batches(batch: Batch, pieces: list[tuple[np.ndarray, Batch]]) -> Batch:
     """Return the pieces in the order of the rows, with the failures under their row numbers."""
     order = pa.array(np.argsort(np.concatenate([rows for rows, _ in pieces]), kind="stable"))
-    joined = Batch(_sort_rows([piece.rows for _, piece in pieces], order))
+    rows = _sort_rows([piece.rows for _, piece in pieces], order)
+    joined = Batch(rows, file_rows=batch.file_rows)
     joined.add_stats(**batch.stats)
     for rows, piece in pieces:
         joined.failures.update({int(rows[i]): why for i, why in piece.failures.items()})

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import sys
 from array import array
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from ..compute.empty_answers import EMPTY
+from ..split import Split
 
 # Row numbers in ascending order: start and stop of each range, one after the other. There may be
 # millions of them on a driver. Files have them in pairs.
@@ -35,6 +36,7 @@ class PartFooter:
         left_out: how many rows had a value that no column holds, by its key.
         tokens, padded_tokens: tokens that were computed, without and with padding.
         nan_rows, null_answers: rows done with a number that is not finite, or without an answer.
+        file_rows: of a bundle of files with rows, how many each of them has.
         retried: rows that a retry computed with other settings, by the fingerprint of these.
         unknown: fields of newer versions, which stay when the part is written again.
     """
@@ -52,15 +54,28 @@ class PartFooter:
     padded_tokens: int = 0
     nan_rows: int = 0
     null_answers: int = 0
+    file_rows: Sequence[int] = ()
     retried: Mapping[str, Ranges] = field(default_factory=lambda: _NOTHING)
     unknown: Mapping[str, Any] = field(default_factory=lambda: _NOTHING)
+
+    def count_file_rows(self, split: Split) -> Sequence[int]:
+        """Return how many rows each file of the split has."""
+        return self.file_rows or ((1,) * len(split.bundle) if split.bundle else (self.rows,))
+
+    def find_row(self, split: Split, row: int) -> tuple[str, int]:
+        """Return the file of a row of the split, and how many rows of that are before it there."""
+        for file, count in zip(split.files(), self.count_file_rows(split), strict=True):
+            if row < count:
+                return file.path, row
+            row -= count
+        raise IndexError(f"{split.part} has {row + 1} rows fewer")
 
     def to_json(self) -> dict[str, Any]:
         fields = dict(vars(self))
         unknown = fields.pop("unknown")
         fields["dead_rows"] = _to_pairs(self.dead_rows)
         fields["retried"] = {name: _to_pairs(rows) for name, rows in self.retried.items()}
-        for name in ("left_out", "nan_rows", "null_answers", "retried"):
+        for name in ("left_out", "nan_rows", "null_answers", "file_rows", "retried"):
             if not fields[name]:
                 del fields[name]
         return {**unknown, **fields}

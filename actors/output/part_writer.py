@@ -111,6 +111,7 @@ class PartSink:
             dead=len(batch.failures),
             dead_rows=to_ranges(sorted(batch.failures)),
             left_out=left_out(batch.stats) or {},
+            file_rows=batch.file_rows,
             **counts,
         )
 

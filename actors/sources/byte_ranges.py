@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from itertools import islice
 
@@ -13,7 +13,15 @@ from ..storage.file_names import find_compression
 from ..storage.input_file import InputFile
 from ..storage.parallel import map_parallel
 from .bad_file import BAD_FILE
-from .split_ranges import FEW_SPLITS, MOST_ROWS, SplitRange, choose_rows_per_split, cut_evenly
+from .split_ranges import (
+    FEW_SPLITS,
+    MOST_ROWS,
+    FileRanges,
+    SplitRange,
+    bundle_small_files,
+    choose_rows_per_split,
+    cut_evenly,
+)
 
 SAMPLED_FILES, SAMPLED_ROWS = 16, 2000
 # A file that must be cut between rows is read to find where, if it is larger than this, or one of a
@@ -29,7 +37,8 @@ RowOffsets = Iterable[tuple[int, int]]
 class ByteRangePlanner:
     """Split files into byte ranges, and read no more of them than needed.
 
-    A bad file becomes a single split, and counts as one row of the limit.
+    A bad file becomes a single split, and counts as one row of the limit. Of very many files,
+    neighbours that are small are bundled.
 
     row_offsets: finds the rows of a file.
     can_cut_anywhere: tells whether a range of a file may start and end in the middle of a row;
@@ -62,22 +71,24 @@ class ByteRangePlanner:
         step = rows_per_part or choose_rows_per_split(
             sum(map(_estimate_bytes, files)) / width, width, self.most_rows
         )
+        cuts_small_files = self.cuts_small_files and len(files) < FEW_SPLITS
+        planner = replace(self, cuts_small_files=cuts_small_files)
+
+        def plan_file(file: InputFile, left: int | None) -> FileRanges:
+            parts = planner._plan_file(file, rows_per_part, step, width, left)
+            if len(parts) != 1 or (left is not None and (parts[0].rows or 0) >= left):
+                return FileRanges(parts, None)
+            rows: float | None = parts[0].rows
+            if rows is None:
+                is_bad = rows_per_part or left is not None  # the rows of others were counted
+                rows = 1 if is_bad else _estimate_bytes(file) / width
+            return FileRanges(parts, rows / step)
+
         if limit is None:
-            cuts_small_files = self.cuts_small_files and len(files) < FEW_SPLITS
-            planner = replace(self, cuts_small_files=cuts_small_files)
-            planned = map_parallel(
-                lambda file: planner._plan_file(file, rows_per_part, step, width, None), files
-            )
-            return [part for parts in planned for part in parts]
-        ranges: list[SplitRange] = []
-        left = limit
-        for file in files:
-            if not left:
-                break
-            parts = self._plan_file(file, rows_per_part, step, width, left)
-            left -= sum(1 if part.rows is None else part.rows for part in parts)
-            ranges += parts
-        return ranges
+            planned = map_parallel(lambda file: plan_file(file, None), files)
+        else:
+            planned = _plan_rows(plan_file, files, limit)
+        return list(bundle_small_files(planned, len(files), by_rows=False))
 
     def _plan_file(
         self,
@@ -132,6 +143,18 @@ class ByteRangePlanner:
             if widths:
                 return max(sum(widths) / len(widths), 1)
         return 1
+
+
+def _plan_rows(
+    plan_file: Callable[[InputFile, int], FileRanges], files: list[InputFile], limit: int
+) -> Iterator[FileRanges]:
+    """Yield the ranges of the first `limit` rows."""
+    for file in files:
+        if not limit:
+            break
+        planned = plan_file(file, limit)
+        limit -= sum(1 if part.rows is None else part.rows for part in planned.ranges)
+        yield planned
 
 
 def cut_counted_rows(

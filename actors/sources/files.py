@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -18,9 +17,9 @@ from ..storage.filesystem import open_filesystem
 from ..storage.input_file import InputFile
 from .base import FileSource
 from .schemas.media_columns import MEDIA_SUFFIXES, find_media_kind, make_files_column
-from .split_ranges import MOST_BYTES, SplitRange
+from .split_ranges import MOST_BYTES, MOST_FILES, SplitRange, make_bundle
 
-_FEWEST_FILES, _MOST_FILES = 64, 1024
+_FEWEST_FILES = 64
 # A few large files make as many splits as many small ones do.
 _FEWEST_BYTES = 4 * 2**20
 _SPLITS = 32
@@ -48,13 +47,11 @@ class FilesSource(FileSource):
     ) -> list[SplitRange]:
         files = files[:limit]
         if rows_per_part:
-            return [
-                _make_split_range(bundle) for bundle in _bundle_files(files, rows_per_part, None)
-            ]
-        count = min(max(len(files) // _SPLITS, _FEWEST_FILES), _MOST_FILES)
+            return [_make_range(bundle) for bundle in _bundle_files(files, rows_per_part, None)]
+        count = min(max(len(files) // _SPLITS, _FEWEST_FILES), MOST_FILES)
         size = sum(file.size for file in files) // _SPLITS
         most = min(max(size, _FEWEST_BYTES), MOST_BYTES)
-        return [_make_split_range(bundle) for bundle in _bundle_files(files, count, most)]
+        return [_make_range(bundle) for bundle in _bundle_files(files, count, most)]
 
     def read(self, split: Split) -> Batch:
         assert self.schema is not None
@@ -124,9 +121,5 @@ def _bundle_files(
         yield bundle
 
 
-def _make_split_range(bundle: list[InputFile]) -> SplitRange:
-    digest = hashlib.sha256()
-    for file in bundle:
-        digest.update(f"{file.path}|{file.size}|{file.version}\n".encode())
-    together = InputFile(bundle[0].path, sum(file.size for file in bundle), digest.hexdigest()[:16])
-    return SplitRange(together, 0, len(bundle), len(bundle), tuple(bundle))
+def _make_range(bundle: list[InputFile]) -> SplitRange:
+    return make_bundle(bundle, rows=len(bundle), stop=len(bundle))

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
 
 from pipemill.errors import ConfigError
 
-from ..batch import Batch
+from ..batch import Batch, join_files
 from ..split import Split
 from ..storage.backoff import retry_on_driver, retry_with_backoff
 from ..storage.file_names import find_compression
 from ..storage.input_file import InputFile
 from ..storage.object_versions import check_object
+from ..storage.parallel import map_parallel
 from ..storage.partitions import infer_partition_fields, is_partition_field, read_partition_values
 from .base import FileSource, Source
 from .reading import Reading
@@ -70,6 +72,19 @@ class RetryingSource:
         assert self.schema is not None
         if not split.path:  # an input without rows
             return Batch(self.schema.empty_table())
+        if members := split.list_members():
+            return join_files(self._read_each(members))
+        return self._read_one(split, self.schema)
+
+    def _read_each(self, splits: list[Split]) -> Iterable[Batch]:
+        assert self.schema is not None
+        read = partial(self._read_one, schema=self.schema)
+        if "://" in splits[0].path:  # it takes long to answer
+            return map_parallel(read, splits)
+        return map(read, splits)
+
+    def _read_one(self, split: Split, schema: pa.Schema) -> Batch:
+        """Read a file, a range of one, or a bundle of files of a row each."""
         may_grow = isinstance(self.source, FileSource) and self.source.values == "text"
         # The others say themselves what has become of a file, and which rows it costs.
         is_range = split.stop >= 0 and not split.bundle
@@ -84,7 +99,7 @@ class RetryingSource:
             ) from None
         if not split.bundle:
             retry_with_backoff(lambda: check_object(split.file, self.options), split.path)
-        for field in filter(is_partition_field, self.schema):
+        for field in filter(is_partition_field, schema):
             files = split.files()
             values = read_partition_values(field, [file.path for file in files])
             if len(files) == 1:

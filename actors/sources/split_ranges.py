@@ -1,8 +1,9 @@
-"""Cut files into the ranges that become splits."""
+"""Cut files into the ranges that become splits; bundle small files."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from ..storage.input_file import InputFile
@@ -16,6 +17,9 @@ _FEWEST_BYTES = 2**20
 MOST_MEDIA_ROWS = 1024
 FEW_SPLITS = 32  # fewer keep no cluster busy
 MOST_BYTES = 64 * 2**20
+# Of files of rows: fewer splits than this stay as they are, and each file has its own part.
+_FEWEST_TO_BUNDLE = 256
+MOST_FILES = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +29,7 @@ class SplitRange:
     file: the file, or an entry that stands for all files of a bundle.
     stop: exclusive; -1 is the end of the file.
     rows: the number of rows; None where only reading the file tells it.
-    bundle: the files of a bundle, each of which is a row.
+    bundle, counts: of a bundle, as in `Split`.
     """
 
     file: InputFile
@@ -33,6 +37,18 @@ class SplitRange:
     stop: int
     rows: int | None
     bundle: tuple[InputFile, ...] = ()
+    counts: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class FileRanges:
+    """The ranges of a file.
+
+    share: which share of a split the whole file is; None if it does not become one range.
+    """
+
+    ranges: list[SplitRange]
+    share: float | None
 
 
 def choose_rows_per_split(rows: float, bytes_per_row: float, most: int = MOST_ROWS) -> int:
@@ -59,7 +75,7 @@ def cut_rows(
     limit: int | None,
     most_rows: int = MOST_ROWS,
 ) -> Iterator[SplitRange]:
-    """Cut files into ranges of rows.
+    """Cut files into ranges of rows; of very many files, neighbours that are small are bundled.
 
     counts: the rows of each file. A file whose count is None becomes one split, and counts as
         one row of the limit.
@@ -68,13 +84,68 @@ def cut_rows(
     """
     total = sum(count or 0 for count in counts)
     step = rows_per_part or choose_rows_per_split(total, size / max(total, 1), most_rows)
-    left = total if limit is None else limit
-    for file, count in zip(files, counts, strict=True):
-        if count is None:
-            if limit is None or left:
-                yield SplitRange(file, 0, -1, None)
-            left -= limit is not None and left > 0
-            continue
-        rows = min(count, left)
-        left -= rows
-        yield from (SplitRange(file, a, b, b - a) for a, b in cut_evenly(rows, step))
+
+    def cut_files() -> Iterator[FileRanges]:
+        left = total if limit is None else limit
+        for file, count in zip(files, counts, strict=True):
+            if count is None:
+                if limit is None or left:
+                    yield FileRanges([SplitRange(file, 0, -1, None)], None)
+                left -= limit is not None and left > 0
+                continue
+            rows = min(count, left)
+            left -= rows
+            ranges = [SplitRange(file, a, b, b - a) for a, b in cut_evenly(rows, step)]
+            is_whole = len(ranges) == 1 and rows == count
+            yield FileRanges(ranges, rows / step if is_whole else None)
+
+    return bundle_small_files(cut_files(), len(files), by_rows=True)
+
+
+def bundle_small_files(
+    planned: Iterable[FileRanges], files: int, *, by_rows: bool
+) -> Iterator[SplitRange]:
+    """Yield the ranges of all files, in order; of very many files, small neighbours are bundled.
+
+    Args:
+        planned: of each file.
+        files: how many there are.
+        by_rows: whether ranges are of rows: their reader is told how many a file has.
+    """
+    most = min(files // _FEWEST_TO_BUNDLE, MOST_FILES)
+    held: list[SplitRange] = []
+    full = 0.0
+    for one in planned:
+        share, size = one.share, sum(part.file.size for part in one.ranges)
+        is_alone = share is None or most < 2 or not size
+        added = 0.0 if share is None else max(share, size / MOST_BYTES)
+        if held and (is_alone or len(held) == most or full + added > 1):
+            yield _join_ranges(held, by_rows)
+            held, full = [], 0.0
+        if is_alone:
+            yield from one.ranges
+        else:
+            held += one.ranges
+            full += added
+    if held:
+        yield _join_ranges(held, by_rows)
+
+
+def _join_ranges(ranges: list[SplitRange], by_rows: bool) -> SplitRange:
+    if len(ranges) == 1:
+        return ranges[0]
+    known = tuple(one.rows for one in ranges if one.rows is not None)
+    rows = sum(known) if len(known) == len(ranges) else None
+    return make_bundle((one.file for one in ranges), rows, -1, known if by_rows else ())
+
+
+def make_bundle(
+    files: Iterable[InputFile], rows: int | None, stop: int, counts: tuple[int, ...] = ()
+) -> SplitRange:
+    """Return the range that is a bundle of files; `rows`, `stop` and `counts` as in `Split`."""
+    bundle = tuple(files)
+    digest = hashlib.sha256()
+    for file in bundle:
+        digest.update(f"{file.path}|{file.size}|{file.version}\n".encode())
+    together = InputFile(bundle[0].path, sum(file.size for file in bundle), digest.hexdigest()[:16])
+    return SplitRange(together, 0, stop, rows, bundle, counts)

@@ -251,7 +251,8 @@ def _compare(
     if prepared.sink.on_error != "null":
         places = np.searchsorted(_list_live_rows(footer), rows).tolist()
     for row, place in zip(rows, places, strict=True):
-        where = f"{split.part}, row {place} (row {row} of split {split.number}, {split.path})"
+        path, _ = footer.find_row(split, row)
+        where = f"{split.part}, row {place} (row {row} of split {split.number}, {path})"
         if row >= batch.rows.num_rows or row in batch.failures:
             check.findings.append(f"{where}: the input no longer has this row")
             continue

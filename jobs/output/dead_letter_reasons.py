@@ -63,18 +63,18 @@ def collect_reasons(ledger: Ledger, plan: Plan, most: int = _SHOWN) -> Reasons:
     failed = plan.splits.select(lambda split: split.part in names and split.part in parts)
     read = failed[:: max(-(-len(failed) // _FILES), 1)]
     counts: Counter[tuple[str, str, str]] = Counter()
-    first: dict[tuple[str, str, str], tuple[Split, dict[str, Any]]] = {}
+    first: dict[tuple[str, str, str], tuple[Split, PartFooter, dict[str, Any]]] = {}
     items, left = list(zip(read, ledger.footers(read), strict=True)), _MESSAGES
     while items and left > 0:  # some at a time: all messages of 500 files may take gigabytes
         some, items = items[:_FILES_AT_ONCE], items[_FILES_AT_ONCE:]
         messages = ledger.map_parallel(lambda item: _count_messages(ledger, *item), some)
-        for (split, _), letters in zip(some, messages, strict=True):
+        for (split, footer), letters in zip(some, messages, strict=True):
             for letter in letters[: max(left, 0)]:
                 kind = (letter["stage"], letter["error"], strip_values(letter["message"]))
                 counts[kind] += letter["count"]
-                first.setdefault(kind, (split, letter))
+                first.setdefault(kind, (split, footer, letter))
             left -= len(letters)
-    firsts = _find_first_rows(plan.splits, {split.number for split, _ in first.values()})
+    firsts = _find_first_rows(plan.splits, {split.number for split, _, _ in first.values()})
     shown = [_make_reason(*first[kind], count, firsts) for kind, count in counts.most_common(most)]
     return Reasons(shown, len(counts), counts.total())
 
@@ -122,11 +122,17 @@ def place_of(reason: Mapping[str, Any]) -> str:
 
 
 def _make_reason(
-    split: Split, letter: dict[str, Any], count: int, firsts: Mapping[int, int | None]
+    split: Split,
+    footer: PartFooter,
+    letter: dict[str, Any],
+    count: int,
+    firsts: Mapping[int, int | None],
 ) -> dict[str, Any]:
     row, start = letter["row"], firsts[split.number]
-    path = split.bundle[row].path if split.bundle else split.path
-    place = None if start is None else start + row
+    path: str = split.path
+    place: int | None = None if start is None else start + row
+    if split.bundle:
+        path, place = footer.find_row(split, row)
     return {
         "stage": letter["stage"],
         "error": letter["error"],
@@ -134,7 +140,7 @@ def _make_reason(
         "count": count,
         "example": {
             "input": path,
-            "row": 0 if split.bundle else place,
+            "row": place,
             "split": split.number,
             "split_row": row,
         },

@@ -279,8 +279,10 @@ def count_unnamed_rows(ledger: Ledger, plan: Plan) -> dict[str, Any] | None:
     exist = ledger.parts()
     done = splits.select(lambda split: split.part in exist)
     rows = sum(
-        sum(file.path in paths for file in split.bundle) if split.bundle else footer.rows
+        count
         for split, footer in zip(done, ledger.footers(done), strict=True)
+        for file, count in zip(split.files(), footer.count_file_rows(split), strict=True)
+        if file.path in paths
     )
     return {"rows": rows, "files": plan.unnamed[:_FILES], "count": len(plan.unnamed)}
 

@@ -72,7 +72,8 @@ class Plan:
             else:
                 # One object for all splits of a file: it may have a million.
                 file = file if file == split.file else split.file
-                kept = SplitRange(file, split.start, split.stop, split.rows, split.bundle)
+                of_bundle = split.bundle, split.counts
+                kept = SplitRange(file, split.start, split.stop, split.rows, *of_bundle)
                 self.splits.append(kept)
         self.add(left)
 

@@ -130,8 +130,11 @@ def _extend_plan(
             )
         return plan, False
     before = len(plan.splits)
-    again = _share_splits(plan, files, changed)
-    lost = set() if reprocessed is None else _find_lost(job, plan, files, reprocessed)
+    again, lost = _share_splits(plan, files, changed), set[int]()
+    if reprocessed is not None:
+        lost, left = _find_lost(job, plan, files, reprocessed)
+        known = {file.path for file in again}
+        again += [file for file in left if file.path not in known]
     if new or again:
         # Files without a row are never planned, and bad ones have no columns.
         with suppress(NothingToRead):
@@ -152,21 +155,31 @@ def _extend_plan(
     return plan, bool(again or lost) or len(plan.splits) > before
 
 
-def _find_lost(job: Job, plan: Plan, files: list[InputFile], ledger: Ledger) -> set[int]:
-    """Return the numbers of splits that no run can do: they are left, and their file is gone."""
-    listed, done = {file.path for file in files}, ledger.parts()
-    exists: dict[str, bool] = {}
-    lost = set()
+def _find_lost(
+    job: Job, plan: Plan, files: list[InputFile], ledger: Ledger
+) -> tuple[set[int], list[InputFile]]:
+    """Find the splits that no run can do: they are left, and a file of theirs is gone.
+
+    A file that is a row of a bundle is none of these: its row becomes a dead letter.
+
+    Returns:
+        Their numbers, and the other files of those that are bundles.
+    """
+    exists = {file.path: True for file in files}
+    done = ledger.parts()
+    lost: set[int] = set()
+    left: list[InputFile] = []
     for split in plan.splits:
-        path = split.path
-        if not path or split.bundle or path in listed or split.part in done:
+        is_of_rows = split.bundle and split.stop >= 0
+        if not split.path or is_of_rows or split.part in done:
             continue
-        if path not in exists:
+        for path in (file.path for file in split.files() if file.path not in exists):
             filesystem, inner = open_filesystem(path, job.input.storage_options)
             exists[path] = retry_on_driver(partial(filesystem.exists, inner), path)
-        if not exists[path]:
+        if not all(exists[file.path] for file in split.files()):
             lost.add(split.number)
-    return lost
+            left += [file for file in split.bundle if exists[file.path]]
+    return lost, left
 
 
 def _share_splits(plan: Plan, files: list[InputFile], changed: list[InputFile]) -> list[InputFile]:

@@ -8,7 +8,7 @@ from itertools import chain
 
 import numpy as np
 import pyarrow as pa
-from pipemill.actors.batch import Batch
+from pipemill.actors.batch import Batch, join_lacking
 from pipemill.actors.sources.base import Source
 from pipemill.actors.split import Split
 
@@ -89,21 +89,5 @@ def sample_rows(
         unread=unread,
         whole=estimate.total(),
         is_exact=estimate.is_exact,
-        lacking=_join_lacking(tables, lacking),
+        lacking=join_lacking(tables, lacking),
     )
-
-
-def _join_lacking(
-    tables: Sequence[pa.Table], lacking: Sequence[Mapping[str, str]]
-) -> dict[str, str]:
-    """Return the reasons of all files, for columns that are null only in rows of such files."""
-    joined = {}
-    for name in dict.fromkeys(name for reasons in lacking for name in reasons):
-        nulls = [
-            reasons.get(name)
-            for table, reasons in zip(tables, lacking, strict=True)
-            if table[name].null_count
-        ]
-        if nulls and None not in nulls:
-            joined[name] = "; ".join(dict.fromkeys(filter(None, nulls)))
-    return joined

@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
+from pipemill.actors.sources import split_ranges
 from pipemill.actors.sources.open_source import RetryingSource
 from pipemill.actors.storage import backoff, listing, walk_files
 from pipemill.actors.storage.filesystem import open_filesystem, write_atomic
@@ -116,6 +117,24 @@ def check_other_readers(bucket, server):
     assert rows.collect()["n"].to_list() == done
     dead = polars.scan_parquet(f"{out}/_pipemill/dead-letter/*.parquet", storage_options=options)
     assert dead.collect()["n"].to_list() == DEAD
+
+
+def test_small_files_share_splits_and_one_that_is_gone_is_named(bucket, tmp_path, monkeypatch):
+    monkeypatch.setattr(split_ranges, "_FEWEST_TO_BUNDLE", 2)
+    filesystem, root = open_filesystem(f"{bucket}/few", {})
+    for i in range(9):
+        filesystem.pipe_file(f"{root}/{i}.jsonl", f'{{"text": "{i}"}}\n'.encode() * (i + 1))
+    wanted = {**job(bucket, tmp_path), "input": f"{bucket}/few"}
+    report = pipemill.run(wanted)
+    assert (report.rows, report.splits) == (45, 3)
+    table = pipemill.read(f"{bucket}/out").to_table()
+    assert table["text"].to_pylist() == [str(i) for i in range(9) for _ in range(i + 1)]
+    first = sorted(filesystem.glob(f"{bucket}/out/part-*"))[0]
+    filesystem.rm_file(first)
+    filesystem.rm_file(f"{root}/1.jsonl")
+    with pytest.raises(pipemill.RunError, match=r"few/1\.jsonl no longer exists"):
+        pipemill.run(wanted)
+    assert pipemill.run(wanted, on_changed="reprocess").rows == 43
 
 
 def test_a_job_is_run_resumed_retried_verified_and_tells_no_secret(bucket, server, tmp_path, capfd):
