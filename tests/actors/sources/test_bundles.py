@@ -103,7 +103,8 @@ def test_files_of_each_format_share_splits(tmp_path, few, suffix, per_part, limi
         "ab"[int(one.partition("-")[0]) % 2] for one in texts[:limit]
     ]
     bundled = [len(split.bundle) for split in made.splits]
-    assert max(bundled) > 1 and len(made.splits) < 12
+    assert max(bundled) > 1
+    assert len(made.splits) < 12
     for split, batch in zip(made.splits, batches, strict=True):
         assert split.rows in (None, batch.rows.num_rows)
         assert per_part is None or batch.rows.num_rows <= per_part
@@ -132,7 +133,8 @@ def test_a_bundle_is_never_more_than_a_split(sizes, step, limit, many):
         if not one.bundle:
             told.append((one.file, one.start, one.stop, one.rows))
             continue
-        assert one.rows == sum(one.counts) and one.file.size <= split_ranges.MOST_BYTES
+        assert one.rows == sum(one.counts)
+        assert one.file.size <= split_ranges.MOST_BYTES
         assert step is None or one.rows <= step
         told += [(file, 0, n, n) for file, n in zip(one.bundle, one.counts, strict=True)]
     assert told == [(one.file, one.start, one.stop, one.rows) for one in plain]
@@ -238,7 +240,8 @@ def test_a_bundle_with_a_file_that_changed_is_computed_again(tmp_path, job):
         pipemill.run(job)
     report = pipemill.run(job, on_changed="reprocess")
     assert (report.rows, report.added["rows"]) == (23, 7)
-    assert "new" in texts_of(job) and "6-0" not in texts_of(job)
+    assert "new" in texts_of(job)
+    assert "6-0" not in texts_of(job)
     assert pipemill.verify(job["output"]["path"]).ok
 
 
