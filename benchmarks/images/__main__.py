@@ -1,6 +1,7 @@
 """Images through classifiers of true shapes with random weights, beside `transformers.pipeline`.
 
     python -m benchmarks.images [--images 96] [--rounds 3] [--threads 2] [--whole 1000]
+    python -m benchmarks.images --engine openvino:float32 --engine openvino:int8   # and beside these
 
 In one process, in turn, on the same threads and rows: pipemill's expand, forward and regroup, and
 transformers' pipeline at several batch sizes, loaded beforehand. Prints medians of wall time, and
@@ -91,24 +92,36 @@ class Times:
     busy: dict[str, list[float]]
 
 
+def load_stages(model: str, rows: Path, engine: str, dtype: str, threads: int) -> Any:
+    """Return the stages of a job over these rows."""
+    from pipemill.jobs.config.load import make_job
+    from pipemill.jobs.prepare import prepare_without_output
+
+    job = {"task": TASK, "model": {"path": model, "engine": engine, "dtype": dtype}}
+    paths = {"input": str(rows), "output": str(rows.parent / "out")}
+    actors = {"num_cpus": threads, "num_gpus": "cpu"}
+    return prepare_without_output(make_job({**job, **paths, "actors": actors}, "benchmark")).load()
+
+
 def measure(
-    model: str, files: list[bytes], rounds: int, threads: int, sizes: Sequence[int]
+    model: str,
+    rows: Path,
+    rounds: int,
+    threads: int,
+    sizes: Sequence[int],
+    engines: Sequence[str],
 ) -> Times:
     import torch
     from pipemill.actors.batch import Batch
-    from pipemill.pipelines.loading.model import Model
-    from pipemill.pipelines.loading.task_loader import LoadTask
-
-    def stages(dtype: str) -> Any:
-        weights = Model(path=model, dtype=dtype, num_cpus=threads)
-        return LoadTask(task=TASK, model=weights, columns=(("image", "image"),))()
 
     pipe = load_pipeline(model)
     ways: dict[str, Callable[[], object]] = {}
-    for dtype in ("float32", "bfloat16"):
-        ours = stages(dtype)
-        rows = pa.table({"image": files})
-        ways[f"pipemill, {dtype}"] = lambda ours=ours, rows=rows: ours.process(Batch(rows))
+    table = pq.read_table(rows)
+    files = table["image"].to_pylist()
+    for name in ("float32", "bfloat16", *engines):
+        engine, _, dtype = name.rpartition(":")
+        ours = load_stages(model, rows, engine or "auto", dtype, threads)
+        ways[f"pipemill, {name}"] = lambda ours=ours: ours.process(Batch(table))
     for size in sizes:
         ways[f"transformers, batch_size={size}"] = partial(pipeline_answers, pipe, files, size)
     torch.set_num_threads(threads)
@@ -168,6 +181,7 @@ def main() -> None:
     parser.add_argument(
         "--only", action="append", choices=["vit-ti", "vit-s", "vit-b", "resnet-50"]
     )
+    parser.add_argument("--engine", action="append", default=[], metavar="ENGINE:DTYPE")
     parser.add_argument("--batch", type=int, action="append", help="a batch size of the peer")
     parser.add_argument("--whole", type=int, default=0, help="images of the whole runs")
     parser.add_argument("--run", help=argparse.SUPPRESS)
@@ -183,7 +197,9 @@ def main() -> None:
             write_model(model, name)
             print(f"\n{name}, {len(files)} JPEGs, {options.threads} threads\n", flush=True)
             if options.rounds:
-                times = measure(str(model), files, options.rounds, options.threads, sizes)
+                pq.write_table(pa.table({"image": files}), rows)
+                of = options.rounds, options.threads, sizes, options.engine
+                times = measure(str(model), rows, *of)
                 show(times, len(files))
             if options.whole:
                 # Equal images would be computed once.

@@ -60,7 +60,10 @@ def make_adapter(declared: PipelineTask, loaded: Loaded) -> PipelineAdapter:
     pipeline, levels = loaded.pipeline, adapter.levels
     # A model that writes is called with numbers of tokens that are not known beforehand.
     writes = getattr(pipeline, "_pipeline_calls_generate", False)
-    if levels and levels.shape and not writes and pipeline.device.type == "cpu":
+    # An exporter knows no such layers.
+    is_exported = factory is not None and factory.graph is not None
+    on_cpu = pipeline.device.type == "cpu"
+    if levels and levels.shape and on_cpu and not writes and not is_exported:
         use_faster_layers(pipeline.model, levels.shape)
     return adapter
 

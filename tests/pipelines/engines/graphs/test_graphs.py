@@ -22,7 +22,7 @@ from pipemill.pipelines.engines.graphs.onnx import OnnxRuntime
 from pipemill.pipelines.engines.graphs.openvino import OpenVinoRuntime
 
 import pipemill
-from tests.support import tiny
+from tests.support import made_media, tiny
 
 TEXTS = tiny.texts(40, seed=9, longest=30)
 RUNTIMES = [OnnxRuntime(), OpenVinoRuntime()]
@@ -115,6 +115,31 @@ def test_vectors_of_texts(run, torchscript):
     np.testing.assert_allclose(
         np.stack(got["embedding"]), np.stack(expected["embedding"]), atol=1e-4
     )
+
+
+def test_pictures_of_a_model_with_large_layers(torchscript, tmp_path):
+    """In torch it has layers of oneDNN's, which can't be exported."""
+    from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessorPil
+
+    folder = tmp_path / "model"
+    sizes = {"hidden_size": 384, "intermediate_size": 1536, "num_hidden_layers": 1}
+    config = ViTConfig(**sizes, num_attention_heads=6, image_size=64, num_labels=9)
+    ViTForImageClassification(config).save_pretrained(folder)
+    ViTImageProcessorPil(size={"height": 64, "width": 64}).save_pretrained(folder)
+    pictures = [made_media.png(made_media.picture(70, 60, i)) for i in range(6)]
+    pq.write_table(pa.table({"image": pictures}), tmp_path / "in.parquet")
+
+    def run(engine):
+        model = {"path": str(folder), "engine": engine}
+        paths = {"input": str(tmp_path / "in.parquet"), "output": str(tmp_path / engine)}
+        job = {"task": "image-classification", "model": model, **paths}
+        pipemill.run(job, actors={"placement": "local"}, parameters={"top_k": 9})
+        return ds.dataset(tmp_path / engine).to_table().to_pylist()
+
+    for got, expected in zip(run("torchscript"), run("auto"), strict=True):
+        by_label = [dict(zip(one["labels"], one["scores"], strict=True)) for one in (got, expected)]
+        assert by_label[0] == pytest.approx(by_label[1], rel=1e-4)
+    assert torchscript.exported == 1
 
 
 def test_a_graph_is_exported_once_for_a_model_and_its_calibration(run, torchscript, cache):
