@@ -141,15 +141,18 @@ def find_output_shape(pipeline: Any) -> tuple[int, ...]:
     import torch
 
     model = pipeline.model
-    default = 1, 1, int(model.config.get_text_config().hidden_size)
-    if model_limits.needs_own_length(model):  # a short chunk might change the model
-        return default
+    # A configuration of a user's own code may call it otherwise.
+    width = getattr(model.config.get_text_config(), "hidden_size", None)
+    if width and model_limits.needs_own_length(model):  # a short chunk might change the model
+        return 1, 1, int(width)
     try:
         token = torch.zeros((1, 1), dtype=torch.int64, device=pipeline.device)
         with torch.inference_mode():
             return tuple(model(input_ids=token)[0].shape)
     except Exception:  # a model without weights, or one that needs more than a token
-        return default
+        if not width:
+            raise
+        return 1, 1, int(width)
 
 
 def report_layers(model: object) -> None:

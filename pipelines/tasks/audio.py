@@ -16,6 +16,7 @@ from .generation_parameters import (
     check_against_model,
     check_generation,
 )
+from .text_generation import MESSAGES, TEXT, prepare_chat_or_text
 
 if TYPE_CHECKING:
     from ..engines.base import GenerationEngine
@@ -233,7 +234,8 @@ def _make_speaker(value: list[Any]) -> Any:
 TEXT_TO_AUDIO = PipelineTask(
     name="text-to-audio",
     adds="audio: WAV; sampling_rate: Hz",
-    inputs=(Column(name="text", kind="text"),),
+    inputs=(TEXT, MESSAGES),
+    one_of=("text", "messages"),
     parameters={
         "preprocess_params": Parameter(None, "dict|null"),
         "forward_params": Parameter(None, "dict|null"),
@@ -242,6 +244,7 @@ TEXT_TO_AUDIO = PipelineTask(
     },
     results=fixed(audio=pa.binary(), sampling_rate=pa.int32()),
     record=_to_wav_record,
+    prepare=prepare_chat_or_text,
     to_pipeline_parameters=_make_speakers,
     batchable=False,
     checks=check_generation,

@@ -49,7 +49,8 @@ def of_another_size(models, tmp_path):
 
 @pytest.mark.parametrize("task", ANSWERED)
 def test_a_model_that_works_answers_dummy_rows(models, task):
-    stages = load(task, models[task])
+    names = ["text"] if task == "text-to-audio" else None  # this model reads no chats
+    stages = load(task, models[task], names=names)
     batch = stages.process(Batch(stages.trial.make(list(stages.columns.values()))))
     assert batch.rows.num_rows == 2
     assert not batch.failures
@@ -148,7 +149,7 @@ def test_texts_in_another_script_than_the_models_do_not_stop_the_job(models, tmp
     letters = {chr(ord("अ") + ord(c) - ord("a")): n for c, n in numbers.items() if c.isalpha()}
     others = {piece: n for piece, n in numbers.items() if not piece.isalpha()}
     (folder / "vocab.json").write_text(json.dumps({**others, **letters}))
-    stages = load("text-to-audio", folder)
+    stages = load("text-to-audio", folder, names=["text"])
     assert len(stages.process(Batch(pa.table({"text": ["the mill"]}))).failures) == 1
     assert not stages.process(Batch(pa.table({"text": ["अआइ"]}))).failures
 

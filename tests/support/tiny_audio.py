@@ -350,3 +350,64 @@ MODELS: dict[str, Callable[[Path], None]] = {
     "zero-shot-audio-classification": clap,
     "text-to-audio": vits,
 }
+
+
+def csm(folder: Path) -> None:
+    """Speaks the last message of a chat, in the voices of the recordings in those before."""
+    import torch
+    from transformers import (
+        CsmConfig,
+        CsmForConditionalGeneration,
+        CsmProcessor,
+        EncodecFeatureExtractor,
+    )
+
+    tokenizer = tiny_generators.words(special=("<|AUDIO|>", "<|audio_eos|>"))
+    sound, end = tokenizer.convert_tokens_to_ids(["<|AUDIO|>", "<|audio_eos|>"])
+    layer = {"num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 2}
+    small = {**layer, "hidden_size": 16, "intermediate_size": 20, "head_dim": 8}
+    codes = {"num_codebooks": 4, "vocab_size": 32}
+    codec = {
+        **small,
+        "model_type": "mimi",
+        "num_filters": 4,
+        "codebook_size": 32,
+        "codebook_dim": 8,
+        "num_quantizers": 4,
+        "vector_quantization_hidden_dimension": 8,
+        "upsample_groups": 16,
+    }
+    config = CsmConfig(
+        **small,
+        **codes,
+        text_vocab_size=len(tokenizer),
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=tokenizer.bos_token_id,
+        codebook_pad_token_id=31,
+        audio_token_id=sound,
+        audio_eos_token_id=end,
+        depth_decoder_config={
+            **small, **codes, "backbone_hidden_size": 16, "max_position_embeddings": 5
+        },
+        codec_config=codec,
+    )  # fmt: skip
+    torch.manual_seed(1)
+    model = CsmForConditionalGeneration(config)
+    for name, weight in model.named_parameters():
+        if weight.dim() > 1 and not name.startswith("codec_model"):
+            torch.nn.init.normal_(weight, std=0.5)
+    for name, buffer in model.named_buffers():
+        if name.endswith("embed_sum"):
+            torch.nn.init.normal_(buffer)
+    model.generation_config.update(max_new_tokens=6, do_sample=False)
+    model.depth_decoder.generation_config.update(
+        min_new_tokens=3, max_new_tokens=3, do_sample=False
+    )
+    model.save_pretrained(folder)
+    template = (
+        "{% for m in messages %}[{{ m['role'] }}]{% for part in m['content'] %}"
+        "{% if part['type'] == 'text' %}{{ part['text'] }}"
+        "{% else %}<|AUDIO|><|audio_eos|>{% endif %}{% endfor %}{% endfor %}"
+    )
+    hears = EncodecFeatureExtractor(sampling_rate=24_000, feature_size=1)
+    CsmProcessor(hears, tokenizer, chat_template=template).save_pretrained(folder)

@@ -47,13 +47,15 @@ class ContinuousGeneration(BatchedGeneration):
         return self._find_scale(prompt) is not None
 
     def pause(self) -> AbstractContextManager[None]:
-        return self.loop.pause() if self.positions or self.in_blocks else nullcontext()
+        switches = self.positions or self.in_blocks or self.loop.decoder.adapters.layers
+        return self.loop.pause() if switches else nullcontext()
 
     def reads_more(self, inputs: Values) -> bool:
         arrays = {name for name, value in inputs.items() if hasattr(value, "shape")}
         return inputs.get("input_ids") is None or not arrays <= {"input_ids", "attention_mask"}
 
     def write_all(self, prompts: list[Prompt], most: int | None = None) -> list[Values | Exception]:
+        adapted = bool(self.loop.decoder.adapters.layers)
         sequences = [
             Sequence(
                 inputs=one.inputs,
@@ -65,6 +67,7 @@ class ContinuousGeneration(BatchedGeneration):
                 needs_length=self._needs_length(one.keywords),
                 beams=_count_beams(self._merge_settings(one.keywords)),
                 scale=self._find_scale(one) or 0,
+                adapts=adapted and one.load is not None,
             )
             for one in prompts
         ]

@@ -17,7 +17,7 @@ from ..model_call import tell_masks
 from .beam_search import extend_beams
 from .slot_cache import Move, SlotCache
 from .slot_layer import are_layers_held, make_cache, repeat_cache
-from .step_hooks import StepHooks
+from .step_hooks import AdapterSwitch, StepHooks
 from .token_choice import Rules, Sequence, append_tokens
 
 # "cache" since transformers 5.24, "past_key_values" before.
@@ -50,6 +50,7 @@ class SlotDecoder:
         is_decoder: whether its prompts are the beginning of what it writes.
         joins_late: whether a text may begin while others run.
         shares: whether what prompts begin with may be computed once.
+        adapters: what `generate` turns on or off for some prompts.
     """
 
     def __init__(self, pipeline: Any) -> None:
@@ -57,6 +58,7 @@ class SlotDecoder:
         self.slots = SlotCache(pipeline.device)
         self.is_decoder = not self.model.config.is_encoder_decoder
         self.hooks = None if self.is_decoder else StepHooks(self.model)
+        self.adapters = AdapterSwitch(self.model)
         # Where positions are counted from the cache's first column, all texts must begin together.
         self.joins_late = (
             self.hooks is None or self.hooks.sets_positions or _has_relative_positions(self.model)
@@ -84,6 +86,7 @@ class SlotDecoder:
         rules = Rules.of(logits_processor, stopping_criteria, generation_config, input_ids.shape[1])
         beams = group[0].beams
         self._check(model, prepared, rules, beams)
+        self.adapters.save()
         kept = {name: prepared[name] for name in _KEPT if name in prepared}
         mask, shared = None, 0
         if not group[0].load:  # else they are more than tokens
@@ -223,6 +226,7 @@ class SlotDecoder:
         running: in the order of their slots.
         """
         slots = self.slots
+        self.adapters.restore()
         self._end_too_long(running)
         if not running:
             return

@@ -1,4 +1,7 @@
-"""Tell a decoder's modules what its `forward` can't: positions of texts, and beams that share."""
+"""Tell a decoder's modules what its `forward` can't: positions of texts, and beams that share.
+
+And keep the adapters as they were when the texts began.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ from typing import Any
 
 import torch
 from pipemill.actors.device_transfer import to_device
+from transformers.generation import GenerationMixin
 
 from ..base import Values
 
@@ -131,3 +135,34 @@ def _share_mask(mask: torch.Tensor, queries: int) -> torch.Tensor:
 
 def _is_mask(value: Any, rows: int) -> bool:
     return isinstance(value, torch.Tensor) and value.dim() == 4 and len(value) == rows
+
+
+class AdapterSwitch:
+    """The adapters that a model's own `generate` turns on or off, by what a prompt has.
+
+    Granite Speech turns them on for sound. Texts that run at once need the same.
+
+    Attributes:
+        layers: PEFT's layers of such a model; of any other none.
+    """
+
+    def __init__(self, model: Any) -> None:
+        self.layers: list[Any] = []
+        if type(model).generate is not GenerationMixin.generate:
+            self.layers = [one for one in model.modules() if _has_adapter(one)]
+        self._off: list[bool] = []
+
+    def save(self) -> None:
+        """Note which adapters are off."""
+        self._off = [layer.disable_adapters for layer in self.layers]
+
+    def restore(self) -> None:
+        """Turn the adapters on or off as they were then: other prompts came between."""
+        for layer, off in zip(self.layers, self._off, strict=True):
+            if layer.disable_adapters != off:
+                layer.enable_adapters(not off)
+
+
+def _has_adapter(module: Any) -> bool:
+    # A model has a method of this name.
+    return isinstance(getattr(module, "disable_adapters", None), bool)

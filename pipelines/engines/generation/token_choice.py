@@ -90,6 +90,7 @@ class Sequence:
         load: makes the inputs, of a prompt that is more than its tokens: `inputs` has only these.
         beams: how many texts are searched at a time, of which the best is the one wanted.
         scale: of its positions, where those of long texts are others.
+        adapts: whether its prompt is more than tokens, where adapters depend on that.
         shift: how far its positions are from the columns of its slot, on each axis that they have.
         types: what a step's token types are, by their name.
         beginning: the first tokens of its prompt, if others of its split begin with them, too.
@@ -109,6 +110,7 @@ class Sequence:
     types: dict[str, int] = field(default_factory=dict)
     beams: int = 1
     scale: int = 0
+    adapts: bool = False
     beginning: tuple[int, ...] = ()
     ids: list[int] = field(default_factory=list)
     rules: Rules | None = None
@@ -119,9 +121,9 @@ class Sequence:
     is_done: bool = False
 
     @property
-    def kind(self) -> tuple[int, int]:
+    def kind(self) -> tuple[int, int, bool]:
         """Return what is equal of texts that run at once."""
-        return self.beams, self.scale
+        return self.beams, self.scale, self.adapts
 
     @property
     def texts(self) -> list[list[int]]:

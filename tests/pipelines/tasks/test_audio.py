@@ -271,6 +271,40 @@ def test_text_to_audio_with_parameters_of_the_model(models):
     assert not batch.failures
 
 
+def test_a_chat_is_spoken_in_the_voices_of_its_recordings(tmp_path):
+    import soundfile
+
+    tiny_audio.csm(tmp_path)
+    rate, truth = 24_000, plain("text-to-audio", str(tmp_path))
+    voices = [tiny_audio.wav(0.3 + 0.1 * n, n, rate if n else 8000) for n in range(4)]
+
+    def chat(recordings, decode):
+        before = [
+            [{"type": "text", "text": f"river {n}"}, {"type": "audio", "audio": decode(voices[n])}]
+            for n in recordings
+        ]
+        contents = [*before, [{"type": "text", "text": "the mill"}]]
+        return [{"role": "0", "content": content} for content in contents]
+
+    rows = [[0], [1], [], [2, 3], [1]]
+    batch = run(
+        "text-to-audio",
+        tmp_path,
+        {
+            "messages": [chat(one, lambda sound: sound) for one in rows] + [None, None],
+            "text": [None] * len(rows) + ["the mill", None],
+        },
+    )
+    expected = [chat(one, lambda sound: heard(sound, rate)) for one in rows] + ["the mill"]
+    found = []
+    for given, got in zip(expected, batch.results.to_pylist(), strict=False):
+        samples, _ = soundfile.read(io.BytesIO(got["audio"]), dtype="float32")
+        np.testing.assert_array_equal(samples, truth(given)["audio"])
+        found.append(samples.tobytes())
+    assert len(set(found)) >= 4
+    assert batch.failures[6].message == "the row has neither a text nor messages"
+
+
 def test_a_spectrogram_is_no_sound(tmp_path):
     """Transformers gives that of FastSpeech2 with its vocoder as `audio`, without a rate."""
     tiny_audio.fastspeech2(tmp_path)

@@ -103,6 +103,51 @@ def test_texts_without_images_run_beside_others(kind):
         assert written_by(engine, prompts, most) == expected
 
 
+class AdaptedLinear(torch.nn.Module):
+    """A layer with an adapter, as PEFT puts it into a model."""
+
+    def __init__(self, layer):
+        super().__init__()
+        self.layer, self.disable_adapters = layer, False
+        self.adapter = torch.nn.Linear(layer.in_features, layer.out_features)
+
+    def enable_adapters(self, enabled):
+        self.disable_adapters = not enabled
+
+    def forward(self, inputs):
+        return self.layer(inputs) + (0 if self.disable_adapters else 3 * self.adapter(inputs))
+
+
+def make_adapted_pipeline():
+    """A model with an adapter for prompts with images, as Granite Speech has one for sound."""
+    pipeline = make_pipeline("llava")
+    layer = pipeline.model.model.language_model.layers[0].mlp
+    layer.down_proj = AdaptedLinear(layer.down_proj)
+
+    class Adapted(type(pipeline.model)):
+        def generate(self, *given, **named):
+            layer.down_proj.enable_adapters("pixel_values" in named)
+            return super().generate(*given, **named)
+
+    pipeline.model.__class__ = Adapted
+    return pipeline, layer.down_proj
+
+
+@pytest.mark.parametrize("between", [False, True])
+def test_an_adapter_for_images_is_on_for_no_other_text(monkeypatch, between):
+    pipeline, layer = make_adapted_pipeline()
+    prompts = prompts_of("llava", images=lambda row: row % 3)
+    expected = one_by_one(pipeline, prompts)
+    engine = ContinuousGeneration(pipeline, "generated_sequence")
+    step = engine.loop.decoder.step
+    if between:  # a text that is computed alone switches it, too
+        monkeypatch.setattr(
+            engine.loop.decoder, "step", lambda texts: (layer.enable_adapters(False), step(texts))
+        )
+    assert written_by(engine, prompts) == expected
+    assert engine.loop.steps < sum(MOST)
+
+
 def test_an_image_is_read_once_and_alone():
     pipeline = make_pipeline("llava")
     prompts, seen = prompts_of("llava"), []
