@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import _thread
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -14,6 +15,9 @@ from types import FrameType
 _AGAIN_S = 0.05
 # Python's modules in whose callbacks an exception is dropped.
 _CALLBACKS = ("weakref", "_weakrefset")
+# What it calls are hooks of libraries (`os.register_at_fork`), in which one is dropped, too. Ray
+# starts its processes so, and signals that come meanwhile are handled in the first hook.
+_FORK = subprocess.Popen._execute_child.__code__  # type: ignore[attr-defined]
 
 
 @contextmanager
@@ -22,8 +26,8 @@ def finish_critical_sections() -> Iterator[None]:
 
     What was imported halfway can't be imported again: torch then ends the process, which in a
     notebook holds all that the user has, and Ray lacks its own modules. A progress bar that is left
-    while it takes its lock keeps that for good, and the next run waits for it. In a destructor or
-    a callback of a weak reference an interrupt would be lost.
+    while it takes its lock keeps that for good, and the next run waits for it. In a destructor, a
+    callback of a weak reference or a hook of a fork an interrupt would be lost.
     """
     usual = signal.getsignal(signal.SIGINT)
     if threading.current_thread() is not threading.main_thread() or not callable(usual):
@@ -73,5 +77,8 @@ def _is_critical(frame: FrameType) -> bool:
     # Its `contrib` has maps, in which whole downloads run.
     if module.startswith("tqdm.") and not module.startswith("tqdm.contrib."):
         return code.co_name != "__iter__"  # in which the rows of somebody else may be made
+    caller = frame.f_back
+    if caller is not None and caller.f_code is _FORK:
+        return True
     is_import = code.co_filename == "<frozen importlib._bootstrap>"
     return is_import or module in _CALLBACKS or code.co_name == "__del__"

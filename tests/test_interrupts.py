@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
 import threading
 import time
 import weakref
+from collections.abc import Callable
 
 import pytest
 import tqdm
@@ -123,6 +125,24 @@ def test_an_interrupt_waits_for_the_end_of_a_critical_section(section):
     with pytest.raises(KeyboardInterrupt):
         cell()
     assert passed == [False]
+
+
+after_fork: list[Callable[[], None]] = []
+os.register_at_fork(after_in_parent=lambda: after_fork and after_fork.pop()())
+
+
+@pytest.mark.usefixtures("notebook")
+def test_an_interrupt_in_a_hook_of_a_fork_is_not_lost():
+    """Ray starts its processes with a `preexec_fn`, as the main thread waits."""
+
+    def cell() -> None:
+        after_fork.append(interrupt)
+        with finish_critical_sections():
+            subprocess.run([sys.executable, "-c", ""], preexec_fn=int, check=False)
+            time.sleep(1)
+
+    with pytest.raises(KeyboardInterrupt):
+        cell()
 
 
 @pytest.mark.usefixtures("notebook")

@@ -186,7 +186,7 @@ class Progress:
         self.bar.total = self.before + max(total, self.rows)
         if (widget := getattr(self.bar, "container", None)) is not None:
             widget.children[1].max = self.bar.total  # which tqdm sets only once
-        self.bar.set_postfix_str(f"{self.dead} dead letters", refresh=False)
+        self.bar.set_postfix_str(f"{self.dead} dead letter{'s' * (self.dead != 1)}", refresh=False)
         self.bar.update(rows)
 
     def _make_bar(self, first: int) -> tqdm:

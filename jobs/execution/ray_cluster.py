@@ -139,10 +139,9 @@ def _start(cluster: str) -> None:
         # After the import, which sets the level. pipemill reports what a user needs to know.
         logging.getLogger("ray.data").setLevel(logging.CRITICAL)
         show_raylet_messages(False)
-        # For Ray's C++ code in this process.
-        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
         try:
-            initialize_ray(bool(joins))
+            with _silence_ray_code():
+                initialize_ray(bool(joins))
         except BaseException as error:
             ray.shutdown()
             if not isinstance(error, Exception):
@@ -151,6 +150,22 @@ def _start(cluster: str) -> None:
     check_interrupts()
     if joins:
         log(f"Ray: joined {find_address(address)}, {describe_size()}")
+
+
+@contextmanager
+def _silence_ray_code() -> Iterator[None]:
+    """Silence Ray's C++ code in this process, which looks for a level when it connects.
+
+    A Ray that the caller starts later would inherit it, and each of its workers would say so.
+    """
+    if "RAY_BACKEND_LOG_LEVEL" in os.environ:
+        yield
+        return
+    os.environ["RAY_BACKEND_LOG_LEVEL"] = "fatal"
+    try:
+        yield
+    finally:
+        os.environ.pop("RAY_BACKEND_LOG_LEVEL", None)
 
 
 @contextmanager

@@ -7,9 +7,11 @@ import os
 import secrets
 import shutil
 import sys
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from subprocess import Popen
 
 from pipemill.errors import ConfigError, RunError
 
@@ -133,13 +135,17 @@ def _start_local() -> None:
             return super()._serialize()
 
     def start() -> None:
-        ray.init(
-            "local",
-            job_config=DriversOrder(),
-            log_to_driver=False,
-            logging_level=logging.CRITICAL,
-            include_dashboard=False,
-        )
+        try:
+            ray.init(
+                "local",
+                job_config=DriversOrder(),
+                log_to_driver=False,
+                logging_level=logging.CRITICAL,
+                include_dashboard=False,
+            )
+        except BaseException as error:
+            _end_started_processes(error)
+            raise
 
     try:
         start()
@@ -155,6 +161,24 @@ def _start_local() -> None:
             start()
         else:
             raise
+
+
+def _end_started_processes(error: BaseException) -> None:
+    """End the processes of a Ray whose start raised this error, or was interrupted.
+
+    `ray.shutdown` does not know them yet, so they would live as long as this process.
+    """
+    from ray._private.node import Node
+    from ray._private.services import ProcessInfo
+
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        for value in frame.f_locals.copy().values():
+            if isinstance(value, Node):
+                value.kill_all_processes(check_alive=False, allow_graceful=False)
+            elif isinstance(value, ProcessInfo):  # the one that it waits for
+                value.process.kill()
+            elif isinstance(value, Popen) and value.pid:  # the one that it has just started
+                value.kill()
 
 
 def _is_about_home(error: Exception) -> bool:

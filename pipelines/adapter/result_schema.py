@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
 from typing import Any
 
 import pyarrow as pa
@@ -40,13 +41,24 @@ def infer_result_schema(answers: list[Any]) -> pa.Schema:
     """Return one column `result` of the type that fits all. Raise ValueError if none does."""
     try:
         type = pa.array([simplify_answer(answer) for answer in answers]).type
-    except (pa.ArrowException, TypeError) as error:
+    except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
         raise ValueError(
             f"the answers have no type in common ({error}): declare the columns in output.schema"
         ) from error
+    if _has_empty_struct(type):
+        raise ValueError(
+            "the first answers hold mappings without keys, whose columns are unknown: declare them "
+            "in output.schema"
+        )
     # What was always null becomes text.
     filled = map_types(type, lambda one: pa.string() if pa.types.is_null(one) else one)
     return pa.schema([("result", filled)])
+
+
+def _has_empty_struct(type: pa.DataType) -> bool:
+    if pa.types.is_struct(type):
+        return not len(type) or any(_has_empty_struct(field.type) for field in type)
+    return is_list(type) and _has_empty_struct(type.value_type)
 
 
 def as_columns(answers: list[Any], schema: pa.Schema, sampled: bool) -> pa.Table:
@@ -105,7 +117,14 @@ def _check_names(value: Any, type: pa.DataType, place: str) -> None:
 
 
 def simplify_answer(value: Any) -> Any:
-    """Return a value that Arrow can hold: arrays and tensors as lists, pictures as PNG."""
+    """Return a value that Arrow can hold: arrays and tensors as lists, pictures as PNG.
+
+    Data classes and named tuples become mappings.
+    """
+    if is_dataclass(value) and not isinstance(value, type | Mapping):
+        return {one.name: simplify_answer(getattr(value, one.name)) for one in fields(value)}
+    if isinstance(value, tuple) and hasattr(value, "_asdict"):
+        value = value._asdict()
     if isinstance(value, Mapping):
         return {str(name): simplify_answer(inner) for name, inner in value.items()}
     if isinstance(value, list | tuple | set):

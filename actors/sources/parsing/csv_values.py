@@ -96,7 +96,7 @@ def parse_columns(
     for row in odd:
         count = len(records[row].fields)
         failed[row] = ValueError(
-            f"the row has {count} fields, not {len(names)} fields as the header "
+            f"the row has {count} {'field' if count == 1 else 'fields'}, the header {len(names)} "
             f"({where(records[row])})"
         )
     columns = []

@@ -83,7 +83,7 @@ def test_declared_types_hold_and_other_values_die_alone(tmp_path):
     batch = source.read(split_of(str(tmp_path / "a.csv"), 0, -1))
     assert {row: failure.message for row, failure in batch.failures.items()} == {
         3: f"column 'n' is \"many\", not a whole number (int64) (line 5 of {tmp_path}/a.csv)",
-        5: f"the row has 2 fields, not 6 fields as the header (line 7 of {tmp_path}/a.csv)",
+        5: f"the row has 2 fields, the header 6 (line 7 of {tmp_path}/a.csv)",
         9: f"column 't' is b'word \\xff', which is not UTF-8 (line 12 of {tmp_path}/a.csv): name "
         "another encoding in input.encoding",
     }

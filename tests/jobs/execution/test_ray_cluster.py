@@ -9,6 +9,7 @@ from pipemill.jobs.config.job import ActorsSection
 from pipemill.jobs.execution import ray_cluster
 from pipemill.jobs.execution.pool_size import choose_pool_size
 from pipemill.jobs.execution.ray_cluster import _start, ray_session, ray_until_end
+from ray._private.node import Node
 
 from pipemill.errors import ConfigError, RunError
 from tests.support.listening import GRPC, listen
@@ -97,6 +98,39 @@ def test_a_ray_that_starts_the_second_time_is_used(monkeypatch):
     monkeypatch.setattr("ray.shutdown", lambda: None)
     _start("local")
     assert len(tries) == 2
+
+
+@pytest.mark.parametrize(("error", "tries"), [(KeyboardInterrupt, 1), (Exception, 2)])
+def test_the_processes_of_a_ray_that_does_not_start_are_ended(monkeypatch, error, tries):
+    ended = []
+
+    class StartingNode(Node):
+        def __init__(self):
+            raise error("timed out during startup.")
+
+        def kill_all_processes(self, **settings):
+            ended.append(settings)
+
+    monkeypatch.setattr("ray.init", lambda *_, **__: StartingNode())
+    monkeypatch.setattr("ray.shutdown", lambda: None)
+    with pytest.raises((KeyboardInterrupt, RunError)):
+        _start("local")
+    assert ended == [{"check_alive": False, "allow_graceful": False}] * tries
+
+
+def test_a_later_ray_of_the_caller_gets_no_level_from_here(monkeypatch):
+    levels = []
+
+    def init(*args, **settings):
+        levels.append(os.environ["RAY_BACKEND_LOG_LEVEL"])
+
+    monkeypatch.setattr("ray.init", init)
+    monkeypatch.setenv("RAY_BACKEND_LOG_LEVEL", "debug")
+    _start("local")
+    monkeypatch.delenv("RAY_BACKEND_LOG_LEVEL")
+    _start("local")
+    assert levels == ["debug", "fatal"]
+    assert "RAY_BACKEND_LOG_LEVEL" not in os.environ
 
 
 def test_a_ray_without_a_home_gets_its_token_from_the_environment(monkeypatch):
