@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 import pyarrow as pa
-from pipemill.actors.task import Loaded
+from pipemill.actors.task import Loaded, LoadedTask
 
 from .task_spec import TaskSpec, Values, check_nothing
 
 if TYPE_CHECKING:
+    from .adapter.pipeline_adapter import PipelineAdapter
     from .engines.base import GenerationEngine
 
 Record = Callable[[Any, Values], Values]
@@ -53,6 +54,8 @@ class PipelineTask(TaskSpec):
         postprocess: from the pipeline, what its `_forward` returns for a row (a list, if it makes
             several chunks of a row), and the keywords of its `postprocess` to what that returns,
             sooner. The first answers are compared.
+        speed_up: returns a task with the same answers for many rows at once, from the task with
+            its pipeline; None where that does not suit the pipeline or the job.
         set_up: changes the loaded pipeline as the parameters say, before it is looked at. Raises
             ValueError for what it can't become.
         suits: raises ValueError for values that the loaded pipeline (its model, its tokenizer)
@@ -76,6 +79,7 @@ class PipelineTask(TaskSpec):
     truncated_column: str | None = None
     shorten: Shorten = lambda text, pipeline, before: (text, 0)
     postprocess: Postprocess | None = None
+    speed_up: Callable[[PipelineAdapter], LoadedTask | None] = lambda adapter: None
     set_up: Callable[[Any, Mapping[str, Any]], None] = lambda pipeline, parameters: None
     suits: Callable[[Values, Any], None] = check_nothing
     sample: Callable[[Any, Values], Any] | None = None

@@ -43,17 +43,20 @@ class SharedWords:
 def _take(tokens: WordTokens, places: np.ndarray) -> WordTokens:
     counts = tokens.counts[places]
     starts = (np.cumsum(tokens.counts) - tokens.counts)[places]
-    return WordTokens(tokens.ids[concatenate_ranges(starts, counts)], counts, tokens.known[places])
+    own = concatenate_ranges(starts, counts)
+    spans = None if tokens.spans is None else tokens.spans[own]
+    return WordTokens(tokens.ids[own], counts, tokens.known[places], spans)
 
 
 def share_words(tasks: Iterable[LoadedTask]) -> None:
     """Let tasks whose tokenizers give equal ids share one word table."""
-    shared: dict[str, SharedWords] = {}
+    shared: dict[tuple[str, bool], SharedWords] = {}
     for task in tasks:
         windows = getattr(task, "window_tokenizer", None)
         if isinstance(windows, WindowTokenizer) and isinstance(windows.words, WordTable):
             backend = windows.tokenizer.backend_tokenizer
             backend.no_truncation()  # which a call leaves behind, and sets again
             backend.no_padding()
-            words = shared.setdefault(backend.to_str(), SharedWords(windows.words))
+            key = backend.to_str(), windows.words.has_spans
+            words = shared.setdefault(key, SharedWords(windows.words))
             task.window_tokenizer = replace(windows, words=words)  # type: ignore[attr-defined]

@@ -149,7 +149,11 @@ class PipelineAdapter:
         return pa.array(list(map(pickle_chunk, outputs)), pa.large_binary())
 
     def regroup(self, rows: pa.Table, outputs: pa.ListArray) -> pa.Table:
-        answers, schema, seen = self.answers(rows, outputs), self.results(), self.loaded.schema
+        return self.tabulate(rows, self.answers(rows, outputs))
+
+    def tabulate(self, rows: pa.Table, answers: list[Any]) -> pa.Table:
+        """Return the result columns from what the pipeline answers for each row."""
+        schema, seen = self.results(), self.loaded.schema
         columns = COLUMNS_OF_TASK if seen is None else (seen.metadata or {}).get(b"columns")
         if columns != COLUMNS_OF_TASK:
             return as_columns(answers, schema, sampled=columns == COLUMNS_OF_SAMPLE)

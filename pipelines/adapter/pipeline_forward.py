@@ -213,6 +213,11 @@ class PipelineForward:
                 raise
             return DeferredError.of(error)
 
+    @property
+    def trusts_postprocess(self) -> bool:
+        """Whether the task's own way from outputs to answers gave those of the pipeline so far."""
+        return self.own_postprocess is not None and self.compared >= _COMPARED
+
     def postprocess(self, output: Any, after: Keywords) -> Any:
         """Return the pipeline's answer, by the task's own way to it while the first ones agree.
 
@@ -220,7 +225,7 @@ class PipelineForward:
             a list of what it returned for each.
         """
         own = self.own_postprocess
-        if own is not None and self.compared >= _COMPARED:
+        if own is not None and self.trusts_postprocess:
             return own(self.pipeline, output, **copy_kwargs(after))
         usual = self.pipeline.postprocess(output, **copy_kwargs(after))
         if own is not None:

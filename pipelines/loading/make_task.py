@@ -27,7 +27,9 @@ def make_task(spec: TaskSpec, loaded: Loaded) -> LoadedTask:
         MissingLibrary: a library that every row would need is not installed.
     """
     if isinstance(spec, PipelineTask):
-        return make_adapter(spec, loaded)
+        adapter = make_adapter(spec, loaded)
+        faster = None if loaded.engine == PADDED else spec.speed_up(adapter)
+        return adapter if faster is None else faster
     assert spec.make is not None, f"the task {spec.name} does not say how it is made"
     task = spec.make(loaded)
     for name in ("repeats", "packed", "schedules"):  # which a class may leave out

@@ -1,12 +1,15 @@
-"""The entities of a text from its tokens' logits, computed for all tokens at once."""
+"""The entities of texts from their tokens' logits, computed for all tokens at once."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .probabilities import compute_softmax
+from .token_ranges import concatenate_ranges
 
 if TYPE_CHECKING:
     from transformers import Pipeline
@@ -36,141 +39,229 @@ def find_entities(pipeline: Pipeline, outputs: list[Any], **keywords: Any) -> li
     scores = compute_softmax(output["logits"][0].numpy())
     if np.isnan(scores).any():  # they have no order
         return pipeline.postprocess(outputs, **keywords)
-    tokens = _Tokens(pipeline, output, scores)
-    strategy = keywords.get("aggregation_strategy") or "none"
-    strategy = getattr(strategy, "value", strategy)
-    ignored = keywords.get("ignore_labels")
-    return tokens.aggregate(strategy, ["O"] if ignored is None else ignored)
+    own = output["special_tokens_mask"][0].numpy() == 0
+    tokens = PlacedTokens(
+        texts=[output["sentence"]],
+        numbers=np.zeros(np.count_nonzero(own), int),
+        ids=output["input_ids"][0].numpy()[own],
+        places=np.flatnonzero(own),
+        spans=offsets[0].numpy().reshape(-1, 2)[own],
+    )
+    return list(EntityFinder(pipeline, keywords).find(tokens, scores[own]).list_entities())
 
 
-class _Tokens:
-    """The tokens of a text, without special ones.
+@dataclass(frozen=True, kw_only=True)
+class PlacedTokens:
+    """The tokens of several texts without special ones, one text after the other.
 
     Attributes:
-        index: their places among all tokens, shape (tokens,).
-        scores: of each label, shape (tokens, labels).
+        texts: what they are tokens of.
+        numbers: of each token's text, shape (tokens,).
+        ids: shape (tokens,).
+        places: of each among all tokens of its text, special ones too, shape (tokens,).
         spans: the first character and the one after the last, shape (tokens, 2).
     """
 
-    def __init__(self, pipeline: Any, output: Any, scores: np.ndarray) -> None:
+    texts: Sequence[str]
+    numbers: np.ndarray
+    ids: np.ndarray
+    places: np.ndarray
+    spans: np.ndarray
+
+    @property
+    def are_first(self) -> np.ndarray:
+        """Whether each token is the first one of its text, shape (tokens,)."""
+        return np.diff(self.numbers, prepend=-1) != 0
+
+    def count_by_text(self, some: np.ndarray) -> np.ndarray:
+        """Count some of the tokens by their text, shape (texts,)."""
+        return np.bincount(self.numbers[some], minlength=len(self.texts))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entities:
+    """The entities of several texts, one text after the other.
+
+    Attributes:
+        counts: entities of each text, shape (texts,).
+        labels: the label of each, or of its group.
+        scores: shape (entities,).
+        words: the text of each.
+        spans: the first character and the one after the last, shape (entities, 2).
+        places: the token of each; None for groups of them.
+    """
+
+    counts: np.ndarray
+    labels: list[Any]
+    scores: np.ndarray
+    words: list[str]
+    spans: np.ndarray
+    places: np.ndarray | None
+
+    def list_entities(self) -> Iterator[Entity]:
+        """Yield each one as the pipeline has it."""
+        label = "entity_group" if self.places is None else "entity"
+        for i, (name, word) in enumerate(zip(self.labels, self.words, strict=True)):
+            place = {} if self.places is None else {"index": int(self.places[i])}
+            start, end = self.spans[i].tolist()
+            found = {label: name, "score": self.scores[i], **place}
+            yield {**found, "word": word, "start": start, "end": end}
+
+
+class EntityFinder:
+    """Finds entities as the token-classification pipeline does.
+
+    Args:
+        pipeline: a TokenClassificationPipeline of transformers.
+        keywords: those of its `postprocess`.
+    """
+
+    def __init__(self, pipeline: Any, keywords: Mapping[str, Any]) -> None:
         self.pipeline, self.tokenizer = pipeline, pipeline.tokenizer
-        self.labels = pipeline.model.config.id2label
-        self.text = output["sentence"]
-        self.index = np.flatnonzero(output["special_tokens_mask"][0].numpy() == 0)
-        self.ids = output["input_ids"][0].numpy()[self.index]
-        self.scores = scores[self.index]
-        self.spans = output["offset_mapping"][0].numpy()[self.index]
+        strategy = keywords.get("aggregation_strategy") or "none"
+        self.strategy: str = getattr(strategy, "value", strategy)
+        ignored = keywords.get("ignore_labels")
+        self.ignored: list[str] = ["O"] if ignored is None else ignored
 
-    def aggregate(self, strategy: str, ignored: list[str]) -> list[Entity]:
-        """Return the entities whose labels are not ignored."""
-        if not len(self.index):
-            return []
-        if strategy in ("none", "simple"):
-            starts = np.arange(len(self.index))
-            best = self.scores.argmax(axis=-1)
-            scores = self.scores[starts, best]
+    def find(self, tokens: PlacedTokens, scores: np.ndarray) -> Entities:
+        """Return the entities whose labels are not ignored.
+
+        Args:
+            tokens: the texts' tokens.
+            scores: of each label, all of them numbers, shape (tokens, labels).
+
+        Raises:
+            KeyError: `id2label` does not name a label.
+        """
+        if self.strategy in ("none", "simple"):
+            starts = np.arange(len(scores))
+            labelled = scores
         else:
-            starts = np.flatnonzero(~self._find_subwords())
-            best, scores = self._label_words(strategy, starts)
-        names = [self.labels[label] for label in best.tolist()]
-        if strategy == "none":
-            kept = [i for i, name in enumerate(names) if name not in ignored]
-            return [self._make_entity(i, names[i], scores[i]) for i in kept]
-        return self._group(names, scores, starts, ignored, strategy != "simple")
+            starts = np.flatnonzero(~self._find_subwords(tokens))
+            labelled = self._score_words(scores, starts)
+        best = labelled.argmax(axis=-1)
+        scores = labelled[np.arange(len(best)), best]
+        names = self._name_labels(best)
+        if self.strategy == "none":
+            return self._select(tokens, names, best, scores)
+        return self._group(tokens, names, best, scores, starts)
 
-    def _make_entity(self, i: int, name: str, score: np.floating[Any]) -> Entity:
-        (start, end), (word,) = self.spans[i].tolist(), self._name_tokens(i, i + 1)
-        return {
-            "entity": name,
-            "score": score,
-            "index": int(self.index[i]),
-            "word": word,
-            "start": start,
-            "end": end,
-        }
+    def _name_labels(self, best: np.ndarray) -> dict[int, Any]:
+        """Return the name of each label that a token has."""
+        labels = self.pipeline.model.config.id2label
+        return {label: labels[label] for label in np.unique(best).tolist()}
+
+    def _select(
+        self, tokens: PlacedTokens, names: dict[int, Any], best: np.ndarray, scores: np.ndarray
+    ) -> Entities:
+        """Return the tokens whose label is not ignored."""
+        wanted = [label for label, name in names.items() if name not in self.ignored]
+        kept = np.flatnonzero(np.isin(best, wanted))
+        return Entities(
+            counts=tokens.count_by_text(kept),
+            labels=[names[label] for label in best[kept].tolist()],
+            scores=scores[kept],
+            words=self._name_tokens(tokens, kept),
+            spans=tokens.spans[kept],
+            places=tokens.places[kept],
+        )
 
     def _group(
         self,
-        names: list[str],
+        tokens: PlacedTokens,
+        names: dict[int, Any],
+        best: np.ndarray,
         scores: np.ndarray,
         starts: np.ndarray,
-        ignored: list[str],
-        by_word: bool,
-    ) -> list[Entity]:
+    ) -> Entities:
         """Join neighbours of one label, which may begin with B- and I-.
 
         Args:
-            names: the label of each token, or word.
+            tokens: the texts' tokens.
+            names: the labels' names.
+            best: the label of each token, or word.
             scores: its score.
             starts: its first token.
-            ignored: labels that are left out.
-            by_word: whether these are words.
         """
-        tags = {name: self.pipeline.get_tag(name) for name in set(names)}
-        pairs = [tags[name] for name in names]
-        begins = [
-            i
-            for i, (prefix, tag) in enumerate(pairs)
-            if i == 0 or prefix == "B" or tag != pairs[i - 1][1]
-        ]
-        bounds = np.append(starts, len(self.index))  # each ends where the next one starts
-        entities = []
-        for first, after in zip(begins, [*begins[1:], len(names)], strict=True):
-            group = names[first].split("-", 1)[-1]
-            if group in ignored:
-                continue
-            cuts = bounds[first : after + 1].tolist()
-            parts = self._name_tokens(cuts[0], cuts[-1])
-            if by_word:
-                at = [cut - cuts[0] for cut in cuts]
-                parts = [self._join(parts[a:b]) for a, b in zip(at, at[1:], strict=False)]
-            mean = scores[first:after].sum() / (after - first)
-            entities.append(
-                {
-                    "entity_group": group,
-                    "score": scores.dtype.type(mean),
-                    "word": self._join(parts),
-                    "start": int(self.spans[cuts[0], 0]),
-                    "end": int(self.spans[cuts[-1] - 1, 1]),
-                }
-            )
-        return entities
+        tags = {label: self.pipeline.get_tag(name) for label, name in names.items()}
+        groups = {label: name.split("-", 1)[-1] for label, name in names.items()}
+        numbers = {tag: number for number, (_, tag) in enumerate(tags.values())}
+        tag_of = np.zeros(max(names, default=0) + 1, np.int64)
+        for label, (_, tag) in tags.items():
+            tag_of[label] = numbers[tag]
+        own = tag_of[best]
+        begins = tokens.are_first[starts]
+        begins |= np.isin(best, [label for label, (prefix, _) in tags.items() if prefix == "B"])
+        begins[1:] |= own[1:] != own[:-1]
+        first = np.flatnonzero(begins)
+        after = np.append(first[1:], len(best))[: len(first)]
+        wanted = [label for label, group in groups.items() if group not in self.ignored]
+        kept = np.isin(best[first], wanted)
+        first, after = first[kept], after[kept]
+        bounds = np.append(starts, len(tokens.ids))  # each ends where the next one starts
+        sums = _reduce_ranges(scores[:, None], first, after, "sum")[:, 0]
+        return Entities(
+            counts=tokens.count_by_text(starts[first]),
+            labels=[groups[label] for label in best[first].tolist()],
+            scores=(sums / (after - first)).astype(scores.dtype),
+            words=self._join_groups(tokens, bounds, first, after),
+            spans=np.stack(
+                [tokens.spans[bounds[first], 0], tokens.spans[bounds[after] - 1, 1]], axis=1
+            ),
+            places=None,
+        )
 
-    def _label_words(self, strategy: str, starts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return the label of each word, and its score.
+    def _join_groups(
+        self, tokens: PlacedTokens, bounds: np.ndarray, first: np.ndarray, after: np.ndarray
+    ) -> list[str]:
+        """Return the text of each group of neighbours, which lie between two of the bounds."""
+        lengths = bounds[after] - bounds[first]
+        parts = self._name_tokens(tokens, concatenate_ranges(bounds[first], lengths))
+        join, words, at = self.tokenizer.convert_tokens_to_string, [], 0
+        for a, b in zip(first.tolist(), after.tolist(), strict=True):
+            cuts = [at + cut for cut in (bounds[a : b + 1] - bounds[a]).tolist()]
+            at = cuts[-1]
+            if self.strategy == "simple":
+                words.append(join(parts[cuts[0] : at]))
+            else:
+                each = zip(cuts, cuts[1:], strict=False)
+                words.append(join([join(parts[i:j]) for i, j in each]))
+        return words
+
+    def _score_words(self, scores: np.ndarray, starts: np.ndarray) -> np.ndarray:
+        """Return the scores of each word's labels, shape (words, labels).
 
         starts: the first token of each word.
         """
-        cuts = [*starts.tolist(), len(self.scores)]
-        words = list(zip(cuts, cuts[1:], strict=False))
-        scores = self.scores[starts]
-        if strategy == "max":
-            highest = self.scores.max(axis=-1)
-            scores = self.scores[[a + int(highest[a:b].argmax()) for a, b in words]]
-        elif strategy == "average":
-            for word, (a, b) in enumerate(words):
-                if b - a > 1:  # `reduceat` would round otherwise
-                    scores[word] = self.scores[a:b].sum(axis=0) / np.float32(b - a)
-        best = scores.argmax(axis=-1)
-        return best, scores[np.arange(len(best)), best]
+        ends = np.append(starts, len(scores))[1:]
+        if self.strategy == "max":
+            highest = scores.max(axis=-1)[:, None]
+            return scores[starts + _reduce_ranges(highest, starts, ends, "argmax")[:, 0]]
+        if self.strategy == "average":
+            sums = _reduce_ranges(scores, starts, ends, "sum")
+            return sums / (ends - starts).astype(scores.dtype)[:, None]
+        return scores[starts]
 
-    def _find_subwords(self) -> np.ndarray:
+    def _find_subwords(self, tokens: PlacedTokens) -> np.ndarray:
         """Tell of each token whether it continues the word of the one before, shape (tokens,)."""
+        starts = tokens.spans[:, 0]
         model = getattr(getattr(self.tokenizer, "_tokenizer", None), "model", None)
         if getattr(model, "continuing_subword_prefix", None):
-            names = self.tokenizer.convert_ids_to_tokens(self.ids.tolist())
-            found = np.array(list(map(len, names)), int) != self._measure_spans()
+            known, numbers = np.unique(tokens.ids, return_inverse=True)
+            names = self.tokenizer.convert_ids_to_tokens(known.tolist())
+            lengths = np.array(list(map(len, names)), int)[numbers]
+            found = lengths != self._measure_spans(tokens)
         else:  # a heuristic: the character before it is no space, nor is its first one
+            places = zip(tokens.numbers.tolist(), starts.tolist(), strict=True)
             found = np.array(
-                [a > 0 and " " not in self.text[a - 1 : a + 1] for a in self.spans[:, 0].tolist()],
-                bool,
+                [a > 0 and " " not in tokens.texts[i][a - 1 : a + 1] for i, a in places], bool
             )
-        found &= self.ids != self._unknown
-        found[:1] = False
-        return found
+        return found & (tokens.ids != self._unknown) & ~tokens.are_first
 
-    def _measure_spans(self) -> np.ndarray:
-        starts, ends = np.clip(self.spans, 0, len(self.text)).T
+    def _measure_spans(self, tokens: PlacedTokens) -> np.ndarray:
+        """Count the characters of each token in its text, shape (tokens,)."""
+        ends = np.array(list(map(len, tokens.texts)), int)[tokens.numbers]
+        starts, ends = np.minimum(tokens.spans, ends[:, None]).T
         return np.maximum(ends - starts, 0)
 
     @property
@@ -178,15 +269,36 @@ class _Tokens:
         known = self.tokenizer.unk_token_id
         return -1 if known is None else known
 
-    def _name_tokens(self, first: int, after: int) -> list[str]:
+    def _name_tokens(self, tokens: PlacedTokens, numbers: np.ndarray) -> list[str]:
         """Return tokens as the vocabulary names them; unknown ones as the text has them."""
-        ids = self.ids[first:after].tolist()
-        names = self.tokenizer.convert_ids_to_tokens(ids)
-        for i, id in enumerate(ids, start=first):
-            if id == self._unknown:
-                start, end = self.spans[i].tolist()
-                names[i - first] = self.text[start:end]
+        ids = tokens.ids[numbers]
+        names = self.tokenizer.convert_ids_to_tokens(ids.tolist())
+        unknown = np.flatnonzero(ids == self._unknown)
+        texts = tokens.numbers[numbers[unknown]].tolist()
+        spans = tokens.spans[numbers[unknown]].tolist()
+        for i, text, (start, end) in zip(unknown.tolist(), texts, spans, strict=True):
+            names[i] = tokens.texts[text][start:end]
         return names
 
-    def _join(self, parts: list[str]) -> str:
-        return self.tokenizer.convert_tokens_to_string(parts)
+
+def _reduce_ranges(
+    values: np.ndarray, starts: np.ndarray, ends: np.ndarray, method: str
+) -> np.ndarray:
+    """Reduce ranges of rows, as numpy reduces each alone, to the last bit; `reduceat` would not.
+
+    Args:
+        values: shape (rows, width).
+        starts: the first row of each range.
+        ends: the row after its last one.
+        method: of an array: "sum" or "argmax".
+
+    Returns:
+        Shape (ranges, width).
+    """
+    lengths = ends - starts
+    reduced = np.zeros((len(starts), values.shape[1]), values.dtype if method == "sum" else int)
+    for length in np.unique(lengths).tolist():
+        some = np.flatnonzero(lengths == length)
+        rows = values[starts[some, None] + np.arange(length)]
+        reduced[some] = getattr(rows, method)(axis=1)
+    return reduced

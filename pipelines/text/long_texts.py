@@ -20,11 +20,16 @@ class Tokens:
 
     Attributes:
         ids: token ids, shape (tokens,).
-        begins: the character where each token begins, shape (tokens,).
+        spans: the first character of each token, and the one after its last, shape (tokens, 2).
     """
 
     ids: np.ndarray
-    begins: np.ndarray
+    spans: np.ndarray
+
+    @property
+    def begins(self) -> np.ndarray:
+        """The character where each token begins, shape (tokens,)."""
+        return self.spans[:, 0]
 
 
 def tokenize_in_pieces(tokenizer: Any, text: str, keywords: Mapping[str, Any]) -> Tokens | None:
@@ -52,7 +57,7 @@ def tokenize_in_pieces(tokenizer: Any, text: str, keywords: Mapping[str, Any]) -
         piece = text[start : cut + PIECE + SHARED]
         encoding = tokenizer(piece, return_offsets_mapping=True, **options)
         ids = np.array(encoding["input_ids"], dtype=np.int32)
-        right = Tokens(ids, _read_begins(encoding) + start)
+        right = Tokens(ids, _read_spans(encoding) + start)
         if left is not None:
             if not _agree_around_cut(left, right, cut):
                 return None
@@ -61,7 +66,7 @@ def tokenize_in_pieces(tokenizer: Any, text: str, keywords: Mapping[str, Any]) -
     assert left is not None
     parts.append(_slice_tokens(left, cut, len(text)))
     return Tokens(
-        np.concatenate([part.ids for part in parts]), np.concatenate([p.begins for p in parts])
+        np.concatenate([part.ids for part in parts]), np.concatenate([p.spans for p in parts])
     )
 
 
@@ -72,11 +77,11 @@ def tokenize(tokenizer: Any, text: str) -> Tokens:
     encoding = tokenizer(
         text, add_special_tokens=False, truncation=False, return_offsets_mapping=True
     )
-    return Tokens(np.array(encoding["input_ids"], dtype=np.int32), _read_begins(encoding))
+    return Tokens(np.array(encoding["input_ids"], dtype=np.int32), _read_spans(encoding))
 
 
-def _read_begins(encoding: Any) -> np.ndarray:
-    return np.array(encoding["offset_mapping"], dtype=np.int64).reshape(-1, 2)[:, 0]
+def _read_spans(encoding: Any) -> np.ndarray:
+    return np.array(encoding["offset_mapping"], dtype=np.int64).reshape(-1, 2)
 
 
 def _agree_around_cut(left: Tokens, right: Tokens, cut: int) -> bool:
@@ -93,4 +98,4 @@ def _agree_around_cut(left: Tokens, right: Tokens, cut: int) -> bool:
 def _slice_tokens(tokens: Tokens, start: int, stop: int) -> Tokens:
     """Return the tokens that begin at characters from `start` up to `stop`."""
     inside = (tokens.begins >= start) & (tokens.begins < stop)
-    return Tokens(tokens.ids[inside], tokens.begins[inside])
+    return Tokens(tokens.ids[inside], tokens.spans[inside])

@@ -133,7 +133,12 @@ def check_token_count(count: int, limit: int | None, advice: str) -> None:
     On a GPU one such row would make the whole process fail.
     """
     if limit is not None and count > limit:
-        raise ValueError(f"{count} tokens are more than the model's {limit}: {advice}")
+        raise explain_token_count(count, limit, advice)
+
+
+def explain_token_count(count: int, limit: int, advice: str) -> ValueError:
+    """Return the error of so many tokens, with the advice."""
+    return ValueError(f"{count} tokens are more than the model's {limit}: {advice}")
 
 
 def explain_too_long(limit: int) -> str:

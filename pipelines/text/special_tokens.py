@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from .token_chunks import SPANS
 from .token_ranges import Windows, concatenate_ranges
 
 
@@ -37,19 +38,24 @@ class SpecialTokens:
         ids = self.inputs["input_ids"]
         return len(ids.before) + len(ids.after)
 
-    def surround(self, ids: np.ndarray, windows: Windows) -> dict[str, np.ndarray]:
+    def surround(
+        self, ids: np.ndarray, windows: Windows, spans: np.ndarray | None = None
+    ) -> dict[str, np.ndarray]:
         """Return the inputs of windows, each one array: one window after the other.
 
         Args:
             ids: the stream that the windows are cut from, without special tokens.
             windows: the windows.
+            spans: where in its text each token is, shape (tokens, 2); see `build_chunks` of what
+                is returned for them.
         """
         lengths = windows.lengths + self.count()
         begins = np.cumsum(lengths) - lengths
         first = len(self.inputs["input_ids"].before)
         own = concatenate_ranges(begins + first, windows.lengths)
         if len(own) != len(ids) or len(windows.counts) != len(lengths):  # cut, or overlapping
-            ids = ids[concatenate_ranges(windows.starts, windows.lengths)]
+            places = concatenate_ranges(windows.starts, windows.lengths)
+            ids, spans = ids[places], None if spans is None else spans[places]
         inputs = {}
         for name, around in self.inputs.items():
             values = np.empty(int(lengths.sum()), dtype=np.int32)
@@ -59,6 +65,9 @@ class SpecialTokens:
             for i, value in enumerate(around.after):
                 values[begins + first + windows.lengths + i] = value
             inputs[name] = values
+        for name, values in zip(SPANS, () if spans is None else spans.T, strict=False):
+            inputs[name] = np.full(int(lengths.sum()), -1, dtype=np.int32)
+            inputs[name][own] = values
         return inputs
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from itertools import chain
 from typing import Any
 
@@ -10,6 +10,9 @@ import numpy as np
 import pyarrow as pa
 
 from .model_limits import check_token_count
+
+# Fields of chunks that say where in its text each token is.
+SPANS = ("starts", "ends")
 
 
 def build_chunks(
@@ -24,15 +27,23 @@ def build_chunks(
 
     Returns:
         Structs with `size` (tokens), one list per model input, and `group` and `lost` where they
-        apply.
+        apply. Where the encoding says where tokens are in their texts, two lists more: each one's
+        first character, and the one after its last (`starts`, `ends`); -1 for special tokens.
     """
     lists = {name: encoding[name] for name in ("input_ids", "token_type_ids") if name in encoding}
     lengths = np.fromiter(map(len, lists["input_ids"]), dtype=np.int64)
     total = int(lengths.sum())
-    inputs = {
-        name: np.fromiter(chain.from_iterable(ids), np.int32, total) for name, ids in lists.items()
-    }
+    inputs = {name: _concatenate(values, total) for name, values in lists.items()}
+    if "offset_mapping" in encoding:
+        pairs = chain.from_iterable(encoding["offset_mapping"])
+        spans = _concatenate(pairs, 2 * total).reshape(-1, 2)
+        spans[_concatenate(encoding["special_tokens_mask"], total) != 0] = -1
+        inputs.update(zip(SPANS, spans.T, strict=True))
     return build_from_stream(inputs, lengths, equal_sizes, lost)
+
+
+def _concatenate(lists: Iterable[Iterable[int]], total: int) -> np.ndarray:
+    return np.fromiter(chain.from_iterable(lists), np.int32, total)
 
 
 def build_from_stream(

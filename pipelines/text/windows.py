@@ -83,6 +83,7 @@ class WindowTokenizer:
         keywords: more keywords for the tokenizer.
         words: the tokenizer's words, if texts are tokenized word by word.
         special: the special tokens around a text, if they are known.
+        has_spans: whether chunks say where in its text each token is, see `build_chunks`.
     """
 
     tokenizer: Any
@@ -93,16 +94,21 @@ class WindowTokenizer:
     keywords: Mapping[str, Any] = field(default_factory=dict)
     words: WordTokenizer | None = None
     special: SpecialTokens | None = None
+    has_spans: bool = False
 
     @classmethod
     def from_settings(
-        cls, pipeline: Any, limit: int | None, settings: Mapping[str, Any]
+        cls,
+        pipeline: Any,
+        limit: int | None,
+        settings: Mapping[str, Any],
+        has_spans: bool = False,
     ) -> WindowTokenizer:
         """Make one for a loaded pipeline and values of `PARAMETERS`."""
         tokenizer = pipeline.tokenizer
         keywords = {n: settings[n] for n in _TOKENIZING if settings[n] is not None}
         splits_special = keywords.get("split_special_tokens", False)
-        words = None if splits_special else make_word_table(tokenizer)
+        words = None if splits_special else make_word_table(tokenizer, has_spans)
         return cls(
             tokenizer=tokenizer,
             limit=limit,
@@ -112,6 +118,7 @@ class WindowTokenizer:
             keywords=keywords,
             words=words,
             special=find_special_tokens(tokenizer, "a", keywords) if words else None,
+            has_spans=has_spans,
         )
 
     def __post_init__(self) -> None:
@@ -168,7 +175,7 @@ class WindowTokenizer:
         windows = self._cut(tokens.counts)
         lengths = windows.lengths + special.count()
         lost = tokens.counts - windows.lengths if self.truncates else None
-        inputs = special.surround(tokens.ids, windows)
+        inputs = special.surround(tokens.ids, windows, tokens.spans)
         chunks = token_chunks.build_from_stream(inputs, lengths, self.equal_sizes, lost)
         lists = token_chunks.group_by_row(chunks, windows.counts)
         if not len(others):
@@ -211,7 +218,8 @@ class WindowTokenizer:
             return None
         count = np.array([len(tokens.ids)])
         windows = self._cut(count)
-        inputs = special.surround(tokens.ids, windows)
+        spans = tokens.spans if self.has_spans else None
+        inputs = special.surround(tokens.ids, windows, spans)
         lengths = windows.lengths + special.count()
         lost = count - windows.lengths if self.truncates else None
         chunks = token_chunks.build_from_stream(inputs, lengths, self.equal_sizes, lost)
@@ -234,6 +242,8 @@ class WindowTokenizer:
 
     def _encode(self, texts: Sequence[list[str]]) -> Any:
         options: dict[str, Any] = {**self.keywords, "return_attention_mask": False}
+        if self.has_spans:
+            options |= {"return_offsets_mapping": True, "return_special_tokens_mask": True}
         if self.limit is None:
             return self.tokenizer(*texts, **options)
         options["max_length"] = self.limit

@@ -27,6 +27,9 @@ _LONGEST_WORD = 64  # characters
 _MOST_PATTERNS = 8
 
 _UNSAFE, _MISSING, _EMPTY = -1, -2, 0
+
+# Ids, and where each token is; no places where the table does not tell them.
+Tokens = tuple[list[int], list[tuple[int, int]]]
 # Parts of a normalizer that change characters whatever stands beyond the next space.
 _NORMALIZERS = {
     "spaces": {"BertNormalizer", "Lowercase", "NFC", "NFD", "NFKC", "NFKD", "StripAccents"}
@@ -63,11 +66,14 @@ class WordTokens:
         ids: of all texts, one after the other, shape (tokens,).
         counts: tokens of each text, shape (texts,); 0 for a text that is not known.
         known: which texts were tokenized, shape (texts,).
+        spans: the first character of each token in its text, and the one after its last, shape
+            (tokens, 2); None where the table does not tell them.
     """
 
     ids: np.ndarray
     counts: np.ndarray
     known: np.ndarray
+    spans: np.ndarray | None = None
 
 
 @dataclass
@@ -78,11 +84,13 @@ class WordTable:
         tokenizer: what is asked for new words.
         boundary: where words begin.
         whole: texts with one of these are not cut into words.
+        has_spans: whether it tells where in a text each token is.
     """
 
     tokenizer: HasBackend
     boundary: Boundary
     whole: tuple[str, ...] = ()
+    has_spans: bool = False
     _learned: int = 0
     _seen: int = 0
     # Calls that are left to the tokenizer, now and after the next one with too many new words.
@@ -92,17 +100,23 @@ class WordTable:
     _numbers: dict[str, int] = field(default_factory=lambda: {"": _EMPTY})
     _ids: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int32))
     _ends: np.ndarray = field(default_factory=lambda: np.zeros(1, np.int64))
+    # The characters of each word, and where in it its tokens are; empty without spans.
+    _widths: np.ndarray = field(default_factory=lambda: np.zeros(1, np.int64))
+    _spans: np.ndarray = field(default_factory=lambda: np.zeros((0, 2), np.int32))
 
     def tokenize(self, texts: pa.Array) -> WordTokens:
         """Tokenize strings without nulls, as far as they consist of words that are safe."""
         if self._skips:
             self._skips -= 1
             nothing = np.zeros(len(texts), dtype=np.int64)
-            return WordTokens(np.zeros(0, np.int32), nothing, nothing > 0)
+            nowhere = np.zeros((0, 2), np.int32) if self.has_spans else None
+            return WordTokens(np.zeros(0, np.int32), nothing, nothing > 0, nowhere)
         if len(self._numbers) > _MOST_WORDS:
             self._forget()
-        split = pc.ascii_split_whitespace if self.boundary == "spaces" else _split_at_spaces
-        words = split(texts)
+        spaced = texts
+        if self.boundary == "spaces":
+            spaced = pc.replace_substring_regex(texts, "[\\t\\n\\r]", " ")
+        words = pc.split_pattern(spaced, " ")
         offsets = words.offsets.to_numpy()
         starts, values = offsets[:-1] - offsets[0], words.flatten()
         self._seen += len(values)
@@ -114,18 +128,23 @@ class WordTable:
         numbers[~np.repeat(known, np.diff(offsets))] = _EMPTY
         word_starts = np.append(0, self._ends[:-1])
         lengths = (self._ends - word_starts)[numbers]
-        ids = self._ids[concatenate_ranges(word_starts[numbers], lengths)]
-        return WordTokens(ids, np.add.reduceat(lengths, starts), known)
+        places = concatenate_ranges(word_starts[numbers], lengths)
+        spans = None
+        if self.has_spans:
+            widths = self._widths[numbers] + (self.boundary == "spaces")
+            begins = np.cumsum(widths) - widths
+            begins -= np.repeat(begins[starts], np.diff(offsets))
+            spans = self._spans[places] + np.repeat(begins, lengths).astype(np.int32)[:, None]
+        return WordTokens(self._ids[places], np.add.reduceat(lengths, starts), known, spans)
 
     def _forget(self) -> None:
         self._numbers = {"": _EMPTY}
         self._ids, self._ends = self._ids[:0], self._ends[:1]
+        self._spans, self._widths = self._spans[:0], self._widths[:1]
 
     def _are_words(self, texts: pa.Array) -> np.ndarray:
-        # Arrow takes these two for spaces, and most tokenizers remove them.
-        patterns = [*self.whole, *("\v\f" if self.boundary == "spaces" else "")]
         known = np.ones(len(texts), dtype=bool)
-        for pattern in patterns:
+        for pattern in self.whole:
             found = pc.match_substring(texts, pattern)
             known &= ~found.to_numpy(zero_copy_only=False)
         return known
@@ -157,20 +176,23 @@ class WordTable:
         safe = [i for i, word in enumerate(words) if _is_safe(word, self.boundary)]
         found = self._tokenize_in_context([words[i] for i in safe])
         numbers = np.full(len(words), _UNSAFE)
-        lists: list[list[int]] = []
-        for i, ids in zip(safe, found, strict=True):
-            if ids is not None:
-                numbers[i] = len(self._ends) + len(lists)
-                lists.append(ids)
+        kept = [(i, tokens) for i, tokens in zip(safe, found, strict=True) if tokens is not None]
+        numbers[[i for i, _ in kept]] = len(self._ends) + np.arange(len(kept))
         self._numbers.update(zip(words, numbers.tolist(), strict=True))
+        lists = [ids for _, (ids, _) in kept]
         lengths = np.fromiter(map(len, lists), np.int64, len(lists))
         flat = np.fromiter(chain.from_iterable(lists), np.int32, int(lengths.sum()))
         self._ends = np.append(self._ends, len(self._ids) + np.cumsum(lengths))
         self._ids = np.append(self._ids, flat)
+        if self.has_spans:
+            spans = chain.from_iterable(spans for _, (_, spans) in kept)
+            flat = np.fromiter(chain.from_iterable(spans), np.int32, 2 * len(flat))
+            self._spans = np.append(self._spans, flat.reshape(-1, 2), axis=0)
+            self._widths = np.append(self._widths, [len(words[i]) for i, _ in kept])
         return numbers
 
-    def _tokenize_in_context(self, words: list[str]) -> list[list[int] | None]:
-        """Return the ids of each word between two others; None if it changes the others' ids."""
+    def _tokenize_in_context(self, words: list[str]) -> list[Tokens | None]:
+        """Return the tokens of each word between two others; None if it changes the others'."""
         if not words:
             return []
         gap = " " if self.boundary == "spaces" else ""
@@ -178,31 +200,37 @@ class WordTable:
         texts = [
             f"{'' if first else 'a'}{gap}{w} a" for w, first in zip(words, firsts, strict=True)
         ]
-        one, two, *lists = self._tokenize(["a", "a a", *texts])
+        (one, _), (two, _), *several = self._tokenize(["a", "a a", *texts])
         after = two[len(one) :]
-        found: list[list[int] | None] = []
-        for ids, first in zip(lists, firsts, strict=True):
+        found: list[Tokens | None] = []
+        for (ids, spans), first, word in zip(several, firsts, words, strict=True):
             start, stop = 0 if first else len(one), len(ids) - len(after)
             fits = start <= stop and (first or ids[:start] == one) and ids[stop:] == after
-            found.append(ids[start:stop] if fits else None)
+            begin = 0 if first else len("a" + gap)
+            own = [(a - begin, b - begin) for a, b in spans[start:stop]]
+            fits = fits and all(0 <= a <= b <= len(word) for a, b in own)
+            found.append((ids[start:stop], own) if fits else None)
         return found
 
-    def _tokenize(self, texts: list[str]) -> list[list[int]]:
+    def _tokenize(self, texts: list[str]) -> list[Tokens]:
         # transformers sets these before each call; what it adds to one costs as much again here.
         backend = self.tokenizer.backend_tokenizer
         backend.no_truncation()
         backend.no_padding()
         backend.encode_special_tokens = False
+        if self.has_spans:
+            encodings = backend.encode_batch(texts, add_special_tokens=False)
+            return [(encoding.ids, encoding.offsets) for encoding in encodings]
         encodings = backend.encode_batch_fast(texts, add_special_tokens=False)
-        return [encoding.ids for encoding in encodings]
+        return [(encoding.ids, []) for encoding in encodings]
 
 
-def make_word_table(tokenizer: Any) -> WordTable | None:
+def make_word_table(tokenizer: Any, has_spans: bool = False) -> WordTable | None:
     """Return a table of the tokenizer's words; None if a word's tokens may depend on the text."""
-    return build_word_table(tokenizer) if _is_plain(tokenizer) else None
+    return build_word_table(tokenizer, has_spans) if is_plain_tokenizer(tokenizer) else None
 
 
-def build_word_table(tokenizer: HasBackend) -> WordTable | None:
+def build_word_table(tokenizer: HasBackend, has_spans: bool = False) -> WordTable | None:
     """Return the same for what gives texts to its `backend_tokenizer` as they are."""
     backend = tokenizer.backend_tokenizer
     boundary = _find_boundary(backend.pre_tokenizer)
@@ -220,10 +248,12 @@ def build_word_table(tokenizer: HasBackend) -> WordTable | None:
     # Two spaces that meet are unsafe anyway.
     if boundary == "leading space":
         whole = [content for content in whole if "  " not in content]
-    return WordTable(tokenizer, boundary, tuple(whole)) if len(whole) <= _MOST_PATTERNS else None
+    if len(whole) > _MOST_PATTERNS:
+        return None
+    return WordTable(tokenizer, boundary, tuple(whole), has_spans)
 
 
-def _is_plain(tokenizer: Any) -> bool:
+def is_plain_tokenizer(tokenizer: Any) -> bool:
     """Return whether texts go to the `tokenizers` library as they are."""
     from transformers import PreTrainedTokenizerFast
 
@@ -285,7 +315,3 @@ def _joins(character: str) -> bool:
     return unicodedata.category(character) in ("Mn", "Me", "Mc", "Cf", "Lm") or (
         character in "\u0e33\u0eb3"
     )
-
-
-def _split_at_spaces(texts: pa.Array) -> pa.ListArray:
-    return pc.split_pattern(texts, " ")

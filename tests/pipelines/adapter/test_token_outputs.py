@@ -117,12 +117,12 @@ def test_other_threads_see_the_model_as_ever(saved, monkeypatch):
     import pyarrow as pa
     import transformers
     from pipemill.actors.task import Loaded
-    from pipemill.pipelines.loading.make_task import make_task
+    from pipemill.pipelines.loading.make_task import make_adapter
     from pipemill.pipelines.tasks.token_classification import TOKEN_CLASSIFICATION
 
     pipeline = transformers.pipeline("ner", model=saved("Bert", "ForTokenClassification"))
     loaded = Loaded(pipeline=pipeline, columns=("text",), parameters={})
-    task = make_task(TOKEN_CLASSIFICATION, loaded)
+    task = make_adapter(TOKEN_CLASSIFICATION, loaded)
     model, usual, seen = pipeline.model, type(pipeline)._forward, []
 
     def spied(self, *args, **keywords):

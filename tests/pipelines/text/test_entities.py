@@ -138,7 +138,7 @@ def test_most_texts_are_not_left_to_the_pipeline(pipeline, monkeypatch):
     ids=["words", "windows"],
 )
 def test_given_words_and_windows_are_the_pipelines(pipeline, text, keywords, monkeypatch):
-    monkeypatch.setattr(entities, "_Tokens", None)
+    monkeypatch.setattr(entities, "EntityFinder", None)
     # Twice, since of given words `postprocess` changes the offsets.
     first, second = (
         _make_outputs(pipeline, text, 1, ignore_labels=[], **keywords) for _ in range(2)

@@ -143,6 +143,22 @@ def test_the_tokens_are_those_of_the_whole(kind, texts):
 
 
 @pytest.mark.parametrize("kind", TOKENIZERS)
+@given(texts=st.lists(TEXT, min_size=1, max_size=8))
+@settings(max_examples=200, deadline=None)
+def test_tokens_are_where_the_tokenizer_says(kind, texts):
+    tokenizer = tokenizer_of(kind)
+    table = word_table.make_word_table(tokenizer, has_spans=True)
+    for _ in range(2):
+        tokens = table.tokenize(pa.array(texts, pa.large_string()))
+        assert tokens.spans.shape == (len(tokens.ids), 2)
+        spans = np.split(tokens.spans, np.cumsum(tokens.counts)[:-1])
+        for text, found, known in zip(texts, spans, tokens.known, strict=True):
+            whole = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+            if known:
+                assert found.tolist() == list(map(list, whole["offset_mapping"])), repr(text)
+
+
+@pytest.mark.parametrize("kind", TOKENIZERS)
 def test_usual_texts_are_known(kind):
     texts = ["", "a", "The old mill, by the river!", "naïve café", "don't “quote” 日本語 🙂 x_y"]
     texts += [tiny.sentence(n, n) for n in range(1, 40)]
