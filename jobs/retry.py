@@ -6,7 +6,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +26,7 @@ from .config.job import Job
 from .config.load import build_job
 from .config.sections import Sections, takes_sections
 from .execution.placement import resolve_placement, uses_ray
+from .execution.progress import log
 from .execution.ray_cluster import ray_session, ray_until_end
 from .execution.split_loop import SplitLoop
 from .output.error_limit import check_at_the_end
@@ -35,6 +36,7 @@ from .output.ledger import Ledger, open_output
 from .output.run_report import Report, describe_output
 from .output.split_plan import Plan, RowEstimate
 from .output.stored_rows import with_stored_rows, with_table
+from .output.text_table import format_count
 from .planning.find_model import digest_model, resolve_model, with_digests
 from .planning.fingerprint import check_fingerprint, decide_results, hash_retry
 from .planning.models.save_model import needs_model, with_stored_model
@@ -88,11 +90,12 @@ def retry(
         left, added = len(plan.splits) - len(done), Counter[str]()
         dead = _count_dead_rows(ledger, done)
         if todo := done.select(lambda split: split.number in dead):
-            _check_unchanged(ledger, plan, todo, with_stored_rows(job, ledger))
+            todo = _leave_lost_rows(ledger, plan, todo, with_stored_rows(job, ledger))
             check_libraries(prepared, task, prepared.placement)
             lease.acquire()
             _record_settings(ledger, prepared.sink.fingerprint, decides)
-            added = _process(prepared, todo, sum(dead.values()), lease)
+            tried = sum(dead[split.number] for split in todo)
+            added = _process(prepared, todo, tried, lease)
         _remove_answered_letters(ledger, done, lease)
         if lease.is_held and lease.lost is None:
             ledger.remove_unfinished()
@@ -156,20 +159,42 @@ def _list_changeable(record: JobRecord) -> list[str]:
     return [*of_tasks, *_MAY_CHANGE]
 
 
-def _check_unchanged(ledger: Ledger, plan: Plan, splits: Sequence[Split], job: Job) -> None:
-    """Raise ConfigError for a file that is not the one that was planned."""
+def _leave_lost_rows(ledger: Ledger, plan: Plan, splits: SplitTable, job: Job) -> SplitTable:
+    """Return the splits whose files are all there; say which files are not.
 
-    def look(path: str) -> InputFile:
-        try:
+    A file that is a row of a bundle may be missing: its row fails again.
+
+    Raises ConfigError if there are no such splits, and for a file that is not the planned one.
+    """
+
+    def look(path: str) -> InputFile | None:
+        with suppress(FileNotFoundError):
             return retry_on_driver(lambda: stat(path, job.input.storage_options), path)
-        except FileNotFoundError:
-            raise ConfigError(
-                f"{path} no longer exists, and its dead letters can't be read again: put it back"
-            ) from None
+        return None
 
-    paths = dict.fromkeys(file.path for split in splits for file in split.files())
+    paths = list(dict.fromkeys(file.path for split in splits for file in split.files()))
     forget_archives()
-    plan.new_files(ledger.map_parallel(look, paths))
+    found = ledger.map_parallel(look, paths)
+    plan.new_files([file for file in found if file is not None])
+    gone = {path for path, file in zip(paths, found, strict=True) if file is None}
+    whole, lost = splits.divide(
+        lambda split: (
+            bool(split.bundle and not split.list_members())
+            or gone.isdisjoint(file.path for file in split.files())
+        )
+    )
+    if not lost:
+        return splits
+    path = next(file.path for split in lost for file in split.files() if file.path in gone)
+    if not whole:
+        raise ConfigError(
+            f"{path} no longer exists, and its dead letters can't be read again: put it back"
+        )
+    log(
+        f"the dead letters of {format_count(len(lost), 'split')} are left as they are, since "
+        f"{path} no longer exists: put it back, and retry again"
+    )
+    return whole
 
 
 def _process(prepared: PreparedJob, splits: SplitTable, dead: int, lease: Lease) -> Counter[str]:

@@ -133,6 +133,39 @@ def test_what_may_not_change_is_refused(tmp_path):
         pipemill.retry({**wanted, "parameters": {"healed": 9}})
 
 
+def test_dead_letters_of_a_file_that_is_gone_stay_and_the_others_are_tried(tmp_path, capsys):
+    (tmp_path / "in").mkdir()
+    for name in "abc":
+        (tmp_path / f"in/{name}.txt").write_text(f"{name}\nbad1\n")
+    wanted = light.job(tmp_path, []) | {"input": str(tmp_path / "in")}
+    assert pipemill.run(wanted).dead == 3
+    (tmp_path / "in/b.txt").rename(tmp_path / "b")
+    healed = {**wanted, "parameters": {"healed": 1}}
+    report = pipemill.retry(healed)
+    assert (report.added["rows"], report.dead) == (2, 1)
+    said = " ".join(capsys.readouterr().err.split())
+    assert "dead letters of 1 split are left as they are, since" in said
+    assert "in/b.txt no longer exists: put it back, and retry again" in said
+    with pytest.raises(pipemill.ConfigError, match=r"b\.txt no longer exists.*put it back"):
+        pipemill.retry(healed)
+    (tmp_path / "b").rename(tmp_path / "in/b.txt")
+    assert pipemill.retry(healed).dead == 0
+    assert pipemill.verify(str(tmp_path / "out")).ok
+
+
+def test_a_picture_that_is_gone_leaves_the_others_of_its_bundle(tmp_path):
+    (tmp_path / "in").mkdir()
+    for name in "abc":
+        (tmp_path / f"in/{name}.jpg").write_bytes(b"bad1" if name < "c" else b"c")
+    source = {"path": str(tmp_path / "in"), "format": "files", "columns": {"text": "bytes"}}
+    wanted = light.job(tmp_path, []) | {"input": source}
+    assert pipemill.run(wanted).dead == 2
+    (tmp_path / "in/a.jpg").unlink()
+    report = pipemill.retry({**wanted, "parameters": {"healed": 1}})
+    assert (report.added["rows"], report.dead) == (2, 1)
+    assert [one["error"] for one in letters(tmp_path / "out")] == ["FileNotFoundError"]
+
+
 def test_rows_that_could_not_be_read_are_tried_too(tmp_path):
     lines = [json.dumps({"text": f"text {i}"}) for i in range(30)]
     lines[3], lines[17] = "{", '{"text": "bad1"}'
