@@ -118,6 +118,22 @@ def _qwen_with_states() -> Any:
     )  # fmt: skip
 
 
+def _qwen_with_videos() -> Any:
+    """Its rows have a video in place of an image."""
+    import transformers as t
+
+    return t.Qwen2_5_VLConfig(
+        vision_config={
+            "hidden_size": 16, "out_hidden_size": 16, "intermediate_size": 24, "depth": 2,
+            "num_heads": 2, "patch_size": 8, "spatial_merge_size": 1, "temporal_patch_size": 1,
+            "fullatt_block_indexes": [1], "window_size": 16, "tokens_per_second": 2,
+            "initializer_range": 0.8,
+        },
+        text_config={**TEXT, "rope_parameters": _QWEN_ROPE},
+        **{**_QWEN_TOKENS, "image_token_id": 57, "video_token_id": IMAGE},
+    )  # fmt: skip
+
+
 def _omni() -> Any:
     """It hears: its rows have sound in place of images."""
     import transformers as t
@@ -205,6 +221,7 @@ CONFIGS = {
     "paligemma": _paligemma,
     "qwen": _qwen,
     "qwen with states": _qwen_with_states,
+    "qwen with videos": _qwen_with_videos,
     "florence": _florence,
     "mllama": _mllama,
     "omni": _omni,
@@ -263,6 +280,13 @@ def make_inputs(kind: str, seed: int, images: int = 1) -> dict[str, Any]:
     if kind == "idefics":
         inputs["pixel_values"] = pixels[None]
         inputs["pixel_attention_mask"] = torch.ones_like(pixels[None, :, 0], dtype=torch.bool)
+    elif kind == "qwen with videos":
+        cut = pixels.unflatten(3, (2, 8)).unflatten(2, (height, 8)).permute(0, 2, 4, 1, 3, 5)
+        inputs["pixel_values_videos"] = cut.reshape(images * height * 2, -1)
+        # Two frames: their positions depend on the seconds between them.
+        inputs["video_grid_thw"] = torch.tensor([[2, height, 1]] * images)
+        inputs["second_per_grid_ts"] = torch.tensor([0.5 + seed % 3] * images)
+        inputs["mm_token_type_ids"] = 2 * is_image
     elif kind.startswith("qwen"):
         cut = pixels.unflatten(3, (2, 8)).unflatten(2, (height, 8)).permute(0, 2, 4, 1, 3, 5)
         inputs["pixel_values"] = cut.reshape(images * height * 2, -1)

@@ -35,6 +35,8 @@ _DESCRIBED = {
     "image_token_pooling": "pixel_values",
     "image_grids": "pixel_values",
     "image_num_crops": "pixel_values",
+    "second_per_grid_ts": "pixel_values_videos",
+    "video_compression_mask": "pixel_values_videos",
 }
 # Phi-4's media: a step gets them again, and has no token that shows one.
 _SHOWN = (

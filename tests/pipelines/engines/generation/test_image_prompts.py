@@ -74,6 +74,7 @@ SETTINGS = {
         "paligemma",
         "qwen",
         "qwen with states",
+        "qwen with videos",
         "florence",
         "omni",
         "phi",
