@@ -44,8 +44,9 @@ def decide_results(
     """
     if not task.steps:
         dtype = choose_dtype(job, task.spec, task.is_user, then.get("model.dtype"))
-        return _list_fields(job, task.spec.name, dtype, weights, task.followed.decides)
-    fields: dict[str, Any] = {"tasks": [step.entry.label for step in task.steps]}
+        fields = _list_fields(job, task.spec.name, dtype, weights, task.followed.decides)
+        return _keep_torch(fields, then)
+    fields = {"tasks": [step.entry.label for step in task.steps]}
     for step in task.steps:
         name, own = step.entry.label, step.task
         dtype = choose_dtype(step.job, own.spec, own.is_user, then.get(f"{name}.model.dtype"))
@@ -53,7 +54,16 @@ def decide_results(
         fields |= {key: value for key, value in every.items() if key in _SHARED}
         fields |= {f"{name}.{key}": value for key, value in every.items() if key not in _SHARED}
         fields |= {f"{name}.name": step.entry.name, f"{name}.where": step.entry.where}
-    return fields
+    return _keep_torch(fields, then)
+
+
+def _keep_torch(fields: dict[str, Any], then: Mapping[str, Any]) -> dict[str, Any]:
+    """Keep the build of torch that the output names, such as 2.13.0+cpu, if only that differs.
+
+    A job may begin on CPUs and go on where there are GPUs.
+    """
+    old, new = (str(one.get("torch")).partition("+")[0] for one in (then, fields))
+    return {**fields, "torch": then["torch"]} if old == new else fields
 
 
 def _list_fields(

@@ -97,8 +97,8 @@ def explain_silence(address: str) -> Iterator[None]:
         yield
     except (OSError, RuntimeError) as error:
         raise RunError(
-            f"the job API at {address} does not answer ({cut_first_line(error)}). The job may go "
-            "on; submitted again, it resumes"
+            f"the job API at {address} does not answer ({cut_first_line(_find_cause(error))}). The "
+            "job may go on; submitted again, it resumes"
         ) from None
 
 
@@ -178,6 +178,16 @@ def _check_version(address: str, version: str | None) -> None:
             f"the cluster at {address} runs Ray {version}, and pipemill needs "
             f"{'.'.join(map(str, _OLDEST_RAY))} or newer: update Ray there"
         )
+
+
+def _find_cause(error: BaseException) -> BaseException:
+    """Return the error of the system that caused this one, which libraries tell at length."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.strerror:
+            return cause
+        cause = cause.__cause__ or cause.__context__
+    return error
 
 
 def cut_first_line(error: BaseException) -> str:

@@ -10,6 +10,7 @@ from pipemill.jobs.output.job_record import JobRecord
 from pipemill.jobs.planning import fingerprint
 from pipemill.jobs.planning.fingerprint import (
     _list_fields,
+    decide_results,
     find_changed_fields,
     hash_fields,
     hash_retry,
@@ -61,3 +62,24 @@ def test_an_engine_that_is_not_installed_here_is_another_one(monkeypatch):
     job = Job(task="ner", model={"path": "m", "engine": "nowhere"}, input="i", output="o")
     fields = _list_fields(job, "token-classification", "float32", "digest", {})
     assert fields["a-package-that-is-nowhere"] == "not installed here"
+
+
+@pytest.mark.parametrize(
+    ("then", "now", "kept"),
+    [
+        ("2.13.0+cpu", "2.13.0", "2.13.0+cpu"),
+        ("2.13.0", "2.13.0+cu130", "2.13.0"),
+        ("2.13.0+cpu", "2.13.1+cpu", "2.13.1+cpu"),
+        (None, "2.13.0+cpu", "2.13.0+cpu"),
+    ],
+)
+def test_another_build_of_the_same_torch_is_the_same_job(monkeypatch, then, now, kept):
+    monkeypatch.setattr(fingerprint, "version", lambda package: now)
+    job = Job(task="text-classification", model="m", input="i", output="o")
+    followed = SimpleNamespace(decides={})
+    task = SimpleNamespace(
+        steps=(), spec=SimpleNamespace(name=job.task), is_user=False, followed=followed
+    )
+    monkeypatch.setattr(fingerprint, "choose_dtype", lambda *given: "float32")
+    fields = decide_results(job, task, "digest", {"torch": then} if then else {})
+    assert fields["torch"] == kept

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import socket
 from types import SimpleNamespace
 
 import pytest
+import requests
 from pipemill.jobs import submit
 from pipemill.jobs.submission import job_client
 
@@ -51,3 +53,11 @@ def test_changed_files_are_computed_again_on_the_cluster(monkeypatch, retries):
     assert again != usual
     with pytest.raises(pipemill.ConfigError, match="on_changed must be one of"):
         pipemill.submit(job, **more, on_changed="again")
+
+
+def test_a_job_api_that_has_gone_is_told_by_the_system_error():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    said = r"^the job API at HERE does not answer \(\[Errno \d+\] Connection refused\)\. The job"
+    with pytest.raises(pipemill.RunError, match=said), job_client.explain_silence("HERE"):
+        requests.get(f"http://127.0.0.1:{port}/api/jobs/one", timeout=5)
