@@ -125,7 +125,11 @@ def prepare_files(folder: str) -> dict[str, int]:
     with Lease(make_output_store(job)) as lease:
         _, left = prepare(job, lease).plan.splits.divide(lambda split: False)
     rows = sum(split.rows or 0 for split in left)
-    return {"rows": rows, "splits": len(left), "peak_mib": measure_peak(resource.RUSAGE_SELF) // 1024}
+    return {
+        "rows": rows,
+        "splits": len(left),
+        "peak_mib": measure_peak(resource.RUSAGE_SELF) // 1024,
+    }
 
 
 def ledger(parts: int, folder: str) -> Seconds:
