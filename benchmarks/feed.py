@@ -37,6 +37,13 @@ WORKS = {
     "classification": "text-classification",
     "embedding": "feature-extraction",
     "entities": "token-classification",
+    "questions": "question-answering",
+    "masks": "fill-mask",
+}
+# Columns of the rows that a task reads; the others read the text.
+COLUMNS = {
+    "questions": (("question", "question"), ("context", "text")),
+    "masks": (("text", "masked"),),
 }
 MAX_TOKENS = 16384  # as on a GPU
 
@@ -100,10 +107,13 @@ def write_model(folder: Path, work: str, tokenizer: str) -> None:
     words.save_pretrained(folder)
     shape = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}
     config = transformers.BertConfig(vocab_size=len(words), intermediate_size=8, **shape)
+    config.id2label = {0: "start", 1: "end"}
     heads = {
         "classification": transformers.BertForSequenceClassification,
         "embedding": transformers.BertModel,
         "entities": transformers.BertForTokenClassification,
+        "questions": transformers.BertForQuestionAnswering,
+        "masks": transformers.BertForMaskedLM,
     }
     if work == "entities":
         names = ["O", "B-PER", "I-PER", "B-LOC", "I-LOC", "B-ORG", "I-ORG"]
@@ -124,26 +134,32 @@ def feed(work: str, folder: str, rows: int, rows_per_split: int) -> dict[str, An
     from pipemill.actors.output.part_file import append_columns, encode_part
     from pipemill.actors.output.part_footer import PartFooter
     from pipemill.pipelines.adapter.pipeline_adapter import PipelineAdapter
+    from pipemill.pipelines.adapter.token_columns import TokenColumns
     from pipemill.pipelines.engines.encoder import Encoder
     from pipemill.pipelines.loading.model import Model
     from pipemill.pipelines.loading.task_loader import LoadTask
     from pipemill.pipelines.tasks import feature_extraction
+    from pipemill.pipelines.tasks.fill_mask import FillMask
+    from pipemill.pipelines.tasks.question_answering import QuestionAnswering
     from pipemill.pipelines.text.windows import WindowTokenizer
 
     torch.set_num_threads(1)
     pa.set_cpu_count(1)
+    columns = COLUMNS.get(work, (("text", "text"),))
     load = LoadTask(
         task=WORKS[work],
         model=Model(path=f"{folder}/{work}", num_cpus=1),
-        columns=(("text", "text"),),
+        columns=columns,
         parameters='{"aggregation_strategy": "simple"}' if work == "entities" else "{}",
         max_tokens=MAX_TOKENS,
     )
     loaded = load.loaded()
     stages = load.stages(loaded)
     clock, model = Clock(), loaded.pipeline.model
-    PipelineAdapter.expand_each = clock.timed("tokenize", PipelineAdapter.expand_each)  # type: ignore[method-assign]
-    PipelineAdapter.forward = clock.timed("tensors", PipelineAdapter.forward)  # type: ignore[method-assign]
+    for adapter in (PipelineAdapter, QuestionAnswering, FillMask):
+        adapter.expand_each = clock.timed("tokenize", adapter.expand_each)  # type: ignore[method-assign]
+    for adapter in (PipelineAdapter, TokenColumns, FillMask):
+        adapter.forward = clock.timed("tensors", adapter.forward)  # type: ignore[method-assign]
     WindowTokenizer.make_chunks = clock.timed("tokenize", WindowTokenizer.make_chunks)  # type: ignore[method-assign]
     for name in ("deduplicate_chunks", "cut_micro_batches"):
         setattr(forward_pass, name, clock.timed("plan", getattr(forward_pass, name)))
@@ -152,10 +168,11 @@ def feed(work: str, folder: str, rows: int, rows_per_split: int) -> dict[str, An
     # On the device, too.
     feature_extraction.pool_stream = clock.timed("model", feature_extraction.pool_stream)
     process = clock.timed("results", stages.process)
-    read = clock.timed("read", lambda file, group: file.read_row_group(group))
+    names = ["id", *(name for _, name in columns)]
+    read = clock.timed("read", lambda file, group: file.read_row_group(group, names))
 
     def encode(batch: Any) -> int:
-        part = append_columns(batch.rows.select(["id", "text"]), batch.results)
+        part = append_columns(batch.rows.select(names), batch.results)
         footer = PartFooter(job="", fingerprint="", split=0, rows=len(part), dead=0)
         return len(encode_part(part, footer))
 
@@ -221,7 +238,14 @@ def main() -> None:
     results: dict[str, list[dict[str, Any]]] = {}
     with tempfile.TemporaryDirectory() as folder:
         texts = make_texts(options.rows)
-        table = pa.table({"id": range(len(texts)), "text": texts})
+        table = pa.table(
+            {
+                "id": range(len(texts)),
+                "text": texts,
+                "question": [" ".join(text.split(" ")[:8]) for text in reversed(texts)],
+                "masked": [text.replace(" ", " [MASK] ", 1) for text in texts],
+            }
+        )
         pq.write_table(table, f"{folder}/rows.parquet", row_group_size=options.rows_per_split)
         for work in WORKS:
             write_model(Path(folder, work), work, options.tokenizer)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 Record = Callable[[Any, Values], Values]
 Postprocess = Callable[..., Any]
-Shorten = Callable[[str, Any, Mapping[str, Any]], tuple[str, int]]
+Shorten = Callable[[str, Any, Mapping[str, Any], int | None], tuple[str, int]]
 
 
 def one_or_all(values: Values, pipeline: Any) -> Any:
@@ -49,8 +49,9 @@ class PipelineTask(TaskSpec):
             does not follow from `written`; to None for a model that must write them one by one.
         truncated_column: a column of texts that the pipeline may truncate: the tokens that this
             costs are counted.
-        shorten: from a row's text, the pipeline and the keywords of its `preprocess` to the part
-            of the text that is read, and by how many tokens it is shorter.
+        shorten: from a row's text, the pipeline, the keywords of its `preprocess` and the number of
+            positions that the model has (None for any) to the part of the text that is read, and by
+            how many tokens it is shorter.
         postprocess: from the pipeline, what its `_forward` returns for a row (a list, if it makes
             several chunks of a row), and the keywords of its `postprocess` to what that returns,
             sooner. The first answers are compared.
@@ -77,7 +78,7 @@ class PipelineTask(TaskSpec):
     written: str | None = None
     generation: Callable[[Any], GenerationEngine | None] = lambda pipeline: None
     truncated_column: str | None = None
-    shorten: Shorten = lambda text, pipeline, before: (text, 0)
+    shorten: Shorten = lambda text, pipeline, before, limit: (text, 0)
     postprocess: Postprocess | None = None
     speed_up: Callable[[PipelineAdapter], LoadedTask | None] = lambda adapter: None
     set_up: Callable[[Any, Mapping[str, Any]], None] = lambda pipeline, parameters: None

@@ -261,7 +261,9 @@ class PipelineAdapter:
             before, during, _ = self.keywords.of(settings)
             beyond = 0
             if isinstance(prepared, str):
-                prepared, beyond = self.declared.shorten(prepared, self.pipeline, before)
+                prepared, beyond = self.declared.shorten(
+                    prepared, self.pipeline, before, self.limit
+                )
             with seed_cuts(self.preparing, prepared):
                 inputs = self.preparing.preprocess(prepared, **copy_kwargs(before))
                 chunks = list(inputs) if self.forwards.chunked else [inputs]

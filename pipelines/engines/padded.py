@@ -66,7 +66,9 @@ class PaddedEngine(Engine):
         output = self._call(inputs, model, hides=None if model else not here.all())
         if reads == "first":
             return select_first_tokens(output)
-        # Perceiver's number of outputs does not depend on the text.
+        # Perceiver's number of outputs does not depend on the text. Its masks' are at their places.
+        if reads == "masks" and output.shape[1] > here.shape[1]:
+            output = output[:, : here.shape[1]]
         if output.shape[:2] != here.shape:
             raise ValueError(f"the model has {tuple(output.shape[:2])} outputs for {here.shape}")
         if reads == "masks":

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -72,13 +73,9 @@ def make_fast_windows(
         ValueError: if a window has no more tokens of the context than `stride`.
     """
     question_first = tokenizer.padding_side == "right"
-    room = length - len(tokenizer.tokenize(question)) - tokenizer.num_special_tokens_to_add(True)
-    if room <= stride and len(tokenizer.tokenize(context)) > room:
-        # The tokenizer would panic, which no `except Exception` around a row catches.
-        raise ValueError(
-            f"`doc_stride` ({stride}) is too large: with the question, `max_seq_len` ({length}) "
-            f"leaves {max(room, 0)} tokens for the context"
-        )
+    tokens = len(tokenizer.tokenize(question))
+    if (error := find_lack_of_room(tokenizer, tokens, context, stride, length)) is not None:
+        raise error
     encoded = tokenizer(
         *((question, context) if question_first else (context, question)),
         padding=padding,
@@ -91,6 +88,90 @@ def make_fast_windows(
     for i, encoding in enumerate(encoded.encodings):
         window = _make_fast_window(encoding, tokenizer.cls_token_id, question_first)
         yield {name: values[i] for name, values in encoded.items()}, window
+
+
+def find_lack_of_room(
+    tokenizer: Any, question_tokens: int, context: str, stride: int, length: int
+) -> ValueError | None:
+    """Return the error of a question that leaves a window too few tokens of the context.
+
+    The tokenizer would panic, which no `except Exception` around a row catches.
+    """
+    room = length - question_tokens - tokenizer.num_special_tokens_to_add(True)
+    if room > stride or len(tokenizer.tokenize(context)) <= room:
+        return None
+    return ValueError(
+        f"`doc_stride` ({stride}) is too large: with the question, `max_seq_len` ({length}) "
+        f"leaves {max(room, 0)} tokens for the context"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class WindowColumns:
+    """The windows of several contexts, one after the other.
+
+    Attributes:
+        columns: of all windows' tokens, by name, each int32 of shape (tokens,): `input_ids`,
+            `token_type_ids`, and the numbers of a `Window`: `starts`, `ends`, `word_starts` and
+            `word_ends`, -1 where there are none. A token is allowed if it has a start.
+        lengths: tokens of each window, shape (windows,).
+        counts: windows of each context, shape (contexts,).
+    """
+
+    columns: dict[str, np.ndarray]
+    lengths: np.ndarray
+    counts: np.ndarray
+
+
+def make_window_columns(
+    tokenizer: Any, questions: list[str], contexts: list[str], stride: int, length: int
+) -> WindowColumns:
+    """Return the windows that `make_fast_windows` makes of each context, without padding.
+
+    Args:
+        tokenizer: a fast tokenizer that pads on the right.
+        questions: of each context.
+        contexts: the texts to cut, for which `find_lack_of_room` finds nothing.
+        stride: tokens that neighbouring windows share.
+        length: the most tokens of a window, question included.
+    """
+    encoded = tokenizer(
+        questions,
+        contexts,
+        truncation="only_second",
+        max_length=length,
+        stride=stride,
+        return_token_type_ids=True,
+        return_attention_mask=False,
+        return_overflowing_tokens=True,
+    )
+    lengths = np.fromiter(map(len, encoded["input_ids"]), np.int64)
+    total = int(lengths.sum())
+
+    def concatenate(lists: Iterable[Iterable[int]], count: int = total) -> np.ndarray:
+        return np.fromiter(chain.from_iterable(lists), np.int32, count)
+
+    ids, types = concatenate(encoded["input_ids"]), concatenate(encoded["token_type_ids"])
+    several, none = encoded.encodings, {None: -1}
+    pairs = chain.from_iterable(one.offsets for one in several)
+    spans = concatenate(pairs, 2 * total).reshape(-1, 2)
+    parts = concatenate([none.get(part, part) for part in one.sequence_ids] for one in several)
+    words = concatenate([none.get(word, word) for word in one.word_ids] for one in several)
+    inside = parts == 1
+    allowed = inside if tokenizer.cls_token_id is None else inside | (ids == tokenizer.cls_token_id)
+    words[~inside] = -1
+    # A word is a run of tokens.
+    window = np.repeat(np.arange(len(lengths)), lengths)
+    begins = np.flatnonzero((np.diff(words, prepend=-2) != 0) | (np.diff(window, prepend=-1) != 0))
+    sizes = np.diff(begins, append=total)
+    word_spans = np.stack([spans[begins, 0], spans[begins + sizes - 1, 1]])
+    word_starts, word_ends = np.where(words < 0, -1, np.repeat(word_spans, sizes, axis=1))
+    starts, ends = np.where(allowed, spans.T, -1)
+    names = ("starts", "ends", "word_starts", "word_ends")
+    places = dict(zip(names, (starts, ends, word_starts, word_ends), strict=True))
+    counts = np.bincount(encoded["overflow_to_sample_mapping"], minlength=len(contexts))
+    columns = {"input_ids": ids, "token_type_ids": types, **places}
+    return WindowColumns(columns=columns, lengths=lengths, counts=counts)
 
 
 def _make_fast_window(encoding: Any, cls: int | None, question_first: bool) -> Window:

@@ -47,7 +47,7 @@ class QuestionAnsweringPipeline(ChunkPipeline):
     def __init__(self, *args: Any, **named: Any) -> None:
         super().__init__(*args, **named)
         self.check_model_type(MODEL_FOR_QUESTION_ANSWERING_MAPPING_NAMES)
-        self._inputs = list_input_names(self.tokenizer, self.model)
+        self.input_names = list_input_names(self.tokenizer, self.model)
         # A cache of keys and values would never be read.
         takes_cache = "use_cache" in inspect.signature(self.model.forward).parameters
         self._options = {"use_cache": False} if takes_cache else {}
@@ -103,7 +103,7 @@ class QuestionAnsweringPipeline(ChunkPipeline):
             if parameters.get(name, 1) < 1:
                 raise ValueError(f"{name} parameter should be >= 1 (got {parameters[name]})")
         before = {name: parameters[name] for name in _BEFORE if name in parameters}
-        self._choose_lengths(parameters.get("doc_stride"), parameters.get("max_seq_len"))
+        self.choose_lengths(parameters.get("doc_stride"), parameters.get("max_seq_len"))
         return before, {}, {name: parameters[name] for name in _AFTER if name in parameters}
 
     def preprocess(
@@ -120,7 +120,7 @@ class QuestionAnsweringPipeline(ChunkPipeline):
         """
         example = to_example(example)
         question, context = example.question_text, example.context_text
-        length, stride = self._choose_lengths(doc_stride, max_seq_len)
+        length, stride = self.choose_lengths(doc_stride, max_seq_len)
         windows = (
             make_fast_windows(self.tokenizer, question, context, padding, stride, length)
             if self.tokenizer.is_fast
@@ -132,11 +132,11 @@ class QuestionAnsweringPipeline(ChunkPipeline):
         text: str | None = context
         while upcoming is not None:
             (inputs, window), upcoming = upcoming, next(windows, None)
-            tensors = {name: torch.tensor([inputs[name]]) for name in self._inputs}
+            tensors = {name: torch.tensor([inputs[name]]) for name in self.input_names}
             yield {**tensors, "is_last": upcoming is None, "window": window, "context": text}
             text = None
 
-    def _choose_lengths(self, doc_stride: int | None, max_seq_len: int | None) -> tuple[int, int]:
+    def choose_lengths(self, doc_stride: int | None, max_seq_len: int | None) -> tuple[int, int]:
         """Return the most tokens of a window, and how many of them two windows share.
 
         Raises:
@@ -151,7 +151,7 @@ class QuestionAnsweringPipeline(ChunkPipeline):
         return length, stride
 
     def _forward(self, inputs: dict[str, Any]) -> dict[str, Any]:
-        outputs = self.model(**{name: inputs[name] for name in self._inputs}, **self._options)
+        outputs = self.model(**{name: inputs[name] for name in self.input_names}, **self._options)
         keys: tuple[Any, Any] = (0, 1)
         if isinstance(outputs, dict):
             keys = ("start_logits", "end_logits")

@@ -4,18 +4,31 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
+from pipemill.actors.faults.bisect import forget_call
+from pipemill.actors.faults.watchdog import mark_progress
 from pipemill.actors.task import Column, Loaded, Parameter
 
+from ..adapter.token_columns import TokenColumns, knows_pipeline
+from ..engines.stacking import copy_kwargs
 from ..pipeline_task import PipelineTask, Values, fixed
+from ..text import model_limits
+from ..text.token_chunks import build_from_stream, group_by_row, to_matrix
+from ..text.windows import split_by_size
 from . import shared_parameters
 
 if TYPE_CHECKING:
+    from ..adapter.pipeline_adapter import PipelineAdapter
     from ..engines.base import GenerationEngine
 
 _IMAGE = Column(name="image", kind="image")
 _QUESTION = Column(name="question", kind="text", parameter=True)
 _TOP_K = Column(name="top_k", kind="number", required=False, parameter=True)
+_PAIR = ("question", "context")
+# Fields of chunks: the characters of each token, and of its word.
+_PLACES = ("starts", "ends", "word_starts", "word_ends")
 _SPAN = [
     ("answer", pa.string()),
     ("score", pa.float32()),
@@ -70,6 +83,104 @@ def _make_generation(pipeline: Any) -> GenerationEngine | None:
     return BatchedGeneration(pipeline, "sequences")
 
 
+class QuestionAnswering(TokenColumns):
+    """question-answering of many questions at a time: windows as columns of tokens."""
+
+    kept = _PLACES
+
+    def __init__(self, adapter: PipelineAdapter) -> None:
+        super().__init__(adapter)
+        before, _, _ = adapter.keywords.of("{}")
+        lengths = before.get("doc_stride"), before.get("max_seq_len")
+        self.length, self.stride = self.pipeline.choose_lengths(*lengths)
+        self.equal_sizes = model_limits.needs_equal_sizes(self.pipeline)
+
+    @classmethod
+    def make(cls, adapter: PipelineAdapter) -> QuestionAnswering | None:
+        """Return the task, if it is known what the pipeline does with a context."""
+        from ..restored.question_answering import QuestionAnsweringPipeline
+
+        knows = knows_pipeline(adapter, QuestionAnsweringPipeline)
+        right = knows and adapter.pipeline.tokenizer.padding_side == "right"
+        return cls(adapter) if right and set(adapter.loaded.columns) == set(_PAIR) else None
+
+    def expand_each(self, rows: pa.Table) -> tuple[pa.ListArray, dict[int, BaseException]]:
+        """Return the windows of contexts that can be cut, and the errors of the others."""
+        pairs = rows.select(_PAIR).to_pylist()
+        failed = self._find_failures(pairs)
+        pairs = [pair for i, pair in enumerate(pairs) if i not in failed]
+        if not pairs:
+            return pa.array([], pa.list_(pa.struct([]))), failed
+        parts = split_by_size([len(pair["context"]) for pair in pairs])
+        lists = pa.concat_arrays([self._cut(pairs[part]) for part in parts])
+        lists, long = self.leave_out_long(lists)
+        places = np.setdiff1d(np.arange(rows.num_rows), list(failed))
+        return lists, failed | {int(places[i]): error for i, error in long.items()}
+
+    def _find_failures(self, pairs: list[Values]) -> dict[int, BaseException]:
+        """Return the errors of rows without a question or context, or room for it, by position."""
+        from ..restored.context_windows import find_lack_of_room
+        from ..restored.question_arguments import to_example
+
+        tokenizer, failed = self.pipeline.tokenizer, {}
+        questions = list(dict.fromkeys(pair["question"] for pair in pairs))
+        ids = tokenizer(questions, add_special_tokens=False, return_attention_mask=False)
+        counts = dict(zip(questions, map(len, ids["input_ids"]), strict=True))
+        shortest = self.length - self.stride - tokenizer.num_special_tokens_to_add(True)
+        for i, pair in enumerate(pairs):
+            error: BaseException | None = None
+            try:
+                to_example(pair)
+            except ValueError as found:
+                error = forget_call(found)
+            count = counts[pair["question"]]
+            if error is None and count >= shortest:
+                given = count, pair["context"], self.stride, self.length
+                error = find_lack_of_room(tokenizer, *given)
+            if error is not None:
+                failed[i] = error
+        return failed
+
+    def _cut(self, pairs: list[Values]) -> pa.ListArray:
+        from ..restored.context_windows import make_window_columns
+
+        mark_progress()
+        questions, contexts = ([pair[name] for pair in pairs] for name in _PAIR)
+        found = make_window_columns(
+            self.pipeline.tokenizer, questions, contexts, self.stride, self.length
+        )
+        names = (*self.pipeline.input_names, *self.kept)
+        columns = {name: found.columns[name] for name in found.columns if name in names}
+        lost = np.zeros(len(found.lengths), np.int32)
+        chunks = build_from_stream(columns, found.lengths, self.equal_sizes, lost)
+        return group_by_row(chunks, found.counts)
+
+    def regroup(self, rows: pa.Table, outputs: pa.ListArray) -> pa.Table:
+        import torch
+
+        from ..restored.context_windows import Window
+
+        chunks, contexts = outputs.flatten(), rows["context"].to_pylist()
+        places = [chunks.field(name).flatten().to_numpy() for name in self.kept]
+        characters, words = np.stack(places[:2], axis=1), np.stack(places[2:], axis=1)
+        logits = torch.from_numpy(to_matrix(chunks.field("logits").flatten()).T.copy())
+        ends = np.cumsum(pc.list_value_length(chunks.field("starts")).to_numpy()).tolist()
+        windows, begin = [], 0
+        for end in ends:
+            own = slice(begin, end)
+            allowed = characters[own, 0] >= 0
+            window = Window(allowed, characters[own], words[own], padded_left=False)
+            windows.append({"window": window, "start": logits[:1, own], "end": logits[1:, own]})
+            begin = end
+        answers, first = [], 0
+        for context, count in zip(contexts, pc.list_value_length(outputs).to_pylist(), strict=True):
+            own_windows, first = windows[first : first + count], first + count
+            own_windows[0]["context"] = context
+            answers.append(self.pipeline.postprocess(own_windows, **copy_kwargs(self.keywords)))
+            mark_progress()
+        return self.adapter.tabulate(rows, answers)
+
+
 QUESTION_ANSWERING = PipelineTask(
     name="question-answering",
     adds="answer, score, start, end; with top_k other than 1 answers: a list of structs of those",
@@ -90,6 +201,7 @@ QUESTION_ANSWERING = PipelineTask(
     record=_to_spans,
     own_parameters=("question",),
     token_outputs=("start_logits", "end_logits"),
+    speed_up=QuestionAnswering.make,
     checks=_check_windows_advance,
     suits=_check_windows_hold_tokens,
     sample=lambda pipeline, given: {"question": "a", "context": "a"},

@@ -154,7 +154,9 @@ CONVERSATIONAL = PipelineTask(
 )
 
 
-def _shorten(text: str, pipeline: Any, before: Mapping[str, Any]) -> tuple[str, int]:
+def _shorten(
+    text: str, pipeline: Any, before: Mapping[str, Any], limit: int | None
+) -> tuple[str, int]:
     cuts = before.get("truncation") in (True, "longest_first", "only_first")
     return truncate_like_tokenizer(text, pipeline) if cuts else (text, 0)
 

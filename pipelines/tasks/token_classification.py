@@ -8,22 +8,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from pipemill.actors.device_transfer import Outputs, to_host_async
 from pipemill.actors.task import Column, Loaded, Parameter
 
+from ..adapter.token_columns import TokenColumns, knows_pipeline
 from ..pipeline_task import PipelineTask, Values
 from ..text import model_limits, token_chunks, windows
 from ..text.entities import Entities, EntityFinder, PlacedTokens, find_entities
 from ..text.probabilities import compute_softmax
 from ..text.truncation import truncate_like_tokenizer
-from ..text.word_table import is_plain_tokenizer
 from . import shared_parameters
 
 if TYPE_CHECKING:
     from ..adapter.pipeline_adapter import PipelineAdapter
-
-# Fields of chunks that their outputs have, too.
-_KEPT = ("input_ids", *token_chunks.SPANS)
 
 
 def _make_schema(loaded: Loaded) -> pa.Schema:
@@ -54,25 +50,23 @@ def _check_windows_advance(values: Values, pipeline: Any) -> None:
         )
 
 
-def _shorten(text: str, pipeline: Any, before: Mapping[str, Any]) -> tuple[str, int]:
+def _shorten(
+    text: str, pipeline: Any, before: Mapping[str, Any], limit: int | None
+) -> tuple[str, int]:
     """Truncate a text as the pipeline will, unless it becomes windows."""
     return (text, 0) if "tokenizer_params" in before else truncate_like_tokenizer(text, pipeline)
 
 
-class TokenClassification:
+class TokenClassification(TokenColumns):
     """token-classification of whole texts, many at a time.
 
     The pipeline takes and makes a dictionary for each text, or token.
     """
 
-    name, schedules = "token-classification", False
+    kept = ("input_ids", *token_chunks.SPANS)
 
     def __init__(self, adapter: PipelineAdapter) -> None:
-        assert adapter.encoder is not None
-        self.adapter, self.encoder = adapter, adapter.encoder
-        self.pipeline, self.inputs = adapter.pipeline, adapter.inputs
-        self.repeats, self.explain_failure = adapter.repeats, adapter.explain_failure
-        _, _, self.keywords = adapter.keywords.of("{}")
+        super().__init__(adapter)
         self.finder = EntityFinder(self.pipeline, self.keywords)
         limit = model_limits.find_tokenizer_limit(self.pipeline.tokenizer)
         settings = {name: p.default for name, p in windows.PARAMETERS.items()}
@@ -85,52 +79,15 @@ class TokenClassification:
         """Return the task, if it is known what the pipeline does with a text."""
         from transformers import TokenClassificationPipeline
 
-        pipeline, (before, during, _) = adapter.pipeline, adapter.keywords.of("{}")
-        knows_pipeline = (
-            type(pipeline) is TokenClassificationPipeline
-            and is_plain_tokenizer(pipeline.tokenizer)
-            and not adapter.declared.any_parameter
-            and adapter.loaded.schema is None
-        )
+        before, during, _ = adapter.keywords.of("{}")
         reads_whole_texts = before == {"is_split_into_words": False} and not during
-        return cls(adapter) if knows_pipeline and reads_whole_texts else None
-
-    @property
-    def packed(self) -> bool:
-        return self.encoder.is_packed
-
-    def results(self) -> pa.Schema:
-        return self.adapter.results()
-
-    def expand(self, rows: pa.Table) -> pa.ListArray:
-        lists, failed = self.expand_each(rows)
-        for error in failed.values():
-            raise error
-        return lists
+        knows = knows_pipeline(adapter, TokenClassificationPipeline)
+        return cls(adapter) if knows and reads_whole_texts else None
 
     def expand_each(self, rows: pa.Table) -> tuple[pa.ListArray, dict[int, BaseException]]:
         """Return the chunks of texts that are not too long, and the errors of the others."""
         lists = self.window_tokenizer.make_chunks(rows["text"].to_pylist())
-        sizes, limit = lists.flatten().field("size").to_numpy(), self.adapter.limit
-        if limit is None or sizes.max(initial=0) <= limit:
-            return lists, {}
-        long = np.flatnonzero(sizes > limit).tolist()
-        advice = "cut or shorten the text"
-        failed: dict[int, BaseException] = {
-            i: model_limits.explain_token_count(int(sizes[i]), limit, advice) for i in long
-        }
-        return lists.filter(pa.array(sizes <= limit)), failed
-
-    def forward(self, chunks: pa.StructArray) -> Outputs:
-        logits, lengths = self.encoder(chunks)
-        fields = [chunks.field(name) for name in _KEPT]
-        offsets = pa.array(np.concatenate([[0], np.cumsum(lengths)]), pa.int32())
-
-        def convert(array: np.ndarray) -> pa.StructArray:
-            of_tokens = pa.ListArray.from_arrays(offsets, token_chunks.to_vector_array(array))
-            return pa.StructArray.from_arrays([*fields, of_tokens], names=[*_KEPT, "logits"])
-
-        return to_host_async(logits, convert)
+        return self.leave_out_long(lists)
 
     def regroup(self, rows: pa.Table, outputs: pa.ListArray) -> pa.Table:
         chunks, texts = outputs.flatten(), rows["text"].to_pylist()
@@ -143,7 +100,7 @@ class TokenClassification:
             if i in strange or not forwards.trusts_postprocess:
                 output = _make_output(text, chunks.slice(i, 1))
                 plain[i] = forwards.postprocess([output], self.keywords)
-        ids, *spans = (chunks.field(name).flatten().to_numpy() for name in _KEPT)
+        ids, *spans = (chunks.field(name).flatten().to_numpy() for name in self.kept)
         own = (spans[0] >= 0) & ~np.isin(numbers, list(plain))
         places = np.arange(len(ids)) - np.repeat(np.cumsum(counts) - counts, counts)
         tokens = PlacedTokens(

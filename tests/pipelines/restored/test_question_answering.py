@@ -192,7 +192,7 @@ def test_models_get_the_token_types_that_they_had(pipes):
     import transformers
     from pipemill.pipelines.restored.token_type_ids import list_input_names
 
-    with_types = {name for name in MODELS if "token_type_ids" in pipes[name]._inputs}
+    with_types = {name for name in MODELS if "token_type_ids" in pipes[name].input_names}
     assert with_types == {"bert", "xlnet", "japanese"}
     config = transformers.DistilBertConfig(dim=8, n_heads=1, n_layers=1, hidden_dim=8)
     distilbert = transformers.DistilBertForQuestionAnswering(config)

@@ -315,7 +315,7 @@ def test_of_a_long_text_a_mask_is_filled_by_what_is_around_it(models):
     truth, lost = plain(models, "fill-mask"), 0
     words = truth.tokenizer
     for text, found in zip(texts, batch.results["predictions"].to_pylist(), strict=True):
-        part, fewer = FILL_MASK.shorten(text, truth, {})
+        part, fewer = FILL_MASK.shorten(text, truth, {}, 128)
         assert part in text
         assert part.count("[MASK]") == text.count("[MASK]")
         assert part == text or 120 < len(words(part)["input_ids"]) <= 128

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from functools import lru_cache
 
@@ -9,11 +10,17 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 import transformers
+from pipemill.actors.batch import Batch
+from pipemill.actors.compute.stages import Stages
+from pipemill.actors.compute.token_budget import TokenBudget
+from pipemill.actors.task import Loaded
+from pipemill.pipelines.loading.make_task import make_task
+from pipemill.pipelines.tasks.question_answering import QUESTION_ANSWERING, QuestionAnswering
 
 import pipemill
 from tests.support import tiny
 from tests.support.restored_cases import REFERENCES
-from tests.support.row_by_row import assert_rows, run
+from tests.support.row_by_row import assert_rows, assert_same, run
 
 TOLD = json.loads((REFERENCES / "question_answering.json").read_text())
 
@@ -84,6 +91,40 @@ def test_question_as_a_parameter_top_k_as_a_column_and_rows_that_fail():
         expected.append({"answers": told if isinstance(told, list) else [told]})
     assert_rows(batch, expected)
     assert batch.stats["chunks"] > 5, "a long context has several windows"
+
+
+@pytest.mark.parametrize("model", ["bert", "roberta", "gpt2"])
+@pytest.mark.parametrize("parameters", [{}, {"top_k": 4, "handle_impossible_answer": True}])
+def test_many_questions_are_answered_as_one_by_one(model, parameters):
+    folder = str(REFERENCES / "models" / f"question_answering_{model}")
+    pipemill.restore_pipelines()
+    pipeline = transformers.pipeline("question-answering", model=folder, device="cpu")
+    given = {"max_seq_len": 60, "doc_stride": 20, **parameters}
+    loaded = Loaded(pipeline=pipeline, columns=("question", "context"), parameters=given)
+    task = make_task(QUESTION_ANSWERING, loaded)
+    assert isinstance(task, QuestionAnswering)
+    contexts = [*TOLD["contexts"].values(), "", "Anna", tiny.sentence(90, 1)] * 2
+    questions = [*TOLD["questions"].values(), "who ?", "", tiny.sentence(60, 2)]
+    pairs = zip(itertools.cycle(questions), contexts)
+    rows = pa.table({"question": [q for q, _ in pairs], "context": contexts})
+    many, single = (
+        Stages(one, {"question": "question", "context": "context"}, TokenBudget(500))
+        for one in (task, task.adapter)
+    )
+    expected, found = single.process(Batch(rows)), many.process(Batch(rows))
+    assert found.failures == expected.failures
+    assert len(found.failures) < len(contexts) - 5
+    reasons = " ".join(failure.message for failure in found.failures.values())
+    assert "`context` cannot be empty" in reasons
+    assert "`question` cannot be empty" in reasons
+    assert "leaves 0 tokens for the context" in reasons
+    batch = many.process(Batch(pa.table({"question": ["who ?"] * 3, "context": [""] * 3})))
+    assert len(batch.failures) == 3
+    assert found.results.schema == expected.results.schema
+    assert_same(found.results.to_pylist(), expected.results.to_pylist())
+    assert found.stats["chunks"] == expected.stats["chunks"] > len(contexts)
+    assert found.stats["tokens"] == expected.stats["tokens"]
+    assert found.stats["truncated_rows"] == expected.stats["truncated_rows"] == 0
 
 
 TOWNS = {"town": ["Paris", "", "B"]}
