@@ -1,12 +1,12 @@
 """Images through classifiers of true shapes with random weights, beside `transformers.pipeline`.
 
     python -m benchmarks.images [--images 96] [--rounds 3] [--threads 2] [--whole 1000]
-    python -m benchmarks.images --engine openvino:float32 --engine openvino:int8   # and beside these
+    python -m benchmarks.images --engine openvino:float32 --engine openvino:int8
 
 In one process, in turn, on the same threads and rows: pipemill's expand, forward and regroup, and
 transformers' pipeline at several batch sizes, loaded beforehand. Prints medians of wall time, and
-the least processor time, which other work on the machine disturbs less. With --whole, then whole
-runs: each in a new process, Parquet to Parquet.
+the least processor time, which other work on the machine disturbs less. With --engine,
+these engines, too. With --whole, then whole runs: each in a new process, Parquet to Parquet.
 """
 
 from __future__ import annotations
