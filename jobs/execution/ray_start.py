@@ -166,11 +166,15 @@ def _start_local() -> None:
 def _end_started_processes(error: BaseException) -> None:
     """End the processes of a Ray whose start raised this error, or was interrupted.
 
-    `ray.shutdown` does not know them yet, so they would live as long as this process.
+    They would live as long as this process. Once all are up, `ray.shutdown` ends them, after it has
+    left them: Ray's code in this process ends it when the others vanish.
     """
+    from ray._private import worker
     from ray._private.node import Node
     from ray._private.services import ProcessInfo
 
+    if worker._global_node is not None:
+        return
     for frame, _ in traceback.walk_tb(error.__traceback__):
         for value in frame.f_locals.copy().values():
             if isinstance(value, Node):

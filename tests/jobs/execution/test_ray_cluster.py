@@ -118,6 +118,24 @@ def test_the_processes_of_a_ray_that_does_not_start_are_ended(monkeypatch, error
     assert ended == [{"check_alive": False, "allow_graceful": False}] * tries
 
 
+def test_a_ray_whose_processes_are_up_is_left_to_its_shutdown(monkeypatch):
+    class RunningNode(Node):
+        def __init__(self):
+            """Started."""
+
+        def kill_all_processes(self, **settings):
+            pytest.fail("Ray's code in this process would end it")
+
+    def connect(node):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("ray._private.worker._global_node", RunningNode())
+    monkeypatch.setattr("ray.init", lambda *_, **__: connect(RunningNode()))
+    monkeypatch.setattr("ray.shutdown", lambda: None)
+    with pytest.raises(KeyboardInterrupt):
+        _start("local")
+
+
 def test_a_later_ray_of_the_caller_gets_no_level_from_here(monkeypatch):
     levels = []
 
