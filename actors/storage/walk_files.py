@@ -50,6 +50,9 @@ def iterate_files(filesystem: Any, root: str, known: dict[str, Any]) -> Iterator
     if filesystem.isfile(root):
         yield filesystem.info(root)
         return
+    if known.get("islink") and not os.path.exists(root):
+        yield known
+        return
     # A folder at a time: what fsspec says of a million files takes a gigabyte. A folder without
     # permission would be skipped silently.
     for _, _, files in filesystem.walk(root, detail=True, on_error="raise"):

@@ -11,6 +11,7 @@ from itertools import islice
 from typing import Any, NamedTuple
 
 from pipemill.actors.sources.arrow import ArrowSource
+from pipemill.actors.sources.files import FilesSource
 from pipemill.actors.sources.parquet import ParquetSource
 from pipemill.actors.sources.registry import find_source, format_names, format_of, list_sources
 from pipemill.actors.sources.text import TextSource
@@ -89,6 +90,8 @@ def list_files(
     if len(formats) > 1:
         raise _explain_mixture(files, formats)
     _check_pointers(files.values())
+    if formats != {FilesSource.name}:  # of which each file is a row, and may be a dead letter
+        _check_links(files.values())
     return FoundFiles(list(files.values()), str(formats.pop()), notes)
 
 
@@ -119,6 +122,17 @@ def _explain_mixture(paths: Iterable[str], formats: Collection[str | None]) -> C
         f"the input mixes formats ({', '.join(sorted(map(str, formats)))}): "
         "name one in input.format, or give a narrower input.path"
     )
+
+
+def _check_links(files: Iterable[InputFile]) -> None:
+    """Raise ConfigError for a link to nothing, which seems to be a file without rows."""
+    for file in files:
+        is_local = not file.size and "://" not in file.path
+        if is_local and os.path.islink(file.path) and not os.path.exists(file.path):
+            raise ConfigError(
+                f"{file.path} is a link to {os.readlink(file.path)}, which does not exist: bring "
+                "that file (of git-annex by `git annex get`), or remove the link"
+            )
 
 
 def _check_pointers(files: Iterable[InputFile]) -> None:

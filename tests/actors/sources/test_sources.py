@@ -368,6 +368,26 @@ def test_pointers_of_git_lfs_are_no_files(tmp_path, name):
         plan(tmp_path)
 
 
+@pytest.mark.parametrize("name", ["a.parquet", "a.jsonl", "a.csv", "a.txt", "a.tar"])
+def test_links_to_nothing_are_no_files_without_rows(tmp_path, name):
+    """As git-annex leaves them where a file was not fetched."""
+    (tmp_path / "in").mkdir()
+    (tmp_path / f"in/1{name}").symlink_to(tmp_path / "gone")
+    for path in (tmp_path / "in", f"{tmp_path}/in/*{name[1:]}"):
+        with pytest.raises(ConfigError, match=f"1{name} is a link to .*gone, which does not exist"):
+            plan(path)
+    (tmp_path / "gone").write_text("")
+    (tmp_path / "in/b.notes").symlink_to(tmp_path / "nowhere")  # of no format that is read
+    assert len(list_files(str(tmp_path / "in"), "auto", {}, None).files) == 1
+
+
+def test_a_picture_that_is_a_link_to_nothing_is_one_dead_letter(tmp_path):
+    (tmp_path / "a.jpg").write_bytes(b"a")
+    (tmp_path / "b.jpg").symlink_to(tmp_path / "gone")
+    (batch,) = read(plan(tmp_path))
+    assert [failure.error for failure in batch.failures.values()] == ["FileNotFoundError"]
+
+
 def test_an_archive_that_is_encrypted_or_of_an_unknown_compression_is_one_line(tmp_path):
     for at, value, said in ((8, 1, "is encrypted"), (10, 97, "is compressed in a way")):
         with zipfile.ZipFile(tmp_path / f"{at}.zip", "w") as archive:
