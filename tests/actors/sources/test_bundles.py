@@ -152,6 +152,13 @@ def test_few_files_have_their_own_parts_and_very_many_share_some():
     assert 977 <= len(cut(1_000_000)) <= 1300
 
 
+@pytest.mark.parametrize("suffix", ["parquet", "jsonl"])
+def test_empty_files_do_not_keep_others_apart(tmp_path, few, suffix):
+    write_files(tmp_path, suffix, [1, 1, 0, 0] * 6)
+    made = plan(tmp_path)
+    assert [len(split.bundle) for split in made.splits] == [8, 4]
+
+
 def test_a_file_that_cannot_be_read_is_one_dead_letter_of_its_bundle(tmp_path, few):
     texts = write_files(tmp_path, "jsonl", [2] * 12)
     (tmp_path / "lang=a/04.jsonl").write_bytes(gzip.compress(b"not what its name says"))
