@@ -96,7 +96,8 @@ def _shorten_around_masks(
     """
     tokenizer = pipeline.tokenizer
     fast = limit is not None and tokenizer.is_fast and "tokenizer_kwargs" not in before
-    if not fast or len(text) < limit - tokenizer.num_special_tokens_to_add():
+    # A character may be several tokens, one for each byte.
+    if not fast or len(text.encode()) < limit - tokenizer.num_special_tokens_to_add():
         return text, 0
     tokens = tokenize(tokenizer, text)
     room = limit - tokenizer.num_special_tokens_to_add()

@@ -74,6 +74,17 @@ def test_answers_are_those_of_each_text(kind, parameters):
     assert_same(found, [expected] if "several_masks" in parameters else expected)
 
 
+def test_a_text_of_few_characters_and_many_tokens_is_shortened():
+    task = make("bytes")
+    text = f"{'🦊' * 40} {task.pipeline.tokenizer.mask_token} {'🦊' * 3}"
+    assert len(text) < LIMIT
+    for one in (task, task.adapter):
+        stages = Stages(one, {"text": "text"}, TokenBudget(300))
+        batch = stages.process(Batch(pa.table({"text": [text]})))
+        assert not batch.failures
+        assert batch.stats["truncated_rows"] == 1
+
+
 @pytest.mark.parametrize(
     "left",
     [{"top_k": 0}, {"tokenizer_kwargs": {"truncation": True}}, {"columns": ("text", "top_k")}],
