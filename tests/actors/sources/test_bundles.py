@@ -233,6 +233,12 @@ def test_a_dead_letter_of_a_bundle_is_found_in_its_file(tmp_path, job):
     )
 
 
+def test_a_row_that_stops_the_run_is_named_by_its_file(tmp_path, job):
+    job["output"] = {**job["output"], "on_error": "raise"}
+    with pytest.raises(pipemill.RunError, match=r"row 1 of \S+/in/05\.jsonl failed"):
+        pipemill.run(job)
+
+
 def test_the_rows_of_files_that_the_input_no_longer_names_are_counted(tmp_path, job):
     write_jsonl(tmp_path / "in/03.jsonl", [f"3-{i}" for i in range(4)])
     pipemill.run(job)
