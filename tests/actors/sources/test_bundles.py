@@ -269,3 +269,18 @@ def test_a_bundle_that_lost_a_file_before_it_was_done_keeps_the_others(tmp_path,
     assert (report.rows, report.added["rows"]) == (22, 6)
     assert not [text for text in texts_of(job) if text.startswith("6-")]
     assert pipemill.verify(job["output"]["path"]).ok
+
+
+def test_a_bundle_may_lose_a_file_and_have_one_that_changed_before_it_was_done(tmp_path, job):
+    pipemill.run(job)
+    sorted(Path(job["output"]["path"]).glob("*.parquet"))[1].unlink()
+    write_jsonl(tmp_path / "in/07.jsonl", ["new"])
+    (tmp_path / "in/06.jsonl").unlink()
+    report = pipemill.run(job, on_changed="reprocess")
+    assert (report.rows, report.added["rows"]) == (21, 5)
+    assert "new" in texts_of(job)
+    assert pipemill.verify(job["output"]["path"]).ok
+    write_jsonl(tmp_path / "in/01.jsonl", ["newer"])
+    (tmp_path / "in/02.jsonl").unlink()
+    with pytest.raises(pipemill.ConfigError, match=r"02\.jsonl is not in the input, and shares"):
+        pipemill.run(job, on_changed="reprocess")
