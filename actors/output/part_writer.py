@@ -75,17 +75,19 @@ class PartSink:
 
     def write(self, split: Split, batch: Batch) -> None:
         self.check_lease()
+        footer = self._make_footer(split, batch)
         if batch.failures and self.on_error == "raise":
             row, first = min(batch.failures.items())
-            raise RowError(f"row {row} of {split.path} failed (output.on_error is raise): {first}")
+            place = split.place if split.start else split.path
+            if split.bundle:
+                place, row = footer.find_row(split, row)
+            raise RowError(f"row {row} of {place} failed (output.on_error is raise): {first}")
         letters = dead_letters(self.store, split.part)
         if batch.failures:
             letters.write(self.encode_dead_letters(split.number, batch))
         else:
             letters.remove()  # an attempt may have died before it wrote the part
-        self.store.write(
-            split.part, encode_part(self._make_part(batch), self._make_footer(split, batch))
-        )
+        self.store.write(split.part, encode_part(self._make_part(batch), footer))
 
     def _make_part(self, batch: Batch) -> pa.Table:
         assert batch.results is not None

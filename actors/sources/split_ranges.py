@@ -116,6 +116,8 @@ def bundle_small_files(
     held: list[SplitRange] = []
     full = 0.0
     for one in planned:
+        if not one.ranges:  # an empty file
+            continue
         share, size = one.share, sum(part.file.size for part in one.ranges)
         is_alone = share is None or most < 2 or not size
         added = 0.0 if share is None else max(share, size / MOST_BYTES)

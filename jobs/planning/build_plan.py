@@ -130,8 +130,9 @@ def _extend_plan(
             )
         return plan, False
     before = len(plan.splits)
-    again, lost = _share_splits(plan, files, changed), set[int]()
+    again, lost = list[InputFile](), set[int]()
     if reprocessed is not None:
+        again = _share_splits(plan, files, changed, reprocessed)
         lost, left = _find_lost(job, plan, files, reprocessed)
         known = {file.path for file in again}
         again += [file for file in left if file.path not in known]
@@ -182,14 +183,19 @@ def _find_lost(
     return lost, left
 
 
-def _share_splits(plan: Plan, files: list[InputFile], changed: list[InputFile]) -> list[InputFile]:
+def _share_splits(
+    plan: Plan, files: list[InputFile], changed: list[InputFile], ledger: Ledger
+) -> list[InputFile]:
     """Return the files that have splits in common with those that changed, and these."""
     paths = {file.path for file in changed}
+    done, kept = ledger.parts() if paths else (), set[str]()
     for split in plan.splits if paths else ():
         if split.bundle and any(file.path in paths for file in split.bundle):
-            paths.update(file.path for file in split.bundle)
+            own = {file.path for file in split.bundle}
+            paths |= own
+            kept |= own if split.part in done else set()
     again = [file for file in files if file.path in paths]
-    if gone := paths - {file.path for file in again}:
+    if gone := kept - {file.path for file in again}:
         raise ConfigError(
             f"{min(gone)} is not in the input, and shares a part with {changed[0].path}, which has "
             "changed: its rows would be lost; put it back, or name another output"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from .resolve_task import ResolvedTask
 
 _BLOCK = 2**20
+# What a build of torch is for. Another suffix names its sources, as in 2.9.0a0+145a3a7.
+_BUILD = re.compile(r"\+(cpu|cu\d+|rocm[\d.]+|xpu)$")
 # Fields that the model's folder may decide, with what a fingerprint without them means.
 FIELD_DEFAULTS = {"pooling": "mean", "function_to_apply": "transformers' own"}
 # What all tasks of a job share.
@@ -62,7 +65,7 @@ def _keep_torch(fields: dict[str, Any], then: Mapping[str, Any]) -> dict[str, An
 
     A job may begin on CPUs and go on where there are GPUs.
     """
-    old, new = (str(one.get("torch")).partition("+")[0] for one in (then, fields))
+    old, new = (_BUILD.sub("", str(one.get("torch"))) for one in (then, fields))
     return {**fields, "torch": then["torch"]} if old == new else fields
 
 

@@ -96,7 +96,8 @@ def _shorten_around_masks(
     """
     tokenizer = pipeline.tokenizer
     fast = limit is not None and tokenizer.is_fast and "tokenizer_kwargs" not in before
-    if not fast or len(text) < limit - tokenizer.num_special_tokens_to_add():
+    # A character may be several tokens, one for each byte.
+    if not fast or len(text.encode()) < limit - tokenizer.num_special_tokens_to_add():
         return text, 0
     tokens = tokenize(tokenizer, text)
     room = limit - tokenizer.num_special_tokens_to_add()
@@ -178,7 +179,7 @@ class FillMask(TokenColumns):
         for text in (f"a {words.mask_token} b", f"{words.mask_token} a {words.mask_token}"):
             ids = np.array(words(text)["input_ids"])
             masks = ids == words.mask_token_id
-            drawn = rng.normal(size=(len(ids), min(config.vocab_size, len(words))))
+            drawn = rng.normal(size=(len(ids), config.vocab_size))
             logits = torch.from_numpy(drawn.astype(np.float32))
             output = {"logits": logits[None], "input_ids": torch.from_numpy(ids)[None]}
             expected = self.pipeline.postprocess(output, **copy_kwargs(self.keywords))

@@ -152,6 +152,13 @@ def test_few_files_have_their_own_parts_and_very_many_share_some():
     assert 977 <= len(cut(1_000_000)) <= 1300
 
 
+@pytest.mark.parametrize("suffix", ["parquet", "jsonl"])
+def test_empty_files_do_not_keep_others_apart(tmp_path, few, suffix):
+    write_files(tmp_path, suffix, [1, 1, 0, 0] * 6)
+    made = plan(tmp_path)
+    assert [len(split.bundle) for split in made.splits] == [8, 4]
+
+
 def test_a_file_that_cannot_be_read_is_one_dead_letter_of_its_bundle(tmp_path, few):
     texts = write_files(tmp_path, "jsonl", [2] * 12)
     (tmp_path / "lang=a/04.jsonl").write_bytes(gzip.compress(b"not what its name says"))
@@ -226,6 +233,12 @@ def test_a_dead_letter_of_a_bundle_is_found_in_its_file(tmp_path, job):
     )
 
 
+def test_a_row_that_stops_the_run_is_named_by_its_file(tmp_path, job):
+    job["output"] = {**job["output"], "on_error": "raise"}
+    with pytest.raises(pipemill.RunError, match=r"row 1 of \S+/in/05\.jsonl failed"):
+        pipemill.run(job)
+
+
 def test_the_rows_of_files_that_the_input_no_longer_names_are_counted(tmp_path, job):
     write_jsonl(tmp_path / "in/03.jsonl", [f"3-{i}" for i in range(4)])
     pipemill.run(job)
@@ -256,3 +269,18 @@ def test_a_bundle_that_lost_a_file_before_it_was_done_keeps_the_others(tmp_path,
     assert (report.rows, report.added["rows"]) == (22, 6)
     assert not [text for text in texts_of(job) if text.startswith("6-")]
     assert pipemill.verify(job["output"]["path"]).ok
+
+
+def test_a_bundle_may_lose_a_file_and_have_one_that_changed_before_it_was_done(tmp_path, job):
+    pipemill.run(job)
+    sorted(Path(job["output"]["path"]).glob("*.parquet"))[1].unlink()
+    write_jsonl(tmp_path / "in/07.jsonl", ["new"])
+    (tmp_path / "in/06.jsonl").unlink()
+    report = pipemill.run(job, on_changed="reprocess")
+    assert (report.rows, report.added["rows"]) == (21, 5)
+    assert "new" in texts_of(job)
+    assert pipemill.verify(job["output"]["path"]).ok
+    write_jsonl(tmp_path / "in/01.jsonl", ["newer"])
+    (tmp_path / "in/02.jsonl").unlink()
+    with pytest.raises(pipemill.ConfigError, match=r"02\.jsonl is not in the input, and shares"):
+        pipemill.run(job, on_changed="reprocess")

@@ -70,6 +70,7 @@ def test_an_engine_that_is_not_installed_here_is_another_one(monkeypatch):
         ("2.13.0+cpu", "2.13.0", "2.13.0+cpu"),
         ("2.13.0", "2.13.0+cu130", "2.13.0"),
         ("2.13.0+cpu", "2.13.1+cpu", "2.13.1+cpu"),
+        ("2.9.0a0+145a3a7", "2.9.0a0+50eac81", "2.9.0a0+50eac81"),  # of other sources
         (None, "2.13.0+cpu", "2.13.0+cpu"),
     ],
 )

@@ -7,6 +7,7 @@ from functools import cache
 
 import pyarrow as pa
 import pytest
+import tokenizers
 import transformers
 from pipemill.actors.batch import Batch
 from pipemill.actors.compute.stages import Stages
@@ -72,6 +73,37 @@ def test_answers_are_those_of_each_text(kind, parameters):
     given = {name: value for name, value in parameters.items() if name != "several_masks"}
     expected, found = truth(texts[0], **given), many.results["predictions"][0].as_py()
     assert_same(found, [expected] if "several_masks" in parameters else expected)
+
+
+def test_a_text_of_few_characters_and_many_tokens_is_shortened():
+    task = make("bytes")
+    text = f"{'🦊' * 40} {task.pipeline.tokenizer.mask_token} {'🦊' * 3}"
+    assert len(text) < LIMIT
+    for one in (task, task.adapter):
+        stages = Stages(one, {"text": "text"}, TokenBudget(300))
+        batch = stages.process(Batch(pa.table({"text": [text]})))
+        assert not batch.failures
+        assert batch.stats["truncated_rows"] == 1
+
+
+@pytest.mark.parametrize("parameters", [{"targets": ["far", "a"]}, {"top_k": 9}])
+def test_a_vocabulary_may_have_gaps(parameters):
+    names = ["[PAD]", "[UNK]", "[MASK]", "a", "b"]
+    pieces = {name: i for i, name in enumerate(names)} | {"far": 30}
+    words = tokenizers.Tokenizer(tokenizers.models.WordPiece(pieces, unk_token="[UNK]"))
+    words.pre_tokenizer = tokenizers.pre_tokenizers.BertPreTokenizer()
+    pipeline = copy.copy(load("word pieces"))
+    pipeline.tokenizer = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=words, unk_token="[UNK]", pad_token="[PAD]", mask_token="[MASK]"
+    )
+    expected = pipeline("a [MASK] b", **parameters)
+    pipeline.model = copy.deepcopy(pipeline.model)
+    given = {"columns": ("text",), "parameters": parameters}
+    task = make_task(FILL_MASK, Loaded(pipeline=pipeline, **given))
+    assert isinstance(task, FillMask)
+    stages = Stages(task, {"text": "text"}, TokenBudget(300))
+    (found,) = stages.process(Batch(pa.table({"text": ["a [MASK] b"]}))).results.to_pylist()
+    assert_same(found["predictions"], expected)
 
 
 @pytest.mark.parametrize(
