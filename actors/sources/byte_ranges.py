@@ -68,9 +68,9 @@ class ByteRangePlanner:
         limit: the number of rows to read, from the start.
         """
         width = self._measure_row_width(files)
-        step = rows_per_part or choose_rows_per_split(
-            sum(map(_estimate_bytes, files)) / width, width, self.most_rows
-        )
+        rows = sum(map(_estimate_bytes, files)) / width
+        wanted = rows if limit is None else min(rows, limit)
+        step = rows_per_part or choose_rows_per_split(wanted, width, self.most_rows)
         cuts_small_files = self.cuts_small_files and len(files) < FEW_SPLITS
         planner = replace(self, cuts_small_files=cuts_small_files)
 

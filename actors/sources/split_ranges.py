@@ -83,7 +83,8 @@ def cut_rows(
     most_rows: the most rows of a range whose size is chosen.
     """
     total = sum(count or 0 for count in counts)
-    step = rows_per_part or choose_rows_per_split(total, size / max(total, 1), most_rows)
+    wanted = total if limit is None else min(total, limit)
+    step = rows_per_part or choose_rows_per_split(wanted, size / max(total, 1), most_rows)
 
     def cut_files() -> Iterator[FileRanges]:
         left = total if limit is None else limit

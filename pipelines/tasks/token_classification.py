@@ -21,6 +21,9 @@ from . import shared_parameters
 if TYPE_CHECKING:
     from ..adapter.pipeline_adapter import PipelineAdapter
 
+# Of texts whose entities are found at once: some copies of their scores, in float32, take 100 MB.
+_MOST_SCORES = 2**23
+
 
 def _make_schema(loaded: Loaded) -> pa.Schema:
     span = [("word", pa.string()), ("start", pa.int32()), ("end", pa.int32())]
@@ -90,6 +93,17 @@ class TokenClassification(TokenColumns):
         return self.leave_out_long(lists)
 
     def regroup(self, rows: pa.Table, outputs: pa.ListArray) -> pa.Table:
+        tokens = pc.list_value_length(outputs.flatten().field("input_ids")).to_numpy()
+        scores = np.cumsum(tokens * self.pipeline.model.config.num_labels)
+        cuts = np.flatnonzero(np.diff(scores // _MOST_SCORES)) + 1
+        edges = [0, *cuts.tolist(), len(outputs)]
+        tables = [
+            self._regroup_some(rows.slice(a, b - a), outputs.slice(a, b - a))
+            for a, b in zip(edges, edges[1:], strict=False)
+        ]
+        return pa.concat_tables(tables)
+
+    def _regroup_some(self, rows: pa.Table, outputs: pa.ListArray) -> pa.Table:
         chunks, texts = outputs.flatten(), rows["text"].to_pylist()
         counts = pc.list_value_length(chunks.field("input_ids")).to_numpy()
         numbers = np.repeat(np.arange(len(texts)), counts)

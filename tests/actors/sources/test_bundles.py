@@ -152,6 +152,19 @@ def test_few_files_have_their_own_parts_and_very_many_share_some():
     assert 977 <= len(cut(1_000_000)) <= 1300
 
 
+def test_the_first_rows_of_very_many_files_are_several_splits():
+    files = [InputFile(f"{i:07}.parquet", 2000, "1") for i in range(100_000)]
+    made = list(split_ranges.cut_rows(files, [10] * len(files), 2 * 10**8, None, 10_000))
+    assert 32 <= len(made) <= 40
+
+
+@pytest.mark.parametrize("suffix", ["parquet", "jsonl"])
+def test_the_first_rows_of_an_input_are_several_splits(tmp_path, suffix):
+    write_files(tmp_path, suffix, [40_000])
+    for limit in (None, 3200):
+        assert 32 <= len(plan(tmp_path, None, limit).splits) <= 33
+
+
 @pytest.mark.parametrize("suffix", ["parquet", "jsonl"])
 def test_empty_files_do_not_keep_others_apart(tmp_path, few, suffix):
     write_files(tmp_path, suffix, [1, 1, 0, 0] * 6)

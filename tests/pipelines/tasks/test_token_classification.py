@@ -18,6 +18,7 @@ from pipemill.actors.task import Loaded
 from pipemill.pipelines.adapter.pipeline_adapter import PipelineAdapter
 from pipemill.pipelines.engines.encoder import Encoder
 from pipemill.pipelines.loading.make_task import make_task
+from pipemill.pipelines.tasks import token_classification
 from pipemill.pipelines.tasks.token_classification import (
     TOKEN_CLASSIFICATION,
     TokenClassification,
@@ -157,6 +158,22 @@ def test_texts_beyond_the_models_positions_are_dead_letters():
     assert many.failures == single.failures
     assert "tokens are more than the model's 40: cut or shorten" in many.failures[1].message
     assert_same(many.results, single.results)
+
+
+def test_scores_of_few_texts_are_copied_at_a_time(pipeline, monkeypatch):
+    usual, seen = EntityFinder.find, []
+
+    def find(self, tokens, scores):
+        seen.append(scores.size)
+        return usual(self, tokens, scores)
+
+    monkeypatch.setattr(EntityFinder, "find", find)
+    monkeypatch.setattr(token_classification, "_MOST_SCORES", 600)
+    texts = [tiny.sentence(1 + n % 30, n) for n in range(90)]
+    many, single = process_both_ways(pipeline, texts)
+    assert_same(many.results, single.results)
+    assert max(seen) <= 600 + LIMIT * len(LABELS)
+    assert not many.failures
 
 
 def test_a_text_without_tokens_fails_alone():
