@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import threading
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -48,6 +50,13 @@ def _take(tokens: WordTokens, places: np.ndarray) -> WordTokens:
     return WordTokens(tokens.ids[own], counts, tokens.known[places], spans)
 
 
+@dataclass(frozen=True)
+class _Backend:
+    """A `tokenizers.Tokenizer` that only the shared table calls: those of tasks have own locks."""
+
+    backend_tokenizer: Any
+
+
 def share_words(tasks: Iterable[LoadedTask]) -> None:
     """Let tasks whose tokenizers give equal ids share one word table."""
     shared: dict[tuple[str, bool], SharedWords] = {}
@@ -58,5 +67,8 @@ def share_words(tasks: Iterable[LoadedTask]) -> None:
             backend.no_truncation()  # which a call leaves behind, and sets again
             backend.no_padding()
             key = backend.to_str(), windows.words.has_spans
-            words = shared.setdefault(key, SharedWords(windows.words))
+            if key not in shared:
+                own = _Backend(copy.deepcopy(backend))
+                shared[key] = SharedWords(replace(windows.words, tokenizer=own))
+            words = shared[key]
             task.window_tokenizer = replace(windows, words=words)  # type: ignore[attr-defined]

@@ -11,6 +11,7 @@ from pipemill.actors.batch import Batch
 from pipemill.pipelines.load_cascade import LoadCascade, LoadStep
 from pipemill.pipelines.loading.model import Model
 from pipemill.pipelines.loading.task_loader import LoadTask
+from pipemill.pipelines.shared_words import share_words
 from pipemill.pipelines.text.word_table import WordTable
 
 from tests.support import tiny
@@ -68,6 +69,18 @@ def test_each_text_is_tokenized_once_and_answers_stay(loads, monkeypatch):
             assert got == pytest.approx(wanted, abs=1e-5)
         for got, wanted in zip(found["c_embedding"], alone[2]["embedding"], strict=True):
             assert got.as_py() == pytest.approx(wanted.as_py(), abs=1e-5)
+
+
+def test_the_shared_table_leaves_the_tokenizers_of_tasks_as_they_are(loads):
+    """Another thread may call one of them meanwhile."""
+    tasks = [load().task for load in loads]
+    share_words(tasks)
+    backends = [task.window_tokenizer.tokenizer.backend_tokenizer for task in tasks]
+    for backend in backends:
+        backend.enable_truncation(5)
+    for task in tasks:
+        assert task.window_tokenizer.words.tokenize(pa.array(["a new word", "mills"])).known.any()
+    assert [backend.truncation["max_length"] for backend in backends] == [5, 5, 5]
 
 
 def test_tokenizers_that_differ_share_nothing(loads, tmp_path):
