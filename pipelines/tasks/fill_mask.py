@@ -194,7 +194,7 @@ class FillMask(TokenColumns):
         parts = [_shorten_around_masks(text, self.pipeline, {}, limit) for text in texts]
         lists = self.window_tokenizer.make_chunks([text for text, _ in parts])
         chunks = lists.flatten()
-        ids, counts = chunks.field("input_ids"), np.zeros(len(texts), int)
+        ids = chunks.field("input_ids")
         masks = ids.flatten().to_numpy() == self.pipeline.tokenizer.mask_token_id
         counts = np.bincount(pc.list_parent_indices(ids).to_numpy()[masks], minlength=len(texts))
         failed = {i: self._explain_lack(ids[i]) for i in np.flatnonzero(counts == 0).tolist()}
