@@ -42,11 +42,12 @@ test-wheel: install
 typings:
 	@rm -rf typings && mkdir -p typings/pipemill
 	@ln -s $(CURDIR)/pipemill/* $(CURDIR)/jobs $(CURDIR)/pipelines $(CURDIR)/actors typings/pipemill/
+	@ln -s $(CURDIR)/benchmarks typings/benchmarks
 
 check: install typings
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	cd typings && ../$(BIN)/mypy --config-file ../pyproject.toml -p pipemill
+	cd typings && ../$(BIN)/mypy --config-file ../pyproject.toml -p pipemill -p benchmarks
 
 # The site, in site/. A link that leads nowhere ends it; not so with --quiet, which silences the check.
 docs: install typings

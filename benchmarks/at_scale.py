@@ -177,7 +177,9 @@ def restart(parts: int, folder: str) -> Seconds:
     first.send_signal(signal.SIGINT)
     first.wait()
     left = complete_output(out, parts)
-    for file in {Path(split.path) for split in Ledger(Store(str(out))).read_plan().splits}:
+    made = Ledger(Store(str(out))).read_plan()
+    assert made is not None
+    for file in {Path(split.path) for split in made.splits}:
         if all(split.path != str(file) for split in left):
             blank(file)
     seconds: Seconds = {}
@@ -217,7 +219,7 @@ def complete_output(out: Path, parts: int) -> list[Split]:
     assert len(made.splits) == parts
     model = next(split for split in made.splits if split.part in exist)
     (footer,), table = book.footers([model]), pq.read_table(out / model.part)
-    left = made.splits[parts // 2 : parts // 2 + 10]
+    left = list(made.splits[parts // 2 : parts // 2 + 10])
     for split in made.splits:
         if split in left:
             Path(out, split.part).unlink(missing_ok=True)

@@ -19,8 +19,8 @@ import os
 import statistics
 import tempfile
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.metadata import distribution
 from itertools import islice
 from pathlib import Path
@@ -52,7 +52,7 @@ class Clock:
     """CPU seconds by stage; those of a stage inside another one count for the inner one."""
 
     def __init__(self) -> None:
-        self.seconds: Counter[str] = Counter()
+        self.seconds: dict[str, float] = defaultdict(float)
         self._inner = [0.0]
 
     def timed(self, stage: str, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -156,10 +156,12 @@ def feed(work: str, folder: str, rows: int, rows_per_split: int) -> dict[str, An
     loaded = load.loaded()
     stages = load.stages(loaded)
     clock, model = Clock(), loaded.pipeline.model
-    for adapter in (PipelineAdapter, QuestionAnswering, FillMask):
-        adapter.expand_each = clock.timed("tokenize", adapter.expand_each)  # type: ignore[method-assign]
-    for adapter in (PipelineAdapter, TokenColumns, FillMask):
-        adapter.forward = clock.timed("tensors", adapter.forward)  # type: ignore[method-assign]
+    expanding: tuple[Any, ...] = PipelineAdapter, QuestionAnswering, FillMask
+    for adapter in expanding:
+        adapter.expand_each = clock.timed("tokenize", adapter.expand_each)
+    computing: tuple[Any, ...] = PipelineAdapter, TokenColumns, FillMask
+    for adapter in computing:
+        adapter.forward = clock.timed("tensors", adapter.forward)
     WindowTokenizer.make_chunks = clock.timed("tokenize", WindowTokenizer.make_chunks)  # type: ignore[method-assign]
     for name in ("deduplicate_chunks", "cut_micro_batches"):
         setattr(forward_pass, name, clock.timed("plan", getattr(forward_pass, name)))
@@ -188,7 +190,7 @@ def feed(work: str, folder: str, rows: int, rows_per_split: int) -> dict[str, An
     return rate(marks, rows_per_split)
 
 
-def rate(marks: list[tuple[dict[str, float], float]], rows_per_split: int) -> dict[str, Any]:
+def rate(marks: Sequence[tuple[Mapping[str, float], float]], rows_per_split: int) -> dict[str, Any]:
     """Return rates between the mark after a third of the splits and the last one."""
     third = len(marks) // 3
     (early, first), (late, last) = marks[third - 1], marks[-1]

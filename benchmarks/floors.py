@@ -19,6 +19,8 @@ from collections.abc import Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import yaml
 
 FLOORS = Path(__file__).with_suffix(".yaml")
@@ -39,10 +41,12 @@ def measure_classification() -> Iterator[tuple[str, float]]:
 def measure_images(name: str) -> Iterator[tuple[str, float]]:
     from .images import __main__ as images
 
-    files = [images.photo(seed) for seed in range(24)]
     with tempfile.TemporaryDirectory() as folder:
-        images.write_model(Path(folder), name)
-        busy = images.measure(folder, files, 2, 1, (1, 8)).busy
+        model, rows = Path(folder, "model"), Path(folder, "rows.parquet")
+        images.write_model(model, name)
+        photos = [images.make_photo(seed) for seed in range(24)]
+        pq.write_table(pa.table({"image": photos}), rows)
+        busy = images.measure(str(model), rows, 2, 1, (1, 8), ()).busy
     best = min(min(taken) for way, taken in busy.items() if way.startswith("transformers"))
     yield "beside transformers at its best batch size", best / min(busy["pipemill, float32"])
 

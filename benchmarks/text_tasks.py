@@ -58,7 +58,7 @@ def measure(work: str, rounds: int) -> float:
             max_tokens=BUDGET,
         )
         loaded = load.loaded()
-        stages = load.stages(loaded)
+        stages: Any = load.stages(loaded)
 
         def one_by_one() -> None:
             with stages.task.encoder.as_loaded():

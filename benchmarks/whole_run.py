@@ -21,6 +21,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -32,7 +33,7 @@ from .chart import draw
 from .contenders import CONTENDERS
 
 SHARDS = 4
-HEADS = {
+HEADS: dict[str, tuple[str, dict[str, Any]]] = {
     "classification": ("SequenceClassification", {"num_labels": 4}),
     "zero-shot": (
         "SequenceClassification",

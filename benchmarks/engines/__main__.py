@@ -90,14 +90,16 @@ def _load_pipemill(name: str, model: str, texts: list[str]) -> Callable[[list[st
     engine, dtype = name.split()
     folder = Path(tempfile.mkdtemp())
     pq.write_table(pa.table({"text": texts}), folder / "in.parquet")
-    job = {"task": "feature-extraction", "model": {"path": model, "engine": engine, "dtype": dtype}}
+    settings = {"path": model, "engine": engine, "dtype": dtype}
     paths = {"input": str(folder / "in.parquet"), "output": str(folder / "out")}
     # sentence-transformers reads the first tokens of a text.
-    job = make_job({**job, **paths, "parameters": {"truncation": True}}, "benchmark")
+    given = {"task": "feature-extraction", "model": settings, "parameters": {"truncation": True}}
+    job = make_job({**given, **paths}, "benchmark")
     stages = prepare_without_output(job).load()
 
     def embed(some: list[str]) -> np.ndarray:
         batch = stages.process(Batch(pa.table({"text": some})))
+        assert batch.results is not None
         return np.array(batch.results["embedding"].to_pylist(), np.float32)
 
     return embed

@@ -34,7 +34,7 @@ def alone(name: str, task: str, model: str, texts: list[str]) -> dict[str, Any]:
         max_tokens=32768,
     )
     began = time.perf_counter()
-    stages = load()
+    stages: Any = load()
     told: dict[str, Any] = {"load_s": round(time.perf_counter() - began, 2)}
     encoder = stages.task.encoder
     told["packed"], kernel = encoder.is_packed, getattr(encoder.engine, "kernel", None)

@@ -94,9 +94,9 @@ def _write_decoder(folder: Path) -> None:
     tokenizer.save_pretrained(folder)
 
 
-_SMALL = {"width": 768, "encoder_layers": 12, "decoder_layers": 12}
-_TURBO = {"width": 1280, "encoder_layers": 32, "decoder_layers": 4, "mels": 128}
-_HEAR = {
+_SMALL: dict[str, Any] = {"width": 768, "encoder_layers": 12, "decoder_layers": 12}
+_TURBO: dict[str, Any] = {"width": 1280, "encoder_layers": 32, "decoder_layers": 4, "mels": 128}
+_HEAR: dict[str, Any] = {
     "task": "automatic-speech-recognition",
     "column": "audio",
     "make_rows": _make_recordings,

@@ -121,7 +121,11 @@ def measure(
     for name in ("float32", "bfloat16", *engines):
         engine, _, dtype = name.rpartition(":")
         ours = load_stages(model, rows, engine or "auto", dtype, threads)
-        ways[f"pipemill, {name}"] = lambda ours=ours: ours.process(Batch(table))
+
+        def compute(ours: Any = ours) -> object:
+            return ours.process(Batch(table))
+
+        ways[f"pipemill, {name}"] = compute
     for size in sizes:
         ways[f"transformers, batch_size={size}"] = partial(pipeline_answers, pipe, files, size)
     torch.set_num_threads(threads)

@@ -100,7 +100,8 @@ def _let_texts_end(model: Any) -> None:
 
 def make_sounds(count: int) -> list[tuple[bytes, str | None]]:
     """Return WAV files of gliding tones and noise."""
-    chance, files = np.random.default_rng(3), []
+    chance = np.random.default_rng(3)
+    files: list[tuple[bytes, str | None]] = []
     for _ in range(count):
         seconds = np.arange(int(chance.uniform(*SECONDS) * RATE)) / RATE
         low, high, beat = chance.uniform(80, 600), chance.uniform(600, 3000), chance.uniform(1, 4)
